@@ -1,0 +1,107 @@
+"""The canonical reads: what feeds/ makes of any head-end's bytes, and what the store keeps of them.
+
+Belongs here: column names, types and the in-memory day matrix. All instants are UTC; all quantities are integers of micro base units
+(units.MICRO); quality is the packed code of quality.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+UTC_US: Final = pl.Datetime("us", "UTC")
+
+#: One row per interval, as it came from a file. ``line`` is the 1-based line (or element) of the file it was read from.
+INTERVAL_READS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    "meter_id": pl.String,
+    "channel": pl.String,
+    "interval_start": UTC_US,
+    "interval_minutes": pl.Int16,
+    "value": pl.Int64,
+    "unit": pl.String,
+    "sequence": pl.Int32,
+    "quality": pl.UInt16,
+    "source_version": pl.Int64,
+    "read_time": UTC_US,
+    "line": pl.Int64,
+}
+
+#: One row per reading of a cumulative register. ``value`` is the dial, not the consumption.
+REGISTER_READS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    "meter_id": pl.String,
+    "channel": pl.String,
+    "read_at": UTC_US,
+    "value": pl.Int64,
+    "unit": pl.String,
+    "sequence": pl.Int32,
+    "quality": pl.UInt16,
+    "source_version": pl.Int64,
+    "read_time": UTC_US,
+    "line": pl.Int64,
+}
+
+#: What could not become a read: bytes kept as they came, every reason named.
+REJECTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    "line": pl.Int64,
+    "byte_offset": pl.Int64,
+    "raw": pl.Binary,
+    "reasons": pl.List(pl.Struct({"code": pl.String, "detail": pl.String})),
+    "reads": pl.Int64,  # how many reads the rejected payload held, so that received = accepted + ... + rejected adds up
+}
+
+#: No read in this slot.
+NO_VALUE: Final = np.iinfo(np.int64).min
+
+
+@dataclass(slots=True)
+class DayMatrix:
+    """A billing day of interval channels that share an interval length: the shape every vectorised stage works on.
+
+    ``keys`` has one row per matrix row (at least meter_id and channel, sorted by them); the matrices are (rows, slots): ``values`` int64
+    micro base units with NO_VALUE where nothing was read, ``quality`` uint16 codes, ``sequence`` int32. ``offsets`` is None when every
+    read was on the grid, else seconds behind it.
+    """
+
+    billing_day: date
+    interval_minutes: int
+    keys: pl.DataFrame
+    values: npt.NDArray[np.int64]
+    quality: npt.NDArray[np.uint16]
+    sequence: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int16] | None = None
+
+    @property
+    def rows(self) -> int:
+        return int(self.values.shape[0])
+
+    @property
+    def slots(self) -> int:
+        return int(self.values.shape[1])
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """Where a value was read or estimated."""
+        present: npt.NDArray[np.bool_] = self.values != NO_VALUE
+        return present
+
+
+@dataclass(slots=True)
+class ParsedFeed:
+    """All that one file said: reads, register reads and what could not be read. ``received`` counts every read offered, good or not."""
+
+    file_format: str
+    intervals: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=INTERVAL_READS))
+    registers: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REGISTER_READS))
+    rejects: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REJECTS))
+    #: the unit spelling of the file by (meter_id, channel), for reports in the file's own unit
+    file_units: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    @property
+    def received(self) -> int:
+        rejected = int(self.rejects["reads"].sum() or 0) if self.rejects.height else 0
+        return self.intervals.height + self.registers.height + rejected

@@ -1,0 +1,108 @@
+"""Reference data: one CSV per table, one table of schema ``ref`` each, effective-dated.
+
+Belongs here: columns, types, keys and references, from which the importer, the SQL drift test and the docs are made. Does not belong here:
+reading or checking files (store/reference.py).
+
+``valid_from`` is included, ``valid_to`` is not and empty means open. Dates are billing days; instants are UTC with a Z.
+Column kinds: id (ASCII [A-Z0-9-]{1,32} after upper-casing), text, date, instant, decimal, integer, boolean, and choice:a|b|c.
+A kind ending in ? may be empty.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One reference table: its columns and kinds in file order, its primary key, its references {column: table.column}."""
+
+    columns: dict[str, str]
+    key: tuple[str, ...]
+    references: dict[str, str]
+    about: str
+
+
+COMMODITY: Final = "choice:electricity|water|gas"
+
+TABLES: Final[dict[str, Table]] = {
+    "weather_stations": Table(
+        {"station_id": "id", "name": "text", "latitude": "decimal", "longitude": "decimal"},
+        ("station_id",),
+        {},
+        "Where temperatures are measured.",
+    ),
+    "weather": Table(
+        {"station_id": "id", "weather_day": "date", "temperature_min_c": "decimal", "temperature_max_c": "decimal", "temperature_mean_c": "decimal?"},
+        ("station_id", "weather_day"),
+        {"station_id": "weather_stations.station_id"},
+        "Daily temperatures in degrees Celsius; the mean is (min + max) / 2 where a station reports none.",
+    ),
+    "holidays": Table(
+        {"holiday": "date", "name": "text"},
+        ("holiday",),
+        {},
+        "Days that tariffs and like-day estimation treat as holidays.",
+    ),
+    "service_points": Table(
+        {
+            "service_point_id": "id", "commodity": COMMODITY, "premise_id": "id", "route": "id",
+            "customer_class": "choice:residential|commercial|industrial|municipal", "latitude": "decimal?", "longitude": "decimal?",
+            "station_id": "id?", "status": "choice:active|inactive|disconnected", "valid_from": "date", "valid_to": "date?",
+        },
+        ("service_point_id", "valid_from"),
+        {"station_id": "weather_stations.station_id"},
+        "Where a service is delivered and metered. Status may change over time: one row per stretch.",
+    ),
+    "meters": Table(
+        {"meter_id": "id", "commodity": COMMODITY, "head_end": "id", "model": "text?", "collector_id": "id?"},
+        ("meter_id",),
+        {},
+        "A device. Its channels and installations are apart.",
+    ),
+    "channels": Table(
+        {
+            "meter_id": "id", "channel": "id", "kind": "choice:interval|register", "unit": "text", "interval_minutes": "integer?",
+            "flow": "choice:import|export|other", "multiplier": "decimal", "dials": "integer?", "decimals": "integer?",
+            "sums_to": "id?", "billed": "boolean",
+        },
+        ("meter_id", "channel"),
+        {"meter_id": "meters.meter_id"},
+        "What a meter measures. A register channel's sums_to names the interval channel whose sum its difference must equal; dials and "
+        "decimals are its digits before and after the point; multiplier applies to the dial (CT and PT ratio), not to intervals.",
+    ),
+    "installations": Table(
+        {
+            "service_point_id": "id", "meter_id": "id", "installed_at": "instant", "removed_at": "instant?",
+            "install_read": "decimal?", "removal_read": "decimal?",
+        },
+        ("meter_id", "installed_at"),
+        {"meter_id": "meters.meter_id"},
+        "Which meter stands at which service point, from when to when, with the billed register's dial at both ends.",
+    ),
+    "billing_cycles": Table(
+        {"cycle_id": "id", "period_start": "date", "period_end": "date"},
+        ("cycle_id", "period_start"),
+        {},
+        "Periods of a billing cycle, end excluded.",
+    ),
+    "tariffs": Table(
+        {"tariff_id": "id", "commodity": COMMODITY, "version": "integer", "valid_from": "date", "valid_to": "date?", "document": "text"},
+        ("tariff_id", "version"),
+        {},
+        "Versions of a tariff; document is a file under tariffs/ beside this table.",
+    ),
+    "accounts": Table(
+        {"account_id": "id", "customer_class": "choice:residential|commercial|industrial|municipal", "opened": "date", "closed": "date?"},
+        ("account_id",),
+        {},
+        "Who is billed, by a pseudonym: names and addresses stay in the customer system.",
+    ),
+    "agreements": Table(
+        {"account_id": "id", "service_point_id": "id", "tariff_id": "id", "cycle_id": "id", "valid_from": "date", "valid_to": "date?"},
+        ("service_point_id", "valid_from"),
+        {"account_id": "accounts.account_id"},
+        "Which account pays for which service point, on which tariff and cycle, from which billing day.",
+    ),
+}

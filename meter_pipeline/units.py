@@ -1,0 +1,136 @@
+"""Units of measure and exact quantities.
+
+Belongs here: the families of units a head-end may speak, the exact factor from each spelling to its family's base unit, and the
+conversion between text and scaled integers. Does not belong here: what a channel measures (reference data) and conversions between
+families (gallons to cubic metres, cubic feet to therms): those lose digits, so they happen once, in billing, under a declared rounding.
+
+A quantity is an integer of micro base units (``MICRO`` = 10**6): 1.5 kWh is 1_500_000. Every factor inside a family is a power of ten
+times an integer, so a published value with up to six decimals of the base unit is held exactly; one that is finer is refused, never rounded.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from fractions import Fraction
+from typing import Final
+
+MICRO: Final = 10**6
+#: Largest magnitude held, in micro base units: 18 digits, inside int64 with room for a day's sum of 288 of them to be checked.
+MAX_MICRO: Final = 10**16
+
+#: spelling (upper case, blanks removed) -> (base unit, factor to the base unit)
+_SPELLINGS: Final[dict[str, tuple[str, Fraction]]] = {
+    "WH": ("kWh", Fraction(1, 1000)),
+    "KWH": ("kWh", Fraction(1)),
+    "MWH": ("kWh", Fraction(1000)),
+    "VARH": ("kVArh", Fraction(1, 1000)),
+    "KVARH": ("kVArh", Fraction(1)),
+    "MVARH": ("kVArh", Fraction(1000)),
+    "VAH": ("kVAh", Fraction(1, 1000)),
+    "KVAH": ("kVAh", Fraction(1)),
+    "MVAH": ("kVAh", Fraction(1000)),
+    "W": ("kW", Fraction(1, 1000)),
+    "KW": ("kW", Fraction(1)),
+    "MW": ("kW", Fraction(1000)),
+    "VAR": ("kVAr", Fraction(1, 1000)),
+    "KVAR": ("kVAr", Fraction(1)),
+    "VA": ("kVA", Fraction(1, 1000)),
+    "KVA": ("kVA", Fraction(1)),
+    "V": ("V", Fraction(1)),
+    "KV": ("V", Fraction(1000)),
+    "A": ("A", Fraction(1)),
+    "PF": ("pf", Fraction(1)),
+    "L": ("m3", Fraction(1, 1000)),
+    "LITRE": ("m3", Fraction(1, 1000)),
+    "LITER": ("m3", Fraction(1, 1000)),
+    "KL": ("m3", Fraction(1)),
+    "M3": ("m3", Fraction(1)),
+    "M^3": ("m3", Fraction(1)),
+    "GAL": ("gal", Fraction(1)),
+    "GALLON": ("gal", Fraction(1)),
+    "GALLONS": ("gal", Fraction(1)),
+    "KGAL": ("gal", Fraction(1000)),
+    "CGAL": ("gal", Fraction(100)),
+    "FT3": ("ft3", Fraction(1)),
+    "CF": ("ft3", Fraction(1)),
+    "CCF": ("ft3", Fraction(100)),
+    "HCF": ("ft3", Fraction(100)),
+    "MCF": ("ft3", Fraction(1000)),
+    "THERM": ("therm", Fraction(1)),
+    "THM": ("therm", Fraction(1)),
+    "DTH": ("therm", Fraction(10)),
+    "MJ": ("MJ", Fraction(1)),
+    "GJ": ("MJ", Fraction(1000)),
+    "": ("", Fraction(1)),
+}
+
+#: base unit -> commodity it measures; reactive, voltage and unitless channels belong to electricity metering
+COMMODITY_OF_UNIT: Final[dict[str, str]] = {
+    "kWh": "electricity",
+    "kVArh": "electricity",
+    "kVAh": "electricity",
+    "kW": "electricity",
+    "kVAr": "electricity",
+    "kVA": "electricity",
+    "V": "electricity",
+    "A": "electricity",
+    "pf": "electricity",
+    "": "electricity",
+    "m3": "water",
+    "gal": "water",
+    "ft3": "gas",
+    "therm": "gas",
+    "MJ": "gas",
+}
+
+#: Exact factors between families, used by billing only. m3 per unit: US gallon 231 cubic inches, foot 0.3048 m (NIST SP 811).
+CUBIC_METRES: Final[dict[str, Fraction]] = {
+    "m3": Fraction(1),
+    "gal": Fraction(3785411784, 10**12),
+    "ft3": Fraction(28316846592, 10**12),
+}
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,18}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})(?:[eE][+-]?[0-9]{1,2})?", re.ASCII)
+
+
+class UnitError(ValueError):
+    """An unknown unit, or a quantity that cannot be held exactly."""
+
+
+def base_unit(spelling: str) -> tuple[str, Fraction]:
+    """The base unit of a head-end's spelling and the exact factor to it.
+
+    Raises UnitError for a spelling nobody declared. Case and blanks do not matter: NEM12 files say kWh, KWH and kwh.
+    """
+    key = spelling.strip().upper().replace(" ", "").replace("³", "3")
+    try:
+        return _SPELLINGS[key]
+    except KeyError:
+        raise UnitError(f"unknown unit {spelling!r}") from None
+
+
+def parse_decimal(text: str) -> Decimal:
+    """A finite decimal from ASCII text, or UnitError.
+
+    Refuses what ``float`` and ``Decimal`` quietly take: NaN, Infinity, 1e999, underscores, other scripts' digits, blanks inside.
+    """
+    if not _NUMBER.fullmatch(text):
+        raise UnitError(f"not a plain decimal number: {text[:40]!r}")
+    return Decimal(text)
+
+
+def to_micro(value: Decimal, factor: Fraction = Fraction(1)) -> int:
+    """Micro base units of a value in a unit whose factor to the base unit is given. Exact, or UnitError."""
+    scaled = Fraction(value) * factor * MICRO
+    if scaled.denominator != 1:
+        raise UnitError(f"{value} is finer than a millionth of the base unit")
+    if abs(scaled.numerator) > MAX_MICRO:
+        raise UnitError(f"{value} is beyond the range of a meter")
+    return scaled.numerator
+
+
+def from_micro(micro: int) -> Decimal:
+    """The exact decimal of an integer of micro base units, without trailing zeros beyond the point."""
+    value = Decimal(micro).scaleb(-6)
+    return value.quantize(Decimal(1)) if value == value.to_integral_value() else value.normalize()
