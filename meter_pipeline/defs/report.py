@@ -61,7 +61,7 @@ def run_days(
             result = _result(report, name)
             passed[name] &= result.passed
             context.op_execution_context.log_event(
-                dg.AssetCheckEvaluation(
+                dg.AssetCheckEvaluation(  # type: ignore[arg-type]  # taken since 1.13, the annotation lags behind
                     asset_key=context.asset_key,
                     check_name=name,
                     passed=result.passed,
@@ -104,7 +104,10 @@ def image(png: bytes, alternative: str) -> dg.MetadataValue[Any]:
 def table(frame: pl.DataFrame, most: int = 50) -> dg.MetadataValue[Any]:
     """A frame as a table the UI shows."""
     shown = frame.head(most).with_columns(pl.col(pl.Datetime, pl.Date, pl.Decimal, pl.Duration).cast(pl.String))
-    records = [dg.TableRecord({k: v if isinstance(v, bool | int | float | str) or v is None else str(v) for k, v in row.items()}) for row in shown.to_dicts()]
+    records = [
+        dg.TableRecord({k: v if isinstance(v, bool | int | float | str) or v is None else str(v) for k, v in row.items()})
+        for row in shown.to_dicts()
+    ]
     schema = dg.TableSchema(columns=[dg.TableColumn(name, str(dtype)) for name, dtype in frame.schema.items()])
     return dg.MetadataValue.table(records=records, schema=schema)
 

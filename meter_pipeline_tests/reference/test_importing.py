@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from meter_pipeline.reference import ReferenceRefused, import_folder, read_folder
 from meter_pipeline.schemas.reference import TABLES
 from meter_pipeline.store.database import Database, scalar
-from meter_pipeline.store.reference import ReferenceError, import_folder, read_folder, read_table
+from meter_pipeline.store.reference import read_table
 
 SMALL = {
     "meters": "meter_id,commodity,head_end,model,collector_id\nm1,electricity,AMI,,\nM2,water,AMR,,C1\n",
@@ -74,7 +75,7 @@ def test_an_import_is_read_back_as_it_was_and_twice_is_once(database: Database, 
     ],
 )
 def test_a_fault_is_named_with_its_line_and_nothing_is_loaded(database: Database, tmp_path: Path, table: str, text: str, fault: str) -> None:
-    with pytest.raises(ReferenceError) as refused:
+    with pytest.raises(ReferenceRefused) as refused:
         import_folder(database, folder(tmp_path, **{table: text}))
     assert any(fault in str(f) for f in refused.value.faults), [str(f) for f in refused.value.faults]
     with database.connect() as connection:
@@ -82,6 +83,6 @@ def test_a_fault_is_named_with_its_line_and_nothing_is_loaded(database: Database
 
 
 def test_every_fault_is_named_not_only_the_first(tmp_path: Path) -> None:
-    with pytest.raises(ReferenceError) as refused:
+    with pytest.raises(ReferenceRefused) as refused:
         read_folder(folder(tmp_path, meters=SMALL["meters"] + "M3,steam,A I,,\nM4\n"))
     assert len(refused.value.faults) == 3
