@@ -1,0 +1,14 @@
+"""Sharding promises: Python and SQL agree, and every id has one shard."""
+
+from __future__ import annotations
+
+from meter_pipeline.sharding import shard_of
+from meter_pipeline.store.database import Database
+
+
+def test_python_and_sql_agree(database: Database) -> None:
+    ids = [f"SP-{n:06d}" for n in range(500)]
+    for count in (1, 4, 16, 7):
+        found = database.read("SELECT ref.shard_of(i, $1) AS s FROM unnest($2::text[]) WITH ORDINALITY AS u(i, n) ORDER BY n", [count, ids])
+        assert found["s"].to_list() == shard_of(ids, count).tolist()
+        assert len(set(found["s"].to_list())) == count
