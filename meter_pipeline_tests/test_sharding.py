@@ -8,7 +8,9 @@ from meter_pipeline.store.database import Database
 
 def test_python_and_sql_agree(database: Database) -> None:
     ids = [f"SP-{n:06d}" for n in range(500)]
-    for count in (1, 4, 16, 7):
-        found = database.read("SELECT ref.shard_of(i, $1) AS s FROM unnest($2::text[]) WITH ORDINALITY AS u(i, n) ORDER BY n", [count, ids])
-        assert found["s"].to_list() == shard_of(ids, count).tolist()
-        assert len(set(found["s"].to_list())) == count
+    with database.connect() as connection:
+        for count in (1, 4, 16, 7):
+            rows = connection.execute("SELECT ref.shard_of(i, %s) FROM unnest(%s::text[]) WITH ORDINALITY AS u(i, n) ORDER BY n", (count, ids))
+            found = [row[0] for row in rows]
+            assert found == shard_of(ids, count).tolist()
+            assert len(set(found)) == count
