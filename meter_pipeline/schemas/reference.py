@@ -69,7 +69,7 @@ TABLES: Final[dict[str, Table]] = {
         },
         ("meter_id", "channel"),
         {"meter_id": "meters.meter_id"},
-        "What a meter measures. A register channel's sums_to names the interval channel whose sum its difference must equal; dials and "
+        "What a meter measures. The sums_to of a register channel names the interval channel whose sum its difference must equal; dials and "
         "decimals are its digits before and after the point; multiplier applies to the dial (CT and PT ratio), not to intervals.",
     ),
     "installations": Table(

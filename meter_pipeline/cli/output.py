@@ -1,0 +1,88 @@
+"""How every command speaks: one JSON document on stdout, or a table for people; progress and logs on stderr.
+
+Belongs here: printing, progress, exit codes. Does not belong here: anything a command computes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+OUT = Console()
+ERR = Console(stderr=True)
+
+#: exit codes of the contract
+OK, PROBLEM, USAGE = 0, 1, 2
+
+
+def plain(value: Any) -> Any:
+    """JSON's own types: decimals as exact strings, instants as ISO 8601 with Z, bytes as hex."""
+    match value:
+        case bool() | None | int() | float() | str():
+            return value
+        case Decimal():
+            return format(value, "f")
+        case datetime():
+            text = value.isoformat()
+            return text.replace("+00:00", "Z")
+        case date():
+            return value.isoformat()
+        case bytes() | bytearray() | memoryview():
+            return bytes(value).hex()
+        case Path():
+            return str(value)
+        case Mapping():
+            return {str(k): plain(v) for k, v in value.items()}
+        case Sequence() | set() | frozenset():
+            return [plain(v) for v in value]
+        case _:
+            item = getattr(value, "item", None)
+            if callable(item):
+                return plain(item())
+            raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def emit(document: Any, as_json: bool, render: Callable[[Any], None] | None = None) -> None:
+    """Print one document: as JSON on stdout, or through ``render`` for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(plain(document), ensure_ascii=False, allow_nan=False) + "\n")
+    elif render is not None:
+        render(document)
+    else:
+        OUT.print_json(json.dumps(plain(document), ensure_ascii=False, allow_nan=False))
+
+
+def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequence[str] = ()) -> Table:
+    """A table that fits the terminal; columns named in ``numbers`` are set to the right."""
+    made = Table(title=title, title_justify="left", header_style="bold", expand=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*("" if cell is None else str(plain(cell)) for cell in row))
+    return made
+
+
+def progress() -> Progress:
+    """A progress display on stderr that disappears when piped."""
+    return Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        console=ERR, transient=True, disable=not ERR.is_terminal,
+    )  # fmt: skip
+
+
+def problem(message: str, hint: str | None = None) -> NoReturn:
+    """Say what was wrong and what to do next, and leave with exit code 1."""
+    ERR.print(f"[bold red]Problem:[/] {message}", highlight=False)
+    if hint:
+        ERR.print(f"[bold]Next:[/] {hint}", highlight=False)
+    raise typer.Exit(PROBLEM)

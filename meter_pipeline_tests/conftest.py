@@ -1,0 +1,76 @@
+"""One embedded PostgreSQL for the whole test run, one fresh database for each test that asks.
+
+Belongs here: fixtures every room uses. METER_PIPELINE_TEST_DATABASE_URL runs the same tests on a server of your own (a superuser's URL to its
+maintenance database).
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+from psycopg import sql
+
+from meter_pipeline.store import embedded
+from meter_pipeline.store.database import Database, ensure_database
+from meter_pipeline.store.migrations import migrate
+
+settings.register_profile(
+    "default",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """The maintenance database of a scratch server."""
+    url = os.environ.get("METER_PIPELINE_TEST_DATABASE_URL")
+    if url:
+        yield Database(url)
+        return
+    home = Path(tmp_path_factory.mktemp("server"))
+    for folder in (home, *home.parents):
+        if folder.stat().st_uid == os.getuid() and folder != Path("/tmp"):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    cluster = embedded.cluster(home)
+    cluster.start()
+    try:
+        yield Database(cluster.url("postgres"))
+    finally:
+        cluster.delete()
+
+
+@pytest.fixture(scope="session")
+def template(server: Database) -> Database:
+    """A migrated database that tests copy."""
+    database = ensure_database(server, f"template_{uuid.uuid4().hex[:12]}")
+    migrate(database)
+    return database
+
+
+@pytest.fixture
+def database(server: Database, template: Database) -> Iterator[Database]:
+    """A fresh, migrated, empty database of the test's own."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    ensure_database(server, name, template.name)
+    fresh = server.sibling(name)
+    try:
+        yield fresh
+    finally:
+        with server.connect(autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def connection(database: Database) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """A connection to the test's own database."""
+    with database.connect("test") as opened:
+        yield opened
