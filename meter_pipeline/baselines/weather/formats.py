@@ -216,7 +216,7 @@ def _ghcn(text: str) -> pl.DataFrame:
 def _ghcn_year(text: str) -> pl.DataFrame:
     """One row an element: id, day, element, value in tenths, measurement, quality and source flag, time. Only temperatures are kept."""
     raw = pl.read_csv(
-        io.StringIO(text), has_header=False, infer_schema=False, new_columns=["id", "day", "element", "value", "m", "q"],
+        io.StringIO(text), has_header=False, schema={name: pl.String for name in ("id", "day", "element", "value", "m", "q", "s", "at")},
         truncate_ragged_lines=True,
     )  # fmt: skip
     wanted = raw.filter(pl.col("element").is_in(["TMIN", "TMAX", "TAVG"]) & (pl.col("q").fill_null("").str.strip_chars() == ""))

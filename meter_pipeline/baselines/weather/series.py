@@ -34,7 +34,7 @@ def hourly_grid(observations: pl.DataFrame, first: datetime, last: datetime, *, 
         return np.full(hours.size, np.nan)
     at = known["observed_at"].dt.epoch("s").to_numpy()
     value = known["temperature_c"].to_numpy()
-    grid = np.interp(hours, at, value)
+    grid: Floats = np.interp(hours, at, value)
     after = np.searchsorted(at, hours, side="left")
     before = np.searchsorted(at, hours, side="right") - 1
     inside = (after < at.size) & (before >= 0)
