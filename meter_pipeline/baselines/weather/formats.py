@@ -131,7 +131,7 @@ def _fixed(text: str, fields: dict[str, tuple[int, int]], least: int) -> pl.Data
 
 def _tenths(column: str, missing: tuple[int, ...]) -> pl.Expr:
     number = pl.col(column).str.strip_prefix("+").cast(pl.Int64, strict=False)
-    return pl.when(~number.is_in(missing)).then(number / 10)
+    return pl.when(~number.is_in(missing)).then((number / 10).round(1))
 
 
 def _celsius(expression: pl.Expr) -> pl.Expr:
@@ -198,7 +198,7 @@ def _ghcn(text: str) -> pl.DataFrame:
         degrees = (
             pl.when(value.str.contains(".", literal=True))
             .then(value.cast(pl.Float64, strict=False))
-            .otherwise(value.cast(pl.Float64, strict=False) / 10)
+            .otherwise((value.cast(pl.Float64, strict=False) / 10).round(1))
         )
         if f"{element}_ATTRIBUTES" in raw.columns:
             flag = pl.col(f"{element}_ATTRIBUTES").fill_null("").str.split(",").list.get(1, null_on_oob=True).fill_null("")
@@ -216,7 +216,7 @@ def _ghcn(text: str) -> pl.DataFrame:
 def _ghcn_year(text: str) -> pl.DataFrame:
     """One row an element: id, day, element, value in tenths, measurement, quality and source flag, time. Only temperatures are kept."""
     raw = pl.read_csv(
-        io.StringIO(text), has_header=False, schema={name: pl.String for name in ("id", "day", "element", "value", "m", "q", "s", "at")},
+        io.StringIO(text), has_header=False, schema=dict.fromkeys(("id", "day", "element", "value", "m", "q", "s", "at"), pl.String),
         truncate_ragged_lines=True,
     )  # fmt: skip
     wanted = raw.filter(pl.col("element").is_in(["TMIN", "TMAX", "TAVG"]) & (pl.col("q").fill_null("").str.strip_chars() == ""))
@@ -224,7 +224,7 @@ def _ghcn_year(text: str) -> pl.DataFrame:
         pl.col("id").str.to_uppercase().alias("station_id"),
         pl.col("day").str.to_date("%Y%m%d", strict=False).alias("weather_day"),
         "element",
-        (pl.col("value").cast(pl.Float64, strict=False) / 10).alias("value"),
+        (pl.col("value").cast(pl.Float64, strict=False) / 10).round(1).alias("value"),
     )
     elements = {"TMIN": "min", "TMAX": "max", "TAVG": "mean"}
     return _with_mean(
