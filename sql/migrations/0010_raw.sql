@@ -27,7 +27,7 @@ CREATE TABLE raw.interval_day (
     sequences integer[],
     offsets smallint[],
     PRIMARY KEY (billing_day, meter_id, channel),
-    CHECK (interval_minutes BETWEEN 1 AND 1440 AND slots BETWEEN 1 AND 1500 AND scale BETWEEN 0 AND 6 AND payloads > 0),
+    CHECK (interval_minutes BETWEEN 1 AND 1500 AND slots BETWEEN 1 AND 1500 AND scale BETWEEN 0 AND 6 AND payloads > 0),
     CHECK (length(payload_hash) = 32),
     CHECK (coalesce(array_length(values, 1), 0) + coalesce(array_length(wide_values, 1), 0) = slots)
 ) PARTITION BY RANGE (billing_day);
