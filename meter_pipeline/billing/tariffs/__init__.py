@@ -1,0 +1,47 @@
+"""Tariff documents: URDB version 8 and the native schema, read into one priced form or refused with the field named.
+
+Belongs here: the way in. Does not belong here: arithmetic over accounts (billing/pricing.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+from meter_pipeline.billing.tariffs import native, urdb
+from meter_pipeline.billing.tariffs.fields import TariffRefusedError, parse_document
+from meter_pipeline.billing.tariffs.model import Line, Tariff
+
+__all__ = ["Line", "Tariff", "TariffRefusedError", "load_tariff", "parse_tariff"]
+
+
+@lru_cache(maxsize=1024)
+def parse_tariff(raw: bytes) -> Tariff:
+    """The tariff of a document's bytes. Raises TariffRefusedError(field, why). Pure, and remembered: a tariff is parsed once a process."""
+    document = parse_document(raw)
+    digest = hashlib.sha256(raw).digest()
+    if native.is_native(document):
+        return native.read(document, digest)
+    if not urdb.is_urdb(document):
+        raise TariffRefusedError("document", "neither a URDB rate nor a native tariff (no energyratestructure, no schema)")
+    item = document
+    if "items" in document:
+        if len(document["items"]) != 1 or not isinstance(document["items"][0], dict):
+            raise TariffRefusedError("items", f"must hold one rate, holds {len(document['items'])}")
+        item = document["items"][0]
+    try:
+        return urdb.read(item, digest)
+    except ValueError as error:
+        if isinstance(error, TariffRefusedError):
+            raise
+        raise TariffRefusedError("document", str(error)) from error
+
+
+def load_tariff(path: Path) -> Tariff:
+    """The tariff of a file. Raises TariffRefusedError, also where the file can't be read."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise TariffRefusedError("document", f"can't be read: {error.strerror}") from error
+    return parse_tariff(raw)

@@ -1,0 +1,331 @@
+"""The native tariff schema, ``meter_pipeline.tariff/1``: what URDB lacks.
+
+Belongs here: reading the schema of docs/tariffs.md into the priced form. Does not belong here: arithmetic. Every member is read or refused
+by name: a misspelt field must not quietly change a bill.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from meter_pipeline.billing.tariffs.fields import Field, TariffRefusedError
+from meter_pipeline.billing.tariffs.model import (
+    COMPONENTS,
+    METERING,
+    ROUNDING_MODES,
+    TIER_BASES,
+    Charge,
+    DemandCharge,
+    FixedCharge,
+    HeatContent,
+    Ladder,
+    MinimumCharge,
+    PercentCharge,
+    Proration,
+    Ratchet,
+    Register,
+    Rounding,
+    RuleSchedule,
+    ScheduleRule,
+    Sell,
+    Tariff,
+    Tier,
+    UsageCharge,
+    Variants,
+)
+
+SCHEMA: Final = "meter_pipeline.tariff/1"
+UNITS: Final[dict[str, tuple[str, ...]]] = {
+    "electricity": ("kWh",),
+    "water": ("m3", "kgal", "ccf", "gal"),
+    "gas": ("therm", "m3", "ccf", "MJ"),
+}
+_WEEKDAYS: Final = {name: k for k, name in enumerate(("mon", "tue", "wed", "thu", "fri", "sat", "sun"))}
+_CODE: Final = re.compile(r"[A-Z0-9][A-Z0-9-]{0,31}", re.ASCII)
+_CLOCK: Final = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9])", re.ASCII)
+_MONTH_DAY: Final = re.compile(r"(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])", re.ASCII)
+
+Seasons = dict[str, tuple[tuple[tuple[int, int], tuple[int, int]], ...]]
+
+
+def is_native(document: Any) -> bool:
+    return isinstance(document, dict) and "schema" in document
+
+
+def _rounding(field: Field) -> Rounding:
+    field.only("places", "mode")
+    return Rounding(
+        field["places"].integer(0, 6), field.get("mode", "half_up").choice(*ROUNDING_MODES),
+    )
+
+
+def _own_rounding(field: Field) -> Rounding | None:
+    return _rounding(field["rounding"]) if "rounding" in field else None
+
+
+def _code(field: Field) -> str:
+    text = field["code"].text()
+    if not _CODE.fullmatch(text):
+        raise field["code"].refuse("must be up to 32 of A-Z, 0-9 and -")
+    return text
+
+
+def _seasons(root: Field) -> Seasons:
+    seasons: Seasons = {}
+    if "seasons" not in root:
+        return seasons
+    for name, field in root["seasons"].items():
+        field.only("months", "from", "to")
+        if "months" in field:
+            seasons[name] = tuple(((m, 1), (m, 31)) for m in (f.integer(1, 12) for f in field["months"].list(at_least=1)))
+        else:
+            ends = []
+            for key in ("from", "to"):
+                match = _MONTH_DAY.fullmatch(field[key].text())
+                if match is None:
+                    raise field[key].refuse("must be a month and day like 06-15")
+                ends.append((int(match[1]), int(match[2])))
+            seasons[name] = ((ends[0], ends[1]),)
+    return seasons
+
+
+def _minutes(field: Field, default: str) -> int:
+    text = field.text() if field.value is not None else default
+    match = _CLOCK.fullmatch(text)
+    if match is None or (match[1] == "24" and match[2] != "00"):
+        raise field.refuse("must be a time like 14:00")
+    return int(match[1]) * 60 + int(match[2])
+
+
+def _rule(field: Field, periods: tuple[str, ...], seasons: Seasons) -> ScheduleRule:
+    field.only("period", "season", "days", "from", "to")
+    weekdays, holiday = frozenset(range(7)), None
+    if "days" in field:
+        if isinstance(field["days"].value, str):
+            kind = field["days"].choice("all", "weekdays", "weekends", "holidays")
+            # Holidays count as weekend days: a peak of working days must not fall on one.
+            if kind == "weekdays":
+                weekdays, holiday = frozenset(range(5)), False
+            elif kind == "weekends":
+                weekdays = frozenset((5, 6))
+            elif kind == "holidays":
+                holiday = True
+        else:
+            weekdays = frozenset(_WEEKDAYS[d.choice(*_WEEKDAYS)] for d in field["days"].list(at_least=1))
+    start, end = _minutes(field.get("from"), "00:00"), _minutes(field.get("to"), "24:00")
+    if end <= start:
+        raise field.get("to").refuse("must be after from; write a period over midnight as two rules")
+    season: tuple[tuple[tuple[int, int], tuple[int, int]], ...] = ()
+    if "season" in field:
+        season = seasons[field["season"].choice(*seasons)]
+    return ScheduleRule(periods.index(field["period"].choice(*periods)), season, weekdays, holiday, start, end)
+
+
+def _schedule(root: Field, seasons: Seasons) -> RuleSchedule:
+    if "time_of_use" not in root:
+        return RuleSchedule(("all",))
+    field = root["time_of_use"]
+    field.only("periods", "rules", "default")
+    periods = tuple(f.text() for f in field["periods"].list(at_least=1))
+    if len(set(periods)) != len(periods):
+        raise field["periods"].refuse("names a period twice")
+    for name in periods:
+        if "/" in name or len(name) > 32:
+            raise field["periods"].refuse("names are up to 32 characters without a slash")
+    rules = tuple(_rule(f, periods, seasons) for f in field["rules"].list())
+    return RuleSchedule(periods, rules, periods.index(field["default"].choice(*periods)))
+
+
+def _ladder(field: Field) -> Ladder:
+    tiers: list[Tier] = []
+    rows = field.list(at_least=1)
+    for k, row in enumerate(rows):
+        row.only("upto", "rate", "of")
+        upto = row["upto"].decimal(Decimal(0)) if "upto" in row else None
+        if (upto is None) != (k == len(rows) - 1):
+            raise TariffRefusedError(f"{row.path}.upto", "every tier but the last has a limit, the last has none")
+        previous = tiers[-1].upto if tiers else None
+        if upto is not None and previous is not None and upto <= previous:
+            raise row["upto"].refuse(f"must be above the tier before ({previous})")
+        basis = row.get("of", "period").choice(*TIER_BASES)
+        if tiers and tiers[-1].basis != basis and upto is not None:
+            raise row["of"].refuse("tiers of one ladder must share a basis")
+        tiers.append(Tier(upto, row["rate"].decimal(), tiers[0].basis if tiers else basis))
+    return tuple(tiers)
+
+
+def _ladders(field: Field, periods: tuple[str, ...]) -> tuple[Ladder, ...]:
+    """One ladder per period from ``rate``, ``tiers``, ``rates`` {period: rate} or ``periods`` {period: tiers}."""
+    given = [k for k in ("rate", "tiers", "rates", "periods") if k in field]
+    if len(given) != 1:
+        raise field.refuse("needs exactly one of rate, tiers, rates, periods")
+    kind = given[0]
+    if kind == "rate":
+        return ((Tier(None, field["rate"].decimal()),),) * len(periods)
+    if kind == "tiers":
+        return (_ladder(field["tiers"]),) * len(periods)
+    for name, member in field[kind].items():
+        if name not in periods:
+            raise member.refuse("is not a period of time_of_use")
+    if kind == "rates":
+        return tuple((Tier(None, field["rates"][p].decimal()),) for p in periods)
+    return tuple(_ladder(field["periods"][p]) for p in periods)
+
+
+def _variants(field: Field) -> tuple[Variants, list[Field]]:
+    """The variants of a charge under ``by``, or the charge itself as the only one."""
+    if "by" not in field:
+        return Variants(None), [field]
+    by = field["by"]
+    by.only("attribute", "values")
+    attribute = by["attribute"].choice("meter_size", "customer_class", "jurisdiction", "rate_code")
+    values = dict(by["values"].items())
+    if not values:
+        raise by["values"].refuse("must name at least one value")
+    return Variants(attribute, tuple(values)), list(values.values())
+
+
+def _usage(field: Field, periods: tuple[str, ...], component: str) -> UsageCharge:
+    field.only("kind", "code", "name", "component", "rate", "tiers", "rates", "periods", "by", "allocation", "basis", "factor", "rounding")
+    variants, members = _variants(field)
+    if variants.attribute is not None:
+        for member in members:
+            member.only("rate", "tiers", "rates", "periods")
+    return UsageCharge(
+        _code(field), field["name"].text(), component, tuple(_ladders(m, periods) for m in members), variants,
+        field.get("allocation", "pro_rata").choice("pro_rata", "by_period"),
+        field.get("basis", "usage").choice("usage", "export", "winter_average"),
+        field.get("factor", Decimal(1)).decimal(Decimal(0)), _own_rounding(field),
+    )
+
+
+def _amounts(field: Field) -> tuple[Variants, tuple[Decimal, ...]]:
+    variants, members = _variants(field)
+    if variants.attribute is None:
+        return variants, (field["amount"].decimal(),)
+    return variants, tuple(m.decimal() for m in members)
+
+
+def _demand(field: Field, schedule: RuleSchedule, registers: list[Register]) -> DemandCharge:
+    field.only("kind", "code", "name", "rate", "tiers", "period", "months", "ratchet", "rounding")
+    code = _code(field)
+    period = schedule.periods.index(field["period"].choice(*schedule.periods)) if "period" in field else None
+    months = frozenset(f.integer(1, 12) for f in field["months"].list(at_least=1)) if "months" in field else None
+    registers.append(Register(code.lower(), schedule, period, months))
+    ladder = _ladder(field["tiers"]) if "tiers" in field else (Tier(None, field["rate"].decimal()),)
+    if ladder[0].basis != "period":
+        raise field["tiers"].refuse("demand tiers are in kW and have no other basis")
+    ratchet = None
+    if "ratchet" in field:
+        block = field["ratchet"]
+        block.only("percent", "months", "floor")
+        percents = (
+            tuple(f.decimal(Decimal(0)) for f in block["percent"].list(12)) if isinstance(block["percent"].value, list)
+            else (block["percent"].decimal(Decimal(0)),) * 12
+        )
+        ratchet = Ratchet(percents, block["months"].integer(0, 12), block.get("floor", Decimal(0)).decimal(Decimal(0)))
+    component = "demand_flat" if period is None else "demand_tou"
+    return DemandCharge(code, field["name"].text(), component, len(registers) - 1, ladder, ratchet, _own_rounding(field))
+
+
+def _charge(field: Field, schedule: RuleSchedule, registers: list[Register], known: list[str]) -> Charge:
+    kind = field["kind"].choice("usage", "fixed", "demand", "minimum", "rider", "tax")
+    if kind == "usage":
+        return _usage(field, schedule.periods, field.get("component", "energy").choice(*COMPONENTS))
+    if kind == "rider" and "percent" not in field:
+        return _usage(field, schedule.periods, "rider")
+    if kind == "demand":
+        return _demand(field, schedule, registers)
+    if kind == "fixed":
+        field.only("kind", "code", "name", "amount", "per", "by", "rounding", "component")
+        variants, amounts = _amounts(field)
+        return FixedCharge(
+            _code(field), field["name"].text(), amounts, variants, field.get("per", "month").choice("month", "day"),
+            field.get("component", "fixed").choice(*COMPONENTS), _own_rounding(field),
+        )
+    scope = tuple(f.choice(*known) for f in field["of"].list(at_least=1)) if "of" in field else tuple(known)
+    if kind == "minimum":
+        field.only("kind", "code", "name", "amount", "per", "by", "of", "rounding")
+        variants, amounts = _amounts(field)
+        return MinimumCharge(
+            _code(field), field["name"].text(), amounts, scope, variants, field.get("per", "month").choice("month", "day"),
+            _own_rounding(field),
+        )
+    field.only("kind", "code", "name", "percent", "of", "jurisdiction", "exempt", "rounding")
+    return PercentCharge(
+        _code(field), field["name"].text(), kind, field["percent"].decimal(), scope,
+        field["jurisdiction"].text() if "jurisdiction" in field else None,
+        frozenset(f.text() for f in field["exempt"].list()) if "exempt" in field else frozenset(), _own_rounding(field),
+    )
+
+
+def _sell(root: Field, periods: tuple[str, ...]) -> Sell | None:
+    if "sell" not in root:
+        return None
+    field = root["sell"]
+    field.only("rate", "rates", "yearend_rate", "trueup_month", "rollover")
+    rates = (
+        tuple(field["rates"][p].decimal() for p in periods) if "rates" in field
+        else (field.get("rate", Decimal(0)).decimal(),) * len(periods)
+    )
+    return Sell(
+        rates, field.get("yearend_rate", Decimal(0)).decimal(), field.get("trueup_month", Decimal(12)).integer(1, 12),
+        field.get("rollover", "kwh").choice("kwh", "money", "none"),
+    )
+
+
+def read(document: Mapping[str, Any], digest: bytes) -> Tariff:
+    """A tariff from a native document. Raises TariffRefusedError naming the field."""
+    root = Field("", dict(document))
+    root.only(
+        "schema", "tariff_id", "name", "commodity", "currency", "unit", "rounding", "proration", "seasons", "time_of_use", "charges",
+        "demand_minutes", "metering", "sell", "heat_content", "annual_minimum", "budget", "notes",
+    )
+    if root["schema"].text() != SCHEMA:
+        raise root["schema"].refuse(f"must be {SCHEMA}")
+    commodity = root["commodity"].choice(*UNITS)
+    unit = root["unit"].choice(*UNITS[commodity])
+    schedule = _schedule(root, _seasons(root))
+    registers: list[Register] = []
+    charges: list[Charge] = []
+    for field in root["charges"].list(at_least=1):
+        known = [c.code for c in charges]
+        charge = _charge(field, schedule, registers, known)
+        if charge.code in known:
+            raise field["code"].refuse("is used twice")
+        charges.append(charge)
+    if commodity != "electricity" and registers:
+        raise root["charges"].refuse("demand charges are for electricity")
+    heat: tuple[HeatContent, ...] = ()
+    if "heat_content" in root:
+        rows = []
+        for row in root["heat_content"].list(at_least=1):
+            row.only("from", "therms_per_ccf")
+            rows.append(HeatContent(row["from"].day(), row["therms_per_ccf"].decimal(Decimal("0.1"))))
+        heat = tuple(sorted(rows, key=lambda h: h.valid_from))
+    if unit == "therm" and not heat:
+        raise TariffRefusedError("heat_content", "is missing: a tariff in therms needs therms per 100 cubic feet")
+    proration = Proration()
+    if "proration" in root:
+        block = root["proration"]
+        block.only("fixed", "tiers", "demand", "minimum")
+        proration = Proration(**{k: block.get(k, "days").choice("days", "none") for k in ("fixed", "tiers", "demand", "minimum")})
+    metering = root.get("metering", "consumption").choice(*METERING)
+    sell = _sell(root, schedule.periods)
+    if metering != "consumption" and sell is None:
+        raise TariffRefusedError("sell", f"is missing: {metering} needs what exports earn")
+    budget: tuple[Decimal, ...] = ()
+    if "budget" in root:
+        root["budget"].only("monthly_percent")
+        budget = tuple(f.decimal(Decimal(0)) for f in root["budget"]["monthly_percent"].list(12))
+    return Tariff(
+        tariff_id=root["tariff_id"].text(), name=root["name"].text(), commodity=commodity, currency=root["currency"].text(), unit=unit,
+        source="native", digest=digest, schedule=schedule, registers=tuple(registers), charges=tuple(charges),
+        rounding=_rounding(root["rounding"]) if "rounding" in root else Rounding(), proration=proration,
+        demand_minutes=root["demand_minutes"].integer(5, 60) if "demand_minutes" in root else None, metering=metering, sell=sell,
+        heat_content=heat, annual_minimum=root["annual_minimum"].decimal(Decimal(0)) if "annual_minimum" in root else None,
+        budget_monthly=budget, notes=tuple(f.text() for f in root["notes"].list()) if "notes" in root else (),
+    )

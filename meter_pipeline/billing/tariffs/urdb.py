@@ -1,0 +1,262 @@
+"""URDB version 8 documents, read as the Utility Rate Database publishes them.
+
+Belongs here: the meaning of URDB's fields (openei.org/services/doc/rest/util_rates, version 8) and what is refused. Does not belong here:
+arithmetic. Where URDB is silent the rules of NREL's ssc hold (cmod_utilityrate5.cpp): tiers by the month's total, marginal demand blocks,
+fixed charge before the minimum.
+
+A field that changes the price and can't be honoured refuses the tariff. Reactive power charges need a kVAr register that a kWh load does
+not have: they are named in ``notes`` and left out, as ssc leaves them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from meter_pipeline.billing.tariffs.fields import Field, TariffRefusedError
+from meter_pipeline.billing.tariffs.model import (
+    Charge,
+    DemandCharge,
+    FixedCharge,
+    Ladder,
+    MatrixSchedule,
+    MinimumCharge,
+    Proration,
+    Ratchet,
+    Register,
+    Rounding,
+    Sell,
+    Tariff,
+    Tier,
+    UsageCharge,
+)
+
+#: Spellings met in published documents, lower case -> the v8 field (older exports write camel case and plurals).
+_ALIASES: Final[dict[str, str]] = {
+    "flatdemandunits": "flatdemandunit",
+    "demandrateunits": "demandrateunit",
+    "supercedes": "supersedes",
+    "demandreactpwrcharge": "demandreactivepowercharge",
+    "fixedchargeunit": "fixedchargeunits",
+    "minchargeunit": "minchargeunits",
+    "fixedmonthlycharge": "fixedchargefirstmeter",
+    "minmonthlycharge": "mincharge",
+    "annualminimumcharge": "annualmincharge",
+}
+#: Fields that would change the price and that are not priced here: present and not empty, they refuse the tariff.
+_UNPRICED: Final[dict[str, str]] = {
+    "coincidentratestructure": "coincident peak demand needs the system's peak hour, which a load does not carry",
+    "fueladjustmentsmonthly": "monthly fuel adjustments belong to version 3; version 8 puts them in adj",
+    "energyratestrux": "the bulk export's nested form is not version 8 of the API",
+}
+_ENERGY_UNITS: Final = {
+    "kwh": "period", "kwh/kw": "per_kw", "kwh daily": "daily", "kwh/kw daily": "per_kw_daily",
+}
+_METERING: Final = {
+    "net metering": "net_metering", "net billing instantaneous": "net_billing", "net billing hourly": "net_billing",
+    "net billing": "net_billing", "buy all sell all": "buy_all_sell_all",
+}
+
+
+def is_urdb(document: Any) -> bool:
+    """Whether a JSON value looks like a URDB answer or one of its items."""
+    if isinstance(document, dict) and isinstance(document.get("items"), list):
+        return True
+    return isinstance(document, dict) and any(str(k).lower() in ("energyratestructure", "energyratestrux") for k in document)
+
+
+def _lowered(item: Mapping[str, Any]) -> dict[str, Any]:
+    lowered: dict[str, Any] = {}
+    for key, value in item.items():
+        name = _ALIASES.get(key.lower(), key.lower())
+        if name in lowered and lowered[name] != value:
+            raise TariffRefusedError(key, f"contradicts another spelling of {name}")
+        lowered[name] = value
+    return lowered
+
+
+def _matrix(field: Field, periods: int) -> tuple[tuple[int, ...], ...]:
+    return tuple(
+        tuple(hour.integer(0, periods - 1) for hour in month.list(24)) for month in field.list(12)
+    )
+
+
+def _tiers(field: Field, units: Mapping[str, str], default_unit: str) -> tuple[Ladder, tuple[Decimal | None, ...]]:
+    """A period's ladder and its sell rates. Rates are rate + adj; limits must rise; only the last may be open."""
+    tiers: list[Tier] = []
+    sells: list[Decimal | None] = []
+    rows = field.list(at_least=1)
+    for k, row in enumerate(rows):
+        unit = (row.get("unit").text() if "unit" in row else default_unit).lower()
+        if unit not in units:
+            raise row["unit"].refuse(f"{unit!r} is not one of {', '.join(units)}")
+        if "rate" not in row and "adj" not in row:
+            raise row["rate"].refuse("is missing")
+        rate = row.get("rate", Decimal(0)).decimal() + row.get("adj", Decimal(0)).decimal()
+        upto = row["max"].decimal(Decimal(0)) if "max" in row else None
+        # The export writes a very large number for "no limit"; ssc's own is 1e38.
+        if upto is not None and upto >= Decimal(10) ** 15:
+            upto = None
+        if upto is None and k < len(rows) - 1:
+            raise TariffRefusedError(f"{row.path}.max", "is missing: only the last tier may have no limit")
+        if k == len(rows) - 1:
+            upto = None
+        previous = tiers[-1].upto if tiers else None
+        if upto is not None and previous is not None and upto <= previous:
+            raise row["max"].refuse(f"must be above the tier before ({previous})")
+        basis = units[unit]
+        if tiers and basis != tiers[-1].basis:
+            raise row.get("unit", default_unit).refuse("tiers of one period must share a unit")
+        tiers.append(Tier(upto, rate, basis))
+        sells.append(row["sell"].decimal() if "sell" in row else None)
+    return tuple(tiers), tuple(sells)
+
+
+def _months_period(field: Field, periods: int) -> tuple[int, ...]:
+    return tuple(m.integer(0, periods - 1) for m in field.list(12))
+
+
+def _ratchet(root: Field) -> Ratchet | None:
+    percent: tuple[Decimal, ...] = ()
+    months = 0
+    if "demandratchetpercentage" in root:
+        percent = tuple(100 * f.decimal(Decimal(0)) for f in root["demandratchetpercentage"].list(12))
+        months = 11
+    if "lookbackpercent" in root and root["lookbackpercent"].decimal() > 0:
+        share = root["lookbackpercent"].decimal(Decimal(0))
+        share = share * 100 if share <= 1 else share
+        applies = [f.integer(0, 1) for f in root["lookbackmonths"].list(12)] if "lookbackmonths" in root else [1] * 12
+        percent = tuple(share * a for a in applies)
+        months = root["lookbackrange"].integer(0, 12) if "lookbackrange" in root else 11
+    if not any(percent):
+        return None
+    if any(p > 100 for p in percent):
+        raise root["demandratchetpercentage" if "demandratchetpercentage" in root else "lookbackpercent"].refuse("is above 100 %")
+    return Ratchet(percent, months)
+
+
+def _per(root: Field, key: str) -> str:
+    if key not in root:
+        return "month"
+    unit = root[key].text().lower()
+    if unit not in ("$/month", "$/day", "$/year"):
+        raise root[key].refuse(f"{unit!r} is not one of $/month, $/day, $/year")
+    return unit[2:]
+
+
+def _fixed(root: Field) -> list[Charge]:
+    if "fixedchargefirstmeter" not in root:
+        return []
+    amount, per = root["fixedchargefirstmeter"].decimal(), _per(root, "fixedchargeunits")
+    if per == "year":
+        amount, per = amount / 12, "month"
+    return [FixedCharge("FIXED", "Fixed charge", (amount,), per=per)]
+
+
+def _demand(root: Field, ratchet: Ratchet | None) -> tuple[list[Register], list[Charge], MatrixSchedule | None]:
+    registers: list[Register] = []
+    charges: list[Charge] = []
+    for key in ("flatdemandunit", "demandrateunit"):
+        structure = "flatdemandstructure" if key == "flatdemandunit" else "demandratestructure"
+        if structure in root and key in root and root[key].text().lower() != "kw":
+            raise root[key].refuse("only kW is metered; hp and kVA can't be priced from a kWh load")
+    # One schedule without periods serves the flat registers: months decide there, not hours.
+    always = MatrixSchedule(("any",), ((0,) * 24,) * 12, ((0,) * 24,) * 12)
+    if "flatdemandstructure" in root:
+        ladders = [_tiers(p, {"kw": "period"}, "kw")[0] for p in root["flatdemandstructure"].list(at_least=1)]
+        months = _months_period(root["flatdemandmonths"], len(ladders)) if "flatdemandmonths" in root else (0,) * 12
+        for p, ladder in enumerate(ladders):
+            held = frozenset(m + 1 for m in range(12) if months[m] == p)
+            if held:
+                registers.append(Register(f"flat-{p}", always, None, held))
+                charges.append(
+                    DemandCharge(f"DEMAND-FLAT-{p}", "Demand, any time", "demand_flat", len(registers) - 1, ladder, ratchet)
+                )
+    schedule = None
+    if "demandratestructure" in root:
+        structures = root["demandratestructure"].list(at_least=1)
+        names = tuple(
+            f.text() for f in root["demandtoulabels"].list(len(structures))
+        ) if "demandtoulabels" in root else tuple(f"period {p}" for p in range(len(structures)))
+        schedule = MatrixSchedule(
+            names, _matrix(root["demandweekdayschedule"], len(structures)), _matrix(root["demandweekendschedule"], len(structures)),
+        )
+        for p, structure_field in enumerate(structures):
+            ladder = _tiers(structure_field, {"kw": "period"}, "kw")[0]
+            registers.append(Register(f"tou-{p}", schedule, p))
+            charges.append(
+                DemandCharge(f"DEMAND-TOU-{p}", f"Demand, {names[p]}", "demand_tou", len(registers) - 1, ladder, ratchet)
+            )
+    return registers, charges, schedule
+
+
+def _metering(root: Field, sells: list[tuple[Decimal | None, ...]], ladders: list[Ladder]) -> tuple[str, Sell | None]:
+    rule = ""
+    if "dgrules" in root:
+        rule = root["dgrules"].text().lower()
+        if rule not in _METERING:
+            raise root["dgrules"].refuse(f"{rule!r} is not one of {', '.join(_METERING)}")
+    elif root.get("usenetmetering").value is True:
+        rule = "net metering"
+    if not rule:
+        return "consumption", None
+    rates = tuple(s[0] if s[0] is not None else Decimal(0) for s in sells)
+    return _METERING[rule], Sell(rates)
+
+
+def read(item: Mapping[str, Any], digest: bytes) -> Tariff:
+    """A tariff from one URDB item. Raises TariffRefusedError naming the URDB field."""
+    root = Field("", _lowered(item))
+    for key, why in _UNPRICED.items():
+        if root.value.get(key):
+            raise TariffRefusedError(key, why)
+    structures = root["energyratestructure"].list(at_least=1)
+    parsed = [_tiers(p, _ENERGY_UNITS, "kwh") for p in structures]
+    ladders, sells = [p[0] for p in parsed], [p[1] for p in parsed]
+    if len({ladder[0].basis for ladder in ladders}) > 1:
+        raise root["energyratestructure"].refuse("periods count their tiers in different units")
+    names = tuple(
+        f.text() for f in root["energytoulabels"].list(len(structures))
+    ) if "energytoulabels" in root else tuple(f"period {p}" for p in range(len(structures)))
+    if len(set(names)) != len(names):
+        names = tuple(f"{name} ({p})" for p, name in enumerate(names))
+    one_period = ((0,) * 24,) * 12
+    schedule = MatrixSchedule(
+        names,
+        _matrix(root["energyweekdayschedule"], len(names)) if len(names) > 1 or "energyweekdayschedule" in root else one_period,
+        _matrix(root["energyweekendschedule"], len(names)) if len(names) > 1 or "energyweekendschedule" in root else one_period,
+    )
+    registers, demand, _ = _demand(root, _ratchet(root))
+    charges: list[Charge] = [UsageCharge("ENERGY", "Energy", "energy", (tuple(ladders),)), *demand, *_fixed(root)]
+    scope = tuple(c.code for c in charges)
+    annual_minimum = root["annualmincharge"].decimal(Decimal(0)) if "annualmincharge" in root else None
+    if "mincharge" in root and root["mincharge"].decimal(Decimal(0)) > 0:
+        per = _per(root, "minchargeunits")
+        if per == "year":
+            annual_minimum = root["mincharge"].decimal()
+        else:
+            charges.append(MinimumCharge("MINIMUM", "Minimum charge", (root["mincharge"].decimal(),), scope, per=per))
+    metering, sell = _metering(root, sells, ladders)
+    notes = []
+    if "demandreactivepowercharge" in root and root["demandreactivepowercharge"].decimal() != 0:
+        notes.append("demandreactivepowercharge: needs a kVAr register, not priced from a kWh load")
+    if "fixedchargeeaaddl" in root and root["fixedchargeeaaddl"].decimal() != 0:
+        notes.append("fixedchargeeaaddl: the charge of a second meter is not owed by one")
+    window = root["demandwindow"].integer(1, 1440) if "demandwindow" in root else None
+    return Tariff(
+        tariff_id=str(root.get("label", "URDB").value), name=root["name"].text() if "name" in root else "unnamed",
+        commodity="electricity", currency="USD", unit="kWh", source="urdb", digest=digest, schedule=schedule,
+        registers=tuple(registers), charges=tuple(charges), rounding=Rounding(None), proration=Proration(),
+        demand_minutes=window, metering=metering, sell=sell, annual_minimum=annual_minimum, notes=tuple(notes),
+    )
+
+
+def valid_days(item: Mapping[str, Any]) -> tuple[date | None, date | None]:
+    """First day and day after the last, as the document itself says (startdate and enddate are Unix seconds)."""
+    def day(key: str) -> date | None:
+        value = _lowered(item).get(key)
+        return datetime.fromtimestamp(int(value), UTC).date() if isinstance(value, Decimal) else None
+
+    return day("startdate"), day("enddate")

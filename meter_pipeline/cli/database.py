@@ -1,0 +1,45 @@
+"""``meter-pipeline database``: start, stop, migrate, url."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from meter_pipeline.cli.output import OUT, emit, problem
+from meter_pipeline.settings import load_settings
+from meter_pipeline.store import embedded
+from meter_pipeline.store.database import open_database
+from meter_pipeline.store.migrations import migrate as apply_migrations
+
+app = typer.Typer(no_args_is_help=True, help="The database: start, stop, migrate, url.")
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+@app.command()
+def start(json: Json = False) -> None:
+    """Start the embedded server (or reach the configured one) and bring it up to date."""
+    database = open_database(load_settings())
+    applied = apply_migrations(database)
+    emit({"url": database.safe_url, "migrations_applied": applied}, json, lambda d: OUT.print(f"{d['url']} is up; {applied} migrations applied"))
+
+
+@app.command()
+def migrate(json: Json = False) -> None:
+    """Apply the migrations that are missing."""
+    start(json)
+
+
+@app.command()
+def stop() -> None:
+    """Stop the embedded server. A server of your own is left alone."""
+    settings = load_settings()
+    if settings.database_url:
+        problem("METER_PIPELINE_DATABASE_URL names a server of your own", "stop it with its own tools")
+    embedded.cluster(settings.home).stop()
+
+
+@app.command()
+def url() -> None:
+    """Print the database's URL, password and all, for psql and other tools."""
+    OUT.print(open_database(load_settings()).url, highlight=False, soft_wrap=True)

@@ -1,0 +1,104 @@
+"""``meter-pipeline``: the rooms' commands, mounted.
+
+Belongs here: the list of commands and what happens when one fails. Does not belong here: what any of them does. Rooms are imported when their
+command runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from meter_pipeline.cli.output import ERR, PROBLEM
+
+#: command -> (module under cli/, attribute, one line of help). A Typer app is mounted as a group, a function as a command.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("demo", "Bill the demo municipality from simulated feeds and show the result."),
+    "ui": ("services", "The Dagster UI on this deployment's data."),
+    "services": ("services", "Run Dagster's services; print their environment."),
+    "run": ("run", "Materialise billing days through Dagster."),
+    "status": ("status", "What is where: files, billing days, pause, exceptions."),
+    "database": ("database", "The database: migrate, stop the embedded server, print its URL."),
+    "reference": ("reference", "Import reference data; enrol the meters of a new head-end's file."),
+    "feeds": ("feeds", "Look into feed files."),
+    "simulate": ("simulate", "Write the feeds of a municipality that never existed, with the truth about every defect."),
+    "dead-letters": ("dead_letters", "Payloads that could not be read: list, show, correct, replay, dismiss."),
+    "vee": ("vee", "Validation and estimation explained, interval by interval."),
+    "baselines": ("baselines", "Weather-normalised baselines."),
+    "exceptions": ("exceptions", "The exception queue: list, show, assign, confirm, dismiss."),
+    "tariffs": ("tariffs", "Price a load on a tariff."),
+    "billing": ("billing", "Statements, adjustments, month-end close."),
+    "explain": ("explain", "From a bill line to the reads behind it."),
+    "pause": ("pause", "EMERGENCY_PAUSE: raise, status, request and confirm a resume."),
+    "ledger": ("ledger", "The audit ledger: checkpoint, prove, verify, export, witness."),
+    "migrate": ("migrate", "Leaving the legacy batch: status, advance, rollback, compare, gate."),
+    "bench": ("bench", "Headline figures beside their peers."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Commands whose modules are imported when asked for; one whose module is not part of this installation is not listed."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for name, (module, _) in COMMANDS.items() if importlib.util.find_spec(f"meter_pipeline.cli.{module}")]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS or cmd_name not in self.list_commands(ctx):
+            return None
+        module_name, about = COMMANDS[cmd_name]
+        if ctx.resilient_parsing is False and _listing():
+            return TyperCommand(cmd_name, help=about, short_help=about)
+        module = importlib.import_module(f"meter_pipeline.cli.{module_name}")
+        found: Any = getattr(module, cmd_name.replace("-", "_"), None) or module.app
+        if not isinstance(found, typer.Typer):
+            single = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+            single.command()(found)
+            command: Any = typer.main.get_command(single)
+        else:
+            command = typer.main.get_group(found)
+        command.name = cmd_name
+        command.short_help = command.short_help or about
+        return command
+
+
+def _listing() -> bool:
+    """Whether only the list of commands is wanted: ``meter-pipeline`` and ``meter-pipeline --help``."""
+    return not any(argument in COMMANDS for argument in sys.argv[1:2])
+
+
+app = typer.Typer(
+    cls=LazyGroup, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_show_locals=False, help="Meter reads to reconciled bills."
+)
+
+
+@app.callback()
+def root() -> None:
+    """Meter reads to reconciled bills: nothing lost, nothing billed twice, a proof for every number."""
+
+
+def main() -> None:
+    """Entry point: known failures end in one line that says what to do next, unknown ones keep their trace."""
+    import psycopg
+
+    from meter_pipeline.settings import SettingsError
+    from meter_pipeline.store.embedded import EmbeddedError
+    from meter_pipeline.store.migrations import MigrationError
+
+    try:
+        app()
+    except (SettingsError, EmbeddedError, MigrationError) as error:
+        ERR.print(f"[bold red]Problem:[/] {error}", highlight=False)
+        sys.exit(PROBLEM)
+    except psycopg.OperationalError as error:
+        ERR.print(f"[bold red]Problem:[/] the database does not answer: {str(error).strip()}", highlight=False)
+        ERR.print("[bold]Next:[/] check METER_PIPELINE_DATABASE_URL, or `meter-pipeline database start` for the embedded server", highlight=False)
+        sys.exit(PROBLEM)
+
+
+if __name__ == "__main__":
+    main()

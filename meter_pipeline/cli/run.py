@@ -1,0 +1,89 @@
+"""``meter-pipeline run``: billing days through Dagster, in this process, recorded in the same instance the UI shows."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import date, datetime
+from typing import Annotated, Any
+
+import typer
+
+from meter_pipeline.cli.output import ERR, OUT, PROBLEM, emit, progress, table
+from meter_pipeline.services import prepare
+from meter_pipeline.settings import load_settings
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def run(
+    day: Annotated[datetime, typer.Option("--day", formats=["%Y-%m-%d"], help="The (first) billing day.")],
+    to: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="The last billing day, included.")] = None,
+    land: Annotated[bool, typer.Option(help="First land what waits in the inbox.")] = True,
+    one_run: Annotated[bool, typer.Option("--one-run", help="The whole range as one Dagster run (a backfill of months).")] = False,
+    json: Json = False,
+) -> None:
+    """Materialise billing days: reads, validation, usage, flags, billing, ledger.
+
+    Examples:
+      meter-pipeline run --day 2026-11-01
+      meter-pipeline run --day 2026-01-01 --to 2026-12-31 --one-run
+    """
+    first, last = day.date(), (to or day).date()
+    if last < first:
+        ERR.print("[bold red]Problem:[/] --to is before --day")
+        raise typer.Exit(2)
+    document = run_days(first, last, land=land, one_run=one_run)
+    emit(document, json, _show)
+    if any(not d["success"] for d in document["days"]):
+        raise typer.Exit(PROBLEM)
+
+
+def run_days(first: date, last: date, *, land: bool, one_run: bool) -> dict[str, Any]:
+    """Materialise [first, last]; returns {"landing", "days": [{"day", "success", "seconds", "run_id", "failed_steps"}]}."""
+    settings = load_settings()
+    prepare(settings)
+    logging.getLogger("dagster").setLevel(logging.WARNING)
+    import dagster as dg
+
+    from meter_pipeline.definitions import build_defs
+
+    definitions = build_defs()
+    days = settings.calendar().days(first, last)
+    outcomes: list[dict[str, Any]] = []
+    landing: dict[str, Any] | None = None
+    quiet: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+    with dg.DagsterInstance.get() as instance, progress() as bar:
+        if land:
+            task = bar.add_task("landing the inbox", total=None)
+            started = time.monotonic()
+            landed = definitions.resolve_job_def("land_feeds").execute_in_process(instance=instance, run_config=quiet, raise_on_error=False)
+            landing = {"success": landed.success, "seconds": round(time.monotonic() - started, 3), "run_id": landed.run_id}
+            bar.remove_task(task)
+        job = definitions.resolve_job_def("billing_day")
+        task = bar.add_task("billing days", total=len(days))
+        spans = [(first, last)] if one_run and len(days) > 1 else [(d, d) for d in days]
+        for start, end in spans:
+            bar.update(task, description=f"billing day {start}" if start == end else f"billing days {start} to {end}")
+            began = time.monotonic()
+            where: dict[str, Any] = (
+                {"partition_key": start.isoformat()}
+                if start == end
+                else {"tags": {"dagster/asset_partition_range_start": start.isoformat(), "dagster/asset_partition_range_end": end.isoformat()}}
+            )
+            result = job.execute_in_process(instance=instance, run_config=quiet, raise_on_error=False, **where)
+            failed = [event.step_key for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
+            outcomes.append(
+                {"day": start, "to": end, "success": result.success, "seconds": round(time.monotonic() - began, 3)}
+                | {"run_id": result.run_id, "failed_steps": failed}
+            )
+            bar.advance(task, (end - start).days + 1)
+    return {"landing": landing, "days": outcomes}
+
+
+def _show(document: dict[str, Any]) -> None:
+    rows = []
+    for done in document["days"]:
+        outcome = "ok" if done["success"] else "failed: " + ", ".join(done["failed_steps"])
+        rows.append((done["day"], "" if done["to"] == done["day"] else done["to"], outcome, f"{done['seconds']:.1f}", done["run_id"][:8]))
+    OUT.print(table("Billing days", ["day", "to", "result", "seconds", "run"], rows, numbers=["seconds"]))

@@ -1,0 +1,24 @@
+"""What Dagster loads: build_defs(**overrides) for tests, and defs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from meter_pipeline.defs import catalogue
+
+
+def build_defs(**resources: Any) -> dg.Definitions:
+    """All definitions; keyword arguments replace resources by name, so that a test brings its own database."""
+    return catalogue.definitions(_resources() | resources)
+
+
+def _resources() -> Mapping[str, Any]:
+    from meter_pipeline.defs.resources import Municipality
+
+    return {"municipality": Municipality()}
+
+
+defs = build_defs()

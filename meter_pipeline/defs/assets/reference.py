@@ -1,0 +1,65 @@
+"""Reference data as assets: one per table, imported together, whole or not at all.
+
+Belongs here: the import as the UI sees it. Does not belong here: checks of cells and stretches (reference/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from meter_pipeline.defs import policy
+from meter_pipeline.defs.resources import Municipality
+from meter_pipeline.schemas.reference import TABLES
+
+KEYS = {name: dg.AssetKey(["reference", name]) for name in TABLES}
+
+
+def _columns(name: str) -> dg.TableSchema:
+    table = TABLES[name]
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column,
+                kind.rstrip("?"),
+                constraints=dg.TableColumnConstraints(nullable=kind.endswith("?"), unique=table.key == (column,)),
+                description=f"points to {table.references[column]}" if column in table.references else None,
+            )
+            for column, kind in table.columns.items()
+        ]
+    )
+
+
+@dg.multi_asset(
+    name="reference_data",
+    specs=[
+        dg.AssetSpec(
+            KEYS[name],
+            group_name=policy.REFERENCE,
+            description=f"{table.about} Effective-dated; imported whole from the municipality's folder, or refused whole.",
+            owners=policy.DATA,
+            kinds={"csv", "postgres"},
+            metadata={"dagster/table_name": f"meter_pipeline.ref.{name}", "dagster/column_schema": _columns(name)},
+        )
+        for name, table in TABLES.items()
+    ],
+    pool=policy.POOL,
+)
+def reference_data(context: dg.AssetExecutionContext, municipality: Municipality) -> Iterator[dg.MaterializeResult[Any]]:
+    """Import data/reference: every fault is named and one fault refuses the whole import."""
+    from meter_pipeline.reference import ReferenceRefused, import_folder
+
+    folder = municipality.settings().data / "reference"
+    try:
+        counts = import_folder(municipality.database(), folder)
+    except ReferenceRefused as refused:
+        listed = "\n".join(f"- {fault}" for fault in refused.faults[:200])
+        raise dg.Failure(
+            description=f"{len(refused.faults)} faults in {folder}; nothing was imported",
+            metadata={"faults": dg.MetadataValue.md(listed), "count": len(refused.faults)},
+            allow_retries=False,
+        ) from refused
+    for name, key in KEYS.items():
+        yield dg.MaterializeResult(asset_key=key, metadata={"dagster/row_count": counts.get(name, 0)})

@@ -1,0 +1,38 @@
+"""Jobs: what a schedule, a sensor or a person starts. Finance's and operators' jobs are in operations modules beside this one."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from meter_pipeline.defs import policy
+from meter_pipeline.defs.partitions import billing_days
+
+#: One process per run: the multiprocess executor costs about five seconds a step, more than a small city's whole day.
+EXECUTOR = dg.in_process_executor
+
+land_feeds = dg.define_asset_job(
+    "land_feeds",
+    selection=dg.AssetSelection.assets("feed_files"),
+    executor_def=EXECUTOR,
+    description="Take in every file waiting in the inbox: archive, parse, stage by billing day.",
+)
+
+
+def billing_day_job() -> dg.UnresolvedAssetJobDefinition:
+    """Every stage of a billing day, reads to ledger checkpoint, in one run."""
+    return dg.define_asset_job(
+        "billing_day",
+        selection=dg.AssetSelection.groups(policy.INGEST, policy.VALIDATION, policy.DETECTION, policy.BILLING, policy.AUDIT)
+        & dg.AssetSelection.tag("meter_pipeline/stage", "billing_day"),
+        partitions_def=billing_days(),
+        executor_def=EXECUTOR,
+        description="A billing day end to end: raw reads, validation, usage, flags, billing, ledger checkpoint.",
+    )
+
+
+reference_job = dg.define_asset_job(
+    "import_reference_data",
+    selection=dg.AssetSelection.groups(policy.REFERENCE),
+    executor_def=EXECUTOR,
+    description="Import the municipality's reference tables, whole or not at all.",
+)

@@ -1,0 +1,28 @@
+"""What holds for every asset alike: groups in the order data flows, owners, the pool of the emergency pause.
+
+Belongs here: names and values applied across assets. Does not belong here: anything of one stage.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Groups sort by name in the UI, so the number gives the order in which data flows.
+REFERENCE: Final = "g1_reference"
+INGEST: Final = "g2_ingest"
+VALIDATION: Final = "g3_validation"
+DETECTION: Final = "g4_detection"
+BILLING: Final = "g5_billing"
+AUDIT: Final = "g6_audit"
+MIGRATION: Final = "g7_migration"
+
+DATA: Final = ["team:data-engineering"]
+ANALYSTS: Final = ["team:billing-analysts"]
+FINANCE: Final = ["team:finance"]
+AUDITORS: Final = ["team:audit"]
+
+#: Every asset and check is in this pool. Its limit is 0 while EMERGENCY_PAUSE is raised, and the run waits in the queue.
+POOL: Final = "emergency_pause"
+
+#: A run that belongs to one billing day says so, for links from a bill to its runs.
+DAY_TAG: Final = "meter_pipeline/billing_day"

@@ -1,0 +1,124 @@
+"""What a stage says of a billing day, and how it is told to Dagster: once a day, in single runs and in range runs alike.
+
+Belongs here: StageReport and its translation to metadata and check results. Does not belong here: how any figure is computed.
+
+A range run would leave one metadata for all its days and check rows without a partition (measured on 1.13.27), so for more than one day the
+metadata is added and the check evaluated per partition key.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+#: Each image is stored in the event log at every materialisation.
+MOST_IMAGE_BYTES = 20_000
+
+
+@dataclass(slots=True)
+class Check:
+    """One invariant of a day: its name, whether it held, and the figures that show it."""
+
+    name: str
+    passed: bool
+    description: str = ""
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class StageReport:
+    """One stage's day: rows written, figures, tables, plots (PNG bytes by title), checks."""
+
+    rows: int
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    plots: Mapping[str, bytes] = field(default_factory=dict)
+    checks: Sequence[Check] = ()
+
+
+def run_days(
+    context: dg.AssetExecutionContext, check_names: Sequence[str], run_day: Callable[[date], StageReport]
+) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+    """Run each billing day of the run and tell Dagster of each. A day whose blocking check fails stops the run after it was reported."""
+    keys = list(context.partition_keys)
+    if len(keys) == 1:
+        report = run_day(date.fromisoformat(keys[0]))
+        yield dg.MaterializeResult(metadata=metadata(report), check_results=[_result(report, name) for name in check_names])
+        return
+    passed = dict.fromkeys(check_names, True)
+    total = 0
+    for done, key in enumerate(keys, start=1):
+        report = run_day(date.fromisoformat(key))
+        total += report.rows
+        context.add_asset_metadata(metadata(report), partition_key=key)
+        for name in check_names:
+            result = _result(report, name)
+            passed[name] &= result.passed
+            context.op_execution_context.log_event(
+                dg.AssetCheckEvaluation(  # type: ignore[arg-type]  # taken since 1.13, the annotation lags behind
+                    asset_key=context.asset_key,
+                    check_name=name,
+                    passed=result.passed,
+                    metadata=dict(result.metadata),
+                    description=result.description,
+                    blocking=True,
+                    partition=key,
+                )
+            )
+        context.log.info("%s: %d of %d billing days, %d rows", key, done, len(keys), report.rows)
+    yield dg.MaterializeResult(
+        metadata={"billing days in this run": len(keys)},
+        check_results=[
+            dg.AssetCheckResult(check_name=name, passed=ok, description=f"over {len(keys)} billing days") for name, ok in passed.items()
+        ],
+    )
+
+
+def metadata(report: StageReport) -> dict[str, Any]:
+    """A report as Dagster metadata: counts as numbers, frames as tables of at most 50 rows, plots as images."""
+    out: dict[str, Any] = {"dagster/partition_row_count": report.rows}
+    for name, value in report.figures.items():
+        out[name] = value if isinstance(value, bool | int | float | str | dg.MetadataValue) else str(value)
+    for name, frame in report.tables.items():
+        if frame.height:
+            out[name] = table(frame)
+    for name, png in report.plots.items():
+        if png:
+            out[name] = image(png, name)
+    return out
+
+
+def image(png: bytes, alternative: str) -> dg.MetadataValue[Any]:
+    """A PNG as metadata the UI draws. Left out, and said so, where it would swell the event log."""
+    if len(png) > MOST_IMAGE_BYTES:
+        return dg.MetadataValue.text(f"plot of {len(png)} bytes left out")
+    return dg.MetadataValue.md(f"![{alternative}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def table(frame: pl.DataFrame, most: int = 50) -> dg.MetadataValue[Any]:
+    """A frame as a table the UI shows."""
+    shown = frame.head(most).with_columns(pl.col(pl.Datetime, pl.Date, pl.Decimal, pl.Duration).cast(pl.String))
+    records = [
+        dg.TableRecord({k: v if isinstance(v, bool | int | float | str) or v is None else str(v) for k, v in row.items()})
+        for row in shown.to_dicts()
+    ]
+    schema = dg.TableSchema(columns=[dg.TableColumn(name, str(dtype)) for name, dtype in frame.schema.items()])
+    return dg.MetadataValue.table(records=records, schema=schema)
+
+
+def _result(report: StageReport, name: str) -> dg.AssetCheckResult:
+    found = next((c for c in report.checks if c.name == name), None)
+    if found is None:
+        return dg.AssetCheckResult(check_name=name, passed=False, description="the stage did not evaluate this check")
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=found.passed,
+        description=found.description or None,
+        metadata={k: v if isinstance(v, bool | int | float | str | dg.MetadataValue) else str(v) for k, v in found.figures.items()},
+    )

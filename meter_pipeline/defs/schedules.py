@@ -1,0 +1,17 @@
+"""The daily schedule: the billing day that closed at midnight, in the utility's own zone."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from meter_pipeline.defs.jobs import billing_day_job
+
+#: After 04:00 no zone changes its clocks, and the head-ends' night files are in (settlement data is due by noon: field practice).
+HOUR = 5
+
+
+def daily_schedule() -> dg.ScheduleDefinition | dg.UnresolvedPartitionedAssetScheduleDefinition:
+    """05:00 local time, yesterday's partition; the zone is the partitions' own (a second one is refused by Dagster)."""
+    return dg.build_schedule_from_partitioned_job(
+        billing_day_job(), name="close_of_billing_day", hour_of_day=HOUR, default_status=dg.DefaultScheduleStatus.STOPPED
+    )

@@ -1,0 +1,94 @@
+"""Feed arrival: new files are landed, and exactly the billing days they touch are run, late reads included.
+
+Belongs here: looking at the inbox and at what waits in the store. Does not belong here: reading a file (ingest/), the pause (its own module).
+
+Two sensors, because a file's billing days are known only once it is parsed, and a tick must be over in a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+
+from meter_pipeline.defs import policy
+from meter_pipeline.defs.jobs import billing_day_job, land_feeds
+from meter_pipeline.defs.partitions import billing_days
+from meter_pipeline.defs.resources import Municipality
+
+#: A file younger than this may still be written; one that grows while it is read is refused and tried again.
+SETTLED_S = 2.0
+#: Requests a tick makes at most: a year's backlog arrives over several ticks, and the queue stays readable.
+MOST_REQUESTS = 100
+
+
+def waiting_files(inbox: Path, now: float) -> list[tuple[str, int, int]]:
+    """Settled files of the inbox as (path below it, bytes, modified ns), sorted; hidden and half-written names are left alone."""
+    found = []
+    for path in sorted(inbox.glob("*/*")):
+        if path.name.startswith(".") or path.suffix in (".part", ".tmp") or not path.is_file():
+            continue
+        stat = path.stat()
+        if now - stat.st_mtime >= SETTLED_S:
+            found.append((str(path.relative_to(inbox)), stat.st_size, stat.st_mtime_ns))
+    return found
+
+
+def listing_key(files: list[tuple[str, int, int]]) -> str:
+    """One short key of a listing: the same files make the same request, which Dagster then runs once."""
+    return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+
+
+@dg.sensor(
+    name="feed_arrival",
+    job=land_feeds,
+    minimum_interval_seconds=15,
+    description="Notices files in the inbox and has them landed.",
+)
+def feed_arrival(context: dg.SensorEvaluationContext, municipality: Municipality) -> dg.RunRequest | dg.SkipReason:
+    """Request one landing run for whatever is new; the cursor is the listing it was requested for."""
+    from meter_pipeline.ingest import new_files
+
+    settings = municipality.settings()
+    files = waiting_files(settings.inbox, time.time())
+    key = listing_key(files)
+    if not files or key == context.cursor:
+        return dg.SkipReason(f"nothing new in {settings.inbox} ({len(files)} files, all seen)")
+    fresh = new_files(municipality.database(), settings.inbox, [name for name, _, _ in files])
+    context.update_cursor(key)
+    if not fresh:
+        return dg.SkipReason(f"{len(files)} files in {settings.inbox}, all landed")
+    return dg.RunRequest(run_key=key, tags={"meter_pipeline/files": str(len(fresh))})
+
+
+def touched_days_sensor() -> dg.SensorDefinition:
+    """Billing days with reads waiting in the store, each requested once for the set of files that wait."""
+
+    @dg.sensor(
+        name="touched_billing_days",
+        job=billing_day_job(),
+        minimum_interval_seconds=15,
+        description="Requests exactly the billing days that landed files touch, late reads included.",
+    )
+    def touched_billing_days(context: dg.SensorEvaluationContext, municipality: Municipality) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        from meter_pipeline.ingest import waiting_days
+
+        known = set(billing_days().get_partition_keys())
+        waiting = waiting_days(municipality.database())
+        asked = 0
+        for day, files in waiting:
+            key = day.isoformat()
+            if key not in known:
+                continue  # the day has not closed yet: it will be asked for when it has
+            digest = hashlib.sha256(b"".join(sorted(files))).hexdigest()[:16]
+            yield dg.RunRequest(run_key=f"{key}:{digest}", partition_key=key, tags={policy.DAY_TAG: key})
+            asked += 1
+            if asked >= MOST_REQUESTS:
+                break
+        if not asked:
+            yield dg.SkipReason(f"no closed billing day has reads waiting ({len(waiting)} days wait in all)")
+
+    return touched_billing_days

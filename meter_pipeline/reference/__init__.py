@@ -1,0 +1,6 @@
+"""Reference data: who is metered, by what, on which tariff. Checked and imported whole; new meters enrolled from a head-end's file."""
+
+from meter_pipeline.reference.folder import Fault, ReferenceRefused, read_folder
+from meter_pipeline.reference.importing import import_folder
+
+__all__ = ["Fault", "ReferenceRefused", "import_folder", "read_folder"]

@@ -1,0 +1,234 @@
+"""A folder of reference tables, read and checked whole: every fault named, nothing taken on trust.
+
+Belongs here: the CSV cells, keys, references and stretches. Does not belong here: writing them (store/reference.py).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from meter_pipeline.schemas.reference import TABLES, Table
+from meter_pipeline.units import UnitError, base_unit, parse_decimal
+
+ID = re.compile(r"[A-Z0-9-]{1,32}", re.ASCII)
+#: A wrong export repeats its fault on every row; past this many the rest are counted, not listed.
+MOST_FAULTS = 1000
+
+Rows = dict[str, list[tuple[Any, ...]]]
+Documents = dict[tuple[str, int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong: which file, which line (1 is the header), which column, why."""
+
+    file: str
+    line: int
+    column: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.column}: {self.why}" if self.column else f"{self.file}:{self.line}: {self.why}"
+
+
+class ReferenceRefused(ValueError):
+    """An import that was refused; ``faults`` names every reason."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__(f"{len(faults)} faults; first: {faults[0]}")
+        self.faults = faults
+
+
+def read_folder(folder: Path) -> tuple[Rows, Documents]:
+    """Every table of a folder, parsed and checked, and the tariff documents by (tariff_id, version).
+
+    Raises ReferenceRefused naming every fault: unknown columns, values that do not parse, keys that repeat, references that point nowhere,
+    stretches of one key that overlap. Tables may be left out; a reference into one that is left out is checked against the database later.
+    """
+    rows: Rows = {}
+    faults: list[Fault] = []
+    lines: dict[str, list[int]] = {}
+    for name, table in TABLES.items():
+        path = folder / f"{name}.csv"
+        if path.is_file():
+            rows[name], lines[name] = _read_table(path, table, faults)
+    if not rows and not faults:
+        faults.append(Fault(str(folder), 0, "", f"no reference table here; expected any of {', '.join(f'{n}.csv' for n in TABLES)}"))
+    documents = _read_documents(folder, rows, faults)
+    if not faults:
+        _check_together(rows, lines, faults)
+    if faults:
+        raise ReferenceRefused(faults)
+    return rows, documents
+
+
+def _read_table(path: Path, table: Table, faults: list[Fault]) -> tuple[list[tuple[Any, ...]], list[int]]:
+    name = path.name
+    rows: list[tuple[Any, ...]] = []
+    numbers: list[int] = []
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        faults.append(Fault(name, 0, "", f"not UTF-8 at byte {error.start}"))
+        return rows, numbers
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = next(reader, [])
+        missing = [c for c in table.columns if c not in header]
+        unknown = [c for c in header if c not in table.columns]
+        if missing or unknown or len(set(header)) != len(header):
+            faults.extend(Fault(name, 1, column, "column missing") for column in missing)
+            faults.extend(Fault(name, 1, column, "unknown column") for column in unknown)
+            if len(set(header)) != len(header):
+                faults.append(Fault(name, 1, "", "a column stands twice"))
+            return rows, numbers
+        order = [header.index(c) for c in table.columns]
+        kinds = list(table.columns.items())
+        for cells in reader:
+            line = reader.line_num
+            if len(cells) != len(header):
+                faults.append(Fault(name, line, "", f"{len(cells)} cells, {len(header)} expected"))
+                continue
+            row: list[Any] = []
+            for at, (column, kind) in zip(order, kinds, strict=True):
+                try:
+                    row.append(_cell(cells[at], kind))
+                except ValueError as error:
+                    faults.append(Fault(name, line, column, str(error)))
+                    row.append(None)
+            rows.append(tuple(row))
+            numbers.append(line)
+            if len(faults) >= MOST_FAULTS:
+                faults.append(Fault(name, line, "", "too many faults; the rest was not read"))
+                break
+    except csv.Error as error:
+        faults.append(Fault(name, reader.line_num, "", f"not CSV: {error}"))
+    return rows, numbers
+
+
+def _cell(text: str, kind: str) -> Any:
+    if "\x00" in text:
+        raise ValueError("a NUL byte")
+    if kind.endswith("?"):
+        if text == "":
+            return None
+        kind = kind[:-1]
+    if kind == "text":
+        return text
+    if text == "":
+        raise ValueError("empty")
+    if kind.startswith("choice:"):
+        if text not in kind[7:].split("|"):
+            raise ValueError(f"{text[:40]!r} is none of {kind[7:].replace('|', ', ')}")
+        return text
+    match kind:
+        case "id":
+            upper = text.upper()
+            if not ID.fullmatch(upper) or not text.isascii():
+                raise ValueError(f"{text[:40]!r} is not an id (A to Z, 0 to 9 and -, at most 32)")
+            return upper
+        case "date":
+            return date.fromisoformat(text)
+        case "instant":
+            instant = datetime.fromisoformat(text)
+            if instant.tzinfo is None:
+                raise ValueError(f"{text!r} has no zone")
+            return instant.astimezone(UTC)
+        case "decimal":
+            return parse_decimal(text)
+        case "integer":
+            if not re.fullmatch(r"-?[0-9]{1,9}", text, re.ASCII):
+                raise ValueError(f"{text[:40]!r} is not a whole number")
+            return int(text)
+        case "boolean":
+            if text not in ("true", "false"):
+                raise ValueError(f"{text[:40]!r} is neither true nor false")
+            return text == "true"
+        case _:
+            raise AssertionError(kind)
+
+
+def _read_documents(folder: Path, rows: Rows, faults: list[Fault]) -> Documents:
+    documents: Documents = {}
+    columns = list(TABLES["tariffs"].columns)
+    for row in rows.get("tariffs", []):
+        tariff = dict(zip(columns, row, strict=True))
+        if tariff["document"] is None or tariff["tariff_id"] is None or tariff["version"] is None:
+            continue
+        name = str(tariff["document"])
+        # Beside the tables, or beside their folder: reference/ and tariffs/ are siblings in a municipality's folder.
+        found = next((p for p in (folder / "tariffs" / name, folder.parent / "tariffs" / name) if p.is_file()), None)
+        if found is None or Path(name).name != name:
+            faults.append(Fault("tariffs.csv", 0, "document", f"no file tariffs/{name}"))
+            continue
+        body = found.read_bytes()
+        try:
+            json.loads(body, parse_constant=_refuse_constant)
+        except ValueError as error:
+            faults.append(Fault(f"tariffs/{name}", 0, "", f"not JSON: {error}"))
+            continue
+        documents[tariff["tariff_id"], tariff["version"]] = body
+    return documents
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not a number")
+
+
+def _check_together(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fault]) -> None:
+    for name, table in TABLES.items():
+        if name not in rows:
+            continue
+        columns = list(table.columns)
+        key = [columns.index(c) for c in table.key]
+        seen: dict[tuple[Any, ...], int] = {}
+        for row, line in zip(rows[name], lines[name], strict=True):
+            value = tuple(row[k] for k in key)
+            if value in seen:
+                faults.append(Fault(f"{name}.csv", line, ", ".join(table.key), f"the key of line {seen[value]} again"))
+            seen[value] = line
+        for column, target in table.references.items():
+            other, _, their = target.partition(".")
+            if other in rows:
+                known = {r[list(TABLES[other].columns).index(their)] for r in rows[other]}
+                at = columns.index(column)
+                for row, line in zip(rows[name], lines[name], strict=True):
+                    if row[at] is not None and row[at] not in known:
+                        faults.append(Fault(f"{name}.csv", line, column, f"{row[at]} is not in {other}.csv"))
+        for starts, ends in (("valid_from", "valid_to"), ("period_start", "period_end"), ("installed_at", "removed_at")):
+            if starts in columns and ends in columns:
+                group = [k for c, k in zip(table.key, key, strict=True) if c != starts] or [0]
+                if name == "tariffs":
+                    group = [columns.index("tariff_id")]
+                _check_stretches(name, rows[name], lines[name], group, columns.index(starts), columns.index(ends), faults)
+    for row, line in zip(rows.get("channels", []), lines.get("channels", []), strict=True):
+        channel = dict(zip(TABLES["channels"].columns, row, strict=True))
+        try:
+            base_unit(channel["unit"])
+        except UnitError as error:
+            faults.append(Fault("channels.csv", line, "unit", str(error)))
+        if channel["kind"] == "interval" and (channel["interval_minutes"] is None or not 1 <= channel["interval_minutes"] <= 1440):
+            faults.append(Fault("channels.csv", line, "interval_minutes", "an interval channel needs 1 to 1440 minutes"))
+
+
+def _check_stretches(
+    name: str, rows: Iterable[tuple[Any, ...]], lines: list[int], group: list[int], starts: int, ends: int, faults: list[Fault]
+) -> None:
+    """Stretches of one key must not overlap: two tariffs in force on a day would bill it twice."""
+    ordered = sorted(zip(rows, lines, strict=True), key=lambda r: (tuple(str(r[0][k]) for k in group), r[0][starts]))
+    before: tuple[Any, ...] | None = None
+    for row, line in ordered:
+        if row[ends] is not None and row[ends] <= row[starts]:
+            faults.append(Fault(f"{name}.csv", line, "", f"ends {row[ends]}, on or before its start {row[starts]}"))
+        same = before is not None and all(before[k] == row[k] for k in group)
+        if same and before is not None and (before[ends] is None or before[ends] > row[starts]):
+            faults.append(Fault(f"{name}.csv", line, "", f"overlaps the stretch that starts {before[starts]}"))
+        before = row

@@ -1,0 +1,313 @@
+"""Rules that judge single intervals.
+
+Belongs here: one small function per rule, from the day, its context and its row statistics to the intervals it hits. Does not belong
+here: what is done about a hit (verdict.py), rules about whole rows (row_rules.py).
+
+A rule returns the rows it looked into and a boolean matrix over them, or None when no row can be hit. Its result for a row never depends
+on other rows or on their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from meter_pipeline import quality
+from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
+from meter_pipeline.vee.catalogue import INTERVAL_BITS, INTERVAL_RULES, Role, Rule, Severity, everywhere, register
+from meter_pipeline.vee.model import Bools, Ints, RowContext
+from meter_pipeline.vee.statistics import RowStatistics
+from meter_pipeline.vee.thresholds import Thresholds
+
+
+@dataclass(slots=True)
+class Subject:
+    """A day under judgement: the matrix, what is known of its rows, their statistics, the thresholds.
+
+    ``coded``: rows with any quality code other than plain actual; quality rules look only there.
+    """
+
+    day: DayMatrix
+    context: RowContext
+    statistics: RowStatistics
+    thresholds: Thresholds
+    coded: Ints
+
+    def slots_of(self, rows: Ints) -> Bools:
+        """Expected slots of some rows, (len(rows), slots)."""
+        slot = np.arange(self.day.slots, dtype=np.int32)
+        within: Bools = (slot >= self.context.first[rows, None]) & (slot < self.context.last[rows, None])
+        return within
+
+
+def subject(day: DayMatrix, context: RowContext, statistics: RowStatistics, thresholds: Thresholds) -> Subject:
+    """Put a day under judgement."""
+    coded = np.flatnonzero(day.quality.any(axis=1))
+    return Subject(day, context, statistics, thresholds, coded.astype(np.int64))
+
+
+Hit = tuple[Ints, Bools]
+Check = Callable[[Subject], Hit | None]
+
+
+def _rule(
+    code: str, bit: int, severity: Severity | dict[Role, Severity], source: str, *, about: str
+) -> Callable[[Check], Check]:
+    def add(check: Check) -> Check:
+        by_role = severity if isinstance(severity, dict) else {Role.INITIAL: severity, Role.MANUAL: severity}
+        register(INTERVAL_RULES, INTERVAL_BITS, Rule(code, bit, by_role, source, about, check=check))
+        return check
+
+    return add
+
+
+def _where(candidates: Bools) -> Ints:
+    return np.flatnonzero(candidates).astype(np.int64)
+
+
+def _hit(rows: Ints, mask: Bools) -> Hit | None:
+    return (rows, mask) if rows.size and mask.any() else None
+
+
+@_rule("GAP", 0, Severity.FAIL, "California DASMMD VEE A.3; Itron IEE Gap", about="No value in a slot the meter should have filled.")
+def gap(s: Subject) -> Hit | None:
+    rows = _where(s.statistics.present < s.context.expected)
+    return _hit(rows, (s.day.values[rows] == NO_VALUE) & s.slots_of(rows))
+
+
+@_rule(
+    "OUTSIDE_INSTALLATION", 1, Severity.FAIL, "CC&B installation history; SAP logical register",
+    about="A value from before the meter was installed here or after it was removed: kept raw, not used.",
+)
+def outside_installation(s: Subject) -> Hit | None:
+    rows = _where(s.statistics.outside > 0)
+    return _hit(rows, (s.day.values[rows] != NO_VALUE) & ~s.slots_of(rows))
+
+
+@_rule("FUTURE", 2, Severity.FAIL, "California DASMMD VEE 3.1, time check", about="The interval has not ended yet.")
+def future(s: Subject) -> Hit | None:
+    start = s.context.future_from
+    if start >= s.day.slots:
+        return None
+    late = s.day.values[:, start:] != NO_VALUE
+    rows = _where(late.any(axis=1))
+    mask = np.zeros((rows.size, s.day.slots), np.bool_)
+    mask[:, start:] = late[rows]
+    return _hit(rows, mask)
+
+
+@_rule(
+    "RANGE", 3, everywhere(Severity.FAIL), "Itron IEE Demand High/Low Limit; California DASMMD demand check",
+    about="More than the service can carry in one interval.",
+)
+def out_of_range(s: Subject) -> Hit | None:
+    limit = s.context.limit
+    rows = _where((s.statistics.top[:, 0] > limit) | (s.statistics.smallest < -limit))
+    values = s.day.values[rows]
+    return _hit(rows, (values != NO_VALUE) & s.slots_of(rows) & ((values > limit[rows, None]) | (values < -limit[rows, None])))
+
+
+@_rule(
+    "NEGATIVE", 4, everywhere(Severity.FAIL), "Oracle MDM Negative Consumption; CalTRACK 2.3.5",
+    about="Less than nothing on a channel that counts one direction only.",
+)
+def negative(s: Subject) -> Hit | None:
+    rows = _where((s.statistics.smallest < 0) & ~s.context.signed)
+    values = s.day.values[rows]
+    return _hit(rows, (values != NO_VALUE) & (values < 0) & s.slots_of(rows))
+
+
+def _offset_rows(s: Subject) -> tuple[Ints, npt.NDArray[np.int32]] | None:
+    if s.day.offsets is None:
+        return None
+    rows = _where(s.day.offsets.any(axis=1))
+    if not rows.size:
+        return None
+    return rows, np.abs(s.day.offsets[rows].astype(np.int32))
+
+
+@_rule(
+    "CLOCK_SNAPPED", 5, Severity.INFORM, "California DASMMD VEE, time tolerance of meter (3 minutes is ours)",
+    about="The clock was off the grid within tolerance; the value stands in its slot.",
+)
+def clock_snapped(s: Subject) -> Hit | None:
+    found = _offset_rows(s)
+    if found is None:
+        return None
+    rows, offset = found
+    return _hit(rows, (offset > 0) & (offset <= s.thresholds.snap_seconds) & (s.day.values[rows] != NO_VALUE))
+
+
+@_rule(
+    "CLOCK_DRIFT", 6, Severity.FAIL, "California DASMMD VEE B.3, time tolerance of meter",
+    about="The clock was off the grid beyond tolerance: the value belongs to no one slot.",
+)
+def clock_drift(s: Subject) -> Hit | None:
+    found = _offset_rows(s)
+    if found is None:
+        return None
+    rows, offset = found
+    return _hit(rows, (offset > s.thresholds.snap_seconds) & (s.day.values[rows] != NO_VALUE))
+
+
+class _Codes:
+    """Which quality codes say what, as tables over all 65,536 codes; made once, on first use."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, npt.NDArray[np.bool_]] = {}
+
+    def table(self, name: str) -> npt.NDArray[np.bool_]:
+        if not self._tables:
+            words: list[quality.Quality | None] = []
+            for code in range(1 << 16):
+                try:
+                    words.append(quality.unpack(code))
+                except ValueError:
+                    words.append(None)
+            for key, chosen in _CODE_SETS.items():
+                self._tables[key] = np.fromiter((w is not None and chosen(w) for w in words), np.bool_, 1 << 16)
+        return self._tables[name]
+
+
+#: AEMO reason codes as published with MDFF v2.6. A reason on a substituted value says why it was substituted, and condemns it no more.
+_CODE_SETS: Final[dict[str, Callable[[quality.Quality], bool]]] = {
+    "null": lambda q: q.flag in ("N", "M"),
+    "estimate": lambda q: q.flag in ("S", "F", "E"),
+    "outage": lambda q: q.reason in (43, 79),
+    "test": lambda q: q.flag == "A" and q.reason == 90,
+    "overflow": lambda q: q.flag == "A" and q.reason == 95,
+    "fault": lambda q: q.flag == "A" and q.reason in (45, 82, 83, 84, 88, 96, 98),
+    "truncated": lambda q: q.flag == "A" and q.reason in (80, 81),
+    "time": lambda q: q.flag == "A" and q.reason in (86, 89),
+}
+_CODES: Final = _Codes()
+
+
+def code_table(name: str) -> npt.NDArray[np.bool_]:
+    """Table over all quality codes of one of the sets null, estimate, outage, test, overflow, fault, truncated, time."""
+    return _CODES.table(name)
+
+
+def _coded(s: Subject, name: str) -> Hit | None:
+    if not s.coded.size:
+        return None
+    mask = code_table(name)[s.day.quality[s.coded]] & (s.day.values[s.coded] != NO_VALUE)
+    some = mask.any(axis=1)
+    return _hit(s.coded[some], mask[some])
+
+
+@_rule("NULL_DATA", 7, Severity.FAIL, "AEMO MDFF quality flag N", about="The head-end itself says that it has no value.")
+def null_data(s: Subject) -> Hit | None:
+    return _coded(s, "null")
+
+
+@_rule("SOURCE_ESTIMATE", 8, Severity.INFORM, "AEMO MDFF quality flags S, F, E", about="The head-end sent its own estimate.")
+def source_estimate(s: Subject) -> Hit | None:
+    return _coded(s, "estimate")
+
+
+@_rule("OUTAGE", 9, Severity.INFORM, "California PSWG msg00129: outage intervals are actual data; AEMO reasons 43, 79",
+       about="Power was off: the value stands, but is neither an anchor nor a like day.")
+def outage(s: Subject) -> Hit | None:
+    return _coded(s, "outage")
+
+
+@_rule("TEST_MODE", 10, Severity.FAIL, "AEMO reason 90", about="The meter was under test: what it counted was not used by the customer.")
+def test_mode(s: Subject) -> Hit | None:
+    return _coded(s, "test")
+
+
+@_rule("PULSE_OVERFLOW", 11, Severity.FAIL, "AEMO reason 95", about="The pulse counter ran over: the value is too small.")
+def pulse_overflow(s: Subject) -> Hit | None:
+    return _coded(s, "overflow")
+
+
+@_rule("METER_FAULT", 12, Severity.FAIL, "AEMO reasons 45, 82 to 84, 88, 96, 98", about="The meter reports a fault of its own.")
+def meter_fault(s: Subject) -> Hit | None:
+    return _coded(s, "fault")
+
+
+@_rule("TRUNCATED", 13, Severity.FAIL, "AEMO reasons 80, 81; Oracle MDM Interval Size Validation",
+       about="The interval is shorter or longer than its slot.")
+def truncated(s: Subject) -> Hit | None:
+    return _coded(s, "truncated")
+
+
+@_rule("TIME_RESET", 14, Severity.WARN, "AEMO reasons 86, 89", about="The meter's clock failed or was set within the interval.")
+def time_reset(s: Subject) -> Hit | None:
+    return _coded(s, "time")
+
+
+@_rule(
+    "SPIKE", 15, everywhere(Severity.WARN), "Oracle MDM Interval Spike Check: highest against third highest of the day; 180 % is ours",
+    about="The highest interval of the day stands far above the third highest.",
+)
+def spike(s: Subject) -> Hit | None:
+    t, top = s.thresholds, s.statistics.top
+    third = np.where(top[:, 2] == NO_VALUE, 0, top[:, 2])
+    highest = np.where(top[:, 0] == NO_VALUE, 0, top[:, 0])
+    floor = (s.context.limit * t.spike_floor_share).astype(np.int64)
+    over = (s.statistics.present >= 3) & (highest > floor) & ((highest - third) * 100.0 > t.spike_percent * np.maximum(third, 0))
+    rows = _where(over)
+    values = s.day.values[rows]
+    cut = third[rows] + np.floor(np.maximum(third[rows], 0) * (t.spike_percent / 100.0)).astype(np.int64)
+    return _hit(rows, (values != NO_VALUE) & (values > np.maximum(cut, floor[rows])[:, None]) & s.slots_of(rows))
+
+
+@_rule(
+    "CONSECUTIVE", 16, {Role.INITIAL: Severity.WARN}, "Oracle MDM Consecutive Interval Check",
+    about="The same non-zero value over and over: a stuck channel or an estimate in disguise.",
+)
+def consecutive(s: Subject) -> Hit | None:
+    needed = max(3, round(s.thresholds.consecutive_hours * 60 / s.day.interval_minutes))
+    rows = _where(s.statistics.run >= needed)
+    slot = np.arange(s.day.slots, dtype=np.int32)
+    start = s.statistics.run_start[rows, None]
+    return _hit(rows, (slot >= start) & (slot < start + s.statistics.run[rows, None]))
+
+
+@_rule(
+    "INACTIVE_USAGE", 17, Severity.WARN, "California DASMMD VEE B.3, usage for inactive meters",
+    about="Usage on a service that is inactive or disconnected.",
+)
+def inactive_usage(s: Subject) -> Hit | None:
+    rows = _where(~s.context.active & (s.statistics.top[:, 0] > 0))
+    values = s.day.values[rows]
+    return _hit(rows, (values != NO_VALUE) & (values > 0) & s.slots_of(rows))
+
+
+@_rule(
+    "SEQUENCE_REUSED", 18, Severity.WARN, "Oracle MDM Duplicate IMD Check",
+    about="The sequence number of this interval was used for another value before.",
+)
+def sequence_reused(s: Subject) -> Hit | None:
+    rows = _where(s.context.sequence_reused)
+    return _hit(rows, (s.day.values[rows] != NO_VALUE) & s.slots_of(rows))
+
+
+@_rule(
+    "EXCHANGE_SLOT", 19, Severity.INFORM, "ERCOT TDSP list of mismatch causes: meter exchange",
+    about="A meter exchange falls within the interval: this meter's part of it.",
+)
+def exchange_slot(s: Subject) -> Hit | None:
+    rows = _where((s.context.straddle >= 0).any(axis=1))
+    slot = np.arange(s.day.slots, dtype=np.int32)
+    straddle = s.context.straddle[rows]
+    return _hit(rows, (slot == straddle[:, :1]) | (slot == straddle[:, 1:]))
+
+
+def run_interval_rules(s: Subject, role: Role = Role.INITIAL) -> npt.NDArray[np.int32]:
+    """Flags (rows, slots) of every interval rule the role has."""
+    flags = np.zeros((s.day.rows, s.day.slots), np.int32)
+    for rule in INTERVAL_RULES.values():
+        if rule.check is None or role not in rule.severity:
+            continue
+        found: Hit | None = rule.check(s)
+        if found is not None:
+            rows, mask = found
+            flags[rows] |= np.where(mask, np.int32(rule.mask), np.int32(0))
+    return flags

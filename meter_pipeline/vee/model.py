@@ -1,0 +1,192 @@
+"""The shapes VEE works on: a day of rows with what is known about each, and what came of it.
+
+Belongs here: dataclasses of arrays that share their row order, and their invariants. Does not belong here: rules, estimates, SQL.
+
+A row is one channel of one installation on one billing day: a meter that moves between service points at noon is two rows, and a service
+point whose meter is exchanged at noon is two rows as well, each with the slots it stood there for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from datetime import date
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+#: Columns of ``keys`` every row of a validated day has. The last five may be null: a row without them is a reference exception.
+KEY_COLUMNS = (
+    "service_point_id",
+    "meter_id",
+    "channel",
+    "unit",
+    "flow",
+    "head_end",
+    "customer_class",
+    "account_id",
+    "tariff_id",
+    "cycle_id",
+)
+
+
+@dataclass(slots=True)
+class RowContext:
+    """What is known about each row of a DayMatrix, arrays of length ``rows`` unless said otherwise.
+
+    ``first`` and ``last``: half-open range of slots the row is expected to fill. ``limit``: largest plausible value of one interval.
+    ``register_difference``: what the register says was used in those slots, NO_VALUE where it does not say; ``register_tolerance`` beside
+    it. ``future_from``: first slot that has not ended yet (one number for the day). ``register_flags``: row rule bits found on the
+    register reads. ``straddle``: slots (first, last) that an exchange cuts, -1 for none.
+    """
+
+    known: Bools
+    unit_ok: Bools
+    size_ok: Bools
+    multiplier_ok: Bools
+    signed: Bools
+    active: Bools
+    limit: Ints
+    first: npt.NDArray[np.int32]
+    last: npt.NDArray[np.int32]
+    register_difference: Ints
+    register_tolerance: Ints
+    register_flags: Ints
+    sibling_missing: Bools
+    tou_mismatch: Bools
+    sequence_reused: Bools
+    estimate_streak: npt.NDArray[np.int32]
+    group: npt.NDArray[np.int32]
+    straddle: npt.NDArray[np.int32]
+    straddle_share: npt.NDArray[np.int32]
+    future_from: int
+
+    @classmethod
+    def plain(cls, rows: int, slots: int, *, limit: int = 10**12) -> RowContext:
+        """Context of rows about which nothing is out of the ordinary: what tests and the manual role start from."""
+        yes, no = np.ones(rows, np.bool_), np.zeros(rows, np.bool_)
+        return cls(
+            known=yes.copy(),
+            unit_ok=yes.copy(),
+            size_ok=yes.copy(),
+            multiplier_ok=yes.copy(),
+            signed=no.copy(),
+            active=yes.copy(),
+            limit=np.full(rows, limit, np.int64),
+            first=np.zeros(rows, np.int32),
+            last=np.full(rows, slots, np.int32),
+            register_difference=np.full(rows, NO_VALUE, np.int64),
+            register_tolerance=np.zeros(rows, np.int64),
+            register_flags=np.zeros(rows, np.int64),
+            sibling_missing=no.copy(),
+            tou_mismatch=no.copy(),
+            sequence_reused=no.copy(),
+            estimate_streak=np.zeros(rows, np.int32),
+            group=np.zeros(rows, np.int32),
+            straddle=np.full((rows, 2), -1, np.int32),
+            straddle_share=np.full((rows, 2), 1_000_000, np.int32),
+            future_from=slots,
+        )
+
+    def take(self, rows: Ints) -> RowContext:
+        """The context of some rows, in their order."""
+        return RowContext(
+            **{
+                f.name: (getattr(self, f.name)[rows] if f.name != "future_from" else self.future_from)
+                for f in fields(self)
+            }
+        )
+
+    @property
+    def expected(self) -> npt.NDArray[np.int32]:
+        """Slots each row should fill."""
+        return np.maximum(self.last - self.first, 0).astype(np.int32)
+
+
+@dataclass(slots=True)
+class DailyHistory:
+    """Daily totals before the day: ``totals`` (rows, days) micro units with NO_VALUE where unknown, and whether each is wholly actual.
+
+    ``days`` oldest first; ``like`` says which of them are of the day's own class (working day, or weekend and holiday).
+    """
+
+    days: list[date]
+    totals: Ints
+    actual: Bools
+    like: Bools
+
+    @classmethod
+    def empty(cls, rows: int) -> DailyHistory:
+        return cls([], np.zeros((rows, 0), np.int64), np.zeros((rows, 0), np.bool_), np.zeros(0, np.bool_))
+
+
+@dataclass(slots=True)
+class VectorHistory:
+    """Intervals around and before the day, for the few rows that need estimates.
+
+    ``values`` (days, rows, slots), brought to the day's own slots by local clock time; ``usable`` (days, rows, slots): validated,
+    actual, not an outage, not on an excluded day. ``like`` and ``temperature`` (days,), the latter NaN where unknown.
+    ``before`` and ``after`` (rows, k): the last k intervals of the day before and the first k of the day after, NO_VALUE where there is
+    no usable anchor. ``day_temperature``: of the day itself.
+    """
+
+    days: list[date]
+    values: Ints
+    usable: Bools
+    like: Bools
+    temperature: npt.NDArray[np.float64]
+    before: Ints
+    after: Ints
+    day_temperature: float = float("nan")
+
+    @classmethod
+    def empty(cls, rows: int, slots: int, edge: int = 8) -> VectorHistory:
+        return cls(
+            [],
+            np.full((0, rows, slots), NO_VALUE, np.int64),
+            np.zeros((0, rows, slots), np.bool_),
+            np.zeros(0, np.bool_),
+            np.zeros(0, np.float64),
+            np.full((rows, edge), NO_VALUE, np.int64),
+            np.full((rows, edge), NO_VALUE, np.int64),
+        )
+
+
+#: Fetches the vectors of the rows (indices into the matrix) that need an estimate. Called once per matrix, in bulk.
+VectorLoader = Callable[[npt.NDArray[np.int64]], VectorHistory]
+
+
+@dataclass(slots=True)
+class ValidatedMatrix:
+    """What was made of a DayMatrix. ``raw`` is untouched; ``values`` has NO_VALUE only where a slot is not expected or stays null.
+
+    ``flags`` (rows, slots): interval rule bits. ``row_flags``: row rule bits. ``difference``: register difference used, NO_VALUE if none.
+    ``unscaled``: sum of the estimates before scaling. ``anchors`` by row index: what explain prints.
+    """
+
+    raw: DayMatrix
+    keys: pl.DataFrame
+    values: Ints
+    quality: npt.NDArray[np.uint16]
+    flags: npt.NDArray[np.int32]
+    row_flags: Ints
+    expected: npt.NDArray[np.int32]
+    actual: npt.NDArray[np.int32]
+    estimated: npt.NDArray[np.int32]
+    missing: npt.NDArray[np.int32]
+    total: Ints
+    difference: Ints
+    unscaled: Ints
+    rules_version: int
+    rules_digest: str
+    anchors: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def billing_day(self) -> date:
+        return self.raw.billing_day

@@ -1,0 +1,152 @@
+"""Thresholds of the rules: versioned, hashed, read once.
+
+Belongs here: reading thresholds.toml into typed values. Does not belong here: any rule, or any default hidden in code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from meter_pipeline import units
+
+
+class ThresholdError(ValueError):
+    """A thresholds file that lacks a value or holds one of the wrong kind."""
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Every number the rules use, under one version and hash.
+
+    Quantities are micro base units, durations are in the unit of the name. ``digest`` is the SHA-256 of the file's bytes: it goes into
+    the store and the ledger with each validated day.
+    """
+
+    version: int
+    digest: str
+    snap_seconds: int
+    register_boundary_seconds: int
+    range_per_hour: dict[tuple[str, str], int]
+    range_default: int
+    spike_percent: float
+    spike_floor_share: float
+    spike_extreme: float
+    consecutive_hours: float
+    zero_hours: float
+    high_low_days: int
+    high_low_min_days: int
+    high_ratio: float
+    low_ratio: float
+    high_low_sigmas: float
+    sum_register_units: int
+    interval_resolution: int
+    multiplier_ratios: tuple[float, ...]
+    multiplier_within: float
+    linear_hours: float
+    like_days: int
+    like_days_min: int
+    like_days_back: int
+    proxy_days: int
+    proxy_celsius: float
+    adl_days: int
+    profile_min_rows: int
+    max_missing_share: float
+    prolonged_days: int
+    final_after_days: int
+    rollover_share: float
+    reverse_micro: int
+    boundary_hours: float
+    gap_factor: float
+    outage_share: float
+    batch_reads_max: int
+    shift_min_rows: int
+    shift_margin: float
+    exchange_gap_policy: str
+
+    def limit_per_hour(self, customer_class: str, unit: str) -> int:
+        """Largest plausible flow in micro base units an hour."""
+        return self.range_per_hour.get((customer_class, unit), self.range_default)
+
+
+def _micro(text: str) -> int:
+    return units.to_micro(Decimal(text))
+
+
+def parse(content: bytes) -> Thresholds:
+    """Thresholds from the bytes of a TOML file. Raises ThresholdError naming what is missing or wrong."""
+    try:
+        doc: dict[str, Any] = tomllib.loads(content.decode())
+        ranges: dict[str, Any] = doc["range"]
+        estimation, register, high_low = doc["estimation"], doc["register"], doc["high_low"]
+        found = Thresholds(
+            version=int(doc["version"]),
+            digest=hashlib.sha256(content).hexdigest(),
+            snap_seconds=int(doc["clock"]["snap_seconds"]),
+            register_boundary_seconds=int(doc["clock"]["register_boundary_seconds"]),
+            range_per_hour={
+                (klass, unit): _micro(limit)
+                for klass, table in ranges.items()
+                if isinstance(table, dict)
+                for unit, limit in table.items()
+            },
+            range_default=_micro(ranges["default"]),
+            spike_percent=float(doc["spike"]["percent"]),
+            spike_floor_share=float(doc["spike"]["floor_share_of_limit"]),
+            spike_extreme=float(doc["spike"]["extreme"]),
+            consecutive_hours=float(doc["consecutive"]["hours"]),
+            zero_hours=float(doc["consecutive"]["zero_hours"]),
+            high_low_days=int(high_low["history_days"]),
+            high_low_min_days=int(high_low["min_days"]),
+            high_ratio=float(high_low["high_ratio"]),
+            low_ratio=float(high_low["low_ratio"]),
+            high_low_sigmas=float(high_low["sigmas"]),
+            sum_register_units=int(doc["sum_check"]["register_units"]),
+            interval_resolution=_micro(doc["sum_check"]["interval_resolution"]),
+            multiplier_ratios=tuple(float(r) for r in doc["sum_check"]["multiplier_suspects"]["ratios"]),
+            multiplier_within=float(doc["sum_check"]["multiplier_suspects"]["within"]),
+            linear_hours=float(estimation["linear_hours"]),
+            like_days=int(estimation["like_days"]),
+            like_days_min=int(estimation["like_days_min"]),
+            like_days_back=int(estimation["like_days_back"]),
+            proxy_days=int(estimation["proxy_days"]),
+            proxy_celsius=float(estimation["proxy_celsius"]),
+            adl_days=int(estimation["adl_days"]),
+            profile_min_rows=int(estimation["profile_min_rows"]),
+            max_missing_share=float(estimation["max_missing_share"]),
+            prolonged_days=int(estimation["prolonged_days"]),
+            final_after_days=int(estimation["final_after_days"]),
+            rollover_share=float(register["rollover_share"]),
+            reverse_micro=_micro(register["reverse_units"]),
+            boundary_hours=float(register["boundary_hours"]),
+            gap_factor=float(register["gap_factor"]),
+            outage_share=float(register["outage_share"]),
+            batch_reads_max=int(register["batch_reads_max"]),
+            shift_min_rows=int(doc["shift"]["min_rows"]),
+            shift_margin=float(doc["shift"]["margin"]),
+            exchange_gap_policy=str(doc["exchange"]["gap_policy"]),
+        )
+    except KeyError as error:
+        raise ThresholdError(f"thresholds lack {error.args[0]!r}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ArithmeticError, TypeError, ValueError) as error:
+        raise ThresholdError(f"thresholds cannot be read: {error}") from error
+    if found.exchange_gap_policy not in ("zero", "estimate"):
+        raise ThresholdError(f"exchange.gap_policy is zero or estimate, not {found.exchange_gap_policy!r}")
+    return found
+
+
+def read(path: Path) -> Thresholds:
+    """Thresholds of a utility that keeps its own file."""
+    return parse(path.read_bytes())
+
+
+@lru_cache(maxsize=1)
+def default() -> Thresholds:
+    """The thresholds the package ships."""
+    return parse(resources.files(__package__).joinpath("thresholds.toml").read_bytes())

@@ -1,0 +1,251 @@
+"""Validate, estimate, scale, validate again: a raw day becomes a validated day.
+
+Belongs here: the order of the steps over one DayMatrix and the bookkeeping of what became of each slot. Does not belong here: single
+rules and methods, reading or writing the store (day.py, store/validated.py).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from meter_pipeline import quality
+from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
+from meter_pipeline.vee import row_rules as rr
+from meter_pipeline.vee.catalogue import INTERVAL_RULES, Role, Severity, mask_of
+from meter_pipeline.vee.estimation import Estimate, Need, estimate
+from meter_pipeline.vee.interval_rules import Subject, code_table, run_interval_rules, subject
+from meter_pipeline.vee.model import Bools, DailyHistory, Ints, RowContext, ValidatedMatrix, VectorHistory, VectorLoader
+from meter_pipeline.vee.scaling import scale_rows
+from meter_pipeline.vee.statistics import row_statistics
+from meter_pipeline.vee.thresholds import Thresholds
+
+#: AEMO reason given for an estimate, by the interval rule that asked for it; the first that applies wins
+_REASONS: Final = (
+    ("EXCHANGE_SLOT", 1), ("TEST_MODE", 90), ("PULSE_OVERFLOW", 95), ("TRUNCATED", 80), ("CLOCK_DRIFT", 86), ("METER_FAULT", 45),
+    ("NEGATIVE", 39), ("RANGE", 96), ("SPIKE", 74), ("NULL_DATA", 78), ("GAP", 85),
+)
+
+
+def _bit(code: str) -> np.int32:
+    return np.int32(INTERVAL_RULES[code].mask)
+
+
+def class_shapes(values: Ints, complete: Bools, group: npt.NDArray[np.int32], wanted: Ints, least: int) -> tuple[Ints, Ints]:
+    """Shape of the day and mean day of the groups in ``wanted``, from complete rows.
+
+    Returns (rows of wanted, slots) in millionths of the whole day, zero rows where fewer than ``least`` complete rows or no usage; and
+    the mean day in micro units, NO_VALUE there. Sums are exact, so the order of rows does not matter.
+    """
+    shape = np.zeros((wanted.size, values.shape[1]), np.int64)
+    mean = np.full(wanted.size, NO_VALUE, np.int64)
+    for g in np.unique(group[wanted]):
+        members = np.flatnonzero(complete & (group == g))
+        mine = group[wanted] == g
+        if members.size < least:
+            continue
+        sums = np.maximum(values[members].sum(axis=0), 0)
+        whole = int(sums.sum())
+        if whole <= 0:
+            continue
+        mean[mine] = whole // members.size
+        shape[mine] = [int(s) * 1_000_000 // whole for s in sums]
+    return shape, mean
+
+
+def _average_daily_load(history: DailyHistory, rows: Ints, days: int) -> Ints:
+    totals, actual = history.totals[rows, -days:], history.actual[rows, -days:]
+    good = actual & (totals != NO_VALUE)
+    count = good.sum(axis=1)
+    mean: Ints = np.where(count > 0, np.where(good, totals, 0).sum(axis=1) // np.maximum(count, 1), NO_VALUE)
+    return mean
+
+
+def _repairable(s: Subject, values: Ints, flags: npt.NDArray[np.int32], total: Ints) -> Bools:
+    """Spikes (rows, slots) that the register says never happened: without them the intervals fit under its difference, with them not."""
+    difference, tolerance = s.context.register_difference, s.context.register_tolerance
+    known = difference != NO_VALUE
+    rows = np.flatnonzero(known & (total > np.where(known, difference, 0) + tolerance))
+    out = np.zeros((0, 0), np.bool_) if not rows.size else (flags[rows] & _bit("SPIKE")).astype(np.bool_) & (values[rows] != NO_VALUE)
+    suspects = np.zeros(values.shape, np.bool_) if rows.size else np.zeros((values.shape[0], 1), np.bool_)
+    if rows.size:
+        without = total[rows] - np.where(out, values[rows], 0).sum(axis=1)
+        helps = out.any(axis=1) & (without <= difference[rows] + tolerance[rows])
+        suspects[rows[helps]] = out[helps]
+    return suspects
+
+
+def _reasons(flags: npt.NDArray[np.int32]) -> npt.NDArray[np.int16]:
+    reasons = np.full(flags.shape, 85, np.int16)
+    for code, reason in reversed(_REASONS):
+        reasons[(flags & _bit(code)) != 0] = reason
+    return reasons
+
+
+def _codes(flag: str, method: npt.NDArray[np.uint8], reasons: npt.NDArray[np.int16]) -> npt.NDArray[np.uint16]:
+    """Quality codes of estimates, any shape."""
+    pairs = method.astype(np.int32) * 128 + reasons
+    table = np.zeros(1 << 15, np.uint16)
+    for pair in np.flatnonzero(np.bincount(pairs.ravel(), minlength=1 << 15)):
+        table[pair] = quality.pack(flag, int(pair) >> 7, int(pair) & 127)
+    return table[pairs]
+
+
+def validate_matrix(
+    day: DayMatrix,
+    keys: pl.DataFrame,
+    context: RowContext,
+    history: DailyHistory,
+    load_vectors: VectorLoader,
+    thresholds: Thresholds,
+    *,
+    final: bool = False,
+    role: Role = Role.INITIAL,
+) -> ValidatedMatrix:
+    """A validated day from a raw one: every expected slot ends up actual, estimated or null, and says which and why.
+
+    ``keys`` is aligned with the matrix rows (model.KEY_COLUMNS). ``load_vectors`` is called at most once, with the rows that need
+    estimates. ``final``: the retry window has passed, estimates are final substitutes (AEMO flag F). The raw matrix is not touched.
+    The result for a row does not depend on the order of rows.
+    """
+    statistics = row_statistics(day.values, context.first, context.last)
+    judged = subject(day, context, statistics, thresholds)
+    flags = run_interval_rules(judged, role)
+    failing = np.int32(mask_of(INTERVAL_RULES, Severity.FAIL, role) & ~INTERVAL_RULES["GAP"].mask)
+
+    values = day.values.copy()
+    worth = np.flatnonzero((flags & failing).any(axis=1)) if flags.any() else np.zeros(0, np.int64)
+    values[worth] = np.where((flags[worth] & failing) != 0, NO_VALUE, values[worth])
+    present = statistics.present.copy()
+    total = statistics.total.copy()
+    if worth.size:
+        kept = values[worth] != NO_VALUE
+        present[worth] = kept.sum(axis=1)
+        total[worth] = np.where(kept, values[worth], 0).sum(axis=1)
+
+    suspects = _repairable(judged, values, flags, total)
+    repaired = np.flatnonzero(suspects.any(axis=1))
+    if repaired.size:
+        values[repaired] = np.where(suspects[repaired], NO_VALUE, values[repaired])
+        kept = values[repaired] != NO_VALUE
+        present[repaired] = kept.sum(axis=1)
+        total[repaired] = np.where(kept, values[repaired], 0).sum(axis=1)
+
+    codes = day.quality.copy()
+    expected = context.expected
+    usable = context.known & context.unit_ok & context.size_ok
+    rows = np.flatnonzero((present < expected) & usable)
+    row_flags = np.zeros(day.rows, np.int64)
+    unscaled = np.zeros(day.rows, np.int64)
+    difference = np.where(usable, context.register_difference, NO_VALUE)
+    anchors: dict[int, str] = {}
+    if rows.size:
+        complete = (present == expected) & (expected == day.slots) & usable & context.active
+        shape, mean = class_shapes(values, complete, context.group, rows, thresholds.profile_min_rows)
+        need = _need(judged, values, flags, rows, history, shape, mean)
+        vectors = load_vectors(rows)
+        found = estimate(need, vectors, day.interval_minutes, thresholds, difference[rows] != NO_VALUE)
+        _scale_straddles(context, rows, found)
+        done = found.method != 0
+        unscaled[rows] = np.where(done, found.values, 0).sum(axis=1)
+        row_flags[rows] |= _scale(context, rows, found, done, need.missing, total, difference)
+        values[rows] = np.where(done, found.values, values[rows])
+        own = codes[rows]
+        own[done] = _codes("F" if final else "S", found.method[done], _reasons(flags[rows])[done])
+        codes[rows] = own
+        row_flags[rows] |= np.where(done.any(axis=1), rr.ESTIMATED.mask, 0)
+        row_flags[rows] |= np.where((need.missing & ~done).any(axis=1), rr.NOT_ESTIMATED.mask, 0)
+        total[rows] = np.where(values[rows] != NO_VALUE, values[rows], 0).sum(axis=1)
+        anchors = {int(row): note for row, note in zip(rows, found.notes, strict=True) if note}
+        row_flags[rows] |= _again(day, context, rows, values, codes, done, thresholds)
+    row_flags[repaired] |= rr.REPAIRED.mask
+
+    empty = values == NO_VALUE
+    some = np.flatnonzero(empty.any(axis=1))
+    codes[some] = np.where(empty[some], np.uint16(quality.MISSING), codes[some])
+    estimated = np.zeros(day.rows, np.int32)
+    coded = np.flatnonzero(codes.any(axis=1))
+    estimated[coded] = (code_table("estimate")[codes[coded]] & ~empty[coded]).sum(axis=1)
+    held = np.full(day.rows, day.slots, np.int32)
+    held[some] = (~empty[some]).sum(axis=1)
+    row_flags |= rr.run_row_rules(judged, total, history, role)
+    return ValidatedMatrix(
+        raw=day, keys=keys, values=values, quality=codes, flags=flags, row_flags=row_flags, expected=expected,
+        actual=(held - estimated).astype(np.int32), estimated=estimated, missing=(expected - held).astype(np.int32), total=total,
+        difference=difference, unscaled=unscaled, rules_version=thresholds.version, rules_digest=thresholds.digest, anchors=anchors,
+    )
+
+
+def _need(
+    s: Subject, values: Ints, flags: npt.NDArray[np.int32], rows: Ints, history: DailyHistory, shape: Ints, mean: Ints
+) -> Need:
+    within = s.slots_of(rows)
+    within[:, s.context.future_from :] = False
+    held = values[rows] != NO_VALUE
+    outage = (flags[rows] & _bit("OUTAGE")) != 0
+    return Need(
+        values=np.ascontiguousarray(values[rows]),
+        missing=within & ~held,
+        anchor=held & ~outage,
+        first=s.context.first[rows],
+        last=np.minimum(s.context.last[rows], s.context.future_from).astype(np.int32),
+        daily=_average_daily_load(history, rows, s.thresholds.adl_days),
+        shape=shape,
+        class_daily=mean,
+        active=s.context.active[rows],
+    )
+
+
+def _scale_straddles(context: RowContext, rows: Ints, found: Estimate) -> None:
+    """An estimate of a slot that an exchange cuts is for this meter's part of it only."""
+    for side in (0, 1):
+        slot = context.straddle[rows, side]
+        cut = np.flatnonzero(slot >= 0)
+        for i in cut:
+            if found.method[i, slot[i]]:
+                share = int(context.straddle_share[rows[i], side])
+                found.values[i, slot[i]] = int(found.values[i, slot[i]]) * share // 1_000_000
+
+
+def _scale(
+    context: RowContext, rows: Ints, found: Estimate, done: Bools, missing: Bools, total: Ints, difference: Ints
+) -> Ints:
+    """Scale each row's estimates to what the register leaves for them; row flags for those that have none or cannot be."""
+    known = difference[rows] != NO_VALUE
+    whole = (missing == done).all(axis=1)
+    residual = np.where(known, difference[rows], 0) - total[rows]
+    tolerance = context.register_tolerance[rows]
+    feasible = (residual >= 0) | context.signed[rows]
+    forgiven = known & ~feasible & (residual >= -tolerance)
+    residual = np.where(forgiven, 0, residual)
+    scale = known & whole & (feasible | forgiven) & done.any(axis=1)
+    if scale.any():
+        found.values[scale] = scale_rows(found.values[scale], done[scale], residual[scale])
+    flags: Ints = np.where(done.any(axis=1) & ~scale, rr.UNSCALED.mask, 0).astype(np.int64)
+    flags |= np.where(known & ~feasible & ~forgiven, rr.INFEASIBLE.mask, 0)
+    return flags
+
+
+def _again(
+    day: DayMatrix, context: RowContext, rows: Ints, values: Ints, codes: npt.NDArray[np.uint16], done: Bools, thresholds: Thresholds
+) -> Ints:
+    """Validate the estimates themselves (source: California DASMMD VEE 3.6): rows whose estimates fail are for a person."""
+    part = DayMatrix(day.billing_day, day.interval_minutes, pl.DataFrame(), values[rows], codes[rows], day.sequence[rows])
+    narrowed = context.take(rows)
+    s = subject(part, narrowed, row_statistics(part.values, narrowed.first, narrowed.last), thresholds)
+    failing = np.int32(mask_of(INTERVAL_RULES, Severity.FAIL, Role.ESTIMATE))
+    bad = ((run_interval_rules(s, Role.ESTIMATE) & failing) != 0) & done
+    flags: Ints = np.where(bad.any(axis=1), rr.ESTIMATE_SUSPECT.mask, 0).astype(np.int64)
+    return flags
+
+
+def no_vectors(slots: int) -> VectorLoader:
+    """A loader for days that have no history at all."""
+
+    def load(rows: Ints) -> VectorHistory:
+        return VectorHistory.empty(rows.size, slots)
+
+    return load
