@@ -10,8 +10,8 @@ the same is a duplicate, one that says something else is superseded.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import date, timedelta
+from dataclasses import dataclass
+from datetime import date
 from typing import Any, Final
 
 import numpy as np
@@ -28,23 +28,6 @@ TOLERANCE_S: Final = 60
 MINUTE_US: Final = 60_000_000
 _PAYLOAD: Final = ["billing_day", "interval_minutes", "meter_id", "channel", "source_version", "unit"]
 _EPOCH: Final = date(1970, 1, 1).toordinal()
-
-
-@dataclass(slots=True)
-class Packed:
-    """A file's interval reads by billing day.
-
-    ``matrices``: one per (billing day, interval length), rows sorted by meter_id, channel, source_version; keys carry unit, source_version,
-    read_time (the latest of the payload's reads), ``reads`` (how many reads the payload holds) and first_line. ``counts``: one row per billing
-    day: received, duplicate, superseded, conflicts (superseded by a read of the same sequence number: the number was reused).
-    """
-
-    matrices: list[DayMatrix] = field(default_factory=list)
-    counts: pl.DataFrame = field(
-        default_factory=lambda: pl.DataFrame(
-            schema={"billing_day": pl.Date, "received": pl.Int64, "duplicate": pl.Int64, "superseded": pl.Int64, "conflicts": pl.Int64}
-        )
-    )
 
 
 def locate(
@@ -83,13 +66,16 @@ def _locate(
     return day - np.int32(_EPOCH), slot, offset
 
 
-def pack_intervals(frame: pl.DataFrame, calendar: BillingCalendar, tolerance_s: int = TOLERANCE_S) -> Packed:
-    """The day matrices of canonical interval reads (schemas.reads.INTERVAL_READS), in any order.
+def pack_intervals(frame: pl.DataFrame, calendar: BillingCalendar, tolerance_s: int = TOLERANCE_S) -> list[DayMatrix]:
+    """The day matrices of canonical interval reads (schemas.reads.INTERVAL_READS), in any order: one per (billing day, interval length).
 
-    A null value is a read that says there is none: its quality is kept, its slot has NO_VALUE. Interval lengths must be 1 to 1500 minutes.
+    Rows are payloads sorted by meter_id, channel, source_version. Keys carry unit, source_version, read_time (the latest of the payload's
+    reads), first_line, and the reads by what became of them: ``received`` in all, ``duplicate`` and ``superseded`` by another read of the
+    payload, ``conflicts`` (superseded by a read of the same sequence number: the number was reused). A null value is a read that says there
+    is none: its quality is kept, its slot has NO_VALUE. Interval lengths must be 1 to 1440 minutes.
     """
     if not frame.height:
-        return Packed()
+        return []
     day, slot, offset = locate(frame, calendar, tolerance_s)
     return _scatter(_Rows(frame, day, slot, offset), calendar)
 
@@ -127,7 +113,7 @@ def _payloads(rows: _Rows) -> tuple[pl.DataFrame, npt.NDArray[np.int64]]:
     return payloads, np.repeat(number, lengths)
 
 
-def _scatter(rows: _Rows, calendar: BillingCalendar) -> Packed:
+def _scatter(rows: _Rows, calendar: BillingCalendar) -> list[DayMatrix]:
     frame = rows.frame
     payloads, payload = _payloads(rows)
     layouts = payloads.group_by("billing_day", "interval_minutes", maintain_order=True).agg(rows=pl.len())
@@ -162,8 +148,7 @@ def _scatter(rows: _Rows, calendar: BillingCalendar) -> Packed:
         sequence = np.where(values == NO_VALUE, np.int32(0), sequence)
     off = np.clip(rows.offset, -32768, 32767).astype(np.int16)
     offsets = spread(off, 0) if off.any() else None
-    reads = np.bincount(payload, minlength=payloads.height)
-    keys = payloads.with_columns(reads=pl.Series(reads, dtype=pl.Int64), read_time=_latest(frame, payload, keep, payloads.height))
+    keys = _count(payloads, received, lost).with_columns(read_time=_latest(frame, payload, keep, payloads.height))
 
     matrices = []
     first_row = first_cell = 0
@@ -177,7 +162,7 @@ def _scatter(rows: _Rows, calendar: BillingCalendar) -> Packed:
             )
         )  # fmt: skip
         first_row, first_cell = first_row + n, first_cell + n * width
-    return Packed(matrices, _counts(payloads, received, lost))
+    return matrices
 
 
 def _later_wins(
@@ -190,11 +175,11 @@ def _later_wins(
     order = np.lexsort((rank[:, 2], rank[:, 1], rank[:, 0], cell[crowded]))
     sorted_cell = cell[crowded][order]
     last = np.append(sorted_cell[1:] != sorted_cell[:-1], True)
-    winner = order[np.searchsorted(sorted_cell[last], sorted_cell)] if False else order[last][np.cumsum(last) - last]
+    winner = order[last][np.cumsum(last) - last]
     losers, beaten_by = order[~last], winner[~last]
-    value, quality, sequence = (few[c].to_numpy() for c in ("value", "quality", "sequence"))
-    same = (value[losers] == value[beaten_by]) | (np.isnan(value[losers].astype(float)) & np.isnan(value[beaten_by].astype(float)))
-    same &= quality[losers] == quality[beaten_by]
+    value = few["value"].fill_null(NO_VALUE).to_numpy()
+    quality, sequence = few["quality"].fill_null(0).to_numpy(), few["sequence"].fill_null(0).to_numpy()
+    same = (value[losers] == value[beaten_by]) & (quality[losers] == quality[beaten_by])
     lost = pl.DataFrame({"payload": payload[crowded[losers]], "same": same, "reused": ~same & (sequence[losers] == sequence[beaten_by])})
     alive = np.ones(len(cell), np.bool_)
     alive[crowded[losers]] = False
@@ -212,17 +197,13 @@ def _latest(frame: pl.DataFrame, payload: npt.NDArray[np.int64], keep: npt.NDArr
     return pl.select(pl.when(pl.Series(latest) != NO_VALUE).then(pl.Series(latest)).cast(times.dtype).alias("read_time")).to_series()
 
 
-def _counts(payloads: pl.DataFrame, received: npt.NDArray[np.int64], lost: pl.DataFrame) -> pl.DataFrame:
-    losers = lost.group_by("payload").agg(
-        duplicate=pl.col("same").sum().cast(pl.Int64), superseded=(~pl.col("same")).sum().cast(pl.Int64), conflicts=pl.col("reused").sum().cast(pl.Int64)
-    )
-    return (
-        payloads.select("billing_day", received=pl.Series(received, dtype=pl.Int64))
-        .with_row_index("payload").cast({"payload": pl.Int64})
-        .join(losers, on="payload", how="left", maintain_order="left")
-        .group_by("billing_day", maintain_order=True)
-        .agg(pl.col("received", "duplicate", "superseded", "conflicts").sum())
-    )  # fmt: skip
+def _count(payloads: pl.DataFrame, received: npt.NDArray[np.int64], lost: pl.DataFrame) -> pl.DataFrame:
+    """The payloads with their reads counted: received, duplicate, superseded, conflicts."""
+    counts = {"received": received}
+    of = lost["payload"].to_numpy()
+    for name, which in (("duplicate", lost["same"]), ("superseded", ~lost["same"]), ("conflicts", lost["reused"])):
+        counts[name] = np.bincount(of[which.to_numpy()], minlength=payloads.height)
+    return payloads.with_columns(pl.Series(name, count, dtype=pl.Int64) for name, count in counts.items())
 
 
 def register_days(read_at: pl.Series, calendar: BillingCalendar) -> pl.Series:
@@ -240,8 +221,3 @@ def pack_registers(frame: pl.DataFrame, calendar: BillingCalendar) -> pl.DataFra
     return cut.with_columns(register_days(cut["read_at"], calendar)).sort(
         "billing_day", "meter_id", "channel", "read_at", "source_version", "read_time", "sequence", "line"
     )
-
-
-def day_range(first: date, last: date) -> list[date]:
-    """Every date from first to last."""
-    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
