@@ -74,15 +74,16 @@ def run_days(first: date, last: date, *, land: bool, one_run: bool) -> dict[str,
             result = job.execute_in_process(instance=instance, run_config=quiet, raise_on_error=False, **where)
             failed = [event.step_key for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
             outcomes.append(
-                {"day": start, "to": end, "success": result.success, "seconds": round(time.monotonic() - began, 3), "run_id": result.run_id, "failed_steps": failed}
+                {"day": start, "to": end, "success": result.success, "seconds": round(time.monotonic() - began, 3)}
+                | {"run_id": result.run_id, "failed_steps": failed}
             )
             bar.advance(task, (end - start).days + 1)
     return {"landing": landing, "days": outcomes}
 
 
 def _show(document: dict[str, Any]) -> None:
-    rows = [
-        (d["day"], "" if d["to"] == d["day"] else d["to"], "ok" if d["success"] else "failed: " + ", ".join(d["failed_steps"]), f"{d['seconds']:.1f}", d["run_id"][:8])
-        for d in document["days"]
-    ]
+    rows = []
+    for done in document["days"]:
+        outcome = "ok" if done["success"] else "failed: " + ", ".join(done["failed_steps"])
+        rows.append((done["day"], "" if done["to"] == done["day"] else done["to"], outcome, f"{done['seconds']:.1f}", done["run_id"][:8]))
     OUT.print(table("Billing days", ["day", "to", "result", "seconds", "run"], rows, numbers=["seconds"]))

@@ -28,6 +28,8 @@ from meter_pipeline.store import ledger as store
 
 #: Names the encoding inside every entry, so that a later one can be told apart.
 VERSION: Final = "mp-ledger-entry/1"
+#: An entry bundle of the tlog-tiles format gives an entry's length in 16 bits. Detail beyond that belongs in leaves.
+BODY_LIMIT: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,8 @@ class Entry:
 def encode(kind: str, body: Mapping[str, Any], leaves: merkle.Leaves | None = None, *, at: datetime, actor: str) -> Entry:
     """The entry for one change. ``at`` is when it happened (any zone), ``actor`` who or what wrote it.
 
-    Raises ValueError for an unknown kind, a missing required field, or one name twice under dual control; TypeError for a value that has
-    no canonical form (floats among them).
+    Raises ValueError for an unknown kind, a missing required field, one name twice under dual control or a body over BODY_LIMIT; TypeError
+    for a value that has no canonical form (floats among them).
     """
     rule = KINDS.get(kind)
     if rule is None:
@@ -76,6 +78,8 @@ def encode(kind: str, body: Mapping[str, Any], leaves: merkle.Leaves | None = No
         "v": VERSION,
     }
     encoded = canonical_json(document)
+    if len(encoded) > BODY_LIMIT:
+        raise ValueError(f"a {kind} entry of {len(encoded)} bytes is over {BODY_LIMIT}: put the detail in leaves")
     return Entry(kind, encoded, merkle.leaf_hash(encoded), flat)
 
 

@@ -4,7 +4,7 @@ DO $roles$
 DECLARE
     wanted text;
 BEGIN
-    FOREACH wanted IN ARRAY ARRAY['meter_ledger_owner', 'meter_ledger_writer', 'meter_ledger_sequencer', 'meter_auditor'] LOOP
+    FOREACH wanted IN ARRAY ARRAY['meter_ledger_owner', 'meter_ledger_writer', 'meter_ledger_sequencer', 'meter_ledger_eraser', 'meter_auditor'] LOOP
         BEGIN
             IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) THEN
                 EXECUTE format('CREATE ROLE %I NOLOGIN NOINHERIT', wanted);
@@ -30,7 +30,7 @@ CREATE TABLE ledger.entry (
         'tariff_version', 'rule_version', 'code_version', 'head_end_version',
         'key_rotation', 'privileges_checked', 'verified', 'erased'
     )),
-    body bytea NOT NULL CHECK (octet_length(body) BETWEEN 2 AND 16777216),
+    body bytea NOT NULL CHECK (octet_length(body) BETWEEN 2 AND 65535),
     leaf_hash bytea NOT NULL,
     leaf_count integer NOT NULL DEFAULT 0,
     leaves bytea,
@@ -40,6 +40,7 @@ CREATE TABLE ledger.entry (
     CONSTRAINT entry_leaf_hash_is_of_body CHECK (leaf_hash = sha256('\x00'::bytea || body)),
     CONSTRAINT entry_leaves_are_hashes CHECK (coalesce(octet_length(leaves), 0) = 32 * leaf_count)
 );
+-- 65,535 bytes of body is what an entry bundle of the tlog-tiles format can carry.
 -- Hashes do not compress: keep the server from trying.
 ALTER TABLE ledger.entry ALTER COLUMN leaves SET STORAGE EXTERNAL;
 CREATE INDEX entry_xid ON ledger.entry (xid);

@@ -1,0 +1,65 @@
+"""What every benchmark shares: the machine it ran on, timing, peak memory, and the shape of its document.
+
+Belongs here: measuring. Does not belong here: a verdict; a ratio says what it divides by its name.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def machine() -> dict[str, Any]:
+    """Cores, memory, versions: a figure without them says nothing."""
+    import polars as pl
+
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(pages * size / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "polars": pl.__version__,
+    }
+
+
+def document(bench: str, config: dict[str, Any], figures: dict[str, Any], ratios: dict[str, float | None]) -> dict[str, Any]:
+    """The document of the command-line contract."""
+    return {"bench": bench, "config": config, "figures": figures, "ratios": ratios, "machine": machine()}
+
+
+def peak_rss_mib() -> float:
+    """Largest resident set of this process so far, MiB. Children are not in it."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+class Stopwatch:
+    """Seconds by stage name, summed over laps."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def lap(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+def alternate(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median wall seconds of each, run in turn (A B A B ...), so that a drifting machine drifts for all alike."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, call in contestants.items():
+            started = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}

@@ -1,0 +1,38 @@
+"""Weather and what usage owes to it: degree days, and change-point fits for a whole city at once. This module is the room's public API."""
+
+from meter_pipeline.baselines.city import CityFit, fit_station
+from meter_pipeline.baselines.degree_days import (
+    BALANCE_POINTS_F,
+    celsius,
+    cooling_degree_days,
+    degree_hours,
+    fahrenheit,
+    heating_degree_days,
+    sums,
+)
+from meter_pipeline.baselines.files import DailyPair, FileError, read_pair
+from meter_pipeline.baselines.model import MIN_OWN_DAYS, MODELS, Fit, FitOptions, NoModelError, options_for
+from meter_pipeline.baselines.single import fit_best, fit_known
+
+__all__ = [
+    "BALANCE_POINTS_F",
+    "MIN_OWN_DAYS",
+    "MODELS",
+    "CityFit",
+    "DailyPair",
+    "FileError",
+    "Fit",
+    "FitOptions",
+    "NoModelError",
+    "celsius",
+    "cooling_degree_days",
+    "degree_hours",
+    "fahrenheit",
+    "fit_best",
+    "fit_known",
+    "fit_station",
+    "heating_degree_days",
+    "options_for",
+    "read_pair",
+    "sums",
+]

@@ -1,0 +1,87 @@
+"""``meter-pipeline baselines``: how a meter's usage follows the weather.
+
+Belongs here: arguments and printing. Does not belong here: the fit (baselines/).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from meter_pipeline.cli.output import OUT, USAGE, emit, problem, table
+
+app = typer.Typer(no_args_is_help=True, help="Weather-normalised baselines: degree-day models of a meter's usage.")
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps the group's name in front of its only command."""
+
+
+@app.command()
+def fit(
+    usage: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV of one meter: date,value (gzip too).")],
+    temperatures: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV: date,temperature_f or date,temperature_c.")],
+    hdd_balance: Annotated[float | None, typer.Option(help="Heating balance point in °F, used as it is.")] = None,
+    cdd_balance: Annotated[float | None, typer.Option(help="Cooling balance point in °F, used as it is.")] = None,
+    fuel: Annotated[
+        str | None,
+        typer.Option(help="electricity, gas or water. Gas never cools; an electricity meter's zero day counts as missing (CalTRACK 2.2.1.4)."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="best: chosen by adjusted R2; intercept: the mean alone.")] = "best",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Fit a baseline and name the days beyond three standard deviations.
+
+    Without a balance point the CalTRACK 2.0 daily search chooses model and balance points by adjusted R2. With one or both, the model has just
+    those terms.
+
+    Example: meter-pipeline baselines fit usage.csv temps.csv --hdd-balance 60 --fuel gas --json
+    """
+    from meter_pipeline.baselines import FileError, FitOptions, NoModelError, fit_best, fit_known, options_for, read_pair
+
+    if fuel not in (None, "electricity", "gas", "water"):
+        raise typer.BadParameter("fuel is electricity, gas or water", param_hint="--fuel")
+    if model not in ("best", "intercept"):
+        raise typer.BadParameter("model is best or intercept", param_hint="--model")
+    given = hdd_balance is not None or cdd_balance is not None
+    if given and model == "intercept":
+        raise typer.BadParameter("an intercept has no balance point", param_hint="--model")
+    if hdd_balance is not None and cdd_balance is not None and cdd_balance < hdd_balance:
+        typer.echo("the cooling balance point must not lie below the heating one", err=True)
+        raise typer.Exit(USAGE)
+    options = options_for(fuel) if fuel else FitOptions(zero_is_missing=False)  # type: ignore[arg-type] # checked above
+    try:
+        pair = read_pair(usage, temperatures)
+        if given or model == "intercept":
+            found = fit_known(pair.usage, pair.temperatures_f, hdd_balance_f=hdd_balance, cdd_balance_f=cdd_balance, options=options)
+        else:
+            found = fit_best(pair.usage, pair.temperatures_f, options)
+    except (FileError, NoModelError) as error:
+        problem(str(error), "check that both files cover the same days")
+    document: dict[str, Any] = {
+        "model": found.model,
+        "hdd_balance_f": found.hdd_balance_f,
+        "cdd_balance_f": found.cdd_balance_f,
+        "intercept": found.intercept,
+        "hdd_beta": found.hdd_beta,
+        "cdd_beta": found.cdd_beta,
+        "r2": found.r2,
+        "adj_r2": found.adj_r2,
+        "sigma": found.sigma,
+        "robust_sigma": found.robust_sigma,
+        "n": found.n,
+        "first": pair.days[0],
+        "last": pair.days[-1],
+        "beyond_3_sigma": [pair.days[i] for i in found.beyond_3_sigma],
+    }
+    emit(document, as_json, _render)
+
+
+def _render(document: dict[str, Any]) -> None:
+    shown = {k: v for k, v in document.items() if k != "beyond_3_sigma"}
+    OUT.print(table(None, ("term", "value"), [(k, f"{v:.6g}" if isinstance(v, float) else v) for k, v in shown.items()], numbers=("value",)))
+    days = document["beyond_3_sigma"]
+    OUT.print(f"{len(days)} day(s) beyond three standard deviations: {', '.join(str(d) for d in days) or 'none'}", highlight=False)
