@@ -166,9 +166,8 @@ def _day_rows(
     context.sequence_reused = part["reused"].fill_null(False).to_numpy()
     context.group = np.ascontiguousarray(group.astype(np.int32))
     context.future_from = int(min(max(behind // (minutes * 60), 0), slots))
-    some = part.select((~present).all().over("service_point_id", "meter_id").not_() & ~present).to_series()
-    siblings = part.select((pl.col("raw_unit").is_null() & part["billed"]).any().over("service_point_id", "meter_id")).to_series() & present
-    context.sibling_missing = (siblings & ~some).to_numpy()
+    absent = (pl.col("raw_unit").is_null() & pl.col("billed")).any().over("service_point_id", "meter_id")
+    context.sibling_missing = part.select(pl.col("raw_unit").is_not_null() & absent).to_series().to_numpy()
     flags = np.where(part["handover"].to_numpy(), rr.EXCHANGE.mask, 0) | np.where(part["gap_s"].to_numpy() > 0, rr.METERLESS_GAP.mask, 0)
     context.register_flags = flags.astype(np.int64)
     return DayRows(matrix, part, context)
