@@ -215,14 +215,23 @@ def stored_usage(database: Database, day: date) -> pl.DataFrame:
     return frame
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What a write changed in vee.interval_day."""
+def interval_sums(database: Database, day: date) -> pl.DataFrame:
+    """Sum of the validated rows of each service point, flow and unit: what daily usage must equal."""
+    return database.read(
+        "SELECT service_point_id, flow, unit, sum(total_micro)::bigint AS interval_micro FROM vee.interval_day "
+        "WHERE billing_day = $1 AND billed GROUP BY 1, 2, 3",
+        (day,),
+    )
 
-    inserted: int
-    updated: int
-    unchanged: int
-    withdrawn: int
+
+def read_exceptions(database: Database, day: date, meter_id: str) -> pl.DataFrame:
+    """Exceptions of a meter, or of the service points it has rows for, on a day."""
+    return database.read(
+        "SELECT kind, service_point_id, meter_id, channel, severity, detail FROM vee.exception WHERE billing_day = $1 AND (meter_id = $2 "
+        "OR (meter_id = '' AND service_point_id IN (SELECT service_point_id FROM vee.interval_day WHERE billing_day = $1 AND meter_id = $2 "
+        "UNION SELECT service_point_id FROM vee.register_day WHERE billing_day = $1 AND meter_id = $2))) ORDER BY kind, channel",
+        (day, meter_id),
+    )
 
 
 def lock_day(connection: psycopg.Connection[Any], day: date) -> None:

@@ -4,8 +4,10 @@ Belongs here: the public names of the room. ``validate_billing_day`` is the stag
 """
 
 from meter_pipeline.vee.day import validate_billing_day
+from meter_pipeline.vee.explain import explain_day
 from meter_pipeline.vee.outcome import VeeOutcome
+from meter_pipeline.vee.reporting import usage_report
 from meter_pipeline.vee.thresholds import ThresholdError, Thresholds
 from meter_pipeline.vee.verdict import validate_matrix
 
-__all__ = ["ThresholdError", "Thresholds", "VeeOutcome", "validate_billing_day", "validate_matrix"]
+__all__ = ["ThresholdError", "Thresholds", "VeeOutcome", "explain_day", "usage_report", "validate_billing_day", "validate_matrix"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
@@ -18,6 +18,9 @@ from meter_pipeline.vee import row_rules as rr
 from meter_pipeline.vee.catalogue import INTERVAL_RULES, ROW_RULES, Role, Severity, mask_of
 from meter_pipeline.vee.interval_rules import code_table
 from meter_pipeline.vee.model import ValidatedMatrix
+
+if TYPE_CHECKING:
+    from meter_pipeline.schemas.report import StageReport
 
 #: Rows shown as the worst of a day
 _WORST: Final = 12
@@ -60,6 +63,13 @@ class VeeOutcome:
     redetermine: list[date] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     ledger_entry: int | None = None
+    worst_vectors: list[dict[str, Any]] = field(default_factory=list)
+
+    def report(self) -> StageReport:
+        """The day for asset metadata."""
+        from meter_pipeline.vee.reporting import stage_report
+
+        return stage_report(self)
 
     @property
     def balanced(self) -> bool:
@@ -99,6 +109,7 @@ def summarise(outcome: VeeOutcome, validated: list[ValidatedMatrix], usage: pl.D
         outcome.totals = dict(sorted(usage.group_by(pl.format("{} {}", "flow", "unit")).agg(pl.col("quantity_micro").sum()).iter_rows()))
     outcome.usage = usage
     outcome.worst = worst_rows(validated)
+    outcome.worst_vectors = _vectors_of(outcome.worst, validated)
     outcome.shape = day_shape(validated)
 
 
@@ -121,6 +132,24 @@ def worst_rows(validated: list[ValidatedMatrix], most: int = _WORST) -> pl.DataF
     return pl.concat(parts).filter((pl.col("failed") > 0) | (pl.col("estimated") > 0)).sort(
         "failed", "miss_micro", "estimated", "meter_id", "channel", descending=[True, True, True, False, False]
     ).head(most)
+
+
+def _vectors_of(worst: pl.DataFrame, validated: list[ValidatedMatrix], most: int = 6) -> list[dict[str, Any]]:
+    """Raw and final vectors of the worst rows, for the plot."""
+    found: list[dict[str, Any]] = []
+    for row in worst.head(most).iter_rows(named=True):
+        for v in validated:
+            if v.raw.interval_minutes != row["interval_minutes"]:
+                continue
+            mine = (pl.col("service_point_id") == row["service_point_id"]) & (pl.col("meter_id") == row["meter_id"]) & (pl.col("channel") == row["channel"])
+            found.extend(
+                {
+                    "name": f"{row['meter_id']} {row['channel']}", "raw": v.raw.values[i], "final": v.values[i], "quality": v.quality[i],
+                    "minutes": v.raw.interval_minutes, "unit": row["unit"], "row_flags": row["row_flags"],
+                }
+                for i in np.flatnonzero(v.keys.select(mine).to_series().to_numpy())[:1]
+            )
+    return found
 
 
 def day_shape(validated: list[ValidatedMatrix]) -> pl.DataFrame:

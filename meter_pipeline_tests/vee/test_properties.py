@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import polars as pl
 import pytest
@@ -124,7 +126,7 @@ def test_time_of_use_buckets_are_scaled_each_to_its_own_register() -> None:
 @given(st.integers(0, 10**14), st.lists(st.integers(0, 10**6), min_size=1, max_size=20))
 def test_a_share_of_a_stretch_telescopes(amount: int, cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), 10**6]
-    assert sum(share_until(amount, b, 10**6) - share_until(amount, a, 10**6) for a, b in zip(edges, edges[1:], strict=False)) == amount
+    assert sum(share_until(amount, b, 10**6) - share_until(amount, a, 10**6) for a, b in itertools.pairwise(edges)) == amount
 
 
 @st.composite
@@ -146,7 +148,7 @@ def test_consumption_is_conserved_however_time_is_cut_and_over_the_last_digit(ca
     assert set(found.cause.tolist()) <= {Step.FIRST, Step.NORMAL, Step.ROLLOVER}
     edges = [0, *sorted(c for c in cuts if 0 < c < reads.at[-1]), int(reads.at[-1])]
     total = 0
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in itertools.pairwise(edges):
         part = use_in_windows(reads, found, np.array([a]), np.array([b]), 0)
         total += int(part.quantity[0])
     assert total == used
