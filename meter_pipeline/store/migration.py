@@ -153,3 +153,86 @@ def outbox_counts(connection: Connection) -> dict[str, int]:
         "SELECT side || CASE WHEN delivered_at IS NULL THEN '_waiting' ELSE '_delivered' END, count(*) FROM migration.outbox GROUP BY 1"
     )
     return {str(name): int(count) for name, count in rows}
+
+
+def new_results(database: Database, day: date) -> pl.DataFrame:
+    """Our figures of a billing day: reads that closed it, usage, energy and demand per period and register, day lines, total.
+
+    Codes name the service point, so that an account with three meters has three usages: ``SP-1:usage``, ``SP-1:energy:peak``, ``SP-1:BASIC``.
+    """
+    return database.read(
+        """
+        WITH d AS (
+            SELECT det.*, v.periods, v.registers FROM billing.determinant_day det
+            JOIN billing.tariff_version v USING (tariff_id) WHERE det.billing_day = $1 AND v.version = det.tariff_version
+        ), c AS (
+            SELECT ch.*, v.day_keys FROM billing.charge_day ch
+            JOIN billing.tariff_version v USING (tariff_id) WHERE ch.billing_day = $1 AND v.version = ch.tariff_version
+        ), reads AS (
+            SELECT DISTINCT ON (r.meter_id, r.channel) i.service_point_id, r.channel, r.value
+            FROM raw.register_read r JOIN ref.installations i ON i.meter_id = r.meter_id
+                AND r.read_at > i.installed_at AND (i.removed_at IS NULL OR r.read_at <= i.removed_at)
+            WHERE r.billing_day = $1 ORDER BY r.meter_id, r.channel, r.read_at DESC
+        )
+        SELECT d.billing_day, d.account_id, 'read' AS level, d.service_point_id || ':' || reads.channel AS code, reads.value, NULL::bigint AS exact,
+            false AS estimated, NULL::integer AS tariff_version FROM d JOIN reads USING (service_point_id)
+        UNION ALL
+        SELECT billing_day, account_id, 'usage', service_point_id || ':usage', source_quantity, NULL, estimated > 0, tariff_version FROM d
+        UNION ALL
+        SELECT billing_day, account_id, 'usage', service_point_id || ':export', source_export, NULL, estimated > 0, tariff_version
+        FROM d WHERE source_export <> 0
+        UNION ALL
+        SELECT billing_day, account_id, 'determinant', service_point_id || ':energy:' || p.name, p.value, NULL, estimated > 0, tariff_version
+        FROM d CROSS JOIN LATERAL unnest(d.periods, d.energy) AS p (name, value) WHERE p.value IS NOT NULL AND cardinality(d.periods) > 1
+        UNION ALL
+        SELECT billing_day, account_id, 'determinant', service_point_id || ':demand:' || p.name, p.value, NULL, estimated > 0, tariff_version
+        FROM d CROSS JOIN LATERAL unnest(d.registers, d.peaks) AS p (name, value) WHERE p.value IS NOT NULL
+        UNION ALL
+        SELECT c.billing_day, c.account_id, 'line', c.service_point_id || ':' || l.key, l.amount, l.amount, d.estimated > 0, c.tariff_version
+        FROM c JOIN d USING (service_point_id) CROSS JOIN LATERAL unnest(c.day_keys, c.amounts) AS l (key, amount) WHERE l.amount IS NOT NULL
+        UNION ALL
+        SELECT c.billing_day, c.account_id, 'total', 'total', sum(c.total)::bigint, sum(c.total)::bigint, bool_or(d.estimated > 0), NULL
+        FROM c JOIN d USING (service_point_id) GROUP BY c.billing_day, c.account_id
+        """,
+        [day],
+    )
+
+
+def known_accounts(database: Database) -> pl.Series:
+    """Every account of the reference data."""
+    return database.read("SELECT account_id FROM ref.accounts ORDER BY 1")["account_id"]
+
+
+def configuration(connection: Connection, day: date) -> str:
+    """What a day's results were made with, as one hash: tariff documents used and the versions of rules and code on the ledger."""
+    return str(
+        scalar(
+            connection,
+            "SELECT encode(sha256(convert_to(coalesce(string_agg(part, ',' ORDER BY part), ''), 'UTF8')), 'hex') FROM ("
+            "SELECT DISTINCT v.tariff_id || ':' || v.version || ':' || encode(v.document_sha256, 'hex') AS part FROM billing.tariff_version v "
+            "JOIN billing.charge_day c ON c.tariff_id = v.tariff_id AND c.tariff_version = v.version WHERE c.billing_day = %s "
+            "UNION SELECT kind || ':' || encode(sha256(convert_to(body::jsonb->>'body', 'UTF8')), 'hex') FROM ("
+            "SELECT DISTINCT ON (kind) kind, convert_from(body, 'UTF8') AS body FROM ledger.entry WHERE kind IN ('rule_version', 'code_version') "
+            "ORDER BY kind, entry_id DESC) latest) parts",
+            (day,),
+        )
+    )
+
+
+def coverage(database: Database, day: date) -> dict[str, int]:
+    """Accounts compared on the day by stratum: rate class, commodity, and what rarely happens (estimates, exchanges, net metering, final bills)."""
+    frame = database.read(
+        """
+        WITH d AS (SELECT det.*, s.commodity FROM billing.determinant_day det
+            JOIN ref.service_points s ON s.service_point_id = det.service_point_id AND s.valid_from <= det.billing_day
+                AND (s.valid_to IS NULL OR s.valid_to > det.billing_day) WHERE det.billing_day = $1)
+        SELECT 'rate_class:' || tariff_id AS stratum, count(*) AS n FROM d GROUP BY 1
+        UNION ALL SELECT 'commodity:' || commodity, count(*) FROM d GROUP BY 1
+        UNION ALL SELECT 'estimated', count(*) FROM d WHERE estimated > 0
+        UNION ALL SELECT 'net_metering', count(*) FROM d WHERE source_export > 0
+        UNION ALL SELECT 'exchange', count(*) FROM d JOIN ref.installations i USING (service_point_id) WHERE i.removed_at::date = d.billing_day
+        UNION ALL SELECT 'final_bill', count(*) FROM d JOIN ref.agreements a USING (service_point_id) WHERE a.valid_to = d.billing_day + 1
+        """,
+        [day],
+    )
+    return {str(name): int(n) for name, n in frame.iter_rows() if n}
