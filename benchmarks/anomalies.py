@@ -23,13 +23,13 @@ from meter_pipeline.anomalies.cases import Case, CaseFlag, fold
 from meter_pipeline.anomalies.detect import detect
 from meter_pipeline.anomalies.kinds import case_kinds
 from meter_pipeline.anomalies.window import CLASSES, WINDOW_DAYS, Window
-from meter_pipeline.baselines import COEFFICIENTS, MIN_OWN_DAYS, class_profiles, expected_usage, fit_station, options_for, scaled_profile
+from meter_pipeline.baselines import COEFFICIENTS, MIN_OWN_DAYS, class_profiles, expected_usage, fit_station, known_range, options_for, scaled_profile
 from meter_pipeline.simulator.spec import Spec
 
 TUNED_ON = (1, 2, 3)
-REFIT_DAYS = 28
+REFIT_DAYS = 7
 #: days before a refit that it leaves out, so that a fault under way does not teach the baseline
-LAG_DAYS = 14
+LAG_DAYS = 21
 
 
 def _refit(part: CommodityDays, temperatures: np.ndarray, weekend: np.ndarray, day: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -37,7 +37,7 @@ def _refit(part: CommodityDays, temperatures: np.ndarray, weekend: np.ndarray, d
     last = max(day - LAG_DAYS, min(day, 7))
     days = slice(max(0, last - 365), last)
     usage = np.where(part.coverage[:, days] >= 0.95, part.usage[:, days], np.nan)
-    result = {name: np.full(part.usage.shape[0], np.nan) for name in COEFFICIENTS}
+    result = {name: np.full(part.usage.shape[0], np.nan) for name in (*COEFFICIENTS, "low_f", "high_f")}
     provisional = np.ones(part.usage.shape[0], bool)
     for station in np.unique(part.station):
         rows = np.flatnonzero(part.station == station)
@@ -53,6 +53,7 @@ def _refit(part: CommodityDays, temperatures: np.ndarray, weekend: np.ndarray, d
             provisional[rows] = ~own
         for name in COEFFICIENTS:
             result[name][rows] = coefficients[name]
+        result["low_f"][rows], result["high_f"][rows] = known_range(t)
     return result, provisional
 
 
@@ -94,7 +95,9 @@ def _window(
     city: LabelledCity, part: CommodityDays, d: int, weekend: np.ndarray, coefficients: dict[str, np.ndarray], provisional: np.ndarray
 ) -> Window:
     days = slice(max(0, d + 1 - WINDOW_DAYS), d + 1)
-    expected = expected_usage(coefficients, city.temperatures_f[part.station][:, days], weekend=weekend[days])
+    expected = expected_usage(
+        coefficients, city.temperatures_f[part.station][:, days], weekend=weekend[days], within_f=(coefficients["low_f"], coefficients["high_f"])
+    )
     return Window(
         day=city.spec.day(d), commodity=part.commodity, unit=part.unit, usage=part.usage[:, days], coverage=part.coverage[:, days],
         customer_class=part.customer_class, expected=expected, sigma=coefficients["sigma"], robust=coefficients["robust_sigma"],
@@ -155,8 +158,9 @@ def score(city: LabelledCity, cases: list[Case]) -> dict[str, Any]:
         for story in hits:
             found_at[story.number] = min(found_at.get(story.number, 10**6), first - story.first)
         for name, kinds in REPORTED.items():
-            if any(case.kind in FOUND_BY[k] for k in kinds) and (name == "leak" or case.kind != "leak") and (name != "leak" or case.kind == "leak"):
-                cases_of[name].append(bool(hits))
+            mine = any(s.kind in kinds for s in hits)
+            if mine or (not hits and any(case.kind in FOUND_BY[k] for k in kinds)):
+                cases_of[name].append(mine)
         if not hits:
             false[case.kind] = false.get(case.kind, 0) + 1
     by_kind = {}

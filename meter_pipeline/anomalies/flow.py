@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline.anomalies.thresholds import DEFAULT, Thresholds, per_gallon
-from meter_pipeline.anomalies.window import Window, certainty, findings, nothing
+from meter_pipeline.anomalies.window import Floats, Window, certainty, findings, median_use, nothing
 
 
 def flow_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
@@ -33,12 +33,15 @@ def flow_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
     threshold = np.array(limits.leak_flow)[window.customer_class] * scale * window.tolerances
     # a meter that passes water at all times has a floor whose own wandering must be exceeded, not only its level
     continuous = floor > 0
+    settled = np.isfinite(history).sum(axis=1) >= limits.leak_history_days
     highest = np.nanmax(np.where(continuous[:, None], filled, 0.0), axis=1)
     needed = np.where(continuous, np.maximum(floor + 4 * spread, highest) + threshold, threshold)
     with np.errstate(invalid="ignore"):
         over = night >= needed[:, None]
         run = over[:, window.tail(limits.leak_days_continuous)].all(axis=1)
-        leaking = over[:, -1] & (~continuous | run) & ~(window.provisional & continuous)
+        # a home is dry at some hour of every night, by any vendor's rule; what is usual in a larger building must be seen first
+        home = window.customer_class == 0
+        leaking = over[:, -1] & np.where(continuous, run & settled, home | settled)
     # the last three days that were measured before today, for the trend
     excess = np.maximum(night - floor[:, None], 0.0)
     one, two, three = _previous(excess, 1), _previous(excess, 2), _previous(excess, 3)
@@ -63,7 +66,12 @@ def flow_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
         seen = np.nanmax(np.where(np.isfinite(held[:, :-1]), held[:, :-1], 0.0), axis=1, initial=0.0)
         days = np.isfinite(held[:, :-1]).sum(axis=1)
         least = np.array(limits.burst_flow)[window.customer_class] * scale * window.tolerances
-        rows = np.flatnonzero((days >= 14) & (held[:, -1] > least) & (held[:, -1] > limits.burst_ratio * seen))
+        # hours of such a flow must show in the day's total too: a garden watered in one go has the flow and not the total
+        typical = np.where(np.isfinite(window.expected[:, -1]), window.expected[:, -1], median_use(window))
+        surplus = window.usage[:, -1] - typical
+        most = np.nanmax(np.where(window.measured[:, :-1], window.usage[:, :-1], 0.0), axis=1, initial=0.0)
+        unheard = (held[:, -1] > least) & (held[:, -1] > limits.burst_ratio * seen) & (surplus > 2.0 * held[:, -1])
+        rows = np.flatnonzero((days >= 14) & unheard & (window.usage[:, -1] > most + held[:, -1]))
     frames.append(
         findings(
             "burst", rows, confidence=certainty(held[rows, -1] / np.maximum(seen[rows], least[rows]), 1.0),
@@ -74,11 +82,12 @@ def flow_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def _previous(excess: np.ndarray, back: int) -> np.ndarray:
+def _previous(excess: Floats, back: int) -> Floats:
     """The value ``back`` days ago, or the nearest measured one before it."""
     found = excess[:, -1 - back].copy()
     for step in range(1, 4):
         if excess.shape[1] - 1 - back - step < 0:
             break
         found = np.where(np.isfinite(found), found, excess[:, -1 - back - step])
-    return np.nan_to_num(found)
+    result: Floats = np.nan_to_num(found)
+    return result

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline.anomalies.thresholds import DEFAULT, Thresholds
-from meter_pipeline.anomalies.window import Bools, Floats, Window, certainty, findings, ratio
+from meter_pipeline.anomalies.window import Bools, Floats, Window, certainty, findings, median_use, ratio
 
 #: the weeks before a fall that show the level it fell from
 _BEFORE_DAYS = 28
@@ -20,34 +20,29 @@ _BEFORE_DAYS = 28
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """Shares of the expectation, (points,): over the last days and over the weeks before; ``days`` (points, days) day by day, NaN unmeasured."""
+    """Shares of the expectation: ``now`` (points,) over the last days, ``before`` over the four weeks before them, ``days`` (points, days) NaN where not judged."""
 
     now: Floats
     before: Floats
     days: Floats
     counted: Floats
     counted_before: Floats
-    missing_use: Floats
-    noise: Floats
 
 
 def levels(window: Window, days: int) -> Levels:
-    """Measured usage over expected usage in the last ``days`` and in the four weeks before them."""
+    """Measured usage over expected usage, day by day and in the four weeks before the last ``days``."""
     usable = window.measured & np.isfinite(window.expected)
     usage, expected = np.where(usable, window.usage, 0.0), np.where(usable, window.expected, 0.0)
     last = window.tail(days)
     earlier = slice(max(0, last.start - _BEFORE_DAYS), last.start)
     counted = usable[:, last].sum(axis=1).astype(np.float64)
     before = ratio(usage[:, earlier].sum(axis=1), expected[:, earlier].sum(axis=1))
-    asked = expected[:, last].sum(axis=1)
     return Levels(
-        now=ratio(usage[:, last].sum(axis=1), asked),
+        now=ratio(usage[:, last].sum(axis=1), expected[:, last].sum(axis=1)),
         before=before,
         days=np.where(usable & (window.expected > 0), ratio(window.usage, window.expected), np.nan),
         counted=counted,
         counted_before=usable[:, earlier].sum(axis=1).astype(np.float64),
-        missing_use=before * asked - usage[:, last].sum(axis=1),
-        noise=window.sigma * np.sqrt(np.maximum(counted, 1.0)),
     )
 
 
@@ -62,43 +57,49 @@ def signature_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFram
 
 
 def _fall(window: Window, level: Levels, generates: Bools, limits: Thresholds) -> pl.DataFrame:
-    """A sudden lasting fall: fourteen measured days at less than 46 % of the level before, none of them normal, none of them empty.
+    """A sudden lasting fall: the last thirteen judged days low without exception, their median below 46 % of the level before.
 
     Relative to the neighbours' own change, so that weather the model misses is not the customer's doing. Not where export began, the account
-    changed, the service is off, or the first days stood empty (a move). What lies below 6.5 % is vacancy.
+    changed, the service is off, or two days in a row stood empty before the new level (a move). A median below 6.5 % is vacancy.
     """
-    days = limits.fall_days
-    relative = ratio(level.now, level.before)
-    around = _neighbours(relative, window, level)
-    against = relative / around
-    recent = level.days[:, window.tail(days)]
-    seen = np.isfinite(recent)
-    normal = np.where(seen, recent > 0.7 * level.before[:, None], False).sum(axis=1)
-    empty = np.where(seen, recent < 0.05 * level.before[:, None], False).sum(axis=1)
+    last = window.tail(limits.fall_days)
+    recent = level.days[:, last] / level.before[:, None]
     with np.errstate(invalid="ignore"):
+        normal = recent >= 0.7
+    in_run = (~normal)[:, ::-1].cumprod(axis=1)[:, ::-1].astype(bool)
+    seen = np.isfinite(recent) & in_run
+    judged = (seen.sum(axis=1) >= limits.fall_low_days) & (level.counted_before >= 10)
+    relative = np.full(window.points, np.nan)
+    relative[judged] = np.nanmedian(np.where(seen[judged], recent[judged], np.nan), axis=1)
+    around = _neighbours(level.now / level.before, window, level)
+    against = relative / around
+    with np.errstate(invalid="ignore"):
+        empty = seen & (recent < limits.empty_ratio)
+        asked = np.where(seen, window.expected[:, last], 0.0).sum(axis=1)
+        used = np.where(seen, window.usage[:, last], 0.0).sum(axis=1)
+        shortfall = level.before * asked - used
+        noise = window.sigma * np.sqrt(np.maximum(seen.sum(axis=1), 1))
         fallen = (
-            (level.counted >= 0.75 * days)
-            & (level.counted_before >= 10)
+            judged
+            & seen[:, -1]
             & (level.before > 0.5)
             & (level.before < 2.0)
             & (against < limits.fall_ratio)
             & (relative < 1.2 * limits.fall_ratio)
             & (relative > limits.empty_ratio)
             & (around > limits.neighbours_ratio * 0.8)
-            & (level.missing_use > limits.fall_sigma * window.tolerances * level.noise)
-            & (normal <= 0.08 * days)
-            & (empty == 0)
+            & (shortfall > limits.fall_sigma * window.tolerances * noise)
+            & ~((empty[:, 1:] & empty[:, :-1]).any(axis=1) & (relative > 3 * limits.empty_ratio))
         )
     moved = window.account_changed.any(axis=1)
-    off = window.disconnected[:, window.tail(days)].any(axis=1)
+    off = window.disconnected[:, last].any(axis=1)
     rows = np.flatnonzero(fallen & ~generates & ~moved & ~off & ~window.provisional)
     return findings(
         "tamper_fall", rows, confidence=certainty(limits.fall_ratio / np.maximum(against[rows], 0.01), 1.0),
-        expected=np.nansum(np.where(np.isfinite(recent[rows]), window.expected[rows][:, window.tail(days)], 0.0), axis=1),
-        observed=np.nansum(np.where(np.isfinite(recent[rows]), window.usage[rows][:, window.tail(days)], 0.0), axis=1),
+        expected=asked[rows], observed=used[rows],
         evidence={
-            "days": level.counted[rows], "share_of_expected": level.now[rows], "share_before": level.before[rows],
-            "neighbours": around[rows], "missing_use": level.missing_use[rows],
+            "days": seen[rows].sum(axis=1), "share_of_level_before": relative[rows], "level_before": level.before[rows],
+            "neighbours": around[rows], "shortfall": shortfall[rows],
         },
     )  # fmt: skip
 
@@ -135,7 +136,7 @@ def _stuck(window: Window, limits: Thresholds) -> pl.DataFrame:
     earlier = np.arange(window.days)[None, :] < (window.days - run)[:, None]
     seen = (measured & earlier).sum(axis=1)
     idle = ratio((zero & earlier).sum(axis=1).astype(np.float64), seen.astype(np.float64))
-    typical = np.where(np.isfinite(window.expected[:, last]), window.expected[:, last], _typical(window)[:, None])
+    typical = np.where(np.isfinite(window.expected[:, last]), window.expected[:, last], median_use(window)[:, None])
     asked = typical.sum(axis=1)
     noise = np.where(window.sigma > 0, window.sigma, 0.0) * np.sqrt(days)
     generating = np.zeros(window.points, bool) if window.export is None else (np.nan_to_num(window.export[:, last]) > 0).any(axis=1)
@@ -153,15 +154,6 @@ def _stuck(window: Window, limits: Thresholds) -> pl.DataFrame:
         "stuck", rows, confidence=certainty(zeros_in_run[rows] / days, 1.0), expected=asked[rows], observed=np.zeros(rows.size),
         evidence={"days_at_zero": zeros_in_run[rows], "zero_share_before": idle[rows]},
     )  # fmt: skip
-
-
-def _typical(window: Window) -> Floats:
-    """Median of the measured days, 0 where there are none: the expectation where weather is missing."""
-    usage = np.where(window.measured, window.usage, np.nan)
-    empty = ~np.isfinite(usage).any(axis=1)
-    usage[empty] = 0.0
-    found: Floats = np.nanmedian(usage, axis=1)
-    return found
 
 
 def _reverse(window: Window) -> pl.DataFrame:

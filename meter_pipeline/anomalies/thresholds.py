@@ -25,12 +25,15 @@ class Thresholds:
     leak_flow: tuple[float, float, float, float] = (1.0, 2.0, 50.0, 5.0)
     #: days a meter that is known to pass water at all times must exceed its own floor
     leak_days_continuous: int = 3
+    leak_history_days: int = 28
     #: a drifting leak is 30 % above its flow three days ago
     drift_rise: float = 1.3
-    burst_flow: tuple[float, float, float, float] = (60.0, 100.0, 1000.0, 200.0)
+    burst_flow: tuple[float, float, float, float] = (100.0, 150.0, 1000.0, 250.0)
     #: times the highest three-hour flow of the window before
     burst_ratio: float = 1.7
-    fall_days: int = 14
+    #: a fall is looked for in the last three weeks, and takes thirteen judged days: longer than most holidays
+    fall_days: int = 21
+    fall_low_days: int = 13
     fall_ratio: float = 0.46
     #: below this share of the expectation a building is empty rather than by-passed
     empty_ratio: float = 0.065

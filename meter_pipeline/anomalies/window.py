@@ -138,3 +138,11 @@ def certainty(z: Floats, at: float) -> Floats:
     with np.errstate(invalid="ignore", over="ignore"):
         found: Floats = 1.0 - 0.5 * np.exp(-np.maximum(np.nan_to_num(z, nan=at, posinf=1e9) - at, 0.0) / (at / 2))
     return found
+
+
+def median_use(window: Window) -> Floats:
+    """(points,) median of the measured days, 0 where there are none: the expectation where there is no weather or no baseline."""
+    usage = np.where(window.measured, window.usage, np.nan)
+    usage[~np.isfinite(usage).any(axis=1)] = 0.0
+    found: Floats = np.nanmedian(usage, axis=1)
+    return found

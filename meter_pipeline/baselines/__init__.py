@@ -12,7 +12,7 @@ from meter_pipeline.baselines.degree_days import (
 )
 from meter_pipeline.baselines.files import DailyPair, FileError, read_pair
 from meter_pipeline.baselines.model import MIN_OWN_DAYS, MODELS, Fit, FitOptions, NoModelError, options_for
-from meter_pipeline.baselines.predict import COEFFICIENTS, Profiles, class_profiles, expected_usage, model_names, scaled_profile
+from meter_pipeline.baselines.predict import COEFFICIENTS, Profiles, class_profiles, expected_usage, known_range, model_names, scaled_profile
 from meter_pipeline.baselines.single import fit_best, fit_known
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "fit_known",
     "fit_station",
     "heating_degree_days",
+    "known_range",
     "model_names",
     "options_for",
     "read_pair",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,11 @@ from meter_pipeline.baselines.degree_days import Floats
 from meter_pipeline.baselines.model import MAD_TO_SIGMA, MODELS
 
 #: Coefficients of a baseline, one row a service point: what is stored, and what expected_usage reads.
-COEFFICIENTS = (
+COEFFICIENTS: Final = (
     "hdd_balance_f", "cdd_balance_f", "intercept", "hdd_beta", "cdd_beta", "weekend", "holiday", "sigma", "robust_sigma",
 )  # fmt: skip
+#: degrees beyond the known range that a straight line is still trusted
+RANGE_MARGIN_F: Final = 5.0
 
 
 def expected_usage(
@@ -28,8 +31,10 @@ def expected_usage(
     *,
     weekend: npt.NDArray[np.bool_] | None = None,
     holiday: npt.NDArray[np.bool_] | None = None,
+    within_f: tuple[Floats, Floats] | None = None,
 ) -> Floats:
-    """(points, days) usage at daily mean temperatures, NaN where the temperature is missing. A floor of zero: nobody is expected to give back.
+    """(points, days) usage at daily mean temperatures, NaN where the temperature is missing or outside ``within_f``, the points' lowest and
+    highest known temperatures (known_range). A floor of zero: nobody is expected to give back.
 
     ``coefficients`` has (points,) arrays of COEFFICIENTS; a NaN base is an absent term. ``temperatures_f`` is (days,) for one station or
     (points, days). Models made on degree hours are read with degree days, which differ on days that cross a base.
@@ -43,8 +48,23 @@ def expected_usage(
         found += coefficients["weekend"][:, None] * weekend[None, :]
     if holiday is not None:
         found += coefficients["holiday"][:, None] * holiday[None, :]
+    if within_f is not None:
+        found = np.where((t >= within_f[0][:, None]) & (t <= within_f[1][:, None]), found, np.nan)
     result: Floats = np.maximum(found, 0.0)
     return result
+
+
+def known_range(temperatures_f: Floats) -> tuple[float, float]:
+    """Coldest and warmest day a baseline fitted on these days may speak about, °F.
+
+    The 2nd and 98th percentile, and five degrees more: a model made in winter has never seen the house cool, and what it says of the first
+    hot day is no expectation. (-inf, inf) of no days.
+    """
+    known = temperatures_f[np.isfinite(temperatures_f)]
+    if known.size == 0:
+        return -np.inf, np.inf
+    low, high = np.quantile(known, [0.02, 0.98])
+    return float(low) - RANGE_MARGIN_F, float(high) + RANGE_MARGIN_F
 
 
 @dataclass(frozen=True, slots=True)
