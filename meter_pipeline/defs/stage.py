@@ -4,8 +4,6 @@ Belongs here: what every stage asset has alike (partitions, pool, executor-side 
 belong here: which stages there are (assets/).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any

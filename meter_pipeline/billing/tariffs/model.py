@@ -147,8 +147,8 @@ class UsageCharge:
     """A charge on usage. ``ladders[variant][period]``: one ladder per time-of-use period.
 
     ``allocation``: pro_rata fills tiers by the whole period's usage and gives each time-of-use period its share of every tier (ssc
-    cmod_utilityrate5.cpp L1855-1885); by_period gives each its own ladder. ``basis``: usage, export, or winter_average (the lesser of usage and the winter average).
-    ``factor`` scales the quantity first (sewer return factor).
+    cmod_utilityrate5.cpp L1855-1885); by_period gives each its own ladder. ``basis``: usage, export, or winter_average (the lesser of usage
+    and the winter average). ``factor`` scales the quantity first (sewer return factor). ``peak_register`` is the peak that per_kw tiers count.
     """
 
     code: str
@@ -159,6 +159,7 @@ class UsageCharge:
     allocation: str = "pro_rata"
     basis: str = "usage"
     factor: Decimal = Decimal(1)
+    peak_register: int | None = None
     rounding: Rounding | None = None
 
 
@@ -259,6 +260,11 @@ class Line:
     tier: int | None
     unit: str
 
+    @property
+    def day_key(self) -> str:
+        """The line of a day it belongs to: tiers together, since a day's share of a tier may go down as the month fills."""
+        return self.key if self.tier is None else self.key.rpartition("/")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class HeatContent:
@@ -309,6 +315,11 @@ class Tariff:
         if len(set(keys)) != len(keys):
             twice = next(k for k in keys if keys.count(k) > 1)
             raise ValueError(f"line {twice} is declared twice")
+
+    @property
+    def day_keys(self) -> tuple[str, ...]:
+        """Keys of a day's lines: a charge and its period, tiers together, in the order of ``lines``."""
+        return tuple(dict.fromkeys(line.day_key for line in self.lines))
 
     @property
     def needs_intervals(self) -> bool:

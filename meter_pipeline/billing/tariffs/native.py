@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -198,7 +199,7 @@ def _usage(field: Field, periods: tuple[str, ...], component: str) -> UsageCharg
         _code(field), field["name"].text(), component, tuple(_ladders(m, periods) for m in members), variants,
         field.get("allocation", "pro_rata").choice("pro_rata", "by_period"),
         field.get("basis", "usage").choice("usage", "export", "winter_average"),
-        field.get("factor", Decimal(1)).decimal(Decimal(0)), _own_rounding(field),
+        field.get("factor", Decimal(1)).decimal(Decimal(0)), rounding=_own_rounding(field),
     )
 
 
@@ -313,8 +314,17 @@ def read(document: Mapping[str, Any], digest: bytes) -> Tariff:
         block = root["proration"]
         block.only("fixed", "tiers", "demand", "minimum")
         proration = Proration(**{k: block.get(k, "days").choice("days", "none") for k in ("fixed", "tiers", "demand", "minimum")})
+    for k, charge in enumerate(charges):
+        if isinstance(charge, UsageCharge) and any(t.basis.startswith("per_kw") for v in charge.ladders for p in v for t in p):
+            registers.append(Register(f"{charge.code.lower()}-peak", schedule, None))
+            charges[k] = replace(charge, peak_register=len(registers) - 1)
     metering = root.get("metering", "consumption").choice(*METERING)
     sell = _sell(root, schedule.periods)
+    if metering in ("net_billing", "buy_all_sell_all") and sell is not None and not any(
+        isinstance(c, UsageCharge) and c.basis == "export" for c in charges
+    ):
+        earned = tuple((Tier(None, -rate),) for rate in sell.rates)
+        charges.append(UsageCharge("EXPORT", "Export credit", "credit", (earned,), basis="export"))
     if metering != "consumption" and sell is None:
         raise TariffRefusedError("sell", f"is missing: {metering} needs what exports earn")
     budget: tuple[Decimal, ...] = ()

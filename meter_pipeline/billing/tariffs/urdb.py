@@ -192,7 +192,7 @@ def _demand(root: Field, ratchet: Ratchet | None) -> tuple[list[Register], list[
     return registers, charges, schedule
 
 
-def _metering(root: Field, sells: list[tuple[Decimal | None, ...]], ladders: list[Ladder]) -> tuple[str, Sell | None]:
+def _metering(root: Field, sells: list[tuple[Decimal | None, ...]]) -> tuple[str, Sell | None]:
     rule = ""
     if "dgrules" in root:
         rule = root["dgrules"].text().lower()
@@ -229,7 +229,16 @@ def read(item: Mapping[str, Any], digest: bytes) -> Tariff:
         _matrix(root["energyweekendschedule"], len(names)) if len(names) > 1 or "energyweekendschedule" in root else one_period,
     )
     registers, demand, _ = _demand(root, _ratchet(root))
-    charges: list[Charge] = [UsageCharge("ENERGY", "Energy", "energy", (tuple(ladders),)), *demand, *_fixed(root)]
+    peak_register = None
+    if any(ladder[0].basis.startswith("per_kw") for ladder in ladders):
+        registers.append(Register("any-time", MatrixSchedule(("any",), one_period, one_period), None))
+        peak_register = len(registers) - 1
+    energy = UsageCharge("ENERGY", "Energy", "energy", (tuple(ladders),), peak_register=peak_register)
+    charges: list[Charge] = [energy, *demand, *_fixed(root)]
+    metering, sell = _metering(root, sells)
+    if metering in ("net_billing", "buy_all_sell_all") and sell is not None:
+        earned = tuple((Tier(None, -rate),) for rate in sell.rates)
+        charges.append(UsageCharge("EXPORT", "Export credit", "credit", (earned,), basis="export"))
     scope = tuple(c.code for c in charges)
     annual_minimum = root["annualmincharge"].decimal(Decimal(0)) if "annualmincharge" in root else None
     if "mincharge" in root and root["mincharge"].decimal(Decimal(0)) > 0:
@@ -238,7 +247,6 @@ def read(item: Mapping[str, Any], digest: bytes) -> Tariff:
             annual_minimum = root["mincharge"].decimal()
         else:
             charges.append(MinimumCharge("MINIMUM", "Minimum charge", (root["mincharge"].decimal(),), scope, per=per))
-    metering, sell = _metering(root, sells, ladders)
     notes = []
     if "demandreactivepowercharge" in root and root["demandreactivepowercharge"].decimal() != 0:
         notes.append("demandreactivepowercharge: needs a kVAr register, not priced from a kWh load")

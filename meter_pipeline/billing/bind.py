@@ -1,0 +1,138 @@
+"""Who pays for which service on a billing day, on which tariff and in which period.
+
+Belongs here: joining effective-dated reference frames for one day, and naming what is left unbilled. Does not belong here: reading the
+store (store/billing.py), usage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Final
+
+import polars as pl
+
+from meter_pipeline.billing.tariffs import Tariff, TariffRefusedError, parse_tariff
+
+#: Why a service was not billed, or was billed with something to look at. A closed list.
+EXCEPTIONS: Final[dict[str, str]] = {
+    "no_agreement": "usage was validated at a service point that no account pays for",
+    "no_tariff": "no version of the agreement's tariff is in force on the day",
+    "tariff_refused": "the tariff document can't be priced; detail names the field",
+    "no_period": "the billing cycle has no period that holds the day",
+    "no_usage": "an agreement is in force but no validated usage came: fixed charges only",
+    "needs_intervals": "the tariff has time-of-use periods or demand and only a day's total is known",
+    "unit_mismatch": "the meter's unit can't be converted to the tariff's",
+    "attribute_missing": "the tariff needs an attribute the service does not have; detail names it",
+}
+EXCEPTION_SCHEMA: Final = pl.Schema({"service_point_id": pl.String, "account_id": pl.String, "reason": pl.String, "detail": pl.String})
+
+#: A service on a day. ``stretch_start`` is the first billed day of this account, tariff and period.
+SERVICE_SCHEMA: Final = pl.Schema({
+    "service_point_id": pl.String,
+    "account_id": pl.String,
+    "tariff_id": pl.String,
+    "tariff_version": pl.Int32,
+    "cycle_id": pl.String,
+    "period_start": pl.Date,
+    "period_end": pl.Date,
+    "stretch_start": pl.Date,
+    "commodity": pl.String,
+    "customer_class": pl.String,
+    "meter_size": pl.String,
+    "jurisdiction": pl.String,
+    "rate_code": pl.String,
+    "budget_per_day": pl.String,
+    "winter_average_per_day": pl.String,
+})  # fmt: skip
+ATTRIBUTES: Final = ("meter_size", "jurisdiction", "rate_code", "budget_per_day", "winter_average_per_day")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Reference tables as billing reads them (schemas/reference.py), and tariff documents by (tariff_id, version)."""
+
+    agreements: pl.DataFrame
+    tariffs: pl.DataFrame
+    billing_cycles: pl.DataFrame
+    accounts: pl.DataFrame
+    service_points: pl.DataFrame
+    channels: pl.DataFrame
+    service_attributes: pl.DataFrame
+    holidays: frozenset[date] = frozenset()
+    documents: Mapping[tuple[str, int], bytes] = field(default_factory=dict)
+
+    def tariff(self, tariff_id: str, version: int) -> Tariff:
+        """A version's priced form. Raises TariffRefusedError, also where the document is absent."""
+        raw = self.documents.get((tariff_id, version))
+        if raw is None:
+            raise TariffRefusedError("document", "is not in the store")
+        return parse_tariff(raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The services of a day, sorted by service point; their tariffs; and what can't be billed."""
+
+    services: pl.DataFrame
+    tariffs: dict[tuple[str, int], Tariff]
+    exceptions: pl.DataFrame
+
+
+def exceptions(rows: pl.DataFrame, reason: str, detail: pl.Expr | str = "") -> pl.DataFrame:
+    """Rows with a service_point_id (and perhaps an account_id) as exceptions of one reason."""
+    text = pl.lit(detail) if isinstance(detail, str) else detail
+    account = pl.col("account_id") if "account_id" in rows.columns else pl.lit(None, pl.String)
+    return rows.select("service_point_id", account.alias("account_id"), pl.lit(reason).alias("reason"), text.cast(pl.String).alias("detail"))
+
+
+def in_force(frame: pl.DataFrame, day: date) -> pl.DataFrame:
+    """Rows whose [valid_from, valid_to) holds the day."""
+    return frame.filter((pl.col("valid_from") <= day) & (pl.col("valid_to").is_null() | (pl.col("valid_to") > day)))
+
+
+def _stretches(reference: Reference, services: pl.DataFrame) -> pl.DataFrame:
+    """Adds stretch_start: the first day of the unbroken run of the same account and tariff at the service point, within the period.
+
+    Agreements that follow each other without a gap (a renewal) are one run, so that a tier's position carries through.
+    """
+    ordered = reference.agreements.sort("service_point_id", "valid_from")
+    same = pl.all_horizontal(pl.col(c) == pl.col(c).shift(1) for c in ("service_point_id", "account_id", "tariff_id", "cycle_id"))
+    follows = same & (pl.col("valid_from") == pl.col("valid_to").shift(1))
+    runs = ordered.select(
+        "service_point_id", "valid_from",
+        pl.when(follows.fill_null(False)).then(None).otherwise(pl.col("valid_from")).forward_fill().alias("run_start"),
+    )
+    return services.join(runs, on=["service_point_id", "valid_from"], how="left").with_columns(
+        pl.max_horizontal("run_start", "period_start").alias("stretch_start")
+    )
+
+
+def bind(reference: Reference, day: date) -> Bound:
+    """The services billed on a day. Every agreement in force is either a service or an exception."""
+    agreements = in_force(reference.agreements, day)
+    faults: list[pl.DataFrame] = []
+    periods = reference.billing_cycles.filter((pl.col("period_start") <= day) & (pl.col("period_end") > day))
+    services = agreements.join(periods, on="cycle_id", how="left")
+    faults.append(exceptions(services.filter(pl.col("period_start").is_null()), "no_period", pl.col("cycle_id")))
+    services = services.filter(pl.col("period_start").is_not_null())
+    versions = in_force(reference.tariffs, day).select("tariff_id", pl.col("version").cast(pl.Int32).alias("tariff_version"), "commodity")
+    services = services.join(versions, on="tariff_id", how="left")
+    faults.append(exceptions(services.filter(pl.col("tariff_version").is_null()), "no_tariff", pl.col("tariff_id")))
+    services = services.filter(pl.col("tariff_version").is_not_null())
+    tariffs: dict[tuple[str, int], Tariff] = {}
+    for tariff_id, version in services.select("tariff_id", "tariff_version").unique().sort(pl.all()).iter_rows():
+        try:
+            tariffs[tariff_id, version] = reference.tariff(tariff_id, version)
+        except TariffRefusedError as error:
+            held = (pl.col("tariff_id") == tariff_id) & (pl.col("tariff_version") == version)
+            faults.append(exceptions(services.filter(held), "tariff_refused", f"{tariff_id} version {version}: {error}"))
+            services = services.filter(~held)
+    services = services.join(reference.accounts.select("account_id", "customer_class"), on="account_id", how="left")
+    attributes = in_force(reference.service_attributes, day)
+    for name in ATTRIBUTES:
+        values = attributes.filter(pl.col("attribute") == name).select("service_point_id", pl.col("value").alias(name))
+        services = services.join(values, on="service_point_id", how="left")
+    services = _stretches(reference, services).select(SERVICE_SCHEMA.keys()).cast(SERVICE_SCHEMA).sort("service_point_id")
+    return Bound(services, tariffs, pl.concat([f.cast(EXCEPTION_SCHEMA) for f in faults]).sort("service_point_id", "reason"))
