@@ -115,7 +115,7 @@ class RowReader:
         if rows.value.size:
             self._rows.append(rows)
 
-    def add_fields(self, fields: Mapping[str, str], line: int, offset: int, raw: bytes) -> list[Reason]:
+    def add_fields(self, fields: Mapping[str, str], line: int, offset: int) -> list[Reason]:
         """One row by the careful way: kept when every rule holds, else its reasons are returned and nothing is kept."""
         reasons: list[Reason] = []
         codes = dict(self.constants)
