@@ -289,7 +289,8 @@ def attach_registers(rows: DayRows, registers: Registers, thresholds: Thresholds
     context = rows.context
     known = joined["sure"].fill_null(False).to_numpy()
     context.register_difference = np.where(known, joined["quantity"].fill_null(0).to_numpy(), NO_VALUE)
-    unit = _times(10 ** (6 - joined["decimals"].fill_null(0).clip(0, 6).to_numpy().astype(np.int64)), joined["multiplier_micro"].fill_null(1_000_000).to_numpy())
+    digit = 10 ** (6 - joined["decimals"].fill_null(0).clip(0, 6).to_numpy().astype(np.int64))
+    unit = _times(digit, joined["multiplier_micro"].fill_null(1_000_000).to_numpy())
     rounding = context.expected.astype(np.int64) * thresholds.interval_resolution // 2
     context.register_tolerance = (thresholds.sum_register_units * unit + rounding).astype(np.int64)
     has: Bools = joined["sure"].is_not_null().to_numpy()

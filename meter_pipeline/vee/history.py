@@ -96,7 +96,7 @@ def estimate_streaks(keys: pl.DataFrame, history: pl.DataFrame, day: date) -> np
     return keys.select(on).join(broken, on=on, how="left", maintain_order="left")["streak"].fill_null(0).to_numpy().astype(np.int32)
 
 
-def hour_shift(today: npt.NDArray[np.int64], usual: npt.NDArray[np.int64], interval_minutes: int, margin: float) -> int:
+def hour_shift(today: npt.NDArray[np.float64], usual: npt.NDArray[np.float64], interval_minutes: int, margin: float) -> int:
     """Whole hours (-3 to 3) by which today's load shape lags its usual shape; 0 unless the shift fits better by ``margin``.
 
     Both shapes are (slots,), on the same local clock. Compared by correlation over the slots both have.

@@ -173,7 +173,7 @@ def register_usage(registers: Registers, mapped: pl.DataFrame, history: DailyHis
         if count[row]:
             quantity[row] = int(adl[row]) * int(share[row]) // whole
             code[row] = quality.pack("E", 65, int(reason[row]))
-    still = np.flatnonzero((quantity == NO_VALUE))
+    still = np.flatnonzero(quantity == NO_VALUE)
     if still.size:
         group = mapped.select(pl.struct("unit", "flow", "customer_class").rank("dense")).to_series().to_numpy()
         for g in np.unique(group[still]):
@@ -257,11 +257,11 @@ def row_exceptions(v: ValidatedMatrix) -> pl.DataFrame:
     failing = mask_of(ROW_RULES, Severity.FAIL, Role.INITIAL)
     rows = np.flatnonzero((v.row_flags & failing) != 0)
     names = v.keys.select("service_point_id", "meter_id", "channel")
-    found = []
+    found: list[tuple[str, str, str, str, str, str]] = []
     for i in rows:
         sp, meter, channel = names.row(int(i))
-        for code in codes(ROW_RULES, int(v.row_flags[i]) & failing):
-            found.append((code, sp, meter, channel, "fail", _detail(code, v, int(i))))
+        hits = codes(ROW_RULES, int(v.row_flags[i]) & failing)
+        found.extend((code, sp, meter, channel, "fail", _detail(code, v, int(i))) for code in hits)
     return exception_frame(found)
 
 
@@ -276,7 +276,7 @@ def _detail(code: str, v: ValidatedMatrix, i: int) -> str:
 def exception_frame(rows: list[tuple[str, str, str, str, str, str]]) -> pl.DataFrame:
     """Exceptions as a frame: kind, service_point_id, meter_id, channel, severity, detail."""
     return pl.DataFrame(
-        rows, schema={c: pl.String for c in ("kind", "service_point_id", "meter_id", "channel", "severity", "detail")}, orient="row"
+        rows, schema=dict.fromkeys(("kind", "service_point_id", "meter_id", "channel", "severity", "detail"), pl.String), orient="row"
     )
 
 

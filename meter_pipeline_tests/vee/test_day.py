@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date, timedelta
 
 import numpy as np
 import pytest
 
+from meter_pipeline.cli.output import plain
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.store.database import Database
-from meter_pipeline.vee.day import validate_billing_day
+from meter_pipeline.vee import explain_day, usage_report, validate_billing_day
 from meter_pipeline_tests.vee.city import CALENDAR, City, Installed, load_curve, noon_after
 
 DAY = date(2026, 3, 3)
@@ -180,10 +182,51 @@ def test_row_order_of_the_raw_store_does_not_matter(city: City) -> None:
     validate(city)
     one = city.rows("SELECT meter_id, content_hash FROM vee.interval_day ORDER BY 1")
     with city.database.connect() as c:
-        c.execute("DROP TABLE vee.interval_day CASCADE") if False else c.execute("DELETE FROM vee.interval_day")
+        c.execute("DELETE FROM vee.interval_day")
         c.execute("DELETE FROM vee.daily_usage")
     for n in reversed(names):
         city.intervals(DAY, {n: values[n]})
     validate(city)
     assert city.rows("SELECT meter_id, content_hash FROM vee.interval_day ORDER BY 1") == one
     assert np.array_equal(np.array(one, object)[:, 0], sorted(names))
+
+
+def test_the_reports_name_their_checks_and_draw_small_pictures(city: City) -> None:
+    city.reference(Installed("M-1", "SP-1"), Installed("M-2", "SP-2"))
+    curve = load_curve(DAY)
+    holed = curve.copy()
+    holed[30:50] = NO_VALUE
+    city.intervals(DAY, {"M-1": holed, "M-2": curve})
+    city.register("M-2", (midnight(DAY), 0), (midnight(DAY + timedelta(days=1)), int(curve.sum()) + 9_000_000))
+    report = validate(city).report()
+    assert {c.name: c.passed for c in report.checks} == {"slots_complete": True, "sum_check": True}
+    assert report.figures["sum_checks_failed"] == 1
+    assert report.plots
+    assert all(len(png) < 20_000 and png[:4] == b"\x89PNG" for png in report.plots.values())
+    usage = usage_report(city.database, CALENDAR, DAY)
+    assert [(c.name, c.passed) for c in usage.checks] == [("usage_is_validated", True)]
+    assert usage.figures["service_points"] == 2
+
+
+def test_explain_tells_the_day_slot_by_slot_on_a_day_of_25_hours(city: City) -> None:
+    day = date(2026, 11, 1)
+    city.reference(Installed("M-1", "SP-1"))
+    curve = load_curve(day)
+    holed = curve.copy()
+    holed[4:8] = NO_VALUE
+    holed[20] = -1000
+    city.intervals(day, {"M-1": holed})
+    city.register("M-1", (midnight(day), 0), (midnight(day + timedelta(days=1)), int(curve.sum())))
+    validate(city, day)
+    document = explain_day(city.database, CALENDAR, "M-1", day)
+    [channel] = document["channels"]
+    assert len(channel["intervals"]) == 100
+    assert channel["total"] == channel["register_difference"]
+    assert [i["local"] for i in channel["intervals"][4:9]] == ["01:00 -0500", "01:15 -0500", "01:30 -0500", "01:45 -0500", "01:00 -0600"]
+    assert channel["intervals"][4]["rules"] == ["GAP"]
+    assert channel["intervals"][4]["quality"]["method_name"] == "linear"
+    assert channel["intervals"][20]["rules"] == ["NEGATIVE"]
+    assert channel["intervals"][20]["quality"]["reason"] == 39
+    assert [r["step"] for r in document["registers"][0]["reads"]] == ["first", "normal"]
+    json.dumps(plain(document))
+    assert not explain_day(city.database, CALENDAR, "M-404", day)["found"]
