@@ -177,7 +177,6 @@ def _intervals(
             begin, end = story.window(slots)
             a, b = max(story.index, traits.first) - traits.first, min(story.index_last, traits.first + traits.size) - traits.first
             _dark(weights[a:b], begin, end)
-            _dark(sun[(panels >= a) & (panels < b)], begin, end)
             mine = np.flatnonzero((panels >= a) & (panels < b))
             sun[mine, begin:end] = 0.0
     shared = total.copy()
@@ -275,9 +274,8 @@ def _report(spec: Spec, rows: DayRows, story: Planted, export_row: dict[int, int
         values[begin] = 65_535
         _special(rows, row).quality[begin] = "OVERFLOW"
     elif kind == "late":
-        for at in (row, export_row.get(row)):
-            if at is not None:
-                _special(rows, at).late_days = max(1, int(story.amount))
+        for both in [row, *([export_row[row]] if row in export_row else [])]:
+            _special(rows, both).late_days = max(1, int(story.amount))
     elif kind == "correction":
         special = _special(rows, row)
         special.first_values = values.copy()

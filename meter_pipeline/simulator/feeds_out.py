@@ -94,7 +94,7 @@ def _lines(spec: Spec, rows: DayRows, row: int, special: Special, *, first_versi
         seconds = seconds + special.offset_s
     sequence = sequence_of(rows.day) + version
     meter, channel = rows.ids[row], rows.channels[row]
-    bad = {slot: story for slot, story in special.bad}
+    bad = dict(special.bad)
     repeats = {slot: (value, story) for slot, value, story in special.repeats}
     for slot, (second, value) in enumerate(zip(seconds.tolist(), values.tolist(), strict=True)):
         text = decimal_text(value, decimals)

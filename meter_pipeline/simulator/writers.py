@@ -21,8 +21,6 @@ import numpy.typing as npt
 from meter_pipeline.simulator.city import Ints
 from meter_pipeline.simulator.plan import Planted
 
-NO_COLUMN = ""
-
 
 @dataclass(frozen=True, slots=True)
 class Style:
@@ -67,20 +65,22 @@ def _fractions(decimals: int, tail: bytes) -> npt.NDArray[np.bytes_]:
 
 
 def plain_lines(prefixes: list[str], stamps: list[str], values: Ints, decimals: int, tail: str) -> Iterator[bytes]:
-    """Lines ``prefix stamp value tail`` of whole rows, in row order: prefix and stamp hold their own delimiters; values are not negative.
+    """Lines ``prefix stamp value tail`` of whole rows: prefix and stamp hold their own delimiters; values are not negative.
 
-    Blocks of bytes. Values shorter than the longest leave NUL bytes in the array, taken out when the block is made.
+    Blocks of bytes. Rows whose every value has one digit before the point come first: they share a width, which needs no second pass. In
+    the others, values shorter than the longest leave NUL bytes in the array, taken out when the block is made.
     """
     end = tail.encode() + b"\n"
     stamp = np.array([s.encode() for s in stamps])
     scale = 10**decimals
     if scale == 1:
         raise ValueError("a plain line has decimals")
-    for at in range(0, len(prefixes), 12_500):
-        part = values[at : at + 12_500]
-        prefix = np.array([p.encode() for p in prefixes[at : at + 12_500]])
-        even = len({len(p) for p in prefixes[at : at + 12_500]}) == 1
-        small = part.max(initial=0) < 10 * scale
+    lengths = {len(p) for p in prefixes}
+    fits = values.max(axis=1, initial=0) < 10 * scale
+    chosen = [(rows[at : at + 12_500], small) for rows, small in _halves(fits) for at in range(0, len(rows), 12_500)]
+    for rows, small in chosen:
+        part = values[rows] if len(rows) < len(values) else values
+        prefix = np.array([prefixes[r].encode() for r in rows.tolist()])
         if small:
             number = _small(decimals, end)[part]
             record = np.dtype([("prefix", prefix.dtype), ("stamp", stamp.dtype), ("number", number.dtype)])
@@ -96,7 +96,13 @@ def plain_lines(prefixes: list[str], stamps: list[str], values: Ints, decimals: 
             made["whole"], made["fraction"] = text, tails
         made["prefix"], made["stamp"] = prefix[:, None], stamp[None, :]
         raw = made.tobytes()
-        yield raw if small and even else raw.replace(b"\0", b"")
+        yield raw if small and len(lengths) == 1 else raw.replace(b"\0", b"")
+
+
+def _halves(fits: npt.NDArray[np.bool_]) -> list[tuple[Ints, bool]]:
+    """Row numbers that fit, then those that do not; empty halves left out."""
+    both = [(np.flatnonzero(fits), True), (np.flatnonzero(~fits), False)]
+    return [(rows, small) for rows, small in both if len(rows)]
 
 
 @lru_cache(maxsize=16)
