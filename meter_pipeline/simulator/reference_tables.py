@@ -260,7 +260,7 @@ def head_end_declarations(spec: Spec) -> dict[str, dict[str, Any]]:
         elif segment.file_format == "nem12":
             found[name] = base | {"zone": f"{sign}{abs(offset) // 60:02d}:{abs(offset) % 60:02d}"}
         elif segment.file_format == "cmep":
-            found[name] = base | {"stamp": "end", "constants": {"channel": "E1"}}
+            found[name] = base | {"zone": "+00:00", "stamp": "end", "constants": {"channel": "E1"}}
         else:
             found[name] = base | {
                 "format": "delimited", "kind": "register", "zone": spec.zone, "unit": UNIT[segment.commodity], "columns": register,
