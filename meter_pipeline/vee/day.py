@@ -188,8 +188,9 @@ def _exceptions(read: DayInputs, validated: list[ValidatedMatrix], usage: pl.Dat
                 pl.format("{} minutes, unit {}", "interval_minutes", "unit").alias("detail"),
             )
         )
+    start_s, end_s = int(read.start.timestamp()), int(read.end.timestamp())
     moved = (
-        read.windows.filter(pl.col("billed")).group_by("meter_id", "channel")
+        read.windows.filter(pl.col("billed") & ((pl.col("begin_s") > start_s) | (pl.col("end_s") < end_s))).group_by("meter_id", "channel")
         .agg(pl.col("service_point_id").n_unique().alias("points"), pl.col("service_point_id").unique().sort().str.join(" ").alias("detail"))
         .filter(pl.col("points") > 1)
     )

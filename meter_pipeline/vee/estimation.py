@@ -185,7 +185,8 @@ def fill_linear(need: Need, before: Ints, after: Ints, longest: int, one_sided: 
     """Point to point between anchors, in gaps of at most ``longest`` intervals counted across midnight; flat from the one anchor of a
     one-sided gap where asked (source: California DASMMD VEE 4.1; Oracle MDM Interval Interpolation)."""
     _kernels()[0](
-        need.values, need.missing, need.anchor, need.first, need.last, np.ascontiguousarray(before), np.ascontiguousarray(after), longest, one_sided, found.values, found.method, LINEAR,
+        need.values, need.missing, need.anchor, need.first, need.last, np.ascontiguousarray(before), np.ascontiguousarray(after), longest,
+        one_sided, found.values, found.method, LINEAR,
     )
 
 

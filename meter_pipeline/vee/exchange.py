@@ -19,8 +19,8 @@ def installation_windows(installations: pl.DataFrame, day_start_s: int, day_end_
     """The windows of a day's installations.
 
     ``installations``: one row per installation and measured quantity, with service_point_id, meter_id, channel, flow, unit, billed,
-    installed_s and removed_s (UTC seconds, null while it stands). Returns the rows that touch the day with ``begin_s`` and ``end_s`` (the part of the day they answer for, half-open), ``handover`` (another meter took
-    over or was taken over from on this day), ``overlap_s`` (seconds left to the newer meter) and ``gap_s`` (seconds without a meter
+    installed_s and removed_s (UTC seconds, null while it stands). Returns the rows that touch the day with ``begin_s`` and ``end_s`` (the
+    part of the day they answer for, half-open), ``handover`` (another meter took over or was taken over from on this day), ``overlap_s`` (seconds left to the newer meter) and ``gap_s`` (seconds without a meter
     after this one, within the day).
     """
     # most installations fill the day and stand alone: only service points where something begins or ends need looking into

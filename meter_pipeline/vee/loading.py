@@ -5,6 +5,7 @@ Belongs here: calling the store's bulk reads and bringing them into the shapes o
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
@@ -49,11 +50,23 @@ class DayInputs:
     points: pl.DataFrame
 
 
-def read_day(database: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime) -> DayInputs:
+def read_day(session: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime) -> DayInputs:
     """Everything the day's judgement needs but history: raw vectors, register reads, reference data, assembled into rows."""
+    # the vectors come over a second connection while reference data is read and joined
+    with ThreadPoolExecutor(1, "vee-read") as pool:
+        coming = pool.submit(_raw_vectors, session, day)
+        return _read_around(session, calendar, day, t, now, coming)
+
+
+def _raw_vectors(database: Database, day: date) -> list[DayMatrix]:
+    with store.reading(database) as own:
+        return read_matrices(own, RAW_INTERVAL_DAY, day)
+
+
+def _read_around(session: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime, coming: Future[list[DayMatrix]]) -> DayInputs:
     start, end = calendar.bounds(day)
     start_s, end_s = int(start.timestamp()), int(end.timestamp())
-    reference = store.read_reference(database, day, start, end, day - timedelta(days=t.like_days_back))
+    reference = store.read_reference(session, day, start, end, day - timedelta(days=t.like_days_back))
     windows = assemble.day_windows(assemble.with_units(reference.installations), start_s, end_s)
     points = reference.service_points
     mapped, faults = references.map_accounts(points, reference.agreements, reference.accounts, reference.tariffs, reference.cycles, day)
@@ -63,19 +76,19 @@ def read_day(database: Database, calendar: BillingCalendar, day: date, t: Thresh
             pl.col("cycle_id")
         ),
     ).drop("tariff_version")
-    raw = read_matrices(database, RAW_INTERVAL_DAY, day)
+    reads = store.read_registers(session, day - timedelta(days=1), day + timedelta(days=1))
+    registers = assemble.register_series(windows, reads, t)
+    raw = coming.result()
     expected = assemble.expected_rows(windows, points, accounts)
     lengths = {m.interval_minutes for m in raw} | set(expected["interval_minutes"].drop_nulls().to_list())
     slots = {int(m): calendar.slots(day, int(m)) for m in lengths}
     rows, unexpected = assemble.assemble(
-        raw, expected, day, start_s, slots, t, int(now.timestamp()), store.read_reused_sequences(database, day)
+        raw, expected, day, start_s, slots, t, int(now.timestamp()), store.read_reused_sequences(session, day)
     )
-    reads = store.read_registers(database, day - timedelta(days=1), day + timedelta(days=1))
-    registers = assemble.register_series(windows, reads, t)
     lonely = registers.frame.filter(pl.Series((registers.use.quantity == NO_VALUE) | (registers.use.reads == 0)))["meter_id"].unique().sort().to_list()
     if lonely:
         reach = timedelta(days=REGISTER_REACH_DAYS)
-        wide = store.read_registers(database, day - reach, day + reach, lonely)
+        wide = store.read_registers(session, day - reach, day + reach, lonely)
         others = reads.filter(~pl.col("meter_id").is_in(lonely))
         registers = assemble.register_series(windows, pl.concat([others, wide], how="vertical_relaxed"), t)
     for part in rows:

@@ -109,7 +109,8 @@ def validate_matrix(
     """A validated day from a raw one: every expected slot ends up actual, estimated or null, and says which and why.
 
     ``keys`` is aligned with the matrix rows (model.KEY_COLUMNS). ``load_vectors`` is asked only for rows that
-    interpolation within the day leaves open. ``final``: the retry window has passed, estimates are final substitutes (AEMO flag F). The raw matrix is not touched.
+    interpolation within the day leaves open. ``final``: the retry window has passed, estimates are final substitutes (AEMO flag F). The raw
+    matrix is not touched.
     The result for a row does not depend on the order of rows.
     """
     statistics = row_statistics(day.values, context.first, context.last)
