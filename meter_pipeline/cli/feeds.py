@@ -20,7 +20,7 @@ _SHOWN_REJECTS = 20
 
 
 @app.callback()
-def feeds() -> None:
+def _root() -> None:
     """Look at feed files."""
 
 
@@ -29,7 +29,7 @@ def inspect_command(
     file: Annotated[Path, typer.Argument(help="A feed file; gzip and zip are opened.")],
     format_: Annotated[str | None, typer.Option("--format", help="nem12, nem13, espi, cmep, delimited, jsonl, wide_csv.")] = None,
     head_end: Annotated[str | None, typer.Option("--head-end", help="A declared head-end by name, or a path to its TOML file.")] = None,
-    head_ends: Annotated[Path, typer.Option("--head-ends", help="Folder of declarations.")] = Path("data/head_ends"),
+    head_ends: Annotated[Path | None, typer.Option("--head-ends", help="Folder of declarations; the municipality's own by default.")] = None,
     zone: Annotated[str | None, typer.Option("--zone", help="Time zone of local stamps, IANA name or +10:00.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -65,14 +65,16 @@ def inspect_command(
         raise typer.Exit(PROBLEM)
 
 
-def _declared(name: str, folder: Path) -> Any:
+def _declared(name: str, folder: Path | None) -> Any:
     from meter_pipeline.feeds.head_ends import HeadEndError, read_head_end, read_head_ends
+    from meter_pipeline.settings import load_settings
 
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
             raise HeadEndError(f"no declaration {name}")
         return read_head_end(path)
+    folder = folder or load_settings().head_ends
     known = read_head_ends(folder)
     if name not in known:
         raise HeadEndError(f"no head-end {name} in {folder}: {', '.join(sorted(known)) or 'it holds none'}")

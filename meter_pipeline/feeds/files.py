@@ -380,3 +380,22 @@ def fetch_lines(path: Path, encoding: str, limits: Limits, offsets: Sequence[int
                 end = piece.data.find(b"\n", begin)
                 found[begin + piece.offset] = piece.data[begin : end if end >= 0 else None].removesuffix(b"\r")
     return found
+
+
+def fetch_ranges(path: Path, limits: Limits, ranges: Sequence[tuple[int, int]], most: int = 4096) -> dict[int, bytes]:
+    """Stretches of a (decompressed) file by where they begin, at most ``most`` bytes of each, by a second reading."""
+    wanted = deque(sorted({(begin, min(end, begin + most)) for begin, end in ranges}))
+    found: dict[int, bytes] = {}
+    window, offset = b"", 0
+    with open_feed(path, limits) as opened:
+        while wanted and (piece := opened.source.read(limits.block_bytes)):
+            window += piece
+            while wanted and wanted[0][1] <= offset + len(window):
+                begin, end = wanted.popleft()
+                found[begin] = window[begin - offset : end - offset]
+            keep = wanted[0][0] - offset if wanted else len(window)
+            cut = max(min(keep, len(window)), 0)
+            window, offset = window[cut:], offset + cut
+        for begin, end in wanted:
+            found[begin] = window[max(begin - offset, 0) : max(end - offset, 0)]
+    return found

@@ -57,6 +57,14 @@ def read_number(data: Any, begin: int, end: int) -> tuple[int, int]:
     return (-mantissa if negative else mantissa), decimals
 
 
+def read_numbers(data: Any, begins: Array, ends: Array, mantissa: Array, decimals: Array) -> None:
+    """read_number of many stretches."""
+    for i in range(begins.shape[0]):
+        number, places = read_number(data, begins[i], ends[i])
+        mantissa[i] = number
+        decimals[i] = places
+
+
 def lookup(
     data: Any, begin: int, length: int, k: int, table: Array, entry_begin: Array, entry_length: Array, counts: Array
 ) -> int:
@@ -203,6 +211,162 @@ def scan_delimited(
     return row
 
 
+def scan_json_lines(
+    data: Any, size: int, keys: Any, key_begin: Array, key_actions: Array, max_line: int, codes: Array, mantissa: Array, decimals: Array,
+    starts: Array, status: Array, table: Array, entry_begin: Array, entry_length: Array, counts: Array, follows: Array, last: Array,
+) -> int:  # fmt: skip
+    """Split a block of flat JSON objects, one a line. ``keys`` are the known keys end to end, key i from key_begin[i] to key_begin[i + 1].
+
+    Anything but plain strings, numbers and null (escapes, nesting, a key twice) marks the line. Absent keys leave code -1.
+    """
+    known = key_actions.shape[0]
+    kinds = codes.shape[0]
+    pos = 0
+    row = 0
+    while pos < size:
+        starts[row] = pos
+        flags = 0
+        decimals[row] = -1
+        for k in range(kinds):
+            codes[k, row] = -1
+        seen = 0
+        guess_key = 0
+        while pos < size and (data[pos] == 32 or data[pos] == 9 or data[pos] == 13):
+            pos += 1
+        blank = pos >= size or data[pos] == 10
+        closed = False
+        if not blank:
+            if data[pos] == 123:
+                pos += 1
+            else:
+                flags |= QUOTE
+        while flags == 0 and not blank:
+            while pos < size and (data[pos] == 32 or data[pos] == 9):
+                pos += 1
+            if pos >= size or data[pos] != 34:
+                flags |= QUOTE
+                break
+            pos += 1
+            begin = pos
+            while pos < size and data[pos] != 34 and data[pos] != 92 and data[pos] >= 32 and data[pos] < 127:
+                pos += 1
+            if pos >= size or data[pos] != 34:
+                flags |= QUOTE
+                break
+            length = pos - begin
+            pos += 1
+            found = -1
+            for attempt in range(known):
+                i = guess_key + attempt
+                if i >= known:
+                    i -= known
+                if key_begin[i + 1] - key_begin[i] == length:
+                    j = 0
+                    while j < length and keys[key_begin[i] + j] == data[begin + j]:
+                        j += 1
+                    if j == length:
+                        found = i
+                        break
+            if found >= 0:
+                if seen >> found & 1:
+                    flags |= QUOTE
+                    break
+                seen |= 1 << found
+                guess_key = found + 1
+            action = key_actions[found] if found >= 0 else IGNORE
+            while pos < size and (data[pos] == 32 or data[pos] == 9):
+                pos += 1
+            if pos >= size or data[pos] != 58:
+                flags |= QUOTE
+                break
+            pos += 1
+            while pos < size and (data[pos] == 32 or data[pos] == 9):
+                pos += 1
+            if pos < size and data[pos] == 34:
+                pos += 1
+                begin = pos
+                while pos < size and data[pos] != 34:
+                    if data[pos] == 92 or data[pos] < 32 or data[pos] == 127:
+                        flags |= QUOTE
+                        break
+                    if data[pos] > 127:
+                        flags |= HIGH
+                    pos += 1
+                if pos >= size or flags & QUOTE:
+                    flags |= QUOTE
+                    break
+                length = pos - begin
+                pos += 1
+            else:
+                begin = pos
+                while pos < size and data[pos] != 44 and data[pos] != 125 and data[pos] > 32 and data[pos] < 127:
+                    pos += 1
+                length = pos - begin
+                if length == 4 and data[begin] == 110 and data[begin + 1] == 117 and data[begin + 2] == 108 and data[begin + 3] == 108:
+                    length = 0
+                else:
+                    digits = begin + 1 if length > 0 and data[begin] == 45 else begin
+                    if digits >= pos or not 48 <= data[digits] <= 57:
+                        flags |= QUOTE
+                        break
+                    if data[digits] == 48 and digits + 1 < pos and 48 <= data[digits + 1] <= 57:
+                        flags |= QUOTE
+                        break
+                    _, places = read_number(data, begin, pos)
+                    if places < 0 or data[pos - 1] == 46:
+                        flags |= QUOTE
+                        break
+            if action == VALUE:
+                number, places = read_number(data, begin, begin + length)
+                mantissa[row] = number
+                decimals[row] = places
+                if places < 0:
+                    flags |= NUMBER
+            elif action >= 0:
+                guess = follows[action, last[action]] if last[action] >= 0 else -1
+                code = -1
+                if guess >= 0 and entry_length[action, guess] == length:
+                    other = entry_begin[action, guess]
+                    j = 0
+                    while j < length and data[begin + j] == data[other + j]:
+                        j += 1
+                    if j == length:
+                        code = guess
+                if code < 0:
+                    code = lookup(data, begin, length, action, table, entry_begin, entry_length, counts)
+                    if last[action] >= 0:
+                        follows[action, last[action]] = code
+                last[action] = code
+                codes[action, row] = code
+            while pos < size and (data[pos] == 32 or data[pos] == 9):
+                pos += 1
+            if pos < size and data[pos] == 44:
+                pos += 1
+            elif pos < size and data[pos] == 125:
+                pos += 1
+                closed = True
+                break
+            else:
+                flags |= QUOTE
+                break
+        while pos < size and data[pos] != 10:
+            if closed and data[pos] != 32 and data[pos] != 9 and data[pos] != 13:
+                flags |= QUOTE
+            pos += 1
+        if blank:
+            flags = BLANK
+        elif not closed:
+            flags |= QUOTE
+        elif decimals[row] < 0:
+            flags |= NUMBER
+        if pos - starts[row] > max_line:
+            flags |= LONG
+        status[row] = flags
+        pos += 1
+        row += 1
+    return row
+
+
 #: rows of the record array of scan_nem12
 R_LINE, R_BEGIN, R_DATE, R_FIRST, R_COUNT, R_TAIL, R_STATUS, R_DETAILS = range(8)
 #: rows of its array of other lines; O_RECORD is the number of interval records before the line
@@ -330,7 +494,7 @@ def scan_nem12(
     return line, record, other, expected
 
 
-_NAMES: Final = ("read_number", "lookup", "scan_delimited", "scan_nem12")
+_NAMES: Final = ("read_number", "read_numbers", "lookup", "scan_delimited", "scan_json_lines", "scan_nem12")
 _compiled = False
 
 

@@ -7,7 +7,8 @@ is the meter_id, the NMI suffix the channel. The source version is the record's 
 date) in Unix seconds, and the read time is the UpdateDateTime.
 
 Quality. A 300 record has one flag and method for its day, or V: then 400 records say it per range of intervals. A 400 record is obeyed with or
-without a V. A V day that its 400 records do not cover is refused whole: nobody knows what its values are. A record is one payload: a 300 with one
+without a V. A V day that its 400 records do not cover is refused whole: nobody knows what its values are. A value of quality N is null, whatever
+number stands there. A record is one payload: a 300 with one
 bad value is refused with all its values, since a day with a hole that the file does not admit to is worse than a day to be asked for again.
 """
 
@@ -31,6 +32,7 @@ from meter_pipeline.feeds.nem13 import Accumulations
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
 from meter_pipeline.feeds.times import StampParser
 from meter_pipeline.feeds.vocabulary import Ids, Qualities, Stamps, Units
+from meter_pipeline.quality import FLAGS
 from meter_pipeline.schemas.reads import INTERVAL_READS, UTC_US, ParsedFeed
 
 AEST: Final = "+10:00"
@@ -526,7 +528,7 @@ class NemReader:
             "channel": spread("channel", texts(self.channels.values, [each.channel for each in known])),
             "interval_start": pl.Series("interval_start", start).cast(UTC_US),
             "interval_minutes": pl.Series("interval_minutes", np.repeat(minutes.astype(np.int16), count)),
-            "value": pl.Series("value", micro),
+            "value": pl.Series("value", micro).set(pl.Series(quality >> 13 == FLAGS.index("N")), None),
             "unit": spread("unit", texts(self.units.base, [each.unit for each in known])),
             "sequence": pl.Series("sequence", [0], pl.Int32).new_from_index(0, micro.size),
             "quality": pl.Series("quality", quality),

@@ -23,6 +23,7 @@ from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects
 from meter_pipeline.feeds.times import StampParser, State, zone_rules
 from meter_pipeline.feeds.vocabulary import Ids, Integers, Qualities, Stamps, Units, Vocabulary
+from meter_pipeline.quality import FLAGS
 from meter_pipeline.schemas.reads import INTERVAL_READS, REGISTER_READS, UTC_US, ParsedFeed
 
 #: fields a column may carry beside the value
@@ -115,7 +116,7 @@ class RowReader:
         if rows.value.size:
             self._rows.append(rows)
 
-    def add_fields(self, fields: Mapping[str, str], line: int, offset: int, raw: bytes) -> list[Reason]:
+    def add_fields(self, fields: Mapping[str, str], line: int, offset: int) -> list[Reason]:
         """One row by the careful way: kept when every rule holds, else its reasons are returned and nothing is kept."""
         reasons: list[Reason] = []
         codes = dict(self.constants)
@@ -125,7 +126,9 @@ class RowReader:
             if reason is not None:
                 reasons.append(reason)
             codes[name] = code
-        value = self.units.exact(codes["unit"], fields["value"])
+        value: int | Reason = self.units.exact(codes["unit"], fields["value"])
+        if not fields["value"] and "quality" in codes and int(self.qualities.values[codes["quality"]]) >> 13 == FLAGS.index("N"):
+            value = 0  # null, and said to be null
         if isinstance(value, Reason):
             reasons.append(value)
         elif not reasons:
@@ -157,7 +160,7 @@ class RowReader:
         frame: dict[str, pl.Series] = {
             "meter_id": self._texts("meter_id", self.meters.values, everything),
             "channel": self._texts("channel", self.channels.values, everything),
-            "value": pl.Series("value", everything.value),
+            "value": self._values(everything),
             "unit": self._texts("unit", self.units.base, everything),
             "sequence": self._numbers("sequence", self.sequences.values, everything, pl.Int32),
             "quality": self._numbers("quality", self.qualities.values, everything, pl.UInt16),
@@ -219,6 +222,14 @@ class RowReader:
         if name in rows.codes:
             return pl.Series(name, values[rows.codes[name]]).cast(dtype)
         return pl.Series(name, [int(values[self.constants[name]])], dtype).new_from_index(0, rows.value.size)
+
+    def _values(self, rows: Rows) -> pl.Series:
+        """The values; a read of quality N says that there is none, whatever number stands there."""
+        values = pl.Series("value", rows.value)
+        null = self.qualities.values >> 13 == FLAGS.index("N")
+        if "quality" in rows.codes and null.any():
+            return values.set(pl.Series(null[rows.codes["quality"]]), None)
+        return values
 
     def _key(self, rows: Rows) -> I64:
         """One number per meter and channel."""
