@@ -80,3 +80,11 @@ def test_the_clock_never_runs_through_a_reset(runs: list[tuple[int, bool]], hour
     report = evaluate(Evidence(live=live), now)
     if report.clock_started is not None:
         assert all(not run.blocking for run in live if report.clock_started <= run.at <= now)
+
+
+def test_the_plot_fits_the_event_log() -> None:
+    from meter_pipeline.migration.plots import gate_plot
+
+    png = gate_plot(evaluate(clean(5), START + timedelta(days=4)))
+    assert png.startswith(b"\x89PNG")
+    assert len(png) < 20_000
