@@ -3,8 +3,6 @@
 Belongs here: the factory. Does not belong here: business invariants, which the stages evaluate where the figures are at hand.
 """
 
-from __future__ import annotations
-
 from datetime import date
 from typing import Any
 

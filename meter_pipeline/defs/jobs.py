@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 import dagster as dg
 
 from meter_pipeline.defs import policy
@@ -18,7 +21,8 @@ land_feeds = dg.define_asset_job(
 )
 
 
-def billing_day_job() -> dg.UnresolvedAssetJobDefinition:
+@lru_cache(maxsize=1)
+def billing_day_job() -> Any:  # dagster does not export the type of an unresolved job
     """Every stage of a billing day, reads to ledger checkpoint, in one run."""
     return dg.define_asset_job(
         "billing_day",

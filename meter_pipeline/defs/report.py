@@ -1,6 +1,6 @@
 """What a stage says of a billing day, and how it is told to Dagster: once a day, in single runs and in range runs alike.
 
-Belongs here: StageReport and its translation to metadata and check results. Does not belong here: how any figure is computed.
+Belongs here: the translation of a stage's report to metadata and check results. Does not belong here: how any figure is computed.
 
 A range run would leave one metadata for all its days and check rows without a partition (measured on 1.13.27), so for more than one day the
 metadata is added and the check evaluated per partition key.
@@ -9,37 +9,17 @@ metadata is added and the check evaluated per partition key.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
+from meter_pipeline.schemas.report import StageReport
+
 #: Each image is stored in the event log at every materialisation.
 MOST_IMAGE_BYTES = 20_000
-
-
-@dataclass(slots=True)
-class Check:
-    """One invariant of a day: its name, whether it held, and the figures that show it."""
-
-    name: str
-    passed: bool
-    description: str = ""
-    figures: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class StageReport:
-    """One stage's day: rows written, figures, tables, plots (PNG bytes by title), checks."""
-
-    rows: int
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    tables: Mapping[str, pl.DataFrame] = field(default_factory=dict)
-    plots: Mapping[str, bytes] = field(default_factory=dict)
-    checks: Sequence[Check] = ()
 
 
 def run_days(

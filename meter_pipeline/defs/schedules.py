@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 
 from meter_pipeline.defs.jobs import billing_day_job
@@ -10,7 +12,7 @@ from meter_pipeline.defs.jobs import billing_day_job
 HOUR = 5
 
 
-def daily_schedule() -> dg.ScheduleDefinition | dg.UnresolvedPartitionedAssetScheduleDefinition:
+def daily_schedule() -> Any:  # dagster does not export the type of an unresolved schedule
     """05:00 local time, yesterday's partition; the zone is the partitions' own (a second one is refused by Dagster)."""
     return dg.build_schedule_from_partitioned_job(
         billing_day_job(), name="close_of_billing_day", hour_of_day=HOUR, default_status=dg.DefaultScheduleStatus.STOPPED

@@ -5,8 +5,6 @@ Belongs here: looking at the inbox and at what waits in the store. Does not belo
 Two sensors, because a file's billing days are known only once it is parsed, and a tick must be over in a second.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Iterator

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:  # the signer's process folds nothing and must start fast
+    import numpy as np
+    import numpy.typing as npt
 
 HASH_SIZE: Final = 32
 #: MTH of the empty tree (RFC 6962 section 2.1).
 EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
 
 #: Leaves of one batch: a list of 32-byte hashes, an (n, 32) uint8 array, or the hashes end to end.
-Leaves: TypeAlias = Sequence[bytes] | npt.NDArray[np.uint8] | bytes
+Leaves: TypeAlias = "Sequence[bytes] | npt.NDArray[np.uint8] | bytes"
 #: hash of the complete subtree (level, index), which covers leaves [index * 2**level, (index + 1) * 2**level)
 NodeReader: TypeAlias = Callable[[int, int], bytes]
 
@@ -40,10 +41,11 @@ def concatenated(leaves: Leaves) -> bytes:
     """Leaves end to end. Raises ValueError where one is not 32 bytes, so that a hexadecimal digest never passes for a hash."""
     if isinstance(leaves, (bytes, bytearray, memoryview)):
         flat = bytes(leaves)
-    elif isinstance(leaves, np.ndarray):
-        if leaves.dtype != np.uint8 or leaves.ndim != 2 or leaves.shape[1] != HASH_SIZE:
-            raise ValueError(f"leaves must be an (n, {HASH_SIZE}) uint8 array, not {leaves.dtype} {leaves.shape}")
-        flat = np.ascontiguousarray(leaves).tobytes()
+    elif hasattr(leaves, "dtype"):
+        array: Any = leaves
+        if array.dtype != "uint8" or array.ndim != 2 or array.shape[1] != HASH_SIZE:
+            raise ValueError(f"leaves must be an (n, {HASH_SIZE}) uint8 array, not {array.dtype} {array.shape}")
+        flat = array.tobytes()
     else:
         if any(len(leaf) != HASH_SIZE for leaf in leaves):
             raise ValueError(f"every leaf must be {HASH_SIZE} bytes")
@@ -104,14 +106,14 @@ def reader_of(flat: bytes) -> NodeReader:
 def subtree_root(read: NodeReader, start: int, end: int) -> bytes:
     """MTH over leaves [start, end) from complete subtrees; ``start`` must be where RFC 6962 would split (a multiple of a power of two
     not below the length), as it is in every call a proof makes."""
-    parts = [read(level, index) for level, index in _cover(start, end)]
+    parts = [read(level, index) for level, index in cover(start, end)]
     result = parts.pop()
     while parts:
         result = node_hash(parts.pop(), result)
     return result
 
 
-def _cover(start: int, end: int) -> list[tuple[int, int]]:
+def cover(start: int, end: int) -> list[tuple[int, int]]:
     """The complete subtrees, largest first, that make up leaves [start, end)."""
     found = []
     while start < end:

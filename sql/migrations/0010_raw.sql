@@ -135,14 +135,19 @@ CREATE TABLE raw.feed_file_arrival (
     last_seen timestamptz NOT NULL,
     times integer NOT NULL DEFAULT 1,
     duplicate boolean NOT NULL,
+    bytes bigint NOT NULL,
+    modified_ns bigint NOT NULL,
     PRIMARY KEY (sha256, file_name)
 );
+CREATE INDEX feed_file_arrival_by_name ON raw.feed_file_arrival (file_name);
 COMMENT ON TABLE raw.feed_file_arrival IS 'Every name under which a file''s bytes arrived. All but the first are duplicates and load nothing.';
 COMMENT ON COLUMN raw.feed_file_arrival.sha256 IS 'The file.';
 COMMENT ON COLUMN raw.feed_file_arrival.file_name IS 'Name it arrived under.';
 COMMENT ON COLUMN raw.feed_file_arrival.first_seen IS 'First time, UTC.';
 COMMENT ON COLUMN raw.feed_file_arrival.last_seen IS 'Latest time, UTC.';
 COMMENT ON COLUMN raw.feed_file_arrival.times IS 'How often it was landed under this name.';
+COMMENT ON COLUMN raw.feed_file_arrival.bytes IS 'Its size when last seen.';
+COMMENT ON COLUMN raw.feed_file_arrival.modified_ns IS 'Its modification time when last seen, nanoseconds since 1970: with name and size it tells a new file without reading it.';
 COMMENT ON COLUMN raw.feed_file_arrival.duplicate IS 'Whether the bytes were already known under another name.';
 
 CREATE TABLE raw.feed_file_day (
@@ -257,7 +262,7 @@ COMMENT ON COLUMN raw.dead_letter.file_format IS 'Format the file was read as.';
 COMMENT ON COLUMN raw.dead_letter.line IS 'Line (or element) of the file, from 1.';
 COMMENT ON COLUMN raw.dead_letter.byte_offset IS 'Where it begins in the file, where known.';
 COMMENT ON COLUMN raw.dead_letter.raw IS 'The bytes as they came, or the reads in canonical form where a whole payload was rejected after parsing.';
-COMMENT ON COLUMN raw.dead_letter.raw_format IS 'source: bytes of the file''s own format; canonical: reads as comma-separated lines; file: the whole file was refused and raw holds its beginning.';
+COMMENT ON COLUMN raw.dead_letter.raw_format IS 'source: bytes of the file''s own format; canonical: one JSON object of the payload''s stored columns; file: the whole file was refused and raw holds its beginning.';
 COMMENT ON COLUMN raw.dead_letter.reasons IS 'Every reason: [{"code", "detail"}].';
 COMMENT ON COLUMN raw.dead_letter.reads IS 'How many reads it held.';
 COMMENT ON COLUMN raw.dead_letter.meter_id IS 'Meter it names, where that could be read.';

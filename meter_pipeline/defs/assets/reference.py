@@ -3,8 +3,6 @@
 Belongs here: the import as the UI sees it. Does not belong here: checks of cells and stretches (reference/).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,0 +1,176 @@
+"""``meter-pipeline pause``: the emergency pause from the shell.
+
+Belongs here: arguments and tables. Does not belong here: what a pause is (control/pause.py).
+"""
+
+from __future__ import annotations
+
+import getpass
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+
+from meter_pipeline.cli.output import OUT, emit, problem, table
+from meter_pipeline.control import pause as emergency
+from meter_pipeline.control.people import Refused
+from meter_pipeline.settings import load_settings
+from meter_pipeline.store.database import Database, open_database
+
+app = typer.Typer(help="Stop all work at the next batch, and start it again with two people.", no_args_is_help=True)
+
+By = Annotated[str, typer.Option("--by", help="Who you are, as in the register of people. Default: the login name.", default_factory=getpass.getuser)]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Commodity = Annotated[str | None, typer.Option("--commodity", help="Only electricity, water or gas.")]
+HeadEnd = Annotated[str | None, typer.Option("--head-end", help="Only what comes from this head-end.")]
+
+
+def _database() -> Database:
+    return open_database(load_settings())
+
+
+def _scope(commodity: str | None, head_end: str | None) -> emergency.Scope:
+    if commodity and head_end:
+        raise typer.BadParameter("give --commodity or --head-end, not both")
+    try:
+        if commodity:
+            return emergency.Scope("commodity", commodity)
+        return emergency.Scope("head_end", head_end) if head_end else emergency.ALL
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _refused(refusal: Refused, as_json: bool) -> None:
+    if as_json:
+        emit({"refused": refusal.code, "detail": str(refusal)}, True)
+        raise typer.Exit(1)
+    problem(str(refusal), "meter-pipeline pause status")
+
+
+@app.command("raise")
+def raise_(
+    reason: Annotated[str, typer.Option("--reason", help="What you saw.")],
+    by: By,
+    commodity: Commodity = None,
+    head_end: HeadEnd = None,
+    as_json: AsJson = False,
+) -> None:
+    """Raise the pause: no batch starts from now on, what is in flight commits.
+
+    Example: meter-pipeline pause raise --reason "water reads ten times too high since 02:00" --commodity water
+    """
+    scope = _scope(commodity, head_end)
+    try:
+        state = emergency.raise_pause(_database(), reason=reason, by=by, scope=scope)
+    except Refused as refusal:
+        _refused(refusal, as_json)
+        return
+    document = {
+        "paused": True,
+        "pause": state.pause_id,
+        "scope": scope.kind,
+        "target": scope.target,
+        "raised_at": state.raised_at,
+        "words": state.words(),
+    }
+    emit(document, as_json, lambda d: OUT.print(d["words"], highlight=False, markup=False))
+
+
+@app.command()
+def status(
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 1 while a pause is in force, for scripts.")] = False, as_json: AsJson = False
+) -> None:
+    """Say whether work is paused, why, since when, and what it waits for."""
+    with _database().connect("pause-status", autocommit=True) as connection:
+        document = emergency.status(connection)
+    emit(document, as_json, _render_status)
+    if document["paused"] and exit_code:
+        raise typer.Exit(1)
+
+
+@app.command("request-resume")
+def request_resume(
+    reason: Annotated[str, typer.Option("--reason", help="Why work may go on.")],
+    ledger: Annotated[str, typer.Option("--ledger", help="What you verified of the ledger.")],
+    control_totals: Annotated[str, typer.Option("--control-totals", help="What you verified of the control totals.")],
+    dead_letters: Annotated[str, typer.Option("--dead-letters", help="What you verified of the dead letters.")],
+    by: By,
+    commodity: Commodity = None,
+    head_end: HeadEnd = None,
+    hours: Annotated[float, typer.Option("--hours", help="How long the request may wait for its confirmation.")] = 8.0,
+    as_json: AsJson = False,
+) -> None:
+    """Ask to resume; a second person in finance confirms.
+
+    Example: meter-pipeline pause request-resume --reason "head-end fixed" --ledger "verified to 4711" --control-totals "all files balance"
+    --dead-letters "12, replayed"
+    """
+    checklist = {"ledger": ledger, "control_totals": control_totals, "dead_letters": dead_letters}
+    try:
+        asked = emergency.request_resume(
+            _database(), reason=reason, by=by, checklist=checklist, scope=_scope(commodity, head_end), life=timedelta(hours=hours)
+        )
+    except Refused as refusal:
+        _refused(refusal, as_json)
+        return
+    document = {
+        "request": asked.request_id, "subject": asked.subject, "requested_by": asked.requested_by,
+        "expires_at": asked.expires_at, "digest": asked.digest,
+    }  # fmt: skip
+    emit(
+        document,
+        as_json,
+        lambda d: OUT.print(f"Request {d['request']}.\nNext: a second person runs  meter-pipeline pause confirm-resume {d['request']} --by NAME"),
+    )
+
+
+@app.command("confirm-resume")
+def confirm_resume(
+    request: Annotated[int, typer.Argument(help="The request's number, from `pause status`.")],
+    by: By,
+    reason: Annotated[str, typer.Option("--reason", help="What you looked at before you confirmed.")] = "confirmed",
+    as_json: AsJson = False,
+) -> None:
+    """Confirm a resume as the second person; held work goes on by itself."""
+    try:
+        ended = emergency.confirm_resume(_database(), request, by=by, reason=reason)
+    except Refused as refusal:
+        _refused(refusal, as_json)
+        return
+    document = {"resumed": True, "pause": ended.pause_id, "request": request, "resumed_at": ended.resumed_at}
+    emit(document, as_json, lambda d: OUT.print(f"Pause {d['pause']} is over; held work goes on by itself."))
+
+
+@app.command("decline-resume")
+def decline_resume(
+    request: Annotated[int, typer.Argument(help="The request's number, from `pause status`.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why not.")],
+    by: By,
+    as_json: AsJson = False,
+) -> None:
+    """Say no to a request to resume, or take your own back."""
+    try:
+        emergency.decline_resume(_database(), request, by=by, reason=reason)
+    except Refused as refusal:
+        _refused(refusal, as_json)
+        return
+    emit({"declined": True, "request": request}, as_json, lambda d: OUT.print(f"Request {d['request']} is declined; the pause stays."))
+
+
+def _render_status(document: dict[str, Any]) -> None:
+    OUT.print(document["words"], style="bold red" if document["paused"] else "bold green", highlight=False, markup=False)
+    for one in document["active"]:
+        if one["evidence"]:
+            OUT.print(table(f"Evidence of pause {one['pause']}", ["what", "figure"], list(one["evidence"].items())))
+        if one["further_evidence"]:
+            rows = [[e["raised_at"], e["rule"] or e["raised_by"], e["reason"]] for e in one["further_evidence"]]
+            OUT.print(table("Further evidence since", ["when", "by", "reason"], rows))
+    for asked in document["pending"]:
+        title = f"Request {asked['request']} by {asked['requested_by']}: {asked['reason']}"
+        OUT.print(table(title, ["checked", "found"], list(asked["checklist"].items())))
+        OUT.print(f"Next: a second person runs  meter-pipeline pause confirm-resume {asked['request']} --by NAME", highlight=False)
+    if document["refusals"]:
+        rows = [[r["refused_at"], r["action"], r["actor"], r["detail"]] for r in document["refusals"][:5]]
+        OUT.print(table("Latest refusals", ["when", "action", "who", "why"], rows))
+    if not document["finance_registered"]:
+        OUT.print("The register names nobody in finance yet: any two different people may resume.", style="yellow", highlight=False)

@@ -1,0 +1,4 @@
+"""Who may stop and start the work: the emergency pause, feature flags, dual control, the rules that raise the pause by themselves, alerts, metrics.
+
+Belongs here: what must hold whatever drives the work (Dagster, the CLI, a test). Does not belong here: Dagster (defs/), SQL (store/control.py).
+"""

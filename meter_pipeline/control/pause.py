@@ -1,0 +1,298 @@
+"""EMERGENCY_PAUSE: raise it, look at it, ask to resume, confirm.
+
+Belongs here: what a pause means and the two-person resume. Does not belong here: waiting for it (probe.py), when it raises itself (rules.py),
+Dagster's queue (defs/).
+
+One pause at most is in force per scope. Raising it again adds evidence and withdraws a pending request to resume, because what was checked
+then is no longer all there is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeAlias
+
+import psycopg
+
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control import dual
+from meter_pipeline.control.people import Denial, Refused, canonical, denial
+from meter_pipeline.ledger import entries
+from meter_pipeline.store import control as store
+from meter_pipeline.store.control import PauseRow, RequestRow
+from meter_pipeline.store.database import Database
+
+Connection: TypeAlias = psycopg.Connection[Any]
+
+COMMODITIES: Final = ("electricity", "water", "gas")
+_HEAD_END: Final = re.compile(r"[A-Z0-9-]{1,32}")
+#: What somebody must have looked at before asking: each with a note of what was found.
+CHECKLIST: Final = ("ledger", "control_totals", "dead_letters")
+#: The service that raises pauses by rule.
+WATCHER: Final = "pause-watch"
+
+RESUME: Final = dual.Action(
+    "resume",
+    ask=("operator", "finance"),
+    confirm=("finance",),
+    asked_kind="pause_requested_resume",
+    confirmed_kind="pause_cleared",
+    refused_kind="pause_refused",
+)
+_RAISERS: Final = ("operator", "finance", "engineer")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a pause holds: everything, one commodity, or one head-end. Raises ValueError for a scope there is none of."""
+
+    kind: str = "all"
+    target: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("all", "commodity", "head_end"):
+            raise ValueError(f"a pause holds all, a commodity or a head_end; not {self.kind!r}")
+        if (self.kind == "all") != (self.target is None):
+            raise ValueError("a scope of all has no target, every other scope has one")
+        if self.kind == "commodity" and self.target not in COMMODITIES:
+            raise ValueError(f"commodities are {', '.join(COMMODITIES)}; not {self.target!r}")
+        if self.kind == "head_end" and not _HEAD_END.fullmatch(self.target or ""):
+            raise ValueError(f"{self.target!r} is no head-end: upper-case ASCII letters, digits and hyphens, at most 32")
+
+    def words(self) -> str:
+        return {"all": "all work", "commodity": f"all {self.target} work", "head_end": f"head-end {self.target}"}[self.kind]
+
+
+ALL: Final = Scope()
+
+
+@dataclass(frozen=True, slots=True)
+class PauseState:
+    """A pause that holds the one who asked. ``unreachable`` means that the flag could not be read, which counts as paused."""
+
+    pause_id: int | None
+    scope: Scope
+    reason: str
+    raised_by: str
+    raised_at: datetime
+    rule: str | None = None
+    pending_request: int | None = None
+    pending_by: str | None = None
+    pending_until: datetime | None = None
+    unreachable: bool = False
+
+    def words(self) -> str:
+        """The state in one sentence, for a sensor's skip reason, a log line, a status."""
+        if self.unreachable:
+            return f"PAUSED because the pause flag cannot be read: {self.reason}"
+        source = f"rule {self.rule}" if self.rule else self.raised_by
+        text = f"PAUSED ({self.scope.words()}) since {self.raised_at:%Y-%m-%d %H:%M:%S} UTC by {source}: {self.reason}."
+        if self.pending_request is None:
+            return text + " Nobody has asked to resume."
+        asked = f" {self.pending_by} asked to resume (request {self.pending_request});"
+        return text + asked + f" a second person in finance must confirm before {self.pending_until:%H:%M} UTC."
+
+
+def unreachable(error: BaseException, clock: Clock = SYSTEM_CLOCK) -> PauseState:
+    """The state to act on when the flag cannot be read."""
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    return PauseState(None, ALL, text, "nobody", clock.now(), unreachable=True)
+
+
+def is_paused(connection: Connection, commodity: str | None = None, head_end: str | None = None) -> PauseState | None:
+    """The pause that holds work of this commodity and head-end, or None. One query, about 0.2 ms; raises psycopg.Error.
+
+    Ask on a connection of its own, never inside the batch's transaction: there the answer would be as old as its snapshot. PauseProbe does.
+    """
+    row = store.active_pause(connection, commodity, head_end)
+    return _state(row) if row else None
+
+
+def active(connection: Connection) -> list[PauseState]:
+    """Every pause in force, widest first."""
+    return [_state(row) for row in store.active_pauses(connection)]
+
+
+def raise_pause(
+    database: Database,
+    *,
+    reason: str,
+    by: str,
+    scope: Scope = ALL,
+    rule: str | None = None,
+    evidence: Mapping[str, Any] | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> PauseState:
+    """Raise the pause, or add to the one in force. Commits; visible to every writer's next poll when this returns.
+
+    Anybody in the register may raise it (a wrong pause costs minutes, a missing one money); raises Refused for a name that is none or a
+    person with no duty. ``evidence`` is plain JSON, decimals as strings.
+    """
+    found = dict(evidence or {})
+    with database.connect("control") as connection:
+        person = canonical(by)
+        refused = (
+            Denial("bad_name", f"{by!r} is no name: lower-case ASCII letters, digits and . _ @ - only") if person is None
+            else Denial("no_reason", "a reason must be given") if not reason.strip()
+            else None if rule is not None
+            else denial(connection, person, _RAISERS)
+        )  # fmt: skip
+        if refused is not None or person is None:
+            why = refused or Denial("bad_name", by)
+            dual.record_refusal(connection, "raise", _subject(scope), by, why, kind="pause_refused", clock=clock)
+            connection.commit()
+            raise Refused(why.code, why.words)
+        pause_id = _raise(connection, scope, reason.strip(), rule, found, person, clock)
+        row = store.pause_by_id(connection, pause_id)
+        connection.commit()
+    if row is None:
+        raise psycopg.DataError(f"pause {pause_id} is gone")
+    return _state(row)
+
+
+def request_resume(
+    database: Database,
+    *,
+    reason: str,
+    by: str,
+    checklist: Mapping[str, str],
+    scope: Scope = ALL,
+    life: timedelta | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> RequestRow:
+    """Ask to end the pause in force for a scope. ``checklist`` says for ledger, control_totals and dead_letters what was verified.
+
+    Commits. Raises Refused (recorded): not_paused, checklist, already_asked, not_authorised, bad_name, no_reason.
+    """
+    with database.connect("control", autocommit=True) as connection:
+        pause_id = store.lock_active_pause(connection, scope.kind, scope.target, lock=False)
+        further = len(store.evidence_of(connection, pause_id)) if pause_id is not None else 0
+    subject = f"pause:{pause_id}" if pause_id is not None else _subject(scope)
+    notes = {key: str(checklist.get(key, "")).strip() for key in CHECKLIST}
+
+    def guard(connection: Connection) -> Denial | None:
+        if pause_id is None or store.lock_active_pause(connection, scope.kind, scope.target) != pause_id:
+            return Denial("not_paused", f"no pause is in force for {scope.words()}")
+        if missing := [key for key in CHECKLIST if not notes[key]]:
+            return Denial("checklist", f"say what was verified of {', '.join(missing)}")
+        if unknown := sorted(set(checklist) - set(CHECKLIST)):
+            return Denial("checklist", f"the checklist has no {', '.join(unknown)}")
+        if len(store.evidence_of(connection, pause_id)) != further:
+            return Denial("new_evidence", "further evidence came this moment: look at the status again")
+        return None
+
+    body = {"scope": scope.kind, "target": scope.target, "checklist": notes, "evidence_seen": further + 1}
+    return dual.request(database, RESUME, subject, body, reason=reason, by=by, life=life, guard=guard, clock=clock)
+
+
+def confirm_resume(database: Database, request_id: int, *, by: str, reason: str = "confirmed", clock: Clock = SYSTEM_CLOCK) -> PauseRow:
+    """Confirm a resume as a second person; held work goes on by itself. Commits.
+
+    Raises Refused (recorded, the pause stays): unknown, replayed, withdrawn, expired, same_person, not_authorised, not_paused.
+    """
+
+    def effect(connection: Connection, request: RequestRow) -> Denial | None:
+        pause_id = int(request.subject.removeprefix("pause:"))
+        if not store.end_pause(connection, pause_id, request_id, clock.now()):
+            return Denial("not_paused", f"pause {pause_id} is over")
+        return None
+
+    request = dual.confirm(database, RESUME, request_id, by=by, reason=reason, effect=effect, clock=clock)
+    with database.connect("control", autocommit=True) as connection:
+        row = store.pause_by_id(connection, int(request.subject.removeprefix("pause:")))
+    if row is None:
+        raise psycopg.DataError(f"the pause of request {request_id} is gone")
+    return row
+
+
+def decline_resume(database: Database, request_id: int, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> None:
+    """Say no to a request to resume, or take one's own back."""
+    dual.decline(database, RESUME, request_id, by=by, reason=reason, clock=clock)
+
+
+def status(connection: Connection, history: int = 10) -> dict[str, Any]:
+    """All of it as plain data: paused, words, the pauses in force with their evidence and pending requests, the latest before, refusals."""
+    pauses = store.active_pauses(connection)
+    return {
+        "paused": bool(pauses),
+        "words": " ".join(_state(row).words() for row in pauses) or "Running: no pause is in force.",
+        "active": [_document(row) | {"further_evidence": store.evidence_of(connection, row.pause_id)} for row in pauses],
+        "pending": [_request_document(row) for row in store.pending_requests(connection, RESUME.name)],
+        "history": [_document(row) for row in store.recent_pauses(connection, history) if row.state == "resumed"],
+        "refusals": store.refusals(connection, history),
+        "finance_registered": store.anybody_with(connection, "finance"),
+    }
+
+
+def _raise(connection: Connection, scope: Scope, reason: str, rule: str | None, evidence: dict[str, Any], person: str, clock: Clock) -> int:
+    now = clock.now()
+    # Three times round at most: a pause may appear between the look and the insert, or end between the look and the lock.
+    for _ in range(3):
+        pause_id = store.lock_active_pause(connection, scope.kind, scope.target, lock=False)
+        if pause_id is not None:
+            # Subject first, then row: the order in which a confirmation takes them, so that the two cannot lock each other out.
+            store.lock_subject(connection, RESUME.name, f"pause:{pause_id}")
+            if store.lock_active_pause(connection, scope.kind, scope.target) != pause_id:
+                continue
+            return _add_evidence(connection, pause_id, scope, reason, rule, evidence, person, clock)
+        pause_id = store.insert_pause(connection, scope.kind, scope.target, reason, rule, evidence, person, now)
+        if pause_id is not None:
+            body = {
+                "pause": pause_id, "scope": scope.kind, "target": scope.target, "reason": reason, "rule": rule, "evidence": evidence,
+                "raised_by": person,
+            }  # fmt: skip
+            entries.append(connection, "pause_set", body, clock=clock, actor=person)
+            return pause_id
+    raise psycopg.errors.SerializationFailure("the pause was raised and ended by others three times over")
+
+
+def _add_evidence(
+    connection: Connection, pause_id: int, scope: Scope, reason: str, rule: str | None, evidence: dict[str, Any], person: str, clock: Clock
+) -> int:
+    if rule is not None and store.same_evidence(connection, pause_id, rule, evidence):
+        return pause_id  # the watcher sees the same trouble every minute; once is enough
+    store.insert_evidence(connection, pause_id, reason, rule, evidence, person, clock.now())
+    for pending in store.pending_requests(connection, RESUME.name, f"pause:{pause_id}"):
+        dual.withdraw(connection, RESUME, pending, by=person, reason=f"further evidence: {reason}"[:2000], clock=clock)
+    body = {
+        "pause": pause_id, "scope": scope.kind, "target": scope.target, "reason": reason, "rule": rule, "evidence": evidence,
+        "raised_by": person, "further": True,
+    }  # fmt: skip
+    entries.append(connection, "pause_set", body, clock=clock, actor=person)
+    return pause_id
+
+
+def _subject(scope: Scope) -> str:
+    return "pause" if scope.target is None else f"pause of {scope.kind} {scope.target}"
+
+
+def _state(row: PauseRow) -> PauseState:
+    return PauseState(
+        row.pause_id,
+        Scope(row.scope, row.target),
+        row.reason,
+        row.raised_by,
+        row.raised_at,
+        row.rule,
+        row.pending_request,
+        row.pending_by,
+        row.pending_until,
+    )
+
+
+def _document(row: PauseRow) -> dict[str, Any]:
+    return {
+        "pause": row.pause_id, "scope": row.scope, "target": row.target, "state": row.state, "reason": row.reason, "rule": row.rule,
+        "evidence": row.evidence, "raised_by": row.raised_by, "raised_at": row.raised_at,
+        "resume_request": row.resume_request, "resumed_at": row.resumed_at,
+    }  # fmt: skip
+
+
+def _request_document(row: RequestRow) -> dict[str, Any]:
+    return {
+        "request": row.request_id, "subject": row.subject, "requested_by": row.requested_by, "requested_at": row.requested_at, "reason": row.reason,
+        "checklist": row.body.get("checklist", {}), "expires_at": row.expires_at, "digest": row.digest,
+    }  # fmt: skip

@@ -1,0 +1,78 @@
+"""People: one spelling of each, and the duties that let them ask and confirm.
+
+Belongs here: the register. Does not belong here: log-in, which is the database's, the proxy's or the shell's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.ledger import entries
+from meter_pipeline.store import control as store
+
+#: ASCII only, lower case: no second spelling and no look-alike letter can pass for a second person. Same as control.person_name in SQL.
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
+DUTIES: Final = ("operator", "finance", "engineer", "auditor")
+
+
+class Refused(Exception):
+    """A steering action was refused and the refusal is on record. ``code`` is stable; the message is for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """Why an action may not go ahead: a stable code and words. Data, so that the refusal can be committed before anyone hears of it."""
+
+    code: str
+    words: str
+
+
+def canonical(name: str) -> str | None:
+    """A name in its one spelling (trimmed, ASCII lower case), or None where it cannot be a person."""
+    trimmed = name.strip()
+    # Only ASCII is folded: str.lower would turn the Kelvin sign into a k.
+    folded = trimmed.lower() if trimmed.isascii() else trimmed
+    return folded if _NAME.fullmatch(folded) else None
+
+
+def denial(connection: psycopg.Connection[Any], name: str, duties: Sequence[str]) -> Denial | None:
+    """Why this person may not act with one of these duties, or None if they may.
+
+    While the register names nobody for any of the duties, anyone may: a new installation must be able to resume. The status command says so.
+    """
+    if not any(store.anybody_with(connection, duty) for duty in duties):
+        return None
+    found = store.person(connection, name)
+    if found is None or not found[1]:
+        return Denial("not_authorised", f"{name} is not in the register of people")
+    if not set(found[0]) & set(duties):
+        return Denial("not_authorised", f"{name} has no duty of {' or '.join(duties)}")
+    return None
+
+
+def put(connection: psycopg.Connection[Any], name: str, duties: Sequence[str], *, by: str, active: bool = True, clock: Clock = SYSTEM_CLOCK) -> str:
+    """Enter or change a person, in the caller's transaction and on the ledger. Raises ValueError naming what is wrong."""
+    person, editor = canonical(name), canonical(by)
+    if person is None or editor is None:
+        raise ValueError(f"{name if person is None else by!r} is no name: lower-case ASCII letters, digits and . _ @ - only")
+    unknown = sorted(set(duties) - set(DUTIES))
+    if unknown or not duties:
+        raise ValueError(f"duties are {', '.join(DUTIES)}; not {', '.join(unknown) or 'none'}")
+    if person == editor and store.people(connection):
+        raise ValueError(f"{person} cannot change their own duties")
+    now = clock.now()
+    store.put_person(connection, person, duties, active, editor, now)
+    entries.append(
+        connection, "flag_flipped", {"flag": f"person:{person}", "to": {"duties": sorted(duties), "active": active}, "by": editor}, clock=clock
+    )
+    return person

@@ -1,0 +1,34 @@
+"""The ledger's day: a signed checkpoint over everything the day changed, verified before anything stands on it."""
+
+from datetime import date
+
+import dagster as dg
+
+from meter_pipeline.defs import policy
+from meter_pipeline.defs.resources import Municipality
+from meter_pipeline.defs.stage import stage_asset
+from meter_pipeline.schemas.report import StageReport
+
+
+def _ledger_checkpoint(municipality: Municipality, day: date, run_id: str) -> StageReport:
+    from meter_pipeline.ledger import checkpoint_billing_day
+
+    return checkpoint_billing_day(municipality.database(), day, settings=municipality.settings(), clock=municipality.clock()).report()
+
+
+def ledger_checkpoint() -> dg.AssetsDefinition:
+    """Sequence what was staged, extend the tree, sign, verify."""
+    return stage_asset(
+        "ledger_checkpoint",
+        _ledger_checkpoint,
+        group=policy.AUDIT,
+        description=(
+            "A signed checkpoint of the append-only ledger after the day's work: the size and Merkle root that an auditor can hold us to, consistent with "
+            "every checkpoint before it."
+        ),
+        deps=["reconciled_billing", "anomaly_flags"],
+        owners=policy.AUDITORS,
+        checks={"ledger_verifies": "Every entry since the last verified checkpoint hashes to its leaf, and the tree extends the one signed before."},
+        table="ledger.checkpoint",
+        kinds={"postgres"},
+    )

@@ -1,0 +1,54 @@
+"""Baselines and anomaly flags: what to look at. Flags go to people and never change a billed quantity."""
+
+from datetime import date
+
+import dagster as dg
+
+from meter_pipeline.defs import policy
+from meter_pipeline.defs.report import metadata
+from meter_pipeline.defs.resources import Municipality
+from meter_pipeline.defs.stage import stage_asset
+from meter_pipeline.schemas.report import StageReport
+
+
+@dg.asset(
+    name="baselines",
+    group_name=policy.DETECTION,
+    description="What each service point is expected to use at a given temperature: degree-day models refitted on their own schedule and versioned.",
+    deps=[dg.AssetDep("daily_usage"), dg.AssetDep(dg.AssetKey(["reference", "weather"])), dg.AssetDep(dg.AssetKey(["reference", "weather_stations"]))],
+    owners=policy.ANALYSTS,
+    kinds={"polars", "postgres"},
+    pool=policy.POOL,
+    metadata={"dagster/table_name": "meter_pipeline.anomaly.baseline"},
+)
+def baselines(context: dg.AssetExecutionContext, municipality: Municipality) -> dg.MaterializeResult[None]:
+    """Fit every service point with enough history; the rest keep their class profile."""
+    from meter_pipeline.anomalies import refit_baselines
+
+    outcome = refit_baselines(municipality.database(), municipality.calendar(), clock=municipality.clock())
+    return dg.MaterializeResult(metadata=metadata(outcome.report()))
+
+
+def _anomaly_flags(municipality: Municipality, day: date, run_id: str) -> StageReport:
+    from meter_pipeline.anomalies import detect_billing_day
+
+    return detect_billing_day(municipality.database(), municipality.calendar(), day, clock=municipality.clock()).report()
+
+
+def anomaly_flags() -> dg.AssetsDefinition:
+    """Detection runs beside billing: nothing billed waits for it but the accounts it holds."""
+    return stage_asset(
+        "anomaly_flags",
+        _anomaly_flags,
+        group=policy.DETECTION,
+        description=(
+            "Service points that behaved unlike themselves on the day: beyond three standard deviations of their weather baseline, or with the signature "
+            "of a leak, tampering or a lost connection. Each with its evidence; people decide."
+        ),
+        deps=["daily_usage"],
+        owners=policy.ANALYSTS,
+        checks={"every_flag_has_evidence": "Each flag names what was expected, what was observed and the baseline it used."},
+        table="anomaly.flag",
+        kinds={"polars", "postgres"},
+        blocking=False,
+    )

@@ -1,0 +1,58 @@
+"""Raw reads: files landed, then written once and only once, by billing day."""
+
+from datetime import date
+
+import dagster as dg
+
+from meter_pipeline.defs import policy
+from meter_pipeline.defs.report import metadata
+from meter_pipeline.defs.resources import Municipality
+from meter_pipeline.defs.stage import stage_asset
+from meter_pipeline.schemas.report import StageReport
+
+
+@dg.asset(
+    name="feed_files",
+    group_name=policy.INGEST,
+    description=(
+        "Every file that head-ends delivered: archived by the hash of its bytes, parsed once, staged by the billing days it touches. "
+        "What cannot be read is a dead letter with its bytes and every reason."
+    ),
+    deps=[dg.AssetDep(dg.AssetKey(["reference", name])) for name in ("meters", "channels")],
+    owners=policy.DATA,
+    kinds={"file", "postgres"},
+    pool=policy.POOL,
+    metadata={"dagster/table_name": "meter_pipeline.raw.feed_file"},
+)
+def feed_files(context: dg.AssetExecutionContext, municipality: Municipality) -> dg.MaterializeResult[None]:
+    """Land every new file of the inbox. One bad file refuses itself alone."""
+    from meter_pipeline.ingest import land_inbox
+
+    settings = municipality.settings()
+    outcome = land_inbox(municipality.database(), municipality.calendar(), settings, clock=municipality.clock(), run_id=context.run_id)
+    return dg.MaterializeResult(metadata=metadata(outcome.report()))
+
+
+def _raw_reads(municipality: Municipality, day: date, run_id: str) -> StageReport:
+    from meter_pipeline.ingest import ingest_billing_day
+
+    settings = municipality.settings()
+    return ingest_billing_day(municipality.database(), municipality.calendar(), day, settings=settings, clock=municipality.clock(), run_id=run_id).report()
+
+
+def raw_reads() -> dg.AssetsDefinition:
+    """The first partitioned stage."""
+    return stage_asset(
+        "raw_reads",
+        _raw_reads,
+        group=policy.INGEST,
+        description=(
+            "The day's reads exactly as they arrived: one row per meter, channel and billing day with a value for every interval, and one per "
+            "register reading. Nothing is edited here; of several versions the newest by its own source wins, and all are kept."
+        ),
+        deps=["feed_files", ("reference", "meters"), ("reference", "channels")],
+        owners=policy.DATA,
+        checks={"control_totals": "Per file: received = accepted + duplicate + superseded + rejected."},
+        table="raw.interval_day",
+        kinds={"polars", "postgres"},
+    )

@@ -1,0 +1,58 @@
+"""Validated intervals and daily usage: what was made of the reads, and why."""
+
+from datetime import date
+
+import dagster as dg
+
+from meter_pipeline.defs import policy
+from meter_pipeline.defs.resources import Municipality
+from meter_pipeline.defs.stage import stage_asset
+from meter_pipeline.schemas.report import StageReport
+
+
+def _validated_intervals(municipality: Municipality, day: date, run_id: str) -> StageReport:
+    from meter_pipeline.vee import validate_billing_day
+
+    return validate_billing_day(municipality.database(), municipality.calendar(), day, clock=municipality.clock()).report()
+
+
+def _daily_usage(municipality: Municipality, day: date, run_id: str) -> StageReport:
+    from meter_pipeline.vee import usage_report
+
+    return usage_report(municipality.database(), municipality.calendar(), day)
+
+
+def validated_intervals() -> dg.AssetsDefinition:
+    """Validation, estimation, editing."""
+    return stage_asset(
+        "validated_intervals",
+        _validated_intervals,
+        group=policy.VALIDATION,
+        description=(
+            "Every interval of the day after validation: actual, estimated (with the method) or missing, scaled to the register where there is one. "
+            "The raw read stays as it was; each replacement names its rule."
+        ),
+        deps=["raw_reads", *(("reference", t) for t in ("service_points", "installations", "channels", "agreements", "holidays"))],
+        owners=policy.ANALYSTS,
+        checks={
+            "slots_complete": "Validated + estimated + missing = the slots the calendar gives the day.",
+            "sum_check": "Intervals equal their register's difference within the multiplier tolerance, or the service point is an exception.",
+        },
+        table="vee.interval_day",
+        kinds={"polars", "postgres"},
+    )
+
+
+def daily_usage() -> dg.AssetsDefinition:
+    """A service point's day in one figure."""
+    return stage_asset(
+        "daily_usage",
+        _daily_usage,
+        group=policy.VALIDATION,
+        description="Usage per service point and direction of flow on the day, with how many of its intervals were actual, estimated or missing.",
+        deps=["validated_intervals"],
+        owners=policy.ANALYSTS,
+        checks={"usage_is_validated": "The day's usage equals the sum of its validated intervals, to the last unit."},
+        table="vee.daily_usage",
+        kinds={"polars", "postgres"},
+    )

@@ -1,0 +1,46 @@
+"""Everything Dagster is told of, in the order data flows; policies that hold for all are applied here once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from meter_pipeline.defs import jobs, schedules, sensors
+from meter_pipeline.defs.assets import audit, billing, detection, ingest, reference, validation
+from meter_pipeline.defs.checks import schema_check
+from meter_pipeline.schemas.contracts import CONTRACTS
+
+#: asset -> tables whose contract is checked after it
+SCHEMA_CHECKS = {
+    "raw_reads": ("raw.interval_day", "raw.register_read"),
+    "validated_intervals": ("vee.interval_day",),
+    "daily_usage": ("vee.daily_usage",),
+    "anomaly_flags": ("anomaly.flag",),
+    "reconciled_billing": ("billing.line",),
+}
+
+
+def definitions(resources: Mapping[str, Any]) -> dg.Definitions:
+    """All assets, checks, jobs, schedules and sensors, with the given resources."""
+    assets = [
+        reference.reference_data,
+        ingest.feed_files,
+        ingest.raw_reads(),
+        validation.validated_intervals(),
+        validation.daily_usage(),
+        detection.baselines,
+        detection.anomaly_flags(),
+        billing.reconciled_billing(),
+        audit.ledger_checkpoint(),
+    ]
+    return dg.Definitions(
+        assets=dg.with_source_code_references(assets),
+        asset_checks=[schema_check(asset, table) for asset, tables in SCHEMA_CHECKS.items() for table in tables if table in CONTRACTS],
+        jobs=[jobs.land_feeds, jobs.reference_job, jobs.billing_day_job()],
+        schedules=[schedules.daily_schedule()],
+        sensors=[sensors.feed_arrival, sensors.touched_days_sensor()],
+        resources=dict(resources),
+        executor=dg.in_process_executor,
+    )

@@ -1,0 +1,76 @@
+"""One way to make an asset of a billing day's stage.
+
+Belongs here: what every stage asset has alike (partitions, pool, executor-side loop, column schema and lineage from its contract). Does not
+belong here: which stages there are (assets/).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from meter_pipeline.defs import policy
+from meter_pipeline.defs.partitions import billing_days
+from meter_pipeline.defs.report import run_days
+from meter_pipeline.defs.resources import Municipality
+from meter_pipeline.schemas.contracts import CONTRACTS
+from meter_pipeline.schemas.report import StageReport
+
+RunDay = Callable[[Municipality, date, str], StageReport]
+
+
+def stage_asset(
+    name: str,
+    run_day: RunDay,
+    *,
+    group: str,
+    description: str,
+    deps: Sequence[str | Sequence[str]],
+    owners: Sequence[str],
+    checks: Mapping[str, str],
+    table: str,
+    kinds: set[str],
+    blocking: bool = True,
+) -> dg.AssetsDefinition:
+    """The asset of one stage.
+
+    ``run_day`` gets the municipality, the billing day and the run id. ``checks`` are the stage's invariants, name to description; a blocking
+    one that fails stops everything downstream of that day.
+    """
+
+    @dg.asset(
+        name=name,
+        group_name=group,
+        description=description,
+        deps=[dg.AssetDep(dg.AssetKey(list(d) if not isinstance(d, str) else [d])) for d in deps],
+        owners=list(owners),
+        kinds=kinds,
+        partitions_def=billing_days(),
+        check_specs=[
+            dg.AssetCheckSpec(check, asset=name, description=about, blocking=blocking, partitions_def=billing_days()) for check, about in checks.items()
+        ],
+        pool=policy.POOL,
+        tags={"meter_pipeline/stage": "billing_day"},
+        metadata={"dagster/table_name": f"meter_pipeline.{table}"} | contract_metadata(table),
+    )
+    def stage(context: dg.AssetExecutionContext, municipality: Municipality) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+        yield from run_days(context, list(checks), lambda day: run_day(municipality, day, context.run_id))
+
+    return stage
+
+
+def contract_metadata(table: str) -> dict[str, Any]:
+    """Column schema, and column lineage as a table too, since the open-source UI does not draw lineage."""
+    contract = CONTRACTS.get(table)
+    if contract is None:
+        return {}
+    schema = dg.TableSchema(
+        columns=[
+            dg.TableColumn(name, column.type, description=column.about, constraints=dg.TableColumnConstraints(nullable=column.nullable))
+            for name, column in contract.columns.items()
+        ]
+    )
+    lines = [f"| {name} | {', '.join(sources)} |" for name, sources in contract.lineage.items()]
+    lineage = dg.MetadataValue.md("\n".join(["| column | comes from |", "| --- | --- |", *lines])) if lines else None
+    return {"dagster/column_schema": schema} | ({"column lineage": lineage} if lineage is not None else {})

@@ -1,0 +1,203 @@
+"""Checkpoints: the log sequenced, signed by the signer's process, published as tiles, time-stamped where an authority is set.
+
+Belongs here: the steps in their order, and what they gave. Does not belong here: keys (signer.py), Dagster (defs/).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from meter_pipeline.ledger import entries, merkle, notes, privileges, publishing
+from meter_pipeline.ledger.sequencer import TreeHead, sequence
+from meter_pipeline.ledger.signer import file_name, rotation_statement, write_atomically
+from meter_pipeline.ledger.signing import SignerClient, signer_client
+from meter_pipeline.ledger.timestamps import stamp_if_configured
+from meter_pipeline.ledger.tree import stored_reader
+from meter_pipeline.store import ledger as store
+from meter_pipeline.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessSeen:
+    """The latest cosignature: by whom, for how many entries, at what instant (UTC, the witness's own clock)."""
+
+    name: str
+    size: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointOutcome:
+    """A signed checkpoint. ``kinds`` counts the entries it added by kind; ``note`` is the signed text; ``folder`` holds the tiles."""
+
+    origin: str
+    size: int
+    root: bytes
+    added: int
+    kinds: dict[str, int]
+    vkey: str
+    note: str
+    folder: Path
+    witness: WitnessSeen | None
+    billing_day: date | None = None
+    stamped: bool = field(default=False)
+
+    @property
+    def key_id(self) -> str:
+        return self.vkey.split("+")[1]
+
+    def document(self) -> dict[str, Any]:
+        """For ``--json`` and for metadata."""
+        return {
+            "origin": self.origin,
+            "size": self.size,
+            "root": self.root.hex(),
+            "added": self.added,
+            "kinds": self.kinds,
+            "signer": self.vkey,
+            "note": self.note,
+            "tiles": str(self.folder),
+            "billing_day": self.billing_day,
+            "time_stamped": self.stamped,
+            "last_witness": None if self.witness is None else {"name": self.witness.name, "size": self.witness.size, "at": self.witness.at},
+        }
+
+
+def origin_prefix(utility: str) -> str:
+    """The start of a log's origin from the utility's name: lower-case ASCII words joined by hyphens."""
+    return (re.sub(r"[^a-z0-9]+", "-", utility.lower()).strip("-") or "utility")[:60] + "/meter-pipeline"
+
+
+def log_folder(home: Path, origin: str) -> Path:
+    """Where a log's tiles are published."""
+    return home / "ledger" / file_name(origin)
+
+
+def checkpoint(
+    database: Database,
+    *,
+    home: Path,
+    utility: str = "utility",
+    signer: SignerClient | None = None,
+    billing_day: date | None = None,
+    sweep: bool = False,
+) -> CheckpointOutcome:
+    """Sequence what is committed, have it signed, publish it. Safe to repeat and to run twice at once.
+
+    The first one of a log records the guards as they stand. Raises SequencerBusyError, and SignerRefusedError where the signer sees a
+    shorter log or a fork: both are reasons to pause, not to retry.
+    """
+    signer = signer or signer_client(home / "keys")
+    with database.connect("meter-pipeline-ledger") as connection, store.checkpoint_lock(connection):
+        if store.origin(connection) is None:
+            privileges.record(connection, accepted_by="first checkpoint", reason="the guards as they were when the log began")
+            connection.commit()
+        held = store.latest_checkpoint(connection)
+        connection.commit()
+        head = sequence(connection, origin_prefix=origin_prefix(utility), sweep=sweep)
+        return _sign_and_publish(connection, head, held, home, signer, billing_day)
+
+
+def checkpoint_billing_day(
+    database: Database, day: date, *, home: Path, utility: str = "utility", signer: SignerClient | None = None
+) -> CheckpointOutcome:
+    """The checkpoint after a billing day's work: every entry committed by now is in it, this day's among them."""
+    return checkpoint(database, home=home, utility=utility, signer=signer, billing_day=day)
+
+
+def _sign_and_publish(
+    connection: store.Connection,
+    head: TreeHead,
+    held: store.StoredCheckpoint | None,
+    home: Path,
+    signer: SignerClient,
+    billing_day: date | None,
+) -> CheckpointOutcome:
+    vkey, signed = signer.public(head.origin)
+    read = stored_reader(connection)
+    proof = merkle.consistency_proof(read, signed, head.size) if signed <= head.size else []
+    # Asked even where nothing is new: the signer remembers what the database may have been made to forget.
+    line, vkey = signer.sign(head.origin, head.size, head.root, signed, proof)
+    note = notes.Checkpoint(head.origin, head.size, head.root).text + "\n" + line
+    if held is not None and held.tree_size == head.size:
+        note = held.note
+    store.insert_checkpoint(connection, head.size, note, vkey.split("+")[1])
+    kinds = store.kinds_between(connection, held.tree_size if held else 0, head.size)
+    connection.commit()
+    folder = log_folder(home, head.origin)
+    _remember_key(home, head.origin, vkey)
+    publishing.publish(connection, folder, head.size, with_cosignatures(connection, head.size, note))
+    stamped = stamp_if_configured(connection, head.size, note)
+    witness = last_witness(connection)
+    connection.commit()
+    return CheckpointOutcome(head.origin, head.size, head.root, head.added, kinds, vkey, note, folder, witness, billing_day, stamped)
+
+
+def keys_file(home: Path, origin: str) -> Path:
+    """Verifier keys this log has had, oldest first, one a line: what an auditor is given and keeps. Outside the database on purpose."""
+    return home / "ledger" / f"{file_name(origin)}.vkeys"
+
+
+def _remember_key(home: Path, origin: str, vkey: str) -> None:
+    path = keys_file(home, origin)
+    held = path.read_text("utf-8").split() if path.exists() else []
+    if vkey not in held:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, "".join(f"{key}\n" for key in (*held, vkey)))
+
+
+def with_cosignatures(connection: store.Connection, size: int, note: str) -> str:
+    """The note with every witness's line under the log's own."""
+    return note + "".join(row.line for row in store.cosignatures(connection) if row.tree_size == size)
+
+
+def last_witness(connection: store.Connection) -> WitnessSeen | None:
+    """The cosignature over the most entries."""
+    held = store.cosignatures(connection)
+    if not held:
+        return None
+    return WitnessSeen(held[-1].name, held[-1].tree_size, datetime.fromtimestamp(notes.cosigned_at(notes.parse_signature(held[-1].line)), UTC))
+
+
+def accept_cosignature(database: Database, home: Path, size: int, line: str, witness_vkey: str) -> None:
+    """Keep a witness's line and publish it under the checkpoint. Raises NoteError where it does not verify or the checkpoint is unknown."""
+    verifier = notes.parse_vkey(witness_vkey)
+    with database.connect("meter-pipeline-ledger") as connection:
+        note = next((row.note for row in store.checkpoints(connection) if row.tree_size == size), None)
+        if note is None:
+            raise notes.NoteError(f"there is no checkpoint of {size} entries")
+        signature = notes.parse_signature(line)
+        notes.verify_note(notes.Note(notes.parse_note(note).text, (signature,)), [verifier])
+        store.insert_cosignature(connection, size, verifier.name, verifier.key_id.hex(), signature.line)
+        latest = store.latest_checkpoint(connection)
+        origin = store.origin(connection)
+        connection.commit()
+        if latest is not None and origin is not None and latest.tree_size == size:
+            publishing.publish(connection, log_folder(home, origin), size, with_cosignatures(connection, size, note))
+
+
+def rotate_key(
+    database: Database, *, home: Path, requested_by: str, signer: SignerClient | None = None, utility: str = "utility"
+) -> CheckpointOutcome:
+    """Hand over to a new key: both keys sign the hand-over, it becomes an entry, and the checkpoint that covers it is the new key's first.
+
+    A verifier that trusts the old key learns the new one from that entry.
+    """
+    signer = signer or signer_client(home / "keys")
+    before = checkpoint(database, home=home, utility=utility, signer=signer)
+    handover = signer.rotate(before.origin)
+    statement = rotation_statement(before.origin, handover["old"], handover["new"])
+    for vkey, signature in zip((handover["old"], handover["new"]), handover["signatures"], strict=True):
+        notes.parse_vkey(vkey).verify(statement.encode(), bytes.fromhex(signature))
+    with database.connect("meter-pipeline-ledger") as connection, store.checkpoint_lock(connection):
+        entries.append(connection, "key_rotation", {**handover, "requested_by": requested_by}, actor=requested_by)
+        connection.commit()
+        signer.activate(before.origin)
+        held = store.latest_checkpoint(connection)
+        connection.commit()
+        head = sequence(connection, origin_prefix=origin_prefix(utility))
+        return _sign_and_publish(connection, head, held, home, signer, None)

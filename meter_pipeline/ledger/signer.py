@@ -1,0 +1,175 @@
+"""The signer: a process of its own that holds the log's private key and never signs two histories.
+
+Belongs here: keys on disk (0600), what was signed last, and the one question answered: may this tree head be signed? It runs as
+``python -m meter_pipeline.ledger.signer --keys FOLDER``, one JSON request on stdin, one answer on stdout; in earnest as another user or on
+another machine (METER_PIPELINE_LEDGER_SIGNER), so that neither the pipeline nor the database's owner can read the key.
+Does not belong here: the database. The signer believes nothing it is told: it checks each tree against the last one it signed.
+
+Requests: ``{"op": "public", "origin"}`` (makes a key where there is none), ``{"op": "sign", "origin", "size", "root", "old_size", "proof"}``,
+``{"op": "rotate", "origin"}`` (a new key, waiting), ``{"op": "activate", "origin"}`` (the waiting key takes over from the next signature).
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from meter_pipeline.ledger import merkle, notes
+
+#: A key that others may read is no key.
+_PRIVATE = 0o600
+
+
+class SignerRefusedError(RuntimeError):
+    """The signer would not sign; ``code`` is stale (behind what was signed), fork, keys or request."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def file_name(origin: str) -> str:
+    """A log's or witness's files by its name: slashes cannot stand in a file name."""
+    return origin.replace("/", "_")
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+    """All or nothing, and on the disk before this returns."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def locked(folder: Path, name: str) -> Iterator[None]:
+    """One process at a time: checking and recording what was signed must not interleave."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / f".{name}.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+class KeyFolder:
+    """Keys and memory of one log: ``NAME.skey`` (0600), ``NAME.vkey``, ``NAME.next.skey`` while a rotation waits, ``NAME.signed.json``."""
+
+    def __init__(self, folder: Path, origin: str) -> None:
+        self.folder, self.origin = folder, origin
+        self.name = file_name(origin)
+
+    def load(self, suffix: str = "") -> notes.Signer | None:
+        path = self.folder / f"{self.name}{suffix}.skey"
+        if not path.exists():
+            return None
+        if path.stat().st_mode & 0o077:
+            raise SignerRefusedError("keys", f"{path} can be read by others: chmod 600 and rotate the key")
+        return notes.parse_skey(path.read_text("utf-8"))
+
+    def create(self, suffix: str = "") -> notes.Signer:
+        signer = notes.new_signer(self.origin)
+        write_atomically(self.folder / f"{self.name}{suffix}.skey", signer.skey + "\n", _PRIVATE)
+        write_atomically(self.folder / f"{self.name}{suffix}.vkey", signer.verifier.vkey + "\n")
+        return signer
+
+    def current(self) -> notes.Signer:
+        found = self.load()
+        if found is not None:
+            return found
+        if self.signed_path.exists():
+            raise SignerRefusedError("keys", f"the key of {self.origin} is gone though it has signed before; restore it or rotate by hand")
+        return self.create()
+
+    def activate(self) -> notes.Signer:
+        for kind in ("skey", "vkey"):
+            waiting = self.folder / f"{self.name}.next.{kind}"
+            if not waiting.exists():
+                raise SignerRefusedError("keys", "no key is waiting")
+            os.replace(waiting, self.folder / f"{self.name}.{kind}")
+        return self.current()
+
+    @property
+    def signed_path(self) -> Path:
+        return self.folder / f"{self.name}.signed.json"
+
+    def last_signed(self) -> notes.Checkpoint:
+        if not self.signed_path.exists():
+            return notes.Checkpoint(self.origin, 0, merkle.EMPTY_ROOT)
+        held = json.loads(self.signed_path.read_text("utf-8"))
+        return notes.Checkpoint(self.origin, int(held["size"]), bytes.fromhex(held["root"]))
+
+    def remember(self, checkpoint: notes.Checkpoint) -> None:
+        write_atomically(self.signed_path, json.dumps({"size": checkpoint.size, "root": checkpoint.root.hex()}) + "\n", _PRIVATE)
+
+
+def rotation_statement(origin: str, old: str, new: str) -> str:
+    """What both keys sign when one hands over to the other."""
+    return f"mp-key-rotation/1\n{origin}\n{old}\n{new}\n"
+
+
+def answer(keys: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Do what one request asks. Raises SignerRefusedError."""
+    origin = str(request.get("origin", ""))
+    folder = KeyFolder(keys, origin)
+    with locked(keys, folder.name):
+        match request.get("op"):
+            case "public":
+                return {"vkey": folder.current().verifier.vkey, "size": folder.last_signed().size}
+            case "sign":
+                return _sign(folder, request)
+            case "rotate":
+                old = folder.current()
+                new = folder.load(".next") or folder.create(".next")
+                statement = rotation_statement(origin, old.verifier.vkey, new.verifier.vkey)
+                signatures = [key.sign(statement.encode()).hex() for key in (old, new)]
+                return {"old": old.verifier.vkey, "new": new.verifier.vkey, "signatures": signatures}
+            case "activate":
+                return {"vkey": folder.activate().verifier.vkey}
+            case other:
+                raise SignerRefusedError("request", f"unknown request {other!r}")
+
+
+def _sign(folder: KeyFolder, request: Mapping[str, Any]) -> dict[str, Any]:
+    wanted = notes.Checkpoint(folder.origin, int(request["size"]), bytes.fromhex(request["root"]))
+    last = folder.last_signed()
+    if wanted.size < last.size:
+        raise SignerRefusedError("shorter", f"the log has {wanted.size} entries; {last.size} were signed: it was cut or an older copy was restored")
+    if int(request["old_size"]) != last.size:
+        raise SignerRefusedError("stale", f"{last.size} entries were signed, not {request['old_size']}")
+    try:
+        merkle.verify_consistency(last.size, wanted.size, last.root, wanted.root, [bytes.fromhex(step) for step in request["proof"]])
+    except merkle.ProofError as error:
+        raise SignerRefusedError("fork", f"the log of {wanted.size} entries does not extend the {last.size} signed before: {error}") from error
+    signer = folder.current()
+    folder.remember(wanted)  # before the signature leaves: a crash may lose a signature, never sign twice
+    return {"line": notes.sign_checkpoint(wanted, signer).line, "vkey": signer.verifier.vkey}
+
+
+def main() -> int:
+    """Answer one request. Exit 0 with an answer, 1 with ``{"refused", "reason"}``."""
+    parser = argparse.ArgumentParser(description="Sign checkpoints of the audit ledger; one JSON request on stdin, one answer on stdout.")
+    parser.add_argument("--keys", type=Path, required=True, help="folder of keys, readable by this user only")
+    arguments = parser.parse_args()
+    try:
+        print(json.dumps(answer(arguments.keys, json.load(sys.stdin))))
+    except (SignerRefusedError, notes.NoteError, KeyError, ValueError, OSError) as error:
+        print(json.dumps({"refused": getattr(error, "code", "request"), "reason": str(error)}))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

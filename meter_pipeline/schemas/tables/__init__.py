@@ -1,0 +1,1 @@
+"""Contracts by database schema: one module each."""

@@ -1,0 +1,65 @@
+"""Randomness that needs no history: any meter's any day can be drawn alone and comes out the same.
+
+Belongs here: counter-based draws keyed by seed, stream and day, and the tables that turn a 16-bit draw into a distribution. Does not belong
+here: what is drawn (city.py, usage.py, plan.py).
+
+A draw is 16 raw bits of Philox4x64, whose output stream NumPy promises never to change. The tables are made with Python's own arithmetic
+and rounded to integers, and everything after them is integer work or single IEEE operations, so a seed gives the same city on any machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from functools import lru_cache
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+#: Draws in one Philox block (four 64-bit words of four 16-bit draws): a row's draws are padded to a whole number of blocks.
+_PER_BLOCK = 16
+Draws = npt.NDArray[np.uint16]
+
+
+def _key(seed: int, stream: str, day: int) -> tuple[int, int]:
+    """The 128-bit Philox key of a seed, a named stream and a day."""
+    digest = hashlib.sha256(f"{seed}\x1f{stream}\x1f{day}".encode()).digest()
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:16], "little")
+
+
+def draws(seed: int, stream: str, day: int, first: int, rows: int, per_row: int) -> Draws:
+    """(rows, per_row) uint16 draws of the rows first .. first + rows: row r is the same whatever rows are drawn with it."""
+    blocks = -(-per_row // _PER_BLOCK)
+    bits = np.random.Philox(key=np.array(_key(seed, stream, day), np.uint64), counter=first * blocks)
+    raw = bits.random_raw(rows * blocks * 4).astype("<u8", copy=False)
+    return raw.view("<u2").reshape(rows, blocks * _PER_BLOCK)[:, :per_row]
+
+
+def generator(seed: int, stream: str, day: int = 0) -> np.random.Generator:
+    """A generator for plans that are drawn whole (defects), where a row-wise stream is not needed."""
+    return np.random.Generator(np.random.Philox(key=np.array(_key(seed, stream, day), np.uint64)))
+
+
+def _quantile_midpoints() -> list[float]:
+    return [(k + 0.5) / 65536 for k in range(65536)]
+
+
+@lru_cache(maxsize=4)
+def normal_table(scale: int = 1000) -> npt.NDArray[np.int64]:
+    """65,536 standard normal quantiles times ``scale``, rounded: table[draw] / scale is a normal deviate."""
+    inverse = NormalDist().inv_cdf
+    return np.array([round(scale * inverse(p)) for p in _quantile_midpoints()], np.int64)
+
+
+@lru_cache(maxsize=4)
+def exponential_table(scale: int = 1000) -> npt.NDArray[np.int64]:
+    """65,536 unit exponential quantiles times ``scale``, rounded."""
+    return np.array([round(-scale * math.log1p(-p)) for p in _quantile_midpoints()], np.int64)
+
+
+@lru_cache(maxsize=8)
+def lognormal_table(sigma: float, scale: int = 1000) -> npt.NDArray[np.int64]:
+    """65,536 quantiles of exp(sigma N) times ``scale``, rounded: median ``scale``."""
+    inverse = NormalDist().inv_cdf
+    return np.array([round(scale * math.exp(sigma * inverse(p))) for p in _quantile_midpoints()], np.int64)

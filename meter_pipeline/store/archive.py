@@ -1,0 +1,75 @@
+"""The archive: every file that ever arrived, compressed, under the hash of its own bytes.
+
+Belongs here: hashing, storing and reopening. Does not belong here: what is inside a file (feeds/).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Final
+
+CHUNK: Final = 1 << 20
+
+def hash_file(path: Path) -> bytes:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").digest()
+
+def relative_path(sha256: bytes) -> str:
+    """Where a file lies below the archive folder: two levels, so that no folder grows past 65,536 entries in practice."""
+    name = sha256.hex()
+    return f"{name[:2]}/{name}.zst"
+
+def store(folder: Path, path: Path, sha256: bytes) -> str:
+    """Keep a compressed copy of a file whose hash is known; returns its path below the folder. Synced to disk before it gets its name.
+
+    Raises ValueError where the bytes no longer have that hash: the file changed while it was read.
+    """
+    import pyarrow as pa
+
+    relative = relative_path(sha256)
+    target = folder / relative
+    if target.exists():
+        return relative
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, half = tempfile.mkstemp(dir=target.parent, prefix=".half-")
+    os.close(descriptor)
+    try:
+        digest = hashlib.sha256()
+        sink = pa.output_stream(half, compression="zstd")
+        with path.open("rb") as source, sink:
+            while chunk := source.read(CHUNK):
+                digest.update(chunk)
+                sink.write(chunk)
+        if digest.digest() != sha256:
+            raise ValueError(f"{path.name} changed while it was read")
+        with Path(half).open("rb") as written:
+            os.fsync(written.fileno())
+        Path(half).replace(target)
+    except BaseException:
+        Path(half).unlink(missing_ok=True)
+        raise
+    return relative
+
+def read_bytes(folder: Path, relative: str, offset: int = 0, size: int | None = None) -> bytes:
+    """Bytes of an archived file; all of it where no size is given."""
+    import pyarrow as pa
+
+    with pa.input_stream(str(folder / relative), compression="zstd") as source:
+        while offset > 0:
+            skipped = len(source.read(min(offset, CHUNK)))
+            if not skipped:
+                break
+            offset -= skipped
+        return bytes(source.read(size) if size is not None else source.read())
+
+def restore(folder: Path, relative: str, target: Path) -> None:
+    """Write an archived file's bytes to a path."""
+    import pyarrow as pa
+
+    with pa.input_stream(str(folder / relative), compression="zstd") as source, target.open("wb") as sink:
+        while chunk := source.read(CHUNK):
+            sink.write(chunk)

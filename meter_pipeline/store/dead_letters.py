@@ -1,0 +1,158 @@
+"""The table of dead letters.
+
+Belongs here: its SQL. Does not belong here: what may be corrected or replayed (ingest/dead_letters.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from meter_pipeline.store import vectors
+
+Connection = psycopg.Connection[Any]
+
+#: What landing and loading write: one row a dead letter, reasons as JSON text.
+COLUMNS: Final[dict[str, Any]] = {
+    "dead_letter_key": pl.Binary,
+    "file_sha256": pl.Binary,
+    "file_name": pl.String,
+    "head_end": pl.String,
+    "file_format": pl.String,
+    "line": pl.Int64,
+    "byte_offset": pl.Int64,
+    "raw": pl.Binary,
+    "raw_format": pl.String,
+    "reasons": pl.String,
+    "reads": pl.Int64,
+    "meter_id": pl.String,
+    "channel": pl.String,
+    "rule_version": pl.String,
+    "run_id": pl.String,
+    "first_seen": pl.Datetime("us", "UTC"),
+    "last_seen": pl.Datetime("us", "UTC"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A row of raw.dead_letter; ``reasons`` as (code, detail)."""
+
+    key: bytes
+    file_sha256: bytes
+    file_name: str
+    head_end: str
+    file_format: str
+    line: int | None
+    byte_offset: int | None
+    raw: bytes
+    raw_format: str
+    reasons: tuple[tuple[str, str], ...]
+    reads: int
+    meter_id: str | None
+    channel: str | None
+    rule_version: str
+    run_id: str | None
+    first_seen: datetime
+    last_seen: datetime
+    times: int
+    status: str
+    corrected_raw: bytes | None
+    changed_by: str | None
+    changed_at: datetime | None
+    change_reason: str | None
+    replay_sha256: bytes | None
+
+
+_FIELDS: Final = (
+    "dead_letter_key, file_sha256, file_name, head_end, file_format, line, byte_offset, raw, raw_format, reasons::text, reads, meter_id, channel, "
+    "rule_version, run_id, first_seen, last_seen, times, status, corrected_raw, changed_by, changed_at, change_reason, replay_sha256"
+)
+
+
+def write(connection: Connection, letters: pl.DataFrame) -> int:
+    """Write dead letters (COLUMNS); one that is there already is counted once more. Returns how many are new."""
+    if not letters.height:
+        return 0
+    letters = letters.select(COLUMNS).unique("dead_letter_key", keep="first", maintain_order=True)
+    names = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
+    connection.execute(
+        "CREATE TEMPORARY TABLE incoming_letter (LIKE raw.dead_letter) ON COMMIT DROP;"
+        "ALTER TABLE incoming_letter ALTER COLUMN reasons TYPE text, ALTER times DROP NOT NULL, ALTER status DROP NOT NULL"
+    )
+    with connection.cursor() as cursor, cursor.copy(sql.SQL("COPY incoming_letter ({}) FROM STDIN (FORMAT binary)").format(names)) as copy:
+        copy.write(vectors.HEADER)
+        # Raw bytes differ in length from letter to letter, so each length is a group of its own: many small blocks, not one large.
+        for block in vectors.encoded_blocks(letters, list(COLUMNS), 4096):
+            copy.write(block)
+        copy.write(vectors.TRAILER)
+    rest = sql.SQL(", ").join(sql.Identifier(c) + sql.SQL("::jsonb") if c == "reasons" else sql.Identifier(c) for c in COLUMNS)
+    done = connection.execute(
+        sql.SQL(
+            "WITH written AS (INSERT INTO raw.dead_letter AS d ({}) SELECT {} FROM incoming_letter ON CONFLICT (dead_letter_key) DO UPDATE "
+            "SET last_seen = excluded.last_seen, times = d.times + 1 RETURNING d.times) SELECT count(*) FILTER (WHERE times = 1) FROM written"
+        ).format(names, rest)
+    ).fetchone()
+    connection.execute("DROP TABLE incoming_letter")
+    return int(done[0]) if done else 0
+
+
+def find(
+    connection: Connection, *, status: Sequence[str] = (), reason: str | None = None, head_end: str | None = None, limit: int = 100
+) -> list[DeadLetter]:
+    """Dead letters, oldest first."""
+    rows = connection.execute(
+        f"SELECT {_FIELDS} FROM raw.dead_letter WHERE (%(status)s::text[] = '{{}}' OR status = ANY(%(status)s)) "  # noqa: S608 - fixed column list
+        "AND (%(reason)s::text IS NULL OR reasons @> jsonb_build_array(jsonb_build_object('code', %(reason)s::text))) "
+        "AND (%(head_end)s::text IS NULL OR head_end = %(head_end)s) ORDER BY first_seen, file_name, line, dead_letter_key LIMIT %(limit)s",
+        {"status": list(status), "reason": reason, "head_end": head_end, "limit": limit},
+    ).fetchall()
+    return [_letter(row) for row in rows]
+
+
+def by_prefix(connection: Connection, prefix: str, *, lock: bool = False) -> list[DeadLetter]:
+    """Dead letters whose key begins with these hexadecimal digits (two at most are looked for)."""
+    rows = connection.execute(
+        f"SELECT {_FIELDS} FROM raw.dead_letter WHERE encode(dead_letter_key, 'hex') LIKE %s ORDER BY dead_letter_key LIMIT 2"  # noqa: S608
+        + (" FOR UPDATE" if lock else ""),
+        (prefix.lower() + "%",),
+    ).fetchall()
+    return [_letter(row) for row in rows]
+
+
+def change(
+    connection: Connection,
+    key: bytes,
+    status: str,
+    *,
+    by: str,
+    at: datetime,
+    reason: str | None = None,
+    corrected_raw: bytes | None = None,
+    replay_sha256: bytes | None = None,
+) -> None:
+    """Move a dead letter to another status; a correction given earlier is kept."""
+    connection.execute(
+        "UPDATE raw.dead_letter SET status = %s, changed_by = %s, changed_at = %s, change_reason = coalesce(%s, change_reason), "
+        "corrected_raw = coalesce(%s, corrected_raw), replay_sha256 = %s WHERE dead_letter_key = %s",
+        (status, by, at, reason, corrected_raw, replay_sha256, key),
+    )
+
+
+def counts(connection: Connection) -> list[tuple[str, str, str, int, int]]:
+    """(status, head_end, first reason's code, letters, reads), most letters first."""
+    return connection.execute(
+        "SELECT status, head_end, reasons -> 0 ->> 'code', count(*), sum(reads)::bigint FROM raw.dead_letter GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3"
+    ).fetchall()
+
+
+def _letter(row: tuple[Any, ...]) -> DeadLetter:
+    reasons = tuple((r["code"], r["detail"]) for r in json.loads(row[9]))
+    return DeadLetter(*row[:9], reasons, *row[10:])

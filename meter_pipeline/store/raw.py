@@ -1,0 +1,219 @@
+"""The raw store's tables: files, what waits, what is loaded, who may write a day.
+
+Belongs here: the SQL of schema raw apart from day vectors (vectors.py) and dead letters (dead_letters.py). Does not belong here: decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import polars as pl
+import psycopg
+
+from meter_pipeline.store.database import Database
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedFile:
+    """A row of raw.feed_file."""
+
+    sha256: bytes
+    file_name: str
+    head_end: str
+    file_format: str
+    bytes: int
+    archive_path: str
+    landed_at: datetime
+    received: int
+    rejected: int
+    dead_letters: int
+    refused: str | None = None
+    run_id: str | None = None
+    replay_of: bytes | None = None
+    ledger_entry: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileDay:
+    """A row of raw.feed_file_day as landing writes it."""
+
+    billing_day: date
+    staged_path: str
+    staged_sha256: bytes
+    received: int
+    interval_rows: int
+    register_rows: int
+    duplicate_in_file: int
+    superseded_in_file: int
+
+
+def channels(database: Database) -> pl.DataFrame:
+    """What each channel is declared to measure: meter_id, channel, kind, unit, interval_minutes, commodity."""
+    return database.read(
+        "SELECT c.meter_id, c.channel, c.kind, c.unit, c.interval_minutes, m.commodity FROM ref.channels AS c JOIN ref.meters AS m USING (meter_id)"
+    )
+
+
+def known_file(connection: Connection, sha256: bytes) -> FeedFile | None:
+    """The registered file with these bytes, or None."""
+    row = connection.execute(
+        "SELECT sha256, file_name, head_end, file_format, bytes, archive_path, landed_at, received, rejected, dead_letters, refused, run_id, "
+        "replay_of, ledger_entry FROM raw.feed_file WHERE sha256 = %s",
+        (sha256,),
+    ).fetchone()
+    return FeedFile(*row) if row else None
+
+
+def register_file(connection: Connection, file: FeedFile, days: Sequence[FileDay]) -> bool:
+    """Register a landed file and its days; False where another process registered the same bytes first (nothing is written then)."""
+    done = connection.execute(
+        "INSERT INTO raw.feed_file (sha256, file_name, head_end, file_format, bytes, archive_path, landed_at, received, rejected, dead_letters, "
+        "refused, run_id, replay_of, ledger_entry) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (sha256) DO NOTHING",
+        (
+            file.sha256, file.file_name, file.head_end, file.file_format, file.bytes, file.archive_path, file.landed_at, file.received,
+            file.rejected, file.dead_letters, file.refused, file.run_id, file.replay_of, file.ledger_entry,
+        ),
+    )  # fmt: skip
+    if not done.rowcount:
+        return False
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO raw.feed_file_day (sha256, billing_day, staged_path, staged_sha256, received, interval_rows, register_rows, "
+            "duplicate_in_file, superseded_in_file) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            [
+                (
+                    file.sha256, d.billing_day, d.staged_path, d.staged_sha256, d.received, d.interval_rows, d.register_rows,
+                    d.duplicate_in_file, d.superseded_in_file,
+                )
+                for d in days
+            ],
+        )  # fmt: skip
+    return True
+
+
+def set_ledger_entry(connection: Connection, sha256: bytes, entry: int) -> None:
+    """Name the ledger entry that recorded a file."""
+    connection.execute("UPDATE raw.feed_file SET ledger_entry = %s WHERE sha256 = %s", (entry, sha256))
+
+
+def note_arrival(connection: Connection, sha256: bytes, file_name: str, at: datetime, duplicate: bool, size: int, modified_ns: int) -> None:
+    """Remember a name under which a file's bytes arrived."""
+    connection.execute(
+        "INSERT INTO raw.feed_file_arrival AS a (sha256, file_name, first_seen, last_seen, duplicate, bytes, modified_ns) "
+        "VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (sha256, file_name) DO UPDATE SET last_seen = excluded.last_seen, "
+        "times = a.times + 1, modified_ns = excluded.modified_ns",
+        (sha256, file_name, at, at, duplicate, size, modified_ns),
+    )
+
+
+def seen_names(connection: Connection, names: Sequence[str]) -> dict[str, set[tuple[int, int]]]:
+    """Sizes and modification times under which these names were seen."""
+    seen: dict[str, set[tuple[int, int]]] = {}
+    rows = connection.execute("SELECT file_name, bytes, modified_ns FROM raw.feed_file_arrival WHERE file_name = ANY(%s)", (list(names),))
+    for name, size, modified in rows:
+        seen.setdefault(name, set()).add((size, modified))
+    return seen
+
+
+def waiting_days(connection: Connection) -> list[tuple[date, list[bytes]]]:
+    """Billing days with reads staged and not loaded, with the hashes of the files they wait in, in order of day."""
+    return connection.execute(
+        "SELECT billing_day, array_agg(sha256 ORDER BY sha256) FROM raw.feed_file_day WHERE loaded_at IS NULL GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A staged file and day that is not loaded."""
+
+    sha256: bytes
+    billing_day: date
+    staged_path: str
+    staged_sha256: bytes
+    received: int
+    duplicate_in_file: int
+    superseded_in_file: int
+    head_end: str
+    file_name: str
+    archive_path: str
+
+
+def waiting(connection: Connection, day: date) -> list[Waiting]:
+    """The staged files of a billing day that are not loaded, by landing time then hash."""
+    rows = connection.execute(
+        "SELECT d.sha256, d.billing_day, d.staged_path, d.staged_sha256, d.received, d.duplicate_in_file, d.superseded_in_file, f.head_end, "
+        "f.file_name, f.archive_path FROM raw.feed_file_day AS d JOIN raw.feed_file AS f USING (sha256) "
+        "WHERE d.billing_day = %s AND d.loaded_at IS NULL ORDER BY f.landed_at, d.sha256",
+        (day,),
+    ).fetchall()
+    return [Waiting(*row) for row in rows]
+
+
+def control_totals(database: Database, day: date | None = None) -> pl.DataFrame:
+    """Control totals by file; of the files that touch a billing day where one is given."""
+    query = (
+        "SELECT c.sha256, c.file_name, c.head_end, c.landed_at, c.received, c.accepted, c.duplicate, c.superseded, c.rejected, c.waiting, "
+        "c.balanced FROM raw.control_total AS c"
+    )
+    if day is None:
+        return database.read(query + " ORDER BY landed_at, file_name")
+    return database.read(
+        query + " WHERE sha256 IN (SELECT sha256 FROM raw.feed_file_day WHERE billing_day = $1) ORDER BY landed_at, file_name", (day,)
+    )
+
+
+def take_day(connection: Connection, day: date, holder: str, at: datetime) -> int:
+    """Take the next epoch of a billing day, waiting for batches in flight under the last one. Commit at once."""
+    row = connection.execute(
+        "INSERT INTO raw.day_load AS d (billing_day, epoch, holder, taken_at) VALUES (%s, 1, %s, %s) ON CONFLICT (billing_day) "
+        "DO UPDATE SET epoch = d.epoch + 1, holder = excluded.holder, taken_at = excluded.taken_at RETURNING epoch",
+        (day, holder, at),
+    ).fetchone()
+    assert row is not None  # noqa: S101 - RETURNING of an upsert
+    return int(row[0])
+
+
+def open_partition(connection: Connection, table: str, day: date) -> str:
+    """Make a day's partition, unattached: "created", or "open" or "attached" where it is there."""
+    row = connection.execute("SELECT raw.open_partition(%s::regclass, %s)", (table, day)).fetchone()
+    assert row is not None  # noqa: S101 - a function call gives a row
+    return str(row[0])
+
+
+def attach_partition(connection: Connection, table: str, day: date) -> bool:
+    """Attach a day's partition: keys built, rows visible at once. False where it was attached."""
+    row = connection.execute("SELECT raw.attach_partition(%s::regclass, %s)", (table, day)).fetchone()
+    assert row is not None  # noqa: S101 - a function call gives a row
+    return bool(row[0])
+
+
+def loaded_ranges(connection: Connection, day: date) -> dict[tuple[bytes, str], list[tuple[int, int]]]:
+    """Committed row ranges of a day's waiting files by (file, kind)."""
+    found: dict[tuple[bytes, str], list[tuple[int, int]]] = {}
+    rows = connection.execute(
+        "SELECT b.sha256, b.kind, b.first_row, b.past_row FROM raw.load_batch AS b JOIN raw.feed_file_day AS d USING (sha256, billing_day) "
+        "WHERE b.billing_day = %s AND d.loaded_at IS NULL ORDER BY 1, 2, 3",
+        (day,),
+    )
+    for sha256, kind, first, past in rows:
+        found.setdefault((sha256, kind), []).append((first, past))
+    return found
+
+
+def finish_file_day(connection: Connection, sha256: bytes, day: date, at: datetime) -> tuple[int, int, int, int, int]:
+    """Mark a file's day loaded with its totals from the batches; returns received, accepted, duplicate, superseded, rejected."""
+    row = connection.execute(
+        "UPDATE raw.feed_file_day AS d SET loaded_at = %s, accepted = b.accepted, duplicate = b.duplicate + d.duplicate_in_file, "
+        "superseded = b.superseded + d.superseded_in_file, rejected = b.rejected FROM (SELECT coalesce(sum(accepted), 0) AS accepted, "
+        "coalesce(sum(duplicate), 0) AS duplicate, coalesce(sum(superseded), 0) AS superseded, coalesce(sum(rejected), 0) AS rejected "
+        "FROM raw.load_batch WHERE sha256 = %s AND billing_day = %s) AS b WHERE d.sha256 = %s AND d.billing_day = %s "
+        "RETURNING d.received, d.accepted, d.duplicate, d.superseded, d.rejected",
+        (at, sha256, day, sha256, day),
+    ).fetchone()
+    assert row is not None  # noqa: S101 - the row was read as waiting
+    return row
