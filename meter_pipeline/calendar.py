@@ -55,8 +55,11 @@ class BillingCalendar:
     def slots(self, day: date, interval_minutes: int) -> int:
         """Number of intervals that start in the day: 96 quarter-hours, 92 or 100 when clocks change.
 
-        Rounded up where the day is not a whole number of intervals (hourly on Lord Howe's 23.5 h day: 24).
+        Rounded up where the day is not a whole number of intervals (hourly on Lord Howe's 23.5 h day: 24). A channel of whole days has
+        one, also on the day of 25 hours.
         """
+        if interval_minutes == 1440:
+            return 1
         return -(-self.seconds(day) // (interval_minutes * 60))
 
     def day_of(self, instant: datetime) -> date:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,24 @@ def fixtures_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no fixtures at {folder}")
     return folder
+
+
+class FixedClock:
+    """A clock that stands still until it is moved; sleeping moves it."""
+
+    def __init__(self, now: datetime) -> None:
+        self.at = now
+        self.elapsed = 0.0
+
+    def now(self) -> datetime:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.elapsed
+
+    async def sleep(self, seconds: float) -> None:
+        self.advance(seconds)
+
+    def advance(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
+        self.elapsed += seconds

@@ -12,10 +12,12 @@ from meter_pipeline.baselines.degree_days import (
 )
 from meter_pipeline.baselines.files import DailyPair, FileError, read_pair
 from meter_pipeline.baselines.model import MIN_OWN_DAYS, MODELS, Fit, FitOptions, NoModelError, options_for
+from meter_pipeline.baselines.predict import COEFFICIENTS, Profiles, class_profiles, expected_usage, known_range, model_names, scaled_profile
 from meter_pipeline.baselines.single import fit_best, fit_known
 
 __all__ = [
     "BALANCE_POINTS_F",
+    "COEFFICIENTS",
     "MIN_OWN_DAYS",
     "MODELS",
     "CityFit",
@@ -24,15 +26,21 @@ __all__ = [
     "Fit",
     "FitOptions",
     "NoModelError",
+    "Profiles",
     "celsius",
+    "class_profiles",
     "cooling_degree_days",
     "degree_hours",
+    "expected_usage",
     "fahrenheit",
     "fit_best",
     "fit_known",
     "fit_station",
     "heating_degree_days",
+    "known_range",
+    "model_names",
     "options_for",
     "read_pair",
+    "scaled_profile",
     "sums",
 ]

@@ -16,13 +16,13 @@ from typer.core import TyperCommand, TyperGroup
 
 from meter_pipeline.cli.output import ERR, PROBLEM
 
-#: command -> (module under cli/, attribute, one line of help). A Typer app is mounted as a group, a function as a command.
+#: command -> (module under cli/, with a function's name after a colon where it is not the module's ``app``; one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("demo", "Bill the demo municipality from simulated feeds and show the result."),
-    "ui": ("services", "The Dagster UI on this deployment's data."),
+    "demo": ("demo:demo", "Bill the demo municipality from simulated feeds and show the result."),
+    "ui": ("services:ui", "The Dagster UI on this deployment's data."),
     "services": ("services", "Run Dagster's services; print their environment."),
-    "run": ("run", "Materialise billing days through Dagster."),
-    "status": ("status", "What is where: files, billing days, pause, exceptions."),
+    "run": ("run:run", "Materialise billing days through Dagster."),
+    "status": ("status:status", "What is where: files, billing days, pause, exceptions."),
     "database": ("database", "The database: migrate, stop the embedded server, print its URL."),
     "reference": ("reference", "Import reference data; enrol the meters of a new head-end's file."),
     "feeds": ("feeds", "Look into feed files."),
@@ -45,16 +45,16 @@ class LazyGroup(TyperGroup):
     """Commands whose modules are imported when asked for; one whose module is not part of this installation is not listed."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [name for name, (module, _) in COMMANDS.items() if importlib.util.find_spec(f"meter_pipeline.cli.{module}")]
+        return [name for name, (where, _) in COMMANDS.items() if importlib.util.find_spec(f"meter_pipeline.cli.{where.partition(':')[0]}")]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS or cmd_name not in self.list_commands(ctx):
             return None
-        module_name, about = COMMANDS[cmd_name]
+        where, about = COMMANDS[cmd_name]
         if ctx.resilient_parsing is False and _listing():
             return TyperCommand(cmd_name, help=about, short_help=about)
-        module = importlib.import_module(f"meter_pipeline.cli.{module_name}")
-        found: Any = getattr(module, cmd_name.replace("-", "_"), None) or module.app
+        module_name, _, attribute = where.partition(":")
+        found: Any = getattr(importlib.import_module(f"meter_pipeline.cli.{module_name}"), attribute or "app")
         if not isinstance(found, typer.Typer):
             single = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
             single.command()(found)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from meter_pipeline.cli.output import ERR, OUT, PROBLEM, emit, table
+from meter_pipeline.cli.output import ERR, OUT, PROBLEM, emit, problem, table
 from meter_pipeline.reference import Fault, ReferenceRefused, import_folder
 from meter_pipeline.services import prepare
 from meter_pipeline.settings import load_settings
@@ -35,3 +35,48 @@ def _show_faults(faults: list[Fault]) -> None:
     for fault in faults[:40]:
         ERR.print(str(fault), highlight=False)
     ERR.print(f"[bold red]Refused:[/] {len(faults)} faults; nothing was imported. Mend the lines above and import again.")
+
+
+@app.command()
+def enrol(
+    file: Annotated[Path, typer.Argument(help="A feed file of the new head-end.")],
+    tariff: Annotated[str, typer.Option("--tariff", help="Tariff of the new agreements; it must be in the reference data.")],
+    head_end: Annotated[str | None, typer.Option("--head-end", help="A declared head-end by name, or a path to its TOML file.")] = None,
+    cycle: Annotated[str, typer.Option("--cycle", help="Billing cycle of the new agreements; its calendar months are added.")] = "MONTHLY",
+    customer_class: Annotated[str, typer.Option("--class", help="residential, commercial, industrial or municipal.")] = "residential",
+    json: Json = False,
+) -> None:
+    """Admit the meters of a new head-end's file: service points, accounts and agreements, so that its reads can be billed.
+
+    Example: meter-pipeline reference enrol first-day.csv --head-end data/head_ends/water.toml --tariff WATER-RES
+    """
+    from meter_pipeline.feeds.head_ends import HeadEndError, read_head_end, read_head_ends
+    from meter_pipeline.feeds.registry import parse, sniff
+    from meter_pipeline.feeds.rejects import FeedRefused
+    from meter_pipeline.reference.enrolment import Enrolment, cycle_periods, enrol
+    from meter_pipeline.reference.importing import import_rows
+    from meter_pipeline.store.reference import read_table
+
+    settings = load_settings()
+    database, calendar = prepare(settings), settings.calendar()
+    try:
+        if head_end is None:
+            declared = sniff(file)
+        elif head_end.endswith(".toml"):
+            declared = read_head_end(Path(head_end))
+        else:
+            declared = read_head_ends(settings.head_ends)[head_end]
+        parsed = parse(file, declared, calendar)
+    except (HeadEndError, FeedRefused) as error:
+        problem(str(error))
+    except KeyError:
+        problem(f"no head-end {head_end} in {settings.head_ends}", "declare it in a TOML file there, or give the file's path")
+    tariffs = read_table(database, "tariffs").filter(tariff_id=tariff)
+    if not tariffs.height:
+        problem(f"no tariff {tariff} in the reference data", "import it first: meter-pipeline reference import DIR")
+    known = frozenset(read_table(database, "meters")["meter_id"].to_list())
+    how = Enrolment(declared.name.upper(), tariff, cycle, str(tariffs["commodity"][0]), customer_class)
+    rows = enrol(parsed, calendar, how, known)
+    counts = import_rows(database, cycle_periods(parsed, calendar, cycle) | rows, {}, str(file)) if rows else {}
+    document = {"file": file.name, "enrolled": counts.get("meters", 0), "known_already": len(known), "rows": counts}
+    emit(document, json, lambda d: OUT.print(f"{d['enrolled']} meters enrolled on {tariff} from {d['file']}"))

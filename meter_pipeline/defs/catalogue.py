@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from meter_pipeline.defs import jobs, schedules, sensors
-from meter_pipeline.defs.assets import audit, billing, detection, ingest, reference, validation
+from meter_pipeline.defs.assets import audit, billing, detection, ingest, migration, reference, validation
 from meter_pipeline.defs.checks import schema_check
 from meter_pipeline.schemas.contracts import CONTRACTS
 
@@ -18,7 +18,7 @@ SCHEMA_CHECKS = {
     "validated_intervals": ("vee.interval_day",),
     "daily_usage": ("vee.daily_usage",),
     "anomaly_flags": ("anomaly.flag",),
-    "reconciled_billing": ("billing.line",),
+    "reconciled_billing": ("billing.determinant_day", "billing.charge_day"),
 }
 
 
@@ -34,6 +34,7 @@ def definitions(resources: Mapping[str, Any]) -> dg.Definitions:
         detection.anomaly_flags(),
         billing.reconciled_billing(),
         audit.ledger_checkpoint(),
+        migration.migration_comparison(),
     ]
     return dg.Definitions(
         assets=dg.with_source_code_references(assets),

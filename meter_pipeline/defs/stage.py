@@ -32,11 +32,12 @@ def stage_asset(
     table: str,
     kinds: set[str],
     blocking: bool = True,
+    daily: bool = True,
 ) -> dg.AssetsDefinition:
     """The asset of one stage.
 
     ``run_day`` gets the municipality, the billing day and the run id. ``checks`` are the stage's invariants, name to description; a blocking
-    one that fails stops everything downstream of that day.
+    one that fails stops everything downstream of that day. ``daily`` puts it into the billing day's own job.
     """
 
     @dg.asset(
@@ -51,7 +52,7 @@ def stage_asset(
             dg.AssetCheckSpec(check, asset=name, description=about, blocking=blocking, partitions_def=billing_days()) for check, about in checks.items()
         ],
         pool=policy.POOL,
-        tags={"meter_pipeline/stage": "billing_day"},
+        tags={"meter_pipeline/stage": "billing_day" if daily else "on_demand"},
         metadata={"dagster/table_name": f"meter_pipeline.{table}"} | contract_metadata(table),
     )
     def stage(context: dg.AssetExecutionContext, municipality: Municipality) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from meter_pipeline.ledger import entries, merkle, notes, privileges, publishing
 from meter_pipeline.ledger.sequencer import TreeHead, sequence
-from meter_pipeline.ledger.signer import file_name, rotation_statement
+from meter_pipeline.ledger.signer import file_name, rotation_statement, write_atomically
 from meter_pipeline.ledger.signing import SignerClient, signer_client
 from meter_pipeline.ledger.timestamps import stamp_if_configured
 from meter_pipeline.ledger.tree import stored_reader
@@ -129,11 +129,25 @@ def _sign_and_publish(
     kinds = store.kinds_between(connection, held.tree_size if held else 0, head.size)
     connection.commit()
     folder = log_folder(home, head.origin)
+    _remember_key(home, head.origin, vkey)
     publishing.publish(connection, folder, head.size, with_cosignatures(connection, head.size, note))
     stamped = stamp_if_configured(connection, head.size, note)
     witness = last_witness(connection)
     connection.commit()
     return CheckpointOutcome(head.origin, head.size, head.root, head.added, kinds, vkey, note, folder, witness, billing_day, stamped)
+
+
+def keys_file(home: Path, origin: str) -> Path:
+    """Verifier keys this log has had, oldest first, one a line: what an auditor is given and keeps. Outside the database on purpose."""
+    return home / "ledger" / f"{file_name(origin)}.vkeys"
+
+
+def _remember_key(home: Path, origin: str, vkey: str) -> None:
+    path = keys_file(home, origin)
+    held = path.read_text("utf-8").split() if path.exists() else []
+    if vkey not in held:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, "".join(f"{key}\n" for key in (*held, vkey)))
 
 
 def with_cosignatures(connection: store.Connection, size: int, note: str) -> str:

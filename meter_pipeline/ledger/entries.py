@@ -35,21 +35,22 @@ BODY_LIMIT: Final = 65_535
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An entry ready to be written: ``body`` is the canonical bytes, ``leaf_hash`` RFC 6962's hash of them, ``leaves`` the payload hashes
-    end to end (None where the entry has none)."""
+    end to end (None where the entry has none), ``billing_day`` the body's own field of that name."""
 
     kind: str
     body: bytes
     leaf_hash: bytes
     leaves: bytes | None
+    billing_day: date | None = None
 
     @property
     def leaf_count(self) -> int:
         return len(self.leaves) // merkle.HASH_SIZE if self.leaves else 0
 
     @property
-    def row(self) -> tuple[str, bytes, bytes, int, bytes | None]:
+    def row(self) -> store.EntryRow:
         """The parameters of store.ledger.INSERT_ENTRY, for a caller that pipelines it with its own statements."""
-        return self.kind, self.body, self.leaf_hash, self.leaf_count, self.leaves
+        return self.kind, self.body, self.leaf_hash, self.leaf_count, self.leaves, self.billing_day
 
 
 def encode(kind: str, body: Mapping[str, Any], leaves: merkle.Leaves | None = None, *, at: datetime, actor: str) -> Entry:
@@ -61,7 +62,7 @@ def encode(kind: str, body: Mapping[str, Any], leaves: merkle.Leaves | None = No
     rule = KINDS.get(kind)
     if rule is None:
         raise ValueError(f"{kind!r} is not a kind of ledger entry")
-    missing = [name for name in rule.required if not body.get(name)]
+    missing = [name for name in rule.required if body.get(name) in (None, "")]
     if missing:
         raise ValueError(f"a {kind} entry must say {', '.join(missing)}")
     if rule.dual is not None:
@@ -80,7 +81,7 @@ def encode(kind: str, body: Mapping[str, Any], leaves: merkle.Leaves | None = No
     encoded = canonical_json(document)
     if len(encoded) > BODY_LIMIT:
         raise ValueError(f"a {kind} entry of {len(encoded)} bytes is over {BODY_LIMIT}: put the detail in leaves")
-    return Entry(kind, encoded, merkle.leaf_hash(encoded), flat)
+    return Entry(kind, encoded, merkle.leaf_hash(encoded), flat, _billing_day(body))
 
 
 def append(
@@ -113,6 +114,16 @@ async def append_async(
     """As append, on an asyncio connection. Folding 100,000 leaves takes 0.15 s: fold large batches off the event loop with encode."""
     entry = encode(kind, body, leaves, at=clock.now(), actor=actor or connection.info.user)
     return await store.insert_entry_async(connection, entry.row)
+
+
+def _billing_day(body: Mapping[str, Any]) -> date | None:
+    """The day an entry is about, where its body has ``billing_day`` (a date, or its ISO form)."""
+    day = body.get("billing_day")
+    if day is None:
+        return None
+    if isinstance(day, datetime) or not isinstance(day, (date, str)):
+        raise TypeError("billing_day is a date")
+    return day if isinstance(day, date) else date.fromisoformat(day)
 
 
 def canonical_json(document: Mapping[str, Any]) -> bytes:

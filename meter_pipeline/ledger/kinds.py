@@ -1,6 +1,7 @@
 """The closed list of what the ledger records.
 
-Belongs here: the name of every kind of entry, what it says, which fields its body must carry and which two names dual control demands.
+Belongs here: the name of every kind of entry, what it says, which fields its body must carry and which two names dual control demands. An entry about
+one billing day says so in ``billing_day``.
 Does not belong here: the bodies themselves. A new kind is a line here, a line in sql/migrations and a line in tools/verify_ledger.py where
 it is under dual control; a test holds the three together.
 """
@@ -20,6 +21,9 @@ class Kind:
     dual: tuple[str, str] | None = None
 
 
+#: The control totals a file_loaded entry must carry, in reads; the verifier adds them up.
+TOTALS: Final = ("received", "accepted", "duplicate", "superseded", "rejected")
+
 KINDS: Final[dict[str, Kind]] = {
     # What arrived. Leaves are payload hashes: a meter's channel-day, a register read, a rejected line.
     "received": Kind("a feed file landed: its name, its SHA-256, where its bytes are archived"),
@@ -27,7 +31,7 @@ KINDS: Final[dict[str, Kind]] = {
     "duplicate": Kind("payloads or a whole file that were already here; nothing was written"),
     "superseded": Kind("payloads kept in history because a better version is current"),
     "rejected": Kind("payloads that could not be read or were refused; they wait as dead letters"),
-    "file_loaded": Kind("control totals of a feed file: received = accepted + duplicate + superseded + rejected"),
+    "file_loaded": Kind("control totals of a feed file or of its part in a billing day, in reads; they must add up", TOTALS),
     "corrected": Kind("a dead letter's content was corrected by a person"),
     "replayed": Kind("a dead letter went through ingestion again"),
     "dismissed": Kind("a dead letter was closed without being loaded, with a reason"),

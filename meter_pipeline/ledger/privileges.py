@@ -18,7 +18,7 @@ from meter_pipeline.store import ledger as store
 from meter_pipeline.store import ledger_guards
 
 OWNER: Final = "meter_ledger_owner"
-_ENTRY_COLUMNS: Final = ("kind", "body", "leaf_hash", "leaf_count", "leaves")
+_ENTRY_COLUMNS: Final = ("kind", "body", "leaf_hash", "leaf_count", "leaves", "billing_day")
 #: Tables of the schema, each with the guard its rows have.
 TABLES: Final[dict[str, str]] = dict.fromkeys(
     ("entry", "log", "leaf", "node", "tree_head", "checkpoint", "cosignature", "anchor"), "refuse_change"

@@ -54,6 +54,21 @@ REJECTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "reads": pl.Int64,  # how many reads the rejected payload held, so that received = accepted + ... + rejected adds up
 }
 
+#: Consumption over a stretch of time, as the file states it: NEM13 quantities, Green Button blocks longer than a day. What is billed are the
+#: register reads made of them (same channel, ``registers``); this frame keeps the file's own figure to compare with.
+PERIOD_READS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    "meter_id": pl.String,
+    "channel": pl.String,
+    "period_start": UTC_US,
+    "period_end": UTC_US,
+    "value": pl.Int64,
+    "unit": pl.String,
+    "quality": pl.UInt16,
+    "source_version": pl.Int64,
+    "read_time": UTC_US,
+    "line": pl.Int64,
+}
+
 #: No read in this slot.
 NO_VALUE: Final = np.iinfo(np.int64).min
 
@@ -100,6 +115,9 @@ class ParsedFeed:
     rejects: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REJECTS))
     #: the unit spelling of the file by (meter_id, channel), for reports in the file's own unit
     file_units: dict[tuple[str, str], str] = field(default_factory=dict)
+    periods: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PERIOD_READS))
+    #: SHA-256 (hex) of the bytes on disk that were parsed, empty where the file could not be read to its end
+    sha256: str = ""
 
     @property
     def received(self) -> int:

@@ -85,6 +85,9 @@ def block(spec: Spec, commodity: str, first: int, last: int) -> Block:
         heat = np.where(electric_heat, _spread(u[:, 3], 500, 1400), base * _spread(u[:, 3], 0.0, 0.006))
         cool = np.where(_percent(u[:, 4]) < 78, base * _spread(u[:, 5], 0.03, 0.09), 0.0)
         solar = np.where(residential & (_percent(u[:, 6]) < 9), _spread(u[:, 7], 14_000, 42_000), 0.0)
+        for segment in spec.segments:
+            if segment.file_format == "cmep":  # its records do not tell export from import
+                solar[max(segment.first - first, 0) : max(segment.last - first, 0)] = 0.0
         profile = np.where(electric_heat, 4, profile)
         current_transformer = industrial | ((kind == 1) & (_percent(u[:, 15]) < 30))
         multiplier = np.where(industrial, 80, np.where(current_transformer, 40, 1)).astype(np.int64)

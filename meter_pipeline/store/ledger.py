@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Final, LiteralString, TypeAlias
 
 import psycopg
 from psycopg.rows import class_row
 
-#: kind, canonical bytes, leaf hash, number of leaves, leaves end to end
-EntryRow: TypeAlias = tuple[str, bytes, bytes, int, bytes | None]
+#: kind, canonical bytes, leaf hash, number of leaves, leaves end to end, billing day
+EntryRow: TypeAlias = tuple[str, bytes, bytes, int, bytes | None, date | None]
 
 #: Binary parameters: text would send each byte of a batch's leaves as two characters.
 INSERT_ENTRY: Final[LiteralString] = (
-    "INSERT INTO ledger.entry (kind, body, leaf_hash, leaf_count, leaves) VALUES (%s, %b, %b, %s, %b) RETURNING entry_id"
+    "INSERT INTO ledger.entry (kind, body, leaf_hash, leaf_count, leaves, billing_day) VALUES (%s, %b, %b, %s, %b, %s) RETURNING entry_id"
 )
 #: One sequencer per database: an advisory lock of this class, held to the end of its transaction.
 SEQUENCER_LOCK: Final = 0x6D70_6C65_6467  # "mpledg"
@@ -49,6 +50,7 @@ class StoredEntry:
     indexed_hash: bytes
     leaf_count: int
     leaves: bytes | None
+    billing_day: date | None
     recorded_by: str
 
 
@@ -227,11 +229,15 @@ def node_count(connection: Connection) -> int:
 
 # Reading entries
 
-_ENTRY: Final[LiteralString] = (
-    "SELECT l.leaf_index, l.entry_id, coalesce(e.kind, '') AS kind, coalesce(e.body, ''::bytea) AS body,"
-    " coalesce(e.leaf_hash, ''::bytea) AS entry_hash, l.leaf_hash AS indexed_hash, coalesce(e.leaf_count, 0) AS leaf_count, e.leaves,"
-    " coalesce(e.recorded_by::text, '') AS recorded_by FROM ledger.leaf l LEFT JOIN ledger.entry e USING (entry_id)"
+_COLUMNS: Final[LiteralString] = (
+    "SELECT coalesce(l.leaf_index, -1) AS leaf_index, coalesce(l.entry_id, e.entry_id) AS entry_id, coalesce(e.kind, '') AS kind,"
+    " coalesce(e.body, ''::bytea) AS body, coalesce(e.leaf_hash, ''::bytea) AS entry_hash, coalesce(l.leaf_hash, ''::bytea) AS indexed_hash,"
+    " coalesce(e.leaf_count, 0) AS leaf_count, e.leaves, e.billing_day, coalesce(e.recorded_by::text, '') AS recorded_by"
 )
+#: Places in the log, with the entry there even if someone took it away.
+_ENTRY: Final[LiteralString] = _COLUMNS + " FROM ledger.leaf l LEFT JOIN ledger.entry e ON e.entry_id = l.entry_id"
+#: Entries, with their place (-1 for none yet).
+_WRITTEN: Final[LiteralString] = _COLUMNS + " FROM ledger.entry e LEFT JOIN ledger.leaf l ON l.entry_id = e.entry_id"
 
 
 def entries(connection: Connection, start: int, end: int) -> Iterator[StoredEntry]:
@@ -255,6 +261,14 @@ def entry_holding(connection: Connection, payload_hash: bytes, kinds: Sequence[s
             _ENTRY + " WHERE e.kind = ANY(%s) AND position(%b IN e.leaves) > 0 ORDER BY l.leaf_index DESC LIMIT 1",
             (list(kinds), payload_hash),
         ).fetchone()
+
+
+def entries_of_day(connection: Connection, day: date, kinds: Sequence[str]) -> list[StoredEntry]:
+    """A billing day's entries of some kinds in log order; last those that have no place yet, with place -1."""
+    with connection.cursor(row_factory=class_row(StoredEntry), binary=True) as cursor:
+        return cursor.execute(
+            _WRITTEN + " WHERE e.billing_day = %s AND e.kind = ANY(%s) ORDER BY l.leaf_index NULLS LAST, e.xid, e.entry_id", (day, list(kinds))
+        ).fetchall()
 
 
 def entry_total(connection: Connection) -> int:

@@ -129,7 +129,7 @@ def _kernels() -> tuple[Any, Any]:
 
     @numba.njit(cache=True, nogil=True)
     def average_days(values, usable, order, need, level, wanted, least, pending, out, method, code, used):  # type: ignore[no-untyped-def]  # compiled
-        days, rows, slots = values.shape
+        _, rows, slots = values.shape
         total = np.empty(slots, np.int64)
         for r in range(rows):
             waiting = False

@@ -65,7 +65,7 @@ def _rule(
     return add
 
 
-def _where(candidates: Bools) -> Ints:
+def _where(candidates: Bools | np.bool_) -> Ints:
     return np.flatnonzero(candidates).astype(np.int64)
 
 

@@ -9,7 +9,7 @@ point whose meter is exchanged at noon is two rows as well, each with the slots 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import date
 
 import numpy as np
@@ -96,17 +96,17 @@ class RowContext:
 
     def take(self, rows: Ints) -> RowContext:
         """The context of some rows, in their order."""
-        return RowContext(
-            **{
-                f.name: (getattr(self, f.name)[rows] if f.name != "future_from" else self.future_from)
-                for f in fields(self)
-            }
-        )
+        part = replace(self)
+        for f in fields(self):
+            if f.name != "future_from":
+                setattr(part, f.name, getattr(self, f.name)[rows])
+        return part
 
     @property
     def expected(self) -> npt.NDArray[np.int32]:
         """Slots each row should fill."""
-        return np.maximum(self.last - self.first, 0).astype(np.int32)
+        wide: npt.NDArray[np.int32] = np.maximum(self.last - self.first, 0).astype(np.int32)
+        return wide
 
 
 @dataclass(slots=True)

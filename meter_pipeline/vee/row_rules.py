@@ -171,18 +171,19 @@ def high(r: RowSubject) -> Bools:
 @_rule("LOW", 9, Severity.WARN, "Oracle MDM High/Low Check", about="Far less than the meter's own average, measured against its class.")
 def low(r: RowSubject) -> Bools:
     e, t = r.expected, r.day.thresholds
-    return e.testable & (e.ratio < t.low_ratio) & (1.0 - e.ratio > np.minimum(t.high_low_sigmas * e.deviation, 0.95))
+    found: Bools = e.testable & (e.ratio < t.low_ratio) & (1.0 - e.ratio > np.minimum(t.high_low_sigmas * e.deviation, 0.95))
+    return found
 
 
 @_rule("ZERO", 10, Severity.WARN, "California DASMMD VEE B.3, zero consumption for active meters",
        about="No usage all day on an active service that usually uses some.")
 def zero(r: RowSubject) -> Bools:
     needed = round(r.day.thresholds.zero_hours * 60 / r.day.day.interval_minutes)
-    all_day = (r.day.statistics.zero_run >= np.minimum(needed, r.day.context.expected)) & (r.day.context.expected > 0) & r.day.context.active
+    all_day: Bools = (r.day.statistics.zero_run >= np.minimum(needed, r.day.context.expected)) & (r.day.context.expected > 0) & r.day.context.active
     if r.history.totals.shape[1]:
         known = (r.history.totals != NO_VALUE) & r.history.actual
         usual = np.where(known, r.history.totals > 0, False).sum(axis=1) * 2 > known.sum(axis=1)
-        return all_day & (usual | ~known.any(axis=1))
+        all_day &= usual | ~known.any(axis=1)
     return all_day
 
 

@@ -91,7 +91,8 @@ def _codes(flag: str, method: npt.NDArray[np.uint8], reasons: npt.NDArray[np.int
     table = np.zeros(1 << 15, np.uint16)
     for pair in np.flatnonzero(np.bincount(pairs.ravel(), minlength=1 << 15)):
         table[pair] = quality.pack(flag, int(pair) >> 7, int(pair) & 127)
-    return table[pairs]
+    packed: npt.NDArray[np.uint16] = table[pairs]
+    return packed
 
 
 def validate_matrix(

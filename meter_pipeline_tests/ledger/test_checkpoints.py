@@ -69,9 +69,7 @@ def test_a_second_sequencer_refuses(database: Database) -> None:
 def test_the_stored_tree_gives_the_same_proofs_as_all_leaves(database: Database) -> None:
     with database.connect("test") as connection:
         entry_rows = [entries.encode("reconciled", {"n": n}, at=entries.SYSTEM_CLOCK.now(), actor="t").row for n in range(700)]
-        connection.cursor().executemany(
-            "INSERT INTO ledger.entry (kind, body, leaf_hash, leaf_count, leaves) VALUES (%s, %b, %b, %s, %b)", entry_rows
-        )
+        connection.cursor().executemany(store.INSERT_ENTRY, entry_rows)
         connection.commit()
         for _ in range(2):
             head = sequencer.sequence(connection)

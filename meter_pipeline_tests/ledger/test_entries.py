@@ -41,7 +41,17 @@ def test_one_spelling() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{"x": 0.1}, {"x": float("nan")}, {1: "x"}, {"x": datetime(2026, 1, 1)}, {"x": Decimal("NaN")}, {"x": object()}, {"x": "\ud800"}]  # noqa: DTZ001
+    "body",
+    [
+        {"x": 0.1},
+        {"x": float("nan")},
+        {1: "x"},
+        {"x": datetime(2026, 1, 1)},  # noqa: DTZ001 - the naive time is the point
+        {"x": Decimal("NaN")},
+        {"x": object()},
+        {"x": "\ud800"},
+        {"billing_day": AT},
+    ],
 )
 def test_what_has_no_canonical_form_is_refused(body: dict[str, object]) -> None:
     with pytest.raises((TypeError, ValueError)):
@@ -64,10 +74,12 @@ def test_append_stores_what_was_hashed(connection: psycopg.Connection[tuple[obje
     second = entries.append(connection, "code_version", {"version": "0.1.0"})
     connection.commit()
     assert second > first
-    row = connection.execute("SELECT kind, body, leaf_hash, leaf_count, leaves FROM ledger.entry WHERE entry_id = %s", (first,)).fetchone()
+    row = connection.execute(
+        "SELECT kind, body, leaf_hash, leaf_count, leaves, billing_day FROM ledger.entry WHERE entry_id = %s", (first,)
+    ).fetchone()
     assert row is not None
-    kind, body, leaf_hash, count, kept = row
-    assert (kind, count, kept) == ("ingested", 5, b"".join(leaves))
+    kind, body, leaf_hash, count, kept, day = row
+    assert (kind, count, kept, day) == ("ingested", 5, b"".join(leaves), date(2026, 3, 8))
     assert isinstance(body, bytes)
     assert leaf_hash == merkle.leaf_hash(body)
     assert json.loads(body)["leaves"] == {"count": 5, "root": merkle.root(leaves).hex()}

@@ -34,6 +34,7 @@ CREATE TABLE ledger.entry (
     leaf_hash bytea NOT NULL,
     leaf_count integer NOT NULL DEFAULT 0,
     leaves bytea,
+    billing_day date,
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     recorded_by name NOT NULL DEFAULT session_user,
@@ -44,6 +45,7 @@ CREATE TABLE ledger.entry (
 -- Hashes do not compress: keep the server from trying.
 ALTER TABLE ledger.entry ALTER COLUMN leaves SET STORAGE EXTERNAL;
 CREATE INDEX entry_xid ON ledger.entry (xid);
+CREATE INDEX entry_billing_day ON ledger.entry (billing_day, kind) WHERE billing_day IS NOT NULL;
 COMMENT ON TABLE ledger.entry IS 'One row per recorded change. Ids may have gaps (a rollback leaves one); the order that counts is ledger.leaf.';
 COMMENT ON COLUMN ledger.entry.entry_id IS 'staging id, given by the server';
 COMMENT ON COLUMN ledger.entry.kind IS 'what happened; the closed list of ledger/kinds.py';
@@ -51,6 +53,7 @@ COMMENT ON COLUMN ledger.entry.body IS 'canonical UTF-8 JSON exactly as hashed';
 COMMENT ON COLUMN ledger.entry.leaf_hash IS 'SHA-256(0x00 || body), RFC 6962';
 COMMENT ON COLUMN ledger.entry.leaf_count IS 'number of payload hashes beside the entry';
 COMMENT ON COLUMN ledger.entry.leaves IS 'payload hashes end to end, 32 bytes each; their RFC 6962 root is in the body';
+COMMENT ON COLUMN ledger.entry.billing_day IS 'the body''s own billing_day, repeated so that a day''s entries are found without reading bodies';
 COMMENT ON COLUMN ledger.entry.xid IS 'transaction that wrote the change, for the sequencer';
 COMMENT ON COLUMN ledger.entry.recorded_at IS 'server clock at the insert, UTC; evidence beside the time in the body';
 COMMENT ON COLUMN ledger.entry.recorded_by IS 'database user of the session, whatever role it assumed';

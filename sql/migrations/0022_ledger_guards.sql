@@ -47,10 +47,10 @@ $guards$;
 REVOKE ALL ON SCHEMA ledger FROM PUBLIC;
 GRANT USAGE ON SCHEMA ledger TO meter_ledger_writer, meter_ledger_sequencer, meter_auditor, meter_ledger_eraser;
 -- By column: GRANT INSERT on the table would let a writer choose ids, times and transaction (OVERRIDING SYSTEM VALUE).
-GRANT INSERT (kind, body, leaf_hash, leaf_count, leaves), SELECT (entry_id) ON ledger.entry TO meter_ledger_writer;
+GRANT INSERT (kind, body, leaf_hash, leaf_count, leaves, billing_day), SELECT (entry_id) ON ledger.entry TO meter_ledger_writer;
 GRANT INSERT (payload_hash, salt, payload), SELECT (payload_hash) ON ledger.personal TO meter_ledger_writer;
 GRANT SELECT (payload_hash, payload), UPDATE (salt, payload) ON ledger.personal TO meter_ledger_eraser;
-GRANT INSERT (kind, body, leaf_hash, leaf_count, leaves), SELECT (entry_id) ON ledger.entry TO meter_ledger_eraser;
+GRANT INSERT (kind, body, leaf_hash, leaf_count, leaves, billing_day), SELECT (entry_id) ON ledger.entry TO meter_ledger_eraser;
 GRANT SELECT ON ledger.entry, ledger.log, ledger.leaf, ledger.node, ledger.tree_head, ledger.checkpoint, ledger.cosignature, ledger.anchor
     TO meter_ledger_sequencer;
 GRANT INSERT (origin) ON ledger.log TO meter_ledger_sequencer;

@@ -1,0 +1,93 @@
+"""Water that never stops, and water that comes all at once.
+
+Belongs here: leaks by continuous flow, their drift, bursts. Does not belong here: daily totals against weather (residuals.py).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from meter_pipeline.anomalies.thresholds import DEFAULT, Thresholds, per_gallon
+from meter_pipeline.anomalies.window import Floats, Window, certainty, findings, median_use, nothing
+
+
+def flow_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
+    """leak, leak_drift and burst of water meters with hourly reads.
+
+    A leak is a flow in every hour of the day at or above the class's threshold plus what the meter is known to pass at all times (median
+    and spread of its lowest hours in the weeks before). A meter with known continuous use must exceed it for days; one without needs one
+    day. Days with an estimated hour have no lowest hour: they neither trigger nor clear. It drifts when the flow has risen day by day.
+    A burst is a three-hour flow far above any the window has seen, and above the class's threshold.
+    """
+    if window.commodity != "water" or window.night is None or window.sustained is None or window.days < 8:
+        return nothing()
+    scale = per_gallon(window.unit)
+    night, today = window.night, window.night[:, -1]
+    history = night[:, :-7]
+    known = np.isfinite(history).sum(axis=1) >= 7
+    filled = np.where(np.isfinite(history), history, np.nan)
+    filled[~known] = 0.0
+    floor = np.nanmedian(filled, axis=1)
+    spread = 1.4826 * np.nanmedian(np.abs(filled - floor[:, None]), axis=1)
+    threshold = np.array(limits.leak_flow)[window.customer_class] * scale * window.tolerances
+    # a meter that passes water at all times has a floor whose own wandering must be exceeded, not only its level
+    continuous = floor > 0
+    settled = np.isfinite(history).sum(axis=1) >= limits.leak_history_days
+    highest = np.nanmax(np.where(continuous[:, None], filled, 0.0), axis=1)
+    needed = np.where(continuous, np.maximum(floor + 4 * spread, highest) + threshold, threshold)
+    with np.errstate(invalid="ignore"):
+        over = night >= needed[:, None]
+        run = over[:, window.tail(limits.leak_days_continuous)].all(axis=1)
+        # a home is dry at some hour of every night, by any vendor's rule; what is usual in a larger building must be seen first
+        home = window.customer_class == 0
+        leaking = over[:, -1] & np.where(continuous, run & settled, home | settled)
+    # the last three days that were measured before today, for the trend
+    excess = np.maximum(night - floor[:, None], 0.0)
+    one, two, three = _previous(excess, 1), _previous(excess, 2), _previous(excess, 3)
+    now = excess[:, -1]
+    with np.errstate(invalid="ignore"):
+        rising = (one > 0) & (now > 1.05 * one) & (one >= two) & (two >= three) & (now >= limits.drift_rise * three) & (now - three < 8 * one)
+    frames = []
+    for kind, which in (("leak", leaking & ~rising), ("leak_drift", leaking & rising)):
+        rows = np.flatnonzero(which)
+        frames.append(
+            findings(
+                kind, rows, confidence=certainty(today[rows] / np.maximum(needed[rows], 1e-9), 1.0),
+                expected=floor[rows] * 24, observed=window.usage[rows, -1],
+                evidence={
+                    "lowest_hour": today[rows], "known_continuous": floor[rows], "threshold": needed[rows],
+                    "days_running": over[rows][:, ::-1].cumprod(axis=1).sum(axis=1), "yesterday": one[rows],
+                },
+            )
+        )  # fmt: skip
+    held = window.sustained
+    with np.errstate(invalid="ignore"):
+        seen = np.nanmax(np.where(np.isfinite(held[:, :-1]), held[:, :-1], 0.0), axis=1, initial=0.0)
+        days = np.isfinite(held[:, :-1]).sum(axis=1)
+        least = np.array(limits.burst_flow)[window.customer_class] * scale * window.tolerances
+        # hours of such a flow must show in the day's total too: a garden watered in one go has the flow and not the total
+        typical = np.where(np.isfinite(window.expected[:, -1]), window.expected[:, -1], median_use(window))
+        surplus = window.usage[:, -1] - typical
+        most = np.nanmax(np.where(window.measured[:, :-1], window.usage[:, :-1], 0.0), axis=1, initial=0.0)
+        unheard = (held[:, -1] > least) & (held[:, -1] > limits.burst_ratio * seen) & (surplus > 2.0 * held[:, -1])
+        rows = np.flatnonzero((days >= 14) & unheard & (window.usage[:, -1] > most + held[:, -1]))
+    frames.append(
+        findings(
+            "burst", rows, confidence=certainty(held[rows, -1] / np.maximum(seen[rows], least[rows]), 1.0),
+            expected=window.expected[rows, -1], observed=window.usage[rows, -1],
+            evidence={"three_hour_flow": held[rows, -1], "highest_before": seen[rows], "threshold": least[rows]},
+        )
+    )  # fmt: skip
+    return pl.concat(frames)
+
+
+def _previous(excess: Floats, back: int) -> Floats:
+    """The value ``back`` days ago, or the nearest measured one before it."""
+    found = excess[:, -1 - back].copy()
+    for step in range(1, 4):
+        if excess.shape[1] - 1 - back - step < 0:
+            break
+        found = np.where(np.isfinite(found), found, excess[:, -1 - back - step])
+    result: Floats = np.nan_to_num(found)
+    return result

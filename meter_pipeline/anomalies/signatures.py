@@ -1,0 +1,242 @@
+"""What people and meters do that a single day cannot show: tampering, stuck and reversed meters, and ordinary life told apart from them.
+
+Belongs here: runs of days against expectation, weather and neighbours. Does not belong here: single days (residuals.py), water's hours
+(flow.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from meter_pipeline.anomalies.thresholds import DEFAULT, Thresholds
+from meter_pipeline.anomalies.window import Bools, Floats, Window, certainty, findings, median_use, ratio
+
+#: the weeks before a fall that show the level it fell from
+_BEFORE_DAYS = 28
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Shares of the expectation: ``now`` (points,) over the last days, ``before`` over the four weeks before them, ``days`` (points, days) NaN where not judged."""
+
+    now: Floats
+    before: Floats
+    days: Floats
+    counted: Floats
+    counted_before: Floats
+
+
+def levels(window: Window, days: int) -> Levels:
+    """Measured usage over expected usage, day by day and in the four weeks before the last ``days``."""
+    usable = window.measured & np.isfinite(window.expected)
+    usage, expected = np.where(usable, window.usage, 0.0), np.where(usable, window.expected, 0.0)
+    last = window.tail(days)
+    earlier = slice(max(0, last.start - _BEFORE_DAYS), last.start)
+    counted = usable[:, last].sum(axis=1).astype(np.float64)
+    before = ratio(usage[:, earlier].sum(axis=1), expected[:, earlier].sum(axis=1))
+    return Levels(
+        now=ratio(usage[:, last].sum(axis=1), expected[:, last].sum(axis=1)),
+        before=before,
+        days=np.where(usable & (window.expected > 0), ratio(window.usage, window.expected), np.nan),
+        counted=counted,
+        counted_before=usable[:, earlier].sum(axis=1).astype(np.float64),
+    )
+
+
+def signature_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
+    """tamper_fall, usage_on_disconnected, reverse, register_back, outage_alone, stuck, and the benign solar_arrival, move, vacant."""
+    frames = [_stuck(window, limits), _reverse(window), _disconnected(window, limits), _register(window), _outage(window, limits)]
+    level = levels(window, limits.fall_days)
+    solar = _solar(window)
+    frames.append(_benign(window, level, solar, limits))
+    frames.append(_fall(window, level, solar.any(axis=1), limits))
+    return pl.concat(frames)
+
+
+def _fall(window: Window, level: Levels, generates: Bools, limits: Thresholds) -> pl.DataFrame:
+    """A sudden lasting fall: the last thirteen judged days low without exception, their median below 46 % of the level before.
+
+    Relative to the neighbours' own change, so that weather the model misses is not the customer's doing. Not where export began, the account
+    changed, the service is off, or two days in a row stood empty before the new level (a move). A median below 6.5 % is vacancy.
+    """
+    last = window.tail(limits.fall_days)
+    recent = level.days[:, last] / level.before[:, None]
+    with np.errstate(invalid="ignore"):
+        normal = recent >= 0.7
+    in_run = (~normal)[:, ::-1].cumprod(axis=1)[:, ::-1].astype(bool)
+    seen = np.isfinite(recent) & in_run
+    judged = (seen.sum(axis=1) >= limits.fall_low_days) & (level.counted_before >= 10)
+    relative = np.full(window.points, np.nan)
+    relative[judged] = np.nanmedian(np.where(seen[judged], recent[judged], np.nan), axis=1)
+    around = _neighbours(level.now / level.before, window, level)
+    against = relative / around
+    with np.errstate(invalid="ignore"):
+        empty = seen & (recent < limits.empty_ratio)
+        asked = np.where(seen, window.expected[:, last], 0.0).sum(axis=1)
+        used = np.where(seen, window.usage[:, last], 0.0).sum(axis=1)
+        shortfall = level.before * asked - used
+        noise = window.sigma * np.sqrt(np.maximum(seen.sum(axis=1), 1))
+        fallen = (
+            judged
+            & seen[:, -1]
+            & (level.before > 0.5)
+            & (level.before < 2.0)
+            & (against < limits.fall_ratio)
+            & (relative < 1.2 * limits.fall_ratio)
+            & (relative > limits.empty_ratio)
+            & (around > limits.neighbours_ratio * 0.8)
+            & (shortfall > limits.fall_sigma * window.tolerances * noise)
+            & ~((empty[:, 1:] & empty[:, :-1]).any(axis=1) & (relative > 3 * limits.empty_ratio))
+        )
+    moved = window.account_changed.any(axis=1)
+    off = window.disconnected[:, last].any(axis=1)
+    rows = np.flatnonzero(fallen & ~generates & ~moved & ~off & ~window.provisional)
+    return findings(
+        "tamper_fall", rows, confidence=certainty(limits.fall_ratio / np.maximum(against[rows], 0.01), 1.0),
+        expected=asked[rows], observed=used[rows],
+        evidence={
+            "days": seen[rows].sum(axis=1), "share_of_level_before": relative[rows], "level_before": level.before[rows],
+            "neighbours": around[rows], "shortfall": shortfall[rows],
+        },
+    )  # fmt: skip
+
+
+def _neighbours(relative: Floats, window: Window, level: Levels) -> Floats:
+    """The median change of the point's neighbourhood (at least ten judged members), else of everyone; 1 where nobody can be judged."""
+    judged = np.isfinite(relative) & (level.counted >= 7)
+    everyone = float(np.median(relative[judged])) if judged.any() else 1.0
+    result = np.full(window.points, everyone if everyone > 0 else 1.0)
+    codes = window.neighbourhood
+    rows = np.flatnonzero(judged & (codes >= 0))
+    order = rows[np.argsort(codes[rows], kind="stable")]
+    edges = np.flatnonzero(np.diff(codes[order])) + 1
+    medians = {}
+    for part in np.split(order, edges):
+        if part.size >= 10:
+            medians[int(codes[part[0]])] = float(np.median(relative[part]))
+    if medians:
+        table = np.full(int(codes.max()) + 1, np.nan)
+        table[list(medians)] = list(medians.values())
+        local = np.where(codes >= 0, table[np.maximum(codes, 0)], np.nan)
+        result = np.where(np.isfinite(local) & (local > 0), local, result)
+    return result
+
+
+def _stuck(window: Window, limits: Thresholds) -> pl.DataFrame:
+    """Exactly zero for days on a meter that hardly ever counted zero, while its expectation is far from zero. Not where it exports."""
+    days = limits.stuck_days[window.commodity]
+    measured = window.measured
+    zero = measured & (window.usage == 0)
+    last = window.tail(days)
+    run = (zero | ~measured)[:, ::-1].cumprod(axis=1).sum(axis=1)
+    zeros_in_run = np.array([0]) if window.points == 0 else (zero & (np.arange(window.days) >= (window.days - run)[:, None])).sum(axis=1)
+    earlier = np.arange(window.days)[None, :] < (window.days - run)[:, None]
+    seen = (measured & earlier).sum(axis=1)
+    idle = ratio((zero & earlier).sum(axis=1).astype(np.float64), seen.astype(np.float64))
+    typical = np.where(np.isfinite(window.expected[:, last]), window.expected[:, last], median_use(window)[:, None])
+    asked = typical.sum(axis=1)
+    noise = np.where(window.sigma > 0, window.sigma, 0.0) * np.sqrt(days)
+    generating = np.zeros(window.points, bool) if window.export is None else (np.nan_to_num(window.export[:, last]) > 0).any(axis=1)
+    with np.errstate(invalid="ignore"):
+        stuck = (
+            (zeros_in_run >= days * window.tolerances)
+            & zero[:, -1]
+            & (seen >= 14)
+            & (idle <= limits.stuck_zero_share)
+            & (asked > limits.stuck_sigma * noise)
+            & (asked > 0)
+        )
+    rows = np.flatnonzero(stuck & ~generating & ~window.disconnected[:, last].any(axis=1))
+    return findings(
+        "stuck", rows, confidence=certainty(zeros_in_run[rows] / days, 1.0), expected=asked[rows], observed=np.zeros(rows.size),
+        evidence={"days_at_zero": zeros_in_run[rows], "zero_share_before": idle[rows]},
+    )  # fmt: skip
+
+
+def _reverse(window: Window) -> pl.DataFrame:
+    """Import below zero over a day, or so reported by validation. Generation shows on the export channel and is no reversal."""
+    today = window.usage[:, -1]
+    with np.errstate(invalid="ignore"):
+        backward = np.isfinite(today) & (today < 0) & (np.nan_to_num(window.coverage[:, -1]) > 0)
+    if window.reverse_reported is not None:
+        backward |= window.reverse_reported
+    rows = np.flatnonzero(backward)
+    return findings(
+        "reverse", rows, confidence=np.full(rows.size, 0.97), expected=window.expected[rows, -1], observed=today[rows],
+        evidence={"usage": today[rows], "days": (np.nan_to_num(window.usage[rows]) < 0).sum(axis=1)},
+    )  # fmt: skip
+
+
+def _disconnected(window: Window, limits: Thresholds) -> pl.DataFrame:
+    """Measured usage on a service that is off, on two of its days running: the first may be the day it was cut."""
+    last = window.tail(limits.disconnected_days)
+    with np.errstate(invalid="ignore"):
+        using = window.disconnected & window.measured & (window.usage > limits.disconnected_use[window.commodity])
+    rows = np.flatnonzero(using[:, last].all(axis=1) & (window.days >= limits.disconnected_days))
+    return findings(
+        "usage_on_disconnected", rows, confidence=np.full(rows.size, 0.95), expected=np.zeros(rows.size), observed=window.usage[rows, -1],
+        evidence={"days": using[rows].sum(axis=1), "use": np.where(using[rows], window.usage[rows], 0.0).sum(axis=1)},
+    )  # fmt: skip
+
+
+def _register(window: Window) -> pl.DataFrame:
+    """A register that went back, as validation found it."""
+    rows = np.flatnonzero(window.register_back) if window.register_back is not None else np.zeros(0, np.int64)
+    return findings(
+        "register_back", rows, confidence=np.full(rows.size, 0.95), expected=window.expected[rows, -1], observed=window.usage[rows, -1],
+        evidence={"register_decreased": np.ones(rows.size, bool)},
+    )  # fmt: skip
+
+
+def _outage(window: Window, limits: Thresholds) -> pl.DataFrame:
+    """Outage flags on at least three of fourteen days on which hardly a neighbour had one."""
+    if window.outage is None:
+        rows = np.zeros(0, np.int64)
+        alone = np.zeros((window.points, 1), bool)
+    else:
+        recent = window.outage[:, window.tail(14)]
+        codes = np.where(window.neighbourhood >= 0, window.neighbourhood, 0)
+        size = np.maximum(np.bincount(codes), 1)
+        share = np.stack([np.bincount(codes, weights=recent[:, d]) / size for d in range(recent.shape[1])], axis=1)
+        alone = recent & (share[codes] < 0.05)
+        rows = np.flatnonzero((alone.sum(axis=1) >= limits.outage_days) & recent[:, -1])
+    return findings(
+        "outage_alone", rows, confidence=np.full(rows.size, 0.7), expected=window.expected[rows, -1], observed=window.usage[rows, -1],
+        evidence={"days": alone[rows].sum(axis=1)},
+    )  # fmt: skip
+
+
+def _solar(window: Window) -> Bools:
+    """(points, days) where export is delivered."""
+    return np.zeros((window.points, 1), bool) if window.export is None else np.nan_to_num(window.export) > 0
+
+
+def _benign(window: Window, level: Levels, solar: Bools, limits: Thresholds) -> pl.DataFrame:
+    """Ordinary life, named so that a person (and the tamper rule) need not wonder: told on the day it becomes clear, not every day after."""
+    frames = []
+    if solar.shape[1] > 10:
+        began = solar[:, -3:].all(axis=1) & (solar[:, :-3].sum(axis=1) == 0)
+        rows = np.flatnonzero(began)
+        frames.append(_life(window, "solar_arrival", rows, 0.95, {"days_of_export": np.full(rows.size, 3)}))
+    nearly = limits.empty_ratio
+    recent = level.days[:, window.tail(10)]
+    low = np.isfinite(recent) & (recent < nearly) & (recent > 0)
+    rows = np.flatnonzero((low.sum(axis=1) >= 8) & (np.isfinite(recent).sum(axis=1) - low.sum(axis=1) == 0) & ~window.provisional)
+    frames.append(_life(window, "vacant", rows, 0.7, {"share_of_expected": np.nan_to_num(np.nanmean(recent[rows], axis=1)) if rows.size else np.zeros(0)}))
+    if level.days.shape[1] >= 7:
+        gap = level.days[:, -7:-5]
+        back = level.days[:, -5:]
+        moved = (np.isfinite(gap) & (gap < nearly)).all(axis=1) & (np.isfinite(back) & (back > 0.3)).all(axis=1) & ~window.provisional
+        rows = np.flatnonzero(moved | window.account_changed[:, -1])
+        frames.append(_life(window, "move", rows, 0.6, {"account_changed": window.account_changed[rows, -1]}))
+    return pl.concat(frames)
+
+
+def _life(window: Window, kind: str, rows: np.ndarray, confidence: float, evidence: dict) -> pl.DataFrame:  # type: ignore[type-arg]
+    return findings(
+        kind, rows, confidence=np.full(rows.size, confidence), expected=window.expected[rows, -1], observed=window.usage[rows, -1],
+        evidence=evidence,
+    )  # fmt: skip

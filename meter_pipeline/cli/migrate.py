@@ -1,0 +1,161 @@
+"""``meter-pipeline migrate``: status, advance, confirm, rollback, import-legacy, compare, gate."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from meter_pipeline.cli.output import OUT, PROBLEM, emit, problem, table
+from meter_pipeline.services import prepare
+from meter_pipeline.settings import load_settings
+
+app = typer.Typer(no_args_is_help=True, help="Leaving the legacy batch: status, advance, rollback, compare, gate.")
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+By = Annotated[str, typer.Option("--by", help="Who you are, as the directory knows you.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, for the record.")]
+
+
+@app.command()
+def status(json: Json = False) -> None:
+    """Stage, cohort, outbox and the gate's clock."""
+    from meter_pipeline.migration import cutover, day
+    from meter_pipeline.store import migration as store
+
+    database = prepare(load_settings())
+    value = cutover.current(database)
+    report = day.gate(database)
+    with database.connect("migrate status") as connection:
+        outbox = store.outbox_counts(connection)
+    document = {"stage": value.value["stage"], "routes": value.value["routes"], "basis_points": value.value["basis_points"], "version": value.version}
+    document |= {"outbox": outbox, "gate": report.document() | {"sha256": report.sha256}}
+    emit(document, json, _show_status)
+
+
+@app.command()
+def advance(
+    stage: Annotated[str, typer.Argument(help="off, shadow, dual_write, live, ramp_down or complete.")],
+    by: By,
+    reason: Reason,
+    basis_points: Annotated[int, typer.Option("--basis-points", help="Share of accounts on the new side, hundredths of a percent.")] = 0,
+    route: Annotated[list[str] | None, typer.Option("--route", help="A route whose accounts are on the new side; may be repeated.")] = None,
+    report: Annotated[str | None, typer.Option("--report", help="Hash of the green gate report, for a step that two people sign.")] = None,
+    request: Annotated[int | None, typer.Option("--confirm", help="Confirm this request as the second person.")] = None,
+    json: Json = False,
+) -> None:
+    """Take, ask for or confirm a step.
+
+    Examples:
+      meter-pipeline migrate advance shadow --by ops --reason "parallel run starts"
+      meter-pipeline migrate advance live --basis-points 100 --report SHA --by ops --reason "first percent"
+      meter-pipeline migrate advance live --confirm 7 --report SHA --by finance --reason "signed"
+    """
+    from meter_pipeline.control.people import Refused
+    from meter_pipeline.migration import cutover
+
+    database = prepare(load_settings())
+    points = 10_000 if stage in ("ramp_down", "complete") and not basis_points else basis_points
+    value: dict[str, Any] = {"stage": stage, "routes": sorted(route or []), "basis_points": points}
+    try:
+        if request is not None:
+            now = cutover.confirm_step(database, request, report or "", by=by, reason=reason)
+            document: dict[str, Any] = {"done": True, "stage": now.value, "version": now.version}
+        elif report is not None:
+            asked = cutover.request_step(database, value, report, by=by, reason=reason)
+            document = {"done": False, "request": asked.request_id, "expires": asked.expires_at}
+        else:
+            now = cutover.step(database, value, by=by, reason=reason)
+            document = {"done": True, "stage": now.value, "version": now.version}
+    except Refused as refused:
+        emit({"done": False, "refused": refused.code, "why": str(refused)}, json, lambda d: OUT.print(f"Refused: {d['why']}"))
+        raise typer.Exit(PROBLEM) from refused
+    emit(document, json)
+
+
+@app.command()
+def rollback(by: By, reason: Reason, to: Annotated[str, typer.Option("--to", help="dual_write or shadow.")] = "dual_write", json: Json = False) -> None:
+    """Give authority back to the legacy side, at once; both sides go on being written."""
+    from meter_pipeline.migration.rollback import roll_back
+
+    done = roll_back(prepare(load_settings()), [reason], by=by, to=to)
+    if done is None:
+        problem("the legacy side has authority already", "see `meter-pipeline migrate status`")
+    emit({"from": done.before, "to": done.after, "reasons": done.reasons, "seconds": round(done.seconds, 4)}, json)
+
+
+@app.command("import-legacy")
+def import_legacy(
+    day: Annotated[datetime, typer.Option("--day", formats=["%Y-%m-%d"])],
+    file: Annotated[Path | None, typer.Option("--file", help="CSV with account_id, level, code, value.")] = None,
+    from_table: Annotated[str | None, typer.Option("--table", help="schema.table with billing_day, account_id, level, code, value.")] = None,
+    json: Json = False,
+) -> None:
+    """Import what the legacy batch made of a billing day."""
+    from meter_pipeline.migration.legacy_import import LegacyRefused, import_results, read_csv, read_table
+
+    database = prepare(load_settings())
+    try:
+        if file is not None:
+            results = read_csv(file, day.date())
+        elif from_table is not None:
+            results = read_table(database, from_table, day.date())
+        else:
+            raise typer.BadParameter("give --file or --table")
+    except LegacyRefused as refused:
+        problem(str(refused), "mend the export and import it again")
+    count = import_results(database, day.date(), results, finished_at=datetime.now(UTC), source=file.name if file else str(from_table))
+    emit({"day": day.date(), "figures": count}, json)
+
+
+@app.command()
+def compare(
+    day: Annotated[datetime, typer.Option("--day", formats=["%Y-%m-%d"], help="Billing day.")],
+    mode: Annotated[str, typer.Option("--mode", help="live, replay or legacy_twice.")] = "live",
+    cycle: Annotated[str | None, typer.Option("--cycle", help="Billing cycle that a replay completes.")] = None,
+    json: Json = False,
+) -> None:
+    """Compare every account's figures of a day with the legacy batch's. Exit 1 when a difference has no explanation."""
+    from meter_pipeline.migration.day import compare_billing_day
+
+    if mode not in ("live", "replay", "legacy_twice"):
+        raise typer.BadParameter("live, replay or legacy_twice", param_hint="--mode")
+    outcome = compare_billing_day(prepare(load_settings()), day.date(), mode=mode, cycle_id=cycle)  # type: ignore[arg-type]  # checked above
+    result = outcome.comparison
+    document = {
+        "day": day.date(), "run": outcome.run_id, "compared": result.pairs.height, "blocking": result.blocking,
+        "net_money": result.net_money, "absolute_money": result.absolute_money, "summary": result.summary.to_dicts(),
+    }  # fmt: skip
+    emit(document, json, _show_comparison)
+    if result.blocking:
+        raise typer.Exit(PROBLEM)
+
+
+@app.command()
+def gate(json: Json = False) -> None:
+    """Weigh the evidence. Exit 1 while the gate is shut."""
+    from meter_pipeline.migration.day import gate as weigh
+
+    report = weigh(prepare(load_settings()))
+    emit(report.document() | {"sha256": report.sha256}, json, _show_gate)
+    if not report.green:
+        raise typer.Exit(PROBLEM)
+
+
+def _show_status(document: dict[str, Any]) -> None:
+    OUT.print(f"Stage [bold]{document['stage']}[/], routes {', '.join(document['routes']) or 'none'}, {document['basis_points'] / 100:.2f} % by hash")
+    _show_gate(document["gate"])
+
+
+def _show_gate(document: dict[str, Any]) -> None:
+    rows = [("yes" if c["met"] else "no", c["name"], c["have"], c["need"]) for c in document["conditions"]]
+    OUT.print(table(f"Gate {'GREEN' if document['green'] else 'shut'} ({document['sha256'][:16]})", ["met", "condition", "have", "need"], rows))
+    if document["reset_by"]:
+        OUT.print(f"Clock last reset by: {document['reset_by']}")
+
+
+def _show_comparison(document: dict[str, Any]) -> None:
+    rows = [(r["level"], r["class"], r["figures"], r["net"], r["absolute"]) for r in document["summary"]]
+    title = f"Billing day {document['day']}: {document['blocking']} blocking of {document['compared']}"
+    OUT.print(table(title, ["level", "class", "figures", "net", "absolute"], rows, numbers=["figures", "net", "absolute"]))

@@ -1,0 +1,56 @@
+"""A stretch of billing days for people: what came, what was made of it, what it cost. Shared by the demo and ``status``.
+
+Belongs here: the document and how it is drawn. Does not belong here: queries (store/overview.py).
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from meter_pipeline.cli.output import OUT, table
+from meter_pipeline.store import overview
+from meter_pipeline.store.database import Database
+
+
+def document(database: Database, first: date, last: date) -> dict[str, Any]:
+    """The figures of the days first to last as one JSON document."""
+    days = overview.billing_days(database, first, last).to_dicts()
+    return {
+        "first": first,
+        "last": last,
+        "arrivals": overview.arrivals(database),
+        "reads": overview.files(database, first, last).to_dicts(),
+        "days": days,
+        "usage": overview.usage(database, first, last).to_dicts(),
+        "flags": overview.flags(database, first, last).to_dicts(),
+        "waiting": [{"day": day, "reads": reads} for day, reads in overview.waiting_days(database)],
+        "paused": overview.pauses(database),
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    """Draw it in tables that fit a terminal."""
+    reads = ["head_end", "files", "received", "accepted", "duplicate", "superseded", "rejected", "waiting"]
+    rows = [[row[name] for name in reads] for row in found["reads"]]
+    if rows:
+        rows.append(["all", *(sum(int(row[n]) for row in rows) for n in range(1, len(reads)))])
+    OUT.print(table("Reads by head-end and outcome", reads, rows, numbers=reads[1:]))
+    arrivals = found["arrivals"]
+    OUT.print(
+        f"  {arrivals['files']} files landed, {arrivals['refused']} refused whole, {arrivals['duplicate_files']} known already under another name; "
+        f"{arrivals['dead_letters']} dead letters ({arrivals['reads_rejected']} reads)\n",
+        highlight=False,
+    )
+    names = ["billing_day", "hours", "actual", "estimated", "missing", "flags", "exceptions", "accounts", "charged", "differences", "unexplained"]
+    rows = [[f"{row[n]:g}" if n == "hours" else row[n] for n in names] for row in found["days"]]
+    OUT.print(table("Billing days (intervals, flags, money, reconciliation)", names, rows, numbers=names[1:]))
+    usage = ["commodity", "flow", "unit", "service_points", "quantity"]
+    OUT.print(table("Usage", usage, [[row[n] for n in usage] for row in found["usage"]], numbers=usage[3:]))
+    flags = ["kind", "flags", "service_points"]
+    if found["flags"]:
+        OUT.print(table("Flags for people to look at", flags, [[row[n] for n in flags] for row in found["flags"]], numbers=flags[1:]))
+    for pause in found["paused"]:
+        OUT.print(f"[bold red]EMERGENCY_PAUSE[/] of {pause['scope']} {pause['target'] or ''} by {pause['raised_by']}: {pause['reason']}")
+    if found["waiting"]:
+        OUT.print("Waiting to be written: " + ", ".join(f"{w['day']} ({w['reads']})" for w in found["waiting"][:12]), highlight=False)

@@ -1,0 +1,86 @@
+"""The watch: look at what was seen, raise the pause where a rule says so.
+
+Belongs here: one round of looking and raising, and how other rooms hand in what no table of theirs shows. Does not belong here: the rules
+(rules.py), SQL (store/evidence.py), how often (defs/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control import rules
+from meter_pipeline.control.pause import WATCHER, PauseState, raise_pause
+from meter_pipeline.control.rules import Finding, Seen, Thresholds
+from meter_pipeline.ledger import entries
+from meter_pipeline.store import control as store
+from meter_pipeline.store import evidence
+from meter_pipeline.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round saw and did."""
+
+    seen: Seen
+    findings: list[Finding]
+    raised: list[PauseState]
+
+
+def observe_breaker(connection: psycopg.Connection[Any], name: str, *, is_open: bool, clock: Clock = SYSTEM_CLOCK) -> None:
+    """Hand in a breaker's change of state, in the caller's transaction."""
+    now = clock.now()
+    store.observe(connection, "breaker", name, now, {"open": is_open, "since": now.isoformat()})
+
+
+def observe_ledger(connection: psycopg.Connection[Any], *, ok: bool, detail: str, clock: Clock = SYSTEM_CLOCK) -> None:
+    """Hand in the result of a verification of the ledger, in the caller's transaction."""
+    store.observe(connection, "ledger", "log", clock.now(), {"ok": ok, "detail": detail[:1500]})
+
+
+def observe(connection: psycopg.Connection[Any], kind: str, subject: str, figures: Mapping[str, Any], *, clock: Clock = SYSTEM_CLOCK) -> None:
+    """Hand in any latest figure for the metrics, in the caller's transaction. Plain JSON."""
+    store.observe(connection, kind, subject, clock.now(), figures)
+
+
+def look(connection: psycopg.Connection[Any], limits: Thresholds, *, clock: Clock = SYSTEM_CLOCK) -> Seen:
+    """Everything the rules need, as it stands now."""
+    now = clock.now()
+    since = store.last_resumed_at(connection)
+    verified = evidence.last_verification(connection)
+    return Seen(
+        now=now,
+        since=since,
+        breakers=[rules.Breaker(*row) for row in evidence.open_breakers(connection)],
+        rejections=[rules.Rejections(*row) for row in evidence.rejections(connection, now, limits.window, limits.baseline, since)],
+        control_totals=[rules.ControlTotal(*row) for row in evidence.unbalanced_files(connection, since)],
+        verification=rules.Verification(*verified) if verified else None,
+        variances=[rules.Variance(*row) for row in evidence.variances(connection)],
+        answered=frozenset(evidence.answered_joints(connection)),
+    )
+
+
+def watch(database: Database, limits: Thresholds | None = None, *, clock: Clock = SYSTEM_CLOCK) -> Round:
+    """One round: look, decide, raise. Commits each raise; the same finding twice is raised once. Raises psycopg.Error."""
+    limits = limits or rules.load_thresholds()
+    with database.connect("pause-watch") as connection:
+        _note_version(connection, limits, clock)
+        seen = look(connection, limits, clock=clock)
+        connection.commit()
+    findings = rules.evaluate(seen, limits)
+    raised = [raise_pause(database, reason=f.reason, by=WATCHER, scope=f.scope, rule=f.rule, evidence=f.evidence, clock=clock) for f in findings]
+    return Round(seen, findings, raised)
+
+
+def _note_version(connection: psycopg.Connection[Any], limits: Thresholds, clock: Clock) -> None:
+    """A thresholds file that comes into use goes on the ledger, once."""
+    known = store.observations(connection, "thresholds")
+    if known and known[0]["figures"].get("stamp") == limits.stamp:
+        return
+    store.observe(connection, "thresholds", "pause", clock.now(), {"stamp": limits.stamp})
+    body = {"rules": "pause", "version": limits.version, "sha256": limits.sha256}
+    entries.append(connection, "rule_version", body, clock=clock, actor=WATCHER)

@@ -1,0 +1,305 @@
+"""CMEP, the California Metering Exchange Protocol: MEPMD01 metering data records.
+
+Belongs here: the record's 14 fields and its triplets of time, flag and value. Does not belong here: what stamps, units and numbers may be
+(vocabulary.py), frames (rows.py).
+
+One line is one meter's channel. Units that end in REG are dials, all others intervals whose length is the record's interval field (MMDDhhmm).
+The channel is ``constants.channel`` of the head-end, or else the unit. Times are CCYYMMDDhhmm in the head-end's zone; the protocol counts in GMT and
+names the end of an interval, so declare ``zone = "+00:00"`` and ``stamp = "end"`` unless the sender differs. An empty time is one interval after
+the one before. A line is one payload: one bad triplet refuses it whole, with every reason.
+
+Flags. The first letter is what was done to the value, what follows is the meter's own status word. Without a ``quality_map`` (whole flags or
+first letters) R raw, V verified and an empty flag are actual, A adjusted is substituted, E is estimated, N is null. These meanings and the
+end stamps are from practice, not from the published standard: a head-end that means something else declares it.
+
+A calculation constant other than 1 is refused unless ``options.constant`` says ``ignore`` (values are in the unit already) or ``apply``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.feeds import kernels
+from meter_pipeline.feeds.files import DEFAULT_LIMITS, Block, Limits, LongLine, fetch_lines, limits_of, line_blocks, open_feed
+from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
+from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
+from meter_pipeline.feeds.rows import RowReader, Rows
+from meter_pipeline.feeds.scanning import byte_reasons
+from meter_pipeline.schemas.reads import ParsedFeed
+from meter_pipeline.units import UnitError, parse_decimal
+
+HEAD_FIELDS: Final = 14
+PURPOSES: Final = ("OK", "RESEND", "HISTORY")
+FLAGS: Final = {"": "A", "R": "A", "V": "A", "A": "S", "E": "E", "N": "N"}
+_VARYING: Final = ("meter_id", "channel", "time", "unit", "quality", "source_version", "read_time", "interval_minutes")
+_TIME_FORMAT: Final = "%Y%m%d%H%M"
+
+
+def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
+    """Parse a CMEP file into interval reads and register reads. Raises HeadEndError, FeedRefused."""
+    limits = limits_of(head_end.options, limits)
+    reader = CmepReader(head_end, limits)
+    with open_feed(path, limits, head_end.encoding) as opened:
+        if not opened.size:
+            raise FeedRefused("empty_file", "0 bytes")
+        for piece in line_blocks(opened.source, limits):
+            if isinstance(piece, LongLine):
+                detail = f"{piece.length} bytes, at most {limits.max_line_bytes}"
+                reader.rejects.add(piece.line, piece.offset, piece.head, [Reason("line_too_long", detail)])
+            else:
+                reader.read(piece, opened.size)
+    parsed = reader.finish(partial(fetch_lines, path, head_end.encoding, limits))
+    parsed.sha256 = opened.sha256
+    if not parsed.received and not parsed.rejects.height:
+        raise FeedRefused("empty_file", f"{opened.size} bytes, no record")
+    return parsed
+
+
+class CmepReader:
+    """Reads the blocks of one file in their order."""
+
+    def __init__(self, head_end: HeadEnd, limits: Limits) -> None:
+        self._limits = limits
+        self._flags = dict(head_end.quality_map) or dict(FLAGS)
+        self._constant = str(head_end.options.get("constant", "refuse"))
+        if self._constant not in ("refuse", "ignore", "apply"):
+            raise HeadEndError(f"{head_end.name}: options.constant must be ignore or apply")
+        self._channel = head_end.constants.get("channel")
+        # Each kind has its own reader: both see the words of the flags already turned into ours.
+        common = replace(head_end, columns={}, constants={}, quality_map={}, time_format=_TIME_FORMAT, interval_minutes=None)
+        self._intervals = RowReader(replace(common, kind="interval"), _VARYING)
+        self._dials = RowReader(replace(common, kind="register"), _VARYING)
+        self.rejects = Rejects()
+        self._words: dict[bytes, bytes] = {}
+
+    def read(self, block: Block, size: int) -> None:
+        """Take in the records of a block."""
+        pending: list[_Record] = []
+        offset = block.offset
+        for number, whole in enumerate(block.data.split(b"\n"), block.first_line):
+            raw = whole.removesuffix(b"\r")
+            if raw.strip(b" ,"):
+                record = self._record(raw, number, offset)
+                if isinstance(record, _Record):
+                    pending.append(record)
+                else:
+                    reasons, reads = record
+                    self.rejects.add(number, offset, raw, reasons, reads)
+            offset += len(whole) + 1
+        if pending:
+            self._keep(pending, size)
+
+    def _record(self, raw: bytes, line: int, offset: int) -> _Record | tuple[list[Reason], int]:
+        """The fields of one line, its head judged; or why it is refused and how many reads it offered."""
+        reasons = byte_reasons(raw, self._limits)
+        fields = raw.split(b",")
+        if reasons and reasons[0].code == "line_too_long":
+            return reasons, 1
+        if fields[0] != b"MEPMD01":
+            return [*reasons, Reason("bad_record", f"record {shown(fields[0])}")], 0
+        if len(fields) < HEAD_FIELDS:
+            return [*reasons, Reason("truncated_row", f"{len(fields)} fields of {HEAD_FIELDS}")], 1
+        count = int(fields[13]) if fields[13].isdigit() and len(fields[13]) < 7 else -1
+        given = len(fields) - HEAD_FIELDS
+        if given > 3 * max(count, 0) and not any(fields[HEAD_FIELDS + 3 * max(count, 0) :]):
+            given = 3 * max(count, 0)  # trailing commas
+        if count < 0 or given != 3 * count:
+            reasons.append(Reason("value_count", f"{shown(fields[13])} triplets declared, {given} fields given"))
+            return reasons, max(count, given // 3, 1)
+        if fields[8].decode("ascii", "replace") not in PURPOSES:
+            reasons.append(Reason("bad_record", f"purpose {shown(fields[8])} holds no reads"))
+        words = fields[10].decode("utf-8", "replace").upper()
+        dial = words.endswith("REG") and len(words) > 3
+        reader = self._dials if dial else self._intervals
+        constant = self._constant_of(fields[11], reasons)
+        times = fields[HEAD_FIELDS : HEAD_FIELDS + given : 3]
+        minutes = b"1" if dial else self._minutes(fields[12], reasons)
+        if b"" in times:
+            times = self._filled(times, minutes, reasons)
+        codes = {
+            "meter_id": reader.meters.code(fields[7]),
+            "channel": reader.channels.code(self._channel.encode() if self._channel else words.encode()),
+            "unit": reader.units.code(words.removesuffix("REG").encode()),
+            "source_version": reader.versions.code(b""),
+            "read_time": reader.read_times.code(fields[6]),
+            "interval_minutes": reader.minutes.code(minutes),
+        }
+        if not reasons:  # the file's own stamp orders what a sender says twice
+            version = int(reader.read_times.first[codes["read_time"]]) // 1_000_000
+            codes["source_version"] = reader.versions.code(b"%d" % max(version, 0))
+        for name, code in codes.items():
+            reason = reader.vocabularies[name].reason(code)
+            if reason is not None:
+                reasons.append(reason)
+        record = _Record(
+            reader, codes, times, [self._word(flag) for flag in fields[HEAD_FIELDS + 1 : HEAD_FIELDS + given : 3]],
+            fields[HEAD_FIELDS + 2 : HEAD_FIELDS + given : 3], constant, line, offset, raw,
+        )  # fmt: skip
+        if reasons:
+            return reasons + [more for more in self._triplet_reasons(record) if more not in reasons], max(count, 1)
+        return record
+
+    def _word(self, flag: bytes) -> bytes:
+        """A flag in our words: the whole flag if it is declared, else its first letter."""
+        word = self._words.get(flag)
+        if word is None:
+            text = flag.decode("utf-8", "replace")
+            word = self._words[flag] = self._flags.get(text, self._flags.get(text[:1], f"?{text}")).encode("utf-8", "replace")
+        return word
+
+    def _constant_of(self, text: bytes, reasons: list[Reason]) -> Decimal:
+        try:
+            constant = parse_decimal(text.decode("utf-8", "replace")) if text else Decimal(1)
+        except UnitError:
+            reasons.append(Reason("bad_number", f"calculation constant {shown(text)}"))
+            return Decimal(1)
+        if constant == 1 or self._constant == "ignore":
+            return Decimal(1)
+        if self._constant == "refuse":
+            reasons.append(Reason("bad_record", f"calculation constant {constant}: declare options.constant"))
+        return constant
+
+    def _minutes(self, text: bytes, reasons: list[Reason]) -> bytes:
+        """Minutes of an interval written MMDDhhmm (months are refused: they have no length)."""
+        if len(text) == 8 and text.isdigit() and text[:2] == b"00":
+            minutes = int(text[2:4]) * 1440 + int(text[4:6]) * 60 + int(text[6:])
+            if 1 <= minutes <= 1440:
+                return b"%d" % minutes
+        reasons.append(Reason("bad_interval", f"interval {shown(text)}"))
+        return b"1"
+
+    def _filled(self, times: list[bytes], minutes: bytes, reasons: list[Reason]) -> list[bytes]:
+        """Times with the empty ones counted on from the one before."""
+        filled: list[bytes] = []
+        before: datetime | None = None
+        for text in times:
+            if text:
+                before = _clock(text)
+            elif before is None:
+                reasons.append(Reason("bad_time", "an empty time that follows no time"))
+                return times
+            else:
+                before += timedelta(minutes=int(minutes))
+                text = before.strftime(_TIME_FORMAT).encode()
+            filled.append(text)
+        return filled
+
+    def _triplet_reasons(self, record: _Record) -> list[Reason]:
+        """Every reason in the triplets of a record."""
+        found: list[Reason] = []
+        reader = record.reader
+        for at, (time, flag, value) in enumerate(zip(record.times, record.flags, record.values, strict=True), 1):
+            for vocabulary, text in ((reader.stamps, time), (reader.qualities, flag)):
+                reason = vocabulary.reason(vocabulary.code(text))
+                if reason is not None:
+                    found.append(Reason(reason.code, f"triplet {at}: {reason.detail}"))
+            number = self._exact(record, value, flag)
+            if isinstance(number, Reason):
+                found.append(Reason(number.code, f"triplet {at}: {number.detail}"))
+        return found
+
+    @staticmethod
+    def _exact(record: _Record, value: bytes, flag: bytes) -> int | Reason:
+        if not value and flag.startswith(b"N"):
+            return 0
+        text = value.decode("utf-8", "replace")
+        if record.constant != 1:
+            try:
+                text = format(parse_decimal(text) * record.constant, "f")
+            except UnitError:
+                return Reason("bad_number", shown(value))
+        return record.reader.units.exact(record.codes["unit"], text)
+
+    def _keep(self, records: list[_Record], size: int) -> None:
+        """Look up the triplets of many records at once; a record with one that is not good is refused."""
+        for reader in (self._intervals, self._dials):
+            mine = [record for record in records if record.reader is reader]
+            if not mine:
+                continue
+            counts = np.array([len(record.values) for record in mine])
+            time = reader.stamps.codes([text for record in mine for text in record.times])
+            quality = reader.qualities.codes([flag for record in mine for flag in record.flags])
+            codes = {name: np.repeat(np.array([record.codes[name] for record in mine], np.int32), counts) for name in mine[0].codes}
+            codes |= {"time": time, "quality": quality}
+            mantissa, decimals = _numbers([value for record in mine for value in record.values], size)
+            micro, exact = reader.units.micro(codes["unit"], mantissa, decimals)
+            exact &= ~np.repeat(np.array([record.constant != 1 for record in mine], np.bool_), counts)
+            good = exact & ~reader.judge(codes)
+            if not good.all():
+                self._careful(mine, counts, good, micro)
+            line = np.repeat(np.array([record.line for record in mine], np.int64), counts)
+            offset = np.repeat(np.array([record.offset for record in mine], np.int64), counts)
+            if good.all():
+                reader.add(Rows(codes, micro, line, offset))
+            else:
+                reader.add(Rows({name: column[good] for name, column in codes.items()}, micro[good], line[good], offset[good]))
+
+    def _careful(self, records: list[_Record], counts: Any, good: npt.NDArray[np.bool_], micro: npt.NDArray[np.int64]) -> None:
+        """Read the records with doubtful triplets again: refuse them whole (clearing ``good``), or put their values right."""
+        stops = np.cumsum(counts)
+        for record, begin, end in zip(records, (stops - counts).tolist(), stops.tolist(), strict=True):
+            if good[begin:end].all():
+                continue
+            reasons = self._triplet_reasons(record)
+            if reasons:
+                self.rejects.add(record.line, record.offset, record.raw, reasons, len(record.values))
+                good[begin:end] = False
+                continue
+            values = [self._exact(record, value, flag) for value, flag in zip(record.values, record.flags, strict=True)]
+            micro[begin:end] = [value if isinstance(value, int) else 0 for value in values]
+            good[begin:end] = True
+
+    def finish(self, fetch: partial[dict[int, bytes]]) -> ParsedFeed:
+        """The frames of the file."""
+        parsed = self._intervals.finish(fetch)
+        dials = self._dials.finish(fetch)
+        parsed.file_format = "cmep"
+        parsed.registers = dials.registers
+        parsed.file_units |= dials.file_units
+        parsed.rejects = pl.concat([self.rejects.frame(), parsed.rejects, dials.rejects]).sort("line", "byte_offset", maintain_order=True)
+        return parsed
+
+
+class _Record:
+    """One line whose head is good."""
+
+    __slots__ = ("codes", "constant", "flags", "line", "offset", "raw", "reader", "times", "values")
+
+    def __init__(
+        self, reader: RowReader, codes: dict[str, int], times: list[bytes], flags: list[bytes], values: list[bytes], constant: Decimal,
+        line: int, offset: int, raw: bytes,
+    ) -> None:  # fmt: skip
+        self.reader, self.codes, self.times, self.flags, self.values = reader, codes, times, flags, values
+        self.constant, self.line, self.offset, self.raw = constant, line, offset, raw
+
+
+def _clock(text: bytes) -> datetime | None:
+    if len(text) != 12 or not text.isdigit():
+        return None
+    try:
+        return datetime.strptime(text.decode("ascii"), _TIME_FORMAT)  # noqa: DTZ007 - a wall clock; the zone is put on where stamps are read
+    except ValueError:
+        return None
+
+
+def _numbers(texts: list[bytes], size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8]]:
+    """Mantissa and decimals of each text, by the same loop that reads delimited lines."""
+    mantissa, decimals = np.zeros(len(texts), np.int64), np.full(len(texts), -1, np.int8)
+    joined = b",".join(texts)
+    if joined.count(b",") + 1 != len(texts):
+        return mantissa, decimals
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    ends = np.cumsum(lengths + 1) - 1
+    loop, compiled = kernels.kernel("read_numbers", size)
+    loop(np.frombuffer(joined, np.uint8) if compiled else joined, ends - lengths, ends, mantissa, decimals)
+    return mantissa, decimals

@@ -1,0 +1,390 @@
+"""Green Button: NAESB ESPI readings in an Atom feed.
+
+Belongs here: the document, its links, units and durations. Does not belong here: who the customer is.
+
+The document is never held: a parser target keeps the short texts it needs and counts depth, so neither a large file nor a hostile one costs
+memory. A DTD, an entity or an external reference is refused where it is declared (defusedxml).
+
+Names. The meter is the usage point: owner and usage point of the MeterReading's link joined by a dash (``RetailCustomer/3/UsagePoint/1`` is ``3-1``),
+since usage points of different customers are often all called 1; ``_ . : ~`` in them become dashes. The channel is the link's MeterReading.
+``constants.meter_id`` and ``constants.channel`` of the head-end override both.
+
+Durations. Up to a day a reading is an interval of its own length. A reading of a civil day that is 23 or 25 hours long, in a channel of days,
+is an interval of 1440 minutes: it is that day's. Longer than a day (monthly billing blocks) is consumption over a period: it is kept in
+``periods`` as stated, and ``registers`` gets the dial that would have shown it, starting at 0 with the file's first period of the channel. Billing
+takes differences of that dial like any other's, prorated by day inside a billing cycle. The dial is the file's own: a provider that sends overlapping
+windows must send the whole history each time, or windows that abut. Neighbouring periods whose ends miss each other by at most two hours (local months
+written in UTC across a clock change) share the later one's start.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from xml.etree.ElementTree import ParseError
+
+import polars as pl
+
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.feeds.files import DEFAULT_LIMITS, Limits, fetch_ranges, limits_of, open_feed
+from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
+from meter_pipeline.feeds.times import StampParser
+from meter_pipeline.feeds.vocabulary import Units
+from meter_pipeline.ids import canonical_id
+from meter_pipeline.quality import ESPI_CODES, from_espi, pack
+from meter_pipeline.schemas.reads import INTERVAL_READS, PERIOD_READS, REGISTER_READS, ParsedFeed
+
+#: ESPI UomType -> spelling and power of ten (NAESB REQ.21, IEEE 2030.5 UomType)
+UOM: Final[dict[str, tuple[str, int]]] = {
+    "5": ("A", 0), "29": ("V", 0), "31": ("MJ", -6), "38": ("W", 0), "42": ("m3", 0), "61": ("VA", 0), "63": ("VAr", 0), "65": ("pf", 0),
+    "71": ("VAh", 0), "72": ("Wh", 0), "73": ("VArh", 0), "119": ("ft3", 0), "128": ("gal", 0), "134": ("L", 0), "169": ("therm", 0),
+}  # fmt: skip
+MAX_DEPTH: Final = 64
+MAX_TEXT: Final = 512
+DAY_S: Final = 86_400
+#: how far local months written in UTC may miss each other
+SEAM_S: Final = 7_200
+_CHUNK: Final = 65_536
+_MAX_TOKEN: Final = 1 << 20
+_CUMULATIVE: Final = ("1", "3")  # bulk quantity, cumulative: the value is a dial
+
+_LINK: Final = re.compile(r"(?:/(?P<owner>[^/]+))?/UsagePoint/(?P<point>[^/]+)/MeterReading/(?P<reading>[^/]+)$")
+_WHOLE: Final = re.compile(r"-?[0-9]{1,15}", re.ASCII)
+_KEPT: Final = frozenset(
+    ("start", "duration", "value", "quality", "uom", "powerOfTenMultiplier", "intervalLength", "accumulationBehaviour", "updated")
+)
+
+
+@dataclass(slots=True)
+class Reading:
+    """One IntervalReading, as text, and where it stands."""
+
+    start: str
+    duration: str
+    value: str
+    quality: str
+    line: int
+    begin: int
+    end: int
+
+
+@dataclass(slots=True)
+class Entry:
+    """One Atom entry: its links and what its content says."""
+
+    own: str = ""
+    up: str = ""
+    related: list[str] = field(default_factory=list)
+    kind: str = ""
+    texts: dict[str, str] = field(default_factory=dict)
+    readings: list[Reading] = field(default_factory=list)
+
+
+class Target:
+    """Parser events to entries."""
+
+    def __init__(self) -> None:
+        self.parser: Any = None
+        self.entries: list[Entry] = []
+        self.updated = ""
+        self._path: list[str] = []
+        self._entry = Entry()
+        self._reading: dict[str, str] | None = None
+        self._place = (0, 0)
+        self._text: list[str] | None = None
+        self._size = 0
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        name = tag.rpartition("}")[2]
+        self._path.append(name)
+        if len(self._path) > MAX_DEPTH:
+            raise FeedRefused("too_deep", f"elements nested deeper than {MAX_DEPTH}")
+        self._text = [] if name in _KEPT else None
+        self._size = 0
+        if name == "entry":
+            self._entry = Entry()
+        elif name == "link" and "entry" in self._path:
+            self._link(attributes)
+        elif name in ("UsagePoint", "MeterReading", "ReadingType", "IntervalBlock") and not self._entry.kind:
+            self._entry.kind = name
+        elif name == "IntervalReading":
+            self._reading = {}
+            self._place = (self.parser.CurrentLineNumber, self.parser.CurrentByteIndex)
+
+    def _link(self, attributes: dict[str, str]) -> None:
+        href = attributes.get("href", "")[:2048].rstrip("/")
+        match attributes.get("rel"):
+            case "self":
+                self._entry.own = href
+            case "up":
+                self._entry.up = href
+            case "related" if len(self._entry.related) < 1000:
+                self._entry.related.append(href)
+
+    def data(self, text: str) -> None:
+        if self._text is not None and self._size <= MAX_TEXT:
+            self._text.append(text)
+            self._size += len(text)
+
+    def end(self, tag: str) -> None:
+        name = self._path.pop()
+        text = "".join(self._text).strip()[: MAX_TEXT + 1] if self._text is not None else ""
+        self._text = None
+        if self._reading is not None:
+            if name == "IntervalReading":
+                self._finish_reading()
+            elif name in ("start", "duration", "value", "quality"):
+                self._reading.setdefault(name, text)
+        elif name == "entry":
+            if self._entry.kind:
+                self.entries.append(self._entry)
+            self._entry = Entry()
+        elif self._entry.kind == "ReadingType" and name in _KEPT:
+            self._entry.texts.setdefault(name, text)
+        elif name == "updated" and self._path == ["feed"]:
+            self.updated = text
+
+    def _finish_reading(self) -> None:
+        found = self._reading or {}
+        self._reading = None
+        line, begin = self._place
+        end = self.parser.CurrentByteIndex + len("</IntervalReading>")
+        texts = (found.get(name, "") for name in ("start", "duration", "value", "quality"))
+        self._entry.readings.append(Reading(*texts, line=line, begin=begin, end=end))
+
+    def close(self) -> Target:
+        return self
+
+
+def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
+    """Parse an ESPI document to interval reads, register reads and periods. Raises FeedRefused for one that is not safe or not well-formed."""
+    limits = limits_of(head_end.options, limits)
+    with open_feed(path, limits) as opened:
+        target = _events(opened, limits)
+    if not target.entries:
+        raise FeedRefused("unknown_format", "no usage point, meter reading or interval block in the document")
+    reader = Reader(head_end, calendar, target)
+    parsed = reader.read()
+    if reader.refused:
+        raws = fetch_ranges(path, limits, [(reading.begin, reading.end) for reading, _ in reader.refused])
+        rejects = Rejects()
+        for reading, reasons in reader.refused:
+            rejects.add(reading.line, reading.begin, raws.get(reading.begin, b""), reasons)
+        parsed.rejects = rejects.frame()
+    parsed.sha256 = opened.sha256
+    return parsed
+
+
+def _events(opened: Any, limits: Limits) -> Target:
+    from defusedxml import DefusedXmlException
+    from defusedxml.ElementTree import DefusedXMLParser
+
+    target = Target()
+    parser = DefusedXMLParser(target=target, forbid_dtd=True, forbid_entities=True, forbid_external=True)
+    target.parser = parser.parser
+    fed = 0
+    try:
+        while chunk := opened.source.read(_CHUNK):
+            fed += len(chunk)
+            if fed > limits.max_document_bytes:
+                raise FeedRefused("archive_too_large", f"a document of more than {limits.max_document_bytes} bytes")
+            parser.feed(chunk)
+            if fed - parser.parser.CurrentByteIndex > _MAX_TOKEN:
+                raise FeedRefused("line_too_long", f"a tag or attribute of more than {_MAX_TOKEN} bytes")
+        if not fed:
+            raise FeedRefused("empty_file", "0 bytes")
+        parser.close()
+    except DefusedXmlException as error:
+        raise FeedRefused("forbidden_markup", shown(str(error))) from error
+    except (ParseError, ValueError, LookupError) as error:
+        raise FeedRefused("bad_document", shown(str(error))) from error
+    return target
+
+
+@dataclass(slots=True)
+class Channel:
+    """Where readings belong and how their values are scaled."""
+
+    meter_id: str
+    channel: str
+    unit: int
+    length: int | None
+    cumulative: bool
+
+
+@dataclass(slots=True)
+class Period:
+    """Consumption over more than a day, in Unix seconds and micro base units."""
+
+    start: int
+    end: int
+    value: int
+    quality: int
+    line: int
+
+
+class Reader:
+    """Resolves the links of a document and makes its reads."""
+
+    def __init__(self, head_end: HeadEnd, calendar: BillingCalendar, target: Target) -> None:
+        self._head_end = head_end
+        self._calendar = calendar
+        self._units = Units()
+        self._types = {entry.own: entry for entry in target.entries if entry.kind == "ReadingType"}
+        self._readings = {entry.own: entry for entry in target.entries if entry.kind == "MeterReading"}
+        self._blocks = [entry for entry in target.entries if entry.readings]
+        self.refused: list[tuple[Reading, list[Reason]]] = []
+        stamp = StampParser("+00:00").parse([re.sub(r"\.[0-9]+", "", target.updated).encode("utf-8", "replace")])
+        self._version = int(stamp.first[0]) // 1_000_000 if stamp.state[0] == 0 else 0
+        self._intervals: list[tuple[Any, ...]] = []
+        self._registers: list[tuple[Any, ...]] = []
+        self._periods: dict[tuple[str, str, int], list[tuple[Period, Reading]]] = {}
+
+    def read(self) -> ParsedFeed:
+        """The frames."""
+        parsed = ParsedFeed("espi")
+        for block in self._blocks:
+            channel = self._channel(block)
+            if isinstance(channel, list):
+                self.refused.extend((reading, channel) for reading in block.readings)
+                continue
+            parsed.file_units.setdefault((channel.meter_id, channel.channel), self._units.spelling[channel.unit])
+            for reading in block.readings:
+                reasons = self._take(reading, channel)
+                if reasons:
+                    self.refused.append((reading, reasons))
+        stated: list[tuple[Any, ...]] = []
+        for (meter_id, channel_id, unit), periods in self._periods.items():
+            self._dial(meter_id, channel_id, unit, periods, stated)
+        parsed.intervals = _frame(self._intervals, INTERVAL_READS)
+        parsed.registers = _frame(self._registers, REGISTER_READS)
+        parsed.periods = _frame(stated, PERIOD_READS)
+        return parsed
+
+    def _channel(self, block: Entry) -> Channel | list[Reason]:
+        """The channel of a block, or why it has none."""
+        key = block.own.rpartition("/IntervalBlock")[0] or block.up.rpartition("/IntervalBlock")[0] or block.up
+        reading = self._readings.get(key)
+        if reading is None and len(self._readings) == 1:
+            key, reading = next(iter(self._readings.items()))
+        found = [self._types[link] for link in (reading.related if reading else ()) if link in self._types]
+        if not found and len(self._types) == 1:
+            found = list(self._types.values())
+        if not found:
+            return [Reason("no_reading_type", f"of {shown(key)}")]
+        texts = found[0].texts
+        reasons: list[Reason] = []
+        spelling, power = UOM.get(texts.get("uom", ""), ("", 0))
+        if not spelling:
+            reasons.append(Reason("bad_unit", f"uom {shown(texts.get('uom', ''))}"))
+        multiplier = texts.get("powerOfTenMultiplier", "") or "0"
+        if not re.fullmatch(r"-?[0-9]{1,2}", multiplier, re.ASCII) or abs(int(multiplier)) > 12:
+            reasons.append(Reason("bad_unit", f"powerOfTenMultiplier {shown(multiplier)}"))
+            multiplier = "0"
+        power += int(multiplier)
+        link = _LINK.search(key)
+        point = link["point"] if link else ""
+        joined = f"{link['owner']}-{point}" if link and link["owner"] else point
+        constants = self._head_end.constants
+        meter_id = canonical_id(constants.get("meter_id") or re.sub(r"[_.:~]", "-", joined))
+        channel_id = canonical_id(constants.get("channel") or re.sub(r"[_.:~]", "-", link["reading"] if link else "1"))
+        if meter_id is None or channel_id is None:
+            reasons.append(Reason("bad_id", f"link {shown(key)}"))
+        if reasons or meter_id is None or channel_id is None:
+            return reasons
+        unit = self._units.code((f"10^{power} {spelling}" if power else spelling).encode())
+        length = texts.get("intervalLength", "")
+        return Channel(
+            meter_id, channel_id, unit, int(length) if _WHOLE.fullmatch(length) else None,
+            texts.get("accumulationBehaviour") in _CUMULATIVE,
+        )  # fmt: skip
+
+    def _take(self, reading: Reading, channel: Channel) -> list[Reason]:
+        """Keep one reading, or say why not."""
+        reasons: list[Reason] = []
+        value = self._units.exact(channel.unit, reading.value)
+        if isinstance(value, Reason):
+            reasons.append(value)
+        start = int(reading.start) if _WHOLE.fullmatch(reading.start) else -1
+        if not 0 <= start < 7_258_118_400:
+            reasons.append(Reason("bad_time", f"start {shown(reading.start)}"))
+        given = reading.duration or (str(channel.length) if channel.length else "")
+        duration = int(given) if _WHOLE.fullmatch(given) else -1
+        if not (0 < duration <= 400 * DAY_S or (duration == 0 and channel.cumulative)):
+            reasons.append(Reason("bad_interval", f"duration {shown(given)}"))
+        quality = pack("A")
+        if reading.quality:
+            if reading.quality.isascii() and reading.quality.isdigit() and int(reading.quality[:4]) in ESPI_CODES:
+                quality = from_espi(int(reading.quality))
+            else:
+                reasons.append(Reason("bad_quality", f"quality {shown(reading.quality)}"))
+        if reasons or isinstance(value, Reason):
+            return reasons
+        base = self._units.base[channel.unit]
+        if channel.cumulative:
+            self._registers.append(
+                (channel.meter_id, channel.channel, (start + duration) * 1_000_000, value, base, 0, quality, self._version, None, reading.line)
+            )
+            return []
+        minutes = self._minutes(start, duration, channel)
+        if minutes is not None:
+            self._intervals.append(
+                (channel.meter_id, channel.channel, start * 1_000_000, minutes, value, base, 0, quality, self._version, None, reading.line)
+            )
+            return []
+        if duration <= DAY_S:
+            return [Reason("bad_interval", f"duration {duration} s is not whole minutes")]
+        period = Period(start, start + duration, value, quality, reading.line)
+        self._periods.setdefault((channel.meter_id, channel.channel, channel.unit), []).append((period, reading))
+        return []
+
+    def _minutes(self, start: int, duration: int, channel: Channel) -> int | None:
+        """Length of an interval in minutes, 1440 for a civil day of whatever length, None for what is no interval."""
+        if duration == DAY_S:
+            return 1440
+        if abs(duration - DAY_S) <= SEAM_S:
+            if channel.length == DAY_S:
+                return 1440
+            day = self._calendar.day_of(datetime.fromtimestamp(start, UTC))
+            if self._calendar.start_s(day) == start and self._calendar.seconds(day) == duration:
+                return 1440
+        if duration < DAY_S and duration % 60 == 0:
+            return duration // 60
+        return None
+
+    def _dial(
+        self, meter_id: str, channel: str, unit: int, periods: list[tuple[Period, Reading]], stated: list[tuple[Any, ...]]
+    ) -> None:
+        """Register reads of a dial that shows the periods of one channel, and the periods as stated."""
+        base = self._units.base[unit]
+        periods.sort(key=lambda each: (each[0].start, each[0].end))
+        kept: list[Period] = []
+        for period, reading in periods:
+            if kept and period.start < kept[-1].end - SEAM_S:
+                self.refused.append((reading, [Reason("bad_interval", "the period overlaps the one before it")]))
+                continue
+            kept.append(period)
+        dial = 0
+
+        def read(at: int, quality: int, line: int) -> None:
+            self._registers.append((meter_id, channel, at * 1_000_000, dial, base, 0, quality, self._version, None, line))
+
+        for i, period in enumerate(kept):
+            stated.append(
+                (meter_id, channel, period.start * 1_000_000, period.end * 1_000_000, period.value, base, period.quality, self._version, None, period.line)
+            )  # fmt: skip
+            if i == 0 or abs(period.start - kept[i - 1].end) > SEAM_S:
+                read(period.start, period.quality, period.line)
+            dial += period.value
+            following = kept[i + 1].start if i + 1 < len(kept) else None
+            end = following if following is not None and abs(following - period.end) <= SEAM_S else period.end
+            read(end, period.quality, period.line)
+
+
+def _frame(rows: list[tuple[Any, ...]], schema: dict[str, Any]) -> pl.DataFrame:
+    raw = {name: pl.Int64 if isinstance(dtype, pl.Datetime) else dtype for name, dtype in schema.items()}
+    return pl.DataFrame(rows, schema=raw, orient="row").with_columns(pl.col(name).cast(dtype) for name, dtype in schema.items())

@@ -1,0 +1,142 @@
+"""What a file holds, per meter and channel, in the file's own units, so that it compares with any other reader of the file.
+
+Belongs here: the report of ``feeds inspect``. Does not belong here: parsing, printing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.feeds.files import DEFAULT_LIMITS, Limits
+from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.feeds.registry import parse
+from meter_pipeline.feeds.vocabulary import unit_factor
+from meter_pipeline.quality import flag_of
+from meter_pipeline.schemas.reads import ParsedFeed
+from meter_pipeline.units import MICRO
+
+Report = dict[str, Any]
+
+
+def exact_decimal(micro: int, spelling: str) -> str:
+    """Micro base units as an exact decimal of the file's own unit: 1_500_000 micro kWh in Wh is ``1500``."""
+    value = Fraction(micro, MICRO) / unit_factor(spelling)[1]
+    denominator, places = value.denominator, 0
+    while denominator != 1:  # every factor is a power of ten, so the decimal ends
+        denominator, places = Fraction(denominator, 10).numerator, places + 1
+        if places > 40:
+            raise ValueError(f"{value} has no finite decimal")
+    text = format(Decimal(int(value * 10**places)).scaleb(-places), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def inspect(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> Report:
+    """The report of one file: ``file``, ``format``, ``channels``, ``rejected`` as CLI.md has them, and more.
+
+    Intervals give their own channel; register reads a channel with ``interval_minutes`` null. Where a file states consumption over periods
+    (NEM13, Green Button blocks longer than a day), readings and sum are the stated periods.
+    """
+    parsed = parse(path, head_end, calendar, limits)
+    return report(path.name, parsed)
+
+
+def report(name: str, parsed: ParsedFeed) -> Report:
+    """The report of what was parsed."""
+    channels = [*_intervals(parsed), *_periods(parsed), *_registers(parsed)]
+    channels.sort(key=lambda channel: (channel["meter_id"], channel["channel"], channel["interval_minutes"] or 0))
+    rejected = [
+        {"line": line, "byte_offset": offset, "reason": reason["code"], "detail": reason["detail"], "reads": reads}
+        for line, offset, reasons, reads in parsed.rejects.select("line", "byte_offset", "reasons", "reads").iter_rows()
+        for reason in reasons
+    ]
+    return {
+        "file": name,
+        "format": parsed.file_format,
+        "channels": channels,
+        "rejected": rejected,
+        "received": parsed.received,
+        "accepted": parsed.intervals.height + parsed.registers.height,
+        "rejected_reads": int(parsed.rejects["reads"].sum() or 0),
+        "sha256": parsed.sha256,
+    }
+
+
+def _grouped(frame: pl.DataFrame, time: str) -> Iterable[dict[str, Any]]:
+    """Per channel: readings, sum in micro base units (128 bits), first, last, quality counts."""
+    flags = (
+        frame.group_by("meter_id", "channel", "quality").len().sort("quality").group_by("meter_id", "channel", maintain_order=True)
+        .agg("quality", pl.col("len"))
+    )  # fmt: skip
+    totals = frame.group_by("meter_id", "channel").agg(
+        pl.len().alias("readings"),
+        pl.col("value").cast(pl.Int128).sum().alias("micro"),
+        pl.col(time).min().alias("first"),
+        pl.col(time).max().alias("last"),
+    )
+    return totals.join(flags, on=["meter_id", "channel"]).sort("meter_id", "channel").iter_rows(named=True)
+
+
+def _channel(row: dict[str, Any], parsed: ParsedFeed, minutes: int | None) -> Report:
+    spelling = parsed.file_units[row["meter_id"], row["channel"]]
+    quality: dict[str, int] = {}
+    for code, count in zip(row["quality"], row["len"], strict=True):
+        quality[flag_of(code)] = quality.get(flag_of(code), 0) + count
+    return {
+        "meter_id": row["meter_id"],
+        "channel": row["channel"],
+        "unit": spelling,
+        "interval_minutes": minutes,
+        "readings": row["readings"],
+        "sum": exact_decimal(row["micro"], spelling),
+        "first": row["first"],
+        "last": row["last"],
+        "quality": quality,
+    }
+
+
+def _intervals(parsed: ParsedFeed) -> list[Report]:
+    channels: list[Report] = []
+    for (minutes,), frame in parsed.intervals.group_by("interval_minutes", maintain_order=True):
+        channels.extend(_channel(row, parsed, int(minutes)) for row in _grouped(frame, "interval_start"))
+    return channels
+
+
+def _periods(parsed: ParsedFeed) -> list[Report]:
+    return [_channel(row, parsed, None) for row in _grouped(parsed.periods, "period_start")]
+
+
+def _registers(parsed: ParsedFeed) -> list[Report]:
+    """Dials: besides the sum of the readings, how far each advanced, how often it fell and where it stayed silent for over two hours."""
+    dials = parsed.registers
+    if parsed.periods.height:
+        dials = dials.join(parsed.periods.select("meter_id", "channel").unique(), on=["meter_id", "channel"], how="anti")
+    if not dials.height:
+        return []
+    steps = (
+        dials.sort("meter_id", "channel", "read_at", "line")
+        .with_columns(
+            pl.col("value").diff().over("meter_id", "channel").alias("step"),
+            pl.col("read_at").diff().over("meter_id", "channel").alias("gap"),
+        )
+        .group_by("meter_id", "channel")
+        .agg(
+            pl.col("step").cast(pl.Int128).sum().alias("advance"),
+            (pl.col("step") < 0).sum().alias("decreases"),
+            (pl.col("gap") > pl.duration(hours=2)).sum().alias("gaps_over_2h"),
+        )
+    )
+    further = {(row[0], row[1]): row[2:] for row in steps.iter_rows()}
+    channels: list[Report] = []
+    for row in _grouped(dials, "read_at"):
+        channel = _channel(row, parsed, None)
+        advance, decreases, gaps = further[row["meter_id"], row["channel"]]
+        channel["advance"] = exact_decimal(advance, channel["unit"])
+        channels.append(channel | {"decreases": decreases, "gaps_over_2h": gaps})
+    return channels

@@ -1,0 +1,541 @@
+"""AEMO meter data files: NEM12 (interval) and NEM13 (accumulation), Meter Data File Format.
+
+Belongs here: the records 100 to 900 and what they say of quality. Does not belong here: the byte loop (kernels.py).
+
+Times are Australian Eastern Standard Time all year (+10:00); a head-end may declare another fixed zone (Western Power files are +08:00). The NMI
+is the meter_id, the NMI suffix the channel. The source version is the record's UpdateDateTime (else MSATSLoadDateTime, else the file's own
+date) in Unix seconds, and the read time is the UpdateDateTime.
+
+Quality. A 300 record has one flag and method for its day, or V: then 400 records say it per range of intervals. A 400 record is obeyed with or
+without a V. A V day that its 400 records do not cover is refused whole: nobody knows what its values are. A value of quality N is null, whatever
+number stands there. A record is one payload: a 300 with one
+bad value is refused with all its values, since a day with a hole that the file does not admit to is worse than a day to be asked for again.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.feeds import kernels
+from meter_pipeline.feeds.files import DEFAULT_LIMITS, Block, Limits, LongLine, fetch_lines, limits_of, line_blocks, open_feed
+from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.feeds.nem13 import Accumulations
+from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
+from meter_pipeline.feeds.times import StampParser
+from meter_pipeline.feeds.vocabulary import Ids, Qualities, Stamps, Units
+from meter_pipeline.quality import FLAGS
+from meter_pipeline.schemas.reads import INTERVAL_READS, UTC_US, ParsedFeed
+
+AEST: Final = "+10:00"
+DAY_MINUTES: Final = 1440
+
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """A 200 record: codes of its texts, minutes of its intervals, or the reasons it was refused for."""
+
+    line: int
+    meter: int = -1
+    channel: int = -1
+    unit: int = -1
+    minutes: int = 0
+    header: int = -1
+    refused: tuple[Reason, ...] = ()
+
+
+@dataclass(slots=True)
+class Part:
+    """The interval records of one block, all of them good so far."""
+
+    line: I64
+    offset: I64
+    date: I64
+    count: I64
+    tail: I64
+    details: I64
+    micro: I64
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A 400 record: the interval record it follows, its range (from 1, both included), its quality code."""
+
+    record: int
+    first: int
+    last: int
+    quality: int
+
+
+class Tails:
+    """What stands after the values of a 300 record, per distinct text: quality, version, read time, or the reasons it is refused for."""
+
+    def __init__(self, reader: NemReader) -> None:
+        self._reader = reader
+        self._codes: dict[bytes, int] = {}
+        self.variable: list[bool] = []
+        self.quality: list[int] = []
+        self.version: list[int | None] = []
+        self.read_time: list[int | None] = []
+        self.reasons: list[list[Reason]] = []
+
+    def code(self, text: bytes) -> int:
+        """The number of a tail, judged when it is new."""
+        code = self._codes.get(text)
+        if code is None:
+            code = self._codes[text] = len(self._codes)
+            self._judge(text)
+        return code
+
+    def _judge(self, text: bytes) -> None:
+        reasons: list[Reason] = []
+        try:
+            fields = split(text)
+        except (csv.Error, UnicodeDecodeError) as error:
+            fields = []
+            reasons.append(Reason("wrong_encoding" if isinstance(error, UnicodeDecodeError) else "bad_quoting", shown(text)))
+        word, reason, _, update, load = [*fields, "", "", "", "", ""][:5]
+        if any(fields[5:]):
+            reasons.append(Reason("too_many_fields", f"after the values stands {shown(text)}"))
+        if not word and not reasons:
+            reasons.append(Reason("truncated_row", "the record ends before its quality method"))
+        variable = word == "V"
+        code = 0 if variable or not word else self._reader.quality(word, reason, reasons)
+        times: list[int | None] = []
+        for name, stamp in (("UpdateDateTime", update), ("MSATSLoadDateTime", load)):
+            times.append(self._reader.instant(name, stamp, reasons))
+        self.variable.append(variable)
+        self.quality.append(code)
+        self.read_time.append(times[0])
+        self.version.append(next((time // 1_000_000 for time in times if time is not None), None))
+        self.reasons.append(reasons)
+
+
+def split(line: bytes) -> list[str]:
+    """The comma-separated fields of a record, blanks around them dropped."""
+    text = line.decode("utf-8")
+    if '"' not in text:
+        return [field.strip(" ") for field in text.split(",")]
+    rows = list(csv.reader([text], strict=True))
+    return [field.strip(" ") for field in rows[0]] if rows else []
+
+
+def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
+    """Parse a NEM12 file to interval reads or a NEM13 file to register reads and periods. FeedRefused for a file that is neither."""
+    limits = limits_of(head_end.options, limits)
+    reader = NemReader(head_end)
+    with open_feed(path, limits, head_end.encoding) as opened:
+        for piece in line_blocks(opened.source, limits):
+            if isinstance(piece, LongLine):
+                detail = f"{piece.length} bytes, at most {limits.max_line_bytes}"
+                reader.rejects.add(piece.line, piece.offset, piece.head, [Reason("line_too_long", detail)], reads=reader.expected)
+            else:
+                reader.read(piece, opened.size, limits)
+        if reader.version is None:
+            raise FeedRefused("empty_file", f"{opened.size} bytes, no record")
+    parsed = reader.finish(partial(fetch_lines, path, head_end.encoding, limits))
+    parsed.sha256 = opened.sha256
+    return parsed
+
+
+class NemReader:
+    """Reads the blocks of one file in their order."""
+
+    def __init__(self, head_end: HeadEnd) -> None:
+        self.head_end = head_end
+        self.rejects = Rejects()
+        self.version: str | None = None
+        self.expected = 0
+        zone = head_end.zone or AEST
+        self.meters, self.channels, self.units = Ids("NMI"), Ids("NMISuffix"), Units()
+        self.dates = Stamps("IntervalDate", StampParser(zone, "%Y%m%d"))
+        self._stamps = {8: StampParser(zone, "%Y%m%d"), 12: StampParser(zone, "%Y%m%d%H%M"), 14: StampParser(zone, "%Y%m%d%H%M%S")}
+        self._qualities = Qualities({})
+        self.tails = Tails(self)
+        self.accumulations = Accumulations(self.instant, self.quality)
+        self._details: list[Details] = []
+        self._headers: list[int | None] = []
+        self._ended = True
+        self._last_line = 0
+        self._last_offset = 0
+        self._parts: list[Part] = []
+        self._records = 0
+        self._last_kept: tuple[int, int] = (-1, 0)  # number of the interval record a 400 would belong to (-1: refused), its values
+        self._events: list[Event] = []
+        self._spoiled: dict[int, list[Reason]] = {}
+
+    # -- single fields ---------------------------------------------------------------------------------------------------------------
+
+    def instant(self, name: str, text: str, reasons: list[Reason]) -> int | None:
+        """UTC microseconds of a date-time of 8, 12 or 14 digits; None where empty, or with a reason added."""
+        if not text:
+            return None
+        parser = self._stamps.get(len(text))
+        if parser is not None:
+            found = parser.parse([text.encode("utf-8", "replace")])
+            if found.state[0] == 0:
+                return int(found.first[0])
+        reasons.append(Reason("bad_time", f"{name} {shown(text)}"))
+        return None
+
+    def quality(self, word: str, reason: str, reasons: list[Reason]) -> int:
+        """The packed code of a quality method and a reason code."""
+        text = f"{word}:{reason}" if reason else word
+        code = self._qualities.code(text.encode("utf-8", "replace"))
+        bad = self._qualities.reason(code)
+        if bad is not None:
+            reasons.append(bad)
+        return int(self._qualities.values[code])
+
+    # -- blocks ----------------------------------------------------------------------------------------------------------------------
+
+    def read(self, block: Block, size: int, limits: Limits) -> None:
+        """Scan one block and take in its records."""
+        data = block.data
+        lines = data.count(b"\n") + (not data.endswith(b"\n"))
+        values = data.count(b",") + 1
+        records = np.empty((8, lines), np.int64)
+        others = np.empty((5, lines), np.int64)
+        mantissa, decimals = np.empty(values, np.int64), np.empty(values, np.int8)
+        table = np.full((1, 1 << max(6, (2 * lines).bit_length())), -1, np.int32)
+        entry_begin, entry_length = np.empty((1, lines), np.int64), np.empty((1, lines), np.int32)
+        counts = np.zeros(1, np.int32)
+        loop, compiled = kernels.kernel("scan_nem12", size)
+        _, found, other, self.expected = loop(
+            np.frombuffer(data, np.uint8) if compiled else data, len(data), self.expected, limits.max_line_bytes, records, others, mantissa,
+            decimals, table, entry_begin, entry_length, counts,
+        )  # fmt: skip
+        spans = zip(entry_begin[0, : counts[0]].tolist(), entry_length[0, : counts[0]].tolist(), strict=True)
+        tails = np.array([self.tails.code(data[begin : begin + length]) for begin, length in spans], np.int64)
+        self._last_line, self._last_offset = block.first_line + lines - 1, block.offset
+        self._take(block, records[:, :found], others[:, :other], mantissa, decimals, tails)
+
+    def _take(
+        self, block: Block, records: I64, others: I64, mantissa: I64, decimals: npt.NDArray[np.int8], tails: I64
+    ) -> None:
+        """Judge the records of a block, then walk its other lines in order."""
+        inherited = len(self._details) - 1 if not self._ended else -1
+        # Details first: records refer to them by their place among the other lines.
+        place: dict[int, int] = {}
+        walk: list[int] = []
+        for i in range(others.shape[1]):
+            kind = int(others[kernels.O_KIND, i])
+            if kind == 200:
+                place[i] = self._details_of(block, others[:, i])
+            elif kind in (100, 900):
+                self._frame_of(block, others[:, i], kind)
+            else:
+                walk.append(i)
+        raw_details = records[kernels.R_DETAILS]
+        details = np.array([place.get(int(at), inherited if at == -1 else -1) for at in raw_details], np.int64)
+        keep = self._judge(block, records, details, mantissa, decimals, tails)
+        numbers = np.full(records.shape[1] + 1, -1, np.int64)
+        numbers[1:][keep] = self._records + np.arange(int(keep.sum()))
+        counts = np.zeros(records.shape[1] + 1, np.int64)
+        counts[1:] = records[kernels.R_COUNT]
+        numbers[0], counts[0] = self._last_kept
+        self._records += int(keep.sum())
+        for i in walk:
+            at = int(others[kernels.O_RECORD, i])
+            self._other(block, others[:, i], int(numbers[at]), int(counts[at]))
+        self._last_kept = int(numbers[-1]), int(counts[-1])
+
+    def _line(self, block: Block, other: I64) -> tuple[bytes, int, int]:
+        begin, end = int(other[kernels.O_BEGIN]), int(other[kernels.O_END])
+        return block.data[begin:end].removesuffix(b"\r"), block.first_line + int(other[kernels.O_LINE]), block.offset + begin
+
+    def _fields(self, raw: bytes, line: int, offset: int) -> list[str] | None:
+        try:
+            if any(c < 32 or c == 127 for c in raw):
+                self.rejects.add(line, offset, raw, [Reason("control_character", shown(raw))], reads=0)
+                return None
+            return split(raw)
+        except UnicodeDecodeError:
+            self.rejects.add(line, offset, raw, [Reason("wrong_encoding", shown(raw))], reads=0)
+        except csv.Error as error:
+            self.rejects.add(line, offset, raw, [Reason("bad_quoting", str(error))], reads=0)
+        return None
+
+    def _frame_of(self, block: Block, other: I64, kind: int) -> None:
+        """A 100 or 900 record."""
+        raw, line, offset = self._line(block, other)
+        if kind == 900:
+            self._ended = True
+            return
+        fields = [*(self._fields(raw, line, offset) or []), "", "", ""]
+        reasons: list[Reason] = []
+        if fields[1] not in ("NEM12", "NEM13"):
+            if self.version is None:
+                raise FeedRefused("bad_header", f"version {shown(fields[1])}, neither NEM12 nor NEM13", raw)
+            reasons.append(Reason("bad_record", f"version {shown(fields[1])}"))
+        created = self.instant("DateTime", fields[2], reasons)
+        if reasons:
+            self.rejects.add(line, offset, raw, reasons, reads=0)
+        self.version = fields[1]
+        self._headers.append(created)
+        self._ended = False
+        self.accumulations.created = created
+
+    def _details_of(self, block: Block, other: I64) -> int:
+        """Take in a 200 record; returns its number."""
+        raw, line, offset = self._line(block, other)
+        if self.version is None:
+            raise FeedRefused("bad_header", "the file does not begin with a 100 record", raw)
+        fields = self._fields(raw, line, offset)
+        reasons: list[Reason] = []
+        meter = channel = unit = minutes = 0
+        if fields is None:
+            reasons.append(Reason("bad_record", "unreadable"))
+        elif len(fields) < 9:
+            reasons.append(Reason("truncated_row", f"{len(fields)} fields of 9"))
+            self.rejects.add(line, offset, raw, reasons, reads=0)
+        else:
+            meter, channel, unit = (
+                vocabulary.code(fields[at].encode("utf-8"))
+                for vocabulary, at in ((self.meters, 1), (self.channels, 4), (self.units, 7))
+            )
+            found = (self.meters.reason(meter), self.channels.reason(channel), self.units.reason(unit))
+            reasons.extend(reason for reason in found if reason is not None)
+            length = fields[8]
+            minutes = int(length) if length.isascii() and length.isdigit() and len(length) < 5 else 0
+            if not minutes or DAY_MINUTES % minutes:
+                reasons.append(Reason("bad_interval", f"IntervalLength {shown(length)}"))
+            if reasons:
+                self.rejects.add(line, offset, raw, reasons, reads=0)
+        self._details.append(Details(line, meter, channel, unit, minutes, len(self._headers) - 1, tuple(reasons)))
+        self._ended = False
+        return len(self._details) - 1
+
+    def _judge(
+        self, block: Block, records: I64, details: I64, mantissa: I64, decimals: npt.NDArray[np.int8], tails: I64
+    ) -> npt.NDArray[np.bool_]:
+        """Keep the good interval records of a block as a Part; which they are."""
+        size = records.shape[1]
+        if not size:
+            return np.zeros(0, np.bool_)
+        if self.version is None:
+            raise FeedRefused("bad_header", "the file does not begin with a 100 record", block.data[:200])
+        known = np.array([not each.refused for each in self._details] + [False], np.bool_)  # the last entry answers for -1
+        good = (records[kernels.R_STATUS] == 0) & known[details]
+        texts, inverse = np.unique(records[kernels.R_DATE], return_inverse=True)
+        dates = self.dates.codes([b"%08d" % date for date in texts.tolist()]).astype(np.int64)[inverse.reshape(-1)]
+        good &= ~self.dates.bad[dates]
+        tail = np.where(good, tails[records[kernels.R_TAIL]] if tails.size else -1, -1)
+        tail_bad = np.array([bool(reasons) for reasons in self.tails.reasons] + [True], np.bool_)
+        good &= ~tail_bad[tail]
+        # values
+        counts = np.where(records[kernels.R_STATUS] == 0, records[kernels.R_COUNT], 0)
+        total = int(counts.sum())
+        unit_of = np.array([each.unit for each in self._details] + [0], np.int32)
+        units = unit_of[details]
+        single = np.unique(units[good])
+        if not single.size:
+            micro, exact = np.zeros(total, np.int64), np.zeros(total, np.bool_)
+        else:
+            unit: npt.NDArray[np.int32] | int
+            unit = int(single[0]) if single.size == 1 else np.repeat(np.where(good, units, single[0]), counts).astype(np.int32)
+            micro, exact = self.units.micro(unit, mantissa[:total], decimals[:total])
+        if not exact.all():
+            first = np.cumsum(counts) - counts
+            inexact = np.zeros(size, np.bool_)
+            filled = np.flatnonzero(counts)
+            inexact[filled] = ~np.logical_and.reduceat(exact, first[filled])
+            good &= ~inexact
+        kept = micro if good.all() else micro[np.repeat(good, counts)]
+        for i in np.flatnonzero(~good).tolist():
+            number = int(details[i])
+            if not self._careful(block, records[:, i], self._details[number] if number >= 0 else None):
+                raise AssertionError("the careful path kept a record the scan refused")
+        lines = block.first_line + records[kernels.R_LINE]
+        self._parts.append(
+            Part(lines[good], block.offset + records[kernels.R_BEGIN][good], dates[good], counts[good], tail[good], details[good], kept)
+        )
+        return np.asarray(good)
+
+    def _careful(self, block: Block, record: I64, details: Details | None) -> bool:
+        """Refuse a 300 record with every reason."""
+        begin = int(record[kernels.R_BEGIN])
+        end = block.data.find(b"\n", begin)
+        raw = block.data[begin : end if end >= 0 else None].removesuffix(b"\r")
+        line, offset = block.first_line + int(record[kernels.R_LINE]), block.offset + begin
+        expected = DAY_MINUTES // details.minutes if details and details.minutes and not details.refused else 0
+        reasons = self.reasons_300(raw, details, expected)
+        self.rejects.add(line, offset, raw, reasons, reads=expected or max(raw.count(b",") - 6, 1))
+        return bool(reasons)
+
+    def reasons_300(self, raw: bytes, details: Details | None, expected: int) -> list[Reason]:
+        """Every reason a 300 record is refused for."""
+        reasons: list[Reason] = []
+        if details is None:
+            reasons.append(Reason("bad_record", "a 300 record without a 200 record"))
+        elif details.refused:
+            reasons.append(Reason("bad_record", f"the 200 record at line {details.line} was refused"))
+        if any(c < 32 or c == 127 for c in raw):
+            reasons.append(Reason("control_character", shown(raw)))
+        try:
+            fields = [field.strip(" ") for field in raw.decode("utf-8").split(",")]
+        except UnicodeDecodeError:
+            return [*reasons, Reason("wrong_encoding", shown(raw))]
+        date = self.dates.reason(self.dates.code(fields[1].encode())) if len(fields) > 1 else Reason("truncated_row", "no date")
+        if date is not None:
+            reasons.append(date)
+        if details is None or not expected:
+            return reasons
+        values = fields[2 : 2 + expected]
+        numbers = next((i for i, text in enumerate(values) if text[:1].isalpha() and text[:1] in "ASFENV"), len(values))
+        if len(fields) < 2 + expected + 1 or numbers < expected:
+            found = min(numbers, len(values))
+            code = "truncated_row" if len(fields) < 2 + expected + 1 else "value_count"
+            return [*reasons, Reason(code, f"{found} values, {expected} expected")]
+        for at, text in enumerate(values, 1):
+            value = self.units.exact(details.unit, text)
+            if isinstance(value, Reason):
+                reasons.append(Reason(value.code, f"interval {at}: {value.detail}"))
+        tail = self.tails.code(",".join(fields[2 + expected :]).encode())
+        reasons.extend(self.tails.reasons[tail])
+        if not reasons:
+            reasons.append(Reason("bad_number", "a value in a form only a single read may have (exponent, blanks, or over 18 digits)"))
+        return reasons
+
+    def _other(self, block: Block, other: I64, record: int, count: int) -> None:
+        """A line that is neither 100, 200, 300 nor 900."""
+        kind = int(other[kernels.O_KIND])
+        raw, line, offset = self._line(block, other)
+        if not raw.strip(b" ,"):
+            return
+        if self.version is None:
+            raise FeedRefused("bad_header", "the file does not begin with a 100 record", raw)
+        if kind in (500, 550):  # business-to-business details: orders and transaction codes, no reads
+            return
+        if kind == 400:
+            self._event(raw, line, offset, record, count)
+        elif kind == 250:
+            fields = self._fields(raw, line, offset)
+            if fields is not None:
+                reasons = self.accumulations.read(fields, line)
+                if reasons:
+                    self.rejects.add(line, offset, raw, reasons)
+        elif kind == 300:
+            details = self._details[-1] if self._details and not self._ended else None
+            expected = DAY_MINUTES // details.minutes if details and details.minutes and not details.refused else 0
+            reasons = self.reasons_300(raw, details, expected) or [Reason("truncated_row", shown(raw))]
+            self.rejects.add(line, offset, raw, reasons, reads=expected or 1)
+        else:
+            self.rejects.add(line, offset, raw, [Reason("bad_record", f"record {shown(raw[:10])}")], reads=0)
+
+    def _event(self, raw: bytes, line: int, offset: int, record: int, count: int) -> None:
+        """A 400 record. One that cannot be read spoils the day it belongs to: its quality is then unknown."""
+        reasons: list[Reason] = []
+        fields = self._fields(raw, line, offset)
+        if fields is None:
+            reasons.append(Reason("bad_record", "unreadable"))
+        else:
+            fields = [*fields, "", "", "", "", ""]
+            bounds = [int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0 for text in fields[1:3]]
+            if record < 0 and count == 0:
+                reasons.append(Reason("bad_record", "a 400 record without a 300 record"))
+            elif not 1 <= bounds[0] <= bounds[1] or (record >= 0 and bounds[1] > count):
+                reasons.append(Reason("bad_record", f"intervals {shown(fields[1])} to {shown(fields[2])} of {count}"))
+            quality = self.quality(fields[3], fields[4], reasons)
+            if not reasons:
+                if record >= 0:
+                    self._events.append(Event(record, bounds[0], bounds[1], quality))
+                return
+            self.rejects.add(line, offset, raw, reasons, reads=0)
+        if record >= 0:
+            self._spoiled.setdefault(record, []).append(Reason("bad_quality", f"its 400 record at line {line} was refused"))
+
+    # -- the whole file ----------------------------------------------------------------------------------------------------------------
+
+    def finish(self, fetch: partial[dict[int, bytes]]) -> ParsedFeed:
+        """The frames of the file."""
+        if not self._ended:
+            self.rejects.add(self._last_line, self._last_offset, b"", [Reason("missing_end", "no 900 record at the end")], reads=0)
+        parsed = ParsedFeed("nem13" if self.version == "NEM13" else "nem12")
+        parsed.intervals = self._intervals(parsed, fetch)
+        parsed.registers, parsed.periods = self.accumulations.frames()
+        parsed.file_units |= self.accumulations.file_units
+        parsed.rejects = self.rejects.frame()
+        return parsed
+
+    def _intervals(self, parsed: ParsedFeed, fetch: partial[dict[int, bytes]]) -> pl.DataFrame:
+        parts, self._parts = self._parts, []
+        if not parts:
+            return pl.DataFrame(schema=INTERVAL_READS)
+        line, offset, date, count, tail, details, micro = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in Part.__slots__
+        )
+        first = np.cumsum(count) - count
+        quality = np.repeat(np.array([*self.tails.quality, 0], np.uint16)[tail], count)
+        variable = np.array([*self.tails.variable, False], np.bool_)[tail]
+        covered = np.repeat(~variable, count)
+        for event in self._events:
+            begin = int(first[event.record]) + event.first - 1
+            end = int(first[event.record]) + event.last
+            quality[begin:end] = event.quality
+            covered[begin:end] = True
+        keep = np.ones(line.size, np.bool_)
+        if variable.any():
+            uncovered = np.flatnonzero(variable)
+            for i in uncovered[~np.logical_and.reduceat(covered, first)[uncovered]].tolist():
+                self._spoiled.setdefault(i, []).append(Reason("bad_quality", "V, and its 400 records do not cover every interval"))
+        if self._spoiled:
+            raws = fetch([int(offset[i]) for i in self._spoiled])
+            for i, reasons in self._spoiled.items():
+                self.rejects.add(int(line[i]), int(offset[i]), raws.get(int(offset[i]), b""), reasons, reads=int(count[i]))
+                keep[i] = False
+            values = np.repeat(keep, count)
+            quality, micro = quality[values], micro[values]
+            line, date, count, tail, details = line[keep], date[keep], count[keep], tail[keep], details[keep]
+            first = np.cumsum(count) - count
+        return self._frame(parsed, line, date, count, first, tail, details, quality, micro)
+
+    def _frame(
+        self, parsed: ParsedFeed, line: I64, date: I64, count: I64, first: I64, tail: I64, details: I64,
+        quality: npt.NDArray[np.uint16], micro: I64,
+    ) -> pl.DataFrame:  # fmt: skip
+        known = self._details
+        minutes = np.array([each.minutes for each in known], np.int64)[details]
+        slot = np.arange(micro.size, dtype=np.int64) - np.repeat(first, count)
+        start = np.repeat(self.dates.first[date], count) + slot * np.repeat(minutes * 60_000_000, count)
+        for each in dict.fromkeys(known[i] for i in np.unique(details).tolist()):
+            key = self.meters.values[each.meter], self.channels.values[each.channel]
+            parsed.file_units.setdefault(key, self.units.spelling[each.unit])
+        created = np.array([-1 if at < 0 else (self._headers[at] or 0) // 1_000_000 for at in [each.header for each in known]], np.int64)
+        own = np.array([-1 if version is None else version for version in [*self.tails.version, None]], np.int64)[tail]
+        version = np.where(own >= 0, own, np.maximum(created[details], 0))
+        read_time = pl.Series("read_time", [*self.tails.read_time, None], pl.Int64).cast(UTC_US)
+
+        def spread(name: str, per_record: pl.Series) -> pl.Series:
+            index = pl.Series(np.repeat(np.arange(line.size, dtype=np.uint32), count))
+            return per_record.gather(index).alias(name)
+
+        def texts(values: list[str], codes: list[int]) -> pl.Series:
+            return pl.Series(values, dtype=pl.String).gather(pl.Series(np.array(codes, np.int64)[details].astype(np.uint32)))
+
+        columns = {
+            "meter_id": spread("meter_id", texts(self.meters.values, [each.meter for each in known])),
+            "channel": spread("channel", texts(self.channels.values, [each.channel for each in known])),
+            "interval_start": pl.Series("interval_start", start).cast(UTC_US),
+            "interval_minutes": pl.Series("interval_minutes", np.repeat(minutes.astype(np.int16), count)),
+            "value": pl.Series("value", micro).set(pl.Series(quality >> 13 == FLAGS.index("N")), None),
+            "unit": spread("unit", texts(self.units.base, [each.unit for each in known])),
+            "sequence": pl.Series("sequence", [0], pl.Int32).new_from_index(0, micro.size),
+            "quality": pl.Series("quality", quality),
+            "source_version": pl.Series("source_version", np.repeat(version, count)),
+            "read_time": spread("read_time", read_time.gather(pl.Series(tail.astype(np.uint32)))),
+            "line": pl.Series("line", np.repeat(line, count)),
+        }
+        return pl.DataFrame({name: columns[name] for name in INTERVAL_READS})
+
+

@@ -1,0 +1,100 @@
+"""Which module reads which format, and what an undeclared file most likely is.
+
+Belongs here: the table of formats, sniffing, and ``parse``, the one way in for everybody else. Does not belong here: any format's own rules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Final, Protocol, cast
+
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.feeds.files import DEFAULT_LIMITS, Limits, open_feed
+from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
+from meter_pipeline.feeds.rejects import FeedRefused, FileGrowing, Reason, Rejects
+from meter_pipeline.schemas.reads import ParsedFeed
+
+
+class Parser(Protocol):
+    """What each format's module offers."""
+
+    def __call__(self, path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed: ...
+
+
+#: format -> module. ``http`` head-ends leave their pages in the landing folder as JSON Lines.
+MODULES: Final[dict[str, str]] = {
+    "delimited": "delimited",
+    "jsonl": "jsonl",
+    "http": "jsonl",
+    "nem12": "nem12",
+    "espi": "espi",
+    "cmep": "cmep",
+    "wide_csv": "wide_csv",
+}
+
+#: other names people know a format by
+ALIASES: Final[dict[str, str]] = {"nem13": "nem12", "green_button": "espi", "csv": "delimited", "beacon": "wide_csv", "json": "jsonl", "mepmd01": "cmep"}
+
+_SNIFF_BYTES: Final = 65_536
+
+
+def format_name(text: str) -> str:
+    """A format's own name from that or an alias. Raises HeadEndError for an unknown one."""
+    name = text.lower()
+    name = ALIASES.get(name, name)
+    if name not in MODULES:
+        raise HeadEndError(f"format {text!r} is none of {', '.join(sorted({*MODULES, *ALIASES}))}")
+    return name
+
+
+def parser(name: str) -> Parser:
+    """The parser of a format, imported when first asked for."""
+    return cast(Parser, import_module(f"meter_pipeline.feeds.{MODULES[name]}").parse)
+
+
+def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
+    """Everything one file says: reads in UTC and micro base units, rejects with line, bytes and reasons.
+
+    A file that is refused whole comes back with a single reject (line 1, no reads) and no reads at all: half a file is never loaded. Raises
+    FileGrowing for a file that changed while it was read (try again when it is at rest), HeadEndError for a declaration that cannot be used, and
+    FileNotFoundError.
+    """
+    try:
+        return parser(format_name(head_end.format))(path, head_end, calendar, limits)
+    except FileGrowing:
+        raise
+    except FeedRefused as refused:
+        return refused_feed(head_end.format, refused)
+
+
+def refused_feed(file_format: str, refused: FeedRefused) -> ParsedFeed:
+    """The result of a file that is refused whole."""
+    rejects = Rejects()
+    rejects.add(1, 0, refused.raw, [Reason(refused.code, refused.detail)], reads=0)
+    return ParsedFeed(file_format, rejects=rejects.frame())
+
+
+def sniff(path: Path, limits: Limits = DEFAULT_LIMITS) -> HeadEnd:
+    """A declaration guessed from a file's beginning, good enough to look at it; nothing is ever loaded on a guess.
+
+    Raises FeedRefused: empty_file, unknown_format, or what opening the file raises.
+    """
+    with open_feed(path, replace(limits, block_bytes=_SNIFF_BYTES)) as opened:
+        head = opened.source.read(_SNIFF_BYTES)
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not text:
+        raise FeedRefused("empty_file", f"{opened.size} bytes, no text")
+    first = text.split(b"\n", 1)[0].strip()
+    if text.startswith((b"100,NEM12", b"100,NEM13")):
+        return HeadEnd("sniffed", "nem12")
+    if text.startswith(b"<"):
+        return HeadEnd("sniffed", "espi")
+    if first.startswith(b"MEPMD01,"):
+        return HeadEnd("sniffed", "cmep", zone="+00:00", stamp="end")
+    from meter_pipeline.feeds import guess
+
+    if text.startswith(b"{"):
+        return guess.json_lines(first)
+    return guess.delimited(head)

@@ -1,0 +1,118 @@
+"""What could not become a read: reason codes, and the builder of the rejects frame.
+
+Belongs here: the stable codes (people's queries and the dead-letter queue read them) and how much of a hostile line is kept. Does not
+belong here: storing, correcting or replaying dead letters (ingest/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import polars as pl
+
+from meter_pipeline.schemas.reads import REJECTS
+
+#: Every code a parser may give, with what it means. Never renamed; new ones are added.
+REASONS: Final[dict[str, str]] = {
+    # the whole file
+    "empty_file": "the file holds no bytes, or nothing but blank lines",
+    "not_a_file": "a symbolic link, directory, device or pipe was given in place of a regular file",
+    "file_growing": "the file changed while it was read; it is held, not loaded",
+    "wrong_encoding": "the bytes are not text in the declared encoding",
+    "unknown_format": "no declared format matches the file's first bytes",
+    "bad_header": "the header is missing or lacks a declared column",
+    "missing_end": "the file stops before its own end record: it may have been cut",
+    "bad_archive": "the archive cannot be opened or lies about its contents",
+    "truncated_archive": "the compressed data ends before its end mark",
+    "archive_too_large": "decompressed size beyond the cap",
+    "archive_ratio": "compression ratio beyond the cap: a bomb, or nothing a meter ever sent",
+    "archive_members": "the archive holds none or several files, or more entries than the cap",
+    "archive_path": "an entry's name is absolute, climbs out of the archive, or is a link",
+    "nested_archive": "an archive inside the archive",
+    "bad_document": "the document is not well-formed",
+    "forbidden_markup": "the document declares a DTD, an entity or an external reference",
+    "too_deep": "elements nested beyond the cap",
+    # one line or element
+    "line_too_long": "the line is longer than the cap; only its first bytes are kept",
+    "control_character": "a NUL or another control character",
+    "bad_quoting": "a quote is opened and not closed in the same line, or text follows a closing quote",
+    "truncated_row": "fewer fields than the header declares",
+    "too_many_fields": "more fields than the header declares",
+    "bad_json": "the line is not one JSON object of plain values",
+    "duplicate_key": "a key occurs twice in one JSON object",
+    "bad_record": "a record of an unknown kind or out of place",
+    "value_count": "the number of values differs from what the interval length demands",
+    "missing_field": "a field that must be given is absent or empty",
+    "missing_value": "the reading itself is empty",
+    "bad_number": "not a plain decimal number",
+    "not_finite": "NaN, infinity, or an exponent that amounts to it",
+    "too_fine": "finer than a millionth of the base unit, so it cannot be held exactly",
+    "out_of_range": "beyond the range of a meter",
+    "bad_id": "an identifier with characters outside A-Z, 0-9 and -, or longer than 32",
+    "bad_time": "not an instant in the declared form, or a date that does not exist",
+    "missing_zone": "a time without offset from a head-end that declares no zone",
+    "ambiguous_time": "a local time of the repeated hour, and the file does not say which of the two",
+    "nonexistent_time": "a local time of the hour the clocks skipped",
+    "bad_unit": "a unit nobody declared",
+    "bad_quality": "a quality word without a meaning",
+    "bad_integer": "a sequence, version or interval length that is not a whole number in range",
+    "bad_interval": "an interval length outside 1 to 1440 minutes",
+    "no_reading_type": "readings whose reading type is not in the file",
+}
+
+#: Bytes kept of a rejected line. A dead letter must be readable and must not be a way to fill the disk.
+MAX_RAW_BYTES: Final = 65_536
+
+
+class Reason(NamedTuple):
+    """One reason: a code of REASONS and what was seen."""
+
+    code: str
+    detail: str
+
+
+class FeedRefused(Exception):
+    """The whole file is refused, for one named reason."""
+
+    def __init__(self, code: str, detail: str, raw: bytes = b"") -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.raw = raw[:MAX_RAW_BYTES]
+
+
+class FileGrowing(FeedRefused):
+    """The file changed while it was read: nothing was loaded, and it should be read again once it is at rest."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("file_growing", detail)
+
+
+def shown(raw: bytes | str, width: int = 60) -> str:
+    """A hostile text made safe to print: ASCII, escaped, short."""
+    text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
+    return ascii(text[:width]) + ("..." if len(text) > width else "")
+
+
+class Rejects:
+    """Collects rejected payloads in any order; ``frame`` sorts them by place."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[int, int, bytes, list[dict[str, str]], int]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, line: int, byte_offset: int, raw: bytes, reasons: Iterable[Reason], reads: int = 1) -> None:
+        """One payload: its 1-based line, its offset in the (decompressed) file, its bytes, every reason, the reads it held."""
+        said = [{"code": reason.code, "detail": reason.detail} for reason in reasons]
+        self._rows.append((line, byte_offset, bytes(raw[:MAX_RAW_BYTES]), said, reads))
+
+    def frame(self) -> pl.DataFrame:
+        """A frame of REJECTS, by line and offset."""
+        rows = sorted(self._rows, key=lambda row: row[:2])
+        columns = list(zip(*rows, strict=True)) if rows else [()] * len(REJECTS)
+        return pl.DataFrame(
+            {name: pl.Series(name, list(column), dtype=dtype) for (name, dtype), column in zip(REJECTS.items(), columns, strict=True)}
+        )

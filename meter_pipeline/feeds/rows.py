@@ -1,0 +1,346 @@
+"""Rows of one read each, from dictionary codes to the canonical frames.
+
+Belongs here: what delimited text, JSON Lines and wide exports share: the fields a head-end may map, constants, the repeated hour in autumn,
+end stamps shifted to starts, the making of frames and rejects. Does not belong here: how a format splits its bytes.
+
+The repeated hour. A local time that occurs twice is settled by the order of the file, per meter and channel: where the local times of the
+repeated hour run through twice, the first pass is before the clocks went back, the second after (in a file that runs backwards, the other way
+round). Where they run through once, or three times, nobody can tell and the reads are refused as ``ambiguous_time``; a head-end may declare
+``options.ambiguous = "first"`` or ``"second"`` instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
+from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects
+from meter_pipeline.feeds.times import StampParser, State, zone_rules
+from meter_pipeline.feeds.vocabulary import Ids, Integers, Qualities, Stamps, Units, Vocabulary
+from meter_pipeline.quality import FLAGS
+from meter_pipeline.schemas.reads import INTERVAL_READS, REGISTER_READS, UTC_US, ParsedFeed
+
+#: fields a column may carry beside the value
+CODED_FIELDS: Final = ("meter_id", "channel", "time", "unit", "quality", "sequence", "source_version", "read_time", "interval_minutes")
+FIELDS: Final = (*CODED_FIELDS, "value")
+MINUTE_US: Final = 60_000_000
+
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Rows:
+    """Good rows of a stretch of a file: a code per field that varies, micro base units, and where each row stood."""
+
+    codes: dict[str, I32]
+    value: I64
+    line: I64
+    offset: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+class RowReader:
+    """Turns rows of one head-end into a ParsedFeed. ``varying`` are the fields that columns carry; the others are constants."""
+
+    def __init__(self, head_end: HeadEnd, varying: tuple[str, ...]) -> None:
+        self.head_end = head_end
+        self.varying = varying
+        for name in ("meter_id", "time"):
+            if name not in varying and name not in head_end.constants:
+                raise HeadEndError(f"{head_end.name}: columns: {name} is not mapped")
+        unknown = sorted(set(varying) - set(CODED_FIELDS))
+        if unknown:
+            raise HeadEndError(f"{head_end.name}: columns: unknown field {', '.join(unknown)}")
+        try:
+            stamps = StampParser(head_end.zone, head_end.time_format)
+        except ValueError as error:
+            raise HeadEndError(f"{head_end.name}: {error}") from error
+        self.units = Units()
+        self.meters, self.channels = Ids("meter_id"), Ids("channel")
+        self.stamps, self.read_times = Stamps("time", stamps), Stamps("read_time", stamps)
+        self.qualities = Qualities(head_end.quality_map)
+        self.sequences = Integers("sequence", 0, 2**31 - 1)
+        self.versions = Integers("source_version", -(2**62), 2**62)
+        self.minutes = Integers("interval_minutes", 1, 1440, "bad_interval", None)
+        self.vocabularies: dict[str, Vocabulary] = {
+            "meter_id": self.meters, "channel": self.channels, "time": self.stamps, "unit": self.units, "quality": self.qualities,
+            "sequence": self.sequences, "source_version": self.versions, "read_time": self.read_times, "interval_minutes": self.minutes,
+        }  # fmt: skip
+        self.constants = self._constants(head_end)
+        self.rejects = Rejects()
+        self._rows: list[Rows] = []
+        self._careful = False
+
+    def _constants(self, head_end: HeadEnd) -> dict[str, int]:
+        given = {"channel": "1", "unit": head_end.unit, "quality": "", "sequence": "", "source_version": ""} | dict(head_end.constants)
+        if head_end.interval_minutes is not None:
+            given.setdefault("interval_minutes", str(head_end.interval_minutes))
+        if self.qualities_are_mapped_but_absent(given):
+            given["quality"] = next(word for word, ours in head_end.quality_map.items() if ours == "A")
+        codes: dict[str, int] = {}
+        for name, text in given.items():
+            if name in self.varying or name not in CODED_FIELDS:
+                continue
+            if text is None:
+                raise HeadEndError(f"{head_end.name}: {name}: declare it, or map a column to it")
+            code = self.vocabularies[name].code(text.encode("utf-8"))
+            reason = self.vocabularies[name].reason(code)
+            if reason is not None:
+                raise HeadEndError(f"{head_end.name}: constants: {name}: {reason.code} {reason.detail}")
+            codes[name] = code
+        return codes
+
+    def qualities_are_mapped_but_absent(self, given: Mapping[str, str | None]) -> bool:
+        """A quality map without a quality column: every row is actual, under the head-end's own word for it."""
+        return "quality" not in self.varying and not given["quality"] and "A" in self.head_end.quality_map.values()
+
+    def judge(self, codes: Mapping[str, I32]) -> npt.NDArray[np.bool_]:
+        """Which rows have a text that means nothing."""
+        bad: npt.NDArray[np.bool_] | None = None
+        for name, column in codes.items():
+            wrong = self.vocabularies[name].bad
+            if wrong.any():
+                here = wrong[column]
+                bad = here if bad is None else bad | here
+        size = next(iter(codes.values())).size
+        return bad if bad is not None else np.zeros(size, np.bool_)
+
+    def add(self, rows: Rows) -> None:
+        """Rows that are good."""
+        if rows.value.size:
+            self._rows.append(rows)
+
+    def add_fields(self, fields: Mapping[str, str], line: int, offset: int) -> list[Reason]:
+        """One row by the careful way: kept when every rule holds, else its reasons are returned and nothing is kept."""
+        reasons: list[Reason] = []
+        codes = dict(self.constants)
+        for name in self.varying:
+            code = self.vocabularies[name].code(fields[name].encode("utf-8", "replace"))
+            reason = self.vocabularies[name].reason(code)
+            if reason is not None:
+                reasons.append(reason)
+            codes[name] = code
+        value: int | Reason = self.units.exact(codes["unit"], fields["value"])
+        if not fields["value"] and "quality" in codes and int(self.qualities.values[codes["quality"]]) >> 13 == FLAGS.index("N"):
+            value = 0  # null, and said to be null
+        if isinstance(value, Reason):
+            reasons.append(value)
+        elif not reasons:
+            self._careful = True
+            self.add(
+                Rows(
+                    {name: np.array([codes[name]], np.int32) for name in self.varying},
+                    np.array([value], np.int64), np.array([line], np.int64), np.array([offset], np.int64),
+                )
+            )  # fmt: skip
+        return reasons
+
+    # -- the whole file ------------------------------------------------------------------------------------------------------------
+
+    def finish(self, raw_lines: Callable[[list[int]], dict[int, bytes]]) -> ParsedFeed:
+        """The frames of everything added. ``raw_lines`` fetches lines by offset, for the few that only the whole file could refuse."""
+        head_end = self.head_end
+        everything = self._concatenated()
+        instants, unsettled = self._instants(everything)
+        if unsettled.any():
+            self._reject_ambiguous(everything, unsettled, raw_lines)
+            keep = ~unsettled
+            everything = Rows(
+                {name: codes[keep] for name, codes in everything.codes.items()},
+                everything.value[keep], everything.line[keep], everything.offset[keep],
+            )  # fmt: skip
+            instants = instants[keep]
+        size = everything.value.size
+        frame: dict[str, pl.Series] = {
+            "meter_id": self._texts("meter_id", self.meters.values, everything),
+            "channel": self._texts("channel", self.channels.values, everything),
+            "value": self._values(everything),
+            "unit": self._texts("unit", self.units.base, everything),
+            "sequence": self._numbers("sequence", self.sequences.values, everything, pl.Int32),
+            "quality": self._numbers("quality", self.qualities.values, everything, pl.UInt16),
+            "source_version": self._numbers("source_version", self.versions.values, everything, pl.Int64),
+            "line": pl.Series("line", everything.line),
+        }
+        if "read_time" in self.varying:
+            frame["read_time"] = pl.Series("read_time", self.read_times.first[everything.codes["read_time"]]).cast(UTC_US)
+        else:
+            frame["read_time"] = pl.Series("read_time", [None], UTC_US).new_from_index(0, size)
+        parsed = ParsedFeed(head_end.format, rejects=self.rejects.frame(), file_units=self._file_units(everything))
+        if head_end.kind == "register":
+            frame["read_at"] = pl.Series("read_at", instants).cast(UTC_US)
+            parsed.registers = pl.DataFrame({name: frame[name] for name in REGISTER_READS})
+            return parsed
+        if "interval_minutes" in self.varying or "interval_minutes" in self.constants:
+            frame["interval_minutes"] = self._numbers("interval_minutes", self.minutes.values, everything, pl.Int16)
+            if head_end.stamp == "end":
+                lengths = (
+                    self.minutes.values[everything.codes["interval_minutes"]] if "interval_minutes" in self.varying
+                    else self.minutes.values[self.constants["interval_minutes"]]
+                )  # fmt: skip
+                instants = instants - lengths * MINUTE_US
+        else:
+            minutes = self._inferred_minutes(everything, instants)
+            frame["interval_minutes"] = pl.Series("interval_minutes", [minutes], pl.Int16).new_from_index(0, size)
+            if head_end.stamp == "end":
+                instants = instants - minutes * MINUTE_US
+        frame["interval_start"] = pl.Series("interval_start", instants).cast(UTC_US)
+        parsed.intervals = pl.DataFrame({name: frame[name] for name in INTERVAL_READS})
+        return parsed
+
+    def _concatenated(self) -> Rows:
+        parts = self._rows
+        self._rows = []
+        empty = np.zeros(0, np.int64)
+        if not parts:
+            return Rows({name: np.zeros(0, np.int32) for name in self.varying}, empty, empty, empty)
+        joined = Rows(
+            {name: np.concatenate([part.codes[name] for part in parts]) for name in self.varying},
+            np.concatenate([part.value for part in parts]),
+            np.concatenate([part.line for part in parts]),
+            np.concatenate([part.offset for part in parts]),
+        )
+        if self._careful:  # rows kept by the careful way stand after their block: back to the order of the file
+            order = np.argsort(joined.line, kind="stable")
+            joined = Rows(
+                {name: codes[order] for name, codes in joined.codes.items()}, joined.value[order], joined.line[order], joined.offset[order]
+            )
+        return joined
+
+    def _texts(self, name: str, values: list[str], rows: Rows) -> pl.Series:
+        texts = pl.Series(name, values or [""], pl.String)
+        if name in rows.codes:
+            return texts.gather(pl.Series(rows.codes[name]).cast(pl.UInt32))
+        return texts.new_from_index(self.constants[name], rows.value.size)
+
+    def _numbers(self, name: str, values: npt.NDArray[Any], rows: Rows, dtype: type[pl.DataType]) -> pl.Series:
+        if name in rows.codes:
+            return pl.Series(name, values[rows.codes[name]]).cast(dtype)
+        return pl.Series(name, [int(values[self.constants[name]])], dtype).new_from_index(0, rows.value.size)
+
+    def _values(self, rows: Rows) -> pl.Series:
+        """The values; a read of quality N says that there is none, whatever number stands there."""
+        values = pl.Series("value", rows.value)
+        null = self.qualities.values >> 13 == FLAGS.index("N")
+        if "quality" in rows.codes and null.any():
+            return values.set(pl.Series(null[rows.codes["quality"]]), None)
+        return values
+
+    def _key(self, rows: Rows) -> I64:
+        """One number per meter and channel."""
+        size = rows.value.size
+        meter = rows.codes["meter_id"].astype(np.int64) if "meter_id" in rows.codes else np.zeros(size, np.int64)
+        if "channel" not in rows.codes:
+            return meter
+        return meter * len(self.channels.texts) + rows.codes["channel"]
+
+    def _file_units(self, rows: Rows) -> dict[tuple[str, str], str]:
+        key = self._key(rows)
+        if not key.size:
+            return {}
+        seen = np.zeros(int(key.max()) + 1, np.bool_)
+        seen[key] = True
+        present = np.flatnonzero(seen)
+        if "unit" in rows.codes:
+            unit_of = np.zeros(seen.size, np.int32)
+            unit_of[key[::-1]] = rows.codes["unit"][::-1]  # the first unit a channel was given
+            spellings = [self.units.spelling[code] for code in unit_of[present]]
+        else:
+            spellings = [self.units.spelling[self.constants["unit"]]] * present.size
+        width = len(self.channels.texts) if "channel" in rows.codes else 1
+        meters, channels = self.meters.values, self.channels.values
+        constant_meter = self.constants.get("meter_id", 0)
+        constant_channel = self.constants.get("channel", 0)
+        found: dict[tuple[str, str], str] = {}
+        for number, spelling in zip(present.tolist(), spellings, strict=True):
+            meter = meters[number // width if "meter_id" in rows.codes else constant_meter]
+            channel = channels[number % width if "channel" in rows.codes else constant_channel]
+            found.setdefault((meter, channel), spelling)
+        return found
+
+    def _instants(self, rows: Rows) -> tuple[I64, npt.NDArray[np.bool_]]:
+        """UTC microseconds of each row, and the rows whose repeated hour nobody can settle."""
+        stamps = self.stamps
+        time = rows.codes["time"] if "time" in rows.codes else np.full(rows.value.size, self.constants["time"], np.int32)
+        instants = stamps.first[time]
+        unsettled = np.zeros(time.size, np.bool_)
+        ambiguous = stamps.state == State.AMBIGUOUS
+        if not ambiguous.any():
+            return instants, unsettled
+        rows_at = np.flatnonzero(ambiguous[time])
+        how = self.head_end.options.get("ambiguous", "order")
+        if how == "second":
+            instants[rows_at] = stamps.second[time[rows_at]]
+        elif how == "order":
+            key = self._key(rows)
+            backwards = _runs_backwards(key, instants)
+            later, settled = _passes(key[rows_at], instants[rows_at], self.head_end.zone or "", backwards)
+            instants[rows_at[later]] = stamps.second[time[rows_at[later]]]
+            unsettled[rows_at[~settled]] = True
+        elif how != "first":
+            raise HeadEndError(f"{self.head_end.name}: options.ambiguous must be order, first or second")
+        return instants, unsettled
+
+    def _reject_ambiguous(
+        self, rows: Rows, unsettled: npt.NDArray[np.bool_], raw_lines: Callable[[list[int]], dict[int, bytes]]
+    ) -> None:
+        at = np.flatnonzero(unsettled)
+        raws = raw_lines([int(offset) for offset in rows.offset[at]])
+        for i in at.tolist():
+            offset = int(rows.offset[i])
+            text = self.stamps.texts[int(rows.codes["time"][i])].decode("ascii")
+            detail = f"time {text} comes twice in {self.head_end.zone} and the file does not say which"
+            self.rejects.add(int(rows.line[i]), offset, raws.get(offset, b""), [Reason("ambiguous_time", detail)])
+
+    def _inferred_minutes(self, rows: Rows, instants: I64) -> int:
+        """The commonest distance between neighbouring reads of a channel, where the head-end declares no interval length."""
+        key = self._key(rows)
+        order = np.lexsort((instants, key))
+        steps = np.diff(instants[order])[np.diff(key[order]) == 0]
+        steps = steps[steps > 0]
+        if not steps.size:
+            if not rows.value.size:
+                return 60
+            raise FeedRefused("bad_interval", "no interval length is declared and the file does not show one")
+        lengths, counts = np.unique(steps, return_counts=True)
+        step = int(lengths[counts.argmax()])
+        if step % MINUTE_US or not 1 <= step // MINUTE_US <= 1440:
+            raise FeedRefused("bad_interval", f"reads stand {step / MINUTE_US:g} minutes apart: declare interval_minutes, or kind register")
+        return step // MINUTE_US
+
+
+def _runs_backwards(key: I64, instants: I64) -> bool:
+    """Whether a file lists each channel from late to early. The first 100,000 pairs of rows decide."""
+    sample_key, sample = key[:100_000], instants[:100_000]
+    order = np.argsort(sample_key, kind="stable")
+    steps = np.diff(sample[order])[np.diff(sample_key[order]) == 0]
+    return bool((steps < 0).sum() > (steps > 0).sum())
+
+
+def _passes(key: I64, first: I64, zone: str, backwards: bool) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Of rows in a repeated hour (in file order): which belong to its second pass in time, and which are settled at all."""
+    window = np.searchsorted(zone_rules(zone).transitions, np.floor_divide(first, 1_000_000), side="right")
+    order = np.lexsort((np.arange(key.size), window, key))
+    ordered_key, ordered_window, ordered = key[order], window[order], first[order]
+    starts = np.ones(key.size, np.bool_)
+    starts[1:] = (ordered_key[1:] != ordered_key[:-1]) | (ordered_window[1:] != ordered_window[:-1])
+    turns = np.zeros(key.size, np.int64)
+    turns[1:] = ordered[1:] >= ordered[:-1] if backwards else ordered[1:] <= ordered[:-1]
+    turns[starts] = 0
+    group = np.cumsum(starts) - 1
+    running = np.cumsum(turns)
+    within = running - running[starts][group]
+    total = np.zeros(int(group[-1]) + 1, np.int64)
+    np.maximum.at(total, group, within)
+    later = (within == 0) if backwards else (within == 1)
+    settled = total[group] == 1
+    later_rows = np.zeros(key.size, np.bool_)
+    settled_rows = np.zeros(key.size, np.bool_)
+    later_rows[order] = later & settled
+    settled_rows[order] = settled
+    return later_rows, settled_rows

@@ -1,0 +1,258 @@
+"""Stamps: text of a file to UTC instants, strictly, each distinct text once.
+
+Belongs here: time formats, fixed offsets, local time with its gaps and repeated hours. Does not belong here: which of two equal local times
+comes first in a file (rows.py, which sees the order) and billing days (calendar.py).
+
+Texts are grouped by shape (every digit as 0), each shape is understood once by a regular expression made from the declared format, and the
+digits of all texts of a shape are read together as a byte matrix. Digits of other scripts, blanks and signs therefore never match.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+from functools import lru_cache
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+
+I64 = npt.NDArray[np.int64]
+
+_MONTHS: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+_TO_SHAPE: Final = bytes.maketrans(b"123456789", b"000000000")
+_FIRST_YEAR, _LAST_YEAR = 1970, 2199
+_ISO: Final = re.compile(
+    rb"(?P<Y>0000)-(?P<m>00)-(?P<d>00)(?:[T ](?P<H>00):(?P<M>00)(?::(?P<S>00)(?:\.(?P<f>0{1,6}))?)?(?P<z>Z|[+-]00(?::?00)?)?)?"
+)
+_FIXED: Final = re.compile(r"([+-])([01][0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
+
+
+class State(IntEnum):
+    """What became of a stamp."""
+
+    OK = 0
+    BAD = 1
+    MISSING_ZONE = 2
+    NONEXISTENT = 3
+    AMBIGUOUS = 4
+
+
+@dataclass(slots=True)
+class Instants:
+    """UTC microseconds of each text, the later alternative where a local time comes twice (else the same), and the State of each."""
+
+    first: I64
+    second: I64
+    state: npt.NDArray[np.uint8]
+
+
+class ZoneRules:
+    """Offsets of a zone between 1970 and 2200, as arrays. ``zone`` is an IANA name or a fixed offset such as ``+10:00``; ValueError else."""
+
+    def __init__(self, zone: str) -> None:
+        self.zone = zone
+        fixed = _FIXED.fullmatch(zone)
+        if fixed:
+            seconds = int(fixed[2]) * 3600 + int(fixed[3]) * 60
+            self.offsets: I64 = np.array([-seconds if fixed[1] == "-" else seconds], np.int64)
+            self.transitions: I64 = np.zeros(0, np.int64)
+        else:
+            self.transitions, self.offsets = _transitions(zone)
+        before, after = self.offsets[:-1], self.offsets[1:]
+        #: local times of transition i that need care are [begin, end): skipped when the offset grows, repeated when it shrinks
+        self.begin: I64 = self.transitions + np.minimum(before, after)
+        self.end: I64 = self.transitions + np.maximum(before, after)
+
+    def to_utc(self, local_s: I64) -> tuple[I64, I64, npt.NDArray[np.uint8]]:
+        """UTC seconds of local seconds: first reading, second reading, State."""
+        index = np.searchsorted(self.end, local_s, side="right")
+        first = local_s - self.offsets[index]
+        second = first.copy()
+        state = np.zeros(local_s.shape, np.uint8)
+        if self.transitions.size:
+            inside = (index < self.transitions.size) & (local_s >= self.begin[np.minimum(index, self.transitions.size - 1)])
+            if inside.any():
+                at = index[inside]
+                grows = self.offsets[at + 1] > self.offsets[at]
+                state[inside] = np.where(grows, State.NONEXISTENT, State.AMBIGUOUS)
+                second[inside] = local_s[inside] - self.offsets[at + 1]
+        return first, second, state
+
+
+@lru_cache(maxsize=64)
+def _transitions(zone: str) -> tuple[I64, I64]:
+    """Every change of offset of a zone: found by sampling half-days, then halving; a zone file's own footer rule is thereby honoured too."""
+    try:
+        info = ZoneInfo(zone)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f"unknown time zone {zone!r}") from error
+
+    def offset(second: int) -> int:
+        delta = datetime.fromtimestamp(second, UTC).astimezone(info).utcoffset() or timedelta(0)
+        return int(delta.total_seconds())
+
+    step = 4 * 86400
+    start = int(datetime(_FIRST_YEAR, 1, 1, tzinfo=UTC).timestamp()) - 2 * 86400
+    stop = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
+    transitions: list[int] = []
+    offsets = [offset(start)]
+    low = start
+    for high in range(start + step, stop, step):
+        if offset(high) != offsets[-1]:
+            left, right = low, high
+            while right - left > 1:
+                middle = (left + right) // 2
+                left, right = (middle, right) if offset(middle) == offsets[-1] else (left, middle)
+            transitions.append(right)
+            offsets.append(offset(high))
+        low = high
+    return np.array(transitions, np.int64), np.array(offsets, np.int64)
+
+
+@lru_cache(maxsize=64)
+def zone_rules(zone: str) -> ZoneRules:
+    """The rules of a zone, made once."""
+    return ZoneRules(zone)
+
+
+def _pattern(time_format: str) -> re.Pattern[bytes]:
+    """A regular expression over shapes from a strptime format. Month, day and hour may have one digit where no digit follows directly."""
+    known = {
+        "Y": rb"(?P<Y>0000)", "y": rb"(?P<y>00)", "M": rb"(?P<M>00)", "S": rb"(?P<S>00)", "f": rb"(?P<f>0{1,6})",
+        "z": rb"(?P<z>Z|[+-]00:?00)", "b": rb"(?P<b>[A-Za-z]{3})", "p": rb"(?P<p>[AaPp][Mm])", "%": rb"%",
+    }  # fmt: skip
+    pieces: list[bytes] = []
+    i = 0
+    while i < len(time_format):
+        letter = time_format[i]
+        if letter != "%":
+            pieces.append(re.escape(letter.encode()))
+            i += 1
+            continue
+        directive = time_format[i + 1 : i + 2]
+        i += 2
+        if directive in ("m", "d", "H", "I"):
+            alone = time_format[i : i + 1] not in ("%",) and not time_format[i : i + 1].isdigit()
+            pieces.append(f"(?P<{directive}>0{{1,2}})".encode() if alone else f"(?P<{directive}>00)".encode())
+        elif directive == "T":
+            pieces.append(rb"(?P<H>0{1,2}):(?P<M>00):(?P<S>00)")
+        elif directive in known:
+            pieces.append(known[directive])
+        else:
+            raise ValueError(f"time_format: %{directive} is not supported (Y y m b d H I M S f p z T are)")
+    try:
+        return re.compile(b"".join(pieces))
+    except re.error as error:
+        raise ValueError(f"time_format: {error}") from error
+
+
+class StampParser:
+    """Parses the stamps of one head-end.
+
+    ``time_format`` is None for ISO 8601 (a date alone is its midnight), ``epoch`` or ``epoch_ms`` for Unix time, or a strptime format.
+    ``zone`` is None where every stamp must carry an offset. 24:00 is the midnight that ends its date. Years 1970 to 2199.
+    """
+
+    def __init__(self, zone: str | None, time_format: str | None = None) -> None:
+        self.rules = zone_rules(zone) if zone else None
+        self.time_format = time_format
+        self._pattern = None if time_format in ("epoch", "epoch_ms") else (_pattern(time_format) if time_format else _ISO)
+
+    def parse(self, texts: list[bytes]) -> Instants:
+        """The instants of texts, in their order."""
+        size = len(texts)
+        result = Instants(np.zeros(size, np.int64), np.zeros(size, np.int64), np.full(size, State.BAD, np.uint8))
+        shapes: dict[bytes, list[int]] = {}
+        for i, text in enumerate(texts):
+            shapes.setdefault(text.translate(_TO_SHAPE), []).append(i)
+        for shape, members in shapes.items():
+            index = np.array(members, np.int64)
+            if self._pattern is None:
+                self._epoch(shape, [texts[i] for i in members], index, result)
+                continue
+            match = self._pattern.fullmatch(shape)
+            if match:
+                digits = np.frombuffer(b"".join([texts[i] for i in members]), np.uint8).reshape(len(members), len(shape))
+                self._read(match, digits, index, result)
+        return result
+
+    def _epoch(self, shape: bytes, texts: list[bytes], index: I64, result: Instants) -> None:
+        if not re.fullmatch(rb"0{1,10}" if self.time_format == "epoch" else rb"0{1,13}", shape):
+            return
+        scale = 1_000_000 if self.time_format == "epoch" else 1_000
+        micros = np.array([int(text) for text in texts], np.int64) * scale
+        good = micros < 7_258_118_400 * 1_000_000
+        result.first[index] = result.second[index] = micros
+        result.state[index[good]] = State.OK
+
+    def _read(self, match: re.Match[bytes], digits: npt.NDArray[np.uint8], index: I64, result: Instants) -> None:
+        groups = match.groupdict()
+
+        def number(name: str, default: int = 0) -> I64:
+            if groups.get(name) is None:
+                return np.full(index.size, default, np.int64)
+            begin, end = match.span(name)
+            value = np.zeros(index.size, np.int64)
+            for column in range(begin, end):
+                value = value * 10 + (digits[:, column].astype(np.int64) - 48)
+            return value
+
+        year = number("Y") if groups.get("Y") else number("y") + 2000
+        if groups.get("b") is not None:
+            name = groups["b"].decode("ascii").upper()
+            month = np.full(index.size, _MONTHS.index(name) + 1 if name in _MONTHS else 0, np.int64)
+        else:
+            month = number("m", 1)
+        day, minute, second = number("d", 1), number("M"), number("S")
+        if groups.get("I") is not None:
+            twelve = number("I")
+            hour = twelve % 12 + (12 if (groups.get("p") or b"").upper() == b"PM" else 0)
+            good = (twelve >= 1) & (twelve <= 12)
+        else:
+            hour = number("H")
+            good = (hour < 24) | ((hour == 24) & (minute == 0) & (second == 0))
+        fraction = np.zeros(index.size, np.int64)
+        if groups.get("f") is not None:
+            begin, end = match.span("f")
+            fraction = number("f") * 10 ** (6 - (end - begin))
+            good &= (hour < 24) | (fraction == 0)
+        good &= (year >= _FIRST_YEAR) & (year <= _LAST_YEAR) & (month >= 1) & (month <= 12) & (minute < 60) & (second < 60)
+        leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
+        lengths = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], np.int64)
+        last = lengths[np.clip(month, 0, 12)] + (leap & (month == 2))
+        good &= (day >= 1) & (day <= last)
+        local = _days(year, month, day) * 86400 + hour * 3600 + minute * 60 + second
+        zone = groups.get("z")
+        if zone is not None:
+            offset = np.zeros(index.size, np.int64)
+            if zone != b"Z":
+                begin, end = match.span("z")
+                places = [column for column in range(begin + 1, end) if zone[column - begin : column - begin + 1] == b"0"]
+                value = [digits[:, column].astype(np.int64) - 48 for column in places]
+                hours = value[0] * 10 + value[1]
+                minutes = value[2] * 10 + value[3] if len(value) == 4 else np.zeros(index.size, np.int64)
+                good &= (hours <= 23) & (minutes <= 59)
+                offset = (hours * 3600 + minutes * 60) * (-1 if zone[:1] == b"-" else 1)
+            first = second_reading = local - offset
+            state = np.zeros(index.size, np.uint8)
+        elif self.rules is None:
+            first = second_reading = local
+            state = np.full(index.size, State.MISSING_ZONE, np.uint8)
+        else:
+            first, second_reading, state = self.rules.to_utc(local)
+        result.first[index] = first * 1_000_000 + fraction
+        result.second[index] = second_reading * 1_000_000 + fraction
+        result.state[index] = np.where(good, state, np.uint8(State.BAD))
+
+
+def _days(year: I64, month: I64, day: I64) -> I64:
+    """Days since 1970-01-01 of proleptic Gregorian dates (months counted from March, so that the leap day comes last)."""
+    shifted = np.where(month <= 2, year - 1, year)
+    era = shifted // 400
+    of_era = shifted - era * 400
+    of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
+    return np.asarray(era * 146097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719468, np.int64)

@@ -1,0 +1,304 @@
+"""Distinct texts of a column, each judged once.
+
+Belongs here: the rules a single text must meet (identifier, stamp, unit, quality, whole number) and what it then means, as arrays indexed by
+code so that millions of rows are looked up at once. Does not belong here: rows (rows.py) and splitting bytes (kernels.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any, Final, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from meter_pipeline.feeds.rejects import Reason, shown
+from meter_pipeline.feeds.times import StampParser, State
+from meter_pipeline.ids import canonical_id
+from meter_pipeline.quality import pack
+from meter_pipeline.units import MAX_MICRO, MICRO, UnitError, base_unit, parse_decimal, to_micro
+
+_QUALITY: Final = re.compile(r"([ASFEN])([0-9]{2})?(?::([0-9]{1,2}))?", re.ASCII)
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_SCALED_UNIT: Final = re.compile(r"10\^(-?[0-9]{1,2}) (\S+)", re.ASCII)
+_NOT_FINITE: Final = re.compile(r"[+-]?(?:nan|inf|infinity|[0-9.]{1,40}e\+?[0-9]{3,})", re.ASCII | re.IGNORECASE)
+
+Meaning = TypeVar("Meaning", bound=np.generic)
+
+
+class Growing(Generic[Meaning]):
+    """An array that grows by doubling."""
+
+    def __init__(self, dtype: type[Meaning]) -> None:
+        self._store: npt.NDArray[Meaning] = np.zeros(64, dtype)
+        self._size = 0
+
+    def extend(self, values: npt.NDArray[Any]) -> None:
+        need = self._size + values.size
+        if need > self._store.size:
+            larger = np.zeros(max(need, 2 * self._store.size), self._store.dtype)
+            larger[: self._size] = self._store[: self._size]
+            self._store = larger
+        self._store[self._size : need] = values
+        self._size = need
+
+    @property
+    def array(self) -> npt.NDArray[Meaning]:
+        return self._store[: self._size]
+
+
+class Vocabulary:
+    """Texts numbered in the order they were met. A subclass judges new texts; ``bad`` is True where a text means nothing."""
+
+    def __init__(self) -> None:
+        self._codes: dict[bytes, int] = {}
+        self.texts: list[bytes] = []
+        self._bad: Growing[np.bool_] = Growing(np.bool_)
+
+    @property
+    def bad(self) -> npt.NDArray[np.bool_]:
+        return self._bad.array
+
+    def code(self, text: bytes) -> int:
+        """The number of one text."""
+        found = self._codes.get(text)
+        return found if found is not None else int(self.codes([text])[0])
+
+    def codes(self, texts: list[bytes]) -> npt.NDArray[np.int32]:
+        """The numbers of texts; new ones are judged together."""
+        known = self._codes
+        fresh: list[bytes] = []
+        numbers = np.empty(len(texts), np.int32)
+        for i, text in enumerate(texts):
+            number = known.get(text)
+            if number is None:
+                number = len(known)
+                known[text] = number
+                fresh.append(text)
+            numbers[i] = number
+        if fresh:
+            self.texts.extend(fresh)
+            self._bad.extend(self.judge(fresh))
+        return numbers
+
+    def judge(self, fresh: list[bytes]) -> npt.NDArray[np.bool_]:
+        """Store what new texts mean; True for those that mean nothing."""
+        raise AttributeError("a vocabulary of no kind")
+
+    def reason(self, code: int) -> Reason | None:
+        """Why a text is bad, or None."""
+        raise AttributeError("a vocabulary of no kind")
+
+
+class Ids(Vocabulary):
+    """Identifiers in their canonical spelling."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__()
+        self.field = field
+        self.values: list[str] = []
+
+    def judge(self, fresh: list[bytes]) -> npt.NDArray[np.bool_]:
+        found = [canonical_id(text.decode("utf-8", "replace")) for text in fresh]
+        self.values.extend(value or "" for value in found)
+        return np.array([value is None for value in found], np.bool_)
+
+    def reason(self, code: int) -> Reason | None:
+        if not self.bad[code]:
+            return None
+        text = self.texts[code]
+        return Reason("bad_id", f"{self.field} {shown(text)}") if text else Reason("missing_field", self.field)
+
+
+class Stamps(Vocabulary):
+    """Instants. An ambiguous local time is not bad here: the order of the file may settle it."""
+
+    _CODES: Final = {State.BAD: "bad_time", State.MISSING_ZONE: "missing_zone", State.NONEXISTENT: "nonexistent_time"}
+
+    def __init__(self, field: str, parser: StampParser) -> None:
+        super().__init__()
+        self.field = field
+        self.parser = parser
+        self._first: Growing[np.int64] = Growing(np.int64)
+        self._second: Growing[np.int64] = Growing(np.int64)
+        self._state: Growing[np.uint8] = Growing(np.uint8)
+
+    @property
+    def first(self) -> npt.NDArray[np.int64]:
+        return self._first.array
+
+    @property
+    def second(self) -> npt.NDArray[np.int64]:
+        return self._second.array
+
+    @property
+    def state(self) -> npt.NDArray[np.uint8]:
+        return self._state.array
+
+    def judge(self, fresh: list[bytes]) -> npt.NDArray[np.bool_]:
+        found = self.parser.parse(fresh)
+        self._first.extend(found.first)
+        self._second.extend(found.second)
+        self._state.extend(found.state)
+        return np.asarray((found.state != State.OK) & (found.state != State.AMBIGUOUS))
+
+    def reason(self, code: int) -> Reason | None:
+        if not self.bad[code]:
+            return None
+        if not self.texts[code]:
+            return Reason("missing_field", self.field)
+        return Reason(self._CODES[State(int(self.state[code]))], f"{self.field} {shown(self.texts[code])}")
+
+
+def unit_factor(spelling: str) -> tuple[str, Fraction]:
+    """Base unit and exact factor of a spelling, also of one scaled by a power of ten as Green Button has them (``10^-3 therm``)."""
+    scaled = _SCALED_UNIT.fullmatch(spelling)
+    if scaled is None:
+        return base_unit(spelling)
+    base, factor = base_unit(scaled[2])
+    return base, factor * Fraction(10) ** int(scaled[1])
+
+
+class Units(Vocabulary):
+    """Units, with the exact way from (mantissa, decimals) to micro base units for each."""
+
+    #: decimals a plain number may have
+    PLACES: Final = 13
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base: list[str] = []
+        self.factor: list[Fraction] = []
+        self.spelling: list[str] = []
+        self._multiply: list[list[int]] = []
+        self._divide: list[list[int]] = []
+        self._limit: list[list[int]] = []
+
+    def judge(self, fresh: list[bytes]) -> npt.NDArray[np.bool_]:
+        bad: list[bool] = []
+        for text in fresh:
+            spelling = text.decode("utf-8", "replace")
+            try:
+                base, factor = unit_factor(spelling)
+                bad.append(False)
+            except UnitError:
+                base, factor = "", Fraction(1)
+                bad.append(True)
+            self.base.append(base)
+            self.factor.append(factor)
+            self.spelling.append(spelling)
+            ratios = [factor * MICRO / Fraction(10) ** places for places in range(self.PLACES)]
+            self._multiply.append([ratio.numerator for ratio in ratios])
+            self._divide.append([ratio.denominator for ratio in ratios])
+            self._limit.append([MAX_MICRO * ratio.denominator // ratio.numerator for ratio in ratios])
+        return np.array(bad, np.bool_)
+
+    def micro(
+        self, unit: npt.NDArray[np.int32] | int, mantissa: npt.NDArray[np.int64], decimals: npt.NDArray[np.int8]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Micro base units, and where they are exact and in range."""
+        multiply = np.array(self._multiply, np.int64)
+        divide = np.array(self._divide, np.int64)
+        limit = np.minimum(np.array(self._limit, dtype=object), 10**18).astype(np.int64)
+        places = np.maximum(decimals, 0)
+        where: Any = (unit, places)
+        good = (decimals >= 0) & (np.abs(mantissa) <= limit[where])
+        safe = np.where(good, mantissa, 0)
+        value = safe * multiply[where]
+        if (divide[unit] != 1).any():
+            below = divide[where]
+            quotient = value // below
+            good &= quotient * below == value
+            value = quotient
+        return value, good
+
+    def exact(self, unit: int, text: str) -> int | Reason:
+        """Micro base units of one number, by the careful way."""
+        if not text:
+            return Reason("missing_value", "the reading is empty")
+        try:
+            number = parse_decimal(text)
+        except UnitError:
+            return Reason("not_finite" if _NOT_FINITE.fullmatch(text) else "bad_number", shown(text))
+        try:
+            return to_micro(number, self.factor[unit])
+        except UnitError as error:
+            return Reason("out_of_range" if "range" in str(error) else "too_fine", f"{shown(text)} {self.spelling[unit]}")
+
+    def reason(self, code: int) -> Reason | None:
+        return Reason("bad_unit", shown(self.texts[code])) if self.bad[code] else None
+
+
+class Qualities(Vocabulary):
+    """Quality words to packed codes. ``mapping`` turns the head-end's words into ours; without one, AEMO flags and methods are taken as such.
+
+    Ours: a flag letter A, S, F, E or N, an AEMO method of two digits, and after a colon an AEMO reason: ``A``, ``S14``, ``F14:76``.
+    """
+
+    def __init__(self, mapping: Mapping[str, str]) -> None:
+        super().__init__()
+        self._mapping = dict(mapping)
+        self._values: Growing[np.uint16] = Growing(np.uint16)
+
+    @property
+    def values(self) -> npt.NDArray[np.uint16]:
+        return self._values.array
+
+    def judge(self, fresh: list[bytes]) -> npt.NDArray[np.bool_]:
+        found = [self._pack(text.decode("utf-8", "replace")) for text in fresh]
+        self._values.extend(np.array([code or 0 for code in found], np.uint16))
+        return np.array([code is None for code in found], np.bool_)
+
+    def _pack(self, word: str) -> int | None:
+        if self._mapping:
+            if word not in self._mapping:
+                return None
+            word = self._mapping[word]
+        return quality_code(word)
+
+    def reason(self, code: int) -> Reason | None:
+        return Reason("bad_quality", shown(self.texts[code])) if self.bad[code] else None
+
+
+def quality_code(word: str) -> int | None:
+    """The packed code of a word of ours (``A``, ``S14``, ``F14:76``; empty is actual), or None."""
+    if not word:
+        return pack("A")
+    match = _QUALITY.fullmatch(word)
+    if match is None:
+        return None
+    try:
+        return pack(match[1], int(match[2]) if match[2] else None, int(match[3]) if match[3] else None)
+    except ValueError:
+        return None
+
+
+class Integers(Vocabulary):
+    """Whole numbers within bounds; an empty text is ``empty``."""
+
+    def __init__(self, field: str, low: int, high: int, code: str = "bad_integer", empty: int | None = 0) -> None:
+        super().__init__()
+        self.field, self._low, self._high, self._code, self._empty = field, low, high, code, empty
+        self._values: Growing[np.int64] = Growing(np.int64)
+
+    @property
+    def values(self) -> npt.NDArray[np.int64]:
+        return self._values.array
+
+    def judge(self, fresh: list[bytes]) -> npt.NDArray[np.bool_]:
+        found: list[int | None] = []
+        for text in fresh:
+            word = text.decode("utf-8", "replace")
+            value = self._empty if not word else (int(word) if _INTEGER.fullmatch(word) else None)
+            found.append(value if value is not None and self._low <= value <= self._high else None)
+        self._values.extend(np.array([value or 0 for value in found], np.int64))
+        return np.array([value is None for value in found], np.bool_)
+
+    def reason(self, code: int) -> Reason | None:
+        return Reason(self._code, f"{self.field} {shown(self.texts[code])}") if self.bad[code] else None
+
+
+#: makers of a vocabulary per field, for the registry of fields in rows.py
+Maker = Callable[[], Vocabulary]

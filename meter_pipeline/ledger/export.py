@@ -1,0 +1,187 @@
+"""The export an auditor takes away: the whole log, what vouches for it, and the rows of chosen billing days, as plain files.
+
+Belongs here: writing that folder. Does not belong here: judging it (tools/verify_ledger.py, which shares no code with this).
+
+    manifest.json       format, origin, size, when, which days, SHA-256 of every other file
+    checkpoints.jsonl   {"size", "note", "cosignatures": [line]} in order of size
+    entries.jsonl       {"index", "entry_id", "kind", "leaf_hash", "body", "leaves", "billing_day", "recorded_by"}; body is base64 of the exact
+                        bytes, leaves the name of a file or null
+    leaves/N.bin        payload hashes of the entry at place N, end to end
+    rows/S/T/DAY.jsonl  every row of table T (of source S) on a billing day, as PostgreSQL writes JSON; the first line names table and hash column
+    personal.jsonl      {"payload_hash", "salt", "payload"} in hex; the last two null once erased
+    control_totals.jsonl, guards.json, anchors/SIZE-K.tsr
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.ledger.sources import SOURCES, Source
+from meter_pipeline.store import ledger as store
+from meter_pipeline.store import ledger_guards, ledger_rows
+from meter_pipeline.store.database import Database
+
+FORMAT: Final = "mp-ledger-export/1"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOutcome:
+    """Where the export lies and what is in it."""
+
+    folder: Path
+    origin: str | None
+    size: int
+    checkpoints: int
+    leaves: int
+    rows: int
+    days: tuple[date, ...]
+
+
+class _Folder:
+    """Writes files and remembers their hashes for the manifest."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.files: dict[str, str] = {}
+
+    def write(self, name: str, fill: Callable[[_Hashed], None]) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as handle:
+            hashed = _Hashed(handle)
+            fill(hashed)
+        self.files[name] = hashed.digest.hexdigest()
+
+    def lines(self, name: str, documents: Iterable[dict[str, Any]]) -> int:
+        count = 0
+
+        def fill(out: _Hashed) -> None:
+            nonlocal count
+            for document in documents:
+                out.write(_json(document))
+                count += 1
+
+        self.write(name, fill)
+        return count
+
+
+class _Hashed:
+    def __init__(self, handle: BinaryIO) -> None:
+        self.handle, self.digest = handle, hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        self.handle.write(data)
+        self.digest.update(data)
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def export(
+    database: Database, folder: Path, *, days: Sequence[date] | None = None, sources: Iterable[Source] = SOURCES, clock: Clock = SYSTEM_CLOCK
+) -> ExportOutcome:
+    """Write an export of the log and of the rows of ``days`` (None: every day that has rows) into an empty or new folder.
+
+    One snapshot of the database; nothing is written to it. Raises FileExistsError where the folder holds something.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty")
+    out = _Folder(folder)
+    with database.connect("meter-pipeline-ledger-export") as connection:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        origin, head = store.origin(connection), store.latest_head(connection)
+        lines: dict[int, list[str]] = {}
+        for cosignature in store.cosignatures(connection):
+            lines.setdefault(cosignature.tree_size, []).append(cosignature.line)
+        checkpoints = out.lines(
+            "checkpoints.jsonl",
+            (
+                {"size": row.tree_size, "note": row.note, "cosignatures": lines.get(row.tree_size, [])}
+                for row in store.checkpoints(connection)
+            ),
+        )
+        size, leaves = _entries(connection, out)
+        out.lines("personal.jsonl", ({"payload_hash": h.hex(), "salt": _hex(s), "payload": _hex(p)} for h, s, p in store.personal(connection)))
+        out.lines("control_totals.jsonl", ledger_rows.control_totals(connection))
+        out.write("guards.json", lambda file: file.write(_json(ledger_guards.guards(connection))))
+        for number, (tree_size, kind, token) in enumerate(store.anchors(connection)):
+            out.write(f"anchors/{tree_size}-{number}.{'tsr' if kind == 'rfc3161' else kind}", _writer(token))
+        rows, exported = _rows(connection, out, days, sources)
+    manifest = {
+        "format": FORMAT,
+        "origin": origin,
+        "size": size,
+        "tree_head": head.tree_size if head else 0,
+        "exported_at": clock.now().isoformat(),
+        "days": [day.isoformat() for day in exported],
+        "files": out.files,
+    }
+    (folder / "manifest.json").write_bytes(_json(manifest))
+    return ExportOutcome(folder, origin, size, checkpoints, leaves, rows, exported)
+
+
+def _entries(connection: store.Connection, out: _Folder) -> tuple[int, int]:
+    """The log and its leaves; returns how many of each."""
+    counted = [0]
+
+    def documents() -> Iterable[dict[str, Any]]:
+        for entry in store.entries(connection, 0, 2**62):
+            name = None
+            if entry.leaves:
+                name = f"leaves/{entry.leaf_index}.bin"
+                counted[0] += entry.leaf_count
+                out.write(name, _writer(entry.leaves))
+            yield {
+                "index": entry.leaf_index,
+                "entry_id": entry.entry_id,
+                "kind": entry.kind,
+                "leaf_hash": entry.indexed_hash.hex(),
+                "body": base64.b64encode(entry.body).decode(),
+                "leaves": name,
+                "billing_day": entry.billing_day.isoformat() if entry.billing_day else None,
+                "recorded_by": entry.recorded_by,
+            }
+
+    return out.lines("entries.jsonl", documents()), counted[0]
+
+
+def _rows(
+    connection: store.Connection, out: _Folder, days: Sequence[date] | None, sources: Iterable[Source]
+) -> tuple[int, tuple[date, ...]]:
+    """The rows behind the leaves, a file for each table and billing day; a day asked for without rows has a file too."""
+    total = 0
+    exported: set[date] = set(days or ())
+    for source in sources:
+        present = [table for table in source.tables if ledger_rows.exists(connection, table.name)]
+        wanted = sorted(days) if days is not None else sorted({day for table in present for day in ledger_rows.days_of(connection, table.name)})
+        exported |= set(wanted)
+        for table in present:
+            for day in wanted:
+                header = {"table": table.name, "hash_column": table.hash_column, "encoding": table.encoding, "folded": table.folded}
+
+                def fill(file: _Hashed, name: str = table.name, day: date = day, header: dict[str, Any] = header) -> None:
+                    nonlocal total
+                    file.write(_json(header))
+                    for text in ledger_rows.rows_of_day(connection, name, day):
+                        file.write(text.encode() + b"\n")
+                        total += 1
+
+                out.write(f"rows/{source.name}/{table.name}/{day.isoformat()}.jsonl", fill)
+    return total, tuple(sorted(exported))
+
+
+def _writer(data: bytes) -> Callable[[_Hashed], None]:
+    return lambda file: file.write(data)
+
+
+def _hex(data: bytes | None) -> str | None:
+    return None if data is None else bytes(data).hex()

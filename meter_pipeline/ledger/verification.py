@@ -1,0 +1,285 @@
+"""Verification from inside: the log recomputed from its entries, a day's rows matched with their leaves, the guards looked at.
+
+Belongs here: what the blocking check of each billing day runs. Does not belong here: the auditor's own verification, which shares no code
+with this (tools/verify_ledger.py).
+
+A full run recomputes everything. An incremental one starts from what was last verified, which is remembered on disk outside the database: a
+database put back to an older state is then shorter than the memory, and a rewritten past no longer leads to the remembered root.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from meter_pipeline.ledger import merkle, notes, privileges
+from meter_pipeline.ledger.checkpoints import WitnessSeen, keys_file, last_witness
+from meter_pipeline.ledger.kinds import KINDS, TOTALS
+from meter_pipeline.ledger.signer import file_name, write_atomically
+from meter_pipeline.ledger.sources import SOURCES, Hasher, Hashers, RowTable, Source
+from meter_pipeline.ledger.tree import Growing, stored_reader
+from meter_pipeline.store import ledger as store
+from meter_pipeline.store import ledger_rows
+from meter_pipeline.store.database import Database
+
+#: More findings than this say nothing new: a rewritten entry early in the log breaks every root after it.
+FINDINGS_LIMIT: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it must be; ``index`` is the place in the log, where it has one."""
+
+    check: str
+    detail: str
+    index: int | None = None
+
+
+@dataclass(slots=True)
+class VerifyOutcome:
+    """What was verified. ``start`` is the place verification began at, ``checked`` counts what was looked at by name."""
+
+    origin: str | None
+    start: int
+    size: int
+    root: bytes
+    findings: list[Finding] = field(default_factory=list)
+    checked: Counter[str] = field(default_factory=Counter)
+    witness: WitnessSeen | None = None
+    bypass: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.findings
+
+    @property
+    def first_bad_index(self) -> int | None:
+        return min((finding.index for finding in self.findings if finding.index is not None), default=None)
+
+    def find(self, check: str, detail: str, index: int | None = None) -> None:
+        """Note a finding, up to FINDINGS_LIMIT of them."""
+        if len(self.findings) < FINDINGS_LIMIT:
+            self.findings.append(Finding(check, detail, index))
+
+    def document(self) -> dict[str, Any]:
+        """For ``--json`` and for metadata."""
+        return {
+            "ok": self.ok,
+            "origin": self.origin,
+            "from": self.start,
+            "size": self.size,
+            "root": self.root.hex(),
+            "first_bad_index": self.first_bad_index,
+            "findings": [{"check": finding.check, "index": finding.index, "detail": finding.detail} for finding in self.findings],
+            "checked": dict(self.checked),
+            "last_witness": None if self.witness is None else {"name": self.witness.name, "size": self.witness.size, "at": self.witness.at},
+            "bypass": list(self.bypass),
+        }
+
+
+def verify(
+    database: Database,
+    *,
+    home: Path,
+    full: bool = False,
+    days: Sequence[date] = (),
+    hashers: Hashers | None = None,
+    sources: Iterable[Source] = SOURCES,
+    trusted: Sequence[str] = (),
+) -> VerifyOutcome:
+    """Verify the log, and the rows of ``days`` against their leaves.
+
+    ``full`` starts from the first entry and compares the stored tree too; otherwise from what was last verified. ``hashers`` make a day's
+    row hashes again from its rows, by encoding; without them rows are matched by the hash they carry. ``trusted`` are verifier keys the
+    caller holds; by default those this deployment has seen (``checkpoints.keys_file``). Nothing is written to the database.
+    """
+    with database.connect("meter-pipeline-ledger-verify") as connection:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        origin = store.origin(connection)
+        head = store.latest_head(connection)
+        outcome = VerifyOutcome(origin, 0, head.tree_size if head else 0, head.root_hash if head else merkle.EMPTY_ROOT)
+        memory = _Memory(home / "ledger" / f"verified-{file_name(origin or 'none')}.json")
+        remembered, remembered_root = memory.read()
+        if remembered > outcome.size:
+            outcome.find("memory", f"{remembered} entries were verified before, the log has {outcome.size}", outcome.size)
+        outcome.start = 0 if full or remembered > outcome.size else remembered
+        checkpoints = _checkpoints(connection, outcome, origin, trusted or _held_keys(home, origin))
+        _log(connection, outcome, checkpoints, (remembered, remembered_root), full)
+        for day in days:
+            for source in sources:
+                verify_rows(database, connection, day, source, outcome, hashers or {})
+        guard = privileges.check(connection)
+        outcome.bypass = guard.bypass
+        outcome.checked["guards"] += len(guard.guards["tables"])
+        for deviation in guard.deviations:
+            outcome.find("guards", deviation)
+        for totals in ledger_rows.control_totals(connection):
+            outcome.checked["files"] += 1
+            if totals["received"] != sum(totals[name] for name in (*TOTALS[1:], "waiting")):
+                outcome.find("control totals", f"file {totals['sha256'][:12]} ({totals['file_name']}): {totals}")
+        outcome.witness = last_witness(connection)
+    if outcome.ok:
+        memory.write(outcome.size, outcome.root)
+    return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """Size and root last found good, on disk."""
+
+    path: Path
+
+    def read(self) -> tuple[int, bytes]:
+        if not self.path.exists():
+            return 0, merkle.EMPTY_ROOT
+        held = json.loads(self.path.read_text("utf-8"))
+        return int(held["size"]), bytes.fromhex(held["root"])
+
+    def write(self, size: int, root: bytes) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, json.dumps({"size": size, "root": root.hex()}) + "\n")
+
+
+def _held_keys(home: Path, origin: str | None) -> list[str]:
+    path = keys_file(home, origin or "none")
+    return path.read_text("utf-8").split() if path.exists() else []
+
+
+def _checkpoints(connection: store.Connection, outcome: VerifyOutcome, origin: str | None, trusted: Sequence[str]) -> dict[int, bytes]:
+    """Roots by size of the checkpoints whose signature is good."""
+    verifiers = [notes.parse_vkey(key) for key in trusted]
+    roots = {}
+    for row in store.checkpoints(connection):
+        outcome.checked["checkpoints"] += 1
+        try:
+            note = notes.parse_note(row.note)
+            notes.verify_note(note, verifiers)
+            said = notes.parse_checkpoint(note.text)
+            if said.origin != origin or said.size != row.tree_size:
+                raise notes.NoteError(f"it is of {said.size} entries of {said.origin}")
+            roots[said.size] = said.root
+        except notes.NoteError as error:
+            outcome.find("checkpoint", f"the checkpoint of {row.tree_size} entries: {error}", max(row.tree_size - 1, 0))
+    return roots
+
+
+def _log(
+    connection: store.Connection, outcome: VerifyOutcome, checkpoints: dict[int, bytes], remembered: tuple[int, bytes], full: bool
+) -> None:
+    """Recompute the tree from ``outcome.start`` on and compare it at every size that someone vouched for."""
+    expected = {head.tree_size: ("tree head", head.root_hash) for head in store.heads(connection)}
+    expected |= {size: ("checkpoint", root) for size, root in checkpoints.items()}
+    if remembered[0]:
+        expected[remembered[0]] = ("memory", remembered[1])
+    growing = Growing(outcome.start, stored_reader(connection))
+    _compare(outcome, growing, expected)
+    place = outcome.start
+    for entry in store.entries(connection, outcome.start, outcome.size):
+        if entry.leaf_index != place:
+            outcome.find("contiguity", f"after {place - 1} comes {entry.leaf_index}", place)
+            return
+        verify_entry(entry, outcome)
+        growing.extend([merkle.leaf_hash(entry.body)])
+        place += 1
+        _compare(outcome, growing, expected)
+    outcome.checked["entries"] += place - outcome.start
+    if place != outcome.size:
+        outcome.find("contiguity", f"the log ends at {place}, its tree head says {outcome.size}", place)
+    elif full:
+        kept = {(level, index): node for level, index, node in growing.nodes}
+        outcome.checked["nodes"] += len(kept)
+        read = stored_reader(connection)
+        for (level, index), node in kept.items():
+            if read(level, index) != node:
+                outcome.find("stored tree", f"the node at level {level} index {index} is not what its leaves give", index << level)
+
+
+def _compare(outcome: VerifyOutcome, growing: Growing, expected: dict[int, tuple[str, bytes]]) -> None:
+    found = expected.get(growing.size)
+    if found is not None and found[1] != growing.root():
+        outcome.find("root", f"the first {growing.size} entries do not give the root of the {found[0]}", max(growing.size - 1, 0))
+
+
+def verify_entry(entry: store.StoredEntry, outcome: VerifyOutcome) -> None:
+    """One entry by itself: its hashes, its leaves' root, its kind's own rules."""
+    index = entry.leaf_index
+    if not entry.body:
+        outcome.find("entry", f"entry {entry.entry_id} is gone", index)
+        return
+    found = merkle.leaf_hash(entry.body)
+    if found != entry.entry_hash or found != entry.indexed_hash:
+        outcome.find("leaf", f"the body of entry {entry.entry_id} does not have the hash recorded", index)
+    try:
+        document = json.loads(entry.body)
+        said, body, leaves = document["kind"], document["body"], document["leaves"]
+    except (ValueError, KeyError, TypeError):
+        outcome.find("entry", f"entry {entry.entry_id} is not a ledger entry", index)
+        return
+    if said != entry.kind or said not in KINDS:
+        outcome.find("entry", f"entry {entry.entry_id} says it is {said!r}, its row {entry.kind!r}", index)
+    if body.get("billing_day") != (entry.billing_day.isoformat() if entry.billing_day else None):
+        outcome.find("entry", f"entry {entry.entry_id} is filed under {entry.billing_day}", index)
+    flat = entry.leaves or b""
+    outcome.checked["leaves"] += len(flat) // merkle.HASH_SIZE
+    if leaves is not None and (leaves["count"] * merkle.HASH_SIZE != len(flat) or leaves["root"] != merkle.fold_root(flat).hex()):
+        outcome.find("leaves", f"the leaves beside entry {entry.entry_id} do not give its root", index)
+    if leaves is None and flat:
+        outcome.find("leaves", f"entry {entry.entry_id} has leaves it does not vouch for", index)
+    dual = KINDS[said].dual if said in KINDS else None
+    if dual is not None and len({str(body.get(name) or "").strip().casefold() for name in dual} - {""}) != 2:
+        outcome.find("dual control", f"entry {entry.entry_id} ({said}) does not name two people", index)
+    if said == "file_loaded" and body.get("received") != sum(int(body.get(name, 0)) for name in TOTALS[1:]):
+        outcome.find("control totals", f"entry {entry.entry_id}: {({name: body.get(name) for name in TOTALS})}", index)
+
+
+def live_leaves(connection: store.Connection, day: date, source: Source) -> dict[bytes, int]:
+    """The leaves that must have a row on a billing day, each with the place of the entry that holds it."""
+    live: dict[bytes, int] = {}
+    for entry in store.entries_of_day(connection, day, source.kinds):
+        if source.replaces:
+            live.clear()
+        flat = entry.leaves or b""
+        live |= dict.fromkeys((flat[at : at + merkle.HASH_SIZE] for at in range(0, len(flat), merkle.HASH_SIZE)), entry.leaf_index)
+    return live
+
+
+def verify_rows(database: Database, connection: store.Connection, day: date, source: Source, outcome: VerifyOutcome, hashers: Hashers) -> None:
+    """The bijection of a billing day's rows and leaves; with a hasher for a table's encoding, from the rows' content."""
+    tables = [table for table in source.tables if ledger_rows.exists(connection, table.name)]
+    if not tables:
+        return
+    live = live_leaves(connection, day, source)
+    held: set[bytes] = set()
+    for table in tables:
+        # In this transaction's snapshot, like the leaves: a load that commits meanwhile is not half seen.
+        hashes = ledger_rows.hashes_of_day(connection, table.name, table.hash_column, day)
+        hasher = hashers.get(table.encoding or "")
+        if hasher is not None and hashes:
+            verify_content(database, table, day, hasher, live, outcome)
+        outcome.checked[f"rows of {table.name}"] += len(hashes)
+        held |= set(hashes)
+        for carried in set(hashes) - live.keys():
+            outcome.find("row without leaf", f"{table.name} on {day}: {carried.hex()}")
+    for missing in live.keys() - held:
+        outcome.find("leaf without row", f"{source.name} on {day}: {missing.hex()}", live[missing])
+
+
+def verify_content(database: Database, table: RowTable, day: date, hasher: Hasher, live: dict[bytes, int], outcome: VerifyOutcome) -> None:
+    """Make the hashes of a billing day's rows again from their content and compare them with those they carry."""
+    frame = ledger_rows.frame_of_day(database, table.name, day)
+    if "payloads" in frame.columns and table.folded:
+        # The current row of a channel-day with several payloads is their fold; the payloads themselves are in history.
+        frame = frame.filter(pl.col("payloads") == 1)
+    if frame.is_empty():
+        return
+    carried, made = frame[table.hash_column], hasher(frame)
+    outcome.checked[f"content of {table.name}"] += frame.height
+    for found in carried.filter(carried != made):
+        outcome.find("row", f"a row of {table.name} on {day} does not have the content of its leaf {found.hex()}", live.get(found))

@@ -1,0 +1,113 @@
+"""Steps of the migration taken by people: the next stage, a larger cohort, and the cut-over, which two people sign over one fresh green report.
+
+Belongs here: asking for and confirming steps. Does not belong here: which steps there are (stages.py), rollback (rollback.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control import dual, flags
+from meter_pipeline.control.people import Denial, Refused
+from meter_pipeline.ledger import entries
+from meter_pipeline.migration.flag import STAGE
+from meter_pipeline.migration.gate import FRESH
+from meter_pipeline.migration.stages import needs_two
+from meter_pipeline.store import migration as store
+from meter_pipeline.store.control import RequestRow
+from meter_pipeline.store.database import Database
+
+CUT_OVER: Final = dual.Action(
+    "cut_over",
+    ask=("engineer", "operator", "finance"),
+    confirm=("finance",),
+    asked_kind="migration_stage",
+    confirmed_kind="cutover_signed",
+    refused_kind="migration_stage",
+)
+SUBJECT: Final = "migration"
+
+
+def current(database: Database, *, by: str = "meter-pipeline", clock: Clock = SYSTEM_CLOCK) -> flags.Value:
+    """The stage in force."""
+    with database.connect("migration") as connection:
+        value = flags.ensure(connection, STAGE, by=by, clock=clock)
+        connection.commit()
+    return value
+
+
+def step(database: Database, value: Mapping[str, Any], *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> flags.Value:
+    """Take a step that one person may take. Raises Refused: needs_two where two must, not_allowed where nobody may."""
+    before = current(database, by=by, clock=clock)
+    after = flags.change(database, STAGE, dict(value), by=by, reason=reason, clock=clock)
+    _record(database, before.value, after.value, by, reason, clock)
+    return after
+
+
+def request_step(database: Database, value: Mapping[str, Any], report_sha256: str, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> RequestRow:
+    """Ask for a step that gives the new side more authority, over the gate report of that hash.
+
+    Refused (recorded) unless the report is kept, green and less than an hour old, and the step is the next one.
+    """
+    before = current(database, by=by, clock=clock)
+
+    def guard(connection: store.Connection) -> Denial | None:
+        if words := STAGE.check(flags.read(connection, STAGE).value, dict(value)):
+            return Denial("not_allowed", words)
+        if not needs_two(before.value, value):
+            return Denial("not_needed", "one person may take this step")
+        return _report_holds(connection, report_sha256, clock)
+
+    body = {"from": before.value, "to": dict(value), "version": before.version, "report": report_sha256}
+    return dual.request(database, CUT_OVER, SUBJECT, body, reason=reason, by=by, guard=guard, clock=clock)
+
+
+def confirm_step(database: Database, request_id: int, report_sha256: str, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> flags.Value:
+    """Sign as the second person, naming the same report. Refused (recorded) when the report has gone stale or is another, or the stage has moved."""
+
+    def effect(connection: store.Connection, request: RequestRow) -> Denial | None:
+        if request.body["report"] != report_sha256:
+            return Denial("digest_differs", "this is not the report the first person signed")
+        if refused := _report_holds(connection, report_sha256, clock):
+            return refused
+        now = flags.read(connection, STAGE, lock="update")
+        if now.version != request.body["version"]:
+            return Denial("stale", "the stage has moved since this was asked; ask again")
+        try:
+            flags.change_in(connection, STAGE, request.body["to"], by=by, reason=reason, clock=clock)
+        except Refused as refused_step:
+            return Denial(refused_step.code, str(refused_step))
+        entries.append(
+            connection, "migration_stage",
+            {"from": request.body["from"], "to": request.body["to"], "reason": reason, "by": by, "report": report_sha256, "automatic": False},
+            clock=clock, actor=by,
+        )  # fmt: skip
+        if request.body["from"]["stage"] != request.body["to"]["stage"]:
+            store.note_event(connection, clock.now(), f"stage {request.body['to']['stage']}")
+        return None
+
+    dual.confirm(database, CUT_OVER, request_id, by=by, reason=reason, effect=effect, clock=clock)
+    return current(database, by=by, clock=clock)
+
+
+def _report_holds(connection: store.Connection, sha256: str, clock: Clock) -> Denial | None:
+    found = store.report(connection, sha256)
+    if found is None:
+        return Denial("no_report", f"no gate report {sha256[:16]}")
+    at, green, _ = found
+    if not green:
+        return Denial("not_green", "the gate was not green in that report")
+    if not (clock.now() - at) <= FRESH:
+        return Denial("stale_report", f"the report is of {at:%Y-%m-%d %H:%M} UTC: older than an hour")
+    return None
+
+
+def _record(database: Database, before: Mapping[str, Any], after: Mapping[str, Any], by: str, reason: str, clock: Clock) -> None:
+    with database.connect("migration") as connection:
+        body = {"from": dict(before), "to": dict(after), "reason": reason, "by": by, "automatic": False}
+        entries.append(connection, "migration_stage", body, clock=clock, actor=by)
+        if before["stage"] != after["stage"]:
+            store.note_event(connection, clock.now(), f"stage {after['stage']}")
+        connection.commit()

@@ -1,0 +1,192 @@
+"""Reports as bytes: delimited text, JSON Lines, NEM12 and CMEP.
+
+Belongs here: how a chunk of reported rows looks in each format, defects of text included. Does not belong here: which file a row goes to and
+when it arrives (feeds_out.py).
+
+Delimited rows that are plain (all intervals there, on the grid, not negative) are laid out as fixed-width records in one array per file,
+which is what makes tens of millions of lines a second; the few others are written a line at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+
+from meter_pipeline.simulator.city import Ints
+from meter_pipeline.simulator.plan import Planted
+
+NO_COLUMN = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How a delimited head-end writes: ``stamp`` utc, offset (ISO with offset) or local (wall clock); ``end`` stamps name the interval's end."""
+
+    header: str
+    stamp: str
+    end: bool
+    decimals: int
+
+
+STYLES = {
+    "AMI": Style("meter_id,channel,interval_start,kwh,sequence,version,quality", "utc", end=False, decimals=3),
+    "WATER": Style("meter_id,channel,local_time,gallons,sequence,version,quality", "local", end=False, decimals=1),
+    "GAS": Style("meter_id,channel,interval_end,ccf,sequence,version,quality", "offset", end=True, decimals=3),
+}
+
+
+def stamp_text(second: int, zone: str, style: str) -> str:
+    """An instant (unix seconds) in a head-end's style."""
+    if style == "utc":
+        return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    local = datetime.fromtimestamp(second, ZoneInfo(zone))
+    return local.isoformat() if style == "offset" else local.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def decimal_text(quanta: int, decimals: int) -> str:
+    """Quanta as a plain decimal with a fixed number of places."""
+    sign, quanta = ("-", -quanta) if quanta < 0 else ("", quanta)
+    whole, part = divmod(quanta, 10**decimals)
+    return f"{sign}{whole}.{part:0{decimals}d}" if decimals else f"{sign}{whole}"
+
+
+@lru_cache(maxsize=16)
+def _whole_numbers(limit: int) -> npt.NDArray[np.bytes_]:
+    return np.array([b"%d" % k for k in range(limit)])
+
+
+@lru_cache(maxsize=16)
+def _fractions(decimals: int, tail: bytes) -> npt.NDArray[np.bytes_]:
+    return np.array([b".%0*d%s" % (decimals, k, tail) for k in range(10**decimals)])
+
+
+def plain_lines(prefixes: list[str], stamps: list[str], values: Ints, decimals: int, tail: str) -> Iterator[bytes]:
+    """Lines ``prefix stamp value tail`` of whole rows, in row order: prefix and stamp hold their own delimiters; values are not negative.
+
+    Blocks of bytes. Values shorter than the longest leave NUL bytes in the array, taken out when the block is made.
+    """
+    end = tail.encode() + b"\n"
+    stamp = np.array([s.encode() for s in stamps])
+    scale = 10**decimals
+    if scale == 1:
+        raise ValueError("a plain line has decimals")
+    for at in range(0, len(prefixes), 12_500):
+        part = values[at : at + 12_500]
+        prefix = np.array([p.encode() for p in prefixes[at : at + 12_500]])
+        even = len({len(p) for p in prefixes[at : at + 12_500]}) == 1
+        small = part.max(initial=0) < 10 * scale
+        if small:
+            number = _small(decimals, end)[part]
+            record = np.dtype([("prefix", prefix.dtype), ("stamp", stamp.dtype), ("number", number.dtype)])
+            made = np.empty(part.shape, record)
+            made["number"] = number
+        else:
+            whole, fraction = np.divmod(part, scale)
+            top = int(whole.max()) + 1
+            text = _whole_numbers(1 << max(6, (top - 1).bit_length()))[whole] if top <= 1 << 20 else whole.astype("S")
+            tails = _fractions(decimals, end)[fraction]
+            record = np.dtype([("prefix", prefix.dtype), ("stamp", stamp.dtype), ("whole", text.dtype), ("fraction", tails.dtype)])
+            made = np.empty(part.shape, record)
+            made["whole"], made["fraction"] = text, tails
+        made["prefix"], made["stamp"] = prefix[:, None], stamp[None, :]
+        raw = made.tobytes()
+        yield raw if small and even else raw.replace(b"\0", b"")
+
+
+@lru_cache(maxsize=16)
+def _small(decimals: int, end: bytes) -> npt.NDArray[np.bytes_]:
+    scale = 10**decimals
+    return np.array([b"%d.%0*d%s" % (k // scale, decimals, k % scale, end) for k in range(10 * scale)])
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One delimited read before it is text, with the story that spoils it, if any."""
+
+    meter_id: str
+    channel: str
+    second: int
+    value: str
+    sequence: int
+    version: int
+    quality: str
+    story: Planted | None = None
+
+
+def special_lines(lines: Iterable[Line], zone: str, style: Style) -> Iterator[tuple[bytes, Line]]:
+    """Lines a row at a time, spoiled where a story says so."""
+    for line in lines:
+        yield _spoil(line, zone, style), line
+
+
+def _spoil(line: Line, zone: str, style: Style) -> bytes:
+    kind = line.story.kind if line.story else ""
+    meter, value, second, stamp_style = line.meter_id, line.value, line.second, style.stamp
+    if kind == "unknown_meter":
+        meter = meter[0] + "9" + meter[2:]
+    if kind == "future_time":
+        second += 400 * 86_400
+    stamp = stamp_text(second, zone, stamp_style)
+    if kind == "bad_missing_zone":
+        stamp = stamp.rstrip("Z")
+    value = {"bad_nan": "NaN", "bad_huge": "1e999", "bad_text": "OVERLOAD"}.get(kind, value)
+    text = f"{meter},{line.channel},{stamp},{value},{line.sequence},{line.version},{line.quality}\n"
+    if kind == "bad_truncated_row":
+        text = text[: text.index(stamp) + len(stamp) - 4] + "\n"
+    if kind == "bad_encoding":
+        return text.encode().replace(b",", b",\xff\xfe", 1)
+    return text.encode()
+
+
+def json_lines(lines: Iterable[Line], zone: str) -> Iterator[bytes]:
+    """JSON Lines, an object per read."""
+    stamps: dict[int, str] = {}
+    for line in lines:
+        stamp = stamps.get(line.second)
+        if stamp is None:
+            stamp = stamps[line.second] = stamp_text(line.second, zone, "utc")
+        yield (
+            f'{{"meter":"{line.meter_id}","channel":"{line.channel}","start":"{stamp}","value":{line.value},"unit":"kWh",'
+            f'"seq":{line.sequence},"ver":{line.version},"q":"{line.quality}"}}\n'
+        ).encode()
+
+
+def nem12(blocks: Iterable[tuple[str, str, Ints, npt.NDArray[np.bool_] | None]], day: date, interval_minutes: int) -> Iterator[bytes]:
+    """A NEM12 file of one fixed-offset day: per channel (meter, suffix, values in Wh, missing). Missing intervals are null by 400 records."""
+    created = datetime.combine(day + timedelta(days=1), datetime.min.time()) + timedelta(hours=2, minutes=15)
+    yield f"100,NEM12,{created:%Y%m%d%H%M},MDP,CFMU\n".encode()
+    for meter, suffix, values, missing in blocks:
+        yield f"200,{meter},E1B1,{suffix},{suffix},N1,{meter},kWh,{interval_minutes},\n".encode()
+        text = ",".join([decimal_text(v, 3) for v in values.tolist()])
+        gaps = missing is not None and bool(missing.any())
+        quality = "V" if gaps else "A"
+        yield f"300,{day:%Y%m%d},{text},{quality},,,{created:%Y%m%d%H%M%S},\n".encode()
+        if gaps and missing is not None:
+            edges = np.flatnonzero(np.diff(missing.astype(np.int8))) + 1
+            for start, stop in zip([0, *edges.tolist()], [*edges.tolist(), len(missing)], strict=True):
+                yield f"400,{start + 1},{stop},{'N' if missing[start] else 'A'},,\n".encode()
+    yield b"900\n"
+
+
+def cmep(blocks: Iterable[tuple[str, list[int], Ints]], day: date, interval_minutes: int) -> Iterator[bytes]:
+    """CMEP MEPMD01 records: per meter (id, unix seconds of the interval ends, values in Wh), stamps in UTC."""
+    created = datetime.combine(day + timedelta(days=1), datetime.min.time()) + timedelta(hours=8)
+    stamps: dict[int, str] = {}
+    hours, minutes = divmod(interval_minutes, 60)
+    for meter, ends, values in blocks:
+        if not ends:
+            continue
+        triplets = []
+        for second, value in zip(ends, values.tolist(), strict=True):
+            stamp = stamps.get(second)
+            if stamp is None:
+                stamp = stamps[second] = datetime.fromtimestamp(second, UTC).strftime("%Y%m%d%H%M")
+            triplets.append(f"{stamp},R,{decimal_text(value, 3)}")
+        head = f"MEPMD01,19970819,CFMU,CFMU-{meter},CFMU,,{created:%Y%m%d%H%M},{meter},OK,E,KWH,1.0,0000{hours:02d}{minutes:02d},{len(ends)},"
+        yield (head + ",".join(triplets) + "\n").encode()

@@ -1,0 +1,94 @@
+"""What the pause rules look at, read from the other rooms' tables.
+
+Belongs here: SQL over raw, billing and control that answers the rules' questions, as plain rows. Does not belong here: the rules and their
+records (control/rules.py).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+import psycopg
+
+Connection: TypeAlias = psycopg.Connection[Any]
+
+
+def open_breakers(connection: Connection) -> list[tuple[str, datetime]]:
+    """Name and instant of opening of every breaker last seen open."""
+    return connection.execute(
+        "SELECT subject, (figures ->> 'since')::timestamptz FROM control.observation WHERE kind = 'breaker' AND (figures ->> 'open')::boolean ORDER BY 1"
+    ).fetchall()
+
+
+def rejections(connection: Connection, now: datetime, window: timedelta, baseline: timedelta, since: datetime | None) -> list[tuple[str, int, int, int, int]]:
+    """By head-end: reads received and rejected in the window, and in the baseline before it. The window starts at ``since`` if that is later."""
+    return connection.execute(
+        """
+        WITH span AS (SELECT greatest(%(start)s, %(since)s::timestamptz) AS start, %(start)s::timestamptz - %(baseline)s::interval AS past),
+        received AS (
+            SELECT f.head_end, sum(f.received) FILTER (WHERE f.landed_at > span.start) AS recent,
+                   sum(f.received) FILTER (WHERE f.landed_at <= span.start) AS before
+            FROM raw.feed_file f, span WHERE f.landed_at > span.past AND f.landed_at <= %(now)s AND f.replay_of IS NULL GROUP BY 1),
+        rejected AS (
+            SELECT d.head_end, sum(d.reads) FILTER (WHERE d.first_seen > span.start) AS recent,
+                   sum(d.reads) FILTER (WHERE d.first_seen <= span.start) AS before
+            FROM raw.dead_letter d, span WHERE d.first_seen > span.past AND d.first_seen <= %(now)s GROUP BY 1)
+        SELECT head_end, coalesce(received.recent, 0)::bigint, coalesce(rejected.recent, 0)::bigint,
+               coalesce(received.before, 0)::bigint, coalesce(rejected.before, 0)::bigint
+        FROM received FULL JOIN rejected USING (head_end) ORDER BY 1
+        """,
+        {"now": now, "start": now - window, "since": since, "baseline": baseline},
+    ).fetchall()
+
+
+def unbalanced_files(connection: Connection, since: datetime | None, limit: int = 100) -> list[tuple[str, str, int, int]]:
+    """Files wholly loaded whose reads do not add up: name, head-end, received, accounted for. Only files touched after ``since``."""
+    return connection.execute(
+        """
+        SELECT c.file_name, c.head_end, c.received, (c.accepted + c.duplicate + c.superseded + c.rejected)::bigint
+        FROM raw.control_total c
+        WHERE NOT c.balanced AND c.waiting = 0
+          AND (%(since)s::timestamptz IS NULL OR c.landed_at > %(since)s
+               OR EXISTS (SELECT FROM raw.feed_file_day d WHERE d.sha256 = c.sha256 AND d.loaded_at > %(since)s))
+        ORDER BY c.landed_at DESC LIMIT %(limit)s
+        """,
+        {"since": since, "limit": limit},
+    ).fetchall()
+
+
+def last_verification(connection: Connection) -> tuple[bool, datetime, str] | None:
+    """Whether the ledger verified when last asked, when, and what was said."""
+    return connection.execute(
+        "SELECT (figures ->> 'ok')::boolean, observed_at, coalesce(figures ->> 'detail', '') FROM control.observation WHERE kind = 'ledger' AND subject = 'log'"
+    ).fetchone()
+
+
+def variances(connection: Connection, days: int = 35) -> list[tuple[str, str, str, Decimal, Decimal]]:
+    """By billing day, joint and unit: absolute differences nobody has a cause for, and the joint's whole. The latest ``days`` reconciled days."""
+    if connection.execute("SELECT to_regclass('billing.reconciliation') IS NULL").fetchone() == (True,):
+        return []
+    return connection.execute(
+        """
+        SELECT billing_day::text, joint, unit, sum(abs(difference)) FILTER (WHERE cause = 'open'), sum(abs(expected))
+        FROM billing.reconciliation
+        WHERE billing_day > (SELECT max(billing_day) FROM billing.reconciliation) - %(days)s::integer
+        GROUP BY 1, 2, 3 HAVING sum(abs(difference)) FILTER (WHERE cause = 'open') > 0 ORDER BY 1, 2, 3
+        """,
+        {"days": days},
+    ).fetchall()
+
+
+def answered_joints(connection: Connection) -> list[tuple[str, str, str, Decimal]]:
+    """Variances that stood in the evidence of pauses people have ended: billing day, joint, unit, unexplained."""
+    return connection.execute(
+        """
+        SELECT DISTINCT j ->> 'billing_day', j ->> 'joint', j ->> 'unit', (j ->> 'unexplained')::numeric
+        FROM (
+            SELECT p.evidence FROM control.emergency_pause p WHERE p.state = 'resumed' AND p.rule = 'variance'
+            UNION ALL
+            SELECT e.evidence FROM control.pause_evidence e JOIN control.emergency_pause p USING (pause_id) WHERE p.state = 'resumed' AND e.rule = 'variance'
+        ) f, jsonb_array_elements(f.evidence -> 'joints') j
+        """
+    ).fetchall()

@@ -1,0 +1,60 @@
+"""The business rows behind the ledger's leaves.
+
+Belongs here: reading hashes and rows of any table named in ledger/sources.py. Does not belong here: what they must equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+import polars as pl
+from psycopg import sql
+
+from meter_pipeline.store.database import Database
+from meter_pipeline.store.ledger import Connection
+
+
+def exists(connection: Connection, table: str) -> bool:
+    """Whether a table is part of this installation."""
+    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
+    return bool(row and row[0])
+
+
+def hashes_of_day(connection: Connection, table: str, column: str, day: date) -> list[bytes]:
+    """The leaf of every row of a billing day."""
+    query = sql.SQL("SELECT {} FROM {} WHERE billing_day = %s").format(sql.Identifier(column), sql.Identifier(*table.split(".")))
+    return [bytes(row[0]) for row in connection.execute(query, (day,), binary=True).fetchall()]
+
+
+def frame_of_day(database: Database, table: str, day: date) -> pl.DataFrame:
+    """Every row of a billing day through Arrow, all columns."""
+    return database.read(f"SELECT * FROM {table} WHERE billing_day = $1", (day,))  # noqa: S608 - a name from ledger/sources.py
+
+
+def rows_of_day(connection: Connection, table: str, day: date) -> Iterator[str]:
+    """Every row of a billing day as PostgreSQL's own JSON text, streamed. Instants are ISO 8601, bytes ``\\x`` hex, NULLs kept."""
+    query = sql.SQL("SELECT row_to_json(t)::text FROM {} AS t WHERE billing_day = %s").format(sql.Identifier(*table.split(".")))
+    with connection.cursor("ledger_rows") as cursor:
+        cursor.itersize = 2000
+        cursor.execute(query, (day,))
+        for (text,) in cursor:
+            yield text
+
+
+def days_of(connection: Connection, table: str) -> list[date]:
+    """Billing days a table has rows of."""
+    query = sql.SQL("SELECT DISTINCT billing_day FROM {} ORDER BY 1").format(sql.Identifier(*table.split(".")))
+    return [row[0] for row in connection.execute(query).fetchall()]
+
+
+def control_totals(connection: Connection) -> list[dict[str, Any]]:
+    """The store's own control totals of every feed file; empty where there is no raw store."""
+    if not exists(connection, "raw.control_total"):
+        return []
+    rows = connection.execute(
+        "SELECT encode(sha256, 'hex'), file_name, received, accepted, duplicate, superseded, rejected, waiting FROM raw.control_total ORDER BY 1"
+    ).fetchall()
+    names = ("sha256", "file_name", "received", "accepted", "duplicate", "superseded", "rejected", "waiting")
+    return [dict(zip(names, row, strict=True)) for row in rows]

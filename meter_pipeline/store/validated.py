@@ -1,0 +1,368 @@
+"""The validated store: what VEE reads in bulk and the tables it writes.
+
+Belongs here: every statement on schema vee and the reads VEE makes of raw and ref. Does not belong here: rules, estimates, what a row means.
+
+Rows travel as day vectors (store/vectors.py). A first load goes into a fresh partition; a rerun classifies against what is there and
+touches only rows whose content changed, each of which moves to vee.interval_day_version first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Final
+
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from meter_pipeline.store.database import Database, scalar
+from meter_pipeline.store.vectors import HEADER, TRAILER, VectorTable, copy_rows, encoded_blocks, read_frame
+
+EXTRA: Final = (
+    "unit", "flow", "head_end", "account_id", "tariff_id", "cycle_id", "billed", "total_micro", "register_difference_micro", "unscaled_micro",
+    "row_flags", "version", "rules_version", "first_slot", "expected", "actual", "estimated", "missing", "locked", "input_hash",
+    "content_hash", "notes", "flags",
+)
+INTERVAL_DAY: Final = VectorTable(
+    "vee.interval_day", ("service_point_id", "meter_id", "channel"), EXTRA, ("sequence", "sequence_step", "sequences", "offsets")
+)
+DAILY_USAGE: Final = (
+    "billing_day", "service_point_id", "flow", "unit", "quantity_micro", "estimated_micro", "row_flags", "slots_expected", "actual",
+    "estimated", "missing", "meters", "quality", "exchange", "source", "commodity", "customer_class", "account_id", "tariff_id", "cycle_id",
+)
+REGISTER_DAY: Final = (
+    "billing_day", "service_point_id", "meter_id", "channel", "unit", "quantity_micro", "gap_seconds", "causes", "reads", "closed", "broken",
+)
+EXCEPTION: Final = ("billing_day", "kind", "service_point_id", "meter_id", "channel", "severity", "detail", "first_seen")
+GROUP_DAY: Final = ("billing_day", "head_end", "unit", "flow", "interval_minutes", "members", "profile")
+
+_PARTITIONED: Final = ("vee.interval_day", "vee.register_day", "vee.daily_usage")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSession(Database):
+    """A database whose frames are all read over one connection: opening one costs 60 ms, and a day needs fifteen reads.
+
+    Each read is its own transaction, so it sees what was committed before it and holds no lock after it.
+    """
+
+    connection: Any = None
+
+    def read(self, query: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
+        with self.connection.cursor() as cursor:
+            cursor.execute(query, parameters=list(parameters) or None)
+            frame = pl.from_arrow(cursor.fetch_arrow_table())
+        assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table never arrives as a series
+        return frame
+
+
+@contextlib.contextmanager
+def reading(database: Database) -> Iterator[ReadSession]:
+    """A session for many reads of frames."""
+    import adbc_driver_postgresql.dbapi as adbc
+
+    url = database.with_options(options="-c TimeZone=UTC -c DateStyle=ISO -c default_transaction_read_only=on")
+    with adbc.connect(url, autocommit=True) as connection:
+        yield ReadSession(database.url, connection)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Reference data in force around a day, as frames."""
+
+    installations: pl.DataFrame
+    service_points: pl.DataFrame
+    agreements: pl.DataFrame
+    accounts: pl.DataFrame
+    tariffs: pl.DataFrame
+    cycles: pl.DataFrame
+    holidays: frozenset[date]
+    temperatures: dict[date, float]
+
+
+def read_reference(database: Database, day: date, start: datetime, end: datetime, weather_from: date) -> Reference:
+    """What is known of every installation that touches the day: one row per installation and channel, and who pays.
+
+    ``temperatures``: mean over the utility's stations by day, from ``weather_from`` to the day.
+    """
+    installations = database.read(
+        """
+        SELECT i.service_point_id, i.meter_id, extract(epoch FROM i.installed_at)::bigint AS installed_s,
+            extract(epoch FROM i.removed_at)::bigint AS removed_s,
+            (i.install_read * 1000000)::bigint AS install_micro, (i.removal_read * 1000000)::bigint AS removal_micro,
+            m.head_end, m.commodity, c.channel, c.kind, c.unit AS declared_unit, c.interval_minutes, c.flow,
+            (c.multiplier * 1000000)::bigint AS multiplier_micro, c.dials, c.decimals, c.sums_to, c.billed
+        FROM ref.installations AS i JOIN ref.meters AS m USING (meter_id) JOIN ref.channels AS c USING (meter_id)
+        WHERE i.installed_at < $1 AND (i.removed_at IS NULL OR i.removed_at > $2)
+        ORDER BY i.meter_id, c.channel, i.installed_at
+        """,
+        (end, start),
+    )
+    service_points = database.read(
+        "SELECT service_point_id, commodity, customer_class, status FROM ref.service_points "
+        "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1) ORDER BY service_point_id",
+        (day,),
+    )
+    agreements = database.read(
+        "SELECT service_point_id, account_id, tariff_id, cycle_id, valid_from, valid_to FROM ref.agreements "
+        "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1) ORDER BY service_point_id, valid_from",
+        (day,),
+    )
+    accounts = database.read("SELECT account_id, opened, closed FROM ref.accounts ORDER BY account_id")
+    tariffs = database.read("SELECT tariff_id, version, valid_from, valid_to FROM ref.tariffs ORDER BY tariff_id, version")
+    cycles = database.read("SELECT cycle_id, period_start, period_end FROM ref.billing_cycles WHERE period_start <= $1 AND period_end > $1", (day,))
+    holidays = database.read("SELECT holiday FROM ref.holidays")
+    weather = database.read(
+        "SELECT weather_day, avg(coalesce(temperature_mean_c, (temperature_min_c + temperature_max_c) / 2))::double precision AS mean_c "
+        "FROM ref.weather WHERE weather_day BETWEEN $1 AND $2 GROUP BY weather_day ORDER BY weather_day",
+        (weather_from, day),
+    )
+    return Reference(
+        installations,
+        service_points,
+        agreements,
+        accounts,
+        tariffs,
+        cycles,
+        frozenset(holidays["holiday"].to_list()),
+        dict(zip(weather["weather_day"].to_list(), weather["mean_c"].to_list(), strict=True)),
+    )
+
+
+def read_registers(database: Database, first: date, last: date, meters: Sequence[str] | None = None) -> pl.DataFrame:
+    """Register reads with a billing day in [first, last]: meter_id, channel, at (UTC seconds), value (micro), unit, quality, head_end.
+
+    ``meters`` narrows to some. Null quality flags (AEMO N) are left out: they are no reads.
+    """
+    query = (
+        "SELECT meter_id, channel, extract(epoch FROM read_at)::bigint AS at, value, unit, quality FROM raw.register_read "
+        "WHERE billing_day BETWEEN $1 AND $2 AND raw.quality_flag(quality) NOT IN ('N', 'M')"
+    )
+    parameters: list[Any] = [first, last]
+    if meters is not None:
+        query += " AND meter_id = ANY(string_to_array($3, ','))"
+        parameters.append(",".join(meters))
+    return database.read(query + " ORDER BY meter_id, channel, read_at", parameters)
+
+
+def read_daily_history(database: Database, first: date, last: date) -> pl.DataFrame:
+    """Daily usage before a day: service_point_id, flow, unit, billing_day, quantity_micro, whole (nothing estimated or missing), streak source."""
+    return database.read(
+        "SELECT service_point_id, flow, unit, billing_day, quantity_micro, (estimated = 0 AND missing = 0) AS whole, "
+        "(estimated + missing > 0) AS incomplete, "
+        "(source = 'register' AND raw.quality_flag(quality) IN ('E', 'M')) AS forward FROM vee.daily_usage WHERE billing_day BETWEEN $1 AND $2",
+        (first, last),
+    )
+
+
+def read_vectors(database: Database, table: VectorTable, day: date, meters: Sequence[str]) -> pl.DataFrame:
+    """Day vectors of some meters on a day, from the raw or the validated store."""
+    return read_frame(database, table, day, " AND meter_id = ANY(string_to_array($2, ','))", (",".join(meters),))
+
+
+def read_reused_sequences(database: Database, day: date) -> pl.DataFrame:
+    """Channels of which one sequence number came with different payloads of one version: meter_id, channel."""
+    return database.read(
+        "SELECT DISTINCT meter_id, channel FROM (SELECT meter_id, channel FROM raw.interval_payload WHERE billing_day = $1 "
+        "GROUP BY meter_id, channel, source_version, sequence, sequence_step HAVING count(*) > 1) AS s ORDER BY 1, 2",
+        (day,),
+    )
+
+
+def read_window_days(database: Database, first: date, last: date, meters: Sequence[str]) -> pl.DataFrame:
+    """Totals of validated days of some meters: what an estimate shares a register difference of several days with."""
+    return database.read(
+        "SELECT service_point_id, meter_id, channel, billing_day, total_micro, unscaled_micro, estimated, missing, "
+        "register_difference_micro, flags IS NOT NULL AS flagged FROM vee.interval_day "
+        "WHERE billing_day BETWEEN $1 AND $2 AND meter_id = ANY(string_to_array($3, ','))",
+        (first, last, ",".join(meters)),
+    )
+
+
+def read_groups(database: Database, days: Sequence[date]) -> pl.DataFrame:
+    """Load shapes of the head-ends on some days."""
+    return database.read(
+        "SELECT billing_day, head_end, unit, flow, interval_minutes, members, profile FROM vee.group_day "
+        "WHERE billing_day = ANY(string_to_array($1, ',')::date[])",
+        (",".join(d.isoformat() for d in days),),
+    )
+
+
+def validated_days(database: Database, first: date, last: date) -> list[date]:
+    """Days in a range that have validated rows."""
+    frame = database.read("SELECT DISTINCT billing_day FROM vee.group_day WHERE billing_day BETWEEN $1 AND $2 ORDER BY 1", (first, last))
+    return frame["billing_day"].to_list()
+
+
+def stored_rows(database: Database, day: date) -> pl.DataFrame:
+    """Keys, hashes, versions and locks of a day's validated rows."""
+    return database.read(
+        "SELECT service_point_id, meter_id, channel, version, locked, input_hash, content_hash FROM vee.interval_day "
+        "WHERE billing_day = $1 ORDER BY service_point_id, meter_id, channel",
+        (day,),
+    )
+
+
+def stored_usage(database: Database, day: date) -> pl.DataFrame:
+    """A day's usage rows as stored, sorted by key."""
+    frame = database.read(
+        f"SELECT {', '.join(DAILY_USAGE)} FROM vee.daily_usage WHERE billing_day = $1 ORDER BY service_point_id, flow, unit",  # noqa: S608 - names from code
+        (day,),
+    )
+    return frame
+
+
+def interval_sums(database: Database, day: date) -> pl.DataFrame:
+    """Sum of the validated rows of each service point, flow and unit: what daily usage must equal."""
+    return database.read(
+        "SELECT service_point_id, flow, unit, sum(total_micro)::bigint AS interval_micro FROM vee.interval_day "
+        "WHERE billing_day = $1 AND billed GROUP BY 1, 2, 3",
+        (day,),
+    )
+
+
+def read_exceptions(database: Database, day: date, meter_id: str) -> pl.DataFrame:
+    """Exceptions of a meter, or of the service points it has rows for, on a day."""
+    return database.read(
+        "SELECT kind, service_point_id, meter_id, channel, severity, detail FROM vee.exception WHERE billing_day = $1 AND (meter_id = $2 "
+        "OR (meter_id = '' AND service_point_id IN (SELECT service_point_id FROM vee.interval_day WHERE billing_day = $1 AND meter_id = $2 "
+        "UNION SELECT service_point_id FROM vee.register_day WHERE billing_day = $1 AND meter_id = $2))) ORDER BY kind, channel",
+        (day, meter_id),
+    )
+
+
+def lock_day(connection: psycopg.Connection[Any], day: date) -> None:
+    """Hold the day: one validation of a billing day at a time, released with the transaction."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('vee.' || %s, 0))", (day.isoformat(),))
+
+
+def open_day(connection: psycopg.Connection[Any], day: date) -> bool:
+    """Make the day's partitions; True where this is the day's first load (they are attached by ``attach_day``)."""
+    states = [scalar(connection, f"SELECT raw.open_partition('{name}', %s)", (day,)) for name in _PARTITIONED]
+    return bool(states[0] != "attached")
+
+
+def attach_day(connection: psycopg.Connection[Any], day: date) -> None:
+    """Attach the day's partitions, keys built."""
+    for name in _PARTITIONED:
+        connection.execute(sql.SQL("SELECT raw.attach_partition({}, %s)").format(sql.Literal(name)), (day,))
+
+
+def write_intervals(
+    connection: psycopg.Connection[Any], day: date, frame: pl.DataFrame, withdrawn: pl.DataFrame, first_load: bool, *, now: datetime, actor: str,
+    reasons: pl.DataFrame,
+) -> None:
+    """Write new and changed rows of vee.interval_day; earlier versions of changed and withdrawn rows are kept.
+
+    ``frame``: vector frame of the rows to write with INTERVAL_DAY's columns. ``withdrawn``: keys of rows that are no more. ``reasons``:
+    key columns and ``reason`` for changed and withdrawn rows.
+    """
+    if first_load:
+        copy_rows(connection, INTERVAL_DAY.partition(day), frame)
+        return
+    if not frame.height and not withdrawn.height:
+        return
+    keys = INTERVAL_DAY.keys
+    connection.execute("CREATE TEMP TABLE vee_reason (service_point_id text, meter_id text, channel text, reason text) ON COMMIT DROP")
+    with connection.cursor() as cursor, cursor.copy("COPY vee_reason FROM STDIN") as copy:
+        for row in reasons.select(*keys, "reason").iter_rows():
+            copy.write_row(row)
+    columns = sql.SQL(", ").join(map(sql.Identifier, INTERVAL_DAY.columns))
+    connection.execute("SELECT raw.open_partition('vee.interval_day', %s)", (day,))
+    connection.execute(
+        sql.SQL(
+            "INSERT INTO vee.interval_day_version ({columns}, superseded_at, superseded_by, reason) "
+            "SELECT {own}, %s, %s, r.reason FROM vee.interval_day AS d JOIN vee_reason AS r USING (service_point_id, meter_id, channel) "
+            "WHERE d.billing_day = %s ON CONFLICT DO NOTHING"
+        ).format(columns=columns, own=sql.SQL(", ").join(sql.SQL("d.{}").format(sql.Identifier(c)) for c in INTERVAL_DAY.columns)),
+        (now, actor, day),
+    )
+    if withdrawn.height:
+        connection.execute(
+            "DELETE FROM vee.interval_day AS d USING vee_reason AS r WHERE d.billing_day = %s AND d.service_point_id = r.service_point_id "
+            "AND d.meter_id = r.meter_id AND d.channel = r.channel AND r.reason = 'withdrawn'",
+            (day,),
+        )
+    connection.execute("CREATE TEMP TABLE vee_incoming (LIKE vee.interval_day INCLUDING DEFAULTS) ON COMMIT DROP")
+    incoming = VectorTable("vee_incoming", INTERVAL_DAY.keys, INTERVAL_DAY.extra, INTERVAL_DAY.leave_out)
+    copy_rows(connection, incoming, frame)
+    rest = [c for c in INTERVAL_DAY.columns if c not in (*keys, "billing_day")]
+    connection.execute(
+        sql.SQL("INSERT INTO vee.interval_day ({columns}) SELECT {columns} FROM vee_incoming ON CONFLICT (billing_day, {keys}) DO UPDATE SET {sets}").format(
+            columns=columns,
+            keys=sql.SQL(", ").join(map(sql.Identifier, keys)),
+            sets=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in rest),
+        )
+    )
+
+
+def replace_rows(connection: psycopg.Connection[Any], table: str, day: date, frame: pl.DataFrame, columns: Sequence[str], key: Sequence[str]) -> int:
+    """Bring a day of a derived table to exactly ``frame``: changed rows upserted, vanished ones deleted, equal ones left untouched.
+
+    Returns the number of rows written or deleted.
+    """
+    name = sql.Identifier(*table.split("."))
+    temporary = sql.Identifier("replace_" + table.split(".")[1])
+    listed = sql.SQL(", ").join(map(sql.Identifier, columns))
+    keys = sql.SQL(", ").join(map(sql.Identifier, key))
+    rest = [c for c in columns if c not in key]
+    connection.execute(sql.SQL("CREATE TEMP TABLE {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DROP").format(temporary, name))
+    _copy(connection, temporary, frame, columns)
+    gone = connection.execute(
+        sql.SQL("DELETE FROM {n} AS t WHERE billing_day = %s AND NOT EXISTS (SELECT FROM {i} AS i WHERE {same})").format(
+            n=name, i=temporary, same=sql.SQL(" AND ").join(sql.SQL("i.{0} = t.{0}").format(sql.Identifier(c)) for c in key)
+        ),
+        (day,),
+    ).rowcount
+    compared = [c for c in rest if c != "first_seen"]
+    changed = connection.execute(
+        sql.SQL(
+            "INSERT INTO {n} AS t ({c}) SELECT {c} FROM {i} ON CONFLICT ({k}) DO UPDATE SET {sets} WHERE ({old}) IS DISTINCT FROM ({new})"
+        ).format(
+            n=name, c=listed, i=temporary, k=keys,
+            sets=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in compared),
+            old=sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(c)) for c in compared),
+            new=sql.SQL(", ").join(sql.SQL("excluded.{}").format(sql.Identifier(c)) for c in compared),
+        )
+    ).rowcount
+    connection.execute(sql.SQL("DROP TABLE {}").format(temporary))
+    return gone + changed
+
+
+def _copy(connection: psycopg.Connection[Any], name: sql.Identifier, frame: pl.DataFrame, columns: Sequence[str]) -> None:
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(name, sql.SQL(", ").join(map(sql.Identifier, columns)))
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(HEADER)
+        for block in encoded_blocks(frame, columns):
+            copy.write(block)
+        copy.write(TRAILER)
+
+
+def first_rows(connection: psycopg.Connection[Any], table: str, day: date, frame: pl.DataFrame, columns: Sequence[str]) -> None:
+    """COPY a derived table's rows into the day's fresh partition."""
+    space, name = table.split(".")
+    _copy(connection, sql.Identifier(space, f"{name}_{day:%Y%m%d}"), frame, columns)
+
+
+def write_rules(connection: psycopg.Connection[Any], rules: Sequence[tuple[str, int, str, str, str, str]]) -> None:
+    """Publish the list of rules: scope, bit, code, severity, source, about. Unchanged rows are not rewritten."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO vee.rule (scope, bit, code, severity, source, about) VALUES (%s, %s, %s, %s, %s, %s) "
+            "ON CONFLICT (scope, bit) DO UPDATE SET code = excluded.code, severity = excluded.severity, source = excluded.source, "
+            "about = excluded.about WHERE (vee.rule.code, vee.rule.severity, vee.rule.source, vee.rule.about) IS DISTINCT FROM "
+            "(excluded.code, excluded.severity, excluded.source, excluded.about)",
+            rules,
+        )
+
+
+def read_version_history(database: Database, day: date, meter_id: str) -> pl.DataFrame:
+    """Earlier versions of a meter's validated day: channel, version, total_micro, estimated, superseded_at, superseded_by, reason."""
+    return database.read(
+        "SELECT channel, version, total_micro, actual, estimated, missing, superseded_at, superseded_by, reason "
+        "FROM vee.interval_day_version WHERE billing_day = $1 AND meter_id = $2 ORDER BY channel, version",
+        (day, meter_id),
+    )

@@ -1,0 +1,80 @@
+"""Which meter stood where: the part of a billing day each installation answers for.
+
+Belongs here: windows of installations, exchanges, overlaps, stretches without a meter. Does not belong here: reads.
+
+An exchange is two installations of one service point that measure the same thing one after the other. Where their windows overlap (both
+meters counted the same energy), the new meter answers from the moment it was installed and the old one's register is prorated to that
+moment, so nothing is counted twice. Where they leave a stretch without a meter, nothing was metered and the policy decides (thresholds).
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+#: End of an installation that still stands, in UTC seconds: far beyond any billing day.
+OPEN_END = 1 << 40
+
+
+def installation_windows(installations: pl.DataFrame, day_start_s: int, day_end_s: int) -> pl.DataFrame:
+    """The windows of a day's installations.
+
+    ``installations``: one row per installation and measured quantity, with service_point_id, meter_id, channel, flow, unit, billed,
+    installed_s and removed_s (UTC seconds, null while it stands). Returns the rows that touch the day, sorted by service point,
+    quantity and time, with ``begin_s`` and ``end_s`` (the part of the day they answer for, half-open), ``handover`` (another meter took
+    over or was taken over from on this day), ``overlap_s`` (seconds left to the newer meter) and ``gap_s`` (seconds without a meter
+    after this one, within the day).
+    """
+    quantity = ["service_point_id", "flow", "unit", "billed"]
+    frame = installations.with_columns(removed=pl.col("removed_s").fill_null(OPEN_END)).sort(*quantity, "installed_s", "meter_id", "channel")
+    one = pl.col("meter_id").ne(pl.col("meter_id").shift(-1).over(quantity))
+    following = pl.col("installed_s").shift(-1).over(quantity)
+    # an old meter that still stands is no exchange: two meters serve the point side by side
+    succeeded = (one & following.is_not_null() & (pl.col("removed") < OPEN_END) & (pl.col("installed_s") < following)).fill_null(False)
+    frame = frame.with_columns(
+        successor_s=pl.when(succeeded).then(following),
+    ).with_columns(
+        effective_end=pl.min_horizontal("removed", pl.col("successor_s").fill_null(OPEN_END)),
+    )
+    frame = frame.with_columns(
+        overlap_s=pl.when(pl.col("successor_s") < pl.col("removed")).then(pl.col("removed") - pl.col("successor_s")).otherwise(0),
+        gap_s=pl.when(pl.col("successor_s") > pl.col("removed"))
+        .then(
+            (pl.min_horizontal("successor_s", pl.lit(day_end_s)) - pl.max_horizontal("removed", pl.lit(day_start_s))).clip(0)
+        )
+        .otherwise(0),
+        handed_over=pl.col("successor_s").is_not_null() & pl.col("effective_end").is_between(day_start_s, day_end_s, closed="right"),
+    ).with_columns(
+        taken_over=pl.col("handed_over").shift(1).over(quantity).fill_null(False) & (pl.col("installed_s") > day_start_s),
+    )
+    return (
+        frame.with_columns(
+            begin_s=pl.max_horizontal("installed_s", pl.lit(day_start_s)),
+            end_s=pl.min_horizontal("effective_end", pl.lit(day_end_s)),
+            handover=(pl.col("handed_over") & (pl.col("effective_end") < day_end_s)) | pl.col("taken_over"),
+        )
+        .filter(pl.col("begin_s") < pl.col("end_s"))
+        .drop("removed", "handed_over", "taken_over")
+    )
+
+
+def slot_windows(windows: pl.DataFrame, day_start_s: int, interval_s: pl.Expr) -> pl.DataFrame:
+    """Slots of each window: ``first``, ``last`` (half-open), and the cut slots with the part of each that belongs to the window.
+
+    ``interval_s``: an expression for the interval length in seconds. ``straddle_first``/``straddle_last`` are -1 where the window starts
+    or ends on the grid; their shares are millionths of the slot. A slot cut on both sides carries its whole share on the first.
+    """
+    begin, end = pl.col("begin_s") - day_start_s, pl.col("end_s") - day_start_s
+    frame = windows.with_columns(
+        first=(begin // interval_s).cast(pl.Int32), last=((end + interval_s - 1) // interval_s).cast(pl.Int32), step=interval_s
+    )
+    cut_first, cut_last = begin % pl.col("step") != 0, end % pl.col("step") != 0
+    same = pl.col("last") - pl.col("first") == 1
+    return frame.with_columns(
+        straddle_first=pl.when(cut_first | (cut_last & same)).then(pl.col("first")).otherwise(-1).cast(pl.Int32),
+        straddle_last=pl.when(cut_last & ~same).then(pl.col("last") - 1).otherwise(-1).cast(pl.Int32),
+        share_first=pl.when(same)
+        .then((end - begin) * 1_000_000 // pl.col("step"))
+        .otherwise(1_000_000 - begin % pl.col("step") * 1_000_000 // pl.col("step"))
+        .cast(pl.Int32),
+        share_last=pl.when(cut_last).then(end % pl.col("step") * 1_000_000 // pl.col("step")).otherwise(1_000_000).cast(pl.Int32),
+    ).drop("step")

@@ -1,0 +1,145 @@
+"""A meter's day told interval by interval: what came, which rules hit, what was put in its place and why.
+
+Belongs here: the document of ``meter-pipeline vee explain``. Does not belong here: printing (cli/vee.py), rules.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from meter_pipeline import quality
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
+from meter_pipeline.store import validated as store
+from meter_pipeline.store.database import Database
+from meter_pipeline.store.vectors import RAW_INTERVAL_DAY, to_matrices
+from meter_pipeline.units import from_micro
+from meter_pipeline.vee import assemble
+from meter_pipeline.vee import thresholds as threshold_file
+from meter_pipeline.vee.catalogue import INTERVAL_RULES, ROW_RULES, codes
+from meter_pipeline.vee.estimation import METHOD_NAMES
+from meter_pipeline.vee.registers import STEP_ABOUT, Step
+from meter_pipeline.vee.thresholds import Thresholds
+
+#: What quality flags mean, for people
+FLAG_WORDS = {
+    "A": "actual", "S": "substituted", "F": "final substitute", "E": "forward estimate", "N": "null", "V": "variable", "M": "nothing came",
+}
+
+
+def quality_words(code: int) -> dict[str, Any]:
+    """A quality code in words: flag, AEMO method and reason, ESPI code, and how an estimate was made."""
+    word = quality.unpack(code)
+    return {
+        "flag": word.flag, "meaning": FLAG_WORDS[word.flag], "method": word.method, "method_name": METHOD_NAMES.get(word.method or 0),
+        "reason": word.reason, "espi": quality.to_espi(code),
+    }
+
+
+def explain_day(
+    database: Database, calendar: BillingCalendar, meter_id: str, day: date, *, thresholds: Thresholds | None = None
+) -> dict[str, Any]:
+    """Everything known of a meter's billing day.
+
+    ``channels``: one per validated channel and service point with its rules, register, versions and ``intervals`` (slot, local and UTC
+    start, raw value and quality, rules, final value and quality). ``registers``: each register read around the day with the cause of its
+    step. ``found`` is False where neither raw nor validated data exist. Quantities are exact decimals.
+    """
+    t = thresholds or threshold_file.default()
+    with store.reading(database) as session:
+        raw_frame = store.read_vectors(session, RAW_INTERVAL_DAY, day, [meter_id])
+        final_frame = store.read_vectors(session, store.INTERVAL_DAY, day, [meter_id])
+        versions = store.read_version_history(session, day, meter_id)
+        registers = _registers(session, calendar, meter_id, day, t)
+        exceptions = store.read_exceptions(session, day, meter_id)
+    raw = {(m.keys["channel"][i], m.interval_minutes): (m, i) for m in (to_matrices(raw_frame) if raw_frame.height else []) for i in range(m.rows)}
+    channels = []
+    seen = set()
+    for m in to_matrices(final_frame) if final_frame.height else []:
+        for i in range(m.rows):
+            key = (m.keys["channel"][i], m.interval_minutes)
+            seen.add(key)
+            own = versions.filter(versions["channel"] == key[0]).to_dicts() if versions.height else []
+            channels.append(_channel(calendar, day, m, i, raw.get(key), own))
+    unused = [
+        {"channel": channel, "interval_minutes": minutes, "reads": int((m.values[i] != NO_VALUE).sum())}
+        for (channel, minutes), (m, i) in raw.items() if (channel, minutes) not in seen
+    ]
+    return {
+        "meter_id": meter_id, "billing_day": day, "zone": calendar.zone, "hours": calendar.seconds(day) / 3600,
+        "found": bool(raw or channels or registers), "channels": channels, "registers": registers, "raw_not_used": unused,
+        "exceptions": exceptions.to_dicts(), "rules_version": t.version, "rules_sha256": t.digest,
+    }
+
+
+def _decimal(value: int) -> Decimal | None:
+    return None if value == NO_VALUE else from_micro(int(value))
+
+
+def _channel(
+    calendar: BillingCalendar, day: date, m: DayMatrix, i: int, raw: tuple[DayMatrix, int] | None, versions: list[dict[str, Any]]
+) -> dict[str, Any]:
+    keys = m.keys.row(i, named=True)
+    flags = keys["flags"] or [0] * m.slots
+    start = datetime.fromtimestamp(calendar.start_s(day), UTC)
+    zone = ZoneInfo(calendar.zone)
+    same = raw is not None and raw[0].slots == m.slots
+    intervals = []
+    for slot in range(m.slots):
+        at = start + timedelta(minutes=slot * m.interval_minutes)
+        came = raw[0].values[raw[1], slot] if raw is not None and same else NO_VALUE
+        came_code = raw[0].quality[raw[1], slot] if raw is not None and same else quality.MISSING
+        final = int(m.values[i, slot])
+        intervals.append(
+            {
+                "slot": slot + 1, "start": at, "local": at.astimezone(zone).strftime("%H:%M %z"), "raw": _decimal(int(came)),
+                "raw_quality": quality.flag_of(int(came_code)), "rules": codes(INTERVAL_RULES, int(flags[slot])), "final": _decimal(final),
+                "quality": quality_words(int(m.quality[i, slot])), "replaced": final not in (int(came), NO_VALUE),
+            }
+        )
+    difference = keys["register_difference_micro"]
+    return {
+        "channel": keys["channel"], "service_point_id": keys["service_point_id"], "unit": keys["unit"], "flow": keys["flow"],
+        "interval_minutes": m.interval_minutes, "account_id": keys["account_id"], "tariff_id": keys["tariff_id"], "cycle_id": keys["cycle_id"],
+        "expected": keys["expected"], "actual": keys["actual"], "estimated": keys["estimated"], "missing": keys["missing"],
+        "total": from_micro(keys["total_micro"]), "register_difference": None if difference is None else from_micro(difference),
+        "estimated_before_scaling": from_micro(keys["unscaled_micro"]), "locked": keys["locked"], "version": keys["version"],
+        "rules": [{"code": c, "about": ROW_RULES[c].about, "source": ROW_RULES[c].source} for c in codes(ROW_RULES, keys["row_flags"])],
+        "anchors": keys["notes"], "earlier_versions": [{**v, "total": from_micro(v.pop("total_micro"))} for v in versions],
+        "content_hash": keys["content_hash"], "intervals": intervals,
+    }
+
+
+def _registers(session: Database, calendar: BillingCalendar, meter_id: str, day: date, t: Thresholds) -> list[dict[str, Any]]:
+    start, end = calendar.bounds(day)
+    near = timedelta(days=2)
+    reference = store.read_reference(session, day, start, end, day)
+    own = reference.installations.filter(reference.installations["meter_id"] == meter_id)
+    if not own.height:
+        return []
+    windows = assemble.day_windows(assemble.with_units(own), int(start.timestamp()), int(end.timestamp()))
+    reads = store.read_registers(session, day - near, day + near, [meter_id])
+    registers = assemble.register_series(windows, reads, t)
+    out = []
+    for k, row in enumerate(registers.frame.iter_rows(named=True)):
+        mine = np.flatnonzero(registers.reads.series == row["series"])
+        out.append(
+            {
+                "channel": row["channel"], "service_point_id": row["service_point_id"], "unit": row["unit"], "register_only": row["register_only"],
+                "used_in_day": _decimal(int(registers.use.quantity[k])), "closed": bool(registers.use.closed[k]),
+                "reads": [
+                    {
+                        "at": datetime.fromtimestamp(int(registers.reads.at[r]), UTC), "dial": from_micro(int(registers.reads.dial[r])),
+                        "consumed": _decimal(int(registers.found.consumed[r])), "step": Step(int(registers.found.cause[r])).name.lower(),
+                        "about": STEP_ABOUT[Step(int(registers.found.cause[r]))],
+                    }
+                    for r in mine
+                ],
+            }
+        )
+    return out

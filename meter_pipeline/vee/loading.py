@@ -1,0 +1,176 @@
+"""Reading for VEE: the day's rows and registers, and the history its estimates and shifts stand on.
+
+Belongs here: calling the store's bulk reads and bringing them into the shapes of model.py. Does not belong here: SQL, judgement, writing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from meter_pipeline import quality
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
+from meter_pipeline.store import validated as store
+from meter_pipeline.store.database import Database
+from meter_pipeline.store.vectors import RAW_INTERVAL_DAY, read_matrices, to_matrices
+from meter_pipeline.vee import assemble, references
+from meter_pipeline.vee import history as past
+from meter_pipeline.vee import row_rules as rr
+from meter_pipeline.vee.interval_rules import code_table
+from meter_pipeline.vee.model import Bools, Ints, VectorHistory, VectorLoader
+from meter_pipeline.vee.outcome import VeeOutcome
+from meter_pipeline.vee.thresholds import Thresholds
+
+#: Days around a billing day in which a register read may close or open it
+REGISTER_REACH_DAYS: Final = 100
+#: Intervals beside midnight that may anchor an interpolation, in hours
+EDGE_HOURS: Final = 3
+
+
+@dataclass(slots=True)
+class DayInputs:
+    """What was read for the day, before judgement."""
+
+    day: date
+    start: datetime
+    end: datetime
+    reference: store.Reference
+    rows: list[assemble.DayRows]
+    unexpected: pl.DataFrame
+    registers: assemble.Registers
+    mapped: pl.DataFrame
+    account_faults: pl.DataFrame
+    windows: pl.DataFrame
+    points: pl.DataFrame
+
+
+def read_day(database: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime) -> DayInputs:
+    """Everything the day's judgement needs but history: raw vectors, register reads, reference data, assembled into rows."""
+    start, end = calendar.bounds(day)
+    start_s, end_s = int(start.timestamp()), int(end.timestamp())
+    reference = store.read_reference(database, day, start, end, day - timedelta(days=t.like_days_back))
+    windows = assemble.day_windows(assemble.with_units(reference.installations), start_s, end_s)
+    points = reference.service_points
+    mapped, faults = references.map_accounts(points, reference.agreements, reference.accounts, reference.tariffs, reference.cycles, day)
+    accounts = mapped.with_columns(
+        tariff_id=pl.when(pl.col("tariff_version").is_not_null()).then(pl.col("tariff_id")),
+        cycle_id=pl.when(~pl.col("service_point_id").is_in(faults.filter(pl.col("kind") == "NO_CYCLE")["service_point_id"].implode())).then(
+            pl.col("cycle_id")
+        ),
+    ).drop("tariff_version")
+    raw = read_matrices(database, RAW_INTERVAL_DAY, day)
+    expected = assemble.expected_rows(windows, points, accounts)
+    lengths = {m.interval_minutes for m in raw} | set(expected["interval_minutes"].drop_nulls().to_list())
+    slots = {int(m): calendar.slots(day, int(m)) for m in lengths}
+    rows, unexpected = assemble.assemble(
+        raw, expected, day, start_s, slots, t, int(now.timestamp()), store.read_reused_sequences(database, day)
+    )
+    reads = store.read_registers(database, day - timedelta(days=1), day + timedelta(days=1))
+    registers = assemble.register_series(windows, reads, t)
+    lonely = registers.frame.filter(pl.Series((registers.use.quantity == NO_VALUE) | (registers.use.reads == 0)))["meter_id"].unique().sort().to_list()
+    if lonely:
+        reach = timedelta(days=REGISTER_REACH_DAYS)
+        wide = store.read_registers(database, day - reach, day + reach, lonely)
+        others = reads.filter(~pl.col("meter_id").is_in(lonely))
+        registers = assemble.register_series(windows, pl.concat([others, wide], how="vertical_relaxed"), t)
+    for part in rows:
+        assemble.attach_registers(part, registers, t)
+    return DayInputs(day, start, end, reference, rows, unexpected, registers, accounts, faults, windows, points)
+
+
+def vector_loader(
+    database: Database, calendar: BillingCalendar, day: date, rows: assemble.DayRows, reference: store.Reference, available: list[date],
+    t: Thresholds,
+) -> VectorLoader:
+    """Reads the vectors of the rows that need estimates: like days, days of similar temperature, the edges of the days beside."""
+    minutes, slots = rows.matrix.interval_minutes, rows.matrix.slots
+    edge = min(max(EDGE_HOURS * 60 // minutes, 1), slots)
+    like = past.like_days(day, reference.holidays, t.like_days_back, set(available))[-2 * t.like_days :]
+    today = reference.temperatures.get(day, float("nan"))
+    near = sorted(
+        (abs(reference.temperatures[d] - today), day - d, d) for d in available if d in reference.temperatures and today == today
+    )[: t.proxy_days * 2]
+    chosen = sorted({*like, *(d for gap, _, d in near if gap <= t.proxy_celsius)})
+
+    def load(wanted: Ints) -> VectorHistory:
+        keys = rows.keys[wanted].select("service_point_id", "meter_id", "channel", "flow", "unit").with_row_index("row")
+        meters = keys["meter_id"].unique().sort().to_list()
+        n = wanted.size
+        out = VectorHistory.empty(n, slots, edge)
+        out.days = chosen
+        out.values = np.full((len(chosen), n, slots), NO_VALUE, np.int64)
+        out.usable = np.zeros((len(chosen), n, slots), np.bool_)
+        out.like = np.array([d in like for d in chosen], np.bool_)
+        out.temperature = np.array([reference.temperatures.get(d, np.nan) for d in chosen], np.float64)
+        out.day_temperature = today
+        for k, other in enumerate(chosen):
+            to = past.slot_map(calendar.zone, day, other, minutes)
+            for at, m in _validated_rows(database, other, meters, keys, minutes):
+                usable = _usable(m)
+                whole = usable.all(axis=1) & (m.keys["expected"].to_numpy() == m.slots)
+                out.values[k, at] = m.values[:, to]
+                out.usable[k, at] = usable[:, to] & whole[:, None]
+        before = day - timedelta(days=1)
+        if before in available:
+            for at, m in _validated_rows(database, before, meters, keys, minutes):
+                out.before[at] = np.where(_usable(m), m.values, NO_VALUE)[:, -edge:]
+        frame = store.read_vectors(database, RAW_INTERVAL_DAY, day + timedelta(days=1), meters)
+        for m in to_matrices(frame) if frame.height else []:
+            if m.interval_minutes == minutes:
+                found = m.keys.select("meter_id", "channel").with_row_index("source").join(keys, on=["meter_id", "channel"])
+                anchors = np.where((m.quality == quality.ACTUAL) & (m.values >= 0), m.values, NO_VALUE)
+                out.after[found["row"].to_numpy()] = anchors[found["source"].to_numpy(), :edge]
+        return out
+
+    return load
+
+
+def _usable(m: DayMatrix) -> Bools:
+    usable: Bools = (m.values != NO_VALUE) & ~code_table("estimate")[m.quality] & ~code_table("outage")[m.quality]
+    return usable
+
+
+def _validated_rows(database: Database, day: date, meters: list[str], keys: pl.DataFrame, minutes: int) -> list[tuple[Ints, DayMatrix]]:
+    """Validated vectors of a day with the row (of ``keys``) each belongs to; a new meter takes its service point's old one's days."""
+    frame = store.read_vectors(database, store.INTERVAL_DAY, day, meters)
+    out = []
+    for m in to_matrices(frame) if frame.height else []:
+        if m.interval_minutes != minutes:
+            continue
+        found = m.keys.select("service_point_id", "meter_id", "channel").with_row_index("source").join(keys, on=["service_point_id", "meter_id", "channel"])
+        source = found["source"].to_numpy()
+        picked = DayMatrix(m.billing_day, minutes, m.keys[source], m.values[source], m.quality[source], m.sequence[source])
+        out.append((found["row"].to_numpy(), picked))
+    return out
+
+
+def mark_shifts(
+    database: Database, calendar: BillingCalendar, day: date, read: DayInputs, rows: assemble.DayRows, shape: pl.DataFrame, available: list[date],
+    t: Thresholds, outcome: VeeOutcome,
+) -> None:
+    """Flag the rows of a head-end whose whole day lies shifted by hours against its own history."""
+    like = past.like_days(day, read.reference.holidays, t.like_days_back, set(available))[-t.like_days :]
+    if not like or not shape.height:
+        return
+    groups = store.read_groups(database, like)
+    for head_end, unit, flow, members, profile in shape.select("head_end", "unit", "flow", "members", "profile").iter_rows():
+        if members < t.shift_min_rows:
+            continue
+        usual = np.zeros(rows.matrix.slots, np.float64)
+        same = groups.filter(
+            (pl.col("head_end") == head_end) & (pl.col("unit") == unit) & (pl.col("flow") == flow)
+            & (pl.col("interval_minutes") == rows.matrix.interval_minutes)
+        )
+        for other, count, sums in same.select("billing_day", "members", "profile").sort("billing_day").iter_rows():
+            to = past.slot_map(calendar.zone, day, other, rows.matrix.interval_minutes)
+            usual += np.array(sums, np.float64)[to] / max(count, 1)
+        hours = past.hour_shift(np.array(profile, np.float64) / members, usual, rows.matrix.interval_minutes, t.shift_margin)
+        if same.height and hours:
+            outcome.shifted_head_ends[f"{head_end} {unit} {flow}"] = hours
+            mine = ((pl.col("head_end") == head_end) & (pl.col("unit") == unit) & (pl.col("flow") == flow))
+            rows.context.register_flags |= np.where(rows.keys.select(mine).to_series().to_numpy(), rr.HOUR_SHIFT.mask, 0)

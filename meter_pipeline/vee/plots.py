@@ -1,0 +1,110 @@
+"""Small pictures of a validated day: PNG bytes under 20 kB, for asset metadata and reports.
+
+Belongs here: drawing what outcome.py and explain.py have worked out. Does not belong here: any figure of its own.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from meter_pipeline import quality
+from meter_pipeline.schemas.reads import NO_VALUE
+from meter_pipeline.units import MICRO
+from meter_pipeline.vee.catalogue import ROW_RULES, codes
+
+LIMIT_BYTES: Final = 20_000
+_INK: Final = {"actual": "#35618f", "estimated": "#d98b2b", "rejected": "#b3372f", "register": "#4a4a4a"}
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=72, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _png(figure: Any) -> bytes:
+    """PNG bytes with few colours; drawn smaller until they fit the limit."""
+    for dpi in (72, 56, 44):
+        figure.set_dpi(dpi)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"optimize": True})
+        if buffer.tell() < LIMIT_BYTES:
+            break
+    return buffer.getvalue()
+
+
+def load_shape(shape: pl.DataFrame, title: str) -> bytes:
+    """The day's load by slot: validated, estimated on top, and what was rejected, one panel per unit, flow and interval length."""
+    panels = shape.select("unit", "flow", "interval_minutes").unique(maintain_order=True).rows()[:4]
+    figure, axes = _figure(6.4, 1.0 + 1.5 * max(len(panels), 1), max(len(panels), 1))
+    for axis, (unit, flow, minutes) in zip(axes[:, 0], panels, strict=False):
+        part = shape.filter((pl.col("unit") == unit) & (pl.col("flow") == flow) & (pl.col("interval_minutes") == minutes)).sort("slot")
+        hour = part["slot"].to_numpy() * minutes / 60
+        actual, estimated = part["actual"].to_numpy() / MICRO, part["estimated"].to_numpy() / MICRO
+        axis.fill_between(hour, actual, color=_INK["actual"], step="post", linewidth=0, label="validated as read")
+        axis.fill_between(hour, actual, actual + estimated, color=_INK["estimated"], step="post", linewidth=0, label="estimated")
+        axis.step(hour, part["rejected"].to_numpy() / MICRO, color=_INK["rejected"], where="post", linewidth=0.8, label="rejected")
+        axis.set_ylabel(f"{unit} {flow}", fontsize=7)
+        axis.tick_params(labelsize=6)
+        axis.set_xlim(0, max(float(hour.max()) if hour.size else 24.0, 1.0))
+    axes[0, 0].set_title(title, fontsize=9)
+    axes[0, 0].legend(fontsize=6, ncols=3, frameon=False)
+    axes[-1, 0].set_xlabel("hour of the billing day", fontsize=7)
+    return _png(figure)
+
+
+def estimates_by_method(methods: Mapping[str, int], title: str) -> bytes:
+    """Bars of estimated intervals by quality flag and method."""
+    figure, axes = _figure(4.6, 0.8 + 0.25 * max(len(methods), 1))
+    axis = axes[0, 0]
+    names = sorted(methods, key=lambda n: methods[n])
+    axis.barh(names, [methods[n] for n in names], color=_INK["estimated"])
+    axis.set_title(title, fontsize=9)
+    axis.tick_params(labelsize=7)
+    return _png(figure)
+
+
+def meter_day(
+    raw: np.ndarray[Any, Any], final: np.ndarray[Any, Any], codes_of: np.ndarray[Any, Any], minutes: int, unit: str, title: str
+) -> bytes:
+    """One meter's day: raw, final, and what was estimated. Arrays (slots,) in micro units with NO_VALUE for none."""
+    figure, axes = _figure(6.4, 2.2)
+    _draw_meter(axes[0, 0], raw, final, codes_of, minutes)
+    axes[0, 0].set_title(title, fontsize=8)
+    axes[0, 0].set_ylabel(unit, fontsize=7)
+    axes[0, 0].legend(fontsize=6, frameon=False, ncols=3)
+    return _png(figure)
+
+
+def worst_meters(meters: Sequence[Mapping[str, Any]], title: str) -> bytes:
+    """Small multiples of the worst meters: mappings with raw, final, quality, minutes, unit, name, row_flags."""
+    shown = list(meters)[:6]
+    figure, axes = _figure(6.4, 0.6 + 1.15 * max((len(shown) + 1) // 2, 1), max((len(shown) + 1) // 2, 1), 2)
+    for axis, meter in zip(axes.ravel(), shown, strict=False):
+        _draw_meter(axis, meter["raw"], meter["final"], meter["quality"], meter["minutes"])
+        hits = ", ".join(codes(ROW_RULES, int(meter["row_flags"])))
+        axis.set_title(f"{meter['name']}: {hits}"[:58], fontsize=6)
+    for axis in axes.ravel()[len(shown) :]:
+        axis.axis("off")
+    figure.suptitle(title, fontsize=8)
+    return _png(figure)
+
+
+def _draw_meter(axis: Any, raw: np.ndarray[Any, Any], final: np.ndarray[Any, Any], codes_of: np.ndarray[Any, Any], minutes: int) -> None:
+    hour = np.arange(final.size) * minutes / 60
+    estimated = np.isin(codes_of >> 13, [quality.FLAGS.index(f) for f in "SFE"]) & (final != NO_VALUE)
+    shown = np.where(final == NO_VALUE, np.nan, final / MICRO)
+    axis.step(hour, shown, where="post", color=_INK["actual"], linewidth=0.9, label="final")
+    axis.plot(hour[estimated], shown[estimated], ".", color=_INK["estimated"], markersize=3, label="estimated")
+    rejected = (raw != NO_VALUE) & (raw != final)
+    top = float(np.nanmax(shown)) if np.isfinite(shown).any() else 1.0
+    axis.plot(hour[rejected], np.clip(raw[rejected] / MICRO, -0.2 * top, 1.6 * top), "x", color=_INK["rejected"], markersize=3, label="rejected")
+    axis.tick_params(labelsize=5)

@@ -1,0 +1,72 @@
+"""Who pays for what was read: account, tariff in force and billing cycle of every service point on a day, or the exception.
+
+Belongs here: the mapping and its faults. Does not belong here: reading reference tables (store/validated.py), prices (billing/).
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Final
+
+import polars as pl
+
+#: Kinds of reference exceptions and what they say. None of them drops a read: usage is validated and waits for its account.
+KINDS: Final = {
+    "UNKNOWN_METER": "reads of a meter or channel that reference data does not know, or that is installed nowhere on the day",
+    "NO_SERVICE_POINT": "a meter installed at a service point that has no record in force on the day",
+    "VACANT": "usage where no account pays on the day",
+    "TWO_ACCOUNTS": "more than one agreement in force for a service point on the day",
+    "NO_TARIFF": "the agreement's tariff has no version in force on the day",
+    "NO_CYCLE": "the agreement's billing cycle has no period that holds the day",
+    "ACCOUNT_CLOSED": "the agreement's account is not open on the day",
+    "TRANSFERRED": "the meter moved between service points within the day",
+}
+
+
+def in_force(frame: pl.DataFrame, day: date, begin: str = "valid_from", end: str = "valid_to") -> pl.DataFrame:
+    """Rows whose stretch holds the day; the end is excluded, null means open."""
+    return frame.filter((pl.col(begin) <= day) & (pl.col(end).is_null() | (pl.col(end) > day)))
+
+
+def map_accounts(
+    service_points: pl.DataFrame, agreements: pl.DataFrame, accounts: pl.DataFrame, tariffs: pl.DataFrame, cycles: pl.DataFrame, day: date
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Account, tariff and cycle of each service point on a day, and the exceptions.
+
+    The frames are the reference tables (any rows; what is not in force on ``day`` is ignored). Returns (one row per service point with
+    service_point_id, account_id, tariff_id, tariff_version, cycle_id, null where unresolved; exceptions with service_point_id, kind,
+    detail).
+    """
+    live = in_force(agreements, day)
+    counts = live.group_by("service_point_id").agg(pl.len().alias("agreements"), pl.col("account_id").sort().str.join(" ").alias("all_accounts"))
+    # deterministic where several are in force: the newest agreement, then the smaller account number
+    chosen = live.sort("service_point_id", pl.col("valid_from").to_physical() * -1, "account_id").unique("service_point_id", keep="first", maintain_order=True)
+    open_accounts = in_force(accounts, day, "opened", "closed").select("account_id", pl.lit(True).alias("account_open"))
+    tariff = (
+        in_force(tariffs, day).group_by("tariff_id").agg(pl.col("version").max().alias("tariff_version"))
+    )
+    cycle = cycles.filter((pl.col("period_start") <= day) & (pl.col("period_end") > day)).select("cycle_id", pl.lit(True).alias("in_cycle")).unique()
+    mapped = (
+        service_points.select("service_point_id")
+        .unique()
+        .join(chosen.select("service_point_id", "account_id", "tariff_id", "cycle_id"), on="service_point_id", how="left")
+        .join(counts, on="service_point_id", how="left")
+        .join(open_accounts, on="account_id", how="left")
+        .join(tariff, on="tariff_id", how="left")
+        .join(cycle, on="cycle_id", how="left")
+        .sort("service_point_id")
+    )
+    faults = {
+        "VACANT": (pl.col("account_id").is_null(), pl.lit("no agreement")),
+        "TWO_ACCOUNTS": (pl.col("agreements") > 1, pl.col("all_accounts")),
+        "NO_TARIFF": (pl.col("account_id").is_not_null() & pl.col("tariff_version").is_null(), pl.col("tariff_id")),
+        "NO_CYCLE": (pl.col("account_id").is_not_null() & pl.col("in_cycle").is_null(), pl.col("cycle_id")),
+        "ACCOUNT_CLOSED": (pl.col("account_id").is_not_null() & pl.col("account_open").is_null(), pl.col("account_id")),
+    }
+    exceptions = pl.concat(
+        [
+            mapped.filter(condition).select("service_point_id", pl.lit(kind).alias("kind"), detail.cast(pl.String).alias("detail"))
+            for kind, (condition, detail) in faults.items()
+        ]
+    ).sort("service_point_id", "kind")
+    return mapped.select("service_point_id", "account_id", "tariff_id", "tariff_version", "cycle_id"), exceptions

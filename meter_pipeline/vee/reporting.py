@@ -1,0 +1,115 @@
+"""What the stage tells people: figures, tables, plots and checks of a billing day.
+
+Belongs here: StageReport documents of the two stages. Does not belong here: the stages themselves.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import polars as pl
+
+from meter_pipeline import quality
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.schemas.report import Check, StageReport
+from meter_pipeline.store import validated as store
+from meter_pipeline.store.database import Database
+from meter_pipeline.units import from_micro
+from meter_pipeline.vee import plots
+from meter_pipeline.vee.catalogue import ROW_RULES, codes
+from meter_pipeline.vee.estimation import METHOD_NAMES
+from meter_pipeline.vee.outcome import VeeOutcome
+
+
+def method_name(code: str) -> str:
+    """A method of the outcome (flag and AEMO method, such as S17) in words."""
+    words = {"S": "substituted", "F": "final", "E": "forward estimate"}
+    number = code[1:]
+    named = METHOD_NAMES.get(int(number)) if number else None
+    return f"{words.get(code[0], code[0])}: {named or (f'method {number}' if number else 'from the head-end')}"
+
+
+def stage_report(outcome: VeeOutcome) -> StageReport:
+    """The validated day for asset metadata: counts, rules that hit, worst rows, plots, and the two invariants."""
+    figures: dict[str, Any] = {
+        "channel_days": outcome.rows, "intervals_expected": outcome.expected, "actual": outcome.actual, "estimated": outcome.estimated,
+        "missing": outcome.missing, "register_only_meters": outcome.register_only, "new_rows": outcome.inserted, "changed_rows": outcome.updated,
+        "unchanged_rows": outcome.unchanged, "withdrawn_rows": outcome.withdrawn, "sum_checks": outcome.sum_checked,
+        "sum_checks_failed": outcome.sum_failed, "rules_version": outcome.rules_version, "rules_sha256": outcome.rules_digest,
+        "exceptions": sum(outcome.exceptions.values()), "seconds": round(sum(outcome.seconds.values()), 3),
+    }
+    if outcome.redetermine:
+        figures["days_to_true_up"] = ", ".join(d.isoformat() for d in outcome.redetermine)
+    for name, hours in outcome.shifted_head_ends.items():
+        figures[f"shifted_{name}"] = f"{hours:+d} h"
+    rules = pl.DataFrame(
+        [(code, hits) for code, hits in sorted(outcome.rules.items(), key=lambda item: -item[1])],
+        schema={"rule": pl.String, "hits": pl.Int64}, orient="row",
+    )
+    exceptions = pl.DataFrame(list(outcome.exceptions.items()), schema={"kind": pl.String, "count": pl.Int64}, orient="row")
+    methods = pl.DataFrame(
+        [(method_name(code), count) for code, count in sorted(outcome.methods.items())],
+        schema={"method": pl.String, "intervals": pl.Int64}, orient="row",
+    )
+    tables = {"rules that hit": rules, "exceptions": exceptions, "estimates": methods}
+    if outcome.worst.height:
+        tables["rows that need eyes"] = outcome.worst.select(
+            "service_point_id", "meter_id", "channel", "estimated", "expected",
+            pl.col("miss_micro").map_elements(lambda v: str(from_micro(v)), return_dtype=pl.String).alias("off_register"), "unit",
+            pl.col("row_flags").map_elements(lambda v: ", ".join(codes(ROW_RULES, v)), return_dtype=pl.String).alias("rules"),
+        )
+    pictures = {}
+    if outcome.shape.height:
+        pictures["load shape"] = plots.load_shape(outcome.shape, f"Billing day {outcome.billing_day}: validated, estimated, rejected")
+    if outcome.methods:
+        pictures["estimates by method"] = plots.estimates_by_method({method_name(k): v for k, v in outcome.methods.items()}, "Estimated intervals")
+    if outcome.worst_vectors:
+        pictures["worst meters"] = plots.worst_meters(outcome.worst_vectors, "Meters that need eyes: raw, final, estimated")
+    checks = [
+        Check(
+            "slots_complete", outcome.balanced, "actual + estimated + missing = expected slots",
+            {"expected": outcome.expected, "actual": outcome.actual, "estimated": outcome.estimated, "missing": outcome.missing},
+        ),
+        Check(
+            "sum_check", outcome.sum_failed == outcome.exceptions.get("SUM_CHECK", 0),
+            "every row that misses its register is an exception",
+            {"tested": outcome.sum_checked, "failed": outcome.sum_failed, "exceptions": outcome.exceptions.get("SUM_CHECK", 0)},
+        ),
+    ]
+    return StageReport(outcome.inserted + outcome.updated + outcome.unchanged, figures, tables, pictures, checks)
+
+
+def usage_report(database: Database, calendar: BillingCalendar, day: date) -> StageReport:
+    """Daily usage of a validated day: totals, quality, and that it equals its validated intervals to the last unit."""
+    usage = store.stored_usage(database, day)
+    sums = store.interval_sums(database, day)
+    from_intervals = usage.filter(pl.col("source") == "interval")
+    joined = from_intervals.join(sums, on=["service_point_id", "flow", "unit"], how="full", coalesce=True)
+    off = joined.filter(
+        (pl.col("quantity_micro").fill_null(0) != pl.col("interval_micro").fill_null(0)) | pl.col("slots_expected").is_null()
+    )
+    totals = usage.group_by("commodity", "flow", "unit").agg(
+        pl.len().alias("service_points"), pl.col("quantity_micro").sum(), pl.col("estimated_micro").sum(), pl.col("exchange").sum().alias("exchanges"),
+        pl.col("quantity_micro").is_null().sum().alias("without_usage"),
+    ).sort("commodity", "flow", "unit") if usage.height else usage
+    figures: dict[str, Any] = {
+        "service_points": usage.height, "hours_in_day": calendar.seconds(day) / 3600,
+        "estimated_share": _share(usage, "estimated"), "missing_share": _share(usage, "missing"),
+    }
+    for commodity, flow, unit, _, quantity, *_rest in totals.iter_rows() if usage.height else []:
+        figures[f"total {commodity} {flow} ({unit})"] = str(from_micro(int(quantity)))
+    by_quality = (
+        usage.select(pl.col("quality").map_elements(lambda c: quality.flag_of(c & 0xFFFF), return_dtype=pl.String).alias("worst_quality"))
+        .group_by("worst_quality").len().sort("worst_quality") if usage.height else usage
+    )
+    check = Check(
+        "usage_is_validated", off.height == 0, "usage = sum of validated intervals, per service point, flow and unit",
+        {"service_points": from_intervals.height, "differing": off.height},
+    )
+    return StageReport(usage.height, figures, {"totals": totals, "days by worst quality": by_quality}, {}, [check])
+
+
+def _share(usage: pl.DataFrame, column: str) -> float:
+    expected = int(usage["slots_expected"].sum()) if usage.height else 0
+    return round(int(usage[column].sum()) / expected, 6) if expected else 0.0

@@ -1,0 +1,299 @@
+"""From validated matrices to rows of the store: vectors with their hashes, daily usage, exceptions, load shapes.
+
+Belongs here: pure functions from ValidatedMatrix to frames. Does not belong here: SQL, rules.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import date
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from meter_pipeline import quality
+from meter_pipeline.schemas.reads import NO_VALUE
+from meter_pipeline.vee import row_rules as rr
+from meter_pipeline.vee.assemble import STEP_RULES, DayRows, Registers
+from meter_pipeline.vee.catalogue import ROW_RULES, Role, Severity, codes, mask_of
+from meter_pipeline.vee.interval_rules import code_table
+from meter_pipeline.vee.model import DailyHistory, Ints, ValidatedMatrix
+from meter_pipeline.vee.thresholds import Thresholds
+
+_TAG: Final = b"mp-vee-row/1\x1f"
+_BLOCK: Final = 4096
+#: Worst first: what a day's quality is said to be when its slots differ
+_RANK: Final = {"M": 0, "N": 1, "E": 2, "S": 3, "F": 4, "V": 5, "A": 6}
+
+
+def _hash_rows(keys: list[bytes], parts: list[npt.NDArray[Any]]) -> list[bytes]:
+    """SHA-256 of each row: its key, then the bytes of its arrays, little-endian, in order."""
+    out: list[bytes] = []
+    for start in range(0, len(keys), _BLOCK):
+        block = np.concatenate(
+            [np.ascontiguousarray(p[start : start + _BLOCK]).view(np.uint8).reshape(min(_BLOCK, len(keys) - start), -1) for p in parts], axis=1
+        )
+        view, width = memoryview(block.tobytes()), block.shape[1]
+        for i in range(block.shape[0]):
+            digest = hashlib.sha256(keys[start + i])
+            digest.update(view[i * width : (i + 1) * width])
+            out.append(digest.digest())
+    return out
+
+
+def _key_bytes(frame: pl.DataFrame, columns: list[str], tag: bytes) -> list[bytes]:
+    joined = frame.select(pl.concat_str([pl.col(c).cast(pl.String).fill_null("") for c in columns], separator="\x1f")).to_series()
+    return [tag + text.encode() for text in joined]
+
+
+def input_hashes(rows: DayRows, rules_digest: str, *, final: bool) -> list[bytes]:
+    """SHA-256 of what each row is made from: its raw values and codes, its window, its register, the thresholds."""
+    c = rows.context
+    meta = np.stack(
+        [
+            c.first.astype(np.int64), c.last.astype(np.int64), c.register_difference, c.register_tolerance, c.limit,
+            c.active.astype(np.int64) | c.known.astype(np.int64) << 1 | c.unit_ok.astype(np.int64) << 2 | np.int64(final) << 3,
+        ],
+        axis=1,
+    )
+    parts: list[npt.NDArray[Any]] = [rows.matrix.values, rows.matrix.quality, meta]
+    if rows.matrix.offsets is not None:
+        parts.append(rows.matrix.offsets)
+    return _hash_rows(_key_bytes(rows.keys, ["service_point_id", "meter_id", "channel"], _TAG + rules_digest.encode() + b"\x1f"), parts)
+
+
+def content_hashes(v: ValidatedMatrix) -> list[bytes]:
+    """SHA-256 of what was made of each row: key, account, values, quality, flags, register. A leaf of the ledger."""
+    columns = ["service_point_id", "meter_id", "channel", "unit", "flow", "account_id", "tariff_id", "cycle_id", "billed"]
+    meta = np.stack([v.row_flags, v.difference, v.unscaled, v.expected.astype(np.int64)], axis=1)
+    tag = _TAG + v.billing_day.isoformat().encode() + b"\x1f"
+    return _hash_rows(_key_bytes(v.keys, columns, tag), [v.values, v.quality, v.flags, meta])
+
+
+def interval_keys(v: ValidatedMatrix, rows: DayRows, inputs: list[bytes], contents: list[bytes], *, final: bool) -> pl.DataFrame:
+    """Every column of vee.interval_day but the vector's own, aligned with the matrix."""
+    touched = v.flags.any(axis=1)
+    notes = pl.Series([v.anchors.get(i) for i in range(v.keys.height)], dtype=pl.String) if v.anchors else pl.Series([None] * v.keys.height, dtype=pl.String)
+    flags = pl.Series(np.ascontiguousarray(v.flags[touched]).ravel()).reshape((int(touched.sum()), v.flags.shape[1])).arr.to_list() if touched.any() else None
+    if flags is None:
+        listed = pl.repeat(None, v.keys.height, dtype=pl.List(pl.Int32), eager=True)
+    else:
+        index = pl.Series(np.where(touched, np.cumsum(touched) - 1, 0), dtype=pl.UInt32)
+        listed = pl.select(pl.when(pl.Series(touched)).then(flags.gather(index))).to_series()
+    return v.keys.select(
+        "service_point_id", "meter_id", "channel", "unit", "flow", "head_end", "account_id", "tariff_id", "cycle_id", "billed"
+    ).with_columns(
+        total_micro=pl.Series(v.total),
+        register_difference_micro=_nullable(v.difference),
+        unscaled_micro=pl.Series(v.unscaled),
+        row_flags=pl.Series(v.row_flags),
+        version=pl.lit(1, pl.Int32),
+        rules_version=pl.lit(v.rules_version, pl.Int32),
+        first_slot=pl.Series(rows.context.first.astype(np.int16)),
+        expected=pl.Series(v.expected.astype(np.int16)),
+        actual=pl.Series(v.actual.astype(np.int16)),
+        estimated=pl.Series(v.estimated.astype(np.int16)),
+        missing=pl.Series(v.missing.astype(np.int16)),
+        locked=pl.Series((v.estimated > 0) & final),
+        input_hash=pl.Series(inputs, dtype=pl.Binary),
+        content_hash=pl.Series(contents, dtype=pl.Binary),
+        notes=notes,
+        flags=listed,
+    )
+
+
+def _nullable(values: Ints) -> pl.Series:
+    return pl.select(pl.when(pl.Series(values != NO_VALUE)).then(pl.Series(values))).to_series()
+
+
+def worst_quality(codes_of: npt.NDArray[np.uint16], values: Ints) -> npt.NDArray[np.uint16]:
+    """The worst code of each row among its values, by flag (estimates before actuals), then the larger code; MISSING for an empty row."""
+    out = np.full(values.shape[0], quality.MISSING, np.uint16)
+    plain = ~codes_of.any(axis=1)
+    out[plain] = quality.ACTUAL
+    rows = np.flatnonzero(~plain)
+    if rows.size:
+        rank = np.full(8, 9, np.int64)
+        for flag, r in _RANK.items():
+            rank[quality.FLAGS.index(flag)] = r
+        found = codes_of[rows]
+        order = np.where(values[rows] != NO_VALUE, rank[found >> 13] * (1 << 17) - found.astype(np.int64), 1 << 40)
+        at = order.argmin(axis=1)
+        empty = order[np.arange(rows.size), at] == 1 << 40
+        out[rows] = np.where(empty, quality.MISSING, found[np.arange(rows.size), at])
+    return out
+
+
+def interval_usage(v: ValidatedMatrix) -> pl.DataFrame:
+    """One row per matrix row, as a part of its service point's daily usage."""
+    table = code_table("estimate")
+    estimated = np.zeros(v.keys.height, np.int64)
+    rows = np.flatnonzero(v.estimated > 0)
+    if rows.size:
+        estimated[rows] = np.where(table[v.quality[rows]] & (v.values[rows] != NO_VALUE), v.values[rows], 0).sum(axis=1)
+    nothing = (v.actual + v.estimated) == 0
+    return v.keys.select(
+        "service_point_id", "meter_id", "flow", "unit", "commodity", "customer_class", "account_id", "tariff_id", "cycle_id", "billed"
+    ).with_columns(
+        quantity_micro=_nullable(np.where(nothing, NO_VALUE, v.total)),
+        estimated_micro=pl.Series(estimated),
+        row_flags=pl.Series(v.row_flags),
+        slots_expected=pl.Series(v.expected.astype(np.int32)),
+        actual=pl.Series(v.actual.astype(np.int32)),
+        estimated=pl.Series(v.estimated.astype(np.int32)),
+        missing=pl.Series(v.missing.astype(np.int32)),
+        quality=pl.Series(worst_quality(v.quality, v.values).view(np.int16)),
+        source=pl.lit("interval"),
+    )
+
+
+def register_usage(registers: Registers, mapped: pl.DataFrame, history: DailyHistory, thresholds: Thresholds) -> pl.DataFrame:
+    """Daily usage of register-only meters: consumption shared over the days between reads, exactly; a forward estimate until a read closes.
+
+    ``mapped``: the register-only series of ``registers.frame`` with class, commodity and account, and ``index`` into the series.
+    ``history`` is aligned with it. A forward estimate is average daily load (AEMO method 65) or the class's mean (63), flag E; a share
+    of a longer stretch between reads is a substitute by linear (17); reads near both midnights make an actual day.
+    """
+    at = mapped["index"].to_numpy()
+    use = registers.use
+    quantity = use.quantity[at].copy()
+    known = quantity != NO_VALUE
+    near = use.gap_s[at] <= thresholds.boundary_hours * 3600
+    code = np.where(near, quality.ACTUAL, quality.pack("S", 17, 85)).astype(np.uint16)
+    good = (history.totals != NO_VALUE)[:, -thresholds.adl_days :]
+    recent = np.where(good, history.totals[:, -thresholds.adl_days :], 0)
+    count = good.sum(axis=1)
+    share = (mapped["end_s"] - mapped["begin_s"]).to_numpy()
+    whole = int(mapped["day_seconds"][0]) if mapped.height else 1
+    adl = np.where(count > 0, recent.sum(axis=1) // np.maximum(count, 1), 0)
+    reason = np.where(use.broken[at], 18, 85)
+    for row in np.flatnonzero(~known):
+        if count[row]:
+            quantity[row] = int(adl[row]) * int(share[row]) // whole
+            code[row] = quality.pack("E", 65, int(reason[row]))
+    still = np.flatnonzero(quantity == NO_VALUE)
+    if still.size:
+        group = mapped.select(pl.struct("unit", "flow", "customer_class").rank("dense")).to_series().to_numpy()
+        for g in np.unique(group[still]):
+            members = np.flatnonzero(known & (group == g))
+            if members.size >= thresholds.profile_min_rows:
+                mean = int(quantity[members].sum()) // members.size
+                for row in still[group[still] == g]:
+                    quantity[row] = mean * int(share[row]) // whole
+                    code[row] = quality.pack("E", 63, int(reason[row]))
+    flags = np.zeros(mapped.height, np.int64)
+    for step, rule in STEP_RULES.items():
+        flags |= np.where(use.causes[at] & (1 << step), rule.mask, 0)
+    flags |= np.where(mapped["handover"].to_numpy(), rr.EXCHANGE.mask, 0)
+    flags |= np.where(use.closed[at], 0, rr.NO_REGISTER.mask)
+    present = quantity != NO_VALUE
+    actual = present & (code == quality.ACTUAL)
+    flags |= np.where(present & ~actual, rr.ESTIMATED.mask, 0) | np.where(~present, rr.NOT_ESTIMATED.mask, 0)
+    code[~present] = quality.MISSING
+    return mapped.select(
+        "service_point_id", "meter_id", "flow", "unit", "commodity", "customer_class", "account_id", "tariff_id", "cycle_id", "billed"
+    ).with_columns(
+        quantity_micro=_nullable(quantity),
+        estimated_micro=pl.Series(np.where(present & ~actual, quantity, 0)),
+        row_flags=pl.Series(flags),
+        slots_expected=pl.lit(1, pl.Int32),
+        actual=pl.Series(actual.astype(np.int32)),
+        estimated=pl.Series((present & ~actual).astype(np.int32)),
+        missing=pl.Series((~present).astype(np.int32)),
+        quality=pl.Series(code.view(np.int16)),
+        source=pl.lit("register"),
+    )
+
+
+def daily_usage(parts: list[pl.DataFrame], day: date) -> pl.DataFrame:
+    """Usage per service point, flow and unit, all billed meters together, sorted by key: sums are exact, null where nothing is known."""
+    schema_parts = [p.filter(pl.col("billed")) for p in parts if p.height]
+    if not schema_parts:
+        return pl.DataFrame()
+    rank = pl.col("quality").cast(pl.Int32).map_batches(_rank_of, return_dtype=pl.Int64)
+    on = ["service_point_id", "flow", "unit"]
+    everything = pl.concat(schema_parts, how="vertical_relaxed").with_columns(rank=rank)
+    # most service points have one meter: only the others need a group
+    several = pl.struct(on).is_duplicated()
+    single = everything.filter(~several).with_columns(meters=pl.lit(1, pl.Int16))
+    merged = (
+        everything.filter(several)
+        .sort(*on, "meter_id")
+        .group_by(on, maintain_order=True)
+        .agg(
+            pl.when(pl.col("quantity_micro").is_not_null().any()).then(pl.col("quantity_micro").sum()).alias("quantity_micro"),
+            pl.col("estimated_micro").sum(),
+            pl.col("row_flags").bitwise_or(),
+            pl.col("slots_expected", "actual", "estimated", "missing").sum(),
+            pl.col("quality").sort_by("rank").first(),
+            pl.col("source").first(),
+            pl.col("commodity", "customer_class", "account_id", "tariff_id", "cycle_id").first(),
+            pl.col("meter_id").n_unique().cast(pl.Int16).alias("meters"),
+        )
+    )
+    columns = [
+        *on, "quantity_micro", "estimated_micro", "row_flags", "slots_expected", "actual", "estimated", "missing", "meters", "quality", "source",
+        "commodity", "customer_class", "account_id", "tariff_id", "cycle_id",
+    ]
+    return (
+        pl.concat([single.select(columns), merged.select(columns)], how="vertical_relaxed")
+        .with_columns(billing_day=pl.lit(day, pl.Date), exchange=(pl.col("row_flags") & rr.EXCHANGE.mask) != 0)
+        .sort(on)
+    )
+
+
+def _rank_of(series: pl.Series) -> pl.Series:
+    flag = (series.to_numpy().astype(np.int64) & 0xFFFF) >> 13
+    rank = np.full(8, 9, np.int64)
+    for letter, r in _RANK.items():
+        rank[quality.FLAGS.index(letter)] = r
+    return pl.Series(rank[flag] * (1 << 17) - (series.to_numpy().astype(np.int64) & 0xFFFF))
+
+
+def row_exceptions(v: ValidatedMatrix) -> pl.DataFrame:
+    """Exceptions of rows a failing rule hit: kind, severity, key, detail."""
+    failing = mask_of(ROW_RULES, Severity.FAIL, Role.INITIAL)
+    rows = np.flatnonzero((v.row_flags & failing) != 0)
+    names = v.keys.select("service_point_id", "meter_id", "channel")
+    found: list[tuple[str, str, str, str, str, str]] = []
+    for i in rows:
+        sp, meter, channel = names.row(int(i))
+        hits = codes(ROW_RULES, int(v.row_flags[i]) & failing)
+        found.extend((code, sp, meter, channel, "fail", _detail(code, v, int(i))) for code in hits)
+    return exception_frame(found)
+
+
+def _detail(code: str, v: ValidatedMatrix, i: int) -> str:
+    if code in ("SUM_CHECK", "INFEASIBLE", "MULTIPLIER") and v.difference[i] != NO_VALUE:
+        return f"intervals {int(v.total[i])} against register {int(v.difference[i])} micro {v.keys['unit'][i]}"
+    if code in ("NO_DATA", "NOT_ESTIMATED"):
+        return f"{int(v.estimated[i])} of {int(v.expected[i])} slots estimated, {int(v.missing[i])} null"
+    return ROW_RULES[code].about
+
+
+def exception_frame(rows: list[tuple[str, str, str, str, str, str]]) -> pl.DataFrame:
+    """Exceptions as a frame: kind, service_point_id, meter_id, channel, severity, detail."""
+    return pl.DataFrame(
+        rows, schema=dict.fromkeys(("kind", "service_point_id", "meter_id", "channel", "severity", "detail"), pl.String), orient="row"
+    )
+
+
+def head_end_shapes(rows: DayRows, day: date) -> pl.DataFrame:
+    """Sum by slot of each head-end's complete channel-days, as read: billing_day, head_end, unit, flow, interval_minutes, members, profile."""
+    values = rows.matrix.values
+    complete = (values != NO_VALUE).all(axis=1) & (rows.context.expected == rows.matrix.slots)
+    groups = rows.keys.select("head_end", "unit", "flow").with_row_index("row").filter(pl.Series(complete))
+    found = []
+    for (head_end, unit, flow), part in sorted(groups.group_by("head_end", "unit", "flow"), key=lambda g: g[0]):
+        members = part["row"].to_numpy()
+        found.append((day, head_end, unit, flow, rows.matrix.interval_minutes, members.size, values[members].sum(axis=0).tolist()))
+    return pl.DataFrame(
+        found,
+        schema={
+            "billing_day": pl.Date, "head_end": pl.String, "unit": pl.String, "flow": pl.String, "interval_minutes": pl.Int16,
+            "members": pl.Int32, "profile": pl.List(pl.Int64),
+        },
+        orient="row",
+    )

@@ -1,0 +1,90 @@
+"""Real files made by others give the counts and sums that independent readers give."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.feeds.head_ends import HeadEnd, read_head_end
+from meter_pipeline.feeds.inspect import report
+from meter_pipeline.feeds.registry import parse, sniff
+from meter_pipeline.schemas.reads import ParsedFeed
+from meter_pipeline_tests.support import fixtures_dir
+
+UTC = BillingCalendar("UTC")
+HERE = Path(__file__).parent
+
+
+def declared(name: str) -> HeadEnd:
+    return read_head_end(HERE / "head_ends" / f"{name}.toml")
+
+
+def parsed(folder: str, file: str, head_end: str) -> ParsedFeed:
+    return parse(fixtures_dir() / folder / file, declared(head_end), UTC)
+
+
+def expected(folder: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((fixtures_dir() / "EXPECTED.json").read_text("utf-8"), parse_float=Decimal)
+    return dict(document[folder])
+
+
+NEM = (
+    "Example_NEM12_actual_interval.csv", "Example_NEM12_different_interval_length.csv", "Example_NEM12_month_solar.csv",
+    "Example_NEM12_multiple_meters.csv", "Example_NEM12_multiple_quality.csv", "Example_NEM12_no_scheduled_read.csv",
+    "Example_NEM12_partialchannel.csv", "Example_NEM12_substituted_interval.csv", "Example_NEM12_upper_case_units.csv",
+    "Example_NEM13_consumption_data.csv", "Example_NEM13_forward_estimate.csv", "Example_WesternPower.csv",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("file", NEM)
+def test_nem_files_equal_the_independent_readers(file: str) -> None:
+    wanted = expected("nem12")[file]
+    found = report(file, parsed("nem12", file, "nem12"))
+    assert found["rejected"] == []
+    assert found["format"] == wanted["version"].lower()
+    channels = {f"{each['meter_id']}/{each['channel']}": each for each in found["channels"]}
+    assert sorted(channels) == sorted(wanted["channels"])
+    for key, want in wanted["channels"].items():
+        if isinstance(want, list):
+            want = dict(zip(("readings", "sum", "unit", "quality"), want, strict=True))
+        have = channels[key]
+        assert (have["readings"], Decimal(have["sum"]), have["unit"], have["quality"]) == (
+            want["readings"], Decimal(want["sum"]), want["unit"], want["quality"],
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("file", NEM)
+def test_a_nem_file_is_recognised_by_its_header(file: str) -> None:
+    assert sniff(fixtures_dir() / "nem12" / file).format == "nem12"
+
+
+def test_nem13_gives_two_dials_and_the_stated_quantity_even_where_they_disagree() -> None:
+    feed = parsed("nem12", "Example_NEM13_forward_estimate.csv", "nem12")
+    dials = feed.registers.filter(channel="41").sort("read_at")["value"].to_list()
+    stated = feed.periods.filter(channel="41")["value"].to_list()
+    assert dials == [950_000_000, 10_015_000_000]
+    assert stated == [65_000_000]
+
+
+def test_every_water_dial_is_accounted_for() -> None:
+    want = expected("water_registers")["swm_trialA_extended.csv"]
+    feed = parsed("water_registers", "swm_trialA_extended.zip", "water-alicante")
+    channels = report("water", feed)["channels"]
+    assert feed.registers.height == want["rows"]
+    assert feed.rejects.height == 0
+    assert len(channels) == want["meters"]
+    assert sum(each["decreases"] for each in channels) == want["reg_decrease"]
+    # The expected count was made on wall-clock time; eight of its gaps are only the hour the clocks skipped on 26 March.
+    local = feed.registers["read_at"].dt.convert_time_zone("Europe/Madrid")
+    wall = feed.registers.with_columns(local.dt.replace_time_zone(None).alias("wall")).sort("meter_id", "wall")
+    gap = pl.col("wall").diff().over("meter_id") > pl.duration(hours=2)
+    assert wall.select(gap.sum()).item() == want["gaps_gt_2h"]
+    assert sum(each["gaps_over_2h"] for each in channels) == want["gaps_gt_2h"] - 8
+    assert f"{local.min():%Y-%m-%d %H:%M:%S}" == want["tmin"]
+    assert f"{local.max():%Y-%m-%d %H:%M:%S}" == want["tmax"]
