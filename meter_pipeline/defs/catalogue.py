@@ -18,7 +18,7 @@ SCHEMA_CHECKS = {
     "validated_intervals": ("vee.interval_day",),
     "daily_usage": ("vee.daily_usage",),
     "anomaly_flags": ("anomaly.flag",),
-    "reconciled_billing": ("billing.line",),
+    "reconciled_billing": ("billing.determinant_day", "billing.charge_day"),
 }
 
 

@@ -33,6 +33,6 @@ def reconciled_billing() -> dg.AssetsDefinition:
             "billed_equals_validated": "The quantities billed are the quantities validated, to the last unit.",
             "reconciliation": "Every joint from file to line agrees, or its difference has a named cause.",
         },
-        table="billing.line",
+        table="billing.charge_day",
         kinds={"polars", "postgres"},
     )
