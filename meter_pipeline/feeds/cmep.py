@@ -29,7 +29,7 @@ import numpy.typing as npt
 import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.feeds import kernels
+from meter_pipeline.feeds import compiled
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Block, Limits, LongLine, fetch_lines, limits_of, line_blocks, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
@@ -300,6 +300,6 @@ def _numbers(texts: list[bytes], size: int) -> tuple[npt.NDArray[np.int64], npt.
         return mantissa, decimals
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     ends = np.cumsum(lengths + 1) - 1
-    loop, compiled = kernels.kernel("read_numbers", max(size, len(joined)))
-    loop(np.frombuffer(joined, np.uint8) if compiled else joined, ends - lengths, ends, mantissa, decimals)
+    loop, fast = compiled.kernel("read_numbers", max(size, len(joined)))
+    loop(np.frombuffer(joined, np.uint8) if fast else joined, ends - lengths, ends, mantissa, decimals)
     return mantissa, decimals

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.feeds import kernels
+from meter_pipeline.feeds import compiled, kernels
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Block, Limits, LongLine, fetch_lines, limits_of, line_blocks, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, shown
@@ -154,8 +154,8 @@ def _scan_block(block: Block, layout: Layout, delimiter: int, varying: tuple[str
         actions[layout.place[name]] = k
     actions[layout.place["value"]] = kernels.VALUE
     work = Work(block, len(varying))
-    loop, compiled = kernels.kernel("scan_delimited", max(size, len(block.data)))
-    data: Any = np.frombuffer(block.data, np.uint8) if compiled else block.data
+    loop, fast = compiled.kernel("scan_delimited", max(size, len(block.data)))
+    data: Any = np.frombuffer(block.data, np.uint8) if fast else block.data
     return work.scanned(int(loop(data, len(block.data), delimiter, 34, actions, limits.max_line_bytes, *work.arrays.values())))
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from meter_pipeline.feeds import kernels
+from meter_pipeline.feeds import compiled, kernels
 from meter_pipeline.feeds.files import Block, Limits, LongLine
 from meter_pipeline.feeds.rejects import Reason, shown
 from meter_pipeline.feeds.rows import RowReader, Rows
@@ -91,12 +91,12 @@ def scan_all(
 
 
 def _in_order(pieces: Iterator[Block | LongLine], scan: Callable[[Block], Scanned], size: int) -> Iterator[Scanned | LongLine]:
-    if size < kernels.COMPILE_FROM_BYTES:
+    if size < compiled.COMPILE_FROM_BYTES:
         for piece in pieces:
             yield piece if isinstance(piece, LongLine) else scan(piece)
         return
     waiting: deque[Future[Scanned] | LongLine] = deque()
-    kernels.kernel("lookup", size)  # compiled once, before two threads ask for it
+    compiled.kernel("lookup", size)  # compiled once, before two threads ask for it
     with ThreadPoolExecutor(THREADS, "scan") as pool:
         for piece in pieces:
             waiting.append(piece if isinstance(piece, LongLine) else pool.submit(scan, piece))
