@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-
 from meter_pipeline.simulator.city import Block, block
 from meter_pipeline.simulator.randomness import generator
 from meter_pipeline.simulator.spec import Segment, Spec
@@ -181,21 +180,26 @@ def _draw(spec: Spec) -> Iterator[Planted]:
             wanted = round(count * rate * spec.intensity / 1000)
             if count >= 40 and spec.intensity > 0:
                 wanted = max(1, wanted)
-            found, skipped = 0, []
+            found = 0
+            skipped: list[int] = []
             while found < wanted and cursor < len(order) and len(order) - cursor + len(skipped) > count * (1 - _MOST_STORIES):
                 index = order[cursor]
                 cursor += 1
                 segment = next((s for s in segments if s.first <= index < s.last), None)
-                if segment is None or segment.file_format not in kind.formats:
+                if segment is None or not _fits(spec, kind, segment, index):
                     skipped.append(index)
-                elif kind.eligible is not None and not kind.eligible(block(spec, commodity, index, index + 1), 0):
-                    skipped.append(index)
-                else:
-                    yield _story(spec, kind, segment, index)
-                    found += 1
+                    continue
+                yield _story(spec, kind, segment, index)
+                found += 1
             order[cursor:cursor] = skipped
         yield from _outages(spec, commodity, segments)
     yield from _head_ends(spec)
+
+
+def _fits(spec: Spec, kind: Kind, segment: Segment, index: int) -> bool:
+    if segment.file_format not in kind.formats:
+        return False
+    return kind.eligible is None or kind.eligible(block(spec, segment.commodity, index, index + 1), 0)
 
 
 def _story(spec: Spec, kind: Kind, segment: Segment, index: int) -> Planted:
@@ -263,22 +267,8 @@ def collector_size(spec: Spec) -> int:
     return max(5, min(500, spec.counts["electricity"] // 20))
 
 
-def stories_frame_order(stories: list[Planted]) -> list[Planted]:
-    """Stories in the order the truth lists them: by first day, kind, commodity and service point."""
-    return sorted(stories, key=lambda s: (s.first, s.kind, s.commodity, s.index))
-
-
 def affected(story: Planted) -> range:
     """Indices of the service points a story touches."""
     if story.index_last >= 0:
         return range(story.index, story.index_last)
     return range(story.index, story.index + 1) if story.index >= 0 else range(0)
-
-
-def slot_window_seconds(story: Planted, seconds: int, interval_s: int) -> tuple[int, int]:
-    """Start and end of a story's window in a day, in seconds after the day's start."""
-    slots = -(-seconds // interval_s)
-    start, end = story.window(slots)
-    return start * interval_s, min(seconds, end * interval_s)
-
-

@@ -33,8 +33,12 @@ _CYCLE_STARTS = (1, 8, 15, 22)
 def write_reference(spec: Spec, plan: Plan, exchanged: list[Exchanged], out: Path) -> None:
     """Write utility.toml, reference/*.csv, tariffs/*.json and head_ends/*.toml under ``out``."""
     (out / "reference").mkdir(parents=True, exist_ok=True)
+    # Billing days begin with a month, so that the opening register reads of the day before the first have a day to belong to.
+    month = (spec.start - timedelta(days=1)).replace(day=1)
     (out / "utility.toml").write_text(
-        f'# The municipality this folder describes.\nname = "{spec.name}"\nzone = "{spec.zone}"\ncurrency = "USD"\n', "utf-8"
+        f'# The municipality this folder describes.\nname = "{spec.name}"\nzone = "{spec.zone}"\ncurrency = "USD"\n'
+        f'first_billing_day = "{month.isoformat()}"\n',
+        "utf-8",
     )
     for name, rows in reference_rows(spec, plan, exchanged).items():
         columns = list(TABLES[name].columns)
@@ -96,7 +100,7 @@ def _service_point(
         point, commodity, f"P-{index:07d}", f"R-{index // 250:05d}", customer,
         f"{41.5 + index % 997 / 5000:.4f}", f"{-93.7 + index % 1009 / 5000:.4f}", STATIONS[int(traits.station[row])],
     )  # fmt: skip
-    stretches = [("active", _OPENED, None)]
+    stretches: list[tuple[str, date, date | None]] = [("active", _OPENED, None)]
     if story is not None and story.kind in ("usage_on_disconnected", "vacant"):
         status = "disconnected" if story.kind == "usage_on_disconnected" else "inactive"
         begin, end = spec.day(story.first), spec.day(story.last + 1)
@@ -256,7 +260,7 @@ def head_end_declarations(spec: Spec) -> dict[str, dict[str, Any]]:
         elif segment.file_format == "nem12":
             found[name] = base | {"zone": f"{sign}{abs(offset) // 60:02d}:{abs(offset) % 60:02d}"}
         elif segment.file_format == "cmep":
-            found[name] = base | {"stamp": "end", "constants": {"channel": "E1"}}
+            found[name] = base | {"zone": "+00:00", "stamp": "end", "constants": {"channel": "E1"}}
         else:
             found[name] = base | {
                 "format": "delimited", "kind": "register", "zone": spec.zone, "unit": UNIT[segment.commodity], "columns": register,
