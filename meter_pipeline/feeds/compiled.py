@@ -13,13 +13,13 @@ from threading import Lock
 from types import FunctionType
 from typing import Any, Final
 
-from meter_pipeline.feeds.kernels import lookup, read_number, read_numbers, scan_delimited, scan_json_lines
+from meter_pipeline.feeds.kernels import lookup, read_number, scan_delimited, scan_json_lines
 from meter_pipeline.feeds.kernels_nem12 import scan_nem12
 
 #: files at least this long are worth the compiler's start-up
 COMPILE_FROM_BYTES: Final = 400_000
 
-_LOOPS: Final[tuple[Any, ...]] = (read_number, read_numbers, lookup, scan_delimited, scan_json_lines, scan_nem12)
+_LOOPS: Final[tuple[Any, ...]] = (read_number, lookup, scan_delimited, scan_json_lines, scan_nem12)
 _loops: dict[str, Callable[..., Any]] = {}
 _lock = Lock()
 

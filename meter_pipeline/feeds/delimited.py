@@ -159,6 +159,11 @@ def _scan_block(block: Block, layout: Layout, delimiter: int, varying: tuple[str
     return work.scanned(int(loop(data, len(block.data), delimiter, 34, actions, limits.max_line_bytes, *work.arrays.values())))
 
 
+def _mended(raw: bytes) -> bytes:
+    """A line that is refused already, made splittable so that its other faults can be named too."""
+    return raw.replace(b"\0", b"").decode("utf-8", "replace").encode()
+
+
 def _careful(reader: RowReader, body: _Body, raw: bytes, line: int, offset: int) -> list[Reason]:
     """Read one line by the careful way; returns every reason it is refused for, or keeps it and returns none."""
     layout = body.known
@@ -166,7 +171,7 @@ def _careful(reader: RowReader, body: _Body, raw: bytes, line: int, offset: int)
     if reasons and reasons[0].code == "line_too_long":
         return reasons
     try:
-        fields = split(raw.replace(b"\0", b"").decode("utf-8", "replace").encode(), reader.head_end.delimiter)
+        fields = split(raw if not reasons else _mended(raw), reader.head_end.delimiter)
     except csv.Error as error:
         return [*reasons, Reason("bad_quoting", shown(str(error)))]
     if len(fields) != layout.columns:

@@ -53,14 +53,6 @@ def read_number(data: Any, begin: int, end: int) -> tuple[int, int]:
     return (-mantissa if negative else mantissa), decimals
 
 
-def read_numbers(data: Any, begins: Array, ends: Array, mantissa: Array, decimals: Array) -> None:
-    """read_number of many stretches."""
-    for i in range(begins.shape[0]):
-        number, places = read_number(data, begins[i], ends[i])
-        mantissa[i] = number
-        decimals[i] = places
-
-
 def lookup(
     data: Any, begin: int, length: int, k: int, table: Array, entry_begin: Array, entry_length: Array, counts: Array
 ) -> int:

@@ -21,7 +21,7 @@ from meter_pipeline.feeds.rejects import Reason, shown
 from meter_pipeline.feeds.rows import RowReader, Rows
 
 THREADS: Final = 2
-_CONTROL: Final = bytes(c for c in range(32) if c not in (9, 10, 13)) + b"\x7f"
+_CONTROL: Final = bytes(c for c in range(32) if c not in (9, 10)) + b"\x7f"
 
 #: reads one line (raw, line number, offset) carefully: keeps it, or returns every reason it is refused for
 Careful = Callable[[bytes, int, int], list[Reason]]
@@ -155,8 +155,8 @@ def byte_reasons(raw: bytes, limits: Limits) -> list[Reason]:
     if len(raw) > limits.max_line_bytes:
         return [Reason("line_too_long", f"{len(raw)} bytes, at most {limits.max_line_bytes}")]
     reasons: list[Reason] = []
-    control = next((c for c in raw if c in _CONTROL or c == 13), None)
-    if control is not None:
+    if len(raw.translate(None, _CONTROL)) != len(raw):
+        control = next(c for c in raw if c in _CONTROL)
         reasons.append(Reason("control_character", f"byte {control:#04x}"))
     if not is_utf8(raw):
         reasons.append(Reason("wrong_encoding", f"not UTF-8: {shown(raw)}"))
