@@ -98,7 +98,7 @@ def _small_tables(spec: Spec) -> dict[str, list[Row]]:
 
 
 def _paper_stories(plan: Plan, commodity: str) -> Mapping[int, Planted]:
-    kinds = ("usage_on_disconnected", "vacant", "move", "no_agreement")
+    kinds = ("usage_on_disconnected", "vacant", "move", "no_agreement", "tariff_change", "wrong_multiplier")
     return {s.index: s for s in plan.of_kind(*kinds) if s.commodity == commodity}
 
 
@@ -125,12 +125,17 @@ def _service_point(
         begin, end = spec.day(story.first), spec.day(story.last + 1)
         stretches = [("active", _OPENED, begin), (status, begin, end), ("active", end, None)]
     found["service_points"].extend((*fixed, status, a.isoformat(), b.isoformat() if b else None) for status, a, b in stretches)
-    _meters(spec, segment, traits, row, exchanges.get((commodity, index)), found)
+    mistyped = story is not None and story.kind == "wrong_multiplier"
+    _meters(spec, segment, traits, row, exchanges.get((commodity, index)), found, ratio=10 if mistyped else 1)
     tariff = _tariff(commodity, traits, row)
     cycle = f"CYCLE-{1 + int(traits.cycle[row]) % 4}"
     account = f"A-{index:07d}"
     if story is not None and story.kind == "no_agreement":
         found["agreements"].append((account, point, tariff, cycle, _OPENED_TEXT, spec.day(story.first).isoformat()))
+    elif story is not None and story.kind == "tariff_change":
+        turn = spec.day(story.first).isoformat()
+        found["agreements"].append((account, point, tariff, cycle, _OPENED_TEXT, turn))
+        found["agreements"].append((account, point, "E-TOU", cycle, turn, None))
     elif story is not None and story.kind == "move":
         out, came = spec.day(story.first), spec.day(story.first + 2)
         newcomer = f"A-{LETTER[commodity]}{index:07d}"
@@ -151,7 +156,10 @@ def _tariff(commodity: str, traits: Block, row: int) -> str:
     return "E-TOU" if bool(traits.time_of_use[row]) else "E-RES"
 
 
-def _meters(spec: Spec, segment: Segment, traits: Block, row: int, exchange: Exchanged | None, found: dict[str, list[Row]]) -> None:
+def _meters(
+    spec: Spec, segment: Segment, traits: Block, row: int, exchange: Exchanged | None, found: dict[str, list[Row]], *, ratio: int
+) -> None:
+    """A service point's meters, channels and installations. ``ratio`` is how far off the multiplier on paper is."""
     commodity, index = segment.commodity, traits.first + row
     point = service_point_id(commodity, index)
     decimals = DECIMALS[commodity]
@@ -171,7 +179,7 @@ def _meters(spec: Spec, segment: Segment, traits: Block, row: int, exchange: Exc
     register_only = segment.file_format == "register"
     main = {"electricity": "E1", "water": "W1", "gas": "G1"}[commodity]
     unit, interval = UNIT[commodity], str(segment.interval_minutes)
-    multiplier, dials = str(int(traits.multiplier[row])), str(int(traits.dials[row]))
+    multiplier, dials = str(int(traits.multiplier[row]) * ratio), str(int(traits.dials[row]))
     for meter in ids:
         model = {"electricity": "KV-2", "water": "WM-58", "gas": "DG-250"}[commodity]
         found["meters"].append((meter, commodity, segment.head_end, model, collector))
