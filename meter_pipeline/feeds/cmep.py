@@ -300,6 +300,6 @@ def _numbers(texts: list[bytes], size: int) -> tuple[npt.NDArray[np.int64], npt.
         return mantissa, decimals
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     ends = np.cumsum(lengths + 1) - 1
-    loop, compiled = kernels.kernel("read_numbers", size)
+    loop, compiled = kernels.kernel("read_numbers", max(size, len(joined)))
     loop(np.frombuffer(joined, np.uint8) if compiled else joined, ends - lengths, ends, mantissa, decimals)
     return mantissa, decimals

@@ -154,7 +154,7 @@ def _scan_block(block: Block, layout: Layout, delimiter: int, varying: tuple[str
         actions[layout.place[name]] = k
     actions[layout.place["value"]] = kernels.VALUE
     work = Work(block, len(varying))
-    loop, compiled = kernels.kernel("scan_delimited", size)
+    loop, compiled = kernels.kernel("scan_delimited", max(size, len(block.data)))
     data: Any = np.frombuffer(block.data, np.uint8) if compiled else block.data
     return work.scanned(int(loop(data, len(block.data), delimiter, 34, actions, limits.max_line_bytes, *work.arrays.values())))
 

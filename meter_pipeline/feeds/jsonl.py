@@ -61,7 +61,7 @@ def _scan_block(block: Block, keys: list[bytes], limits: Limits, size: int) -> S
     actions = np.array([*range(len(keys) - 1), kernels.VALUE], np.int32)
     begins = np.cumsum([0, *map(len, keys)]).astype(np.int64)
     work = Work(block, len(keys) - 1)
-    loop, compiled = kernels.kernel("scan_json_lines", size)
+    loop, compiled = kernels.kernel("scan_json_lines", max(size, len(block.data)))
     joined = b"".join(keys)
     data: Any = np.frombuffer(block.data, np.uint8) if compiled else block.data
     known: Any = np.frombuffer(joined, np.uint8) if compiled else joined

@@ -11,6 +11,8 @@ repeat themselves, so before hashing the text that followed the previous one las
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Lock
+from types import FunctionType
 from typing import Any, Final
 
 import numpy.typing as npt
@@ -180,7 +182,10 @@ def scan_delimited(
                 if places < 0:
                     flags |= NUMBER
             elif action >= 0:
+                known = counts[action]
                 code = lookup(data, begin, end - begin, action, table, entry_begin, entry_length, counts)
+                if code == known:
+                    follows[action, code] = -1
                 if last[action] >= 0:
                     follows[action, last[action]] = code
                 last[action] = code
@@ -333,7 +338,10 @@ def scan_json_lines(
                     if j == length:
                         code = guess
                 if code < 0:
+                    entered = counts[action]
                     code = lookup(data, begin, length, action, table, entry_begin, entry_length, counts)
+                    if code == entered:
+                        follows[action, code] = -1
                     if last[action] >= 0:
                         follows[action, last[action]] = code
                 last[action] = code
@@ -494,18 +502,26 @@ def scan_nem12(
     return line, record, other, expected
 
 
-_NAMES: Final = ("read_number", "read_numbers", "lookup", "scan_delimited", "scan_json_lines", "scan_nem12")
-_compiled = False
+_LOOPS: Final[tuple[Callable[..., Any], ...]] = (read_number, read_numbers, lookup, scan_delimited, scan_json_lines, scan_nem12)
+_loops: dict[str, Callable[..., Any]] = {}
+_lock = Lock()
 
 
 def kernel(name: str, size: int) -> tuple[Callable[..., Any], bool]:
     """A loop by name, compiled when ``size`` bytes are worth it. The flag says whether it takes a uint8 array (True) or bytes."""
-    global _compiled
-    if not _compiled and size >= COMPILE_FROM_BYTES:
-        import numba
+    if size < COMPILE_FROM_BYTES:
+        return next(loop for loop in _LOOPS if loop.__name__ == name), False
+    with _lock:
+        if not _loops:
+            _compile()
+    return _loops[name], True
 
-        for each in _NAMES:  # in order of use: a compiled loop may call only compiled ones
-            globals()[each] = numba.njit(cache=True, nogil=True)(globals()[each])
-        _compiled = True
-    found: Callable[..., Any] = globals()[name]
-    return found, _compiled
+
+def _compile() -> None:
+    """Wrap the loops for the compiler. They call each other by name, so the compiled ones get a namespace of their own."""
+    import numba
+
+    for loop in _LOOPS:  # in order of use: a compiled loop may call only compiled ones
+        twin = FunctionType(loop.__code__, {**globals(), **_loops}, loop.__name__, loop.__defaults__)
+        twin.__module__, twin.__qualname__ = loop.__module__, loop.__qualname__
+        _loops[loop.__name__] = numba.njit(cache=True, nogil=True)(twin)

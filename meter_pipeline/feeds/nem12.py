@@ -15,6 +15,7 @@ bad value is refused with all its values, since a day with a hole that the file 
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ from meter_pipeline.schemas.reads import INTERVAL_READS, UTC_US, ParsedFeed
 
 AEST: Final = "+10:00"
 DAY_MINUTES: Final = 1440
+_METHOD: Final = re.compile(r"[ASFENV](?:[0-9]{2})?", re.ASCII)
 
 I64 = npt.NDArray[np.int64]
 
@@ -210,7 +212,7 @@ class NemReader:
         table = np.full((1, 1 << max(6, (2 * lines).bit_length())), -1, np.int32)
         entry_begin, entry_length = np.empty((1, lines), np.int64), np.empty((1, lines), np.int32)
         counts = np.zeros(1, np.int32)
-        loop, compiled = kernels.kernel("scan_nem12", size)
+        loop, compiled = kernels.kernel("scan_nem12", max(size, len(data)))
         _, found, other, self.expected = loop(
             np.frombuffer(data, np.uint8) if compiled else data, len(data), self.expected, limits.max_line_bytes, records, others, mantissa,
             decimals, table, entry_begin, entry_length, counts,
@@ -392,7 +394,7 @@ class NemReader:
         if details is None or not expected:
             return reasons
         values = fields[2 : 2 + expected]
-        numbers = next((i for i, text in enumerate(values) if text[:1].isalpha() and text[:1] in "ASFENV"), len(values))
+        numbers = next((i for i, text in enumerate(values) if _METHOD.fullmatch(text)), len(values))
         if len(fields) < 2 + expected + 1 or numbers < expected:
             found = min(numbers, len(values))
             code = "truncated_row" if len(fields) < 2 + expected + 1 else "value_count"

@@ -63,7 +63,7 @@ class Work:
             "entry_begin": np.empty((kinds, rows), np.int64),
             "entry_length": np.empty((kinds, rows), np.int32),
             "counts": np.zeros(kinds, np.int32),
-            "follows": np.full((kinds, rows), -1, np.int32),
+            "follows": np.empty((kinds, rows), np.int32),
             "last": np.full(kinds, -1, np.int32),
         }
 
@@ -126,11 +126,12 @@ def _absorb(scanned: Scanned, reader: RowReader, careful: Careful) -> None:
     value, exact = reader.units.micro(unit, scanned.mantissa[:size], scanned.decimals[:size])
     good = ~doubtful & exact & ~reader.judge(codes)
     offset = scanned.starts[:size] + scanned.block.offset
+    kept = offset if reader.needs_offsets else offset[:0]
     line = np.arange(scanned.block.first_line, scanned.block.first_line + size, dtype=np.int64)
     if good.all():
-        reader.add(Rows(codes, value, line, offset))
+        reader.add(Rows(codes, value, line, kept))
         return
-    reader.add(Rows({name: column[good] for name, column in codes.items()}, value[good], line[good], offset[good]))
+    reader.add(Rows({name: column[good] for name, column in codes.items()}, value[good], line[good], kept[good] if kept.size else kept))
     for i in np.flatnonzero(~good & (status != kernels.BLANK)).tolist():
         begin = int(scanned.starts[i])
         end = int(scanned.starts[i + 1]) if i + 1 < size else len(scanned.block.data)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from datetime import timedelta
 
 from meter_pipeline.migration.gate import LIVE_HOURS, GateReport
+from meter_pipeline.plotting import small_png
 
 
 def gate_plot(report: GateReport) -> bytes:
@@ -13,7 +13,7 @@ def gate_plot(report: GateReport) -> bytes:
     from matplotlib.figure import Figure
 
     hours = 0.0 if report.clock_started is None else (report.at - report.clock_started) / timedelta(hours=1)
-    figure = Figure(figsize=(6.4, 0.34 * len(report.conditions) + 1.3), dpi=80, layout="constrained")
+    figure = Figure(figsize=(6.4, 0.34 * len(report.conditions) + 1.3), layout="constrained")
     clock, rows = figure.subplots(2, 1, height_ratios=[1, max(2, len(report.conditions) * 0.55)])
     clock.barh([0], [min(hours, LIVE_HOURS)], color="#2a7f62" if hours >= LIVE_HOURS else "#c9822b")
     clock.set_xlim(0, LIVE_HOURS)
@@ -26,6 +26,4 @@ def gate_plot(report: GateReport) -> bytes:
     rows.set_ylim(-0.7, len(report.conditions) - 0.3)
     rows.set_xlim(0, 1)
     rows.axis("off")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": ""})
-    return buffer.getvalue()
+    return small_png(figure)
