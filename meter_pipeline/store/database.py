@@ -5,6 +5,7 @@ Belongs here: connecting (psycopg, sync and async; ADBC for reading frames), the
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import threading
@@ -122,6 +123,9 @@ def _forget() -> None:
             connection.close()
     _kept.connection = _kept.url = None
     _kept.process = 0
+
+
+atexit.register(_forget)  # the driver's own clean-up at exit finds its modules gone and complains
 
 
 def _fetch(connection: Any, query: str, values: list[Any] | None) -> Any:
