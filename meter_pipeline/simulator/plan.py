@@ -72,6 +72,14 @@ def _plain(traits: Block, row: int) -> bool:
     return float(traits.solar[row]) == 0
 
 
+def _tiered(traits: Block, row: int) -> bool:
+    return _residential(traits, row) and not bool(traits.time_of_use[row])
+
+
+def _current_transformer(traits: Block, row: int) -> bool:
+    return int(traits.multiplier[row]) > 1
+
+
 def _all(rate: float) -> dict[str, float]:
     return {"electricity": rate, "water": rate, "gas": rate}
 
@@ -131,11 +139,16 @@ REPORT_KINDS: Final = (
     Kind("future_time", {"electricity": 0.5}, "day", window=(0.0, 0.0), formats=_TEXT),
     Kind("unknown_meter", {"electricity": 0.5, "water": 0.5}, "day", window=(0.0, 0.0), formats=_TEXT),
 )
-KINDS: Final = USAGE_KINDS + METER_KINDS + REPORT_KINDS
+#: Kinds that live in the reference tables: a contract that changes within a cycle, and a ratio that was entered wrong.
+PAPER_KINDS: Final = (
+    Kind("tariff_change", {"electricity": 1.5}, "rest", eligible=_tiered),
+    Kind("wrong_multiplier", {"electricity": 1}, "rest", eligible=_current_transformer),
+)
+KINDS: Final = USAGE_KINDS + METER_KINDS + REPORT_KINDS + PAPER_KINDS
 #: Events of ordinary life: in the truth so that they can be told from faults.
 BENIGN: Final = frozenset({
     "vacant", "move", "vacation", "solar_arrival", "exchange", "exchange_overlap", "exchange_gap", "rollover", "outage",
-    "clock_drift_tolerated", "late", "correction", "rebroadcast", "duplicate_file",
+    "clock_drift_tolerated", "late", "correction", "rebroadcast", "duplicate_file", "tariff_change",
 })  # fmt: skip
 _MOST_STORIES = 0.6  # of a commodity's meters, so that a small city keeps ordinary ones
 
@@ -209,8 +222,10 @@ def _story(spec: Spec, kind: Kind, segment: Segment, index: int) -> Planted:
     earliest = min(days - 1, days // 3) if days >= 90 and kind.span != "day" else 0
     latest = max(earliest + 1, days - 20) if days >= 90 and kind.span != "day" else days
     first = int(draw.integers(earliest, latest))
-    if kind.name in ("exchange", "exchange_overlap", "exchange_gap", "solar_arrival", "move") and days > 1:
+    if kind.name in ("exchange", "exchange_overlap", "exchange_gap", "solar_arrival", "move", "tariff_change") and days > 1:
         first = max(first, 1)
+    if kind.name == "wrong_multiplier":
+        first = 0  # it was wrong from the day the meter was installed
     length = int(draw.integers(kind.length[0], kind.length[1] + 1))
     last = {"day": first, "rest": days - 1, "days": min(days - 1, first + length - 1)}[kind.span]
     amount = kind.amount[0] + (kind.amount[1] - kind.amount[0]) * float(draw.integers(0, 1 << 20)) / (1 << 20)

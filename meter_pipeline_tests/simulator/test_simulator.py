@@ -140,6 +140,11 @@ def test_every_story_of_the_plan_is_in_the_truth_with_its_own_place(demo: Path) 
         assert row["meter_id"].encode() in line.replace(b"\xff\xfe", b"")
 
 
+def test_the_page_about_the_simulator_names_every_kind(demo: Path) -> None:
+    page = (DATA.parent / "docs" / "simulator.md").read_text("utf-8")
+    assert [k for k in sorted(set(pl.read_parquet(demo / "truth.parquet")["kind"])) if f"`{k}`" not in page] == []
+
+
 def test_at_most_one_story_befalls_a_service_point() -> None:
     plan = Plan(Spec(meters=5000, days=30, seed=3))
     single = [(s.commodity, s.index) for s in plan.stories if s.index_last < 0 and s.index >= 0]
