@@ -80,7 +80,7 @@ def write(connection: Connection, letters: pl.DataFrame) -> int:
     """Write dead letters (COLUMNS); one that is there already is counted once more. Returns how many are new."""
     if not letters.height:
         return 0
-    letters = letters.select(COLUMNS).unique("dead_letter_key", keep="first", maintain_order=True)
+    letters = letters.select(*COLUMNS).unique("dead_letter_key", keep="first", maintain_order=True)
     names = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
     connection.execute(
         "CREATE TEMPORARY TABLE incoming_letter (LIKE raw.dead_letter) ON COMMIT DROP;"
@@ -100,6 +100,17 @@ def write(connection: Connection, letters: pl.DataFrame) -> int:
     ).fetchone()
     connection.execute("DROP TABLE incoming_letter")
     return int(done[0]) if done else 0
+
+
+async def write_few(connection: psycopg.AsyncConnection[Any], letters: pl.DataFrame) -> None:
+    """As ``write``, for the few that loading makes, on an asyncio connection."""
+    names = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
+    places = sql.SQL(", ").join(sql.SQL("%s::jsonb") if c == "reasons" else sql.Placeholder() for c in COLUMNS)
+    statement = sql.SQL(
+        "INSERT INTO raw.dead_letter AS d ({}) VALUES ({}) ON CONFLICT (dead_letter_key) DO UPDATE SET last_seen = excluded.last_seen, times = d.times + 1"
+    ).format(names, places)
+    for row in letters.select(*COLUMNS).iter_rows():
+        await connection.execute(statement, row)
 
 
 def find(
