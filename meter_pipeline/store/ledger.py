@@ -263,11 +263,13 @@ def entry_holding(connection: Connection, payload_hash: bytes, kinds: Sequence[s
         ).fetchone()
 
 
-def entries_of_day(connection: Connection, day: date, kinds: Sequence[str]) -> list[StoredEntry]:
-    """A billing day's entries of some kinds in log order; last those that have no place yet, with place -1."""
+def entries_of(connection: Connection, kinds: Sequence[str], day: date | None) -> list[StoredEntry]:
+    """Entries of some kinds, of a billing day or all, in log order; last those that have no place yet, with place -1."""
     with connection.cursor(row_factory=class_row(StoredEntry), binary=True) as cursor:
         return cursor.execute(
-            _WRITTEN + " WHERE e.billing_day = %s AND e.kind = ANY(%s) ORDER BY l.leaf_index NULLS LAST, e.xid, e.entry_id", (day, list(kinds))
+            _WRITTEN + " WHERE (%(day)s::date IS NULL OR e.billing_day = %(day)s) AND e.kind = ANY(%(kinds)s)"
+            " ORDER BY l.leaf_index NULLS LAST, e.xid, e.entry_id",
+            {"day": day, "kinds": list(kinds)},
         ).fetchall()
 
 

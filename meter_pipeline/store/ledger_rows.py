@@ -22,23 +22,29 @@ def exists(connection: Connection, table: str) -> bool:
     return bool(row and row[0])
 
 
-def hashes_of_day(connection: Connection, table: str, column: str, day: date) -> list[bytes]:
-    """The leaf of every row of a billing day."""
-    query = sql.SQL("SELECT {} FROM {} WHERE billing_day = %s").format(sql.Identifier(column), sql.Identifier(*table.split(".")))
-    return [bytes(row[0]) for row in connection.execute(query, (day,), binary=True).fetchall()]
+def hashes(connection: Connection, table: str, column: str, day: date | None) -> list[bytes]:
+    """The leaf of every row of a billing day, or of the whole table."""
+    query = sql.SQL("SELECT {} FROM {}").format(sql.Identifier(column), sql.Identifier(*table.split("."))) + _on(day)
+    return [bytes(row[0]) for row in connection.execute(query, [day] if day else [], binary=True).fetchall()]
 
 
-def frame_of_day(database: Database, table: str, day: date) -> pl.DataFrame:
-    """Every row of a billing day through Arrow, all columns."""
-    return database.read(f"SELECT * FROM {table} WHERE billing_day = $1", (day,))  # noqa: S608 - a name from ledger/sources.py
+def _on(day: date | None) -> sql.SQL:
+    return sql.SQL("") if day is None else sql.SQL(" WHERE billing_day = %s")
 
 
-def rows_of_day(connection: Connection, table: str, day: date) -> Iterator[str]:
-    """Every row of a billing day as PostgreSQL's own JSON text, streamed. Instants are ISO 8601, bytes ``\\x`` hex, NULLs kept."""
-    query = sql.SQL("SELECT row_to_json(t)::text FROM {} AS t WHERE billing_day = %s").format(sql.Identifier(*table.split(".")))
+def frame(database: Database, table: str, day: date | None) -> pl.DataFrame:
+    """Every row of a billing day, or of the whole table, through Arrow, all columns."""
+    if day is None:
+        return database.read(f"SELECT * FROM {table}")  # noqa: S608 - a name from ledger/sources.py
+    return database.read(f"SELECT * FROM {table} WHERE billing_day = $1", (day,))  # noqa: S608
+
+
+def rows(connection: Connection, table: str, day: date | None) -> Iterator[str]:
+    """Every row of a billing day, or of the whole table, as PostgreSQL's own JSON text, streamed. Instants are ISO 8601, bytes ``\\x`` hex."""
+    query = sql.SQL("SELECT row_to_json(t)::text FROM {} AS t").format(sql.Identifier(*table.split("."))) + _on(day)
     with connection.cursor("ledger_rows") as cursor:
         cursor.itersize = 2000
-        cursor.execute(query, (day,))
+        cursor.execute(query, [day] if day else [])
         for (text,) in cursor:
             yield text
 
