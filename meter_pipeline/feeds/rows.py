@@ -37,7 +37,10 @@ I64 = npt.NDArray[np.int64]
 
 @dataclass(slots=True)
 class Rows:
-    """Good rows of a stretch of a file: a code per field that varies, micro base units, and where each row stood."""
+    """Good rows of a stretch of a file: a code per field that varies, micro base units, and where each row stood.
+
+    ``offset`` may be empty while no repeated hour has been met: only the rows of one may have to be fetched from the file again.
+    """
 
     codes: dict[str, I32]
     value: I64
@@ -100,6 +103,11 @@ class RowReader:
         """A quality map without a quality column: every row is actual, under the head-end's own word for it."""
         return "quality" not in self.varying and not given["quality"] and "A" in self.head_end.quality_map.values()
 
+    @property
+    def needs_offsets(self) -> bool:
+        """Whether any stamp so far is of a repeated hour."""
+        return bool((self.stamps.state == State.AMBIGUOUS).any())
+
     def judge(self, codes: Mapping[str, I32]) -> npt.NDArray[np.bool_]:
         """Which rows have a text that means nothing."""
         bad: npt.NDArray[np.bool_] | None = None
@@ -153,7 +161,7 @@ class RowReader:
             keep = ~unsettled
             everything = Rows(
                 {name: codes[keep] for name, codes in everything.codes.items()},
-                everything.value[keep], everything.line[keep], everything.offset[keep],
+                everything.value[keep], everything.line[keep],
             )  # fmt: skip
             instants = instants[keep]
         size = everything.value.size
@@ -203,13 +211,14 @@ class RowReader:
             {name: np.concatenate([part.codes[name] for part in parts]) for name in self.varying},
             np.concatenate([part.value for part in parts]),
             np.concatenate([part.line for part in parts]),
-            np.concatenate([part.offset for part in parts]),
+            _offsets(parts),
         )
         if self._careful:  # rows kept by the careful way stand after their block: back to the order of the file
             order = np.argsort(joined.line, kind="stable")
             joined = Rows(
-                {name: codes[order] for name, codes in joined.codes.items()}, joined.value[order], joined.line[order], joined.offset[order]
-            )
+                {name: codes[order] for name, codes in joined.codes.items()}, joined.value[order], joined.line[order],
+                joined.offset[order] if joined.offset.size else joined.offset,
+            )  # fmt: skip
         return joined
 
     def _texts(self, name: str, values: list[str], rows: Rows) -> pl.Series:
@@ -312,6 +321,13 @@ class RowReader:
         if step % MINUTE_US or not 1 <= step // MINUTE_US <= 1440:
             raise FeedRefused("bad_interval", f"reads stand {step / MINUTE_US:g} minutes apart: declare interval_minutes, or kind register")
         return step // MINUTE_US
+
+
+def _offsets(parts: list[Rows]) -> I64:
+    """The offsets of all parts, 0 where a part kept none, or nothing where no part did."""
+    if not any(part.offset.size for part in parts):
+        return np.zeros(0, np.int64)
+    return np.concatenate([part.offset if part.offset.size else np.zeros(part.value.size, np.int64) for part in parts])
 
 
 def _runs_backwards(key: I64, instants: I64) -> bool:

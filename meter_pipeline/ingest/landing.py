@@ -123,7 +123,7 @@ def land(
         days.append(_file_day(day, relative_day, content))
     rejected = int(found["reads"].sum() or 0)
     file = raw.FeedFile(
-        sha256, name, head_end.name, parsed.file_format, before.st_size, relative, now, parsed.received, rejected, found.height, refused, run_id,
+        sha256, name, head_end.name, head_end.commodity, parsed.file_format, before.st_size, relative, now, parsed.received, rejected, found.height, refused, run_id,
         replay_of,
     )  # fmt: skip
     with database.connect("landing") as connection:

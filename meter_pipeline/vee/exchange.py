@@ -19,11 +19,23 @@ def installation_windows(installations: pl.DataFrame, day_start_s: int, day_end_
     """The windows of a day's installations.
 
     ``installations``: one row per installation and measured quantity, with service_point_id, meter_id, channel, flow, unit, billed,
-    installed_s and removed_s (UTC seconds, null while it stands). Returns the rows that touch the day, sorted by service point,
-    quantity and time, with ``begin_s`` and ``end_s`` (the part of the day they answer for, half-open), ``handover`` (another meter took
-    over or was taken over from on this day), ``overlap_s`` (seconds left to the newer meter) and ``gap_s`` (seconds without a meter
+    installed_s and removed_s (UTC seconds, null while it stands). Returns the rows that touch the day with ``begin_s`` and ``end_s`` (the
+    part of the day they answer for, half-open), ``handover`` (another meter took over or was taken over from on this day), ``overlap_s`` (seconds left to the newer meter) and ``gap_s`` (seconds without a meter
     after this one, within the day).
     """
+    # most installations fill the day and stand alone: only service points where something begins or ends need looking into
+    moving = installations.filter(pl.col("removed_s").is_not_null() | (pl.col("installed_s") > day_start_s))["service_point_id"].unique()
+    quiet = ~pl.col("service_point_id").is_in(moving.implode())
+    still = installations.filter(quiet).with_columns(
+        successor_s=pl.lit(None, pl.Int64), effective_end=pl.lit(OPEN_END, pl.Int64), overlap_s=pl.lit(0, pl.Int64), gap_s=pl.lit(0, pl.Int64),
+        begin_s=pl.lit(day_start_s, pl.Int64), end_s=pl.lit(day_end_s, pl.Int64), handover=pl.lit(False),
+    )
+    stirred = _stirred(installations.filter(~quiet), day_start_s, day_end_s)
+    return pl.concat([still, stirred.select(still.columns)], how="vertical_relaxed")
+
+
+def _stirred(installations: pl.DataFrame, day_start_s: int, day_end_s: int) -> pl.DataFrame:
+    """Windows of service points where a meter comes or goes."""
     quantity = ["service_point_id", "flow", "unit", "billed"]
     frame = installations.with_columns(removed=pl.col("removed_s").fill_null(OPEN_END)).sort(*quantity, "installed_s", "meter_id", "channel")
     one = pl.col("meter_id").ne(pl.col("meter_id").shift(-1).over(quantity))
