@@ -5,6 +5,8 @@ One file, the standard library and ``cryptography``; it shares no code with mete
 
     python verify_ledger.py EXPORT --vkey LOG.vkey [--checkpoint FILE ...] [--witness-vkey FILE ...] [--require-witness] [--json]
 
+    python verify_ledger.py --proof PROOF.json --vkey LOG.vkey      one read or bill, from its row to a signed checkpoint
+
 ``--vkey`` is the log's verifier key as you were given it when the log began (one ``name+id+key`` line; a later key is believed only if the one
 before handed over to it inside the log). ``--checkpoint`` are checkpoints you kept: the log must still contain exactly what they said.
 
@@ -489,9 +491,60 @@ class Audit:
             self.find("guards", problem)
 
 
+def climb(index, size, leaf, proof):
+    """The root that an inclusion proof leads to (RFC 9162 section 2.1.3.2)."""
+    if not 0 <= index < size:
+        raise ValueError("the place is outside the tree")
+    last, result = size - 1, leaf
+    for step in proof:
+        if last == 0:
+            raise ValueError("the proof is too long")
+        if index & 1 or index == last:
+            result = node(step, result)
+            while not index & 1 and index:
+                index, last = index >> 1, last >> 1
+        else:
+            result = node(result, step)
+        index, last = index >> 1, last >> 1
+    if last:
+        raise ValueError("the proof is too short")
+    return result
+
+
+def check_proof(bundle, keys, held):
+    """What is wrong with a proof bundle, or None."""
+    try:
+        if bundle["format"] != "mp-ledger-proof/1":
+            raise ValueError("this is not a proof this program knows")
+        payload, body = bytes.fromhex(bundle["payload_hash"]), base64.b64decode(bundle["entry"])
+        row = bundle["row"] or {}
+        encode = {"raw.interval_day": encode_intervals, "raw.interval_payload": encode_intervals}.get(row.get("table"))
+        encode = encode or {"raw.register_read": encode_register, "raw.register_payload": encode_register}.get(row.get("table"))
+        if encode is not None and sha256(encode(row)) != payload:
+            raise ValueError("the row is not what was recorded")
+        batch, log = bundle["batch"], bundle["log"]
+        leaves = json.loads(body)["leaves"]
+        root = climb(batch["index"], batch["size"], sha256(b"\x00" + payload), [bytes.fromhex(step) for step in batch["proof"]])
+        if root.hex() != leaves["root"] or batch["size"] != leaves["count"]:
+            raise ValueError("the payload is not in the entry's batch")
+        text, signatures = read_note(bundle["checkpoint"])
+        origin, size, stated = read_checkpoint(text)
+        if climb(log["index"], log["size"], sha256(b"\x00" + body), [bytes.fromhex(step) for step in log["proof"]]) != stated or size != log["size"]:
+            raise ValueError("the entry is not in the checkpoint's tree")
+        if not [key for key in signed_by(text, signatures, keys) if key.kind == 1 and key.name == origin]:
+            raise ValueError("the checkpoint is not signed by the key you trust")
+        for name, held_size, held_root, _ in held:
+            if held_size == size and held_root != stated:
+                raise ValueError(f"another root than your {name} states for the same size: the log was forked")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return str(error)
+    return None
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("export", type=Path)
+    parser.add_argument("export", type=Path, nargs="?")
+    parser.add_argument("--proof", type=Path, help="check a proof of one read or bill instead of an export")
     parser.add_argument("--vkey", required=True, help="file (or text) with the log's verifier key")
     parser.add_argument("--checkpoint", type=Path, action="append", default=[], help="a checkpoint you kept (or a folder of them); may be repeated")
     parser.add_argument("--witness-vkey", action="append", default=[], help="file (or text) with a witness's verifier key; may be repeated")
@@ -507,9 +560,17 @@ def main(arguments=None):
             text, signatures = read_note(path.read_text(encoding="utf-8"))
             _, size, root = read_checkpoint(text)
             held.append((path.name, size, root, (text, signatures)))
+        if options.proof:
+            bundles = json.loads(options.proof.read_text(encoding="utf-8"))["proofs"]
+            problems = [check_proof(bundle, keys, held) for bundle in bundles]
+            report = {"ok": bool(bundles) and not any(problems), "proofs": len(bundles), "problems": [problem for problem in problems if problem]}
+            print(json.dumps(report) if options.json else "OK" if report["ok"] else f"NOT OK: {report['problems']}")
+            return 0 if report["ok"] else 1
+        if options.export is None:
+            raise ValueError("name an export, or --proof")
         audit = Audit(options.export, keys, held, witnesses, options.require_witness)
         (options.export / "manifest.json").read_bytes()
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError, IndexError, KeyError, TypeError) as error:
         print(f"verify_ledger: {error}", file=sys.stderr)
         return 2
     try:

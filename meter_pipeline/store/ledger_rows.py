@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 from psycopg import sql
@@ -64,3 +64,36 @@ def control_totals(connection: Connection) -> list[dict[str, Any]]:
     ).fetchall()
     names = ("sha256", "file_name", "received", "accepted", "duplicate", "superseded", "rejected", "waiting")
     return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+#: Tables of payloads, and which of their rows are a payload rather than a fold of several.
+_PAYLOADS: Final = (
+    ("raw.interval_day", " AND payloads = 1"),
+    ("raw.interval_payload", ""),
+    ("raw.register_read", " AND payloads = 1"),
+    ("raw.register_payload", ""),
+)
+
+
+def payloads_of_meter(connection: Connection, meter_id: str, day: date, channel: str | None) -> list[tuple[bytes, dict[str, Any]]]:
+    """(payload hash, row) of every payload of a meter on a billing day."""
+    found: list[tuple[bytes, dict[str, Any]]] = []
+    for table, single in _PAYLOADS:
+        if exists(connection, table):
+            query = sql.SQL("SELECT payload_hash, row_to_json(t) FROM {} AS t WHERE billing_day = %s AND meter_id = %s").format(
+                sql.Identifier(*table.split("."))
+            )
+            query += sql.SQL(" AND (%s::text IS NULL OR channel = %s)") + sql.SQL(single) + sql.SQL(" ORDER BY channel, payload_hash")
+            rows = connection.execute(query, (day, meter_id, channel, channel)).fetchall()
+            found += [(bytes(payload_hash), {"table": table, **row}) for payload_hash, row in rows]
+    return found
+
+
+def statement(connection: Connection, statement_id: str) -> tuple[bytes, dict[str, Any]] | None:
+    """(leaf, row) of a statement."""
+    if not exists(connection, "billing.statement"):
+        return None
+    row = connection.execute(
+        "SELECT lines_sha256, row_to_json(t) FROM billing.statement AS t WHERE statement_id = %s", (statement_id,)
+    ).fetchone()
+    return None if row is None else (bytes(row[0]), {"table": "billing.statement", **row[1]})
