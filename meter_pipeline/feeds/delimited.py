@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.feeds import kernels
+from meter_pipeline.feeds import compiled, kernels
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Block, Limits, LongLine, fetch_lines, limits_of, line_blocks, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, shown
@@ -154,9 +154,14 @@ def _scan_block(block: Block, layout: Layout, delimiter: int, varying: tuple[str
         actions[layout.place[name]] = k
     actions[layout.place["value"]] = kernels.VALUE
     work = Work(block, len(varying))
-    loop, compiled = kernels.kernel("scan_delimited", max(size, len(block.data)))
-    data: Any = np.frombuffer(block.data, np.uint8) if compiled else block.data
+    loop, fast = compiled.kernel("scan_delimited", max(size, len(block.data)))
+    data: Any = np.frombuffer(block.data, np.uint8) if fast else block.data
     return work.scanned(int(loop(data, len(block.data), delimiter, 34, actions, limits.max_line_bytes, *work.arrays.values())))
+
+
+def _mended(raw: bytes) -> bytes:
+    """A line that is refused already, made splittable so that its other faults can be named too."""
+    return raw.replace(b"\0", b"").decode("utf-8", "replace").encode()
 
 
 def _careful(reader: RowReader, body: _Body, raw: bytes, line: int, offset: int) -> list[Reason]:
@@ -166,7 +171,7 @@ def _careful(reader: RowReader, body: _Body, raw: bytes, line: int, offset: int)
     if reasons and reasons[0].code == "line_too_long":
         return reasons
     try:
-        fields = split(raw.replace(b"\0", b"").decode("utf-8", "replace").encode(), reader.head_end.delimiter)
+        fields = split(raw if not reasons else _mended(raw), reader.head_end.delimiter)
     except csv.Error as error:
         return [*reasons, Reason("bad_quoting", shown(str(error)))]
     if len(fields) != layout.columns:

@@ -230,7 +230,7 @@ def to_matrices(frame: pl.DataFrame, keys: Sequence[str] | None = None) -> list[
     carried = list(keys) if keys is not None else [c for c in frame.columns if c not in VECTOR]
     layout = ["billing_day", "interval_minutes", "slots"]
     found = frame.select(layout).unique().sort(layout)
-    parts = [frame] if found.height == 1 else [frame.filter(pl.struct(layout) == pl.struct(*map(pl.lit, r))) for r in found.iter_rows()]
+    parts = [frame] if found.height == 1 else [frame.filter(*(pl.col(c) == v for c, v in zip(layout, r, strict=True))) for r in found.iter_rows()]
     return [_widen(part, carried) for part in parts if part.height]
 
 

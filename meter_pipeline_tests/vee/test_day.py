@@ -161,7 +161,7 @@ def test_days_on_which_clocks_change_have_their_own_number_of_slots(city: City, 
     holed[6:20] = NO_VALUE
     city.intervals(day, {"M-1": holed})
     city.register("M-1", (midnight(day), 0), (midnight(day + timedelta(days=1)), int(curve.sum())))
-    for k in range(1, 15):
+    for k in (8, 7, 1):
         other = day - timedelta(days=k)
         city.intervals(other, {"M-1": load_curve(other, seed=k)})
         validate(city, other)
