@@ -30,6 +30,8 @@ STEP_RULES: Final = {
     Step.ROLLOVER: rr.ROLLOVER, Step.REVERSE_FLOW: rr.REVERSE_FLOW, Step.READ_ERROR: rr.READ_ERROR, Step.DECREASE: rr.DECREASE,
     Step.DIALS: rr.DIALS,
 }
+#: How long before the day an install read may open its window, in seconds
+INSTALL_REACH_S: Final = 100 * 86_400
 ROW_KEY: Final = ["service_point_id", "meter_id", "channel"]
 
 
@@ -217,7 +219,10 @@ def register_series(windows: pl.DataFrame, reads: pl.DataFrame, thresholds: Thre
     )
     both = reads.join(frame.select("series", "meter_id", "channel", "installed_s", "removed_s"), on=["meter_id", "channel"])
     inside = both.filter((pl.col("at") >= pl.col("installed_s")) & (pl.col("at") <= pl.col("removed_s").fill_null(OPEN_END)))
-    ends = frame.filter(pl.col("total"))
+    # an install read of years ago says nothing of this day
+    ends = frame.filter(pl.col("total")).with_columns(
+        install_micro=pl.when(pl.col("installed_s") >= pl.col("begin_s") - INSTALL_REACH_S).then("install_micro")
+    )
     synthetic = [
         ends.filter(pl.col(value).is_not_null() & pl.col(at).is_not_null()).select("series", pl.col(at).alias("at"), pl.col(value).alias("value"))
         for at, value in (("installed_s", "install_micro"), ("removed_s", "removal_micro"))
