@@ -5,6 +5,7 @@ Belongs here: the order of steps. Does not belong here: prices (statements.py), 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
@@ -72,7 +73,9 @@ def issue_statements(
         totals = store.charge_totals(database, cycle_id, period_start, period_end)
         faults = _waiting(database, wanted, totals, period_start, period_end)
         ready = wanted.filter(~pl.col("account_id").is_in(faults["account_id"].unique().to_list()))
-        rows, tariffs = gather(database, reference, ready, cycle_id, period_start)
+        rows, tariffs = gather(
+            database, reference, ready, cycle_id, period_start, lambda at: store.positions(session, at, CHARGE_SCHEMA.names()).cast(CHARGE_SCHEMA)
+        )
         result = price_segments(rows, tariffs, period_start, period_end)
         month = days.open_month(connection, posting_day or period_end - timedelta(days=1))
         store.write_exceptions(connection, cycle_id, period_start, faults)
@@ -103,19 +106,22 @@ def _waiting(database: Database, wanted: pl.DataFrame, totals: pl.DataFrame, per
 
 
 def gather(
-    database: Database, reference: Reference, ready: pl.DataFrame, cycle_id: str, period_start: date
+    database: Database, reference: Reference, ready: pl.DataFrame, cycle_id: str, period_start: date, positions: Callable[[list[date]], pl.DataFrame]
 ) -> tuple[pl.DataFrame, dict[tuple[str, int], Tariff]]:
-    """Segments with their positions, attributes and what earlier periods carry into them; the tariffs they are priced with."""
+    """Segments with their positions, attributes and what earlier periods carry into them; the tariffs they are priced with.
+
+    ``positions``: CHARGE_SCHEMA rows of some billing days.
+    """
     tariffs: dict[tuple[str, int], Tariff] = {}
     if not ready.height:
         return ready, tariffs
     ends = ready.with_columns(pl.col("segment_end").dt.offset_by("-1d").alias("billing_day"))
     key = ["billing_day", "service_point_id", "account_id", "tariff_id", "tariff_version", "stretch_start"]
-    reached = store.positions(database, ends["billing_day"].unique().to_list(), CHARGE_SCHEMA.names()).cast(CHARGE_SCHEMA)
+    reached = positions(ends["billing_day"].unique().sort().to_list())
     rows = ends.join(reached.drop("cycle_id", "period_start"), on=key)
     inner = ready.filter(pl.col("segment_start") > pl.col("stretch_start"))
     eves = [d - timedelta(days=1) for d in inner["segment_start"].unique().to_list()]
-    before = store.positions(database, eves, CHARGE_SCHEMA.names()).cast(CHARGE_SCHEMA) if eves else pl.DataFrame(schema=CHARGE_SCHEMA)
+    before = positions(eves) if eves else pl.DataFrame(schema=CHARGE_SCHEMA)
     rows = rows.join(before_columns(before), on=["service_point_id", "account_id", "tariff_id", "stretch_start", "segment_start"], how="left")
     attributes = []
     for day in sorted(set(rows["billing_day"].to_list())):
