@@ -9,9 +9,9 @@ import atexit
 import contextlib
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import polars as pl
@@ -24,6 +24,12 @@ from meter_pipeline.store import embedded
 #: Every session: UTC whatever the server's default, and a cut after 5 s on connecting so that a dead server is found before a timeout cascades.
 _SESSION = "-c TimeZone=UTC -c DateStyle=ISO"
 CONNECT_TIMEOUT_S = 5
+
+
+class Read(Protocol):
+    """A query with its parameters in, a frame out."""
+
+    def __call__(self, query: str, parameters: Sequence[Any] = ()) -> pl.DataFrame: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,11 @@ class Database:
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table never arrives as a series
         return frame
+
+    @contextlib.contextmanager
+    def reader(self) -> Iterator[Read]:
+        """``read``, for callers that say outright that they read several times over one connection."""
+        yield self.read
 
     def with_options(self, **options: str) -> str:
         """The URL with more libpq options in its query part."""
