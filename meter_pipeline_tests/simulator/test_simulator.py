@@ -173,6 +173,14 @@ def test_intervals_and_registers_disagree_only_where_the_truth_says_so() -> None
     assert {service_point_id(s.commodity, s.index) for s in wanted} <= caught
 
 
+def test_the_first_register_file_holds_the_dials_of_the_first_midnight(demo: Path) -> None:
+    midnight = DEMO.calendar.bounds(DEMO.start)[0].strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+    for head_end in ("REG-E", "REG-W", "REG-G"):
+        first = min((demo / "inbox" / head_end).iterdir(), key=lambda p: p.name)
+        stamps = {line.split(b",")[2] for line in first.read_bytes().splitlines()[1:]}
+        assert stamps == {midnight}
+
+
 def test_reference_data_passes_the_importer_and_covers_every_meter_of_the_feeds(demo: Path) -> None:
     rows, documents = read_folder(demo / "reference")
     meters = {r[0] for r in rows["meters"]}
