@@ -118,10 +118,10 @@ def pause_by_id(connection: Connection, pause_id: int) -> PauseRow | None:
         return cursor.execute(_PAUSE + "WHERE p.pause_id = %s", (pause_id,)).fetchone()
 
 
-def lock_active_pause(connection: Connection, scope: str, target: str | None, *, lock: bool = True) -> int | None:
-    """The id of the pause in force for exactly this scope; its row is locked until the transaction ends unless ``lock`` is false."""
-    query = b"SELECT pause_id FROM control.emergency_pause WHERE state = 'paused' AND scope = %s AND target IS NOT DISTINCT FROM %s"
-    row = connection.execute(query + (b" FOR UPDATE" if lock else b""), (scope, target)).fetchone()
+def pause_of_scope(connection: Connection, scope: str, target: str | None) -> int | None:
+    """The id of the pause in force for exactly this scope. Take lock_subject before you act on it: a row lock would need the right to change it."""
+    query = "SELECT pause_id FROM control.emergency_pause WHERE state = 'paused' AND scope = %s AND target IS NOT DISTINCT FROM %s"
+    row = connection.execute(query, (scope, target)).fetchone()
     return row[0] if row else None
 
 
@@ -294,9 +294,7 @@ def flags(connection: Connection) -> list[FlagRow]:
         return cursor.execute("SELECT flag, value, version, changed_by, changed_at, reason, request FROM control.flag ORDER BY flag").fetchall()
 
 
-def put_flag(
-    connection: Connection, name: str, value: Any, version: int, by: str, at: datetime, reason: str, dual: bool, request: int | None
-) -> bool:
+def put_flag(connection: Connection, name: str, value: Any, version: int, by: str, at: datetime, reason: str, dual: bool, request: int | None) -> bool:
     """Set a flag to its next version and keep the change; False where another process has set that version already."""
     decision = "confirmed" if request is not None else None
     row = connection.execute(
