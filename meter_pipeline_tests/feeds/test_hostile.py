@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.files import Limits, line_blocks, open_feed
-from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
+from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError, read_head_end
 from meter_pipeline.feeds.registry import parse
 from meter_pipeline.feeds.rejects import REASONS, FeedRefused, FileGrowing
 from meter_pipeline.schemas.reads import ParsedFeed
@@ -142,6 +143,40 @@ def test_a_head_end_that_cannot_work_is_not_blamed_on_the_file(tmp_path: Path) -
         reading(tmp_path, HEADER, replace(CSV, time_format="%Q"))
 
 
+def test_a_last_line_without_its_end_is_cut_where_the_head_end_always_writes_one(tmp_path: Path) -> None:
+    strict = replace(CSV, options={"final_newline": "required"})
+    cut = HEADER + GOOD + GOOD[:-1]
+    assert reading(tmp_path, cut).intervals.height == 2
+    assert codes(reading(tmp_path, cut, strict)) == [["truncated_row"]]
+    assert reading(tmp_path, HEADER + GOOD, strict).intervals.height == 1
+
+
+DECLARATIONS = {
+    'format = "xls"': "format",
+    'format = "delimited"\nzone = "Mars/Olympus"': "zone",
+    'format = "delimited"\nzone = "+25:00"': "zone",
+    'format = "delimited"\nunit = "furlong"': "unit",
+    'format = "delimited"\nencoding = "klingon"': "encoding",
+    'format = "delimited"\ndelimiter = ",,"': "delimiter",
+    'format = "delimited"\ntime_format = "%Q"': "time_format",
+    'format = "delimited"\ninterval_minutes = 1441': "interval_minutes",
+    'format = "delimited"\ninterval_minutes = "15"': "interval_minutes",
+    'format = "delimited"\nheader = 1': "header",
+    'format = "delimited"\ncolour = "red"': "colour",
+    'format = "delimited"\n[quality_map]\nOK = "fine"': "quality_map",
+    'format = "delimited"\n[columns]\ntime = ["a"]': "columns",
+    "format = ": "declared",
+}
+
+
+@pytest.mark.parametrize("text", DECLARATIONS)
+def test_a_declaration_that_cannot_work_names_its_field(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "declared.toml"
+    path.write_text(text)
+    with pytest.raises(HeadEndError, match=DECLARATIONS[text]):
+        read_head_end(path)
+
+
 # -- files -------------------------------------------------------------------------------------------------------------------------
 
 
@@ -176,7 +211,8 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.feeds import parse
 form = sys.argv[2]
-head_end = HeadEnd("x", form, zone="+00:00", unit="kWh", interval_minutes=15, columns={"meter_id": "meter", "time": "time", "value": "kwh"} if form in ("delimited", "jsonl") else {})
+columns = {"meter_id": "meter", "time": "time", "value": "kwh"} if form in ("delimited", "jsonl") else {}
+head_end = HeadEnd("x", form, zone="+00:00", unit="kWh", interval_minutes=15, columns=columns)
 parse(Path(sys.argv[1]), head_end, BillingCalendar("UTC"))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 feed = parse(Path(sys.argv[3]), head_end, BillingCalendar("UTC"))
@@ -286,30 +322,47 @@ def test_links_directories_and_pipes_are_no_feeds(tmp_path: Path) -> None:
         assert codes(parse(path, CSV, UTC)) == [["not_a_file"]]
 
 
-def test_a_file_that_grows_while_it_is_read_is_held(tmp_path: Path) -> None:
-    path = tmp_path / "growing"
-    path.write_bytes(HEADER + GOOD * 10)
-    with pytest.raises(FileGrowing), open_feed(path) as opened:
+def append(path: Path) -> None:
+    with path.open("ab") as more:
+        more.write(GOOD)
+
+
+def replace_by_a_copy(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    other.rename(path)
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "grows": append,
+    "is cut": lambda path: os.truncate(path, 5),
+    "is replaced": replace_by_a_copy,
+    "is removed": lambda path: path.unlink(),
+    "is touched": lambda path: os.utime(path, (1, 1)),
+}
+
+
+def read_while(path: Path, change: Callable[[Path], object], refusal: FeedRefused | None = None) -> None:
+    with open_feed(path) as opened:
         opened.source.read(10)
-        with path.open("ab") as more:
-            more.write(GOOD)
+        change(path)
+        if refusal is not None:
+            raise refusal
 
 
-def test_a_file_that_is_cut_or_replaced_while_it_is_read_is_held(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_that_changes_while_it_is_read_is_held(tmp_path: Path, change: str) -> None:
     path = tmp_path / "feed"
     path.write_bytes(HEADER + GOOD * 10)
-    with pytest.raises(FileGrowing), open_feed(path) as opened:
-        opened.source.read(10)
-        os.truncate(path, 5)
-    path.write_bytes(HEADER)
-    with pytest.raises(FileGrowing), open_feed(path):
-        other = tmp_path / "other"
-        other.write_bytes(HEADER)
-        other.rename(path)
+    with pytest.raises(FileGrowing):
+        read_while(path, CHANGES[change])
+
+
+def test_a_file_that_looked_broken_because_it_was_still_written_is_held(tmp_path: Path) -> None:
+    path = tmp_path / "feed"
     path.write_bytes(gzip.compress(HEADER + GOOD)[:-9])
-    with pytest.raises(FileGrowing), open_feed(path) as opened:
-        path.write_bytes(gzip.compress(HEADER + GOOD))
-        raise FeedRefused("truncated_archive", "as it looked at first")
+    with pytest.raises(FileGrowing):
+        read_while(path, append, FeedRefused("truncated_archive", "as it looked at first"))
 
 
 def test_parsing_while_another_thread_writes_never_gives_half_a_file(tmp_path: Path) -> None:

@@ -425,7 +425,6 @@ COMMENT ON COLUMN billing.determinant_revision.posting_month IS 'Open month in w
 COMMENT ON COLUMN billing.determinant_revision.recorded_at IS 'When, UTC.';
 COMMENT ON COLUMN billing.determinant_revision.determinants IS 'The day''s row as it would be now.';
 
-CREATE INDEX charge_day_stretch ON billing.charge_day (service_point_id, stretch_start, billing_day);
 CREATE INDEX statement_by_period ON billing.statement (cycle_id, period_start);
 CREATE INDEX statement_line_by_service_point ON billing.statement_line (service_point_id, segment_start);
 CREATE INDEX adjustment_by_statement ON billing.adjustment (statement_id);
