@@ -249,9 +249,7 @@ def _raise(connection: Connection, scope: Scope, reason: str, rule: str | None, 
     raise psycopg.errors.SerializationFailure("the pause was raised and ended by others three times over")
 
 
-def _add_evidence(
-    connection: Connection, pause_id: int, scope: Scope, reason: str, rule: str | None, evidence: dict[str, Any], person: str, clock: Clock
-) -> int:
+def _add_evidence(connection: Connection, pause_id: int, scope: Scope, reason: str, rule: str | None, evidence: dict[str, Any], person: str, clock: Clock) -> int:
     if rule is not None and store.same_evidence(connection, pause_id, rule, evidence):
         return pause_id  # the watcher sees the same trouble every minute; once is enough
     store.insert_evidence(connection, pause_id, reason, rule, evidence, person, clock.now())

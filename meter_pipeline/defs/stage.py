@@ -49,9 +49,7 @@ def stage_asset(
         owners=list(owners),
         kinds=kinds,
         partitions_def=billing_days(),
-        check_specs=[
-            dg.AssetCheckSpec(check, asset=name, description=about, blocking=blocking, partitions_def=billing_days()) for check, about in checks.items()
-        ],
+        check_specs=[dg.AssetCheckSpec(check, asset=name, description=about, blocking=blocking, partitions_def=billing_days()) for check, about in checks.items()],
         pool=policy.POOL,
         tags={"meter_pipeline/stage": "billing_day" if daily else "on_demand"},
         metadata={"dagster/table_name": f"meter_pipeline.{table}"} | contract_metadata(table),

@@ -125,9 +125,7 @@ def pause_of_scope(connection: Connection, scope: str, target: str | None) -> in
     return row[0] if row else None
 
 
-def insert_pause(
-    connection: Connection, scope: str, target: str | None, reason: str, rule: str | None, evidence: Mapping[str, Any], by: str, at: datetime
-) -> int | None:
+def insert_pause(connection: Connection, scope: str, target: str | None, reason: str, rule: str | None, evidence: Mapping[str, Any], by: str, at: datetime) -> int | None:
     """A new pause, or None where one is in force for the scope (another process was quicker)."""
     row = connection.execute(
         """INSERT INTO control.emergency_pause (scope, target, reason, rule, evidence, raised_by, raised_at) VALUES (%s, %s, %s, %s, %s, %s, %s)
@@ -248,9 +246,7 @@ def insert_refusal(connection: Connection, action: str, subject: str, actor: str
 def refusals(connection: Connection, limit: int = 50) -> list[dict[str, Any]]:
     """The latest refusals, newest first."""
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            "SELECT refused_at, action, subject, actor, code, detail FROM control.refusal ORDER BY refusal_id DESC LIMIT %s", (limit,)
-        ).fetchall()
+        return cursor.execute("SELECT refused_at, action, subject, actor, code, detail FROM control.refusal ORDER BY refusal_id DESC LIMIT %s", (limit,)).fetchall()
 
 
 def person(connection: Connection, name: str) -> tuple[list[str], bool] | None:

@@ -86,9 +86,7 @@ def apply(database: Database, manifest: Manifest | None = None) -> int:
                 # A day's partition is made at run time by the owner's function and written before it is attached.
                 wanted = manifest.roles[role].get(f"{schema}.*", frozenset())
                 if wanted:
-                    connection.execute(
-                        sql.SQL("ALTER DEFAULT PRIVILEGES IN SCHEMA {} GRANT {} ON TABLES TO {}").format(name, _verbs(wanted), sql.Identifier(role))
-                    )
+                    connection.execute(sql.SQL("ALTER DEFAULT PRIVILEGES IN SCHEMA {} GRANT {} ON TABLES TO {}").format(name, _verbs(wanted), sql.Identifier(role)))
             for schema, table in present:
                 if verbs := manifest.verbs_for(role, schema, table):
                     connection.execute(sql.SQL("GRANT {} ON {} TO {}").format(_verbs(verbs), sql.Identifier(schema, table), sql.Identifier(role)))
