@@ -63,7 +63,7 @@ def _fall(window: Window, level: Levels, generates: Bools, limits: Thresholds) -
     changed, the service is off, or two days in a row stood empty before the new level (a move). A median below 6.5 % is vacancy.
     """
     last = window.tail(limits.fall_days)
-    recent = level.days[:, last] / level.before[:, None]
+    recent = ratio(level.days[:, last], np.broadcast_to(level.before[:, None], level.days[:, last].shape))
     with np.errstate(invalid="ignore"):
         normal = recent >= 0.7
     in_run = (~normal)[:, ::-1].cumprod(axis=1)[:, ::-1].astype(bool)
@@ -71,7 +71,7 @@ def _fall(window: Window, level: Levels, generates: Bools, limits: Thresholds) -
     judged = (seen.sum(axis=1) >= limits.fall_low_days) & (level.counted_before >= 10)
     relative = np.full(window.points, np.nan)
     relative[judged] = np.nanmedian(np.where(seen[judged], recent[judged], np.nan), axis=1)
-    around = _neighbours(level.now / level.before, window, level)
+    around = _neighbours(ratio(level.now, level.before), window, level)
     against = relative / around
     with np.errstate(invalid="ignore"):
         empty = seen & (recent < limits.empty_ratio)
