@@ -15,6 +15,7 @@ import polars as pl
 from meter_pipeline.baselines.weather import daily, hours_of_days, read_weather
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.store import anomalies as store
 from meter_pipeline.store.database import Database
 
@@ -65,3 +66,34 @@ def _with_hours(frame: pl.DataFrame, days: pl.DataFrame, calendar: BillingCalend
         rows = [hours[order[d], : calendar.slots(d, 60)] for d in part["weather_day"].to_list()]
         kept.append(part.with_columns(pl.Series("hourly_c", [np.round(r, 2).tolist() for r in rows], dtype=pl.List(pl.Float64))))
     return pl.concat(kept) if kept else days
+
+
+@dataclass(frozen=True, slots=True)
+class WeatherDay:
+    """What is known of a billing day's weather: mean °C by station, stations without the day, and whether the day's flags wait for it."""
+
+    day: date
+    temperatures_c: dict[str, float]
+    missing: list[str]
+
+    def report(self) -> StageReport:
+        """Figures and a check that warns and never blocks: missing weather delays flags, not bills."""
+        return StageReport(
+            rows=len(self.temperatures_c),
+            figures={f"mean °C at {name}": round(value, 2) for name, value in sorted(self.temperatures_c.items())}
+            | {"stations without the day": ", ".join(self.missing) or "none"},
+            checks=[Check("some_station_has_the_day", bool(self.temperatures_c), "Flags that need the weather wait until a station has the day.")],
+        )
+
+
+def weather_day(database: Database, day: date) -> WeatherDay:
+    """The weather of a billing day as flags will see it, from loaded files or from reference data."""
+    with database.reader() as read:
+        stations = store.read_stations(read)["station_id"].to_list()
+        known = {s: float(t) for s, _, t in store.read_temperatures(read, day, day).iter_rows() if t is not None}
+    return WeatherDay(day, known, sorted(set(stations) - set(known)))
+
+
+def waiting_days(database: Database) -> list[date]:
+    """Judged days whose flags were raised without (all of) the weather that is known by now: judge them again."""
+    return store.days_to_judge_again(database.read)

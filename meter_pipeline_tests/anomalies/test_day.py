@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from meter_pipeline.anomalies import QueueError, decide, detect_billing_day, list_cases, load_weather, plot_case, refit_baselines, show_case
+from meter_pipeline.anomalies import QueueError, decide, detect_billing_day, list_cases, load_weather, plot_case, refit_baselines, show_case, waiting_days, weather_day
 from meter_pipeline.cli.exceptions import app
 from meter_pipeline.store.database import Database
 from meter_pipeline_tests.anomalies.streets import CALENDAR, StillClock, Streets, day, temperatures, write, write_days
@@ -104,11 +104,14 @@ def test_missing_weather_delays_only_what_needs_it(database: Database) -> None:
     without = detect_billing_day(database, CALENDAR, day(DAYS - 1), clock=CLOCK)
     assert without.weather == "missing"
     assert set(without.by_kind) == {"reverse"}
+    assert waiting_days(database) == []
+    assert not weather_day(database, day(DAYS - 1)).report().checks[0].passed
     with database.connect() as connection:
         c = round((float(t[DAYS - 1]) - 32) / 1.8, 4)
         connection.execute("INSERT INTO ref.weather VALUES ('KMUN', %s, %s, %s, %s)", (day(DAYS - 1), c - 5, c + 5, c))
+    assert waiting_days(database) == [day(DAYS - 1)]
     late = detect_billing_day(database, CALENDAR, day(DAYS - 1), clock=CLOCK)
-    assert late.weather == "complete"
+    assert (late.weather, waiting_days(database)) == ("complete", [])
     assert {"reverse", "spike"} <= set(late.by_kind)
 
 
@@ -179,6 +182,25 @@ def test_an_undecided_case_expires_and_releases_the_bill(database: Database) -> 
     assert detect_billing_day(database, CALENDAR, day(126), clock=CLOCK).expired == 1
     with database.connect() as connection:
         assert connection.execute("SELECT state, hold FROM anomaly.exception_case").fetchall() == [("expired", False)]
+
+
+def test_a_judge_killed_before_its_end_leaves_no_flag_case_or_hold(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    streets, t = electric()
+    streets.usage[7, DAYS - 1] = -3.0
+    write(database, streets, t)
+
+    def killed(*_: object, **__: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("meter_pipeline.anomalies.day.entries.append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            detect_billing_day(database, CALENDAR, day(DAYS - 1), clock=CLOCK)
+    assert everything(database) == {"flags": [], "cases": [], "runs": []}
+    with database.connect() as connection:
+        assert connection.execute("SELECT count(*) FROM vee.daily_usage").fetchone() == (streets.usage.size,)
+    detect_billing_day(database, CALENDAR, day(DAYS - 1), clock=CLOCK)
+    assert len(everything(database)["cases"]) == 1
 
 
 def test_a_day_that_was_never_validated_is_judged_as_empty(database: Database) -> None:
