@@ -22,6 +22,7 @@ from meter_pipeline.ingest import fold
 from meter_pipeline.ledger import entries
 from meter_pipeline.store import load, vectors
 from meter_pipeline.store.database import Database
+from meter_pipeline.store.ledger import EntryRow
 from meter_pipeline.store.load import INTERVAL, Batch, Kind, Piece
 
 #: Who the ledger names for what ingestion writes.
@@ -167,7 +168,7 @@ def most_rows(load_pass: Pass, first: int, wanted: int) -> int:
 
 def _entries(
     load_pass: Pass, part: pl.DataFrame, pieces: Sequence[Piece], sources: Sequence[Source], clock: Clock
-) -> list[tuple[str, bytes, bytes, int, bytes | None]]:
+) -> list[EntryRow]:
     """A ledger entry for each outcome in the batch, its leaves the hashes of the payloads it came to."""
     names = {s.sha256: s.file_name for s in sources}
     files = [

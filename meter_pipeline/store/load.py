@@ -23,7 +23,7 @@ from psycopg import sql
 from meter_pipeline.schemas.reads import UTC_US
 from meter_pipeline.store import dead_letters, vectors
 from meter_pipeline.store.database import Database
-from meter_pipeline.store.ledger import insert_entry_async
+from meter_pipeline.store.ledger import EntryRow, insert_entry_async
 
 AsyncConnection = psycopg.AsyncConnection[Any]
 
@@ -121,7 +121,7 @@ class Batch:
     day: date
     epoch: int
     pieces: list[Piece]
-    entries: list[tuple[str, bytes, bytes, int, bytes | None]]
+    entries: list[EntryRow]
     direct: bytes = b""
     current: bytes = b""
     kept: bytes = b""
@@ -230,7 +230,7 @@ _NAMED_KEYS: Final = 2000
 def _read(database: Database, kind: Kind, table: str, day: date, keys: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
     schema = _REGISTER_SCHEMA if kind.name == "register" else SCHEMA
     listed = ", ".join(f'"{c}"' for c in columns)
-    query = f"SELECT {listed} FROM {table} WHERE billing_day = $1"  # noqa: S608 - names from code
+    query = f"SELECT {listed} FROM {table} WHERE billing_day = $1"
     wanted = keys.select(kind.key)
     parameters: list[Any] = [day]
     if wanted.height <= _NAMED_KEYS:

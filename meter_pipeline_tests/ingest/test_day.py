@@ -13,7 +13,19 @@ from meter_pipeline.ingest import ingest_billing_day, land, waiting_days
 from meter_pipeline.store import raw
 from meter_pipeline.store.database import Database
 from meter_pipeline_tests.ingest.support import (
-    CALENDAR, CLOCK, DAY, METERS, NORTH, Read, enrol, options, parse, places, raw_bytes, truncate, write_file,
+    CALENDAR,
+    CLOCK,
+    DAY,
+    METERS,
+    NORTH,
+    Read,
+    enrol,
+    options,
+    parse,
+    places,
+    raw_bytes,
+    truncate,
+    write_file,
 )  # fmt: skip
 
 
