@@ -4,7 +4,26 @@ Belongs here: feeds, reference data and truth from a seed. Does not belong here:
 this one; the command line, tests and benchmarks do.
 """
 
+from meter_pipeline.simulator.clean_csv import write_clean_csv
+from meter_pipeline.simulator.in_memory import DAILY_USAGE, daily_temperatures_frame, daily_usage, day_matrix, register_frames
+from meter_pipeline.simulator.plan import BENIGN, KINDS, Plan
 from meter_pipeline.simulator.simulate import SimulatedCity, simulate
 from meter_pipeline.simulator.spec import DEMO, Spec
+from meter_pipeline.simulator.truth import TRUTH
 
-__all__ = ["DEMO", "SimulatedCity", "Spec", "simulate"]
+__all__ = [
+    "BENIGN",
+    "DAILY_USAGE",
+    "DEMO",
+    "KINDS",
+    "TRUTH",
+    "Plan",
+    "SimulatedCity",
+    "Spec",
+    "daily_temperatures_frame",
+    "daily_usage",
+    "day_matrix",
+    "register_frames",
+    "simulate",
+    "write_clean_csv",
+]

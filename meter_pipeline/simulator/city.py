@@ -64,8 +64,7 @@ def _percent(column: npt.NDArray[np.uint16]) -> Ints:
 
 
 def _spread(column: npt.NDArray[np.uint16], low: float, high: float) -> Floats:
-    found: Floats = low + column * ((high - low) / 65536.0)
-    return found
+    return np.asarray(low + column * ((high - low) / 65536.0), np.float64)
 
 
 def block(spec: Spec, commodity: str, first: int, last: int) -> Block:

@@ -141,8 +141,11 @@ def chunk_day(spec: Spec, plan: Plan, segment: Segment, first: int, last: int, d
     main = {"electricity": "E1", "water": "W1", "gas": "G1"}[segment.commodity]
     rows.channels = [main] * len(everyone) + ["B1"] * len(panels)
     export_row = {int(row): len(everyone) + k for k, row in enumerate(panels)}
+    added: list[Ints] = []
     for story in stories:
-        _report(spec, rows, story, export_row)
+        _report(spec, rows, story, export_row, added)
+    if added:
+        rows.values = np.concatenate([rows.values, np.stack(added)])
     for row, special in rows.special.items():
         if special.missing is not None:
             rows.values[row][special.missing] = 0
@@ -177,7 +180,6 @@ def _intervals(
             begin, end = story.window(slots)
             a, b = max(story.index, traits.first) - traits.first, min(story.index_last, traits.first + traits.size) - traits.first
             _dark(weights[a:b], begin, end)
-            _dark(sun[(panels >= a) & (panels < b)], begin, end)
             mine = np.flatnonzero((panels >= a) & (panels < b))
             sun[mine, begin:end] = 0.0
     shared = total.copy()
@@ -219,8 +221,8 @@ def _note(rows: DayRows, story: Planted, **facts: int | str) -> None:
     rows.notes.setdefault(story.number, {}).update(facts)
 
 
-def _report(spec: Spec, rows: DayRows, story: Planted, export_row: dict[int, int]) -> None:
-    """Apply one reporting story to the chunk's rows."""
+def _report(spec: Spec, rows: DayRows, story: Planted, export_row: dict[int, int], added: list[Ints]) -> None:
+    """Apply one reporting story to the chunk's rows. A row of a new meter goes to ``added``, its key to the chunk's at once."""
     slots = rows.values.shape[1]
     begin, end = story.window(slots)
     first = rows.traits.first
@@ -275,9 +277,8 @@ def _report(spec: Spec, rows: DayRows, story: Planted, export_row: dict[int, int
         values[begin] = 65_535
         _special(rows, row).quality[begin] = "OVERFLOW"
     elif kind == "late":
-        for at in (row, export_row.get(row)):
-            if at is not None:
-                _special(rows, at).late_days = max(1, int(story.amount))
+        for both in [row, *([export_row[row]] if row in export_row else [])]:
+            _special(rows, both).late_days = max(1, int(story.amount))
     elif kind == "correction":
         special = _special(rows, row)
         special.first_values = values.copy()
@@ -297,11 +298,11 @@ def _report(spec: Spec, rows: DayRows, story: Planted, export_row: dict[int, int
             _note(rows, story, expected=int(values[begin]) * micro)
             _hide(rows, row, begin, begin + 1)
     elif kind in ("exchange", "exchange_overlap", "exchange_gap") and (rows.day - spec.start).days == story.first:
-        _exchange(rows, story, row, begin, end, spec.calendar.seconds(rows.day))
+        added.append(_exchange(rows, story, row, begin, end, spec.calendar.seconds(rows.day)))
 
 
-def _exchange(rows: DayRows, story: Planted, row: int, begin: int, end: int, seconds: int) -> None:
-    """Split the row between the old meter and the new one, whose row is added."""
+def _exchange(rows: DayRows, story: Planted, row: int, begin: int, end: int, seconds: int) -> Ints:
+    """Split the row between the old meter and the new one, whose values are returned."""
     interval = rows.segment.interval_minutes * 60
     slots = rows.values.shape[1]
     end = min(max(end, begin + 1), slots - 1)
@@ -316,13 +317,13 @@ def _exchange(rows: DayRows, story: Planted, row: int, begin: int, end: int, sec
     def before(slot: int) -> int:
         return int(int(true[slot]) // multiplier * _EXCHANGE_SPLIT) * multiplier
 
-    old, new = true.copy(), true.copy()
+    old: Ints = true.copy()
+    new: Ints = true.copy()
     old[removal] = before(removal)
     old[removal + 1 :] = 0
     new[installation] = int(true[installation]) - before(installation)
     new[:installation] = 0
     rows.values[row] = old
-    rows.values = np.concatenate([rows.values, new[None, :]])
     rows.ids.append(meter_id(rows.segment.commodity, story.index, exchanged=True))
     rows.channels.append(rows.channels[row])
     rows.index = np.append(rows.index, story.index)
@@ -347,3 +348,4 @@ def _exchange(rows: DayRows, story: Planted, row: int, begin: int, end: int, sec
         old_measured=int(old.sum()) * MICRO_PER_QUANTUM[rows.segment.commodity],
         new_measured=int(new.sum()) * MICRO_PER_QUANTUM[rows.segment.commodity],
     )
+    return new

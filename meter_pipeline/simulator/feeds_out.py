@@ -20,7 +20,19 @@ from meter_pipeline.simulator.effects import DayRows, Special
 from meter_pipeline.simulator.plan import Planted
 from meter_pipeline.simulator.registers import RegisterReads
 from meter_pipeline.simulator.spec import DECIMALS, REGISTER_HEAD_END, Segment, Spec
-from meter_pipeline.simulator.writers import STYLES, Line, cmep, decimal_text, json_lines, nem12, plain_lines, special_lines, stamp_text
+from meter_pipeline.simulator.writers import (
+    STYLES,
+    Line,
+    cmep,
+    decimal_text,
+    decimal_texts,
+    json_lines,
+    json_pieces,
+    nem12,
+    plain_lines,
+    special_lines,
+    stamp_text,
+)
 
 SUFFIX = {"delimited": "csv", "jsonl": "jsonl", "nem12": "nem12.csv", "cmep": "cmep", "register": "csv"}
 #: sequence numbers count a meter's daily transmissions from here
@@ -94,10 +106,9 @@ def _lines(spec: Spec, rows: DayRows, row: int, special: Special, *, first_versi
         seconds = seconds + special.offset_s
     sequence = sequence_of(rows.day) + version
     meter, channel = rows.ids[row], rows.channels[row]
-    bad = {slot: story for slot, story in special.bad}
+    bad = dict(special.bad)
     repeats = {slot: (value, story) for slot, value, story in special.repeats}
-    for slot, (second, value) in enumerate(zip(seconds.tolist(), values.tolist(), strict=True)):
-        text = decimal_text(value, decimals)
+    for slot, (second, text) in enumerate(zip(seconds.tolist(), decimal_texts(values, decimals), strict=True)):
         quality = special.quality.get(slot, "OK")
         story = bad.get(slot)
         if special.missing is None or not special.missing[slot]:
@@ -159,8 +170,8 @@ def _write_delimited(inbox: Inbox, rows: DayRows, part: int) -> None:
     path = inbox.write(segment.head_end, name, everything(), reads)
     for (what, delay), lines in sorted(later.items()):
         late_name = file_name(segment.head_end, "delimited", rows.day, part, delay=delay, clock="0640", what=f"{what}-")
-        made = [data for data, _ in special_lines(lines, spec.zone, style)]
-        inbox.write(segment.head_end, late_name, [style.header.encode() + b"\n", *made], len(lines))
+        made = b"".join(data for data, _ in special_lines(lines, spec.zone, style))
+        inbox.write(segment.head_end, late_name, [style.header.encode() + b"\n", made], len(lines))
     if part == 0:
         _resend(inbox, rows, path, reads)
 
@@ -178,7 +189,9 @@ def _write_json(inbox: Inbox, rows: DayRows, part: int) -> None:
     spec, segment = inbox.spec, rows.segment
     now: list[Line] = []
     later: dict[tuple[str, int], list[Line]] = {}
-    for row in range(len(rows.ids)):
+    slow = _is_slow(rows)
+    plain = np.setdiff1d(np.arange(len(rows.ids)), slow)
+    for row in slow:
         special = rows.special.get(row, Special())
         lines = list(_lines(spec, rows, row, special, first_version=True, shift=0, decimals=3))
         if special.late_days:
@@ -189,10 +202,18 @@ def _write_json(inbox: Inbox, rows: DayRows, part: int) -> None:
             corrected = _lines(spec, rows, row, special, first_version=False, shift=0, decimals=3)
             later.setdefault(("corrected", special.correction_days), []).extend(corrected)
     name = file_name(segment.head_end, "jsonl", rows.day, part)
-    inbox.write(segment.head_end, name, json_lines(now, spec.zone), len(now))
+    pieces = [json_pieces(rows.ids[r], rows.channels[r], sequence_of(rows.day), 0, "OK") for r in plain.tolist()]
+    stamps = [stamp_text(s, spec.zone, "utc") + '","value":' for s in _base_seconds(spec, rows).tolist()]
+
+    def everything() -> Iterator[bytes]:
+        if plain.size:
+            yield from plain_lines([before for before, _ in pieces], stamps, rows.values[plain], 3, pieces[0][1])
+        yield b"".join(json_lines(now, spec.zone))
+
+    inbox.write(segment.head_end, name, everything(), len(plain) * len(stamps) + len(now))
     for (what, delay), lines in sorted(later.items()):
         late_name = file_name(segment.head_end, "jsonl", rows.day, part, delay=delay, clock="0640", what=f"{what}-")
-        inbox.write(segment.head_end, late_name, json_lines(lines, spec.zone), len(lines))
+        inbox.write(segment.head_end, late_name, [b"".join(json_lines(lines, spec.zone))], len(lines))
 
 
 def _write_cmep(inbox: Inbox, rows: DayRows, part: int) -> None:

@@ -61,6 +61,8 @@ def document(tariff_id: str, version: int, start: date) -> dict[str, Any]:
     """The tariff document of a version. Raises KeyError for a tariff the city does not have."""
     dearer = version == 2
 
+    charges: list[dict[str, Any]]
+
     def money(cheap: str, dear: str) -> str:
         return dear if dearer else cheap
 

@@ -45,5 +45,4 @@ def daily_temperatures(seed: int, station: int, first: date, days: int) -> npt.N
 
 def mean_fahrenheit(temperatures: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """(days,) the mean of minimum and maximum in degrees Fahrenheit, the unit balance points are given in."""
-    found: npt.NDArray[np.float64] = 32.0 + (temperatures[:, 0] + temperatures[:, 1]) * 0.09
-    return found
+    return np.asarray(32.0 + (temperatures[:, 0] + temperatures[:, 1]) * 0.09, np.float64)

@@ -21,8 +21,6 @@ import numpy.typing as npt
 from meter_pipeline.simulator.city import Ints
 from meter_pipeline.simulator.plan import Planted
 
-NO_COLUMN = ""
-
 
 @dataclass(frozen=True, slots=True)
 class Style:
@@ -41,6 +39,7 @@ STYLES = {
 }
 
 
+@lru_cache(maxsize=8192)
 def stamp_text(second: int, zone: str, style: str) -> str:
     """An instant (unix seconds) in a head-end's style."""
     if style == "utc":
@@ -56,6 +55,17 @@ def decimal_text(quanta: int, decimals: int) -> str:
     return f"{sign}{whole}.{part:0{decimals}d}" if decimals else f"{sign}{whole}"
 
 
+@lru_cache(maxsize=4)
+def _common_texts(decimals: int) -> list[str]:
+    return [decimal_text(k, decimals) for k in range(10_000)]
+
+
+def decimal_texts(values: Ints, decimals: int) -> list[str]:
+    """``decimal_text`` of many values: the common ones come from a table."""
+    table = _common_texts(decimals)
+    return [table[v] if 0 <= v < 10_000 else decimal_text(v, decimals) for v in values.tolist()]
+
+
 @lru_cache(maxsize=16)
 def _whole_numbers(limit: int) -> npt.NDArray[np.bytes_]:
     return np.array([b"%d" % k for k in range(limit)])
@@ -67,20 +77,22 @@ def _fractions(decimals: int, tail: bytes) -> npt.NDArray[np.bytes_]:
 
 
 def plain_lines(prefixes: list[str], stamps: list[str], values: Ints, decimals: int, tail: str) -> Iterator[bytes]:
-    """Lines ``prefix stamp value tail`` of whole rows, in row order: prefix and stamp hold their own delimiters; values are not negative.
+    """Lines ``prefix stamp value tail`` of whole rows: prefix and stamp hold their own delimiters; values are not negative.
 
-    Blocks of bytes. Values shorter than the longest leave NUL bytes in the array, taken out when the block is made.
+    Blocks of bytes. Rows whose every value has one digit before the point come first: they share a width, which needs no second pass. In
+    the others, values shorter than the longest leave NUL bytes in the array, taken out when the block is made.
     """
     end = tail.encode() + b"\n"
     stamp = np.array([s.encode() for s in stamps])
     scale = 10**decimals
     if scale == 1:
         raise ValueError("a plain line has decimals")
-    for at in range(0, len(prefixes), 12_500):
-        part = values[at : at + 12_500]
-        prefix = np.array([p.encode() for p in prefixes[at : at + 12_500]])
-        even = len({len(p) for p in prefixes[at : at + 12_500]}) == 1
-        small = part.max(initial=0) < 10 * scale
+    lengths = {len(p) for p in prefixes}
+    fits = values.max(axis=1, initial=0) < 10 * scale
+    chosen = [(rows[at : at + 12_500], small) for rows, small in _halves(fits) for at in range(0, len(rows), 12_500)]
+    for rows, small in chosen:
+        part = values[rows] if len(rows) < len(values) else values
+        prefix = np.array([prefixes[r].encode() for r in rows.tolist()])
         if small:
             number = _small(decimals, end)[part]
             record = np.dtype([("prefix", prefix.dtype), ("stamp", stamp.dtype), ("number", number.dtype)])
@@ -96,7 +108,13 @@ def plain_lines(prefixes: list[str], stamps: list[str], values: Ints, decimals: 
             made["whole"], made["fraction"] = text, tails
         made["prefix"], made["stamp"] = prefix[:, None], stamp[None, :]
         raw = made.tobytes()
-        yield raw if small and even else raw.replace(b"\0", b"")
+        yield raw if small and len(lengths) == 1 else raw.replace(b"\0", b"")
+
+
+def _halves(fits: npt.NDArray[np.bool_]) -> list[tuple[Ints, bool]]:
+    """Row numbers that fit, then those that do not; empty halves left out."""
+    both = [(np.flatnonzero(fits), True), (np.flatnonzero(~fits), False)]
+    return [(rows, small) for rows, small in both if len(rows)]
 
 
 @lru_cache(maxsize=16)
@@ -144,6 +162,14 @@ def _spoil(line: Line, zone: str, style: Style) -> bytes:
     return text.encode()
 
 
+def json_pieces(meter: str, channel: str, sequence: int, version: int, quality: str) -> tuple[str, str]:
+    """What stands before the stamp and after the value of a read as a JSON object; between them stands ``","value":``."""
+    return (
+        f'{{"meter":"{meter}","channel":"{channel}","start":"',
+        f',"unit":"kWh","seq":{sequence},"ver":{version},"q":"{quality}"}}',
+    )
+
+
 def json_lines(lines: Iterable[Line], zone: str) -> Iterator[bytes]:
     """JSON Lines, an object per read."""
     stamps: dict[int, str] = {}
@@ -151,10 +177,8 @@ def json_lines(lines: Iterable[Line], zone: str) -> Iterator[bytes]:
         stamp = stamps.get(line.second)
         if stamp is None:
             stamp = stamps[line.second] = stamp_text(line.second, zone, "utc")
-        yield (
-            f'{{"meter":"{line.meter_id}","channel":"{line.channel}","start":"{stamp}","value":{line.value},"unit":"kWh",'
-            f'"seq":{line.sequence},"ver":{line.version},"q":"{line.quality}"}}\n'
-        ).encode()
+        before, after = json_pieces(line.meter_id, line.channel, line.sequence, line.version, line.quality)
+        yield f'{before}{stamp}","value":{line.value}{after}\n'.encode()
 
 
 def nem12(blocks: Iterable[tuple[str, str, Ints, npt.NDArray[np.bool_] | None]], day: date, interval_minutes: int) -> Iterator[bytes]:
@@ -163,7 +187,7 @@ def nem12(blocks: Iterable[tuple[str, str, Ints, npt.NDArray[np.bool_] | None]],
     yield f"100,NEM12,{created:%Y%m%d%H%M},MDP,CFMU\n".encode()
     for meter, suffix, values, missing in blocks:
         yield f"200,{meter},E1B1,{suffix},{suffix},N1,{meter},kWh,{interval_minutes},\n".encode()
-        text = ",".join([decimal_text(v, 3) for v in values.tolist()])
+        text = ",".join(decimal_texts(values, 3))
         gaps = missing is not None and bool(missing.any())
         quality = "V" if gaps else "A"
         yield f"300,{day:%Y%m%d},{text},{quality},,,{created:%Y%m%d%H%M%S},\n".encode()
@@ -183,10 +207,10 @@ def cmep(blocks: Iterable[tuple[str, list[int], Ints]], day: date, interval_minu
         if not ends:
             continue
         triplets = []
-        for second, value in zip(ends, values.tolist(), strict=True):
+        for second, value in zip(ends, decimal_texts(values, 3), strict=True):
             stamp = stamps.get(second)
             if stamp is None:
                 stamp = stamps[second] = datetime.fromtimestamp(second, UTC).strftime("%Y%m%d%H%M")
-            triplets.append(f"{stamp},R,{decimal_text(value, 3)}")
+            triplets.append(f"{stamp},R,{value}")
         head = f"MEPMD01,19970819,CFMU,CFMU-{meter},CFMU,,{created:%Y%m%d%H%M},{meter},OK,E,KWH,1.0,0000{hours:02d}{minutes:02d},{len(ends)},"
         yield (head + ",".join(triplets) + "\n").encode()

@@ -119,7 +119,7 @@ def find(
 ) -> list[DeadLetter]:
     """Dead letters, oldest first."""
     rows = connection.execute(
-        f"SELECT {_FIELDS} FROM raw.dead_letter WHERE (%(status)s::text[] = '{{}}' OR status = ANY(%(status)s)) "  # noqa: S608 - fixed column list
+        f"SELECT {_FIELDS} FROM raw.dead_letter WHERE (%(status)s::text[] = '{{}}' OR status = ANY(%(status)s)) "
         "AND (%(reason)s::text IS NULL OR reasons @> jsonb_build_array(jsonb_build_object('code', %(reason)s::text))) "
         "AND (%(head_end)s::text IS NULL OR head_end = %(head_end)s) ORDER BY first_seen, file_name, line, dead_letter_key LIMIT %(limit)s",
         {"status": list(status), "reason": reason, "head_end": head_end, "limit": limit},
@@ -130,7 +130,7 @@ def find(
 def by_prefix(connection: Connection, prefix: str, *, lock: bool = False) -> list[DeadLetter]:
     """Dead letters whose key begins with these hexadecimal digits (two at most are looked for)."""
     rows = connection.execute(
-        f"SELECT {_FIELDS} FROM raw.dead_letter WHERE encode(dead_letter_key, 'hex') LIKE %s ORDER BY dead_letter_key LIMIT 2"  # noqa: S608
+        f"SELECT {_FIELDS} FROM raw.dead_letter WHERE encode(dead_letter_key, 'hex') LIKE %s ORDER BY dead_letter_key LIMIT 2"
         + (" FOR UPDATE" if lock else ""),
         (prefix.lower() + "%",),
     ).fetchall()

@@ -235,7 +235,7 @@ def _read(database: Database, kind: Kind, table: str, day: date, keys: pl.DataFr
     if not wanted.height:
         return pl.DataFrame(schema=schema)
     if wanted.height > _NAMED_KEYS:
-        frame = database.read(f"SELECT {listed} FROM {table} WHERE billing_day = $1", [day])  # noqa: S608 - names from code
+        frame = database.read(f"SELECT {listed} FROM {table} WHERE billing_day = $1", [day])
         if not frame.height:
             return pl.DataFrame(schema=schema)
         frame = frame.cast({c: t for c, t in schema.items() if frame.schema[c] != t})
@@ -244,7 +244,7 @@ def _read(database: Database, kind: Kind, table: str, day: date, keys: pl.DataFr
     picked = ", ".join(f"k.{c}" for c in kind.key)
     arrays = ", ".join("%s::timestamptz[]" if wanted.schema[c] == UTC_US else "%s::text[]" for c in kind.key)
     query = (
-        f"SELECT {listed} FROM {table} WHERE billing_day = %s AND ({', '.join(kind.key)}) IN "  # noqa: S608 - names from code
+        f"SELECT {listed} FROM {table} WHERE billing_day = %s AND ({', '.join(kind.key)}) IN "
         f"(SELECT {picked} FROM unnest({arrays}) AS k ({', '.join(kind.key)}))"
     )
     with database.connect("ingest-read", autocommit=True) as connection, connection.cursor(binary=True) as cursor:

@@ -9,15 +9,20 @@ touches only rows whose content changed, each of which moves to vee.interval_day
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import psycopg
 from psycopg import sql
 
+from meter_pipeline.quality import FLAGS
+from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.store.database import Database, scalar
 from meter_pipeline.store.vectors import HEADER, TRAILER, VectorTable, copy_rows, encoded_blocks, read_frame
 
@@ -29,6 +34,8 @@ EXTRA: Final = (
 INTERVAL_DAY: Final = VectorTable(
     "vee.interval_day", ("service_point_id", "meter_id", "channel"), EXTRA, ("sequence", "sequence_step", "sequences", "offsets")
 )
+#: The same rows with no more than an estimate needs of an earlier day
+INTERVAL_DAY_VALUES: Final = VectorTable("vee.interval_day", INTERVAL_DAY.keys, ("expected",), INTERVAL_DAY.leave_out)
 DAILY_USAGE: Final = (
     "billing_day", "service_point_id", "flow", "unit", "quantity_micro", "estimated_micro", "row_flags", "slots_expected", "actual",
     "estimated", "missing", "meters", "quality", "exchange", "source", "commodity", "customer_class", "account_id", "tariff_id", "cycle_id",
@@ -39,6 +46,8 @@ REGISTER_DAY: Final = (
 EXCEPTION: Final = ("billing_day", "kind", "service_point_id", "meter_id", "channel", "severity", "detail", "first_seen")
 GROUP_DAY: Final = ("billing_day", "head_end", "unit", "flow", "interval_minutes", "members", "profile")
 
+#: Top bits of quality codes that wait for a register: forward estimates and nothing at all
+FORWARD_CODES: Final = tuple(FLAGS.index(flag) << 13 for flag in "EM")
 _PARTITIONED: Final = ("vee.interval_day", "vee.register_day", "vee.daily_usage")
 
 
@@ -107,11 +116,12 @@ def read_reference(database: Database, day: date, start: datetime, end: datetime
         (day,),
     )
     agreements = database.read(
-        "SELECT service_point_id, account_id, tariff_id, cycle_id, valid_from, valid_to FROM ref.agreements "
+        "SELECT g.service_point_id, account_id, g.tariff_id, g.cycle_id, g.valid_from, g.valid_to, a.opened, a.closed "
+        "FROM ref.agreements AS g JOIN ref.accounts AS a USING (account_id) "
         "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1) ORDER BY service_point_id, valid_from",
         (day,),
     )
-    accounts = database.read("SELECT account_id, opened, closed FROM ref.accounts ORDER BY account_id")
+    accounts = agreements.select("account_id", "opened", "closed").unique("account_id")
     tariffs = database.read("SELECT tariff_id, version, valid_from, valid_to FROM ref.tariffs ORDER BY tariff_id, version")
     cycles = database.read("SELECT cycle_id, period_start, period_end FROM ref.billing_cycles WHERE period_start <= $1 AND period_end > $1", (day,))
     holidays = database.read("SELECT holiday FROM ref.holidays")
@@ -148,14 +158,66 @@ def read_registers(database: Database, first: date, last: date, meters: Sequence
     return database.read(query + " ORDER BY meter_id, channel, read_at", parameters)
 
 
-def read_daily_history(database: Database, first: date, last: date) -> pl.DataFrame:
-    """Daily usage before a day: service_point_id, flow, unit, billing_day, quantity_micro, whole (nothing estimated or missing), streak source."""
-    return database.read(
-        "SELECT service_point_id, flow, unit, billing_day, quantity_micro, (estimated = 0 AND missing = 0) AS whole, "
-        "(estimated + missing > 0) AS incomplete, "
-        "(source = 'register' AND raw.quality_flag(quality) IN ('E', 'M')) AS forward FROM vee.daily_usage WHERE billing_day BETWEEN $1 AND $2",
+@dataclass(frozen=True, slots=True)
+class UsageHistory:
+    """Daily usage of earlier days: ``days`` oldest first; per day the hash of its keys and its arrays; ``keys`` by hash.
+
+    ``quantity`` micro units with NO_VALUE for none; ``state`` bits WHOLE and FORWARD. A frame of ``keys`` has service_point_id, flow, unit.
+    """
+
+    days: list[date]
+    hashes: list[bytes]
+    quantity: list[npt.NDArray[np.int64]]
+    state: list[npt.NDArray[np.int16]]
+    keys: dict[bytes, pl.DataFrame]
+
+
+WHOLE: Final = 1
+FORWARD: Final = 2
+
+
+def read_usage_history(database: Database, first: date, last: date) -> UsageHistory:
+    """Daily usage of the city from ``first`` to ``last``, in bulk."""
+    frame = database.read(
+        "SELECT billing_day, keys_hash, quantity_micro, state FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2 ORDER BY billing_day",
         (first, last),
     )
+    hashes = frame["keys_hash"].to_list()
+    keys: dict[bytes, pl.DataFrame] = {}
+    for wanted in dict.fromkeys(hashes):
+        found = database.read("SELECT service_point_id, flow, unit FROM vee.usage_keys WHERE keys_hash = $1", (wanted,))
+        keys[wanted] = found.explode("service_point_id", "flow", "unit")
+    return UsageHistory(
+        frame["billing_day"].to_list(),
+        hashes,
+        [frame["quantity_micro"][k].to_numpy() for k in range(frame.height)],
+        [frame["state"][k].to_numpy() for k in range(frame.height)],
+        keys,
+    )
+
+
+def write_usage_history(connection: psycopg.Connection[Any], day: date, usage: pl.DataFrame) -> None:
+    """Copy a day's usage (sorted by key) into its block; nothing is written where it is the same."""
+    if not usage.height:
+        connection.execute("DELETE FROM vee.usage_block WHERE billing_day = %s", (day,))
+        return
+    names = ["service_point_id", "flow", "unit"]
+    joined = "\x1e".join(usage.select(pl.concat_str(names, separator="\x1f")).to_series())
+    keys_hash = hashlib.sha256(joined.encode()).digest()
+    if not connection.execute("SELECT FROM vee.usage_keys WHERE keys_hash = %s", (keys_hash,)).rowcount:
+        connection.execute(
+            "INSERT INTO vee.usage_keys SELECT %s, array_agg(service_point_id ORDER BY n), array_agg(flow ORDER BY n), array_agg(unit ORDER BY n) "
+            "FROM (SELECT service_point_id, flow, unit, row_number() OVER (ORDER BY service_point_id, flow COLLATE \"C\", unit COLLATE \"C\") AS n "
+            "FROM vee.daily_usage WHERE billing_day = %s) AS u ON CONFLICT DO NOTHING",
+            (keys_hash, day),
+        )
+    whole = (pl.col("estimated") + pl.col("missing") == 0).cast(pl.Int16) * WHOLE
+    forward = ((pl.col("source") == "register") & (pl.col("quality").cast(pl.Int32) & 0xE000).is_in(FORWARD_CODES)).cast(pl.Int16) * FORWARD
+    block = usage.select(
+        pl.lit(day, pl.Date).alias("billing_day").first(), pl.lit(keys_hash).alias("keys_hash").first(),
+        pl.col("quantity_micro").fill_null(NO_VALUE).implode(), (whole + forward).cast(pl.Int16).implode().alias("state"),
+    )
+    replace_rows(connection, "vee.usage_block", day, block, ("billing_day", "keys_hash", "quantity_micro", "state"), ("billing_day",))
 
 
 def read_vectors(database: Database, table: VectorTable, day: date, meters: Sequence[str]) -> pl.DataFrame:
@@ -209,7 +271,7 @@ def stored_rows(database: Database, day: date) -> pl.DataFrame:
 def stored_usage(database: Database, day: date) -> pl.DataFrame:
     """A day's usage rows as stored, sorted by key."""
     frame = database.read(
-        f"SELECT {', '.join(DAILY_USAGE)} FROM vee.daily_usage WHERE billing_day = $1 ORDER BY service_point_id, flow, unit",  # noqa: S608 - names from code
+        f"SELECT {', '.join(DAILY_USAGE)} FROM vee.daily_usage WHERE billing_day = $1 ORDER BY service_point_id, flow, unit",
         (day,),
     )
     return frame

@@ -230,7 +230,7 @@ def to_matrices(frame: pl.DataFrame, keys: Sequence[str] | None = None) -> list[
     carried = list(keys) if keys is not None else [c for c in frame.columns if c not in VECTOR]
     layout = ["billing_day", "interval_minutes", "slots"]
     found = frame.select(layout).unique().sort(layout)
-    parts = [frame] if found.height == 1 else [frame.filter(pl.struct(layout) == pl.struct(*map(pl.lit, r))) for r in found.iter_rows()]
+    parts = [frame] if found.height == 1 else [frame.filter(*(pl.col(c) == v for c, v in zip(layout, r, strict=True))) for r in found.iter_rows()]
     return [_widen(part, carried) for part in parts if part.height]
 
 
@@ -435,7 +435,7 @@ def read_frame(database: Database, table: VectorTable, day: date, where: str = "
     """
     columns = ", ".join(f'"{c}"' for c in table.columns)
     order = ", ".join(f'"{c}"' for c in table.keys)
-    query = f"SELECT {columns} FROM {table.name} WHERE billing_day = $1{where} ORDER BY {order}"  # noqa: S608 - names from code
+    query = f"SELECT {columns} FROM {table.name} WHERE billing_day = $1{where} ORDER BY {order}"
     frame = database.read(query, (day, *parameters))
     return frame.with_columns(pl.col(pl.Datetime).cast(UTC_US)) if frame.height else frame
 

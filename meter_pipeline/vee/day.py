@@ -28,7 +28,7 @@ from meter_pipeline.vee import history as past
 from meter_pipeline.vee import row_rules as rr
 from meter_pipeline.vee import thresholds as threshold_file
 from meter_pipeline.vee.catalogue import INTERVAL_RULES, ROW_RULES, Role, Severity
-from meter_pipeline.vee.loading import DayInputs, mark_shifts, read_day, vector_loader
+from meter_pipeline.vee.loading import DayInputs, StoredVectors, mark_shifts, read_day
 from meter_pipeline.vee.model import ValidatedMatrix
 from meter_pipeline.vee.outcome import VeeOutcome, summarise
 from meter_pipeline.vee.thresholds import Thresholds
@@ -65,7 +65,7 @@ def _validate(
     final = now >= calendar.bounds(day)[1] + timedelta(days=t.final_after_days)
     read = read_day(session, calendar, day, t, now)
     watch("read")
-    history = store.read_daily_history(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))
+    history = store.read_usage_history(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))
     days = [day - timedelta(days=k) for k in range(t.high_low_days, 0, -1)]
     like = [past.day_class(d, read.reference.holidays) == past.day_class(day, read.reference.holidays) for d in days]
     available = store.validated_days(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))
@@ -79,7 +79,7 @@ def _validate(
         shape = results.head_end_shapes(rows, day)
         shapes.append(shape)
         mark_shifts(session, calendar, day, read, rows, shape, available, t, outcome)
-        loader = vector_loader(session, calendar, day, rows, read.reference, available, t)
+        loader = StoredVectors(session, calendar, day, rows, read.reference, available, t)
         validated.append(validate_matrix(rows.matrix, rows.keys, rows.context, daily, loader, t, final=final))
     watch("validate")
     only = _register_only(read, calendar, day)
@@ -188,8 +188,9 @@ def _exceptions(read: DayInputs, validated: list[ValidatedMatrix], usage: pl.Dat
                 pl.format("{} minutes, unit {}", "interval_minutes", "unit").alias("detail"),
             )
         )
+    start_s, end_s = int(read.start.timestamp()), int(read.end.timestamp())
     moved = (
-        read.windows.filter(pl.col("billed")).group_by("meter_id", "channel")
+        read.windows.filter(pl.col("billed") & ((pl.col("begin_s") > start_s) | (pl.col("end_s") < end_s))).group_by("meter_id", "channel")
         .agg(pl.col("service_point_id").n_unique().alias("points"), pl.col("service_point_id").unique().sort().str.join(" ").alias("detail"))
         .filter(pl.col("points") > 1)
     )
@@ -235,10 +236,8 @@ def _write(
     first = store.open_day(connection, day)
     current: list[pl.DataFrame] = []
     for v in validated:
-        keep = v.keys["has_point"].to_numpy()
-        at = np.flatnonzero(keep)
-        keys = v.keys.filter(pl.Series(keep)).select(*key, *store.EXTRA)
-        matrix = DayMatrix(day, v.raw.interval_minutes, keys, v.values[at], v.quality[at], np.zeros((1, 1), np.int32))
+        at = np.flatnonzero(v.keys["has_point"].to_numpy())
+        keys = v.keys.filter("has_point").select(*key, *store.EXTRA)
         known = keys.join(stored.select(*key, "version", "input_hash", "content_hash", "locked"), on=key, how="left", maintain_order="left", suffix="_old")
         changed = (known["content_hash_old"].is_null() | (known["content_hash_old"] != known["content_hash"])).to_numpy()
         current.append(known.select(key))
@@ -248,10 +247,10 @@ def _write(
         if not rows.size:
             continue
         versions = known["version_old"].fill_null(0) + 1
-        matrix = DayMatrix(
-            day, v.raw.interval_minutes, keys.with_columns(version=versions.cast(pl.Int32))[rows], matrix.values[rows], matrix.quality[rows],
-            np.zeros((rows.size, v.raw.slots), np.int32),
-        )
+        written = keys.with_columns(version=versions.cast(pl.Int32))[rows]
+        whole = rows.size == v.keys.height
+        values, codes = (v.values, v.quality) if whole else (v.values[at[rows]], v.quality[at[rows]])
+        matrix = DayMatrix(day, v.raw.interval_minutes, written, values, codes, np.zeros(values.shape, np.int32))
         frame = from_matrix(matrix, read.start)
         replaced = known[rows].filter(pl.col("content_hash_old").is_not_null())
         outcome.updated += replaced.height
@@ -275,6 +274,7 @@ def _write(
             store.replace_rows(connection, table, day, frame, columns, names)
     if first:
         store.attach_day(connection, day)
+    store.write_usage_history(connection, day, usage)
     store.replace_rows(connection, "vee.exception", day, exceptions, store.EXCEPTION, ("billing_day", "kind", *key))
     if shape.height:
         store.replace_rows(connection, "vee.group_day", day, shape, store.GROUP_DAY, ("billing_day", "head_end", "unit", "flow", "interval_minutes"))
@@ -312,11 +312,8 @@ def _record(connection: Any, validated: list[ValidatedMatrix], outcome: VeeOutco
     return ledger.append(connection, "validated", body, leaves or None, clock=clock, actor=actor)
 
 
-def _redetermine(read: DayInputs, history: pl.DataFrame, day: date) -> list[date]:
+def _redetermine(read: DayInputs, history: store.UsageHistory, day: date) -> list[date]:
     """Earlier days with forward estimates of service points whose register was read today."""
-    if not history.height:
-        return []
     only = read.registers.frame.with_columns(reads=pl.Series(read.registers.use.reads)).filter((pl.col("reads") > 0) & pl.col("register_only"))
-    on = ["service_point_id", "flow", "unit"]
-    waiting = history.filter(pl.col("forward")).join(only.select(on).unique(), on=on, how="semi")
-    return sorted(d for d in waiting["billing_day"].unique().to_list() if d < day)
+    waiting = past.waiting_days(only.select("service_point_id", "flow", "unit").unique(), history)
+    return [d for d in waiting if d < day]

@@ -9,7 +9,7 @@ load; the register alone; zero on an inactive service. Every method is integer a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meter_pipeline.schemas.reads import NO_VALUE
-from meter_pipeline.vee.model import Bools, Ints, VectorHistory
+from meter_pipeline.vee.model import Bools, Ints, VectorHistory, VectorLoader
 from meter_pipeline.vee.thresholds import Thresholds
 
 #: AEMO substitution methods of each step of the ladder (MDFF v2.6, metering installation types 1 to 4, and 57 customer class)
@@ -28,6 +28,8 @@ CLASS_PROFILE: Final = 57
 ADL: Final = 25
 ZERO: Final = 19
 REGISTER: Final = 24
+#: Rows whose earlier days are held at once
+BLOCK_ROWS: Final = 4096
 METHOD_NAMES: Final = {
     LINEAR: "linear", LIKE_DAY: "average of like days", PROXY_DAY: "day of similar temperature", CLASS_PROFILE: "class profile",
     ADL: "average daily load", ZERO: "zero", REGISTER: "register alone",
@@ -179,12 +181,12 @@ def _kernels() -> tuple[Any, Any]:
     return linear, average_days
 
 
-def fill_linear(need: Need, history: VectorHistory, longest: int, one_sided: bool, found: Estimate) -> None:
+def fill_linear(need: Need, before: Ints, after: Ints, longest: int, one_sided: bool, found: Estimate) -> None:
     """Point to point between anchors, in gaps of at most ``longest`` intervals counted across midnight; flat from the one anchor of a
     one-sided gap where asked (source: California DASMMD VEE 4.1; Oracle MDM Interval Interpolation)."""
     _kernels()[0](
-        need.values, need.missing, need.anchor, need.first, need.last, np.ascontiguousarray(history.before),
-        np.ascontiguousarray(history.after), longest, one_sided, found.values, found.method, LINEAR,
+        need.values, need.missing, need.anchor, need.first, need.last, np.ascontiguousarray(before), np.ascontiguousarray(after), longest,
+        one_sided, found.values, found.method, LINEAR,
     )
 
 
@@ -249,8 +251,44 @@ def fill_adl(need: Need, found: Estimate) -> None:
     found.method[pending] = ADL
 
 
-def estimate(need: Need, history: VectorHistory, interval_minutes: int, thresholds: Thresholds, has_register: Bools) -> Estimate:
-    """Estimates of every missing slot the ladder can fill, unscaled.
+def _edges(need: Need, number: Ints, loader: VectorLoader) -> tuple[Ints, Ints]:
+    """Anchors beyond midnight, fetched only for rows whose gap reaches it."""
+    touching = np.flatnonzero(need.missing[:, 0] | need.missing[:, -1])
+    if not touching.size:
+        nothing = np.full((number.size, 1), NO_VALUE, np.int64)
+        return nothing, nothing.copy()
+    some_before, some_after = loader.edges(number[touching])
+    before = np.full((number.size, some_before.shape[1]), NO_VALUE, np.int64)
+    after = np.full((number.size, some_after.shape[1]), NO_VALUE, np.int64)
+    before[touching], after[touching] = some_before, some_after
+    return before, after
+
+
+def _take(need: Need, found: Estimate, rows: Ints) -> tuple[Need, Estimate]:
+    part = replace(need, **{f.name: np.ascontiguousarray(getattr(need, f.name)[rows]) for f in fields(need)})
+    return part, Estimate(found.values[rows], found.method[rows], [found.notes[int(r)] for r in rows])
+
+
+def _fill_from_days(need: Need, number: Ints, loader: VectorLoader, thresholds: Thresholds, found: Estimate) -> None:
+    """Like days, then days of similar temperature, for the rows still open, a block of rows at a time so that memory stays bounded."""
+    waiting = np.flatnonzero(_pending(need, found).any(axis=1))
+    for start in range(0, waiting.size, BLOCK_ROWS):
+        rows = waiting[start : start + BLOCK_ROWS]
+        history = loader.days(number[rows])
+        part, own = _take(need, found, rows)
+        fill_days(part, history, like_day_order(history, rows.size), thresholds.like_days, thresholds.like_days_min, LIKE_DAY, True, own)
+        if np.isfinite(history.day_temperature):
+            order = proxy_day_order(history, rows.size, thresholds.proxy_celsius)
+            fill_days(part, history, order, thresholds.proxy_days, 1, PROXY_DAY, True, own)
+        found.values[rows], found.method[rows] = own.values, own.method
+        for row, note in zip(rows, own.notes, strict=True):
+            found.notes[int(row)] = note
+
+
+def estimate(
+    need: Need, number: Ints, loader: VectorLoader, interval_minutes: int, thresholds: Thresholds, has_register: Bools
+) -> Estimate:
+    """Estimates of every missing slot the ladder can fill, unscaled. ``number``: the rows' indices in the day's matrix, for the loader.
 
     ``has_register``: rows whose register difference is known, so that even without any history the register shares itself out evenly.
     A slot that nothing can fill keeps method 0.
@@ -262,15 +300,13 @@ def estimate(need: Need, history: VectorHistory, interval_minutes: int, threshol
     share = need.missing.sum(axis=1) / np.maximum(need.last - need.first, 1)
     refused = share > thresholds.max_missing_share
     longest = int(thresholds.linear_hours * 60 // interval_minutes)
+    before, after = _edges(need, number, loader)
     if longest:
-        fill_linear(need, history, longest, False, found)
-    fill_days(need, history, like_day_order(history, rows), thresholds.like_days, thresholds.like_days_min, LIKE_DAY, True, found)
-    if np.isfinite(history.day_temperature):
-        order = proxy_day_order(history, rows, thresholds.proxy_celsius)
-        fill_days(need, history, order, thresholds.proxy_days, 1, PROXY_DAY, True, found)
+        fill_linear(need, before, after, longest, False, found)
+    _fill_from_days(need, number, loader, thresholds, found)
     fill_profile(need, found)
     if longest:
-        fill_linear(need, history, longest, True, found)
+        fill_linear(need, before, after, longest, True, found)
     fill_adl(need, found)
     rest = _pending(need, found) & has_register[:, None]
     found.values[rest], found.method[rest] = 0, REGISTER

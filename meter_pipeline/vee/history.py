@@ -14,7 +14,8 @@ import polars as pl
 
 from meter_pipeline.calendar import local_clock
 from meter_pipeline.schemas.reads import NO_VALUE
-from meter_pipeline.vee.model import DailyHistory
+from meter_pipeline.store.validated import FORWARD, WHOLE, UsageHistory
+from meter_pipeline.vee.model import DailyHistory, Ints
 
 
 def day_class(day: date, holidays: Collection[date]) -> int:
@@ -58,52 +59,75 @@ def slot_map(zone: str, day: date, other: date, interval_minutes: int) -> npt.ND
     return np.array(out, np.int64)
 
 
-def align_daily(keys: pl.DataFrame, history: pl.DataFrame, days: Sequence[date], like: Sequence[bool]) -> DailyHistory:
-    """Daily totals by row of ``keys`` (service_point_id, flow, unit): rows without history are NO_VALUE throughout.
+def _positions(keys: pl.DataFrame, history: UsageHistory) -> dict[bytes, Ints]:
+    """Where each row of ``keys`` stands in the lists of the history, -1 for nowhere, by list."""
+    on = ["service_point_id", "flow", "unit"]
+    wanted = keys.select(on)
+    out: dict[bytes, Ints] = {}
+    for name, frame in history.keys.items():
+        if frame.height == wanted.height and frame.equals(wanted):
+            out[name] = np.arange(wanted.height)
+        else:
+            found = wanted.join(frame.with_row_index("at"), on=on, how="left", maintain_order="left")["at"]
+            out[name] = found.cast(pl.Int64).fill_null(-1).to_numpy()
+    return out
 
-    ``history``: service_point_id, flow, unit, billing_day, quantity_micro, whole.
-    """
-    rows = keys.height
-    totals = np.full((rows, len(days)), NO_VALUE, np.int64)
-    whole = np.zeros((rows, len(days)), np.bool_)
-    if rows and history.height and len(days):
-        on = ["service_point_id", "flow", "unit"]
-        number = pl.DataFrame({"billing_day": list(days)}, schema={"billing_day": pl.Date}).with_row_index("day")
-        joined = (
-            history.filter(pl.col("quantity_micro").is_not_null())
-            .join(number, on="billing_day")
-            .join(keys.select(on).with_row_index("row"), on=on)
-        )
-        at = (joined["row"].to_numpy(), joined["day"].to_numpy())
-        totals[at] = joined["quantity_micro"].to_numpy()
-        whole[at] = joined["whole"].to_numpy()
+
+def align_daily(keys: pl.DataFrame, history: UsageHistory, days: Sequence[date], like: Sequence[bool]) -> DailyHistory:
+    """Daily totals by row of ``keys`` (service_point_id, flow, unit): NO_VALUE where a day or a row has no history."""
+    totals = np.full((keys.height, len(days)), NO_VALUE, np.int64)
+    whole = np.zeros((keys.height, len(days)), np.bool_)
+    column = {d: k for k, d in enumerate(days)}
+    positions = _positions(keys, history) if keys.height else {}
+    for d, name, quantity, state in zip(history.days, history.hashes, history.quantity, history.state, strict=True):
+        if d in column and keys.height:
+            at = positions[name]
+            totals[:, column[d]] = np.where(at >= 0, quantity[at], NO_VALUE)
+            whole[:, column[d]] = (at >= 0) & ((state[at] & WHOLE) != 0)
     return DailyHistory(list(days), totals, whole, np.array(like, np.bool_))
 
 
-def estimate_streaks(keys: pl.DataFrame, history: pl.DataFrame, day: date) -> npt.NDArray[np.int32]:
+def estimate_streaks(keys: pl.DataFrame, history: UsageHistory, day: date) -> npt.NDArray[np.int32]:
     """Days in a row, up to the day before, on which each row's service point was estimated or missing."""
-    if not history.height or not keys.height:
-        return np.zeros(keys.height, np.int32)
-    on = ["service_point_id", "flow", "unit"]
-    broken = (
-        history.filter(pl.col("incomplete"))
-        .sort(*on, "billing_day", descending=[False, False, False, True])
-        .with_columns(rank=pl.int_range(1, pl.len() + 1).over(on), age=(pl.lit(day) - pl.col("billing_day")).dt.total_days())
-        .filter(pl.col("rank") == pl.col("age"))
-        .group_by(on)
-        .agg(pl.col("rank").max().alias("streak"))
-    )
-    return keys.select(on).join(broken, on=on, how="left", maintain_order="left")["streak"].fill_null(0).to_numpy().astype(np.int32)
+    streak = np.zeros(keys.height, np.int32)
+    unbroken = np.ones(keys.height, np.bool_)
+    positions = _positions(keys, history) if keys.height else {}
+    expected = day
+    for d, name, state in zip(reversed(history.days), reversed(history.hashes), reversed(history.state), strict=True):
+        expected -= timedelta(days=1)
+        if d != expected or not unbroken.any():
+            break
+        at = positions[name]
+        unbroken &= (at >= 0) & ((state[at] & WHOLE) == 0)
+        streak += unbroken
+    return streak
+
+
+def waiting_days(keys: pl.DataFrame, history: UsageHistory) -> list[date]:
+    """Days on which any of ``keys`` has a forward estimate that waits for its register."""
+    positions = _positions(keys, history) if keys.height else {}
+    found = []
+    for d, name, state in zip(history.days, history.hashes, history.state, strict=True):
+        at = positions.get(name, np.zeros(0, np.int64))
+        if ((at >= 0) & ((state[at] & FORWARD) != 0)).any():
+            found.append(d)
+    return found
 
 
 def hour_shift(today: npt.NDArray[np.float64], usual: npt.NDArray[np.float64], interval_minutes: int, margin: float) -> int:
     """Whole hours (-3 to 3) by which today's load shape lags its usual shape; 0 unless the shift fits better by ``margin``.
 
-    Both shapes are (slots,), on the same local clock. Compared by correlation over the slots both have.
+    Both shapes are (slots,), on the same local clock. Compared by correlation of hourly means over the slots both have: the quarter-hours
+    of a few hundred meters are mostly noise.
     """
     step = 60 // interval_minutes if interval_minutes <= 60 else 0
     if step == 0 or today.size != usual.size or today.size < 8 * step:
         return 0
+
+    def smooth(shape: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.convolve(shape, np.ones(step) / step, mode="same")
+
+    today, usual = smooth(today), smooth(usual)
 
     def correlation(shift: int) -> float:
         k = shift * step

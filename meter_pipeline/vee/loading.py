@@ -5,6 +5,7 @@ Belongs here: calling the store's bulk reads and bringing them into the shapes o
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
@@ -22,7 +23,7 @@ from meter_pipeline.vee import assemble, references
 from meter_pipeline.vee import history as past
 from meter_pipeline.vee import row_rules as rr
 from meter_pipeline.vee.interval_rules import code_table
-from meter_pipeline.vee.model import Bools, Ints, VectorHistory, VectorLoader
+from meter_pipeline.vee.model import Bools, Ints, VectorHistory
 from meter_pipeline.vee.outcome import VeeOutcome
 from meter_pipeline.vee.thresholds import Thresholds
 
@@ -49,11 +50,23 @@ class DayInputs:
     points: pl.DataFrame
 
 
-def read_day(database: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime) -> DayInputs:
+def read_day(session: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime) -> DayInputs:
     """Everything the day's judgement needs but history: raw vectors, register reads, reference data, assembled into rows."""
+    # the vectors come over a second connection while reference data is read and joined
+    with ThreadPoolExecutor(1, "vee-read") as pool:
+        coming = pool.submit(_raw_vectors, session, day)
+        return _read_around(session, calendar, day, t, now, coming)
+
+
+def _raw_vectors(database: Database, day: date) -> list[DayMatrix]:
+    with store.reading(database) as own:
+        return read_matrices(own, RAW_INTERVAL_DAY, day)
+
+
+def _read_around(session: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime, coming: Future[list[DayMatrix]]) -> DayInputs:
     start, end = calendar.bounds(day)
     start_s, end_s = int(start.timestamp()), int(end.timestamp())
-    reference = store.read_reference(database, day, start, end, day - timedelta(days=t.like_days_back))
+    reference = store.read_reference(session, day, start, end, day - timedelta(days=t.like_days_back))
     windows = assemble.day_windows(assemble.with_units(reference.installations), start_s, end_s)
     points = reference.service_points
     mapped, faults = references.map_accounts(points, reference.agreements, reference.accounts, reference.tariffs, reference.cycles, day)
@@ -63,19 +76,19 @@ def read_day(database: Database, calendar: BillingCalendar, day: date, t: Thresh
             pl.col("cycle_id")
         ),
     ).drop("tariff_version")
-    raw = read_matrices(database, RAW_INTERVAL_DAY, day)
+    reads = store.read_registers(session, day - timedelta(days=1), day + timedelta(days=1))
+    registers = assemble.register_series(windows, reads, t)
+    raw = coming.result()
     expected = assemble.expected_rows(windows, points, accounts)
     lengths = {m.interval_minutes for m in raw} | set(expected["interval_minutes"].drop_nulls().to_list())
     slots = {int(m): calendar.slots(day, int(m)) for m in lengths}
     rows, unexpected = assemble.assemble(
-        raw, expected, day, start_s, slots, t, int(now.timestamp()), store.read_reused_sequences(database, day)
+        raw, expected, day, start_s, slots, t, int(now.timestamp()), store.read_reused_sequences(session, day)
     )
-    reads = store.read_registers(database, day - timedelta(days=1), day + timedelta(days=1))
-    registers = assemble.register_series(windows, reads, t)
     lonely = registers.frame.filter(pl.Series((registers.use.quantity == NO_VALUE) | (registers.use.reads == 0)))["meter_id"].unique().sort().to_list()
     if lonely:
         reach = timedelta(days=REGISTER_REACH_DAYS)
-        wide = store.read_registers(database, day - reach, day + reach, lonely)
+        wide = store.read_registers(session, day - reach, day + reach, lonely)
         others = reads.filter(~pl.col("meter_id").is_in(lonely))
         registers = assemble.register_series(windows, pl.concat([others, wide], how="vertical_relaxed"), t)
     for part in rows:
@@ -83,51 +96,64 @@ def read_day(database: Database, calendar: BillingCalendar, day: date, t: Thresh
     return DayInputs(day, start, end, reference, rows, unexpected, registers, accounts, faults, windows, points)
 
 
-def vector_loader(
-    database: Database, calendar: BillingCalendar, day: date, rows: assemble.DayRows, reference: store.Reference, available: list[date],
-    t: Thresholds,
-) -> VectorLoader:
-    """Reads the vectors of the rows that need estimates: like days, days of similar temperature, the edges of the days beside."""
-    minutes, slots = rows.matrix.interval_minutes, rows.matrix.slots
-    edge = min(max(EDGE_HOURS * 60 // minutes, 1), slots)
-    like = past.like_days(day, reference.holidays, t.like_days_back, set(available))[-2 * t.like_days :]
-    today = reference.temperatures.get(day, float("nan"))
-    near = sorted(
-        (abs(reference.temperatures[d] - today), day - d, d) for d in available if d in reference.temperatures and today == today
-    )[: t.proxy_days * 2]
-    chosen = sorted({*like, *(d for gap, _, d in near if gap <= t.proxy_celsius)})
+class StoredVectors:
+    """Reads what estimates stand on: the edges of the days beside, like days and days of similar temperature, all validated.
 
-    def load(wanted: Ints) -> VectorHistory:
-        keys = rows.keys[wanted].select("service_point_id", "meter_id", "channel", "flow", "unit").with_row_index("row")
-        meters = keys["meter_id"].unique().sort().to_list()
-        n = wanted.size
-        out = VectorHistory.empty(n, slots, edge)
-        out.days = chosen
-        out.values = np.full((len(chosen), n, slots), NO_VALUE, np.int64)
-        out.usable = np.zeros((len(chosen), n, slots), np.bool_)
-        out.like = np.array([d in like for d in chosen], np.bool_)
-        out.temperature = np.array([reference.temperatures.get(d, np.nan) for d in chosen], np.float64)
-        out.day_temperature = today
-        for k, other in enumerate(chosen):
-            to = past.slot_map(calendar.zone, day, other, minutes)
-            for at, m in _validated_rows(database, other, meters, keys, minutes):
-                usable = _usable(m)
-                whole = usable.all(axis=1) & (m.keys["expected"].to_numpy() == m.slots)
-                out.values[k, at] = m.values[:, to]
-                out.usable[k, at] = usable[:, to] & whole[:, None]
-        before = day - timedelta(days=1)
-        if before in available:
-            for at, m in _validated_rows(database, before, meters, keys, minutes):
-                out.before[at] = np.where(_usable(m), m.values, NO_VALUE)[:, -edge:]
-        frame = store.read_vectors(database, RAW_INTERVAL_DAY, day + timedelta(days=1), meters)
+    The day after is read raw, actual values only: it is validated later than the day it serves as anchor for.
+    """
+
+    def __init__(
+        self, database: Database, calendar: BillingCalendar, day: date, rows: assemble.DayRows, reference: store.Reference,
+        available: list[date], t: Thresholds,
+    ) -> None:
+        self.database, self.calendar, self.day, self.rows = database, calendar, day, rows
+        self.available, self.temperatures = set(available), reference.temperatures
+        self.like = past.like_days(day, reference.holidays, t.like_days_back, self.available)[-2 * t.like_days :]
+        self.today = reference.temperatures.get(day, float("nan"))
+        known = [d for d in available if d in reference.temperatures and np.isfinite(self.today)]
+        near = sorted((abs(reference.temperatures[d] - self.today), day - d, d) for d in known)[: t.proxy_days * 2]
+        self.chosen = sorted({*self.like, *(d for gap, _, d in near if gap <= t.proxy_celsius)})
+
+    def _keys(self, rows: Ints) -> tuple[pl.DataFrame, list[str]]:
+        keys = self.rows.keys[rows].select("service_point_id", "meter_id", "channel").with_row_index("row")
+        return keys, keys["meter_id"].unique().sort().to_list()
+
+    def edges(self, rows: Ints) -> tuple[Ints, Ints]:
+        minutes = self.rows.matrix.interval_minutes
+        width = min(max(EDGE_HOURS * 60 // minutes, 1), self.rows.matrix.slots)
+        keys, meters = self._keys(rows)
+        before = np.full((rows.size, width), NO_VALUE, np.int64)
+        after = np.full((rows.size, width), NO_VALUE, np.int64)
+        if self.day - timedelta(days=1) in self.available:
+            for at, m in _validated_rows(self.database, self.day - timedelta(days=1), meters, keys, minutes):
+                before[at] = np.where(_usable(m), m.values, NO_VALUE)[:, -width:]
+        frame = store.read_vectors(self.database, RAW_INTERVAL_DAY, self.day + timedelta(days=1), meters)
         for m in to_matrices(frame) if frame.height else []:
             if m.interval_minutes == minutes:
                 found = m.keys.select("meter_id", "channel").with_row_index("source").join(keys, on=["meter_id", "channel"])
                 anchors = np.where((m.quality == quality.ACTUAL) & (m.values >= 0), m.values, NO_VALUE)
-                out.after[found["row"].to_numpy()] = anchors[found["source"].to_numpy(), :edge]
-        return out
+                after[found["row"].to_numpy()] = anchors[found["source"].to_numpy(), :width]
+        return before, after
 
-    return load
+    def days(self, rows: Ints) -> VectorHistory:
+        minutes, slots = self.rows.matrix.interval_minutes, self.rows.matrix.slots
+        keys, meters = self._keys(rows)
+        out = VectorHistory(
+            self.chosen,
+            np.full((len(self.chosen), rows.size, slots), NO_VALUE, np.int64),
+            np.zeros((len(self.chosen), rows.size, slots), np.bool_),
+            np.array([d in self.like for d in self.chosen], np.bool_),
+            np.array([self.temperatures.get(d, np.nan) for d in self.chosen], np.float64),
+            self.today,
+        )
+        for k, other in enumerate(self.chosen):
+            to = past.slot_map(self.calendar.zone, self.day, other, minutes)
+            for at, m in _validated_rows(self.database, other, meters, keys, minutes):
+                usable = _usable(m)
+                whole = usable.all(axis=1) & (m.keys["expected"].to_numpy() == m.slots)
+                out.values[k, at] = m.values[:, to]
+                out.usable[k, at] = usable[:, to] & whole[:, None]
+        return out
 
 
 def _usable(m: DayMatrix) -> Bools:
@@ -136,8 +162,8 @@ def _usable(m: DayMatrix) -> Bools:
 
 
 def _validated_rows(database: Database, day: date, meters: list[str], keys: pl.DataFrame, minutes: int) -> list[tuple[Ints, DayMatrix]]:
-    """Validated vectors of a day with the row (of ``keys``) each belongs to; a new meter takes its service point's old one's days."""
-    frame = store.read_vectors(database, store.INTERVAL_DAY, day, meters)
+    """Validated vectors of a day with the row (of ``keys``) each belongs to."""
+    frame = store.read_vectors(database, store.INTERVAL_DAY_VALUES, day, meters)
     out = []
     for m in to_matrices(frame) if frame.height else []:
         if m.interval_minutes != minutes:
@@ -155,6 +181,8 @@ def mark_shifts(
 ) -> None:
     """Flag the rows of a head-end whose whole day lies shifted by hours against its own history."""
     like = past.like_days(day, read.reference.holidays, t.like_days_back, set(available))[-t.like_days :]
+    if len(like) < t.like_days_min:
+        like = available[-t.like_days :]
     if not like or not shape.height:
         return
     groups = store.read_groups(database, like)

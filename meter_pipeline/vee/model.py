@@ -8,9 +8,9 @@ point whose meter is exchanged at noon is two rows as well, each with the slots 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -128,12 +128,11 @@ class DailyHistory:
 
 @dataclass(slots=True)
 class VectorHistory:
-    """Intervals around and before the day, for the few rows that need estimates.
+    """Intervals of earlier days, for the few rows that need more than interpolation.
 
     ``values`` (days, rows, slots), brought to the day's own slots by local clock time; ``usable`` (days, rows, slots): validated,
     actual, not an outage, not on an excluded day. ``like`` and ``temperature`` (days,), the latter NaN where unknown.
-    ``before`` and ``after`` (rows, k): the last k intervals of the day before and the first k of the day after, NO_VALUE where there is
-    no usable anchor. ``day_temperature``: of the day itself.
+    ``day_temperature``: of the day itself.
     """
 
     days: list[date]
@@ -141,25 +140,46 @@ class VectorHistory:
     usable: Bools
     like: Bools
     temperature: npt.NDArray[np.float64]
-    before: Ints
-    after: Ints
     day_temperature: float = float("nan")
 
     @classmethod
-    def empty(cls, rows: int, slots: int, edge: int = 8) -> VectorHistory:
+    def empty(cls, rows: int, slots: int) -> VectorHistory:
         return cls(
             [],
             np.full((0, rows, slots), NO_VALUE, np.int64),
             np.zeros((0, rows, slots), np.bool_),
             np.zeros(0, np.bool_),
             np.zeros(0, np.float64),
-            np.full((rows, edge), NO_VALUE, np.int64),
-            np.full((rows, edge), NO_VALUE, np.int64),
         )
 
 
-#: Fetches the vectors of the rows (indices into the matrix) that need an estimate. Called once per matrix, in bulk.
-VectorLoader = Callable[[npt.NDArray[np.int64]], VectorHistory]
+class VectorLoader(Protocol):
+    """Fetches what estimates stand on for some rows (indices into the matrix), in bulk and only when asked."""
+
+    def edges(self, rows: Ints) -> tuple[Ints, Ints]:
+        """The last intervals of the day before and the first of the day after, (rows, k) each, NO_VALUE where there is no anchor."""
+        ...
+
+    def days(self, rows: Ints) -> VectorHistory:
+        """Earlier days of the rows."""
+        ...
+
+
+class NoVectors:
+    """A loader for days that have no history at all, or one that a test has at hand."""
+
+    def __init__(self, slots: int, history: VectorHistory | None = None, before: Ints | None = None, after: Ints | None = None) -> None:
+        self.slots, self.history, self.before, self.after = slots, history, before, after
+
+    def edges(self, rows: Ints) -> tuple[Ints, Ints]:
+        nothing = np.full((rows.size, 1), NO_VALUE, np.int64)
+        return (nothing if self.before is None else self.before[rows]), (nothing.copy() if self.after is None else self.after[rows])
+
+    def days(self, rows: Ints) -> VectorHistory:
+        if self.history is None:
+            return VectorHistory.empty(rows.size, self.slots)
+        h = self.history
+        return VectorHistory(h.days, h.values[:, rows], h.usable[:, rows], h.like, h.temperature, h.day_temperature)
 
 
 @dataclass(slots=True)

@@ -165,7 +165,11 @@ def day_shape(validated: list[ValidatedMatrix]) -> pl.DataFrame:
             estimated = np.where(held & table[v.quality[touched]], v.values[touched], 0).sum(axis=0)
             raw = v.raw.values[touched]
             rejected = np.where((raw != NO_VALUE) & (raw != v.values[touched]), np.abs(raw), 0).sum(axis=0)
-            everything = np.where(v.values[at] == NO_VALUE, 0, v.values[at]).sum(axis=0)
+            # most rows are whole: they are summed as they stand, without a copy of the city
+            whole = v.actual[at] + v.estimated[at] == v.raw.slots
+            full, rest = at[whole], v.values[at[~whole]]
+            everything = (v.values if full.size == v.values.shape[0] else v.values[full]).sum(axis=0)
+            everything = everything + np.where(rest == NO_VALUE, 0, rest).sum(axis=0)
             unit, flow = v.keys.select("unit", "flow").row(int(at[0]))
             parts.append(
                 pl.DataFrame({"slot": np.arange(v.raw.slots), "actual": everything - estimated, "estimated": estimated, "rejected": rejected})

@@ -57,6 +57,7 @@ class Gap(IntEnum):
     HEAD_END = 2
     IRREGULAR = 3
     LONG_SILENCE = 4
+    CLOCK_CHANGE = 5
 
 
 GAP_ABOUT: Final = {
@@ -65,6 +66,7 @@ GAP_ABOUT: Final = {
     Gap.HEAD_END: "many meters of the head-end silent at once",
     Gap.IRREGULAR: "the meter read late or skipped",
     Gap.LONG_SILENCE: "a day or more without a read",
+    Gap.CLOCK_CHANGE: "no gap: the local clock went forward between two reads that are as far apart as ever",
 }
 
 
@@ -129,10 +131,13 @@ def _kernel() -> Any:
                     continue
                 step = v - dial[last]
                 if step >= 0:
-                    # a single read far above both neighbours, which agree with each other, is an error of that read
-                    if i + 1 < hi and step > 0:
+                    # a single read far above both neighbours, which agree with each other, is an error of that read; not where the
+                    # fall behind it is a rollover, nor after so long a silence that the rise says nothing
+                    if i + 1 < hi and step > 0 and at[i] - at[last] <= 8 * (at[i + 1] - at[i]):
                         following = dial[i + 1]
-                        if following >= dial[last] and following < v and v - following > reverse and step > 20 * (following - dial[last]) + reverse:
+                        rolls = cap > 0 and np.float64(following + cap - v) <= share * np.float64(cap)
+                        far = v - following > reverse and step > 20 * (following - dial[last]) + reverse
+                        if following >= dial[last] and following < v and far and not rolls:
                             cause[i] = 4
                             used[i] = False
                             consumed[i] = nothing
@@ -318,8 +323,11 @@ def _message_size(over: Ints, most: int) -> int:
     return best
 
 
-def gaps(reads: Series, head_end: Ints, thresholds: Thresholds) -> tuple[npt.NDArray[np.int8], Ints]:
+def gaps(reads: Series, head_end: Ints, thresholds: Thresholds, utc_offset: Ints | None = None) -> tuple[npt.NDArray[np.int8], Ints]:
     """Why each read came late: (cause, distance in seconds) per read; Gap.NONE within the habit.
+
+    ``utc_offset``: seconds by which local time leads UTC at each read; with it, a distance that is long on the wall clock only is told as
+    a clock change.
 
     ``head_end`` numbers each series' head-end. A gap is a distance of more than ``gap_factor`` times the habit. It is the head-end's when
     the same hour saw a share of its meters fall silent together; lost messages when its length in read distances is one and a whole
@@ -336,6 +344,10 @@ def gaps(reads: Series, head_end: Ints, thresholds: Thresholds) -> tuple[npt.NDA
     number = np.repeat(np.arange(starts.size - 1), np.diff(starts))
     habit = read_habit(reads)[number]
     late = inside & (habit > 0) & (distance > habit * thresholds.gap_factor)
+    if utc_offset is not None:
+        wall = distance.copy()
+        wall[1:] += np.where(inside[1:], np.diff(utc_offset), 0)
+        cause[inside & ~late & (habit > 0) & (wall > habit * thresholds.gap_factor)] = Gap.CLOCK_CHANGE
     index = np.flatnonzero(late)
     if not index.size:
         return cause, distance
@@ -367,3 +379,28 @@ def gaps(reads: Series, head_end: Ints, thresholds: Thresholds) -> tuple[npt.NDA
         touched = broad[np.maximum(end[mine] - origin, 0)] - broad[begin[mine] - origin + 1] > 0
         cause[index[mine[touched]]] = Gap.HEAD_END
     return cause, distance
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What became of every read of some registers: counts by step and by gap cause, and the net consumption they say."""
+
+    reads: int
+    steps: dict[str, int]
+    gaps: dict[str, int]
+    consumed: int
+    unexplained: int
+
+
+def account_for(reads: Series, head_end: Ints, thresholds: Thresholds, utc_offset: Ints | None = None) -> Account:
+    """Every read with a cause: ``steps`` sums to ``reads``; ``gaps`` counts those that came late. ``consumed`` in micro units."""
+    found = steps(reads, thresholds)
+    late, _ = gaps(reads, head_end, thresholds, utc_offset)
+    known = found.consumed != NO_VALUE
+    return Account(
+        reads=int(reads.series.size),
+        steps={Step(int(c)).name.lower(): int(n) for c, n in zip(*np.unique(found.cause, return_counts=True), strict=True)},
+        gaps={Gap(int(c)).name.lower(): int(n) for c, n in zip(*np.unique(late[late > 0], return_counts=True), strict=True)},
+        consumed=int(found.consumed[known].sum()),
+        unexplained=int((found.cause == Step.DECREASE).sum()),
+    )

@@ -18,7 +18,7 @@ from meter_pipeline.vee import row_rules as rr
 from meter_pipeline.vee.catalogue import INTERVAL_RULES, Role, Severity, mask_of
 from meter_pipeline.vee.estimation import Estimate, Need, estimate
 from meter_pipeline.vee.interval_rules import Subject, code_table, run_interval_rules, subject
-from meter_pipeline.vee.model import Bools, DailyHistory, Ints, RowContext, ValidatedMatrix, VectorHistory, VectorLoader
+from meter_pipeline.vee.model import Bools, DailyHistory, Ints, RowContext, ValidatedMatrix, VectorLoader
 from meter_pipeline.vee.scaling import scale_rows
 from meter_pipeline.vee.statistics import row_statistics
 from meter_pipeline.vee.thresholds import Thresholds
@@ -108,8 +108,9 @@ def validate_matrix(
 ) -> ValidatedMatrix:
     """A validated day from a raw one: every expected slot ends up actual, estimated or null, and says which and why.
 
-    ``keys`` is aligned with the matrix rows (model.KEY_COLUMNS). ``load_vectors`` is called at most once, with the rows that need
-    estimates. ``final``: the retry window has passed, estimates are final substitutes (AEMO flag F). The raw matrix is not touched.
+    ``keys`` is aligned with the matrix rows (model.KEY_COLUMNS). ``load_vectors`` is asked only for rows that
+    interpolation within the day leaves open. ``final``: the retry window has passed, estimates are final substitutes (AEMO flag F). The raw
+    matrix is not touched.
     The result for a row does not depend on the order of rows.
     """
     statistics = row_statistics(day.values, context.first, context.last)
@@ -147,8 +148,7 @@ def validate_matrix(
         complete = (present == expected) & (expected == day.slots) & usable & context.active
         shape, mean = class_shapes(values, complete, context.group, rows, thresholds.profile_min_rows)
         need = _need(judged, values, flags, rows, history, shape, mean)
-        vectors = load_vectors(rows)
-        found = estimate(need, vectors, day.interval_minutes, thresholds, difference[rows] != NO_VALUE)
+        found = estimate(need, rows, load_vectors, day.interval_minutes, thresholds, difference[rows] != NO_VALUE)
         _scale_straddles(context, rows, found)
         done = found.method != 0
         unscaled[rows] = np.where(done, found.values, 0).sum(axis=1)
@@ -241,12 +241,3 @@ def _again(
     bad = ((run_interval_rules(s, Role.ESTIMATE) & failing) != 0) & done
     flags: Ints = np.where(bad.any(axis=1), rr.ESTIMATE_SUSPECT.mask, 0).astype(np.int64)
     return flags
-
-
-def no_vectors(slots: int) -> VectorLoader:
-    """A loader for days that have no history at all."""
-
-    def load(rows: Ints) -> VectorHistory:
-        return VectorHistory.empty(rows.size, slots)
-
-    return load

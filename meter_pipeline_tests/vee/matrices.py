@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
-from meter_pipeline.vee.model import DailyHistory, RowContext, ValidatedMatrix, VectorHistory
+from meter_pipeline.vee.model import DailyHistory, NoVectors, RowContext, ValidatedMatrix, VectorHistory
 from meter_pipeline.vee.thresholds import Thresholds, default
-from meter_pipeline.vee.verdict import no_vectors, validate_matrix
+from meter_pipeline.vee.verdict import validate_matrix
 
 DAY = date(2026, 3, 3)
 
@@ -42,7 +42,7 @@ def history(rows: int, days: int = 28, level: int = 24_000_000) -> DailyHistory:
 def validate(day: DayMatrix, context: RowContext | None = None, past: DailyHistory | None = None, vectors: VectorHistory | None = None,
              thresholds: Thresholds | None = None, **more: Any) -> ValidatedMatrix:
     """validate_matrix with everything ordinary unless given."""
-    loader = no_vectors(day.slots) if vectors is None else (lambda rows: vectors)
+    loader = NoVectors(day.slots, vectors)
     return validate_matrix(
         day, day.keys, context or RowContext.plain(day.rows, day.slots), past or DailyHistory.empty(day.rows), loader, thresholds or default(), **more
     )

@@ -1,0 +1,263 @@
+"""``bench vee``: what validation finds of a simulated city's planted defects, and how fast it goes through 9.6 million intervals.
+
+Belongs here: the city put into a scratch database, the judging of findings against the truth, the timing. Does not belong here: rules.
+
+Recall of a kind: the share of its planted meter-days on which at least one of the rules that name it hit. Precision: the share of the meter-days
+with such a hit that have a planted story which those rules are about. Kinds that ingestion refuses (unreadable rows, repeated rows) never
+reach validation and are judged there. The city's reads are put into the raw store directly, as they stand once everything has arrived.
+
+Speed is that of ``validate_matrix`` on a day of 100,000 meters in memory, 1 % of the intervals missing, a register and 28 days of history for every
+meter; ``high_low_share`` divides the time of the high/low rule by the whole.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+import uuid
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from benchmarks.support import document, peak_rss_mib
+from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
+from meter_pipeline.store.database import Database, ensure_database, open_database
+from meter_pipeline.vee import thresholds as threshold_file
+from meter_pipeline.vee.model import DailyHistory, NoVectors, RowContext
+from meter_pipeline.vee.verdict import validate_matrix
+
+#: planted kind -> rules that name it
+NAMED_BY: Final[dict[str, tuple[str, ...]]] = {
+    "gap_interval": ("GAP",), "gap_hours": ("GAP",), "gap_day": ("GAP",), "dropout_meter": ("GAP",), "dropout_collector": ("GAP",),
+    "dropout_head_end": ("GAP",), "negative": ("NEGATIVE",), "reverse": ("NEGATIVE",), "spike": ("SPIKE", "RANGE"),
+    "consecutive": ("CONSECUTIVE",), "clock_drift": ("CLOCK_DRIFT",), "clock_drift_tolerated": ("CLOCK_SNAPPED",),
+    "truncated_interval": ("TRUNCATED", "CLOCK_DRIFT"), "test_mode": ("TEST_MODE",), "pulse_overflow": ("PULSE_OVERFLOW",),
+    "rollover": ("ROLLOVER",), "register_back": ("DECREASE", "READ_ERROR", "REVERSE_FLOW", "DIALS"), "missing_register": ("NO_REGISTER",),
+    "exchange": ("EXCHANGE",), "exchange_overlap": ("EXCHANGE",), "exchange_gap": ("EXCHANGE",), "no_agreement": ("VACANT",),
+    "usage_on_disconnected": ("INACTIVE",), "hour_shift": ("HOUR_SHIFT",),
+}
+#: stories in whose wake a rule may rightly hit although it does not name them
+ALSO_RIGHT: Final[dict[str, tuple[str, ...]]] = {
+    "GAP": (
+        "exchange", "exchange_overlap", "exchange_gap", "clock_drift", "truncated_interval", "bad_nan", "bad_huge", "bad_text",
+        "bad_truncated_row", "bad_missing_zone", "bad_encoding",
+    ),
+    "NO_REGISTER": ("register_back", "reverse", "exchange", "exchange_overlap", "exchange_gap"),
+    "DECREASE": ("reverse",), "REVERSE_FLOW": ("reverse",), "VACANT": ("move", "vacant"), "CONSECUTIVE": ("leak",),
+    "CLOCK_DRIFT": ("truncated_interval",), "CLOCK_SNAPPED": ("clock_drift",),
+}
+SPEED_METERS: Final = 100_000
+
+
+def run(meters: int = 10_000, days: int = 10, interval: int = 15, seed: int = 71, rounds: int = 3) -> dict[str, Any]:
+    """Judge a simulated city and time a day of 100,000 meters. The seed differs from any the thresholds were tuned on."""
+    wall, share, intervals, methods = speed(rounds)
+    rss = peak_rss_mib()
+    recall, precision, counts, stage_s = quality_of_findings(meters, days, interval, seed)
+    return document(
+        "vee",
+        {"meters": meters, "days": days, "interval": interval, "seed": seed, "speed_meters": SPEED_METERS},
+        {
+            "recall": recall, "precision": precision, "planted": counts, "wall_s": wall, "intervals": intervals,
+            "intervals_per_s": round(intervals / wall), "peak_rss_mib": rss, "estimated": methods, "stage_s_per_day": stage_s,
+        },
+        {"high_low_share": share},
+    )
+
+
+def speed(rounds: int, meters: int = SPEED_METERS, slots: int = 96) -> tuple[float, float, int, int]:
+    """Median seconds of validating a day in memory, the high/low rule's share, intervals, and intervals estimated."""
+    from meter_pipeline.vee.interval_rules import subject
+    from meter_pipeline.vee.row_rules import RowSubject, expectation, high, low
+    from meter_pipeline.vee.statistics import row_statistics
+
+    rng = np.random.default_rng(9)
+    values = rng.gamma(2.0, 120_000, (meters, slots)).astype(np.int64) // 1000 * 1000
+    registers = values.sum(axis=1)
+    holed = rng.choice(meters, meters // 8, replace=False)
+    length = rng.integers(2, 14, holed.size)
+    start = rng.integers(0, slots - 14, holed.size)
+    for row, first, n in zip(holed, start, length, strict=True):
+        values[row, first : first + n] = NO_VALUE
+    day = DayMatrix(
+        date(2026, 3, 3), 15, pl.DataFrame({"meter_id": np.arange(meters)}), values,
+        np.where(values == NO_VALUE, np.uint16(6 << 13), np.uint16(0)).astype(np.uint16), np.zeros((1, 1), np.int32),
+    )
+    day.sequence = np.zeros(values.shape, np.int32)
+    context = RowContext.plain(meters, slots, limit=25_000_000)
+    context.register_difference, context.register_tolerance = registers, np.full(meters, 50_000, np.int64)
+    context.group = rng.integers(0, 4, meters).astype(np.int32)
+    totals = rng.normal(1.0, 0.2, (meters, 28)) * registers[:, None]
+    back = [day.billing_day - timedelta(days=28 - k) for k in range(28)]
+    history = DailyHistory(back, totals.astype(np.int64), np.ones((meters, 28), np.bool_), np.ones(28, np.bool_))
+    t = threshold_file.default()
+    validate_matrix(day, day.keys, context, history, NoVectors(slots), t)  # compiles what is not compiled yet
+    whole, rule, estimated = [], [], 0
+    for _ in range(rounds):
+        began = time.perf_counter()
+        out = validate_matrix(day, day.keys, context, history, NoVectors(slots), t)
+        whole.append(time.perf_counter() - began)
+        estimated = int(out.estimated.sum())
+        judged = subject(day, context, row_statistics(day.values, context.first, context.last), t)
+        began = time.perf_counter()
+        row_subject = RowSubject(judged, out.total, history, expectation(judged, out.total, history))
+        high(row_subject)
+        low(row_subject)
+        rule.append(time.perf_counter() - began)
+    wall = statistics.median(whole)
+    return round(wall, 3), round(statistics.median(rule) / wall, 3), meters * slots, estimated
+
+
+class _Clock:
+    """Stands at noon after the last simulated day."""
+
+    def __init__(self, moment: datetime) -> None:
+        self.moment = moment
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def monotonic(self) -> float:
+        return 0.0
+
+    async def sleep(self, seconds: float) -> None:
+        del seconds
+
+
+def quality_of_findings(
+    meters: int, days: int, interval: int, seed: int
+) -> tuple[dict[str, float], dict[str, float | None], dict[str, int], float]:
+    """Recall, precision and number of planted meter-days by kind; median seconds of a day's stage."""
+    from meter_pipeline.settings import load_settings
+    from meter_pipeline.store.migrations import migrate
+
+    base = open_database(load_settings())
+    name = f"bench_{uuid.uuid4().hex[:10]}"
+    database = ensure_database(base, name)
+    try:
+        migrate(database)
+        with tempfile.TemporaryDirectory() as folder:
+            truth, found, stage_s = _validate_city(database, Path(folder), meters, days, interval, seed)
+        return *judge(truth, found, NAMED_BY), stage_s
+    finally:
+        with base.connect(autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+
+
+def _validate_city(
+    database: Database, folder: Path, meters: int, days: int, interval: int, seed: int
+) -> tuple[pl.DataFrame, pl.DataFrame, float]:
+    from meter_pipeline.reference import import_folder
+    from meter_pipeline.simulator.in_memory import day_matrix, register_frames
+    from meter_pipeline.simulator.plan import Plan
+    from meter_pipeline.simulator.reference_tables import write_reference
+    from meter_pipeline.simulator.spec import Spec
+    from meter_pipeline.simulator.truth import truth_frame
+    from meter_pipeline.vee import validate_billing_day
+
+    spec = Spec(meters, days, interval, start=date(2026, 10, 27), seed=seed)
+    plan = Plan(spec)
+    frames, registers = register_frames(spec, plan)
+    write_reference(spec, plan, registers.exchanged, folder)
+    import_folder(database, folder / "reference")
+    clock = _Clock(datetime.combine(spec.end + timedelta(days=1), datetime.min.time(), UTC) + timedelta(hours=18))
+    for offset, frame in enumerate(frames):
+        _store_registers(database, spec.start + timedelta(days=offset - 1), frame)
+    seconds = []
+    for k in range(days):
+        _store_intervals(database, spec, day_matrix(spec, spec.day(k), plan))
+        began = time.perf_counter()
+        validate_billing_day(database, spec.calendar, spec.day(k), clock=clock)
+        seconds.append(time.perf_counter() - began)
+    truth = truth_frame(spec, plan, None, registers.rollovers, registers.exchanged)
+    return _truth_days(truth, spec.end), _findings(database), round(statistics.median(seconds), 3)
+
+
+def _store_intervals(database: Database, spec: Any, matrices: list[DayMatrix]) -> None:
+    from meter_pipeline.store.vectors import RAW_INTERVAL_DAY, write_matrices
+
+    day = matrices[0].billing_day
+    with database.connect("bench") as connection:
+        for parent in ("raw.interval_day", "raw.interval_payload"):
+            connection.execute("SELECT raw.open_partition(%s::regclass, %s)", (parent, day))
+            connection.execute("SELECT raw.attach_partition(%s::regclass, %s)", (parent, day))
+        for m in matrices:
+            m.keys = m.keys.select("meter_id", "channel", "unit", "head_end").with_columns(
+                source_version=pl.lit(1, pl.Int64), read_time=pl.lit(None, pl.Datetime("us", "UTC")),
+                payload_hash=pl.lit(bytes(32)), payloads=pl.lit(1, pl.Int16),
+            )
+        write_matrices(connection, RAW_INTERVAL_DAY, matrices, spec.calendar.bounds(day)[0])
+
+
+def _store_registers(database: Database, day: date, frame: pl.DataFrame) -> None:
+    with database.connect("bench") as connection:
+        connection.execute("SELECT raw.open_partition('raw.register_read', %s)", (day,))
+        connection.execute("SELECT raw.attach_partition('raw.register_read', %s)", (day,))
+        connection.execute("CREATE TEMP TABLE incoming (meter_id text, channel text, read_at timestamptz, value bigint, unit text) ON COMMIT DROP")
+        with connection.cursor() as cursor, cursor.copy("COPY incoming FROM STDIN") as copy:
+            for row in frame.select("meter_id", "channel", "read_at", "value", "unit").iter_rows():
+                copy.write_row(row)
+        connection.execute(
+            "INSERT INTO raw.register_read (read_at, value, source_version, billing_day, sequence, quality, meter_id, channel, unit, head_end, "
+            "payload_hash, idempotency_key) SELECT read_at, value, 1, %s, 1, 0, meter_id, channel, unit, 'BENCH', "
+            "sha256(convert_to(meter_id || channel || read_at, 'UTF8')), raw.idempotency_key(meter_id, read_at, 1) FROM incoming "
+            "ON CONFLICT DO NOTHING",
+            (day,),
+        )
+
+
+def _truth_days(truth: pl.DataFrame, end: date) -> pl.DataFrame:
+    """One row per planted story and billing day: service_point_id, head_end, billing_day, kind. A missing register read leaves two days
+    open: the one it closes and the one it opens."""
+    last = pl.when(pl.col("kind") == "missing_register").then(pl.col("last_day").dt.offset_by("1d")).otherwise("last_day")
+    return (
+        truth.with_columns(last_day=last)
+        .with_columns(billing_day=pl.date_ranges("billing_day", pl.min_horizontal("last_day", pl.lit(end - timedelta(days=1)))))
+        .explode("billing_day")
+        .select("kind", "commodity", "head_end", "service_point_id", "billing_day")
+        .unique()
+    )
+
+
+def _findings(database: Database) -> pl.DataFrame:
+    """One row per rule hit: service_point_id, billing_day, code. Interval rules count once a day."""
+    rows = database.read(
+        "SELECT u.service_point_id, u.billing_day, r.code FROM vee.daily_usage AS u JOIN vee.rule AS r ON r.scope = 'row' "
+        "AND u.row_flags & (1::bigint << r.bit) <> 0"
+    )
+    exchanges = database.read(
+        "SELECT DISTINCT service_point_id, billing_day, 'EXCHANGE' AS code FROM vee.interval_day AS d, vee.rule AS r "
+        "WHERE r.code = 'EXCHANGE' AND d.row_flags & (1::bigint << r.bit) <> 0"
+    )
+    intervals = database.read(
+        "SELECT DISTINCT d.service_point_id, d.billing_day, r.code FROM vee.interval_day AS d CROSS JOIN LATERAL "
+        "(SELECT bit_or(f) AS hits FROM unnest(d.flags) AS f) AS s JOIN vee.rule AS r ON r.scope = 'interval' AND s.hits & (1 << r.bit) <> 0 "
+        "WHERE d.flags IS NOT NULL"
+    )
+    vacant = database.read("SELECT service_point_id, billing_day, kind AS code FROM vee.exception WHERE kind = 'VACANT'")
+    return pl.concat([rows, exchanges, intervals, vacant]).unique()
+
+
+def judge(
+    truth: pl.DataFrame, found: pl.DataFrame, named_by: dict[str, tuple[str, ...]]
+) -> tuple[dict[str, float], dict[str, float | None], dict[str, int]]:
+    """Recall, precision and planted meter-days of each kind that has any."""
+    recall: dict[str, float] = {}
+    precision: dict[str, float | None] = {}
+    counts: dict[str, int] = {}
+    on = ["service_point_id", "billing_day"]
+    for kind, rules in named_by.items():
+        planted = truth.filter((pl.col("kind") == kind) & pl.col("service_point_id").is_not_null()).select(on).unique()
+        if not planted.height:
+            continue
+        hits = found.filter(pl.col("code").is_in(rules)).select(on).unique()
+        right = {k for k, r in named_by.items() if set(r) & set(rules)} | {k for r in rules for k in ALSO_RIGHT.get(r, ())}
+        explained = hits.join(truth.filter(pl.col("kind").is_in(sorted(right))).select(on).unique(), on=on, how="semi")
+        recall[kind] = round(planted.join(hits, on=on, how="semi").height / planted.height, 4)
+        precision[kind] = round(explained.height / hits.height, 4) if hits.height else None
+        counts[kind] = planted.height
+    return recall, precision, counts
