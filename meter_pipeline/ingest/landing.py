@@ -90,7 +90,8 @@ def land(
         parse = feeds.parse
     name = name or path.name
     before = path.stat()
-    sha256 = archive.hash_file(path)
+    own_sha256 = archive.hash_file(path)
+    sha256 = own_sha256 if replay_of is None else replay_identity(replay_of, own_sha256)
     with database.connect("landing") as connection:
         known = raw.known_file(connection, sha256)
         if known is not None:
@@ -99,7 +100,7 @@ def land(
     letters: list[pl.DataFrame] = []
     parsed = ParsedFeed(head_end.format)
     with ThreadPoolExecutor(1, "archive") as pool:
-        archived = pool.submit(archive.store, places.archive, path, sha256)
+        archived = pool.submit(archive.store, places.archive, path, own_sha256)
         try:
             parsed = parse(path, head_end, calendar)
         except Exception as error:
@@ -108,6 +109,8 @@ def land(
                 raise
             refused = f"{code}: {detail}"
             letters.append(_refused_letter(path, code, detail))
+        else:
+            parsed, refused, letters = _refused_whole(parsed, path)
         relative = archived.result()
     after = path.stat()
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
@@ -137,6 +140,24 @@ def land(
         raw.set_ledger_entry(connection, sha256, _record(connection, file, [d.billing_day for d in days], found, clock))
         connection.commit()
     return Landed(name, sha256, head_end.name, False, refused, parsed.received, rejected, found.height, [d.billing_day for d in days])
+
+
+def replay_identity(dead_letter: bytes, content: bytes) -> bytes:
+    """What a replayed dead letter's content is registered under: SHA-256 over ``mp-replay-1``, the letter's key and the content's hash.
+
+    Not the content's hash alone: two letters may say the same, and one that was refused whole is replayed with the very bytes of its file.
+    """
+    return hashlib.sha256(b"mp-replay-1" + dead_letter + content).digest()
+
+
+def _refused_whole(parsed: ParsedFeed, path: Path) -> tuple[ParsedFeed, str | None, list[pl.DataFrame]]:
+    """A file refused whole comes from feeds.parse as one reject that holds no reads: its letter keeps the file's beginning."""
+    rejects = parsed.rejects
+    if rejects.height != 1 or parsed.received or parsed.intervals.height or parsed.registers.height:
+        return parsed, None, []
+    reason = rejects["reasons"][0][0]
+    letter = _refused_letter(path, reason["code"], reason["detail"])
+    return ParsedFeed(parsed.file_format), f"{reason['code']}: {reason['detail']}", [letter]
 
 
 def refusal(error: Exception) -> tuple[str | None, str]:

@@ -137,6 +137,11 @@ def by_prefix(connection: Connection, prefix: str, *, lock: bool = False) -> lis
     return [_letter(row) for row in rows]
 
 
+def with_status(connection: Connection, status: Sequence[str], reason: str | None, limit: int) -> list[bytes]:
+    """Keys of dead letters to work through, oldest first."""
+    return [letter.key for letter in find(connection, status=status, reason=reason, limit=limit)]
+
+
 def change(
     connection: Connection,
     key: bytes,
