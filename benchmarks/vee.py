@@ -42,8 +42,12 @@ NAMED_BY: Final[dict[str, tuple[str, ...]]] = {
 }
 #: stories in whose wake a rule may rightly hit although it does not name them
 ALSO_RIGHT: Final[dict[str, tuple[str, ...]]] = {
-    "GAP": ("exchange", "exchange_overlap", "exchange_gap", "clock_drift", "truncated_interval"),
-    "NO_REGISTER": ("register_back", "exchange", "exchange_overlap", "exchange_gap", "rollover"),
+    "GAP": (
+        "exchange", "exchange_overlap", "exchange_gap", "clock_drift", "truncated_interval", "bad_nan", "bad_huge", "bad_text",
+        "bad_truncated_row", "bad_missing_zone", "bad_encoding",
+    ),
+    "NO_REGISTER": ("register_back", "reverse", "exchange", "exchange_overlap", "exchange_gap"),
+    "DECREASE": ("reverse",), "REVERSE_FLOW": ("reverse",), "VACANT": ("move", "vacant"), "CONSECUTIVE": ("leak",),
     "CLOCK_DRIFT": ("truncated_interval",), "CLOCK_SNAPPED": ("clock_drift",),
 }
 SPEED_METERS: Final = 100_000
@@ -207,9 +211,12 @@ def _store_registers(database: Database, day: date, frame: pl.DataFrame) -> None
 
 
 def _truth_days(truth: pl.DataFrame, end: date) -> pl.DataFrame:
-    """One row per planted story and billing day: service_point_id, head_end, billing_day, kind."""
+    """One row per planted story and billing day: service_point_id, head_end, billing_day, kind. A missing register read leaves two days
+    open: the one it closes and the one it opens."""
+    last = pl.when(pl.col("kind") == "missing_register").then(pl.col("last_day").dt.offset_by("1d")).otherwise("last_day")
     return (
-        truth.with_columns(billing_day=pl.date_ranges("billing_day", pl.min_horizontal("last_day", pl.lit(end - timedelta(days=1)))))
+        truth.with_columns(last_day=last)
+        .with_columns(billing_day=pl.date_ranges("billing_day", pl.min_horizontal("last_day", pl.lit(end - timedelta(days=1)))))
         .explode("billing_day")
         .select("kind", "commodity", "head_end", "service_point_id", "billing_day")
         .unique()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -15,7 +14,7 @@ def build_defs(**resources: Any) -> dg.Definitions:
     return catalogue.definitions(_resources() | resources)
 
 
-def _resources() -> Mapping[str, Any]:
+def _resources() -> dict[str, Any]:
     from meter_pipeline.defs.resources import Municipality
 
     return {"municipality": Municipality()}

@@ -5,7 +5,7 @@ Belongs here: header, quoting, and the careful reading of the lines the scan wil
 
 A record is a line: a quoted field may hold the delimiter and doubled quotes, not a line end. Options of the head-end: ``skip_lines`` before
 the header, ``ambiguous`` (rows.py), ``max_line_bytes``, ``columns`` (how many, where there is no header), ``empty = "skip"`` (a line without a
-value is not a read; else it is rejected as ``missing_value``).
+value is not a read; else it is rejected as ``missing_value``), ``final_newline = "required"`` (a last line without its line end was cut).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
         body = _Body(head_end, limits)
         scan_all(
             body.pieces(opened.source),
-            lambda block: _scan_block(block, body.known, body.delimiter[0], varying, limits, opened.size),
+            lambda block: _scan_block(block, body.known, head_end, varying, limits, opened.size),
             reader, partial(_careful, reader, body), limits, opened.size,
         )  # fmt: skip
         if body.layout is None:
@@ -148,15 +148,19 @@ def split(line: bytes, delimiter: str) -> list[str]:
     return rows[0] if rows else []
 
 
-def _scan_block(block: Block, layout: Layout, delimiter: int, varying: tuple[str, ...], limits: Limits, size: int) -> Scanned:
+def _scan_block(block: Block, layout: Layout, head_end: HeadEnd, varying: tuple[str, ...], limits: Limits, size: int) -> Scanned:
     actions = np.full(layout.columns, kernels.IGNORE, np.int32)
     for k, name in enumerate(varying):
         actions[layout.place[name]] = k
     actions[layout.place["value"]] = kernels.VALUE
     work = Work(block, len(varying))
+    strict = head_end.options.get("final_newline") == "required" and not block.data.endswith(b"\n")
     loop, fast = compiled.kernel("scan_delimited", max(size, len(block.data)))
     data: Any = np.frombuffer(block.data, np.uint8) if fast else block.data
-    return work.scanned(int(loop(data, len(block.data), delimiter, 34, actions, limits.max_line_bytes, *work.arrays.values())))
+    scanned = work.scanned(int(loop(data, len(block.data), head_end.delimiter.encode()[0], 34, actions, limits.max_line_bytes, *work.arrays.values())))
+    if strict:
+        scanned.status[scanned.rows - 1] |= kernels.CUT
+    return scanned
 
 
 def _mended(raw: bytes) -> bytes:

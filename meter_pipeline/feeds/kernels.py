@@ -15,7 +15,7 @@ from typing import Any
 import numpy.typing as npt
 
 #: bits of a row's status; 0 is a row the fast path vouches for
-COLUMNS, NUMBER, CONTROL, HIGH, QUOTE, BLANK, LONG = 1, 2, 4, 8, 16, 32, 64
+COLUMNS, NUMBER, CONTROL, HIGH, QUOTE, BLANK, LONG, CUT = 1, 2, 4, 8, 16, 32, 64, 128
 
 #: action of a column
 IGNORE, VALUE = -1, -2

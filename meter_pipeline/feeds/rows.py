@@ -5,8 +5,8 @@ end stamps shifted to starts, the making of frames and rejects. Does not belong 
 
 The repeated hour. A local time that occurs twice is settled by the order of the file, per meter and channel: where the local times of the
 repeated hour run through twice, the first pass is before the clocks went back, the second after (in a file that runs backwards, the other way
-round). Where they run through once, or three times, nobody can tell and the reads are refused as ``ambiguous_time``; a head-end may declare
-``options.ambiguous = "first"`` or ``"second"`` instead.
+round). A read repeated on the next line stays in its pass. Where the times run through once, or three times, nobody can tell and the reads are
+refused as ``ambiguous_time``; a head-end may declare ``options.ambiguous = "first"`` or ``"second"`` instead.
 """
 
 from __future__ import annotations
@@ -345,14 +345,19 @@ def _passes(key: I64, first: I64, zone: str, backwards: bool) -> tuple[npt.NDArr
     ordered_key, ordered_window, ordered = key[order], window[order], first[order]
     starts = np.ones(key.size, np.bool_)
     starts[1:] = (ordered_key[1:] != ordered_key[:-1]) | (ordered_window[1:] != ordered_window[:-1])
-    turns = np.zeros(key.size, np.int64)
-    turns[1:] = ordered[1:] >= ordered[:-1] if backwards else ordered[1:] <= ordered[:-1]
-    turns[starts] = 0
     group = np.cumsum(starts) - 1
+    step = np.zeros(key.size, np.int64)
+    step[1:] = ordered[1:] - ordered[:-1]
+    step[starts] = 0
+    # Equal neighbours are one read sent twice, except where the hour holds a single stamp, twice: then they are its two passes.
+    same = np.zeros(key.size, np.bool_)
+    same[1:] = ~starts[1:] & (step[1:] == 0)
+    size = np.bincount(group)
+    pair = (size == 2) & (np.bincount(group, weights=same) == 1)
+    turns = ((step > 0) if backwards else (step < 0)) | (same & pair[group])
     running = np.cumsum(turns)
     within = running - running[starts][group]
-    total = np.zeros(int(group[-1]) + 1, np.int64)
-    np.maximum.at(total, group, within)
+    total = np.bincount(group, weights=turns).astype(np.int64)
     later = (within == 0) if backwards else (within == 1)
     settled = total[group] == 1
     later_rows = np.zeros(key.size, np.bool_)

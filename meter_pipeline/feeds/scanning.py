@@ -136,7 +136,8 @@ def _absorb(scanned: Scanned, reader: RowReader, careful: Careful) -> None:
         begin = int(scanned.starts[i])
         end = int(scanned.starts[i + 1]) if i + 1 < size else len(scanned.block.data)
         raw = scanned.block.data[begin:end].removesuffix(b"\n").removesuffix(b"\r")
-        reasons = careful(raw, int(line[i]), int(offset[i]))
+        cut = bool(status[i] & kernels.CUT)
+        reasons = [Reason("truncated_row", "the file ends inside this line")] if cut else careful(raw, int(line[i]), int(offset[i]))
         if reasons:
             reader.rejects.add(int(line[i]), int(offset[i]), raw, reasons)
 

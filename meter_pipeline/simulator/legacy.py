@@ -9,8 +9,9 @@ Quirks, each of which a comparison must explain:
 * A day must hold 24 hours of intervals. One that does not (a gap, or the 23 hours of spring) is billed by its registers and called estimated.
 * The last file wins, whatever its version says.
 * A meter exchange is noticed the next morning: the day's usage is that of the meter that stood there at its start (LEG-EXCHANGE).
-* Lines are rounded to cents every night, and the total is the sum of rounded lines.
-* Time-of-use, demand and net billing are done by hand: their accounts get reads and usage, no lines.
+* Lines are rounded to cents every night, and the total is the sum of rounded lines. Where a tariff document rounds its lines, what is rounded is
+  each tier of the period so far, as the document asks; where it does not (electricity), the night's own amount.
+* Time-of-use, demand and net billing are done by hand: such a service gets reads and usage, no lines, and its account no total.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS reads (meter TEXT, channel TEXT, wall TEXT, value REAL, PRIMARY KEY (meter, channel, wall));
 CREATE TABLE IF NOT EXISTS dials (meter TEXT, channel TEXT, wall TEXT, value REAL, PRIMARY KEY (meter, channel, wall));
 CREATE TABLE IF NOT EXISTS files (name TEXT PRIMARY KEY, rows INTEGER, bad INTEGER);
-CREATE TABLE IF NOT EXISTS position (point TEXT, tariff TEXT, period TEXT, days INTEGER, quantity REAL, PRIMARY KEY (point, tariff, period));
+CREATE TABLE IF NOT EXISTS position (point TEXT, tariff TEXT, period TEXT, quantity REAL, PRIMARY KEY (point, tariff, period));
 CREATE TABLE IF NOT EXISTS results (day TEXT, account TEXT, level TEXT, code TEXT, value TEXT, estimated TEXT, version TEXT);
 """
 #: rows read from a file before they are its meter, channel, local wall clock and value
@@ -72,10 +73,11 @@ class LegacyBatch:
                 self._load(path)
         self._db.execute("DELETE FROM results WHERE day = ?", (day.isoformat(),))
         totals: dict[str, float] = {}
+        by_hand = {a["account_id"] for a in self._tables["agreements"] if a["tariff_id"] in _BY_HAND}
         for agreement in self._tables["agreements"]:
             if agreement["valid_from"] <= day.isoformat() and (not agreement["valid_to"] or day.isoformat() < agreement["valid_to"]):
                 self._bill(day, agreement, totals)
-        for account, amount in sorted(totals.items()):
+        for account, amount in sorted((a, t) for a, t in totals.items() if a not in by_hand):
             self._result(day, account, "total", "total", f"{amount:.2f}", estimated=False)
         self._db.commit()
         [figures] = self._db.execute("SELECT count(*) FROM results WHERE day = ?", (day.isoformat(),)).fetchone()
@@ -183,8 +185,8 @@ class LegacyBatch:
         tariff = agreement["tariff_id"]
         if tariff in _BY_HAND:
             return
-        for code, amount, version in self._lines(day, point, tariff, agreement["cycle_id"], usage, account):
-            cents = math.floor(amount * 100 + 0.5) / 100
+        for code, amount, version in self._lines(day, agreement, usage):
+            cents = _cents(amount)
             self._result(day, account, "line", f"{point}:{code}", f"{cents:.2f}", estimated=estimated, version=version)
             totals[account] = totals.get(account, 0.0) + cents
 
@@ -226,8 +228,9 @@ class LegacyBatch:
             used += 10.0 ** int(register["dials"])
         return used * float(register["multiplier"]), True
 
-    def _lines(self, day: date, point: str, tariff: str, cycle: str, usage: float, account: str) -> Iterator[tuple[str, float, str]]:
-        """The day's amounts per line: what the month has cost so far with today less without it."""
+    def _lines(self, day: date, agreement: dict[str, str], usage: float) -> Iterator[tuple[str, float, str]]:
+        """The day's amounts per line: what the stretch on this tariff has cost so far with today less without it."""
+        point, tariff, cycle, account = (agreement[c] for c in ("service_point_id", "tariff_id", "cycle_id", "account_id"))
         version = next(
             t for t in self._tables["tariffs"]
             if t["tariff_id"] == tariff and t["valid_from"] <= day.isoformat() and (not t["valid_to"] or day.isoformat() < t["valid_to"])
@@ -237,14 +240,16 @@ class LegacyBatch:
             if c["cycle_id"] == cycle and c["period_start"] <= day.isoformat() < c["period_end"]
         )  # fmt: skip
         length = (date.fromisoformat(period["period_end"]) - date.fromisoformat(period["period_start"])).days
-        key = (point, f"{tariff}-{version['version']}", period["period_start"])
-        held = self._db.execute("SELECT days, quantity FROM position WHERE point = ? AND tariff = ? AND period = ?", key).fetchone()
-        days, quantity = held or (0, 0.0)
+        begun = max(period["period_start"], agreement["valid_from"])
+        days = (day - date.fromisoformat(begun)).days
+        key = (point, tariff, begun)
+        held = self._db.execute("SELECT quantity FROM position WHERE point = ? AND tariff = ? AND period = ?", key).fetchone()
+        quantity = float(held[0]) if held else 0.0
         document = json.loads((self._city / "tariffs" / version["document"]).read_text("utf-8"))
         classes = {a["account_id"]: a["customer_class"] for a in self._tables["accounts"]}
-        before = _cost(document, quantity, days, length, classes.get(account, "residential"))
-        after = _cost(document, quantity + usage, days + 1, length, classes.get(account, "residential"))
-        self._db.execute("INSERT OR REPLACE INTO position VALUES (?, ?, ?, ?, ?)", (*key, days + 1, quantity + usage))
+        before = period_cost(document, quantity, days, length, classes.get(account, "residential"))
+        after = period_cost(document, quantity + usage, days + 1, length, classes.get(account, "residential"))
+        self._db.execute("INSERT OR REPLACE INTO position VALUES (?, ?, ?, ?)", (*key, quantity + usage))
         for code in after:
             yield code, after[code] - before[code], version["version"]
 
@@ -254,32 +259,38 @@ class LegacyBatch:
         )
 
 
-def _cost(document: dict[str, Any], quantity: float, days: int, length: int, customer_class: str) -> dict[str, float]:
+def period_cost(document: dict[str, Any], quantity: float, days: int, length: int, customer_class: str) -> dict[str, float]:
     """What a period has cost after so many days and so much use (kWh, gallons or cubic feet), by line code, in dollars."""
     share = days / length
     if "items" in document:
         rate = document["items"][0]
         tiers = [(t.get("max"), t["rate"]) for t in rate["energyratestructure"][0]]
-        return {"ENERGY": _tiered(quantity, tiers, share), "FIXED": rate["fixedchargefirstmeter"] * share}
+        return {"ENERGY/period 0": sum(_tiered(quantity, tiers, share)), "FIXED": rate["fixedchargefirstmeter"] * share}
     unit = {"kgal": 1 / 1000, "therm": float(document.get("heat_content", [{"therms_per_ccf": 1}])[0]["therms_per_ccf"]) / 100}[document["unit"]]
     lines: dict[str, float] = {}
     for charge in document["charges"]:
         used = quantity * unit * float(charge.get("factor", 1))
         if charge["kind"] == "fixed":
             by = charge.get("by", {}).get("values", {})
-            lines[charge["code"]] = float(charge.get("amount") or by.get(customer_class) or by["*"]) * share
+            lines[charge["code"]] = _cents(float(charge.get("amount") or by.get(customer_class) or by["*"]) * share)
         elif charge["kind"] in ("usage", "rider"):
             tiers = [(t.get("upto"), float(t["rate"])) for t in charge.get("tiers", [{"rate": charge.get("rate")}])]
-            lines[charge["code"]] = _tiered(used, tiers, share)
+            lines[f"{charge['code']}/all"] = sum(map(_cents, _tiered(used, tiers, share)))
         elif charge["kind"] == "tax" and customer_class not in charge.get("exempt", []):
-            lines[charge["code"]] = sum(lines.values()) * float(charge["percent"]) / 100
+            lines[charge["code"]] = _cents(sum(lines.values()) * float(charge["percent"]) / 100)
     return lines
 
 
-def _tiered(quantity: float, tiers: list[tuple[float | None, float]], share: float) -> float:
-    cost = floor = 0.0
+def _tiered(quantity: float, tiers: list[tuple[float | None, float]], share: float) -> list[float]:
+    costs = []
+    floor = 0.0
     for top, rate in tiers:
         ceiling = math.inf if top is None else top * share
-        cost += max(0.0, min(quantity, ceiling) - floor) * rate
+        costs.append(max(0.0, min(quantity, ceiling) - floor) * rate)
         floor = ceiling
-    return cost
+    return costs
+
+
+def _cents(amount: float) -> float:
+    """Half a cent goes up; the little more is for halves that a float falls short of."""
+    return math.floor(amount * 100 + 0.5 + 1e-9) / 100

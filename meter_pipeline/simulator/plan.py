@@ -251,30 +251,28 @@ def _outages(spec: Spec, commodity: str, segments: list[Segment]) -> Iterator[Pl
 
 
 def _head_ends(spec: Spec) -> Iterator[Planted]:
-    """Faults of a collector or of a whole head-end."""
+    """Faults of a collector or of a whole head-end: one of each, and more in a long range."""
     segments = {s.head_end: s for s in spec.segments}
-    draw = generator(spec.seed, "head-ends")
+    ami, small, mesh, water = (segments.get(name) for name in ("AMI", "CMEP", "MESH", "WATER"))
     if spec.intensity <= 0:
         return
-    ami = segments.get("AMI")
-    if ami is not None and ami.meters >= 40:
-        size = collector_size(spec)
-        collector = int(draw.integers(0, max(1, ami.meters // size)))
-        day = int(draw.integers(0, spec.days))
-        first = ami.first + collector * size
-        yield Planted("dropout_collector", "electricity", "AMI", first, day, day, 0.0, 0.3, 0.25, first + size)
-    small = segments.get("CMEP")
-    if small is not None and small.meters >= 4 and spec.days >= 2:
-        day = int(draw.integers(1, spec.days))
-        yield Planted("dropout_head_end", "electricity", "CMEP", small.first, day, day, 0.0, 0.2, 0.1, small.last)
-    mesh = segments.get("MESH")
-    if mesh is not None and mesh.meters >= 4 and spec.days >= 3:
-        day = int(draw.integers(2, spec.days))
-        yield Planted("hour_shift", "electricity", "MESH", mesh.first, day, day, 3600.0, 0.0, 1.0, mesh.last)
-    water = segments.get("WATER")
-    if water is not None and spec.days >= 2 and water.meters >= 10:
-        day = int(draw.integers(0, spec.days))
-        yield Planted("duplicate_file", "water", "WATER", -1, day, day, 1.0)
+    for time in range(max(1, spec.days // 40)):
+        draw = generator(spec.seed, "head-ends", time)
+        if ami is not None and ami.meters >= 40:
+            size = collector_size(spec)
+            collector = int(draw.integers(0, max(1, ami.meters // size)))
+            day = int(draw.integers(0, spec.days))
+            first = ami.first + collector * size
+            yield Planted("dropout_collector", "electricity", "AMI", first, day, day, 0.0, 0.3, 0.25, min(first + size, ami.last))
+        if small is not None and small.meters >= 4 and spec.days >= 2 and time <= spec.days // 80:
+            day = int(draw.integers(1, spec.days))
+            yield Planted("dropout_head_end", "electricity", "CMEP", small.first, day, day, 0.0, 0.2, 0.1, small.last)
+        if mesh is not None and mesh.meters >= 4 and spec.days >= 3 and time <= spec.days // 160:
+            day = int(draw.integers(2, spec.days))
+            yield Planted("hour_shift", "electricity", "MESH", mesh.first, day, day, 3600.0, 0.0, 1.0, mesh.last)
+        if water is not None and spec.days >= 2 and water.meters >= 10 and time == 0:
+            day = int(draw.integers(0, spec.days))
+            yield Planted("duplicate_file", "water", "WATER", -1, day, day, 1.0)
 
 
 def collector_size(spec: Spec) -> int:

@@ -80,7 +80,7 @@ def write(connection: Connection, letters: pl.DataFrame) -> int:
     """Write dead letters (COLUMNS); one that is there already is counted once more. Returns how many are new."""
     if not letters.height:
         return 0
-    letters = letters.select(COLUMNS).unique("dead_letter_key", keep="first", maintain_order=True)
+    letters = letters.select(*COLUMNS).unique("dead_letter_key", keep="first", maintain_order=True)
     names = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
     connection.execute(
         "CREATE TEMPORARY TABLE incoming_letter (LIKE raw.dead_letter) ON COMMIT DROP;"
@@ -102,12 +102,23 @@ def write(connection: Connection, letters: pl.DataFrame) -> int:
     return int(done[0]) if done else 0
 
 
+async def write_few(connection: psycopg.AsyncConnection[Any], letters: pl.DataFrame) -> None:
+    """As ``write``, for the few that loading makes, on an asyncio connection."""
+    names = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
+    places = sql.SQL(", ").join(sql.SQL("%s::jsonb") if c == "reasons" else sql.Placeholder() for c in COLUMNS)
+    statement = sql.SQL(
+        "INSERT INTO raw.dead_letter AS d ({}) VALUES ({}) ON CONFLICT (dead_letter_key) DO UPDATE SET last_seen = excluded.last_seen, times = d.times + 1"
+    ).format(names, places)
+    for row in letters.select(*COLUMNS).iter_rows():
+        await connection.execute(statement, row)
+
+
 def find(
     connection: Connection, *, status: Sequence[str] = (), reason: str | None = None, head_end: str | None = None, limit: int = 100
 ) -> list[DeadLetter]:
     """Dead letters, oldest first."""
     rows = connection.execute(
-        f"SELECT {_FIELDS} FROM raw.dead_letter WHERE (%(status)s::text[] = '{{}}' OR status = ANY(%(status)s)) "  # noqa: S608 - fixed column list
+        f"SELECT {_FIELDS} FROM raw.dead_letter WHERE (%(status)s::text[] = '{{}}' OR status = ANY(%(status)s)) "
         "AND (%(reason)s::text IS NULL OR reasons @> jsonb_build_array(jsonb_build_object('code', %(reason)s::text))) "
         "AND (%(head_end)s::text IS NULL OR head_end = %(head_end)s) ORDER BY first_seen, file_name, line, dead_letter_key LIMIT %(limit)s",
         {"status": list(status), "reason": reason, "head_end": head_end, "limit": limit},
@@ -118,7 +129,7 @@ def find(
 def by_prefix(connection: Connection, prefix: str, *, lock: bool = False) -> list[DeadLetter]:
     """Dead letters whose key begins with these hexadecimal digits (two at most are looked for)."""
     rows = connection.execute(
-        f"SELECT {_FIELDS} FROM raw.dead_letter WHERE encode(dead_letter_key, 'hex') LIKE %s ORDER BY dead_letter_key LIMIT 2"  # noqa: S608
+        f"SELECT {_FIELDS} FROM raw.dead_letter WHERE encode(dead_letter_key, 'hex') LIKE %s ORDER BY dead_letter_key LIMIT 2"
         + (" FOR UPDATE" if lock else ""),
         (prefix.lower() + "%",),
     ).fetchall()

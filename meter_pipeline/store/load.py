@@ -9,6 +9,7 @@ raw.load_batch (where a lost reply left them claimed, the batch is committed alr
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,9 +21,9 @@ import psycopg
 from psycopg import sql
 
 from meter_pipeline.schemas.reads import UTC_US
-from meter_pipeline.store import vectors
+from meter_pipeline.store import dead_letters, vectors
 from meter_pipeline.store.database import Database
-from meter_pipeline.store.ledger import insert_entry_async
+from meter_pipeline.store.ledger import EntryRow, insert_entry_async
 
 AsyncConnection = psycopg.AsyncConnection[Any]
 
@@ -120,7 +121,7 @@ class Batch:
     day: date
     epoch: int
     pieces: list[Piece]
-    entries: list[tuple[str, bytes, bytes, int, bytes | None]]
+    entries: list[EntryRow]
     direct: bytes = b""
     current: bytes = b""
     kept: bytes = b""
@@ -169,6 +170,8 @@ async def write_batch(connection: AsyncConnection, batch: Batch) -> bool:
             if not claimed.rowcount:
                 await connection.rollback()
                 return False
+        if batch.letters is not None:
+            await dead_letters.write_few(connection, batch.letters)
         if batch.direct:
             await _copy(connection, batch.kind.copy(batch.kind.partition(batch.day)), batch.direct)
         if batch.kept:
@@ -181,7 +184,7 @@ async def write_batch(connection: AsyncConnection, batch: Batch) -> bool:
             await connection.execute(batch.kind.upsert())
         await connection.commit()
     except BaseException:
-        if not connection.closed:
+        with contextlib.suppress(psycopg.Error):
             await connection.rollback()
         raise
     return True
@@ -227,7 +230,7 @@ _NAMED_KEYS: Final = 2000
 def _read(database: Database, kind: Kind, table: str, day: date, keys: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
     schema = _REGISTER_SCHEMA if kind.name == "register" else SCHEMA
     listed = ", ".join(f'"{c}"' for c in columns)
-    query = f"SELECT {listed} FROM {table} WHERE billing_day = $1"  # noqa: S608 - names from code
+    query = f"SELECT {listed} FROM {table} WHERE billing_day = $1"
     wanted = keys.select(kind.key)
     parameters: list[Any] = [day]
     if wanted.height <= _NAMED_KEYS:

@@ -141,6 +141,7 @@ class Waiting:
     superseded_in_file: int
     head_end: str
     commodity: str
+    file_format: str
     file_name: str
     archive_path: str
 
@@ -149,7 +150,7 @@ def waiting(connection: Connection, day: date) -> list[Waiting]:
     """The staged files of a billing day that are not loaded, by landing time then hash."""
     rows = connection.execute(
         "SELECT d.sha256, d.billing_day, d.staged_path, d.staged_sha256, d.received, d.duplicate_in_file, d.superseded_in_file, f.head_end, "
-        "f.commodity, f.file_name, f.archive_path FROM raw.feed_file_day AS d JOIN raw.feed_file AS f USING (sha256) "
+        "f.commodity, f.file_format, f.file_name, f.archive_path FROM raw.feed_file_day AS d JOIN raw.feed_file AS f USING (sha256) "
         "WHERE d.billing_day = %s AND d.loaded_at IS NULL ORDER BY f.landed_at, d.sha256",
         (day,),
     ).fetchall()
@@ -192,6 +193,15 @@ def attach_partition(connection: Connection, table: str, day: date) -> bool:
     row = connection.execute("SELECT raw.attach_partition(%s::regclass, %s)", (table, day)).fetchone()
     assert row is not None  # noqa: S101 - a function call gives a row
     return bool(row[0])
+
+
+def partition_is_open(connection: Connection, table: str, day: date) -> bool:
+    """Whether a day's partition was made and never attached."""
+    row = connection.execute(
+        "SELECT NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = p.oid) FROM (SELECT to_regclass(%s) AS oid) AS p WHERE p.oid IS NOT NULL",
+        (f"{table}_{day:%Y%m%d}",),
+    ).fetchone()
+    return bool(row and row[0])
 
 
 def loaded_rows(connection: Connection, day: date) -> dict[tuple[bytes, str], list[tuple[int, int]]]:

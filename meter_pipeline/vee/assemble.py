@@ -30,6 +30,8 @@ STEP_RULES: Final = {
     Step.ROLLOVER: rr.ROLLOVER, Step.REVERSE_FLOW: rr.REVERSE_FLOW, Step.READ_ERROR: rr.READ_ERROR, Step.DECREASE: rr.DECREASE,
     Step.DIALS: rr.DIALS,
 }
+#: How long before the day an install read may open its window, in seconds
+INSTALL_REACH_S: Final = 100 * 86_400
 ROW_KEY: Final = ["service_point_id", "meter_id", "channel"]
 
 
@@ -40,6 +42,7 @@ class DayRows:
     matrix: DayMatrix
     keys: pl.DataFrame
     context: RowContext
+    day_start_s: int
 
 
 @dataclass(slots=True)
@@ -170,7 +173,7 @@ def _day_rows(
     context.sibling_missing = part.select(pl.col("raw_unit").is_not_null() & absent).to_series().to_numpy()
     flags = np.where(part["handover"].to_numpy(), rr.EXCHANGE.mask, 0) | np.where(part["gap_s"].to_numpy() > 0, rr.METERLESS_GAP.mask, 0)
     context.register_flags = flags.astype(np.int64)
-    return DayRows(matrix, part, context)
+    return DayRows(matrix, part, context, day_start_s)
 
 
 def _gather(raw: list[DayMatrix], source: Ints, row: Ints, n: int, slots: int, day: date, minutes: int) -> DayMatrix:
@@ -217,7 +220,10 @@ def register_series(windows: pl.DataFrame, reads: pl.DataFrame, thresholds: Thre
     )
     both = reads.join(frame.select("series", "meter_id", "channel", "installed_s", "removed_s"), on=["meter_id", "channel"])
     inside = both.filter((pl.col("at") >= pl.col("installed_s")) & (pl.col("at") <= pl.col("removed_s").fill_null(OPEN_END)))
-    ends = frame.filter(pl.col("total"))
+    # an install read of years ago says nothing of this day
+    ends = frame.filter(pl.col("total")).with_columns(
+        install_micro=pl.when(pl.col("installed_s") >= pl.col("begin_s") - INSTALL_REACH_S).then("install_micro")
+    )
     synthetic = [
         ends.filter(pl.col(value).is_not_null() & pl.col(at).is_not_null()).select("series", pl.col(at).alias("at"), pl.col(value).alias("value"))
         for at, value in (("installed_s", "install_micro"), ("removed_s", "removal_micro"))
@@ -238,7 +244,11 @@ def register_series(windows: pl.DataFrame, reads: pl.DataFrame, thresholds: Thre
     capacity = np.where((dials > 0) & (dials <= 12), _times(10 ** np.clip(dials, 0, 12) * units.MICRO, own), 0)
     series = Series(number, everything["at"].to_numpy().astype(np.int64), dial, np.ascontiguousarray(capacity[present]))
     found = steps(series, thresholds)
-    opens, closes = frame["begin_s"].to_numpy().astype(np.int64), frame["end_s"].to_numpy().astype(np.int64)
+    # a register of intervals is taken over all the time its meter stood there; what that is more than its own time is taken off again
+    opens, closes = (
+        frame.select(pl.when("register_only").then(own_edge).otherwise(pl.col("register_" + own_edge))).to_series().to_numpy().astype(np.int64)
+        for own_edge in ("begin_s", "end_s")
+    )
     part = use_in_windows(series, found, opens[present], closes[present], thresholds.register_boundary_seconds)
     return Registers(frame, series, found, _spread(part, present, frame.height))
 
@@ -259,6 +269,20 @@ def _spread(use: WindowUse, present: Ints, count: int) -> WindowUse:
     for name in ("quantity", "closed", "gap_s", "broken", "causes", "reads"):
         getattr(out, name)[present] = getattr(use, name)
     return out
+
+
+def _take_off_overlap(rows: DayRows, known: Bools, quantity: Ints) -> None:
+    """Lessen the difference of registers that also counted in another meter's time by what their meter read then; unknown where it did not."""
+    keys = rows.keys
+    both = keys.select((pl.col("register_begin_s") < pl.col("begin_s")) | (pl.col("register_end_s") > pl.col("end_s"))).to_series().to_numpy()
+    step = rows.matrix.interval_minutes * 60
+    for row in np.flatnonzero(both & known):
+        mine = keys.row(int(row), named=True)
+        before = range((mine["register_begin_s"] - rows.day_start_s) // step, int(rows.context.first[row]))
+        after = range(int(rows.context.last[row]), min(-((rows.day_start_s - mine["register_end_s"]) // step), rows.matrix.slots))
+        values = rows.matrix.values[row, [*before, *after]]
+        known[row] = bool((values != NO_VALUE).all())
+        quantity[row] -= int(values.sum()) if known[row] else 0
 
 
 def attach_registers(rows: DayRows, registers: Registers, thresholds: Thresholds) -> None:
@@ -287,8 +311,10 @@ def attach_registers(rows: DayRows, registers: Registers, thresholds: Thresholds
     )
     joined = rows.keys.select(key).join(totals, on=key, how="left", maintain_order="left").join(parts, on=key, how="left", maintain_order="left")
     context = rows.context
-    known = joined["sure"].fill_null(False).to_numpy()
-    context.register_difference = np.where(known, joined["quantity"].fill_null(0).to_numpy(), NO_VALUE)
+    known = joined["sure"].fill_null(False).to_numpy().copy()
+    quantity = joined["quantity"].fill_null(0).to_numpy().copy()
+    _take_off_overlap(rows, known, quantity)
+    context.register_difference = np.where(known, quantity, NO_VALUE)
     digit = 10 ** (6 - joined["decimals"].fill_null(0).clip(0, 6).to_numpy().astype(np.int64))
     unit = _times(digit, joined["multiplier_micro"].fill_null(1_000_000).to_numpy())
     rounding = context.expected.astype(np.int64) * thresholds.interval_resolution // 2

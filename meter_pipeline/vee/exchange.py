@@ -3,8 +3,9 @@
 Belongs here: windows of installations, exchanges, overlaps, stretches without a meter. Does not belong here: reads.
 
 An exchange is two installations of one service point that measure the same thing one after the other. Where their windows overlap (both
-meters counted the same energy), the new meter answers from the moment it was installed and the old one's register is prorated to that
-moment, so nothing is counted twice. Where they leave a stretch without a meter, nothing was metered and the policy decides (thresholds).
+meters counted the same energy), the old meter answers up to the next full hour after the new one's installation and the new one from there,
+so that whole intervals change hands and nothing is counted twice; each register's difference is lessened by what its own meter read in the
+other's time. Where they leave a stretch without a meter, nothing was metered and the policy decides (thresholds).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def installation_windows(installations: pl.DataFrame, day_start_s: int, day_end_
 
     ``installations``: one row per installation and measured quantity, with service_point_id, meter_id, channel, flow, unit, billed,
     installed_s and removed_s (UTC seconds, null while it stands). Returns the rows that touch the day with ``begin_s`` and ``end_s`` (the
-    part of the day they answer for, half-open), ``handover`` (another meter took over or was taken over from on this day), ``overlap_s`` (seconds left to the newer meter) and ``gap_s`` (seconds without a meter
+    part of the day they answer for, half-open), ``handover`` (another meter took over or was taken over from on this day), ``register_begin_s`` and ``register_end_s`` (the part of the day it stood there), ``overlap_s`` (seconds both did) and ``gap_s`` (seconds without a meter
     after this one, within the day).
     """
     # most installations fill the day and stand alone: only service points where something begins or ends need looking into
@@ -29,6 +30,7 @@ def installation_windows(installations: pl.DataFrame, day_start_s: int, day_end_
     still = installations.filter(quiet).with_columns(
         successor_s=pl.lit(None, pl.Int64), effective_end=pl.lit(OPEN_END, pl.Int64), overlap_s=pl.lit(0, pl.Int64), gap_s=pl.lit(0, pl.Int64),
         begin_s=pl.lit(day_start_s, pl.Int64), end_s=pl.lit(day_end_s, pl.Int64), handover=pl.lit(False),
+        register_begin_s=pl.lit(day_start_s, pl.Int64), register_end_s=pl.lit(day_end_s, pl.Int64),
     )
     stirred = _stirred(installations.filter(~quiet), day_start_s, day_end_s)
     return pl.concat([still, stirred.select(still.columns)], how="vertical_relaxed")
@@ -42,8 +44,12 @@ def _stirred(installations: pl.DataFrame, day_start_s: int, day_end_s: int) -> p
     following = pl.col("installed_s").shift(-1).over(quantity)
     # an old meter that still stands is no exchange: two meters serve the point side by side
     succeeded = (one & following.is_not_null() & (pl.col("removed") < OPEN_END) & (pl.col("installed_s") < following)).fill_null(False)
+    # where both count past the next full hour, that hour is where the one stops and the other starts
+    hour = day_start_s + -((day_start_s - following) // 3600) * 3600
+    shared = succeeded & (hour < pl.col("removed")) & following.is_between(day_start_s, day_end_s - 3600)
     frame = frame.with_columns(
-        successor_s=pl.when(succeeded).then(following),
+        successor_s=pl.when(succeeded).then(pl.when(shared).then(hour).otherwise(following)),
+        starts_s=pl.when(shared).then(hour).shift(1).over(quantity).fill_null(pl.col("installed_s")),
     ).with_columns(
         effective_end=pl.min_horizontal("removed", pl.col("successor_s").fill_null(OPEN_END)),
     )
@@ -60,12 +66,14 @@ def _stirred(installations: pl.DataFrame, day_start_s: int, day_end_s: int) -> p
     )
     return (
         frame.with_columns(
-            begin_s=pl.max_horizontal("installed_s", pl.lit(day_start_s)),
+            begin_s=pl.max_horizontal("starts_s", pl.lit(day_start_s)),
             end_s=pl.min_horizontal("effective_end", pl.lit(day_end_s)),
+            register_begin_s=pl.max_horizontal("installed_s", pl.lit(day_start_s)),
+            register_end_s=pl.min_horizontal("removed", pl.lit(day_end_s)),
             handover=(pl.col("handed_over") & (pl.col("effective_end") < day_end_s)) | pl.col("taken_over"),
         )
         .filter(pl.col("begin_s") < pl.col("end_s"))
-        .drop("removed", "handed_over", "taken_over")
+        .drop("removed", "handed_over", "taken_over", "starts_s")
     )
 
 

@@ -117,11 +117,17 @@ def waiting_days(keys: pl.DataFrame, history: UsageHistory) -> list[date]:
 def hour_shift(today: npt.NDArray[np.float64], usual: npt.NDArray[np.float64], interval_minutes: int, margin: float) -> int:
     """Whole hours (-3 to 3) by which today's load shape lags its usual shape; 0 unless the shift fits better by ``margin``.
 
-    Both shapes are (slots,), on the same local clock. Compared by correlation over the slots both have.
+    Both shapes are (slots,), on the same local clock. Compared by correlation of hourly means over the slots both have: the quarter-hours
+    of a few hundred meters are mostly noise.
     """
     step = 60 // interval_minutes if interval_minutes <= 60 else 0
     if step == 0 or today.size != usual.size or today.size < 8 * step:
         return 0
+
+    def smooth(shape: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.convolve(shape, np.ones(step) / step, mode="same")
+
+    today, usual = smooth(today), smooth(usual)
 
     def correlation(shift: int) -> float:
         k = shift * step

@@ -244,15 +244,27 @@ def time_reset(s: Subject) -> Hit | None:
 
 @_rule(
     "SPIKE", 15, everywhere(Severity.WARN), "Oracle MDM Interval Spike Check: highest against third highest of the day; 180 % is ours",
-    about="The highest interval of the day stands far above the third highest.",
+    about="The highest interval of the day stands far above the third highest, and no register bears it out.",
 )
 def spike(s: Subject) -> Hit | None:
+    return _far_above(s, ~_borne_out(s))
+
+
+def _borne_out(s: Subject) -> Bools:
+    """Rows whose register counted as much as all their intervals, the highest included."""
+    difference = s.context.register_difference
+    known = difference != NO_VALUE
+    borne: Bools = known & (s.statistics.total <= np.where(known, difference, 0) + s.context.register_tolerance)
+    return borne
+
+
+def _far_above(s: Subject, among: Bools) -> Hit | None:
     t, top = s.thresholds, s.statistics.top
     third = np.where(top[:, 2] == NO_VALUE, 0, top[:, 2])
     highest = np.where(top[:, 0] == NO_VALUE, 0, top[:, 0])
     floor = (s.context.limit * t.spike_floor_share).astype(np.int64)
     over = (s.statistics.present >= 3) & (highest > floor) & ((highest - third) * 100.0 > t.spike_percent * np.maximum(third, 0))
-    rows = _where(over)
+    rows = _where(over & among)
     values = s.day.values[rows]
     cut = third[rows] + np.floor(np.maximum(third[rows], 0) * (t.spike_percent / 100.0)).astype(np.int64)
     return _hit(rows, (values != NO_VALUE) & (values > np.maximum(cut, floor[rows])[:, None]) & s.slots_of(rows))
@@ -263,7 +275,7 @@ def spike(s: Subject) -> Hit | None:
     about="The same non-zero value over and over: a stuck channel or an estimate in disguise.",
 )
 def consecutive(s: Subject) -> Hit | None:
-    needed = max(3, round(s.thresholds.consecutive_hours * 60 / s.day.interval_minutes))
+    needed = s.thresholds.consecutive_needed(s.day.interval_minutes)
     rows = _where(s.statistics.run >= needed)
     slot = np.arange(s.day.slots, dtype=np.int32)
     start = s.statistics.run_start[rows, None]
@@ -298,6 +310,12 @@ def exchange_slot(s: Subject) -> Hit | None:
     slot = np.arange(s.day.slots, dtype=np.int32)
     straddle = s.context.straddle[rows]
     return _hit(rows, (slot == straddle[:, :1]) | (slot == straddle[:, 1:]))
+
+
+@_rule("PEAK", 20, Severity.INFORM, "California DAI msg00150: data verified by a sum check still goes through the spike check",
+       about="The highest interval of the day stands far above the third highest, and the register counted it too.")
+def peak(s: Subject) -> Hit | None:
+    return _far_above(s, _borne_out(s))
 
 
 def run_interval_rules(s: Subject, role: Role = Role.INITIAL) -> npt.NDArray[np.int32]:

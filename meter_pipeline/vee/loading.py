@@ -181,6 +181,8 @@ def mark_shifts(
 ) -> None:
     """Flag the rows of a head-end whose whole day lies shifted by hours against its own history."""
     like = past.like_days(day, read.reference.holidays, t.like_days_back, set(available))[-t.like_days :]
+    if len(like) < t.like_days_min:
+        like = available[-t.like_days :]
     if not like or not shape.height:
         return
     groups = store.read_groups(database, like)

@@ -131,10 +131,13 @@ def _kernel() -> Any:
                     continue
                 step = v - dial[last]
                 if step >= 0:
-                    # a single read far above both neighbours, which agree with each other, is an error of that read
-                    if i + 1 < hi and step > 0:
+                    # a single read far above both neighbours, which agree with each other, is an error of that read; not where the
+                    # fall behind it is a rollover, nor after so long a silence that the rise says nothing
+                    if i + 1 < hi and step > 0 and at[i] - at[last] <= 8 * (at[i + 1] - at[i]):
                         following = dial[i + 1]
-                        if following >= dial[last] and following < v and v - following > reverse and step > 20 * (following - dial[last]) + reverse:
+                        rolls = cap > 0 and np.float64(following + cap - v) <= share * np.float64(cap)
+                        far = v - following > reverse and step > 20 * (following - dial[last]) + reverse
+                        if following >= dial[last] and following < v and far and not rolls:
                             cause[i] = 4
                             used[i] = False
                             consumed[i] = nothing

@@ -187,7 +187,6 @@ def register_usage(registers: Registers, mapped: pl.DataFrame, history: DailyHis
     for step, rule in STEP_RULES.items():
         flags |= np.where(use.causes[at] & (1 << step), rule.mask, 0)
     flags |= np.where(mapped["handover"].to_numpy(), rr.EXCHANGE.mask, 0)
-    flags |= np.where(use.closed[at], 0, rr.NO_REGISTER.mask)
     present = quantity != NO_VALUE
     actual = present & (code == quality.ACTUAL)
     flags |= np.where(present & ~actual, rr.ESTIMATED.mask, 0) | np.where(~present, rr.NOT_ESTIMATED.mask, 0)

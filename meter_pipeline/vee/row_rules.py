@@ -189,7 +189,7 @@ def zero(r: RowSubject) -> Bools:
 
 @_rule("STUCK", 11, Severity.WARN, "Oracle MDM Consecutive Interval Check", about="A run of one repeated value.")
 def stuck(r: RowSubject) -> Bools:
-    needed = max(3, round(r.day.thresholds.consecutive_hours * 60 / r.day.day.interval_minutes))
+    needed = r.day.thresholds.consecutive_needed(r.day.day.interval_minutes)
     found: Bools = r.day.statistics.run >= needed
     return found
 

@@ -39,6 +39,7 @@ class Thresholds:
     spike_floor_share: float
     spike_extreme: float
     consecutive_hours: float
+    consecutive_intervals: int
     zero_hours: float
     high_low_days: int
     high_low_min_days: int
@@ -69,6 +70,10 @@ class Thresholds:
     shift_min_rows: int
     shift_margin: float
     exchange_gap_policy: str
+
+    def consecutive_needed(self, interval_minutes: int) -> int:
+        """Equal values in a row that make a stuck channel."""
+        return max(self.consecutive_intervals, round(self.consecutive_hours * 60 / interval_minutes))
 
     def limit_per_hour(self, customer_class: str, unit: str) -> int:
         """Largest plausible flow in micro base units an hour."""
@@ -101,6 +106,7 @@ def parse(content: bytes) -> Thresholds:
             spike_floor_share=float(doc["spike"]["floor_share_of_limit"]),
             spike_extreme=float(doc["spike"]["extreme"]),
             consecutive_hours=float(doc["consecutive"]["hours"]),
+            consecutive_intervals=int(doc["consecutive"]["intervals"]),
             zero_hours=float(doc["consecutive"]["zero_hours"]),
             high_low_days=int(high_low["history_days"]),
             high_low_min_days=int(high_low["min_days"]),

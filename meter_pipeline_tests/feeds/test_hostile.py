@@ -17,7 +17,7 @@ import pytest
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.files import Limits, line_blocks, open_feed
-from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
+from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError, read_head_end
 from meter_pipeline.feeds.registry import parse
 from meter_pipeline.feeds.rejects import REASONS, FeedRefused, FileGrowing
 from meter_pipeline.schemas.reads import ParsedFeed
@@ -141,6 +141,40 @@ def test_a_head_end_that_cannot_work_is_not_blamed_on_the_file(tmp_path: Path) -
         reading(tmp_path, HEADER, replace(CSV, unit=None))
     with pytest.raises(HeadEndError, match="time_format"):
         reading(tmp_path, HEADER, replace(CSV, time_format="%Q"))
+
+
+def test_a_last_line_without_its_end_is_cut_where_the_head_end_always_writes_one(tmp_path: Path) -> None:
+    strict = replace(CSV, options={"final_newline": "required"})
+    cut = HEADER + GOOD + GOOD[:-1]
+    assert reading(tmp_path, cut).intervals.height == 2
+    assert codes(reading(tmp_path, cut, strict)) == [["truncated_row"]]
+    assert reading(tmp_path, HEADER + GOOD, strict).intervals.height == 1
+
+
+DECLARATIONS = {
+    'format = "xls"': "format",
+    'format = "delimited"\nzone = "Mars/Olympus"': "zone",
+    'format = "delimited"\nzone = "+25:00"': "zone",
+    'format = "delimited"\nunit = "furlong"': "unit",
+    'format = "delimited"\nencoding = "klingon"': "encoding",
+    'format = "delimited"\ndelimiter = ",,"': "delimiter",
+    'format = "delimited"\ntime_format = "%Q"': "time_format",
+    'format = "delimited"\ninterval_minutes = 1441': "interval_minutes",
+    'format = "delimited"\ninterval_minutes = "15"': "interval_minutes",
+    'format = "delimited"\nheader = 1': "header",
+    'format = "delimited"\ncolour = "red"': "colour",
+    'format = "delimited"\n[quality_map]\nOK = "fine"': "quality_map",
+    'format = "delimited"\n[columns]\ntime = ["a"]': "columns",
+    "format = ": "declared",
+}
+
+
+@pytest.mark.parametrize("text", DECLARATIONS)
+def test_a_declaration_that_cannot_work_names_its_field(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "declared.toml"
+    path.write_text(text)
+    with pytest.raises(HeadEndError, match=DECLARATIONS[text]):
+        read_head_end(path)
 
 
 # -- files -------------------------------------------------------------------------------------------------------------------------

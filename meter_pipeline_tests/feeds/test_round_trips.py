@@ -219,6 +219,28 @@ def test_the_repeated_hour_is_settled_per_meter_whatever_the_order_of_meters() -
     assert feed.intervals.group_by("meter_id").agg(pl.col("interval_start").n_unique())["interval_start"].to_list() == [100, 100]
 
 
+def test_a_read_sent_twice_in_the_repeated_hour_stays_in_its_pass() -> None:
+    lines = local_day("America/Chicago", date(2026, 11, 1), end=False, meters=1).decode().split("\n")
+    lines.insert(7, lines[6])
+    lines.insert(12, lines[11])
+    head_end = HeadEnd("x", "delimited", zone="America/Chicago", interval_minutes=15, unit="kWh", columns=COLUMNS)
+    feed = parsed("\n".join(lines).encode(), head_end)
+    assert feed.rejects.height == 0
+    assert feed.intervals.height == 102
+    start = BillingCalendar("America/Chicago").start_s(date(2026, 11, 1))
+    found = feed.intervals.select("value", pl.col("interval_start").dt.epoch("s")).unique().sort("value")
+    assert found["interval_start"].to_list() == [start + 900 * k for k in range(100)]
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_hourly_reads_of_the_repeated_hour_are_its_two_passes(backwards: bool) -> None:
+    hours = ["00", "01", "01", "02", "03"]
+    lines = [f"M,E1,2026-11-01 {hour}:00:00,{k},A,0" for k, hour in enumerate(hours)]
+    content = "\n".join(["meter,channel,time,value,q,seq", *(reversed(lines) if backwards else lines)]).encode()
+    feed = parsed(content, HeadEnd("x", "delimited", zone="America/Chicago", interval_minutes=60, unit="kWh", columns=COLUMNS))
+    assert feed.intervals.sort("value")["interval_start"].dt.hour().to_list() == [5, 6, 7, 8, 9]
+
+
 def test_an_hour_that_nobody_can_place_is_refused_unless_declared() -> None:
     content = b"meter,channel,time,value,q,seq\n" + b"".join(b"M,E1,2026-11-01 0%d:30:00,%d,A,0\n" % (h, h) for h in range(4))
     head_end = HeadEnd("x", "delimited", zone="America/Chicago", interval_minutes=60, unit="kWh", columns=COLUMNS)

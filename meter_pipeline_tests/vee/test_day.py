@@ -122,6 +122,50 @@ def test_a_meter_exchange_counts_every_slot_once_and_adds_up_to_both_registers(c
     assert outcome.rules["EXCHANGE"] == 2
 
 
+def test_an_overlapping_exchange_counts_the_shared_hours_once(city: City) -> None:
+    start, end = CALENDAR.bounds(DAY)
+    swap, removed = start + timedelta(hours=10, minutes=20), start + timedelta(hours=12, minutes=30)
+    curve = load_curve(DAY)
+    # both meters see the same load; the new one's first interval is part of a slot
+    old, new = curve.copy(), curve.copy()
+    old[50:] = NO_VALUE
+    new[:41] = NO_VALUE
+    new[41] = new[41] * 2 // 3 // 1000 * 1000
+    city.reference(
+        Installed("M-OLD", "SP-1", removed_at=removed, removal_read=7_000_000_000 + int(old[:50].sum())),
+        Installed("M-NEW", "SP-1", installed_at=swap, install_read=1_000_000),
+    )
+    new[60:64] = NO_VALUE
+    whole = curve.copy()
+    whole[41] = curve[41] * 2 // 3 // 1000 * 1000
+    city.intervals(DAY, {"M-OLD": old, "M-NEW": new})
+    city.register("M-OLD", (start, 7_000_000_000))
+    city.register("M-NEW", (end, 1_000_000 + int(whole[41:].sum())))
+    outcome = validate(city)
+    [(quantity, exchange)] = city.rows("SELECT quantity_micro, exchange FROM vee.daily_usage")
+    assert (quantity, exchange) == (int(curve.sum()), True)
+    assert (outcome.sum_checked, outcome.sum_failed, outcome.estimated) == (2, 0, 4)
+
+
+def test_meters_of_different_interval_lengths_hand_over_on_one_day(city: City) -> None:
+    start, end = CALENDAR.bounds(DAY)
+    swap = start + timedelta(hours=11)
+    city.reference(
+        Installed("M-OLD", "SP-1", removed_at=swap, interval_minutes=30, removal_read=80_000_000),
+        Installed("M-NEW", "SP-1", installed_at=swap, install_read=0, multiplier=20),
+    )
+    half, quarter = load_curve(DAY, 30), load_curve(DAY, 15)
+    half[22:], quarter[:44] = NO_VALUE, NO_VALUE
+    quarter[80:84] = NO_VALUE
+    city.intervals(DAY, {"M-OLD": half}, minutes=30)
+    city.intervals(DAY, {"M-NEW": quarter})
+    city.register("M-OLD", (start, 80_000_000 - int(half[:22].sum())))
+    city.register("M-NEW", (end, 2_000_000))
+    validate(city)
+    [(quantity, meters)] = city.rows("SELECT quantity_micro, meters FROM vee.daily_usage")
+    assert (quantity, meters) == (int(half[:22].sum()) + 40_000_000, 2)
+
+
 def test_vacant_unknown_and_missing_tariff_are_exceptions_and_nothing_is_dropped(city: City) -> None:
     city.reference(Installed("M-1", "SP-1", account=False), Installed("M-2", "SP-2"), tariff=False)
     curve = load_curve(DAY)
