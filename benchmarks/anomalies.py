@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -23,37 +22,29 @@ from meter_pipeline.anomalies.cases import Case, CaseFlag, fold
 from meter_pipeline.anomalies.detect import detect
 from meter_pipeline.anomalies.kinds import case_kinds
 from meter_pipeline.anomalies.window import CLASSES, WINDOW_DAYS, Window
-from meter_pipeline.baselines import COEFFICIENTS, MIN_OWN_DAYS, class_profiles, expected_usage, fit_station, known_range, options_for, scaled_profile
+from meter_pipeline.baselines import expected_usage, fit_group, training_days
 from meter_pipeline.simulator.spec import Spec
 
 TUNED_ON = (1, 2, 3)
 REFIT_DAYS = 7
-#: days before a refit that it leaves out, so that a fault under way does not teach the baseline
-LAG_DAYS = 21
 
 
 def _refit(part: CommodityDays, temperatures: np.ndarray, weekend: np.ndarray, day: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Coefficients of every point as of a day, and which are their class's."""
-    last = max(day - LAG_DAYS, min(day, 7))
-    days = slice(max(0, last - 365), last)
+    days = training_days(day)
     usage = np.where(part.coverage[:, days] >= 0.95, part.usage[:, days], np.nan)
-    result = {name: np.full(part.usage.shape[0], np.nan) for name in (*COEFFICIENTS, "low_f", "high_f")}
+    result: dict[str, np.ndarray] = {}
     provisional = np.ones(part.usage.shape[0], bool)
+    fuel: Any = part.commodity
     for station in np.unique(part.station):
         rows = np.flatnonzero(part.station == station)
-        t = temperatures[station, days]
-        profiles = class_profiles(usage[rows], part.customer_class[rows], t, len(CLASSES), cooling=part.commodity != "gas")
-        coefficients = scaled_profile(profiles, part.customer_class[rows], usage[rows], t)
-        if last - days.start >= MIN_OWN_DAYS:
-            fuel: Any = part.commodity
-            fit = fit_station(usage[rows], t, options_for(fuel, calendar=True), weekend=weekend[days], holiday=np.zeros(t.size, bool))
-            own = (fit.n >= MIN_OWN_DAYS) & (fit.model >= 0)
-            for name in COEFFICIENTS:
-                coefficients[name] = np.where(own, getattr(fit, name), coefficients[name])
-            provisional[rows] = ~own
-        for name in COEFFICIENTS:
-            result[name][rows] = coefficients[name]
-        result["low_f"][rows], result["high_f"][rows] = known_range(t)
+        fit = fit_group(
+            usage[rows], part.customer_class[rows], len(CLASSES), temperatures[station, days], fuel,
+            weekend=weekend[days], holiday=np.zeros(usage.shape[1], bool),
+        )  # fmt: skip
+        for name, values in fit.coefficients.items():
+            result.setdefault(name, np.full(part.usage.shape[0], np.nan))[rows] = values
+        provisional[rows] = fit.provisional
     return result, provisional
 
 
@@ -70,7 +61,7 @@ def run_city(city: LabelledCity) -> tuple[list[Case], float, int]:
         started = 0.0
         todays: list[CaseFlag] = []
         for part in city.parts:
-            if part.commodity not in fitted or d % REFIT_DAYS == 0 or d == MIN_OWN_DAYS + LAG_DAYS:
+            if part.commodity not in fitted or d % REFIT_DAYS == 0:
                 fitted[part.commodity] = _refit(part, city.temperatures_f, weekend, d)
             began = time.perf_counter()
             window = _window(city, part, d, weekend, *fitted[part.commodity])
@@ -258,11 +249,6 @@ def time_day(city: LabelledCity, meters: int) -> float:
             detect(_window(city, wide, d, weekend, coefficients, provisional))
         total.append(time.perf_counter() - began)
     return float(np.median(total))
-
-
-def last_day(city: LabelledCity) -> Any:
-    """The city's last day, for reports."""
-    return city.spec.start + timedelta(days=city.spec.days - 1)
 
 
 if __name__ == "__main__":

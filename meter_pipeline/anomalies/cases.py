@@ -83,6 +83,8 @@ def fold(flags: list[CaseFlag], cases: list[Case]) -> tuple[list[Case], list[Cas
 
 
 def _belongs(flag: CaseFlag, case: Case) -> bool:
+    if case.first_day <= flag.day <= case.last_day:
+        return True
     reach = QUIET_DAYS if case.state == "dismissed" else FOLD_DAYS
     if case.state == "dismissed" and SEVERITIES.index(flag.severity) > SEVERITIES.index(case.severity):
         return False

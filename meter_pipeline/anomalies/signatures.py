@@ -20,7 +20,7 @@ _BEFORE_DAYS = 28
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """Shares of the expectation: ``now`` (points,) over the last days, ``before`` over the four weeks before them, ``days`` (points, days) NaN where not judged."""
+    """Shares of the expectation: ``now`` (points,) over the last days, ``before`` over the four weeks before them, ``days`` day by day."""
 
     now: Floats
     before: Floats
@@ -52,7 +52,7 @@ def signature_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFram
     level = levels(window, limits.fall_days)
     solar = _solar(window)
     frames.append(_benign(window, level, solar, limits))
-    frames.append(_fall(window, level, solar.any(axis=1), limits))
+    frames.append(_fall(window, level, np.asarray(solar.any(axis=1)), limits))
     return pl.concat(frames)
 
 

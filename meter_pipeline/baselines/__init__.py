@@ -11,6 +11,7 @@ from meter_pipeline.baselines.degree_days import (
     sums,
 )
 from meter_pipeline.baselines.files import DailyPair, FileError, read_pair
+from meter_pipeline.baselines.group import LAG_DAYS, STATUSES, GroupFit, fit_group, training_days
 from meter_pipeline.baselines.model import MIN_OWN_DAYS, MODELS, Fit, FitOptions, NoModelError, options_for
 from meter_pipeline.baselines.predict import COEFFICIENTS, Profiles, class_profiles, expected_usage, known_range, model_names, scaled_profile
 from meter_pipeline.baselines.single import fit_best, fit_known
@@ -18,13 +19,16 @@ from meter_pipeline.baselines.single import fit_best, fit_known
 __all__ = [
     "BALANCE_POINTS_F",
     "COEFFICIENTS",
+    "LAG_DAYS",
     "MIN_OWN_DAYS",
     "MODELS",
+    "STATUSES",
     "CityFit",
     "DailyPair",
     "FileError",
     "Fit",
     "FitOptions",
+    "GroupFit",
     "NoModelError",
     "Profiles",
     "celsius",
@@ -34,6 +38,7 @@ __all__ = [
     "expected_usage",
     "fahrenheit",
     "fit_best",
+    "fit_group",
     "fit_known",
     "fit_station",
     "heating_degree_days",
@@ -43,4 +48,5 @@ __all__ = [
     "read_pair",
     "scaled_profile",
     "sums",
+    "training_days",
 ]

@@ -1,0 +1,10 @@
+"""From validated usage to money: tariffs, determinants, charges, statements, reconciliation, adjustments, month-end close.
+
+Belongs here: the room's public names. ``bill_billing_day`` is what the billing day's asset calls.
+"""
+
+from __future__ import annotations
+
+from meter_pipeline.billing.day import BillingOutcome, bill_billing_day
+
+__all__ = ["BillingOutcome", "bill_billing_day"]

@@ -51,23 +51,26 @@ ATTRIBUTES: Final = ("meter_size", "jurisdiction", "rate_code", "budget_per_day"
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Reference tables as billing reads them (schemas/reference.py), and tariff documents by (tariff_id, version)."""
+    """Reference tables as billing reads them (schemas/reference.py); by (tariff_id, version) the tariff documents, their SHA-256, and the
+    SHA-256 of those that something was billed with."""
 
     agreements: pl.DataFrame
     tariffs: pl.DataFrame
     billing_cycles: pl.DataFrame
     accounts: pl.DataFrame
-    service_points: pl.DataFrame
-    channels: pl.DataFrame
     service_attributes: pl.DataFrame
     holidays: frozenset[date] = frozenset()
     documents: Mapping[tuple[str, int], bytes] = field(default_factory=dict)
+    hashes: Mapping[tuple[str, int], bytes] = field(default_factory=dict)
+    frozen: Mapping[tuple[str, int], bytes] = field(default_factory=dict)
 
     def tariff(self, tariff_id: str, version: int) -> Tariff:
         """A version's priced form. Raises TariffRefusedError, also where the document is absent."""
         raw = self.documents.get((tariff_id, version))
         if raw is None:
             raise TariffRefusedError("document", "is not in the store")
+        if self.frozen.get((tariff_id, version), self.hashes.get((tariff_id, version))) != self.hashes.get((tariff_id, version)):
+            raise TariffRefusedError("document", "is not the one bills were made with; publish a new version")
         return parse_tariff(raw)
 
 

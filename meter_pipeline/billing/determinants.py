@@ -100,7 +100,8 @@ def _sum_rows(values: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> n
     return values if len(starts) == len(values) else np.add.reduceat(values, starts, axis=0)
 
 
-def _blank(tariff_id: str, version: int, tariff: Tariff, rows: npt.NDArray[np.int64]) -> DayGroup:
+def blank_group(tariff_id: str, version: int, tariff: Tariff, rows: npt.NDArray[np.int64]) -> DayGroup:
+    """A group in which nothing was used yet."""
     n, periods, registers = len(rows), len(tariff.schedule.periods), len(tariff.registers)
     return DayGroup(
         tariff_id, version, tariff, rows, np.zeros((n, periods), np.int64), np.zeros((n, periods), np.int64),
@@ -222,7 +223,7 @@ def _group(bound: Bound) -> tuple[npt.NDArray[np.int64], list[DayGroup]]:
     for (tariff_id, version), part in sorted(numbered.group_by("tariff_id", "tariff_version"), key=lambda item: str(item[0])):
         rows = np.sort(part["at"].to_numpy().astype(np.int64))
         group_of[rows] = len(groups)
-        groups.append(_blank(str(tariff_id), int(str(version)), bound.tariffs[str(tariff_id), int(str(version))], rows))
+        groups.append(blank_group(str(tariff_id), int(str(version)), bound.tariffs[str(tariff_id), int(str(version))], rows))
     return group_of, groups
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Final
 
 #: Groups sort by name in the UI, so the number gives the order in which data flows.
-REFERENCE: Final = "g1_reference"
-INGEST: Final = "g2_ingest"
-VALIDATION: Final = "g3_validation"
-DETECTION: Final = "g4_detection"
-BILLING: Final = "g5_billing"
-AUDIT: Final = "g6_audit"
-MIGRATION: Final = "g7_migration"
+REFERENCE: Final = "1_reference"
+INGEST: Final = "2_ingest"
+VALIDATION: Final = "3_validation"
+DETECTION: Final = "4_detection"
+BILLING: Final = "5_billing"
+AUDIT: Final = "6_audit"
+MIGRATION: Final = "7_migration"
 
 DATA: Final = ["team:data-engineering"]
 ANALYSTS: Final = ["team:billing-analysts"]

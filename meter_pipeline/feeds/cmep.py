@@ -17,7 +17,7 @@ A calculation constant other than 1 is refused unless ``options.constant`` says 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -29,12 +29,12 @@ import numpy.typing as npt
 import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.feeds import kernels
+from meter_pipeline.feeds import compiled, kernels
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Block, Limits, LongLine, fetch_lines, limits_of, line_blocks, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
 from meter_pipeline.feeds.rows import RowReader, Rows
-from meter_pipeline.feeds.scanning import byte_reasons
+from meter_pipeline.feeds.scanning import Scanned, Work, byte_reasons
 from meter_pipeline.schemas.reads import ParsedFeed
 from meter_pipeline.units import UnitError, parse_decimal
 
@@ -122,10 +122,12 @@ class CmepReader:
         dial = words.endswith("REG") and len(words) > 3
         reader = self._dials if dial else self._intervals
         constant = self._constant_of(fields[11], reasons)
-        times = fields[HEAD_FIELDS : HEAD_FIELDS + given : 3]
+        body = fields[HEAD_FIELDS : HEAD_FIELDS + given]
+        times = body[::3]
         minutes = b"1" if dial else self._minutes(fields[12], reasons)
         if b"" in times:
             times = self._filled(times, minutes, reasons)
+            body[::3] = times
         codes = {
             "meter_id": reader.meters.code(fields[7]),
             "channel": reader.channels.code(self._channel.encode() if self._channel else words.encode()),
@@ -141,10 +143,7 @@ class CmepReader:
             reason = reader.vocabularies[name].reason(code)
             if reason is not None:
                 reasons.append(reason)
-        record = _Record(
-            reader, codes, times, [self._word(flag) for flag in fields[HEAD_FIELDS + 1 : HEAD_FIELDS + given : 3]],
-            fields[HEAD_FIELDS + 2 : HEAD_FIELDS + given : 3], constant, line, offset, raw,
-        )  # fmt: skip
+        record = _Record(reader, codes, times, body[1::3], body[2::3], b",".join(body), constant, line, offset, raw)
         if reasons:
             return reasons + [more for more in self._triplet_reasons(record) if more not in reasons], max(count, 1)
         return record
@@ -199,11 +198,11 @@ class CmepReader:
         found: list[Reason] = []
         reader = record.reader
         for at, (time, flag, value) in enumerate(zip(record.times, record.flags, record.values, strict=True), 1):
-            for vocabulary, text in ((reader.stamps, time), (reader.qualities, flag)):
+            for vocabulary, text in ((reader.stamps, time), (reader.qualities, self._word(flag))):
                 reason = vocabulary.reason(vocabulary.code(text))
                 if reason is not None:
                     found.append(Reason(reason.code, f"triplet {at}: {reason.detail}"))
-            number = self._exact(record, value, flag)
+            number = self._exact(record, value, self._word(flag))
             if isinstance(number, Reason):
                 found.append(Reason(number.code, f"triplet {at}: {number.detail}"))
         return found
@@ -223,17 +222,16 @@ class CmepReader:
     def _keep(self, records: list[_Record], size: int) -> None:
         """Look up the triplets of many records at once; a record with one that is not good is refused."""
         for reader in (self._intervals, self._dials):
-            mine = [record for record in records if record.reader is reader]
+            mine = [record for record in records if record.reader is reader and record.values]
             if not mine:
                 continue
             counts = np.array([len(record.values) for record in mine])
-            time = reader.stamps.codes([text for record in mine for text in record.times])
-            quality = reader.qualities.codes([flag for record in mine for flag in record.flags])
+            scanned = _scan_triplets(mine, int(counts.sum()), self._limits, size)
             codes = {name: np.repeat(np.array([record.codes[name] for record in mine], np.int32), counts) for name in mine[0].codes}
-            codes |= {"time": time, "quality": quality}
-            mantissa, decimals = _numbers([value for record in mine for value in record.values], size)
-            micro, exact = reader.units.micro(codes["unit"], mantissa, decimals)
-            exact &= ~np.repeat(np.array([record.constant != 1 for record in mine], np.bool_), counts)
+            codes["time"] = reader.stamps.codes(scanned.texts[0])[scanned.codes[0]]
+            codes["quality"] = reader.qualities.codes([self._word(flag) for flag in scanned.texts[1]])[scanned.codes[1]]
+            micro, exact = reader.units.micro(codes["unit"], scanned.mantissa, scanned.decimals)
+            exact &= (scanned.status == 0) & ~np.repeat(np.array([record.constant != 1 for record in mine], np.bool_), counts)
             good = exact & ~reader.judge(codes)
             if not good.all():
                 self._careful(mine, counts, good, micro)
@@ -255,7 +253,7 @@ class CmepReader:
                 self.rejects.add(record.line, record.offset, record.raw, reasons, len(record.values))
                 good[begin:end] = False
                 continue
-            values = [self._exact(record, value, flag) for value, flag in zip(record.values, record.flags, strict=True)]
+            values = [self._exact(record, value, self._word(flag)) for value, flag in zip(record.values, record.flags, strict=True)]
             micro[begin:end] = [value if isinstance(value, int) else 0 for value in values]
             good[begin:end] = True
 
@@ -270,17 +268,20 @@ class CmepReader:
         return parsed
 
 
+@dataclass(slots=True, eq=False)
 class _Record:
-    """One line whose head is good."""
+    """One line whose head is good: codes of its head's fields, its triplets column by column and as bytes."""
 
-    __slots__ = ("codes", "constant", "flags", "line", "offset", "raw", "reader", "times", "values")
-
-    def __init__(
-        self, reader: RowReader, codes: dict[str, int], times: list[bytes], flags: list[bytes], values: list[bytes], constant: Decimal,
-        line: int, offset: int, raw: bytes,
-    ) -> None:  # fmt: skip
-        self.reader, self.codes, self.times, self.flags, self.values = reader, codes, times, flags, values
-        self.constant, self.line, self.offset, self.raw = constant, line, offset, raw
+    reader: RowReader
+    codes: dict[str, int]
+    times: list[bytes]
+    flags: list[bytes]
+    values: list[bytes]
+    triplets: bytes
+    constant: Decimal
+    line: int
+    offset: int
+    raw: bytes
 
 
 def _clock(text: bytes) -> datetime | None:
@@ -292,14 +293,20 @@ def _clock(text: bytes) -> datetime | None:
         return None
 
 
-def _numbers(texts: list[bytes], size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8]]:
-    """Mantissa and decimals of each text, by the same loop that reads delimited lines."""
-    mantissa, decimals = np.zeros(len(texts), np.int64), np.full(len(texts), -1, np.int8)
-    joined = b",".join(texts)
-    if joined.count(b",") + 1 != len(texts):
-        return mantissa, decimals
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    ends = np.cumsum(lengths + 1) - 1
-    loop, compiled = kernels.kernel("read_numbers", size)
-    loop(np.frombuffer(joined, np.uint8) if compiled else joined, ends - lengths, ends, mantissa, decimals)
-    return mantissa, decimals
+def _scan_triplets(records: list[_Record], total: int, limits: Limits, size: int) -> Scanned:
+    """The triplets of records, scanned as if each stood on a line of its own: time and flag by number, and the value."""
+    joined = bytearray(b"\n".join([record.triplets for record in records]))
+    letters = np.frombuffer(joined, np.uint8)
+    commas = np.flatnonzero(letters == 44)
+    per_record = np.array([3 * len(record.values) - 1 for record in records])
+    place = np.arange(commas.size) - np.repeat(np.cumsum(per_record) - per_record, per_record)
+    letters[commas[place % 3 == 2]] = 10
+    block = Block(bytes(joined), 0, 1)
+    work = Work(block, 2)
+    loop, fast = compiled.kernel("scan_delimited", max(size, len(joined)))
+    data: Any = letters if fast else block.data
+    actions = np.array([0, 1, kernels.VALUE], np.int32)
+    scanned = work.scanned(int(loop(data, len(joined), 44, 0, actions, limits.max_line_bytes, *work.arrays.values())))
+    if scanned.rows != total:
+        raise AssertionError("triplets and lines differ")
+    return scanned

@@ -5,7 +5,7 @@ Belongs here: header, quoting, and the careful reading of the lines the scan wil
 
 A record is a line: a quoted field may hold the delimiter and doubled quotes, not a line end. Options of the head-end: ``skip_lines`` before
 the header, ``ambiguous`` (rows.py), ``max_line_bytes``, ``columns`` (how many, where there is no header), ``empty = "skip"`` (a line without a
-value is not a read; else it is rejected as ``missing_value``).
+value is not a read; else it is rejected as ``missing_value``), ``final_newline = "required"`` (a last line without its line end was cut).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.feeds import kernels
+from meter_pipeline.feeds import compiled, kernels
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Block, Limits, LongLine, fetch_lines, limits_of, line_blocks, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, shown
@@ -54,7 +54,7 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
         body = _Body(head_end, limits)
         scan_all(
             body.pieces(opened.source),
-            lambda block: _scan_block(block, body.known, body.delimiter[0], varying, limits, opened.size),
+            lambda block: _scan_block(block, body.known, head_end, varying, limits, opened.size),
             reader, partial(_careful, reader, body), limits, opened.size,
         )  # fmt: skip
         if body.layout is None:
@@ -148,15 +148,24 @@ def split(line: bytes, delimiter: str) -> list[str]:
     return rows[0] if rows else []
 
 
-def _scan_block(block: Block, layout: Layout, delimiter: int, varying: tuple[str, ...], limits: Limits, size: int) -> Scanned:
+def _scan_block(block: Block, layout: Layout, head_end: HeadEnd, varying: tuple[str, ...], limits: Limits, size: int) -> Scanned:
     actions = np.full(layout.columns, kernels.IGNORE, np.int32)
     for k, name in enumerate(varying):
         actions[layout.place[name]] = k
     actions[layout.place["value"]] = kernels.VALUE
     work = Work(block, len(varying))
-    loop, compiled = kernels.kernel("scan_delimited", size)
-    data: Any = np.frombuffer(block.data, np.uint8) if compiled else block.data
-    return work.scanned(int(loop(data, len(block.data), delimiter, 34, actions, limits.max_line_bytes, *work.arrays.values())))
+    strict = head_end.options.get("final_newline") == "required" and not block.data.endswith(b"\n")
+    loop, fast = compiled.kernel("scan_delimited", max(size, len(block.data)))
+    data: Any = np.frombuffer(block.data, np.uint8) if fast else block.data
+    scanned = work.scanned(int(loop(data, len(block.data), head_end.delimiter.encode()[0], 34, actions, limits.max_line_bytes, *work.arrays.values())))
+    if strict:
+        scanned.status[scanned.rows - 1] |= kernels.CUT
+    return scanned
+
+
+def _mended(raw: bytes) -> bytes:
+    """A line that is refused already, made splittable so that its other faults can be named too."""
+    return raw.replace(b"\0", b"").decode("utf-8", "replace").encode()
 
 
 def _careful(reader: RowReader, body: _Body, raw: bytes, line: int, offset: int) -> list[Reason]:
@@ -166,7 +175,7 @@ def _careful(reader: RowReader, body: _Body, raw: bytes, line: int, offset: int)
     if reasons and reasons[0].code == "line_too_long":
         return reasons
     try:
-        fields = split(raw.replace(b"\0", b"").decode("utf-8", "replace").encode(), reader.head_end.delimiter)
+        fields = split(raw if not reasons else _mended(raw), reader.head_end.delimiter)
     except csv.Error as error:
         return [*reasons, Reason("bad_quoting", shown(str(error)))]
     if len(fields) != layout.columns:

@@ -153,8 +153,8 @@ class Target:
         self._reading = None
         line, begin = self._place
         end = self.parser.CurrentByteIndex + len("</IntervalReading>")
-        texts = (found.get(name, "") for name in ("start", "duration", "value", "quality"))
-        self._entry.readings.append(Reading(*texts, line=line, begin=begin, end=end))
+        start, duration, value, quality = (found.get(name, "") for name in ("start", "duration", "value", "quality"))
+        self._entry.readings.append(Reading(start, duration, value, quality, line, begin, end))
 
     def close(self) -> Target:
         return self

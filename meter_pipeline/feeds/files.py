@@ -86,10 +86,11 @@ class LongLine:
 
 
 class _Hashing:
-    """The file's own bytes, hashed and counted as they pass."""
+    """The file's own bytes, hashed and counted as they pass. More of them than the file had at first is growth, at once: a file that is written
+    as fast as it is read would otherwise never end."""
 
-    def __init__(self, raw: IO[bytes]) -> None:
-        self._raw = raw
+    def __init__(self, raw: IO[bytes], path: Path, size: int) -> None:
+        self._raw, self._path, self._size = raw, path, size
         self.digest = hashlib.sha256()
         self.count = 0
 
@@ -97,6 +98,8 @@ class _Hashing:
         data = self._raw.read(size)
         self.digest.update(data)
         self.count += len(data)
+        if self.count > self._size:
+            raise FileGrowing(f"{self._path.name} grew beyond its {self._size} bytes while it was read")
         return data
 
 
@@ -249,11 +252,12 @@ def open_feed(path: Path, limits: Limits = DEFAULT_LIMITS, encoding: str = "utf-
         raise
     except OSError as error:
         raise FeedRefused("not_a_file", f"{path.name}: {error.strerror}") from error
+    before = os.fstat(descriptor)
+    if not stat.S_ISREG(before.st_mode):
+        os.close(descriptor)
+        raise FeedRefused("not_a_file", f"{path.name} is not a regular file")
     with os.fdopen(descriptor, "rb", buffering=0) as raw:
-        before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode):
-            raise FeedRefused("not_a_file", f"{path.name} is not a regular file")
-        hashing = _Hashing(raw)
+        hashing = _Hashing(raw, path, before.st_size)
         magic = os.pread(descriptor, 4, 0)
         opened = Opened(path, _Plain(hashing, limits), size=before.st_size)
         archive: zipfile.ZipFile | None = None

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.feeds import kernels
+from meter_pipeline.feeds import compiled, kernels
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Block, Limits, fetch_lines, limits_of, line_blocks, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, shown
@@ -61,10 +61,10 @@ def _scan_block(block: Block, keys: list[bytes], limits: Limits, size: int) -> S
     actions = np.array([*range(len(keys) - 1), kernels.VALUE], np.int32)
     begins = np.cumsum([0, *map(len, keys)]).astype(np.int64)
     work = Work(block, len(keys) - 1)
-    loop, compiled = kernels.kernel("scan_json_lines", size)
+    loop, fast = compiled.kernel("scan_json_lines", max(size, len(block.data)))
     joined = b"".join(keys)
-    data: Any = np.frombuffer(block.data, np.uint8) if compiled else block.data
-    known: Any = np.frombuffer(joined, np.uint8) if compiled else joined
+    data: Any = np.frombuffer(block.data, np.uint8) if fast else block.data
+    known: Any = np.frombuffer(joined, np.uint8) if fast else joined
     return work.scanned(int(loop(data, len(block.data), known, begins, actions, limits.max_line_bytes, *work.arrays.values())))
 
 

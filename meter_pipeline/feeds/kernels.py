@@ -1,8 +1,8 @@
-"""The inner loops over bytes: delimited rows and NEM12 records to dictionary codes and scaled integers.
+"""The inner loops over bytes: delimited rows and JSON Lines to dictionary codes and scaled integers.
 
-Belongs here: functions of arrays that run both as plain Python (small files, no compiler start-up) and compiled by numba (large ones), with the
-same result. Does not belong here: what a text means; a loop only splits, numbers the distinct texts of each column and reads plain decimals.
-Anything out of the ordinary (exponents, doubled quotes, more than 18 digits) is marked and left to the careful path in Python.
+Belongs here: functions of arrays that run both as plain Python and compiled (compiled.py), with the same result. Does not belong here: what a
+text means; a loop only splits, numbers the distinct texts of each column and reads plain decimals. Anything out of the ordinary (exponents,
+doubled quotes, more than 18 digits) is marked and left to the careful path in Python.
 
 ``data`` is bytes in Python and a uint8 array when compiled. A dictionary column keeps, per distinct text, where it stands in the block. Files
 repeat themselves, so before hashing the text that followed the previous one last time is compared first (meters stay, times cycle).
@@ -10,19 +10,15 @@ repeat themselves, so before hashing the text that followed the previous one las
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import numpy.typing as npt
 
 #: bits of a row's status; 0 is a row the fast path vouches for
-COLUMNS, NUMBER, CONTROL, HIGH, QUOTE, BLANK, LONG = 1, 2, 4, 8, 16, 32, 64
+COLUMNS, NUMBER, CONTROL, HIGH, QUOTE, BLANK, LONG, CUT = 1, 2, 4, 8, 16, 32, 64, 128
 
 #: action of a column
 IGNORE, VALUE = -1, -2
-
-#: files at least this long are worth the compiler's start-up (about a second from its cache)
-COMPILE_FROM_BYTES: Final = 400_000
 
 Array = npt.NDArray[Any]
 
@@ -55,14 +51,6 @@ def read_number(data: Any, begin: int, end: int) -> tuple[int, int]:
     if digits == 0 or pos != end:
         return 0, -1
     return (-mantissa if negative else mantissa), decimals
-
-
-def read_numbers(data: Any, begins: Array, ends: Array, mantissa: Array, decimals: Array) -> None:
-    """read_number of many stretches."""
-    for i in range(begins.shape[0]):
-        number, places = read_number(data, begins[i], ends[i])
-        mantissa[i] = number
-        decimals[i] = places
 
 
 def lookup(
@@ -180,7 +168,10 @@ def scan_delimited(
                 if places < 0:
                     flags |= NUMBER
             elif action >= 0:
+                known = counts[action]
                 code = lookup(data, begin, end - begin, action, table, entry_begin, entry_length, counts)
+                if code == known:
+                    follows[action, code] = -1
                 if last[action] >= 0:
                     follows[action, last[action]] = code
                 last[action] = code
@@ -333,7 +324,10 @@ def scan_json_lines(
                     if j == length:
                         code = guess
                 if code < 0:
+                    entered = counts[action]
                     code = lookup(data, begin, length, action, table, entry_begin, entry_length, counts)
+                    if code == entered:
+                        follows[action, code] = -1
                     if last[action] >= 0:
                         follows[action, last[action]] = code
                 last[action] = code
@@ -365,147 +359,3 @@ def scan_json_lines(
         pos += 1
         row += 1
     return row
-
-
-#: rows of the record array of scan_nem12
-R_LINE, R_BEGIN, R_DATE, R_FIRST, R_COUNT, R_TAIL, R_STATUS, R_DETAILS = range(8)
-#: rows of its array of other lines; O_RECORD is the number of interval records before the line
-O_LINE, O_BEGIN, O_END, O_KIND, O_RECORD = range(5)
-#: status bits of an interval record
-BAD_DATE, BAD_VALUES, BAD_CONTEXT, BAD_BYTES = 1, 2, 4, 8
-
-
-def scan_nem12(
-    data: Any, size: int, expected: int, max_line: int, records: Array, others: Array, mantissa: Array, decimals: Array,
-    table: Array, entry_begin: Array, entry_length: Array, counts: Array,
-) -> tuple[int, int, int, int]:  # fmt: skip
-    """Split a block of NEM12 lines.
-
-    ``expected`` is the number of values a 300 record must have, from the last 200 record before the block (0: none); it is kept up to date from
-    the interval length of each 200 record. Returns numbers of lines, records and other lines, and ``expected`` at the end. The text after the
-    values is numbered in dictionary 0.
-    """
-    pos = 0
-    line = 0
-    record = 0
-    other = 0
-    value = 0
-    details = -1
-    while pos < size:
-        begin = pos
-        if (
-            pos + 12 < size and data[pos] == 51 and data[pos + 1] == 48 and data[pos + 2] == 48 and data[pos + 3] == 44
-            and data[pos + 12] == 44
-        ):  # fmt: skip
-            status = 0
-            date = 0
-            for i in range(4, 12):
-                c = data[pos + i]
-                if 48 <= c <= 57:
-                    date = date * 10 + (c - 48)
-                else:
-                    status |= BAD_DATE
-            pos += 13
-            first = value
-            if expected == 0:
-                status |= BAD_CONTEXT
-            while value - first < expected:
-                negative = False
-                if pos < size and (data[pos] == 45 or data[pos] == 43):
-                    negative = data[pos] == 45
-                    pos += 1
-                number = 0
-                digits = 0
-                places = -1
-                while pos < size:
-                    c = data[pos]
-                    if 48 <= c <= 57:
-                        number = number * 10 + (c - 48)
-                        digits += 1
-                        if places >= 0:
-                            places += 1
-                    elif c == 46 and places < 0:
-                        places = 0
-                    else:
-                        break
-                    pos += 1
-                    if digits > 18:
-                        break
-                if digits == 0 or digits > 18 or places > 12 or pos >= size or data[pos] != 44:
-                    status |= BAD_VALUES
-                    break
-                mantissa[value] = -number if negative else number
-                decimals[value] = places if places > 0 else 0
-                value += 1
-                pos += 1
-            tail = pos
-            while pos < size and data[pos] != 10:
-                if data[pos] < 32 and data[pos] != 13:
-                    status |= BAD_BYTES
-                pos += 1
-            end = pos
-            if end > tail and data[end - 1] == 13:
-                end -= 1
-            if pos - begin > max_line:
-                status |= BAD_BYTES
-            if status != 0:
-                value = first
-            records[R_TAIL, record] = -1
-            if status == 0:
-                records[R_TAIL, record] = lookup(data, tail, end - tail, 0, table, entry_begin, entry_length, counts)
-            records[R_LINE, record] = line
-            records[R_BEGIN, record] = begin
-            records[R_DATE, record] = date
-            records[R_FIRST, record] = first
-            records[R_COUNT, record] = value - first
-            records[R_STATUS, record] = status
-            records[R_DETAILS, record] = details
-            record += 1
-        else:
-            kind = 0
-            i = 0
-            while i < 3 and pos + i < size and 48 <= data[pos + i] <= 57:
-                kind = kind * 10 + (data[pos + i] - 48)
-                i += 1
-            if i < 3 or (pos + 3 < size and data[pos + 3] != 44 and data[pos + 3] != 13 and data[pos + 3] != 10):
-                kind = -1
-            commas = 0
-            length = 0
-            while pos < size and data[pos] != 10:
-                if data[pos] == 44:
-                    commas += 1
-                elif commas == 8 and kind == 200:
-                    length = length * 10 + (data[pos] - 48) if 48 <= data[pos] <= 57 and length < 10000 else -100000
-                pos += 1
-            if kind == 200:
-                expected = 1440 // length if 0 < length <= 1440 and 1440 % length == 0 else 0
-                details = other
-            elif kind == 100 or kind == 900:
-                expected = 0
-                details = -2
-            others[O_LINE, other] = line
-            others[O_BEGIN, other] = begin
-            others[O_END, other] = pos
-            others[O_KIND, other] = kind
-            others[O_RECORD, other] = record
-            other += 1
-        pos += 1
-        line += 1
-    return line, record, other, expected
-
-
-_NAMES: Final = ("read_number", "read_numbers", "lookup", "scan_delimited", "scan_json_lines", "scan_nem12")
-_compiled = False
-
-
-def kernel(name: str, size: int) -> tuple[Callable[..., Any], bool]:
-    """A loop by name, compiled when ``size`` bytes are worth it. The flag says whether it takes a uint8 array (True) or bytes."""
-    global _compiled
-    if not _compiled and size >= COMPILE_FROM_BYTES:
-        import numba
-
-        for each in _NAMES:  # in order of use: a compiled loop may call only compiled ones
-            globals()[each] = numba.njit(cache=True, nogil=True)(globals()[each])
-        _compiled = True
-    found: Callable[..., Any] = globals()[name]
-    return found, _compiled

@@ -15,7 +15,7 @@ bad value is refused with all its values, since a day with a hole that the file 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+import re
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -25,9 +25,11 @@ import numpy.typing as npt
 import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.feeds import kernels
+from meter_pipeline.feeds import compiled
+from meter_pipeline.feeds import kernels_nem12 as kernels
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Block, Limits, LongLine, fetch_lines, limits_of, line_blocks, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.feeds.nem12_parts import I64, Details, Event, Part, Tails, split
 from meter_pipeline.feeds.nem13 import Accumulations
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
 from meter_pipeline.feeds.times import StampParser
@@ -37,98 +39,7 @@ from meter_pipeline.schemas.reads import INTERVAL_READS, UTC_US, ParsedFeed
 
 AEST: Final = "+10:00"
 DAY_MINUTES: Final = 1440
-
-I64 = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Details:
-    """A 200 record: codes of its texts, minutes of its intervals, or the reasons it was refused for."""
-
-    line: int
-    meter: int = -1
-    channel: int = -1
-    unit: int = -1
-    minutes: int = 0
-    header: int = -1
-    refused: tuple[Reason, ...] = ()
-
-
-@dataclass(slots=True)
-class Part:
-    """The interval records of one block, all of them good so far."""
-
-    line: I64
-    offset: I64
-    date: I64
-    count: I64
-    tail: I64
-    details: I64
-    micro: I64
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A 400 record: the interval record it follows, its range (from 1, both included), its quality code."""
-
-    record: int
-    first: int
-    last: int
-    quality: int
-
-
-class Tails:
-    """What stands after the values of a 300 record, per distinct text: quality, version, read time, or the reasons it is refused for."""
-
-    def __init__(self, reader: NemReader) -> None:
-        self._reader = reader
-        self._codes: dict[bytes, int] = {}
-        self.variable: list[bool] = []
-        self.quality: list[int] = []
-        self.version: list[int | None] = []
-        self.read_time: list[int | None] = []
-        self.reasons: list[list[Reason]] = []
-
-    def code(self, text: bytes) -> int:
-        """The number of a tail, judged when it is new."""
-        code = self._codes.get(text)
-        if code is None:
-            code = self._codes[text] = len(self._codes)
-            self._judge(text)
-        return code
-
-    def _judge(self, text: bytes) -> None:
-        reasons: list[Reason] = []
-        try:
-            fields = split(text)
-        except (csv.Error, UnicodeDecodeError) as error:
-            fields = []
-            reasons.append(Reason("wrong_encoding" if isinstance(error, UnicodeDecodeError) else "bad_quoting", shown(text)))
-        word, reason, _, update, load = [*fields, "", "", "", "", ""][:5]
-        if any(fields[5:]):
-            reasons.append(Reason("too_many_fields", f"after the values stands {shown(text)}"))
-        if not word and not reasons:
-            reasons.append(Reason("truncated_row", "the record ends before its quality method"))
-        variable = word == "V"
-        code = 0 if variable or not word else self._reader.quality(word, reason, reasons)
-        times: list[int | None] = []
-        for name, stamp in (("UpdateDateTime", update), ("MSATSLoadDateTime", load)):
-            times.append(self._reader.instant(name, stamp, reasons))
-        self.variable.append(variable)
-        self.quality.append(code)
-        self.read_time.append(times[0])
-        self.version.append(next((time // 1_000_000 for time in times if time is not None), None))
-        self.reasons.append(reasons)
-
-
-def split(line: bytes) -> list[str]:
-    """The comma-separated fields of a record, blanks around them dropped."""
-    text = line.decode("utf-8")
-    if '"' not in text:
-        return [field.strip(" ") for field in text.split(",")]
-    rows = list(csv.reader([text], strict=True))
-    return [field.strip(" ") for field in rows[0]] if rows else []
-
+_METHOD: Final = re.compile(r"[ASFENV](?:[0-9]{2})?", re.ASCII)
 
 def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
     """Parse a NEM12 file to interval reads or a NEM13 file to register reads and periods. FeedRefused for a file that is neither."""
@@ -161,7 +72,7 @@ class NemReader:
         self.dates = Stamps("IntervalDate", StampParser(zone, "%Y%m%d"))
         self._stamps = {8: StampParser(zone, "%Y%m%d"), 12: StampParser(zone, "%Y%m%d%H%M"), 14: StampParser(zone, "%Y%m%d%H%M%S")}
         self._qualities = Qualities({})
-        self.tails = Tails(self)
+        self.tails = Tails(self.quality, self.instant)
         self.accumulations = Accumulations(self.instant, self.quality)
         self._details: list[Details] = []
         self._headers: list[int | None] = []
@@ -210,9 +121,9 @@ class NemReader:
         table = np.full((1, 1 << max(6, (2 * lines).bit_length())), -1, np.int32)
         entry_begin, entry_length = np.empty((1, lines), np.int64), np.empty((1, lines), np.int32)
         counts = np.zeros(1, np.int32)
-        loop, compiled = kernels.kernel("scan_nem12", size)
+        loop, fast = compiled.kernel("scan_nem12", max(size, len(data)))
         _, found, other, self.expected = loop(
-            np.frombuffer(data, np.uint8) if compiled else data, len(data), self.expected, limits.max_line_bytes, records, others, mantissa,
+            np.frombuffer(data, np.uint8) if fast else data, len(data), self.expected, limits.max_line_bytes, records, others, mantissa,
             decimals, table, entry_begin, entry_length, counts,
         )  # fmt: skip
         spans = zip(entry_begin[0, : counts[0]].tolist(), entry_length[0, : counts[0]].tolist(), strict=True)
@@ -392,7 +303,7 @@ class NemReader:
         if details is None or not expected:
             return reasons
         values = fields[2 : 2 + expected]
-        numbers = next((i for i, text in enumerate(values) if text[:1].isalpha() and text[:1] in "ASFENV"), len(values))
+        numbers = next((i for i, text in enumerate(values) if _METHOD.fullmatch(text)), len(values))
         if len(fields) < 2 + expected + 1 or numbers < expected:
             found = min(numbers, len(values))
             code = "truncated_row" if len(fields) < 2 + expected + 1 else "value_count"

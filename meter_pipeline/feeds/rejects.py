@@ -99,20 +99,32 @@ class Rejects:
     """Collects rejected payloads in any order; ``frame`` sorts them by place."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[int, int, bytes, list[dict[str, str]], int]] = []
+        self._rows: list[tuple[int, int, bytes, int]] = []
+        self._reasons: list[list[Reason]] = []
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def add(self, line: int, byte_offset: int, raw: bytes, reasons: Iterable[Reason], reads: int = 1) -> None:
         """One payload: its 1-based line, its offset in the (decompressed) file, its bytes, every reason, the reads it held."""
-        said = [{"code": reason.code, "detail": reason.detail} for reason in reasons]
-        self._rows.append((line, byte_offset, bytes(raw[:MAX_RAW_BYTES]), said, reads))
+        self._rows.append((line, byte_offset, bytes(raw[:MAX_RAW_BYTES]), reads))
+        self._reasons.append(list(reasons))
 
     def frame(self) -> pl.DataFrame:
         """A frame of REJECTS, by line and offset."""
-        rows = sorted(self._rows, key=lambda row: row[:2])
-        columns = list(zip(*rows, strict=True)) if rows else [()] * len(REJECTS)
-        return pl.DataFrame(
-            {name: pl.Series(name, list(column), dtype=dtype) for (name, dtype), column in zip(REJECTS.items(), columns, strict=True)}
+        if not self._rows:
+            return pl.DataFrame(schema=REJECTS)
+        line, offset, raw, reads = zip(*self._rows, strict=True)
+        flat = [(i, reason.code, reason.detail) for i, reasons in enumerate(self._reasons) for reason in reasons]
+        number, code, detail = zip(*flat, strict=True)
+        reasons = (
+            pl.DataFrame({"row": pl.Series(number, dtype=pl.Int64), "code": pl.Series(code), "detail": pl.Series(detail)})
+            .group_by("row", maintain_order=True)
+            .agg(pl.struct("code", "detail").alias("reasons"))
         )
+        if reasons.height != len(self._rows):
+            raise AssertionError("a rejected payload without a reason")
+        columns = {"line": line, "byte_offset": offset, "raw": raw, "reads": reads}
+        made = {name: pl.Series(name, column, dtype=REJECTS[name]) for name, column in columns.items()}
+        made["reasons"] = reasons["reasons"]
+        return pl.DataFrame({name: made[name] for name in REJECTS}).sort("line", "byte_offset", maintain_order=True)

@@ -5,8 +5,8 @@ end stamps shifted to starts, the making of frames and rejects. Does not belong 
 
 The repeated hour. A local time that occurs twice is settled by the order of the file, per meter and channel: where the local times of the
 repeated hour run through twice, the first pass is before the clocks went back, the second after (in a file that runs backwards, the other way
-round). Where they run through once, or three times, nobody can tell and the reads are refused as ``ambiguous_time``; a head-end may declare
-``options.ambiguous = "first"`` or ``"second"`` instead.
+round). A read repeated on the next line stays in its pass. Where the times run through once, or three times, nobody can tell and the reads are
+refused as ``ambiguous_time``; a head-end may declare ``options.ambiguous = "first"`` or ``"second"`` instead.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ I64 = npt.NDArray[np.int64]
 
 @dataclass(slots=True)
 class Rows:
-    """Good rows of a stretch of a file: a code per field that varies, micro base units, and where each row stood."""
+    """Good rows of a stretch of a file: a code per field that varies, micro base units, and where each row stood.
+
+    ``offset`` may be empty while no repeated hour has been met: only the rows of one may have to be fetched from the file again.
+    """
 
     codes: dict[str, I32]
     value: I64
@@ -100,6 +103,11 @@ class RowReader:
         """A quality map without a quality column: every row is actual, under the head-end's own word for it."""
         return "quality" not in self.varying and not given["quality"] and "A" in self.head_end.quality_map.values()
 
+    @property
+    def needs_offsets(self) -> bool:
+        """Whether any stamp so far is of a repeated hour."""
+        return bool((self.stamps.state == State.AMBIGUOUS).any())
+
     def judge(self, codes: Mapping[str, I32]) -> npt.NDArray[np.bool_]:
         """Which rows have a text that means nothing."""
         bad: npt.NDArray[np.bool_] | None = None
@@ -153,7 +161,7 @@ class RowReader:
             keep = ~unsettled
             everything = Rows(
                 {name: codes[keep] for name, codes in everything.codes.items()},
-                everything.value[keep], everything.line[keep], everything.offset[keep],
+                everything.value[keep], everything.line[keep],
             )  # fmt: skip
             instants = instants[keep]
         size = everything.value.size
@@ -203,13 +211,14 @@ class RowReader:
             {name: np.concatenate([part.codes[name] for part in parts]) for name in self.varying},
             np.concatenate([part.value for part in parts]),
             np.concatenate([part.line for part in parts]),
-            np.concatenate([part.offset for part in parts]),
+            _offsets(parts),
         )
         if self._careful:  # rows kept by the careful way stand after their block: back to the order of the file
             order = np.argsort(joined.line, kind="stable")
             joined = Rows(
-                {name: codes[order] for name, codes in joined.codes.items()}, joined.value[order], joined.line[order], joined.offset[order]
-            )
+                {name: codes[order] for name, codes in joined.codes.items()}, joined.value[order], joined.line[order],
+                joined.offset[order] if joined.offset.size else joined.offset,
+            )  # fmt: skip
         return joined
 
     def _texts(self, name: str, values: list[str], rows: Rows) -> pl.Series:
@@ -314,6 +323,13 @@ class RowReader:
         return step // MINUTE_US
 
 
+def _offsets(parts: list[Rows]) -> I64:
+    """The offsets of all parts, 0 where a part kept none, or nothing where no part did."""
+    if not any(part.offset.size for part in parts):
+        return np.zeros(0, np.int64)
+    return np.concatenate([part.offset if part.offset.size else np.zeros(part.value.size, np.int64) for part in parts])
+
+
 def _runs_backwards(key: I64, instants: I64) -> bool:
     """Whether a file lists each channel from late to early. The first 100,000 pairs of rows decide."""
     sample_key, sample = key[:100_000], instants[:100_000]
@@ -329,14 +345,19 @@ def _passes(key: I64, first: I64, zone: str, backwards: bool) -> tuple[npt.NDArr
     ordered_key, ordered_window, ordered = key[order], window[order], first[order]
     starts = np.ones(key.size, np.bool_)
     starts[1:] = (ordered_key[1:] != ordered_key[:-1]) | (ordered_window[1:] != ordered_window[:-1])
-    turns = np.zeros(key.size, np.int64)
-    turns[1:] = ordered[1:] >= ordered[:-1] if backwards else ordered[1:] <= ordered[:-1]
-    turns[starts] = 0
     group = np.cumsum(starts) - 1
+    step = np.zeros(key.size, np.int64)
+    step[1:] = ordered[1:] - ordered[:-1]
+    step[starts] = 0
+    # Equal neighbours are one read sent twice, except where the hour holds a single stamp, twice: then they are its two passes.
+    same = np.zeros(key.size, np.bool_)
+    same[1:] = ~starts[1:] & (step[1:] == 0)
+    size = np.bincount(group)
+    pair = (size == 2) & (np.bincount(group, weights=same) == 1)
+    turns = ((step > 0) if backwards else (step < 0)) | (same & pair[group])
     running = np.cumsum(turns)
     within = running - running[starts][group]
-    total = np.zeros(int(group[-1]) + 1, np.int64)
-    np.maximum.at(total, group, within)
+    total = np.bincount(group, weights=turns).astype(np.int64)
     later = (within == 0) if backwards else (within == 1)
     settled = total[group] == 1
     later_rows = np.zeros(key.size, np.bool_)

@@ -15,13 +15,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from meter_pipeline.feeds import kernels
+from meter_pipeline.feeds import compiled, kernels
 from meter_pipeline.feeds.files import Block, Limits, LongLine
 from meter_pipeline.feeds.rejects import Reason, shown
 from meter_pipeline.feeds.rows import RowReader, Rows
 
 THREADS: Final = 2
-_CONTROL: Final = bytes(c for c in range(32) if c not in (9, 10, 13)) + b"\x7f"
+_CONTROL: Final = bytes(c for c in range(32) if c not in (9, 10)) + b"\x7f"
 
 #: reads one line (raw, line number, offset) carefully: keeps it, or returns every reason it is refused for
 Careful = Callable[[bytes, int, int], list[Reason]]
@@ -63,7 +63,7 @@ class Work:
             "entry_begin": np.empty((kinds, rows), np.int64),
             "entry_length": np.empty((kinds, rows), np.int32),
             "counts": np.zeros(kinds, np.int32),
-            "follows": np.full((kinds, rows), -1, np.int32),
+            "follows": np.empty((kinds, rows), np.int32),
             "last": np.full(kinds, -1, np.int32),
         }
 
@@ -91,12 +91,12 @@ def scan_all(
 
 
 def _in_order(pieces: Iterator[Block | LongLine], scan: Callable[[Block], Scanned], size: int) -> Iterator[Scanned | LongLine]:
-    if size < kernels.COMPILE_FROM_BYTES:
+    if size < compiled.COMPILE_FROM_BYTES:
         for piece in pieces:
             yield piece if isinstance(piece, LongLine) else scan(piece)
         return
     waiting: deque[Future[Scanned] | LongLine] = deque()
-    kernels.kernel("lookup", size)  # compiled once, before two threads ask for it
+    compiled.kernel("lookup", size)  # compiled once, before two threads ask for it
     with ThreadPoolExecutor(THREADS, "scan") as pool:
         for piece in pieces:
             waiting.append(piece if isinstance(piece, LongLine) else pool.submit(scan, piece))
@@ -126,16 +126,18 @@ def _absorb(scanned: Scanned, reader: RowReader, careful: Careful) -> None:
     value, exact = reader.units.micro(unit, scanned.mantissa[:size], scanned.decimals[:size])
     good = ~doubtful & exact & ~reader.judge(codes)
     offset = scanned.starts[:size] + scanned.block.offset
+    kept = offset if reader.needs_offsets else offset[:0]
     line = np.arange(scanned.block.first_line, scanned.block.first_line + size, dtype=np.int64)
     if good.all():
-        reader.add(Rows(codes, value, line, offset))
+        reader.add(Rows(codes, value, line, kept))
         return
-    reader.add(Rows({name: column[good] for name, column in codes.items()}, value[good], line[good], offset[good]))
+    reader.add(Rows({name: column[good] for name, column in codes.items()}, value[good], line[good], kept[good] if kept.size else kept))
     for i in np.flatnonzero(~good & (status != kernels.BLANK)).tolist():
         begin = int(scanned.starts[i])
         end = int(scanned.starts[i + 1]) if i + 1 < size else len(scanned.block.data)
         raw = scanned.block.data[begin:end].removesuffix(b"\n").removesuffix(b"\r")
-        reasons = careful(raw, int(line[i]), int(offset[i]))
+        cut = bool(status[i] & kernels.CUT)
+        reasons = [Reason("truncated_row", "the file ends inside this line")] if cut else careful(raw, int(line[i]), int(offset[i]))
         if reasons:
             reader.rejects.add(int(line[i]), int(offset[i]), raw, reasons)
 
@@ -154,8 +156,8 @@ def byte_reasons(raw: bytes, limits: Limits) -> list[Reason]:
     if len(raw) > limits.max_line_bytes:
         return [Reason("line_too_long", f"{len(raw)} bytes, at most {limits.max_line_bytes}")]
     reasons: list[Reason] = []
-    control = next((c for c in raw if c in _CONTROL or c == 13), None)
-    if control is not None:
+    if len(raw.translate(None, _CONTROL)) != len(raw):
+        control = next(c for c in raw if c in _CONTROL)
         reasons.append(Reason("control_character", f"byte {control:#04x}"))
     if not is_utf8(raw):
         reasons.append(Reason("wrong_encoding", f"not UTF-8: {shown(raw)}"))

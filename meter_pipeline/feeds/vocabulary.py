@@ -14,13 +14,13 @@ from typing import Any, Final, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from meter_pipeline.feeds.head_ends import QUALITY_WORD
 from meter_pipeline.feeds.rejects import Reason, shown
 from meter_pipeline.feeds.times import StampParser, State
 from meter_pipeline.ids import canonical_id
 from meter_pipeline.quality import pack
 from meter_pipeline.units import MAX_MICRO, MICRO, UnitError, base_unit, parse_decimal, to_micro
 
-_QUALITY: Final = re.compile(r"([ASFEN])([0-9]{2})?(?::([0-9]{1,2}))?", re.ASCII)
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _SCALED_UNIT: Final = re.compile(r"10\^(-?[0-9]{1,2}) (\S+)", re.ASCII)
 _NOT_FINITE: Final = re.compile(r"[+-]?(?:nan|inf|infinity|[0-9.]{1,40}e\+?[0-9]{3,})", re.ASCII | re.IGNORECASE)
@@ -266,7 +266,7 @@ def quality_code(word: str) -> int | None:
     """The packed code of a word of ours (``A``, ``S14``, ``F14:76``; empty is actual), or None."""
     if not word:
         return pack("A")
-    match = _QUALITY.fullmatch(word)
+    match = QUALITY_WORD.fullmatch(word)
     if match is None:
         return None
     try:

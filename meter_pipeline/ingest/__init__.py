@@ -1,1 +1,12 @@
-"""Canonical frames into the raw store, exactly once: packing, landing, writing, and what could not be written."""
+"""Canonical frames into the raw store, exactly once: packing, landing, writing, and what could not be written.
+
+Belongs here: everything between a parsed file and a committed raw billing day. Does not belong here: formats (feeds/), validation (vee/).
+"""
+
+from meter_pipeline.ingest.day import IngestOutcome, ingest_billing_day
+from meter_pipeline.ingest.inbox import LandingOutcome, inbox_files, land_inbox, new_files, waiting_days
+from meter_pipeline.ingest.landing import Landed, Places, land
+
+__all__ = [
+    "IngestOutcome", "Landed", "LandingOutcome", "Places", "inbox_files", "ingest_billing_day", "land", "land_inbox", "new_files", "waiting_days",
+]  # fmt: skip

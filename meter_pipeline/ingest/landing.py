@@ -116,14 +116,14 @@ def land(
     now = clock.now()
     staged, rejected_payloads = prepare(parsed, calendar, head_end.name, channels if channels is not None else raw.channels(database), now)
     letters += [_line_letters(parsed.rejects), rejected_payloads]
-    found = _finish_letters(letters, sha256, name, head_end, parsed.file_format, run_id, now)
+    found = finish_letters(letters, sha256, name, head_end.name, parsed.file_format, run_id, now)
     days = []
     for day, content in staged.items():
         relative_day = staging.write(places.staging, sha256, day, content)
         days.append(_file_day(day, relative_day, content))
     rejected = int(found["reads"].sum() or 0)
     file = raw.FeedFile(
-        sha256, name, head_end.name, parsed.file_format, before.st_size, relative, now, parsed.received, rejected, found.height, refused, run_id,
+        sha256, name, head_end.name, head_end.commodity, parsed.file_format, before.st_size, relative, now, parsed.received, rejected, found.height, refused, run_id,
         replay_of,
     )  # fmt: skip
     with database.connect("landing") as connection:
@@ -162,7 +162,7 @@ def prepare(
         day: staging.StagedDay(_of_day(good_intervals, day), _of_day(good_registers, day)) if len(days) > 1 else staging.StagedDay(good_intervals, good_registers)
         for day in days
     }  # fmt: skip
-    return staged, pl.concat([_payload_letters(bad_intervals), _payload_letters(bad_registers)])
+    return staged, pl.concat([payload_letters(bad_intervals), payload_letters(bad_registers)])
 
 
 def _intervals(frame: pl.DataFrame, calendar: BillingCalendar, head_end: str, now: datetime) -> pl.DataFrame:
@@ -275,7 +275,7 @@ _LETTER: Final[dict[str, Any]] = {
 _BOOKKEEPING: Final = ("received", "duplicate", "superseded", "conflicts", "reads", "first_line", "time_fault", "reasons", "payload_hash", "payloads", "idempotency_key")
 
 
-def _payload_letters(bad: pl.DataFrame) -> pl.DataFrame:
+def payload_letters(bad: pl.DataFrame) -> pl.DataFrame:
     """Dead letters of whole payloads: the stored columns as one JSON object each, which a person can correct and replay as it is."""
     if not bad.height:
         return pl.DataFrame(schema=_LETTER)
@@ -322,8 +322,8 @@ def _json_reasons(reasons: pl.Series) -> pl.Series:
     return pl.Series("reasons", listed, dtype=pl.String)
 
 
-def _finish_letters(
-    letters: list[pl.DataFrame], sha256: bytes, name: str, head_end: HeadEnd, file_format: str, run_id: str | None, now: datetime
+def finish_letters(
+    letters: list[pl.DataFrame], sha256: bytes, name: str, head_end: str, file_format: str, run_id: str | None, now: datetime
 ) -> pl.DataFrame:
     """Dead letters with their keys and context, ready for the table."""
     found = pl.concat(letters)
@@ -332,13 +332,13 @@ def _finish_letters(
         pl.Series("dead_letter_key", made, dtype=pl.Binary),
         file_sha256=pl.lit(sha256, pl.Binary),
         file_name=pl.lit(name),
-        head_end=pl.lit(head_end.name),
+        head_end=pl.lit(head_end),
         file_format=pl.lit(file_format),
         rule_version=pl.lit(RULE_VERSION),
         run_id=pl.lit(run_id, pl.String),
         first_seen=pl.lit(now).cast(pl.Datetime("us", "UTC")),
         last_seen=pl.lit(now).cast(pl.Datetime("us", "UTC")),
-    ).select(dead_letters.COLUMNS)
+    ).select(*dead_letters.COLUMNS)
 
 
 def letter_key(sha256: bytes, line: int | None, offset: int | None, content: bytes) -> bytes:

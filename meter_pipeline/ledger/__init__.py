@@ -2,5 +2,28 @@
 
 Belongs here: entries and their canonical bytes, the RFC 6962 tree, the sequencer, signed checkpoints, witnesses, exports, verification.
 Does not belong here: what the entries are about (each room writes its own in the transaction of its change), SQL (store/ledger.py).
-This file imports nothing, so that the signer's process starts with the standard library and one dependency.
+Names are imported when first used, so that the signer's process starts with the standard library and one dependency.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from meter_pipeline.ledger.day import LedgerDay, checkpoint_billing_day
+    from meter_pipeline.ledger.entries import append, append_async
+    from meter_pipeline.ledger.verification import VerifyOutcome, verify
+
+__all__ = ["LedgerDay", "VerifyOutcome", "append", "append_async", "checkpoint_billing_day", "verify"]
+
+_HOME: Final = {
+    "LedgerDay": "day", "checkpoint_billing_day": "day", "append": "entries", "append_async": "entries",
+    "VerifyOutcome": "verification", "verify": "verification",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(name)
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries, merkle, notes, privileges, publishing
 from meter_pipeline.ledger.sequencer import TreeHead, sequence
 from meter_pipeline.ledger.signer import file_name, rotation_statement, write_atomically
@@ -85,6 +86,7 @@ def checkpoint(
     signer: SignerClient | None = None,
     billing_day: date | None = None,
     sweep: bool = False,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> CheckpointOutcome:
     """Sequence what is committed, have it signed, publish it. Safe to repeat and to run twice at once.
 
@@ -94,19 +96,12 @@ def checkpoint(
     signer = signer or signer_client(home / "keys")
     with database.connect("meter-pipeline-ledger") as connection, store.checkpoint_lock(connection):
         if store.origin(connection) is None:
-            privileges.record(connection, accepted_by="first checkpoint", reason="the guards as they were when the log began")
+            privileges.record(connection, accepted_by="first checkpoint", reason="the guards as they were when the log began", clock=clock)
             connection.commit()
         held = store.latest_checkpoint(connection)
         connection.commit()
         head = sequence(connection, origin_prefix=origin_prefix(utility), sweep=sweep)
         return _sign_and_publish(connection, head, held, home, signer, billing_day)
-
-
-def checkpoint_billing_day(
-    database: Database, day: date, *, home: Path, utility: str = "utility", signer: SignerClient | None = None
-) -> CheckpointOutcome:
-    """The checkpoint after a billing day's work: every entry committed by now is in it, this day's among them."""
-    return checkpoint(database, home=home, utility=utility, signer=signer, billing_day=day)
 
 
 def _sign_and_publish(
@@ -181,20 +176,20 @@ def accept_cosignature(database: Database, home: Path, size: int, line: str, wit
 
 
 def rotate_key(
-    database: Database, *, home: Path, requested_by: str, signer: SignerClient | None = None, utility: str = "utility"
+    database: Database, *, home: Path, requested_by: str, signer: SignerClient | None = None, utility: str = "utility", clock: Clock = SYSTEM_CLOCK
 ) -> CheckpointOutcome:
     """Hand over to a new key: both keys sign the hand-over, it becomes an entry, and the checkpoint that covers it is the new key's first.
 
     A verifier that trusts the old key learns the new one from that entry.
     """
     signer = signer or signer_client(home / "keys")
-    before = checkpoint(database, home=home, utility=utility, signer=signer)
+    before = checkpoint(database, home=home, utility=utility, signer=signer, clock=clock)
     handover = signer.rotate(before.origin)
     statement = rotation_statement(before.origin, handover["old"], handover["new"])
     for vkey, signature in zip((handover["old"], handover["new"]), handover["signatures"], strict=True):
         notes.parse_vkey(vkey).verify(statement.encode(), bytes.fromhex(signature))
     with database.connect("meter-pipeline-ledger") as connection, store.checkpoint_lock(connection):
-        entries.append(connection, "key_rotation", {**handover, "requested_by": requested_by}, actor=requested_by)
+        entries.append(connection, "key_rotation", {**handover, "requested_by": requested_by}, actor=requested_by, clock=clock)
         connection.commit()
         signer.activate(before.origin)
         held = store.latest_checkpoint(connection)

@@ -7,7 +7,8 @@ Belongs here: writing that folder. Does not belong here: judging it (tools/verif
     entries.jsonl       {"index", "entry_id", "kind", "leaf_hash", "body", "leaves", "billing_day", "recorded_by"}; body is base64 of the exact
                         bytes, leaves the name of a file or null
     leaves/N.bin        payload hashes of the entry at place N, end to end
-    rows/S/T/DAY.jsonl  every row of table T (of source S) on a billing day, as PostgreSQL writes JSON; the first line names table and hash column
+    rows/S/T/DAY.jsonl  every row of table T (of source S) on a billing day, or all.jsonl, as PostgreSQL writes JSON; the first line
+                        names table, hash column and encoding
     personal.jsonl      {"payload_hash", "salt", "payload"} in hex; the last two null once erased
     control_totals.jsonl, guards.json, anchors/SIZE-K.tsr
 """
@@ -162,20 +163,23 @@ def _rows(
     exported: set[date] = set(days or ())
     for source in sources:
         present = [table for table in source.tables if ledger_rows.exists(connection, table.name)]
-        wanted = sorted(days) if days is not None else sorted({day for table in present for day in ledger_rows.days_of(connection, table.name)})
-        exported |= set(wanted)
+        wanted: list[date | None] = [None]
+        if source.by_day:
+            dated = set(days) if days is not None else {day for table in present for day in ledger_rows.days_of(connection, table.name)}
+            exported |= dated
+            wanted = [*sorted(dated)]
         for table in present:
             for day in wanted:
                 header = {"table": table.name, "hash_column": table.hash_column, "encoding": table.encoding, "folded": table.folded}
 
-                def fill(file: _Hashed, name: str = table.name, day: date = day, header: dict[str, Any] = header) -> None:
+                def fill(file: _Hashed, name: str = table.name, day: date | None = day, header: dict[str, Any] = header) -> None:
                     nonlocal total
                     file.write(_json(header))
-                    for text in ledger_rows.rows_of_day(connection, name, day):
+                    for text in ledger_rows.rows(connection, name, day):
                         file.write(text.encode() + b"\n")
                         total += 1
 
-                out.write(f"rows/{source.name}/{table.name}/{day.isoformat()}.jsonl", fill)
+                out.write(f"rows/{source.name}/{table.name}/{day.isoformat() if day else 'all'}.jsonl", fill)
     return total, tuple(sorted(exported))
 
 

@@ -13,6 +13,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries
 from meter_pipeline.store import ledger as store
 from meter_pipeline.store import ledger_guards
@@ -73,7 +74,7 @@ def check(connection: store.Connection) -> GuardReport:
     return GuardReport(tuple(deviations), tuple(found["bypass"]), found)
 
 
-def record(connection: store.Connection, *, accepted_by: str, reason: str) -> int:
+def record(connection: store.Connection, *, accepted_by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> int:
     """Put the guards as they stand into the ledger: the baseline that later checks compare with. After a migration someone accepts it anew."""
     found = ledger_guards.guards(connection)
     problems = [*_tables(found), *_grants(found), *_triggers(found), *_policies(found)]
@@ -85,7 +86,7 @@ def record(connection: store.Connection, *, accepted_by: str, reason: str) -> in
         "versions": versions(found),
         "guards_sha256": hashlib.sha256(entries.canonical_json(found)).digest(),
     }
-    return entries.append(connection, "privileges_checked", body, actor=accepted_by)
+    return entries.append(connection, "privileges_checked", body, actor=accepted_by, clock=clock)
 
 
 def versions(found: dict[str, Any]) -> dict[str, str]:

@@ -3,9 +3,8 @@
 Belongs here: for every table whose rows carry the hash that is their leaf, the kinds of entry that hold such leaves, and how the hash is
 made again from the row. Does not belong here: the tables (each room's migrations), reading them (store/ledger_rows.py).
 
-The promise checked is a bijection per billing day: every row's hash is a leaf of a live entry, and every such leaf has its row. Leaves
-accumulate: a payload stays a row (current or in history) for ever. Where ``replaces`` is set, a later entry of the day stands for the whole
-day and the earlier ones' leaves are no longer live.
+The promise checked is a bijection: every row's hash is a leaf of an entry, and every leaf of such entries has its row. Both accumulate: a
+payload, a validated version, a statement stays a row (current or in history) for ever.
 """
 
 from __future__ import annotations
@@ -35,12 +34,17 @@ class RowTable:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Tables whose rows together stand behind the leaves of some kinds of entry."""
+    """Tables whose rows together stand behind the leaves of some kinds of entry.
+
+    ``kinds``: every leaf of theirs has its row. ``also``: kinds that may hold a row's leaf beside others of their own. ``by_day``: matched
+    within a billing day, by the tables' and the entries' billing_day; else over the whole table and log.
+    """
 
     name: str
     kinds: tuple[str, ...]
     tables: tuple[RowTable, ...]
-    replaces: bool = False
+    also: tuple[str, ...] = ()
+    by_day: bool = True
 
 
 RAW: Final = Source(
@@ -58,7 +62,10 @@ VALIDATED: Final = Source(
     ("validated",),
     (RowTable("vee.interval_day", "content_hash"), RowTable("vee.interval_day_version", "content_hash")),
 )
-SOURCES: Final = (RAW, VALIDATED)
+STATEMENTS: Final = Source(
+    "statements", ("bill_issued",), (RowTable("billing.statement", "lines_sha256"),), also=("adjustment_posted",), by_day=False
+)
+SOURCES: Final = (RAW, VALIDATED, STATEMENTS)
 
 #: Hashers by encoding; a deployment passes those of the rooms that made the rows.
 Hashers = Mapping[str, Hasher]

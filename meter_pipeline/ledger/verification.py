@@ -112,9 +112,9 @@ def verify(
         outcome.start = 0 if full or remembered > outcome.size else remembered
         checkpoints = _checkpoints(connection, outcome, origin, trusted or _held_keys(home, origin))
         _log(connection, outcome, checkpoints, (remembered, remembered_root), full)
-        for day in days:
-            for source in sources:
-                verify_rows(database, connection, day, source, outcome, hashers or {})
+        for source in sources:
+            for day in days if source.by_day else [None]:
+                verify_rows(database, connection, source, day, outcome, hashers or {})
         guard = privileges.check(connection)
         outcome.bypass = guard.bypass
         outcome.checked["guards"] += len(guard.guards["tables"])
@@ -239,42 +239,45 @@ def verify_entry(entry: store.StoredEntry, outcome: VerifyOutcome) -> None:
         outcome.find("control totals", f"entry {entry.entry_id}: {({name: body.get(name) for name in TOTALS})}", index)
 
 
-def live_leaves(connection: store.Connection, day: date, source: Source) -> dict[bytes, int]:
-    """The leaves that must have a row on a billing day, each with the place of the entry that holds it."""
+def live_leaves(connection: store.Connection, kinds: Sequence[str], day: date | None) -> dict[bytes, int]:
+    """The leaves of entries of some kinds (of a billing day, or all), each with the place of the first entry that holds it."""
     live: dict[bytes, int] = {}
-    for entry in store.entries_of_day(connection, day, source.kinds):
-        if source.replaces:
-            live.clear()
+    for entry in store.entries_of(connection, kinds, day):
         flat = entry.leaves or b""
-        live |= dict.fromkeys((flat[at : at + merkle.HASH_SIZE] for at in range(0, len(flat), merkle.HASH_SIZE)), entry.leaf_index)
+        for at in range(0, len(flat), merkle.HASH_SIZE):
+            live.setdefault(flat[at : at + merkle.HASH_SIZE], entry.leaf_index)
     return live
 
 
-def verify_rows(database: Database, connection: store.Connection, day: date, source: Source, outcome: VerifyOutcome, hashers: Hashers) -> None:
-    """The bijection of a billing day's rows and leaves; with a hasher for a table's encoding, from the rows' content."""
+def verify_rows(database: Database, connection: store.Connection, source: Source, day: date | None, outcome: VerifyOutcome, hashers: Hashers) -> None:
+    """The bijection of rows and leaves (of a billing day, or all); with a hasher for a table's encoding, from the rows' content."""
     tables = [table for table in source.tables if ledger_rows.exists(connection, table.name)]
     if not tables:
         return
-    live = live_leaves(connection, day, source)
+    live = live_leaves(connection, source.kinds, day)
+    allowed = live.keys() | (live_leaves(connection, source.also, day).keys() if source.also else set())
+    about = f"{day}" if day else "all"
     held: set[bytes] = set()
     for table in tables:
         # In this transaction's snapshot, like the leaves: a load that commits meanwhile is not half seen.
-        hashes = ledger_rows.hashes_of_day(connection, table.name, table.hash_column, day)
+        hashes = ledger_rows.hashes(connection, table.name, table.hash_column, day)
         hasher = hashers.get(table.encoding or "")
         if hasher is not None and hashes:
             verify_content(database, table, day, hasher, live, outcome)
         outcome.checked[f"rows of {table.name}"] += len(hashes)
         held |= set(hashes)
-        for carried in set(hashes) - live.keys():
-            outcome.find("row without leaf", f"{table.name} on {day}: {carried.hex()}")
+        for carried in set(hashes) - allowed:
+            outcome.find("row without leaf", f"{table.name} {about}: {carried.hex()}")
     for missing in live.keys() - held:
-        outcome.find("leaf without row", f"{source.name} on {day}: {missing.hex()}", live[missing])
+        outcome.find("leaf without row", f"{source.name} {about}: {missing.hex()}", live[missing])
 
 
-def verify_content(database: Database, table: RowTable, day: date, hasher: Hasher, live: dict[bytes, int], outcome: VerifyOutcome) -> None:
-    """Make the hashes of a billing day's rows again from their content and compare them with those they carry."""
-    frame = ledger_rows.frame_of_day(database, table.name, day)
-    if "payloads" in frame.columns and table.folded:
+def verify_content(
+    database: Database, table: RowTable, day: date | None, hasher: Hasher, live: dict[bytes, int], outcome: VerifyOutcome
+) -> None:
+    """Make the hashes of rows again from their content and compare them with those they carry."""
+    frame = ledger_rows.frame(database, table.name, day)
+    if table.folded:
         # The current row of a channel-day with several payloads is their fold; the payloads themselves are in history.
         frame = frame.filter(pl.col("payloads") == 1)
     if frame.is_empty():
@@ -282,4 +285,4 @@ def verify_content(database: Database, table: RowTable, day: date, hasher: Hashe
     carried, made = frame[table.hash_column], hasher(frame)
     outcome.checked[f"content of {table.name}"] += frame.height
     for found in carried.filter(carried != made):
-        outcome.find("row", f"a row of {table.name} on {day} does not have the content of its leaf {found.hex()}", live.get(found))
+        outcome.find("row", f"a row of {table.name} does not have the content of its leaf {found.hex()}", live.get(found))

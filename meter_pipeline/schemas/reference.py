@@ -105,4 +105,13 @@ TABLES: Final[dict[str, Table]] = {
         {"account_id": "accounts.account_id"},
         "Which account pays for which service point, on which tariff and cycle, from which billing day.",
     ),
+    "service_attributes": Table(
+        {
+            "service_point_id": "id", "attribute": "choice:meter_size|jurisdiction|rate_code|budget_per_day|winter_average_per_day",
+            "value": "text", "valid_from": "date", "valid_to": "date?",
+        },
+        ("service_point_id", "attribute", "valid_from"),
+        {},
+        "What a tariff may ask of a service beyond its class, effective-dated.",
+    ),
 }

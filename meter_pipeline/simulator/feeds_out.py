@@ -170,8 +170,8 @@ def _write_delimited(inbox: Inbox, rows: DayRows, part: int) -> None:
     path = inbox.write(segment.head_end, name, everything(), reads)
     for (what, delay), lines in sorted(later.items()):
         late_name = file_name(segment.head_end, "delimited", rows.day, part, delay=delay, clock="0640", what=f"{what}-")
-        made = [data for data, _ in special_lines(lines, spec.zone, style)]
-        inbox.write(segment.head_end, late_name, [style.header.encode() + b"\n", *made], len(lines))
+        made = b"".join(data for data, _ in special_lines(lines, spec.zone, style))
+        inbox.write(segment.head_end, late_name, [style.header.encode() + b"\n", made], len(lines))
     if part == 0:
         _resend(inbox, rows, path, reads)
 
@@ -213,7 +213,7 @@ def _write_json(inbox: Inbox, rows: DayRows, part: int) -> None:
     inbox.write(segment.head_end, name, everything(), len(plain) * len(stamps) + len(now))
     for (what, delay), lines in sorted(later.items()):
         late_name = file_name(segment.head_end, "jsonl", rows.day, part, delay=delay, clock="0640", what=f"{what}-")
-        inbox.write(segment.head_end, late_name, json_lines(lines, spec.zone), len(lines))
+        inbox.write(segment.head_end, late_name, [b"".join(json_lines(lines, spec.zone))], len(lines))
 
 
 def _write_cmep(inbox: Inbox, rows: DayRows, part: int) -> None:

@@ -72,6 +72,14 @@ def _plain(traits: Block, row: int) -> bool:
     return float(traits.solar[row]) == 0
 
 
+def _tiered(traits: Block, row: int) -> bool:
+    return _residential(traits, row) and not bool(traits.time_of_use[row])
+
+
+def _current_transformer(traits: Block, row: int) -> bool:
+    return int(traits.multiplier[row]) > 1
+
+
 def _all(rate: float) -> dict[str, float]:
     return {"electricity": rate, "water": rate, "gas": rate}
 
@@ -131,11 +139,16 @@ REPORT_KINDS: Final = (
     Kind("future_time", {"electricity": 0.5}, "day", window=(0.0, 0.0), formats=_TEXT),
     Kind("unknown_meter", {"electricity": 0.5, "water": 0.5}, "day", window=(0.0, 0.0), formats=_TEXT),
 )
-KINDS: Final = USAGE_KINDS + METER_KINDS + REPORT_KINDS
+#: Kinds that live in the reference tables: a contract that changes within a cycle, and a ratio that was entered wrong.
+PAPER_KINDS: Final = (
+    Kind("tariff_change", {"electricity": 1.5}, "rest", eligible=_tiered),
+    Kind("wrong_multiplier", {"electricity": 1}, "rest", eligible=_current_transformer),
+)
+KINDS: Final = USAGE_KINDS + METER_KINDS + REPORT_KINDS + PAPER_KINDS
 #: Events of ordinary life: in the truth so that they can be told from faults.
 BENIGN: Final = frozenset({
     "vacant", "move", "vacation", "solar_arrival", "exchange", "exchange_overlap", "exchange_gap", "rollover", "outage",
-    "clock_drift_tolerated", "late", "correction", "rebroadcast", "duplicate_file",
+    "clock_drift_tolerated", "late", "correction", "rebroadcast", "duplicate_file", "tariff_change",
 })  # fmt: skip
 _MOST_STORIES = 0.6  # of a commodity's meters, so that a small city keeps ordinary ones
 
@@ -209,8 +222,10 @@ def _story(spec: Spec, kind: Kind, segment: Segment, index: int) -> Planted:
     earliest = min(days - 1, days // 3) if days >= 90 and kind.span != "day" else 0
     latest = max(earliest + 1, days - 20) if days >= 90 and kind.span != "day" else days
     first = int(draw.integers(earliest, latest))
-    if kind.name in ("exchange", "exchange_overlap", "exchange_gap", "solar_arrival", "move") and days > 1:
+    if kind.name in ("exchange", "exchange_overlap", "exchange_gap", "solar_arrival", "move", "tariff_change") and days > 1:
         first = max(first, 1)
+    if kind.name == "wrong_multiplier":
+        first = 0  # it was wrong from the day the meter was installed
     length = int(draw.integers(kind.length[0], kind.length[1] + 1))
     last = {"day": first, "rest": days - 1, "days": min(days - 1, first + length - 1)}[kind.span]
     amount = kind.amount[0] + (kind.amount[1] - kind.amount[0]) * float(draw.integers(0, 1 << 20)) / (1 << 20)
@@ -236,30 +251,28 @@ def _outages(spec: Spec, commodity: str, segments: list[Segment]) -> Iterator[Pl
 
 
 def _head_ends(spec: Spec) -> Iterator[Planted]:
-    """Faults of a collector or of a whole head-end."""
+    """Faults of a collector or of a whole head-end: one of each, and more in a long range."""
     segments = {s.head_end: s for s in spec.segments}
-    draw = generator(spec.seed, "head-ends")
+    ami, small, mesh, water = (segments.get(name) for name in ("AMI", "CMEP", "MESH", "WATER"))
     if spec.intensity <= 0:
         return
-    ami = segments.get("AMI")
-    if ami is not None and ami.meters >= 40:
-        size = collector_size(spec)
-        collector = int(draw.integers(0, max(1, ami.meters // size)))
-        day = int(draw.integers(0, spec.days))
-        first = ami.first + collector * size
-        yield Planted("dropout_collector", "electricity", "AMI", first, day, day, 0.0, 0.3, 0.25, first + size)
-    small = segments.get("CMEP")
-    if small is not None and small.meters >= 4 and spec.days >= 2:
-        day = int(draw.integers(1, spec.days))
-        yield Planted("dropout_head_end", "electricity", "CMEP", small.first, day, day, 0.0, 0.2, 0.1, small.last)
-    mesh = segments.get("MESH")
-    if mesh is not None and mesh.meters >= 4 and spec.days >= 3:
-        day = int(draw.integers(2, spec.days))
-        yield Planted("hour_shift", "electricity", "MESH", mesh.first, day, day, 3600.0, 0.0, 1.0, mesh.last)
-    water = segments.get("WATER")
-    if water is not None and spec.days >= 2 and water.meters >= 10:
-        day = int(draw.integers(0, spec.days))
-        yield Planted("duplicate_file", "water", "WATER", -1, day, day, 1.0)
+    for time in range(max(1, spec.days // 40)):
+        draw = generator(spec.seed, "head-ends", time)
+        if ami is not None and ami.meters >= 40:
+            size = collector_size(spec)
+            collector = int(draw.integers(0, max(1, ami.meters // size)))
+            day = int(draw.integers(0, spec.days))
+            first = ami.first + collector * size
+            yield Planted("dropout_collector", "electricity", "AMI", first, day, day, 0.0, 0.3, 0.25, min(first + size, ami.last))
+        if small is not None and small.meters >= 4 and spec.days >= 2 and time <= spec.days // 80:
+            day = int(draw.integers(1, spec.days))
+            yield Planted("dropout_head_end", "electricity", "CMEP", small.first, day, day, 0.0, 0.2, 0.1, small.last)
+        if mesh is not None and mesh.meters >= 4 and spec.days >= 3 and time <= spec.days // 160:
+            day = int(draw.integers(2, spec.days))
+            yield Planted("hour_shift", "electricity", "MESH", mesh.first, day, day, 3600.0, 0.0, 1.0, mesh.last)
+        if water is not None and spec.days >= 2 and water.meters >= 10 and time == 0:
+            day = int(draw.integers(0, spec.days))
+            yield Planted("duplicate_file", "water", "WATER", -1, day, day, 1.0)
 
 
 def collector_size(spec: Spec) -> int:

@@ -25,6 +25,7 @@ from meter_pipeline.simulator.weather import STATIONS
 from meter_pipeline.simulator.writers import decimal_text
 
 _OPENED = date(2015, 1, 1)
+_OPENED_TEXT = _OPENED.isoformat()
 _CHUNK = 50_000
 Row = tuple[Any, ...]
 _CYCLE_STARTS = (1, 8, 15, 22)
@@ -40,17 +41,47 @@ def write_reference(spec: Spec, plan: Plan, exchanged: list[Exchanged], out: Pat
         f'first_billing_day = "{month.isoformat()}"\n',
         "utf-8",
     )
-    for name, rows in reference_rows(spec, plan, exchanged).items():
-        columns = list(TABLES[name].columns)
-        frame = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
-        frame.write_csv(out / "reference" / f"{name}.csv", null_value="")
+    started: set[str] = set()
+    for pieces in _pieces(spec, plan, exchanged):
+        for name, rows in pieces.items():
+            frame = pl.DataFrame(rows, schema=dict.fromkeys(TABLES[name].columns, pl.String), orient="row")
+            with (out / "reference" / f"{name}.csv").open("ab" if name in started else "wb") as file:
+                frame.write_csv(file, include_header=name not in started, null_value="")
+            started.add(name)
     _write_tariffs(spec, out)
     _write_head_ends(spec, out)
 
 
 def reference_rows(spec: Spec, plan: Plan, exchanged: list[Exchanged]) -> dict[str, list[Row]]:
     """Rows of every reference table, cells as text, in the order of schemas/reference.py."""
-    found: dict[str, list[Row]] = {name: [] for name in TABLES}
+    found: dict[str, list[Row]] = {}
+    for pieces in _pieces(spec, plan, exchanged):
+        for name, rows in pieces.items():
+            found.setdefault(name, []).extend(rows)
+    return found
+
+
+def _pieces(spec: Spec, plan: Plan, exchanged: list[Exchanged]) -> Iterator[dict[str, list[Row]]]:
+    """The tables a piece at a time, so that a large city is never held: first the small tables, then a chunk of service points each."""
+    yield _small_tables(spec)
+    premises = max(spec.counts.values())
+    largest = next(c for c, n in spec.counts.items() if n == premises)
+    for first in range(0, premises, _CHUNK):
+        classes = block(spec, largest, first, min(first + _CHUNK, premises)).customer_class.tolist()
+        yield {"accounts": [(f"A-{first + k:07d}", CLASSES[c], _OPENED_TEXT, None) for k, c in enumerate(classes)]}
+    exchanges = {(e.commodity, e.index): e for e in exchanged}
+    for segment in spec.segments:
+        stories = _paper_stories(plan, segment.commodity)
+        for first in range(segment.first, segment.last, _CHUNK):
+            found: dict[str, list[Row]] = {n: [] for n in ("service_points", "meters", "channels", "installations", "accounts", "agreements")}
+            traits = block(spec, segment.commodity, first, min(first + _CHUNK, segment.last))
+            for row in range(traits.size):
+                _service_point(spec, segment, traits, row, stories, exchanges, found)
+            yield {name: rows for name, rows in found.items() if rows}
+
+
+def _small_tables(spec: Spec) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {"tariffs": []}
     found["weather_stations"] = [
         (station, f"Cedar Fork {'Airport' if k == 0 else 'West'}", f"{41.6 + 0.1 * k:.2f}", f"{-93.6 - 0.2 * k:.2f}")
         for k, station in enumerate(STATIONS)
@@ -63,23 +94,11 @@ def reference_rows(spec: Spec, plan: Plan, exchanged: list[Exchanged]) -> dict[s
     for tariff, commodity in TARIFFS.items():
         found["tariffs"].append((tariff, commodity, "1", "2015-01-01", turn.isoformat(), f"{tariff.lower()}-v1.json"))
         found["tariffs"].append((tariff, commodity, "2", turn.isoformat(), None, f"{tariff.lower()}-v2.json"))
-    exchanges = {(e.commodity, e.index): e for e in exchanged}
-    for segment in spec.segments:
-        stories = _paper_stories(plan, segment.commodity)
-        for first in range(segment.first, segment.last, _CHUNK):
-            traits = block(spec, segment.commodity, first, min(first + _CHUNK, segment.last))
-            for row in range(traits.size):
-                _service_point(spec, segment, traits, row, stories, exchanges, found)
-    premises = max(spec.counts.values())
-    classes = {c: block(spec, c, 0, n).customer_class for c, n in spec.counts.items() if n == premises}
-    of_class = next(iter(classes.values()))
-    accounts = [(f"A-{p:07d}", CLASSES[int(of_class[p])], _OPENED.isoformat(), None) for p in range(premises)]
-    found["accounts"] = accounts + found["accounts"]
-    return {name: rows for name, rows in found.items() if rows}
+    return found
 
 
 def _paper_stories(plan: Plan, commodity: str) -> Mapping[int, Planted]:
-    kinds = ("usage_on_disconnected", "vacant", "move", "no_agreement")
+    kinds = ("usage_on_disconnected", "vacant", "move", "no_agreement", "tariff_change", "wrong_multiplier")
     return {s.index: s for s in plan.of_kind(*kinds) if s.commodity == commodity}
 
 
@@ -106,20 +125,25 @@ def _service_point(
         begin, end = spec.day(story.first), spec.day(story.last + 1)
         stretches = [("active", _OPENED, begin), (status, begin, end), ("active", end, None)]
     found["service_points"].extend((*fixed, status, a.isoformat(), b.isoformat() if b else None) for status, a, b in stretches)
-    _meters(spec, segment, traits, row, exchanges.get((commodity, index)), found)
+    mistyped = story is not None and story.kind == "wrong_multiplier"
+    _meters(spec, segment, traits, row, exchanges.get((commodity, index)), found, ratio=10 if mistyped else 1)
     tariff = _tariff(commodity, traits, row)
     cycle = f"CYCLE-{1 + int(traits.cycle[row]) % 4}"
     account = f"A-{index:07d}"
     if story is not None and story.kind == "no_agreement":
-        found["agreements"].append((account, point, tariff, cycle, _OPENED.isoformat(), spec.day(story.first).isoformat()))
+        found["agreements"].append((account, point, tariff, cycle, _OPENED_TEXT, spec.day(story.first).isoformat()))
+    elif story is not None and story.kind == "tariff_change":
+        turn = spec.day(story.first).isoformat()
+        found["agreements"].append((account, point, tariff, cycle, _OPENED_TEXT, turn))
+        found["agreements"].append((account, point, "E-TOU", cycle, turn, None))
     elif story is not None and story.kind == "move":
         out, came = spec.day(story.first), spec.day(story.first + 2)
         newcomer = f"A-{LETTER[commodity]}{index:07d}"
         found["accounts"].append((newcomer, customer, came.isoformat(), None))
-        found["agreements"].append((account, point, tariff, cycle, _OPENED.isoformat(), out.isoformat()))
+        found["agreements"].append((account, point, tariff, cycle, _OPENED_TEXT, out.isoformat()))
         found["agreements"].append((newcomer, point, tariff, cycle, came.isoformat(), None))
     else:
-        found["agreements"].append((account, point, tariff, cycle, _OPENED.isoformat(), None))
+        found["agreements"].append((account, point, tariff, cycle, _OPENED_TEXT, None))
 
 
 def _tariff(commodity: str, traits: Block, row: int) -> str:
@@ -132,7 +156,10 @@ def _tariff(commodity: str, traits: Block, row: int) -> str:
     return "E-TOU" if bool(traits.time_of_use[row]) else "E-RES"
 
 
-def _meters(spec: Spec, segment: Segment, traits: Block, row: int, exchange: Exchanged | None, found: dict[str, list[Row]]) -> None:
+def _meters(
+    spec: Spec, segment: Segment, traits: Block, row: int, exchange: Exchanged | None, found: dict[str, list[Row]], *, ratio: int
+) -> None:
+    """A service point's meters, channels and installations. ``ratio`` is how far off the multiplier on paper is."""
     commodity, index = segment.commodity, traits.first + row
     point = service_point_id(commodity, index)
     decimals = DECIMALS[commodity]
@@ -152,7 +179,7 @@ def _meters(spec: Spec, segment: Segment, traits: Block, row: int, exchange: Exc
     register_only = segment.file_format == "register"
     main = {"electricity": "E1", "water": "W1", "gas": "G1"}[commodity]
     unit, interval = UNIT[commodity], str(segment.interval_minutes)
-    multiplier, dials = str(int(traits.multiplier[row])), str(int(traits.dials[row]))
+    multiplier, dials = str(int(traits.multiplier[row]) * ratio), str(int(traits.dials[row]))
     for meter in ids:
         model = {"electricity": "KV-2", "water": "WM-58", "gas": "DG-250"}[commodity]
         found["meters"].append((meter, commodity, segment.head_end, model, collector))

@@ -36,7 +36,7 @@ TRUTH: Final[dict[str, Any]] = {
     "reported": pl.Int64,
     "detail": pl.String,
 }
-_REGISTER_KINDS: Final = frozenset({"rollover", "register_back", "missing_register"})
+_REGISTER_KINDS: Final = frozenset({"rollover", "register_back", "missing_register", "wrong_multiplier"})
 _MAIN: Final = {"electricity": "E1", "water": "W1", "gas": "G1"}
 
 

@@ -39,6 +39,7 @@ STYLES = {
 }
 
 
+@lru_cache(maxsize=8192)
 def stamp_text(second: int, zone: str, style: str) -> str:
     """An instant (unix seconds) in a head-end's style."""
     if style == "utc":

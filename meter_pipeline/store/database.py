@@ -5,10 +5,13 @@ Belongs here: connecting (psycopg, sync and async; ADBC for reading frames), the
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-from collections.abc import Mapping, Sequence
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import polars as pl
@@ -21,6 +24,12 @@ from meter_pipeline.store import embedded
 #: Every session: UTC whatever the server's default, and a cut after 5 s on connecting so that a dead server is found before a timeout cascades.
 _SESSION = "-c TimeZone=UTC -c DateStyle=ISO"
 CONNECT_TIMEOUT_S = 5
+
+
+class Read(Protocol):
+    """A query with its parameters in, a frame out."""
+
+    def __call__(self, query: str, parameters: Sequence[Any] = ()) -> pl.DataFrame: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +69,24 @@ class Database:
 
         Parameters are $1, $2 ... as PostgreSQL writes them; numeric columns arrive as text, so cast them in the query.
         """
-        import adbc_driver_postgresql.dbapi as adbc
-
-        with adbc.connect(self.with_options(options=_SESSION)) as connection, connection.cursor() as cursor:
-            cursor.execute(query, parameters=list(parameters) or None)
-            frame = pl.from_arrow(cursor.fetch_arrow_table())
+        values = list(parameters) or None
+        held = _reader(self.with_options(options=_SESSION))
+        try:
+            table = _fetch(held, query, values)
+        except Exception as error:
+            _forget()
+            if not _is_gone(error):
+                raise
+            # The server was restarted since the last read: what was only read may be read again.
+            table = _fetch(_reader(self.with_options(options=_SESSION)), query, values)
+        frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table never arrives as a series
         return frame
+
+    @contextlib.contextmanager
+    def reader(self) -> Iterator[Read]:
+        """``read``, for callers that say outright that they read several times over one connection."""
+        yield self.read
 
     def with_options(self, **options: str) -> str:
         """The URL with more libpq options in its query part."""
@@ -91,6 +111,43 @@ class Database:
         host = parts.netloc.rpartition("@")
         user = host[0].partition(":")[0]
         return urlunsplit(parts._replace(netloc=f"{user}@{host[2]}" if host[0] else host[2], query=""))
+
+
+#: One Arrow connection a thread, kept for its last URL: opening one asks the server for all its types (some 20 ms), and a stage reads a dozen times.
+_kept = threading.local()
+
+
+def _reader(url: str) -> Any:
+    if getattr(_kept, "url", None) != url or _kept.process != os.getpid():
+        _forget()
+        import adbc_driver_postgresql.dbapi as adbc
+
+        _kept.connection, _kept.url, _kept.process = adbc.connect(url, autocommit=True), url, os.getpid()
+    return _kept.connection
+
+
+def _forget() -> None:
+    """Close this thread's reader; in a forked child only forget it, since the socket is the parent's."""
+    connection = getattr(_kept, "connection", None)
+    if connection is not None and _kept.process == os.getpid():
+        with contextlib.suppress(Exception):
+            connection.close()
+    _kept.connection = _kept.url = None
+    _kept.process = 0
+
+
+atexit.register(_forget)  # the driver's own clean-up at exit finds its modules gone and complains
+
+
+def _fetch(connection: Any, query: str, values: list[Any] | None) -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute(query, parameters=values)
+        return cursor.fetch_arrow_table()
+
+
+def _is_gone(error: Exception) -> bool:
+    text = str(error)
+    return any(sign in text for sign in ("server closed the connection", "no connection to the server", "57P01", "57P02", "terminating connection"))
 
 
 def open_database(settings: Settings) -> Database:

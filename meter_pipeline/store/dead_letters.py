@@ -15,8 +15,6 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from meter_pipeline.store import vectors
-
 Connection = psycopg.Connection[Any]
 
 #: What landing and loading write: one row a dead letter, reasons as JSON text.
@@ -39,6 +37,7 @@ COLUMNS: Final[dict[str, Any]] = {
     "first_seen": pl.Datetime("us", "UTC"),
     "last_seen": pl.Datetime("us", "UTC"),
 }
+_TYPES: Final = ["bytea", "bytea", "text", "text", "text", "int8", "int8", "bytea", "text", "text", "int8", "text", "text", "text", "text", "timestamptz", "timestamptz"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +80,17 @@ def write(connection: Connection, letters: pl.DataFrame) -> int:
     """Write dead letters (COLUMNS); one that is there already is counted once more. Returns how many are new."""
     if not letters.height:
         return 0
-    letters = letters.select(COLUMNS).unique("dead_letter_key", keep="first", maintain_order=True)
+    letters = letters.select(*COLUMNS).unique("dead_letter_key", keep="first", maintain_order=True)
     names = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
     connection.execute(
         "CREATE TEMPORARY TABLE incoming_letter (LIKE raw.dead_letter) ON COMMIT DROP;"
         "ALTER TABLE incoming_letter ALTER COLUMN reasons TYPE text, ALTER times DROP NOT NULL, ALTER status DROP NOT NULL"
     )
     with connection.cursor() as cursor, cursor.copy(sql.SQL("COPY incoming_letter ({}) FROM STDIN (FORMAT binary)").format(names)) as copy:
-        copy.write(vectors.HEADER)
-        # Raw bytes differ in length from letter to letter, so each length is a group of its own: many small blocks, not one large.
-        for block in vectors.encoded_blocks(letters, list(COLUMNS), 4096):
-            copy.write(block)
-        copy.write(vectors.TRAILER)
+        # Raw bytes and reasons differ in length from letter to letter, so the fixed-width encoder would find no two alike.
+        copy.set_types(_TYPES)
+        for row in letters.iter_rows():
+            copy.write_row(row)
     rest = sql.SQL(", ").join(sql.Identifier(c) + sql.SQL("::jsonb") if c == "reasons" else sql.Identifier(c) for c in COLUMNS)
     done = connection.execute(
         sql.SQL(
@@ -102,6 +100,17 @@ def write(connection: Connection, letters: pl.DataFrame) -> int:
     ).fetchone()
     connection.execute("DROP TABLE incoming_letter")
     return int(done[0]) if done else 0
+
+
+async def write_few(connection: psycopg.AsyncConnection[Any], letters: pl.DataFrame) -> None:
+    """As ``write``, for the few that loading makes, on an asyncio connection."""
+    names = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
+    places = sql.SQL(", ").join(sql.SQL("%s::jsonb") if c == "reasons" else sql.Placeholder() for c in COLUMNS)
+    statement = sql.SQL(
+        "INSERT INTO raw.dead_letter AS d ({}) VALUES ({}) ON CONFLICT (dead_letter_key) DO UPDATE SET last_seen = excluded.last_seen, times = d.times + 1"
+    ).format(names, places)
+    for row in letters.select(*COLUMNS).iter_rows():
+        await connection.execute(statement, row)
 
 
 def find(

@@ -94,16 +94,20 @@ class Cluster:
         """Whether this cluster's postmaster is alive."""
         return self._run("pg_ctl", "-D", str(self.data), "status", check=False).returncode == 0
 
-    def start(self) -> None:
-        """Make the cluster if there is none, start it if it is down. Safe to call from many processes at once."""
+    def start(self, *settings: str) -> None:
+        """Make the cluster if there is none, start it if it is down. Safe to call from many processes at once.
+
+        ``settings`` (name=value) hold for this start only; the tests' scratch server does without fsync, nothing else does.
+        """
         with _locked(self.data.parent / f".{self.data.name}.lock"):
             if not (self.data / "PG_VERSION").exists():
                 self._initialise()
             if not self.running():
                 self._make_private(self.socket)
                 log = self.data / "server.log"
+                options = " ".join([f"-k {self.socket}", *(f"-c {setting}" for setting in settings)])
                 try:
-                    self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-l", str(log), "-o", f"-k {self.socket}", "start")
+                    self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-l", str(log), "-o", options, "start")
                 except EmbeddedError as error:
                     tail = "\n".join(log.read_text("utf-8", "replace").splitlines()[-8:]) if log.exists() else ""
                     raise EmbeddedError(f"{error}\n{log} ends:\n{tail}") from error

@@ -254,20 +254,30 @@ def entry_by_id(connection: Connection, entry_id: int) -> StoredEntry | None:
         return cursor.execute(_ENTRY + " WHERE l.entry_id = %s", (entry_id,)).fetchone()
 
 
-def entry_holding(connection: Connection, payload_hash: bytes, kinds: Sequence[str]) -> StoredEntry | None:
-    """The latest sequenced entry among whose leaves this payload hash is. ``position`` finds candidates; alignment is the caller's to check."""
-    with connection.cursor(row_factory=class_row(StoredEntry), binary=True) as cursor:
-        return cursor.execute(
-            _ENTRY + " WHERE e.kind = ANY(%s) AND position(%b IN e.leaves) > 0 ORDER BY l.leaf_index DESC LIMIT 1",
-            (list(kinds), payload_hash),
-        ).fetchone()
+def entry_holding(connection: Connection, payload_hash: bytes, kinds: Sequence[str], day: date | None) -> StoredEntry | None:
+    """The first sequenced entry (of a billing day, where given) among whose leaves this payload hash is."""
+    with connection.cursor(row_factory=class_row(StoredEntry)) as cursor:
+        candidates = cursor.execute(
+            _ENTRY + " WHERE e.kind = ANY(%(kinds)s) AND (%(day)s::date IS NULL OR e.billing_day = %(day)s)"
+            " AND position(%(hash)b IN e.leaves) > 0 ORDER BY l.leaf_index",
+            {"kinds": list(kinds), "day": day, "hash": payload_hash},
+            binary=True,
+        )
+        # A match across the seam of two hashes is possible in theory and no match.
+        return next((entry for entry in candidates if payload_hash in _cut(entry.leaves or b"")), None)
 
 
-def entries_of_day(connection: Connection, day: date, kinds: Sequence[str]) -> list[StoredEntry]:
-    """A billing day's entries of some kinds in log order; last those that have no place yet, with place -1."""
+def _cut(flat: bytes) -> list[bytes]:
+    return [flat[at : at + 32] for at in range(0, len(flat), 32)]
+
+
+def entries_of(connection: Connection, kinds: Sequence[str], day: date | None) -> list[StoredEntry]:
+    """Entries of some kinds, of a billing day or all, in log order; last those that have no place yet, with place -1."""
     with connection.cursor(row_factory=class_row(StoredEntry), binary=True) as cursor:
         return cursor.execute(
-            _WRITTEN + " WHERE e.billing_day = %s AND e.kind = ANY(%s) ORDER BY l.leaf_index NULLS LAST, e.xid, e.entry_id", (day, list(kinds))
+            _WRITTEN + " WHERE (%(day)s::date IS NULL OR e.billing_day = %(day)s) AND e.kind = ANY(%(kinds)s)"
+            " ORDER BY l.leaf_index NULLS LAST, e.xid, e.entry_id",
+            {"day": day, "kinds": list(kinds)},
         ).fetchall()
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 from psycopg import sql
@@ -22,23 +22,29 @@ def exists(connection: Connection, table: str) -> bool:
     return bool(row and row[0])
 
 
-def hashes_of_day(connection: Connection, table: str, column: str, day: date) -> list[bytes]:
-    """The leaf of every row of a billing day."""
-    query = sql.SQL("SELECT {} FROM {} WHERE billing_day = %s").format(sql.Identifier(column), sql.Identifier(*table.split(".")))
-    return [bytes(row[0]) for row in connection.execute(query, (day,), binary=True).fetchall()]
+def hashes(connection: Connection, table: str, column: str, day: date | None) -> list[bytes]:
+    """The leaf of every row of a billing day, or of the whole table."""
+    query = sql.SQL("SELECT {} FROM {}").format(sql.Identifier(column), sql.Identifier(*table.split("."))) + _on(day)
+    return [bytes(row[0]) for row in connection.execute(query, [day] if day else [], binary=True).fetchall()]
 
 
-def frame_of_day(database: Database, table: str, day: date) -> pl.DataFrame:
-    """Every row of a billing day through Arrow, all columns."""
-    return database.read(f"SELECT * FROM {table} WHERE billing_day = $1", (day,))  # noqa: S608 - a name from ledger/sources.py
+def _on(day: date | None) -> sql.SQL:
+    return sql.SQL("") if day is None else sql.SQL(" WHERE billing_day = %s")
 
 
-def rows_of_day(connection: Connection, table: str, day: date) -> Iterator[str]:
-    """Every row of a billing day as PostgreSQL's own JSON text, streamed. Instants are ISO 8601, bytes ``\\x`` hex, NULLs kept."""
-    query = sql.SQL("SELECT row_to_json(t)::text FROM {} AS t WHERE billing_day = %s").format(sql.Identifier(*table.split(".")))
+def frame(database: Database, table: str, day: date | None) -> pl.DataFrame:
+    """Every row of a billing day, or of the whole table, through Arrow, all columns."""
+    if day is None:
+        return database.read(f"SELECT * FROM {table}")  # noqa: S608 - a name from ledger/sources.py
+    return database.read(f"SELECT * FROM {table} WHERE billing_day = $1", (day,))  # noqa: S608
+
+
+def rows(connection: Connection, table: str, day: date | None) -> Iterator[str]:
+    """Every row of a billing day, or of the whole table, as PostgreSQL's own JSON text, streamed. Instants are ISO 8601, bytes ``\\x`` hex."""
+    query = sql.SQL("SELECT row_to_json(t)::text FROM {} AS t").format(sql.Identifier(*table.split("."))) + _on(day)
     with connection.cursor("ledger_rows") as cursor:
         cursor.itersize = 2000
-        cursor.execute(query, (day,))
+        cursor.execute(query, [day] if day else [])
         for (text,) in cursor:
             yield text
 
@@ -58,3 +64,36 @@ def control_totals(connection: Connection) -> list[dict[str, Any]]:
     ).fetchall()
     names = ("sha256", "file_name", "received", "accepted", "duplicate", "superseded", "rejected", "waiting")
     return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+#: Tables of payloads, and which of their rows are a payload rather than a fold of several.
+_PAYLOADS: Final = (
+    ("raw.interval_day", " AND payloads = 1"),
+    ("raw.interval_payload", ""),
+    ("raw.register_read", " AND payloads = 1"),
+    ("raw.register_payload", ""),
+)
+
+
+def payloads_of_meter(connection: Connection, meter_id: str, day: date, channel: str | None) -> list[tuple[bytes, dict[str, Any]]]:
+    """(payload hash, row) of every payload of a meter on a billing day."""
+    found: list[tuple[bytes, dict[str, Any]]] = []
+    for table, single in _PAYLOADS:
+        if exists(connection, table):
+            query = sql.SQL("SELECT payload_hash, row_to_json(t) FROM {} AS t WHERE billing_day = %s AND meter_id = %s").format(
+                sql.Identifier(*table.split("."))
+            )
+            query += sql.SQL(" AND (%s::text IS NULL OR channel = %s)") + sql.SQL(single) + sql.SQL(" ORDER BY channel, payload_hash")
+            rows = connection.execute(query, (day, meter_id, channel, channel)).fetchall()
+            found += [(bytes(payload_hash), {"table": table, **row}) for payload_hash, row in rows]
+    return found
+
+
+def statement(connection: Connection, statement_id: str) -> tuple[bytes, dict[str, Any]] | None:
+    """(leaf, row) of a statement."""
+    if not exists(connection, "billing.statement"):
+        return None
+    row = connection.execute(
+        "SELECT lines_sha256, row_to_json(t) FROM billing.statement AS t WHERE statement_id = %s", (statement_id,)
+    ).fetchone()
+    return None if row is None else (bytes(row[0]), {"table": "billing.statement", **row[1]})

@@ -25,6 +25,7 @@ class FeedFile:
     sha256: bytes
     file_name: str
     head_end: str
+    commodity: str
     file_format: str
     bytes: int
     archive_path: str
@@ -62,7 +63,7 @@ def channels(database: Database) -> pl.DataFrame:
 def known_file(connection: Connection, sha256: bytes) -> FeedFile | None:
     """The registered file with these bytes, or None."""
     row = connection.execute(
-        "SELECT sha256, file_name, head_end, file_format, bytes, archive_path, landed_at, received, rejected, dead_letters, refused, run_id, "
+        "SELECT sha256, file_name, head_end, commodity, file_format, bytes, archive_path, landed_at, received, rejected, dead_letters, refused, run_id, "
         "replay_of, ledger_entry FROM raw.feed_file WHERE sha256 = %s",
         (sha256,),
     ).fetchone()
@@ -72,10 +73,10 @@ def known_file(connection: Connection, sha256: bytes) -> FeedFile | None:
 def register_file(connection: Connection, file: FeedFile, days: Sequence[FileDay]) -> bool:
     """Register a landed file and its days; False where another process registered the same bytes first (nothing is written then)."""
     done = connection.execute(
-        "INSERT INTO raw.feed_file (sha256, file_name, head_end, file_format, bytes, archive_path, landed_at, received, rejected, dead_letters, "
-        "refused, run_id, replay_of, ledger_entry) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (sha256) DO NOTHING",
+        "INSERT INTO raw.feed_file (sha256, file_name, head_end, commodity, file_format, bytes, archive_path, landed_at, received, rejected, dead_letters, "
+        "refused, run_id, replay_of, ledger_entry) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (sha256) DO NOTHING",
         (
-            file.sha256, file.file_name, file.head_end, file.file_format, file.bytes, file.archive_path, file.landed_at, file.received,
+            file.sha256, file.file_name, file.head_end, file.commodity, file.file_format, file.bytes, file.archive_path, file.landed_at, file.received,
             file.rejected, file.dead_letters, file.refused, file.run_id, file.replay_of, file.ledger_entry,
         ),
     )  # fmt: skip
@@ -139,6 +140,8 @@ class Waiting:
     duplicate_in_file: int
     superseded_in_file: int
     head_end: str
+    commodity: str
+    file_format: str
     file_name: str
     archive_path: str
 
@@ -147,7 +150,7 @@ def waiting(connection: Connection, day: date) -> list[Waiting]:
     """The staged files of a billing day that are not loaded, by landing time then hash."""
     rows = connection.execute(
         "SELECT d.sha256, d.billing_day, d.staged_path, d.staged_sha256, d.received, d.duplicate_in_file, d.superseded_in_file, f.head_end, "
-        "f.file_name, f.archive_path FROM raw.feed_file_day AS d JOIN raw.feed_file AS f USING (sha256) "
+        "f.commodity, f.file_format, f.file_name, f.archive_path FROM raw.feed_file_day AS d JOIN raw.feed_file AS f USING (sha256) "
         "WHERE d.billing_day = %s AND d.loaded_at IS NULL ORDER BY f.landed_at, d.sha256",
         (day,),
     ).fetchall()
@@ -192,12 +195,21 @@ def attach_partition(connection: Connection, table: str, day: date) -> bool:
     return bool(row[0])
 
 
-def loaded_ranges(connection: Connection, day: date) -> dict[tuple[bytes, str], list[tuple[int, int]]]:
-    """Committed row ranges of a day's waiting files by (file, kind)."""
+def partition_is_open(connection: Connection, table: str, day: date) -> bool:
+    """Whether a day's partition was made and never attached."""
+    row = connection.execute(
+        "SELECT NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = p.oid) FROM (SELECT to_regclass(%s) AS oid) AS p WHERE p.oid IS NOT NULL",
+        (f"{table}_{day:%Y%m%d}",),
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def loaded_rows(connection: Connection, day: date) -> dict[tuple[bytes, str], list[tuple[int, int]]]:
+    """Committed row ranges [first, past) of a day's waiting files by (file, kind)."""
     found: dict[tuple[bytes, str], list[tuple[int, int]]] = {}
     rows = connection.execute(
-        "SELECT b.sha256, b.kind, b.first_row, b.past_row FROM raw.load_batch AS b JOIN raw.feed_file_day AS d USING (sha256, billing_day) "
-        "WHERE b.billing_day = %s AND d.loaded_at IS NULL ORDER BY 1, 2, 3",
+        "SELECT b.sha256, b.kind, lower(r), upper(r) FROM raw.load_batch AS b JOIN raw.feed_file_day AS d USING (sha256, billing_day), "
+        "unnest(b.rows) AS r WHERE b.billing_day = %s AND d.loaded_at IS NULL ORDER BY 1, 2, 3",
         (day,),
     )
     for sha256, kind, first, past in rows:

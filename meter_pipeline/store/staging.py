@@ -66,7 +66,7 @@ def read(folder: Path, path: str) -> StagedDay:
     frames = []
     for kind in ("intervals", "registers"):
         target = folder / f"{path}.{kind}.arrow"
-        frames.append(pl.read_ipc(target, memory_map=True) if target.exists() else pl.DataFrame())
+        frames.append(pl.read_ipc(target) if target.exists() else pl.DataFrame())
     return StagedDay(*frames)
 
 

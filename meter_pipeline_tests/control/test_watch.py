@@ -79,6 +79,8 @@ def test_a_burst_holds_its_head_end_and_an_old_one_does_not(database: Database) 
     with database.connect() as connection:
         file(connection, "week", 100_000, at=now - timedelta(days=2))
         file(connection, "now", 100_000)
+        for name in ("week", "now"):
+            loaded(connection, name, 100_000, 100_000)
         dead(connection, "old", 90_000, now - timedelta(days=9))
         dead(connection, "new", 600, now - timedelta(minutes=5))
     (raised,) = watch.watch(database).raised

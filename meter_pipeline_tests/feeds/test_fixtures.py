@@ -88,3 +88,48 @@ def test_every_water_dial_is_accounted_for() -> None:
     assert sum(each["gaps_over_2h"] for each in channels) == want["gaps_gt_2h"] - 8
     assert f"{local.min():%Y-%m-%d %H:%M:%S}" == want["tmin"]
     assert f"{local.max():%Y-%m-%d %H:%M:%S}" == want["tmax"]
+
+
+GREEN = (
+    "Coastal_Multi_Family_12hr_Jan_1_2011_to_Jan_1_2012_RetailCustomer_3.xml.gz",
+    "Desert_Single_Family_Jan_1_2011_to_Jan_1_2012_RetailCustomer_7.xml.gz",
+    "TestGBDataOneYearDailyBinnedMonthly.xml",
+    "ngma_natural_gas_billing_billing_data_Service_1_1_2021-05-26_to_2024-04-25.xml",
+)
+
+
+@pytest.mark.parametrize("file", GREEN)
+def test_green_button_files_equal_a_plain_count_of_the_document(file: str) -> None:
+    want = expected("green_button")[file]
+    feed = parsed("green_button", file, "green-button")
+    (channel,) = report(file, feed)["channels"]
+    assert channel["readings"] == want["readings"] == want["distinct_starts"]
+    assert Decimal(channel["sum"]) == Decimal(want["sum_raw"])
+    assert (int(channel["first"].timestamp()), int(channel["last"].timestamp())) == (want["first"], want["last"])
+    assert feed.rejects.height == 0
+    assert sniff(fixtures_dir() / "green_button" / file).format == "espi"
+
+
+def test_civil_days_of_23_and_25_hours_are_readings_of_a_day() -> None:
+    feed = parsed("green_button", GREEN[2], "green-button")
+    assert feed.intervals["interval_minutes"].unique().to_list() == [1440]
+    assert feed.registers.height == 0
+
+
+def test_monthly_blocks_become_a_dial_whose_advance_is_what_was_used() -> None:
+    feed = parsed("green_button", GREEN[3], "green-button")
+    assert feed.periods.height == 35
+    assert feed.registers.height == 36  # clock changes leave no seams
+    dials = feed.registers.sort("read_at")["value"]
+    assert (dials.diff().drop_nulls() >= 0).all()
+    assert dials[-1] - dials[0] == feed.periods["value"].sum() == 3_484_000_000
+    assert feed.registers["unit"].unique().to_list() == ["therm"]
+
+
+def test_a_beacon_line_is_a_dial_and_a_flow() -> None:
+    feed = parsed("beacon", "beacon-360-report.csv", "beacon")
+    flows, dials = feed.intervals, feed.registers
+    assert flows.select("meter_id", "channel", "value", "unit").rows() == [("1470158170", "F1", 5_000_000, "gal")] * 2
+    assert dials.select("meter_id", "channel", "value", "unit").rows() == [("1470158170", "R1", 22_760_000_000, "ft3")] * 2
+    assert feed.rejects.height == 0
+    assert sniff(fixtures_dir() / "beacon" / "beacon-360-report.csv").format == "wide_csv"

@@ -55,6 +55,25 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> 
     assert files_of(tmp_path / "a") != files_of(tmp_path / "c")
 
 
+def test_how_meters_are_cut_into_files_changes_no_read_and_no_truth(tmp_path: Path) -> None:
+    spec = Spec(meters=160, days=3, seed=8)
+    simulate(spec, tmp_path / "one")
+    simulate(replace(spec, meters_per_file=17), tmp_path / "many")
+
+    def lines(folder: Path) -> dict[str, list[bytes]]:
+        found: dict[str, list[bytes]] = {}
+        for path in (folder / "inbox").rglob("*"):
+            if path.is_file() and "resend" not in path.name:  # a file sent twice holds what the file held
+                found.setdefault(path.parent.name, []).extend(path.read_bytes().split(b"\n"))
+        headers = (b"meter_id,", b"100,NEM12", b"900")
+        return {name: sorted(line for line in rows if line and not line.startswith(headers)) for name, rows in found.items()}
+
+    assert lines(tmp_path / "one") == lines(tmp_path / "many")
+    one, many = (pl.read_parquet(tmp_path / name / "truth.parquet").drop("detail") for name in ("one", "many"))
+    assert one.equals(many)
+    assert files_of(tmp_path / "one" / "reference") == files_of(tmp_path / "many" / "reference")
+
+
 def test_a_folder_that_is_not_a_simulation_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "inbox").mkdir()
     (tmp_path / "inbox" / "precious.csv").write_text("kept")
@@ -138,6 +157,11 @@ def test_every_story_of_the_plan_is_in_the_truth_with_its_own_place(demo: Path) 
         detail = json.loads(row["detail"])
         line = next(p for p in (demo / "inbox").rglob(detail["file"])).read_bytes().split(b"\n")[detail["line"] - 1]
         assert row["meter_id"].encode() in line.replace(b"\xff\xfe", b"")
+
+
+def test_the_page_about_the_simulator_names_every_kind(demo: Path) -> None:
+    page = (DATA.parent / "docs" / "simulator.md").read_text("utf-8")
+    assert [k for k in sorted(set(pl.read_parquet(demo / "truth.parquet")["kind"])) if f"`{k}`" not in page] == []
 
 
 def test_at_most_one_story_befalls_a_service_point() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from datetime import UTC, datetime
+from pathlib import Path
 
+from meter_pipeline.store import embedded
 from meter_pipeline.store.database import Database, scalar
 from meter_pipeline.store.migrations import migrate
 
@@ -12,7 +16,6 @@ def test_a_session_is_in_utc_and_pages_are_checksummed(database: Database) -> No
     with database.connect() as connection:
         assert scalar(connection, "SHOW TimeZone") == "UTC"
         assert scalar(connection, "SHOW data_checksums") == "on"
-        assert scalar(connection, "SHOW fsync") == "on"
 
 
 def test_migrating_twice_applies_nothing_the_second_time(database: Database) -> None:
@@ -28,3 +31,19 @@ def test_frames_come_back_with_zone_and_arrays(database: Database) -> None:
 
 def test_a_password_is_not_in_the_safe_url() -> None:
     assert "secret" not in Database("postgresql://ann:secret@db:5432/meters?sslmode=require").safe_url
+
+
+def test_the_embedded_server_starts_durable_and_closed_to_others() -> None:
+    home = Path(tempfile.mkdtemp(prefix="meter-pipeline-tests-"))
+    home.chmod(0o711)
+    cluster = embedded.cluster(home)
+    cluster.start()
+    try:
+        with Database(cluster.url("postgres")).connect() as connection:
+            for setting, value in (("fsync", "on"), ("synchronous_commit", "on"), ("full_page_writes", "on"), ("listen_addresses", "")):
+                assert scalar(connection, f"SHOW {setting}") == value
+        assert cluster.socket.stat().st_mode & 0o077 == 0
+        assert cluster.data.stat().st_mode & 0o077 == 0
+    finally:
+        cluster.delete()
+        shutil.rmtree(home)

@@ -100,6 +100,7 @@ CREATE TABLE raw.feed_file (
     sha256 bytea PRIMARY KEY CHECK (length(sha256) = 32),
     file_name text NOT NULL,
     head_end text NOT NULL,
+    commodity text NOT NULL,
     file_format text NOT NULL,
     bytes bigint NOT NULL,
     archive_path text NOT NULL,
@@ -116,6 +117,7 @@ COMMENT ON TABLE raw.feed_file IS 'Every distinct file that arrived, by the hash
 COMMENT ON COLUMN raw.feed_file.sha256 IS 'SHA-256 of the file''s bytes.';
 COMMENT ON COLUMN raw.feed_file.file_name IS 'Name it first arrived under.';
 COMMENT ON COLUMN raw.feed_file.head_end IS 'Head-end whose declaration read it.';
+COMMENT ON COLUMN raw.feed_file.commodity IS 'Commodity its head-end declares; a pause of that commodity holds it.';
 COMMENT ON COLUMN raw.feed_file.file_format IS 'Format it was read as.';
 COMMENT ON COLUMN raw.feed_file.bytes IS 'Its size.';
 COMMENT ON COLUMN raw.feed_file.archive_path IS 'Where its compressed copy lies, below the archive folder.';
@@ -190,7 +192,7 @@ CREATE TABLE raw.load_batch (
     billing_day date NOT NULL,
     kind text NOT NULL CHECK (kind IN ('interval', 'register')),
     first_row bigint NOT NULL,
-    past_row bigint NOT NULL CHECK (past_row > first_row),
+    rows int8multirange NOT NULL CHECK (NOT isempty(rows) AND lower(rows) = first_row),
     accepted bigint NOT NULL DEFAULT 0,
     duplicate bigint NOT NULL DEFAULT 0,
     superseded bigint NOT NULL DEFAULT 0,
@@ -202,8 +204,8 @@ COMMENT ON TABLE raw.load_batch IS 'Which staged rows of a file and day are comm
 COMMENT ON COLUMN raw.load_batch.sha256 IS 'The file.';
 COMMENT ON COLUMN raw.load_batch.billing_day IS 'The day.';
 COMMENT ON COLUMN raw.load_batch.kind IS 'interval or register.';
-COMMENT ON COLUMN raw.load_batch.first_row IS 'First staged row, from 0.';
-COMMENT ON COLUMN raw.load_batch.past_row IS 'One past the last staged row.';
+COMMENT ON COLUMN raw.load_batch.first_row IS 'Least staged row of the batch, from 0.';
+COMMENT ON COLUMN raw.load_batch.rows IS 'Its staged rows.';
 COMMENT ON COLUMN raw.load_batch.accepted IS 'Reads accepted.';
 COMMENT ON COLUMN raw.load_batch.duplicate IS 'Reads already there.';
 COMMENT ON COLUMN raw.load_batch.superseded IS 'Reads that lost to what was there.';

@@ -2,12 +2,13 @@
 
 from meter_pipeline.baselines.weather.formats import DAILY, FORMATS, HOURLY, WeatherError, read_weather, recognise
 from meter_pipeline.baselines.weather.series import coverage, daily, hourly_grid, hours_of_days
-from meter_pipeline.baselines.weather.stations import kilometres, ranked_stations, with_fallback
+from meter_pipeline.baselines.weather.stations import Service, kilometres, ranked_stations, serve, with_fallback
 
 __all__ = [
     "DAILY",
     "FORMATS",
     "HOURLY",
+    "Service",
     "WeatherError",
     "coverage",
     "daily",
@@ -17,5 +18,6 @@ __all__ = [
     "ranked_stations",
     "read_weather",
     "recognise",
+    "serve",
     "with_fallback",
 ]

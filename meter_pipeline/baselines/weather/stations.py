@@ -6,10 +6,13 @@ Belongs here: distance, the nearest station that has enough days, and the fallba
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from meter_pipeline.baselines.degree_days import Floats
 
@@ -67,3 +70,53 @@ def with_fallback(ranked: npt.NDArray[np.int64], temperatures: Floats) -> tuple[
         result = np.where(take, value, result)
         source = np.where(take, station[:, None], source)
     return result, source
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The weather of a set of service points: ``station`` (points,) indices into ``names`` (-1 none), ``temperatures_f`` (names, days)."""
+
+    names: list[str]
+    station: npt.NDArray[np.int64]
+    temperatures_f: Floats
+
+    def of_points(self) -> Floats:
+        """(points, days) temperatures, NaN where a point has no station or the day no reading."""
+        if not self.names:
+            return np.full((self.station.size, self.temperatures_f.shape[1]), np.nan)
+        found: Floats = np.where((self.station >= 0)[:, None], self.temperatures_f[np.maximum(self.station, 0)], np.nan)
+        return found
+
+
+def serve(points: pl.DataFrame, stations: pl.DataFrame, temperatures: pl.DataFrame, days: Sequence[date]) -> Service:
+    """The weather of each point on each day: from its own station, else the nearest with enough days, else (one station known) that one.
+
+    ``points``: station_id, latitude, longitude, null where unknown. ``stations``: station_id, latitude, longitude. ``temperatures``: station_id,
+    weather_day, temperature_mean_c. A day that a station lacks is taken from the next one within reach.
+    """
+    names = stations["station_id"].to_list()
+    grid = np.full((len(names), len(days)), np.nan)
+    row_of, column_of = {n: i for i, n in enumerate(names)}, {d: i for i, d in enumerate(days)}
+    for station, day, mean in temperatures.select("station_id", "weather_day", "temperature_mean_c").iter_rows():
+        if station in row_of and day in column_of and mean is not None:
+            grid[row_of[station], column_of[day]] = mean * 1.8 + 32.0
+    if not names:
+        return Service([], np.full(points.height, -1, np.int64), grid)
+    latitude, longitude = (stations[c].cast(pl.Float64).to_numpy() for c in ("latitude", "longitude"))
+    share = np.isfinite(grid).mean(axis=1) if days else np.zeros(len(names))
+    usable = {name: float(s) for name, s in zip(names, share, strict=True)}
+    near = ranked_stations(latitude, longitude, names, latitude, longitude, dict.fromkeys(names, 1.0))
+    ranking = np.column_stack([np.arange(len(names)), np.where(near == np.arange(len(names))[:, None], -1, near)])
+    filled, _ = with_fallback(ranking, grid)
+    own = np.array([row_of.get(s, -1) if s is not None else -1 for s in points["station_id"].to_list()], np.int64)
+    where = points.select(pl.col("latitude", "longitude").cast(pl.Float64).fill_null(np.nan)).to_numpy()
+    lost = np.flatnonzero(own < 0)
+    if lost.size == 0:
+        return Service(names, own, filled)
+    placed = lost[np.isfinite(where[lost]).all(axis=1)]
+    if placed.size:
+        best = ranked_stations(where[placed, 0], where[placed, 1], names, latitude, longitude, usable)[:, 0]
+        own[placed] = best
+    if len(names) == 1:
+        own[lost[~np.isfinite(where[lost]).all(axis=1)]] = 0
+    return Service(names, own, filled)

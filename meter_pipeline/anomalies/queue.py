@@ -1,0 +1,94 @@
+"""The exception queue as people work it: list, show, assign, confirm, dismiss; one case or all that a filter finds.
+
+Belongs here: the rules of a decision and its ledger entry. Does not belong here: opening cases (cases.py, day.py), printing (cli/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import psycopg
+
+from meter_pipeline.anomalies.cases import UNDECIDED
+from meter_pipeline.anomalies.kinds import KINDS
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.ledger import entries
+from meter_pipeline.store import anomalies as store
+
+Decision = Literal["assigned", "confirmed", "dismissed"]
+FILTERS: Final = ("case_id", "state", "kind", "family", "service_point_id", "commodity", "severity", "assigned_to")
+
+
+class QueueError(ValueError):
+    """A decision that cannot be taken; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a decision changed: the cases, and how many bills it released."""
+
+    cases: list[str]
+    released: int
+
+
+def list_cases(connection: psycopg.Connection[Any], filters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Cases that match all filters (FILTERS; a list means any of), newest first. Raises QueueError for a filter that does not exist."""
+    unknown = sorted(set(filters) - set(FILTERS))
+    if unknown:
+        raise QueueError(f"no filter {', '.join(unknown)}; there are {', '.join(FILTERS)}")
+    return store.read_cases(connection, **filters)
+
+
+def show_case(connection: psycopg.Connection[Any], case_id: str) -> dict[str, Any]:
+    """A case, what its kind means, and every flag with its evidence. Raises QueueError where there is none."""
+    found = store.read_cases(connection, case_id=case_id)
+    if not found:
+        raise QueueError(f"no case {case_id}")
+    kind = KINDS[found[0]["kind"]]
+    return found[0] | {"about": kind.about, "source": kind.source, "flags": store.case_flags(connection, case_id)}
+
+
+def decide(
+    connection: psycopg.Connection[Any], filters: Mapping[str, Any], decision: Decision, *, by: str, reason: str = "", to: str | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> Decided:  # fmt: skip
+    """Assign, confirm or dismiss every undecided case that matches the filters, in the caller's transaction, with one ledger entry a case.
+
+    ``by`` decides; ``to`` is who an assignment goes to. Confirming and dismissing release a hold on the bill: a correction of the bill itself is an
+    adjustment, which a second person approves. A decided case is not decided again; dismissing needs a reason. The decision moves the meter's
+    tolerance from the next judged day on. Raises QueueError.
+    """
+    if not filters:
+        raise QueueError("a decision needs a case or a filter")
+    if not by.strip():
+        raise QueueError("a decision needs a name")
+    if decision == "assigned" and not (to or "").strip():
+        raise QueueError("an assignment needs someone to go to")
+    if decision == "dismissed" and not reason.strip():
+        raise QueueError("a dismissal needs a reason")
+    store.lock_cases(connection)
+    found = list_cases(connection, filters)
+    if not found:
+        raise QueueError("no case matches")
+    undecided = [c for c in found if c["state"] in UNDECIDED]
+    if not undecided:
+        raise QueueError(f"already decided: {', '.join(c['case_id'] + ' ' + c['state'] for c in found[:5])}")
+    now = clock.now()
+    changed = []
+    for case in undecided:
+        after = dict(case) | {"state": decision}
+        if decision == "assigned":
+            after["assigned_to"] = to
+        else:
+            after |= {"decided_by": by, "decided_at": now, "reason": reason or None, "hold": False}
+        changed.append(after)
+        body = {
+            "case_id": case["case_id"], "kind": case["kind"], "subject": case["subject"], "decision": decision, "by": by, "to": to,
+            "reason": reason or None, "released": bool(case["hold"]) and decision != "assigned",
+        }  # fmt: skip
+        entries.append(connection, "flag_decided", body, clock=clock, actor=by)
+    store.upsert_cases(connection, changed)
+    released = sum(1 for c in undecided if c["hold"]) if decision != "assigned" else 0
+    return Decided([c["case_id"] for c in undecided], released)

@@ -1,0 +1,154 @@
+"""Refitting the city's baselines: on their own schedule, versioned, never inside a billing day's judgement.
+
+Belongs here: from packed facts and weather to a stored version. Does not belong here: the fit (baselines/), judging days (day.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from meter_pipeline.anomalies import facts as packing
+from meter_pipeline.anomalies.day import ensure_facts
+from meter_pipeline.anomalies.window import CLASSES
+from meter_pipeline.baselines import COEFFICIENTS, LAG_DAYS, MODELS, STATUSES, fit_group, training_days
+from meter_pipeline.baselines.weather import serve
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.ledger import entries
+from meter_pipeline.schemas.report import Check, StageReport
+from meter_pipeline.store import anomalies as store
+from meter_pipeline.store.database import Database
+
+#: a year, and the days a refit leaves out
+_LOOK_BACK: Final = 365 + LAG_DAYS
+
+
+@dataclass(frozen=True, slots=True)
+class RefitOutcome:
+    """A version and what is in it; ``written`` is False where the same data had made it before."""
+
+    version: str | None
+    as_of: date
+    points: int
+    by_status: dict[str, int]
+    by_model: dict[str, int]
+    median_r2: float | None
+    written: bool
+
+    def report(self) -> StageReport:
+        """Figures and a check for whoever shows them."""
+        return StageReport(
+            rows=self.points,
+            figures={
+                "version": self.version or "none: no validated usage yet", "as of": self.as_of.isoformat(), "service points": self.points,
+                **{f"status: {k}": v for k, v in self.by_status.items()}, **{f"model: {k}": v for k, v in self.by_model.items()},
+                "median R2 of own models": self.median_r2,
+            },
+            checks=[Check("every_point_has_a_baseline", sum(self.by_status.values()) == self.points)],
+        )  # fmt: skip
+
+
+def refit_baselines(
+    database: Database, calendar: BillingCalendar, *, clock: Clock = SYSTEM_CLOCK, as_of: date | None = None, threads: int | None = None
+) -> RefitOutcome:
+    """Fit every service point's baseline on the measured days before ``as_of`` (by default the day after the last validated one) and keep
+    it as a version that judges days from ``as_of`` on. The very first version judges the days before it too, since nothing better exists.
+
+    The same usage and weather give the same version and write nothing. Estimated, disconnected and reversed days teach nothing.
+    """
+    last_known = store.last_validated_day(database.read)
+    if last_known is None:
+        return RefitOutcome(None, as_of or date.min, 0, {}, {}, None, written=False)
+    as_of = as_of or last_known + timedelta(days=1)
+    days = calendar.days(as_of - timedelta(days=_LOOK_BACK), as_of - timedelta(days=1))
+    ensure_facts(database, days, refresh=set())
+    known = sorted(store.fact_days(database.read, days[0], days[-1]))
+    if not known:
+        return RefitOutcome(None, as_of, 0, {}, {}, None, written=False)
+    days = calendar.days(known[0], known[-1])
+    used = days[training_days(len(days))]
+    with database.reader() as read:
+        packed, lists = store.read_facts(read, used[0], used[-1])
+        points = store.read_points(read, known[-1], calendar.bounds(known[-1])[1])
+        stations, temperatures = store.read_stations(read), store.read_temperatures(read, used[0], used[-1])
+        holidays = store.read_holidays(read, used[0], used[-1])
+        first_ever = store.baseline_version(read, date.max) is None
+    weekend = np.array([d.weekday() >= 5 for d in used])
+    holiday = np.array([d in holidays for d in used])
+    frames = []
+    for commodity, unit in packed.select("commodity", "unit").unique().sort("commodity", "unit").iter_rows():
+        history = packing.assemble(packed, lists, commodity, unit, used, used[-1])
+        placed = pl.DataFrame({"service_point_id": history.points}).join(points, on="service_point_id", how="left", maintain_order="left")
+        weather = serve(placed, stations, temperatures, used)
+        frames.append(_fit(history, placed, weather, weekend, holiday, threads))
+    rows = pl.concat(frames).filter(pl.col("intercept").is_finite()).sort("service_point_id", "unit")
+    digest = _digest(rows)
+    stands_from = known[0] if first_ever else as_of
+    version = f"{as_of.isoformat()}-{digest.hex()[:12]}"
+    rows = rows.with_columns(pl.lit(version).alias("version"))
+    own = rows.filter(pl.col("status") != STATUSES[0])
+    header = {
+        "version": version, "as_of": stands_from, "fitted_at": clock.now(), "first_day": used[0], "last_day": used[-1], "points": rows.height,
+        "own": own.height, "content_hash": digest,
+    }  # fmt: skip
+    with database.connect("meter-pipeline baselines") as connection:
+        written = store.write_baselines(connection, header, rows)
+        if written:
+            body = {"version": version, "as_of": stands_from.isoformat(), "points": rows.height, "own": own.height, "content_hash": digest}
+            entries.append(connection, "baselines_fitted", body, clock=clock)
+    median: Any = own["r2"].median() if own.height else None
+    return RefitOutcome(
+        version, as_of, rows.height, dict(sorted(rows.group_by("status").len().iter_rows())), dict(sorted(rows.group_by("model").len().iter_rows())),
+        None if median is None else round(float(median), 4), written,
+    )  # fmt: skip
+
+
+def _fit(
+    history: packing.History, placed: pl.DataFrame, weather: Any, weekend: np.ndarray, holiday: np.ndarray, threads: int | None
+) -> pl.DataFrame:
+    """Rows of anomaly.baseline (without version) of one commodity and unit. Points without a station are fitted as if the weather were even."""
+    code = {name: i for i, name in enumerate(CLASSES)}
+    classes = np.array([code.get(c, 0) for c in placed["customer_class"].to_list()], np.int64)
+    usage = history.measured()
+    frames = []
+    for station in np.unique(weather.station):
+        at = np.flatnonzero(weather.station == station)
+        degrees = weather.temperatures_f[station] if station >= 0 else np.full(len(history.days), np.nan)
+        if not np.isfinite(degrees).any():
+            continue
+        fuel: Any = history.commodity
+        fit = fit_group(usage[at], classes[at], len(CLASSES), degrees, fuel, weekend=weekend, holiday=holiday, threads=threads)
+        frames.append(
+            pl.DataFrame(
+                {
+                    **{name: fit.coefficients[name] for name in (*COEFFICIENTS, "r2", "adj_r2", "low_f", "high_f")},
+                    "days": fit.n,
+                    "service_point_id": history.points[at],
+                    "unit": history.unit,
+                    "commodity": history.commodity,
+                    "station_id": weather.names[station],
+                    "model": [MODELS[max(m, 0)] for m in fit.model.tolist()],
+                    "status": [STATUSES[s] for s in fit.status.tolist()],
+                }
+            )
+        )
+    numbers = (*COEFFICIENTS, "r2", "adj_r2", "low_f", "high_f")
+    texts = ("service_point_id", "unit", "commodity", "station_id", "model", "status")
+    empty: dict[str, Any] = {**dict.fromkeys(numbers, pl.Float64), "days": pl.Int32, **dict.fromkeys(texts, pl.String)}
+    return pl.concat(frames) if frames else pl.DataFrame(schema=empty)
+
+
+def _digest(rows: pl.DataFrame) -> bytes:
+    """SHA-256 over the coefficients to twelve significant digits: the last bits of a sum may differ between machines."""
+    hasher = hashlib.sha256(b"mp-baselines/1")
+    for name in sorted(rows.columns):
+        column = rows[name]
+        text = column.round_sig_figs(12).cast(pl.String) if column.dtype == pl.Float64 else column.cast(pl.String)
+        hasher.update(name.encode() + b"\x1f" + "\x1e".join(text.fill_null("").to_list()).encode())
+    return hasher.digest()

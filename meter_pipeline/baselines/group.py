@@ -1,0 +1,83 @@
+"""The baselines of one station's meters of one commodity, whoever has history and whoever has not.
+
+Belongs here: own fit from sixty days on, class profile before that, and which days a refit learns from. Does not belong here: reading usage or
+weather, versions (refit.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from meter_pipeline.baselines.city import fit_station
+from meter_pipeline.baselines.degree_days import Floats
+from meter_pipeline.baselines.model import BASELINE_DAYS, MAX_MISSING_SHARE, MIN_OWN_DAYS, Fuel, options_for
+from meter_pipeline.baselines.predict import COEFFICIENTS, class_profiles, known_range, scaled_profile
+
+#: Days before a refit that it leaves out, so that a fault under way does not teach the baseline what is normal.
+LAG_DAYS: Final = 21
+STATUSES: Final = ("class_profile", "provisional", "caltrack")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFit:
+    """(points,) arrays: ``coefficients`` by name (COEFFICIENTS, low_f, high_f, r2, adj_r2), model index (-1 none), days used, status code."""
+
+    coefficients: dict[str, Floats]
+    model: npt.NDArray[np.int8]
+    n: npt.NDArray[np.int32]
+    status: npt.NDArray[np.int8]
+
+    @property
+    def provisional(self) -> npt.NDArray[np.bool_]:
+        """Points that stand on their class's profile."""
+        found: npt.NDArray[np.bool_] = self.status == 0
+        return found
+
+
+def training_days(available: int) -> slice:
+    """Which of the days before a refit (oldest first) it learns from: a year, up to three weeks ago.
+
+    While that leaves fewer than sixty days, all of them: such a baseline is provisional whatever it learns from.
+    """
+    last = available - LAG_DAYS if available - LAG_DAYS >= MIN_OWN_DAYS else available
+    return slice(max(0, last - BASELINE_DAYS), last)
+
+
+def fit_group(
+    usage: Floats,
+    classes: npt.NDArray[np.int64],
+    class_count: int,
+    temperatures_f: Floats,
+    fuel: Fuel,
+    *,
+    weekend: npt.NDArray[np.bool_],
+    holiday: npt.NDArray[np.bool_],
+    threads: int | None = None,
+) -> GroupFit:
+    """Fit (points, days) measured usage, NaN where missing or estimated, against one station's (days,) mean temperatures."""
+    points, days = usage.shape
+    options = options_for(fuel, calendar=True)
+    profiles = class_profiles(usage, classes, temperatures_f, class_count, cooling=options.cooling)
+    coefficients = scaled_profile(profiles, classes, usage, temperatures_f)
+    model = np.where(np.isnan(coefficients["hdd_balance_f"]), 0, 1) + np.where(np.isnan(coefficients["cdd_balance_f"]), 0, 2)
+    model = np.where(np.isfinite(coefficients["intercept"]), model, -1).astype(np.int8)
+    n = np.isfinite(usage).sum(axis=1).astype(np.int32)
+    status = np.zeros(points, np.int8)
+    for name in ("r2", "adj_r2"):
+        coefficients[name] = np.full(points, np.nan)
+    if days >= MIN_OWN_DAYS:
+        fit = fit_station(usage, temperatures_f, options, weekend=weekend, holiday=holiday, threads=threads)
+        own = (fit.n >= MIN_OWN_DAYS) & (fit.model >= 0)
+        for name in (*COEFFICIENTS, "r2", "adj_r2"):
+            coefficients[name] = np.where(own, getattr(fit, name), coefficients[name])
+        model = np.where(own, fit.model, model).astype(np.int8)
+        n = np.where(own, fit.n, n).astype(np.int32)
+        full = fit.n >= (1 - MAX_MISSING_SHARE) * BASELINE_DAYS
+        status = np.where(own, np.where(full, 2, 1), 0).astype(np.int8)
+    low, high = known_range(temperatures_f)
+    coefficients["low_f"], coefficients["high_f"] = np.full(points, low), np.full(points, high)
+    return GroupFit(coefficients, model, n, status)

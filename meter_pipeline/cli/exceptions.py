@@ -1,0 +1,161 @@
+"""``meter-pipeline exceptions``: the queue of cases that wait for a person.
+
+Belongs here: arguments and printing. Does not belong here: what a decision does (anomalies/queue.py).
+"""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from meter_pipeline.cli.output import OUT, emit, problem, table
+from meter_pipeline.services import prepare
+from meter_pipeline.settings import load_settings
+
+app = typer.Typer(no_args_is_help=True, help="The exception queue: list, show, assign, confirm, dismiss.")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Kind = Annotated[list[str] | None, typer.Option(help="leak, leak_drift, burst, spike, tamper_fall, reverse, stuck, dropout_meter ...")]
+State = Annotated[list[str] | None, typer.Option(help="open, assigned, confirmed, dismissed, expired.")]
+Point = Annotated[list[str] | None, typer.Option("--service-point", help="A service point.")]
+Commodity = Annotated[list[str] | None, typer.Option(help="electricity, water or gas.")]
+Severity = Annotated[list[str] | None, typer.Option(help="inform, warn or severe.")]
+Assigned = Annotated[list[str] | None, typer.Option("--assigned-to", help="Who works on it.")]
+By = Annotated[str | None, typer.Option("--by", help="Who decides; by default the login name.")]
+Cases = Annotated[list[str] | None, typer.Argument(help="Case ids, as the list shows them.")]
+Filtered = Annotated[bool, typer.Option("--all", help="Every undecided case that the filters find; needs at least one filter.")]
+
+
+def _filters(
+    cases: list[str] | None, kind: list[str] | None, state: list[str] | None, point: list[str] | None, commodity: list[str] | None,
+    severity: list[str] | None, assigned: list[str] | None,
+) -> dict[str, Any]:  # fmt: skip
+    given = {
+        "case_id": cases, "kind": kind, "state": state, "service_point_id": point, "commodity": commodity, "severity": severity,
+        "assigned_to": assigned,
+    }  # fmt: skip
+    return {name: value for name, value in given.items() if value}
+
+
+@app.command("list")
+def list_(
+    kind: Kind = None, state: State = None, point: Point = None, commodity: Commodity = None, severity: Severity = None, assigned: Assigned = None,
+    every: Annotated[bool, typer.Option("--all", help="Decided and expired ones too.")] = False, json: Json = False,
+) -> None:  # fmt: skip
+    """Cases, newest first; without --state those still undecided.
+
+    Example: meter-pipeline exceptions list --kind leak --commodity water
+    """
+    from meter_pipeline.anomalies import list_cases
+
+    filters = _filters(None, kind, state, point, commodity, severity, assigned)
+    if not every:
+        filters.setdefault("state", ["open", "assigned"])
+    with prepare(load_settings()).connect("meter-pipeline exceptions") as connection:
+        cases = list_cases(connection, filters)
+    emit({"count": len(cases), "held": sum(1 for c in cases if c["hold"]), "cases": cases}, json, _show_list)
+
+
+@app.command()
+def show(
+    case: Annotated[str, typer.Argument(help="Case id.")],
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write a PNG of usage over weather with the flagged days here.")] = None,
+    json: Json = False,
+) -> None:
+    """One case: what it means, and every flagged day with its evidence."""
+    from meter_pipeline.anomalies import QueueError, plot_case, show_case
+
+    settings = load_settings()
+    database = prepare(settings)
+    try:
+        with database.connect("meter-pipeline exceptions") as connection:
+            found = show_case(connection, case)
+        if plot is not None:
+            plot.write_bytes(plot_case(database, settings.calendar(), found))
+    except QueueError as error:
+        problem(str(error), "meter-pipeline exceptions list --all shows their ids")
+    emit(found, json, _show_case)
+
+
+@app.command()
+def assign(
+    to: Annotated[str, typer.Option("--to", help="Who takes it.")],
+    cases: Cases = None, kind: Kind = None, point: Point = None, commodity: Commodity = None, severity: Severity = None,
+    every: Filtered = False, by: By = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Give cases to somebody.
+
+    Example: meter-pipeline exceptions assign --all --kind tamper_fall --to field-team
+    """
+    _decide("assigned", cases, kind, point, commodity, severity, every, by, "", to, json)
+
+
+@app.command()
+def confirm(
+    cases: Cases = None, kind: Kind = None, point: Point = None, commodity: Commodity = None, severity: Severity = None, every: Filtered = False,
+    reason: Annotated[str, typer.Option(help="What was found.")] = "", by: By = None, json: Json = False,
+) -> None:  # fmt: skip
+    """The finding is real. Releases a hold; a bill that must change is changed by an adjustment."""
+    _decide("confirmed", cases, kind, point, commodity, severity, every, by, reason, None, json)
+
+
+@app.command()
+def dismiss(
+    reason: Annotated[str, typer.Option(help="Why it is none.")],
+    cases: Cases = None, kind: Kind = None, point: Point = None, commodity: Commodity = None, severity: Severity = None, every: Filtered = False,
+    by: By = None, json: Json = False,
+) -> None:  # fmt: skip
+    """The finding is none. Releases a hold, keeps the matter quiet for 30 days and widens the meter's thresholds by a quarter."""
+    _decide("dismissed", cases, kind, point, commodity, severity, every, by, reason, None, json)
+
+
+def _decide(
+    decision: Any, cases: list[str] | None, kind: list[str] | None, point: list[str] | None, commodity: list[str] | None,
+    severity: list[str] | None, every: bool, by: str | None, reason: str, to: str | None, json: bool,
+) -> None:  # fmt: skip
+    from meter_pipeline.anomalies import QueueError, decide
+
+    filters = _filters(cases, kind, None, point, commodity, severity, None)
+    if not filters or (bool(cases) == every):
+        raise typer.BadParameter("name cases, or filters with --all")
+    try:
+        with prepare(load_settings()).connect("meter-pipeline exceptions") as connection:
+            done = decide(connection, filters, decision, by=by or getpass.getuser(), reason=reason, to=to)
+    except QueueError as error:
+        problem(str(error), "meter-pipeline exceptions list shows what waits")
+    emit(
+        {"decision": decision, "cases": done.cases, "released": done.released},
+        json,
+        lambda d: OUT.print(f"{len(d['cases'])} case(s) {decision}, {d['released']} bill hold(s) released", highlight=False),
+    )
+
+
+def _show_list(document: dict[str, Any]) -> None:
+    columns = ("case", "kind", "severity", "state", "first", "last", "days", "confidence", "hold", "to")
+    rows = [
+        (c["case_id"], c["kind"], c["severity"], c["state"], c["first_day"], c["last_day"], c["days"], f"{c['confidence']:.2f}",
+         "held" if c["hold"] else "", c["assigned_to"])
+        for c in document["cases"]
+    ]  # fmt: skip
+    OUT.print(table(f"{document['count']} case(s), {document['held']} holding a bill", columns, rows, numbers=("days", "confidence")))
+
+
+def _show_case(case: dict[str, Any]) -> None:
+    OUT.print(f"[bold]{case['case_id']}[/]  {case['kind']}: {case['about']}", highlight=False)
+    hold = "the bill of its days waits for the decision" if case["hold"] else "no bill waits"
+    OUT.print(f"{case['state']}, {case['severity']}, {case['first_day']} to {case['last_day']}; {hold}", highlight=False)
+    if case["decided_by"]:
+        OUT.print(f"decided by {case['decided_by']}: {case['reason'] or 'no reason given'}", highlight=False)
+
+    def number(value: Any) -> str:
+        return "" if value is None else f"{value:,.3f}"
+
+    rows = [
+        (f["billing_day"], f["kind"], number(f["expected"]), number(f["observed"]), f["unit"],
+         ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in f["evidence"].items()))
+        for f in case["flags"]
+    ]  # fmt: skip
+    OUT.print(table(None, ("day", "kind", "expected", "observed", "unit", "evidence"), rows, numbers=("expected", "observed")))

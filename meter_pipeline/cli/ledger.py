@@ -1,0 +1,318 @@
+"""``meter-pipeline ledger``: the audit ledger from the shell.
+
+Belongs here: arguments, files, tables. Does not belong here: what a proof is (ledger/).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import getpass
+import json
+import sys
+from collections.abc import Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from meter_pipeline.cli.output import OUT, USAGE, emit, problem, table
+from meter_pipeline.ledger import merkle
+
+app = typer.Typer(help="The audit ledger: checkpoint, prove, verify, export, witness.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Days = Annotated[list[datetime] | None, typer.Option("--day", formats=["%Y-%m-%d"], help="A billing day; may be repeated.")]
+
+
+@app.command()
+def checkpoint(as_json: AsJson = False, sweep: Annotated[bool, typer.Option(help="Look at every entry, not only the recent ones.")] = False) -> None:
+    """Order what is committed, have it signed, publish it. Example: meter-pipeline ledger checkpoint"""
+    from meter_pipeline.ledger.checkpoints import checkpoint as make
+    from meter_pipeline.ledger.sequencer import SequencerBusyError
+    from meter_pipeline.ledger.signer import SignerRefusedError
+
+    settings, database = _open()
+    try:
+        done = make(database, home=settings.home, utility=settings.utility().name, sweep=sweep)
+    except SignerRefusedError as error:
+        _no(as_json, {"refused": error.code, "reason": str(error)}, "meter-pipeline ledger verify --full")
+    except SequencerBusyError as error:
+        _no(as_json, {"refused": "busy", "reason": str(error)}, "try again in a moment")
+    emit(done.document(), as_json, lambda _: OUT.print(f"{done.size} entries, root {done.root.hex()}\n{done.note}", highlight=False))
+
+
+@app.command()
+def verify(
+    day: Days = None,
+    full: Annotated[bool, typer.Option("--full", help="From the first entry, not from what was last verified.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute the log; match the rows of billing days with their leaves. Exit 1 where something does not hold.
+
+    An auditor uses tools/verify_ledger.py on an export instead. Example: meter-pipeline ledger verify --full --day 2026-03-08
+    """
+    from meter_pipeline.ledger.verification import verify as run
+
+    settings, database = _open()
+    done = run(database, home=settings.home, full=full, days=_dates(day), hashers=_hashers())
+
+    def render(_: Any) -> None:
+        OUT.print(f"{'Verified' if done.ok else 'NOT VERIFIED'}: entries {done.start} to {done.size}, root {done.root.hex()}", highlight=False)
+        OUT.print(table(None, ["checked", "count"], list(done.checked.items()), numbers=["count"]))
+        if not done.ok:
+            OUT.print(table("Findings", ["check", "place", "detail"], [(f.check, f.index, f.detail) for f in done.findings]))
+
+    emit(done.document(), as_json, render)
+    if not done.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def prove(
+    meter: Annotated[str | None, typer.Option(help="A meter; with --day.")] = None,
+    day: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The billing day of the read.")] = None,
+    channel: Annotated[str | None, typer.Option(help="One channel of the meter.")] = None,
+    statement: Annotated[str | None, typer.Option(help="A bill by its id.")] = None,
+    payload: Annotated[str | None, typer.Option(help="A payload hash, hex.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the bundle here, for tools/verify_ledger.py --proof.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove a read or a bill: its row, its path to the batch, the batch's entry, the path to a signed checkpoint.
+
+    Example: meter-pipeline ledger prove --meter E-000042 --day 2026-03-08 --out proof.json
+    """
+    from meter_pipeline.ledger.proving import prove as prove_hash
+    from meter_pipeline.ledger.proving import prove_read, prove_statement
+
+    _, database = _open()
+    try:
+        if statement:
+            found = [prove_statement(database, statement)]
+        elif payload:
+            with database.connect("meter-pipeline-ledger-prove") as connection:
+                found = [prove_hash(connection, bytes.fromhex(payload), day=day.date() if day else None)]
+        elif meter and day:
+            found = prove_read(database, meter, day.date(), channel)
+        else:
+            _usage("say --meter and --day, or --statement, or --payload")
+    except LookupError as error:
+        _no(as_json, {"proofs": [], "reason": str(error)}, "meter-pipeline ledger checkpoint")
+    except ValueError as error:
+        _usage(str(error))
+    document = {"proofs": [bundle.document() for bundle in found]}
+    if out is not None:
+        out.write_text(json.dumps(document, ensure_ascii=False, indent=1), "utf-8")
+
+    def render(_: Any) -> None:
+        rows = [(b.payload_hash.hex(), f"{b.batch_index} of {b.batch_size}", b.log_index, b.log_size) for b in found]
+        OUT.print(table(None, ["payload hash", "in batch", "entry", "checkpoint of"], rows))
+
+    emit(document, as_json, render)
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Argument(help="An empty or new folder.")],
+    day: Days = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write what an auditor takes away: the whole log, its checkpoints, the rows of billing days (all of them by default).
+
+    Example: meter-pipeline ledger export audit/ --day 2026-03-08
+    """
+    from meter_pipeline.ledger.export import export as write
+
+    _, database = _open()
+    try:
+        done = write(database, out, days=_dates(day) if day else None)
+    except FileExistsError as error:
+        _usage(str(error))
+    document = {
+        "folder": str(done.folder), "origin": done.origin, "size": done.size, "checkpoints": done.checkpoints, "leaves": done.leaves, "rows": done.rows,
+        "days": list(done.days),
+    }  # fmt: skip
+    emit(document, as_json, lambda d: OUT.print(f"{d['size']} entries, {d['leaves']} payload hashes, {d['rows']} rows in {d['folder']}", highlight=False))
+
+
+@app.command()
+def witness(
+    state: Annotated[Path, typer.Option(help="The witness's own folder, on storage the pipeline cannot write.")],
+    vkey: Annotated[Path, typer.Option(help="File with the log's verifier key, as handed over when the log began.")],
+    log: Annotated[Path | None, typer.Option(help="Folder of the published log. Default: this deployment's.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the witness's key.")] = "witness",
+    submit: Annotated[bool, typer.Option(help="Keep the cosignature under the checkpoint in this deployment.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Cosign the latest checkpoint, after checking that it extends what was cosigned before. Refuses a fork and a shorter log (exit 1).
+
+    Example: meter-pipeline ledger witness --state /mnt/finance/witness --vkey log.vkey --name finance --submit
+    """
+    from meter_pipeline.ledger import notes
+    from meter_pipeline.ledger.witness import Witness, WitnessRefusedError
+
+    try:
+        key = notes.parse_vkey(vkey.read_text("utf-8").split("\n")[0])
+        done = Witness(state, name).cosign_folder(log or _published(), key)
+    except WitnessRefusedError as error:
+        _no(as_json, {"refused": error.status, "reason": str(error)}, "keep the conflicting notes in the witness's folder and call the auditor")
+    except (OSError, notes.NoteError) as error:
+        _usage(str(error))
+    if submit:
+        from meter_pipeline.ledger.checkpoints import accept_cosignature
+
+        settings, database = _open()
+        accept_cosignature(database, settings.home, done.size, done.line, done.vkey)
+    document = {"origin": done.origin, "size": done.size, "old_size": done.old_size, "line": done.line, "vkey": done.vkey}
+    emit(document, as_json, lambda d: OUT.print(f"cosigned {d['size']} entries (from {d['old_size']})\n{d['line']}", highlight=False))
+
+
+@app.command()
+def rotate_key(
+    by: Annotated[str, typer.Option("--by", help="Who asks.", default_factory=getpass.getuser)],
+    as_json: AsJson = False,
+) -> None:
+    """Hand over to a new signing key; the old key vouches for it inside the log. Example: meter-pipeline ledger rotate-key --by operator-1"""
+    from meter_pipeline.ledger.checkpoints import rotate_key as rotate
+
+    settings, database = _open()
+    done = rotate(database, home=settings.home, requested_by=by, utility=settings.utility().name)
+    emit(done.document(), as_json, lambda d: OUT.print(f"from now on {d['signer']}", highlight=False))
+
+
+@app.command()
+def accept_guards(
+    by: Annotated[str, typer.Option("--by", help="Who vouches for the guards as they stand.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why they changed: a migration, a restore.")],
+    as_json: AsJson = False,
+) -> None:
+    """Record the ledger's guards as they now stand, so that later checks compare with them.
+
+    Example: meter-pipeline ledger accept-guards --by dba-1 --reason "migration 0023"
+    """
+    from meter_pipeline.ledger.day import accept_guards as accept
+
+    _, database = _open()
+    entry = accept(database, accepted_by=by, reason=reason)
+    emit({"entry": entry}, as_json, lambda _: OUT.print(f"recorded as entry {entry}"))
+
+
+@app.command()
+def erase(
+    payload: Annotated[str, typer.Argument(help="The leaf (salted hash) of the payload, hex.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why: a request, a retention rule.")],
+    by: Annotated[str, typer.Option("--by", help="Who asked for it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Erase personal data kept behind a salted leaf; every proof stays valid. Example: ledger erase 1f2e... --reason "request 12" --by privacy-1"""
+    from meter_pipeline.ledger import erasure
+
+    _, database = _open()
+    try:
+        with database.connect("meter-pipeline-ledger") as connection:
+            entry = erasure.erase(connection, bytes.fromhex(payload), reason=reason, requested_by=by)
+    except LookupError as error:
+        problem(str(error))
+    except ValueError as error:
+        _usage(str(error))
+    emit({"entry": entry, "payload_hash": payload}, as_json, lambda _: OUT.print(f"erased; recorded as entry {entry}"))
+
+
+@app.command()
+def tree(
+    leaves: Annotated[Path, typer.Option("--leaves", help="One leaf a line, its data in hex; an empty line is an empty leaf.")], as_json: AsJson = False
+) -> None:
+    """Size and RFC 6962 root of a tree over the leaves of a file. Example: meter-pipeline ledger tree --leaves leaves.txt --json"""
+    try:
+        data = [bytes.fromhex(line) for line in leaves.read_text("ascii").removesuffix("\n").split("\n")] if leaves.stat().st_size else []
+    except (OSError, ValueError) as error:
+        _usage(f"{leaves}: {error}")
+    emit({"size": len(data), "root": merkle.root(data).hex()}, as_json, lambda d: OUT.print(f"{d['size']} leaves, root {d['root']}", highlight=False))
+
+
+@app.command()
+def check_inclusion(as_json: AsJson = False) -> None:
+    """Check one inclusion vector (transparency-dev JSON) on stdin. Exit 0 when the proof verifies, 1 when it does not."""
+
+    def run(vector: dict[str, Any]) -> None:
+        proof = _hashes(vector.get("proof"))
+        merkle.verify_inclusion(vector["leafIdx"], vector["treeSize"], _hash(vector.get("leafHash")), proof, _hash(vector.get("root")))
+
+    _check(run, as_json)
+
+
+@app.command()
+def check_consistency(as_json: AsJson = False) -> None:
+    """Check one consistency vector (transparency-dev JSON) on stdin. Exit 0 when the proof verifies, 1 when it does not."""
+
+    def run(vector: dict[str, Any]) -> None:
+        roots = _hash(vector.get("root1")), _hash(vector.get("root2"))
+        merkle.verify_consistency(vector["size1"], vector["size2"], *roots, _hashes(vector.get("proof")))
+
+    _check(run, as_json)
+
+
+def _check(run: Any, as_json: bool) -> None:
+    try:
+        vector = json.load(sys.stdin)
+        run(vector)
+    except merkle.ProofError as error:
+        emit({"ok": False, "reason": str(error)}, as_json, lambda d: OUT.print(f"no: {d['reason']}", highlight=False))
+        raise typer.Exit(1) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        _usage(f"this is not a vector: {error!r}")
+    emit({"ok": True}, as_json, lambda _: OUT.print("ok"))
+
+
+def _hash(text: Any) -> bytes:
+    try:
+        return base64.b64decode(text or "", validate=True)
+    except binascii.Error as error:
+        raise ValueError(str(error)) from error
+
+
+def _hashes(texts: Sequence[Any] | None) -> list[bytes]:
+    return [_hash(text) for text in texts or []]
+
+
+def _open() -> tuple[Any, Any]:
+    from meter_pipeline.settings import load_settings
+    from meter_pipeline.store.database import open_database
+
+    settings = load_settings()
+    return settings, open_database(settings)
+
+
+def _published() -> Path:
+    """The folder of this deployment's log."""
+    from meter_pipeline.settings import load_settings
+
+    found = sorted(path.parent for path in (load_settings().home / "ledger").glob("*/checkpoint"))
+    if len(found) != 1:
+        _usage(f"{len(found)} logs are published here; name one with --log")
+    return found[0]
+
+
+def _hashers() -> Any:
+    """How rows are hashed again, by the encodings of the rooms that wrote them."""
+    from meter_pipeline.ingest import keys
+
+    return {"mpi1": keys.interval_payload_hashes, "mpr1": keys.register_payload_hashes}
+
+
+def _dates(days: list[datetime] | None) -> list[date]:
+    return [day.date() for day in days or []]
+
+
+def _usage(message: str) -> NoReturn:
+    typer.echo(f"Problem: {message}", err=True)
+    raise typer.Exit(USAGE)
+
+
+def _no(as_json: bool, document: dict[str, Any], hint: str) -> NoReturn:
+    """A refusal: the document for programs, one line and what to do next for people; exit 1."""
+    if as_json:
+        emit(document, True)
+        raise typer.Exit(1)
+    problem(document["reason"], hint)

@@ -1,0 +1,283 @@
+"""A billing day's reads into the raw store, exactly once: the function behind the raw_reads asset.
+
+Belongs here: the order of the day (lock, epoch, staged files, passes, partitions, totals), what is said of it afterwards. Does not belong here:
+how batches are planned (plan.py) and written (writer.py).
+
+One run at a time holds a day, by an advisory lock that waits; should that lock's connection die while its batches live on, the next run's epoch
+fences them off. A run killed anywhere leaves committed batches, which raw.load_batch names; the next run does the rest. A day loaded for the
+first time becomes visible at once when its partition is attached, after its last batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import psycopg
+
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.feeds.head_ends import HeadEnd, read_head_ends
+from meter_pipeline.ingest import landing, plan
+from meter_pipeline.ingest.breaker import Breaker
+from meter_pipeline.ingest.controller import Controller
+from meter_pipeline.ingest.landing import Parse, Places
+from meter_pipeline.ingest.writer import Figures, PauseProbe, Writers
+from meter_pipeline.ledger import entries
+from meter_pipeline.schemas.report import Check, StageReport
+from meter_pipeline.settings import Settings
+from meter_pipeline.store import archive, load, raw, staging
+from meter_pipeline.store.database import Database
+from meter_pipeline.store.load import INTERVAL, Kind
+from meter_pipeline.store.staging import StagedDay
+
+#: Class of the advisory lock that a day's run holds; the second key is the day's ordinal.
+LOCK_CLASS = 0x6D70_6461  # "mpda"
+
+
+class StagingError(RuntimeError):
+    """Staged reads are lost and cannot be made again as they were; the message names the file."""
+
+
+@dataclass(slots=True)
+class IngestOutcome:
+    """What a run did to a billing day: reads by outcome, one row of ``files`` per feed file, the controller's history, the writers' figures."""
+
+    day: date
+    received: int = 0
+    accepted: int = 0
+    duplicate: int = 0
+    superseded: int = 0
+    rejected: int = 0
+    payloads: int = 0
+    files: pl.DataFrame = field(default_factory=pl.DataFrame)
+    totals: pl.DataFrame = field(default_factory=pl.DataFrame)
+    controller: pl.DataFrame = field(default_factory=pl.DataFrame)
+    writers: Figures = field(default_factory=Figures)
+    retries: int = 0
+    breaker_opened: int = 0
+    target_ms: float = 50.0
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every file that touches the day has received = accepted + duplicate + superseded + rejected (+ waiting for other days)."""
+        return bool(self.totals["balanced"].all()) if self.totals.height else True
+
+    def report(self) -> StageReport:
+        """For Dagster and the CLI: figures, tables, the controller's plot, the control-total check."""
+        from meter_pipeline.ingest.report import controller_plot
+
+        latencies = sorted(self.writers.latencies_ms)
+        p99 = latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))] if latencies else None
+        figures: dict[str, Any] = {
+            "received": self.received, "accepted": self.accepted, "duplicate": self.duplicate, "superseded": self.superseded,
+            "rejected": self.rejected, "payloads": self.payloads, "files": self.files.height, "batches": self.writers.batches,
+            "megabytes_written": round(self.writers.bytes / 1e6, 2), "write_p99_ms": None if p99 is None else round(p99, 1),
+            "retries": self.retries, "breaker_opened": self.breaker_opened, "waited_for_pause_s": round(self.writers.waited_s, 1),
+            "already_committed": self.writers.already,
+        }  # fmt: skip
+        tables = {"files": self.files, "controller": self.controller}
+        broken = self.totals.filter(~pl.col("balanced")) if self.totals.height else self.totals
+        check = Check(
+            "control_totals",
+            self.balanced,
+            "Per file: received = accepted + duplicate + superseded + rejected (+ reads of days that still wait).",
+            {"files": self.totals.height, "broken": broken.height, "names": ", ".join(broken["file_name"].to_list()[:5]) if broken.height else ""},
+        )
+        plots = {"controller": controller_plot(self.controller, self.target_ms)} if self.controller.height > 1 else {}
+        return StageReport(self.accepted, figures, {k: t for k, t in tables.items() if t.height}, plots, [check])
+
+
+def ingest_billing_day(
+    database: Database,
+    calendar: BillingCalendar,
+    day: date,
+    *,
+    settings: Settings | None = None,
+    places: Places | None = None,
+    head_ends: dict[str, HeadEnd] | None = None,
+    parse: Parse | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+    run_id: str | None = None,
+    pause: PauseProbe | None = None,
+    controller: Controller | None = None,
+    breaker: Breaker | None = None,
+    seed: int | None = None,
+) -> IngestOutcome:
+    """Write every staged read of a billing day that is not in the store yet. Idempotent; blocks until done, also while paused.
+
+    ``settings`` gives the folders and head-ends (or ``places`` and ``head_ends`` themselves); head-ends are needed only to parse an archived
+    file again whose staged reads are lost. ``pause`` is polled before every batch (control.PauseProbe by default). ``seed`` fixes the
+    randomness of retries. Raises psycopg.Error when the database stays out of reach, store.load.Fenced when another run took the day.
+    """
+    if places is None:
+        if settings is None:
+            raise ValueError("settings or places must be given")
+        places = Places(settings.archive, settings.staging)
+    own_probe = None
+    if pause is None:
+        from meter_pipeline.control import PauseProbe as Probe
+
+        pause = own_probe = Probe(database, application_name="ingest-pause", clock=clock)
+    try:
+        with database.connect("ingest-day", autocommit=True) as lock:
+            lock.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, day.toordinal()))
+            loader = _Day(database, calendar, day, places, settings, head_ends, parse, clock, run_id, pause, lock)
+            loader.controller, loader.breaker = controller or Controller(), breaker or Breaker()
+            loader.rng = random.Random(seed)
+            return loader.run()
+    finally:
+        if own_probe is not None:
+            own_probe.close()
+
+
+@dataclass(slots=True)
+class _Day:
+    """One run over one billing day."""
+
+    database: Database
+    calendar: BillingCalendar
+    day: date
+    places: Places
+    settings: Settings | None
+    head_ends: dict[str, HeadEnd] | None
+    parse: Parse | None
+    clock: Clock
+    run_id: str | None
+    pause: PauseProbe
+    lock: psycopg.Connection[Any]
+    controller: Controller = field(default_factory=Controller)
+    breaker: Breaker = field(default_factory=Breaker)
+    rng: random.Random = field(default_factory=random.Random)
+    waiting: list[raw.Waiting] = field(default_factory=list)
+
+    def run(self) -> IngestOutcome:
+        """Load what waits; say what happened."""
+        outcome = IngestOutcome(self.day, target_ms=self.controller.limits.target_s * 1000)
+        waiting = self.waiting = raw.waiting(self.lock, self.day)
+        if waiting:
+            epoch = raw.take_day(self.lock, self.day, self.run_id or "", self.clock.now())
+            staged = [self._staged(item) for item in waiting]
+            loaded = raw.loaded_rows(self.lock, self.day)
+            sources = [plan.Source(w.sha256, w.file_name, w.head_end, w.commodity) for w in waiting]
+            writers = Writers(
+                self.database, self.clock, epoch, sources, self._letters, self.pause, self.controller, self.breaker, self.rng, self.run_id
+            )
+            outcome.payloads = asyncio.run(self._load(writers, staged, [w.sha256 for w in waiting], loaded))
+            self._finish(waiting, outcome)
+            outcome.writers, outcome.controller = writers.figures, self.controller.frame()
+            outcome.retries, outcome.breaker_opened = writers.retries, self.breaker.opened
+        outcome.totals = raw.control_totals(self.database, self.day)
+        return outcome
+
+    async def _load(
+        self, writers: Writers, staged: Sequence[StagedDay], hashes: Sequence[bytes], loaded: dict[tuple[bytes, str], list[tuple[int, int]]]
+    ) -> int:
+        payloads = 0
+        async with writers.session():
+            for kind in load.KINDS:
+                frames = [s.intervals if kind is INTERVAL else s.registers for s in staged]
+                ranges = {i: loaded.get((h, kind.name), []) for i, h in enumerate(hashes)}
+                for incoming in await asyncio.to_thread(plan.lay_out, kind, frames, ranges):
+                    payloads += incoming.height
+                    await self._pass(writers, kind, incoming)
+                await asyncio.to_thread(self._attach_leftover, kind)
+        return payloads
+
+    async def _pass(self, writers: Writers, kind: Kind, incoming: pl.DataFrame) -> None:
+        """One pass: straight into a fresh partition, or compared with what is there."""
+        state = await asyncio.to_thread(self._open, kind.table)
+        if state == "created":
+            await writers.write(await asyncio.to_thread(plan.first_pass, kind, self.day, incoming))
+            await asyncio.to_thread(self._attach, kind.table)
+            return
+        if state == "open":
+            # A run before us was killed: what it committed is in the unattached table. Keyed and attached, it is compared with like the rest.
+            await asyncio.to_thread(self._attach, kind.table)
+        later = await asyncio.to_thread(plan.later_pass, self.database, kind, self.day, incoming)
+        if later.kept.height and await asyncio.to_thread(self._open, kind.history) != "attached":
+            await asyncio.to_thread(self._attach, kind.history)
+        await writers.write(later)
+
+    def _open(self, table: str) -> str:
+        return raw.open_partition(self.lock, table, self.day)
+
+    def _attach(self, table: str) -> None:
+        raw.attach_partition(self.lock, table, self.day)
+
+    def _attach_leftover(self, kind: Kind) -> None:
+        """A run killed between its last batch and the attach leaves nothing to write and a table to attach."""
+        if raw.partition_is_open(self.lock, kind.table, self.day):
+            self._attach(kind.table)
+
+    def _finish(self, waiting: Sequence[raw.Waiting], outcome: IngestOutcome) -> None:
+        """Control totals of each file, in the ledger too, in one transaction; then the staged copies may go."""
+        rows = []
+        with self.lock.transaction():
+            for item in waiting:
+                received, accepted, duplicate, superseded, rejected = raw.finish_file_day(self.lock, item.sha256, self.day, self.clock.now())
+                body = {
+                    "sha256": item.sha256, "file_name": item.file_name, "head_end": item.head_end, "billing_day": self.day, "received": received,
+                    "accepted": accepted, "duplicate": duplicate, "superseded": superseded, "rejected": rejected,
+                    "balanced": received == accepted + duplicate + superseded + rejected, "run_id": self.run_id,
+                }  # fmt: skip
+                entries.append(self.lock, "file_loaded", body, clock=self.clock, actor=plan.ACTOR)
+                rows.append((item.file_name, item.head_end, received, accepted, duplicate, superseded, rejected))
+        columns = ("file_name", "head_end", "received", "accepted", "duplicate", "superseded", "rejected")
+        outcome.files = pl.DataFrame(rows, schema={c: pl.String if c in ("file_name", "head_end") else pl.Int64 for c in columns}, orient="row")
+        for name in columns[2:]:
+            setattr(outcome, name, int(outcome.files[name].sum()))
+        for item in waiting:
+            staging.remove(self.places.staging, item.staged_path)
+
+    def _staged(self, item: raw.Waiting) -> StagedDay:
+        """The staged reads of a file, made again from the archive where they are lost or torn."""
+        try:
+            found = staging.read(self.places.staging, item.staged_path)
+            if found.content_sha256 == item.staged_sha256:
+                return found
+        except (OSError, pl.exceptions.PolarsError):
+            pass
+        return self._staged_again(item)
+
+    def _staged_again(self, item: raw.Waiting) -> StagedDay:
+        declared = self.head_ends
+        if declared is None and self.settings is not None:
+            declared = read_head_ends(self.settings.head_ends)
+        head_end = (declared or {}).get(item.head_end)
+        if head_end is None:
+            raise StagingError(f"the staged reads of {item.file_name} are lost and head-end {item.head_end} is not declared, so it cannot be read again")
+        parse = self.parse
+        if parse is None:
+            from meter_pipeline import feeds
+
+            parse = feeds.parse
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / os.path.basename(item.file_name)
+            archive.restore(self.places.archive, item.archive_path, copy)
+            parsed = parse(copy, head_end, self.calendar)
+        staged, _ = landing.prepare(parsed, self.calendar, head_end.name, raw.channels(self.database), self.clock.now())
+        again = staged.get(self.day)
+        if again is None or again.content_sha256 != item.staged_sha256:
+            raise StagingError(f"the staged reads of {item.file_name} are lost, and reading it again gives others: reference data or its head-end changed")
+        staging.write(self.places.staging, item.sha256, self.day, again)
+        return again
+
+    def _letters(self, load_pass: plan.Pass, at: int, error: psycopg.Error) -> pl.DataFrame:
+        """The dead letter of a payload that the database refused."""
+        payload = load_pass.incoming.row(at, named=True)
+        item = self.waiting[payload["src"]]
+        detail = " ".join(str(error).split())[:500]
+        reasons = pl.Series("reasons", [[{"code": "database_refused", "detail": f"{error.sqlstate}: {detail}"}]])
+        content = load_pass.current.filter(pl.col("at") == at).head(1).drop("at")
+        bad = content.with_columns(reasons, received=pl.lit(payload["reads"], pl.Int64), first_line=pl.lit(None, pl.Int64))
+        letters = [landing.payload_letters(bad)]
+        return landing.finish_letters(letters, item.sha256, item.file_name, item.head_end, item.file_format, self.run_id, self.clock.now())

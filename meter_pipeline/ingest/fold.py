@@ -1,0 +1,132 @@
+"""Which value wins: a pure function of the set of payloads, never of the order in which they came.
+
+Belongs here: folding the distinct payloads of a channel-day into one row, and counting what one more payload changes. Does not belong here:
+finding those payloads (plan.py), writing the result.
+
+Per slot the payload with the greatest (source version, read time, sequence, payload hash) wins; no read time is less than any. The row's own
+source_version, read_time, head_end and payload_hash are the newest payload's, by (source version, read time, payload hash), and so are unit,
+interval length and slots: a payload of another layout keeps no slot, since two layouts of one day cannot both be right.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from meter_pipeline.quality import MISSING
+from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
+from meter_pipeline.store import vectors
+
+KEY = ["meter_id", "channel"]
+_NEWEST = ["source_version", "read_time", "payload_hash"]
+
+
+def fold_intervals(payloads: pl.DataFrame) -> pl.DataFrame:
+    """Fold payloads of one billing day (vector frame with RAW_EXTRA columns, distinct hashes by key) to one row a key, sorted by key.
+
+    The result has the same columns; ``payloads`` is how many went in.
+    """
+    ranked = _ranked(payloads)
+    newest = ranked.filter(pl.col("rank") == pl.col("of") - 1).sort(KEY)
+    parts = []
+    for matrix in vectors.to_matrices(newest.drop("rank", "of")):
+        parts.append(_fold_layout(matrix, ranked, vectors.day_start(newest)))
+    columns = [*KEY, *vectors.RAW_EXTRA, *vectors.VECTOR]
+    return pl.concat([p.select(columns) for p in parts]).sort(KEY)
+
+
+def _ranked(payloads: pl.DataFrame) -> pl.DataFrame:
+    """Payloads in order of age, with their rank within the key (0 the oldest) and how many the key has."""
+    ordered = payloads.sort([*KEY, *_NEWEST], nulls_last=False)
+    return ordered.with_columns(rank=pl.int_range(pl.len()).over(KEY), of=pl.len().over(KEY))
+
+
+def _fold_layout(newest: DayMatrix, ranked: pl.DataFrame, starts_at: object) -> pl.DataFrame:
+    """Lay the payloads of one layout over each other, oldest first."""
+    n, slots = newest.values.shape
+    values = np.full((n, slots), NO_VALUE, np.int64)
+    quality = np.full((n, slots), MISSING, np.uint16)
+    sequence = np.zeros((n, slots), np.int32)
+    offsets = np.zeros((n, slots), np.int16)
+    version = np.full((n, slots), NO_VALUE, np.int64)
+    taken_at = np.full((n, slots), NO_VALUE, np.int64)
+    index = newest.keys.select(*KEY, "unit", of=pl.len().over(KEY)).drop("of").with_row_index("row")
+    same = (pl.col("interval_minutes") == newest.interval_minutes) & (pl.col("slots") == slots)
+    mine = ranked.filter(same).join(index, on=[*KEY, "unit"], how="inner").sort("rank", "row")
+    for (_,), layer in mine.group_by(["rank"], maintain_order=True):
+        [matrix] = vectors.to_matrices(layer.drop("rank", "of"))
+        row = matrix.keys["row"].to_numpy()
+        layer_version = matrix.keys["source_version"].to_numpy()[:, None]
+        layer_taken = matrix.keys["read_time"].to_physical().fill_null(NO_VALUE).to_numpy()[:, None]
+        said = (matrix.values != NO_VALUE) | (matrix.quality != MISSING)
+        # Layers come in order of (version, read time, hash), so a later one loses a slot only to an equally old payload's higher sequence.
+        equal = (version[row] == layer_version) & (taken_at[row] == layer_taken)
+        wins = said & (~equal | (matrix.sequence >= sequence[row]))
+        values[row] = np.where(wins, matrix.values, values[row])
+        quality[row] = np.where(wins, matrix.quality, quality[row])
+        sequence[row] = np.where(wins, matrix.sequence, sequence[row])
+        offsets[row] = np.where(wins, matrix.offsets if matrix.offsets is not None else 0, offsets[row])
+        version[row] = np.where(wins, layer_version, version[row])
+        taken_at[row] = np.where(wins, layer_taken, taken_at[row])
+    counts = ranked.select(*KEY, "of").unique()
+    keys = newest.keys.drop("payloads").join(counts, on=KEY, how="left", maintain_order="left").rename({"of": "payloads"}).cast({"payloads": pl.Int16})
+    folded = DayMatrix(newest.billing_day, newest.interval_minutes, keys, values, quality, sequence, offsets if offsets.any() else None)
+    return vectors.from_matrix(folded, starts_at)  # type: ignore[arg-type]  # the column's type is datetime
+
+
+def outcome_of_intervals(before: pl.DataFrame, after: pl.DataFrame, incoming: pl.DataFrame) -> pl.DataFrame:
+    """What one more payload a key did: accepted, duplicate and superseded reads, one row a row of ``incoming`` in its order.
+
+    ``before`` and ``after`` are the folded rows without and with it. A read that says (value and quality) what was there is a duplicate; one
+    that changed the slot is accepted; the rest of the payload's ``reads`` is superseded.
+    """
+    accepted = np.zeros(incoming.height, np.int64)
+    duplicate = np.zeros(incoming.height, np.int64)
+    numbered = incoming.with_row_index("n")
+    for matrix in vectors.to_matrices(numbered):
+        n = matrix.keys["n"].to_numpy()
+        was, now = (_aligned(state, matrix) for state in (before, after))
+        present = matrix.values != NO_VALUE
+        repeats = present & (was[0] == matrix.values) & (was[1] == matrix.quality)
+        changed = present & ~repeats & (now[0] == matrix.values) & (now[1] == matrix.quality)
+        duplicate[n], accepted[n] = repeats.sum(axis=1), changed.sum(axis=1)
+    reads = incoming["reads"].to_numpy()
+    return pl.DataFrame({"accepted": accepted, "duplicate": duplicate, "superseded": reads - accepted - duplicate})
+
+
+def _aligned(state: pl.DataFrame, matrix: DayMatrix) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]  # element types differ
+    """Values and quality of the state's rows for the matrix's keys; NO_VALUE and MISSING where there is none of that layout."""
+    values = np.full(matrix.values.shape, NO_VALUE, np.int64)
+    quality = np.full(matrix.values.shape, MISSING, np.uint16)
+    rows = matrix.keys.select(*KEY, "unit").with_row_index("row")
+    same = (pl.col("interval_minutes") == matrix.interval_minutes) & (pl.col("slots") == matrix.slots)
+    found = state.filter(same).join(rows, on=[*KEY, "unit"], how="inner")
+    for part in vectors.to_matrices(found):
+        row = part.keys["row"].to_numpy()
+        values[row], quality[row] = part.values, part.quality
+    return values, quality
+
+
+REGISTER_KEY = ["meter_id", "channel", "read_at"]
+
+
+def fold_registers(payloads: pl.DataFrame) -> pl.DataFrame:
+    """The winning payload of each register reading, with how many distinct ones there are; sorted by key."""
+    order = ["source_version", "read_time", "sequence", "payload_hash"]
+    ordered = payloads.sort([*REGISTER_KEY, *order], nulls_last=False)
+    return ordered.with_columns(payloads=pl.len().over(REGISTER_KEY).cast(pl.Int16)).unique(REGISTER_KEY, keep="last", maintain_order=True).sort(REGISTER_KEY)
+
+
+def outcome_of_registers(before: pl.DataFrame, after: pl.DataFrame, incoming: pl.DataFrame) -> pl.DataFrame:
+    """As outcome_of_intervals, for register reads."""
+    content = ["value", "quality", "unit"]
+    joined = incoming.select(*REGISTER_KEY, *content, "payload_hash", "reads").join(
+        before.select(*REGISTER_KEY, *content), on=REGISTER_KEY, how="left", suffix="_was", maintain_order="left"
+    ).join(after.select(*REGISTER_KEY, "payload_hash"), on=REGISTER_KEY, how="left", suffix="_now", maintain_order="left")  # fmt: skip
+    repeats = pl.all_horizontal(pl.col(c) == pl.col(f"{c}_was") for c in content).fill_null(False)
+    wins = pl.col("payload_hash") == pl.col("payload_hash_now")
+    return joined.select(
+        accepted=pl.when(~repeats & wins).then("reads").otherwise(0),
+        duplicate=pl.when(repeats).then("reads").otherwise(0),
+        superseded=pl.when(~repeats & ~wins).then("reads").otherwise(0),
+    )

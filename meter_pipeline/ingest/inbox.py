@@ -1,0 +1,151 @@
+"""The inbox: folders of files by head-end, landed one after another.
+
+Belongs here: finding what is new and landing it. Does not belong here: one file's landing (landing.py), the sensor (defs/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.feeds.head_ends import HeadEnd, read_head_ends
+from meter_pipeline.ingest.landing import Landed, Parse, Places, land
+from meter_pipeline.ingest.writer import PauseProbe
+from meter_pipeline.schemas.report import StageReport
+from meter_pipeline.settings import Settings
+from meter_pipeline.store import raw
+from meter_pipeline.store.database import Database
+
+
+@dataclass(slots=True)
+class LandingOutcome:
+    """What landing an inbox did. ``held`` files could not be read now (growing, no such head-end): path and why; they are tried again."""
+
+    landed: list[Landed] = field(default_factory=list)
+    held: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def days(self) -> list[date]:
+        """Billing days that now wait because of these files."""
+        return sorted({day for one in self.landed for day in one.days})
+
+    def report(self) -> StageReport:
+        """For Dagster and the CLI."""
+        new = [one for one in self.landed if not one.duplicate]
+        figures = {
+            "files": len(self.landed), "duplicates": len(self.landed) - len(new), "held": len(self.held), "reads": sum(f.received for f in new),
+            "reads_rejected": sum(f.rejected for f in new), "dead_letters": sum(f.dead_letters for f in new),
+            "refused": sum(f.refused is not None for f in new), "billing_days": len(self.days),
+        }  # fmt: skip
+        files = pl.DataFrame(
+            [(f.file_name, f.head_end, f.received, f.rejected, f.dead_letters, len(f.days), "duplicate" if f.duplicate else f.refused or "") for f in self.landed],
+            schema={
+                "file": pl.String, "head_end": pl.String, "reads": pl.Int64, "rejected": pl.Int64, "dead_letters": pl.Int64, "days": pl.Int64,
+                "note": pl.String,
+            },
+            orient="row",
+        )  # fmt: skip
+        held = pl.DataFrame(self.held, schema={"file": pl.String, "why": pl.String}, orient="row")
+        return StageReport(len(new), figures, {name: t.head(200) for name, t in (("files", files), ("held", held)) if t.height})
+
+
+def inbox_files(inbox: Path) -> list[str]:
+    """Files of an inbox as paths below it (HEAD-END/name), sorted; hidden and half-written names are left alone."""
+    if not inbox.is_dir():
+        return []
+    return [
+        str(path.relative_to(inbox)) for path in sorted(inbox.glob("*/*")) if not path.name.startswith(".") and path.suffix not in (".part", ".tmp") and path.is_file()
+    ]  # fmt: skip
+
+
+def new_files(database: Database, inbox: Path, names: Sequence[str] | None = None) -> list[str]:
+    """Those of an inbox's files (all by default) that were not landed with this name, size and modification time."""
+    names = inbox_files(inbox) if names is None else names
+    with database.connect("landing") as connection:
+        seen = raw.seen_names(connection, names)
+    fresh = []
+    for name in names:
+        stat = (inbox / name).stat()
+        if (stat.st_size, stat.st_mtime_ns) not in seen.get(name, ()):
+            fresh.append(name)
+    return fresh
+
+
+def waiting_days(database: Database) -> list[tuple[date, list[bytes]]]:
+    """Billing days with reads staged and not loaded, and the hashes of the files they wait in."""
+    with database.connect("landing") as connection:
+        return raw.waiting_days(connection)
+
+
+def land_inbox(
+    database: Database,
+    calendar: BillingCalendar,
+    settings: Settings,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+    run_id: str | None = None,
+    parse: Parse | None = None,
+    pause: PauseProbe | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> LandingOutcome:
+    """Land every new file of the settings' inbox. One bad file refuses itself alone; one whose head-end is not declared is held.
+
+    A pause holds landing too: what is held by it is left for the next time. ``progress`` is told how many of how many are done.
+    """
+    outcome = LandingOutcome()
+    names = new_files(database, settings.inbox)
+    if not names:
+        return outcome
+    by_folder = {name.upper(): head_end for name, head_end in read_head_ends(settings.head_ends).items()}
+    places = Places(settings.archive, settings.staging)
+    channels = raw.channels(database)
+    if pause is None:
+        from meter_pipeline.control import PauseProbe as Probe
+
+        with Probe(database, application_name="landing-pause", clock=clock) as probe:
+            _land_all(outcome, database, calendar, settings.inbox, names, by_folder, places, channels, clock, run_id, parse, probe, progress)
+    else:
+        _land_all(outcome, database, calendar, settings.inbox, names, by_folder, places, channels, clock, run_id, parse, pause, progress)
+    return outcome
+
+
+def _land_all(
+    outcome: LandingOutcome,
+    database: Database,
+    calendar: BillingCalendar,
+    inbox: Path,
+    names: Sequence[str],
+    by_folder: dict[str, HeadEnd],
+    places: Places,
+    channels: pl.DataFrame,
+    clock: Clock,
+    run_id: str | None,
+    parse: Parse | None,
+    pause: PauseProbe,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    for done, name in enumerate(names):
+        head_end = by_folder.get(name.split("/", 1)[0].upper())
+        if head_end is None:
+            outcome.held.append((name, f"no head-end {name.split('/', 1)[0]} is declared"))
+        elif (state := pause.check(head_end.commodity, head_end.name)) is not None:
+            outcome.held.append((name, state.words() if hasattr(state, "words") else "paused"))
+        else:
+            try:
+                outcome.landed.append(
+                    land(database, calendar, inbox / name, head_end, places, parse=parse, clock=clock, name=name, channels=channels, run_id=run_id)
+                )
+            except (OSError, ValueError) as error:
+                outcome.held.append((name, str(error)))
+            except Exception as error:
+                if getattr(error, "code", None) != "file_growing":
+                    raise
+                outcome.held.append((name, str(error)))
+        if progress is not None:
+            progress(done + 1, len(names))

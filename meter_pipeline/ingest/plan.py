@@ -1,0 +1,201 @@
+"""Planning a billing day's load: which staged payloads are new, known or to be folded, and the batches they are cut into.
+
+Belongs here: passes, classification, the cutting and encoding of batches, their ledger entries. Does not belong here: the rule by which a value
+wins (fold.py), when and how a batch is written (writer.py).
+
+A pass holds at most one payload of a key, so that its batches can be written in any order and at once. The first pass of a day's first load
+goes straight into the unattached partition; every other pass is compared with the store first and writes only what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from meter_pipeline.clock import Clock
+from meter_pipeline.ingest import fold
+from meter_pipeline.ledger import entries
+from meter_pipeline.store import load, vectors
+from meter_pipeline.store.database import Database
+from meter_pipeline.store.load import INTERVAL, Batch, Kind, Piece
+
+#: Who the ledger names for what ingestion writes.
+ACTOR: Final = "ingest"
+#: A batch names the files its rows came from in its ledger entry; more than this many and it is cut earlier.
+MOST_FILES: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A staged file: what its batches are accounted to."""
+
+    sha256: bytes
+    file_name: str
+    head_end: str
+    commodity: str
+
+
+@dataclass(slots=True)
+class Pass:
+    """Payloads to write, at most one a key. ``incoming`` has src, row, payload_hash, reads, accepted, duplicate, superseded; ``current`` and
+    ``kept`` hold the rows to write with ``at``, the position in incoming that they belong to (sorted)."""
+
+    kind: Kind
+    day: date
+    direct: bool
+    incoming: pl.DataFrame
+    current: pl.DataFrame
+    kept: pl.DataFrame
+
+    @property
+    def rows(self) -> int:
+        return self.incoming.height
+
+
+def lay_out(kind: Kind, frames: Sequence[pl.DataFrame], loaded: Mapping[int, Sequence[tuple[int, int]]]) -> list[pl.DataFrame]:
+    """The staged payloads of a day by pass, ordered by file and row; ``loaded`` gives row ranges of a file that are committed already."""
+    parts = []
+    for index, frame in enumerate(frames):
+        if not frame.height:
+            continue
+        numbered = frame.with_columns(src=pl.lit(index, pl.Int32), row=pl.int_range(frame.height, dtype=pl.Int64))
+        for first, past in loaded.get(index, ()):
+            numbered = numbered.filter((pl.col("row") < first) | (pl.col("row") >= past))
+        if numbered.height:
+            parts.append(numbered)
+    if not parts:
+        return []
+    whole = parts[0] if len(parts) == 1 else pl.concat(parts, how="diagonal")
+    key = list(kind.key)
+    if whole.select(key).n_unique() == whole.height:
+        return [whole]
+    turn = whole.select(pl.int_range(pl.len()).over(key)).to_series()
+    return [whole.filter(turn == n) for n in range(int(turn.max()) + 1)]  # type: ignore[arg-type]  # an integer column's maximum
+
+
+def first_pass(kind: Kind, day: date, incoming: pl.DataFrame) -> Pass:
+    """Every payload new, straight into the day's unattached partition."""
+    counted = incoming.select(
+        "src", "row", "payload_hash", "reads", accepted="reads", duplicate=pl.lit(0, pl.Int64), superseded=pl.lit(0, pl.Int64)
+    )
+    current = incoming.select(kind.columns).with_columns(at=pl.int_range(pl.len(), dtype=pl.Int64))
+    return Pass(kind, day, True, counted, current, current.clear())
+
+
+def later_pass(database: Database, kind: Kind, day: date, incoming: pl.DataFrame) -> Pass:
+    """Payloads compared with the store: known ones write nothing, new keys are added, the rest folded with what is there.
+
+    Read under the day's epoch: nobody else writes the day, and no batch of this pass touches a key of another.
+    """
+    key = list(kind.key)
+    numbered = incoming.with_columns(at=pl.int_range(pl.len(), dtype=pl.Int64))
+    there = load.present(database, kind, day, numbered)
+    several = there.filter(pl.col("payloads") > 1)
+    hashes = load.kept_hashes(database, kind, day, several) if several.height else several.select(*key, "payload_hash")
+    hashes = pl.concat([there.filter(pl.col("payloads") == 1).select(*key, "payload_hash"), hashes.select(*key, "payload_hash")])
+    known = numbered.join(hashes, on=[*key, "payload_hash"], how="semi")["at"]
+    present = numbered.join(there, on=key, how="semi")["at"]
+    is_known = pl.col("at").is_in(known.implode())
+    is_present = pl.col("at").is_in(present.implode())
+    fresh = numbered.filter(~is_present)
+    to_fold = numbered.filter(is_present & ~is_known)
+    counts = [
+        numbered.filter(is_known).select("at", accepted=pl.lit(0, pl.Int64), duplicate="reads", superseded=pl.lit(0, pl.Int64)),
+        fresh.select("at", accepted="reads", duplicate=pl.lit(0, pl.Int64), superseded=pl.lit(0, pl.Int64)),
+    ]
+    current = [fresh.select(*kind.columns, "at")]
+    kept = [fresh.select(*kind.columns, "at").clear()]
+    if to_fold.height:
+        before = load.current_rows(database, kind, day, to_fold)
+        old = pl.concat([before.filter(pl.col("payloads") == 1), load.kept_rows(database, kind, day, several.join(to_fold, on=key, how="semi"))])
+        payloads = pl.concat([old, to_fold.select(kind.columns)]).with_columns(payloads=pl.lit(1, pl.Int16))
+        is_interval = kind is INTERVAL
+        after = (fold.fold_intervals if is_interval else fold.fold_registers)(payloads)
+        outcome = (fold.outcome_of_intervals if is_interval else fold.outcome_of_registers)(before, after, to_fold)
+        place = to_fold.select(*key, "at")
+        counts.append(pl.concat([to_fold.select("at"), outcome], how="horizontal"))
+        current.append(after.select(kind.columns).join(place, on=key, how="left", maintain_order="left"))
+        kept.append(payloads.join(place, on=key, how="left", maintain_order="left").select(*kind.columns, "at"))
+    counted = numbered.select("at", "src", "row", "payload_hash", "reads").join(
+        pl.concat(counts), on="at", how="left", maintain_order="left"
+    )
+    return Pass(kind, day, False, counted.drop("at"), pl.concat(current).sort("at"), pl.concat(kept).sort("at", "payload_hash"))
+
+
+def cut(load_pass: Pass, first: int, past: int, epoch: int, sources: Sequence[Source], clock: Clock) -> Batch:
+    """The batch of a pass's payloads [first, past), encoded. CPU only: run it off the event loop."""
+    part = load_pass.incoming.slice(first, past - first)
+    pieces = []
+    for (index,), rows in part.group_by(["src"], maintain_order=True):
+        totals = rows.select(pl.col("accepted", "duplicate", "superseded").sum()).row(0)
+        pieces.append(Piece(sources[int(index)].sha256, _ranges(rows["row"].to_numpy()), *totals))  # type: ignore[call-overload]
+    batch = Batch(load_pass.kind, load_pass.day, epoch, pieces, _entries(load_pass, part, pieces, sources, clock), rows=part.height)
+    columns = load_pass.kind.columns
+    current = _between(load_pass.current, first, past)
+    if load_pass.direct:
+        batch.direct = b"".join(vectors.encoded_blocks(current, columns, 4096))
+    else:
+        batch.current = b"".join(vectors.encoded_blocks(current, columns, 4096))
+        batch.kept = b"".join(vectors.encoded_blocks(_between(load_pass.kept, first, past), columns, 4096))
+    return batch
+
+
+def rejection(load_pass: Pass, at: int, epoch: int, sources: Sequence[Source], letters: pl.DataFrame, clock: Clock) -> Batch:
+    """The batch that stands for one payload the database refused: nothing stored, its reads rejected, a dead letter."""
+    row = load_pass.incoming.row(at, named=True)
+    source = sources[row["src"]]
+    piece = Piece(source.sha256, ((row["row"], row["row"] + 1),), rejected=row["reads"])
+    body = {"billing_day": load_pass.day, "stage": "loading", "sha256": source.sha256, "letters": 1, "reads": row["reads"]}
+    entry = entries.encode("rejected", body, [row["payload_hash"]], at=clock.now(), actor=ACTOR)
+    return Batch(load_pass.kind, load_pass.day, epoch, [piece], [entry.row], rows=1, letters=letters)
+
+
+def most_rows(load_pass: Pass, first: int, wanted: int) -> int:
+    """How far a batch that begins at ``first`` may go: one head-end, and no more than MOST_FILES files."""
+    past = min(first + wanted, load_pass.rows)
+    src = load_pass.incoming["src"]
+    if src[first] == src[past - 1]:
+        return past
+    distinct = np.unique(src[first:past].to_numpy())
+    return past if len(distinct) <= MOST_FILES else first + int(np.searchsorted(src[first:past].to_numpy(), distinct[MOST_FILES]))
+
+
+def _entries(
+    load_pass: Pass, part: pl.DataFrame, pieces: Sequence[Piece], sources: Sequence[Source], clock: Clock
+) -> list[tuple[str, bytes, bytes, int, bytes | None]]:
+    """A ledger entry for each outcome in the batch, its leaves the hashes of the payloads it came to."""
+    names = {s.sha256: s.file_name for s in sources}
+    files = [
+        {"sha256": p.sha256, "file_name": names[p.sha256], "accepted": p.accepted, "duplicate": p.duplicate, "superseded": p.superseded, "first_row": p.ranges[0][0]}
+        for p in pieces
+    ]
+    outcome = (
+        part["payload_hash"], part["accepted"].to_numpy() > 0, part["superseded"].to_numpy() > 0
+    )  # fmt: skip
+    made = []
+    for kind, chosen in (("ingested", outcome[1]), ("superseded", ~outcome[1] & outcome[2]), ("duplicate", ~outcome[1] & ~outcome[2])):
+        if chosen.any():
+            leaves = outcome[0].to_list() if chosen.all() else outcome[0].filter(pl.Series(chosen)).to_list()
+            body: dict[str, Any] = {"billing_day": load_pass.day, "reads": load_pass.kind.name, "payloads": len(leaves), "files": files}
+            made.append(entries.encode(kind, body, leaves, at=clock.now(), actor=ACTOR).row)
+    return made
+
+
+def _between(frame: pl.DataFrame, first: int, past: int) -> pl.DataFrame:
+    if not frame.height:
+        return frame
+    low, high = np.searchsorted(frame["at"].to_numpy(), [first, past])
+    return frame.slice(int(low), int(high - low))
+
+
+def _ranges(rows: np.ndarray) -> tuple[tuple[int, int], ...]:  # type: ignore[type-arg]
+    """Ascending row numbers as ranges [first, past)."""
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    firsts = rows[np.concatenate(([0], breaks))]
+    lasts = rows[np.concatenate((breaks - 1, [len(rows) - 1]))]
+    return tuple((int(a), int(b) + 1) for a, b in zip(firsts, lasts, strict=True))

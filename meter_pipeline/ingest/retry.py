@@ -1,0 +1,136 @@
+"""What an error means, and how often to try again.
+
+Belongs here: the classes of SQLSTATE, full-jitter back-off, the retry budget. Does not belong here: the breaker, which wraps each attempt.
+
+Retries happen at this one layer. Waits are full jitter (uniform from 0 to min(cap, base * 2^n)); at most 6 attempts within 30 s a batch; and a
+budget of a tenth of all calls, so that an outage is not amplified by the very work that waits for its end.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+import psycopg
+import psycopg_pool
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+from tenacity.stop import stop_base
+
+from meter_pipeline.clock import Clock
+from meter_pipeline.store.load import Fenced
+
+
+class Meaning(StrEnum):
+    """What to do about an error."""
+
+    TRANSIENT = "transient"  # the same batch again
+    SMALLER = "smaller"  # lock or statement timeout: again, in halves
+    UNKNOWN = "unknown"  # the connection went: maybe committed; the same rows again, their claim tells
+    DATA = "data"  # a row the server will never take: bisect, dead letter
+    EXHAUSTED = "exhausted"  # disk, memory, connections: open the breaker at once
+    FATAL = "fatal"  # code, privileges, corruption: stop
+
+
+_BY_STATE: Final = {
+    "40001": Meaning.TRANSIENT, "40P01": Meaning.TRANSIENT, "55P03": Meaning.SMALLER, "57014": Meaning.SMALLER,
+    "57P01": Meaning.UNKNOWN, "57P02": Meaning.UNKNOWN, "57P03": Meaning.UNKNOWN, "25P03": Meaning.UNKNOWN,
+    "53100": Meaning.EXHAUSTED, "53200": Meaning.EXHAUSTED, "53300": Meaning.EXHAUSTED, "58030": Meaning.EXHAUSTED,
+}  # fmt: skip
+
+
+def meaning(error: BaseException) -> Meaning:
+    """What an error of a batch's write means."""
+    if isinstance(error, Fenced):
+        return Meaning.FATAL
+    if isinstance(error, (psycopg_pool.PoolTimeout, TimeoutError, ConnectionError)):
+        return Meaning.UNKNOWN
+    if isinstance(error, psycopg.Error):
+        state = error.sqlstate
+        if state is None:
+            # A reset on COMMIT's reply comes as OperationalError without a state, and the row is committed.
+            return Meaning.UNKNOWN if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) else Meaning.FATAL
+        if state in _BY_STATE:
+            return _BY_STATE[state]
+        if state[:2] == "08":
+            return Meaning.UNKNOWN
+        if state[:2] in ("22", "23") or state == "P0001":
+            return Meaning.DATA
+    return Meaning.FATAL
+
+
+@dataclass(slots=True)
+class Budget:
+    """A token bucket: each call adds ``share`` of a token, each retry takes one."""
+
+    share: float = 0.1
+    most: float = 20.0
+    tokens: float = 10.0
+    refused: int = 0
+
+    def call(self) -> None:
+        self.tokens = min(self.most, self.tokens + self.share)
+
+    def take(self) -> bool:
+        """Whether one more retry is allowed now."""
+        if self.tokens < 1:
+            self.refused += 1
+            return False
+        self.tokens -= 1
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Attempts and times of the retries of one batch; seconds."""
+
+    attempts: int = 6
+    base_s: float = 0.05
+    cap_s: float = 5.0
+    total_s: float = 30.0
+
+
+class _Stop(stop_base):
+    def __init__(self, patience: Patience, clock: Clock, began: float) -> None:
+        self.patience, self.clock, self.began = patience, clock, began
+
+    def __call__(self, state: RetryCallState) -> bool:
+        return state.attempt_number >= self.patience.attempts or self.clock.monotonic() - self.began >= self.patience.total_s
+
+
+@dataclass(slots=True)
+class Retrier:
+    """Makes tenacity's retrying loop for one batch, with injected clock and randomness."""
+
+    clock: Clock
+    rng: random.Random
+    patience: Patience = field(default_factory=Patience)
+    budget: Budget = field(default_factory=Budget)
+    retries: int = 0
+
+    def attempts(self, again: Callable[[BaseException], bool], on_retry: Callable[[BaseException], Any] | None = None) -> AsyncRetrying:
+        """Attempts while ``again`` says that an error is worth another and the budget has one left; the last error is raised as it was."""
+        self.budget.call()
+
+        def wanted(error: BaseException) -> bool:
+            return again(error)
+
+        def before_sleep(state: RetryCallState) -> None:
+            self.retries += 1
+            if on_retry is not None and state.outcome is not None and (error := state.outcome.exception()) is not None:
+                on_retry(error)
+
+        return AsyncRetrying(
+            sleep=self._sleep, stop=_Stop(self.patience, self.clock, self.clock.monotonic()), wait=self._wait,
+            retry=retry_if_exception(wanted), before_sleep=before_sleep, reraise=True,
+        )  # fmt: skip
+
+    def _wait(self, state: RetryCallState) -> float:
+        ceiling = min(self.patience.cap_s, self.patience.base_s * 2 ** (state.attempt_number - 1))
+        # Out of budget, an attempt is not refused (the batch must land in the end) but waits the longest.
+        return self.rng.uniform(0, ceiling) if self.budget.take() else self.patience.cap_s * self.rng.uniform(0.5, 1)
+
+    async def _sleep(self, seconds: float) -> None:
+        await self.clock.sleep(seconds)

@@ -1,0 +1,307 @@
+"""The writers: batches of a billing day written by asyncio tasks on a pool, as many and as large as the database bears.
+
+Belongs here: permits, the life of a batch (encode, pause, breaker, write, retry, bisect), the watchdog, the monitor. Does not belong here: what
+is in a batch (plan.py), the laws that steer (controller.py, breaker.py, retry.py).
+
+Encoding runs in threads, so the event loop never computes. One more batch than there are writers is encoded ahead; that bound is the
+back-pressure, and with it memory stays at a few batches whatever the backlog.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import polars as pl
+import psycopg
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from meter_pipeline.clock import Clock
+from meter_pipeline.ingest.breaker import Breaker, State
+from meter_pipeline.ingest.controller import Controller
+from meter_pipeline.ingest.plan import Pass, Source, cut, most_rows, rejection
+from meter_pipeline.ingest.retry import Meaning, Retrier, meaning
+from meter_pipeline.store import activity, load
+from meter_pipeline.store.database import Database
+from meter_pipeline.store.watchdog import cut as cut_socket
+
+#: A write that takes longer is cut at the socket. statement_timeout (30 s) ends a slow statement on a live server; this one also ends the wait
+#: for a frozen server, which keeps no timeouts.
+WRITE_DEADLINE_S: Final = 40.0
+BREAKER: Final = "raw-store"
+
+
+class PauseProbe(Protocol):
+    """Answers whether work of a commodity and head-end is held (control.PauseProbe); None: it is not."""
+
+    def check(self, commodity: str | None = None, head_end: str | None = None) -> Any: ...
+
+
+class Letters(Protocol):
+    """Makes the dead letter of one payload that the database refused."""
+
+    def __call__(self, load_pass: Pass, at: int, error: psycopg.Error) -> pl.DataFrame: ...
+
+
+class Permits:
+    """A semaphore whose size may change while it is used."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.taken = 0
+        self._changed = asyncio.Condition()
+
+    async def take(self) -> None:
+        """Wait for a permit."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.taken < self.size)
+            self.taken += 1
+
+    async def give(self) -> None:
+        """Give a permit back."""
+        async with self._changed:
+            self.taken -= 1
+            self._changed.notify_all()
+
+    async def resize(self, size: int) -> None:
+        """Change the size; a smaller one takes effect as permits come back."""
+        if size != self.size:
+            async with self._changed:
+                self.size = size
+                self._changed.notify_all()
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the writers did."""
+
+    batches: int = 0
+    bytes: int = 0
+    write_s: float = 0.0
+    waited_s: float = 0.0
+    already: int = 0
+    rejected: int = 0
+    watchdog: int = 0
+    latencies_ms: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Writers:
+    """Writes passes of a billing day. One object a run; ``session`` opens the pool and the monitor around its use."""
+
+    database: Database
+    clock: Clock
+    epoch: int
+    sources: Sequence[Source]
+    letters: Letters
+    pause: PauseProbe | None = None
+    controller: Controller = field(default_factory=Controller)
+    breaker: Breaker = field(default_factory=Breaker)
+    rng: random.Random = field(default_factory=random.Random)
+    run_id: str | None = None
+    deadline_s: float = WRITE_DEADLINE_S
+    pause_poll_s: float = 0.5
+    monitor_s: float = 1.0
+    figures: Figures = field(default_factory=Figures)
+    _pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] | None = None
+    _permits: Permits | None = None
+    _ahead: Permits | None = None
+    _retrier: Retrier | None = None
+    _moves: asyncio.Queue[tuple[str, float]] | None = None
+
+    @property
+    def application_name(self) -> str:
+        """How the writers' sessions are named in pg_stat_activity."""
+        return f"ingest-writer {self.run_id or ''}".strip()[:63]
+
+    @property
+    def retries(self) -> int:
+        """Attempts beyond the first, over all batches."""
+        return self._retrier.retries if self._retrier is not None else 0
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> Any:
+        """Open the pool and start the monitor; closes both."""
+        most = self.controller.limits.writers_most
+        self._permits, self._ahead = Permits(self.controller.writers), Permits(self.controller.writers + 1)
+        self._retrier = self._retrier or Retrier(self.clock, self.rng)
+        self._moves = asyncio.Queue()
+        self.breaker.changed = self._breaker_changed
+        options = "-c TimeZone=UTC -c DateStyle=ISO"
+        self._pool = AsyncConnectionPool(
+            self.database.url, min_size=1, max_size=most, open=False, timeout=10, max_waiting=4 * most, configure=load.prepare_session,
+            kwargs={"application_name": self.application_name, "options": options, "connect_timeout": 5},
+        )  # fmt: skip
+        async with self._pool:
+            monitor = asyncio.create_task(self._monitor())
+            try:
+                yield self
+            finally:
+                monitor.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await monitor
+
+    async def write(self, load_pass: Pass) -> None:
+        """Write every payload of a pass. Raises what cannot be retried; batches already committed stay, and a later run goes on from them."""
+        assert self._ahead is not None  # noqa: S101 - called within session
+        try:
+            async with asyncio.TaskGroup() as group:
+                first = 0
+                while first < load_pass.rows:
+                    await self._ahead.take()
+                    past = most_rows(load_pass, first, self.controller.batch)
+                    group.create_task(self._write_ahead(load_pass, first, past))
+                    first = past
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from several
+
+    async def _write_ahead(self, load_pass: Pass, first: int, past: int) -> None:
+        assert self._ahead is not None  # noqa: S101
+        try:
+            await self._write_range(load_pass, first, past)
+        finally:
+            await self._ahead.give()
+
+    async def _write_range(self, load_pass: Pass, first: int, past: int) -> None:
+        """Write payloads [first, past) as one batch, or in halves where the server will not take them together."""
+        batch = await asyncio.to_thread(cut, load_pass, first, past, self.epoch, self.sources, self.clock)
+        try:
+            await self._write_batch(batch, self.sources[int(load_pass.incoming["src"][first])])
+            return
+        except psycopg.Error as error:
+            what = meaning(error)
+            if what not in (Meaning.DATA, Meaning.SMALLER) or (what is Meaning.SMALLER and past - first == 1):
+                raise
+            if past - first == 1:
+                await self._reject(load_pass, first, error)
+                return
+        del batch
+        middle = (first + past) // 2
+        await self._write_range(load_pass, first, middle)
+        await self._write_range(load_pass, middle, past)
+
+    async def _reject(self, load_pass: Pass, at: int, error: psycopg.Error) -> None:
+        letters = self.letters(load_pass, at, error)
+        batch = rejection(load_pass, at, self.epoch, self.sources, letters, self.clock)
+        await self._write_batch(batch, self.sources[int(load_pass.incoming["src"][at])])
+        self.figures.rejected += batch.pieces[0].rejected
+
+    async def _write_batch(self, batch: load.Batch, source: Source) -> None:
+        """One batch under permit, pause, breaker and retries."""
+        assert self._permits is not None  # noqa: S101
+        assert self._retrier is not None  # noqa: S101
+        await self._permits.take()
+        try:
+            attempts = self._retrier.attempts(_again)
+            async for attempt in attempts:
+                with attempt:
+                    await self._wait_for_pause(source)
+                    await self._attempt(batch)
+        finally:
+            await self._permits.give()
+
+    async def _attempt(self, batch: load.Batch) -> None:
+        assert self._pool is not None  # noqa: S101
+        assert self._permits is not None  # noqa: S101
+        while (permit := self.breaker.acquire(self.clock.monotonic())) is None:
+            await self.clock.sleep(max(self.breaker.remaining(self.clock.monotonic()), 0.01))
+        began = self.clock.monotonic()
+        ok: bool | None = None
+        try:
+            async with self._pool.connection() as connection:
+                began = self.clock.monotonic()
+                watchdog = asyncio.get_running_loop().call_later(self.deadline_s, self._cut, connection)
+                try:
+                    written = await load.write_batch(connection, batch)
+                finally:
+                    watchdog.cancel()
+            self.figures.already += not written
+            ok = True
+        except PoolTimeout:
+            self.controller.pool_exhausted()
+            ok = False
+            raise
+        except Exception as error:
+            what = meaning(error)
+            ok = None if what in (Meaning.DATA, Meaning.FATAL) else False
+            if what is Meaning.EXHAUSTED:
+                self.breaker.open_for(self.clock.monotonic(), self.breaker.rules.open_s)
+            raise
+        finally:
+            await self._account(batch, permit, self.clock.monotonic() - began, ok)
+
+    async def _account(self, batch: load.Batch, permit: Any, seconds: float, ok: bool | None) -> None:
+        """Tell breaker and controller; a data error says nothing about the server."""
+        assert self._permits is not None  # noqa: S101
+        now = self.clock.monotonic()
+        if ok is None:
+            self.breaker.cancelled(permit)
+            return
+        # A slow write is the controller's to mend while batches can still shrink; only the smallest ones speak against the server.
+        smallest = self.controller.batch <= self.controller.limits.batch_least or batch.rows <= self.controller.limits.batch_least
+        self.breaker.done(permit, now, seconds if smallest else 0.0, ok)
+        if ok:
+            self.figures.batches += 1
+            self.figures.bytes += batch.size
+            self.figures.write_s += seconds
+            self.figures.latencies_ms.append(seconds * 1000)
+        waiting = self._ahead is not None and self._ahead.taken >= self._permits.size
+        if self.controller.wrote(now, batch.rows, seconds, ok, self._permits.taken, waiting):
+            await self._permits.resize(self.controller.writers)
+            if self._ahead is not None:
+                await self._ahead.resize(self.controller.writers + 1)
+
+    def _cut(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self.figures.watchdog += 1
+        cut_socket(connection)
+
+    async def _wait_for_pause(self, source: Source) -> None:
+        """Poll the pause before the batch; while it holds, wait at this boundary, holding no connection."""
+        if self.pause is None:
+            return
+        began = self.clock.monotonic()
+        while await asyncio.to_thread(self.pause.check, source.commodity, source.head_end) is not None:
+            await self.clock.sleep(self.pause_poll_s)
+            self.figures.waited_s += self.clock.monotonic() - began
+            began = self.clock.monotonic()
+
+    def _breaker_changed(self, _was: State, state: State) -> None:
+        if self._moves is not None:
+            self._moves.put_nowait((state.value, self.breaker.remaining(self.clock.monotonic())))
+
+    async def _monitor(self) -> None:
+        """On a connection of its own: sample the server's waits, share the breaker. An unreachable server is the breaker's business, not ours."""
+        assert self._moves is not None  # noqa: S101
+        connection: psycopg.AsyncConnection[Any] | None = None
+        holder = self.run_id or "ingest"
+        try:
+            while True:
+                try:
+                    if connection is None or connection.closed:
+                        connection = await self.database.connect_async("ingest-monitor", autocommit=True)
+                    watchdog = asyncio.get_running_loop().call_later(self.deadline_s, cut_socket, connection)
+                    try:
+                        while not self._moves.empty():
+                            state, open_s = self._moves.get_nowait()
+                            await activity.note_breaker(connection, BREAKER, state, open_s, holder)
+                        if self.breaker.state is State.CLOSED:
+                            self.breaker.open_for(self.clock.monotonic(), await activity.breaker_open_for(connection, BREAKER))
+                        self.controller.waits(await activity.waits(connection, self.application_name))
+                    finally:
+                        watchdog.cancel()
+                except (psycopg.Error, OSError):
+                    connection = None
+                await self.clock.sleep(self.monitor_s)
+        finally:
+            if connection is not None:
+                await connection.close()
+
+
+def _again(error: BaseException) -> bool:
+    return meaning(error) in (Meaning.TRANSIENT, Meaning.UNKNOWN, Meaning.EXHAUSTED) or (
+        meaning(error) is Meaning.SMALLER and getattr(error, "sqlstate", None) == "55P03"
+    )

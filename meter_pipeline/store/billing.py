@@ -1,0 +1,217 @@
+"""The billing tables: frames in and out of schema ``billing``, and what billing reads of its neighbours.
+
+Belongs here: SQL and COPY. Does not belong here: arithmetic, the order of steps (billing/day.py). Reads that must agree with each other are
+made over one connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from typing import Any, Final
+
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from meter_pipeline.schemas.reads import DayMatrix
+from meter_pipeline.store.database import Database, scalar
+from meter_pipeline.store.vectors import HEADER, TRAILER, VectorTable, encoded_blocks, read_matrices
+
+Connection = psycopg.Connection[Any]
+
+USAGE: Final = VectorTable(
+    "vee.interval_day", ("service_point_id", "meter_id", "channel"), ("unit", "flow"), ("sequence", "sequence_step", "sequences", "offsets")
+)
+_REFERENCE: Final[dict[str, str]] = {
+    "agreements": "SELECT account_id, service_point_id, tariff_id, cycle_id, valid_from, valid_to FROM ref.agreements "
+    "WHERE valid_from <= $1 ORDER BY service_point_id, valid_from",
+    "tariffs": "SELECT tariff_id, commodity, version, valid_from, valid_to FROM ref.tariffs ORDER BY tariff_id, version",
+    "billing_cycles": "SELECT cycle_id, period_start, period_end FROM ref.billing_cycles ORDER BY cycle_id, period_start",
+    "accounts": "SELECT account_id, customer_class FROM ref.accounts ORDER BY account_id",
+    "service_attributes": "SELECT service_point_id, attribute, value, valid_from, valid_to FROM ref.service_attributes ORDER BY 1, 2, 4",
+}
+
+
+def lock(connection: Connection) -> None:
+    """One billing at a time: a day's charges read the day before and are read by the day after. Released with the transaction."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtext('billing.day'))")
+
+
+def read_reference(database: Database, day: date) -> dict[str, pl.DataFrame]:
+    """The reference frames billing joins, by table name; agreements that begin by ``day``."""
+    return {name: database.read(query, [day] if "$1" in query else ()) for name, query in _REFERENCE.items()}
+
+
+def read_documents(database: Database) -> tuple[dict[tuple[str, int], bytes], dict[tuple[str, int], bytes]]:
+    """Tariff documents and their SHA-256 by (tariff_id, version)."""
+    frame = database.read("SELECT tariff_id, version, body::text AS body, sha256 FROM ref.tariff_document ORDER BY 1, 2")
+    keys = list(zip(frame["tariff_id"].to_list(), frame["version"].to_list(), strict=True))
+    bodies = dict(zip(keys, (str(b).encode() for b in frame["body"].to_list()), strict=True))
+    return bodies, dict(zip(keys, frame["sha256"].to_list(), strict=True))
+
+
+def read_holidays(database: Database) -> frozenset[date]:
+    """The utility's holidays."""
+    return frozenset(database.read("SELECT holiday FROM ref.holidays")["holiday"].to_list())
+
+
+def read_frozen(database: Database) -> dict[tuple[str, int], bytes]:
+    """Document hashes of the tariff versions something was billed with."""
+    frame = database.read("SELECT tariff_id, version, document_sha256 FROM billing.tariff_version")
+    return {(t, v): h for t, v, h in frame.iter_rows()}
+
+
+def read_usage(database: Database, day: date, service_points: Sequence[str] | None = None) -> list[DayMatrix]:
+    """Validated billed intervals of a day, imports and exports."""
+    where = " AND billed AND flow IN ('import', 'export')"
+    if service_points is not None:
+        return read_matrices(database, USAGE, day, where + " AND service_point_id = ANY(string_to_array($2, ','))", [",".join(service_points)])
+    return read_matrices(database, USAGE, day, where)
+
+
+def read_daily(database: Database, day: date) -> pl.DataFrame:
+    """A day's usage by service point, flow and unit, quantities in millionths; ``source`` says whether intervals stand behind it."""
+    return database.read(
+        "SELECT service_point_id, flow, unit, quantity_micro AS quantity, estimated > 0 AS estimated, source FROM vee.daily_usage "
+        "WHERE billing_day = $1 AND flow IN ('import', 'export') AND quantity_micro IS NOT NULL ORDER BY 1, 2, 3",
+        [day],
+    )
+
+
+def read_day(database: Database, table: str, day: date, columns: Iterable[str], service_points: Sequence[str] | None = None) -> pl.DataFrame:
+    """A day of a billing table, sorted by service point."""
+    listed = ", ".join(f'"{c}"' for c in columns)
+    query = f"SELECT {listed} FROM billing.{table} WHERE billing_day = $1"  # noqa: S608 - names from code
+    if service_points is None:
+        return database.read(query + " ORDER BY service_point_id", [day])
+    return database.read(query + " AND service_point_id = ANY(string_to_array($2, ',')) ORDER BY service_point_id", [day, ",".join(service_points)])
+
+
+def read_prior(database: Database, day: date, columns: Sequence[str], services: pl.DataFrame) -> pl.DataFrame:
+    """The last position before a day of every stretch that began earlier: yesterday's, or the latest one billed."""
+    began = services.filter(pl.col("stretch_start") < day)
+    if not began.height:
+        return database.read(f"SELECT {', '.join(columns)} FROM billing.charge_day WHERE false")  # noqa: S608 - names from code
+    first = began["stretch_start"].min()
+    key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
+    yesterday = database.read(
+        f"SELECT {', '.join(columns)} FROM billing.charge_day WHERE billing_day = $1::date - 1 ORDER BY service_point_id",  # noqa: S608
+        [day],
+    )
+    behind = began.join(yesterday.select(key), on=key, how="anti")
+    if not behind.height:
+        return yesterday
+    older = database.read(
+        f"SELECT DISTINCT ON (service_point_id, stretch_start) {', '.join(columns)} FROM billing.charge_day "  # noqa: S608
+        "WHERE billing_day >= $1 AND billing_day < $2::date - 1 AND service_point_id = ANY(string_to_array($3, ',')) "
+        "ORDER BY service_point_id, stretch_start, billing_day DESC",
+        [first, day, ",".join(behind["service_point_id"].to_list())],
+    )
+    return pl.concat([yesterday, older.join(behind.select(key), on=key, how="semi")])
+
+
+def later_days(connection: Connection, day: date) -> list[date]:
+    """Billed days after one."""
+    rows = connection.execute("SELECT DISTINCT billing_day FROM billing.determinant_day WHERE billing_day > %s ORDER BY 1", (day,))
+    return [r[0] for r in rows]
+
+
+def sealed(connection: Connection, day: date) -> bool:
+    """Whether the accounting month of a day is sealed."""
+    return bool(
+        scalar(connection, "SELECT EXISTS (SELECT FROM billing.period WHERE status = 'sealed' AND month = date_trunc('month', %s::date))", (day,))
+    )
+
+
+def ensure_day(connection: Connection, day: date) -> None:
+    """Make the partitions that hold a day."""
+    connection.execute("SELECT billing.ensure_partitions(%s)", (day,))
+
+
+def copy_frame(connection: Connection, table: sql.Identifier, frame: pl.DataFrame, columns: Sequence[str]) -> None:
+    """COPY a frame's columns into a table in the caller's transaction."""
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, sql.SQL(", ").join(map(sql.Identifier, columns)))
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(HEADER)
+        for block in encoded_blocks(frame, columns):
+            copy.write(block)
+        copy.write(TRAILER)
+
+
+def bring_to(
+    connection: Connection, table: str, day: date, frame: pl.DataFrame, key: Sequence[str], *, only: Sequence[str] | None = None
+) -> list[str]:
+    """Bring a day of a table to exactly ``frame``: equal rows untouched, changed ones upserted, vanished ones deleted.
+
+    ``only``: service points concerned; others stay as they are. Returns the service points written or deleted. A day's first load is a
+    plain COPY.
+    """
+    name, columns = sql.Identifier("billing", table), frame.columns
+    if only is None and not scalar(connection, f"SELECT EXISTS (SELECT FROM billing.{table} WHERE billing_day = %s)", (day,)):  # noqa: S608
+        copy_frame(connection, name, frame, columns)
+        return frame["service_point_id"].to_list()
+    incoming = sql.Identifier("incoming_" + table)
+    connection.execute(sql.SQL("CREATE TEMP TABLE {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DROP").format(incoming, name))
+    copy_frame(connection, incoming, frame, columns)
+    same = sql.SQL(" AND ").join(sql.SQL("i.{0} = t.{0}").format(sql.Identifier(c)) for c in key)
+    gone = connection.execute(
+        sql.SQL(
+            "DELETE FROM {n} AS t WHERE billing_day = %s AND (%s::text[] IS NULL OR service_point_id = ANY(%s)) "
+            "AND NOT EXISTS (SELECT FROM {i} AS i WHERE {same}) RETURNING service_point_id"
+        ).format(n=name, i=incoming, same=same),
+        (day, only, only),
+    ).fetchall()
+    rest = [c for c in columns if c not in key]
+    action: sql.Composable = sql.SQL("DO NOTHING")
+    if rest:
+        action = sql.SQL("DO UPDATE SET {sets} WHERE ({old}) IS DISTINCT FROM ({new})").format(
+            sets=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in rest),
+            old=sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(c)) for c in rest),
+            new=sql.SQL(", ").join(sql.SQL("excluded.{}").format(sql.Identifier(c)) for c in rest),
+        )
+    changed = connection.execute(
+        sql.SQL("INSERT INTO {n} AS t ({c}) SELECT {c} FROM {i} ON CONFLICT ({k}) {action} RETURNING service_point_id").format(
+            n=name, i=incoming, c=sql.SQL(", ").join(map(sql.Identifier, columns)), k=sql.SQL(", ").join(map(sql.Identifier, key)), action=action
+        )
+    ).fetchall()
+    connection.execute(sql.SQL("DROP TABLE {}").format(incoming))
+    return sorted({r[0] for r in gone} | {r[0] for r in changed})
+
+
+def write_tariff(connection: Connection, row: dict[str, Any], at: datetime) -> bool:
+    """Freeze a tariff version on its first use. Returns whether it is new."""
+    columns = [*row, "first_used_at"]
+    result = connection.execute(
+        sql.SQL("INSERT INTO billing.tariff_version ({}) VALUES ({}) ON CONFLICT (tariff_id, version) DO NOTHING").format(
+            sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(", ").join([sql.Placeholder()] * len(columns))
+        ),
+        [*row.values(), at],
+    )
+    return result.rowcount == 1
+
+
+def next_revision(connection: Connection, day: date, service_points: Sequence[str], rows: Sequence[str], month: date, at: datetime) -> int:
+    """Keep later determinants of a sealed day beside it; equal ones are not repeated. Returns how many are new."""
+    written = 0
+    for service_point, row in zip(service_points, rows, strict=True):
+        written += connection.execute(
+            "INSERT INTO billing.determinant_revision (billing_day, service_point_id, revision, posting_month, recorded_at, determinants) "
+            "SELECT %(d)s, %(s)s, coalesce(max(revision), 0) + 1, %(m)s, %(t)s, %(r)s::jsonb FROM billing.determinant_revision "
+            "WHERE billing_day = %(d)s AND service_point_id = %(s)s "
+            "HAVING (array_agg(determinants ORDER BY revision DESC))[1] IS DISTINCT FROM %(r)s::jsonb",
+            {"d": day, "s": service_point, "m": month, "t": at, "r": row},
+        ).rowcount
+    return written
+
+
+def open_month(connection: Connection, day: date) -> date:
+    """The first accounting month from a day's on that is not sealed."""
+    month = scalar(
+        connection,
+        "SELECT m::date FROM generate_series(date_trunc('month', %s::date), date_trunc('month', %s::date) + interval '50 years', "
+        "interval '1 month') AS m WHERE NOT EXISTS (SELECT FROM billing.period AS p WHERE p.month = m AND p.status = 'sealed') ORDER BY m LIMIT 1",
+        (day, day),
+    )
+    assert isinstance(month, date)  # noqa: S101 - fifty years are never all sealed
+    return month

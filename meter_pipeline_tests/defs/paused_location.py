@@ -1,0 +1,54 @@
+"""A code location for the tests of the pause: one partitioned asset that writes in batches, under the real hold, sensors, pool and jobs.
+
+The stages of the product are left out so that a test of the queue takes seconds; the writer is the plainest one that keeps the rule of polling
+before each batch on a connection of its own.
+"""
+
+import os
+import time
+from datetime import date
+
+import dagster as dg
+
+from meter_pipeline.control.probe import PauseProbe
+from meter_pipeline.defs import jobs_operations, policy, sensors_pause
+from meter_pipeline.defs.hold import Hold
+from meter_pipeline.defs.resources import Municipality
+
+DAYS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2027-01-02", timezone="Europe/Berlin")
+BATCHES = int(os.environ.get("PAUSED_BATCHES", "4"))
+BATCH_S = float(os.environ.get("PAUSED_BATCH_S", "0.05"))
+
+
+@dg.asset(partitions_def=DAYS, pool=policy.POOL, backfill_policy=dg.BackfillPolicy.multi_run(1))
+def written(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> dg.MaterializeResult[None]:
+    """BATCHES batches a day, each committed with the time it began."""
+    database = municipality.database()
+    with PauseProbe(database, application_name="writer", interval_s=0.1) as probe, database.connect("writes") as connection:
+        for key in context.partition_keys:
+            hold.wait()
+            for batch in range(BATCHES):
+                probe.wait_until_resumed()
+                connection.execute(
+                    "INSERT INTO test_batch (day, batch, run_id) VALUES (%s, %s, %s) ON CONFLICT (day, batch) DO UPDATE SET run_id = EXCLUDED.run_id",
+                    (date.fromisoformat(key), batch, context.run_id),
+                )
+                time.sleep(BATCH_S)
+                connection.commit()
+    return dg.MaterializeResult(metadata={"batches": BATCHES})
+
+
+municipality = Municipality()
+defs = dg.Definitions(
+    assets=[written],
+    jobs=[
+        jobs_operations.raise_emergency_pause,
+        jobs_operations.request_resume,
+        jobs_operations.confirm_resume,
+        jobs_operations.prune_dagster_storage,
+        dg.define_asset_job("write_days", selection=["written"], executor_def=dg.in_process_executor),
+    ],
+    sensors=[sensors_pause.emergency_pause, sensors_pause.lost_runs],
+    resources={"municipality": municipality, "hold": Hold(municipality=municipality)},
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,107 @@
+"""The pause against real Dagster services with the real daemon, driven through GraphQL as the UI does."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from meter_pipeline.control import pause
+from meter_pipeline.defs import policy
+from meter_pipeline.store.database import Database, scalar
+from meter_pipeline_tests.control.test_pause import ask
+from meter_pipeline_tests.defs.services import Services
+
+LOCATION = Path(__file__).with_name("paused_location.py")
+CHECKED = {"verified_ledger": "size 10", "verified_control_totals": "balanced", "verified_dead_letters": "none"}
+
+
+@pytest.fixture
+def writes(database: Database) -> Database:
+    """A database with the table the test's asset writes."""
+    with database.connect() as connection:
+        connection.execute(
+            "CREATE TABLE test_batch (day date, batch int, run_id text, written_at timestamptz DEFAULT clock_timestamp(), PRIMARY KEY (day, batch))"
+        )
+    return database
+
+
+@pytest.fixture
+def services(writes: Database, tmp_path: Path) -> Iterator[Services]:
+    with Services(tmp_path / "home", writes, LOCATION) as running:
+        yield running
+
+
+def batches(database: Database) -> int:
+    with database.connect(autocommit=True) as connection:
+        return int(scalar(connection, "SELECT count(*) FROM test_batch"))
+
+
+def days(count: int) -> list[str]:
+    return [f"2026-01-{n:02d}" for n in range(1, count + 1)]
+
+
+def test_a_backfill_launched_while_paused_holds_and_finishes_by_itself(services: Services, writes: Database) -> None:
+    """Raised, asked and confirmed as jobs from the Launchpad, while every place of the pool is taken; the daemon is restarted on the way."""
+    services.until(lambda: services.pool_limit(policy.POOL) == 2, 30, "the pool's limit")
+    config = {"ops": {"raise_the_pause": {"config": {"raised_by": "oli", "reason": "odd reads"}}}}
+    assert services.finished(services.launch("raise_emergency_pause", config)) == "SUCCESS"
+    # The gap: a run launched before the sensor's tick starts, and waits before its first write.
+    services.backfill("written", days(3))
+    services.until(lambda: services.pool_limit(policy.POOL) == 0, 30, "limit 0")
+    services.stop("daemon", signal.SIGKILL)
+    services.start("daemon")
+    services.until(lambda: len(services.statuses()) == 4, 60, "the backfill's runs")
+    time.sleep(3)
+    assert batches(writes) == 0
+
+    asked = {"ops": {"ask_to_resume": {"config": {"requested_by": "oli", "reason": "fixed", **CHECKED}}}}
+    assert services.finished(services.launch("request_resume", asked)) == "SUCCESS"
+    with writes.connect(autocommit=True) as connection:
+        request = int(pause.status(connection)["pending"][0]["request"])
+    for person, outcome in (("oli", "FAILURE"), ("fay", "SUCCESS")):
+        confirm = {"ops": {"confirm_the_resume": {"config": {"request": request, "confirmed_by": person, "reason": "looked"}}}}
+        assert services.finished(services.launch("confirm_resume", confirm)) == outcome
+    services.until(lambda: batches(writes) == 12, 60, "the held days")
+    services.until(lambda: services.statuses().count("SUCCESS") == 6, 30, "the runs' ends")
+    with writes.connect(autocommit=True) as connection:
+        assert [r["code"] for r in pause.status(connection)["refusals"]] == ["same_person"]
+
+
+@pytest.mark.slow
+def test_a_pause_longer_than_the_runtime_limit_kills_nothing(writes: Database, tmp_path: Path) -> None:
+    """The limit is 8 s, the pause 25: the waiting run lives on and completes; a run that hangs without a pause would have been ended."""
+    with Services(tmp_path / "home", writes, LOCATION, env={"PAUSED_BATCHES": "40", "PAUSED_BATCH_S": "0.1"}, max_runtime=8) as services:
+        services.until(lambda: services.pool_limit(policy.POOL) == 2, 30, "the pool's limit")
+        run = services.launch("write_days", tags={"dagster/partition": "2026-02-01"})
+        services.until(lambda: batches(writes) >= 3, 60, "the first batches")
+        pause.raise_pause(writes, reason="stop", by="oli")
+        time.sleep(25)
+        assert services.run(run)["status"] == "STARTED"
+        pause.confirm_resume(writes, ask(writes), by="fay")
+        assert services.finished(run) == "SUCCESS"
+        assert batches(writes) == 40
+
+
+@pytest.mark.slow
+def test_a_worker_killed_with_its_code_server_is_found_and_its_work_run_again(services: Services, writes: Database) -> None:
+    """Dagster notices nothing of it; the heartbeat does. The retry finds the day free and the slot is given back."""
+    services.stop("code")
+    services.env["PAUSED_BATCHES"] = "300"
+    services.start("code")
+    services.until(services._answers, 60, "the location")
+    run = services.launch("write_days", tags={"dagster/partition": "2026-02-01"})
+    services.until(lambda: batches(writes) >= 3, 60, "the first batches")
+    with writes.connect(autocommit=True) as connection:
+        pid = int(scalar(connection, "SELECT process_id FROM control.presence WHERE run_id = %s", (run,)))
+    import os
+
+    os.kill(pid, signal.SIGKILL)
+    services.stop("code", signal.SIGKILL)
+    services.env["PAUSED_BATCHES"] = "4"
+    services.start("code")
+    assert services.finished(run, 120) == "FAILURE"
+    services.until(lambda: services.statuses().count("SUCCESS") == 1, 120, "the retry")

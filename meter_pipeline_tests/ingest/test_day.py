@@ -1,0 +1,114 @@
+"""A billing day is written exactly once, whatever arrives in whatever order, and its control totals add up."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meter_pipeline.ingest import ingest_billing_day, land, waiting_days
+from meter_pipeline.store import raw
+from meter_pipeline.store.database import Database
+from meter_pipeline_tests.ingest.support import (
+    CALENDAR, CLOCK, DAY, METERS, NORTH, Read, enrol, options, parse, places, raw_bytes, truncate, write_file,
+)  # fmt: skip
+
+
+def land_all(database: Database, folder: Path, files: list[Path]) -> None:
+    for path in files:
+        land(database, CALENDAR, path, NORTH, places(folder), parse=parse, clock=CLOCK)
+
+
+def test_a_simple_day(database: Database, tmp_path: Path) -> None:
+    enrol(database)
+    reads = [Read(m, slot, 1000 * slot, sequence=slot) for m in METERS for slot in range(92)]
+    registers = [Read(m, hour, 5_000_000 + hour, register=True, sequence=hour) for m in METERS for hour in (1, 23)]
+    path = write_file(tmp_path, "a.jsonl", reads + registers, ["not json"])
+    landed = land(database, CALENDAR, path, NORTH, places(tmp_path), parse=parse, clock=CLOCK)
+    assert (landed.received, landed.rejected, landed.days) == (6 * 92 + 12 + 1, 1, [DAY])
+    assert [day for day, _ in waiting_days(database)] == [DAY]
+    outcome = ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+    assert (outcome.accepted, outcome.duplicate, outcome.superseded, outcome.rejected) == (6 * 92 + 12, 0, 0, 0)
+    assert outcome.balanced
+    assert waiting_days(database) == []
+    seen = database.read("SELECT count(*) AS n, sum(value)::text AS total, count(DISTINCT idempotency_key) AS keys FROM raw.interval").row(0)
+    assert seen == (6 * 92, str(Decimal(6 * sum(range(92))) / 1000), 6 * 92)
+    assert database.read("SELECT count(*) AS n FROM raw.register").item() == 12
+    report = outcome.report()
+    assert report.checks[0].passed
+    kinds = database.read("SELECT kind, count(*) AS n FROM ledger.entry GROUP BY 1 ORDER BY 1").rows()
+    assert kinds == [("file_loaded", 1), ("ingested", 2), ("received", 1), ("rejected", 1)]
+
+
+def test_the_same_bytes_under_another_name_load_nothing(database: Database, tmp_path: Path) -> None:
+    enrol(database)
+    reads = [Read(m, slot, 7000) for m in METERS for slot in range(10)]
+    land_all(database, tmp_path, [write_file(tmp_path, "a", reads)])
+    ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+    before = raw_bytes(database)
+    again = land(database, CALENDAR, write_file(tmp_path, "b", reads), NORTH, places(tmp_path), parse=parse, clock=CLOCK)
+    assert again.duplicate
+    assert ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path)).accepted == 0
+    assert raw_bytes(database) == before
+
+
+def test_the_same_reads_in_other_bytes_are_duplicates(database: Database, tmp_path: Path) -> None:
+    enrol(database)
+    reads = [Read(m, slot, 7000) for m in METERS for slot in range(10)]
+    land_all(database, tmp_path, [write_file(tmp_path, "a", reads)])
+    ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+    before = raw_bytes(database)
+    land_all(database, tmp_path, [write_file(tmp_path, "b", reversed(reads))])
+    outcome = ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+    assert (outcome.accepted, outcome.duplicate) == (0, 60)
+    assert raw_bytes(database) == before
+
+
+def test_an_older_version_never_regresses_a_value(database: Database, tmp_path: Path) -> None:
+    enrol(database)
+    newer = write_file(tmp_path, "new", [Read("M-0", slot, 2000, version=2) for slot in range(4)])
+    older = write_file(tmp_path, "old", [Read("M-0", slot, 1000, version=1) for slot in range(8)])
+    for path in (newer, older):
+        land_all(database, tmp_path, [path])
+        outcome = ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+    assert (outcome.accepted, outcome.superseded) == (4, 4)
+    values = database.read("SELECT value::text AS v FROM raw.interval ORDER BY slot")["v"].to_list()
+    assert [Decimal(v) for v in values] == [Decimal("0.002")] * 4 + [Decimal("0.001")] * 4
+    assert len(raw_bytes(database)["raw.interval_payload"]) == 2
+
+
+reads = st.builds(
+    Read, meter=st.sampled_from(METERS[:3]), slot=st.integers(0, 5), value=st.integers(0, 3).map(lambda v: v * 500), version=st.integers(1, 2),
+    sequence=st.integers(0, 2), quality=st.sampled_from([0, 1 << 13]), register=st.booleans(), read_time=st.sampled_from([0, 60]),
+)  # fmt: skip
+
+
+@given(st.lists(st.lists(reads, min_size=1, max_size=12), min_size=1, max_size=4), st.randoms(use_true_random=False))
+@settings(max_examples=25)
+def test_any_order_and_repetition_of_files_gives_the_same_tables(database: Database, tmp_path_factory: object, files: list[list[Read]], rng: object) -> None:
+    folder = tmp_path_factory.mktemp("files")  # type: ignore[attr-defined]
+    if not database.read("SELECT 1 FROM ref.meters LIMIT 1").height:
+        enrol(database)
+    paths = [write_file(folder, f"f{i}", file) for i, file in enumerate(files)]
+    outcomes = []
+    for attempt in range(3):
+        truncate(database)
+        order = list(paths)
+        if attempt:
+            rng.shuffle(order)  # type: ignore[attr-defined]
+            order += rng.sample(order, k=min(2, len(order)))  # type: ignore[attr-defined]
+        work = folder / f"work{attempt}"
+        for path in order:
+            land_all(database, work, [path])
+            if attempt != 1:  # once all at the end, else after each file
+                ingest_billing_day(database, CALENDAR, DAY, **options(work))
+        ingest_billing_day(database, CALENDAR, DAY, **options(work))
+        totals = raw.control_totals(database)
+        assert totals["balanced"].all()
+        assert totals["waiting"].sum() == 0
+        assert totals.filter(pl.col("accepted") + pl.col("duplicate") + pl.col("superseded") + pl.col("rejected") != pl.col("received")).height == 0
+        outcomes.append(raw_bytes(database))
+    assert outcomes[0] == outcomes[1] == outcomes[2]

@@ -1,0 +1,593 @@
+#!/usr/bin/env python3
+"""Verify an export of the audit ledger, offline, trusting neither the program that wrote it nor its database.
+
+One file, the standard library and ``cryptography``; it shares no code with meter_pipeline. Give it the export and what you hold yourself:
+
+    python verify_ledger.py EXPORT --vkey LOG.vkey [--checkpoint FILE ...] [--witness-vkey FILE ...] [--require-witness] [--json]
+
+    python verify_ledger.py --proof PROOF.json --vkey LOG.vkey      one read or bill, from its row to a signed checkpoint
+
+``--vkey`` is the log's verifier key as you were given it when the log began (one ``name+id+key`` line; a later key is believed only if the one
+before handed over to it inside the log). ``--checkpoint`` are checkpoints you kept: the log must still contain exactly what they said.
+
+What is checked: the export's own hashes; places contiguous from 0; each entry's leaf hash and the root at the size of every checkpoint,
+recomputed; signatures; your own checkpoints and witnesses; each batch's root from its payload hashes; control totals; two names under dual
+control; every row against its leaf and every leaf against its row, rows of known encodings re-encoded and hashed; erasures; guards.
+
+Exit 0: everything holds. Exit 1: something does not; the first bad place in the log is named. Exit 2: wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import datetime
+import hashlib
+import json
+import re
+import struct
+import sys
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+# kind -> the two fields that must name two different people
+DUAL = {
+    "adjustment_approved": ("requested_by", "approved_by"),
+    "pause_cleared": ("requested_by", "confirmed_by"),
+    "cutover_signed": ("requested_by", "approved_by"),
+}
+# source of rows -> (kinds whose every leaf has a row, kinds whose leaves may be a row's)
+SOURCES = {
+    "raw": ({"ingested", "superseded"}, set()),
+    "validated": ({"validated"}, set()),
+    "statements": ({"bill_issued"}, {"adjustment_posted"}),
+}
+GUARDED = ("entry", "log", "leaf", "node", "tree_head", "checkpoint", "cosignature", "anchor", "personal")
+# roles that may do more than SELECT, and what; by column only
+MAY_WRITE = {
+    "meter_ledger_writer": {("entry", "INSERT"), ("personal", "INSERT")},
+    "meter_ledger_eraser": {("entry", "INSERT"), ("personal", "UPDATE")},
+    "meter_ledger_sequencer": {(t, "INSERT") for t in ("log", "leaf", "node", "tree_head", "checkpoint", "cosignature", "anchor")},
+}
+NEVER_WRITTEN = {"entry.entry_id", "xid", "recorded_at", "recorded_by", "log_id", "created_at", "sequenced_at", "signed_at", "received_at", "kept_at"}
+LIMIT = 200
+
+
+def sha256(data):
+    return hashlib.sha256(data).digest()
+
+
+def node(left, right):
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+class Tree:
+    """The right edge of an RFC 6962 tree: complete subtrees, largest first."""
+
+    def __init__(self):
+        self.edge, self.size = [], 0
+
+    def add(self, leaf):
+        height = 0
+        while self.edge and self.edge[-1][0] == height:
+            leaf, height = node(self.edge.pop()[1], leaf), height + 1
+        self.edge.append((height, leaf))
+        self.size += 1
+
+    def root(self):
+        if not self.edge:
+            return sha256(b"")
+        result = self.edge[-1][1]
+        for _, left in reversed(self.edge[:-1]):
+            result = node(left, result)
+        return result
+
+
+def batch_root(flat):
+    """The RFC 6962 root over 32-byte payload hashes given end to end."""
+    if not flat:
+        return sha256(b"")
+    level = [sha256(b"\x00" + flat[at : at + 32]) for at in range(0, len(flat), 32)]
+    while len(level) > 1:
+        paired = [node(level[at], level[at + 1]) for at in range(0, len(level) - 1, 2)]
+        level = paired + level[len(paired) * 2 :]
+    return level[0]
+
+
+class Key:
+    """A verifier key: name+id+base64(type, public key)."""
+
+    def __init__(self, text):
+        self.text = text.strip()
+        self.name, key_id, encoded = self.text.split("+", 2)
+        raw = base64.b64decode(encoded, validate=True)
+        self.kind, public = raw[0], raw[1:]
+        self.id = sha256(self.name.encode() + b"\n" + raw)[:4]
+        if self.kind not in (1, 4) or len(public) != 32 or self.id.hex() != key_id:
+            raise ValueError(f"{text!r} is not an Ed25519 verifier key")
+        self.public = Ed25519PublicKey.from_public_bytes(public)
+
+    def verifies(self, text, blob):
+        message = text.encode()
+        if self.kind == 4:
+            if len(blob) != 72:
+                return False
+            message = f"cosignature/v1\ntime {struct.unpack('>Q', blob[:8])[0]}\n{text}".encode()
+            blob = blob[8:]
+        try:
+            self.public.verify(blob, message)
+        except InvalidSignature:
+            return False
+        return True
+
+
+def read_note(encoded):
+    """(text, [(name, key id, signature)]) of a signed note."""
+    text, found, rest = encoded.rpartition("\n\n")
+    signatures = []
+    for line in rest.splitlines():
+        match = re.fullmatch(r"— (\S+) ([A-Za-z0-9+/=]+)", line)
+        if match is None:
+            raise ValueError("a signature line is malformed")
+        raw = base64.b64decode(match[2], validate=True)
+        signatures.append((match[1], raw[:4], raw[4:]))
+    if not found or not signatures:
+        raise ValueError("the note has no signature")
+    return text + "\n", signatures
+
+
+def read_checkpoint(text):
+    """(origin, size, root)"""
+    lines = text.split("\n")
+    if len(lines) < 4 or not re.fullmatch(r"0|[1-9][0-9]{0,18}", lines[1]):
+        raise ValueError("this is not a checkpoint")
+    root = base64.b64decode(lines[2], validate=True)
+    if len(root) != 32:
+        raise ValueError("a root is 32 bytes")
+    return lines[0], int(lines[1]), root
+
+
+def signed_by(text, signatures, keys):
+    """The known keys whose signature is good; raises ValueError where a known key's is bad."""
+    good = []
+    for name, key_id, blob in signatures:
+        for key in keys:
+            if (key.name, key.id) == (name, key_id):
+                if not key.verifies(text, blob):
+                    raise ValueError(f"the signature of {name} does not verify")
+                good.append(key)
+    return good
+
+
+def micros(stamp):
+    """Microseconds since 1970 of PostgreSQL's ISO form, as decimal text; empty for null."""
+    if stamp is None:
+        return ""
+    at = datetime.datetime.fromisoformat(stamp)
+    since = at - datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)  # noqa: UP017 - runs on Python 3.10 too
+    return str((since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds)
+
+
+# column, struct code of an element, letter in the header
+ARRAYS = (("values", "i", "v"), ("wide_values", "q", "w"), ("qualities", "h", "q"), ("sequences", "i", "s"), ("offsets", "h", "o"))
+
+
+def encode_intervals(row):
+    """Encoding mpi1: a meter's channel-day."""
+    present = [(name, code, letter) for name, code, letter in ARRAYS if row[name] is not None]
+    fields = ("mpi1", row["meter_id"], row["channel"], row["billing_day"], row["unit"], row["interval_minutes"], row["slots"], row["head_end"],
+              row["source_version"], micros(row["read_time"]), row["scale"], row["quality"], row["sequence"], row["sequence_step"],
+              "".join(letter for _, _, letter in present))  # fmt: skip
+    header = "\x1f".join(map(str, fields)) + "\x1e"
+    return header.encode() + b"".join(struct.pack(f">{len(row[name])}{code}", *row[name]) for name, code, _ in present)
+
+
+def encode_register(row):
+    """Encoding mpr1: a register read."""
+    fields = ("mpr1", row["meter_id"], row["channel"], micros(row["read_at"]), row["unit"], row["head_end"], row["source_version"],
+              micros(row["read_time"]), row["value"], row["quality"], row["sequence"])  # fmt: skip
+    return ("\x1f".join(map(str, fields)) + "\x1e").encode()
+
+
+ENCODINGS = {"mpi1": encode_intervals, "mpr1": encode_register}
+
+
+class Audit:
+    """One run over one export."""
+
+    def __init__(self, folder, keys, held, witnesses, require_witness):
+        self.folder, self.held, self.witnesses, self.require_witness = folder, held, witnesses, require_witness
+        self.keys = [(key, 0) for key in keys]  # (key, believed for trees larger than this)
+        self.retired = {}  # key text -> size of the first checkpoint its successor signed
+        self.findings, self.checked = [], {}
+        self.tree, self.roots, self.entries = Tree(), {}, []
+        self.erased = set()
+        self.recorded_guards = None
+
+    def find(self, check, detail, index=None):
+        if len(self.findings) < LIMIT:
+            self.findings.append({"check": check, "index": index, "detail": detail})
+
+    def count(self, name, by=1):
+        self.checked[name] = self.checked.get(name, 0) + by
+
+    def lines(self, name):
+        path = self.folder / name
+        if not path.exists():
+            self.find("export", f"{name} is missing")
+            return
+        with path.open(encoding="utf-8") as handle:
+            for line in handle:
+                yield json.loads(line)
+
+    def run(self):
+        self.manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+        if self.manifest.get("format") != "mp-ledger-export/1":
+            raise ValueError("this is not an export this program knows")
+        self.files()
+        self.checkpoints = sorted(self.lines("checkpoints.jsonl"), key=lambda row: row["size"])
+        wanted = {row["size"] for row in self.checkpoints} | {size for _, size, _, _ in self.held}
+        self.roots[0] = self.tree.root()
+        self.log(wanted)
+        self.signatures()
+        self.auditors_own()
+        self.personal()
+        self.totals()
+        self.rows()
+        self.guards()
+        places = [f["index"] for f in self.findings if f["index"] is not None]
+        return {
+            "ok": not self.findings,
+            "origin": self.manifest.get("origin"),
+            "size": self.tree.size,
+            "root": self.tree.root().hex(),
+            "first_bad_index": min(places) if places else None,
+            "findings": self.findings,
+            "checked": self.checked,
+        }
+
+    def files(self):
+        """The export is whole and nothing was slipped in: guards against a damaged copy, not against its maker."""
+        named = self.manifest["files"]
+        for name, digest in named.items():
+            path = self.folder / name
+            if not path.is_file():
+                self.find("export", f"{name} is missing")
+                continue
+            self.count("files")
+            found = hashlib.sha256()
+            with path.open("rb") as handle:
+                while block := handle.read(1 << 20):
+                    found.update(block)
+            if found.hexdigest() != digest:
+                self.find("export", f"{name} is not the file that was exported")
+        there = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()} - {"manifest.json"}
+        for name in sorted(there - named.keys()):
+            self.find("export", f"{name} is not in the manifest")
+
+    def log(self, wanted):
+        """Every entry by itself, and the tree over all of them."""
+        for line in self.lines("entries.jsonl"):
+            index, body = line["index"], base64.b64decode(line["body"])
+            if index != self.tree.size:
+                self.find("contiguity", f"place {self.tree.size} holds an entry that says it is {index}", self.tree.size)
+            index = self.tree.size
+            leaf = sha256(b"\x00" + body)
+            if leaf.hex() != line["leaf_hash"]:
+                self.find("leaf", f"the body at {index} does not have the leaf hash the log recorded", index)
+            self.tree.add(leaf)
+            if self.tree.size in wanted:
+                self.roots[self.tree.size] = self.tree.root()
+            self.entry(index, line, body)
+        self.count("entries", self.tree.size)
+        if self.tree.size != self.manifest["tree_head"]:
+            self.find("contiguity", f"{self.tree.size} entries, the log's own tree head says {self.manifest['tree_head']}", self.tree.size)
+
+    def entry(self, index, line, body):
+        try:
+            document = json.loads(body)
+            kind, said, leaves = document["kind"], document["body"], document["leaves"]
+            if not (isinstance(said, dict) and document["actor"] and document["at"]):
+                raise ValueError("an entry says who and when")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self.find("entry", "not a ledger entry" if body else "the entry is gone", index)
+            self.entries.append((line["kind"], None, b""))
+            return
+        if kind != line["kind"]:
+            self.find("entry", f"the body says {kind}, the row {line['kind']}", index)
+        if said.get("billing_day") != line["billing_day"]:
+            self.find("entry", f"filed under {line['billing_day']}, about {said.get('billing_day')}", index)
+        flat = (self.folder / line["leaves"]).read_bytes() if line["leaves"] and (self.folder / line["leaves"]).is_file() else b""
+        self.count("leaves", len(flat) // 32)
+        if leaves is not None and (len(flat) != 32 * leaves["count"] or batch_root(flat).hex() != leaves["root"]):
+            self.find("leaves", f"the payload hashes beside the {kind} entry do not give its root", index)
+        if leaves is None and flat:
+            self.find("leaves", f"the {kind} entry does not vouch for the hashes beside it", index)
+        self.entries.append((kind, line["billing_day"], flat))
+        if kind in DUAL:
+            people = {str(said.get(name) or "").strip().casefold() for name in DUAL[kind]} - {""}
+            self.count("dual control")
+            if len(people) != 2:
+                self.find("dual control", f"{kind} does not name two different people", index)
+        if kind == "file_loaded" and said.get("received") != sum(said.get(n, 0) for n in ("accepted", "duplicate", "superseded", "rejected")):
+            self.find("control totals", f"received is not accepted + duplicate + superseded + rejected in {said}", index)
+        if kind == "erased":
+            self.erased.add(said.get("payload_hash"))
+        if kind == "privileges_checked":
+            self.recorded_guards = said
+        if kind == "key_rotation":
+            self.rotation(index, document, said)
+
+    def rotation(self, index, document, said):
+        """A new key is believed if a key already believed signed the hand-over, and so did the new one."""
+        try:
+            old, new = Key(said["old"]), Key(said["new"])
+            statement = f"mp-key-rotation/1\n{self.manifest['origin']}\n{old.text}\n{new.text}\n"
+            first, second = (bytes.fromhex(s) for s in said["signatures"])
+            if old.text not in {key.text for key, _ in self.keys}:
+                raise ValueError("the key that hands over is not one you trust")
+            if not old.verifies(statement, first) or not new.verifies(statement, second):
+                raise ValueError("a signature under the hand-over does not verify")
+        except (ValueError, KeyError, TypeError) as error:
+            self.find("key rotation", str(error), index)
+            return
+        self.keys.append((new, index))
+        self.retired.setdefault(old.text, []).append(new.text)
+
+    def signatures(self):
+        """Each checkpoint is signed by a key believed for its size and states the root of what is here."""
+        superseded = {}
+        before = 0
+        for row in self.checkpoints:
+            size = row["size"]
+            place = max(size - 1, 0)
+            self.count("checkpoints")
+            try:
+                text, signatures = read_note(row["note"])
+                origin, said, root = read_checkpoint(text)
+                known = [key for key, since in self.keys if size > since]
+                good = [key for key in signed_by(text, signatures, known) if key.kind == 1]
+                if not good:
+                    raise ValueError("no signature by a key you trust")
+                for key in good:
+                    if superseded.get(key.text, size + 1) < size:
+                        raise ValueError(f"{key.name} ({key.id.hex()}) signed after it had handed over")
+                    for old, heirs in self.retired.items():
+                        if key.text in heirs:
+                            superseded.setdefault(old, size)
+                if origin != self.manifest["origin"] or any(key.name != origin for key in good):
+                    raise ValueError(f"it is of another log: {origin}")
+                if said != size:
+                    raise ValueError(f"it is of {said} entries")
+                if size > self.tree.size:
+                    raise ValueError(f"the log has only {self.tree.size}: its tail is gone")
+                if self.roots.get(size) != root:
+                    raise ValueError("its root is not that of the entries here")
+                cosigners = signed_by(text, [s for line in row["cosignatures"] for s in read_note("x\n\n" + line)[1]], self.witnesses)
+                self.count("cosignatures", len(cosigners))
+                before = size
+            except (ValueError, KeyError) as error:
+                self.find("checkpoint", f"checkpoint of {size}: {error}", min(place, self.tree.size))
+        if self.require_witness and not self.checked.get("cosignatures"):
+            self.find("witness", "no checkpoint is cosigned by your witness")
+        if before < self.tree.size:
+            self.count("entries after the last checkpoint", self.tree.size - before)
+            if not self.checkpoints:
+                self.find("checkpoint", "nothing in this log was ever signed", 0)
+
+    def auditors_own(self):
+        """What you kept is still part of the log, to the byte."""
+        for name, size, root, (text, signatures) in self.held:
+            self.count("checkpoints held")
+            try:
+                origin = read_checkpoint(text)[0]
+                if origin != self.manifest["origin"]:
+                    raise ValueError(f"it is of another log: {origin}")
+                if not signed_by(text, signatures, [key for key, _ in self.keys] + self.witnesses):
+                    raise ValueError("no signature by a key you trust")
+                if size > self.tree.size:
+                    raise ValueError(f"it covers {size} entries, the log has {self.tree.size}: the log was cut or an older copy was restored")
+                if self.roots[size] != root:
+                    raise ValueError("another root for the same size: the log was forked or its past rewritten")
+            except ValueError as error:
+                self.find("held checkpoint", f"{name}: {error}", min(size, self.tree.size) - 1 if size <= self.tree.size else self.tree.size)
+
+    def personal(self):
+        """Payloads with personal data have their salted hash, or an entry that says they were erased."""
+        for row in self.lines("personal.jsonl"):
+            self.count("personal payloads")
+            if row["payload"] is None:
+                if row["payload_hash"] not in self.erased:
+                    self.find("erasure", f"{row['payload_hash']} was erased without an entry")
+            elif sha256(b"mp-salted/1\x1f" + bytes.fromhex(row["salt"]) + bytes.fromhex(row["payload"])).hex() != row["payload_hash"]:
+                self.find("erasure", f"{row['payload_hash']} is not the hash of its payload")
+
+    def totals(self):
+        for row in self.lines("control_totals.jsonl"):
+            self.count("files balanced")
+            if row["received"] != sum(row[name] for name in ("accepted", "duplicate", "superseded", "rejected", "waiting")):
+                self.find("control totals", f"file {row['sha256']} ({row['file_name']}) does not balance")
+
+    def rows(self):
+        """Every row has its leaf and every leaf its row, by source and billing day; content is hashed again where the encoding is known."""
+        names = [name for name in self.manifest["files"] if name.startswith("rows/")]
+        filed = {}
+        for index, (kind, day, flat) in enumerate(self.entries):
+            for key in {day, "all"} - {None}:
+                filed.setdefault(key, []).append((index, kind, flat))
+        groups = {}
+        for name in names:
+            _, source, _, day = name.split("/")
+            groups.setdefault((source, day.removesuffix(".jsonl")), []).append(name)
+        for (source, day), files in sorted(groups.items()):
+            if source not in SOURCES:
+                self.find("rows", f"unknown source of rows {source}")
+                continue
+            bound, optional = SOURCES[source]
+            live, allowed = {}, set()
+            for index, kind, flat in filed.get(day, ()):
+                if kind in bound or kind in optional:
+                    hashes = [flat[at : at + 32] for at in range(0, len(flat), 32)]
+                    if kind in bound:
+                        live.update((h, index) for h in hashes if h not in live)
+                    else:
+                        allowed.update(hashes)
+            present = set()
+            for name in files:
+                self.table(name, live, allowed, present)
+            for missing in live.keys() - present:
+                self.find("leaf without row", f"{source} {day}: {missing.hex()}", live[missing])
+
+    def table(self, name, live, allowed, present):
+        lines = self.lines(name)
+        header = next(lines)
+        column, encode = header["hash_column"], ENCODINGS.get(header["encoding"])
+        for row in lines:
+            self.count(f"rows of {header['table']}")
+            carried = bytes.fromhex(row[column].removeprefix("\\x"))
+            present.add(carried)
+            if carried not in live and carried not in allowed:
+                self.find("row without leaf", f"{header['table']}: {carried.hex()}")
+            if encode is not None and not (header["folded"] and row["payloads"] > 1):
+                self.count("rows hashed again")
+                if sha256(encode(row)) != carried:
+                    self.find("row", f"a row of {header['table']} does not have the content of its leaf {carried.hex()}", live.get(carried))
+
+    def guards(self):
+        """What kept honest hands off: owner, grants by column, ENABLE ALWAYS triggers, forced row security; and that nobody touched them since."""
+        found = json.loads((self.folder / "guards.json").read_text(encoding="utf-8"))
+        problems = [f"table {name} is gone" for name in GUARDED if name not in found["tables"]]
+        for name, table in found["tables"].items():
+            if table["owner_can_login"] or not (table["row_security"] and table["forced"]):
+                problems.append(f"table {name}: its owner can log in or row security is not forced")
+        triggers = {(row["table"], row["name"]): row for row in found["triggers"]}
+        for name in GUARDED:
+            problems += [
+                f"trigger {trigger} on {name} is gone or not ENABLE ALWAYS"
+                for trigger in ("only_grows", "never_truncated")
+                if triggers.get((name, trigger), {}).get("enabled") != "A"
+            ]
+        for grant in found["grants"]:
+            allowed = (grant["table"], grant["privilege"]) in MAY_WRITE.get(grant["grantee"], ())
+            known = grant["grantee"] in MAY_WRITE or grant["grantee"] == "meter_auditor"
+            own = {grant["column"], f"{grant['table']}.{grant['column']}"} & NEVER_WRITTEN
+            if grant["grantable"] or not known or (grant["privilege"] != "SELECT" and (not allowed or not grant["column"] or own)):
+                problems.append(f"{grant['grantee']} may {grant['privilege']} {grant['table']}.{grant['column'] or '*'}")
+        problems += [f"{member}, a login" for member in found["owner_members"]]
+        self.count("guards", len(triggers))
+        if self.recorded_guards is None:
+            if self.tree.size:
+                problems.append("the guards were never recorded in the log")
+        else:
+            now = {f"table {name}": table["version"] for name, table in found["tables"].items()}
+            for what, listed in (("trigger", "triggers"), ("policy", "policies")):
+                now.update({f"{what} {row['name']} on {row['table']}": row["version"] for row in found[listed]})
+            now.update({f"function {row['name']}": row["version"] for row in found["functions"]})
+            before = self.recorded_guards["versions"]
+            problems += [f"{name} was altered since the guards were last recorded" for name in sorted(before.keys() | now) if before.get(name) != now.get(name)]
+        for problem in problems:
+            self.find("guards", problem)
+
+
+def climb(index, size, leaf, proof):
+    """The root that an inclusion proof leads to (RFC 9162 section 2.1.3.2)."""
+    if not 0 <= index < size:
+        raise ValueError("the place is outside the tree")
+    last, result = size - 1, leaf
+    for step in proof:
+        if last == 0:
+            raise ValueError("the proof is too long")
+        if index & 1 or index == last:
+            result = node(step, result)
+            while not index & 1 and index:
+                index, last = index >> 1, last >> 1
+        else:
+            result = node(result, step)
+        index, last = index >> 1, last >> 1
+    if last:
+        raise ValueError("the proof is too short")
+    return result
+
+
+def check_proof(bundle, keys, held):
+    """What is wrong with a proof bundle, or None."""
+    try:
+        if bundle["format"] != "mp-ledger-proof/1":
+            raise ValueError("this is not a proof this program knows")
+        payload, body = bytes.fromhex(bundle["payload_hash"]), base64.b64decode(bundle["entry"])
+        row = bundle["row"] or {}
+        encode = {"raw.interval_day": encode_intervals, "raw.interval_payload": encode_intervals}.get(row.get("table"))
+        encode = encode or {"raw.register_read": encode_register, "raw.register_payload": encode_register}.get(row.get("table"))
+        if encode is not None and sha256(encode(row)) != payload:
+            raise ValueError("the row is not what was recorded")
+        batch, log = bundle["batch"], bundle["log"]
+        leaves = json.loads(body)["leaves"]
+        root = climb(batch["index"], batch["size"], sha256(b"\x00" + payload), [bytes.fromhex(step) for step in batch["proof"]])
+        if root.hex() != leaves["root"] or batch["size"] != leaves["count"]:
+            raise ValueError("the payload is not in the entry's batch")
+        text, signatures = read_note(bundle["checkpoint"])
+        origin, size, stated = read_checkpoint(text)
+        if climb(log["index"], log["size"], sha256(b"\x00" + body), [bytes.fromhex(step) for step in log["proof"]]) != stated or size != log["size"]:
+            raise ValueError("the entry is not in the checkpoint's tree")
+        if not [key for key in signed_by(text, signatures, keys) if key.kind == 1 and key.name == origin]:
+            raise ValueError("the checkpoint is not signed by the key you trust")
+        for name, held_size, held_root, _ in held:
+            if held_size == size and held_root != stated:
+                raise ValueError(f"another root than your {name} states for the same size: the log was forked")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return str(error)
+    return None
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("export", type=Path, nargs="?")
+    parser.add_argument("--proof", type=Path, help="check a proof of one read or bill instead of an export")
+    parser.add_argument("--vkey", required=True, help="file (or text) with the log's verifier key")
+    parser.add_argument("--checkpoint", type=Path, action="append", default=[], help="a checkpoint you kept (or a folder of them); may be repeated")
+    parser.add_argument("--witness-vkey", action="append", default=[], help="file (or text) with a witness's verifier key; may be repeated")
+    parser.add_argument("--require-witness", action="store_true", help="a log without a cosignature by one of your witnesses does not pass")
+    parser.add_argument("--json", action="store_true", help="print the report as one JSON document")
+    options = parser.parse_args(arguments)
+    try:
+        key_text = Path(options.vkey).read_text(encoding="utf-8") if Path(options.vkey).is_file() else options.vkey
+        keys = [Key(key_text.split()[0])]
+        witnesses = [Key(Path(k).read_text(encoding="utf-8") if Path(k).is_file() else k) for k in options.witness_vkey]
+        held = []
+        for path in (p for given in options.checkpoint for p in (sorted(given.iterdir()) if given.is_dir() else [given])):
+            text, signatures = read_note(path.read_text(encoding="utf-8"))
+            _, size, root = read_checkpoint(text)
+            held.append((path.name, size, root, (text, signatures)))
+        if options.proof:
+            bundles = json.loads(options.proof.read_text(encoding="utf-8"))["proofs"]
+            problems = [check_proof(bundle, keys, held) for bundle in bundles]
+            report = {"ok": bool(bundles) and not any(problems), "proofs": len(bundles), "problems": [problem for problem in problems if problem]}
+            print(json.dumps(report) if options.json else "OK" if report["ok"] else f"NOT OK: {report['problems']}")
+            return 0 if report["ok"] else 1
+        if options.export is None:
+            raise ValueError("name an export, or --proof")
+        audit = Audit(options.export, keys, held, witnesses, options.require_witness)
+        (options.export / "manifest.json").read_bytes()
+    except (OSError, ValueError, IndexError, KeyError, TypeError) as error:
+        print(f"verify_ledger: {error}", file=sys.stderr)
+        return 2
+    try:
+        report = audit.run()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        audit.find("export", f"cannot be read: {error!r}", audit.tree.size)
+        report = {"ok": False, "first_bad_index": min(f["index"] for f in audit.findings if f["index"] is not None), "findings": audit.findings}
+    if options.json:
+        print(json.dumps(report))
+    else:
+        print("OK" if report["ok"] else f"NOT OK, first bad place in the log: {report['first_bad_index']}")
+        for finding in report["findings"]:
+            print(f"  {finding['check']} at {finding['index']}: {finding['detail']}")
+        for name, count in report.get("checked", {}).items():
+            print(f"  checked {name}: {count}")
+    return 0 if report["ok"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
