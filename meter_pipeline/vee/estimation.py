@@ -246,12 +246,20 @@ def fill_profile(need: Need, found: Estimate) -> None:
 
 
 def fill_adl(need: Need, found: Estimate) -> None:
-    """Average daily load, flat (Itron Average Daily Load; AEMO method 25)."""
+    """Average daily load, flat (Itron Average Daily Load; AEMO method 25): of the days before, else of the rest of the day itself."""
     rows = need.daily != NO_VALUE
     pending = _pending(need, found) & rows[:, None]
     slots = need.values.shape[1]
     flat = (2 * np.where(rows, need.daily, 0) + slots) // (2 * slots)
     found.values[pending] = np.broadcast_to(flat[:, None], pending.shape)[pending]
+    found.method[pending] = ADL
+    # a meter without any history: the rest of its own day, where that is a quarter of it or more
+    count = need.anchor.sum(axis=1)
+    seen = np.where(need.anchor, need.values, 0).sum(axis=1)
+    enough = count * 4 >= np.maximum(need.last - need.first, 1)
+    pending = _pending(need, found) & enough[:, None]
+    own = (2 * seen + count) // np.maximum(2 * count, 1)
+    found.values[pending] = np.broadcast_to(own[:, None], pending.shape)[pending]
     found.method[pending] = ADL
 
 
