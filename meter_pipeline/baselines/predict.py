@@ -120,7 +120,9 @@ def scaled_profile(profiles: Profiles, classes: npt.NDArray[np.int64], usage: Fl
     for name in ("intercept", "hdd_beta", "cdd_beta", "weekend", "holiday"):
         base[name] *= scale
     own = both.sum(axis=1) >= 7
-    level = np.where(both.any(axis=1), asked / np.maximum(both.sum(axis=1), 1), base["intercept"]) * scale
+    known = np.isfinite(expected)
+    anyway = np.where(known, expected, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    level = np.where(both.any(axis=1), asked / np.maximum(both.sum(axis=1), 1), anyway) * scale
     relative = np.where(own, np.minimum(profiles.relative_sigma[classes], 0.35), profiles.relative_sigma[classes])
     base["sigma"] = np.maximum(np.nan_to_num(relative, nan=1.0), 0.2) * np.maximum(level, 0.0)
     base["robust_sigma"] = base["sigma"]
