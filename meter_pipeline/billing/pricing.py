@@ -231,12 +231,29 @@ class _Pricer:
             upper = counted if tier.upto is None else np.minimum(counted, self._limit(tier.upto, tier.basis, charge, rows))
             inside = np.maximum(upper - lower, 0)
             if shared:
-                amount = self._money(product(energy, inside, rate), product(counted, self.position.scale), places, charge.rounding)
-                result.append((amount, quotient(product(energy, inside), counted)))
+                result.append(self._shared(energy, inside, counted, rate, places, charge.rounding))
             else:
                 result.append((self._money(product(inside, rate), self.position.scale, places, charge.rounding), inside))
             lower = np.maximum(lower, upper)
         return result
+
+    def _shared(
+        self, energy: Whole, inside: Whole, counted: Whole, rate: int, places: int, rounding: Rounding | None
+    ) -> tuple[Whole, Whole]:
+        """One time-of-use period's share of a tier. Three factors outgrow a machine word, so only services that straddle the tier's edge pay
+        for wide integers: the others have all of their usage in the tier, or none."""
+        amount, quantity = np.zeros(len(energy), np.int64), np.zeros(len(energy), np.int64)
+        whole = np.flatnonzero((inside == counted) & (counted > 0))
+        if len(whole):
+            amount = _placed(amount, self._money(product(energy[whole], rate), self.position.scale, places, rounding), whole)
+            quantity = _placed(quantity, energy[whole], whole)
+        part = np.flatnonzero((inside != counted) & (inside > 0))
+        if len(part):
+            use, share, total_use = energy[part], inside[part], counted[part]
+            money = self._money(product(use, share, rate), product(total_use, self.position.scale), places, rounding)
+            amount = _placed(amount, money, part)
+            quantity = _placed(quantity, quotient(product(use, share), total_use), part)
+        return amount, quantity
 
     def _monthly(
         self, amounts: tuple[Decimal, ...], variants: Variants, per: str, proration: str, rounding: Rounding | None

@@ -58,7 +58,7 @@ def positions(database: Database, days: Sequence[date], columns: Sequence[str]) 
     """Charge rows of some days."""
     listed = ", ".join(columns)
     frames = [
-        database.read(f"SELECT {listed} FROM billing.charge_day WHERE billing_day = $1 ORDER BY service_point_id", [day])  # noqa: S608
+        database.read(f"SELECT {listed} FROM billing.charge_day WHERE billing_day = $1 ORDER BY service_point_id", [day])
         for day in sorted(set(days))
     ]
     return pl.concat(frames)
