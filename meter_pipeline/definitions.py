@@ -11,7 +11,11 @@ from meter_pipeline.defs import catalogue
 
 def build_defs(**resources: Any) -> dg.Definitions:
     """All definitions; keyword arguments replace resources by name, so that a test brings its own database."""
-    return catalogue.definitions(_resources() | resources)
+    from meter_pipeline.defs.hold import Hold
+
+    given = _resources() | resources
+    # The hold asks the same database as the assets, also where a test brought its own.
+    return catalogue.definitions({"hold": Hold(municipality=given["municipality"])} | given)
 
 
 def _resources() -> dict[str, Any]:
