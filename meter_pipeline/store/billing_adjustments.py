@@ -81,7 +81,7 @@ def insert(connection: Connection, row: dict[str, Any], lines: Sequence[Sequence
     with connection.cursor() as cursor:
         names = ", ".join(LINE_COLUMNS)
         cursor.executemany(
-            f"INSERT INTO billing.adjustment_line (adjustment_id, posting_month, {names}) VALUES (%s, %s, {', '.join(['%s'] * len(LINE_COLUMNS))})",  # noqa: S608
+            f"INSERT INTO billing.adjustment_line (adjustment_id, posting_month, {names}) VALUES (%s, %s, {', '.join(['%s'] * len(LINE_COLUMNS))})",
             [(adjustment_id, row["posting_month"], *line) for line in lines],
         )
     return adjustment_id

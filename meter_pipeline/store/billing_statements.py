@@ -58,7 +58,7 @@ def positions(database: Database, days: Sequence[date], columns: Sequence[str]) 
     """Charge rows of some days."""
     listed = ", ".join(columns)
     frames = [
-        database.read(f"SELECT {listed} FROM billing.charge_day WHERE billing_day = $1 ORDER BY service_point_id", [day])  # noqa: S608
+        database.read(f"SELECT {listed} FROM billing.charge_day WHERE billing_day = $1 ORDER BY service_point_id", [day])
         for day in sorted(set(days))
     ]
     return pl.concat(frames)
@@ -140,4 +140,14 @@ def statement_days(database: Database, statement_id: str) -> pl.DataFrame:
         "ON d.service_point_id = g.service_point_id AND d.billing_day >= g.segment_start AND d.billing_day < g.segment_end "
         "WHERE s.statement_id = $1 ORDER BY 2, 1",
         [statement_id],
+    )
+
+
+def period_lines(database: Database, period_start: date) -> pl.DataFrame:
+    """Every line of the statements of periods that begin on a day; exact decimals as text."""
+    return database.read(
+        "SELECT s.account_id, l.statement_id || '.' || l.line_no AS line_id, s.cycle_id, s.period_start, s.period_end, l.service_point_id, "
+        "l.tariff_id, l.tariff_version, l.line_key, l.name, l.component, l.quantity::text AS quantity, l.unit, l.amount::text AS amount, s.currency "
+        "FROM billing.statement AS s JOIN billing.statement_line AS l USING (statement_id) WHERE s.period_start = $1 ORDER BY 1, l.statement_id, l.line_no",
+        [period_start],
     )
