@@ -57,7 +57,7 @@ def stage_asset(
     def stage(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         def at_boundary(day: date) -> StageReport:
             hold.wait()
-            return run_day(municipality, day, context.run_id)
+            return run_day(municipality, day, context.run.run_id)
 
         yield from run_days(context, list(checks), at_boundary)
 

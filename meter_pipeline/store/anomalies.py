@@ -137,6 +137,17 @@ def read_temperatures(read: Read, first: date, last: date) -> pl.DataFrame:
     )
 
 
+def days_to_judge_again(read: Read) -> list[date]:
+    """Days judged with weather missing or partial for which some station has a temperature now."""
+    frame = read(
+        "SELECT billing_day FROM anomaly.flag_run AS r WHERE weather <> 'complete' AND EXISTS (SELECT 1 FROM anomaly.temperature AS t "
+        "WHERE t.weather_day = r.billing_day AND (r.weather = 'missing' OR EXISTS (SELECT 1 FROM anomaly.weather_day AS w "
+        "WHERE w.weather_day = r.billing_day AND w.loaded_at > r.judged_at))) ORDER BY 1"
+    )
+    found: list[date] = frame["billing_day"].to_list()
+    return found
+
+
 def read_holidays(read: Read, first: date, last: date) -> set[date]:
     """Holidays in a range."""
     return set(read("SELECT holiday FROM ref.holidays WHERE holiday BETWEEN $1 AND $2", [first, last])["holiday"].to_list())

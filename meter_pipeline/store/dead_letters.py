@@ -37,7 +37,8 @@ COLUMNS: Final[dict[str, Any]] = {
     "first_seen": pl.Datetime("us", "UTC"),
     "last_seen": pl.Datetime("us", "UTC"),
 }
-_TYPES: Final = ["bytea", "bytea", "text", "text", "text", "int8", "int8", "bytea", "text", "text", "int8", "text", "text", "text", "text", "timestamptz", "timestamptz"]
+_POSTGRES: Final = {pl.Binary: "bytea", pl.String: "text", pl.Int64: "int8", pl.Datetime("us", "UTC"): "timestamptz"}
+_TYPES: Final = [_POSTGRES[kind] for kind in COLUMNS.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,11 @@ def by_prefix(connection: Connection, prefix: str, *, lock: bool = False) -> lis
     return [_letter(row) for row in rows]
 
 
+def with_status(connection: Connection, status: Sequence[str], reason: str | None, limit: int) -> list[bytes]:
+    """Keys of dead letters to work through, oldest first."""
+    return [letter.key for letter in find(connection, status=status, reason=reason, limit=limit)]
+
+
 def change(
     connection: Connection,
     key: bytes,
@@ -164,4 +170,5 @@ def counts(connection: Connection) -> list[tuple[str, str, str, int, int]]:
 
 def _letter(row: tuple[Any, ...]) -> DeadLetter:
     reasons = tuple((r["code"], r["detail"]) for r in json.loads(row[9]))
-    return DeadLetter(*row[:9], reasons, *row[10:])
+    values: list[Any] = [*row[:9], reasons, *row[10:]]
+    return DeadLetter(*values)

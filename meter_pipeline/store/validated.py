@@ -359,6 +359,8 @@ def write_intervals(
             sets=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in rest),
         )
     )
+    # a day of two interval lengths comes here twice in one transaction
+    connection.execute("DROP TABLE vee_incoming, vee_reason")
 
 
 def replace_rows(connection: psycopg.Connection[Any], table: str, day: date, frame: pl.DataFrame, columns: Sequence[str], key: Sequence[str]) -> int:

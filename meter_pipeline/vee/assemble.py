@@ -166,6 +166,8 @@ def _day_rows(
     context.last = np.minimum(part["last"].to_numpy(), slots).astype(np.int32)
     context.straddle = part.select("straddle_first", "straddle_last").to_numpy().astype(np.int32)
     context.straddle_share = part.select("share_first", "share_last").to_numpy().astype(np.int32)
+    gap_end = part.select((pl.col("end_s") + pl.col("gap_s") - day_start_s) // (minutes * 60)).to_series().to_numpy()
+    context.meterless = np.stack([context.last, np.where(part["gap_s"].to_numpy() > 0, np.maximum(gap_end, context.last), context.last)], axis=1)
     context.sequence_reused = part["reused"].fill_null(False).to_numpy()
     context.group = np.ascontiguousarray(group.astype(np.int32))
     context.future_from = int(min(max(behind // (minutes * 60), 0), slots))

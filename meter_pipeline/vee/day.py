@@ -10,6 +10,7 @@ whose estimates are locked changes only when its raw reads, its register or the 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -28,9 +29,10 @@ from meter_pipeline.vee import history as past
 from meter_pipeline.vee import row_rules as rr
 from meter_pipeline.vee import thresholds as threshold_file
 from meter_pipeline.vee.catalogue import INTERVAL_RULES, ROW_RULES, Role, Severity
+from meter_pipeline.vee.interval_rules import code_table
 from meter_pipeline.vee.loading import DayInputs, StoredVectors, mark_shifts, read_day
 from meter_pipeline.vee.model import ValidatedMatrix
-from meter_pipeline.vee.outcome import VeeOutcome, summarise
+from meter_pipeline.vee.outcome import VeeOutcome, estimates_by_method, summarise
 from meter_pipeline.vee.thresholds import Thresholds
 from meter_pipeline.vee.verdict import validate_matrix
 
@@ -96,8 +98,8 @@ def _validate(
     usage_parts.append(results.register_usage(read.registers, only, register_history, t))
     usage = results.daily_usage(usage_parts, day)
     exceptions = _exceptions(read, validated, usage, day, now)
-    _write(connection, read, validated, stored, usage, exceptions, shapes, outcome, now=now, actor=actor)
-    outcome.ledger_entry = _record(connection, validated, outcome, exceptions, clock, actor)
+    written = _write(connection, read, validated, stored, usage, exceptions, shapes, outcome, now=now, actor=actor)
+    outcome.ledger_entry = _record(connection, validated, written, outcome, exceptions, clock, actor)
     watch("write")
     summarise(outcome, validated, usage, exceptions)
     outcome.redetermine = _redetermine(read, history, day)
@@ -229,12 +231,14 @@ def _exceptions(read: DayInputs, validated: list[ValidatedMatrix], usage: pl.Dat
 def _write(
     connection: Any, read: DayInputs, validated: list[ValidatedMatrix], stored: pl.DataFrame, usage: pl.DataFrame, exceptions: pl.DataFrame,
     shapes: list[pl.DataFrame], outcome: VeeOutcome, *, now: datetime, actor: str,
-) -> None:
+) -> list[pl.DataFrame]:
+    """Write what changed; returns the keys of the rows written, with their hashes and flags."""
     day = read.day
     key = list(store.INTERVAL_DAY.keys)
     store.write_rules(connection, published_rules())
     first = store.open_day(connection, day)
     current: list[pl.DataFrame] = []
+    new_versions: list[pl.DataFrame] = []
     for v in validated:
         at = np.flatnonzero(v.keys["has_point"].to_numpy())
         keys = v.keys.filter("has_point").select(*key, *store.EXTRA)
@@ -248,6 +252,7 @@ def _write(
             continue
         versions = known["version_old"].fill_null(0) + 1
         written = keys.with_columns(version=versions.cast(pl.Int32))[rows]
+        new_versions.append(written.select(*key, "content_hash", "row_flags"))
         whole = rows.size == v.keys.height
         values, codes = (v.values, v.quality) if whole else (v.values[at[rows]], v.quality[at[rows]])
         matrix = DayMatrix(day, v.raw.interval_minutes, written, values, codes, np.zeros(values.shape, np.int32))
@@ -278,6 +283,7 @@ def _write(
     store.replace_rows(connection, "vee.exception", day, exceptions, store.EXCEPTION, ("billing_day", "kind", *key))
     if shape.height:
         store.replace_rows(connection, "vee.group_day", day, shape, store.GROUP_DAY, ("billing_day", "head_end", "unit", "flow", "interval_minutes"))
+    return new_versions
 
 
 def _register_frame(read: DayInputs) -> pl.DataFrame:
@@ -299,17 +305,36 @@ def published_rules() -> list[tuple[str, int, str, str, str, str]]:
     ]
 
 
-def _record(connection: Any, validated: list[ValidatedMatrix], outcome: VeeOutcome, exceptions: pl.DataFrame, clock: Clock, actor: str) -> int | None:
-    """One ledger entry for the day, in the same transaction; none where nothing changed."""
+def _record(
+    connection: Any, validated: list[ValidatedMatrix], written: list[pl.DataFrame], outcome: VeeOutcome, exceptions: pl.DataFrame, clock: Clock,
+    actor: str,
+) -> int | None:
+    """Ledger entries for the day, in the same transaction: each new version of a row is a leaf once. None where nothing changed."""
     if not (outcome.inserted or outcome.updated or outcome.withdrawn):
         return None
-    leaves = [h for v in validated for h in v.keys.filter(pl.col("has_point"))["content_hash"].to_list()]
+    leaves = [h for frame in written for h in frame["content_hash"].to_list()]
+    filled = [h for frame in written for h in frame.filter((pl.col("row_flags") & rr.ESTIMATED.mask) != 0)["content_hash"].to_list()]
+    if filled:
+        methods: Counter[str] = Counter()
+        for v in validated:
+            methods.update(estimates_by_method(v))
+        said = {
+            "billing_day": outcome.billing_day.isoformat(), "rules_version": outcome.rules_version, "channel_days": len(filled),
+            "intervals_by_method": dict(sorted(methods.items())), "total_micro": sum(_estimated_micro(v) for v in validated),
+        }
+        ledger.append(connection, "estimated", said, filled, clock=clock, actor=actor)
     body = {
         "billing_day": outcome.billing_day.isoformat(), "rules_version": outcome.rules_version, "rules_sha256": outcome.rules_digest,
         "inserted": outcome.inserted, "updated": outcome.updated, "unchanged": outcome.unchanged, "withdrawn": outcome.withdrawn,
         "estimated_intervals": int(sum(int(v.estimated.sum()) for v in validated)), "exceptions": exceptions.height,
     }
     return ledger.append(connection, "validated", body, leaves or None, clock=clock, actor=actor)
+
+
+def _estimated_micro(v: ValidatedMatrix) -> int:
+    rows = np.flatnonzero(v.estimated > 0)
+    held = code_table("estimate")[v.quality[rows]] & (v.values[rows] != NO_VALUE)
+    return int(np.where(held, v.values[rows], 0).sum())
 
 
 def _redetermine(read: DayInputs, history: store.UsageHistory, day: date) -> list[date]:

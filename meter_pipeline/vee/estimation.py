@@ -142,6 +142,7 @@ def _kernels() -> tuple[Any, Any]:
             if not waiting:
                 continue
             found = 0
+            weight = np.int64(0)
             mine = np.int64(0)
             theirs = np.int64(0)
             for o in range(order.shape[1]):
@@ -155,14 +156,17 @@ def _kernels() -> tuple[Any, Any]:
                         break
                 if not fits:
                     continue
+                # the nearest day weighs most: usage drifts with the season
+                w = np.int64(wanted - found)
                 for j in range(slots):
                     if pending[r, j]:
-                        total[j] += values[d, r, j]
+                        total[j] += w * values[d, r, j]
                     elif level and need[r, j] != nothing and usable[d, r, j]:
-                        mine += need[r, j]
-                        theirs += values[d, r, j]
+                        mine += w * need[r, j]
+                        theirs += w * values[d, r, j]
                 used[r, found] = d
                 found += 1
+                weight += w
             if found < least:
                 for f in range(found):
                     used[r, f] = -1
@@ -174,7 +178,7 @@ def _kernels() -> tuple[Any, Any]:
                 numerator = min(max(numerator, np.int64(500)), np.int64(2000))
             for j in range(slots):
                 if pending[r, j]:
-                    mean = (2 * total[j] + found) // (2 * found)
+                    mean = (2 * total[j] + weight) // (2 * weight)
                     out[r, j] = (mean * numerator + 500) // 1000
                     method[r, j] = code
 
@@ -198,8 +202,8 @@ def _pending(need: Need, found: Estimate) -> Bools:
 def fill_days(
     need: Need, history: VectorHistory, order: npt.NDArray[np.int64], wanted: int, least: int, method: int, level: bool, found: Estimate
 ) -> None:
-    """Average of up to ``wanted`` days in the given order of preference, (rows, candidates) with -1 for none; a day serves only where all
-    the slots it is needed for are usable. ``level``: brought to today's level by the slots both days have."""
+    """Average of up to ``wanted`` days in the given order of preference, (rows, candidates) with -1 for none, the first weighing ``wanted``
+    times the last; a day serves only where all the slots it is needed for are usable. ``level``: brought to today's level by the slots both days have."""
     if not history.days or not order.size:
         return
     rows = need.values.shape[0]
@@ -242,12 +246,20 @@ def fill_profile(need: Need, found: Estimate) -> None:
 
 
 def fill_adl(need: Need, found: Estimate) -> None:
-    """Average daily load, flat (Itron Average Daily Load; AEMO method 25)."""
+    """Average daily load, flat (Itron Average Daily Load; AEMO method 25): of the days before, else of the rest of the day itself."""
     rows = need.daily != NO_VALUE
     pending = _pending(need, found) & rows[:, None]
     slots = need.values.shape[1]
     flat = (2 * np.where(rows, need.daily, 0) + slots) // (2 * slots)
     found.values[pending] = np.broadcast_to(flat[:, None], pending.shape)[pending]
+    found.method[pending] = ADL
+    # a meter without any history: the rest of its own day, where that is a quarter of it or more
+    count = need.anchor.sum(axis=1)
+    seen = np.where(need.anchor, need.values, 0).sum(axis=1)
+    enough = count * 4 >= np.maximum(need.last - need.first, 1)
+    pending = _pending(need, found) & enough[:, None]
+    own = (2 * seen + count) // np.maximum(2 * count, 1)
+    found.values[pending] = np.broadcast_to(own[:, None], pending.shape)[pending]
     found.method[pending] = ADL
 
 

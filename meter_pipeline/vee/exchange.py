@@ -21,8 +21,9 @@ def installation_windows(installations: pl.DataFrame, day_start_s: int, day_end_
 
     ``installations``: one row per installation and measured quantity, with service_point_id, meter_id, channel, flow, unit, billed,
     installed_s and removed_s (UTC seconds, null while it stands). Returns the rows that touch the day with ``begin_s`` and ``end_s`` (the
-    part of the day they answer for, half-open), ``handover`` (another meter took over or was taken over from on this day), ``register_begin_s`` and ``register_end_s`` (the part of the day it stood there), ``overlap_s`` (seconds both did) and ``gap_s`` (seconds without a meter
-    after this one, within the day).
+    part of the day they answer for, half-open), ``register_begin_s`` and ``register_end_s`` (the part of it they stood there),
+    ``handover`` (another meter took over or was taken over from on this day), ``overlap_s`` (seconds both stood there) and ``gap_s``
+    (seconds without a meter after this one, within the day).
     """
     # most installations fill the day and stand alone: only service points where something begins or ends need looking into
     moving = installations.filter(pl.col("removed_s").is_not_null() | (pl.col("installed_s") > day_start_s))["service_point_id"].unique()

@@ -31,6 +31,8 @@ from meter_pipeline.vee.thresholds import Thresholds
 REGISTER_REACH_DAYS: Final = 100
 #: Intervals beside midnight that may anchor an interpolation, in hours
 EDGE_HOURS: Final = 3
+#: Like days fetched beyond those wanted, for rows whose own were estimated or incomplete
+SPARE_LIKE_DAYS: Final = 4
 
 
 @dataclass(slots=True)
@@ -108,7 +110,7 @@ class StoredVectors:
     ) -> None:
         self.database, self.calendar, self.day, self.rows = database, calendar, day, rows
         self.available, self.temperatures = set(available), reference.temperatures
-        self.like = past.like_days(day, reference.holidays, t.like_days_back, self.available)[-2 * t.like_days :]
+        self.like = past.like_days(day, reference.holidays, t.like_days_back, self.available)[-(t.like_days + SPARE_LIKE_DAYS) :]
         self.today = reference.temperatures.get(day, float("nan"))
         known = [d for d in available if d in reference.temperatures and np.isfinite(self.today)]
         near = sorted((abs(reference.temperatures[d] - self.today), day - d, d) for d in known)[: t.proxy_days * 2]

@@ -43,7 +43,9 @@ class RowContext:
     ``first`` and ``last``: half-open range of slots the row is expected to fill. ``limit``: largest plausible value of one interval.
     ``register_difference``: what the register says was used in those slots, NO_VALUE where it does not say; ``register_tolerance`` beside
     it. ``future_from``: first slot that has not ended yet (one number for the day). ``register_flags``: row rule bits found on the
-    register reads. ``straddle``: slots (first, last) that an exchange cuts, -1 for none.
+    register reads. ``straddle`` (rows, 2): slots that the installation's start and end cut, -1 for none, and ``straddle_share`` the part of
+    each that the meter stood there for, in millionths. ``meterless`` (rows, 2): half-open range of slots after the row's own in which no
+    meter stood at the service point: the row answers for them too, with nothing. ``group``: rows of one number behave alike.
     """
 
     known: Bools
@@ -65,6 +67,7 @@ class RowContext:
     group: npt.NDArray[np.int32]
     straddle: npt.NDArray[np.int32]
     straddle_share: npt.NDArray[np.int32]
+    meterless: npt.NDArray[np.int32]
     future_from: int
 
     @classmethod
@@ -91,6 +94,7 @@ class RowContext:
             group=np.zeros(rows, np.int32),
             straddle=np.full((rows, 2), -1, np.int32),
             straddle_share=np.full((rows, 2), 1_000_000, np.int32),
+            meterless=np.zeros((rows, 2), np.int32),
             future_from=slots,
         )
 

@@ -97,12 +97,8 @@ def summarise(outcome: VeeOutcome, validated: list[ValidatedMatrix], usage: pl.D
             hits = int((flagged & np.int32(rule.mask) != 0).sum()) if flagged.size else 0
             if hits:
                 outcome.rules[rule.code] = outcome.rules.get(rule.code, 0) + hits
-        rows = np.flatnonzero(v.estimated > 0)
-        found, counts = np.unique(v.quality[rows][code_table("estimate")[v.quality[rows]]], return_counts=True)
-        for code, count in zip(found, counts, strict=True):
-            word = quality.unpack(int(code))
-            name = f"{word.flag}{word.method or ''}"
-            outcome.methods[name] = outcome.methods.get(name, 0) + int(count)
+        for name, count in estimates_by_method(v).items():
+            outcome.methods[name] = outcome.methods.get(name, 0) + count
     outcome.register_only = int((usage["source"] == "register").sum()) if usage.height else 0
     outcome.exceptions = dict(sorted(exceptions.group_by("kind").len().iter_rows())) if exceptions.height else {}
     if usage.height:
@@ -111,6 +107,19 @@ def summarise(outcome: VeeOutcome, validated: list[ValidatedMatrix], usage: pl.D
     outcome.worst = worst_rows(validated)
     outcome.worst_vectors = _vectors_of(outcome.worst, validated)
     outcome.shape = day_shape(validated)
+
+
+def estimates_by_method(v: ValidatedMatrix) -> dict[str, int]:
+    """Estimated intervals by flag and AEMO method, such as S17."""
+    rows = np.flatnonzero(v.estimated > 0)
+    codes_of = v.quality[rows]
+    found, counts = np.unique(codes_of[code_table("estimate")[codes_of] & (v.values[rows] != NO_VALUE)], return_counts=True)
+    out: dict[str, int] = {}
+    for code, count in zip(found, counts, strict=True):
+        word = quality.unpack(int(code))
+        name = f"{word.flag}{word.method or ''}"
+        out[name] = out.get(name, 0) + int(count)
+    return out
 
 
 def worst_rows(validated: list[ValidatedMatrix], most: int = _WORST) -> pl.DataFrame:

@@ -69,7 +69,6 @@ class Thresholds:
     batch_reads_max: int
     shift_min_rows: int
     shift_margin: float
-    exchange_gap_policy: str
 
     def consecutive_needed(self, interval_minutes: int) -> int:
         """Equal values in a row that make a stuck channel."""
@@ -90,7 +89,7 @@ def parse(content: bytes) -> Thresholds:
         doc: dict[str, Any] = tomllib.loads(content.decode())
         ranges: dict[str, Any] = doc["range"]
         estimation, register, high_low = doc["estimation"], doc["register"], doc["high_low"]
-        found = Thresholds(
+        return Thresholds(
             version=int(doc["version"]),
             digest=hashlib.sha256(content).hexdigest(),
             snap_seconds=int(doc["clock"]["snap_seconds"]),
@@ -136,15 +135,11 @@ def parse(content: bytes) -> Thresholds:
             batch_reads_max=int(register["batch_reads_max"]),
             shift_min_rows=int(doc["shift"]["min_rows"]),
             shift_margin=float(doc["shift"]["margin"]),
-            exchange_gap_policy=str(doc["exchange"]["gap_policy"]),
         )
     except KeyError as error:
         raise ThresholdError(f"thresholds lack {error.args[0]!r}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ArithmeticError, TypeError, ValueError) as error:
         raise ThresholdError(f"thresholds cannot be read: {error}") from error
-    if found.exchange_gap_policy not in ("zero", "estimate"):
-        raise ThresholdError(f"exchange.gap_policy is zero or estimate, not {found.exchange_gap_policy!r}")
-    return found
 
 
 def read(path: Path) -> Thresholds:

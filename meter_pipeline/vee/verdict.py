@@ -163,6 +163,7 @@ def validate_matrix(
         anchors = {int(row): note for row, note in zip(rows, found.notes, strict=True) if note}
         row_flags[rows] |= _again(day, context, rows, values, codes, done, thresholds)
     row_flags[repaired] |= rr.REPAIRED.mask
+    row_flags |= _without_meter(context, values, codes, final=final)
 
     empty = values == NO_VALUE
     some = np.flatnonzero(empty.any(axis=1))
@@ -173,11 +174,26 @@ def validate_matrix(
     held = np.full(day.rows, day.slots, np.int32)
     held[some] = (~empty[some]).sum(axis=1)
     row_flags |= rr.run_row_rules(judged, total, history, role)
+    answered = expected + np.maximum(context.meterless[:, 1] - context.meterless[:, 0], 0).astype(np.int32)
     return ValidatedMatrix(
-        raw=day, keys=keys, values=values, quality=codes, flags=flags, row_flags=row_flags, expected=expected,
-        actual=(held - estimated).astype(np.int32), estimated=estimated, missing=(expected - held).astype(np.int32), total=total,
+        raw=day, keys=keys, values=values, quality=codes, flags=flags, row_flags=row_flags, expected=answered,
+        actual=(held - estimated).astype(np.int32), estimated=estimated, missing=(answered - held).astype(np.int32), total=total,
         difference=difference, unscaled=unscaled, rules_version=thresholds.version, rules_digest=thresholds.digest, anchors=anchors,
     )
+
+
+def _without_meter(context: RowContext, values: Ints, codes: npt.NDArray[np.uint16], *, final: bool) -> Ints:
+    """Fill slots in which no meter stood with nothing: registers of both meters hold all that was metered (AEMO method 19, reason 1)."""
+    begin, end = context.meterless[:, 0], np.minimum(context.meterless[:, 1], context.future_from)
+    rows = np.flatnonzero(end > begin)
+    if rows.size:
+        slot = np.arange(values.shape[1])
+        gap = (slot >= begin[rows, None]) & (slot < end[rows, None])
+        values[rows] = np.where(gap, 0, values[rows])
+        codes[rows] = np.where(gap, np.uint16(quality.pack("F" if final else "S", 19, 1)), codes[rows])
+    flags = np.zeros(values.shape[0], np.int64)
+    flags[rows] = rr.ESTIMATED.mask
+    return flags
 
 
 def _need(

@@ -166,6 +166,57 @@ def test_meters_of_different_interval_lengths_hand_over_on_one_day(city: City) -
     assert (quantity, meters) == (int(half[:22].sum()) + 40_000_000, 2)
 
 
+def test_a_stretch_without_a_meter_is_answered_for_with_nothing(city: City) -> None:
+    start, end = CALENDAR.bounds(DAY)
+    removed, installed = start + timedelta(hours=9), start + timedelta(hours=11)
+    curve = load_curve(DAY)
+    old, new = curve.copy(), curve.copy()
+    old[36:], new[:44] = NO_VALUE, NO_VALUE
+    old[20:24] = NO_VALUE
+    city.reference(
+        Installed("M-OLD", "SP-1", removed_at=removed, removal_read=int(curve[:36].sum())),
+        Installed("M-NEW", "SP-1", installed_at=installed, install_read=0),
+    )
+    city.intervals(DAY, {"M-OLD": old, "M-NEW": new})
+    city.register("M-OLD", (start, 0))
+    city.register("M-NEW", (end, int(curve[44:].sum())))
+    outcome = validate(city)
+    [(quantity, slots, missing)] = city.rows("SELECT quantity_micro, slots_expected, missing FROM vee.daily_usage")
+    assert (quantity, slots, missing) == (int(curve.sum() - curve[36:44].sum()), 96, 0)
+    assert outcome.methods == {"S17": 4, "S19": 8}
+
+
+def test_an_exchange_recorded_late_rewrites_the_day_and_keeps_what_was_said_before(city: City) -> None:
+    start, _end = CALENDAR.bounds(DAY)
+    swap = start + timedelta(hours=12)
+    city.reference(Installed("M-OLD", "SP-1", register=False))
+    curve = load_curve(DAY)
+    old = curve.copy()
+    old[48:] = NO_VALUE
+    city.intervals(DAY, {"M-OLD": old})
+    first = validate(city)
+    assert first.estimated == 48
+    with city.database.connect() as c:
+        c.execute("UPDATE ref.installations SET removed_at = %s WHERE meter_id = 'M-OLD'", (swap,))
+    city.reference(Installed("M-NEW", "SP-1", installed_at=swap, register=False))
+    new = curve.copy()
+    new[:48] = NO_VALUE
+    city.intervals(DAY, {"M-NEW": new})
+    second = validate(city)
+    assert (second.inserted, second.updated, second.estimated) == (1, 1, 0)
+    assert city.rows("SELECT quantity_micro, meters FROM vee.daily_usage") == [(int(curve.sum()), 2)]
+    assert city.rows("SELECT meter_id, version, estimated FROM vee.interval_day_version") == [("M-OLD", 1, 48)]
+    leaves = city.rows("SELECT sum(leaf_count) FROM ledger.entry WHERE kind = 'validated'")
+    rows = city.rows("SELECT (SELECT count(*) FROM vee.interval_day) + (SELECT count(*) FROM vee.interval_day_version)")
+    assert leaves == rows
+    with city.database.connect() as c:
+        c.execute("DELETE FROM ref.installations WHERE meter_id = 'M-NEW'")
+        c.execute("UPDATE ref.installations SET removed_at = NULL WHERE meter_id = 'M-OLD'")
+    third = validate(city)
+    assert (third.withdrawn, third.updated) == (1, 1)
+    assert city.rows("SELECT reason FROM vee.interval_day_version WHERE meter_id = 'M-NEW'") == [("withdrawn",)]
+
+
 def test_vacant_unknown_and_missing_tariff_are_exceptions_and_nothing_is_dropped(city: City) -> None:
     city.reference(Installed("M-1", "SP-1", account=False), Installed("M-2", "SP-2"), tariff=False)
     curve = load_curve(DAY)

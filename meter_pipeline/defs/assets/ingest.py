@@ -31,7 +31,7 @@ def feed_files(context: dg.AssetExecutionContext, municipality: Municipality, ho
 
     hold.wait()
     settings = municipality.settings()
-    outcome = land_inbox(municipality.database(), municipality.calendar(), settings, clock=municipality.clock(), run_id=context.run_id)
+    outcome = land_inbox(municipality.database(), municipality.calendar(), settings, clock=municipality.clock(), run_id=context.run.run_id)
     return dg.MaterializeResult(metadata=metadata(outcome.report()))
 
 
