@@ -2,7 +2,8 @@
 
 Belongs here: the run through time, the peers, the score. Does not belong here: what a detector does (anomalies/), the city (labelled_city.py).
 
-Thresholds were chosen on seeds 1 to 3; the seeds evaluated here are others. A case counts for a story when its kind can mean it and its first day
+Thresholds were chosen on seeds 1 to 3 (and 20261123, looked at once); the seeds evaluated here are others. A case counts for a story when its kind can mean it and
+its first day
 lies from the story's first day to a week after its last. Precision of a kind is the share of its cases that count for any story. A false
 case is one that counts for none. The peers know one word, "anomaly": their recall per kind asks whether any alarm touched the story, their
 precision is over all their alarms folded into cases the same way.
@@ -25,7 +26,7 @@ from meter_pipeline.anomalies.window import CLASSES, WINDOW_DAYS, Window
 from meter_pipeline.baselines import expected_usage, fit_group, training_days
 from meter_pipeline.simulator.spec import Spec
 
-TUNED_ON = (1, 2, 3)
+TUNED_ON = (1, 2, 3, 2026_1123)
 REFIT_DAYS = 7
 
 
@@ -205,7 +206,7 @@ def score_peer(city: LabelledCity, alarms: dict[str, list[int]]) -> dict[str, An
     return {"by_kind": by_kind, "false_cases_per_1000_meter_months": (cases - true) / months * 1000}
 
 
-def run(*, meters: int = 10_000, days: int = 400, seed: int = 2026_1123, day_meters: int = 100_000) -> dict[str, Any]:
+def run(*, meters: int = 10_000, days: int = 400, seed: int = 77_001, day_meters: int = 100_000) -> dict[str, Any]:
     """One labelled city, ours and the three peers; then the time of one day's flags for ``day_meters`` meters."""
     assert seed not in TUNED_ON
     city = labelled_city(Spec(meters=meters, days=days, seed=seed))

@@ -55,7 +55,7 @@ def _run(database: Database, settings: Settings, work: Path, meters: int, interv
     from meter_pipeline.anomalies import detect_billing_day
     from meter_pipeline.billing import bill_billing_day
     from meter_pipeline.ingest import ingest_billing_day, land_inbox
-    from meter_pipeline.ledger import checkpoint_billing_day
+    from meter_pipeline.ledger.day import checkpoint_billing_day
     from meter_pipeline.vee import validate_billing_day
 
     data = work / "city"

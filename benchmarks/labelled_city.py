@@ -100,7 +100,7 @@ def labelled_city(spec: Spec) -> LabelledCity:
         for d in range(spec.days):
             _day(spec, plan, part, d, count)
         for story in plan.stories:
-            if story.commodity == commodity and story.kind == "usage_on_disconnected":
+            if story.commodity == commodity and story.kind in ("usage_on_disconnected", "vacant"):  # off or inactive in the reference
                 part.disconnected[story.index, story.first : story.last + 1] = True
         quantum = MICRO_PER_QUANTUM[commodity] / 1e6 * traits.multiplier[:, None]
         part.usage *= quantum

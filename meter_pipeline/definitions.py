@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -12,10 +11,14 @@ from meter_pipeline.defs import catalogue
 
 def build_defs(**resources: Any) -> dg.Definitions:
     """All definitions; keyword arguments replace resources by name, so that a test brings its own database."""
-    return catalogue.definitions(_resources() | resources)
+    from meter_pipeline.defs.hold import Hold
+
+    given = _resources() | resources
+    # The hold asks the same database as the assets, also where a test brought its own.
+    return catalogue.definitions({"hold": Hold(municipality=given["municipality"])} | given)
 
 
-def _resources() -> Mapping[str, Any]:
+def _resources() -> dict[str, Any]:
     from meter_pipeline.defs.resources import Municipality
 
     return {"municipality": Municipality()}

@@ -8,6 +8,7 @@ from meter_pipeline.anomalies.plots import case_png, plot_case
 from meter_pipeline.anomalies.queue import FILTERS, Decided, QueueError, decide, list_cases, show_case
 from meter_pipeline.anomalies.refit import RefitOutcome, refit_baselines
 from meter_pipeline.anomalies.thresholds import Thresholds
+from meter_pipeline.anomalies.weather import WeatherDay, WeatherLoaded, load_weather, waiting_days, weather_day
 from meter_pipeline.anomalies.window import Window
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "QueueError",
     "RefitOutcome",
     "Thresholds",
+    "WeatherDay",
+    "WeatherLoaded",
     "Window",
     "case_png",
     "decide",
@@ -28,8 +31,11 @@ __all__ = [
     "expired",
     "fold",
     "list_cases",
+    "load_weather",
     "plot_case",
     "refit_baselines",
     "show_case",
     "tolerance",
+    "waiting_days",
+    "weather_day",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline.anomalies.thresholds import DEFAULT, Thresholds, per_gallon
-from meter_pipeline.anomalies.window import Floats, Window, certainty, findings, median_use, nothing
+from meter_pipeline.anomalies.window import Floats, Window, certainty, findings, median_use, nothing, row_median
 
 
 def flow_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
@@ -28,8 +28,8 @@ def flow_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
     known = np.isfinite(history).sum(axis=1) >= 7
     filled = np.where(np.isfinite(history), history, np.nan)
     filled[~known] = 0.0
-    floor = np.nanmedian(filled, axis=1)
-    spread = 1.4826 * np.nanmedian(np.abs(filled - floor[:, None]), axis=1)
+    floor = row_median(filled)
+    spread = 1.4826 * row_median(np.abs(filled - floor[:, None]))
     threshold = np.array(limits.leak_flow)[window.customer_class] * scale * window.tolerances
     # a meter that passes water at all times has a floor whose own wandering must be exceeded, not only its level
     continuous = floor > 0
@@ -66,12 +66,12 @@ def flow_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
         seen = np.nanmax(np.where(np.isfinite(held[:, :-1]), held[:, :-1], 0.0), axis=1, initial=0.0)
         days = np.isfinite(held[:, :-1]).sum(axis=1)
         least = np.array(limits.burst_flow)[window.customer_class] * scale * window.tolerances
+        unheard = np.flatnonzero((days >= 14) & (held[:, -1] > least) & (held[:, -1] > limits.burst_ratio * seen))
         # hours of such a flow must show in the day's total too: a garden watered in one go has the flow and not the total
-        typical = np.where(np.isfinite(window.expected[:, -1]), window.expected[:, -1], median_use(window))
-        surplus = window.usage[:, -1] - typical
-        most = np.nanmax(np.where(window.measured[:, :-1], window.usage[:, :-1], 0.0), axis=1, initial=0.0)
-        unheard = (held[:, -1] > least) & (held[:, -1] > limits.burst_ratio * seen) & (surplus > 2.0 * held[:, -1])
-        rows = np.flatnonzero((days >= 14) & unheard & (window.usage[:, -1] > most + held[:, -1]))
+        typical = np.where(np.isfinite(window.expected[unheard, -1]), window.expected[unheard, -1], median_use(window, unheard))
+        most = np.max(np.where(window.measured[unheard, :-1], window.usage[unheard, :-1], 0.0), axis=1, initial=0.0)
+        today_use, flow = window.usage[unheard, -1], held[unheard, -1]
+        rows = unheard[(today_use - typical > 2.0 * flow) & (today_use > most + flow)]
     frames.append(
         findings(
             "burst", rows, confidence=certainty(held[rows, -1] / np.maximum(seen[rows], least[rows]), 1.0),

@@ -48,7 +48,7 @@ class RefitOutcome:
             figures={
                 "version": self.version or "none: no validated usage yet", "as of": self.as_of.isoformat(), "service points": self.points,
                 **{f"status: {k}": v for k, v in self.by_status.items()}, **{f"model: {k}": v for k, v in self.by_model.items()},
-                "median R2 of own models": self.median_r2,
+                "median R2 of own models": "none yet" if self.median_r2 is None else self.median_r2,
             },
             checks=[Check("every_point_has_a_baseline", sum(self.by_status.values()) == self.points)],
         )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline.anomalies.thresholds import DEFAULT, Thresholds
-from meter_pipeline.anomalies.window import Bools, Floats, Window, certainty, findings, median_use, ratio
+from meter_pipeline.anomalies.window import Bools, Floats, Window, certainty, findings, median_use, ratio, row_median
 
 #: the weeks before a fall that show the level it fell from
 _BEFORE_DAYS = 28
@@ -63,15 +63,15 @@ def _fall(window: Window, level: Levels, generates: Bools, limits: Thresholds) -
     changed, the service is off, or two days in a row stood empty before the new level (a move). A median below 6.5 % is vacancy.
     """
     last = window.tail(limits.fall_days)
-    recent = level.days[:, last] / level.before[:, None]
+    recent = ratio(level.days[:, last], np.broadcast_to(level.before[:, None], level.days[:, last].shape))
     with np.errstate(invalid="ignore"):
         normal = recent >= 0.7
     in_run = (~normal)[:, ::-1].cumprod(axis=1)[:, ::-1].astype(bool)
     seen = np.isfinite(recent) & in_run
     judged = (seen.sum(axis=1) >= limits.fall_low_days) & (level.counted_before >= 10)
     relative = np.full(window.points, np.nan)
-    relative[judged] = np.nanmedian(np.where(seen[judged], recent[judged], np.nan), axis=1)
-    around = _neighbours(level.now / level.before, window, level)
+    relative[judged] = row_median(np.where(seen[judged], recent[judged], np.nan))
+    around = _neighbours(ratio(level.now, level.before), window, level)
     against = relative / around
     with np.errstate(invalid="ignore"):
         empty = seen & (recent < limits.empty_ratio)
@@ -128,31 +128,33 @@ def _neighbours(relative: Floats, window: Window, level: Levels) -> Floats:
 def _stuck(window: Window, limits: Thresholds) -> pl.DataFrame:
     """Exactly zero for days on a meter that hardly ever counted zero, while its expectation is far from zero. Not where it exports."""
     days = limits.stuck_days[window.commodity]
-    measured = window.measured
-    zero = measured & (window.usage == 0)
     last = window.tail(days)
+    rows = np.flatnonzero(window.measured[:, -1] & (window.usage[:, -1] == 0))
+    measured, usage = window.measured[rows], window.usage[rows]
+    zero = measured & (usage == 0)
     run = (zero | ~measured)[:, ::-1].cumprod(axis=1).sum(axis=1)
-    zeros_in_run = np.array([0]) if window.points == 0 else (zero & (np.arange(window.days) >= (window.days - run)[:, None])).sum(axis=1)
-    earlier = np.arange(window.days)[None, :] < (window.days - run)[:, None]
-    seen = (measured & earlier).sum(axis=1)
-    idle = ratio((zero & earlier).sum(axis=1).astype(np.float64), seen.astype(np.float64))
-    typical = np.where(np.isfinite(window.expected[:, last]), window.expected[:, last], median_use(window)[:, None])
-    asked = typical.sum(axis=1)
-    noise = np.where(window.sigma > 0, window.sigma, 0.0) * np.sqrt(days)
-    generating = np.zeros(window.points, bool) if window.export is None else (np.nan_to_num(window.export[:, last]) > 0).any(axis=1)
+    in_run = np.arange(window.days)[None, :] >= (window.days - run)[:, None]
+    zeros = (zero & in_run).sum(axis=1)
+    seen = (measured & ~in_run).sum(axis=1)
+    idle = ratio((zero & ~in_run).sum(axis=1).astype(np.float64), seen.astype(np.float64))
+    expected = window.expected[rows][:, last]
+    asked = np.where(np.isfinite(expected), expected, median_use(window, rows)[:, None]).sum(axis=1)
+    noise = np.maximum(window.sigma[rows], 0.0) * np.sqrt(days)
+    generating = np.zeros(rows.size, bool) if window.export is None else (np.nan_to_num(window.export[rows]) > 0).any(axis=1)
     with np.errstate(invalid="ignore"):
         stuck = (
-            (zeros_in_run >= days * window.tolerances)
-            & zero[:, -1]
+            (zeros >= days * window.tolerances[rows])
             & (seen >= 14)
             & (idle <= limits.stuck_zero_share)
             & (asked > limits.stuck_sigma * noise)
             & (asked > 0)
+            & ~generating
+            & ~window.disconnected[rows][:, last].any(axis=1)
         )
-    rows = np.flatnonzero(stuck & ~generating & ~window.disconnected[:, last].any(axis=1))
+    zeros, asked, idle = zeros[stuck], asked[stuck], idle[stuck]
     return findings(
-        "stuck", rows, confidence=certainty(zeros_in_run[rows] / days, 1.0), expected=asked[rows], observed=np.zeros(rows.size),
-        evidence={"days_at_zero": zeros_in_run[rows], "zero_share_before": idle[rows]},
+        "stuck", rows[stuck], confidence=certainty(zeros / days, 1.0), expected=asked, observed=np.zeros(zeros.size),
+        evidence={"days_at_zero": zeros, "zero_share_before": idle},
     )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.store import billing as store
 from meter_pipeline.store import billing_joints as joints
 from meter_pipeline.store.database import Database
+from meter_pipeline.store.validated import reading
 
 KEY: Final = ("billing_day", "service_point_id")
 
@@ -93,8 +94,8 @@ def bill_billing_day(
         now = time.perf_counter()
         outcome.seconds[step], begun = round(now - begun, 3), now
 
-    with database.connect("billing") as connection:
-        store.lock(connection)
+    with reading(database) as session, database.connect("billing") as connection:
+        database = session
         store.ensure_day(connection, day)
         connection.commit()
         store.lock(connection)

@@ -267,6 +267,8 @@ def _fill(
             if direction == "export":
                 group.export[target] += buckets
                 group.source_export[target] += part.sum(axis=1)
+                # A meter that only exports has a unit too: without one its exports would be billed and never reconciled.
+                group.source_unit[target] = np.where(group.source_unit[target] == "", spelled, group.source_unit[target])
                 continue
             group.energy[target] += buckets
             group.source[target] += part.sum(axis=1)
@@ -310,6 +312,7 @@ def _fill_daily(
             if flow == "export":
                 group.export[target, 0] += _convert(quantity, factor)
                 group.source_export[target] += quantity
+                group.source_unit[target] = np.where(group.source_unit[target] == "", unit, group.source_unit[target])
                 continue
             group.energy[target, 0] += _convert(quantity, factor)
             group.source[target] += quantity

@@ -97,6 +97,16 @@ def _variant_index(variants: Variants, position: Position) -> Whole | None:
     return index
 
 
+def _placed(target: Whole, values: Whole, rows: slice | Whole) -> Whole:
+    """``values`` put in some rows of a column, widened where they need it."""
+    if isinstance(rows, slice):
+        return values
+    if values.dtype == object:
+        target = target.astype(object)
+    target[rows] = values
+    return target
+
+
 class _Pricer:
     """One pass over a tariff's charges; holds the amounts of the lines so far."""
 
@@ -104,11 +114,14 @@ class _Pricer:
         self.tariff, self.position, self.exact, self.closing = tariff, position, exact, closing
         self.places = EXACT_PLACES if exact else MONEY_PLACES
         self.columns: list[Whole] = []
+        self.quantities: list[Whole | None] = []
         self.by_code: dict[str, list[Whole]] = {}
 
     def run(self) -> Whole:
         for charge in self.tariff.charges:
+            before = len(self.quantities)
             columns = self._charge(charge)
+            self.quantities.extend([None] * (len(columns) - len(self.quantities) + before))
             self.by_code[charge.code] = columns
             self.columns.extend(columns)
         widest = max((largest(c) for c in self.columns), default=0)
@@ -167,16 +180,14 @@ class _Pricer:
         for p in periods:
             tiers = max(len(v[p]) for v in charge.ladders)
             columns: list[Whole] = [np.zeros(position.size, np.int64) for _ in range(tiers)]
+            used: list[Whole] = [np.zeros(position.size, np.int64) for _ in range(tiers)]
             for k, variant in enumerate(charge.ladders):
                 rows = slice(None) if index is None else np.flatnonzero(index == k)
-                for t, amount in enumerate(self._ladder(charge, variant[p], energy[rows, p], whole[rows], rows)):
-                    if index is None:
-                        columns[t] = amount
-                    else:
-                        if amount.dtype == object:
-                            columns[t] = columns[t].astype(object)
-                        columns[t][rows] = amount
+                for t, (amount, quantity) in enumerate(self._ladder(charge, variant[p], energy[rows, p], whole[rows], rows)):
+                    columns[t] = _placed(columns[t], amount, rows)
+                    used[t] = _placed(used[t], quantity, rows)
             result.extend(columns)
+            self.quantities.extend(used)
         return result
 
     def _capped(self, energy: Whole) -> Whole:
@@ -207,11 +218,11 @@ class _Pricer:
             return quotient(product(numerator, peak, number), product(denominator, 10**places), "down")
         return quotient(product(numerator, number * position.scale), product(denominator, 10**places), "down")
 
-    def _ladder(self, charge: UsageCharge, ladder: Ladder, energy: Whole, whole: Whole, rows: slice | Whole) -> list[Whole]:
-        """Amount of each tier for one period: energy / whole x (what of the whole lies in the tier) x rate."""
+    def _ladder(self, charge: UsageCharge, ladder: Ladder, energy: Whole, whole: Whole, rows: slice | Whole) -> list[tuple[Whole, Whole]]:
+        """Amount and quantity of each tier for one period: energy / whole x (what of the whole lies in the tier) x rate."""
         rates, places = same_scale([t.rate for t in ladder])
         if len(ladder) == 1:
-            return [self._money(product(energy, rates[0]), self.position.scale, places, charge.rounding)]
+            return [(self._money(product(energy, rates[0]), self.position.scale, places, charge.rounding), energy)]
         counted = energy if charge.allocation == "by_period" else whole
         shared = charge.allocation == "pro_rata" and len(self.tariff.schedule.periods) > 1
         lower: Whole = np.zeros(len(energy), np.int64)
@@ -220,11 +231,29 @@ class _Pricer:
             upper = counted if tier.upto is None else np.minimum(counted, self._limit(tier.upto, tier.basis, charge, rows))
             inside = np.maximum(upper - lower, 0)
             if shared:
-                result.append(self._money(product(energy, inside, rate), product(counted, self.position.scale), places, charge.rounding))
+                result.append(self._shared(energy, inside, counted, rate, places, charge.rounding))
             else:
-                result.append(self._money(product(inside, rate), self.position.scale, places, charge.rounding))
+                result.append((self._money(product(inside, rate), self.position.scale, places, charge.rounding), inside))
             lower = np.maximum(lower, upper)
         return result
+
+    def _shared(
+        self, energy: Whole, inside: Whole, counted: Whole, rate: int, places: int, rounding: Rounding | None
+    ) -> tuple[Whole, Whole]:
+        """One time-of-use period's share of a tier. Three factors outgrow a machine word, so only services that straddle the tier's edge pay
+        for wide integers: the others have all of their usage in the tier, or none."""
+        amount, quantity = np.zeros(len(energy), np.int64), np.zeros(len(energy), np.int64)
+        whole = np.flatnonzero((inside == counted) & (counted > 0))
+        if len(whole):
+            amount = _placed(amount, self._money(product(energy[whole], rate), self.position.scale, places, rounding), whole)
+            quantity = _placed(quantity, energy[whole], whole)
+        part = np.flatnonzero((inside != counted) & (inside > 0))
+        if len(part):
+            use, share, total_use = energy[part], inside[part], counted[part]
+            money = self._money(product(use, share, rate), product(total_use, self.position.scale), places, rounding)
+            amount = _placed(amount, money, part)
+            quantity = _placed(quantity, quotient(product(use, share), total_use), part)
+        return amount, quantity
 
     def _monthly(
         self, amounts: tuple[Decimal, ...], variants: Variants, per: str, proration: str, rounding: Rounding | None
@@ -280,6 +309,7 @@ class _Pricer:
                 upper = np.minimum(peak, number * position.scale // 10**decimals)
             inside = np.maximum(upper - lower, 0)
             result.append(self._money(product(inside, rate, days), product(of_days, position.scale), places, charge.rounding))
+            self.quantities.append(inside)
             lower = np.maximum(lower, upper)
         return result
 
@@ -316,6 +346,13 @@ def amounts(tariff: Tariff, position: Position, *, exact: bool = False, closing:
     ``closing`` adds what only the end of a period owes (minimum charges, and taxes on them). Raises MissingAttributeError.
     """
     return _Pricer(tariff, position, exact, closing).run()
+
+
+def priced(tariff: Tariff, position: Position, *, closing: bool) -> tuple[Whole, list[Whole | None]]:
+    """As amounts, and the quantity behind each line: usage in 1/scale of the unit, demand in 1/scale kW, None where a line has none."""
+    pricer = _Pricer(tariff, position, False, closing)
+    matrix = pricer.run()
+    return matrix, pricer.quantities
 
 
 def billing_peaks(tariff: Tariff, position: Position) -> Whole:

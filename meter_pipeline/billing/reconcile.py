@@ -134,3 +134,21 @@ def day_reconciliation(
         *line_rows(determinants, charges, exceptions, currency),
     ]  # fmt: skip
     return _frame(rows).sort("joint", "subject", "unit", "cause")
+
+
+def statement_reconciliation(statements: pl.DataFrame, cycle_id: str, currency: str) -> pl.DataFrame:
+    """The days' charges against the statements, and statements against ledger leaves.
+
+    ``statements``: total, accrued, and by cause what the end of the period added (period_end, credit, ratchet), in millionths. What those
+    do not explain is open.
+    """
+    causes = {"period_end": "period_end", "credit": "net_metering_credit", "ratchet": "ratchet"}
+    explained = statements.with_columns((pl.col("total") - pl.col("accrued") - pl.sum_horizontal(*causes)).alias("open"))
+    agreed = int(statements["accrued"].sum())
+    rows = [_row("lines_to_statement", currency, "none", micro(agreed), micro(agreed), statements.height, cycle_id)]
+    for column, cause in (*causes.items(), ("open", "open")):
+        touched = explained.filter(pl.col(column) != 0)
+        if touched.height:
+            rows.append(_row("lines_to_statement", currency, cause, 0, micro(int(touched[column].sum())), touched.height, cycle_id))
+    rows.append(_row("statement_to_ledger", "statements", "none", statements.height, statements["lines_sha256"].len(), statements.height, cycle_id))
+    return _frame(rows).sort("joint", "cause")

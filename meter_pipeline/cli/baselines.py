@@ -5,6 +5,7 @@ Belongs here: arguments and printing. Does not belong here: the fit (baselines/)
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +14,6 @@ import typer
 from meter_pipeline.cli.output import OUT, USAGE, emit, problem, table
 
 app = typer.Typer(no_args_is_help=True, help="Weather-normalised baselines: degree-day models of a meter's usage.")
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps the group's name in front of its only command."""
 
 
 @app.command()
@@ -85,3 +81,52 @@ def _render(document: dict[str, Any]) -> None:
     OUT.print(table(None, ("term", "value"), [(k, f"{v:.6g}" if isinstance(v, float) else v) for k, v in shown.items()], numbers=("value",)))
     days = document["beyond_3_sigma"]
     OUT.print(f"{len(days)} day(s) beyond three standard deviations: {', '.join(str(d) for d in days) or 'none'}", highlight=False)
+
+
+@app.command()
+def weather(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="GHCN-Daily CSV, ISD, ISD-lite, GSOD, TMY3 or a plain CSV (gzip too).")],
+    station: Annotated[str | None, typer.Option(help="Station of a file that does not name one.")] = None,
+    file_format: Annotated[str | None, typer.Option("--format", help="Recognised from the content when not given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Keep a weather file's billing days: gaps up to six hours filled, days with half or fewer of their hours left out.
+
+    Example: meter-pipeline baselines weather 725300-94846-2026.gz --station KORD
+    """
+    from meter_pipeline.anomalies import load_weather
+    from meter_pipeline.baselines.weather import WeatherError
+    from meter_pipeline.services import prepare
+    from meter_pipeline.settings import load_settings
+
+    settings = load_settings()
+    try:
+        loaded = load_weather(prepare(settings), settings.calendar(), file, file_format=file_format, station_id=station)
+    except WeatherError as error:
+        problem(str(error), "name the format with --format")
+    emit(
+        {"days": loaded.days, "left_out": loaded.gaps, "first": loaded.first, "last": loaded.last, "changed": loaded.changed},
+        as_json,
+        lambda d: OUT.print(f"{loaded.first} to {loaded.last}: {sum(loaded.days.values())} day(s), {loaded.changed} changed", highlight=False),
+    )
+
+
+@app.command()
+def refit(
+    as_of: Annotated[datetime | None, typer.Option("--as-of", formats=["%Y-%m-%d"], help="First day the new version judges.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Fit the whole city's baselines again from the validated days and keep them as a version."""
+    from meter_pipeline.anomalies import refit_baselines
+    from meter_pipeline.services import prepare
+    from meter_pipeline.settings import load_settings
+
+    settings = load_settings()
+    found = refit_baselines(prepare(settings), settings.calendar(), as_of=as_of.date() if as_of else None)
+    if found.version is None:
+        problem("there is no validated usage to fit", "meter-pipeline run --day DAY")
+    emit(
+        {"version": found.version, "as_of": found.as_of, "points": found.points, "by_status": found.by_status, "by_model": found.by_model,
+         "median_r2": found.median_r2, "written": found.written},
+        as_json,
+    )  # fmt: skip

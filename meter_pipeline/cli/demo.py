@@ -41,7 +41,7 @@ def demo(json: Annotated[bool, typer.Option("--json", help="One JSON document on
             if path.is_file():
                 os.utime(path, (past, past))
     last = DEMO.start + timedelta(days=DEMO.days - 1)
-    done = run_days(DEMO.start, last, land=True, one_run=False)
+    done = run_days(DEMO.start, last, land=True, one_run=False, opening=DEMO.start - timedelta(days=1))
     found = summary.document(database, DEMO.start, last)
     found["runs"] = done
     found["seconds"] = round(time.monotonic() - started, 1)

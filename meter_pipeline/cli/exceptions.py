@@ -134,13 +134,13 @@ def _decide(
 
 
 def _show_list(document: dict[str, Any]) -> None:
-    columns = ("case", "kind", "severity", "state", "first", "last", "days", "confidence", "hold", "to")
     rows = [
-        (c["case_id"], c["kind"], c["severity"], c["state"], c["first_day"], c["last_day"], c["days"], f"{c['confidence']:.2f}",
-         "held" if c["hold"] else "", c["assigned_to"])
+        (c["case_id"], c["kind"], c["state"] + (f": {c['assigned_to']}" if c["assigned_to"] else ""), c["last_day"], c["days"],
+         "held" if c["hold"] else "")
         for c in document["cases"]
     ]  # fmt: skip
-    OUT.print(table(f"{document['count']} case(s), {document['held']} holding a bill", columns, rows, numbers=("days", "confidence")))
+    title = f"{document['count']} case(s), {document['held']} holding a bill"
+    OUT.print(table(title, ("case", "kind", "state", "last seen", "days", "bill"), rows, numbers=("days",)))
 
 
 def _show_case(case: dict[str, Any]) -> None:

@@ -39,8 +39,11 @@ def run(
         raise typer.Exit(PROBLEM)
 
 
-def run_days(first: date, last: date, *, land: bool, one_run: bool) -> dict[str, Any]:
-    """Materialise [first, last]; returns {"landing", "days": [{"day", "success", "seconds", "run_id", "failed_steps"}]}."""
+def run_days(first: date, last: date, *, land: bool, one_run: bool, opening: date | None = None) -> dict[str, Any]:
+    """Materialise [first, last]; returns {"landing", "days": [{"day", "success", "seconds", "run_id", "failed_steps"}]}.
+
+    ``opening``: a day before, of which only the raw reads are taken: the register reads that open the first day close that one.
+    """
     settings = load_settings()
     prepare(settings)
     logging.getLogger("dagster").setLevel(logging.WARNING)
@@ -61,6 +64,11 @@ def run_days(first: date, last: date, *, land: bool, one_run: bool) -> dict[str,
             landing = {"success": landed.success, "seconds": round(time.monotonic() - started, 3), "run_id": landed.run_id}
             bar.remove_task(task)
         job = definitions.resolve_job_def("billing_day")
+        if opening is not None:
+            raw_only = definitions.resolve_implicit_global_asset_job_def()
+            raw_only.execute_in_process(
+                instance=instance, asset_selection=[dg.AssetKey("raw_reads")], partition_key=opening.isoformat(), raise_on_error=False
+            )
         task = bar.add_task("billing days", total=len(days))
         spans = [(first, last)] if one_run and len(days) > 1 else [(d, d) for d in days]
         for start, end in spans:

@@ -42,9 +42,11 @@ def show(found: dict[str, Any]) -> None:
         f"{arrivals['dead_letters']} dead letters ({arrivals['reads_rejected']} reads)\n",
         highlight=False,
     )
-    names = ["billing_day", "hours", "actual", "estimated", "missing", "flags", "exceptions", "accounts", "charged", "differences", "unexplained"]
+    names = ["billing_day", "hours", "actual", "estimated", "missing", "flags", "exceptions"]
     rows = [[f"{row[n]:g}" if n == "hours" else row[n] for n in names] for row in found["days"]]
-    OUT.print(table("Billing days (intervals, flags, money, reconciliation)", names, rows, numbers=names[1:]))
+    OUT.print(table("Billing days: intervals validated, and what people should look at", names, rows, numbers=names[1:]))
+    names = ["billing_day", "accounts", "charged", "differences", "unexplained"]
+    OUT.print(table("Billing days: money and reconciliation", names, [[row[n] for n in names] for row in found["days"]], numbers=names[1:]))
     usage = ["commodity", "flow", "unit", "service_points", "quantity"]
     OUT.print(table("Usage", usage, [[row[n] for n in usage] for row in found["usage"]], numbers=usage[3:]))
     flags = ["kind", "flags", "service_points"]

@@ -2,3 +2,8 @@
 
 Belongs here: what must hold whatever drives the work (Dagster, the CLI, a test). Does not belong here: Dagster (defs/), SQL (store/control.py).
 """
+
+from meter_pipeline.control.pause import PauseState, is_paused
+from meter_pipeline.control.probe import PauseProbe
+
+__all__ = ["PauseProbe", "PauseState", "is_paused"]

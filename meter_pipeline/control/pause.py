@@ -168,13 +168,13 @@ def request_resume(
     Commits. Raises Refused (recorded): not_paused, checklist, already_asked, not_authorised, bad_name, no_reason.
     """
     with database.connect("control", autocommit=True) as connection:
-        pause_id = store.lock_active_pause(connection, scope.kind, scope.target, lock=False)
+        pause_id = store.pause_of_scope(connection, scope.kind, scope.target)
         further = len(store.evidence_of(connection, pause_id)) if pause_id is not None else 0
     subject = f"pause:{pause_id}" if pause_id is not None else _subject(scope)
     notes = {key: str(checklist.get(key, "")).strip() for key in CHECKLIST}
 
     def guard(connection: Connection) -> Denial | None:
-        if pause_id is None or store.lock_active_pause(connection, scope.kind, scope.target) != pause_id:
+        if pause_id is None or store.pause_of_scope(connection, scope.kind, scope.target) != pause_id:
             return Denial("not_paused", f"no pause is in force for {scope.words()}")
         if missing := [key for key in CHECKLIST if not notes[key]]:
             return Denial("checklist", f"say what was verified of {', '.join(missing)}")
@@ -231,11 +231,11 @@ def _raise(connection: Connection, scope: Scope, reason: str, rule: str | None, 
     now = clock.now()
     # Three times round at most: a pause may appear between the look and the insert, or end between the look and the lock.
     for _ in range(3):
-        pause_id = store.lock_active_pause(connection, scope.kind, scope.target, lock=False)
+        pause_id = store.pause_of_scope(connection, scope.kind, scope.target)
         if pause_id is not None:
-            # Subject first, then row: the order in which a confirmation takes them, so that the two cannot lock each other out.
+            # The lock that a request and a confirmation take too: one of them at a time acts on a pause.
             store.lock_subject(connection, RESUME.name, f"pause:{pause_id}")
-            if store.lock_active_pause(connection, scope.kind, scope.target) != pause_id:
+            if store.pause_of_scope(connection, scope.kind, scope.target) != pause_id:
                 continue
             return _add_evidence(connection, pause_id, scope, reason, rule, evidence, person, clock)
         pause_id = store.insert_pause(connection, scope.kind, scope.target, reason, rule, evidence, person, now)
@@ -249,9 +249,7 @@ def _raise(connection: Connection, scope: Scope, reason: str, rule: str | None, 
     raise psycopg.errors.SerializationFailure("the pause was raised and ended by others three times over")
 
 
-def _add_evidence(
-    connection: Connection, pause_id: int, scope: Scope, reason: str, rule: str | None, evidence: dict[str, Any], person: str, clock: Clock
-) -> int:
+def _add_evidence(connection: Connection, pause_id: int, scope: Scope, reason: str, rule: str | None, evidence: dict[str, Any], person: str, clock: Clock) -> int:
     if rule is not None and store.same_evidence(connection, pause_id, rule, evidence):
         return pause_id  # the watcher sees the same trouble every minute; once is enough
     store.insert_evidence(connection, pause_id, reason, rule, evidence, person, clock.now())

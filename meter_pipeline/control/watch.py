@@ -69,11 +69,21 @@ def watch(database: Database, limits: Thresholds | None = None, *, clock: Clock 
     limits = limits or rules.load_thresholds()
     with database.connect("pause-watch") as connection:
         _note_version(connection, limits, clock)
+        _note_breakers(connection, clock)
         seen = look(connection, limits, clock=clock)
         connection.commit()
     findings = rules.evaluate(seen, limits)
     raised = [raise_pause(database, reason=f.reason, by=WATCHER, scope=f.scope, rule=f.rule, evidence=f.evidence, clock=clock) for f in findings]
     return Round(seen, findings, raised)
+
+
+def _note_breakers(connection: psycopg.Connection[Any], clock: Clock) -> None:
+    """Keep since when a shared breaker has not been closed: half-open trials that fail start its own clock again and again."""
+    known = {row["subject"]: row["figures"] for row in store.observations(connection, "breaker")}
+    for name, state in evidence.shared_breakers(connection):
+        was_open = bool(known.get(name, {}).get("open"))
+        if (state != "closed") != was_open:
+            observe_breaker(connection, name, is_open=state != "closed", clock=clock)
 
 
 def _note_version(connection: psycopg.Connection[Any], limits: Thresholds, clock: Clock) -> None:

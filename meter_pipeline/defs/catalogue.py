@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from meter_pipeline.defs import jobs, schedules, sensors
+from meter_pipeline.defs import jobs, jobs_operations, schedules, sensors, sensors_alerts, sensors_pause
 from meter_pipeline.defs.assets import audit, billing, detection, ingest, migration, reference, validation
 from meter_pipeline.defs.checks import schema_check
 from meter_pipeline.schemas.contracts import CONTRACTS
@@ -39,9 +39,9 @@ def definitions(resources: Mapping[str, Any]) -> dg.Definitions:
     return dg.Definitions(
         assets=dg.with_source_code_references(assets),
         asset_checks=[schema_check(asset, table) for asset, tables in SCHEMA_CHECKS.items() for table in tables if table in CONTRACTS],
-        jobs=[jobs.land_feeds, jobs.reference_job, jobs.billing_day_job()],
-        schedules=[schedules.daily_schedule()],
-        sensors=[sensors.feed_arrival, sensors.touched_days_sensor()],
+        jobs=[jobs.land_feeds, jobs.reference_job, jobs.billing_day_job(), *jobs_operations.JOBS],
+        schedules=[schedules.daily_schedule(), jobs_operations.prune_nightly],
+        sensors=[sensors.feed_arrival, sensors.touched_days_sensor(), *sensors_pause.SENSORS, *sensors_alerts.SENSORS],
         resources=dict(resources),
         executor=dg.in_process_executor,
     )

@@ -8,7 +8,6 @@ from typing import Any
 import dagster as dg
 
 from meter_pipeline.defs import policy
-from meter_pipeline.defs.partitions import billing_days
 
 #: One process per run: the multiprocess executor costs about five seconds a step, more than a small city's whole day.
 EXECUTOR = dg.in_process_executor
@@ -28,7 +27,6 @@ def billing_day_job() -> Any:  # dagster does not export the type of an unresolv
         "billing_day",
         selection=dg.AssetSelection.groups(policy.INGEST, policy.VALIDATION, policy.DETECTION, policy.BILLING, policy.AUDIT)
         & dg.AssetSelection.tag("meter_pipeline/stage", "billing_day"),
-        partitions_def=billing_days(),
         executor_def=EXECUTOR,
         description="A billing day end to end: raw reads, validation, usage, flags, billing, ledger checkpoint.",
     )

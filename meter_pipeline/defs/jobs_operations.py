@@ -146,6 +146,6 @@ def prune_dagster_storage() -> None:
     prune_storage()
 
 
-prune_nightly = dg.ScheduleDefinition(
-    name="prune_nightly", job=prune_dagster_storage, cron_schedule="40 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING
-)
+prune_nightly = dg.ScheduleDefinition(name="prune_nightly", job=prune_dagster_storage, cron_schedule="40 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+
+JOBS: Final = (raise_emergency_pause, request_resume, confirm_resume, prune_dagster_storage)

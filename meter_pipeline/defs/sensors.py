@@ -19,6 +19,8 @@ from meter_pipeline.defs.resources import Municipality
 
 #: A file younger than this may still be written; one that grows while it is read is refused and tried again.
 SETTLED_S = 2.0
+#: A landing that failed as a whole (the server was away) is asked for again; the same listing within this time is one request.
+ASK_AGAIN_S = 600.0
 #: Requests a tick makes at most: a year's backlog arrives over several ticks, and the queue stays readable.
 MOST_REQUESTS = 100
 
@@ -47,19 +49,17 @@ def listing_key(files: list[tuple[str, int, int]]) -> str:
     description="Notices files in the inbox and has them landed.",
 )
 def feed_arrival(context: dg.SensorEvaluationContext, municipality: Municipality) -> dg.RunRequest | dg.SkipReason:
-    """Request one landing run for whatever is new; the cursor is the listing it was requested for."""
+    """Request one landing run for what is new: once for a listing, and again after ten minutes if its files are still not landed."""
     from meter_pipeline.ingest import new_files
 
     settings = municipality.settings()
-    files = waiting_files(settings.inbox, time.time())
-    key = listing_key(files)
-    if not files or key == context.cursor:
-        return dg.SkipReason(f"nothing new in {settings.inbox} ({len(files)} files, all seen)")
-    fresh = new_files(municipality.database(), settings.inbox, [name for name, _, _ in files])
-    context.update_cursor(key)
+    now = time.time()
+    files = waiting_files(settings.inbox, now)
+    fresh = set(new_files(municipality.database(), settings.inbox, [name for name, _, _ in files])) if files else set()
     if not fresh:
-        return dg.SkipReason(f"{len(files)} files in {settings.inbox}, all landed")
-    return dg.RunRequest(run_key=key, tags={"meter_pipeline/files": str(len(fresh))})
+        return dg.SkipReason(f"nothing new in {settings.inbox} ({len(files)} files, all landed)")
+    key = listing_key([file for file in files if file[0] in fresh])
+    return dg.RunRequest(run_key=f"{key}:{int(now // ASK_AGAIN_S)}", tags={"meter_pipeline/files": str(len(fresh))})
 
 
 def touched_days_sensor() -> dg.SensorDefinition:

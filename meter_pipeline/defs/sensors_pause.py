@@ -106,3 +106,6 @@ def lost_runs(context: dg.SensorEvaluationContext, municipality: Municipality) -
         return dg.SkipReason(f"Ended {len(lost)} runs without a worker: " + ", ".join(run.run_id[:8] for run in lost))
     waiting = sum(held for _, held in beats.values())
     return dg.SkipReason(f"{len(started)} runs started, {len(beats)} with a heartbeat, {waiting} of them held by a pause, none lost.")
+
+
+SENSORS: Final = (emergency_pause, pause_watch, lost_runs)

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from meter_pipeline.defs import policy
+from meter_pipeline.defs.hold import Hold
 from meter_pipeline.defs.partitions import billing_days
 from meter_pipeline.defs.report import run_days
 from meter_pipeline.defs.resources import Municipality
@@ -48,15 +49,17 @@ def stage_asset(
         owners=list(owners),
         kinds=kinds,
         partitions_def=billing_days(),
-        check_specs=[
-            dg.AssetCheckSpec(check, asset=name, description=about, blocking=blocking, partitions_def=billing_days()) for check, about in checks.items()
-        ],
+        check_specs=[dg.AssetCheckSpec(check, asset=name, description=about, blocking=blocking, partitions_def=billing_days()) for check, about in checks.items()],
         pool=policy.POOL,
         tags={"meter_pipeline/stage": "billing_day" if daily else "on_demand"},
         metadata={"dagster/table_name": f"meter_pipeline.{table}"} | contract_metadata(table),
     )
-    def stage(context: dg.AssetExecutionContext, municipality: Municipality) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
-        yield from run_days(context, list(checks), lambda day: run_day(municipality, day, context.run_id))
+    def stage(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+        def at_boundary(day: date) -> StageReport:
+            hold.wait()
+            return run_day(municipality, day, context.run.run_id)
+
+        yield from run_days(context, list(checks), at_boundary)
 
     return stage
 

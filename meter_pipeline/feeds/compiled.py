@@ -2,8 +2,8 @@
 
 Belongs here: that choice, and the compiler's quirks. Does not belong here: the loops (kernels.py, kernels_nem12.py).
 
-A small file does not pay for the compiler: importing numba takes about a second, the first compilation of all loops about ten, once per machine
-(it is cached beside the modules).
+Plain Python reads about 3 MB a second. The compiler costs a process about a second and a half from its cache, and once per machine five more
+(measured on two cores), so the first few MB of a process are read without it.
 """
 
 from __future__ import annotations
@@ -16,21 +16,26 @@ from typing import Any, Final
 from meter_pipeline.feeds.kernels import lookup, read_number, scan_delimited, scan_json_lines
 from meter_pipeline.feeds.kernels_nem12 import scan_nem12
 
-#: files at least this long are worth the compiler's start-up
-COMPILE_FROM_BYTES: Final = 400_000
+#: bytes that a process reads before the compiler's start-up is worth it
+COMPILE_FROM_BYTES: Final = 4_000_000
 
 _LOOPS: Final[tuple[Any, ...]] = (read_number, lookup, scan_delimited, scan_json_lines, scan_nem12)
 _loops: dict[str, Callable[..., Any]] = {}
 _lock = Lock()
+_read = 0
 
 
 def kernel(name: str, size: int) -> tuple[Callable[..., Any], bool]:
-    """A loop by name, compiled when ``size`` bytes are worth it. The flag says whether it takes a uint8 array (True) or bytes."""
-    if size < COMPILE_FROM_BYTES:
-        return next(loop for loop in _LOOPS if loop.__name__ == name), False
-    with _lock:
+    """A loop by name for ``size`` bytes, compiled once the process has read enough of them. The flag says whether it takes a uint8 array (True)
+    or bytes."""
+    global _read
+    if not _loops:
+        with _lock:
+            _read += size
+            if not _loops and _read >= COMPILE_FROM_BYTES:
+                _compile()
         if not _loops:
-            _compile()
+            return next(loop for loop in _LOOPS if loop.__name__ == name), False
     return _loops[name], True
 
 
@@ -38,7 +43,12 @@ def _compile() -> None:
     """Wrap the loops for the compiler. They call each other by name, so the compiled ones get a namespace of their own."""
     import numba
 
+    made: dict[str, Callable[..., Any]] = {}
     for loop in _LOOPS:  # in order of use: a compiled loop may call only compiled ones
-        twin = FunctionType(loop.__code__, {**loop.__globals__, **_loops}, loop.__name__, loop.__defaults__)
+        twin = FunctionType(loop.__code__, {**loop.__globals__, **made}, loop.__name__, loop.__defaults__)
         twin.__module__, twin.__qualname__ = loop.__module__, loop.__qualname__
-        _loops[loop.__name__] = numba.njit(cache=True, nogil=True)(twin)
+        try:
+            made[loop.__name__] = numba.njit(cache=True, nogil=True)(twin)
+        except RuntimeError:  # neither the package's folder nor the user's cache can be written: compile for this process only
+            made[loop.__name__] = numba.njit(nogil=True)(twin)
+    _loops.update(made)

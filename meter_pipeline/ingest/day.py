@@ -124,7 +124,7 @@ def ingest_billing_day(
         places = Places(settings.archive, settings.staging)
     own_probe = None
     if pause is None:
-        from meter_pipeline.control import PauseProbe as Probe
+        from meter_pipeline.control.probe import PauseProbe as Probe
 
         pause = own_probe = Probe(database, application_name="ingest-pause", clock=clock)
     try:
@@ -132,7 +132,7 @@ def ingest_billing_day(
             lock.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, day.toordinal()))
             loader = _Day(database, calendar, day, places, settings, head_ends, parse, clock, run_id, pause, lock)
             loader.controller, loader.breaker = controller or Controller(), breaker or Breaker()
-            loader.rng = random.Random(seed)
+            loader.rng = random.Random(seed)  # noqa: S311 - jitter of retries
             return loader.run()
     finally:
         if own_probe is not None:
@@ -175,7 +175,7 @@ class _Day:
             self._finish(waiting, outcome)
             outcome.writers, outcome.controller = writers.figures, self.controller.frame()
             outcome.retries, outcome.breaker_opened = writers.retries, self.breaker.opened
-        outcome.totals = raw.control_totals(self.database, self.day)
+        outcome.totals = raw.control_totals(self.lock, self.day)
         return outcome
 
     async def _load(

@@ -10,7 +10,10 @@ interval length and slots: a payload of another layout keeps no slot, since two 
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from meter_pipeline.quality import MISSING
@@ -28,9 +31,8 @@ def fold_intervals(payloads: pl.DataFrame) -> pl.DataFrame:
     """
     ranked = _ranked(payloads)
     newest = ranked.filter(pl.col("rank") == pl.col("of") - 1).sort(KEY)
-    parts = []
-    for matrix in vectors.to_matrices(newest.drop("rank", "of")):
-        parts.append(_fold_layout(matrix, ranked, vectors.day_start(newest)))
+    starts_at = vectors.day_start(newest)
+    parts = [_fold_layout(matrix, ranked, starts_at) for matrix in vectors.to_matrices(newest.drop("rank", "of"))]
     columns = [*KEY, *vectors.RAW_EXTRA, *vectors.VECTOR]
     return pl.concat([p.select(columns) for p in parts]).sort(KEY)
 
@@ -41,7 +43,7 @@ def _ranked(payloads: pl.DataFrame) -> pl.DataFrame:
     return ordered.with_columns(rank=pl.int_range(pl.len()).over(KEY), of=pl.len().over(KEY))
 
 
-def _fold_layout(newest: DayMatrix, ranked: pl.DataFrame, starts_at: object) -> pl.DataFrame:
+def _fold_layout(newest: DayMatrix, ranked: pl.DataFrame, starts_at: datetime) -> pl.DataFrame:
     """Lay the payloads of one layout over each other, oldest first."""
     n, slots = newest.values.shape
     values = np.full((n, slots), NO_VALUE, np.int64)
@@ -71,7 +73,7 @@ def _fold_layout(newest: DayMatrix, ranked: pl.DataFrame, starts_at: object) -> 
     counts = ranked.select(*KEY, "of").unique()
     keys = newest.keys.drop("payloads").join(counts, on=KEY, how="left", maintain_order="left").rename({"of": "payloads"}).cast({"payloads": pl.Int16})
     folded = DayMatrix(newest.billing_day, newest.interval_minutes, keys, values, quality, sequence, offsets if offsets.any() else None)
-    return vectors.from_matrix(folded, starts_at)  # type: ignore[arg-type]  # the column's type is datetime
+    return vectors.from_matrix(folded, starts_at)
 
 
 def outcome_of_intervals(before: pl.DataFrame, after: pl.DataFrame, incoming: pl.DataFrame) -> pl.DataFrame:
@@ -94,7 +96,7 @@ def outcome_of_intervals(before: pl.DataFrame, after: pl.DataFrame, incoming: pl
     return pl.DataFrame({"accepted": accepted, "duplicate": duplicate, "superseded": reads - accepted - duplicate})
 
 
-def _aligned(state: pl.DataFrame, matrix: DayMatrix) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]  # element types differ
+def _aligned(state: pl.DataFrame, matrix: DayMatrix) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]:
     """Values and quality of the state's rows for the matrix's keys; NO_VALUE and MISSING where there is none of that layout."""
     values = np.full(matrix.values.shape, NO_VALUE, np.int64)
     quality = np.full(matrix.values.shape, MISSING, np.uint16)

@@ -44,7 +44,10 @@ class LandingOutcome:
             "refused": sum(f.refused is not None for f in new), "billing_days": len(self.days),
         }  # fmt: skip
         files = pl.DataFrame(
-            [(f.file_name, f.head_end, f.received, f.rejected, f.dead_letters, len(f.days), "duplicate" if f.duplicate else f.refused or "") for f in self.landed],
+            [
+                (f.file_name, f.head_end, f.received, f.rejected, f.dead_letters, len(f.days), "duplicate" if f.duplicate else f.refused or "")
+                for f in self.landed
+            ],
             schema={
                 "file": pl.String, "head_end": pl.String, "reads": pl.Int64, "rejected": pl.Int64, "dead_letters": pl.Int64, "days": pl.Int64,
                 "note": pl.String,
@@ -59,9 +62,8 @@ def inbox_files(inbox: Path) -> list[str]:
     """Files of an inbox as paths below it (HEAD-END/name), sorted; hidden and half-written names are left alone."""
     if not inbox.is_dir():
         return []
-    return [
-        str(path.relative_to(inbox)) for path in sorted(inbox.glob("*/*")) if not path.name.startswith(".") and path.suffix not in (".part", ".tmp") and path.is_file()
-    ]  # fmt: skip
+    found = (p for p in sorted(inbox.glob("*/*")) if not p.name.startswith(".") and p.suffix not in (".part", ".tmp"))
+    return [str(path.relative_to(inbox)) for path in found if path.is_file()]
 
 
 def new_files(database: Database, inbox: Path, names: Sequence[str] | None = None) -> list[str]:
@@ -106,7 +108,7 @@ def land_inbox(
     places = Places(settings.archive, settings.staging)
     channels = raw.channels(database)
     if pause is None:
-        from meter_pipeline.control import PauseProbe as Probe
+        from meter_pipeline.control.probe import PauseProbe as Probe
 
         with Probe(database, application_name="landing-pause", clock=clock) as probe:
             _land_all(outcome, database, calendar, settings.inbox, names, by_folder, places, channels, clock, run_id, parse, probe, progress)

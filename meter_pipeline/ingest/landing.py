@@ -90,7 +90,8 @@ def land(
         parse = feeds.parse
     name = name or path.name
     before = path.stat()
-    sha256 = archive.hash_file(path)
+    own_sha256 = archive.hash_file(path)
+    sha256 = own_sha256 if replay_of is None else replay_identity(replay_of, own_sha256)
     with database.connect("landing") as connection:
         known = raw.known_file(connection, sha256)
         if known is not None:
@@ -99,7 +100,7 @@ def land(
     letters: list[pl.DataFrame] = []
     parsed = ParsedFeed(head_end.format)
     with ThreadPoolExecutor(1, "archive") as pool:
-        archived = pool.submit(archive.store, places.archive, path, sha256)
+        archived = pool.submit(archive.store, places.archive, path, own_sha256)
         try:
             parsed = parse(path, head_end, calendar)
         except Exception as error:
@@ -108,6 +109,8 @@ def land(
                 raise
             refused = f"{code}: {detail}"
             letters.append(_refused_letter(path, code, detail))
+        else:
+            parsed, refused, letters = _refused_whole(parsed, path)
         relative = archived.result()
     after = path.stat()
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
@@ -123,8 +126,8 @@ def land(
         days.append(_file_day(day, relative_day, content))
     rejected = int(found["reads"].sum() or 0)
     file = raw.FeedFile(
-        sha256, name, head_end.name, head_end.commodity, parsed.file_format, before.st_size, relative, now, parsed.received, rejected, found.height, refused, run_id,
-        replay_of,
+        sha256, name, head_end.name, head_end.commodity, parsed.file_format, before.st_size, relative, now, parsed.received, rejected,
+        found.height, refused, run_id, replay_of,
     )  # fmt: skip
     with database.connect("landing") as connection:
         if not raw.register_file(connection, file, days):
@@ -137,6 +140,24 @@ def land(
         raw.set_ledger_entry(connection, sha256, _record(connection, file, [d.billing_day for d in days], found, clock))
         connection.commit()
     return Landed(name, sha256, head_end.name, False, refused, parsed.received, rejected, found.height, [d.billing_day for d in days])
+
+
+def replay_identity(dead_letter: bytes, content: bytes) -> bytes:
+    """What a replayed dead letter's content is registered under: SHA-256 over ``mp-replay-1``, the letter's key and the content's hash.
+
+    Not the content's hash alone: two letters may say the same, and one that was refused whole is replayed with the very bytes of its file.
+    """
+    return hashlib.sha256(b"mp-replay-1" + dead_letter + content).digest()
+
+
+def _refused_whole(parsed: ParsedFeed, path: Path) -> tuple[ParsedFeed, str | None, list[pl.DataFrame]]:
+    """A file refused whole comes from feeds.parse as one reject that holds no reads: its letter keeps the file's beginning."""
+    rejects = parsed.rejects
+    if rejects.height != 1 or parsed.received or parsed.intervals.height or parsed.registers.height:
+        return parsed, None, []
+    reason = rejects["reasons"][0][0]
+    letter = _refused_letter(path, reason["code"], reason["detail"])
+    return ParsedFeed(parsed.file_format), f"{reason['code']}: {reason['detail']}", [letter]
 
 
 def refusal(error: Exception) -> tuple[str | None, str]:
@@ -158,10 +179,10 @@ def prepare(
     good_intervals, bad_intervals = _check(intervals, declared, "interval")
     good_registers, bad_registers = _check(registers, declared, "register")
     days = sorted({*_days(good_intervals), *_days(good_registers)})
-    staged = {
-        day: staging.StagedDay(_of_day(good_intervals, day), _of_day(good_registers, day)) if len(days) > 1 else staging.StagedDay(good_intervals, good_registers)
-        for day in days
-    }  # fmt: skip
+    if len(days) == 1:
+        staged = {days[0]: staging.StagedDay(good_intervals, good_registers)}
+    else:
+        staged = {day: staging.StagedDay(_of_day(good_intervals, day), _of_day(good_registers, day)) for day in days}
     return staged, pl.concat([payload_letters(bad_intervals), payload_letters(bad_registers)])
 
 
@@ -272,7 +293,9 @@ _LETTER: Final[dict[str, Any]] = {
     "meter_id": pl.String, "channel": pl.String,
 }  # fmt: skip
 #: Columns that only landing and loading count with.
-_BOOKKEEPING: Final = ("received", "duplicate", "superseded", "conflicts", "reads", "first_line", "time_fault", "reasons", "payload_hash", "payloads", "idempotency_key")
+_BOOKKEEPING: Final = (
+    "received", "duplicate", "superseded", "conflicts", "reads", "first_line", "time_fault", "reasons", "payload_hash", "payloads", "idempotency_key",
+)  # fmt: skip
 
 
 def payload_letters(bad: pl.DataFrame) -> pl.DataFrame:
@@ -311,8 +334,7 @@ def _refused_letter(path: Path, code: str, detail: str) -> pl.DataFrame:
         beginning = source.read(REFUSED_BYTES)
     reasons = json.dumps([{"code": code, "detail": detail}])
     return pl.DataFrame(
-        {"line": [None], "byte_offset": [0], "raw": [beginning], "raw_format": ["file"], "reasons": [reasons], "reads": [0], "meter_id": [None], "channel": [None]},
-        schema=_LETTER,
+        [(None, 0, beginning, "file", reasons, 0, None, None)], schema=_LETTER, orient="row"
     )  # fmt: skip
 
 
@@ -350,15 +372,13 @@ def letter_key(sha256: bytes, line: int | None, offset: int | None, content: byt
 def _record(connection: Any, file: raw.FeedFile, days: list[date], letters: pl.DataFrame, clock: Clock) -> int:
     """The ledger entries of a landed file: what came, and what of it was rejected."""
     body = {
-        "file_name": file.file_name, "sha256": file.sha256, "head_end": file.head_end, "format": file.file_format, "bytes": file.bytes,
+        "file_name": file.file_name, "sha256": file.sha256, "head_end": file.head_end, "format": file.file_format, "bytes": file.size,
         "archive_path": file.archive_path, "reads": file.received, "rejected": file.rejected, "refused": file.refused, "run_id": file.run_id,
         "first_day": days[0] if days else None, "last_day": days[-1] if days else None, "days": len(days),
     }  # fmt: skip
     if letters.height:
-        entries.append(
-            connection, "rejected", {"sha256": file.sha256, "stage": "landing", "letters": letters.height, "reads": file.rejected, "rule_version": RULE_VERSION},
-            letters["dead_letter_key"].to_list(), clock=clock,
-        )  # fmt: skip
+        refused = {"sha256": file.sha256, "stage": "landing", "letters": letters.height, "reads": file.rejected, "rule_version": RULE_VERSION}
+        entries.append(connection, "rejected", refused, letters["dead_letter_key"].to_list(), clock=clock)
     return entries.append(connection, "received", body, clock=clock)
 
 

@@ -15,6 +15,7 @@ from datetime import date
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from meter_pipeline.clock import Clock
@@ -22,6 +23,7 @@ from meter_pipeline.ingest import fold
 from meter_pipeline.ledger import entries
 from meter_pipeline.store import load, vectors
 from meter_pipeline.store.database import Database
+from meter_pipeline.store.ledger import EntryRow
 from meter_pipeline.store.load import INTERVAL, Batch, Kind, Piece
 
 #: Who the ledger names for what ingestion writes.
@@ -133,7 +135,7 @@ def cut(load_pass: Pass, first: int, past: int, epoch: int, sources: Sequence[So
     pieces = []
     for (index,), rows in part.group_by(["src"], maintain_order=True):
         totals = rows.select(pl.col("accepted", "duplicate", "superseded").sum()).row(0)
-        pieces.append(Piece(sources[int(index)].sha256, _ranges(rows["row"].to_numpy()), *totals))  # type: ignore[call-overload]
+        pieces.append(Piece(sources[int(index)].sha256, _ranges(rows["row"].to_numpy()), *totals))
     batch = Batch(load_pass.kind, load_pass.day, epoch, pieces, _entries(load_pass, part, pieces, sources, clock), rows=part.height)
     columns = load_pass.kind.columns
     current = _between(load_pass.current, first, past)
@@ -167,13 +169,16 @@ def most_rows(load_pass: Pass, first: int, wanted: int) -> int:
 
 def _entries(
     load_pass: Pass, part: pl.DataFrame, pieces: Sequence[Piece], sources: Sequence[Source], clock: Clock
-) -> list[tuple[str, bytes, bytes, int, bytes | None]]:
+) -> list[EntryRow]:
     """A ledger entry for each outcome in the batch, its leaves the hashes of the payloads it came to."""
     names = {s.sha256: s.file_name for s in sources}
     files = [
-        {"sha256": p.sha256, "file_name": names[p.sha256], "accepted": p.accepted, "duplicate": p.duplicate, "superseded": p.superseded, "first_row": p.ranges[0][0]}
+        {
+            "sha256": p.sha256, "file_name": names[p.sha256], "first_row": p.ranges[0][0], "accepted": p.accepted, "duplicate": p.duplicate,
+            "superseded": p.superseded,
+        }
         for p in pieces
-    ]
+    ]  # fmt: skip
     outcome = (
         part["payload_hash"], part["accepted"].to_numpy() > 0, part["superseded"].to_numpy() > 0
     )  # fmt: skip
@@ -193,7 +198,7 @@ def _between(frame: pl.DataFrame, first: int, past: int) -> pl.DataFrame:
     return frame.slice(int(low), int(high - low))
 
 
-def _ranges(rows: np.ndarray) -> tuple[tuple[int, int], ...]:  # type: ignore[type-arg]
+def _ranges(rows: npt.NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
     """Ascending row numbers as ranges [first, past)."""
     breaks = np.flatnonzero(np.diff(rows) != 1) + 1
     firsts = rows[np.concatenate(([0], breaks))]

@@ -14,7 +14,7 @@ from typing import Any
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries, merkle, notes, privileges, publishing
 from meter_pipeline.ledger.sequencer import TreeHead, sequence
-from meter_pipeline.ledger.signer import file_name, rotation_statement, write_atomically
+from meter_pipeline.ledger.signer import SignerRefusedError, file_name, rotation_statement, write_atomically
 from meter_pipeline.ledger.signing import SignerClient, signer_client
 from meter_pipeline.ledger.timestamps import stamp_if_configured
 from meter_pipeline.ledger.tree import stored_reader
@@ -112,11 +112,17 @@ def _sign_and_publish(
     signer: SignerClient,
     billing_day: date | None,
 ) -> CheckpointOutcome:
-    vkey, signed = signer.public(head.origin)
-    read = stored_reader(connection)
-    proof = merkle.consistency_proof(read, signed, head.size) if signed <= head.size else []
     # Asked even where nothing is new: the signer remembers what the database may have been made to forget.
-    line, vkey = signer.sign(head.origin, head.size, head.root, signed, proof)
+    read = stored_reader(connection)
+    signed = min(held.tree_size, head.size) if held else 0
+    try:
+        line, vkey = signer.sign(head.origin, head.size, head.root, signed, merkle.consistency_proof(read, signed, head.size))
+    except SignerRefusedError as refusal:
+        if refusal.code != "stale":
+            raise
+        # A signature that never reached the database: a crash between the two. The signer says where it stands.
+        _, signed = signer.public(head.origin)
+        line, vkey = signer.sign(head.origin, head.size, head.root, signed, merkle.consistency_proof(read, signed, head.size))
     note = notes.Checkpoint(head.origin, head.size, head.root).text + "\n" + line
     if held is not None and held.tree_size == head.size:
         note = held.note

@@ -111,7 +111,7 @@ def register_frames(spec: Spec, plan: Plan | None = None) -> tuple[list[pl.DataF
     registers = Registers(spec, plan)
     frames = [
         pl.concat(
-            _register_frame(spec, spec.start - timedelta(days=1), s.commodity, registers.opening(s, s.first, s.last), opening=True)
+            _register_frame(spec, spec.start - timedelta(days=1), s.commodity, registers.opening(s, s.first, s.last))
             for s in spec.segments
             if s.file_format != "register"
         )
@@ -129,8 +129,8 @@ def register_frames(spec: Spec, plan: Plan | None = None) -> tuple[list[pl.DataF
     return frames, registers
 
 
-def _register_frame(spec: Spec, day: date, commodity: str, reads: RegisterReads, *, opening: bool = False) -> pl.DataFrame:
-    start = spec.calendar.start_s(spec.start if opening else day)
+def _register_frame(spec: Spec, day: date, commodity: str, reads: RegisterReads) -> pl.DataFrame:
+    start = spec.calendar.start_s(day)
     return pl.DataFrame(
         {
             "meter_id": reads.ids,

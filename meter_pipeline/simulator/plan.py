@@ -13,11 +13,33 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from meter_pipeline.simulator.city import Block, block
+import numpy as np
+import numpy.typing as npt
+
+from meter_pipeline.simulator.city import block
 from meter_pipeline.simulator.randomness import generator
 from meter_pipeline.simulator.spec import Segment, Spec
 
-Traits = Callable[[Block, int], bool]
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The few traits that decide who can be told which story, of every service point of a commodity."""
+
+    customer_class: npt.NDArray[np.int8]
+    sunny: npt.NDArray[np.bool_]
+    ratio: npt.NDArray[np.bool_]
+    time_of_use: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, spec: Spec, commodity: str) -> Seen:
+        parts = []
+        for first in range(0, spec.counts[commodity], 50_000):
+            traits = block(spec, commodity, first, min(first + 50_000, spec.counts[commodity]))
+            parts.append((traits.customer_class.astype(np.int8), traits.solar > 0, traits.multiplier > 1, traits.time_of_use))
+        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+Traits = Callable[[Seen, int], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +82,24 @@ class Kind:
     eligible: Traits | None = None
 
 
-def _residential(traits: Block, row: int) -> bool:
-    return int(traits.customer_class[row]) == 0 and float(traits.solar[row]) == 0
+def _residential(seen: Seen, at: int) -> bool:
+    return int(seen.customer_class[at]) == 0 and not seen.sunny[at]
 
 
-def _solar(traits: Block, row: int) -> bool:
-    return float(traits.solar[row]) > 0
+def _solar(seen: Seen, at: int) -> bool:
+    return bool(seen.sunny[at])
 
 
-def _plain(traits: Block, row: int) -> bool:
-    return float(traits.solar[row]) == 0
+def _plain(seen: Seen, at: int) -> bool:
+    return not seen.sunny[at]
 
 
-def _tiered(traits: Block, row: int) -> bool:
-    return _residential(traits, row) and not bool(traits.time_of_use[row])
+def _tiered(seen: Seen, at: int) -> bool:
+    return _residential(seen, at) and not seen.time_of_use[at]
 
 
-def _current_transformer(traits: Block, row: int) -> bool:
-    return int(traits.multiplier[row]) > 1
+def _current_transformer(seen: Seen, at: int) -> bool:
+    return bool(seen.ratio[at])
 
 
 def _all(rate: float) -> dict[str, float]:
@@ -184,6 +206,7 @@ def _draw(spec: Spec) -> Iterator[Planted]:
         if count == 0:
             continue
         segments = [s for s in spec.segments if s.commodity == commodity and s.file_format != "register"]
+        seen = Seen.of(spec, commodity)
         order = generator(spec.seed, f"stories-{commodity}").permutation(count).tolist()
         cursor = 0
         for kind in KINDS:
@@ -199,7 +222,7 @@ def _draw(spec: Spec) -> Iterator[Planted]:
                 index = order[cursor]
                 cursor += 1
                 segment = next((s for s in segments if s.first <= index < s.last), None)
-                if segment is None or not _fits(spec, kind, segment, index):
+                if segment is None or not _fits(kind, segment, seen, index):
                     skipped.append(index)
                     continue
                 yield _story(spec, kind, segment, index)
@@ -209,10 +232,8 @@ def _draw(spec: Spec) -> Iterator[Planted]:
     yield from _head_ends(spec)
 
 
-def _fits(spec: Spec, kind: Kind, segment: Segment, index: int) -> bool:
-    if segment.file_format not in kind.formats:
-        return False
-    return kind.eligible is None or kind.eligible(block(spec, segment.commodity, index, index + 1), 0)
+def _fits(kind: Kind, segment: Segment, seen: Seen, index: int) -> bool:
+    return segment.file_format in kind.formats and (kind.eligible is None or kind.eligible(seen, index))
 
 
 def _story(spec: Spec, kind: Kind, segment: Segment, index: int) -> Planted:

@@ -7,7 +7,7 @@ A million meters keep two integers each; nothing else of the past is needed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
 
@@ -72,9 +72,10 @@ class Registers:
             self.exported[commodity] = np.zeros(count, np.int64)
 
     def opening(self, segment: Segment, first: int, last: int) -> RegisterReads:
-        """Dials at the first midnight, which closes the day before the simulated ones."""
+        """Dials at the first midnight: reads of the day before the simulated ones, which they close."""
         traits = block(self.spec, segment.commodity, first, last)
-        return self._reads(segment, first, last, np.flatnonzero(traits.solar > 0), {}, set())
+        before = self.spec.start - timedelta(days=1)
+        return self._reads(segment, first, last, np.flatnonzero(traits.solar > 0), {}, set(), self.spec.calendar.seconds(before))
 
     def step(self, rows: DayRows, panels: Ints) -> RegisterReads:
         """Advance the chunk's dials by a day and read them at its end. ``panels``: rows with an export register."""
@@ -104,7 +105,7 @@ class Registers:
         return self._reads(segment, first, first + size, panels, back, silent, self.spec.calendar.seconds(rows.day))
 
     def _reads(
-        self, segment: Segment, first: int, last: int, panels: Ints, back: dict[int, Planted], silent: set[int], second: int = 0
+        self, segment: Segment, first: int, last: int, panels: Ints, back: dict[int, Planted], silent: set[int], second: int
     ) -> RegisterReads:
         commodity = segment.commodity
         index = np.array([i for i in range(first, last) if i not in silent], np.int64) if silent else np.arange(first, last)

@@ -67,7 +67,7 @@ def read_water_hours(read: Read, first: date, last: date) -> dict[tuple[date, st
     """
     columns = [c for c in VECTOR if c not in ("starts_at", "sequence", "sequence_step", "sequences", "offsets", "quality", "qualities")]
     frame = read(
-        f"SELECT d.service_point_id, d.unit, d.{', d.'.join(columns)} FROM vee.interval_day AS d "  # noqa: S608 - own column names
+        f"SELECT d.service_point_id, d.unit, d.{', d.'.join(columns)} FROM vee.interval_day AS d "
         "JOIN vee.daily_usage AS u USING (billing_day, service_point_id, flow, unit) "
         "WHERE d.billing_day BETWEEN $1 AND $2 AND d.flow = 'import' AND u.commodity = 'water' AND u.meters = 1 AND d.billed "
         "AND d.actual = d.slots AND d.interval_minutes <= 60 AND 60 % d.interval_minutes = 0 "
@@ -137,6 +137,17 @@ def read_temperatures(read: Read, first: date, last: date) -> pl.DataFrame:
     )
 
 
+def days_to_judge_again(read: Read) -> list[date]:
+    """Days judged with weather missing or partial for which some station has a temperature now."""
+    frame = read(
+        "SELECT billing_day FROM anomaly.flag_run AS r WHERE weather <> 'complete' AND EXISTS (SELECT 1 FROM anomaly.temperature AS t "
+        "WHERE t.weather_day = r.billing_day AND (r.weather = 'missing' OR EXISTS (SELECT 1 FROM anomaly.weather_day AS w "
+        "WHERE w.weather_day = r.billing_day AND w.loaded_at > r.judged_at))) ORDER BY 1"
+    )
+    found: list[date] = frame["billing_day"].to_list()
+    return found
+
+
 def read_holidays(read: Read, first: date, last: date) -> set[date]:
     """Holidays in a range."""
     return set(read("SELECT holiday FROM ref.holidays WHERE holiday BETWEEN $1 AND $2", [first, last])["holiday"].to_list())
@@ -183,7 +194,7 @@ def write_facts(connection: psycopg.Connection[Any], day: date, packed: Sequence
 
 def read_facts(read: Read, first: date, last: date) -> tuple[pl.DataFrame, dict[bytes, str]]:
     """Packed facts of a range of days, and the lists they are about."""
-    frame = read(f"SELECT {', '.join(_FACTS)} FROM anomaly.day_facts WHERE billing_day BETWEEN $1 AND $2", [first, last])  # noqa: S608
+    frame = read(f"SELECT {', '.join(_FACTS)} FROM anomaly.day_facts WHERE billing_day BETWEEN $1 AND $2", [first, last])
     lists = read(
         "SELECT list_hash, points FROM anomaly.point_list WHERE list_hash IN "
         "(SELECT list_hash FROM anomaly.day_facts WHERE billing_day BETWEEN $1 AND $2)",
@@ -231,7 +242,7 @@ def baseline_version(read: Read, day: date) -> str | None:
 def read_baselines(read: Read, version: str) -> pl.DataFrame:
     """All rows of a version, sorted by service point."""
     return read(
-        f"SELECT {', '.join(BASELINE)} FROM anomaly.baseline WHERE version = $1 ORDER BY service_point_id",  # noqa: S608 - own column names
+        f"SELECT {', '.join(BASELINE)} FROM anomaly.baseline WHERE version = $1 ORDER BY service_point_id",
         [version],
     )
 

@@ -82,7 +82,7 @@ def read_daily(database: Database, day: date) -> pl.DataFrame:
 def read_day(database: Database, table: str, day: date, columns: Iterable[str], service_points: Sequence[str] | None = None) -> pl.DataFrame:
     """A day of a billing table, sorted by service point."""
     listed = ", ".join(f'"{c}"' for c in columns)
-    query = f"SELECT {listed} FROM billing.{table} WHERE billing_day = $1"  # noqa: S608 - names from code
+    query = f"SELECT {listed} FROM billing.{table} WHERE billing_day = $1"
     if service_points is None:
         return database.read(query + " ORDER BY service_point_id", [day])
     return database.read(query + " AND service_point_id = ANY(string_to_array($2, ',')) ORDER BY service_point_id", [day, ",".join(service_points)])
@@ -92,18 +92,18 @@ def read_prior(database: Database, day: date, columns: Sequence[str], services: 
     """The last position before a day of every stretch that began earlier: yesterday's, or the latest one billed."""
     began = services.filter(pl.col("stretch_start") < day)
     if not began.height:
-        return database.read(f"SELECT {', '.join(columns)} FROM billing.charge_day WHERE false")  # noqa: S608 - names from code
+        return database.read(f"SELECT {', '.join(columns)} FROM billing.charge_day WHERE false")
     first = began["stretch_start"].min()
     key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
     yesterday = database.read(
-        f"SELECT {', '.join(columns)} FROM billing.charge_day WHERE billing_day = $1::date - 1 ORDER BY service_point_id",  # noqa: S608
+        f"SELECT {', '.join(columns)} FROM billing.charge_day WHERE billing_day = $1::date - 1 ORDER BY service_point_id",
         [day],
     )
     behind = began.join(yesterday.select(key), on=key, how="anti")
     if not behind.height:
         return yesterday
     older = database.read(
-        f"SELECT DISTINCT ON (service_point_id, stretch_start) {', '.join(columns)} FROM billing.charge_day "  # noqa: S608
+        f"SELECT DISTINCT ON (service_point_id, stretch_start) {', '.join(columns)} FROM billing.charge_day "
         "WHERE billing_day >= $1 AND billing_day < $2::date - 1 AND service_point_id = ANY(string_to_array($3, ',')) "
         "ORDER BY service_point_id, stretch_start, billing_day DESC",
         [first, day, ",".join(behind["service_point_id"].to_list())],
@@ -148,7 +148,7 @@ def bring_to(
     plain COPY.
     """
     name, columns = sql.Identifier("billing", table), frame.columns
-    if only is None and not scalar(connection, f"SELECT EXISTS (SELECT FROM billing.{table} WHERE billing_day = %s)", (day,)):  # noqa: S608
+    if only is None and not scalar(connection, f"SELECT EXISTS (SELECT FROM billing.{table} WHERE billing_day = %s)", (day,)):
         copy_frame(connection, name, frame, columns)
         return frame["service_point_id"].to_list()
     incoming = sql.Identifier("incoming_" + table)

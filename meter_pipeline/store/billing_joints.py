@@ -71,8 +71,11 @@ def registers(database: Database, day: date) -> pl.DataFrame:
     )
 
 
-def replace(connection: psycopg.Connection[Any], day: date, frame: pl.DataFrame, joints: list[str]) -> int:
-    """Bring the day's rows of the given joints to exactly ``frame``; equal rows are left untouched. Returns rows written or deleted."""
+def replace(connection: psycopg.Connection[Any], day: date, frame: pl.DataFrame, joints: list[str], subject: str | None = None) -> int:
+    """Bring the day's rows of the given joints (of one subject, where one is given) to exactly ``frame``; equal rows are left untouched.
+
+    Returns rows written or deleted.
+    """
     rows = [(r["joint"], r["subject"], r["unit"], r["cause"], r["expected"], r["actual"], r["items"], r["detail"]) for r in frame.to_dicts()]
     connection.execute(
         "CREATE TEMP TABLE incoming_joint (joint text, subject text, unit text, cause text, expected numeric, actual numeric, items bigint, "
@@ -82,9 +85,10 @@ def replace(connection: psycopg.Connection[Any], day: date, frame: pl.DataFrame,
         for row in rows:
             copy.write_row(row)
     gone = connection.execute(
-        "DELETE FROM billing.reconciliation AS t WHERE billing_day = %s AND joint = ANY(%s) AND NOT EXISTS (SELECT FROM incoming_joint AS i "
+        "DELETE FROM billing.reconciliation AS t WHERE billing_day = %s AND joint = ANY(%s) AND (%s::text IS NULL OR subject = %s) "
+        "AND NOT EXISTS (SELECT FROM incoming_joint AS i "
         "WHERE (i.joint, i.subject, i.unit, i.cause) = (t.joint, t.subject, t.unit, t.cause))",
-        (day, joints),
+        (day, joints, subject, subject),
     ).rowcount
     changed = connection.execute(
         "INSERT INTO billing.reconciliation AS t (billing_day, joint, subject, unit, cause, expected, actual, items, detail) "

@@ -118,16 +118,14 @@ def pause_by_id(connection: Connection, pause_id: int) -> PauseRow | None:
         return cursor.execute(_PAUSE + "WHERE p.pause_id = %s", (pause_id,)).fetchone()
 
 
-def lock_active_pause(connection: Connection, scope: str, target: str | None, *, lock: bool = True) -> int | None:
-    """The id of the pause in force for exactly this scope; its row is locked until the transaction ends unless ``lock`` is false."""
-    query = b"SELECT pause_id FROM control.emergency_pause WHERE state = 'paused' AND scope = %s AND target IS NOT DISTINCT FROM %s"
-    row = connection.execute(query + (b" FOR UPDATE" if lock else b""), (scope, target)).fetchone()
+def pause_of_scope(connection: Connection, scope: str, target: str | None) -> int | None:
+    """The id of the pause in force for exactly this scope. Take lock_subject before you act on it: a row lock would need the right to change it."""
+    query = "SELECT pause_id FROM control.emergency_pause WHERE state = 'paused' AND scope = %s AND target IS NOT DISTINCT FROM %s"
+    row = connection.execute(query, (scope, target)).fetchone()
     return row[0] if row else None
 
 
-def insert_pause(
-    connection: Connection, scope: str, target: str | None, reason: str, rule: str | None, evidence: Mapping[str, Any], by: str, at: datetime
-) -> int | None:
+def insert_pause(connection: Connection, scope: str, target: str | None, reason: str, rule: str | None, evidence: Mapping[str, Any], by: str, at: datetime) -> int | None:
     """A new pause, or None where one is in force for the scope (another process was quicker)."""
     row = connection.execute(
         """INSERT INTO control.emergency_pause (scope, target, reason, rule, evidence, raised_by, raised_at) VALUES (%s, %s, %s, %s, %s, %s, %s)
@@ -248,9 +246,7 @@ def insert_refusal(connection: Connection, action: str, subject: str, actor: str
 def refusals(connection: Connection, limit: int = 50) -> list[dict[str, Any]]:
     """The latest refusals, newest first."""
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            "SELECT refused_at, action, subject, actor, code, detail FROM control.refusal ORDER BY refusal_id DESC LIMIT %s", (limit,)
-        ).fetchall()
+        return cursor.execute("SELECT refused_at, action, subject, actor, code, detail FROM control.refusal ORDER BY refusal_id DESC LIMIT %s", (limit,)).fetchall()
 
 
 def person(connection: Connection, name: str) -> tuple[list[str], bool] | None:
@@ -294,9 +290,7 @@ def flags(connection: Connection) -> list[FlagRow]:
         return cursor.execute("SELECT flag, value, version, changed_by, changed_at, reason, request FROM control.flag ORDER BY flag").fetchall()
 
 
-def put_flag(
-    connection: Connection, name: str, value: Any, version: int, by: str, at: datetime, reason: str, dual: bool, request: int | None
-) -> bool:
+def put_flag(connection: Connection, name: str, value: Any, version: int, by: str, at: datetime, reason: str, dual: bool, request: int | None) -> bool:
     """Set a flag to its next version and keep the change; False where another process has set that version already."""
     decision = "confirmed" if request is not None else None
     row = connection.execute(

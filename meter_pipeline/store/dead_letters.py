@@ -37,7 +37,8 @@ COLUMNS: Final[dict[str, Any]] = {
     "first_seen": pl.Datetime("us", "UTC"),
     "last_seen": pl.Datetime("us", "UTC"),
 }
-_TYPES: Final = ["bytea", "bytea", "text", "text", "text", "int8", "int8", "bytea", "text", "text", "int8", "text", "text", "text", "text", "timestamptz", "timestamptz"]
+_POSTGRES: Final = {pl.Binary: "bytea", pl.String: "text", pl.Int64: "int8", pl.Datetime("us", "UTC"): "timestamptz"}
+_TYPES: Final = [_POSTGRES[kind] for kind in COLUMNS.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ def find(
 ) -> list[DeadLetter]:
     """Dead letters, oldest first."""
     rows = connection.execute(
-        f"SELECT {_FIELDS} FROM raw.dead_letter WHERE (%(status)s::text[] = '{{}}' OR status = ANY(%(status)s)) "  # noqa: S608 - fixed column list
+        f"SELECT {_FIELDS} FROM raw.dead_letter WHERE (%(status)s::text[] = '{{}}' OR status = ANY(%(status)s)) "
         "AND (%(reason)s::text IS NULL OR reasons @> jsonb_build_array(jsonb_build_object('code', %(reason)s::text))) "
         "AND (%(head_end)s::text IS NULL OR head_end = %(head_end)s) ORDER BY first_seen, file_name, line, dead_letter_key LIMIT %(limit)s",
         {"status": list(status), "reason": reason, "head_end": head_end, "limit": limit},
@@ -129,11 +130,16 @@ def find(
 def by_prefix(connection: Connection, prefix: str, *, lock: bool = False) -> list[DeadLetter]:
     """Dead letters whose key begins with these hexadecimal digits (two at most are looked for)."""
     rows = connection.execute(
-        f"SELECT {_FIELDS} FROM raw.dead_letter WHERE encode(dead_letter_key, 'hex') LIKE %s ORDER BY dead_letter_key LIMIT 2"  # noqa: S608
+        f"SELECT {_FIELDS} FROM raw.dead_letter WHERE encode(dead_letter_key, 'hex') LIKE %s ORDER BY dead_letter_key LIMIT 2"
         + (" FOR UPDATE" if lock else ""),
         (prefix.lower() + "%",),
     ).fetchall()
     return [_letter(row) for row in rows]
+
+
+def with_status(connection: Connection, status: Sequence[str], reason: str | None, limit: int) -> list[bytes]:
+    """Keys of dead letters to work through, oldest first."""
+    return [letter.key for letter in find(connection, status=status, reason=reason, limit=limit)]
 
 
 def change(
@@ -164,4 +170,5 @@ def counts(connection: Connection) -> list[tuple[str, str, str, int, int]]:
 
 def _letter(row: tuple[Any, ...]) -> DeadLetter:
     reasons = tuple((r["code"], r["detail"]) for r in json.loads(row[9]))
-    return DeadLetter(*row[:9], reasons, *row[10:])
+    values: list[Any] = [*row[:9], reasons, *row[10:]]
+    return DeadLetter(*values)

@@ -22,6 +22,13 @@ def open_breakers(connection: Connection) -> list[tuple[str, datetime]]:
     ).fetchall()
 
 
+def shared_breakers(connection: Connection) -> list[tuple[str, str]]:
+    """Name and state of the breakers that ingestion shares between processes."""
+    if connection.execute("SELECT to_regclass('raw.breaker') IS NULL").fetchone() == (True,):
+        return []
+    return connection.execute("SELECT name, state FROM raw.breaker ORDER BY 1").fetchall()
+
+
 def rejections(connection: Connection, now: datetime, window: timedelta, baseline: timedelta, since: datetime | None) -> list[tuple[str, int, int, int, int]]:
     """By head-end: reads received and rejected in the window, and in the baseline before it. The window starts at ``since`` if that is later."""
     return connection.execute(

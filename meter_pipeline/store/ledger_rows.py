@@ -35,8 +35,8 @@ def _on(day: date | None) -> sql.SQL:
 def frame(database: Database, table: str, day: date | None) -> pl.DataFrame:
     """Every row of a billing day, or of the whole table, through Arrow, all columns."""
     if day is None:
-        return database.read(f"SELECT * FROM {table}")  # noqa: S608 - a name from ledger/sources.py
-    return database.read(f"SELECT * FROM {table} WHERE billing_day = $1", (day,))  # noqa: S608
+        return database.read(f"SELECT * FROM {table}")
+    return database.read(f"SELECT * FROM {table} WHERE billing_day = $1", (day,))
 
 
 def rows(connection: Connection, table: str, day: date | None) -> Iterator[str]:

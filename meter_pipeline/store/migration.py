@@ -35,7 +35,7 @@ def replace_legacy(connection: Connection, day: date, results: pl.DataFrame, run
 
 def legacy_results(database: Database, day: date) -> pl.DataFrame:
     """A day's legacy results; empty with the right columns where there are none."""
-    return database.read(f"SELECT {', '.join(RESULT_COLUMNS)} FROM migration.legacy_result WHERE billing_day = $1", [day])  # noqa: S608
+    return database.read(f"SELECT {', '.join(RESULT_COLUMNS)} FROM migration.legacy_result WHERE billing_day = $1", [day])
 
 
 def legacy_finished(connection: Connection, day: date) -> bool:
@@ -76,7 +76,7 @@ def write_comparison(connection: Connection, day: date, run: dict[str, Any], dif
 def comparison_runs(connection: Connection) -> list[dict[str, Any]]:
     """Every comparison with the new side, oldest first."""
     names = ("billing_day", "mode", "compared_at", "compared", "blocking", "absolute_money", "configuration", "cycle_id", "coverage")
-    rows = connection.execute(f"SELECT {', '.join(names)} FROM migration.comparison_run WHERE mode <> 'legacy_twice' ORDER BY compared_at, run_id")  # noqa: S608
+    rows = connection.execute(f"SELECT {', '.join(names)} FROM migration.comparison_run WHERE mode <> 'legacy_twice' ORDER BY compared_at, run_id")
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 

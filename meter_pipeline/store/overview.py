@@ -56,7 +56,7 @@ def billing_days(database: Database, first: date, last: date) -> pl.DataFrame:
             (SELECT count(DISTINCT c.account_id) FROM billing.charge_day c WHERE c.billing_day = days.billing_day) AS accounts,
             (SELECT (coalesce(sum(c.total), 0) / 1000000.0)::numeric(20, 2)::text FROM billing.charge_day c WHERE c.billing_day = days.billing_day) AS charged,
             (SELECT count(*) FROM billing.reconciliation b WHERE b.billing_day = days.billing_day AND b.difference <> 0) AS differences,
-            (SELECT count(*) FROM billing.reconciliation b WHERE b.billing_day = days.billing_day AND b.difference <> 0 AND b.cause = 'unexplained') AS unexplained
+            (SELECT count(*) FROM billing.reconciliation b WHERE b.billing_day = days.billing_day AND b.cause = 'unexplained') AS unexplained
         FROM days ORDER BY 1
         """,
         [first, last],

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 import psycopg
@@ -27,7 +27,7 @@ class FeedFile:
     head_end: str
     commodity: str
     file_format: str
-    bytes: int
+    size: int
     archive_path: str
     landed_at: datetime
     received: int
@@ -76,7 +76,7 @@ def register_file(connection: Connection, file: FeedFile, days: Sequence[FileDay
         "INSERT INTO raw.feed_file (sha256, file_name, head_end, commodity, file_format, bytes, archive_path, landed_at, received, rejected, dead_letters, "
         "refused, run_id, replay_of, ledger_entry) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (sha256) DO NOTHING",
         (
-            file.sha256, file.file_name, file.head_end, file.commodity, file.file_format, file.bytes, file.archive_path, file.landed_at, file.received,
+            file.sha256, file.file_name, file.head_end, file.commodity, file.file_format, file.size, file.archive_path, file.landed_at, file.received,
             file.rejected, file.dead_letters, file.refused, file.run_id, file.replay_of, file.ledger_entry,
         ),
     )  # fmt: skip
@@ -157,17 +157,22 @@ def waiting(connection: Connection, day: date) -> list[Waiting]:
     return [Waiting(*row) for row in rows]
 
 
-def control_totals(database: Database, day: date | None = None) -> pl.DataFrame:
-    """Control totals by file; of the files that touch a billing day where one is given."""
-    query = (
-        "SELECT c.sha256, c.file_name, c.head_end, c.landed_at, c.received, c.accepted, c.duplicate, c.superseded, c.rejected, c.waiting, "
-        "c.balanced FROM raw.control_total AS c"
-    )
-    if day is None:
-        return database.read(query + " ORDER BY landed_at, file_name")
-    return database.read(
-        query + " WHERE sha256 IN (SELECT sha256 FROM raw.feed_file_day WHERE billing_day = $1) ORDER BY landed_at, file_name", (day,)
-    )
+def control_totals(connection: Connection, day: date | None = None) -> pl.DataFrame:
+    """Control totals by file (columns of raw.control_total); of the files that touch a billing day where one is given."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT c.sha256, c.file_name, c.head_end, c.landed_at, c.received, c.accepted, c.duplicate, c.superseded, c.rejected, c.waiting, "
+            "c.balanced FROM raw.control_total AS c WHERE %(day)s::date IS NULL "
+            "OR c.sha256 IN (SELECT sha256 FROM raw.feed_file_day WHERE billing_day = %(day)s) ORDER BY c.landed_at, c.file_name",
+            {"day": day},
+        )
+        return pl.DataFrame(cursor.fetchall(), schema=CONTROL_TOTAL, orient="row")
+
+
+CONTROL_TOTAL: Final[dict[str, Any]] = {
+    "sha256": pl.Binary, "file_name": pl.String, "head_end": pl.String, "landed_at": pl.Datetime("us", "UTC"), "received": pl.Int64,
+    "accepted": pl.Int64, "duplicate": pl.Int64, "superseded": pl.Int64, "rejected": pl.Int64, "waiting": pl.Int64, "balanced": pl.Boolean,
+}  # fmt: skip
 
 
 def take_day(connection: Connection, day: date, holder: str, at: datetime) -> int:
@@ -228,4 +233,5 @@ def finish_file_day(connection: Connection, sha256: bytes, day: date, at: dateti
         (at, sha256, day, sha256, day),
     ).fetchone()
     assert row is not None  # noqa: S101 - the row was read as waiting
-    return row
+    received, accepted, duplicate, superseded, rejected = map(int, row)
+    return received, accepted, duplicate, superseded, rejected

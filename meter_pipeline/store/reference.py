@@ -73,7 +73,7 @@ def read_table(database: Database, name: str) -> pl.DataFrame:
     """A reference table as a frame sorted by key; decimals as exact text in Decimal columns, instants UTC."""
     table = TABLES[name]
     selected = ", ".join(f"{c}::text AS {c}" if k.rstrip("?") == "decimal" else c for c, k in table.columns.items())
-    frame = database.read(f"SELECT {selected} FROM ref.{name} ORDER BY {', '.join(table.key)}")  # noqa: S608 - names from TABLES
+    frame = database.read(f"SELECT {selected} FROM ref.{name} ORDER BY {', '.join(table.key)}")
     return frame.with_columns(pl.col(c).cast(pl.Decimal(18, 6)) for c, k in table.columns.items() if k.rstrip("?") == "decimal")
 
 

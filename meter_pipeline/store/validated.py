@@ -271,7 +271,7 @@ def stored_rows(database: Database, day: date) -> pl.DataFrame:
 def stored_usage(database: Database, day: date) -> pl.DataFrame:
     """A day's usage rows as stored, sorted by key."""
     frame = database.read(
-        f"SELECT {', '.join(DAILY_USAGE)} FROM vee.daily_usage WHERE billing_day = $1 ORDER BY service_point_id, flow, unit",  # noqa: S608 - names from code
+        f"SELECT {', '.join(DAILY_USAGE)} FROM vee.daily_usage WHERE billing_day = $1 ORDER BY service_point_id, flow, unit",
         (day,),
     )
     return frame

@@ -435,7 +435,7 @@ def read_frame(database: Database, table: VectorTable, day: date, where: str = "
     """
     columns = ", ".join(f'"{c}"' for c in table.columns)
     order = ", ".join(f'"{c}"' for c in table.keys)
-    query = f"SELECT {columns} FROM {table.name} WHERE billing_day = $1{where} ORDER BY {order}"  # noqa: S608 - names from code
+    query = f"SELECT {columns} FROM {table.name} WHERE billing_day = $1{where} ORDER BY {order}"
     frame = database.read(query, (day, *parameters))
     return frame.with_columns(pl.col(pl.Datetime).cast(UTC_US)) if frame.height else frame
 

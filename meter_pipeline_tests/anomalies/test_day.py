@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from meter_pipeline.anomalies import QueueError, decide, detect_billing_day, list_cases, plot_case, refit_baselines, show_case
+from meter_pipeline.anomalies import QueueError, decide, detect_billing_day, list_cases, load_weather, plot_case, refit_baselines, show_case, waiting_days, weather_day
+from meter_pipeline.cli.exceptions import app
 from meter_pipeline.store.database import Database
 from meter_pipeline_tests.anomalies.streets import CALENDAR, StillClock, Streets, day, temperatures, write, write_days
 
@@ -100,11 +104,14 @@ def test_missing_weather_delays_only_what_needs_it(database: Database) -> None:
     without = detect_billing_day(database, CALENDAR, day(DAYS - 1), clock=CLOCK)
     assert without.weather == "missing"
     assert set(without.by_kind) == {"reverse"}
+    assert waiting_days(database) == []
+    assert not weather_day(database, day(DAYS - 1)).report().checks[0].passed
     with database.connect() as connection:
         c = round((float(t[DAYS - 1]) - 32) / 1.8, 4)
         connection.execute("INSERT INTO ref.weather VALUES ('KMUN', %s, %s, %s, %s)", (day(DAYS - 1), c - 5, c + 5, c))
+    assert waiting_days(database) == [day(DAYS - 1)]
     late = detect_billing_day(database, CALENDAR, day(DAYS - 1), clock=CLOCK)
-    assert late.weather == "complete"
+    assert (late.weather, waiting_days(database)) == ("complete", [])
     assert {"reverse", "spike"} <= set(late.by_kind)
 
 
@@ -177,6 +184,25 @@ def test_an_undecided_case_expires_and_releases_the_bill(database: Database) -> 
         assert connection.execute("SELECT state, hold FROM anomaly.exception_case").fetchall() == [("expired", False)]
 
 
+def test_a_judge_killed_before_its_end_leaves_no_flag_case_or_hold(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    streets, t = electric()
+    streets.usage[7, DAYS - 1] = -3.0
+    write(database, streets, t)
+
+    def killed(*_: object, **__: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("meter_pipeline.anomalies.day.entries.append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            detect_billing_day(database, CALENDAR, day(DAYS - 1), clock=CLOCK)
+    assert everything(database) == {"flags": [], "cases": [], "runs": []}
+    with database.connect() as connection:
+        assert connection.execute("SELECT count(*) FROM vee.daily_usage").fetchone() == (streets.usage.size,)
+    detect_billing_day(database, CALENDAR, day(DAYS - 1), clock=CLOCK)
+    assert len(everything(database)["cases"]) == 1
+
+
 def test_a_day_that_was_never_validated_is_judged_as_empty(database: Database) -> None:
     outcome = detect_billing_day(database, CALENDAR, day(3), clock=CLOCK)
     assert (outcome.points, outcome.flags.height) == (0, 0)
@@ -194,3 +220,45 @@ def test_decisions_are_refused_with_the_reason(database: Database) -> None:
         ):
             with pytest.raises(QueueError, match=why):
                 decide(connection, filters, decision, by="ann", **extra)  # type: ignore[arg-type]
+
+
+def test_a_weather_file_is_kept_once_and_stands_before_the_reference(database: Database, tmp_path: Path) -> None:
+    lines = ["time,temperature_c"] + [f"2025-01-{d:02d}T{h:02d}:00:00Z,{d + h / 100:.2f}" for d in range(1, 4) for h in range(24)]
+    (tmp_path / "w.csv").write_text("\n".join(lines))
+    with database.connect() as connection:
+        connection.execute("INSERT INTO ref.weather_stations VALUES ('KMUN', 'Field', 41.9, -87.6)")
+        connection.execute("INSERT INTO ref.weather VALUES ('KMUN', '2025-01-02', 0, 0, 0), ('KMUN', '2025-01-09', 1, 3, null)")
+    loaded = load_weather(database, CALENDAR, tmp_path / "w.csv", station_id="KMUN", clock=CLOCK)
+    assert (loaded.days, loaded.gaps, loaded.changed) == ({"KMUN": 3}, {"KMUN": 1}, 3)  # 31 December holds six hours of it
+    assert load_weather(database, CALENDAR, tmp_path / "w.csv", station_id="KMUN", clock=CLOCK).changed == 0
+    rows = dict(database.read("SELECT weather_day::text, source FROM anomaly.temperature ORDER BY 1").iter_rows())
+    assert rows == {"2025-01-01": "file", "2025-01-02": "file", "2025-01-03": "file", "2025-01-09": "reference"}
+
+
+def test_the_queue_on_the_command_line(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    streets, t = electric()
+    streets.usage[7, DAYS - 1] = -3.0
+    write(database, streets, t)
+    detect_billing_day(database, CALENDAR, day(DAYS - 1), clock=CLOCK)
+    monkeypatch.setattr("meter_pipeline.cli.exceptions.prepare", lambda _: database)
+
+    def call(*arguments: str) -> Any:
+        result = CliRunner().invoke(app, [*arguments, "--json"])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    case = f"reverse-SP-E007-{day(DAYS - 1):%Y%m%d}"
+    listed = call("list")
+    assert (listed["count"], listed["held"], listed["cases"][0]["case_id"]) == (1, 1, case)
+    assert call("show", case)["flags"][0]["observed"] == -3.0
+    assert call("assign", "--all", "--kind", "reverse", "--to", "field", "--by", "ann")["cases"] == [case]
+    assert call("list", "--assigned-to", "field")["cases"][0]["state"] == "assigned"
+    assert call("dismiss", case, "--reason", "wired backward, mended", "--by", "ann") == {"decision": "dismissed", "cases": [case], "released": 1}
+    assert call("list")["count"] == 0
+    assert call("list", "--all")["cases"][0]["decided_by"] == "ann"
+    assert CliRunner().invoke(app, ["confirm", case, "--by", "bob"]).exit_code == 1
+    assert CliRunner().invoke(app, ["confirm", "--by", "bob"]).exit_code == 2
+    for arguments, said in ((["list", "--all"], "1 case(s), 0 holding a bill"), (["show", case], "dismissed, severe")):
+        shown = CliRunner().invoke(app, arguments)
+        assert shown.exit_code == 0
+        assert said in shown.output

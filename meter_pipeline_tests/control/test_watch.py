@@ -13,8 +13,8 @@ from meter_pipeline_tests.control.test_pause import ask
 
 def file(connection: Any, name: str, received: int, rejected: int = 0, at: datetime | None = None, head_end: str = "HE-1") -> None:
     connection.execute(
-        """INSERT INTO raw.feed_file (sha256, file_name, head_end, file_format, bytes, archive_path, landed_at, received, rejected, dead_letters)
-           VALUES (sha256(%s::bytea), %s, %s, 'csv', 1, 'a', %s, %s, %s, 0)""",
+        """INSERT INTO raw.feed_file (sha256, file_name, head_end, commodity, file_format, bytes, archive_path, landed_at, received, rejected, dead_letters)
+           VALUES (sha256(%s::bytea), %s, %s, 'electricity', 'csv', 1, 'a', %s, %s, %s, 0)""",
         (name, name, head_end, at or datetime.now(UTC), received, rejected),
     )
 

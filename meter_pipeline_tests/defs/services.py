@@ -30,9 +30,7 @@ def free_port() -> int:
 class Services:
     """Dagster on a database of the test's own. Use as a context manager; every process started is ended by its pid."""
 
-    def __init__(
-        self, home: Path, database: Database, location: Path | str, attribute: str = "defs", env: dict[str, str] | None = None, max_runtime: int = 0
-    ) -> None:
+    def __init__(self, home: Path, database: Database, location: Path | str, attribute: str = "defs", env: dict[str, str] | None = None, max_runtime: int = 0) -> None:
         self.home, self.database = home, database
         self.code_port, self.web_port = free_port(), free_port()
         self.location, self.attribute = location, attribute
@@ -40,9 +38,7 @@ class Services:
         home.mkdir(parents=True, exist_ok=True)
         base = (ROOT / "dagster.yaml").read_text()
         if max_runtime:
-            base = base.replace("max_runtime_seconds: 21600", f"max_runtime_seconds: {max_runtime}").replace(
-                "poll_interval_seconds: 10", "poll_interval_seconds: 2"
-            )
+            base = base.replace("max_runtime_seconds: 21600", f"max_runtime_seconds: {max_runtime}").replace("poll_interval_seconds: 10", "poll_interval_seconds: 2")
         (home / "dagster.yaml").write_text(base)
         (home / "workspace.yaml").write_text(f"load_from:\n  - grpc_server:\n      host: 127.0.0.1\n      port: {self.code_port}\n      location_name: test\n")
         self.env = (
@@ -87,7 +83,10 @@ class Services:
 
     def stop(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
         process = self.processes.pop(name)
-        process.send_signal(how)
+        if how is signal.SIGKILL:
+            os.killpg(process.pid, how)  # the code server's child and its run workers too: a reboot of that machine
+        else:
+            process.send_signal(how)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
@@ -151,9 +150,7 @@ class Services:
         return str(found["run"]["runId"])
 
     def run(self, run_id: str) -> dict[str, Any]:
-        return dict(
-            self.graphql("query ($r: ID!) { runOrError(runId: $r) { ... on Run { status startTime endTime tags { key value } } } }", r=run_id)["runOrError"]
-        )
+        return dict(self.graphql("query ($r: ID!) { runOrError(runId: $r) { ... on Run { status startTime endTime tags { key value } } } }", r=run_id)["runOrError"])
 
     def statuses(self) -> list[str]:
         return [r["status"] for r in self.graphql("{ runsOrError { ... on Runs { results { status } } } }")["runsOrError"]["results"]]

@@ -23,9 +23,7 @@ CHECKED = {"verified_ledger": "size 10", "verified_control_totals": "balanced", 
 def writes(database: Database) -> Database:
     """A database with the table the test's asset writes."""
     with database.connect() as connection:
-        connection.execute(
-            "CREATE TABLE test_batch (day date, batch int, run_id text, written_at timestamptz DEFAULT clock_timestamp(), PRIMARY KEY (day, batch))"
-        )
+        connection.execute("CREATE TABLE test_batch (day date, batch int, run_id text, written_at timestamptz DEFAULT clock_timestamp(), PRIMARY KEY (day, batch))")
     return database
 
 
@@ -87,6 +85,7 @@ def test_a_pause_longer_than_the_runtime_limit_kills_nothing(writes: Database, t
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_worker_killed_with_its_code_server_is_found_and_its_work_run_again(services: Services, writes: Database) -> None:
     """Dagster notices nothing of it; the heartbeat does. The retry finds the day free and the slot is given back."""
     services.stop("code")
@@ -95,13 +94,8 @@ def test_a_worker_killed_with_its_code_server_is_found_and_its_work_run_again(se
     services.until(services._answers, 60, "the location")
     run = services.launch("write_days", tags={"dagster/partition": "2026-02-01"})
     services.until(lambda: batches(writes) >= 3, 60, "the first batches")
-    with writes.connect(autocommit=True) as connection:
-        pid = int(scalar(connection, "SELECT process_id FROM control.presence WHERE run_id = %s", (run,)))
-    import os
-
-    os.kill(pid, signal.SIGKILL)
-    services.stop("code", signal.SIGKILL)
+    services.stop("code", signal.SIGKILL)  # its run workers with it
     services.env["PAUSED_BATCHES"] = "4"
     services.start("code")
-    assert services.finished(run, 120) == "FAILURE"
-    services.until(lambda: services.statuses().count("SUCCESS") == 1, 120, "the retry")
+    assert services.finished(run, 180) == "FAILURE"
+    services.until(lambda: services.statuses().count("SUCCESS") == 1, 180, "the retry")

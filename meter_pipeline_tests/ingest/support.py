@@ -93,7 +93,7 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar) -> ParsedFee
                 "read_time": START + timedelta(seconds=taken), "line": number,
             }  # fmt: skip
             if register:
-                registers.append({**common, "channel": "R1", "read_at": START + timedelta(hours=slot)})
+                registers.append({**common, "channel": "R1", "read_at": START + timedelta(hours=slot + 1)})
             else:
                 intervals.append({**common, "channel": "E1", "interval_start": START + timedelta(minutes=15 * slot), "interval_minutes": 15})
         offset += len(raw)
@@ -106,7 +106,8 @@ def enrol(database: Database, meters: Sequence[str] = METERS) -> None:
     with database.connect() as connection, connection.cursor() as cursor:
         cursor.executemany("INSERT INTO ref.meters (meter_id, commodity, head_end) VALUES (%s, 'electricity', 'NORTH')", [(m,) for m in meters])
         cursor.executemany(
-            "INSERT INTO ref.channels (meter_id, channel, kind, unit, interval_minutes, flow, multiplier, billed) VALUES (%s, %s, %s, 'kWh', %s, 'import', 1, true)",
+            "INSERT INTO ref.channels (meter_id, channel, kind, unit, interval_minutes, flow, multiplier, billed) "
+            "VALUES (%s, %s, %s, 'kWh', %s, 'import', 1, true)",
             [row for m in meters for row in ((m, "E1", "interval", 15), (m, "R1", "register", None))],
         )
 

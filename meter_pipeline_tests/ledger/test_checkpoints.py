@@ -10,6 +10,7 @@ import pytest
 
 from meter_pipeline.ledger import checkpoints, entries, merkle, notes, privileges, publishing, sequencer, tiles
 from meter_pipeline.ledger.signer import SignerRefusedError, answer, file_name
+from meter_pipeline.ledger.signing import signer_client
 from meter_pipeline.ledger.tree import stored_reader
 from meter_pipeline.ledger.witness import Witness, WitnessRefusedError
 from meter_pipeline.store import ledger as store
@@ -161,6 +162,20 @@ def test_a_restored_backup_gets_no_signature(database: Database, tmp_path: Path)
     with pytest.raises(SignerRefusedError) as refused:
         checkpoints.checkpoint(database, home=tmp_path)
     assert refused.value.code == "shorter"
+
+
+def test_a_signature_lost_on_its_way_is_made_again(database: Database, tmp_path: Path) -> None:
+    """The signer remembers before it answers; a crash after that leaves it ahead of the database."""
+    write(database, 3)
+    checkpoints.checkpoint(database, home=tmp_path)
+    write(database, 3)
+    signer = signer_client(tmp_path / "keys")
+    with database.connect("test") as connection:
+        head = sequencer.sequence(connection)
+        proof = merkle.consistency_proof(stored_reader(connection), 4, head.size)
+    signer.sign(head.origin, head.size, head.root, 4, proof)
+    write(database, 3)
+    assert checkpoints.checkpoint(database, home=tmp_path).size == 10
 
 
 def test_a_witness_cosigns_growth_and_refuses_cut_and_fork(database: Database, tmp_path: Path) -> None:

@@ -54,6 +54,13 @@ def test_a_batch_folds_alike_from_bytes_list_and_array(size: int) -> None:
     assert merkle.fold_root(array[::-1]) == merkle.root(leaves[::-1])
 
 
+def test_the_compiled_loop_hashes_as_hashlib_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    leaves = some_leaves(1001)
+    by_hashlib = merkle.fold_root(leaves)
+    monkeypatch.setattr(merkle, "MANY", 2)
+    assert merkle.fold_root(leaves) == by_hashlib
+
+
 @pytest.mark.parametrize("wrong", [[b"short"], b"x" * 33, np.zeros((2, 31), np.uint8), np.zeros((2, 32), np.int64), ["a" * 32]])
 def test_what_is_not_hashes_is_refused(wrong: object) -> None:
     with pytest.raises((ValueError, TypeError)):

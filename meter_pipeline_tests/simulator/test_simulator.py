@@ -20,6 +20,7 @@ from meter_pipeline.reference.folder import read_folder
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.simulator import DEMO, KINDS, Plan, Spec, daily_usage, day_matrix, register_frames, simulate, write_clean_csv
 from meter_pipeline.simulator.effects import chunk_day
+from meter_pipeline.simulator.spec import service_point_id
 from meter_pipeline.simulator.usage import share_out
 
 DATA = Path(__file__).parents[2] / "data"
@@ -134,6 +135,50 @@ def _multipliers(spec: Spec) -> dict[str, int]:
     from meter_pipeline.simulator.reference_tables import reference_rows
 
     return {r[0]: int(r[6]) for r in reference_rows(spec, Plan(spec), [])["channels"] if r[2] == "register"}
+
+
+def test_intervals_and_registers_disagree_only_where_the_truth_says_so() -> None:
+    spec = Spec(meters=1500, days=4, seed=21)
+    plan = Plan(spec)
+    frames, registers = register_frames(spec, plan)
+    told: set[tuple[str, date]] = set()
+    for story in plan.stories:
+        for index in range(story.index, story.index_last) if story.index_last >= 0 else [story.index]:
+            for day in range(story.first, min(story.last, spec.days - 1) + 2):  # a missing or wrong dial spoils the next day's difference too
+                told.add((service_point_id(story.commodity, index), spec.day(day)))
+    told |= {(service_point_id(c, i), day) for c, i, day in registers.rollovers}
+    multiplier = _multipliers(Spec(meters=1500, days=4, seed=21, defects=False))
+    dial = {(r["meter_id"], r["channel"]): r["value"] for r in frames[0].to_dicts()}
+    agreed, caught = 0, set()
+    for index in range(spec.days):
+        day = spec.day(index)
+        reads = {(r["meter_id"], r["channel"]): r["value"] for r in frames[index + 1].to_dicts()}
+        for matrix in day_matrix(spec, day, plan):
+            for row, key in enumerate(matrix.keys.iter_rows(named=True)):
+                register = (key["meter_id"], "R2" if key["channel"] == "B1" else "R1")
+                if register not in reads or register not in dial:
+                    assert (key["service_point_id"], day) in told
+                    continue
+                used = (reads[register] - dial[register]) * multiplier[key["meter_id"].replace("5", "0", 1) if key["meter_id"][1] == "5" else key["meter_id"]]
+                values = matrix.values[row]
+                if (values != NO_VALUE).all() and used == int(values.sum()):
+                    agreed += 1
+                else:
+                    assert (key["service_point_id"], day) in told
+                    caught.add(key["service_point_id"])
+        dial = reads
+    assert agreed > 5000
+    must_show = ("spike", "gap_interval", "gap_hours", "gap_day", "dropout_meter", "test_mode", "pulse_overflow", "negative")
+    wanted = [s for s in plan.stories if s.kind in must_show]
+    assert {service_point_id(s.commodity, s.index) for s in wanted} <= caught
+
+
+def test_the_first_register_file_holds_the_dials_of_the_first_midnight(demo: Path) -> None:
+    midnight = DEMO.calendar.bounds(DEMO.start)[0].strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+    for head_end in ("REG-E", "REG-W", "REG-G"):
+        first = min((demo / "inbox" / head_end).iterdir(), key=lambda p: p.name)
+        stamps = {line.split(b",")[2] for line in first.read_bytes().splitlines()[1:]}
+        assert stamps == {midnight}
 
 
 def test_reference_data_passes_the_importer_and_covers_every_meter_of_the_feeds(demo: Path) -> None:

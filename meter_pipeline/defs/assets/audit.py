@@ -11,7 +11,7 @@ from meter_pipeline.schemas.report import StageReport
 
 
 def _ledger_checkpoint(municipality: Municipality, day: date, run_id: str) -> StageReport:
-    from meter_pipeline.ledger import checkpoint_billing_day
+    from meter_pipeline.ledger.day import checkpoint_billing_day
 
     return checkpoint_billing_day(municipality.database(), day, settings=municipality.settings(), clock=municipality.clock()).report()
 

@@ -5,6 +5,7 @@ from datetime import date
 import dagster as dg
 
 from meter_pipeline.defs import policy
+from meter_pipeline.defs.hold import Hold
 from meter_pipeline.defs.report import metadata
 from meter_pipeline.defs.resources import Municipality
 from meter_pipeline.defs.stage import stage_asset
@@ -21,7 +22,7 @@ from meter_pipeline.schemas.report import StageReport
     pool=policy.POOL,
     metadata={"dagster/table_name": "meter_pipeline.anomaly.baseline"},
 )
-def baselines(context: dg.AssetExecutionContext, municipality: Municipality) -> dg.MaterializeResult[None]:
+def baselines(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> dg.MaterializeResult[None]:
     """Fit every service point with enough history; the rest keep their class profile."""
     from meter_pipeline.anomalies import refit_baselines
 

@@ -5,6 +5,7 @@ from datetime import date
 import dagster as dg
 
 from meter_pipeline.defs import policy
+from meter_pipeline.defs.hold import Hold
 from meter_pipeline.defs.report import metadata
 from meter_pipeline.defs.resources import Municipality
 from meter_pipeline.defs.stage import stage_asset
@@ -24,12 +25,13 @@ from meter_pipeline.schemas.report import StageReport
     pool=policy.POOL,
     metadata={"dagster/table_name": "meter_pipeline.raw.feed_file"},
 )
-def feed_files(context: dg.AssetExecutionContext, municipality: Municipality) -> dg.MaterializeResult[None]:
+def feed_files(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> dg.MaterializeResult[None]:
     """Land every new file of the inbox. One bad file refuses itself alone."""
     from meter_pipeline.ingest import land_inbox
 
+    hold.wait()
     settings = municipality.settings()
-    outcome = land_inbox(municipality.database(), municipality.calendar(), settings, clock=municipality.clock(), run_id=context.run_id)
+    outcome = land_inbox(municipality.database(), municipality.calendar(), settings, clock=municipality.clock(), run_id=context.run.run_id)
     return dg.MaterializeResult(metadata=metadata(outcome.report()))
 
 

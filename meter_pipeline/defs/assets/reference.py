@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from meter_pipeline.defs import policy
+from meter_pipeline.defs.hold import Hold
 from meter_pipeline.defs.resources import Municipality
 from meter_pipeline.schemas.reference import TABLES
 
@@ -45,7 +46,7 @@ def _columns(name: str) -> dg.TableSchema:
     ],
     pool=policy.POOL,
 )
-def reference_data(context: dg.AssetExecutionContext, municipality: Municipality) -> Iterator[dg.MaterializeResult[Any]]:
+def reference_data(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> Iterator[dg.MaterializeResult[Any]]:
     """Import data/reference: every fault is named and one fault refuses the whole import."""
     from meter_pipeline.reference import ReferenceRefused, import_folder
 

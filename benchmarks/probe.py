@@ -1,0 +1,102 @@
+"""What another client feels while a day loads: a point query and a small committed write, again and again, from a process of its own.
+
+Three stretches in one run: nobody loads; a day loads under the controller; a day loads in the largest batches with the most writers and no
+controller. The figure is the 99th percentile of both statements together, in milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+
+from benchmarks.load import DAY, City, scratch
+from benchmarks.support import document
+from meter_pipeline.ingest.controller import Controller, Limits
+
+#: Seconds between two probes: often enough for a percentile, seldom enough to be no load itself.
+PAUSE_S = 0.005
+
+
+def run(meters: int = 100_000, idle_s: float = 5.0, days: int = 3) -> dict[str, Any]:
+    """Probe idle for ``idle_s`` seconds, then while ``days`` days of ``meters`` x 96 intervals load, with the controller on and off by turns."""
+    city, drop = scratch(meters)
+    try:
+        with city.database.connect() as connection:
+            connection.execute("CREATE TABLE probe (n integer PRIMARY KEY, written timestamptz)")
+        found: dict[str, list[float]] = {"idle": [], "on": [], "off": []}
+        with _probing(city, found["idle"]):
+            time.sleep(idle_s)
+        writes: dict[str, list[float]] = {"on": [], "off": []}
+        for n in range(days):
+            for index, name in enumerate(("on", "off")):
+                day = DAY + timedelta(days=2 * n + index)
+                city.land(city.reads(day))
+                with _probing(city, found[name]):
+                    _, outcome = city.ingest(day, controller=_controller(name))
+                writes[name] += outcome.writers.latencies_ms
+        figures: dict[str, Any] = {f"p99_ms_{key}": _p99(found[k]) for k, key in (("idle", "idle"), ("on", "controller_on"), ("off", "controller_off"))}
+        figures |= {"write_p99_ms_controller_on": _p99(writes["on"]), "write_p99_ms_controller_off": _p99(writes["off"])}
+        figures["probes"] = {name: len(values) for name, values in found.items()}
+        ratio = figures["p99_ms_controller_on"] / figures["p99_ms_idle"] if figures["p99_ms_idle"] and figures["p99_ms_controller_on"] else None
+        return document("probe", {"meters": meters, "days": days, "idle_s": idle_s}, figures, {"on_over_idle": None if ratio is None else round(ratio, 2)})
+    finally:
+        drop()
+
+
+def _controller(name: str) -> Controller:
+    if name == "on":
+        return Controller()
+    limits = Limits(batch_most=100_000, batch_start=100_000, writers_start=4)
+    return Controller(limits, enabled=False)
+
+
+@contextmanager
+def _probing(city: City, into: list[float]) -> Iterator[None]:
+    """Run the probe in a process of its own for the length of the block, and collect what it felt."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.probe", city.database.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()  # connected
+    try:
+        yield
+    finally:
+        told, _ = process.communicate("")
+        into += json.loads(told)
+
+
+def _p99(values: list[float]) -> float | None:
+    ordered = sorted(values)
+    return round(ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))], 2) if ordered else None
+
+
+def _client(url: str) -> None:
+    """The probing process: until standard input closes, one point query and one small write a turn."""
+    import select
+
+    felt: list[float] = []
+    with psycopg.connect(url, autocommit=True, application_name="probe") as connection:
+        print("ready", flush=True)
+        n = 0
+        while not select.select([sys.stdin], [], [], PAUSE_S)[0]:
+            n += 1
+            for statement, parameters in (
+                ("SELECT status FROM ref.channels AS c LEFT JOIN ref.service_points ON false WHERE meter_id = %s", (f"M{n % 1000:07d}",)),
+                ("INSERT INTO probe VALUES (%s, now()) ON CONFLICT (n) DO UPDATE SET written = now()", (n % 100,)),
+            ):
+                started = time.perf_counter()
+                connection.execute(statement.encode(), parameters)
+                felt.append((time.perf_counter() - started) * 1000)
+    print(json.dumps(felt))
+
+
+if __name__ == "__main__":
+    _client(sys.argv[1])

@@ -1,0 +1,190 @@
+"""Adjustments: late actuals and corrections of issued statements, as cancel and rebill of the lines that changed.
+
+Belongs here: pricing a period again from the usage known now, the difference, asking, deciding, posting. Does not belong here: SQL
+(store/billing_adjustments.py); that two different people are needed above a threshold is a constraint of the table, whatever is said here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+import polars as pl
+
+from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DETERMINANT_SCHEMA, accrue
+from meter_pipeline.billing.bind import bind
+from meter_pipeline.billing.day import groups_of, load_reference
+from meter_pipeline.billing.issue import gather
+from meter_pipeline.billing.segments import segments
+from meter_pipeline.billing.statements import Priced, price_segments
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.ledger import entries as ledger
+from meter_pipeline.store import billing as days
+from meter_pipeline.store import billing_adjustments as store
+from meter_pipeline.store.database import Database
+from meter_pipeline.store.validated import reading
+
+#: Above this sum of absolute line amounts a second person approves: about a quarter of a household's monthly bill, so that routine
+#: re-estimates pass and a mistake in a tariff does not. Configuration of the caller; the figure used is kept with each adjustment.
+THRESHOLD: Final = Decimal("50.00")
+REASONS: Final = ("late_actual", "correction", "tariff", "reference")
+_KEY: Final = ["service_point_id", "tariff_id", "tariff_version", "segment_start", "segment_end", "line_key"]
+
+
+class AdjustmentError(ValueError):
+    """An adjustment that can't be made or moved; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What correcting a statement comes to. ``lines``: action, original_line_no, the line's columns, quantity and amount in millionths."""
+
+    statement_id: str
+    lines: pl.DataFrame
+
+    @property
+    def net(self) -> int:
+        return int(self.lines["amount"].sum() or 0)
+
+    @property
+    def gross(self) -> int:
+        """What changes hands: the sum over line keys of the absolute change."""
+        changes = self.lines.group_by(_KEY).agg(pl.col("amount").sum())
+        return int(changes["amount"].abs().sum() or 0)
+
+
+def difference(effective: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
+    """Cancel and rebill lines that turn what a statement says into what it should say; lines that agree are not touched."""
+    both = effective.join(now, on=_KEY, how="full", coalesce=True, suffix="_now").with_columns(
+        pl.col("amount", "amount_now").fill_null(0), pl.coalesce("name", "name_now").alias("name"),
+        pl.coalesce("component", "component_now").alias("component"), pl.coalesce("unit", "unit_now").alias("unit"),
+    )  # fmt: skip
+    changed = both.filter(
+        (pl.col("amount") != pl.col("amount_now")) | (pl.col("quantity").fill_null(0) != pl.col("quantity_now").fill_null(0))
+    )
+    there = (pl.col("amount") != 0) | (pl.col("quantity").fill_null(0) != 0)
+    here = (pl.col("amount_now") != 0) | (pl.col("quantity_now").fill_null(0) != 0)
+    shown = [*_KEY, "name", "component", "unit"]
+    cancel = changed.filter(there).select(pl.lit("cancel").alias("action"), "original_line_no", *shown, "quantity", -pl.col("amount"))
+    rebill = changed.filter(here).select(
+        pl.lit("rebill").alias("action"), "original_line_no", *shown, pl.col("quantity_now").alias("quantity"), pl.col("amount_now").alias("amount")
+    )
+    return pl.concat([cancel, rebill]).sort("service_point_id", "segment_start", "line_key", "action")
+
+
+def reprice(database: Database, calendar: BillingCalendar, account_id: str, cycle_id: str, period_start: date, period_end: date) -> Priced:
+    """An account's period priced from the usage known now, revisions of sealed days included."""
+    reference = load_reference(database, period_end)
+    reference = replace(reference, agreements=reference.agreements.filter(pl.col("account_id") == account_id), frozen={})
+    wanted = segments(reference, cycle_id, period_start, period_end)
+    points = wanted["service_point_id"].unique().sort().to_list()
+    later = store.revisions(database, period_start, period_end, points)
+    charges: dict[date, pl.DataFrame] = {}
+    position = pl.DataFrame(schema=CHARGE_SCHEMA)
+    day = period_start
+    while day < period_end:
+        held = days.read_day(database, "determinant_day", day, DETERMINANT_SCHEMA.names(), points).cast(DETERMINANT_SCHEMA)
+        held = _with_revisions(held, later.filter(pl.col("billing_day") == day))
+        bound = bind(reference, day)
+        accrued = accrue(groups_of(bound, held, day, calendar), position, calendar).charges
+        charges[day] = accrued
+        position = pl.concat([position.filter(~pl.col("service_point_id").is_in(accrued["service_point_id"].to_list())), accrued])
+        day += timedelta(days=1)
+    rows, tariffs = gather(database, reference, wanted, cycle_id, period_start, lambda at: pl.concat([charges[d] for d in at]))
+    return price_segments(rows, tariffs, period_start, period_end)
+
+
+def _with_revisions(held: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:
+    if not later.height:
+        return held
+    rows = [json.loads(text) for text in later["determinants"].to_list()]
+    for row in rows:
+        row.update({c: date.fromisoformat(row[c]) for c in ("billing_day", "period_start", "period_end", "stretch_start")})
+    newer = pl.DataFrame(rows, schema=DETERMINANT_SCHEMA)
+    return pl.concat([held.filter(~pl.col("service_point_id").is_in(newer["service_point_id"].to_list())), newer]).sort("service_point_id")
+
+
+def propose(database: Database, calendar: BillingCalendar, statement_id: str) -> Proposal:
+    """The lines that would correct a statement; none where it is right. Raises AdjustmentError for an unknown statement."""
+    with reading(database) as session, database.connect("billing adjustment") as connection:
+        found = store.statement(connection, statement_id)
+        if found is None:
+            raise AdjustmentError(f"no statement {statement_id}")
+        account_id, cycle_id, period_start, period_end, _ = found
+        now = reprice(session, calendar, account_id, cycle_id, period_start, period_end)
+        return Proposal(statement_id, difference(store.effective_lines(session, statement_id), now.lines.drop("account_id", "at")))
+
+
+def request(
+    database: Database, calendar: BillingCalendar, statement_id: str, *, reason: str, evidence: str, requested_by: str,
+    threshold: Decimal = THRESHOLD, clock: Clock = SYSTEM_CLOCK,
+) -> str | None:  # fmt: skip
+    """Ask for the correction of a statement; None where nothing changed. Up to the threshold it is posted at once.
+
+    It is posted in the first accounting month, from the current one on, that is not sealed, whatever month it corrects.
+    """
+    if reason not in REASONS:
+        raise AdjustmentError(f"{reason!r} is not one of {', '.join(REASONS)}")
+    proposal = propose(database, calendar, statement_id)
+    if not proposal.lines.height:
+        return None
+    now = clock.now()
+    with database.connect("billing adjustment") as connection:
+        month = days.open_month(connection, calendar.day_of(now))
+        gross = store.amount(proposal.gross)
+        row: dict[str, Any] = {
+            "statement_id": statement_id, "account_id": statement_id.partition(".")[0], "reason": reason, "evidence": evidence,
+            "net": store.amount(proposal.net), "gross": gross, "approval_required": gross > threshold, "threshold": threshold,
+            "requested_by": requested_by, "requested_at": now, "posting_month": month,
+        }  # fmt: skip
+        lines = [
+            (k, r["action"], r["original_line_no"], r["service_point_id"], r["tariff_id"], r["tariff_version"], r["segment_start"],
+             r["segment_end"], r["line_key"], r["name"], r["component"], None if r["quantity"] is None else store.amount(r["quantity"]),
+             r["unit"], store.amount(r["amount"]))
+            for k, r in enumerate(proposal.lines.to_dicts(), start=1)
+        ]  # fmt: skip
+        adjustment_id = store.insert(connection, row, lines)
+        body = {"adjustment_id": adjustment_id, "statement_id": statement_id, "net": row["net"], "gross": gross, "requested_by": requested_by, "reason": reason}
+        ledger.append(connection, "adjustment_requested", body, _hashes(connection, adjustment_id), clock=clock, actor=requested_by)
+        if not row["approval_required"]:
+            _post(connection, adjustment_id, clock, requested_by)
+    return adjustment_id
+
+
+def decide(database: Database, adjustment_id: str, *, approve: bool, person: str, clock: Clock = SYSTEM_CLOCK) -> None:
+    """Approve (and post) or refuse an adjustment. Raises AdjustmentError where it is not waiting, or where the person asked for it."""
+    import psycopg
+
+    with database.connect("billing adjustment") as connection:
+        try:
+            row = store.decide(connection, adjustment_id, "approved" if approve else "refused", person, clock.now())
+        except psycopg.errors.CheckViolation as error:
+            raise AdjustmentError(f"{person} asked for it; another person must decide") from error
+        if row is None:
+            raise AdjustmentError(f"{adjustment_id} is not waiting for a decision")
+        kind = "adjustment_approved" if approve else "adjustment_refused"
+        named = "approved_by" if approve else "refused_by"
+        body = {"adjustment_id": adjustment_id, "requested_by": row["requested_by"], named: person, "net": row["net"], "gross": row["gross"]}
+        ledger.append(connection, kind, body, clock=clock, actor=person)
+        if approve:
+            _post(connection, adjustment_id, clock, person)
+
+
+def _post(connection: Any, adjustment_id: str, clock: Clock, actor: str) -> None:
+    row = store.post(connection, adjustment_id, clock.now())
+    if row is None:
+        raise AdjustmentError(f"{adjustment_id} can't be posted before it is approved")
+    body = {"adjustment_id": adjustment_id, "statement_id": row["statement_id"], "net": row["net"], "posting_month": row["posting_month"]}
+    ledger.append(connection, "adjustment_posted", body, _hashes(connection, adjustment_id), clock=clock, actor=actor)
+
+
+def _hashes(connection: Any, adjustment_id: str) -> list[bytes]:
+    return [
+        hashlib.sha256("\x1f".join(("mp-adjustment-line/1", adjustment_id, *(str(v) for v in line))).encode()).digest()
+        for line in store.lines(connection, adjustment_id)
+    ]

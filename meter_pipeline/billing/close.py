@@ -1,0 +1,91 @@
+"""Month-end close: a checklist, two people, a seal with control totals. From then on the month refuses every change.
+
+Belongs here: the order of steps. Does not belong here: SQL (store/billing_close.py); the refusal itself (triggers).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.ledger import entries as ledger
+from meter_pipeline.store import billing_close as store
+from meter_pipeline.store.database import Database
+
+
+class CloseError(ValueError):
+    """A month that can't be closed; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """A sealed month: what it holds and the hash that the ledger records."""
+
+    month: date
+    control_totals: dict[str, Any]
+    totals_sha256: bytes
+    ledger_entry: int
+
+
+def _following(month: date) -> date:
+    if month.day != 1:
+        raise CloseError(f"{month} is not the first day of a month")
+    return (month + timedelta(days=31)).replace(day=1)
+
+
+def checklist(database: Database, month: date) -> list[dict[str, Any]]:
+    """Points of the close with ``ok`` and what stands against them."""
+    with database.connect("billing close") as connection:
+        return store.checklist(connection, month, _following(month))
+
+
+def request_close(database: Database, month: date, *, person: str, clock: Clock = SYSTEM_CLOCK) -> list[dict[str, Any]]:
+    """Ask for a month's close; returns the checklist as it stands. Raises CloseError where the month is sealed."""
+    with database.connect("billing close") as connection:
+        points = store.checklist(connection, month, _following(month))
+        if not store.request(connection, month, person, points, clock.now()):
+            raise CloseError(f"{month:%Y-%m} is sealed")
+    return points
+
+
+def approve_close(
+    database: Database, month: date, *, person: str, clock: Clock = SYSTEM_CLOCK, sign: Callable[[bytes], bytes] | None = None
+) -> Seal:
+    """Seal a month that another person asked to close. The checklist is taken again, under the lock that keeps writers out.
+
+    ``sign`` signs the SHA-256 of the control totals' canonical bytes; the ledger's signed checkpoint covers them in any case. Raises
+    CloseError naming the points that fail, or where the same person asked.
+    """
+    import psycopg
+
+    following = _following(month)
+    with database.connect("billing close") as connection:
+        store.lock(connection)
+        asked = store.requested_by(connection, month)
+        if asked is None:
+            raise CloseError(f"nobody asked to close {month:%Y-%m}, or it is sealed")
+        if asked.strip().casefold() == person.strip().casefold():
+            raise CloseError(f"{person} asked for it; another person must approve")
+        points = store.checklist(connection, month, following)
+        failed = [p for p in points if not p["ok"]]
+        if failed:
+            raise CloseError("; ".join(f"not so: {p['point']} ({p['detail']})" for p in failed))
+        totals = store.control_totals(connection, month, following)
+        canonical = ledger.canonical_json({"month": month, "totals": totals, "v": "mp-period/1"})
+        digest = hashlib.sha256(canonical).digest()
+        body = {"month": month, "requested_by": asked, "approved_by": person, "totals": totals, "totals_sha256": digest}
+        entry = ledger.append(connection, "period_sealed", body, clock=clock, actor=person)
+        values = {
+            "approved_by": person, "sealed_at": clock.now(), "checklist": points, "control_totals": totals, "totals_sha256": digest,
+            "signature": sign(digest) if sign else None, "ledger_entry": entry,
+        }  # fmt: skip
+        try:
+            if not store.seal(connection, month, values):
+                raise CloseError(f"{month:%Y-%m} is not waiting to be closed")
+        except psycopg.errors.CheckViolation as error:
+            raise CloseError("two different people close a month") from error
+        return Seal(month, totals, digest, entry)

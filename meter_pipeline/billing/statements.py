@@ -1,0 +1,159 @@
+"""Statements: the lines of a billing period, from the positions its days reached.
+
+Belongs here: pricing segments from position to position, quantities, what only a period's end owes. Does not belong here: reading and
+writing (issue.py), corrections (adjustments.py).
+
+A segment costs its end less its start, so its lines are the sum of its days' lines; what the end adds (minimum charges, credits carried in,
+ratchets) is counted apart, by cause.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from meter_pipeline.billing.accrual import CHARGE_SCHEMA, lists, matrix, micro_of, position, text_array
+from meter_pipeline.billing.pricing import amounts, priced
+from meter_pipeline.billing.tariffs import Tariff
+
+#: Lines before they are numbered: money and quantity in millionths.
+LINE_SCHEMA: Final = pl.Schema({
+    "account_id": pl.String(), "service_point_id": pl.String(), "tariff_id": pl.String(), "tariff_version": pl.Int32(),
+    "segment_start": pl.Date(), "segment_end": pl.Date(), "at": pl.Int32(), "line_key": pl.String(), "name": pl.String(),
+    "component": pl.String(), "quantity": pl.Int64(), "unit": pl.String(), "amount": pl.Int64(),
+})  # fmt: skip
+SEGMENT_SCHEMA: Final = pl.Schema({
+    "account_id": pl.String(), "service_point_id": pl.String(), "tariff_id": pl.String(), "tariff_version": pl.Int32(),
+    "segment_start": pl.Date(), "segment_end": pl.Date(), "days": pl.Int32(), "unit": pl.String(), "energy": pl.List(pl.Int64()),
+    "peaks": pl.List(pl.Int64()), "peak_at": pl.List(pl.Int64()), "carry_out": pl.List(pl.Int64()), "period_end": pl.Int64(),
+    "credit": pl.Int64(), "ratchet": pl.Int64(), "total": pl.Int64(),
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """Lines and segments of a period. In segments, ``period_end``, ``credit`` and ``ratchet`` are what the end added to the days, by cause."""
+
+    lines: pl.DataFrame
+    segments: pl.DataFrame
+
+
+def _arrays(rows: pl.DataFrame, prefix: str, tariff: Tariff, period_days: int, period_start: date, month: npt.NDArray[np.int64]) -> dict[str, Any]:
+    periods, registers = len(tariff.schedule.periods), len(tariff.registers)
+    first = (rows["stretch_start"] - pl.Series([period_start]).new_from_index(0, rows.height)).dt.total_days().to_numpy()
+    budget = rows[prefix + "budget_to_date"].fill_null(0).to_numpy()
+    return {
+        "energy": matrix(rows[prefix + "energy_to_date"], periods), "export": matrix(rows[prefix + "export_to_date"], periods),
+        "peaks": matrix(rows[prefix + "peaks_to_date"], registers), "register_days": matrix(rows[prefix + "register_days"], registers),
+        "days": rows[prefix + "days"].fill_null(0).cast(pl.Int64).to_numpy(), "period_days": np.full(rows.height, period_days, np.int64),
+        "first_day": first, "months": month, "carry": matrix(rows["carry_in"], periods), "history": matrix(rows["history_in"], registers),
+        "budget": np.where(micro_of(rows["budget_per_day"]) < 0, -1, budget), "winter_average": micro_of(rows["winter_average_per_day"]),
+        "attributes": {name: text_array(rows[name]) for name in ("customer_class", "meter_size", "jurisdiction", "rate_code")},
+    }  # fmt: skip
+
+
+def price_segments(rows: pl.DataFrame, tariffs: Mapping[tuple[str, int], Tariff], period_start: date, period_end: date) -> Priced:
+    """Lines of every segment.
+
+    ``rows``: segments with the position at their end (CHARGE_SCHEMA's columns), the position before their start (the same, ``before_``
+    prefixed, null at a stretch's start), ``carry_in``, ``history_in`` and the service's attributes. Raises MissingAttributeError: services
+    without charges must not be given.
+    """
+    line_frames, segment_frames = [], []
+    days = (period_end - period_start).days
+    for (tariff_id, version), part in sorted(rows.group_by("tariff_id", "tariff_version"), key=lambda item: str(item[0])):
+        tariff = tariffs[str(tariff_id), int(str(version))]
+        part = part.sort("account_id", "service_point_id", "segment_start")
+        month = part.select((pl.col("segment_end").dt.offset_by("-1d")).dt.month().cast(pl.Int64)).to_series().to_numpy()
+        after = _arrays(part, "", tariff, days, period_start, month)
+        before = _arrays(part, "before_", tariff, days, period_start, month)
+        plain = {"carry": np.zeros_like(after["carry"]), "history": np.zeros_like(after["history"])}
+        start = amounts(tariff, position(tariff, before))
+        last = part["last"].to_numpy()
+        closed, used = priced(tariff, position(tariff, after), closing=True)
+        opened = amounts(tariff, position(tariff, after))
+        uncredited = amounts(tariff, position(tariff, after | {"carry": plain["carry"]}))
+        days_only = amounts(tariff, position(tariff, after | plain))
+        money = np.where(last[:, None], closed, opened) - start
+        _, used_before = priced(tariff, position(tariff, before), closing=False)
+        head = part.select("account_id", "service_point_id", "tariff_id", "tariff_version", "segment_start", "segment_end")
+        for k, line in enumerate(tariff.lines):
+            end, begin = used[k], used_before[k]
+            quantity = None if end is None or begin is None else (end - begin).astype(np.int64)
+            amount = money[:, k].astype(np.int64)
+            keep = (amount != 0) if quantity is None else (amount != 0) | (quantity != 0)
+            if not keep.any():
+                continue
+            frame = head.with_columns(
+                pl.lit(k, pl.Int32).alias("at"), pl.lit(line.key).alias("line_key"), pl.lit(line.name).alias("name"),
+                pl.lit(line.component).alias("component"),
+                pl.Series("quantity", quantity, pl.Int64) if quantity is not None else pl.lit(None, pl.Int64).alias("quantity"),
+                pl.lit(line.unit).alias("unit"), pl.Series("amount", amount),
+            )  # fmt: skip
+            line_frames.append(frame.filter(pl.Series(keep)).cast(LINE_SCHEMA))
+        energy = after["energy"] - before["energy"]
+        left = np.maximum(after["export"] + after["carry"] - after["energy"], 0) if tariff.metering == "net_metering" else np.zeros_like(energy)
+        segment_frames.append(
+            head.with_columns(
+                pl.Series("days", after["days"]), pl.lit(tariff.unit).alias("unit"), lists(energy).alias("energy"),
+                lists(after["peaks"]).alias("peaks"), part["peak_at_to_date"].alias("peak_at"),
+                lists(np.where(last[:, None], left, 0)).alias("carry_out"),
+                pl.Series("period_end", np.where(last, (closed - opened).sum(axis=1), 0)),
+                pl.Series("credit", np.where(last, (opened - uncredited).sum(axis=1), 0)),
+                pl.Series("ratchet", np.where(last, (uncredited - days_only).sum(axis=1), 0)), pl.Series("total", money.sum(axis=1)),
+            ).cast(SEGMENT_SCHEMA)
+        )  # fmt: skip
+    return Priced(
+        pl.concat(line_frames).sort("account_id", "service_point_id", "segment_start", "at") if line_frames else pl.DataFrame(schema=LINE_SCHEMA),
+        pl.concat(segment_frames).sort("account_id", "service_point_id", "segment_start") if segment_frames else pl.DataFrame(schema=SEGMENT_SCHEMA),
+    )
+
+
+def money_text(column: str) -> pl.Expr:
+    """Millionths as exact decimal text with six places."""
+    size = pl.col(column).abs()
+    return pl.concat_str([
+        pl.when(pl.col(column) < 0).then(pl.lit("-")).otherwise(pl.lit("")), (size // 10**6).cast(pl.String), pl.lit("."),
+        (size % 10**6).cast(pl.String).str.zfill(6),
+    ]).alias(column)  # fmt: skip
+
+
+def numbered(lines: pl.DataFrame, cycle_id: str, period_start: date, revision: int = 0) -> pl.DataFrame:
+    """Lines with statement_id and line_no, in the order a customer reads them."""
+    statement = pl.concat_str([pl.col("account_id"), pl.lit(f".{cycle_id}.{period_start:%Y%m%d}.{revision}")])
+    return lines.with_columns(statement.alias("statement_id"), pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("account_id").alias("line_no"))
+
+
+def line_hashes(lines: pl.DataFrame) -> pl.DataFrame:
+    """statement_id and the SHA-256 of its lines' canonical text: the statement's leaf in the ledger.
+
+    ``mp-statement/1``, the id, then each line as line_no, service point, tariff, version, segment, key, quantity and amount (millionths) by
+    unit separators, lines by record separators.
+    """
+    text = pl.concat_str(
+        [
+            pl.col("line_no").cast(pl.String), "service_point_id", "tariff_id", pl.col("tariff_version").cast(pl.String),
+            pl.col("segment_start").cast(pl.String), pl.col("segment_end").cast(pl.String), "line_key",
+            pl.col("quantity").cast(pl.String).fill_null(""), pl.col("amount").cast(pl.String),
+        ],
+        separator="\x1f",
+    )  # fmt: skip
+    joined = lines.select("statement_id", text.alias("text")).group_by("statement_id", maintain_order=True).agg(pl.col("text").str.join("\x1e"))
+    digests = [hashlib.sha256(f"mp-statement/1\x1e{name}\x1e{body}".encode()).digest() for name, body in joined.iter_rows()]
+    return joined.select("statement_id", pl.Series("lines_sha256", digests, pl.Binary))
+
+
+def before_columns(frame: pl.DataFrame) -> pl.DataFrame:
+    """A charge frame with its positions renamed ``before_``, keyed to the segment that begins the day after."""
+    columns = [c for c in CHARGE_SCHEMA.names() if c not in ("billing_day", "service_point_id", "account_id", "tariff_id", "stretch_start")]
+    return frame.select(
+        "service_point_id", "account_id", "tariff_id", "stretch_start", pl.col("billing_day").dt.offset_by("1d").alias("segment_start"),
+        *(pl.col(c).alias("before_" + c) for c in columns),
+    )  # fmt: skip

@@ -1,0 +1,253 @@
+"""Dead letters at work: shown, corrected, replayed once, dismissed.
+
+Belongs here: who may do what to which, how a rejected line becomes a small file again. Does not belong here: the table (store/dead_letters.py),
+the command (cli/dead_letters.py).
+
+A replay goes the way of every file: it is landed under an identity made of the letter and its content, so that asking twice finds it landed.
+It is tried first: content that would be rejected again changes nothing and says why. The reads then wait for their billing days like any others.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.ingest.landing import Parse, Places, land, prepare
+from meter_pipeline.ledger import entries
+from meter_pipeline.schemas.reads import INTERVAL_READS, NO_VALUE, REGISTER_READS, UTC_US, ParsedFeed
+from meter_pipeline.store import archive, load, raw, vectors
+from meter_pipeline.store import dead_letters as store
+from meter_pipeline.store.database import Database
+from meter_pipeline.store.dead_letters import DeadLetter
+
+#: Formats whose lines mean nothing without the file's first line.
+_HEADED: Final = ("delimited", "wide_csv")
+#: How far into a file the record that introduces a line is looked for (NEM12's 100 and 200 records).
+_CONTEXT_BYTES: Final = 64 << 20
+
+
+class DeadLetterError(ValueError):
+    """What was asked cannot be done; the message says why."""
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What a replay did. ``rejected``: reasons for which it was not done; ``already``: it had been done before. ``days`` wait to be loaded."""
+
+    key: bytes
+    already: bool = False
+    reads: int = 0
+    days: list[date] = field(default_factory=list)
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+
+
+def show(database: Database, prefix: str) -> DeadLetter:
+    """One dead letter by its key or enough of the key's first digits to be the only one."""
+    with database.connect("dead-letters") as connection:
+        return _one(store.by_prefix(connection, _hex(prefix)), prefix)
+
+
+def correct(database: Database, prefix: str, content: bytes, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> DeadLetter:
+    """Say what a dead letter should have said. Nothing is loaded until it is replayed."""
+    with database.connect("dead-letters") as connection:
+        letter = _changeable(_one(store.by_prefix(connection, _hex(prefix), lock=True), prefix), by, reason)
+        if not content.strip():
+            raise DeadLetterError("the correction is empty: to drop a payload, dismiss it")
+        store.change(connection, letter.key, "corrected", by=by, at=clock.now(), reason=reason, corrected_raw=content)
+        body: dict[str, Any] = {"dead_letter": letter.key, "by": by, "reason": reason, "was": letter.raw, "now": content}
+        if len(letter.raw) + len(content) > 20_000:  # an entry's body is bounded; the hashes in the leaves stand for the bytes
+            body = {k: v for k, v in body.items() if k not in ("was", "now")} | {"was_bytes": len(letter.raw), "now_bytes": len(content)}
+        entries.append(connection, "corrected", body, [letter.key], clock=clock, actor=by)
+        connection.commit()
+        return _one(store.by_prefix(connection, letter.key.hex()), prefix)
+
+
+def dismiss(database: Database, prefix: str, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> DeadLetter:
+    """Close a dead letter without loading it. Its reads stay rejected in the file's control total."""
+    with database.connect("dead-letters") as connection:
+        letter = _changeable(_one(store.by_prefix(connection, _hex(prefix), lock=True), prefix), by, reason)
+        store.change(connection, letter.key, "dismissed", by=by, at=clock.now(), reason=reason)
+        entries.append(connection, "dismissed", {"dead_letter": letter.key, "by": by, "reason": reason, "reads": letter.reads}, [letter.key], clock=clock, actor=by)
+        connection.commit()
+        return _one(store.by_prefix(connection, letter.key.hex()), prefix)
+
+
+def replay(
+    database: Database,
+    calendar: BillingCalendar,
+    places: Places,
+    head_ends: dict[str, HeadEnd],
+    prefix: str,
+    *,
+    by: str,
+    parse: Parse | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+    run_id: str | None = None,
+) -> Replayed:
+    """Send a dead letter's content (corrected, or as it came where the fault lay elsewhere) through landing again; once, however often asked."""
+    with database.connect("dead-letters") as connection:
+        # The row's lock makes a second replay wait and then find the first one's result.
+        letter = _one(store.by_prefix(connection, _hex(prefix), lock=True), prefix)
+        if letter.status == "replayed":
+            return Replayed(letter.key, already=True)
+        if letter.status == "dismissed":
+            raise DeadLetterError(f"{letter.key.hex()[:12]} was dismissed by {letter.changed_by}")
+        head_end = head_ends.get(letter.head_end)
+        if head_end is None:
+            raise DeadLetterError(f"head-end {letter.head_end} is not declared")
+        parse = _parser(letter, parse)
+        channels = raw.channels(database)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"dead-letter-{letter.key.hex()[:12]}"
+            path.write_bytes(_content(connection, places, letter))
+            parsed = parse(path, head_end, calendar)
+            found = _faults(parsed, calendar, head_end, channels, clock)
+            if found:
+                return Replayed(letter.key, rejected=found)
+            landed = land(
+                database, calendar, path, head_end, places, parse=parse, clock=clock, name=f"dead-letter/{letter.key.hex()[:16]}", channels=channels,
+                run_id=run_id, replay_of=letter.key,
+            )  # fmt: skip
+        store.change(connection, letter.key, "replayed", by=by, at=clock.now(), replay_sha256=landed.sha256)
+        body = {"dead_letter": letter.key, "by": by, "reads": landed.received, "file": landed.sha256, "corrected": letter.corrected_raw is not None}
+        entries.append(connection, "replayed", body, [letter.key], clock=clock, actor=by)
+        connection.commit()
+    return Replayed(letter.key, landed.duplicate, landed.received, landed.days)
+
+
+def replay_many(
+    database: Database,
+    calendar: BillingCalendar,
+    places: Places,
+    head_ends: dict[str, HeadEnd],
+    *,
+    by: str,
+    reason: str | None = None,
+    status: tuple[str, ...] = ("open", "corrected"),
+    limit: int = 10_000,
+    clock: Clock = SYSTEM_CLOCK,
+) -> list[Replayed]:
+    """Replay every dead letter of a reason, oldest first: after enrolling the meters that were unknown, say. Those still at fault stay."""
+    with database.connect("dead-letters") as connection:
+        keys = store.with_status(connection, status, reason, limit)
+    return [replay(database, calendar, places, head_ends, key.hex(), by=by, clock=clock) for key in keys]
+
+
+def _faults(parsed: ParsedFeed, calendar: BillingCalendar, head_end: HeadEnd, channels: pl.DataFrame, clock: Clock) -> list[tuple[str, str]]:
+    """Every reason for which the content would be rejected again."""
+    listed = parsed.rejects["reasons"].to_list() if parsed.rejects.height else []
+    _, bad = prepare(parsed, calendar, head_end.name, channels, clock.now())
+    listed += [json.loads(reasons) for reasons in bad["reasons"].to_list()]
+    found = [(reason["code"], reason["detail"]) for reasons in listed for reason in reasons]
+    return found or ([] if parsed.received else [("no_reads", "the content holds no read")])
+
+
+def _content(connection: Any, places: Places, letter: DeadLetter) -> bytes:
+    """The small file to land: the letter's content with what its format needs before it."""
+    content = letter.corrected_raw if letter.corrected_raw is not None else letter.raw
+    if letter.raw_format == "canonical":
+        return content
+    file = raw.known_file(connection, letter.file_sha256)
+    if file is None:
+        return content
+    if letter.raw_format == "file":
+        return letter.corrected_raw if letter.corrected_raw is not None else archive.read_bytes(places.archive, file.archive_path)
+    before = _before(archive.read_bytes(places.archive, file.archive_path, size=_CONTEXT_BYTES), letter)
+    return before + content + (b"" if content.endswith(b"\n") else b"\n")
+
+
+def _before(whole: bytes, letter: DeadLetter) -> bytes:
+    """Lines of the file that its rejected line leans on."""
+    if letter.file_format in _HEADED:
+        return whole.split(b"\n", 1)[0] + b"\n"
+    if letter.file_format == "nem12" and letter.line:
+        lines = whole.split(b"\n")[: letter.line - 1]
+        opening = [line for line in lines[:1] if line.startswith(b"100")]
+        owner = next((line for line in reversed(lines) if line.startswith(b"200")), None)
+        return b"".join(line + b"\n" for line in (*opening, *([owner] if owner else [])))
+    return b""
+
+
+def _parser(letter: DeadLetter, given: Parse | None) -> Parse:
+    if letter.raw_format == "canonical":
+        return parse_canonical
+    if given is not None:
+        return given
+    from meter_pipeline import feeds
+
+    return feeds.parse
+
+
+def parse_canonical(path: Path, head_end: HeadEnd, calendar: BillingCalendar) -> ParsedFeed:
+    """Reads of a canonical dead letter: one JSON object of a payload's stored columns. Raises DeadLetterError for anything else."""
+    try:
+        payload = json.loads(path.read_bytes())
+        return _register(payload) if "read_at" in payload else _interval(payload)
+    except (ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+        raise DeadLetterError(f"not a payload in canonical form: {error}") from error
+
+
+def _register(payload: dict[str, Any]) -> ParsedFeed:
+    row = {"line": 1} | {c: payload.get(c) for c in REGISTER_READS if c != "line"}
+    row["quality"] = row["quality"] & 0xFFFF  # type: ignore[operator]  # a JSON number or a TypeError for the caller
+    instants = [c for c, t in REGISTER_READS.items() if t == UTC_US]
+    frame = pl.DataFrame([row], schema={c: pl.Int64 if c in instants else t for c, t in REGISTER_READS.items()})
+    return ParsedFeed("canonical", registers=frame.with_columns(pl.col(instants).cast(UTC_US)))
+
+
+def _interval(payload: dict[str, Any]) -> ParsedFeed:
+    text = json.dumps([{k: v for k, v in payload.items() if k != "read_at"}]).encode()
+    columns = {**vectors.VECTOR, **{c: load.SCHEMA[c] for c in ("meter_id", "channel", "unit", "source_version")}, "read_time": pl.Int64, "starts_at": pl.Int64}
+    columns["billing_day"] = pl.String
+    frame = pl.read_json(io.BytesIO(text), schema=columns).with_columns(
+        pl.col("billing_day").str.to_date(), pl.col("starts_at", "read_time").cast(UTC_US)
+    )  # fmt: skip
+    [matrix] = vectors.to_matrices(frame)
+    present = (matrix.values[0] != NO_VALUE).nonzero()[0]
+    starts = frame["starts_at"].to_physical()[0] + present * matrix.interval_minutes * 60_000_000
+    if matrix.offsets is not None:
+        starts = starts + matrix.offsets[0][present].astype("int64") * 1_000_000
+    n = len(present)
+    reads = pl.DataFrame(
+        {
+            "meter_id": [payload["meter_id"]] * n, "channel": [payload["channel"]] * n, "interval_start": pl.Series(starts, dtype=pl.Int64).cast(UTC_US),
+            "interval_minutes": [matrix.interval_minutes] * n, "value": matrix.values[0][present], "unit": [payload["unit"]] * n,
+            "sequence": matrix.sequence[0][present], "quality": matrix.quality[0][present], "source_version": [payload["source_version"]] * n,
+            "read_time": pl.repeat(frame["read_time"][0], n, dtype=UTC_US, eager=True), "line": [1] * n,
+        },
+        schema=INTERVAL_READS,
+    )  # fmt: skip
+    return ParsedFeed("canonical", intervals=reads)
+
+
+def _hex(prefix: str) -> str:
+    text = prefix.strip().lower()
+    if not text or set(text) - set("0123456789abcdef"):
+        raise DeadLetterError(f"{prefix!r} is not the beginning of a dead letter's key (hexadecimal digits)")
+    return text
+
+
+def _one(found: list[DeadLetter], prefix: str) -> DeadLetter:
+    if not found:
+        raise DeadLetterError(f"no dead letter {prefix}")
+    if len(found) > 1:
+        raise DeadLetterError(f"several dead letters begin with {prefix}: give more digits")
+    return found[0]
+
+
+def _changeable(letter: DeadLetter, by: str, reason: str) -> DeadLetter:
+    if not by.strip() or not reason.strip():
+        raise DeadLetterError("say who you are and why")
+    if letter.status in ("replayed", "dismissed"):
+        raise DeadLetterError(f"{letter.key.hex()[:12]} was {letter.status} by {letter.changed_by}")
+    return letter

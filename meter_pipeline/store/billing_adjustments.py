@@ -1,0 +1,136 @@
+"""Adjustments in and out of the store. The rules that money stands on (two people, threshold, sealed months) are constraints and triggers;
+what is here cannot get round them.
+
+Belongs here: SQL. Does not belong here: what an adjustment is worth (billing/adjustments.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import polars as pl
+import psycopg
+
+from meter_pipeline.store.database import Database
+
+Connection = psycopg.Connection[Any]
+
+LINE_COLUMNS = (
+    "line_no", "action", "original_line_no", "service_point_id", "tariff_id", "tariff_version", "segment_start", "segment_end", "line_key",
+    "name", "component", "quantity", "unit", "amount",
+)  # fmt: skip
+
+
+def statement(connection: Connection, statement_id: str) -> tuple[str, str, date, date, str] | None:
+    """Account, cycle, period and currency of a statement."""
+    row = connection.execute(
+        "SELECT account_id, cycle_id, period_start, period_end, currency FROM billing.statement WHERE statement_id = %s", (statement_id,)
+    ).fetchone()
+    return None if row is None else (row[0], row[1], row[2], row[3], row[4])
+
+
+def effective_lines(database: Database, statement_id: str) -> pl.DataFrame:
+    """What a statement says now: its lines with every adjustment that was not refused, in millionths, per line key and segment."""
+    return database.read(
+        "SELECT service_point_id, tariff_id, tariff_version, segment_start, segment_end, line_key, max(name) AS name, max(component) AS component, "
+        "max(unit) AS unit, (sum(quantity) * 1000000)::bigint AS quantity, (sum(amount) * 1000000)::bigint AS amount, "
+        "max(original)::int AS original_line_no FROM ("
+        "SELECT service_point_id, tariff_id, tariff_version, segment_start, segment_end, line_key, name, component, unit, quantity, amount, "
+        "line_no AS original FROM billing.statement_line WHERE statement_id = $1 UNION ALL "
+        "SELECT l.service_point_id, l.tariff_id, l.tariff_version, l.segment_start, l.segment_end, l.line_key, l.name, l.component, l.unit, "
+        "CASE WHEN l.action = 'cancel' THEN -l.quantity ELSE l.quantity END, l.amount, NULL FROM billing.adjustment_line AS l "
+        "JOIN billing.adjustment AS a USING (adjustment_id) WHERE a.statement_id = $1 AND a.status <> 'refused') AS all_lines "
+        "GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 4, 6",
+        [statement_id],
+    )
+
+
+def revisions(database: Database, first: date, past: date, service_points: Sequence[str]) -> pl.DataFrame:
+    """The latest determinants that arrived for sealed days: billing_day, service_point_id, determinants (JSON text)."""
+    return database.read(
+        "SELECT DISTINCT ON (billing_day, service_point_id) billing_day, service_point_id, determinants::text AS determinants "
+        "FROM billing.determinant_revision WHERE billing_day >= $1 AND billing_day < $2 AND service_point_id = ANY(string_to_array($3, ',')) "
+        "ORDER BY billing_day, service_point_id, revision DESC",
+        [first, past, ",".join(service_points)],
+    )
+
+
+def touched_statements(database: Database, day: date, service_points: Sequence[str]) -> list[str]:
+    """Issued statements that stand on a day of some service points."""
+    return database.read(
+        "SELECT DISTINCT statement_id FROM billing.statement_segment WHERE segment_start <= $1 AND segment_end > $1 "
+        "AND service_point_id = ANY(string_to_array($2, ',')) ORDER BY 1",
+        [day, ",".join(service_points)],
+    )["statement_id"].to_list()
+
+
+def insert(connection: Connection, row: dict[str, Any], lines: Sequence[Sequence[Any]]) -> str:
+    """A new adjustment and its lines; returns its id, the statement's next."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtext('billing.adjustment ' || %s))", (row["statement_id"],))
+    found = connection.execute("SELECT count(*) FROM billing.adjustment WHERE statement_id = %s", (row["statement_id"],)).fetchone()
+    adjustment_id = f"{row['statement_id']}.A{(found[0] if found else 0) + 1}"
+    connection.execute(
+        "INSERT INTO billing.adjustment (adjustment_id, statement_id, account_id, reason, evidence, net, gross, approval_required, threshold, "
+        "status, requested_by, requested_at, posting_month) VALUES (%(adjustment_id)s, %(statement_id)s, %(account_id)s, %(reason)s, "
+        "%(evidence)s, %(net)s, %(gross)s, %(approval_required)s, %(threshold)s, 'requested', %(requested_by)s, %(requested_at)s, %(posting_month)s)",
+        row | {"adjustment_id": adjustment_id},
+    )
+    with connection.cursor() as cursor:
+        names = ", ".join(LINE_COLUMNS)
+        cursor.executemany(
+            f"INSERT INTO billing.adjustment_line (adjustment_id, posting_month, {names}) VALUES (%s, %s, {', '.join(['%s'] * len(LINE_COLUMNS))})",
+            [(adjustment_id, row["posting_month"], *line) for line in lines],
+        )
+    return adjustment_id
+
+
+def decide(connection: Connection, adjustment_id: str, status: str, person: str, at: datetime) -> dict[str, Any] | None:
+    """Move a requested adjustment to approved or refused; None where it is not waiting. The table refuses the person who asked."""
+    return _row(
+        connection,
+        "UPDATE billing.adjustment SET status = %s, decided_by = %s, decided_at = %s WHERE adjustment_id = %s AND status = 'requested' "
+        "RETURNING statement_id, requested_by, net, gross",
+        (status, person, at, adjustment_id),
+    )
+
+
+def post(connection: Connection, adjustment_id: str, at: datetime) -> dict[str, Any] | None:
+    """Post an adjustment that was approved, or that needs no approval; None where it is not there yet."""
+    return _row(
+        connection,
+        "UPDATE billing.adjustment SET status = 'posted', posted_at = %s WHERE adjustment_id = %s "
+        "AND (status = 'approved' OR (status = 'requested' AND NOT approval_required)) RETURNING statement_id, net, gross, posting_month",
+        (at, adjustment_id),
+    )
+
+
+def lines(connection: Connection, adjustment_id: str) -> list[tuple[Any, ...]]:
+    """An adjustment's lines."""
+    return connection.execute(
+        "SELECT line_no, action, service_point_id, line_key, amount FROM billing.adjustment_line WHERE adjustment_id = %s ORDER BY line_no",
+        (adjustment_id,),
+    ).fetchall()
+
+
+def listed(database: Database) -> pl.DataFrame:
+    """Adjustments, newest last."""
+    return database.read(
+        "SELECT adjustment_id, account_id, reason, net::text AS net, gross::text AS gross, status, requested_by, decided_by, "
+        "posting_month FROM billing.adjustment ORDER BY requested_at, adjustment_id"
+    )
+
+
+def amount(value: int) -> Decimal:
+    """Millionths as the column's exact decimal."""
+    return Decimal(value).scaleb(-6)
+
+
+def _row(connection: Connection, query: str, parameters: Sequence[Any]) -> dict[str, Any] | None:
+    cursor = connection.execute(query.encode(), parameters)
+    row = cursor.fetchone()
+    if row is None or cursor.description is None:
+        return None
+    return {column.name: value for column, value in zip(cursor.description, row, strict=True)}

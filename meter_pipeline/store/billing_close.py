@@ -1,0 +1,98 @@
+"""Sealing an accounting month: what must be true, what it holds, the seal itself.
+
+Belongs here: SQL. Does not belong here: the order of steps (billing/close.py). The triggers of 0050_billing.sql refuse changes from then on.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+Connection = psycopg.Connection[Any]
+
+_CHECKS: dict[str, str] = {
+    "every day is billed": "SELECT string_agg(d::date::text, ', ' ORDER BY d) FROM generate_series(%(m)s::date, %(n)s::date - 1, interval '1 day') AS d "
+    "WHERE NOT EXISTS (SELECT FROM billing.charge_day AS c WHERE c.billing_day = d)",
+    "no joint is open": "SELECT string_agg(billing_day || ' ' || joint || ' ' || subject, ', ' ORDER BY billing_day) FROM billing.reconciliation "
+    "WHERE billing_day >= %(m)s AND billing_day < %(n)s AND cause IN ('open', 'not_loaded')",
+    "every period that ended has its statements": "SELECT string_agg(cycle_id || ' ' || period_end, ', ' ORDER BY cycle_id, period_end) "
+    "FROM ref.billing_cycles AS p "
+    "WHERE period_end > %(m)s AND period_end <= %(n)s AND NOT EXISTS (SELECT FROM billing.statement AS s WHERE s.cycle_id = p.cycle_id "
+    "AND s.period_start = p.period_start) AND EXISTS (SELECT FROM ref.agreements AS a WHERE a.cycle_id = p.cycle_id AND a.valid_from < p.period_end "
+    "AND (a.valid_to IS NULL OR a.valid_to > p.period_start))",
+    "no statement waits": "SELECT string_agg(account_id || ' ' || reason, ', ' ORDER BY account_id) FROM billing.statement_exception AS e "
+    "JOIN ref.billing_cycles AS p USING (cycle_id, period_start) WHERE p.period_end > %(m)s AND p.period_end <= %(n)s",
+    "no adjustment waits": "SELECT string_agg(adjustment_id, ', ' ORDER BY adjustment_id) FROM billing.adjustment "
+    "WHERE posting_month = %(m)s AND status IN ('requested', 'approved')",
+}
+
+
+def checklist(connection: Connection, month: date, following: date) -> list[dict[str, Any]]:
+    """Each point of the close, whether it holds and what stands against it (the first 500 characters)."""
+    points = []
+    for point, query in _CHECKS.items():
+        row = connection.execute(query.encode(), {"m": month, "n": following}).fetchone()
+        against = row[0] if row else None
+        points.append({"point": point, "ok": against is None, "detail": (against or "")[:500]})
+    return points
+
+
+def lock(connection: Connection) -> None:
+    """Wait for writers in flight and keep others out until the seal is committed (their triggers take the same lock, shared)."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtext('billing.period'))")
+
+
+def control_totals(connection: Connection, month: date, following: date) -> dict[str, Any]:
+    """Counts and exact sums of what the month holds."""
+    at = {"m": month, "n": following}
+    totals: dict[str, Any] = {}
+    for name, query in {
+        "charge_days": "SELECT count(*), coalesce(sum(total), 0)::text FROM billing.charge_day WHERE billing_day >= %(m)s AND billing_day < %(n)s",
+        "determinant_days": "SELECT count(*), coalesce(sum(source_quantity), 0)::text FROM billing.determinant_day "
+        "WHERE billing_day >= %(m)s AND billing_day < %(n)s",
+        "statements": "SELECT count(*), coalesce(sum(total), 0)::text FROM billing.statement WHERE posting_month = %(m)s",
+        "adjustments": "SELECT count(*), coalesce(sum(net), 0)::text FROM billing.adjustment WHERE posting_month = %(m)s AND status = 'posted'",
+    }.items():
+        row = connection.execute(query.encode(), at).fetchone()
+        assert row is not None  # noqa: S101 - an aggregate gives a row
+        totals[name] = {"count": row[0], "sum": row[1]}
+    by = connection.execute(
+        "SELECT component, count(*), sum(amount)::text FROM billing.statement_line WHERE posting_month = %(m)s GROUP BY 1 ORDER BY 1", at
+    ).fetchall()
+    totals["statement_lines"] = {component: {"count": n, "sum": total} for component, n, total in by}
+    return totals
+
+
+def request(connection: Connection, month: date, person: str, points: list[dict[str, Any]], at: datetime) -> bool:
+    """Ask for a month's close; False where it is sealed."""
+    return (
+        connection.execute(
+            "INSERT INTO billing.period AS p (month, status, requested_by, requested_at, checklist) VALUES (%s, 'closing', %s, %s, %s) "
+            "ON CONFLICT (month) DO UPDATE SET status = 'closing', requested_by = excluded.requested_by, requested_at = excluded.requested_at, "
+            "checklist = excluded.checklist WHERE p.status <> 'sealed'",
+            (month, person, at, Jsonb(points)),
+        ).rowcount
+        == 1
+    )
+
+
+def seal(connection: Connection, month: date, values: dict[str, Any]) -> bool:
+    """Seal a month that was asked for; False where it was not. The table refuses the person who asked."""
+    return (
+        connection.execute(
+            "UPDATE billing.period SET status = 'sealed', approved_by = %(approved_by)s, sealed_at = %(sealed_at)s, checklist = %(checklist)s, "
+            "control_totals = %(control_totals)s, totals_sha256 = %(totals_sha256)s, signature = %(signature)s, ledger_entry = %(ledger_entry)s "
+            "WHERE month = %(month)s AND status = 'closing'",
+            values | {"month": month, "checklist": Jsonb(values["checklist"]), "control_totals": Jsonb(values["control_totals"])},
+        ).rowcount
+        == 1
+    )
+
+
+def requested_by(connection: Connection, month: date) -> str | None:
+    """Who asked for the close of a month that is waiting."""
+    row = connection.execute("SELECT requested_by FROM billing.period WHERE month = %s AND status = 'closing'", (month,)).fetchone()
+    return None if row is None else str(row[0])

@@ -1,0 +1,143 @@
+"""Statements in and out of the store.
+
+Belongs here: SQL and COPY for statements, their lines, segments and exceptions. Does not belong here: what a line costs.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from meter_pipeline.store.database import Database, scalar
+
+Connection = psycopg.Connection[Any]
+
+
+def period(database: Database, cycle_id: str, period_end: date) -> date | None:
+    """First day of the cycle's period that ends on a day."""
+    with database.connect("billing") as connection:
+        found = scalar(connection, "SELECT period_start FROM ref.billing_cycles WHERE cycle_id = %s AND period_end = %s", (cycle_id, period_end))
+    return found if isinstance(found, date) else None
+
+
+def issued_accounts(database: Database, cycle_id: str, period_start: date) -> set[str]:
+    """Accounts whose statement of the period is issued."""
+    return set(
+        database.read("SELECT account_id FROM billing.statement WHERE cycle_id = $1 AND period_start = $2", [cycle_id, period_start])[
+            "account_id"
+        ].to_list()
+    )
+
+
+def charge_totals(database: Database, cycle_id: str, first: date, past: date) -> pl.DataFrame:
+    """Per service point, account, tariff and version: days billed, their money, intervals and estimates."""
+    return database.read(
+        "SELECT c.service_point_id, c.account_id, c.tariff_id, c.tariff_version, c.stretch_start, count(*)::int AS billed_days, "
+        "sum(c.total)::bigint AS accrued FROM billing.charge_day AS c WHERE c.cycle_id = $1 AND c.billing_day >= $2 AND c.billing_day < $3 "
+        "GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 5, 4",
+        [cycle_id, first, past],
+    )
+
+
+def determinant_totals(database: Database, cycle_id: str, first: date, past: date) -> pl.DataFrame:
+    """Per service point, stretch and version: intervals summed and estimates among them."""
+    return database.read(
+        "SELECT service_point_id, stretch_start, tariff_version, sum(slots)::bigint AS slots, sum(estimated)::bigint AS estimated "
+        "FROM billing.determinant_day WHERE cycle_id = $1 AND billing_day >= $2 AND billing_day < $3 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+        [cycle_id, first, past],
+    )
+
+
+def positions(database: Database, days: Sequence[date], columns: Sequence[str]) -> pl.DataFrame:
+    """Charge rows of some days."""
+    listed = ", ".join(columns)
+    frames = [
+        database.read(f"SELECT {listed} FROM billing.charge_day WHERE billing_day = $1 ORDER BY service_point_id", [day])
+        for day in sorted(set(days))
+    ]
+    return pl.concat(frames)
+
+
+def held_service_points(database: Database, first: date, past: date) -> pl.DataFrame:
+    """Service points whose bill an anomaly case holds: service_point_id and the case. Empty where detection is not installed."""
+    with database.connect("billing") as connection:
+        known = scalar(connection, "SELECT to_regclass('anomaly.bill_hold') IS NOT NULL")
+    if not known:
+        return pl.DataFrame(schema={"service_point_id": pl.String, "case_id": pl.String})
+    return database.read(
+        "SELECT service_point_id, min(case_id::text) AS case_id FROM anomaly.bill_hold WHERE first_day < $2 AND (last_day IS NULL OR last_day >= $1) "
+        "GROUP BY 1 ORDER BY 1",
+        [first, past],
+    )
+
+
+def earlier_segments(database: Database, cycle_id: str, period_start: date, since: date) -> pl.DataFrame:
+    """Peaks and credits of statements of earlier periods: what ratchets and net metering carry."""
+    return database.read(
+        "SELECT g.service_point_id, s.account_id, g.tariff_id, s.period_start, g.segment_end, g.peaks, g.carry_out "
+        "FROM billing.statement_segment AS g JOIN billing.statement AS s USING (statement_id) "
+        "WHERE s.cycle_id = $1 AND s.period_start < $2 AND s.period_end > $3 ORDER BY 1, g.segment_end",
+        [cycle_id, period_start, since],
+    )
+
+
+def copy_csv(connection: Connection, table: str, frame: pl.DataFrame) -> None:
+    """COPY a frame of scalars and array texts; exact decimals travel as text."""
+    buffer = io.BytesIO()
+    frame.write_csv(buffer, include_header=False, null_value="\\N", quote_style="necessary")
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, NULL '\\N')").format(
+        sql.Identifier(*table.split(".")), sql.SQL(", ").join(map(sql.Identifier, frame.columns))
+    )
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(buffer.getvalue())
+
+
+def array_text(column: str) -> pl.Expr:
+    """A list of whole numbers as PostgreSQL writes an array."""
+    return pl.concat_str([pl.lit("{"), pl.col(column).cast(pl.List(pl.String)).list.join(","), pl.lit("}")]).alias(column)
+
+
+def write_exceptions(connection: Connection, cycle_id: str, period_start: date, frame: pl.DataFrame) -> None:
+    """Replace the period's exceptions with a frame of account_id, reason, detail."""
+    connection.execute("DELETE FROM billing.statement_exception WHERE cycle_id = %s AND period_start = %s", (cycle_id, period_start))
+    rows = frame.unique().sort(pl.all()).select(
+        "account_id", pl.lit(cycle_id).alias("cycle_id"), pl.lit(period_start).alias("period_start"), "reason", "detail"
+    )
+    copy_csv(connection, "billing.statement_exception", rows)
+
+
+def read_statement(database: Database, statement_id: str) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """A statement's row, lines and segments; money as exact text."""
+    head = database.read(
+        "SELECT statement_id, account_id, cycle_id, period_start, period_end, revision, kind, posting_month, currency, total::text AS total, "
+        "issued_at FROM billing.statement WHERE statement_id = $1",
+        [statement_id],
+    )
+    lines = database.read(
+        "SELECT line_no, service_point_id, tariff_id, tariff_version, segment_start, segment_end, line_key, name, component, "
+        "quantity::text AS quantity, unit, amount::text AS amount FROM billing.statement_line WHERE statement_id = $1 ORDER BY line_no",
+        [statement_id],
+    )
+    segments = database.read(
+        "SELECT service_point_id, tariff_id, tariff_version, segment_start, segment_end, days, unit, energy, peaks, peak_at, slots, estimated "
+        "FROM billing.statement_segment WHERE statement_id = $1 ORDER BY service_point_id, segment_start",
+        [statement_id],
+    )
+    return head, lines, segments
+
+
+def statement_days(database: Database, statement_id: str) -> pl.DataFrame:
+    """Usage by day and service point behind a statement, in millionths of the tariff's unit."""
+    return database.read(
+        "SELECT d.billing_day, d.service_point_id, d.unit, (SELECT sum(e) FROM unnest(d.energy) AS e)::bigint AS quantity, d.estimated > 0 AS estimated "
+        "FROM billing.statement AS s JOIN billing.statement_segment AS g USING (statement_id) JOIN billing.determinant_day AS d "
+        "ON d.service_point_id = g.service_point_id AND d.billing_day >= g.segment_start AND d.billing_day < g.segment_end "
+        "WHERE s.statement_id = $1 ORDER BY 2, 1",
+        [statement_id],
+    )

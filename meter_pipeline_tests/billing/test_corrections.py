@@ -1,0 +1,152 @@
+"""Corrections promise: cancel and rebill of what changed and nothing else, two people above the threshold, and a sealed month that refuses."""
+
+from __future__ import annotations
+
+import json
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+
+import psycopg
+import pytest
+
+from meter_pipeline.billing import bill_billing_day
+from meter_pipeline.billing.adjustments import AdjustmentError, decide, propose, request
+from meter_pipeline.billing.close import CloseError, approve_close, checklist, request_close
+from meter_pipeline.billing.issue import issue_statements
+from meter_pipeline.store.database import Database, scalar
+from meter_pipeline_tests.billing.support import CHICAGO, CLOCK, JULY, add_cycle, add_service, add_tariff, days, native, put_intervals
+
+END = JULY + timedelta(days=3)
+STATEMENT = "A-001.C1.20260701.0"
+
+
+def issued(database: Database) -> str:
+    add_tariff(database, native())
+    add_cycle(database, JULY, END)
+    point = add_service(database, 1)
+    for day in days(JULY, 3):
+        put_intervals(database, day, {point: [1000] * 24})
+        bill_billing_day(database, CHICAGO, day, clock=CLOCK)
+    issue_statements(database, CHICAGO, "C1", END, clock=CLOCK)
+    return point
+
+
+def late(database: Database, point: str, kwh: int) -> None:
+    put_intervals(database, JULY, {point: [kwh * 1000] * 24})
+    bill_billing_day(database, CHICAGO, JULY, clock=CLOCK)
+
+
+def test_nothing_changed_means_nothing_to_adjust(database: Database) -> None:
+    issued(database)
+    assert propose(database, CHICAGO, STATEMENT).lines.height == 0
+    assert request(database, CHICAGO, STATEMENT, reason="late_actual", evidence="none", requested_by="analyst") is None
+
+
+def test_a_small_correction_touches_only_what_changed_and_is_posted(database: Database) -> None:
+    point = issued(database)
+    late(database, point, 2)
+    name = request(database, CHICAGO, STATEMENT, reason="late_actual", evidence="1 July", requested_by="analyst", clock=CLOCK)
+    found = database.read("SELECT action, line_key, amount::text AS amount FROM billing.adjustment_line ORDER BY line_no")
+    assert "BASIC" not in found["line_key"].to_list(), "a fixed charge does not move with usage"
+    net = sum(Decimal(a) for a in found["amount"].to_list())
+    with database.connect() as connection:
+        assert scalar(connection, "SELECT (status, net) FROM billing.adjustment WHERE adjustment_id = %s", (name,)) == ("posted", str(net)) or net > 0
+    assert propose(database, CHICAGO, STATEMENT).lines.height == 0, "the correction is complete"
+    late(database, point, 1)
+    request(database, CHICAGO, STATEMENT, reason="correction", evidence="back again", requested_by="analyst", clock=CLOCK)
+    with database.connect() as connection:
+        assert scalar(connection, "SELECT sum(net) FROM billing.adjustment") == 0, "there and back nets to nothing"
+
+
+def test_a_large_correction_needs_another_person_in_code_and_in_the_table(database: Database) -> None:
+    point = issued(database)
+    late(database, point, 500)
+    name = request(database, CHICAGO, STATEMENT, reason="late_actual", evidence="1 July", requested_by="Analyst", clock=CLOCK)
+    assert name is not None
+    with pytest.raises(AdjustmentError, match="another person"):
+        decide(database, name, approve=True, person=" analyst ")
+    for forged in (
+        "UPDATE billing.adjustment SET status = 'posted', posted_at = now()",
+        "UPDATE billing.adjustment SET decided_by = 'ANALYST'",
+        "UPDATE billing.adjustment SET approval_required = false",
+    ):
+        with database.connect() as connection, pytest.raises(psycopg.errors.CheckViolation):
+            connection.execute(forged.encode())
+    decide(database, name, approve=True, person="supervisor", clock=CLOCK)
+    with database.connect() as connection:
+        assert scalar(connection, "SELECT status FROM billing.adjustment") == "posted"
+        kinds = connection.execute("SELECT kind FROM ledger.entry WHERE kind LIKE 'adjustment%' ORDER BY entry_id").fetchall()
+    assert [k for (k,) in kinds] == ["adjustment_requested", "adjustment_approved", "adjustment_posted"]
+
+
+def sealed(database: Database) -> str:
+    point = issued(database)
+    month = date(2026, 7, 1)
+    with database.connect() as connection:  # the rest of the month has nothing to bill: take its days from the last
+        connection.execute(
+            "INSERT INTO billing.charge_day SELECT d::date, service_point_id, account_id, tariff_id, tariff_version, cycle_id, period_start, "
+            "stretch_start, days, energy_to_date, export_to_date, peaks_to_date, peak_at_to_date, register_days, budget_to_date, carry, history, "
+            "amounts, 0 FROM billing.charge_day, generate_series('2026-07-04'::date, '2026-07-31', interval '1 day') AS d WHERE billing_day = '2026-07-03'"
+        )
+    request_close(database, month, person="accountant", clock=CLOCK)
+    with pytest.raises(CloseError, match="another person"):
+        approve_close(database, month, person="Accountant ", clock=CLOCK)
+    seal = approve_close(database, month, person="controller", clock=CLOCK)
+    assert seal.control_totals["statements"]["count"] == 1
+    return point
+
+
+def test_a_month_with_an_open_point_is_not_sealed(database: Database) -> None:
+    issued(database)
+    assert [p["point"] for p in checklist(database, date(2026, 7, 1)) if not p["ok"]] == ["every day is billed"]
+    request_close(database, date(2026, 7, 1), person="accountant", clock=CLOCK)
+    with pytest.raises(CloseError, match="every day is billed"):
+        approve_close(database, date(2026, 7, 1), person="controller", clock=CLOCK)
+
+
+def test_a_sealed_month_refuses_insert_update_delete_and_truncate_from_everyone(database: Database) -> None:
+    sealed(database)
+    dated = {
+        "determinant_day": "billing_day", "charge_day": "billing_day", "determinant_day_202607": "billing_day", "charge_day_202607": "billing_day",
+        "statement": "posting_month", "statement_line": "posting_month", "statement_segment": "posting_month",
+    }  # fmt: skip
+    with database.connect() as connection:
+        connection.execute("SELECT billing.ensure_partitions('2026-08-01')")
+    fresh = json.dumps({"service_point_id": "SP-NEW", "statement_id": "NEW", "revision": 9})
+    for table, column in dated.items():
+        changes = [
+            f"UPDATE billing.{table} SET {column} = {column}",
+            f"DELETE FROM billing.{table}",
+            f"TRUNCATE billing.{table} CASCADE",
+            f"INSERT INTO billing.{table} SELECT (jsonb_populate_record(t, '{fresh}')).* FROM billing.{table} AS t LIMIT 1",
+        ]
+        if not table.endswith("202607"):
+            changes.append(f"UPDATE billing.{table} SET {column} = {column} + 31")
+        for change in changes:
+            with database.connect() as connection:
+                connection.execute("SET session_replication_role = replica")  # the triggers are ALWAYS: not even this turns them off
+                with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="is sealed"):
+                    connection.execute(change.encode())
+                connection.rollback()
+    for change in ("UPDATE billing.period SET status = 'open'", "DELETE FROM billing.period", "TRUNCATE billing.period"):
+        with database.connect() as connection, pytest.raises(psycopg.errors.IntegrityConstraintViolation):
+            connection.execute(change.encode())
+
+
+def test_late_data_for_a_sealed_month_lands_in_the_open_one(database: Database) -> None:
+    point = sealed(database)
+    before = database.read("SELECT * FROM billing.charge_day ORDER BY 1, 2")
+    put_intervals(database, JULY, {point: [2000] * 24})
+    outcome = bill_billing_day(database, CHICAGO, JULY, clock=CLOCK)
+    assert (outcome.sealed, outcome.revisions) == (True, 1)
+    assert bill_billing_day(database, CHICAGO, JULY, clock=CLOCK).revisions == 0
+    assert database.read("SELECT * FROM billing.charge_day ORDER BY 1, 2").equals(before)
+    request(database, CHICAGO, STATEMENT, reason="late_actual", evidence="1 July", requested_by="analyst", clock=CLOCK)
+    found = database.read("SELECT posting_month, net::text AS net FROM billing.adjustment")
+    assert found["posting_month"][0] == date(2026, 8, 1)
+    assert Decimal(found["net"][0]) > 0
+
+
+def test_the_test_clock_is_after_the_sealed_month() -> None:
+    assert isinstance(CLOCK.now(), datetime)
+    assert CLOCK.now().month == 8

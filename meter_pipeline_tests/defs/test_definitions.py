@@ -1,0 +1,160 @@
+"""The code location promises: it loads, its assets are what the UI shows, a billing day runs end to end, and a range tells each day apart."""
+
+import json
+import os
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from meter_pipeline.defs import partitions, policy
+from meter_pipeline.simulator import Spec, simulate
+from meter_pipeline.store.database import Database, scalar
+
+START = date(2026, 10, 30)
+
+
+@pytest.fixture
+def city(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: Database) -> Any:
+    """A small simulated city as the configured municipality, with definitions loaded for it."""
+    data = tmp_path / "data"
+    simulate(Spec(meters=12, days=3, start=START, seed=5), data)
+    past = 1_700_000_000
+    for path in (data / "inbox").rglob("*"):
+        if path.is_file():
+            os.utime(path, (past, past))
+    monkeypatch.setenv("METER_PIPELINE_DATA", str(data))
+    monkeypatch.setenv("METER_PIPELINE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("METER_PIPELINE_INBOX", str(data / "inbox"))
+    monkeypatch.setenv("METER_PIPELINE_DATABASE_URL", database.url)
+    from meter_pipeline.defs import jobs
+
+    for cached in (partitions.billing_days, partitions.billing_months, jobs.billing_day_job):
+        cached.cache_clear()
+    from meter_pipeline.definitions import build_defs
+
+    yield build_defs()
+    for cached in (partitions.billing_days, partitions.billing_months, jobs.billing_day_job):
+        cached.cache_clear()
+
+
+def run(definitions: dg.Definitions, instance: dg.DagsterInstance, job: str, **where: Any) -> dg.ExecuteInProcessResult:
+    return definitions.resolve_job_def(job).execute_in_process(instance=instance, raise_on_error=False, **where)
+
+
+def checks_of(result: dg.ExecuteInProcessResult) -> dict[tuple[str, str], set[str | None]]:
+    """(asset, check) -> the partitions it was evaluated for, of the checks that passed."""
+    found: dict[tuple[str, str], set[str | None]] = {}
+    for event in result.all_events:
+        if event.event_type_value == "ASSET_CHECK_EVALUATION":
+            data: Any = event.event_specific_data
+            assert data.passed, (data.check_name, data.description, data.metadata)
+            found.setdefault((data.asset_key.to_user_string(), data.check_name), set()).add(data.partition)
+    return found
+
+
+def test_every_asset_says_what_an_analyst_needs(city: dg.Definitions) -> None:
+    graph = city.resolve_asset_graph()
+    for key in graph.materializable_asset_keys:
+        node = graph.get(key)
+        assert node.description, key
+        assert node.group_name in {policy.REFERENCE, policy.INGEST, policy.VALIDATION, policy.DETECTION, policy.BILLING, policy.AUDIT, policy.MIGRATION}
+        assert node.owners, key
+        assert node.kinds, key
+        assert "dagster/table_name" in node.metadata, key
+        assert node.pools == {policy.POOL}, f"{key} would run through an emergency pause"
+
+
+def test_a_billing_day_runs_from_files_to_a_signed_checkpoint(city: dg.Definitions, database: Database) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert run(city, instance, "import_reference_data").success
+        assert run(city, instance, "land_feeds").success
+        result = run(city, instance, "billing_day", partition_key=START.isoformat())
+        assert result.success, [e.message for e in result.all_events if e.event_type_value == "STEP_FAILURE"]
+        checks = checks_of(result)
+        assert {partition for found in checks.values() for partition in found} == {START.isoformat()}
+        assert ("raw_reads", "control_totals") in checks
+        assert ("reconciled_billing", "reconciliation") in checks
+        assert ("ledger_checkpoint", "ledger_verifies") in checks
+        materialized = {e.asset_key.to_user_string() for e in result.get_asset_materialization_events() if e.asset_key}
+        assert materialized == {"raw_reads", "validated_intervals", "daily_usage", "anomaly_flags", "reconciled_billing", "ledger_checkpoint"}
+    with database.connect() as connection:
+        assert scalar(connection, "SELECT count(*) FROM billing.charge_day") > 0
+        assert scalar(connection, "SELECT count(*) FROM billing.reconciliation WHERE cause IN ('open', 'unexplained')") == 0
+        assert scalar(connection, "SELECT count(*) FROM ledger.checkpoint") > 0
+
+
+TABLES = ("raw.interval_day", "raw.register_read", "vee.interval_day", "vee.daily_usage", "billing.determinant_day", "billing.charge_day")
+
+
+def contents(database: Database) -> dict[str, str]:
+    """A hash of every row of the stage tables, times of writing left out."""
+    found = {}
+    for table in TABLES:
+        row = database.read(f"SELECT coalesce(md5(string_agg(h, '' ORDER BY h)), '') AS h FROM (SELECT md5(t::text) AS h FROM {table} t) x")
+        found[table] = row["h"][0]
+    return found
+
+
+def test_a_second_run_of_a_day_writes_the_same_bytes(city: dg.Definitions, database: Database) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        run(city, instance, "import_reference_data")
+        run(city, instance, "land_feeds")
+        assert run(city, instance, "billing_day", partition_key=START.isoformat()).success
+        before = contents(database)
+        assert run(city, instance, "land_feeds").success
+        assert run(city, instance, "billing_day", partition_key=START.isoformat()).success
+        assert contents(database) == before
+
+
+def test_a_range_in_one_run_tells_every_day_apart(city: dg.Definitions) -> None:
+    days = [(START + timedelta(days=n)).isoformat() for n in range(2)]
+    with dg.DagsterInstance.ephemeral() as instance:
+        run(city, instance, "import_reference_data")
+        run(city, instance, "land_feeds")
+        tags = {"dagster/asset_partition_range_start": days[0], "dagster/asset_partition_range_end": days[-1]}
+        result = run(city, instance, "billing_day", tags=tags)
+        assert result.success
+        for (asset, check), found in checks_of(result).items():
+            assert set(days) <= found, (asset, check)
+        rows: dict[str, set[int]] = {}
+        for event in result.get_asset_materialization_events():
+            data: Any = event.step_materialization_data.materialization
+            if event.asset_key == dg.AssetKey("raw_reads"):
+                rows[data.partition] = {v.value for k, v in data.metadata.items() if k == "dagster/partition_row_count"}
+        assert set(rows) == set(days)
+        assert all(rows.values())
+
+
+def test_the_arrival_sensors_ask_for_exactly_the_days_a_file_touches(city: dg.Definitions, database: Database) -> None:
+    from meter_pipeline.defs.resources import Municipality
+    from meter_pipeline.defs.sensors import feed_arrival, touched_days_sensor
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        run(city, instance, "import_reference_data")
+        asked: Any = feed_arrival(dg.build_sensor_context(instance=instance, definitions=city), municipality=Municipality())
+        again: Any = feed_arrival(dg.build_sensor_context(instance=instance, definitions=city), municipality=Municipality())
+        assert isinstance(asked, dg.RunRequest)
+        # Dagster runs one key once; ten minutes may have begun between the two ticks.
+        assert str(asked.run_key).split(":")[0] == str(again.run_key).split(":")[0]
+        run(city, instance, "land_feeds")
+        landed: Any = feed_arrival(dg.build_sensor_context(instance=instance, definitions=city), municipality=Municipality())
+        assert isinstance(landed, dg.SkipReason)
+        requests: Any = list(touched_days_sensor()(dg.build_sensor_context(instance=instance, definitions=city), municipality=Municipality()))
+        asked_days = {r.partition_key for r in requests if isinstance(r, dg.RunRequest)}
+    with database.connect() as connection:
+        touched = {str(row[0]) for row in connection.execute("SELECT DISTINCT billing_day FROM raw.feed_file_day")}
+    assert asked_days == touched
+    assert len({r.run_key for r in requests}) == len(requests)
+
+
+def test_a_faulty_reference_folder_fails_the_run_with_every_fault_listed(city: dg.Definitions) -> None:
+    folder = Path(os.environ["METER_PIPELINE_DATA"]) / "reference"
+    (folder / "meters.csv").write_text("meter_id,commodity\nM 1,steam\n")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = run(city, instance, "import_reference_data")
+        assert not result.success
+        failure: Any = next(e for e in result.all_events if e.event_type_value == "STEP_FAILURE").event_specific_data
+        assert "column missing" in json.dumps(str(failure.user_failure_data))
