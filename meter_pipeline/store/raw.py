@@ -235,3 +235,23 @@ def finish_file_day(connection: Connection, sha256: bytes, day: date, at: dateti
     assert row is not None  # noqa: S101 - the row was read as waiting
     received, accepted, duplicate, superseded, rejected = map(int, row)
     return received, accepted, duplicate, superseded, rejected
+
+
+def days_without_file(connection: Connection, head_end: str, days: Sequence[date]) -> list[date]:
+    """Those of the days for which no file of the head-end holds a read."""
+    rows = connection.execute(
+        "SELECT d FROM unnest(%s::date[]) AS d WHERE NOT EXISTS (SELECT FROM raw.feed_file_day AS fd JOIN raw.feed_file AS f USING (sha256) "
+        "WHERE fd.billing_day = d AND f.head_end = %s) ORDER BY d",
+        (list(days), head_end),
+    )
+    return [day for (day,) in rows]
+
+
+def note_pull(connection: Connection, head_end: str, day: date, at: datetime, outcome: str, reads: int) -> None:
+    """Remember that a day was asked of a head-end, and what came."""
+    connection.execute(
+        "INSERT INTO raw.pull_request AS p (head_end, billing_day, first_asked, last_asked, outcome, reads) VALUES (%s, %s, %s, %s, %s, %s) "
+        "ON CONFLICT (head_end, billing_day) DO UPDATE SET times = p.times + 1, last_asked = excluded.last_asked, outcome = excluded.outcome, "
+        "reads = excluded.reads",
+        (head_end, day, at, at, outcome, reads),
+    )

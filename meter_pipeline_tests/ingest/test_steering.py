@@ -1,0 +1,227 @@
+"""Controller, breaker, retry and permits in virtual time: bounded, settling, and never more calls than their rules allow."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meter_pipeline.ingest.breaker import Breaker, Permit, Rules, State
+from meter_pipeline.ingest.controller import DATA_WAITS, LOCK_WAITS, WAL_WAITS, Controller, Limits
+from meter_pipeline.ingest.retry import Budget, Meaning, Patience, Retrier, meaning
+from meter_pipeline.ingest.writer import Permits
+from meter_pipeline.store.database import Database
+
+
+def drive(controller: Controller, latency: Callable[[int, float], float], seconds: float, start: float = 0.0, *, ok: Callable[[float], bool] = lambda _: True) -> None:
+    """Write batches one after another per writer in virtual time, always with more waiting."""
+    now = start
+    while now < start + seconds:
+        took = latency(controller.batch, now)
+        now += took / controller.writers
+        controller.wrote(now, controller.batch, took, ok(now), controller.writers, True)
+
+
+def plant(fixed: float, row: float, seed: int = 1, noise: float = 0.0) -> Callable[[int, float], float]:
+    rng = random.Random(seed)
+    return lambda rows, now: max(1e-4, (fixed + row * rows) * (1 + noise * (2 * rng.random() - 1)))
+
+
+@given(st.floats(0.0005, 0.02), st.floats(2e-6, 5e-5), st.integers(0, 1000))
+@settings(max_examples=40)
+def test_it_settles_at_the_target_and_stays_within_bounds(fixed: float, row: float, seed: int) -> None:
+    controller = Controller()
+    drive(controller, plant(fixed, row, seed, 0.1), 60)
+    limits = controller.limits
+    assert all(limits.batch_least <= d["batch"] <= limits.batch_most and 1 <= d["writers"] <= limits.writers_most for d in controller.history)
+    settled = controller.history[20:]
+    assert settled
+    assert all(d["p90_ms"] <= 1.15 * limits.target_s * 1000 for d in settled)
+    best = min(limits.batch_most, (limits.target_s - fixed) / row)
+    assert settled[-1]["batch"] >= 0.55 * best, "and it does not settle far below what the target allows"
+
+
+def test_a_step_in_latency_is_answered_and_recovered_from() -> None:
+    controller = Controller()
+    quick, slow = plant(0.004, 8e-6), plant(0.004, 6e-5)
+    drive(controller, quick, 40)
+    before = controller.batch
+    drive(controller, slow, 30, 40)
+    assert controller.history[-1]["p90_ms"] <= 55
+    drive(controller, quick, 90, 70)
+    assert controller.batch >= 0.8 * before
+
+
+def test_errors_halve_the_batch_and_take_a_writer() -> None:
+    controller = Controller()
+    before = controller.batch, controller.writers
+    drive(controller, plant(0.01, 5e-6), 1.2, ok=lambda _: False)
+    assert controller.batch == before[0] // 2
+    assert controller.writers == before[1] - 1
+
+
+def test_nothing_grows_while_the_application_is_the_limit() -> None:
+    controller = Controller()
+    for n in range(400):
+        controller.wrote(n * 0.05, controller.batch, 0.002, True, 1, False)
+    assert controller.batch <= controller.limits.batch_start
+
+
+@pytest.mark.parametrize(
+    ("event", "latency", "batch", "writers"),
+    [
+        ("Lock:transactionid", 0.03, "same", "fewer"),
+        ("IO:WALSync", 0.07, "not smaller than shrink", "fewer"),
+        ("IO:DataFileExtend", 0.07, "smaller", "same"),
+    ],
+)
+def test_waits_move_one_knob(event: str, latency: float, batch: str, writers: str) -> None:
+    controller = Controller(Limits(writers_start=3))
+    was = controller.batch
+    for n in range(30):
+        controller.waits({event: 3})
+        controller.wrote(n * 0.05, was, latency, True, 3, False)
+    first = controller.history[0]
+    assert (first["writers"] < 3) == (writers == "fewer")
+    assert {"same": first["batch"] == was, "smaller": first["batch"] < was, "not smaller than shrink": first["batch"] >= was}[batch]
+
+
+def test_wait_events_exist_under_these_names(database: Database) -> None:
+    names = database.read("SELECT count(*) AS n FROM pg_class WHERE relname = 'pg_wait_events'").item()
+    if not names:
+        return  # the view came with PostgreSQL 17
+    known = set(database.read("SELECT type || ':' || name AS event FROM pg_wait_events")["event"].to_list())
+    for family in (LOCK_WAITS, WAL_WAITS, DATA_WAITS):
+        assert len(family & known) >= len(family) // 2, family - known
+
+
+calls = st.lists(st.tuples(st.sampled_from(["ok", "fail", "slow", "cancel", "hold", "tick"]), st.floats(0.01, 3)), max_size=120)
+
+
+@given(calls, st.integers(0, 99))
+def test_the_breaker_never_lets_more_through_than_its_state_allows(events: list[tuple[str, float]], seed: int) -> None:
+    rules = Rules(window=10, least_calls=4)
+    moves: list[tuple[State, State]] = []
+    breaker = Breaker(rules, random.Random(seed), lambda was, state: moves.append((was, state)))
+    now, held = 0.0, list[Permit]()
+    for event, seconds in events:
+        if event == "tick":
+            now += seconds
+            continue
+        was, until = breaker.state, breaker.remaining(now)
+        permit = breaker.acquire(now)
+        if was is State.OPEN and until > 0:
+            assert permit is None, "OPEN makes no calls"
+        if permit is None:
+            continue
+        held.append(permit)
+        out = [p for p in held if p.trial and p.generation == permit.generation]
+        assert len(out) <= rules.trials
+        if event == "hold":
+            continue
+        held.remove(permit)
+        if event == "cancel":
+            breaker.cancelled(permit)
+        else:
+            breaker.done(permit, now, 1.0 if event == "slow" else 0.01, event != "fail")
+        now += 0.01
+    assert (State.CLOSED, State.HALF_OPEN) not in moves
+
+
+def test_a_steady_two_thirds_of_failures_opens_it_and_good_trials_close_it() -> None:
+    breaker = Breaker(rng=random.Random(1))
+    now = 0.0
+    for n in range(12):
+        if (permit := breaker.acquire(now)) is not None:
+            breaker.done(permit, now, 0.01, n % 3 == 0)
+    assert breaker.state is State.OPEN
+    now += breaker.remaining(now) + 0.001
+    trials = [breaker.acquire(now) for _ in range(10)]
+    given_out = [t for t in trials if t is not None]
+    assert len(given_out) == breaker.rules.trials
+    for permit in given_out:
+        breaker.done(permit, now, 0.01, True)
+    assert breaker.state is State.CLOSED
+
+
+def test_a_trial_that_never_answers_does_not_hold_it_half_open_for_ever() -> None:
+    breaker = Breaker(rng=random.Random(1))
+    breaker.open_for(0.0, 1.0)
+    assert breaker.acquire(1.5) is not None
+    assert breaker.acquire(1.5 + breaker.rules.half_open_most_s + 0.1) is None
+    assert breaker.state is State.OPEN
+
+
+class VirtualClock:
+    """Time that passes only by sleeping."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def monotonic(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+def test_retries_are_bounded_in_number_and_time() -> None:
+    clock, tries = VirtualClock(), 0
+
+    async def go() -> None:
+        nonlocal tries
+        retrier = Retrier(clock, random.Random(3), Patience())  # type: ignore[arg-type]  # no wall time is asked for
+        async for attempt in retrier.attempts(lambda _: True):
+            with attempt:
+                tries += 1
+                raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        asyncio.run(go())
+    assert tries == Patience().attempts
+    assert clock.time <= sum(min(5, 0.05 * 2**n) for n in range(5))
+
+
+def test_an_outage_spends_the_budget() -> None:
+    budget = Budget(tokens=2)
+    assert [budget.take() for _ in range(4)] == [True, True, False, False]
+    for _ in range(11):
+        budget.call()
+    assert budget.take()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (psycopg.errors.SerializationFailure(), Meaning.TRANSIENT), (psycopg.errors.DeadlockDetected(), Meaning.TRANSIENT),
+        (psycopg.errors.LockNotAvailable(), Meaning.SMALLER), (psycopg.errors.QueryCanceled(), Meaning.SMALLER),
+        (psycopg.errors.AdminShutdown(), Meaning.UNKNOWN), (psycopg.OperationalError("reset on COMMIT"), Meaning.UNKNOWN),
+        (psycopg.errors.DiskFull(), Meaning.EXHAUSTED), (psycopg.errors.TooManyConnections(), Meaning.EXHAUSTED),
+        (psycopg.errors.CheckViolation(), Meaning.DATA), (psycopg.errors.NumericValueOutOfRange(), Meaning.DATA),
+        (psycopg.errors.UndefinedTable(), Meaning.FATAL), (psycopg.errors.InsufficientPrivilege(), Meaning.FATAL), (ValueError(), Meaning.FATAL),
+    ],
+)  # fmt: skip
+def test_what_an_error_means(error: Exception, expected: Meaning) -> None:
+    assert meaning(error) is expected
+
+
+def test_permits_shrink_as_they_come_back() -> None:
+    async def go() -> None:
+        permits = Permits(2)
+        await permits.take()
+        await permits.take()
+        await permits.resize(1)
+        await permits.give()
+        waiting = asyncio.create_task(permits.take())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await permits.give()
+        await asyncio.wait_for(waiting, 1)
+        assert permits.taken == 1
+
+    asyncio.run(go())
