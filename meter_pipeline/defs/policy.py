@@ -5,7 +5,10 @@ Belongs here: names and values applied across assets. Does not belong here: anyt
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
+
+import dagster as dg
 
 #: Groups sort by name in the UI, so the number gives the order in which data flows.
 REFERENCE: Final = "1_reference"
@@ -26,3 +29,8 @@ POOL: Final = "emergency_pause"
 
 #: A run that belongs to one billing day says so, for links from a bill to its runs.
 DAY_TAG: Final = "meter_pipeline/billing_day"
+
+
+def freshness(zone: str) -> dg.FreshnessPolicy:
+    """Every stage of a billing day is done by noon local time, seven hours after the schedule starts: settlement data is due by noon."""
+    return dg.FreshnessPolicy.cron(deadline_cron="0 12 * * *", lower_bound_delta=timedelta(hours=7), timezone=zone)

@@ -51,6 +51,7 @@ def stage_asset(
         partitions_def=billing_days(),
         check_specs=[dg.AssetCheckSpec(check, asset=name, description=about, blocking=blocking, partitions_def=billing_days()) for check, about in checks.items()],
         pool=policy.POOL,
+        freshness_policy=policy.freshness(billing_days().timezone) if daily else None,
         tags={"meter_pipeline/stage": "billing_day" if daily else "on_demand"},
         metadata={"dagster/table_name": f"meter_pipeline.{table}"} | contract_metadata(table),
     )

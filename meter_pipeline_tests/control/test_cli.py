@@ -1,0 +1,45 @@
+"""``meter-pipeline pause``: one JSON document on stdout, exit 1 and the code of the refusal when refused, 2 for wrong usage."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from meter_pipeline.cli import pause as command
+from meter_pipeline.store.database import Database
+
+
+@pytest.fixture
+def cli(database: Database, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("METER_PIPELINE_DATABASE_URL", database.url)
+    return lambda *arguments: CliRunner().invoke(command.app, list(arguments))
+
+
+def said(result: Result) -> dict[str, Any]:
+    return dict(json.loads(result.stdout))
+
+
+CHECKED = ("--ledger", "verified", "--control-totals", "balanced", "--dead-letters", "none")
+
+
+def test_the_whole_way_from_raise_to_resume(cli: Any) -> None:
+    assert said(cli("status", "--json"))["paused"] is False
+    raised = cli("raise", "--reason", "odd water", "--commodity", "water", "--by", "ann", "--json")
+    assert (raised.exit_code, said(raised)["target"]) == (0, "water")
+    assert cli("status", "--exit-code").exit_code == 1
+    asked = said(cli("request-resume", "--reason", "fixed", *CHECKED, "--commodity", "water", "--by", "ann", "--json"))
+    refused = cli("confirm-resume", str(asked["request"]), "--by", "ann", "--json")
+    assert (refused.exit_code, said(refused)["refused"]) == (1, "same_person")
+    done = cli("confirm-resume", str(asked["request"]), "--by", "bob", "--json")
+    assert (done.exit_code, said(done)["resumed"]) == (0, True)
+    status = said(cli("status", "--json"))
+    assert status["paused"] is False
+    assert status["refusals"][0]["code"] == "same_person"
+
+
+@pytest.mark.parametrize("wrong", [("--commodity", "steam"), ("--head-end", "he 1"), ("--commodity", "gas", "--head-end", "HE-1")])
+def test_a_scope_there_is_none_of_is_wrong_usage(cli: Any, wrong: tuple[str, ...]) -> None:
+    assert cli("raise", "--reason", "x", "--by", "ann", *wrong).exit_code == 2

@@ -1,0 +1,126 @@
+"""What the edge promises operators, without services: everything is in the pool, the jobs that end a pause are not, old events go and results stay."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from meter_pipeline.control import pause
+from meter_pipeline.definitions import build_defs
+from meter_pipeline.defs import policy, sensors_pause
+from meter_pipeline.defs.hold import Hold, days_of
+from meter_pipeline.defs.jobs_operations import JOBS
+from meter_pipeline.defs.resources import Municipality
+from meter_pipeline.services import dagster_url
+from meter_pipeline.store.dagster_storage import prune
+from meter_pipeline.store.database import Database
+from meter_pipeline_tests.control.test_pause import ask
+
+
+@pytest.fixture
+def instance(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    """An instance on the test's own database, as in production."""
+    monkeypatch.setenv("METER_PIPELINE_DAGSTER_URL", dagster_url(database.url))
+    (tmp_path / "dagster.yaml").write_text(
+        "storage:\n  postgres:\n    postgres_url: {env: METER_PIPELINE_DAGSTER_URL}\nconcurrency:\n  pools: {granularity: run}\ntelemetry: {enabled: false}\n"
+    )
+    with dg.DagsterInstance.from_config(str(tmp_path)) as made:
+        yield made
+
+
+def test_every_asset_and_check_is_in_the_pool_and_no_operators_job_is() -> None:
+    """A run with one step outside the pool is dequeued whatever the limit."""
+    repository = build_defs().get_repository_def()
+    steps = [node for job in repository.get_all_jobs() for node in job.all_node_defs if job.name not in {j.name for j in JOBS}]
+    assert steps
+    assert {node.name for node in steps if isinstance(node, dg.OpDefinition) and node.pool != policy.POOL} == set()
+    assert all(node.pool is None for job in JOBS for node in job.all_node_defs if isinstance(node, dg.OpDefinition))
+
+
+def test_the_sensor_turns_the_flag_into_the_limit_and_says_the_state_in_words(instance: dg.DagsterInstance, database: Database) -> None:
+    municipality = Municipality(database_url=database.url)
+
+    def tick() -> str:
+        with dg.build_sensor_context(instance=instance) as context:
+            said = sensors_pause.emergency_pause(context, municipality=municipality)
+        assert isinstance(said, dg.SkipReason)
+        return str(said.skip_message)
+
+    assert sensors_pause.deploy(instance, municipality) == sensors_pause.DEFAULT_RUNS
+    assert "Running" in tick()
+    pause.raise_pause(database, reason="odd reads", by="oli")
+    assert "PAUSED (all work)" in tick()
+    assert sensors_pause.current_limit(instance) == 0
+    assert sensors_pause.deploy(instance, municipality) == 0
+    request = ask(database)
+    assert f"request {request}" in tick()
+    pause.confirm_resume(database, request, by="fay")
+    pause.raise_pause(database, reason="odd water", by="oli", scope=pause.Scope("commodity", "water"))
+    words = tick()
+    assert sensors_pause.current_limit(instance) == sensors_pause.DEFAULT_RUNS
+    assert "Running" in words
+    assert "all water work" in words
+
+
+def test_an_unreachable_flag_closes_the_queue(instance: dg.DagsterInstance) -> None:
+    with dg.build_sensor_context(instance=instance) as context:
+        said = sensors_pause.emergency_pause(context, municipality=Municipality(database_url="postgresql://x@127.0.0.1:9/x"))
+    assert isinstance(said, dg.SkipReason)
+    assert "cannot be read" in str(said.skip_message)
+    assert sensors_pause.current_limit(instance) == 0
+
+
+def test_pruning_keeps_what_was_materialised(instance: dg.DagsterInstance, database: Database) -> None:
+    @dg.asset(check_specs=[dg.AssetCheckSpec("good", asset="made")])
+    def made() -> Iterator[Any]:
+        yield dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True)])
+
+    done = dg.materialize([made], instance=instance)
+    before = len(instance.all_logs(done.run_id))
+    assert prune(database, datetime.now(UTC) - timedelta(days=1))["event_logs"] == 0
+    gone = prune(database, datetime.now(UTC) + timedelta(minutes=1))["event_logs"]
+    kept = {event.dagster_event_type for event in instance.all_logs(done.run_id)}
+    assert 0 < gone < before
+    assert {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_CHECK_EVALUATION, dg.DagsterEventType.RUN_SUCCESS} <= kept
+    assert instance.get_latest_materialization_event(dg.AssetKey("made")) is not None
+    assert instance.get_run_by_id(done.run_id) is not None
+
+
+def test_a_second_run_of_a_day_waits_for_the_first(instance: dg.DagsterInstance, database: Database) -> None:
+    """The lock goes with its connection: closing it, as a kill does, lets the next run in."""
+    import threading
+    from datetime import date
+
+    from meter_pipeline.store import control as store
+
+    municipality = Municipality(database_url=database.url)
+    days = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-02-01")
+    ran = threading.Event()
+
+    @dg.asset(partitions_def=days)
+    def daily(hold: Hold) -> None:
+        ran.set()
+
+    def materialise() -> None:
+        dg.materialize([daily], instance=instance, partition_key="2026-01-05", resources={"hold": Hold(municipality=municipality, beat_s=0.2)})
+
+    other = database.connect(autocommit=True)
+    assert store.try_lock_day(other, date(2026, 1, 5))
+    thread = threading.Thread(target=materialise)
+    thread.start()
+    assert not ran.wait(2)
+    other.close()
+    assert ran.wait(20)
+    thread.join(20)
+    with database.connect(autocommit=True) as connection:
+        assert store.locked_days(connection) == {}
+
+
+def test_the_days_of_a_run_come_from_its_tags() -> None:
+    assert [d.isoformat() for d in days_of({"dagster/partition": "2026-01-05"})] == ["2026-01-05"]
+    spanned = {"dagster/asset_partition_range_start": "2026-02-27", "dagster/asset_partition_range_end": "2026-03-01"}
+    assert [d.isoformat() for d in days_of(spanned)] == ["2026-02-27", "2026-02-28", "2026-03-01"]
+    assert days_of({}) == days_of({"dagster/partition": "2026-01"}) == []
