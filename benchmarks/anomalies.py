@@ -2,8 +2,8 @@
 
 Belongs here: the run through time, the peers, the score. Does not belong here: what a detector does (anomalies/), the city (labelled_city.py).
 
-Thresholds were chosen on seeds 1 to 3 (and 20261123, looked at once); the seeds evaluated here are others. A case counts for a story when its kind can mean it and
-its first day
+Thresholds were chosen on seeds 1 to 3 (and 20261123, looked at once); the seeds evaluated here are others.
+A case counts for a story when its kind can mean it and its first day
 lies from the story's first day to a week after its last. Precision of a kind is the share of its cases that count for any story. A false
 case is one that counts for none. The peers know one word, "anomaly": their recall per kind asks whether any alarm touched the story, their
 precision is over all their alarms folded into cases the same way.
@@ -88,8 +88,9 @@ def _window(
 ) -> Window:
     days = slice(max(0, d + 1 - WINDOW_DAYS), d + 1)
     expected = expected_usage(
-        coefficients, city.temperatures_f[part.station][:, days], weekend=weekend[days], within_f=(coefficients["low_f"], coefficients["high_f"])
-    )
+        coefficients, city.temperatures_f[:, days], station=part.station, weekend=weekend[days],
+        within_f=(coefficients["low_f"], coefficients["high_f"]),
+    )  # fmt: skip
     return Window(
         day=city.spec.day(d), commodity=part.commodity, unit=part.unit, usage=part.usage[:, days], coverage=part.coverage[:, days],
         customer_class=part.customer_class, expected=expected, sigma=coefficients["sigma"], robust=coefficients["robust_sigma"],

@@ -118,7 +118,7 @@ def detect_billing_day(
         frame = detect(window, limits)
         found.append(_named(frame, history, day, version))
         judged += window.points
-        with_weather += int(np.isfinite(weather.of_points()[:, -1]).sum())
+        with_weather += int(weather.known_on(-1).sum())
         plots |= _plots(window, history, frame)
     flags = pl.concat(found) if found else pl.DataFrame(schema=FLAG_SCHEMA)
     weather_state = "complete" if with_weather == judged else "missing" if with_weather == 0 else "partial"
@@ -167,8 +167,9 @@ def build_window(
     weekend = np.array([d.weekday() >= 5 for d in history.days])
     holiday = np.array([d in holidays for d in history.days])
     expected = expected_usage(
-        coefficients, weather.of_points(), weekend=weekend, holiday=holiday, within_f=(coefficients["low_f"], coefficients["high_f"])
-    )
+        coefficients, weather.temperatures_f, station=weather.station, weekend=weekend, holiday=holiday,
+        within_f=(coefficients["low_f"], coefficients["high_f"]),
+    )  # fmt: skip
     head_end, head_ends = _codes(placed["head_end"])
     collector, collectors = _codes(placed["collector_id"])
     route, _ = _codes(placed["route"])

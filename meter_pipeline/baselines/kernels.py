@@ -379,3 +379,26 @@ def finish(  # type: ignore[no-untyped-def]
         for j in range(n):
             scratch[j] = abs(scratch[j] - centre)
         robust[i] = mad_to_sigma * _median(scratch, n)
+
+
+@njit(cache=True, nogil=True)
+def expect(  # type: ignore[no-untyped-def]
+    t, row, hdd_balance, cdd_balance, intercept, hdd_beta, cdd_beta, weekend_beta, holiday_beta, weekend, holiday, low, high, out
+):
+    """Expected usage (points, days) at temperatures t (rows, days); ``row`` is each point's row of t, -1 none; NaN outside [low, high]."""
+    for i in range(out.shape[0]):
+        if row[i] < 0:
+            out[i] = np.nan
+            continue
+        heats, cools = not np.isnan(hdd_balance[i]), not np.isnan(cdd_balance[i])
+        for j in range(out.shape[1]):
+            x = t[row[i], j]
+            if np.isnan(x) or x < low[i] or x > high[i]:
+                out[i, j] = np.nan
+                continue
+            y = intercept[i] + weekend_beta[i] * weekend[j] + holiday_beta[i] * holiday[j]
+            if heats and x < hdd_balance[i]:
+                y += hdd_beta[i] * (hdd_balance[i] - x)
+            if cools and x > cdd_balance[i]:
+                y += cdd_beta[i] * (x - cdd_balance[i])
+            out[i, j] = y if not y < 0.0 else 0.0

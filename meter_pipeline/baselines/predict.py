@@ -29,6 +29,7 @@ def expected_usage(
     coefficients: Mapping[str, Floats],
     temperatures_f: Floats,
     *,
+    station: npt.NDArray[np.int64] | None = None,
     weekend: npt.NDArray[np.bool_] | None = None,
     holiday: npt.NDArray[np.bool_] | None = None,
     within_f: tuple[Floats, Floats] | None = None,
@@ -36,22 +37,27 @@ def expected_usage(
     """(points, days) usage at daily mean temperatures, NaN where the temperature is missing or outside ``within_f``, the points' lowest and
     highest known temperatures (known_range). A floor of zero: nobody is expected to give back.
 
-    ``coefficients`` has (points,) arrays of COEFFICIENTS; a NaN base is an absent term. ``temperatures_f`` is (days,) for one station or
-    (points, days). Models made on degree hours are read with degree days, which differ on days that cross a base.
+    ``coefficients`` has (points,) arrays of COEFFICIENTS; a NaN base is an absent term. ``temperatures_f`` is (days,) for one station, or
+    (stations, days) with ``station`` naming each point's row, -1 none. Models made on degree hours are read with degree days, which differ
+    on days that cross a base.
     """
-    t = np.atleast_2d(temperatures_f)
-    heat = np.where(np.isnan(coefficients["hdd_balance_f"]), -1e9, coefficients["hdd_balance_f"])[:, None]
-    cool = np.where(np.isnan(coefficients["cdd_balance_f"]), 1e9, coefficients["cdd_balance_f"])[:, None]
-    found = coefficients["intercept"][:, None] + coefficients["hdd_beta"][:, None] * np.maximum(heat - t, 0.0)
-    found += coefficients["cdd_beta"][:, None] * np.maximum(t - cool, 0.0)
-    if weekend is not None:
-        found += coefficients["weekend"][:, None] * weekend[None, :]
-    if holiday is not None:
-        found += coefficients["holiday"][:, None] * holiday[None, :]
-    if within_f is not None:
-        found = np.where((t >= within_f[0][:, None]) & (t <= within_f[1][:, None]), found, np.nan)
-    result: Floats = np.maximum(found, 0.0)
-    return result
+    from meter_pipeline.baselines import kernels
+
+    t = np.ascontiguousarray(np.atleast_2d(temperatures_f), np.float64)
+    points, days = coefficients["intercept"].size, t.shape[1]
+    row = np.zeros(points, np.int64) if station is None else station.astype(np.int64)
+    none = np.zeros(days)
+    low, high = within_f if within_f is not None else (np.full(points, -np.inf), np.full(points, np.inf))
+    # no known range (no baseline) is no limit; the intercept is NaN there anyway
+    low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
+    found = np.empty((points, days))
+    kernels.expect(
+        t if t.shape[0] else np.full((1, days), np.nan), row,
+        *(np.ascontiguousarray(coefficients[n], np.float64) for n in (
+            "hdd_balance_f", "cdd_balance_f", "intercept", "hdd_beta", "cdd_beta", "weekend", "holiday")),
+        none if weekend is None else weekend.astype(np.float64), none if holiday is None else holiday.astype(np.float64), low, high, found,
+    )  # fmt: skip
+    return found
 
 
 def known_range(temperatures_f: Floats) -> tuple[float, float]:
@@ -120,7 +126,9 @@ def scaled_profile(profiles: Profiles, classes: npt.NDArray[np.int64], usage: Fl
     for name in ("intercept", "hdd_beta", "cdd_beta", "weekend", "holiday"):
         base[name] *= scale
     own = both.sum(axis=1) >= 7
-    level = np.where(both.any(axis=1), asked / np.maximum(both.sum(axis=1), 1), base["intercept"]) * scale
+    known = np.isfinite(expected)
+    anyway = np.where(known, expected, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    level = np.where(both.any(axis=1), asked / np.maximum(both.sum(axis=1), 1), anyway) * scale
     relative = np.where(own, np.minimum(profiles.relative_sigma[classes], 0.35), profiles.relative_sigma[classes])
     base["sigma"] = np.maximum(np.nan_to_num(relative, nan=1.0), 0.2) * np.maximum(level, 0.0)
     base["robust_sigma"] = base["sigma"]

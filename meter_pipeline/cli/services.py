@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from meter_pipeline.cli.output import ERR, OUT
+from meter_pipeline.cli.output import ERR, OUT, problem
 from meter_pipeline.services import environment, prepare
 from meter_pipeline.settings import PROJECT_ROOT, load_settings
-from meter_pipeline.store.database import open_database
+from meter_pipeline.store.database import Database, open_database
 
 app = typer.Typer(no_args_is_help=True, help="Run Dagster's services; print their environment.")
 #: The script that stands beside this interpreter, so that a newcomer needs no activated environment.
@@ -39,3 +39,48 @@ def env() -> None:
     settings = load_settings()
     for name, value in environment(settings, open_database(settings)).items():
         OUT.print(f"export {name}={shlex.quote(value)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(help="Port of the web server.")] = 3000,
+    code_port: Annotated[int, typer.Option(help="Port of the code server, on this machine only.")] = 4000,
+    metrics_port: Annotated[int, typer.Option(help="Port of /metrics; 0 for none.")] = 9464,
+    host: Annotated[str, typer.Option(help="Address the web server listens on.")] = "127.0.0.1",
+) -> None:
+    """Run production's services under one parent until stopped: code server, one daemon, web server, metrics.
+
+    Deploys first: migrations, database roles, the pool of the emergency pause. For systemd or containers see deploy/.
+    """
+    from meter_pipeline.supervisor import PortTaken, Supervisor, programs, write_workspace
+
+    settings = load_settings()
+    database = prepare(settings)
+    _deploy(database)
+    home = Path(os.environ["DAGSTER_HOME"])
+    workspace = write_workspace(home, code_port)
+    wanted = programs(workspace, code_port, port, host, metrics_port or None)
+    try:
+        Supervisor(wanted, cwd=home, logs=settings.home / "logs", say=lambda words: ERR.print(words, highlight=False)).run()
+    except PortTaken as taken:
+        problem(str(taken), "stop the other one, or give other ports")
+
+
+@app.command()
+def deploy() -> None:
+    """Bring the deployment up to date without starting anything: migrations, database roles, the pool of the emergency pause."""
+    _deploy(prepare(load_settings()))
+
+
+def _deploy(database: Database) -> None:
+    from dagster import DagsterInstance
+
+    from meter_pipeline.defs.resources import Municipality
+    from meter_pipeline.defs.sensors_pause import deploy as make_pool
+    from meter_pipeline.store import privileges
+
+    with DagsterInstance.get() as instance:
+        # The first look makes Dagster's tables, so that the roles are granted on them too.
+        limit = make_pool(instance, Municipality(database_url=database.url))
+    granted = privileges.apply(database)
+    ERR.print(f"deployed: {granted} grants; the pool lets {limit} runs through", highlight=False)

@@ -141,3 +141,13 @@ def statement_days(database: Database, statement_id: str) -> pl.DataFrame:
         "WHERE s.statement_id = $1 ORDER BY 2, 1",
         [statement_id],
     )
+
+
+def period_lines(database: Database, period_start: date) -> pl.DataFrame:
+    """Every line of the statements of periods that begin on a day; exact decimals as text."""
+    return database.read(
+        "SELECT s.account_id, l.statement_id || '.' || l.line_no AS line_id, s.cycle_id, s.period_start, s.period_end, l.service_point_id, "
+        "l.tariff_id, l.tariff_version, l.line_key, l.name, l.component, l.quantity::text AS quantity, l.unit, l.amount::text AS amount, s.currency "
+        "FROM billing.statement AS s JOIN billing.statement_line AS l USING (statement_id) WHERE s.period_start = $1 ORDER BY 1, l.statement_id, l.line_no",
+        [period_start],
+    )

@@ -48,7 +48,9 @@ def guards(connection: Connection) -> dict[str, Any]:
     ).fetchall()
     members = connection.execute(
         "SELECT g.rolname, m.rolname FROM pg_auth_members a JOIN pg_roles g ON g.oid = a.roleid JOIN pg_roles m ON m.oid = a.member"
-        " WHERE g.rolname = 'meter_ledger_owner' AND m.rolcanlogin AND NOT m.rolsuper ORDER BY 1, 2"
+        " WHERE g.rolname = 'meter_ledger_owner' AND m.rolcanlogin AND NOT m.rolsuper"
+        # before version 16 every membership lets the member act as the role
+        " AND coalesce((to_jsonb(a) ->> 'set_option')::boolean OR (to_jsonb(a) ->> 'inherit_option')::boolean, true) ORDER BY 1, 2"
     ).fetchall()
     bypass = connection.execute("SELECT rolname FROM pg_roles WHERE (rolsuper OR rolbypassrls) AND rolcanlogin ORDER BY 1").fetchall()
     return {

@@ -139,6 +139,9 @@ def validate_matrix(
     codes = day.quality.copy()
     expected = context.expected
     usable = context.known & context.unit_ok & context.size_ok
+    # values of a row that cannot be trusted at all stay raw: in another unit they would be billed as this one
+    refused = np.flatnonzero(~usable)
+    values[refused], present[refused], total[refused] = NO_VALUE, 0, 0
     rows = np.flatnonzero((present < expected) & usable)
     row_flags = np.zeros(day.rows, np.int64)
     unscaled = np.zeros(day.rows, np.int64)

@@ -42,6 +42,47 @@ def days(count: int) -> list[str]:
     return [f"2026-01-{n:02d}" for n in range(1, count + 1)]
 
 
+def test_runs_launched_while_paused_write_nothing_and_finish_by_themselves(services: Services, writes: Database) -> None:
+    """One launched in the gap before the sensor's tick starts and waits before its first write; one launched after it waits in the queue."""
+    services.until(lambda: services.pool_limit(policy.POOL) == 2, 30, "the pool's limit")
+    pause.raise_pause(writes, reason="odd reads", by="oli")
+    runs = [services.launch("write_days", tags={"dagster/partition": "2026-02-01"})]
+    services.until(lambda: services.pool_limit(policy.POOL) == 0, 30, "limit 0")
+    runs.append(services.launch("write_days", tags={"dagster/partition": "2026-02-02"}))
+    time.sleep(3)
+    assert batches(writes) == 0
+    assert services.run(runs[1])["status"] == "QUEUED"
+    pause.confirm_resume(writes, ask(writes), by="fay")
+    assert [services.finished(run) for run in runs] == ["SUCCESS", "SUCCESS"]
+    assert batches(writes) == 8
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_thirty_days_launched_while_paused_start_nothing_survive_a_daemon_restart_and_complete(services: Services, writes: Database) -> None:
+    """As from the UI's backfill button. Printed: seconds from the resume to the first batch and to the last run's end."""
+    services.until(lambda: services.pool_limit(policy.POOL) == 2, 60, "the pool's limit")
+    pause.raise_pause(writes, reason="odd reads", by="oli")
+    services.until(lambda: services.pool_limit(policy.POOL) == 0, 60, "limit 0")
+    backfill = services.backfill("written", days(30))
+    services.until(lambda: len(services.statuses()) == 30, 120, "the backfill's runs")
+    services.stop("daemon", signal.SIGKILL)
+    services.start("daemon")
+    time.sleep(15)
+    assert services.statuses() == ["QUEUED"] * 30
+    assert batches(writes) == 0
+    pause.confirm_resume(writes, ask(writes), by="fay")
+    resumed = time.monotonic()
+    services.until(lambda: batches(writes) > 0, 120, "the first batch")
+    first = time.monotonic() - resumed
+    services.until(lambda: batches(writes) == 120, 700, "the last day")
+    last = time.monotonic() - resumed
+    services.until(lambda: services.backfill_status(backfill) == "COMPLETED_SUCCESS", 120, "the backfill's end")
+    print(f"first batch {first:.1f} s after the resume, all 30 days {last:.1f} s, backfill closed {time.monotonic() - resumed:.1f} s")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_backfill_launched_while_paused_holds_and_finishes_by_itself(services: Services, writes: Database) -> None:
     """Raised, asked and confirmed as jobs from the Launchpad, while every place of the pool is taken; the daemon is restarted on the way."""
     services.until(lambda: services.pool_limit(policy.POOL) == 2, 30, "the pool's limit")

@@ -10,7 +10,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ import pytest
 
 from meter_pipeline.ledger import checkpoints, entries, merkle, notes
 from meter_pipeline.ledger.export import export
-from meter_pipeline.ledger.signer import file_name
+from meter_pipeline.ledger.signer import answer, file_name
+from meter_pipeline.ledger.signing import SignerClient
 from meter_pipeline.ledger.witness import Witness, WitnessRefusedError
 from meter_pipeline.store import embedded
 from meter_pipeline.store import ledger as store
@@ -33,20 +35,33 @@ Connection = psycopg.Connection[tuple[object, ...]]
 DAY = date(2026, 3, 8)
 
 
+@dataclass(frozen=True, slots=True)
+class HereSigner(SignerClient):
+    """The signer's own answers without its process, which the other tests start: a drill signs often."""
+
+    keys: Path = Path()
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return answer(self.keys, request)
+
+
 class Utility:
     """A utility with a log of 19 entries: statements issued, files loaded, resumes by two people; and an auditor beside it."""
 
     def __init__(self, database: Database, home: Path) -> None:
         self.database, self.home = database, home
         with database.connect("test") as connection:
-            connection.execute("CREATE SCHEMA IF NOT EXISTS billing")
-            connection.execute("CREATE TABLE IF NOT EXISTS billing.statement (statement_id text, lines_sha256 bytea, total numeric)")
+            # a stand-in of the one business table the drills need
+            connection.execute("DROP SCHEMA IF EXISTS billing CASCADE")
+            connection.execute("CREATE SCHEMA billing")
+            connection.execute("CREATE TABLE billing.statement (statement_id text, lines_sha256 bytea, total numeric)")
         self.write(range(9))
-        self.yesterday = checkpoints.checkpoint(database, home=home)
+        self.signer = HereSigner((), home / "keys")
+        self.yesterday = checkpoints.checkpoint(database, home=home, signer=self.signer)
         self.write(range(9, 18))
         self.witness = Witness(home / "witness", "finance")
         self.key = notes.parse_vkey(self.yesterday.vkey)
-        self.today = checkpoints.checkpoint(database, home=home)
+        self.today = checkpoints.checkpoint(database, home=home, signer=self.signer)
         self.witness.cosign_folder(self.today.folder, self.key)
         self.vkey, self.held = home / "log.vkey", home / "yesterday"
         self.vkey.write_text(self.yesterday.vkey)
@@ -66,7 +81,6 @@ class Utility:
     @staticmethod
     def bill(connection: Connection, number: int, *, leaf: bool) -> None:
         made = hashlib.sha256(b"statement %d" % number).digest()
-        # by name, so that the drill runs on the real table and on a stand-in alike
         connection.execute("INSERT INTO billing.statement (statement_id, lines_sha256, total) VALUES (%s, %b, %s)", (f"S{number}", made, number))
         if leaf:
             entries.append(connection, "bill_issued", {"number": number, "statements": 1}, [made])
@@ -111,8 +125,6 @@ class Utility:
 
 @pytest.fixture
 def utility(database: Database, tmp_path: Path) -> Utility:
-    with database.connect("test") as connection:
-        connection.execute("DROP SCHEMA IF EXISTS billing CASCADE")  # the drills bring a stand-in of the one table they need
     return Utility(database, tmp_path)
 
 

@@ -325,3 +325,28 @@ def test_explain_tells_the_day_slot_by_slot_on_a_day_of_25_hours(city: City) -> 
     assert [r["step"] for r in document["registers"][0]["reads"]] == ["first", "normal"]
     json.dumps(plain(document))
     assert not explain_day(city.database, CALENDAR, "M-404", day)["found"]
+
+
+def test_a_day_of_nothing_and_a_day_of_strangers_are_days_too(city: City) -> None:
+    outcome = validate(city)
+    assert (outcome.rows, outcome.expected, outcome.exceptions) == (0, 0, {})
+    assert all(c.passed for c in outcome.report().checks)
+    assert all(c.passed for c in usage_report(city.database, CALENDAR, DAY).checks)
+    city.intervals(DAY, {"M-9": load_curve(DAY)})
+    city.register("M-8", (midnight(DAY), 1_000_000))
+    outcome = validate(city)
+    assert outcome.exceptions == {"UNKNOWN_METER": 1}
+    assert city.rows("SELECT count(*) FROM vee.daily_usage") == [(0,)]
+    document = explain_day(city.database, CALENDAR, "M-9", DAY)
+    assert document["raw_not_used"] == [{"channel": "E1", "interval_minutes": 15, "reads": 96}]
+
+
+def test_a_wrong_unit_and_a_wrong_interval_length_are_exceptions_and_never_billed(city: City) -> None:
+    city.reference(Installed("M-1", "SP-1", register=False), Installed("M-2", "SP-2", register=False))
+    city.intervals(DAY, {"M-1": load_curve(DAY)}, unit="kVArh")
+    city.intervals(DAY, {"M-2": load_curve(DAY, 30)}, minutes=30)
+    outcome = validate(city)
+    assert outcome.exceptions["UNIT"] == 1
+    assert outcome.exceptions["INTERVAL_SIZE"] == 1
+    assert outcome.actual == 0
+    assert outcome.balanced

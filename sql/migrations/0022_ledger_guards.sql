@@ -24,7 +24,8 @@ DECLARE
     guard text;
 BEGIN
     -- The deployer must be able to hand the tables over. A superuser is; a CREATEROLE owner made the roles and may grant them to itself.
-    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AND NOT pg_has_role(current_user, 'meter_ledger_owner', 'MEMBER') THEN
+    -- From version 16 on, having made a role is membership without the right to act as it, so it is granted whatever pg_has_role says.
+    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
         EXECUTE format('GRANT meter_ledger_owner TO %I', current_user);
     END IF;
     EXECUTE 'GRANT USAGE, CREATE ON SCHEMA ledger TO meter_ledger_owner';

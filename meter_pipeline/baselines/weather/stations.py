@@ -87,6 +87,13 @@ class Service:
         found: Floats = np.where((self.station >= 0)[:, None], self.temperatures_f[np.maximum(self.station, 0)], np.nan)
         return found
 
+    def known_on(self, day: int) -> npt.NDArray[np.bool_]:
+        """(points,) whether a point has a temperature on a day (column)."""
+        if not self.names:
+            return np.zeros(self.station.size, bool)
+        found: npt.NDArray[np.bool_] = (self.station >= 0) & np.isfinite(self.temperatures_f[:, day])[np.maximum(self.station, 0)]
+        return found
+
 
 def serve(points: pl.DataFrame, stations: pl.DataFrame, temperatures: pl.DataFrame, days: Sequence[date]) -> Service:
     """The weather of each point on each day: from its own station, else the nearest with enough days, else (one station known) that one.

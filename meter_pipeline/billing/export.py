@@ -1,0 +1,39 @@
+"""Statements as files: CSV and Parquet.
+
+Belongs here: making a frame safe for a spreadsheet and writing it. Does not belong here: reading the store.
+
+A cell that a spreadsheet would take for a formula (it begins with =, +, -, @, tab or carriage return and is not a number) gets an
+apostrophe in front (OWASP, CSV injection). Parquet is typed and stays as it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+_FORMULA: Final = r"^[=+\-@\t\r\n\u{FF1D}\u{FF0B}\u{FF0D}\u{FF20}]"
+_NUMBER: Final = r"^[+-]?[0-9]+(\.[0-9]+)?$"
+
+
+def safe_for_spreadsheets(frame: pl.DataFrame) -> pl.DataFrame:
+    """Text cells that begin like a formula, with an apostrophe in front; numbers stay numbers."""
+    texts = [name for name, kind in frame.schema.items() if kind == pl.String]
+    return frame.with_columns(
+        pl.when(pl.col(name).str.contains(_FORMULA) & ~pl.col(name).str.contains(_NUMBER))
+        .then(pl.concat_str([pl.lit("'"), pl.col(name)]))
+        .otherwise(pl.col(name))
+        .alias(name)
+        for name in texts
+    )
+
+
+def write(frame: pl.DataFrame, path: Path) -> None:
+    """Write a frame as .csv (safe for spreadsheets) or .parquet. Raises ValueError for another ending."""
+    if path.suffix == ".csv":
+        safe_for_spreadsheets(frame).write_csv(path)
+    elif path.suffix == ".parquet":
+        frame.write_parquet(path, compression="zstd")
+    else:
+        raise ValueError(f"{path.name}: exports are .csv or .parquet")

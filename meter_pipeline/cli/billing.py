@@ -1,0 +1,155 @@
+"""meter-pipeline billing: statements, adjustments, reconciliation, month-end close.
+
+Belongs here: arguments, printing, exit codes. Does not belong here: what any of it means (billing/).
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from meter_pipeline.cli.output import OUT, emit, problem, table
+from meter_pipeline.settings import Settings, load_settings
+from meter_pipeline.store.database import Database, open_database
+
+app = typer.Typer(help="Statements, adjustments, reconciliation, month-end close.", no_args_is_help=True)
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Who = Annotated[str, typer.Option("--by", help="Who you are; two different people are needed where money or a seal is concerned.")]
+
+
+def _open() -> tuple[Settings, Database]:
+    settings = load_settings()
+    return settings, open_database(settings)
+
+
+def _month(text: str) -> date:
+    try:
+        return datetime.strptime(text, "%Y-%m").date()  # noqa: DTZ007 - a civil month
+    except ValueError as error:
+        raise typer.BadParameter("write a month like 2026-07") from error
+
+
+@app.command()
+def issue(
+    cycle: Annotated[str, typer.Argument(help="Billing cycle.")],
+    period_end: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], help="Day after the period's last.")],
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Issue the statements of a cycle's period. Example: meter-pipeline billing issue C1 2026-08-01"""
+    from meter_pipeline.billing.issue import issue_statements
+    from meter_pipeline.billing.reconcile import micro
+
+    settings, database = _open()
+    try:
+        outcome = issue_statements(database, settings.calendar(), cycle, period_end.date())
+    except ValueError as error:
+        problem(str(error), "See the cycles in billing_cycles.csv")
+    document = {
+        "cycle_id": cycle, "period_start": outcome.period_start, "period_end": outcome.period_end, "issued": outcome.issued,
+        "already_issued": outcome.already, "lines": outcome.lines, "total": micro(outcome.total), "currency": outcome.currency,
+        "waiting": outcome.exceptions,
+    }  # fmt: skip
+    emit(document, as_json, lambda d: OUT.print(table("Statements", ["what", "value"], list(d.items()))))
+
+
+@app.command()
+def show(statement_id: str, html: Annotated[Path | None, typer.Option(help="Write the customer's page here.")] = None, as_json: Json = False) -> None:
+    """Show a statement, or write it as a page. Example: meter-pipeline billing show A-001.C1.20260701.0 --html bill.html"""
+    from meter_pipeline.billing.render import statement_page
+    from meter_pipeline.store.billing_statements import read_statement
+
+    settings, database = _open()
+    head, lines, _ = read_statement(database, statement_id)
+    if not head.height:
+        problem(f"no statement {statement_id}", "Issue a period's statements with: meter-pipeline billing issue CYCLE PERIOD_END")
+    if html is not None:
+        html.write_text(statement_page(database, statement_id, settings.utility().name) or "", encoding="utf-8")
+    document = head.to_dicts()[0] | {"lines": lines.to_dicts()}
+    columns = ["line_no", "name", "quantity", "unit", "amount"]
+    emit(document, as_json, lambda d: OUT.print(table(statement_id, columns, lines.select(columns).rows(), numbers=["quantity", "amount"])))
+
+
+@app.command()
+def export(path: Annotated[Path, typer.Argument(help="A .csv or .parquet file.")], period_start: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])]) -> None:
+    """Write the lines of every statement of a period, safe for spreadsheets."""
+    from meter_pipeline.billing.export import write
+    from meter_pipeline.store.billing_statements import period_lines
+
+    try:
+        write(period_lines(_open()[1], period_start.date()), path)
+    except ValueError as error:
+        problem(str(error))
+
+
+@app.command()
+def reconciliation(day: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"])], as_json: Json = False) -> None:
+    """The joints of a billing day, open ones first."""
+    frame = _open()[1].read(
+        "SELECT joint, subject, unit, expected::text AS expected, actual::text AS actual, difference::text AS difference, cause, items "
+        "FROM billing.reconciliation WHERE billing_day = $1 ORDER BY cause <> 'open', joint, subject",
+        [day.date()],
+    )
+    emit({"billing_day": day.date(), "joints": frame.to_dicts()}, as_json,
+         lambda d: OUT.print(table(f"Reconciliation of {day:%Y-%m-%d}", frame.columns, frame.rows(), numbers=["expected", "actual", "difference", "items"])))  # fmt: skip
+    if "open" in frame["cause"].to_list():
+        raise typer.Exit(1)
+
+
+@app.command()
+def adjust(
+    statement_id: str, by: Who, reason: Annotated[str, typer.Option(help="late_actual, correction, tariff or reference.")], evidence: Annotated[str, typer.Option()],
+    threshold: Annotated[str, typer.Option(help="Sum of absolute amounts above which a second person decides.")] = "50.00", as_json: Json = False,
+) -> None:  # fmt: skip
+    """Ask for the correction of a statement from what is known now: cancel and rebill of the lines that changed."""
+    from meter_pipeline.billing.adjustments import AdjustmentError, request
+
+    settings, database = _open()
+    try:
+        name = request(database, settings.calendar(), statement_id, reason=reason, evidence=evidence, requested_by=by, threshold=Decimal(threshold))
+    except AdjustmentError as error:
+        problem(str(error))
+    emit({"adjustment_id": name}, as_json, lambda d: OUT.print(d["adjustment_id"] or "nothing changed"))
+
+
+@app.command()
+def adjustments(as_json: Json = False) -> None:
+    """List adjustments."""
+    from meter_pipeline.store.billing_adjustments import listed
+
+    frame = listed(_open()[1])
+    emit({"adjustments": frame.to_dicts()}, as_json, lambda d: OUT.print(table("Adjustments", frame.columns, frame.rows(), numbers=["net", "gross"])))
+
+
+@app.command()
+def decide(adjustment_id: str, by: Who, refuse: Annotated[bool, typer.Option("--refuse", help="Refuse it instead of approving.")] = False) -> None:
+    """Approve (and post) or refuse an adjustment that another person asked for."""
+    from meter_pipeline.billing import adjustments as room
+
+    try:
+        room.decide(_open()[1], adjustment_id, approve=not refuse, person=by)
+    except room.AdjustmentError as error:
+        problem(str(error), "See who asked with: meter-pipeline billing adjustments")
+
+
+@app.command()
+def close(
+    month: Annotated[str, typer.Argument(help="Like 2026-07.")], by: Who,
+    approve: Annotated[bool, typer.Option("--approve", help="Seal a month that another person asked to close.")] = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Ask to close a month (prints its checklist), or seal one that another person asked to close."""
+    from meter_pipeline.billing.close import CloseError, approve_close, request_close
+
+    database, first = _open()[1], _month(month)
+    try:
+        if approve:
+            seal = approve_close(database, first, person=by)
+            document: dict[str, Any] = {"month": month, "sealed": True, "control_totals": seal.control_totals, "totals_sha256": seal.totals_sha256}
+        else:
+            document = {"month": month, "sealed": False, "checklist": request_close(database, first, person=by)}
+    except CloseError as error:
+        problem(str(error))
+    emit(document, as_json)

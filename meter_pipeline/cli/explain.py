@@ -1,0 +1,47 @@
+"""meter-pipeline explain LINE_ID: what stands behind a line of a bill.
+
+Belongs here: arguments and printing. Does not belong here: the walk (billing/explain.py).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from meter_pipeline.billing.explain import explain
+from meter_pipeline.cli.output import OUT, emit, problem, table
+from meter_pipeline.settings import load_settings
+from meter_pipeline.store.database import open_database
+
+app = typer.Typer(help="Walk from a bill's line to the reads behind it.")
+
+
+def _render(document: Any) -> None:
+    line, tariff, determinant = document["line"], document["tariff"] or {}, document["determinant"] or {}
+    OUT.print(f"[bold]{line['name']}[/]  {line['amount']} {line['currency']}  ({line['segment_start']} to {line['segment_end']})", highlight=False)
+    OUT.print(f"tariff {tariff.get('subject')}, {tariff.get('name')}; rounding {tariff.get('rounding')}", highlight=False)
+    OUT.print(f"{determinant.get('intervals', 0)} intervals, {determinant.get('estimated', 0)} of them estimated", highlight=False)
+    OUT.print(table(None, ["day", "amount", "source", "estimated"], [
+        (d["day"], d["amount"], f"{int(d['source_micro']) / 1e6:,.3f} {d['source_unit']}", d["estimated"]) for d in document["days"]
+    ], numbers=["amount", "source", "estimated"]))  # fmt: skip
+    OUT.print(table(None, ["day", "payload of", "SHA-256"], [(p["day"], p["subject"], p["payload_sha256"]) for p in document["payloads"]]))
+    for entry in document["ledger"]:
+        OUT.print(f"ledger {entry['subject']} ({entry['kind']}), leaf {entry['leaf']}, {entry['leaf_hash']}", highlight=False)
+    for adjustment in document["adjustments"]:
+        OUT.print(f"adjusted by {adjustment['subject']}: {adjustment['action']} {adjustment['amount']} ({adjustment['status']})", highlight=False)
+
+
+@app.callback(invoke_without_command=True)
+def explain_command(
+    line_id: Annotated[str, typer.Argument(help="STATEMENT_ID.LINE_NO, for example A-001.C1.20260701.0.3")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Explain a bill's line: tariff version, determinants, intervals, estimates, payload hashes, ledger entries.
+
+    Example: meter-pipeline explain A-001.C1.20260701.0.3
+    """
+    document = explain(open_database(load_settings()), line_id)
+    if document is None:
+        problem(f"no line {line_id}", "List a statement's lines with: meter-pipeline billing show STATEMENT_ID")
+    emit(document, as_json, _render)
