@@ -18,7 +18,6 @@ from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.store.validated import FORWARD, WHOLE, UsageHistory
 from meter_pipeline.vee.model import DailyHistory, Ints
 
-
 #: A shifted shape must be this like the usual one: hourly gas and water fleets wander more than they shift
 LEAST_LIKENESS: Final = 0.85
 
