@@ -38,3 +38,11 @@ reference_job = dg.define_asset_job(
     executor_def=EXECUTOR,
     description="Import the municipality's reference tables, whole or not at all.",
 )
+
+
+refit_job = dg.define_asset_job(
+    "refit_baselines",
+    selection=dg.AssetSelection.assets("baselines"),
+    executor_def=EXECUTOR,
+    description="Fit every service point's baseline again, as a new version; flags name the version they used.",
+)

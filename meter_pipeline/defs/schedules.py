@@ -6,7 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from meter_pipeline.defs.jobs import billing_day_job
+from meter_pipeline.defs.jobs import billing_day_job, refit_job
+from meter_pipeline.settings import load_settings
 
 #: After 04:00 no zone changes its clocks, and the head-ends' night files are in (settlement data is due by noon: field practice).
 HOUR = 5
@@ -17,3 +18,11 @@ def daily_schedule() -> Any:  # dagster does not export the type of an unresolve
     return dg.build_schedule_from_partitioned_job(
         billing_day_job(), name="close_of_billing_day", hour_of_day=HOUR, default_status=dg.DefaultScheduleStatus.STOPPED
     )
+
+
+def weekly_refit() -> dg.ScheduleDefinition:
+    """Baselines move with the season, not with the day: refitted each Sunday after the day's close, in the utility's zone."""
+    return dg.ScheduleDefinition(
+        name="refit_baselines_weekly", job=refit_job, cron_schedule="30 6 * * 0", execution_timezone=load_settings().utility().zone,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+    )  # fmt: skip

@@ -151,3 +151,20 @@ def period_lines(database: Database, period_start: date) -> pl.DataFrame:
         "FROM billing.statement AS s JOIN billing.statement_line AS l USING (statement_id) WHERE s.period_start = $1 ORDER BY 1, l.statement_id, l.line_no",
         [period_start],
     )
+
+
+def cycles_ending(database: Database, period_end: date) -> list[str]:
+    """Billing cycles with a period that ends (excluded) on a day."""
+    found = database.read("SELECT cycle_id FROM ref.billing_cycles WHERE period_end = $1 ORDER BY 1", [period_end])
+    return [str(cycle) for cycle in found["cycle_id"].to_list()]
+
+
+def unaccounted(database: Database, cycle_id: str, period_start: date) -> list[str]:
+    """Accounts charged in a period that have neither a statement nor a recorded reason for none."""
+    found = database.read(
+        "SELECT DISTINCT c.account_id FROM billing.charge_day c WHERE c.cycle_id = $1 AND c.period_start = $2 "
+        "AND NOT EXISTS (SELECT FROM billing.statement s WHERE s.account_id = c.account_id AND s.cycle_id = $1 AND s.period_start = $2) "
+        "AND NOT EXISTS (SELECT FROM billing.statement_exception e WHERE e.account_id = c.account_id AND e.cycle_id = $1 AND e.period_start = $2) ORDER BY 1",
+        [cycle_id, period_start],
+    )
+    return [str(account) for account in found["account_id"].to_list()]

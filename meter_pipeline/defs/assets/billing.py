@@ -1,10 +1,12 @@
 """Reconciled billing: determinants and charges of the day, and the joints between every step and the one before."""
 
-from datetime import date
+from datetime import date, timedelta
 
 import dagster as dg
 
 from meter_pipeline.defs import policy
+from meter_pipeline.defs.partitions import billing_months
+from meter_pipeline.defs.report import table as report_table
 from meter_pipeline.defs.resources import Municipality
 from meter_pipeline.defs.stage import stage_asset
 from meter_pipeline.schemas.report import StageReport
@@ -36,3 +38,69 @@ def reconciled_billing() -> dg.AssetsDefinition:
         table="billing.charge_day",
         kinds={"polars", "postgres"},
     )
+
+
+def _statements(municipality: Municipality, day: date, run_id: str) -> StageReport:
+    import polars as pl
+
+    from meter_pipeline.billing.issue import issue_statements
+    from meter_pipeline.schemas.report import Check
+    from meter_pipeline.store.billing_statements import cycles_ending, unaccounted
+
+    database, calendar = municipality.database(), municipality.calendar()
+    rows = []
+    lost: list[str] = []
+    for cycle in cycles_ending(database, day + timedelta(days=1)):
+        done = issue_statements(database, calendar, cycle, day + timedelta(days=1), clock=municipality.clock())
+        lost += unaccounted(database, cycle, done.period_start)
+        rows.append((cycle, done.period_start, done.issued, done.already, done.lines, done.total, done.currency, str(done.exceptions)))
+    names = ["cycle", "period_start", "issued", "issued_before", "lines", "total_millionths", "currency", "waiting"]
+    table = pl.DataFrame(rows, schema=names, orient="row") if rows else pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+    issued = sum(int(row[2]) for row in rows)
+    words = f"{len(lost)} accounts of {len(rows)} closed cycles have neither a statement nor a reason"
+    check = Check("statements_accounted_for", not lost, words, {"accounts": ", ".join(lost[:20])})
+    return StageReport(rows=issued, figures={"cycles closed": len(rows), "statements issued": issued}, tables={"by cycle": table}, checks=(check,))
+
+
+def statements() -> dg.AssetsDefinition:
+    """The bills of the cycles that end with a billing day."""
+    return stage_asset(
+        "statements",
+        _statements,
+        group=policy.BILLING,
+        description=(
+            "The statements of every billing cycle whose period ends with this day: the lines of each account, prorated for its first and last days. An "
+            "account with a day missing, a hold or an uncharged service waits and is listed with its reason. An issued statement is never touched again."
+        ),
+        deps=["reconciled_billing"],
+        owners=policy.FINANCE,
+        checks={"statements_accounted_for": "Every account of a closed cycle has a statement or a named reason why not."},
+        table="billing.statement",
+        kinds={"polars", "postgres"},
+    )
+
+
+@dg.asset(
+    name="month_end_close",
+    group_name=policy.BILLING,
+    description=(
+        "The checklist of a month's close as it stands: what is still open stands against it. Two people seal the month with `meter-pipeline billing`; a "
+        "sealed month refuses every later write, and late data becomes an adjustment in the open one."
+    ),
+    deps=[dg.AssetDep("statements", partition_mapping=dg.TimeWindowPartitionMapping())],
+    owners=policy.FINANCE,
+    kinds={"postgres"},
+    partitions_def=billing_months(),
+    pool=policy.POOL,
+    metadata={"dagster/table_name": "meter_pipeline.billing.period"},
+)
+def month_end_close(context: dg.AssetExecutionContext, municipality: Municipality) -> dg.MaterializeResult[None]:
+    """Take the checklist of the month and show it."""
+    import polars as pl
+
+    from meter_pipeline.billing.close import checklist
+
+    points = checklist(municipality.database(), date.fromisoformat(context.partition_key))
+    frame = pl.DataFrame([{k: v if isinstance(v, bool) else str(v) for k, v in point.items()} for point in points])
+    still_open = sum(not point["ok"] for point in points)
+    return dg.MaterializeResult(metadata={"points": len(points), "still open": still_open, "ready": still_open == 0, "checklist": report_table(frame)})

@@ -46,10 +46,32 @@ def anomaly_flags() -> dg.AssetsDefinition:
             "Service points that behaved unlike themselves on the day: beyond three standard deviations of their weather baseline, or with the signature "
             "of a leak, tampering or a lost connection. Each with its evidence; people decide."
         ),
-        deps=["daily_usage"],
+        deps=["daily_usage", "weather"],
         owners=policy.ANALYSTS,
         checks={"every_flag_has_evidence": "Each flag names what was expected, what was observed and the baseline it used."},
         table="anomaly.flag",
         kinds={"polars", "postgres"},
+        blocking=False,
+    )
+
+
+def _weather(municipality: Municipality, day: date, run_id: str) -> StageReport:
+    from meter_pipeline.anomalies.weather import weather_day
+
+    return weather_day(municipality.database(), day).report()
+
+
+def weather() -> dg.AssetsDefinition:
+    """What flags will know of the day's temperature. Missing weather delays flags, never billing."""
+    return stage_asset(
+        "weather",
+        _weather,
+        group=policy.DETECTION,
+        description="The day's temperature at every station, from files or reference data. A station without one delays its flags, and never a bill.",
+        deps=[("reference", "weather"), ("reference", "weather_stations")],
+        owners=policy.ANALYSTS,
+        checks={"some_station_has_the_day": "Flags that need the weather wait until a station has the day; bills do not."},
+        table="anomaly.weather_day",
+        kinds={"csv", "postgres"},
         blocking=False,
     )
