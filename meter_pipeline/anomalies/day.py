@@ -174,11 +174,13 @@ def build_window(
     collector, collectors = _codes(placed["collector_id"])
     route, _ = _codes(placed["route"])
     classes = _classes(placed)
+    # validation replaces what ran backward by estimates: that is not a silence
+    coverage = np.where(history.has(packing.REVERSED), np.nan, history.coverage)
     tolerances = np.ones(size)
     if decided:
         tolerances = np.array([tolerance(*decided.get(p, (0, 0))) for p in history.points.tolist()])
     return Window(
-        day=history.days[-1], commodity=history.commodity, unit=history.unit, usage=history.usage, coverage=history.coverage,
+        day=history.days[-1], commodity=history.commodity, unit=history.unit, usage=history.usage, coverage=coverage,
         customer_class=classes, expected=expected, sigma=np.nan_to_num(coefficients["sigma"]),
         robust=np.nan_to_num(coefficients["robust_sigma"]), provisional=provisional, disconnected=history.has(packing.DISCONNECTED),
         account_changed=history.has(packing.ACCOUNT_CHANGED), head_end=head_end, collector=collector, head_ends=head_ends, collectors=collectors,

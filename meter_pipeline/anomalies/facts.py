@@ -59,7 +59,7 @@ def pack(facts: DayFacts) -> tuple[dict[str, Any], bytes, str]:
 
 @dataclass(slots=True)
 class History:
-    """(points, days) matrices of one commodity and unit over consecutive days; NaN and 0 coverage where a day has nothing on a point.
+    """(points, days) matrices of one commodity and unit over consecutive days; NaN where a day has nothing on a point.
 
     ``coverage`` is a share, NaN where nothing was due. ``signs`` are the bits above.
     """
@@ -95,7 +95,8 @@ def assemble(packed: pl.DataFrame, lists: Mapping[bytes, str], commodity: str, u
     points = np.array(lists[bytes(basis["list_hash"])].split("\n"))
     shape = (points.size, len(days))
     column = {day: i for i, day in enumerate(days)}
-    usage, coverage, signs = np.full(shape, np.nan), np.zeros(shape), np.zeros(shape, np.uint8)
+    # a day that nothing is kept of was not due: to call it silent would make silence usual
+    usage, coverage, signs = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, np.uint8)
     optional: dict[str, Floats | None] = {
         name: np.full(shape, np.nan) if mine[name].null_count() < mine.height else None for name in ("export", "night", "sustained")
     }

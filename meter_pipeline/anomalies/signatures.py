@@ -220,7 +220,8 @@ def _benign(window: Window, level: Levels, solar: Bools, limits: Thresholds) -> 
     """Ordinary life, named so that a person (and the tamper rule) need not wonder: told on the day it becomes clear, not every day after."""
     frames = []
     if solar.shape[1] > 10:
-        began = solar[:, -3:].all(axis=1) & (solar[:, :-3].sum(axis=1) == 0)
+        seen = np.isfinite(window.usage[:, :-3]).sum(axis=1) >= 10
+        began = solar[:, -3:].all(axis=1) & (solar[:, :-3].sum(axis=1) == 0) & seen
         rows = np.flatnonzero(began)
         frames.append(_life(window, "solar_arrival", rows, 0.95, {"days_of_export": np.full(rows.size, 3)}))
     nearly = limits.empty_ratio

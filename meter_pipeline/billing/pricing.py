@@ -147,7 +147,10 @@ class _Pricer:
     def _money(self, numerator: Whole, denominator: Whole | int, decimals: int, rounding: Rounding | None) -> Whole:
         """numerator / denominator / 10**decimals of the currency as stored money, under the line's rounding rule."""
         rule = rounding or self.tariff.rounding
-        places = self.places if self.exact or rule.places is None else rule.places
+        if rule.places is None:
+            # A published document says nothing of rounding; a bill is in cents.
+            rule = Rounding()
+        places = self.places if self.exact else rule.places or 0
         mode = "half_even" if self.exact else rule.mode
         shift = decimals - places
         if shift >= 0:

@@ -38,7 +38,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "metrics": ("metrics:metrics", "The state of the work in Prometheus text format."),
     "ledger": ("ledger", "The audit ledger: checkpoint, prove, verify, export, witness."),
     "migrate": ("migrate", "Leaving the legacy batch: status, advance, rollback, compare, gate."),
-    "metrics": ("metrics:metrics", "Metrics in Prometheus text format."),
     "bench": ("bench", "Headline figures beside their peers."),
 }
 

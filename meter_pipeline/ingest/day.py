@@ -25,12 +25,13 @@ import psycopg
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control.watch import observe_breaker
 from meter_pipeline.feeds.head_ends import HeadEnd, read_head_ends
 from meter_pipeline.ingest import landing, plan
 from meter_pipeline.ingest.breaker import Breaker
 from meter_pipeline.ingest.controller import Controller
 from meter_pipeline.ingest.landing import Parse, Places
-from meter_pipeline.ingest.writer import Figures, PauseProbe, Writers
+from meter_pipeline.ingest.writer import BREAKER, Figures, PauseProbe, Writers
 from meter_pipeline.ledger import entries
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.settings import Settings
@@ -124,7 +125,7 @@ def ingest_billing_day(
         places = Places(settings.archive, settings.staging)
     own_probe = None
     if pause is None:
-        from meter_pipeline.control.probe import PauseProbe as Probe
+        from meter_pipeline.control import PauseProbe as Probe
 
         pause = own_probe = Probe(database, application_name="ingest-pause", clock=clock)
     try:
@@ -169,10 +170,13 @@ class _Day:
             loaded = raw.loaded_rows(self.lock, self.day)
             sources = [plan.Source(w.sha256, w.file_name, w.head_end, w.commodity) for w in waiting]
             writers = Writers(
-                self.database, self.clock, epoch, sources, self._letters, self.pause, self.controller, self.breaker, self.rng, self.run_id
-            )
+                self.database, self.clock, epoch, sources, self._letters, self.pause, self.controller, self.breaker, self.rng, self.run_id,
+                self._tell_breaker,
+            )  # fmt: skip
             outcome.payloads = asyncio.run(self._load(writers, staged, [w.sha256 for w in waiting], loaded))
             self._finish(waiting, outcome)
+            if raw.close_breaker(self.lock, BREAKER, self.run_id or "", self.clock.now()):
+                self._tell_breaker(False)
             outcome.writers, outcome.controller = writers.figures, self.controller.frame()
             outcome.retries, outcome.breaker_opened = writers.retries, self.breaker.opened
         outcome.totals = raw.control_totals(self.lock, self.day)
@@ -206,6 +210,12 @@ class _Day:
         if later.kept.height and await asyncio.to_thread(self._open, kind.history) != "attached":
             await asyncio.to_thread(self._attach, kind.history)
         await writers.write(later)
+
+    def _tell_breaker(self, is_open: bool) -> None:
+        """Hand the breaker's state to the rules that may raise the pause."""
+        with self.database.connect("ingest-breaker") as connection:
+            observe_breaker(connection, BREAKER, is_open=is_open, clock=self.clock)
+            connection.commit()
 
     def _open(self, table: str) -> str:
         return raw.open_partition(self.lock, table, self.day)

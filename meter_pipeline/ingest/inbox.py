@@ -108,7 +108,7 @@ def land_inbox(
     places = Places(settings.archive, settings.staging)
     channels = raw.channels(database)
     if pause is None:
-        from meter_pipeline.control.probe import PauseProbe as Probe
+        from meter_pipeline.control import PauseProbe as Probe
 
         with Probe(database, application_name="landing-pause", clock=clock) as probe:
             _land_all(outcome, database, calendar, settings.inbox, names, by_folder, places, channels, clock, run_id, parse, probe, progress)

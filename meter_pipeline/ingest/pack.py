@@ -25,6 +25,8 @@ from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 #: Seconds a read may lie before its slot's start and still be counted to it. AMI clocks are kept within seconds; California's VEE rules and
 #: AEMO both treat drift of a minute or two as a clock fault to be flagged, not as another interval. Never more than a quarter interval.
 TOLERANCE_S: Final = 60
+#: A file whose key changes at more than one read in so many is not sorted by meter.
+SORTED_ENOUGH: Final = 4
 MINUTE_US: Final = 60_000_000
 _PAYLOAD: Final = ["billing_day", "interval_minutes", "meter_id", "channel", "source_version", "unit"]
 _EPOCH: Final = date(1970, 1, 1).toordinal()
@@ -99,6 +101,8 @@ def _payloads(rows: _Rows) -> tuple[pl.DataFrame, npt.NDArray[np.int64]]:
     changed[1:] |= rows.day[1:] != rows.day[:-1]
     changed[0] = True
     heads = np.flatnonzero(changed)
+    if len(heads) * SORTED_ENOUGH > frame.height:
+        return _payloads_unsorted(rows)
     runs = frame.select("interval_minutes", "meter_id", "channel", "source_version", "unit", "line")[heads].with_columns(
         billing_day=pl.Series(rows.day[heads]).cast(pl.Date)
     )
@@ -111,6 +115,40 @@ def _payloads(rows: _Rows) -> tuple[pl.DataFrame, npt.NDArray[np.int64]]:
             runs.select(_PAYLOAD).join(payloads.select(_PAYLOAD).with_row_index("n"), on=_PAYLOAD, how="left", nulls_equal=True, maintain_order="left")
         )["n"].to_numpy().astype(np.int64)  # fmt: skip
     return payloads, np.repeat(number, lengths)
+
+
+def _payloads_unsorted(rows: _Rows) -> tuple[pl.DataFrame, npt.NDArray[np.int64]]:
+    """As _payloads, for files in another order (all meters of a slot, then the next slot): each column is coded once, and a read's payload is the
+    rank of its combined code."""
+    frame = rows.frame
+    code = np.zeros(frame.height, np.int64)
+    space = 1
+    columns: list[npt.NDArray[Any]] = [frame[c].cast(pl.Categorical).to_physical().to_numpy() for c in ("meter_id", "channel", "unit")]
+    for column in (*columns, frame["source_version"].fill_null(NO_VALUE).to_numpy(), frame["interval_minutes"].to_numpy(), rows.day):
+        low, high = int(column.min()), int(column.max())
+        if high - low < 2 * frame.height:
+            part, size = column.astype(np.int64) - low, high - low + 1
+        else:
+            found, part = np.unique(column, return_inverse=True)
+            size = len(found)
+        if space * size > 2**62:
+            found, code = np.unique(code, return_inverse=True)
+            space = len(found)
+        code, space = code * size + part, space * size
+    if space > 8 * frame.height + 1024:
+        found, code = np.unique(code, return_inverse=True)
+        space = len(found)
+    first = np.full(space, -1, np.int64)
+    first[code[::-1]] = np.arange(frame.height - 1, -1, -1)
+    used = first >= 0
+    head = first[used]
+    listed = frame.select("interval_minutes", "meter_id", "channel", "source_version", "unit", first_line="line")[head].with_columns(
+        billing_day=pl.Series(rows.day[head]).cast(pl.Date)
+    )
+    ordered = listed.with_row_index("was").sort(_PAYLOAD)
+    place = np.empty(len(head), np.int64)
+    place[ordered["was"].to_numpy()] = np.arange(len(head))
+    return ordered.drop("was").select(*_PAYLOAD, "first_line"), place[(np.cumsum(used) - 1)[code]]
 
 
 def _scatter(rows: _Rows, calendar: BillingCalendar) -> list[DayMatrix]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -103,6 +103,7 @@ class Writers:
     breaker: Breaker = field(default_factory=Breaker)
     rng: random.Random = field(default_factory=random.Random)
     run_id: str | None = None
+    on_breaker: Callable[[bool], None] | None = None
     deadline_s: float = WRITE_DEADLINE_S
     pause_poll_s: float = 0.5
     monitor_s: float = 1.0
@@ -112,6 +113,7 @@ class Writers:
     _ahead: Permits | None = None
     _retrier: Retrier | None = None
     _moves: asyncio.Queue[tuple[str, float]] | None = None
+    _told_open: bool = False
 
     @property
     def application_name(self) -> str:
@@ -273,6 +275,13 @@ class Writers:
         if self._moves is not None:
             self._moves.put_nowait((state.value, self.breaker.remaining(self.clock.monotonic())))
 
+    async def _tell(self, state: str) -> None:
+        """Tell the pause's rules when the breaker leaves CLOSED and when it is back; trials in between leave the instant of opening as it was."""
+        is_open = state == State.OPEN.value
+        if self.on_breaker is not None and state != State.HALF_OPEN.value and is_open != self._told_open:
+            self._told_open = is_open
+            await asyncio.to_thread(self.on_breaker, is_open)
+
     async def _monitor(self) -> None:
         """On a connection of its own: sample the server's waits, share the breaker. An unreachable server is the breaker's business, not ours."""
         assert self._moves is not None  # noqa: S101
@@ -288,6 +297,7 @@ class Writers:
                         while not self._moves.empty():
                             state, open_s = self._moves.get_nowait()
                             await activity.note_breaker(connection, BREAKER, state, open_s, holder)
+                            await self._tell(state)
                         if self.breaker.state is State.CLOSED:
                             self.breaker.open_for(self.clock.monotonic(), await activity.breaker_open_for(connection, BREAKER))
                         self.controller.waits(await activity.waits(connection, self.application_name))

@@ -255,3 +255,11 @@ def note_pull(connection: Connection, head_end: str, day: date, at: datetime, ou
         "reads = excluded.reads",
         (head_end, day, at, at, outcome, reads),
     )
+
+
+def close_breaker(connection: Connection, name: str, holder: str, at: datetime) -> bool:
+    """A day was written whole: a breaker that a killed run left open is closed. True where it was not."""
+    done = connection.execute(
+        "UPDATE raw.breaker SET state = 'closed', open_until = NULL, changed_at = %s, holder = %s WHERE name = %s AND state <> 'closed'", (at, holder, name)
+    )
+    return bool(done.rowcount)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import date, timedelta
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ from meter_pipeline.calendar import local_clock
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.store.validated import FORWARD, WHOLE, UsageHistory
 from meter_pipeline.vee.model import DailyHistory, Ints
+
+#: A shifted shape must be this like the usual one: hourly gas and water fleets wander more than they shift
+LEAST_LIKENESS: Final = 0.85
 
 
 def day_class(day: date, holidays: Collection[date]) -> int:
@@ -139,4 +143,4 @@ def hour_shift(today: npt.NDArray[np.float64], usual: npt.NDArray[np.float64], i
 
     base = correlation(0)
     best = max((correlation(h), -abs(h), h) for h in (-3, -2, -1, 1, 2, 3))
-    return best[2] if best[0] - base >= margin and best[0] > 0.8 else 0
+    return best[2] if best[0] - base >= margin and best[0] >= LEAST_LIKENESS else 0

@@ -182,3 +182,20 @@ def test_lowest_hour_and_sustained_flow() -> None:
     low, held = lowest_and_sustained(np.array([[1.0, 5.0, 6.0, 7.0, 2.0], [0.0, 9.0, 0.0, 9.0, 9.0]]))
     assert low.tolist() == [1.0, 0.0]
     assert held.tolist() == [5.0, 0.0]
+
+
+def test_a_register_that_went_back_with_the_meter_is_told_once() -> None:
+    back = np.zeros(POINTS, bool)
+    back[[2, 3]] = True
+    reverse = np.zeros(POINTS, bool)
+    reverse[2] = True
+    assert kinds(window(register_back=back, reverse_reported=reverse)) == [(2, "reverse"), (3, "register_back")]
+
+
+def test_the_first_days_of_a_deployment_are_no_silence_and_no_solar_arrival() -> None:
+    w = window()
+    w.usage[:, :-3], w.coverage[:, :-3] = np.nan, np.nan
+    w.coverage[:10, -1] = 0.7
+    w.export = np.zeros((POINTS, DAYS))
+    w.export[5, -3:] = 4.0
+    assert detect(w).select("kind", "group").rows() == [("dropout_collector", "C0")]

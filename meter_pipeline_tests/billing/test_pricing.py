@@ -123,3 +123,11 @@ def test_water_differs_by_meter_size_and_sewer_by_the_winter_average() -> None:
         "WATER/all/1": 10_000_000, "WATER/all/2": 12_000_000, "SEWER/all/1": 15_000_000, "DROUGHT/all/1": 0, "DROUGHT/all/2": 14_000_000,
     }  # fmt: skip
     assert cost[1].tolist() == [24_000_000, 0, 40_000_000, 0, 0]
+
+
+def test_a_published_tariff_without_a_rounding_rule_is_billed_in_cents() -> None:
+    tariff = parse_tariff(raw({"name": "flat", "energyratestructure": [[{"rate": 0.123457}]], "fixedchargefirstmeter": 10}))
+    cost = amounts(tariff, at([[1_234_567]], 7))
+    assert (cost % 10_000 == 0).all()
+    exact = amounts(tariff, at([[1_234_567]], 7), exact=True)
+    assert exact[0, 0] == 1_234_567 * 123_457

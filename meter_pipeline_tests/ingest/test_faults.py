@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from meter_pipeline.ingest import ingest_billing_day, land
+from meter_pipeline.ingest.breaker import Breaker, Rules
 from meter_pipeline.ingest.controller import Controller, Limits
 from meter_pipeline.store import load, raw
 from meter_pipeline.store.database import Database
@@ -164,4 +165,22 @@ def test_a_terminated_backend_is_retried(day: Database, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(load, "write_batch", terminated)
     assert run(day, tmp_path).retries >= 1
+    whole(day)
+
+
+def test_an_open_breaker_is_shared_told_and_closed_again(day: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = load.write_batch, []
+
+    async def failing(connection: Any, batch: load.Batch) -> bool:
+        calls.append(1)
+        if len(calls) <= 4:
+            raise psycopg.errors.SerializationFailure("stands for a server that fails")
+        return await real(connection, batch)
+
+    monkeypatch.setattr(load, "write_batch", failing)
+    breaker = Breaker(Rules(window=4, least_calls=4, open_s=1.5))
+    outcome = run(day, tmp_path, breaker=breaker)
+    assert outcome.breaker_opened == 1
+    assert day.read("SELECT state, times_opened FROM raw.breaker").rows() == [("closed", 1)]
+    assert day.read("SELECT (figures ->> 'open')::boolean AS open FROM control.observation WHERE kind = 'breaker'")["open"].to_list() == [False]
     whole(day)
