@@ -11,12 +11,20 @@ from meter_pipeline.schemas.report import StageReport
 
 
 def _ledger_checkpoint(municipality: Municipality, day: date, run_id: str) -> StageReport:
+    from meter_pipeline.control.watch import observe_ledger
     from meter_pipeline.ingest import keys
     from meter_pipeline.ledger.day import checkpoint_billing_day
 
     # Rows are hashed again from their content, not only matched by the hash they carry.
     hashers = {"mpi1": keys.interval_payload_hashes, "mpr1": keys.register_payload_hashes}
-    return checkpoint_billing_day(municipality.database(), day, settings=municipality.settings(), clock=municipality.clock(), hashers=hashers).report()
+    database, clock = municipality.database(), municipality.clock()
+    report = checkpoint_billing_day(database, day, settings=municipality.settings(), clock=clock, hashers=hashers).report()
+    verdict = next(check for check in report.checks if check.name == "ledger_verifies")
+    with database.connect("ledger verdict") as connection:
+        # A ledger that does not verify raises the emergency pause by itself; the rule reads this.
+        observe_ledger(connection, ok=verdict.passed, detail=verdict.description, clock=clock)
+        connection.commit()
+    return report
 
 
 def ledger_checkpoint() -> dg.AssetsDefinition:
