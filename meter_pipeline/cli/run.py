@@ -67,7 +67,11 @@ def run_days(first: date, last: date, *, land: bool, one_run: bool, opening: dat
         if opening is not None:
             raw_only = definitions.resolve_implicit_global_asset_job_def()
             raw_only.execute_in_process(
-                instance=instance, asset_selection=[dg.AssetKey("raw_reads")], partition_key=opening.isoformat(), raise_on_error=False
+                instance=instance,
+                asset_selection=[dg.AssetKey("raw_reads")],
+                partition_key=opening.isoformat(),
+                run_config=quiet,
+                raise_on_error=False,
             )
         task = bar.add_task("billing days", total=len(days))
         spans = [(first, last)] if one_run and len(days) > 1 else [(d, d) for d in days]
