@@ -66,7 +66,9 @@ class AnomalyOutcome:
 
     def report(self) -> StageReport:
         """Figures, tables, plots and checks for whoever shows them."""
-        bare = self.flags.filter((pl.col("evidence").str.len_bytes() < 3) | (pl.col("expected").is_null() & pl.col("observed").is_null()))
+        # A silent meter has nothing observed; its evidence is how long it has been silent.
+        figureless = pl.col("expected").is_null() & pl.col("observed").is_null() & ~pl.col("kind").str.starts_with("dropout")
+        bare = self.flags.filter((pl.col("evidence").str.len_bytes() < 3) | figureless)
         unnamed = self.flags.filter(pl.col("kind").is_in([k for k, v in KINDS.items() if v.weather]) & pl.col("baseline_version").is_null())
         worst = self.flags.filter(pl.col("case_id").is_not_null()).sort("confidence", "service_point_id", descending=[True, False]).head(20)
         return StageReport(
