@@ -10,10 +10,10 @@ import typer
 
 from meter_pipeline.cli.output import ERR, OUT, USAGE, emit, table
 
-app = typer.Typer(help="Headline figures beside their peers, measured here and now.")
+#: Options after the name are the benchmark's own.
+CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-@app.callback(invoke_without_command=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="day, load, probe, estimation, vee, baselines, anomalies, billing, ledger, scale, feeds.")],

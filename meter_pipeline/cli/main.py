@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "metrics": ("metrics:metrics", "The state of the work in Prometheus text format."),
     "ledger": ("ledger", "The audit ledger: checkpoint, prove, verify, export, witness."),
     "migrate": ("migrate", "Leaving the legacy batch: status, advance, rollback, compare, gate."),
-    "bench": ("bench", "Headline figures beside their peers."),
+    "bench": ("bench:bench", "Headline figures beside their peers."),
 }
 
 
@@ -55,10 +55,11 @@ class LazyGroup(TyperGroup):
         if ctx.resilient_parsing is False and _listing():
             return TyperCommand(cmd_name, help=about, short_help=about)
         module_name, _, attribute = where.partition(":")
-        found: Any = getattr(importlib.import_module(f"meter_pipeline.cli.{module_name}"), attribute or "app")
+        module = importlib.import_module(f"meter_pipeline.cli.{module_name}")
+        found: Any = getattr(module, attribute or "app")
         if not isinstance(found, typer.Typer):
             single = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
-            single.command()(found)
+            single.command(context_settings=getattr(module, "CONTEXT", None))(found)
             command: Any = typer.main.get_command(single)
         else:
             command = typer.main.get_group(found)
