@@ -14,9 +14,6 @@ from meter_pipeline.cli.output import OUT, emit, problem, table
 from meter_pipeline.settings import load_settings
 from meter_pipeline.store.database import open_database
 
-app = typer.Typer(help="Walk from a bill's line to the reads behind it.")
-
-
 def _render(document: Any) -> None:
     line, tariff, determinant = document["line"], document["tariff"] or {}, document["determinant"] or {}
     OUT.print(f"[bold]{line['name']}[/]  {line['amount']} {line['currency']}  ({line['segment_start']} to {line['segment_end']})", highlight=False)
@@ -32,7 +29,6 @@ def _render(document: Any) -> None:
         OUT.print(f"adjusted by {adjustment['subject']}: {adjustment['action']} {adjustment['amount']} ({adjustment['status']})", highlight=False)
 
 
-@app.callback(invoke_without_command=True)
 def explain_command(
     line_id: Annotated[str, typer.Argument(help="STATEMENT_ID.LINE_NO, for example A-001.C1.20260701.0.3")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,

@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "exceptions": ("exceptions", "The exception queue: list, show, assign, confirm, dismiss."),
     "tariffs": ("tariffs", "Price a load on a tariff."),
     "billing": ("billing", "Statements, adjustments, month-end close."),
-    "explain": ("explain", "From a bill line to the reads behind it."),
+    "explain": ("explain:explain_command", "From a bill line to the reads behind it."),
     "pause": ("pause", "EMERGENCY_PAUSE: raise, status, request and confirm a resume."),
     "metrics": ("metrics:metrics", "The state of the work in Prometheus text format."),
     "ledger": ("ledger", "The audit ledger: checkpoint, prove, verify, export, witness."),

@@ -39,6 +39,13 @@ def kernel(name: str, size: int) -> tuple[Callable[..., Any], bool]:
     return _loops[name], True
 
 
+def warm() -> None:
+    """Compile (or load from the cache) now, for a process that knows it will read much."""
+    with _lock:
+        if not _loops:
+            _compile()
+
+
 def _compile() -> None:
     """Wrap the loops for the compiler. They call each other by name, so the compiled ones get a namespace of their own."""
     import numba
