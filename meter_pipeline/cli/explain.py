@@ -14,6 +14,7 @@ from meter_pipeline.cli.output import OUT, emit, problem, table
 from meter_pipeline.settings import load_settings
 from meter_pipeline.store.database import open_database
 
+
 def _render(document: Any) -> None:
     line, tariff, determinant = document["line"], document["tariff"] or {}, document["determinant"] or {}
     OUT.print(f"[bold]{line['name']}[/]  {line['amount']} {line['currency']}  ({line['segment_start']} to {line['segment_end']})", highlight=False)
