@@ -53,8 +53,8 @@ ALSO_RIGHT: Final[dict[str, tuple[str, ...]]] = {
 SPEED_METERS: Final = 100_000
 
 
-def run(meters: int = 10_000, days: int = 10, interval: int = 15, seed: int = 71, rounds: int = 3) -> dict[str, Any]:
-    """Judge a simulated city and time a day of 100,000 meters. The seed differs from any the thresholds were tuned on."""
+def run(meters: int = 10_000, days: int = 10, interval: int = 15, seed: int = 1907, rounds: int = 3) -> dict[str, Any]:
+    """Judge a simulated city and time a day of 100,000 meters. Thresholds were tuned on seeds 5 and 71, and 907 was looked at: judge on others."""
     wall, share, intervals, methods = speed(rounds)
     rss = peak_rss_mib()
     recall, precision, counts, stage_s = quality_of_findings(meters, days, interval, seed)
