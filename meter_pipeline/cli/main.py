@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reference": ("reference", "Import reference data; enrol the meters of a new head-end's file."),
     "feeds": ("feeds", "Look into feed files."),
     "simulate": ("simulate", "Write the feeds of a municipality that never existed, with the truth about every defect."),
+    "pull": ("pull:pull", "Ask head-ends that have an HTTP API for their missing days."),
     "dead-letters": ("dead_letters", "Payloads that could not be read: list, show, correct, replay, dismiss."),
     "vee": ("vee", "Validation and estimation explained, interval by interval."),
     "baselines": ("baselines", "Weather-normalised baselines."),

@@ -20,6 +20,14 @@ land_feeds = dg.define_asset_job(
 )
 
 
+pull_head_ends = dg.define_asset_job(
+    "pull_head_ends",
+    selection=dg.AssetSelection.assets("pulled_days", "feed_files"),
+    executor_def=EXECUTOR,
+    description="Ask the head-ends that have an HTTP API for their missing days, and take in what came.",
+)
+
+
 @lru_cache(maxsize=1)
 def billing_day_job() -> Any:  # dagster does not export the type of an unresolved job
     """Every stage of a billing day, reads to ledger checkpoint, in one run."""

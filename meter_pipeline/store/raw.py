@@ -237,14 +237,46 @@ def finish_file_day(connection: Connection, sha256: bytes, day: date, at: dateti
     return received, accepted, duplicate, superseded, rejected
 
 
-def days_without_file(connection: Connection, head_end: str, days: Sequence[date]) -> list[date]:
-    """Those of the days for which no file of the head-end holds a read."""
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A billing day of a head-end that is not whole: ``meters_missing`` of its ``meters`` have no read (0 of 0 where no meter is declared)."""
+
+    day: date
+    meters_missing: int
+    meters: int
+
+
+def days_incomplete(connection: Connection, head_end: str, days: Sequence[tuple[date, datetime, datetime]]) -> list[Missing]:
+    """Those of the days (each with its first and past-the-last instant) that miss reads of a meter installed under the head-end; where none is,
+    those that no file of the head-end holds a read of. A day whose files wait to be loaded is left out: what they hold is not known yet."""
     rows = connection.execute(
-        "SELECT d FROM unnest(%s::date[]) AS d WHERE NOT EXISTS (SELECT FROM raw.feed_file_day AS fd JOIN raw.feed_file AS f USING (sha256) "
-        "WHERE fd.billing_day = d AND f.head_end = %s) ORDER BY d",
-        (list(days), head_end),
-    )
-    return [day for (day,) in rows]
+        "SELECT d.day, count(m.meter_id) FILTER (WHERE NOT EXISTS (SELECT FROM raw.interval_day AS r WHERE r.billing_day = d.day "
+        "AND r.meter_id = m.meter_id) AND NOT EXISTS (SELECT FROM raw.register_read AS r WHERE r.billing_day = d.day AND r.meter_id = m.meter_id)), "
+        "count(m.meter_id) FROM unnest(%(days)s::date[], %(first)s::timestamptz[], %(past)s::timestamptz[]) AS d (day, first, past) "
+        "LEFT JOIN LATERAL (SELECT DISTINCT meter_id FROM ref.meters JOIN ref.installations AS i USING (meter_id) WHERE head_end = %(head_end)s "
+        "AND i.installed_at < d.past AND (i.removed_at IS NULL OR i.removed_at > d.first)) AS m ON true "
+        "WHERE NOT EXISTS (SELECT FROM raw.feed_file_day AS fd JOIN raw.feed_file AS f USING (sha256) "
+        "WHERE fd.billing_day = d.day AND f.head_end = %(head_end)s AND fd.loaded_at IS NULL) GROUP BY d.day "
+        "HAVING CASE WHEN count(m.meter_id) = 0 THEN NOT EXISTS (SELECT FROM raw.feed_file_day AS fd JOIN raw.feed_file AS f USING (sha256) "
+        "WHERE fd.billing_day = d.day AND f.head_end = %(head_end)s) ELSE true END ORDER BY d.day",
+        {"head_end": head_end, "days": [d for d, _, _ in days], "first": [f for _, f, _ in days], "past": [p for _, _, p in days]},
+    ).fetchall()
+    return [Missing(*row) for row in rows if row[1] or not row[2]]
+
+
+def pull_requests(connection: Connection, head_end: str) -> dict[date, datetime]:
+    """Days ever asked of a head-end, and when first."""
+    return dict(connection.execute("SELECT billing_day, first_asked FROM raw.pull_request WHERE head_end = %s", (head_end,)).fetchall())
+
+
+def still_asked(connection: Connection, day: date, now: datetime, days: int) -> bool:
+    """Whether a head-end is still being asked for reads of a day: first asked less than ``days`` days ago, and again within the last one."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM raw.pull_request WHERE billing_day = %s AND first_asked > %s - make_interval(days => %s) "
+        "AND last_asked > %s - interval '1 day')",
+        (day, now, days, now),
+    ).fetchone()
+    return bool(row and row[0])
 
 
 def note_pull(connection: Connection, head_end: str, day: date, at: datetime, outcome: str, reads: int) -> None:

@@ -23,6 +23,7 @@ from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.store import validated as store
 from meter_pipeline.store.database import Database
+from meter_pipeline.store.raw import still_asked
 from meter_pipeline.store.vectors import from_matrix, to_matrices
 from meter_pipeline.vee import assemble, references, results
 from meter_pipeline.vee import history as past
@@ -64,7 +65,8 @@ def _validate(
 ) -> None:
     watch = _Watch(outcome.seconds)
     now = clock.now()
-    final = now >= calendar.bounds(day)[1] + timedelta(days=t.final_after_days)
+    # Estimates stay open while a head-end that is pulled is still being asked for the day: it may have been away when the day closed.
+    final = now >= calendar.bounds(day)[1] + timedelta(days=t.final_after_days) and not still_asked(connection, day, now, t.final_after_days)
     read = read_day(session, calendar, day, t, now)
     watch("read")
     history = store.read_usage_history(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))

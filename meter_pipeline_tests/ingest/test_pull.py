@@ -20,7 +20,7 @@ import pytest
 
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import pull
-from meter_pipeline.ingest.pull import PullError, pull_day, pull_missing
+from meter_pipeline.ingest.pull import PullError, pull_day
 from meter_pipeline.store.database import Database
 from meter_pipeline_tests.ingest.support import CALENDAR
 
@@ -33,6 +33,7 @@ class Hostile(BaseHTTPRequestHandler):
 
     script: ClassVar[list[str]] = []
     asked: ClassVar[list[str | None]] = []
+    whole: ClassVar[str] = ""
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
@@ -42,6 +43,8 @@ class Hostile(BaseHTTPRequestHandler):
         following, count = PAGES[cursor]
         trick = Hostile.script.pop(0) if Hostile.script else ""
         body = json.dumps({"reads": [{"meter": "M-1", "n": f"{cursor}-{i}"} for i in range(count)], "next": following}).encode()
+        if Hostile.whole:
+            body = f'{{"reads": [{Hostile.whole}], "next": null}}'.encode()
         status, length, extra = 200, len(body), {}
         if self.headers.get("Authorization") != "Bearer secret":
             status, body, length = 401, b"", 0
@@ -159,13 +162,33 @@ def test_plain_http_to_another_machine_is_refused(tmp_path: Path) -> None:
         go(HeadEnd("HES", "http", options={"url": "http://hes.example/reads"}), tmp_path)
 
 
+def test_what_is_wrong_in_a_read_is_handed_on_digit_by_digit(head_end: HeadEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parser refuses that read alone: no float rounds it, no page is lost for it."""
+    sent = '{"meter":"M","n":"a","v":0.12345678901234567890},{"meter":"M","n":"b","v":NaN},{"n":"c","v":1,"v":2},{"n":"d","v":1e999},{"n":"e","v":' + "9" * 5000 + "}"
+    monkeypatch.setattr(Hostile, "whole", sent)
+    pulled = go(head_end, tmp_path)
+    assert pulled.path is not None
+    lines = pulled.path.read_text().splitlines()
+    assert lines[:4] == [
+        '{"meter":"M","n":"a","v":"0.12345678901234567890"}', '{"meter":"M","n":"b","v":"NaN"}', '{"n":"c","v":1,"v":2}', '{"n":"d","v":"1e999"}',
+    ]  # fmt: skip
+    assert "9" * 5000 in lines[4]
+
+
 def test_missing_days_are_asked_for_again(database: Database, head_end: HeadEnd, tmp_path: Path) -> None:
     clock = QuickClock()
     Hostile.script = ["500"] * pull.ATTEMPTS
-    first = pull_missing(database, CALENDAR, head_end, tmp_path, clock=clock)
-    assert [day for day, _ in first] == [date(2024, 3, 12) - timedelta(days=n) for n in range(5, 0, -1)]
-    assert [isinstance(result, str) for _, result in first] == [True, False, False, False, False]
-    again = pull_missing(database, CALENDAR, head_end, tmp_path, clock=clock, days=1)
-    assert [day for day, _ in again] == [date(2024, 3, 11)], "until a file of the day has landed"
+    first = pull.pull(database, CALENDAR, [head_end], tmp_path, clock=clock).asked
+    assert [asked.day for asked in first] == [date(2024, 3, 12) - timedelta(days=n) for n in range(5, 0, -1)]
+    assert [asked.ok for asked in first] == [False, True, True, True, True]
+    again = pull.pull(database, CALENDAR, [head_end], tmp_path, clock=clock).asked
+    assert [asked.day for asked in again] == [date(2024, 3, 7)], "the others' files wait in the inbox"
     asked = database.read("SELECT billing_day, times, outcome FROM raw.pull_request ORDER BY 1").rows()
-    assert [(times, outcome) for _, times, outcome in asked][1:] == [(1, "pulled")] * 3 + [(2, "pulled")]
+    assert [(times, outcome) for _, times, outcome in asked] == [(2, "pulled")] + [(1, "pulled")] * 4
+
+
+def test_two_pulls_of_one_head_end_do_not_mix(database: Database, head_end: HeadEnd, tmp_path: Path) -> None:
+    with pull._alone(database, head_end.name) as first:
+        assert first
+        outcome = pull.pull(database, CALENDAR, [head_end], tmp_path, clock=QuickClock())
+    assert (outcome.asked, outcome.held) == ([], [("HES", "another pull of it is at work")])

@@ -99,6 +99,23 @@ def test_a_final_estimate_is_locked_against_history_that_grows(city: City) -> No
     assert (second.updated, second.locked_kept) == (0, 1)
 
 
+def test_an_estimate_stays_open_while_a_head_end_is_still_asked_for_the_day(city: City) -> None:
+    city.reference(Installed("M-1", "SP-1", register=False))
+    holed = load_curve(DAY)
+    holed[40:60] = NO_VALUE
+    city.intervals(DAY, {"M-1": holed})
+    late = CALENDAR.bounds(DAY)[1] + timedelta(days=10)
+    with city.database.connect() as connection:
+        connection.execute(
+            "INSERT INTO raw.pull_request (head_end, billing_day, first_asked, last_asked, outcome) VALUES ('HES', %s, %s, %s, 'status 500')",
+            (DAY, late - timedelta(days=4), late - timedelta(hours=3)),
+        )
+    validate(city, after=10)
+    assert city.rows("SELECT locked FROM vee.interval_day") == [(False,)]
+    validate(city, after=12)
+    assert city.rows("SELECT locked FROM vee.interval_day") == [(True,)]
+
+
 def test_a_meter_exchange_counts_every_slot_once_and_adds_up_to_both_registers(city: City) -> None:
     start, end = CALENDAR.bounds(DAY)
     swap = start + timedelta(hours=10, minutes=20)

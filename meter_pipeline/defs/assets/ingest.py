@@ -13,13 +13,42 @@ from meter_pipeline.schemas.report import StageReport
 
 
 @dg.asset(
+    name="pulled_days",
+    group_name=policy.INGEST,
+    description=(
+        "Billing days asked of the head-ends that have an HTTP API instead of sending files: each missing day again at every round for five days, "
+        "page by page, into the inbox. What failed is in the table; it fails nobody else and is asked again at the next round."
+    ),
+    deps=[dg.AssetDep(dg.AssetKey(["reference", name])) for name in ("meters", "channels")],
+    owners=policy.DATA,
+    kinds={"http", "file"},
+    pool=policy.POOL,
+    metadata={"dagster/table_name": "meter_pipeline.raw.pull_request"},
+)
+def pulled_days(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> dg.MaterializeResult[None]:
+    """Ask every head-end of format http for its missing days. A pause of one head-end holds that one alone."""
+    from meter_pipeline.control import PauseProbe
+    from meter_pipeline.feeds import read_head_ends
+    from meter_pipeline.ingest import pull
+
+    hold.wait()
+    settings, database, clock = municipality.settings(), municipality.database(), municipality.clock()
+    asked = [head_end for head_end in read_head_ends(settings.head_ends).values() if head_end.format == "http"]
+    with PauseProbe(database, application_name="pull-pause", clock=clock) as probe:
+        outcome = pull.pull(database, municipality.calendar(), asked, settings.inbox, clock=clock, pause=probe)
+    for one in outcome.asked:
+        (context.log.info if one.ok else context.log.warning)("%s %s: %s, %d reads", one.head_end, one.day, one.outcome, one.reads)
+    return dg.MaterializeResult(metadata=metadata(outcome.report()))
+
+
+@dg.asset(
     name="feed_files",
     group_name=policy.INGEST,
     description=(
         "Every file that head-ends delivered: archived by the hash of its bytes, parsed once, staged by the billing days it touches. "
         "What cannot be read is a dead letter with its bytes and every reason."
     ),
-    deps=[dg.AssetDep(dg.AssetKey(["reference", name])) for name in ("meters", "channels")],
+    deps=[dg.AssetDep("pulled_days"), *(dg.AssetDep(dg.AssetKey(["reference", name])) for name in ("meters", "channels"))],
     owners=policy.DATA,
     kinds={"file", "postgres"},
     pool=policy.POOL,
