@@ -66,13 +66,15 @@ class PullError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """A pulled day: the inbox file (None where the day was empty), its reads, the pages asked for, and the attempts beyond the first."""
+    """A pulled day: the inbox file (None where the day was empty), its reads, the pages asked for, the attempts beyond the first, and whether the
+    file is a new one (its name is made of its content: the same answer is the same file)."""
 
     day: date
     path: Path | None
     reads: int
     pages: int
     retries: int
+    new: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +155,14 @@ async def pull_day(
                 "pages": state["pages"] + 1, "seen": sorted(seen),
             }  # fmt: skip
             await asyncio.to_thread(_keep, part, note, lines, state)
-    target = None
+    target, new = None, True
     if state["reads"]:
-        target = folder / f"{day}.{clock.now():%Y%m%dT%H%M%SZ}.jsonl"
-        part.replace(target)
+        target = folder / f"{day}.{archive.hash_file(part).hex()[:16]}.jsonl"
+        new = not target.exists()
+        if new:
+            part.replace(target)
     _forget(part, note)
-    return Pulled(day, target, state["reads"], state["pages"], retries)
+    return Pulled(day, target, state["reads"], state["pages"], retries, new)
 
 
 def pull(
@@ -210,10 +214,12 @@ def _ask(database: Database, head_end: HeadEnd, day: raw.Missing, inbox: Path, c
         outcome = "pulled" if pulled.reads else "empty"
     except PullError as error:
         outcome, ok = str(error)[:500], False
-    file = pulled.path
+    file = pulled.path if pulled.new else None
+    if pulled.path is not None and file is None:
+        outcome = "nothing new"
     with database.connect("pull") as connection:
         if file is not None and raw.known_file(connection, archive.hash_file(file)) is not None:
-            file.unlink()
+            file.unlink()  # landed before, and cleared from the inbox since
             file, outcome = None, "nothing new"
         raw.note_pull(connection, head_end.name, day.day, clock.now(), outcome, pulled.reads)
         connection.commit()

@@ -133,6 +133,9 @@ def test_the_command_asks_lands_and_the_day_holds_every_digit(city: Settings, da
     again = json.loads(cli("--day", DAY.isoformat(), "--json").stdout)
     assert again["asked"][0]["outcome"] == "nothing new"
     assert [name for name in (city.inbox / "HES-API").iterdir() if not name.name.startswith(".")] == [city.inbox / asked["file"]]
+    (city.inbox / asked["file"]).unlink()
+    cleared = json.loads(cli("--day", DAY.isoformat(), "--json").stdout)
+    assert (cleared["asked"][0]["outcome"], list((city.inbox / "HES-API").iterdir())) == ("nothing new", [])
 
 
 def test_a_token_that_is_missing_is_said_and_one_that_is_there_is_not(city: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
