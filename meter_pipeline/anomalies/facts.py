@@ -138,7 +138,8 @@ def day_facts(
 ) -> list[DayFacts]:
     """Facts of every commodity and unit of a validated day.
 
-    ``usage`` has rows of vee.daily_usage (service_point_id, commodity, unit, flow, quantity_micro, slots_expected, actual, account_id);
+    ``usage`` has rows of vee.daily_usage (service_point_id, commodity, unit, flow, quantity_micro, slots_expected, actual, account_id,
+    register: read from a register alone, overdue: not read for longer than its habit);
     ``hourly`` by unit: ids and (ids, hours) flows of complete days; ``signs`` service points by bit;
     ``previous_accounts`` who paid the day before. A point with no import row (never read, nothing expected) has none here either.
     """
@@ -148,7 +149,9 @@ def day_facts(
         ids = np.array(part["service_point_id"].to_list())
         quantity = part["quantity_micro"].cast(pl.Float64).fill_null(np.nan).to_numpy() / 1e6
         due, actual = part["slots_expected"].to_numpy(), part["actual"].to_numpy()
-        percent = np.where(due > 0, np.floor(100.0 * actual / np.maximum(due, 1)), _NONE_DUE).astype(np.uint8)
+        # a register read every few days owes nothing on the days between: only one that is overdue is silent
+        owed = (due > 0) & ((actual > 0) | ~part["register"].to_numpy() | part["overdue"].fill_null(False).to_numpy())
+        percent = np.where(owed, np.floor(100.0 * actual / np.maximum(due, 1)), _NONE_DUE).astype(np.uint8)
         bits = np.zeros(ids.size, np.uint8)
         for bit, which in signs.items():
             if which:

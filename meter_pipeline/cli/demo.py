@@ -46,7 +46,7 @@ def demo(json: Annotated[bool, typer.Option("--json", help="One JSON document on
     found["runs"] = done
     found["seconds"] = round(time.monotonic() - started, 1)
     emit(found, json, lambda document: summary.show(document))
-    failed = [d for d in done["days"] if not d["success"]]
+    failed = [d for d in done["days"] + done["true_ups"] if not d["success"]]
     if not json:
         OUT.print(f"\n{len(done['days'])} billing days in {found['seconds']:.0f} s, recorded in Dagster. Look at them: [bold]make ui[/], then http://127.0.0.1:3000")
     if failed:

@@ -11,7 +11,8 @@ import typer
 
 from meter_pipeline.cli.output import ERR, OUT, PROBLEM, emit, progress, table
 from meter_pipeline.services import prepare
-from meter_pipeline.settings import load_settings
+from meter_pipeline.settings import Settings, load_settings
+from meter_pipeline.store.database import open_database
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
@@ -35,13 +36,14 @@ def run(
         raise typer.Exit(2)
     document = run_days(first, last, land=land, one_run=one_run)
     emit(document, json, _show)
-    if any(not d["success"] for d in document["days"]):
+    if any(not d["success"] for d in document["days"] + document["true_ups"]):
         raise typer.Exit(PROBLEM)
 
 
 def run_days(first: date, last: date, *, land: bool, one_run: bool, opening: date | None = None) -> dict[str, Any]:
-    """Materialise [first, last]; returns {"landing", "days": [{"day", "success", "seconds", "run_id", "failed_steps"}]}.
+    """Materialise [first, last]; returns {"landing", "days": [{"day", "to", "success", "seconds", "run_id", "failed_steps"}], "true_ups": the same}.
 
+    Afterwards the days that register reads ask to have validated again are run, once each, until none asks.
     ``opening``: a day before, of which only the raw reads are taken: the register reads that open the first day close that one.
     """
     settings = load_settings()
@@ -77,25 +79,62 @@ def run_days(first: date, last: date, *, land: bool, one_run: bool, opening: dat
         spans = [(first, last)] if one_run and len(days) > 1 else [(d, d) for d in days]
         for start, end in spans:
             bar.update(task, description=f"billing day {start}" if start == end else f"billing days {start} to {end}")
-            began = time.monotonic()
-            where: dict[str, Any] = (
-                {"partition_key": start.isoformat()}
-                if start == end
-                else {"tags": {"dagster/asset_partition_range_start": start.isoformat(), "dagster/asset_partition_range_end": end.isoformat()}}
-            )
-            result = job.execute_in_process(instance=instance, run_config=quiet, raise_on_error=False, **where)
-            failed = [event.step_key for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
-            outcomes.append(
-                {"day": start, "to": end, "success": result.success, "seconds": round(time.monotonic() - began, 3)}
-                | {"run_id": result.run_id, "failed_steps": failed}
-            )
+            outcomes.append(_materialise(job, instance, quiet, start, end))
             bar.advance(task, (end - start).days + 1)
-    return {"landing": landing, "days": outcomes}
+        again: list[dict[str, Any]] = []
+        tried: set[tuple[date, bytes]] = set()
+        while asked := _true_ups(settings, tried):
+            task = bar.add_task("days that register reads true up", total=len(asked))
+            for start, end in stretches(asked):
+                bar.update(task, description=f"true-up of {start}" if start == end else f"true-up of {start} to {end}")
+                again.append(_materialise(job, instance, quiet, start, end))
+                bar.advance(task, (end - start).days + 1)
+    return {"landing": landing, "days": outcomes, "true_ups": again}
+
+
+def _materialise(job: Any, instance: Any, quiet: dict[str, Any], start: date, end: date) -> dict[str, Any]:
+    """One Dagster run of a day or a stretch of days."""
+    began = time.monotonic()
+    where: dict[str, Any] = (
+        {"partition_key": start.isoformat()}
+        if start == end
+        else {"tags": {"dagster/asset_partition_range_start": start.isoformat(), "dagster/asset_partition_range_end": end.isoformat()}}
+    )
+    result = job.execute_in_process(instance=instance, run_config=quiet, raise_on_error=False, **where)
+    failed = [event.step_key for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
+    return {"day": start, "to": end, "success": result.success, "seconds": round(time.monotonic() - began, 3)} | {
+        "run_id": result.run_id,
+        "failed_steps": failed,
+    }
+
+
+def _true_ups(settings: Settings, tried: set[tuple[date, bytes]]) -> list[date]:
+    """Closed days with a request that was not tried yet; a day whose run failed is not tried for ever."""
+    from meter_pipeline.defs.partitions import billing_days
+    from meter_pipeline.store.true_up import waiting
+
+    known = set(billing_days().get_partition_keys())
+    new = {(day, e) for day, evidence in waiting(open_database(settings)) for e in evidence if day.isoformat() in known} - tried
+    tried |= new
+    return sorted({day for day, _ in new})
+
+
+def stretches(days: list[date]) -> list[tuple[date, date]]:
+    """Sorted days as stretches of consecutive ones (first, last): one run each."""
+    found: list[tuple[date, date]] = []
+    for day in days:
+        if found and (day - found[-1][1]).days == 1:
+            found[-1] = (found[-1][0], day)
+        else:
+            found.append((day, day))
+    return found
 
 
 def _show(document: dict[str, Any]) -> None:
     rows = []
-    for done in document["days"]:
+    for done in document["days"] + document["true_ups"]:
         outcome = "ok" if done["success"] else "failed: " + ", ".join(done["failed_steps"])
         rows.append((done["day"], "" if done["to"] == done["day"] else done["to"], outcome, f"{done['seconds']:.1f}", done["run_id"][:8]))
     OUT.print(table("Billing days", ["day", "to", "result", "seconds", "run"], rows, numbers=["seconds"]))
+    if document["true_ups"]:
+        OUT.print(f"The last {len(document['true_ups'])} because a register read closed days that were estimated until then.")

@@ -8,6 +8,7 @@ Two sensors, because a file's billing days are known only once it is parsed, and
 import hashlib
 import time
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import dagster as dg
@@ -63,21 +64,24 @@ def feed_arrival(context: dg.SensorEvaluationContext, municipality: Municipality
 
 
 def touched_days_sensor() -> dg.SensorDefinition:
-    """Billing days with reads waiting in the store, each requested once for the set of files that wait."""
+    """Billing days with reads or true-ups waiting in the store, each requested once for the set of files and register reads that ask for it."""
 
     @dg.sensor(
         name="touched_billing_days",
         job=billing_day_job(),
         minimum_interval_seconds=15,
-        description="Requests exactly the billing days that landed files touch, late reads included.",
+        description="Requests exactly the billing days that landed files touch, late reads included, and those that a register read trues up.",
     )
     def touched_billing_days(context: dg.SensorEvaluationContext, municipality: Municipality) -> Iterator[dg.RunRequest | dg.SkipReason]:
         from meter_pipeline.ingest import waiting_days
+        from meter_pipeline.store import true_up
 
         known = set(billing_days().get_partition_keys())
-        waiting = waiting_days(municipality.database())
+        waiting: dict[date, list[bytes]] = {}
+        for day, evidence in (*waiting_days(municipality.database()), *true_up.waiting(municipality.database())):
+            waiting.setdefault(day, []).extend(evidence)
         asked = 0
-        for day, files in waiting:
+        for day, files in sorted(waiting.items()):
             key = day.isoformat()
             if key not in known:
                 continue  # the day has not closed yet: it will be asked for when it has
@@ -87,6 +91,6 @@ def touched_days_sensor() -> dg.SensorDefinition:
             if asked >= MOST_REQUESTS:
                 break
         if not asked:
-            yield dg.SkipReason(f"no closed billing day has reads waiting ({len(waiting)} days wait in all)")
+            yield dg.SkipReason(f"no closed billing day has reads or true-ups waiting ({len(waiting)} days wait in all)")
 
     return touched_billing_days

@@ -40,7 +40,9 @@ _FACTS: Final = (
 def read_usage(read: Read, first: date, last: date) -> pl.DataFrame:
     """Import and export rows of vee.daily_usage of a range of days."""
     return read(
-        "SELECT billing_day, service_point_id, commodity, unit, flow, quantity_micro, slots_expected, actual, account_id FROM vee.daily_usage "
+        "SELECT billing_day, service_point_id, commodity, unit, flow, quantity_micro, slots_expected, actual, account_id, "
+        "source = 'register' AS register, row_flags & (1::bigint << (SELECT bit FROM vee.rule WHERE code = 'READ_OVERDUE')) <> 0 AS overdue "
+        "FROM vee.daily_usage "
         "WHERE billing_day BETWEEN $1 AND $2 AND flow IN ('import', 'export') ORDER BY billing_day, service_point_id",
         [first, last],
     )

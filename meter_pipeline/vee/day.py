@@ -21,11 +21,12 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
+from meter_pipeline.store import true_up as requests
 from meter_pipeline.store import validated as store
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.raw import still_asked
 from meter_pipeline.store.vectors import from_matrix, to_matrices
-from meter_pipeline.vee import assemble, references, results
+from meter_pipeline.vee import assemble, references, results, true_up
 from meter_pipeline.vee import history as past
 from meter_pipeline.vee import row_rules as rr
 from meter_pipeline.vee import thresholds as threshold_file
@@ -56,7 +57,10 @@ def validate_billing_day(
     outcome = VeeOutcome(day, t.version, t.digest)
     with store.reading(database) as session, database.connect("vee") as connection:
         store.lock_day(connection, day)
+        asked = requests.pending(connection, day)
         _validate(connection, session, calendar, day, t, outcome, clock, actor)
+        # a request made while this ran is about reads this may not have seen: it waits for the next run
+        requests.done(connection, day, asked, clock.now())
     return outcome
 
 
@@ -97,15 +101,17 @@ def _validate(
         v.keys = _with_columns(v, rows, inputs, contents, final=final)
         usage_parts.append(results.interval_usage(v))
     watch("hash")
-    usage_parts.append(results.register_usage(read.registers, only, register_history, t))
+    usage_parts.append(results.register_usage(read.registers, only, register_history, t, results.class_means(validated, t.profile_min_rows)))
     usage = results.daily_usage(usage_parts, day)
     exceptions = _exceptions(read, validated, usage, day, now)
     written = _write(connection, read, validated, stored, usage, exceptions, shapes, outcome, now=now, actor=actor)
     outcome.ledger_entry = _record(connection, validated, written, outcome, exceptions, clock, actor)
     watch("write")
     summarise(outcome, validated, usage, exceptions)
-    outcome.redetermine = _redetermine(read, history, day)
     watch("summary")
+    found = true_up.find(session, calendar, day, read.windows, read.registers, t)
+    outcome.redetermine = requests.ask(connection, found, now)
+    watch("true-up")
 
 
 class _Watch:
@@ -337,10 +343,3 @@ def _estimated_micro(v: ValidatedMatrix) -> int:
     rows = np.flatnonzero(v.estimated > 0)
     held = code_table("estimate")[v.quality[rows]] & (v.values[rows] != NO_VALUE)
     return int(np.where(held, v.values[rows], 0).sum())
-
-
-def _redetermine(read: DayInputs, history: store.UsageHistory, day: date) -> list[date]:
-    """Earlier days with forward estimates of service points whose register was read today."""
-    only = read.registers.frame.with_columns(reads=pl.Series(read.registers.use.reads)).filter((pl.col("reads") > 0) & pl.col("register_only"))
-    waiting = past.waiting_days(only.select("service_point_id", "flow", "unit").unique(), history)
-    return [d for d in waiting if d < day]

@@ -15,7 +15,7 @@ import polars as pl
 
 from meter_pipeline.calendar import local_clock
 from meter_pipeline.schemas.reads import NO_VALUE
-from meter_pipeline.store.validated import FORWARD, WHOLE, UsageHistory
+from meter_pipeline.store.validated import WHOLE, UsageHistory
 from meter_pipeline.vee.model import DailyHistory, Ints
 
 #: A shifted shape must be this like the usual one: hourly gas and water fleets wander more than they shift
@@ -105,17 +105,6 @@ def estimate_streaks(keys: pl.DataFrame, history: UsageHistory, day: date) -> np
         unbroken &= (at >= 0) & ((state[at] & WHOLE) == 0)
         streak += unbroken
     return streak
-
-
-def waiting_days(keys: pl.DataFrame, history: UsageHistory) -> list[date]:
-    """Days on which any of ``keys`` has a forward estimate that waits for its register."""
-    positions = _positions(keys, history) if keys.height else {}
-    found = []
-    for d, name, state in zip(history.days, history.hashes, history.state, strict=True):
-        at = positions.get(name, np.zeros(0, np.int64))
-        if ((at >= 0) & ((state[at] & FORWARD) != 0)).any():
-            found.append(d)
-    return found
 
 
 def hour_shift(today: npt.NDArray[np.float64], usual: npt.NDArray[np.float64], interval_minutes: int, margin: float) -> int:

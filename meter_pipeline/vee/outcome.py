@@ -32,8 +32,8 @@ class VeeOutcome:
 
     ``expected = actual + estimated + missing`` over interval channels. ``rules``: hits by rule code (rows for row rules, intervals for
     interval rules). ``sum_check``: rows tested and failed. ``usage``: the day's usage as stored. ``worst``: the rows most in need of eyes.
-    ``shape``: per slot the validated, estimated and rejected quantity by unit. ``redetermine``: earlier days that a register read of
-    this day allows to be trued up.
+    ``shape``: per slot the validated, estimated and rejected quantity by unit. ``redetermine``: other days that a register read of
+    this day changes; they are requested in the same transaction (vee.true_up).
     """
 
     billing_day: date

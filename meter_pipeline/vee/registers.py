@@ -297,6 +297,52 @@ def use_in_windows(reads: Series, found: Steps, opens: Ints, closes: Ints, snap_
     return out
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What each series used per time outside its reads: ``amount`` micro units in ``seconds``, 0 seconds where it is not known.
+
+    ``amount``/``seconds``: over the steps of the last ``span`` up to its last read. ``lead_amount``/``lead_seconds``: over its first step, for
+    time before its ``first`` read.
+    """
+
+    amount: Ints
+    seconds: Ints
+    lead_amount: Ints
+    lead_seconds: Ints
+    first: Ints
+
+
+def pace(reads: Series, found: Steps, until: int, span_s: int) -> Pace:
+    """The pace of every series from reads up to ``until`` (UTC seconds), for estimates of time that no reads enclose."""
+    count = reads.starts.size - 1
+    out = Pace(*(np.zeros(count, np.int64) for _ in range(4)), first=np.full(count, NO_VALUE, np.int64))
+    if not count:
+        return out
+    number = np.repeat(np.arange(count), np.diff(reads.starts))[found.used]
+    at, consumed = reads.at[found.used], found.consumed[found.used]
+    same = np.zeros(at.size, np.bool_)
+    same[1:] = number[1:] == number[:-1]
+    opening = np.flatnonzero(~same)
+    out.first[number[opening]] = at[opening]
+    elapsed = np.zeros(at.size, np.int64)
+    elapsed[1:] = np.where(same[1:], np.diff(at), 0)
+    known = same & (consumed != NO_VALUE) & (elapsed > 0)
+    last = np.zeros(count, np.int64)
+    np.maximum.at(last, number[at <= until], at[at <= until])
+    recent = np.flatnonzero(known & (at <= until) & (at > last[number] - span_s))
+    np.add.at(out.amount, number[recent], consumed[recent])
+    np.add.at(out.seconds, number[recent], elapsed[recent])
+    second = opening[opening + 1 < at.size] + 1
+    second = second[known[second]]
+    out.lead_amount[number[second]], out.lead_seconds[number[second]] = consumed[second], elapsed[second]
+    return out
+
+
+def at_pace(amount: int, seconds: int, wanted_s: int) -> int:
+    """What ``wanted_s`` seconds come to at a pace, not below 0, rounded down."""
+    return max(amount, 0) * wanted_s // seconds
+
+
 def read_habit(reads: Series) -> Ints:
     """Usual distance between reads of each series, in seconds (median; 0 for fewer than three reads)."""
     starts = reads.starts

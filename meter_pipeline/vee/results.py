@@ -19,7 +19,8 @@ from meter_pipeline.vee import row_rules as rr
 from meter_pipeline.vee.assemble import STEP_RULES, DayRows, Registers
 from meter_pipeline.vee.catalogue import ROW_RULES, Role, Severity, codes, mask_of
 from meter_pipeline.vee.interval_rules import code_table
-from meter_pipeline.vee.model import DailyHistory, Ints, ValidatedMatrix
+from meter_pipeline.vee.model import Bools, DailyHistory, Ints, ValidatedMatrix
+from meter_pipeline.vee.registers import Pace, at_pace, pace, read_habit
 from meter_pipeline.vee.thresholds import Thresholds
 
 _TAG: Final = b"mp-vee-row/1\x1f"
@@ -149,12 +150,33 @@ def interval_usage(v: ValidatedMatrix) -> pl.DataFrame:
     )
 
 
-def register_usage(registers: Registers, mapped: pl.DataFrame, history: DailyHistory, thresholds: Thresholds) -> pl.DataFrame:
+def class_means(validated: list[ValidatedMatrix], least: int) -> pl.DataFrame:
+    """Mean day of the whole channel-days of each unit, flow and class, from ``least`` meters on: unit, flow, customer_class, mean_micro."""
+    parts = [
+        v.keys.select("unit", "flow", "customer_class").with_columns(total=pl.Series(v.total)).filter(
+            pl.Series((v.actual == v.expected) & (v.expected == v.raw.slots))
+        )
+        for v in validated
+    ]
+    schema = {"unit": pl.String, "flow": pl.String, "customer_class": pl.String, "total": pl.Int64}
+    return (
+        pl.concat(parts or [pl.DataFrame(schema=schema)], how="vertical_relaxed")
+        .group_by("unit", "flow", "customer_class")
+        .agg(pl.len().alias("members"), (pl.col("total").sum() // pl.len()).alias("mean_micro"))
+        .filter(pl.col("members") >= least)
+    )
+
+
+def register_usage(
+    registers: Registers, mapped: pl.DataFrame, history: DailyHistory, thresholds: Thresholds, means: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """Daily usage of register-only meters: consumption shared over the days between reads, exactly; a forward estimate until a read closes.
 
     ``mapped``: the register-only series of ``registers.frame`` with class, commodity and account, and ``index`` into the series.
-    ``history`` is aligned with it. A forward estimate is average daily load (AEMO method 65) or the class's mean (63), flag E; a share
-    of a longer stretch between reads is a substitute by linear (17); reads near both midnights make an actual day.
+    ``history`` is aligned with it; ``means`` as from ``class_means``. A forward estimate is average daily load (AEMO method 65), by the
+    register's own reads or else by its days, or the class's mean (63), of the registers closed today or else of the interval meters, flag E;
+    time before the very first read is a substitute at the pace of its first stretch (65); a share of a longer stretch between reads is a
+    substitute by linear (17); reads near both midnights make an actual day.
     """
     at = mapped["index"].to_numpy()
     use = registers.use
@@ -165,12 +187,21 @@ def register_usage(registers: Registers, mapped: pl.DataFrame, history: DailyHis
     good = (history.totals != NO_VALUE)[:, -thresholds.adl_days :]
     recent = np.where(good, history.totals[:, -thresholds.adl_days :], 0)
     count = good.sum(axis=1)
-    share = (mapped["end_s"] - mapped["begin_s"]).to_numpy()
+    begins = mapped["begin_s"].to_numpy()
+    share = mapped["end_s"].to_numpy() - begins
     whole = int(mapped["day_seconds"][0]) if mapped.height else 1
     adl = np.where(count > 0, recent.sum(axis=1) // np.maximum(count, 1), 0)
     reason = np.where(use.broken[at], 18, 85)
+    own = _own_pace(registers, mapped, thresholds)
     for row in np.flatnonzero(~known):
-        if count[row]:
+        i = int(at[row])
+        if own.lead_seconds[i] and begins[row] < own.first[i] and not use.broken[i]:
+            quantity[row] = at_pace(int(own.lead_amount[i]), int(own.lead_seconds[i]), int(share[row]))
+            code[row] = quality.pack("S", 65, 85)
+        elif own.seconds[i]:
+            quantity[row] = at_pace(int(own.amount[i]), int(own.seconds[i]), int(share[row]))
+            code[row] = quality.pack("E", 65, int(reason[row]))
+        elif count[row]:
             quantity[row] = int(adl[row]) * int(share[row]) // whole
             code[row] = quality.pack("E", 65, int(reason[row]))
     still = np.flatnonzero(quantity == NO_VALUE)
@@ -183,10 +214,16 @@ def register_usage(registers: Registers, mapped: pl.DataFrame, history: DailyHis
                 for row in still[group[still] == g]:
                     quantity[row] = mean * int(share[row]) // whole
                     code[row] = quality.pack("E", 63, int(reason[row]))
+    if means is not None and means.height and (quantity == NO_VALUE).any():
+        mean_of = mapped.join(means, on=["unit", "flow", "customer_class"], how="left", maintain_order="left")["mean_micro"].fill_null(NO_VALUE).to_numpy()
+        for row in np.flatnonzero((quantity == NO_VALUE) & (mean_of != NO_VALUE)):
+            quantity[row] = int(mean_of[row]) * int(share[row]) // whole
+            code[row] = quality.pack("E", 63, int(reason[row]))
     flags = np.zeros(mapped.height, np.int64)
     for step, rule in STEP_RULES.items():
         flags |= np.where(use.causes[at] & (1 << step), rule.mask, 0)
     flags |= np.where(mapped["handover"].to_numpy(), rr.EXCHANGE.mask, 0)
+    flags |= np.where(~use.closed[at] & _overdue(registers, mapped, thresholds)[at], rr.READ_OVERDUE.mask, 0)
     present = quantity != NO_VALUE
     actual = present & (code == quality.ACTUAL)
     flags |= np.where(present & ~actual, rr.ESTIMATED.mask, 0) | np.where(~present, rr.NOT_ESTIMATED.mask, 0)
@@ -204,6 +241,40 @@ def register_usage(registers: Registers, mapped: pl.DataFrame, history: DailyHis
         quality=pl.Series(code.view(np.int16)),
         source=pl.lit("register"),
     )
+
+
+def _own_pace(registers: Registers, mapped: pl.DataFrame, thresholds: Thresholds) -> Pace:
+    """The pace of each series of the frame; those without reads have none."""
+    found = pace(registers.reads, registers.found, int(mapped["end_s"].max() or 0) if mapped.height else 0, thresholds.adl_days * 86_400)  # type: ignore[call-overload]
+    present = np.unique(registers.reads.series)
+    out = Pace(*(np.zeros(registers.frame.height, np.int64) for _ in range(4)), first=np.full(registers.frame.height, NO_VALUE, np.int64))
+    for name in ("amount", "seconds", "lead_amount", "lead_seconds", "first"):
+        getattr(out, name)[present] = getattr(found, name)
+    return out
+
+
+def _overdue(registers: Registers, mapped: pl.DataFrame, thresholds: Thresholds) -> Bools:
+    """Series whose last read lies further before the end of the day than ``overdue_factor`` times their usual distance between reads.
+
+    The usual distance is the register's own median; with fewer than three reads its head-end's; a head-end without any says nothing.
+    """
+    count = registers.frame.height
+    late = np.zeros(count, np.bool_)
+    reads = registers.reads
+    if not reads.series.size or not mapped.height:
+        return late
+    starts = reads.starts
+    number = reads.series[starts[:-1]]
+    habit, last = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    habit[number], last[number] = read_habit(reads), reads.at[starts[1:] - 1]
+    fleets = registers.frame["head_end"].fill_null("").to_numpy()
+    for fleet in np.unique(fleets):
+        mine = fleets == fleet
+        known = mine & (habit > 0)
+        if known.any():
+            habit[mine & (habit == 0)] = int(np.median(habit[known]))
+    ends = registers.frame["end_s"].to_numpy()
+    return (last > 0) & (habit > 0) & (ends - last > thresholds.overdue_factor * habit)
 
 
 def daily_usage(parts: list[pl.DataFrame], day: date) -> pl.DataFrame:

@@ -240,6 +240,8 @@ NOT_ESTIMATED = _recorded("NOT_ESTIMATED", 28, Severity.FAIL, "ERCOT: nulls refu
 REFERENCE = _recorded("REFERENCE", 29, Severity.FAIL, "V5", "No account, tariff in force or billing cycle for the day.")
 REPAIRED = _recorded("REPAIRED", 30, Severity.INFORM, "California 3.6", "Suspect intervals were replaced; the register bears it out.")
 METERLESS_GAP = _recorded("METERLESS_GAP", 31, Severity.WARN, "ERCOT mismatch causes", "No meter was in place for part of the day.")
+READ_OVERDUE = _recorded("READ_OVERDUE", 33, Severity.WARN, "ERCOT TDSP Missing Interval Monitor; AEMO reason 85",
+                         "The register has not been read for more than twice its usual distance between reads.")
 ESTIMATE_SUSPECT = _recorded("ESTIMATE_SUSPECT", 32, Severity.FAIL, "California DASMMD VEE 3.6", "An estimate itself fails validation.")
 
 

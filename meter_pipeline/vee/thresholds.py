@@ -65,6 +65,7 @@ class Thresholds:
     reverse_micro: int
     boundary_hours: float
     gap_factor: float
+    overdue_factor: float
     outage_share: float
     batch_reads_max: int
     shift_min_rows: int
@@ -131,6 +132,7 @@ def parse(content: bytes) -> Thresholds:
             reverse_micro=_micro(register["reverse_units"]),
             boundary_hours=float(register["boundary_hours"]),
             gap_factor=float(register["gap_factor"]),
+            overdue_factor=float(register["overdue_factor"]),
             outage_share=float(register["outage_share"]),
             batch_reads_max=int(register["batch_reads_max"]),
             shift_min_rows=int(doc["shift"]["min_rows"]),

@@ -10,7 +10,7 @@ import pytest
 
 from meter_pipeline.control import pause
 from meter_pipeline.definitions import build_defs
-from meter_pipeline.defs import policy, sensors_pause
+from meter_pipeline.defs import policy, sensors, sensors_pause
 from meter_pipeline.defs.hold import Hold, days_of
 from meter_pipeline.defs.jobs_operations import JOBS
 from meter_pipeline.defs.resources import Municipality
@@ -71,6 +71,31 @@ def test_an_unreachable_flag_closes_the_queue(instance: dg.DagsterInstance) -> N
     assert isinstance(said, dg.SkipReason)
     assert "cannot be read" in str(said.skip_message)
     assert sensors_pause.current_limit(instance) == 0
+
+
+def test_days_that_a_register_read_trues_up_are_requested_once(instance: dg.DagsterInstance, database: Database) -> None:
+    from datetime import date
+
+    from meter_pipeline.store import true_up
+
+    day = (datetime.now(UTC) - timedelta(days=9)).date()
+    future = date(2999, 1, 1)
+    with database.connect() as connection:
+        requests = [true_up.Request(d, d, bytes([n]) * 32, 1) for n, d in enumerate((day, day, future))]
+        true_up.ask(connection, requests, datetime.now(UTC))
+    sensor = sensors.touched_days_sensor()
+
+    def tick() -> list[Any]:
+        with dg.build_sensor_context(instance=instance) as context:
+            return list(sensor(context, municipality=Municipality(database_url=database.url)))
+
+    [asked] = tick()
+    assert asked.partition_key == day.isoformat()
+    assert [again.run_key for again in tick()] == [asked.run_key], "Dagster runs a key once"
+    with database.connect() as connection:
+        true_up.done(connection, day, true_up.pending(connection, day), datetime.now(UTC))
+    [nothing] = tick()
+    assert isinstance(nothing, dg.SkipReason)
 
 
 def test_pruning_keeps_what_was_materialised(instance: dg.DagsterInstance, database: Database) -> None:

@@ -269,6 +269,7 @@ def test_published_bits_keep_their_meaning() -> None:
                 "REPAIRED",
                 "METERLESS_GAP",
                 "ESTIMATE_SUSPECT",
+                "READ_OVERDUE",
             ]
         )
     )

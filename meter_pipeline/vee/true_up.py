@@ -1,0 +1,128 @@
+"""Days that a register read allows to be trued up: those between it and the reads around it, where they now come out differently.
+
+Belongs here: finding them. Does not belong here: keeping and running the requests (store/true_up.py, defs/sensors.py, cli/run.py).
+
+A read closes the days since the read before it, which were estimated until then; one that comes late also cuts the days up to the read
+after it. Only days that were validated, and whose figure differs from the stored one, are asked for: a run that changes nothing asks for
+nothing. (AEMO methods 62 to 67: forward estimates are replaced when the meter is read.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import date, timedelta
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.schemas.reads import NO_VALUE
+from meter_pipeline.store import true_up as store
+from meter_pipeline.store import validated as vee_store
+from meter_pipeline.store.database import Database
+from meter_pipeline.vee import assemble
+from meter_pipeline.vee.assemble import Registers
+from meter_pipeline.vee.exchange import OPEN_END
+from meter_pipeline.vee.model import Ints
+from meter_pipeline.vee.registers import at_pace, pace, use_in_windows
+from meter_pipeline.vee.thresholds import Thresholds
+
+#: How far from the day a read may change another one
+REACH_DAYS: Final = 100
+_TAG: Final = b"mp-true-up/1"
+
+
+def find(
+    session: Database, calendar: BillingCalendar, day: date, windows: pl.DataFrame, registers: Registers, t: Thresholds
+) -> list[store.Request]:
+    """Requests that the day's reads of register-only meters make: one per day that now comes out differently.
+
+    ``windows`` and ``registers`` are those of the day (``assemble.day_windows``, ``assemble.register_series``).
+    """
+    start, end = (int(moment.timestamp()) for moment in calendar.bounds(day))
+    frame = registers.frame.with_columns(reads=pl.Series(registers.use.reads))
+    own = frame.filter(pl.col("register_only") & (pl.col("reads") > 0))
+    if not own.height:
+        return []
+    first, _ = _around(registers, own["series"].to_numpy().astype(np.int64), start, end)
+    # most fleets read at midnight: their first read stands on the day's own edge, and no earlier day waits for it
+    behind = first < start - t.register_boundary_seconds
+    later = store.validated_days(session, day + timedelta(days=1), day + timedelta(days=REACH_DAYS))
+    meters = own.filter(pl.Series(behind | bool(later)))["meter_id"].unique().sort().to_list()
+    if not meters:
+        return []
+    reach = timedelta(days=REACH_DAYS)
+    reads = vee_store.read_registers(session, day - reach, day + reach, meters)
+    wide = assemble.register_series(windows.filter(pl.col("meter_id").is_in(meters)), reads, t)
+    mine = wide.frame.with_columns(reads=pl.Series(wide.use.reads)).filter(pl.col("register_only") & (pl.col("reads") > 0))
+    before, after = _around(wide, mine["series"].to_numpy().astype(np.int64), start, end)
+    earlier = store.validated_days(session, day - reach, day - timedelta(days=1))
+    found = []
+    for other in (*earlier, *later):
+        opens, closes = (int(moment.timestamp()) for moment in calendar.bounds(other))
+        touched = mine.filter(pl.Series((opens < after) & (closes > before)))
+        if touched.height:
+            request = _compare(session, wide, touched, day, other, opens, closes, t)
+            if request is not None:
+                found.append(request)
+    return found
+
+
+def _around(registers: Registers, series: Ints, start: int, end: int) -> tuple[Ints, Ints]:
+    """Instants of the used reads before and after those of the day, by series; the far past and the far future where there are none.
+
+    The far past also where the read before is the very first: until it, time is estimated at the pace of the stretch that the day closes.
+    """
+    used = registers.found.used
+    number, at = registers.reads.series[used], registers.reads.at[used]
+    # one sorted key of series and instant: instants fit in 40 bits for 30,000 years
+    key = number * OPEN_END + at
+    last = np.searchsorted(key, series * OPEN_END + start, "right") - 1
+    following = np.searchsorted(key, series * OPEN_END + end, "right")
+    before, after = np.zeros(series.size, np.int64), np.full(series.size, OPEN_END, np.int64)
+    there = last >= 0
+    there[there] = number[last[there]] == series[there]
+    before[there] = at[last[there]]
+    # before the very first read the pace of the first stretch is taken: a second read says it
+    second = there & (last > 0)
+    second[second] = number[last[second] - 1] == series[second]
+    before[there & ~second] = 0
+    there = following < number.size
+    there[there] = number[following[there]] == series[there]
+    after[there] = at[following[there]]
+    return before, after
+
+
+def _compare(
+    session: Database, wide: Registers, touched: pl.DataFrame, day: date, other: date, opens: int, closes: int, t: Thresholds
+) -> store.Request | None:
+    """What the registers now say of another day, against what is stored of it."""
+    count = wide.frame.height
+    begin, finish = np.full(count, closes, np.int64), np.full(count, closes, np.int64)
+    at = touched["series"].to_numpy().astype(np.int64)
+    begin[at] = np.maximum(touched["installed_s"].to_numpy(), opens)
+    finish[at] = np.minimum(touched["removed_s"].fill_null(OPEN_END).to_numpy(), closes)
+    present = np.unique(wide.reads.series)
+    use = use_in_windows(wide.reads, wide.found, begin[present], finish[present], t.register_boundary_seconds)
+    quantity = np.full(count, NO_VALUE, np.int64)
+    quantity[present] = use.quantity
+    own = pace(wide.reads, wide.found, closes, t.adl_days * 86_400)
+    lead = np.full(count, NO_VALUE, np.int64)
+    for k, number in enumerate(present):
+        if quantity[number] == NO_VALUE and own.lead_seconds[k] and begin[number] < own.first[k]:
+            lead[number] = at_pace(int(own.lead_amount[k]), int(own.lead_seconds[k]), int(finish[number] - begin[number]))
+    key = ["service_point_id", "meter_id", "channel"]
+    enclosed, leads = pl.Series(quantity[at]), pl.Series(lead[at])
+    now = touched.select(key).with_columns(now=pl.select(pl.when(enclosed != NO_VALUE).then(enclosed).otherwise(leads)).to_series(), lead=enclosed == NO_VALUE)
+    stored = store.register_days(session, other, touched["meter_id"].unique().sort().to_list())
+    was = pl.when("lead").then("usage_micro").otherwise("quantity_micro")
+    differs = (
+        now.filter(pl.Series(finish[at] > begin[at]) & (pl.col("now") != NO_VALUE)).join(stored, on=key).filter(was.ne_missing(pl.col("now"))).sort(key)
+    )
+    if not differs.height:
+        return None
+    digest = hashlib.sha256(_TAG)
+    for row in differs.select(*key, "now").iter_rows():
+        digest.update("\x1f".join(map(str, row)).encode() + b"\x1e")
+    return store.Request(other, day, digest.digest(), differs.height)

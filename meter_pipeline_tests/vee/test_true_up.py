@@ -1,0 +1,132 @@
+"""True-ups: a register read asks for exactly the days it changes, in the transaction that found them, once; running them settles every request."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+
+from meter_pipeline.anomalies import detect_billing_day
+from meter_pipeline.store import true_up
+from meter_pipeline.store.database import Database
+from meter_pipeline.vee import VeeOutcome, validate_billing_day
+from meter_pipeline_tests.vee.city import CALENDAR, City, Installed, load_curve, noon_after
+
+DAY = date(2026, 2, 3)
+DAYS = [DAY + timedelta(days=k) for k in range(8)]
+
+
+@pytest.fixture
+def city(database: Database) -> City:
+    return City(database)
+
+
+def validate(city: City, day: date) -> VeeOutcome:
+    return validate_billing_day(city.database, CALENDAR, day, clock=noon_after(day))
+
+
+def at(day: date, hour: int) -> object:
+    return CALENDAR.bounds(day)[0] + timedelta(hours=hour)
+
+
+def waiting(city: City) -> list[date]:
+    return [day for day, _ in true_up.waiting(city.database)]
+
+
+def run_waiting(city: City) -> list[date]:
+    """Every waiting day, as the sensor and the command line run them, until none asks."""
+    ran = []
+    while days := waiting(city):
+        for day in days:
+            validate(city, day)
+            ran.append(day)
+        assert len(ran) < 50, "a rerun asks for itself"
+    return ran
+
+
+def usage(city: City) -> dict[date, int]:
+    return dict(city.rows("SELECT billing_day, quantity_micro FROM vee.daily_usage WHERE service_point_id = 'SP-0' ORDER BY 1"))
+
+
+def test_a_read_every_three_days_bills_every_day_between_and_settles(city: City) -> None:
+    city.reference(Installed("W-0", "SP-0", interval_minutes=None))
+    city.register("W-0", (at(DAY - timedelta(days=1), 12), 10_000_000))
+    for k, day in enumerate(DAYS):
+        if k in (2, 5):
+            city.register("W-0", (at(day, 12), 10_000_000 + 7_000_001 * (k + 1)))
+        validate(city, day)
+    assert waiting(city) == DAYS[:2] + DAYS[2:5]
+    assert run_waiting(city) == DAYS[:5]
+    used = usage(city)
+    # 21.000003 in each 72 hours from noon to noon: the first midnight lies 12 hours into the one, the last 60 hours into the other
+    assert sum(used[d] for d in DAYS[:5]) == 21_000_003 - 21_000_003 * 12 // 72 + 21_000_003 * 60 // 72
+    assert all(used[d] > 0 for d in DAYS[:5])
+    assert city.rows("SELECT count(*) FROM vee.true_up WHERE done_at IS NULL") == [(0,)]
+    for day in DAYS:
+        again = validate(city, day)
+        assert (again.redetermine, again.inserted, again.updated) == ([], 0, 0)
+
+
+def test_a_late_read_between_two_others_recuts_the_days_up_to_both_and_loses_nothing(city: City) -> None:
+    city.reference(Installed("W-0", "SP-0", interval_minutes=None))
+    end = CALENDAR.bounds(DAYS[5])[1]
+    city.register("W-0", (CALENDAR.bounds(DAY)[0], 0), (end, 60_000_000))
+    for day in DAYS[:6]:
+        validate(city, day)
+    run_waiting(city)
+    assert set(usage(city).values()) == {10_000_000}
+    city.register("W-0", (at(DAYS[3], 0), 45_000_000))  # belongs to the day it closes
+    late = validate(city, DAYS[2])
+    assert late.redetermine == [*DAYS[:2], *DAYS[3:6]]
+    run_waiting(city)
+    assert list(usage(city).values()) == [15_000_000] * 3 + [5_000_000] * 3
+    assert validate(city, DAYS[2]).redetermine == []
+
+
+def test_reads_at_midnight_ask_for_no_other_day(city: City) -> None:
+    city.reference(Installed("W-0", "SP-0", interval_minutes=None))
+    for k in range(5):
+        city.register("W-0", (CALENDAR.bounds(DAYS[k])[0], 1_000_000 * k))
+    for day in DAYS[:4]:
+        assert validate(city, day).redetermine == []
+
+
+def test_a_request_made_while_its_day_runs_waits_for_the_next_run(city: City) -> None:
+    city.reference(Installed("W-0", "SP-0", interval_minutes=None))
+    validate(city, DAY)
+    request = true_up.Request(DAY, DAYS[3], b"e" * 32, 1)
+    with city.database.connect() as connection:
+        known = true_up.pending(connection, DAY)
+        assert true_up.ask(connection, [request], noon_after(DAY).now()) == [DAY]
+        true_up.done(connection, DAY, known, noon_after(DAY).now())
+    assert waiting(city) == [DAY]
+    validate(city, DAY)
+    assert waiting(city) == []
+    with city.database.connect() as connection:
+        assert true_up.ask(connection, [request], noon_after(DAY).now()) == []
+
+
+def test_a_day_without_usage_takes_the_mean_of_the_interval_meters_of_its_class(city: City) -> None:
+    city.reference(Installed("W-0", "SP-0", interval_minutes=None), *(Installed(f"M-{k}", f"SP-{k}", register=False) for k in range(1, 10)))
+    curves = {f"M-{k}": load_curve(DAY, seed=k) for k in range(1, 10)}
+    city.intervals(DAY, curves)
+    validate(city, DAY)
+    assert usage(city)[DAY] == sum(int(c.sum()) for c in curves.values()) // 9
+
+
+def test_a_register_between_two_reads_is_no_dropout_and_one_that_is_overdue_is(city: City) -> None:
+    """A meter read every third day owes nothing on the days between; after six days of silence it does."""
+    city.reference(*(Installed(f"W-{k}", f"SP-{k}", interval_minutes=None) for k in range(6)))
+    first = DAY - timedelta(days=12)
+    for meter in range(6):
+        for n in range(5):
+            city.register(f"W-{meter}", (at(first + timedelta(days=3 * n), 10), 1_000_000 * (20 + 3 * n)))
+    days = [first + timedelta(days=n) for n in range(21)]
+    kinds: dict[date, set[str]] = {}
+    for day in days:
+        validate(city, day)
+        run_waiting(city)
+        kinds[day] = set(detect_billing_day(city.database, CALENDAR, day, clock=noon_after(day)).by_kind)
+    last_read = days[12]
+    assert not any(kind.startswith("dropout") for day in days if day <= last_read + timedelta(days=5) for kind in kinds[day])
+    assert any(kind.startswith("dropout") for day in days if day > last_read + timedelta(days=6) for kind in kinds[day])
