@@ -312,10 +312,16 @@ class Pace:
     first: Ints
 
 
+def no_pace(count: int) -> Pace:
+    """``count`` series of which nothing is known."""
+    zero = [np.zeros(count, np.int64) for _ in range(4)]
+    return Pace(zero[0], zero[1], zero[2], zero[3], np.full(count, NO_VALUE, np.int64))
+
+
 def pace(reads: Series, found: Steps, until: int, span_s: int) -> Pace:
     """The pace of every series from reads up to ``until`` (UTC seconds), for estimates of time that no reads enclose."""
     count = reads.starts.size - 1
-    out = Pace(*(np.zeros(count, np.int64) for _ in range(4)), first=np.full(count, NO_VALUE, np.int64))
+    out = no_pace(count)
     if not count:
         return out
     number = np.repeat(np.arange(count), np.diff(reads.starts))[found.used]

@@ -20,7 +20,7 @@ from meter_pipeline.vee.assemble import STEP_RULES, DayRows, Registers
 from meter_pipeline.vee.catalogue import ROW_RULES, Role, Severity, codes, mask_of
 from meter_pipeline.vee.interval_rules import code_table
 from meter_pipeline.vee.model import Bools, DailyHistory, Ints, ValidatedMatrix
-from meter_pipeline.vee.registers import Pace, at_pace, pace, read_habit
+from meter_pipeline.vee.registers import Pace, at_pace, no_pace, pace, read_habit
 from meter_pipeline.vee.thresholds import Thresholds
 
 _TAG: Final = b"mp-vee-row/1\x1f"
@@ -245,9 +245,10 @@ def register_usage(
 
 def _own_pace(registers: Registers, mapped: pl.DataFrame, thresholds: Thresholds) -> Pace:
     """The pace of each series of the frame; those without reads have none."""
-    found = pace(registers.reads, registers.found, int(mapped["end_s"].max() or 0) if mapped.height else 0, thresholds.adl_days * 86_400)  # type: ignore[call-overload]
+    until = int(mapped["end_s"].to_numpy().max(initial=0))
+    found = pace(registers.reads, registers.found, until, thresholds.adl_days * 86_400)
     present = np.unique(registers.reads.series)
-    out = Pace(*(np.zeros(registers.frame.height, np.int64) for _ in range(4)), first=np.full(registers.frame.height, NO_VALUE, np.int64))
+    out = no_pace(registers.frame.height)
     for name in ("amount", "seconds", "lead_amount", "lead_seconds", "first"):
         getattr(out, name)[present] = getattr(found, name)
     return out
