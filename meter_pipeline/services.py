@@ -7,11 +7,20 @@ Belongs here: the environment every service shares, however it was started. Does
 from __future__ import annotations
 
 import os
+from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from meter_pipeline.settings import PROJECT_ROOT, Settings
 from meter_pipeline.store.database import Database, open_database
 from meter_pipeline.store.migrations import migrate
+
+#: Dagster's storage is kept in this database role, where the deployment uses roles.
+CONSOLE_ROLE: Final = "meter_console"
+
+
+def roles_in_use() -> bool:
+    """Whether sessions act in database roles: METER_PIPELINE_ROLES=on, which a deployment sets when its roles and log-ins are made."""
+    return os.environ.get("METER_PIPELINE_ROLES", "").lower() in ("on", "1", "true", "yes")
 
 
 def prepare(settings: Settings) -> Database:
@@ -35,15 +44,16 @@ def environment(settings: Settings, database: Database) -> dict[str, str]:
         "METER_PIPELINE_HOME": str(settings.home),
         "METER_PIPELINE_DATA": str(settings.data),
         "METER_PIPELINE_INBOX": str(settings.inbox),
-        "METER_PIPELINE_DAGSTER_URL": dagster_url(database.url),
+        "METER_PIPELINE_DAGSTER_URL": dagster_url(database.url, CONSOLE_ROLE if roles_in_use() else None),
         "METER_PIPELINE_COMPUTE_LOGS": str(settings.home / "compute_logs"),
     } | ({"METER_PIPELINE_DATABASE_URL": settings.database_url} if settings.database_url else {})
 
 
-def dagster_url(url: str) -> str:
-    """The pipeline's database as Dagster's storage: psycopg2 named, tables in their own schema."""
+def dagster_url(url: str, role: str | None = None) -> str:
+    """The pipeline's database as Dagster's storage: psycopg2 named, tables in their own schema, sessions in ``role``."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
-    query["options"] = f"{query.get('options', '')} -csearch_path=dagster".strip()
+    acting = f" -crole={role}" if role else ""
+    query["options"] = f"{query.get('options', '')} -csearch_path=dagster{acting}".strip()
     # dagster-postgres hands the URL to alembic's ConfigParser through SQLAlchemy, where a lone % would be interpolation: it escapes them itself.
     return urlunsplit(parts._replace(scheme="postgresql+psycopg2", query=urlencode(query, quote_via=quote, safe="/")))

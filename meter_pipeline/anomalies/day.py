@@ -26,6 +26,7 @@ from meter_pipeline.baselines import COEFFICIENTS, expected_usage
 from meter_pipeline.baselines.weather import Service, serve
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control.gate import before_writing
 from meter_pipeline.ledger import entries
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.store import anomalies as store
@@ -135,6 +136,7 @@ def ensure_facts(database: Database, days: Sequence[date], *, refresh: set[date]
         wanted = sorted({d for d in validated if d not in kept or d in refresh} | (kept & refresh))
         for start in range(0, len(wanted), _DAYS_AT_ONCE):
             made = _read_facts(read, wanted[start : start + _DAYS_AT_ONCE])
+            before_writing(database)
             with database.connect("meter-pipeline anomalies") as connection:
                 for day, found in made.items():
                     store.lock_day(connection, day)
@@ -249,6 +251,7 @@ def _write(
     database: Database, day: date, flags: pl.DataFrame, judged: int, weather: str, version: str | None, clock: Clock, plots: dict[str, bytes]
 ) -> AnomalyOutcome:
     now = clock.now()
+    before_writing(database, clock=clock)
     with database.connect("meter-pipeline anomalies") as connection:
         store.lock_day(connection, day)
         store.lock_cases(connection)

@@ -20,6 +20,7 @@ from meter_pipeline.baselines import COEFFICIENTS, LAG_DAYS, MODELS, STATUSES, f
 from meter_pipeline.baselines.weather import serve
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control.gate import before_writing
 from meter_pipeline.ledger import entries
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.store import anomalies as store
@@ -97,6 +98,7 @@ def refit_baselines(
         "version": version, "as_of": stands_from, "fitted_at": clock.now(), "first_day": used[0], "last_day": used[-1], "points": rows.height,
         "own": own.height, "content_hash": digest,
     }  # fmt: skip
+    before_writing(database, clock=clock)
     with database.connect("meter-pipeline baselines") as connection:
         written = store.write_baselines(connection, header, rows)
         if written:

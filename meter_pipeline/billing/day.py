@@ -24,6 +24,7 @@ from meter_pipeline.billing.determinants import DayDeterminants, blank_group, da
 from meter_pipeline.billing.tariffs import Tariff
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control.gate import before_writing
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.store import billing as store
@@ -84,7 +85,8 @@ def bill_billing_day(
 
     Reads vee.interval_day, vee.daily_usage, reference data and the position before the day; writes billing.determinant_day, charge_day,
     exception_day and reconciliation and a ledger entry in one transaction. A day that was billed before is compared row by row and only
-    what changed is written; charges of later days that stand on it are brought forward. Raises psycopg errors.
+    what changed is written; charges of later days that stand on it are brought forward. Raises psycopg errors, and
+    control.gate.Held where a pause is raised before it writes.
     """
     outcome = BillingOutcome(day)
     begun = time.perf_counter()
@@ -110,6 +112,7 @@ def bill_billing_day(
         watch("determinants")
         result = accrue(determinants, prior, calendar)
         watch("charges")
+        before_writing(database, clock=clock)
         _freeze(connection, bound.tariffs, reference, clock, actor)
         outcome.sealed = store.sealed(connection, day)
         if outcome.sealed:

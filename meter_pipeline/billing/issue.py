@@ -22,6 +22,7 @@ from meter_pipeline.billing.tariffs import Tariff
 from meter_pipeline.billing.tariffs.model import DemandCharge
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control.gate import before_writing
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.store import billing as days
 from meter_pipeline.store import billing_joints as joints
@@ -77,6 +78,7 @@ def issue_statements(
             database, reference, ready, cycle_id, period_start, lambda at: store.positions(session, at, CHARGE_SCHEMA.names()).cast(CHARGE_SCHEMA)
         )
         result = price_segments(rows, tariffs, period_start, period_end)
+        before_writing(database, clock=clock)
         month = days.open_month(connection, posting_day or period_end - timedelta(days=1))
         store.write_exceptions(connection, cycle_id, period_start, faults)
         outcome.currency = next((t.currency for t in tariffs.values()), "USD")

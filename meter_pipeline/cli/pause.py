@@ -6,12 +6,13 @@ Belongs here: arguments and tables. Does not belong here: what a pause is (contr
 from __future__ import annotations
 
 import getpass
+import os
 from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
 
-from meter_pipeline.cli.output import OUT, emit, problem, table
+from meter_pipeline.cli.output import ERR, OUT, emit, problem, table
 from meter_pipeline.control import pause as emergency
 from meter_pipeline.control.people import Refused
 from meter_pipeline.settings import load_settings
@@ -27,6 +28,26 @@ HeadEnd = Annotated[str | None, typer.Option("--head-end", help="Only what comes
 
 def _database() -> Database:
     return open_database(load_settings())
+
+
+def _tell_queue(database: Database) -> None:
+    """Give the pool its limit at once where Dagster is deployed here; the sensor does it within seconds anyway, so no failure of this matters."""
+    with database.connect("pause", autocommit=True) as connection:
+        deployed = connection.execute("SELECT to_regclass('dagster.concurrency_limits') IS NOT NULL").fetchone()
+    if deployed is None or not deployed[0]:
+        return
+    try:
+        from dagster import DagsterInstance
+
+        from meter_pipeline.defs.pool import open_or_shut
+        from meter_pipeline.defs.resources import Municipality
+        from meter_pipeline.services import environment
+
+        os.environ.update(environment(load_settings(), database))
+        with DagsterInstance.get() as instance:
+            open_or_shut(instance, Municipality())
+    except Exception as error:  # whatever it is: the flag is committed, and that is what holds or frees the work
+        ERR.print(f"Dagster's queue was not told ({type(error).__name__}); its sensor does that within seconds.", highlight=False)
 
 
 def _scope(commodity: str | None, head_end: str | None) -> emergency.Scope:
@@ -74,6 +95,7 @@ def raise_(
         "words": state.words(),
     }
     emit(document, as_json, lambda d: OUT.print(d["words"], highlight=False, markup=False))
+    _tell_queue(_database())
 
 
 @app.command()
@@ -139,6 +161,7 @@ def confirm_resume(
         return
     document = {"resumed": True, "pause": ended.pause_id, "request": request, "resumed_at": ended.resumed_at}
     emit(document, as_json, lambda d: OUT.print(f"Pause {d['pause']} is over; held work goes on by itself."))
+    _tell_queue(_database())
 
 
 @app.command("decline-resume")

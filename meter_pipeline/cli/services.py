@@ -57,6 +57,9 @@ def up(
     settings = load_settings()
     database = prepare(settings)
     _deploy(database)
+    # The roles are granted now; this log-in may act in every one of them, or deploying would have failed.
+    os.environ.setdefault("METER_PIPELINE_ROLES", "on")
+    os.environ.update(environment(settings, database))
     home = Path(os.environ["DAGSTER_HOME"])
     workspace = write_workspace(home, code_port)
     wanted = programs(workspace, code_port, port, host, metrics_port or None)
@@ -75,12 +78,12 @@ def deploy() -> None:
 def _deploy(database: Database) -> None:
     from dagster import DagsterInstance
 
+    from meter_pipeline.defs.pool import open_or_shut
     from meter_pipeline.defs.resources import Municipality
-    from meter_pipeline.defs.sensors_pause import deploy as make_pool
     from meter_pipeline.store import privileges
 
     with DagsterInstance.get() as instance:
         # The first look makes Dagster's tables, so that the roles are granted on them too.
-        limit = make_pool(instance, Municipality(database_url=database.url))
+        _, limit = open_or_shut(instance, Municipality(database_url=database.url))
     granted = privileges.apply(database)
     ERR.print(f"deployed: {granted} grants; the pool lets {limit} runs through", highlight=False)

@@ -42,8 +42,15 @@ def find(connection: psycopg.Connection[Any], limits: Thresholds, *, clock: Cloc
         found.append(Alert(key, "warning", f"The ledger was last verified at {last[1]:%Y-%m-%d %H:%M} UTC", "Next: meter-pipeline ledger verify"))
     for what, count, oldest in store.over_age(connection, now - EXCEPTION_AGE):
         title = f"{count} {what} wait longer than {EXCEPTION_AGE.days} days"
-        found.append(Alert(f"age:{what}:{now:%Y-%m-%d}", "warning", title, f"The oldest is from {oldest:%Y-%m-%d}."))
+        body = f"The oldest is from {oldest:%Y-%m-%d}. Next: meter-pipeline {_LOOK.get(what, 'status')}"
+        found.append(Alert(f"age:{what}:{now:%Y-%m-%d}", "warning", title, body))
     return found
 
 
+#: Where somebody looks first, by what waits.
+_LOOK: Final = {
+    "dead letters": "dead-letters list",
+    "anomaly cases": "exceptions list",
+    "anomaly cases that hold a bill": "exceptions list",
+}
 _NEXT: Final = "Next: meter-pipeline pause status; when the cause is gone, pause request-resume, and a second person in finance confirms."

@@ -28,7 +28,7 @@ def schema_check(asset: str, table: str) -> dg.AssetChecksDefinition:
         pool=policy.POOL,
     )
     def check(context: dg.AssetCheckExecutionContext, municipality: Municipality) -> dg.AssetCheckResult:
-        database = municipality.database()
+        database = municipality.acting_as(policy.CHECK_ROLE).database()
         keys = list(context.op_execution_context.partition_keys)
         results = {key: evaluate(database, table, date.fromisoformat(key)) for key in keys}
         if len(keys) > 1:  # a range run would leave one row without a partition

@@ -13,6 +13,8 @@ from pydantic import Field
 
 from meter_pipeline.control import pause
 from meter_pipeline.control.people import Refused
+from meter_pipeline.defs import policy
+from meter_pipeline.defs.pool import open_or_shut
 from meter_pipeline.defs.resources import Municipality
 
 
@@ -66,6 +68,7 @@ def raise_the_pause(context: dg.OpExecutionContext, config: RaisePause, municipa
         )
     except Refused as refusal:
         raise dg.Failure(str(refusal), metadata={"code": refusal.code}, allow_retries=False) from refusal
+    open_or_shut(context.instance, municipality)
     context.log.info(state.words())
     context.add_output_metadata({"pause": state.pause_id or 0, "state": state.words()})
 
@@ -78,7 +81,7 @@ def ask_to_resume(context: dg.OpExecutionContext, config: RequestResume, municip
     }  # fmt: skip
     try:
         asked = pause.request_resume(
-            municipality.database(),
+            municipality.acting_as(policy.PEOPLE_ROLE).database(),
             reason=config.reason,
             by=config.requested_by,
             checklist=checklist,
@@ -97,9 +100,11 @@ def ask_to_resume(context: dg.OpExecutionContext, config: RequestResume, municip
 def confirm_the_resume(context: dg.OpExecutionContext, config: ConfirmResume, municipality: Municipality) -> None:
     """Confirm a resume as the second person."""
     try:
-        ended = pause.confirm_resume(municipality.database(), config.request, by=config.confirmed_by, reason=config.reason, clock=municipality.clock())
+        database = municipality.acting_as(policy.PEOPLE_ROLE).database()
+        ended = pause.confirm_resume(database, config.request, by=config.confirmed_by, reason=config.reason, clock=municipality.clock())
     except Refused as refusal:
         raise dg.Failure(str(refusal), metadata={"code": refusal.code}, allow_retries=False) from refusal
+    open_or_shut(context.instance, municipality)
     words = f"Pause {ended.pause_id} is over; held work goes on by itself."
     context.log.info(words)
     context.add_output_metadata({"pause": ended.pause_id, "state": words})

@@ -6,6 +6,7 @@ Belongs here: names and values applied across assets. Does not belong here: anyt
 from __future__ import annotations
 
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Final
 
 import dagster as dg
@@ -23,6 +24,23 @@ DATA: Final = ["team:data-engineering"]
 ANALYSTS: Final = ["team:billing-analysts"]
 FINANCE: Final = ["team:finance"]
 AUDITORS: Final = ["team:audit"]
+
+#: The database role a group's stages act in (store/privileges.toml), where the deployment has log-ins that may: METER_PIPELINE_ROLES=on.
+ROLES: Final = MappingProxyType(
+    {
+        REFERENCE: "meter_ingest",
+        INGEST: "meter_ingest",
+        VALIDATION: "meter_ingest",
+        DETECTION: "meter_ingest",
+        BILLING: "meter_billing",
+        AUDIT: "meter_notary",
+        MIGRATION: "meter_shadow",
+    }
+)
+#: Jobs that people start from the Launchpad to ask for the end of a pause and to confirm it.
+PEOPLE_ROLE: Final = "meter_finance"
+#: Schema checks read every table and write none.
+CHECK_ROLE: Final = "meter_auditor"
 
 #: Every asset and check is in this pool. Its limit is 0 while EMERGENCY_PAUSE is raised, and the run waits in the queue.
 POOL: Final = "emergency_pause"

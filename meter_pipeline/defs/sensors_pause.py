@@ -10,43 +10,14 @@ from typing import Final
 import dagster as dg
 
 from meter_pipeline.control import pause
-from meter_pipeline.control.probe import PauseProbe
 from meter_pipeline.defs import policy
 from meter_pipeline.defs.hold import LOST_AFTER_S
+from meter_pipeline.defs.pool import open_or_shut
 from meter_pipeline.defs.resources import Municipality
 from meter_pipeline.store import control as store
 
-#: Runs of the pool at a time. Two on two cores; the instance's max_concurrent_runs must be larger, so that the jobs that raise and end a pause
-#: find a place while every place of the pool is taken by runs that wait.
-DEFAULT_RUNS: Final = 2
 #: The words the queue's state is told in, whatever the state.
 _RESTORED: Final = "Running: no pause is in force. Pool {pool} lets {limit} runs through."
-
-
-def pool_limit() -> int:
-    """How many runs the pool lets through when nothing is paused: METER_PIPELINE_RUNS, or 2."""
-    return max(1, int(os.environ.get("METER_PIPELINE_RUNS") or DEFAULT_RUNS))
-
-
-def current_limit(instance: dg.DagsterInstance) -> int | None:
-    """The pool's limit in force, or None where it has no row (which Dagster takes for no limit)."""
-    return next((row.limit for row in instance.event_log_storage.get_pool_limits() if row.name == policy.POOL and not row.from_default), None)
-
-
-def set_limit(instance: dg.DagsterInstance, limit: int) -> bool:
-    """Give the pool its limit; True if that was a change."""
-    if current_limit(instance) == limit:
-        return False
-    instance.event_log_storage.set_concurrency_slots(policy.POOL, limit)
-    return True
-
-
-def deploy(instance: dg.DagsterInstance, municipality: Municipality) -> int:
-    """Make the pool's row before the first run, at 0 if a pause is in force: a pool without a row is no pool. Returns the limit."""
-    with PauseProbe(municipality.database(), application_name="deploy") as probe:
-        limit = 0 if probe.check() else pool_limit()
-    set_limit(instance, limit)
-    return limit
 
 
 @dg.sensor(
@@ -57,10 +28,7 @@ def deploy(instance: dg.DagsterInstance, municipality: Municipality) -> int:
 )
 def emergency_pause(context: dg.SensorEvaluationContext, municipality: Municipality) -> dg.SkipReason:
     """The state in words is the tick's skip reason; the tick requests nothing."""
-    with PauseProbe(municipality.database(), application_name="pause-sensor") as probe:
-        state = probe.check()
-    limit = 0 if state else pool_limit()
-    set_limit(context.instance, limit)
+    state, limit = open_or_shut(context.instance, municipality)
     if state is not None:
         return dg.SkipReason(f"{state.words()} Pool {policy.POOL} is at 0: queued runs wait, running ones stop at their next batch.")
     words = _RESTORED.format(pool=policy.POOL, limit=limit)

@@ -6,10 +6,11 @@ belong here: which stages there are (assets/).
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 
+from meter_pipeline.control.gate import Held
 from meter_pipeline.defs import policy
 from meter_pipeline.defs.hold import Hold
 from meter_pipeline.defs.partitions import billing_days
@@ -19,6 +20,7 @@ from meter_pipeline.schemas.contracts import CONTRACTS
 from meter_pipeline.schemas.report import StageReport
 
 RunDay = Callable[[Municipality, date, str], StageReport]
+Done = TypeVar("Done")
 
 
 def stage_asset(
@@ -56,13 +58,24 @@ def stage_asset(
         metadata={"dagster/table_name": f"meter_pipeline.{table}"} | contract_metadata(table),
     )
     def stage(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+        acting = municipality.acting_as(policy.ROLES[group])
+
         def at_boundary(day: date) -> StageReport:
-            hold.wait()
-            return run_day(municipality, day, context.run.run_id)
+            return until_done(context, hold, lambda: run_day(acting, day, context.run.run_id))
 
         yield from run_days(context, list(checks), at_boundary)
 
     return stage
+
+
+def until_done(context: dg.AssetExecutionContext, hold: Hold, work: Callable[[], Done]) -> Done:
+    """Do ``work`` when no pause holds it; where one was raised while it computed it is undone, and done again from its start after the resume."""
+    while True:
+        hold.wait()
+        try:
+            return work()
+        except Held as held:
+            context.log.info("%s", held)
 
 
 def contract_metadata(table: str) -> dict[str, Any]:

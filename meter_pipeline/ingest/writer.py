@@ -133,10 +133,9 @@ class Writers:
         self._retrier = self._retrier or Retrier(self.clock, self.rng)
         self._moves = asyncio.Queue()
         self.breaker.changed = self._breaker_changed
-        options = "-c TimeZone=UTC -c DateStyle=ISO"
         self._pool = AsyncConnectionPool(
             self.database.url, min_size=1, max_size=most, open=False, timeout=10, max_waiting=4 * most, configure=load.prepare_session,
-            kwargs={"application_name": self.application_name, "options": options, "connect_timeout": 5},
+            kwargs={"application_name": self.application_name, "options": self.database.session_options, "connect_timeout": 5},
         )  # fmt: skip
         async with self._pool:
             monitor = asyncio.create_task(self._monitor())

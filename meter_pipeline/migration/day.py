@@ -13,6 +13,7 @@ from typing import Any, Literal
 import polars as pl
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control.gate import before_writing
 from meter_pipeline.ledger import entries
 from meter_pipeline.migration.comparison import MATCH, Comparison, KnownDefect, Rules, compare
 from meter_pipeline.migration.gate import Event, Evidence, GateReport, LiveRun, Requirements, evaluate
@@ -72,6 +73,7 @@ def compare_billing_day(
         "mode": mode, "at": now, "compared": result.pairs.height, "blocking": result.blocking, "net": result.net_money,
         "absolute": result.absolute_money, "configuration": made_with, "cycle": cycle_id, "coverage": store.coverage(database, day), "summary": summary,
     }  # fmt: skip
+    before_writing(database, clock=clock)
     with database.connect("comparison") as connection:
         run_id = store.write_comparison(connection, day, figures, result.pairs.filter(pl.col("class") != MATCH))
         entries.append(

@@ -9,12 +9,35 @@ import psycopg
 
 Connection: TypeAlias = psycopg.Connection[Any]
 
-#: what is counted, the table it needs, and the query
+#: What is counted, the table it needs, and the query. An exception of a sealed month waits for nobody: what came of it is an adjustment.
 _WAITING: Final = (
     (
         "dead letters",
         "raw.dead_letter",
         "SELECT count(*), min(first_seen) FROM raw.dead_letter WHERE status IN ('open', 'corrected') AND first_seen < %s",
+    ),
+    (
+        "anomaly cases",
+        "anomaly.exception_case",
+        "SELECT count(*), min(opened_at) FROM anomaly.exception_case WHERE state IN ('open', 'assigned') AND opened_at < %s",
+    ),
+    (
+        "anomaly cases that hold a bill",
+        "anomaly.exception_case",
+        "SELECT count(*), min(opened_at) FROM anomaly.exception_case WHERE hold AND opened_at < %s",
+    ),
+    (
+        "validation exceptions",
+        "vee.exception",
+        """SELECT count(*), min(first_seen) FROM vee.exception e WHERE severity = 'fail' AND first_seen < %s
+           AND NOT EXISTS (SELECT FROM billing.period p WHERE p.month = date_trunc('month', e.billing_day)::date AND p.status = 'sealed')""",
+    ),
+    (
+        "services that could not be billed",
+        "billing.exception_day",
+        """SELECT count(DISTINCT service_point_id), min(billing_day)::timestamp AT TIME ZONE 'UTC' FROM billing.exception_day e
+           WHERE billing_day < (%s AT TIME ZONE 'UTC')::date
+           AND NOT EXISTS (SELECT FROM billing.period p WHERE p.month = date_trunc('month', e.billing_day)::date AND p.status = 'sealed')""",
     ),
 )
 

@@ -73,9 +73,9 @@ def reading(database: Database) -> Iterator[ReadSession]:
     """A session for many reads of frames."""
     import adbc_driver_postgresql.dbapi as adbc
 
-    url = database.with_options(options="-c TimeZone=UTC -c DateStyle=ISO -c default_transaction_read_only=on")
+    url = database.with_options(options=f"{database.session_options} -c default_transaction_read_only=on")
     with adbc.connect(url, autocommit=True) as connection:
-        yield ReadSession(database.url, connection)
+        yield ReadSession(database.url, database.role, connection)
 
 
 @dataclass(frozen=True, slots=True)

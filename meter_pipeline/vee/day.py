@@ -19,6 +19,7 @@ import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control.gate import before_writing
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.store import true_up as requests
@@ -51,7 +52,8 @@ def validate_billing_day(
     """Validate, estimate and store a billing day; idempotent, byte for byte.
 
     Reads raw.interval_day, raw.register_read, reference data and earlier validated days; writes vee.interval_day (and versions),
-    vee.register_day, vee.daily_usage, vee.exception, vee.group_day and one ledger entry, in one transaction. Raises psycopg errors.
+    vee.register_day, vee.daily_usage, vee.exception, vee.group_day and one ledger entry, in one transaction. Raises psycopg errors, and
+    control.gate.Held where a pause is raised before it has written: then nothing is.
     """
     t = thresholds or threshold_file.default()
     outcome = VeeOutcome(day, t.version, t.digest)
@@ -104,6 +106,7 @@ def _validate(
     usage_parts.append(results.register_usage(read.registers, only, register_history, t, results.class_means(validated, t.profile_min_rows)))
     usage = results.daily_usage(usage_parts, day)
     exceptions = _exceptions(read, validated, usage, day, now)
+    before_writing(session, clock=clock)
     written = _write(connection, read, validated, stored, usage, exceptions, shapes, outcome, now=now, actor=actor)
     outcome.ledger_entry = _record(connection, validated, written, outcome, exceptions, clock, actor)
     watch("write")

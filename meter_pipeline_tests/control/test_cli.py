@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from meter_pipeline.cli import pause as command
+from meter_pipeline.cli import people as people_command
 from meter_pipeline.store.database import Database
 
 
@@ -43,3 +44,24 @@ def test_the_whole_way_from_raise_to_resume(cli: Any) -> None:
 @pytest.mark.parametrize("wrong", [("--commodity", "steam"), ("--head-end", "he 1"), ("--commodity", "gas", "--head-end", "HE-1")])
 def test_a_scope_there_is_none_of_is_wrong_usage(cli: Any, wrong: tuple[str, ...]) -> None:
     assert cli("raise", "--reason", "x", "--by", "ann", *wrong).exit_code == 2
+
+
+def test_the_register_of_people_from_the_shell(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entered, listed, taken out; nobody gives themselves a duty, and a resume is confirmed by who has it."""
+    monkeypatch.setenv("METER_PIPELINE_DATABASE_URL", database.url)
+
+    def people(*arguments: str) -> Result:
+        return CliRunner().invoke(people_command.app, list(arguments))
+
+    assert said(people("list", "--json"))["duties_of_nobody"] == ["operator", "finance", "engineer", "auditor"]
+    entered = people("put", "Fay@Utility.example", "--duty", "finance", "--duty", "operator", "--by", "ann", "--json")
+    assert (entered.exit_code, said(entered)["person"]) == (0, "fay@utility.example")
+    own = people("put", "fay@utility.example", "--duty", "auditor", "--by", "fay@utility.example", "--json")
+    assert own.exit_code == 1
+    assert people("put", "eve", "--duty", "king", "--by", "ann").exit_code == 1
+    assert people("deactivate", "nobody", "--by", "ann").exit_code == 1
+    assert people("deactivate", "fay@utility.example", "--by", "ann", "--json").exit_code == 0
+    listed = said(people("list", "--json"))
+    assert [(p["person"], p["active"], p["duties"]) for p in listed["people"]] == [("fay@utility.example", False, ["finance", "operator"])]
+    with database.connect() as connection:
+        assert connection.execute("SELECT count(*) FROM ledger.entry WHERE kind = 'flag_flipped'").fetchone() == (2,)

@@ -151,6 +151,32 @@ def test_the_life_of_a_pause_is_told_step_by_step(database: Database) -> None:
     assert told() == []
 
 
+def test_what_waits_too_long_is_told_once_a_day_whatever_kind_of_exception_it_is(database: Database) -> None:
+    """Cases, held bills, validation exceptions, unbilled services; what is young, decided or of a sealed month is nobody's alarm."""
+    with database.connect() as connection:
+        for case, state, hold, age in (("old", "open", True, 5), ("decided", "dismissed", False, 5), ("young", "assigned", False, 1)):
+            connection.execute(
+                """INSERT INTO anomaly.exception_case (first_day, last_day, days, opened_at, decided_at, confidence, hold, case_id, family, kind, subject,
+                     service_point_id, commodity, severity, state, decided_by)
+                   VALUES (current_date, current_date, 1, now() - %(age)s * interval '1 day', CASE WHEN %(state)s = 'dismissed' THEN now() END, 0.9, %(hold)s,
+                     %(case)s, 'leak', 'leak', %(case)s, 'SP1', 'water', 'warn', %(state)s, CASE WHEN %(state)s = 'dismissed' THEN 'ann' END)""",
+                {"case": case, "state": state, "hold": hold, "age": age},
+            )
+        connection.execute(
+            """INSERT INTO vee.exception SELECT d, 'DECREASE', 'SP1', '', '', s, '', now() - interval '9 days'
+               FROM (VALUES (date '2026-05-04', 'fail'), (date '2026-04-04', 'fail'), (date '2026-05-05', 'inform')) v (d, s)"""
+        )
+        connection.execute("INSERT INTO billing.exception_day VALUES ('2026-05-04', 'SP1', NULL, 'no_tariff', ''), ('2026-04-04', 'SP2', NULL, 'no_tariff', '')")
+        connection.execute(
+            """INSERT INTO billing.period (month, status, requested_by, approved_by, totals_sha256)
+               VALUES ('2026-04-01', 'sealed', 'ann', 'bob', sha256('x'::bytea))"""
+        )
+        alerts = [a for a in find(connection, load_thresholds()) if a.key.startswith("age:")]
+    counted = ("1 anomaly cases", "1 anomaly cases that hold a bill", "1 validation exceptions", "1 services that could not be billed")
+    assert [a.title for a in alerts] == [f"{what} wait longer than 4 days" for what in counted]
+    assert all("Next: meter-pipeline" in a.body for a in alerts)
+
+
 def test_metrics_are_prometheus_text_and_say_when_the_database_is_gone(database: Database) -> None:
     from prometheus_client.parser import text_string_to_metric_families
 

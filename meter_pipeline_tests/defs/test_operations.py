@@ -1,7 +1,7 @@
 """What the edge promises operators, without services: everything is in the pool, the jobs that end a pause are not, old events go and results stay."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,12 @@ import pytest
 
 from meter_pipeline.control import pause
 from meter_pipeline.definitions import build_defs
-from meter_pipeline.defs import policy, sensors, sensors_pause
+from meter_pipeline.defs import policy, pool, sensors, sensors_pause
 from meter_pipeline.defs.hold import Hold, days_of
 from meter_pipeline.defs.jobs_operations import JOBS
+from meter_pipeline.defs.report import run_days
 from meter_pipeline.defs.resources import Municipality
+from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.services import dagster_url
 from meter_pipeline.store.dagster_storage import prune
 from meter_pipeline.store.database import Database
@@ -49,18 +51,18 @@ def test_the_sensor_turns_the_flag_into_the_limit_and_says_the_state_in_words(in
         assert isinstance(said, dg.SkipReason)
         return str(said.skip_message)
 
-    assert sensors_pause.deploy(instance, municipality) == sensors_pause.DEFAULT_RUNS
+    assert pool.open_or_shut(instance, municipality) == (None, pool.DEFAULT_RUNS)
     assert "Running" in tick()
     pause.raise_pause(database, reason="odd reads", by="oli")
     assert "PAUSED (all work)" in tick()
-    assert sensors_pause.current_limit(instance) == 0
-    assert sensors_pause.deploy(instance, municipality) == 0
+    assert pool.current_limit(instance) == 0
+    assert pool.open_or_shut(instance, municipality)[1] == 0
     request = ask(database)
     assert f"request {request}" in tick()
     pause.confirm_resume(database, request, by="fay")
     pause.raise_pause(database, reason="odd water", by="oli", scope=pause.Scope("commodity", "water"))
     words = tick()
-    assert sensors_pause.current_limit(instance) == sensors_pause.DEFAULT_RUNS
+    assert pool.current_limit(instance) == pool.DEFAULT_RUNS
     assert "Running" in words
     assert "all water work" in words
 
@@ -70,12 +72,10 @@ def test_an_unreachable_flag_closes_the_queue(instance: dg.DagsterInstance) -> N
         said = sensors_pause.emergency_pause(context, municipality=Municipality(database_url="postgresql://x@127.0.0.1:9/x"))
     assert isinstance(said, dg.SkipReason)
     assert "cannot be read" in str(said.skip_message)
-    assert sensors_pause.current_limit(instance) == 0
+    assert pool.current_limit(instance) == 0
 
 
 def test_days_that_a_register_read_trues_up_are_requested_once(instance: dg.DagsterInstance, database: Database) -> None:
-    from datetime import date
-
     from meter_pipeline.store import true_up
 
     day = (datetime.now(UTC) - timedelta(days=9)).date()
@@ -114,10 +114,36 @@ def test_pruning_keeps_what_was_materialised(instance: dg.DagsterInstance, datab
     assert instance.get_run_by_id(done.run_id) is not None
 
 
+def test_the_check_results_and_figures_of_a_range_run_are_kept_by_day(instance: dg.DagsterInstance, database: Database) -> None:
+    """Read back from the instance's storage, as the UI reads them: each day its own result, row count and status; the bad day is the bad one."""
+    days = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-02-01")
+    wanted = [f"2026-01-{n:02d}" for n in range(3, 8)]
+    bad = "2026-01-05"
+
+    @dg.asset(partitions_def=days, check_specs=[dg.AssetCheckSpec("balanced", asset="staged", blocking=True, partitions_def=days)])
+    def staged(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        def report(day: date) -> StageReport:
+            return StageReport(day.day, {"files": 1}, checks=[Check("balanced", day.isoformat() != bad, f"on {day}", {"day": day.day})])
+
+        yield from run_days(context, ["balanced"], report)
+
+    tags = {"dagster/asset_partition_range_start": wanted[0], "dagster/asset_partition_range_end": wanted[-1]}
+    dg.materialize([staged], instance=instance, tags=tags, raise_on_error=False)
+    assert instance.get_materialized_partitions(dg.AssetKey("staged")) == set(wanted)
+    for key in wanted:
+        events = instance.fetch_materializations(dg.AssetRecordsFilter(dg.AssetKey("staged"), asset_partitions=[key]), limit=5).records
+        assert [r.asset_materialization.metadata["dagster/partition_row_count"].value for r in events if r.asset_materialization] == [int(key[-2:])]
+    with database.connect(autocommit=True) as connection:
+        rows = connection.execute(
+            "SELECT partition, execution_status, (evaluation_event::jsonb -> 'dagster_event' -> 'event_specific_data' -> 'metadata') IS NOT NULL "
+            "FROM dagster.asset_check_executions WHERE check_name = 'balanced' AND execution_status <> 'PLANNED' AND partition IS NOT NULL ORDER BY partition"
+        ).fetchall()
+    assert [(key, status) for key, status, _ in rows] == [(key, "FAILED" if key == bad else "SUCCEEDED") for key in wanted]
+
+
 def test_a_second_run_of_a_day_waits_for_the_first(instance: dg.DagsterInstance, database: Database) -> None:
     """The lock goes with its connection: closing it, as a kill does, lets the next run in."""
     import threading
-    from datetime import date
 
     from meter_pipeline.store import control as store
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import psycopg
 import pytest
 
@@ -21,15 +19,6 @@ MANIFEST = privileges.load()
 def granted(database: Database) -> Database:
     privileges.apply(database)
     return database
-
-
-class RoleDatabase(Database):
-    """Connects and assumes a role."""
-
-    def connect(self, application_name: str = "test", *, autocommit: bool = False, role: str | None = None) -> psycopg.Connection[tuple[Any, ...]]:
-        return super().connect(application_name, autocommit=autocommit, role=role or self.role)
-
-    role = "meter_ingest"
 
 
 def test_the_database_agrees_with_the_manifest_and_applying_twice_changes_nothing(granted: Database) -> None:
@@ -70,7 +59,7 @@ def test_what_a_role_may_not_do_is_refused(granted: Database, role: str, stateme
 
 def test_a_service_raises_the_pause_and_cannot_end_it(granted: Database) -> None:
     """The ingest role raises, adds evidence (which takes a request back) and polls; the decision is refused by row security."""
-    ingest = RoleDatabase(granted.url)
+    ingest = granted.acting_as("meter_ingest")
     pause.raise_pause(ingest, reason="stop", by="ingest-service")
     with granted.connect(role="meter_finance") as connection:
         assert pause.is_paused(connection) is not None
@@ -85,10 +74,7 @@ def test_a_service_raises_the_pause_and_cannot_end_it(granted: Database) -> None
 
 
 def test_finance_resumes_with_its_own_role(granted: Database) -> None:
-    class FinanceDatabase(RoleDatabase):
-        role = "meter_finance"
-
-    finance = FinanceDatabase(granted.url)
+    finance = granted.acting_as("meter_finance")
     pause.raise_pause(finance, reason="stop", by="ann")
     request = pause.request_resume(finance, reason="fixed", by="ann", checklist=CHECKED).request_id
     pause.confirm_resume(finance, request, by="bob")

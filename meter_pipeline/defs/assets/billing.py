@@ -100,7 +100,7 @@ def month_end_close(context: dg.AssetExecutionContext, municipality: Municipalit
 
     from meter_pipeline.billing.close import checklist
 
-    points = checklist(municipality.database(), date.fromisoformat(context.partition_key))
+    points = checklist(municipality.acting_as(policy.ROLES[policy.BILLING]).database(), date.fromisoformat(context.partition_key))
     frame = pl.DataFrame([{k: v if isinstance(v, bool) else str(v) for k, v in point.items()} for point in points])
     still_open = sum(not point["ok"] for point in points)
     return dg.MaterializeResult(metadata={"points": len(points), "still open": still_open, "ready": still_open == 0, "checklist": report_table(frame)})

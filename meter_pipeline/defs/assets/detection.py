@@ -8,7 +8,7 @@ from meter_pipeline.defs import policy
 from meter_pipeline.defs.hold import Hold
 from meter_pipeline.defs.report import metadata
 from meter_pipeline.defs.resources import Municipality
-from meter_pipeline.defs.stage import stage_asset
+from meter_pipeline.defs.stage import stage_asset, until_done
 from meter_pipeline.schemas.report import StageReport
 
 
@@ -26,7 +26,8 @@ def baselines(context: dg.AssetExecutionContext, municipality: Municipality, hol
     """Fit every service point with enough history; the rest keep their class profile."""
     from meter_pipeline.anomalies import refit_baselines
 
-    outcome = refit_baselines(municipality.database(), municipality.calendar(), clock=municipality.clock())
+    database = municipality.acting_as(policy.ROLES[policy.DETECTION]).database()
+    outcome = until_done(context, hold, lambda: refit_baselines(database, municipality.calendar(), clock=municipality.clock()))
     return dg.MaterializeResult(metadata=metadata(outcome.report()))
 
 
