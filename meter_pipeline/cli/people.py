@@ -33,7 +33,6 @@ def _put(name: str, duties: list[str], by: str, active: bool, json: bool) -> Non
             person = people.put(connection, name, duties, by=by, active=active)
         except ValueError as wrong:
             problem(str(wrong), "meter-pipeline people list")
-            return
         connection.commit()
     words = f"{person}: {', '.join(sorted(duties))}" if active else f"{person} may no longer act"
     emit({"person": person, "duties": sorted(duties), "active": active, "changed_by": by}, json, lambda _: OUT.print(words, highlight=False))
@@ -65,7 +64,6 @@ def deactivate(name: Annotated[str, typer.Argument(help="The person.")], by: By,
         duties = next((row["duties"] for row in store.people(connection) if row["person"] == people.canonical(name)), None)
     if duties is None:
         problem(f"{name} is not in the register", "meter-pipeline people list")
-        return
     _put(name, list(duties), by, False, json)
 
 
