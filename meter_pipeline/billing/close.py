@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from meter_pipeline.billing.issue import statement_joints
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.store import billing_close as store
@@ -40,13 +41,26 @@ def _following(month: date) -> date:
 def checklist(database: Database, month: date) -> list[dict[str, Any]]:
     """Points of the close with ``ok`` and what stands against them."""
     with database.connect("billing close") as connection:
-        return store.checklist(connection, month, _following(month))
+        return _points(connection, month)
+
+
+def _points(connection: Any, month: date) -> list[dict[str, Any]]:
+    """The store's points, and every statement of the month's periods compared with its days and with the ledger as they are now."""
+    following = _following(month)
+    against = [
+        f"{cycle} {joint}: {detail}"
+        for cycle, first, past in store.periods_ending(connection, month, following)
+        for joint, cause, detail in statement_joints(connection, cycle, first, past).select("joint", "cause", "detail").iter_rows()
+        if cause == "open"
+    ]
+    point = {"point": "statements are what their days and the ledger say", "ok": not against, "detail": ", ".join(against)[:500]}
+    return [*store.checklist(connection, month, following), point]
 
 
 def request_close(database: Database, month: date, *, person: str, clock: Clock = SYSTEM_CLOCK) -> list[dict[str, Any]]:
     """Ask for a month's close; returns the checklist as it stands. Raises CloseError where the month is sealed."""
     with database.connect("billing close") as connection:
-        points = store.checklist(connection, month, _following(month))
+        points = _points(connection, month)
         if not store.request(connection, month, person, points, clock.now()):
             raise CloseError(f"{month:%Y-%m} is sealed")
     return points
@@ -70,7 +84,7 @@ def approve_close(
             raise CloseError(f"nobody asked to close {month:%Y-%m}, or it is sealed")
         if asked.strip().casefold() == person.strip().casefold():
             raise CloseError(f"{person} asked for it; another person must approve")
-        points = store.checklist(connection, month, following)
+        points = _points(connection, month)
         failed = [p for p in points if not p["ok"]]
         if failed:
             raise CloseError("; ".join(f"not so: {p['point']} ({p['detail']})" for p in failed))

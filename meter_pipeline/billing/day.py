@@ -33,6 +33,9 @@ from meter_pipeline.store.database import Database
 from meter_pipeline.store.validated import reading
 
 KEY: Final = ("billing_day", "service_point_id")
+#: Days in a row of nothing but estimates that are reported. A lost message is mended by the next collection within two days; the third says that
+#: somebody has to look. Our figure: rules for utilities limit estimated bills (commonly two in a row), which is months later.
+STREAK_DAYS: Final = 3
 
 
 @dataclass(slots=True)
@@ -40,7 +43,8 @@ class BillingOutcome:
     """What billing a day made of it. Money in millionths of the currency.
 
     ``changed``: service points written; ``carried``: later days whose charges moved with it; ``sealed``: the day's month is sealed, so that
-    differences went to billing.determinant_revision. ``reconciliation``: the day's joints. ``exceptions``: reason -> services.
+    differences went to billing.determinant_revision. ``reconciliation``: the day's joints. ``exceptions``: reason -> services. ``streaks``:
+    services that have been nothing but estimates for STREAK_DAYS or more.
     """
 
     billing_day: date
@@ -58,6 +62,7 @@ class BillingOutcome:
     by_period: pl.DataFrame = field(default_factory=pl.DataFrame)
     reconciliation: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=reconcile.SCHEMA))
     exception_rows: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=EXCEPTION_SCHEMA))
+    streaks: pl.DataFrame = field(default_factory=pl.DataFrame)
     seconds: dict[str, float] = field(default_factory=dict)
     ledger_entry: int | None = None
 
@@ -127,10 +132,14 @@ def bill_billing_day(
                 outcome.carried = _carry_forward(connection, database, calendar, result.charges, changed, day, clock, actor)
         watch("write")
         currency = next((t.currency for t in bound.tariffs.values()), "USD")
-        table = reconcile.day_reconciliation(
-            joints.files(database, day), joints.channel_days(database, day), joints.registers(database, day),
-            daily, result.determinants, result.charges, result.exceptions, currency,
-        )  # fmt: skip
+        start, past = calendar.bounds(day)
+        table = reconcile.table({
+            "file_to_reads": joints.files(connection, day), "reads_to_validated": joints.channel_days(connection, day),
+            "intervals_to_register": joints.registers(connection, day, start, past), "validated_to_determinants": joints.usage(connection, day),
+            "determinants_to_lines": joints.charged(connection, day), "lines_to_total": joints.line_sums(connection, day),
+        })  # fmt: skip
+        outcome.streaks = joints.estimate_streaks(connection, day, STREAK_DAYS)
+        joints.index_leaves(connection, day)
         if joints.replace(connection, day, table, list(reconcile.DAY_JOINTS)):
             open_rows = table.filter(pl.col("cause") == "open").height
             ledger.append(connection, "reconciled", {"billing_day": day, "joints": table.height, "open": open_rows}, clock=clock, actor=actor)

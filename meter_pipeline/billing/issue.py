@@ -15,7 +15,7 @@ import polars as pl
 from meter_pipeline.billing import reconcile
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA
 from meter_pipeline.billing.bind import Bound, Reference, bind
-from meter_pipeline.billing.day import load_reference
+from meter_pipeline.billing.day import STREAK_DAYS, load_reference
 from meter_pipeline.billing.segments import segments
 from meter_pipeline.billing.statements import Priced, before_columns, line_hashes, money_text, numbered, price_segments
 from meter_pipeline.billing.tariffs import Tariff
@@ -33,7 +33,8 @@ from meter_pipeline.store.validated import reading
 
 @dataclass(slots=True)
 class StatementOutcome:
-    """What issuing a period's statements did; money in millionths."""
+    """What issuing a period's statements did; money in millionths. ``exceptions``: reason -> accounts that wait. ``estimate_streaks``: accounts
+    issued, or to be, that stand on a run of estimates of STREAK_DAYS or more."""
 
     cycle_id: str
     period_start: date
@@ -44,6 +45,7 @@ class StatementOutcome:
     total: int = 0
     currency: str = ""
     exceptions: dict[str, int] = field(default_factory=dict)
+    estimate_streaks: int = 0
     reconciliation: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=reconcile.SCHEMA))
     ledger_entry: int | None = None
 
@@ -80,10 +82,18 @@ def issue_statements(
         result = price_segments(rows, tariffs, period_start, period_end)
         before_writing(database, clock=clock)
         month = days.open_month(connection, posting_day or period_end - timedelta(days=1))
-        store.write_exceptions(connection, cycle_id, period_start, faults)
+        streaks = joints.period_streaks(connection, cycle_id, period_start, period_end, STREAK_DAYS)
+        noted = streaks.select(
+            "account_id", pl.lit("estimate_streak").alias("reason"),
+            pl.format("{}: {} days of nothing but estimates from {}", "service_point_id", "days", "since").alias("detail"),
+        )  # fmt: skip
+        store.write_exceptions(connection, cycle_id, period_start, pl.concat([faults, noted]))
+        outcome.estimate_streaks = noted["account_id"].n_unique()
         outcome.currency = next((t.currency for t in tariffs.values()), "USD")
         if result.segments.height:
             _write(connection, database, outcome, result, ready, totals, month, clock, actor)
+        outcome.reconciliation = statement_joints(connection, cycle_id, period_start, period_end)
+        joints.replace(connection, period_end - timedelta(days=1), outcome.reconciliation, list(reconcile.STATEMENT_JOINTS), cycle_id)
         outcome.exceptions = dict(faults.group_by("reason").len().sort("reason").iter_rows())
     return outcome
 
@@ -165,7 +175,8 @@ def _write(
 ) -> None:  # fmt: skip
     lines = numbered(result.lines, outcome.cycle_id, outcome.period_start)
     suffix = f".{outcome.cycle_id}.{outcome.period_start:%Y%m%d}.0"
-    hashes = line_hashes(lines)
+    ids = result.segments["account_id"].unique() + suffix
+    hashes = line_hashes(lines, ids)
     accrued = totals.group_by("account_id").agg(pl.col("accrued").sum())
     people = ready.group_by("account_id").agg(pl.col("first").all(), pl.col("final").all())
     kind = (
@@ -178,15 +189,22 @@ def _write(
         .join(lines.group_by("account_id").agg(pl.len().cast(pl.Int32).alias("lines")), on="account_id", how="left")
         .with_columns(pl.concat_str([pl.col("account_id"), pl.lit(suffix)]).alias("statement_id"), pl.col("lines", "accrued").fill_null(0))
         .join(hashes, on="statement_id", how="left")
-        .with_columns(pl.col("lines_sha256").fill_null(bytes(32)))
-        .sort("account_id")
+        .sort("account_id").with_row_index("leaf")
     )  # fmt: skip
     now = clock.now()
+    body = {
+        "billing_day": outcome.period_end - timedelta(days=1), "cycle_id": outcome.cycle_id, "period_start": outcome.period_start,
+        "period_end": outcome.period_end, "statements": statements.height, "lines": lines.height,
+        "total_micro": int(statements["total"].sum()), "posting_month": month,
+    }  # fmt: skip
+    outcome.ledger_entry = ledger.append(connection, "bill_issued", body, statements["lines_sha256"].to_list(), clock=clock, actor=actor)
     head = statements.select(
         "statement_id", "account_id", pl.lit(outcome.cycle_id).alias("cycle_id"), pl.lit(outcome.period_start).alias("period_start"),
         pl.lit(outcome.period_end).alias("period_end"), pl.lit(0).alias("revision"), kind.alias("kind"), pl.lit(month).alias("posting_month"),
         pl.lit(outcome.currency).alias("currency"), money_text("total"), money_text("accrued"), "lines",
         pl.concat_str([pl.lit("\\x"), pl.col("lines_sha256").bin.encode("hex")]).alias("lines_sha256"), pl.lit(now.isoformat()).alias("issued_at"),
+        money_text("period_end").alias("period_end_due"), money_text("credit").alias("credit_carried"), money_text("ratchet").alias("ratchet_due"),
+        pl.lit(outcome.ledger_entry).alias("ledger_entry"), pl.col("leaf").alias("ledger_leaf"),
     )  # fmt: skip
     store.copy_csv(connection, "billing.statement", head)
     store.copy_csv(
@@ -206,13 +224,27 @@ def _write(
                 pl.col("slots", "estimated").fill_null(0), pl.lit(month).alias("posting_month")),
     )  # fmt: skip
     outcome.issued, outcome.lines, outcome.total = statements.height, lines.height, int(statements["total"].sum())
-    body = {
-        "cycle_id": outcome.cycle_id, "period_start": outcome.period_start, "period_end": outcome.period_end, "statements": outcome.issued,
-        "lines": outcome.lines, "total_micro": outcome.total, "posting_month": month,
-    }  # fmt: skip
-    outcome.ledger_entry = ledger.append(connection, "bill_issued", body, statements["lines_sha256"].to_list(), clock=clock, actor=actor)
-    # Statements that had to wait are issued later, under a subject of their own: the figures of the first issue stand.
-    subject = outcome.cycle_id if not outcome.already else f"{outcome.cycle_id} after {outcome.already}"
-    outcome.reconciliation = reconcile.statement_reconciliation(statements, subject, outcome.currency)
-    both = ["lines_to_statement", "statement_to_ledger"]
-    joints.replace(connection, outcome.period_end - timedelta(days=1), outcome.reconciliation, both, subject)
+
+
+def statement_joints(connection: Any, cycle_id: str, period_start: date, period_end: date) -> pl.DataFrame:
+    """lines_to_statement and statement_to_ledger of a period, from what is stored now; empty where nothing was issued.
+
+    Every statement is hashed again from its lines and looked for by that hash among the leaves of the ledger's entries, and every leaf for its
+    statement.
+    """
+    sums = joints.statement_sums(connection, cycle_id, period_start, period_end)
+    held = joints.issued_leaves(connection, cycle_id, period_start, period_end - timedelta(days=1))
+    leaves = [flat[k : k + 32] for flat in held.values() for k in range(0, len(flat), 32)]
+    if not sums.height and not leaves:
+        return pl.DataFrame(schema=reconcile.SCHEMA)
+    now = line_hashes(joints.statement_lines(connection, cycle_id, period_start), sums["statement_id"]).rename({"lines_sha256": "now_sha256"})
+    claimed = [
+        None if entry is None or leaf is None else held.get(entry, b"")[leaf * 32 : leaf * 32 + 32]
+        for entry, leaf in sums.select("ledger_entry", "ledger_leaf").iter_rows()
+    ]
+    statements = sums.select("statement_id", "lines_sha256").join(now, on="statement_id", how="left", maintain_order="left")
+    statements = statements.with_columns(pl.Series("claimed", claimed, pl.Binary))
+    return reconcile.table({
+        "lines_to_statement": reconcile.statement_rows(sums, cycle_id),
+        "statement_to_ledger": reconcile.ledger_rows(statements, leaves, cycle_id),
+    })  # fmt: skip

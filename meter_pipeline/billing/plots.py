@@ -5,12 +5,12 @@ Belongs here: drawing figures others have worked out. Does not belong here: any 
 
 from __future__ import annotations
 
-import io
 from typing import Any, Final
 
 import polars as pl
 
-LIMIT_BYTES: Final = 20_000
+from meter_pipeline.plotting import small_png
+
 _INK: Final = ("#35618f", "#d98b2b", "#6b8f4e", "#8a5a83", "#b3372f", "#4a4a4a")
 
 
@@ -21,15 +21,6 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     figure = Figure(figsize=(width, height), dpi=72, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots()
-
-
-def _png(figure: Any) -> bytes:
-    for dpi in (72, 56, 44):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"optimize": True})
-        if buffer.tell() < LIMIT_BYTES:
-            break
-    return buffer.getvalue()
 
 
 def reconciliation_waterfall(table: pl.DataFrame, title: str) -> bytes:
@@ -53,7 +44,7 @@ def reconciliation_waterfall(table: pl.DataFrame, title: str) -> bytes:
     axis.set_xlim(0, 1)
     axis.set_xticks([])
     axis.set_title(title, fontsize=9)
-    return _png(figure)
+    return small_png(figure)
 
 
 def load_by_period(usage: pl.DataFrame, title: str) -> bytes:
@@ -76,7 +67,7 @@ def load_by_period(usage: pl.DataFrame, title: str) -> bytes:
     axis.set_xlim(0, 1.18)
     axis.set_xticks([])
     axis.set_title(title, fontsize=9)
-    return _png(figure)
+    return small_png(figure)
 
 
 def daily_usage(days: list[str], quantities: list[float], unit: str) -> bytes:
@@ -89,4 +80,4 @@ def daily_usage(days: list[str], quantities: list[float], unit: str) -> bytes:
     axis.set_ylabel(unit, fontsize=7)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
-    return _png(figure)
+    return small_png(figure)

@@ -5,6 +5,7 @@ Belongs here: the joints, the closed list of causes. Does not belong here: SQL (
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -12,18 +13,21 @@ import polars as pl
 
 from meter_pipeline.billing.bind import EXCEPTIONS
 
-#: Joints in the order in which data flows.
+#: Joints in the order in which data flows: each side is read from the tables named, never from what the stage has in hand.
 JOINTS: Final[dict[str, str]] = {
-    "file_to_reads": "reads received in a file against accepted + duplicate + superseded + rejected",
-    "reads_to_validated": "channel-days read against channel-days validated",
-    "intervals_to_register": "validated intervals against the register's difference",
-    "validated_to_determinants": "validated usage against usage in determinants, in the meter's unit",
-    "determinants_to_lines": "services with determinants against services charged",
-    "lines_to_total": "the sum of a day's lines against the day's total",
-    "lines_to_statement": "the days' charges against the statement",
-    "statement_to_ledger": "statements issued against leaves recorded in the ledger",
+    "file_to_reads": "reads landed in a file (raw.feed_file_day) against the outcomes of its committed batches (raw.load_batch)",
+    "reads_to_validated": "channel-days read (raw.interval_day) against channel-days validated (vee.interval_day)",
+    "intervals_to_register": "validated intervals (vee.interval_day) against the register's own reads (raw.register_read)",
+    "validated_to_determinants": "validated usage (vee.daily_usage) against usage in determinants (billing.determinant_day), in the meter's unit",
+    "determinants_to_lines": "usage in determinants (billing.determinant_day) against how far the priced positions moved (billing.charge_day)",
+    "lines_to_total": "the sum of a stored day's lines against its total",
+    "lines_to_statement": "the stored charges of a period's days (billing.charge_day) against the statement's lines (billing.statement_line)",
+    "statement_to_ledger": "statements in the store, hashed again from their lines, against the leaves in the ledger (ledger.entry)",
 }
 DAY_JOINTS: Final = tuple(JOINTS)[:6]
+STATEMENT_JOINTS: Final = tuple(JOINTS)[6:]
+#: Joints whose figures are millionths; the others count.
+_MICRO: Final = frozenset(JOINTS) - {"file_to_reads", "reads_to_validated", "statement_to_ledger"}
 
 #: The closed list of causes. ``none`` agrees; ``open`` is an exception for people.
 CAUSES: Final[dict[str, str]] = {
@@ -42,6 +46,8 @@ CAUSES: Final[dict[str, str]] = {
     "period_end": "owed only at a period's end: minimum charges and the taxes on them",
     "net_metering_credit": "credit carried in from the period before",
     "ratchet": "billing demand set by an earlier month's peak",
+    "year_end": "owed only at a billing year's end: the annual minimum, less what is paid for credit left over",
+    "adjusted": "late data moved the days after the statement was issued; an adjustment of it stands beside it",
     "late_actual_in_sealed_period": "the day is sealed; the correction stands in the open period",
     **EXCEPTIONS,
 }
@@ -51,104 +57,77 @@ SCHEMA: Final = pl.Schema({
 })  # fmt: skip
 
 
-def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema=SCHEMA, orient="row") if rows else pl.DataFrame(schema=SCHEMA)
-
-
-def _row(
-    joint: str, unit: str, cause: str, expected: Decimal | int, actual: Decimal | int, items: int, subject: str = "all", detail: str = ""
-) -> dict[str, Any]:
-    return {
-        "joint": joint, "subject": subject, "unit": unit, "cause": cause, "expected": Decimal(expected), "actual": Decimal(actual),
-        "items": items, "detail": detail,
-    }  # fmt: skip
-
-
 def micro(value: int) -> Decimal:
     """Millionths as an exact decimal."""
     return Decimal(value).scaleb(-6)
 
 
-def file_rows(files: pl.DataFrame) -> list[dict[str, Any]]:
-    """One row per file and day."""
-    rows = []
-    for subject, received, accounted, loaded in files.iter_rows():
-        cause = "not_loaded" if not loaded else "none" if received == accounted else "open"
-        rows.append(_row("file_to_reads", "reads", cause, received, accounted or 0, 1, subject))
-    return rows
+def table(found: Mapping[str, Sequence[Sequence[Any]]]) -> pl.DataFrame:
+    """Rows of billing.reconciliation, sorted, from each joint's rows (subject, unit, cause, expected, actual, items, detail).
 
-
-def channel_rows(counted: pl.DataFrame) -> list[dict[str, Any]]:
-    """Channel-days by cause."""
-    return [_row("reads_to_validated", "channel-days", c, e, a, max(e, a)) for c, e, a in counted.iter_rows()]
-
-
-def register_rows(compared: pl.DataFrame) -> list[dict[str, Any]]:
-    """Intervals against registers by unit and cause."""
-    return [_row("intervals_to_register", u, c, micro(e), micro(a), n) for u, c, e, a, n in compared.iter_rows()]
-
-
-def usage_rows(daily: pl.DataFrame, determinants: pl.DataFrame, exceptions: pl.DataFrame) -> list[dict[str, Any]]:
-    """Validated usage against determinants, service point by service point, summed by unit and cause."""
-    wanted = daily.group_by("service_point_id", "unit", "flow").agg(pl.col("quantity").sum())
-    held = pl.concat([
-        determinants.select("service_point_id", unit="source_unit", flow=pl.lit("import"), held="source_quantity"),
-        determinants.select("service_point_id", unit="source_unit", flow=pl.lit("export"), held="source_export"),
-    ]).filter((pl.col("unit") != "") & ((pl.col("flow") == "import") | (pl.col("held") != 0)))  # fmt: skip
-    why = exceptions.filter(pl.col("reason") != "no_usage").group_by("service_point_id").agg(pl.col("reason").sort().first())
-    joined = (
-        wanted.join(held, on=["service_point_id", "unit", "flow"], how="full", coalesce=True)
-        .with_columns(pl.col("quantity").fill_null(0), pl.col("held").fill_null(0))
-        .join(why, on="service_point_id", how="left")
-        .with_columns(
-            pl.when(pl.col("quantity") == pl.col("held")).then(pl.lit("none")).otherwise(pl.col("reason").fill_null("open")).alias("cause")
-        )
-    )
-    summed = joined.group_by("unit", "cause").agg(pl.col("quantity").sum(), pl.col("held").sum(), pl.len()).sort("unit", "cause")
-    return [_row("validated_to_determinants", u, c, micro(q), micro(h), n) for u, c, q, h, n in summed.iter_rows()]
-
-
-def line_rows(determinants: pl.DataFrame, charges: pl.DataFrame, exceptions: pl.DataFrame, currency: str) -> list[dict[str, Any]]:
-    """Services charged against services with determinants; lines against totals."""
-    why = exceptions.filter(pl.col("reason") == "attribute_missing").select("service_point_id").unique()
-    uncharged = determinants.join(charges, on="service_point_id", how="anti")
-    named = uncharged.join(why, on="service_point_id", how="semi").height
-    rows = [_row("determinants_to_lines", "services", "none", charges.height, charges.height, charges.height)]
-    if named:
-        rows.append(_row("determinants_to_lines", "services", "attribute_missing", named, 0, named))
-    if uncharged.height > named:
-        rows.append(_row("determinants_to_lines", "services", "open", uncharged.height - named, 0, uncharged.height - named))
-    lines, total = int(charges["amounts"].list.sum().sum() or 0), int(charges["total"].sum() or 0)
-    wrong = int((charges["amounts"].list.sum() != charges["total"]).sum())
-    rows.append(_row("lines_to_total", currency, "open" if wrong else "none", micro(lines), micro(total), wrong or charges.height))
-    return rows
-
-
-def day_reconciliation(
-    files: pl.DataFrame, channels: pl.DataFrame, registers: pl.DataFrame, daily: pl.DataFrame, determinants: pl.DataFrame,
-    charges: pl.DataFrame, exceptions: pl.DataFrame, currency: str,
-) -> pl.DataFrame:  # fmt: skip
-    """All joints of a billing day as rows of billing.reconciliation, sorted."""
-    rows = [
-        *file_rows(files), *channel_rows(channels), *register_rows(registers), *usage_rows(daily, determinants, exceptions),
-        *line_rows(determinants, charges, exceptions, currency),
-    ]  # fmt: skip
-    return _frame(rows).sort("joint", "subject", "unit", "cause")
-
-
-def statement_reconciliation(statements: pl.DataFrame, cycle_id: str, currency: str) -> pl.DataFrame:
-    """The days' charges against the statements, and statements against ledger leaves.
-
-    ``statements``: total, accrued, and by cause what the end of the period added (period_end, credit, ratchet), in millionths. What those
-    do not explain is open.
+    Raises ValueError for a joint or a cause that is in neither closed list.
     """
-    causes = {"period_end": "period_end", "credit": "net_metering_credit", "ratchet": "ratchet"}
-    explained = statements.with_columns((pl.col("total") - pl.col("accrued") - pl.sum_horizontal(*causes)).alias("open"))
-    agreed = int(statements["accrued"].sum())
-    rows = [_row("lines_to_statement", currency, "none", micro(agreed), micro(agreed), statements.height, cycle_id)]
-    for column, cause in (*causes.items(), ("open", "open")):
-        touched = explained.filter(pl.col(column) != 0)
+    rows = []
+    for joint, sides in found.items():
+        for subject, unit, cause, expected, actual, items, detail in sides:
+            if joint not in JOINTS or cause not in CAUSES:
+                raise ValueError(f"{joint}: {cause} is not in the closed list")
+            figure = micro if joint in _MICRO else Decimal
+            rows.append({
+                "joint": joint, "subject": subject, "unit": unit, "cause": cause, "expected": figure(int(expected)), "actual": figure(int(actual)),
+                "items": items, "detail": detail or "",
+            })  # fmt: skip
+    frame = pl.DataFrame(rows, schema=SCHEMA, orient="row") if rows else pl.DataFrame(schema=SCHEMA)
+    return frame.sort("joint", "subject", "unit", "cause")
+
+
+def statement_rows(sums: pl.DataFrame, cycle_id: str) -> list[tuple[Any, ...]]:
+    """lines_to_statement of a period's statements.
+
+    ``sums``: per statement, in millionths, the days' charges as they stand (charged), its lines (lines), its total, what the end of the period
+    added by cause (period_end, credit, ratchet, year_end), and whether an adjustment stands beside it (adjusted). What the causes do not
+    explain is open.
+    """
+    currency = sums["currency"][0] if sums.height else ""
+    causes = {"period_end": "period_end", "credit": "net_metering_credit", "ratchet": "ratchet", "year_end": "year_end"}
+    left = sums.with_columns((pl.col("lines") - pl.col("charged") - pl.sum_horizontal(*causes)).alias("left")).with_columns(
+        pl.when((pl.col("left") == 0) & (pl.col("lines") == pl.col("total"))).then(pl.lit("none"))
+        .when(pl.col("adjusted") & (pl.col("lines") == pl.col("total"))).then(pl.lit("adjusted")).otherwise(pl.lit("open")).alias("cause")
+    )  # fmt: skip
+    rows: list[tuple[Any, ...]] = []
+    for cause in ("none", "adjusted", "open"):
+        part = left.filter(pl.col("cause") == cause)
+        if part.height:
+            named = " ".join(part["statement_id"].sort()[:5].to_list()) if cause == "open" else ""
+            rows.append((cycle_id, currency, cause, part["charged"].sum(), part["charged"].sum() + part["left"].sum(), part.height, named))
+    for column, cause in causes.items():
+        touched = left.filter(pl.col(column) != 0)
         if touched.height:
-            rows.append(_row("lines_to_statement", currency, cause, 0, micro(int(touched[column].sum())), touched.height, cycle_id))
-    rows.append(_row("statement_to_ledger", "statements", "none", statements.height, statements["lines_sha256"].len(), statements.height, cycle_id))
-    return _frame(rows).sort("joint", "cause")
+            rows.append((cycle_id, currency, cause, 0, touched[column].sum(), touched.height, ""))
+    return rows
+
+
+def ledger_rows(statements: pl.DataFrame, leaves: Sequence[bytes], cycle_id: str) -> list[tuple[Any, ...]]:
+    """statement_to_ledger of a period, by key and by payload hash.
+
+    ``statements``: statement_id, lines_sha256 (the hash it was issued under), now_sha256 (hashed again from its lines as stored), claimed (the
+    hash at the place in the ledger that the statement names). ``leaves``: every leaf of the period's bill_issued entries.
+    """
+    recorded = pl.DataFrame({"lines_sha256": pl.Series(leaves, dtype=pl.Binary)}).group_by("lines_sha256").len("leaves")
+    both = statements.join(recorded, on="lines_sha256", how="full", coalesce=True).with_columns(
+        pl.when(pl.col("statement_id").is_null()).then(pl.lit("leaf without statement"))
+        .when(pl.col("leaves").is_null()).then(pl.lit("statement without leaf"))
+        .when(pl.col("leaves") > 1).then(pl.lit("leaf twice"))
+        .when(pl.col("now_sha256") != pl.col("lines_sha256")).then(pl.lit("lines are not those issued"))
+        .when(pl.col("claimed").is_not_null() & (pl.col("claimed") != pl.col("lines_sha256"))).then(pl.lit("the place it names holds another leaf"))
+        .otherwise(pl.lit("")).alias("wrong")
+    )  # fmt: skip
+    agreed = both.filter(pl.col("wrong") == "")
+    rows: list[tuple[Any, ...]] = [(cycle_id, "statements", "none", agreed.height, agreed.height, agreed.height, "")] if agreed.height else []
+    wrong = both.filter(pl.col("wrong") != "").sort("wrong", "statement_id")
+    if wrong.height:
+        named = [f"{w}: {s or h.hex()[:16]}" for w, s, h in wrong.select("wrong", "statement_id", "lines_sha256").head(5).iter_rows()]
+        there = wrong.filter(pl.col("statement_id").is_not_null()).height
+        proved = int(wrong.filter((pl.col("wrong") == "leaf without statement") | (pl.col("wrong") == "leaf twice"))["leaves"].sum() or 0)
+        rows.append((cycle_id, "statements", "open", there, proved, wrong.height, "; ".join(named)))
+    return rows

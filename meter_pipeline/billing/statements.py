@@ -131,8 +131,8 @@ def numbered(lines: pl.DataFrame, cycle_id: str, period_start: date, revision: i
     return lines.with_columns(statement.alias("statement_id"), pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("account_id").alias("line_no"))
 
 
-def line_hashes(lines: pl.DataFrame) -> pl.DataFrame:
-    """statement_id and the SHA-256 of its lines' canonical text: the statement's leaf in the ledger.
+def line_hashes(lines: pl.DataFrame, statements: pl.Series | None = None) -> pl.DataFrame:
+    """statement_id and the SHA-256 of its lines' canonical text: the statement's leaf in the ledger. ``statements``: ids, those without lines too.
 
     ``mp-statement/1``, the id, then each line as line_no, service point, tariff, version, segment, key, quantity and amount (millionths) by
     unit separators, lines by record separators.
@@ -146,6 +146,9 @@ def line_hashes(lines: pl.DataFrame) -> pl.DataFrame:
         separator="\x1f",
     )  # fmt: skip
     joined = lines.select("statement_id", text.alias("text")).group_by("statement_id", maintain_order=True).agg(pl.col("text").str.join("\x1e"))
+    if statements is not None:
+        without = statements.alias("statement_id").to_frame().join(joined, on="statement_id", how="anti")
+        joined = pl.concat([joined, without.with_columns(pl.lit("").alias("text"))])
     digests = [hashlib.sha256(f"mp-statement/1\x1e{name}\x1e{body}".encode()).digest() for name, body in joined.iter_rows()]
     return joined.select("statement_id", pl.Series("lines_sha256", digests, pl.Binary))
 

@@ -24,7 +24,7 @@ _CHECKS: dict[str, str] = {
     "AND s.period_start = p.period_start) AND EXISTS (SELECT FROM ref.agreements AS a WHERE a.cycle_id = p.cycle_id AND a.valid_from < p.period_end "
     "AND (a.valid_to IS NULL OR a.valid_to > p.period_start))",
     "no statement waits": "SELECT string_agg(account_id || ' ' || reason, ', ' ORDER BY account_id) FROM billing.statement_exception AS e "
-    "JOIN ref.billing_cycles AS p USING (cycle_id, period_start) WHERE p.period_end > %(m)s AND p.period_end <= %(n)s",
+    "JOIN ref.billing_cycles AS p USING (cycle_id, period_start) WHERE p.period_end > %(m)s AND p.period_end <= %(n)s AND e.reason <> 'estimate_streak'",
     "no adjustment waits": "SELECT string_agg(adjustment_id, ', ' ORDER BY adjustment_id) FROM billing.adjustment "
     "WHERE posting_month = %(m)s AND status IN ('requested', 'approved')",
 }
@@ -38,6 +38,15 @@ def checklist(connection: Connection, month: date, following: date) -> list[dict
         against = row[0] if row else None
         points.append({"point": point, "ok": against is None, "detail": (against or "")[:500]})
     return points
+
+
+def periods_ending(connection: Connection, month: date, following: date) -> list[tuple[str, date, date]]:
+    """Cycle, first day and day after the last of the billing periods that end in a month and have statements."""
+    rows = connection.execute(
+        "SELECT DISTINCT s.cycle_id, s.period_start, s.period_end FROM billing.statement AS s WHERE s.period_end > %s AND s.period_end <= %s ORDER BY 1, 2",
+        (month, following),
+    ).fetchall()
+    return [(row[0], row[1], row[2]) for row in rows]
 
 
 def lock(connection: Connection) -> None:

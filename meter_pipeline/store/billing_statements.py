@@ -164,7 +164,8 @@ def unaccounted(database: Database, cycle_id: str, period_start: date) -> list[s
     found = database.read(
         "SELECT DISTINCT c.account_id FROM billing.charge_day c WHERE c.cycle_id = $1 AND c.period_start = $2 "
         "AND NOT EXISTS (SELECT FROM billing.statement s WHERE s.account_id = c.account_id AND s.cycle_id = $1 AND s.period_start = $2) "
-        "AND NOT EXISTS (SELECT FROM billing.statement_exception e WHERE e.account_id = c.account_id AND e.cycle_id = $1 AND e.period_start = $2) ORDER BY 1",
+        "AND NOT EXISTS (SELECT FROM billing.statement_exception e WHERE e.account_id = c.account_id AND e.cycle_id = $1 AND e.period_start = $2 "
+        "AND e.reason <> 'estimate_streak') ORDER BY 1",
         [cycle_id, period_start],
     )
     return [str(account) for account in found["account_id"].to_list()]

@@ -1,0 +1,110 @@
+"""The joints promise that each side is read from its own place: what was altered in one of them shows, by key, with no help from the other."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from meter_pipeline.billing import bill_billing_day, reconcile
+from meter_pipeline.billing.close import checklist
+from meter_pipeline.billing.issue import issue_statements, statement_joints
+from meter_pipeline.store import billing_joints as joints
+from meter_pipeline.store.database import Database
+from meter_pipeline_tests.billing.support import CHICAGO, CLOCK, JULY, add_cycle, add_service, add_tariff, days, native, put_intervals
+
+END = JULY + timedelta(days=5)
+
+
+def issued(database: Database) -> None:
+    add_tariff(database, native())
+    add_cycle(database, JULY, END)
+    points = [add_service(database, n) for n in range(3)]
+    for day in days(JULY, 5):
+        put_intervals(database, day, {p: [1000 + k] * 24 for k, p in enumerate(points)}, estimated=24 if day >= JULY + timedelta(days=1) else 0)
+        bill_billing_day(database, CHICAGO, day, clock=CLOCK)
+    issue_statements(database, CHICAGO, "C1", END, clock=CLOCK)
+
+
+def altered(database: Database, *changes: str) -> list[tuple[Any, ...]]:
+    """Open joints of the period once somebody with every right has changed something behind the program's back."""
+    with database.connect() as connection:
+        for change in changes:
+            connection.execute(change.encode())
+        found = statement_joints(connection, "C1", JULY, END)
+        connection.rollback()
+    return [(row["joint"], row["expected"], row["actual"], row["detail"]) for row in found.filter(found["cause"] == "open").to_dicts()]
+
+
+def test_statements_are_compared_with_the_ledger_by_key_and_payload(database: Database) -> None:
+    issued(database)
+    assert altered(database) == []
+    one = "A-001.C1.20260701.0"
+    changed = altered(database, f"UPDATE billing.statement_line SET amount = amount + 1 WHERE statement_id = '{one}' AND line_no = 2")
+    assert {joint for joint, *_ in changed} == {"lines_to_statement", "statement_to_ledger"}
+    assert f"lines are not those issued: {one}" in changed[-1][3]
+    renamed = altered(database, f"UPDATE billing.statement_line SET service_point_id = 'SP-000' WHERE statement_id = '{one}'")
+    assert [joint for joint, *_ in renamed] == ["statement_to_ledger"], "no sum moves, and it shows all the same"
+    gone = altered(database, *(f"DELETE FROM billing.statement{t} WHERE statement_id = '{one}'" for t in ("_line", "_segment", "")))
+    assert [(joint, int(expected), int(actual)) for joint, expected, actual, _ in gone] == [("statement_to_ledger", 0, 1)]
+    assert "leaf without statement" in gone[0][3]
+    forged = altered(
+        database,
+        "INSERT INTO billing.statement SELECT (jsonb_populate_record(s, '{\"statement_id\": \"FORGED\", \"revision\": 7}')).* FROM billing.statement AS s "
+        f"WHERE statement_id = '{one}'",
+        "UPDATE billing.statement SET lines_sha256 = sha256('x') WHERE statement_id = 'FORGED'",
+    )
+    assert any("statement without leaf: FORGED" in detail for *_, detail in forged)
+    moved = altered(database, f"UPDATE billing.statement SET ledger_leaf = 0 WHERE statement_id = '{one}'")
+    assert "the place it names holds another leaf" in moved[0][3]
+
+
+def test_a_changed_charge_shows_against_the_statement_and_stands_against_the_close(database: Database) -> None:
+    issued(database)
+    with database.connect() as connection:
+        connection.execute("UPDATE billing.charge_day SET total = total + 1000000 WHERE service_point_id = 'SP-002' AND billing_day = '2026-07-03'")
+        assert [row[2] for row in joints.line_sums(connection, JULY + timedelta(days=2))] == ["none", "open"]
+    found = {p["point"]: p for p in checklist(database, JULY)}["statements are what their days and the ledger say"]
+    assert not found["ok"]
+    assert "A-002" in found["detail"]
+
+
+@pytest.mark.parametrize(
+    ("change", "joint"),
+    [
+        ("UPDATE billing.determinant_day SET source_quantity = source_quantity + 1 WHERE service_point_id = 'SP-001'", "usage"),
+        ("UPDATE vee.daily_usage SET quantity_micro = quantity_micro - 1 WHERE service_point_id = 'SP-001'", "usage"),
+        ("UPDATE billing.determinant_day SET energy = ARRAY[1, 2] WHERE service_point_id = 'SP-001'", "charged"),
+        ("UPDATE billing.charge_day SET energy_to_date = ARRAY[1, 2] WHERE service_point_id = 'SP-001' AND billing_day = '2026-07-02'", "charged"),
+        ("DELETE FROM billing.charge_day WHERE service_point_id = 'SP-001' AND billing_day = '2026-07-03'", "charged"),
+    ],
+)
+def test_either_side_of_a_day_s_joint_shows_when_it_is_altered(database: Database, change: str, joint: str) -> None:
+    issued(database)
+    day = JULY + timedelta(days=2)
+    compare = {"usage": joints.usage, "charged": joints.charged}[joint]
+    with database.connect() as connection:
+        assert {row[2] for row in compare(connection, day)} == {"none"}
+        connection.execute(change.encode())
+        wrong = [row for row in compare(connection, day) if row[2] == "open"]
+    assert [(row[5], row[6]) for row in wrong] == [(1, "SP-001")]
+
+
+def test_estimates_in_a_row_are_reported_with_the_day_they_began(database: Database) -> None:
+    issued(database)
+    last = END - timedelta(days=1)
+    with database.connect() as connection:
+        found = joints.estimate_streaks(connection, last, 3)
+        assert joints.estimate_streaks(connection, last, 5).height == 0
+        assert joints.estimate_streaks(connection, JULY, 1).height == 0
+    assert found.rows() == [(f"SP-00{n}", f"A-00{n}", 4, JULY + timedelta(days=1)) for n in range(3)]
+    again = bill_billing_day(database, CHICAGO, last, clock=CLOCK).report()
+    assert again.figures["estimate streaks"] == 3
+    noted = database.read("SELECT account_id, reason FROM billing.statement_exception ORDER BY 1")
+    assert noted.rows() == [(f"A-00{n}", "estimate_streak") for n in range(3)], "issued, and somebody should look"
+
+
+def test_a_cause_that_is_not_on_the_list_is_refused() -> None:
+    with pytest.raises(ValueError, match="closed list"):
+        reconcile.table({"lines_to_total": [("all", "USD", "just because", 1, 2, 1, "")]})
