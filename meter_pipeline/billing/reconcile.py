@@ -99,7 +99,8 @@ def statement_rows(sums: pl.DataFrame, cycle_id: str) -> list[tuple[Any, ...]]:
         part = left.filter(pl.col("cause") == cause)
         if part.height:
             named = " ".join(part["statement_id"].sort()[:5].to_list()) if cause == "open" else ""
-            rows.append((cycle_id, currency, cause, part["charged"].sum(), part["charged"].sum() + part["left"].sum(), part.height, named))
+            charged = int(part["charged"].sum())
+            rows.append((cycle_id, currency, cause, charged, charged + int(part["left"].sum()), part.height, named))
     for column, cause in causes.items():
         touched = left.filter(pl.col(column) != 0)
         if touched.height:
