@@ -48,7 +48,8 @@ def dropout_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
     silent = due & (np.nan_to_num(recent, nan=1.0) <= 0.0) & ~explained
     run = silent[:, ::-1].cumprod(axis=1).sum(axis=1)
     # a meter that never spoke in the window is a matter of enrolment, not of communication
-    spoke = (due & (np.nan_to_num(window.coverage[:, window.tail(_BACK)]) > 0)).any(axis=1) | (np.nan_to_num(window.coverage) > 0).any(axis=1)
+    with np.errstate(invalid="ignore"):
+        spoke = (window.coverage > 0).any(axis=1)
     # a register read every few days is known by its usage on days that owed no read
     spoke |= (np.isnan(window.coverage) & np.isfinite(window.usage)).any(axis=1)
     rows = np.flatnonzero((run >= limits.dropout_days) & spoke & ~window.disconnected[:, -1])

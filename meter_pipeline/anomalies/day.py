@@ -179,7 +179,8 @@ def build_window(
     route, _ = _codes(placed["route"])
     classes = _classes(placed)
     # validation replaces what ran backward by estimates: that is not a silence
-    coverage = np.where(history.has(packing.REVERSED), np.nan, history.coverage)
+    reversed_days = history.has(packing.REVERSED)
+    coverage = np.where(reversed_days, np.nan, history.coverage) if reversed_days.any() else history.coverage
     tolerances = np.ones(size)
     if decided:
         tolerances = np.array([tolerance(*decided.get(p, (0, 0))) for p in history.points.tolist()])
@@ -196,7 +197,7 @@ def build_window(
 
 def _classes(placed: pl.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
     code = {name: i for i, name in enumerate(CLASSES)}
-    return np.array([code.get(c, 0) for c in placed["customer_class"].to_list()], np.int64)
+    return placed["customer_class"].replace_strict(code, default=0, return_dtype=pl.Int64).fill_null(0).to_numpy()
 
 
 def _coefficients(history: History, baselines: pl.DataFrame) -> tuple[dict[str, Any], Any]:
@@ -215,8 +216,9 @@ def _coefficients(history: History, baselines: pl.DataFrame) -> tuple[dict[str, 
 def _codes(column: pl.Series) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[str]]:
     """Codes into the sorted distinct names, -1 for null."""
     names = sorted(column.drop_nulls().unique().to_list())
-    table = {name: i for i, name in enumerate(names)}
-    return np.array([table.get(v, -1) for v in column.to_list()], np.int64), names
+    if not names:
+        return np.full(len(column), -1, np.int64), names
+    return column.replace_strict(names, range(len(names)), default=-1, return_dtype=pl.Int64).fill_null(-1).to_numpy(), names
 
 
 def _named(frame: pl.DataFrame, history: History, day: date, version: str | None) -> pl.DataFrame:

@@ -33,10 +33,10 @@ def residual_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame
     times = ratio(today, expected)
     spike = usable & ~window.provisional & (z_robust > limits.spike_sigma * window.tolerances) & (times > limits.spike_ratio)
     # a level that has lasted is no spike, and a meter whose days are often wild has its own spread to answer to
-    before = window.usage[:, :-1]
+    wild = np.flatnonzero(spike)
     with np.errstate(invalid="ignore"):
-        seen = np.nanmax(np.where(window.measured[:, :-1], before, -np.inf), axis=1, initial=-np.inf)
-    rows = np.flatnonzero(spike & (today > 2.0 * seen) & np.isfinite(seen))
+        seen = np.nanmax(np.where(window.measured[wild, :-1], window.usage[wild, :-1], -np.inf), axis=1, initial=-np.inf)
+    rows = wild[(today[wild] > 2.0 * seen) & np.isfinite(seen)]
     frames.append(_frame(window, "spike", rows, z_robust, limits.spike_sigma))
     return pl.concat(frames)
 

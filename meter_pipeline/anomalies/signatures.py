@@ -30,20 +30,27 @@ class Levels:
 
 
 def levels(window: Window, days: int) -> Levels:
-    """Measured usage over expected usage, day by day and in the four weeks before the last ``days``."""
-    usable = window.measured & np.isfinite(window.expected)
-    usage, expected = np.where(usable, window.usage, 0.0), np.where(usable, window.expected, 0.0)
+    """Measured usage over expected usage: each of the last ``days`` (at least ten), together, and in the four weeks before them.
+
+    Days further back are not looked at: whole windows of a city are what this costs.
+    """
     last = window.tail(days)
     earlier = slice(max(0, last.start - _BEFORE_DAYS), last.start)
-    counted = usable[:, last].sum(axis=1).astype(np.float64)
-    before = ratio(usage[:, earlier].sum(axis=1), expected[:, earlier].sum(axis=1))
-    return Levels(
-        now=ratio(usage[:, last].sum(axis=1), expected[:, last].sum(axis=1)),
-        before=before,
-        days=np.where(usable & (window.expected > 0), ratio(window.usage, window.expected), np.nan),
-        counted=counted,
-        counted_before=usable[:, earlier].sum(axis=1).astype(np.float64),
-    )
+    now, before = _summed(window, last), _summed(window, earlier)
+    shown = window.tail(max(days, 10))
+    expected = window.expected[:, shown]
+    each = ratio(window.usage[:, shown], expected)
+    each[~window.measured[:, shown]] = np.nan
+    return Levels(now=ratio(now[0], now[1]), before=ratio(before[0], before[1]), days=each, counted=now[2], counted_before=before[2])
+
+
+def _summed(window: Window, days: slice) -> tuple[Floats, Floats, Floats]:
+    """Measured usage, what was expected of the same days, and how many there are, by point."""
+    usable = window.measured[:, days] & np.isfinite(window.expected[:, days])
+    if not usable.any():
+        return np.zeros(window.points), np.zeros(window.points), np.zeros(window.points)
+    usage, expected = np.where(usable, window.usage[:, days], 0.0), np.where(usable, window.expected[:, days], 0.0)
+    return usage.sum(axis=1), expected.sum(axis=1), usable.sum(axis=1).astype(np.float64)
 
 
 def signature_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
@@ -63,7 +70,8 @@ def _fall(window: Window, level: Levels, generates: Bools, limits: Thresholds) -
     changed, the service is off, or two days in a row stood empty before the new level (a move). A median below 6.5 % is vacancy.
     """
     last = window.tail(limits.fall_days)
-    recent = ratio(level.days[:, last], np.broadcast_to(level.before[:, None], level.days[:, last].shape))
+    each = level.days[:, -(last.stop - last.start) :]
+    recent = ratio(each, np.broadcast_to(level.before[:, None], each.shape))
     with np.errstate(invalid="ignore"):
         normal = recent >= 0.7
     in_run = (~normal)[:, ::-1].cumprod(axis=1)[:, ::-1].astype(bool)
@@ -225,7 +233,7 @@ def _benign(window: Window, level: Levels, solar: Bools, limits: Thresholds) -> 
         rows = np.flatnonzero(began)
         frames.append(_life(window, "solar_arrival", rows, 0.95, {"days_of_export": np.full(rows.size, 3)}))
     nearly = limits.empty_ratio
-    recent = level.days[:, window.tail(10)]
+    recent = level.days[:, -10:]
     low = np.isfinite(recent) & (recent < nearly) & (recent > 0)
     rows = np.flatnonzero((low.sum(axis=1) >= 8) & (np.isfinite(recent).sum(axis=1) - low.sum(axis=1) == 0) & ~window.provisional)
     frames.append(_life(window, "vacant", rows, 0.7, {"share_of_expected": np.nan_to_num(np.nanmean(recent[rows], axis=1)) if rows.size else np.zeros(0)}))

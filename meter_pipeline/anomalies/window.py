@@ -129,8 +129,9 @@ def nothing() -> pl.DataFrame:
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
     """Element-wise quotient, NaN where the denominator is not positive."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found: Floats = np.where(denominator > 0, numerator / denominator, np.nan)
+    found: Floats = np.full(np.broadcast_shapes(np.shape(numerator), np.shape(denominator)), np.nan)
+    with np.errstate(invalid="ignore", over="ignore"):
+        np.divide(numerator, denominator, out=found, where=np.asarray(denominator > 0))
     return found
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, Final
@@ -101,22 +102,28 @@ def bill_billing_day(
         now = time.perf_counter()
         outcome.seconds[step], begun = round(now - begun, 3), now
 
-    with reading(database) as session, database.connect("billing") as connection:
+    with (
+        reading(database) as session, reading(database) as beside, database.connect("billing") as connection,
+        ThreadPoolExecutor(1, "billing-read") as reader, ThreadPoolExecutor(1, "billing-hash") as hasher,
+    ):  # fmt: skip
         database = session
         store.ensure_day(connection, day)
         connection.commit()
         store.lock(connection)
+        # what needs nothing of billing's own comes over a second connection, meanwhile
+        intervals = reader.submit(store.read_usage, beside, day)
         reference = load_reference(database, day)
         bound = bind(reference, day)
-        usage = store.read_usage(database, day)
         daily = store.read_daily(database, day)
         prior = store.read_prior(database, day, CHARGE_SCHEMA.names(), bound.services)
+        usage = intervals.result()
         watch("read")
         only = daily.filter(pl.col("source") == "register").drop("source")
         determinants = day_determinants(bound, calendar, day, usage, only, reference.holidays)
         watch("determinants")
         result = accrue(determinants, prior, calendar)
         watch("charges")
+        leaves = hasher.submit(charge_hashes, result.charges)
         before_writing(database, clock=clock)
         _freeze(connection, bound.tariffs, reference, clock, actor)
         outcome.sealed = store.sealed(connection, day)
@@ -128,7 +135,7 @@ def bill_billing_day(
             changed = _write(connection, result, day)
             outcome.changed = len(changed)
             if changed:
-                outcome.ledger_entry = _record(connection, result, changed, day, clock, actor)
+                outcome.ledger_entry = _record(connection, result, changed, day, clock, actor, leaves.result())
                 outcome.carried = _carry_forward(connection, database, calendar, result.charges, changed, day, clock, actor)
         watch("write")
         currency = next((t.currency for t in bound.tariffs.values()), "USD")
@@ -196,13 +203,15 @@ def charge_hashes(charges: pl.DataFrame) -> list[bytes]:
     return [hashlib.sha256(text.encode()).digest() for text in joined.to_list()]
 
 
-def _record(connection: Any, result: DayCharges, changed: Sequence[str], day: date, clock: Clock, actor: str) -> int:
-    """One ledger entry for what was written; leaves are the written charge rows."""
+def _record(
+    connection: Any, result: DayCharges, changed: Sequence[str], day: date, clock: Clock, actor: str, hashes: list[bytes] | None = None
+) -> int:
+    """One ledger entry for what was written; leaves are the written charge rows (``hashes``: those of all of them, where they are at hand)."""
     charges = result.charges
     if len(changed) < charges.height:
-        charges = charges.filter(pl.col("service_point_id").is_in(changed))
+        charges, hashes = charges.filter(pl.col("service_point_id").is_in(changed)), None
     body = {"billing_day": day, "services": charges.height, "total_micro": int(charges["total"].sum() or 0), "changed": len(changed)}
-    return ledger.append(connection, "billed", body, charge_hashes(charges) or None, clock=clock, actor=actor)
+    return ledger.append(connection, "billed", body, (charge_hashes(charges) if hashes is None else hashes) or None, clock=clock, actor=actor)
 
 
 def _keep_revisions(connection: Any, database: Database, result: DayCharges, day: date, clock: Clock) -> int:

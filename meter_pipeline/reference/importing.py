@@ -27,4 +27,5 @@ def import_rows(database: Database, rows: Rows, documents: Documents, source: st
             fault = Fault(f"{error.diag.table_name}.csv", 0, "", error.diag.message_detail or str(error))
             raise ReferenceRefused([fault]) from error
         entries.append(connection, "reference_imported", {"source": Path(source).name, "content_sha256": digest, "rows": counts})
+    store.settle(database, counts)
     return counts

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from meter_pipeline.schemas.reads import DayMatrix
 from meter_pipeline.store.database import Database, scalar
-from meter_pipeline.store.vectors import HEADER, TRAILER, VectorTable, encoded_blocks, read_matrices
+from meter_pipeline.store.vectors import VectorTable, copy_frame, read_matrices
 
 Connection = psycopg.Connection[Any]
 
@@ -129,14 +129,11 @@ def ensure_day(connection: Connection, day: date) -> None:
     connection.execute("SELECT billing.ensure_partitions(%s)", (day,))
 
 
-def copy_frame(connection: Connection, table: sql.Identifier, frame: pl.DataFrame, columns: Sequence[str]) -> None:
-    """COPY a frame's columns into a table in the caller's transaction."""
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, sql.SQL(", ").join(map(sql.Identifier, columns)))
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write(HEADER)
-        for block in encoded_blocks(frame, columns):
-            copy.write(block)
-        copy.write(TRAILER)
+def _partition(connection: Connection, table: str, day: date) -> sql.Identifier:
+    """The table a day's rows lie in. Named outright a COPY writes whole pages; through a parent with statement triggers it writes row by row.
+    The sealed-month triggers stand on each partition too."""
+    month = f"{table}_{day:%Y%m}"
+    return sql.Identifier("billing", month if scalar(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"billing.{month}",)) else table)
 
 
 def bring_to(
@@ -149,7 +146,7 @@ def bring_to(
     """
     name, columns = sql.Identifier("billing", table), frame.columns
     if only is None and not scalar(connection, f"SELECT EXISTS (SELECT FROM billing.{table} WHERE billing_day = %s)", (day,)):
-        copy_frame(connection, name, frame, columns)
+        copy_frame(connection, _partition(connection, table, day), frame, columns)
         return frame["service_point_id"].to_list()
     incoming = sql.Identifier("incoming_" + table)
     connection.execute(sql.SQL("CREATE TEMP TABLE {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DROP").format(incoming, name))

@@ -69,6 +69,19 @@ def write(
     return counts, digest.digest()
 
 
+#: Rows of a table from which its first readers would notice that nobody has vacuumed it
+_SETTLE_FROM = 10_000
+
+
+def settle(database: Database, counts: Mapping[str, int]) -> None:
+    """Vacuum and analyse the tables of a large import, after its commit: the first billing day would otherwise mark every row itself and plan
+    without statistics. Tables of somebody else's are left to autovacuum (the server warns and goes on)."""
+    large = [name for name, rows in counts.items() if rows >= _SETTLE_FROM]
+    if large:
+        with database.connect("meter-pipeline reference", autocommit=True) as connection:
+            connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.SQL(", ").join(sql.Identifier("ref", name) for name in large)))
+
+
 def read_table(database: Database, name: str) -> pl.DataFrame:
     """A reference table as a frame sorted by key; decimals as exact text in Decimal columns, instants UTC."""
     table = TABLES[name]

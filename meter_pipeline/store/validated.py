@@ -8,11 +8,14 @@ touches only rows whose content changed, each of which moves to vee.interval_day
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from threading import Lock
 from typing import Any, Final
 
 import numpy as np
@@ -24,7 +27,7 @@ from psycopg import sql
 from meter_pipeline.quality import FLAGS
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.store.database import Database, scalar
-from meter_pipeline.store.vectors import HEADER, TRAILER, VectorTable, copy_rows, encoded_blocks, read_frame
+from meter_pipeline.store.vectors import VectorTable, copy_frame, copy_rows, read_frame
 
 EXTRA: Final = (
     "unit", "flow", "head_end", "account_id", "tariff_id", "cycle_id", "billed", "total_micro", "register_difference_micro", "unscaled_micro",
@@ -48,6 +51,8 @@ GROUP_DAY: Final = ("billing_day", "head_end", "unit", "flow", "interval_minutes
 
 #: Top bits of quality codes that wait for a register: forward estimates and nothing at all
 FORWARD_CODES: Final = tuple(FLAGS.index(flag) << 13 for flag in "EM")
+#: The same bits of codes that say there is no read (null and missing; 7 is no flag at all)
+_NO_READ: Final = f"{FLAGS.index('N')}, {FLAGS.index('M')}, 7"
 _PARTITIONED: Final = ("vee.interval_day", "vee.register_day", "vee.daily_usage")
 
 
@@ -70,12 +75,73 @@ class ReadSession(Database):
 
 @contextlib.contextmanager
 def reading(database: Database) -> Iterator[ReadSession]:
-    """A session for many reads of frames."""
-    import adbc_driver_postgresql.dbapi as adbc
-
+    """A session for many reads of frames. Its connection goes back to a shelf, from which the next stage of the same process takes it."""
     url = database.with_options(options=f"{database.session_options} -c default_transaction_read_only=on")
-    with adbc.connect(url, autocommit=True) as connection:
+    connection = _SHELF.take(url)
+    try:
         yield ReadSession(database.url, database.role, connection)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            connection.close()
+        raise
+    _SHELF.give(url, connection)
+
+
+class _Shelf:
+    """Arrow connections between their uses: opening one costs 50 ms (it asks for every type), and a billing day has four stages.
+
+    At most two are kept, of the last database only; one that the server has closed meanwhile is replaced; a forked child leaves its parent's alone.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._url, self._process = Lock(), "", 0
+        self._kept: list[Any] = []
+        atexit.register(self.clear)
+
+    def take(self, url: str) -> Any:
+        """A connection in good order."""
+        import adbc_driver_postgresql.dbapi as adbc
+
+        while (connection := self._pop(url)) is not None:
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT 1")
+                    cursor.fetchone()
+                return connection
+            except Exception:
+                with contextlib.suppress(Exception):
+                    connection.close()
+        return adbc.connect(url, autocommit=True)
+
+    def _pop(self, url: str) -> Any:
+        with self._lock:
+            return self._kept.pop() if self._kept and (self._url, self._process) == (url, os.getpid()) else None
+
+    def give(self, url: str, connection: Any) -> None:
+        """Keep a connection for the next."""
+        with self._lock:
+            if (self._url, self._process) != (url, os.getpid()):
+                old, self._kept = (self._kept if self._process == os.getpid() else []), []
+                self._url, self._process = url, os.getpid()
+            else:
+                old, self._kept = self._kept[1:], self._kept[:1]
+            self._kept.append(connection)
+        self._close(old)
+
+    def clear(self) -> None:
+        """Close what is kept: before a database is dropped, and at exit."""
+        with self._lock:
+            old, self._kept = (self._kept if self._process == os.getpid() else []), []
+        self._close(old)
+
+    @staticmethod
+    def _close(connections: list[Any]) -> None:
+        for connection in connections:
+            with contextlib.suppress(Exception):
+                connection.close()
+
+
+_SHELF: Final = _Shelf()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,21 +172,20 @@ def read_reference(database: Database, day: date, start: datetime, end: datetime
             (c.multiplier * 1000000)::bigint AS multiplier_micro, c.dials, c.decimals, c.sums_to, c.billed
         FROM ref.installations AS i JOIN ref.meters AS m USING (meter_id) JOIN ref.channels AS c USING (meter_id)
         WHERE i.installed_at < $1 AND (i.removed_at IS NULL OR i.removed_at > $2)
-        ORDER BY i.meter_id, c.channel, i.installed_at
         """,
         (end, start),
-    )
+    ).sort("meter_id", "channel", "installed_s")
     service_points = database.read(
         "SELECT service_point_id, commodity, customer_class, status FROM ref.service_points "
-        "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1) ORDER BY service_point_id",
+        "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)",
         (day,),
-    )
+    ).sort("service_point_id")
     agreements = database.read(
         "SELECT g.service_point_id, account_id, g.tariff_id, g.cycle_id, g.valid_from, g.valid_to, a.opened, a.closed "
         "FROM ref.agreements AS g JOIN ref.accounts AS a USING (account_id) "
-        "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1) ORDER BY service_point_id, valid_from",
+        "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)",
         (day,),
-    )
+    ).sort("service_point_id", "valid_from", "account_id")
     accounts = agreements.select("account_id", "opened", "closed").unique("account_id")
     tariffs = database.read("SELECT tariff_id, version, valid_from, valid_to FROM ref.tariffs ORDER BY tariff_id, version")
     cycles = database.read("SELECT cycle_id, period_start, period_end FROM ref.billing_cycles WHERE period_start <= $1 AND period_end > $1", (day,))
@@ -149,13 +214,13 @@ def read_registers(database: Database, first: date, last: date, meters: Sequence
     """
     query = (
         "SELECT meter_id, channel, extract(epoch FROM read_at)::bigint AS at, value, unit, quality FROM raw.register_read "
-        "WHERE billing_day BETWEEN $1 AND $2 AND raw.quality_flag(quality) NOT IN ('N', 'M')"
+        f"WHERE billing_day BETWEEN $1 AND $2 AND (quality::integer & 65535) >> 13 NOT IN ({_NO_READ})"
     )
     parameters: list[Any] = [first, last]
     if meters is not None:
         query += " AND meter_id = ANY(string_to_array($3, ','))"
         parameters.append(",".join(meters))
-    return database.read(query + " ORDER BY meter_id, channel, read_at", parameters)
+    return database.read(query, parameters).sort("meter_id", "channel", "at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,7 +439,7 @@ def replace_rows(connection: psycopg.Connection[Any], table: str, day: date, fra
     keys = sql.SQL(", ").join(map(sql.Identifier, key))
     rest = [c for c in columns if c not in key]
     connection.execute(sql.SQL("CREATE TEMP TABLE {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DROP").format(temporary, name))
-    _copy(connection, temporary, frame, columns)
+    copy_frame(connection, temporary, frame, columns)
     gone = connection.execute(
         sql.SQL("DELETE FROM {n} AS t WHERE billing_day = %s AND NOT EXISTS (SELECT FROM {i} AS i WHERE {same})").format(
             n=name, i=temporary, same=sql.SQL(" AND ").join(sql.SQL("i.{0} = t.{0}").format(sql.Identifier(c)) for c in key)
@@ -396,19 +461,10 @@ def replace_rows(connection: psycopg.Connection[Any], table: str, day: date, fra
     return gone + changed
 
 
-def _copy(connection: psycopg.Connection[Any], name: sql.Identifier, frame: pl.DataFrame, columns: Sequence[str]) -> None:
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(name, sql.SQL(", ").join(map(sql.Identifier, columns)))
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write(HEADER)
-        for block in encoded_blocks(frame, columns):
-            copy.write(block)
-        copy.write(TRAILER)
-
-
 def first_rows(connection: psycopg.Connection[Any], table: str, day: date, frame: pl.DataFrame, columns: Sequence[str]) -> None:
     """COPY a derived table's rows into the day's fresh partition."""
     space, name = table.split(".")
-    _copy(connection, sql.Identifier(space, f"{name}_{day:%Y%m%d}"), frame, columns)
+    copy_frame(connection, sql.Identifier(space, f"{name}_{day:%Y%m%d}"), frame, columns)
 
 
 def write_rules(connection: psycopg.Connection[Any], rules: Sequence[tuple[str, int, str, str, str, str]]) -> None:

@@ -54,18 +54,17 @@ class DayInputs:
 
 def read_day(session: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime) -> DayInputs:
     """Everything the day's judgement needs but history: raw vectors, register reads, reference data, assembled into rows."""
-    # the vectors come over a second connection while reference data is read and joined
-    with ThreadPoolExecutor(1, "vee-read") as pool:
-        coming = pool.submit(_raw_vectors, session, day)
-        return _read_around(session, calendar, day, t, now, coming)
+    # the reads come over a second connection while reference data is read and joined
+    with ThreadPoolExecutor(1, "vee-read") as pool, store.reading(session) as own:
+        registers = pool.submit(store.read_registers, own, day - timedelta(days=1), day + timedelta(days=1))
+        vectors = pool.submit(read_matrices, own, RAW_INTERVAL_DAY, day)
+        return _read_around(session, calendar, day, t, now, registers, vectors)
 
 
-def _raw_vectors(database: Database, day: date) -> list[DayMatrix]:
-    with store.reading(database) as own:
-        return read_matrices(own, RAW_INTERVAL_DAY, day)
-
-
-def _read_around(session: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime, coming: Future[list[DayMatrix]]) -> DayInputs:
+def _read_around(
+    session: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime, registers_read: Future[pl.DataFrame],
+    vectors_read: Future[list[DayMatrix]],
+) -> DayInputs:  # fmt: skip
     start, end = calendar.bounds(day)
     start_s, end_s = int(start.timestamp()), int(end.timestamp())
     reference = store.read_reference(session, day, start, end, day - timedelta(days=t.like_days_back))
@@ -78,9 +77,9 @@ def _read_around(session: Database, calendar: BillingCalendar, day: date, t: Thr
             pl.col("cycle_id")
         ),
     ).drop("tariff_version")
-    reads = store.read_registers(session, day - timedelta(days=1), day + timedelta(days=1))
+    reads = registers_read.result()
     registers = assemble.register_series(windows, reads, t)
-    raw = coming.result()
+    raw = vectors_read.result()
     expected = assemble.expected_rows(windows, points, accounts)
     lengths = {m.interval_minutes for m in raw} | set(expected["interval_minutes"].drop_nulls().to_list())
     slots = {int(m): calendar.slots(day, int(m)) for m in lengths}
