@@ -418,7 +418,7 @@ def copy_rows(connection: psycopg.Connection[Any], table: VectorTable, frame: pl
     return frame.height
 
 
-def copy_blocks(connection: psycopg.Connection[Any], statement: sql.Composable, blocks: Iterable[bytes]) -> None:
+def copy_blocks(connection: psycopg.Connection[Any], statement: sql.Composed, blocks: Iterable[bytes]) -> None:
     """Run a COPY ... FROM STDIN (FORMAT binary) with encoded rows, inside the caller's transaction.
 
     A thread of the driver's sends what is encoded, so that this one encodes the next block while the server takes the last.
