@@ -65,6 +65,11 @@ class Hold(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagster leaves
         """Wait at a boundary until no pause holds all work; returns the seconds waited. Call it holding no transaction."""
         return self._worker.wait() if self._worker is not None else 0.0
 
+    def after_a_loss(self) -> None:
+        """The server was restarted: its advisory locks went with it, so the run's days are taken again."""
+        if self._worker is not None:
+            self._worker.after_a_loss()
+
     _worker: Any = PrivateAttr(default=None)
 
 
@@ -124,6 +129,12 @@ class _Worker:
         self.probe.close()
         if self.locks is not None:
             self.locks.close()
+
+    def after_a_loss(self) -> None:
+        if self.locks is not None:
+            self.wait()
+            self.locks.close()
+            self._take_days()
 
     def wait(self) -> float:
         told: list[str] = []

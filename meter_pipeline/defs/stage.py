@@ -6,7 +6,7 @@ belong here: which stages there are (assets/).
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import dagster as dg
 
@@ -18,6 +18,7 @@ from meter_pipeline.defs.report import run_days
 from meter_pipeline.defs.resources import Municipality
 from meter_pipeline.schemas.contracts import CONTRACTS
 from meter_pipeline.schemas.report import StageReport
+from meter_pipeline.store.database import connection_lost
 
 RunDay = Callable[[Municipality, date, str], StageReport]
 Done = TypeVar("Done")
@@ -68,14 +69,29 @@ def stage_asset(
     return stage
 
 
+#: A stage that lost the server this often has another trouble than a restart.
+MOST_LOSSES: Final = 5
+
+
 def until_done(context: dg.AssetExecutionContext, hold: Hold, work: Callable[[], Done]) -> Done:
-    """Do ``work`` when no pause holds it; where one was raised while it computed it is undone, and done again from its start after the resume."""
+    """Do ``work`` when no pause holds it.
+
+    Where a pause was raised while it computed, or the server was restarted under it, its transaction is undone as a whole; it is done again from its
+    start after the resume, or when the server answers (an unreachable flag is a pause, so that the wait is the same).
+    """
+    lost = 0
     while True:
         hold.wait()
         try:
             return work()
         except Held as held:
             context.log.info("%s", held)
+        except Exception as error:
+            lost += 1
+            if not connection_lost(error) or lost > MOST_LOSSES:
+                raise
+            context.log.warning("the database went away (%s); begun again when it answers", " ".join(str(error).split())[:200])
+            hold.after_a_loss()
 
 
 def contract_metadata(table: str) -> dict[str, Any]:

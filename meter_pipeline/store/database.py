@@ -152,9 +152,23 @@ def _fetch(connection: Any, query: str, values: list[Any] | None) -> Any:
         return cursor.fetch_arrow_table()
 
 
-def _is_gone(error: Exception) -> bool:
+_GONE = (
+    "server closed the connection", "no connection to the server", "57P01", "57P02", "57P03", "terminating connection", "Connection refused",
+    "the database system is", "No such file or directory",
+)  # fmt: skip
+
+
+def _is_gone(error: BaseException) -> bool:
     text = str(error)
-    return any(sign in text for sign in ("server closed the connection", "no connection to the server", "57P01", "57P02", "terminating connection"))
+    return any(sign in text for sign in _GONE)
+
+
+def connection_lost(error: BaseException) -> bool:
+    """Whether an error says that the server went away (restarted, killed, unreachable), and nothing of the work itself."""
+    if isinstance(error, psycopg.OperationalError):
+        return error.sqlstate is None or error.sqlstate.startswith(("57P", "08"))
+    # ADBC's errors have no class of their own for it.
+    return type(error).__module__.startswith("adbc_driver") and _is_gone(error)
 
 
 def open_database(settings: Settings) -> Database:

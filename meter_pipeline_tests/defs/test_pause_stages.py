@@ -107,5 +107,5 @@ def test_a_stage_called_by_itself_says_that_it_is_held(database: Database) -> No
     from meter_pipeline.vee import validate_billing_day
 
     pause.raise_pause(database, reason="odd reads", by="oli")
-    with pytest.raises(Held, match="PAUSED .* Nothing of this stage was written"):
+    with pytest.raises(Held, match=r"PAUSED .* Nothing of this stage was written"):
         validate_billing_day(database, BillingCalendar("Europe/Berlin"), DAY)
