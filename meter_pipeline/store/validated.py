@@ -47,7 +47,7 @@ REGISTER_DAY: Final = (
     "billing_day", "service_point_id", "meter_id", "channel", "unit", "quantity_micro", "gap_seconds", "causes", "reads", "closed", "broken",
 )
 EXCEPTION: Final = ("billing_day", "kind", "service_point_id", "meter_id", "channel", "severity", "detail", "first_seen")
-GROUP_DAY: Final = ("billing_day", "head_end", "unit", "flow", "interval_minutes", "members", "profile")
+GROUP_DAY: Final = ("billing_day", "head_end", "unit", "flow", "interval_minutes", "members", "profile", "shape", "shape_members", "shifted_hours")
 
 #: Top bits of quality codes that wait for a register: forward estimates and nothing at all
 FORWARD_CODES: Final = tuple(FLAGS.index(flag) << 13 for flag in "EM")
@@ -310,10 +310,10 @@ def read_window_days(database: Database, first: date, last: date, meters: Sequen
 
 
 def read_groups(database: Database, days: Sequence[date]) -> pl.DataFrame:
-    """Load shapes of the head-ends on some days."""
+    """Load shapes of the head-ends on some days, days that were shifted left out."""
     return database.read(
-        "SELECT billing_day, head_end, unit, flow, interval_minutes, members, profile FROM vee.group_day "
-        "WHERE billing_day = ANY(string_to_array($1, ',')::date[])",
+        "SELECT billing_day, head_end, unit, flow, interval_minutes, shape, shape_members FROM vee.group_day "
+        "WHERE shape_members > 0 AND shifted_hours = 0 AND billing_day = ANY(string_to_array($1, ',')::date[])",
         (",".join(d.isoformat() for d in days),),
     )
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import date, timedelta
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +16,6 @@ from meter_pipeline.calendar import local_clock
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.store.validated import WHOLE, UsageHistory
 from meter_pipeline.vee.model import DailyHistory, Ints
-
-#: A shifted shape must be this like the usual one: hourly gas and water fleets wander more than they shift
-LEAST_LIKENESS: Final = 0.85
 
 
 def day_class(day: date, holidays: Collection[date]) -> int:
@@ -107,29 +103,25 @@ def estimate_streaks(keys: pl.DataFrame, history: UsageHistory, day: date) -> np
     return streak
 
 
-def hour_shift(today: npt.NDArray[np.float64], usual: npt.NDArray[np.float64], interval_minutes: int, margin: float) -> int:
-    """Whole hours (-3 to 3) by which today's load shape lags its usual shape; 0 unless the shift fits better by ``margin``.
+def hour_shift(today: npt.NDArray[np.float64], usual: npt.NDArray[np.float64], interval_minutes: int, ratio: float) -> int:
+    """Whole hours (-3 to 3) by which today's load shape lags its usual shape; 0 unless that explains it ``ratio`` times better.
 
-    Both shapes are (slots,), on the same local clock. Compared by correlation of hourly means over the slots both have: the quarter-hours
-    of a few hundred meters are mostly noise.
+    Both shapes are (slots,), on the same local clock. Compared is what is left unexplained, 1 - r squared, over the slots both have: a
+    difference of correlations would ask the same of a flat fleet as of a peaked one.
     """
     step = 60 // interval_minutes if interval_minutes <= 60 else 0
     if step == 0 or today.size != usual.size or today.size < 8 * step:
         return 0
 
-    def smooth(shape: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.convolve(shape, np.ones(step) / step, mode="same")
-
-    today, usual = smooth(today), smooth(usual)
-
-    def correlation(shift: int) -> float:
+    def unexplained(shift: int) -> float:
         k = shift * step
         a = today[k:] if k >= 0 else today[:k]
         b = usual[: usual.size - k] if k >= 0 else usual[-k:]
         a, b = a - a.mean(), b - b.mean()
         scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-        return float((a * b).sum()) / scale if scale > 0 else 0.0
+        alike = float((a * b).sum()) / scale if scale > 0 else 0.0
+        return 1.0 - alike * alike if alike > 0 else 1.0
 
-    base = correlation(0)
-    best = max((correlation(h), -abs(h), h) for h in (-3, -2, -1, 1, 2, 3))
-    return best[2] if best[0] - base >= margin and best[0] >= LEAST_LIKENESS else 0
+    best = min((unexplained(h), abs(h), h) for h in (-3, -2, -1, 1, 2, 3))
+    # nothing is explained better than to a ten-thousandth: two flat lines are alike however they are laid
+    return best[2] if unexplained(0) >= ratio * max(best[0], 1e-4) else 0

@@ -179,27 +179,25 @@ def _validated_rows(database: Database, day: date, meters: list[str], keys: pl.D
 def mark_shifts(
     database: Database, calendar: BillingCalendar, day: date, read: DayInputs, rows: assemble.DayRows, shape: pl.DataFrame, available: list[date],
     t: Thresholds, outcome: VeeOutcome,
-) -> None:
-    """Flag the rows of a head-end whose whole day lies shifted by hours against its own history."""
+) -> pl.DataFrame:
+    """Flag the rows of a head-end whose whole day lies shifted by hours against its own history; returns ``shape`` with ``shifted_hours``."""
     like = past.like_days(day, read.reference.holidays, t.like_days_back, set(available))[-t.like_days :]
     if len(like) < t.like_days_min:
         like = available[-t.like_days :]
     if not like or not shape.height:
-        return
-    groups = store.read_groups(database, like)
-    for head_end, unit, flow, members, profile in shape.select("head_end", "unit", "flow", "members", "profile").iter_rows():
-        if members < t.shift_min_rows:
-            continue
+        return shape
+    minutes = rows.matrix.interval_minutes
+    groups = store.read_groups(database, like).filter(pl.col("interval_minutes") == minutes).sort("billing_day")
+    found: list[int] = []
+    for head_end, unit, flow, members, today in shape.select("head_end", "unit", "flow", "shape_members", "shape").iter_rows():
+        mine = (pl.col("head_end") == head_end) & (pl.col("unit") == unit) & (pl.col("flow") == flow)
         usual = np.zeros(rows.matrix.slots, np.float64)
-        same = groups.filter(
-            (pl.col("head_end") == head_end) & (pl.col("unit") == unit) & (pl.col("flow") == flow)
-            & (pl.col("interval_minutes") == rows.matrix.interval_minutes)
-        )
-        for other, count, sums in same.select("billing_day", "members", "profile").sort("billing_day").iter_rows():
-            to = past.slot_map(calendar.zone, day, other, rows.matrix.interval_minutes)
-            usual += np.array(sums, np.float64)[to] / max(count, 1)
-        hours = past.hour_shift(np.array(profile, np.float64) / members, usual, rows.matrix.interval_minutes, t.shift_margin)
-        if same.height and hours:
+        same = groups.filter(mine & (pl.col("shape_members") >= t.shift_min_rows))
+        for other, sums, count in same.select("billing_day", "shape", "shape_members").iter_rows():
+            usual += np.array(sums, np.float64)[past.slot_map(calendar.zone, day, other, minutes)] / count
+        hours = past.hour_shift(np.array(today, np.float64), usual, minutes, t.shift_ratio) if same.height and members >= t.shift_min_rows else 0
+        found.append(hours)
+        if hours:
             outcome.shifted_head_ends[f"{head_end} {unit} {flow}"] = hours
-            mine = ((pl.col("head_end") == head_end) & (pl.col("unit") == unit) & (pl.col("flow") == flow))
             rows.context.register_flags |= np.where(rows.keys.select(mine).to_series().to_numpy(), rr.HOUR_SHIFT.mask, 0)
+    return shape.with_columns(shifted_hours=pl.Series(found, dtype=pl.Int16))

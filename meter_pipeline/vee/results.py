@@ -352,19 +352,24 @@ def exception_frame(rows: list[tuple[str, str, str, str, str, str]]) -> pl.DataF
 
 
 def head_end_shapes(rows: DayRows, day: date) -> pl.DataFrame:
-    """Sum by slot of each head-end's complete channel-days, as read: billing_day, head_end, unit, flow, interval_minutes, members, profile."""
+    """Each head-end's complete channel-days, as read, with the columns of vee.group_day: ``profile`` their sum by slot, ``shape`` the sum of each
+    one's share of its own day in millionths, in which a factory weighs no more than a flat."""
     values = rows.matrix.values
     complete = (values != NO_VALUE).all(axis=1) & (rows.context.expected == rows.matrix.slots)
     groups = rows.keys.select("head_end", "unit", "flow").with_row_index("row").filter(pl.Series(complete))
     found = []
     for (head_end, unit, flow), part in sorted(groups.group_by("head_end", "unit", "flow"), key=lambda g: g[0]):
-        members = part["row"].to_numpy()
-        found.append((day, head_end, unit, flow, rows.matrix.interval_minutes, members.size, values[members].sum(axis=0).tolist()))
+        own = values[part["row"].to_numpy()]
+        totals = own.sum(axis=1)
+        plain = (totals > 0) & (own >= 0).all(axis=1)
+        shares = (own[plain] * 1_000_000 // totals[plain, None]).sum(axis=0).tolist()
+        count = int(plain.sum())
+        found.append((day, head_end, unit, flow, rows.matrix.interval_minutes, len(own), own.sum(axis=0).tolist(), shares, count, 0))
     return pl.DataFrame(
         found,
         schema={
             "billing_day": pl.Date, "head_end": pl.String, "unit": pl.String, "flow": pl.String, "interval_minutes": pl.Int16,
-            "members": pl.Int32, "profile": pl.List(pl.Int64),
+            "members": pl.Int32, "profile": pl.List(pl.Int64), "shape": pl.List(pl.Int64), "shape_members": pl.Int32, "shifted_hours": pl.Int16,
         },
         orient="row",
     )

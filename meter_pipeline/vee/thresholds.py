@@ -69,7 +69,7 @@ class Thresholds:
     outage_share: float
     batch_reads_max: int
     shift_min_rows: int
-    shift_margin: float
+    shift_ratio: float
 
     def consecutive_needed(self, interval_minutes: int) -> int:
         """Equal values in a row that make a stuck channel."""
@@ -136,7 +136,7 @@ def parse(content: bytes) -> Thresholds:
             outage_share=float(register["outage_share"]),
             batch_reads_max=int(register["batch_reads_max"]),
             shift_min_rows=int(doc["shift"]["min_rows"]),
-            shift_margin=float(doc["shift"]["margin"]),
+            shift_ratio=float(doc["shift"]["ratio"]),
         )
     except KeyError as error:
         raise ThresholdError(f"thresholds lack {error.args[0]!r}") from error

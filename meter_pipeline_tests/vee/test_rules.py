@@ -180,9 +180,9 @@ def test_the_future_is_neither_read_nor_estimated() -> None:
 def test_a_whole_hour_shift_of_a_fleet_is_told_from_its_own_history() -> None:
     t = np.linspace(0, 2 * np.pi, 96, endpoint=False)
     usual = 1.0 - 0.6 * np.cos(t) + 0.5 * np.sin(3 * t)
-    assert hour_shift(np.roll(usual, 4), usual, 15, 0.03) == 1
-    assert hour_shift(np.roll(usual, -8), usual, 15, 0.03) == -2
-    assert hour_shift(usual * 1.3, usual, 15, 0.03) == 0
+    assert hour_shift(np.roll(usual, 4), usual, 15, 1.8) == 1
+    assert hour_shift(np.roll(usual, -8), usual, 15, 1.8) == -2
+    assert hour_shift(usual * 1.3, usual, 15, 1.8) == 0
 
 
 def test_like_days_are_of_the_days_own_class_and_leave_holidays_out() -> None:
