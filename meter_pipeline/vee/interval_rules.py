@@ -10,7 +10,7 @@ on other rows or on their order.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import numpy as np
@@ -19,8 +19,8 @@ import numpy.typing as npt
 from meter_pipeline import quality
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.vee.catalogue import INTERVAL_BITS, INTERVAL_RULES, Role, Rule, Severity, everywhere, register
-from meter_pipeline.vee.model import Bools, Ints, RowContext
-from meter_pipeline.vee.statistics import RowStatistics
+from meter_pipeline.vee.model import Bools, DailyHistory, Ints, RowContext
+from meter_pipeline.vee.statistics import RowStatistics, row_statistics
 from meter_pipeline.vee.thresholds import Thresholds
 
 
@@ -28,7 +28,9 @@ from meter_pipeline.vee.thresholds import Thresholds
 class Subject:
     """A day under judgement: the matrix, what is known of its rows, their statistics, the thresholds.
 
-    ``coded``: rows with any quality code other than plain actual; quality rules look only there.
+    ``coded``: rows with any quality code other than plain actual; quality rules look only there. ``trusted``: the statistics without the
+    intervals that the meter or head-end itself refuses (early termination: what is rejected already is neither a peak nor its measure).
+    ``largest``: each row's largest wholly actual day of its history, NO_VALUE where there is too little of it.
     """
 
     day: DayMatrix
@@ -36,6 +38,8 @@ class Subject:
     statistics: RowStatistics
     thresholds: Thresholds
     coded: Ints
+    trusted: RowStatistics
+    largest: Ints
 
     def slots_of(self, rows: Ints) -> Bools:
         """Expected slots of some rows, (len(rows), slots)."""
@@ -44,10 +48,41 @@ class Subject:
         return within
 
 
-def subject(day: DayMatrix, context: RowContext, statistics: RowStatistics, thresholds: Thresholds) -> Subject:
+#: Quality codes by which the meter or head-end refuses its own value
+_REFUSED: Final = ("null", "test", "overflow", "fault", "truncated")
+
+
+def subject(
+    day: DayMatrix, context: RowContext, statistics: RowStatistics, thresholds: Thresholds, history: DailyHistory | None = None
+) -> Subject:
     """Put a day under judgement."""
-    coded = np.flatnonzero(day.quality.any(axis=1))
-    return Subject(day, context, statistics, thresholds, coded.astype(np.int64))
+    coded = np.flatnonzero(day.quality.any(axis=1)).astype(np.int64)
+    largest = np.full(day.rows, NO_VALUE, np.int64)
+    if history is not None and history.totals.shape[1]:
+        actual = np.where(history.actual, history.totals, NO_VALUE)
+        enough = (actual != NO_VALUE).sum(axis=1) >= thresholds.high_low_min_days
+        largest = np.where(enough, actual.max(axis=1), NO_VALUE)
+    return Subject(day, context, statistics, thresholds, coded, _trusted(day, context, statistics, coded), largest)
+
+
+def _refused(codes: npt.NDArray[np.uint16]) -> Bools:
+    found = np.zeros(codes.shape, np.bool_)
+    for name in _REFUSED:
+        found |= code_table(name)[codes]
+    return found
+
+
+def _trusted(day: DayMatrix, context: RowContext, statistics: RowStatistics, coded: Ints) -> RowStatistics:
+    refused = _refused(day.quality[coded]) & (day.values[coded] != NO_VALUE)
+    some = refused.any(axis=1)
+    if not some.any():
+        return statistics
+    rows = coded[some]
+    own = row_statistics(np.where(refused[some], NO_VALUE, day.values[rows]), context.first[rows], context.last[rows])
+    out = replace(statistics, **{f.name: getattr(statistics, f.name).copy() for f in fields(statistics)})
+    for f in fields(statistics):
+        getattr(out, f.name)[rows] = getattr(own, f.name)
+    return out
 
 
 Hit = tuple[Ints, Bools]
@@ -244,30 +279,32 @@ def time_reset(s: Subject) -> Hit | None:
 
 @_rule(
     "SPIKE", 15, everywhere(Severity.WARN), "Oracle MDM Interval Spike Check: highest against third highest of the day; 180 % is ours",
-    about="The highest interval of the day stands far above the third highest, and no register bears it out.",
+    about="The highest interval of the day stands far above the third highest, and neither register nor history bears it out.",
 )
 def spike(s: Subject) -> Hit | None:
     return _far_above(s, ~_borne_out(s))
 
 
 def _borne_out(s: Subject) -> Bools:
-    """Rows whose register counted as much as all their intervals, the highest included."""
+    """Rows whose register counted as much as all their intervals, the highest included; without a register, rows that have had as large a day."""
     difference = s.context.register_difference
     known = difference != NO_VALUE
-    borne: Bools = known & (s.statistics.total <= np.where(known, difference, 0) + s.context.register_tolerance)
-    return borne
+    registered: Bools = known & (s.trusted.total <= np.where(known, difference, 0) + s.context.register_tolerance)
+    remembered: Bools = ~known & (s.largest != NO_VALUE) & (s.trusted.total <= s.largest)
+    return registered | remembered
 
 
 def _far_above(s: Subject, among: Bools) -> Hit | None:
-    t, top = s.thresholds, s.statistics.top
+    t, top = s.thresholds, s.trusted.top
     third = np.where(top[:, 2] == NO_VALUE, 0, top[:, 2])
     highest = np.where(top[:, 0] == NO_VALUE, 0, top[:, 0])
     floor = (s.context.limit * t.spike_floor_share).astype(np.int64)
-    over = (s.statistics.present >= 3) & (highest > floor) & ((highest - third) * 100.0 > t.spike_percent * np.maximum(third, 0))
+    over = (s.trusted.present >= 3) & (highest > floor) & ((highest - third) * 100.0 > t.spike_percent * np.maximum(third, 0))
     rows = _where(over & among)
     values = s.day.values[rows]
     cut = third[rows] + np.floor(np.maximum(third[rows], 0) * (t.spike_percent / 100.0)).astype(np.int64)
-    return _hit(rows, (values != NO_VALUE) & (values > np.maximum(cut, floor[rows])[:, None]) & s.slots_of(rows))
+    high = (values != NO_VALUE) & (values > np.maximum(cut, floor[rows])[:, None]) & s.slots_of(rows)
+    return _hit(rows, high & ~_refused(s.day.quality[rows]))
 
 
 @_rule(
@@ -313,7 +350,7 @@ def exchange_slot(s: Subject) -> Hit | None:
 
 
 @_rule("PEAK", 20, Severity.INFORM, "California DAI msg00150: data verified by a sum check still goes through the spike check",
-       about="The highest interval of the day stands far above the third highest, and the register counted it too.")
+       about="The highest interval of the day stands far above the third highest, and the register, or a day as large before, bears it out.")
 def peak(s: Subject) -> Hit | None:
     return _far_above(s, _borne_out(s))
 

@@ -114,7 +114,7 @@ def validate_matrix(
     The result for a row does not depend on the order of rows.
     """
     statistics = row_statistics(day.values, context.first, context.last)
-    judged = subject(day, context, statistics, thresholds)
+    judged = subject(day, context, statistics, thresholds, history)
     flags = run_interval_rules(judged, role)
     failing = np.int32(mask_of(INTERVAL_RULES, Severity.FAIL, role) & ~INTERVAL_RULES["GAP"].mask)
 
