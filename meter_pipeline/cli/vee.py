@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from meter_pipeline.cli.output import OUT, PROBLEM, emit, table
+from meter_pipeline.cli.output import OUT, PROBLEM, emit, problem, table
+from meter_pipeline.store.database import Database
+from meter_pipeline.units import to_micro
 
 app = typer.Typer(no_args_is_help=True, help="Validation and estimation explained, interval by interval.")
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -26,10 +29,7 @@ def explain(
     from meter_pipeline.settings import load_settings
     from meter_pipeline.vee.explain import explain_day
 
-    try:
-        wanted = date.fromisoformat(day)
-    except ValueError:
-        raise typer.BadParameter(f"{day!r} is not a date like 2026-10-29", param_hint="--day") from None
+    wanted = _day(day)
     settings = load_settings()
     document = explain_day(prepare(settings), settings.calendar(), meter.strip().upper(), wanted)
     if plot is not None and document["channels"]:
@@ -37,6 +37,95 @@ def explain(
     emit(document, json, show)
     if not document["found"]:
         raise typer.Exit(PROBLEM)
+
+
+@app.command()
+def edit(
+    meter: Annotated[str, typer.Option("--meter", help="Meter id.")],
+    day: Annotated[str, typer.Option("--day", help="Billing day, YYYY-MM-DD.")],
+    why: Annotated[str, typer.Option("--why", help="The reason, in your words.")],
+    slot: Annotated[int, typer.Option("--slot", help="First interval, from 1, as explain numbers them.")],
+    value: Annotated[list[str] | None, typer.Option("--value", help="Quantity of an interval; once per interval, in order.")] = None,
+    refuse: Annotated[int, typer.Option("--refuse", help="Instead of values: refuse so many reads, which are then estimated.")] = 0,
+    channel: Annotated[str, typer.Option("--channel", help="Interval channel.")] = "E1",
+    by: Annotated[str | None, typer.Option("--by", help="Who edits; by default the login name.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Override intervals. The raw read stays; the rules for manual override judge the day; the day waits to be run again.
+
+    Examples:
+      meter-pipeline vee edit --meter E0000001 --day 2026-10-29 --slot 41 --value 0.310 --value 0.280 --why "read on site"
+      meter-pipeline vee edit --meter E0000001 --day 2026-10-29 --slot 41 --refuse 2 --why "meter was on the bench"
+    """
+    from meter_pipeline.services import prepare
+    from meter_pipeline.settings import load_settings
+    from meter_pipeline.vee import edits
+
+    if bool(value) == bool(refuse):
+        raise typer.BadParameter("give --value once per interval, or --refuse with their number")
+    try:
+        micro: list[int | None] = [None] * refuse if refuse else [to_micro(Decimal(v)) for v in value or []]
+    except (ArithmeticError, ValueError):
+        raise typer.BadParameter(f"{value} are not all numbers with up to six decimals", param_hint="--value") from None
+    settings = load_settings()
+    database = prepare(settings)
+    person = _person(database, by)
+    try:
+        done = edits.edit(
+            database, settings.calendar(), meter.strip().upper(), channel.strip().upper(), _day(day), slot, micro, reason=why, by=person
+        )
+    except edits.EditError as error:
+        problem(str(error), "See the day with: meter-pipeline vee explain --meter M --day D")
+    document = {"edit_id": done.edit_id, "meter_id": meter, "billing_day": day, "first_slot": slot, "slots": len(micro), "rules": done.rules, "edited_by": person}
+    emit(document, json, lambda d: OUT.print(
+        f"Edit {d['edit_id']} by {d['edited_by']}: {d['slots']} intervals from slot {d['first_slot']}."
+        + (f" Rules that hit without refusing it: {', '.join(d['rules'])}." if d["rules"] else "")
+        + f" The day waits to be run again: meter-pipeline run --day {d['billing_day']}"
+    ))  # fmt: skip
+
+
+@app.command(name="withdraw-edit")
+def withdraw_edit(
+    edit_id: Annotated[int, typer.Argument(help="Number of the edit.")],
+    by: Annotated[str | None, typer.Option("--by", help="Who takes it back; by default the login name.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Take an edit back: the raw read stands again once the day has run."""
+    from meter_pipeline.services import prepare
+    from meter_pipeline.settings import load_settings
+    from meter_pipeline.vee import edits
+
+    database = prepare(load_settings())
+    person = _person(database, by)
+    try:
+        day = edits.withdraw(database, edit_id, by=person)
+    except edits.EditError as error:
+        problem(str(error))
+    emit({"edit_id": edit_id, "billing_day": day, "withdrawn_by": person}, json, lambda d: OUT.print(f"Edit {edit_id} no longer stands; {day} waits to be run again."))
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a date like 2026-10-29", param_hint="--day") from None
+
+
+def _person(database: Database, by: str | None) -> str:
+    """The one spelling of who acts; a problem where the register of people does not let them edit."""
+    import getpass
+
+    from meter_pipeline.control import people
+
+    name = by or getpass.getuser()
+    person = people.canonical(name)
+    if person is None:
+        problem(f"{name!r} is no name: ASCII letters, digits and . _ @ - only")
+    with database.connect("vee edit") as connection:
+        refused = people.denial(connection, person, ("operator", "engineer"))
+    if refused is not None:
+        problem(refused.words)
+    return person
 
 
 @app.command()
@@ -87,6 +176,13 @@ def show(document: dict[str, Any]) -> None:
     for register in document["registers"]:
         lines = [(str(r["at"]), str(r["dial"]), "" if r["consumed"] is None else str(r["consumed"]), r["about"]) for r in register["reads"]]
         OUT.print(table(f"register {register['channel']}: {register['used_in_day']} {register['unit']} in the day", ["at", "dial", "consumed", "step"], lines))
+    for own in document["edits"]:
+        until = f", taken back by {own['withdrawn_by']} at {own['withdrawn_at']:%Y-%m-%d %H:%M} UTC" if own["withdrawn_by"] else ""
+        hit = f"; rules {', '.join(own['rules'])}" if own["rules"] else ""
+        OUT.print(
+            f"edit {own['edit_id']} of {own['channel']}, slots {own['first_slot']} to {own['first_slot'] + own['slots'] - 1}, by {own['edited_by']} "
+            f"at {own['edited_at']:%Y-%m-%d %H:%M} UTC: {own['reason']} (thresholds {own['rules_version']}{hit}){until}"
+        )
     for exception in document["exceptions"]:
         OUT.print(f"exception {exception['kind']}: {exception['detail']}")
 

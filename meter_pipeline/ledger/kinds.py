@@ -32,7 +32,7 @@ KINDS: Final[dict[str, Kind]] = {
     "superseded": Kind("payloads kept in history because a better version is current"),
     "rejected": Kind("payloads that could not be read or were refused; they wait as dead letters"),
     "file_loaded": Kind("control totals of a feed file or of its part in a billing day, in reads; they must add up", TOTALS),
-    "corrected": Kind("a dead letter's content was corrected by a person"),
+    "corrected": Kind("a dead letter's content, or a channel's intervals, were corrected by a person, or that was taken back"),
     "replayed": Kind("a dead letter went through ingestion again"),
     "dismissed": Kind("a dead letter was closed without being loaded, with a reason"),
     # What was made of it.

@@ -385,7 +385,7 @@ def write_intervals(
     """Write new and changed rows of vee.interval_day; earlier versions of changed and withdrawn rows are kept.
 
     ``frame``: vector frame of the rows to write with INTERVAL_DAY's columns. ``withdrawn``: keys of rows that are no more. ``reasons``:
-    key columns and ``reason`` for changed and withdrawn rows.
+    key columns and ``reason`` for changed and withdrawn rows, and ``by`` where a person and not ``actor`` replaced them.
     """
     if first_load:
         copy_rows(connection, INTERVAL_DAY.partition(day), frame)
@@ -393,16 +393,17 @@ def write_intervals(
     if not frame.height and not withdrawn.height:
         return
     keys = INTERVAL_DAY.keys
-    connection.execute("CREATE TEMP TABLE vee_reason (service_point_id text, meter_id text, channel text, reason text) ON COMMIT DROP")
+    connection.execute("CREATE TEMP TABLE vee_reason (service_point_id text, meter_id text, channel text, reason text, by text) ON COMMIT DROP")
     with connection.cursor() as cursor, cursor.copy("COPY vee_reason FROM STDIN") as copy:
-        for row in reasons.select(*keys, "reason").iter_rows():
+        named = reasons if "by" in reasons.columns else reasons.with_columns(by=pl.lit(None, pl.String))
+        for row in named.select(*keys, "reason", "by").iter_rows():
             copy.write_row(row)
     columns = sql.SQL(", ").join(map(sql.Identifier, INTERVAL_DAY.columns))
     connection.execute("SELECT raw.open_partition('vee.interval_day', %s)", (day,))
     connection.execute(
         sql.SQL(
             "INSERT INTO vee.interval_day_version ({columns}, superseded_at, superseded_by, reason) "
-            "SELECT {own}, %s, %s, r.reason FROM vee.interval_day AS d JOIN vee_reason AS r USING (service_point_id, meter_id, channel) "
+            "SELECT {own}, %s, coalesce(r.by, %s), r.reason FROM vee.interval_day AS d JOIN vee_reason AS r USING (service_point_id, meter_id, channel) "
             "WHERE d.billing_day = %s ON CONFLICT DO NOTHING"
         ).format(columns=columns, own=sql.SQL(", ").join(sql.SQL("d.{}").format(sql.Identifier(c)) for c in INTERVAL_DAY.columns)),
         (now, actor, day),

@@ -22,12 +22,13 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.gate import before_writing
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
+from meter_pipeline.store import edits as edit_store
 from meter_pipeline.store import true_up as requests
 from meter_pipeline.store import validated as store
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.raw import still_asked
 from meter_pipeline.store.vectors import from_matrix, to_matrices
-from meter_pipeline.vee import assemble, references, results, true_up
+from meter_pipeline.vee import assemble, edits, references, results, true_up
 from meter_pipeline.vee import history as past
 from meter_pipeline.vee import row_rules as rr
 from meter_pipeline.vee import thresholds as threshold_file
@@ -83,13 +84,17 @@ def _validate(
     validated: list[ValidatedMatrix] = []
     usage_parts: list[pl.DataFrame] = []
     shapes: list[pl.DataFrame] = []
-    for rows in read.rows:
+    overrides = edit_store.standing(session, day)
+    edited = [edits.apply(overrides, rows) for rows in read.rows]
+    for rows, own in zip(read.rows, edited, strict=True):
         daily = past.align_daily(rows.keys, history, days, like)
         rows.context.estimate_streak = past.estimate_streaks(rows.keys, history, day)
         shape = results.head_end_shapes(rows, day)
         shapes.append(mark_shifts(session, calendar, day, read, rows, shape, available, t, outcome))
         loader = StoredVectors(session, calendar, day, rows, read.reference, available, t)
-        validated.append(validate_matrix(rows.matrix, rows.keys, rows.context, daily, loader, t, final=final))
+        v = validate_matrix(rows.matrix, rows.keys, rows.context, daily, loader, t, final=final)
+        edits.mark(v, own)
+        validated.append(v)
     watch("validate")
     only = _register_only(read, calendar, day)
     register_history = past.align_daily(only, history, days, like)
@@ -106,7 +111,7 @@ def _validate(
     usage = results.daily_usage(usage_parts, day)
     exceptions = _exceptions(read, validated, usage, day, now)
     before_writing(session, clock=clock)
-    written = _write(connection, read, validated, stored, usage, exceptions, shapes, outcome, now=now, actor=actor)
+    written = _write(connection, read, validated, edited, stored, usage, exceptions, shapes, outcome, now=now, actor=actor)
     outcome.ledger_entry = _record(connection, validated, written, outcome, exceptions, clock, actor)
     watch("write")
     summarise(outcome, validated, usage, exceptions)
@@ -239,7 +244,7 @@ def _exceptions(read: DayInputs, validated: list[ValidatedMatrix], usage: pl.Dat
 
 
 def _write(
-    connection: Any, read: DayInputs, validated: list[ValidatedMatrix], stored: pl.DataFrame, usage: pl.DataFrame, exceptions: pl.DataFrame,
+    connection: Any, read: DayInputs, validated: list[ValidatedMatrix], edited: list[edits.Applied], stored: pl.DataFrame, usage: pl.DataFrame, exceptions: pl.DataFrame,
     shapes: list[pl.DataFrame], outcome: VeeOutcome, *, now: datetime, actor: str,
 ) -> list[pl.DataFrame]:
     """Write what changed; returns the keys of the rows written, with their hashes and flags."""
@@ -249,7 +254,7 @@ def _write(
     first = store.open_day(connection, day)
     current: list[pl.DataFrame] = []
     new_versions: list[pl.DataFrame] = []
-    for v in validated:
+    for v, own in zip(validated, edited, strict=True):
         at = np.flatnonzero(v.keys["has_point"].to_numpy())
         keys = v.keys.filter("has_point").select(*key, *store.EXTRA)
         known = keys.join(stored.select(*key, "version", "input_hash", "content_hash", "locked"), on=key, how="left", maintain_order="left", suffix="_old")
@@ -271,6 +276,9 @@ def _write(
         outcome.updated += replaced.height
         moved = pl.col("input_hash") != pl.col("input_hash_old")
         reasons = replaced.select(*key, reason=pl.when(moved).then(pl.lit("inputs")).otherwise(pl.lit("re-estimated")))
+        reasons = reasons.join(edits.authors(own, v), on=key, how="left", maintain_order="left").select(
+            *key, pl.coalesce("said", "reason").alias("reason"), "by"
+        )
         store.write_intervals(connection, day, frame, pl.DataFrame(schema=dict.fromkeys(key, pl.String)), first, now=now, actor=actor, reasons=reasons)
     gone = stored.join(pl.concat(current), on=key, how="anti") if current else stored
     if gone.height:

@@ -15,6 +15,7 @@ import numpy as np
 from meter_pipeline import quality
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
+from meter_pipeline.store import edits as edit_store
 from meter_pipeline.store import validated as store
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.vectors import RAW_INTERVAL_DAY, to_matrices
@@ -57,6 +58,7 @@ def explain_day(
         versions = store.read_version_history(session, day, meter_id)
         registers = _registers(session, calendar, meter_id, day, t)
         exceptions = store.read_exceptions(session, day, meter_id)
+        edits = edit_store.of_meter(session, day, meter_id)
     raw = {(m.keys["channel"][i], m.interval_minutes): (m, i) for m in (to_matrices(raw_frame) if raw_frame.height else []) for i in range(m.rows)}
     channels = []
     seen = set()
@@ -73,7 +75,7 @@ def explain_day(
     return {
         "meter_id": meter_id, "billing_day": day, "zone": calendar.zone, "hours": calendar.seconds(day) / 3600,
         "found": bool(raw or channels or registers), "channels": channels, "registers": registers, "raw_not_used": unused,
-        "exceptions": exceptions.to_dicts(), "rules_version": t.version, "rules_sha256": t.digest,
+        "exceptions": exceptions.to_dicts(), "edits": edits.to_dicts(), "rules_version": t.version, "rules_sha256": t.digest,
     }
 
 

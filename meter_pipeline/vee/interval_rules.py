@@ -355,6 +355,13 @@ def peak(s: Subject) -> Hit | None:
     return _far_above(s, _borne_out(s))
 
 
+register(
+    INTERVAL_RULES, INTERVAL_BITS,
+    Rule("EDITED", 21, everywhere(Severity.INFORM), "California DASMMD VEE, manual override; Oracle MDM manual override rules",
+         "A person put this value in the place of the read, or refused the read."),
+)
+
+
 def run_interval_rules(s: Subject, role: Role = Role.INITIAL) -> npt.NDArray[np.int32]:
     """Flags (rows, slots) of every interval rule the role has."""
     flags = np.zeros((s.day.rows, s.day.slots), np.int32)

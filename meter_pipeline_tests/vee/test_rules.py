@@ -230,6 +230,7 @@ def test_published_bits_keep_their_meaning() -> None:
                 "SEQUENCE_REUSED",
                 "EXCHANGE_SLOT",
                 "PEAK",
+                "EDITED",
             ]
         )
     )
