@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -36,6 +37,12 @@ def services(writes: Database, tmp_path: Path) -> Iterator[Services]:
 def batches(database: Database) -> int:
     with database.connect(autocommit=True) as connection:
         return int(scalar(connection, "SELECT count(*) FROM test_batch"))
+
+
+def written_by_day(database: Database) -> dict[int, int]:
+    """Day of the month -> batches."""
+    with database.connect(autocommit=True) as connection:
+        return dict(connection.execute("SELECT extract(day FROM day)::int, count(*)::int FROM test_batch GROUP BY 1").fetchall())
 
 
 def days(count: int) -> list[str]:
@@ -140,3 +147,39 @@ def test_a_worker_killed_with_its_code_server_is_found_and_its_work_run_again(se
     services.start("code")
     assert services.finished(run, 180) == "FAILURE"
     services.until(lambda: services.statuses().count("SUCCESS") == 1, 180, "the retry")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("who", ["worker", "code", "daemon"])
+def test_whichever_process_is_killed_the_days_are_written_whole_and_no_slot_is_kept(services: Services, writes: Database, who: str) -> None:
+    """One of two runs is at work and one waits for its place when a process is killed; what a machine's supervisor does, the test does: start it again."""
+    services.stop("code")
+    services.env["PAUSED_BATCHES"] = "100"
+    services.start("code")
+    services.until(services._answers, 60, "the location")
+    services.until(lambda: services.pool_limit(policy.POOL) == 2, 60, "the pool's limit")
+    runs = [services.launch("write_days", tags={"dagster/partition": f"2026-02-0{n}"}) for n in (1, 2, 3)]
+    services.until(lambda: batches(writes) >= 5, 90, "the first batches")
+    with writes.connect(autocommit=True) as connection:
+        worker = int(scalar(connection, "SELECT pid FROM control.presence WHERE ended_at IS NULL ORDER BY seen_at LIMIT 1"))
+    if who == "worker":
+        os.kill(worker, signal.SIGKILL)
+    else:
+        os.kill(services.processes[who].pid, signal.SIGKILL)
+        services.processes.pop(who).wait(10)
+        time.sleep(2)
+        services.start(who)
+    services.until(lambda: written_by_day(writes) == {1: 100, 2: 100, 3: 100}, 300, "every day whole")
+    ended = services.until(
+        lambda: (s := [services.status(run) for run in runs]) and all(one in ("SUCCESS", "FAILURE") for one in s) and s, 120, "the end of the runs"
+    )
+    services.until(lambda: services.statuses().count("SUCCESS") == 3, 120, "three days done, a killed one by its retry")
+    print(who, ended, services.statuses())
+    assert ended.count("FAILURE") <= (0 if who == "daemon" else 2)
+
+    def kept() -> int:
+        with writes.connect(autocommit=True) as connection:
+            return int(scalar(connection, "SELECT count(*) FROM dagster.concurrency_slots WHERE run_id IS NOT NULL AND NOT deleted"))
+
+    services.until(lambda: kept() == 0, 60, "the slots")
