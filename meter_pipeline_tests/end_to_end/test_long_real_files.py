@@ -1,4 +1,7 @@
-"""The long real files, day by day to billing tables: a year of Green Button, 148,484 water register reads. Minutes, so not in the default run."""
+"""The long real files, day by day to billing tables: years of Green Button, quarters between register reads, 148,484 water register reads.
+
+Minutes each, so not in the default run.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import pytest
 
 from meter_pipeline.feeds.head_ends import read_head_end
 from meter_pipeline.store.database import Database
-from meter_pipeline_tests.end_to_end.test_real_files import DECLARED, expected
+from meter_pipeline_tests.end_to_end.test_real_files import DECLARED, expected, head_end
 from meter_pipeline_tests.end_to_end.utility import SmallUtility
 from meter_pipeline_tests.support import fixtures_dir
 
@@ -59,3 +62,66 @@ def test_every_water_register_read_is_accounted_for(database: Database, tmp_path
     billed = utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0]
     validated = utility.read("SELECT sum(quantity_micro)::bigint AS q FROM vee.daily_usage WHERE flow = 'import'")["q"][0]
     assert billed == validated
+
+
+def test_a_year_of_daily_green_button_is_billed_through_both_clock_changes(database: Database, tmp_path: Path) -> None:
+    name = "TestGBDataOneYearDailyBinnedMonthly.xml"
+    wanted = expected("green_button")[name]
+    utility = SmallUtility.make(database, tmp_path, "America/New_York")
+    declared = replace(read_head_end(DECLARED / "green-button.toml"), name="GREEN")
+    path = fixtures_dir() / "green_button" / name
+    utility.enrol(path, declared, "electricity")
+    landed = utility.land(path, declared)
+    assert (landed.received, landed.rejected) == (wanted["readings"], 0)
+    utility.run_touched()
+    stored = utility.read("SELECT count(*) AS n, (sum(value) * 1000)::text AS wh FROM raw.interval WHERE value IS NOT NULL").to_dicts()[0]
+    assert stored["n"] == wanted["readings"]
+    assert Decimal(stored["wh"]) == Decimal(str(wanted["sum_raw"]))
+    assert utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0] == int(wanted["sum_raw"]) * 1000
+
+
+def test_three_years_of_monthly_green_button_are_billed_to_the_therm(database: Database, tmp_path: Path) -> None:
+    """Blocks of 28 to 35 days stand on a dial; the days between are estimated and trued up as each block closes."""
+    name = "ngma_natural_gas_billing_billing_data_Service_1_1_2021-05-26_to_2024-04-25.xml"
+    wanted = expected("green_button")[name]
+    utility = SmallUtility.make(database, tmp_path, "America/New_York")
+    declared = replace(read_head_end(DECLARED / "green-button.toml"), name="GREEN")
+    path = fixtures_dir() / "green_button" / name
+    utility.enrol(path, declared, "gas")
+    landed = utility.land(path, declared)
+    assert landed.rejected == 0
+    utility.run_span()
+    usage = utility.read("SELECT sum(quantity_micro)::bigint AS q FROM vee.daily_usage")["q"][0]
+    assert usage == int(wanted["sum_raw"]) * 1000
+    assert utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0] == usage
+
+
+def _quarter(database: Database, folder: Path, name: str) -> SmallUtility:
+    path = fixtures_dir() / "nem12" / name
+    utility = SmallUtility.make(database, folder, "Etc/GMT-10")
+    declared = head_end(path, "NEM")
+    utility.enrol(path, declared, "electricity")
+    assert utility.land(path, declared).rejected == 0
+    utility.run_span()
+    return utility
+
+
+def _until(utility: SmallUtility, service_point: str, day: str) -> str:
+    """Micro units of a service point's usage before a day."""
+    return str(utility.read(f"SELECT sum(quantity_micro)::text AS q FROM vee.daily_usage WHERE service_point_id = '{service_point}' AND billing_day < '{day}'")["q"][0])
+
+
+def test_a_quarter_between_two_register_reads_is_billed_to_the_unit(database: Database, tmp_path: Path) -> None:
+    """VABC005890: 6342.8 on 5 October 2003, 7654.9 on 7 January 2004, 1312.1 kWh between them by the file's own figure."""
+    utility = _quarter(database, tmp_path, "Example_NEM13_consumption_data.csv")
+    found = utility.read("SELECT sum(quantity_micro)::bigint AS q FROM vee.daily_usage")["q"][0]
+    assert found == 1_312_100_000
+    assert utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0] == found
+
+
+def test_a_register_stated_twice_is_billed_once_and_goes_on_at_its_pace(database: Database, tmp_path: Path) -> None:
+    """sample_nem13.csv gives NMI1234567/E1 two pairs of dials for one span (222.5 and 68 kWh): one of them wins whole, and the days after
+    its last read are estimated at its pace until the file's last day; what NMI7654321 sent out is exact."""
+    utility = _quarter(database, tmp_path, "sample_nem13.csv")
+    assert _until(utility, "SP-NMI1234567", "2024-01-01") in ("68000000", "222500000")
+    assert _until(utility, "SP-NMI7654321", "2024-02-01") == "400501000"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ NEM12 = [
     "Example_NEM12_substituted_interval.csv",
     "Example_NEM12_upper_case_units.csv",
     "Example_WesternPower.csv",
+    "Example_NEM12_month_solar.csv",
 ]
 
 
@@ -36,8 +38,6 @@ def expected(family: str) -> dict[str, Any]:
 
 
 def head_end(path: Path, name: str, zone: str | None = None) -> HeadEnd:
-    from dataclasses import replace
-
     found = sniff(path)
     return replace(found, name=name, zone=zone or found.zone)
 
@@ -108,6 +108,21 @@ def test_a_month_of_solar_is_billed_in_both_directions(database: Database, tmp_p
     assert {c: (n, float(s)) for c, (n, s) in stored.items()} == {c: (w["readings"], w["sum"]) for c, w in wanted.items()}
     usage = utility.read("SELECT flow, (sum(quantity_micro) / 1000000.0)::float8 AS q FROM vee.daily_usage GROUP BY 1 ORDER BY 1")
     assert set(usage["flow"].to_list()) == {"export", "import"}
+
+
+def test_a_file_with_two_spans_of_quality_is_billed(database: Database, tmp_path: Path) -> None:
+    """sample_nem12.csv has no independent figures: its own decimal places are summed here, five slots of the second day being substitutes."""
+    path = fixtures_dir() / "nem12" / "sample_nem12.csv"
+    lines = [line.split(",") for line in path.read_text().splitlines() if line.startswith("300")]
+    utility = SmallUtility.make(database, tmp_path, "Etc/GMT-10")
+    declared = head_end(path, "NEM")
+    utility.enrol(path, declared, "electricity")
+    landed = utility.land(path, declared)
+    assert (landed.received, landed.rejected) == (48 * len(lines), 0)
+    utility.run_touched()
+    energy = sum((Decimal(v) for line in lines[:2] for v in line[2:50]), Decimal(0))
+    assert raw_sums(utility)["NMI1234567/E1"] == (96, energy)
+    assert utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0] == int(energy * 1_000_000)
 
 
 def test_the_wide_export_of_a_head_end_is_billed(database: Database, tmp_path: Path) -> None:

@@ -114,6 +114,19 @@ class SmallUtility:
     def run_touched(self) -> dict[date, dict[str, StageReport]]:
         return {day: self.run(day) for day in self.touched()}
 
+    def run_span(self) -> None:
+        """Every billing day from the first touched to the last, as the schedule runs them, then those that register reads ask to have again."""
+        from meter_pipeline.store.true_up import waiting
+
+        touched = self.touched()
+        for day in self.calendar.days(touched[0], touched[-1]):
+            self.run(day)
+        seen: set[date] = set()
+        while asked := [day for day, _ in waiting(self.database) if day not in seen]:
+            for day in asked:
+                self.run(day)
+            seen |= set(asked)
+
     def read(self, query: str) -> pl.DataFrame:
         return self.database.read(query)
 
