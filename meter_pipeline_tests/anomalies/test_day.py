@@ -262,3 +262,42 @@ def test_the_queue_on_the_command_line(database: Database, monkeypatch: pytest.M
         shown = CliRunner().invoke(app, arguments)
         assert shown.exit_code == 0
         assert said in shown.output
+
+
+def test_the_queue_as_dagster_jobs(database: Database) -> None:
+    """List, show with a picture, assign, confirm; a decision taken twice, or on a case that does not exist, fails with the reason."""
+    import dagster as dg
+
+    from meter_pipeline.defs import jobs_exceptions as jobs
+    from meter_pipeline.defs.resources import Municipality
+
+    streets, t = electric()
+    streets.usage[4, DAYS - 1] *= 9
+    write(database, streets, t)
+    refit_baselines(database, CALENDAR, clock=CLOCK, as_of=day(DAYS - 1))
+    detect_billing_day(database, CALENDAR, day(DAYS - 1), clock=CLOCK)
+
+    def run(name: str, **config: Any) -> tuple[bool, dict[str, Any]]:
+        job = next(j for j in jobs.JOBS if j.name == f"exceptions_{name}")
+        [op] = [node.name for node in job.all_node_defs]
+        with dg.DagsterInstance.ephemeral() as instance:
+            result = job.execute_in_process(
+                run_config={"ops": {op: {"config": config}}}, resources={"municipality": Municipality(database_url=database.url)}, instance=instance,
+                raise_on_error=False,
+            )  # fmt: skip
+        said = next((e.step_output_data.metadata for e in result.all_events if e.event_type_value == "STEP_OUTPUT"), {})
+        return result.success, {k: getattr(v, "records", None) or v.value for k, v in said.items()}
+
+    ok, said = run("list")
+    assert (ok, said["cases"], said["bills held"]) == (True, 1, 1)
+    case = str(said["newest"][0].data["case_id"])
+    ok, said = run("show", case=case)
+    assert ok
+    assert said["usage"].startswith(f"![{case}](data:image/png;base64,")
+    assert len(said["flagged days"]) == 1
+    assert run("show", case="none")[0] is False
+    assert run("confirm", by="ann")[0] is False, "no case and no filter"
+    assert run("assign", kind=["spike"], to="bob", by="ann") == (True, {"decision": "assigned", "cases": 1, "bills released": 0, "which": case})
+    assert run("confirm", cases=[case], by="bob", reason="pool filled")[1]["bills released"] == 1
+    assert run("dismiss", cases=[case], by="bob", reason="none")[0] is False
+    assert run("list")[1]["cases"] == 0

@@ -12,6 +12,7 @@ from meter_pipeline.control import pause
 from meter_pipeline.definitions import build_defs
 from meter_pipeline.defs import policy, pool, sensors, sensors_pause
 from meter_pipeline.defs.hold import Hold, days_of
+from meter_pipeline.defs.jobs_exceptions import JOBS as EXCEPTION_JOBS
 from meter_pipeline.defs.jobs_operations import JOBS
 from meter_pipeline.defs.report import run_days
 from meter_pipeline.defs.resources import Municipality
@@ -36,7 +37,7 @@ def instance(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_every_asset_and_check_is_in_the_pool_and_no_operators_job_is() -> None:
     """A run with one step outside the pool is dequeued whatever the limit."""
     repository = build_defs().get_repository_def()
-    steps = [node for job in repository.get_all_jobs() for node in job.all_node_defs if job.name not in {j.name for j in JOBS}]
+    steps = [node for job in repository.get_all_jobs() for node in job.all_node_defs if job.name not in {j.name for j in (*JOBS, *EXCEPTION_JOBS)}]
     assert steps
     assert {node.name for node in steps if isinstance(node, dg.OpDefinition) and node.pool != policy.POOL} == set()
     assert all(node.pool is None for job in JOBS for node in job.all_node_defs if isinstance(node, dg.OpDefinition))
