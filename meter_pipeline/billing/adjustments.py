@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
@@ -77,10 +78,10 @@ def difference(effective: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([cancel, rebill]).sort("service_point_id", "segment_start", "line_key", "action")
 
 
-def reprice(database: Database, calendar: BillingCalendar, account_id: str, cycle_id: str, period_start: date, period_end: date) -> Priced:
-    """An account's period priced from the usage known now, revisions of sealed days included."""
+def reprice(database: Database, calendar: BillingCalendar, account_ids: Sequence[str], cycle_id: str, period_start: date, period_end: date) -> Priced:
+    """Some accounts' period priced from the usage known now, revisions of sealed days included."""
     reference = load_reference(database, period_end)
-    reference = replace(reference, agreements=reference.agreements.filter(pl.col("account_id") == account_id), frozen={})
+    reference = replace(reference, agreements=reference.agreements.filter(pl.col("account_id").is_in(list(account_ids))), frozen={})
     wanted = segments(reference, cycle_id, period_start, period_end)
     points = wanted["service_point_id"].unique().sort().to_list()
     later = store.revisions(database, period_start, period_end, points)
@@ -109,15 +110,31 @@ def _with_revisions(held: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([held.filter(~pl.col("service_point_id").is_in(newer["service_point_id"].to_list())), newer]).sort("service_point_id")
 
 
+def _proposals(database: Database, calendar: BillingCalendar, statement_ids: Sequence[str]) -> dict[str, Proposal]:
+    """The correction of each statement; those of one period are priced together. Unknown statements are left out."""
+    found: dict[str, Proposal] = {}
+    with reading(database) as session:
+        known = store.statements(session, statement_ids)
+        for (cycle_id, first, past), part in sorted(known.group_by("cycle_id", "period_start", "period_end"), key=lambda item: str(item[0])):
+            now = reprice(session, calendar, part["account_id"].to_list(), str(cycle_id), _date(first), _date(past)).lines
+            said = store.effective_lines(session, part["statement_id"].to_list())
+            for statement_id, account_id in part.select("statement_id", "account_id").iter_rows():
+                mine = said.filter(pl.col("statement_id") == statement_id).drop("statement_id")
+                found[statement_id] = Proposal(statement_id, difference(mine, now.filter(pl.col("account_id") == account_id).drop("account_id", "at")))
+    return found
+
+
+def _date(value: object) -> date:
+    assert isinstance(value, date)  # noqa: S101 - a date column
+    return value
+
+
 def propose(database: Database, calendar: BillingCalendar, statement_id: str) -> Proposal:
     """The lines that would correct a statement; none where it is right. Raises AdjustmentError for an unknown statement."""
-    with reading(database) as session, database.connect("billing adjustment") as connection:
-        found = store.statement(connection, statement_id)
-        if found is None:
-            raise AdjustmentError(f"no statement {statement_id}")
-        account_id, cycle_id, period_start, period_end, _ = found
-        now = reprice(session, calendar, account_id, cycle_id, period_start, period_end)
-        return Proposal(statement_id, difference(store.effective_lines(session, statement_id), now.lines.drop("account_id", "at")))
+    found = _proposals(database, calendar, [statement_id])
+    if not found:
+        raise AdjustmentError(f"no statement {statement_id}")
+    return found[statement_id]
 
 
 def request(
@@ -126,33 +143,64 @@ def request(
 ) -> str | None:  # fmt: skip
     """Ask for the correction of a statement; None where nothing changed. Up to the threshold it is posted at once.
 
-    It is posted in the first accounting month, from the current one on, that is not sealed, whatever month it corrects.
+    It is posted in the first accounting month, from the current one on, that is not sealed, whatever month it corrects. What was posted of the
+    statement before without a second person counts towards the threshold.
     """
     if reason not in REASONS:
         raise AdjustmentError(f"{reason!r} is not one of {', '.join(REASONS)}")
     proposal = propose(database, calendar, statement_id)
     if not proposal.lines.height:
         return None
-    now = clock.now()
     with database.connect("billing adjustment") as connection:
-        month = days.open_month(connection, calendar.day_of(now))
-        gross = store.amount(proposal.gross)
-        row: dict[str, Any] = {
-            "statement_id": statement_id, "account_id": statement_id.partition(".")[0], "reason": reason, "evidence": evidence,
-            "net": store.amount(proposal.net), "gross": gross, "approval_required": gross > threshold, "threshold": threshold,
-            "requested_by": requested_by, "requested_at": now, "posting_month": month,
-        }  # fmt: skip
-        lines = [
-            (k, r["action"], r["original_line_no"], r["service_point_id"], r["tariff_id"], r["tariff_version"], r["segment_start"],
-             r["segment_end"], r["line_key"], r["name"], r["component"], None if r["quantity"] is None else store.amount(r["quantity"]),
-             r["unit"], store.amount(r["amount"]))
-            for k, r in enumerate(proposal.lines.to_dicts(), start=1)
-        ]  # fmt: skip
-        adjustment_id = store.insert(connection, row, lines)
-        body = {"adjustment_id": adjustment_id, "statement_id": statement_id, "net": row["net"], "gross": gross, "requested_by": requested_by, "reason": reason}
-        ledger.append(connection, "adjustment_requested", body, _hashes(connection, adjustment_id), clock=clock, actor=requested_by)
-        if not row["approval_required"]:
-            _post(connection, adjustment_id, clock, requested_by)
+        return _ask(connection, calendar, proposal, reason, evidence, requested_by, threshold, clock)
+
+
+def propose_late_changes(
+    database: Database, calendar: BillingCalendar, *, threshold: Decimal = THRESHOLD, clock: Clock = SYSTEM_CLOCK, actor: str = "billing"
+) -> list[str]:
+    """Adjustments of every statement whose days moved after it was issued (billing.late_change); returns their ids.
+
+    Each is asked for by ``actor``, so that any person may decide it where it is above the threshold. A statement is struck off the list in the
+    transaction that writes its adjustment, also where it turns out that nothing changed: a run killed in between leaves it there for the next.
+    """
+    waiting = store.late_changes(database)
+    proposals = _proposals(database, calendar, waiting["statement_id"].to_list())
+    made = []
+    for statement_id, evidence in waiting.select("statement_id", "evidence").iter_rows():
+        proposal = proposals[statement_id]
+        said = f"days that changed after it was issued: {evidence}"
+        with database.connect("billing adjustment") as connection:
+            if store.take_late_change(connection, statement_id) and proposal.lines.height:
+                made.append(_ask(connection, calendar, proposal, "late_actual", said[:2000], actor, threshold, clock))
+    return made
+
+
+def _ask(
+    connection: Any, calendar: BillingCalendar, proposal: Proposal, reason: str, evidence: str, requested_by: str, threshold: Decimal, clock: Clock
+) -> str:
+    now = clock.now()
+    month = days.open_month(connection, calendar.day_of(now))
+    net, gross = store.amount(proposal.net), store.amount(proposal.gross)
+    left = max(threshold - store.unapproved(connection, proposal.statement_id), Decimal(0))
+    row: dict[str, Any] = {
+        "statement_id": proposal.statement_id, "account_id": proposal.statement_id.rsplit(".", 3)[0], "reason": reason, "evidence": evidence,
+        "net": net, "gross": gross, "approval_required": gross > left, "threshold": left, "requested_by": requested_by, "requested_at": now,
+        "posting_month": month,
+    }  # fmt: skip
+    lines = [
+        (k, r["action"], r["original_line_no"], r["service_point_id"], r["tariff_id"], r["tariff_version"], r["segment_start"],
+         r["segment_end"], r["line_key"], r["name"], r["component"], None if r["quantity"] is None else store.amount(r["quantity"]),
+         r["unit"], store.amount(r["amount"]))
+        for k, r in enumerate(proposal.lines.to_dicts(), start=1)
+    ]  # fmt: skip
+    adjustment_id = store.insert(connection, row, lines)
+    body = {
+        "adjustment_id": adjustment_id, "statement_id": proposal.statement_id, "net": net, "gross": gross, "requested_by": requested_by,
+        "reason": reason,
+    }  # fmt: skip
+    ledger.append(connection, "adjustment_requested", body, _hashes(connection, adjustment_id), clock=clock, actor=requested_by)
+    if not row["approval_required"]:
+        _post(connection, adjustment_id, clock, requested_by)
     return adjustment_id
 
 

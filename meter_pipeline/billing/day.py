@@ -29,6 +29,7 @@ from meter_pipeline.control.gate import before_writing
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.store import billing as store
+from meter_pipeline.store import billing_adjustments as late
 from meter_pipeline.store import billing_joints as joints
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.validated import reading
@@ -45,7 +46,8 @@ class BillingOutcome:
 
     ``changed``: service points written; ``carried``: later days whose charges moved with it; ``sealed``: the day's month is sealed, so that
     differences went to billing.determinant_revision. ``reconciliation``: the day's joints. ``exceptions``: reason -> services. ``streaks``:
-    services that have been nothing but estimates for STREAK_DAYS or more.
+    services that have been nothing but estimates for STREAK_DAYS or more. ``adjustments``: proposed because the day moved under statements
+    that were issued (``statements_touched``).
     """
 
     billing_day: date
@@ -57,6 +59,8 @@ class BillingOutcome:
     carried: dict[date, int] = field(default_factory=dict)
     sealed: bool = False
     revisions: int = 0
+    statements_touched: int = 0
+    adjustments: list[str] = field(default_factory=list)
     estimated_services: int = 0
     exceptions: dict[str, int] = field(default_factory=dict)
     by_component: dict[str, int] = field(default_factory=dict)
@@ -91,7 +95,8 @@ def bill_billing_day(
 
     Reads vee.interval_day, vee.daily_usage, reference data and the position before the day; writes billing.determinant_day, charge_day,
     exception_day and reconciliation and a ledger entry in one transaction. A day that was billed before is compared row by row and only
-    what changed is written; charges of later days that stand on it are brought forward. Raises psycopg errors, and
+    what changed is written; charges of later days that stand on it are brought forward, and adjustments of statements already issued from
+    it are proposed. Raises psycopg errors, and
     control.gate.Held where a pause is raised before it writes.
     """
     outcome = BillingOutcome(day)
@@ -128,13 +133,16 @@ def bill_billing_day(
         _freeze(connection, bound.tariffs, reference, clock, actor)
         outcome.sealed = store.sealed(connection, day)
         if outcome.sealed:
-            outcome.revisions = _keep_revisions(connection, database, result, day, clock)
+            revised = _keep_revisions(connection, database, result, day, clock)
+            outcome.revisions = len(revised)
+            outcome.statements_touched = late.note_late_changes(connection, day, revised, clock.now())
             stored = store.read_day(database, "charge_day", day, CHARGE_SCHEMA.names())
             result = replace(result, charges=stored)
         else:
             changed = _write(connection, result, day)
             outcome.changed = len(changed)
             if changed:
+                outcome.statements_touched = late.note_late_changes(connection, day, changed, clock.now())
                 outcome.ledger_entry = _record(connection, result, changed, day, clock, actor, leaves.result())
                 outcome.carried = _carry_forward(connection, database, calendar, result.charges, changed, day, clock, actor)
         watch("write")
@@ -152,6 +160,12 @@ def bill_billing_day(
             ledger.append(connection, "reconciled", {"billing_day": day, "joints": table.height, "open": open_rows}, clock=clock, actor=actor)
         watch("reconcile")
     _summarise(outcome, result, table, bound.tariffs, currency)
+    if late.waiting(database):
+        from meter_pipeline.billing.adjustments import propose_late_changes
+
+        before_writing(database, clock=clock)
+        outcome.adjustments = propose_late_changes(database, calendar, clock=clock, actor=actor)
+        watch("adjustments")
     return outcome
 
 
@@ -214,7 +228,7 @@ def _record(
     return ledger.append(connection, "billed", body, (charge_hashes(charges) if hashes is None else hashes) or None, clock=clock, actor=actor)
 
 
-def _keep_revisions(connection: Any, database: Database, result: DayCharges, day: date, clock: Clock) -> int:
+def _keep_revisions(connection: Any, database: Database, result: DayCharges, day: date, clock: Clock) -> list[str]:
     """What a sealed day's determinants would be now, beside the sealed rows."""
     stored = store.read_day(database, "determinant_day", day, DETERMINANT_SCHEMA.names()).cast(DETERMINANT_SCHEMA)
     differs = result.determinants.join(stored, on=DETERMINANT_SCHEMA.names(), how="anti", nulls_equal=True)

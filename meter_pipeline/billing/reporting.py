@@ -35,6 +35,7 @@ def stage_report(outcome: BillingOutcome) -> StageReport:
         "services": outcome.services, "services charged": outcome.charged, "billed": f"{micro(outcome.total):,.2f} {outcome.currency}",
         "services with estimates": outcome.estimated_services, "services written": outcome.changed,
         "later days carried forward": len(outcome.carried), "sealed": outcome.sealed, "revisions of sealed days": outcome.revisions,
+        "issued statements touched": outcome.statements_touched, "adjustments proposed": len(outcome.adjustments),
         "exceptions": sum(outcome.exceptions.values()), "unbilled services": unbilled.filter(pl.col("reason") != "no_usage")["service_point_id"].n_unique(),
         "estimate streaks": outcome.streaks.height, **{f"seconds {k}": v for k, v in outcome.seconds.items()},
     }  # fmt: skip
@@ -53,7 +54,8 @@ def stage_report(outcome: BillingOutcome) -> StageReport:
         pictures["load by period"] = plots.load_by_period(outcome.by_period, f"Usage by tariff and period, {day}")
     return StageReport(
         rows=outcome.charged, figures=figures, plots=pictures,
-        tables={"by component": components, "joints": joints, "exceptions": unbilled, "estimate streaks": outcome.streaks},
+        tables={"by component": components, "joints": joints, "exceptions": unbilled, "estimate streaks": outcome.streaks,
+                "adjustments proposed": pl.DataFrame({"adjustment": outcome.adjustments}, schema={"adjustment": pl.String})},
         checks=[
             _joint_check(outcome, "lines_sum_to_total", ("lines_to_total",), "the lines of every account sum to its total"),
             _joint_check(outcome, "billed_equals_validated", ("validated_to_determinants", "determinants_to_lines"),

@@ -188,17 +188,19 @@ def write_tariff(connection: Connection, row: dict[str, Any], at: datetime) -> b
     return result.rowcount == 1
 
 
-def next_revision(connection: Connection, day: date, service_points: Sequence[str], rows: Sequence[str], month: date, at: datetime) -> int:
-    """Keep later determinants of a sealed day beside it; equal ones are not repeated. Returns how many are new."""
-    written = 0
+def next_revision(connection: Connection, day: date, service_points: Sequence[str], rows: Sequence[str], month: date, at: datetime) -> list[str]:
+    """Keep later determinants of a sealed day beside it; equal ones are not repeated. Returns the service points with new ones."""
+    written = []
     for service_point, row in zip(service_points, rows, strict=True):
-        written += connection.execute(
+        new = connection.execute(
             "INSERT INTO billing.determinant_revision (billing_day, service_point_id, revision, posting_month, recorded_at, determinants) "
             "SELECT %(d)s, %(s)s, coalesce(max(revision), 0) + 1, %(m)s, %(t)s, %(r)s::jsonb FROM billing.determinant_revision "
             "WHERE billing_day = %(d)s AND service_point_id = %(s)s "
             "HAVING (array_agg(determinants ORDER BY revision DESC))[1] IS DISTINCT FROM %(r)s::jsonb",
             {"d": day, "s": service_point, "m": month, "t": at, "r": row},
         ).rowcount
+        if new:
+            written.append(service_point)
     return written
 
 

@@ -24,27 +24,28 @@ LINE_COLUMNS = (
 )  # fmt: skip
 
 
-def statement(connection: Connection, statement_id: str) -> tuple[str, str, date, date, str] | None:
-    """Account, cycle, period and currency of a statement."""
-    row = connection.execute(
-        "SELECT account_id, cycle_id, period_start, period_end, currency FROM billing.statement WHERE statement_id = %s", (statement_id,)
-    ).fetchone()
-    return None if row is None else (row[0], row[1], row[2], row[3], row[4])
-
-
-def effective_lines(database: Database, statement_id: str) -> pl.DataFrame:
-    """What a statement says now: its lines with every adjustment that was not refused, in millionths, per line key and segment."""
+def statements(database: Database, statement_ids: Sequence[str]) -> pl.DataFrame:
+    """Account, cycle, period and currency of some statements."""
     return database.read(
-        "SELECT service_point_id, tariff_id, tariff_version, segment_start, segment_end, line_key, max(name) AS name, max(component) AS component, "
-        "max(unit) AS unit, (sum(quantity) * 1000000)::bigint AS quantity, (sum(amount) * 1000000)::bigint AS amount, "
+        "SELECT statement_id, account_id, cycle_id, period_start, period_end, currency FROM billing.statement "
+        "WHERE statement_id = ANY(string_to_array($1, ',')) ORDER BY 1",
+        [",".join(statement_ids)],
+    )
+
+
+def effective_lines(database: Database, statement_ids: Sequence[str]) -> pl.DataFrame:
+    """What statements say now: their lines with every adjustment that was not refused, in millionths, per line key and segment."""
+    return database.read(
+        "SELECT statement_id, service_point_id, tariff_id, tariff_version, segment_start, segment_end, line_key, max(name) AS name, "
+        "max(component) AS component, max(unit) AS unit, (sum(quantity) * 1000000)::bigint AS quantity, (sum(amount) * 1000000)::bigint AS amount, "
         "max(original)::int AS original_line_no FROM ("
-        "SELECT service_point_id, tariff_id, tariff_version, segment_start, segment_end, line_key, name, component, unit, quantity, amount, "
-        "line_no AS original FROM billing.statement_line WHERE statement_id = $1 UNION ALL "
-        "SELECT l.service_point_id, l.tariff_id, l.tariff_version, l.segment_start, l.segment_end, l.line_key, l.name, l.component, l.unit, "
-        "CASE WHEN l.action = 'cancel' THEN -l.quantity ELSE l.quantity END, l.amount, NULL FROM billing.adjustment_line AS l "
-        "JOIN billing.adjustment AS a USING (adjustment_id) WHERE a.statement_id = $1 AND a.status <> 'refused') AS all_lines "
-        "GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 4, 6",
-        [statement_id],
+        "SELECT statement_id, service_point_id, tariff_id, tariff_version, segment_start, segment_end, line_key, name, component, unit, quantity, "
+        "amount, line_no AS original FROM billing.statement_line WHERE statement_id = ANY(string_to_array($1, ',')) UNION ALL "
+        "SELECT a.statement_id, l.service_point_id, l.tariff_id, l.tariff_version, l.segment_start, l.segment_end, l.line_key, l.name, l.component, "
+        "l.unit, CASE WHEN l.action = 'cancel' THEN -l.quantity ELSE l.quantity END, l.amount, NULL FROM billing.adjustment_line AS l "
+        "JOIN billing.adjustment AS a USING (adjustment_id) WHERE a.statement_id = ANY(string_to_array($1, ',')) AND a.status <> 'refused') AS all_lines "
+        "GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 5, 7",
+        [",".join(statement_ids)],
     )
 
 
@@ -58,13 +59,41 @@ def revisions(database: Database, first: date, past: date, service_points: Seque
     )
 
 
-def touched_statements(database: Database, day: date, service_points: Sequence[str]) -> list[str]:
-    """Issued statements that stand on a day of some service points."""
+def note_late_changes(connection: Connection, day: date, service_points: Sequence[str], at: datetime) -> int:
+    """Remember which issued statements stand on a day of some service points that has just changed; returns how many."""
+    return connection.execute(
+        "INSERT INTO billing.late_change (statement_id, billing_day, service_point_id, noticed_at) "
+        "SELECT DISTINCT statement_id, %(d)s::date, service_point_id, %(t)s::timestamptz FROM billing.statement_segment "
+        "WHERE service_point_id = ANY(%(s)s) AND segment_start <= %(d)s AND segment_end > %(d)s ON CONFLICT DO NOTHING",
+        {"d": day, "s": list(service_points), "t": at},
+    ).rowcount
+
+
+def waiting(database: Database) -> bool:
+    """Whether any statement waits for its adjustment."""
+    return bool(database.read("SELECT EXISTS (SELECT FROM billing.late_change) AS w")["w"][0])
+
+
+def late_changes(database: Database) -> pl.DataFrame:
+    """What waits for an adjustment: statement_id, cycle_id, period_start, period_end and ``evidence``, the days that changed."""
     return database.read(
-        "SELECT DISTINCT statement_id FROM billing.statement_segment WHERE segment_start <= $1 AND segment_end > $1 "
-        "AND service_point_id = ANY(string_to_array($2, ',')) ORDER BY 1",
-        [day, ",".join(service_points)],
-    )["statement_id"].to_list()
+        "SELECT c.statement_id, s.cycle_id, s.period_start, s.period_end, string_agg(c.billing_day || ' ' || c.service_point_id, ', ' "
+        "ORDER BY c.billing_day, c.service_point_id) AS evidence FROM billing.late_change AS c JOIN billing.statement AS s USING (statement_id) "
+        "GROUP BY 1, 2, 3, 4 ORDER BY 2, 3, 1"
+    )
+
+
+def take_late_change(connection: Connection, statement_id: str) -> bool:
+    """Strike a statement off the list in the transaction that proposes its adjustment; False where another did."""
+    return connection.execute("DELETE FROM billing.late_change WHERE statement_id = %s", (statement_id,)).rowcount > 0
+
+
+def unapproved(connection: Connection, statement_id: str) -> Decimal:
+    """What of a statement changed hands already without a second person: small corrections one after another must not add up past the threshold."""
+    row = connection.execute(
+        "SELECT coalesce(sum(gross), 0) FROM billing.adjustment WHERE statement_id = %s AND status = 'posted' AND decided_by IS NULL", (statement_id,)
+    ).fetchone()
+    return Decimal(row[0]) if row else Decimal(0)
 
 
 def insert(connection: Connection, row: dict[str, Any], lines: Sequence[Sequence[Any]]) -> str:

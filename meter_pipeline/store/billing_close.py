@@ -25,6 +25,7 @@ _CHECKS: dict[str, str] = {
     "AND (a.valid_to IS NULL OR a.valid_to > p.period_start))",
     "no statement waits": "SELECT string_agg(account_id || ' ' || reason, ', ' ORDER BY account_id) FROM billing.statement_exception AS e "
     "JOIN ref.billing_cycles AS p USING (cycle_id, period_start) WHERE p.period_end > %(m)s AND p.period_end <= %(n)s AND e.reason <> 'estimate_streak'",
+    "no late change waits for its adjustment": "SELECT string_agg(DISTINCT statement_id, ', ') FROM billing.late_change",
     "no adjustment waits": "SELECT string_agg(adjustment_id, ', ' ORDER BY adjustment_id) FROM billing.adjustment "
     "WHERE posting_month = %(m)s AND status IN ('requested', 'approved')",
 }
