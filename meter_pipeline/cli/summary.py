@@ -24,6 +24,7 @@ def document(database: Database, first: date, last: date) -> dict[str, Any]:
         "days": days,
         "usage": overview.usage(database, first, last).to_dicts(),
         "flags": overview.flags(database, first, last).to_dicts(),
+        "statements": overview.statements(database, first, last).to_dicts(),
         "waiting": [{"day": day, "reads": reads} for day, reads in overview.waiting_days(database)],
         "paused": overview.pauses(database),
     }
@@ -47,6 +48,13 @@ def show(found: dict[str, Any]) -> None:
     OUT.print(table("Billing days: intervals validated, and what people should look at", names, rows, numbers=names[1:]))
     names = ["billing_day", "accounts", "charged", "differences", "unexplained"]
     OUT.print(table("Billing days: money and reconciliation", names, [[row[n] for n in names] for row in found["days"]], numbers=names[1:]))
+    if found["statements"]:
+        names = ["cycle_id", "period_end", "issued", "total", "currency", "waiting"]
+        rows = [[f"{float(row[n]):,.2f}" if n == "total" else row[n] for n in names] for row in found["statements"]]
+        OUT.print(table("Statements of the billing periods that ended", names, rows, numbers=["issued", "total", "waiting"]))
+        example = next((row["example"] for row in found["statements"] if row["example"]), "")
+        if example:
+            OUT.print(f"  One of them as its customer sees it: meter-pipeline billing show {example} --html bill.html\n", highlight=False)
     usage = ["commodity", "flow", "unit", "service_points", "quantity"]
     OUT.print(table("Usage", usage, [[row[n] for n in usage] for row in found["usage"]], numbers=usage[3:]))
     flags = ["kind", "flags", "service_points"]

@@ -130,20 +130,27 @@ def _service_point(
     tariff = _tariff(commodity, traits, row)
     cycle = f"CYCLE-{1 + int(traits.cycle[row]) % 4}"
     account = f"A-{index:07d}"
+    begun = spec.start if cycle == spec.taken_over else _OPENED
+
+    def since(until: str | None) -> str:
+        # An agreement that ends on the day of the take-over was never taken over.
+        return begun.isoformat() if until is None or until > begun.isoformat() else _OPENED_TEXT
+
     if story is not None and story.kind == "no_agreement":
-        found["agreements"].append((account, point, tariff, cycle, _OPENED_TEXT, spec.day(story.first).isoformat()))
+        last = spec.day(story.first).isoformat()
+        found["agreements"].append((account, point, tariff, cycle, since(last), last))
     elif story is not None and story.kind == "tariff_change":
         turn = spec.day(story.first).isoformat()
-        found["agreements"].append((account, point, tariff, cycle, _OPENED_TEXT, turn))
+        found["agreements"].append((account, point, tariff, cycle, since(turn), turn))
         found["agreements"].append((account, point, "E-TOU", cycle, turn, None))
     elif story is not None and story.kind == "move":
         out, came = spec.day(story.first), spec.day(story.first + 2)
         newcomer = f"A-{LETTER[commodity]}{index:07d}"
         found["accounts"].append((newcomer, customer, came.isoformat(), None))
-        found["agreements"].append((account, point, tariff, cycle, _OPENED_TEXT, out.isoformat()))
+        found["agreements"].append((account, point, tariff, cycle, since(out.isoformat()), out.isoformat()))
         found["agreements"].append((newcomer, point, tariff, cycle, came.isoformat(), None))
     else:
-        found["agreements"].append((account, point, tariff, cycle, _OPENED_TEXT, None))
+        found["agreements"].append((account, point, tariff, cycle, since(None), None))
 
 
 def _tariff(commodity: str, traits: Block, row: int) -> str:

@@ -58,7 +58,8 @@ class Spec:
 
     ``meters`` counts metered service points. ``mix`` is ``city`` (55 % electricity, 25 % water, 20 % gas) or ``electricity``.
     ``interval_minutes`` is that of electricity; water and gas are hourly. ``defects`` False gives a clean city: weather, solar and
-    daylight saving, and nothing else. ``intensity`` scales how many defects are planted. ``history_days`` is weather before ``start``.
+    daylight saving, and nothing else. ``intensity`` scales how many defects are planted. ``history_days`` is weather before ``start``. ``taken_over`` is a billing cycle
+    whose accounts come over from another system on the first day, after its final bills: their first bills here are prorated from that day.
     Raises ValueError for a size, interval or zone that cannot be simulated.
     """
 
@@ -75,6 +76,7 @@ class Spec:
     intensity: float = 1.0
     history_days: int = 400
     meters_per_file: int = 25_000
+    taken_over: str = ""
     name: str = field(default="Cedar Fork Municipal Utilities")
 
     def __post_init__(self) -> None:
@@ -138,5 +140,6 @@ def service_point_id(commodity: str, index: int) -> str:
     return f"SP-{LETTER[commodity]}{index:07d}"
 
 
-#: The committed demo: a week around the end of daylight saving time, the 25 h day of 2026-11-01 in it.
-DEMO: Final = Spec(meters=200, days=7, interval_minutes=15, start=date(2026, 10, 29), seed=20261029, history_days=400)
+#: The committed demo: a week around the end of daylight saving time, the 25 h day of 2026-11-01 in it. CYCLE-1 ends with October, so that its
+#: accounts, taken over on the first day, get their first statements within the week.
+DEMO: Final = Spec(meters=200, days=7, interval_minutes=15, start=date(2026, 10, 29), seed=20261029, history_days=400, taken_over="CYCLE-1")

@@ -169,3 +169,22 @@ def unaccounted(database: Database, cycle_id: str, period_start: date) -> list[s
         [cycle_id, period_start],
     )
     return [str(account) for account in found["account_id"].to_list()]
+
+
+def period_statements(database: Database, cycle_id: str, period_start: date, most: int) -> pl.DataFrame:
+    """The first statements of a period: what each comes to, for people."""
+    return database.read(
+        "SELECT statement_id, account_id, kind, total::text AS total, currency, lines, posting_month FROM billing.statement "
+        "WHERE cycle_id = $1 AND period_start = $2 ORDER BY 1 LIMIT $3",
+        [cycle_id, period_start, most],
+    )
+
+
+def open_joints(database: Database, cycle_id: str, period_start: date) -> list[str]:
+    """Joints of a period's statements that nobody can explain, as last compared."""
+    found = database.read(
+        "SELECT r.joint || ' ' || r.detail AS said FROM billing.reconciliation AS r JOIN ref.billing_cycles AS p ON r.subject = p.cycle_id "
+        "AND r.billing_day = p.period_end - 1 WHERE p.cycle_id = $1 AND p.period_start = $2 AND r.cause = 'open' ORDER BY 1",
+        [cycle_id, period_start],
+    )
+    return [str(said) for said in found["said"].to_list()]

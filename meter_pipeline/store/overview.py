@@ -101,3 +101,15 @@ def waiting_days(database: Database) -> list[tuple[date, int]]:
 def pauses(database: Database) -> list[dict[str, Any]]:
     """Emergency pauses in force."""
     return database.read("SELECT scope, target, reason, raised_by, raised_at FROM control.emergency_pause WHERE state = 'paused' ORDER BY raised_at").to_dicts()
+
+
+def statements(database: Database, first: date, last: date) -> pl.DataFrame:
+    """Billing periods that ended with one of some days: statements issued and their sum, accounts that wait, and one statement to look at."""
+    return database.read(
+        "SELECT p.cycle_id, p.period_end, count(s.statement_id)::int AS issued, coalesce(sum(s.total), 0)::text AS total, coalesce(min(s.currency), '') "
+        "AS currency, (SELECT count(DISTINCT e.account_id)::int FROM billing.statement_exception AS e WHERE e.cycle_id = p.cycle_id "
+        "AND e.period_start = p.period_start AND e.reason <> 'estimate_streak') AS waiting, coalesce(min(s.statement_id), '') AS example "
+        "FROM ref.billing_cycles AS p LEFT JOIN billing.statement AS s USING (cycle_id, period_start) "
+        "WHERE p.period_end > $1 AND p.period_end <= $2::date + 1 GROUP BY p.cycle_id, p.period_start, p.period_end ORDER BY 2, 1",
+        [first, last],
+    )

@@ -31,9 +31,11 @@ def issued(database: Database) -> str:
     return point
 
 
-def late(database: Database, point: str, kwh: int) -> None:
+def late(database: Database, point: str, kwh: int) -> str | None:
+    """A late actual for 1 July; the adjustment that the billing stage proposes by itself."""
     put_intervals(database, JULY, {point: [kwh * 1000] * 24})
-    bill_billing_day(database, CHICAGO, JULY, clock=CLOCK)
+    made = bill_billing_day(database, CHICAGO, JULY, clock=CLOCK).adjustments
+    return made[0] if made else None
 
 
 def test_nothing_changed_means_nothing_to_adjust(database: Database) -> None:
@@ -44,25 +46,24 @@ def test_nothing_changed_means_nothing_to_adjust(database: Database) -> None:
 
 def test_a_small_correction_touches_only_what_changed_and_is_posted(database: Database) -> None:
     point = issued(database)
-    late(database, point, 2)
-    name = request(database, CHICAGO, STATEMENT, reason="late_actual", evidence="1 July", requested_by="analyst", clock=CLOCK)
+    name = late(database, point, 2)
+    assert name is not None, "nobody had to ask"
     found = database.read("SELECT action, line_key, amount::text AS amount FROM billing.adjustment_line ORDER BY line_no")
     assert "BASIC" not in found["line_key"].to_list(), "a fixed charge does not move with usage"
     net = sum(Decimal(a) for a in found["amount"].to_list())
     with database.connect() as connection:
         assert scalar(connection, "SELECT (status, net) FROM billing.adjustment WHERE adjustment_id = %s", (name,)) == ("posted", str(net)) or net > 0
     assert propose(database, CHICAGO, STATEMENT).lines.height == 0, "the correction is complete"
-    late(database, point, 1)
-    request(database, CHICAGO, STATEMENT, reason="correction", evidence="back again", requested_by="analyst", clock=CLOCK)
+    assert late(database, point, 2) is None, "the same data again proposes nothing"
+    assert late(database, point, 1) is not None
     with database.connect() as connection:
         assert scalar(connection, "SELECT sum(net) FROM billing.adjustment") == 0, "there and back nets to nothing"
 
 
 def test_a_large_correction_needs_another_person_in_code_and_in_the_table(database: Database) -> None:
     point = issued(database)
-    late(database, point, 500)
-    name = request(database, CHICAGO, STATEMENT, reason="late_actual", evidence="1 July", requested_by="Analyst", clock=CLOCK)
-    assert name is not None
+    put_intervals(database, JULY, {point: [500_000] * 24})
+    name, *_ = bill_billing_day(database, CHICAGO, JULY, clock=CLOCK, actor="Analyst").adjustments
     with pytest.raises(AdjustmentError, match="another person"):
         decide(database, name, approve=True, person=" analyst ")
     for forged in (
@@ -141,7 +142,7 @@ def test_late_data_for_a_sealed_month_lands_in_the_open_one(database: Database) 
     assert (outcome.sealed, outcome.revisions) == (True, 1)
     assert bill_billing_day(database, CHICAGO, JULY, clock=CLOCK).revisions == 0
     assert database.read("SELECT * FROM billing.charge_day ORDER BY 1, 2").equals(before)
-    request(database, CHICAGO, STATEMENT, reason="late_actual", evidence="1 July", requested_by="analyst", clock=CLOCK)
+    assert len(outcome.adjustments) == 1
     found = database.read("SELECT posting_month, net::text AS net FROM billing.adjustment")
     assert found["posting_month"][0] == date(2026, 8, 1)
     assert Decimal(found["net"][0]) > 0
@@ -150,3 +151,27 @@ def test_late_data_for_a_sealed_month_lands_in_the_open_one(database: Database) 
 def test_the_test_clock_is_after_the_sealed_month() -> None:
     assert isinstance(CLOCK.now(), datetime)
     assert CLOCK.now().month == 8
+
+
+def test_small_corrections_do_not_add_up_past_the_threshold(database: Database) -> None:
+    point = issued(database)
+    for kwh in (8, 15, 22, 29):
+        late(database, point, kwh)
+    found = database.read("SELECT status, gross::text AS gross FROM billing.adjustment ORDER BY adjustment_id")
+    posted = [Decimal(g) for status, g in found.iter_rows() if status == "posted"]
+    assert posted
+    assert sum(posted) <= Decimal("50.00")
+    assert "requested" in found["status"].to_list(), "each alone is small; together they wait for a second person"
+
+
+def test_a_run_killed_before_it_proposed_leaves_the_change_for_the_next(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = issued(database)
+
+    def killed(*_: object, **__: object) -> list[str]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("meter_pipeline.billing.adjustments.propose_late_changes", killed)
+        late(database, point, 2)
+    assert [p["point"] for p in checklist(database, date(2026, 7, 1)) if "late change" in p["point"] and not p["ok"]]
+    assert bill_billing_day(database, CHICAGO, JULY + timedelta(days=1), clock=CLOCK).adjustments == [STATEMENT + ".A1"]

@@ -1,6 +1,7 @@
 """Reconciled billing: determinants and charges of the day, and the joints between every step and the one before."""
 
 from datetime import date, timedelta
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -10,6 +11,10 @@ from meter_pipeline.defs.report import table as report_table
 from meter_pipeline.defs.resources import Municipality
 from meter_pipeline.defs.stage import stage_asset
 from meter_pipeline.schemas.report import StageReport
+from meter_pipeline.store.database import Database
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def _reconciled_billing(municipality: Municipality, day: date, run_id: str) -> StageReport:
@@ -57,9 +62,33 @@ def _statements(municipality: Municipality, day: date, run_id: str) -> StageRepo
     names = ["cycle", "period_start", "issued", "issued_before", "lines", "total_millionths", "currency", "waiting"]
     table = pl.DataFrame(rows, schema=names, orient="row") if rows else pl.DataFrame(schema=dict.fromkeys(names, pl.String))
     issued = sum(int(row[2]) for row in rows)
+    bills, drawn, open_joints = _bills(database, [(str(row[0]), row[1]) for row in rows])
     words = f"{len(lost)} accounts of {len(rows)} closed cycles have neither a statement nor a reason"
     check = Check("statements_accounted_for", not lost, words, {"accounts": ", ".join(lost[:20])})
-    return StageReport(rows=issued, figures={"cycles closed": len(rows), "statements issued": issued}, tables={"by cycle": table}, checks=(check,))
+    agree = Check("statements_reconciled", not open_joints, ", ".join(open_joints) or "every statement is what its days and the ledger say", {})
+    tables = {"by cycle": table, "statements": bills} if rows else {"by cycle": table}
+    return StageReport(rows=issued, figures={"cycles closed": len(rows), "statements issued": issued}, tables=tables, plots=drawn, checks=(check, agree))
+
+
+def _bills(database: Database, periods: list[tuple[str, date]]) -> "tuple[pl.DataFrame, dict[str, bytes], list[str]]":
+    """The first statements of each closed cycle with the command that shows them, the usage behind one, and the joints that are open."""
+    import polars as pl
+
+    from meter_pipeline.billing import plots
+    from meter_pipeline.store.billing_statements import open_joints, period_statements, statement_days
+
+    found = [period_statements(database, cycle, first, 25) for cycle, first in periods]
+    bills = pl.concat(found) if found else pl.DataFrame()
+    wrong = [f"{cycle}: {text}" for cycle, first in periods for text in open_joints(database, cycle, first)]
+    if not bills.height:
+        return bills, {}, wrong
+    days = statement_days(database, bills["statement_id"][0])
+    day = days.filter(pl.col("service_point_id") == days["service_point_id"][0]) if days.height else days
+    if not day.height:
+        return bills, {}, wrong
+    names = [f"{d:%d.%m.}" for d in day["billing_day"].to_list()]
+    picture = plots.daily_usage(names, [(q or 0) / 1e6 for q in day["quantity"].to_list()], day["unit"][0])
+    return bills, {f"usage behind {bills['statement_id'][0]}": picture}, wrong
 
 
 def statements() -> dg.AssetsDefinition:
@@ -74,7 +103,10 @@ def statements() -> dg.AssetsDefinition:
         ),
         deps=["reconciled_billing"],
         owners=policy.FINANCE,
-        checks={"statements_accounted_for": "Every account of a closed cycle has a statement or a named reason why not."},
+        checks={
+            "statements_accounted_for": "Every account of a closed cycle has a statement or a named reason why not.",
+            "statements_reconciled": "Statements are the sum of their days and what the period's end owes, and each is a leaf of the ledger.",
+        },
         table="billing.statement",
         kinds={"polars", "postgres"},
     )
