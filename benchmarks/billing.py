@@ -99,7 +99,7 @@ def _statements(reference: Reference, charges: pl.DataFrame) -> tuple[int, float
             on=["service_point_id", "account_id", "tariff_id", "stretch_start", "segment_start"],
         )
         .join(attributes, on="service_point_id")
-        .with_columns(empty.alias("carry_in"), empty.alias("history_in"))
+        .with_columns(empty.alias("carry_in"), empty.alias("history_in"), year_lines=pl.lit(None, pl.Int64), year_days=pl.lit(None, pl.Int64))
     )
     lines = numbered(price_segments(rows, bound.tariffs, FIRST, END).lines, "C1", FIRST)
     line_hashes(lines)

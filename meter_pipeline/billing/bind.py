@@ -71,7 +71,10 @@ class Reference:
             raise TariffRefusedError("document", "is not in the store")
         if self.frozen.get((tariff_id, version), self.hashes.get((tariff_id, version))) != self.hashes.get((tariff_id, version)):
             raise TariffRefusedError("document", "is not the one bills were made with; publish a new version")
-        return parse_tariff(raw)
+        tariff = parse_tariff(raw)
+        if tariff.metering == "net_metering" and tariff.sell is not None and tariff.sell.rollover == "money":
+            raise TariffRefusedError("sell.rollover", "money is counted by tariffs price only; statements carry credit in the unit")
+        return tariff
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from meter_pipeline.billing.accrual import CHARGE_SCHEMA
 from meter_pipeline.billing.bind import Bound, Reference, bind
 from meter_pipeline.billing.day import STREAK_DAYS, load_reference
 from meter_pipeline.billing.segments import segments
-from meter_pipeline.billing.statements import Priced, before_columns, line_hashes, money_text, numbered, price_segments
+from meter_pipeline.billing.statements import Priced, before_columns, line_hashes, money_text, numbered, price_segments, year_before
 from meter_pipeline.billing.tariffs import Tariff
 from meter_pipeline.billing.tariffs.model import DemandCharge
 from meter_pipeline.calendar import BillingCalendar
@@ -154,6 +154,7 @@ def _with_carried(
     months = max((c.ratchet.months for t in tariffs.values() for c in t.charges if isinstance(c, DemandCharge) and c.ratchet), default=0)
     needed = months or any(t.metering == "net_metering" for t in tariffs.values())
     empty = pl.lit(None, pl.List(pl.Int64))
+    rows = _with_year(database, rows, tariffs, cycle_id, period_start)
     if not needed:
         return rows.with_columns(empty.alias("carry_in"), empty.alias("history_in"))
     since = (pl.Series([period_start]).dt.offset_by(f"-{max(months, 1)}mo"))[0]
@@ -167,6 +168,17 @@ def _with_carried(
         .sort("register").group_by(key, maintain_order=True).agg(pl.col("peaks").alias("history_in"))
     )  # fmt: skip
     return rows.join(carried, on=key, how="left").join(wide, on=key, how="left")
+
+
+def _with_year(
+    database: Database, rows: pl.DataFrame, tariffs: dict[tuple[str, int], Tariff], cycle_id: str, period_start: date
+) -> pl.DataFrame:
+    """Adds year_lines and year_days: what the earlier statements of the billing year charged, corrections included, and the days they covered."""
+    yearly = {tariff_id: year_before(t, period_start) for (tariff_id, _), t in sorted(tariffs.items()) if t.annual_minimum is not None}
+    frames = [store.year_so_far(database, cycle_id, tariff_id, since, period_start) for tariff_id, since in yearly.items()]
+    if not frames:
+        return rows.with_columns(pl.lit(None, pl.Int64).alias("year_lines"), pl.lit(None, pl.Int64).alias("year_days"))
+    return rows.join(pl.concat(frames), on=["service_point_id", "account_id", "tariff_id"], how="left")
 
 
 def _write(
@@ -184,7 +196,7 @@ def _write(
         .when(pl.col("final")).then(pl.lit("final")).otherwise(pl.lit("regular"))
     )  # fmt: skip
     statements = (
-        result.segments.group_by("account_id").agg(pl.col("total", "period_end", "credit", "ratchet").sum()).sort("account_id")
+        result.segments.group_by("account_id").agg(pl.col("total", "period_end", "credit", "ratchet", "year_end").sum()).sort("account_id")
         .join(people, on="account_id").join(accrued, on="account_id", how="left")
         .join(lines.group_by("account_id").agg(pl.len().cast(pl.Int32).alias("lines")), on="account_id", how="left")
         .with_columns(pl.concat_str([pl.col("account_id"), pl.lit(suffix)]).alias("statement_id"), pl.col("lines", "accrued").fill_null(0))
@@ -204,6 +216,7 @@ def _write(
         pl.lit(outcome.currency).alias("currency"), money_text("total"), money_text("accrued"), "lines",
         pl.concat_str([pl.lit("\\x"), pl.col("lines_sha256").bin.encode("hex")]).alias("lines_sha256"), pl.lit(now.isoformat()).alias("issued_at"),
         money_text("period_end").alias("period_end_due"), money_text("credit").alias("credit_carried"), money_text("ratchet").alias("ratchet_due"),
+        money_text("year_end").alias("year_end_due"),
         pl.lit(outcome.ledger_entry).alias("ledger_entry"), pl.col("leaf").alias("ledger_leaf"),
     )  # fmt: skip
     store.copy_csv(connection, "billing.statement", head)

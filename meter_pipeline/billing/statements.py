@@ -20,6 +20,7 @@ import numpy.typing as npt
 import polars as pl
 
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, lists, matrix, micro_of, position, text_array
+from meter_pipeline.billing.exact import quotient, scaled
 from meter_pipeline.billing.pricing import amounts, priced
 from meter_pipeline.billing.tariffs import Tariff
 
@@ -33,13 +34,14 @@ SEGMENT_SCHEMA: Final = pl.Schema({
     "account_id": pl.String(), "service_point_id": pl.String(), "tariff_id": pl.String(), "tariff_version": pl.Int32(),
     "segment_start": pl.Date(), "segment_end": pl.Date(), "days": pl.Int32(), "unit": pl.String(), "energy": pl.List(pl.Int64()),
     "peaks": pl.List(pl.Int64()), "peak_at": pl.List(pl.Int64()), "carry_out": pl.List(pl.Int64()), "period_end": pl.Int64(),
-    "credit": pl.Int64(), "ratchet": pl.Int64(), "total": pl.Int64(),
+    "credit": pl.Int64(), "ratchet": pl.Int64(), "year_end": pl.Int64(), "total": pl.Int64(),
 })  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """Lines and segments of a period. In segments, ``period_end``, ``credit`` and ``ratchet`` are what the end added to the days, by cause."""
+    """Lines and segments of a period. In segments, ``period_end``, ``credit``, ``ratchet`` and ``year_end`` are what the end added to the days, by
+    cause."""
 
     lines: pl.DataFrame
     segments: pl.DataFrame
@@ -63,7 +65,8 @@ def price_segments(rows: pl.DataFrame, tariffs: Mapping[tuple[str, int], Tariff]
     """Lines of every segment.
 
     ``rows``: segments with the position at their end (CHARGE_SCHEMA's columns), the position before their start (the same, ``before_``
-    prefixed, null at a stretch's start), ``carry_in``, ``history_in`` and the service's attributes. Raises MissingAttributeError: services
+    prefixed, null at a stretch's start), ``carry_in``, ``history_in``, ``year_lines`` and ``year_days`` (what the billing year's earlier statements
+    charged and covered, null where none) and the service's attributes. Raises MissingAttributeError: services
     without charges must not be given.
     """
     line_frames, segment_frames = [], []
@@ -107,13 +110,98 @@ def price_segments(rows: pl.DataFrame, tariffs: Mapping[tuple[str, int], Tariff]
                 lists(np.where(last[:, None], left, 0)).alias("carry_out"),
                 pl.Series("period_end", np.where(last, (closed - opened).sum(axis=1), 0)),
                 pl.Series("credit", np.where(last, (opened - uncredited).sum(axis=1), 0)),
-                pl.Series("ratchet", np.where(last, (uncredited - days_only).sum(axis=1), 0)), pl.Series("total", money.sum(axis=1)),
+                pl.Series("ratchet", np.where(last, (uncredited - days_only).sum(axis=1), 0)), pl.lit(0, pl.Int64).alias("year_end"),
+                pl.Series("total", money.sum(axis=1)),
             ).cast(SEGMENT_SCHEMA)
         )  # fmt: skip
+    if not segment_frames:
+        return Priced(pl.DataFrame(schema=LINE_SCHEMA), pl.DataFrame(schema=SEGMENT_SCHEMA))
+    owed, closing = _year_end(rows, pl.concat(segment_frames), tariffs, period_start, period_end)
     return Priced(
-        pl.concat(line_frames).sort("account_id", "service_point_id", "segment_start", "at") if line_frames else pl.DataFrame(schema=LINE_SCHEMA),
-        pl.concat(segment_frames).sort("account_id", "service_point_id", "segment_start") if segment_frames else pl.DataFrame(schema=SEGMENT_SCHEMA),
+        pl.concat([*line_frames, owed]).sort("account_id", "service_point_id", "segment_start", "at"),
+        closing.sort("account_id", "service_point_id", "segment_start"),
     )
+
+
+def closes_year(tariff: Tariff, period_start: date, period_end: date) -> bool:
+    """Whether a period ends the tariff's billing year: the one that holds the first day of its true-up month, of which each year has one."""
+    month = tariff.sell.trueup_month if tariff.sell is not None else 12
+    return any(period_start <= date(year, month, 1) < period_end for year in (period_start.year, period_end.year))
+
+
+def year_before(tariff: Tariff, period_start: date) -> date:
+    """The true-up date before a period: statements of periods that began after it belong to the same billing year."""
+    month = tariff.sell.trueup_month if tariff.sell is not None else 12
+    found = date(period_start.year, month, 1)
+    return found if found < period_start else date(period_start.year - 1, month, 1)
+
+
+def _year_end(
+    rows: pl.DataFrame, segments: pl.DataFrame, tariffs: Mapping[tuple[str, int], Tariff], period_start: date, period_end: date
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What a billing year's end adds: lines, and the segments with it.
+
+    The annual minimum is owed where the year's lines, taxes included, fall short of it; under ``proration.minimum: days`` for the days the
+    service was billed of 365 or 366. Credit in kWh left over is paid at the year-end rate and starts again from nothing; without such a rate
+    it goes on. Both also on a service's final bill.
+    """
+    wanted = {
+        key: t for key, t in tariffs.items()
+        if t.annual_minimum is not None or (t.metering == "net_metering" and t.sell is not None and t.sell.rollover == "kwh" and t.sell.yearend_rate)
+    }  # fmt: skip
+    none = pl.DataFrame(schema=LINE_SCHEMA)
+    if not wanted:
+        return none, segments
+    people = ["account_id", "service_point_id", "tariff_id"]
+    heads = [*people, "tariff_version", "segment_start"]
+    sums = segments.group_by(people).agg(pl.col("total").sum().alias("so_far"), (pl.col("segment_end") - pl.col("segment_start")).dt.total_days().sum().alias("served"))
+    ends = (
+        segments.join(rows.select(*heads, "last", "final", "year_lines", "year_days"), on=heads).filter(pl.col("last"))
+        .filter((pl.col("segment_end") == period_end) | pl.col("final")).join(sums, on=people)
+    )  # fmt: skip
+    lines: list[dict[str, Any]] = []
+    moved: list[dict[str, Any]] = []
+    for row in ends.sort(heads).to_dicts():
+        tariff = wanted.get((row["tariff_id"], row["tariff_version"]))
+        if tariff is None or not (row["final"] or closes_year(tariff, period_start, period_end)):
+            continue
+        head = {name: row[name] for name in LINE_SCHEMA.names() if name in row}
+        added = 0
+        before = year_before(tariff, period_start)
+        if tariff.annual_minimum is not None:
+            number, places = scaled(tariff.annual_minimum)
+            days, whole = row["served"] + (row["year_days"] or 0), (before.replace(year=before.year + 1) - before).days
+            share = min(days, whole) if tariff.proration.minimum == "days" else whole
+            short = _rounded(tariff, number * share, whole * 10**places) - row["so_far"] - (row["year_lines"] or 0)
+            if short > 0:
+                added += short
+                named = {"line_key": "ANNUAL-MINIMUM", "name": "Annual minimum charge", "component": "minimum", "quantity": None, "unit": ""}
+                lines.append(head | named | {"at": len(tariff.lines), "amount": short})
+        left = sum(row["carry_out"])
+        if tariff.metering == "net_metering" and tariff.sell is not None and tariff.sell.yearend_rate and left:
+            number, places = scaled(tariff.sell.yearend_rate)
+            paid = _rounded(tariff, left * number, 10 ** (places + 6))
+            added -= paid
+            named = {"line_key": "YEAR-END-CREDIT", "name": "Credit left over, paid out", "component": "credit", "quantity": left, "unit": tariff.unit}
+            lines.append(head | named | {"at": len(tariff.lines) + 1, "amount": -paid})
+            row["carry_out"] = [0] * len(row["carry_out"])
+        moved.append({name: row[name] for name in heads} | {"carry_now": row["carry_out"], "added": added})
+    if not moved:
+        return none, segments
+    changes = pl.DataFrame(moved, schema={**{n: SEGMENT_SCHEMA[n] for n in heads}, "carry_now": pl.List(pl.Int64()), "added": pl.Int64()})
+    closed = segments.join(changes, on=heads, how="left").with_columns(
+        pl.coalesce("carry_now", "carry_out").alias("carry_out"), pl.col("added").fill_null(0).alias("year_end"),
+        (pl.col("total") + pl.col("added").fill_null(0)).alias("total"),
+    )  # fmt: skip
+    return pl.DataFrame(lines, schema=LINE_SCHEMA), closed.select(SEGMENT_SCHEMA.names())
+
+
+def _rounded(tariff: Tariff, numerator: int, denominator: int) -> int:
+    """A quotient in the currency as stored millionths, under the tariff's rounding rule (cents where it has none)."""
+    rule = tariff.rounding
+    places = 2 if rule.places is None else rule.places
+    whole = quotient(np.array([numerator * 10**places], dtype=object), denominator, "half_up" if rule.places is None else rule.mode)
+    return int(whole[0]) * 10 ** (6 - places)
 
 
 def money_text(column: str) -> pl.Expr:

@@ -249,8 +249,8 @@ def statement_lines(connection: Connection, cycle_id: str, first: date) -> pl.Da
 def issued_leaves(connection: Connection, cycle_id: str, first: date, last: date) -> dict[int, bytes]:
     """Leaves, end to end, of the ledger entries that record the issue of a period's statements, by entry."""
     rows = connection.execute(
-        "SELECT entry_id, leaves FROM ledger.entry WHERE kind = 'bill_issued' AND billing_day = %(last)s "
-        "AND convert_from(body, 'UTF8')::jsonb -> 'body' ->> 'cycle_id' = %(cycle)s "
+        "SELECT entry_id, leaves FROM billing.leaf_entries(%(last)s, 'bill_issued') "
+        "WHERE convert_from(body, 'UTF8')::jsonb -> 'body' ->> 'cycle_id' = %(cycle)s "
         "AND convert_from(body, 'UTF8')::jsonb -> 'body' ->> 'period_start' = %(start)s ORDER BY 1",
         {"last": last, "cycle": cycle_id, "start": first.isoformat()},
         binary=True,
@@ -261,8 +261,7 @@ def issued_leaves(connection: Connection, cycle_id: str, first: date, last: date
 def index_leaves(connection: Connection, day: date) -> int:
     """Keep the first four bytes of each leaf of the day's payload entries where they are looked for; returns how many entries are new."""
     rows = connection.execute(
-        "SELECT e.entry_id, e.leaves FROM ledger.entry AS e WHERE e.billing_day = %s AND e.kind = 'ingested' AND e.leaf_count > 0 "
-        "AND NOT EXISTS (SELECT FROM billing.leaf_prefix AS p WHERE p.entry_id = e.entry_id) ORDER BY 1",
+        "SELECT e.entry_id, e.leaves FROM billing.leaf_entries(%s, 'ingested') AS e WHERE NOT EXISTS (SELECT FROM billing.leaf_prefix AS p WHERE p.entry_id = e.entry_id) ORDER BY 1",
         (day,),
         binary=True,
     ).fetchall()

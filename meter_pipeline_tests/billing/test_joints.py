@@ -9,8 +9,10 @@ import pytest
 
 from meter_pipeline.billing import bill_billing_day, reconcile
 from meter_pipeline.billing.close import checklist
+from meter_pipeline.billing.explain import explain
 from meter_pipeline.billing.issue import issue_statements, statement_joints
 from meter_pipeline.store import billing_joints as joints
+from meter_pipeline.store import privileges
 from meter_pipeline.store.database import Database
 from meter_pipeline_tests.billing.support import CHICAGO, CLOCK, JULY, add_cycle, add_service, add_tariff, days, native, put_intervals
 
@@ -103,6 +105,24 @@ def test_estimates_in_a_row_are_reported_with_the_day_they_began(database: Datab
     assert again.figures["estimate streaks"] == 3
     noted = database.read("SELECT account_id, reason FROM billing.statement_exception ORDER BY 1")
     assert noted.rows() == [(f"A-00{n}", "estimate_streak") for n in range(3)], "issued, and somebody should look"
+
+
+def test_billing_compares_with_the_ledger_in_its_own_role(database: Database) -> None:
+    privileges.apply(database)
+    add_tariff(database, native())
+    add_cycle(database, JULY, END)
+    point = add_service(database, 1)
+    for day in days(JULY, 5):
+        put_intervals(database, day, {point: [1000] * 24})
+        bill_billing_day(database.acting_as("meter_billing"), CHICAGO, day, clock=CLOCK)
+    done = issue_statements(database.acting_as("meter_billing"), CHICAGO, "C1", END, clock=CLOCK)
+    assert (done.issued, set(done.reconciliation["cause"].to_list()) - {"period_end"}) == (1, {"none"})
+    put_intervals(database, JULY, {point: [2000] * 24})
+    assert len(bill_billing_day(database.acting_as("meter_billing"), CHICAGO, JULY, clock=CLOCK).adjustments) == 1
+    for role in ("meter_finance", "meter_auditor"):
+        told = explain(database.acting_as(role), "A-001.C1.20260701.0.1")
+        assert told is not None
+        assert [e["kind"] for e in told["ledger"]] == ["bill_issued"]
 
 
 def test_a_cause_that_is_not_on_the_list_is_refused() -> None:

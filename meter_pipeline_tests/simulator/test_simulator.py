@@ -39,8 +39,9 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def test_the_committed_municipality_is_what_the_simulator_writes(demo: Path) -> None:
     for part in ("reference", "tariffs", "head_ends"):
-        names = sorted(p.name for p in (DATA / part).iterdir())
-        assert names == sorted(p.name for p in (demo / part).iterdir())
+        names = sorted(p.name for p in (demo / part).iterdir())
+        # The municipality also shows how a head-end that is asked is declared; nothing simulated comes from it.
+        assert sorted(p.name for p in (DATA / part).iterdir() if p.name != "hes-api.toml") == names
         _, different, odd = filecmp.cmpfiles(DATA / part, demo / part, names, shallow=False)
         assert different == []
         assert odd == []
