@@ -261,7 +261,8 @@ def issued_leaves(connection: Connection, cycle_id: str, first: date, last: date
 def index_leaves(connection: Connection, day: date) -> int:
     """Keep the first four bytes of each leaf of the day's payload entries where they are looked for; returns how many entries are new."""
     rows = connection.execute(
-        "SELECT e.entry_id, e.leaves FROM billing.leaf_entries(%s, 'ingested') AS e WHERE NOT EXISTS (SELECT FROM billing.leaf_prefix AS p WHERE p.entry_id = e.entry_id) ORDER BY 1",
+        "SELECT e.entry_id, e.leaves FROM billing.leaf_entries(%s, 'ingested') AS e "
+        "WHERE NOT EXISTS (SELECT FROM billing.leaf_prefix AS p WHERE p.entry_id = e.entry_id) ORDER BY 1",
         (day,),
         binary=True,
     ).fetchall()
