@@ -201,7 +201,7 @@ def _rounded(tariff: Tariff, numerator: int, denominator: int) -> int:
     rule = tariff.rounding
     places = 2 if rule.places is None else rule.places
     whole = quotient(np.array([numerator * 10**places], dtype=object), denominator, "half_up" if rule.places is None else rule.mode)
-    return int(whole[0]) * 10 ** (6 - places)
+    return int(whole[0] * 10 ** (6 - places))
 
 
 def money_text(column: str) -> pl.Expr:
