@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Final, Protocol
+from typing import IO, Final, Protocol, cast
 
 from meter_pipeline.feeds.rejects import FeedRefused, FileGrowing, shown
 
@@ -30,6 +30,8 @@ ZIP_EMPTY_MAGIC: Final = b"PK\x05\x06"
 _NESTED: Final = (GZIP_MAGIC, ZIP_MAGIC, ZIP_EMPTY_MAGIC, b"BZh", b"\xfd7zXZ\x00", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")
 _UTF16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 _CHUNK: Final = 1 << 20
+#: A zip's directory is read whole before its entries can be counted, at about 15 bytes of memory a byte. The 64 entries allowed need a few KiB.
+_MAX_DIRECTORY: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,20 @@ class _Gzip:
         return b""
 
 
+class _SmallReads:
+    """A zip file for ``zipfile`` to find its directory in: one that claims to be huge is refused before it is read."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self.most: int | None = _MAX_DIRECTORY
+        self.seek, self.tell, self.seekable, self.close = raw.seek, raw.tell, raw.seekable, raw.close
+
+    def read(self, size: int = -1) -> bytes:
+        if self.most is not None and size > self.most:
+            raise FeedRefused("archive_members", f"a directory of {size} bytes, at most {self.most}")
+        return self._raw.read(size)
+
+
 class _Member:
     def __init__(self, member: IO[bytes], limits: Limits, compressed: int) -> None:
         self._member = member
@@ -223,6 +239,10 @@ def _choose_member(archive: zipfile.ZipFile, limits: Limits) -> zipfile.ZipInfo:
         names.add(name)
         if entry.flag_bits & 0x1:
             raise FeedRefused("bad_archive", f"entry {shown(name)} is encrypted")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise FeedRefused("bad_archive", f"entry {shown(name)} is compressed by method {entry.compress_type}, neither stored nor deflated")
+        if not entry.filename:  # also what zipfile makes of a name that begins with a NUL
+            raise FeedRefused("archive_path", "an entry without a name")
         if not entry.is_dir() and parts[0] != "__MACOSX":
             files.append(entry)
     if len(files) != 1:
@@ -267,7 +287,9 @@ def open_feed(path: Path, limits: Limits = DEFAULT_LIMITS, encoding: str = "utf-
             while hashing.read(_CHUNK):
                 pass
             try:
-                archive = zipfile.ZipFile(raw)
+                small = _SmallReads(raw)
+                archive = zipfile.ZipFile(cast(IO[bytes], small))
+                small.most = None
                 chosen = _choose_member(archive, limits)
                 opened.source = _Member(archive.open(chosen), limits, chosen.compress_size)
             except (zipfile.BadZipFile, NotImplementedError, RuntimeError, UnicodeError, EOFError, OSError) as error:
