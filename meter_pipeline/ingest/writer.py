@@ -33,6 +33,8 @@ from meter_pipeline.store.watchdog import cut as cut_socket
 #: for a frozen server, which keeps no timeouts.
 WRITE_DEADLINE_S: Final = 40.0
 BREAKER: Final = "raw-store"
+#: A batch whose connection came later than this after its pause poll asks again: pool and breaker may keep it for a minute.
+POLL_STALE_S: Final = 0.5
 
 
 class PauseProbe(Protocol):
@@ -200,21 +202,27 @@ class Writers:
             attempts = self._retrier.attempts(_again)
             async for attempt in attempts:
                 with attempt:
-                    await self._wait_for_pause(source)
-                    await self._attempt(batch)
+                    while not await self._attempt(batch, source):
+                        pass
         finally:
             await self._permits.give()
 
-    async def _attempt(self, batch: load.Batch) -> None:
+    async def _attempt(self, batch: load.Batch, source: Source) -> bool:
+        """Past the pause, past the breaker, write. False: waiting took so long that the pause must be asked again."""
         assert self._pool is not None  # noqa: S101
-        assert self._permits is not None  # noqa: S101
-        while (permit := self.breaker.acquire(self.clock.monotonic())) is None:
-            await self.clock.sleep(max(self.breaker.remaining(self.clock.monotonic()), 0.01))
-        began = self.clock.monotonic()
+        await self._wait_for_pause(source)
+        asked = self.clock.monotonic()
+        permit = self.breaker.acquire(asked)
+        if permit is None:
+            await self.clock.sleep(max(self.breaker.remaining(asked), 0.01))
+            return False
+        began = asked
         ok: bool | None = None
         try:
             async with self._pool.connection() as connection:
                 began = self.clock.monotonic()
+                if began - asked > POLL_STALE_S:
+                    return False
                 watchdog = asyncio.get_running_loop().call_later(self.deadline_s, self._cut, connection)
                 try:
                     written = await load.write_batch(connection, batch)
@@ -222,6 +230,7 @@ class Writers:
                     watchdog.cancel()
             self.figures.already += not written
             ok = True
+            return True
         except PoolTimeout:
             self.controller.pool_exhausted()
             ok = False

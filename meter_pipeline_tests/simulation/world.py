@@ -1,0 +1,526 @@
+"""One simulated deployment: files that arrive, runs that load them, people who pause, and everything that goes wrong.
+
+Belongs here: histories made from a seed, the product's functions called as its processes call them, what is asked afterwards. Does not belong
+here: the product's logic, none of which is written again; the simulated server (server.py), virtual time (scheduler.py).
+
+    python -m meter_pipeline_tests.simulation.run --seeds 1000
+
+Every history ends with a quiet hour: faults stop, pauses end, one run loads what waits. Then the invariants are checked; then the whole input is
+landed and loaded once more, which must change nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+import psycopg
+from psycopg import errors
+
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.control import probe
+from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.ingest import Places, day, ingest_billing_day, land, landing, writer
+from meter_pipeline.ingest.breaker import Breaker
+from meter_pipeline.ingest.controller import Controller, Limits
+from meter_pipeline.ledger.sequencer import SequencerBusyError, sequence
+from meter_pipeline.schemas.reads import INTERVAL_READS, NO_VALUE, REGISTER_READS, REJECTS, ParsedFeed
+from meter_pipeline.store import archive, load, staging, vectors
+from meter_pipeline_tests.simulation import invariants
+from meter_pipeline_tests.simulation.invariants import Current, Payload, Snapshot
+from meter_pipeline_tests.simulation.scheduler import Killed, Process, Scheduler, Stuck, VirtualClock, VirtualPolicy, current
+from meter_pipeline_tests.simulation.server import Faults, Server, SimulatedDatabase, SimulatedPool, totals
+
+DAY: Final = date(2024, 3, 10)
+CALENDAR: Final = BillingCalendar("America/Chicago")
+START, END = CALENDAR.bounds(DAY)
+NORTH: Final = HeadEnd("NORTH", "jsonl")
+METERS: Final = ("M-0", "M-1", "M-2", "M-3")
+CHANNELS: Final = pl.DataFrame(
+    [row for meter in METERS for row in ((meter, "E1", "interval", "kWh", 60, "electricity"), (meter, "R1", "register", "kWh", None, "electricity"))],
+    schema={"meter_id": pl.String, "channel": pl.String, "kind": pl.String, "unit": pl.String, "interval_minutes": pl.Int32, "commodity": pl.String},
+    orient="row",
+)  # fmt: skip
+#: Distinct files there are: enough for every overlap, few enough to be prepared once.
+CONTENTS: Final = 240
+POISON: Final = 2 * 10**16
+SMALL: Final = Limits(batch_least=1, batch_start=2, batch_most=3, writers_start=2, writers_most=3)
+#: A batch may begin this long after a pause is visible, because it asked before: the answer to a poll may take 2 s (control.probe), a connection
+#: half a second more (writer.POLL_STALE_S), and the way to the server its few milliseconds.
+DRAIN_S: Final = probe.POLL_DEADLINE_S + writer.POLL_STALE_S + 0.1
+
+
+@lru_cache(maxsize=CONTENTS)
+def content(number: int) -> tuple[bytes, ParsedFeed]:
+    """A file: its bytes and what a parser makes of them. A few meters, versions and sequences, sometimes a repetition, junk, or a value no table takes."""
+    rng = random.Random(number)
+    intervals: list[dict[str, Any]] = []
+    registers: list[dict[str, Any]] = []
+    for meter in rng.sample(METERS, rng.randint(1, 3)):
+        version = rng.randint(1, 3)
+        common = {
+            "meter_id": meter, "unit": "kWh", "sequence": rng.randint(0, 2), "quality": 0, "source_version": version,
+            "read_time": START + timedelta(seconds=rng.choice((0, 60, 120))), "line": 1,
+        }  # fmt: skip
+        for slot in rng.sample(range(23), rng.randint(0, 3)):
+            intervals.append({**common, "channel": "E1", "value": 1000 * rng.randint(0, 3), "interval_start": START + timedelta(hours=slot), "interval_minutes": 60})
+            if rng.random() < 0.1:
+                intervals.append(intervals[-1])
+        for hour in rng.sample(range(1, 4), rng.randint(0, 2)):
+            value = POISON if rng.random() < 0.04 else rng.randint(0, 3) * 10**6
+            registers.append({**common, "channel": "R1", "value": value, "read_at": START + timedelta(hours=hour)})
+    rejects = [{"line": 9, "byte_offset": 99, "raw": b"junk", "reasons": [{"code": "bad_json", "detail": "junk"}], "reads": 1}] if rng.random() < 0.15 else []
+    parsed = ParsedFeed(
+        "jsonl", pl.DataFrame(intervals, schema=INTERVAL_READS), pl.DataFrame(registers, schema=REGISTER_READS), pl.DataFrame(rejects, schema=REJECTS)
+    )
+    return repr((number, intervals, registers)).encode(), parsed
+
+
+_prepare: Final = landing.prepare
+
+
+@lru_cache(maxsize=CONTENTS)
+def prepared(number: int) -> tuple[dict[date, staging.StagedDay], pl.DataFrame]:
+    """What landing stages of a file. Pure, so made once."""
+    return _prepare(content(number)[1], CALENDAR, NORTH.name, CHANNELS, START + timedelta(days=30))
+
+
+@lru_cache(maxsize=CONTENTS)
+def payloads(number: int) -> list[Payload]:
+    """The payloads of a file, intervals before registers, in staged order."""
+    found: list[Payload] = []
+    for staged in prepared(number)[0].values():
+        if staged.intervals.height:
+            numbered = staged.intervals.with_row_index("n")
+            rows: dict[int, Payload] = {}
+            for matrix in vectors.to_matrices(numbered):
+                for at, key in enumerate(matrix.keys.iter_rows(named=True)):
+                    slots = {
+                        int(slot): (int(matrix.values[at, slot]), int(matrix.quality[at, slot]), int(matrix.sequence[at, slot]))
+                        for slot in np.flatnonzero(matrix.values[at] != NO_VALUE)
+                    }
+                    taken = int(key["read_time"].timestamp()) if key["read_time"] is not None else -1
+                    name = (key["meter_id"], key["channel"])
+                    rows[key["n"]] = Payload("interval", name, key["payload_hash"], key["source_version"], taken, key["reads"], slots)
+            found += [rows[n] for n in sorted(rows)]
+        for row in staged.registers.iter_rows(named=True):
+            name = (row["meter_id"], row["channel"], row["read_at"])
+            slot = {0: (row["value"], row["quality"], row["sequence"])}
+            taken = int(row["read_time"].timestamp()) if row["read_time"] is not None else -1
+            found.append(Payload("register", name, row["payload_hash"], row["source_version"], taken, row["reads"], slot, abs(row["value"]) > 10**16))
+    return found
+
+
+class SimulatedFile:
+    """Stands for the path of a file in the inbox."""
+
+    def __init__(self, number: int, name: str) -> None:
+        self.number, self.name = number, name
+        self.data = content(number)[0]
+
+    def stat(self) -> Any:
+        return type("Stat", (), {"st_size": len(self.data), "st_mtime_ns": self.number})()
+
+
+def parse(path: Any, head_end: HeadEnd, calendar: BillingCalendar) -> ParsedFeed:
+    return content(path.number)[1]
+
+
+@dataclass(slots=True)
+class Disk:
+    """Staged files and the archive."""
+
+    staged: dict[str, staging.StagedDay] = field(default_factory=dict)
+    archived: dict[str, int] = field(default_factory=dict)
+
+
+_world: list[World] = []
+
+
+def world() -> World:
+    return _world[-1]
+
+
+class _Inline:
+    """Stands for the archive's thread."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __enter__(self) -> _Inline:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(call(*arguments))
+        return future
+
+
+@contextlib.contextmanager
+def _deadline(connection: Any, seconds: float) -> Iterator[None]:
+    connection.inner.deadline = seconds
+    try:
+        yield
+    finally:
+        connection.inner.deadline = None
+
+
+def _staged_write(folder: Any, sha256: bytes, day: date, staged: staging.StagedDay) -> str:
+    current().step()
+    path = staging.relative_path(sha256, day)
+    world().disk.staged[path] = staged
+    return path
+
+
+def _staged_read(folder: Any, path: str) -> staging.StagedDay:
+    current().step()
+    found = world().disk.staged.get(path)
+    if found is None or (not world().server.quiet and world().rng.random() < world().lost_staging):
+        world().server.injected["staging lost"] += 1
+        raise OSError(path)
+    return found
+
+
+def _staged_remove(folder: Any, path: str) -> None:
+    current().step()
+    world().disk.staged.pop(path, None)
+
+
+def _archived(folder: Any, path: SimulatedFile, sha256: bytes) -> str:
+    current().step()
+    world().disk.archived[sha256.hex()] = path.number
+    return sha256.hex()
+
+
+@contextlib.contextmanager
+def installed() -> Iterator[None]:
+    """The seams: pool, sockets, disk, threads and loop are the simulation's; everything else is the product."""
+    changes: list[tuple[Any, str, Any]] = [
+        (writer, "AsyncConnectionPool", SimulatedPool), (writer, "cut_socket", lambda connection: connection.inner.cut()), (probe, "deadline", _deadline),
+        (staging, "write", _staged_write), (staging, "read", _staged_read), (staging, "remove", _staged_remove),
+        (archive, "hash_file", lambda path: hashlib.sha256(path.data).digest()), (archive, "store", _archived),
+        (landing, "ThreadPoolExecutor", _Inline), (landing, "prepare", lambda parsed, *_: _memo(parsed)),
+        (day.raw, "channels", lambda _: CHANNELS),
+        (day._Day, "_staged_again", lambda self, item: world().staged_again(item)),
+    ]  # fmt: skip
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
+    policy = asyncio.get_event_loop_policy()
+    loud = logging.getLogger("asyncio").level
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    try:
+        for owner, name, value in changes:
+            setattr(owner, name, value)
+        asyncio.set_event_loop_policy(VirtualPolicy())
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
+        asyncio.set_event_loop_policy(policy)
+        logging.getLogger("asyncio").setLevel(loud)
+
+
+_by_parsed: dict[int, int] = {}
+
+
+def _memo(parsed: ParsedFeed) -> Any:
+    if not _by_parsed:
+        _by_parsed.update({id(content(number)[1]): number for number in range(CONTENTS)})
+    return prepared(_by_parsed[id(parsed)])
+
+
+@dataclass(slots=True)
+class Profile:
+    """How bad a history is."""
+
+    name: str
+    faults: Faults = field(default_factory=Faults)
+    kills: int = 0
+    crashes: int = 0
+    freezes: int = 0
+    pauses: int = 0
+    jumps: int = 0
+    #: whether every run must succeed by itself: nothing happens that a run cannot get over
+    mild: bool = False
+
+
+_TRANSIENT: Final[tuple[Any, ...]] = (
+    "reset", errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable, errors.AdminShutdown,
+)  # fmt: skip
+_EVERYBODY: Final = ("ingest", "landing", "ledger")
+
+
+def profile(rng: random.Random) -> Profile:
+    """One of eight kinds of trouble."""
+    match rng.randrange(8):
+        case 0:
+            return Profile("quiet", pauses=rng.randint(0, 1), mild=True)
+        case 1:
+            return Profile("transient", Faults(before=0.02, errors=_TRANSIENT), mild=True)
+        case 2:
+            return Profile("replies lost", Faults(after_commit=0.15), mild=True)
+        case 3:
+            return Profile("exhausted", Faults(before=0.03, refuse_connect=0.2, slow=0.1, errors=(errors.DiskFull, errors.OutOfMemory)), pauses=1)
+        case 4:
+            return Profile("killed", Faults(after_commit=0.05), kills=rng.randint(1, 3))
+        case 5:
+            return Profile("server killed", Faults(after_commit=0.05), crashes=rng.randint(1, 2), kills=rng.randint(0, 1))
+        case 6:
+            return Profile("server stopped", Faults(slow=0.05), freezes=rng.randint(1, 2), pauses=rng.randint(0, 1), jumps=1)
+        case _:
+            faults = Faults(before=0.02, after_commit=0.05, slow=0.05, refuse_connect=0.05, errors=(*_TRANSIENT, errors.QueryCanceled, errors.DiskFull), roles=_EVERYBODY)
+            return Profile("everything", faults, kills=rng.randint(0, 2), crashes=rng.randint(0, 1), freezes=rng.randint(0, 1), pauses=rng.randint(0, 2), jumps=rng.randint(0, 1))
+
+
+class World:
+    """A history."""
+
+    def __init__(self, seed: int, trouble: Profile | None = None) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.profile = trouble or profile(self.rng)
+        self.scheduler = Scheduler(random.Random(self.rng.random()))
+        self.server = Server(self.scheduler, random.Random(self.rng.random()), self.profile.faults)
+        self.database: Any = SimulatedDatabase(self.server)
+        self.clock = VirtualClock(self.scheduler)
+        self.disk = Disk()
+        self.lost_staging = 0.02
+        self.sent: dict[bytes, list[Payload]] = {}
+        self.heads: list[tuple[int, bytes]] = []
+        self.runs: list[Process] = []
+        self.faults: list[str] = []
+        self.acknowledged = 0
+
+    def staged_again(self, item: Any) -> staging.StagedDay:
+        """Reading an archived file again; parsing is not what is simulated."""
+        return prepared(self.disk.archived[item.sha256.hex()])[0][item.billing_day]
+
+    # -- processes --------------------------------------------------------------------------------------------------------------------
+
+    def lander(self, numbers: list[int], patience: int = 40) -> None:
+        """The sensor: lands what lies in the inbox, again and again until it is landed."""
+        for turn, number in enumerate(numbers):
+            path = SimulatedFile(number, f"file-{number}-{turn}")
+            sha256 = hashlib.sha256(path.data).digest()
+            for _ in range(patience):
+                # What a failed landing committed all the same was sent.
+                self.sent.setdefault(sha256, payloads(number))
+                try:
+                    land(self.database, CALENDAR, path, NORTH, Places("archive", "staging"), parse=parse, clock=self.clock, channels=CHANNELS)  # type: ignore[arg-type]
+                    break
+                except (psycopg.Error, OSError):
+                    current().sleep(1.0)
+            else:
+                raise AssertionError(f"{path.name} was never landed")
+            current().sleep(self.rng.expovariate(0.5))
+
+    def load(self, seed: int) -> Any:
+        """A run of raw_reads."""
+        outcome = ingest_billing_day(
+            self.database, CALENDAR, DAY, places=Places("archive", "staging"), head_ends={"NORTH": NORTH}, parse=parse, clock=self.clock,
+            run_id=f"run-{seed}", controller=Controller(SMALL), breaker=Breaker(rng=random.Random(seed)), seed=seed,
+        )  # type: ignore[arg-type]  # fmt: skip
+        self.acknowledged += outcome.accepted + outcome.duplicate + outcome.superseded
+        if not outcome.balanced:
+            self.faults.append("I3: a run's control totals do not balance")
+        return outcome
+
+    def order(self) -> None:
+        """A round of the sequencer."""
+        with self.database.connect("ledger") as connection, contextlib.suppress(SequencerBusyError):
+            head = sequence(connection)
+            self.heads.append((head.size, head.root))
+
+    def pauser(self, scope: str, target: str | None, held_s: float) -> None:
+        """An operator, whose own connection is never faulty: raise, wait, end."""
+        server = self.server
+        table = server.table("control.emergency_pause")
+        while server.scheduler.now < max(server.down_until, server.frozen_until):
+            current().sleep(0.5)
+        number = len(table.rows) + 1
+        server.state[-number] = "committed"
+        from meter_pipeline_tests.simulation.server import Version
+
+        table.rows[number] = [Version(-number, {"state": "paused", "scope": scope, "target": target})]
+        began = server.scheduler.now
+        current().sleep(held_s)
+        table.rows[number] = [Version(-number, {"state": "resumed", "scope": scope, "target": target})]
+        server.pauses.append((began, server.scheduler.now, target))
+
+    # -- a history --------------------------------------------------------------------------------------------------------------------
+
+    def play(self) -> None:
+        """The faulty part."""
+        rng, spawn = self.rng, self.scheduler.spawn
+        numbers = [rng.randrange(CONTENTS) for _ in range(rng.randint(1, 4))]
+        numbers += [rng.choice(numbers) for _ in range(rng.randint(0, 1))]
+        halfway = rng.randint(0, len(numbers))
+        spawn("lander", lambda: self.lander(numbers[:halfway]))
+        if rng.random() < 0.3:
+            spawn("lander-2", lambda: self.lander(numbers[:1]))
+        for n in range(rng.randint(1, 3)):
+            run = spawn(f"run-{n}", lambda n=n: self.load(self.seed * 10 + n), rng.uniform(0, 4))  # type: ignore[misc]
+            run.skew_s = rng.uniform(-3600, 3600) if self.profile.jumps else 0.0
+            self.runs.append(run)
+        spawn("lander-3", lambda: self.lander(numbers[halfway:]), rng.uniform(0, 6))
+        for _ in range(rng.randint(0, 2)):
+            self.scheduler.wake(lambda: spawn("sequencer", self._order_or_not) and None, rng.uniform(0, 8))
+        for n in range(self.profile.kills):
+            rng.choice(self.runs).kill_at = rng.randint(1, 150)
+        for _ in range(self.profile.crashes):
+            down = rng.uniform(0.1, 4)
+            self.scheduler.wake(lambda down=down: self.server.crash(down), rng.uniform(0, 4))  # type: ignore[misc]
+        for _ in range(self.profile.freezes):
+            stopped = rng.choice((0.5, 3.0, 45.0, 100.0))
+            self.scheduler.wake(lambda stopped=stopped: self.server.freeze(stopped), rng.uniform(0, 4))  # type: ignore[misc]
+        for _ in range(self.profile.pauses):
+            scope, target = rng.choice((("all", None), ("commodity", "electricity"), ("head_end", "NORTH")))
+            held = rng.uniform(0.5, 90)
+            spawn("operator", lambda s=scope, t=target, h=held: self.pauser(s, t, h), rng.uniform(0, 4))  # type: ignore[misc]
+        for _ in range(self.profile.jumps):
+            self.clock.jumps.append((rng.uniform(0, 4), rng.choice((-3600.0, 3600.0, 1.0))))
+        self.scheduler.run()
+        self._look_at_processes()
+
+    def _order_or_not(self) -> None:
+        try:
+            self.order()
+        except psycopg.Error:
+            if self.profile.name != "everything" and not (self.profile.crashes or self.profile.freezes):
+                raise
+
+    def quiet_hour(self, again: bool = False) -> None:
+        """Faults are over: one run, one round of the sequencer."""
+        self.server.quiet = True
+        self.scheduler.wake(lambda: None, 120)
+        self.scheduler.run()
+
+        def last() -> None:
+            if again:
+                self.lander(sorted({path for path in self.disk.archived.values()}))
+            self.load(self.seed * 10 + 9)
+            self.order()
+
+        process = self.scheduler.spawn("last", last)
+        self.scheduler.run()
+        if process.error is not None:
+            raise process.error
+
+    def _look_at_processes(self) -> None:
+        for process in self.scheduler.processes:
+            error = process.error
+            if error is None or isinstance(error, Killed) or process.killed:
+                continue
+            if isinstance(error, AssertionError):
+                raise error
+            allowed = (psycopg.Error, OSError, load.Fenced) if not self.profile.mild else ()
+            if not isinstance(error, allowed):
+                error.add_note(f"{process.name} in a history of kind {self.profile.name!r}")
+                raise error
+            if isinstance(error, load.Fenced) and not (self.profile.crashes or self.profile.freezes or self.profile.kills):
+                raise error
+
+    def check(self, finished: bool = True) -> None:
+        """Every invariant."""
+        self.faults += invariants.broken(self.snapshot(), self.sent, self.heads, finished=finished)
+        for at, application, process in self.server.batches:
+            for began, ended, _ in self.server.pauses:
+                if application.startswith("ingest-writer") and began + DRAIN_S < at < ended:
+                    self.faults.append(f"I7: {process} began a batch at {at:.2f} s, paused from {began:.2f} to {ended:.2f} s")
+        if self.server.most_writers > SMALL.writers_most:
+            self.faults.append(f"I10: {self.server.most_writers} writers at once")
+        leaked = [each.application_name for each in self.server.connections if not each.process.killed]
+        if leaked:
+            self.faults.append(f"I10: connections left open: {leaked}")
+        if not all(row[-1] for row in totals(self.server, None)):
+            self.faults.append("I3: raw.control_total does not balance")
+        if self.faults:
+            raise AssertionError("; ".join(self.faults[:5]))
+
+    def snapshot(self) -> Snapshot:
+        """What the simulated server holds."""
+        server, found = self.server, Snapshot()
+        found.files = {sha256: dict(row) for sha256, row in server.table("raw.feed_file").scan()}
+        found.file_days = {key: dict(row) for key, row in server.table("raw.feed_file_day").scan()}
+        for name, state in server.partitions.items():
+            if state == "open":
+                found.open_partitions += 1
+                continue
+            kind = "interval" if "interval" in name else "register"
+            for _, row in server.table(name).scan():
+                key = (kind, (row["meter_id"], row["channel"]) if kind == "interval" else (row["meter_id"], row["channel"], row["read_at"]))
+                if "_payload_" in name:
+                    found.history.setdefault(key, []).append(row["payload_hash"])
+                else:
+                    found.current[key] = Current(row["payload_hash"], row["payloads"], slots_of(row, kind))
+        found.letters = {key: row["reads"] for key, row in server.table("raw.dead_letter").scan()}
+        found.batches = [row for _, row in server.table("raw.load_batch").scan()]
+        found.entries = {n: (row["kind"], row["body"], row["leaves"]) for n, row in server.table("ledger.entry").scan()}
+        found.leaves = {n: (row["entry_id"], row["hash"]) for n, row in server.table("ledger.leaf").scan()}
+        found.heads = {size: row["root"] for size, row in server.table("ledger.tree_head").scan()}
+        return found
+
+
+def slots_of(row: dict[str, Any], kind: str) -> dict[int, int]:
+    """Values by slot in micro base units."""
+    if kind == "register":
+        return {0: row["value"]}
+    listed = row["values"] if row["values"] is not None else row["wide_values"]
+    none = -(2**31) if row["values"] is not None else NO_VALUE
+    return {slot: value * 10 ** (6 - row["scale"]) for slot, value in enumerate(listed) if value != none and value is not None}
+
+
+def history(seed: int, trouble: Profile | None = None) -> World:
+    """Play a seed's history to its end and check it. Raises AssertionError naming what broke; the message begins with SEED."""
+    made = World(seed, trouble)
+    SimulatedPool.server = made.server
+    _world.append(made)
+    try:
+        made.play()
+        made.check(finished=False)
+        made.quiet_hour()
+        made.check()
+        before = made.snapshot().state()
+        made.quiet_hour(again=True)
+        made.check()
+        if made.snapshot().state() != before:
+            raise AssertionError("I9: landing and loading everything again changed the store")
+    except Exception as error:
+        raise AssertionError(f"SEED={seed} ({made.profile.name}): {type(error).__name__}: {error}") from error
+    except BaseExceptionGroup as error:
+        raise AssertionError(f"SEED={seed} ({made.profile.name}): {error.exceptions}") from error
+    finally:
+        _world.pop()
+    return made
+
+
+def histories(seeds: range, trouble: Profile | None = None) -> Counter[str]:
+    """Many histories; how many of each kind, and how often each fault struck."""
+    counts: Counter[str] = Counter()
+    with installed():
+        for seed in seeds:
+            done = history(seed, trouble)
+            counts["histories"] += 1
+            counts[f"kind: {done.profile.name}"] += 1
+            counts["reads acknowledged"] += done.acknowledged
+            counts["virtual seconds"] += int(done.scheduler.now)
+            counts.update({f"fault: {name}": n for name, n in done.server.injected.items()})
+            counts["fault: process killed"] += sum(process.killed for process in done.scheduler.processes)
+    return counts
+
+
+assert Stuck is not None
