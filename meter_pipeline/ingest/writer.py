@@ -312,6 +312,9 @@ class Writers:
                     finally:
                         watchdog.cancel()
                 except (psycopg.Error, OSError):
+                    if connection is not None:
+                        with contextlib.suppress(psycopg.Error, OSError):
+                            await connection.close()
                     connection = None
                 await self.clock.sleep(self.monitor_s)
         finally:

@@ -44,8 +44,10 @@ class Process:
         self.error: BaseException | None = None
         self.result: Any = None
         self.on_kill: list[Callable[[], None]] = []
-        self._go = threading.Semaphore(0)
-        self._back = threading.Semaphore(0)
+        # Binary semaphores: a semaphore of threading is a lock, a condition and a deque.
+        self._go, self._back = threading.Lock(), threading.Lock()
+        self._go.acquire()
+        self._back.acquire()
         self._thread: threading.Thread | None = None
 
     def step(self) -> None:

@@ -35,6 +35,10 @@ Steps = Generator[float, None, Any]
 Row = dict[str, Any]
 
 
+#: Mean of each way of a statement. Slow beside a real network, so that a second of trouble finds something under way.
+LATENCY_S: Final = 0.005
+
+
 class Blocked(Exception):
     """A lock is held by another transaction: ask again later."""
 
@@ -192,6 +196,7 @@ class Server:
         self.pauses: list[tuple[float, float, str | None]] = []
         self.batches: list[tuple[float, str, str]] = []
         self.most_writers = 0
+        self.longest_wait = 0.0
         self.injected: Counter[str] = Counter()
         self.quiet = False
         self.acknowledged: list[tuple[float, str]] = []
@@ -243,6 +248,13 @@ class Server:
         self.down_until = self.scheduler.now + seconds
         self.frozen_until = 0.0
         self.zombies.clear()
+
+    def terminate(self, application_name: str) -> None:
+        """pg_terminate_backend of one session of that name, where there is one."""
+        found = [each for each in self.connections if each.application_name.startswith(application_name)]
+        if found:
+            self.injected["session terminated"] += 1
+            self.drop(self.rng.choice(found))
 
     def freeze(self, seconds: float) -> None:
         """SIGSTOP: nothing answers, nothing breaks."""
@@ -302,6 +314,7 @@ class Connection:
         self.lock_timeout: float | None = None
         self.deadline: float | None = None
         self.committing = False
+        self.configured = False
         self.nested = 0
         self.row_factory: Any = None
         server.connections.append(self)
@@ -343,13 +356,15 @@ class Connection:
         """The way to the server and its present state of health."""
         server, rng = self.server, self.server.rng
         began = server.scheduler.now
-        yield rng.expovariate(1 / 0.0004)
+        yield rng.expovariate(1 / LATENCY_S)
         self._alive()
         while server.scheduler.now < server.frozen_until:
             yield min(0.5, server.frozen_until - server.scheduler.now)
             if self.deadline is not None and server.scheduler.now - began >= self.deadline and not self.was_cut:
                 self.cut()
             self._alive()
+        if self.configured:
+            server.longest_wait = max(server.longest_wait, server.scheduler.now - began)
         if not server.quiet and self.application_name.startswith(server.faults.roles):
             if rng.random() < server.faults.slow:
                 server.injected["slow"] += 1
@@ -405,7 +420,7 @@ class Connection:
                 raise
         if own:
             self.server.finish(self, True)
-        yield self.server.rng.expovariate(1 / 0.0004)
+        yield self.server.rng.expovariate(1 / LATENCY_S)
         self._alive()
         return result
 
@@ -424,7 +439,7 @@ class Connection:
                 self.server.injected["reply of COMMIT lost"] += 1
                 self.server.drop(self)
                 raise psycopg.OperationalError("server closed the connection unexpectedly")
-            yield rng.expovariate(1 / 0.0006)
+            yield rng.expovariate(1 / LATENCY_S)
             self._alive()
         finally:
             self.committing = False
@@ -762,7 +777,8 @@ class SimulatedPool:
                 made: AsyncConnection | None = None
                 try:
                     made = AsyncConnection(await drive_async(opened(self.server, self.application_name, False)))
-                    await self.configure(made)
+                    await asyncio.wait_for(self.configure(made), max(self.timeout - waited, 0.01))
+                    made.inner.configured = True
                     held = made
                 except asyncio.CancelledError:
                     if made is not None:
@@ -1002,6 +1018,8 @@ def _register(server: Server, connection: Connection, tx: Transaction, _: Any, p
 
 @on(r"INSERT INTO raw\.feed_file_day \(")
 def _file_day(server: Server, connection: Connection, tx: Transaction, _: Any, p: Any) -> Result:
+    if server.table("raw.feed_file_day").get((p[0], p[1]), tx) is not None:
+        raise errors.UniqueViolation("feed_file_day_pkey")
     nothing = dict.fromkeys(("accepted", "duplicate", "superseded", "rejected", "loaded_at"))
     server.table("raw.feed_file_day").put((p[0], p[1]), {**dict(zip(_DAY, p, strict=True)), **nothing}, tx)
     return Result([], 1)

@@ -19,7 +19,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -215,7 +215,7 @@ def installed() -> Iterator[None]:
         (staging, "write", _staged_write), (staging, "read", _staged_read), (staging, "remove", _staged_remove),
         (archive, "hash_file", lambda path: hashlib.sha256(path.data).digest()), (archive, "store", _archived),
         (landing, "ThreadPoolExecutor", _Inline), (landing, "prepare", lambda parsed, *_: _memo(parsed)),
-        (day.raw, "channels", lambda _: CHANNELS),
+        (day.raw, "channels", lambda _: CHANNELS), (vectors, "encoded_blocks", _encoded_blocks),
         (day._Day, "_staged_again", lambda self, item: world().staged_again(item)),
     ]  # fmt: skip
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
@@ -235,6 +235,19 @@ def installed() -> Iterator[None]:
 
 
 _by_parsed: dict[int, int] = {}
+_encoded: dict[str, bytes] = {}
+_encode: Final = vectors.encoded_blocks
+
+
+def _encoded_blocks(frame: pl.DataFrame, columns: Any, rows: int = 8192) -> list[bytes]:
+    """COPY's bytes of a frame, row by row: a pure function of each, remembered because the same few payloads come in every history."""
+    parts = []
+    for at, row in enumerate(frame.select(columns).rows()):
+        key = repr(row)
+        if key not in _encoded:
+            _encoded[key] = b"".join(_encode(frame.slice(at, 1), columns, rows))
+        parts.append(_encoded[key])
+    return parts
 
 
 def _memo(parsed: ParsedFeed) -> Any:
@@ -254,6 +267,7 @@ class Profile:
     freezes: int = 0
     pauses: int = 0
     jumps: int = 0
+    terminates: int = 0
     #: whether every run must succeed by itself: nothing happens that a run cannot get over
     mild: bool = False
 
@@ -265,8 +279,8 @@ _EVERYBODY: Final = ("ingest", "landing", "ledger")
 
 
 def profile(rng: random.Random) -> Profile:
-    """One of eight kinds of trouble."""
-    match rng.randrange(8):
+    """One of nine kinds of trouble."""
+    match rng.randrange(9):
         case 0:
             return Profile("quiet", pauses=rng.randint(0, 1), mild=True)
         case 1:
@@ -281,6 +295,8 @@ def profile(rng: random.Random) -> Profile:
             return Profile("server killed", Faults(after_commit=0.05), crashes=rng.randint(1, 2), kills=rng.randint(0, 1))
         case 6:
             return Profile("server stopped", Faults(slow=0.05), freezes=rng.randint(1, 2), pauses=rng.randint(0, 1), jumps=1)
+        case 7:
+            return Profile("sessions terminated", Faults(after_commit=0.02), terminates=rng.randint(1, 4))
         case _:
             faults = Faults(before=0.02, after_commit=0.05, slow=0.05, refuse_connect=0.05, errors=(*_TRANSIENT, errors.QueryCanceled, errors.DiskFull), roles=_EVERYBODY)
             return Profile("everything", faults, kills=rng.randint(0, 2), crashes=rng.randint(0, 1), freezes=rng.randint(0, 1), pauses=rng.randint(0, 2), jumps=rng.randint(0, 1))
@@ -332,7 +348,7 @@ class World:
         """A run of raw_reads."""
         outcome = ingest_billing_day(
             self.database, CALENDAR, DAY, places=Places("archive", "staging"), head_ends={"NORTH": NORTH}, parse=parse, clock=self.clock,
-            run_id=f"run-{seed}", controller=Controller(SMALL), breaker=Breaker(rng=random.Random(seed)), seed=seed,
+            run_id=f"run-{seed}", controller=Controller(replace(SMALL, batch_start=1 + seed % 3)), breaker=Breaker(rng=random.Random(seed)), seed=seed,
         )  # type: ignore[arg-type]  # fmt: skip
         self.acknowledged += outcome.accepted + outcome.duplicate + outcome.superseded
         if not outcome.balanced:
@@ -377,8 +393,13 @@ class World:
             run.skew_s = rng.uniform(-3600, 3600) if self.profile.jumps else 0.0
             self.runs.append(run)
         spawn("lander-3", lambda: self.lander(numbers[halfway:]), rng.uniform(0, 6))
-        for _ in range(rng.randint(0, 2)):
-            self.scheduler.wake(lambda: spawn("sequencer", self._order_or_not) and None, rng.uniform(0, 8))
+        at = rng.uniform(0, 4)
+        for _ in range(rng.randint(0, 3)):
+            self.scheduler.wake(lambda: spawn("sequencer", self._order_or_not) and None, at)
+            at += 0.0 if rng.random() < 0.6 else rng.uniform(0, 3)
+        for _ in range(self.profile.terminates):
+            name = rng.choice(("ingest-day", "ingest-day", "ingest-writer", "ingest-monitor", "ingest-pause", "landing"))
+            self.scheduler.wake(lambda name=name: self.server.terminate(name), rng.uniform(0, 4))  # type: ignore[misc]
         for n in range(self.profile.kills):
             rng.choice(self.runs).kill_at = rng.randint(1, 150)
         for _ in range(self.profile.crashes):
@@ -400,7 +421,7 @@ class World:
         try:
             self.order()
         except psycopg.Error:
-            if self.profile.name != "everything" and not (self.profile.crashes or self.profile.freezes):
+            if self.profile.name != "everything" and not (self.profile.crashes or self.profile.freezes or self.profile.terminates):
                 raise
 
     def quiet_hour(self, again: bool = False) -> None:
@@ -431,7 +452,7 @@ class World:
             if not isinstance(error, allowed):
                 error.add_note(f"{process.name} in a history of kind {self.profile.name!r}")
                 raise error
-            if isinstance(error, load.Fenced) and not (self.profile.crashes or self.profile.freezes or self.profile.kills):
+            if isinstance(error, load.Fenced) and not (self.profile.crashes or self.profile.freezes or self.profile.kills or self.profile.terminates):
                 raise error
 
     def check(self, finished: bool = True) -> None:
@@ -443,6 +464,8 @@ class World:
                     self.faults.append(f"I7: {process} began a batch at {at:.2f} s, paused from {began:.2f} to {ended:.2f} s")
         if self.server.most_writers > SMALL.writers_most:
             self.faults.append(f"I10: {self.server.most_writers} writers at once")
+        if self.server.longest_wait > writer.WRITE_DEADLINE_S + 1:
+            self.faults.append(f"I10: a writer waited {self.server.longest_wait:.0f} s for a stopped server")
         leaked = [each.application_name for each in self.server.connections if not each.process.killed]
         if leaked:
             self.faults.append(f"I10: connections left open: {leaked}")
