@@ -84,6 +84,8 @@ def _row(row: dict[str, Any], day: date, where: str) -> dict[str, Any]:
     except UnitError as error:
         raise LegacyRefused(f"{where}: value: {error}") from error
     version = row.get("tariff_version") or None
+    if version is not None and re.fullmatch(r"[0-9]{1,9}", str(version), re.ASCII) is None:
+        raise LegacyRefused(f"{where}: tariff_version {str(version)[:40]!r} is no whole number")
     return {
         "billing_day": day, "account_id": str(row["account_id"]), "level": level, "code": str(row["code"]), "value": value, "exact": None,
         "estimated": str(row.get("estimated") or "").lower() in ("true", "t", "1"), "tariff_version": int(version) if version else None,

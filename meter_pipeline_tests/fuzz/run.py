@@ -97,7 +97,8 @@ def main() -> None:
                 (crashes / f"{given.name}-{found}.txt").write_text("".join(traceback.format_exception(error))[-8000:])
                 say()
 
-    options = [f"-max_total_time={given.seconds}", "-rss_limit_mb=1536", "-timeout=60", "-max_len=4096", f"-dict={words}", f"-artifact_prefix={crashes}/{given.name}-native-"]
+    options = [f"-max_total_time={given.seconds}", "-rss_limit_mb=1536", "-timeout=300", "-max_len=4096", f"-dict={words}"]
+    options.append(f"-artifact_prefix={crashes}/{given.name}-native-")
     atheris.Setup([sys.argv[0], *options, *rest, str(corpus)], once)
     say()
     atheris.Fuzz()

@@ -137,7 +137,8 @@ def archive(data: bytes, folder: Path) -> None:
                 assert held <= 1 << 20, block
             assert opened.member is None or not opened.member.startswith("/")
     except FeedRefused as refused:
-        assert refused.code in REASONS, refused.code
+        if refused.code not in REASONS:
+            raise
         return
     assert opened.sha256 == hashlib.sha256(content).hexdigest()
 
@@ -171,8 +172,7 @@ def tariff(data: bytes, folder: Path) -> None:
     """A tariff document is a tariff of finite numbers, or refused by field."""
     try:
         parsed = parse_tariff(data)
-    except TariffRefusedError as refused:
-        assert str(refused).isprintable() or "\n" in str(refused) or True
+    except TariffRefusedError:
         return
     assert parsed.charges is not None
     repr(parsed)
@@ -227,14 +227,15 @@ def reference(data: bytes, folder: Path) -> None:
     try:
         rows, _ = read_folder(folder)
     except ReferenceRefused as refused:
-        assert all(str(fault) for fault in refused.faults)
+        if not refused.faults:
+            raise
         return
     kinds: dict[str, type[Any]] = {"id": str, "text": str, "date": date, "instant": datetime, "decimal": Decimal, "integer": int, "boolean": bool}
     for row in rows[name]:
         for value, kind in zip(row, TABLES[name].columns.values(), strict=True):
             assert (value is None and kind.endswith("?")) or isinstance(value, kinds.get(kind.rstrip("?"), str)), (value, kind)
             assert not isinstance(value, Decimal) or value.is_finite()
-            assert not isinstance(value, str) or ("\0" not in value and value.encode("utf-8"))
+            assert not isinstance(value, str) or ("\0" not in value and value.encode("utf-8").decode() == value)
 
 
 def head_end(data: bytes, folder: Path) -> None:

@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
 
+from psycopg import errors
+
 from meter_pipeline.ingest import day, fold, landing, retry, writer
 from meter_pipeline.ledger import sequencer
-from meter_pipeline.store import dead_letters, load, raw
 from meter_pipeline.store import ledger as ledger_store
+from meter_pipeline.store import load, raw
+from meter_pipeline_tests.simulation import world
 from meter_pipeline_tests.simulation.server import Faults
 from meter_pipeline_tests.simulation.world import Profile
 
@@ -40,6 +43,7 @@ _PAUSED: Final = Profile("paused", pauses=2, mild=True)
 _BUSY: Final = Profile("transient", Faults(before=0.05, errors=("reset",)), mild=True)
 _QUIET: Final = Profile("quiet", mild=True)
 _STOPPED: Final = Profile("server stopped", freezes=3)
+_DEADLOCKS: Final = Profile("transient", Faults(before=0.1, errors=(errors.DeadlockDetected,)), mild=True)
 
 MUTATIONS: Final = (
     Mutation("idempotency: a batch's claim", load, "write_batch", "if not claimed.rowcount:", "if False:", _LOST),
@@ -49,24 +53,39 @@ MUTATIONS: Final = (
         "pause asked again after waiting", writer, "Writers._attempt", "if began - asked > POLL_STALE_S:", "if False:",
         Profile("exhausted", Faults(refuse_connect=0.85), pauses=4),
     ),
-    Mutation("ledger in the same transaction", load, "write_batch", "        for piece in batch.pieces:\n", "        await connection.commit()\n        for piece in batch.pieces:\n", _LOST),
+    Mutation(
+        "ledger in the same transaction", load, "write_batch", "        for piece in batch.pieces:\n",
+        "        await connection.commit()\n        for piece in batch.pieces:\n", _LOST,
+    ),
     Mutation("ledger entry with each batch", load, "write_batch", "for entry in batch.entries]", "for entry in batch.entries[:0]]", _QUIET),
-    Mutation("retry classification: unknown outcome", retry, "meaning", "return Meaning.UNKNOWN if isinstance(error, (psycopg.OperationalError", "return Meaning.DATA if isinstance(error, (psycopg.OperationalError", _LOST),
+    Mutation(
+        "retry classification: unknown outcome", retry, "meaning", "return Meaning.UNKNOWN if isinstance(error, (psycopg.OperationalError",
+        "return Meaning.DATA if isinstance(error, (psycopg.OperationalError", _LOST,
+    ),
     Mutation("retry classification: bad data", retry, "meaning", 'if state[:2] in ("22", "23")', 'if state[:2] in ("22",)', _QUIET),
-    Mutation("retry classification: transient", retry, "meaning", "return _BY_STATE[state]", "return Meaning.FATAL", Profile("transient", Faults(before=0.1, errors=(__import__("psycopg").errors.DeadlockDetected,)), mild=True)),
-    Mutation("advisory lock on the day", day, "ingest_billing_day", 'lock.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, day.toordinal()))', "pass", _QUIET),
+    Mutation("retry classification: transient", retry, "meaning", "return _BY_STATE[state]", "return Meaning.FATAL", _DEADLOCKS),
+    Mutation(
+        "advisory lock on the day", day, "ingest_billing_day", 'lock.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, day.toordinal()))', "pass", _QUIET,
+    ),
     Mutation("advisory lock of the sequencer", ledger_store, "take_sequencer_lock", "if wait_s <= 0:", "return True\n    if wait_s <= 0:", _QUIET),
-    Mutation("fencing of an overtaken run", load, "write_batch", "if row is None or row[0] != batch.epoch:", "if row is None:", Profile("sessions terminated", Faults(slow=0.3), terminates=8)),
+    Mutation(
+        "fencing of an overtaken run", load, "write_batch", "if row is None or row[0] != batch.epoch:",
+        "if row is None:", Profile("sessions terminated", Faults(slow=0.3), terminates=8),
+    ),
     Mutation("version ordering: intervals", fold, "_ranked", "payloads.sort([*KEY, *_NEWEST], nulls_last=False)", "payloads", _QUIET),
     Mutation("version ordering: registers", fold, "fold_registers", 'order = ["source_version", "read_time", "sequence", "payload_hash"]', "order = []", _QUIET),
     Mutation("dead letters of refused rows", landing, "finish_letters", "found = pl.concat(letters)", "found = pl.concat(letters).clear()", _QUIET),
-    Mutation("watchdog of a stopped server", writer, "Writers._attempt", "call_later(self.deadline_s, self._cut, connection)", "call_later(1e9, self._cut, connection)", _STOPPED),
+    Mutation(
+        "watchdog of a stopped server", writer, "Writers._attempt", "call_later(self.deadline_s, self._cut, connection)",
+        "call_later(1e9, self._cut, connection)", _STOPPED,
+    ),
     Mutation("a permit comes back", writer, "Writers._write_batch", "finally:\n            await self._permits.give()", "finally:\n            pass", _QUIET),
-    Mutation("sequencer's horizon", sequencer, "sequence", "store.Head(growing.size, growing.root(), horizon, cluster_id)", "store.Head(growing.size, growing.root(), horizon + 3, cluster_id)", _QUIET),
+    Mutation(
+        "sequencer's horizon", sequencer, "sequence", "store.Head(growing.size, growing.root(), horizon, cluster_id)",
+        "store.Head(growing.size, growing.root(), horizon + 3, cluster_id)", _QUIET,
+    ),
     Mutation("a leftover partition is attached", day, "_Day._attach_leftover", "self._attach(kind.table)", "pass", _KILLED),
 )  # fmt: skip
-
-assert dead_letters is not None
 
 
 @contextlib.contextmanager
@@ -94,15 +113,12 @@ def switched_off(mutation: Mutation) -> Iterator[None]:
     others = [module for module in (day, landing, writer, sequencer) if module is not mutation.module and getattr(module, name, None) is real]
     for module in others:
         setattr(module, name, made[name])
-    world = __import__("meter_pipeline_tests.simulation.world", fromlist=["world"])
-    in_world = [n for n in (name,) if getattr(world, n, None) is real]
-    for each in in_world:
-        setattr(world, each, made[name])
+    if getattr(world, name, None) is real:
+        others.append(world)
+        setattr(world, name, made[name])
     try:
         yield
     finally:
         setattr(owner, name, real)
         for module in others:
             setattr(module, name, real)
-        for each in in_world:
-            setattr(world, each, real)

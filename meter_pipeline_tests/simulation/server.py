@@ -25,12 +25,10 @@ import psycopg
 from psycopg import errors, sql
 from psycopg_pool import PoolTimeout
 
-from meter_pipeline.control.pause import RESUME
 from meter_pipeline.store import control as control_store
 from meter_pipeline.store import load
 from meter_pipeline_tests.simulation.scheduler import Killed, Scheduler, current, drive, drive_async
 
-assert RESUME is not None
 Steps = Generator[float, None, Any]
 Row = dict[str, Any]
 
@@ -387,6 +385,8 @@ class Connection:
 
     def run(self, query: Any, parameters: Any = None) -> Steps:
         """A statement, waiting for locks as long as lock_timeout allows."""
+        if isinstance(query, str) and query.startswith("SELECT epoch FROM raw.day_load"):
+            self.server.batches.append((self.server.scheduler.now, self.application_name, self.process.name))  # a batch begins when it is sent
         return self._run(lambda: self.server.statement(self, text_of(query), parameters))
 
     def _run(self, act: Callable[[], Result]) -> Steps:
@@ -828,7 +828,6 @@ def _share(server: Server, connection: Connection, tx: Transaction, _: Any, p: A
     table.wait_free(p[0], tx)
     row = table.get(p[0], tx)
     server.share.setdefault(p[0], set()).add(server.assign(tx))
-    server.batches.append((server.scheduler.now, connection.application_name, current().name))
     return Result([(row["epoch"],)] if row else [])
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import zlib
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Final
@@ -73,7 +74,7 @@ def read_weather(path: Path, file_format: str | None = None, *, station_id: str 
                 frame = _tmy3(text, year)
             case _:
                 frame = _plain(text, named)
-    except (pl.exceptions.PolarsError, ValueError, IndexError) as error:
+    except (pl.exceptions.PolarsError, ValueError, IndexError, OverflowError) as error:
         raise WeatherError(f"{path.name}: not {chosen}: {error}") from error
     key = "observed_at" if "observed_at" in frame.columns else "weather_day"
     bounds = [
@@ -109,8 +110,11 @@ def recognise(text: str) -> str:
 
 def _bytes(path: Path) -> bytes:
     raw = path.open("rb")
-    with raw, (gzip.open(raw) if path.suffix == ".gz" else raw) as opened:
-        data = opened.read(_MAX_BYTES + 1)
+    try:
+        with raw, (gzip.open(raw) if path.suffix == ".gz" else raw) as opened:
+            data = opened.read(_MAX_BYTES + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise WeatherError(f"{path.name}: not a whole gzip file: {error}") from error
     if len(data) > _MAX_BYTES:
         raise WeatherError(f"{path.name}: more than {_MAX_BYTES // 2**20} MiB of weather")
     return data
@@ -249,6 +253,8 @@ def _tmy3(text: str, year: int | None) -> pl.DataFrame:
     zone = timezone(timedelta(hours=float(offset)))
     when = []
     for day, hour in zip(raw["Date (MM/DD/YYYY)"].to_list(), raw["Time (HH:MM)"].to_list(), strict=True):
+        if day is None or hour is None:
+            raise ValueError("a row without date or time")
         month, dom, own_year = (int(part) for part in day.split("/"))
         if year is not None and (month, dom) == (2, 29):
             month, dom = 3, 1
