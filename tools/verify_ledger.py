@@ -40,7 +40,7 @@ DUAL = {
 }
 # source of rows -> (kinds whose every leaf has a row, kinds whose leaves may be a row's)
 SOURCES = {
-    "raw": ({"ingested", "superseded"}, set()),
+    "raw": ({"ingested", "superseded"}, {"duplicate"}),
     "validated": ({"validated"}, set()),
     "statements": ({"bill_issued"}, {"adjustment_posted"}),
 }

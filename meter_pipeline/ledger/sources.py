@@ -56,6 +56,8 @@ RAW: Final = Source(
         RowTable("raw.register_read", "payload_hash", "mpr1"),
         RowTable("raw.register_payload", "payload_hash", "mpr1"),
     ),
+    # A newer version that says what was there counts as a duplicate, and yet is a payload of its own that is kept.
+    also=("duplicate",),
 )
 VALIDATED: Final = Source(
     "validated",

@@ -726,6 +726,7 @@ class SimulatedDatabase:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.url = "simulated"
+        self.session_options = ""
 
     def connect(self, application_name: str = "meter-pipeline", *, autocommit: bool = False, role: str | None = None) -> SyncConnection:
         return SyncConnection(drive(opened(self.server, application_name, autocommit)))
