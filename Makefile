@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo ui test test-all lint bench lock clean
+.PHONY: help install demo ui test test-all lint bench lock clean faults simulate fuzz sbom audit
 
 help:
 	@echo "make demo   install, start the embedded PostgreSQL, bill the demo municipality, show the result"
@@ -12,6 +12,9 @@ help:
 	@echo "make test   install and run the tests (under 10 minutes on 2 cores); make test-all adds the long ones"
 	@echo "make lint   ruff, mypy --strict, import-linter"
 	@echo "make bench  the headline figures beside their peers, as JSON"
+	@echo "make faults   every kind of fault many times on a real server (about an hour), and the table of docs/reliability.md"
+	@echo "make simulate 100,000 simulated histories; make fuzz: two hours over the parsers (needs pip install atheris)"
+	@echo "make sbom   CycloneDX bill of materials of requirements.lock; make audit asks the vulnerability database (network)"
 	@echo "make lock   refresh requirements.lock from pyproject.toml"
 
 install: $(STAMP)
@@ -49,6 +52,29 @@ bench: install
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --extra test --extra lint --extra oracles pyproject.toml -o requirements.lock
+
+faults: install
+	@mkdir -p build
+	@$(BIN)/python -m meter_pipeline_tests.faults.run --json build/faults.json
+	@$(BIN)/python -m meter_pipeline_tests.faults.run --json build/faults.json --table docs/reliability.md
+
+simulate: install
+	@mkdir -p build
+	@POLARS_MAX_THREADS=1 $(BIN)/python -m meter_pipeline_tests.simulation.run --seeds 100000 --json build/simulation.json
+
+fuzz: install
+	@$(BIN)/python -m meter_pipeline_tests.fuzz.campaign --work build/fuzz --seconds 7200
+	@$(BIN)/python -m meter_pipeline_tests.fuzz.campaign --work build/fuzz --report
+
+# Neither tool is a dependency: each lives in a folder of its own under build/.
+sbom: install
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --target build/sbom-tool cyclonedx-bom==7.5.0 2>/dev/null
+	@PYTHONPATH=build/sbom-tool $(BIN)/python -m cyclonedx_py requirements requirements.lock --output-reproducible -o build/sbom.json
+	@echo "build/sbom.json"
+
+audit: install
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --target build/audit-tool pip-audit==2.10.1 2>/dev/null
+	@PYTHONPATH=build/audit-tool $(BIN)/python -m pip_audit -r requirements.lock --require-hashes --disable-pip
 
 clean:
 	rm -rf $(VENV) .meter_pipeline build *.egg-info
