@@ -316,6 +316,8 @@ class World:
         self.clock = VirtualClock(self.scheduler)
         self.disk = Disk()
         self.lost_staging = 0.02
+        #: batches of one size, so that another deployment's can be compared with them
+        self.steady = False
         self.sent: dict[bytes, list[Payload]] = {}
         self.heads: list[tuple[int, bytes]] = []
         self.runs: list[Process] = []
@@ -349,7 +351,8 @@ class World:
         """A run of raw_reads."""
         outcome = ingest_billing_day(
             self.database, CALENDAR, DAY, places=Places("archive", "staging"), head_ends={"NORTH": NORTH}, parse=parse, clock=self.clock,
-            run_id=f"run-{seed}", controller=Controller(replace(SMALL, batch_start=1 + seed % 3)), breaker=Breaker(rng=random.Random(seed)), seed=seed,
+            run_id=f"run-{seed}", controller=Controller(replace(SMALL, batch_start=1 + seed % 3), enabled=not self.steady),
+            breaker=Breaker(rng=random.Random(seed)), seed=seed,
         )  # type: ignore[arg-type]  # fmt: skip
         self.acknowledged += outcome.accepted + outcome.duplicate + outcome.superseded
         if not outcome.balanced:
