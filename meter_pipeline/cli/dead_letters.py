@@ -33,19 +33,13 @@ def _database() -> Database:
     return open_database(load_settings())
 
 
-def _shown(raw: bytes, most: int = 4000) -> str:
-    """Bytes as text with everything that could steer a terminal escaped."""
-    text = raw[:most].decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-
-
 def _document(letter: DeadLetter) -> dict[str, Any]:
     return {
         "key": letter.key, "status": letter.status, "file": letter.file_name, "file_sha256": letter.file_sha256, "head_end": letter.head_end,
         "format": letter.file_format, "line": letter.line, "byte_offset": letter.byte_offset, "reads": letter.reads,
         "reasons": [{"code": code, "detail": detail} for code, detail in letter.reasons], "meter_id": letter.meter_id, "channel": letter.channel,
-        "raw_format": letter.raw_format, "raw": _shown(letter.raw), "raw_hex": letter.raw[:4000],
-        "corrected": None if letter.corrected_raw is None else _shown(letter.corrected_raw), "rule_version": letter.rule_version,
+        "raw_format": letter.raw_format, "raw": store.shown(letter.raw), "raw_hex": letter.raw[:4000],
+        "corrected": None if letter.corrected_raw is None else store.shown(letter.corrected_raw), "rule_version": letter.rule_version,
         "run_id": letter.run_id, "first_seen": letter.first_seen, "last_seen": letter.last_seen, "times": letter.times,
         "changed_by": letter.changed_by, "changed_at": letter.changed_at, "change_reason": letter.change_reason, "replayed_as": letter.replay_sha256,
     }  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from meter_pipeline.defs import jobs, jobs_exceptions, jobs_operations, schedules, sensors, sensors_alerts, sensors_pause
+from meter_pipeline.defs import jobs, jobs_dead_letters, jobs_exceptions, jobs_operations, schedules, sensors, sensors_alerts, sensors_pause
 from meter_pipeline.defs.assets import audit, billing, detection, ingest, migration, reference, validation
 from meter_pipeline.defs.checks import schema_check
 from meter_pipeline.schemas.contracts import CONTRACTS
@@ -43,7 +43,10 @@ def definitions(resources: Mapping[str, Any]) -> dg.Definitions:
     return dg.Definitions(
         assets=dg.with_source_code_references(assets),
         asset_checks=[schema_check(asset, table) for asset, tables in SCHEMA_CHECKS.items() for table in tables if table in CONTRACTS],
-        jobs=[jobs.land_feeds, jobs.pull_head_ends, jobs.reference_job, jobs.refit_job, jobs.billing_day_job(), *jobs_exceptions.JOBS, *jobs_operations.JOBS],
+        jobs=[
+            jobs.land_feeds, jobs.pull_head_ends, jobs.reference_job, jobs.refit_job, jobs.billing_day_job(), *jobs_dead_letters.JOBS, *jobs_exceptions.JOBS,
+            *jobs_operations.JOBS,
+        ],  # fmt: skip
         schedules=[schedules.daily_schedule(), schedules.weekly_refit(), schedules.pull_schedule(), jobs_operations.prune_nightly],
         sensors=[sensors.feed_arrival, sensors.touched_days_sensor(), *sensors_pause.SENSORS, *sensors_alerts.SENSORS],
         resources=dict(resources),

@@ -168,6 +168,12 @@ def counts(connection: Connection) -> list[tuple[str, str, str, int, int]]:
     ).fetchall()
 
 
+def shown(raw: bytes, most: int = 4000) -> str:
+    """Bytes as text for people, everything that could steer a terminal or a page's layout escaped."""
+    text = raw[:most].decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 def _letter(row: tuple[Any, ...]) -> DeadLetter:
     reasons = tuple((r["code"], r["detail"]) for r in json.loads(row[9]))
     values: list[Any] = [*row[:9], reasons, *row[10:]]

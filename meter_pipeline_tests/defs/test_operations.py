@@ -10,10 +10,10 @@ import pytest
 
 from meter_pipeline.control import pause
 from meter_pipeline.definitions import build_defs
-from meter_pipeline.defs import policy, pool, sensors, sensors_pause
+from meter_pipeline.defs import jobs_dead_letters, policy, pool, sensors, sensors_pause
 from meter_pipeline.defs.hold import Hold, days_of
 from meter_pipeline.defs.jobs_exceptions import JOBS as EXCEPTION_JOBS
-from meter_pipeline.defs.jobs_operations import JOBS
+from meter_pipeline.defs.jobs_operations import JOBS as OPERATIONS
 from meter_pipeline.defs.report import run_days
 from meter_pipeline.defs.resources import Municipality
 from meter_pipeline.schemas.report import Check, StageReport
@@ -21,6 +21,8 @@ from meter_pipeline.services import dagster_url
 from meter_pipeline.store.dagster_storage import prune
 from meter_pipeline.store.database import Database
 from meter_pipeline_tests.control.test_pause import ask
+
+JOBS = (*OPERATIONS, *jobs_dead_letters.JOBS)
 
 
 @pytest.fixture
