@@ -119,12 +119,13 @@ def replay_letters(context: dg.OpExecutionContext, config: ReplayDeadLetters, mu
     from meter_pipeline.feeds import read_head_ends
     from meter_pipeline.ingest import Places
 
-    given: Any = (municipality.database(), municipality.calendar(), Places(settings.archive, settings.staging), read_head_ends(settings.head_ends))
+    database, calendar, clock = municipality.database(), municipality.calendar(), municipality.clock()
+    places, head_ends = Places(settings.archive, settings.staging), read_head_ends(settings.head_ends)
     try:
         if config.key:
-            done = [work.replay(*given, config.key, by=config.by, clock=municipality.clock(), run_id=context.run.run_id)]
+            done = [work.replay(database, calendar, places, head_ends, config.key, by=config.by, clock=clock, run_id=context.run.run_id)]
         else:
-            done = work.replay_many(*given, by=config.by, reason=config.all_with_reason, clock=municipality.clock())
+            done = work.replay_many(database, calendar, places, head_ends, by=config.by, reason=config.all_with_reason, clock=clock)
     except work.DeadLetterError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     schema = {"key": pl.String, "outcome": pl.String, "reads": pl.Int64, "days": pl.String, "why": pl.String}

@@ -53,10 +53,30 @@ class Pass:
     incoming: pl.DataFrame
     current: pl.DataFrame
     kept: pl.DataFrame
+    _cutter: _Cutter | None = None
+
+    @property
+    def cutter(self) -> _Cutter:
+        """What cutting needs, made once a pass."""
+        if self._cutter is None:
+            self._cutter = _Cutter(self)
+        return self._cutter
 
     @property
     def rows(self) -> int:
         return self.incoming.height
+
+
+class _Cutter:
+    """A pass as NumPy columns and encoders: Polars costs milliseconds a call, and a batch of two thousand rows has no more than that to spend."""
+
+    def __init__(self, load_pass: Pass) -> None:
+        incoming, columns = load_pass.incoming, load_pass.kind.columns
+        self.src, self.row = incoming["src"].to_numpy(), incoming["row"].to_numpy()
+        self.outcome = np.column_stack([incoming[c].to_numpy() for c in ("accepted", "duplicate", "superseded")])
+        self.hashes = incoming["payload_hash"]
+        self.current_at, self.kept_at = load_pass.current["at"].to_numpy(), load_pass.kept["at"].to_numpy()
+        self.current, self.kept = vectors.Encoder(load_pass.current, columns), vectors.Encoder(load_pass.kept, columns)
 
 
 def lay_out(kind: Kind, frames: Sequence[pl.DataFrame], loaded: Mapping[int, Sequence[tuple[int, int]]]) -> list[pl.DataFrame]:
@@ -131,19 +151,23 @@ def later_pass(database: Database, kind: Kind, day: date, incoming: pl.DataFrame
 
 def cut(load_pass: Pass, first: int, past: int, epoch: int, sources: Sequence[Source], clock: Clock) -> Batch:
     """The batch of a pass's payloads [first, past), encoded. CPU only: run it off the event loop."""
-    part = load_pass.incoming.slice(first, past - first)
+    cutter = load_pass.cutter
+    src, row, outcome = cutter.src[first:past], cutter.row[first:past], cutter.outcome[first:past]
     pieces = []
-    for (index,), rows in part.group_by(["src"], maintain_order=True):
-        totals = rows.select(pl.col("accepted", "duplicate", "superseded").sum()).row(0)
-        pieces.append(Piece(sources[int(index)].sha256, _ranges(rows["row"].to_numpy()), *totals))
-    batch = Batch(load_pass.kind, load_pass.day, epoch, pieces, _entries(load_pass, part, pieces, sources, clock), rows=part.height)
-    columns = load_pass.kind.columns
-    current = _between(load_pass.current, first, past)
-    if load_pass.direct:
-        batch.direct = b"".join(vectors.encoded_blocks(current, columns, 4096))
+    if src[0] == src[-1] and bool((src == src[0]).all()):
+        pieces.append(Piece(sources[int(src[0])].sha256, _ranges(row), *map(int, outcome.sum(axis=0))))
     else:
-        batch.current = b"".join(vectors.encoded_blocks(current, columns, 4096))
-        batch.kept = b"".join(vectors.encoded_blocks(_between(load_pass.kept, first, past), columns, 4096))
+        _, begins = np.unique(src, return_index=True)
+        for index in src[np.sort(begins)]:
+            of = src == index
+            pieces.append(Piece(sources[int(index)].sha256, _ranges(row[of]), *map(int, outcome[of].sum(axis=0))))
+    made = _entries(load_pass, cutter.hashes[first:past].to_list(), outcome, pieces, sources, clock)
+    batch = Batch(load_pass.kind, load_pass.day, epoch, pieces, made, rows=past - first)
+    current = cutter.current.rows(*_between(cutter.current_at, first, past))
+    if load_pass.direct:
+        batch.direct = current
+    else:
+        batch.current, batch.kept = current, cutter.kept.rows(*_between(cutter.kept_at, first, past))
     return batch
 
 
@@ -168,7 +192,7 @@ def most_rows(load_pass: Pass, first: int, wanted: int) -> int:
 
 
 def _entries(
-    load_pass: Pass, part: pl.DataFrame, pieces: Sequence[Piece], sources: Sequence[Source], clock: Clock
+    load_pass: Pass, hashes: list[bytes], outcome: npt.NDArray[np.int64], pieces: Sequence[Piece], sources: Sequence[Source], clock: Clock
 ) -> list[EntryRow]:
     """A ledger entry for each outcome in the batch, its leaves the hashes of the payloads it came to."""
     names = {s.sha256: s.file_name for s in sources}
@@ -179,23 +203,20 @@ def _entries(
         }
         for p in pieces
     ]  # fmt: skip
-    outcome = (
-        part["payload_hash"], part["accepted"].to_numpy() > 0, part["superseded"].to_numpy() > 0
-    )  # fmt: skip
+    accepted, superseded = outcome[:, 0] > 0, outcome[:, 2] > 0
     made = []
-    for kind, chosen in (("ingested", outcome[1]), ("superseded", ~outcome[1] & outcome[2]), ("duplicate", ~outcome[1] & ~outcome[2])):
+    for kind, chosen in (("ingested", accepted), ("superseded", ~accepted & superseded), ("duplicate", ~accepted & ~superseded)):
         if chosen.any():
-            leaves = outcome[0].to_list() if chosen.all() else outcome[0].filter(pl.Series(chosen)).to_list()
+            leaves = hashes if chosen.all() else [hashes[i] for i in np.flatnonzero(chosen)]
             body: dict[str, Any] = {"billing_day": load_pass.day, "reads": load_pass.kind.name, "payloads": len(leaves), "files": files}
-            made.append(entries.encode(kind, body, leaves, at=clock.now(), actor=ACTOR).row)
+            made.append(entries.encode(kind, body, b"".join(leaves), at=clock.now(), actor=ACTOR).row)
     return made
 
 
-def _between(frame: pl.DataFrame, first: int, past: int) -> pl.DataFrame:
-    if not frame.height:
-        return frame
-    low, high = np.searchsorted(frame["at"].to_numpy(), [first, past])
-    return frame.slice(int(low), int(high - low))
+def _between(at: npt.NDArray[np.int64], first: int, past: int) -> tuple[int, int]:
+    """The rows whose position lies in [first, past); ``at`` is sorted."""
+    low, high = np.searchsorted(at, [first, past])
+    return int(low), int(high)
 
 
 def _ranges(rows: npt.NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
