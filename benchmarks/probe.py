@@ -35,6 +35,7 @@ def run(meters: int = 100_000, idle_s: float = 5.0, days: int = 3) -> dict[str, 
         with _probing(city, found["idle"]):
             time.sleep(idle_s)
         writes: dict[str, list[float]] = {"on": [], "off": []}
+        decisions: list[Any] = []
         for n in range(days):
             for index, name in enumerate(("on", "off")):
                 day = DAY + timedelta(days=2 * n + index)
@@ -42,8 +43,11 @@ def run(meters: int = 100_000, idle_s: float = 5.0, days: int = 3) -> dict[str, 
                 with _probing(city, found[name]):
                     _, outcome = city.ingest(day, controller=_controller(name))
                 writes[name] += outcome.writers.latencies_ms
+                if name == "on":
+                    decisions = outcome.controller.select("at_s", "samples", "p90_ms", "batch", "writers", "move", "wait").rows()
         figures: dict[str, Any] = {f"p99_ms_{key}": _p99(found[k]) for k, key in (("idle", "idle"), ("on", "controller_on"), ("off", "controller_off"))}
         figures |= {"write_p99_ms_controller_on": _p99(writes["on"]), "write_p99_ms_controller_off": _p99(writes["off"])}
+        figures["decisions_of_the_last_day"] = decisions
         figures["probes"] = {name: len(values) for name, values in found.items()}
         ratio = figures["p99_ms_controller_on"] / figures["p99_ms_idle"] if figures["p99_ms_idle"] and figures["p99_ms_controller_on"] else None
         return document("probe", {"meters": meters, "days": days, "idle_s": idle_s}, figures, {"on_over_idle": None if ratio is None else round(ratio, 2)})

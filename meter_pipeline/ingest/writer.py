@@ -108,7 +108,7 @@ class Writers:
     on_breaker: Callable[[bool], None] | None = None
     deadline_s: float = WRITE_DEADLINE_S
     pause_poll_s: float = 0.5
-    monitor_s: float = 1.0
+    monitor_s: float = 0.25
     figures: Figures = field(default_factory=Figures)
     _pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] | None = None
     _permits: Permits | None = None
@@ -144,6 +144,7 @@ class Writers:
             try:
                 yield self
             finally:
+                self.controller.finish(self.clock.monotonic())
                 monitor.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await monitor
