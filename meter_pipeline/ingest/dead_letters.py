@@ -21,6 +21,7 @@ import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.feeds.files import DEFAULT_LIMITS, limits_of, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest.landing import Parse, Places, land, prepare
 from meter_pipeline.ledger import entries
@@ -109,7 +110,7 @@ def replay(
         channels = raw.channels(database)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"dead-letter-{letter.key.hex()[:12]}"
-            path.write_bytes(_content(connection, places, letter))
+            path.write_bytes(_content(connection, places, letter, head_end, Path(folder)))
             parsed = parse(path, head_end, calendar)
             found = _faults(parsed, calendar, head_end, channels, clock)
             if found:
@@ -152,7 +153,7 @@ def _faults(parsed: ParsedFeed, calendar: BillingCalendar, head_end: HeadEnd, ch
     return found or ([] if parsed.received else [("no_reads", "the content holds no read")])
 
 
-def _content(connection: Any, places: Places, letter: DeadLetter) -> bytes:
+def _content(connection: Any, places: Places, letter: DeadLetter, head_end: HeadEnd, folder: Path) -> bytes:
     """The small file to land: the letter's content with what its format needs before it."""
     content = letter.corrected_raw if letter.corrected_raw is not None else letter.raw
     if letter.raw_format == "canonical":
@@ -162,20 +163,31 @@ def _content(connection: Any, places: Places, letter: DeadLetter) -> bytes:
         return content
     if letter.raw_format == "file":
         return letter.corrected_raw if letter.corrected_raw is not None else archive.read_bytes(places.archive, file.archive_path)
-    before = _before(archive.read_bytes(places.archive, file.archive_path, size=_CONTEXT_BYTES), letter)
-    return before + content + (b"" if content.endswith(b"\n") else b"\n")
+    before, after = _around(_beginning(places, file, head_end, folder), letter, head_end)
+    return before + content + (b"" if content.endswith(b"\n") else b"\n") + after
 
 
-def _before(whole: bytes, letter: DeadLetter) -> bytes:
-    """Lines of the file that its rejected line leans on."""
+def _beginning(places: Places, file: raw.FeedFile, head_end: HeadEnd, folder: Path) -> bytes:
+    """The file as its parser saw it (a gzip or zip opened), up to _CONTEXT_BYTES."""
+    copy = folder / "original"
+    archive.restore(places.archive, file.archive_path, copy)
+    whole = bytearray()
+    with open_feed(copy, limits_of(head_end.options, DEFAULT_LIMITS), head_end.encoding) as opened:
+        while len(whole) < _CONTEXT_BYTES and (piece := opened.source.read(1 << 20)):
+            whole += piece
+    return bytes(whole)
+
+
+def _around(whole: bytes, letter: DeadLetter, head_end: HeadEnd) -> tuple[bytes, bytes]:
+    """Lines that the rejected line leans on: what must stand before it, and the end mark without which NEM12 counts a file as cut."""
     if letter.file_format in _HEADED:
-        return whole.split(b"\n", 1)[0] + b"\n"
+        return (whole.split(b"\n", 1)[0] + b"\n" if head_end.header else b""), b""
     if letter.file_format == "nem12" and letter.line:
         lines = whole.split(b"\n")[: letter.line - 1]
         opening = [line for line in lines[:1] if line.startswith(b"100")]
         owner = next((line for line in reversed(lines) if line.startswith(b"200")), None)
-        return b"".join(line + b"\n" for line in (*opening, *([owner] if owner else [])))
-    return b""
+        return b"".join(line + b"\n" for line in (*opening, *([owner] if owner else []))), b"900\n"
+    return b"", b""
 
 
 def _parser(letter: DeadLetter, given: Parse | None) -> Parse:
