@@ -60,9 +60,23 @@ def test_a_step_in_latency_is_answered_and_recovered_from() -> None:
 def test_errors_halve_the_batch_and_take_a_writer() -> None:
     controller = Controller()
     before = controller.batch, controller.writers
-    drive(controller, plant(0.01, 5e-6), 1.2, ok=lambda _: False)
+    drive(controller, plant(0.01, 5e-6), 0.3, ok=lambda _: False)
     assert controller.batch == before[0] // 2
     assert controller.writers == before[1] - 1
+
+
+def test_a_load_of_a_second_is_decided_on_and_its_end_is_in_the_history() -> None:
+    controller = Controller()
+    drive(controller, plant(0.004, 8e-6), 1.0)
+    assert len(controller.history) >= 3
+    short = Controller()
+    for n in range(3):
+        short.wrote(n * 0.01, 100, 0.01, True, 1, False)
+    was = short.batch, short.writers
+    short.finish(0.05)
+    short.finish(0.06)
+    assert [(d["move"], d["samples"]) for d in short.history] == [("end", 3)], "once, and not again where nothing was written since"
+    assert (short.batch, short.writers) == was
 
 
 def test_nothing_grows_while_the_application_is_the_limit() -> None:
