@@ -44,9 +44,9 @@ def definitions(resources: Mapping[str, Any]) -> dg.Definitions:
         assets=dg.with_source_code_references(assets),
         asset_checks=[schema_check(asset, table) for asset, tables in SCHEMA_CHECKS.items() for table in tables if table in CONTRACTS],
         jobs=[
-            jobs.land_feeds, jobs.pull_head_ends, jobs.reference_job, jobs.refit_job, jobs.billing_day_job(), *jobs_dead_letters.JOBS, *jobs_exceptions.JOBS,
-            *jobs_operations.JOBS,
-        ],  # fmt: skip
+            *(jobs.land_feeds, jobs.pull_head_ends, jobs.reference_job, jobs.refit_job, jobs.billing_day_job()),
+            *(*jobs_dead_letters.JOBS, *jobs_exceptions.JOBS, *jobs_operations.JOBS),
+        ],
         schedules=[schedules.daily_schedule(), schedules.weekly_refit(), schedules.pull_schedule(), jobs_operations.prune_nightly],
         sensors=[sensors.feed_arrival, sensors.touched_days_sensor(), *sensors_pause.SENSORS, *sensors_alerts.SENSORS],
         resources=dict(resources),
