@@ -10,6 +10,7 @@ level and carrying an odd last node up unchanged: the form used here, because it
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -18,8 +19,10 @@ if TYPE_CHECKING:  # the signer's process folds nothing and must start fast
     import numpy.typing as npt
 
 HASH_SIZE: Final = 32
-#: From so many hashes on a level is made by the compiled loop of sha256_many.py; below, hashlib is as fast and needs no compiling.
+#: From so many hashes on a level is made by the compiled loop of sha256_many.py: loading it costs half a second, a million hashlib calls one.
 MANY: Final = 200_000
+#: The same where the process has loaded numba already, as a billing day's has.
+MANY_LOADED: Final = 128
 #: MTH of the empty tree (RFC 6962 section 2.1).
 EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
 
@@ -57,9 +60,14 @@ def concatenated(leaves: Leaves) -> bytes:
     return flat
 
 
+def compiled(hashes: int) -> bool:
+    """Whether the compiled loop pays for a level of so many hashes. The answer changes the time, never the hashes."""
+    return hashes >= (MANY_LOADED if "numba" in sys.modules else MANY)
+
+
 def leaf_level(flat: bytes) -> bytes:
     """Leaf hashes, end to end, of leaves whose data are 32-byte hashes, end to end."""
-    if len(flat) >= MANY * HASH_SIZE:
+    if compiled(len(flat) // HASH_SIZE):
         from meter_pipeline.ledger import sha256_many
 
         return sha256_many.prefixed(0, flat, HASH_SIZE)
@@ -70,7 +78,7 @@ def leaf_level(flat: bytes) -> bytes:
 def parent_level(flat: bytes) -> bytes:
     """One level up: neighbours paired, an odd last node carried."""
     whole = len(flat) // 64 * 64
-    if len(flat) >= MANY * HASH_SIZE:
+    if compiled(len(flat) // HASH_SIZE):
         from meter_pipeline.ledger import sha256_many
 
         return sha256_many.prefixed(1, flat[:whole], 2 * HASH_SIZE) + flat[whole:]

@@ -55,10 +55,12 @@ def test_a_batch_folds_alike_from_bytes_list_and_array(size: int) -> None:
 
 
 def test_the_compiled_loop_hashes_as_hashlib_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    leaves = some_leaves(1001)
-    by_hashlib = merkle.fold_root(leaves)
-    monkeypatch.setattr(merkle, "MANY", 2)
-    assert merkle.fold_root(leaves) == by_hashlib
+    for size in (1, 15, 16, 17, 1001):  # whole lanes, and lanes left over
+        leaves = some_leaves(size)
+        monkeypatch.setattr(merkle, "compiled", lambda hashes: False)
+        by_hashlib = merkle.fold_root(leaves)
+        monkeypatch.setattr(merkle, "compiled", lambda hashes: True)
+        assert merkle.fold_root(leaves) == by_hashlib
 
 
 @pytest.mark.parametrize("wrong", [[b"short"], b"x" * 33, np.zeros((2, 31), np.uint8), np.zeros((2, 32), np.int64), ["a" * 32]])
