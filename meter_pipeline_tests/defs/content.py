@@ -8,8 +8,8 @@ from __future__ import annotations
 from meter_pipeline.store.database import Database
 
 SCHEMAS = ("raw", "vee", "anomaly", "billing")
-#: How the work was cut and steered, not what it made.
-STEERING = {"raw.load_batch", "raw.day_load", "raw.breaker"}
+#: How the work was cut into batches and entries and how it was steered, not what it made. The leaves themselves are compared below.
+STEERING = {"raw.load_batch", "raw.day_load", "raw.breaker", "billing.leaf_prefix"}
 #: Instants of writing, runs, and numbers of ledger entries, which count every entry of the log, pauses among them.
 OF_THE_RUN = (
     "landed_at", "loaded_at", "taken_at", "first_seen", "last_seen", "written_at", "replaced_at", "judged_at", "opened_at", "decided_at", "checked_at", "made_at",
