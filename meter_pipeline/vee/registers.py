@@ -352,11 +352,16 @@ def at_pace(amount: int, seconds: int, wanted_s: int) -> int:
 def read_habit(reads: Series) -> Ints:
     """Usual distance between reads of each series, in seconds (median; 0 for fewer than three reads)."""
     starts = reads.starts
-    habit = np.zeros(starts.size - 1, np.int64)
-    for k in range(habit.size):
-        distances = np.diff(reads.at[starts[k] : starts[k + 1]])
-        if distances.size >= 2:
-            habit[k] = int(np.median(distances))
+    distances = np.diff(reads.at)
+    number = np.repeat(np.arange(starts.size - 1), np.diff(starts))
+    within = number[1:] == number[:-1]
+    # all distances sorted within their series: the middle ones of a series stand at known places
+    counts = np.maximum(np.diff(starts) - 1, 0)
+    ordered = distances[within][np.lexsort((distances[within], number[1:][within]))]
+    first = np.cumsum(counts) - counts
+    enough = np.flatnonzero(counts >= 2)
+    habit = np.zeros(counts.size, np.int64)
+    habit[enough] = (ordered[first[enough] + (counts[enough] - 1) // 2] + ordered[first[enough] + counts[enough] // 2]) // 2
     return habit
 
 

@@ -109,9 +109,9 @@ def _compare(
     quantity[present] = use.quantity
     own = pace(wide.reads, wide.found, closes, t.adl_days * 86_400)
     lead = np.full(count, NO_VALUE, np.int64)
-    for k, number in enumerate(present):
-        if quantity[number] == NO_VALUE and own.lead_seconds[k] and begin[number] < own.first[k]:
-            lead[number] = at_pace(int(own.lead_amount[k]), int(own.lead_seconds[k]), int(finish[number] - begin[number]))
+    open_ended = (quantity[present] == NO_VALUE) & (own.lead_seconds > 0) & (begin[present] < own.first)
+    for k, number in zip(np.flatnonzero(open_ended).tolist(), present[open_ended].tolist(), strict=True):
+        lead[number] = at_pace(int(own.lead_amount[k]), int(own.lead_seconds[k]), int(finish[number] - begin[number]))
     key = ["service_point_id", "meter_id", "channel"]
     enclosed, leads = pl.Series(quantity[at]), pl.Series(lead[at])
     now = touched.select(key).with_columns(now=pl.select(pl.when(enclosed != NO_VALUE).then(enclosed).otherwise(leads)).to_series(), lead=enclosed == NO_VALUE)
