@@ -136,10 +136,21 @@ def land(
             assert known is not None  # noqa: S101 - the conflict was with this row
             return _duplicate(connection, known, name, before.st_size, before.st_mtime_ns, clock)
         raw.note_arrival(connection, sha256, name, now, False, before.st_size, before.st_mtime_ns)
+        raw.note_reused_sequences(connection, sha256, _reused(staged))
         dead_letters.write(connection, found)
         raw.set_ledger_entry(connection, sha256, _record(connection, file, [d.billing_day for d in days], found, clock))
         connection.commit()
     return Landed(name, sha256, head_end.name, False, refused, parsed.received, rejected, found.height, [d.billing_day for d in days])
+
+
+def _reused(staged: dict[date, staging.StagedDay]) -> list[tuple[date, str, str, int]]:
+    """(billing day, meter, channel, reads) of payloads in which one sequence number stood for two values."""
+    found = []
+    for day, content in staged.items():
+        if content.intervals.height:
+            own = content.intervals.filter(pl.col("conflicts") > 0).group_by("meter_id", "channel").agg(pl.col("conflicts").sum()).sort("meter_id", "channel")
+            found += [(day, meter, channel, int(reads)) for meter, channel, reads in own.iter_rows()]
+    return found
 
 
 def replay_identity(dead_letter: bytes, content: bytes) -> bytes:

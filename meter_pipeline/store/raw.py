@@ -128,6 +128,15 @@ def waiting_days(connection: Connection) -> list[tuple[date, list[bytes]]]:
     ).fetchall()
 
 
+def note_reused_sequences(connection: Connection, sha256: bytes, rows: Sequence[tuple[date, str, str, int]]) -> None:
+    """Channel-days (day, meter, channel, reads) of which the file gave one sequence number to different values."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO raw.reused_sequence (billing_day, meter_id, channel, sha256, reads) VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [(day, meter, channel, sha256, reads) for day, meter, channel, reads in rows],
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """A staged file and day that is not loaded."""

@@ -291,9 +291,10 @@ def read_vectors(database: Database, table: VectorTable, day: date, meters: Sequ
 
 
 def read_reused_sequences(database: Database, day: date) -> pl.DataFrame:
-    """Channels of which one sequence number came with different payloads of one version: meter_id, channel."""
+    """Channels of which one sequence number came with different payloads of one version, or with two values in one file: meter_id, channel."""
     return database.read(
-        "SELECT DISTINCT meter_id, channel FROM (SELECT meter_id, channel FROM raw.interval_payload WHERE billing_day = $1 "
+        "SELECT meter_id, channel FROM raw.reused_sequence WHERE billing_day = $1 UNION "
+        "SELECT meter_id, channel FROM (SELECT meter_id, channel FROM raw.interval_payload WHERE billing_day = $1 "
         "GROUP BY meter_id, channel, source_version, sequence, sequence_step HAVING count(*) > 1) AS s ORDER BY 1, 2",
         (day,),
     )

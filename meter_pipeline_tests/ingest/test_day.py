@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from meter_pipeline.ingest import ingest_billing_day, land, waiting_days
 from meter_pipeline.store import raw
 from meter_pipeline.store.database import Database
+from meter_pipeline.store.validated import read_reused_sequences
 from meter_pipeline_tests.ingest.support import (
     CALENDAR,
     CLOCK,
@@ -53,6 +54,15 @@ def test_a_simple_day(database: Database, tmp_path: Path) -> None:
     assert report.checks[0].passed
     kinds = database.read("SELECT kind, count(*) AS n FROM ledger.entry GROUP BY 1 ORDER BY 1").rows()
     assert kinds == [("file_loaded", 1), ("ingested", 2), ("received", 1), ("rejected", 1)]
+
+
+def test_a_sequence_number_used_for_two_values_is_known_although_one_value_is_kept(database: Database, tmp_path: Path) -> None:
+    enrol(database)
+    reads = [Read(m, slot, 1000 * slot, sequence=slot) for m in METERS for slot in range(92)]
+    land_all(database, tmp_path, [write_file(tmp_path, "a", [*reads, Read("M-2", 5, 77, sequence=5), Read("M-3", 6, 6000, sequence=6)])])
+    ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+    assert read_reused_sequences(database, DAY).rows() == [("M-2", "E1")]
+    assert database.read("SELECT reads FROM raw.reused_sequence").rows() == [(1,)]
 
 
 def test_the_same_bytes_under_another_name_load_nothing(database: Database, tmp_path: Path) -> None:
