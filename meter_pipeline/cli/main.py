@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("explain:explain_command", "From a bill line to the reads behind it."),
     "pause": ("pause", "EMERGENCY_PAUSE: raise, status, request and confirm a resume."),
     "people": ("people", "The register of people: who may raise a pause, ask, confirm, audit."),
+    "desk": ("desk", "The finance desk in a browser; tokens for it."),
     "metrics": ("metrics:metrics", "The state of the work in Prometheus text format."),
     "ledger": ("ledger", "The audit ledger: checkpoint, prove, verify, export, witness."),
     "migrate": ("migrate", "Leaving the legacy batch: status, advance, rollback, compare, gate."),

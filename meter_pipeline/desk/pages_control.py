@@ -1,0 +1,180 @@
+"""What two people stand for: the emergency pause and its end, adjustments, the close of a month.
+
+Belongs here: forms and pages. Does not belong here: who may and what follows (control/, billing/adjustments.py, billing/close.py).
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+from starlette.responses import Response
+
+from meter_pipeline.billing import adjustments as adjusting
+from meter_pipeline.billing import close
+from meter_pipeline.control import pause as emergency
+from meter_pipeline.desk.web import FINANCE, Ask, Missing, Wrong, instant, link, place, placed
+from meter_pipeline.feeds.head_ends import read_head_ends
+from meter_pipeline.store import control
+from meter_pipeline.store import desk as store
+
+STATUSES = ("requested", "approved", "posted", "refused", "any")
+
+
+# --- pause
+
+
+def pause(ask: Ask) -> Response:
+    with ask.desk.reading() as connection:
+        state = emergency.status(connection, history=10)
+    scopes = ["all", *emergency.COMMODITIES, *sorted(read_head_ends(ask.desk.settings.head_ends))]
+    now = ask.desk.clock.now()
+    pending = [request | {"expired": request["expires_at"] <= now, "mine": request["requested_by"] == ask.visitor.person} for request in state["pending"]]
+    return ask.show("pause.html", state=state, pending=pending, scopes=scopes, checklist=CHECKLIST)
+
+
+#: What the form asks for each point of control.pause.CHECKLIST.
+CHECKLIST = {
+    "ledger": ("Ledger", "How and when it was verified, and with what result."),
+    "control_totals": ("Control totals", "Which files or joints did not add up, and why they do now."),
+    "dead_letters": ("Dead letters", "What they were, and what became of them."),
+}
+
+
+def _scope(text: str) -> emergency.Scope:
+    if text in ("", "all"):
+        return emergency.ALL
+    try:
+        return emergency.Scope("commodity", text) if text in emergency.COMMODITIES else emergency.Scope("head_end", text)
+    except ValueError as error:
+        raise Wrong(str(error)) from error
+
+
+def raise_pause(ask: Ask) -> Response:
+    scope = _scope(ask.field("scope"))
+    emergency.raise_pause(ask.desk.database, reason=ask.field("reason", required="What you saw"), by=ask.visitor.person, scope=scope, clock=ask.desk.clock)
+    return ask.back("/pause", f"Paused: {scope.words()}. What is in flight commits; no batch starts.")
+
+
+def request_resume(ask: Ask) -> Response:
+    notes = {key: ask.field(key, required=label) for key, (label, _) in CHECKLIST.items()}
+    asked = emergency.request_resume(
+        ask.desk.database, reason=ask.field("reason", required="The reason"), by=ask.visitor.person, checklist=notes, scope=_scope(ask.field("scope")),
+        clock=ask.desk.clock,
+    )  # fmt: skip
+    return ask.back("/pause", f"Request {asked.request_id} waits for a second person in finance until {asked.expires_at:%Y-%m-%d %H:%M} UTC.")
+
+
+def confirm_resume(ask: Ask) -> Response:
+    number = _number(ask)
+    # What is confirmed is what was read: the page carries the digest of the request it showed.
+    with ask.desk.reading() as connection:
+        found = control.request_by_id(connection, number)
+    if found is not None and found.digest.hex() != ask.field("digest"):
+        raise Wrong("What was asked is not what you read: look at the request again.")
+    ended = emergency.confirm_resume(
+        ask.desk.database, number, by=ask.visitor.person, reason=ask.field("reason", required="What you looked at"), clock=ask.desk.clock
+    )
+    return ask.back("/pause", f"Pause {ended.pause_id} is over; held work goes on by itself.")
+
+
+def decline_resume(ask: Ask) -> Response:
+    number = _number(ask)
+    emergency.decline_resume(ask.desk.database, number, by=ask.visitor.person, reason=ask.field("reason", required="The reason"), clock=ask.desk.clock)
+    return ask.back("/pause", f"Request {number} is declined; the pause stays.")
+
+
+def _number(ask: Ask) -> int:
+    text = str(ask.path["request"])
+    if not (text.isascii() and text.isdigit() and len(text) < 18):
+        raise Missing("There is no such request.")
+    return int(text)
+
+
+# --- adjustments
+
+
+def adjustments(ask: Ask) -> Response:
+    status = ask.query.get("status") or "requested"
+    if status not in STATUSES:
+        raise Wrong(f"status {status[:40]!r} is none of {', '.join(STATUSES)}")
+    found = placed(ask.query.get("after"))
+    after = (instant(found[0]), str(found[1])) if found else None
+    with ask.desk.reading() as connection:
+        listed = store.adjustments(connection, None if status == "any" else status, after, store.PAGE + 1)
+    more = len(listed) > store.PAGE
+    listed = listed[: store.PAGE]
+    following = link("/adjustments", status=status, after=place(listed[-1]["requested_at"], listed[-1]["adjustment_id"])) if more else None
+    return ask.show("adjustments.html", adjustments=listed, chosen=status, statuses=STATUSES, following=following, first=after is None)
+
+
+def adjustment(ask: Ask) -> Response:
+    with ask.desk.reading() as connection:
+        found = store.adjustment(connection, ask.path["adjustment_id"])
+        if found is None:
+            raise Missing(f"There is no adjustment {ask.path['adjustment_id'][:80]}.")
+        lines = store.adjustment_lines(connection, found["adjustment_id"])
+    mine = found["requested_by"].strip().casefold() == ask.visitor.person
+    return ask.show("adjustment.html", adjustment=found, lines=lines, mine=mine)
+
+
+def decide_adjustment(ask: Ask) -> Response:
+    name = ask.path["adjustment_id"]
+    decision = ask.field("decision")
+    if decision not in ("approve", "refuse"):
+        raise Wrong("choose approve or refuse")
+    ask.may("adjustment", name[:200], FINANCE)
+    adjusting.decide(ask.desk.database, name, approve=decision == "approve", person=ask.visitor.person, clock=ask.desk.clock)
+    return ask.back(f"/adjustments/{name}", "Approved and posted." if decision == "approve" else "Refused; the bill stays as it is.")
+
+
+# --- months
+
+
+def months(ask: Ask) -> Response:
+    with ask.desk.reading() as connection:
+        listed = store.months(connection)
+    return ask.show("months.html", months=listed)
+
+
+def month(ask: Ask) -> Response:
+    first = _month(ask)
+    with ask.desk.reading() as connection:
+        found = next((m for m in store.months(connection) if m["month"] == first), None)
+    points = close.checklist(ask.desk.database, first) if found is None or found["status"] != "sealed" else found["checklist"]
+    mine = bool(found and found["requested_by"] and found["requested_by"].strip().casefold() == ask.visitor.person)
+    return ask.show("month.html", month=first, found=found, points=points, ready=all(p["ok"] for p in points), mine=mine)
+
+
+def close_month(ask: Ask) -> Response:
+    first = _month(ask)
+    step = ask.field("step")
+    ask.may("close", f"{first:%Y-%m}", FINANCE)
+    if step == "request":
+        close.request_close(ask.desk.database, first, person=ask.visitor.person, clock=ask.desk.clock)
+        return ask.back(f"/months/{first:%Y-%m}", "Asked. A second person seals the month.")
+    if step == "approve":
+        close.approve_close(ask.desk.database, first, person=ask.visitor.person, clock=ask.desk.clock)
+        return ask.back(f"/months/{first:%Y-%m}", "Sealed: the month refuses every later change.")
+    raise Wrong("choose request or approve")
+
+
+def _month(ask: Ask) -> date:
+    try:
+        return date.fromisoformat(f"{ask.path['month']}-01")
+    except ValueError:
+        raise Missing("There is no such month; write it like 2026-11.") from None
+
+
+PAGES = [
+    ("/pause", pause, ("GET",)),
+    ("/pause/raise", raise_pause, ("POST",)),
+    ("/pause/request", request_resume, ("POST",)),
+    ("/pause/requests/{request}/confirm", confirm_resume, ("POST",)),
+    ("/pause/requests/{request}/decline", decline_resume, ("POST",)),
+    ("/adjustments", adjustments, ("GET",)),
+    ("/adjustments/{adjustment_id}", adjustment, ("GET",)),
+    ("/adjustments/{adjustment_id}/decide", decide_adjustment, ("POST",)),
+    ("/months", months, ("GET",)),
+    ("/months/{month}", month, ("GET",)),
+    ("/months/{month}/close", close_month, ("POST",)),
+]

@@ -1,0 +1,124 @@
+"""The exception queue: listed, filtered, shown with evidence and picture, assigned, confirmed, dismissed, one or many.
+
+Belongs here: forms and pages. Does not belong here: the rules of a decision (anomalies/queue.py).
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from meter_pipeline.anomalies import QueueError, decide, show_case
+from meter_pipeline.anomalies.kinds import KINDS
+from meter_pipeline.desk.pictures import usage_svg
+from meter_pipeline.desk.web import WORKERS, Ask, Missing, Wrong, bad_place, link, place, placed
+from meter_pipeline.store import desk as store
+
+STATES: Final = {"undecided": ["open", "assigned"], "open": ["open"], "assigned": ["assigned"], "confirmed": ["confirmed"], "dismissed": ["dismissed"],
+                 "expired": ["expired"], "any": []}  # fmt: skip
+COMMODITIES: Final = ("electricity", "water", "gas")
+SEVERITIES: Final = ("severe", "warn", "inform")
+DECISIONS: Final = {"assign": "assigned", "confirm": "confirmed", "dismiss": "dismissed"}
+#: How many days before its first flag a case's picture begins.
+BEFORE: Final = timedelta(days=42)
+
+
+def _chosen(given: dict[str, str]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """What the form shows as chosen, and the filters of the query. Raises Wrong for a value there is none of."""
+    chosen = {name: given.get(name, "").strip() for name in ("state", "kind", "commodity", "severity", "service_point_id", "assigned_to")}
+    chosen["state"] = chosen["state"] or "undecided"
+    filters: dict[str, list[str]] = {}
+    for name, known in (("state", STATES), ("kind", KINDS), ("commodity", COMMODITIES), ("severity", SEVERITIES)):
+        if chosen[name] and chosen[name] not in known:
+            raise Wrong(f"{name} {chosen[name][:40]!r} is none of {', '.join(known)}")
+    if states := STATES[chosen["state"]]:
+        filters["state"] = states
+    for name in ("kind", "commodity", "severity", "service_point_id", "assigned_to"):
+        if chosen[name]:
+            filters[name] = [chosen[name]]
+    return chosen, filters
+
+
+def listing(ask: Ask) -> Response:
+    chosen, filters = _chosen(dict(ask.query))
+    found = placed(ask.query.get("after"))
+    try:
+        after = (date.fromisoformat(found[0]), str(found[1])) if found else None
+    except ValueError:
+        bad_place()
+    with ask.desk.reading() as connection:
+        cases = store.cases(connection, filters, after, store.PAGE + 1)
+        count = store.count_cases(connection, filters)
+    more = len(cases) > store.PAGE
+    cases = cases[: store.PAGE]
+    following = link("/exceptions", **chosen, after=place(cases[-1]["last_day"], cases[-1]["case_id"])) if more else None
+    return ask.show(
+        "exceptions.html", cases=cases, count=count, most=store.COUNTED, chosen=chosen, following=following, first=after is None, kinds=KINDS,
+        states=list(STATES), commodities=COMMODITIES, severities=SEVERITIES,
+    )  # fmt: skip
+
+
+def show(ask: Ask) -> Response:
+    with ask.desk.reading() as connection:
+        case = _case(connection, ask.path["case_id"])
+        days: list[dict[str, Any]] = []
+        if case["service_point_id"]:
+            days = store.usage_of_point(connection, case["service_point_id"], case["first_day"] - BEFORE, case["last_day"])
+    unit = next((f["unit"] for f in case["flags"] if f["unit"]), "")
+    shown = [d for d in days if not unit or d["unit"] == unit]
+    return ask.show("exception.html", case=case, has_picture=bool(shown), days=shown[-14:], unit=unit, undecided=case["state"] in ("open", "assigned"))
+
+
+def picture(ask: Ask) -> Response:
+    """The case's picture as SVG: usage over what the weather asks for, flagged days marked."""
+    with ask.desk.reading() as connection:
+        case = _case(connection, ask.path["case_id"])
+        days = store.usage_of_point(connection, case["service_point_id"], case["first_day"] - BEFORE, case["last_day"])
+    unit = next((f["unit"] for f in case["flags"] if f["unit"]), "")
+    flagged = {f["billing_day"] for f in case["flags"]}
+    svg = usage_svg([d for d in days if not unit or d["unit"] == unit], flagged, f"{case['subject']}: {case['kind'].replace('_', ' ')}", unit)
+    return Response(svg, media_type="image/svg+xml")
+
+
+def act(ask: Ask) -> Response:
+    """One decision about the cases that were ticked, or about the one that is shown."""
+    decision = DECISIONS.get(ask.field("decision"))
+    if decision is None:
+        raise Wrong("choose assign, confirm or dismiss")
+    cases = [case for case in ask.fields("case") if case]
+    if not cases:
+        raise Wrong("tick at least one case")
+    ask.may("exception", cases[0] if len(cases) == 1 else f"{len(cases)} cases", WORKERS)
+    to = ask.field("to", required="Who it goes to", most=64) if decision == "assigned" else None
+    reason = ask.field("reason", required="The reason" if decision == "dismissed" else None)
+    with ask.desk.database.connect("desk") as connection:
+        done = decide(connection, {"case_id": cases}, decision, by=ask.visitor.person, reason=reason, to=to, clock=ask.desk.clock)  # type: ignore[arg-type]
+        connection.commit()
+    left = len(cases) - len(done.cases)
+    words = f"{len(done.cases)} case(s) {decision}{f' to {to}' if to else ''}; {done.released} bill hold(s) released."
+    if left:
+        words += f" {left} had been decided before."
+    return ask.back(_return(ask), words)
+
+
+def _return(ask: Ask) -> str:
+    """Where the form says it came from, if that is a page of this list."""
+    to = ask.field("back")
+    return to if to.startswith("/exceptions") and "//" not in to and "\\" not in to else "/exceptions"
+
+
+def _case(connection: Any, case_id: str) -> dict[str, Any]:
+    try:
+        return show_case(connection, case_id)
+    except QueueError as error:
+        raise Missing(str(error)) from error
+
+
+PAGES = [
+    ("/exceptions", listing, ("GET",)),
+    ("/exceptions/decide", act, ("POST",)),
+    ("/exceptions/{case_id}", show, ("GET",)),
+    ("/exceptions/{case_id}/usage.svg", picture, ("GET",)),
+]

@@ -1,0 +1,78 @@
+"""Pictures as SVG, drawn by hand: small, sharp, readable by a screen reader, and no drawing library in the web process.
+
+Belongs here: SVG text. Does not belong here: choosing what to draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date
+from typing import Any, Final
+from xml.sax.saxutils import escape
+
+INK: Final = "#1b3a4b"
+SOFT: Final = "#5b6b78"
+BAND: Final = "#dbe7ee"
+FLAG: Final = "#b3261e"
+WIDTH, HEIGHT = 760, 240
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 30, 34
+
+
+def usage_svg(days: Sequence[Mapping[str, Any]], flagged: Collection[date], title: str, unit: str) -> str:
+    """A service point's days as bars over the expectation and its three sigma; flagged days in another colour and marked by a triangle as well.
+
+    ``days``: billing_day, used, expected, sigma, oldest first; any figure may be None.
+    """
+    n = max(len(days), 1)
+    tops = [d["used"] or 0 for d in days] + [(d["expected"] + 3 * (d["sigma"] or 0)) for d in days if d["expected"] is not None]
+    high = max([*tops, 0.0]) or 1.0
+    low = min([*(d["used"] or 0 for d in days), 0.0])
+    step = (WIDTH - _LEFT - _RIGHT) / n
+
+    def y(value: float) -> float:
+        return _TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - (min(max(value, low), high) - low) / (high - low))
+
+    def x(i: float) -> float:
+        return _LEFT + step * i
+
+    marked = [d["billing_day"] for d in days if d["billing_day"] in flagged]
+    about = f"{len(days)} days of usage in {unit}; flagged: {', '.join(map(str, marked)) or 'none of them'}."
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img" aria-labelledby="t d">',
+        f'<title id="t">{escape(title)}</title><desc id="d">{escape(about)}</desc>',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
+        f'<g font-family="system-ui, sans-serif" font-size="12" fill="{SOFT}">',
+        f'<text x="{_LEFT}" y="16" fill="{INK}" font-weight="600">{escape(title)}</text>',
+    ]
+    for part in range(5):
+        value = low + (high - low) * part / 4
+        parts.append(f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#e3e9ed"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{escape(f"{value:,.4g}")}</text>')
+    known = [(i, d["expected"], d["sigma"] or 0.0) for i, d in enumerate(days) if d["expected"] is not None]
+    if known:
+        upper = " ".join(f"{x(i + 0.5):.1f},{y(e + 3 * s):.1f}" for i, e, s in known)
+        lower = " ".join(f"{x(i + 0.5):.1f},{y(max(e - 3 * s, 0)):.1f}" for i, e, s in reversed(known))
+        parts.append(f'<polygon points="{upper} {lower}" fill="{BAND}"/>')
+    for i, day in enumerate(days):
+        if day["used"] is None:
+            continue
+        flag = day["billing_day"] in flagged
+        top, base = min(y(day["used"]), y(0)), max(y(day["used"]), y(0))
+        width = max(step - 2, 0.6)
+        parts.append(
+            f'<rect x="{x(i) + (step - width) / 2:.1f}" y="{top:.1f}" width="{width:.1f}" height="{max(base - top, 0.8):.1f}" fill="{FLAG if flag else INK}"/>'
+        )
+    for i, day in enumerate(days):
+        if day["billing_day"] in flagged:
+            at = x(i + 0.5)
+            parts.append(f'<path d="M{at - 5:.1f} {HEIGHT - _BOTTOM + 9} L{at + 5:.1f} {HEIGHT - _BOTTOM + 9} L{at:.1f} {HEIGHT - _BOTTOM + 2} Z" fill="{FLAG}"/>')
+    if known:
+        line = " ".join(f"{x(i + 0.5):.1f},{y(e):.1f}" for i, e, _ in known)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{SOFT}" stroke-width="1.6" stroke-dasharray="5 3"/>')
+    shown = sorted({0, n // 4, n // 2, 3 * n // 4, n - 1}) if days else []
+    for i in shown:
+        anchor = "start" if i == 0 and n > 4 else "end" if i == n - 1 and n > 4 else "middle"
+        parts.append(f'<text x="{x(i + 0.5):.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{days[i]["billing_day"]}</text>')
+    legend = f"{unit} a day" + ("; dashed: expected, band: three sigma" if known else "") + ("; red with a triangle: flagged" if marked else "")
+    parts.append(f'<text x="{WIDTH - _RIGHT}" y="16" text-anchor="end">{escape(legend)}</text></g></svg>')
+    return "".join(parts)

@@ -1,0 +1,384 @@
+"""How a page of the desk is asked for and answered: who it is, that the form is ours, what went wrong in words.
+
+Belongs here: requests, responses, errors, the checks every page gets alike. Does not belong here: any page (pages_*.py), log-in itself (access.py).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeAlias
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+import psycopg
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from psycopg_pool import ConnectionPool, PoolTimeout
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from meter_pipeline.anomalies import QueueError
+from meter_pipeline.billing.adjustments import AdjustmentError
+from meter_pipeline.billing.close import CloseError
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control.people import Refused, denial
+from meter_pipeline.desk.access import Access, AccessError, Visitor
+from meter_pipeline.ingest.dead_letters import DeadLetterError
+from meter_pipeline.settings import Settings
+from meter_pipeline.store import control
+from meter_pipeline.store.database import CONNECT_TIMEOUT_S, Database
+
+TEMPLATES: Final = Path(__file__).with_name("templates")
+SESSION_COOKIE: Final = "meter_desk"
+SAID_COOKIE: Final = "meter_desk_said"
+#: A correction of a whole file is the largest thing anybody sends.
+MOST_BODY: Final = 4 << 20
+MOST_FIELDS: Final = 500
+
+#: No script, no frame, no inline style, nothing from elsewhere: what is not named is forbidden.
+POLICY: Final = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+HEADERS: Final = {
+    "content-security-policy": POLICY, "x-content-type-options": "nosniff", "referrer-policy": "same-origin", "x-frame-options": "DENY",
+    "cross-origin-opener-policy": "same-origin", "cross-origin-resource-policy": "same-origin", "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}  # fmt: skip
+
+#: Who may act on what, as the command line has it; finance confirms a resume whatever is written here (control/pause.py).
+WORKERS: Final = ("finance", "operator", "engineer")
+FINANCE: Final = ("finance",)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What every page needs. ``dagster_url`` is where the UI is, for links; None for none."""
+
+    database: Database
+    settings: Settings
+    access: Access
+    dagster_url: str | None = None
+    clock: Clock = SYSTEM_CLOCK
+    _pools: list[ConnectionPool[Any]] = field(default_factory=list, compare=False)
+
+    @contextmanager
+    def reading(self) -> Iterator[psycopg.Connection[Any]]:
+        """A connection that can only read, kept between pages: connecting anew costs more than most pages' queries. Given up after 10 s."""
+        if not self._pools:
+            options = "-c TimeZone=UTC -c DateStyle=ISO -c default_transaction_read_only=on -c statement_timeout=10s"
+            settings = {"autocommit": True, "application_name": "meter-pipeline desk", "options": options, "connect_timeout": CONNECT_TIMEOUT_S}
+            self._pools.append(
+                ConnectionPool(self.database.url, kwargs=settings, min_size=1, max_size=8, timeout=10, check=ConnectionPool.check_connection, open=True)
+            )
+        with self._pools[0].connection() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give back what ``reading`` keeps."""
+        while self._pools:
+            self._pools.pop().close()
+
+    @property
+    def calendar(self) -> BillingCalendar:
+        return self.settings.calendar()
+
+
+class Missing(Exception):
+    """There is no such thing; the message says what."""
+
+
+class Wrong(ValueError):
+    """What was filled in cannot be used; the message says what and how it should be."""
+
+
+@dataclass(slots=True)
+class Ask:
+    """One request of a visitor, its form read and checked. ``form`` keeps every value of a field, in order."""
+
+    desk: Desk
+    visitor: Visitor
+    path: Mapping[str, Any]
+    query: Mapping[str, str]
+    form: list[tuple[str, str]] = field(default_factory=list)
+    url: str = "/"
+    said: str | None = None
+
+    def field(self, name: str, *, required: str | None = None, most: int = 2000) -> str:
+        """A field's text, trimmed. Raises Wrong naming it where it is ``required`` and empty, or too long."""
+        value = next((v for k, v in self.form if k == name), "").strip()
+        if required and not value:
+            raise Wrong(f"{required} is missing")
+        if len(value) > most:
+            raise Wrong(f"{name.replace('_', ' ')} is longer than {most} characters")
+        return value
+
+    def fields(self, name: str) -> list[str]:
+        return [v for k, v in self.form if k == name]
+
+    def may(self, action: str, subject: str, duties: tuple[str, ...]) -> None:
+        """Raises Refused, on record, where this person's duties do not allow the action."""
+        with self.desk.database.connect("desk") as connection:
+            refused = denial(connection, self.visitor.person, duties)
+            if refused is not None:
+                control.insert_refusal(connection, action, subject, self.visitor.person, refused.code, refused.words, self.desk.clock.now())
+                connection.commit()
+        if refused is not None:
+            raise Refused(refused.code, refused.words)
+
+    def show(self, template: str, status: int = 200, **values: Any) -> Response:
+        return render(self.desk, self.visitor, template, status, here=self.url, said=self.said, **values)
+
+    def back(self, to: str, said: str) -> Response:
+        """After something was done: to a page by GET, which says so once."""
+        response = RedirectResponse(to, status_code=303)
+        response.set_cookie(SAID_COOKIE, quote(said[:600]), max_age=60, httponly=True, samesite="strict", path="/")
+        return response
+
+
+Page: TypeAlias = Callable[[Ask], Response]
+
+
+def page(desk: Desk, path: str, handler: Page, methods: tuple[str, ...] = ("GET",)) -> Route:
+    """A route of a page for people who are logged in. Handlers are plain functions and run in a thread."""
+
+    async def endpoint(request: Request) -> Response:
+        began = time.perf_counter()
+        form = await _form(request) if request.method == "POST" else []
+        response = await run_in_threadpool(_answer, desk, request, form, handler)
+        response.headers["server-timing"] = f"total;dur={(time.perf_counter() - began) * 1000:.1f}"
+        return response
+
+    return Route(path, endpoint, methods=list(methods))
+
+
+def _answer(desk: Desk, request: Request, form: list[tuple[str, str]] | None, handler: Page) -> Response:
+    try:
+        visitor = who(desk, request)
+        if visitor is None:
+            return RedirectResponse("/login", status_code=303) if request.method == "GET" else problem(desk, None, 403, "You are not logged in.")
+        if form is None:
+            return problem(desk, visitor, 413, "That is more than a form of this desk may hold.")
+        if request.method == "POST":
+            proof = next((v for k, v in form if k == "proof"), "")
+            if not same_origin(request) or not desk.access.proven(visitor, proof):
+                return problem(desk, visitor, 403, "This form is not from a page of yours, or it is too old. Open the page again and repeat what you did.")
+        known = register(desk, visitor)
+        if known is not None:
+            return problem(desk, visitor, 403, known)
+        url = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        ask = Ask(desk, visitor, request.path_params, dict(request.query_params), form, url, said(request) if request.method == "GET" else None)
+        response = handler(ask)
+        if request.method == "GET" and SAID_COOKIE in request.cookies and response.status_code == 200 and response.media_type == "text/html":
+            response.delete_cookie(SAID_COOKIE, path="/")
+        return response
+    except Missing as error:
+        return problem(desk, visitor, 404, str(error))
+    except Wrong as error:
+        return problem(desk, visitor, 422, str(error))
+    except (Refused, QueueError, DeadLetterError, AdjustmentError, CloseError) as error:
+        return problem(desk, visitor, 403 if isinstance(error, Refused) and error.code == "not_authorised" else 409, str(error))
+    except AccessError as error:
+        return problem(desk, None, 503, str(error))
+    except (psycopg.OperationalError, PoolTimeout):
+        return problem(desk, None, 503, "The database does not answer. Nothing was changed; try again in a minute.")
+
+
+def who(desk: Desk, request: Request) -> Visitor | None:
+    """The visitor of a request; also remembers what was said to them last, for the page."""
+    peer = request.client.host if request.client else None
+    return desk.access.visitor(peer, request.headers, request.cookies.get(SESSION_COOKIE))
+
+
+def register(desk: Desk, visitor: Visitor) -> str | None:
+    """Why a person who is logged in may not come in: the register of people names somebody, and not them. None where they may."""
+    with desk.reading() as connection:
+        people = connection.execute("SELECT count(*) FILTER (WHERE active), count(*) FILTER (WHERE active AND person = %s) FROM control.person", (visitor.person,))
+        row = people.fetchone()
+    if row is None or row[0] == 0 or row[1]:
+        return None
+    return f"{visitor.person} is not in the register of people, or is there as somebody who has left."
+
+
+def same_origin(request: Request) -> bool:
+    """Whether the browser says that the form came from this very host."""
+    host = request.headers.get("host", "")
+    for name in ("origin", "referer"):
+        if value := request.headers.get(name):
+            return bool(host) and urlsplit(value).netloc == host
+    return False
+
+
+async def _form(request: Request) -> list[tuple[str, str]] | None:
+    """The fields of a posted form; None where it is larger than it may be."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BODY:
+            return None
+    try:
+        return parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict")
+    except (UnicodeDecodeError, ValueError):
+        return None
+
+
+read_form = _form
+
+
+# --- rendering -------------------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def environment() -> Environment:
+    """Templates with everything escaped and no undefined name let through."""
+    made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters.update(money=money, number=number, when=when, short=short, words=words, plain=readable, path=path_part)
+    made.globals.update(link=link)
+    return made
+
+
+def render(desk: Desk, visitor: Visitor | None, template: str, status: int = 200, *, here: str = "", **values: Any) -> Response:
+    proof = desk.access.proof(visitor) if visitor else ""
+    text = environment().get_template(template).render(
+        visitor=visitor, proof=proof, here=here, utility=_utility(desk.settings), dagster_url=desk.dagster_url, **{"said": None} | values
+    )
+    return HTMLResponse(text, status)
+
+
+@cache
+def _utility(settings: Settings) -> str:
+    return settings.utility().name
+
+
+def problem(desk: Desk, visitor: Visitor | None, status: int, message: str) -> Response:
+    """A page that says what was wrong. Whoever is not known is told nothing more."""
+    return render(desk, visitor, "problem.html", status, code=status, message=message)
+
+
+def said(request: Request) -> str | None:
+    value = request.cookies.get(SAID_COOKIE)
+    return unquote(value)[:600] if value else None
+
+
+def number(value: Any) -> str:
+    """A quantity for people: grouped, without trailing zeros beyond three digits; exact where it is exact."""
+    if value is None or value == "":
+        return ""
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.3f}".rstrip("0").rstrip(".")
+    exact = Decimal(str(value))
+    text = f"{exact:,f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def money(value: Any) -> str:
+    """An amount with two digits at least, and more where it has more."""
+    if value is None or value == "":
+        return ""
+    text = f"{Decimal(str(value)):,.6f}".rstrip("0")
+    whole, _, part = text.partition(".")
+    return f"{whole}.{part:0<2}"
+
+
+def when(value: Any) -> str:
+    """An instant to the minute, UTC, said so; a day as it is."""
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return "" if value is None else str(value)
+
+
+def short(value: Any, digits: int = 12) -> str:
+    """The first digits of a hash or key."""
+    text = bytes(value).hex() if isinstance(value, bytes | bytearray | memoryview) else str(value)
+    return text[:digits]
+
+
+def words(value: Any) -> str:
+    """A code as words."""
+    return str(value).replace("_", " ")
+
+
+def readable(value: Any) -> str:
+    """Evidence and figures in one line: no braces, no quotes."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case int() | float() | Decimal():
+            return number(value)
+        case Mapping():
+            return ", ".join(f"{words(k)} {readable(v)}" for k, v in value.items())
+        case list() | tuple():
+            return "; ".join(readable(v) for v in value)
+        case bytes() | bytearray() | memoryview():
+            return bytes(value).hex()
+        case datetime() | date():
+            return when(value)
+        case _:
+            return str(value)
+
+
+def path_part(value: Any) -> str:
+    """A value as one part of a path."""
+    return quote(str(value), safe="")
+
+
+def link(base: str, **changes: Any) -> str:
+    """A path with a query of what is not None or empty."""
+    query = [(k, v) for k, vs in changes.items() for v in (vs if isinstance(vs, list | tuple) else [vs]) if v not in (None, "")]
+    return f"{base}?{urlencode(query)}" if query else base
+
+
+# --- places in lists -------------------------------------------------------------------------------------------------------------------
+
+
+def place(*values: Any) -> str:
+    """Where a page of a list ended, for the address of the next."""
+    text = json.dumps([v.hex() if isinstance(v, bytes) else v.isoformat() if isinstance(v, date) else v for v in values])
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def placed(text: str | None) -> list[Any] | None:
+    """What ``place`` made, or None for none. Raises Wrong for what it did not make."""
+    if not text:
+        return None
+    try:
+        found = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (ValueError, binascii.Error):
+        bad_place()
+    if not isinstance(found, list) or len(found) != 2 or not all(isinstance(v, str) for v in found):
+        bad_place()
+    return found
+
+
+def bad_place() -> NoReturn:
+    raise Wrong("The address names no place in this list; begin it again.")
+
+
+def day_of(text: str) -> date:
+    """A civil day written YYYY-MM-DD. Raises Wrong."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise Wrong(f"{text[:40]!r} is no day; write it like 2026-11-01") from None
+
+
+def instant(text: str) -> datetime:
+    """An instant written ISO 8601 with its zone. Raises Wrong."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        bad_place()
+    if at.tzinfo is None:
+        bad_place()
+    return at
