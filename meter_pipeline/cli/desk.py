@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from meter_pipeline.cli.output import ERR, OUT, emit, problem
-from meter_pipeline.services import prepare
+from meter_pipeline.services import prepare, roles_in_use
 from meter_pipeline.settings import load_settings
 
 app = typer.Typer(help="The finance desk in a browser: exceptions, dead letters, pause, adjustments, bills explained.", invoke_without_command=True)
@@ -41,10 +41,10 @@ def desk(
 
     from meter_pipeline.desk.access import AccessError, from_environment
     from meter_pipeline.desk.app import build
-    from meter_pipeline.desk.web import Desk
+    from meter_pipeline.desk.web import PEOPLE, Desk
 
     settings = load_settings()
-    database = prepare(settings)
+    database = prepare(settings).acting_as(PEOPLE if roles_in_use() else None)
     try:
         access = from_environment(settings.home / "desk", os.environ)
         made = access.issue(token_for) if token_for else None

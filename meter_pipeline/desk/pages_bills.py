@@ -95,7 +95,7 @@ def proof_file(ask: Ask) -> Response:
 
 def _bundle(ask: Ask) -> tuple[dict[str, Any] | None, str | None]:
     try:
-        return proving.prove_statement(ask.desk.database, ask.path["statement_id"]).document(), None
+        return proving.prove_statement(ask.desk.reader, ask.path["statement_id"]).document(), None
     except LookupError as error:
         return None, str(error)
 

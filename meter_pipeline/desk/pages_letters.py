@@ -104,7 +104,7 @@ def many(ask: Ask) -> Response:
 def _replay(ask: Ask, key: str) -> str:
     settings = ask.desk.settings
     done = work.replay(
-        ask.desk.database, ask.desk.calendar, Places(settings.archive, settings.staging), read_head_ends(settings.head_ends), key, by=ask.visitor.person,
+        ask.desk.lander, ask.desk.calendar, Places(settings.archive, settings.staging), read_head_ends(settings.head_ends), key, by=ask.visitor.person,
         clock=ask.desk.clock,
     )  # fmt: skip
     if done.rejected:

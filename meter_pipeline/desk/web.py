@@ -53,6 +53,10 @@ HEADERS: Final = {
     "cross-origin-opener-policy": "same-origin", "cross-origin-resource-policy": "same-origin", "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }  # fmt: skip
 
+#: Database roles of a deployment that uses them (store/privileges.toml): people decide as finance.
+PEOPLE: Final = "meter_finance"
+AUDITOR: Final = "meter_auditor"
+INGEST: Final = "meter_ingest"
 #: Who may act on what, as the command line has it; finance confirms a resume whatever is written here (control/pause.py).
 WORKERS: Final = ("finance", "operator", "engineer")
 FINANCE: Final = ("finance",)
@@ -69,11 +73,21 @@ class Desk:
     clock: Clock = SYSTEM_CLOCK
     _pools: list[ConnectionPool[Any]] = field(default_factory=list, compare=False)
 
+    @property
+    def reader(self) -> Database:
+        """The database for looking: in roles, the auditor's, who reads everything and writes nothing."""
+        return self.database.acting_as(AUDITOR if self.database.role else None)
+
+    @property
+    def lander(self) -> Database:
+        """The database for a replay, which lands a file like any other: in roles, ingestion's."""
+        return self.database.acting_as(INGEST if self.database.role else None)
+
     @contextmanager
     def reading(self) -> Iterator[psycopg.Connection[Any]]:
         """A connection that can only read, kept between pages: connecting anew costs more than most pages' queries. Given up after 10 s."""
         if not self._pools:
-            options = "-c TimeZone=UTC -c DateStyle=ISO -c default_transaction_read_only=on -c statement_timeout=10s"
+            options = f"{self.reader.session_options} -c default_transaction_read_only=on -c statement_timeout=10s"
             settings = {"autocommit": True, "application_name": "meter-pipeline desk", "options": options, "connect_timeout": CONNECT_TIMEOUT_S}
             self._pools.append(
                 ConnectionPool(self.database.url, kwargs=settings, min_size=1, max_size=8, timeout=10, check=ConnectionPool.check_connection, open=True)

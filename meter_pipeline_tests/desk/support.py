@@ -108,9 +108,9 @@ def proof(client: TestClient, page: str) -> str:
     return found[1]
 
 
-def post(client: TestClient, page: str, to: str, **fields: Any) -> Any:
+def post(client: TestClient, page: str, action: str, **fields: Any) -> Any:
     """Fill in a form of a page and send it as a browser would."""
-    return client.post(to, data={"proof": proof(client, page), **fields}, headers=ORIGIN)
+    return client.post(action, data={"proof": proof(client, page), **fields}, headers=ORIGIN)
 
 
 def days_of(first: date, count: int) -> list[date]:

@@ -30,7 +30,7 @@ def test_the_first_page_says_what_waits(office: Office) -> None:
     text = words(office.client("ana").get("/").text)
     assert "2 exceptions undecided 1 of them hold a bill 2 dead letters unsettled 1 adjustments to approve" in text
     assert "Running: no pause is in force" in text
-    assert "2026-07-01 3 0 0 2 1" in text, "received, accepted, again, rejected, waiting of the file's day"
+    assert "2026-07-01 1 0 0 0 1" in text, "received, accepted, again, rejected, waiting of the file's day"
 
 
 def test_an_exception_is_found_shown_assigned_and_dismissed(office: Office) -> None:
