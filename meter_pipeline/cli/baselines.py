@@ -116,7 +116,10 @@ def refit(
     as_of: Annotated[datetime | None, typer.Option("--as-of", formats=["%Y-%m-%d"], help="First day the new version judges.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Fit the whole city's baselines again from the validated days and keep them as a version."""
+    """Fit the whole city's baselines again from the validated days and keep them as a version.
+
+    Example: meter-pipeline baselines refit
+    """
     from meter_pipeline.anomalies import refit_baselines
     from meter_pipeline.services import prepare
     from meter_pipeline.settings import load_settings

@@ -19,7 +19,10 @@ def bench(
     name: Annotated[str, typer.Argument(help="day, load, probe, estimation, vee, baselines, anomalies, billing, ledger, scale, feeds.")],
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Run one benchmark. Options after the name go to it: meter-pipeline bench day --meters 10000 --interval 15 --json"""
+    """Run one benchmark. Options after the name go to it: meter-pipeline bench day --meters 10000 --interval 15 --json
+
+    Example: meter-pipeline bench day --meters 10000 --interval 15 --json
+    """
     import benchmarks
 
     known = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if hasattr(importlib.import_module(f"benchmarks.{m.name}"), "run"))

@@ -75,7 +75,10 @@ def show(statement_id: str, html: Annotated[Path | None, typer.Option(help="Writ
 
 @app.command()
 def export(path: Annotated[Path, typer.Argument(help="A .csv or .parquet file.")], period_start: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])]) -> None:
-    """Write the lines of every statement of a period, safe for spreadsheets."""
+    """Write the lines of every statement of a period, safe for spreadsheets.
+
+    Example: meter-pipeline billing export july.csv --period-start 2026-07-01
+    """
     from meter_pipeline.billing.export import write
     from meter_pipeline.store.billing_statements import period_lines
 
@@ -87,7 +90,10 @@ def export(path: Annotated[Path, typer.Argument(help="A .csv or .parquet file.")
 
 @app.command()
 def reconciliation(day: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"])], as_json: Json = False) -> None:
-    """The joints of a billing day, open ones first."""
+    """The joints of a billing day, open ones first.
+
+    Example: meter-pipeline billing reconciliation 2026-11-01
+    """
     frame = _open()[1].read(
         "SELECT joint, subject, unit, expected::text AS expected, actual::text AS actual, difference::text AS difference, cause, items "
         "FROM billing.reconciliation WHERE billing_day = $1 ORDER BY cause <> 'open', joint, subject",
@@ -104,7 +110,10 @@ def adjust(
     statement_id: str, by: Who, reason: Annotated[str, typer.Option(help="late_actual, correction, tariff or reference.")], evidence: Annotated[str, typer.Option()],
     threshold: Annotated[str, typer.Option(help="Sum of absolute amounts above which a second person decides.")] = "50.00", as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Ask for the correction of a statement from what is known now: cancel and rebill of the lines that changed."""
+    """Ask for the correction of a statement from what is known now: cancel and rebill of the lines that changed.
+
+    Example: meter-pipeline billing adjust A-0000001.CYCLE-1.20261001.0 --by ana --reason late_actual --evidence "reads of 3 October came on the 9th"
+    """
     from meter_pipeline.billing.adjustments import AdjustmentError, request
 
     settings, database = _open()
@@ -117,7 +126,10 @@ def adjust(
 
 @app.command()
 def adjustments(as_json: Json = False) -> None:
-    """List adjustments."""
+    """List adjustments.
+
+    Example: meter-pipeline billing adjustments --json
+    """
     from meter_pipeline.store.billing_adjustments import listed
 
     frame = listed(_open()[1])
@@ -126,7 +138,10 @@ def adjustments(as_json: Json = False) -> None:
 
 @app.command()
 def decide(adjustment_id: str, by: Who, refuse: Annotated[bool, typer.Option("--refuse", help="Refuse it instead of approving.")] = False) -> None:
-    """Approve (and post) or refuse an adjustment that another person asked for."""
+    """Approve (and post) or refuse an adjustment that another person asked for.
+
+    Example: meter-pipeline billing decide A-0000001.CYCLE-1.20261001.0.A1 --by ben
+    """
     from meter_pipeline.billing import adjustments as room
 
     try:
@@ -140,7 +155,10 @@ def close(
     month: Annotated[str, typer.Argument(help="Like 2026-07.")], by: Who,
     approve: Annotated[bool, typer.Option("--approve", help="Seal a month that another person asked to close.")] = False, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Ask to close a month (prints its checklist), or seal one that another person asked to close."""
+    """Ask to close a month (prints its checklist), or seal one that another person asked to close.
+
+    Example: meter-pipeline billing close 2026-10 --by ana
+    """
     from meter_pipeline.billing.close import CloseError, approve_close, request_close
 
     database, first = _open()[1], _month(month)

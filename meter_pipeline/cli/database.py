@@ -18,7 +18,10 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 
 @app.command()
 def start(json: Json = False) -> None:
-    """Start the embedded server (or reach the configured one) and bring it up to date."""
+    """Start the embedded server (or reach the configured one) and bring it up to date.
+
+    Example: meter-pipeline database start
+    """
     database = open_database(load_settings())
     applied = apply_migrations(database)
     emit({"url": database.safe_url, "migrations_applied": applied}, json, lambda d: OUT.print(f"{d['url']} is up; {applied} migrations applied"))
@@ -26,13 +29,19 @@ def start(json: Json = False) -> None:
 
 @app.command()
 def migrate(json: Json = False) -> None:
-    """Apply the migrations that are missing."""
+    """Apply the migrations that are missing.
+
+    Example: meter-pipeline database migrate
+    """
     start(json)
 
 
 @app.command()
 def stop() -> None:
-    """Stop the embedded server. A server of your own is left alone."""
+    """Stop the embedded server. A server of your own is left alone.
+
+    Example: meter-pipeline database stop
+    """
     settings = load_settings()
     if settings.database_url:
         problem("METER_PIPELINE_DATABASE_URL names a server of your own", "stop it with its own tools")
@@ -41,5 +50,8 @@ def stop() -> None:
 
 @app.command()
 def url() -> None:
-    """Print the database's URL, password and all, for psql and other tools."""
+    """Print the database's URL, password and all, for psql and other tools.
+
+    Example: psql "$(meter-pipeline database url)"
+    """
     OUT.print(open_database(load_settings()).url, highlight=False, soft_wrap=True)

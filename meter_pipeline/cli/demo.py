@@ -19,7 +19,10 @@ from meter_pipeline.settings import load_settings
 
 
 def demo(json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False) -> None:
-    """Bill the demo municipality: reference data, simulated feeds with every kind of trouble, a week of billing days, the result."""
+    """Bill the demo municipality: reference data, simulated feeds with every kind of trouble, a week of billing days, the result.
+
+    Example: meter-pipeline demo --json
+    """
     from meter_pipeline.simulator import DEMO, simulate
 
     started = time.monotonic()

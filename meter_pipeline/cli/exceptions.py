@@ -65,7 +65,10 @@ def show(
     plot: Annotated[Path | None, typer.Option("--plot", help="Write a PNG of usage over weather with the flagged days here.")] = None,
     json: Json = False,
 ) -> None:
-    """One case: what it means, and every flagged day with its evidence."""
+    """One case: what it means, and every flagged day with its evidence.
+
+    Example: meter-pipeline exceptions show reverse-SP-W0000044-20261029 --plot case.png
+    """
     from meter_pipeline.anomalies import QueueError, plot_case, show_case
 
     settings = load_settings()
@@ -98,7 +101,10 @@ def confirm(
     cases: Cases = None, kind: Kind = None, point: Point = None, commodity: Commodity = None, severity: Severity = None, every: Filtered = False,
     reason: Annotated[str, typer.Option(help="What was found.")] = "", by: By = None, json: Json = False,
 ) -> None:  # fmt: skip
-    """The finding is real. Releases a hold; a bill that must change is changed by an adjustment."""
+    """The finding is real. Releases a hold; a bill that must change is changed by an adjustment.
+
+    Example: meter-pipeline exceptions confirm reverse-SP-W0000044-20261029 --reason "turned round by the fitter"
+    """
     _decide("confirmed", cases, kind, point, commodity, severity, every, by, reason, None, json)
 
 
@@ -108,7 +114,10 @@ def dismiss(
     cases: Cases = None, kind: Kind = None, point: Point = None, commodity: Commodity = None, severity: Severity = None, every: Filtered = False,
     by: By = None, json: Json = False,
 ) -> None:  # fmt: skip
-    """The finding is none. Releases a hold, keeps the matter quiet for 30 days and widens the meter's thresholds by a quarter."""
+    """The finding is none. Releases a hold, keeps the matter quiet for 30 days and widens the meter's thresholds by a quarter.
+
+    Example: meter-pipeline exceptions dismiss --all --kind spike --reason "street party"
+    """
     _decide("dismissed", cases, kind, point, commodity, severity, every, by, reason, None, json)
 
 

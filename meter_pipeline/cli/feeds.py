@@ -33,7 +33,10 @@ def inspect_command(
     zone: Annotated[str | None, typer.Option("--zone", help="Time zone of local stamps, IANA name or +10:00.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Readings, exact sum, unit and quality per meter and channel, and every rejection. Exit 1 when anything was rejected."""
+    """Readings, exact sum, unit and quality per meter and channel, and every rejection. Exit 1 when anything was rejected.
+
+    Example: meter-pipeline feeds inspect reads.csv --head-end AMI
+    """
     from meter_pipeline.feeds.head_ends import HeadEndError
     from meter_pipeline.feeds.inspect import inspect, report
     from meter_pipeline.feeds.registry import refused_feed, sniff

@@ -233,7 +233,10 @@ def tree(
 
 @app.command()
 def check_inclusion(as_json: AsJson = False) -> None:
-    """Check one inclusion vector (transparency-dev JSON) on stdin. Exit 0 when the proof verifies, 1 when it does not."""
+    """Check one inclusion vector (transparency-dev JSON) on stdin. Exit 0 when the proof verifies, 1 when it does not.
+
+    Example: meter-pipeline ledger check-inclusion < vector.json
+    """
 
     def run(vector: dict[str, Any]) -> None:
         proof = _hashes(vector.get("proof"))
@@ -244,7 +247,10 @@ def check_inclusion(as_json: AsJson = False) -> None:
 
 @app.command()
 def check_consistency(as_json: AsJson = False) -> None:
-    """Check one consistency vector (transparency-dev JSON) on stdin. Exit 0 when the proof verifies, 1 when it does not."""
+    """Check one consistency vector (transparency-dev JSON) on stdin. Exit 0 when the proof verifies, 1 when it does not.
+
+    Example: meter-pipeline ledger check-consistency < vector.json
+    """
 
     def run(vector: dict[str, Any]) -> None:
         roots = _hash(vector.get("root1")), _hash(vector.get("root2"))

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from typing import Any
 
 import typer
+from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
+
+try:  # typer carries its own click since 0.20
+    from typer._click.shell_completion import CompletionItem
+except ImportError:
+    from click.shell_completion import CompletionItem  # type: ignore[assignment,no-redef]
 
 from meter_pipeline.cli.output import ERR, PROBLEM
 
@@ -37,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("explain:explain_command", "From a bill line to the reads behind it."),
     "pause": ("pause", "EMERGENCY_PAUSE: raise, status, request and confirm a resume."),
     "people": ("people", "The register of people: who may raise a pause, ask, confirm, audit."),
+    "report": ("report:report", "The close report of a billing day or month as one HTML file."),
     "desk": ("desk", "The finance desk in a browser; tokens for it."),
     "metrics": ("metrics:metrics", "The state of the work in Prometheus text format."),
     "ledger": ("ledger", "The audit ledger: checkpoint, prove, verify, export, witness."),
@@ -50,6 +58,11 @@ class LazyGroup(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [name for name, (where, _) in COMMANDS.items() if importlib.util.find_spec(f"meter_pipeline.cli.{where.partition(':')[0]}")]
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[CompletionItem]:
+        """Names of commands from the list itself: completing one must not import them all."""
+        found = [CompletionItem(name, help=COMMANDS[name][1]) for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        return found or TyperCommand.shell_complete(self, ctx, incomplete)  # type: ignore[arg-type]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS or cmd_name not in self.list_commands(ctx):
@@ -84,6 +97,14 @@ def root() -> None:
     """Meter reads to reconciled bills: nothing lost, nothing billed twice, a proof for every number."""
 
 
+#: What to do after a failure that any command may end in.
+_NEXT = {
+    "SettingsError": "set METER_PIPELINE_DATA to the municipality's folder, and look at its utility.toml",
+    "EmbeddedError": "look into .meter_pipeline/postgres (or METER_PIPELINE_HOME), or use a server of your own: METER_PIPELINE_DATABASE_URL",
+    "MigrationError": "meter-pipeline database migrate says it in full; nothing of the failed file was kept",
+}
+
+
 def main() -> None:
     """Entry point: known failures end in one line that says what to do next, unknown ones keep their trace."""
     import psycopg
@@ -95,7 +116,12 @@ def main() -> None:
     try:
         app()
     except (SettingsError, EmbeddedError, MigrationError) as error:
-        ERR.print(f"[bold red]Problem:[/] {error}", highlight=False)
+        ERR.print(f"[bold red]Problem:[/] {escape(str(error))}", highlight=False)
+        ERR.print(f"[bold]Next:[/] {_NEXT[next(kind for kind in _NEXT if kind in [c.__name__ for c in type(error).__mro__])]}", highlight=False)
+        sys.exit(PROBLEM)
+    except BrokenPipeError:
+        # Whoever read us has read enough (head, a pager that was left).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(PROBLEM)
     except psycopg.OperationalError as error:
         ERR.print(f"[bold red]Problem:[/] the database does not answer: {str(error).strip()}", highlight=False)

@@ -20,7 +20,10 @@ Reason = Annotated[str, typer.Option("--reason", help="Why, for the record.")]
 
 @app.command()
 def status(json: Json = False) -> None:
-    """Stage, cohort, outbox and the gate's clock."""
+    """Stage, cohort, outbox and the gate's clock.
+
+    Example: meter-pipeline migrate status
+    """
     from meter_pipeline.migration import cutover, day
     from meter_pipeline.store import migration as store
 
@@ -76,7 +79,10 @@ def advance(
 
 @app.command()
 def rollback(by: By, reason: Reason, to: Annotated[str, typer.Option("--to", help="dual_write or shadow.")] = "dual_write", json: Json = False) -> None:
-    """Give authority back to the legacy side, at once; both sides go on being written."""
+    """Give authority back to the legacy side, at once; both sides go on being written.
+
+    Example: meter-pipeline migrate rollback --by ana --reason "totals differ"
+    """
     from meter_pipeline.migration.rollback import roll_back
 
     done = roll_back(prepare(load_settings()), [reason], by=by, to=to)
@@ -92,7 +98,10 @@ def import_legacy(
     from_table: Annotated[str | None, typer.Option("--table", help="schema.table with billing_day, account_id, level, code, value.")] = None,
     json: Json = False,
 ) -> None:
-    """Import what the legacy batch made of a billing day."""
+    """Import what the legacy batch made of a billing day.
+
+    Example: meter-pipeline migrate import-legacy --help
+    """
     from meter_pipeline.migration.legacy_import import LegacyRefused, import_results, read_csv, read_table
 
     database = prepare(load_settings())
@@ -116,7 +125,10 @@ def compare(
     cycle: Annotated[str | None, typer.Option("--cycle", help="Billing cycle that a replay completes.")] = None,
     json: Json = False,
 ) -> None:
-    """Compare every account's figures of a day with the legacy batch's. Exit 1 when a difference has no explanation."""
+    """Compare every account's figures of a day with the legacy batch's. Exit 1 when a difference has no explanation.
+
+    Example: meter-pipeline migrate compare --help
+    """
     from meter_pipeline.migration.day import compare_billing_day
 
     if mode not in ("live", "replay", "legacy_twice"):
@@ -134,7 +146,10 @@ def compare(
 
 @app.command()
 def gate(json: Json = False) -> None:
-    """Weigh the evidence. Exit 1 while the gate is shut."""
+    """Weigh the evidence. Exit 1 while the gate is shut.
+
+    Example: meter-pipeline migrate gate
+    """
     from meter_pipeline.migration.day import gate as weigh
 
     report = weigh(prepare(load_settings()))

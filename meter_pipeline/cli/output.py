@@ -6,6 +6,7 @@ Belongs here: printing, progress, exit codes. Does not belong here: anything a c
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
@@ -14,12 +15,25 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
+from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-OUT = Console()
-ERR = Console(stderr=True)
+#: Columns where nobody's terminal says: a table that is piped to a pager or a file is not folded at 80. COLUMNS overrides it, NO_COLOR too.
+PIPED_WIDTH = 140
+
+
+def _console(*, stderr: bool) -> Console:
+    """Colours and the terminal's width where there is a terminal; neither where the output is piped."""
+    stream = sys.stderr if stderr else sys.stdout
+    piped = not stream.isatty() and "COLUMNS" not in os.environ
+    return Console(stderr=stderr, width=PIPED_WIDTH if piped else None)
+
+
+OUT = _console(stderr=False)
+ERR = _console(stderr=True)
 
 #: exit codes of the contract
 OK, PROBLEM, USAGE = 0, 1, 2
@@ -63,19 +77,30 @@ def emit(document: Any, as_json: bool, render: Callable[[Any], None] | None = No
 
 
 def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequence[str] = ()) -> Table:
-    """A table that fits the terminal; columns named in ``numbers`` are set to the right."""
-    made = Table(title=title, title_justify="left", header_style="bold", expand=False)
+    """A table that fits the terminal; columns named in ``numbers`` are set to the right and never broken while there is room to break words."""
+    made = Table(title=title, title_justify="left", header_style="bold", expand=False, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
-        made.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        number = column in numbers
+        made.add_column(column.replace("_", " "), justify="right" if number else "left", overflow="fold", no_wrap=number and len(columns) <= 8)
     for row in rows:
         made.add_row(*("" if cell is None else str(plain(cell)) for cell in row))
     return made
 
 
+class Rate(ProgressColumn):
+    """How fast it goes: a second where it is fast, a minute where it is slow."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        if not speed or task.total is None:
+            return Text("")
+        return Text(f"{speed:,.1f}/s" if speed >= 1 else f"{speed * 60:,.1f}/min", style="progress.data.speed")
+
+
 def progress() -> Progress:
-    """A progress display on stderr that disappears when piped."""
+    """A progress display on stderr: how many of how many, how fast, how long and how long still. Nothing at all when piped."""
     return Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeElapsedColumn(), TimeRemainingColumn(),
         console=ERR, transient=True, disable=not ERR.is_terminal,
     )  # fmt: skip
 

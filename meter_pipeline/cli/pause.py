@@ -102,7 +102,10 @@ def raise_(
 def status(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 1 while a pause is in force, for scripts.")] = False, as_json: AsJson = False
 ) -> None:
-    """Say whether work is paused, why, since when, and what it waits for."""
+    """Say whether work is paused, why, since when, and what it waits for.
+
+    Example: meter-pipeline pause status
+    """
     with _database().connect("pause-status", autocommit=True) as connection:
         document = emergency.status(connection)
     emit(document, as_json, _render_status)
@@ -153,7 +156,10 @@ def confirm_resume(
     reason: Annotated[str, typer.Option("--reason", help="What you looked at before you confirmed.")] = "confirmed",
     as_json: AsJson = False,
 ) -> None:
-    """Confirm a resume as the second person; held work goes on by itself."""
+    """Confirm a resume as the second person; held work goes on by itself.
+
+    Example: meter-pipeline pause confirm-resume 1 --by ben --reason "totals balance, ledger verified"
+    """
     try:
         ended = emergency.confirm_resume(_database(), request, by=by, reason=reason)
     except Refused as refusal:
@@ -171,7 +177,10 @@ def decline_resume(
     by: By,
     as_json: AsJson = False,
 ) -> None:
-    """Say no to a request to resume, or take your own back."""
+    """Say no to a request to resume, or take your own back.
+
+    Example: meter-pipeline pause decline-resume 1 --by ben --reason "two files still open"
+    """
     try:
         emergency.decline_resume(_database(), request, by=by, reason=reason)
     except Refused as refusal:

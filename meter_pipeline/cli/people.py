@@ -40,7 +40,10 @@ def _put(name: str, duties: list[str], by: str, active: bool, json: bool) -> Non
 
 @app.command("list")
 def list_(json: Json = False) -> None:
-    """Everybody in the register. While a duty is nobody's, anyone may act in it."""
+    """Everybody in the register. While a duty is nobody's, anyone may act in it.
+
+    Example: meter-pipeline people list
+    """
     with _database().connect("people", autocommit=True) as connection:
         found = store.people(connection)
     held = {duty for person in found if person["active"] for duty in person["duties"]}
@@ -59,7 +62,10 @@ def put(name: Annotated[str, typer.Argument(help="Lower-case ASCII: one spelling
 
 @app.command()
 def deactivate(name: Annotated[str, typer.Argument(help="The person.")], by: By, json: Json = False) -> None:
-    """Take a person's rights to act; the entry and what they did stay."""
+    """Take a person's rights to act; the entry and what they did stay.
+
+    Example: meter-pipeline people deactivate ana --by ben
+    """
     with _database().connect("people", autocommit=True) as connection:
         duties = next((row["duties"] for row in store.people(connection) if row["person"] == people.canonical(name)), None)
     if duties is None:

@@ -24,7 +24,10 @@ def ui(
     port: Annotated[int, typer.Option(help="Port of the web server.")] = 3000,
     host: Annotated[str, typer.Option(help="Address it listens on.")] = "127.0.0.1",
 ) -> None:
-    """Open the Dagster UI, with daemon and code server, on this deployment's data (Ctrl-C ends it)."""
+    """Open the Dagster UI, with daemon and code server, on this deployment's data (Ctrl-C ends it).
+
+    Example: meter-pipeline ui --port 3000
+    """
     settings = load_settings()
     database = prepare(settings)
     os.environ.update(environment(settings, database))
@@ -35,7 +38,10 @@ def ui(
 
 @app.command()
 def env() -> None:
-    """Print the environment in which any dagster command works here: eval "$(meter-pipeline services env)"."""
+    """Print the environment in which any dagster command works here: eval "$(meter-pipeline services env)".
+
+    Example: eval "$(meter-pipeline services env)"
+    """
     settings = load_settings()
     for name, value in environment(settings, open_database(settings)).items():
         OUT.print(f"export {name}={shlex.quote(value)}", highlight=False, soft_wrap=True)
@@ -51,6 +57,8 @@ def up(
     """Run production's services under one parent until stopped: code server, one daemon, web server, metrics.
 
     Deploys first: migrations, database roles, the pool of the emergency pause. For systemd or containers see deploy/.
+
+    Example: meter-pipeline services up --port 3000 --metrics-port 9464
     """
     from meter_pipeline.supervisor import PortTaken, Supervisor, programs, write_workspace
 
@@ -71,7 +79,10 @@ def up(
 
 @app.command()
 def deploy() -> None:
-    """Bring the deployment up to date without starting anything: migrations, database roles, the pool of the emergency pause."""
+    """Bring the deployment up to date without starting anything: migrations, database roles, the pool of the emergency pause.
+
+    Example: meter-pipeline services deploy
+    """
     _deploy(prepare(load_settings()))
 
 

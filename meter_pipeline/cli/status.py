@@ -19,7 +19,10 @@ def status(
     to: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last billing day.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Reads by outcome, billing days, flags, money, what waits, and whether the emergency pause is raised."""
+    """Reads by outcome, billing days, flags, money, what waits, and whether the emergency pause is raised.
+
+    Example: meter-pipeline status --day 2026-10-29 --to 2026-11-04
+    """
     database = prepare(load_settings())
     known = overview.known_days(database)
     if known is None and day is None:

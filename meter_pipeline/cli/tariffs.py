@@ -66,7 +66,10 @@ def check(
     tariff: Annotated[Path, typer.Argument(help="URDB v8 or native tariff, JSON.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Read a tariff: its periods, lines and notes, or why it is refused."""
+    """Read a tariff: its periods, lines and notes, or why it is refused.
+
+    Example: meter-pipeline tariffs check data/tariffs/e-tou-v1.json
+    """
     try:
         read = load_tariff(tariff)
     except TariffRefusedError as error:

@@ -24,7 +24,10 @@ def explain(
     plot: Annotated[Path | None, typer.Option("--plot", help="Also write a picture of the day to this PNG file.")] = None,
     json: AsJson = False,
 ) -> None:
-    """What came, which rules hit, what was put in its place and why: meter-pipeline vee explain --meter E0000001 --day 2026-10-29"""
+    """What came, which rules hit, what was put in its place and why: meter-pipeline vee explain --meter E0000001 --day 2026-10-29
+
+    Example: meter-pipeline vee explain --meter E0000001 --day 2026-10-29
+    """
     from meter_pipeline.services import prepare
     from meter_pipeline.settings import load_settings
     from meter_pipeline.vee.explain import explain_day
@@ -130,7 +133,10 @@ def _person(database: Database, by: str | None) -> str:
 
 @app.command()
 def rules(json: AsJson = False) -> None:
-    """The published list of rules: bit, severity, source."""
+    """The published list of rules: bit, severity, source.
+
+    Example: meter-pipeline vee rules
+    """
     from meter_pipeline.vee.day import published_rules
 
     found = [dict(zip(("scope", "bit", "code", "severity", "source", "about"), r, strict=True)) for r in published_rules()]

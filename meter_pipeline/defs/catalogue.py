@@ -38,6 +38,7 @@ def definitions(resources: Mapping[str, Any]) -> dg.Definitions:
         billing.statements(),
         billing.month_end_close,
         audit.ledger_checkpoint(),
+        audit.close_report(),
         migration.migration_comparison(),
     ]
     return dg.Definitions(

@@ -5,6 +5,7 @@ Belongs here: names and values applied across assets. Does not belong here: anyt
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Final
@@ -52,3 +53,8 @@ DAY_TAG: Final = "meter_pipeline/billing_day"
 def freshness(zone: str) -> dg.FreshnessPolicy:
     """Every stage of a billing day is done by noon local time, seven hours after the schedule starts: settlement data is due by noon."""
     return dg.FreshnessPolicy.cron(deadline_cron="0 12 * * *", lower_bound_delta=timedelta(hours=7), timezone=zone)
+
+
+def desk_url() -> str:
+    """Where people reach the finance desk, for links: METER_PIPELINE_DESK_URL, or where ``meter-pipeline desk`` listens."""
+    return os.environ.get("METER_PIPELINE_DESK_URL", "http://127.0.0.1:3001").rstrip("/")

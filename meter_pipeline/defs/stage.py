@@ -33,7 +33,7 @@ def stage_asset(
     deps: Sequence[str | Sequence[str]],
     owners: Sequence[str],
     checks: Mapping[str, str],
-    table: str,
+    table: str | None,
     kinds: set[str],
     blocking: bool = True,
     daily: bool = True,
@@ -41,7 +41,7 @@ def stage_asset(
     """The asset of one stage.
 
     ``run_day`` gets the municipality, the billing day and the run id. ``checks`` are the stage's invariants, name to description; a blocking
-    one that fails stops everything downstream of that day. ``daily`` puts it into the billing day's own job.
+    one that fails stops everything downstream of that day. ``table`` is what it writes, None for a stage that writes files. ``daily`` puts it into the billing day's own job.
     """
 
     @dg.asset(
@@ -56,7 +56,7 @@ def stage_asset(
         pool=policy.POOL,
         freshness_policy=policy.freshness(billing_days().timezone) if daily else None,
         tags={"meter_pipeline/stage": "billing_day" if daily else "on_demand"},
-        metadata={"dagster/table_name": f"meter_pipeline.{table}"} | contract_metadata(table),
+        metadata={"dagster/table_name": f"meter_pipeline.{table}"} | contract_metadata(table) if table else {},
     )
     def stage(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         acting = municipality.acting_as(policy.ROLES[group])

@@ -79,7 +79,8 @@ def test_a_billing_day_runs_from_files_to_a_signed_checkpoint(city: dg.Definitio
         assert ("reconciled_billing", "reconciliation") in checks
         assert ("ledger_checkpoint", "ledger_verifies") in checks
         materialized = {e.asset_key.to_user_string() for e in result.get_asset_materialization_events() if e.asset_key}
-        days_own = {"raw_reads", "validated_intervals", "daily_usage", "weather", "anomaly_flags", "reconciled_billing", "statements", "ledger_checkpoint"}
+        days_own = {"raw_reads", "validated_intervals", "daily_usage", "weather", "anomaly_flags", "reconciled_billing", "statements", "ledger_checkpoint",
+                    "close_report"}  # fmt: skip
         assert materialized == days_own
     with database.connect() as connection:
         assert scalar(connection, "SELECT count(*) FROM billing.charge_day") > 0

@@ -43,3 +43,35 @@ def ledger_checkpoint() -> dg.AssetsDefinition:
         table="ledger.checkpoint",
         kinds={"postgres"},
     )
+
+
+def _close_report(municipality: Municipality, day: date, run_id: str) -> StageReport:
+    from meter_pipeline.reporting import write_day
+
+    path, document = write_day(municipality.database(), municipality.settings(), day, municipality.clock())
+    figures: dict[str, object] = {
+        "report": dg.MetadataValue.path(str(path)),
+        "at the finance desk": dg.MetadataValue.url(f"{policy.desk_url()}/reports/day/{day}"),
+        "joints open": document["open_joints"],
+        "exceptions to work": len(document["cases"]),
+        "bytes": path.stat().st_size,
+    }
+    return StageReport(rows=1, figures=figures)
+
+
+def close_report() -> dg.AssetsDefinition:
+    """The day in one file for people."""
+    return stage_asset(
+        "close_report",
+        _close_report,
+        group=policy.AUDIT,
+        description=(
+            "The billing day in one self-contained HTML file: figures, pictures, reconciliation, exceptions to work, the signed checkpoint. Kept below the "
+            "home folder; the finance desk shows it."
+        ),
+        deps=["ledger_checkpoint", "statements"],
+        owners=policy.FINANCE,
+        checks={},
+        table=None,
+        kinds={"html"},
+    )

@@ -131,8 +131,12 @@ def month_end_close(context: dg.AssetExecutionContext, municipality: Municipalit
     import polars as pl
 
     from meter_pipeline.billing.close import checklist
+    from meter_pipeline.reporting import write_month
 
-    points = checklist(municipality.acting_as(policy.ROLES[policy.BILLING]).database(), date.fromisoformat(context.partition_key))
+    month = date.fromisoformat(context.partition_key)
+    points = checklist(municipality.acting_as(policy.ROLES[policy.BILLING]).database(), month)
     frame = pl.DataFrame([{k: v if isinstance(v, bool) else str(v) for k, v in point.items()} for point in points])
     still_open = sum(not point["ok"] for point in points)
-    return dg.MaterializeResult(metadata={"points": len(points), "still open": still_open, "ready": still_open == 0, "checklist": report_table(frame)})
+    path, _ = write_month(municipality.acting_as(policy.CHECK_ROLE).database(), municipality.settings(), month, municipality.clock())
+    links = {"report": dg.MetadataValue.path(str(path)), "at the finance desk": dg.MetadataValue.url(f"{policy.desk_url()}/reports/month/{month:%Y-%m}")}
+    return dg.MaterializeResult(metadata=links | {"points": len(points), "still open": still_open, "ready": still_open == 0, "checklist": report_table(frame)})

@@ -1,0 +1,141 @@
+"""A day's or a month's close report: the document, and the one HTML file made of it.
+
+Belongs here: gathering, drawing, writing. Does not belong here: queries (store/closing.py, store/overview.py).
+
+The file carries its style and pictures inside it and no script: it opens anywhere, in years, without us. It is written beside and then moved,
+so that nobody reads half a report; written again it replaces itself, and says when.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from meter_pipeline.billing import close as closing
+from meter_pipeline.billing.plots import reconciliation_waterfall
+from meter_pipeline.billing.reconcile import CAUSES
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.ledger.checkpoints import with_cosignatures
+from meter_pipeline.reporting.drawing import columns_svg
+from meter_pipeline.settings import Settings
+from meter_pipeline.store import closing as store
+from meter_pipeline.store import ledger, overview
+from meter_pipeline.store.database import Database
+
+_TEMPLATES: Final = Path(__file__).parent
+_READS: Final = ("received", "accepted", "duplicate", "superseded", "rejected", "waiting")
+
+
+def day_document(database: Database, settings: Settings, day: date, clock: Clock = SYSTEM_CLOCK) -> dict[str, Any]:
+    """All that the day's report says, as plain data."""
+    document = _common(database, settings, day, day, clock)
+    document |= {"kind": "day", "of": day.isoformat(), "day": overview.billing_days(database, day, day).to_dicts()[0]}
+    return document
+
+
+def month_document(database: Database, settings: Settings, month: date, clock: Clock = SYSTEM_CLOCK) -> dict[str, Any]:
+    """All that the month's report says: every day in a line, the close's checklist, the seal where there is one."""
+    last = (month + timedelta(days=31)).replace(day=1) - timedelta(days=1)
+    document = _common(database, settings, month, last, clock)
+    with database.connect("close report") as connection:
+        sealed = store.period(connection, month)
+    document |= {
+        "kind": "month", "of": f"{month:%Y-%m}", "checklist": closing.checklist(database, month), "period": sealed,
+        "adjustments": store.adjustments(database, month),
+        "days": [d for d in overview.billing_days(database, month, last).to_dicts() if d["payloads"] or d["accounts"]],
+    }  # fmt: skip
+    return document
+
+
+def _common(database: Database, settings: Settings, first: date, last: date, clock: Clock) -> dict[str, Any]:
+    reads = overview.files(database, first, last).to_dicts()
+    joints = store.joints(database, first, last).to_dicts()
+    with database.connect("close report") as connection:
+        latest = ledger.latest_checkpoint(connection)
+        note = with_cosignatures(connection, latest.tree_size, latest.note) if latest else None
+    return {
+        "utility": settings.utility().name, "first": first, "last": last, "written_at": clock.now(),
+        "reads": reads, "reads_total": {name: sum(int(r[name]) for r in reads) for name in ("files", *_READS)},
+        "usage": overview.usage(database, first, last).to_dicts(), "flags": overview.flags(database, first, last).to_dicts(),
+        "charges": store.charges(database, first, last), "joints": [j | {"meaning": CAUSES.get(j["cause"], "")} for j in joints],
+        "open_joints": sum(1 for j in joints if j["cause"] in ("open", "not_loaded")), "cases": store.cases(database, first, last),
+        "case_counts": store.case_counts(database, first, last), "dead_letters": store.letters(database, first, last),
+        "statements": store.statements(database, first, last), "statements_waiting": store.waiting_statements(database, first, last),
+        "pauses": overview.pauses(database), "checkpoint": {"size": latest.tree_size, "note": note} if latest else None,
+    }  # fmt: skip
+
+
+def write_day(database: Database, settings: Settings, day: date, clock: Clock = SYSTEM_CLOCK) -> tuple[Path, dict[str, Any]]:
+    """Write a billing day's report below the home folder; returns its path and its document."""
+    document = day_document(database, settings, day, clock)
+    history = store.history(database, day)
+    load = store.load(database, day)
+    pictures = [
+        ("Reads received by billing day", columns_svg([(str(h["day"]), h["received"]) for h in history], "reads", str(day))),
+        ("Charged by billing day", columns_svg([(str(h["day"]), h["charged"]) for h in history], _currency(document), str(day))),
+    ]
+    for unit in sorted({row["unit"] for row in load}):
+        pictures.append((f"Load by hour, meters read whole, {unit}", columns_svg([(f"{r['hour']:02}", r["value"]) for r in load if r["unit"] == unit], unit)))
+    return _write(settings, document, pictures, _waterfall(database, day, day)), document
+
+
+def write_month(database: Database, settings: Settings, month: date, clock: Clock = SYSTEM_CLOCK) -> tuple[Path, dict[str, Any]]:
+    """Write an accounting month's report below the home folder; returns its path and its document."""
+    document = month_document(database, settings, month, clock)
+    days: Sequence[Mapping[str, Any]] = document["days"]
+    pictures = [
+        ("Charged by billing day", columns_svg([(str(d["billing_day"]), float(d["charged"] or 0)) for d in days], _currency(document))),
+        ("Intervals estimated by billing day", columns_svg([(str(d["billing_day"]), int(d["estimated"])) for d in days], "intervals")),
+    ]
+    return _write(settings, document, pictures, _waterfall(database, document["first"], document["last"])), document
+
+
+def _currency(document: Mapping[str, Any]) -> str:
+    return ", ".join(sorted({c["currency"] for c in document["charges"]})) or "money"
+
+
+def _waterfall(database: Database, first: date, last: date) -> str | None:
+    joints = store.joints(database, first, last)
+    if not joints.height:
+        return None
+    return base64.b64encode(reconciliation_waterfall(joints, "Reconciliation: rows by joint and cause")).decode()
+
+
+def _write(settings: Settings, document: Mapping[str, Any], pictures: Sequence[tuple[str, str]], waterfall: str | None) -> Path:
+    text = _environment().get_template("close.html").render(r=document, pictures=pictures, waterfall=waterfall)
+    folder = settings.home / "reports"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{document['kind']}-{document['of']}.html"
+    descriptor, beside = tempfile.mkstemp(dir=folder, prefix=".writing-", suffix=".html")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    Path(beside).replace(path)
+    return path
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters["n"] = lambda v: "" if v is None else f"{v:,}" if isinstance(v, int) else f"{v}"
+    made.filters["exact"] = _exact
+    made.filters["cents"] = lambda text: "" if text is None else f"{Decimal(text):,.2f}"
+    return made
+
+
+def _exact(text: str | None) -> str:
+    """An exact decimal's text, grouped, without the zeros after it."""
+    if text is None:
+        return ""
+    whole, _, part = str(text).partition(".")
+    sign, digits = ("-", whole[1:]) if whole.startswith("-") else ("", whole)
+    part = part.rstrip("0")
+    return f"{sign}{int(digits or 0):,}{f'.{part}' if part else ''}"
