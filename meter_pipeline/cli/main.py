@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 try:  # typer carries its own click since 0.20
     from typer._click.shell_completion import CompletionItem
 except ImportError:
-    from click.shell_completion import CompletionItem  # type: ignore[assignment,no-redef]
+    from click.shell_completion import CompletionItem
 
 from meter_pipeline.cli.output import ERR, PROBLEM
 
@@ -62,7 +62,7 @@ class LazyGroup(TyperGroup):
     def shell_complete(self, ctx: Any, incomplete: str) -> list[CompletionItem]:
         """Names of commands from the list itself: completing one must not import them all."""
         found = [CompletionItem(name, help=COMMANDS[name][1]) for name in self.list_commands(ctx) if name.startswith(incomplete)]
-        return found or TyperCommand.shell_complete(self, ctx, incomplete)  # type: ignore[arg-type]
+        return found or TyperCommand.shell_complete(self, ctx, incomplete)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS or cmd_name not in self.list_commands(ctx):

@@ -40,6 +40,7 @@ def report(
 
     def render(_: Any) -> None:
         OUT.print(f"{path}", highlight=False, soft_wrap=True)
-        OUT.print(f"{document['open_joints']} joint(s) open, {len(document['cases'])} exception(s) to work. Open it in a browser, or: meter-pipeline desk", highlight=False)
+        waiting = f"{document['open_joints']} joint(s) open, {len(document['cases'])} exception(s) to work."
+        OUT.print(f"{waiting} Open it in a browser, or: meter-pipeline desk", highlight=False)
 
     emit({"path": path, **document}, json, render)

@@ -41,7 +41,8 @@ def stage_asset(
     """The asset of one stage.
 
     ``run_day`` gets the municipality, the billing day and the run id. ``checks`` are the stage's invariants, name to description; a blocking
-    one that fails stops everything downstream of that day. ``table`` is what it writes, None for a stage that writes files. ``daily`` puts it into the billing day's own job.
+    one that fails stops everything downstream of that day. ``table`` is what it writes, None for a stage that writes files. ``daily`` puts it
+    into the billing day's own job.
     """
 
     @dg.asset(

@@ -83,8 +83,10 @@ def write_day(database: Database, settings: Settings, day: date, clock: Clock = 
         ("Reads received by billing day", columns_svg([(str(h["day"]), h["received"]) for h in history], "reads", str(day))),
         ("Charged by billing day", columns_svg([(str(h["day"]), h["charged"]) for h in history], _currency(document), str(day))),
     ]
-    for unit in sorted({row["unit"] for row in load}):
-        pictures.append((f"Load by hour, meters read whole, {unit}", columns_svg([(f"{r['hour']:02}", r["value"]) for r in load if r["unit"] == unit], unit)))
+    pictures += [
+        (f"Load by hour, meters read whole, {unit}", columns_svg([(f"{r['hour']:02}", r["value"]) for r in load if r["unit"] == unit], unit))
+        for unit in sorted({row["unit"] for row in load})
+    ]
     return _write(settings, document, pictures, _waterfall(database, day, day)), document
 
 

@@ -29,9 +29,9 @@ def columns_svg(values: Sequence[tuple[str, float | int | None]], unit: str, mar
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label={quoteattr(f"In {unit}: {told}")}>']
     parts.append('<g font-family="system-ui, sans-serif" font-size="11" fill="#4a5a67">')
     for part in range(4):
-        value = low + (high - low) * part / 3
-        parts.append(f'<line x1="{_LEFT}" x2="{WIDTH}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#e3e9ed"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{escape(f"{value:,.0f}" if high >= 100 else f"{value:,.3g}")}</text>')
+        at = low + (high - low) * part / 3
+        parts.append(f'<line x1="{_LEFT}" x2="{WIDTH}" y1="{y(at):.1f}" y2="{y(at):.1f}" stroke="#e3e9ed"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y(at) + 4:.1f}" text-anchor="end">{escape(f"{at:,.0f}" if high >= 100 else f"{at:,.3g}")}</text>')
     for i, (label, value) in enumerate(values):
         if value is None:
             continue

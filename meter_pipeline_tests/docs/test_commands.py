@@ -23,7 +23,9 @@ ELSEWHERE = {
     "make ui": "serves until stopped; meter_pipeline_tests/defs starts the services",
 }
 #: Blocks with one of these need another machine or another server; their commands are still checked for existence.
-OTHER_MACHINES = re.compile(r"\b(docker|podman|kubectl|helm|systemctl|sudo|ssh|celery|citus|redis|rabbitmq|pg_basebackup|pgbackrest|initdb|pg_ctl)\b|services up|example\.org", re.I)
+OTHER_MACHINES = re.compile(
+    r"\b(docker|podman|kubectl|helm|systemctl|sudo|ssh|celery|citus|redis|rabbitmq|pg_basebackup|pgbackrest|initdb|pg_ctl)\b|services up|example\.org", re.I
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
