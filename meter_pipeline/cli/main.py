@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 try:  # typer carries its own click since 0.20
     from typer._click.shell_completion import CompletionItem
 except ImportError:
-    from click.shell_completion import CompletionItem
+    from click.shell_completion import CompletionItem  # type: ignore[assignment]
 
 from meter_pipeline.cli.output import ERR, PROBLEM
 
