@@ -10,7 +10,7 @@ import pytest
 from meter_pipeline import quality
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.vee import thresholds
-from meter_pipeline.vee.catalogue import INTERVAL_RULES, ROW_RULES, codes
+from meter_pipeline.vee.catalogue import INTERVAL_RULES, ROW_RULES, Role, Severity, codes
 from meter_pipeline.vee.history import hour_shift, like_days, slot_map
 from meter_pipeline.vee.interval_rules import run_interval_rules, subject
 from meter_pipeline.vee.model import RowContext
@@ -283,3 +283,12 @@ def test_thresholds_name_what_is_missing() -> None:
     with pytest.raises(thresholds.ThresholdError, match="cannot be read"):
         thresholds.parse(b"version = \n")
     assert len(thresholds.default().digest) == 64
+
+
+def test_the_published_rules_are_all_in_the_documentation() -> None:
+    from pathlib import Path
+
+    text = (Path(__file__).parents[2] / "docs" / "vee.md").read_text("utf-8")
+    for registry in (INTERVAL_RULES, ROW_RULES):
+        for rule in registry.values():
+            assert f"| {rule.bit} | {rule.code} | {rule.severity.get(Role.INITIAL, Severity.INFORM).name.lower()}" in text, rule.code
