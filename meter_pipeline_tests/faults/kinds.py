@@ -27,7 +27,7 @@ from meter_pipeline.feeds import HeadEnd
 from meter_pipeline.feeds import parse as parse_feed
 from meter_pipeline.feeds.rejects import FileGrowing
 from meter_pipeline.ingest import land, writer
-from meter_pipeline.ledger import checkpoints, verification
+from meter_pipeline.ledger import checkpoints, privileges, verification
 from meter_pipeline.ledger.sequencer import SequencerBusyError, sequence
 from meter_pipeline.store.database import Database
 from meter_pipeline_tests.faults.bench import CALENDAR, NORTH, Bench, Case, parse, spawn
@@ -641,6 +641,8 @@ def _(bench: Bench, seed: int) -> Case:
                 "ALTER TABLE ledger.checkpoint DISABLE TRIGGER ALL; DELETE FROM ledger.checkpoint; ALTER TABLE ledger.checkpoint ENABLE TRIGGER ALL;"
                 "ALTER TABLE ledger.checkpoint ENABLE ALWAYS TRIGGER only_grows; ALTER TABLE ledger.checkpoint ENABLE ALWAYS TRIGGER never_truncated"
             )
+        with case.database.connect("dba") as connection:
+            privileges.record(connection, accepted_by="ann", reason="restored from a backup")
         case.injected += 1
         case.reckon()
     return case
