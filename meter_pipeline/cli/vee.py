@@ -93,7 +93,10 @@ def withdraw_edit(
     by: Annotated[str | None, typer.Option("--by", help="Who takes it back; by default the login name.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Take an edit back: the raw read stands again once the day has run."""
+    """Take an edit back: the raw read stands again once the day has run.
+
+    Example: meter-pipeline vee withdraw-edit 3 --by ana
+    """
     from meter_pipeline.services import prepare
     from meter_pipeline.settings import load_settings
     from meter_pipeline.vee import edits
