@@ -127,6 +127,8 @@ def test_every_command_of_the_runbook_exists_with_the_options_it_names() -> None
     commands = documented((ROOT / "docs" / "operations.md").read_text("utf-8"))
     assert len(commands) > 20
     for words in commands:
+        if words[0] == "bench":  # hands its options on to the benchmark it names
+            continue
         module, _, attribute = COMMANDS[words[0]][0].partition(":")
         found: Any = getattr(importlib.import_module(f"meter_pipeline.cli.{module}"), attribute or "app")
         if not isinstance(found, typer.Typer):

@@ -99,7 +99,8 @@ def test_a_day_paused_in_the_middle_of_each_stage_is_the_same_day(
     assert written == dict.fromkeys(STAGES, 0)
     expected = content(plain)
     assert {name: digest for name, digest in content(database).items() if digest != expected[name]} == {}
-    assert sum(digest.startswith("0:") for digest in expected.values()) < len(expected) / 2
+    filled = {"raw.interval_day", "vee.interval_day", "vee.daily_usage", "billing.determinant_day", "billing.charge_day"}
+    assert {table for table in filled if expected[table].startswith("0:")} == set(), "every stage wrote, or equal tables would prove nothing"
 
 
 def test_a_stage_called_by_itself_says_that_it_is_held(database: Database) -> None:
