@@ -28,7 +28,7 @@ from meter_pipeline.store import validated as store
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.raw import still_asked
 from meter_pipeline.store.vectors import from_matrix, to_matrices
-from meter_pipeline.vee import assemble, edits, references, results, true_up
+from meter_pipeline.vee import assemble, edits, references, results, stretches, true_up
 from meter_pipeline.vee import history as past
 from meter_pipeline.vee import row_rules as rr
 from meter_pipeline.vee import thresholds as threshold_file
@@ -86,14 +86,18 @@ def _validate(
     shapes: list[pl.DataFrame] = []
     overrides = edit_store.standing(session, day)
     edited = [edits.apply(overrides, rows) for rows in read.rows]
+    better: list[requests.Request] = []
     for rows, own in zip(read.rows, edited, strict=True):
         daily = past.align_daily(rows.keys, history, days, like)
         rows.context.estimate_streak = past.estimate_streaks(rows.keys, history, day)
         shape = results.head_end_shapes(rows, day)
         shapes.append(mark_shifts(session, calendar, day, read, rows, shape, available, t, outcome))
         loader = StoredVectors(session, calendar, day, rows, read.reference, available, t)
+        enclosed = stretches.find(rows, read.registers, calendar, day, t)
+        others = stretches.attach(session, rows, enclosed, day)
         v = validate_matrix(rows.matrix, rows.keys, rows.context, daily, loader, t, final=final)
         edits.mark(v, own)
+        better += stretches.settle(rows, v, enclosed, others, day)
         validated.append(v)
     watch("validate")
     only = _register_only(read, calendar, day)
@@ -117,7 +121,7 @@ def _validate(
     summarise(outcome, validated, usage, exceptions)
     watch("summary")
     found = true_up.find(session, calendar, day, read.windows, read.registers, t)
-    outcome.redetermine = requests.ask(connection, found, now)
+    outcome.redetermine = requests.ask(connection, [*found, *better], now)
     watch("true-up")
 
 

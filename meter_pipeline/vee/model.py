@@ -42,7 +42,9 @@ class RowContext:
 
     ``first`` and ``last``: half-open range of slots the row is expected to fill. ``limit``: largest plausible value of one interval.
     ``register_difference``: what the register says was used in those slots, NO_VALUE where it does not say; ``register_tolerance`` beside
-    it. ``future_from``: first slot that has not ended yet (one number for the day). ``register_flags``: row rule bits found on the
+    it. ``stretch_left``: where a register was read over several days of which others were estimated too, what those really read leaves of
+    it, NO_VALUE elsewhere; ``stretch_before`` and ``stretch_after``: the other days' unscaled estimates before and after this one.
+    ``future_from``: first slot that has not ended yet (one number for the day). ``register_flags``: row rule bits found on the
     register reads. ``straddle`` (rows, 2): slots that the installation's start and end cut, -1 for none, and ``straddle_share`` the part of
     each that the meter stood there for, in millionths. ``meterless`` (rows, 2): half-open range of slots after the row's own in which no
     meter stood at the service point: the row answers for them too, with nothing. ``group``: rows of one number behave alike.
@@ -59,6 +61,9 @@ class RowContext:
     last: npt.NDArray[np.int32]
     register_difference: Ints
     register_tolerance: Ints
+    stretch_left: Ints
+    stretch_before: Ints
+    stretch_after: Ints
     register_flags: Ints
     sibling_missing: Bools
     tou_mismatch: Bools
@@ -86,6 +91,9 @@ class RowContext:
             last=np.full(rows, slots, np.int32),
             register_difference=np.full(rows, NO_VALUE, np.int64),
             register_tolerance=np.zeros(rows, np.int64),
+            stretch_left=np.full(rows, NO_VALUE, np.int64),
+            stretch_before=np.zeros(rows, np.int64),
+            stretch_after=np.zeros(rows, np.int64),
             register_flags=np.zeros(rows, np.int64),
             sibling_missing=no.copy(),
             tou_mismatch=no.copy(),

@@ -52,9 +52,11 @@ def _key_bytes(frame: pl.DataFrame, columns: list[str], tag: bytes) -> list[byte
 def input_hashes(rows: DayRows, rules_digest: str, *, final: bool) -> list[bytes]:
     """SHA-256 of what each row is made from: its raw values and codes, its window, its register, the thresholds."""
     c = rows.context
+    # rows that no longer stretch of register reads encloses hash as they did before there were any
+    in_stretch = np.where(c.stretch_left != NO_VALUE, c.stretch_left * 1_000_003 + c.stretch_before * 10_007 + c.stretch_after, 0)
     meta = np.stack(
         [
-            c.first.astype(np.int64), c.last.astype(np.int64), c.register_difference, c.register_tolerance, c.limit,
+            c.first.astype(np.int64), c.last.astype(np.int64), c.register_difference, c.register_tolerance + in_stretch, c.limit,
             c.active.astype(np.int64) | c.known.astype(np.int64) << 1 | c.unit_ok.astype(np.int64) << 2 | np.int64(final) << 3,
         ],
         axis=1,

@@ -19,7 +19,7 @@ from meter_pipeline.vee.catalogue import INTERVAL_RULES, Role, Severity, mask_of
 from meter_pipeline.vee.estimation import Estimate, Need, estimate
 from meter_pipeline.vee.interval_rules import Subject, code_table, run_interval_rules, subject
 from meter_pipeline.vee.model import Bools, DailyHistory, Ints, RowContext, ValidatedMatrix, VectorLoader
-from meter_pipeline.vee.scaling import scale_rows
+from meter_pipeline.vee.scaling import scale_rows, share_until
 from meter_pipeline.vee.statistics import row_statistics
 from meter_pipeline.vee.thresholds import Thresholds
 
@@ -244,9 +244,32 @@ def _scale(
     scale = known & whole & (feasible | forgiven) & done.any(axis=1)
     if scale.any():
         found.values[scale] = scale_rows(found.values[scale], done[scale], residual[scale])
+    infeasible = known & ~feasible & ~forgiven
+    for i in np.flatnonzero((context.stretch_left[rows] != NO_VALUE) & ~known & whole & done.any(axis=1)):
+        _scale_in_stretch(context, int(rows[i]), int(i), found, done, total, difference, scale, infeasible)
     flags: Ints = np.where(done.any(axis=1) & ~scale, rr.UNSCALED.mask, 0).astype(np.int64)
-    flags |= np.where(known & ~feasible & ~forgiven, rr.INFEASIBLE.mask, 0)
+    flags |= np.where(infeasible, rr.INFEASIBLE.mask, 0)
     return flags
+
+
+def _scale_in_stretch(
+    context: RowContext, row: int, i: int, found: Estimate, done: Bools, total: Ints, difference: Ints, scale: Bools, infeasible: Bools
+) -> None:
+    """Scale a row's estimates to its part of what a register over several days leaves for the estimates of all of them."""
+    before, after = int(context.stretch_before[row]), int(context.stretch_after[row])
+    own = int(np.where(done[i], found.values[i], 0).sum())
+    everything = before + own + after
+    left = int(context.stretch_left[row]) - int(total[row])
+    if left < 0 and not context.signed[row]:
+        if left < -int(context.register_tolerance[row]):
+            infeasible[i] = True
+            return
+        left = 0
+    if everything <= 0:
+        return
+    share = share_until(left, before + own, everything) - share_until(left, before, everything)
+    found.values[i] = scale_rows(found.values[i : i + 1], done[i : i + 1], np.array([share], np.int64))[0]
+    difference[row], scale[i] = int(total[row]) + share, True
 
 
 def _again(
