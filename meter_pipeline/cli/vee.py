@@ -167,6 +167,11 @@ def show(document: dict[str, Any]) -> None:
         OUT.print(f"Nothing is known of meter {document['meter_id']} on {document['billing_day']}: no reads came and it is installed nowhere.")
         return
     OUT.print(f"[bold]Meter {document['meter_id']}[/] on {document['billing_day']} ({document['hours']:g} h, {document['zone']})")
+    for used in document["usage"]:
+        amount = "not known" if used["quantity"] is None else f"{used['quantity']} {used['unit']}"
+        how = "its intervals" if used["source"] == "interval" else f"its register alone ({', '.join(used['rules']).lower() or 'read'})"
+        worst = f"; worst quality {_words(used['quality'])}" if used["source"] == "interval" else f"; {_words(used['quality'])}"
+        OUT.print(f"[bold]{used['service_point_id']}[/] {used['flow']} in the day: [bold]{amount}[/], from {how}{worst}", highlight=False)
     for channel in document["channels"]:
         register = "no register closes the day" if channel["register_difference"] is None else f"register {channel['register_difference']}"
         OUT.print(
@@ -176,15 +181,20 @@ def show(document: dict[str, Any]) -> None:
         )
         for rule in channel["rules"]:
             OUT.print(f"  {rule['code']}: {rule['about']}")
+        if channel["estimated"] and channel["estimated_before_scaling"]:
+            scaled = "not scaled" if channel["register_difference"] is None else "then scaled so that the day equals the register"
+            OUT.print(f"  the estimates came to {channel['estimated_before_scaling']} {channel['unit']}, {scaled}")
         if channel["anchors"]:
             OUT.print(f"  estimates stand on: {channel['anchors']}")
         for version in channel["earlier_versions"]:
             replaced = f"replaced {version['superseded_at']} by {version['superseded_by']}: {version['reason']}"
             OUT.print(f"  version {version['version']} was {version['total']}, {replaced}")
-        OUT.print(table("", ["slot", "local", "raw", "rules", "final", "quality"], [_line(i) for i in channel["intervals"]]))
+        lines = [_line(i) for i in channel["intervals"]]
+        OUT.print(table(None, ["slot", "local", "raw", "rules", "final", "quality"], lines, numbers=["slot", "raw", "final"]))
     for register in document["registers"]:
-        lines = [(str(r["at"]), str(r["dial"]), "" if r["consumed"] is None else str(r["consumed"]), r["about"]) for r in register["reads"]]
-        OUT.print(table(f"register {register['channel']}: {register['used_in_day']} {register['unit']} in the day", ["at", "dial", "consumed", "step"], lines))
+        lines = [(r["local"], str(r["dial"]), "" if r["consumed"] is None else str(r["consumed"]), r["about"]) for r in register["reads"]]
+        said = "no reads enclose the day" if register["used_in_day"] is None else f"{register['used_in_day']} {register['unit']} in the day"
+        OUT.print(table(f"register {register['channel']}: {said}", ["local", "dial", "consumed", "step"], lines, numbers=["dial", "consumed"]))
     for own in document["edits"]:
         until = f", taken back by {own['withdrawn_by']} at {own['withdrawn_at']:%Y-%m-%d %H:%M} UTC" if own["withdrawn_by"] else ""
         hit = f"; rules {', '.join(own['rules'])}" if own["rules"] else ""
@@ -196,11 +206,17 @@ def show(document: dict[str, Any]) -> None:
         OUT.print(f"exception {exception['kind']}: {exception['detail']}")
 
 
+def _words(word: dict[str, Any]) -> str:
+    """A quality in a few words: flag and AEMO method with its name, then why."""
+    quality = word["flag"] if not word["method"] else f"{word['flag']}{word['method']} {word['method_name'] or word['meaning']}"
+    if word["reason"] is not None:
+        quality += f" ({word['reason_name'] or 'reason'} {word['reason']})"
+    return quality
+
+
 def _line(interval: dict[str, Any]) -> tuple[str, ...]:
     word = interval["quality"]
-    quality = word["flag"] if not word["method"] else f"{word['flag']}{word['method']} {word['method_name'] or ''}"
-    if word["reason"] is not None:
-        quality += f" (reason {word['reason']})"
+    quality = _words(word)
     raw, final = interval["raw"], interval["final"]
     return (
         str(interval["slot"]), interval["local"], "" if raw is None else str(raw), ", ".join(interval["rules"]), "" if final is None else str(final), quality,

@@ -362,6 +362,16 @@ def read_exceptions(database: Database, day: date, meter_id: str) -> pl.DataFram
     )
 
 
+def meter_usage(database: Database, day: date, meter_id: str) -> pl.DataFrame:
+    """A day's usage of the service points a meter stands at."""
+    return database.read(
+        "SELECT service_point_id, flow, unit, quantity_micro, quality, source, meters, row_flags FROM vee.daily_usage WHERE billing_day = $1 "
+        "AND service_point_id IN (SELECT service_point_id FROM vee.interval_day WHERE billing_day = $1 AND meter_id = $2 "
+        "UNION SELECT service_point_id FROM vee.register_day WHERE billing_day = $1 AND meter_id = $2) ORDER BY 1, 2, 3",
+        (day, meter_id),
+    )
+
+
 def lock_day(connection: psycopg.Connection[Any], day: date) -> None:
     """Hold the day: one validation of a billing day at a time, released with the transaction."""
     connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('vee.' || %s, 0))", (day.isoformat(),))

@@ -33,12 +33,23 @@ FLAG_WORDS = {
 }
 
 
+#: AEMO reasons that our own estimates and edits give, in words (MDFF v2.6, reason codes)
+REASON_WORDS = {
+    1: "meter exchanged", 18: "reading below previous", 39: "reverse energy", 45: "failed to validate", 74: "above what the register bears out",
+    78: "head-end has no value", 80: "short interval", 85: "nothing came", 86: "clock error", 90: "test mode", 93: "replaced by a person",
+    95: "pulse overflow", 96: "beyond limits",
+}  # fmt: skip
+
+
+_METHODS = {**METHOD_NAMES, 16: "agreed by a person", 63: "mean of the class", 65: "average daily load"}
+
+
 def quality_words(code: int) -> dict[str, Any]:
     """A quality code in words: flag, AEMO method and reason, ESPI code, and how an estimate was made."""
     word = quality.unpack(code)
     return {
-        "flag": word.flag, "meaning": FLAG_WORDS[word.flag], "method": word.method, "method_name": METHOD_NAMES.get(word.method or 0),
-        "reason": word.reason, "espi": quality.to_espi(code),
+        "flag": word.flag, "meaning": FLAG_WORDS[word.flag], "method": word.method, "method_name": _METHODS.get(word.method or 0),
+        "reason": word.reason, "reason_name": REASON_WORDS.get(word.reason if word.reason is not None else -1), "espi": quality.to_espi(code),
     }
 
 
@@ -49,7 +60,7 @@ def explain_day(
 
     ``channels``: one per validated channel and service point with its rules, register, versions and ``intervals`` (slot, local and UTC
     start, raw value and quality, rules, final value and quality). ``registers``: each register read around the day with the cause of its
-    step. ``found`` is False where neither raw nor validated data exist. Quantities are exact decimals.
+    step. ``usage``: what the day of its service points was put at. ``found`` is False where neither raw nor validated data exist. Quantities are exact decimals.
     """
     t = thresholds or threshold_file.default()
     with store.reading(database) as session:
@@ -59,6 +70,7 @@ def explain_day(
         registers = _registers(session, calendar, meter_id, day, t)
         exceptions = store.read_exceptions(session, day, meter_id)
         edits = edit_store.of_meter(session, day, meter_id)
+        usage = store.meter_usage(session, day, meter_id)
     raw = {(m.keys["channel"][i], m.interval_minutes): (m, i) for m in (to_matrices(raw_frame) if raw_frame.height else []) for i in range(m.rows)}
     channels = []
     seen = set()
@@ -75,7 +87,16 @@ def explain_day(
     return {
         "meter_id": meter_id, "billing_day": day, "zone": calendar.zone, "hours": calendar.seconds(day) / 3600,
         "found": bool(raw or channels or registers), "channels": channels, "registers": registers, "raw_not_used": unused,
-        "exceptions": exceptions.to_dicts(), "edits": edits.to_dicts(), "rules_version": t.version, "rules_sha256": t.digest,
+        "exceptions": exceptions.to_dicts(), "edits": edits.to_dicts(),
+        "usage": [
+            {
+                "service_point_id": u["service_point_id"], "flow": u["flow"], "unit": u["unit"], "source": u["source"], "meters": u["meters"],
+                "quantity": None if u["quantity_micro"] is None else from_micro(u["quantity_micro"]), "quality": quality_words(u["quality"] & 0xFFFF),
+                "rules": codes(ROW_RULES, u["row_flags"]),
+            }
+            for u in usage.to_dicts()
+        ],
+        "rules_version": t.version, "rules_sha256": t.digest,
     }
 
 
@@ -136,7 +157,9 @@ def _registers(session: Database, calendar: BillingCalendar, meter_id: str, day:
                 "used_in_day": _decimal(int(registers.use.quantity[k])), "closed": bool(registers.use.closed[k]),
                 "reads": [
                     {
-                        "at": datetime.fromtimestamp(int(registers.reads.at[r]), UTC), "dial": from_micro(int(registers.reads.dial[r])),
+                        "at": datetime.fromtimestamp(int(registers.reads.at[r]), UTC),
+                        "local": datetime.fromtimestamp(int(registers.reads.at[r]), ZoneInfo(calendar.zone)).strftime("%Y-%m-%d %H:%M:%S %z"),
+                        "dial": from_micro(int(registers.reads.dial[r])),
                         "consumed": _decimal(int(registers.found.consumed[r])), "step": Step(int(registers.found.cause[r])).name.lower(),
                         "about": STEP_ABOUT[Step(int(registers.found.cause[r]))],
                     }
