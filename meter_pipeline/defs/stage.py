@@ -4,8 +4,10 @@ Belongs here: what every stage asset has alike (partitions, pool, executor-side 
 belong here: which stages there are (assets/).
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import dagster as dg
@@ -57,7 +59,7 @@ def stage_asset(
         pool=policy.POOL,
         freshness_policy=policy.freshness(billing_days().timezone) if daily else None,
         tags={"meter_pipeline/stage": "billing_day" if daily else "on_demand"},
-        metadata={"dagster/table_name": f"meter_pipeline.{table}"} | contract_metadata(table) if table else {},
+        metadata=({"dagster/table_name": f"meter_pipeline.{table}"} | contract_metadata(table) if table else {}) | code_of(run_day),
     )
     def stage(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         acting = municipality.acting_as(policy.ROLES[group])
@@ -93,6 +95,13 @@ def until_done(context: dg.AssetExecutionContext, hold: Hold, work: Callable[[],
                 raise
             context.log.warning("the database went away (%s); begun again when it answers", " ".join(str(error).split())[:200])
             hold.after_a_loss()
+
+
+def code_of(run_day: RunDay) -> dict[str, Any]:
+    """Where the stage itself is written: the asset's own function is this module's, the same for all."""
+    path, line = inspect.getfile(run_day), inspect.getsourcelines(run_day)[1]
+    written = dg.LocalFileCodeReference(file_path=path, line_number=line, label=Path(path).name)
+    return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[written])}
 
 
 def contract_metadata(table: str) -> dict[str, Any]:

@@ -69,9 +69,10 @@ def usage_svg(days: Sequence[Mapping[str, Any]], flagged: Collection[date], titl
     if known:
         line = " ".join(f"{x(i + 0.5):.1f},{y(e):.1f}" for i, e, _ in known)
         parts.append(f'<polyline points="{line}" fill="none" stroke="{SOFT}" stroke-width="1.6" stroke-dasharray="5 3"/>')
-    shown = sorted({0, n // 4, n // 2, 3 * n // 4, n - 1}) if days else []
+    # A date is some 75 wide: five of them where there is room, else the first and the last.
+    shown = sorted({0, n // 4, n // 2, 3 * n // 4, n - 1} if n > 20 else {0, n // 2, n - 1}) if days else []
     for i in shown:
-        anchor = "start" if i == 0 and n > 4 else "end" if i == n - 1 and n > 4 else "middle"
+        anchor = "start" if i == 0 and n > 20 else "end" if i == n - 1 and n > 20 else "middle"
         parts.append(f'<text x="{x(i + 0.5):.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{days[i]["billing_day"]}</text>')
     legend = f"{unit} a day" + ("; dashed: expected, band: three sigma" if known else "") + ("; red with a triangle: flagged" if marked else "")
     parts.append(f'<text x="{WIDTH - _RIGHT}" y="16" text-anchor="end">{escape(legend)}</text></g></svg>')

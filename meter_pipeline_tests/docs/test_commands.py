@@ -57,7 +57,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, di
             (folder / path.name).symlink_to(path)
     shutil.copytree(ROOT / "data", folder / "data")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("METER_PIPELINE_", "DAGSTER_"))} | {
-        "METER_PIPELINE_HOME": str(folder / "home"), "METER_PIPELINE_DATA": str(folder / "data"), "NO_COLOR": "1",
+        "METER_PIPELINE_HOME": str(folder / ".meter_pipeline"), "METER_PIPELINE_DATA": str(folder / "data"), "NO_COLOR": "1",
     }  # fmt: skip
     made = subprocess.run(["make", "demo"], cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-4000:]
