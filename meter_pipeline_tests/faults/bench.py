@@ -67,9 +67,10 @@ class FaultClock:
 
 
 class Bench:
-    """A scratch cluster."""
+    """A scratch cluster. ``lost`` and ``doubled`` are the last reckoning's, also where it failed."""
 
     def __init__(self, *settings: str, data_on: Path | None = None) -> None:
+        self.lost = self.doubled = 0
         self.home = Path(tempfile.mkdtemp(prefix="meter-pipeline-faults-"))
         self.home.chmod(0o711)
         self.cluster = embedded.cluster(data_on or self.home)
@@ -251,7 +252,10 @@ class Case:
         """Every invariant over the store."""
         if finished:
             checkpoints.checkpoint(self.database, home=self.folder / "home")
-        broken = invariants.broken(snapshot(self.database), self.sent, finished=finished)
+        found = snapshot(self.database)
+        if finished:
+            self.bench.lost, self.bench.doubled = invariants.lost_and_doubled(found, self.sent)
+        broken = invariants.broken(found, self.sent, finished=finished)
         assert not broken, f"SEED={self.seed}: {broken[:5]}"
 
     def verify(self, home: str = "home") -> None:

@@ -40,6 +40,7 @@ def suite(times: Callable[[Fault], int], only: str = "", say: Callable[[str], No
             row["seeds"] = [first, first + count - 1]
             began = time.monotonic()
             for number in range(first, first + count):
+                bench.lost = bench.doubled = 0
                 try:
                     case = fault.strike(bench, number)
                 except Exception as error:  # a kind that fails is a row that says so
@@ -47,6 +48,9 @@ def suite(times: Callable[[Fault], int], only: str = "", say: Callable[[str], No
                     say("".join(traceback.format_exception(error))[-3000:])
                     bench.start()
                     continue
+                finally:
+                    row["lost"] += bench.lost
+                    row["duplicated"] += bench.doubled
                 row["cases"] += 1
                 row["injected"] += case.injected
                 row["acknowledged"] += case.acknowledged

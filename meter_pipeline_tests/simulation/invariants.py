@@ -79,6 +79,14 @@ def broken(snapshot: Snapshot, sent: Mapping[bytes, list[Payload]], heads_seen: 
     return faults
 
 
+def lost_and_doubled(snapshot: Snapshot, sent: Mapping[bytes, list[Payload]]) -> tuple[int, int]:
+    """Payloads that were sent and are nowhere, and rows that were written more than once."""
+    there = {row.hash for row in snapshot.current.values()} | {each for kept in snapshot.history.values() for each in kept}
+    lost = {payload.hash for payloads in sent.values() for payload in payloads if not payload.poison} - there
+    covered = Counter((batch["sha256"], batch["kind"], n) for batch in snapshot.batches for low, high in batch["rows"] for n in range(low, high))
+    return len(lost), sum(count - 1 for count in covered.values())
+
+
 def _accounts(snapshot: Snapshot, sent: Mapping[bytes, list[Payload]], faults: list[str], finished: bool) -> None:
     """I1 and I3: rows of a file are in at most one committed batch, in exactly one once it is loaded, and its totals add up."""
     rows: dict[bytes, dict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
