@@ -83,7 +83,7 @@ def expected_rows(windows: pl.DataFrame, points: pl.DataFrame, accounts: pl.Data
         .join(points.select("service_point_id", "customer_class", "status"), on="service_point_id", how="left")
         .join(accounts, on="service_point_id", how="left")
         .with_columns(has_point=pl.col("status").is_not_null(), customer_class=pl.col("customer_class").fill_null("residential"))
-        .sort(ROW_KEY)
+        .sort(*ROW_KEY, "begin_s")
     )
 
 
@@ -210,18 +210,20 @@ def register_series(windows: pl.DataFrame, reads: pl.DataFrame, thresholds: Thre
     it is billed or alone; others that sum to the same channel are time-of-use registers.
     """
     intervals = windows.filter(pl.col("kind") == "interval").select("service_point_id", "meter_id", pl.col("channel").alias("sums_to")).unique()
+    declared = windows.filter(pl.col("kind") == "register")
+    if intervals.height:
+        declared = declared.join(intervals.with_columns(has_interval=pl.lit(True)), on=["service_point_id", "meter_id", "sums_to"], how="left")
+    else:
+        declared = declared.with_columns(has_interval=pl.lit(None, pl.Boolean))
     frame = (
-        windows.filter(pl.col("kind") == "register")
-        .join(intervals.with_columns(has_interval=pl.lit(True)), on=["service_point_id", "meter_id", "sums_to"], how="left")
-        .with_columns(register_only=pl.col("has_interval").is_null() & pl.col("billed"))
+        declared.with_columns(register_only=pl.col("has_interval").is_null() & pl.col("billed"))
         .sort("service_point_id", "meter_id", "channel", "installed_s")
         .with_row_index("series")
     )
-    frame = frame.with_columns(
-        total=pl.col("billed") | (pl.len().over("service_point_id", "meter_id", "sums_to") == 1),
-    )
+    alone = ~pl.struct("service_point_id", "meter_id", "sums_to").is_duplicated() if not frame["billed"].all() else pl.lit(True)
+    frame = frame.with_columns(total=pl.col("billed") | alone)
     both = reads.join(frame.select("series", "meter_id", "channel", "installed_s", "removed_s"), on=["meter_id", "channel"])
-    inside = both.filter((pl.col("at") >= pl.col("installed_s")) & (pl.col("at") <= pl.col("removed_s").fill_null(OPEN_END)))
+    inside = both.filter((pl.col("at") >= pl.col("installed_s")) & (pl.col("removed_s").is_null() | (pl.col("at") <= pl.col("removed_s"))))
     # an install read of years ago says nothing of this day
     ends = frame.filter(pl.col("total")).with_columns(
         install_micro=pl.when(pl.col("installed_s") >= pl.col("begin_s") - INSTALL_REACH_S).then("install_micro")
@@ -234,14 +236,13 @@ def register_series(windows: pl.DataFrame, reads: pl.DataFrame, thresholds: Thre
         pl.concat([*synthetic, inside.select("series", "at", "value")], how="vertical_relaxed")
         .with_columns(pl.int_range(pl.len()).alias("origin"))
         .sort("series", "at", "origin")
-        .unique(["series", "at"], keep="first", maintain_order=True)
-        .join(frame.select("series", "multiplier_micro", "dials"), on="series", how="left", maintain_order="left")
+        # sorted as they are, the first read of an instant is the one that differs from the one before
+        .filter((pl.col("series") != pl.col("series").shift(1)) | (pl.col("at") != pl.col("at").shift(1)) | (pl.int_range(pl.len()) == 0))
     )
-    times = everything["multiplier_micro"].to_numpy().astype(np.int64)
-    dial = _times(everything["value"].to_numpy().astype(np.int64), times)
     number = everything["series"].to_numpy().astype(np.int64)
-    present = np.unique(number)
+    present = number[np.flatnonzero(np.diff(number, prepend=-1))]
     own = frame["multiplier_micro"].to_numpy().astype(np.int64)
+    dial = _times(everything["value"].to_numpy().astype(np.int64), own[number])
     dials = frame["dials"].fill_null(0).to_numpy().astype(np.int64)
     capacity = np.where((dials > 0) & (dials <= 12), _times(10 ** np.clip(dials, 0, 12) * units.MICRO, own), 0)
     series = Series(number, everything["at"].to_numpy().astype(np.int64), dial, np.ascontiguousarray(capacity[present]))

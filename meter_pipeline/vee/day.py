@@ -120,7 +120,8 @@ def _validate(
     watch("write")
     summarise(outcome, validated, usage, exceptions)
     watch("summary")
-    found = true_up.find(session, calendar, day, read.windows, read.registers, t)
+    settled = past.whole_points(history, day - timedelta(days=1))
+    found = true_up.find(session, calendar, day, read.windows, read.registers, settled, t)
     outcome.redetermine = requests.ask(connection, [*found, *better], now)
     watch("true-up")
 

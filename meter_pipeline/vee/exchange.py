@@ -5,7 +5,9 @@ Belongs here: windows of installations, exchanges, overlaps, stretches without a
 An exchange is two installations of one service point that measure the same thing one after the other. Where their windows overlap (both
 meters counted the same energy), the old meter answers up to the next full hour after the new one's installation and the new one from there,
 so that whole intervals change hands and nothing is counted twice; each register's difference is lessened by what its own meter read in the
-other's time. Where they leave a stretch without a meter, nothing was metered and the policy decides (thresholds).
+other's time. An overlap that ends before the hour changes hands where intervals of both meet. A meter that stands there on a day for which the other answers
+keeps a row without slots, so that its reads are told as outside its window and not as a stranger's. Where they leave a stretch without a meter,
+nothing was metered and the policy decides (thresholds).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ def installation_windows(installations: pl.DataFrame, day_start_s: int, day_end_
     """The windows of a day's installations.
 
     ``installations``: one row per installation and measured quantity, with service_point_id, meter_id, channel, flow, unit, billed,
-    installed_s and removed_s (UTC seconds, null while it stands). Returns the rows that touch the day with ``begin_s`` and ``end_s`` (the
+    interval_minutes, installed_s and removed_s (UTC seconds, null while it stands). Returns the rows that touch the day with ``begin_s`` and ``end_s`` (the
     part of the day they answer for, half-open), ``register_begin_s`` and ``register_end_s`` (the part of it they stood there),
     ``handover`` (another meter took over or was taken over from on this day), ``overlap_s`` (seconds both stood there) and ``gap_s``
     (seconds without a meter after this one, within the day).
@@ -45,12 +47,15 @@ def _stirred(installations: pl.DataFrame, day_start_s: int, day_end_s: int) -> p
     following = pl.col("installed_s").shift(-1).over(quantity)
     # an old meter that still stands is no exchange: two meters serve the point side by side
     succeeded = (one & following.is_not_null() & (pl.col("removed") < OPEN_END) & (pl.col("installed_s") < following)).fill_null(False)
-    # where both count past the next full hour, that hour is where the one stops and the other starts
-    hour = day_start_s + -((day_start_s - following) // 3600) * 3600
-    shared = succeeded & (hour < pl.col("removed")) & following.is_between(day_start_s, day_end_s - 3600)
+    # where both count up to the next full hour or beyond, that hour is where the one stops and the other starts; else the next instant at
+    # which intervals of both begin. Registers have no intervals: their difference is prorated to the second.
+    grid = pl.max_horizontal("interval_minutes", pl.col("interval_minutes").shift(-1).over(quantity)).cast(pl.Int64) * 60
+    hour, meeting = (day_start_s + -((day_start_s - following) // step) * step for step in (pl.lit(3600, pl.Int64), grid))
+    cut = pl.when(hour <= pl.col("removed")).then(hour).when(meeting <= pl.col("removed")).then(meeting)
+    shared = succeeded & cut.is_not_null() & following.is_between(day_start_s, day_end_s, closed="left")
     frame = frame.with_columns(
-        successor_s=pl.when(succeeded).then(pl.when(shared).then(hour).otherwise(following)),
-        starts_s=pl.when(shared).then(hour).shift(1).over(quantity).fill_null(pl.col("installed_s")),
+        successor_s=pl.when(succeeded).then(pl.when(shared).then(cut).otherwise(following)),
+        starts_s=pl.when(shared).then(cut).shift(1).over(quantity).fill_null(pl.col("installed_s")),
     ).with_columns(
         effective_end=pl.min_horizontal("removed", pl.col("successor_s").fill_null(OPEN_END)),
     )
@@ -73,8 +78,10 @@ def _stirred(installations: pl.DataFrame, day_start_s: int, day_end_s: int) -> p
             register_end_s=pl.min_horizontal("removed", pl.lit(day_end_s)),
             handover=(pl.col("handed_over") & (pl.col("effective_end") < day_end_s)) | pl.col("taken_over"),
         )
-        .filter(pl.col("begin_s") < pl.col("end_s"))
-        .drop("removed", "handed_over", "taken_over", "starts_s")
+        .with_columns(answers=pl.col("begin_s") < pl.col("end_s"))
+        .filter(pl.col("answers") | (pl.col("interval_minutes").is_not_null() & (pl.col("installed_s") < day_end_s) & (pl.col("removed") > day_start_s)))
+        .with_columns(pl.when("answers").then(edge).otherwise(pl.lit(day_end_s, pl.Int64)).alias(edge) for edge in ("begin_s", "end_s"))
+        .drop("removed", "handed_over", "taken_over", "starts_s", "answers")
     )
 
 

@@ -87,6 +87,15 @@ def align_daily(keys: pl.DataFrame, history: UsageHistory, days: Sequence[date],
     return DailyHistory(list(days), totals, whole, np.array(like, np.bool_))
 
 
+def whole_points(history: UsageHistory, day: date) -> pl.Series:
+    """Service points of which everything was wholly actual on a day of the history; none where it does not have the day."""
+    if day not in history.days:
+        return pl.Series("service_point_id", [], dtype=pl.String)
+    at = history.days.index(day)
+    points, whole = history.keys[history.hashes[at]]["service_point_id"], pl.Series((history.state[at] & WHOLE) != 0)
+    return points if whole.all() else points.filter(whole & ~points.is_in(points.filter(~whole).implode()))
+
+
 def estimate_streaks(keys: pl.DataFrame, history: UsageHistory, day: date) -> npt.NDArray[np.int32]:
     """Days in a row, up to the day before, on which each row's service point was estimated or missing."""
     streak = np.zeros(keys.height, np.int32)

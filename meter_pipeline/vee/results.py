@@ -194,8 +194,9 @@ def register_usage(
     whole = int(mapped["day_seconds"][0]) if mapped.height else 1
     adl = np.where(count > 0, recent.sum(axis=1) // np.maximum(count, 1), 0)
     reason = np.where(use.broken[at], 18, 85)
-    own = _own_pace(registers, mapped, thresholds)
-    for row in np.flatnonzero(~known):
+    unknown = np.flatnonzero(~known)
+    own = _own_pace(registers, mapped, thresholds) if unknown.size else no_pace(registers.frame.height)
+    for row in unknown:
         i = int(at[row])
         if own.lead_seconds[i] and begins[row] < own.first[i] and not use.broken[i]:
             quantity[row] = at_pace(int(own.lead_amount[i]), int(own.lead_seconds[i]), int(share[row]))
@@ -225,7 +226,8 @@ def register_usage(
     for step, rule in STEP_RULES.items():
         flags |= np.where(use.causes[at] & (1 << step), rule.mask, 0)
     flags |= np.where(mapped["handover"].to_numpy(), rr.EXCHANGE.mask, 0)
-    flags |= np.where(~use.closed[at] & _overdue(registers, mapped, thresholds)[at], rr.READ_OVERDUE.mask, 0)
+    if not use.closed[at].all():
+        flags |= np.where(~use.closed[at] & _overdue(registers, mapped, thresholds)[at], rr.READ_OVERDUE.mask, 0)
     present = quantity != NO_VALUE
     actual = present & (code == quality.ACTUAL)
     flags |= np.where(present & ~actual, rr.ESTIMATED.mask, 0) | np.where(~present, rr.NOT_ESTIMATED.mask, 0)
@@ -249,7 +251,7 @@ def _own_pace(registers: Registers, mapped: pl.DataFrame, thresholds: Thresholds
     """The pace of each series of the frame; those without reads have none."""
     until = int(mapped["end_s"].to_numpy().max(initial=0))
     found = pace(registers.reads, registers.found, until, thresholds.adl_days * 86_400)
-    present = np.unique(registers.reads.series)
+    present = registers.reads.series[registers.reads.starts[:-1]]
     out = no_pace(registers.frame.height)
     for name in ("amount", "seconds", "lead_amount", "lead_seconds", "first"):
         getattr(out, name)[present] = getattr(found, name)

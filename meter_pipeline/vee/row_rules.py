@@ -139,7 +139,8 @@ def expectation(s: Subject, total: Ints, history: DailyHistory) -> Expectation:
     counts = good.sum(axis=1)
     own = values.sum(axis=1) / np.maximum(counts, 1)
     groups = int(s.context.group.max(initial=0)) + 1
-    today_known = (s.statistics.present == s.context.expected) & (counts >= t.high_low_min_days)
+    # a meter that answers for part of the day, after an exchange, is not held against whole days
+    today_known = (s.statistics.present == s.context.expected) & (s.context.expected == s.day.slots) & (counts >= t.high_low_min_days)
     base = np.where(today_known & (own > 0), own, 0.0)
     # class movement: what the class used on each day over what its members use on average; NaN-free by construction
     today_sum = np.bincount(s.context.group, np.where(base > 0, total, 0).astype(np.float64), groups)

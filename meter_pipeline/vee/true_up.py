@@ -24,7 +24,7 @@ from meter_pipeline.store.database import Database
 from meter_pipeline.vee import assemble
 from meter_pipeline.vee.assemble import Registers
 from meter_pipeline.vee.exchange import OPEN_END
-from meter_pipeline.vee.model import Ints
+from meter_pipeline.vee.model import Bools, Ints
 from meter_pipeline.vee.registers import at_pace, pace, use_in_windows
 from meter_pipeline.vee.thresholds import Thresholds
 
@@ -34,18 +34,20 @@ _TAG: Final = b"mp-true-up/1"
 
 
 def find(
-    session: Database, calendar: BillingCalendar, day: date, windows: pl.DataFrame, registers: Registers, t: Thresholds
+    session: Database, calendar: BillingCalendar, day: date, windows: pl.DataFrame, registers: Registers, settled: pl.Series, t: Thresholds
 ) -> list[store.Request]:
     """Requests that the day's reads of register-only meters make: one per day that now comes out differently.
 
-    ``windows`` and ``registers`` are those of the day (``assemble.day_windows``, ``assemble.register_series``).
+    ``windows`` and ``registers`` are those of the day (``assemble.day_windows``, ``assemble.register_series``). ``settled``: service points whose
+    day before is wholly actual (``history.whole_points``): reads enclosed it, so the read that opens this day was not their first.
     """
     start, end = (int(moment.timestamp()) for moment in calendar.bounds(day))
     frame = registers.frame.with_columns(reads=pl.Series(registers.use.reads))
     own = frame.filter(pl.col("register_only") & (pl.col("reads") > 0))
     if not own.height:
         return []
-    first, _ = _around(registers, own["series"].to_numpy().astype(np.int64), start, end)
+    follows = own["service_point_id"].is_in(settled.implode()).to_numpy()
+    first, _ = _around(registers, own["series"].to_numpy().astype(np.int64), start, end, follows)
     # most fleets read at midnight: their first read stands on the day's own edge, and no earlier day waits for it
     behind = first < start - t.register_boundary_seconds
     later = store.validated_days(session, day + timedelta(days=1), day + timedelta(days=REACH_DAYS))
@@ -56,7 +58,7 @@ def find(
     reads = vee_store.read_registers(session, day - reach, day + reach, meters)
     wide = assemble.register_series(windows.filter(pl.col("meter_id").is_in(meters)), reads, t)
     mine = wide.frame.with_columns(reads=pl.Series(wide.use.reads)).filter(pl.col("register_only") & (pl.col("reads") > 0))
-    before, after = _around(wide, mine["series"].to_numpy().astype(np.int64), start, end)
+    before, after = _around(wide, mine["series"].to_numpy().astype(np.int64), start, end, np.zeros(mine.height, np.bool_))
     earlier = store.validated_days(session, day - reach, day - timedelta(days=1))
     found = []
     for other in (*earlier, *later):
@@ -69,10 +71,11 @@ def find(
     return found
 
 
-def _around(registers: Registers, series: Ints, start: int, end: int) -> tuple[Ints, Ints]:
+def _around(registers: Registers, series: Ints, start: int, end: int, follows: Bools) -> tuple[Ints, Ints]:
     """Instants of the used reads before and after those of the day, by series; the far past and the far future where there are none.
 
     The far past also where the read before is the very first: until it, time is estimated at the pace of the stretch that the day closes.
+    ``follows``: series known to have earlier reads than those at hand.
     """
     used = registers.found.used
     number, at = registers.reads.series[used], registers.reads.at[used]
@@ -87,7 +90,7 @@ def _around(registers: Registers, series: Ints, start: int, end: int) -> tuple[I
     # before the very first read the pace of the first stretch is taken: a second read says it
     second = there & (last > 0)
     second[second] = number[last[second] - 1] == series[second]
-    before[there & ~second] = 0
+    before[there & ~second & ~follows] = 0
     there = following < number.size
     there[there] = number[following[there]] == series[there]
     after[there] = at[following[there]]
@@ -103,7 +106,7 @@ def _compare(
     at = touched["series"].to_numpy().astype(np.int64)
     begin[at] = np.maximum(touched["installed_s"].to_numpy(), opens)
     finish[at] = np.minimum(touched["removed_s"].fill_null(OPEN_END).to_numpy(), closes)
-    present = np.unique(wide.reads.series)
+    present = wide.reads.series[wide.reads.starts[:-1]]
     use = use_in_windows(wide.reads, wide.found, begin[present], finish[present], t.register_boundary_seconds)
     quantity = np.full(count, NO_VALUE, np.int64)
     quantity[present] = use.quantity

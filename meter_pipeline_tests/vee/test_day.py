@@ -164,6 +164,38 @@ def test_an_overlapping_exchange_counts_the_shared_hours_once(city: City) -> Non
     assert (outcome.sum_checked, outcome.sum_failed, outcome.estimated) == (2, 0, 4)
 
 
+@pytest.mark.parametrize(("installed", "removed", "cut"), [(620, 650, 42), (620, 660, 44), (1412, 1440 + 300, 96)])
+def test_short_overlaps_and_overlaps_over_midnight_count_every_slot_once(city: City, installed: int, removed: int, cut: int) -> None:
+    """Minutes after midnight at which the new meter came and the old one went; the slot at which the one hands over to the other."""
+    start, end = CALENDAR.bounds(DAY)
+    after = DAY + timedelta(days=1)
+    today, tomorrow = load_curve(DAY), load_curve(after, seed=1)
+    both = np.concatenate([today, tomorrow])
+    old, new = both.copy(), both.copy()
+    went, came = removed // 15, installed // 15
+    old[went:], new[:came] = NO_VALUE, NO_VALUE
+    if removed % 15:
+        old[went] = both[went] * (removed % 15) // 15
+    new[came] = both[came] * (15 - installed % 15) // 15
+    counted = {name: np.where(v == NO_VALUE, 0, v) for name, v in (("old", old), ("new", new))}
+    at_removal = 7_000_000_000 + int(counted["old"].sum())
+    city.reference(
+        Installed("M-OLD", "SP-1", removed_at=start + timedelta(minutes=removed), removal_read=at_removal),
+        Installed("M-NEW", "SP-1", installed_at=start + timedelta(minutes=installed), install_read=1_000_000),
+    )
+    for day, part in ((DAY, slice(0, 96)), (after, slice(96, 192))):
+        city.intervals(day, {name: v[part] for name, v in (("M-OLD", old), ("M-NEW", new)) if (v[part] != NO_VALUE).any()})
+    midnight = int(counted["old"][:96].sum())
+    city.register("M-OLD", (start, 7_000_000_000), *([(end, 7_000_000_000 + midnight)] if removed > 1440 else []))
+    city.register("M-NEW", (end, 1_000_000 + int(counted["new"][:96].sum())), (CALENDAR.bounds(after)[1], 1_000_000 + int(counted["new"].sum())))
+    outcomes = [validate(city, day) for day in (DAY, after)]
+    usage = city.rows("SELECT quantity_micro FROM vee.daily_usage ORDER BY billing_day")
+    assert usage == [(int(today.sum()),), (int(tomorrow.sum()),)]
+    assert [(o.estimated, o.missing, o.sum_failed) for o in outcomes] == [(0, 0, 0), (0, 0, 0)]
+    assert city.rows("SELECT first_slot FROM vee.interval_day WHERE meter_id = 'M-NEW' AND billing_day = %s", DAY) == [(cut,)]
+    assert city.rows("SELECT kind FROM vee.exception") == []
+
+
 def test_meters_of_different_interval_lengths_hand_over_on_one_day(city: City) -> None:
     start, end = CALENDAR.bounds(DAY)
     swap = start + timedelta(hours=11)
