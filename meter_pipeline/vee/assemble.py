@@ -20,7 +20,7 @@ from meter_pipeline import units
 from meter_pipeline.quality import MISSING
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.vee import row_rules as rr
-from meter_pipeline.vee.exchange import OPEN_END, installation_windows, slot_windows
+from meter_pipeline.vee.exchange import installation_windows, slot_windows
 from meter_pipeline.vee.model import Bools, Ints, RowContext
 from meter_pipeline.vee.registers import Series, Step, Steps, WindowUse, steps, use_in_windows
 from meter_pipeline.vee.thresholds import Thresholds
