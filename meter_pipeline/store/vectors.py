@@ -368,18 +368,24 @@ def _reader(series: pl.Series) -> _Reader:
         sizes = np.diff(ends)
         return _Reader(series.name, sizes if null_at is None else np.where(null_at, -1, sizes), None, ends[:-1] - ends[0], data)
     if isinstance(kind, pl.List):
-        data = series.explode(keep_nulls=False, empty_as_null=False).to_numpy()
-        sizes = series.list.len().fill_null(0).cast(pl.Int64).to_numpy()
-        starts = np.cumsum(sizes) - sizes
-        return _Reader(series.name, sizes if null_at is None else np.where(null_at, -1, sizes), None, starts, data)
+        # As above: the child array as it lies, without a copy and without an expression (0.3 ms each, however few the rows).
+        lists = series.to_arrow()
+        ends = np.frombuffer(lists.buffers()[1], np.int64)[lists.offset : lists.offset + len(lists) + 1]
+        sizes = np.diff(ends)
+        return _Reader(series.name, sizes if null_at is None else np.where(null_at, -1, sizes), None, ends[:-1], lists.values.to_numpy())
+    if isinstance(kind, pl.Datetime) and kind.time_unit != "us":
+        series = series.dt.cast_time_unit("us")
+    whole = series.to_physical()
+    if nulls:
+        whole = whole.fill_null(False if kind == pl.Boolean else 0)
     if kind == pl.Date:
-        fixed: npt.NDArray[Any] = (series.to_physical().fill_null(0) - _POSTGRES_EPOCH_DAYS).to_numpy()
+        fixed: npt.NDArray[Any] = whole.to_numpy() - _POSTGRES_EPOCH_DAYS
     elif isinstance(kind, pl.Datetime):
-        fixed = (series.dt.cast_time_unit("us").to_physical().fill_null(0) - _POSTGRES_EPOCH_US).to_numpy()
+        fixed = whole.to_numpy() - _POSTGRES_EPOCH_US
     elif kind == pl.Boolean:
-        fixed = series.fill_null(False).to_numpy().astype(np.int8)
+        fixed = whole.to_numpy().astype(np.int8)
     elif kind in (pl.Int16, pl.Int32, pl.Int64):
-        fixed = series.fill_null(0).to_numpy()
+        fixed = whole.to_numpy()
     else:
         raise TypeError(f"column {series.name}: no binary COPY of {kind}")
     return _Reader(series.name, None if null_at is None else np.where(null_at, -1, 0).astype(np.int64), fixed)
