@@ -13,16 +13,16 @@ from typing import Any
 from benchmarks.support import document
 
 
-def run(sizes: str = "10000,100000,1000000", interval: int = 15) -> dict[str, Any]:
-    """Bill a day of each size in turn. ``sizes``: meters, comma-separated."""
+def run(sizes: str = "10000,100000,1000000", interval: int = 15, city: str = "") -> dict[str, Any]:
+    """Bill a day of each size in turn. ``sizes``: meters, comma-separated; ``city``: a folder that keeps the simulated cities for the next time."""
     runs: list[dict[str, Any]] = []
     for meters in [int(size) for size in str(sizes).split(",")]:
-        code = f"import json; from benchmarks.day import run; print(json.dumps(run(meters={meters}, interval={interval})))"
+        code = f"import json; from benchmarks.day import run; print(json.dumps(run(meters={meters}, interval={interval}, city={str(city)!r})))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{meters} meters: {done.stderr.strip()[-2000:]}")
         figures = json.loads(done.stdout.strip().splitlines()[-1])["figures"]
-        wanted = ("intervals", "wall_s", "intervals_per_s", "peak_rss_mib", "bytes_per_interval", "stage_s")
+        wanted = ("intervals", "wall_s", "intervals_per_s", "peak_rss_mib", "bytes_per_interval", "stage_s", "stage_peak_mib")
         runs.append({"meters": meters} | {name: figures[name] for name in wanted})
     cost = {run["meters"]: run["wall_s"] / run["intervals"] for run in runs}
     ratio = round(cost[1_000_000] / cost[100_000], 3) if {1_000_000, 100_000} <= set(cost) else None

@@ -5,6 +5,7 @@ Belongs here: measuring. Does not belong here: a verdict; a ratio says what it d
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import resource
@@ -12,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
@@ -40,18 +42,38 @@ def peak_rss_mib() -> float:
 
 
 class Stopwatch:
-    """Seconds by stage name, summed over laps."""
+    """Seconds by stage name, summed over laps; with ``memory`` also the largest resident set of each lap, MiB."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, memory: bool = False) -> None:
         self.seconds: dict[str, float] = {}
+        self.peaks: dict[str, float] = {}
+        self._memory = memory
 
     @contextmanager
     def lap(self, name: str) -> Iterator[None]:
+        if self._memory:
+            _forget_peak()
         started = time.perf_counter()
         try:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+            if self._memory:
+                self.peaks[name] = max(self.peaks.get(name, 0.0), _peak_since())
+
+
+def _forget_peak() -> None:
+    """Have Linux count the largest resident set anew from here (proc(5), clear_refs), so that what made the data is not counted."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_since() -> float:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return peak_rss_mib()
+    return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024, 1)
 
 
 def alternate(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:

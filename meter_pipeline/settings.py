@@ -31,12 +31,16 @@ class Utility:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Paths and connections. ``home`` holds all that a run makes; ``data`` is the municipality's folder (reference, tariffs, head_ends, inbox)."""
+    """Paths and connections. ``home`` holds all that a run makes; ``data`` is the municipality's folder (reference, tariffs, head_ends, inbox).
+
+    ``shards``: into how many parts a stage cuts a billing day; 0, the default, lets each stage keep to what its memory bears. It changes no result.
+    """
 
     home: Path
     data: Path
     inbox: Path
     database_url: str | None
+    shards: int = 0
 
     @property
     def archive(self) -> Path:
@@ -76,11 +80,14 @@ class Settings:
 
 
 def load_settings() -> Settings:
-    """Settings from METER_PIPELINE_HOME, METER_PIPELINE_DATA, METER_PIPELINE_INBOX and METER_PIPELINE_DATABASE_URL.
+    """Settings from METER_PIPELINE_HOME, METER_PIPELINE_DATA, METER_PIPELINE_INBOX, METER_PIPELINE_DATABASE_URL and METER_PIPELINE_SHARDS.
 
     Defaults: ``.meter_pipeline/`` and ``data/`` in the project, an inbox under the home (or inside the data folder where there is one), and
-    the embedded server.
+    the embedded server. Raises SettingsError where the number of shards is none.
     """
+    shards = os.environ.get("METER_PIPELINE_SHARDS") or "0"
+    if not shards.isdecimal() or int(shards) > 10_000:
+        raise SettingsError(f"METER_PIPELINE_SHARDS is {shards!r}: a number up to 10000, or 0 to leave it to each stage")
     home = Path(os.environ.get("METER_PIPELINE_HOME") or PROJECT_ROOT / ".meter_pipeline").expanduser().resolve()
     data = Path(os.environ.get("METER_PIPELINE_DATA") or PROJECT_ROOT / "data").expanduser().resolve()
     inbox = os.environ.get("METER_PIPELINE_INBOX")
@@ -90,4 +97,5 @@ def load_settings() -> Settings:
         data=data,
         inbox=Path(inbox).expanduser().resolve() if inbox else inside if inside.is_dir() else home / "inbox",
         database_url=os.environ.get("METER_PIPELINE_DATABASE_URL") or None,
+        shards=int(shards),
     )

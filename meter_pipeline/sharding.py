@@ -1,6 +1,7 @@
 """Shards: a billing day cut by a stable hash of the service point, so that a city flows through every stage in bounded memory.
 
-Belongs here: which shard an id belongs to, the same in Python and in SQL (ref.shard_of). Does not belong here: how a stage works on one.
+Belongs here: which shard an id belongs to, the same in Python and in SQL (ref.shard_of); cutting sorted rows into shards. Does not belong here:
+how a stage works on one.
 
 All that happens at one service point (a meter and the one that replaces it, its register and its intervals) falls in one shard, and no result may
 depend on how many there are.
@@ -11,9 +12,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 #: Intervals a shard may hold: 2.4 million in five int64 matrices are 100 MB.
 INTERVALS_PER_SHARD = 2_400_000
@@ -46,3 +49,28 @@ def shard_of(ids: Iterable[str], count: int) -> npt.NDArray[np.int32]:
     return np.fromiter(
         (int.from_bytes(hashlib.md5(i.encode(), usedforsecurity=False).digest()[:4], "big") % count for i in ids), np.int32
     )
+
+
+def cuts(ids: pl.Series, rows: int, shards: int = 0) -> list[tuple[int, int]]:
+    """Row ranges [first, past) of a sorted column of service point ids, ``shards`` of about one size or (0) as many as keep to ``rows`` rows each.
+
+    No id is parted. What a hash scatters a range keeps together, so a stage that reads and writes in the order of the key takes ranges.
+    """
+    n = len(ids)
+    count = shards or -(-n // max(rows, 1))
+    if count <= 1 or n == 0:
+        return [(0, n)]
+    begins = np.concatenate(([True], (ids.slice(1) != ids.slice(0, n - 1)).to_numpy(), [True]))
+    edges = np.flatnonzero(begins)
+    wanted = np.arange(1, count) * n // count
+    inner = edges[np.searchsorted(edges, wanted)]
+    bounds = np.unique(np.concatenate(([0], inner, [n])))
+    return [(int(a), int(b)) for a, b in pairwise(bounds)]
+
+
+def between(frame: pl.DataFrame, ids: pl.Series) -> tuple[int, int]:
+    """Rows [first, past) of a frame sorted by service_point_id that lie between the first and the last of some sorted ids."""
+    if not frame.height or not len(ids):
+        return 0, 0
+    column = frame["service_point_id"]
+    return int(column.search_sorted(ids[0], "left")), int(column.search_sorted(ids[-1], "right"))

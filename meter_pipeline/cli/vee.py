@@ -140,7 +140,7 @@ def rules(json: AsJson = False) -> None:
 
     Example: meter-pipeline vee rules
     """
-    from meter_pipeline.vee.day import published_rules
+    from meter_pipeline.vee.writing import published_rules
 
     found = [dict(zip(("scope", "bit", "code", "severity", "source", "about"), r, strict=True)) for r in published_rules()]
     emit(found, json, lambda d: OUT.print(table("rules", list(d[0]), [tuple(r.values()) for r in d])))

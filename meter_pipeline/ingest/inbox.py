@@ -5,22 +5,31 @@ Belongs here: finding what is new and landing it. Does not belong here: one file
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import islice
 from pathlib import Path
+from typing import Any, Final, TypeAlias
 
 import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd, read_head_ends
-from meter_pipeline.ingest.landing import Landed, Parse, Places, land
+from meter_pipeline.ingest.landing import Landed, Parse, Places, Prepared, prepare_file, register
 from meter_pipeline.ingest.writer import PauseProbe
 from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.settings import Settings
 from meter_pipeline.store import raw
 from meter_pipeline.store.database import Database
+
+#: Files read at once: one a core of a small machine. Each holds its reads, some 30 MB for half a million.
+AT_ONCE: Final = 2
+#: What holds a file: a pause's state, as PauseProbe gives it
+PauseState: TypeAlias = Any
 
 
 @dataclass(slots=True)
@@ -132,22 +141,44 @@ def _land_all(
     pause: PauseProbe,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    for done, name in enumerate(names):
-        head_end = by_folder.get(name.split("/", 1)[0].upper())
-        if head_end is None:
-            outcome.held.append((name, f"no head-end {name.split('/', 1)[0]} is declared"))
-        elif (state := pause.check(head_end.commodity, head_end.name)) is not None:
-            outcome.held.append((name, state.words() if hasattr(state, "words") else "paused"))
-        else:
-            try:
-                outcome.landed.append(
-                    land(database, calendar, inbox / name, head_end, places, parse=parse, clock=clock, name=name, channels=channels, run_id=run_id)
-                )
-            except (OSError, ValueError) as error:
-                outcome.held.append((name, str(error)))
-            except Exception as error:
-                if getattr(error, "code", None) != "file_growing":
-                    raise
-                outcome.held.append((name, str(error)))
-        if progress is not None:
-            progress(done + 1, len(names))
+    """Files are read, packed and staged a few at once and ahead (numba, Polars and hashing hold no GIL), and made known one after another in the
+    order of their names, each after one more look at the pause: so the register and the ledger do not show how many were read at once."""
+    ahead: deque[tuple[str, HeadEnd | None, Future[Prepared] | PauseState | None]] = deque()
+    waiting = iter(names)
+    with ThreadPoolExecutor(AT_ONCE, "landing") as pool:
+        for done in range(len(names)):
+            for name in islice(waiting, AT_ONCE + 1 - len(ahead)):
+                head_end = by_folder.get(name.split("/", 1)[0].upper())
+                coming: Future[Prepared] | PauseState | None = None
+                if head_end is not None:
+                    coming = pause.check(head_end.commodity, head_end.name)
+                    if coming is None:
+                        arguments = (database, calendar, inbox / name, head_end, places, clock.now(), parse, name, channels, run_id)
+                        coming = pool.submit(prepare_file, *arguments)
+                ahead.append((name, head_end, coming))
+            _land_one(outcome, database, clock, pause, *ahead.popleft())
+            if progress is not None:
+                progress(done + 1, len(names))
+
+
+def _land_one(
+    outcome: LandingOutcome, database: Database, clock: Clock, pause: PauseProbe, name: str, head_end: HeadEnd | None,
+    coming: Future[Prepared] | PauseState | None,
+) -> None:  # fmt: skip
+    if head_end is None:
+        outcome.held.append((name, f"no head-end {name.split('/', 1)[0]} is declared"))
+        return
+    try:
+        if isinstance(coming, Future):
+            prepared = coming.result()
+            coming = pause.check(head_end.commodity, head_end.name)
+            if coming is None:
+                outcome.landed.append(register(database, prepared, clock=clock))
+                return
+        outcome.held.append((name, coming.words() if coming is not None and hasattr(coming, "words") else "paused"))
+    except (OSError, ValueError) as error:
+        outcome.held.append((name, str(error)))
+    except Exception as error:
+        if getattr(error, "code", None) != "file_growing":
+            raise
+        outcome.held.append((name, str(error)))

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -84,6 +84,38 @@ def land(
     ``name``: what the file is called in the register (its path below the inbox); ``channels``: store.raw.channels, to share between files.
     A file that changes while it is read raises (OSError, ValueError or the parser's own refusal to read a growing file) and is not registered.
     """
+    now = clock.now()
+    return register(database, prepare_file(database, calendar, path, head_end, places, now, parse, name, channels, run_id, replay_of), clock=clock)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A file read, archived and staged, of which the database knows nothing yet. ``known``: the same bytes were registered before, and nothing
+    more was done."""
+
+    file: raw.FeedFile
+    known: bool = False
+    modified_ns: int = 0
+    days: Sequence[raw.FileDay] = ()
+    letters: pl.DataFrame = field(default_factory=pl.DataFrame)
+    reused: Sequence[tuple[date, str, str, int]] = ()
+
+
+def prepare_file(
+    database: Database,
+    calendar: BillingCalendar,
+    path: Path,
+    head_end: HeadEnd,
+    places: Places,
+    now: datetime,
+    parse: Parse | None = None,
+    name: str | None = None,
+    channels: pl.DataFrame | None = None,
+    run_id: str | None = None,
+    replay_of: bytes | None = None,
+) -> Prepared:
+    """All of a file's landing but its transaction; repeated or abandoned it leaves an archived copy and staged files of the same names. Safe to run
+    for several files at once. Raises as ``land``."""
     if parse is None:
         from meter_pipeline import feeds
 
@@ -94,8 +126,8 @@ def land(
     sha256 = own_sha256 if replay_of is None else replay_identity(replay_of, own_sha256)
     with database.connect("landing") as connection:
         known = raw.known_file(connection, sha256)
-        if known is not None:
-            return _duplicate(connection, known, name, before.st_size, before.st_mtime_ns, clock)
+    if known is not None:
+        return Prepared(replace(known, file_name=name, size=before.st_size), True, before.st_mtime_ns)
     refused: str | None = None
     letters: list[pl.DataFrame] = []
     parsed = ParsedFeed(head_end.format)
@@ -116,31 +148,35 @@ def land(
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise ValueError(f"{path.name} changed while it was read")
 
-    now = clock.now()
     staged, rejected_payloads = prepare(parsed, calendar, head_end.name, channels if channels is not None else raw.channels(database), now)
     letters += [_line_letters(parsed.rejects), rejected_payloads]
     found = finish_letters(letters, sha256, name, head_end.name, parsed.file_format, run_id, now)
-    days = []
-    for day, content in staged.items():
-        relative_day = staging.write(places.staging, sha256, day, content)
-        days.append(_file_day(day, relative_day, content))
+    days = [_file_day(day, staging.write(places.staging, sha256, day, content), content) for day, content in staged.items()]
     rejected = int(found["reads"].sum() or 0)
     file = raw.FeedFile(
         sha256, name, head_end.name, head_end.commodity, parsed.file_format, before.st_size, relative, now, parsed.received, rejected,
         found.height, refused, run_id, replay_of,
     )  # fmt: skip
+    return Prepared(file, False, before.st_mtime_ns, days, found, _reused(staged))
+
+
+def register(database: Database, prepared: Prepared, *, clock: Clock = SYSTEM_CLOCK) -> Landed:
+    """The transaction that makes a prepared file known: its row, its days, its dead letters and its ledger entries; or one more arrival of a file
+    that is known."""
+    file, modified_ns = prepared.file, prepared.modified_ns
     with database.connect("landing") as connection:
-        if not raw.register_file(connection, file, days):
+        if prepared.known or not raw.register_file(connection, file, prepared.days):
             connection.rollback()
-            known = raw.known_file(connection, sha256)
-            assert known is not None  # noqa: S101 - the conflict was with this row
-            return _duplicate(connection, known, name, before.st_size, before.st_mtime_ns, clock)
-        raw.note_arrival(connection, sha256, name, now, False, before.st_size, before.st_mtime_ns)
-        raw.note_reused_sequences(connection, sha256, _reused(staged))
-        dead_letters.write(connection, found)
-        raw.set_ledger_entry(connection, sha256, _record(connection, file, [d.billing_day for d in days], found, clock))
+            known = raw.known_file(connection, file.sha256)
+            assert known is not None  # noqa: S101 - it was found, or the conflict was with this row
+            return _duplicate(connection, known, file.file_name, file.size, modified_ns, clock)
+        raw.note_arrival(connection, file.sha256, file.file_name, file.landed_at, False, file.size, modified_ns)
+        raw.note_reused_sequences(connection, file.sha256, prepared.reused)
+        dead_letters.write(connection, prepared.letters)
+        days = [d.billing_day for d in prepared.days]
+        raw.set_ledger_entry(connection, file.sha256, _record(connection, file, days, prepared.letters, clock))
         connection.commit()
-    return Landed(name, sha256, head_end.name, False, refused, parsed.received, rejected, found.height, [d.billing_day for d in days])
+    return Landed(file.file_name, file.sha256, file.head_end, False, file.refused, file.received, file.rejected, prepared.letters.height, days)
 
 
 def _reused(staged: dict[date, staging.StagedDay]) -> list[tuple[date, str, str, int]]:

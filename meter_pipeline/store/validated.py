@@ -26,6 +26,7 @@ from psycopg import sql
 
 from meter_pipeline.quality import FLAGS
 from meter_pipeline.schemas.reads import NO_VALUE
+from meter_pipeline.sharding import between
 from meter_pipeline.store.database import Database, scalar
 from meter_pipeline.store.vectors import VectorTable, copy_frame, copy_rows, read_frame
 
@@ -240,6 +241,15 @@ class UsageHistory:
     state: list[npt.NDArray[np.int16]]
     keys: dict[bytes, pl.DataFrame]
 
+    def around(self, ids: pl.Series) -> UsageHistory:
+        """The history of the service points from the first to the last of some sorted ids; nothing is copied."""
+        held = {name: between(frame, ids) for name, frame in self.keys.items()}
+        keys = {name: frame.slice(held[name][0], held[name][1] - held[name][0]) for name, frame in self.keys.items()}
+        cut = [slice(*held[name]) for name in self.hashes]
+        return UsageHistory(
+            self.days, self.hashes, [q[c] for q, c in zip(self.quantity, cut, strict=True)], [s[c] for s, c in zip(self.state, cut, strict=True)], keys
+        )
+
 
 WHOLE: Final = 1
 FORWARD: Final = 2
@@ -255,7 +265,7 @@ def read_usage_history(database: Database, first: date, last: date) -> UsageHist
     keys: dict[bytes, pl.DataFrame] = {}
     for wanted in dict.fromkeys(hashes):
         found = database.read("SELECT service_point_id, flow, unit FROM vee.usage_keys WHERE keys_hash = $1", (wanted,))
-        keys[wanted] = found.explode("service_point_id", "flow", "unit")
+        keys[wanted] = found.explode("service_point_id", "flow", "unit")  # as written: sorted
     return UsageHistory(
         frame["billing_day"].to_list(),
         hashes,
@@ -291,6 +301,13 @@ def write_usage_history(connection: psycopg.Connection[Any], day: date, usage: p
 def read_vectors(database: Database, table: VectorTable, day: date, meters: Sequence[str]) -> pl.DataFrame:
     """Day vectors of some meters on a day, from the raw or the validated store."""
     return read_frame(database, table, day, " AND meter_id = ANY(string_to_array($2, ','))", (",".join(meters),))
+
+
+def read_arrived(database: Database, day: date) -> pl.DataFrame:
+    """The channels that raw holds of a day: meter_id, channel, unit, interval_minutes, sorted by the first two."""
+    return database.read(
+        "SELECT meter_id, channel, unit, interval_minutes FROM raw.interval_day WHERE billing_day = $1", (day,)
+    ).sort("meter_id", "channel")
 
 
 def read_reused_sequences(database: Database, day: date) -> pl.DataFrame:

@@ -9,7 +9,7 @@ apart, as an exception, never dropped in silence.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date
 from typing import Final
 
@@ -21,7 +21,7 @@ from meter_pipeline.quality import MISSING
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.vee import row_rules as rr
 from meter_pipeline.vee.exchange import installation_windows, slot_windows
-from meter_pipeline.vee.model import Bools, Ints, RowContext
+from meter_pipeline.vee.model import Bools, Ints, RowContext, take_rows
 from meter_pipeline.vee.registers import Series, Step, Steps, WindowUse, steps, use_in_windows
 from meter_pipeline.vee.thresholds import Thresholds
 
@@ -44,6 +44,10 @@ class DayRows:
     context: RowContext
     day_start_s: int
 
+    def take(self, rows: Ints) -> DayRows:
+        """Some rows, ascending."""
+        return DayRows(take_rows(self.matrix, rows), self.keys[rows], self.context.take(rows), self.day_start_s)
+
 
 @dataclass(slots=True)
 class Registers:
@@ -57,6 +61,11 @@ class Registers:
     reads: Series
     found: Steps
     use: WindowUse
+
+    def of_rows(self, first: int, past: int) -> Registers:
+        """The series [first, past) of the frame, beside all reads."""
+        use = WindowUse(*(getattr(self.use, f.name)[first:past] for f in fields(WindowUse)))
+        return Registers(self.frame.slice(first, past - first), self.reads, self.found, use)
 
 
 def with_units(installations: pl.DataFrame) -> pl.DataFrame:
@@ -77,12 +86,16 @@ def day_windows(installations: pl.DataFrame, day_start_s: int, day_end_s: int) -
 
 
 def expected_rows(windows: pl.DataFrame, points: pl.DataFrame, accounts: pl.DataFrame) -> pl.DataFrame:
-    """Interval rows the day should have, one per installation and channel, with class, status, account, sorted by ROW_KEY."""
+    """Interval rows the day should have, one per installation and channel, with class, status, account, sorted by ROW_KEY.
+
+    ``group`` numbers unit, flow and class over the whole day: rows of one number are each other's peers.
+    """
     return (
         windows.filter(pl.col("kind") == "interval")
         .join(points.select("service_point_id", "customer_class", "status"), on="service_point_id", how="left")
         .join(accounts, on="service_point_id", how="left")
         .with_columns(has_point=pl.col("status").is_not_null(), customer_class=pl.col("customer_class").fill_null("residential"))
+        .with_columns(group=pl.struct("unit", "flow", "customer_class").rank("dense").cast(pl.Int32) - 1)
         .sort(*ROW_KEY, "begin_s")
     )
 
@@ -153,7 +166,6 @@ def _day_rows(
         on=["customer_class", "unit"], how="left", maintain_order="left",
     )["limit"].to_numpy()
     present = part["raw_unit"].is_not_null()
-    group = part.select(pl.struct("unit", "flow", "customer_class").rank("dense")).to_series().cast(pl.Int32).to_numpy() - 1
     behind = future_s - day_start_s
     context = RowContext.plain(n, slots)
     context.known = part["has_point"].to_numpy()
@@ -169,7 +181,7 @@ def _day_rows(
     gap_end = part.select((pl.col("end_s") + pl.col("gap_s") - day_start_s) // (minutes * 60)).to_series().to_numpy()
     context.meterless = np.stack([context.last, np.where(part["gap_s"].to_numpy() > 0, np.maximum(gap_end, context.last), context.last)], axis=1)
     context.sequence_reused = part["reused"].fill_null(False).to_numpy()
-    context.group = np.ascontiguousarray(group.astype(np.int32))
+    context.group = np.ascontiguousarray(part["group"].to_numpy())
     context.future_from = int(min(max(behind // (minutes * 60), 0), slots))
     absent = (pl.col("raw_unit").is_null() & pl.col("billed")).any().over("service_point_id", "meter_id")
     context.sibling_missing = part.select(pl.col("raw_unit").is_not_null() & absent).to_series().to_numpy()

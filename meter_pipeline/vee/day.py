@@ -10,7 +10,9 @@ whose estimates are locked changes only when its raw reads, its register or the 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -21,24 +23,24 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.gate import before_writing
 from meter_pipeline.ledger import entries as ledger
-from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
+from meter_pipeline.sharding import between
 from meter_pipeline.store import edits as edit_store
 from meter_pipeline.store import true_up as requests
 from meter_pipeline.store import validated as store
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.raw import still_asked
-from meter_pipeline.store.vectors import from_matrix, to_matrices
-from meter_pipeline.vee import assemble, edits, references, results, stretches, true_up
+from meter_pipeline.store.vectors import to_matrices
+from meter_pipeline.vee import assemble, references, results, stretches, true_up
 from meter_pipeline.vee import history as past
 from meter_pipeline.vee import row_rules as rr
 from meter_pipeline.vee import thresholds as threshold_file
-from meter_pipeline.vee.catalogue import INTERVAL_RULES, ROW_RULES, Role, Severity
-from meter_pipeline.vee.interval_rules import code_table
-from meter_pipeline.vee.loading import DayInputs, StoredVectors, mark_shifts, read_day
+from meter_pipeline.vee.loading import DayInputs, Shifts, find_shifts, read_day, shifted
 from meter_pipeline.vee.model import ValidatedMatrix
-from meter_pipeline.vee.outcome import VeeOutcome, estimates_by_method, summarise
+from meter_pipeline.vee.outcome import Summary, VeeOutcome
+from meter_pipeline.vee.streaming import ROWS, City, Judged, Streamed, stream
 from meter_pipeline.vee.thresholds import Thresholds
 from meter_pipeline.vee.verdict import validate_matrix
+from meter_pipeline.vee.writing import Writer
 
 
 def validate_billing_day(
@@ -49,81 +51,116 @@ def validate_billing_day(
     clock: Clock = SYSTEM_CLOCK,
     thresholds: Thresholds | None = None,
     actor: str = "vee",
+    shards: int = 0,
 ) -> VeeOutcome:
     """Validate, estimate and store a billing day; idempotent, byte for byte.
 
     Reads raw.interval_day, raw.register_read, reference data and earlier validated days; writes vee.interval_day (and versions),
-    vee.register_day, vee.daily_usage, vee.exception, vee.group_day and one ledger entry, in one transaction. Raises psycopg errors, and
+    vee.register_day, vee.daily_usage, vee.exception, vee.group_day and one ledger entry, in one transaction. The intervals flow through in
+    ``shards`` ranges of service points (0: as many as keep to sharding.INTERVALS_PER_SHARD); how many changes no byte. Raises psycopg errors, and
     control.gate.Held where a pause is raised before it has written: then nothing is.
     """
     t = thresholds or threshold_file.default()
     outcome = VeeOutcome(day, t.version, t.digest)
-    with store.reading(database) as session, database.connect("vee") as connection:
+    with store.reading(database) as session, store.reading(database) as ahead, database.connect("vee") as connection:
         store.lock_day(connection, day)
         asked = requests.pending(connection, day)
-        _validate(connection, session, calendar, day, t, outcome, clock, actor)
+        outcome = _validate(database, connection, session, ahead, calendar, outcome, t, clock, actor, shards)
         # a request made while this ran is about reads this may not have seen: it waits for the next run
         requests.done(connection, day, asked, clock.now())
     return outcome
 
 
 def _validate(
-    connection: Any, session: Database, calendar: BillingCalendar, day: date, t: Thresholds, outcome: VeeOutcome, clock: Clock, actor: str
-) -> None:
+    database: Database, connection: Any, session: Database, ahead: Database, calendar: BillingCalendar, outcome: VeeOutcome, t: Thresholds,
+    clock: Clock, actor: str, shards: int,
+) -> VeeOutcome:  # fmt: skip
+    day, now = outcome.billing_day, clock.now()
     watch = _Watch(outcome.seconds)
-    now = clock.now()
     # Estimates stay open while a head-end that is pulled is still being asked for the day: it may have been away when the day closed.
     final = now >= calendar.bounds(day)[1] + timedelta(days=t.final_after_days) and not still_asked(connection, day, now, t.final_after_days)
-    read = read_day(session, calendar, day, t, now)
+    read = read_day(session, calendar, day, t, now, ROWS if shards <= 1 else 0)
     watch("read")
     history = store.read_usage_history(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))
     days = [day - timedelta(days=k) for k in range(t.high_low_days, 0, -1)]
     like = [past.day_class(d, read.reference.holidays) == past.day_class(day, read.reference.holidays) for d in days]
     available = store.validated_days(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))
+    writer = Writer(connection, database, day, read.start, now, clock, actor, store.stored_rows(session, day))
     watch("history")
-    validated: list[ValidatedMatrix] = []
-    usage_parts: list[pl.DataFrame] = []
-    shapes: list[pl.DataFrame] = []
-    overrides = edit_store.standing(session, day)
-    edited = [edits.apply(overrides, rows) for rows in read.rows]
-    better: list[requests.Request] = []
-    for rows, own in zip(read.rows, edited, strict=True):
-        daily = past.align_daily(rows.keys, history, days, like)
-        rows.context.estimate_streak = past.estimate_streaks(rows.keys, history, day)
-        shape = results.head_end_shapes(rows, day)
-        shapes.append(mark_shifts(session, calendar, day, read, rows, shape, available, t, outcome))
-        loader = StoredVectors(session, calendar, day, rows, read.reference, available, t)
-        enclosed = stretches.find(rows, read.registers, calendar, day, t)
-        others = stretches.attach(session, rows, enclosed, day)
-        v = validate_matrix(rows.matrix, rows.keys, rows.context, daily, loader, t, final=final)
-        edits.mark(v, own)
-        better += stretches.settle(rows, v, enclosed, others, day)
-        validated.append(v)
+    city = City(session, ahead, calendar, read, t, final, history, days, like, available, edit_store.standing(session, day))
+    before_writing(database, clock=clock)
+    writer.begin()
+    shifts: Shifts = {}
+    while True:
+        gathered = _Gathered(Summary(VeeOutcome(day, t.version, t.digest, seconds=outcome.seconds)))
+        streamed, found = _stream(city, writer, gathered, shards, shifts)
+        if found == shifts or read.vectors is not None:
+            break
+        writer.undo()
+        shifts = found
+    outcome = gathered.summary.outcome
+    outcome.shifted_head_ends = {" ".join(name[:3]): hours for name, hours in found.items()}
     watch("validate")
     only = _register_only(read, calendar, day)
-    register_history = past.align_daily(only, history, days, like)
-    stored = store.stored_rows(session, day)
-    for rows, v in zip(read.rows, validated, strict=True):
-        _mark_references(v)
-        inputs = results.input_hashes(rows, t.digest, final=final)
-        outcome.locked_kept += _keep_locked(session, rows, v, inputs, stored)
-        contents = results.content_hashes(v)
-        v.keys = _with_columns(v, rows, inputs, contents, final=final)
-        usage_parts.append(results.interval_usage(v))
-    watch("hash")
-    usage_parts.append(results.register_usage(read.registers, only, register_history, t, results.class_means(validated, t.profile_min_rows)))
-    usage = results.daily_usage(usage_parts, day)
-    exceptions = _exceptions(read, validated, usage, day, now)
-    before_writing(session, clock=clock)
-    written = _write(connection, read, validated, edited, stored, usage, exceptions, shapes, outcome, now=now, actor=actor)
-    outcome.ledger_entry = _record(connection, validated, written, outcome, exceptions, clock, actor)
+    means = results.class_means(gathered.class_sums, t.profile_min_rows)
+    of_registers = results.register_usage(read.registers, only, past.align_daily(only, history, days, like), t, means)
+    usage = results.daily_usage([*gathered.usage, of_registers], day)
+    exceptions = _exceptions(read, streamed, gathered, usage, day, now)
+    writer.finish(read, usage, exceptions, shifted(results.added_shapes(streamed.shapes), found), outcome)
+    outcome.ledger_entry = _record(connection, writer.written(), gathered.summary, exceptions, clock, actor)
     watch("write")
-    summarise(outcome, validated, usage, exceptions)
+    gathered.summary.finish(usage, exceptions)
     watch("summary")
     settled = past.whole_points(history, day - timedelta(days=1))
-    found = true_up.find(session, calendar, day, read.windows, read.registers, settled, t)
-    outcome.redetermine = requests.ask(connection, [*found, *better], now)
+    trued = true_up.find(session, calendar, day, read.windows, read.registers, settled, t)
+    outcome.redetermine = requests.ask(connection, [*trued, *stretches.asked(streamed.again, day)], now)
     watch("true-up")
+    return outcome
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What is kept of the rows of every shard: a few numbers and names each, never their intervals."""
+
+    summary: Summary
+    usage: list[pl.DataFrame] = field(default_factory=list)
+    class_sums: list[pl.DataFrame] = field(default_factory=list)
+    exceptions: list[pl.DataFrame] = field(default_factory=list)
+
+
+def _stream(city: City, writer: Writer, gathered: _Gathered, shards: int, shifts: Shifts) -> tuple[Streamed, Shifts]:
+    """Every shard judged on this thread and written on another, while a third reads the next: PostgreSQL works while we compute."""
+    pending: deque[Future[None]] = deque()
+
+    def hand_on(judged: Judged) -> None:
+        while len(pending) > 1:
+            pending.popleft().result()
+        pending.append(pool.submit(_finish, city, writer, gathered, judged))
+
+    def find(shape: pl.DataFrame) -> Shifts:
+        return find_shifts(city.session, city.calendar, city.read.day, city.read.reference.holidays, shape, city.available, city.thresholds)
+
+    with ThreadPoolExecutor(1, "vee-write") as pool:
+        streamed = stream(city, validate_matrix, hand_on, shards, shifts, find)
+        while pending:
+            pending.popleft().result()
+    return streamed
+
+
+def _finish(city: City, writer: Writer, gathered: _Gathered, judged: Judged) -> None:
+    """A judged matrix into the store, and what is kept of it into ``gathered``."""
+    rows, v = judged.rows, judged.validated
+    first, beyond = between(writer.stored, v.keys["service_point_id"])
+    stored = writer.stored.slice(first, beyond - first)
+    _mark_references(v)
+    inputs = results.input_hashes(rows, city.thresholds.digest, final=city.final)
+    gathered.summary.outcome.locked_kept += _keep_locked(writer.database, rows, v, inputs, stored)
+    v.keys = _with_columns(v, rows, inputs, results.content_hashes(v), final=city.final)
+    gathered.usage.append(results.interval_usage(v))
+    gathered.class_sums.append(results.class_sums(v))
+    gathered.exceptions.append(_row_exceptions(v))
+    gathered.summary.add(v)
+    writer.write(v, judged.edited, stored, gathered.summary.outcome)
 
 
 class _Watch:
@@ -193,7 +230,16 @@ def _register_only(read: DayInputs, calendar: BillingCalendar, day: date) -> pl.
     )
 
 
-def _exceptions(read: DayInputs, validated: list[ValidatedMatrix], usage: pl.DataFrame, day: date, now: datetime) -> pl.DataFrame:
+def _row_exceptions(v: ValidatedMatrix) -> pl.DataFrame:
+    """Exceptions of a matrix: rows that failed a rule, rows without a service point."""
+    orphan = v.keys.filter(~pl.col("has_point")).select(
+        pl.lit("NO_SERVICE_POINT").alias("kind"), "service_point_id", "meter_id", "channel", pl.lit("fail").alias("severity"),
+        pl.lit(references.KINDS["NO_SERVICE_POINT"]).alias("detail"),
+    )  # fmt: skip
+    return pl.concat([results.row_exceptions(v).filter(~pl.col("kind").is_in(["REFERENCE"])), orphan])
+
+
+def _exceptions(read: DayInputs, streamed: Streamed, gathered: _Gathered, usage: pl.DataFrame, day: date, now: datetime) -> pl.DataFrame:
     """All exceptions of the day, one row per kind and row, sorted by key."""
     text = {c: pl.lit("").alias(c) for c in ("meter_id", "channel")}
     used = usage["service_point_id"].unique().implode() if usage.height else pl.Series([], dtype=pl.String).implode()
@@ -202,9 +248,12 @@ def _exceptions(read: DayInputs, validated: list[ValidatedMatrix], usage: pl.Dat
             "kind", "service_point_id", text["meter_id"], text["channel"], pl.lit("fail").alias("severity"), "detail"
         )
     ]
-    if read.unexpected.height:
+    names = ["meter_id", "channel", "unit", "interval_minutes", "declared"]
+    # a meter that moved lies in two shards
+    unexpected = pl.concat([read.strangers.select(names), *(u.select(names) for u in streamed.unexpected)]).unique().sort(names)
+    if unexpected.height:
         parts.append(
-            read.unexpected.select(
+            unexpected.select(
                 pl.when(pl.col("declared")).then(pl.lit("INTERVAL_SIZE")).otherwise(pl.lit("UNKNOWN_METER")).alias("kind"),
                 pl.lit("").alias("service_point_id"), "meter_id", "channel", pl.lit("fail").alias("severity"),
                 pl.format("{} minutes, unit {}", "interval_minutes", "unit").alias("detail"),
@@ -221,15 +270,7 @@ def _exceptions(read: DayInputs, validated: list[ValidatedMatrix], usage: pl.Dat
             pl.lit("TRANSFERRED").alias("kind"), pl.lit("").alias("service_point_id"), "meter_id", "channel", pl.lit("inform").alias("severity"), "detail"
         )
     )
-    for v in validated:
-        parts.append(results.row_exceptions(v).filter(~pl.col("kind").is_in(["REFERENCE"])))
-        orphan = v.keys.filter(~pl.col("has_point"))
-        parts.append(
-            orphan.select(
-                pl.lit("NO_SERVICE_POINT").alias("kind"), "service_point_id", "meter_id", "channel", pl.lit("fail").alias("severity"),
-                pl.lit(references.KINDS["NO_SERVICE_POINT"]).alias("detail"),
-            )
-        )
+    parts += gathered.exceptions
     if usage.height:
         only = usage.filter(pl.col("source") == "register")
         parts += [
@@ -248,113 +289,22 @@ def _exceptions(read: DayInputs, validated: list[ValidatedMatrix], usage: pl.Dat
     )
 
 
-def _write(
-    connection: Any, read: DayInputs, validated: list[ValidatedMatrix], edited: list[edits.Applied], stored: pl.DataFrame, usage: pl.DataFrame, exceptions: pl.DataFrame,
-    shapes: list[pl.DataFrame], outcome: VeeOutcome, *, now: datetime, actor: str,
-) -> list[pl.DataFrame]:
-    """Write what changed; returns the keys of the rows written, with their hashes and flags."""
-    day = read.day
-    key = list(store.INTERVAL_DAY.keys)
-    store.write_rules(connection, published_rules())
-    first = store.open_day(connection, day)
-    current: list[pl.DataFrame] = []
-    new_versions: list[pl.DataFrame] = []
-    for v, own in zip(validated, edited, strict=True):
-        at = np.flatnonzero(v.keys["has_point"].to_numpy())
-        keys = v.keys.filter("has_point").select(*key, *store.EXTRA)
-        known = keys.join(stored.select(*key, "version", "input_hash", "content_hash", "locked"), on=key, how="left", maintain_order="left", suffix="_old")
-        changed = (known["content_hash_old"].is_null() | (known["content_hash_old"] != known["content_hash"])).to_numpy()
-        current.append(known.select(key))
-        outcome.unchanged += int((~changed).sum())
-        outcome.inserted += int(known["content_hash_old"].is_null().sum())
-        rows = np.flatnonzero(changed)
-        if not rows.size:
-            continue
-        versions = known["version_old"].fill_null(0) + 1
-        written = keys.with_columns(version=versions.cast(pl.Int32))[rows]
-        new_versions.append(written.select(*key, "content_hash", "row_flags"))
-        whole = rows.size == v.keys.height
-        values, codes = (v.values, v.quality) if whole else (v.values[at[rows]], v.quality[at[rows]])
-        matrix = DayMatrix(day, v.raw.interval_minutes, written, values, codes, np.zeros(values.shape, np.int32))
-        frame = from_matrix(matrix, read.start)
-        replaced = known[rows].filter(pl.col("content_hash_old").is_not_null())
-        outcome.updated += replaced.height
-        moved = pl.col("input_hash") != pl.col("input_hash_old")
-        reasons = replaced.select(*key, reason=pl.when(moved).then(pl.lit("inputs")).otherwise(pl.lit("re-estimated")))
-        reasons = reasons.join(edits.authors(own, v), on=key, how="left", maintain_order="left").select(
-            *key, pl.coalesce("said", "reason").alias("reason"), "by"
-        )
-        store.write_intervals(connection, day, frame, pl.DataFrame(schema=dict.fromkeys(key, pl.String)), first, now=now, actor=actor, reasons=reasons)
-    gone = stored.join(pl.concat(current), on=key, how="anti") if current else stored
-    if gone.height:
-        outcome.withdrawn = gone.height
-        withdrawn = gone.select(*key, pl.lit("withdrawn").alias("reason"))
-        store.write_intervals(connection, day, pl.DataFrame(), withdrawn, False, now=now, actor=actor, reasons=withdrawn)
-    registers = _register_frame(read)
-    shape = pl.concat(shapes) if shapes else pl.DataFrame()
-    for table, frame, columns, names in (
-        ("vee.register_day", registers, store.REGISTER_DAY, ("billing_day", *key)),
-        ("vee.daily_usage", usage, store.DAILY_USAGE, ("billing_day", "service_point_id", "flow", "unit")),
-    ):
-        if first and frame.height:
-            store.first_rows(connection, table, day, frame, columns)
-        elif not first:
-            store.replace_rows(connection, table, day, frame, columns, names)
-    if first:
-        store.attach_day(connection, day)
-    store.write_usage_history(connection, day, usage)
-    store.replace_rows(connection, "vee.exception", day, exceptions, store.EXCEPTION, ("billing_day", "kind", *key))
-    if shape.height:
-        store.replace_rows(connection, "vee.group_day", day, shape, store.GROUP_DAY, ("billing_day", "head_end", "unit", "flow", "interval_minutes"))
-    return new_versions
-
-
-def _register_frame(read: DayInputs) -> pl.DataFrame:
-    use = read.registers.use
-    return read.registers.frame.select("service_point_id", "meter_id", "channel", "unit").with_columns(
-        billing_day=pl.lit(read.day, pl.Date),
-        quantity_micro=pl.select(pl.when(pl.Series(use.quantity != NO_VALUE)).then(pl.Series(use.quantity))).to_series(),
-        gap_seconds=pl.Series(use.gap_s), causes=pl.Series(use.causes), reads=pl.Series(use.reads.astype(np.int32)),
-        closed=pl.Series(use.closed), broken=pl.Series(use.broken),
-    ).unique(["service_point_id", "meter_id", "channel"], keep="last", maintain_order=True).select(store.REGISTER_DAY)
-
-
-def published_rules() -> list[tuple[str, int, str, str, str, str]]:
-    """The list of rules as the store keeps it: scope, bit, code, severity for first reads, source, about."""
-    return [
-        (scope, rule.bit, rule.code, rule.severity.get(Role.INITIAL, Severity.INFORM).name.lower(), rule.source, rule.about)
-        for scope, registry in (("interval", INTERVAL_RULES), ("row", ROW_RULES))
-        for rule in registry.values()
-    ]
-
-
-def _record(
-    connection: Any, validated: list[ValidatedMatrix], written: list[pl.DataFrame], outcome: VeeOutcome, exceptions: pl.DataFrame, clock: Clock,
-    actor: str,
-) -> int | None:
+def _record(connection: Any, written: pl.DataFrame, summary: Summary, exceptions: pl.DataFrame, clock: Clock, actor: str) -> int | None:
     """Ledger entries for the day, in the same transaction: each new version of a row is a leaf once. None where nothing changed."""
+    outcome = summary.outcome
     if not (outcome.inserted or outcome.updated or outcome.withdrawn):
         return None
-    leaves = [h for frame in written for h in frame["content_hash"].to_list()]
-    filled = [h for frame in written for h in frame.filter((pl.col("row_flags") & rr.ESTIMATED.mask) != 0)["content_hash"].to_list()]
+    leaves = written["content_hash"].to_list()
+    filled = written.filter((pl.col("row_flags") & rr.ESTIMATED.mask) != 0)["content_hash"].to_list()
     if filled:
-        methods: Counter[str] = Counter()
-        for v in validated:
-            methods.update(estimates_by_method(v))
         said = {
             "billing_day": outcome.billing_day.isoformat(), "rules_version": outcome.rules_version, "channel_days": len(filled),
-            "intervals_by_method": dict(sorted(methods.items())), "total_micro": sum(_estimated_micro(v) for v in validated),
+            "intervals_by_method": dict(sorted(outcome.methods.items())), "total_micro": summary.estimated_micro,
         }
         ledger.append(connection, "estimated", said, filled, clock=clock, actor=actor)
     body = {
         "billing_day": outcome.billing_day.isoformat(), "rules_version": outcome.rules_version, "rules_sha256": outcome.rules_digest,
         "inserted": outcome.inserted, "updated": outcome.updated, "unchanged": outcome.unchanged, "withdrawn": outcome.withdrawn,
-        "estimated_intervals": int(sum(int(v.estimated.sum()) for v in validated)), "exceptions": exceptions.height,
+        "estimated_intervals": outcome.estimated, "exceptions": exceptions.height,
     }
     return ledger.append(connection, "validated", body, leaves or None, clock=clock, actor=actor)
-
-
-def _estimated_micro(v: ValidatedMatrix) -> int:
-    rows = np.flatnonzero(v.estimated > 0)
-    held = code_table("estimate")[v.quality[rows]] & (v.values[rows] != NO_VALUE)
-    return int(np.where(held, v.values[rows], 0).sum())

@@ -30,7 +30,7 @@ from meter_pipeline.vee import assemble
 from meter_pipeline.vee import thresholds as threshold_file
 from meter_pipeline.vee.catalogue import INTERVAL_RULES, Role, Severity, codes, mask_of
 from meter_pipeline.vee.interval_rules import run_interval_rules, subject
-from meter_pipeline.vee.loading import read_day
+from meter_pipeline.vee.loading import read_day, read_rows
 from meter_pipeline.vee.model import Bools, Ints, ValidatedMatrix
 from meter_pipeline.vee.statistics import row_statistics
 from meter_pipeline.vee.thresholds import Thresholds
@@ -70,10 +70,12 @@ def edit(
     if not reason.strip():
         raise EditError("an edit needs its reason")
     with vee_store.reading(database) as session:
-        read = read_day(session, calendar, day, t, now)
+        read = read_day(session, calendar, day, t, now, one_shard=0)
+        points = read.expected.filter(pl.col("meter_id") == meter_id)["service_point_id"].implode()
+        judged, _ = read_rows(session, calendar, read, read.expected.filter(pl.col("service_point_id").is_in(points)), t)
         found = [
             (rows, int(at))
-            for rows in read.rows
+            for rows in judged
             for at in np.flatnonzero(rows.keys.select((pl.col("meter_id") == meter_id) & (pl.col("channel") == channel)).to_series().to_numpy())
         ]
     if not found:

@@ -5,10 +5,11 @@ Belongs here: calling the store's bulk reads and bringing them into the shapes o
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -16,15 +17,15 @@ import polars as pl
 from meter_pipeline import quality
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
+from meter_pipeline.sharding import between
 from meter_pipeline.store import validated as store
 from meter_pipeline.store.database import Database
-from meter_pipeline.store.vectors import RAW_INTERVAL_DAY, read_matrices, to_matrices
+from meter_pipeline.store.vectors import RAW_INTERVAL_DAY, VectorTable, read_frame, read_matrices, to_matrices
 from meter_pipeline.vee import assemble, references
 from meter_pipeline.vee import history as past
 from meter_pipeline.vee import row_rules as rr
 from meter_pipeline.vee.interval_rules import code_table
 from meter_pipeline.vee.model import Bools, Ints, VectorHistory
-from meter_pipeline.vee.outcome import VeeOutcome
 from meter_pipeline.vee.thresholds import Thresholds
 
 #: Days around a billing day in which a register read may close or open it
@@ -34,36 +35,59 @@ EDGE_HOURS: Final = 3
 #: Like days fetched beyond those wanted, for rows whose own were estimated or incomplete
 SPARE_LIKE_DAYS: Final = 4
 
+#: Hours by which a head-end's day is shifted: (head_end, unit, flow, interval minutes) -> hours
+Shifts: TypeAlias = dict[tuple[str, str, str, int], int]
+
+
+#: What judgement needs of a raw row
+_RAW: Final = VectorTable("raw.interval_day", extra=("unit",))
+
 
 @dataclass(slots=True)
 class DayInputs:
-    """What was read for the day, before judgement."""
+    """What is known of the day before its intervals are read: ``expected`` interval rows, sorted by service point; ``arrived`` the channels that
+    raw holds (meter_id, channel, unit, interval_minutes), sorted; ``vectors`` the raw day itself where it is one shard."""
 
     day: date
     start: datetime
     end: datetime
+    future_s: int
     reference: store.Reference
-    rows: list[assemble.DayRows]
-    unexpected: pl.DataFrame
+    expected: pl.DataFrame
+    arrived: pl.DataFrame
+    vectors: list[DayMatrix] | None
+    reused: pl.DataFrame
     registers: assemble.Registers
     mapped: pl.DataFrame
     account_faults: pl.DataFrame
     windows: pl.DataFrame
     points: pl.DataFrame
 
+    @property
+    def strangers(self) -> pl.DataFrame:
+        """Channels that came from meters of which no interval is expected: meter_id, channel, unit, interval_minutes, declared."""
+        found = self.arrived.join(self.expected.select("meter_id").unique(), on="meter_id", how="anti", maintain_order="left")
+        return found.with_columns(pl.col("interval_minutes").cast(pl.Int64), declared=pl.lit(False))
 
-def read_day(session: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime) -> DayInputs:
-    """Everything the day's judgement needs but history: raw vectors, register reads, reference data, assembled into rows."""
+
+def read_day(session: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime, one_shard: int = 1 << 62) -> DayInputs:
+    """What the day's judgement needs but history and intervals: reference data, register reads, what came. The vectors too, where no more than
+    ``one_shard`` rows came."""
     # the reads come over a second connection while reference data is read and joined
     with ThreadPoolExecutor(1, "vee-read") as pool, store.reading(session) as own:
         registers = pool.submit(store.read_registers, own, day - timedelta(days=1), day + timedelta(days=1))
-        vectors = pool.submit(read_matrices, own, RAW_INTERVAL_DAY, day)
-        return _read_around(session, calendar, day, t, now, registers, vectors)
+        came = pool.submit(_read_arrived, own, day, one_shard)
+        return _read_around(session, calendar, day, t, now, registers, came)
+
+
+def _read_arrived(session: Database, day: date, one_shard: int) -> tuple[pl.DataFrame, list[DayMatrix] | None]:
+    arrived = store.read_arrived(session, day)
+    return arrived, read_matrices(session, _RAW, day) if arrived.height <= one_shard else None
 
 
 def _read_around(
     session: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime, registers_read: Future[pl.DataFrame],
-    vectors_read: Future[list[DayMatrix]],
+    came: Future[tuple[pl.DataFrame, list[DayMatrix] | None]],
 ) -> DayInputs:  # fmt: skip
     start, end = calendar.bounds(day)
     start_s, end_s = int(start.timestamp()), int(end.timestamp())
@@ -79,22 +103,49 @@ def _read_around(
     ).drop("tariff_version")
     reads = registers_read.result()
     registers = assemble.register_series(windows, reads, t)
-    raw = vectors_read.result()
-    expected = assemble.expected_rows(windows, points, accounts)
-    lengths = {m.interval_minutes for m in raw} | set(expected["interval_minutes"].drop_nulls().to_list())
-    slots = {int(m): calendar.slots(day, int(m)) for m in lengths}
-    rows, unexpected = assemble.assemble(
-        raw, expected, day, start_s, slots, t, int(now.timestamp()), store.read_reused_sequences(session, day)
-    )
     lonely = registers.frame.filter(pl.Series((registers.use.quantity == NO_VALUE) | (registers.use.reads == 0)))["meter_id"].unique().sort().to_list()
     if lonely:
         reach = timedelta(days=REGISTER_REACH_DAYS)
         wide = store.read_registers(session, day - reach, day + reach, lonely)
         others = reads.filter(~pl.col("meter_id").is_in(lonely))
         registers = assemble.register_series(windows, pl.concat([others, wide], how="vertical_relaxed"), t)
+    expected = assemble.expected_rows(windows, points, accounts)
+    arrived, vectors = came.result()
+    return DayInputs(
+        day, start, end, int(now.timestamp()), reference, expected, arrived, vectors, store.read_reused_sequences(session, day), registers, accounts,
+        faults, windows, points,
+    )
+
+
+def read_rows(
+    session: Database, calendar: BillingCalendar, read: DayInputs, expected: pl.DataFrame, t: Thresholds
+) -> tuple[list[assemble.DayRows], pl.DataFrame]:
+    """The rows under judgement of some expected ones, with their registers, and the raw rows of their meters that nobody expects."""
+    raw = read.vectors if read.vectors is not None else _read_vectors(session, read, expected["meter_id"].unique().sort())
+    start_s = int(read.start.timestamp())
+    lengths = {m.interval_minutes for m in raw} | set(expected["interval_minutes"].drop_nulls().unique().to_list())
+    slots = {int(m): calendar.slots(read.day, int(m)) for m in lengths}
+    rows, unexpected = assemble.assemble(raw, expected, read.day, start_s, slots, t, read.future_s, read.reused)
+    registers = read.registers.of_rows(*between(read.registers.frame, expected["service_point_id"]))
     for part in rows:
         assemble.attach_registers(part, registers, t)
-    return DayInputs(day, start, end, reference, rows, unexpected, registers, accounts, faults, windows, points)
+    return rows, unexpected
+
+
+def _read_vectors(session: Database, read: DayInputs, meters: pl.Series) -> list[DayMatrix]:
+    """Raw vectors of some meters (sorted). Where few others lie between the first and the last of them the key's range is read, else each is
+    looked up."""
+    if not len(meters):
+        return []
+    came = read.arrived["meter_id"]
+    held = int(came.search_sorted(meters[-1], "right")) - int(came.search_sorted(meters[0], "left"))
+    if held <= 2 * len(meters) + 1000:
+        frame = read_frame(session, _RAW, read.day, " AND meter_id BETWEEN $2 AND $3", (meters[0], meters[-1]))
+        if frame.height:
+            frame = frame.join(pl.DataFrame({"meter_id": meters}), on="meter_id", how="semi", maintain_order="left")
+    else:
+        frame = store.read_vectors(session, _RAW, read.day, meters.to_list())
+    return to_matrices(frame) if frame.height else []
 
 
 class StoredVectors:
@@ -176,28 +227,45 @@ def _validated_rows(database: Database, day: date, meters: list[str], keys: pl.D
     return out
 
 
-def mark_shifts(
-    database: Database, calendar: BillingCalendar, day: date, read: DayInputs, rows: assemble.DayRows, shape: pl.DataFrame, available: list[date],
-    t: Thresholds, outcome: VeeOutcome,
-) -> pl.DataFrame:
-    """Flag the rows of a head-end whose whole day lies shifted by hours against its own history; returns ``shape`` with ``shifted_hours``."""
-    like = past.like_days(day, read.reference.holidays, t.like_days_back, set(available))[-t.like_days :]
+def find_shifts(
+    database: Database, calendar: BillingCalendar, day: date, holidays: Collection[date], shape: pl.DataFrame, available: list[date], t: Thresholds
+) -> Shifts:
+    """Head-ends whose whole day lies shifted by hours against their own history: (head_end, unit, flow, interval minutes) -> hours.
+
+    ``shape``: the day's shapes (results.head_end_shapes), of the whole city.
+    """
+    like = past.like_days(day, holidays, t.like_days_back, set(available))[-t.like_days :]
     if len(like) < t.like_days_min:
         like = available[-t.like_days :]
     if not like or not shape.height:
-        return shape
-    minutes = rows.matrix.interval_minutes
-    groups = store.read_groups(database, like).filter(pl.col("interval_minutes") == minutes).sort("billing_day")
-    found: list[int] = []
-    for head_end, unit, flow, members, today in shape.select("head_end", "unit", "flow", "shape_members", "shape").iter_rows():
-        mine = (pl.col("head_end") == head_end) & (pl.col("unit") == unit) & (pl.col("flow") == flow)
-        usual = np.zeros(rows.matrix.slots, np.float64)
-        same = groups.filter(mine & (pl.col("shape_members") >= t.shift_min_rows))
+        return {}
+    history = store.read_groups(database, like).sort("billing_day")
+    found: Shifts = {}
+    for head_end, unit, flow, minutes, members, today in shape.select(
+        "head_end", "unit", "flow", "interval_minutes", "shape_members", "shape"
+    ).iter_rows():
+        mine = (pl.col("head_end") == head_end) & (pl.col("unit") == unit) & (pl.col("flow") == flow) & (pl.col("interval_minutes") == minutes)
+        same = history.filter(mine & (pl.col("shape_members") >= t.shift_min_rows))
+        if not same.height or members < t.shift_min_rows:
+            continue
+        usual = np.zeros(len(today), np.float64)
         for other, sums, count in same.select("billing_day", "shape", "shape_members").iter_rows():
             usual += np.array(sums, np.float64)[past.slot_map(calendar.zone, day, other, minutes)] / count
-        hours = past.hour_shift(np.array(today, np.float64), usual, minutes, t.shift_ratio) if same.height and members >= t.shift_min_rows else 0
-        found.append(hours)
+        hours = past.hour_shift(np.array(today, np.float64), usual, minutes, t.shift_ratio)
         if hours:
-            outcome.shifted_head_ends[f"{head_end} {unit} {flow}"] = hours
-            rows.context.register_flags |= np.where(rows.keys.select(mine).to_series().to_numpy(), rr.HOUR_SHIFT.mask, 0)
-    return shape.with_columns(shifted_hours=pl.Series(found, dtype=pl.Int16))
+            found[head_end, unit, flow, minutes] = hours
+    return found
+
+
+def mark_shifts(rows: assemble.DayRows, shifts: Shifts) -> None:
+    """Flag the rows of head-ends whose day is shifted."""
+    for head_end, unit, flow, minutes in shifts:
+        if minutes == rows.matrix.interval_minutes:
+            mine = rows.keys.select((pl.col("head_end") == head_end) & (pl.col("unit") == unit) & (pl.col("flow") == flow)).to_series()
+            rows.context.register_flags |= np.where(mine.fill_null(False).to_numpy(), rr.HOUR_SHIFT.mask, 0)
+
+
+def shifted(shape: pl.DataFrame, shifts: Shifts) -> pl.DataFrame:
+    """The day's shapes with ``shifted_hours``."""
+    hours = [shifts.get(key, 0) for key in shape.select("head_end", "unit", "flow", "interval_minutes").iter_rows()] if shape.height else []
+    return shape.with_columns(shifted_hours=pl.Series(hours, dtype=pl.Int16)) if hours else shape

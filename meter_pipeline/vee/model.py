@@ -199,7 +199,8 @@ class ValidatedMatrix:
     """What was made of a DayMatrix. ``raw`` is untouched; ``values`` has NO_VALUE only where a slot is not expected or stays null.
 
     ``flags`` (rows, slots): interval rule bits. ``row_flags``: row rule bits. ``difference``: register difference used, NO_VALUE if none.
-    ``unscaled``: sum of the estimates before scaling. ``anchors`` by row index: what explain prints.
+    ``unscaled``: sum of the estimates before scaling. ``anchors`` by row index: what explain prints. ``left_open``: rows that wait for their
+    peers in other shards, and mean nothing until they are judged again.
     """
 
     raw: DayMatrix
@@ -218,7 +219,24 @@ class ValidatedMatrix:
     rules_version: int
     rules_digest: str
     anchors: dict[int, str] = field(default_factory=dict)
+    left_open: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def billing_day(self) -> date:
         return self.raw.billing_day
+
+    def take(self, rows: Ints) -> ValidatedMatrix:
+        """Some rows, ascending, as a matrix of their own."""
+        place = {int(row): k for k, row in enumerate(rows)}
+        arrays = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in ("raw", "keys", "rules_version", "rules_digest", "anchors", "left_open")}
+        anchors = {place[row]: note for row, note in self.anchors.items() if row in place}
+        return ValidatedMatrix(
+            raw=take_rows(self.raw, rows), keys=self.keys[rows], rules_version=self.rules_version, rules_digest=self.rules_digest, anchors=anchors, **arrays
+        )
+
+
+def take_rows(matrix: DayMatrix, rows: Ints) -> DayMatrix:
+    """Some rows of a day matrix."""
+    keys = matrix.keys[rows] if matrix.keys.width else matrix.keys
+    offsets = None if matrix.offsets is None else matrix.offsets[rows]
+    return DayMatrix(matrix.billing_day, matrix.interval_minutes, keys, matrix.values[rows], matrix.quality[rows], matrix.sequence[rows], offsets)

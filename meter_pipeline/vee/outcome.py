@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 #: Rows shown as the worst of a day
 _WORST: Final = 12
+#: Of those, how many are drawn
+_DRAWN: Final = 6
+#: Columns by which the worst rows are ordered, and which of them descend
+_WORST_FIRST: Final = (("failed", "miss_micro", "estimated", "meter_id", "channel"), (True, True, True, False, False))
 
 
 @dataclass(slots=True)
@@ -77,9 +81,19 @@ class VeeOutcome:
         return self.expected == self.actual + self.estimated + self.missing
 
 
-def summarise(outcome: VeeOutcome, validated: list[ValidatedMatrix], usage: pl.DataFrame, exceptions: pl.DataFrame) -> None:
-    """Fill an outcome's counts and frames from the day's results."""
-    for v in validated:
+@dataclass(slots=True)
+class Summary:
+    """What a day's matrices say together, gathered one matrix at a time so that none is kept."""
+
+    outcome: VeeOutcome
+    estimated_micro: int = 0
+    _worst: list[pl.DataFrame] = field(default_factory=list)
+    _vectors: list[dict[str, Any]] = field(default_factory=list)
+    _shape: list[pl.DataFrame] = field(default_factory=list)
+
+    def add(self, v: ValidatedMatrix) -> None:
+        """Count a matrix in."""
+        outcome = self.outcome
         outcome.rows += v.keys.height
         outcome.expected += int(v.expected.sum())
         outcome.actual += int(v.actual.sum())
@@ -99,14 +113,35 @@ def summarise(outcome: VeeOutcome, validated: list[ValidatedMatrix], usage: pl.D
                 outcome.rules[rule.code] = outcome.rules.get(rule.code, 0) + hits
         for name, count in estimates_by_method(v).items():
             outcome.methods[name] = outcome.methods.get(name, 0) + count
-    outcome.register_only = int((usage["source"] == "register").sum()) if usage.height else 0
-    outcome.exceptions = dict(sorted(exceptions.group_by("kind").len().iter_rows())) if exceptions.height else {}
-    if usage.height:
-        outcome.totals = dict(sorted(usage.group_by(pl.format("{} {}", "flow", "unit")).agg(pl.col("quantity_micro").sum()).iter_rows()))
-    outcome.usage = usage
-    outcome.worst = worst_rows(validated)
-    outcome.worst_vectors = _vectors_of(outcome.worst, validated)
-    outcome.shape = day_shape(validated)
+        self.estimated_micro += _estimated_micro(v)
+        worst = worst_rows([v])
+        if worst.height:
+            self._worst.append(worst)
+            self._vectors += _vectors_of(worst, [v])
+        self._shape.append(day_shape([v]))
+
+    def finish(self, usage: pl.DataFrame, exceptions: pl.DataFrame) -> None:
+        """Fill the outcome's counts and frames."""
+        outcome = self.outcome
+        outcome.register_only = int((usage["source"] == "register").sum()) if usage.height else 0
+        outcome.exceptions = dict(sorted(exceptions.group_by("kind").len().iter_rows())) if exceptions.height else {}
+        if usage.height:
+            outcome.totals = dict(sorted(usage.group_by(pl.format("{} {}", "flow", "unit")).agg(pl.col("quantity_micro").sum()).iter_rows()))
+        outcome.usage = usage
+        if self._worst:
+            outcome.worst = pl.concat(self._worst).sort(*_WORST_FIRST[0], descending=_WORST_FIRST[1]).head(_WORST)
+            names = [f"{meter} {channel}" for meter, channel in outcome.worst.select("meter_id", "channel").head(_DRAWN).iter_rows()]
+            outcome.worst_vectors = sorted((v for v in self._vectors if v["name"] in names), key=lambda v: names.index(v["name"]))
+        shapes = [s for s in self._shape if s.height]
+        if shapes:
+            key = ["interval_minutes", "unit", "flow", "slot"]
+            outcome.shape = pl.concat(shapes).group_by(key).agg(pl.col("actual", "estimated", "rejected").sum()).sort(key)
+
+
+def _estimated_micro(v: ValidatedMatrix) -> int:
+    rows = np.flatnonzero(v.estimated > 0)
+    held = code_table("estimate")[v.quality[rows]] & (v.values[rows] != NO_VALUE)
+    return int(np.where(held, v.values[rows], 0).sum())
 
 
 def estimates_by_method(v: ValidatedMatrix) -> dict[str, int]:
@@ -138,12 +173,11 @@ def worst_rows(validated: list[ValidatedMatrix], most: int = _WORST) -> pl.DataF
         parts.append(part)
     if not parts:
         return pl.DataFrame()
-    return pl.concat(parts).filter((pl.col("failed") > 0) | (pl.col("estimated") > 0)).sort(
-        "failed", "miss_micro", "estimated", "meter_id", "channel", descending=[True, True, True, False, False]
-    ).head(most)
+    found = pl.concat(parts).filter((pl.col("failed") > 0) | (pl.col("estimated") > 0))
+    return found.sort(*_WORST_FIRST[0], descending=_WORST_FIRST[1]).head(most)
 
 
-def _vectors_of(worst: pl.DataFrame, validated: list[ValidatedMatrix], most: int = 6) -> list[dict[str, Any]]:
+def _vectors_of(worst: pl.DataFrame, validated: list[ValidatedMatrix], most: int = _DRAWN) -> list[dict[str, Any]]:
     """Raw and final vectors of the worst rows, for the plot."""
     found: list[dict[str, Any]] = []
     for row in worst.head(most).iter_rows(named=True):

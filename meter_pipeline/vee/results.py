@@ -62,9 +62,14 @@ def input_hashes(rows: DayRows, rules_digest: str, *, final: bool) -> list[bytes
         axis=1,
     )
     parts: list[npt.NDArray[Any]] = [rows.matrix.values, rows.matrix.quality, meta]
+    keys = _key_bytes(rows.keys, ["service_point_id", "meter_id", "channel"], _TAG + rules_digest.encode() + b"\x1f")
+    hashes = _hash_rows(keys, parts)
     if rows.matrix.offsets is not None:
-        parts.append(rows.matrix.offsets)
-    return _hash_rows(_key_bytes(rows.keys, ["service_point_id", "meter_id", "channel"], _TAG + rules_digest.encode() + b"\x1f"), parts)
+        # a row's hash is its own: it must not tell whether another row of the same shard came off the grid
+        late = np.flatnonzero(rows.matrix.offsets.any(axis=1))
+        for row, digest in zip(late, _hash_rows([keys[i] for i in late], [p[late] for p in (*parts, rows.matrix.offsets)]), strict=True):
+            hashes[row] = digest
+    return hashes
 
 
 def content_hashes(v: ValidatedMatrix) -> list[bytes]:
@@ -152,19 +157,28 @@ def interval_usage(v: ValidatedMatrix) -> pl.DataFrame:
     )
 
 
-def class_means(validated: list[ValidatedMatrix], least: int) -> pl.DataFrame:
-    """Mean day of the whole channel-days of each unit, flow and class, from ``least`` meters on: unit, flow, customer_class, mean_micro."""
-    parts = [
-        v.keys.select("unit", "flow", "customer_class").with_columns(total=pl.Series(v.total)).filter(
-            pl.Series((v.actual == v.expected) & (v.expected == v.raw.slots))
-        )
-        for v in validated
-    ]
-    schema = {"unit": pl.String, "flow": pl.String, "customer_class": pl.String, "total": pl.Int64}
+_SUMS: Final[dict[str, Any]] = {"unit": pl.String, "flow": pl.String, "customer_class": pl.String, "members": pl.Int64, "total": pl.Int64}
+
+
+def class_sums(v: ValidatedMatrix) -> pl.DataFrame:
+    """Whole channel-days of each unit, flow and class, and their sum: unit, flow, customer_class, members, total."""
     return (
-        pl.concat(parts or [pl.DataFrame(schema=schema)], how="vertical_relaxed")
+        v.keys.select("unit", "flow", "customer_class").with_columns(total=pl.Series(v.total))
+        .filter(pl.Series((v.actual == v.expected) & (v.expected == v.raw.slots)))
+        .group_by("unit", "flow", "customer_class").agg(pl.len().alias("members"), pl.col("total").sum())
+        .select(list(_SUMS)).cast(_SUMS)  # type: ignore[arg-type]  # a mapping of column types
+    )  # fmt: skip
+
+
+def class_means(sums: list[pl.DataFrame], least: int) -> pl.DataFrame:
+    """Mean day of the whole channel-days of each unit, flow and class, from ``least`` meters on: unit, flow, customer_class, mean_micro.
+
+    ``sums``: ``class_sums`` of all the day's matrices.
+    """
+    return (
+        pl.concat(sums or [pl.DataFrame(schema=_SUMS)])
         .group_by("unit", "flow", "customer_class")
-        .agg(pl.len().alias("members"), (pl.col("total").sum() // pl.len()).alias("mean_micro"))
+        .agg(pl.col("members").sum(), (pl.col("total").sum() // pl.col("members").sum()).alias("mean_micro"))
         .filter(pl.col("members") >= least)
     )
 
@@ -377,3 +391,21 @@ def head_end_shapes(rows: DayRows, day: date) -> pl.DataFrame:
         },
         orient="row",
     )
+
+
+def added_shapes(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    """``head_end_shapes`` of several shards as those of the whole, sorted by their key."""
+    found: dict[tuple[Any, ...], list[Any]] = {}
+    key = ["billing_day", "interval_minutes", "head_end", "unit", "flow"]
+    for row in (row for part in parts for row in part.select(*key, "members", "profile", "shape", "shape_members").iter_rows()):
+        members, profile, shape, shaped = row[len(key) :]
+        held = found.setdefault(row[: len(key)], [0, np.zeros(len(profile), np.int64), np.zeros(len(shape), np.int64), 0])
+        held[0] += members
+        held[1] += np.array(profile, np.int64)
+        held[2] += np.array(shape, np.int64)
+        held[3] += shaped
+    schema = parts[0].schema if parts else {}
+    rows = [(*names, members, profile.tolist(), shape.tolist(), shaped, 0) for names, (members, profile, shape, shaped) in sorted(found.items())]
+    return pl.DataFrame(rows, schema=[*key, "members", "profile", "shape", "shape_members", "shifted_hours"], orient="row").select(
+        pl.col(c).cast(t) for c, t in schema.items()
+    ) if rows else pl.DataFrame(schema=schema)

@@ -61,6 +61,8 @@ class OtherDay:
 
 
 Others: TypeAlias = dict[int, dict[date, OtherDay]]
+#: By day: the channels (service point, meter, channel) whose share of a stretch is now another, and what it is
+Again: TypeAlias = dict[date, list[tuple[str, str, str, int]]]
 
 
 def find(rows: DayRows, registers: Registers, calendar: BillingCalendar, day: date, t: Thresholds) -> list[Stretch]:
@@ -135,9 +137,8 @@ def attach(session: Database, rows: DayRows, stretches: Sequence[Stretch], day: 
     return others
 
 
-def settle(rows: DayRows, v: ValidatedMatrix, stretches: Sequence[Stretch], others: Others, day: date) -> list[requests.Request]:
-    """Requests for the other days of stretches that come out differently beside what this day has become, or whose peak is now borne out."""
-    again: dict[date, list[tuple[str, str, str, int]]] = {}
+def settle(rows: DayRows, v: ValidatedMatrix, stretches: Sequence[Stretch], others: Others, day: date, again: Again) -> None:
+    """Adds to ``again`` the other days of stretches that come out differently beside what this day has become, or whose peak is now borne out."""
     for s in stretches:
         found = dict(others.get(s.row, {}))
         scaled = _ours(v.values[s.row], v.quality[s.row], v.flags[s.row])
@@ -156,6 +157,10 @@ def settle(rows: DayRows, v: ValidatedMatrix, stretches: Sequence[Stretch], othe
             before += own.unscaled
             if d != day and ((own.unscaled and own.total != own.read + share) or own.spiked):
                 again.setdefault(d, []).append((names["service_point_id"], names["meter_id"], names["channel"], own.read + share))
+
+
+def asked(again: Again, day: date) -> list[requests.Request]:
+    """The requests for the days of ``again``, one a day."""
     return [_request(d, day, sorted(told)) for d, told in sorted(again.items())]
 
 

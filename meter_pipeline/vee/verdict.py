@@ -34,26 +34,49 @@ def _bit(code: str) -> np.int32:
     return np.int32(INTERVAL_RULES[code].mask)
 
 
-def class_shapes(values: Ints, complete: Bools, group: npt.NDArray[np.int32], wanted: Ints, least: int) -> tuple[Ints, Ints]:
-    """Shape of the day and mean day of the groups in ``wanted``, from complete rows.
+class Peers:
+    """The whole rows of a day by interval length and group, summed by slot: what a class's shape and mean day are made of.
 
-    Returns (rows of wanted, slots) in millionths of the whole day, zero rows where fewer than ``least`` complete rows or no usage; and
-    the mean day in micro units, NO_VALUE there. Sums are exact, so the order of rows does not matter.
+    Sums are exact, so neither the order of rows nor the shards they came in matter. ``whole`` says that all of the day's rows are in; until
+    then rows that wait for an estimate are left open.
     """
-    shape = np.zeros((wanted.size, values.shape[1]), np.int64)
-    mean = np.full(wanted.size, NO_VALUE, np.int64)
-    for g in np.unique(group[wanted]):
-        members = np.flatnonzero(complete & (group == g))
-        mine = group[wanted] == g
-        if members.size < least:
-            continue
-        sums = np.maximum(values[members].sum(axis=0), 0)
-        whole = int(sums.sum())
-        if whole <= 0:
-            continue
-        mean[mine] = whole // members.size
-        shape[mine] = [int(s) * 1_000_000 // whole for s in sums]
-    return shape, mean
+
+    def __init__(self, *, whole: bool = False) -> None:
+        self.whole = whole
+        self._sums: dict[tuple[int, int], tuple[int, Ints]] = {}
+
+    def add(self, minutes: int, values: Ints, complete: Bools, group: npt.NDArray[np.int32]) -> None:
+        """Count in the complete rows of some rows."""
+        rows = np.flatnonzero(complete)
+        if not rows.size:
+            return
+        rows = rows[np.argsort(group[rows], kind="stable")]
+        starts = np.flatnonzero(np.diff(group[rows], prepend=-1))
+        for first, past in zip(starts, [*starts[1:], rows.size], strict=True):
+            members = rows[first:past]
+            sums = values.sum(axis=0) if members.size == values.shape[0] else values[members].sum(axis=0)
+            key = (minutes, int(group[members[0]]))
+            count, before = self._sums.get(key, (0, np.zeros(values.shape[1], np.int64)))
+            self._sums[key] = (count + members.size, before + sums)
+
+    def shapes(self, minutes: int, group: npt.NDArray[np.int32], slots: int, least: int) -> tuple[Ints, Ints]:
+        """Shape of the day and mean day of each row's group.
+
+        Returns (rows, slots) in millionths of the whole day, zero rows where fewer than ``least`` complete rows or no usage; and the mean day
+        in micro units, NO_VALUE there.
+        """
+        shape = np.zeros((group.size, slots), np.int64)
+        mean = np.full(group.size, NO_VALUE, np.int64)
+        for g in np.unique(group):
+            members, sums = self._sums.get((minutes, int(g)), (0, np.zeros(slots, np.int64)))
+            positive = np.maximum(sums, 0)
+            whole = int(positive.sum())
+            if members < least or whole <= 0:
+                continue
+            mine = group == g
+            mean[mine] = whole // members
+            shape[mine] = [int(s) * 1_000_000 // whole for s in positive]
+        return shape, mean
 
 
 def _average_daily_load(history: DailyHistory, rows: Ints, days: int) -> Ints:
@@ -105,12 +128,14 @@ def validate_matrix(
     *,
     final: bool = False,
     role: Role = Role.INITIAL,
+    peers: Peers | None = None,
 ) -> ValidatedMatrix:
     """A validated day from a raw one: every expected slot ends up actual, estimated or null, and says which and why.
 
     ``keys`` is aligned with the matrix rows (model.KEY_COLUMNS). ``load_vectors`` is asked only for rows that
-    interpolation within the day leaves open. ``final``: the retry window has passed, estimates are final substitutes (AEMO flag F). The raw
-    matrix is not touched.
+    interpolation within the day leaves open. ``final``: the retry window has passed, estimates are final substitutes (AEMO flag F). ``peers``:
+    the day's whole rows where the matrix is one shard of it (by default the matrix is the day); while they are not all known the matrix's own are
+    counted in, and rows that need an estimate are returned in ``left_open``, to be judged again. The raw matrix is not touched.
     The result for a row does not depend on the order of rows.
     """
     statistics = row_statistics(day.values, context.first, context.last)
@@ -147,9 +172,14 @@ def validate_matrix(
     unscaled = np.zeros(day.rows, np.int64)
     difference = np.where(usable, context.register_difference, NO_VALUE)
     anchors: dict[int, str] = {}
+    left_open = np.zeros(0, np.int64)
+    city = Peers() if peers is None else peers
+    if not city.whole and (rows.size or peers is not None):
+        city.add(day.interval_minutes, values, (present == expected) & (expected == day.slots) & usable & context.active, context.group)
+    if peers is not None and not peers.whole:
+        rows, left_open = left_open, rows
     if rows.size:
-        complete = (present == expected) & (expected == day.slots) & usable & context.active
-        shape, mean = class_shapes(values, complete, context.group, rows, thresholds.profile_min_rows)
+        shape, mean = city.shapes(day.interval_minutes, context.group[rows], day.slots, thresholds.profile_min_rows)
         need = _need(judged, values, flags, rows, history, shape, mean)
         found = estimate(need, rows, load_vectors, day.interval_minutes, thresholds, difference[rows] != NO_VALUE)
         _scale_straddles(context, rows, found)
@@ -181,7 +211,7 @@ def validate_matrix(
     return ValidatedMatrix(
         raw=day, keys=keys, values=values, quality=codes, flags=flags, row_flags=row_flags, expected=answered,
         actual=(held - estimated).astype(np.int32), estimated=estimated, missing=(answered - held).astype(np.int32), total=total,
-        difference=difference, unscaled=unscaled, rules_version=thresholds.version, rules_digest=thresholds.digest, anchors=anchors,
+        difference=difference, unscaled=unscaled, rules_version=thresholds.version, rules_digest=thresholds.digest, anchors=anchors, left_open=left_open,
     )
 
 

@@ -13,7 +13,8 @@ from meter_pipeline.schemas.report import StageReport
 def _validated_intervals(municipality: Municipality, day: date, run_id: str) -> StageReport:
     from meter_pipeline.vee import validate_billing_day
 
-    return validate_billing_day(municipality.database(), municipality.calendar(), day, clock=municipality.clock()).report()
+    shards = municipality.settings().shards
+    return validate_billing_day(municipality.database(), municipality.calendar(), day, clock=municipality.clock(), shards=shards).report()
 
 
 def _daily_usage(municipality: Municipality, day: date, run_id: str) -> StageReport:

@@ -1,0 +1,83 @@
+"""The inbox: files are read a few at once and made known one after another, in the order of their names."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meter_pipeline import feeds
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.ingest import land_inbox
+from meter_pipeline.reference import import_folder
+from meter_pipeline.schemas.reads import ParsedFeed
+from meter_pipeline.settings import Settings, load_settings
+from meter_pipeline.simulator import Spec, simulate
+from meter_pipeline.store.database import Database
+
+DAY = date(2026, 10, 28)
+
+
+class Pauses:
+    """No pause for the first ``free`` questions, then one that never ends."""
+
+    def __init__(self, free: int) -> None:
+        self.free = free
+
+    def check(self, commodity: str | None = None, head_end: str | None = None) -> Any:
+        self.free -= 1
+        return None if self.free >= 0 else object()
+
+
+@pytest.fixture
+def settings(database: Database, tmp_path: Path) -> Settings:
+    """Six files of two meters each, and the third again under a name that comes last."""
+    data = tmp_path / "data"
+    simulate(Spec(meters=12, days=1, start=DAY, seed=3, defects=False, mix="electricity", formats=("delimited",), registers=False, meters_per_file=2), data)
+    files = sorted((data / "inbox" / "AMI").iterdir())
+    assert len(files) == 6
+    shutil.copy(files[2], files[2].with_name("zz_again.csv"))
+    found = replace(load_settings(), home=tmp_path / "home", data=data, inbox=data / "inbox", database_url=database.url)
+    found.home.mkdir()
+    import_folder(database, data / "reference")
+    return found
+
+
+def test_files_read_at_once_are_made_known_in_the_order_of_their_names(database: Database, settings: Settings) -> None:
+    """The first file is not read before the second has been: it is registered first all the same, and so it stands in the ledger."""
+    second_read = threading.Event()
+    names = sorted(path.name for path in (settings.inbox / "AMI").iterdir())
+
+    def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar) -> ParsedFeed:
+        if path.name == names[0]:
+            assert second_read.wait(20), "files are not read at once"
+        found = feeds.parse(path, head_end, calendar)
+        if path.name == names[1]:
+            second_read.set()
+        return found
+
+    outcome = land_inbox(database, settings.calendar(), settings, parse=parse, pause=Pauses(1000))
+    assert [Path(one.file_name).name for one in outcome.landed] == names
+    assert [one.duplicate for one in outcome.landed] == [False] * 6 + [True]
+    assert not outcome.held
+    with database.connect(autocommit=True) as connection:
+        entered = connection.execute("SELECT file_name FROM raw.feed_file ORDER BY ledger_entry").fetchall()
+    assert [Path(name).name for (name,) in entered] == names[:6]
+
+
+def test_a_pause_raised_while_files_are_read_holds_those_that_are_not_known_yet(database: Database, settings: Settings) -> None:
+    """Files read ahead but not registered when the pause comes are held, and landed whole the next time."""
+    first = land_inbox(database, settings.calendar(), settings, pause=Pauses(4))
+    assert len(first.landed) == 1
+    assert len(first.held) == 6
+    again = land_inbox(database, settings.calendar(), settings, pause=Pauses(1000))
+    assert len(again.landed) == 6
+    files = [path for path in (settings.inbox / "AMI").iterdir() if path.name != "zz_again.csv"]
+    lines = sum(len(path.read_text().splitlines()) - 1 for path in files)
+    assert sum(one.received for one in (*first.landed, *again.landed) if not one.duplicate) == lines > 0
