@@ -13,7 +13,16 @@ from meter_pipeline.baselines.degree_days import (
 from meter_pipeline.baselines.files import DailyPair, FileError, read_pair
 from meter_pipeline.baselines.group import LAG_DAYS, STATUSES, GroupFit, fit_group, training_days
 from meter_pipeline.baselines.model import MIN_OWN_DAYS, MODELS, Fit, FitOptions, NoModelError, options_for
-from meter_pipeline.baselines.predict import COEFFICIENTS, Profiles, class_profiles, expected_usage, known_range, model_names, scaled_profile
+from meter_pipeline.baselines.predict import (
+    COEFFICIENTS,
+    ClassMeans,
+    Profiles,
+    class_profiles,
+    expected_usage,
+    known_range,
+    model_names,
+    scaled_profile,
+)
 from meter_pipeline.baselines.single import fit_best, fit_known
 
 __all__ = [
@@ -24,6 +33,7 @@ __all__ = [
     "MODELS",
     "STATUSES",
     "CityFit",
+    "ClassMeans",
     "DailyPair",
     "FileError",
     "Fit",

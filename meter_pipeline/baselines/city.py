@@ -68,7 +68,7 @@ class _Features:
     K: Floats
     daily: bool
     passes: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
-    pairs: tuple[Ints, Ints]
+    starts: Ints
     inverse: Floats
 
 
@@ -97,10 +97,11 @@ def _features(H: Floats, C: Floats, bases: Floats, options: FitOptions, daily: b
     good = ok_h[pair_h] & ok_c[pair_c] & (determinant > 1e-9 * hh * cc)
     with np.errstate(divide="ignore", invalid="ignore"):
         inverse = np.column_stack([cc, -hc, hh]) / determinant[:, None]
-    inverse[~good] = np.nan
+    inverse[~good] = 0.0
+    starts = np.searchsorted(pair_c, np.arange(C.shape[0] + 1))
     return _Features(
         days, H, C, np.ascontiguousarray(np.vstack([H, C]).T), (sh, shh, sc, scc), (nh, nc), K, daily, (ok_h, ok_c),
-        (pair_h, pair_c), np.ascontiguousarray(inverse),
+        starts, np.ascontiguousarray(inverse.T),
     )  # fmt: skip
 
 
@@ -119,19 +120,25 @@ def fit_station(
     ``usage`` is (meters, days): floats with NaN where missing, or int64 micro units with NO_VALUE where missing (betas are then per whole
     unit). ``temperatures_f`` (days,) daily means, NaN where missing: such a day is left out for all. With ``options.calendar``, ``weekend`` and
     ``holiday`` (days,) flags are tried as terms. ``hourly_f`` (days, hours), when given, tries degree hours too and keeps them for the meters
-    whose adjusted R2 is higher with them. Selection and gates as fit_best; equal to it but for the last digits.
+    whose adjusted R2 is higher with them, both fitted on the days that have hours: fewer days alone must not win. Selection and gates as
+    fit_best; equal to it but for the last digits.
     """
     options = options or FitOptions()
     bases = np.asarray(options.balance_points_f)
-    features = _features(heating_degree_days(temperatures_f, bases), cooling_degree_days(temperatures_f, bases), bases, options, daily=True)
-    fit = _fit(usage, features, bases, options, weekend, holiday, threads, hourly=False)
+
+    def by_day(means: Floats) -> CityFit:
+        features = _features(heating_degree_days(means, bases), cooling_degree_days(means, bases), bases, options, daily=True)
+        return _fit(usage, features, bases, options, weekend, holiday, threads, hourly=False)
+
+    fit = by_day(temperatures_f)
     if hourly_f is None:
         return fit
-    by_hour = _features(
-        degree_hours(hourly_f, bases, cooling=False), degree_hours(hourly_f, bases, cooling=True), bases, options, daily=False
-    )
-    other = _fit(usage, by_hour, bases, options, weekend, holiday, threads, hourly=True)
-    better = (other.model > 0) & ((fit.model < 0) | (other.adj_r2 > fit.adj_r2 + TIE))
+    heating, cooling = (degree_hours(hourly_f, bases, cooling=side) for side in (False, True))
+    both = np.isfinite(heating[0]) & np.isfinite(temperatures_f)
+    heating[:, ~both], cooling[:, ~both] = np.nan, np.nan
+    other = _fit(usage, _features(heating, cooling, bases, options, daily=False), bases, options, weekend, holiday, threads, hourly=True)
+    beside = fit if both[np.isfinite(temperatures_f)].all() else by_day(np.where(both, temperatures_f, np.nan))
+    better = (other.model > 0) & ((beside.model < 0) | (other.adj_r2 > beside.adj_r2 + TIE))
     chosen = {
         name: np.where(better, getattr(other, name), getattr(fit, name)) for name in CityFit.__dataclass_fields__ if name != "days"
     }
@@ -173,7 +180,7 @@ def _fit(
         missing, mean, total = np.empty(size, np.int64), np.empty(size), np.empty(size)
         prepare(usage[part], features.days, options.zero_is_missing, Y, missing_at, missing, mean, total)
         kernels.search(
-            Y @ features.X, features.H, features.C, sh, shh, nh, sc, scc, nc, features.K, features.daily, *features.pairs,
+            Y @ features.X, features.H, features.C, sh, shh, nh, sc, scc, nc, features.K, features.daily, features.starts,
             features.inverse, *features.passes, missing_at, missing, mean, total, options.min_days, options.min_degree_days, TIE,
             model[part], at_h[part], at_c[part],
         )  # fmt: skip

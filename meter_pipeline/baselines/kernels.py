@@ -62,18 +62,43 @@ def _moments(row, missing_at, gone, total_y, i, missing, mean, total):  # type: 
     total[i] = max(squares - gone * mean[i] ** 2, 0.0)
 
 
+@njit(cache=True, nogil=True, fastmath=True)
+def _most(inverse, first, width, gh, g):  # type: ignore[no-untyped-def]
+    """The largest sum of squares that a row of pairs explains, to the last digits; nothing here is NaN."""
+    most = 0.0
+    for a in range(width):
+        q = first + a
+        x = gh[a]
+        explained = inverse[0, q] * x * x + 2.0 * inverse[1, q] * x * g + inverse[2, q] * g * g
+        most = max(most, explained)
+    return most
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _most_own(cross, sh, shh, gh, s, cc, g, need, width):  # type: ignore[no-untyped-def]
+    """Above zero where some pair of the row may explain more than ``need``, from a meter's own moments; without a division."""
+    most = 0.0
+    for a in range(width):
+        hc = cross[a] - sh[a] * s
+        x = gh[a]
+        beyond = cc * x * x - 2.0 * hc * x * g + shh[a] * g * g - need * (shh[a] * cc - hc * hc)
+        most = max(most, beyond)
+    return most
+
+
 @njit(cache=True, nogil=True)
 def search(  # type: ignore[no-untyped-def]
-    XY, H, C, Sh, Shh, Nh, Sc, Scc, Nc, K, daily, pair_h, pair_c, inverse, complete_h, complete_c,
+    XY, H, C, Sh, Shh, Nh, Sc, Scc, Nc, K, daily, starts, inverse, complete_h, complete_c,
     missing_at, missing, mean, total, min_days, min_degree_days, tie, model, at_h, at_c,
 ):  # fmt: skip
     """Choose each meter's model and balance points by adjusted R2.
 
     XY (meters, bases of both kinds) holds the sums of feature times usage. H, C (bases, days) are the features, S, SS, N their sums, sums of
     squares and counts of non-zero days, K (bases, bases) the sums of heating times cooling, which ``daily`` degree days never have since
-    no mean lies on both sides. pair_h, pair_c list the admissible pairs in CalTRACK's order, and ``inverse`` (pairs, 3) the inverse of each
-    pair's centred moments over all days, NaN where the pair fails a gate. Meters with missing days get their own moments: the sums less
-    what the missing days put in, exactly. Results: model index, base indices (-1 where absent).
+    no mean lies on both sides. Admissible pairs stand in CalTRACK's order, cooling outside: those of cooling base b are starts[b] to
+    starts[b + 1], with heating bases from the first on. ``inverse`` (3, pairs) is the inverse of each pair's centred moments over all days,
+    zero where the pair fails a gate. Meters with missing days get their own moments: the sums less what the missing days put in, exactly.
+    Results: model index, base indices (-1 where absent).
     """
     days = H.shape[1]
     bases_h, bases_c = H.shape[0], C.shape[0]
@@ -81,7 +106,7 @@ def search(  # type: ignore[no-untyped-def]
     sc, scc, nc = np.empty(bases_c), np.empty(bases_c), np.empty(bases_c, np.int64)
     gh, gc = np.empty(bases_h), np.empty(bases_c)
     ok_h, ok_c = np.empty(bases_h, np.bool_), np.empty(bases_c, np.bool_)
-    cross = np.zeros((bases_h, bases_c))
+    cross = np.zeros((bases_c, bases_h))
     for i in range(XY.shape[0]):
         gone = missing[i]
         n = days - gone
@@ -121,7 +146,7 @@ def search(  # type: ignore[no-untyped-def]
                         x = K[a, b]
                         for k in range(gone):
                             x -= H[a, missing_at[i, k]] * C[b, missing_at[i, k]]
-                        cross[a, b] = x
+                        cross[b, a] = x
         else:
             for b in range(bases_h):
                 sh[b], shh[b], ok_h[b] = Sh[b], Shh[b] - Sh[b] * Sh[b] / n, complete_h[b]
@@ -150,32 +175,36 @@ def search(  # type: ignore[no-untyped-def]
                     model[i], at_h[i], at_c[i] = 2, -1, b
         two = (n - 3.0) / (n - 1.0)
         need = y_total * (1.0 - (1.0 - best - tie) * two) if best > -np.inf else -np.inf
-        if not gone:
-            for q in range(pair_h.size):
-                a, b = pair_h[q], pair_c[q]
-                b_h = inverse[q, 0] * gh[a] + inverse[q, 1] * gc[b]
-                b_c = inverse[q, 1] * gh[a] + inverse[q, 2] * gc[b]
-                explained = b_h * gh[a] + b_c * gc[b]
-                if explained > need and b_h >= 0.0 and b_c >= 0.0 and y_mean - (b_h * sh[a] + b_c * sc[b]) / n >= 0.0:
-                    best = 1.0 - (1.0 - explained / y_total) / two
-                    need = y_total * (1.0 - (1.0 - best - tie) * two)
-                    model[i], at_h[i], at_c[i] = 3, a, b
-        else:
-            for q in range(pair_h.size):
-                a, b = pair_h[q], pair_c[q]
-                if not (ok_h[a] and ok_c[b]):
+        for b in range(bases_c):
+            # a row of pairs is first asked whether any beats the best so far, in loops the processor runs four at a time
+            first, width = starts[b], starts[b + 1] - starts[b]
+            if not gone:
+                if _most(inverse, first, width, gh, gc[b]) <= need:
                     continue
-                hc = cross[a, b] - sh[a] * sc[b] / n
-                determinant = shh[a] * scc[b] - hc * hc
-                if determinant <= 1e-9 * shh[a] * scc[b]:
-                    continue
-                b_h = (scc[b] * gh[a] - hc * gc[b]) / determinant
-                b_c = (shh[a] * gc[b] - hc * gh[a]) / determinant
-                explained = b_h * gh[a] + b_c * gc[b]
-                if explained > need and b_h >= 0.0 and b_c >= 0.0 and y_mean - (b_h * sh[a] + b_c * sc[b]) / n >= 0.0:
-                    best = 1.0 - (1.0 - explained / y_total) / two
-                    need = y_total * (1.0 - (1.0 - best - tie) * two)
-                    model[i], at_h[i], at_c[i] = 3, a, b
+                for a in range(width):
+                    q = first + a
+                    b_h = inverse[0, q] * gh[a] + inverse[1, q] * gc[b]
+                    b_c = inverse[1, q] * gh[a] + inverse[2, q] * gc[b]
+                    explained = b_h * gh[a] + b_c * gc[b]
+                    if explained > need and inverse[0, q] > 0.0 and b_h >= 0.0 and b_c >= 0.0 and y_mean - (b_h * sh[a] + b_c * sc[b]) / n >= 0.0:
+                        best = 1.0 - (1.0 - explained / y_total) / two
+                        need = y_total * (1.0 - (1.0 - best - tie) * two)
+                        model[i], at_h[i], at_c[i] = 3, a, b
+            elif ok_c[b] and (need == -np.inf or _most_own(cross[b], sh, shh, gh, sc[b] / n, scc[b], gc[b], need, width) > 0.0):
+                for a in range(width):
+                    if not ok_h[a]:
+                        continue
+                    hc = cross[b, a] - sh[a] * sc[b] / n
+                    determinant = shh[a] * scc[b] - hc * hc
+                    if determinant <= 1e-9 * shh[a] * scc[b]:
+                        continue
+                    b_h = (scc[b] * gh[a] - hc * gc[b]) / determinant
+                    b_c = (shh[a] * gc[b] - hc * gh[a]) / determinant
+                    explained = b_h * gh[a] + b_c * gc[b]
+                    if explained > need and b_h >= 0.0 and b_c >= 0.0 and y_mean - (b_h * sh[a] + b_c * sc[b]) / n >= 0.0:
+                        best = 1.0 - (1.0 - explained / y_total) / two
+                        need = y_total * (1.0 - (1.0 - best - tie) * two)
+                        model[i], at_h[i], at_c[i] = 3, a, b
 
 
 @njit(cache=True, nogil=True)
@@ -208,24 +237,37 @@ def _solve(G, g, p, x):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _select(v, size, k):  # type: ignore[no-untyped-def]
-    """The k-th smallest of the first ``size`` of v (Hoare's selection, in place)."""
+    """The k-th smallest of the first ``size`` of v, in place, everything before it no larger. The partition never branches on a value: on
+    residuals, which are noise, a processor guesses every second comparison wrong."""
     low, high = 0, size - 1
     while low < high:
-        pivot = v[(low + high) // 2]
-        a, b = low, high
-        while a <= b:
-            while v[a] < pivot:
-                a += 1
-            while v[b] > pivot:
-                b -= 1
-            if a <= b:
-                v[a], v[b] = v[b], v[a]
-                a += 1
-                b -= 1
-        if k <= b:
-            high = b
-        elif k >= a:
-            low = a
+        first, middle, last = v[low], v[(low + high) // 2], v[high]
+        at = (low + high) // 2
+        if (first < middle) != (first < last):
+            at = low
+        elif (last < first) != (last < middle):
+            at = high
+        pivot = v[at]
+        v[at], v[high] = v[high], pivot
+        edge = low
+        for i in range(low, high):
+            x = v[i]
+            v[i] = v[edge]
+            v[edge] = x
+            edge += x < pivot
+        v[high], v[edge] = v[edge], pivot
+        if k < edge:
+            high = edge - 1
+        elif k > edge:
+            if edge == low:  # nothing is smaller: step over all that are equal, or a constant meter takes the square of its days
+                for i in range(low + 1, high + 1):
+                    if v[i] == pivot:
+                        edge += 1
+                        v[i] = v[edge]
+                        v[edge] = pivot
+                if k <= edge:
+                    break
+            low = edge + 1
         else:
             break
     return v[k]
@@ -401,4 +443,24 @@ def expect(  # type: ignore[no-untyped-def]
                 y += hdd_beta[i] * (hdd_balance[i] - x)
             if cools and x > cdd_balance[i]:
                 y += cdd_beta[i] * (x - cdd_balance[i])
+            out[i, j] = y if not y < 0.0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def expect_by_hours(  # type: ignore[no-untyped-def]
+    points, t, row, heating, at_h, cooling, at_c, intercept, hdd_beta, cdd_beta, weekend_beta, holiday_beta, weekend, holiday, low, high, out
+):
+    """As expect, for the ``points`` (rows of out) whose models are made on degree hours: heating and cooling (rows, bases, days) hold them at
+    each base, at_h and at_c each point's base, -1 none."""
+    for i in points:
+        r = row[i]
+        for j in range(out.shape[1]):
+            if r < 0 or np.isnan(t[r, j]) or t[r, j] < low[i] or t[r, j] > high[i]:
+                out[i, j] = np.nan
+                continue
+            y = intercept[i] + weekend_beta[i] * weekend[j] + holiday_beta[i] * holiday[j]
+            if at_h[i] >= 0:
+                y += hdd_beta[i] * heating[r, at_h[i], j]
+            if at_c[i] >= 0:
+                y += cdd_beta[i] * cooling[r, at_c[i], j]
             out[i, j] = y if not y < 0.0 else 0.0

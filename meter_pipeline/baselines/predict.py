@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from meter_pipeline.baselines.degree_days import Floats
+from meter_pipeline.baselines.degree_days import Floats, degree_hours
 from meter_pipeline.baselines.model import MAD_TO_SIGMA, MODELS
 
 #: Coefficients of a baseline, one row a service point: what is stored, and what expected_usage reads.
@@ -23,6 +23,8 @@ COEFFICIENTS: Final = (
 )  # fmt: skip
 #: degrees beyond the known range that a straight line is still trusted
 RANGE_MARGIN_F: Final = 5.0
+#: members of a class whose days make its spread
+_SAMPLE: Final = 2000
 
 
 def expected_usage(
@@ -33,14 +35,18 @@ def expected_usage(
     weekend: npt.NDArray[np.bool_] | None = None,
     holiday: npt.NDArray[np.bool_] | None = None,
     within_f: tuple[Floats, Floats] | None = None,
+    hourly: npt.NDArray[np.bool_] | None = None,
+    hourly_f: Floats | None = None,
 ) -> Floats:
     """(points, days) usage at daily mean temperatures, NaN where the temperature is missing or outside ``within_f``, the points' lowest and
     highest known temperatures (known_range). A floor of zero: nobody is expected to give back.
 
     ``coefficients`` has (points,) arrays of COEFFICIENTS; a NaN base is an absent term. ``temperatures_f`` is (days,) for one station, or
-    (stations, days) with ``station`` naming each point's row, -1 none. Models made on degree hours are read with degree days, which differ
-    on days that cross a base.
+    (stations, days) with ``station`` naming each point's row, -1 none. ``hourly`` marks the points whose models are made on degree hours: they
+    are read with those of ``hourly_f`` (as temperatures_f, with an axis of hours), and have no expectation on a day whose hours are missing.
     """
+    if not np.isfinite(coefficients["intercept"]).any():
+        return np.full((coefficients["intercept"].size, np.atleast_2d(temperatures_f).shape[1]), np.nan)
     from meter_pipeline.baselines import kernels
 
     t = np.ascontiguousarray(np.atleast_2d(temperatures_f), np.float64)
@@ -55,6 +61,25 @@ def expected_usage(
         t if t.shape[0] else np.full((1, days), np.nan), row,
         *(np.ascontiguousarray(coefficients[n], np.float64) for n in (
             "hdd_balance_f", "cdd_balance_f", "intercept", "hdd_beta", "cdd_beta", "weekend", "holiday")),
+        none if weekend is None else weekend.astype(np.float64), none if holiday is None else holiday.astype(np.float64), low, high, found,
+    )  # fmt: skip
+    by_hours = np.zeros(0, np.int64) if hourly is None else np.flatnonzero(hourly)
+    if by_hours.size == 0:
+        return found
+    if hourly_f is None:
+        found[by_hours] = np.nan
+        return found
+    hours = hourly_f if hourly_f.ndim == 3 else hourly_f[None]
+    sides = []
+    for name, cooling in (("hdd_balance_f", False), ("cdd_balance_f", True)):
+        base = coefficients[name]
+        bases = np.unique(base[by_hours][np.isfinite(base[by_hours])])
+        at = np.where(np.isfinite(base), np.searchsorted(bases, base), -1)
+        table = np.stack([degree_hours(station_hours, bases, cooling=cooling) for station_hours in hours]) if bases.size else np.zeros((len(hours), 0, days))
+        sides += [table, at.astype(np.int64)]
+    kernels.expect_by_hours(
+        by_hours, t, row, *sides, *(np.ascontiguousarray(coefficients[n], np.float64) for n in (
+            "intercept", "hdd_beta", "cdd_beta", "weekend", "holiday")),
         none if weekend is None else weekend.astype(np.float64), none if holiday is None else holiday.astype(np.float64), low, high, found,
     )  # fmt: skip
     return found
@@ -81,35 +106,51 @@ class Profiles:
     relative_sigma: Floats
 
 
+class ClassMeans:
+    """Each class's mean measured usage by day, and a sample of its members, gathered from parts of a city."""
+
+    def __init__(self, count: int, days: int) -> None:
+        self._sum, self._known = np.zeros((count, days)), np.zeros((count, days))
+        self._sample: list[list[Floats]] = [[] for _ in range(count)]
+
+    def add(self, usage: Floats, classes: npt.NDArray[np.int64]) -> None:
+        """``usage`` (points, days) with NaN, ``classes`` (points,) codes."""
+        known = np.isfinite(usage)
+        for code, sample in enumerate(self._sample):
+            members = np.flatnonzero(classes == code)
+            if members.size:
+                self._known[code] += known[members].sum(axis=0)
+                self._sum[code] += np.nansum(usage[members], axis=0)
+                sample.append(usage[members[: max(_SAMPLE - sum(len(s) for s in sample), 0)]])
+
+    def profiles(self, temperatures_f: Floats, *, cooling: bool) -> Profiles:
+        """One degree-day model per class from its mean. A class without members gets NaN throughout.
+
+        ``relative_sigma`` is the robust spread of members' day totals over the profile, which is wide: homes differ.
+        """
+        from meter_pipeline.baselines.city import fit_station
+        from meter_pipeline.baselines.model import FitOptions
+
+        mean = np.where(self._known > 0, self._sum / np.maximum(self._known, 1), np.nan)
+        fit = fit_station(mean, temperatures_f, FitOptions(cooling=cooling, zero_is_missing=False))
+        coefficients = {name: np.array(getattr(fit, name), np.float64) for name in COEFFICIENTS}
+        coefficients["intercept"] = np.where(fit.n > 0, coefficients["intercept"], np.nan)
+        expected = expected_usage(coefficients, temperatures_f)
+        spread = np.full(len(mean), np.nan)
+        for code, sample in enumerate(self._sample):
+            if sample and np.isfinite(coefficients["intercept"][code]):
+                share = np.concatenate(sample) / np.maximum(expected[code], 1e-9)
+                share = share[np.isfinite(share)]
+                if share.size:
+                    spread[code] = float(np.median(np.abs(share - np.median(share)))) * MAD_TO_SIGMA
+        return Profiles(coefficients, spread)
+
+
 def class_profiles(usage: Floats, classes: npt.NDArray[np.int64], temperatures_f: Floats, count: int, *, cooling: bool) -> Profiles:
-    """One degree-day model per class from the class's mean measured usage. ``usage`` (points, days) with NaN, ``classes`` codes below ``count``.
-
-    ``relative_sigma`` is the robust spread of members' day totals over the profile, which is wide: homes differ. A class without members
-    gets NaN throughout.
-    """
-    from meter_pipeline.baselines.city import fit_station
-    from meter_pipeline.baselines.model import FitOptions
-
-    mean = np.full((count, usage.shape[1]), np.nan)
-    known = np.isfinite(usage)
-    for code in range(count):
-        members = classes == code
-        if members.any():
-            n = known[members].sum(axis=0)
-            mean[code] = np.where(n > 0, np.nansum(usage[members], axis=0) / np.maximum(n, 1), np.nan)
-    fit = fit_station(mean, temperatures_f, FitOptions(cooling=cooling, zero_is_missing=False))
-    coefficients = {name: np.array(getattr(fit, name), np.float64) for name in COEFFICIENTS}
-    coefficients["intercept"] = np.where(fit.n > 0, coefficients["intercept"], np.nan)
-    expected = expected_usage(coefficients, temperatures_f)
-    spread = np.full(count, np.nan)
-    for code in range(count):
-        members = np.flatnonzero(classes == code)[:2000]
-        if members.size and np.isfinite(coefficients["intercept"][code]):
-            share = usage[members] / np.maximum(expected[code], 1e-9)
-            share = share[np.isfinite(share)]
-            if share.size:
-                spread[code] = float(np.median(np.abs(share - np.median(share)))) * MAD_TO_SIGMA
-    return Profiles(coefficients, spread)
+    """Profiles (ClassMeans.profiles) of points that are all in memory. ``usage`` (points, days) with NaN, ``classes`` codes below ``count``."""
+    means = ClassMeans(count, usage.shape[1])
+    means.add(usage, classes)
+    return means.profiles(temperatures_f, cooling=cooling)
 
 
 def scaled_profile(profiles: Profiles, classes: npt.NDArray[np.int64], usage: Floats, temperatures_f: Floats) -> dict[str, Floats]:

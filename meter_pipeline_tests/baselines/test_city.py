@@ -78,6 +78,29 @@ def test_a_weekend_term_is_kept_only_where_it_earns_its_place() -> None:
     assert not fit.holiday.any()
 
 
+def test_a_holiday_term_is_kept_where_it_earns_its_place_and_beside_a_weekend_s() -> None:
+    rng = np.random.default_rng(8)
+    t = climate(365, rng)
+    weekend, holiday = np.arange(365) % 7 >= 5, np.isin(np.arange(365), rng.choice(365, 12, replace=False))
+    usage = 10 + 0.5 * np.maximum(60 - t, 0) + rng.normal(0, 1, (90, 365))
+    usage[:60] -= 5.0 * holiday
+    usage[30:60] -= 3.0 * weekend
+    fit = fit_station(usage, t, FitOptions(calendar=True), weekend=weekend, holiday=holiday)
+    assert fit.holiday[:60] == pytest.approx(-5.0, abs=1.2)
+    assert fit.weekend[30:60] == pytest.approx(-3.0, abs=0.6)
+    assert np.count_nonzero(fit.holiday[60:]) <= 2
+
+
+def test_a_spike_widens_sigma_and_not_its_robust_twin() -> None:
+    rng = np.random.default_rng(9)
+    t = climate(365, rng)
+    usage = np.tile(10 + 0.5 * np.maximum(60 - t, 0) + rng.normal(0, 1, 365), (2, 1))
+    usage[1, [50, 200]] += 60
+    fit = fit_station(usage, t)
+    assert fit.sigma[1] > 3 * fit.sigma[0]
+    assert fit.robust_sigma[1] == pytest.approx(fit.robust_sigma[0], rel=0.15)
+
+
 def test_degree_hours_are_kept_where_they_fit_better() -> None:
     rng = np.random.default_rng(6)
     hourly = climate(365, rng)[:, None] + 14 * np.sin(2 * np.pi * np.arange(24) / 24)
@@ -86,6 +109,12 @@ def test_degree_hours_are_kept_where_they_fit_better() -> None:
     by_day = 5 + np.maximum(daily - 65, 0) + rng.normal(0, 0.3, (5, 365))
     fit = fit_station(np.vstack([by_hour, by_day]), daily, hourly_f=hourly)
     assert fit.hourly.tolist() == [True] * 5 + [False] * 5
+    # a station that lost its hours on some days: both are asked about the days that have them, and the others keep all their days
+    gappy = hourly.copy()
+    gappy[::20] = np.nan
+    some = fit_station(np.vstack([by_hour, by_day]), daily, hourly_f=gappy)
+    assert some.hourly.tolist() == [True] * 5 + [False] * 5
+    assert some.n.tolist() == [365 - 19] * 5 + [365] * 5
     assert fit.cdd_balance_f == pytest.approx(65.0, abs=1)
 
 

@@ -74,11 +74,13 @@ def with_fallback(ranked: npt.NDArray[np.int64], temperatures: Floats) -> tuple[
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The weather of a set of service points: ``station`` (points,) indices into ``names`` (-1 none), ``temperatures_f`` (names, days)."""
+    """The weather of a set of service points: ``station`` (points,) indices into ``names`` (-1 none), ``temperatures_f`` (names, days), and where
+    any hour is known ``hourly_f`` (names, days, 25), NaN where it is not."""
 
     names: list[str]
     station: npt.NDArray[np.int64]
     temperatures_f: Floats
+    hourly_f: Floats | None = None
 
     def of_points(self) -> Floats:
         """(points, days) temperatures, NaN where a point has no station or the day no reading."""
@@ -94,12 +96,23 @@ class Service:
         found: npt.NDArray[np.bool_] = (self.station >= 0) & np.isfinite(self.temperatures_f[:, day])[np.maximum(self.station, 0)]
         return found
 
+    def hours_known_on(self, day: int) -> npt.NDArray[np.bool_]:
+        """(points,) whether a point has more than half of a day's (column's) hours."""
+        if not self.names or self.hourly_f is None:
+            return np.zeros(self.station.size, bool)
+        enough = np.isfinite(self.hourly_f[:, day]).sum(axis=1) > 12
+        found: npt.NDArray[np.bool_] = (self.station >= 0) & enough[np.maximum(self.station, 0)]
+        return found
 
-def serve(points: pl.DataFrame, stations: pl.DataFrame, temperatures: pl.DataFrame, days: Sequence[date]) -> Service:
+
+def serve(
+    points: pl.DataFrame, stations: pl.DataFrame, temperatures: pl.DataFrame, days: Sequence[date], hours: pl.DataFrame | None = None
+) -> Service:
     """The weather of each point on each day: from its own station, else the nearest with enough days, else (one station known) that one.
 
     ``points``: station_id, latitude, longitude, null where unknown. ``stations``: station_id, latitude, longitude. ``temperatures``: station_id,
-    weather_day, temperature_mean_c. A day that a station lacks is taken from the next one within reach.
+    weather_day, temperature_mean_c. A day that a station lacks is taken from the next one within reach, and its hours (``hours``: station_id,
+    weather_day, hourly_c) with it.
     """
     names = stations["station_id"].to_list()
     grid = np.full((len(names), len(days)), np.nan)
@@ -114,16 +127,28 @@ def serve(points: pl.DataFrame, stations: pl.DataFrame, temperatures: pl.DataFra
     usable = {name: float(s) for name, s in zip(names, share, strict=True)}
     near = ranked_stations(latitude, longitude, names, latitude, longitude, dict.fromkeys(names, 1.0))
     ranking = np.column_stack([np.arange(len(names)), np.where(near == np.arange(len(names))[:, None], -1, near)])
-    filled, _ = with_fallback(ranking, grid)
+    filled, source = with_fallback(ranking, grid)
+    hourly = None if hours is None or hours.is_empty() else _hours_of(hours, row_of, column_of, source)
     own = np.array([row_of.get(s, -1) if s is not None else -1 for s in points["station_id"].to_list()], np.int64)
     where = points.select(pl.col("latitude", "longitude").cast(pl.Float64).fill_null(np.nan)).to_numpy()
     lost = np.flatnonzero(own < 0)
     if lost.size == 0:
-        return Service(names, own, filled)
+        return Service(names, own, filled, hourly)
     placed = lost[np.isfinite(where[lost]).all(axis=1)]
     if placed.size:
         best = ranked_stations(where[placed, 0], where[placed, 1], names, latitude, longitude, usable)[:, 0]
         own[placed] = best
     if len(names) == 1:
         own[lost[~np.isfinite(where[lost]).all(axis=1)]] = 0
-    return Service(names, own, filled)
+    return Service(names, own, filled, hourly)
+
+
+def _hours_of(hours: pl.DataFrame, row_of: Mapping[str, int], column_of: Mapping[date, int], source: npt.NDArray[np.int64]) -> Floats:
+    """(names, days, 25) °F of each day from the station its mean came from."""
+    grid = np.full((*source.shape, 25), np.nan)
+    for station, day, listed in hours.select("station_id", "weather_day", "hourly_c").iter_rows():
+        if station in row_of and day in column_of and listed is not None:
+            known = np.array(listed, np.float64)[:25]
+            grid[row_of[station], column_of[day], : known.size] = known * 1.8 + 32.0
+    taken: Floats = np.where((source >= 0)[:, :, None], grid[np.maximum(source, 0), np.arange(source.shape[1])[None, :]], np.nan)
+    return taken
