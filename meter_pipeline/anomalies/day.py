@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
-import numpy as np
 import polars as pl
 
 from meter_pipeline.anomalies import facts as packing
-from meter_pipeline.anomalies.cases import Case, CaseFlag, expired, fold, tolerance
-from meter_pipeline.anomalies.detect import detect
-from meter_pipeline.anomalies.facts import History
+from meter_pipeline.anomalies.cases import Case, CaseFlag, expired, fold
+from meter_pipeline.anomalies.city import City, read_surroundings
 from meter_pipeline.anomalies.kinds import KINDS
 from meter_pipeline.anomalies.thresholds import DEFAULT, Thresholds
-from meter_pipeline.anomalies.window import CLASSES, WINDOW_DAYS, Window
-from meter_pipeline.baselines import COEFFICIENTS, expected_usage
-from meter_pipeline.baselines.weather import Service, serve
+from meter_pipeline.anomalies.window import WINDOW_DAYS
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.gate import before_writing
@@ -39,10 +36,11 @@ FLAG_SCHEMA: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
-#: days of usage read in one query when many are to be packed: 100,000 points a day are 60 MB of it
-_DAYS_AT_ONCE: Final = 8
+#: columns of the shortest window: no rule counts more days without asking how many of them are known
+_FEWEST_DAYS: Final = 21
 _SIGNS: Final = {
     "reversed": packing.REVERSED, "register_back": packing.REGISTER_BACK, "outage": packing.OUTAGE, "off": packing.DISCONNECTED,
+    "payer": packing.ACCOUNT_CHANGED,
 }  # fmt: skip
 
 
@@ -101,31 +99,32 @@ def detect_billing_day(
     by what needs none.
     """
     days = calendar.days(day - timedelta(days=WINDOW_DAYS - 1), day)
-    present = ensure_facts(database, days, refresh={day})
-    with database.reader() as read:
-        points = store.read_points(read, day, calendar.bounds(day)[1])
-        version = store.baseline_version(read, day)
-        packed, lists = store.read_facts(read, days[0], day)
-        baselines = store.read_baselines(read, version) if version else pl.DataFrame()
-        decided = store.decisions(read)
-        holidays = store.read_holidays(read, days[0], day)
-        stations, temperatures = store.read_stations(read), store.read_temperatures(read, days[0], day)
+    with ThreadPoolExecutor(1) as reader:  # reference data and baselines are read while the day is packed
+        reading = reader.submit(read_surroundings, database.read, calendar, days)
+        present = ensure_facts(database, days, refresh={day})
+        packed, lists = store.read_facts(database.read, days[0], day)
+        days = _known(days, packed)
+        given, version = reading.result()
+        given = replace(given, days=days)
     found, judged, with_weather = [], 0, 0
     plots: dict[str, bytes] = {}
     layout = packed.filter(pl.col("billing_day") == day).select("commodity", "unit").sort("commodity", "unit") if present else pl.DataFrame()
     for commodity, unit in layout.iter_rows():
-        history = packing.assemble(packed, lists, commodity, unit, days, day)
-        placed = pl.DataFrame({"service_point_id": history.points}).join(points, on="service_point_id", how="left", maintain_order="left")
-        weather = serve(placed, stations, temperatures, days)
-        window = build_window(history, placed, weather, baselines, holidays, decided)
-        frame = detect(window, limits)
-        found.append(_named(frame, history, day, version))
-        judged += window.points
-        with_weather += int(weather.known_on(-1).sum())
-        plots |= _plots(window, history, frame)
+        city = City(packing.Weeks(packed, lists, commodity, unit, days, day), given)
+        frame = city.judge(limits)
+        found.append(_named(frame, city.weeks, day, version))
+        judged += city.points
+        with_weather += int(city.weather_known().sum())
+        plots |= _plots(city, frame)
     flags = pl.concat(found) if found else pl.DataFrame(schema=FLAG_SCHEMA)
     weather_state = "complete" if with_weather == judged else "missing" if with_weather == 0 else "partial"
     return _write(database, day, flags.sort("kind", "service_point_id", "group_id", "unit"), judged, weather_state, version, clock, plots)
+
+
+def _known(days: list[date], packed: pl.DataFrame) -> list[date]:
+    """The days from the first that anything is kept of: a young city need not carry six empty weeks. At least as many as a rule counts in days."""
+    first = packed["billing_day"].min() if packed.height else days[-1]
+    return [d for i, d in enumerate(days) if d >= first or i >= len(days) - _FEWEST_DAYS]  # type: ignore[operator] # a date column's minimum
 
 
 def ensure_facts(database: Database, days: Sequence[date], *, refresh: set[date]) -> bool:
@@ -133,97 +132,29 @@ def ensure_facts(database: Database, days: Sequence[date], *, refresh: set[date]
     with database.reader() as read:
         kept = store.fact_days(read, days[0], days[-1])
         validated = store.validated_days(read, days[0], days[-1])
-        wanted = sorted({d for d in validated if d not in kept or d in refresh} | (kept & refresh))
-        for start in range(0, len(wanted), _DAYS_AT_ONCE):
-            made = _read_facts(read, wanted[start : start + _DAYS_AT_ONCE])
+        for day in sorted({d for d in validated if d not in kept or d in refresh} | (kept & refresh)):
+            made = _read_facts(read, day)
             before_writing(database)
             with database.connect("meter-pipeline anomalies") as connection:
-                for day, found in made.items():
-                    store.lock_day(connection, day)
-                    store.write_facts(connection, day, [packing.pack(f) for f in found])
+                store.lock_day(connection, day)
+                store.write_facts(connection, day, [packing.pack(f) for f in made])
     return days[-1] in validated
 
 
-def _read_facts(read: Read, days: Sequence[date]) -> dict[date, list[packing.DayFacts]]:
-    """What validated days say of every service point, from vee and ref."""
-    usage = store.read_usage(read, days[0] - timedelta(days=1), days[-1])
-    by_day = {key[0]: part for key, part in usage.partition_by("billing_day", as_dict=True).items()}
-    signs: dict[date, dict[int, set[str]]] = {}
-    for day, sign, point in store.read_signs(read, days[0], days[-1]).iter_rows():
-        signs.setdefault(day, {}).setdefault(_SIGNS[sign], set()).add(point)
-    hours = store.read_water_hours(read, days[0], days[-1]) if (usage["commodity"] == "water").any() else {}
-    result: dict[date, list[packing.DayFacts]] = {}
-    for day in days:
-        mine, before = by_day.get(day), by_day.get(day - timedelta(days=1))
-        paid = {} if before is None else dict(before.drop_nulls("account_id").select("service_point_id", "account_id").iter_rows())
-        todays = {unit: flows for (of, unit), flows in hours.items() if of == day}
-        result[day] = [] if mine is None else packing.day_facts(day, mine, todays, signs.get(day, {}), paid)
-    return result
+def _read_facts(read: Read, day: date) -> list[packing.DayFacts]:
+    """What a validated day says of every service point, from vee and ref."""
+    usage = store.read_usage(read, day)
+    if usage.is_empty():
+        return []
+    told = store.read_signs(read, day).partition_by("sign", as_dict=True)
+    signs = {_SIGNS[str(sign)]: part["service_point_id"] for (sign,), part in told.items()}
+    hours = store.read_water_hours(read, day) if (usage["commodity"] == "water").any() else {}
+    return packing.day_facts(day, usage, hours, signs)
 
 
-def build_window(
-    history: History, placed: pl.DataFrame, weather: Service, baselines: pl.DataFrame, holidays: set[date], decided: dict[str, tuple[int, int]]
-) -> Window:
-    """The detectors' window of one commodity and unit. ``placed`` has the points' reference data in the history's order."""
-    size = history.points.size
-    mine = baselines.filter(pl.col("unit") == history.unit) if baselines.height else baselines
-    coefficients, provisional = _coefficients(history, mine)
-    weekend = np.array([d.weekday() >= 5 for d in history.days])
-    holiday = np.array([d in holidays for d in history.days])
-    expected = expected_usage(
-        coefficients, weather.temperatures_f, station=weather.station, weekend=weekend, holiday=holiday,
-        within_f=(coefficients["low_f"], coefficients["high_f"]),
-    )  # fmt: skip
-    head_end, head_ends = _codes(placed["head_end"])
-    collector, collectors = _codes(placed["collector_id"])
-    route, _ = _codes(placed["route"])
-    classes = _classes(placed)
-    # validation replaces what ran backward by estimates: that is not a silence
-    reversed_days = history.has(packing.REVERSED)
-    coverage = np.where(reversed_days, np.nan, history.coverage) if reversed_days.any() else history.coverage
-    tolerances = np.ones(size)
-    if decided:
-        tolerances = np.array([tolerance(*decided.get(p, (0, 0))) for p in history.points.tolist()])
-    return Window(
-        day=history.days[-1], commodity=history.commodity, unit=history.unit, usage=history.usage, coverage=coverage,
-        customer_class=classes, expected=expected, sigma=np.nan_to_num(coefficients["sigma"]),
-        robust=np.nan_to_num(coefficients["robust_sigma"]), provisional=provisional, disconnected=history.has(packing.DISCONNECTED),
-        account_changed=history.has(packing.ACCOUNT_CHANGED), head_end=head_end, collector=collector, head_ends=head_ends, collectors=collectors,
-        neighbourhood=route * len(CLASSES) + classes, export=history.export, night=history.night, sustained=history.sustained,
-        outage=history.has(packing.OUTAGE), register_back=history.has(packing.REGISTER_BACK)[:, -1],
-        reverse_reported=history.has(packing.REVERSED)[:, -1], tolerance=tolerances,
-    )  # fmt: skip
-
-
-def _classes(placed: pl.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
-    code = {name: i for i, name in enumerate(CLASSES)}
-    return placed["customer_class"].replace_strict(code, default=0, return_dtype=pl.Int64).fill_null(0).to_numpy()
-
-
-def _coefficients(history: History, baselines: pl.DataFrame) -> tuple[dict[str, Any], Any]:
-    """(points,) coefficients in the history's order; NaN and provisional where the version has no row for a point."""
-    names = (*COEFFICIENTS, "low_f", "high_f")
-    size = history.points.size
-    if baselines.is_empty():
-        return {name: np.full(size, np.nan) for name in names}, np.ones(size, bool)
-    joined = pl.DataFrame({"service_point_id": history.points}).join(
-        baselines.select("service_point_id", "status", *names), on="service_point_id", how="left", maintain_order="left"
-    )
-    coefficients = {name: joined[name].cast(pl.Float64).fill_null(np.nan).to_numpy().copy() for name in names}
-    return coefficients, (joined["status"].fill_null("class_profile") == "class_profile").to_numpy()
-
-
-def _codes(column: pl.Series) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[str]]:
-    """Codes into the sorted distinct names, -1 for null."""
-    names = sorted(column.drop_nulls().unique().to_list())
-    if not names:
-        return np.full(len(column), -1, np.int64), names
-    return column.replace_strict(names, range(len(names)), default=-1, return_dtype=pl.Int64).fill_null(-1).to_numpy(), names
-
-
-def _named(frame: pl.DataFrame, history: History, day: date, version: str | None) -> pl.DataFrame:
+def _named(frame: pl.DataFrame, weeks: packing.Weeks, day: date, version: str | None) -> pl.DataFrame:
     """Findings with the names of their subjects: rows of anomaly.flag, without case."""
-    ids = history.points[frame["row"].to_numpy()] if frame.height else np.array([], str)
+    ids = weeks.points[frame["row"].to_numpy()]
     is_group = frame["group"].is_not_null()
     return frame.select(
         "expected",
@@ -231,10 +162,10 @@ def _named(frame: pl.DataFrame, history: History, day: date, version: str | None
         "confidence",
         pl.lit(day).alias("billing_day"),
         "kind",
-        pl.when(is_group).then(pl.lit("")).otherwise(pl.Series("id", ids, dtype=pl.String)).alias("service_point_id"),
+        pl.when(is_group).then(pl.lit("")).otherwise(pl.Series("id", ids.tolist(), dtype=pl.String)).alias("service_point_id"),
         pl.col("group").fill_null("").alias("group_id"),
-        pl.lit(history.commodity).alias("commodity"),
-        pl.lit(history.unit).alias("unit"),
+        pl.lit(weeks.commodity).alias("commodity"),
+        pl.lit(weeks.unit).alias("unit"),
         "severity",
         "evidence",
         pl.lit(version, pl.String).alias("baseline_version"),
@@ -242,11 +173,11 @@ def _named(frame: pl.DataFrame, history: History, day: date, version: str | None
     )
 
 
-def _plots(window: Window, history: History, frame: pl.DataFrame) -> dict[str, bytes]:
+def _plots(city: City, frame: pl.DataFrame) -> dict[str, bytes]:
     from meter_pipeline.anomalies.plots import flagged_points_png
 
-    made = flagged_points_png(window, history, frame)
-    return {f"{window.commodity}: flags over weather": made} if made else {}
+    made = flagged_points_png(city, frame)
+    return {f"{city.weeks.commodity}: flags over weather": made} if made else {}
 
 
 def _write(

@@ -19,12 +19,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from meter_pipeline.anomalies.window import Bools, Floats
+from meter_pipeline.anomalies.window import Bools, Floats, Ints
 
 #: bits of ``signs``
 DISCONNECTED, ACCOUNT_CHANGED, REGISTER_BACK, REVERSED, OUTAGE = 1, 2, 4, 8, 16
 FLOATS: Final = ("usage", "export", "night", "sustained")
 _NONE_DUE = 255
+#: byte of coverage -> share, NaN where nothing was due
+_SHARE: Final = np.where(np.arange(256) == _NONE_DUE, np.nan, np.arange(256) / 100.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class DayFacts:
     day: date
     commodity: str
     unit: str
-    points: npt.NDArray[np.str_]
+    points: list[str]
     usage: npt.NDArray[np.float32]
     coverage: npt.NDArray[np.uint8]
     signs: npt.NDArray[np.uint8]
@@ -45,7 +47,7 @@ class DayFacts:
 
 def pack(facts: DayFacts) -> tuple[dict[str, Any], bytes, str]:
     """The row of anomaly.day_facts, the hash of its list of points and the list itself."""
-    listed = "\n".join(facts.points.tolist())
+    listed = "\n".join(facts.points)
     digest = hashlib.sha256(listed.encode()).digest()
     row: dict[str, Any] = {
         "billing_day": facts.day, "commodity": facts.commodity, "unit": facts.unit, "points": len(facts.points), "list_hash": digest,
@@ -87,104 +89,114 @@ class History:
         return found
 
 
-def assemble(packed: pl.DataFrame, lists: Mapping[bytes, str], commodity: str, unit: str, days: Sequence[date], anchor: date) -> History:
-    """The matrices of ``days`` for the points that ``anchor`` has (or, where it has no row, the last day that does), from rows of day_facts."""
-    mine = packed.filter((pl.col("commodity") == commodity) & (pl.col("unit") == unit)).sort("billing_day")
-    known = mine.filter(pl.col("billing_day") == anchor)
-    basis = (known if known.height else mine.tail(1)).row(0, named=True)
-    points = np.array(lists[bytes(basis["list_hash"])].split("\n"))
-    shape = (points.size, len(days))
-    column = {day: i for i, day in enumerate(days)}
-    # a day that nothing is kept of was not due: to call it silent would make silence usual
-    usage, coverage, signs = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, np.uint8)
-    optional: dict[str, Floats | None] = {
-        name: np.full(shape, np.nan) if mine[name].null_count() < mine.height else None for name in ("export", "night", "sustained")
-    }
-    places: dict[bytes, tuple[Any, Any]] = {bytes(basis["list_hash"]): (slice(None), slice(None))}
-    for row in mine.iter_rows(named=True):
-        at = column.get(row["billing_day"])
-        if at is None:
-            continue
-        key = bytes(row["list_hash"])
-        if key not in places:
-            places[key] = _places(points, np.array(lists[key].split("\n")))
-        here, there = places[key]
-        usage[here, at] = np.frombuffer(row["usage"], "<f4")[there]
-        percent = np.frombuffer(row["coverage"], np.uint8)[there]
-        coverage[here, at] = np.where(percent == _NONE_DUE, np.nan, percent / 100.0)
-        signs[here, at] = np.frombuffer(row["signs"], np.uint8)[there]
-        for name, matrix in optional.items():
-            if matrix is not None and row[name] is not None:
-                matrix[here, at] = np.frombuffer(row[name], "<f4")[there]
-    return History(commodity, unit, points, list(days), usage, coverage, signs, optional["export"], optional["night"], optional["sustained"])
+class Weeks:
+    """One commodity and unit over consecutive days, still packed: matrices of any of its points on demand.
+
+    ``points`` are those that ``anchor`` has (or, where it has no row, the last day that does). A city is judged a part at a time from this, so
+    that only the part's matrices are in memory.
+    """
+
+    def __init__(self, packed: pl.DataFrame, lists: Mapping[bytes, str], commodity: str, unit: str, days: Sequence[date], anchor: date) -> None:
+        mine = packed.filter((pl.col("commodity") == commodity) & (pl.col("unit") == unit)).sort("billing_day")
+        known = mine.filter(pl.col("billing_day") == anchor)
+        basis = bytes((known if known.height else mine.tail(1))["list_hash"][0])
+        self.commodity, self.unit, self.days = commodity, unit, list(days)
+        self.names = pl.Series("service_point_id", lists[basis].split("\n"))
+        self.points: npt.NDArray[np.str_] = np.array(self.names.to_list())
+        column = {day: i for i, day in enumerate(days)}
+        self._rows = [(column[row["billing_day"]], row) for row in mine.iter_rows(named=True) if row["billing_day"] in column]
+        self._optional = [name for name in FLOATS[1:] if any(row[name] is not None for _, row in self._rows)]
+        self._places: dict[bytes, Ints | None] = {basis: None}
+        for _, row in self._rows:
+            key = bytes(row["list_hash"])
+            if key not in self._places:
+                self._places[key] = _places(self.names, lists[key].split("\n"))
+
+    def history(self, which: slice | Ints = slice(None), *, usage_only: bool = False) -> History:
+        """The matrices of some of the points (rows of ``points``); ``usage_only`` leaves out export and flows, which no baseline learns from."""
+        points = self.points[which]
+        shape = (points.size, len(self.days))
+        # a day that nothing is kept of was not due: to call it silent would make silence usual
+        floats = ["usage"] if usage_only else ["usage", *self._optional]
+        matrices = {name: np.full(shape, np.nan) for name in ("coverage", *floats)}
+        signs = np.zeros(shape, np.uint8)
+        for at, row in self._rows:
+            place = self._places[bytes(row["list_hash"])]
+            here: slice | Ints = slice(None)
+            there = which
+            if place is not None:
+                found = place[which]
+                here = np.flatnonzero(found >= 0)
+                there = found[here]
+            percent = np.frombuffer(row["coverage"], np.uint8)[there]
+            matrices["coverage"][here, at] = _SHARE[percent]
+            signs[here, at] = np.frombuffer(row["signs"], np.uint8)[there]
+            for name in floats:
+                if row[name] is not None:
+                    matrices[name][here, at] = np.frombuffer(row[name], "<f4")[there]
+        return History(
+            self.commodity, self.unit, points, self.days, matrices["usage"], matrices["coverage"], signs,
+            *(matrices.get(name) for name in FLOATS[1:]),
+        )  # fmt: skip
 
 
-def _places(points: npt.NDArray[np.str_], others: npt.NDArray[np.str_]) -> tuple[Any, Any]:
-    """Indices in ``points`` and in ``others`` of the ids both have."""
-    at = np.searchsorted(others, points)
-    inside = at < others.size
-    same = np.zeros(points.size, bool)
-    same[inside] = others[at[inside]] == points[inside]
-    here = np.flatnonzero(same)
-    return here, at[here]
+def _places(points: pl.Series, others: list[str]) -> Ints:
+    """(points,) where each stands in another list, -1 where it does not."""
+    other = pl.DataFrame({"service_point_id": others}).with_row_index("at")
+    found = points.to_frame().join(other, on="service_point_id", how="left", maintain_order="left")
+    return found["at"].cast(pl.Int64).fill_null(-1).to_numpy()
 
 
 def day_facts(
     day: date,
     usage: pl.DataFrame,
-    hourly: Mapping[str, tuple[npt.NDArray[np.str_], Floats]],
-    signs: Mapping[int, set[str]],
-    previous_accounts: Mapping[str, str],
+    hourly: Mapping[str, tuple[pl.Series, Floats]],
+    signs: Mapping[int, pl.Series],
 ) -> list[DayFacts]:
     """Facts of every commodity and unit of a validated day.
 
-    ``usage`` has rows of vee.daily_usage (service_point_id, commodity, unit, flow, quantity_micro, slots_expected, actual, account_id,
+    ``usage`` has rows of vee.daily_usage (service_point_id, commodity, unit, flow, quantity_micro, slots_expected, actual,
     register: read from a register alone, overdue: not read for longer than its habit);
-    ``hourly`` by unit: ids and (ids, hours) flows of complete days; ``signs`` service points by bit;
-    ``previous_accounts`` who paid the day before. A point with no import row (never read, nothing expected) has none here either.
+    ``hourly`` by unit: ids and (ids, hours) flows of complete days; ``signs`` service points by bit.
+    A point with no import row (never read, nothing expected) has none here either.
     """
     result = []
     imports = usage.filter(pl.col("flow") == "import").sort("service_point_id")
-    for (commodity, unit), part in imports.group_by("commodity", "unit", maintain_order=True):
-        ids = np.array(part["service_point_id"].to_list())
+    exports = usage.filter(pl.col("flow") == "export")
+    for (commodity, unit), part in imports.partition_by("commodity", "unit", as_dict=True).items():
+        ids = part["service_point_id"]
         quantity = part["quantity_micro"].cast(pl.Float64).fill_null(np.nan).to_numpy() / 1e6
         due, actual = part["slots_expected"].to_numpy(), part["actual"].to_numpy()
         # a register read every few days owes nothing on the days between: only one that is overdue is silent
         owed = (due > 0) & ((actual > 0) | ~part["register"].to_numpy() | part["overdue"].fill_null(False).to_numpy())
         percent = np.where(owed, np.floor(100.0 * actual / np.maximum(due, 1)), _NONE_DUE).astype(np.uint8)
-        bits = np.zeros(ids.size, np.uint8)
+        bits = np.zeros(len(ids), np.uint8)
         for bit, which in signs.items():
-            if which:
-                bits[np.isin(ids, np.array(sorted(which)))] |= bit
-        if previous_accounts:
-            before = [previous_accounts.get(i) for i in part["service_point_id"].to_list()]
-            changed = [b is not None and b != a for a, b in zip(part["account_id"].to_list(), before, strict=True)]
-            bits[np.array(changed, bool)] |= ACCOUNT_CHANGED
-        exported = usage.filter((pl.col("flow") == "export") & (pl.col("unit") == str(unit)))
+            if len(which):
+                bits[ids.is_in(which.implode()).to_numpy()] |= bit
+        exported = exports.filter(pl.col("unit") == str(unit))
         result.append(
             DayFacts(
-                day, str(commodity), str(unit), ids, quantity.astype(np.float32), percent, bits,
+                day, str(commodity), str(unit), ids.to_list(), quantity.astype(np.float32), percent, bits,
                 export=_aligned(ids, exported) if exported.height else None, **_flows(ids, str(commodity), hourly.get(str(unit))),
             )
         )  # fmt: skip
     return result
 
 
-def _aligned(ids: npt.NDArray[np.str_], exported: pl.DataFrame) -> npt.NDArray[np.float32]:
-    table = dict(zip(exported["service_point_id"].to_list(), exported["quantity_micro"].to_list(), strict=True))
-    return np.array([(table.get(i) or 0) / 1e6 for i in ids.tolist()], np.float32)
+def _aligned(ids: pl.Series, exported: pl.DataFrame) -> npt.NDArray[np.float32]:
+    micro = ids.to_frame().join(exported.select("service_point_id", "quantity_micro"), on="service_point_id", how="left", maintain_order="left")
+    return (micro["quantity_micro"].cast(pl.Float64).fill_null(0.0).to_numpy() / 1e6).astype(np.float32)
 
 
-def _flows(
-    ids: npt.NDArray[np.str_], commodity: str, hourly: tuple[npt.NDArray[np.str_], Floats] | None
-) -> dict[str, npt.NDArray[np.float32]]:
-    if commodity != "water" or hourly is None or hourly[0].size == 0:
+def _flows(ids: pl.Series, commodity: str, hourly: tuple[pl.Series, Floats] | None) -> dict[str, npt.NDArray[np.float32]]:
+    if commodity != "water" or hourly is None or len(hourly[0]) == 0:
         return {}
     from meter_pipeline.anomalies.detect import lowest_and_sustained
 
-    order = np.argsort(hourly[0], kind="stable")
-    low, held = lowest_and_sustained(hourly[1][order])
-    here, there = _places(ids, hourly[0][order])
-    night, sustained = np.full(ids.size, np.nan, np.float32), np.full(ids.size, np.nan, np.float32)
-    night[here], sustained[here] = low[there], held[there]
+    low, held = lowest_and_sustained(hourly[1])
+    at = _places(ids, hourly[0].to_list())
+    known = at >= 0
+    night, sustained = np.full(len(ids), np.nan, np.float32), np.full(len(ids), np.nan, np.float32)
+    night[known], sustained[known] = low[at[known]], held[at[known]]
     return {"night": night, "sustained": sustained}

@@ -13,18 +13,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from meter_pipeline.anomalies.facts import History
+from meter_pipeline.anomalies.city import City
 from meter_pipeline.anomalies.kinds import KINDS
-from meter_pipeline.anomalies.window import Floats, Window
+from meter_pipeline.anomalies.window import Floats
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.store.database import Database
 
-_INK, _SOFT, _BAND, _FLAG = "#1b3a4b", "#7a8b99", "#dbe7ee", "#c8442b"
+_INK, _SOFT, _BAND, _FLAG, _WARM = "#1b3a4b", "#7a8b99", "#dbe7ee", "#c8442b", "#e3b778"
 _SHOWN = 4
 
 
-def flagged_points_png(window: Window, history: History, found: pl.DataFrame) -> bytes | None:
-    """Up to four service points of the day's most certain cases, six weeks each: usage, expectation and its three sigma, the flagged day."""
+def flagged_points_png(city: City, found: pl.DataFrame) -> bytes | None:
+    """Up to four service points of the day's most certain cases, six weeks each: usage, expectation and its three sigma over the
+    day's mean temperature, the flagged day marked."""
     told = found.filter(pl.col("kind").is_in([k for k, v in KINDS.items() if v.case]) & (pl.col("row") >= 0))
     told = told.sort("confidence", "row", descending=[True, False]).unique("row", keep="first", maintain_order=True).head(_SHOWN)
     if told.is_empty():
@@ -32,18 +33,22 @@ def flagged_points_png(window: Window, history: History, found: pl.DataFrame) ->
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    rows, days = told["row"].to_numpy(), city.weeks.days
+    window = city.window(rows)
     figure = Figure(figsize=(6.4, 1.5 * told.height + 0.4), dpi=72, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(told.height, 1, sharex=True, squeeze=False)[:, 0]
-    for axis, (row, kind) in zip(axes, told.select("row", "kind").iter_rows(), strict=True):
-        _draw(axis, history.days, history.usage[row], window.expected[row], float(window.sigma[row]), [len(history.days) - 1])
-        axis.set_title(f"{history.points[row]}: {kind}", fontsize=8, loc="left", color=_INK)
-        axis.set_ylabel(history.unit, fontsize=7)
+    for i, (axis, kind) in enumerate(zip(axes, told["kind"], strict=True)):
+        _draw(axis, days, window.usage[i], window.expected[i], float(window.sigma[i]), [len(days) - 1], city.degrees_f(rows[i]))
+        axis.set_title(f"{city.weeks.points[rows[i]]}: {kind}", fontsize=8, loc="left", color=_INK)
+        axis.set_ylabel(window.unit, fontsize=7)
     return _png(figure)
 
 
-def case_png(days: Sequence[date], usage: Floats, expected: Floats, sigma: float, flagged: Sequence[date], unit: str, title: str) -> bytes:
-    """One service point over many days, the flagged ones marked."""
+def case_png(
+    days: Sequence[date], usage: Floats, expected: Floats, sigma: float, flagged: Sequence[date], unit: str, title: str, degrees_f: Floats | None = None
+) -> bytes:
+    """One service point over many days and their mean temperatures, the flagged ones marked."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -51,14 +56,24 @@ def case_png(days: Sequence[date], usage: Floats, expected: Floats, sigma: float
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     marked = set(flagged)
-    _draw(axis, list(days), usage, expected, sigma, [i for i, d in enumerate(days) if d in marked])
+    _draw(axis, list(days), usage, expected, sigma, [i for i, d in enumerate(days) if d in marked], degrees_f)
     axis.set_title(title, fontsize=8, loc="left", color=_INK)
     axis.set_ylabel(unit, fontsize=7)
     return _png(figure)
 
 
-def _draw(axis: Any, days: Sequence[date], usage: Floats, expected: Floats, sigma: float, flagged: Sequence[int]) -> None:
+def _draw(
+    axis: Any, days: Sequence[date], usage: Floats, expected: Floats, sigma: float, flagged: Sequence[int], degrees_f: Floats | None
+) -> None:
     at = np.arange(len(days))
+    if degrees_f is not None and np.isfinite(degrees_f).any():
+        weather = axis.twinx()
+        weather.plot(at, degrees_f, color=_WARM, linewidth=0.8)
+        weather.set_ylabel("mean °F", fontsize=6, color=_WARM)
+        weather.tick_params(axis="y", labelsize=6, length=2, colors=_WARM)
+        weather.spines[["top"]].set_visible(False)
+        weather.set_zorder(axis.get_zorder() - 1)
+        axis.patch.set_visible(False)
     if np.isfinite(expected).any():
         axis.fill_between(at, np.maximum(expected - 3 * sigma, 0), expected + 3 * sigma, color=_BAND, linewidth=0)
         axis.plot(at, expected, color=_SOFT, linewidth=0.9, label="expected")
@@ -94,9 +109,8 @@ def plot_case(database: Database, calendar: BillingCalendar, case: Mapping[str, 
     Raises QueueError for a case about a group, which has no usage of its own.
     """
     from meter_pipeline.anomalies import facts as packing
-    from meter_pipeline.anomalies.day import build_window
+    from meter_pipeline.anomalies.city import read_surroundings
     from meter_pipeline.anomalies.queue import QueueError
-    from meter_pipeline.baselines.weather import serve
     from meter_pipeline.store import anomalies as store
 
     point, last = str(case["service_point_id"]), case["last_day"]
@@ -105,18 +119,15 @@ def plot_case(database: Database, calendar: BillingCalendar, case: Mapping[str, 
     days = calendar.days(max(case["first_day"] - timedelta(days=42), last - timedelta(days=180)), last)
     with database.reader() as read:
         packed, lists = store.read_facts(read, days[0], last)
-        points = store.read_points(read, last, calendar.bounds(last)[1])
-        version = store.baseline_version(read, last)
-        baselines = store.read_baselines(read, version) if version else pl.DataFrame()
-        stations, temperatures = store.read_stations(read), store.read_temperatures(read, days[0], last)
-        holidays = store.read_holidays(read, days[0], last)
+        given, _ = read_surroundings(read, calendar, days, service_point_id=point)
     unit = case["flags"][-1]["unit"] if case["flags"] else ""
     if not packed.height or not unit:
         raise QueueError(f"nothing is kept of {point} on the days of {case['case_id']}")
-    history = packing.assemble(packed, lists, case["commodity"], unit, days, last)
-    placed = pl.DataFrame({"service_point_id": history.points}).join(points, on="service_point_id", how="left", maintain_order="left")
-    window = build_window(history, placed, serve(placed, stations, temperatures, days), baselines, holidays, {})
-    row = int(np.searchsorted(history.points, point))
+    city = City(packing.Weeks(packed, lists, case["commodity"], unit, days, last), given)
+    rows = np.flatnonzero(city.weeks.points == point)
+    if rows.size == 0:
+        raise QueueError(f"nothing is kept of {point} on {last}")
+    window = city.window(rows)
     flagged = [f["billing_day"] for f in case["flags"]]
     title = f"{point}: {case['kind']}, {case['state']}"
-    return case_png(days, history.usage[row], window.expected[row], float(window.sigma[row]), flagged, unit, title)
+    return case_png(days, window.usage[0], window.expected[0], float(window.sigma[0]), flagged, unit, title, city.degrees_f(int(rows[0])))

@@ -16,7 +16,7 @@ import polars as pl
 from meter_pipeline.anomalies import facts as packing
 from meter_pipeline.anomalies.day import ensure_facts
 from meter_pipeline.anomalies.window import CLASSES
-from meter_pipeline.baselines import COEFFICIENTS, LAG_DAYS, MODELS, STATUSES, fit_group, training_days
+from meter_pipeline.baselines import COEFFICIENTS, LAG_DAYS, MODELS, STATUSES, ClassMeans, fit_group, options_for, training_days
 from meter_pipeline.baselines.weather import serve
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
@@ -28,17 +28,20 @@ from meter_pipeline.store.database import Database
 
 #: a year, and the days a refit leaves out
 _LOOK_BACK: Final = 365 + LAG_DAYS
+#: Points fitted at once: a year of them is 190 MB a matrix.
+_PART: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class RefitOutcome:
-    """A version and what is in it; ``written`` is False where the same data had made it before."""
+    """A version and what is in it (``by_hours``: models on degree hours); ``written`` is False where the same data had made it before."""
 
     version: str | None
     as_of: date
     points: int
     by_status: dict[str, int]
     by_model: dict[str, int]
+    by_hours: int
     median_r2: float | None
     written: bool
 
@@ -48,7 +51,7 @@ class RefitOutcome:
             rows=self.points,
             figures={
                 "version": self.version or "none: no validated usage yet", "as of": self.as_of.isoformat(), "service points": self.points,
-                **{f"status: {k}": v for k, v in self.by_status.items()}, **{f"model: {k}": v for k, v in self.by_model.items()},
+                "made on degree hours": self.by_hours, **{f"status: {k}": v for k, v in self.by_status.items()}, **{f"model: {k}": v for k, v in self.by_model.items()},
                 "median R2 of own models": "none yet" if self.median_r2 is None else self.median_r2,
             },
             checks=[Check("every_point_has_a_baseline", sum(self.by_status.values()) == self.points)],
@@ -65,29 +68,30 @@ def refit_baselines(
     """
     last_known = store.last_validated_day(database.read)
     if last_known is None:
-        return RefitOutcome(None, as_of or date.min, 0, {}, {}, None, written=False)
+        return RefitOutcome(None, as_of or date.min, 0, {}, {}, 0, None, written=False)
     as_of = as_of or last_known + timedelta(days=1)
     days = calendar.days(as_of - timedelta(days=_LOOK_BACK), as_of - timedelta(days=1))
     ensure_facts(database, days, refresh=set())
     known = sorted(store.fact_days(database.read, days[0], days[-1]))
     if not known:
-        return RefitOutcome(None, as_of, 0, {}, {}, None, written=False)
+        return RefitOutcome(None, as_of, 0, {}, {}, 0, None, written=False)
     days = calendar.days(known[0], known[-1])
     used = days[training_days(len(days))]
     with database.reader() as read:
         packed, lists = store.read_facts(read, used[0], used[-1])
         points = store.read_points(read, known[-1], calendar.bounds(known[-1])[1])
         stations, temperatures = store.read_stations(read), store.read_temperatures(read, used[0], used[-1])
+        hours = store.read_weather_hours(read, used[0], used[-1])
         holidays = store.read_holidays(read, used[0], used[-1])
         first_ever = store.baseline_version(read, date.max) is None
     weekend = np.array([d.weekday() >= 5 for d in used])
     holiday = np.array([d in holidays for d in used])
     frames = []
     for commodity, unit in packed.select("commodity", "unit").unique().sort("commodity", "unit").iter_rows():
-        history = packing.assemble(packed, lists, commodity, unit, used, used[-1])
-        placed = pl.DataFrame({"service_point_id": history.points}).join(points, on="service_point_id", how="left", maintain_order="left")
-        weather = serve(placed, stations, temperatures, used)
-        frames.append(_fit(history, placed, weather, weekend, holiday, threads))
+        weeks = packing.Weeks(packed, lists, commodity, unit, used, used[-1])
+        placed = weeks.names.to_frame().join(points, on="service_point_id", how="left", maintain_order="left")
+        weather = serve(placed, stations, temperatures, used, hours)
+        frames.append(_fit(weeks, placed, weather, weekend, holiday, threads))
     rows = pl.concat(frames).filter(pl.col("intercept").is_finite()).sort("service_point_id", "unit")
     digest = _digest(rows)
     stands_from = known[0] if first_ever else as_of
@@ -107,42 +111,55 @@ def refit_baselines(
     median: Any = own["r2"].median() if own.height else None
     return RefitOutcome(
         version, as_of, rows.height, dict(sorted(rows.group_by("status").len().iter_rows())), dict(sorted(rows.group_by("model").len().iter_rows())),
-        None if median is None else round(float(median), 4), written,
+        int(rows["hourly"].sum()), None if median is None else round(float(median), 4), written,
     )  # fmt: skip
 
 
 def _fit(
-    history: packing.History, placed: pl.DataFrame, weather: Any, weekend: np.ndarray, holiday: np.ndarray, threads: int | None
+    weeks: packing.Weeks, placed: pl.DataFrame, weather: Any, weekend: np.ndarray, holiday: np.ndarray, threads: int | None
 ) -> pl.DataFrame:
-    """Rows of anomaly.baseline (without version) of one commodity and unit. Points without a station are fitted as if the weather were even."""
+    """Rows of anomaly.baseline (without version) of one commodity and unit, a part of each station's points at a time: a year of a million is 3 GB
+    a matrix. Points without a station have no weather, and no baseline."""
     code = {name: i for i, name in enumerate(CLASSES)}
-    classes = np.array([code.get(c, 0) for c in placed["customer_class"].to_list()], np.int64)
-    usage = history.measured()
+    classes = placed["customer_class"].replace_strict(code, default=0, return_dtype=pl.Int64).to_numpy()
+    fuel: Any = weeks.commodity
     frames = []
     for station in np.unique(weather.station):
-        at = np.flatnonzero(weather.station == station)
-        degrees = weather.temperatures_f[station] if station >= 0 else np.full(len(history.days), np.nan)
+        members = np.flatnonzero(weather.station == station)
+        degrees = weather.temperatures_f[station] if station >= 0 else np.full(len(weeks.days), np.nan)
         if not np.isfinite(degrees).any():
             continue
-        fuel: Any = history.commodity
-        fit = fit_group(usage[at], classes[at], len(CLASSES), degrees, fuel, weekend=weekend, holiday=holiday, threads=threads)
-        frames.append(
-            pl.DataFrame(
-                {
-                    **{name: fit.coefficients[name] for name in (*COEFFICIENTS, "r2", "adj_r2", "low_f", "high_f")},
-                    "days": fit.n,
-                    "service_point_id": history.points[at],
-                    "unit": history.unit,
-                    "commodity": history.commodity,
-                    "station_id": weather.names[station],
-                    "model": [MODELS[max(m, 0)] for m in fit.model.tolist()],
-                    "status": [STATUSES[s] for s in fit.status.tolist()],
-                }
+        hourly_f = None if weather.hourly_f is None else weather.hourly_f[station]
+        parts = [members[start : start + _PART] for start in range(0, members.size, _PART)]
+        means = ClassMeans(len(CLASSES), len(weeks.days))
+        for at in parts:
+            usage = weeks.history(at, usage_only=True).measured()
+            means.add(usage, classes[at])
+        profiles = means.profiles(degrees, cooling=options_for(fuel).cooling)
+        for at in parts:
+            if len(parts) > 1:
+                usage = weeks.history(at, usage_only=True).measured()
+            fit = fit_group(
+                usage, classes[at], len(CLASSES), degrees, fuel, weekend=weekend, holiday=holiday, hourly_f=hourly_f, profiles=profiles, threads=threads
             )
-        )
+            frames.append(
+                pl.DataFrame(
+                    {
+                        **{name: fit.coefficients[name] for name in (*COEFFICIENTS, "r2", "adj_r2", "low_f", "high_f")},
+                        "days": fit.n,
+                        "hourly": fit.hourly,
+                        "service_point_id": weeks.points[at].tolist(),
+                        "unit": weeks.unit,
+                        "commodity": weeks.commodity,
+                        "station_id": weather.names[station],
+                        "model": [MODELS[max(m, 0)] for m in fit.model.tolist()],
+                        "status": [STATUSES[s] for s in fit.status.tolist()],
+                    }
+                )
+            )
     numbers = (*COEFFICIENTS, "r2", "adj_r2", "low_f", "high_f")
     texts = ("service_point_id", "unit", "commodity", "station_id", "model", "status")
-    empty: dict[str, Any] = {**dict.fromkeys(numbers, pl.Float64), "days": pl.Int32, **dict.fromkeys(texts, pl.String)}
+    empty: dict[str, Any] = {**dict.fromkeys(numbers, pl.Float64), "days": pl.Int32, "hourly": pl.Boolean, **dict.fromkeys(texts, pl.String)}
     return pl.concat(frames) if frames else pl.DataFrame(schema=empty)
 
 

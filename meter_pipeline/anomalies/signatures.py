@@ -6,16 +6,19 @@ Belongs here: runs of days against expectation, weather and neighbours. Does not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from meter_pipeline.anomalies.thresholds import DEFAULT, Thresholds
-from meter_pipeline.anomalies.window import Bools, Floats, Window, certainty, findings, median_use, ratio, row_median
+from meter_pipeline.anomalies.window import Bools, Floats, Ints, Window, certainty, findings, median_use, nothing, ratio, row_median
 
 #: the weeks before a fall that show the level it fell from
 _BEFORE_DAYS = 28
+#: days in which outage flags of one meter alone are counted
+_OUTAGE_DAYS = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,71 +56,117 @@ def _summed(window: Window, days: slice) -> tuple[Floats, Floats, Floats]:
     return usage.sum(axis=1), expected.sum(axis=1), usable.sum(axis=1).astype(np.float64)
 
 
-def signature_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
-    """tamper_fall, usage_on_disconnected, reverse, register_back, outage_alone, stuck, and the benign solar_arrival, move, vacant."""
-    frames = [_stuck(window, limits), _reverse(window), _disconnected(window, limits), _register(window), _outage(window, limits)]
+def signature_flags(window: Window, limits: Thresholds = DEFAULT) -> tuple[pl.DataFrame, Beside]:
+    """usage_on_disconnected, reverse, register_back, stuck, and the benign solar_arrival, move, vacant; and what may be a tamper_fall or
+    outage_alone, which the neighbours decide (neighbour_flags)."""
+    frames = [_stuck(window, limits), _reverse(window), _disconnected(window, limits), _register(window)]
     level = levels(window, limits.fall_days)
     solar = _solar(window)
     frames.append(_benign(window, level, solar, limits))
-    frames.append(_fall(window, level, np.asarray(solar.any(axis=1)), limits))
-    return pl.concat(frames)
+    return pl.concat(frames), _falls(window, level, np.asarray(solar.any(axis=1)), limits)
 
 
-def _fall(window: Window, level: Levels, generates: Bools, limits: Thresholds) -> pl.DataFrame:
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What can only be judged beside the neighbours, who may lie in another part of the city's list.
+
+    ``rows`` are points that fell, with (rows,) evidence. Of everybody (points,): the ``change`` of level, whether it can be ``judged``, the
+    neighbourhood, and for outage flags (points, 14 days) what today's usage and expectation were.
+    """
+
+    rows: Ints
+    days: Ints
+    relative: Floats
+    before: Floats
+    asked: Floats
+    used: Floats
+    shortfall: Floats
+    change: Floats
+    judged: Bools
+    neighbourhood: Ints
+    outage: Bools
+    expected: Floats
+    observed: Floats
+
+
+def _falls(window: Window, level: Levels, generates: Bools, limits: Thresholds) -> Beside:
     """A sudden lasting fall: the last thirteen judged days low without exception, their median below 46 % of the level before.
 
-    Relative to the neighbours' own change, so that weather the model misses is not the customer's doing. Not where export began, the account
-    changed, the service is off, or two days in a row stood empty before the new level (a move). A median below 6.5 % is vacancy.
+    Not where export began, the account changed, the service is off, or two days in a row stood empty before the new level (a move). A median
+    below 6.5 % is vacancy.
     """
     last = window.tail(limits.fall_days)
     each = level.days[:, -(last.stop - last.start) :]
-    recent = ratio(each, np.broadcast_to(level.before[:, None], each.shape))
+    with np.errstate(invalid="ignore"):
+        # most points can be let go by their last day and the level before it; the run is looked at for the rest
+        maybe = (level.counted_before >= 10) & (level.before > 0.5) & (level.before < 2.0) & (each[:, -1] / level.before < 0.7) & ~window.provisional
+    rows = np.flatnonzero(maybe & ~generates & ~window.account_changed.any(axis=1) & ~window.disconnected[:, last].any(axis=1))
+    recent = each[rows] / level.before[rows, None]
     with np.errstate(invalid="ignore"):
         normal = recent >= 0.7
     in_run = (~normal)[:, ::-1].cumprod(axis=1)[:, ::-1].astype(bool)
     seen = np.isfinite(recent) & in_run
-    judged = (seen.sum(axis=1) >= limits.fall_low_days) & (level.counted_before >= 10)
-    relative = np.full(window.points, np.nan)
-    relative[judged] = row_median(np.where(seen[judged], recent[judged], np.nan))
-    around = _neighbours(ratio(level.now, level.before), window, level)
-    against = relative / around
+    days = seen.sum(axis=1)
+    relative = row_median(np.where(seen, recent, np.nan))
     with np.errstate(invalid="ignore"):
         empty = seen & (recent < limits.empty_ratio)
-        asked = np.where(seen, window.expected[:, last], 0.0).sum(axis=1)
-        used = np.where(seen, window.usage[:, last], 0.0).sum(axis=1)
-        shortfall = level.before * asked - used
-        noise = window.sigma * np.sqrt(np.maximum(seen.sum(axis=1), 1))
+        asked = np.where(seen, window.expected[rows][:, last], 0.0).sum(axis=1)
+        used = np.where(seen, window.usage[rows][:, last], 0.0).sum(axis=1)
+        shortfall = level.before[rows] * asked - used
+        noise = window.sigma[rows] * np.sqrt(np.maximum(days, 1))
         fallen = (
-            judged
-            & seen[:, -1]
-            & (level.before > 0.5)
-            & (level.before < 2.0)
-            & (against < limits.fall_ratio)
+            (days >= limits.fall_low_days)
             & (relative < 1.2 * limits.fall_ratio)
             & (relative > limits.empty_ratio)
-            & (around > limits.neighbours_ratio * 0.8)
-            & (shortfall > limits.fall_sigma * window.tolerances * noise)
+            & (shortfall > limits.fall_sigma * window.tolerances[rows] * noise)
             & ~((empty[:, 1:] & empty[:, :-1]).any(axis=1) & (relative > 3 * limits.empty_ratio))
         )
-    moved = window.account_changed.any(axis=1)
-    off = window.disconnected[:, last].any(axis=1)
-    rows = np.flatnonzero(fallen & ~generates & ~moved & ~off & ~window.provisional)
+    change = ratio(level.now, level.before)
+    return Beside(
+        rows[fallen], days[fallen], relative[fallen], level.before[rows[fallen]], asked[fallen], used[fallen], shortfall[fallen], change,
+        np.isfinite(change) & (level.counted >= 7), window.neighbourhood,
+        np.zeros((window.points, min(_OUTAGE_DAYS, window.days)), bool) if window.outage is None else window.outage[:, window.tail(_OUTAGE_DAYS)],
+        window.expected[:, -1], window.usage[:, -1],
+    )  # fmt: skip
+
+
+def joined(parts: Sequence[Beside]) -> Beside:
+    """Parts of a city one after the other, candidates by their place in the whole."""
+    starts = np.cumsum([0, *(part.change.size for part in parts[:-1])])
+    fields = {name: [getattr(part, name) for part in parts] for name in Beside.__dataclass_fields__}
+    fields["rows"] = [rows + start for rows, start in zip(fields["rows"], starts, strict=True)]
+    return Beside(**{name: np.concatenate(values) for name, values in fields.items()})
+
+
+def neighbour_flags(beside: Beside, limits: Thresholds = DEFAULT) -> pl.DataFrame:
+    """tamper_fall and outage_alone of a whole city."""
+    return pl.concat([_fall(beside, limits), _outage(beside, limits)])
+
+
+def _fall(beside: Beside, limits: Thresholds) -> pl.DataFrame:
+    """tamper_fall: the candidates whose fall is theirs alone, measured against the neighbours' own change, so that weather the model misses is
+    not the customer's doing."""
+    if beside.rows.size == 0:
+        return nothing()
+    around = _neighbours(beside)[beside.rows]
+    against = beside.relative / around
+    own = (against < limits.fall_ratio) & (around > limits.neighbours_ratio * 0.8)
+    rows = beside.rows[own]
     return findings(
-        "tamper_fall", rows, confidence=certainty(limits.fall_ratio / np.maximum(against[rows], 0.01), 1.0),
-        expected=asked[rows], observed=used[rows],
+        "tamper_fall", rows, confidence=certainty(limits.fall_ratio / np.maximum(against[own], 0.01), 1.0),
+        expected=beside.asked[own], observed=beside.used[own],
         evidence={
-            "days": seen[rows].sum(axis=1), "share_of_level_before": relative[rows], "level_before": level.before[rows],
-            "neighbours": around[rows], "shortfall": shortfall[rows],
+            "days": beside.days[own], "share_of_level_before": beside.relative[own], "level_before": beside.before[own],
+            "neighbours": around[own], "shortfall": beside.shortfall[own],
         },
     )  # fmt: skip
 
 
-def _neighbours(relative: Floats, window: Window, level: Levels) -> Floats:
-    """The median change of the point's neighbourhood (at least ten judged members), else of everyone; 1 where nobody can be judged."""
-    judged = np.isfinite(relative) & (level.counted >= 7)
+def _neighbours(beside: Beside) -> Floats:
+    """(points,) the median change of the point's neighbourhood (at least ten judged members), else of everyone; 1 where nobody can be judged."""
+    relative, judged, codes = beside.change, beside.judged, beside.neighbourhood
     everyone = float(np.median(relative[judged])) if judged.any() else 1.0
-    result = np.full(window.points, everyone if everyone > 0 else 1.0)
-    codes = window.neighbourhood
+    result = np.full(relative.size, everyone if everyone > 0 else 1.0)
     rows = np.flatnonzero(judged & (codes >= 0))
     order = rows[np.argsort(codes[rows], kind="stable")]
     edges = np.flatnonzero(np.diff(codes[order])) + 1
@@ -201,20 +250,17 @@ def _register(window: Window) -> pl.DataFrame:
     )  # fmt: skip
 
 
-def _outage(window: Window, limits: Thresholds) -> pl.DataFrame:
+def _outage(beside: Beside, limits: Thresholds) -> pl.DataFrame:
     """Outage flags on at least three of fourteen days on which hardly a neighbour had one."""
-    if window.outage is None:
-        rows = np.zeros(0, np.int64)
-        alone = np.zeros((window.points, 1), bool)
-    else:
-        recent = window.outage[:, window.tail(14)]
-        codes = np.where(window.neighbourhood >= 0, window.neighbourhood, 0)
-        size = np.maximum(np.bincount(codes), 1)
-        share = np.stack([np.bincount(codes, weights=recent[:, d]) / size for d in range(recent.shape[1])], axis=1)
-        alone = recent & (share[codes] < 0.05)
-        rows = np.flatnonzero((alone.sum(axis=1) >= limits.outage_days) & recent[:, -1])
+    if not beside.outage[:, -1].any():
+        return nothing()
+    codes = np.maximum(beside.neighbourhood, 0)
+    size = np.maximum(np.bincount(codes), 1)
+    share = np.stack([np.bincount(codes, weights=day) / size for day in beside.outage.T], axis=1)
+    alone = beside.outage & (share[codes] < 0.05)
+    rows = np.flatnonzero((alone.sum(axis=1) >= limits.outage_days) & beside.outage[:, -1])
     return findings(
-        "outage_alone", rows, confidence=np.full(rows.size, 0.7), expected=window.expected[rows, -1], observed=window.usage[rows, -1],
+        "outage_alone", rows, confidence=np.full(rows.size, 0.7), expected=beside.expected[rows], observed=beside.observed[rows],
         evidence={"days": alone[rows].sum(axis=1)},
     )  # fmt: skip
 

@@ -129,7 +129,7 @@ def refit(
     if found.version is None:
         problem("there is no validated usage to fit", "meter-pipeline run --day DAY")
     emit(
-        {"version": found.version, "as_of": found.as_of, "points": found.points, "by_status": found.by_status, "by_model": found.by_model,
+        {"version": found.version, "as_of": found.as_of, "points": found.points, "by_status": found.by_status, "by_model": found.by_model, "by_hours": found.by_hours,
          "median_r2": found.median_r2, "written": found.written},
         as_json,
     )  # fmt: skip

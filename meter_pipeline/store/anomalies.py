@@ -6,7 +6,7 @@ Belongs here: SQL. Does not belong here: what a flag means, how a baseline is fi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +20,7 @@ from meter_pipeline.store.vectors import VECTOR, to_matrices
 
 BASELINE: Final = (
     "hdd_balance_f", "cdd_balance_f", "intercept", "hdd_beta", "cdd_beta", "weekend", "holiday", "r2", "adj_r2", "sigma", "robust_sigma",
-    "low_f", "high_f", "days", "version", "service_point_id", "unit", "commodity", "station_id", "model", "status",
+    "low_f", "high_f", "days", "hourly", "version", "service_point_id", "unit", "commodity", "station_id", "model", "status",
 )  # fmt: skip
 FLAG: Final = (
     "expected", "observed", "confidence", "billing_day", "kind", "service_point_id", "group_id", "commodity", "unit", "severity", "evidence",
@@ -37,23 +37,24 @@ _FACTS: Final = (
 # --- what is read of the validated day and of reference data ---------------------------------------------------------------------------
 
 
-def read_usage(read: Read, first: date, last: date) -> pl.DataFrame:
-    """Import and export rows of vee.daily_usage of a range of days."""
+def read_usage(read: Read, day: date) -> pl.DataFrame:
+    """Import and export rows of vee.daily_usage of a day, in no order."""
     return read(
-        "SELECT billing_day, service_point_id, commodity, unit, flow, quantity_micro, slots_expected, actual, account_id, "
-        "source = 'register' AS register, row_flags & (1::bigint << (SELECT bit FROM vee.rule WHERE code = 'READ_OVERDUE')) <> 0 AS overdue "
-        "FROM vee.daily_usage "
-        "WHERE billing_day BETWEEN $1 AND $2 AND flow IN ('import', 'export') ORDER BY billing_day, service_point_id",
-        [first, last],
+        "SELECT service_point_id, commodity, unit, flow, quantity_micro, slots_expected, actual, source = 'register' AS register, "
+        "row_flags & (1::bigint << (SELECT bit FROM vee.rule WHERE code = 'READ_OVERDUE')) <> 0 AS overdue "
+        "FROM vee.daily_usage WHERE billing_day = $1 AND flow IN ('import', 'export')",
+        [day],
     )
 
 
 def read_points(read: Read, day: date, end: datetime) -> pl.DataFrame:
-    """Service points in force on a day: service_point_id, commodity, status, station_id, route, customer_class, latitude, longitude,
-    head_end, collector_id of the meter that stands there at ``end`` (the last one where none does)."""
+    """Service points in force on a day, in no order: service_point_id, station_id, route, customer_class, latitude, longitude, head_end,
+    collector_id of the meter that stands there at ``end`` (the last one where none does). Where a station is named, where the point lies is
+    not read: 100,000 decimal numbers cost more than all the rest."""
     points = read(
-        "SELECT service_point_id, commodity, status, station_id, route, customer_class, latitude::double precision AS latitude, "
-        "longitude::double precision AS longitude FROM ref.service_points WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)",
+        "SELECT service_point_id, station_id, route, customer_class, CASE WHEN station_id IS NULL THEN latitude::double precision END AS latitude, "
+        "CASE WHEN station_id IS NULL THEN longitude::double precision END AS longitude "
+        "FROM ref.service_points WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)",
         [day],
     )
     # the last meter of each point is picked here: a look-up a point in the database costs three times as much
@@ -62,14 +63,13 @@ def read_points(read: Read, day: date, end: datetime) -> pl.DataFrame:
         "JOIN ref.meters AS m USING (meter_id) WHERE i.installed_at < $1",
         [end],
     )
-    last = stood.sort("service_point_id", "installed_at", "meter_id").unique("service_point_id", keep="last", maintain_order=True)
-    return points.sort("service_point_id").join(
-        last.select("service_point_id", "head_end", "collector_id"), on="service_point_id", how="left", maintain_order="left"
-    )
+    if stood["service_point_id"].n_unique() < stood.height:
+        stood = stood.sort("service_point_id", "installed_at", "meter_id").unique("service_point_id", keep="last", maintain_order=True)
+    return points.join(stood.select("service_point_id", "head_end", "collector_id"), on="service_point_id", how="left")
 
 
-def read_water_hours(read: Read, first: date, last: date) -> dict[tuple[date, str], tuple[npt.NDArray[np.str_], npt.NDArray[np.float64]]]:
-    """By day and unit: ids and (ids, hours) hourly flows in whole units of the water points whose every slot of the day was actually read.
+def read_water_hours(read: Read, day: date) -> dict[str, tuple[pl.Series, npt.NDArray[np.float64]]]:
+    """By unit: ids and (ids, hours) hourly flows in whole units of the water points whose every slot of the day was actually read.
 
     A point with two meters on the day, or with intervals longer than an hour, is left out. Shorter intervals are summed to the hour.
     """
@@ -77,46 +77,51 @@ def read_water_hours(read: Read, first: date, last: date) -> dict[tuple[date, st
     frame = read(
         f"SELECT d.service_point_id, d.unit, d.{', d.'.join(columns)} FROM vee.interval_day AS d "
         "JOIN vee.daily_usage AS u USING (billing_day, service_point_id, flow, unit) "
-        "WHERE d.billing_day BETWEEN $1 AND $2 AND d.flow = 'import' AND u.commodity = 'water' AND u.meters = 1 AND d.billed "
-        "AND d.actual = d.slots AND d.interval_minutes <= 60 AND 60 % d.interval_minutes = 0 "
-        "ORDER BY d.billing_day, d.unit, d.service_point_id",
-        [first, last],
+        "WHERE d.billing_day = $1 AND d.flow = 'import' AND u.commodity = 'water' AND u.meters = 1 AND d.billed "
+        "AND d.actual = d.slots AND d.interval_minutes <= 60 AND 60 % d.interval_minutes = 0",
+        [day],
     )
-    found: dict[tuple[date, str], tuple[npt.NDArray[np.str_], npt.NDArray[np.float64]]] = {}
-    for (day, unit), part in frame.group_by("billing_day", "unit", maintain_order=True):
+    found: dict[str, tuple[pl.Series, npt.NDArray[np.float64]]] = {}
+    for (unit,), part in frame.sort("unit", "service_point_id").group_by("unit", maintain_order=True):
         ids, hours = [], []
         for matrix in to_matrices(part.with_columns(pl.col("values").cast(pl.List(pl.Int32))), ["service_point_id"]):
             each = 60 // matrix.interval_minutes
             whole = matrix.values[:, : matrix.slots - matrix.slots % each].reshape(matrix.rows, -1, each).sum(axis=2) / 1e6
-            ids += matrix.keys["service_point_id"].to_list()
+            ids.append(matrix.keys["service_point_id"])
             hours.append(whole)
         width = max(h.shape[1] for h in hours)
         padded = [np.pad(h, ((0, 0), (0, width - h.shape[1])), mode="edge") for h in hours]
-        found[day, str(unit)] = (np.array(ids), np.concatenate(padded))
+        found[str(unit)] = (pl.concat(ids), np.concatenate(padded))
     return found
 
 
-def read_signs(read: Read, first: date, last: date) -> pl.DataFrame:
-    """billing_day, sign, service_point_id: 'reversed' where validation found a quarter of the day's slots or more below zero, 'register_back'
-    where a register went back unexplained, 'outage' where intervals carry AEMO reason 43, 'off' where the service was not active."""
+def read_signs(read: Read, day: date) -> pl.DataFrame:
+    """sign, service_point_id: 'reversed' where validation found a quarter of the day's slots or more below zero, 'register_back'
+    where a register went back unexplained, 'outage' where intervals carry AEMO reason 43, 'off' where the service was not active, 'payer'
+    where another account pays than the day before."""
     return read(
-        "SELECT d.billing_day, 'reversed' AS sign, d.service_point_id FROM vee.interval_day AS d, vee.rule AS r "
-        "WHERE d.billing_day BETWEEN $1 AND $2 AND d.flow = 'import' AND r.scope = 'interval' AND r.code = 'NEGATIVE' AND d.flags IS NOT NULL "
+        "SELECT 'reversed' AS sign, d.service_point_id FROM vee.interval_day AS d, vee.rule AS r "
+        "WHERE d.billing_day = $1 AND d.flow = 'import' AND r.scope = 'interval' AND r.code = 'NEGATIVE' AND d.flags IS NOT NULL "
         "AND (SELECT count(*) FROM unnest(d.flags) AS f WHERE f & (1 << r.bit) <> 0) * 4 >= d.expected AND d.expected > 0 "
-        "UNION SELECT billing_day, 'register_back', service_point_id FROM vee.register_day WHERE billing_day BETWEEN $1 AND $2 AND broken "
-        "UNION SELECT billing_day, 'outage', service_point_id FROM vee.interval_day WHERE billing_day BETWEEN $1 AND $2 "
+        "UNION ALL SELECT 'register_back', service_point_id FROM vee.register_day WHERE billing_day = $1 AND broken "
+        "UNION ALL SELECT 'outage', service_point_id FROM vee.interval_day WHERE billing_day = $1 "
         "AND (quality & 127 = 44 OR 44 = ANY (SELECT q & 127 FROM unnest(qualities) AS q)) "
-        "UNION SELECT d::date, 'off', p.service_point_id FROM ref.service_points AS p, generate_series($1::date, $2::date, interval '1 day') AS d "
-        "WHERE p.status <> 'active' AND p.valid_from <= d AND (p.valid_to IS NULL OR p.valid_to > d)",
-        [first, last],
+        "UNION ALL SELECT 'off', service_point_id FROM ref.service_points "
+        "WHERE status <> 'active' AND valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1) "
+        # only where an agreement begins can the payer change: two days of a city side by side cost more than all the rest
+        "UNION ALL SELECT 'payer', t.service_point_id FROM ref.agreements AS a JOIN vee.daily_usage AS t USING (service_point_id) "
+        "JOIN vee.daily_usage AS y USING (service_point_id, flow, unit) WHERE a.valid_from = $1 AND t.billing_day = $1 AND y.billing_day = $2 "
+        "AND t.flow = 'import' AND t.account_id IS NOT NULL AND y.account_id IS NOT NULL AND t.account_id <> y.account_id",
+        [day, day - timedelta(days=1)],
     )
 
 
 def validated_days(read: Read, first: date, last: date) -> list[date]:
     """Days in a range that have validated usage."""
     frame = read(
+        # lateral, so that each day looks for one row in its own partition: EXISTS becomes a join that reads them all
         "SELECT d::date AS day FROM generate_series($1::date, $2::date, interval '1 day') AS d "
-        "WHERE EXISTS (SELECT 1 FROM vee.daily_usage WHERE billing_day = d::date) ORDER BY 1",
+        "CROSS JOIN LATERAL (SELECT 1 FROM vee.daily_usage WHERE billing_day = d::date LIMIT 1) AS one ORDER BY 1",
         [first, last],
     )
     return frame["day"].to_list()
@@ -141,6 +146,14 @@ def read_temperatures(read: Read, first: date, last: date) -> pl.DataFrame:
     """station_id, weather_day, temperature_mean_c in a range."""
     return read(
         "SELECT station_id, weather_day, temperature_mean_c FROM anomaly.temperature WHERE weather_day BETWEEN $1 AND $2 ORDER BY 1, 2",
+        [first, last],
+    )
+
+
+def read_weather_hours(read: Read, first: date, last: date) -> pl.DataFrame:
+    """station_id, weather_day, hourly_c (a list, NaN where an hour is unknown) of the days in a range whose hours are kept."""
+    return read(
+        "SELECT station_id, weather_day, hourly_c FROM anomaly.weather_day WHERE weather_day BETWEEN $1 AND $2 AND hourly_c IS NOT NULL ORDER BY 1, 2",
         [first, last],
     )
 
@@ -247,11 +260,12 @@ def baseline_version(read: Read, day: date) -> str | None:
     return frame["version"][0] if frame.height else None
 
 
-def read_baselines(read: Read, version: str) -> pl.DataFrame:
-    """All rows of a version, sorted by service point."""
+def read_baselines(read: Read, version: str, columns: Sequence[str], service_point_id: str | None = None) -> pl.DataFrame:
+    """service_point_id, unit and ``columns`` of a version's rows, of one service point or all, in no order."""
+    wanted = ", ".join(c for c in BASELINE if c in {"service_point_id", "unit", *columns})
     return read(
-        f"SELECT {', '.join(BASELINE)} FROM anomaly.baseline WHERE version = $1 ORDER BY service_point_id",
-        [version],
+        f"SELECT {wanted} FROM anomaly.baseline WHERE version = $1" + ("" if service_point_id is None else " AND service_point_id = $2"),
+        [version] if service_point_id is None else [version, service_point_id],
     )
 
 

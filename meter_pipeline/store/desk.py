@@ -140,11 +140,15 @@ def usage_of_point(connection: Connection, service_point_id: str, first: date, l
         LEFT JOIN ref.service_points p ON p.service_point_id = u.service_point_id AND p.valid_from <= u.billing_day
             AND (p.valid_to IS NULL OR p.valid_to > u.billing_day)
         LEFT JOIN LATERAL (
-            SELECT b.intercept + b.hdd_beta * greatest(0, coalesce(b.hdd_balance_f, 0) - t.f) + b.cdd_beta * greatest(0, t.f - coalesce(b.cdd_balance_f, 0))
+            SELECT b.intercept + b.hdd_beta * CASE WHEN b.hourly THEN h.heating ELSE greatest(0, coalesce(b.hdd_balance_f, 0) - t.f) END
+                + b.cdd_beta * CASE WHEN b.hourly THEN h.cooling ELSE greatest(0, t.f - coalesce(b.cdd_balance_f, 0)) END
                 + CASE WHEN extract(isodow FROM u.billing_day) > 5 THEN b.weekend ELSE 0 END AS expected, coalesce(b.robust_sigma, b.sigma) AS sigma
             FROM anomaly.baseline b
             CROSS JOIN LATERAL (SELECT temperature_mean_c * 1.8 + 32 AS f FROM anomaly.temperature
                 WHERE station_id = b.station_id AND weather_day = u.billing_day LIMIT 1) t
+            LEFT JOIN LATERAL (SELECT avg(greatest(0, b.hdd_balance_f - c * 1.8 - 32)) AS heating, avg(greatest(0, c * 1.8 + 32 - b.cdd_balance_f)) AS cooling
+                FROM anomaly.weather_day w, unnest(w.hourly_c) c
+                WHERE w.station_id = b.station_id AND w.weather_day = u.billing_day AND c <> 'NaN' HAVING count(*) > 12) h ON b.hourly
             WHERE b.version = (SELECT version FROM anomaly.baseline_version WHERE as_of <= %(last)s ORDER BY as_of DESC, fitted_at DESC, version DESC LIMIT 1)
                 AND b.service_point_id = u.service_point_id AND b.unit = u.unit AND b.status <> 'class_profile'
         ) e ON true

@@ -32,6 +32,7 @@ CONTRACTS: tuple[Contract, ...] = (
             "low_f": Column(_FLOAT, "coldest day it may speak about, °F"),
             "high_f": Column(_FLOAT, "warmest day it may speak about, °F"),
             "days": Column("integer", "measured days it was fitted on", at_least=0),
+            "hourly": Column("boolean", "degree hours rather than degree days"),
             "version": Column("text", "refit it belongs to"),
             "service_point_id": _POINT,
             "unit": UNIT,
