@@ -92,6 +92,7 @@ def _run(database: Database, settings: Settings, work: Path, meters: int, interv
         for earlier in _EARLIER:
             ingest_billing_day(database, calendar, earlier, settings=mine, clock=SYSTEM_CLOCK, run_id="bench")
             validate_billing_day(database, calendar, earlier, clock=SYSTEM_CLOCK)
+            detect_billing_day(database, calendar, earlier, clock=SYSTEM_CLOCK)
         _release(data)
     read_head_ends(mine.head_ends)
     count = {"shards": shards} if shards else {}

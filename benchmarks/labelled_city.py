@@ -59,6 +59,12 @@ class CommodityDays:
     night: np.ndarray | None = None
     sustained: np.ndarray | None = None
 
+    def points(self, which: slice | np.ndarray) -> CommodityDays:
+        """Some of the points."""
+        return CommodityDays(self.commodity, self.unit, *(
+            None if values is None else values[which] for values in (getattr(self, name) for name in list(self.__dataclass_fields__)[2:])
+        ))  # fmt: skip
+
 
 @dataclass(slots=True)
 class LabelledCity:
