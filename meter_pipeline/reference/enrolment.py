@@ -3,7 +3,8 @@
 Belongs here: making the rows that a file's channels imply. Does not belong here: reading the file (feeds/), writing rows (importing.py).
 
 What a file cannot say is assumed, plainly and the same for every meter: one service point and one account a meter, active and installed from
-the first read's billing day, on the tariff and cycle given. A data engineer edits the rows afterwards by importing better ones.
+the first read's billing day, on the tariff and cycle given. A meter of registers alone is installed at its first read: what it counted before is
+not ours to bill. A data engineer edits the rows afterwards by importing better ones.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ def enrol(parsed: ParsedFeed, calendar: BillingCalendar, how: Enrolment, known_m
              "multiplier": Decimal(1), "billed": unit in BILLED_UNITS}
             for channel, kind, unit, minutes in group.select("channel", "kind", "unit", "interval_minutes").iter_rows()
         )  # fmt: skip
-        rows["installations"].append({"service_point_id": service_point, "meter_id": meter, "installed_at": calendar.bounds(first)[0]})
+        installed = group["first"].min() if set(group["kind"]) == {"register"} else calendar.bounds(first)[0]
+        rows["installations"].append({"service_point_id": service_point, "meter_id": meter, "installed_at": installed})
         rows["accounts"].append({"account_id": account, "customer_class": how.customer_class, "opened": first})
         rows["agreements"].append(
             {"account_id": account, "service_point_id": service_point, "tariff_id": how.tariff_id, "cycle_id": how.cycle_id, "valid_from": first}

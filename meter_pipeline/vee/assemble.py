@@ -277,12 +277,9 @@ def _times(value: Ints, multiplier_micro: Ints) -> Ints:
 
 def _spread(use: WindowUse, present: Ints, count: int) -> WindowUse:
     """Window use for every series of the frame, those without any read included."""
-    out = WindowUse(
-        np.full(count, NO_VALUE, np.int64), np.zeros(count, np.bool_), np.zeros(count, np.int64), np.zeros(count, np.bool_),
-        np.zeros(count, np.int64), np.zeros(count, np.int64),
-    )
-    for name in ("quantity", "closed", "gap_s", "broken", "causes", "reads"):
-        getattr(out, name)[present] = getattr(use, name)
+    out = WindowUse.empty(count)
+    for field in fields(WindowUse):
+        getattr(out, field.name)[present] = getattr(use, field.name)
     return out
 
 

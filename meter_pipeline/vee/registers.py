@@ -190,7 +190,8 @@ class WindowUse:
 
     ``closed``: a read stands at or after the window's end. ``gap_s``: the longer of the two distances between the reads around the
     window's edges, in seconds: 0 where both edges fall on reads. ``broken``: an unexplained decrease lies in the window. ``causes``: bits
-    ``1 << Step`` of the steps in the window. ``reads``: reads used in the window.
+    ``1 << Step`` of the steps in the window. ``reads``: reads used in the window. ``lead_s`` and ``tail_s``: seconds of the window before the
+    series' first read and after its last, which no reads enclose; ``enclosed``: micro units of the rest of it.
     """
 
     quantity: Ints
@@ -199,6 +200,16 @@ class WindowUse:
     broken: Bools
     causes: Ints
     reads: Ints
+    lead_s: Ints
+    tail_s: Ints
+    enclosed: Ints
+
+    @staticmethod
+    def empty(count: int) -> WindowUse:
+        """``count`` windows of which nothing is known."""
+        zero = [np.zeros(count, np.int64) for _ in range(6)]
+        none, no = np.full(count, NO_VALUE, np.int64), np.zeros((2, count), np.bool_)
+        return WindowUse(none, no[0], zero[0], no[1], *zero[1:])
 
 
 @lru_cache(maxsize=1)
@@ -238,7 +249,7 @@ def _window_kernel() -> Any:
         return 0, level[i] + share, whole, i
 
     @numba.njit(cache=True, nogil=True)
-    def kernel(starts, at, used, consumed, cause, opens, closes, snap, quantity, closed, gap_s, broken, causes, reads):  # type: ignore[no-untyped-def]  # compiled
+    def kernel(starts, at, used, consumed, cause, opens, closes, snap, quantity, closed, gap_s, broken, causes, reads, lead_s, tail_s, enclosed):  # type: ignore[no-untyped-def]  # compiled
         longest = 0
         for k in range(starts.shape[0] - 1):
             longest = max(longest, starts[k + 1] - starts[k])
@@ -272,6 +283,12 @@ def _window_kernel() -> Any:
                     broken[k] = True
             if s0 == 0 and s1 == 0 and not broken[k]:
                 quantity[k] = l1 - l0
+            if s0 == -1:
+                lead_s[k] = min(times[0], closes[k]) - opens[k]
+            if s1 == 1:
+                tail_s[k] = closes[k] - max(times[n - 1], opens[k])
+            if not broken[k] and s0 != 1 and s1 != -1:
+                enclosed[k] = (level[n - 1] if s1 == 1 else l1) - (level[0] if s0 == -1 else l0)
 
     return kernel
 
@@ -280,19 +297,16 @@ def use_in_windows(reads: Series, found: Steps, opens: Ints, closes: Ints, snap_
     """What each series used in its half-open window (opens, closes], UTC seconds, by series.
 
     A read within ``snap_s`` of an edge stands for the edge; otherwise the step around it is prorated evenly over its seconds in integers,
-    so adjoining windows with the same edge lose and double nothing. A window before the first read or without a closing read has no
-    quantity.
+    so adjoining windows with the same edge lose and double nothing. A window that begins before the first read or has no closing read has
+    no quantity, but what its reads enclose of it is told (``open_quantity``).
     """
     count = reads.starts.size - 1
-    out = WindowUse(
-        np.full(count, NO_VALUE, np.int64), np.zeros(count, np.bool_), np.zeros(count, np.int64), np.zeros(count, np.bool_),
-        np.zeros(count, np.int64), np.zeros(count, np.int64),
-    )
+    out = WindowUse.empty(count)
     if reads.series.size:
         snaps = np.broadcast_to(np.asarray(snap_s, np.int64), (count,)).copy()
         _window_kernel()(
             reads.starts, reads.at, found.used, found.consumed, found.cause, np.ascontiguousarray(opens), np.ascontiguousarray(closes),
-            snaps, out.quantity, out.closed, out.gap_s, out.broken, out.causes, out.reads,
+            snaps, out.quantity, out.closed, out.gap_s, out.broken, out.causes, out.reads, out.lead_s, out.tail_s, out.enclosed,
         )
     return out
 
@@ -302,20 +316,19 @@ class Pace:
     """What each series used per time outside its reads: ``amount`` micro units in ``seconds``, 0 seconds where it is not known.
 
     ``amount``/``seconds``: over the steps of the last ``span`` up to its last read. ``lead_amount``/``lead_seconds``: over its first step, for
-    time before its ``first`` read.
+    time before its first read.
     """
 
     amount: Ints
     seconds: Ints
     lead_amount: Ints
     lead_seconds: Ints
-    first: Ints
 
 
 def no_pace(count: int) -> Pace:
     """``count`` series of which nothing is known."""
     zero = [np.zeros(count, np.int64) for _ in range(4)]
-    return Pace(zero[0], zero[1], zero[2], zero[3], np.full(count, NO_VALUE, np.int64))
+    return Pace(*zero)
 
 
 def pace(reads: Series, found: Steps, until: int, span_s: int) -> Pace:
@@ -329,7 +342,6 @@ def pace(reads: Series, found: Steps, until: int, span_s: int) -> Pace:
     same = np.zeros(at.size, np.bool_)
     same[1:] = number[1:] == number[:-1]
     opening = np.flatnonzero(~same)
-    out.first[number[opening]] = at[opening]
     elapsed = np.zeros(at.size, np.int64)
     elapsed[1:] = np.where(same[1:], np.diff(at), 0)
     known = same & (consumed != NO_VALUE) & (elapsed > 0)
@@ -347,6 +359,20 @@ def pace(reads: Series, found: Steps, until: int, span_s: int) -> Pace:
 def at_pace(amount: int, seconds: int, wanted_s: int) -> int:
     """What ``wanted_s`` seconds come to at a pace, not below 0, rounded down."""
     return max(amount, 0) * wanted_s // seconds
+
+
+def open_quantity(use: WindowUse, own: Pace, k: int) -> int | None:
+    """What window ``k`` comes to where its reads do not enclose it: what they do enclose, and its ends at the series' own pace.
+
+    Time before the first read goes at the pace of the first step, time after the last at that of the last steps. None where no step says a
+    pace, or the window holds an unexplained decrease. Windows that adjoin differ from their register only by what lies outside its reads.
+    """
+    amount, seconds = int(own.amount[k]), int(own.seconds[k])
+    lead, lead_s = (int(own.lead_amount[k]), int(own.lead_seconds[k])) if own.lead_seconds[k] else (amount, seconds)
+    ahead, behind = int(use.lead_s[k]), int(use.tail_s[k])
+    if use.broken[k] or (ahead and not lead_s) or (behind and not seconds) or not (ahead or behind):
+        return None
+    return int(use.enclosed[k]) + (at_pace(lead, lead_s, ahead) if ahead else 0) + (at_pace(amount, seconds, behind) if behind else 0)
 
 
 def read_habit(reads: Series) -> Ints:

@@ -20,7 +20,7 @@ from meter_pipeline.vee.assemble import STEP_RULES, DayRows, Registers
 from meter_pipeline.vee.catalogue import ROW_RULES, Role, Severity, codes, mask_of
 from meter_pipeline.vee.interval_rules import code_table
 from meter_pipeline.vee.model import Bools, DailyHistory, Ints, ValidatedMatrix
-from meter_pipeline.vee.registers import Pace, at_pace, no_pace, pace, read_habit
+from meter_pipeline.vee.registers import Pace, at_pace, no_pace, open_quantity, pace, read_habit
 from meter_pipeline.vee.thresholds import Thresholds
 
 _TAG: Final = b"mp-vee-row/1\x1f"
@@ -192,7 +192,8 @@ def register_usage(
     ``history`` is aligned with it; ``means`` as from ``class_means``. A forward estimate is average daily load (AEMO method 65), by the
     register's own reads or else by its days, or the class's mean (63), of the registers closed today or else of the interval meters, flag E;
     time before the very first read is a substitute at the pace of its first stretch (65); a share of a longer stretch between reads is a
-    substitute by linear (17); reads near both midnights make an actual day.
+    substitute by linear (17); reads near both midnights make an actual day. A day on which reads begin or end is what they enclose of it and
+    the rest at pace, so that the days from one read to another sum to their difference.
     """
     at = mapped["index"].to_numpy()
     use = registers.use
@@ -203,8 +204,7 @@ def register_usage(
     good = (history.totals != NO_VALUE)[:, -thresholds.adl_days :]
     recent = np.where(good, history.totals[:, -thresholds.adl_days :], 0)
     count = good.sum(axis=1)
-    begins = mapped["begin_s"].to_numpy()
-    share = mapped["end_s"].to_numpy() - begins
+    share = mapped["end_s"].to_numpy() - mapped["begin_s"].to_numpy()
     whole = int(mapped["day_seconds"][0]) if mapped.height else 1
     adl = np.where(count > 0, recent.sum(axis=1) // np.maximum(count, 1), 0)
     reason = np.where(use.broken[at], 18, 85)
@@ -212,9 +212,10 @@ def register_usage(
     own = _own_pace(registers, mapped, thresholds) if unknown.size else no_pace(registers.frame.height)
     for row in unknown:
         i = int(at[row])
-        if own.lead_seconds[i] and begins[row] < own.first[i] and not use.broken[i]:
-            quantity[row] = at_pace(int(own.lead_amount[i]), int(own.lead_seconds[i]), int(share[row]))
-            code[row] = quality.pack("S", 65, 85)
+        ended = open_quantity(use, own, i)
+        if ended is not None:
+            quantity[row] = ended
+            code[row] = quality.pack("E" if use.tail_s[i] else "S", 65, 85)
         elif own.seconds[i]:
             quantity[row] = at_pace(int(own.amount[i]), int(own.seconds[i]), int(share[row]))
             code[row] = quality.pack("E", 65, int(reason[row]))
@@ -267,7 +268,7 @@ def _own_pace(registers: Registers, mapped: pl.DataFrame, thresholds: Thresholds
     found = pace(registers.reads, registers.found, until, thresholds.adl_days * 86_400)
     present = registers.reads.series[registers.reads.starts[:-1]]
     out = no_pace(registers.frame.height)
-    for name in ("amount", "seconds", "lead_amount", "lead_seconds", "first"):
+    for name in ("amount", "seconds", "lead_amount", "lead_seconds"):
         getattr(out, name)[present] = getattr(found, name)
     return out
 

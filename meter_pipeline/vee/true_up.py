@@ -25,7 +25,7 @@ from meter_pipeline.vee import assemble
 from meter_pipeline.vee.assemble import Registers
 from meter_pipeline.vee.exchange import OPEN_END
 from meter_pipeline.vee.model import Bools, Ints
-from meter_pipeline.vee.registers import at_pace, pace, use_in_windows
+from meter_pipeline.vee.registers import open_quantity, pace, use_in_windows
 from meter_pipeline.vee.thresholds import Thresholds
 
 #: How far from the day a read may change another one
@@ -112,9 +112,9 @@ def _compare(
     quantity[present] = use.quantity
     own = pace(wide.reads, wide.found, closes, t.adl_days * 86_400)
     lead = np.full(count, NO_VALUE, np.int64)
-    open_ended = (quantity[present] == NO_VALUE) & (own.lead_seconds > 0) & (begin[present] < own.first)
-    for k, number in zip(np.flatnonzero(open_ended).tolist(), present[open_ended].tolist(), strict=True):
-        lead[number] = at_pace(int(own.lead_amount[k]), int(own.lead_seconds[k]), int(finish[number] - begin[number]))
+    for k in np.flatnonzero((use.quantity == NO_VALUE) & (use.lead_s > 0)).tolist():
+        ended = open_quantity(use, own, k)
+        lead[present[k]] = NO_VALUE if ended is None else ended
     key = ["service_point_id", "meter_id", "channel"]
     enclosed, leads = pl.Series(quantity[at]), pl.Series(lead[at])
     now = touched.select(key).with_columns(now=pl.select(pl.when(enclosed != NO_VALUE).then(enclosed).otherwise(leads)).to_series(), lead=enclosed == NO_VALUE)

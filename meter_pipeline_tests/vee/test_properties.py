@@ -14,7 +14,7 @@ from meter_pipeline import quality
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.vee.exchange import installation_windows, slot_windows
 from meter_pipeline.vee.model import RowContext
-from meter_pipeline.vee.registers import Series, Step, steps, use_in_windows
+from meter_pipeline.vee.registers import Series, Step, at_pace, open_quantity, pace, steps, use_in_windows
 from meter_pipeline.vee.scaling import scale_rows, share_until, split_exactly
 from meter_pipeline.vee.thresholds import default
 from meter_pipeline_tests.vee.matrices import DAY, history, matrix, validate
@@ -152,6 +152,33 @@ def test_consumption_is_conserved_however_time_is_cut_and_over_the_last_digit(ca
         part = use_in_windows(reads, found, np.array([a]), np.array([b]), 0)
         total += int(part.quantity[0])
     assert total == used
+
+
+@given(registers(), st.integers(0, 86_399), st.integers(0, 200_000))
+def test_days_between_two_reads_sum_to_their_difference_whenever_in_the_day_the_reads_stand(
+    case: tuple[Series, int], into_day: int, before: int
+) -> None:
+    """Whole days from before the first read to after the last: what they come to beside the register is time outside the reads, at pace."""
+    reads, used = case
+    found = steps(reads, default())
+    last = int(reads.at[-1])
+    edges = range(-before - into_day, last + 86_400, 86_400)
+    own = pace(reads, found, edges[-1], 28 * 86_400)
+    total, ahead, behind = 0, 0, 0
+    for opens in edges[:-1]:
+        part = use_in_windows(reads, found, np.array([opens]), np.array([opens + 86_400]), 0)
+        whole = int(part.quantity[0])
+        ended = open_quantity(part, own, 0)
+        assert (whole == NO_VALUE) == (ended is not None)
+        total += whole if ended is None else int(part.enclosed[0])
+        ahead, behind = ahead + int(part.lead_s[0]), behind + int(part.tail_s[0])
+        if ended is not None:
+            tail = at_pace(int(own.amount[0]), int(own.seconds[0]), int(part.tail_s[0]))
+            assert ended == int(part.enclosed[0]) + at_pace(int(own.lead_amount[0]), int(own.lead_seconds[0]), int(part.lead_s[0])) + tail
+    assert ahead == before + into_day
+    assert behind == max(edges[-1] - last, 0)
+    if edges[-1] >= last:
+        assert total == used
 
 
 @given(st.integers(0, 86_400), st.integers(-7200, 7200))

@@ -67,6 +67,32 @@ def test_a_read_every_three_days_bills_every_day_between_and_settles(city: City)
         assert (again.redetermine, again.inserted, again.updated) == ([], 0, 0)
 
 
+def test_days_between_manual_reads_sum_to_the_register_whenever_they_were_read(city: City) -> None:
+    """Read by hand at 9:30, 10:03 and 15:17: the pace changes within the days of the reads, and only time after the last is estimated."""
+    first, second, last = at(DAY, 9) + timedelta(minutes=30, seconds=55), at(DAYS[3], 10) + timedelta(seconds=213), at(DAYS[6], 15) + timedelta(minutes=17)
+    city.reference(Installed("W-0", "SP-0", interval_minutes=None, installed_at=first))
+    city.register("W-0", (first, 6_342_800_000))
+    for day in DAYS[:7]:
+        if day == DAYS[3]:
+            city.register("W-0", (second, 6_354_900_001))
+        if day == DAYS[6]:
+            city.register("W-0", (last, 6_359_200_008))
+        validate(city, day)
+    run_waiting(city)
+    rest = int((CALENDAR.bounds(DAYS[6])[1] - last).total_seconds())
+    forward = 16_400_008 * rest // int((last - first).total_seconds())
+    assert sum(usage(city).values()) == 16_400_008 + forward
+    codes = dict(city.rows("SELECT billing_day, raw.quality_flag(quality) FROM vee.daily_usage WHERE service_point_id = 'SP-0'"))
+    assert codes[DAYS[6]] == "E"
+    assert set(codes[d] for d in DAYS[:6]) <= {"S", "A"}
+    # a last read at midnight leaves nothing to estimate
+    end = CALENDAR.bounds(DAYS[6])[1]
+    city.register("W-0", (end, 6_360_000_000))
+    validate(city, DAYS[6])
+    run_waiting(city)
+    assert sum(usage(city).values()) == 6_360_000_000 - 6_342_800_000
+
+
 def test_a_late_read_between_two_others_recuts_the_days_up_to_both_and_loses_nothing(city: City) -> None:
     city.reference(Installed("W-0", "SP-0", interval_minutes=None))
     end = CALENDAR.bounds(DAYS[5])[1]
