@@ -55,6 +55,17 @@ def freshness(zone: str) -> dg.FreshnessPolicy:
     return dg.FreshnessPolicy.cron(deadline_cron="0 12 * * *", lower_bound_delta=timedelta(hours=7), timezone=zone)
 
 
+def month_end(zone: str) -> dg.FreshnessPolicy:
+    """A month's checklist is looked at by noon of the fifth: finance closes in five days."""
+    return dg.FreshnessPolicy.cron(deadline_cron="0 12 5 * *", lower_bound_delta=timedelta(days=5), timezone=zone)
+
+
+#: Head-ends send every day: a day and a half without a landing is too long, and a day and two hours worth a look.
+DAILY_FILES: Final = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36), warn_window=timedelta(hours=26))
+#: Baselines are refitted on Sundays; one that was missed shows on Tuesday.
+WEEKLY_REFIT: Final = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=9), warn_window=timedelta(days=8))
+
+
 def desk_url() -> str:
     """Where people reach the finance desk, for links: METER_PIPELINE_DESK_URL, or where ``meter-pipeline desk`` listens."""
     return os.environ.get("METER_PIPELINE_DESK_URL", "http://127.0.0.1:3001").rstrip("/")

@@ -60,9 +60,9 @@ def run_days(
     )
 
 
-def metadata(report: StageReport) -> dict[str, Any]:
+def metadata(report: StageReport, *, partitioned: bool = True) -> dict[str, Any]:
     """A report as Dagster metadata: counts as numbers, frames as tables of at most 50 rows, plots as images."""
-    out: dict[str, Any] = {"dagster/partition_row_count": report.rows}
+    out: dict[str, Any] = {"dagster/partition_row_count" if partitioned else "dagster/row_count": report.rows}
     for name, value in report.figures.items():
         out[name] = value if isinstance(value, bool | int | float | str | dg.MetadataValue) else str(value)
     for name, frame in report.tables.items():

@@ -15,10 +15,10 @@ import dagster as dg
 from meter_pipeline.control.gate import Held
 from meter_pipeline.defs import policy
 from meter_pipeline.defs.hold import Hold
+from meter_pipeline.defs.metadata import table_metadata
 from meter_pipeline.defs.partitions import billing_days
 from meter_pipeline.defs.report import run_days
 from meter_pipeline.defs.resources import Municipality
-from meter_pipeline.schemas.contracts import CONTRACTS
 from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.store.database import connection_lost
 
@@ -59,7 +59,7 @@ def stage_asset(
         pool=policy.POOL,
         freshness_policy=policy.freshness(billing_days().timezone) if daily else None,
         tags={"meter_pipeline/stage": "billing_day" if daily else "on_demand"},
-        metadata=({"dagster/table_name": f"meter_pipeline.{table}"} | contract_metadata(table) if table else {}) | code_of(run_day),
+        metadata=(table_metadata(table) if table else {}) | code_of(run_day),
     )
     def stage(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         acting = municipality.acting_as(policy.ROLES[group])
@@ -102,19 +102,3 @@ def code_of(run_day: RunDay) -> dict[str, Any]:
     path, line = inspect.getfile(run_day), inspect.getsourcelines(run_day)[1]
     written = dg.LocalFileCodeReference(file_path=path, line_number=line, label=Path(path).name)
     return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[written])}
-
-
-def contract_metadata(table: str) -> dict[str, Any]:
-    """Column schema, and column lineage as a table too, since the open-source UI does not draw lineage."""
-    contract = CONTRACTS.get(table)
-    if contract is None:
-        return {}
-    schema = dg.TableSchema(
-        columns=[
-            dg.TableColumn(name, column.type, description=column.about, constraints=dg.TableColumnConstraints(nullable=column.nullable))
-            for name, column in contract.columns.items()
-        ]
-    )
-    lines = [f"| {name} | {', '.join(sources)} |" for name, sources in contract.lineage.items()]
-    lineage = dg.MetadataValue.md("\n".join(["| column | comes from |", "| --- | --- |", *lines])) if lines else None
-    return {"dagster/column_schema": schema} | ({"column lineage": lineage} if lineage is not None else {})

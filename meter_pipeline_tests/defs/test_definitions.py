@@ -65,6 +65,26 @@ def test_every_asset_says_what_an_analyst_needs(city: dg.Definitions) -> None:
         assert node.kinds, key
         assert "dagster/table_name" in node.metadata or key == dg.AssetKey("close_report"), f"{key}: of all assets only the report is a file"
         assert node.pools == {policy.POOL}, f"{key} would run through an emergency pause"
+        assert "dagster/code_references" in node.metadata, key
+        if key == dg.AssetKey("close_report"):
+            continue
+        columns = node.metadata["dagster/column_schema"].columns
+        assert columns, key
+        assert all(column.description for column in columns), key
+        if node.group_name == policy.REFERENCE:
+            continue  # files of people: nothing is upstream of them, and they change when something changes
+        assert node.metadata["dagster/column_lineage"].deps_by_column, key
+        assert "column lineage" in node.metadata, key
+        assert node.freshness_policy is not None or key == dg.AssetKey("migration_comparison"), f"{key}: only a comparison is made when it is asked for"
+
+
+def test_every_table_of_a_billing_day_is_checked_against_its_contract(city: dg.Definitions) -> None:
+    checked = {(key.asset_key.to_user_string(), key.name) for key in city.resolve_asset_graph().asset_check_keys if key.name.startswith("schema_of_")}
+    assert checked >= {
+        ("raw_reads", "schema_of_raw_interval_day"), ("raw_reads", "schema_of_raw_register_read"), ("validated_intervals", "schema_of_vee_interval_day"),
+        ("daily_usage", "schema_of_vee_daily_usage"), ("anomaly_flags", "schema_of_anomaly_flag"),
+        ("reconciled_billing", "schema_of_billing_determinant_day"), ("reconciled_billing", "schema_of_billing_charge_day"),
+    }  # fmt: skip
 
 
 def test_a_billing_day_runs_from_files_to_a_signed_checkpoint(city: dg.Definitions, database: Database) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from meter_pipeline.reference import ReferenceRefused, import_folder, read_folder
 from meter_pipeline.schemas.reference import TABLES
+from meter_pipeline.schemas.reference_words import MEANINGS
 from meter_pipeline.store.database import Database, scalar
 from meter_pipeline.store.reference import read_table
 
@@ -45,6 +46,7 @@ def test_every_declared_column_is_in_the_database_with_a_comment(database: Datab
         assert note, f"{table}.{column} has no comment"
         if table in TABLES:
             columns[table].append(column)
+            assert note == MEANINGS[table][column]
             assert required == (not TABLES[table].columns[column].endswith("?")), f"{table}.{column}"
     assert columns == {name: list(table.columns) for name, table in TABLES.items()}
 

@@ -38,6 +38,19 @@ def test_the_key_of_a_contract_is_the_primary_key(database: Database, table: str
     assert tuple(found["c"].to_list()) == CONTRACTS[table].key
 
 
+def test_lineage_names_columns_that_exist(database: Database) -> None:
+    found = database.read(
+        "SELECT n.nspname || '.' || r.relname || '.' || a.attname AS c FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid "
+        "JOIN pg_namespace n ON n.oid = r.relnamespace WHERE a.attnum > 0 AND NOT a.attisdropped AND n.nspname NOT LIKE 'pg%'"
+    )
+    there = set(found["c"].to_list())
+    for contract in CONTRACTS.values():
+        assert contract.lineage or contract.table == "billing.exception_day", contract.table
+        assert set(contract.lineage) <= set(contract.columns), contract.table
+        sources = {s for of in contract.lineage.values() for s in of} - {"feed file", "weather file", "data/head_ends"}
+        assert sources <= there, (contract.table, sources - there)
+
+
 def test_a_bad_row_is_found(database: Database) -> None:
     contract = CONTRACTS["raw.register_read"]
     row: dict[str, Any] = dict.fromkeys(contract.checked)

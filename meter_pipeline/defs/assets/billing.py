@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from meter_pipeline.defs import policy
+from meter_pipeline.defs.metadata import table_metadata
 from meter_pipeline.defs.partitions import billing_months
 from meter_pipeline.defs.report import table as report_table
 from meter_pipeline.defs.resources import Municipality
@@ -124,7 +125,8 @@ def statements() -> dg.AssetsDefinition:
     kinds={"postgres"},
     partitions_def=billing_months(),
     pool=policy.POOL,
-    metadata={"dagster/table_name": "meter_pipeline.billing.period"},
+    freshness_policy=policy.month_end(billing_months().timezone),
+    metadata=table_metadata("billing.period"),
 )
 def month_end_close(context: dg.AssetExecutionContext, municipality: Municipality) -> dg.MaterializeResult[None]:
     """Take the checklist of the month and show it."""

@@ -6,6 +6,7 @@ import dagster as dg
 
 from meter_pipeline.defs import policy
 from meter_pipeline.defs.hold import Hold
+from meter_pipeline.defs.metadata import table_metadata
 from meter_pipeline.defs.report import metadata
 from meter_pipeline.defs.resources import Municipality
 from meter_pipeline.defs.stage import stage_asset, until_done
@@ -20,7 +21,8 @@ from meter_pipeline.schemas.report import StageReport
     owners=policy.ANALYSTS,
     kinds={"polars", "postgres"},
     pool=policy.POOL,
-    metadata={"dagster/table_name": "meter_pipeline.anomaly.baseline"},
+    freshness_policy=policy.WEEKLY_REFIT,
+    metadata=table_metadata("anomaly.baseline"),
 )
 def baselines(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> dg.MaterializeResult[None]:
     """Fit every service point with enough history; the rest keep their class profile."""
@@ -28,7 +30,7 @@ def baselines(context: dg.AssetExecutionContext, municipality: Municipality, hol
 
     database = municipality.acting_as(policy.ROLES[policy.DETECTION]).database()
     outcome = until_done(context, hold, lambda: refit_baselines(database, municipality.calendar(), clock=municipality.clock()))
-    return dg.MaterializeResult(metadata=metadata(outcome.report()))
+    return dg.MaterializeResult(metadata=metadata(outcome.report(), partitioned=False))
 
 
 def _anomaly_flags(municipality: Municipality, day: date, run_id: str) -> StageReport:

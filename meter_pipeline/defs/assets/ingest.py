@@ -6,6 +6,7 @@ import dagster as dg
 
 from meter_pipeline.defs import policy
 from meter_pipeline.defs.hold import Hold
+from meter_pipeline.defs.metadata import table_metadata
 from meter_pipeline.defs.report import metadata
 from meter_pipeline.defs.resources import Municipality
 from meter_pipeline.defs.stage import stage_asset
@@ -23,7 +24,8 @@ from meter_pipeline.schemas.report import StageReport
     owners=policy.DATA,
     kinds={"http", "file"},
     pool=policy.POOL,
-    metadata={"dagster/table_name": "meter_pipeline.raw.pull_request"},
+    freshness_policy=policy.DAILY_FILES,
+    metadata=table_metadata("raw.pull_request"),
 )
 def pulled_days(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> dg.MaterializeResult[None]:
     """Ask every head-end of format http for its missing days. A pause of one head-end holds that one alone."""
@@ -38,7 +40,7 @@ def pulled_days(context: dg.AssetExecutionContext, municipality: Municipality, h
         outcome = pull.pull(database, municipality.calendar(), asked, settings.inbox, clock=clock, pause=probe)
     for one in outcome.asked:
         (context.log.info if one.ok else context.log.warning)("%s %s: %s, %d reads", one.head_end, one.day, one.outcome, one.reads)
-    return dg.MaterializeResult(metadata=metadata(outcome.report()))
+    return dg.MaterializeResult(metadata=metadata(outcome.report(), partitioned=False))
 
 
 @dg.asset(
@@ -52,7 +54,8 @@ def pulled_days(context: dg.AssetExecutionContext, municipality: Municipality, h
     owners=policy.DATA,
     kinds={"file", "postgres"},
     pool=policy.POOL,
-    metadata={"dagster/table_name": "meter_pipeline.raw.feed_file"},
+    freshness_policy=policy.DAILY_FILES,
+    metadata=table_metadata("raw.feed_file"),
 )
 def feed_files(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> dg.MaterializeResult[None]:
     """Land every new file of the inbox. One bad file refuses itself alone."""
@@ -61,7 +64,7 @@ def feed_files(context: dg.AssetExecutionContext, municipality: Municipality, ho
     hold.wait()
     settings = municipality.settings()
     outcome = land_inbox(municipality.database(), municipality.calendar(), settings, clock=municipality.clock(), run_id=context.run.run_id)
-    return dg.MaterializeResult(metadata=metadata(outcome.report()))
+    return dg.MaterializeResult(metadata=metadata(outcome.report(), partitioned=False))
 
 
 def _raw_reads(municipality: Municipality, day: date, run_id: str) -> StageReport:

@@ -12,6 +12,7 @@ from meter_pipeline.defs import policy
 from meter_pipeline.defs.hold import Hold
 from meter_pipeline.defs.resources import Municipality
 from meter_pipeline.schemas.reference import TABLES
+from meter_pipeline.schemas.reference_words import MEANINGS
 
 KEYS = {name: dg.AssetKey(["reference", name]) for name in TABLES}
 
@@ -24,7 +25,7 @@ def _columns(name: str) -> dg.TableSchema:
                 column,
                 kind.rstrip("?"),
                 constraints=dg.TableColumnConstraints(nullable=kind.endswith("?"), unique=table.key == (column,)),
-                description=f"points to {table.references[column]}" if column in table.references else None,
+                description=MEANINGS[name][column] + (f" (points to {table.references[column]})" if column in table.references else ""),
             )
             for column, kind in table.columns.items()
         ]

@@ -115,5 +115,12 @@ CONTRACTS: tuple[Contract, ...] = (
             "source": Column("text", "file and format"),
             "loaded_at": Column("timestamp with time zone", "when it was loaded"),
         },
+        lineage={
+            **dict.fromkeys(
+                ("temperature_min_c", "temperature_max_c", "temperature_mean_c"),
+                ("weather file", "ref.weather.temperature_min_c", "ref.weather.temperature_max_c", "ref.weather.temperature_mean_c"),
+            ),
+            "hourly_c": ("weather file",),
+        },
     ),
 )

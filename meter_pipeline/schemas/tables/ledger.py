@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
-from meter_pipeline.schemas.tables.shape import Contract
+from meter_pipeline.schemas.tables.shape import Column, Contract
 
-CONTRACTS: tuple[Contract, ...] = ()
+CONTRACTS: tuple[Contract, ...] = (
+    Contract(
+        "ledger.checkpoint",
+        "a signed head of the ledger's tree",
+        ("tree_size",),
+        {
+            "tree_size": Column("bigint", "entries covered", at_least=0),
+            "note": Column("text", "the signed note, as published"),
+            "key_id": Column("text", "first four bytes of the key's id, hex"),
+            "signed_at": Column("timestamp with time zone", "server clock when it was stored, UTC"),
+        },
+        lineage={
+            "tree_size": ("ledger.leaf.leaf_index",),
+            "note": ("ledger.leaf.leaf_hash",),
+        },
+    ),
+)
