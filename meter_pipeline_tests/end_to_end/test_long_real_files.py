@@ -123,6 +123,15 @@ def test_a_quarter_between_two_register_reads_is_billed_to_the_unit(database: Da
     assert utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0] == found
 
 
+def test_a_forward_estimate_between_two_reads_is_billed_by_its_dials(database: Database, tmp_path: Path) -> None:
+    """VDEF005890, two registers read on 8 January 2004 and put at E64 for the midnight of 8 April: 888 to 999 and 950 to 10015. The file states 111 kWh
+    for the one, as its dials do, and 65 for the other, against 9,065 of its dials: the dials are billed, the stated figure stays in ``periods``."""
+    utility = _quarter(database, tmp_path, "Example_NEM13_forward_estimate.csv")
+    found = utility.read("SELECT sum(quantity_micro)::bigint AS q FROM vee.daily_usage")["q"][0]
+    assert found == (111 + 9_065) * 1_000_000
+    assert utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0] == found
+
+
 def test_a_register_stated_twice_is_billed_once_and_goes_on_at_its_pace(database: Database, tmp_path: Path) -> None:
     """sample_nem13.csv gives NMI1234567/E1 two pairs of dials for one span (222.5 and 68 kWh): one of them wins whole, and the days after
     its last read are estimated at its pace until the file's last day; what NMI7654321 sent out is exact."""

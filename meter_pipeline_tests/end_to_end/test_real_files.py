@@ -131,11 +131,15 @@ def test_the_wide_export_of_a_head_end_is_billed(database: Database, tmp_path: P
     declared = read_head_end(DECLARED / "beacon.toml") if (DECLARED / "beacon.toml").exists() else head_end(path, "BEACON", "America/Los_Angeles")
     utility.enrol(path, declared, "water")
     landed = utility.land(path, declared)
-    assert landed.received > 0
-    assert landed.rejected == 0
+    # two lines, a flow of 5.0 gallons and a dial of 227.6 CCF each
+    assert (landed.received, landed.rejected) == (4, 0)
     utility.run_touched()
-    reads = utility.read("SELECT count(*) AS n FROM raw.register_read")["n"][0] + utility.read("SELECT count(*) AS n FROM raw.interval WHERE value IS NOT NULL")["n"][0]
-    assert reads == landed.received
+    assert utility.read("SELECT count(*) AS n, sum(value)::text AS s, min(unit) AS u FROM raw.interval WHERE value IS NOT NULL").row(0) == (2, "10.000000", "gal")
+    assert utility.read("SELECT count(*) AS n, min(value)::text AS s, max(value)::text AS t, min(unit) AS u FROM raw.register").row(0) == (
+        2, "22760.000000", "22760.000000", "ft3",
+    )  # fmt: skip
+    billed = utility.read("SELECT sum(source_quantity)::bigint AS q, min(source_unit) AS u FROM billing.determinant_day").row(0)
+    assert billed == (10_000_000, "gal")
 
 
 def test_every_file_balances(database: Database, tmp_path: Path) -> None:
