@@ -18,6 +18,9 @@ from meter_pipeline.units import MICRO
 from meter_pipeline.vee.catalogue import ROW_RULES, codes
 
 LIMIT_BYTES: Final = 20_000
+QUALITY_WORDS: Final = {
+    "A": "actual", "V": "of several kinds", "F": "final substitute", "S": "substitute", "E": "forward estimate", "N": "null", "M": "nothing came",
+}
 _INK: Final = {"actual": "#35618f", "estimated": "#d98b2b", "rejected": "#b3372f", "register": "#4a4a4a"}
 
 
@@ -95,6 +98,49 @@ def worst_meters(meters: Sequence[Mapping[str, Any]], title: str) -> bytes:
     for axis in axes.ravel()[len(shown) :]:
         axis.axis("off")
     figure.suptitle(title, fontsize=8)
+    return _png(figure)
+
+
+def sum_checks(worst: pl.DataFrame, title: str) -> bytes | None:
+    """Bars of the channel-days furthest from their register, in percent of it: ``worst`` as from outcome.worst_rows; None where all agree."""
+    off = worst.filter(pl.col("miss_micro") > 0).head(12).reverse()
+    if not off.height:
+        return None
+    figure, axes = _figure(6.4, 0.8 + 0.22 * off.height)
+    axis = axes[0, 0]
+    names = [f"{meter} {channel}" for meter, channel in off.select("meter_id", "channel").iter_rows()]
+    at, failed = np.arange(off.height), (off["row_flags"].to_numpy() & ROW_RULES["SUM_CHECK"].mask) != 0
+    miss = off["miss_micro"].to_numpy() / MICRO
+    share = 100 * miss / np.maximum(np.abs(off["total_micro"].to_numpy() / MICRO), 1e-6)
+    axis.barh(at, share, color=np.where(failed, _INK["rejected"], _INK["register"]))
+    for k in range(off.height):
+        axis.text(share[k], at[k], f" {miss[k]:g} {off['unit'][k]}", va="center", fontsize=6)
+    axis.set_yticks(at, names, fontsize=6)
+    axis.set_xlabel("percent of the day's intervals that the register does not bear out; red: the sum check failed", fontsize=6)
+    axis.tick_params(axis="x", labelsize=6)
+    axis.margins(x=0.2)
+    axis.set_title(title, fontsize=9)
+    return _png(figure)
+
+
+def usage_by_quality(usage: pl.DataFrame, title: str) -> bytes:
+    """Service points of each commodity and flow by the worst quality of their day: columns commodity, flow, quality (a flag), points."""
+    groups = usage.select("commodity", "flow").unique(maintain_order=True).sort("commodity", "flow").rows()
+    figure, axes = _figure(6.4, 0.9 + 0.3 * max(len(groups), 1))
+    axis, left = axes[0, 0], np.zeros(len(groups))
+    colours = {"A": _INK["actual"], "V": "#6d8fb5", "F": "#7a9a5b", "S": _INK["estimated"], "E": "#e3b778", "N": _INK["rejected"], "M": _INK["register"]}
+    for flag, colour in colours.items():
+        found = {(c, f): n for c, f, q, n in usage.select("commodity", "flow", "quality", "points").iter_rows() if q == flag}
+        if not found:
+            continue
+        wide = np.array([found.get(group, 0) for group in groups], float)
+        axis.barh(np.arange(len(groups)), wide, left=left, color=colour, label=QUALITY_WORDS[flag])
+        left += wide
+    axis.set_yticks(np.arange(len(groups)), [" ".join(group) for group in groups], fontsize=7)
+    axis.tick_params(axis="x", labelsize=6)
+    axis.set_xlabel("service points", fontsize=7)
+    axis.legend(fontsize=6, ncols=4, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    figure.suptitle(title, fontsize=9)
     return _png(figure)
 
 

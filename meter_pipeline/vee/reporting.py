@@ -64,6 +64,9 @@ def stage_report(outcome: VeeOutcome) -> StageReport:
         pictures["load shape"] = plots.load_shape(outcome.shape, f"Billing day {outcome.billing_day}: validated, estimated, rejected")
     if outcome.methods:
         pictures["estimates by method"] = plots.estimates_by_method({method_name(k): v for k, v in outcome.methods.items()}, "Estimated intervals")
+    drawn = plots.sum_checks(outcome.worst, "Worst sum checks") if outcome.worst.height else None
+    if drawn:
+        pictures["worst sum checks"] = drawn
     if outcome.worst_vectors:
         pictures["worst meters"] = plots.worst_meters(outcome.worst_vectors, "Meters that need eyes: raw, final, estimated")
     checks = [
@@ -107,7 +110,14 @@ def usage_report(database: Database, calendar: BillingCalendar, day: date) -> St
         "usage_is_validated", off.height == 0, "usage = sum of validated intervals, per service point, flow and unit",
         {"service_points": from_intervals.height, "differing": off.height},
     )
-    return StageReport(usage.height, figures, {"totals": totals, "days by worst quality": by_quality}, {}, [check])
+    pictures = {"usage by quality": plots.usage_by_quality(_points_by_quality(usage), f"Service points on {day} by worst quality")} if usage.height else {}
+    return StageReport(usage.height, figures, {"totals": totals, "days by worst quality": by_quality}, pictures, [check])
+
+
+def _points_by_quality(usage: pl.DataFrame) -> pl.DataFrame:
+    """Service points by commodity, flow and the flag of their worst quality."""
+    flag = pl.col("quality").map_elements(lambda c: quality.flag_of(c & 0xFFFF), return_dtype=pl.String)
+    return usage.group_by("commodity", "flow", "quality").len("points").with_columns(quality=flag).group_by("commodity", "flow", "quality").agg(pl.col("points").sum())
 
 
 def _share(usage: pl.DataFrame, column: str) -> float:
