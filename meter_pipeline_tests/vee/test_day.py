@@ -345,11 +345,12 @@ def test_the_reports_name_their_checks_and_draw_small_pictures(city: City) -> No
     report = validate(city).report()
     assert {c.name: c.passed for c in report.checks} == {"slots_complete": True, "sum_check": True}
     assert report.figures["sum_checks_failed"] == 1
-    assert report.plots
+    assert set(report.plots) == {"load shape", "estimates by method", "worst sum checks", "worst meters"}
     assert all(len(png) < 20_000 and png[:4] == b"\x89PNG" for png in report.plots.values())
     usage = usage_report(city.database, CALENDAR, DAY)
     assert [(c.name, c.passed) for c in usage.checks] == [("usage_is_validated", True)]
     assert usage.figures["service_points"] == 2
+    assert len(usage.plots["usage by quality"]) < 20_000
 
 
 def test_explain_tells_the_day_slot_by_slot_on_a_day_of_25_hours(city: City) -> None:
