@@ -38,7 +38,7 @@ def environment(settings: Settings, database: Database) -> dict[str, str]:
     configuration = instance / "dagster.yaml"
     if configuration.is_symlink() or not configuration.exists():
         configuration.unlink(missing_ok=True)
-        configuration.symlink_to(PROJECT_ROOT / "dagster.yaml")
+        configuration.symlink_to(PROJECT_ROOT / "deploy" / "dagster.yaml")
     return {
         "DAGSTER_HOME": str(instance),
         "METER_PIPELINE_HOME": str(settings.home),

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from meter_pipeline.defs import partitions, policy
 from meter_pipeline.simulator import Spec, simulate
 from meter_pipeline.store.database import Database, scalar
+from meter_pipeline_tests.support import ROOT
 
 START = date(2026, 10, 30)
 
@@ -85,6 +88,16 @@ def test_every_table_of_a_billing_day_is_checked_against_its_contract(city: dg.D
         ("daily_usage", "schema_of_vee_daily_usage"), ("anomaly_flags", "schema_of_anomaly_flag"),
         ("reconciled_billing", "schema_of_billing_determinant_day"), ("reconciled_billing", "schema_of_billing_charge_day"),
     }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_dagster_validates_a_checkout_as_it_stands_without_a_server() -> None:
+    """As somebody types it in the project's folder, nothing set: the instance's configuration, which names a server, must not be found there."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("METER_PIPELINE_", "DAGSTER_"))}
+    command = [str(Path(sys.executable).parent / "dagster"), "definitions", "validate"]
+    done = subprocess.run(command, cwd=ROOT, env=plain, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "All code locations passed validation" in done.stdout + done.stderr
 
 
 def test_a_billing_day_runs_from_files_to_a_signed_checkpoint(city: dg.Definitions, database: Database) -> None:
