@@ -87,7 +87,7 @@ CONTRACTS = (
         },
         lineage={
             "received": ("feed file",),
-            "rejected": ("feed file",),
+            "rejected": ("feed file", "ref.meters.meter_id", "ref.channels.channel"),
             "commodity": ("data/head_ends",),
         },
     ),
