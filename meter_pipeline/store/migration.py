@@ -21,10 +21,7 @@ RESULT_COLUMNS = ("billing_day", "account_id", "level", "code", "value", "exact"
 def replace_legacy(connection: Connection, day: date, results: pl.DataFrame, run: tuple[datetime, datetime, str, bytes]) -> None:
     """Put a day's legacy results in place of what was imported before. ``run``: finished at, imported at, source, content hash."""
     connection.execute("DELETE FROM migration.legacy_result WHERE billing_day = %s", (day,))
-    columns = ", ".join((*RESULT_COLUMNS, "occurrence"))
-    with connection.cursor() as cursor, cursor.copy(f"COPY migration.legacy_result ({columns}) FROM STDIN") as copy:
-        for row in results.select(*RESULT_COLUMNS, "occurrence").iter_rows():
-            copy.write_row(row)
+    _copy(connection, "migration.legacy_result", results.select(*RESULT_COLUMNS, "occurrence"))
     connection.execute(
         "INSERT INTO migration.legacy_run (billing_day, finished_at, imported_at, source, figures, content_sha256) VALUES (%s, %s, %s, %s, %s, %s) "
         "ON CONFLICT (billing_day) DO UPDATE SET finished_at = excluded.finished_at, imported_at = excluded.imported_at, source = excluded.source, "
@@ -42,6 +39,13 @@ def legacy_finished(connection: Connection, day: date) -> bool:
     return bool(scalar(connection, "SELECT EXISTS (SELECT FROM migration.legacy_run WHERE billing_day = %s)", (day,)))
 
 
+def _copy(connection: Connection, table: str, frame: pl.DataFrame) -> None:
+    """COPY a frame into a table by the frame's own column names; text in quotes, so that only a null is empty."""
+    statement = f"COPY {table} ({', '.join(frame.columns)}) FROM STDIN (FORMAT csv)"
+    with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+        copy.write(frame.write_csv(include_header=False, quote_style="non_numeric", null_value=""))
+
+
 def known_defects(connection: Connection) -> list[tuple[Any, ...]]:
     """defect_id, levels, codes, most, approver, expires, first_day, last_day."""
     return connection.execute(
@@ -54,30 +58,39 @@ def write_comparison(connection: Connection, day: date, run: dict[str, Any], dif
     run_id = int(
         scalar(
             connection,
-            "INSERT INTO migration.comparison_run (billing_day, mode, compared_at, compared, blocking, net_money, absolute_money, configuration, "
-            "cycle_id, coverage, summary) VALUES (%(day)s, %(mode)s, %(at)s, %(compared)s, %(blocking)s, %(net)s, %(absolute)s, %(configuration)s, "
-            "%(cycle)s, %(coverage)s, %(summary)s) RETURNING run_id",
+            "INSERT INTO migration.comparison_run (billing_day, mode, compared_at, compared, bills, blocking, net_money, absolute_money, configuration, "
+            "cycle_id, coverage, summary, source, results_sha256) VALUES (%(day)s, %(mode)s, %(at)s, %(compared)s, %(bills)s, %(blocking)s, %(net)s, "
+            "%(absolute)s, %(configuration)s, %(cycle)s, %(coverage)s, %(summary)s, %(source)s, %(sha256)s) RETURNING run_id",
             run | {"day": day, "coverage": Jsonb(run["coverage"]), "summary": Jsonb(run["summary"])},
         )
     )
     if run["mode"] != "legacy_twice":
         connection.execute("DELETE FROM migration.comparison WHERE billing_day = %s", (day,))
-        with (
-            connection.cursor() as cursor,
-            cursor.copy(
-                "COPY migration.comparison (billing_day, account_id, level, code, new_value, legacy_value, difference, class, cause, run_id) FROM STDIN"
-            ) as copy,
-        ):
-            for row in differences.iter_rows():
-                copy.write_row((*row, run_id))
+        named = differences.rename({"new": "new_value", "legacy": "legacy_value"}).with_columns(run_id=pl.lit(run_id, pl.Int64))
+        _copy(connection, "migration.comparison", named)
     return run_id
 
 
 def comparison_runs(connection: Connection) -> list[dict[str, Any]]:
     """Every comparison with the new side, oldest first."""
-    names = ("billing_day", "mode", "compared_at", "compared", "blocking", "absolute_money", "configuration", "cycle_id", "coverage")
+    names = ("billing_day", "mode", "compared_at", "compared", "bills", "blocking", "absolute_money", "configuration", "cycle_id", "coverage", "summary")
     rows = connection.execute(f"SELECT {', '.join(names)} FROM migration.comparison_run WHERE mode <> 'legacy_twice' ORDER BY compared_at, run_id")
     return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def drift(database: Database, day: date, window: int) -> tuple[int, pl.DataFrame]:
+    """Days compared in the ``window`` days before a day, and what rounding has added up to in them by account and code."""
+    days = database.read(
+        "SELECT count(DISTINCT billing_day) AS n FROM migration.comparison_run "
+        "WHERE mode <> 'legacy_twice' AND bills > 0 AND billing_day >= $1::date - $2::integer AND billing_day < $1",
+        [day, window],
+    )["n"][0]
+    leant = database.read(
+        "SELECT account_id, code, sum(difference)::bigint AS leant FROM migration.comparison "
+        "WHERE class = 'rounding' AND billing_day >= $1::date - $2::integer AND billing_day < $1 GROUP BY 1, 2",
+        [day, window],
+    )
+    return int(days), leant.cast({"leant": pl.Int64})
 
 
 def note_event(connection: Connection, at: datetime, what: str) -> None:
@@ -188,10 +201,10 @@ def new_results(database: Database, day: date) -> pl.DataFrame:
         SELECT billing_day, account_id, 'determinant', service_point_id || ':demand:' || p.name, p.value, NULL, estimated > 0, tariff_version
         FROM d CROSS JOIN LATERAL unnest(d.registers, d.peaks) AS p (name, value) WHERE p.value IS NOT NULL
         UNION ALL
-        SELECT c.billing_day, c.account_id, 'line', c.service_point_id || ':' || l.key, l.amount, l.amount, d.estimated > 0, c.tariff_version
+        SELECT c.billing_day, c.account_id, 'line', c.service_point_id || ':' || l.key, l.amount, NULL, d.estimated > 0, c.tariff_version
         FROM c JOIN d USING (service_point_id) CROSS JOIN LATERAL unnest(c.day_keys, c.amounts) AS l (key, amount) WHERE l.amount IS NOT NULL
         UNION ALL
-        SELECT c.billing_day, c.account_id, 'total', 'total', sum(c.total)::bigint, sum(c.total)::bigint, bool_or(d.estimated > 0), NULL
+        SELECT c.billing_day, c.account_id, 'total', 'total', sum(c.total)::bigint, NULL, bool_or(d.estimated > 0), NULL
         FROM c JOIN d USING (service_point_id) GROUP BY c.billing_day, c.account_id
         """,
         [day],
@@ -203,36 +216,35 @@ def known_accounts(database: Database) -> pl.Series:
     return database.read("SELECT account_id FROM ref.accounts ORDER BY 1")["account_id"]
 
 
-def configuration(connection: Connection, day: date) -> str:
-    """What a day's results were made with, as one hash: tariff documents used and the versions of rules and code on the ledger."""
+def tariff_documents(connection: Connection) -> str:
+    """Every tariff document there is, as one hash."""
     return str(
         scalar(
             connection,
-            "SELECT encode(sha256(convert_to(coalesce(string_agg(part, ',' ORDER BY part), ''), 'UTF8')), 'hex') FROM ("
-            "SELECT DISTINCT v.tariff_id || ':' || v.version || ':' || encode(v.document_sha256, 'hex') AS part FROM billing.tariff_version v "
-            "JOIN billing.charge_day c ON c.tariff_id = v.tariff_id AND c.tariff_version = v.version WHERE c.billing_day = %s "
-            "UNION SELECT kind || ':' || encode(sha256(convert_to(body::jsonb->>'body', 'UTF8')), 'hex') FROM ("
-            "SELECT DISTINCT ON (kind) kind, convert_from(body, 'UTF8') AS body FROM ledger.entry WHERE kind IN ('rule_version', 'code_version') "
-            "ORDER BY kind, entry_id DESC) latest) parts",
-            (day,),
+            "SELECT encode(sha256(convert_to(coalesce(string_agg(tariff_id || ':' || version || ':' || encode(sha256, 'hex'), ',' "
+            "ORDER BY tariff_id, version), ''), 'UTF8')), 'hex') FROM ref.tariff_document",
         )
     )
 
 
-def coverage(database: Database, day: date) -> dict[str, int]:
-    """Accounts compared on the day by stratum: rate class, commodity, and what rarely happens (estimates, exchanges, net metering, final bills)."""
-    frame = database.read(
+def strata(database: Database, day: date) -> pl.DataFrame:
+    """What is particular about each service point billed on the day: one row with its rate class and commodity, and booleans for what is rare."""
+    return database.read(
         """
-        WITH d AS (SELECT det.*, s.commodity FROM billing.determinant_day det
-            JOIN ref.service_points s ON s.service_point_id = det.service_point_id AND s.valid_from <= det.billing_day
-                AND (s.valid_to IS NULL OR s.valid_to > det.billing_day) WHERE det.billing_day = $1)
-        SELECT 'rate_class:' || tariff_id AS stratum, count(*) AS n FROM d GROUP BY 1
-        UNION ALL SELECT 'commodity:' || commodity, count(*) FROM d GROUP BY 1
-        UNION ALL SELECT 'estimated', count(*) FROM d WHERE estimated > 0
-        UNION ALL SELECT 'net_metering', count(*) FROM d WHERE source_export > 0
-        UNION ALL SELECT 'exchange', count(*) FROM d JOIN ref.installations i USING (service_point_id) WHERE i.removed_at::date = d.billing_day
-        UNION ALL SELECT 'final_bill', count(*) FROM d JOIN ref.agreements a USING (service_point_id) WHERE a.valid_to = d.billing_day + 1
+        SELECT d.account_id, d.service_point_id, d.tariff_id AS rate_class, t.commodity, d.estimated > 0 AS estimated, d.source_export > 0 AS net_metering,
+            d.slots::integer * d.interval_minutes NOT IN (0, 1440) AND d.interval_minutes < 1440 AS clock_change, coalesce(u.exchange, false) AS exchange,
+            coalesce(r.rollover, false) AS rollover, f.service_point_id IS NOT NULL AS final_bill
+        FROM billing.determinant_day d
+        LEFT JOIN (SELECT DISTINCT tariff_id, commodity FROM ref.tariffs) t USING (tariff_id)
+        LEFT JOIN (SELECT service_point_id, bool_or(exchange) AS exchange FROM vee.daily_usage WHERE billing_day = $1 GROUP BY 1) u USING (service_point_id)
+        LEFT JOIN (SELECT service_point_id, bool_or(causes & 4 <> 0) AS rollover FROM vee.register_day WHERE billing_day = $1 GROUP BY 1) r
+            USING (service_point_id)
+        LEFT JOIN (SELECT DISTINCT service_point_id FROM ref.agreements WHERE valid_to = $1::date + 1) f USING (service_point_id)
+        WHERE d.billing_day = $1
         """,
         [day],
     )
-    return {str(name): int(n) for name, n in frame.iter_rows() if n}
+
+
+def database_exists(connection: Connection, name: str) -> bool:
+    return bool(scalar(connection, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = %s)", (name,)))
