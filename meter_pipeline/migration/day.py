@@ -30,8 +30,8 @@ from meter_pipeline.store import migration as store
 from meter_pipeline.store.database import Database
 
 Mode = Literal["live", "replay", "legacy_twice"]
-#: Legacy bills in cents, half up: its own last place, in millionths of the currency.
-LEGACY_UNIT: Final = {"line": 10_000, "total": 10_000}
+#: Legacy bills in cents, half up: the last place of its lines, in millionths of the currency. Its totals are sums of lines: they follow them.
+LEGACY_UNIT: Final = {"line": 10_000}
 #: The legacy batch is given until noon of the day after next (it is nightly, and sometimes a night late); then what it lacks is lost, not late.
 GRACE: Final = timedelta(hours=60)
 #: Days over which rounding is watched for leaning one way: the longest billing period.

@@ -116,39 +116,75 @@ def report(connection: Connection, sha256: str) -> tuple[datetime, bool, dict[st
     return None if row is None else (row[0], row[1], row[2])
 
 
-def put_authority(
-    connection: Connection, day: date, account: str, side: str, stage: str, version: int, payload_sha256: bytes, at: datetime
-) -> tuple[str, bytes] | None:
-    """Record which side counts for a record. Returns what was there already (side, payload hash), which stays, or None."""
-    made = connection.execute(
-        "INSERT INTO migration.authority (billing_day, account_id, authority, stage, flag_version, payload_sha256, decided_at) "
-        "VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING 1",
-        (day, account, side, stage, version, payload_sha256, at),
-    ).fetchone()
-    if made:
-        return None
-    found = connection.execute(
-        "SELECT authority, payload_sha256 FROM migration.authority WHERE billing_day = %s AND account_id = %s", (day, account)
-    ).fetchone()
-    return None if found is None else (found[0], bytes(found[1]))
+def put_authorities(connection: Connection, rows: pl.DataFrame, stage: str, version: int, at: datetime) -> pl.DataFrame:
+    """Record which side counts for each record of ``rows`` (billing_day, account_id, authority, payload_sha256); one that has a side keeps it.
 
-
-def enqueue(connection: Connection, day: date, account: str, side: str, payload: dict[str, Any], sha256: bytes, at: datetime) -> bool:
-    """Put a record in the outbox for one side; False when it is there already."""
-    done = connection.execute(
-        "INSERT INTO migration.outbox (billing_day, account_id, side, payload, payload_sha256, written_at) VALUES (%s, %s, %s, %s, %s, %s) "
-        "ON CONFLICT DO NOTHING",
-        (day, account, side, Jsonb(payload, dumps=lambda value: json.dumps(value, sort_keys=True)), sha256, at),
+    Returns billing_day, account_id, authority in force and whether it was recorded only now, in the order of ``rows``.
+    """
+    connection.execute(
+        "CREATE TEMP TABLE IF NOT EXISTS deciding (place bigint, billing_day date, account_id text COLLATE \"C\", authority text, payload_sha256 bytea) "
+        "ON COMMIT DROP; TRUNCATE deciding"
     )
-    return done.rowcount == 1
+    _copy(connection, "deciding", rows.with_row_index("place").with_columns(payload_sha256=_hex("payload_sha256")))
+    made = connection.execute(
+        """
+        WITH made AS (
+            INSERT INTO migration.authority AS a (billing_day, account_id, authority, stage, flag_version, payload_sha256, decided_at)
+            SELECT billing_day, account_id, authority, %s, %s, payload_sha256, %s FROM deciding ORDER BY billing_day, account_id
+            ON CONFLICT (billing_day, account_id) DO UPDATE SET payload_sha256 = excluded.payload_sha256
+            RETURNING billing_day, account_id, authority, xmax = 0 AS fresh
+        )
+        SELECT d.billing_day, d.account_id, made.authority, made.fresh FROM deciding d JOIN made USING (billing_day, account_id) ORDER BY d.place
+        """,
+        (stage, version, at),
+    ).fetchall()
+    return pl.DataFrame(made, {"billing_day": pl.Date, "account_id": pl.String, "authority": pl.String, "fresh": pl.Boolean}, orient="row")
 
 
-def waiting(connection: Connection, most: int) -> list[tuple[int, date, str, str, dict[str, Any], bytes]]:
-    """Records to deliver, oldest first, locked for this transaction; another deliverer takes the next ones."""
+def enqueue(connection: Connection, rows: pl.DataFrame, at: datetime) -> int:
+    """Put records (billing_day, account_id, side, payload as JSON text, payload_sha256) in the outbox; how many were not its last words already.
+
+    For a transaction that holds the records' rows of migration.authority: two writers of one record come one after the other.
+    """
+    connection.execute(
+        "CREATE TEMP TABLE IF NOT EXISTS sending (billing_day date, account_id text COLLATE \"C\", side text, payload jsonb, payload_sha256 bytea) "
+        "ON COMMIT DROP; TRUNCATE sending"
+    )
+    _copy(connection, "sending", rows.with_columns(payload_sha256=_hex("payload_sha256")))
+    done = connection.execute(
+        """
+        INSERT INTO migration.outbox AS o (billing_day, account_id, side, payload, payload_sha256, written_at)
+        SELECT s.billing_day, s.account_id, s.side, s.payload, s.payload_sha256, %s FROM sending s
+        WHERE s.payload_sha256 IS DISTINCT FROM (
+            SELECT l.payload_sha256 FROM migration.outbox l WHERE l.billing_day = s.billing_day AND l.account_id = s.account_id AND l.side = s.side
+            ORDER BY l.outbox_id DESC LIMIT 1)
+        ORDER BY 1, 2, 3
+        """,
+        (at,),
+    )
+    return done.rowcount
+
+
+def _hex(column: str) -> pl.Expr:
+    return pl.lit("\\x") + pl.col(column).bin.encode("hex")
+
+
+def authorities(connection: Connection, day: date) -> dict[str, Any]:
+    """The side recorded for each account of a day."""
+    return dict(connection.execute("SELECT account_id, authority FROM migration.authority WHERE billing_day = %s", (day,)).fetchall())
+
+
+def outbox_size(connection: Connection) -> int:
+    """Records ever put in the outbox, this transaction's included."""
+    return int(scalar(connection, "SELECT count(*) FROM migration.outbox"))
+
+
+def waiting(connection: Connection, most: int, sides: Sequence[str]) -> list[tuple[int, date, str, str, dict[str, Any], bytes]]:
+    """Records of these sides to deliver, oldest first, locked for this transaction; another deliverer takes the next ones."""
     return connection.execute(
-        "SELECT outbox_id, billing_day, account_id, side, payload, payload_sha256 FROM migration.outbox WHERE delivered_at IS NULL "
+        "SELECT outbox_id, billing_day, account_id, side, payload, payload_sha256 FROM migration.outbox WHERE delivered_at IS NULL AND side = ANY(%s) "
         "ORDER BY outbox_id LIMIT %s FOR UPDATE SKIP LOCKED",
-        (most,),
+        (list(sides), most),
     ).fetchall()
 
 
@@ -214,6 +250,47 @@ def new_results(database: Database, day: date) -> pl.DataFrame:
 def known_accounts(database: Database) -> pl.Series:
     """Every account of the reference data."""
     return database.read("SELECT account_id FROM ref.accounts ORDER BY 1")["account_id"]
+
+
+def routes(connection: Connection) -> dict[str, str]:
+    """The route of each account: that of its first service point, so that an account moves as a whole."""
+    return dict(
+        connection.execute(
+            "SELECT a.account_id, min(s.route) FROM ref.agreements a JOIN ref.service_points s USING (service_point_id) GROUP BY 1"
+        ).fetchall()
+    )
+
+
+def put_customer_bills(connection: Connection, rows: pl.DataFrame, at: datetime) -> int:
+    """Keep the legacy batch's records (billing_day, account_id, payload as JSON text, payload_sha256) in place of what was kept."""
+    connection.execute(
+        "CREATE TEMP TABLE IF NOT EXISTS receiving (billing_day date, account_id text COLLATE \"C\", payload jsonb, payload_sha256 bytea) "
+        "ON COMMIT DROP; TRUNCATE receiving"
+    )
+    _copy(connection, "receiving", rows.with_columns(payload_sha256=_hex("payload_sha256")))
+    done = connection.execute(
+        "INSERT INTO migration.customer_bill (billing_day, account_id, payload, payload_sha256, received_at) "
+        "SELECT billing_day, account_id, payload, payload_sha256, %s FROM receiving ON CONFLICT (billing_day, account_id) "
+        "DO UPDATE SET payload = excluded.payload, payload_sha256 = excluded.payload_sha256, received_at = excluded.received_at",
+        (at,),
+    )
+    return done.rowcount
+
+
+def undelivered(connection: Connection, day: date | None = None) -> list[tuple[date, str, str]]:
+    """Records (day, account, side) that the other side lacks: neither delivered nor waiting in the outbox in their latest words. Always empty."""
+    return connection.execute(
+        """
+        SELECT a.billing_day, a.account_id, CASE a.authority WHEN 'new' THEN 'legacy' ELSE 'new' END AS side
+        FROM migration.authority a
+        WHERE (%(day)s::date IS NULL OR a.billing_day = %(day)s) AND a.stage <> 'complete' AND NOT (a.stage IN ('off', 'shadow') AND a.authority = 'legacy')
+          AND a.payload_sha256 IS DISTINCT FROM (
+              SELECT o.payload_sha256 FROM migration.outbox o WHERE o.billing_day = a.billing_day AND o.account_id = a.account_id
+                AND o.side = CASE a.authority WHEN 'new' THEN 'legacy' ELSE 'new' END ORDER BY o.outbox_id DESC LIMIT 1)
+        ORDER BY 1, 2
+        """,
+        {"day": day},
+    ).fetchall()
 
 
 def tariff_documents(connection: Connection) -> str:

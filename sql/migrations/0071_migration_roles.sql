@@ -33,6 +33,10 @@ COMMENT ON COLUMN migration.comparison_run.results_sha256 IS 'SHA-256 over our f
 -- A rerun of a day's comparison takes the day's earlier differences away; by day and class is how people look.
 CREATE INDEX comparison_of_rounding ON migration.comparison (billing_day) WHERE class = 'rounding';
 
+-- A bill that is changed and changed back must reach the other side three times: what counts is that the last one sent is the last one written.
+ALTER TABLE migration.outbox DROP CONSTRAINT outbox_billing_day_account_id_side_payload_sha256_key;
+CREATE INDEX outbox_of_record ON migration.outbox (billing_day, account_id, side, outbox_id);
+
 CREATE TABLE migration.customer_bill (
     billing_day date NOT NULL,
     account_id text COLLATE "C" NOT NULL CHECK (account_id ~ '^[A-Z0-9-]{1,32}$'),
@@ -50,6 +54,8 @@ COMMENT ON COLUMN migration.customer_bill.received_at IS 'when it was delivered,
 
 -- migrate:down
 DROP TABLE migration.customer_bill;
+DROP INDEX migration.outbox_of_record;
+ALTER TABLE migration.outbox ADD UNIQUE (billing_day, account_id, side, payload_sha256);
 DROP INDEX migration.comparison_of_rounding;
 ALTER TABLE migration.comparison_run DROP COLUMN results_sha256, DROP COLUMN source, DROP COLUMN bills;
 DROP POLICY migration_goes_back ON control.flag;
