@@ -38,6 +38,12 @@ def current(database: Database, *, by: str = "meter-pipeline", clock: Clock = SY
     return value
 
 
+def peek(database: Database) -> flags.Value:
+    """The stage in force, for whoever only reads."""
+    with database.connect("migration", autocommit=True) as connection:
+        return flags.read(connection, STAGE)
+
+
 def step(database: Database, value: Mapping[str, Any], *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> flags.Value:
     """Take a step that one person may take. Raises Refused: needs_two where two must, not_allowed where nobody may."""
     before = current(database, by=by, clock=clock)

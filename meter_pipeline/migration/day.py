@@ -72,7 +72,6 @@ def compare_billing_day(
     day: date,
     *,
     mode: Mode = "live",
-    cycle_id: str | None = None,
     second_run: pl.DataFrame | None = None,
     rules: Rules | None = None,
     clock: Clock = SYSTEM_CLOCK,
@@ -100,7 +99,8 @@ def compare_billing_day(
     digest = hashlib.sha256(new.sort("account_id", "level", "code").write_csv().encode()).digest()
     figures: dict[str, Any] = {
         "mode": mode, "at": now, "compared": result.both.height, "bills": result.bills, "blocking": result.blocking, "net": result.net_money,
-        "absolute": result.absolute_money, "configuration": made_with, "cycle": cycle_id, "coverage": seen, "summary": result.summary.to_dicts(),
+        "absolute": result.absolute_money, "configuration": made_with, "cycle": ",".join(store.cycles_closing(ours, day)) or None, "coverage": seen,
+        "summary": result.summary.to_dicts(),
         "source": source, "sha256": digest,
     }  # fmt: skip
     before_writing(database, clock=clock)
@@ -176,7 +176,7 @@ def evidence(database: Database, connection: store.Connection) -> Evidence:
         live=live,
         events=[Event(at, what) for at, what in store.events(connection)],
         replayed_days=frozenset(r["billing_day"] for r in replayed),
-        replayed_cycles=frozenset(f"{r['cycle_id']}:{r['billing_day']}" for r in replayed if r["cycle_id"]),
+        replayed_cycles=frozenset(f"{cycle}:{r['billing_day']}" for r in latest.values() if r["bills"] for cycle in (r["cycle_id"] or "").split(",") if cycle),
         replay_blocking=sum(int(r["blocking"]) for r in replayed),
         coverage=dict(seen),
         strata={"rate_class": strata["t"].unique(maintain_order=True).to_list(), "commodity": strata["c"].unique(maintain_order=True).to_list()},

@@ -13,10 +13,11 @@ ledger.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
@@ -46,7 +47,7 @@ class ShadowDay:
     def report(self) -> StageReport:
         """The day for asset metadata: rows by stage, and the stages' own checks by name."""
         checks = [replace(check, name=f"{stage}_{check.name}") for stage, report in self.stages.items() for check in report.checks]
-        figures = {f"{stage} rows": report.rows for stage, report in self.stages.items()}
+        figures: dict[str, Any] = {f"{stage} rows": report.rows for stage, report in self.stages.items()}
         figures |= {f"{stage} seconds": round(seconds, 2) for stage, seconds in self.seconds.items()}
         return StageReport(rows=self.stages["reconciled_billing"].rows, figures=figures, checks=checks)
 
@@ -97,7 +98,7 @@ def run_day(
     shadow, apart = database_of(database), settings_of(settings)
     apart.home.mkdir(parents=True, exist_ok=True)
     done = ShadowDay(day)
-    work = {
+    work: dict[str, Callable[[], StageReport]] = {
         "reference_data": lambda: StageReport(rows=_reference(database, shadow, settings)),
         "feed_files": lambda: land_inbox(shadow, calendar, apart, clock=clock, run_id=run_id).report(),
         "raw_reads": lambda: ingest_billing_day(shadow, calendar, day, settings=apart, clock=clock, run_id=run_id).report(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Any, TypeAlias
@@ -75,6 +74,17 @@ def comparison_runs(connection: Connection) -> list[dict[str, Any]]:
     """Every comparison with the new side, oldest first."""
     names = ("billing_day", "mode", "compared_at", "compared", "bills", "blocking", "absolute_money", "configuration", "cycle_id", "coverage", "summary")
     rows = connection.execute(f"SELECT {', '.join(names)} FROM migration.comparison_run WHERE mode <> 'legacy_twice' ORDER BY compared_at, run_id")
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def latest_days(connection: Connection, most: int) -> list[dict[str, Any]]:
+    """The latest comparison of each of the latest billing days, newest first."""
+    names = ("billing_day", "mode", "bills", "blocking", "absolute_money", "net_money")
+    rows = connection.execute(
+        f"SELECT {', '.join(names)} FROM (SELECT DISTINCT ON (billing_day) * FROM migration.comparison_run "
+        "WHERE mode <> 'legacy_twice' ORDER BY billing_day DESC, run_id DESC) latest ORDER BY billing_day DESC LIMIT %s",
+        (most,),
+    )
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
@@ -250,6 +260,22 @@ def new_results(database: Database, day: date) -> pl.DataFrame:
 def known_accounts(database: Database) -> pl.Series:
     """Every account of the reference data."""
     return database.read("SELECT account_id FROM ref.accounts ORDER BY 1")["account_id"]
+
+
+def cycles_closing(database: Database, day: date) -> list[str]:
+    """Billing cycles whose period ends with a day."""
+    return database.read("SELECT cycle_id FROM ref.billing_cycles WHERE period_end = $1::date + 1 ORDER BY 1", [day])["cycle_id"].to_list()
+
+
+def put_known_defect(connection: Connection, defect: dict[str, Any]) -> None:
+    """Record a defect, or replace the one of its name. Raises psycopg.errors.CheckViolation where one person is named for both parts."""
+    connection.execute(
+        "INSERT INTO migration.known_defect AS k (defect_id, levels, codes, most, first_day, last_day, reason, recorded_by, approver, expires) "
+        "VALUES (%(defect_id)s, %(levels)s, %(codes)s, %(most)s, %(first_day)s, %(last_day)s, %(reason)s, %(recorded_by)s, %(approver)s, %(expires)s) "
+        "ON CONFLICT (defect_id) DO UPDATE SET levels = excluded.levels, codes = excluded.codes, most = excluded.most, first_day = excluded.first_day, "
+        "last_day = excluded.last_day, reason = excluded.reason, recorded_by = excluded.recorded_by, approver = excluded.approver, expires = excluded.expires",
+        defect,
+    )
 
 
 def routes(connection: Connection) -> dict[str, str]:

@@ -63,7 +63,7 @@ def everything_for(role: str, path: Path = MANIFEST) -> Manifest:
     """
     whole = load(path)
     schemas = {pattern.partition(".")[0] for lines in whole.roles.values() for pattern in lines}
-    return Manifest(whole.verbs, {role: {f"{schema}.*": frozenset(whole.verbs) for schema in schemas}}, {role: []}, dict.fromkeys(whole.definer, [role]))
+    return Manifest(whole.verbs, {role: {f"{schema}.*": frozenset(whole.verbs) for schema in schemas}}, {role: []}, {call: [role] for call in whole.definer})
 
 
 def tables(connection: Connection) -> list[tuple[str, str]]:

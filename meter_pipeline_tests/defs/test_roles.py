@@ -29,7 +29,7 @@ from meter_pipeline.vee import validate_billing_day
 from meter_pipeline_tests.control.test_pause import CHECKED
 
 START = date(2026, 10, 29)
-ROLES = ("meter_console", "meter_ingest", "meter_billing", "meter_finance", "meter_notary", "meter_shadow", "meter_auditor")
+ROLES = ("meter_console", "meter_ingest", "meter_billing", "meter_finance", "meter_notary", "meter_shadow", "meter_migration", "meter_auditor")
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_every_stage_runs_in_its_own_role(deployed: dg.Definitions, database: Da
             run(deployed, instance, "billing_day", partition_key=day.isoformat())
         run(deployed, instance, "refit_baselines")
         everything = deployed.resolve_implicit_global_asset_job_def()
-        for asset, partition in (("month_end_close", "2026-10-01"), ("migration_comparison", START.isoformat())):
+        for asset, partition in (("month_end_close", "2026-10-01"), ("migration_comparison", START.isoformat()), ("published_bills", START.isoformat())):
             done = everything.execute_in_process(instance=instance, asset_selection=[dg.AssetKey(asset)], partition_key=partition, raise_on_error=False)
             failed = [e.event_specific_data for e in done.all_events if e.event_type_value == "STEP_FAILURE"]
             assert not failed, (asset, failed)

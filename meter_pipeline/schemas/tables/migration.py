@@ -87,7 +87,14 @@ CONTRACTS: Final[tuple[Contract, ...]] = (
             "new_value": Column("bigint", "our figure, or null", nullable=True),
             "legacy_value": Column("bigint", "the legacy batch's, or null", nullable=True),
             "difference": Column("bigint", "new less legacy"),
-            "class": Column("text", "why they differ", one_of=("within_tolerance", "rounding", "timing", "missing_new", "missing_legacy", "duplicate_legacy", "estimate_vs_actual", "tariff_version", "known_legacy_defect", "key_mismatch", "unexplained")),
+            "class": Column(
+                "text",
+                "why they differ",
+                one_of=(
+                    "within_tolerance", "rounding", "timing", "missing_new", "missing_legacy", "duplicate_legacy", "estimate_vs_actual", "tariff_version",
+                    "known_legacy_defect", "key_mismatch", "unexplained",
+                ),
+            ),
             "cause": Column("text", "the defect, or that a total follows its lines", nullable=True),
             "run_id": Column("bigint", "comparison that found it"),
         },
