@@ -146,12 +146,15 @@ def publish_billing_day(database: Database, day: date, *, clock: Clock = SYSTEM_
 
 
 def payloads(results: pl.DataFrame) -> dict[str, dict[str, Any]]:
-    """Each account's money figures of a RESULT frame as a record's payload: {"figures": [[level, code, millionths, estimated, tariff version]]}."""
+    """Each account's money figures of a RESULT frame as a record's payload: {"figures": [[level, code, millionths, estimated, tariff version]]}.
+
+    An account without a total has no bill.
+    """
     money = results.filter(pl.col("level").is_in(_MONEY)).unique(["account_id", "level", "code"], keep="first").sort("account_id", "level", "code")
     found: dict[str, dict[str, Any]] = {}
     for account, *figure in money.select("account_id", "level", "code", "value", "estimated", "tariff_version").iter_rows():
         found.setdefault(account, {"figures": []})["figures"].append(figure)
-    return found
+    return {account: payload for account, payload in found.items() if any(figure[0] == "total" for figure in payload["figures"])}
 
 
 def deliver(database: Database, sides: Mapping[str, Deliver], *, most: int = 1000, clock: Clock = SYSTEM_CLOCK) -> int:

@@ -34,6 +34,14 @@ def legacy_results(database: Database, day: date) -> pl.DataFrame:
     return database.read(f"SELECT {', '.join(RESULT_COLUMNS)} FROM migration.legacy_result WHERE billing_day = $1", [day])
 
 
+def columns_of(connection: Connection, table: str) -> list[str]:
+    """Columns of a table, none where there is no such table."""
+    rows = connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum", (table,)
+    )
+    return [str(row[0]) for row in rows]
+
+
 def legacy_finished(connection: Connection, day: date) -> bool:
     return bool(scalar(connection, "SELECT EXISTS (SELECT FROM migration.legacy_run WHERE billing_day = %s)", (day,)))
 

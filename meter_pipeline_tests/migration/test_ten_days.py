@@ -3,7 +3,7 @@ opens when it should and not a second before, and at the end neither side lacks 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from psycopg import sql
 
 from benchmarks.migration import FIRST, fill_city, fill_day
 from meter_pipeline.calendar import BillingCalendar
@@ -129,7 +130,7 @@ def plants_of_every_explained_class() -> tuple[list[Plant], dict[Key, str]]:
 
 
 @pytest.fixture
-def move(database: Database, tmp_path: Path) -> Move:
+def move(database: Database, server: Database, tmp_path: Path) -> Iterator[Move]:
     """Thirty-one days replayed in the shadow, the defect on record, the stage shadow."""
     clock = FixedClock(datetime(2026, 11, 5, 12, tzinfo=UTC))
     shadow.prepare(database)
@@ -147,16 +148,9 @@ def move(database: Database, tmp_path: Path) -> Move:
         day = made.fill(number, own)
         made.legacy(day, shadow.database_of(database))
         assert made.compare(day, "replay") == {}
-    return made
-
-
-@pytest.fixture(autouse=True)
-def _shadow_goes(request: pytest.FixtureRequest, server: Database) -> Any:
-    yield
-    if "database" in request.fixturenames:
-        name = request.getfixturevalue("database").name + shadow.SUFFIX
-        with server.connect(autocommit=True) as connection:
-            connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
+    yield made
+    with server.connect(autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(own.name)))
 
 
 @pytest.mark.timeout(600)
@@ -201,7 +195,7 @@ def test_ten_days_from_shadow_to_complete(move: Move) -> None:
         assert move.compare(day) == expected
         assert move.weigh().clock_started == started, "what is explained resets nothing"
         done = dual_write.publish_billing_day(database, day, clock=clock)
-        assert (done.lost, done.waiting) == (0, 1 if number == 4 else 0), "the total that legacy lost is waited for" if number == 4 else ""
+        assert (done.lost, done.waiting) == (0, 1 if number == 4 else 0), "a bill of which legacy lost the total waits for it"
         dual_write.deliver_all(database, sides, clock=clock)
         assert guard(database, CALENDAR, clock=clock) is None
         published.append(day)
