@@ -46,8 +46,11 @@ class Back(dg.Config):
 @dg.op(out=dg.Out(dg.Nothing))
 def take_a_step(context: dg.OpExecutionContext, config: Step, municipality: Municipality) -> None:
     """Take a step, or ask for one that two people sign."""
-    from meter_pipeline.migration import cutover
+    from meter_pipeline.migration import cutover, shadow
 
+    if config.stage == "shadow" and not shadow.exists(municipality.database()):
+        # Making a database and granting in it is the deployment's right and no service's.
+        raise dg.Failure("there is no shadow database yet: take this step once with `meter-pipeline migrate advance shadow`", allow_retries=False)
     database, clock = municipality.acting_as(policy.PEOPLE_ROLE).database(), municipality.clock()
     value: dict[str, Any] = {"stage": config.stage, "routes": sorted(config.routes), "basis_points": config.basis_points}
     try:

@@ -47,7 +47,7 @@ def shadow_billing() -> dg.AssetsDefinition:
         deps=["feed_files", ("reference", "agreements")],
         owners=policy.DATA,
         checks={},
-        table=None,
+        table="billing.charge_day",
         kinds={"polars", "postgres"},
         blocking=False,
         daily=False,
