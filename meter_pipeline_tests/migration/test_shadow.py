@@ -26,7 +26,10 @@ from meter_pipeline.store import privileges
 from meter_pipeline.store.database import Database, ensure_database
 
 #: What a shadow run and its comparison may write in the authoritative database: audit tables.
-AUDIT = ("migration.legacy_run", "migration.legacy_result", "migration.comparison_run", "migration.comparison", "migration.gate_report", "ledger.entry", "ledger.personal")
+AUDIT = (
+    "migration.legacy_run", "migration.legacy_result", "migration.comparison_run", "migration.comparison", "migration.gate_report", "ledger.entry",
+    "ledger.personal",
+)  # fmt: skip
 SPEC = Spec(meters=24, days=2, start=date(2026, 10, 31), seed=4, defects=False)
 
 
@@ -151,7 +154,8 @@ def test_results_come_from_a_table_as_they_do_from_a_file(beside: Parallel) -> N
         connection.execute(
             "CREATE TABLE legacy.result (account_id text, level text, code text, value numeric, estimated boolean, tariff_version integer, billing_day date)"
         )
-        with connection.cursor() as cursor, cursor.copy("COPY legacy.result (account_id, level, code, value, estimated, tariff_version) FROM STDIN (FORMAT csv, HEADER)") as copy:
+        into = "COPY legacy.result (account_id, level, code, value, estimated, tariff_version) FROM STDIN (FORMAT csv, HEADER)"
+        with connection.cursor() as cursor, cursor.copy(into) as copy:
             copy.write(path.read_bytes())
         connection.execute("UPDATE legacy.result SET billing_day = %s", (day,))
         connection.execute("GRANT USAGE ON SCHEMA legacy TO meter_shadow; GRANT SELECT ON legacy.result TO meter_shadow")
