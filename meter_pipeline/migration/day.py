@@ -170,7 +170,9 @@ def evidence(database: Database, connection: store.Connection) -> Evidence:
         seen.update({str(name): int(count) for name, count in run["coverage"].items()})
     live = [LiveRun(r["compared_at"], r["billing_day"], r["bills"], r["blocking"], r["absolute_money"], r["configuration"]) for r in runs if r["mode"] == "live"]
     replayed = [r for (mode, _), r in latest.items() if mode == "replay" and r["bills"]]
-    _, ours = results_of(database)
+    source, ours = results_of(database)
+    # A status asked for before the first shadow day has our own reference data to go by.
+    ours = database if source == "shadow" and not shadow.exists(database) else ours
     strata = ours.read("SELECT DISTINCT commodity AS c, tariff_id AS t FROM ref.tariffs JOIN ref.agreements USING (tariff_id) ORDER BY 1, 2")
     return Evidence(
         live=live,
