@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, Final
 
 import polars as pl
@@ -178,12 +178,7 @@ def bill_billing_day(
                 )  # fmt: skip
         watch("write")
         currency = next((t.currency for t in bound.tariffs.values()), "USD")
-        start, past = calendar.bounds(day)
-        table = reconcile.table({
-            "file_to_reads": joints.files(connection, day), "reads_to_validated": joints.channel_days(connection, day),
-            "intervals_to_register": joints.registers(connection, day, start, past), "validated_to_determinants": joints.usage(connection, day),
-            "determinants_to_lines": joints.charged(connection, day), "lines_to_total": joints.line_sums(connection, day),
-        })  # fmt: skip
+        table = _joints(connection, calendar, day)
         outcome.streaks = joints.estimate_streaks(connection, day, STREAK_DAYS)
         joints.index_leaves(connection, day)
         if joints.replace(connection, day, table, list(reconcile.DAY_JOINTS)):
@@ -198,6 +193,23 @@ def bill_billing_day(
         outcome.adjustments = propose_late_changes(database, calendar, clock=clock, actor=actor)
         watch("adjustments")
     return outcome
+
+
+def _joints(connection: Any, calendar: BillingCalendar, day: date) -> pl.DataFrame:
+    """The day's joints, each side read from its own table in the transaction that wrote it."""
+    start, past = calendar.bounds(day)
+    held, charges = joints.stored_determinants(connection, day), joints.stored_charges(connection, day)
+    eve = joints.stored_charges(connection, day - timedelta(days=1), before=True)
+    key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
+    alone = charges.filter(pl.col("stretch_start") < day - timedelta(days=1)).join(eve, on=key, how="anti")
+    excused = joints.excused(connection, day)
+    return reconcile.table({
+        "file_to_reads": joints.files(connection, day), "reads_to_validated": joints.channel_days(connection, day),
+        "intervals_to_register": joints.registers(connection, day, start, past),
+        "validated_to_determinants": reconcile.usage_rows(joints.validated_usage(connection, day), held, excused),
+        "determinants_to_lines": reconcile.charged_rows(held, charges, eve, joints.positions_before(connection, day, alone), excused),
+        "lines_to_total": reconcile.line_rows(charges),
+    })  # fmt: skip
 
 
 def _load(connection: Any, database: Database, result: DayCharges, day: date, clock: Clock) -> list[bytes]:
@@ -216,14 +228,14 @@ def _hash(connection: Any, database: Database, result: DayCharges, day: date, cl
 
 def _write(connection: Any, result: DayCharges, day: date, loaded: bool) -> list[str]:
     """The day's rows; returns the service points whose determinants or charges changed. ``loaded``: all were new and are written."""
-    if loaded:
-        changed = set(result.determinants["service_point_id"].to_list())
-    else:
-        changed = set(store.bring_to(connection, "determinant_day", day, result.determinants, KEY))
-        changed |= set(store.bring_to(connection, "charge_day", day, result.charges, KEY))
+    changed: list[str] = result.determinants["service_point_id"].to_list()
+    if not loaded:
+        written = set(store.bring_to(connection, "determinant_day", day, result.determinants, KEY))
+        written |= set(store.bring_to(connection, "charge_day", day, result.charges, KEY))
+        changed = sorted(written)
     faults = result.exceptions.select(pl.lit(day).alias("billing_day"), *EXCEPTION_SCHEMA.names())
     store.bring_to(connection, "exception_day", day, faults, (*KEY, "reason", "detail"))
-    return sorted(changed)
+    return changed
 
 
 def _freeze(connection: Any, tariffs: Mapping[tuple[str, int], Tariff], reference: Reference, clock: Clock, actor: str) -> None:

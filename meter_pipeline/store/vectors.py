@@ -455,8 +455,9 @@ def _block(reader: _Reader, rows: Any, n: int, size: int) -> npt.NDArray[Any]:
 
 def encoded_blocks(frame: pl.DataFrame, columns: Sequence[str], rows: int = 8192) -> Iterator[bytes]:
     """``encode`` a block at a time, so that no more than one block's bytes are held."""
+    encoder = Encoder(frame, columns)
     for i in range(0, frame.height, rows):
-        yield encode(frame.slice(i, rows), columns)
+        yield encoder.rows(i, min(i + rows, frame.height))
 
 
 def copy_rows(connection: psycopg.Connection[Any], table: VectorTable, frame: pl.DataFrame) -> int:
