@@ -178,7 +178,7 @@ def bill_billing_day(
                 )  # fmt: skip
         watch("write")
         currency = next((t.currency for t in bound.tariffs.values()), "USD")
-        table = _joints(connection, calendar, day)
+        table = day_joints(connection, calendar, day)
         outcome.streaks = joints.estimate_streaks(connection, day, STREAK_DAYS)
         joints.index_leaves(connection, day)
         if joints.replace(connection, day, table, list(reconcile.DAY_JOINTS)):
@@ -195,7 +195,7 @@ def bill_billing_day(
     return outcome
 
 
-def _joints(connection: Any, calendar: BillingCalendar, day: date) -> pl.DataFrame:
+def day_joints(connection: Any, calendar: BillingCalendar, day: date) -> pl.DataFrame:
     """The day's joints, each side read from its own table in the transaction that wrote it."""
     start, past = calendar.bounds(day)
     held, charges = joints.stored_determinants(connection, day), joints.stored_charges(connection, day)
@@ -285,7 +285,7 @@ def _record(
     if len(changed) < charges.height:
         charges, hashes = charges.filter(pl.col("service_point_id").is_in(changed)), None
     body = {"billing_day": day, "services": charges.height, "total_micro": int(charges["total"].sum() or 0), "changed": len(changed)}
-    return ledger.append(connection, "billed", body, (charge_hashes(charges) if hashes is None else hashes) or None, clock=clock, actor=actor)
+    return ledger.append(connection, "billed", body, b"".join(charge_hashes(charges) if hashes is None else hashes) or None, clock=clock, actor=actor)
 
 
 def _keep_revisions(connection: Any, database: Database, result: DayCharges, day: date, clock: Clock) -> list[str]:

@@ -168,9 +168,11 @@ def ensure_day(connection: Connection, day: date) -> None:
 
 def _partition(connection: Connection, table: str, day: date) -> sql.Identifier:
     """The table a day's rows lie in. Named outright a COPY writes whole pages; through a parent with statement triggers it writes row by row.
-    The sealed-month triggers stand on each partition too."""
+    The sealed-month triggers stand on each partition too. A month whose partition was there before the roles were last defined has no rights of
+    its own (only its parent has): then it is the parent."""
     month = f"{table}_{day:%Y%m}"
-    return sql.Identifier("billing", month if scalar(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"billing.{month}",)) else table)
+    may = "SELECT to_regclass(%(t)s) IS NOT NULL AND has_table_privilege(to_regclass(%(t)s), 'INSERT')"
+    return sql.Identifier("billing", month if scalar(connection, may, {"t": f"billing.{month}"}) else table)
 
 
 def bring_to(
