@@ -152,8 +152,10 @@ SEALED = {
 def test_a_sealed_month_refuses_every_role_the_services_use(database: Database) -> None:
     privileges.apply(database)
     point = issued(database)
-    assert late(database, point, 2) is not None  # an adjustment and its lines, posted in July
+    assert late(database, point, 2) is not None
     with database.connect() as connection:
+        for table in ("adjustment", "adjustment_line"):  # posted by the clock in August: here in July
+            connection.execute(f"UPDATE billing.{table} SET posting_month = '2026-07-01'".encode())
         connection.execute("INSERT INTO billing.exception_day VALUES ('2026-07-01', %s, NULL, 'no_usage', 'old')", (point,))
         connection.execute("INSERT INTO billing.determinant_revision VALUES ('2026-07-01', %s, 1, '2026-07-01', now(), '{}')", (point,))
     seal(database)
