@@ -81,7 +81,7 @@ def test_steps_and_rollback_are_on_the_record(ask: Any, database: Database, monk
     status, _ = ask("status")
     assert (status["stage"], status["outbox"], status["gate"]["green"]) == ("shadow", {}, False)
     with database.connect() as connection:
-        assert scalar(connection, "SELECT count(*) FROM ledger.entry WHERE kind = 'migration_stage'") >= 5
+        assert scalar(connection, "SELECT count(*) FROM ledger.entry WHERE kind = 'migration_stage'") == 4
 
 
 def test_a_defect_takes_two_people_and_an_end(ask: Any, database: Database) -> None:

@@ -19,6 +19,10 @@ CONTRACTS: Final[tuple[Contract, ...]] = (
             "figures": Column("bigint", "figures imported"),
             "content_sha256": Column("bytea", "SHA-256 over the figures, sorted"),
         },
+        lineage={
+            "figures": ("migration.legacy_result.value",),
+            "content_sha256": ("migration.legacy_result.value",),
+        },
     ),
     Contract(
         "migration.legacy_result",
@@ -34,6 +38,9 @@ CONTRACTS: Final[tuple[Contract, ...]] = (
             "estimated": Column("boolean", "whether an estimate is in it"),
             "tariff_version": Column("integer", "tariff version it was made with", nullable=True),
             "occurrence": Column("smallint", "1; more where the legacy batch has the same figure again"),
+        },
+        lineage={
+            "account_id": ("ref.accounts.account_id",),
         },
     ),
     Contract(
@@ -51,6 +58,10 @@ CONTRACTS: Final[tuple[Contract, ...]] = (
             "recorded_by": Column("control.person_name", "who recorded it"),
             "approver": Column("control.person_name", "who approved ignoring it"),
             "expires": Column("timestamp with time zone", "until when, UTC"),
+        },
+        lineage={
+            "recorded_by": ("control.person.person",),
+            "approver": ("control.person.person",),
         },
     ),
     Contract(
@@ -73,6 +84,14 @@ CONTRACTS: Final[tuple[Contract, ...]] = (
             "bills": Column("bigint", "accounts whose total both sides have"),
             "source": Column("text", "where our figures came from: the pipeline's own tables or the shadow database", one_of=("pipeline", "shadow")),
             "results_sha256": Column("bytea", "SHA-256 over our figures, sorted; null in runs before it was kept", nullable=True),
+        },
+        lineage={
+            "blocking": ("migration.comparison.class",),
+            "net_money": ("migration.comparison.difference",),
+            "absolute_money": ("migration.comparison.difference",),
+            "configuration": ("ref.tariff_document.sha256", "migration.known_defect.most"),
+            "cycle_id": ("ref.billing_cycles.cycle_id",),
+            "results_sha256": ("billing.charge_day.amounts", "billing.determinant_day.energy"),
         },
     ),
     Contract(
@@ -112,6 +131,9 @@ CONTRACTS: Final[tuple[Contract, ...]] = (
             "at": Column("timestamp with time zone", "when, UTC"),
             "what": Column("text", "what happened"),
         },
+        lineage={
+            "what": ("control.flag_change.value",),
+        },
     ),
     Contract(
         "migration.gate_report",
@@ -122,6 +144,10 @@ CONTRACTS: Final[tuple[Contract, ...]] = (
             "at": Column("timestamp with time zone", "instant it speaks of, UTC"),
             "green": Column("boolean", "whether every condition was met"),
             "document": Column("jsonb", "the report"),
+        },
+        lineage={
+            "green": ("migration.comparison_run.blocking", "migration.event.at", "control.emergency_pause.raised_at"),
+            "document": ("migration.comparison_run.coverage",),
         },
     ),
     Contract(
@@ -136,6 +162,12 @@ CONTRACTS: Final[tuple[Contract, ...]] = (
             "flag_version": Column("bigint", "version of the stage flag it was decided under"),
             "payload_sha256": Column("bytea", "hash of what was written"),
             "decided_at": Column("timestamp with time zone", "when, UTC"),
+        },
+        lineage={
+            "authority": ("control.flag.value", "ref.service_points.route"),
+            "stage": ("control.flag.value",),
+            "flag_version": ("control.flag.version",),
+            "payload_sha256": ("billing.charge_day.amounts", "migration.legacy_result.value"),
         },
     ),
     Contract(
@@ -153,6 +185,10 @@ CONTRACTS: Final[tuple[Contract, ...]] = (
             "delivered_at": Column("timestamp with time zone", "when the other side had it, UTC; null while it waits", nullable=True),
             "attempts": Column("integer", "deliveries tried"),
         },
+        lineage={
+            "payload": ("billing.charge_day.amounts", "migration.legacy_result.value"),
+            "payload_sha256": ("migration.authority.payload_sha256",),
+        },
     ),
     Contract(
         "migration.customer_bill",
@@ -164,6 +200,10 @@ CONTRACTS: Final[tuple[Contract, ...]] = (
             "payload": Column("jsonb", "the figures"),
             "payload_sha256": Column("bytea", "hash of the record"),
             "received_at": Column("timestamp with time zone", "when it was delivered, UTC"),
+        },
+        lineage={
+            "payload": ("migration.outbox.payload",),
+            "payload_sha256": ("migration.outbox.payload_sha256",),
         },
     ),
 )
