@@ -9,13 +9,14 @@ import dagster as dg
 from meter_pipeline.defs import catalogue
 
 
-def build_defs(**resources: Any) -> dg.Definitions:
-    """All definitions; keyword arguments replace resources by name, so that a test brings its own database."""
+def build_defs(*, executor: str | None = None, **resources: Any) -> dg.Definitions:
+    """All definitions; keyword arguments replace resources by name, so that a test brings its own database. ``executor``: in_process, celery or
+    k8s in place of METER_PIPELINE_EXECUTOR."""
     from meter_pipeline.defs.hold import Hold
 
     given = _resources() | resources
     # The hold asks the same database as the assets, also where a test brought its own.
-    return catalogue.definitions({"hold": Hold(municipality=given["municipality"])} | given)
+    return catalogue.definitions({"hold": Hold(municipality=given["municipality"])} | given, executor)
 
 
 def _resources() -> dict[str, Any]:

@@ -48,6 +48,11 @@ class Settings:
         return self.home / "archive"
 
     @property
+    def days(self) -> Path:
+        """Billing days that left the database, as Parquet."""
+        return self.home / "days"
+
+    @property
     def staging(self) -> Path:
         """Parsed files waiting for their billing days."""
         return self.home / "staging"

@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("explain:explain_command", "From a bill line to the reads behind it."),
     "pause": ("pause", "EMERGENCY_PAUSE: raise, status, request and confirm a resume."),
     "people": ("people", "The register of people: who may raise a pause, ask, confirm, audit."),
+    "partitions": ("partitions", "Daily partitions: make ahead, archive to Parquet, restore, list."),
     "report": ("report:report", "The close report of a billing day or month as one HTML file."),
     "desk": ("desk", "The finance desk in a browser; tokens for it."),
     "metrics": ("metrics:metrics", "The state of the work in Prometheus text format."),

@@ -8,8 +8,9 @@ from typing import Any
 import dagster as dg
 
 from meter_pipeline.defs import policy
+from meter_pipeline.defs.executors import executor
 
-#: One process per run: the multiprocess executor costs about five seconds a step, more than a small city's whole day.
+#: Files, head-ends and reference tables are taken in by one process; a billing day's job runs where the deployment says (executors.py).
 EXECUTOR = dg.in_process_executor
 
 land_feeds = dg.define_asset_job(
@@ -28,14 +29,14 @@ pull_head_ends = dg.define_asset_job(
 )
 
 
-@lru_cache(maxsize=1)
-def billing_day_job() -> Any:  # dagster does not export the type of an unresolved job
-    """Every stage of a billing day, reads to ledger checkpoint, in one run."""
+@lru_cache
+def billing_day_job(engine: str | None = None) -> Any:  # dagster does not export the type of an unresolved job
+    """Every stage of a billing day, reads to ledger checkpoint, in one run; ``engine`` as in executors.py."""
     return dg.define_asset_job(
         "billing_day",
         selection=dg.AssetSelection.groups(policy.INGEST, policy.VALIDATION, policy.DETECTION, policy.BILLING, policy.AUDIT)
         & dg.AssetSelection.tag("meter_pipeline/stage", "billing_day"),
-        executor_def=EXECUTOR,
+        executor_def=executor(engine),
         description="A billing day end to end: raw reads, validation, usage, flags, billing, ledger checkpoint.",
     )
 

@@ -13,10 +13,10 @@ from meter_pipeline.settings import load_settings
 HOUR = 5
 
 
-def daily_schedule() -> Any:  # dagster does not export the type of an unresolved schedule
+def daily_schedule(engine: str | None = None) -> Any:  # dagster does not export the type of an unresolved schedule
     """05:00 local time, yesterday's partition; the zone is the partitions' own (a second one is refused by Dagster)."""
     return dg.build_schedule_from_partitioned_job(
-        billing_day_job(), name="close_of_billing_day", hour_of_day=HOUR, default_status=dg.DefaultScheduleStatus.STOPPED
+        billing_day_job(engine), name="close_of_billing_day", hour_of_day=HOUR, default_status=dg.DefaultScheduleStatus.STOPPED
     )
 
 

@@ -63,12 +63,12 @@ def feed_arrival(context: dg.SensorEvaluationContext, municipality: Municipality
     return dg.RunRequest(run_key=f"{key}:{int(now // ASK_AGAIN_S)}", tags={"meter_pipeline/files": str(len(fresh))})
 
 
-def touched_days_sensor() -> dg.SensorDefinition:
+def touched_days_sensor(engine: str | None = None) -> dg.SensorDefinition:
     """Billing days with reads or true-ups waiting in the store, each requested once for the set of files and register reads that ask for it."""
 
     @dg.sensor(
         name="touched_billing_days",
-        job=billing_day_job(),
+        job=billing_day_job(engine),
         minimum_interval_seconds=15,
         description="Requests exactly the billing days that landed files touch, late reads included, and those that a register read trues up.",
     )

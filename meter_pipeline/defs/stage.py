@@ -19,6 +19,7 @@ from meter_pipeline.defs.metadata import table_metadata
 from meter_pipeline.defs.partitions import billing_days
 from meter_pipeline.defs.report import run_days
 from meter_pipeline.defs.resources import Municipality
+from meter_pipeline.retention import ensure_present
 from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.store.database import connection_lost
 
@@ -65,6 +66,8 @@ def stage_asset(
         acting = municipality.acting_as(policy.ROLES[group])
 
         def at_boundary(day: date) -> StageReport:
+            if ensure_present(municipality.database(), day):
+                context.log.info("billing day %s was archived: its partitions are restored, and go again with the next archiving", day)
             return until_done(context, hold, lambda: run_day(acting, day, context.run.run_id))
 
         yield from run_days(context, list(checks), at_boundary)

@@ -21,6 +21,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -116,7 +117,7 @@ def export(
         out.write("guards.json", lambda file: file.write(_json(ledger_guards.guards(connection))))
         for number, (tree_size, kind, token) in enumerate(store.anchors(connection)):
             out.write(f"anchors/{tree_size}-{number}.{'tsr' if kind == 'rfc3161' else kind}", _writer(token))
-        rows, exported = _rows(connection, out, days, sources)
+        rows, exported = _rows(database, connection, out, days, sources)
     manifest = {
         "format": FORMAT,
         "origin": origin,
@@ -156,7 +157,7 @@ def _entries(connection: store.Connection, out: _Folder) -> tuple[int, int]:
 
 
 def _rows(
-    connection: store.Connection, out: _Folder, days: Sequence[date] | None, sources: Iterable[Source]
+    database: Database, connection: store.Connection, out: _Folder, days: Sequence[date] | None, sources: Iterable[Source]
 ) -> tuple[int, tuple[date, ...]]:
     """The rows behind the leaves, a file for each table and billing day; a day asked for without rows has a file too."""
     total = 0
@@ -175,7 +176,7 @@ def _rows(
                 def fill(file: _Hashed, name: str = table.name, day: date | None = day, header: dict[str, Any] = header) -> None:
                     nonlocal total
                     file.write(_json(header))
-                    for text in ledger_rows.rows(connection, name, day):
+                    for text in chain(ledger_rows.rows(connection, name, day), ledger_rows.archived_rows(database, connection, name, day)):
                         file.write(text.encode() + b"\n")
                         total += 1
 

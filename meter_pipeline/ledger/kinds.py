@@ -49,7 +49,7 @@ KINDS: Final[dict[str, Kind]] = {
     "adjustment_approved": Kind("a second person approved it", ("requested_by", "approved_by"), ("requested_by", "approved_by")),
     "adjustment_refused": Kind("a second person refused it", ("requested_by", "refused_by")),
     "adjustment_posted": Kind("the adjustment's lines were posted; leaves are the hashes of the lines"),
-    "period_sealed": Kind("a period was closed: counts, sums and hashes of what it holds"),
+    "period_sealed": Kind("a period was closed, or a billing day's partitions went to the archive: counts, sums and hashes of what it holds"),
     # Who steered it.
     "pause_set": Kind("ingestion was paused: scope, reason, evidence"),
     "pause_requested_resume": Kind("someone asked to resume, with what was checked", ("requested_by",)),

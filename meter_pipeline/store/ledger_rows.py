@@ -1,6 +1,7 @@
 """The business rows behind the ledger's leaves.
 
-Belongs here: reading hashes and rows of any table named in ledger/sources.py. Does not belong here: what they must equal.
+Belongs here: reading hashes and rows of any table named in ledger/sources.py, from their partitions and, for days that were archived, from the
+archive's files. Does not belong here: what they must equal.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Final
 import polars as pl
 from psycopg import sql
 
+from meter_pipeline.store import partitions
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.ledger import Connection
 
@@ -25,7 +27,8 @@ def exists(connection: Connection, table: str) -> bool:
 def hashes(connection: Connection, table: str, column: str, day: date | None) -> list[bytes]:
     """The leaf of every row of a billing day, or of the whole table."""
     query = sql.SQL("SELECT {} FROM {}").format(sql.Identifier(column), sql.Identifier(*table.split("."))) + _on(day)
-    return [bytes(row[0]) for row in connection.execute(query, [day] if day else [], binary=True).fetchall()]
+    held = [bytes(row[0]) for row in connection.execute(query, [day] if day else [], binary=True).fetchall()]
+    return held + partitions.archived_column(connection, table, column, day) if table in partitions.ARCHIVED else held
 
 
 def _on(day: date | None) -> sql.SQL:
@@ -36,6 +39,9 @@ def frame(database: Database, table: str, day: date | None) -> pl.DataFrame:
     """Every row of a billing day, or of the whole table, through Arrow, all columns."""
     if day is None:
         return database.read(f"SELECT * FROM {table}")
+    archived = partitions.archived_frame(database, table, day)
+    if archived is not None:
+        return archived
     return database.read(f"SELECT * FROM {table} WHERE billing_day = $1", (day,))
 
 
@@ -49,10 +55,22 @@ def rows(connection: Connection, table: str, day: date | None) -> Iterator[str]:
             yield text
 
 
+def archived_rows(database: Database, connection: Connection, table: str, day: date | None) -> Iterator[str]:
+    """The rows of an archived day, as ``rows`` gives those of a partition; none where the day is not archived."""
+    row = partitions.archived_table(connection, table, day) if day is not None and table in partitions.ARCHIVED else None
+    if row is not None:
+        with partitions.as_temporary(database, row) as beside, beside.cursor("archived_rows") as cursor:
+            cursor.itersize = 2000
+            cursor.execute("SELECT row_to_json(t)::text FROM archived_rows AS t")
+            for (text,) in cursor:
+                yield text
+
+
 def days_of(connection: Connection, table: str) -> list[date]:
-    """Billing days a table has rows of."""
+    """Billing days a table has rows of, archived ones among them."""
     query = sql.SQL("SELECT DISTINCT billing_day FROM {} ORDER BY 1").format(sql.Identifier(*table.split(".")))
-    return [row[0] for row in connection.execute(query).fetchall()]
+    held = {row[0] for row in connection.execute(query).fetchall()}
+    return sorted(held | {row.billing_day for row in partitions.catalogue(connection, state="archived") if row.table == table and row.rows})
 
 
 def control_totals(connection: Connection) -> list[dict[str, Any]]:

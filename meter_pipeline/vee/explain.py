@@ -5,6 +5,7 @@ Belongs here: the document of ``meter-pipeline vee explain``. Does not belong he
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -18,6 +19,7 @@ from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.store import edits as edit_store
 from meter_pipeline.store import validated as store
 from meter_pipeline.store.database import Database
+from meter_pipeline.store.partitions import ARCHIVED, archived_in, reading_with_archive
 from meter_pipeline.store.vectors import RAW_INTERVAL_DAY, to_matrices
 from meter_pipeline.units import from_micro
 from meter_pipeline.vee import assemble
@@ -27,6 +29,8 @@ from meter_pipeline.vee.estimation import METHOD_NAMES
 from meter_pipeline.vee.registers import STEP_ABOUT, Step
 from meter_pipeline.vee.thresholds import Thresholds
 
+#: Days around the day whose register reads are told
+NEAR = timedelta(days=2)
 #: What quality flags mean, for people
 FLAG_WORDS = {
     "A": "actual", "S": "substituted", "F": "final substitute", "E": "forward estimate", "N": "null", "V": "variable", "M": "nothing came",
@@ -63,7 +67,7 @@ def explain_day(
     step. ``usage``: what the day of its service points was put at. ``found`` is False where neither raw nor validated data exist. Quantities are exact decimals.
     """
     t = thresholds or threshold_file.default()
-    with store.reading(database) as session:
+    with _session(database, meter_id, day) as session:
         raw_frame = store.read_vectors(session, RAW_INTERVAL_DAY, day, [meter_id])
         final_frame = store.read_vectors(session, store.INTERVAL_DAY, day, [meter_id])
         versions = store.read_version_history(session, day, meter_id)
@@ -98,6 +102,14 @@ def explain_day(
         ],
         "rules_version": t.version, "rules_sha256": t.digest,
     }
+
+
+def _session(database: Database, meter_id: str, day: date) -> AbstractContextManager[Database]:
+    """A session that also sees the meter's rows of archived days: the day's own, and register reads around it."""
+    with database.connect("explain") as connection:
+        days = archived_in(connection, day - NEAR, day + NEAR)
+    wanted = [(d, "raw.register_read") for d in days] + [(day, table) for table in ARCHIVED if day in days and table != "raw.register_read"]
+    return reading_with_archive(database, wanted, (), [meter_id])
 
 
 def _decimal(value: int) -> Decimal | None:
@@ -140,13 +152,12 @@ def _channel(
 
 def _registers(session: Database, calendar: BillingCalendar, meter_id: str, day: date, t: Thresholds) -> list[dict[str, Any]]:
     start, end = calendar.bounds(day)
-    near = timedelta(days=2)
     reference = store.read_reference(session, day, start, end, day)
     own = reference.installations.filter(reference.installations["meter_id"] == meter_id)
     if not own.height:
         return []
     windows = assemble.day_windows(assemble.with_units(own), int(start.timestamp()), int(end.timestamp()))
-    reads = store.read_registers(session, day - near, day + near, [meter_id])
+    reads = store.read_registers(session, day - NEAR, day + NEAR, [meter_id])
     registers = assemble.register_series(windows, reads, t)
     out = []
     for k, row in enumerate(registers.frame.iter_rows(named=True)):

@@ -1,0 +1,15 @@
+"""The Celery app that workers run: ``celery -A meter_pipeline.celery_app worker --concurrency 1 --queues dagster``.
+
+Belongs here: dagster-celery's task on our settings. Does not belong here: the settings (defs/executors.py), what a step does.
+"""
+
+from __future__ import annotations
+
+from dagster_celery.make_app import make_app
+from dagster_celery.tasks import create_task
+
+from meter_pipeline.defs.executors import CELERY_CONFIG, celery_args
+
+app = make_app(celery_args())
+app.conf.update(CELERY_CONFIG)
+execute_plan = create_task(app)

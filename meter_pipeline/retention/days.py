@@ -1,0 +1,149 @@
+"""Which billing days leave the database, in what order of steps, and how one comes back.
+
+Belongs here: who may go, crash-safety, the ledger entry. Does not belong here: statements and files (store/partitions.py).
+
+A day goes in one transaction: its partitions are kept from writers, written to Parquet, synced, read back from disk through a temporary table, and
+only if that gives the same bytes are the catalogue's rows and the ledger entry written and the partitions detached and dropped. Killed anywhere
+before the commit, the day is where it was, with a file beside it that the next attempt replaces; after it, the file was on disk and proven.
+
+A late read for an archived day restores it first (``ensure_present``, which every stage of a day calls): the same bytes are attached again and the
+read is classified against them as ever. The database itself refuses to make a second, empty partition for an archived day.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.ledger import entries
+from meter_pipeline.ledger.sources import SOURCES
+from meter_pipeline.ledger.verification import VerifyOutcome, verify_rows
+from meter_pipeline.store import control, partitions
+from meter_pipeline.store.database import Database, scalar
+from meter_pipeline.store.partitions import DayTable
+
+#: Validation looks back 100 days for a register read that opens a day, and estimates from 92: what is younger stays.
+LEAST_KEPT_DAYS: Final = 120
+#: Thirteen months: a year-on-year question, a disputed bill and a true-up of a yearly read are answered from the database.
+KEEP_DAYS: Final = 400
+#: Days made ahead: a fortnight outlasts a long weekend without anyone who may make tables.
+AHEAD_DAYS: Final = 14
+ACTOR: Final = "retention"
+#: Called between the steps of a day, for tests that stop there.
+Step = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Archived:
+    """What an archiving run did: rows of the catalogue by day, and the days that stay for now with why."""
+
+    days: dict[date, list[DayTable]] = field(default_factory=dict)
+    kept: dict[date, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return sum(t.rows for tables in self.days.values() for t in tables)
+
+
+def make_ahead(database: Database, first: date, days: int = AHEAD_DAYS) -> int:
+    """The empty tables of the days from ``first`` on; returns how many stand ready."""
+    with database.connect("partitions") as connection:
+        made = sum(partitions.make_ahead(connection, first + timedelta(days=k)) for k in range(days))
+        connection.commit()
+    return made
+
+
+def archive_days(
+    database: Database, folder: Path, before: date, *, verifier: Database | None = None, clock: Clock = SYSTEM_CLOCK, step: Step = lambda _: None
+) -> Archived:
+    """Archive every billing day before one, oldest first, each in its own transaction.
+
+    A day stays, with its reason, while a run has it, while files or register reads wait for it, or where its rows and the ledger's leaves do not
+    agree, which ``verifier`` is asked where the one who archives may not read the ledger. Raises ValueError where ``before`` is less than LEAST_KEPT_DAYS ago.
+    """
+    if before > clock.now().date() - timedelta(days=LEAST_KEPT_DAYS):
+        raise ValueError(f"days of the last {LEAST_KEPT_DAYS} days stay: validation reads them")
+    done = Archived()
+    with database.connect("partitions") as connection:
+        found = partitions.attached(connection, before)
+    for day, tables in found.items():
+        with database.connect("retention") as connection:
+            if not control.try_lock_day(connection, day):
+                done.kept[day] = "a run has it"
+                continue
+            why = _why_not(connection, verifier or database, day)
+            if why:
+                done.kept[day] = why
+                continue
+            done.days[day] = _archive(database, connection, folder, day, tables, clock, step)
+            connection.commit()
+            step("committed")
+    return done
+
+
+def _why_not(connection: Any, verifier: Database, day: date) -> str:
+    if scalar(connection, "SELECT EXISTS (SELECT FROM raw.feed_file_day WHERE billing_day = %s AND loaded_at IS NULL)", (day,)):
+        return "files wait for it"
+    if scalar(connection, "SELECT EXISTS (SELECT FROM vee.true_up WHERE billing_day = %s AND done_at IS NULL)", (day,)):
+        return "a register read asks to validate it again"
+    outcome = VerifyOutcome(None, 0, 0, b"")
+    with verifier.connect("retention-verify") as reader:
+        for source in SOURCES:
+            if source.by_day:
+                verify_rows(verifier, reader, source, day, outcome, {})
+    return f"its rows and leaves differ: {outcome.findings[0].check}, {outcome.findings[0].detail}" if outcome.findings else ""
+
+
+def _archive(database: Database, connection: Any, folder: Path, day: date, tables: Sequence[str], clock: Clock, step: Step) -> list[DayTable]:
+    now = clock.now()
+    written = []
+    for table in tables:
+        columns = partitions.freeze(connection, table, day)
+        content = partitions.partition_hash(connection, table, day, columns)
+        file = f"{day:%Y}/{day}/{table}.parquet"
+        rows, digest = partitions.write_file(database, connection, table, day, columns, folder / file)
+        step("written")
+        if (back := partitions.hash_of_file(connection, table, columns, folder / file)) != content:
+            raise partitions.ArchiveError(f"{folder / file} reads back as {back.hex()}, the partition is {content.hex()}: nothing was dropped")
+        if hashlib.sha256((folder / file).read_bytes()).digest() != digest:
+            raise partitions.ArchiveError(f"{folder / file} changed while it was verified: nothing was dropped")
+        written.append(DayTable(day, table, "archived", rows, (folder / file).stat().st_size, columns, folder, file, digest, content, now, 0))
+        step("verified")
+    body = {
+        "billing_day": day, "what": "archived to Parquet",
+        "tables": [{"table": t.table, "rows": t.rows, "file": t.file, "file_sha256": t.file_sha256, "content_sha256": t.content_sha256} for t in written],
+    }  # fmt: skip
+    entry = entries.append(connection, "period_sealed", body, clock=clock, actor=ACTOR)
+    for row in written:
+        partitions.put_on_record(connection, replace(row, ledger_entry=entry), now)
+        partitions.drop(connection, row.table, day)
+    step("dropped")
+    return [replace(row, ledger_entry=entry) for row in written]
+
+
+def restore_days(database: Database, days: Sequence[date], *, clock: Clock = SYSTEM_CLOCK) -> list[DayTable]:
+    """Bring archived days back, each in one transaction; returns what was restored. Raises store.partitions.ArchiveError naming file and day.
+
+    The files stay: a restored day that nothing changed is archived again to the same bytes.
+    """
+    done = []
+    for day in days:
+        with database.connect("retention") as connection:
+            connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('archive.' || %s, 0))", (day.isoformat(),))
+            for row in partitions.catalogue(connection, [day], "archived"):
+                partitions.restore(connection, row, clock.now())
+                done.append(row)
+            connection.commit()
+    return done
+
+
+def ensure_present(database: Database, day: date, *, clock: Clock = SYSTEM_CLOCK) -> bool:
+    """Before a stage works on a day: where it is archived, it is brought back. True where it was."""
+    with database.connect("retention") as connection:
+        gone = partitions.archived_in(connection, day, day)
+    return bool(gone and restore_days(database, [day], clock=clock))
