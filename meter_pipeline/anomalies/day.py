@@ -28,6 +28,7 @@ from meter_pipeline.ledger import entries
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.store import anomalies as store
 from meter_pipeline.store.database import Database, Read
+from meter_pipeline.store.validated import reading
 
 FLAG_SCHEMA: Final[dict[str, Any]] = {
     "expected": pl.Float64, "observed": pl.Float64, "confidence": pl.Float64, "billing_day": pl.Date, "kind": pl.String,
@@ -99,12 +100,12 @@ def detect_billing_day(
     by what needs none.
     """
     days = calendar.days(day - timedelta(days=WINDOW_DAYS - 1), day)
-    with ThreadPoolExecutor(1) as reader:  # reference data and baselines are read while the day is packed
-        reading = reader.submit(read_surroundings, database.read, calendar, days)
+    with reading(database) as beside, ThreadPoolExecutor(1) as reader:  # reference data and baselines come while the day is packed
+        surroundings = reader.submit(read_surroundings, beside.read, calendar, days)
         present = ensure_facts(database, days, refresh={day})
         packed, lists = store.read_facts(database.read, days[0], day)
         days = _known(days, packed)
-        given, version = reading.result()
+        given, version = surroundings.result()
         given = replace(given, days=days)
     found, judged, with_weather = [], 0, 0
     plots: dict[str, bytes] = {}
