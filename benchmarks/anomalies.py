@@ -219,10 +219,10 @@ def run(*, meters: int = 10_000, days: int = 400, seed: int = 415_926, day_meter
              (("plain_3_sigma", "plain"), ("rolling_z", "rolling"), ("seasonal_naive", "seasonal"))}  # fmt: skip
     timed = {"day_wall_s": round(time_day(city, day_meters), 3), **flags_stage.time_stage(day_meters, seed)} if day_meters else {}
     ours = [k["f1"] for k in figures["by_kind"].values() if k["f1"] is not None]
-    ratios = {}
+    ratios: dict[str, float | None] = {}
     for name, peer in peers.items():
         theirs = [k["f1"] for k in peer["by_kind"].values() if k["f1"] is not None]
-        ratios[f"our_mean_f1_over_{name}"] = round(float(np.mean(ours) / max(np.mean(theirs), 1e-9)), 2)
+        ratios[f"our_mean_f1_over_{name}"] = round(float(np.mean(ours) / max(np.mean(theirs), 1e-9)), 2) if ours and theirs else None
     return document(
         "anomalies",
         {"meters": meters, "days": days, "seed": seed, "tuned_on": list(TUNED_ON), "day_meters": day_meters},
