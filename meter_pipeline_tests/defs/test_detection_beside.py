@@ -80,7 +80,7 @@ def figures(database: Database) -> dict[str, str]:
     }
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_detection_killed_in_the_middle_stops_nothing_and_is_done_again(city: dg.Definitions, database: Database, tmp_path: Path) -> None:
     assert run(city, "import_reference_data")[0]
     assert run(city, "land_feeds")[0]
@@ -93,7 +93,7 @@ def test_a_detection_killed_in_the_middle_stops_nothing_and_is_done_again(city: 
         with (tmp_path / "detection.log").open("wb") as log:
             child = subprocess.Popen([sys.executable, "-c", DETECTION], stdout=log, stderr=log)
             try:
-                assert stalled(watcher, 180, child), (tmp_path / "detection.log").read_text()[-3000:]
+                assert stalled(watcher, 400, child), (tmp_path / "detection.log").read_text()[-3000:]
             finally:
                 child.send_signal(signal.SIGKILL)
                 child.wait()
@@ -101,7 +101,7 @@ def test_a_detection_killed_in_the_middle_stops_nothing_and_is_done_again(city: 
         cut: list[int] = []
 
         def cut_off() -> None:
-            watching = time.monotonic() + 120
+            watching = time.monotonic() + 400
             orphans = {row[0] for row in watcher.execute(WAITING).fetchall()}
             while time.monotonic() < watching and not cut:
                 waiting = [row[0] for row in watcher.execute(WAITING).fetchall() if row[0] not in orphans]
