@@ -72,6 +72,13 @@ TABLES: Final[dict[str, Table]] = {
         "What a meter measures. The sums_to of a register channel names the interval channel whose sum its difference must equal; dials and "
         "decimals are its digits before and after the point; multiplier applies to the dial (CT and PT ratio), not to intervals.",
     ),
+    "register_hours": Table(
+        {"head_end": "id", "channel": "id", "days": "choice:all|workday|restday", "from_minute": "integer", "to_minute": "integer"},
+        ("head_end", "channel", "days", "from_minute"),
+        {},
+        "Hours of local time that a time-of-use register of a head-end's meters counts, minutes after midnight, end excluded. Rest days are weekends "
+        "and holidays.",
+    ),
     "installations": Table(
         {
             "service_point_id": "id", "meter_id": "id", "installed_at": "instant", "removed_at": "instant?",

@@ -157,6 +157,7 @@ class Reference:
     cycles: pl.DataFrame
     holidays: frozenset[date]
     temperatures: dict[date, float]
+    register_hours: pl.DataFrame
 
 
 def read_reference(database: Database, day: date, start: datetime, end: datetime, weather_from: date) -> Reference:
@@ -204,6 +205,7 @@ def read_reference(database: Database, day: date, start: datetime, end: datetime
         cycles,
         frozenset(holidays["holiday"].to_list()),
         dict(zip(weather["weather_day"].to_list(), weather["mean_c"].to_list(), strict=True)),
+        database.read("SELECT head_end, channel, days, from_minute, to_minute FROM ref.register_hours"),
     )
 
 

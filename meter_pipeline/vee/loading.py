@@ -21,7 +21,7 @@ from meter_pipeline.sharding import between
 from meter_pipeline.store import validated as store
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.vectors import RAW_INTERVAL_DAY, VectorTable, read_frame, read_matrices, to_matrices
-from meter_pipeline.vee import assemble, references
+from meter_pipeline.vee import assemble, references, tou
 from meter_pipeline.vee import history as past
 from meter_pipeline.vee import row_rules as rr
 from meter_pipeline.vee.interval_rules import code_table
@@ -129,6 +129,7 @@ def read_rows(
     registers = read.registers.of_rows(*between(read.registers.frame, expected["service_point_id"]))
     for part in rows:
         assemble.attach_registers(part, registers, t)
+        tou.attach(part, registers, read.reference.register_hours, calendar, read.day, read.reference.holidays)
     return rows, unexpected
 
 

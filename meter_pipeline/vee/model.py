@@ -48,6 +48,8 @@ class RowContext:
     register reads. ``straddle`` (rows, 2): slots that the installation's start and end cut, -1 for none, and ``straddle_share`` the part of
     each that the meter stood there for, in millionths. ``meterless`` (rows, 2): half-open range of slots after the row's own in which no
     meter stood at the service point: the row answers for them too, with nothing. ``group``: rows of one number behave alike.
+    ``tou_quantity`` (rows, registers): what each time-of-use register counted; ``tou_program``: which row of ``tou_hours`` (programs, slots) numbers the
+    register of each slot, -1 where the registers are not all known.
     """
 
     known: Bools
@@ -73,6 +75,9 @@ class RowContext:
     straddle: npt.NDArray[np.int32]
     straddle_share: npt.NDArray[np.int32]
     meterless: npt.NDArray[np.int32]
+    tou_program: npt.NDArray[np.int32]
+    tou_quantity: Ints
+    tou_hours: npt.NDArray[np.int8]
     future_from: int
 
     @classmethod
@@ -103,6 +108,9 @@ class RowContext:
             straddle=np.full((rows, 2), -1, np.int32),
             straddle_share=np.full((rows, 2), 1_000_000, np.int32),
             meterless=np.zeros((rows, 2), np.int32),
+            tou_program=np.full(rows, -1, np.int32),
+            tou_quantity=np.zeros((rows, 0), np.int64),
+            tou_hours=np.zeros((0, slots), np.int8),
             future_from=slots,
         )
 
@@ -110,7 +118,7 @@ class RowContext:
         """The context of some rows, in their order."""
         part = replace(self)
         for f in fields(self):
-            if f.name != "future_from":
+            if f.name not in ("future_from", "tou_hours"):
                 setattr(part, f.name, getattr(self, f.name)[rows])
         return part
 

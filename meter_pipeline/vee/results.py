@@ -54,9 +54,12 @@ def input_hashes(rows: DayRows, rules_digest: str, *, final: bool) -> list[bytes
     c = rows.context
     # rows that no longer stretch of register reads encloses hash as they did before there were any
     in_stretch = np.where(c.stretch_left != NO_VALUE, c.stretch_left * 1_000_003 + c.stretch_before * 10_007 + c.stretch_after, 0)
+    counted = np.where(c.tou_program >= 0, (c.tou_quantity * (1_009 * np.arange(1, c.tou_quantity.shape[1] + 1))).sum(axis=1), 0)
+    if counted.any():
+        counted += np.where(c.tou_program >= 0, (c.tou_hours.astype(np.int64) * np.arange(1, c.tou_hours.shape[1] + 1)).sum(axis=1)[c.tou_program], 0)
     meta = np.stack(
         [
-            c.first.astype(np.int64), c.last.astype(np.int64), c.register_difference, c.register_tolerance + in_stretch, c.limit,
+            c.first.astype(np.int64), c.last.astype(np.int64), c.register_difference, c.register_tolerance + in_stretch + counted, c.limit,
             c.active.astype(np.int64) | c.known.astype(np.int64) << 1 | c.unit_ok.astype(np.int64) << 2 | np.int64(final) << 3,
         ],
         axis=1,

@@ -208,7 +208,7 @@ def sibling(r: RowSubject) -> Bools:
 
 
 @_rule("TOU_SUM", 14, Severity.FAIL, "Oracle MDM Sum Check: TOU registers against the check register; California B.3",
-       about="The time-of-use registers do not add up to the total register.")
+       about="The time-of-use registers do not add up to the total register, or one of them not to the intervals of its hours.")
 def tou_sum(r: RowSubject) -> Bools:
     return r.day.context.tou_mismatch
 

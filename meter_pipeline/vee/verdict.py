@@ -15,6 +15,7 @@ import polars as pl
 from meter_pipeline import quality
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.vee import row_rules as rr
+from meter_pipeline.vee import tou
 from meter_pipeline.vee.catalogue import INTERVAL_RULES, Role, Severity, mask_of
 from meter_pipeline.vee.estimation import Estimate, Need, estimate
 from meter_pipeline.vee.interval_rules import Subject, code_table, run_interval_rules, subject
@@ -185,7 +186,7 @@ def validate_matrix(
         _scale_straddles(context, rows, found)
         done = found.method != 0
         unscaled[rows] = np.where(done, found.values, 0).sum(axis=1)
-        row_flags[rows] |= _scale(context, rows, found, done, need.missing, total, difference)
+        row_flags[rows] |= _scale(context, rows, found, done, need, total, difference)
         values[rows] = np.where(done, found.values, values[rows])
         own = codes[rows]
         own[done] = _codes("F" if final else "S", found.method[done], _reasons(flags[rows])[done])
@@ -261,11 +262,11 @@ def _scale_straddles(context: RowContext, rows: Ints, found: Estimate) -> None:
 
 
 def _scale(
-    context: RowContext, rows: Ints, found: Estimate, done: Bools, missing: Bools, total: Ints, difference: Ints
+    context: RowContext, rows: Ints, found: Estimate, done: Bools, need: Need, total: Ints, difference: Ints
 ) -> Ints:
     """Scale each row's estimates to what the register leaves for them; row flags for those that have none or cannot be."""
     known = difference[rows] != NO_VALUE
-    whole = (missing == done).all(axis=1)
+    whole = (need.missing == done).all(axis=1)
     residual = np.where(known, difference[rows], 0) - total[rows]
     tolerance = context.register_tolerance[rows]
     feasible = (residual >= 0) | context.signed[rows]
@@ -273,7 +274,15 @@ def _scale(
     residual = np.where(forgiven, 0, residual)
     scale = known & whole & (feasible | forgiven) & done.any(axis=1)
     if scale.any():
+        by_hours = {
+            int(i): tou.scale(context, int(rows[i]), need.values[i], found.values[i], done[i], int(residual[i]))
+            for i in np.flatnonzero(scale & (context.tou_program[rows] >= 0))
+        }
         found.values[scale] = scale_rows(found.values[scale], done[scale], residual[scale])
+        for i, own in by_hours.items():
+            if own is not None:
+                found.values[i] = own
+                found.notes[i] = f"{found.notes[i]}; scaled to each time-of-use register".lstrip("; ")
     infeasible = known & ~feasible & ~forgiven
     for i in np.flatnonzero((context.stretch_left[rows] != NO_VALUE) & ~known & whole & done.any(axis=1)):
         _scale_in_stretch(context, int(rows[i]), int(i), found, done, total, difference, scale, infeasible)

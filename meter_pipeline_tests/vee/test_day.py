@@ -276,6 +276,37 @@ def test_vacant_unknown_and_missing_tariff_are_exceptions_and_nothing_is_dropped
     assert city.rows("SELECT days FROM vee.exception_span WHERE kind = 'VACANT'") == [(1,)]
 
 
+def test_two_accounts_a_transfer_within_a_day_and_vacancy_are_exceptions_with_their_days(city: City) -> None:
+    start, _ = CALENDAR.bounds(DAY)
+    noon = start + timedelta(hours=12)
+    days = [DAY, DAY + timedelta(days=1)]
+    city.reference(
+        Installed("M-1", "SP-1"), Installed("M-2", "SP-2", account=False), Installed("M-3", "SP-3", removed_at=noon, register=False),
+        Installed("M-3", "SP-4", installed_at=noon, register=False),
+    )
+    with city.database.connect() as c:
+        c.execute("INSERT INTO ref.accounts VALUES ('A-2', 'residential', '2020-01-01', NULL)")
+        c.execute("INSERT INTO ref.agreements VALUES ('A-2', 'SP-1', 'T-1', 'C-1', '2021-01-01', NULL)")
+    curves = {day: load_curve(day) for day in days}
+    for day in days:
+        city.intervals(day, {name: curves[day] for name in ("M-1", "M-2", "M-3")})
+        validate(city, day)
+    spans = city.rows("SELECT kind, service_point_id, meter_id, first_day, last_day, days FROM vee.exception_span ORDER BY kind")
+    assert spans == [
+        ("TRANSFERRED", "", "M-3", DAY, DAY, 1), ("TWO_ACCOUNTS", "SP-1", "", *days, 2), ("VACANT", "SP-2", "", *days, 2),
+    ]
+    # nothing is dropped, nothing counted twice: the newest agreement pays, the moved meter's day is cut at noon, vacant usage waits
+    usage = {(point, day): (used, account) for point, day, used, account in city.rows(
+        "SELECT service_point_id, billing_day, quantity_micro, account_id FROM vee.daily_usage"
+    )}
+    whole = int(curves[DAY].sum())
+    assert usage["SP-1", DAY] == (whole, "A-2")
+    assert usage["SP-2", DAY] == (whole, None)
+    assert usage["SP-3", DAY][0] + usage["SP-4", DAY][0] == whole
+    assert usage["SP-4", days[1]] == (int(curves[days[1]].sum()), "A-1")
+    assert ("SP-3", days[1]) not in usage
+
+
 def test_a_register_only_meter_is_estimated_first_and_trued_up_when_its_read_comes(city: City) -> None:
     city.reference(*(Installed(f"W-{k}", f"SP-{k}", interval_minutes=None) for k in range(9)))
     days = [DAY + timedelta(days=k) for k in range(5)]

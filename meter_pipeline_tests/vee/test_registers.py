@@ -97,9 +97,8 @@ def test_every_one_of_the_real_water_reads_is_accounted_for(water: tuple[Series,
     assert account.steps["reverse_flow"] == 43
     assert account.unexplained == 0
     # the expected 2,614 gaps are of the wall clock: eight of them are the hour that local time skipped on 26 March
+    assert account.gaps == {"lost_messages": 1_963, "irregular": 467, "head_end": 161, "long_silence": 15, "clock_change": 8}
     assert sum(account.gaps.values()) == 2_614
-    assert account.gaps["clock_change"] == 8
-    assert set(account.gaps) <= {"lost_messages", "head_end", "irregular", "long_silence", "clock_change"}
     ends = reads.dial[reads.starts[1:] - 1] - reads.dial[reads.starts[:-1]]
     assert account.consumed == int(ends.sum())
     assert frame["meter"].n_unique() == 89
