@@ -327,17 +327,19 @@ def attach_registers(rows: DayRows, registers: Registers, thresholds: Thresholds
     quantity = joined["quantity"].fill_null(0).to_numpy().copy()
     _take_off_overlap(rows, known, quantity)
     context.register_difference = np.where(known, quantity, NO_VALUE)
-    digit = 10 ** (6 - joined["decimals"].fill_null(0).clip(0, 6).to_numpy().astype(np.int64))
-    unit = _times(digit, joined["multiplier_micro"].fill_null(1_000_000).to_numpy())
+    digit = 10 ** (6 - joined.select(pl.coalesce("decimals", "part_decimals", 0).clip(0, 6)).to_series().to_numpy().astype(np.int64))
+    unit = _times(digit, joined.select(pl.coalesce("multiplier_micro", "part_multiplier", 1_000_000)).to_series().to_numpy())
     rounding = context.expected.astype(np.int64) * thresholds.interval_resolution // 2
     context.register_tolerance = (thresholds.sum_register_units * unit + rounding).astype(np.int64)
     has: Bools = joined["sure"].is_not_null().to_numpy()
     context.register_flags |= joined["flags"].fill_null(0).to_numpy() | np.where(has & ~known, rr.NO_REGISTER.mask, 0)
-    # time-of-use registers: against the total register where there is one; alone they are the total
+    # time-of-use registers: against the total register where it was read; else they are the total, where they counted in no other meter's time
     split = joined["parts"].fill_null(0).to_numpy() > 1
     part_known = joined["part_sure"].fill_null(False).to_numpy()
     part_sum = joined["part_sum"].fill_null(0).to_numpy()
-    alone = split & part_known & ~has
+    keys = rows.keys
+    own_time = keys.select((pl.col("register_begin_s") == pl.col("begin_s")) & (pl.col("register_end_s") == pl.col("end_s"))).to_series().to_numpy()
+    alone = split & part_known & ~known & own_time
     context.register_difference = np.where(alone, part_sum, context.register_difference)
     both = split & part_known & known
     count = joined["parts"].fill_null(0).to_numpy().astype(np.int64)
