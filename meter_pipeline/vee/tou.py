@@ -108,4 +108,5 @@ def scale(context: RowContext, row: int, accepted: Ints, estimates: Ints, done: 
         return None
     amounts = np.zeros(left.size, np.int64)
     amounts[waiting] = split_exactly(residual, np.maximum(left[waiting], 0))
-    return scale_rows(estimates[None], done[None], amounts[None], hours.astype(np.int32))[0]
+    scaled: Ints = scale_rows(estimates[None], done[None], amounts[None], hours.astype(np.int32))[0]
+    return scaled

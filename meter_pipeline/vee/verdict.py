@@ -279,10 +279,10 @@ def _scale(
             for i in np.flatnonzero(scale & (context.tou_program[rows] >= 0))
         }
         found.values[scale] = scale_rows(found.values[scale], done[scale], residual[scale])
-        for i, own in by_hours.items():
+        for at, own in by_hours.items():
             if own is not None:
-                found.values[i] = own
-                found.notes[i] = f"{found.notes[i]}; scaled to each time-of-use register".lstrip("; ")
+                found.values[at] = own
+                found.notes[at] = f"{found.notes[at]}; scaled to each time-of-use register".lstrip("; ")
     infeasible = known & ~feasible & ~forgiven
     for i in np.flatnonzero((context.stretch_left[rows] != NO_VALUE) & ~known & whole & done.any(axis=1)):
         _scale_in_stretch(context, int(rows[i]), int(i), found, done, total, difference, scale, infeasible)

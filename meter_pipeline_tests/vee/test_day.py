@@ -289,7 +289,7 @@ def test_two_accounts_a_transfer_within_a_day_and_vacancy_are_exceptions_with_th
         c.execute("INSERT INTO ref.agreements VALUES ('A-2', 'SP-1', 'T-1', 'C-1', '2021-01-01', NULL)")
     curves = {day: load_curve(day) for day in days}
     for day in days:
-        city.intervals(day, {name: curves[day] for name in ("M-1", "M-2", "M-3")})
+        city.intervals(day, dict.fromkeys(("M-1", "M-2", "M-3"), curves[day]))
         validate(city, day)
     spans = city.rows("SELECT kind, service_point_id, meter_id, first_day, last_day, days FROM vee.exception_span ORDER BY kind")
     assert spans == [
