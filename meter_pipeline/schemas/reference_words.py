@@ -42,6 +42,11 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "dials": "digits before the point, for rollover; empty where unknown", "decimals": "digits after the point",
         "sums_to": "interval channel whose sum the dial's difference must equal", "billed": "whether the channel counts for the bill",
     },
+    "register_hours": {
+        "head_end": "head-end whose meters are programmed so", "channel": "register that counts these hours",
+        "days": "all days, workdays, or rest days: weekends and holidays", "from_minute": "first minute after local midnight",
+        "to_minute": "minute after local midnight at which it stops; 1440 is midnight",
+    },
     "installations": {
         "service_point_id": _POINT, "meter_id": _METER, "installed_at": "instant from which the meter stands there, UTC",
         "removed_at": "instant at which it was taken away, UTC; empty while it stands", "install_read": "billed register's dial when it was installed",

@@ -9,11 +9,11 @@ CREATE TABLE ref.register_hours (
     PRIMARY KEY (head_end, channel, days, from_minute)
 );
 COMMENT ON TABLE ref.register_hours IS 'Hours of local time that a time-of-use register of a head-end''s meters counts, minutes after midnight, end excluded. Rest days are weekends and holidays.';
-COMMENT ON COLUMN ref.register_hours.head_end IS 'head end (id)';
-COMMENT ON COLUMN ref.register_hours.channel IS 'channel (id)';
-COMMENT ON COLUMN ref.register_hours.days IS 'days (one of all, workday, restday)';
-COMMENT ON COLUMN ref.register_hours.from_minute IS 'from minute (integer)';
-COMMENT ON COLUMN ref.register_hours.to_minute IS 'to minute (integer)';
+COMMENT ON COLUMN ref.register_hours.head_end IS 'head-end whose meters are programmed so';
+COMMENT ON COLUMN ref.register_hours.channel IS 'register that counts these hours';
+COMMENT ON COLUMN ref.register_hours.days IS 'all days, workdays, or rest days: weekends and holidays';
+COMMENT ON COLUMN ref.register_hours.from_minute IS 'first minute after local midnight';
+COMMENT ON COLUMN ref.register_hours.to_minute IS 'minute after local midnight at which it stops; 1440 is midnight';
 
 -- migrate:down
 DROP TABLE ref.register_hours;
