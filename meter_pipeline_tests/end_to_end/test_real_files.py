@@ -134,10 +134,10 @@ def test_the_wide_export_of_a_head_end_is_billed(database: Database, tmp_path: P
     # two lines, a flow of 5.0 gallons and a dial of 227.6 CCF each
     assert (landed.received, landed.rejected) == (4, 0)
     utility.run_touched()
-    assert utility.read("SELECT count(*) AS n, sum(value)::text AS s, min(unit) AS u FROM raw.interval WHERE value IS NOT NULL").row(0) == (2, "10.000000", "gal")
-    assert utility.read("SELECT count(*) AS n, min(value)::text AS s, max(value)::text AS t, min(unit) AS u FROM raw.register").row(0) == (
-        2, "22760.000000", "22760.000000", "ft3",
-    )  # fmt: skip
+    flow = utility.read("SELECT count(*) AS n, (sum(value) * 1000)::bigint AS s, min(unit) AS u FROM raw.interval WHERE value IS NOT NULL").row(0)
+    assert flow == (2, 10_000, "gal")
+    dial = utility.read("SELECT count(*) AS n, (min(value) * 1000)::bigint AS s, (max(value) * 1000)::bigint AS t, min(unit) AS u FROM raw.register").row(0)
+    assert dial == (2, 22_760_000, 22_760_000, "ft3")
     billed = utility.read("SELECT sum(source_quantity)::bigint AS q, min(source_unit) AS u FROM billing.determinant_day").row(0)
     assert billed == (10_000_000, "gal")
 
