@@ -1,22 +1,28 @@
 """``bench billing``: a billing day and a month's statements for a city on quarter-hour time of use, and one account-year beside PySAM.
 
-Belongs here: the synthetic city, the timing. Nothing is read from or written to a store: ``bench day`` measures that. The day is bind,
-determinants, charges and the ledger's leaf of every charge row, in one process. Statements are priced from positions at the period's end,
-numbered and hashed. PySAM's Utilityrate5 prices a year of hours per call and computes the bill with and without a system, so its time is
-halved here; ours is 365 days of determinants and 12 statements of the same account's quarter-hours: the same work. What daily charges and
-their ledger leaves cost on top, which PySAM has no counterpart of, is a figure of its own.
+Belongs here: the synthetic city, the timing. Two measurements. With the store (``--store 0`` leaves it out): a scratch database holds the city's
+validated days; ``day_wall_s`` is the stage bill_billing_day on a quarter-hour day, first load, reconciled and in the ledger, and
+``statements_wall_s`` the stage issue_statements of the month that ends with it, reconciled with the ledger. The month's earlier days are billed by
+the same stage from hourly intervals and are not timed. Without a store: ``compute_day_s`` is bind, determinants, charges and the ledger's leaf of
+every charge row; ``compute_statements_s`` statements priced from positions at the period's end, numbered and hashed. PySAM's Utilityrate5 prices a
+year of hours per call and computes the bill with and without a system, so its time is halved here; ours is 365 days of determinants and 12
+statements of the same account's quarter-hours: the same work. What daily charges and their ledger leaves cost on top, which PySAM has no
+counterpart of, is a figure of its own.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 import time
+import uuid
 from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
 import polars as pl
+from psycopg import sql
 
 from benchmarks.support import document, peak_rss_mib
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, accrue
@@ -27,6 +33,10 @@ from meter_pipeline.billing.segments import segments
 from meter_pipeline.billing.statements import before_columns, line_hashes, numbered, price_segments
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.schemas.reads import DayMatrix
+from meter_pipeline.settings import load_settings
+from meter_pipeline.store.database import Database, ensure_database, open_database
+from meter_pipeline.store.migrations import migrate
+from meter_pipeline.store.vectors import VectorTable, copy_frame, write_matrices
 
 FIRST, END = date(2026, 7, 1), date(2026, 8, 1)
 RATES = {"off-peak": "0.0912", "mid": "0.1311", "peak": "0.2140"}
@@ -132,15 +142,106 @@ def _pysam(rounds: int) -> float | None:
     return statistics.median(seconds) / 2
 
 
-def run(accounts: int = 100_000, interval: int = 15, rounds: int = 3, pysam_rounds: int = 5) -> dict[str, Any]:
-    """Median of some days and statement runs; the first day compiles nothing but warms caches and is counted too."""
+def _stored(accounts: int, interval: int, days: int, timed: int) -> dict[str, Any]:
+    """The stages on a scratch database: seconds of each of the last ``timed`` days of a month of ``days``, and of its statements."""
+    from meter_pipeline.billing import bill_billing_day
+    from meter_pipeline.billing.issue import issue_statements
+
+    settings = load_settings()
+    base = open_database(settings)
+    name = f"bench_{uuid.uuid4().hex[:10]}"
+    database = ensure_database(base, name)
+    calendar = BillingCalendar("America/Chicago")
+    first = END - timedelta(days=days)
+    try:
+        migrate(database)
+        _put_city(database, accounts, first)
+        seconds = []
+        for k in range(days):
+            day = first + timedelta(days=k)
+            _put_day(database, calendar, day, accounts, 60 if k < days - timed else interval, k)
+            started = time.perf_counter()
+            outcome = bill_billing_day(database, calendar, day)
+            if k >= days - timed:
+                seconds.append(time.perf_counter() - started)
+            if outcome.charged != accounts or "open" in outcome.reconciliation["cause"].to_list():
+                raise RuntimeError(f"{day}: {outcome.charged} of {accounts} services charged, {outcome.exceptions}")
+        started = time.perf_counter()
+        done = issue_statements(database, calendar, "C1", END)
+        statements_s = time.perf_counter() - started
+        if done.issued != accounts or "open" in done.reconciliation["cause"].to_list():
+            raise RuntimeError(f"{done.issued} of {accounts} statements issued, {done.exceptions}")
+        return {"days": seconds, "steps": outcome.seconds, "statements": statements_s, "lines": done.lines}
+    finally:
+        with base.connect(autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+
+
+def _put_city(database: Database, accounts: int, first: date) -> None:
+    reference, _ = _city(accounts)
+    ids = reference.agreements.with_columns(p="service_point_id")
+    points = ids.select(
+        service_point_id="p", commodity=pl.lit("electricity"), premise_id="p", route=pl.lit("R1"), customer_class=pl.lit("residential"),
+        status=pl.lit("active"), valid_from=pl.lit(date(2020, 1, 1)),
+    )  # fmt: skip
+    opened = reference.accounts.with_columns(opened=pl.lit(date(2020, 1, 1)))
+    with database.connect("bench") as connection:
+        for table, frame in (("accounts", opened), ("service_points", points), ("agreements", reference.agreements)):
+            copy_frame(connection, sql.Identifier("ref", table), frame, frame.columns)
+        connection.execute("INSERT INTO ref.tariffs VALUES ('E-TOU', 'electricity', 1, '2020-01-01', NULL, 'x.json')")
+        raw = json.dumps(TARIFF)
+        connection.execute("INSERT INTO ref.tariff_document VALUES ('E-TOU', 1, %s::jsonb, %s)", (raw, hashlib.sha256(raw.encode()).digest()))
+        connection.execute("INSERT INTO ref.billing_cycles VALUES ('C1', %s, %s)", (first, END))
+
+
+_ROW = {
+    "unit": "kWh", "flow": "import", "head_end": "HE", "billed": True, "unscaled_micro": 0, "row_flags": 0, "rules_version": 1, "locked": False,
+    "input_hash": bytes(32), "content_hash": bytes(32),
+}  # fmt: skip
+_VALIDATED = VectorTable(
+    "vee.interval_day", ("service_point_id", "meter_id", "channel"), (*_ROW, "total_micro", "first_slot", "expected", "actual", "estimated", "missing"),
+    ("sequence", "sequence_step", "sequences", "offsets"),
+)  # fmt: skip
+
+
+def _put_day(database: Database, calendar: BillingCalendar, day: date, accounts: int, minutes: int, seed: int) -> None:
+    """A validated day of the city, nothing estimated, as validation would have left it."""
+    slots = calendar.slots(day, minutes)
+    values = np.random.default_rng(seed).integers(0, 700 * minutes // 15, (accounts, slots)) * 1000
+    small = {"first_slot": 0, "expected": slots, "actual": slots, "estimated": 0, "missing": 0}
+    kinds = {"unscaled_micro": pl.Int64, "row_flags": pl.Int64, "rules_version": pl.Int32}
+    _, points = _city(accounts)
+    keys = points.select("service_point_id").with_columns(
+        meter_id="service_point_id", channel=pl.lit("E1"), total_micro=pl.Series(values.sum(axis=1)),
+        **{c: pl.lit(v, dtype=kinds.get(c)) for c, v in _ROW.items()}, **{c: pl.lit(v, pl.Int16) for c, v in small.items()},
+    )  # fmt: skip
+    matrix = DayMatrix(day, minutes, keys, values, np.zeros(values.shape, np.uint16), np.zeros(values.shape, np.int32))
+    usage = keys.select(
+        "service_point_id", "flow", "unit", quantity_micro="total_micro", estimated_micro=pl.lit(0, pl.Int64), row_flags=pl.lit(0, pl.Int64),
+        billing_day=pl.lit(day), slots_expected=pl.lit(slots, pl.Int32), actual=pl.lit(slots, pl.Int32), estimated=pl.lit(0, pl.Int32),
+        missing=pl.lit(0, pl.Int32), meters=pl.lit(1, pl.Int16), quality=pl.lit(0, pl.Int16), exchange=pl.lit(False), source=pl.lit("interval"),
+        commodity=pl.lit("electricity"), customer_class=pl.lit("residential"),
+    )  # fmt: skip
+    with database.connect("bench") as connection:
+        for table in ("vee.interval_day", "vee.daily_usage"):
+            connection.execute("SELECT raw.open_partition(%s, %s)", (table, day))
+            connection.execute("SELECT raw.attach_partition(%s, %s)", (table, day))
+        write_matrices(connection, _VALIDATED.partition(day), [matrix], calendar.bounds(day)[0])
+        copy_frame(connection, sql.Identifier("vee", f"daily_usage_{day:%Y%m%d}"), usage, usage.columns)
+
+
+def run(
+    accounts: int = 100_000, interval: int = 15, rounds: int = 3, pysam_rounds: int = 5, store: int = 1, days: int = 31, timed: int = 3
+) -> dict[str, Any]:
+    """Median of some days and statement runs. ``days``: length of the month in the store; the last ``timed`` of them are timed."""
+    stored = _stored(accounts, interval, days, timed) if store else None
     reference, keys = _city(accounts)
-    days, determinants, statement_s, peers, lines = [], [], [], [], 0
+    every, determinants, statement_s, peers, lines = [], [], [], [], 0
     charges = pl.DataFrame(schema=CHARGE_SCHEMA)
     for k in range(rounds):
         charges, used, seconds = _day(reference, keys, FIRST + timedelta(days=k), charges, interval, k)
         determinants.append(used)
-        days.append(seconds)
+        every.append(seconds)
         # The position of the month's last day: the same shape, a month's magnitude.
         final = charges.with_columns(
             pl.lit(END - timedelta(days=1)).alias("billing_day"), pl.lit(31, pl.Int32).alias("days"),
@@ -152,12 +253,15 @@ def run(accounts: int = 100_000, interval: int = 15, rounds: int = 3, pysam_roun
         peers += [peer] if peer is not None else []
     bills = 12 * statistics.median(statement_s)
     ours = (365 * statistics.median(determinants) + bills) / accounts
-    every_day = (365 * statistics.median(days) + bills) / accounts
+    every_day = (365 * statistics.median(every) + bills) / accounts
+    compute = {"compute_day_s": round(statistics.median(every), 3), "compute_statements_s": round(statistics.median(statement_s), 3)}
+    with_store = {
+        "day_wall_s": round(statistics.median(stored["days"]), 3), "statements_wall_s": round(stored["statements"], 3), "day_steps_s": stored["steps"],
+    } if stored else {}  # fmt: skip
     return document(
-        "billing", {"accounts": accounts, "interval": interval, "rounds": rounds, "store": False},
-        {
-            "day_wall_s": round(statistics.median(days), 3), "statements_wall_s": round(statistics.median(statement_s), 3), "statement_lines": lines,
-            "peak_rss_mib": peak_rss_mib(), "ours_account_year_ms": round(ours * 1000, 4),
+        "billing", {"accounts": accounts, "interval": interval, "rounds": rounds, "store": bool(store), "days": days, "timed": timed},
+        with_store | compute | {
+            "statement_lines": stored["lines"] if stored else lines, "peak_rss_mib": peak_rss_mib(), "ours_account_year_ms": round(ours * 1000, 4),
             "ours_account_year_with_daily_charges_ms": round(every_day * 1000, 4),
             "pysam_account_year_ms": round(statistics.median(peers) * 1000, 3) if peers else None,
         },

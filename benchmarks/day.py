@@ -107,7 +107,7 @@ def _run(database: Database, settings: Settings, work: Path, meters: int, interv
     with watch.lap("flags"):
         detect_billing_day(database, calendar, DAY, clock=SYSTEM_CLOCK)
     with watch.lap("bill"):
-        outcomes["bill"] = bill_billing_day(database, calendar, DAY, clock=SYSTEM_CLOCK)
+        outcomes["bill"] = bill_billing_day(database, calendar, DAY, clock=SYSTEM_CLOCK, **count)
     with watch.lap("ledger"):
         checkpoint_billing_day(database, DAY, settings=mine, clock=SYSTEM_CLOCK)
     wall = time.perf_counter() - started

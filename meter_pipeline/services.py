@@ -38,14 +38,13 @@ def environment(settings: Settings, database: Database) -> dict[str, str]:
     configuration = instance / "dagster.yaml"
     if configuration.is_symlink() or not configuration.exists():
         configuration.unlink(missing_ok=True)
-        configuration.symlink_to(PROJECT_ROOT / "deploy" / "dagster.yaml")
+        configuration.symlink_to(PROJECT_ROOT / "dagster.yaml")
     return {
         "DAGSTER_HOME": str(instance),
         "METER_PIPELINE_HOME": str(settings.home),
         "METER_PIPELINE_DATA": str(settings.data),
         "METER_PIPELINE_INBOX": str(settings.inbox),
         "METER_PIPELINE_DAGSTER_URL": dagster_url(database.url, CONSOLE_ROLE if roles_in_use() else None),
-        "METER_PIPELINE_COMPUTE_LOGS": str(settings.home / "compute_logs"),
     } | ({"METER_PIPELINE_DATABASE_URL": settings.database_url} if settings.database_url else {})
 
 

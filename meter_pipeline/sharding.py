@@ -1,7 +1,7 @@
 """Shards: a billing day cut by a stable hash of the service point, so that a city flows through every stage in bounded memory.
 
-Belongs here: which shard an id belongs to, the same in Python and in SQL (ref.shard_of); cutting sorted rows into shards. Does not belong here:
-how a stage works on one.
+Belongs here: which shard an id belongs to, the same in Python and in SQL (ref.shard_of); cutting sorted rows into shards, and the SQL of a range.
+Does not belong here: how a stage works on one.
 
 All that happens at one service point (a meter and the one that replaces it, its register and its intervals) falls in one shard, and no result may
 depend on how many there are.
@@ -10,7 +10,7 @@ depend on how many there are.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -74,3 +74,25 @@ def between(frame: pl.DataFrame, ids: pl.Series) -> tuple[int, int]:
         return 0, 0
     column = frame["service_point_id"]
     return int(column.search_sorted(ids[0], "left")), int(column.search_sorted(ids[-1], "right"))
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRange:
+    """Ids from ``first`` (included) to ``past`` (excluded), by their bytes; None on either side is no limit. The key's index finds a range in SQL."""
+
+    first: str | None = None
+    past: str | None = None
+
+    def where(self, column: str, number: int) -> tuple[str, list[str]]:
+        """SQL that narrows ``column`` to the range, with parameters from $``number`` on, and those parameters."""
+        limits = [(sign, value) for sign, value in ((">=", self.first), ("<", self.past)) if value is not None]
+        return "".join(f" AND {column} {sign} ${number + k}" for k, (sign, _) in enumerate(limits)), [value for _, value in limits]
+
+
+EVERYTHING = KeyRange()
+
+
+def key_ranges(ordered: Sequence[str], count: int) -> list[KeyRange]:
+    """Ranges with ``count`` of the ordered ids each (the last has fewer), which between them hold every id there is, known or not."""
+    starts = [ordered[k] for k in range(count, len(ordered), count)]
+    return [KeyRange(first, past) for first, past in zip([None, *starts], [*starts, None], strict=True)]

@@ -6,6 +6,7 @@ prices (pricing.py), the end of a period (statements.py).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -48,6 +49,14 @@ class DayCharges:
     determinants: pl.DataFrame
     charges: pl.DataFrame
     exceptions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=EXCEPTION_SCHEMA))
+
+
+def joined(parts: Sequence[DayCharges]) -> DayCharges:
+    """Shards of a day, in the order of their service points, as the day."""
+    return DayCharges(
+        pl.concat([p.determinants for p in parts], rechunk=False), pl.concat([p.charges for p in parts], rechunk=False),
+        pl.concat([p.exceptions for p in parts]),
+    )  # fmt: skip
 
 
 def lists(values: npt.NDArray[Any]) -> pl.Series:

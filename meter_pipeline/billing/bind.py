@@ -14,6 +14,7 @@ from typing import Final
 import polars as pl
 
 from meter_pipeline.billing.tariffs import Tariff, TariffRefusedError, parse_tariff
+from meter_pipeline.sharding import EVERYTHING, KeyRange
 
 #: Why a service was not billed, or was billed with something to look at. A closed list.
 EXCEPTIONS: Final[dict[str, str]] = {
@@ -84,6 +85,19 @@ class Bound:
     services: pl.DataFrame
     tariffs: dict[tuple[str, int], Tariff]
     exceptions: pl.DataFrame
+
+    def within(self, span: KeyRange) -> Bound:
+        """The part of it in a range of service points."""
+        if span == EVERYTHING:
+            return self
+        ids, low, high = self.services["service_point_id"], 0, self.services.height
+        low = low if span.first is None else int(ids.search_sorted(span.first, "left"))
+        high = high if span.past is None else int(ids.search_sorted(span.past, "left"))
+        point = pl.col("service_point_id")
+        held = pl.lit(True) if span.first is None else point >= span.first
+        return Bound(
+            self.services.slice(low, high - low), self.tariffs, self.exceptions.filter(held, pl.lit(True) if span.past is None else point < span.past)
+        )
 
 
 def exceptions(rows: pl.DataFrame, reason: str, detail: pl.Expr | str = "") -> pl.DataFrame:

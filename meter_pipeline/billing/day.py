@@ -10,31 +10,35 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, Final
 
-import numpy as np
 import polars as pl
 
 from meter_pipeline.billing import reconcile
-from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DETERMINANT_SCHEMA, DayCharges, accrue, matrix
+from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DETERMINANT_SCHEMA, DayCharges, accrue, joined, matrix
 from meter_pipeline.billing.bind import EXCEPTION_SCHEMA, Bound, Reference, bind
-from meter_pipeline.billing.determinants import DayDeterminants, blank_group, day_determinants
+from meter_pipeline.billing.carry import KEY, carry_forward
+from meter_pipeline.billing.determinants import day_determinants
 from meter_pipeline.billing.tariffs import Tariff
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.gate import before_writing
 from meter_pipeline.ledger import entries as ledger
+from meter_pipeline.schemas.reads import DayMatrix
 from meter_pipeline.schemas.report import StageReport
+from meter_pipeline.sharding import KeyRange, key_ranges
 from meter_pipeline.store import billing as store
 from meter_pipeline.store import billing_adjustments as late
 from meter_pipeline.store import billing_joints as joints
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.validated import reading
 
-KEY: Final = ("billing_day", "service_point_id")
+#: Services read, computed and written together: their quarter-hours are 19 MB, and four of these make a hundred thousand, so that reading,
+#: computing and writing overlap.
+SERVICES_PER_SHARD: Final = 25_000
 #: Days in a row of nothing but estimates that are reported. A lost message is mended by the next collection within two days; the third says that
 #: somebody has to look. Our figure: rules for utilities limit estimated bills (commonly two in a row), which is months later.
 STREAK_DAYS: Final = 3
@@ -78,9 +82,9 @@ class BillingOutcome:
         return stage_report(self)
 
 
-def load_reference(database: Database, day: date) -> Reference:
-    """Everything billing knows about who pays for what, up to a day."""
-    frames = store.read_reference(database, day)
+def load_reference(database: Database, day: date, beside: Database | None = None) -> Reference:
+    """Everything billing knows about who pays for what, up to a day. ``beside``: a second session, which reads some of it meanwhile."""
+    frames = store.read_reference(database, day, beside)
     documents, hashes = store.read_documents(database)
     return Reference(
         frames["agreements"], frames["tariffs"], frames["billing_cycles"], frames["accounts"], frames["service_attributes"],
@@ -88,15 +92,34 @@ def load_reference(database: Database, day: date) -> Reference:
     )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a shard of the day stands on."""
+
+    services: Bound
+    usage: list[DayMatrix]
+    daily: pl.DataFrame
+    prior: pl.DataFrame
+
+
+def _read(database: Database, day: date, bound: Bound, within: KeyRange) -> _Read:
+    services = bound.within(within)
+    return _Read(
+        services, store.read_usage(database, day, within), store.read_daily(database, day, within),
+        store.read_prior(database, day, CHARGE_SCHEMA.names(), services.services, within),
+    )  # fmt: skip
+
+
 def bill_billing_day(
-    database: Database, calendar: BillingCalendar, day: date, *, clock: Clock = SYSTEM_CLOCK, actor: str = "billing"
+    database: Database, calendar: BillingCalendar, day: date, *, clock: Clock = SYSTEM_CLOCK, actor: str = "billing", shards: int = 0
 ) -> BillingOutcome:
     """Determinants, charges, exceptions and reconciliation of a billing day; idempotent, byte for byte.
 
     Reads vee.interval_day, vee.daily_usage, reference data and the position before the day; writes billing.determinant_day, charge_day,
     exception_day and reconciliation and a ledger entry in one transaction. A day that was billed before is compared row by row and only
     what changed is written; charges of later days that stand on it are brought forward, and adjustments of statements already issued from
-    it are proposed. Raises psycopg errors, and
+    it are proposed. The day is worked through in ``shards`` ranges of service points (0: of SERVICES_PER_SHARD): the next is read and the last
+    written while one is computed. How many there are changes no byte. Raises psycopg errors, and
     control.gate.Held where a pause is raised before it writes.
     """
     outcome = BillingOutcome(day)
@@ -107,52 +130,55 @@ def bill_billing_day(
         now = time.perf_counter()
         outcome.seconds[step], begun = round(now - begun, 3), now
 
+    # The pools are left first: nothing is rolled back while a thread still writes.
     with (
         reading(database) as session, reading(database) as beside, database.connect("billing") as connection,
-        ThreadPoolExecutor(1, "billing-read") as reader, ThreadPoolExecutor(1, "billing-hash") as hasher,
+        ThreadPoolExecutor(1, "billing-read") as reader, ThreadPoolExecutor(1, "billing-write") as writer,
     ):  # fmt: skip
-        database = session
         store.ensure_day(connection, day)
         connection.commit()
         store.lock(connection)
-        # what needs nothing of billing's own comes over a second connection, meanwhile
-        intervals = reader.submit(store.read_usage, beside, day)
-        reference = load_reference(database, day)
+        reference = load_reference(session, day, beside)
         bound = bind(reference, day)
-        daily = store.read_daily(database, day)
-        prior = store.read_prior(database, day, CHARGE_SCHEMA.names(), bound.services)
-        usage = intervals.result()
-        watch("read")
-        only = daily.filter(pl.col("source") == "register").drop("source")
-        determinants = day_determinants(bound, calendar, day, usage, only, reference.holidays)
-        watch("determinants")
-        result = accrue(determinants, prior, calendar)
-        watch("charges")
-        leaves = hasher.submit(charge_hashes, result.charges)
-        before_writing(database, clock=clock)
-        _freeze(connection, bound.tariffs, reference, clock, actor)
+        watch("reference")
         outcome.sealed = store.sealed(connection, day)
+        first_load = not outcome.sealed and not store.is_billed(connection, day)
+        before_writing(session, clock=clock)
+        _freeze(connection, bound.tariffs, reference, clock, actor)
+        ids = bound.services["service_point_id"]
+        ranges = key_ranges(ids.to_list(), max(1, -(-len(ids) // shards) if shards else SERVICES_PER_SHARD))
+        results: list[DayCharges] = []
+        hashed: list[Future[list[bytes]]] = []
+        ahead = reader.submit(_read, beside, day, bound, ranges[0])
+        for following in [*ranges[1:], None]:
+            read = ahead.result()
+            if following is not None:
+                ahead = reader.submit(_read, beside, day, bound, following)
+            determinants = day_determinants(read.services, calendar, day, read.usage, read.daily, reference.holidays)
+            results.append(accrue(determinants, read.prior, calendar))
+            hashed.append(writer.submit(_load if first_load else _hash, connection, session, results[-1], day, clock))
+        result = joined(results)
+        watch("charges")
+        leaves = [leaf for part in hashed for leaf in part.result()]
         if outcome.sealed:
-            revised = _keep_revisions(connection, database, result, day, clock)
+            revised = _keep_revisions(connection, session, result, day, clock)
             outcome.revisions = len(revised)
             outcome.statements_touched = late.note_late_changes(connection, day, revised, clock.now())
-            stored = store.read_day(database, "charge_day", day, CHARGE_SCHEMA.names())
+            stored = store.read_day(session, "charge_day", day, CHARGE_SCHEMA.names())
             result = replace(result, charges=stored)
         else:
-            changed = _write(connection, result, day)
+            changed = _write(connection, result, day, first_load)
             outcome.changed = len(changed)
             if changed:
                 outcome.statements_touched = late.note_late_changes(connection, day, changed, clock.now())
-                outcome.ledger_entry = _record(connection, result, changed, day, clock, actor, leaves.result())
-                outcome.carried = _carry_forward(connection, database, calendar, result.charges, changed, day, clock, actor)
+                outcome.ledger_entry = _record(connection, result, changed, day, clock, actor, leaves)
+                outcome.carried = carry_forward(
+                    connection, session, calendar, result.charges, changed, day, lambda later: load_reference(session, later),
+                    lambda again, written, later: _record(connection, again, written, later, clock, actor),
+                )  # fmt: skip
         watch("write")
         currency = next((t.currency for t in bound.tariffs.values()), "USD")
-        start, past = calendar.bounds(day)
-        table = reconcile.table({
-            "file_to_reads": joints.files(connection, day), "reads_to_validated": joints.channel_days(connection, day),
-            "intervals_to_register": joints.registers(connection, day, start, past), "validated_to_determinants": joints.usage(connection, day),
-            "determinants_to_lines": joints.charged(connection, day), "lines_to_total": joints.line_sums(connection, day),
-        })  # fmt: skip
+        table = day_joints(connection, calendar, day)
         outcome.streaks = joints.estimate_streaks(connection, day, STREAK_DAYS)
         joints.index_leaves(connection, day)
         if joints.replace(connection, day, table, list(reconcile.DAY_JOINTS)):
@@ -169,13 +195,47 @@ def bill_billing_day(
     return outcome
 
 
-def _write(connection: Any, result: DayCharges, day: date) -> list[str]:
-    """The day's rows; returns the service points whose determinants or charges changed."""
-    changed = set(store.bring_to(connection, "determinant_day", day, result.determinants, KEY))
-    changed |= set(store.bring_to(connection, "charge_day", day, result.charges, KEY))
+def day_joints(connection: Any, calendar: BillingCalendar, day: date) -> pl.DataFrame:
+    """The day's joints, each side read from its own table in the transaction that wrote it."""
+    start, past = calendar.bounds(day)
+    held, charges = joints.stored_determinants(connection, day), joints.stored_charges(connection, day)
+    eve = joints.stored_charges(connection, day - timedelta(days=1), before=True)
+    key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
+    alone = charges.filter(pl.col("stretch_start") < day - timedelta(days=1)).join(eve, on=key, how="anti")
+    excused = joints.excused(connection, day)
+    return reconcile.table({
+        "file_to_reads": joints.files(connection, day), "reads_to_validated": joints.channel_days(connection, day),
+        "intervals_to_register": joints.registers(connection, day, start, past),
+        "validated_to_determinants": reconcile.usage_rows(joints.validated_usage(connection, day), held, excused),
+        "determinants_to_lines": reconcile.charged_rows(held, charges, eve, joints.positions_before(connection, day, alone), excused),
+        "lines_to_total": reconcile.line_rows(charges),
+    })  # fmt: skip
+
+
+def _load(connection: Any, database: Database, result: DayCharges, day: date, clock: Clock) -> list[bytes]:
+    """A shard of a day that has no rows yet, and its leaves."""
+    before_writing(database, clock=clock)
+    store.load(connection, "determinant_day", day, result.determinants)
+    store.load(connection, "charge_day", day, result.charges)
+    return charge_hashes(result.charges)
+
+
+def _hash(connection: Any, database: Database, result: DayCharges, day: date, clock: Clock) -> list[bytes]:
+    """A shard of a day whose rows are compared with those that are there, when all are known: its leaves."""
+    del connection, database, day, clock
+    return charge_hashes(result.charges)
+
+
+def _write(connection: Any, result: DayCharges, day: date, loaded: bool) -> list[str]:
+    """The day's rows; returns the service points whose determinants or charges changed. ``loaded``: all were new and are written."""
+    changed: list[str] = result.determinants["service_point_id"].to_list()
+    if not loaded:
+        written = set(store.bring_to(connection, "determinant_day", day, result.determinants, KEY))
+        written |= set(store.bring_to(connection, "charge_day", day, result.charges, KEY))
+        changed = sorted(written)
     faults = result.exceptions.select(pl.lit(day).alias("billing_day"), *EXCEPTION_SCHEMA.names())
     store.bring_to(connection, "exception_day", day, faults, (*KEY, "reason", "detail"))
-    return sorted(changed)
+    return changed
 
 
 def _freeze(connection: Any, tariffs: Mapping[tuple[str, int], Tariff], reference: Reference, clock: Clock, actor: str) -> None:
@@ -225,7 +285,7 @@ def _record(
     if len(changed) < charges.height:
         charges, hashes = charges.filter(pl.col("service_point_id").is_in(changed)), None
     body = {"billing_day": day, "services": charges.height, "total_micro": int(charges["total"].sum() or 0), "changed": len(changed)}
-    return ledger.append(connection, "billed", body, (charge_hashes(charges) if hashes is None else hashes) or None, clock=clock, actor=actor)
+    return ledger.append(connection, "billed", body, b"".join(charge_hashes(charges) if hashes is None else hashes) or None, clock=clock, actor=actor)
 
 
 def _keep_revisions(connection: Any, database: Database, result: DayCharges, day: date, clock: Clock) -> list[str]:
@@ -235,58 +295,6 @@ def _keep_revisions(connection: Any, database: Database, result: DayCharges, day
     rows = [json.dumps(row, default=str, sort_keys=True) for row in differs.to_dicts()]
     month = store.open_month(connection, day)
     return store.next_revision(connection, day, differs["service_point_id"].to_list(), rows, month, clock.now())
-
-
-def groups_of(bound: Bound, frame: pl.DataFrame, day: date, calendar: BillingCalendar) -> DayDeterminants:
-    """Stored determinants of some services as the day's groups again."""
-    services = bound.services.join(frame.select("service_point_id"), on="service_point_id", how="semi").sort("service_point_id")
-    rows = services.join(frame.drop("account_id", "tariff_id", "tariff_version", "stretch_start", strict=False), on="service_point_id", how="left")
-    groups = []
-    for (tariff_id, version), part in sorted(
-        services.with_row_index("at").group_by("tariff_id", "tariff_version"), key=lambda item: str(item[0])
-    ):
-        tariff = bound.tariffs[str(tariff_id), int(str(version))]
-        at = np.sort(part["at"].to_numpy().astype(np.int64))
-        held = rows[at.tolist()]
-        group = blank_group(str(tariff_id), int(str(version)), tariff, at)
-        periods, registers = len(tariff.schedule.periods), len(tariff.registers)
-        group.energy, group.export = matrix(held["energy"], periods), matrix(held["export"], periods)
-        group.peaks = matrix(held["peaks"], registers)
-        group.interval_minutes = held["interval_minutes"].to_numpy()
-        step = np.maximum(group.interval_minutes.astype(np.int64), 1)[:, None] * 60
-        began = matrix(held["peak_at"], registers)
-        group.peak_slots = np.where(began > 0, (began - calendar.start_s(day)) // step, -1).astype(np.int16)
-        groups.append(group)
-    return DayDeterminants(day, services, groups)
-
-
-def _carry_forward(
-    connection: Any, database: Database, calendar: BillingCalendar, charges: pl.DataFrame, changed: Sequence[str],
-    day: date, clock: Clock, actor: str,
-) -> dict[date, int]:  # fmt: skip
-    """Charges of later billed days in the same stretches, now that the position before them moved. Sealed days stay as they are."""
-    carried: dict[date, int] = {}
-    moved, position = list(changed), charges
-    for later in store.later_days(connection, day):
-        if not moved:
-            break
-        if store.sealed(connection, later):
-            continue
-        bound = bind(load_reference(database, later), later)
-        stretches = bound.services.filter(pl.col("service_point_id").is_in(moved) & (pl.col("stretch_start") <= day))
-        moved = stretches["service_point_id"].to_list()
-        if not moved:
-            break
-        held = store.read_day(database, "determinant_day", later, DETERMINANT_SCHEMA.names(), moved).cast(DETERMINANT_SCHEMA)
-        again = accrue(groups_of(bound, held, later, calendar), position.filter(pl.col("service_point_id").is_in(moved)), calendar)
-        touched = again.charges["service_point_id"].to_list()
-        written = store.bring_to(connection, "charge_day", later, again.charges, KEY, only=touched)
-        if written:
-            carried[later] = len(written)
-            _record(connection, again, written, later, clock, actor)
-        position = pl.concat([position.filter(~pl.col("service_point_id").is_in(touched)), again.charges])
-        moved = written
-    return carried
 
 
 def _summarise(outcome: BillingOutcome, result: DayCharges, table: pl.DataFrame, tariffs: Mapping[tuple[str, int], Tariff], currency: str) -> None:

@@ -136,9 +136,11 @@ class _SlotMap:
 
 
 def _buckets(values: npt.NDArray[np.int64], columns: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-    out = np.empty((len(values), len(columns)), np.int64)
+    out = np.zeros((len(values), len(columns)), np.int64)
     for p, held in enumerate(columns):
-        out[:, p] = values[:, held].sum(axis=1) if len(held) < values.shape[1] else values.sum(axis=1)
+        # a period is a few runs of slots; a run is summed where it lies, scattered slots would be copied first
+        for run in np.split(held, np.flatnonzero(np.diff(held) != 1) + 1) if len(held) else []:
+            out[:, p] += values[:, run[0] : run[-1] + 1].sum(axis=1)
     return out
 
 
@@ -244,13 +246,19 @@ def _fill(
     takes = [np.arange(starts[c], ends[c]) for c in chosen] if (ends - starts).max() > 1 else None
     members = np.concatenate(takes) if takes is not None else starts[chosen]
     heads = np.concatenate(([0], np.cumsum([len(t) for t in takes])[:-1])).astype(np.int64) if takes is not None else np.arange(len(members))
-    raw = matrix.values[order[members]]
-    absent = raw == NO_VALUE
-    anything = absent.any()
-    values = _sum_rows(np.where(absent, 0, raw) if anything else raw, heads)
-    flags = matrix.quality[order[members]] >> 13
-    estimated = _sum_rows(((flags >= 1) & (flags <= 3)).sum(axis=1, dtype=np.int64), heads)
-    filled = _sum_rows((~absent).sum(axis=1, dtype=np.int64), heads) if anything else np.full(len(heads), matrix.slots, np.int64)
+    chosen_rows = order[members]
+    # One tariff for the whole shard is the common case: nothing need be copied then.
+    everything = len(chosen_rows) == matrix.rows and bool((chosen_rows == np.arange(matrix.rows)).all())
+    raw = matrix.values if everything else matrix.values[chosen_rows]
+    anything = int(raw.min(initial=0)) == NO_VALUE
+    absent = raw == NO_VALUE if anything else None
+    values = _sum_rows(raw if absent is None else np.where(absent, 0, raw), heads)
+    codes = matrix.quality if everything else matrix.quality[chosen_rows]
+    estimated = np.zeros(len(heads), np.int64)
+    if int(codes.max(initial=0)) >> 13:
+        flags = codes >> 13
+        estimated = _sum_rows(((flags >= 1) & (flags <= 3)).sum(axis=1, dtype=np.int64), heads)
+    filled = _sum_rows((~absent).sum(axis=1, dtype=np.int64), heads) if absent is not None else np.full(len(heads), matrix.slots, np.int64)
     rows, units, flows = at[starts[chosen]], unit[starts[chosen]], flow[starts[chosen]]
     for spelled in sorted(set(units.tolist())):
         factor = conversion(str(spelled), group.tariff, day)

@@ -74,6 +74,57 @@ def quotient(numerator: Whole, denominator: Whole | int, mode: str = "half_even"
     return narrow(np.where(negative, -whole, whole))
 
 
+#: Divisors and quotients up to which ``shared`` is exact: its estimate in doubles is then wrong by less than one.
+_ESTIMATED: Final = 1 << 49
+
+
+def shared(amount: Whole, part: Whole, whole: Whole) -> tuple[Whole, Whole]:
+    """amount x part / whole as quotient and remainder, for columns that are not negative with part <= whole and whole > 0.
+
+    The product of two usages outgrows a machine word; what is sought does not. The quotient is estimated in doubles and put right by the
+    remainder, which arithmetic modulo 2**64 gives exactly because it is small. Python's integers where the figures are larger than that allows.
+    """
+    if max(largest(amount), largest(whole)) >= _ESTIMATED or amount.dtype == object or part.dtype == object or whole.dtype == object:
+        wide = [a.astype(object) for a in (amount, part, whole)]
+        quotients, rests = wide[0] * wide[1] // wide[2], wide[0] * wide[1] % wide[2]
+        return narrow(quotients), narrow(rests)
+    found = (amount.astype(np.float64) * part / whole).astype(np.int64)
+    product_64, taken = amount.view(np.uint64) * part.view(np.uint64), found.view(np.uint64) * whole.view(np.uint64)
+    rest = (product_64 - taken).view(np.int64)
+    put_right = rest // whole
+    return found + put_right, rest - put_right * whole
+
+
+def shared_quotient(amount: Whole, part: Whole, whole: Whole, factor: int, divisor: int, mode: str) -> Whole:
+    """amount x part x factor / (whole x divisor), rounded once; the columns as for ``shared``."""
+    size = abs(factor)
+    quotients, rests = shared(amount, part, whole)
+    if max(largest(quotients), largest(whole)) * max(size, 1) >= _SAFE // 4 or divisor >= _SAFE // 4 or quotients.dtype == object:
+        return quotient(product(amount, part, factor), product(whole, divisor), mode)
+    # (quotients + rests / whole) x size = steps + left / whole
+    spread = rests * size
+    steps, left = quotients * size + spread // whole, spread % whole
+    result = steps // divisor
+    over = steps - result * divisor
+    # What is left over is (over + left / whole) / divisor: the fraction of a step decides only where the steps alone do not.
+    if divisor > 1:
+        beyond, level = (2 * over > divisor) | ((2 * over == divisor) & (left > 0)), (2 * over == divisor) & (left == 0)
+        if divisor % 2:
+            beyond |= (2 * over == divisor - 1) & (2 * left > whole)
+            level = (2 * over == divisor - 1) & (2 * left == whole)
+    else:
+        beyond, level = 2 * left > whole, 2 * left == whole
+    if mode == "half_up":
+        result = result + (beyond | level)
+    elif mode == "half_even":
+        result = result + (beyond | (level & (result % 2 == 1)))
+    elif mode == "up":
+        result = result + ((over > 0) | (left > 0))
+    elif mode != "down":
+        raise ValueError(f"unknown rounding {mode!r}")
+    return np.asarray(-result if factor < 0 else result)
+
+
 def narrow(a: Whole) -> Whole:
     """int64 where every value fits."""
     if a.dtype != object:

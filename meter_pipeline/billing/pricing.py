@@ -21,7 +21,7 @@ from typing import Final
 
 import numpy as np
 
-from meter_pipeline.billing.exact import Whole, largest, narrow, product, quotient, same_scale, scaled, total
+from meter_pipeline.billing.exact import Whole, largest, narrow, product, quotient, same_scale, scaled, shared_quotient, total
 from meter_pipeline.billing.tariffs.model import (
     Charge,
     DemandCharge,
@@ -144,19 +144,29 @@ class _Pricer:
             case MinimumCharge():
                 return [self._minimum(charge)]
 
-    def _money(self, numerator: Whole, denominator: Whole | int, decimals: int, rounding: Rounding | None) -> Whole:
-        """numerator / denominator / 10**decimals of the currency as stored money, under the line's rounding rule."""
+    def _rule(self, rounding: Rounding | None) -> tuple[int, str]:
+        """Decimals and mode of a line's rounding."""
         rule = rounding or self.tariff.rounding
         if rule.places is None:
             # A published document says nothing of rounding; a bill is in cents.
             rule = Rounding()
-        places = self.places if self.exact else rule.places or 0
-        mode = "half_even" if self.exact else rule.mode
+        return (self.places, "half_even") if self.exact else (rule.places or 0, rule.mode)
+
+    def _money(self, numerator: Whole, denominator: Whole | int, decimals: int, rounding: Rounding | None) -> Whole:
+        """numerator / denominator / 10**decimals of the currency as stored money, under the line's rounding rule."""
+        places, mode = self._rule(rounding)
         shift = decimals - places
         if shift >= 0:
             amount = quotient(numerator, product(denominator, 10**shift) if isinstance(denominator, np.ndarray) else denominator * 10**shift, mode)
         else:
             amount = quotient(product(numerator, 10**-shift), denominator, mode)
+        return narrow(product(amount, 10 ** (self.places - places)))
+
+    def _money_shared(self, use: Whole, part: Whole, whole: Whole, rate: int, decimals: int, rounding: Rounding | None) -> Whole:
+        """As _money, of use x part / whole at a rate."""
+        places, mode = self._rule(rounding)
+        shift = decimals - places
+        amount = shared_quotient(use, part, whole, rate * 10 ** max(-shift, 0), self.position.scale * 10 ** max(shift, 0), mode)
         return narrow(product(amount, 10 ** (self.places - places)))
 
     def _share(self, proration: str) -> tuple[Whole, Whole]:
@@ -243,8 +253,7 @@ class _Pricer:
     def _shared(
         self, energy: Whole, inside: Whole, counted: Whole, rate: int, places: int, rounding: Rounding | None
     ) -> tuple[Whole, Whole]:
-        """One time-of-use period's share of a tier. Three factors outgrow a machine word, so only services that straddle the tier's edge pay
-        for wide integers: the others have all of their usage in the tier, or none."""
+        """One time-of-use period's share of a tier; a service that does not straddle the tier's edge has all of its usage in it, or none."""
         amount, quantity = np.zeros(len(energy), np.int64), np.zeros(len(energy), np.int64)
         whole = np.flatnonzero((inside == counted) & (counted > 0))
         if len(whole):
@@ -253,9 +262,8 @@ class _Pricer:
         part = np.flatnonzero((inside != counted) & (inside > 0))
         if len(part):
             use, share, total_use = energy[part], inside[part], counted[part]
-            money = self._money(product(use, share, rate), product(total_use, self.position.scale), places, rounding)
-            amount = _placed(amount, money, part)
-            quantity = _placed(quantity, quotient(product(use, share), total_use), part)
+            amount = _placed(amount, self._money_shared(use, share, total_use, rate, places, rounding), part)
+            quantity = _placed(quantity, shared_quotient(use, share, total_use, 1, 1, "half_even"), part)
         return amount, quantity
 
     def _monthly(

@@ -81,6 +81,71 @@ def table(found: Mapping[str, Sequence[Sequence[Any]]]) -> pl.DataFrame:
     return frame.sort("joint", "subject", "unit", "cause")
 
 
+def usage_rows(wanted: pl.DataFrame, held: pl.DataFrame, excused: pl.DataFrame) -> list[tuple[Any, ...]]:
+    """validated_to_determinants of a day, service point by service point, by the meter's unit and cause.
+
+    ``wanted``: service_point_id, unit, flow, quantity; ``held``: determinants with source_unit, source_quantity and source_export; ``excused``:
+    service_point_id and the reason why its usage need not be there.
+    """
+    metered = held.filter(pl.col("source_unit") != "")
+    sides = [
+        metered.filter(counts).select("service_point_id", unit="source_unit", flow=pl.lit(flow), held=column)
+        for flow, column, counts in (("import", "source_quantity", pl.lit(True)), ("export", "source_export", pl.col("source_export") != 0))
+    ]
+    both = wanted.join(pl.concat(sides), on=["service_point_id", "unit", "flow"], how="full", coalesce=True)
+    both = both.with_columns(pl.col("quantity").fill_null(0).alias("expected"), pl.col("held").fill_null(0).alias("actual"))
+    named = both.join(excused, on="service_point_id", how="left").with_columns(
+        pl.when(pl.col("expected") == pl.col("actual")).then(pl.lit("none")).otherwise(pl.col("reason").fill_null("open")).alias("cause")
+    )
+    return _by_cause(named, "unit")
+
+
+def charged_rows(
+    held: pl.DataFrame, charges: pl.DataFrame, eve: pl.DataFrame, older: pl.DataFrame, excused: pl.DataFrame
+) -> list[tuple[Any, ...]]:
+    """determinants_to_lines of a day: what was used against how far the stored positions moved from those of the day before, in the tariff's unit.
+
+    ``eve``: positions of the day before; ``older``: the last ones of services that have none then. ``excused``: uncharged marks services whose
+    charge an exception refuses.
+    """
+    key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
+    behind = pl.concat([eve, older]).rename({"reached": "reached_before", "sent": "sent_before"})
+    moved = charges.select(*key, "reached", "sent").join(behind, on=key, how="left").select(
+        "service_point_id", (pl.col("reached") - pl.col("reached_before").fill_null(0)).alias("moved"),
+        (pl.col("sent") - pl.col("sent_before").fill_null(0)).alias("sent_moved"),
+    )  # fmt: skip
+    refused = excused.filter(pl.col("uncharged")).select("service_point_id", pl.lit(True).alias("refused"))
+    both = held.join(moved, on="service_point_id", how="left").join(refused, on="service_point_id", how="left").with_columns(
+        pl.when(pl.col("moved").is_null() & pl.col("refused").fill_null(False)).then(pl.lit("attribute_missing"))
+        .when((pl.col("energy") == pl.col("moved")) & (pl.col("export") == pl.col("sent_moved"))).then(pl.lit("none"))
+        .otherwise(pl.lit("open")).alias("cause"),
+        pl.col("energy").alias("expected"), pl.col("moved").fill_null(0).alias("actual"),
+    )  # fmt: skip
+    return _by_cause(both, "unit")
+
+
+def line_rows(charges: pl.DataFrame) -> list[tuple[Any, ...]]:
+    """lines_to_total of a day, service point by service point, by currency."""
+    return _by_cause(
+        charges.with_columns(
+            pl.when(pl.col("lines") == pl.col("total")).then(pl.lit("none")).otherwise(pl.lit("open")).alias("cause"),
+            pl.col("lines").alias("expected"), pl.col("total").alias("actual"),
+        ), "currency",
+    )  # fmt: skip
+
+
+def _by_cause(compared: pl.DataFrame, unit: str) -> list[tuple[Any, ...]]:
+    """Sums and counts by unit and cause, and the first five services of a cause that nobody can explain."""
+    found = compared.group_by(unit, "cause").agg(pl.col("expected", "actual").sum(), pl.len().alias("items")).sort(unit, "cause")
+    rows = []
+    for of_unit, cause, expected, actual, items in found.iter_rows():
+        named = ""
+        if cause == "open":
+            named = " ".join(compared.filter((pl.col("cause") == "open") & (pl.col(unit) == of_unit))["service_point_id"].sort().head(5).to_list())
+        rows.append(("all", of_unit, cause, expected, actual, items, named))
+    return rows
+
+
 def statement_rows(sums: pl.DataFrame, cycle_id: str) -> list[tuple[Any, ...]]:
     """lines_to_statement of a period's statements.
 

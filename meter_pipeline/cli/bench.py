@@ -16,7 +16,9 @@ CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 def bench(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="day, load, probe, estimation, vee, baselines, anomalies, billing, ledger, scale, feeds, desk, backfill, backlog.")],
+    name: Annotated[
+        str, typer.Argument(help="day, load, probe, estimation, vee, baselines, anomalies, billing, ledger, scale, feeds, desk, backfill, backlog, migration.")
+    ],
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Run one benchmark. Options after the name go to it: meter-pipeline bench day --meters 10000 --interval 15 --json

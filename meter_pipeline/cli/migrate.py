@@ -1,4 +1,4 @@
-"""``meter-pipeline migrate``: status, advance, confirm, rollback, import-legacy, compare, gate."""
+"""``meter-pipeline migrate``: status, advance, rollback, shadow, import-legacy, known-defect, compare, gate, publish, deliver."""
 
 from __future__ import annotations
 
@@ -59,6 +59,11 @@ def advance(
     from meter_pipeline.migration import cutover
 
     database = prepare(load_settings())
+    if stage == "shadow" and request is None:
+        from meter_pipeline.migration import shadow
+
+        # The deployment's part of shadow: its database and its role's rights. The step itself is on the record below.
+        shadow.prepare(database)
     points = 10_000 if stage in ("ramp_down", "complete") and not basis_points else basis_points
     value: dict[str, Any] = {"stage": stage, "routes": sorted(route or []), "basis_points": points}
     try:
@@ -89,6 +94,88 @@ def rollback(by: By, reason: Reason, to: Annotated[str, typer.Option("--to", hel
     if done is None:
         problem("the legacy side has authority already", "see `meter-pipeline migrate status`")
     emit({"from": done.before, "to": done.after, "reasons": done.reasons, "seconds": round(done.seconds, 4)}, json)
+
+
+@app.command("shadow")
+def run_shadow(
+    day: Annotated[datetime, typer.Option("--day", formats=["%Y-%m-%d"], help="Billing day.")],
+    json: Json = False,
+) -> None:
+    """Run a billing day's stages beside the legacy batch, in the shadow database.
+
+    Example: meter-pipeline migrate shadow --help
+    """
+    from meter_pipeline.migration import cutover, shadow
+
+    settings = load_settings()
+    database = prepare(settings)
+    stage = cutover.current(database).value["stage"]
+    if stage != "shadow":
+        problem(f"the stage is {stage}: the shadow runs in shadow alone", "meter-pipeline migrate advance shadow")
+    done = shadow.run_day(database, settings.calendar(), day.date(), settings=settings)
+    failed = [check.name for check in done.report().checks if not check.passed]
+    document = {"day": day.date(), "rows": {name: stage.rows for name, stage in done.stages.items()}, "failed_checks": failed}
+    emit(document | {"seconds": {name: round(seconds, 3) for name, seconds in done.seconds.items()}}, json)
+
+
+@app.command("known-defect")
+def known_defect(
+    defect_id: Annotated[str, typer.Argument(help="Its name: capitals, digits and hyphens.")],
+    most: Annotated[str, typer.Option("--most", help="Largest difference of one figure it explains, in currency or base units.")],
+    expires: Annotated[datetime, typer.Option("--expires", formats=["%Y-%m-%d"], help="Until when; no difference is ignored for ever.")],
+    by: By,
+    approver: Annotated[str, typer.Option("--approver", help="Who approves ignoring it: another person.")],
+    reason: Annotated[str, typer.Option("--reason", help="What is wrong in the legacy batch.")],
+    level: Annotated[list[str] | None, typer.Option("--level", help="read, usage, determinant, line, total; may be repeated (default: all).")] = None,
+    code: Annotated[list[str] | None, typer.Option("--code", help="A figure's code; may be repeated (default: all).")] = None,
+    first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First billing day.")] = None,
+    last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last billing day.")] = None,
+    json: Json = False,
+) -> None:
+    """Record a defect of the legacy batch that is understood. Changing what is ignored resets the gate's clock.
+
+    Example: meter-pipeline migrate known-defect --help
+    """
+    from meter_pipeline.control.people import Refused
+    from meter_pipeline.migration.defects import record
+    from meter_pipeline.units import parse_decimal, to_micro
+
+    try:
+        record(
+            prepare(load_settings()), defect_id, levels=level or [], codes=code or [], most=to_micro(parse_decimal(most)), by=by, approver=approver,
+            reason=reason, expires=expires.replace(tzinfo=UTC), first_day=first.date() if first else None, last_day=last.date() if last else None,
+        )  # fmt: skip
+    except (Refused, ValueError) as refused:
+        problem(str(refused), "two people are needed: --by and --approver")
+    emit({"defect": defect_id, "expires": expires.date()}, json)
+
+
+@app.command()
+def publish(day: Annotated[datetime, typer.Option("--day", formats=["%Y-%m-%d"], help="Billing day.")], json: Json = False) -> None:
+    """Record whose bill each account's day is, and put the other side's copy in the outbox.
+
+    Example: meter-pipeline migrate publish --help
+    """
+    from meter_pipeline.migration.dual_write import publish_billing_day
+
+    done = publish_billing_day(prepare(load_settings()), day.date())
+    emit({"day": done.billing_day, "stage": done.stage, "bills": done.sides, "sent": done.sent, "waiting": done.waiting, "lost": done.lost}, json)
+    if done.lost:
+        raise typer.Exit(PROBLEM)
+
+
+@app.command()
+def deliver(json: Json = False) -> None:
+    """Deliver what waits for the other side: the reverse sync.
+
+    Example: meter-pipeline migrate deliver
+    """
+    from meter_pipeline.migration.dual_write import deliver_all
+    from meter_pipeline.migration.sides import configured
+
+    settings = load_settings()
+    database = prepare(settings)
+    emit(deliver_all(database, configured(database, settings)), json)
 
 
 @app.command("import-legacy")
@@ -122,7 +209,7 @@ def import_legacy(
 def compare(
     day: Annotated[datetime, typer.Option("--day", formats=["%Y-%m-%d"], help="Billing day.")],
     mode: Annotated[str, typer.Option("--mode", help="live, replay or legacy_twice.")] = "live",
-    cycle: Annotated[str | None, typer.Option("--cycle", help="Billing cycle that a replay completes.")] = None,
+    second: Annotated[Path | None, typer.Option("--second-run", help="For legacy_twice: the CSV of a second run of the legacy batch.")] = None,
     json: Json = False,
 ) -> None:
     """Compare every account's figures of a day with the legacy batch's. Exit 1 when a difference has no explanation.
@@ -130,13 +217,18 @@ def compare(
     Example: meter-pipeline migrate compare --help
     """
     from meter_pipeline.migration.day import compare_billing_day
+    from meter_pipeline.migration.legacy_import import LegacyRefused, read_csv
 
     if mode not in ("live", "replay", "legacy_twice"):
         raise typer.BadParameter("live, replay or legacy_twice", param_hint="--mode")
-    outcome = compare_billing_day(prepare(load_settings()), day.date(), mode=mode, cycle_id=cycle)  # type: ignore[arg-type]  # checked above
+    try:
+        again = read_csv(second, day.date()) if second is not None else None
+    except LegacyRefused as refused:
+        problem(str(refused), "mend the export")
+    outcome = compare_billing_day(prepare(load_settings()), day.date(), mode=mode, second_run=again)  # type: ignore[arg-type]  # checked above
     result = outcome.comparison
     document = {
-        "day": day.date(), "run": outcome.run_id, "compared": result.pairs.height, "blocking": result.blocking,
+        "day": day.date(), "run": outcome.run_id, "compared": result.both.height, "bills": result.bills, "source": outcome.source, "blocking": result.blocking,
         "net_money": result.net_money, "absolute_money": result.absolute_money, "summary": result.summary.to_dicts(),
     }  # fmt: skip
     emit(document, json, _show_comparison)
@@ -146,14 +238,19 @@ def compare(
 
 @app.command()
 def gate(json: Json = False) -> None:
-    """Weigh the evidence. Exit 1 while the gate is shut.
+    """Weigh the evidence and write the gate's page. Exit 1 while the gate is shut.
 
     Example: meter-pipeline migrate gate
     """
+    from meter_pipeline.migration import cutover
     from meter_pipeline.migration.day import gate as weigh
+    from meter_pipeline.migration.page import write_page
 
-    report = weigh(prepare(load_settings()))
-    emit(report.document() | {"sha256": report.sha256}, json, _show_gate)
+    settings = load_settings()
+    database = prepare(settings)
+    report = weigh(database)
+    page = write_page(database, report, cutover.current(database).value, settings.home / "reports")
+    emit(report.document() | {"sha256": report.sha256, "page": str(page)}, json, _show_gate)
     if not report.green:
         raise typer.Exit(PROBLEM)
 
@@ -172,5 +269,5 @@ def _show_gate(document: dict[str, Any]) -> None:
 
 def _show_comparison(document: dict[str, Any]) -> None:
     rows = [(r["level"], r["class"], r["figures"], r["net"], r["absolute"]) for r in document["summary"]]
-    title = f"Billing day {document['day']}: {document['blocking']} blocking of {document['compared']}"
+    title = f"Billing day {document['day']}: {document['blocking']} blocking, {document['compared']} figures on both sides"
     OUT.print(table(title, ["level", "class", "figures", "net", "absolute"], rows, numbers=["figures", "net", "absolute"]))

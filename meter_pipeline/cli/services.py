@@ -31,7 +31,7 @@ def ui(
     settings = load_settings()
     database = prepare(settings)
     os.environ.update(environment(settings, database))
-    os.chdir(os.environ["DAGSTER_HOME"])  # where dagster.yaml is
+    os.chdir(os.environ["DAGSTER_HOME"])  # where dagster.yaml is; from the project it warns of a second one
     ERR.print(f"[bold]Dagster UI:[/] http://{host}:{port}  (Ctrl-C ends it)")
     os.execv(str(DAGSTER), [str(DAGSTER), "dev", "-w", str(PROJECT_ROOT / "workspace.yaml"), "-h", host, "-p", str(port)])  # noqa: S606 - our own script, no shell
 

@@ -6,8 +6,9 @@ Belongs here: one round of looking and raising, and how other rooms hand in what
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -40,6 +41,20 @@ def observe_breaker(connection: psycopg.Connection[Any], name: str, *, is_open: 
 def observe_ledger(connection: psycopg.Connection[Any], *, ok: bool, detail: str, clock: Clock = SYSTEM_CLOCK) -> None:
     """Hand in the result of a verification of the ledger, in the caller's transaction."""
     store.observe(connection, "ledger", "log", clock.now(), {"ok": ok, "detail": detail[:1500]})
+
+
+def observe_writes(connection: psycopg.Connection[Any], latencies_ms: Sequence[float], target_ms: float, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    """Hand in how long a load's batches took, in the caller's transaction: p95, and since when it has been over four times the target.
+
+    Fewer than 20 batches have no 95th percentile worth the name: the slowest is taken.
+    """
+    if not latencies_ms:
+        return
+    now, ordered = clock.now(), sorted(latencies_ms)
+    p95 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
+    before = next((row["figures"].get("slow_since") for row in store.observations(connection, "writes")), None)
+    slow_since = (before or (now - timedelta(milliseconds=sum(ordered))).isoformat()) if p95 > 4 * target_ms else None
+    store.observe(connection, "writes", "ingest", now, {"p95_ms": f"{p95:.1f}", "target_ms": f"{target_ms:.1f}", "slow_since": slow_since})
 
 
 def observe(connection: psycopg.Connection[Any], kind: str, subject: str, figures: Mapping[str, Any], *, clock: Clock = SYSTEM_CLOCK) -> None:

@@ -7,7 +7,18 @@ from typing import Any
 
 import dagster as dg
 
-from meter_pipeline.defs import jobs, jobs_dead_letters, jobs_exceptions, jobs_operations, jobs_retention, schedules, sensors, sensors_alerts, sensors_pause
+from meter_pipeline.defs import (
+    jobs,
+    jobs_dead_letters,
+    jobs_exceptions,
+    jobs_migration,
+    jobs_operations,
+    jobs_retention,
+    schedules,
+    sensors,
+    sensors_alerts,
+    sensors_pause,
+)
 from meter_pipeline.defs.assets import audit, billing, detection, ingest, migration, reference, validation
 from meter_pipeline.defs.checks import schema_check
 from meter_pipeline.defs.executors import executor
@@ -20,6 +31,7 @@ SCHEMA_CHECKS = {
     "daily_usage": ("vee.daily_usage",),
     "anomaly_flags": ("anomaly.flag",),
     "reconciled_billing": ("billing.determinant_day", "billing.charge_day"),
+    "migration_comparison": ("migration.comparison",),
 }
 
 
@@ -40,17 +52,19 @@ def definitions(resources: Mapping[str, Any], engine: str | None = None) -> dg.D
         billing.month_end_close,
         audit.ledger_checkpoint(),
         audit.close_report(),
+        migration.shadow_billing(),
         migration.migration_comparison(),
+        migration.published_bills(),
     ]
     return dg.Definitions(
         assets=dg.with_source_code_references(assets),
         asset_checks=[schema_check(asset, table) for asset, tables in SCHEMA_CHECKS.items() for table in tables if table in CONTRACTS],
         jobs=[
             *(jobs.land_feeds, jobs.pull_head_ends, jobs.reference_job, jobs.refit_job, jobs.billing_day_job(engine)),
-            *(*jobs_dead_letters.JOBS, *jobs_exceptions.JOBS, *jobs_operations.JOBS, *jobs_retention.JOBS),
+            *(*jobs_dead_letters.JOBS, *jobs_exceptions.JOBS, *jobs_operations.JOBS, *jobs_migration.JOBS, *jobs_retention.JOBS),
         ],
         schedules=[schedules.daily_schedule(engine), schedules.weekly_refit(), schedules.pull_schedule(), jobs_operations.prune_nightly, *jobs_retention.SCHEDULES],
-        sensors=[sensors.feed_arrival, sensors.touched_days_sensor(engine), *sensors_pause.SENSORS, *sensors_alerts.SENSORS],
+        sensors=[sensors.feed_arrival, sensors.touched_days_sensor(engine), *sensors_pause.SENSORS, *sensors_alerts.SENSORS, *jobs_migration.SENSORS],
         resources=dict(resources),
         executor=executor(engine),
     )

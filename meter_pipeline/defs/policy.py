@@ -40,6 +40,8 @@ ROLES: Final = MappingProxyType(
 )
 #: Jobs that people start from the Launchpad to ask for the end of a pause and to confirm it.
 PEOPLE_ROLE: Final = "meter_finance"
+#: Records whose bill a day was, delivers, rolls back; cannot give the new side authority.
+MIGRATION_ROLE: Final = "meter_migration"
 #: Schema checks read every table and write none.
 CHECK_ROLE: Final = "meter_auditor"
 

@@ -88,6 +88,17 @@ class Rules:
             raise ValueError(f"money has no tolerance: {', '.join(sorted(money))}")
 
 
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """What rounding has added up to before the day: ``leant`` (account_id, code, leant) over ``days`` compared days.
+
+    Rounding that leans one way for longer than its rule explains is an error of a cent a day. Three days in a row show it.
+    """
+
+    days: int = 0
+    leant: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={"account_id": pl.String, "code": pl.String, "leant": pl.Int64}))
+
+
 @dataclass(slots=True)
 class Comparison:
     """``pairs``: one row per figure with both values, difference (new - legacy), class and cause. ``summary``: counts and money by level and class."""
@@ -97,6 +108,16 @@ class Comparison:
 
     def count(self, *classes: str) -> int:
         return self.pairs.filter(pl.col("class").is_in(classes)).height
+
+    @property
+    def both(self) -> pl.DataFrame:
+        """The figures that both sides have: the only ones that are evidence of anything."""
+        return self.pairs.filter(pl.col("new").is_not_null() & pl.col("legacy").is_not_null() & ~pl.col("class").is_in(("key_mismatch", "timing")))
+
+    @property
+    def bills(self) -> int:
+        """Accounts whose total of a day both sides have."""
+        return self.both.filter(pl.col("level") == "total").height
 
     @property
     def blocking(self) -> int:
@@ -120,14 +141,16 @@ def compare(
     now: datetime,
     legacy_pending: frozenset[date] = frozenset(),
     rules: Rules | None = None,
+    drift: Drift | None = None,
 ) -> Comparison:
     """Compare two RESULT frames of any number of billing days; each figure gets exactly one class.
 
     ``known_accounts``: accounts of the reference data; a legacy key outside them is a key mismatch, never quietly dropped. ``legacy_pending``: days whose
-    legacy run has not finished within its grace, whose missing results are timing. ``now`` decides which known defects have expired. Raises
-    ValueError for a level that is none.
+    legacy run has not finished within its grace, whose missing results are timing. ``now`` decides which known defects have expired. ``drift``:
+    what rounding has added up to on the days before. Raises ValueError for a level that is none.
     """
     rules = rules or Rules()
+    drift = drift or Drift()
     for side in (new, legacy):
         unknown = set(side["level"].unique().to_list()) - set(LEVELS)
         if unknown:
@@ -141,12 +164,15 @@ def compare(
         known=pl.col("account_id").is_in(known_accounts.implode()),
         pending=pl.col("billing_day").is_in(list(legacy_pending)),
     )
+    pairs = pairs.join(drift.leant, on=["account_id", "code"], how="left").with_columns(pl.col("leant").fill_null(0))
     pairs = pairs.with_columns(_rule("tolerance", rules.tolerance, 0), _rule("unit", rules.legacy_unit, 0))
     both = pl.col("new").is_not_null() & pl.col("legacy").is_not_null()
-    # The legacy figure is ours, rounded the legacy way: half up at its own last place.
+    # The legacy figure is ours, rounded the legacy way: half up at its own last place. Where we keep no figure before rounding, one unit, if the
+    # days before do not lean: each night rounds by half a unit at most, and our own position by one over any stretch of days.
     unit = pl.when(pl.col("unit") > 0).then(pl.col("unit")).otherwise(1)
-    basis = pl.coalesce("new_exact", "new")
-    rounded = ((basis.abs() + unit // 2) // unit * unit) * basis.sign()
+    rounded = ((pl.col("new_exact").abs() + unit // 2) // unit * unit) * pl.col("new_exact").sign()
+    level_headed = 2 * (pl.col("difference") + pl.col("leant")).abs() <= unit * (drift.days + 3)
+    rounds = pl.when(pl.col("new_exact").is_not_null()).then(pl.col("legacy") == rounded).otherwise(level_headed)
     defect = _defect(rules.defects, now)
     classified = pairs.with_columns(defect_id=defect).with_columns(
         pl.when((pl.col("legacy_count") > 0) & ~pl.col("known"))
@@ -163,7 +189,7 @@ def compare(
         .then(pl.lit("missing_legacy"))
         .when(pl.col("difference").abs() <= pl.col("tolerance"))
         .then(pl.lit("within_tolerance"))
-        .when((pl.col("unit") > 0) & (pl.col("difference").abs() <= pl.col("unit")) & (pl.col("legacy") == rounded))
+        .when((pl.col("unit") > 0) & (pl.col("difference").abs() <= pl.col("unit")) & rounds)
         .then(pl.lit("rounding"))
         .when(pl.col("new_estimated") != pl.col("legacy_estimated"))
         .then(pl.lit("estimate_vs_actual"))
@@ -190,6 +216,23 @@ def summarise(pairs: pl.DataFrame) -> pl.DataFrame:
         .agg(figures=pl.len().cast(pl.Int64), net=pl.col("difference").sum(), absolute=pl.col("difference").abs().sum())
         .sort(pl.col("class").replace_strict(order, return_dtype=pl.Int32), "level")
     )
+
+
+#: Strata that a service point is in or not, beside its rate class and commodity.
+RARE: Final = ("clock_change", "estimated", "exchange", "rollover", "net_metering", "final_bill")
+
+
+def coverage(result: Comparison, strata: pl.DataFrame) -> dict[str, int]:
+    """Service points whose lines both sides have, by stratum. ``strata``: service_point_id, rate_class, commodity and a boolean for each of RARE.
+
+    A rate class that the legacy batch bills by hand and nobody imported is not covered, however often the new side billed it.
+    """
+    lines = result.both.filter(pl.col("level") == "line")
+    compared = lines.select(pl.col("code").str.split_exact(":", 1).struct.field("field_0").alias("service_point_id")).unique()
+    seen = strata.join(compared, on="service_point_id", how="semi")
+    counts = {f"{family}:{name}": n for family in ("rate_class", "commodity") for name, n in seen.group_by(family).len().drop_nulls().iter_rows()}
+    counts |= {name: int(seen[name].sum()) for name in RARE}
+    return {name: int(n) for name, n in sorted(counts.items()) if n}
 
 
 def _sides(frame: pl.DataFrame, side: str) -> pl.DataFrame:

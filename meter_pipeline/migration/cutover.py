@@ -14,7 +14,7 @@ from meter_pipeline.control.people import Denial, Refused
 from meter_pipeline.ledger import entries
 from meter_pipeline.migration.flag import STAGE
 from meter_pipeline.migration.gate import FRESH
-from meter_pipeline.migration.stages import needs_two
+from meter_pipeline.migration.stages import STAGES, needs_two
 from meter_pipeline.store import migration as store
 from meter_pipeline.store.control import RequestRow
 from meter_pipeline.store.database import Database
@@ -36,6 +36,12 @@ def current(database: Database, *, by: str = "meter-pipeline", clock: Clock = SY
         value = flags.ensure(connection, STAGE, by=by, clock=clock)
         connection.commit()
     return value
+
+
+def peek(database: Database) -> flags.Value:
+    """The stage in force, for whoever only reads."""
+    with database.connect("migration", autocommit=True) as connection:
+        return flags.read(connection, STAGE)
 
 
 def step(database: Database, value: Mapping[str, Any], *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> flags.Value:
@@ -84,8 +90,6 @@ def confirm_step(database: Database, request_id: int, report_sha256: str, *, by:
             {"from": request.body["from"], "to": request.body["to"], "reason": reason, "by": by, "report": report_sha256, "automatic": False},
             clock=clock, actor=by,
         )  # fmt: skip
-        if request.body["from"]["stage"] != request.body["to"]["stage"]:
-            store.note_event(connection, clock.now(), f"stage {request.body['to']['stage']}")
         return None
 
     dual.confirm(database, CUT_OVER, request_id, by=by, reason=reason, effect=effect, clock=clock)
@@ -108,6 +112,7 @@ def _record(database: Database, before: Mapping[str, Any], after: Mapping[str, A
     with database.connect("migration") as connection:
         body = {"from": dict(before), "to": dict(after), "reason": reason, "by": by, "automatic": False}
         entries.append(connection, "migration_stage", body, clock=clock, actor=by)
-        if before["stage"] != after["stage"]:
-            store.note_event(connection, clock.now(), f"stage {after['stage']}")
+        # A step forward stands on the clock and leaves it; a step back says that something was wrong.
+        if STAGES.index(str(before["stage"])) > STAGES.index(str(after["stage"])):
+            store.note_event(connection, clock.now(), f"back to stage {after['stage']}")
         connection.commit()

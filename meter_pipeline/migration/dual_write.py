@@ -1,6 +1,7 @@
 """Writing to both sides with one authority at a time: the authority is read in the transaction of the record, the other side's copy goes by outbox.
 
-Belongs here: recording a result, delivering the outbox. Does not belong here: which side has authority (stages.py) and what a record means.
+Belongs here: recording a result, publishing a billing day, delivering the outbox. Does not belong here: which side has authority (stages.py), what
+a side does with what it is given (sides.py).
 
 There are never two independent commits. A crash between the commit and the delivery leaves the record in the outbox; a delivery that is repeated is
 recognised by the record's hash. While live, the outbox towards legacy is the reverse sync: after a rollback legacy has every record written while live.
@@ -10,20 +11,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import Any, Final
+
+import polars as pl
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import flags
+from meter_pipeline.control.gate import before_writing
 from meter_pipeline.ledger import entries
 from meter_pipeline.migration.flag import STAGE
 from meter_pipeline.migration.stages import Authority, authority, writes_legacy, writes_new
+from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.store import migration as store
 from meter_pipeline.store.database import Database
 
 #: Takes the records of one side and makes them so there, idempotent by payload hash; raises to have them tried again.
 Deliver = Callable[[Sequence["Record"]], None]
+
+_MONEY: Final = ("line", "total")
+_ROW: Final = {"billing_day": pl.Date, "account_id": pl.String, "authority": pl.String, "payload_sha256": pl.Binary}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,24 @@ class Written:
     fresh: bool
 
 
+@dataclass(slots=True)
+class Published:
+    """A billing day's bills given their authority: accounts by side, records put in the outbox, accounts whose side has no result yet."""
+
+    billing_day: date
+    stage: str
+    sides: dict[str, int] = field(default_factory=dict)
+    sent: int = 0
+    waiting: int = 0
+    lost: int = 0
+
+    def report(self) -> StageReport:
+        figures: dict[str, Any] = {"stage": self.stage, "put in the outbox": self.sent, "waiting for their side's result": self.waiting}
+        figures |= {f"bills of the {side} side": count for side, count in self.sides.items()}
+        words = f"{self.lost} bills are on one side only and on no way to the other"
+        return StageReport(rows=sum(self.sides.values()), figures=figures, checks=(Check("both_sides_get_every_bill", self.lost == 0, words, {"lost": self.lost}),))
+
+
 def write(connection: store.Connection, records: Sequence[tuple[Record, str | None]], *, clock: Clock = SYSTEM_CLOCK) -> list[Written]:
     """Record results (each with its route) in the caller's transaction, under the stage in force until it commits.
 
@@ -54,30 +80,88 @@ def write(connection: store.Connection, records: Sequence[tuple[Record, str | No
     was written before keeps the authority it was given then: a flip never changes whose bill a day was.
     """
     value = flags.read(connection, STAGE, lock="share")
-    stage = str(value.value["stage"])
-    now = clock.now()
+    sides = [authority(value.value, record.account_id, route) for record, route in records]
+    return _write(connection, value, [record for record, _ in records], sides, clock)
+
+
+def _write(connection: store.Connection, value: flags.Value, records: Sequence[Record], sides: Sequence[Authority], clock: Clock) -> list[Written]:
+    if not records:
+        return []
+    stage, now = str(value.value["stage"]), clock.now()
+    seals = [record.sha256 for record in records]
+    rows = [(r.billing_day, r.account_id, side, seal) for r, side, seal in zip(records, sides, seals, strict=True)]
+    kept = store.put_authorities(connection, pl.DataFrame(rows, _ROW, orient="row"), stage, value.version, now)
+    reached = {"legacy": writes_legacy(stage), "new": writes_new(stage)}
+    sending = []
     done: list[Written] = []
-    for record, route in records:
-        side = authority(value.value, record.account_id, route)
-        seal = record.sha256
-        before = store.put_authority(connection, record.billing_day, record.account_id, side, stage, value.version, seal, now)
-        kept: Authority = side if before is None else "new" if before[0] == "new" else "legacy"
-        for other in ("legacy", "new"):
-            wanted = writes_legacy(stage) if other == "legacy" else writes_new(stage)
-            if wanted and other != kept:
-                store.enqueue(connection, record.billing_day, record.account_id, other, dict(record.payload), seal, now)
-        if kept == "new" and writes_legacy(stage):
-            # Reverse sync: legacy must hold every record written while the new side is live.
-            store.enqueue(connection, record.billing_day, record.account_id, "legacy", dict(record.payload), seal, now)
-        done.append(Written(kept, before is None))
+    for record, seal, side, fresh in zip(records, seals, kept["authority"], kept["fresh"], strict=True):
+        other = "legacy" if side == "new" else "new"
+        if reached[other]:
+            sending.append((record.billing_day, record.account_id, other, entries.canonical_json(dict(record.payload)).decode(), seal))
+        done.append(Written(side, fresh))
+    if sending:
+        schema = {"billing_day": pl.Date, "account_id": pl.String, "side": pl.String, "payload": pl.String, "payload_sha256": pl.Binary}
+        store.enqueue(connection, pl.DataFrame(sending, schema, orient="row"), now)
     return done
+
+
+def publish_billing_day(database: Database, day: date, *, clock: Clock = SYSTEM_CLOCK) -> Published:
+    """Give every account's bill of a day its authority and send it to the other side; idempotent, in one transaction.
+
+    An account of the new side gets the pipeline's lines, one of the legacy side the legacy batch's as imported; where its side has no result yet it
+    waits for the next call. A bill that was published and has changed since keeps its authority and is sent again. In off and shadow nothing is
+    published. Raises control.gate.Held where a pause is raised.
+    """
+    ours = payloads(store.new_results(database, day))
+    theirs = payloads(store.legacy_results(database, day))
+    before_writing(database, clock=clock)
+    with database.connect("publish") as connection:
+        routes = store.routes(connection)
+        value = flags.read(connection, STAGE, lock="share")
+        stage = str(value.value["stage"])
+        done = Published(day, stage)
+        if not writes_new(stage):
+            return done
+        held = store.authorities(connection, day)
+        records, sides = [], []
+        for account in sorted(ours.keys() | theirs.keys()):
+            side: Authority = held[account] if account in held else authority(value.value, account, routes.get(account))
+            payload = (ours if side == "new" else theirs).get(account)
+            if payload is None:
+                done.waiting += 1
+                continue
+            records.append(Record(day, account, payload))
+            sides.append(side)
+            done.sides[side] = done.sides.get(side, 0) + 1
+        before = store.outbox_size(connection)
+        written = _write(connection, value, records, sides, clock)
+        done.sent = store.outbox_size(connection) - before
+        done.lost = len(store.undelivered(connection, day)) if writes_legacy(stage) else 0
+        fresh = sum(w.fresh for w in written)
+        if fresh or done.sent:
+            body = {"billing_day": day, "step": "published", "stage": stage, "version": value.version, "bills": done.sides, "new": fresh, "sent": done.sent}
+            entries.append(connection, "migration_stage", body, [r.sha256 for r in records], clock=clock)
+        connection.commit()
+    return done
+
+
+def payloads(results: pl.DataFrame) -> dict[str, dict[str, Any]]:
+    """Each account's money figures of a RESULT frame as a record's payload: {"figures": [[level, code, millionths, estimated, tariff version]]}.
+
+    An account without a total has no bill.
+    """
+    money = results.filter(pl.col("level").is_in(_MONEY)).unique(["account_id", "level", "code"], keep="first").sort("account_id", "level", "code")
+    found: dict[str, dict[str, Any]] = {}
+    for account, *figure in money.select("account_id", "level", "code", "value", "estimated", "tariff_version").iter_rows():
+        found.setdefault(account, {"figures": []})["figures"].append(figure)
+    return {account: payload for account, payload in found.items() if any(figure[0] == "total" for figure in payload["figures"])}
 
 
 def deliver(database: Database, sides: Mapping[str, Deliver], *, most: int = 1000, clock: Clock = SYSTEM_CLOCK) -> int:
     """Deliver one batch of the outbox; returns how many records were delivered. A side that fails keeps its records for the next call."""
     delivered = 0
     with database.connect("outbox") as connection:
-        rows = store.waiting(connection, most)
+        rows = store.waiting(connection, most, list(sides))
         for side, call in sides.items():
             mine = [row for row in rows if row[3] == side]
             if not mine:
@@ -92,3 +176,13 @@ def deliver(database: Database, sides: Mapping[str, Deliver], *, most: int = 100
             delivered += len(ids)
         connection.commit()
     return delivered
+
+
+def deliver_all(database: Database, sides: Mapping[str, Deliver], *, most: int = 5000, clock: Clock = SYSTEM_CLOCK) -> dict[str, int]:
+    """Deliver until nothing waits or nothing more is taken; what was delivered, and what still waits by side."""
+    total = 0
+    while done := deliver(database, sides, most=most, clock=clock):
+        total += done
+    with database.connect("outbox") as connection:
+        counts = store.outbox_counts(connection)
+    return {"delivered": total, "legacy_waiting": counts.get("legacy_waiting", 0), "new_waiting": counts.get("new_waiting", 0)}

@@ -46,7 +46,10 @@ class Requirements:
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """One comparison of live results: when it ended, how many figures, how many of a blocking class, and under which configuration."""
+    """One comparison of live results: when it ended, how many bills both sides had, how many figures of a blocking class, under which configuration.
+
+    Bills and not figures are counted for the bound on errors: the figures of a bill are wrong together.
+    """
 
     at: datetime
     billing_day: date
@@ -151,12 +154,12 @@ def live_clock(evidence: Evidence, now: datetime, needs: Requirements) -> tuple[
     """Since when live comparison has been continuous, and what reset it last.
 
     The clock starts at the first clean comparison after the last reset. Resets: a comparison with a blocking difference, an event, a change of
-    configuration between two comparisons, a silence longer than allowed.
+    configuration between two comparisons, a silence longer than allowed. A comparison in which the legacy side had nothing is silence.
     """
     started: datetime | None = None
     reason: str | None = None
     previous: LiveRun | None = None
-    moments: list[tuple[datetime, int, LiveRun | Event]] = [(run.at, 1, run) for run in evidence.live if run.at <= now]
+    moments: list[tuple[datetime, int, LiveRun | Event]] = [(run.at, 1, run) for run in evidence.live if run.at <= now and (run.compared or run.blocking)]
     moments += [(event.at, 0, event) for event in evidence.events if event.at <= now]
     for at, _, moment in sorted(moments, key=lambda m: (m[0], m[1])):
         if isinstance(moment, Event):

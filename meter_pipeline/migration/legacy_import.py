@@ -17,13 +17,13 @@ import polars as pl
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries
 from meter_pipeline.migration.comparison import LEVELS, RESULT
+from meter_pipeline.migration.sides import TABLE
 from meter_pipeline.store import migration as store
 from meter_pipeline.store.database import Database
 from meter_pipeline.units import UnitError, parse_decimal, to_micro
 
 COLUMNS: Final = ("account_id", "level", "code", "value")
-#: A table's name as given on the command line: schema.table of plain words, nothing that SQL could read as more.
-_TABLE: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}\.[a-z_][a-z0-9_]{0,62}")
+OPTIONAL: Final = ("estimated", "tariff_version")
 
 
 class LegacyRefused(ValueError):
@@ -49,13 +49,16 @@ def read_csv(path: Path, day: date) -> pl.DataFrame:
 
 
 def read_table(database: Database, table: str, day: date) -> pl.DataFrame:
-    """Rows of a legacy table with billing_day, account_id, level, code, value numeric and optionally estimated. Reads only."""
-    if not _TABLE.fullmatch(table):
+    """Rows of a legacy table with billing_day, account_id, level, code, value numeric and optionally estimated, tariff_version. Reads only."""
+    if not TABLE.fullmatch(table):
         raise LegacyRefused(f"{table!r} is not schema.table")
-    frame = database.read(
-        f"SELECT account_id::text, level::text, code::text, value::text FROM {table} WHERE billing_day = $1",  # noqa: S608 - matched above
-        [day],
-    )
+    with database.connect("legacy import") as connection:
+        there = store.columns_of(connection, table)
+    missing = [name for name in ("billing_day", *COLUMNS) if name not in there]
+    if missing:
+        raise LegacyRefused(f"{table}: column missing: {', '.join(missing)}")
+    columns = ", ".join(f"{name}::text" for name in (*COLUMNS, *(name for name in OPTIONAL if name in there)))
+    frame = database.read(f"SELECT {columns} FROM {table} WHERE billing_day = $1", [day])  # noqa: S608 - matched above
     return pl.DataFrame([_row(row, day, table) for row in frame.to_dicts()], schema=RESULT)
 
 

@@ -37,7 +37,7 @@ class Seen:
     breaker_open_s: float = 0.0
     slow_p95_for_s: float = 0.0
     lag_s: float = 0.0
-    lag_limit_s: float = 8 * 3600.0
+    lag_limit_s: float = 12 * 3600.0
     paused: bool = False
 
 

@@ -7,6 +7,7 @@ made over one connection.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import psycopg
 from psycopg import sql
 
 from meter_pipeline.schemas.reads import DayMatrix
+from meter_pipeline.sharding import EVERYTHING, KeyRange
 from meter_pipeline.store.database import Database, scalar
 from meter_pipeline.store.vectors import VectorTable, copy_frame, read_matrices
 
@@ -38,9 +40,20 @@ def lock(connection: Connection) -> None:
     connection.execute("SELECT pg_advisory_xact_lock(hashtext('billing.day'))")
 
 
-def read_reference(database: Database, day: date) -> dict[str, pl.DataFrame]:
-    """The reference frames billing joins, by table name; agreements that begin by ``day``."""
-    return {name: database.read(query, [day] if "$1" in query else ()) for name, query in _REFERENCE.items()}
+def read_reference(database: Database, day: date, beside: Database | None = None) -> dict[str, pl.DataFrame]:
+    """The reference frames billing joins, by table name; agreements that begin by ``day``.
+
+    ``beside``: a second session, over which the others come while the first brings the agreements, half of all there is.
+    """
+    def some(session: Database, names: list[str]) -> dict[str, pl.DataFrame]:
+        return {name: session.read(_REFERENCE[name], [day] if "$1" in _REFERENCE[name] else ()) for name in names}
+
+    first, *rest = _REFERENCE
+    if beside is None:
+        return some(database, [first, *rest])
+    with ThreadPoolExecutor(1, "billing-reference") as pool:
+        others = pool.submit(some, beside, rest)
+        return some(database, [first]) | others.result()
 
 
 def read_documents(database: Database) -> tuple[dict[tuple[str, int], bytes], dict[tuple[str, int], bytes]]:
@@ -62,20 +75,19 @@ def read_frozen(database: Database) -> dict[tuple[str, int], bytes]:
     return {(t, v): h for t, v, h in frame.iter_rows()}
 
 
-def read_usage(database: Database, day: date, service_points: Sequence[str] | None = None) -> list[DayMatrix]:
-    """Validated billed intervals of a day, imports and exports."""
-    where = " AND billed AND flow IN ('import', 'export')"
-    if service_points is not None:
-        return read_matrices(database, USAGE, day, where + " AND service_point_id = ANY(string_to_array($2, ','))", [",".join(service_points)])
-    return read_matrices(database, USAGE, day, where)
+def read_usage(database: Database, day: date, within: KeyRange = EVERYTHING) -> list[DayMatrix]:
+    """Validated billed intervals of a day, imports and exports, of a range of service points."""
+    narrowed, limits = within.where("service_point_id", 2)
+    return read_matrices(database, USAGE, day, " AND billed AND flow IN ('import', 'export')" + narrowed, limits)
 
 
-def read_daily(database: Database, day: date) -> pl.DataFrame:
-    """A day's usage by service point, flow and unit, quantities in millionths; ``source`` says whether intervals stand behind it."""
+def read_daily(database: Database, day: date, within: KeyRange = EVERYTHING) -> pl.DataFrame:
+    """A day's usage where no intervals stand behind it, by service point, flow and unit; quantities in millionths."""
+    narrowed, limits = within.where("service_point_id", 2)
     return database.read(
-        "SELECT service_point_id, flow, unit, quantity_micro AS quantity, estimated > 0 AS estimated, source FROM vee.daily_usage "
-        "WHERE billing_day = $1 AND flow IN ('import', 'export') AND quantity_micro IS NOT NULL ORDER BY 1, 2, 3",
-        [day],
+        "SELECT service_point_id, flow, unit, quantity_micro AS quantity, estimated > 0 AS estimated FROM vee.daily_usage "
+        f"WHERE billing_day = $1 AND source = 'register' AND flow IN ('import', 'export') AND quantity_micro IS NOT NULL{narrowed} ORDER BY 1, 2, 3",
+        [day, *limits],
     )
 
 
@@ -88,22 +100,26 @@ def read_day(database: Database, table: str, day: date, columns: Iterable[str], 
     return database.read(query + " AND service_point_id = ANY(string_to_array($2, ',')) ORDER BY service_point_id", [day, ",".join(service_points)])
 
 
-def read_prior(database: Database, day: date, columns: Sequence[str], services: pl.DataFrame) -> pl.DataFrame:
-    """The last position before a day of every stretch that began earlier: yesterday's, or the latest one billed."""
+def read_prior(database: Database, day: date, columns: Sequence[str], services: pl.DataFrame, within: KeyRange = EVERYTHING) -> pl.DataFrame:
+    """The last position before a day of every stretch that began earlier: yesterday's, or the latest one billed.
+
+    ``services``: those of the range ``within``.
+    """
+    listed = ", ".join(columns)
     began = services.filter(pl.col("stretch_start") < day)
     if not began.height:
-        return database.read(f"SELECT {', '.join(columns)} FROM billing.charge_day WHERE false")
+        return database.read(f"SELECT {listed} FROM billing.charge_day WHERE false")
     first = began["stretch_start"].min()
     key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
+    narrowed, limits = within.where("service_point_id", 2)
     yesterday = database.read(
-        f"SELECT {', '.join(columns)} FROM billing.charge_day WHERE billing_day = $1::date - 1 ORDER BY service_point_id",
-        [day],
+        f"SELECT {listed} FROM billing.charge_day WHERE billing_day = $1::date - 1{narrowed} ORDER BY service_point_id", [day, *limits]
     )
     behind = began.join(yesterday.select(key), on=key, how="anti")
-    if not behind.height:
+    if not behind.height or not _any_billed(database, first, day):
         return yesterday
     older = database.read(
-        f"SELECT DISTINCT ON (service_point_id, stretch_start) {', '.join(columns)} FROM billing.charge_day "
+        f"SELECT DISTINCT ON (service_point_id, stretch_start) {listed} FROM billing.charge_day "
         "WHERE billing_day >= $1 AND billing_day < $2::date - 1 AND service_point_id = ANY(string_to_array($3, ',')) "
         "ORDER BY service_point_id, stretch_start, billing_day DESC",
         [first, day, ",".join(behind["service_point_id"].to_list())],
@@ -111,10 +127,31 @@ def read_prior(database: Database, day: date, columns: Sequence[str], services: 
     return pl.concat([yesterday, older.join(behind.select(key), on=key, how="semi")])
 
 
+def _any_billed(database: Database, first: object, day: date) -> bool:
+    """Whether anything was billed from ``first`` to the day before yesterday: on a utility's first day nobody need be looked for by name."""
+    query = "SELECT EXISTS (SELECT FROM billing.charge_day WHERE billing_day >= $1 AND billing_day < $2::date - 1) AS found"
+    return bool(database.read(query, [first, day])["found"][0])
+
+
 def later_days(connection: Connection, day: date) -> list[date]:
-    """Billed days after one."""
-    rows = connection.execute("SELECT DISTINCT billing_day FROM billing.determinant_day WHERE billing_day > %s ORDER BY 1", (day,))
+    """Billed days after one: a look at the key for each day up to the last, however many services were billed on it."""
+    rows = connection.execute(
+        "SELECT d::date FROM generate_series(%(day)s::date + 1, (SELECT max(billing_day) FROM billing.determinant_day), interval '1 day') AS d "
+        "WHERE EXISTS (SELECT FROM billing.determinant_day AS b WHERE b.billing_day = d::date) ORDER BY 1",
+        {"day": day},
+    )
     return [r[0] for r in rows]
+
+
+def is_billed(connection: Connection, day: date) -> bool:
+    """Whether a day has rows already; a day's first load is a plain COPY."""
+    found = "SELECT EXISTS (SELECT FROM billing.determinant_day WHERE billing_day = %(day)s) OR EXISTS (SELECT FROM billing.charge_day WHERE billing_day = %(day)s)"
+    return bool(scalar(connection, found, {"day": day}))
+
+
+def load(connection: Connection, table: str, day: date, frame: pl.DataFrame) -> None:
+    """COPY rows of a day that has none of them yet."""
+    copy_frame(connection, _partition(connection, table, day), frame, frame.columns)
 
 
 def sealed(connection: Connection, day: date) -> bool:
@@ -131,9 +168,11 @@ def ensure_day(connection: Connection, day: date) -> None:
 
 def _partition(connection: Connection, table: str, day: date) -> sql.Identifier:
     """The table a day's rows lie in. Named outright a COPY writes whole pages; through a parent with statement triggers it writes row by row.
-    The sealed-month triggers stand on each partition too."""
+    The sealed-month triggers stand on each partition too. A month whose partition was there before the roles were last defined has no rights of
+    its own (only its parent has): then it is the parent."""
     month = f"{table}_{day:%Y%m}"
-    return sql.Identifier("billing", month if scalar(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"billing.{month}",)) else table)
+    may = "SELECT to_regclass(%(t)s) IS NOT NULL AND has_table_privilege(to_regclass(%(t)s), 'INSERT')"
+    return sql.Identifier("billing", month if scalar(connection, may, {"t": f"billing.{month}"}) else table)
 
 
 def bring_to(
@@ -146,7 +185,7 @@ def bring_to(
     """
     name, columns = sql.Identifier("billing", table), frame.columns
     if only is None and not scalar(connection, f"SELECT EXISTS (SELECT FROM billing.{table} WHERE billing_day = %s)", (day,)):
-        copy_frame(connection, _partition(connection, table, day), frame, columns)
+        load(connection, table, day, frame)
         return frame["service_point_id"].to_list()
     incoming = sql.Identifier("incoming_" + table)
     connection.execute(sql.SQL("CREATE TEMP TABLE {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DROP").format(incoming, name))

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import psycopg
 
-from meter_pipeline.store.database import Database
+from meter_pipeline.store.database import Database, scalar
 
 Connection = psycopg.Connection[Any]
 
@@ -61,6 +61,9 @@ def revisions(database: Database, first: date, past: date, service_points: Seque
 
 def note_late_changes(connection: Connection, day: date, service_points: Sequence[str], at: datetime) -> int:
     """Remember which issued statements stand on a day of some service points that has just changed; returns how many."""
+    issued = "SELECT EXISTS (SELECT FROM billing.statement WHERE period_start <= %(d)s AND period_end > %(d)s)"
+    if not scalar(connection, issued, {"d": day}):
+        return 0  # a city's ids need not be sent to be looked for in nothing
     return connection.execute(
         "INSERT INTO billing.late_change (statement_id, billing_day, service_point_id, noticed_at) "
         "SELECT DISTINCT statement_id, %(d)s::date, service_point_id, %(t)s::timestamptz FROM billing.statement_segment "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Any, TypeAlias
@@ -21,10 +20,7 @@ RESULT_COLUMNS = ("billing_day", "account_id", "level", "code", "value", "exact"
 def replace_legacy(connection: Connection, day: date, results: pl.DataFrame, run: tuple[datetime, datetime, str, bytes]) -> None:
     """Put a day's legacy results in place of what was imported before. ``run``: finished at, imported at, source, content hash."""
     connection.execute("DELETE FROM migration.legacy_result WHERE billing_day = %s", (day,))
-    columns = ", ".join((*RESULT_COLUMNS, "occurrence"))
-    with connection.cursor() as cursor, cursor.copy(f"COPY migration.legacy_result ({columns}) FROM STDIN") as copy:
-        for row in results.select(*RESULT_COLUMNS, "occurrence").iter_rows():
-            copy.write_row(row)
+    _copy(connection, "migration.legacy_result", results.select(*RESULT_COLUMNS, "occurrence"))
     connection.execute(
         "INSERT INTO migration.legacy_run (billing_day, finished_at, imported_at, source, figures, content_sha256) VALUES (%s, %s, %s, %s, %s, %s) "
         "ON CONFLICT (billing_day) DO UPDATE SET finished_at = excluded.finished_at, imported_at = excluded.imported_at, source = excluded.source, "
@@ -38,8 +34,23 @@ def legacy_results(database: Database, day: date) -> pl.DataFrame:
     return database.read(f"SELECT {', '.join(RESULT_COLUMNS)} FROM migration.legacy_result WHERE billing_day = $1", [day])
 
 
+def columns_of(connection: Connection, table: str) -> list[str]:
+    """Columns of a table, none where there is no such table."""
+    rows = connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum", (table,)
+    )
+    return [str(row[0]) for row in rows]
+
+
 def legacy_finished(connection: Connection, day: date) -> bool:
     return bool(scalar(connection, "SELECT EXISTS (SELECT FROM migration.legacy_run WHERE billing_day = %s)", (day,)))
+
+
+def _copy(connection: Connection, table: str, frame: pl.DataFrame) -> None:
+    """COPY a frame into a table by the frame's own column names; text in quotes, so that only a null is empty."""
+    statement = f"COPY {table} ({', '.join(frame.columns)}) FROM STDIN (FORMAT csv)"
+    with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+        copy.write(frame.write_csv(include_header=False, quote_style="non_numeric", null_value=""))
 
 
 def known_defects(connection: Connection) -> list[tuple[Any, ...]]:
@@ -54,30 +65,50 @@ def write_comparison(connection: Connection, day: date, run: dict[str, Any], dif
     run_id = int(
         scalar(
             connection,
-            "INSERT INTO migration.comparison_run (billing_day, mode, compared_at, compared, blocking, net_money, absolute_money, configuration, "
-            "cycle_id, coverage, summary) VALUES (%(day)s, %(mode)s, %(at)s, %(compared)s, %(blocking)s, %(net)s, %(absolute)s, %(configuration)s, "
-            "%(cycle)s, %(coverage)s, %(summary)s) RETURNING run_id",
+            "INSERT INTO migration.comparison_run (billing_day, mode, compared_at, compared, bills, blocking, net_money, absolute_money, configuration, "
+            "cycle_id, coverage, summary, source, results_sha256) VALUES (%(day)s, %(mode)s, %(at)s, %(compared)s, %(bills)s, %(blocking)s, %(net)s, "
+            "%(absolute)s, %(configuration)s, %(cycle)s, %(coverage)s, %(summary)s, %(source)s, %(sha256)s) RETURNING run_id",
             run | {"day": day, "coverage": Jsonb(run["coverage"]), "summary": Jsonb(run["summary"])},
         )
     )
     if run["mode"] != "legacy_twice":
         connection.execute("DELETE FROM migration.comparison WHERE billing_day = %s", (day,))
-        with (
-            connection.cursor() as cursor,
-            cursor.copy(
-                "COPY migration.comparison (billing_day, account_id, level, code, new_value, legacy_value, difference, class, cause, run_id) FROM STDIN"
-            ) as copy,
-        ):
-            for row in differences.iter_rows():
-                copy.write_row((*row, run_id))
+        named = differences.rename({"new": "new_value", "legacy": "legacy_value"}).with_columns(run_id=pl.lit(run_id, pl.Int64))
+        _copy(connection, "migration.comparison", named)
     return run_id
 
 
 def comparison_runs(connection: Connection) -> list[dict[str, Any]]:
     """Every comparison with the new side, oldest first."""
-    names = ("billing_day", "mode", "compared_at", "compared", "blocking", "absolute_money", "configuration", "cycle_id", "coverage")
+    names = ("billing_day", "mode", "compared_at", "compared", "bills", "blocking", "absolute_money", "configuration", "cycle_id", "coverage", "summary")
     rows = connection.execute(f"SELECT {', '.join(names)} FROM migration.comparison_run WHERE mode <> 'legacy_twice' ORDER BY compared_at, run_id")
     return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def latest_days(connection: Connection, most: int) -> list[dict[str, Any]]:
+    """The latest comparison of each of the latest billing days, newest first."""
+    names = ("billing_day", "mode", "bills", "blocking", "absolute_money", "net_money")
+    rows = connection.execute(
+        f"SELECT {', '.join(names)} FROM (SELECT DISTINCT ON (billing_day) * FROM migration.comparison_run "
+        "WHERE mode <> 'legacy_twice' ORDER BY billing_day DESC, run_id DESC) latest ORDER BY billing_day DESC LIMIT %s",
+        (most,),
+    )
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def drift(database: Database, day: date, window: int) -> tuple[int, pl.DataFrame]:
+    """Days compared in the ``window`` days before a day, and what rounding has added up to in them by account and code."""
+    days = database.read(
+        "SELECT count(DISTINCT billing_day) AS n FROM migration.comparison_run "
+        "WHERE mode <> 'legacy_twice' AND bills > 0 AND billing_day >= $1::date - $2::integer AND billing_day < $1",
+        [day, window],
+    )["n"][0]
+    leant = database.read(
+        "SELECT account_id, code, sum(difference)::bigint AS leant FROM migration.comparison "
+        "WHERE class = 'rounding' AND billing_day >= $1::date - $2::integer AND billing_day < $1 GROUP BY 1, 2",
+        [day, window],
+    )
+    return int(days), leant.cast({"leant": pl.Int64})
 
 
 def note_event(connection: Connection, at: datetime, what: str) -> None:
@@ -103,39 +134,75 @@ def report(connection: Connection, sha256: str) -> tuple[datetime, bool, dict[st
     return None if row is None else (row[0], row[1], row[2])
 
 
-def put_authority(
-    connection: Connection, day: date, account: str, side: str, stage: str, version: int, payload_sha256: bytes, at: datetime
-) -> tuple[str, bytes] | None:
-    """Record which side counts for a record. Returns what was there already (side, payload hash), which stays, or None."""
-    made = connection.execute(
-        "INSERT INTO migration.authority (billing_day, account_id, authority, stage, flag_version, payload_sha256, decided_at) "
-        "VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING 1",
-        (day, account, side, stage, version, payload_sha256, at),
-    ).fetchone()
-    if made:
-        return None
-    found = connection.execute(
-        "SELECT authority, payload_sha256 FROM migration.authority WHERE billing_day = %s AND account_id = %s", (day, account)
-    ).fetchone()
-    return None if found is None else (found[0], bytes(found[1]))
+def put_authorities(connection: Connection, rows: pl.DataFrame, stage: str, version: int, at: datetime) -> pl.DataFrame:
+    """Record which side counts for each record of ``rows`` (billing_day, account_id, authority, payload_sha256); one that has a side keeps it.
 
-
-def enqueue(connection: Connection, day: date, account: str, side: str, payload: dict[str, Any], sha256: bytes, at: datetime) -> bool:
-    """Put a record in the outbox for one side; False when it is there already."""
-    done = connection.execute(
-        "INSERT INTO migration.outbox (billing_day, account_id, side, payload, payload_sha256, written_at) VALUES (%s, %s, %s, %s, %s, %s) "
-        "ON CONFLICT DO NOTHING",
-        (day, account, side, Jsonb(payload, dumps=lambda value: json.dumps(value, sort_keys=True)), sha256, at),
+    Returns billing_day, account_id, authority in force and whether it was recorded only now, in the order of ``rows``.
+    """
+    connection.execute(
+        "CREATE TEMP TABLE IF NOT EXISTS deciding (place bigint, billing_day date, account_id text COLLATE \"C\", authority text, payload_sha256 bytea) "
+        "ON COMMIT DROP; TRUNCATE deciding"
     )
-    return done.rowcount == 1
+    _copy(connection, "deciding", rows.with_row_index("place").with_columns(payload_sha256=_hex("payload_sha256")))
+    made = connection.execute(
+        """
+        WITH made AS (
+            INSERT INTO migration.authority AS a (billing_day, account_id, authority, stage, flag_version, payload_sha256, decided_at)
+            SELECT billing_day, account_id, authority, %s, %s, payload_sha256, %s FROM deciding ORDER BY billing_day, account_id
+            ON CONFLICT (billing_day, account_id) DO UPDATE SET payload_sha256 = excluded.payload_sha256
+            RETURNING billing_day, account_id, authority, xmax = 0 AS fresh
+        )
+        SELECT d.billing_day, d.account_id, made.authority, made.fresh FROM deciding d JOIN made USING (billing_day, account_id) ORDER BY d.place
+        """,
+        (stage, version, at),
+    ).fetchall()
+    return pl.DataFrame(made, {"billing_day": pl.Date, "account_id": pl.String, "authority": pl.String, "fresh": pl.Boolean}, orient="row")
 
 
-def waiting(connection: Connection, most: int) -> list[tuple[int, date, str, str, dict[str, Any], bytes]]:
-    """Records to deliver, oldest first, locked for this transaction; another deliverer takes the next ones."""
+def enqueue(connection: Connection, rows: pl.DataFrame, at: datetime) -> int:
+    """Put records (billing_day, account_id, side, payload as JSON text, payload_sha256) in the outbox; how many were not its last words already.
+
+    For a transaction that holds the records' rows of migration.authority: two writers of one record come one after the other.
+    """
+    connection.execute(
+        "CREATE TEMP TABLE IF NOT EXISTS sending (billing_day date, account_id text COLLATE \"C\", side text, payload jsonb, payload_sha256 bytea) "
+        "ON COMMIT DROP; TRUNCATE sending"
+    )
+    _copy(connection, "sending", rows.with_columns(payload_sha256=_hex("payload_sha256")))
+    done = connection.execute(
+        """
+        INSERT INTO migration.outbox AS o (billing_day, account_id, side, payload, payload_sha256, written_at)
+        SELECT s.billing_day, s.account_id, s.side, s.payload, s.payload_sha256, %s FROM sending s
+        WHERE s.payload_sha256 IS DISTINCT FROM (
+            SELECT l.payload_sha256 FROM migration.outbox l WHERE l.billing_day = s.billing_day AND l.account_id = s.account_id AND l.side = s.side
+            ORDER BY l.outbox_id DESC LIMIT 1)
+        ORDER BY 1, 2, 3
+        """,
+        (at,),
+    )
+    return done.rowcount
+
+
+def _hex(column: str) -> pl.Expr:
+    return pl.lit("\\x") + pl.col(column).bin.encode("hex")
+
+
+def authorities(connection: Connection, day: date) -> dict[str, Any]:
+    """The side recorded for each account of a day."""
+    return dict(connection.execute("SELECT account_id, authority FROM migration.authority WHERE billing_day = %s", (day,)).fetchall())
+
+
+def outbox_size(connection: Connection) -> int:
+    """Records ever put in the outbox, this transaction's included."""
+    return int(scalar(connection, "SELECT count(*) FROM migration.outbox"))
+
+
+def waiting(connection: Connection, most: int, sides: Sequence[str]) -> list[tuple[int, date, str, str, dict[str, Any], bytes]]:
+    """Records of these sides to deliver, oldest first, locked for this transaction; another deliverer takes the next ones."""
     return connection.execute(
-        "SELECT outbox_id, billing_day, account_id, side, payload, payload_sha256 FROM migration.outbox WHERE delivered_at IS NULL "
+        "SELECT outbox_id, billing_day, account_id, side, payload, payload_sha256 FROM migration.outbox WHERE delivered_at IS NULL AND side = ANY(%s) "
         "ORDER BY outbox_id LIMIT %s FOR UPDATE SKIP LOCKED",
-        (most,),
+        (list(sides), most),
     ).fetchall()
 
 
@@ -188,10 +255,10 @@ def new_results(database: Database, day: date) -> pl.DataFrame:
         SELECT billing_day, account_id, 'determinant', service_point_id || ':demand:' || p.name, p.value, NULL, estimated > 0, tariff_version
         FROM d CROSS JOIN LATERAL unnest(d.registers, d.peaks) AS p (name, value) WHERE p.value IS NOT NULL
         UNION ALL
-        SELECT c.billing_day, c.account_id, 'line', c.service_point_id || ':' || l.key, l.amount, l.amount, d.estimated > 0, c.tariff_version
+        SELECT c.billing_day, c.account_id, 'line', c.service_point_id || ':' || l.key, l.amount, NULL, d.estimated > 0, c.tariff_version
         FROM c JOIN d USING (service_point_id) CROSS JOIN LATERAL unnest(c.day_keys, c.amounts) AS l (key, amount) WHERE l.amount IS NOT NULL
         UNION ALL
-        SELECT c.billing_day, c.account_id, 'total', 'total', sum(c.total)::bigint, sum(c.total)::bigint, bool_or(d.estimated > 0), NULL
+        SELECT c.billing_day, c.account_id, 'total', 'total', sum(c.total)::bigint, NULL, bool_or(d.estimated > 0), NULL
         FROM c JOIN d USING (service_point_id) GROUP BY c.billing_day, c.account_id
         """,
         [day],
@@ -203,36 +270,92 @@ def known_accounts(database: Database) -> pl.Series:
     return database.read("SELECT account_id FROM ref.accounts ORDER BY 1")["account_id"]
 
 
-def configuration(connection: Connection, day: date) -> str:
-    """What a day's results were made with, as one hash: tariff documents used and the versions of rules and code on the ledger."""
+def cycles_closing(database: Database, day: date) -> list[str]:
+    """Billing cycles whose period ends with a day."""
+    return database.read("SELECT cycle_id FROM ref.billing_cycles WHERE period_end = $1::date + 1 ORDER BY 1", [day])["cycle_id"].to_list()
+
+
+def put_known_defect(connection: Connection, defect: dict[str, Any]) -> None:
+    """Record a defect, or replace the one of its name. Raises psycopg.errors.CheckViolation where one person is named for both parts."""
+    connection.execute(
+        "INSERT INTO migration.known_defect AS k (defect_id, levels, codes, most, first_day, last_day, reason, recorded_by, approver, expires) "
+        "VALUES (%(defect_id)s, %(levels)s, %(codes)s, %(most)s, %(first_day)s, %(last_day)s, %(reason)s, %(recorded_by)s, %(approver)s, %(expires)s) "
+        "ON CONFLICT (defect_id) DO UPDATE SET levels = excluded.levels, codes = excluded.codes, most = excluded.most, first_day = excluded.first_day, "
+        "last_day = excluded.last_day, reason = excluded.reason, recorded_by = excluded.recorded_by, approver = excluded.approver, expires = excluded.expires",
+        defect,
+    )
+
+
+def routes(connection: Connection) -> dict[str, str]:
+    """The route of each account: that of its first service point, so that an account moves as a whole."""
+    return dict(
+        connection.execute(
+            "SELECT a.account_id, min(s.route) FROM ref.agreements a JOIN ref.service_points s USING (service_point_id) GROUP BY 1"
+        ).fetchall()
+    )
+
+
+def put_customer_bills(connection: Connection, rows: pl.DataFrame, at: datetime) -> int:
+    """Keep the legacy batch's records (billing_day, account_id, payload as JSON text, payload_sha256) in place of what was kept."""
+    connection.execute(
+        "CREATE TEMP TABLE IF NOT EXISTS receiving (billing_day date, account_id text COLLATE \"C\", payload jsonb, payload_sha256 bytea) "
+        "ON COMMIT DROP; TRUNCATE receiving"
+    )
+    _copy(connection, "receiving", rows.with_columns(payload_sha256=_hex("payload_sha256")))
+    done = connection.execute(
+        "INSERT INTO migration.customer_bill (billing_day, account_id, payload, payload_sha256, received_at) "
+        "SELECT billing_day, account_id, payload, payload_sha256, %s FROM receiving ON CONFLICT (billing_day, account_id) "
+        "DO UPDATE SET payload = excluded.payload, payload_sha256 = excluded.payload_sha256, received_at = excluded.received_at",
+        (at,),
+    )
+    return done.rowcount
+
+
+def undelivered(connection: Connection, day: date | None = None) -> list[tuple[date, str, str]]:
+    """Records (day, account, side) that the other side lacks: neither delivered nor waiting in the outbox in their latest words. Always empty."""
+    return connection.execute(
+        """
+        SELECT a.billing_day, a.account_id, CASE a.authority WHEN 'new' THEN 'legacy' ELSE 'new' END AS side
+        FROM migration.authority a
+        WHERE (%(day)s::date IS NULL OR a.billing_day = %(day)s) AND a.stage <> 'complete' AND NOT (a.stage IN ('off', 'shadow') AND a.authority = 'legacy')
+          AND a.payload_sha256 IS DISTINCT FROM (
+              SELECT o.payload_sha256 FROM migration.outbox o WHERE o.billing_day = a.billing_day AND o.account_id = a.account_id
+                AND o.side = CASE a.authority WHEN 'new' THEN 'legacy' ELSE 'new' END ORDER BY o.outbox_id DESC LIMIT 1)
+        ORDER BY 1, 2
+        """,
+        {"day": day},
+    ).fetchall()
+
+
+def tariff_documents(connection: Connection) -> str:
+    """Every tariff document there is, as one hash."""
     return str(
         scalar(
             connection,
-            "SELECT encode(sha256(convert_to(coalesce(string_agg(part, ',' ORDER BY part), ''), 'UTF8')), 'hex') FROM ("
-            "SELECT DISTINCT v.tariff_id || ':' || v.version || ':' || encode(v.document_sha256, 'hex') AS part FROM billing.tariff_version v "
-            "JOIN billing.charge_day c ON c.tariff_id = v.tariff_id AND c.tariff_version = v.version WHERE c.billing_day = %s "
-            "UNION SELECT kind || ':' || encode(sha256(convert_to(body::jsonb->>'body', 'UTF8')), 'hex') FROM ("
-            "SELECT DISTINCT ON (kind) kind, convert_from(body, 'UTF8') AS body FROM ledger.entry WHERE kind IN ('rule_version', 'code_version') "
-            "ORDER BY kind, entry_id DESC) latest) parts",
-            (day,),
+            "SELECT encode(sha256(convert_to(coalesce(string_agg(tariff_id || ':' || version || ':' || encode(sha256, 'hex'), ',' "
+            "ORDER BY tariff_id, version), ''), 'UTF8')), 'hex') FROM ref.tariff_document",
         )
     )
 
 
-def coverage(database: Database, day: date) -> dict[str, int]:
-    """Accounts compared on the day by stratum: rate class, commodity, and what rarely happens (estimates, exchanges, net metering, final bills)."""
-    frame = database.read(
+def strata(database: Database, day: date) -> pl.DataFrame:
+    """What is particular about each service point billed on the day: one row with its rate class and commodity, and booleans for what is rare."""
+    return database.read(
         """
-        WITH d AS (SELECT det.*, s.commodity FROM billing.determinant_day det
-            JOIN ref.service_points s ON s.service_point_id = det.service_point_id AND s.valid_from <= det.billing_day
-                AND (s.valid_to IS NULL OR s.valid_to > det.billing_day) WHERE det.billing_day = $1)
-        SELECT 'rate_class:' || tariff_id AS stratum, count(*) AS n FROM d GROUP BY 1
-        UNION ALL SELECT 'commodity:' || commodity, count(*) FROM d GROUP BY 1
-        UNION ALL SELECT 'estimated', count(*) FROM d WHERE estimated > 0
-        UNION ALL SELECT 'net_metering', count(*) FROM d WHERE source_export > 0
-        UNION ALL SELECT 'exchange', count(*) FROM d JOIN ref.installations i USING (service_point_id) WHERE i.removed_at::date = d.billing_day
-        UNION ALL SELECT 'final_bill', count(*) FROM d JOIN ref.agreements a USING (service_point_id) WHERE a.valid_to = d.billing_day + 1
+        SELECT d.account_id, d.service_point_id, d.tariff_id AS rate_class, t.commodity, d.estimated > 0 AS estimated, d.source_export > 0 AS net_metering,
+            d.slots::integer * d.interval_minutes NOT IN (0, 1440) AND d.interval_minutes < 1440 AS clock_change, coalesce(u.exchange, false) AS exchange,
+            coalesce(r.rollover, false) AS rollover, f.service_point_id IS NOT NULL AS final_bill
+        FROM billing.determinant_day d
+        LEFT JOIN (SELECT DISTINCT tariff_id, commodity FROM ref.tariffs) t USING (tariff_id)
+        LEFT JOIN (SELECT service_point_id, bool_or(exchange) AS exchange FROM vee.daily_usage WHERE billing_day = $1 GROUP BY 1) u USING (service_point_id)
+        LEFT JOIN (SELECT service_point_id, bool_or(causes & 4 <> 0) AS rollover FROM vee.register_day WHERE billing_day = $1 GROUP BY 1) r
+            USING (service_point_id)
+        LEFT JOIN (SELECT DISTINCT service_point_id FROM ref.agreements WHERE valid_to = $1::date + 1) f USING (service_point_id)
+        WHERE d.billing_day = $1
         """,
         [day],
     )
-    return {str(name): int(n) for name, n in frame.iter_rows() if n}
+
+
+def database_exists(connection: Connection, name: str) -> bool:
+    return bool(scalar(connection, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = %s)", (name,)))

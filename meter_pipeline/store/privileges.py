@@ -56,6 +56,16 @@ def load(path: Path = MANIFEST) -> Manifest:
     return Manifest(verbs, roles, {role: list(lines.get("member_of", [])) for role, lines in raw.items()}, definer)
 
 
+def everything_for(role: str, path: Path = MANIFEST) -> Manifest:
+    """The manifest of a database that is one role's own (the shadow's): it writes every table the manifest answers for, the others have no line.
+
+    Memberships are the cluster's and would reach into the other databases of the server, so there are none.
+    """
+    whole = load(path)
+    schemas = {pattern.partition(".")[0] for lines in whole.roles.values() for pattern in lines}
+    return Manifest(whole.verbs, {role: {f"{schema}.*": frozenset(whole.verbs) for schema in schemas}}, {role: []}, {call: [role] for call in whole.definer})
+
+
 def tables(connection: Connection) -> list[tuple[str, str]]:
     """Every table and view the manifest answers for, as (schema, name); partitions go with their parent."""
     return connection.execute(_TABLES.encode()).fetchall()

@@ -254,8 +254,12 @@ def _widen(frame: pl.DataFrame, carried: list[str]) -> DayMatrix:
     rows, codes = _dense(frame["qualities"], slots)
     if rows is not None:
         quality[rows] = codes.view(np.uint16)
-    sequence = frame["sequence"].to_numpy()[:, None] + np.arange(slots, dtype=np.int32) * frame["sequence_step"].to_numpy()[:, None]
-    sequence[missing] = 0
+    base, step = frame["sequence"].to_numpy(), frame["sequence_step"].to_numpy()
+    if base.any() or step.any():
+        sequence = base[:, None] + np.arange(slots, dtype=np.int32) * step[:, None]
+        sequence[missing] = 0
+    else:
+        sequence = np.zeros((n, slots), np.int32)  # tables without numbers: pages that nobody touches cost nothing
     rows, numbers = _dense(frame["sequences"], slots)
     if rows is not None:
         sequence[rows] = numbers
@@ -455,8 +459,9 @@ def _block(reader: _Reader, rows: Any, n: int, size: int) -> npt.NDArray[Any]:
 
 def encoded_blocks(frame: pl.DataFrame, columns: Sequence[str], rows: int = 8192) -> Iterator[bytes]:
     """``encode`` a block at a time, so that no more than one block's bytes are held."""
+    encoder = Encoder(frame, columns)
     for i in range(0, frame.height, rows):
-        yield encode(frame.slice(i, rows), columns)
+        yield encoder.rows(i, min(i + rows, frame.height))
 
 
 def copy_rows(connection: psycopg.Connection[Any], table: VectorTable, frame: pl.DataFrame) -> int:

@@ -13,6 +13,7 @@ from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.billing.adjustments import AdjustmentError, decide, propose, request
 from meter_pipeline.billing.close import CloseError, approve_close, checklist, request_close
 from meter_pipeline.billing.issue import issue_statements
+from meter_pipeline.store import privileges
 from meter_pipeline.store.database import Database, scalar
 from meter_pipeline_tests.billing.support import CHICAGO, CLOCK, JULY, add_cycle, add_service, add_tariff, days, native, put_intervals
 
@@ -82,6 +83,11 @@ def test_a_large_correction_needs_another_person_in_code_and_in_the_table(databa
 
 def sealed(database: Database) -> str:
     point = issued(database)
+    seal(database)
+    return point
+
+
+def seal(database: Database) -> None:
     month = date(2026, 7, 1)
     with database.connect() as connection:  # the rest of the month has nothing to bill: take its days from the last
         connection.execute(
@@ -92,9 +98,8 @@ def sealed(database: Database) -> str:
     request_close(database, month, person="accountant", clock=CLOCK)
     with pytest.raises(CloseError, match="another person"):
         approve_close(database, month, person="Accountant ", clock=CLOCK)
-    seal = approve_close(database, month, person="controller", clock=CLOCK)
-    assert seal.control_totals["statements"]["count"] == 1
-    return point
+    done = approve_close(database, month, person="controller", clock=CLOCK)
+    assert done.control_totals["statements"]["count"] == 1
 
 
 def test_a_month_with_an_open_point_is_not_sealed(database: Database) -> None:
@@ -132,6 +137,59 @@ def test_a_sealed_month_refuses_insert_update_delete_and_truncate_from_everyone(
     for change in ("UPDATE billing.period SET status = 'open'", "DELETE FROM billing.period", "TRUNCATE billing.period"):
         with database.connect() as connection, pytest.raises(psycopg.errors.IntegrityConstraintViolation):
             connection.execute(change.encode())
+
+
+#: Every table whose rows belong to an accounting month, with what tells a new row from one that is there.
+SEALED = {
+    "determinant_day": {"service_point_id": "SP-NEW"}, "determinant_day_202607": {"service_point_id": "SP-NEW"},
+    "charge_day": {"service_point_id": "SP-NEW"}, "charge_day_202607": {"service_point_id": "SP-NEW"},
+    "exception_day": {"detail": "new"}, "statement": {"statement_id": "NEW", "revision": 9}, "statement_line": {"line_no": 999},
+    "statement_segment": {"service_point_id": "SP-NEW"}, "adjustment": {"adjustment_id": "NEW"}, "adjustment_line": {"line_no": 999},
+    "determinant_revision": {"revision": 9},
+}  # fmt: skip
+
+
+def test_a_sealed_month_refuses_every_role_the_services_use(database: Database) -> None:
+    privileges.apply(database)
+    point = issued(database)
+    assert late(database, point, 2) is not None
+    with database.connect() as connection:
+        for table in ("adjustment", "adjustment_line"):  # posted by the clock in August: here in July
+            connection.execute(f"UPDATE billing.{table} SET posting_month = '2026-07-01'".encode())
+        connection.execute("INSERT INTO billing.exception_day VALUES ('2026-07-01', %s, NULL, 'no_usage', 'old')", (point,))
+        connection.execute("INSERT INTO billing.determinant_revision VALUES ('2026-07-01', %s, 1, '2026-07-01', now(), '{}')", (point,))
+    seal(database)
+    manifest = privileges.load()
+    with database.connect() as connection:
+        guarded = connection.execute(
+            "SELECT DISTINCT relname FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_proc AS p ON p.oid = t.tgfoid "
+            "WHERE proname IN ('refuse_sealed', 'refuse_sealed_month') AND tgenabled = 'A' AND relname <> 'period'"
+        ).fetchall()
+    assert {name for (name,) in guarded} == set(SEALED)
+    refused: dict[str, int] = {}
+    for role in manifest.roles:
+        with database.connect(role=role) as connection:
+            for table, fresh in SEALED.items():
+                column = "billing_day" if table.split("_2")[0] in ("determinant_day", "charge_day", "exception_day") else "posting_month"
+                for verb, statement in {
+                    "INSERT": f"INSERT INTO billing.{table} SELECT (jsonb_populate_record(t, '{json.dumps(fresh)}')).* FROM billing.{table} AS t "
+                    f"WHERE {column} < '2026-08-01' LIMIT 1",
+                    "UPDATE": f"UPDATE billing.{table} SET {column} = {column}", "DELETE": f"DELETE FROM billing.{table}",
+                }.items():  # fmt: skip
+                    allowed = verb in manifest.verbs_for(role, "billing", table.split("_2")[0])
+                    # a bill with lines, and an adjustment, are refused by their lines' foreign key before the seal is asked
+                    held = verb == "DELETE" and table in ("statement", "adjustment")
+                    sealed_by = psycopg.errors.ForeignKeyViolation if held else psycopg.errors.IntegrityConstraintViolation
+                    words = "still referenced" if held else "is sealed"
+                    wanted, said = (sealed_by, words) if allowed else (psycopg.errors.InsufficientPrivilege, "permission denied")
+                    with pytest.raises(wanted, match=said), connection.transaction():
+                        connection.execute(statement.encode())
+                    refused[role] = refused.get(role, 0) + allowed
+            for statement in ("UPDATE billing.period SET status = 'open'", "DELETE FROM billing.period"):
+                with pytest.raises((psycopg.errors.IntegrityConstraintViolation, psycopg.errors.InsufficientPrivilege)), connection.transaction():
+                    connection.execute(statement.encode())
+    assert refused["meter_billing"] == refused["meter_owner"] == 33, "the roles that may write at all are refused by the seal, not for want of rights"
+    assert refused["meter_finance"] == 3
 
 
 def test_late_data_for_a_sealed_month_lands_in_the_open_one(database: Database) -> None:

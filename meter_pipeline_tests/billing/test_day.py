@@ -129,3 +129,35 @@ def test_a_tariff_that_bills_were_made_with_may_not_change_under_its_version(dat
         connection.execute("UPDATE ref.tariff_document SET sha256 = sha256('other')")
     outcome = bill_billing_day(database, CHICAGO, JULY + timedelta(days=1), clock=CLOCK)
     assert outcome.exceptions == {"tariff_refused": 1}
+
+
+def test_the_same_inputs_give_the_same_bytes_in_any_number_of_shards_and_runs(database: Database) -> None:
+    add_tariff(database, native())
+    water = native(
+        "W-STD", commodity="water", unit="kgal", charges=[{"kind": "usage", "code": "WATER", "name": "Water", "tiers": [{"upto": 1, "rate": 4}, {"rate": 6}]}]
+    )
+    del water["time_of_use"]
+    add_tariff(database, water)
+    add_cycle(database, JULY, date(2026, 8, 1))
+    lit = [add_service(database, n) for n in range(0, 14, 2)]
+    wet = [add_service(database, n, "W-STD", commodity="water") for n in range(1, 14, 2)]
+    stray = add_service(database, 99, agreed=False)
+    for k, day in enumerate(days(JULY, 2)):
+        put_intervals(database, day, {p: [300 + 11 * n + k] * 24 for n, p in enumerate([*lit[1:], stray])})
+        put_daily(database, day, {p: (n + 1) * 1_000_000_000 for n, p in enumerate(wet)}, "gal", "water")
+    tables = ("determinant_day", "charge_day", "exception_day", "reconciliation")
+    seen = set()
+    for shards in (0, 1, 3, 14, 0):
+        with database.connect() as connection:
+            connection.execute("TRUNCATE billing.determinant_day, billing.charge_day, billing.exception_day, billing.reconciliation")
+            connection.execute("DELETE FROM billing.tariff_version")
+        with database.connect() as connection:
+            last = scalar(connection, "SELECT coalesce(max(entry_id), 0) FROM ledger.entry")
+        for day in days(JULY, 2):
+            assert bill_billing_day(database, CHICAGO, day, clock=CLOCK, shards=shards).exceptions == {"no_agreement": 1, "no_usage": 1}
+        with database.connect() as connection:
+            rows = [connection.execute(f"SELECT t::text FROM billing.{table} AS t ORDER BY 1".encode()).fetchall() for table in tables]
+            # in the order in which they were written: the ledger's leaves too
+            entries = connection.execute("SELECT kind, body, leaves FROM ledger.entry WHERE entry_id > %s ORDER BY entry_id", (last,)).fetchall()
+        seen.add(repr((rows, entries)))
+    assert len(seen) == 1

@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import polars as pl
 import pytest
 
 from meter_pipeline.billing import bill_billing_day, reconcile
 from meter_pipeline.billing.close import checklist
+from meter_pipeline.billing.day import day_joints
 from meter_pipeline.billing.explain import explain
 from meter_pipeline.billing.issue import issue_statements, statement_joints
 from meter_pipeline.store import billing_joints as joints
@@ -66,31 +68,31 @@ def test_a_changed_charge_shows_against_the_statement_and_stands_against_the_clo
     issued(database)
     with database.connect() as connection:
         connection.execute("UPDATE billing.charge_day SET total = total + 1000000 WHERE service_point_id = 'SP-002' AND billing_day = '2026-07-03'")
-        assert [row[2] for row in joints.line_sums(connection, JULY + timedelta(days=2))] == ["none", "open"]
-    found = {p["point"]: p for p in checklist(database, JULY)}["statements are what their days and the ledger say"]
-    assert not found["ok"]
-    assert "A-002" in found["detail"]
+        found = day_joints(connection, CHICAGO, JULY + timedelta(days=2)).filter(pl.col("joint") == "lines_to_total")
+        assert found["cause"].to_list() == ["none", "open"]
+    against = {p["point"]: p for p in checklist(database, JULY)}["statements are what their days and the ledger say"]
+    assert not against["ok"]
+    assert "A-002" in against["detail"]
 
 
 @pytest.mark.parametrize(
     ("change", "joint"),
     [
-        ("UPDATE billing.determinant_day SET source_quantity = source_quantity + 1 WHERE service_point_id = 'SP-001'", "usage"),
-        ("UPDATE vee.daily_usage SET quantity_micro = quantity_micro - 1 WHERE service_point_id = 'SP-001'", "usage"),
-        ("UPDATE billing.determinant_day SET energy = ARRAY[1, 2] WHERE service_point_id = 'SP-001'", "charged"),
-        ("UPDATE billing.charge_day SET energy_to_date = ARRAY[1, 2] WHERE service_point_id = 'SP-001' AND billing_day = '2026-07-02'", "charged"),
-        ("DELETE FROM billing.charge_day WHERE service_point_id = 'SP-001' AND billing_day = '2026-07-03'", "charged"),
+        ("UPDATE billing.determinant_day SET source_quantity = source_quantity + 1 WHERE service_point_id = 'SP-001'", "validated_to_determinants"),
+        ("UPDATE vee.daily_usage SET quantity_micro = quantity_micro - 1 WHERE service_point_id = 'SP-001'", "validated_to_determinants"),
+        ("UPDATE billing.determinant_day SET energy = ARRAY[1, 2] WHERE service_point_id = 'SP-001'", "determinants_to_lines"),
+        ("UPDATE billing.charge_day SET energy_to_date = ARRAY[1, 2] WHERE service_point_id = 'SP-001' AND billing_day = '2026-07-02'", "determinants_to_lines"),
+        ("DELETE FROM billing.charge_day WHERE service_point_id = 'SP-001' AND billing_day = '2026-07-03'", "determinants_to_lines"),
     ],
 )
 def test_either_side_of_a_day_s_joint_shows_when_it_is_altered(database: Database, change: str, joint: str) -> None:
     issued(database)
     day = JULY + timedelta(days=2)
-    compare = {"usage": joints.usage, "charged": joints.charged}[joint]
     with database.connect() as connection:
-        assert {row[2] for row in compare(connection, day)} == {"none"}
+        assert "open" not in day_joints(connection, CHICAGO, day)["cause"].to_list()
         connection.execute(change.encode())
-        wrong = [row for row in compare(connection, day) if row[2] == "open"]
-    assert [(row[5], row[6]) for row in wrong] == [(1, "SP-001")]
+        wrong = day_joints(connection, CHICAGO, day).filter(pl.col("cause") == "open")
+    assert (joint, 1, "SP-001") in wrong.select("joint", "items", "detail").rows()
 
 
 def test_estimates_in_a_row_are_reported_with_the_day_they_began(database: Database) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter_pipeline.billing.exact import product, quotient
+from meter_pipeline.billing.exact import product, quotient, shared, shared_quotient
 from meter_pipeline.billing.pricing import Position, amounts, priced
 from meter_pipeline.billing.tariffs import parse_tariff
 from meter_pipeline_tests.billing.support import native, raw
@@ -90,6 +90,20 @@ def test_quotients_are_exact_beyond_machine_words_and_symmetric(numbers: list[in
 @given(st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=4), st.integers(-(2**40), 2**40))
 def test_products_never_overflow(numbers: list[int], factor: int) -> None:
     assert [int(x) for x in product(np.array(numbers, np.int64), factor)] == [n * factor for n in numbers]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2**49 - 1), st.integers(1, 2**49 - 1), st.integers(0, 2**60)), min_size=1, max_size=5), st.integers(-(10**7), 10**7),
+    st.sampled_from([1, 2, 3, 10, 5, 10**6, 10**9]), st.sampled_from(["half_up", "half_even", "up", "down"]), st.sampled_from([1, 2**20]),
+)  # fmt: skip
+def test_a_share_of_a_share_is_rounded_once_and_exactly(rows: list[tuple[int, int, int]], factor: int, divisor: int, mode: str, wide: int) -> None:
+    amount, whole = np.array([a * wide for a, _, _ in rows], object), np.array([w * wide for _, w, _ in rows], object)
+    part = np.array([p % (w * wide + 1) for _, w, p in rows], object)
+    columns = [c.astype(np.int64) if max(c) < 2**62 else c for c in (amount, part, whole)]
+    found, rest = shared(*columns)
+    assert [(int(q), int(r)) for q, r in zip(found, rest, strict=True)] == [divmod(a * p, w) for a, p, w in zip(amount, part, whole, strict=True)]
+    expected = quotient(amount * part * factor, whole * divisor, mode)
+    assert [int(x) for x in shared_quotient(*columns, factor, divisor, mode)] == [int(x) for x in expected]
 
 
 def test_a_minimum_is_a_top_up_and_is_taxed() -> None:

@@ -36,7 +36,7 @@ class Services:
         self.location, self.attribute = location, attribute
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         home.mkdir(parents=True, exist_ok=True)
-        base = (ROOT / "deploy" / "dagster.yaml").read_text()
+        base = (ROOT / "dagster.yaml").read_text()
         if max_runtime:
             base = base.replace("max_runtime_seconds: 21600", f"max_runtime_seconds: {max_runtime}").replace("poll_interval_seconds: 10", "poll_interval_seconds: 2")
         (home / "dagster.yaml").write_text(base)
@@ -49,7 +49,6 @@ class Services:
                 "METER_PIPELINE_HOME": str(home),
                 "METER_PIPELINE_DATABASE_URL": database.url,
                 "METER_PIPELINE_DAGSTER_URL": dagster_url(database.url),
-                "METER_PIPELINE_COMPUTE_LOGS": str(home / "logs"),
             }
             | (env or {})
         )

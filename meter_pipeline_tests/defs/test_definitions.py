@@ -13,6 +13,7 @@ import pytest
 
 from meter_pipeline.defs import partitions, policy
 from meter_pipeline.simulator import Spec, simulate
+from meter_pipeline.store import embedded
 from meter_pipeline.store.database import Database, scalar
 from meter_pipeline_tests.support import ROOT
 
@@ -91,11 +92,15 @@ def test_every_table_of_a_billing_day_is_checked_against_its_contract(city: dg.D
 
 
 @pytest.mark.slow
-def test_dagster_validates_a_checkout_as_it_stands_without_a_server() -> None:
-    """As somebody types it in the project's folder, nothing set: the instance's configuration, which names a server, must not be found there."""
+def test_dagster_validates_a_checkout_as_it_stands(tmp_path: Path) -> None:
+    """As somebody types it in the project's folder, nothing set but where the embedded server lives: dagster.yaml is found there, and finds it."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("METER_PIPELINE_", "DAGSTER_"))}
+    plain["METER_PIPELINE_HOME"] = str(tmp_path)
     command = [str(Path(sys.executable).parent / "dagster"), "definitions", "validate"]
-    done = subprocess.run(command, cwd=ROOT, env=plain, capture_output=True, text=True, timeout=600, check=False)
+    try:
+        done = subprocess.run(command, cwd=ROOT, env=plain, capture_output=True, text=True, timeout=600, check=False)
+    finally:
+        embedded.cluster(tmp_path).delete()
     assert done.returncode == 0, done.stderr[-3000:]
     assert "All code locations passed validation" in done.stdout + done.stderr
 

@@ -18,8 +18,9 @@ from psycopg import sql
 from meter_pipeline.anomalies import detect_billing_day
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.control import pause
-from meter_pipeline.defs import partitions, pool, sensors, sensors_alerts, sensors_pause
+from meter_pipeline.defs import jobs_migration, partitions, pool, sensors, sensors_alerts, sensors_pause
 from meter_pipeline.defs.resources import Municipality
+from meter_pipeline.migration import cutover, shadow
 from meter_pipeline.services import CONSOLE_ROLE, dagster_url
 from meter_pipeline.simulator import Spec, simulate
 from meter_pipeline.store import privileges
@@ -29,7 +30,7 @@ from meter_pipeline.vee import validate_billing_day
 from meter_pipeline_tests.control.test_pause import CHECKED
 
 START = date(2026, 10, 29)
-ROLES = ("meter_console", "meter_ingest", "meter_billing", "meter_finance", "meter_notary", "meter_shadow", "meter_auditor")
+ROLES = ("meter_console", "meter_ingest", "meter_billing", "meter_finance", "meter_notary", "meter_shadow", "meter_migration", "meter_auditor")
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_every_stage_runs_in_its_own_role(deployed: dg.Definitions, database: Da
             run(deployed, instance, "billing_day", partition_key=day.isoformat())
         run(deployed, instance, "refit_baselines")
         everything = deployed.resolve_implicit_global_asset_job_def()
-        for asset, partition in (("month_end_close", "2026-10-01"), ("migration_comparison", START.isoformat())):
+        for asset, partition in (("month_end_close", "2026-10-01"), ("migration_comparison", START.isoformat()), ("published_bills", START.isoformat())):
             done = everything.execute_in_process(instance=instance, asset_selection=[dg.AssetKey(asset)], partition_key=partition, raise_on_error=False)
             failed = [e.event_specific_data for e in done.all_events if e.event_type_value == "STEP_FAILURE"]
             assert not failed, (asset, failed)
@@ -144,9 +145,39 @@ def test_people_end_a_pause_in_finance_s_role_and_sensors_cannot(deployed: dg.De
 
 def test_every_sensor_ticks_in_the_services_role(deployed: dg.Definitions) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        for sensor in (*sensors_pause.SENSORS, sensors_alerts.send_alerts, sensors.feed_arrival, sensors.touched_days_sensor()):
+        for sensor in (*sensors_pause.SENSORS, *jobs_migration.SENSORS, sensors_alerts.send_alerts, sensors.feed_arrival, sensors.touched_days_sensor()):
             with dg.build_sensor_context(instance=instance, definitions=deployed) as context:
                 said: Any = sensor(context, municipality=Municipality())
                 if not isinstance(said, dg.SkipReason | dg.RunRequest):
                     said = list(said)
                 assert said, sensor.name
+
+
+def test_the_migration_goes_from_the_ui_in_its_own_roles(deployed: dg.Definitions, database: Database, server: Database) -> None:
+    """Shadow: a whole day beside legacy, compared, the gate's page linked and drawn. Dual write, and back. The authoritative tables stay empty."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        step = {"stage": "shadow", "by": "ann", "reason": "parallel run"}
+        asked = {"ops": {"take_a_step": {"config": step}}}
+        early = deployed.resolve_job_def("migrate_advance").execute_in_process(instance=instance, run_config=asked, raise_on_error=False)
+        assert not early.success, "making the shadow is the deployment's right"
+        shadow.prepare(database)
+        try:
+            run(deployed, instance, "migrate_advance", run_config=asked)
+            run(deployed, instance, "migrate_compare", partition_key=START.isoformat())
+            run(deployed, instance, "migrate_status")
+            told = instance.get_latest_materialization_event(dg.AssetKey("migration_comparison"))
+            assert told is not None
+            assert told.asset_materialization is not None
+            metadata = told.asset_materialization.metadata
+            page = Path(urlsplit(str(metadata["gate page"].value)).path)
+            assert "The gate is <span class=open>shut</span>" in page.read_text("utf-8")
+            assert "data:image/png" in str(metadata["gate"].value)
+            run(deployed, instance, "migrate_advance", run_config={"ops": {"take_a_step": {"config": step | {"stage": "dual_write"}}}})
+            back = {"by": "ann", "reason": "drill", "to": "shadow"}
+            run(deployed, instance, "migrate_rollback", run_config={"ops": {"go_back": {"config": back}}})
+        finally:
+            with server.connect(autocommit=True) as connection:
+                connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database.name + shadow.SUFFIX)))
+    with database.connect() as connection:
+        assert connection.execute("SELECT (SELECT count(*) FROM raw.interval_day), (SELECT count(*) FROM billing.charge_day)").fetchone() == (0, 0)
+        assert cutover.peek(database).value["stage"] == "shadow"

@@ -43,7 +43,7 @@ def test_one_four_and_sixteen_shards_leave_the_same_bytes(server: Database, temp
             ingest_billing_day(own, calendar, day, settings=settings, clock=clock)
             outcome = validate_billing_day(own, calendar, day, clock=clock, shards=shards)
             detect_billing_day(own, calendar, day, clock=clock)
-            bill_billing_day(own, calendar, day, clock=clock)
+            bill_billing_day(own, calendar, day, clock=clock, shards=shards)
         assert outcome.methods.get("S57") or outcome.estimated > 100, "the city must need estimates"
         again = validate_billing_day(own, calendar, DAYS[-1], clock=clock, shards=5)
         assert again.unchanged == again.rows - again.withdrawn

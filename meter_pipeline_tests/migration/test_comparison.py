@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter_pipeline.migration.comparison import BLOCKING, CLASSES, RESULT, KnownDefect, Rules, compare
+from meter_pipeline.migration.comparison import BLOCKING, CLASSES, RARE, RESULT, Drift, KnownDefect, Rules, compare, coverage
 
 DAY = date(2026, 11, 2)
 NOW = datetime(2026, 11, 3, 12, tzinfo=UTC)
@@ -39,7 +39,9 @@ CASES: list[tuple[str, dict[str, Any] | None, list[dict[str, Any]]]] = [
     ("tariff_version", {"tariff_version": 2}, [{"value": 13_000_000}]),
     ("known_legacy_defect", {"code": "surcharge"}, [{"code": "surcharge", "value": 12_840_000}]),
     ("key_mismatch", None, [{"account_id": "A-9"}]),
-    ("unexplained", {}, [{"value": 12_350_000}]),
+    ("unexplained", {"exact": 12_340_000}, [{"value": 12_350_000}]),
+    ("unexplained", {}, [{"value": 12_360_000}]),
+    ("rounding", {}, [{"value": 12_350_000}]),
     ("unexplained", {"code": "surcharge"}, [{"code": "surcharge", "value": 12_840_001}]),
 ]
 
@@ -49,6 +51,34 @@ def test_each_planted_difference_has_its_class(expected: str, new: dict[str, Any
     result = compare(figures(*([new] if new is not None else [])), figures(*legacy), known_accounts=ACCOUNTS, now=NOW, rules=RULES)
     assert result.pairs["class"].to_list() == [expected]
     assert result.blocking == (expected in BLOCKING)
+
+
+def test_rounding_that_leans_one_way_for_three_days_is_an_error_of_a_cent_a_day() -> None:
+    """Each night rounds by half a cent, our own position by one over any stretch: after two days of +1 a third is more than rounding explains."""
+
+    def third(leant: int, days: int) -> list[str]:
+        before = pl.DataFrame({"account_id": ["A1"], "code": ["energy"], "leant": [leant]})
+        drift = Drift(days, before)
+        return compare(figures({}), figures({"value": 12_330_000}), known_accounts=ACCOUNTS, now=NOW, rules=RULES, drift=drift).pairs["class"].to_list()
+
+    assert third(0, 0) == ["rounding"]
+    assert third(10_000, 1) == ["rounding"]
+    assert third(20_000, 2) == ["unexplained"]
+    assert third(-10_000, 2) == ["rounding"]
+
+
+def test_only_what_both_sides_have_is_evidence() -> None:
+    new = figures({}, {"account_id": "A2"}, {"level": "total", "code": "total"})
+    result = compare(new, figures({}, {"level": "total", "code": "total"}), known_accounts=ACCOUNTS, now=NOW)
+    assert (result.pairs.height, result.both.height, result.bills) == (3, 2, 1)
+
+
+def test_a_rate_class_that_legacy_does_not_bill_is_not_covered() -> None:
+    strata = pl.DataFrame({"service_point_id": ["SP-1", "SP-2"], "rate_class": ["RES", "TOU"], "commodity": ["water", "electricity"]})
+    strata = strata.with_columns(**{name: pl.lit(name == "exchange") for name in RARE})
+    new = figures({"code": "SP-1:energy"}, {"code": "SP-2:energy", "account_id": "A2"})
+    result = compare(new, figures({"code": "SP-1:energy"}), known_accounts=ACCOUNTS, now=NOW)
+    assert coverage(result, strata) == {"commodity:water": 1, "exchange": 1, "rate_class:RES": 1}
 
 
 def test_results_of_a_legacy_run_still_under_way_are_timing_not_loss() -> None:

@@ -141,7 +141,7 @@ def test_nothing_is_left_behind_when_the_writing_transaction_fails(database: Dat
     "seen",
     [
         Seen(unexplained_money=1), Seen(missing_new=1), Seen(ledger_verifies=False), Seen(dead_letter_share=0.006, dead_letter_share_7_days=0.01),
-        Seen(dead_letter_share=0.004, dead_letter_share_7_days=0.001), Seen(breaker_open_s=301), Seen(slow_p95_for_s=901), Seen(lag_s=9 * 3600),
+        Seen(dead_letter_share=0.004, dead_letter_share_7_days=0.001), Seen(breaker_open_s=301), Seen(slow_p95_for_s=901), Seen(lag_s=13 * 3600),
         Seen(paused=True),
     ],
 )  # fmt: skip

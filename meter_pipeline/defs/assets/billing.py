@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def _reconciled_billing(municipality: Municipality, day: date, run_id: str) -> StageReport:
     from meter_pipeline.billing import bill_billing_day
 
-    return bill_billing_day(municipality.database(), municipality.calendar(), day, clock=municipality.clock()).report()
+    shards = municipality.settings().shards
+    return bill_billing_day(municipality.database(), municipality.calendar(), day, clock=municipality.clock(), shards=shards).report()
 
 
 def reconciled_billing() -> dg.AssetsDefinition:

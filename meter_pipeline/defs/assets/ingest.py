@@ -68,10 +68,15 @@ def feed_files(context: dg.AssetExecutionContext, municipality: Municipality, ho
 
 
 def _raw_reads(municipality: Municipality, day: date, run_id: str) -> StageReport:
+    from meter_pipeline.control.watch import observe_writes
     from meter_pipeline.ingest import ingest_billing_day
 
-    settings = municipality.settings()
-    return ingest_billing_day(municipality.database(), municipality.calendar(), day, settings=settings, clock=municipality.clock(), run_id=run_id).report()
+    settings, database, clock = municipality.settings(), municipality.database(), municipality.clock()
+    done = ingest_billing_day(database, municipality.calendar(), day, settings=settings, clock=clock, run_id=run_id)
+    with database.connect("write latency", autocommit=True) as connection:
+        # Writes that stay slow send a migration back; the guard reads this.
+        observe_writes(connection, done.writers.latencies_ms, done.target_ms, clock=clock)
+    return done.report()
 
 
 def raw_reads() -> dg.AssetsDefinition:

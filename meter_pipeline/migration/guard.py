@@ -1,0 +1,89 @@
+"""The guard: look at everything that may send the migration back, and send it back.
+
+Belongs here: gathering what the triggers need from the other rooms' tables. Does not belong here: the triggers and the flip (rollback.py), how often
+(defs/).
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from typing import Any, Final
+
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control import flags
+from meter_pipeline.migration.flag import STAGE
+from meter_pipeline.migration.rollback import RolledBack, Seen, roll_back, triggers
+from meter_pipeline.store import control, evidence, metrics
+from meter_pipeline.store import migration as store
+from meter_pipeline.store.database import Database
+
+GUARD: Final = "migration-guard"
+#: Stages in which the new side has authority, so that there is something to take back.
+GUARDED: Final = ("live", "ramp_down")
+#: Feeds come nightly: an hour's window would be empty at noon and hold everything at three.
+WINDOW: Final = timedelta(hours=24)
+BASELINE: Final = timedelta(days=7)
+#: A billing day is billed by noon of the next (field practice), and seven hours of the schedule's own slack lie before that.
+LAG_LIMIT: Final = timedelta(hours=12)
+
+
+def look(connection: store.Connection, calendar: BillingCalendar, *, clock: Clock = SYSTEM_CLOCK) -> Seen:
+    """Everything the triggers need, as it stands now. Comparisons made before the stage began are the gate's business, not the guard's."""
+    now = clock.now()
+    value = flags.read(connection, STAGE)
+    money, missing = _differences(connection, value.changed_at)
+    verified = evidence.last_verification(connection)
+    rows = evidence.rejections(connection, now, WINDOW, BASELINE, None)
+    recent, before = _share(sum(r[1] for r in rows), sum(r[2] for r in rows)), _share(sum(r[3] for r in rows), sum(r[4] for r in rows))
+    opened = [since for _, since in evidence.open_breakers(connection)]
+    return Seen(
+        unexplained_money=money,
+        missing_new=missing,
+        ledger_verifies=verified is None or verified[0],
+        dead_letter_share=recent,
+        dead_letter_share_7_days=before,
+        breaker_open_s=max(((now - since).total_seconds() for since in opened), default=0.0),
+        slow_p95_for_s=_slow(control.observations(connection, "writes")),
+        lag_s=_lag(metrics.latest_billed_day(connection), calendar, now),
+        lag_limit_s=LAG_LIMIT.total_seconds(),
+        paused=bool(control.active_pauses(connection)),
+    )
+
+
+def guard(database: Database, calendar: BillingCalendar, *, clock: Clock = SYSTEM_CLOCK) -> RolledBack | None:
+    """One round: nothing outside live and ramp_down; there, roll back when any trigger is pulled. Commits."""
+    with database.connect("migration-guard") as connection:
+        if flags.read(connection, STAGE).value["stage"] not in GUARDED:
+            return None
+        pulled = triggers(look(connection, calendar, clock=clock))
+    return roll_back(database, pulled, by=GUARD, clock=clock) if pulled else None
+
+
+def _differences(connection: store.Connection, since: datetime | None) -> tuple[int, int]:
+    """Unexplained money (sum of absolute differences of lines and totals) and results missing on our side, by the last live comparison of each day."""
+    latest: dict[date, Any] = {}
+    for run in store.comparison_runs(connection):
+        if run["mode"] == "live" and (since is None or run["compared_at"] >= since):
+            latest[run["billing_day"]] = run["summary"]
+    rows = [row for summary in latest.values() for row in summary]
+    money = sum(int(r["absolute"]) for r in rows if r["class"] in ("unexplained", "key_mismatch") and r["level"] in ("line", "total"))
+    return money, sum(int(r["figures"]) for r in rows if r["class"] == "missing_new")
+
+
+def _share(received: int, rejected: int) -> float:
+    # What was rejected may have been received before the window began: a share is never more than one.
+    return rejected / max(received, rejected) if rejected else 0.0
+
+
+def _slow(rows: list[dict[str, Any]]) -> float:
+    """For how long the writes' p95 has been over its limit, by the last load that said so."""
+    since = [(row["observed_at"], row["figures"].get("slow_since")) for row in rows]
+    return max(((at - datetime.fromisoformat(began)).total_seconds() for at, began in since if began), default=0.0)
+
+
+def _lag(latest: date | None, calendar: BillingCalendar, now: datetime) -> float:
+    """Seconds since the first closed day that is not billed ended; 0 where all are, or none ever was."""
+    if latest is None:
+        return 0.0
+    return max(0.0, (now - calendar.bounds(latest + timedelta(days=1))[1]).total_seconds())

@@ -1,0 +1,74 @@
+"""Each side promises: what is delivered twice is there once, the last words on a bill are what stands, and legacy can read its own layout back."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+from benchmarks.migration import put_stage
+from meter_pipeline.migration import dual_write
+from meter_pipeline.migration.dual_write import Record
+from meter_pipeline.migration.sides import LegacyFolder, LegacyTable, OurCopy
+from meter_pipeline.simulator import Spec, simulate
+from meter_pipeline.simulator.legacy import LegacyBatch
+from meter_pipeline.store.database import Database
+
+DAY = date(2026, 11, 6)
+
+
+def bill(account: str, cents: int) -> Record:
+    figures = [["line", "SP-1:BASIC", cents * 10_000, False, 1], ["total", "total", cents * 10_000, False, None]]
+    return Record(DAY, account, {"figures": figures})
+
+
+def test_a_bill_changed_and_changed_back_reaches_legacy_each_time(database: Database, tmp_path: Path) -> None:
+    """A, B, A: the outbox keeps all three, the folder ends at A, and a delivery nobody noted changes nothing."""
+    put_stage(database, "live", 10_000)
+    folder = LegacyFolder(tmp_path / "to_legacy")
+    for cents in (100, 200, 200, 100):
+        with database.connect() as connection:
+            dual_write.write(connection, [(bill("A-1", cents), None)])
+        dual_write.deliver_all(database, {"legacy": folder})
+    assert len(list(folder.folder.glob("*.csv"))) == 3
+    folder([bill("A-1", 100)])
+    assert len(list(folder.folder.glob("*.csv"))) == 3, "the same batch again is recognised"
+    assert Decimal(folder.held()[str(DAY), "A-1"][1][2]) == 1
+
+
+def test_legacy_takes_our_bills_over_from_the_folder(tmp_path: Path) -> None:
+    """The reverse sync ends in the legacy batch's own tables: after it, it has each bill to the cent."""
+    simulate(Spec(meters=4, days=1, start=DAY, seed=1, defects=False), tmp_path / "city")
+    batch = LegacyBatch(tmp_path / "city", tmp_path / "legacy.sqlite")
+    folder = LegacyFolder(tmp_path / "to_legacy")
+    folder([bill("A-1", 100), bill("A-2", 250)])
+    folder([bill("A-1", 175)])
+    assert batch.take_over(folder.folder) == 6
+    held = {account: {code: Decimal(value) for _, code, value in figures} for account, figures in batch.bills(DAY).items()}
+    batch.close()
+    one, two = Decimal("1.75"), Decimal("2.50")
+    assert held == {"A-1": {"SP-1:BASIC": one, "total": one}, "A-2": {"SP-1:BASIC": two, "total": two}}
+    assert sqlite3.connect(tmp_path / "legacy.sqlite").execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_table_of_legacy_holds_the_last_words_once(database: Database) -> None:
+    with database.connect() as connection:
+        connection.execute(
+            "CREATE SCHEMA legacy; CREATE TABLE legacy.bill (billing_day date, account_id text, level text, code text, value numeric, "
+            "estimated boolean, tariff_version integer)"
+        )
+    table = LegacyTable(database, "legacy.bill")
+    for _ in range(2):
+        table([bill("A-1", 100), bill("A-1", 175), bill("A-2", 250)])
+    found = database.read("SELECT account_id, value::text AS value FROM legacy.bill WHERE level = 'total' ORDER BY 1")
+    assert [(account, Decimal(value)) for account, value in found.iter_rows()] == [("A-1", Decimal("1.75")), ("A-2", Decimal("2.5"))]
+
+
+def test_what_legacy_bills_is_kept_here(database: Database) -> None:
+    put_stage(database, "dual_write")
+    with database.connect() as connection:
+        dual_write.write(connection, [(bill("A-1", 100), None), (bill("A-2", 5), None)])
+    dual_write.deliver_all(database, {"new": OurCopy(database)})
+    kept = database.read("SELECT account_id, (payload->'figures'->1->>2)::bigint AS total FROM migration.customer_bill ORDER BY 1")
+    assert kept.rows() == [("A-1", 1_000_000), ("A-2", 50_000)]
