@@ -46,7 +46,7 @@ def test_a_week_billed_from_estimates_is_adjusted_by_what_the_new_meter_read(dat
     utility.land(old, AMI)
     for day in week:
         utility.run(day)
-    assert issue_statements(database, utility.calendar, "WEEK", END, clock=SYSTEM_CLOCK).report()
+    issue_statements(database, utility.calendar, "WEEK", END, clock=SYSTEM_CLOCK)
     assert utility.read("SELECT sum(estimated) AS n, sum(quantity_micro)::bigint AS used FROM vee.daily_usage").row(0) == (108, 168_000_000)
     assert Decimal(utility.read("SELECT total::text AS t FROM billing.statement")["t"][0]) == Decimal("42.00")
 
