@@ -152,6 +152,9 @@ def bind(reference: Reference, day: date) -> Bound:
     services = services.join(reference.accounts.select("account_id", "customer_class"), on="account_id", how="left")
     attributes = in_force(reference.service_attributes, day)
     for name in ATTRIBUTES:
+        if not attributes.height:  # a utility of electricity alone has none; five joins with nothing cost a city's bind a third
+            services = services.with_columns(pl.lit(None, pl.String).alias(name))
+            continue
         values = attributes.filter(pl.col("attribute") == name).select("service_point_id", pl.col("value").alias(name))
         services = services.join(values, on="service_point_id", how="left")
     services = _stretches(reference, services).select(SERVICE_SCHEMA.keys()).cast(SERVICE_SCHEMA).sort("service_point_id")
