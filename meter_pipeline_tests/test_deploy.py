@@ -23,7 +23,7 @@ COMPOSE = ROOT / "deploy" / "container" / "compose.yaml"
 TOP = {"name", "services", "volumes", "secrets"}
 SERVICE = {
     "image", "build", "restart", "read_only", "tmpfs", "volumes", "security_opt", "cap_drop", "environment", "env_file", "depends_on", "command", "ports",
-    "stop_grace_period", "init", "deploy", "secrets", "shm_size", "healthcheck",
+    "stop_grace_period", "init", "deploy", "secrets", "shm_size", "healthcheck", "network_mode",
 }  # fmt: skip
 
 
@@ -49,9 +49,11 @@ def test_units_and_containers_run_the_commands_of_the_supervisor(tmp_path: Path)
         [start] = re.findall(r"^ExecStart=(.+)$", unit.read_text("utf-8"), re.MULTILINE)
         units[unit.stem.removeprefix("meter-pipeline-")] = shape(start.split())
     deploy = ["meter-pipeline", "services", "deploy"]
-    assert units == supervised | {"deploy": deploy}
+    # The supervisor starts no signer: whoever holds the key has a user of his own.
+    signer = ["meter-pipeline", "--keys", "meter-pipeline-signer", "--listen", "socket"]
+    assert units == supervised | {"deploy": deploy, "signer": signer}
     contained = {name: shape(service["command"]) for name, service in compose()["services"].items() if "command" in service}
-    assert contained == supervised | {"deploy": deploy}
+    assert contained == supervised | {"deploy": deploy, "signer": signer}
     assert {"services", "metrics"} <= set(COMMANDS)
     for words in (*supervised.values(), deploy):
         assert (Path(sys.executable).parent / words[0]).exists(), words
@@ -89,6 +91,22 @@ def test_the_compose_file_holds_together() -> None:
             assert (COMPOSE.parent / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
             assert service["environment"]["METER_PIPELINE_ROLES"] == "on"
     assert services["daemon"]["deploy"] == {"replicas": 1}
+
+
+def test_only_the_signer_reaches_the_signing_key() -> None:
+    """Another user under systemd, a volume of its own in containers; no database and no network for it, its socket and nothing more for the pipeline."""
+    texts = {unit.stem.removeprefix("meter-pipeline-"): unit.read_text("utf-8") for unit in UNITS}
+    users = {name: re.findall(r"^User=(.+)$", text, re.MULTILINE) for name, text in texts.items()}
+    assert [name for name, user in users.items() if user == users["signer"]] == ["signer"]
+    assert "EnvironmentFile" not in texts["signer"]
+    assert {"StateDirectoryMode=0700", "PrivateNetwork=yes", "UMask=0077"} <= set(texts["signer"].splitlines())
+    services = compose()["services"]
+    keys = "signer-keys:/var/lib/meter-pipeline-signer"
+    assert [name for name, service in services.items() if keys in service.get("volumes", ())] == ["signer"]
+    assert (services["signer"]["network_mode"], services["signer"]["env_file"]) == ("none", [])
+    listen = services["signer"]["command"][-1]
+    assert services["code-server"]["environment"]["METER_PIPELINE_LEDGER_SIGNER"] == f"unix:{listen}"
+    assert f"Environment=METER_PIPELINE_LEDGER_SIGNER=unix:{listen}" in texts["code-server"].splitlines()
 
 
 def test_the_image_is_built_from_files_that_are_there_and_does_not_run_as_root() -> None:

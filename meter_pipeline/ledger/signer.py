@@ -1,8 +1,9 @@
 """The signer: a process of its own that holds the log's private key and never signs two histories.
 
 Belongs here: keys on disk (0600), what was signed last, and the one question answered: may this tree head be signed? It runs as
-``python -m meter_pipeline.ledger.signer --keys FOLDER``, one JSON request on stdin, one answer on stdout; in earnest as another user or on
-another machine (METER_PIPELINE_LEDGER_SIGNER), so that neither the pipeline nor the database's owner can read the key.
+``python -m meter_pipeline.ledger.signer --keys FOLDER --listen SOCKET``: a service of its own user (deploy/systemd), one JSON request a line, one
+answer a line, so that neither the pipeline nor the database's owner can read the key. Without ``--listen`` it answers on stdin and stdout: one
+request, or with ``--stay`` one a line until the input ends.
 Does not belong here: the database. The signer believes nothing it is told: it checks each tree against the last one it signed.
 
 Requests: ``{"op": "public", "origin"}`` (makes a key where there is none), ``{"op": "sign", "origin", "size", "root", "old_size", "proof"}``,
@@ -15,7 +16,10 @@ import argparse
 import fcntl
 import json
 import os
+import signal
+import socketserver
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +29,8 @@ from meter_pipeline.ledger import merkle, notes
 
 #: A key that others may read is no key.
 _PRIVATE = 0o600
+#: A consistency proof of a log of 2^63 entries is 126 hashes; nobody has more to say.
+_LONGEST = 1 << 16
 
 
 class SignerRefusedError(RuntimeError):
@@ -158,17 +164,62 @@ def _sign(folder: KeyFolder, request: Mapping[str, Any]) -> dict[str, Any]:
     return {"line": notes.sign_checkpoint(wanted, signer).line, "vkey": signer.verifier.vkey}
 
 
-def main() -> int:
-    """Answer one request. Exit 0 with an answer, 1 with ``{"refused", "reason"}``."""
-    parser = argparse.ArgumentParser(description="Sign checkpoints of the audit ledger; one JSON request on stdin, one answer on stdout.")
-    parser.add_argument("--keys", type=Path, required=True, help="folder of keys, readable by this user only")
-    arguments = parser.parse_args()
+def reply(keys: Path, request: str) -> str:
+    """The answer to one request, as JSON: what was asked for, or ``{"refused", "reason"}``."""
     try:
-        print(json.dumps(answer(arguments.keys, json.load(sys.stdin))))
-    except (SignerRefusedError, notes.NoteError, KeyError, ValueError, OSError) as error:
-        print(json.dumps({"refused": getattr(error, "code", "request"), "reason": str(error)}))
-        return 1
-    return 0
+        return json.dumps(answer(keys, json.loads(request)))
+    except (SignerRefusedError, notes.NoteError, KeyError, TypeError, ValueError, OSError) as error:
+        return json.dumps({"refused": getattr(error, "code", "request"), "reason": str(error)})
+
+
+class _Connection(socketserver.StreamRequestHandler):
+    """One client: a request a line, an answer a line."""
+
+    timeout = 60
+
+    def handle(self) -> None:
+        keys: Path = self.server.keys  # type: ignore[attr-defined]  # set by listen
+        while line := self.rfile.readline(_LONGEST + 1):
+            if len(line) > _LONGEST:
+                return
+            self.wfile.write(reply(keys, line.decode("utf-8", "replace")).encode() + b"\n")
+
+
+class _Listener(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+
+def listen(keys: Path, path: Path) -> socketserver.BaseServer:
+    """A server on a Unix socket at ``path``, to be run with serve_forever. Its owner and group may ask, nobody else (0660)."""
+    path.unlink(missing_ok=True)  # what an earlier one left
+    before = os.umask(0o117)
+    try:
+        server = _Listener(str(path), _Connection)
+    finally:
+        os.umask(before)
+    server.keys = keys  # type: ignore[attr-defined]  # read by _Connection
+    return server
+
+
+def main() -> int:
+    """Answer. Exit 1 where the only request was refused."""
+    parser = argparse.ArgumentParser(description="Sign checkpoints of the audit ledger; JSON requests, one a line.")
+    parser.add_argument("--keys", type=Path, required=True, help="folder of keys, readable by this user only")
+    parser.add_argument("--listen", type=Path, metavar="SOCKET", help="serve on a Unix socket until stopped")
+    parser.add_argument("--stay", action="store_true", help="answer every line of stdin, not only the first request")
+    arguments = parser.parse_args()
+    if arguments.listen is not None:
+        with listen(arguments.keys, arguments.listen) as server:
+            signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+            server.serve_forever()
+        return 0
+    if arguments.stay:
+        for line in sys.stdin:
+            print(reply(arguments.keys, line), flush=True)
+        return 0
+    said = reply(arguments.keys, sys.stdin.read())
+    print(said)
+    return 1 if "refused" in json.loads(said) else 0
 
 
 if __name__ == "__main__":

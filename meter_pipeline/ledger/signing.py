@@ -1,45 +1,171 @@
 """The pipeline's side of the signer: a request to another process.
 
-Belongs here: starting the signer and reading its answer. Does not belong here: keys; this process never opens one.
+Belongs here: reaching the signer's socket, command or child, and reading its answer. Does not belong here: keys; this process never opens one.
+
+Three ways to a signer, by METER_PIPELINE_LEDGER_SIGNER: ``unix:PATH``, the socket of a signer that runs as a service of its own user; a command
+that answers one request as the signer does (``ssh ...``, ``sudo -u ...``); nothing, and a child of this process holds the keys: right for one
+machine and one person, since the child has this process's user. The child stays for the next question, because starting one costs 0.2 s.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from meter_pipeline.ledger.signer import SignerRefusedError
 
-#: A command that answers as the signer does: another user's by sudo, another machine's by ssh.
-COMMAND_VARIABLE: Final = "METER_PIPELINE_LEDGER_SIGNER"
+#: Where the signer is: a socket, or a command; see the module.
+SIGNER_VARIABLE: Final = "METER_PIPELINE_LEDGER_SIGNER"
+_SOCKET: Final = "unix:"
 _TIMEOUT_S: Final = 60
+
+
+class Reach(Protocol):
+    """A way to the signer: one request's JSON in, one answer's JSON out. Raises OSError or subprocess.SubprocessError where there is none."""
+
+    def exchange(self, request: str) -> str: ...
+
+    def start(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command that reads a JSON request on stdin and prints a JSON answer."""
+
+    words: tuple[str, ...]
+
+    def exchange(self, request: str) -> str:
+        return subprocess.run(  # noqa: S603 - the operator's own command, no shell
+            self.words, input=request, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S, env=_environment()
+        ).stdout
+
+    def start(self) -> None:
+        """Nothing to do: it starts with each question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """The Unix socket of a signer that runs as a service."""
+
+    path: Path
+
+    def exchange(self, request: str) -> str:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_TIMEOUT_S)
+            connection.connect(str(self.path))
+            connection.sendall(request.encode() + b"\n")
+            with connection.makefile("rb") as answer:
+                return answer.readline().decode()
+
+    def start(self) -> None:
+        """Nothing to do: it runs."""
+
+
+class Child:
+    """A signer that this process started over a folder of keys, kept for the next question; it ends when this process does.
+
+    One at a time: another folder's takes the place of the last. A process that was forked starts its own.
+    """
+
+    _held: Child | None = None
+    _lock: Final = threading.Lock()
+
+    def __init__(self, keys: Path) -> None:
+        self.keys = keys
+        self.owner = os.getpid()
+        self.process: subprocess.Popen[str] | None = None
+
+    @classmethod
+    def of(cls, keys: Path) -> Child:
+        """The child over a folder of keys, running or yet to be started."""
+        with cls._lock:
+            held = cls._held
+            if held is None or held.keys != keys or held.owner != os.getpid():
+                if held is not None and held.owner == os.getpid():
+                    held.stop()
+                cls._held = held = cls(keys)
+            return held
+
+    def start(self) -> None:
+        """Start it now, so that it is up when it is asked."""
+        with self._lock:
+            self._started()
+
+    def _started(self) -> None:
+        if self.process is None or self.process.poll() is not None:
+            words = [sys.executable, "-m", "meter_pipeline.ledger.signer", "--keys", str(self.keys), "--stay"]
+            self.process = subprocess.Popen(  # noqa: S603 - our own module
+                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
+            )
+            atexit.register(self.stop)
+
+    def exchange(self, request: str) -> str:
+        with self._lock:
+            answer = self._ask(request)
+            # A child that was killed while nobody asked: another one knows what it knew, from the folder.
+            return answer or self._ask(request)
+
+    def _ask(self, request: str) -> str:
+        self._started()
+        assert self.process is not None and self.process.stdin is not None and self.process.stdout is not None  # noqa: S101, PT018 - just started
+        watchdog = threading.Timer(_TIMEOUT_S, self.process.kill)
+        watchdog.start()
+        try:
+            self.process.stdin.write(request + "\n")
+            self.process.stdin.flush()
+            return self.process.stdout.readline()
+        except BrokenPipeError:
+            return ""
+        finally:
+            watchdog.cancel()
+
+    def stop(self) -> None:
+        """End it: it goes when its input ends."""
+        process, self.process = self.process, None
+        atexit.unregister(self.stop)
+        if process is None or self.owner != os.getpid():
+            return
+        for end in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                if end is not None:
+                    end.close()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @dataclass(frozen=True, slots=True)
 class SignerClient:
-    """How to ask the signer: ``command`` reads a JSON request on stdin and prints a JSON answer."""
+    """Asks the signer, whatever the ``reach``."""
 
-    command: tuple[str, ...]
+    reach: Reach
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """One answer. Raises SignerRefusedError with the signer's own code, or ``unreachable``."""
         try:
-            done = subprocess.run(  # noqa: S603 - the operator's own command, no shell
-                self.command, input=json.dumps(request), capture_output=True, text=True, check=False, timeout=_TIMEOUT_S, env=_environment()
-            )
-            answer: dict[str, Any] = json.loads(done.stdout)
-        except (OSError, subprocess.TimeoutExpired, json.JSONDecodeError) as error:
+            answer: dict[str, Any] = json.loads(self.reach.exchange(json.dumps(request)))
+        except (OSError, subprocess.SubprocessError, json.JSONDecodeError) as error:
             raise SignerRefusedError("unreachable", f"the signer gave no answer: {error}") from error
         if "refused" in answer:
             raise SignerRefusedError(str(answer["refused"]), str(answer.get("reason", "")))
         return answer
+
+    def start(self) -> None:
+        """Have the signer up before it is asked, where this process starts it."""
+        self.reach.start()
 
     def public(self, origin: str) -> tuple[str, int]:
         """(verifier key, size last signed); a log's first question makes its key."""
@@ -62,12 +188,14 @@ class SignerClient:
         return str(self.ask({"op": "activate", "origin": origin})["vkey"])
 
 
-def signer_client(keys: Path, command: str | None = None) -> SignerClient:
-    """The signer of METER_PIPELINE_LEDGER_SIGNER, or one started here for each signature over ``keys``."""
-    chosen = command if command is not None else os.environ.get(COMMAND_VARIABLE)
-    if chosen:
-        return SignerClient(tuple(shlex.split(chosen)))
-    return SignerClient((sys.executable, "-m", "meter_pipeline.ledger.signer", "--keys", str(keys)))
+def signer_client(keys: Path, chosen: str | None = None) -> SignerClient:
+    """The signer of METER_PIPELINE_LEDGER_SIGNER (or ``chosen``, in the same form), or a child of this process over ``keys``."""
+    chosen = chosen if chosen is not None else os.environ.get(SIGNER_VARIABLE)
+    if not chosen:
+        return SignerClient(Child.of(keys))
+    if chosen.startswith(_SOCKET):
+        return SignerClient(Socket(Path(chosen.removeprefix(_SOCKET))))
+    return SignerClient(Command(tuple(shlex.split(chosen))))
 
 
 def _environment() -> dict[str, str]:
