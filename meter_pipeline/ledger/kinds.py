@@ -67,7 +67,7 @@ KINDS: Final[dict[str, Kind]] = {
     "head_end_version": Kind("a head-end declaration came into use: its content's SHA-256"),
     # The ledger about itself.
     "key_rotation": Kind("the signing key changed; signed by the old and the new key", ("old", "new", "signatures")),
-    "privileges_checked": Kind("the guards were compared with the expected manifest"),
-    "verified": Kind("the ledger was verified from one size to another"),
+    "privileges_checked": Kind("the guards as they stand, vouched for: later checks compare with this"),
+    "verified": Kind("the log or its guards were verified: what was looked at, whether it held"),
     "erased": Kind("personal data behind a leaf was erased; the leaf stays", ("payload_hash", "reason", "requested_by")),
 }

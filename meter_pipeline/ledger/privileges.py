@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries
 from meter_pipeline.store import ledger as store
 from meter_pipeline.store import ledger_guards
+from meter_pipeline.store import privileges as role_privileges
+from meter_pipeline.store.database import Database
 
 OWNER: Final = "meter_ledger_owner"
+#: An entry's body is bounded; more than this is a database that somebody else's manifest applies to.
+_DEVIATIONS_NAMED: Final = 50
 _ENTRY_COLUMNS: Final = ("kind", "body", "leaf_hash", "leaf_count", "leaves", "billing_day")
 #: Tables of the schema, each with the guard its rows have.
 TABLES: Final[dict[str, str]] = dict.fromkeys(
@@ -72,6 +76,23 @@ def check(connection: store.Connection) -> GuardReport:
             f"{name} was altered since the guards were last recorded" for name in sorted(before.keys() | now) if before.get(name) != now.get(name)
         ]
     return GuardReport(tuple(deviations), tuple(found["bypass"]), found)
+
+
+def scheduled_check(database: Database, *, roles: bool, clock: Clock = SYSTEM_CLOCK) -> GuardReport:
+    """Compare the guards with the manifest, and put the result into the ledger: also that nothing was amiss, so that a silence shows.
+
+    ``roles``: the rights of the roles on every other schema too (store/privileges.toml), for a deployment that grants them.
+    """
+    with database.connect("ledger guards") as connection:
+        found = check(connection)
+        if roles:
+            found = replace(found, deviations=(*found.deviations, *role_privileges.differences(connection)))
+        body = {
+            "what": "guards", "ok": found.ok, "roles": roles, "deviations": found.deviations[:_DEVIATIONS_NAMED], "found": len(found.deviations),
+            "bypass": found.bypass,
+        }  # fmt: skip
+        entries.append(connection, "verified", body, actor="ledger-guards", clock=clock)
+    return found
 
 
 def record(connection: store.Connection, *, accepted_by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> int:
