@@ -110,6 +110,16 @@ def correct(
 
 
 @app.command()
+def erase(key: Key, reason: Why, by: By, as_json: AsJson = False) -> None:
+    """Erase the content of a closed dead letter, its correction too; every proof of the ledger stays valid.
+
+    Example: meter-pipeline dead-letters erase 3fa9 --reason "request 12" --by privacy-1
+    """
+    entry = _try(lambda: work.erase(_database(), key, by=by, reason=reason))
+    emit({"entry": entry, "key": key}, as_json, lambda _: OUT.print(f"erased; recorded as entry {entry}"))
+
+
+@app.command()
 def replay(
     by: By,
     key: Annotated[str | None, typer.Argument(help="The dead letter's key, or its first digits.")] = None,

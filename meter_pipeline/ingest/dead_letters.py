@@ -24,7 +24,7 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, limits_of, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest.landing import Parse, Places, land, prepare
-from meter_pipeline.ledger import entries
+from meter_pipeline.ledger import entries, erasure
 from meter_pipeline.schemas.reads import INTERVAL_READS, NO_VALUE, REGISTER_READS, UTC_US, ParsedFeed
 from meter_pipeline.store import archive, load, raw, vectors
 from meter_pipeline.store import dead_letters as store
@@ -64,11 +64,11 @@ def correct(database: Database, prefix: str, content: bytes, *, by: str, reason:
         letter = _changeable(_one(store.by_prefix(connection, _hex(prefix), lock=True), prefix), by, reason)
         if not content.strip():
             raise DeadLetterError("the correction is empty: to drop a payload, dismiss it")
-        store.change(connection, letter.key, "corrected", by=by, at=clock.now(), reason=reason, corrected_raw=content)
-        body: dict[str, Any] = {"dead_letter": letter.key, "by": by, "reason": reason, "was": letter.raw, "now": content}
-        if len(letter.raw) + len(content) > 20_000:  # an entry's body is bounded; the hashes in the leaves stand for the bytes
-            body = {k: v for k, v in body.items() if k not in ("was", "now")} | {"was_bytes": len(letter.raw), "now_bytes": len(content)}
-        entries.append(connection, "corrected", body, [letter.key], clock=clock, actor=by)
+        # Neither text stands in the entry, which nobody can erase: their leaves do, and what was said is kept behind them.
+        now = erasure.keep(connection, content)
+        store.change(connection, letter.key, "corrected", by=by, at=clock.now(), reason=reason, corrected_raw=content, corrected_leaf=now)
+        body = {"dead_letter": letter.leaf, "by": by, "reason": reason, "now": now, "was_bytes": len(letter.raw), "now_bytes": len(content)}
+        entries.append(connection, "corrected", body, [letter.leaf, now], clock=clock, actor=by)
         connection.commit()
         return _one(store.by_prefix(connection, letter.key.hex()), prefix)
 
@@ -78,9 +78,30 @@ def dismiss(database: Database, prefix: str, *, by: str, reason: str, clock: Clo
     with database.connect("dead-letters") as connection:
         letter = _changeable(_one(store.by_prefix(connection, _hex(prefix), lock=True), prefix), by, reason)
         store.change(connection, letter.key, "dismissed", by=by, at=clock.now(), reason=reason)
-        entries.append(connection, "dismissed", {"dead_letter": letter.key, "by": by, "reason": reason, "reads": letter.reads}, [letter.key], clock=clock, actor=by)
+        entries.append(connection, "dismissed", {"dead_letter": letter.leaf, "by": by, "reason": reason, "reads": letter.reads}, [letter.leaf], clock=clock, actor=by)
         connection.commit()
         return _one(store.by_prefix(connection, letter.key.hex()), prefix)
+
+
+def erase(database: Database, prefix: str, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> int:
+    """Erase the content of a closed dead letter, its correction too, with the ledger's entries that say so; returns the letter's entry.
+
+    Every proof stays valid: what the ledger holds are salted hashes, and the salts go with the content. Raises DeadLetterError where the letter is
+    still open (settle it first) or erased already.
+    """
+    with database.connect("dead-letters") as connection:
+        letter = _one(store.by_prefix(connection, _hex(prefix), lock=True), prefix)
+        if not by.strip() or not reason.strip():
+            raise DeadLetterError("say who you are and why")
+        if letter.erased_at is not None:
+            raise DeadLetterError(f"{letter.key.hex()[:12]} was erased on {letter.erased_at:%Y-%m-%d}")
+        if letter.status not in ("replayed", "dismissed"):
+            raise DeadLetterError(f"{letter.key.hex()[:12]} is {letter.status}: replay or dismiss it first")
+        store.erase(connection, letter.key, by=by, at=clock.now())
+        if letter.corrected_leaf is not None:
+            erasure.erase(connection, letter.corrected_leaf, reason=reason, requested_by=by, clock=clock)
+        body = {"payload_hash": letter.leaf, "reason": reason, "requested_by": by, "what": "dead letter"}
+        return entries.append(connection, "erased", body, clock=clock, actor=by)
 
 
 def replay(
@@ -120,8 +141,8 @@ def replay(
                 run_id=run_id, replay_of=letter.key,
             )  # fmt: skip
         store.change(connection, letter.key, "replayed", by=by, at=clock.now(), replay_sha256=landed.sha256)
-        body = {"dead_letter": letter.key, "by": by, "reads": landed.received, "file": landed.sha256, "corrected": letter.corrected_raw is not None}
-        entries.append(connection, "replayed", body, [letter.key], clock=clock, actor=by)
+        body = {"dead_letter": letter.leaf, "by": by, "reads": landed.received, "file": landed.sha256, "corrected": letter.corrected_raw is not None}
+        entries.append(connection, "replayed", body, [letter.leaf], clock=clock, actor=by)
         connection.commit()
     return Replayed(letter.key, landed.duplicate, landed.received, landed.days)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,7 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import keys, pack
-from meter_pipeline.ledger import entries
+from meter_pipeline.ledger import entries, erasure
 from meter_pipeline.schemas.reads import ParsedFeed
 from meter_pipeline.store import archive, dead_letters, raw, staging, vectors
 from meter_pipeline.store.database import Database
@@ -394,9 +395,11 @@ def _json_reasons(reasons: pl.Series) -> pl.Series:
 def finish_letters(
     letters: list[pl.DataFrame], sha256: bytes, name: str, head_end: str, file_format: str, run_id: str | None, now: datetime
 ) -> pl.DataFrame:
-    """Dead letters with their keys and context, ready for the table."""
+    """Dead letters with their keys, leaves and context, ready for the table. A leaf is salted: a rejected line may name a person, and be erased."""
     found = pl.concat(letters)
     made = [letter_key(sha256, line, offset, content) for line, offset, content in found.select("line", "byte_offset", "raw").iter_rows()]
+    salts = [new_salt(key) for key in made]
+    leaves = [erasure.salted_hash(content, salt) for content, salt in zip(found["raw"], salts, strict=True)]
     return found.with_columns(
         pl.Series("dead_letter_key", made, dtype=pl.Binary),
         file_sha256=pl.lit(sha256, pl.Binary),
@@ -407,7 +410,15 @@ def finish_letters(
         run_id=pl.lit(run_id, pl.String),
         first_seen=pl.lit(now).cast(pl.Datetime("us", "UTC")),
         last_seen=pl.lit(now).cast(pl.Datetime("us", "UTC")),
+        leaf=pl.Series(leaves, dtype=pl.Binary),
+        salt=pl.Series(salts, dtype=pl.Binary),
     ).select(*dead_letters.COLUMNS)
+
+
+def new_salt(key: bytes) -> bytes:
+    """The salt of a dead letter: random, and of the letter in nothing. The simulation puts one made of the key in its place, so that a seed replays."""
+    del key
+    return os.urandom(32)
 
 
 def letter_key(sha256: bytes, line: int | None, offset: int | None, content: bytes) -> bytes:
@@ -425,7 +436,8 @@ def _record(connection: Any, file: raw.FeedFile, days: list[date], letters: pl.D
     }  # fmt: skip
     if letters.height:
         refused = {"sha256": file.sha256, "stage": "landing", "letters": letters.height, "reads": file.rejected, "rule_version": RULE_VERSION}
-        entries.append(connection, "rejected", refused, letters["dead_letter_key"].to_list(), clock=clock)
+        written = letters.unique("dead_letter_key", keep="first", maintain_order=True)
+        entries.append(connection, "rejected", refused, written["leaf"].to_list(), clock=clock)
     return entries.append(connection, "received", body, clock=clock)
 
 

@@ -177,7 +177,7 @@ def rejection(load_pass: Pass, at: int, epoch: int, sources: Sequence[Source], l
     source = sources[row["src"]]
     piece = Piece(source.sha256, ((row["row"], row["row"] + 1),), rejected=row["reads"])
     body = {"billing_day": load_pass.day, "stage": "loading", "sha256": source.sha256, "letters": 1, "reads": row["reads"]}
-    entry = entries.encode("rejected", body, [row["payload_hash"]], at=clock.now(), actor=ACTOR)
+    entry = entries.encode("rejected", body, letters["leaf"].to_list(), at=clock.now(), actor=ACTOR)
     return Batch(load_pass.kind, load_pass.day, epoch, [piece], [entry.row], rows=1, letters=letters)
 
 

@@ -13,6 +13,8 @@ import hashlib
 import os
 from collections.abc import Callable
 
+import polars as pl
+
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries
 from meter_pipeline.store import ledger as store
@@ -21,6 +23,11 @@ from meter_pipeline.store import ledger as store
 def salted_hash(payload: bytes, salt: bytes) -> bytes:
     """SHA-256 over ``mp-salted/1``, 0x1F, the salt and the payload."""
     return hashlib.sha256(b"mp-salted/1\x1f" + salt + payload).digest()
+
+
+def salted_leaves(rows: pl.DataFrame) -> pl.Series:
+    """The leaf of each row with columns salt and raw (encoding ``mp-salted/1``)."""
+    return pl.Series([salted_hash(raw, salt) for raw, salt in rows.select("raw", "salt").iter_rows()], dtype=pl.Binary)
 
 
 def keep(connection: store.Connection, payload: bytes, *, random: Callable[[int], bytes] = os.urandom) -> bytes:

@@ -36,6 +36,8 @@ COLUMNS: Final[dict[str, Any]] = {
     "run_id": pl.String,
     "first_seen": pl.Datetime("us", "UTC"),
     "last_seen": pl.Datetime("us", "UTC"),
+    "leaf": pl.Binary,
+    "salt": pl.Binary,
 }
 _POSTGRES: Final = {pl.Binary: "bytea", pl.String: "text", pl.Int64: "int8", pl.Datetime("us", "UTC"): "timestamptz"}
 _TYPES: Final = [_POSTGRES[kind] for kind in COLUMNS.values()]
@@ -69,11 +71,15 @@ class DeadLetter:
     changed_at: datetime | None
     change_reason: str | None
     replay_sha256: bytes | None
+    leaf: bytes
+    corrected_leaf: bytes | None
+    erased_at: datetime | None
 
 
 _FIELDS: Final = (
     "dead_letter_key, file_sha256, file_name, head_end, file_format, line, byte_offset, raw, raw_format, reasons::text, reads, meter_id, channel, "
-    "rule_version, run_id, first_seen, last_seen, times, status, corrected_raw, changed_by, changed_at, change_reason, replay_sha256"
+    "rule_version, run_id, first_seen, last_seen, times, status, corrected_raw, changed_by, changed_at, change_reason, replay_sha256, leaf, "
+    "corrected_leaf, erased_at"
 )
 
 
@@ -151,13 +157,26 @@ def change(
     at: datetime,
     reason: str | None = None,
     corrected_raw: bytes | None = None,
+    corrected_leaf: bytes | None = None,
     replay_sha256: bytes | None = None,
 ) -> None:
     """Move a dead letter to another status; a correction given earlier is kept."""
     connection.execute(
         "UPDATE raw.dead_letter SET status = %s, changed_by = %s, changed_at = %s, change_reason = coalesce(%s, change_reason), "
-        "corrected_raw = coalesce(%s, corrected_raw), replay_sha256 = %s WHERE dead_letter_key = %s",
-        (status, by, at, reason, corrected_raw, replay_sha256, key),
+        "corrected_raw = coalesce(%s, corrected_raw), corrected_leaf = coalesce(%s, corrected_leaf), replay_sha256 = %s WHERE dead_letter_key = %s",
+        (status, by, at, reason, corrected_raw, corrected_leaf, replay_sha256, key),
+    )
+
+
+def erase(connection: Connection, key: bytes, *, by: str, at: datetime) -> None:
+    """Empty a closed dead letter: bytes, correction, salt, what its reasons quote. Its leaf takes the place of its key, which was a hash of the
+    bytes and would betray them to whoever guesses; a replay made of it goes on pointing to it."""
+    connection.execute(
+        "WITH erased AS (UPDATE raw.dead_letter SET raw = '', corrected_raw = NULL, salt = NULL, erased_at = %(at)s, erased_by = %(by)s, dead_letter_key = leaf,"
+        " reasons = (SELECT jsonb_agg(jsonb_build_object('code', r -> 'code', 'detail', '') ORDER BY n)"
+        " FROM jsonb_array_elements(reasons) WITH ORDINALITY AS e (r, n)) WHERE dead_letter_key = %(key)s RETURNING leaf)"
+        " UPDATE raw.feed_file SET replay_of = erased.leaf FROM erased WHERE replay_of = %(key)s",
+        {"key": key, "by": by, "at": at},
     )
 
 

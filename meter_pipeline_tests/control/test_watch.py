@@ -31,7 +31,7 @@ def loaded(connection: Any, name: str, received: int, accepted: int) -> None:
 def dead(connection: Any, name: str, reads: int, at: datetime) -> None:
     connection.execute(
         """INSERT INTO raw.dead_letter (dead_letter_key, file_sha256, file_name, head_end, file_format, raw, raw_format, reasons, reads, rule_version,
-             first_seen, last_seen) VALUES (sha256(%s::bytea), sha256(''), 'f', 'HE-1', 'csv', '', 'source', '[{"code": "x"}]', %s, 'v', %s, %s)""",
+             first_seen, last_seen, leaf) VALUES (sha256(%s::bytea), sha256(''), 'f', 'HE-1', 'csv', '', 'source', '[{"code": "x"}]', %s, 'v', %s, %s, sha256(''))""",
         (name, reads, at, at),
     )
 

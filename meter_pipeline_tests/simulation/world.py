@@ -215,6 +215,7 @@ def installed() -> Iterator[None]:
         (staging, "write", _staged_write), (staging, "read", _staged_read), (staging, "remove", _staged_remove),
         (archive, "hash_file", lambda path: hashlib.sha256(path.data).digest()), (archive, "store", _archived),
         (landing, "ThreadPoolExecutor", _Inline), (landing, "prepare", lambda parsed, *_: _memo(parsed)),
+        (landing, "new_salt", lambda key: hashlib.sha256(b"salt" + key).digest()),
         (day.raw, "channels", lambda _: CHANNELS), (vectors, "encoded_blocks", _encoded_blocks),
         (day._Day, "_staged_again", lambda self, item: world().staged_again(item)),
     ]  # fmt: skip
