@@ -59,10 +59,13 @@ def pulled_days(context: dg.AssetExecutionContext, municipality: Municipality, h
 )
 def feed_files(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> dg.MaterializeResult[None]:
     """Land every new file of the inbox. One bad file refuses itself alone."""
+    from meter_pipeline import versions
     from meter_pipeline.ingest import land_inbox
+    from meter_pipeline.ledger.versions import note
 
     hold.wait()
     settings = municipality.settings()
+    note(municipality.database(), versions.in_use(settings), clock=municipality.clock())
     outcome = land_inbox(municipality.database(), municipality.calendar(), settings, clock=municipality.clock(), run_id=context.run.run_id)
     return dg.MaterializeResult(metadata=metadata(outcome.report(), partitioned=False))
 
