@@ -66,8 +66,10 @@ def _roomy(settings: Settings) -> Path:
 def _run(database: Database, settings: Settings, work: Path, meters: int, interval: int, shards: int, kept: Path | None) -> dict[str, Any]:
     from meter_pipeline.anomalies import detect_billing_day
     from meter_pipeline.billing import bill_billing_day
+    from meter_pipeline.encodings import hashers
     from meter_pipeline.ingest import ingest_billing_day, land_inbox
-    from meter_pipeline.ledger.day import checkpoint_billing_day
+    from meter_pipeline.ledger.day import checkpoint_billing_day, verify_before_billing
+    from meter_pipeline.ledger.sources import AFTER_BILLING
     from meter_pipeline.vee import validate_billing_day
 
     data = work / "city"
@@ -106,10 +108,15 @@ def _run(database: Database, settings: Settings, work: Path, meters: int, interv
         outcomes["validate"] = validate_billing_day(database, calendar, DAY, clock=SYSTEM_CLOCK, **count)
     with watch.lap("flags"):
         detect_billing_day(database, calendar, DAY, clock=SYSTEM_CLOCK)
+    # As the assets do it: what bills stand on is verified before them, content and all; what they are, after.
+    with watch.lap("ledger"):
+        verify_before_billing(database, DAY, settings=mine, clock=SYSTEM_CLOCK, hashers=hashers())
     with watch.lap("bill"):
         outcomes["bill"] = bill_billing_day(database, calendar, DAY, clock=SYSTEM_CLOCK, **count)
     with watch.lap("ledger"):
-        checkpoint_billing_day(database, DAY, settings=mine, clock=SYSTEM_CLOCK)
+        done = checkpoint_billing_day(database, DAY, settings=mine, clock=SYSTEM_CLOCK, hashers=hashers(), sources=AFTER_BILLING)
+    if done.verification.findings:
+        raise RuntimeError(f"the ledger of the day does not verify: {done.verification.findings[:3]}")
     wall = time.perf_counter() - started
     totals = database.read(
         "SELECT (SELECT count(*) FROM billing.charge_day WHERE billing_day = $1) AS billed, "

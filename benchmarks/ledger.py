@@ -3,8 +3,9 @@
 Figures: ``root_1m_s`` the RFC 6962 root over a million payload hashes; ``verify_day_s`` a day of intervals verified from its rows (every payload
 hashed again from what is stored, matched with its leaf, the log recomputed); ``proof_ms`` one read's proof from the database, checked.
 Ratios, each of the same work with the ledger and without, in turn:
-``on_over_off_wall`` a whole billing day through the stages, feed file to bill (land, ingest, validate, bill, then checkpoint and verify); without
-the ledger, entries are one constant row, nothing is folded, checkpointed or verified. Payloads are hashed in both: which version wins needs it.
+``on_over_off_wall`` a whole billing day through the stages, feed file to bill (land, ingest, validate, verify what bills stand on, bill, then checkpoint
+and verify); without the ledger, entries are one constant row, nothing is folded, checkpointed or verified, and charges are not hashed. Payloads are
+hashed in both: which version wins needs it.
 ``on_over_off_p95`` a batch's write (COPY, entry, commit) with four writers; ``write_path_wall`` is the wall of that bare write path (narrow, encode,
 COPY, commit), where the ledger's side pays for hashing too: the most it can weigh.
 """
@@ -74,8 +75,10 @@ def _scratch(base: Database) -> Iterator[Database]:
 def _whole_day(base: Database, meters: int, interval: int, *, on: bool) -> float:
     """Seconds from landed file to bill of a simulated clean city, in one process."""
     from meter_pipeline.billing import bill_billing_day
+    from meter_pipeline.encodings import hashers
     from meter_pipeline.ingest import ingest_billing_day, land_inbox
-    from meter_pipeline.ledger import checkpoint_billing_day
+    from meter_pipeline.ledger import checkpoint_billing_day, verify_before_billing
+    from meter_pipeline.ledger.sources import AFTER_BILLING
     from meter_pipeline.reference import import_folder
     from meter_pipeline.simulator import Spec, simulate
     from meter_pipeline.vee import validate_billing_day
@@ -99,11 +102,15 @@ def _whole_day(base: Database, meters: int, interval: int, *, on: bool) -> float
             land_inbox(database, calendar, mine, clock=SYSTEM_CLOCK, run_id="bench")
             ingest_billing_day(database, calendar, DAY, settings=mine, clock=SYSTEM_CLOCK, run_id="bench")
             for stage in (validate_billing_day, bill_billing_day):
+                if on and stage is bill_billing_day:
+                    sound = verify_before_billing(database, DAY, settings=mine, hashers=hashers()).verification
+                    assert sound.ok, sound.findings
                 # In this process: another would not be without the ledger.
                 one: dict[str, Any] = {"shards": 1} if "shards" in inspect.signature(stage).parameters else {}
                 stage(database, calendar, DAY, clock=SYSTEM_CLOCK, **one)
             if on:
-                checkpoint_billing_day(database, DAY, settings=mine, hashers=HASHERS)
+                done = checkpoint_billing_day(database, DAY, settings=mine, hashers=hashers(), sources=AFTER_BILLING).verification
+                assert done.ok, done.findings
             return time.perf_counter() - started
 
 
@@ -113,13 +120,16 @@ def _as_it_is() -> Iterator[None]:
 
 def _without_ledger() -> Iterator[None]:
     """Every entry is one constant row; nothing is encoded or folded. In this process only, for the comparison only."""
-    encode = entries.encode
+    from meter_pipeline.billing import day as billing
+
+    encode, charge_hashes = entries.encode, billing.charge_hashes
     constant = entries.Entry("reconciled", b"{}", merkle.leaf_hash(b"{}"), None)
     entries.encode = lambda *_, **__: constant
+    billing.charge_hashes = lambda _: []
     try:
         yield
     finally:
-        entries.encode = encode
+        entries.encode, billing.charge_hashes = encode, charge_hashes
 
 
 def _run(database: Database, meters: int, interval: int, rounds: int, batch: int, seed: int) -> dict[str, Any]:

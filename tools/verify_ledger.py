@@ -3,7 +3,7 @@
 
 One file, the standard library and ``cryptography``; it shares no code with meter_pipeline. Give it the export and what you hold yourself:
 
-    python verify_ledger.py EXPORT --vkey LOG.vkey [--checkpoint FILE ...] [--witness-vkey FILE ...] [--require-witness] [--json]
+    python verify_ledger.py EXPORT --vkey LOG.vkey [--checkpoint FILE ...] [--witness-vkey FILE ...] [--require-witness] [--tsa-ca FILE] [--json]
 
     python verify_ledger.py --proof PROOF.json --vkey LOG.vkey      one read or bill, from its row to a signed checkpoint
 
@@ -12,7 +12,7 @@ before handed over to it inside the log). ``--checkpoint`` are checkpoints you k
 
 What is checked: the export's own hashes; places contiguous from 0; each entry's leaf hash and the root at the size of every checkpoint,
 recomputed; signatures; your own checkpoints and witnesses; each batch's root from its payload hashes; control totals; two names under dual
-control; every row against its leaf and every leaf against its row, rows of known encodings re-encoded and hashed; erasures; guards.
+control; every row against its leaf and every leaf against its row, rows of known encodings re-encoded and hashed (a bill from its lines); erasures; guards.
 
 Exit 0: everything holds. Exit 1: something does not; the first bad place in the log is named. Exit 2: wrong usage.
 """
@@ -22,11 +22,14 @@ from __future__ import annotations
 import argparse
 import base64
 import datetime
+import decimal
 import hashlib
 import json
 import re
 import struct
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -42,8 +45,13 @@ DUAL = {
 SOURCES = {
     "raw": ({"ingested", "superseded"}, {"duplicate"}),
     "validated": ({"validated"}, set()),
-    "statements": ({"bill_issued"}, {"adjustment_posted"}),
+    "dead letters": ({"rejected"}, set()),
+    "charges": ({"billed"}, set()),
+    "statements": ({"bill_issued"}, set()),
+    "adjustments": ({"adjustment_requested"}, {"adjustment_posted"}),
 }
+# sources whose entries also name leaves they retire: the last "retired" of an entry's leaves are of rows it took the place of
+RETIRING = {"charges"}
 GUARDED = ("entry", "log", "leaf", "node", "tree_head", "checkpoint", "cosignature", "anchor", "personal")
 # roles that may do more than SELECT, and what; by column only
 MAY_WRITE = {
@@ -191,14 +199,55 @@ def encode_register(row):
     return ("\x1f".join(map(str, fields)) + "\x1e").encode()
 
 
-ENCODINGS = {"mpi1": encode_intervals, "mpr1": encode_register}
+def encode_charge(row):
+    """Encoding mp-charge/1: what a service point's day cost, and its position in the period."""
+    lists = (",".join(map(str, row[name])) for name in ("energy_to_date", "peaks_to_date", "amounts"))
+    fields = ("mp-charge/1", row["billing_day"], row["service_point_id"], row["account_id"], row["tariff_id"], row["tariff_version"], row["days"], *lists)
+    return "\x1f".join(map(str, fields)).encode()
+
+
+def encode_adjustment_line(row):
+    """Encoding mp-adjustment-line/1."""
+    fields = ("mp-adjustment-line/1", row["adjustment_id"], row["line_no"], row["action"], row["service_point_id"], row["line_key"], row["amount"])
+    return "\x1f".join(map(str, fields)).encode()
+
+
+def millionths(value):
+    return "" if value is None else str(int(decimal.Decimal(str(value)).scaleb(6)))
+
+
+def line_text(line):
+    """A line of a bill as its statement's hash has it."""
+    fields = (line["line_no"], line["service_point_id"], line["tariff_id"], line["tariff_version"], line["segment_start"], line["segment_end"],
+              line["line_key"], millionths(line["quantity"]), millionths(line["amount"]))  # fmt: skip
+    return "\x1f".join(map(str, fields))
+
+
+def encode_statement(row, lines):
+    """Encoding mp-statement/1: a bill, from (line number, text) of its lines."""
+    return "\x1e".join(("mp-statement/1", row["statement_id"], "\x1e".join(text for _, text in sorted(lines)))).encode()
+
+
+def raw_bytes(text):
+    """PostgreSQL's hexadecimal form of bytes."""
+    return bytes.fromhex(text.removeprefix("\\x"))
+
+
+def encode_salted(row):
+    """Encoding mp-salted/1: a rejected line."""
+    return b"mp-salted/1\x1f" + raw_bytes(row["salt"]) + raw_bytes(row["raw"])
+
+
+ENCODINGS = {"mpi1": encode_intervals, "mpr1": encode_register, "mp-charge/1": encode_charge, "mp-adjustment-line/1": encode_adjustment_line,
+             "mp-salted/1": encode_salted}  # fmt: skip
 
 
 class Audit:
     """One run over one export."""
 
-    def __init__(self, folder, keys, held, witnesses, require_witness):
+    def __init__(self, folder, keys, held, witnesses, require_witness, authority=None):
         self.folder, self.held, self.witnesses, self.require_witness = folder, held, witnesses, require_witness
+        self.authority = authority
         self.keys = [(key, 0) for key in keys]  # (key, believed for trees larger than this)
         self.retired = {}  # key text -> size of the first checkpoint its successor signed
         self.findings, self.checked = [], {}
@@ -220,7 +269,7 @@ class Audit:
             return
         with path.open(encoding="utf-8") as handle:
             for line in handle:
-                yield json.loads(line)
+                yield json.loads(line, parse_float=decimal.Decimal)
 
     def run(self):
         self.manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
@@ -234,6 +283,8 @@ class Audit:
         self.signatures()
         self.auditors_own()
         self.personal()
+        if self.authority is not None:
+            self.stamps(self.authority)
         self.totals()
         self.rows()
         self.guards()
@@ -293,7 +344,7 @@ class Audit:
                 raise ValueError("an entry says who and when")
         except (ValueError, KeyError, TypeError, AttributeError):
             self.find("entry", "not a ledger entry" if body else "the entry is gone", index)
-            self.entries.append((line["kind"], None, b""))
+            self.entries.append((line["kind"], None, b"", 0))
             return
         if kind != line["kind"]:
             self.find("entry", f"the body says {kind}, the row {line['kind']}", index)
@@ -305,7 +356,7 @@ class Audit:
             self.find("leaves", f"the payload hashes beside the {kind} entry do not give its root", index)
         if leaves is None and flat:
             self.find("leaves", f"the {kind} entry does not vouch for the hashes beside it", index)
-        self.entries.append((kind, line["billing_day"], flat))
+        self.entries.append((kind, line["billing_day"], flat, said.get("retired", 0) if kind == "billed" else 0))
         if kind in DUAL:
             people = {str(said.get(name) or "").strip().casefold() for name in DUAL[kind]} - {""}
             self.count("dual control")
@@ -404,6 +455,22 @@ class Audit:
             elif sha256(b"mp-salted/1\x1f" + bytes.fromhex(row["salt"]) + bytes.fromhex(row["payload"])).hex() != row["payload_hash"]:
                 self.find("erasure", f"{row['payload_hash']} is not the hash of its payload")
 
+    def stamps(self, authority):
+        """RFC 3161 time stamps over checkpoints, with openssl and the authority's certificates."""
+        notes = {row["size"]: row["note"] for row in self.checkpoints}
+        for path in sorted(self.folder.glob("anchors/*.tsr")):
+            size = int(path.name.split("-")[0])
+            with tempfile.NamedTemporaryFile() as data:
+                data.write(notes.get(size, "").encode())
+                data.flush()
+                done = subprocess.run(  # noqa: S603 - files of the export and of the auditor
+                    ["openssl", "ts", "-verify", "-in", str(path), "-data", data.name, "-CAfile", str(authority)],  # noqa: S607
+                    capture_output=True, text=True, check=False,
+                )  # fmt: skip
+            self.count("time stamps")
+            if done.returncode:
+                self.find("time stamp", f"of the checkpoint of {size}: {' '.join(done.stderr.split())[-200:]}", max(size - 1, 0))
+
     def totals(self):
         for row in self.lines("control_totals.jsonl"):
             self.count("files balanced")
@@ -414,9 +481,9 @@ class Audit:
         """Every row has its leaf and every leaf its row, by source and billing day; content is hashed again where the encoding is known."""
         names = [name for name in self.manifest["files"] if name.startswith("rows/")]
         filed = {}
-        for index, (kind, day, flat) in enumerate(self.entries):
+        for index, (kind, day, flat, retired) in enumerate(self.entries):
             for key in {day, "all"} - {None}:
-                filed.setdefault(key, []).append((index, kind, flat))
+                filed.setdefault(key, []).append((index, kind, flat, retired))
         groups = {}
         for name in names:
             _, source, _, day = name.split("/")
@@ -427,33 +494,69 @@ class Audit:
                 continue
             bound, optional = SOURCES[source]
             live, allowed = {}, set()
-            for index, kind, flat in filed.get(day, ()):
-                if kind in bound or kind in optional:
-                    hashes = [flat[at : at + 32] for at in range(0, len(flat), 32)]
-                    if kind in bound:
-                        live.update((h, index) for h in hashes if h not in live)
-                    else:
-                        allowed.update(hashes)
+            for index, kind, flat, retired in filed.get(day, ()):
+                hashes = [flat[at : at + 32] for at in range(0, len(flat), 32)]
+                if kind in bound:
+                    if source in RETIRING:
+                        for h in hashes[len(hashes) - retired :]:
+                            live.pop(h, None)
+                        hashes = hashes[: len(hashes) - retired]
+                    live.update((h, index) for h in hashes if h not in live)
+                elif kind in optional:
+                    allowed.update(hashes)
             present = set()
-            for name in files:
-                self.table(name, live, allowed, present)
+            headers = {name: next(self.lines(name)) for name in files}
+            details = {header["detail_of"]: self.details(name) for name, header in headers.items() if "detail_of" in header}
+            for name, header in headers.items():
+                if "detail_of" not in header:
+                    self.table(name, header, details.get(header["table"], {}), live, allowed, present)
             for missing in live.keys() - present:
                 self.find("leaf without row", f"{source} {day}: {missing.hex()}", live[missing])
 
-    def table(self, name, live, allowed, present):
+    def details(self, name):
+        """Statement -> (line number, text) of its lines."""
+        found = {}
         lines = self.lines(name)
-        header = next(lines)
+        table = next(lines)["table"]
+        for row in lines:
+            self.count(f"rows of {table}")
+            found.setdefault(row["statement_id"], []).append((row["line_no"], line_text(row)))
+        return found
+
+    def table(self, name, header, details, live, allowed, present):
+        lines = self.lines(name)
+        next(lines)
         column, encode = header["hash_column"], ENCODINGS.get(header["encoding"])
+        if header["encoding"] == "mp-statement/1":
+            encode = lambda row: encode_statement(row, details.pop(row["statement_id"], []))  # noqa: E731
+        if column is None and encode is None:
+            self.find("rows", f"{header['table']} is in an encoding that this program does not know: {header['encoding']}")
+            return
         for row in lines:
             self.count(f"rows of {header['table']}")
-            carried = bytes.fromhex(row[column].removeprefix("\\x"))
+            again = None
+            if header["encoding"] == "mp-salted/1" and row["salt"] is None:
+                self.unsalted(row)
+            elif encode is not None and not (header["folded"] and row["payloads"] > 1):
+                self.count("rows hashed again")
+                again = sha256(encode(row))
+            carried = again if column is None else bytes.fromhex(row[column].removeprefix("\\x"))
             present.add(carried)
             if carried not in live and carried not in allowed:
                 self.find("row without leaf", f"{header['table']}: {carried.hex()}")
-            if encode is not None and not (header["folded"] and row["payloads"] > 1):
-                self.count("rows hashed again")
-                if sha256(encode(row)) != carried:
-                    self.find("row", f"a row of {header['table']} does not have the content of its leaf {carried.hex()}", live.get(carried))
+            if again is not None and again != carried:
+                self.find("row", f"a row of {header['table']} does not have the content of its leaf {carried.hex()}", live.get(carried))
+        for orphan in sorted(details):
+            self.find("row without leaf", f"lines of {orphan}, which is no row of {header['table']}")
+
+    def unsalted(self, row):
+        """A rejected line without a salt was erased, and an entry says so; or it was recorded when its key was its leaf."""
+        content = sha256(raw_bytes(row["raw"])).hex()
+        places = ["" if row[name] is None else str(row[name]) for name in ("line", "byte_offset")]
+        first = "\x1f".join(("mpd1", row["file_sha256"].removeprefix("\\x"), *places, content))
+        leaf = row["leaf"].removeprefix("\\x")
+        if leaf not in self.erased and sha256(first.encode()).hex() != leaf:
+            self.find("erasure", f"{leaf} of raw.dead_letter was erased without an entry")
 
     def guards(self):
         """What kept honest hands off: owner, grants by column, ENABLE ALWAYS triggers, forced row security; and that nobody touched them since."""
@@ -520,6 +623,10 @@ def check_proof(bundle, keys, held):
         row = bundle["row"] or {}
         encode = {"raw.interval_day": encode_intervals, "raw.interval_payload": encode_intervals}.get(row.get("table"))
         encode = encode or {"raw.register_read": encode_register, "raw.register_payload": encode_register}.get(row.get("table"))
+        if row.get("table") == "billing.statement":
+            encode = lambda row: encode_statement(row, [(line["line_no"], line_text(line)) for line in row["lines"]])  # noqa: E731
+            if bundle.get("line") is not None and bundle["line"] not in [line["line_no"] for line in row["lines"]]:
+                raise ValueError("the line is not in the bill")
         if encode is not None and sha256(encode(row)) != payload:
             raise ValueError("the row is not what was recorded")
         batch, log = bundle["batch"], bundle["log"]
@@ -549,6 +656,7 @@ def main(arguments=None):
     parser.add_argument("--checkpoint", type=Path, action="append", default=[], help="a checkpoint you kept (or a folder of them); may be repeated")
     parser.add_argument("--witness-vkey", action="append", default=[], help="file (or text) with a witness's verifier key; may be repeated")
     parser.add_argument("--require-witness", action="store_true", help="a log without a cosignature by one of your witnesses does not pass")
+    parser.add_argument("--tsa-ca", type=Path, help="certificates (PEM) of the time-stamp authority: verify the export's time stamps, with openssl")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON document")
     options = parser.parse_args(arguments)
     try:
@@ -568,7 +676,7 @@ def main(arguments=None):
             return 0 if report["ok"] else 1
         if options.export is None:
             raise ValueError("name an export, or --proof")
-        audit = Audit(options.export, keys, held, witnesses, options.require_witness)
+        audit = Audit(options.export, keys, held, witnesses, options.require_witness, options.tsa_ca)
         (options.export / "manifest.json").read_bytes()
     except (OSError, ValueError, IndexError, KeyError, TypeError) as error:
         print(f"verify_ledger: {error}", file=sys.stderr)

@@ -171,10 +171,11 @@ def bill_billing_day(
             outcome.changed = len(changed)
             if changed:
                 outcome.statements_touched = late.note_late_changes(connection, day, changed, clock.now())
-                outcome.ledger_entry = _record(connection, result, changed, day, clock, actor, leaves)
+                before = None if first_load else session
+                outcome.ledger_entry = _record(connection, before, result, changed, day, clock, actor, leaves)
                 outcome.carried = carry_forward(
                     connection, session, calendar, result.charges, changed, day, lambda later: load_reference(session, later),
-                    lambda again, written, later: _record(connection, again, written, later, clock, actor),
+                    lambda again, written, later: _record(connection, session, again, written, later, clock, actor),
                 )  # fmt: skip
         watch("write")
         currency = next((t.currency for t in bound.tariffs.values()), "USD")
@@ -278,14 +279,23 @@ def charge_hashes(charges: pl.DataFrame) -> list[bytes]:
 
 
 def _record(
-    connection: Any, result: DayCharges, changed: Sequence[str], day: date, clock: Clock, actor: str, hashes: list[bytes] | None = None
-) -> int:
-    """One ledger entry for what was written; leaves are the written charge rows (``hashes``: those of all of them, where they are at hand)."""
+    connection: Any, before: Database | None, result: DayCharges, changed: Sequence[str], day: date, clock: Clock, actor: str,
+    hashes: list[bytes] | None = None,
+) -> int:  # fmt: skip
+    """One ledger entry for what was written; leaves are the written charge rows (``hashes``: those of all of them, where they are at hand).
+
+    Behind them stand the leaves of the rows that these took the place of: as many as ``retired`` says, rows no more. ``before`` reads what was
+    committed, that is those rows; None for a day that had none.
+    """
     charges = result.charges
     if len(changed) < charges.height:
         charges, hashes = charges.filter(pl.col("service_point_id").is_in(changed)), None
-    body = {"billing_day": day, "services": charges.height, "total_micro": int(charges["total"].sum() or 0), "changed": len(changed)}
-    return ledger.append(connection, "billed", body, b"".join(charge_hashes(charges) if hashes is None else hashes) or None, clock=clock, actor=actor)
+    gone = charge_hashes(store.read_day(before, "charge_day", day, CHARGE_SCHEMA.names(), changed)) if before is not None else []
+    body = {
+        "billing_day": day, "services": charges.height, "total_micro": int(charges["total"].sum() or 0), "changed": len(changed), "retired": len(gone),
+    }  # fmt: skip
+    leaves = b"".join([*(charge_hashes(charges) if hashes is None else hashes), *gone])
+    return ledger.append(connection, "billed", body, leaves or None, clock=clock, actor=actor)
 
 
 def _keep_revisions(connection: Any, database: Database, result: DayCharges, day: date, clock: Clock) -> list[str]:

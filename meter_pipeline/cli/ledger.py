@@ -47,16 +47,18 @@ def checkpoint(as_json: AsJson = False, sweep: Annotated[bool, typer.Option(help
 def verify(
     day: Days = None,
     full: Annotated[bool, typer.Option("--full", help="From the first entry, not from what was last verified.")] = False,
+    tsa_ca: Annotated[Path | None, typer.Option("--tsa-ca", help="Certificates (PEM) of the time-stamp authority: verify the stored time stamps too.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Recompute the log; match the rows of billing days with their leaves. Exit 1 where something does not hold.
 
     An auditor uses tools/verify_ledger.py on an export instead. Example: meter-pipeline ledger verify --full --day 2026-03-08
     """
+    from meter_pipeline.encodings import hashers
     from meter_pipeline.ledger.verification import verify as run
 
     settings, database = _open()
-    done = run(database, home=settings.home, full=full, days=_dates(day), hashers=_hashers())
+    done = run(database, home=settings.home, full=full, days=_dates(day), hashers=hashers(), authority=tsa_ca)
 
     def render(_: Any) -> None:
         OUT.print(f"{'Verified' if done.ok else 'NOT VERIFIED'}: entries {done.start} to {done.size}, root {done.root.hex()}", highlight=False)
@@ -75,28 +77,31 @@ def prove(
     day: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The billing day of the read.")] = None,
     channel: Annotated[str | None, typer.Option(help="One channel of the meter.")] = None,
     statement: Annotated[str | None, typer.Option(help="A bill by its id.")] = None,
+    line: Annotated[str | None, typer.Option(help="A line of a bill by its id, STATEMENT.LINE_NO.")] = None,
     payload: Annotated[str | None, typer.Option(help="A payload hash, hex.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the bundle here, for tools/verify_ledger.py --proof.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Prove a read or a bill: its row, its path to the batch, the batch's entry, the path to a signed checkpoint.
+    """Prove a read, a bill or a line of one: its row, its path to the batch, the batch's entry, the path to a signed checkpoint.
 
     Example: meter-pipeline ledger prove --meter E-000042 --day 2026-03-08 --out proof.json
     """
     from meter_pipeline.ledger.proving import prove as prove_hash
-    from meter_pipeline.ledger.proving import prove_read, prove_statement
+    from meter_pipeline.ledger.proving import prove_line, prove_read, prove_statement
 
     _, database = _open()
     try:
         if statement:
             found = [prove_statement(database, statement)]
+        elif line:
+            found = [prove_line(database, line)]
         elif payload:
             with database.connect("meter-pipeline-ledger-prove") as connection:
                 found = [prove_hash(connection, bytes.fromhex(payload), day=day.date() if day else None)]
         elif meter and day:
             found = prove_read(database, meter, day.date(), channel)
         else:
-            _usage("say --meter and --day, or --statement, or --payload")
+            _usage("say --meter and --day, or --statement, or --line, or --payload")
     except LookupError as error:
         _no(as_json, {"proofs": [], "reason": str(error)}, "meter-pipeline ledger checkpoint")
     except ValueError as error:
@@ -175,9 +180,13 @@ def rotate_key(
 ) -> None:
     """Hand over to a new signing key; the old key vouches for it inside the log. Example: meter-pipeline ledger rotate-key --by operator-1"""
     from meter_pipeline.ledger.checkpoints import rotate_key as rotate
+    from meter_pipeline.ledger.signer import SignerRefusedError
 
     settings, database = _open()
-    done = rotate(database, home=settings.home, requested_by=by, utility=settings.utility().name)
+    try:
+        done = rotate(database, home=settings.home, requested_by=by, utility=settings.utility().name)
+    except SignerRefusedError as error:
+        _no(as_json, {"refused": error.code, "reason": str(error)}, "meter-pipeline ledger verify --full")
     emit(done.document(), as_json, lambda d: OUT.print(f"from now on {d['signer']}", highlight=False))
 
 
@@ -298,13 +307,6 @@ def _published() -> Path:
     if len(found) != 1:
         _usage(f"{len(found)} logs are published here; name one with --log")
     return found[0]
-
-
-def _hashers() -> Any:
-    """How rows are hashed again, by the encodings of the rooms that wrote them."""
-    from meter_pipeline.ingest import keys
-
-    return {"mpi1": keys.interval_payload_hashes, "mpr1": keys.register_payload_hashes}
 
 
 def _dates(days: list[datetime] | None) -> list[date]:

@@ -18,7 +18,7 @@ ASSET_OF: Final = {
     "anomaly.weather_day": "weather", "anomaly.temperature": "weather", "anomaly.baseline": "baselines", "anomaly.flag": "anomaly_flags",
     "billing.determinant_day": "reconciled_billing", "billing.charge_day": "reconciled_billing", "billing.reconciliation": "reconciled_billing",
     "billing.statement": "statements", "billing.statement_line": "statements", "billing.period": "month_end_close",
-    "ledger.checkpoint": "ledger_checkpoint", "ledger.leaf": "ledger_checkpoint", "migration.comparison": "migration_comparison",
+    "ledger.checkpoint": "ledger_checkpoint", "ledger.leaf": "ledger_before_billing", "migration.comparison": "migration_comparison",
 }  # fmt: skip
 _COLUMN: Final = re.compile(r"^(\w+\.\w+)\.(\w+)$")
 

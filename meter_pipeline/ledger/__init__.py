@@ -11,14 +11,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from meter_pipeline.ledger.day import LedgerDay, checkpoint_billing_day
+    from meter_pipeline.ledger.day import LedgerBefore, LedgerDay, checkpoint_billing_day, verify_before_billing
     from meter_pipeline.ledger.entries import append, append_async
     from meter_pipeline.ledger.verification import VerifyOutcome, verify
 
-__all__ = ["LedgerDay", "VerifyOutcome", "append", "append_async", "checkpoint_billing_day", "verify"]
+__all__ = ["LedgerBefore", "LedgerDay", "VerifyOutcome", "append", "append_async", "checkpoint_billing_day", "verify", "verify_before_billing"]
 
 _HOME: Final = {
-    "LedgerDay": "day", "checkpoint_billing_day": "day", "append": "entries", "append_async": "entries",
+    "LedgerBefore": "day", "LedgerDay": "day", "checkpoint_billing_day": "day", "verify_before_billing": "day", "append": "entries", "append_async": "entries",
     "VerifyOutcome": "verification", "verify": "verification",
 }  # fmt: skip
 

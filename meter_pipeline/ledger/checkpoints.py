@@ -94,14 +94,27 @@ def checkpoint(
     shorter log or a fork: both are reasons to pause, not to retry.
     """
     signer = signer or signer_client(home / "keys")
+    signer.start()
     with database.connect("meter-pipeline-ledger") as connection, store.checkpoint_lock(connection):
-        if store.origin(connection) is None:
-            privileges.record(connection, accepted_by="first checkpoint", reason="the guards as they were when the log began", clock=clock)
-            connection.commit()
+        _begin(connection, clock)
         held = store.latest_checkpoint(connection)
         connection.commit()
         head = sequence(connection, origin_prefix=origin_prefix(utility), sweep=sweep)
         return _sign_and_publish(connection, head, held, home, signer, billing_day)
+
+
+def order(database: Database, *, utility: str = "utility", clock: Clock = SYSTEM_CLOCK) -> TreeHead:
+    """Sequence what is committed, without a signature: for a verification between two checkpoints. Raises SequencerBusyError."""
+    with database.connect("meter-pipeline-ledger") as connection, store.checkpoint_lock(connection):
+        _begin(connection, clock)
+        return sequence(connection, origin_prefix=origin_prefix(utility))
+
+
+def _begin(connection: store.Connection, clock: Clock) -> None:
+    """A log begins with its guards as they stand."""
+    if store.origin(connection) is None:
+        privileges.record(connection, accepted_by="first checkpoint", reason="the guards as they were when the log began", clock=clock)
+    connection.commit()
 
 
 def _sign_and_publish(

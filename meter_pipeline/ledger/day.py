@@ -1,21 +1,27 @@
-"""A billing day's checkpoint: sign what the day changed, verify it, say so.
+"""The ledger's part in a billing day: verify what bills will stand on, then sign what the day changed and verify that.
 
-Belongs here: the stage function of the ledger_checkpoint asset and its blocking check. Does not belong here: Dagster.
+Belongs here: the stage functions of the assets ledger_before_billing and ledger_checkpoint and their blocking checks. Does not belong here:
+Dagster.
+
+Each verification goes on from what was last verified, so that the second costs what billing wrote. Reads and validated days are matched with
+their leaves before anyone is billed, and hashed again from their content; charges and statements after.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Final
 
 import polars as pl
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import privileges
-from meter_pipeline.ledger.checkpoints import CheckpointOutcome, checkpoint
+from meter_pipeline.ledger.checkpoints import CheckpointOutcome, checkpoint, keys_file, order
 from meter_pipeline.ledger.plots import growth_plot
-from meter_pipeline.ledger.signing import SignerClient
-from meter_pipeline.ledger.sources import Hashers
+from meter_pipeline.ledger.signing import SignerClient, signer_client
+from meter_pipeline.ledger.sources import BEFORE_BILLING, SOURCES, Hashers, Source
 from meter_pipeline.ledger.verification import VerifyOutcome, verify
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.settings import Settings
@@ -47,27 +53,72 @@ class LedgerDay:
             "checkpoint": made.note,
             "logins no guard binds": ", ".join(found.bypass),
         }
-        shown = [(finding.check, finding.index, finding.detail) for finding in found.findings]
-        checked = ", ".join(f"{count} {name}" for name, count in found.checked.items())
-        about = "; ".join(f"{check} at {index}: {detail}" for check, index, detail in shown[:5]) or f"Verified from entry {found.start}: {checked}."
+        shown, verdict = _verdict(found)
         kinds = pl.DataFrame({"kind": list(made.kinds), "entries": list(made.kinds.values())}, schema={"kind": pl.String, "entries": pl.Int64})
         tables = {"entries by kind": kinds}
         if shown:
-            tables["findings"] = pl.DataFrame(shown, schema={"check": pl.String, "place": pl.Int64, "detail": pl.String}, orient="row")
+            tables["findings"] = pl.DataFrame(shown, schema=_FINDING, orient="row")
         return StageReport(
             rows=made.added,
             figures=figures,
             tables=tables,
             plots={"ledger growth": growth_plot(self.growth)} if self.growth else {},
-            checks=[
-                Check(
-                    "ledger_verifies",
-                    found.ok,
-                    about,
-                    {"first_bad_index": found.first_bad_index, "findings": len(found.findings), "from": found.start, "size": found.size},
-                )
-            ],
+            checks=[verdict],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerBefore:
+    """What the ledger says of what a day's bills will stand on. ``vkey``: the signer of the latest checkpoint, where there is one."""
+
+    billing_day: date
+    verification: VerifyOutcome
+    ordered: int
+    vkey: str | None
+
+    def report(self) -> StageReport:
+        """For the run's metadata: size, root, signer, last witness, what was checked; the blocking check."""
+        found = self.verification
+        shown, verdict = _verdict(found)
+        witness = found.witness
+        figures = {
+            "size": found.size,
+            "root": found.root.hex(),
+            "signer": self.vkey or "nothing signed yet",
+            "entries ordered": self.ordered,
+            "last witness": f"{witness.name} at {witness.size} entries, {witness.at:%Y-%m-%d %H:%M}Z" if witness else "none yet",
+        } | {f"checked: {name}": count for name, count in found.checked.items()}
+        tables = {"findings": pl.DataFrame(shown, schema=_FINDING, orient="row")} if shown else {}
+        return StageReport(rows=found.size - found.start, figures=figures, tables=tables, checks=[verdict])
+
+
+_FINDING: Final = {"check": pl.String, "place": pl.Int64, "detail": pl.String}
+
+
+def _verdict(found: VerifyOutcome) -> tuple[list[tuple[str, int | None, str]], Check]:
+    """The findings as rows, and the check they make."""
+    shown = [(finding.check, finding.index, finding.detail) for finding in found.findings]
+    checked = ", ".join(f"{count} {name}" for name, count in found.checked.items())
+    about = "; ".join(f"{check} at {index}: {detail}" for check, index, detail in shown[:5]) or f"Verified from entry {found.start}: {checked}."
+    figures = {"first_bad_index": found.first_bad_index, "findings": len(shown), "from": found.start, "size": found.size}
+    return shown, Check("ledger_verifies", found.ok, about, figures)
+
+
+def verify_before_billing(
+    database: Database, day: date, *, settings: Settings, clock: Clock = SYSTEM_CLOCK, signer: SignerClient | None = None, hashers: Hashers | None = None
+) -> LedgerBefore:
+    """Order what reads and validation recorded, verify it from where the last verification ended, and match the day's reads and validated rows
+    with their leaves (their content too where ``hashers`` are given). Nothing is signed; the checkpoint after billing signs both.
+
+    A read changed behind the ledger's back, or a row without an entry, is found here: no bill may stand on it. Raises SequencerBusyError.
+    """
+    # It is asked after billing, and takes a moment to start.
+    (signer or signer_client(settings.home / "keys")).start()
+    ordered = order(database, utility=_utility_name(settings), clock=clock)
+    found = verify(database, home=settings.home, days=[day], hashers=hashers, sources=BEFORE_BILLING)
+    held = keys_file(settings.home, ordered.origin)
+    vkeys = held.read_text("utf-8").split() if held.exists() else []
+    return LedgerBefore(day, found, ordered.added, vkeys[-1] if vkeys else None)
 
 
 def checkpoint_billing_day(
@@ -79,14 +130,16 @@ def checkpoint_billing_day(
     signer: SignerClient | None = None,
     hashers: Hashers | None = None,
     full: bool = False,
+    sources: Sequence[Source] = SOURCES,
 ) -> LedgerDay:
     """The checkpoint after a billing day's work, then its verification: the log since it was last verified, the day's rows against their
-    leaves (their content too where ``hashers`` are given, by encoding), the guards.
+    leaves (their content too where ``hashers`` are given, by encoding), the guards. ``sources``: AFTER_BILLING where verify_before_billing has
+    looked at the rest.
 
     Raises SignerRefusedError where the signer sees a shorter log or a fork. Running it again signs the same tree.
     """
     made = checkpoint(database, home=settings.home, utility=_utility_name(settings), signer=signer, billing_day=day, clock=clock)
-    found = verify(database, home=settings.home, full=full, days=[day], hashers=hashers)
+    found = verify(database, home=settings.home, full=full, days=[day], hashers=hashers, sources=sources)
     with database.connect("meter-pipeline-ledger") as connection:
         growth = store.growth(connection)
     return LedgerDay(day, made, found, growth)

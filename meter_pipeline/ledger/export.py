@@ -8,7 +8,7 @@ Belongs here: writing that folder. Does not belong here: judging it (tools/verif
                         bytes, leaves the name of a file or null
     leaves/N.bin        payload hashes of the entry at place N, end to end
     rows/S/T/DAY.jsonl  every row of table T (of source S) on a billing day, or all.jsonl, as PostgreSQL writes JSON; the first line
-                        names table, hash column and encoding
+                        names table, hash column (null: the hash is made of the row), encoding, and the table its hash is over if not its own
     personal.jsonl      {"payload_hash", "salt", "payload"} in hex; the last two null once erased
     control_totals.jsonl, guards.json, anchors/SIZE-K.tsr
 """
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
-from meter_pipeline.ledger.sources import SOURCES, Source
+from meter_pipeline.ledger.sources import SOURCES, RowTable, Source
 from meter_pipeline.store import ledger as store
 from meter_pipeline.store import ledger_guards, ledger_rows
 from meter_pipeline.store.database import Database
@@ -164,24 +164,34 @@ def _rows(
     exported: set[date] = set(days or ())
     for source in sources:
         present = [table for table in source.tables if ledger_rows.exists(connection, table.name)]
+        headers = [_header(table) for table in present] + [_detail_header(table) for table in present if table.detail]
         wanted: list[date | None] = [None]
         if source.by_day:
             dated = set(days) if days is not None else {day for table in present for day in ledger_rows.days_of(connection, table.name)}
             exported |= dated
             wanted = [*sorted(dated)]
-        for table in present:
+        for header in headers:
             for day in wanted:
-                header = {"table": table.name, "hash_column": table.hash_column, "encoding": table.encoding, "folded": table.folded}
 
-                def fill(file: _Hashed, name: str = table.name, day: date | None = day, header: dict[str, Any] = header) -> None:
+                def fill(file: _Hashed, day: date | None = day, header: dict[str, Any] = header) -> None:
                     nonlocal total
                     file.write(_json(header))
+                    name = header["table"]
                     for text in chain(ledger_rows.rows(connection, name, day), ledger_rows.archived_rows(database, connection, name, day)):
                         file.write(text.encode() + b"\n")
                         total += 1
 
-                out.write(f"rows/{source.name}/{table.name}/{day.isoformat() if day else 'all'}.jsonl", fill)
+                out.write(f"rows/{source.name}/{header['table']}/{day.isoformat() if day else 'all'}.jsonl", fill)
     return total, tuple(sorted(exported))
+
+
+def _header(table: RowTable) -> dict[str, Any]:
+    return {"table": table.name, "hash_column": table.hash_column, "encoding": table.encoding, "folded": table.folded, "detail": table.detail}
+
+
+def _detail_header(table: RowTable) -> dict[str, Any]:
+    """Rows that another table's hash is over."""
+    return {"table": table.detail, "hash_column": None, "encoding": None, "folded": False, "detail": None, "detail_of": table.name}
 
 
 def _writer(data: bytes) -> Callable[[_Hashed], None]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -105,6 +106,36 @@ def root_of_hashes(flat: bytes) -> bytes:
 def fold_root(leaves: Leaves) -> bytes:
     """The RFC 6962 root of a batch whose leaves' data are 32-byte payload hashes, in the order given."""
     return root_of_hashes(leaf_level(concatenated(leaves)))
+
+
+def fold_roots(flat: bytes, counts: Sequence[int]) -> list[bytes]:
+    """fold_root of many batches at once: their payload hashes end to end, ``counts`` of each. Level by level over all of them together, because
+    a batch of a few hundred leaves is too short for the compiled loop. Raises ValueError where the counts are not of ``flat``."""
+    if sum(counts) * HASH_SIZE != len(flat):
+        raise ValueError(f"{len(flat)} bytes are not {sum(counts)} hashes")
+    if not compiled(sum(counts)):
+        ends = [HASH_SIZE * end for end in accumulate(counts, initial=0)]
+        return [fold_root(flat[start:end]) for start, end in pairwise(ends)]
+    import numpy as np
+
+    from meter_pipeline.ledger import sha256_many
+
+    level = np.frombuffer(leaf_level(flat), np.uint8).reshape(-1, HASH_SIZE)
+    sizes = np.asarray(counts, np.int64)
+    while sizes.max(initial=0) > 1:
+        starts, pairs = np.cumsum(sizes) - sizes, sizes // 2
+        above = sizes - pairs
+        place = np.cumsum(above) - above
+        within = np.arange(pairs.sum()) - np.repeat(np.cumsum(pairs) - pairs, pairs)
+        left = np.repeat(starts, pairs) + 2 * within
+        made = sha256_many.prefixed(1, np.concatenate((level[left], level[left + 1]), axis=1).tobytes(), 2 * HASH_SIZE)
+        up = np.empty((int(above.sum()), HASH_SIZE), np.uint8)
+        up[np.repeat(place, pairs) + within] = np.frombuffer(made, np.uint8).reshape(-1, HASH_SIZE)
+        odd = (sizes & 1) == 1
+        up[(place + above - 1)[odd]] = level[(starts + sizes - 1)[odd]]
+        level, sizes = up, above
+    roots = iter(level)
+    return [next(roots).tobytes() if count else EMPTY_ROOT for count in counts]
 
 
 def root(data: Sequence[bytes]) -> bytes:

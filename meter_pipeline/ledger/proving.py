@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Final
 
@@ -26,11 +26,14 @@ from meter_pipeline.store.database import Database
 FORMAT: Final = "mp-ledger-proof/1"
 #: Kinds whose leaves vouch for a row that someone may ask about.
 KINDS: Final = ("ingested", "superseded", "validated", "billed", "bill_issued", "adjustment_posted", "rejected")
+#: Those of a read's payloads: a day's validated rows and charges have as many leaves again, which need not be looked through.
+_READS: Final = ("ingested", "superseded", "duplicate")
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A payload's proof. ``row`` is the stored row as JSON, where one was asked for by name."""
+    """A payload's proof. ``row`` is the stored row as JSON, where one was asked for by name; ``line`` the line of a bill that was asked for, which
+    is proven with the others of its bill: they share a leaf."""
 
     payload_hash: bytes
     batch_index: int
@@ -42,6 +45,7 @@ class Bundle:
     log_proof: tuple[bytes, ...]
     checkpoint: str
     row: dict[str, Any] | None
+    line: int | None = None
 
     def verify(self) -> None:
         """Raises ProofError unless the payload leads to the checkpoint's root. The signature is the reader's to check, with a key he trusts."""
@@ -61,6 +65,7 @@ class Bundle:
             "format": FORMAT,
             "payload_hash": self.payload_hash.hex(),
             "row": self.row,
+            "line": self.line,
             "batch": {"index": self.batch_index, "size": self.batch_size, "proof": [step.hex() for step in self.batch_proof]},
             "entry": base64.b64encode(self.entry).decode(),
             "log": {"index": self.log_index, "size": self.log_size, "proof": [step.hex() for step in self.log_proof]},
@@ -106,7 +111,7 @@ def prove_read(database: Database, meter_id: str, day: date, channel: str | None
         found = ledger_rows.payloads_of_meter(connection, meter_id, day, channel)
         if not found:
             raise LookupError(f"no payload of {meter_id} on {day}")
-        return [prove(connection, payload_hash, day=day, row=row) for payload_hash, row in found]
+        return [prove(connection, payload_hash, day=day, kinds=_READS, row=row) for payload_hash, row in found]
 
 
 def prove_statement(database: Database, statement_id: str) -> Bundle:
@@ -116,3 +121,15 @@ def prove_statement(database: Database, statement_id: str) -> Bundle:
         if found is None:
             raise LookupError(f"no statement {statement_id}")
         return prove(connection, found[0], kinds=("bill_issued", "adjustment_posted"), row=found[1])
+
+
+def prove_line(database: Database, line_id: str) -> Bundle:
+    """The proof of a bill's line by its public id (STATEMENT.LINE_NO). Raises LookupError where there is none."""
+    statement_id, _, number = line_id.rpartition(".")
+    if not statement_id or not number.isdecimal():
+        raise LookupError(f"{line_id} is not STATEMENT.LINE_NO")
+    bundle = prove_statement(database, statement_id)
+    assert bundle.row is not None  # noqa: S101 - a statement comes with its row
+    if int(number) not in {line["line_no"] for line in bundle.row["lines"]}:
+        raise LookupError(f"{statement_id} has no line {number}")
+    return replace(bundle, line=int(number))

@@ -43,7 +43,7 @@ def _published(folder: Path) -> int:
 
 
 def _bundle(connection: store.Connection, start: int, end: int) -> bytes:
-    return b"".join([struct.pack(">H", len(entry.body)) + entry.body for entry in store.entries(connection, start, end)])
+    return b"".join([struct.pack(">H", len(body)) + body for body in store.bodies(connection, start, end)])
 
 
 def _write(path: Path, data: bytes) -> int:

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 
-from meter_pipeline.ledger import merkle, notes, privileges
+from meter_pipeline.ledger import hashsets, merkle, notes, privileges, timestamps
 from meter_pipeline.ledger.checkpoints import WitnessSeen, keys_file, last_witness
+from meter_pipeline.ledger.hashsets import Hashes
 from meter_pipeline.ledger.kinds import KINDS, TOTALS
 from meter_pipeline.ledger.signer import file_name, write_atomically
 from meter_pipeline.ledger.sources import SOURCES, Hasher, Hashers, RowTable, Source
@@ -31,6 +34,9 @@ from meter_pipeline.store.database import Database
 
 #: More findings than this say nothing new: a rewritten entry early in the log breaks every root after it.
 FINDINGS_LIMIT: Final = 100
+#: Bytes of leaves, and entries, that are folded at once.
+_FOLDED_TOGETHER: Final = 32 << 20
+_ENTRIES_TOGETHER: Final = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +99,14 @@ def verify(
     hashers: Hashers | None = None,
     sources: Iterable[Source] = SOURCES,
     trusted: Sequence[str] = (),
+    authority: Path | None = None,
 ) -> VerifyOutcome:
-    """Verify the log, and the rows of ``days`` against their leaves.
+    """Verify the log, and the rows of ``sources`` on ``days`` against their leaves.
 
     ``full`` starts from the first entry and compares the stored tree too; otherwise from what was last verified. ``hashers`` make a day's
-    row hashes again from its rows, by encoding; without them rows are matched by the hash they carry. ``trusted`` are verifier keys the
-    caller holds; by default those this deployment has seen (``checkpoints.keys_file``). Nothing is written to the database.
+    row hashes again from its rows, by encoding; without them rows are matched by the hash they carry, and rows that carry none are passed over.
+    ``trusted`` are verifier keys the caller holds; by default those this deployment has seen (``checkpoints.keys_file``). ``authority``:
+    certificates (PEM) of the time-stamp authority, to verify the stored time stamps with. Nothing is written to the database.
     """
     with database.connect("meter-pipeline-ledger-verify") as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -112,9 +120,10 @@ def verify(
         outcome.start = 0 if full or remembered > outcome.size else remembered
         checkpoints = _checkpoints(connection, outcome, origin, trusted or _held_keys(home, origin))
         _log(connection, outcome, checkpoints, (remembered, remembered_root), full)
-        for source in sources:
-            for day in days if source.by_day else [None]:
-                verify_rows(database, connection, source, day, outcome, hashers or {})
+        with ledger_rows.same_snapshot(database, connection) if hashers else nullcontext(database) as rows:
+            for source in sources:
+                for day in days if source.by_day else [None]:
+                    verify_rows(rows, connection, source, day, outcome, hashers or {})
         guard = privileges.check(connection)
         outcome.bypass = guard.bypass
         outcome.checked["guards"] += len(guard.guards["tables"])
@@ -124,6 +133,11 @@ def verify(
             outcome.checked["files"] += 1
             if totals["received"] != sum(totals[name] for name in (*TOTALS[1:], "waiting")):
                 outcome.find("control totals", f"file {totals['sha256'][:12]} ({totals['file_name']}): {totals}")
+        if authority is not None:
+            good, bad = timestamps.verify_all(connection, authority)
+            outcome.checked["time stamps"] += len(good)
+            for size, why in bad:
+                outcome.find("time stamp", f"of the checkpoint of {size} entries: {why}", max(size - 1, 0))
         outcome.witness = last_witness(connection)
     if outcome.ok:
         memory.write(outcome.size, outcome.root)
@@ -181,14 +195,16 @@ def _log(
     growing = Growing(outcome.start, stored_reader(connection))
     _compare(outcome, growing, expected)
     place = outcome.start
-    for entry in store.entries(connection, outcome.start, outcome.size):
-        if entry.leaf_index != place:
-            outcome.find("contiguity", f"after {place - 1} comes {entry.leaf_index}", place)
-            return
-        verify_entry(entry, outcome)
-        growing.extend([merkle.leaf_hash(entry.body)])
-        place += 1
-        _compare(outcome, growing, expected)
+    for part in _parts(store.entries(connection, outcome.start, outcome.size)):
+        roots = merkle.fold_roots(b"".join([entry.leaves or b"" for entry in part]), [len(entry.leaves or b"") // merkle.HASH_SIZE for entry in part])
+        for entry, folded in zip(part, roots, strict=True):
+            if entry.leaf_index != place:
+                outcome.find("contiguity", f"after {place - 1} comes {entry.leaf_index}", place)
+                return
+            verify_entry(entry, folded, outcome)
+            growing.extend([merkle.leaf_hash(entry.body)])
+            place += 1
+            _compare(outcome, growing, expected)
     outcome.checked["entries"] += place - outcome.start
     if place != outcome.size:
         outcome.find("contiguity", f"the log ends at {place}, its tree head says {outcome.size}", place)
@@ -201,14 +217,28 @@ def _log(
                 outcome.find("stored tree", f"the node at level {level} index {index} is not what its leaves give", index << level)
 
 
+def _parts(entries: Iterable[store.StoredEntry]) -> Iterator[list[store.StoredEntry]]:
+    """Entries in lists whose leaves are folded together: enough for the compiled loop, few enough for memory."""
+    part: list[store.StoredEntry] = []
+    held = 0
+    for entry in entries:
+        part.append(entry)
+        held += len(entry.leaves or b"")
+        if held >= _FOLDED_TOGETHER or len(part) >= _ENTRIES_TOGETHER:
+            yield part
+            part, held = [], 0
+    if part:
+        yield part
+
+
 def _compare(outcome: VerifyOutcome, growing: Growing, expected: dict[int, tuple[str, bytes]]) -> None:
     found = expected.get(growing.size)
     if found is not None and found[1] != growing.root():
         outcome.find("root", f"the first {growing.size} entries do not give the root of the {found[0]}", max(growing.size - 1, 0))
 
 
-def verify_entry(entry: store.StoredEntry, outcome: VerifyOutcome) -> None:
-    """One entry by itself: its hashes, its leaves' root, its kind's own rules."""
+def verify_entry(entry: store.StoredEntry, folded: bytes, outcome: VerifyOutcome) -> None:
+    """One entry by itself: its hashes, its leaves' root (``folded`` is that of the leaves beside it), its kind's own rules."""
     index = entry.leaf_index
     if not entry.body:
         outcome.find("entry", f"entry {entry.entry_id} is gone", index)
@@ -228,7 +258,7 @@ def verify_entry(entry: store.StoredEntry, outcome: VerifyOutcome) -> None:
         outcome.find("entry", f"entry {entry.entry_id} is filed under {entry.billing_day}", index)
     flat = entry.leaves or b""
     outcome.checked["leaves"] += len(flat) // merkle.HASH_SIZE
-    if leaves is not None and (leaves["count"] * merkle.HASH_SIZE != len(flat) or leaves["root"] != merkle.fold_root(flat).hex()):
+    if leaves is not None and (leaves["count"] * merkle.HASH_SIZE != len(flat) or leaves["root"] != folded.hex()):
         outcome.find("leaves", f"the leaves beside entry {entry.entry_id} do not give its root", index)
     if leaves is None and flat:
         outcome.find("leaves", f"entry {entry.entry_id} has leaves it does not vouch for", index)
@@ -239,43 +269,87 @@ def verify_entry(entry: store.StoredEntry, outcome: VerifyOutcome) -> None:
         outcome.find("control totals", f"entry {entry.entry_id}: {({name: body.get(name) for name in TOTALS})}", index)
 
 
-def live_leaves(connection: store.Connection, kinds: Sequence[str], day: date | None) -> dict[bytes, int]:
-    """The leaves of entries of some kinds (of a billing day, or all), each with the place of the first entry that holds it."""
+@dataclass(slots=True)
+class LiveLeaves:
+    """Leaves that rows must stand behind, and the entries they are of: (place in the log, how many leaves), in the leaves' order."""
+
+    hashes: Hashes
+    entries: list[tuple[int, int]]
+
+    def place(self, row: int) -> int:
+        """The place in the log of the entry of a leaf, by the leaf's number."""
+        for place, count in self.entries:
+            if row < count:
+                return place
+            row -= count
+        raise IndexError(row)
+
+    def place_of(self, leaf: bytes) -> int | None:
+        """The place of the first entry that holds a leaf."""
+        found = np.flatnonzero((self.hashes == hashsets.of(leaf)).all(axis=1))
+        return self.place(int(found[0])) if len(found) else None
+
+
+def live_leaves(connection: store.Connection, kinds: Sequence[str], day: date | None) -> LiveLeaves:
+    """The leaves of entries of some kinds (of a billing day, or all), in the order of the log."""
+    entries = store.entries_of(connection, kinds, day)
+    return LiveLeaves(
+        hashsets.of(b"".join([entry.leaves or b"" for entry in entries])), [(entry.leaf_index, len(entry.leaves or b"") // merkle.HASH_SIZE) for entry in entries]
+    )
+
+
+def unretired_leaves(connection: store.Connection, kinds: Sequence[str], day: date | None) -> LiveLeaves:
+    """As live_leaves, without those that a later entry says it retired: the last ``retired`` of an entry's leaves are of rows it took away."""
+    entries = store.entries_of(connection, kinds, day)
+    retired = [int(json.loads(entry.body)["body"].get("retired", 0)) for entry in entries]
+    if not any(retired):
+        return live_leaves(connection, kinds, day)
     live: dict[bytes, int] = {}
-    for entry in store.entries_of(connection, kinds, day):
+    for entry, gone in zip(entries, retired, strict=True):
         flat = entry.leaves or b""
-        for at in range(0, len(flat), merkle.HASH_SIZE):
-            live.setdefault(flat[at : at + merkle.HASH_SIZE], entry.leaf_index)
-    return live
+        cut = [flat[at : at + merkle.HASH_SIZE] for at in range(0, len(flat), merkle.HASH_SIZE)]
+        for leaf in cut[len(cut) - gone :]:
+            live.pop(leaf, None)
+        live |= dict.fromkeys(cut[: len(cut) - gone], entry.leaf_index)
+    return LiveLeaves(hashsets.of(b"".join(live)), [(place, 1) for place in live.values()])
 
 
 def verify_rows(database: Database, connection: store.Connection, source: Source, day: date | None, outcome: VerifyOutcome, hashers: Hashers) -> None:
-    """The bijection of rows and leaves (of a billing day, or all); with a hasher for a table's encoding, from the rows' content."""
+    """The bijection of rows and leaves (of a billing day, or all); with a hasher for a table's encoding, from the rows' content.
+
+    ``database`` and ``connection`` see one snapshot: a load that commits meanwhile is not half seen.
+    """
     tables = [table for table in source.tables if ledger_rows.exists(connection, table.name)]
-    if not tables:
+    if not tables or any(table.hash_column is None and table.encoding not in hashers for table in tables):
         return
-    live = live_leaves(connection, source.kinds, day)
-    allowed = live.keys() | (live_leaves(connection, source.also, day).keys() if source.also else set())
+    live = (unretired_leaves if source.retiring else live_leaves)(connection, source.kinds, day)
+    allowed = live.hashes
+    if source.also:
+        allowed = np.concatenate((allowed, live_leaves(connection, source.also, day).hashes))
     about = f"{day}" if day else "all"
-    held: set[bytes] = set()
+    held = []
     for table in tables:
-        # In this transaction's snapshot, like the leaves: a load that commits meanwhile is not half seen.
-        hashes = ledger_rows.hashes(connection, table.name, table.hash_column, day)
         hasher = hashers.get(table.encoding or "")
-        if hasher is not None and hashes:
-            verify_content(database, table, day, hasher, live, outcome)
-        outcome.checked[f"rows of {table.name}"] += len(hashes)
-        held |= set(hashes)
-        for carried in set(hashes) - allowed:
-            outcome.find("row without leaf", f"{table.name} {about}: {carried.hex()}")
-    for missing in live.keys() - held:
-        outcome.find("leaf without row", f"{source.name} {about}: {missing.hex()}", live[missing])
+        if table.hash_column is None:
+            assert hasher is not None  # noqa: S101 - looked at above
+            carried = hashsets.of(b"".join(hasher(ledger_rows.frame(database, table.name, day))))
+        else:
+            carried = hashsets.of(ledger_rows.hashes(connection, table.name, table.hash_column, day))
+            if hasher is not None and len(carried):
+                verify_content(database, table, day, hasher, live, outcome)
+        outcome.checked[f"rows of {table.name}"] += len(carried)
+        held.append(carried)
+        for row in hashsets.absent(carried, allowed):
+            outcome.find("row without leaf", f"{table.name} {about}: {carried[row].tobytes().hex()}")
+    for row in hashsets.absent(live.hashes, np.concatenate(held)):
+        outcome.find("leaf without row", f"{source.name} {about}: {live.hashes[row].tobytes().hex()}", live.place(row))
 
 
 def verify_content(
-    database: Database, table: RowTable, day: date | None, hasher: Hasher, live: dict[bytes, int], outcome: VerifyOutcome
+    database: Database, table: RowTable, day: date | None, hasher: Hasher, live: LiveLeaves, outcome: VerifyOutcome
 ) -> None:
     """Make the hashes of rows again from their content and compare them with those they carry."""
+    assert table.hash_column is not None  # noqa: S101 - its rows carry one
     frame = ledger_rows.frame(database, table.name, day)
     if table.folded:
         # The current row of a channel-day with several payloads is their fold; the payloads themselves are in history.
@@ -285,4 +359,4 @@ def verify_content(
     carried, made = frame[table.hash_column], hasher(frame)
     outcome.checked[f"content of {table.name}"] += frame.height
     for found in carried.filter(carried != made):
-        outcome.find("row", f"a row of {table.name} does not have the content of its leaf {found.hex()}", live.get(found))
+        outcome.find("row", f"a row of {table.name} does not have the content of its leaf {found.hex()}", live.place_of(found))

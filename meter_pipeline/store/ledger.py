@@ -24,6 +24,8 @@ INSERT_ENTRY: Final[LiteralString] = (
 #: One sequencer per database: an advisory lock of this class, held to the end of its transaction.
 SEQUENCER_LOCK: Final = 0x6D70_6C65_6467  # "mpledg"
 CHECKPOINT_LOCK: Final = SEQUENCER_LOCK + 1
+#: A month of days of 100,000 meters.
+GROWTH_ENTRIES: Final = 20_000
 
 Connection: TypeAlias = psycopg.Connection[Any]
 
@@ -248,6 +250,17 @@ def entries(connection: Connection, start: int, end: int) -> Iterator[StoredEntr
         yield from cursor
 
 
+def bodies(connection: Connection, start: int, end: int) -> list[bytes]:
+    """Bodies of the entries at places [start, end); empty where an entry is gone. Their leaves stay where they are."""
+    rows = connection.execute(
+        "SELECT coalesce(e.body, ''::bytea) FROM ledger.leaf l LEFT JOIN ledger.entry e ON e.entry_id = l.entry_id"
+        " WHERE l.leaf_index >= %s AND l.leaf_index < %s ORDER BY l.leaf_index",
+        (start, end),
+        binary=True,
+    ).fetchall()
+    return [bytes(row[0]) for row in rows]
+
+
 def entry_by_id(connection: Connection, entry_id: int) -> StoredEntry | None:
     """One sequenced entry by its staging id."""
     with connection.cursor(row_factory=class_row(StoredEntry), binary=True) as cursor:
@@ -339,15 +352,22 @@ def insert_anchor(connection: Connection, tree_size: int, kind: str, token: byte
     connection.execute("INSERT INTO ledger.anchor (tree_size, kind, token) VALUES (%s, %s, %b)", (tree_size, kind, token))
 
 
+def has_anchor(connection: Connection, tree_size: int) -> bool:
+    """Whether a checkpoint has a time stamp."""
+    return connection.execute("SELECT 1 FROM ledger.anchor WHERE tree_size = %s LIMIT 1", (tree_size,)).fetchone() is not None
+
+
 def anchors(connection: Connection) -> list[tuple[int, str, bytes]]:
     """Every time stamp: (tree size, kind, token)."""
     return connection.execute("SELECT tree_size, kind, token FROM ledger.anchor ORDER BY tree_size, received_at").fetchall()
 
 
 def growth(connection: Connection) -> list[tuple[Any, int, int]]:
-    """(day, entries, leaves) by the UTC day they were recorded on."""
+    """(day, entries, leaves) by the UTC day they were recorded on, of the last GROWTH_ENTRIES: a plot, not a reason to read the whole log."""
     return connection.execute(
-        "SELECT (recorded_at AT TIME ZONE 'UTC')::date AS day, count(*), coalesce(sum(leaf_count), 0)::bigint FROM ledger.entry GROUP BY 1 ORDER BY 1"
+        "SELECT (recorded_at AT TIME ZONE 'UTC')::date AS day, count(*), coalesce(sum(leaf_count), 0)::bigint FROM ledger.entry"
+        " WHERE entry_id > (SELECT max(entry_id) FROM ledger.entry) - %s GROUP BY 1 ORDER BY 1",
+        (GROWTH_ENTRIES,),
     ).fetchall()
 
 

@@ -115,15 +115,52 @@ def test_a_billing_day_runs_from_files_to_a_signed_checkpoint(city: dg.Definitio
         assert {partition for found in checks.values() for partition in found} == {START.isoformat()}
         assert ("raw_reads", "control_totals") in checks
         assert ("reconciled_billing", "reconciliation") in checks
-        assert ("ledger_checkpoint", "ledger_verifies") in checks
+        assert {("ledger_before_billing", "ledger_verifies"), ("ledger_checkpoint", "ledger_verifies")} <= set(checks)
         materialized = {e.asset_key.to_user_string() for e in result.get_asset_materialization_events() if e.asset_key}
         days_own = {"raw_reads", "validated_intervals", "daily_usage", "weather", "anomaly_flags", "reconciled_billing", "statements", "ledger_checkpoint",
-                    "close_report"}  # fmt: skip
+                    "ledger_before_billing", "close_report"}  # fmt: skip
         assert materialized == days_own
     with database.connect() as connection:
         assert scalar(connection, "SELECT count(*) FROM billing.charge_day") > 0
         assert scalar(connection, "SELECT count(*) FROM billing.reconciliation WHERE cause IN ('open', 'unexplained')") == 0
         assert scalar(connection, "SELECT count(*) FROM ledger.checkpoint") > 0
+
+
+def test_a_read_changed_behind_the_ledger_stops_the_days_billing_and_raises_the_pause(city: dg.Definitions, database: Database) -> None:
+    from meter_pipeline.control.watch import watch
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        run(city, instance, "import_reference_data")
+        run(city, instance, "land_feeds")
+        job = city.resolve_implicit_global_asset_job_def()
+        reads = job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("raw_reads")], partition_key=START.isoformat())
+        assert reads.success
+        with database.connect("dba") as connection:
+            changed = connection.execute("UPDATE raw.register_read SET value = value + 1 WHERE billing_day = %s AND payloads = 1", (START,)).rowcount
+            changed += connection.execute("UPDATE raw.interval_day SET values[1] = values[1] + 1 WHERE billing_day = %s AND payloads = 1", (START,)).rowcount
+        assert changed > 0
+        result = run(city, instance, "billing_day", partition_key=START.isoformat())
+        assert not result.success
+        materialized = {e.asset_key.to_user_string() for e in result.get_asset_materialization_events() if e.asset_key}
+        assert "ledger_before_billing" in materialized
+        assert not materialized & {"reconciled_billing", "statements", "ledger_checkpoint"}
+    with database.connect() as connection:
+        assert scalar(connection, "SELECT count(*) FROM billing.charge_day") == 0
+    assert [state.rule for state in watch(database).raised] == ["ledger"]
+
+
+def test_the_guards_are_compared_on_a_schedule_and_a_deviation_raises_the_pause(city: dg.Definitions, database: Database) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert run(city, instance, "check_ledger_guards").success
+        with database.connect("dba") as connection:
+            connection.execute("GRANT UPDATE ON ledger.entry TO meter_ledger_writer")
+        assert not run(city, instance, "check_ledger_guards").success
+    with database.connect() as connection:
+        assert scalar(connection, "SELECT rule FROM control.emergency_pause WHERE state = 'paused'") == "ledger"
+        said = scalar(connection, "SELECT convert_from(body, 'UTF8') FROM ledger.entry WHERE kind = 'verified' ORDER BY entry_id DESC LIMIT 1")
+    assert "meter_ledger_writer may UPDATE entry" in str(said)
+    schedule = city.resolve_schedule_def("check_guards_hourly")
+    assert (schedule.cron_schedule, schedule.job_name) == ("25 * * * *", "check_ledger_guards")
 
 
 TABLES = ("raw.interval_day", "raw.register_read", "vee.interval_day", "vee.daily_usage", "billing.determinant_day", "billing.charge_day")

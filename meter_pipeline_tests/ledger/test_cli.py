@@ -62,6 +62,17 @@ def test_checkpoint_verify_witness_export(database: Database, tmp_path: Path, mo
     assert call("export", str(tmp_path / "out"))[0] == 2
     assert call("prove", "--payload", "00" * 32)[0] == 1
     assert call("prove")[0] == 2
+    assert call("prove", "--line", "A-1.C1.20260701.0.1")[0] == 1
+    code, rotated = call("rotate-key", "--by", "operator-1")
+    assert (code, rotated["size"], rotated["signer"] != made["signer"]) == (0, 3, True)
+    assert call("erase", "00" * 32, "--reason", "r", "--by", "p")[0] == 1
+    assert call("erase", "zz", "--reason", "r", "--by", "p")[0] == 2
+    code, accepted = call("accept-guards", "--by", "dba-1", "--reason", "nothing changed")
+    assert (code, accepted["entry"] > 0) == (0, True)
+    monkeypatch.setenv("METER_PIPELINE_LEDGER_SIGNER", f"unix:{tmp_path / 'nobody'}")
+    for command in (("checkpoint",), ("rotate-key", "--by", "operator-1")):
+        code, refused = call(*command)
+        assert (code, refused["refused"]) == (1, "unreachable")
     with database.connect("dba") as connection:
         connection.execute("ALTER TABLE ledger.entry DISABLE TRIGGER only_grows")
     code, found = call("verify")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meter_pipeline.ledger import merkle
+from meter_pipeline.ledger import hashsets, merkle
 from meter_pipeline_tests.support import fixtures_dir
 
 #: The leaves and roots of RFC 6962's reference implementation (Certificate Transparency, merkletree tests).
@@ -149,3 +150,29 @@ def test_other_peoples_consistency_vectors() -> None:
         except merkle.ProofError:
             accepted = False
         assert accepted is not vector["wantErr"], path
+
+
+def test_many_batches_fold_together_as_each_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(20):
+        rng = random.Random(seed)
+        batches = [rng.randbytes(32 * rng.choice((0, 1, 2, 3, 5, 8, 13, 64, 65, 300))) for _ in range(rng.randrange(1, 12))]
+        counts = [len(batch) // 32 for batch in batches]
+        expected = [merkle.fold_root(batch) for batch in batches]
+        for compiled in (True, False):
+            monkeypatch.setattr(merkle, "compiled", lambda _, on=compiled: on)
+            assert merkle.fold_roots(b"".join(batches), counts) == expected, f"seed {seed}"
+        monkeypatch.undo()
+    assert merkle.fold_roots(b"", []) == []
+    assert merkle.fold_roots(b"", [0, 0]) == [merkle.EMPTY_ROOT] * 2
+    with pytest.raises(ValueError, match="hashes"):
+        merkle.fold_roots(bytes(64), [1])
+
+
+def test_what_is_absent_of_one_set_of_hashes_from_another() -> None:
+    for seed in range(50):
+        rng = random.Random(seed)
+        # few different beginnings, so that hashes meet in their first eight bytes
+        pool = [bytes([rng.randrange(3)]) * 8 + rng.randbytes(1) * 24 for _ in range(60)]
+        wanted, among = rng.choices(pool, k=rng.randrange(40)), rng.choices(pool, k=rng.randrange(40))
+        found = hashsets.absent(hashsets.of(b"".join(wanted)), hashsets.of(b"".join(among)))
+        assert found == [row for row, each in enumerate(wanted) if each not in set(among)], f"seed {seed}"

@@ -10,9 +10,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pytest
 
 from meter_pipeline.ledger import checkpoints, entries, merkle, notes
 from meter_pipeline.ledger.export import export
-from meter_pipeline.ledger.signer import answer, file_name
+from meter_pipeline.ledger.signer import file_name, reply
 from meter_pipeline.ledger.signing import SignerClient
 from meter_pipeline.ledger.witness import Witness, WitnessRefusedError
 from meter_pipeline.store import embedded
@@ -36,13 +37,16 @@ DAY = date(2026, 3, 8)
 
 
 @dataclass(frozen=True, slots=True)
-class HereSigner(SignerClient):
+class Here:
     """The signer's own answers without its process, which the other tests start: a drill signs often."""
 
-    keys: Path = Path()
+    keys: Path
 
-    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        return answer(self.keys, request)
+    def exchange(self, request: str) -> str:
+        return reply(self.keys, request)
+
+    def start(self) -> None:
+        """It is here."""
 
 
 class Utility:
@@ -51,12 +55,16 @@ class Utility:
     def __init__(self, database: Database, home: Path) -> None:
         self.database, self.home = database, home
         with database.connect("test") as connection:
-            # a stand-in of the one business table the drills need
+            # a stand-in of the two business tables the drills need
             connection.execute("DROP SCHEMA IF EXISTS billing CASCADE")
             connection.execute("CREATE SCHEMA billing")
-            connection.execute("CREATE TABLE billing.statement (statement_id text, lines_sha256 bytea, total numeric)")
+            connection.execute("CREATE TABLE billing.statement (statement_id text, lines_sha256 bytea, total numeric, period_end date)")
+            connection.execute(
+                "CREATE TABLE billing.statement_line (statement_id text, line_no integer, service_point_id text, tariff_id text, tariff_version integer,"
+                " segment_start date, segment_end date, line_key text, name text, quantity numeric(24,6), unit text, amount numeric(20,6))"
+            )
         self.write(range(9))
-        self.signer = HereSigner((), home / "keys")
+        self.signer = SignerClient(Here(home / "keys"))
         self.yesterday = checkpoints.checkpoint(database, home=home, signer=self.signer)
         self.write(range(9, 18))
         self.witness = Witness(home / "witness", "finance")
@@ -80,10 +88,15 @@ class Utility:
 
     @staticmethod
     def bill(connection: Connection, number: int, *, leaf: bool) -> None:
-        made = hashlib.sha256(b"statement %d" % number).digest()
-        connection.execute("INSERT INTO billing.statement (statement_id, lines_sha256, total) VALUES (%s, %b, %s)", (f"S{number}", made, number))
+        past, amount = DAY + timedelta(days=1), Decimal(number) + Decimal("0.25")
+        line = "\x1f".join(("1", "SP-1", "FLAT", "3", DAY.isoformat(), past.isoformat(), "BASIC", "1500000", str(int(amount * 10**6))))
+        made = hashlib.sha256(f"mp-statement/1\x1eS{number}\x1e{line}".encode()).digest()
+        connection.execute("INSERT INTO billing.statement VALUES (%s, %b, %s, %s)", (f"S{number}", made, amount, past))
+        connection.execute(
+            "INSERT INTO billing.statement_line VALUES (%s, 1, 'SP-1', 'FLAT', 3, %s, %s, 'BASIC', 'Basic', 1.5, 'kWh', %s)", (f"S{number}", DAY, past, amount)
+        )
         if leaf:
-            entries.append(connection, "bill_issued", {"number": number, "statements": 1}, [made])
+            entries.append(connection, "bill_issued", {"number": number, "statements": 1, "billing_day": DAY}, [made])
 
     def dba(self, *statements: str) -> None:
         with self.database.connect("dba") as connection:
@@ -136,7 +149,8 @@ def test_an_untouched_log_passes(utility: Utility) -> None:
     report = utility.audit()
     assert report["findings"] == []
     assert (report["ok"], report["size"], report["first_bad_index"]) == (True, 19, None)
-    assert report["checked"]["rows of billing.statement"] == 6
+    assert report["checked"]["rows of billing.statement"] == report["checked"]["rows of billing.statement_line"] == 6
+    assert report["checked"]["rows hashed again"] == 6
     assert report["checked"]["dual control"] == 6
 
 
@@ -236,6 +250,24 @@ def test_a_deed_is_detected_and_located(utility: Utility, deed: Callable[[Utilit
     assert report["first_bad_index"] == place
     if deed is not bill_without_leaf:
         assert "guards" in checks(report)  # the triggers were off for a moment, and that shows by itself
+
+
+@pytest.mark.parametrize(
+    ("deed", "found"),
+    [
+        ("UPDATE billing.statement_line SET amount = amount + 1 WHERE statement_id = 'S6'", "row"),
+        ("DELETE FROM billing.statement_line WHERE statement_id = 'S6'", "row"),
+        (("INSERT INTO billing.statement_line SELECT statement_id, 2, service_point_id, tariff_id, tariff_version, segment_start, segment_end, line_key, name,"
+         " quantity, unit, amount FROM billing.statement_line WHERE statement_id = 'S6'"), "row"),
+        ("DELETE FROM billing.statement WHERE statement_id = 'S6'", "leaf without row"),
+    ],
+)  # fmt: skip
+def test_a_bills_line_edited_removed_or_added_is_found_at_its_bills_entry(utility: Utility, deed: str, found: str) -> None:
+    with utility.database.connect("app") as connection:
+        connection.execute(deed.encode())
+    report = utility.audit()
+    assert found in checks(report)
+    assert report["first_bad_index"] == 6
 
 
 def test_yesterdays_backup_restored(utility: Utility) -> None:

@@ -10,21 +10,54 @@ from meter_pipeline.defs.stage import stage_asset
 from meter_pipeline.schemas.report import StageReport
 
 
-def _ledger_checkpoint(municipality: Municipality, day: date, run_id: str) -> StageReport:
+def _judged(municipality: Municipality, report: StageReport) -> StageReport:
+    """Hands the check's verdict in: a ledger that does not verify raises the emergency pause by itself; the rule reads this."""
     from meter_pipeline.control.watch import observe_ledger
-    from meter_pipeline.ingest import keys
-    from meter_pipeline.ledger.day import checkpoint_billing_day
 
-    # Rows are hashed again from their content, not only matched by the hash they carry.
-    hashers = {"mpi1": keys.interval_payload_hashes, "mpr1": keys.register_payload_hashes}
-    database, clock = municipality.database(), municipality.clock()
-    report = checkpoint_billing_day(database, day, settings=municipality.settings(), clock=clock, hashers=hashers).report()
     verdict = next(check for check in report.checks if check.name == "ledger_verifies")
-    with database.connect("ledger verdict") as connection:
-        # A ledger that does not verify raises the emergency pause by itself; the rule reads this.
-        observe_ledger(connection, ok=verdict.passed, detail=verdict.description, clock=clock)
+    with municipality.database().connect("ledger verdict") as connection:
+        observe_ledger(connection, ok=verdict.passed, detail=verdict.description, clock=municipality.clock())
         connection.commit()
     return report
+
+
+def _ledger_before_billing(municipality: Municipality, day: date, run_id: str) -> StageReport:
+    from meter_pipeline import versions
+    from meter_pipeline.encodings import hashers
+    from meter_pipeline.ledger.day import verify_before_billing
+    from meter_pipeline.ledger.versions import note
+
+    database, settings, clock = municipality.database(), municipality.settings(), municipality.clock()
+    note(database, versions.in_use(settings), clock=clock)
+    return _judged(municipality, verify_before_billing(database, day, settings=settings, clock=clock, hashers=hashers()).report())
+
+
+def ledger_before_billing() -> dg.AssetsDefinition:
+    """Verify what reads and validation recorded, before anyone is billed from it."""
+    return stage_asset(
+        "ledger_before_billing",
+        _ledger_before_billing,
+        group=policy.AUDIT,
+        description=(
+            "The ledger verified before billing: entries since the last verification, and every read and validated row of the day against the leaf that "
+            "was written with it. A row changed behind the ledger's back stops the day's billing here."
+        ),
+        deps=["validated_intervals"],
+        owners=policy.AUDITORS,
+        checks={"ledger_verifies": "Every entry since the last verification hashes to its leaf, and the day's reads and validated rows are their leaves'."},
+        table="ledger.leaf",
+        kinds={"postgres"},
+    )
+
+
+def _ledger_checkpoint(municipality: Municipality, day: date, run_id: str) -> StageReport:
+    from meter_pipeline.encodings import hashers
+    from meter_pipeline.ledger.day import checkpoint_billing_day
+    from meter_pipeline.ledger.sources import AFTER_BILLING
+
+    database, settings, clock = municipality.database(), municipality.settings(), municipality.clock()
+    done = checkpoint_billing_day(database, day, settings=settings, clock=clock, hashers=hashers(), sources=AFTER_BILLING)
+    return _judged(municipality, done.report())
 
 
 def ledger_checkpoint() -> dg.AssetsDefinition:
@@ -41,7 +74,7 @@ def ledger_checkpoint() -> dg.AssetsDefinition:
         # is in the same checkpoint on any day it does not.
         deps=["reconciled_billing"],
         owners=policy.AUDITORS,
-        checks={"ledger_verifies": "Every entry since the last verified checkpoint hashes to its leaf, and the tree extends the one signed before."},
+        checks={"ledger_verifies": "Every entry since the last verification hashes to its leaf, the tree extends the one signed before, charges are their leaves'."},
         table="ledger.checkpoint",
         kinds={"postgres"},
     )

@@ -35,7 +35,10 @@ def reconciled_billing() -> dg.AssetsDefinition:
             "What each account owes for the day, line by line, under the tariff version in force: exact to the cent, and reconciled with the validated "
             "intervals, the registers and the files behind them. Every difference has a named cause."
         ),
-        deps=["validated_intervals", "daily_usage", *(("reference", t) for t in ("tariffs", "accounts", "agreements", "billing_cycles", "holidays"))],
+        deps=[
+            "validated_intervals", "daily_usage", "ledger_before_billing",
+            *(("reference", t) for t in ("tariffs", "accounts", "agreements", "billing_cycles", "holidays")),
+        ],
         owners=policy.FINANCE,
         checks={
             "lines_sum_to_total": "The lines of every account sum to its total.",

@@ -6,6 +6,17 @@ from meter_pipeline.schemas.tables.shape import Column, Contract
 
 CONTRACTS: tuple[Contract, ...] = (
     Contract(
+        "ledger.leaf",
+        "an entry's place in the log",
+        ("leaf_index",),
+        {
+            "leaf_index": Column("bigint", "place in the log, from 0, no gaps", at_least=0),
+            "entry_id": Column("bigint", "the entry at this place"),
+            "leaf_hash": Column("bytea", "RFC 6962 leaf hash of its body"),
+        },
+        lineage={"entry_id": ("ledger.entry.entry_id",), "leaf_hash": ("ledger.entry.leaf_hash",)},
+    ),
+    Contract(
         "ledger.checkpoint",
         "a signed head of the ledger's tree",
         ("tree_size",),

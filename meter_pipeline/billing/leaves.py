@@ -1,0 +1,39 @@
+"""The ledger's leaves of billing's rows, made again from the rows as stored.
+
+Belongs here: hashing stored charges, statements' lines and adjustments' lines as their writers did (day.py, statements.py, adjustments.py).
+Does not belong here: comparing them with the ledger (ledger/verification.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import polars as pl
+
+
+def charge_leaves(rows: pl.DataFrame) -> pl.Series:
+    """The leaf of each row of billing.charge_day (encoding ``mp-charge/1``)."""
+    from meter_pipeline.billing.day import charge_hashes
+
+    return pl.Series(charge_hashes(rows), dtype=pl.Binary)
+
+
+def statement_leaves(rows: pl.DataFrame) -> pl.Series:
+    """The leaf of each statement (``mp-statement/1``): columns statement_id and lines, the canonical text of its lines (statements.line_hashes)."""
+    texts = rows.select(pl.concat_str([pl.lit("mp-statement/1"), "statement_id", "lines"], separator="\x1e")).to_series()
+    return _digests(texts)
+
+
+def adjustment_line_leaves(rows: pl.DataFrame) -> pl.Series:
+    """The leaf of each line of an adjustment (``mp-adjustment-line/1``); amount as exact decimal text."""
+    texts = rows.select(
+        pl.concat_str(
+            [pl.lit("mp-adjustment-line/1"), "adjustment_id", pl.col("line_no").cast(pl.String), "action", "service_point_id", "line_key", "amount"],
+            separator="\x1f",
+        )
+    ).to_series()
+    return _digests(texts)
+
+
+def _digests(texts: pl.Series) -> pl.Series:
+    return pl.Series([hashlib.sha256(text.encode()).digest() for text in texts.to_list()], dtype=pl.Binary)
