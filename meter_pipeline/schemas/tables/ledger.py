@@ -14,7 +14,10 @@ CONTRACTS: tuple[Contract, ...] = (
             "entry_id": Column("bigint", "the entry at this place"),
             "leaf_hash": Column("bytea", "RFC 6962 leaf hash of its body"),
         },
-        lineage={"entry_id": ("ledger.entry.entry_id",), "leaf_hash": ("ledger.entry.leaf_hash",)},
+        lineage={
+            "entry_id": ("ledger.entry.entry_id",),
+            "leaf_hash": ("ledger.entry.leaf_hash", "raw.interval_day.payload_hash", "vee.interval_day.content_hash"),
+        },
     ),
     Contract(
         "ledger.checkpoint",
