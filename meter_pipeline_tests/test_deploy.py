@@ -112,7 +112,7 @@ def test_only_the_signer_reaches_the_signing_key() -> None:
 def test_the_image_is_built_from_files_that_are_there_and_does_not_run_as_root() -> None:
     lines = re.sub(r"\\\n\s*", "", (ROOT / "deploy" / "container" / "Dockerfile").read_text("utf-8")).splitlines()
     steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
-    assert {name for name, _ in steps} <= {"FROM", "WORKDIR", "COPY", "RUN", "USER", "ENV", "EXPOSE", "ENTRYPOINT", "CMD", "LABEL"}
+    assert {name for name, _ in steps} <= {"FROM", "WORKDIR", "ARG", "COPY", "RUN", "USER", "ENV", "EXPOSE", "ENTRYPOINT", "CMD", "LABEL"}
     for name, rest in steps:
         if name == "COPY":
             assert all((ROOT / source).exists() for source in rest.split()[:-1]), rest
