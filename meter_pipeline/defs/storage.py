@@ -11,7 +11,7 @@ from typing import Any
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 
-from meter_pipeline.services import dagster_url
+from meter_pipeline.services import CONSOLE_ROLE, dagster_url, roles_in_use
 from meter_pipeline.settings import load_settings
 
 
@@ -36,6 +36,8 @@ def _own_server() -> str:
     from meter_pipeline.store.database import open_database
     from meter_pipeline.store.migrations import migrate
 
-    database = open_database(load_settings())
-    migrate(database)  # makes schema dagster
-    return dagster_url(database.url)
+    settings = load_settings()
+    database = open_database(settings)
+    if settings.database_url is None:
+        migrate(database)  # makes schema dagster; a server of one's own is migrated by whoever owns it
+    return dagster_url(database.url, CONSOLE_ROLE if roles_in_use() else None)
