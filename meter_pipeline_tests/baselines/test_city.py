@@ -86,7 +86,10 @@ def test_a_holiday_term_is_kept_where_it_earns_its_place_and_beside_a_weekend_s(
     usage[:60] -= 5.0 * holiday
     usage[30:60] -= 3.0 * weekend
     fit = fit_station(usage, t, FitOptions(calendar=True), weekend=weekend, holiday=holiday)
-    assert fit.holiday[:60] == pytest.approx(-5.0, abs=1.2)
+    # a meter whose small cooling term the holiday would turn negative keeps its degree days instead: no term may be negative (CalTRACK 3.4.3)
+    kept = fit.holiday[:60] != 0
+    assert np.count_nonzero(kept) >= 57
+    assert fit.holiday[:60][kept] == pytest.approx(-5.0, abs=1.2)
     assert fit.weekend[30:60] == pytest.approx(-3.0, abs=0.6)
     assert np.count_nonzero(fit.holiday[60:]) <= 2
 
