@@ -28,6 +28,12 @@ ORDER BY 1, 2
 """
 
 
+_PARTITIONS: Final = """
+SELECT cn.nspname, c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace
+JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace WHERE pn.nspname = %s AND p.relname = %s ORDER BY 1, 2
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """``roles``: role -> pattern -> verbs; ``member_of``: role -> roles it has the rights of; ``definer``: function -> roles that may call it."""
@@ -101,6 +107,9 @@ def apply(database: Database, manifest: Manifest | None = None) -> int:
                 if verbs := manifest.verbs_for(role, schema, table):
                     connection.execute(sql.SQL("GRANT {} ON {} TO {}").format(_verbs(verbs), sql.Identifier(schema, table), sql.Identifier(role)))
                     count += 1
+                    # A partition is also written, locked and archived by its own name, and the REVOKE above took what it was made with.
+                    for partition in connection.execute(_PARTITIONS, (schema, table)).fetchall():
+                        connection.execute(sql.SQL("GRANT {} ON {} TO {}").format(_verbs(verbs), sql.Identifier(*partition), sql.Identifier(role)))
         _define(connection, manifest)
         connection.commit()
     return count

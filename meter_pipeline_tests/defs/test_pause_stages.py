@@ -24,7 +24,7 @@ DAY = date(2026, 10, 30)
 #: stage -> (where it computes, a table it fills)
 STAGES = {
     "vee": ("meter_pipeline.vee.day.validate_matrix", "vee.interval_day"),
-    "anomalies": ("meter_pipeline.anomalies.day.detect", "anomaly.flag_run"),
+    "anomalies": ("meter_pipeline.anomalies.city.detect_in_parts", "anomaly.flag_run"),
     "billing": ("meter_pipeline.billing.day.accrue", "billing.charge_day"),
 }
 

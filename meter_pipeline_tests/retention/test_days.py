@@ -253,7 +253,7 @@ def test_the_command_line_makes_archives_lists_and_restores(city: City, monkeypa
     monkeypatch.setenv("METER_PIPELINE_HOME", str(city.settings.home))
     monkeypatch.setenv("METER_PIPELINE_DATA", str(city.data))
     run = CliRunner().invoke
-    keep = (datetime.now(UTC).date() - BEFORE).days
+    keep = (city.settings.calendar().day_of(datetime.now(UTC)) - BEFORE).days
     made = json.loads(run(app, ["create", "--days", "2", "--json"]).stdout)
     assert made["ready"] == 2 * len(partitions.AHEAD)
     archived = json.loads(run(app, ["archive", "--keep-days", str(keep), "--json"]).stdout)
