@@ -82,7 +82,8 @@ def _letters(rejected: int, before: int) -> Cause:
                 )
                 connection.execute(
                     "INSERT INTO raw.dead_letter (dead_letter_key, file_sha256, file_name, head_end, file_format, line, raw, raw_format, reasons, reads, "
-                    "rule_version, first_seen, last_seen, leaf) VALUES (%s, %s, 'f', 'HE', 'delimited', 1, 'x', 'source', '[{\"code\": \"off_grid\"}]', %s, '1', %s, %s, %s)",
+                    "rule_version, first_seen, last_seen, leaf) VALUES (%s, %s, 'f', 'HE', "
+                    "'delimited', 1, 'x', 'source', '[{\"code\": \"off_grid\"}]', %s, '1', %s, %s, %s)",
                     (seal, seal, before if days else rejected, at, at, seal),
                 )
 
