@@ -6,6 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
+
 from meter_pipeline.billing.issue import issue_statements
 from meter_pipeline.clock import SYSTEM_CLOCK
 from meter_pipeline.feeds.head_ends import HeadEnd
@@ -33,6 +35,7 @@ def _row(table: str, **values: object) -> tuple[object, ...]:
     return tuple(values.get(column) for column in TABLES[table].columns)
 
 
+@pytest.mark.slow
 def test_a_week_billed_from_estimates_is_adjusted_by_what_the_new_meter_read(database: Database, tmp_path: Path) -> None:
     utility = SmallUtility.make(database, tmp_path, "America/Chicago")
     week = days(MONDAY, 7)

@@ -28,7 +28,7 @@ NEM12 = [
     "Example_NEM12_substituted_interval.csv",
     "Example_NEM12_upper_case_units.csv",
     "Example_WesternPower.csv",
-    "Example_NEM12_month_solar.csv",
+    pytest.param("Example_NEM12_month_solar.csv", marks=pytest.mark.slow),
 ]
 
 
@@ -96,6 +96,7 @@ def test_the_same_file_under_another_name_loads_nothing(database: Database, tmp_
     assert utility.read("SELECT md5(string_agg(t::text, '' ORDER BY t)) AS h FROM raw.interval_day t")["h"][0] == before
 
 
+@pytest.mark.slow
 def test_a_month_of_solar_is_billed_in_both_directions(database: Database, tmp_path: Path) -> None:
     path = fixtures_dir() / "nem12" / "Example_NEM12_partialchannel.csv"
     wanted = expected("nem12")[path.name]["channels"]
