@@ -24,11 +24,11 @@ import polars as pl
 from benchmarks.load import scratch
 from benchmarks.support import document, peak_rss_mib
 from meter_pipeline.control import flags
+from meter_pipeline.control.migration_stage import STAGE
 from meter_pipeline.ledger.entries import canonical_json
 from meter_pipeline.migration import dual_write
 from meter_pipeline.migration.comparison import CLASSES, MATCH
 from meter_pipeline.migration.day import compare_billing_day
-from meter_pipeline.migration.flag import STAGE
 from meter_pipeline.migration.legacy_import import import_results, read_csv
 from meter_pipeline.migration.rollback import roll_back
 from meter_pipeline.migration.sides import LegacyFolder, OurCopy

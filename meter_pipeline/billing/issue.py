@@ -22,11 +22,14 @@ from meter_pipeline.billing.tariffs import Tariff
 from meter_pipeline.billing.tariffs.model import DemandCharge
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control import flags
 from meter_pipeline.control.gate import before_writing
+from meter_pipeline.control.migration_stage import STAGE, bills_customers
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.store import billing as days
 from meter_pipeline.store import billing_joints as joints
 from meter_pipeline.store import billing_statements as store
+from meter_pipeline.store import migration as legacy
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.validated import reading
 
@@ -56,9 +59,9 @@ def issue_statements(
 ) -> StatementOutcome:  # fmt: skip
     """Issue the statements of the cycle's period that ends on a day; idempotent: an issued statement is never touched again.
 
-    An account waits, with a named exception, while a day of its service is not billed, one of its services could not be charged, or an
-    anomaly case holds its bill. ``posting_day``: by default the period's last day; the statement is posted in its month, or the first one
-    after it that is not sealed. Raises ValueError where the cycle has no such period.
+    An account waits, with a named exception, while a day of its service is not billed, one of its services could not be charged, an
+    anomaly case holds its bill, or the legacy batch bills it while a migration is under way. ``posting_day``: by default the
+    period's last day; the statement is posted in its month, or the first one after it that is not sealed. Raises ValueError where the cycle has no such period.
     """
     del calendar  # the period is in civil days; the calendar is taken so that every stage is called alike
     period_start = store.period(database, cycle_id, period_end)
@@ -74,13 +77,19 @@ def issue_statements(
         outcome.already = len(done & set(wanted["account_id"].to_list()))
         wanted = wanted.filter(~pl.col("account_id").is_in(sorted(done)))
         totals = store.charge_totals(database, cycle_id, period_start, period_end)
-        faults = _waiting(database, wanted, totals, period_start, period_end)
+        theirs = _billed_by_legacy(connection, flags.read(connection, STAGE).value, wanted, period_end)
+        faults = pl.concat([theirs, _waiting(database, wanted.join(theirs, on="account_id", how="anti"), totals, period_start, period_end)])
         ready = wanted.filter(~pl.col("account_id").is_in(faults["account_id"].unique().to_list()))
         rows, tariffs = gather(
             database, reference, ready, cycle_id, period_start, lambda at: store.positions(session, at, CHARGE_SCHEMA.names()).cast(CHARGE_SCHEMA)
         )
         result = price_segments(rows, tariffs, period_start, period_end)
         before_writing(database, clock=clock)
+        # Pricing a city takes a minute in which the migration may have gone back: what counts is the stage that is held while this is written.
+        taken = _billed_by_legacy(connection, legacy.stage_in_force(connection) or STAGE.default, ready, period_end)
+        if taken.height:
+            faults, ready = pl.concat([faults, taken]), ready.join(taken, on="account_id", how="anti")
+            result = Priced(result.lines.join(taken, on="account_id", how="anti"), result.segments.join(taken, on="account_id", how="anti"))
         month = days.open_month(connection, posting_day or period_end - timedelta(days=1))
         streaks = joints.period_streaks(connection, cycle_id, period_start, period_end, STREAK_DAYS)
         noted = streaks.select(
@@ -96,6 +105,22 @@ def issue_statements(
         joints.replace(connection, period_end - timedelta(days=1), outcome.reconciliation, list(reconcile.STATEMENT_JOINTS), cycle_id)
         outcome.exceptions = dict(faults.group_by("reason").len().sort("reason").iter_rows())
     return outcome
+
+
+def _billed_by_legacy(connection: Any, value: dict[str, Any], wanted: pl.DataFrame, period_end: date) -> pl.DataFrame:
+    """Accounts whose period the legacy batch bills under a value of the migration's stage: account_id, reason, detail.
+
+    The side recorded for the period's last day counts where there is one (a flip never changes whose bill a day was), else the stage's.
+    """
+    accounts = wanted["account_id"].unique().sort().to_list()
+    if value["stage"] not in ("off", "complete"):
+        routes, sides = legacy.routes(connection), legacy.authorities(connection, period_end - timedelta(days=1))
+        accounts = [a for a in accounts if (sides[a] == "legacy" if a in sides else not bills_customers(value, a, routes.get(a)))]
+    else:
+        accounts = []
+    return pl.DataFrame({"account_id": accounts}, {"account_id": pl.String}).with_columns(
+        pl.lit("billed_by_legacy").alias("reason"), pl.lit(f"the migration is in {value['stage']}").alias("detail")
+    )
 
 
 def _waiting(database: Database, wanted: pl.DataFrame, totals: pl.DataFrame, period_start: date, period_end: date) -> pl.DataFrame:

@@ -167,9 +167,9 @@ compare_job = dg.define_asset_job(
 )
 def migration_guard(context: dg.SensorEvaluationContext, municipality: Municipality) -> dg.SkipReason:
     """One round of the guard, then what waits for the other side."""
+    from meter_pipeline.control.migration_stage import writes_new
     from meter_pipeline.migration import cutover
     from meter_pipeline.migration.guard import GUARDED, guard
-    from meter_pipeline.migration.stages import writes_new
 
     database = municipality.acting_as(policy.MIGRATION_ROLE).database()
     stage = str(cutover.peek(database).value["stage"])

@@ -10,11 +10,10 @@ from typing import Any, Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import dual, flags
+from meter_pipeline.control.migration_stage import STAGE, STAGES, needs_two
 from meter_pipeline.control.people import Denial, Refused
 from meter_pipeline.ledger import entries
-from meter_pipeline.migration.flag import STAGE
 from meter_pipeline.migration.gate import FRESH
-from meter_pipeline.migration.stages import STAGES, needs_two
 from meter_pipeline.store import migration as store
 from meter_pipeline.store.control import RequestRow
 from meter_pipeline.store.database import Database

@@ -20,10 +20,10 @@ import polars as pl
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import flags
 from meter_pipeline.control.gate import before_writing
+from meter_pipeline.control.migration_stage import STAGE
 from meter_pipeline.ledger import entries
 from meter_pipeline.migration import shadow
 from meter_pipeline.migration.comparison import MATCH, Comparison, Drift, KnownDefect, Rules, compare, coverage
-from meter_pipeline.migration.flag import STAGE
 from meter_pipeline.migration.gate import Event, Evidence, GateReport, LiveRun, Requirements, evaluate
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.store import migration as store

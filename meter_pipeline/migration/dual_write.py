@@ -20,9 +20,8 @@ import polars as pl
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import flags
 from meter_pipeline.control.gate import before_writing
+from meter_pipeline.control.migration_stage import STAGE, Authority, authority, writes_legacy, writes_new
 from meter_pipeline.ledger import entries
-from meter_pipeline.migration.flag import STAGE
-from meter_pipeline.migration.stages import Authority, authority, writes_legacy, writes_new
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.store import migration as store
 from meter_pipeline.store.database import Database
@@ -30,7 +29,7 @@ from meter_pipeline.store.database import Database
 #: Takes the records of one side and makes them so there, idempotent by payload hash; raises to have them tried again.
 Deliver = Callable[[Sequence["Record"]], None]
 
-_MONEY: Final = ("line", "total")
+_MONEY: Final = ("line", "total", "statement")
 _ROW: Final = {"billing_day": pl.Date, "account_id": pl.String, "authority": pl.String, "payload_sha256": pl.Binary}
 
 
@@ -108,11 +107,12 @@ def _write(connection: store.Connection, value: flags.Value, records: Sequence[R
 def publish_billing_day(database: Database, day: date, *, clock: Clock = SYSTEM_CLOCK) -> Published:
     """Give every account's bill of a day its authority and send it to the other side; idempotent, in one transaction.
 
-    An account of the new side gets the pipeline's lines, one of the legacy side the legacy batch's as imported; where its side has no result yet it
-    waits for the next call. A bill that was published and has changed since keeps its authority and is sent again. In off and shadow nothing is
-    published. Raises control.gate.Held where a pause is raised.
+    An account of the new side gets the pipeline's lines (and those of its statement, where its period ends with the day), one of the legacy
+    side the legacy batch's as imported; where its side has no result yet it waits for the next call. A bill that was published and has changed since
+    keeps its authority and is sent again. In off and shadow nothing is published. Raises control.gate.Held where a pause is raised.
     """
-    ours = payloads(store.new_results(database, day))
+    statements = store.statement_results(database, day)
+    ours = payloads(pl.concat([store.new_results(database, day).select(statements.columns), statements], how="vertical_relaxed"))
     theirs = payloads(store.legacy_results(database, day))
     before_writing(database, clock=clock)
     with database.connect("publish") as connection:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import flags
-from meter_pipeline.migration.flag import STAGE
+from meter_pipeline.control.migration_stage import STAGE
 from meter_pipeline.migration.rollback import RolledBack, Seen, roll_back, triggers
 from meter_pipeline.store import control, evidence, metrics
 from meter_pipeline.store import migration as store

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import flags
+from meter_pipeline.control.migration_stage import STAGE
 from meter_pipeline.ledger import entries
-from meter_pipeline.migration.flag import STAGE
 from meter_pipeline.store import migration as store
 from meter_pipeline.store.database import Database
 

@@ -21,10 +21,13 @@ _CHECKS: dict[str, str] = {
     "every period that ended has its statements": "SELECT string_agg(cycle_id || ' ' || period_end, ', ' ORDER BY cycle_id, period_end) "
     "FROM ref.billing_cycles AS p "
     "WHERE period_end > %(m)s AND period_end <= %(n)s AND NOT EXISTS (SELECT FROM billing.statement AS s WHERE s.cycle_id = p.cycle_id "
-    "AND s.period_start = p.period_start) AND EXISTS (SELECT FROM ref.agreements AS a WHERE a.cycle_id = p.cycle_id AND a.valid_from < p.period_end "
+    "AND s.period_start = p.period_start) AND NOT EXISTS (SELECT FROM billing.statement_exception AS e WHERE e.cycle_id = p.cycle_id "
+    "AND e.period_start = p.period_start AND e.reason = 'billed_by_legacy') "
+    "AND EXISTS (SELECT FROM ref.agreements AS a WHERE a.cycle_id = p.cycle_id AND a.valid_from < p.period_end "
     "AND (a.valid_to IS NULL OR a.valid_to > p.period_start))",
     "no statement waits": "SELECT string_agg(account_id || ' ' || reason, ', ' ORDER BY account_id) FROM billing.statement_exception AS e "
-    "JOIN ref.billing_cycles AS p USING (cycle_id, period_start) WHERE p.period_end > %(m)s AND p.period_end <= %(n)s AND e.reason <> 'estimate_streak'",
+    "JOIN ref.billing_cycles AS p USING (cycle_id, period_start) WHERE p.period_end > %(m)s AND p.period_end <= %(n)s "
+    "AND e.reason NOT IN ('estimate_streak', 'billed_by_legacy')",
     "no late change waits for its adjustment": "SELECT string_agg(DISTINCT statement_id, ', ') FROM billing.late_change",
     "no adjustment waits": "SELECT string_agg(adjustment_id, ', ' ORDER BY adjustment_id) FROM billing.adjustment "
     "WHERE posting_month = %(m)s AND status IN ('requested', 'approved')",

@@ -192,6 +192,11 @@ def authorities(connection: Connection, day: date) -> dict[str, Any]:
     return dict(connection.execute("SELECT account_id, authority FROM migration.authority WHERE billing_day = %s", (day,)).fetchall())
 
 
+def stage_in_force(connection: Connection) -> dict[str, Any] | None:
+    """The stage's flag as it is now, held for share until the caller's transaction ends; None where it was never declared."""
+    return scalar(connection, "SELECT migration.stage_in_force()")  # type: ignore[no-any-return]
+
+
 def outbox_size(connection: Connection) -> int:
     """Records ever put in the outbox, this transaction's included."""
     return int(scalar(connection, "SELECT count(*) FROM migration.outbox"))
@@ -260,6 +265,18 @@ def new_results(database: Database, day: date) -> pl.DataFrame:
         UNION ALL
         SELECT c.billing_day, c.account_id, 'total', 'total', sum(c.total)::bigint, NULL, bool_or(d.estimated > 0), NULL
         FROM c JOIN d USING (service_point_id) GROUP BY c.billing_day, c.account_id
+        """,
+        [day],
+    )
+
+
+def statement_results(database: Database, day: date) -> pl.DataFrame:
+    """Lines of our statements of the periods that end with a day, adjustments included, as results of level ``statement``; a code is a line's id."""
+    return database.read(
+        """
+        SELECT $1::date AS billing_day, s.account_id, 'statement' AS level, l.statement_id || '.' || l.line_no AS code,
+            (l.amount * 1000000)::bigint AS value, false AS estimated, l.tariff_version
+        FROM billing.statement s JOIN billing.statement_line l USING (statement_id) WHERE s.period_end = $1::date + 1
         """,
         [day],
     )

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from meter_pipeline.control import flags
+from meter_pipeline.control.migration_stage import STAGE
 from meter_pipeline.control.people import Refused
 from meter_pipeline.ledger.entries import canonical_json
 from meter_pipeline.migration import cutover, dual_write
 from meter_pipeline.migration.dual_write import Record
-from meter_pipeline.migration.flag import STAGE
 from meter_pipeline.migration.gate import Condition, GateReport
 from meter_pipeline.migration.rollback import Seen, roll_back, triggers
 from meter_pipeline.store import migration as store

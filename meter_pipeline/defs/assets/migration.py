@@ -16,7 +16,7 @@ LIVE_WITHIN = timedelta(hours=60)
 
 
 def _stage(municipality: Municipality) -> dict[str, Any]:
-    from meter_pipeline.migration.flag import STAGE
+    from meter_pipeline.control.migration_stage import STAGE
 
     with municipality.database().connect("migration stage", autocommit=True) as connection:
         return dict(read(connection, STAGE).value)
@@ -112,7 +112,7 @@ def published_bills() -> dg.AssetsDefinition:
             "Each account's bill of the day with the one side that has authority over it, read in the transaction that records it, and a copy for the other "
             "side in the outbox. Nothing in off and shadow."
         ),
-        deps=["reconciled_billing", "migration_comparison"],
+        deps=["reconciled_billing", "statements", "migration_comparison"],
         owners=policy.FINANCE,
         checks={"both_sides_get_every_bill": "Every bill is on its side and on its way to the other."},
         table="migration.authority",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter_pipeline.migration.stages import STAGES, START, authority, check_step, cohort_point, needs_two
+from meter_pipeline.control.migration_stage import STAGES, START, authority, check_step, cohort_point, needs_two
 
 
 def at(stage: str, points: int | None = None, routes: list[str] | None = None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The stages of leaving the legacy batch, as an explicit state machine, and who has authority over an account in each.
+"""The stages of leaving the legacy batch, as an explicit state machine, who has authority over an account in each, and the flag that holds the stage.
 
-Belongs here: stages, allowed steps, cohorts, authority: pure. Does not belong here: storing the stage (it is a feature flag of control/) and writing
-to both sides (dual_write.py).
+Belongs here: stages, allowed steps, cohorts, authority (pure), the flag's declaration. Does not belong here: storing and changing it (flags.py), writing
+to both sides and weighing the gate (migration/).
 
 off -> shadow -> dual_write -> live -> ramp_down -> complete, one step at a time forward; back to any earlier stage but off while the legacy side is
 still written (until complete). Live shifts traffic by cohort: whole routes first, then a stable hash percent.
@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from typing import Any, Final, Literal
+
+from meter_pipeline.control.flags import Flag
 
 STAGES: Final = ("off", "shadow", "dual_write", "live", "ramp_down", "complete")
 Authority = Literal["legacy", "new"]
@@ -62,6 +64,11 @@ def authority(value: Mapping[str, Any], account_id: str, route: str | None) -> A
     return "new" if cohort_point(account_id) < int(value["basis_points"]) else "legacy"
 
 
+def bills_customers(value: Mapping[str, Any], account_id: str, route: str | None) -> bool:
+    """Whether the pipeline's statement is the one the customer gets. In off there is no migration under way: nobody else would bill."""
+    return value["stage"] == "off" or authority(value, account_id, route) == "new"
+
+
 def cohort_point(account_id: str) -> int:
     """Place of an account in [0, 10000): stable for ever, so that a growing percent only adds accounts."""
     return int.from_bytes(hashlib.sha256(b"cohort\x1f" + account_id.encode()).digest()[:4], "big") % 10_000
@@ -88,3 +95,7 @@ def _shape(value: Mapping[str, Any]) -> str | None:
     if not isinstance(points, int) or isinstance(points, bool) or not 0 <= points <= 10_000:
         return "basis_points must be 0 to 10000"
     return None
+
+
+#: The stage in force: one row, changed on the record, with two people where a step gives the new side more authority.
+STAGE: Final = Flag("migration_stage", START, check_step, needs_two)
