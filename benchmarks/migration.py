@@ -30,9 +30,9 @@ from meter_pipeline.migration import dual_write
 from meter_pipeline.migration.comparison import CLASSES, MATCH
 from meter_pipeline.migration.day import compare_billing_day
 from meter_pipeline.migration.legacy_import import import_results, read_csv
+from meter_pipeline.migration.results import new_results
 from meter_pipeline.migration.rollback import roll_back
 from meter_pipeline.migration.sides import LegacyFolder, OurCopy
-from meter_pipeline.store import migration as store
 from meter_pipeline.store.database import Database
 from meter_pipeline.units import from_micro
 
@@ -117,7 +117,7 @@ def planted(results: pl.DataFrame) -> pl.DataFrame:
 
 
 def _legacy(database: Database, day: date, path: Path) -> None:
-    frame = planted(store.new_results(database, day))
+    frame = planted(new_results(database, day))
     texts = pl.Series([format(from_micro(v), "f") for v in frame["value"].to_list()])
     frame.select("account_id", "level", "code", value=texts, estimated="estimated", tariff_version="tariff_version").write_csv(path)
     import_results(database, day, read_csv(path, day), finished_at=datetime.now(UTC), source=path.name)

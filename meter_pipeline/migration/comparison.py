@@ -155,14 +155,9 @@ def compare(
         unknown = set(side["level"].unique().to_list()) - set(LEVELS)
         if unknown:
             raise ValueError(f"unknown level {', '.join(sorted(unknown))}")
-    ours = _sides(new, "new")
-    theirs = _sides(legacy, "legacy")
-    pairs = ours.join(theirs, on=_KEY, how="full", coalesce=True).with_columns(
-        pl.col("new_count").fill_null(0),
-        pl.col("legacy_count").fill_null(0),
-        difference=pl.col("new").fill_null(0) - pl.col("legacy").fill_null(0),
-        known=pl.col("account_id").is_in(known_accounts.implode()),
-        pending=pl.col("billing_day").is_in(list(legacy_pending)),
+    same, pairs = _paired(new, legacy, known_accounts)
+    pairs = pairs.with_columns(
+        difference=pl.col("new").fill_null(0) - pl.col("legacy").fill_null(0), pending=pl.col("billing_day").is_in(list(legacy_pending))
     )
     pairs = pairs.join(drift.leant, on=["account_id", "code"], how="left").with_columns(pl.col("leant").fill_null(0))
     pairs = pairs.with_columns(_rule("tolerance", rules.tolerance, 0), _rule("unit", rules.legacy_unit, 0))
@@ -201,10 +196,11 @@ def compare(
         .alias("class")
     )
     explained = _totals_follow_lines(classified)
-    pairs = explained.select(
+    differing = explained.select(
         *_KEY, "new", "legacy", "difference", "class",
         cause=pl.when(pl.col("class") == "known_legacy_defect").then(pl.col("defect_id")).when(pl.col("follows")).then(pl.lit("follows its lines")),
     ).sort(_KEY)  # fmt: skip
+    pairs = pl.concat([differing, same.select(*_KEY, "new", "legacy", difference=pl.lit(0, pl.Int64), **{"class": pl.lit(MATCH)}, cause=pl.lit(None, pl.String))])
     return Comparison(pairs, summarise(pairs))
 
 
@@ -233,6 +229,30 @@ def coverage(result: Comparison, strata: pl.DataFrame) -> dict[str, int]:
     counts = {f"{family}:{name}": n for family in ("rate_class", "commodity") for name, n in seen.group_by(family).len().drop_nulls().iter_rows()}
     counts |= {name: int(seen[name].sum()) for name in RARE}
     return {name: int(n) for name, n in sorted(counts.items()) if n}
+
+
+def _paired(new: pl.DataFrame, legacy: pl.DataFrame, known_accounts: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Figures that are the same on both sides, once on each, of an account we know; and every other pair with what its class depends on.
+
+    Nine figures in ten are the same, and need none of what a difference does: over all of them, grouping and joining by four columns of text took
+    3 s for 100,000 accounts. Keys meet by a hash of 64 bits, looked at again where they met; should two keys ever share one, all go the long way.
+    """
+    ours, theirs = _sided(new, "new"), _sided(legacy, "legacy")
+    met = ours.join(theirs.rename({name: f"{name}_" for name in _KEY}), on="key", how="inner")
+    equal = (
+        (pl.col("new") == pl.col("legacy")) & ~pl.col("new_twice") & ~pl.col("legacy_twice")
+        & pl.all_horizontal(pl.col(name) == pl.col(f"{name}_") for name in _KEY)
+    )  # fmt: skip
+    strangers = theirs.select(pl.col("account_id").unique()).filter(~pl.col("account_id").is_in(known_accounts.implode()))
+    same = met.filter(equal).join(strangers, on="account_id", how="anti") if strangers.height else met.filter(equal)
+    rest = [side.join(same.select("key"), on="key", how="anti") for side in (ours, theirs)]
+    pairs = _sides(rest[0], "new").join(_sides(rest[1], "legacy"), on=_KEY, how="full", coalesce=True)
+    return same, pairs.with_columns(pl.col("new_count", "legacy_count").fill_null(0), known=~pl.col("account_id").is_in(strangers["account_id"].implode()))
+
+
+def _sided(frame: pl.DataFrame, side: str) -> pl.DataFrame:
+    key = pl.struct(_KEY).hash()
+    return frame.with_columns(pl.col("value").alias(side), key=key).with_columns(pl.col("key").is_duplicated().alias(f"{side}_twice"))
 
 
 def _sides(frame: pl.DataFrame, side: str) -> pl.DataFrame:

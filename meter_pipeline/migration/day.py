@@ -25,6 +25,7 @@ from meter_pipeline.ledger import entries
 from meter_pipeline.migration import shadow
 from meter_pipeline.migration.comparison import MATCH, Comparison, Drift, KnownDefect, Rules, compare, coverage
 from meter_pipeline.migration.gate import Event, Evidence, GateReport, LiveRun, Requirements, evaluate
+from meter_pipeline.migration.results import new_results
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.store import migration as store
 from meter_pipeline.store.database import Database
@@ -146,7 +147,7 @@ def _figures(
             legacy = coming.result()
             new = second_run if second_run is not None else legacy.unique(["account_id", "level", "code"], keep="first", maintain_order=True)
             return legacy, new, legacy["account_id"].unique(), store.strata(ours, day), Drift()
-        new = store.new_results(ours, day)
+        new = new_results(ours, day)
         days, leant = store.drift(database, day, DRIFT_DAYS)
         return coming.result(), new, store.known_accounts(ours), store.strata(ours, day), Drift(days, leant)
 

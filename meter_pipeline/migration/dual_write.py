@@ -22,6 +22,7 @@ from meter_pipeline.control import flags
 from meter_pipeline.control.gate import before_writing
 from meter_pipeline.control.migration_stage import STAGE, Authority, authority, writes_legacy, writes_new
 from meter_pipeline.ledger import entries
+from meter_pipeline.migration.results import new_results
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.store import migration as store
 from meter_pipeline.store.database import Database
@@ -112,7 +113,7 @@ def publish_billing_day(database: Database, day: date, *, clock: Clock = SYSTEM_
     keeps its authority and is sent again. In off and shadow nothing is published. Raises control.gate.Held where a pause is raised.
     """
     statements = store.statement_results(database, day)
-    ours = payloads(pl.concat([store.new_results(database, day).select(statements.columns), statements], how="vertical_relaxed"))
+    ours = payloads(pl.concat([new_results(database, day).select(statements.columns), statements], how="vertical_relaxed"))
     theirs = payloads(store.legacy_results(database, day))
     before_writing(database, clock=clock)
     with database.connect("publish") as connection:

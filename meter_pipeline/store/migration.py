@@ -31,7 +31,8 @@ def replace_legacy(connection: Connection, day: date, results: pl.DataFrame, run
 
 def legacy_results(database: Database, day: date) -> pl.DataFrame:
     """A day's legacy results; empty with the right columns where there are none."""
-    return database.read(f"SELECT {', '.join(RESULT_COLUMNS)} FROM migration.legacy_result WHERE billing_day = $1", [day])
+    found = database.read(f"SELECT {', '.join(RESULT_COLUMNS[1:])} FROM migration.legacy_result WHERE billing_day = $1", [day])
+    return found.select(pl.lit(day).alias("billing_day"), pl.all())
 
 
 def columns_of(connection: Connection, table: str) -> list[str]:
@@ -227,47 +228,38 @@ def outbox_counts(connection: Connection) -> dict[str, int]:
     return {str(name): int(count) for name, count in rows}
 
 
-def new_results(database: Database, day: date) -> pl.DataFrame:
-    """Our figures of a billing day: reads that closed it, usage, energy and demand per period and register, day lines, total.
+def determinants_of(database: Database, day: date) -> pl.DataFrame:
+    """What each service point of a billing day was charged for, as the billing stage keeps it; ``estimated``: an estimate is in it."""
+    return database.read(
+        "SELECT account_id, service_point_id, tariff_id, tariff_version, source_quantity, source_export, energy, peaks, estimated > 0 AS estimated "
+        "FROM billing.determinant_day WHERE billing_day = $1",
+        [day],
+    )
 
-    Codes name the service point, so that an account with three meters has three usages: ``SP-1:usage``, ``SP-1:energy:peak``, ``SP-1:BASIC``.
-    """
+
+def charges_of(database: Database, day: date) -> pl.DataFrame:
+    """What each service point of a billing day was charged, line by line in the order of its tariff's day_keys."""
+    return database.read(
+        "SELECT account_id, service_point_id, tariff_id, tariff_version, amounts, total FROM billing.charge_day WHERE billing_day = $1", [day]
+    )
+
+
+def closing_reads(database: Database, day: date) -> pl.DataFrame:
+    """The last register read of the day of each meter and channel, with the service point it was installed at then."""
     return database.read(
         """
-        WITH d AS (
-            SELECT det.*, v.periods, v.registers FROM billing.determinant_day det
-            JOIN billing.tariff_version v USING (tariff_id) WHERE det.billing_day = $1 AND v.version = det.tariff_version
-        ), c AS (
-            SELECT ch.*, v.day_keys FROM billing.charge_day ch
-            JOIN billing.tariff_version v USING (tariff_id) WHERE ch.billing_day = $1 AND v.version = ch.tariff_version
-        ), reads AS (
-            SELECT DISTINCT ON (r.meter_id, r.channel) i.service_point_id, r.channel, r.value
-            FROM raw.register_read r JOIN ref.installations i ON i.meter_id = r.meter_id
-                AND r.read_at > i.installed_at AND (i.removed_at IS NULL OR r.read_at <= i.removed_at)
-            WHERE r.billing_day = $1 ORDER BY r.meter_id, r.channel, r.read_at DESC
-        )
-        SELECT d.billing_day, d.account_id, 'read' AS level, d.service_point_id || ':' || reads.channel AS code, reads.value, NULL::bigint AS exact,
-            false AS estimated, NULL::integer AS tariff_version FROM d JOIN reads USING (service_point_id)
-        UNION ALL
-        SELECT billing_day, account_id, 'usage', service_point_id || ':usage', source_quantity, NULL, estimated > 0, tariff_version FROM d
-        UNION ALL
-        SELECT billing_day, account_id, 'usage', service_point_id || ':export', source_export, NULL, estimated > 0, tariff_version
-        FROM d WHERE source_export <> 0
-        UNION ALL
-        SELECT billing_day, account_id, 'determinant', service_point_id || ':energy:' || p.name, p.value, NULL, estimated > 0, tariff_version
-        FROM d CROSS JOIN LATERAL unnest(d.periods, d.energy) AS p (name, value) WHERE p.value IS NOT NULL AND cardinality(d.periods) > 1
-        UNION ALL
-        SELECT billing_day, account_id, 'determinant', service_point_id || ':demand:' || p.name, p.value, NULL, estimated > 0, tariff_version
-        FROM d CROSS JOIN LATERAL unnest(d.registers, d.peaks) AS p (name, value) WHERE p.value IS NOT NULL
-        UNION ALL
-        SELECT c.billing_day, c.account_id, 'line', c.service_point_id || ':' || l.key, l.amount, NULL, d.estimated > 0, c.tariff_version
-        FROM c JOIN d USING (service_point_id) CROSS JOIN LATERAL unnest(c.day_keys, c.amounts) AS l (key, amount) WHERE l.amount IS NOT NULL
-        UNION ALL
-        SELECT c.billing_day, c.account_id, 'total', 'total', sum(c.total)::bigint, NULL, bool_or(d.estimated > 0), NULL
-        FROM c JOIN d USING (service_point_id) GROUP BY c.billing_day, c.account_id
+        SELECT DISTINCT ON (r.meter_id, r.channel) i.service_point_id, r.channel, r.value
+        FROM raw.register_read r JOIN ref.installations i ON i.meter_id = r.meter_id
+            AND r.read_at > i.installed_at AND (i.removed_at IS NULL OR r.read_at <= i.removed_at)
+        WHERE r.billing_day = $1 ORDER BY r.meter_id, r.channel, r.read_at DESC
         """,
         [day],
     )
+
+
+def tariff_names(database: Database) -> pl.DataFrame:
+    """What the arrays of determinants and charges follow, for every tariff version."""
+    return database.read("SELECT tariff_id, version AS tariff_version, periods, registers, day_keys FROM billing.tariff_version")
 
 
 def statement_results(database: Database, day: date) -> pl.DataFrame:

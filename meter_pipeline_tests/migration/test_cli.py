@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from benchmarks.migration import fill_city, fill_day
 from meter_pipeline.cli import migrate
-from meter_pipeline.store import migration as store
+from meter_pipeline.migration.results import new_results
 from meter_pipeline.store.database import Database, scalar
 from meter_pipeline.units import from_micro
 
@@ -39,7 +39,7 @@ def test_a_day_from_import_to_gate(ask: Any, database: Database, tmp_path: Path)
     fill_day(database, 20, 0)
     rows = ["account_id,level,code,value,estimated,tariff_version"]
     for account, level, code, value, estimated, version in (
-        store.new_results(database, DAY).select("account_id", "level", "code", "value", "estimated", "tariff_version").iter_rows()
+        new_results(database, DAY).select("account_id", "level", "code", "value", "estimated", "tariff_version").iter_rows()
     ):
         rows.append(f"{account},{level},{code},{from_micro(value)},{str(estimated).lower()},{'' if version is None else version}")
     path = tmp_path / "legacy.csv"

@@ -17,6 +17,7 @@ from meter_pipeline.migration import cutover, dual_write
 from meter_pipeline.migration.day import compare_billing_day
 from meter_pipeline.migration.guard import guard
 from meter_pipeline.migration.legacy_import import import_results
+from meter_pipeline.migration.results import new_results
 from meter_pipeline.store import migration as store
 from meter_pipeline.store import privileges
 from meter_pipeline.store.database import Database
@@ -29,13 +30,13 @@ Cause = Callable[[Database, FixedClock], None]
 
 
 def _money(database: Database, clock: FixedClock) -> None:
-    frame = store.new_results(database, DAY)
+    frame = new_results(database, DAY)
     import_results(database, DAY, frame.with_columns(value=frame["value"] + 500_000), finished_at=NOW, source="x", clock=clock)
     compare_billing_day(database, DAY, clock=clock)
 
 
 def _missing(database: Database, clock: FixedClock) -> None:
-    frame = store.new_results(database, DAY)
+    frame = new_results(database, DAY)
     more = frame.head(1).with_columns(code=frame["code"].head(1) + "X")
     import_results(database, DAY, frame.vstack(more), finished_at=NOW, source="x", clock=clock)
     compare_billing_day(database, DAY, clock=clock)
@@ -115,7 +116,7 @@ def test_calm_pulls_nothing(live: Database, database: Database) -> None:
     with database.connect() as connection:
         watch.observe_ledger(connection, ok=True, detail="", clock=clock)
         watch.observe_writes(connection, [40.0] * 40, 50.0, clock=clock)
-    import_results(database, DAY, store.new_results(database, DAY), finished_at=NOW, source="x", clock=clock)
+    import_results(database, DAY, new_results(database, DAY), finished_at=NOW, source="x", clock=clock)
     compare_billing_day(database, DAY, clock=clock)
     assert guard(live, CALENDAR, clock=clock) is None
 

@@ -24,6 +24,7 @@ from meter_pipeline.migration.gate import COVERAGE, GateReport, Requirements
 from meter_pipeline.migration.guard import guard
 from meter_pipeline.migration.legacy_import import import_results
 from meter_pipeline.migration.page import write_page
+from meter_pipeline.migration.results import new_results
 from meter_pipeline.migration.sides import LegacyFolder, OurCopy
 from meter_pipeline.store import migration as store
 from meter_pipeline.store.database import Database, scalar
@@ -85,7 +86,7 @@ class Move:
         return fill_day(where, ACCOUNTS, number, 1500 if FIRST + timedelta(days=number) == date(2026, 11, 1) else 1440)
 
     def legacy(self, day: date, ours: Database, *plants: Plant) -> None:
-        frame = store.new_results(ours, day)
+        frame = new_results(ours, day)
         for plant in plants:
             frame = plant(frame)
         import_results(self.database, day, frame, finished_at=self.clock.now(), source="night", clock=self.clock)
