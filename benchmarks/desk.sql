@@ -51,11 +51,12 @@ SELECT 10, 14, 0.8, '2026-07-02'::date + k, 'leak', 'SP-' || lpad(i::text, 7, '0
 FROM generate_series(0, :n - 1) AS i, generate_series(0, 1) AS k;
 
 INSERT INTO raw.dead_letter (dead_letter_key, file_sha256, file_name, head_end, file_format, line, raw, raw_format, reasons, reads, meter_id,
-    rule_version, first_seen, last_seen)
+    rule_version, first_seen, last_seen, salt, leaf)
 SELECT sha256(convert_to('d' || i, 'UTF8')), sha256(convert_to('f0-0', 'UTF8')), 'f0-0', 'HE-' || i % 10, 'delimited', i,
     'X999999999999999999999999999999999999999999999999999999999999', 'source', jsonb_build_array(jsonb_build_object('code', (ARRAY['not_a_number',
     'unknown_meter', 'off_grid'])[1 + i % 3], 'detail', 'value 12,5 is no number')), 1, 'X' || lpad(i::text, 7, '0'), '1', '2026-07-02'::timestamptz +
-    i * interval '1 second', now()
+    i * interval '1 second', now(), sha256('salt'), sha256('mp-salted/1'::bytea || '\x1f'::bytea || sha256('salt')
+    || 'X999999999999999999999999999999999999999999999999999999999999'::bytea)
 FROM generate_series(0, :n - 1) AS i;
 
 INSERT INTO billing.tariff_version VALUES ('E-RES', 1, sha256('x'), 'native', 'Residential', 'electricity', 'USD', 'kWh', '{all}', '{}',

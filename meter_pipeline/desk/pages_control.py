@@ -149,7 +149,7 @@ def month(ask: Ask) -> Response:
     first = _month(ask)
     with ask.desk.reading() as connection:
         found = next((m for m in store.months(connection) if m["month"] == first), None)
-    points = close.checklist(ask.desk.database, first) if found is None or found["status"] != "sealed" else found["checklist"]
+    points = close.checklist(ask.desk.database, first, anew=False) if found is None or found["status"] != "sealed" else found["checklist"]
     mine = bool(found and found["requested_by"] and found["requested_by"].strip().casefold() == ask.visitor.person)
     return ask.show("month.html", month=first, found=found, points=points, ready=all(p["ok"] for p in points), mine=mine)
 

@@ -53,6 +53,14 @@ def periods_ending(connection: Connection, month: date, following: date) -> list
     return [(row[0], row[1], row[2]) for row in rows]
 
 
+def joints_found(connection: Connection, cycle_id: str, period_end: date, joints: list[str]) -> list[tuple[str, str, str]]:
+    """Joint, cause and detail of a period's statements as they were last compared."""
+    return connection.execute(
+        "SELECT joint, cause, detail FROM billing.reconciliation WHERE billing_day = %s::date - 1 AND subject = %s AND joint = ANY(%s) ORDER BY 1",
+        (period_end, cycle_id, joints),
+    ).fetchall()
+
+
 def lock(connection: Connection) -> None:
     """Wait for writers in flight and keep others out until the seal is committed (their triggers take the same lock, shared)."""
     connection.execute("SELECT pg_advisory_xact_lock(hashtext('billing.period'))")

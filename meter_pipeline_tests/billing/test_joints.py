@@ -130,3 +130,17 @@ def test_billing_compares_with_the_ledger_in_its_own_role(database: Database) ->
 def test_a_cause_that_is_not_on_the_list_is_refused() -> None:
     with pytest.raises(ValueError, match="closed list"):
         reconcile.table({"lines_to_total": [("all", "USD", "just because", 1, 2, 1, "")]})
+
+
+def test_a_page_shows_what_was_last_found_and_a_close_looks_again(database: Database) -> None:
+    issued(database)
+    named = "statements are what their days and the ledger say"
+    with database.connect() as connection:
+        connection.execute("UPDATE billing.charge_day SET total = total + 1000000 WHERE service_point_id = 'SP-002' AND billing_day = '2026-07-03'")
+        connection.commit()
+    assert {p["point"]: p["ok"] for p in checklist(database, JULY, anew=False)}[named]
+    assert not {p["point"]: p["ok"] for p in checklist(database, JULY)}[named]
+    with database.connect() as connection:
+        connection.execute("DELETE FROM billing.reconciliation WHERE subject = 'C1'")
+        connection.commit()
+    assert "never compared" in {p["point"]: p["detail"] for p in checklist(database, JULY, anew=False)}[named]
