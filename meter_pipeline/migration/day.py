@@ -94,10 +94,11 @@ def compare_billing_day(
     rules = Rules(rules.tolerance, rules.legacy_unit, defects)
     legacy, new, known, strata, drift = _figures(database, ours, day, mode, second_run)
     pending = not finished and now < datetime(day.year, day.month, day.day, tzinfo=now.tzinfo) + GRACE
-    result = compare(new, legacy, known_accounts=known, now=now, legacy_pending=frozenset({day}) if pending else frozenset(), rules=rules, drift=drift)
-    seen = coverage(result, strata)
+    with ThreadPoolExecutor(1, "comparison-digest") as beside:
+        hashed = beside.submit(_digest, new)
+        result = compare(new, legacy, known_accounts=known, now=now, legacy_pending=frozenset({day}) if pending else frozenset(), rules=rules, drift=drift)
+    digest, seen = hashed.result(), coverage(result, strata)
     made_with = hashlib.sha256(f"{tariffs} {program()} {rules!r}".encode()).hexdigest()
-    digest = hashlib.sha256(new.sort("account_id", "level", "code").write_csv().encode()).digest()
     figures: dict[str, Any] = {
         "mode": mode, "at": now, "compared": result.both.height, "bills": result.bills, "blocking": result.blocking, "net": result.net_money,
         "absolute": result.absolute_money, "configuration": made_with, "cycle": ",".join(store.cycles_closing(ours, day)) or None, "coverage": seen,
@@ -116,6 +117,11 @@ def compare_billing_day(
         )  # fmt: skip
         connection.commit()
     return ComparisonOutcome(day, run_id, result, source, seen)
+
+
+def _digest(results: pl.DataFrame) -> bytes:
+    """SHA-256 over our figures, sorted, as CSV."""
+    return hashlib.sha256(results.sort("account_id", "level", "code").write_csv().encode()).digest()
 
 
 @cache
@@ -140,16 +146,16 @@ def results_of(database: Database) -> tuple[str, Database]:
 def _figures(
     database: Database, ours: Database, day: date, mode: Mode, second_run: pl.DataFrame | None
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series, pl.DataFrame, Drift]:
-    """Legacy figures, ours, accounts we know, strata, drift. The two large ones are read at once: PostgreSQL and Arrow take a core each."""
-    with ThreadPoolExecutor(1, "comparison-read") as beside:
-        coming = beside.submit(store.legacy_results, database, day)
+    """Legacy figures, ours, accounts we know, strata, drift. The large ones are read at once: PostgreSQL and Arrow take a core each."""
+    with ThreadPoolExecutor(2, "comparison-read") as beside:
+        coming, strata = beside.submit(store.legacy_results, database, day), beside.submit(store.strata, ours, day)
         if mode == "legacy_twice":
             legacy = coming.result()
             new = second_run if second_run is not None else legacy.unique(["account_id", "level", "code"], keep="first", maintain_order=True)
-            return legacy, new, legacy["account_id"].unique(), store.strata(ours, day), Drift()
+            return legacy, new, legacy["account_id"].unique(), strata.result(), Drift()
         new = new_results(ours, day)
         days, leant = store.drift(database, day, DRIFT_DAYS)
-        return coming.result(), new, store.known_accounts(ours), store.strata(ours, day), Drift(days, leant)
+        return coming.result(), new, store.known_accounts(ours), strata.result(), Drift(days, leant)
 
 
 def gate(database: Database, *, now: datetime | None = None, requirements: Requirements | None = None, clock: Clock = SYSTEM_CLOCK) -> GateReport:
