@@ -77,7 +77,7 @@ def issue_statements(
         outcome.already = len(done & set(wanted["account_id"].to_list()))
         wanted = wanted.filter(~pl.col("account_id").is_in(sorted(done)))
         totals = store.charge_totals(database, cycle_id, period_start, period_end)
-        theirs = _billed_by_legacy(connection, flags.read(connection, STAGE).value, wanted, period_end)
+        theirs = _billed_by_legacy(connection, flags.read(connection, STAGE).value, wanted, cycle_id, period_start, period_end)
         faults = pl.concat([theirs, _waiting(database, wanted.join(theirs, on="account_id", how="anti"), totals, period_start, period_end)])
         ready = wanted.filter(~pl.col("account_id").is_in(faults["account_id"].unique().to_list()))
         rows, tariffs = gather(
@@ -86,7 +86,7 @@ def issue_statements(
         result = price_segments(rows, tariffs, period_start, period_end)
         before_writing(database, clock=clock)
         # Pricing a city takes a minute in which the migration may have gone back: what counts is the stage that is held while this is written.
-        taken = _billed_by_legacy(connection, legacy.stage_in_force(connection) or STAGE.default, ready, period_end)
+        taken = _billed_by_legacy(connection, legacy.stage_in_force(connection) or STAGE.default, ready, cycle_id, period_start, period_end)
         if taken.height:
             faults, ready = pl.concat([faults, taken]), ready.join(taken, on="account_id", how="anti")
             result = Priced(result.lines.join(taken, on="account_id", how="anti"), result.segments.join(taken, on="account_id", how="anti"))
@@ -107,17 +107,24 @@ def issue_statements(
     return outcome
 
 
-def _billed_by_legacy(connection: Any, value: dict[str, Any], wanted: pl.DataFrame, period_end: date) -> pl.DataFrame:
+def _billed_by_legacy(
+    connection: Any, value: dict[str, Any], wanted: pl.DataFrame, cycle_id: str, period_start: date, period_end: date
+) -> pl.DataFrame:  # fmt: skip
     """Accounts whose period the legacy batch bills under a value of the migration's stage: account_id, reason, detail.
 
-    The side recorded for the period's last day counts where there is one (a flip never changes whose bill a day was), else the stage's.
+    A flip never changes whose bill a period was, in complete neither, or a rerun would bill it twice: an account once left to legacy for the
+    period stays so, and the side recorded for its last day counts. Only where neither was decided is it the stage's.
     """
-    accounts = wanted["account_id"].unique().sort().to_list()
-    if value["stage"] not in ("off", "complete"):
-        routes, sides = legacy.routes(connection), legacy.authorities(connection, period_end - timedelta(days=1))
-        accounts = [a for a in accounts if (sides[a] == "legacy" if a in sides else not bills_customers(value, a, routes.get(a)))]
-    else:
-        accounts = []
+    left = store.left_to_legacy(connection, cycle_id, period_start)
+    sides = legacy.authorities(connection, period_end - timedelta(days=1))
+    routes = legacy.routes(connection) if value["stage"] == "live" else {}
+
+    def theirs(account: str) -> bool:
+        if account in left:
+            return True
+        return bool(sides[account] == "legacy") if account in sides else not bills_customers(value, account, routes.get(account))
+
+    accounts = [a for a in wanted["account_id"].unique().sort().to_list() if theirs(a)]
     return pl.DataFrame({"account_id": accounts}, {"account_id": pl.String}).with_columns(
         pl.lit("billed_by_legacy").alias("reason"), pl.lit(f"the migration is in {value['stage']}").alias("detail")
     )

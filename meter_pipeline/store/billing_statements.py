@@ -169,6 +169,15 @@ def period_lines(database: Database, period_start: date) -> pl.DataFrame:
     )
 
 
+def left_to_legacy(connection: Any, cycle_id: str, period_start: date) -> set[str]:
+    """Accounts whose statement of a period was left to the legacy batch when it was first due."""
+    rows = connection.execute(
+        "SELECT account_id FROM billing.statement_exception WHERE cycle_id = %s AND period_start = %s AND reason = 'billed_by_legacy'",
+        (cycle_id, period_start),
+    )
+    return {str(account) for (account,) in rows}
+
+
 def cycles_ending(database: Database, period_end: date) -> list[str]:
     """Billing cycles with a period that ends (excluded) on a day."""
     found = database.read("SELECT cycle_id FROM ref.billing_cycles WHERE period_end = $1 ORDER BY 1", [period_end])

@@ -52,7 +52,7 @@ def test_one_side_bills_in_every_stage(billed: Database, stage: str, issued: int
     assert points["every period that ended has its statements"]
 
 
-def test_live_bills_its_cohort_and_the_rest_when_their_turn_comes(billed: Database) -> None:
+def test_live_bills_its_cohort_and_no_flip_bills_the_rest_again(billed: Database) -> None:
     half = sorted(cohort_point(a) for a in ACCOUNTS)[3]
     put_stage(billed, "live", half)
     ours = [a for a in ACCOUNTS if cohort_point(a) < half]
@@ -60,9 +60,21 @@ def test_live_bills_its_cohort_and_the_rest_when_their_turn_comes(billed: Databa
     assert done.exceptions == {"billed_by_legacy": 6 - len(ours)}
     assert accounts_of(billed, "billing.statement") == ours
     assert accounts_of(billed, "billing.statement_exception") == [a for a in ACCOUNTS if a not in ours]
-    put_stage(billed, "ramp_down", 10_000)
-    assert issue_statements(billed, CHICAGO, "C1", END, clock=CLOCK).issued == 6 - len(ours)
-    assert accounts_of(billed, "billing.statement") == ACCOUNTS
+    for stage in ("ramp_down", "complete"):
+        put_stage(billed, stage, 10_000)
+        again = issue_statements(billed, CHICAGO, "C1", END, clock=CLOCK)
+        assert (again.issued, again.exceptions) == (0, {"billed_by_legacy": 6 - len(ours)}), "legacy billed that period"
+    assert accounts_of(billed, "billing.statement") == ours
+
+
+def test_a_day_recorded_as_legacy_s_stays_so_when_the_move_is_complete(billed: Database) -> None:
+    put_stage(billed, "dual_write")
+    with billed.connect() as connection:
+        dual_write.write(connection, [(dual_write.Record(LAST, ACCOUNTS[0], {"figures": []}), None)])
+        connection.commit()
+    put_stage(billed, "complete", 10_000)
+    assert issue_statements(billed, CHICAGO, "C1", END, clock=CLOCK).exceptions == {"billed_by_legacy": 1}
+    assert accounts_of(billed, "billing.statement") == ACCOUNTS[1:]
 
 
 def test_a_side_once_recorded_is_the_statement_s_too(billed: Database) -> None:
