@@ -9,7 +9,10 @@ without a method or reason is 0. Sources: AEMO MDFF v2.6 quality flags and metho
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 #: A actual, S substituted, F final substituted, E forward estimate, N null, V variable (never stored), and M: no read ever came
 FLAGS: Final = ("A", "S", "F", "E", "N", "V", "M")
@@ -99,6 +102,21 @@ def to_espi(code: int) -> int:
 ACTUAL: Final = pack("A")
 MISSING: Final = pack("M")
 NULL: Final = pack("N")
+
+
+#: Condition-code rank by flag: a lower one never replaces a higher one, whatever its version or read time (Oracle MDM "Final Measurement
+#: Replacement"; AEMO's order of A and F before S before E). A final substitution stands beside an actual: it is how a source takes an actual
+#: back, so between those two the version decides. A null has something to say, but to nobody who has a value.
+_RANKS: Final = {"M": 0, "N": 1, "E": 2, "S": 3, "V": 3, "F": 4, "A": 4}
+_RANK_OF: Final = np.array([*(_RANKS[flag] for flag in FLAGS), 0], np.int8)
+_RANK_OF_NULL: Final = 1
+
+
+def condition_rank(codes: npt.NDArray[Any], null: npt.NDArray[np.bool_]) -> npt.NDArray[np.int8]:
+    """Rank of each quality code, 0 (no read) to 4 (actual, final substitution); a value that is ``null`` has rank 1 at most. Any shape."""
+    rank: npt.NDArray[np.int8] = _RANK_OF[codes.view(np.uint16) >> 13] if codes.dtype.itemsize == 2 else _RANK_OF[codes >> 13]
+    lowered: npt.NDArray[np.int8] = np.where(null, np.minimum(rank, _RANK_OF_NULL), rank)
+    return lowered
 
 
 def flag_of(code: int) -> str:

@@ -3,9 +3,11 @@
 Belongs here: folding the distinct payloads of a channel-day into one row, and counting what one more payload changes. Does not belong here:
 finding those payloads (plan.py), writing the result.
 
-Per slot the payload with the greatest (source version, read time, sequence, payload hash) wins; no read time is less than any. The row's own
-source_version, read_time, head_end and payload_hash are the newest payload's, by (source version, read time, payload hash), and so are unit,
-interval length and slots: a payload of another layout keeps no slot, since two layouts of one day cannot both be right.
+Per slot the payload with the greatest (condition rank, source version, read time, sequence, payload hash) wins; no read time is less than any.
+The condition rank (quality.condition_rank) comes first, so that a late actual replaces an estimate and a newer estimate never replaces an actual.
+The row's own source_version, read_time, head_end and payload_hash are the leading payload's, the one with the greatest (best rank of its
+slots, source version, read time, payload hash), and so are unit, interval length and slots: a payload of another layout keeps no slot, since two
+layouts of one day cannot both be right.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from meter_pipeline.quality import MISSING
+from meter_pipeline.quality import MISSING, condition_rank
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.store import vectors
 
@@ -30,49 +32,57 @@ def fold_intervals(payloads: pl.DataFrame) -> pl.DataFrame:
     The result has the same columns; ``payloads`` is how many went in.
     """
     ranked = _ranked(payloads)
-    newest = ranked.filter(pl.col("rank") == pl.col("of") - 1).sort(KEY)
-    starts_at = vectors.day_start(newest)
-    parts = [_fold_layout(matrix, ranked, starts_at) for matrix in vectors.to_matrices(newest.drop("rank", "of"))]
+    leading = ranked.sort(*KEY, "condition", "rank").unique(KEY, keep="last", maintain_order=True)
+    starts_at = vectors.day_start(leading)
+    parts = [_fold_layout(matrix, ranked, starts_at) for matrix in vectors.to_matrices(leading.drop("rank", "of", "condition"))]
     columns = [*KEY, *vectors.RAW_EXTRA, *vectors.VECTOR]
     return pl.concat([p.select(columns) for p in parts]).sort(KEY)
 
 
 def _ranked(payloads: pl.DataFrame) -> pl.DataFrame:
-    """Payloads in order of age, with their rank within the key (0 the oldest) and how many the key has."""
+    """Payloads in order of age, with their rank within the key (0 the oldest), how many the key has, and the best condition rank of their slots."""
     ordered = payloads.sort([*KEY, *_NEWEST], nulls_last=False)
-    return ordered.with_columns(rank=pl.int_range(pl.len()).over(KEY), of=pl.len().over(KEY))
+    condition = np.zeros(ordered.height, np.int8)
+    for matrix in vectors.to_matrices(ordered.with_row_index("n")):
+        condition[matrix.keys["n"].to_numpy()] = condition_rank(matrix.quality, matrix.values == NO_VALUE).max(axis=1, initial=0)
+    return ordered.with_columns(rank=pl.int_range(pl.len()).over(KEY), of=pl.len().over(KEY), condition=condition)
 
 
-def _fold_layout(newest: DayMatrix, ranked: pl.DataFrame, starts_at: datetime) -> pl.DataFrame:
-    """Lay the payloads of one layout over each other, oldest first."""
-    n, slots = newest.values.shape
+def _fold_layout(leading: DayMatrix, ranked: pl.DataFrame, starts_at: datetime) -> pl.DataFrame:
+    """Lay the payloads of one layout over each other, oldest first, into the shape of the leading ones."""
+    n, slots = leading.values.shape
     values = np.full((n, slots), NO_VALUE, np.int64)
     quality = np.full((n, slots), MISSING, np.uint16)
     sequence = np.zeros((n, slots), np.int32)
     offsets = np.zeros((n, slots), np.int16)
     version = np.full((n, slots), NO_VALUE, np.int64)
     taken_at = np.full((n, slots), NO_VALUE, np.int64)
-    index = newest.keys.select(*KEY, "unit", of=pl.len().over(KEY)).drop("of").with_row_index("row")
-    same = (pl.col("interval_minutes") == newest.interval_minutes) & (pl.col("slots") == slots)
+    condition = np.zeros((n, slots), np.int8)
+    index = leading.keys.select(*KEY, "unit", of=pl.len().over(KEY)).drop("of").with_row_index("row")
+    same = (pl.col("interval_minutes") == leading.interval_minutes) & (pl.col("slots") == slots)
     mine = ranked.filter(same).join(index, on=[*KEY, "unit"], how="inner").sort("rank", "row")
     for (_,), layer in mine.group_by(["rank"], maintain_order=True):
-        [matrix] = vectors.to_matrices(layer.drop("rank", "of"))
+        [matrix] = vectors.to_matrices(layer.drop("rank", "of", "condition"))
         row = matrix.keys["row"].to_numpy()
         layer_version = matrix.keys["source_version"].to_numpy()[:, None]
         layer_taken = matrix.keys["read_time"].to_physical().fill_null(NO_VALUE).to_numpy()[:, None]
         said = (matrix.values != NO_VALUE) | (matrix.quality != MISSING)
-        # Layers come in order of (version, read time, hash), so a later one loses a slot only to an equally old payload's higher sequence.
+        layer_condition = condition_rank(matrix.quality, matrix.values == NO_VALUE)
+        # Layers come in order of (version, read time, hash), so at the same condition rank a later one loses a slot only to an equally old
+        # payload's higher sequence.
         equal = (version[row] == layer_version) & (taken_at[row] == layer_taken)
-        wins = said & (~equal | (matrix.sequence >= sequence[row]))
+        newer = ~equal | (matrix.sequence >= sequence[row])
+        wins = said & ((layer_condition > condition[row]) | ((layer_condition == condition[row]) & newer))
         values[row] = np.where(wins, matrix.values, values[row])
         quality[row] = np.where(wins, matrix.quality, quality[row])
         sequence[row] = np.where(wins, matrix.sequence, sequence[row])
         offsets[row] = np.where(wins, matrix.offsets if matrix.offsets is not None else 0, offsets[row])
         version[row] = np.where(wins, layer_version, version[row])
         taken_at[row] = np.where(wins, layer_taken, taken_at[row])
+        condition[row] = np.where(wins, layer_condition, condition[row])
     counts = ranked.select(*KEY, "of").unique()
-    keys = newest.keys.drop("payloads").join(counts, on=KEY, how="left", maintain_order="left").rename({"of": "payloads"}).cast({"payloads": pl.Int16})
-    folded = DayMatrix(newest.billing_day, newest.interval_minutes, keys, values, quality, sequence, offsets if offsets.any() else None)
+    keys = leading.keys.drop("payloads").join(counts, on=KEY, how="left", maintain_order="left").rename({"of": "payloads"}).cast({"payloads": pl.Int16})
+    folded = DayMatrix(leading.billing_day, leading.interval_minutes, keys, values, quality, sequence, offsets if offsets.any() else None)
     return vectors.from_matrix(folded, starts_at)
 
 
@@ -114,8 +124,9 @@ REGISTER_KEY = ["meter_id", "channel", "read_at"]
 
 def fold_registers(payloads: pl.DataFrame) -> pl.DataFrame:
     """The winning payload of each register reading, with how many distinct ones there are; sorted by key."""
-    order = ["source_version", "read_time", "sequence", "payload_hash"]
-    ordered = payloads.sort([*REGISTER_KEY, *order], nulls_last=False)
+    order = ["condition", "source_version", "read_time", "sequence", "payload_hash"]
+    condition = condition_rank(payloads["quality"].to_numpy(), payloads["value"].is_null().to_numpy())
+    ordered = payloads.with_columns(condition=condition).sort([*REGISTER_KEY, *order], nulls_last=False).drop("condition")
     return ordered.with_columns(payloads=pl.len().over(REGISTER_KEY).cast(pl.Int16)).unique(REGISTER_KEY, keep="last", maintain_order=True).sort(REGISTER_KEY)
 
 

@@ -4,8 +4,8 @@ Belongs here: the dense scatter of a file's reads into billing days, what counts
 same slot is kept. Does not belong here: reference data and dead letters (landing.py), winners between payloads (fold.py).
 
 A payload is a meter's channel-day from one file and one source version: reads of a file that carry different versions are different payloads,
-so that versions stay comparable slot by slot. Inside a payload the later of (read time, sequence, line) is kept for a slot; a loser that says
-the same is a duplicate, one that says something else is superseded.
+so that versions stay comparable slot by slot. Inside a payload the greatest (condition rank, read time, sequence, line) is kept for a slot; a
+loser that says the same is a duplicate, one that says something else is superseded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.quality import MISSING
+from meter_pipeline.quality import MISSING, condition_rank
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 
 #: Seconds a read may lie before its slot's start and still be counted to it. AMI clocks are kept within seconds; California's VEE rules and
@@ -210,7 +210,8 @@ def _later_wins(
     crowded = np.flatnonzero((np.bincount(cell, minlength=cells) > 1)[cell])
     few = frame.select("read_time", "sequence", "line", "value", "quality")[crowded]
     rank = few.select(pl.col("read_time").to_physical().fill_null(NO_VALUE), pl.col("sequence").fill_null(0), "line").to_numpy()
-    order = np.lexsort((rank[:, 2], rank[:, 1], rank[:, 0], cell[crowded]))
+    condition = condition_rank(few["quality"].fill_null(0).to_numpy(), few["value"].is_null().to_numpy())
+    order = np.lexsort((rank[:, 2], rank[:, 1], rank[:, 0], condition, cell[crowded]))
     sorted_cell = cell[crowded][order]
     last = np.append(sorted_cell[1:] != sorted_cell[:-1], True)
     winner = order[last][np.cumsum(last) - last]

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meter_pipeline.ingest import ingest_billing_day, land, waiting_days
+from meter_pipeline.quality import pack
 from meter_pipeline.store import raw
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.validated import read_reused_sequences
@@ -102,9 +103,29 @@ def test_an_older_version_never_regresses_a_value(database: Database, tmp_path: 
     assert len(raw_bytes(database)["raw.interval_payload"]) == 2
 
 
+def test_a_late_actual_replaces_an_estimate_and_no_estimate_replaces_an_actual(database: Database, tmp_path: Path) -> None:
+    enrol(database)
+    said = [  # (file, version, flag, value) as they come; a final substitution is how a source takes an actual back
+        ("estimate", 5, "E", 1000), ("late-actual", 1, "A", 2000), ("newer-estimate", 6, "E", 3000), ("newer-substitute", 7, "S", 4000),
+    ]  # fmt: skip
+    for name, version, flag, value in said:
+        read = Read("M-0", 3, value, version=version, quality=pack(flag), sequence=version)
+        register = Read("M-0", 4, value, version=version, quality=pack(flag), register=True, sequence=version)
+        land_all(database, tmp_path, [write_file(tmp_path, name, [read, register])])
+        outcome = ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+        assert (outcome.accepted, outcome.superseded) == ((2, 0) if flag in "EA" and version < 6 else (0, 2)), name
+    for table in ("raw.interval", "raw.register"):
+        assert Decimal(database.read(f"SELECT value::text AS v FROM {table}").item()) == Decimal("0.002"), table
+    land_all(database, tmp_path, [write_file(tmp_path, "final", [Read("M-0", 3, 5000, version=8, quality=pack("F"), sequence=8)])])
+    assert ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path)).accepted == 1
+    land_all(database, tmp_path, [write_file(tmp_path, "stale", [Read("M-0", 3, 6000, version=2, quality=pack("A"), sequence=2)])])
+    assert ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path)).superseded == 1
+    assert database.read("SELECT count(*) AS n FROM raw.interval_payload").item() == 6, "what lost is kept"
+
+
 reads = st.builds(
     Read, meter=st.sampled_from(METERS[:3]), slot=st.integers(0, 5), value=st.integers(0, 3).map(lambda v: v * 500), version=st.integers(1, 2),
-    sequence=st.integers(0, 2), quality=st.sampled_from([0, 1 << 13]), register=st.booleans(), read_time=st.sampled_from([0, 60]),
+    sequence=st.integers(0, 2), quality=st.sampled_from([pack(flag) for flag in "ASFE"]), register=st.booleans(), read_time=st.sampled_from([0, 60]),
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from meter_pipeline.ledger import merkle
 
@@ -117,6 +117,14 @@ def _accounts(snapshot: Snapshot, sent: Mapping[bytes, list[Payload]], faults: l
         faults.append(f"I1: {snapshot.open_partitions} partitions never attached")
 
 
+#: Rank of a value by its quality flag's number (A S F E N V M), written down apart from the code that is tested.
+CONDITION: Final = (4, 3, 4, 2, 1, 3, 0)
+
+
+def _condition(payload: Payload) -> int:
+    return max(CONDITION[quality >> 13] for _, quality, _ in payload.slots.values())
+
+
 def _rows(snapshot: Snapshot, sent: Mapping[bytes, list[Payload]], faults: list[str], finished: bool) -> None:
     """I1, I2 and I11: what is current is the fold of exactly what was sent, by the data's own order."""
     by_key: dict[tuple[str, Key], dict[bytes, Payload]] = defaultdict(dict)
@@ -139,8 +147,8 @@ def _rows(snapshot: Snapshot, sent: Mapping[bytes, list[Payload]], faults: list[
         if row is None:
             faults.append(f"I1: {at} is lost")
             continue
-        newest = max(distinct.values(), key=lambda p: (p.version, p.read_time, p.hash)) if at[0] == "interval" else max(
-            distinct.values(), key=lambda p: (p.version, p.read_time, p.slots[0][2], p.hash)
+        newest = max(distinct.values(), key=lambda p: (_condition(p), p.version, p.read_time, p.hash)) if at[0] == "interval" else max(
+            distinct.values(), key=lambda p: (_condition(p), p.version, p.read_time, p.slots[0][2], p.hash)
         )
         if row.hash != newest.hash:
             faults.append(f"I11: {at} names another payload as its newest")
@@ -151,8 +159,8 @@ def _rows(snapshot: Snapshot, sent: Mapping[bytes, list[Payload]], faults: list[
             faults.append(f"I1: {at} keeps {len(kept)} payloads of {len(distinct)}")
         best: dict[int, tuple[Any, int]] = {}
         for payload in distinct.values():
-            for slot, (value, _, sequence) in payload.slots.items():
-                rank = (payload.version, payload.read_time, sequence, payload.hash)
+            for slot, (value, quality, sequence) in payload.slots.items():
+                rank = (CONDITION[quality >> 13], payload.version, payload.read_time, sequence, payload.hash)
                 if slot not in best or rank > best[slot][0]:
                     best[slot] = (rank, value)
         expected = {slot: value for slot, (_, value) in best.items()} if at[0] == "interval" else {0: newest.slots[0][0]}

@@ -73,7 +73,12 @@ MUTATIONS: Final = (
         "if row is None:", Profile("sessions terminated", Faults(slow=0.3), terminates=8),
     ),
     Mutation("version ordering: intervals", fold, "_ranked", "payloads.sort([*KEY, *_NEWEST], nulls_last=False)", "payloads", _QUIET),
-    Mutation("version ordering: registers", fold, "fold_registers", 'order = ["source_version", "read_time", "sequence", "payload_hash"]', "order = []", _QUIET),
+    Mutation(
+        "version ordering: registers", fold, "fold_registers",
+        'order = ["condition", "source_version", "read_time", "sequence", "payload_hash"]', "order = []", _QUIET,
+    ),
+    Mutation("condition rank: intervals", fold, "_fold_layout", "(layer_condition > condition[row]) | ((layer_condition == condition[row]) & newer)", "newer", _QUIET),
+    Mutation("condition rank: registers", fold, "fold_registers", 'order = ["condition", "source_version"', 'order = ["source_version"', _QUIET),
     Mutation("dead letters of refused rows", landing, "finish_letters", "found = pl.concat(letters)", "found = pl.concat(letters).clear()", _QUIET),
     Mutation(
         "watchdog of a stopped server", writer, "Writers._attempt", "call_later(self.deadline_s, self._cut, connection)",

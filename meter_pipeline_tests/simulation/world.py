@@ -29,6 +29,7 @@ import polars as pl
 import psycopg
 from psycopg import errors
 
+from meter_pipeline import quality
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.control import probe
 from meter_pipeline.feeds.head_ends import HeadEnd
@@ -56,6 +57,8 @@ CHANNELS: Final = pl.DataFrame(
 #: Distinct files there are: enough for every overlap, few enough to be prepared once.
 CONTENTS: Final = 240
 POISON: Final = 2 * 10**16
+#: Actual, substituted, final substituted, estimated: what a late file may say of a read, so that the condition rank is tried with the versions.
+QUALITIES: Final = tuple(quality.pack(flag) for flag in "AASFE")
 SMALL: Final = Limits(batch_least=1, batch_start=2, batch_most=3, writers_start=2, writers_most=3)
 #: A batch may begin this long after a pause is visible, because it asked before: the answer to a poll may take 2 s (control.probe), a connection
 #: half a second more (writer.POLL_STALE_S), and the way to the server its few milliseconds.
@@ -71,16 +74,18 @@ def content(number: int) -> tuple[bytes, ParsedFeed]:
     for meter in rng.sample(METERS, rng.randint(1, 3)):
         version = rng.randint(1, 3)
         common = {
-            "meter_id": meter, "unit": "kWh", "sequence": rng.randint(0, 2), "quality": 0, "source_version": version,
+            "meter_id": meter, "unit": "kWh", "sequence": rng.randint(0, 2), "source_version": version,
             "read_time": START + timedelta(seconds=rng.choice((0, 60, 120))), "line": 1,
         }  # fmt: skip
         for slot in rng.sample(range(23), rng.randint(0, 3)):
-            intervals.append({**common, "channel": "E1", "value": 1000 * rng.randint(0, 3), "interval_start": START + timedelta(hours=slot), "interval_minutes": 60})
+            said = {"value": 1000 * rng.randint(0, 3), "quality": rng.choice(QUALITIES)}
+            intervals.append({**common, **said, "channel": "E1", "interval_start": START + timedelta(hours=slot), "interval_minutes": 60})
             if rng.random() < 0.1:
                 intervals.append(intervals[-1])
         for hour in rng.sample(range(1, 4), rng.randint(0, 2)):
             value = POISON if rng.random() < 0.04 else rng.randint(0, 3) * 10**6
-            registers.append({**common, "channel": "R1", "value": value, "read_at": START + timedelta(hours=hour)})
+            said = {"value": value, "quality": rng.choice(QUALITIES)}
+            registers.append({**common, **said, "channel": "R1", "read_at": START + timedelta(hours=hour)})
     rejects = [{"line": 9, "byte_offset": 99, "raw": b"junk", "reasons": [{"code": "bad_json", "detail": "junk"}], "reads": 1}] if rng.random() < 0.15 else []
     parsed = ParsedFeed(
         "jsonl", pl.DataFrame(intervals, schema=INTERVAL_READS), pl.DataFrame(registers, schema=REGISTER_READS), pl.DataFrame(rejects, schema=REJECTS)

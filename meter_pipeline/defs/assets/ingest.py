@@ -90,7 +90,7 @@ def raw_reads() -> dg.AssetsDefinition:
         group=policy.INGEST,
         description=(
             "The day's reads exactly as they arrived: one row per meter, channel and billing day with a value for every interval, and one per "
-            "register reading. Nothing is edited here; of several versions the newest by its own source wins, and all are kept."
+            "register reading. Nothing is edited here; of several versions an actual goes before an estimate, then the newest by its own source; all are kept."
         ),
         deps=["feed_files", ("reference", "meters"), ("reference", "channels")],
         owners=policy.DATA,
