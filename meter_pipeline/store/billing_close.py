@@ -13,34 +13,36 @@ from psycopg.types.json import Jsonb
 
 Connection = psycopg.Connection[Any]
 
+#: What stands against a point of the close, a row each. Cut at _SHOWN: 100,000 exceptions are one sentence to whoever reads the page.
 _CHECKS: dict[str, str] = {
-    "every day is billed": "SELECT string_agg(d::date::text, ', ' ORDER BY d) FROM generate_series(%(m)s::date, %(n)s::date - 1, interval '1 day') AS d "
-    "WHERE NOT EXISTS (SELECT FROM billing.charge_day AS c WHERE c.billing_day = d)",
-    "no joint is open": "SELECT string_agg(billing_day || ' ' || joint || ' ' || subject, ', ' ORDER BY billing_day) FROM billing.reconciliation "
-    "WHERE billing_day >= %(m)s AND billing_day < %(n)s AND cause IN ('open', 'not_loaded')",
-    "every period that ended has its statements": "SELECT string_agg(cycle_id || ' ' || period_end, ', ' ORDER BY cycle_id, period_end) "
-    "FROM ref.billing_cycles AS p "
+    "every day is billed": "SELECT d::date::text FROM generate_series(%(m)s::date, %(n)s::date - 1, interval '1 day') AS d "
+    # the next day billed, from the index: an EXISTS became a hash join over every charge of the month, 0.6 s for 700,000
+    "WHERE (SELECT min(c.billing_day) FROM billing.charge_day AS c WHERE c.billing_day >= d::date) IS DISTINCT FROM d::date ORDER BY d",
+    "no joint is open": "SELECT billing_day || ' ' || joint || ' ' || subject FROM billing.reconciliation "
+    "WHERE billing_day >= %(m)s AND billing_day < %(n)s AND cause IN ('open', 'not_loaded') ORDER BY billing_day, joint, subject",
+    "every period that ended has its statements": "SELECT cycle_id || ' ' || period_end FROM ref.billing_cycles AS p "
     "WHERE period_end > %(m)s AND period_end <= %(n)s AND NOT EXISTS (SELECT FROM billing.statement AS s WHERE s.cycle_id = p.cycle_id "
     "AND s.period_start = p.period_start) AND NOT EXISTS (SELECT FROM billing.statement_exception AS e WHERE e.cycle_id = p.cycle_id "
     "AND e.period_start = p.period_start AND e.reason = 'billed_by_legacy') "
     "AND EXISTS (SELECT FROM ref.agreements AS a WHERE a.cycle_id = p.cycle_id AND a.valid_from < p.period_end "
-    "AND (a.valid_to IS NULL OR a.valid_to > p.period_start))",
-    "no statement waits": "SELECT string_agg(account_id || ' ' || reason, ', ' ORDER BY account_id) FROM billing.statement_exception AS e "
+    "AND (a.valid_to IS NULL OR a.valid_to > p.period_start)) ORDER BY cycle_id, period_end",
+    "no statement waits": "SELECT account_id || ' ' || reason FROM billing.statement_exception AS e "
     "JOIN ref.billing_cycles AS p USING (cycle_id, period_start) WHERE p.period_end > %(m)s AND p.period_end <= %(n)s "
-    "AND e.reason NOT IN ('estimate_streak', 'billed_by_legacy')",
-    "no late change waits for its adjustment": "SELECT string_agg(DISTINCT statement_id, ', ') FROM billing.late_change",
-    "no adjustment waits": "SELECT string_agg(adjustment_id, ', ' ORDER BY adjustment_id) FROM billing.adjustment "
-    "WHERE posting_month = %(m)s AND status IN ('requested', 'approved')",
+    "AND e.reason NOT IN ('estimate_streak', 'billed_by_legacy') ORDER BY account_id, reason",
+    "no late change waits for its adjustment": "SELECT DISTINCT statement_id FROM billing.late_change ORDER BY 1",
+    "no adjustment waits": "SELECT adjustment_id FROM billing.adjustment "
+    "WHERE posting_month = %(m)s AND status IN ('requested', 'approved') ORDER BY 1",
 }
+_SHOWN = 20
 
 
 def checklist(connection: Connection, month: date, following: date) -> list[dict[str, Any]]:
-    """Each point of the close, whether it holds and what stands against it (the first 500 characters)."""
+    """Each point of the close, whether it holds and what stands against it (the first 20, and whether there are more)."""
     points = []
     for point, query in _CHECKS.items():
-        row = connection.execute(query.encode(), {"m": month, "n": following}).fetchone()
-        against = row[0] if row else None
-        points.append({"point": point, "ok": against is None, "detail": (against or "")[:500]})
+        against = [str(said) for (said,) in connection.execute(f"{query} LIMIT {_SHOWN + 1}".encode(), {"m": month, "n": following})]
+        detail = ", ".join(against[:_SHOWN]) + (", and more" if len(against) > _SHOWN else "")
+        points.append({"point": point, "ok": not against, "detail": detail})
     return points
 
 
