@@ -28,7 +28,7 @@ from meter_pipeline.ledger import entries
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.store import anomalies as store
 from meter_pipeline.store.database import Database, Read
-from meter_pipeline.store.validated import reading
+from meter_pipeline.store.reading import reading
 
 FLAG_SCHEMA: Final[dict[str, Any]] = {
     "expected": pl.Float64, "observed": pl.Float64, "confidence": pl.Float64, "billing_day": pl.Date, "kind": pl.String,

@@ -29,7 +29,7 @@ from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.store import billing as days
 from meter_pipeline.store import billing_adjustments as store
 from meter_pipeline.store.database import Database
-from meter_pipeline.store.validated import reading
+from meter_pipeline.store.reading import reading
 
 #: Above this sum of absolute line amounts a second person approves: about a quarter of a household's monthly bill, so that routine
 #: re-estimates pass and a mistake in a tariff does not. Configuration of the caller; the figure used is kept with each adjustment.

@@ -34,7 +34,7 @@ from meter_pipeline.store import billing as store
 from meter_pipeline.store import billing_adjustments as late
 from meter_pipeline.store import billing_joints as joints
 from meter_pipeline.store.database import Database
-from meter_pipeline.store.validated import reading
+from meter_pipeline.store.reading import reading
 
 #: Services read, computed and written together: their quarter-hours are 19 MB, and four of these make a hundred thousand, so that reading,
 #: computing and writing overlap.
@@ -301,7 +301,7 @@ def charge_hashes(charges: pl.DataFrame) -> list[bytes]:
             separator="\x1f",
         )
     ).to_series()  # fmt: skip
-    return [hashlib.sha256(text.encode()).digest() for text in joined.to_list()]
+    return [hashlib.sha256(text).digest() for text in joined.cast(pl.Binary).to_list()]
 
 
 def _record(

@@ -31,7 +31,7 @@ from meter_pipeline.store import billing_joints as joints
 from meter_pipeline.store import billing_statements as store
 from meter_pipeline.store import migration as legacy
 from meter_pipeline.store.database import Database
-from meter_pipeline.store.validated import reading
+from meter_pipeline.store.reading import reading
 
 
 @dataclass(slots=True)

@@ -36,4 +36,4 @@ def adjustment_line_leaves(rows: pl.DataFrame) -> pl.Series:
 
 
 def _digests(texts: pl.Series) -> pl.Series:
-    return pl.Series([hashlib.sha256(text.encode()).digest() for text in texts.to_list()], dtype=pl.Binary)
+    return pl.Series([hashlib.sha256(text).digest() for text in texts.cast(pl.Binary).to_list()], dtype=pl.Binary)

@@ -26,7 +26,8 @@ class RowTable:
     it), and the encoding its hash is over (named in docs/audit.md), if the verifier knows it.
 
     ``folded``: rows with ``payloads`` above 1 are folded from several payloads, each of which is a row of the history table. ``detail``: the table
-    of the rows that the hash of one of these is over, where it is not over the row itself.
+    of the rows that the hash of one of these is over, where it is not over the row itself. ``erasable``: rows may have lost the content their hash is
+    over, and keep the hash.
     """
 
     name: str
@@ -34,6 +35,7 @@ class RowTable:
     encoding: str | None = None
     folded: bool = False
     detail: str | None = None
+    erasable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ VALIDATED: Final = Source(
     (RowTable("vee.interval_day", "content_hash"), RowTable("vee.interval_day_version", "content_hash")),
 )
 #: A rejected line's leaf is salted, and its content may be erased.
-DEAD_LETTERS: Final = Source("dead letters", ("rejected",), (RowTable("raw.dead_letter", "leaf", "mp-salted/1"),), by_day=False)
+DEAD_LETTERS: Final = Source("dead letters", ("rejected",), (RowTable("raw.dead_letter", "leaf", "mp-salted/1", erasable=True),), by_day=False)
 CHARGES: Final = Source("charges", ("billed",), (RowTable("billing.charge_day", None, "mp-charge/1"),), retiring=True)
 STATEMENTS: Final = Source(
     "statements", ("bill_issued",), (RowTable("billing.statement", "lines_sha256", "mp-statement/1", detail="billing.statement_line"),)
@@ -83,8 +85,8 @@ ADJUSTMENTS: Final = Source(
     also=("adjustment_posted",),
     by_day=False,
 )
-#: What a day's bill stands on, and what comes of it.
-BEFORE_BILLING: Final = (RAW, VALIDATED)
+#: What a day's bill stands on, and what comes of it. Validated days first: they are matched by the hash they carry while the reads' content arrives.
+BEFORE_BILLING: Final = (VALIDATED, RAW)
 AFTER_BILLING: Final = (DEAD_LETTERS, CHARGES, STATEMENTS, ADJUSTMENTS)
 SOURCES: Final = (*BEFORE_BILLING, *AFTER_BILLING)
 

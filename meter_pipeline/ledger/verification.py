@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -31,6 +31,7 @@ from meter_pipeline.ledger.tree import Growing, stored_reader
 from meter_pipeline.store import ledger as store
 from meter_pipeline.store import ledger_rows
 from meter_pipeline.store.database import Database
+from meter_pipeline.store.reading import ReadSession, ahead
 
 #: More findings than this say nothing new: a rewritten entry early in the log breaks every root after it.
 FINDINGS_LIMIT: Final = 100
@@ -119,11 +120,12 @@ def verify(
             outcome.find("memory", f"{remembered} entries were verified before, the log has {outcome.size}", outcome.size)
         outcome.start = 0 if full or remembered > outcome.size else remembered
         checkpoints = _checkpoints(connection, outcome, origin, trusted or _held_keys(home, origin))
-        _log(connection, outcome, checkpoints, (remembered, remembered_root), full)
-        with ledger_rows.same_snapshot(database, connection) if hashers else nullcontext(database) as rows:
-            for source in sources:
-                for day in days if source.by_day else [None]:
-                    verify_rows(rows, connection, source, day, outcome, hashers or {})
+        wanted = [(source, day) for source in sources for day in (days if source.by_day else [None])]
+        with _contents(database, connection, wanted, hashers or {}) as contents:
+            # The rows to hash arrive while the log is gone through: they are most of the time of a day's verification.
+            _log(connection, outcome, checkpoints, (remembered, remembered_root), full)
+            for source, day in wanted:
+                verify_rows(connection, source, day, outcome, hashers or {}, contents)
         guard = privileges.check(connection)
         outcome.bypass = guard.bypass
         outcome.checked["guards"] += len(guard.guards["tables"])
@@ -314,13 +316,49 @@ def unretired_leaves(connection: store.Connection, kinds: Sequence[str], day: da
     return LiveLeaves(hashsets.of(b"".join(live)), [(place, 1) for place in live.values()])
 
 
-def verify_rows(database: Database, connection: store.Connection, source: Source, day: date | None, outcome: VerifyOutcome, hashers: Hashers) -> None:
-    """The bijection of rows and leaves (of a billing day, or all); with a hasher for a table's encoding, from the rows' content.
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """Rows to hash again, read ahead in the order they are asked for: the parts of a table's day, then None."""
 
-    ``database`` and ``connection`` see one snapshot: a load that commits meanwhile is not half seen.
-    """
+    items: Iterator[pl.DataFrame | None]
+
+    def parts(self) -> Iterator[pl.DataFrame]:
+        """The parts of the next table and day."""
+        while (part := next(self.items)) is not None:
+            yield part
+
+
+@contextmanager
+def _contents(
+    database: Database, connection: store.Connection, wanted: Sequence[tuple[Source, date | None]], hashers: Hashers
+) -> Iterator[_Contents]:
+    """The rows of what is to be hashed, in the snapshot of ``connection``: a load that commits meanwhile is not half seen."""
+    asked = [(table, day) for source, day in wanted for table in _tables(connection, source, hashers) if table.encoding in hashers]
+    if not asked:
+        yield _Contents(iter(()))
+        return
+
+    def every(session: ReadSession) -> Generator[pl.DataFrame | None]:
+        for table, day in asked:
+            yield from ledger_rows.parts(session, table.name, day)
+            yield None
+
+    with ledger_rows.same_snapshot(database, connection) as session, ahead(every(session)) as items:
+        yield _Contents(items)
+
+
+def _tables(connection: store.Connection, source: Source, hashers: Hashers) -> list[RowTable]:
+    """Those of a source's tables that are there; none where one's leaves can only be matched by who knows its encoding, and nobody does."""
     tables = [table for table in source.tables if ledger_rows.exists(connection, table.name)]
-    if not tables or any(table.hash_column is None and table.encoding not in hashers for table in tables):
+    return [] if any(table.hash_column is None and table.encoding not in hashers for table in tables) else tables
+
+
+def verify_rows(
+    connection: store.Connection, source: Source, day: date | None, outcome: VerifyOutcome, hashers: Hashers, contents: _Contents | None = None
+) -> None:
+    """The bijection of rows and leaves (of a billing day, or all); for a table whose encoding has a hasher, from the rows' ``contents``."""
+    tables = _tables(connection, source, hashers)
+    if not tables:
         return
     live = (unretired_leaves if source.retiring else live_leaves)(connection, source.kinds, day)
     allowed = live.hashes
@@ -330,13 +368,11 @@ def verify_rows(database: Database, connection: store.Connection, source: Source
     held = []
     for table in tables:
         hasher = hashers.get(table.encoding or "")
-        if table.hash_column is None:
-            assert hasher is not None  # noqa: S101 - looked at above
-            carried = hashsets.of(b"".join(hasher(ledger_rows.frame(database, table.name, day))))
-        else:
+        if hasher is not None and contents is not None:
+            carried = hashsets.of(b"".join(verify_content(contents.parts(), table, hasher, live, outcome)))
+        if hasher is None or contents is None or table.erasable:
+            assert table.hash_column is not None  # noqa: S101 - looked at by _tables
             carried = hashsets.of(ledger_rows.hashes(connection, table.name, table.hash_column, day))
-            if hasher is not None and len(carried):
-                verify_content(database, table, day, hasher, live, outcome)
         outcome.checked[f"rows of {table.name}"] += len(carried)
         held.append(carried)
         for row in hashsets.absent(carried, allowed):
@@ -345,18 +381,18 @@ def verify_rows(database: Database, connection: store.Connection, source: Source
         outcome.find("leaf without row", f"{source.name} {about}: {live.hashes[row].tobytes().hex()}", live.place(row))
 
 
-def verify_content(
-    database: Database, table: RowTable, day: date | None, hasher: Hasher, live: LiveLeaves, outcome: VerifyOutcome
-) -> None:
-    """Make the hashes of rows again from their content and compare them with those they carry."""
-    assert table.hash_column is not None  # noqa: S101 - its rows carry one
-    frame = ledger_rows.frame(database, table.name, day)
-    if table.folded:
+def verify_content(parts: Iterable[pl.DataFrame], table: RowTable, hasher: Hasher, live: LiveLeaves, outcome: VerifyOutcome) -> Iterator[bytes]:
+    """Make the hashes of rows again from their content and compare them with those they carry; gives the hash of each of them.
+
+    Rows that carry none have the one made."""
+    for part in parts:
+        if table.hash_column is None:
+            yield b"".join(hasher(part))
+            continue
         # The current row of a channel-day with several payloads is their fold; the payloads themselves are in history.
-        frame = frame.filter(pl.col("payloads") == 1)
-    if frame.is_empty():
-        return
-    carried, made = frame[table.hash_column], hasher(frame)
-    outcome.checked[f"content of {table.name}"] += frame.height
-    for found in carried.filter(carried != made):
-        outcome.find("row", f"a row of {table.name} does not have the content of its leaf {found.hex()}", live.place_of(found))
+        rows = part.filter(pl.col("payloads") == 1) if table.folded else part
+        carried, made = rows[table.hash_column], hasher(rows)
+        outcome.checked[f"content of {table.name}"] += rows.height
+        for found in carried.filter(carried != made):
+            outcome.find("row", f"a row of {table.name} does not have the content of its leaf {found.hex()}", live.place_of(found))
+        yield b"".join(part[table.hash_column])

@@ -95,7 +95,7 @@ def _why_not(connection: Any, verifier: Database, day: date) -> str:
     with verifier.connect("retention-verify") as reader:
         for source in SOURCES:
             if source.by_day:
-                verify_rows(verifier, reader, source, day, outcome, {})
+                verify_rows(reader, source, day, outcome, {})
     return f"its rows and leaves differ: {outcome.findings[0].check}, {outcome.findings[0].detail}" if outcome.findings else ""
 
 

@@ -5,11 +5,8 @@ Belongs here: connecting (psycopg, sync and async; ADBC for reading frames), the
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import os
 import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from meter_pipeline.settings import Settings
-from meter_pipeline.store import embedded
+from meter_pipeline.store import arrow, embedded
 
 #: Every session: UTC whatever the server's default, and a cut after 5 s on connecting so that a dead server is found before a timeout cascades.
 _SESSION = "-c TimeZone=UTC -c DateStyle=ISO"
@@ -76,19 +73,16 @@ class Database:
 
         Parameters are $1, $2 ... as PostgreSQL writes them; numeric columns arrive as text, so cast them in the query.
         """
-        values = list(parameters) or None
-        held = _reader(self.with_options(options=self.session_options))
+        url = self.with_options(options=self.session_options)
+        held = arrow.kept(url)
         try:
-            table = _fetch(held, query, values)
+            return arrow.fetch(held, query, parameters)
         except Exception as error:
-            _forget()
+            arrow.forget()
             if not _is_gone(error):
                 raise
             # The server was restarted since the last read: what was only read may be read again.
-            table = _fetch(_reader(self.with_options(options=self.session_options)), query, values)
-        frame = pl.from_arrow(table)
-        assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table never arrives as a series
-        return frame
+            return arrow.fetch(arrow.kept(url), query, parameters)
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[Read]:
@@ -118,38 +112,6 @@ class Database:
         host = parts.netloc.rpartition("@")
         user = host[0].partition(":")[0]
         return urlunsplit(parts._replace(netloc=f"{user}@{host[2]}" if host[0] else host[2], query=""))
-
-
-#: One Arrow connection a thread, kept for its last URL: opening one asks the server for all its types (some 20 ms), and a stage reads a dozen times.
-_kept = threading.local()
-
-
-def _reader(url: str) -> Any:
-    if getattr(_kept, "url", None) != url or _kept.process != os.getpid():
-        _forget()
-        import adbc_driver_postgresql.dbapi as adbc
-
-        _kept.connection, _kept.url, _kept.process = adbc.connect(url, autocommit=True), url, os.getpid()
-    return _kept.connection
-
-
-def _forget() -> None:
-    """Close this thread's reader; in a forked child only forget it, since the socket is the parent's."""
-    connection = getattr(_kept, "connection", None)
-    if connection is not None and _kept.process == os.getpid():
-        with contextlib.suppress(Exception):
-            connection.close()
-    _kept.connection = _kept.url = None
-    _kept.process = 0
-
-
-atexit.register(_forget)  # the driver's own clean-up at exit finds its modules gone and complains
-
-
-def _fetch(connection: Any, query: str, values: list[Any] | None) -> Any:
-    with connection.cursor() as cursor:
-        cursor.execute(query, parameters=values)
-        return cursor.fetch_arrow_table()
 
 
 _GONE = (

@@ -17,7 +17,7 @@ from psycopg import sql
 from meter_pipeline.store import partitions
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.ledger import Connection
-from meter_pipeline.store.validated import reading
+from meter_pipeline.store.reading import ReadSession, reading
 
 
 def exists(connection: Connection, table: str) -> bool:
@@ -27,7 +27,7 @@ def exists(connection: Connection, table: str) -> bool:
 
 
 @contextmanager
-def same_snapshot(database: Database, connection: Connection) -> Iterator[Database]:
+def same_snapshot(database: Database, connection: Connection) -> Iterator[ReadSession]:
     """A database whose frames are read in the snapshot of ``connection``'s transaction, which is REPEATABLE READ and outlives it."""
     row = connection.execute("SELECT pg_export_snapshot()").fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM gives a row
@@ -81,13 +81,14 @@ def _on(table: str, day: date | None, place: LiteralString = "%s") -> sql.Compos
     return sql.SQL(" WHERE ") + sql.SQL(_DAY.get(table, "billing_day")) + sql.SQL(" = ") + sql.SQL(place)
 
 
-def frame(database: Database, table: str, day: date | None) -> pl.DataFrame:
-    """Every row of a billing day, or of the whole table, through Arrow: what its hasher needs of it."""
+def parts(database: ReadSession, table: str, day: date | None) -> Iterator[pl.DataFrame]:
+    """Every row of a billing day, or of the whole table, through Arrow and a part at a time: what its hasher needs of it."""
     archived = partitions.archived_frame(database, table, day) if day is not None else None
     if archived is not None:
-        return archived
+        yield archived
+        return
     query = _CONTENT.get(table) or f"SELECT * FROM {table}"
-    return database.read(query + _on(table, day, "$1").as_string(None), (day,) if day else ())
+    yield from database.parts(query + _on(table, day, "$1").as_string(None), (day,) if day else ())
 
 
 def rows(connection: Connection, table: str, day: date | None) -> Iterator[str]:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from psycopg import sql
 
 from meter_pipeline.store.database import Database, scalar
-from meter_pipeline.store.validated import ReadSession, reading
+from meter_pipeline.store.reading import ReadSession, reading
 from meter_pipeline.store.vectors import copy_frame
 
 Connection = psycopg.Connection[Any]

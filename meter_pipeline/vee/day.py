@@ -29,6 +29,7 @@ from meter_pipeline.store import true_up as requests
 from meter_pipeline.store import validated as store
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.raw import still_asked
+from meter_pipeline.store.reading import reading
 from meter_pipeline.store.vectors import to_matrices
 from meter_pipeline.vee import assemble, references, results, stretches, true_up
 from meter_pipeline.vee import history as past
@@ -62,7 +63,7 @@ def validate_billing_day(
     """
     t = thresholds or threshold_file.default()
     outcome = VeeOutcome(day, t.version, t.digest)
-    with store.reading(database) as session, store.reading(database) as ahead, database.connect("vee") as connection:
+    with reading(database) as session, reading(database) as ahead, database.connect("vee") as connection:
         store.lock_day(connection, day)
         asked = requests.pending(connection, day)
         outcome = _validate(database, connection, session, ahead, calendar, outcome, t, clock, actor, shards)

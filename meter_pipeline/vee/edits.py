@@ -24,8 +24,8 @@ from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.store import edits as store
 from meter_pipeline.store import true_up as requests
-from meter_pipeline.store import validated as vee_store
 from meter_pipeline.store.database import Database
+from meter_pipeline.store.reading import reading
 from meter_pipeline.vee import assemble
 from meter_pipeline.vee import thresholds as threshold_file
 from meter_pipeline.vee.catalogue import INTERVAL_RULES, Role, Severity, codes, mask_of
@@ -69,7 +69,7 @@ def edit(
     now = clock.now()
     if not reason.strip():
         raise EditError("an edit needs its reason")
-    with vee_store.reading(database) as session:
+    with reading(database) as session:
         read = read_day(session, calendar, day, t, now, one_shard=0)
         points = read.expected.filter(pl.col("meter_id") == meter_id)["service_point_id"].implode()
         judged, _ = read_rows(session, calendar, read, read.expected.filter(pl.col("service_point_id").is_in(points)), t)

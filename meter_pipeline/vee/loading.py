@@ -20,6 +20,7 @@ from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.sharding import between
 from meter_pipeline.store import validated as store
 from meter_pipeline.store.database import Database
+from meter_pipeline.store.reading import reading
 from meter_pipeline.store.vectors import RAW_INTERVAL_DAY, VectorTable, read_frame, read_matrices, to_matrices
 from meter_pipeline.vee import assemble, references, tou
 from meter_pipeline.vee import history as past
@@ -74,7 +75,7 @@ def read_day(session: Database, calendar: BillingCalendar, day: date, t: Thresho
     """What the day's judgement needs but history and intervals: reference data, register reads, what came. The vectors too, where no more than
     ``one_shard`` rows came."""
     # the reads come over a second connection while reference data is read and joined
-    with ThreadPoolExecutor(1, "vee-read") as pool, store.reading(session) as own:
+    with ThreadPoolExecutor(1, "vee-read") as pool, reading(session) as own:
         registers = pool.submit(store.read_registers, own, day - timedelta(days=1), day + timedelta(days=1))
         came = pool.submit(_read_arrived, own, day, one_shard)
         return _read_around(session, calendar, day, t, now, registers, came)

@@ -19,7 +19,7 @@ from meter_pipeline.anomalies import detect_billing_day
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.ingest import ingest_billing_day, land_inbox
 from meter_pipeline.store.database import Database
-from meter_pipeline.store.validated import ReadSession
+from meter_pipeline.store.reading import ReadSession
 from meter_pipeline.vee import validate_billing_day
 from meter_pipeline_tests.end_to_end.utility import SmallUtility
 from meter_pipeline_tests.support import ROOT
