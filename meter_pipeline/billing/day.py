@@ -168,20 +168,23 @@ def bill_billing_day(
             outcome.statements_touched = late.note_late_changes(connection, day, revised, clock.now())
             stored = store.read_day(session, "charge_day", day, CHARGE_SCHEMA.names())
             result = replace(result, charges=stored)
+            own = _Own.seen(connection, day)
         else:
             changed = _write(connection, result, day, first_load)
             outcome.changed = len(changed)
-            if changed:
+            # Its leaves are folded while the server reads back what it holds.
+            entry = writer.submit(_entry, None if first_load else session, result, changed, day, clock, actor, leaves) if changed else None
+            own = _Own.seen(connection, day)
+            if entry is not None:
                 outcome.statements_touched = late.note_late_changes(connection, day, changed, clock.now())
-                before = None if first_load else session
-                outcome.ledger_entry = _record(connection, before, result, changed, day, clock, actor, leaves)
+                outcome.ledger_entry = ledger.insert(connection, entry.result())
                 outcome.carried = carry_forward(
                     connection, session, calendar, result.charges, changed, day, lambda later: load_reference(session, later),
-                    lambda again, written, later: _record(connection, session, again, written, later, clock, actor),
+                    lambda again, written, later: ledger.insert(connection, _entry(session, again, written, later, clock, actor)),
                 )  # fmt: skip
         watch("write")
         currency = next((t.currency for t in bound.tariffs.values()), "USD")
-        table = day_joints(connection, calendar, day, standing.result())
+        table = day_joints(connection, calendar, day, own, standing.result())
         outcome.streaks = joints.estimate_streaks(connection, day, STREAK_DAYS)
         joints.index_leaves(connection, day)
         if joints.replace(connection, day, table, list(reconcile.DAY_JOINTS)):
@@ -223,11 +226,25 @@ def _standing(database: Database, calendar: BillingCalendar, day: date) -> _Stan
         return _Standing.seen(connection, calendar, day)
 
 
-def day_joints(connection: Any, calendar: BillingCalendar, day: date, standing: _Standing | None = None) -> pl.DataFrame:
-    """The day's joints, each side read from its own table: billing's in the transaction that wrote it. ``standing``: the rest, where it was read before."""
-    held, charges = joints.stored_determinants(connection, day), joints.stored_charges(connection, day)
-    other = standing or _Standing.seen(connection, calendar, day)
-    eve = other.eve
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What billing holds of the day, read back in the transaction that wrote it."""
+
+    determinants: pl.DataFrame
+    charges: pl.DataFrame
+
+    @classmethod
+    def seen(cls, connection: Any, day: date) -> _Own:
+        """As a connection sees it."""
+        return cls(joints.stored_determinants(connection, day), joints.stored_charges(connection, day))
+
+
+def day_joints(
+    connection: Any, calendar: BillingCalendar, day: date, own: _Own | None = None, standing: _Standing | None = None
+) -> pl.DataFrame:
+    """The day's joints, each side read from its own table. ``own`` and ``standing``: what was read already."""
+    own, other = own or _Own.seen(connection, day), standing or _Standing.seen(connection, calendar, day)
+    held, charges, eve = own.determinants, own.charges, other.eve
     key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
     alone = charges.filter(pl.col("stretch_start") < day - timedelta(days=1)).join(eve, on=key, how="anti")
     excused = joints.excused(connection, day)
@@ -304,11 +321,10 @@ def charge_hashes(charges: pl.DataFrame) -> list[bytes]:
     return [hashlib.sha256(text).digest() for text in joined.cast(pl.Binary).to_list()]
 
 
-def _record(
-    connection: Any, before: Database | None, result: DayCharges, changed: Sequence[str], day: date, clock: Clock, actor: str,
-    hashes: list[bytes] | None = None,
-) -> int:  # fmt: skip
-    """One ledger entry for what was written; leaves are the written charge rows (``hashes``: those of all of them, where they are at hand).
+def _entry(
+    before: Database | None, result: DayCharges, changed: Sequence[str], day: date, clock: Clock, actor: str, hashes: list[bytes] | None = None
+) -> ledger.Entry:
+    """The ledger's entry for what was written; leaves are the written charge rows (``hashes``: those of all of them, where they are at hand).
 
     Behind them stand the leaves of the rows that these took the place of: as many as ``retired`` says, rows no more. ``before`` reads what was
     committed, that is those rows; None for a day that had none.
@@ -321,7 +337,7 @@ def _record(
         "billing_day": day, "services": charges.height, "total_micro": int(charges["total"].sum() or 0), "changed": len(changed), "retired": len(gone),
     }  # fmt: skip
     leaves = b"".join([*(charge_hashes(charges) if hashes is None else hashes), *gone])
-    return ledger.append(connection, "billed", body, leaves or None, clock=clock, actor=actor)
+    return ledger.encode("billed", body, leaves or None, at=clock.now(), actor=actor)
 
 
 def _keep_revisions(connection: Any, database: Database, result: DayCharges, day: date, clock: Clock) -> list[str]:

@@ -98,7 +98,11 @@ def append(
     One INSERT. ``leaves`` are the hashes of the payloads this change is about. ``actor`` is the person or service; by default the
     connection's user. If this raises, the caller's change must not commit: no entry, no write.
     """
-    entry = encode(kind, body, leaves, at=clock.now(), actor=actor or connection.info.user)
+    return insert(connection, encode(kind, body, leaves, at=clock.now(), actor=actor or connection.info.user))
+
+
+def insert(connection: psycopg.Connection[Any], entry: Entry) -> int:
+    """As append, of an entry that was encoded elsewhere: folding 100,000 leaves takes 0.15 s, which another thread may spend."""
     return store.insert_entry(connection, entry.row)
 
 

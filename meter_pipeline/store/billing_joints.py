@@ -188,9 +188,9 @@ def _named(column: str) -> str:
 
 
 def _summed(array: str) -> str:
-    """SQL for the sum of an array's elements, null of an empty one. Most tariffs have one to four periods or lines, which are added as they stand:
+    """SQL for the sum of an array's elements, null of an empty one. Most tariffs have less than sixteen periods or lines, which are added as they stand:
     a query over unnest costs each row ten times as much. A sum that a bigint can't hold is an error, not a figure."""
-    few = " ".join(f"WHEN {n} THEN " + " + ".join(f"{array}[{k}]" for k in range(1, n + 1)) for n in range(1, 5))
+    few = " ".join(f"WHEN {n} THEN " + " + ".join(f"{array}[{k}]" for k in range(1, n + 1)) for n in range(1, 17))
     return f"CASE cardinality({array}) {few} ELSE (SELECT sum(x)::bigint FROM unnest({array}) AS x) END"
 
 
