@@ -23,6 +23,27 @@ _INK, _SOFT, _BAND, _FLAG, _WARM = "#1b3a4b", "#7a8b99", "#dbe7ee", "#c8442b", "
 _SHOWN = 4
 
 
+def weather_png(recent: pl.DataFrame, day: date) -> bytes:
+    """Mean temperatures (station_id, weather_day, temperature_mean_c) up to a billing day, a line a station, six stations at most; the day marked."""
+    from matplotlib.figure import Figure
+
+    from meter_pipeline.plotting import small_png
+
+    figure = Figure(figsize=(6.4, 2.6), layout="constrained")
+    axes = figure.subplots()
+    stations = recent["station_id"].unique().sort().to_list()
+    for station in stations[:6]:
+        held = recent.filter(pl.col("station_id") == station).sort("weather_day")
+        axes.plot(held["weather_day"].to_list(), held["temperature_mean_c"].to_list(), marker=".", linewidth=1.2, label=station)
+    axes.axvline(day, color=_FLAG, linewidth=0.9)  # type: ignore[arg-type]
+    axes.set_ylabel("mean °C", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.xaxis.set_major_formatter(lambda at, _: f"{date.fromordinal(719163 + int(at)):%d %b}")
+    axes.legend(fontsize=8, frameon=False)
+    axes.set_title(f"Weather of {day}" + (f"; {len(stations) - 6} stations more" if len(stations) > 6 else ""), loc="left", fontsize=10)
+    return small_png(figure)
+
+
 def flagged_points_png(city: City, found: pl.DataFrame) -> bytes | None:
     """Up to four service points of the day's most certain cases, six weeks each: usage, expectation and its three sigma over the
     day's mean temperature, the flagged day marked."""

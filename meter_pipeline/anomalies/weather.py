@@ -6,7 +6,7 @@ Belongs here: from a file to anomaly.weather_day. Does not belong here: formats 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -70,18 +70,25 @@ def _with_hours(frame: pl.DataFrame, days: pl.DataFrame, calendar: BillingCalend
 
 @dataclass(frozen=True, slots=True)
 class WeatherDay:
-    """What is known of a billing day's weather: mean °C by station, stations without the day, and whether the day's flags wait for it."""
+    """What is known of a billing day's weather: mean °C by station, stations without the day, and whether the day's flags wait for it.
+
+    ``recent``: station_id, weather_day and temperature_mean_c of the five weeks that end with the day.
+    """
 
     day: date
     temperatures_c: dict[str, float]
     missing: list[str]
+    recent: pl.DataFrame
 
     def report(self) -> StageReport:
-        """Figures and a check that warns and never blocks: missing weather delays flags, not bills."""
+        """Figures, a plot, and a check that warns and never blocks: missing weather delays flags, not bills."""
+        from meter_pipeline.anomalies.plots import weather_png
+
         return StageReport(
             rows=len(self.temperatures_c),
             figures={f"mean °C at {name}": round(value, 2) for name, value in sorted(self.temperatures_c.items())}
             | {"stations without the day": ", ".join(self.missing) or "none"},
+            plots={"five weeks of weather": weather_png(self.recent, self.day)} if self.recent.height else {},
             checks=[Check("some_station_has_the_day", bool(self.temperatures_c), "Flags that need the weather wait until a station has the day.")],
         )
 
@@ -90,8 +97,10 @@ def weather_day(database: Database, day: date) -> WeatherDay:
     """The weather of a billing day as flags will see it, from loaded files or from reference data."""
     with database.reader() as read:
         stations = store.read_stations(read)["station_id"].to_list()
-        known = {s: float(t) for s, _, t in store.read_temperatures(read, day, day).iter_rows() if t is not None}
-    return WeatherDay(day, known, sorted(set(stations) - set(known)))
+        recent = store.read_temperatures(read, day - timedelta(days=34), day)
+    recent = recent.drop_nulls("temperature_mean_c")
+    known = {s: float(t) for s, _, t in recent.filter(pl.col("weather_day") == day).iter_rows()}
+    return WeatherDay(day, known, sorted(set(stations) - set(known)), recent)
 
 
 def waiting_days(database: Database) -> list[date]:

@@ -14,14 +14,16 @@ INK: Final = "#1b3a4b"
 SOFT: Final = "#5b6b78"
 BAND: Final = "#dbe7ee"
 FLAG: Final = "#b3261e"
+WARM: Final = "#a8620f"
 WIDTH, HEIGHT = 760, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 30, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 48, 30, 34
 
 
 def usage_svg(days: Sequence[Mapping[str, Any]], flagged: Collection[date], title: str, unit: str) -> str:
-    """A service point's days as bars over the expectation and its three sigma; flagged days in another colour and marked by a triangle as well.
+    """A service point's days as bars over the expectation and its three sigma; flagged days in another colour and marked by a triangle as well; the
+    day's mean temperature as a line on a scale of its own.
 
-    ``days``: billing_day, used, expected, sigma, oldest first; any figure may be None.
+    ``days``: billing_day, used, expected, sigma, degrees_c, oldest first; any figure may be None.
     """
     n = max(len(days), 1)
     tops = [d["used"] or 0 for d in days] + [(d["expected"] + 3 * (d["sigma"] or 0)) for d in days if d["expected"] is not None]
@@ -69,11 +71,22 @@ def usage_svg(days: Sequence[Mapping[str, Any]], flagged: Collection[date], titl
     if known:
         line = " ".join(f"{x(i + 0.5):.1f},{y(e):.1f}" for i, e, _ in known)
         parts.append(f'<polyline points="{line}" fill="none" stroke="{SOFT}" stroke-width="1.6" stroke-dasharray="5 3"/>')
+    warmth = [(i, d["degrees_c"]) for i, d in enumerate(days) if d["degrees_c"] is not None]
+    if warmth:
+        cold, warm = min(t for _, t in warmth), max(t for _, t in warmth)
+        lowest, span = cold, max(warm - cold, 1.0)
+        points = " ".join(f"{x(i + 0.5):.1f},{HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * (t - lowest) / span:.1f}" for i, t in warmth)
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{WARM}" stroke-width="1.4" stroke-dasharray="1.5 2.5"/>')
+        for t in (cold, warm):
+            at = HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * (t - lowest) / span
+            parts.append(f'<text x="{WIDTH - _RIGHT + 6}" y="{at + 4:.1f}" fill="{WARM}">{t:.0f} °C</text>')
     # A date is some 75 wide: five of them where there is room, else the first and the last.
     shown = sorted({0, n // 4, n // 2, 3 * n // 4, n - 1} if n > 20 else {0, n // 2, n - 1}) if days else []
     for i in shown:
         anchor = "start" if i == 0 and n > 20 else "end" if i == n - 1 and n > 20 else "middle"
         parts.append(f'<text x="{x(i + 0.5):.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{days[i]["billing_day"]}</text>')
-    legend = f"{unit} a day" + ("; dashed: expected, band: three sigma" if known else "") + ("; red with a triangle: flagged" if marked else "")
+    legend = f"{unit} a day" + ("; dashed: expected, band: three sigma" if known else "") + ("; red with a triangle: flagged" if marked else "") + (
+        "; dotted: mean °C" if warmth else ""
+    )
     parts.append(f'<text x="{WIDTH - _RIGHT}" y="16" text-anchor="end">{escape(legend)}</text></g></svg>')
     return "".join(parts)

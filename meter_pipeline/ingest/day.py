@@ -74,7 +74,7 @@ class IngestOutcome:
 
     def report(self) -> StageReport:
         """For Dagster and the CLI: figures, tables, the controller's plot, the control-total check."""
-        from meter_pipeline.ingest.report import controller_plot
+        from meter_pipeline.ingest.plots import controller_plot
 
         latencies = sorted(self.writers.latencies_ms)
         p99 = latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))] if latencies else None

@@ -20,6 +20,7 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd, read_head_ends
 from meter_pipeline.ingest.landing import Landed, Parse, Places, Prepared, prepare_file, register
+from meter_pipeline.ingest.plots import files_plot
 from meter_pipeline.ingest.writer import PauseProbe
 from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.settings import Settings
@@ -64,7 +65,9 @@ class LandingOutcome:
             orient="row",
         )  # fmt: skip
         held = pl.DataFrame(self.held, schema={"file": pl.String, "why": pl.String}, orient="row")
-        return StageReport(len(new), figures, {name: t.head(200) for name, t in (("files", files), ("held", held)) if t.height})
+        fresh = files.filter(pl.col("note") != "duplicate")
+        tables = {name: t.head(200) for name, t in (("files", files), ("held", held)) if t.height}
+        return StageReport(len(new), figures, tables, {"reads by file": files_plot(fresh)} if fresh.height else {})
 
 
 def inbox_files(inbox: Path) -> list[str]:

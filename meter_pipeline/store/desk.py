@@ -131,20 +131,20 @@ def _case_clauses(filters: Mapping[str, Sequence[str]]) -> tuple[list[sql.Compos
 
 
 def usage_of_point(connection: Connection, service_point_id: str, first: date, last: date) -> list[Row]:
-    """A service point's days: usage and what its newest baseline asks of the weather, in whole units; None where either is unknown."""
+    """A service point's days: usage and what its newest baseline asks of the weather, in whole units, and the day's mean °C; None where either is unknown."""
     return rows(
         connection,
         """
-        SELECT u.billing_day, u.unit, (u.quantity_micro / 1000000.0)::float8 AS used, e.expected, e.sigma
+        SELECT u.billing_day, u.unit, (u.quantity_micro / 1000000.0)::float8 AS used, e.expected, e.sigma, e.degrees_c
         FROM vee.daily_usage u
         LEFT JOIN ref.service_points p ON p.service_point_id = u.service_point_id AND p.valid_from <= u.billing_day
             AND (p.valid_to IS NULL OR p.valid_to > u.billing_day)
         LEFT JOIN LATERAL (
             SELECT b.intercept + b.hdd_beta * CASE WHEN b.hourly THEN h.heating ELSE greatest(0, coalesce(b.hdd_balance_f, 0) - t.f) END
                 + b.cdd_beta * CASE WHEN b.hourly THEN h.cooling ELSE greatest(0, t.f - coalesce(b.cdd_balance_f, 0)) END
-                + CASE WHEN extract(isodow FROM u.billing_day) > 5 THEN b.weekend ELSE 0 END AS expected, coalesce(b.robust_sigma, b.sigma) AS sigma
+                + CASE WHEN extract(isodow FROM u.billing_day) > 5 THEN b.weekend ELSE 0 END AS expected, coalesce(b.robust_sigma, b.sigma) AS sigma, t.c AS degrees_c
             FROM anomaly.baseline b
-            CROSS JOIN LATERAL (SELECT temperature_mean_c * 1.8 + 32 AS f FROM anomaly.temperature
+            CROSS JOIN LATERAL (SELECT temperature_mean_c * 1.8 + 32 AS f, temperature_mean_c::float8 AS c FROM anomaly.temperature
                 WHERE station_id = b.station_id AND weather_day = u.billing_day LIMIT 1) t
             LEFT JOIN LATERAL (SELECT avg(greatest(0, b.hdd_balance_f - c * 1.8 - 32)) AS heating, avg(greatest(0, c * 1.8 + 32 - b.cdd_balance_f)) AS cooling
                 FROM anomaly.weather_day w, unnest(w.hourly_c) c
