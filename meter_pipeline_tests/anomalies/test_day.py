@@ -12,7 +12,10 @@ from typer.testing import CliRunner
 
 from meter_pipeline.anomalies import QueueError, decide, detect_billing_day, list_cases, load_weather, plot_case, refit_baselines, show_case, waiting_days, weather_day
 from meter_pipeline.cli.exceptions import app
+from meter_pipeline.desk.pictures import usage_svg
+from meter_pipeline.plotting import MOST_BYTES
 from meter_pipeline.store.database import Database
+from meter_pipeline.store.desk import usage_of_point
 from meter_pipeline_tests.anomalies.streets import CALENDAR, StillClock, Streets, day, temperatures, write, write_days
 
 CLOCK = StillClock()
@@ -110,6 +113,15 @@ def test_missing_weather_delays_only_what_needs_it(database: Database) -> None:
         c = round((float(t[DAYS - 1]) - 32) / 1.8, 4)
         connection.execute("INSERT INTO ref.weather VALUES ('KMUN', %s, %s, %s, %s)", (day(DAYS - 1), c - 5, c + 5, c))
     assert waiting_days(database) == [day(DAYS - 1)]
+    told = weather_day(database, day(DAYS - 1)).report()
+    assert told.checks[0].passed
+    assert len(told.plots["five weeks of weather"]) <= MOST_BYTES
+    with database.connect() as connection:
+        shown = usage_of_point(connection, "SP-E004", day(DAYS - 30), day(DAYS - 1))
+    assert [round(d["degrees_c"], 3) for d in shown] == [round((float(t[k]) - 32) / 1.8, 3) for k in range(DAYS - 30, DAYS)]
+    svg = usage_svg(shown, {day(DAYS - 1)}, "SP-E004: spike", "kWh")
+    assert "dotted: mean °C" in svg
+    assert svg.count("<polyline") == 2, "the expectation and the temperature"
     late = detect_billing_day(database, CALENDAR, day(DAYS - 1), clock=CLOCK)
     assert (late.weather, waiting_days(database)) == ("complete", [])
     assert {"reverse", "spike"} <= set(late.by_kind)

@@ -15,6 +15,7 @@ from meter_pipeline import feeds
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import land_inbox
+from meter_pipeline.plotting import MOST_BYTES
 from meter_pipeline.reference import import_folder
 from meter_pipeline.schemas.reads import ParsedFeed
 from meter_pipeline.settings import Settings, load_settings
@@ -66,6 +67,9 @@ def test_files_read_at_once_are_made_known_in_the_order_of_their_names(database:
     assert [Path(one.file_name).name for one in outcome.landed] == names
     assert [one.duplicate for one in outcome.landed] == [False] * 6 + [True]
     assert not outcome.held
+    picture = outcome.report().plots["reads by file"]
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) <= MOST_BYTES
     with database.connect(autocommit=True) as connection:
         entered = connection.execute("SELECT file_name FROM raw.feed_file ORDER BY ledger_entry").fetchall()
     assert [Path(name).name for (name,) in entered] == names[:6]
