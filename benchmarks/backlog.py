@@ -11,11 +11,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from benchmarks.load import CALENDAR, DAY, City, scratch
 from benchmarks.support import document, peak_rss_mib
+from meter_pipeline.clock import SystemClock
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import land
 from meter_pipeline.settings import load_settings
@@ -127,20 +128,14 @@ def _malformed(city: City, good: int, bad: int) -> dict[str, Any]:
     return figures
 
 
-class _After:
-    """The noon after a day: nothing of it lies in the future."""
+class _After(SystemClock):
+    """The noon after a day, so that nothing of it lies in the future; time otherwise passes as it does."""
 
-    def __init__(self, day: Any) -> None:
+    def __init__(self, day: date) -> None:
         self.at = CALENDAR.bounds(day)[1] + timedelta(hours=12)
 
-    def now(self) -> Any:
+    def now(self) -> datetime:
         return self.at
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        raise NotImplementedError
 
 
 def _write(path: Any, city: City, day: Any, meters: int, junk: int) -> set[bytes]:

@@ -34,9 +34,10 @@ from meter_pipeline.billing.statements import before_columns, line_hashes, numbe
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.schemas.reads import DayMatrix
 from meter_pipeline.settings import load_settings
+from meter_pipeline.store.copy_binary import copy_frame
 from meter_pipeline.store.database import Database, ensure_database, open_database
 from meter_pipeline.store.migrations import migrate
-from meter_pipeline.store.vectors import VectorTable, copy_frame, write_matrices
+from meter_pipeline.store.vectors import VectorTable, write_matrices
 
 FIRST, END = date(2026, 7, 1), date(2026, 8, 1)
 RATES = {"off-peak": "0.0912", "mid": "0.1311", "peak": "0.2140"}

@@ -33,7 +33,7 @@ from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import Places, ingest_billing_day, land
 from meter_pipeline.schemas.reads import UTC_US, ParsedFeed
 from meter_pipeline.settings import load_settings
-from meter_pipeline.store import raw, staging, vectors
+from meter_pipeline.store import copy_binary, raw, staging, vectors
 from meter_pipeline.store.database import Database, ensure_database, open_database
 from meter_pipeline.store.migrations import migrate
 
@@ -207,10 +207,10 @@ def _floor(city: City, day: date) -> float:
     columns = vectors.RAW_INTERVAL_DAY.columns
     path = city.folder / "floor.bin"
     with path.open("wb") as out:
-        out.write(vectors.HEADER)
-        for block in vectors.encoded_blocks(frame, columns):
+        out.write(copy_binary.HEADER)
+        for block in copy_binary.encoded_blocks(frame, columns):
             out.write(block)
-        out.write(vectors.TRAILER)
+        out.write(copy_binary.TRAILER)
     listed = ", ".join(f'"{c}"' for c in columns)
     copy = f"\\copy floor ({listed}) from '{path}' with (format binary)"
     key = "ALTER TABLE floor ADD PRIMARY KEY (billing_day, meter_id, channel)"

@@ -35,7 +35,7 @@ def test_a_manifest_keeps_the_schema_of_the_kubernetes_api(manifest: dict[str, A
 def test_the_pods_run_the_commands_of_the_containers_and_no_more_rights() -> None:
     contained = {name: shape(service["command"]) for name, service in compose()["services"].items() if "command" in service}
     running = {name: shape(spec["containers"][0]["command"]) for name, spec in pods().items()}
-    assert running.pop("worker")[:4] == ["celery", "-A", "meter_pipeline.celery_app", "worker"]
+    assert running.pop("worker")[:4] == ["celery", "-A", "meter_pipeline.defs.celery_app", "worker"]
     # the signing key stays off the cluster, with its own machine and person (docs/audit.md)
     contained.pop("signer", None)
     assert running == contained

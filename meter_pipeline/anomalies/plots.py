@@ -25,6 +25,7 @@ _SHOWN = 4
 
 def weather_png(recent: pl.DataFrame, day: date) -> bytes:
     """Mean temperatures (station_id, weather_day, temperature_mean_c) up to a billing day, a line a station, six stations at most; the day marked."""
+    from matplotlib.dates import DateFormatter
     from matplotlib.figure import Figure
 
     from meter_pipeline.plotting import small_png
@@ -38,7 +39,7 @@ def weather_png(recent: pl.DataFrame, day: date) -> bytes:
     axes.axvline(day, color=_FLAG, linewidth=0.9)  # type: ignore[arg-type]
     axes.set_ylabel("mean °C", fontsize=9)
     axes.tick_params(labelsize=8)
-    axes.xaxis.set_major_formatter(lambda at, _: f"{date.fromordinal(719163 + int(at)):%d %b}")
+    axes.xaxis.set_major_formatter(DateFormatter("%d %b"))
     axes.legend(fontsize=8, frameon=False)
     axes.set_title(f"Weather of {day}" + (f"; {len(stations) - 6} stations more" if len(stations) > 6 else ""), loc="left", fontsize=10)
     return small_png(figure)

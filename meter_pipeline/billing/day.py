@@ -6,7 +6,6 @@ forward through the days already billed. Does not belong here: arithmetic, SQL.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.gate import before_writing
 from meter_pipeline.ledger import entries as ledger
+from meter_pipeline.ledger.digests import digests
 from meter_pipeline.schemas.reads import DayMatrix
 from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.sharding import KeyRange, key_ranges
@@ -318,7 +318,7 @@ def charge_hashes(charges: pl.DataFrame) -> list[bytes]:
             separator="\x1f",
         )
     ).to_series()  # fmt: skip
-    return [hashlib.sha256(text).digest() for text in joined.cast(pl.Binary).to_list()]
+    return digests(joined)
 
 
 def _entry(

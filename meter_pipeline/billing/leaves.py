@@ -6,9 +6,9 @@ Does not belong here: comparing them with the ledger (ledger/verification.py).
 
 from __future__ import annotations
 
-import hashlib
-
 import polars as pl
+
+from meter_pipeline.ledger.digests import digests
 
 
 def charge_leaves(rows: pl.DataFrame) -> pl.Series:
@@ -21,7 +21,7 @@ def charge_leaves(rows: pl.DataFrame) -> pl.Series:
 def statement_leaves(rows: pl.DataFrame) -> pl.Series:
     """The leaf of each statement (``mp-statement/1``): columns statement_id and lines, the canonical text of its lines (statements.line_hashes)."""
     texts = rows.select(pl.concat_str([pl.lit("mp-statement/1"), "statement_id", "lines"], separator="\x1e")).to_series()
-    return _digests(texts)
+    return pl.Series(digests(texts), dtype=pl.Binary)
 
 
 def adjustment_line_leaves(rows: pl.DataFrame) -> pl.Series:
@@ -32,8 +32,4 @@ def adjustment_line_leaves(rows: pl.DataFrame) -> pl.Series:
             separator="\x1f",
         )
     ).to_series()
-    return _digests(texts)
-
-
-def _digests(texts: pl.Series) -> pl.Series:
-    return pl.Series([hashlib.sha256(text).digest() for text in texts.cast(pl.Binary).to_list()], dtype=pl.Binary)
+    return pl.Series(digests(texts), dtype=pl.Binary)

@@ -74,12 +74,10 @@ def usage_svg(days: Sequence[Mapping[str, Any]], flagged: Collection[date], titl
     warmth = [(i, d["degrees_c"]) for i, d in enumerate(days) if d["degrees_c"] is not None]
     if warmth:
         cold, warm = min(t for _, t in warmth), max(t for _, t in warmth)
-        lowest, span = cold, max(warm - cold, 1.0)
-        points = " ".join(f"{x(i + 0.5):.1f},{HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * (t - lowest) / span:.1f}" for i, t in warmth)
+        place = {t: HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * (t - cold) / max(warm - cold, 1.0) for _, t in warmth}
+        points = " ".join(f"{x(i + 0.5):.1f},{place[t]:.1f}" for i, t in warmth)
         parts.append(f'<polyline points="{points}" fill="none" stroke="{WARM}" stroke-width="1.4" stroke-dasharray="1.5 2.5"/>')
-        for t in (cold, warm):
-            at = HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * (t - lowest) / span
-            parts.append(f'<text x="{WIDTH - _RIGHT + 6}" y="{at + 4:.1f}" fill="{WARM}">{t:.0f} °C</text>')
+        parts += [f'<text x="{WIDTH - _RIGHT + 6}" y="{place[t] + 4:.1f}" fill="{WARM}">{t:.0f} °C</text>' for t in dict.fromkeys((cold, warm))]
     # A date is some 75 wide: five of them where there is room, else the first and the last.
     shown = sorted({0, n // 4, n // 2, 3 * n // 4, n - 1} if n > 20 else {0, n // 2, n - 1}) if days else []
     for i in shown:

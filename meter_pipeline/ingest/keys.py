@@ -32,6 +32,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from meter_pipeline.ledger.digests import digests
+
 UNIT_SEPARATOR = "\x1f"
 _BIG = {"values": ">i4", "wide_values": ">i8", "qualities": ">i2", "sequences": ">i4", "offsets": ">i2"}
 _LETTER = {"values": "v", "wide_values": "w", "qualities": "q", "sequences": "s", "offsets": "o"}
@@ -53,8 +55,7 @@ def idempotency_keys(meter_id: pl.Series, at: pl.Series, sequence: pl.Series) ->
             separator=UNIT_SEPARATOR,
         )
     ).to_series()  # fmt: skip
-    sha = hashlib.sha256
-    return pl.Series("idempotency_key", [sha(t).digest() for t in text.cast(pl.Binary).to_list()], dtype=pl.Binary)
+    return pl.Series("idempotency_key", digests(text), dtype=pl.Binary)
 
 
 def interval_payload_hashes(frame: pl.DataFrame) -> pl.Series:
@@ -72,8 +73,7 @@ def interval_payload_hashes(frame: pl.DataFrame) -> pl.Series:
         + "\x1e"
     ).to_series()  # fmt: skip
     whole = [header.cast(pl.Binary), *(_big_endian(frame[name], _BIG[name]) for name in arrays if frame[name].null_count() < frame.height)]
-    sha = hashlib.sha256
-    return pl.Series("payload_hash", [sha(message).digest() for message in reduce(operator.add, whole).to_list()], dtype=pl.Binary)
+    return pl.Series("payload_hash", digests(reduce(operator.add, whole)), dtype=pl.Binary)
 
 
 def _big_endian(column: pl.Series, kind: str) -> pl.Series:
@@ -97,8 +97,7 @@ def register_payload_hashes(frame: pl.DataFrame) -> pl.Series:
         )
         + "\x1e"
     ).to_series()  # fmt: skip
-    sha = hashlib.sha256
-    return pl.Series("payload_hash", [sha(h).digest() for h in header.cast(pl.Binary).to_list()], dtype=pl.Binary)
+    return pl.Series("payload_hash", digests(header), dtype=pl.Binary)
 
 
 def _instant(column: str) -> pl.Expr:

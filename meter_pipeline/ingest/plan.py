@@ -21,7 +21,7 @@ import polars as pl
 from meter_pipeline.clock import Clock
 from meter_pipeline.ingest import fold
 from meter_pipeline.ledger import entries
-from meter_pipeline.store import load, vectors
+from meter_pipeline.store import copy_binary, load
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.ledger import EntryRow
 from meter_pipeline.store.load import INTERVAL, Batch, Kind, Piece
@@ -76,7 +76,7 @@ class _Cutter:
         self.outcome = np.column_stack([incoming[c].to_numpy() for c in ("accepted", "duplicate", "superseded")])
         self.hashes = incoming["payload_hash"]
         self.current_at, self.kept_at = load_pass.current["at"].to_numpy(), load_pass.kept["at"].to_numpy()
-        self.current, self.kept = vectors.Encoder(load_pass.current, columns), vectors.Encoder(load_pass.kept, columns)
+        self.current, self.kept = copy_binary.Encoder(load_pass.current, columns), copy_binary.Encoder(load_pass.kept, columns)
 
 
 def lay_out(kind: Kind, frames: Sequence[pl.DataFrame], loaded: Mapping[int, Sequence[tuple[int, int]]]) -> list[pl.DataFrame]:

@@ -120,12 +120,15 @@ def verify(
             outcome.find("memory", f"{remembered} entries were verified before, the log has {outcome.size}", outcome.size)
         outcome.start = 0 if full or remembered > outcome.size else remembered
         checkpoints = _checkpoints(connection, outcome, origin, trusted or _held_keys(home, origin))
-        wanted = [(source, day) for source in sources for day in (days if source.by_day else [None])]
-        with _contents(database, connection, wanted, hashers or {}) as contents:
+        wanted = [
+            (source, tables, day) for source in sources if (tables := tables_of(connection, source, hashers or {}))
+            for day in (days if source.by_day else [None])
+        ]  # fmt: skip
+        with _contents(database, connection, [(table, day) for _, tables, day in wanted for table in tables if table.encoding in (hashers or {})]) as contents:
             # The rows to hash arrive while the log is gone through: they are most of the time of a day's verification.
             _log(connection, outcome, checkpoints, (remembered, remembered_root), full)
-            for source, day in wanted:
-                verify_rows(connection, source, day, outcome, hashers or {}, contents)
+            for source, tables, day in wanted:
+                verify_rows(connection, source, tables, day, outcome, hashers or {}, contents)
         guard = privileges.check(connection)
         outcome.bypass = guard.bypass
         outcome.checked["guards"] += len(guard.guards["tables"])
@@ -329,11 +332,8 @@ class _Contents:
 
 
 @contextmanager
-def _contents(
-    database: Database, connection: store.Connection, wanted: Sequence[tuple[Source, date | None]], hashers: Hashers
-) -> Iterator[_Contents]:
+def _contents(database: Database, connection: store.Connection, asked: Sequence[tuple[RowTable, date | None]]) -> Iterator[_Contents]:
     """The rows of what is to be hashed, in the snapshot of ``connection``: a load that commits meanwhile is not half seen."""
-    asked = [(table, day) for source, day in wanted for table in _tables(connection, source, hashers) if table.encoding in hashers]
     if not asked:
         yield _Contents(iter(()))
         return
@@ -347,19 +347,20 @@ def _contents(
         yield _Contents(items)
 
 
-def _tables(connection: store.Connection, source: Source, hashers: Hashers) -> list[RowTable]:
+def tables_of(connection: store.Connection, source: Source, hashers: Hashers) -> list[RowTable]:
     """Those of a source's tables that are there; none where one's leaves can only be matched by who knows its encoding, and nobody does."""
     tables = [table for table in source.tables if ledger_rows.exists(connection, table.name)]
     return [] if any(table.hash_column is None and table.encoding not in hashers for table in tables) else tables
 
 
 def verify_rows(
-    connection: store.Connection, source: Source, day: date | None, outcome: VerifyOutcome, hashers: Hashers, contents: _Contents | None = None
-) -> None:
-    """The bijection of rows and leaves (of a billing day, or all); for a table whose encoding has a hasher, from the rows' ``contents``."""
-    tables = _tables(connection, source, hashers)
-    if not tables:
-        return
+    connection: store.Connection, source: Source, tables: Sequence[RowTable], day: date | None, outcome: VerifyOutcome, hashers: Hashers,
+    contents: _Contents | None = None,
+) -> None:  # fmt: skip
+    """The bijection of rows and leaves (of a billing day, or all); for a table whose encoding has a hasher, from the rows' ``contents``.
+
+    ``tables``: those of the source that are there (tables_of).
+    """
     live = (unretired_leaves if source.retiring else live_leaves)(connection, source.kinds, day)
     allowed = live.hashes
     if source.also:
@@ -371,7 +372,7 @@ def verify_rows(
         if hasher is not None and contents is not None:
             carried = hashsets.of(b"".join(verify_content(contents.parts(), table, hasher, live, outcome)))
         if hasher is None or contents is None or table.erasable:
-            assert table.hash_column is not None  # noqa: S101 - looked at by _tables
+            assert table.hash_column is not None  # noqa: S101 - looked at by tables_of
             carried = hashsets.of(ledger_rows.hashes(connection, table.name, table.hash_column, day))
         outcome.checked[f"rows of {table.name}"] += len(carried)
         held.append(carried)

@@ -22,7 +22,7 @@ from typing import Any, Final
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries
 from meter_pipeline.ledger.sources import SOURCES
-from meter_pipeline.ledger.verification import VerifyOutcome, verify_rows
+from meter_pipeline.ledger.verification import VerifyOutcome, tables_of, verify_rows
 from meter_pipeline.store import control, partitions
 from meter_pipeline.store.database import Database, scalar
 from meter_pipeline.store.partitions import DayTable
@@ -94,8 +94,8 @@ def _why_not(connection: Any, verifier: Database, day: date) -> str:
     outcome = VerifyOutcome(None, 0, 0, b"")
     with verifier.connect("retention-verify") as reader:
         for source in SOURCES:
-            if source.by_day:
-                verify_rows(reader, source, day, outcome, {})
+            if source.by_day and (tables := tables_of(reader, source, {})):
+                verify_rows(reader, source, tables, day, outcome, {})
     return f"its rows and leaves differ: {outcome.findings[0].check}, {outcome.findings[0].detail}" if outcome.findings else ""
 
 

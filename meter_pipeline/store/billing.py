@@ -17,8 +17,9 @@ from psycopg import sql
 
 from meter_pipeline.schemas.reads import DayMatrix
 from meter_pipeline.sharding import EVERYTHING, KeyRange
+from meter_pipeline.store.copy_binary import copy_frame
 from meter_pipeline.store.database import Database, scalar
-from meter_pipeline.store.vectors import VectorTable, copy_frame, read_matrices
+from meter_pipeline.store.vectors import VectorTable, read_matrices
 
 Connection = psycopg.Connection[Any]
 

@@ -20,7 +20,7 @@ import psycopg
 from psycopg import sql
 
 from meter_pipeline.schemas.reads import UTC_US
-from meter_pipeline.store import dead_letters, vectors
+from meter_pipeline.store import copy_binary, dead_letters, vectors
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.ledger import EntryRow, insert_entry_async
 
@@ -191,12 +191,12 @@ async def write_batch(connection: AsyncConnection, batch: Batch) -> bool:
 
 async def _copy(connection: AsyncConnection, statement: sql.Composed, body: bytes) -> None:
     async with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        await copy.write(vectors.HEADER)
+        await copy.write(copy_binary.HEADER)
         # libpq copies what it is given into its own buffer: a slice at a time keeps that buffer small.
         view = memoryview(body)
         for start in range(0, len(view), _SLICE):
             await copy.write(view[start : start + _SLICE])
-        await copy.write(vectors.TRAILER)
+        await copy.write(copy_binary.TRAILER)
 
 
 _SLICE: Final = 1 << 18

@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from psycopg import sql
 
+from meter_pipeline.store.copy_binary import copy_frame
 from meter_pipeline.store.database import Database, scalar
 from meter_pipeline.store.reading import ReadSession, reading
-from meter_pipeline.store.vectors import copy_frame
 
 Connection = psycopg.Connection[Any]
 

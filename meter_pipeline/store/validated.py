@@ -23,8 +23,9 @@ from psycopg import sql
 from meter_pipeline.quality import FLAGS
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.sharding import between
+from meter_pipeline.store.copy_binary import copy_frame
 from meter_pipeline.store.database import Database, scalar
-from meter_pipeline.store.vectors import VectorTable, copy_frame, copy_rows, read_frame
+from meter_pipeline.store.vectors import VectorTable, copy_rows, read_frame
 
 EXTRA: Final = (
     "unit", "flow", "head_end", "account_id", "tariff_id", "cycle_id", "billed", "total_micro", "register_difference_micro", "unscaled_micro",

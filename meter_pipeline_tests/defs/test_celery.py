@@ -73,7 +73,7 @@ class Place:
 
     def worker(self, name: str) -> subprocess.Popen[bytes]:
         command = [
-            sys.executable, "-m", "celery", "-A", "meter_pipeline.celery_app", "worker", "--concurrency", "1", "--queues", "dagster", "--without-gossip",
+            sys.executable, "-m", "celery", "-A", "meter_pipeline.defs.celery_app", "worker", "--concurrency", "1", "--queues", "dagster", "--without-gossip",
             "--without-mingle", "--hostname", f"{name}@%h", "--loglevel", "INFO",
         ]  # fmt: skip
         with open(self.folder / f"{name}.log", "wb") as log:

@@ -19,6 +19,7 @@ def test_histories_keep_every_invariant() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # 0.2 s a history
 def test_thousands_of_histories_keep_every_invariant() -> None:
     assert histories(range(2_000_000, 2_003_000))["histories"] == 3000
 

@@ -38,11 +38,13 @@ from meter_pipeline.ingest.breaker import Breaker
 from meter_pipeline.ingest.controller import Controller, Limits
 from meter_pipeline.ledger.sequencer import SequencerBusyError, sequence
 from meter_pipeline.schemas.reads import INTERVAL_READS, NO_VALUE, REGISTER_READS, REJECTS, ParsedFeed
-from meter_pipeline.store import archive, load, staging, vectors
+from meter_pipeline.store import archive, copy_binary, load, staging, vectors
 from meter_pipeline_tests.simulation import invariants
+from meter_pipeline_tests.simulation.driver import SimulatedDatabase, SimulatedPool
 from meter_pipeline_tests.simulation.invariants import Current, Payload, Snapshot
 from meter_pipeline_tests.simulation.scheduler import Killed, Process, Scheduler, VirtualClock, VirtualPolicy, current
-from meter_pipeline_tests.simulation.server import Faults, Server, SimulatedDatabase, SimulatedPool, totals
+from meter_pipeline_tests.simulation.server import Faults, Server
+from meter_pipeline_tests.simulation.statements import totals
 
 DAY: Final = date(2024, 3, 10)
 CALENDAR: Final = BillingCalendar("America/Chicago")
@@ -242,7 +244,7 @@ def installed() -> Iterator[None]:
 
 _by_parsed: dict[int, int] = {}
 _encoded: dict[str, bytes] = {}
-_encode: Final = vectors.encoded_blocks
+_encode: Final = copy_binary.encoded_blocks
 
 
 def _encoded_blocks(frame: pl.DataFrame, columns: Any, rows: int = 8192) -> list[bytes]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from meter_pipeline.quality import MISSING, pack
 from meter_pipeline.schemas.reads import NO_VALUE, UTC_US, DayMatrix
-from meter_pipeline.store import vectors
+from meter_pipeline.store import copy_binary, vectors
 from meter_pipeline.store.database import Database
 
 DAY = date(2024, 3, 10)
@@ -97,4 +97,4 @@ def test_postgresql_gives_back_what_was_copied(database: Database, matrix: DayMa
 
 def test_an_unknown_column_type_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match="column x"):
-        vectors.encode(pl.DataFrame({"x": [1.5]}), ["x"])
+        copy_binary.encode(pl.DataFrame({"x": [1.5]}), ["x"])
