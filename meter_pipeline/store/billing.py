@@ -17,6 +17,7 @@ from psycopg import sql
 
 from meter_pipeline.schemas.reads import DayMatrix
 from meter_pipeline.sharding import EVERYTHING, KeyRange
+from meter_pipeline.store.array_bytes import listed, lists
 from meter_pipeline.store.copy_binary import copy_frame
 from meter_pipeline.store.database import Database, scalar
 from meter_pipeline.store.vectors import VectorTable, read_matrices
@@ -26,6 +27,11 @@ Connection = psycopg.Connection[Any]
 USAGE: Final = VectorTable(
     "vee.interval_day", ("service_point_id", "meter_id", "channel"), ("unit", "flow"), ("sequence", "sequence_step", "sequences", "offsets")
 )
+#: The arrays of billing's day tables, by element type.
+LISTS: Final = dict.fromkeys(
+    ("energy", "export", "peaks", "peak_at", "energy_to_date", "export_to_date", "peaks_to_date", "peak_at_to_date", "register_days", "carry", "history", "amounts"),
+    pl.Int64,
+)  # fmt: skip
 _REFERENCE: Final[dict[str, str]] = {
     "agreements": "SELECT account_id, service_point_id, tariff_id, cycle_id, valid_from, valid_to FROM ref.agreements "
     "WHERE valid_from <= $1 ORDER BY service_point_id, valid_from",
@@ -94,11 +100,11 @@ def read_daily(database: Database, day: date, within: KeyRange = EVERYTHING) -> 
 
 def read_day(database: Database, table: str, day: date, columns: Iterable[str], service_points: Sequence[str] | None = None) -> pl.DataFrame:
     """A day of a billing table, sorted by service point."""
-    listed = ", ".join(f'"{c}"' for c in columns)
-    query = f"SELECT {listed} FROM billing.{table} WHERE billing_day = $1"
+    query = f"SELECT {listed(columns, LISTS)} FROM billing.{table} WHERE billing_day = $1"
     if service_points is None:
-        return database.read(query + " ORDER BY service_point_id", [day])
-    return database.read(query + " AND service_point_id = ANY(string_to_array($2, ',')) ORDER BY service_point_id", [day, ",".join(service_points)])
+        return lists(database.read(query + " ORDER BY service_point_id", [day]), LISTS)
+    named = " AND service_point_id = ANY(string_to_array($2, ',')) ORDER BY service_point_id"
+    return lists(database.read(query + named, [day, ",".join(service_points)]), LISTS)
 
 
 def read_prior(database: Database, day: date, columns: Sequence[str], services: pl.DataFrame, within: KeyRange = EVERYTHING) -> pl.DataFrame:
@@ -106,26 +112,24 @@ def read_prior(database: Database, day: date, columns: Sequence[str], services: 
 
     ``services``: those of the range ``within``.
     """
-    listed = ", ".join(columns)
     began = services.filter(pl.col("stretch_start") < day)
     if not began.height:
-        return database.read(f"SELECT {listed} FROM billing.charge_day WHERE false")
+        return lists(database.read(f"SELECT {listed(columns, LISTS)} FROM billing.charge_day WHERE false"), LISTS)
     first = began["stretch_start"].min()
     key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
     narrowed, limits = within.where("service_point_id", 2)
-    yesterday = database.read(
-        f"SELECT {listed} FROM billing.charge_day WHERE billing_day = $1::date - 1{narrowed} ORDER BY service_point_id", [day, *limits]
-    )
+    query = f"SELECT {listed(columns, LISTS)} FROM billing.charge_day WHERE billing_day = $1::date - 1{narrowed} ORDER BY service_point_id"
+    yesterday = lists(database.read(query, [day, *limits]), LISTS)
     behind = began.join(yesterday.select(key), on=key, how="anti")
     if not behind.height or not _any_billed(database, first, day):
         return yesterday
     older = database.read(
-        f"SELECT DISTINCT ON (service_point_id, stretch_start) {listed} FROM billing.charge_day "
+        f"SELECT DISTINCT ON (service_point_id, stretch_start) {listed(columns, LISTS)} FROM billing.charge_day "
         "WHERE billing_day >= $1 AND billing_day < $2::date - 1 AND service_point_id = ANY(string_to_array($3, ',')) "
         "ORDER BY service_point_id, stretch_start, billing_day DESC",
         [first, day, ",".join(behind["service_point_id"].to_list())],
     )
-    return pl.concat([yesterday, older.join(behind.select(key), on=key, how="semi")])
+    return pl.concat([yesterday, lists(older, LISTS).join(behind.select(key), on=key, how="semi")])
 
 
 def _any_billed(database: Database, first: object, day: date) -> bool:

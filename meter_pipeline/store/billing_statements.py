@@ -14,6 +14,7 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
+from meter_pipeline.store.billing import read_day
 from meter_pipeline.store.database import Database, scalar
 
 Connection = psycopg.Connection[Any]
@@ -56,12 +57,7 @@ def determinant_totals(database: Database, cycle_id: str, first: date, past: dat
 
 def positions(database: Database, days: Sequence[date], columns: Sequence[str]) -> pl.DataFrame:
     """Charge rows of some days."""
-    listed = ", ".join(columns)
-    frames = [
-        database.read(f"SELECT {listed} FROM billing.charge_day WHERE billing_day = $1 ORDER BY service_point_id", [day])
-        for day in sorted(set(days))
-    ]
-    return pl.concat(frames)
+    return pl.concat([read_day(database, "charge_day", day, columns) for day in sorted(set(days))])
 
 
 def held_service_points(database: Database, first: date, past: date) -> pl.DataFrame:

@@ -15,9 +15,11 @@ import polars as pl
 from psycopg import sql
 
 from meter_pipeline.store import partitions
+from meter_pipeline.store.array_bytes import listed, lists
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.ledger import Connection
 from meter_pipeline.store.reading import ReadSession, reading
+from meter_pipeline.store.vectors import ARRAYS, RAW_INTERVAL_DAY, RAW_INTERVAL_PAYLOAD
 
 
 def exists(connection: Connection, table: str) -> bool:
@@ -42,9 +44,12 @@ def same_snapshot(database: Database, connection: Connection) -> Iterator[ReadSe
 
 #: The billing day of a row, where it is not the column of that name. A statement's is its period's last.
 _DAY: Final[dict[str, LiteralString]] = {"billing.statement": "period_end - 1"}
-#: What a hasher needs of a table's rows where that is not every column; with one row a row of the table.
-_CONTENT: Final[dict[str, LiteralString]] = {
-    "billing.charge_day": "SELECT billing_day, service_point_id, account_id, tariff_id, tariff_version, days, energy_to_date, peaks_to_date, amounts "
+_CHARGES: Final = ("energy_to_date", "peaks_to_date", "amounts")
+#: What a hasher needs of a table's rows where that is not every column, arrays as bytes; with one row a row of the table.
+_CONTENT: Final[dict[str, str]] = {
+    "raw.interval_day": RAW_INTERVAL_DAY.select(),
+    "raw.interval_payload": RAW_INTERVAL_PAYLOAD.select(),
+    "billing.charge_day": f"SELECT billing_day, service_point_id, account_id, tariff_id, tariff_version, days, {listed(_CHARGES, _CHARGES)} "
     "FROM billing.charge_day",
     "billing.statement": "SELECT lines_sha256, statement_id, coalesce((SELECT string_agg(concat_ws(E'\\x1f', l.line_no, l.service_point_id, l.tariff_id, "
     "l.tariff_version, l.segment_start, l.segment_end, l.line_key, coalesce((l.quantity * 1000000)::bigint::text, ''), (l.amount * 1000000)::bigint), "
@@ -52,6 +57,10 @@ _CONTENT: Final[dict[str, LiteralString]] = {
     "raw.dead_letter": "SELECT leaf, salt, raw FROM raw.dead_letter WHERE salt IS NOT NULL",
     "billing.adjustment_line": "SELECT adjustment_id, line_no, action, service_point_id, line_key, amount::text AS amount FROM billing.adjustment_line",
 }
+#: Their arrays, by element type.
+_LISTS: Final[dict[str, dict[str, Any]]] = {
+    "raw.interval_day": ARRAYS, "raw.interval_payload": ARRAYS, "billing.charge_day": dict.fromkeys(_CHARGES, pl.Int64),
+}  # fmt: skip
 #: Rows that hang on the rows of another table: that table, and the column of both.
 _HANGS: Final[dict[str, tuple[str, str]]] = {"billing.statement_line": ("billing.statement", "statement_id")}
 
@@ -88,7 +97,8 @@ def parts(database: ReadSession, table: str, day: date | None) -> Iterator[pl.Da
         yield archived
         return
     query = _CONTENT.get(table) or f"SELECT * FROM {table}"
-    yield from database.parts(query + _on(table, day, "$1").as_string(None), (day,) if day else ())
+    for part in database.parts(query + _on(table, day, "$1").as_string(None), (day,) if day else ()):
+        yield lists(part, _LISTS.get(table, {}))
 
 
 def rows(connection: Connection, table: str, day: date | None) -> Iterator[str]:

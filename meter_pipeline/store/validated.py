@@ -23,6 +23,7 @@ from psycopg import sql
 from meter_pipeline.quality import FLAGS
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.sharding import between
+from meter_pipeline.store.array_bytes import listed, lists
 from meter_pipeline.store.copy_binary import copy_frame
 from meter_pipeline.store.database import Database, scalar
 from meter_pipeline.store.vectors import VectorTable, copy_rows, read_frame
@@ -162,6 +163,8 @@ class UsageHistory:
         )
 
 
+_USAGE_BLOCK: Final = ("billing_day", "keys_hash", "quantity_micro", "state")
+_USAGE_LISTS: Final = {"quantity_micro": pl.Int64, "state": pl.Int16}
 WHOLE: Final = 1
 FORWARD: Final = 2
 
@@ -169,9 +172,9 @@ FORWARD: Final = 2
 def read_usage_history(database: Database, first: date, last: date) -> UsageHistory:
     """Daily usage of the city from ``first`` to ``last``, in bulk."""
     frame = database.read(
-        "SELECT billing_day, keys_hash, quantity_micro, state FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2 ORDER BY billing_day",
-        (first, last),
+        f"SELECT {listed(_USAGE_BLOCK, _USAGE_LISTS)} FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2 ORDER BY billing_day", (first, last)
     )
+    frame = lists(frame, _USAGE_LISTS)
     hashes = frame["keys_hash"].to_list()
     keys: dict[bytes, pl.DataFrame] = {}
     for wanted in dict.fromkeys(hashes):
@@ -206,7 +209,7 @@ def write_usage_history(connection: psycopg.Connection[Any], day: date, usage: p
         pl.lit(day, pl.Date).alias("billing_day").first(), pl.lit(keys_hash).alias("keys_hash").first(),
         pl.col("quantity_micro").fill_null(NO_VALUE).implode(), (whole + forward).cast(pl.Int16).implode().alias("state"),
     )
-    replace_rows(connection, "vee.usage_block", day, block, ("billing_day", "keys_hash", "quantity_micro", "state"), ("billing_day",))
+    replace_rows(connection, "vee.usage_block", day, block, _USAGE_BLOCK, ("billing_day",))
 
 
 def read_vectors(database: Database, table: VectorTable, day: date, meters: Sequence[str]) -> pl.DataFrame:

@@ -32,6 +32,7 @@ from psycopg import sql
 
 from meter_pipeline.quality import MISSING
 from meter_pipeline.schemas.reads import NO_VALUE, UTC_US, DayMatrix
+from meter_pipeline.store.array_bytes import listed, lists
 from meter_pipeline.store.copy_binary import copy_blocks, encoded_blocks
 from meter_pipeline.store.database import Database
 
@@ -55,7 +56,8 @@ VECTOR: Final[dict[str, Any]] = {
     "sequences": pl.List(pl.Int32),
     "offsets": pl.List(pl.Int16),
 }
-_ARRAYS: Final = {"values": np.int32, "wide_values": np.int64, "qualities": np.int16, "sequences": np.int32, "offsets": np.int16}
+#: Its array columns, by element type.
+ARRAYS: Final[dict[str, Any]] = {name: kind.inner for name, kind in VECTOR.items() if isinstance(kind, pl.List)}
 
 Int64Matrix = npt.NDArray[np.int64]
 
@@ -86,6 +88,10 @@ class VectorTable:
     def partition(self, day: date) -> VectorTable:
         """The same columns in the partition of one billing day."""
         return VectorTable(f"{self.name}_{day:%Y%m%d}", self.keys, self.extra, self.leave_out)
+
+    def select(self) -> str:
+        """SELECT ... FROM, its arrays as bytes: ``lists(frame, ARRAYS)`` makes the vector frame of what it gives."""
+        return f"SELECT {listed(self.columns, ARRAYS)} FROM {self.name}"
 
     def copy_statement(self) -> sql.Composed:
         """COPY ... FROM STDIN for ``encode``'s bytes."""
@@ -222,7 +228,7 @@ def to_matrices(frame: pl.DataFrame, keys: Sequence[str] | None = None) -> list[
     """
     absent = {c: t for c, t in VECTOR.items() if c not in frame.columns and c not in ("billing_day", "interval_minutes", "slots")}
     if absent:
-        frame = frame.with_columns(pl.lit(None if c in _ARRAYS else 0, dtype=t).alias(c) for c, t in absent.items() if c != "starts_at")
+        frame = frame.with_columns(pl.lit(None if c in ARRAYS else 0, dtype=t).alias(c) for c, t in absent.items() if c != "starts_at")
     carried = list(keys) if keys is not None else [c for c in frame.columns if c not in VECTOR]
     layout = ["billing_day", "interval_minutes", "slots"]
     found = frame.select(layout).unique().sort(layout)
@@ -296,10 +302,9 @@ def read_frame(database: Database, table: VectorTable, day: date, where: str = "
 
     ``where`` narrows further, as SQL text with $2, $3 ... for ``parameters`` ($1 is the day): " AND channel = $2".
     """
-    columns = ", ".join(f'"{c}"' for c in table.columns)
     order = ", ".join(f'"{c}"' for c in table.keys)
-    query = f"SELECT {columns} FROM {table.name} WHERE billing_day = $1{where} ORDER BY {order}"
-    frame = database.read(query, (day, *parameters))
+    query = f"{table.select()} WHERE billing_day = $1{where} ORDER BY {order}"
+    frame = lists(database.read(query, (day, *parameters)), ARRAYS)
     return frame.with_columns(pl.col(pl.Datetime).cast(UTC_US)) if frame.height else frame
 
 
