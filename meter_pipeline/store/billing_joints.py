@@ -212,17 +212,20 @@ def estimate_streaks(connection: Connection, day: date, at_least: int) -> pl.Dat
     return pl.DataFrame(rows, schema={"service_point_id": pl.String, "account_id": pl.String, "days": pl.Int32, "since": pl.Date}, orient="row")
 
 
-_SUMS = """
-SELECT s.statement_id, s.account_id, (s.total * 1000000)::bigint AS total, coalesce(l.lines, 0) AS lines, coalesce(c.charged, 0) AS charged,
-    (s.period_end_due * 1000000)::bigint AS period_end, (s.credit_carried * 1000000)::bigint AS credit, (s.ratchet_due * 1000000)::bigint AS ratchet,
-    (s.year_end_due * 1000000)::bigint AS year_end, s.currency, encode(s.lines_sha256, 'hex') AS lines_sha256, s.ledger_entry, s.ledger_leaf,
+_STATEMENTS = """
+SELECT s.statement_id, s.account_id, (s.total * 1000000)::bigint AS total, (s.period_end_due * 1000000)::bigint AS period_end,
+    (s.credit_carried * 1000000)::bigint AS credit, (s.ratchet_due * 1000000)::bigint AS ratchet, (s.year_end_due * 1000000)::bigint AS year_end,
+    s.currency, encode(s.lines_sha256, 'hex') AS lines_sha256, s.ledger_entry, s.ledger_leaf,
     EXISTS (SELECT FROM billing.adjustment AS a WHERE a.statement_id = s.statement_id AND a.status <> 'refused')::int AS adjusted
-FROM billing.statement AS s
-LEFT JOIN (SELECT statement_id, (sum(amount) * 1000000)::bigint AS lines FROM billing.statement_line JOIN billing.statement AS t USING (statement_id)
-    WHERE t.cycle_id = %(cycle)s AND t.period_start = %(start)s GROUP BY 1) AS l USING (statement_id)
-LEFT JOIN (SELECT account_id, sum(total)::bigint AS charged FROM billing.charge_day
-    WHERE cycle_id = %(cycle)s AND billing_day >= %(start)s AND billing_day < %(past)s GROUP BY 1) AS c ON c.account_id = s.account_id
-WHERE s.cycle_id = %(cycle)s AND s.period_start = %(start)s ORDER BY 1
+FROM billing.statement AS s WHERE s.cycle_id = %(cycle)s AND s.period_start = %(start)s ORDER BY 1
+"""
+_LINE_SUMS = """
+SELECT statement_id, (sum(amount) * 1000000)::bigint AS lines FROM billing.statement_line JOIN billing.statement AS s USING (statement_id)
+WHERE s.cycle_id = %(cycle)s AND s.period_start = %(start)s GROUP BY 1
+"""
+_CHARGE_SUMS = """
+SELECT account_id, sum(total)::bigint AS charged FROM billing.charge_day
+WHERE cycle_id = %(cycle)s AND billing_day >= %(start)s AND billing_day < %(past)s GROUP BY 1
 """
 _LINES = """
 SELECT l.statement_id, l.line_no, l.service_point_id, l.tariff_id, l.tariff_version, l.segment_start, l.segment_end, l.line_key,
@@ -234,10 +237,17 @@ WHERE s.cycle_id = %(cycle)s AND s.period_start = %(start)s ORDER BY 1, 2
 
 def statement_sums(connection: Connection, cycle_id: str, first: date, past: date) -> pl.DataFrame:
     """Per statement of a period: its total, its stored lines' sum, its days' stored charges, what the period's end added, its hash and place."""
-    numbers = dict.fromkeys(("total", "lines", "charged", "period_end", "credit", "ratchet", "year_end"), pl.Int64)
+    numbers = dict.fromkeys(("total", "period_end", "credit", "ratchet", "year_end"), pl.Int64)
     texts = dict.fromkeys(("statement_id", "account_id", "currency", "lines_sha256"), pl.String)
-    found = _copied(connection, _SUMS, {"cycle": cycle_id, "start": first, "past": past}, {**numbers, **texts, "ledger_leaf": pl.Int64, "adjusted": pl.Int8})
-    return found.with_columns(pl.col("lines_sha256").str.decode("hex"), pl.col("adjusted") > 0)
+    values = {"cycle": cycle_id, "start": first, "past": past}
+    found = _copied(connection, _STATEMENTS, values, {**numbers, **texts, "ledger_leaf": pl.Int64, "adjusted": pl.Int8})
+    # Joined here: the statements were written a moment ago by the same transaction, so the server has no idea of how many there are and may loop over
+    # a hundred thousand of them for each of a hundred thousand accounts (ten minutes and no end).
+    lines = _copied(connection, _LINE_SUMS, values, {"statement_id": pl.String, "lines": pl.Int64})
+    charged = _copied(connection, _CHARGE_SUMS, values, {"account_id": pl.String, "charged": pl.Int64})
+    sums = pl.col("lines", "charged").fill_null(0)
+    found = found.join(lines, on="statement_id", how="left", maintain_order="left").join(charged, on="account_id", how="left", maintain_order="left")
+    return found.with_columns(sums, pl.col("lines_sha256").str.decode("hex"), pl.col("adjusted") > 0)
 
 
 def statement_lines(connection: Connection, cycle_id: str, first: date) -> pl.DataFrame:
