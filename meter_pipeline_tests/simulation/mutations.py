@@ -27,7 +27,7 @@ from meter_pipeline_tests.simulation.world import Profile
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """``before`` of a function's source becomes ``after``. ``trouble`` makes histories in which its absence shows."""
+    """``before`` of a function's source becomes ``after``. ``trouble`` makes histories in which its absence shows; in that of ``seed`` it did."""
 
     safeguard: str
     module: ModuleType
@@ -35,6 +35,7 @@ class Mutation:
     before: str
     after: str
     trouble: Profile | None = None
+    seed: int = 0
 
 
 _LOST: Final = Profile("replies lost", Faults(after_commit=0.3), mild=True)
@@ -77,7 +78,9 @@ MUTATIONS: Final = (
         "version ordering: registers", fold, "fold_registers",
         'order = ["condition", "source_version", "read_time", "sequence", "payload_hash"]', "order = []", _QUIET,
     ),
-    Mutation("condition rank: intervals", fold, "_fold_layout", "(layer_condition > condition[row]) | ((layer_condition == condition[row]) & newer)", "newer", _QUIET),
+    Mutation(
+        "condition rank: intervals", fold, "_fold_layout", "(layer_condition > condition[row]) | ((layer_condition == condition[row]) & newer)", "newer", _QUIET, 61
+    ),
     Mutation("condition rank: registers", fold, "fold_registers", 'order = ["condition", "source_version"', 'order = ["source_version"', _QUIET),
     Mutation("dead letters of refused rows", landing, "finish_letters", "found = pl.concat(letters)", "found = pl.concat(letters).clear()", _QUIET),
     Mutation(
@@ -89,7 +92,7 @@ MUTATIONS: Final = (
         "sequencer's horizon", sequencer, "sequence", "store.Head(growing.size, growing.root(), horizon, cluster_id)",
         "store.Head(growing.size, growing.root(), horizon + 3, cluster_id)", _QUIET,
     ),
-    Mutation("a leftover partition is attached", day, "_Day._attach_leftover", "self._attach(kind.table)", "pass", _KILLED),
+    Mutation("a leftover partition is attached", day, "_Day._attach_leftover", "self._attach(kind.table)", "pass", _KILLED, 115),
 )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def test_a_seed_is_a_history(seed: int) -> None:
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.safeguard)
 def test_a_missing_safeguard_is_noticed(mutation: Mutation) -> None:
     def play() -> None:
-        for seed in range(200):
+        for seed in (mutation.seed, *range(200)):
             history(seed, mutation.trouble)
 
     with installed(), switched_off(mutation), pytest.raises(AssertionError, match="SEED="):
