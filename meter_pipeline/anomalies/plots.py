@@ -5,7 +5,6 @@ Belongs here: PNG bytes below 20 kB, for the stage's metadata and for a case. Do
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
@@ -17,6 +16,7 @@ from meter_pipeline.anomalies.city import City
 from meter_pipeline.anomalies.kinds import KINDS
 from meter_pipeline.anomalies.window import Floats
 from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.plotting import small_png
 from meter_pipeline.store.database import Database
 
 _INK, _SOFT, _BAND, _FLAG, _WARM = "#1b3a4b", "#7a8b99", "#dbe7ee", "#c8442b", "#e3b778"
@@ -27,8 +27,6 @@ def weather_png(recent: pl.DataFrame, day: date) -> bytes:
     """Mean temperatures (station_id, weather_day, temperature_mean_c) up to a billing day, a line a station, six stations at most; the day marked."""
     from matplotlib.dates import DateFormatter
     from matplotlib.figure import Figure
-
-    from meter_pipeline.plotting import small_png
 
     figure = Figure(figsize=(6.4, 2.6), layout="constrained")
     axes = figure.subplots()
@@ -64,7 +62,7 @@ def flagged_points_png(city: City, found: pl.DataFrame) -> bytes | None:
         _draw(axis, days, window.usage[i], window.expected[i], float(window.sigma[i]), [len(days) - 1], city.degrees_f(rows[i]))
         axis.set_title(f"{city.weeks.points[rows[i]]}: {kind}", fontsize=8, loc="left", color=_INK)
         axis.set_ylabel(window.unit, fontsize=7)
-    return _png(figure)
+    return small_png(figure)
 
 
 def case_png(
@@ -81,12 +79,10 @@ def case_png(
     _draw(axis, list(days), usage, expected, sigma, [i for i, d in enumerate(days) if d in marked], degrees_f)
     axis.set_title(title, fontsize=8, loc="left", color=_INK)
     axis.set_ylabel(unit, fontsize=7)
-    return _png(figure)
+    return small_png(figure)
 
 
-def _draw(
-    axis: Any, days: Sequence[date], usage: Floats, expected: Floats, sigma: float, flagged: Sequence[int], degrees_f: Floats | None
-) -> None:
+def _draw(axis: Any, days: Sequence[date], usage: Floats, expected: Floats, sigma: float, flagged: Sequence[int], degrees_f: Floats | None) -> None:
     at = np.arange(len(days))
     if degrees_f is not None and np.isfinite(degrees_f).any():
         weather = axis.twinx()
@@ -109,20 +105,6 @@ def _draw(
     axis.tick_params(axis="y", labelsize=6, length=2)
     axis.spines[["top", "right"]].set_visible(False)
     axis.margins(x=0.01)
-
-
-def _png(figure: Any) -> bytes:
-    """Bytes with a small palette: four panels stay near 10 kB."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    data = buffer.getvalue()
-    if len(data) < 20_000:
-        return data
-    from PIL import Image
-
-    small = io.BytesIO()
-    Image.open(io.BytesIO(data)).convert("P", palette=Image.Palette.ADAPTIVE, colors=16).save(small, "PNG", optimize=True)
-    return small.getvalue()
 
 
 def plot_case(database: Database, calendar: BillingCalendar, case: Mapping[str, Any]) -> bytes:

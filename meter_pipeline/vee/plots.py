@@ -5,7 +5,6 @@ Belongs here: drawing what outcome.py and explain.py have worked out. Does not b
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -13,13 +12,19 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline import quality
+from meter_pipeline.plotting import small_png
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.units import MICRO
 from meter_pipeline.vee.catalogue import ROW_RULES, codes
 
-LIMIT_BYTES: Final = 20_000
 QUALITY_WORDS: Final = {
-    "A": "actual", "V": "of several kinds", "F": "final substitute", "S": "substitute", "E": "forward estimate", "N": "null", "M": "nothing came",
+    "A": "actual",
+    "V": "of several kinds",
+    "F": "final substitute",
+    "S": "substitute",
+    "E": "forward estimate",
+    "N": "null",
+    "M": "nothing came",
 }
 _INK: Final = {"actual": "#35618f", "estimated": "#d98b2b", "rejected": "#b3372f", "register": "#4a4a4a"}
 
@@ -31,17 +36,6 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> Any
     figure = Figure(figsize=(width, height), dpi=72, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def _png(figure: Any) -> bytes:
-    """PNG bytes with few colours; drawn smaller until they fit the limit."""
-    for dpi in (72, 56, 44):
-        figure.set_dpi(dpi)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"optimize": True})
-        if buffer.tell() < LIMIT_BYTES:
-            break
-    return buffer.getvalue()
 
 
 def load_shape(shape: pl.DataFrame, title: str) -> bytes:
@@ -61,7 +55,7 @@ def load_shape(shape: pl.DataFrame, title: str) -> bytes:
     axes[0, 0].set_title(title, fontsize=9)
     axes[0, 0].legend(fontsize=6, ncols=3, frameon=False)
     axes[-1, 0].set_xlabel("hour of the billing day", fontsize=7)
-    return _png(figure)
+    return small_png(figure)
 
 
 def estimates_by_method(methods: Mapping[str, int], title: str) -> bytes:
@@ -72,19 +66,17 @@ def estimates_by_method(methods: Mapping[str, int], title: str) -> bytes:
     axis.barh(names, [methods[n] for n in names], color=_INK["estimated"])
     axis.set_title(title, fontsize=9)
     axis.tick_params(labelsize=7)
-    return _png(figure)
+    return small_png(figure)
 
 
-def meter_day(
-    raw: np.ndarray[Any, Any], final: np.ndarray[Any, Any], codes_of: np.ndarray[Any, Any], minutes: int, unit: str, title: str
-) -> bytes:
+def meter_day(raw: np.ndarray[Any, Any], final: np.ndarray[Any, Any], codes_of: np.ndarray[Any, Any], minutes: int, unit: str, title: str) -> bytes:
     """One meter's day: raw, final, and what was estimated. Arrays (slots,) in micro units with NO_VALUE for none."""
     figure, axes = _figure(6.4, 2.2)
     _draw_meter(axes[0, 0], raw, final, codes_of, minutes)
     axes[0, 0].set_title(title, fontsize=8)
     axes[0, 0].set_ylabel(unit, fontsize=7)
     axes[0, 0].legend(fontsize=6, frameon=False, ncols=3)
-    return _png(figure)
+    return small_png(figure)
 
 
 def worst_meters(meters: Sequence[Mapping[str, Any]], title: str) -> bytes:
@@ -98,7 +90,7 @@ def worst_meters(meters: Sequence[Mapping[str, Any]], title: str) -> bytes:
     for axis in axes.ravel()[len(shown) :]:
         axis.axis("off")
     figure.suptitle(title, fontsize=8)
-    return _png(figure)
+    return small_png(figure)
 
 
 def sum_checks(worst: pl.DataFrame, title: str) -> bytes | None:
@@ -120,7 +112,7 @@ def sum_checks(worst: pl.DataFrame, title: str) -> bytes | None:
     axis.tick_params(axis="x", labelsize=6)
     axis.margins(x=0.2)
     axis.set_title(title, fontsize=9)
-    return _png(figure)
+    return small_png(figure)
 
 
 def usage_by_quality(usage: pl.DataFrame, title: str) -> bytes:
@@ -141,7 +133,7 @@ def usage_by_quality(usage: pl.DataFrame, title: str) -> bytes:
     axis.set_xlabel("service points", fontsize=7)
     axis.legend(fontsize=6, ncols=4, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.suptitle(title, fontsize=9)
-    return _png(figure)
+    return small_png(figure)
 
 
 def _draw_meter(axis: Any, raw: np.ndarray[Any, Any], final: np.ndarray[Any, Any], codes_of: np.ndarray[Any, Any], minutes: int) -> None:
@@ -154,3 +146,6 @@ def _draw_meter(axis: Any, raw: np.ndarray[Any, Any], final: np.ndarray[Any, Any
     top = float(np.nanmax(shown)) if np.isfinite(shown).any() else 1.0
     axis.plot(hour[rejected], np.clip(raw[rejected] / MICRO, -0.2 * top, 1.6 * top), "x", color=_INK["rejected"], markersize=3, label="rejected")
     axis.tick_params(labelsize=5)
+    # Six small panels: each tick is measured several times over by the layout, which was half of the time of the picture.
+    axis.set_xticks(range(0, int(final.size * minutes / 60) + 1, 6))
+    axis.locator_params(axis="y", nbins=3)
