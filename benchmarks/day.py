@@ -128,7 +128,8 @@ def _run(database: Database, settings: Settings, work: Path, meters: int, interv
         {"meters": meters, "interval": interval, "billing_day": DAY.isoformat(), "shards": shards or "chosen"},
         {
             "intervals": reads, "wall_s": round(wall, 3), "intervals_per_s": round(reads / wall), "peak_rss_mib": max(watch.peaks.values()),
-            "stage_peak_mib": watch.peaks, "stage_s": {stage: round(seconds, 3) for stage, seconds in watch.seconds.items()}, "billed_service_points": totals["billed"],
+            "stage_peak_mib": watch.peaks, "stage_s": {stage: round(seconds, 3) for stage, seconds in watch.seconds.items()},
+            "stage_busy_cores": {stage: round(watch.busy[stage] / seconds, 2) for stage, seconds in watch.seconds.items()}, "billed_service_points": totals["billed"],
             "steps_s": {stage: outcome.seconds for stage, outcome in outcomes.items()},
             "bytes_per_interval": round(totals["bytes"] / reads, 2) if reads and not daily else None,
         },

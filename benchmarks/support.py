@@ -42,10 +42,15 @@ def peak_rss_mib() -> float:
 
 
 class Stopwatch:
-    """Seconds by stage name, summed over laps; with ``memory`` also the largest resident set of each lap, MiB."""
+    """Seconds by stage name, summed over laps; with ``memory`` also the largest resident set of each lap, MiB.
+
+    ``busy``: processor seconds of the whole machine in each lap, the database server's with ours: over the lap's seconds it says how many cores
+    a stage kept busy, and so what working side by side could still give.
+    """
 
     def __init__(self, *, memory: bool = False) -> None:
         self.seconds: dict[str, float] = {}
+        self.busy: dict[str, float] = {}
         self.peaks: dict[str, float] = {}
         self._memory = memory
 
@@ -53,13 +58,24 @@ class Stopwatch:
     def lap(self, name: str) -> Iterator[None]:
         if self._memory:
             _forget_peak()
-        started = time.perf_counter()
+        busy, started = _busy_seconds(), time.perf_counter()
         try:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+            self.busy[name] = self.busy.get(name, 0.0) + _busy_seconds() - busy
             if self._memory:
                 self.peaks[name] = max(self.peaks.get(name, 0.0), _peak_since())
+
+
+def _busy_seconds() -> float:
+    """Processor seconds of the machine so far in user and system mode (proc(5), stat); 0 where Linux does not say."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    except OSError:
+        return 0.0
+    user, nice, system, _idle, _wait, irq, softirq = (int(field) for field in fields[:7])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def _forget_peak() -> None:

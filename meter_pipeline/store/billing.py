@@ -100,11 +100,10 @@ def read_daily(database: Database, day: date, within: KeyRange = EVERYTHING) -> 
 
 def read_day(database: Database, table: str, day: date, columns: Iterable[str], service_points: Sequence[str] | None = None) -> pl.DataFrame:
     """A day of a billing table, sorted by service point."""
-    query = f"SELECT {listed(columns, LISTS)} FROM billing.{table} WHERE billing_day = $1"
     if service_points is None:
-        return lists(database.read(query + " ORDER BY service_point_id", [day]), LISTS)
-    named = " AND service_point_id = ANY(string_to_array($2, ',')) ORDER BY service_point_id"
-    return lists(database.read(query + named, [day, ",".join(service_points)]), LISTS)
+        return _rows(database, table, columns, "billing_day = $1 ORDER BY service_point_id", [day])
+    named = "billing_day = $1 AND service_point_id = ANY(string_to_array($2, ',')) ORDER BY service_point_id"
+    return _rows(database, table, columns, named, [day, ",".join(service_points)])
 
 
 def read_prior(database: Database, day: date, columns: Sequence[str], services: pl.DataFrame, within: KeyRange = EVERYTHING) -> pl.DataFrame:
@@ -114,22 +113,30 @@ def read_prior(database: Database, day: date, columns: Sequence[str], services: 
     """
     began = services.filter(pl.col("stretch_start") < day)
     if not began.height:
-        return lists(database.read(f"SELECT {listed(columns, LISTS)} FROM billing.charge_day WHERE false"), LISTS)
+        return _rows(database, "charge_day", columns, "false", [])
     first = began["stretch_start"].min()
     key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
     narrowed, limits = within.where("service_point_id", 2)
-    query = f"SELECT {listed(columns, LISTS)} FROM billing.charge_day WHERE billing_day = $1::date - 1{narrowed} ORDER BY service_point_id"
-    yesterday = lists(database.read(query, [day, *limits]), LISTS)
+    yesterday = _rows(database, "charge_day", columns, f"billing_day = $1::date - 1{narrowed} ORDER BY service_point_id", [day, *limits])
     behind = began.join(yesterday.select(key), on=key, how="anti")
     if not behind.height or not _any_billed(database, first, day):
         return yesterday
-    older = database.read(
-        f"SELECT DISTINCT ON (service_point_id, stretch_start) {listed(columns, LISTS)} FROM billing.charge_day "
-        "WHERE billing_day >= $1 AND billing_day < $2::date - 1 AND service_point_id = ANY(string_to_array($3, ',')) "
+    older = _rows(
+        database,
+        "charge_day",
+        columns,
+        "billing_day >= $1 AND billing_day < $2::date - 1 AND service_point_id = ANY(string_to_array($3, ',')) "
         "ORDER BY service_point_id, stretch_start, billing_day DESC",
         [first, day, ",".join(behind["service_point_id"].to_list())],
+        distinct="DISTINCT ON (service_point_id, stretch_start) ",
     )
-    return pl.concat([yesterday, lists(older, LISTS).join(behind.select(key), on=key, how="semi")])
+    return pl.concat([yesterday, older.join(behind.select(key), on=key, how="semi")])
+
+
+def _rows(database: Database, table: str, columns: Iterable[str], where: str, parameters: Sequence[object], distinct: str = "") -> pl.DataFrame:
+    """Rows of a billing table with their arrays as lists. The one way by which LISTS are read: asked for as bytes they are made lists here."""
+    query = f"SELECT {distinct}{listed(columns, LISTS)} FROM billing.{table} WHERE {where}"
+    return lists(database.read(query, parameters), LISTS)
 
 
 def _any_billed(database: Database, first: object, day: date) -> bool:

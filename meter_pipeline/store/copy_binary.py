@@ -17,6 +17,8 @@ import psycopg
 from psycopg import sql
 from psycopg.copy import QueuedLibpqWriter
 
+from meter_pipeline.store.array_bytes import array_type
+
 HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER: Final = b"\xff\xff"
 _ELEMENT_OID: Final = {np.dtype(np.int16): 21, np.dtype(np.int32): 23, np.dtype(np.int64): 20}
@@ -137,7 +139,7 @@ def _reader(series: pl.Series) -> _Reader:
 def _encode_alike(readers: Sequence[_Reader], rows: Any, n: int) -> bytes:
     """Encode rows that share every text length, array length and null pattern."""
     fields: list[tuple[Any, ...]] = [("fields", ">i2")]
-    template: list[tuple[str, int]] = [("fields", len(readers))]
+    template: list[tuple[str, Any]] = [("fields", len(readers))]
     probe = rows.start if isinstance(rows, slice) else rows[0]
     writes: list[tuple[str, npt.NDArray[Any]]] = []
     for i, reader in enumerate(readers):
@@ -156,24 +158,20 @@ def _encode_alike(readers: Sequence[_Reader], rows: Any, n: int) -> bytes:
                 fields.append((f"v{i}", np.uint8, (size,)))
                 writes.append((f"v{i}", _block(reader, rows, n, size)))
         elif reader.data is not None:
-            width = reader.data.dtype.itemsize
-            element = [("l", ">i4"), ("v", reader.data.dtype.newbyteorder(">"))]
-            fields += [(f"d{i}", ">i4"), (f"h{i}", ">i4"), (f"o{i}", ">i4"), (f"m{i}", ">i4"), (f"b{i}", ">i4"), (f"e{i}", element, (size,))]
-            template += [(f"n{i}", 20 + size * (4 + width)), (f"d{i}", 1), (f"h{i}", 0), (f"o{i}", _ELEMENT_OID[reader.data.dtype])]
-            template += [(f"m{i}", size), (f"b{i}", 1)]
-            writes.append((f"e{i}", _block(reader, rows, n, size)))
+            array = array_type(reader.data.dtype, size)
+            fields.append((f"a{i}", array))
+            head = (1, 0, _ELEMENT_OID[reader.data.dtype], size, 1)
+            template += [(f"n{i}", array.itemsize), (f"a{i}", (*head, [(reader.data.dtype.itemsize, 0)] * size))]
+            writes.append((f"a{i}", _block(reader, rows, n, size)))
     kind = np.dtype(fields)
     one = np.zeros(1, kind)
     for name, value in template:
         one[name] = value
-    for name, _ in writes:
-        if name[0] == "e":
-            one[name]["l"] = kind.fields[name][0].base["v"].itemsize  # type: ignore[index]
     out = np.empty(n, kind)
     out[:] = one[0]
     for name, picked in writes:
-        if name[0] == "e":
-            out[name]["v"] = picked
+        if name[0] == "a":
+            out[name]["of"]["value"] = picked
         else:
             out[name] = picked
     return out.tobytes()
