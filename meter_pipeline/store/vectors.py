@@ -193,8 +193,8 @@ def _sequence_rule(
     follows = base[:, None] + slot * step[:, None] == sequence
     if missing is not None:
         follows |= missing
-    last = base + (slots - 1) * step
-    regular = follows.all(axis=1) & (np.abs(base) < 2**31) & (np.abs(last) < 2**31) & (np.abs(step) < 2**31)
+    rise = (slots - 1) * step  # the view adds it to the base as PostgreSQL's integers: each must be one
+    regular = follows.all(axis=1) & (np.abs(base) < 2**31) & (np.abs(base + rise) < 2**31) & (np.abs(rise) < 2**31)
     keep = regular & any_present
     return np.where(keep, base, 0).astype(np.int32), np.where(keep, step, 0).astype(np.int32), ~regular & any_present
 

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meter_pipeline.quality import MISSING, pack
@@ -76,7 +76,14 @@ def test_the_vector_frame_keeps_a_matrix_exactly(matrix: DayMatrix) -> None:
     assert vectors.from_matrix(back, STARTS_AT).select(frame.columns).equals(frame), "narrowing is a function of content"
 
 
+def _far_apart() -> DayMatrix:
+    """Sequence numbers whose rise from slot to slot is an integer and whose rise over the day is none (hypothesis found it)."""
+    values, sequence = np.array([[5, NO_VALUE, NO_VALUE, 7]]), np.array([[633320821, 0, 0, -2037135374]], np.int32)
+    return DayMatrix(DAY, 15, keys(1), values, np.where(values == NO_VALUE, MISSING, 0).astype(np.uint16), sequence, None)
+
+
 @given(matrices())
+@example(_far_apart())
 @settings(max_examples=25)
 def test_postgresql_gives_back_what_was_copied(database: Database, matrix: DayMatrix) -> None:
     with database.connect(autocommit=True) as connection:
