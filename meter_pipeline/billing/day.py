@@ -261,13 +261,13 @@ def _load(connection: Any, database: Database, result: DayCharges, day: date, cl
     before_writing(database, clock=clock)
     store.load(connection, "determinant_day", day, result.determinants)
     store.load(connection, "charge_day", day, result.charges)
-    return charge_hashes(result.charges)
+    return charge_hashes(result.charges).to_list()
 
 
 def _hash(connection: Any, database: Database, result: DayCharges, day: date, clock: Clock) -> list[bytes]:
     """A shard of a day whose rows are compared with those that are there, when all are known: its leaves."""
     del connection, database, day, clock
-    return charge_hashes(result.charges)
+    return charge_hashes(result.charges).to_list()
 
 
 def _write(connection: Any, result: DayCharges, day: date, loaded: bool) -> list[str]:
@@ -302,7 +302,7 @@ def _freeze(connection: Any, tariffs: Mapping[tuple[str, int], Tariff], referenc
             ledger.append(connection, "tariff_version", body, clock=clock, actor=actor)
 
 
-def charge_hashes(charges: pl.DataFrame) -> list[bytes]:
+def charge_hashes(charges: pl.DataFrame) -> pl.Series:
     """SHA-256 of each charge row's canonical text: the leaf that proves a day's charge.
 
     ``mp-charge/1`` and the columns day, service point, account, tariff, version, days, energy, peaks and amounts, by unit separators;
@@ -332,11 +332,11 @@ def _entry(
     charges = result.charges
     if len(changed) < charges.height:
         charges, hashes = charges.filter(pl.col("service_point_id").is_in(changed)), None
-    gone = charge_hashes(store.read_day(before, "charge_day", day, CHARGE_SCHEMA.names(), changed)) if before is not None else []
+    gone: list[bytes] = charge_hashes(store.read_day(before, "charge_day", day, CHARGE_SCHEMA.names(), changed)).to_list() if before is not None else []
     body = {
         "billing_day": day, "services": charges.height, "total_micro": int(charges["total"].sum() or 0), "changed": len(changed), "retired": len(gone),
     }  # fmt: skip
-    leaves = b"".join([*(charge_hashes(charges) if hashes is None else hashes), *gone])
+    leaves = b"".join([*(charge_hashes(charges).to_list() if hashes is None else hashes), *gone])
     return ledger.encode("billed", body, leaves or None, at=clock.now(), actor=actor)
 
 

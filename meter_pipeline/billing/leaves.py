@@ -15,13 +15,13 @@ def charge_leaves(rows: pl.DataFrame) -> pl.Series:
     """The leaf of each row of billing.charge_day (encoding ``mp-charge/1``)."""
     from meter_pipeline.billing.day import charge_hashes
 
-    return pl.Series(charge_hashes(rows), dtype=pl.Binary)
+    return charge_hashes(rows)
 
 
 def statement_leaves(rows: pl.DataFrame) -> pl.Series:
     """The leaf of each statement (``mp-statement/1``): columns statement_id and lines, the canonical text of its lines (statements.line_hashes)."""
     texts = rows.select(pl.concat_str([pl.lit("mp-statement/1"), "statement_id", "lines"], separator="\x1e")).to_series()
-    return pl.Series(digests(texts), dtype=pl.Binary)
+    return digests(texts)
 
 
 def adjustment_line_leaves(rows: pl.DataFrame) -> pl.Series:
@@ -32,4 +32,4 @@ def adjustment_line_leaves(rows: pl.DataFrame) -> pl.Series:
             separator="\x1f",
         )
     ).to_series()
-    return pl.Series(digests(texts), dtype=pl.Binary)
+    return digests(texts)

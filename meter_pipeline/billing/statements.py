@@ -9,7 +9,6 @@ ratchets) is counted apart, by cause.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -23,6 +22,7 @@ from meter_pipeline.billing.accrual import CHARGE_SCHEMA, lists, matrix, micro_o
 from meter_pipeline.billing.exact import quotient, scaled
 from meter_pipeline.billing.pricing import amounts, priced
 from meter_pipeline.billing.tariffs import Tariff
+from meter_pipeline.ledger.digests import digests
 
 #: Lines before they are numbered: money and quantity in millionths.
 LINE_SCHEMA: Final = pl.Schema({
@@ -237,8 +237,8 @@ def line_hashes(lines: pl.DataFrame, statements: pl.Series | None = None) -> pl.
     if statements is not None:
         without = statements.alias("statement_id").to_frame().join(joined, on="statement_id", how="anti")
         joined = pl.concat([joined, without.with_columns(pl.lit("").alias("text"))])
-    digests = [hashlib.sha256(f"mp-statement/1\x1e{name}\x1e{body}".encode()).digest() for name, body in joined.iter_rows()]
-    return joined.select("statement_id", pl.Series("lines_sha256", digests, pl.Binary))
+    whole = joined.select(pl.concat_str([pl.lit("mp-statement/1"), "statement_id", "text"], separator="\x1e")).to_series()
+    return joined.select("statement_id", digests(whole).alias("lines_sha256"))
 
 
 def before_columns(frame: pl.DataFrame) -> pl.DataFrame:

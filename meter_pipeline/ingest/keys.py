@@ -55,7 +55,7 @@ def idempotency_keys(meter_id: pl.Series, at: pl.Series, sequence: pl.Series) ->
             separator=UNIT_SEPARATOR,
         )
     ).to_series()  # fmt: skip
-    return pl.Series("idempotency_key", digests(text), dtype=pl.Binary)
+    return digests(text).alias("idempotency_key")
 
 
 def interval_payload_hashes(frame: pl.DataFrame) -> pl.Series:
@@ -73,7 +73,7 @@ def interval_payload_hashes(frame: pl.DataFrame) -> pl.Series:
         + "\x1e"
     ).to_series()  # fmt: skip
     whole = [header.cast(pl.Binary), *(_big_endian(frame[name], _BIG[name]) for name in arrays if frame[name].null_count() < frame.height)]
-    return pl.Series("payload_hash", digests(reduce(operator.add, whole)), dtype=pl.Binary)
+    return digests(reduce(operator.add, whole)).alias("payload_hash")
 
 
 def _big_endian(column: pl.Series, kind: str) -> pl.Series:
@@ -97,7 +97,7 @@ def register_payload_hashes(frame: pl.DataFrame) -> pl.Series:
         )
         + "\x1e"
     ).to_series()  # fmt: skip
-    return pl.Series("payload_hash", digests(header), dtype=pl.Binary)
+    return digests(header).alias("payload_hash")
 
 
 def _instant(column: str) -> pl.Expr:

@@ -180,14 +180,14 @@ def _mark_references(v: ValidatedMatrix) -> None:
     v.row_flags |= np.where(lacking, rr.REFERENCE.mask, 0)
 
 
-def _keep_locked(database: Database, rows: assemble.DayRows, v: ValidatedMatrix, inputs: list[bytes], stored: pl.DataFrame) -> int:
+def _keep_locked(database: Database, rows: assemble.DayRows, v: ValidatedMatrix, inputs: pl.Series, stored: pl.DataFrame) -> int:
     """Put stored final estimates back where a row's own inputs are the same: history that grew meanwhile does not move them."""
     locked = stored.filter(pl.col("locked"))
     if not locked.height:
         return 0
     key = ["service_point_id", "meter_id", "channel"]
     same = (
-        v.keys.select(key).with_row_index("row").with_columns(input=pl.Series(inputs, dtype=pl.Binary))
+        v.keys.select(key).with_row_index("row").with_columns(input=inputs)
         .join(locked.select(*key, "input_hash"), on=key).filter(pl.col("input") == pl.col("input_hash"))
     )
     if not same.height:
@@ -214,7 +214,7 @@ def _keep_locked(database: Database, rows: assemble.DayRows, v: ValidatedMatrix,
     return kept
 
 
-def _with_columns(v: ValidatedMatrix, rows: assemble.DayRows, inputs: list[bytes], contents: list[bytes], *, final: bool) -> pl.DataFrame:
+def _with_columns(v: ValidatedMatrix, rows: assemble.DayRows, inputs: pl.Series, contents: pl.Series, *, final: bool) -> pl.DataFrame:
     extra = results.interval_keys(v, rows, inputs, contents, final=final)
     return extra.with_columns(v.keys["commodity"], v.keys["customer_class"], v.keys["has_point"])
 

@@ -5,15 +5,16 @@ Belongs here: pure functions from ValidatedMatrix to frames. Does not belong her
 
 from __future__ import annotations
 
-import hashlib
 from datetime import date
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 
 from meter_pipeline import quality
+from meter_pipeline.ledger.digests import digests
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.vee import row_rules as rr
 from meter_pipeline.vee.assemble import STEP_RULES, DayRows, Registers
@@ -29,27 +30,28 @@ _BLOCK: Final = 4096
 _RANK: Final = {"M": 0, "N": 1, "E": 2, "S": 3, "F": 4, "V": 5, "A": 6}
 
 
-def _hash_rows(keys: list[bytes], parts: list[npt.NDArray[Any]]) -> list[bytes]:
-    """SHA-256 of each row: its key, then the bytes of its arrays, little-endian, in order."""
-    out: list[bytes] = []
-    for start in range(0, len(keys), _BLOCK):
-        block = np.concatenate(
-            [np.ascontiguousarray(p[start : start + _BLOCK]).view(np.uint8).reshape(min(_BLOCK, len(keys) - start), -1) for p in parts], axis=1
-        )
-        view, width = memoryview(block.tobytes()), block.shape[1]
-        for i in range(block.shape[0]):
-            digest = hashlib.sha256(keys[start + i])
-            digest.update(view[i * width : (i + 1) * width])
-            out.append(digest.digest())
-    return out
+def _hash_rows(keys: pl.Series, parts: list[npt.NDArray[Any]]) -> pl.Series:
+    """SHA-256 of each row: its key, then the bytes of its arrays, little-endian, in order. A Binary column."""
+    found = [digests(keys.slice(first, _BLOCK) + _row_bytes([p[first : first + _BLOCK] for p in parts])) for first in range(0, len(keys), _BLOCK)]
+    return pl.concat(found) if found else pl.Series(dtype=pl.Binary)
 
 
-def _key_bytes(frame: pl.DataFrame, columns: list[str], tag: bytes) -> list[bytes]:
+def _row_bytes(parts: list[npt.NDArray[Any]]) -> pl.Series:
+    """The bytes of the arrays' rows, end to end: a Binary column, made without an object for each row."""
+    n = parts[0].shape[0]
+    block = np.concatenate([np.ascontiguousarray(p).view(np.uint8).reshape(n, -1) for p in parts], axis=1)
+    ends = np.arange(0, (n + 1) * block.shape[1], block.shape[1], dtype=np.int64)
+    made = pl.from_arrow(pa.LargeBinaryArray.from_buffers(pa.large_binary(), n, [None, pa.py_buffer(ends), pa.py_buffer(block)]))
+    assert isinstance(made, pl.Series)  # noqa: S101 - one array is one column
+    return made
+
+
+def _key_bytes(frame: pl.DataFrame, columns: list[str], tag: bytes) -> pl.Series:
     joined = frame.select(pl.concat_str([pl.col(c).cast(pl.String).fill_null("") for c in columns], separator="\x1f")).to_series()
-    return [tag + text.encode() for text in joined]
+    return (tag.decode() + joined).cast(pl.Binary)
 
 
-def input_hashes(rows: DayRows, rules_digest: str, *, final: bool) -> list[bytes]:
+def input_hashes(rows: DayRows, rules_digest: str, *, final: bool) -> pl.Series:
     """SHA-256 of what each row is made from: its raw values and codes, its window, its register, the thresholds."""
     c = rows.context
     # rows that no longer stretch of register reads encloses hash as they did before there were any
@@ -70,12 +72,12 @@ def input_hashes(rows: DayRows, rules_digest: str, *, final: bool) -> list[bytes
     if rows.matrix.offsets is not None:
         # a row's hash is its own: it must not tell whether another row of the same shard came off the grid
         late = np.flatnonzero(rows.matrix.offsets.any(axis=1))
-        for row, digest in zip(late, _hash_rows([keys[i] for i in late], [p[late] for p in (*parts, rows.matrix.offsets)]), strict=True):
-            hashes[row] = digest
+        if late.size:
+            hashes = hashes.scatter(late, _hash_rows(keys.gather(late), [p[late] for p in (*parts, rows.matrix.offsets)]))
     return hashes
 
 
-def content_hashes(v: ValidatedMatrix) -> list[bytes]:
+def content_hashes(v: ValidatedMatrix) -> pl.Series:
     """SHA-256 of what was made of each row: key, account, values, quality, flags, register. A leaf of the ledger."""
     columns = ["service_point_id", "meter_id", "channel", "unit", "flow", "account_id", "tariff_id", "cycle_id", "billed"]
     meta = np.stack([v.row_flags, v.difference, v.unscaled, v.expected.astype(np.int64)], axis=1)
@@ -83,7 +85,7 @@ def content_hashes(v: ValidatedMatrix) -> list[bytes]:
     return _hash_rows(_key_bytes(v.keys, columns, tag), [v.values, v.quality, v.flags, meta])
 
 
-def interval_keys(v: ValidatedMatrix, rows: DayRows, inputs: list[bytes], contents: list[bytes], *, final: bool) -> pl.DataFrame:
+def interval_keys(v: ValidatedMatrix, rows: DayRows, inputs: pl.Series, contents: pl.Series, *, final: bool) -> pl.DataFrame:
     """Every column of vee.interval_day but the vector's own, aligned with the matrix."""
     touched = v.flags.any(axis=1)
     notes = pl.Series([v.anchors.get(i) for i in range(v.keys.height)], dtype=pl.String) if v.anchors else pl.Series([None] * v.keys.height, dtype=pl.String)
@@ -108,8 +110,8 @@ def interval_keys(v: ValidatedMatrix, rows: DayRows, inputs: list[bytes], conten
         estimated=pl.Series(v.estimated.astype(np.int16)),
         missing=pl.Series(v.missing.astype(np.int16)),
         locked=pl.Series((v.estimated > 0) & final),
-        input_hash=pl.Series(inputs, dtype=pl.Binary),
-        content_hash=pl.Series(contents, dtype=pl.Binary),
+        input_hash=inputs,
+        content_hash=contents,
         notes=notes,
         flags=listed,
     )
