@@ -301,12 +301,12 @@ def _scan_triplets(records: list[_Record], total: int, limits: Limits, size: int
     per_record = np.array([3 * len(record.values) - 1 for record in records])
     place = np.arange(commas.size) - np.repeat(np.cumsum(per_record) - per_record, per_record)
     letters[commas[place % 3 == 2]] = 10
-    block = Block(bytes(joined), 0, 1)
+    block = Block(bytes(joined), 0, 1, total)
     work = Work(block, 2)
     loop, fast = compiled.kernel("scan_delimited", max(size, len(joined)))
     data: Any = letters if fast else block.data
     actions = np.array([0, 1, kernels.VALUE], np.int32)
-    scanned = work.scanned(int(loop(data, len(joined), 44, 0, actions, limits.max_line_bytes, *work.arrays.values())))
+    scanned = work.scan(loop, data, len(joined), 44, 0, actions, limits.max_line_bytes)
     if scanned.rows != total:
         raise AssertionError("triplets and lines differ")
     return scanned

@@ -139,7 +139,7 @@ def _first_line(block: Block) -> tuple[bytes, Block | None]:
     cut = block.data.find(b"\n") + 1
     if not cut or cut == len(block.data):
         return block.data.rstrip(b"\r\n"), None
-    return block.data[:cut].rstrip(b"\r\n"), Block(block.data[cut:], block.offset + cut, block.first_line + 1)
+    return block.data[:cut].rstrip(b"\r\n"), Block(block.data[cut:], block.offset + cut, block.first_line + 1, block.lines - 1)
 
 
 def split(line: bytes, delimiter: str) -> list[str]:
@@ -157,7 +157,7 @@ def _scan_block(block: Block, layout: Layout, head_end: HeadEnd, varying: tuple[
     strict = head_end.options.get("final_newline") == "required" and not block.data.endswith(b"\n")
     loop, fast = compiled.kernel("scan_delimited", max(size, len(block.data)))
     data: Any = np.frombuffer(block.data, np.uint8) if fast else block.data
-    scanned = work.scanned(int(loop(data, len(block.data), head_end.delimiter.encode()[0], 34, actions, limits.max_line_bytes, *work.arrays.values())))
+    scanned = work.scan(loop, data, len(block.data), head_end.delimiter.encode()[0], 34, actions, limits.max_line_bytes)
     if strict:
         scanned.status[scanned.rows - 1] |= kernels.CUT
     return scanned

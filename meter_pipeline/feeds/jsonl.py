@@ -65,7 +65,7 @@ def _scan_block(block: Block, keys: list[bytes], limits: Limits, size: int) -> S
     joined = b"".join(keys)
     data: Any = np.frombuffer(block.data, np.uint8) if fast else block.data
     known: Any = np.frombuffer(joined, np.uint8) if fast else joined
-    return work.scanned(int(loop(data, len(block.data), known, begins, actions, limits.max_line_bytes, *work.arrays.values())))
+    return work.scan(loop, data, len(block.data), known, begins, actions, limits.max_line_bytes)
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

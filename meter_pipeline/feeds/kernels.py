@@ -87,7 +87,7 @@ def scan_delimited(
     data: Any, size: int, delimiter: int, quote: int, actions: Array, max_line: int, codes: Array, mantissa: Array, decimals: Array,
     starts: Array, status: Array, table: Array, entry_begin: Array, entry_length: Array, counts: Array, follows: Array, last: Array,
 ) -> int:  # fmt: skip
-    """Split a block of lines. Returns the number of lines; the arrays hold one entry per line (``codes``: (K, lines))."""
+    """Split a block of lines. Returns the number of lines; the arrays hold one entry per line (``codes``: (K, lines)). -1: ``table`` is too small."""
     columns = actions.shape[0]
     kinds = codes.shape[0]
     pos = 0
@@ -172,6 +172,8 @@ def scan_delimited(
                 code = lookup(data, begin, end - begin, action, table, entry_begin, entry_length, counts)
                 if code == known:
                     follows[action, code] = -1
+                    if 2 * code >= table.shape[1]:
+                        return -1
                 if last[action] >= 0:
                     follows[action, last[action]] = code
                 last[action] = code
@@ -208,7 +210,8 @@ def scan_json_lines(
 ) -> int:  # fmt: skip
     """Split a block of flat JSON objects, one a line. ``keys`` are the known keys end to end, key i from key_begin[i] to key_begin[i + 1].
 
-    Anything but plain strings, numbers and null (escapes, nesting, a key twice) marks the line. Absent keys leave code -1.
+    Anything but plain strings, numbers and null (escapes, nesting, a key twice) marks the line. Absent keys leave code -1. Returns the number of
+    lines, or -1 where ``table`` is too small.
     """
     known = key_actions.shape[0]
     kinds = codes.shape[0]
@@ -328,6 +331,8 @@ def scan_json_lines(
                     code = lookup(data, begin, length, action, table, entry_begin, entry_length, counts)
                     if code == entered:
                         follows[action, code] = -1
+                        if 2 * code >= table.shape[1]:
+                            return -1
                     if last[action] >= 0:
                         follows[action, last[action]] = code
                 last[action] = code

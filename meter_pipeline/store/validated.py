@@ -59,7 +59,6 @@ _PARTITIONED: Final = ("vee.interval_day", "vee.register_day", "vee.daily_usage"
 class Reference:
     """Reference data in force around a day, as frames."""
 
-    installations: pl.DataFrame
     service_points: pl.DataFrame
     agreements: pl.DataFrame
     accounts: pl.DataFrame
@@ -70,22 +69,27 @@ class Reference:
     register_hours: pl.DataFrame
 
 
-def read_reference(database: Database, day: date, start: datetime, end: datetime, weather_from: date) -> Reference:
-    """What is known of every installation that touches the day: one row per installation and channel, and who pays.
-
-    ``temperatures``: mean over the utility's stations by day, from ``weather_from`` to the day. Rows come in no order.
-    """
-    installations = database.read(
-        """
+def read_installations(database: Database, start: datetime, end: datetime, meter_id: str | None = None) -> pl.DataFrame:
+    """What is known of every installation that touches a day's time, or of those of one meter: one row per installation and channel, in no order."""
+    narrowed = "" if meter_id is None else " AND i.meter_id = $3"
+    return database.read(
+        f"""
         SELECT i.service_point_id, i.meter_id, i.installed_at AS installed_s, i.removed_at AS removed_s, (i.install_read * 1000000)::bigint AS install_micro,
             (i.removal_read * 1000000)::bigint AS removal_micro,
             m.head_end, m.commodity, c.channel, c.kind, c.unit AS declared_unit, c.interval_minutes, c.flow,
             (c.multiplier * 1000000)::bigint AS multiplier_micro, c.dials, c.decimals, c.sums_to, c.billed
         FROM ref.installations AS i JOIN ref.meters AS m USING (meter_id) JOIN ref.channels AS c USING (meter_id)
-        WHERE i.installed_at < $1 AND (i.removed_at IS NULL OR i.removed_at > $2)
+        WHERE i.installed_at < $1 AND (i.removed_at IS NULL OR i.removed_at > $2){narrowed}
         """,
-        (end, start),
+        (end, start) if meter_id is None else (end, start, meter_id),
     ).with_columns(_seconds("installed_s"), _seconds("removed_s"))
+
+
+def read_reference(database: Database, day: date, weather_from: date) -> Reference:
+    """Who is served on a day, who pays and by what, in no order.
+
+    ``temperatures``: mean over the utility's stations by day, from ``weather_from`` to the day.
+    """
     service_points = database.read(
         "SELECT service_point_id, commodity, customer_class, status FROM ref.service_points "
         "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)",
@@ -107,7 +111,6 @@ def read_reference(database: Database, day: date, start: datetime, end: datetime
         (weather_from, day),
     )
     return Reference(
-        installations,
         service_points,
         agreements,
         accounts,

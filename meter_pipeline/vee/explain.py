@@ -152,8 +152,7 @@ def _channel(
 
 def _registers(session: Database, calendar: BillingCalendar, meter_id: str, day: date, t: Thresholds) -> list[dict[str, Any]]:
     start, end = calendar.bounds(day)
-    reference = store.read_reference(session, day, start, end, day)
-    own = reference.installations.filter(reference.installations["meter_id"] == meter_id)
+    own = store.read_installations(session, start, end, meter_id)
     if not own.height:
         return []
     windows = assemble.day_windows(assemble.with_units(own), int(start.timestamp()), int(end.timestamp()))

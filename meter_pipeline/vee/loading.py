@@ -74,11 +74,12 @@ class DayInputs:
 def read_day(session: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime, one_shard: int = 1 << 62) -> DayInputs:
     """What the day's judgement needs but history and intervals: reference data, register reads, what came. The vectors too, where no more than
     ``one_shard`` rows came."""
-    # the reads come over a second connection while reference data is read and joined
+    # all but the installations, half of all there is to read, comes over a second connection while those are read and cut to the day
     with ThreadPoolExecutor(1, "vee-read") as pool, reading(session) as own:
+        reference = pool.submit(store.read_reference, own, day, day - timedelta(days=t.like_days_back))
         registers = pool.submit(store.read_registers, own, day - timedelta(days=1), day + timedelta(days=1))
         came = pool.submit(_read_arrived, own, day, one_shard)
-        return _read_around(session, calendar, day, t, now, registers, came)
+        return _read_around(session, calendar, day, t, now, reference, registers, came)
 
 
 def _read_arrived(session: Database, day: date, one_shard: int) -> tuple[pl.DataFrame, list[DayMatrix] | None]:
@@ -87,13 +88,13 @@ def _read_arrived(session: Database, day: date, one_shard: int) -> tuple[pl.Data
 
 
 def _read_around(
-    session: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime, registers_read: Future[pl.DataFrame],
-    came: Future[tuple[pl.DataFrame, list[DayMatrix] | None]],
+    session: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime, reference_read: Future[store.Reference],
+    registers_read: Future[pl.DataFrame], came: Future[tuple[pl.DataFrame, list[DayMatrix] | None]],
 ) -> DayInputs:  # fmt: skip
     start, end = calendar.bounds(day)
     start_s, end_s = int(start.timestamp()), int(end.timestamp())
-    reference = store.read_reference(session, day, start, end, day - timedelta(days=t.like_days_back))
-    windows = assemble.day_windows(assemble.with_units(reference.installations), start_s, end_s)
+    windows = assemble.day_windows(assemble.with_units(store.read_installations(session, start, end)), start_s, end_s)
+    reference = reference_read.result()
     points = reference.service_points
     mapped, faults = references.map_accounts(points, reference.agreements, reference.accounts, reference.tariffs, reference.cycles, day)
     accounts = mapped.with_columns(

@@ -22,6 +22,7 @@ from meter_pipeline.vee.catalogue import ROW_RULES, Role, Severity, codes, mask_
 from meter_pipeline.vee.interval_rules import code_table
 from meter_pipeline.vee.model import Bools, DailyHistory, Ints, ValidatedMatrix
 from meter_pipeline.vee.registers import Pace, at_pace, no_pace, open_quantity, pace, read_habit
+from meter_pipeline.vee.statistics import summed_shapes
 from meter_pipeline.vee.thresholds import Thresholds
 
 _TAG: Final = b"mp-vee-row/1\x1f"
@@ -378,17 +379,12 @@ def exception_frame(rows: list[tuple[str, str, str, str, str, str]]) -> pl.DataF
 def head_end_shapes(rows: DayRows, day: date) -> pl.DataFrame:
     """Each head-end's complete channel-days, as read, with the columns of vee.group_day: ``profile`` their sum by slot, ``shape`` the sum of each
     one's share of its own day in millionths, in which a factory weighs no more than a flat."""
-    values = rows.matrix.values
-    complete = (values != NO_VALUE).all(axis=1) & (rows.context.expected == rows.matrix.slots)
-    groups = rows.keys.select("head_end", "unit", "flow").with_row_index("row").filter(pl.Series(complete))
+    groups = rows.keys.select("head_end", "unit", "flow").with_row_index("row").filter(pl.Series(rows.context.expected == rows.matrix.slots))
     found = []
     for (head_end, unit, flow), part in sorted(groups.group_by("head_end", "unit", "flow"), key=lambda g: g[0]):
-        own = values[part["row"].to_numpy()]
-        totals = own.sum(axis=1)
-        plain = (totals > 0) & (own >= 0).all(axis=1)
-        shares = (own[plain] * 1_000_000 // totals[plain, None]).sum(axis=0).tolist()
-        count = int(plain.sum())
-        found.append((day, head_end, unit, flow, rows.matrix.interval_minutes, len(own), own.sum(axis=0).tolist(), shares, count, 0))
+        members, profile, count, shares = summed_shapes(rows.matrix.values, part["row"].to_numpy().astype(np.int64))
+        if members:
+            found.append((day, head_end, unit, flow, rows.matrix.interval_minutes, members, profile.tolist(), shares.tolist(), count, 0))
     return pl.DataFrame(
         found,
         schema={

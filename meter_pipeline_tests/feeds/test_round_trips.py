@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.feeds import compiled
+from meter_pipeline.feeds import compiled, scanning
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.feeds.registry import parse
 from meter_pipeline.quality import pack
@@ -175,6 +175,22 @@ def test_compiled_and_plain_loops_agree(seed: int, monkeypatch: pytest.MonkeyPat
         assert one.intervals.equals(other.intervals)
         assert one.rejects.equals(other.rejects)
         assert one.rejects.height > 0
+
+
+def test_more_meters_than_the_dictionaries_first_hold_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    head_end = HeadEnd("x", "delimited", interval_minutes=15, unit="kWh", columns=COLUMNS)
+    content = generated(3, 600)
+    fields = [line.split(b",") for line in content.split(b"\n")[1:] if line.count(b",") == 5]
+    content = b"\n".join([content.split(b"\n", 1)[0], *(b",".join([b"MTR-%05d" % i, *rest[1:]]) for i, rest in enumerate(fields))])
+    objects = b"\n".join(b'{"meter":"MTR-%05d","channel":"%s","time":"%s","value":%s,"q":"%s","seq":%s}' % (i, *rest[1:]) for i, rest in enumerate(fields))
+    cases = [(content, head_end), (objects, replace(head_end, format="jsonl"))]
+    at_once = [parsed(*case) for case in cases]
+    monkeypatch.setattr(scanning, "_FIRST_BITS", 3)
+    grown = [parsed(*case) for case in cases]
+    for one, other in zip(at_once, grown, strict=True):
+        assert one.intervals.n_unique("meter_id") > 400
+        assert one.intervals.equals(other.intervals)
+        assert one.rejects.equals(other.rejects)
 
 
 # -- clock changes --------------------------------------------------------------------------------------------------------------------
