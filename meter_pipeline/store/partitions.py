@@ -292,6 +292,12 @@ def as_temporary(database: Database, row: DayTable) -> Iterator[Connection]:
         connection.rollback()
 
 
+def _whole(frame: pl.DataFrame) -> pa.Table:
+    """The frame's rows as lists that begin where their buffers do. ADBC 1.8 sends the first elements of the buffer for a list that is a slice of a
+    longer one, as those of a filtered frame are: other meters' values, in silence."""
+    return frame.to_arrow().combine_chunks().take(pa.array(range(frame.height), pa.int64()))
+
+
 @contextlib.contextmanager
 def reading_with_archive(database: Database, wanted: Sequence[tuple[date, str]], points: Sequence[str], meters: Sequence[str]) -> Iterator[Database]:
     """A session that reads some archived days as if they had never left: the rows of a few service points and meters in partitions of a
@@ -324,7 +330,7 @@ def reading_with_archive(database: Database, wanted: Sequence[tuple[date, str]],
                 cursor.execute("SELECT raw.open_partition($1::text::regclass, $2)", (row.table, row.billing_day))
                 cursor.fetchall()
                 space, name = row.table.split(".")
-                cursor.adbc_ingest(f"{name}_{row.billing_day:%Y%m%d}", frame.to_arrow(), mode="append", db_schema_name=space)
+                cursor.adbc_ingest(f"{name}_{row.billing_day:%Y%m%d}", _whole(frame), mode="append", db_schema_name=space)
                 cursor.execute("SELECT raw.attach_partition($1::text::regclass, $2)", (row.table, row.billing_day))
                 cursor.fetchall()
         yield ReadSession(database.url, database.role, connection_)
