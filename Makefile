@@ -36,7 +36,7 @@ ui: install
 	@$(BIN)/meter-pipeline ui
 
 test: install
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
+	@$(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
 
 test-all: install
 	@$(BIN)/python -m pytest -n 2 --dist loadfile

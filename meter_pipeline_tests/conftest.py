@@ -12,7 +12,6 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 import psycopg
 import pytest
@@ -30,20 +29,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("default")
-
-
-#: Files of few tests and many seconds. A worker that begins one of them last works on alone for two of ten minutes.
-_LONG: Final = (
-    "defs/test_pause_services.py", "end_to_end/test_shards.py", "simulation/test_simulation.py", "faults/test_faults.py", "anomalies/test_day.py",
-    "vee/test_day.py", "retention/test_days.py", "migration/test_ten_days.py", "defs/test_detection_beside.py", "defs/test_roles.py",
-    "defs/test_definitions.py", "end_to_end/test_real_files.py", "desk/test_browser.py", "defs/test_pause_stages.py",
-)  # fmt: skip
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first; the rest, and the tests of each file, in their order. ``make test`` hands files out in this order."""
-    here, order = Path(__file__).parent, {name: place for place, name in enumerate(_LONG)}
-    items.sort(key=lambda item: order.get(item.path.relative_to(here).as_posix(), len(order)))
 
 
 @pytest.fixture(scope="session")
