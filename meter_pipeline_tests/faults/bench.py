@@ -36,8 +36,9 @@ from meter_pipeline.store.database import Database, ensure_database
 from meter_pipeline.store.migrations import migrate
 from meter_pipeline_tests.ingest.support import enrol, places
 from meter_pipeline_tests.simulation import invariants
+from meter_pipeline_tests.simulation.contents import CALENDAR, CONTENTS, DAY, METERS, NORTH, content, payloads
 from meter_pipeline_tests.simulation.real import snapshot
-from meter_pipeline_tests.simulation.world import CALENDAR, CONTENTS, DAY, METERS, NORTH, SMALL, content, payloads
+from meter_pipeline_tests.simulation.world import SMALL
 
 #: A breaker that gives a broken server up as quickly as the real one in proportion, and looks again soon.
 QUICK: Final = Rules(open_s=0.2, open_most_s=1.0)

@@ -33,7 +33,7 @@ from meter_pipeline.store.database import Database
 from meter_pipeline_tests.faults.bench import CALENDAR, NORTH, Bench, Case, parse, spawn
 from meter_pipeline_tests.faults.proxy import Proxy, Toxic
 from meter_pipeline_tests.ingest.support import places
-from meter_pipeline_tests.simulation.world import CONTENTS, DAY, content, payloads
+from meter_pipeline_tests.simulation.contents import CONTENTS, DAY, content, payloads
 
 Strike = Callable[[Bench, int], Case]
 

@@ -26,10 +26,11 @@ from meter_pipeline.store.database import Database, ensure_database
 from meter_pipeline_tests.ingest.support import enrol, places
 from meter_pipeline_tests.simulation import invariants
 from meter_pipeline_tests.simulation import world as simulation
+from meter_pipeline_tests.simulation.contents import CALENDAR, DAY, METERS, NORTH, content, payloads
 from meter_pipeline_tests.simulation.driver import SimulatedPool
 from meter_pipeline_tests.simulation.real import snapshot
 from meter_pipeline_tests.simulation.server import Faults
-from meter_pipeline_tests.simulation.world import CALENDAR, DAY, METERS, NORTH, SMALL, Profile, World, content, payloads
+from meter_pipeline_tests.simulation.world import SMALL, Profile, World
 
 contents = st.integers(0, 59)
 moments = st.integers(0, 5)
