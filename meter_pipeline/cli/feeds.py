@@ -114,5 +114,10 @@ def _render(document: dict[str, Any]) -> None:
     if rejected:
         shown = [(each["line"], each["reason"], each["detail"]) for each in rejected[:_SHOWN_REJECTS]]
         OUT.print(table(f"{len(rejected)} rejections", ("line", "reason", "detail"), shown, numbers=("line",)))
+    differing = document["stated_differences"]
+    if differing:
+        found = [(each["line"], each["meter_id"], each["channel"], each["stated"], each["by_dials"]) for each in differing[:_SHOWN_REJECTS]]
+        title = f"{len(differing)} stated quantities are not what their dials show"
+        OUT.print(table(title, ("line", "meter", "channel", "stated", "by dials"), found, numbers=("line", "stated", "by dials")))
     if document.get("assumed"):
         OUT.print(f"Guessed, not declared: {document['assumed']}", highlight=False)

@@ -375,7 +375,7 @@ class Reader:
 
         for i, period in enumerate(kept):
             stated.append(
-                (meter_id, channel, period.start * 1_000_000, period.end * 1_000_000, period.value, base, period.quality, self._version, None, period.line)
+                (meter_id, channel, period.start * 1_000_000, period.end * 1_000_000, period.value, None, base, period.quality, self._version, None, period.line)
             )  # fmt: skip
             if i == 0 or abs(period.start - kept[i - 1].end) > SEAM_S:
                 read(period.start, period.quality, period.line)

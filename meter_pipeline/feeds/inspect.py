@@ -41,7 +41,8 @@ def inspect(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Li
     """The report of one file: ``file``, ``format``, ``channels``, ``rejected`` as CLI.md has them, and more.
 
     Intervals give their own channel; register reads a channel with ``interval_minutes`` null. Where a file states consumption over periods
-    (NEM13, Green Button blocks longer than a day), readings and sum are the stated periods.
+    (NEM13, Green Button blocks longer than a day), readings and sum are the stated periods, and ``stated_differences`` lists those whose own
+    two dials show another consumption.
     """
     parsed = parse(path, head_end, calendar, limits)
     return report(path.name, parsed)
@@ -61,6 +62,13 @@ def report(name: str, parsed: ParsedFeed) -> Report:
         "format": parsed.file_format,
         "channels": channels,
         "rejected": rejected,
+        "stated_differences": [
+            {
+                "line": line, "meter_id": meter, "channel": channel, "period_start": start, "period_end": end,
+                "stated": exact_decimal(stated, parsed.file_units[meter, channel]), "by_dials": exact_decimal(dials, parsed.file_units[meter, channel]),
+            }
+            for line, meter, channel, start, end, stated, dials, _ in parsed.stated_differences.iter_rows()
+        ],
         "received": parsed.received,
         "accepted": parsed.intervals.height + parsed.registers.height,
         "rejected_reads": int(parsed.rejects["reads"].sum() or 0),

@@ -4,7 +4,8 @@ Belongs here: the 250 record. Does not belong here: the frame of the file (nem12
 
 Each 250 record gives two register reads (previous and current, each with its own quality) and one period: the quantity the file states for
 the time between. Both are kept, because they may differ (a dial that rolled over, a multiplier, or a mistake); what is billed is the difference
-of the registers, and the stated quantity is there to compare it with. Independent readers of the format report the stated quantity.
+of the registers, and the stated quantity is compared with it (``by_dials``): landing reports every difference. Independent readers of the
+format report the stated quantity.
 """
 
 from __future__ import annotations
@@ -73,8 +74,17 @@ class Accumulations:
         self.file_units.setdefault((meter, channel), fields[19])
         for time, value, quality in dials:
             self._registers.append((meter, channel, time, value, unit, 0, quality, version, update, line))
-        self._periods.append((meter, channel, dials[0][0], dials[1][0], quantity, unit, dials[1][2], version, update, line))
+        counted = self._counted(codes[2], fields[8], dials[0][1], dials[1][1])
+        self._periods.append((meter, channel, dials[0][0], dials[1][0], quantity, counted, unit, dials[1][2], version, update, line))
         return []
+
+    def _counted(self, unit: int, shown_before: str, before: int, after: int) -> int:
+        """From one dial to the next in micro base units; across the last digit (as many as the previous read has) where that is the shorter way."""
+        digits = len(shown_before.split(".", maxsplit=1)[0].strip().lstrip("+"))
+        whole = self._units.exact(unit, "1" + "0" * digits)
+        if after < before and isinstance(whole, int) and after - before + whole < before - after:
+            return after - before + whole
+        return after - before
 
     def frames(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Register reads and periods. A read that closes one record and opens the next stands twice, as the file has it."""

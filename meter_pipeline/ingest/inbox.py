@@ -52,10 +52,11 @@ class LandingOutcome:
             "files": len(self.landed), "duplicates": len(self.landed) - len(new), "held": len(self.held), "reads": sum(f.received for f in new),
             "reads_rejected": sum(f.rejected for f in new), "dead_letters": sum(f.dead_letters for f in new),
             "refused": sum(f.refused is not None for f in new), "billing_days": len(self.days),
+            "stated_differences": sum(f.stated_differences for f in new),
         }  # fmt: skip
         files = pl.DataFrame(
             [
-                (f.file_name, f.head_end, f.received, f.rejected, f.dead_letters, len(f.days), "duplicate" if f.duplicate else f.refused or "")
+                (f.file_name, f.head_end, f.received, f.rejected, f.dead_letters, len(f.days), _note(f))
                 for f in self.landed
             ],
             schema={
@@ -68,6 +69,12 @@ class LandingOutcome:
         fresh = files.filter(pl.col("note") != "duplicate")
         tables = {name: t.head(200) for name, t in (("files", files), ("held", held)) if t.height}
         return StageReport(len(new), figures, tables, {"reads by file": files_plot(fresh)} if fresh.height else {})
+
+
+def _note(file: Landed) -> str:
+    """What a person should know of a landed file beyond its counts."""
+    stated = f"{file.stated_differences} stated quantities are not what the dials show: raw.stated_difference" if file.stated_differences else ""
+    return "duplicate" if file.duplicate else file.refused or stated
 
 
 def inbox_files(inbox: Path) -> list[str]:

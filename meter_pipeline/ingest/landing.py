@@ -55,6 +55,7 @@ class Landed:
     received: int = 0
     rejected: int = 0
     dead_letters: int = 0
+    stated_differences: int = 0
     days: list[date] = field(default_factory=list)
 
 
@@ -100,6 +101,7 @@ class Prepared:
     days: Sequence[raw.FileDay] = ()
     letters: pl.DataFrame = field(default_factory=pl.DataFrame)
     reused: Sequence[tuple[date, str, str, int]] = ()
+    stated_differences: Sequence[tuple[Any, ...]] = ()
 
 
 def prepare_file(
@@ -158,7 +160,7 @@ def prepare_file(
         sha256, name, head_end.name, head_end.commodity, parsed.file_format, before.st_size, relative, now, parsed.received, rejected,
         found.height, refused, run_id, replay_of,
     )  # fmt: skip
-    return Prepared(file, False, before.st_mtime_ns, days, found, _reused(staged))
+    return Prepared(file, False, before.st_mtime_ns, days, found, _reused(staged), parsed.stated_differences.rows())
 
 
 def register(database: Database, prepared: Prepared, *, clock: Clock = SYSTEM_CLOCK) -> Landed:
@@ -173,11 +175,13 @@ def register(database: Database, prepared: Prepared, *, clock: Clock = SYSTEM_CL
             return _duplicate(connection, known, file.file_name, file.size, modified_ns, clock)
         raw.note_arrival(connection, file.sha256, file.file_name, file.landed_at, False, file.size, modified_ns)
         raw.note_reused_sequences(connection, file.sha256, prepared.reused)
+        raw.note_stated_differences(connection, file.sha256, prepared.stated_differences)
         dead_letters.write(connection, prepared.letters)
         days = [d.billing_day for d in prepared.days]
         raw.set_ledger_entry(connection, file.sha256, _record(connection, file, days, prepared.letters, clock))
         connection.commit()
-    return Landed(file.file_name, file.sha256, file.head_end, False, file.refused, file.received, file.rejected, prepared.letters.height, days)
+    letters, stated = prepared.letters.height, len(prepared.stated_differences)
+    return Landed(file.file_name, file.sha256, file.head_end, False, file.refused, file.received, file.rejected, letters, stated, days)
 
 
 def _reused(staged: dict[date, staging.StagedDay]) -> list[tuple[date, str, str, int]]:

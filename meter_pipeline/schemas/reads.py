@@ -55,13 +55,15 @@ REJECTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
 }
 
 #: Consumption over a stretch of time, as the file states it: NEM13 quantities, Green Button blocks longer than a day. What is billed are the
-#: register reads made of them (same channel, ``registers``); this frame keeps the file's own figure to compare with.
+#: register reads made of them (same channel, ``registers``); this frame keeps the file's own figure to compare with. ``by_dials``: what the two
+#: dials of the record say, null where the file gives none.
 PERIOD_READS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "meter_id": pl.String,
     "channel": pl.String,
     "period_start": UTC_US,
     "period_end": UTC_US,
     "value": pl.Int64,
+    "by_dials": pl.Int64,
     "unit": pl.String,
     "quality": pl.UInt16,
     "source_version": pl.Int64,
@@ -123,3 +125,10 @@ class ParsedFeed:
     def received(self) -> int:
         rejected = int(self.rejects["reads"].sum() or 0) if self.rejects.height else 0
         return self.intervals.height + self.registers.height + rejected
+
+    @property
+    def stated_differences(self) -> pl.DataFrame:
+        """Periods whose stated consumption is not what their own two dials show: line, meter_id, channel, period_start, period_end, value, by_dials, unit."""
+        return self.periods.filter(pl.col("value") != pl.col("by_dials")).select(
+            "line", "meter_id", "channel", "period_start", "period_end", "value", "by_dials", "unit"
+        ).sort("line")

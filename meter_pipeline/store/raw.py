@@ -137,6 +137,16 @@ def note_reused_sequences(connection: Connection, sha256: bytes, rows: Sequence[
         )
 
 
+def note_stated_differences(connection: Connection, sha256: bytes, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Periods of a file whose stated consumption is not what its dials show (schemas.reads.ParsedFeed.stated_differences)."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO raw.stated_difference (sha256, line, meter_id, channel, period_start, period_end, stated_micro, dials_micro, unit) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [(sha256, *row) for row in rows],
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """A staged file and day that is not loaded."""

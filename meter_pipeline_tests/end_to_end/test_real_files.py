@@ -81,6 +81,17 @@ def test_a_nem12_file_is_billed_as_independent_readers_read_it(database: Databas
     assert billed == validated
 
 
+def test_a_stated_quantity_that_its_dials_contradict_is_reported(database: Database, tmp_path: Path) -> None:
+    """Register 41 of the file goes from 950 to 10,015 and states 65 kWh; the dials are billed, so somebody has to be told."""
+    path = fixtures_dir() / "nem12" / "Example_NEM13_forward_estimate.csv"
+    utility = SmallUtility.make(database, tmp_path, "Etc/GMT-10")
+    declared = head_end(path, "NEM")
+    utility.enrol(path, declared, "electricity")
+    assert utility.land(path, declared).stated_differences == 1
+    kept = utility.read("SELECT meter_id, channel, stated_micro, dials_micro, unit FROM raw.stated_difference").rows()
+    assert kept == [("VDEF005890", "41", 65_000_000, 9_065_000_000, "kWh")]
+
+
 def test_the_same_file_under_another_name_loads_nothing(database: Database, tmp_path: Path) -> None:
     path = fixtures_dir() / "nem12" / NEM12[0]
     utility = SmallUtility.make(database, tmp_path, "Etc/GMT-10")

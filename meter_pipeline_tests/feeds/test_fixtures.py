@@ -67,9 +67,17 @@ def test_a_nem_file_is_recognised_by_its_header(file: str) -> None:
 def test_nem13_gives_two_dials_and_the_stated_quantity_even_where_they_disagree() -> None:
     feed = parsed("nem12", "Example_NEM13_forward_estimate.csv", "nem12")
     dials = feed.registers.filter(channel="41").sort("read_at")["value"].to_list()
+    dials_at = feed.registers.filter(channel="41").sort("read_at")["read_at"].to_list()
     stated = feed.periods.filter(channel="41")["value"].to_list()
     assert dials == [950_000_000, 10_015_000_000]
     assert stated == [65_000_000]
+    # 111 kWh of register 11 agree and are not listed
+    assert report("forward", feed)["stated_differences"] == [
+        {
+            "line": 4, "meter_id": "VDEF005890", "channel": "41", "period_start": dials_at[0], "period_end": dials_at[1],
+            "stated": "65", "by_dials": "9065",
+        }
+    ]
 
 
 def test_every_water_dial_is_accounted_for() -> None:

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.cli.feeds import app
-from meter_pipeline.feeds.head_ends import HeadEndError
-from meter_pipeline.feeds.inspect import exact_decimal
+from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
+from meter_pipeline.feeds.inspect import exact_decimal, inspect
 from meter_pipeline.feeds.registry import format_name
 from meter_pipeline.ids import canonical_id
 from meter_pipeline.units import parse_decimal, to_micro
@@ -94,6 +95,21 @@ def test_an_identifier_is_never_made_of_another(text: str) -> None:
 @pytest.mark.parametrize("text", ["M\n", " M", "M ", "", "A" * 33, "M_1", "ı1", "ﬀ", "M\0", "１", "=1"])
 def test_what_is_no_identifier(text: str) -> None:
     assert canonical_id(text) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "stated", "differs"),
+    [("999950", "000015", "65", None), ("9999.5", "0000.5", "1", None), ("100", "90", "-10", None), ("100", "110", "400", "10"), ("950", "10015", "65", "9065")],
+)
+def test_a_stated_quantity_is_held_against_its_dials(tmp_path: Path, before: str, after: str, stated: str, differs: str | None) -> None:
+    """Across the last digit a dial counts on; a difference is listed with both figures."""
+    file = tmp_path / "one.csv"
+    file.write_text(
+        "100,NEM13,202603030000,A,B\n"
+        f"250,N1,11,1,11,11,S,E,{before},20260101000000,A,,,{after},20260301000000,A,,,{stated},kWh,20260601,20260302000000,\n900\n"
+    )
+    found = inspect(file, HeadEnd("given", "nem12", zone="+10:00"), BillingCalendar("UTC"))["stated_differences"]
+    assert [(each["line"], each["stated"], each["by_dials"]) for each in found] == ([] if differs is None else [(2, stated, differs)])
 
 
 def test_aliases_of_formats() -> None:

@@ -137,4 +137,7 @@ def truncate(database: Database) -> None:
         parts = connection.execute("SELECT relname FROM pg_class WHERE relnamespace = 'raw'::regnamespace AND relkind = 'r' AND relname ~ '_[0-9]{8}$'")
         for (name,) in parts.fetchall():
             connection.execute(f"DROP TABLE raw.{name}".encode())
-        connection.execute("TRUNCATE raw.feed_file, raw.feed_file_arrival, raw.feed_file_day, raw.reused_sequence, raw.load_batch, raw.day_load, raw.dead_letter")
+        connection.execute(
+            "TRUNCATE raw.feed_file, raw.feed_file_arrival, raw.feed_file_day, raw.reused_sequence, raw.stated_difference, raw.load_batch, "
+            "raw.day_load, raw.dead_letter"
+        )
