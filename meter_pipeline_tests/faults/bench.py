@@ -1,7 +1,7 @@
 """The bench a fault is tried on: a real server with fsync on, a fresh database a case, files whose every read is known, and the reckoning after.
 
 Belongs here: making a case, running the day in this process or in one that may be killed, the quiet hour, the invariants and the ledger's
-verification, the figures. Does not belong here: the faults (kinds.py).
+verification, the figures. Does not belong here: the faults (kinds_*.py).
 """
 
 from __future__ import annotations
@@ -315,3 +315,15 @@ def spawn(case: Case, at: int, after: bool) -> int | None:
     process.start()
     process.join(60)
     return process.exitcode
+
+
+def until_up(database: Database) -> None:
+    """Wait, ten seconds at most, until the server takes connections."""
+    for _ in range(200):
+        try:
+            with database.connect("until-up") as connection:
+                connection.execute("SELECT 1")
+            return
+        except psycopg.Error:
+            time.sleep(0.05)
+    raise AssertionError("the server did not come back")

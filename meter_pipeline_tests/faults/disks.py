@@ -1,6 +1,6 @@
 """Disks that are full: the server's data, or its log, on a small tmpfs.
 
-Belongs here: making such a disk (root only), filling it, the case on it. Does not belong here: other faults (kinds.py).
+Belongs here: making such a disk (root only), filling it, the case on it. Does not belong here: other faults (kinds_*.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A TCP proxy in front of a PostgreSQL server that does to connections what networks do.
 
 Belongs here: latency, jitter, slicing, half-open links, resets at a byte count and around COMMIT, refusals. Does not belong here: which of them when
-(kinds.py). The names follow toxiproxy's.
+(kinds_*.py). The names follow toxiproxy's.
 """
 
 from __future__ import annotations
