@@ -30,6 +30,7 @@ from meter_pipeline.feeds.head_ends import HeadEnd, read_head_ends
 from meter_pipeline.ingest import landing, plan
 from meter_pipeline.ingest.breaker import Breaker
 from meter_pipeline.ingest.controller import Controller
+from meter_pipeline.ingest.declared import Declared
 from meter_pipeline.ingest.landing import Parse, Places
 from meter_pipeline.ingest.writer import BREAKER, Figures, PauseProbe, Writers
 from meter_pipeline.ledger import entries
@@ -274,7 +275,7 @@ class _Day:
             copy = Path(folder) / os.path.basename(item.file_name)
             archive.restore(self.places.archive, item.archive_path, copy)
             parsed = parse(copy, head_end, self.calendar)
-        staged, _ = landing.prepare(parsed, self.calendar, head_end.name, raw.channels(self.database), self.clock.now())
+        staged, _ = landing.prepare(parsed, self.calendar, head_end.name, Declared.of(raw.channels(self.database)), self.clock.now())
         again = staged.get(self.day)
         if again is None or again.content_sha256 != item.staged_sha256:
             raise StagingError(f"the staged reads of {item.file_name} are lost, and reading it again gives others: reference data or its head-end changed")

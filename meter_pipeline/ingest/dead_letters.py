@@ -23,6 +23,7 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, limits_of, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.ingest.declared import Declared
 from meter_pipeline.ingest.landing import Parse, Places, land, prepare
 from meter_pipeline.ledger import entries, erasure
 from meter_pipeline.schemas.reads import INTERVAL_READS, NO_VALUE, REGISTER_READS, UTC_US, ParsedFeed
@@ -128,7 +129,7 @@ def replay(
         if head_end is None:
             raise DeadLetterError(f"head-end {letter.head_end} is not declared")
         parse = _parser(letter, parse)
-        channels = raw.channels(database)
+        channels = Declared.of(raw.channels(database))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"dead-letter-{letter.key.hex()[:12]}"
             path.write_bytes(_content(connection, places, letter, head_end, Path(folder)))
@@ -165,7 +166,7 @@ def replay_many(
     return [replay(database, calendar, places, head_ends, key.hex(), by=by, clock=clock) for key in keys]
 
 
-def _faults(parsed: ParsedFeed, calendar: BillingCalendar, head_end: HeadEnd, channels: pl.DataFrame, clock: Clock) -> list[tuple[str, str]]:
+def _faults(parsed: ParsedFeed, calendar: BillingCalendar, head_end: HeadEnd, channels: Declared, clock: Clock) -> list[tuple[str, str]]:
     """Every reason for which the content would be rejected again."""
     listed = parsed.rejects["reasons"].to_list() if parsed.rejects.height else []
     _, bad = prepare(parsed, calendar, head_end.name, channels, clock.now())

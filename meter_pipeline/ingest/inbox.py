@@ -19,6 +19,7 @@ import polars as pl
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd, read_head_ends
+from meter_pipeline.ingest.declared import Declared
 from meter_pipeline.ingest.landing import Landed, Parse, Places, Prepared, prepare_file, register
 from meter_pipeline.ingest.plots import files_plot
 from meter_pipeline.ingest.writer import PauseProbe
@@ -125,7 +126,7 @@ def land_inbox(
         return outcome
     by_folder = {name.upper(): head_end for name, head_end in read_head_ends(settings.head_ends).items()}
     places = Places(settings.archive, settings.staging)
-    channels = raw.channels(database)
+    channels = Declared.of(raw.channels(database))
     if pause is None:
         from meter_pipeline.control import PauseProbe as Probe
 
@@ -144,7 +145,7 @@ def _land_all(
     names: Sequence[str],
     by_folder: dict[str, HeadEnd],
     places: Places,
-    channels: pl.DataFrame,
+    channels: Declared,
     clock: Clock,
     run_id: str | None,
     parse: Parse | None,

@@ -25,11 +25,11 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import keys, pack
+from meter_pipeline.ingest.declared import Declared
 from meter_pipeline.ledger import entries, erasure
 from meter_pipeline.schemas.reads import ParsedFeed
 from meter_pipeline.store import archive, dead_letters, raw, staging, vectors
 from meter_pipeline.store.database import Database
-from meter_pipeline.units import UnitError, base_unit
 
 Parse = Callable[[Path, HeadEnd, BillingCalendar], ParsedFeed]
 
@@ -77,13 +77,13 @@ def land(
     parse: Parse | None = None,
     clock: Clock = SYSTEM_CLOCK,
     name: str | None = None,
-    channels: pl.DataFrame | None = None,
+    channels: Declared | None = None,
     run_id: str | None = None,
     replay_of: bytes | None = None,
 ) -> Landed:
     """Land one file: hash, archive, parse, check against reference data, stage by billing day, register; idempotent.
 
-    ``name``: what the file is called in the register (its path below the inbox); ``channels``: store.raw.channels, to share between files.
+    ``name``: what the file is called in the register (its path below the inbox); ``channels``: what is declared, to share between files.
     A file that changes while it is read raises (OSError, ValueError or the parser's own refusal to read a growing file) and is not registered.
     """
     now = clock.now()
@@ -113,7 +113,7 @@ def prepare_file(
     now: datetime,
     parse: Parse | None = None,
     name: str | None = None,
-    channels: pl.DataFrame | None = None,
+    channels: Declared | None = None,
     run_id: str | None = None,
     replay_of: bytes | None = None,
 ) -> Prepared:
@@ -151,7 +151,7 @@ def prepare_file(
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise ValueError(f"{path.name} changed while it was read")
 
-    staged, rejected_payloads = prepare(parsed, calendar, head_end.name, channels if channels is not None else raw.channels(database), now)
+    staged, rejected_payloads = prepare(parsed, calendar, head_end.name, channels or Declared.of(raw.channels(database)), now)
     letters += [_line_letters(parsed.rejects), rejected_payloads]
     found = finish_letters(letters, sha256, name, head_end.name, parsed.file_format, run_id, now)
     days = [_file_day(day, staging.write(places.staging, sha256, day, content), content) for day, content in staged.items()]
@@ -219,17 +219,16 @@ def refusal(error: Exception) -> tuple[str | None, str]:
 
 
 def prepare(
-    parsed: ParsedFeed, calendar: BillingCalendar, head_end: str, channels: pl.DataFrame, now: datetime
+    parsed: ParsedFeed, calendar: BillingCalendar, head_end: str, channels: Declared, now: datetime
 ) -> tuple[dict[date, staging.StagedDay], pl.DataFrame]:
     """The staged days of a parsed file, and a frame of the payloads that may not be stored (line, raw, raw_format, reasons, reads, ids).
 
     Pure: the same parsed file, reference data and time give the same frames.
     """
-    declared = _declared(channels)
     intervals = _intervals(parsed.intervals, calendar, head_end, now)
     registers = _registers(parsed.registers, calendar, head_end, now)
-    good_intervals, bad_intervals = _check(intervals, declared, "interval")
-    good_registers, bad_registers = _check(registers, declared, "register")
+    good_intervals, bad_intervals = _check(intervals, channels, "interval")
+    good_registers, bad_registers = _check(registers, channels, "register")
     days = sorted({*_days(good_intervals), *_days(good_registers)})
     if len(days) == 1:
         staged = {days[0]: staging.StagedDay(good_intervals, good_registers)}
@@ -289,24 +288,11 @@ def _by_time(frame: pl.DataFrame, column: str, now: datetime) -> list[tuple[str 
     return [(fault, rows) for fault, rows in split if rows.height]
 
 
-def _declared(channels: pl.DataFrame) -> pl.DataFrame:
-    """Reference channels with their base unit."""
-    units = {}
-    for spelling in channels["unit"].unique().to_list():
-        try:
-            units[spelling] = base_unit(spelling)[0]
-        except UnitError:
-            units[spelling] = spelling
-    return channels.select(
-        "meter_id", "channel", pl.col("kind").alias("declared_kind"), pl.col("unit").replace_strict(units, return_dtype=pl.String).alias("declared_unit"),
-        pl.col("interval_minutes").alias("declared_minutes"),
-    )  # fmt: skip
-
-
-def _check(frame: pl.DataFrame, declared: pl.DataFrame, kind: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _check(frame: pl.DataFrame, channels: Declared, kind: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Payloads that reference data admits, and the others with their ``reasons`` (JSON text)."""
     if not frame.height:
         return frame, frame
+    declared = channels.of_meters(frame["meter_id"].unique())
     meters = declared.select("meter_id").unique().with_columns(known=pl.lit(True))
     seen = frame.select("meter_id", "channel", "unit", "time_fault", *(["interval_minutes"] if kind == "interval" else []))
     joined = seen.join(declared, on=["meter_id", "channel"], how="left", maintain_order="left").join(meters, on="meter_id", how="left", maintain_order="left")

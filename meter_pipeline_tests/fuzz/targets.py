@@ -32,6 +32,7 @@ from meter_pipeline.feeds.inspect import report
 from meter_pipeline.feeds.rejects import MAX_RAW_BYTES, REASONS, FeedRefused
 from meter_pipeline.ids import canonical_id
 from meter_pipeline.ingest import landing
+from meter_pipeline.ingest.declared import Declared
 from meter_pipeline.ledger.notes import NoteError, parse_checkpoint, parse_note, parse_vkey
 from meter_pipeline.migration.legacy_import import LegacyRefused, read_csv
 from meter_pipeline.reference.folder import ReferenceRefused, read_folder
@@ -93,7 +94,7 @@ def check_feed(feed: ParsedFeed) -> None:
 
 def check_landing(feed: ParsedFeed) -> None:
     """Landing's own sorting keeps every read: staged, or rejected with a reason."""
-    staged, rejected = landing.prepare(feed, CALENDAR, "fuzz", CHANNELS, NOW)
+    staged, rejected = landing.prepare(feed, CALENDAR, "fuzz", Declared.of(CHANNELS), NOW)
     kept = sum(int(frame["received"].sum() or 0) for day in staged.values() for frame in (day.intervals, day.registers) if frame.height)
     lost = feed.intervals.height + feed.registers.height - kept - int(rejected["reads"].sum() or 0)
     assert lost == 0, f"{lost} reads neither staged nor rejected"

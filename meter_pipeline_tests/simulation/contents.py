@@ -18,6 +18,7 @@ from meter_pipeline import quality
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import landing
+from meter_pipeline.ingest.declared import Declared
 from meter_pipeline.schemas.reads import INTERVAL_READS, NO_VALUE, REGISTER_READS, REJECTS, ParsedFeed
 from meter_pipeline.store import staging, vectors
 from meter_pipeline_tests.simulation.invariants import Payload
@@ -32,6 +33,7 @@ CHANNELS: Final = pl.DataFrame(
     schema={"meter_id": pl.String, "channel": pl.String, "kind": pl.String, "unit": pl.String, "interval_minutes": pl.Int32, "commodity": pl.String},
     orient="row",
 )  # fmt: skip
+DECLARED: Final = Declared.of(CHANNELS)
 #: Distinct files there are: enough for every overlap, few enough to be prepared once.
 CONTENTS: Final = 240
 POISON: Final = 2 * 10**16
@@ -73,7 +75,7 @@ _prepare: Final = landing.prepare
 @lru_cache(maxsize=CONTENTS)
 def prepared(number: int) -> tuple[dict[date, staging.StagedDay], pl.DataFrame]:
     """What landing stages of a file. Pure, so made once."""
-    return _prepare(content(number)[1], CALENDAR, NORTH.name, CHANNELS, START + timedelta(days=30))
+    return _prepare(content(number)[1], CALENDAR, NORTH.name, DECLARED, START + timedelta(days=30))
 
 
 @lru_cache(maxsize=CONTENTS)
