@@ -33,12 +33,18 @@ CHANNELS: Final = pl.DataFrame(
     schema={"meter_id": pl.String, "channel": pl.String, "kind": pl.String, "unit": pl.String, "interval_minutes": pl.Int32, "commodity": pl.String},
     orient="row",
 )  # fmt: skip
-DECLARED: Final = Declared.of(CHANNELS)
 #: Distinct files there are: enough for every overlap, few enough to be prepared once.
 CONTENTS: Final = 240
 POISON: Final = 2 * 10**16
 #: Actual, substituted, final substituted, estimated: what a late file may say of a read, so that the condition rank is tried with the versions.
 QUALITIES: Final = tuple(quality.pack(flag) for flag in "AASFE")
+
+
+@lru_cache(maxsize=1)
+def declared() -> Declared:
+    """CHANNELS as landing asks them. Not at import: the fork server of the killed writers imports this module, and the threads that Polars starts when
+    it sorts are in none of its children, which then wait for them for ever."""
+    return Declared.of(CHANNELS)
 
 
 @lru_cache(maxsize=CONTENTS)
@@ -75,7 +81,7 @@ _prepare: Final = landing.prepare
 @lru_cache(maxsize=CONTENTS)
 def prepared(number: int) -> tuple[dict[date, staging.StagedDay], pl.DataFrame]:
     """What landing stages of a file. Pure, so made once."""
-    return _prepare(content(number)[1], CALENDAR, NORTH.name, DECLARED, START + timedelta(days=30))
+    return _prepare(content(number)[1], CALENDAR, NORTH.name, declared(), START + timedelta(days=30))
 
 
 @lru_cache(maxsize=CONTENTS)

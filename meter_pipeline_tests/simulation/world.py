@@ -40,10 +40,10 @@ from meter_pipeline_tests.simulation.contents import (
     CHANNELS,
     CONTENTS,
     DAY,
-    DECLARED,
     NORTH,
     SimulatedFile,
     content,
+    declared,
     parse,
     payloads,
     prepared,
@@ -262,7 +262,7 @@ class World:
                 # What a failed landing committed all the same was sent.
                 self.sent.setdefault(sha256, payloads(number))
                 try:
-                    land(self.database, CALENDAR, path, NORTH, Places("archive", "staging"), parse=parse, clock=self.clock, channels=DECLARED)  # type: ignore[arg-type]
+                    land(self.database, CALENDAR, path, NORTH, Places("archive", "staging"), parse=parse, clock=self.clock, channels=declared())  # type: ignore[arg-type]
                     break
                 except (psycopg.Error, OSError):
                     current().sleep(1.0)
