@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from dataclasses import replace
@@ -85,3 +86,28 @@ def test_a_pause_raised_while_files_are_read_holds_those_that_are_not_known_yet(
     files = [path for path in (settings.inbox / "AMI").iterdir() if path.name != "zz_again.csv"]
     lines = sum(len(path.read_text().splitlines()) - 1 for path in files)
     assert sum(one.received for one in (*first.landed, *again.landed) if not one.duplicate) == lines > 0
+
+
+def test_a_file_that_is_another_for_the_time_it_is_parsed_is_not_known_by_its_bytes(database: Database, settings: Settings) -> None:
+    """Size and time are put back, so that only the hash of what was parsed tells. The file is held, and landed when it is itself again."""
+    victim = min((settings.inbox / "AMI").iterdir())
+    own, stamp = victim.read_bytes(), victim.stat()
+    other = own.replace(b"1", b"2")
+    assert other != own
+
+    def put(content: bytes) -> None:
+        victim.write_bytes(content)
+        os.utime(victim, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+
+    def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar) -> ParsedFeed:
+        if path != victim:
+            return feeds.parse(path, head_end, calendar)
+        put(other)
+        try:
+            return feeds.parse(path, head_end, calendar)
+        finally:
+            put(own)
+
+    outcome = land_inbox(database, settings.calendar(), settings, parse=parse, pause=Pauses(1000))
+    assert [Path(name).name for name, _ in outcome.held] == [victim.name]
+    assert [Path(one.file_name).name for one in land_inbox(database, settings.calendar(), settings, pause=Pauses(1000)).landed] == [victim.name]
