@@ -189,7 +189,7 @@ def _reused(staged: dict[date, staging.StagedDay]) -> list[tuple[date, str, str,
     """(billing day, meter, channel, reads) of payloads in which one sequence number stood for two values."""
     found = []
     for day, content in staged.items():
-        if content.intervals.height:
+        if content.intervals.height and content.intervals["conflicts"].max():
             own = content.intervals.filter(pl.col("conflicts") > 0).group_by("meter_id", "channel").agg(pl.col("conflicts").sum()).sort("meter_id", "channel")
             found += [(day, meter, channel, int(reads)) for meter, channel, reads in own.iter_rows()]
     return found

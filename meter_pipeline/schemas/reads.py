@@ -129,6 +129,5 @@ class ParsedFeed:
     @property
     def stated_differences(self) -> pl.DataFrame:
         """Periods whose stated consumption is not what their own two dials show: line, meter_id, channel, period_start, period_end, value, by_dials, unit."""
-        return self.periods.filter(pl.col("value") != pl.col("by_dials")).select(
-            "line", "meter_id", "channel", "period_start", "period_end", "value", "by_dials", "unit"
-        ).sort("line")
+        told = self.periods.select("line", "meter_id", "channel", "period_start", "period_end", "value", "by_dials", "unit")
+        return told.filter(pl.col("value") != pl.col("by_dials")).sort("line") if told.height else told
