@@ -231,8 +231,12 @@ def _ask(database: Database, head_end: HeadEnd, day: raw.Missing, inbox: Path, c
 def _alone(database: Database, head_end: str) -> Iterator[bool]:
     """Whether no other process pulls this head-end: two would write one another's pages. Gone with the process."""
     with database.connect("pull-lock", autocommit=True) as connection:
-        row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCK_CLASS, zlib.crc32(head_end.encode()) - (1 << 31))).fetchone()
-        yield bool(row and row[0])
+        lock = (LOCK_CLASS, zlib.crc32(head_end.encode()) - (1 << 31))
+        row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", lock).fetchone()
+        taken = bool(row and row[0])
+        yield taken
+        if taken:  # A server lets go of a closed session's locks when it comes to it, and the next pull would be held by it.
+            connection.execute("SELECT pg_advisory_unlock(%s, %s)", lock)
 
 
 def _address(head_end: HeadEnd) -> tuple[str, dict[str, str]]:

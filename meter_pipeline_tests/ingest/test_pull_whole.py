@@ -192,6 +192,13 @@ def test_days_that_closed_while_nobody_asked_are_caught_up_with(city: Settings, 
     assert [a.day for a in asked] == [DAY + timedelta(days=n) for n in range(1, 13)], "days asked first five days ago are done; those never asked are not"
 
 
+def test_a_pull_that_is_over_holds_nobody(city: Settings, database: Database) -> None:
+    """The server may take its time to see that a session was closed: the lock is given back before."""
+    [head_end] = read_head_ends(city.head_ends).values()
+    for _ in range(30):
+        assert not pull.pull(database, CALENDAR, [head_end], city.inbox, days=[], clock=At(START)).held
+
+
 def test_dagster_asks_and_lands_in_one_run(city: Settings, database: Database) -> None:
     from meter_pipeline.defs import jobs, partitions
 
