@@ -19,8 +19,8 @@ import polars as pl
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DETERMINANT_SCHEMA, accrue
 from meter_pipeline.billing.bind import bind
 from meter_pipeline.billing.carry import groups_of
-from meter_pipeline.billing.day import load_reference
 from meter_pipeline.billing.issue import gather
+from meter_pipeline.billing.known import load_reference
 from meter_pipeline.billing.segments import segments
 from meter_pipeline.billing.statements import Priced, price_segments
 from meter_pipeline.calendar import BillingCalendar

@@ -21,6 +21,7 @@ from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DETERMINANT_SCHEMA, Da
 from meter_pipeline.billing.bind import EXCEPTION_SCHEMA, Bound, Reference, bind
 from meter_pipeline.billing.carry import KEY, carry_forward
 from meter_pipeline.billing.determinants import day_determinants
+from meter_pipeline.billing.known import load_reference
 from meter_pipeline.billing.tariffs import Tariff
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
@@ -39,9 +40,6 @@ from meter_pipeline.store.reading import reading
 #: Services read, computed and written together: their quarter-hours are 10 MB, and eight of these make a hundred thousand, so that reading,
 #: computing and writing overlap from soon after the start until soon before the end (4.1 s a day; 4.5 with four, 4.7 with twelve).
 SERVICES_PER_SHARD: Final = 12_500
-#: Days in a row of nothing but estimates that are reported. A lost message is mended by the next collection within two days; the third says that
-#: somebody has to look. Our figure: rules for utilities limit estimated bills (commonly two in a row), which is months later.
-STREAK_DAYS: Final = 3
 
 
 @dataclass(slots=True)
@@ -50,7 +48,7 @@ class BillingOutcome:
 
     ``changed``: service points written; ``carried``: later days whose charges moved with it; ``sealed``: the day's month is sealed, so that
     differences went to billing.determinant_revision. ``reconciliation``: the day's joints. ``exceptions``: reason -> services. ``streaks``:
-    services that have been nothing but estimates for STREAK_DAYS or more. ``adjustments``: proposed because the day moved under statements
+    services that have been nothing but estimates for reconcile.STREAK_DAYS or more. ``adjustments``: proposed because the day moved under statements
     that were issued (``statements_touched``).
     """
 
@@ -80,16 +78,6 @@ class BillingOutcome:
         from meter_pipeline.billing.reporting import stage_report
 
         return stage_report(self)
-
-
-def load_reference(database: Database, day: date, beside: Database | None = None) -> Reference:
-    """Everything billing knows about who pays for what, up to a day. ``beside``: a second session, which reads some of it meanwhile."""
-    frames = store.read_reference(database, day, beside)
-    documents, hashes = store.read_documents(database)
-    return Reference(
-        frames["agreements"], frames["tariffs"], frames["billing_cycles"], frames["accounts"], frames["service_attributes"],
-        store.read_holidays(database), documents, hashes, store.read_frozen(database),
-    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +173,7 @@ def bill_billing_day(
         watch("write")
         currency = next((t.currency for t in bound.tariffs.values()), "USD")
         table = day_joints(connection, calendar, day, own, standing.result())
-        outcome.streaks = joints.estimate_streaks(connection, day, STREAK_DAYS)
+        outcome.streaks = joints.estimate_streaks(connection, day, reconcile.STREAK_DAYS)
         joints.index_leaves(connection, day)
         if joints.replace(connection, day, table, list(reconcile.DAY_JOINTS)):
             open_rows = table.filter(pl.col("cause") == "open").height

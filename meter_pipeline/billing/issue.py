@@ -15,7 +15,8 @@ import polars as pl
 from meter_pipeline.billing import reconcile
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA
 from meter_pipeline.billing.bind import Bound, Reference, bind
-from meter_pipeline.billing.day import STREAK_DAYS, load_reference
+from meter_pipeline.billing.known import load_reference
+from meter_pipeline.billing.reconcile import STREAK_DAYS
 from meter_pipeline.billing.segments import segments
 from meter_pipeline.billing.statements import Priced, before_columns, line_hashes, money_text, numbered, price_segments, year_before
 from meter_pipeline.billing.tariffs import Tariff

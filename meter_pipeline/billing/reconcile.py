@@ -13,6 +13,9 @@ import polars as pl
 
 from meter_pipeline.billing.bind import EXCEPTIONS
 
+#: Days in a row of nothing but estimates that are reported. A lost message is mended by the next collection within two days; the third says that
+#: somebody has to look. Our figure: rules for utilities limit estimated bills (commonly two in a row), which is months later.
+STREAK_DAYS: Final = 3
 #: Joints in the order in which data flows: each side is read from the tables named, never from what the stage has in hand.
 JOINTS: Final[dict[str, str]] = {
     "file_to_reads": "reads landed in a file (raw.feed_file_day) against the outcomes of its committed batches (raw.load_batch)",
