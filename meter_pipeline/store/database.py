@@ -129,8 +129,8 @@ def connection_lost(error: BaseException) -> bool:
     """Whether an error says that the server went away (restarted, killed, unreachable), and nothing of the work itself."""
     if isinstance(error, psycopg.OperationalError):
         return error.sqlstate is None or error.sqlstate.startswith(("57P", "08"))
-    # ADBC's errors have no class of their own for it.
-    return type(error).__module__.startswith("adbc_driver") and _is_gone(error)
+    # ADBC's errors have no class of their own for it; where a stream breaks off, pyarrow raises what libpq said as an OSError.
+    return (type(error).__module__.startswith("adbc_driver") or "[libpq]" in str(error)) and _is_gone(error)
 
 
 def open_database(settings: Settings) -> Database:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
-from meter_pipeline.store import embedded
-from meter_pipeline.store.database import Database, scalar
+import adbc_driver_postgresql.dbapi as adbc
+import pytest
+
+from meter_pipeline.store import arrow, embedded
+from meter_pipeline.store.database import Database, connection_lost, scalar
 from meter_pipeline.store.migrations import migrate
 
 
@@ -27,6 +33,40 @@ def test_frames_come_back_with_zone_and_arrays(database: Database) -> None:
     assert frame["t"][0] == datetime(2026, 11, 1, 6, tzinfo=UTC)
     assert frame["v"].to_list() == [[1, 2, None]]
     assert frame["n"].to_list() == [7]
+
+
+def _cut(database: Database, pid: int) -> None:
+    with database.connect(autocommit=True) as connection:
+        assert scalar(connection, "SELECT pg_terminate_backend(%s)", (pid,))
+        while scalar(connection, "SELECT count(*) FROM pg_stat_activity WHERE pid = %s", (pid,)):
+            time.sleep(0.01)
+
+
+def test_a_read_after_the_server_closed_the_session_is_done_again(database: Database) -> None:
+    """Drivers before ADBC 1.11 ended the process here."""
+    pid = database.read("SELECT pg_backend_pid() AS pid").item()
+    _cut(database, pid)
+    assert database.read("SELECT pg_backend_pid() AS pid").item() != pid
+
+
+def test_a_read_that_the_server_cuts_in_its_middle_is_done_again(database: Database) -> None:
+    pid = database.read("SELECT pg_backend_pid() AS pid").item()
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(lambda: (time.sleep(0.3), _cut(database, pid)))
+        assert database.read("SELECT pg_sleep(1)::text AS slept, 7 AS seven")["seven"].to_list() == [7]
+        coming.result()
+
+
+def test_a_stream_that_is_cut_is_no_short_answer(database: Database) -> None:
+    with contextlib.closing(adbc.connect(database.url, autocommit=True)) as session:
+        pid = arrow.fetch(session, "SELECT pg_backend_pid() AS pid").item()
+        parts = arrow.fetch_parts(session, "SELECT g, repeat('x', 200) AS text FROM generate_series(1, 2000000) AS g")
+        assert next(parts).height == 0
+        assert next(parts).height > 0
+        _cut(database, pid)
+        with pytest.raises(OSError, match="libpq") as lost:
+            sum(part.height for part in parts)
+        assert connection_lost(lost.value)
 
 
 def test_a_password_is_not_in_the_safe_url() -> None:
