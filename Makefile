@@ -12,7 +12,7 @@ help:
 	@echo "make test   install and run the tests (10 minutes on 2 cores); make test-all adds the long ones"
 	@echo "make lint   ruff, mypy --strict, import-linter"
 	@echo "make bench  the headline figures beside their peers, as JSON"
-	@echo "make faults   every kind of fault many times on a real server (about an hour), and the table of docs/reliability.md"
+	@echo "make faults   every kind of fault many times on a real server (half an hour to an hour), and the table of docs/reliability.md"
 	@echo "make simulate 100,000 simulated histories; make fuzz: two hours over the parsers (needs pip install atheris)"
 	@echo "make sbom   CycloneDX bill of materials of requirements.lock; make audit asks the vulnerability database (network)"
 	@echo "make lock   refresh requirements.lock from pyproject.toml"
