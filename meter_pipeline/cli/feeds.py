@@ -117,7 +117,7 @@ def _render(document: dict[str, Any]) -> None:
     differing = document["stated_differences"]
     if differing:
         found = [(each["line"], each["meter_id"], each["channel"], each["stated"], each["by_dials"]) for each in differing[:_SHOWN_REJECTS]]
-        title = f"{len(differing)} stated quantities are not what their dials show"
+        title = f"Stated quantities that are not what their dials show: {len(differing)}"
         OUT.print(table(title, ("line", "meter", "channel", "stated", "by dials"), found, numbers=("line", "stated", "by dials")))
     if document.get("assumed"):
         OUT.print(f"Guessed, not declared: {document['assumed']}", highlight=False)
