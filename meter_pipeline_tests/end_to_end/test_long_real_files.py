@@ -93,7 +93,9 @@ def test_three_years_of_monthly_green_button_are_billed_to_the_therm(database: D
     assert landed.rejected == 0
     utility.run_span()
     usage = utility.read("SELECT sum(quantity_micro)::bigint AS q FROM vee.daily_usage")["q"][0]
-    assert usage == int(wanted["sum_raw"]) * 1000
+    # Blocks end at midnight UTC, 20:00 of 25 April: the day's last four hours go on at the pace of the last block, 91 therms in 30 days.
+    tail = 91_000_000 * 4 * 3600 // (30 * 86_400)
+    assert usage == int(wanted["sum_raw"]) * 1000 + tail
     assert utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0] == usage
 
 
