@@ -26,11 +26,13 @@ from meter_pipeline.ledger.verification import VerifyOutcome, tables_of, verify_
 from meter_pipeline.store import control, partitions
 from meter_pipeline.store.database import Database, scalar
 from meter_pipeline.store.partitions import DayTable
+from meter_pipeline.vee.reach import FAR_DAYS, NEAR_DAYS
 
-#: Validation looks back 100 days for a register read that opens a day, and estimates from 92: what is younger stays.
-LEAST_KEPT_DAYS: Final = 120
-#: Thirteen months: a year-on-year question, a disputed bill and a true-up of a yearly read are answered from the database.
-KEEP_DAYS: Final = 400
+#: A quarterly read trues up the days since the read before it, and each of those looks back as far again for the read that opens it (vee/reach.py;
+#: estimates look back 92 days). What is younger stays, with three weeks for files that come late.
+LEAST_KEPT_DAYS: Final = 2 * NEAR_DAYS + 20
+#: The days that a yearly read trues up, and the reads that open those: what is younger than this is exact whenever its register is read.
+KEEP_DAYS: Final = FAR_DAYS + NEAR_DAYS
 #: Days made ahead: a fortnight outlasts a long weekend without anyone who may make tables.
 AHEAD_DAYS: Final = 14
 ACTOR: Final = "retention"

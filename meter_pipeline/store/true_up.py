@@ -68,6 +68,12 @@ def validated_days(database: Database, first: date, last: date) -> list[date]:
     return database.read("SELECT billing_day FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2 ORDER BY 1", (first, last))["billing_day"].to_list()
 
 
+def last_archived(database: Database) -> date | None:
+    """The last billing day whose tables left the database, or None."""
+    found: date | None = database.read("SELECT max(billing_day) AS day FROM archive.day_table WHERE state = 'archived'")["day"][0]
+    return found
+
+
 def register_days(database: Database, day: date, meters: Sequence[str]) -> pl.DataFrame:
     """What registers of some meters were taken to have used on a day: service_point_id, meter_id, channel, quantity_micro (null: no reads
     enclose it) and usage_micro, what the day's usage of the service point was put at."""

@@ -143,6 +143,12 @@ def read_registers(database: Database, first: date, last: date, meters: Sequence
     return database.read(query, parameters).with_columns(_seconds("at"))
 
 
+def registers_read(database: Database, first: date, last: date) -> bool:
+    """Whether any register was read on a billing day in [first, last]."""
+    found = database.read("SELECT EXISTS (SELECT FROM raw.register_read WHERE billing_day BETWEEN $1 AND $2) AS found", (first, last))
+    return bool(found["found"][0])
+
+
 @dataclass(frozen=True, slots=True)
 class UsageHistory:
     """Daily usage of earlier days: ``days`` oldest first; per day the hash of its keys and its arrays; ``keys`` by hash.

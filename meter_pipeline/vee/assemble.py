@@ -22,6 +22,7 @@ from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.vee import row_rules as rr
 from meter_pipeline.vee.exchange import installation_windows, slot_windows
 from meter_pipeline.vee.model import Bools, Ints, RowContext, take_rows
+from meter_pipeline.vee.reach import NEAR_DAYS
 from meter_pipeline.vee.registers import Series, Step, Steps, WindowUse, steps, use_in_windows
 from meter_pipeline.vee.thresholds import Thresholds
 
@@ -30,8 +31,8 @@ STEP_RULES: Final = {
     Step.ROLLOVER: rr.ROLLOVER, Step.REVERSE_FLOW: rr.REVERSE_FLOW, Step.READ_ERROR: rr.READ_ERROR, Step.DECREASE: rr.DECREASE,
     Step.DIALS: rr.DIALS,
 }
-#: How long before the day an install read may open its window, in seconds
-INSTALL_REACH_S: Final = 100 * 86_400
+#: How long before the day an install read may open any register's window, in seconds; older ones come as reads where they are needed (reach.py)
+INSTALL_REACH_S: Final = NEAR_DAYS * 86_400
 ROW_KEY: Final = ["service_point_id", "meter_id", "channel"]
 
 

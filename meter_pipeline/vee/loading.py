@@ -22,15 +22,13 @@ from meter_pipeline.store import validated as store
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.reading import reading
 from meter_pipeline.store.vectors import RAW_INTERVAL_DAY, VectorTable, read_frame, read_matrices, to_matrices
-from meter_pipeline.vee import assemble, references, tou
+from meter_pipeline.vee import assemble, reach, references, tou
 from meter_pipeline.vee import history as past
 from meter_pipeline.vee import row_rules as rr
 from meter_pipeline.vee.interval_rules import code_table
 from meter_pipeline.vee.model import Bools, Ints, VectorHistory
 from meter_pipeline.vee.thresholds import Thresholds
 
-#: Days around a billing day in which a register read may close or open it
-REGISTER_REACH_DAYS: Final = 100
 #: Intervals beside midnight that may anchor an interpolation, in hours
 EDGE_HOURS: Final = 3
 #: Like days fetched beyond those wanted, for rows whose own were estimated or incomplete
@@ -107,8 +105,7 @@ def _read_around(
     registers = assemble.register_series(windows, reads, t)
     lonely = registers.frame.filter(pl.Series((registers.use.quantity == NO_VALUE) | (registers.use.reads == 0)))["meter_id"].unique().sort().to_list()
     if lonely:
-        reach = timedelta(days=REGISTER_REACH_DAYS)
-        wide = store.read_registers(session, day - reach, day + reach, lonely)
+        wide = reach.reads_around(session, day, start_s, end_s, windows, lonely).reads
         others = reads.filter(~pl.col("meter_id").is_in(lonely))
         registers = assemble.register_series(windows, pl.concat([others, wide], how="vertical_relaxed"), t)
     expected = assemble.expected_rows(windows, points, accounts)

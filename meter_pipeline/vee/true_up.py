@@ -19,17 +19,14 @@ import polars as pl
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.store import true_up as store
-from meter_pipeline.store import validated as vee_store
 from meter_pipeline.store.database import Database
-from meter_pipeline.vee import assemble
+from meter_pipeline.vee import assemble, reach
 from meter_pipeline.vee.assemble import Registers
 from meter_pipeline.vee.exchange import OPEN_END
 from meter_pipeline.vee.model import Bools, Ints
 from meter_pipeline.vee.registers import open_quantity, pace, use_in_windows
 from meter_pipeline.vee.thresholds import Thresholds
 
-#: How far from the day a read may change another one
-REACH_DAYS: Final = 100
 _TAG: Final = b"mp-true-up/1"
 
 
@@ -50,18 +47,22 @@ def find(
     first, _ = _around(registers, own["series"].to_numpy().astype(np.int64), start, end, follows)
     # most fleets read at midnight: their first read stands on the day's own edge, and no earlier day waits for it
     behind = first < start - t.register_boundary_seconds
-    later = store.validated_days(session, day + timedelta(days=1), day + timedelta(days=REACH_DAYS))
+    later = store.validated_days(session, day + timedelta(days=1), day + timedelta(days=reach.FAR_DAYS))
     meters = own.filter(pl.Series(behind | bool(later)))["meter_id"].unique().sort().to_list()
     if not meters:
         return []
-    reach = timedelta(days=REACH_DAYS)
-    reads = vee_store.read_registers(session, day - reach, day + reach, meters)
-    wide = assemble.register_series(windows.filter(pl.col("meter_id").is_in(meters)), reads, t)
+    # two reads behind tell a register that was read before from one whose first stretch this is
+    around = reach.reads_around(session, day, start, end, windows, meters, before=2)
+    wide = assemble.register_series(windows.filter(pl.col("meter_id").is_in(meters)), around.reads, t)
     mine = wide.frame.with_columns(reads=pl.Series(wide.use.reads)).filter(pl.col("register_only") & (pl.col("reads") > 0))
     before, after = _around(wide, mine["series"].to_numpy().astype(np.int64), start, end, np.zeros(mine.height, np.bool_))
-    earlier = store.validated_days(session, day - reach, day - timedelta(days=1))
+    span = timedelta(days=around.days)
+    earlier = store.validated_days(session, day - span, day - timedelta(days=1))
+    kept_from = _first_whole(session)
     found = []
     for other in (*earlier, *later):
+        if other < kept_from or other > day + span:
+            continue
         opens, closes = (int(moment.timestamp()) for moment in calendar.bounds(other))
         touched = mine.filter(pl.Series((opens < after) & (closes > before)))
         if touched.height:
@@ -69,6 +70,12 @@ def find(
             if request is not None:
                 found.append(request)
     return found
+
+
+def _first_whole(session: Database) -> date:
+    """The first day that can be validated again to the same figures: it and the reads that opened it are in the database, not archived."""
+    last = store.last_archived(session)
+    return date.min if last is None else last + timedelta(days=reach.NEAR_DAYS + 1)
 
 
 def _around(registers: Registers, series: Ints, start: int, end: int, follows: Bools) -> tuple[Ints, Ints]:

@@ -232,7 +232,7 @@ def test_a_day_stays_where_something_waits_for_it_or_it_does_not_verify(city: Ci
     assert done.days == {}
     assert done.kept[DAYS[0]] == "files wait for it"
     assert "row without leaf" in done.kept[DAYS[1]]
-    with pytest.raises(ValueError, match="120 days"):
+    with pytest.raises(ValueError, match="220 days"):
         archive_days(city.database, city.settings.days, CLOCK.now().date(), clock=CLOCK)
 
 

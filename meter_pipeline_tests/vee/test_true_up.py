@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from typing import Any
 
 import pytest
 
 from meter_pipeline.anomalies import detect_billing_day
 from meter_pipeline.store import true_up
 from meter_pipeline.store.database import Database
+from meter_pipeline.store.validated import read_installations
 from meter_pipeline.vee import VeeOutcome, validate_billing_day
+from meter_pipeline.vee.assemble import day_windows, with_units
+from meter_pipeline.vee.reach import reads_around
 from meter_pipeline_tests.vee.city import CALENDAR, City, Installed, load_curve, noon_after
 
 DAY = date(2026, 2, 3)
@@ -107,6 +111,79 @@ def test_a_late_read_between_two_others_recuts_the_days_up_to_both_and_loses_not
     run_waiting(city)
     assert list(usage(city).values()) == [15_000_000] * 3 + [5_000_000] * 3
     assert validate(city, DAYS[2]).redetermine == []
+
+
+def share(day: date, total: int, first: Any, last: Any) -> int:
+    """What a day between two reads has of the whole: a difference of one cumulative integer function of time."""
+    elapsed = (last - first) // timedelta(seconds=1)
+    opens, closes = (min(max(edge, first), last) for edge in CALENDAR.bounds(day))
+    return total * ((closes - first) // timedelta(seconds=1)) // elapsed - total * ((opens - first) // timedelta(seconds=1)) // elapsed
+
+
+@pytest.mark.parametrize("opened_by", ["a read", "the install read"])
+def test_a_meter_that_is_read_once_a_year_has_every_day_of_the_year_closed(city: City, opened_by: str) -> None:
+    """Its days are estimated until it is read; then each is its exact share of what the two reads, a year apart, counted."""
+    read_day = DAY + timedelta(days=371)
+    first, last = at(DAY, 10), at(read_day, 15)
+    if opened_by == "a read":
+        city.reference(Installed("W-0", "SP-0", interval_minutes=None))
+        city.register("W-0", (first, 4_000_000_000))
+    else:
+        city.reference(Installed("W-0", "SP-0", interval_minutes=None, installed_at=first, install_read=4_000_000_000))
+    # a neighbour read every quarter: what is asked for it is what was asked before
+    city.reference(Installed("W-1", "SP-1", interval_minutes=None))
+    city.register("W-1", (at(DAY - timedelta(days=30), 9), 1_000_000))
+    between = [DAY + timedelta(days=n) for n in (0, 1, 99, 100, 101, 200, 350, 370)]
+    for day in between:
+        validate(city, day)
+    before = usage(city)
+    assert waiting(city) == []
+    city.register("W-0", (last, 4_000_000_000 + 3_650_000_011))
+    validate(city, read_day)
+    assert waiting(city) == between
+    run_waiting(city)
+    after = usage(city)
+    # the hours of the first day before its read are estimated where the meter stood there already
+    exact = between if opened_by == "the install read" else between[1:]
+    assert {d: after[d] for d in exact} == {d: share(d, 3_650_000_011, first, last) for d in exact}
+    assert all(after[d] != before.get(d) for d in between)
+    codes = dict(city.rows("SELECT billing_day, raw.quality_flag(quality) FROM vee.daily_usage WHERE service_point_id = 'SP-0'"))
+    assert {codes[d] for d in between} <= {"S", "A"}
+    for day in (*between, read_day):
+        again = validate(city, day)
+        assert (again.redetermine, again.inserted, again.updated) == ([], 0, 0)
+
+
+def test_a_true_up_leaves_days_alone_whose_own_opening_reads_are_archived(city: City) -> None:
+    """Validated again without the reads that opened it, an exact day would become an estimate."""
+    read_day = DAY + timedelta(days=300)
+    city.reference(Installed("W-0", "SP-0", interval_minutes=None))
+    city.register("W-0", (at(DAY, 10), 0))
+    days = [DAY + timedelta(days=n) for n in (1, 50, 160, 161, 299)]
+    for day in days:
+        validate(city, day)
+    with city.database.connect() as connection:
+        connection.execute(
+            "INSERT INTO archive.day_table (billing_day, table_name, state, rows, bytes, columns, folder, file, file_sha256, content_sha256, archived_at, "
+            "changed_at, ledger_entry) VALUES (%s, 'raw.interval_day', 'archived', 0, 1, '{}', '/', 'f', sha256(''), sha256(''), now(), now(), 0)",
+            (DAY + timedelta(days=60),),
+        )
+        connection.commit()
+    city.register("W-0", (at(read_day, 15), 300_000_000))
+    validate(city, read_day)
+    assert waiting(city) == days[3:]
+
+
+@pytest.mark.parametrize(("reads", "reach_days"), [((-30,), 100), ((-30, -150), 100), ((-150,), 400), ((-30, 90), 100), ((-30, 150), 400)])
+def test_reads_far_off_are_fetched_only_for_registers_that_are_open_on_that_side(city: City, reads: tuple[int, ...], reach_days: int) -> None:
+    city.reference(Installed("W-0", "SP-0", interval_minutes=None))
+    for n in reads:
+        city.register("W-0", (at(DAY + timedelta(days=n), 10), 1_000_000 * (400 + n)))
+    start, end = (int(moment.timestamp()) for moment in CALENDAR.bounds(DAY))
+    windows = day_windows(with_units(read_installations(city.database, *CALENDAR.bounds(DAY))), start, end)
+    around = reads_around(city.database, DAY, start, end, windows, ["W-0"])
+    assert around.days == reach_days
+    assert around.reads.height == sum(abs(n) <= reach_days for n in reads)
 
 
 def test_reads_at_midnight_ask_for_no_other_day(city: City) -> None:
