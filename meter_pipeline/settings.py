@@ -33,7 +33,9 @@ class Utility:
 class Settings:
     """Paths and connections. ``home`` holds all that a run makes; ``data`` is the municipality's folder (reference, tariffs, head_ends, inbox).
 
-    ``shards``: into how many parts a stage cuts a billing day; 0, the default, lets each stage keep to what its memory bears. It changes no result.
+    ``shards``: into how many parts a stage cuts a billing day; 0, the default, lets each stage keep to what its memory bears. ``shard_steps``: in how many
+    steps of their own, which an engine may run on as many machines, a day's shards are judged before the day is written; 0, the default, in none.
+    Neither changes a result.
     """
 
     home: Path
@@ -41,6 +43,7 @@ class Settings:
     inbox: Path
     database_url: str | None
     shards: int = 0
+    shard_steps: int = 0
 
     @property
     def archive(self) -> Path:
@@ -51,6 +54,11 @@ class Settings:
     def days(self) -> Path:
         """Billing days that left the database, as Parquet."""
         return self.home / "days"
+
+    @property
+    def shard_files(self) -> Path:
+        """Shards judged by steps of their own, until their day is written."""
+        return self.home / "shards"
 
     @property
     def staging(self) -> Path:
@@ -85,14 +93,14 @@ class Settings:
 
 
 def load_settings() -> Settings:
-    """Settings from METER_PIPELINE_HOME, METER_PIPELINE_DATA, METER_PIPELINE_INBOX, METER_PIPELINE_DATABASE_URL and METER_PIPELINE_SHARDS.
+    """Settings from METER_PIPELINE_HOME, METER_PIPELINE_DATA, METER_PIPELINE_INBOX, METER_PIPELINE_DATABASE_URL, METER_PIPELINE_SHARDS and
+    METER_PIPELINE_SHARD_STEPS.
 
     Defaults: ``.meter_pipeline/`` and ``data/`` in the project, an inbox under the home (or inside the data folder where there is one), and
     the embedded server. Raises SettingsError where the number of shards is none.
     """
-    shards = os.environ.get("METER_PIPELINE_SHARDS") or "0"
-    if not shards.isdecimal() or int(shards) > 10_000:
-        raise SettingsError(f"METER_PIPELINE_SHARDS is {shards!r}: a number up to 10000, or 0 to leave it to each stage")
+    shards = _count("METER_PIPELINE_SHARDS", 10_000, "0 to leave it to each stage")
+    steps = _count("METER_PIPELINE_SHARD_STEPS", 1_000, "0 for none")
     home = Path(os.environ.get("METER_PIPELINE_HOME") or PROJECT_ROOT / ".meter_pipeline").expanduser().resolve()
     data = Path(os.environ.get("METER_PIPELINE_DATA") or PROJECT_ROOT / "data").expanduser().resolve()
     inbox = os.environ.get("METER_PIPELINE_INBOX")
@@ -102,5 +110,13 @@ def load_settings() -> Settings:
         data=data,
         inbox=Path(inbox).expanduser().resolve() if inbox else inside if inside.is_dir() else home / "inbox",
         database_url=os.environ.get("METER_PIPELINE_DATABASE_URL") or None,
-        shards=int(shards),
+        shards=shards,
+        shard_steps=steps,
     )
+
+
+def _count(name: str, most: int, otherwise: str) -> int:
+    text = os.environ.get(name) or "0"
+    if not text.isdecimal() or int(text) > most:
+        raise SettingsError(f"{name} is {text!r}: a number up to {most}, or {otherwise}")
+    return int(text)

@@ -20,10 +20,11 @@ from meter_pipeline.defs import (
     sensors_alerts,
     sensors_pause,
 )
-from meter_pipeline.defs.assets import audit, billing, detection, ingest, migration, reference, validation
+from meter_pipeline.defs.assets import audit, billing, detection, ingest, migration, reference, shards, validation
 from meter_pipeline.defs.checks import schema_check
-from meter_pipeline.defs.executors import executor
+from meter_pipeline.defs.executors import executor, kind
 from meter_pipeline.schemas.contracts import CONTRACTS
+from meter_pipeline.settings import load_settings
 
 #: asset -> tables whose contract is checked after it
 SCHEMA_CHECKS = {
@@ -36,14 +37,17 @@ SCHEMA_CHECKS = {
 }
 
 
-def definitions(resources: Mapping[str, Any], engine: str | None = None) -> dg.Definitions:
-    """All assets, checks, jobs, schedules and sensors, with the given resources; ``engine`` runs the billing day's steps (executors.py)."""
+def definitions(resources: Mapping[str, Any], engine: str | None = None, shard_steps: int | None = None) -> dg.Definitions:
+    """All assets, checks, jobs, schedules and sensors, with the given resources; ``engine`` runs the billing day's steps (executors.py), a day's shards
+    in ``shard_steps`` of their own (assets/shards.py). Raises ValueError for an engine, SettingsError for a number that is none."""
+    steps = load_settings().shard_steps if shard_steps is None else shard_steps
     assets = [
         reference.reference_data,
         ingest.pulled_days,
         ingest.feed_files,
         ingest.raw_reads(),
-        validation.validated_intervals(),
+        *([shards.judged_shards(steps, engine or kind())] if steps else []),
+        validation.validated_intervals(steps),
         validation.daily_usage(),
         detection.weather(),
         detection.baselines,

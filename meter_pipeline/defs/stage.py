@@ -7,6 +7,7 @@ belong here: which stages there are (assets/).
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -79,7 +80,7 @@ def stage_asset(
 MOST_LOSSES: Final = 5
 
 
-def until_done(context: dg.AssetExecutionContext, hold: Hold, work: Callable[[], Done]) -> Done:
+def until_done(context: dg.AssetExecutionContext | dg.OpExecutionContext, hold: Hold, work: Callable[[], Done]) -> Done:
     """Do ``work`` when no pause holds it.
 
     Where a pause was raised while it computed, or the server was restarted under it, its transaction is undone as a whole; it is done again from its
@@ -100,8 +101,9 @@ def until_done(context: dg.AssetExecutionContext, hold: Hold, work: Callable[[],
             hold.after_a_loss()
 
 
-def code_of(run_day: RunDay) -> dict[str, Any]:
+def code_of(run_day: Callable[..., StageReport]) -> dict[str, Any]:
     """Where the stage itself is written: the asset's own function is this module's, the same for all."""
+    run_day = run_day.func if isinstance(run_day, partial) else run_day
     path, line = inspect.getfile(run_day), inspect.getsourcelines(run_day)[1]
     written = dg.LocalFileCodeReference(file_path=path, line_number=line, label=Path(path).name)
     return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[written])}

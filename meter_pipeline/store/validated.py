@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -141,6 +141,15 @@ def read_registers(database: Database, first: date, last: date, meters: Sequence
         query += " AND meter_id = ANY(string_to_array($3, ','))"
         parameters.append(",".join(meters))
     return database.read(query, parameters).with_columns(_seconds("at"))
+
+
+def loaded_files(database: Database, day: date) -> list[tuple[bytes, date, datetime]]:
+    """The files whose reads of a day and of the day after are loaded: SHA-256, day, when."""
+    found = database.read(
+        "SELECT sha256, billing_day, loaded_at FROM raw.feed_file_day WHERE billing_day BETWEEN $1 AND $2 AND loaded_at IS NOT NULL ORDER BY 2, 1",
+        (day, day + timedelta(days=1)),
+    )
+    return found.rows()
 
 
 def registers_read(database: Database, first: date, last: date) -> bool:

@@ -24,21 +24,20 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.gate import before_writing
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.sharding import between
-from meter_pipeline.store import edits as edit_store
 from meter_pipeline.store import true_up as requests
 from meter_pipeline.store import validated as store
 from meter_pipeline.store.database import Database
-from meter_pipeline.store.raw import still_asked
 from meter_pipeline.store.reading import reading
 from meter_pipeline.store.vectors import to_matrices
 from meter_pipeline.vee import assemble, references, results, stretches, true_up
 from meter_pipeline.vee import history as past
 from meter_pipeline.vee import row_rules as rr
 from meter_pipeline.vee import thresholds as threshold_file
-from meter_pipeline.vee.loading import DayInputs, Shifts, find_shifts, read_day, shifted
+from meter_pipeline.vee.loading import DayInputs, Shifts, find_shifts, shifted
 from meter_pipeline.vee.model import ValidatedMatrix
 from meter_pipeline.vee.outcome import Summary, VeeOutcome
-from meter_pipeline.vee.streaming import ROWS, City, Judged, Streamed, stream
+from meter_pipeline.vee.spread import Beforehand
+from meter_pipeline.vee.streaming import ROWS, City, Judged, Streamed, no_shard, open_city, parts_of, stream
 from meter_pipeline.vee.thresholds import Thresholds
 from meter_pipeline.vee.verdict import validate_matrix
 from meter_pipeline.vee.writing import Writer
@@ -53,12 +52,14 @@ def validate_billing_day(
     thresholds: Thresholds | None = None,
     actor: str = "vee",
     shards: int = 0,
+    beforehand: Beforehand | None = None,
 ) -> VeeOutcome:
     """Validate, estimate and store a billing day; idempotent, byte for byte.
 
     Reads raw.interval_day, raw.register_read, reference data and earlier validated days; writes vee.interval_day (and versions),
     vee.register_day, vee.daily_usage, vee.exception, vee.group_day and one ledger entry, in one transaction. The intervals flow through in
-    ``shards`` ranges of service points (0: as many as keep to sharding.INTERVALS_PER_SHARD); how many changes no byte. Raises psycopg errors, and
+    ``shards`` ranges of service points (0: as many as keep to sharding.INTERVALS_PER_SHARD); how many changes no byte. ``beforehand``: where other
+    processes left shards that they judged (spread.py); those made of what is known now are taken, the others judged here. Raises psycopg errors, and
     control.gate.Held where a pause is raised before it has written: then nothing is.
     """
     t = thresholds or threshold_file.default()
@@ -66,7 +67,7 @@ def validate_billing_day(
     with reading(database) as session, reading(database) as ahead, database.connect("vee") as connection:
         store.lock_day(connection, day)
         asked = requests.pending(connection, day)
-        outcome = _validate(database, connection, session, ahead, calendar, outcome, t, clock, actor, shards)
+        outcome = _validate(database, connection, session, ahead, calendar, outcome, t, clock, actor, shards, beforehand)
         # a request made while this ran is about reads this may not have seen: it waits for the next run
         requests.done(connection, day, asked, clock.now())
     return outcome
@@ -74,31 +75,26 @@ def validate_billing_day(
 
 def _validate(
     database: Database, connection: Any, session: Database, ahead: Database, calendar: BillingCalendar, outcome: VeeOutcome, t: Thresholds,
-    clock: Clock, actor: str, shards: int,
+    clock: Clock, actor: str, shards: int, beforehand: Beforehand | None,
 ) -> VeeOutcome:  # fmt: skip
     day, now = outcome.billing_day, clock.now()
     watch = _Watch(outcome.seconds)
-    # Estimates stay open while a head-end that is pulled is still being asked for the day: it may have been away when the day closed.
-    final = now >= calendar.bounds(day)[1] + timedelta(days=t.final_after_days) and not still_asked(connection, day, now, t.final_after_days)
-    read = read_day(session, calendar, day, t, now, ROWS if shards <= 1 else 0)
-    watch("read")
-    history = store.read_usage_history(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))
-    days = [day - timedelta(days=k) for k in range(t.high_low_days, 0, -1)]
-    like = [past.day_class(d, read.reference.holidays) == past.day_class(day, read.reference.holidays) for d in days]
-    available = store.validated_days(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))
+    city = open_city(connection, session, ahead, calendar, day, t, now, ROWS if shards <= 1 and beforehand is None else 0, watch)
+    read, history, days, like = city.read, city.history, city.days, city.like
     writer = Writer(connection, database, day, read.start, now, clock, actor, store.stored_rows(session, day))
     watch("history")
-    city = City(session, ahead, calendar, read, t, final, history, days, like, available, edit_store.standing(session, day))
+    parts = parts_of(read.expected, 1 if read.vectors is not None else shards, beforehand.steps if beforehand is not None else 1)
     before_writing(database, clock=clock)
     writer.begin()
     shifts: Shifts = {}
     while True:
         gathered = _Gathered(Summary(VeeOutcome(day, t.version, t.digest, seconds=outcome.seconds)))
-        streamed, found = _stream(city, writer, gathered, shards, shifts)
+        streamed, found = _stream(city, writer, gathered, parts, shifts, beforehand)
         if found == shifts or read.vectors is not None:
             break
         writer.undo()
-        shifts = found
+        # what was judged beforehand knew of no shift
+        shifts, beforehand = found, None
     outcome = gathered.summary.outcome
     outcome.shifted_head_ends = {" ".join(name[:3]): hours for name, hours in found.items()}
     watch("validate")
@@ -129,7 +125,9 @@ class _Gathered:
     exceptions: list[pl.DataFrame] = field(default_factory=list)
 
 
-def _stream(city: City, writer: Writer, gathered: _Gathered, shards: int, shifts: Shifts) -> tuple[Streamed, Shifts]:
+def _stream(
+    city: City, writer: Writer, gathered: _Gathered, parts: list[pl.DataFrame], shifts: Shifts, beforehand: Beforehand | None
+) -> tuple[Streamed, Shifts]:
     """Every shard judged on this thread and written on another, while a third reads the next: PostgreSQL works while we compute."""
     pending: deque[Future[None]] = deque()
 
@@ -142,7 +140,8 @@ def _stream(city: City, writer: Writer, gathered: _Gathered, shards: int, shifts
         return find_shifts(city.session, city.calendar, city.read.day, city.read.reference.holidays, shape, city.available, city.thresholds)
 
     with ThreadPoolExecutor(1, "vee-write") as pool:
-        streamed = stream(city, validate_matrix, hand_on, shards, shifts, find)
+        made = beforehand.of(city, gathered.summary.outcome) if beforehand is not None else no_shard
+        streamed = stream(city, validate_matrix, hand_on, parts, shifts, find, made)
         while pending:
             pending.popleft().result()
     return streamed

@@ -13,20 +13,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import date
-from typing import Final
+from datetime import date, datetime, timedelta
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.sharding import INTERVALS_PER_SHARD, between, cuts
+from meter_pipeline.store import edits as edit_store
+from meter_pipeline.store import validated as store
 from meter_pipeline.store.database import Database
+from meter_pipeline.store.raw import still_asked
 from meter_pipeline.store.validated import UsageHistory
 from meter_pipeline.vee import edits, results, stretches
 from meter_pipeline.vee import history as past
 from meter_pipeline.vee.assemble import DayRows
-from meter_pipeline.vee.loading import DayInputs, Shifts, StoredVectors, mark_shifts, read_rows
+from meter_pipeline.vee.loading import DayInputs, Shifts, StoredVectors, mark_shifts, read_day, read_rows
 from meter_pipeline.vee.model import ValidatedMatrix
 from meter_pipeline.vee.thresholds import Thresholds
 from meter_pipeline.vee.verdict import Peers
@@ -50,6 +53,22 @@ class City:
     like: list[bool]
     available: list[date]
     overrides: pl.DataFrame
+
+
+def open_city(
+    connection: Any, session: Database, ahead: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime, one_shard: int,
+    watch: Callable[[str], None] = lambda _: None,
+) -> City:  # fmt: skip
+    """Read what the shards of a day share. ``one_shard``: up to how many rows the day's vectors are read at once; ``watch`` is told of each step."""
+    # Estimates stay open while a head-end that is pulled is still being asked for the day: it may have been away when the day closed.
+    final = now >= calendar.bounds(day)[1] + timedelta(days=t.final_after_days) and not still_asked(connection, day, now, t.final_after_days)
+    read = read_day(session, calendar, day, t, now, one_shard)
+    watch("read")
+    history = store.read_usage_history(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))
+    days = [day - timedelta(days=k) for k in range(t.high_low_days, 0, -1)]
+    like = [past.day_class(d, read.reference.holidays) == past.day_class(day, read.reference.holidays) for d in days]
+    available = store.validated_days(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))
+    return City(session, ahead, calendar, read, t, final, history, days, like, available, edit_store.standing(session, day))
 
 
 @dataclass(slots=True)
@@ -84,47 +103,120 @@ class Streamed:
     again: stretches.Again = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class Piece:
+    """One shard of several, judged. ``waiting``: service points whose rows need to know all their peers; they are not among ``judged``. ``peers``:
+    what its own whole rows sum to."""
+
+    judged: list[Judged]
+    shapes: list[pl.DataFrame]
+    unexpected: pl.DataFrame
+    waiting: pl.Series | None
+    peers: Peers
+
+
 #: Says from the shapes of a whole day which head-ends are shifted
 FindShifts = Callable[[pl.DataFrame], Shifts]
+#: A shard that was judged beforehand, by its number and its expected rows; None where it was not, or not from what is known now (spread.py)
+Made = Callable[[int, pl.DataFrame], Piece | None]
+
+
+def no_shard(number: int, expected: pl.DataFrame) -> Piece | None:
+    """Nothing was judged beforehand."""
+    del number, expected
+    return None
+
+
+def parts_of(expected: pl.DataFrame, shards: int, least: int = 1) -> list[pl.DataFrame]:
+    """The expected rows cut into shards: ``shards`` of them, or (0) as many as keep to ROWS, and ``least`` at least."""
+    ids = expected["service_point_id"]
+    pieces = cuts(ids, ROWS, shards)
+    if len(pieces) < least:
+        pieces = cuts(ids, ROWS, least)
+    return [expected.slice(first, past - first) for first, past in pieces]
+
+
+def judge(city: City, validate: Callable[..., ValidatedMatrix], rows: list[DayRows], unexpected: pl.DataFrame, shifts: Shifts) -> Piece:
+    """One shard of several, judged as far as it can be without the others."""
+    peers = Peers()
+    shapes = [results.head_end_shapes(part, city.read.day) for part in rows]
+    judged = [_judge(city, validate, part, edits.apply(city.overrides, part), peers, shifts) for part in rows]
+    open_rows = [j.validated.keys["service_point_id"][j.validated.left_open] for j in judged if j.validated.left_open.size]
+    waiting = pl.concat(open_rows).unique().sort() if open_rows else None
+    if waiting is not None:
+        judged = [j.without(waiting) for j in judged]
+    return Piece(judged, shapes, unexpected, waiting, peers)
 
 
 def stream(
-    city: City, validate: Callable[..., ValidatedMatrix], hand_on: Callable[[Judged], None], shards: int, shifts: Shifts, find: FindShifts
-) -> tuple[Streamed, Shifts]:
-    """Judge every shard of the day and hand it on. Returns what was kept, and the shifts found: where they are not ``shifts``, what was handed on
-    was judged without knowing them and the day is to be streamed again. A day of one shard knows them before it judges."""
+    city: City, validate: Callable[..., ValidatedMatrix], hand_on: Callable[[Judged], None], parts: list[pl.DataFrame], shifts: Shifts,
+    find: FindShifts, made: Made = no_shard,
+) -> tuple[Streamed, Shifts]:  # fmt: skip
+    """Judge every shard of the day, ``parts`` of its expected rows, and hand it on; those that ``made`` has are taken from there.
+
+    Returns what was kept, and the shifts found: where they are not ``shifts``, what was handed on was judged without knowing them and the day is to
+    be streamed again. A day of one shard knows them before it judges.
+    """
     kept = Streamed()
-    expected = city.read.expected
-    pieces = cuts(expected["service_point_id"], ROWS, 1 if city.read.vectors is not None else shards)
-    peers = None if len(pieces) == 1 else Peers()
-    open_points: list[pl.Series] = []
+    if len(parts) == 1:
+        return kept, _stream_whole(city, validate, hand_on, parts[0], kept, find)
+    peers, open_points = Peers(), []
     with ThreadPoolExecutor(1, "vee-ahead") as reader:
-        for rows, unexpected in _each(city, reader, [expected.slice(first, past - first) for first, past in pieces]):
-            edited = [edits.apply(city.overrides, part) for part in rows]
-            shapes = [results.head_end_shapes(part, city.read.day) for part in rows]
-            kept.shapes += shapes
-            kept.unexpected.append(unexpected)
-            if peers is None:
-                shifts = find(results.added_shapes(shapes))
-            judged = [_judge(city, validate, part, own, peers, shifts) for part, own in zip(rows, edited, strict=True)]
-            waiting = [j.validated.keys["service_point_id"][j.validated.left_open] for j in judged if j.validated.left_open.size]
-            if waiting:
-                open_points.append(pl.concat(waiting).unique())
-                judged = [j.without(open_points[-1]) for j in judged]
-            _settle(judged, kept, city.read.day, hand_on)
-        if peers is not None and open_points:
+        for piece in _pieces(city, reader, validate, parts, shifts, made):
+            kept.shapes += piece.shapes
+            kept.unexpected.append(piece.unexpected)
+            peers.merge(piece.peers)
+            if piece.waiting is not None:
+                open_points.append(piece.waiting)
+            _settle(piece.judged, kept, city.read.day, hand_on)
+        if open_points:
             peers.whole = True
+            expected = pl.concat(parts)
             again = expected.filter(pl.col("service_point_id").is_in(pl.concat(open_points).implode()))
-            parts = [again.slice(first, past - first) for first, past in cuts(again["service_point_id"], ROWS)]
-            for rows, _ in _each(city, reader, parts):
+            for rows, _ in _each(city, reader, parts_of(again, 0)):
                 # their shapes are counted already
                 judged = [_judge(city, validate, part, edits.apply(city.overrides, part), peers, shifts) for part in rows]
                 _settle(judged, kept, city.read.day, hand_on)
-    return kept, shifts if peers is None else find(results.added_shapes(kept.shapes))
+    return kept, find(results.added_shapes(kept.shapes))
+
+
+def _stream_whole(
+    city: City, validate: Callable[..., ValidatedMatrix], hand_on: Callable[[Judged], None], expected: pl.DataFrame, kept: Streamed, find: FindShifts
+) -> Shifts:
+    """The day as one shard."""
+    rows, unexpected = read_rows(city.ahead, city.calendar, city.read, expected, city.thresholds)
+    kept.shapes += [results.head_end_shapes(part, city.read.day) for part in rows]
+    kept.unexpected.append(unexpected)
+    shifts = find(results.added_shapes(kept.shapes))
+    judged = [_judge(city, validate, part, edits.apply(city.overrides, part), None, shifts) for part in rows]
+    _settle(judged, kept, city.read.day, hand_on)
+    return shifts
+
+
+def _pieces(
+    city: City, reader: ThreadPoolExecutor, validate: Callable[..., ValidatedMatrix], parts: Sequence[pl.DataFrame], shifts: Shifts, made: Made
+) -> Iterator[Piece]:
+    """Every shard, the next one being read while one is worked on."""
+
+    def coming(number: int) -> Piece | tuple[list[DayRows], pl.DataFrame]:
+        piece = made(number, parts[number])
+        return piece if piece is not None else read_rows(city.ahead, city.calendar, city.read, parts[number], city.thresholds)
+
+    waiting = reader.submit(coming, 0)
+    for number in range(1, len(parts) + 1):
+        now = waiting.result()
+        if number < len(parts):
+            waiting = reader.submit(coming, number)
+        yield now if isinstance(now, Piece) else judge(city, validate, *now, shifts)
+
+
+def each(city: City, parts: Sequence[pl.DataFrame]) -> Iterator[tuple[list[DayRows], pl.DataFrame]]:
+    """The rows of each part, the next one being read while one is worked on."""
+    with ThreadPoolExecutor(1, "vee-ahead") as reader:
+        yield from _each(city, reader, parts)
 
 
 def _each(city: City, reader: ThreadPoolExecutor, parts: Sequence[pl.DataFrame]) -> Iterator[tuple[list[DayRows], pl.DataFrame]]:
-    """The rows of each part, the next one being read while one is worked on."""
     coming = reader.submit(read_rows, city.ahead, city.calendar, city.read, parts[0], city.thresholds)
     for following in parts[1:]:
         now, coming = coming, reader.submit(read_rows, city.ahead, city.calendar, city.read, following, city.thresholds)

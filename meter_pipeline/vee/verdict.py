@@ -42,9 +42,9 @@ class Peers:
     then rows that wait for an estimate are left open.
     """
 
-    def __init__(self, *, whole: bool = False) -> None:
+    def __init__(self, *, whole: bool = False, sums: dict[tuple[int, int], tuple[int, Ints]] | None = None) -> None:
         self.whole = whole
-        self._sums: dict[tuple[int, int], tuple[int, Ints]] = {}
+        self.sums = {} if sums is None else sums
 
     def add(self, minutes: int, values: Ints, complete: Bools, group: npt.NDArray[np.int32]) -> None:
         """Count in the complete rows of some rows."""
@@ -56,9 +56,16 @@ class Peers:
         for first, past in zip(starts, [*starts[1:], rows.size], strict=True):
             members = rows[first:past]
             sums = values.sum(axis=0) if members.size == values.shape[0] else values[members].sum(axis=0)
-            key = (minutes, int(group[members[0]]))
-            count, before = self._sums.get(key, (0, np.zeros(values.shape[1], np.int64)))
-            self._sums[key] = (count + members.size, before + sums)
+            self._count_in((minutes, int(group[members[0]])), int(members.size), sums)
+
+    def merge(self, others: Peers) -> None:
+        """Count in the rows that another has counted."""
+        for key, (count, sums) in others.sums.items():
+            self._count_in(key, count, sums)
+
+    def _count_in(self, key: tuple[int, int], count: int, sums: Ints) -> None:
+        before, total = self.sums.get(key, (0, np.zeros(sums.shape[0], np.int64)))
+        self.sums[key] = (before + count, total + sums)
 
     def shapes(self, minutes: int, group: npt.NDArray[np.int32], slots: int, least: int) -> tuple[Ints, Ints]:
         """Shape of the day and mean day of each row's group.
@@ -69,7 +76,7 @@ class Peers:
         shape = np.zeros((group.size, slots), np.int64)
         mean = np.full(group.size, NO_VALUE, np.int64)
         for g in np.unique(group):
-            members, sums = self._sums.get((minutes, int(g)), (0, np.zeros(slots, np.int64)))
+            members, sums = self.sums.get((minutes, int(g)), (0, np.zeros(slots, np.int64)))
             positive = np.maximum(sums, 0)
             whole = int(positive.sum())
             if members < least or whole <= 0:

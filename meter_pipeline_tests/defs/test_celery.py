@@ -17,7 +17,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from psycopg import sql
 
@@ -56,13 +58,15 @@ def copy_of(server: Database, built: Database) -> Iterator[Database]:
 class Place:
     """A deployment's home and environment around one copy of the database."""
 
-    def __init__(self, database: Database, folder: Path, origin: Path, broker: str) -> None:
+    def __init__(self, database: Database, folder: Path, origin: Path, broker: str, shard_steps: int = 0) -> None:
         self.database, self.folder = database, folder
         shutil.copytree(origin, folder)
         self.settings = replace(load_settings(), home=folder / "home", data=folder / "city", inbox=folder / "city" / "inbox", database_url=database.url)
-        self.environment = os.environ | environment(self.settings, database) | {"METER_PIPELINE_BROKER": broker, "METER_PIPELINE_ROLES": "off"}
+        self.environment = os.environ | environment(self.settings, database) | {
+            "METER_PIPELINE_BROKER": broker, "METER_PIPELINE_ROLES": "off", "METER_PIPELINE_SHARD_STEPS": str(shard_steps),
+        }
 
-    def execute(self, engine: str, timeout: float = PATIENCE_S) -> subprocess.Popen[bytes]:
+    def execute(self, engine: str) -> subprocess.Popen[bytes]:
         """The billing day's job, in a process of its own, as the run launcher starts it."""
         tags = json.dumps({"dagster/partition": DAY.isoformat()})
         command = [sys.executable, "-m", "dagster", "job", "execute", "-m", "meter_pipeline.definitions", "-j", "billing_day", "--tags", tags]
@@ -99,7 +103,46 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait(30)
 
 
-def test_a_day_in_workers_of_which_one_is_killed_leaves_the_same_bytes(server: Database, template: Database, tmp_path: Path) -> None:
+def hold_the_writer(hand: psycopg.Connection[Any], there: Place, run: subprocess.Popen[bytes], workers: dict[str, subprocess.Popen[bytes]]) -> str:
+    """The step that validates stops where it would write: computed, in its transaction, nothing committed. Returns its worker."""
+    hand.execute("SELECT pg_advisory_lock(hashtextextended('vee.interval_day_' || %s, 0))", (f"{DAY:%Y%m%d}",))
+    wait_for(
+        hand,
+        "SELECT count(*) > 0 FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) WHERE NOT l.granted AND l.locktype = 'advisory' "
+        "AND a.application_name = 'vee'",
+        there,
+        run,
+    )
+    return holder(there, workers, run)
+
+
+def hold_the_shards(hand: psycopg.Connection[Any], there: Place, run: subprocess.Popen[bytes], workers: dict[str, subprocess.Popen[bytes]]) -> str:
+    """The steps that judge shards stop where they read the days before. Returns one of their workers."""
+    wait_for(hand, "SELECT to_regclass('dagster.event_logs') IS NOT NULL", there, run)
+    wait_for(hand, "SELECT count(*) > 0 FROM dagster.event_logs WHERE dagster_event_type = 'STEP_SUCCESS' AND step_key LIKE '%cut_shards'", there, run)
+    hand.execute("BEGIN")
+    hand.execute("LOCK TABLE vee.usage_block IN ACCESS EXCLUSIVE MODE")
+    wait_for(hand, "SELECT count(*) > 1 FROM pg_locks WHERE NOT granted AND relation = 'vee.usage_block'::regclass", there, run)
+    return holder(there, workers, run)
+
+
+def wait_for(hand: psycopg.Connection[Any], query: str, there: Place, run: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while hand.execute(query).fetchone() != (True,):
+        assert time.monotonic() < until, there.said("run-celery")[-3000:] + there.said("first")[-2000:]
+        assert run.poll() is None, there.said("run-celery")[-4000:]
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("shard_steps", "stop", "begun_twice", "begun"),
+    [(0, hold_the_writer, "%validated_intervals", 2), (4, hold_the_shards, "%judge_shards%", 5), (4, hold_the_writer, "%validated_intervals", 2)],
+    ids=["the writer", "a shard of steps", "the writer after steps"],
+)
+def test_a_day_in_workers_of_which_one_is_killed_leaves_the_same_bytes(
+    server: Database, template: Database, tmp_path: Path, shard_steps: int, stop: Any, begun_twice: str, begun: int
+) -> None:
+    """Begun by the worker that was killed, done by another; with the day's shards in steps of their own, which the workers share, and without."""
     with copy_of(server, template) as built, contextlib.ExitStack() as stack:
         origin = tmp_path / "origin"
         simulate(Spec(meters=40, days=1, start=DAY, seed=5, interval_minutes=60, history_days=30), origin / "city")
@@ -111,7 +154,7 @@ def test_a_day_in_workers_of_which_one_is_killed_leaves_the_same_bytes(server: D
         broker_home.mkdir()
         broker = stack.enter_context(rabbitmq(broker_home))
         here = Place(stack.enter_context(copy_of(server, built)), tmp_path / "here", origin, broker)
-        there = Place(stack.enter_context(copy_of(server, built)), tmp_path / "there", origin, broker)
+        there = Place(stack.enter_context(copy_of(server, built)), tmp_path / "there", origin, broker, shard_steps)
 
         run = here.execute("in_process")
         finished(run, here, "in_process")
@@ -120,39 +163,35 @@ def test_a_day_in_workers_of_which_one_is_killed_leaves_the_same_bytes(server: D
         for process in workers.values():
             stack.callback(end, process)
         with there.database.connect("the test's hand", autocommit=True) as hand:
-            # The step that validates stops where it would write: computed, in its transaction, nothing committed. There its worker is killed.
-            hand.execute("SELECT pg_advisory_lock(hashtextextended('vee.interval_day_' || %s, 0))", (f"{DAY:%Y%m%d}",))
             run = there.execute("celery")
             stack.callback(end, run)
-            until = time.monotonic() + PATIENCE_S
-            killed = ""
-            while not killed:
-                assert time.monotonic() < until, there.said("run-celery")[-3000:] + there.said("first")[-2000:]
-                assert run.poll() is None, there.said("run-celery")[-4000:]
-                waiting = hand.execute(
-                    "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) WHERE NOT l.granted AND l.locktype = 'advisory' "
-                    "AND a.application_name = 'vee'"
-                ).fetchone()
-                if waiting and waiting[0]:
-                    killed = _holder(there, workers)
-                time.sleep(0.5)
+            killed = stop(hand, there, run, workers)
             end(workers[killed])
+            hand.execute("ROLLBACK")
             hand.execute("SELECT pg_advisory_unlock_all()")
         finished(run, there, "celery")
         done = {name: there.said(name).count("] succeeded in") for name in workers}
         assert sum(count > 0 for name, count in done.items() if name != killed) >= 1, done
-        starts = there.database.read(
-            "SELECT count(*) AS n FROM dagster.event_logs WHERE dagster_event_type = 'STEP_START' AND step_key LIKE '%validated_intervals'"
-        )["n"][0]
-        assert starts == 2  # begun by the worker that was killed, done by another
+        starts = there.database.read("SELECT count(*) AS n FROM dagster.event_logs WHERE dagster_event_type = 'STEP_START' AND step_key LIKE $1", (begun_twice,))
+        assert starts["n"][0] == begun
         left = content(here.database)
         assert len(left) > 30
         assert content(there.database) == left
         assert there.database.read("SELECT count(*) AS n FROM billing.charge_day")["n"][0] > 0
+        if shard_steps:
+            said = there.said("run-celery") + "".join(there.said(name) for name in workers)
+            assert len(set(re.findall(r"step (\d) of 4: \{'rows': \d+, 'shards': 1", said))) == 4, said[-3000:]
+            assert not list((there.folder / "home").rglob("*.npz"))
 
 
-def _holder(place: Place, workers: dict[str, subprocess.Popen[bytes]]) -> str:
-    """The worker that took a task and has not finished it; none where several have."""
+def holder(place: Place, workers: dict[str, subprocess.Popen[bytes]], run: subprocess.Popen[bytes]) -> str:
+    """A worker that took a task and has not finished it: where one step runs, its worker."""
     taken, done = (re.compile(rf"Task execute_plan\[[-0-9a-f]+\] {word}") for word in ("received", "succeeded"))
-    busy = [name for name in workers if len(taken.findall(place.said(name))) > len(done.findall(place.said(name)))]
-    return busy[0] if len(busy) == 1 else ""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        busy = [name for name in workers if len(taken.findall(place.said(name))) > len(done.findall(place.said(name)))]
+        if busy:
+            return busy[0]
+        assert time.monotonic() < until, place.said("run-celery")[-3000:]
+        assert run.poll() is None, place.said("run-celery")[-4000:]
+        time.sleep(0.1)

@@ -1,20 +1,28 @@
 """Validated intervals and daily usage: what was made of the reads, and why."""
 
 from datetime import date
+from functools import partial
 
 import dagster as dg
 
 from meter_pipeline.defs import policy
+from meter_pipeline.defs.assets import shards
 from meter_pipeline.defs.resources import Municipality
 from meter_pipeline.defs.stage import stage_asset
 from meter_pipeline.schemas.report import StageReport
 
 
-def _validated_intervals(municipality: Municipality, day: date, run_id: str) -> StageReport:
+def _validated_intervals(municipality: Municipality, day: date, run_id: str, steps: int = 0) -> StageReport:
     from meter_pipeline.vee import validate_billing_day
 
-    shards = municipality.settings().shards
-    return validate_billing_day(municipality.database(), municipality.calendar(), day, clock=municipality.clock(), shards=shards).report()
+    settings = municipality.settings()
+    left = shards.beforehand(settings, steps)
+    done = validate_billing_day(
+        municipality.database(), municipality.calendar(), day, clock=municipality.clock(), shards=settings.shards, beforehand=left
+    )  # fmt: skip
+    if left is not None:
+        left.clear(day)
+    return done.report()
 
 
 def _daily_usage(municipality: Municipality, day: date, run_id: str) -> StageReport:
@@ -23,17 +31,17 @@ def _daily_usage(municipality: Municipality, day: date, run_id: str) -> StageRep
     return usage_report(municipality.database(), municipality.calendar(), day)
 
 
-def validated_intervals() -> dg.AssetsDefinition:
-    """Validation, estimation, editing."""
+def validated_intervals(steps: int = 0) -> dg.AssetsDefinition:
+    """Validation, estimation, editing. ``steps``: steps that judge shards beforehand (shards.py)."""
     return stage_asset(
         "validated_intervals",
-        _validated_intervals,
+        partial(_validated_intervals, steps=steps) if steps else _validated_intervals,
         group=policy.VALIDATION,
         description=(
             "Every interval of the day after validation: actual, estimated (with the method) or missing, scaled to the register where there is one. "
             "The raw read stays as it was; each replacement names its rule."
         ),
-        deps=["raw_reads", *(("reference", t) for t in ("service_points", "installations", "channels", "agreements", "holidays"))],
+        deps=["raw_reads", *([shards.NAME] if steps else []), *(("reference", t) for t in ("service_points", "installations", "channels", "agreements", "holidays"))],
         owners=policy.ANALYSTS,
         checks={
             "slots_complete": "Validated + estimated + missing = the slots the calendar gives the day.",

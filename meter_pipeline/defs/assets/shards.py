@@ -1,0 +1,91 @@
+"""A billing day's shards judged in steps of their own, one step a worker, before the stage that writes the day.
+
+Belongs here: the dynamic steps and what they report. Does not belong here: judging, files, what may still be used (vee/spread.py). There is such an
+asset only where METER_PIPELINE_SHARD_STEPS asks for it: within one process the stage streams its shards itself, and a step costs its process some
+seconds to start.
+"""
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Any, Final
+
+import dagster as dg
+
+from meter_pipeline.defs import policy
+from meter_pipeline.defs.executors import IN_PROCESS
+from meter_pipeline.defs.hold import Hold
+from meter_pipeline.defs.partitions import billing_days
+from meter_pipeline.defs.resources import Municipality
+from meter_pipeline.defs.stage import code_of, until_done
+from meter_pipeline.schemas.report import StageReport
+from meter_pipeline.settings import Settings
+from meter_pipeline.vee.spread import Beforehand
+
+NAME: Final = "judged_shards"
+
+
+def beforehand(settings: Settings, steps: int) -> Beforehand | None:
+    """Where the steps leave their shards, None where there are no such steps."""
+    return Beforehand(settings.shard_files, steps) if steps else None
+
+
+def _judge(municipality: Municipality, day: date, settings: Settings, steps: int, number: int) -> StageReport:
+    from meter_pipeline.vee.spread import judge_step
+
+    done = judge_step(
+        municipality.database(), municipality.calendar(), day, Beforehand(settings.shard_files, steps), number, shards=settings.shards, clock=municipality.clock()
+    )
+    return StageReport(rows=done.rows, figures={"shards": done.shards, "bytes": done.size})
+
+
+def judged_shards(steps: int, engine: str) -> dg.AssetsDefinition:
+    """``steps`` dynamic steps between raw_reads and validated_intervals.
+
+    Steps of one run have its billing days together (a shared hold) where each is a process of its own; in one process they have the run's own.
+    """
+    hold_key = "hold" if engine == IN_PROCESS else "shard_hold"
+
+    @dg.op(ins={"raw_reads": dg.In(dg.Nothing)}, out=dg.DynamicOut(int), pool=policy.POOL, description="One number for each step.")
+    def cut_shards() -> Iterator[dg.DynamicOutput[int]]:
+        for number in range(steps):
+            yield dg.DynamicOutput(number, mapping_key=str(number))
+
+    @dg.op(
+        out=dg.Out(dict[str, int]), pool=policy.POOL, required_resource_keys={"municipality", hold_key},
+        description="Judge one step's shards of each of the run's billing days, and leave them for validated_intervals.",
+    )  # fmt: skip
+    def judge_shards(context: dg.OpExecutionContext, number: int) -> dict[str, int]:
+        municipality: Municipality = context.resources.municipality
+        hold: Hold = getattr(context.resources, hold_key)
+        acting, settings = municipality.acting_as(policy.ROLES[policy.VALIDATION]), municipality.settings()
+        totals = {"shards": 0, "rows": 0, "bytes": 0}
+        for key in context.partition_keys:
+            day = date.fromisoformat(key)
+            report = until_done(context, hold, lambda day=day: _judge(acting, day, settings, steps, number))  # type: ignore[misc]
+            done = {"rows": report.rows, **report.figures}
+            context.log.info("%s, step %d of %d: %s", key, number + 1, steps, done)
+            totals = {name: totals[name] + int(done[name]) for name in totals}
+        return totals
+
+    @dg.op(out=dg.Out(dg.Nothing), pool=policy.POOL, description="What all steps left.")
+    def gather_shards(context: dg.OpExecutionContext, done: list[dict[str, int]]) -> None:
+        context.add_output_metadata({name: sum(one[name] for one in done) for name in ("shards", "rows", "bytes")} | {"steps": len(done)})
+
+    @dg.graph_asset(
+        name=NAME,
+        ins={"raw_reads": dg.AssetIn("raw_reads", dagster_type=dg.Nothing)},
+        group_name=policy.VALIDATION,
+        description=(
+            f"The billing day's shards (ranges of service points), judged by {steps} steps at once and left as files for validated_intervals, which "
+            "takes those that were made of what it knows itself and judges the others. No table: a step that fails costs time, not data."
+        ),
+        owners=policy.ANALYSTS,
+        kinds={"polars", "file"},
+        partitions_def=billing_days(),
+        tags={"meter_pipeline/stage": "billing_day"},
+        metadata=code_of(_judge),
+    )
+    def shards(raw_reads: Any) -> Any:
+        return gather_shards(cut_shards(raw_reads).map(judge_shards).collect())
+
+    return shards
