@@ -51,7 +51,7 @@ def run(meters: int = 10_000, interval: int = 15, keep: bool = False, shards: in
     base = open_database(settings)
     name = f"bench_{uuid.uuid4().hex[:10]}"
     database = ensure_database(base, name)
-    work = Path(tempfile.mkdtemp(prefix="bench-", dir=_roomy(settings)))
+    work = Path(tempfile.mkdtemp(prefix="bench-", dir=roomy(settings)))
     try:
         migrate(database)
         return _run(database, settings, work, meters, interval, shards, Path(city) / f"{meters}x{interval}" if city else None)
@@ -62,7 +62,8 @@ def run(meters: int = 10_000, interval: int = 15, keep: bool = False, shards: in
                 connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
 
 
-def _roomy(settings: Settings) -> Path:
+def roomy(settings: Settings) -> Path:
+    """The folder for a benchmark's own: beside the server, since /tmp may be memory."""
     settings.home.mkdir(parents=True, exist_ok=True)
     return settings.home
 
@@ -81,11 +82,11 @@ def _run(database: Database, settings: Settings, work: Path, meters: int, interv
     if daily:
         reads = _daily_registers(data, meters)
     elif kept is None:
-        reads = _city(data, meters, interval)
+        reads = simulated_city(data, meters, interval)
     else:
         data, counted = kept, kept / "reads"
         if not counted.exists():
-            counted.write_text(str(_city(data, meters, interval)))
+            counted.write_text(str(simulated_city(data, meters, interval)))
         reads = int(counted.read_text())
     mine = replace(settings, home=work / "home", data=data, inbox=data / "inbox", database_url=database.url)
     mine.home.mkdir(parents=True)
@@ -141,7 +142,8 @@ def _run(database: Database, settings: Settings, work: Path, meters: int, interv
     )  # fmt: skip
 
 
-def _city(data: Path, meters: int, interval: int) -> int:
+def simulated_city(data: Path, meters: int, interval: int) -> int:
+    """Write a clean city's day into a folder; returns its reads."""
     from meter_pipeline.simulator import Spec, simulate
 
     spec = Spec(

@@ -17,7 +17,7 @@ CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 def bench(
     ctx: typer.Context,
     name: Annotated[
-        str, typer.Argument(help="day, load, probe, estimation, vee, baselines, anomalies, billing, ledger, scale, feeds, desk, backfill, backlog, migration.")
+        str, typer.Argument(help="day, load, probe, estimation, vee, baselines, anomalies, billing, ledger, scale, spread, feeds, desk, backfill, backlog, migration.")
     ],
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:

@@ -1,0 +1,40 @@
+"""Every benchmark that the documents name runs, small, and prints the contract's document. How fast is for the benchmarks themselves to say."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meter_pipeline.store.database import Database
+
+SMALL: dict[str, dict[str, Any]] = {
+    "anomalies": {"meters": 40, "days": 120, "day_meters": 40},
+    "backlog": {"meters": 60, "days": 2, "outage_s": 0.5, "good": 960, "bad": 1000},
+    "baselines": {"meters": 64, "repeats": 1, "peer_meters": 1},
+    "billing": {"accounts": 20, "rounds": 1, "pysam_rounds": 1, "days": 3, "timed": 1},
+    "day": {"meters": 30, "warm": False},
+    "day of registers": {"meters": 30, "interval": 1440, "warm": False},
+    "desk": {"accounts": 40, "days": 2, "rounds": 1},
+    "feeds": {"meters": 20, "channels": 10, "repeats": 1},
+    "ledger": {"meters": 200, "rounds": 1, "day_rounds": 1},
+    "load": {"meters": 100, "sample": 960, "rounds": 1},
+    "migration": {"accounts": 20, "rounds": 1},
+    "probe": {"meters": 100, "idle_s": 0.2, "days": 1},
+    "scale": {"sizes": "20"},
+    "spread": {"meters": 60, "steps": 2},
+}
+
+
+@pytest.mark.parametrize("bench", SMALL)
+def test_a_benchmark_runs_and_prints_its_document(bench: str, server: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METER_PIPELINE_DATABASE_URL", server.url)
+    monkeypatch.setenv("METER_PIPELINE_HOME", str(tmp_path))
+    name = bench.split()[0]
+    document = importlib.import_module(f"benchmarks.{name}").run(**SMALL[bench])
+    assert set(document) == {"bench", "config", "figures", "ratios", "machine"}
+    assert (document["bench"], bool(document["figures"]), document["machine"]["cores"] > 0) == (name, True, True)
+    json.dumps(document, allow_nan=False)
