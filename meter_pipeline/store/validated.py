@@ -152,6 +152,13 @@ def loaded_files(database: Database, day: date) -> list[tuple[bytes, date, datet
     return found.rows()
 
 
+def usage_versions(database: Database, first: date, last: date) -> list[tuple[date, str]]:
+    """The validated days of a range, each with the transaction that wrote its usage: another one where the day was validated again and came out
+    differently."""
+    found = database.read("SELECT billing_day, xmin::text AS written FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2 ORDER BY 1", (first, last))
+    return found.rows()
+
+
 def registers_read(database: Database, first: date, last: date) -> bool:
     """Whether any register was read on a billing day in [first, last]."""
     found = database.read("SELECT EXISTS (SELECT FROM raw.register_read WHERE billing_day BETWEEN $1 AND $2) AS found", (first, last))

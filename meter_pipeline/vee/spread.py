@@ -5,8 +5,8 @@ file (parcel.py), how steps are started (defs/assets/shards.py).
 
 The stage itself stays what it is: one transaction, by one process, which writes the day. For each shard it looks whether somebody judged it already,
 from what it knows itself: the shard's file is named by a hash of what its judgement stands on (the files loaded for the day, expected rows, registers,
-edits, thresholds, weather, and the daily usage of the days before, by which their intervals are known). A shard that is missing, cut off, or made
-of what has changed since is judged by the stage. So a step that dies, or a read that comes in between, costs time and no byte.
+edits, thresholds, weather, and which transactions wrote the usage of the days around it, by which their intervals are known). A shard that is
+missing, cut off, or made of what has changed since is judged by the stage. So a step that dies, or a read that comes in between, costs time and no byte.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import hashlib
 import io
 import shutil
 from dataclasses import dataclass, fields
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ from meter_pipeline.store.reading import reading
 from meter_pipeline.vee import parcel
 from meter_pipeline.vee import thresholds as threshold_file
 from meter_pipeline.vee.outcome import VeeOutcome
+from meter_pipeline.vee.reach import FAR_DAYS
 from meter_pipeline.vee.streaming import City, Made, Piece, each, judge, open_city, parts_of
 from meter_pipeline.vee.thresholds import Thresholds
 from meter_pipeline.vee.verdict import validate_matrix
@@ -86,7 +87,7 @@ def judge_step(
 ) -> Step:  # fmt: skip
     """Judge the shards of step ``number`` of a billing day and leave them in the folder. Reads what ``validate_billing_day`` reads, writes no row.
 
-    Memory is that of three shards, whatever the city's size. Done again it leaves the same files. Raises psycopg errors and OSError.
+    In memory are what the shards share (some 3 kB a meter) and three of them. Done again it leaves the same files. Raises psycopg errors and OSError.
     """
     t = thresholds or threshold_file.default()
     with reading(database) as session, reading(database) as ahead, database.connect("vee-shards") as connection:
@@ -113,13 +114,13 @@ def _open(
 
 def _state(city: City) -> bytes:
     """Hash of what all shards of the day stand on: the files loaded for it and for the day after (whose first reads anchor gaps), thresholds, weather,
-    holidays, the days validated before, edits, and how much of the day has passed."""
-    read = city.read
+    holidays, the days validated around it, edits, and how much of the day has passed."""
+    read, far = city.read, timedelta(days=FAR_DAYS)
     reference = read.reference
     parts = (
         city.thresholds.digest, city.final, city.calendar.zone, read.day, min(read.future_s, int(read.end.timestamp())), city.days, city.like, city.available,
         sorted(reference.holidays), sorted(reference.temperatures.items()), sorted(map(repr, reference.register_hours.rows())), sorted(map(repr, read.reused.rows())),
-        city.overrides.rows(), store.loaded_files(city.session, read.day),
+        city.overrides.rows(), store.loaded_files(city.session, read.day), store.usage_versions(city.session, read.day - far, read.day + far),
     )  # fmt: skip
     return hashlib.sha256(_TAG + repr(parts).encode()).digest()
 

@@ -106,9 +106,23 @@ def _reference(city: City) -> None:
         connection.commit()
 
 
-@pytest.mark.parametrize(("change", "taken"), [(_late_file, 0), (_edit, 0), (_register, STEPS - 1), (_reference, 0)])
+def _another_day(city: City, days: int) -> None:
+    other = DAY + timedelta(days=days)
+    city.intervals(other, {f"M-{k}": load_curve(other, seed=k) for k in range(9)})
+    validate_billing_day(city.database, CALENDAR, other, clock=noon_after(other))
+
+
+def _day_before(city: City) -> None:
+    _another_day(city, -1)
+
+
+def _day_after(city: City) -> None:
+    _another_day(city, 1)
+
+
+@pytest.mark.parametrize(("change", "taken"), [(_late_file, 0), (_edit, 0), (_register, STEPS - 1), (_reference, 0), (_day_before, 0), (_day_after, 0)])
 def test_what_changed_since_is_judged_again(city: City, tmp_path: Path, change: Callable[[City], Any], taken: int) -> None:
-    """A register concerns its own shard; a file, an edit, a class (whose numbers are the whole day's) all of them."""
+    """A register concerns its own shard; a file, an edit, a class (whose numbers are the whole day's), a day beside it all of them."""
     beforehand = judged(city, tmp_path)
     change(city)
     outcome = validate(city, beforehand)
