@@ -152,6 +152,25 @@ def loaded_files(database: Database, day: date) -> list[tuple[bytes, date, datet
     return found.rows()
 
 
+def note_shard(connection: psycopg.Connection[Any], day: date, inputs: bytes, file_sha256: bytes, now: datetime) -> None:
+    """Put on record the file that a judged shard lies in; the last one counts."""
+    connection.execute(
+        "INSERT INTO vee.judged_shard (billing_day, inputs, file_sha256, judged_at) VALUES (%s, %s, %s, %s) "
+        "ON CONFLICT (billing_day, inputs) DO UPDATE SET file_sha256 = excluded.file_sha256, judged_at = excluded.judged_at",
+        (day, inputs, file_sha256, now),
+    )
+
+
+def noted_shards(connection: psycopg.Connection[Any], day: date) -> dict[bytes, bytes]:
+    """The day's judged shards on record: SHA-256 of inputs -> SHA-256 of the file."""
+    return dict(connection.execute("SELECT inputs, file_sha256 FROM vee.judged_shard WHERE billing_day = %s", (day,)).fetchall())
+
+
+def forget_shards(connection: psycopg.Connection[Any], day: date) -> None:
+    """The day is written: its judged shards are of no more use."""
+    connection.execute("DELETE FROM vee.judged_shard WHERE billing_day = %s", (day,))
+
+
 def usage_versions(database: Database, first: date, last: date) -> list[tuple[date, str]]:
     """The validated days of a range, each with the transaction that wrote its usage: another one where the day was validated again and came out
     differently."""

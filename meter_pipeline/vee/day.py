@@ -68,6 +68,8 @@ def validate_billing_day(
         store.lock_day(connection, day)
         asked = requests.pending(connection, day)
         outcome = _validate(database, connection, session, ahead, calendar, outcome, t, clock, actor, shards, beforehand)
+        if beforehand is not None:
+            store.forget_shards(connection, day)
         # a request made while this ran is about reads this may not have seen: it waits for the next run
         requests.done(connection, day, asked, clock.now())
     return outcome
@@ -140,7 +142,7 @@ def _stream(
         return find_shifts(city.session, city.calendar, city.read.day, city.read.reference.holidays, shape, city.available, city.thresholds)
 
     with ThreadPoolExecutor(1, "vee-write") as pool:
-        made = beforehand.of(city, gathered.summary.outcome) if beforehand is not None else no_shard
+        made = beforehand.of(writer.connection, city, gathered.summary.outcome) if beforehand is not None else no_shard
         streamed = stream(city, validate_matrix, hand_on, parts, shifts, find, made)
         while pending:
             pending.popleft().result()

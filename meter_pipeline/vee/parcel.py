@@ -4,11 +4,13 @@ Belongs here: the file's layout, writing it whole or not at all, reading it back
 files lie and whether one may still be used (spread.py).
 
 A file is one NumPy archive: the arrays and Arrow-encoded frames as members, everything else as one JSON member that refers to them. It is not a
-pickle: the folder is shared between machines, and reading a file must not run what somebody wrote into it. Only the classes named here are made.
+pickle: the folder is shared between machines, and reading a file must not run what somebody wrote into it. Only the classes named here are made, and
+only of the file whose hash the one who judged it left in the database.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -36,28 +38,32 @@ class ParcelError(ValueError):
     """A file that is not what this module writes: cut off, of another version, or somebody else's."""
 
 
-def write(path: Path, piece: Piece) -> int:
-    """Write a piece; returns the file's bytes. The file appears under its name only when it is whole and on the disk."""
+def write(path: Path, piece: Piece) -> tuple[int, bytes]:
+    """Write a piece; returns the file's size and SHA-256. The file appears under its name only when it is whole and on the disk."""
     parts: dict[str, Any] = {}
     tree = _tree(piece, parts)
     parts[_TREE] = np.frombuffer(json.dumps(tree, separators=(",", ":")).encode(), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as file:
+    with beside.open("w+b") as file:
         np.savez(file, **parts)
         file.flush()
         os.fsync(file.fileno())
+        size = file.tell()
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").digest()
     beside.rename(path)
-    return path.stat().st_size
+    return size, digest
 
 
-def read(path: Path) -> Piece:
-    """Read a piece. Raises FileNotFoundError, and ParcelError for anything but a whole file of this version."""
+def read(path: Path, sha256: bytes) -> Piece:
+    """Read the piece whose file has a hash. Raises FileNotFoundError, and ParcelError for anything but that file, whole and of this version."""
+    content = path.read_bytes()
+    if hashlib.sha256(content).digest() != sha256:
+        raise ParcelError(f"{path.name}: not the file that was left")
     try:
-        with np.load(path, allow_pickle=False) as parts:
+        with np.load(io.BytesIO(content), allow_pickle=False) as parts:
             piece = _object(json.loads(parts[_TREE].tobytes()), parts)
-    except FileNotFoundError:
-        raise
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, pl.exceptions.PolarsError) as error:
         raise ParcelError(f"{path.name}: {error}") from error
     if not isinstance(piece, Piece):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import shutil
 from dataclasses import dataclass, fields
 from datetime import date, timedelta
@@ -24,6 +25,7 @@ import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control.gate import before_writing
 from meter_pipeline.sharding import between
 from meter_pipeline.store import validated as store
 from meter_pipeline.store.database import Database
@@ -36,6 +38,7 @@ from meter_pipeline.vee.streaming import City, Made, Piece, each, judge, open_ci
 from meter_pipeline.vee.thresholds import Thresholds
 from meter_pipeline.vee.verdict import validate_matrix
 
+_LOG: Final = logging.getLogger(__name__)
 #: Changed whenever a shard's file or its judgement changes in a way that its inputs do not show
 _TAG: Final = b"mp-shard/1"
 
@@ -57,15 +60,19 @@ class Beforehand:
     folder: Path
     steps: int
 
-    def of(self, city: City, outcome: VeeOutcome) -> Made:
+    def of(self, connection: Any, city: City, outcome: VeeOutcome) -> Made:
         """Looks up a shard among those left for the city's day, and counts in the outcome those that are taken."""
-        state = _state(city)
+        state, noted = _state(city), store.noted_shards(connection, city.read.day)
 
         def made(number: int, expected: pl.DataFrame) -> Piece | None:
             del number
+            inputs = _inputs(city, expected, state)
+            if inputs not in noted:
+                return None
             try:
-                piece = parcel.read(self.path(city.read.day, _inputs(city, expected, state)))
-            except (FileNotFoundError, parcel.ParcelError):
+                piece = parcel.read(self.path(city.read.day, inputs), noted[inputs])
+            except (FileNotFoundError, parcel.ParcelError) as problem:
+                _LOG.warning("a judged shard of %s is judged again: %s", city.read.day, problem)
                 return None
             outcome.shards_taken += 1
             return piece
@@ -85,9 +92,11 @@ def judge_step(
     database: Database, calendar: BillingCalendar, day: date, beforehand: Beforehand, number: int, *, shards: int = 0, clock: Clock = SYSTEM_CLOCK,
     thresholds: Thresholds | None = None,
 ) -> Step:  # fmt: skip
-    """Judge the shards of step ``number`` of a billing day and leave them in the folder. Reads what ``validate_billing_day`` reads, writes no row.
+    """Judge the shards of step ``number`` of a billing day and leave them in the folder. Reads what ``validate_billing_day`` reads; all it writes to the
+    database is the files' hashes (vee.judged_shard).
 
-    In memory are what the shards share (some 3 kB a meter) and three of them. Done again it leaves the same files. Raises psycopg errors and OSError.
+    In memory are what the shards share (some 3 kB a meter) and three of them. Done again it leaves the same files. Raises psycopg errors, OSError,
+    and control.gate.Held where a pause is raised.
     """
     t = thresholds or threshold_file.default()
     with reading(database) as session, reading(database) as ahead, database.connect("vee-shards") as connection:
@@ -95,8 +104,12 @@ def judge_step(
         connection.commit()
         size = rows = 0
         for expected, (read, unexpected) in zip(mine, each(city, mine) if mine else (), strict=True):
-            piece = judge(city, validate_matrix, read, unexpected, {})
-            size += parcel.write(beforehand.path(day, _inputs(city, expected, state)), piece)
+            piece, inputs = judge(city, validate_matrix, read, unexpected, {}), _inputs(city, expected, state)
+            written, digest = parcel.write(beforehand.path(day, inputs), piece)
+            before_writing(database, clock=clock)
+            store.note_shard(connection, day, inputs, digest, clock.now())
+            connection.commit()
+            size += written
             rows += expected.height
     return Step(number, len(mine), rows, size)
 

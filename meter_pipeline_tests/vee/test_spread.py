@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 from collections.abc import Callable
@@ -165,12 +166,31 @@ def test_a_file_that_is_not_whole_or_not_ours_runs_nothing_and_is_judged_again(
     beforehand = judged(city, tmp_path)
     for path in tmp_path.rglob("*.npz"):
         spoil(path)
+        now = hashlib.sha256(path.read_bytes()).digest()
         with pytest.raises(parcel.ParcelError, match=path.name):
-            parcel.read(path)
+            parcel.read(path, now)
+        with city.database.connect() as connection:  # even with a hash that somebody put on record
+            connection.execute("UPDATE vee.judged_shard SET file_sha256 = %s WHERE inputs = %s", (now, bytes.fromhex(path.stem)))
+            connection.commit()
     outcome = validate(city, beforehand)
     assert (outcome.shards_taken, outcome.inserted) == (0, 9)
     assert "somebody's code" not in capsys.readouterr().out
     assert unchanged(city)
+
+
+def test_a_file_that_somebody_else_put_there_is_not_taken(city: City, tmp_path: Path) -> None:
+    """Whole, of this version, under the right name, with one value changed: its hash is not the one that the step left in the database."""
+    beforehand = judged(city, tmp_path)
+    with city.database.connect() as connection:
+        noted = dict(connection.execute("SELECT inputs, file_sha256 FROM vee.judged_shard WHERE billing_day = %s", (DAY,)).fetchall())
+    for path in tmp_path.rglob("*.npz"):
+        piece = parcel.read(path, noted[bytes.fromhex(path.stem)])
+        piece.judged[0].validated.values[0, 0] += 1_000_000
+        assert parcel.write(path, piece)[1] != noted[bytes.fromhex(path.stem)]
+    assert validate(city, beforehand).shards_taken == 0
+    assert unchanged(city)
+    with city.database.connect() as connection:
+        assert connection.execute("SELECT count(*) FROM vee.judged_shard").fetchone() == (0,)
 
 
 def test_a_shift_of_the_fleets_clock_is_found_with_shards_judged_beforehand(city: City, tmp_path: Path) -> None:
