@@ -61,6 +61,11 @@ class Settings:
         return self.home / "shards"
 
     @property
+    def step_values(self) -> Path:
+        """What a run's steps hand each other, until the last of them has it."""
+        return self.home / "steps"
+
+    @property
     def staging(self) -> Path:
         """Parsed files waiting for their billing days."""
         return self.home / "staging"

@@ -74,6 +74,6 @@ def definitions(resources: Mapping[str, Any], engine: str | None = None, shard_s
             *(jobs_operations.prune_nightly, jobs_ledger.check_guards_hourly, *jobs_retention.SCHEDULES),
         ],
         sensors=[sensors.feed_arrival, sensors.touched_days_sensor(engine), *sensors_pause.SENSORS, *sensors_alerts.SENSORS, *jobs_migration.SENSORS],
-        resources=dict(resources),
+        resources=dict(resources) | ({shards.VALUES: shards.step_values()} if steps else {}),
         executor=executor(engine),
     )

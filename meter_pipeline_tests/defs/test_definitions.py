@@ -154,6 +154,7 @@ def test_a_days_shards_are_judged_in_steps_of_their_own_where_that_is_asked_for(
         assert told[wanted[0]].value == 3
         assert set(told) == set(wanted)
         assert not list((tmp_path / "home").rglob("*.npz"))
+        assert not any((tmp_path / "home" / "steps").iterdir())
 
 
 def test_a_read_changed_behind_the_ledger_stops_the_days_billing_and_raises_the_pause(city: dg.Definitions, database: Database) -> None:

@@ -5,6 +5,7 @@ asset only where METER_PIPELINE_SHARD_STEPS asks for it: within one process the 
 seconds to start.
 """
 
+import shutil
 from collections.abc import Iterator
 from datetime import date
 from typing import Any, Final
@@ -18,10 +19,17 @@ from meter_pipeline.defs.partitions import billing_days
 from meter_pipeline.defs.resources import Municipality
 from meter_pipeline.defs.stage import code_of, until_done
 from meter_pipeline.schemas.report import StageReport
-from meter_pipeline.settings import Settings
+from meter_pipeline.settings import Settings, load_settings
 from meter_pipeline.vee.spread import Beforehand
 
 NAME: Final = "judged_shards"
+#: Resource that carries the steps' few numbers: in the home folder, which all workers share; Dagster's own storage folder may be each machine's own
+VALUES: Final = "step_values"
+
+
+def step_values() -> dg.FilesystemIOManager:
+    """Carries numbers from step to step."""
+    return dg.FilesystemIOManager(base_dir=str(load_settings().step_values))
 
 
 def beforehand(settings: Settings, steps: int) -> Beforehand | None:
@@ -45,13 +53,13 @@ def judged_shards(steps: int, engine: str) -> dg.AssetsDefinition:
     """
     hold_key = "hold" if engine == IN_PROCESS else "shard_hold"
 
-    @dg.op(ins={"raw_reads": dg.In(dg.Nothing)}, out=dg.DynamicOut(int), pool=policy.POOL, description="One number for each step.")
+    @dg.op(ins={"raw_reads": dg.In(dg.Nothing)}, out=dg.DynamicOut(int, io_manager_key=VALUES), pool=policy.POOL, description="One number for each step.")
     def cut_shards() -> Iterator[dg.DynamicOutput[int]]:
         for number in range(steps):
             yield dg.DynamicOutput(number, mapping_key=str(number))
 
     @dg.op(
-        out=dg.Out(dict[str, int]), pool=policy.POOL, required_resource_keys={"municipality", hold_key},
+        out=dg.Out(dict[str, int], io_manager_key=VALUES), pool=policy.POOL, required_resource_keys={"municipality", hold_key},
         description="Judge one step's shards of each of the run's billing days, and leave them for validated_intervals.",
     )  # fmt: skip
     def judge_shards(context: dg.OpExecutionContext, number: int) -> dict[str, int]:
@@ -67,8 +75,10 @@ def judged_shards(steps: int, engine: str) -> dg.AssetsDefinition:
             totals = {name: totals[name] + int(done[name]) for name in totals}
         return totals
 
-    @dg.op(out=dg.Out(dg.Nothing), pool=policy.POOL, description="What all steps left.")
+    @dg.op(out=dg.Out(dg.Nothing), pool=policy.POOL, required_resource_keys={"municipality"}, description="What all steps left.")
     def gather_shards(context: dg.OpExecutionContext, done: list[dict[str, int]]) -> None:
+        municipality: Municipality = context.resources.municipality
+        shutil.rmtree(municipality.settings().step_values / context.run_id, ignore_errors=True)
         context.add_output_metadata({name: sum(one[name] for one in done) for name in ("shards", "rows", "bytes")} | {"steps": len(done)})
 
     @dg.graph_asset(
