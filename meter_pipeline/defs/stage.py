@@ -101,7 +101,7 @@ def until_done(context: dg.AssetExecutionContext | dg.OpExecutionContext, hold: 
             hold.after_a_loss()
 
 
-def code_of(run_day: Callable[..., StageReport]) -> dict[str, Any]:
+def code_of(run_day: Callable[..., Any]) -> dict[str, Any]:
     """Where the stage itself is written: the asset's own function is this module's, the same for all."""
     run_day = run_day.func if isinstance(run_day, partial) else run_day
     path, line = inspect.getfile(run_day), inspect.getsourcelines(run_day)[1]

@@ -24,6 +24,7 @@ import psycopg
 from psycopg import errors, sql
 
 from meter_pipeline.store import load
+from meter_pipeline_tests.simulation.dispatch import handler_of
 from meter_pipeline_tests.simulation.scheduler import Scheduler, current
 
 Steps = Generator[float, None, Any]
@@ -278,10 +279,7 @@ class Server:
         assert tx is not None
         if tx.failed:
             raise errors.InFailedSqlTransaction("current transaction is aborted")
-        known = _known.get(query)
-        if known is None:
-            known = _known[query] = _handler_of(query)
-        handler, found = known
+        handler, found = handler_of(query)
         return handler(self, connection, tx, found, parameters)
 
 
@@ -485,26 +483,3 @@ def check_row(kind: str, row: Row) -> None:
         raise errors.CheckViolation("new row violates check constraint register_read_value_check")
     if row.get("payload_hash") is not None and len(row["payload_hash"]) != 32:
         raise errors.CheckViolation("payload_hash")
-
-
-Handler = Callable[[Server, Connection, Transaction, "re.Match[str]", Any], Result]
-#: Filled by statements.py
-STATEMENTS: list[tuple[re.Pattern[str], Handler]] = []
-#: By the text of a statement, of which there are a few dozen: twenty patterns tried for each of 280 statements were 3 % of a history
-_known: dict[str, tuple[Handler, re.Match[str]]] = {}
-
-
-def _handler_of(query: str) -> tuple[Handler, re.Match[str]]:
-    for pattern, handler in STATEMENTS:
-        found = pattern.match(query)
-        if found is not None:
-            return handler, found
-    raise AssertionError(f"the simulated server does not know: {query[:300]}")
-
-
-def on(pattern: str) -> Callable[[Handler], Handler]:
-    def keep(handler: Handler) -> Handler:
-        STATEMENTS.append((re.compile(pattern), handler))
-        return handler
-
-    return keep

@@ -14,7 +14,8 @@ from typing import Any, Final
 from psycopg import errors
 
 from meter_pipeline.store import control as control_store
-from meter_pipeline_tests.simulation.server import Blocked, Connection, Result, Row, Server, Table, Transaction, Version, on
+from meter_pipeline_tests.simulation.dispatch import on
+from meter_pipeline_tests.simulation.server import Blocked, Connection, Result, Row, Server, Table, Transaction, Version
 
 
 @on(r"SELECT epoch FROM raw\.day_load WHERE billing_day = %s FOR SHARE")

@@ -18,9 +18,8 @@ from meter_pipeline.defs.hold import Hold
 from meter_pipeline.defs.partitions import billing_days
 from meter_pipeline.defs.resources import Municipality
 from meter_pipeline.defs.stage import code_of, until_done
-from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.settings import Settings, load_settings
-from meter_pipeline.vee.spread import Beforehand
+from meter_pipeline.vee.spread import Beforehand, Step, judge_step
 
 NAME: Final = "judged_shards"
 #: Resource that carries the steps' few numbers: in the home folder, which all workers share; Dagster's own storage folder may be each machine's own
@@ -37,13 +36,10 @@ def beforehand(settings: Settings, steps: int) -> Beforehand | None:
     return Beforehand(settings.shard_files, steps) if steps else None
 
 
-def _judge(municipality: Municipality, day: date, settings: Settings, steps: int, number: int) -> StageReport:
-    from meter_pipeline.vee.spread import judge_step
-
-    done = judge_step(
-        municipality.database(), municipality.calendar(), day, Beforehand(settings.shard_files, steps), number, shards=settings.shards, clock=municipality.clock()
-    )
-    return StageReport(rows=done.rows, figures={"shards": done.shards, "bytes": done.size})
+def _judge(municipality: Municipality, day: date, steps: int, number: int) -> Step:
+    settings = municipality.settings()
+    left = Beforehand(settings.shard_files, steps)
+    return judge_step(municipality.database(), municipality.calendar(), day, left, number, shards=settings.shards, clock=municipality.clock())
 
 
 def judged_shards(steps: int, engine: str) -> dg.AssetsDefinition:
@@ -65,14 +61,14 @@ def judged_shards(steps: int, engine: str) -> dg.AssetsDefinition:
     def judge_shards(context: dg.OpExecutionContext, number: int) -> dict[str, int]:
         municipality: Municipality = context.resources.municipality
         hold: Hold = getattr(context.resources, hold_key)
-        acting, settings = municipality.acting_as(policy.ROLES[policy.VALIDATION]), municipality.settings()
+        acting = municipality.acting_as(policy.ROLES[policy.VALIDATION])
         totals = {"shards": 0, "rows": 0, "bytes": 0}
         for key in context.partition_keys:
             day = date.fromisoformat(key)
-            report = until_done(context, hold, lambda day=day: _judge(acting, day, settings, steps, number))  # type: ignore[misc]
-            done = {"rows": report.rows, **report.figures}
+            step = until_done(context, hold, lambda day=day: _judge(acting, day, steps, number))  # type: ignore[misc]
+            done = {"rows": step.rows, "shards": step.shards, "bytes": step.size}
             context.log.info("%s, step %d of %d: %s", key, number + 1, steps, done)
-            totals = {name: totals[name] + int(done[name]) for name in totals}
+            totals = {name: totals[name] + done[name] for name in totals}
         return totals
 
     @dg.op(out=dg.Out(dg.Nothing), pool=policy.POOL, required_resource_keys={"municipality"}, description="What all steps left.")
