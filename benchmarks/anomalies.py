@@ -1,12 +1,14 @@
-"""``bench anomalies``: a labelled city judged day by day, beside plain three sigma, a rolling z-score and seasonal naive.
+"""``bench anomalies``: a labelled city judged day by day, beside plain three sigma, a rolling z-score and seasonal
+naive.
 
-Belongs here: the run through time, the peers, the score. Does not belong here: what a detector does (anomalies/), the city (labelled_city.py).
+Belongs here: the run through time, the peers, the score. Does not belong here: what a detector does (anomalies/), the
+city (labelled_city.py).
 
 Thresholds were chosen on seeds 1 to 3 (and 20261123, looked at once); the seeds evaluated here are others.
 A case counts for a story when its kind can mean it and its first day
-lies from the story's first day to a week after its last. Precision of a kind is the share of its cases that count for any story. A false
-case is one that counts for none. The peers know one word, "anomaly": their recall per kind asks whether any alarm touched the story, their
-precision is over all their alarms folded into cases the same way.
+lies from the story's first day to a week after its last. Precision of a kind is the share of its cases that count for
+any story. A false case is one that counts for none. The peers know one word, "anomaly": their recall per kind asks
+whether any alarm touched the story, their precision is over all their alarms folded into cases the same way.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ TUNED_ON = (1, 2, 3, 2026_1123)
 REFIT_DAYS = 7
 
 
-def _refit(part: CommodityDays, temperatures: np.ndarray, weekend: np.ndarray, day: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _refit(
+    part: CommodityDays, temperatures: np.ndarray, weekend: np.ndarray, day: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Coefficients of every point as of a day, and which are their class's."""
     days = training_days(day)
     usage = np.where(part.coverage[:, days] >= 0.95, part.usage[:, days], np.nan)
@@ -41,9 +45,14 @@ def _refit(part: CommodityDays, temperatures: np.ndarray, weekend: np.ndarray, d
     for station in np.unique(part.station):
         rows = np.flatnonzero(part.station == station)
         fit = fit_group(
-            usage[rows], part.customer_class[rows], len(CLASSES), temperatures[station, days], fuel,
-            weekend=weekend[days], holiday=np.zeros(usage.shape[1], bool),
-        )  # fmt: skip
+            usage[rows],
+            part.customer_class[rows],
+            len(CLASSES),
+            temperatures[station, days],
+            fuel,
+            weekend=weekend[days],
+            holiday=np.zeros(usage.shape[1], bool),
+        )
         for name, values in fit.coefficients.items():
             result.setdefault(name, np.full(part.usage.shape[0], np.nan))[rows] = values
         provisional[rows] = fit.provisional
@@ -70,7 +79,9 @@ def run_city(city: LabelledCity) -> tuple[list[Case], float, int]:
             found = detect(window)
             started += time.perf_counter() - began
             flags += found.height
-            for row, group, kind, severity, confidence in found.select("row", "group", "kind", "severity", "confidence").iter_rows():
+            for row, group, kind, severity, confidence in found.select(
+                "row", "group", "kind", "severity", "confidence"
+            ).iter_rows():
                 if kind in told:
                     subject = group if group is not None else f"{part.commodity}-{row}"
                     todays.append(CaseFlag(subject, kind, severity, confidence, spec.day(d)))
@@ -85,28 +96,51 @@ def run_city(city: LabelledCity) -> tuple[list[Case], float, int]:
 
 
 def _window(
-    city: LabelledCity, part: CommodityDays, d: int, weekend: np.ndarray, coefficients: dict[str, np.ndarray], provisional: np.ndarray
+    city: LabelledCity,
+    part: CommodityDays,
+    d: int,
+    weekend: np.ndarray,
+    coefficients: dict[str, np.ndarray],
+    provisional: np.ndarray,
 ) -> Window:
     days = slice(max(0, d + 1 - WINDOW_DAYS), d + 1)
     expected = expected_usage(
-        coefficients, city.temperatures_f[:, days], station=part.station, weekend=weekend[days],
+        coefficients,
+        city.temperatures_f[:, days],
+        station=part.station,
+        weekend=weekend[days],
         within_f=(coefficients["low_f"], coefficients["high_f"]),
-    )  # fmt: skip
+    )
     return Window(
-        day=city.spec.day(d), commodity=part.commodity, unit=part.unit, usage=part.usage[:, days], coverage=part.coverage[:, days],
-        customer_class=part.customer_class, expected=expected, sigma=coefficients["sigma"], robust=coefficients["robust_sigma"],
-        provisional=provisional, disconnected=part.disconnected[:, days], account_changed=np.zeros((part.usage.shape[0], 1), bool),
-        head_end=part.head_end, collector=part.collector, head_ends=city.head_ends, collectors=city.collectors,
-        neighbourhood=part.station * len(CLASSES) + part.customer_class, export=part.export[:, days] if part.export.any() else None,
-        night=None if part.night is None else part.night[:, days], sustained=None if part.sustained is None else part.sustained[:, days],
-    )  # fmt: skip
+        day=city.spec.day(d),
+        commodity=part.commodity,
+        unit=part.unit,
+        usage=part.usage[:, days],
+        coverage=part.coverage[:, days],
+        customer_class=part.customer_class,
+        expected=expected,
+        sigma=coefficients["sigma"],
+        robust=coefficients["robust_sigma"],
+        provisional=provisional,
+        disconnected=part.disconnected[:, days],
+        account_changed=np.zeros((part.usage.shape[0], 1), bool),
+        head_end=part.head_end,
+        collector=part.collector,
+        head_ends=city.head_ends,
+        collectors=city.collectors,
+        neighbourhood=part.station * len(CLASSES) + part.customer_class,
+        export=part.export[:, days] if part.export.any() else None,
+        night=None if part.night is None else part.night[:, days],
+        sustained=None if part.sustained is None else part.sustained[:, days],
+    )
 
 
 def peer_alarms(city: LabelledCity, method: str) -> dict[str, list[int]]:
     """Days with an alarm, by subject, of a detector that knows only a meter's own daily totals.
 
-    plain: |x - mean| > 3 sd over all days before; rolling: the same over 28 days; seasonal: against the same weekday of the four weeks before,
-    by the spread of those differences over 28 days. All start after 28 days, and count a missing day as its value in the table (an estimate).
+    plain: |x - mean| > 3 sd over all days before; rolling: the same over 28 days; seasonal: against the same weekday of
+    the four weeks before, by the spread of those differences over 28 days. All start after 28 days, and count a missing
+    day as its value in the table (an estimate).
     """
     alarms: dict[str, list[int]] = {}
     for part in city.parts:
@@ -146,9 +180,8 @@ def score(city: LabelledCity, cases: list[Case]) -> dict[str, Any]:
     for case in cases:
         first = (case.first_day - start).days
         hits = [
-            s for s in stories.get(case.subject, ())
-            if case.kind in FOUND_BY[s.kind] and s.first <= first <= s.last + 7
-        ]  # fmt: skip
+            s for s in stories.get(case.subject, ()) if case.kind in FOUND_BY[s.kind] and s.first <= first <= s.last + 7
+        ]
         for story in hits:
             found_at[story.number] = min(found_at.get(story.number, 10**6), first - story.first)
         for name, kinds in REPORTED.items():
@@ -165,14 +198,19 @@ def score(city: LabelledCity, cases: list[Case]) -> dict[str, Any]:
         precision = sum(cases_of[name]) / len(cases_of[name]) if cases_of[name] else None
         f1 = 2 * precision * recall / (precision + recall) if precision and recall else 0.0 if told else None
         by_kind[name] = {
-            "planted": len(told), "cases": len(cases_of[name]), "precision": precision, "recall": recall, "f1": f1,
+            "planted": len(told),
+            "cases": len(cases_of[name]),
+            "precision": precision,
+            "recall": recall,
+            "f1": f1,
             "days_to_detect": float(np.median(times)) if times else None,
-        }  # fmt: skip
+        }
     months = city.spec.meters * city.spec.days / 30.4375
     return {
-        "by_kind": by_kind, "false_by_kind": dict(sorted(false.items())),
+        "by_kind": by_kind,
+        "false_by_kind": dict(sorted(false.items())),
         "false_cases_per_1000_meter_months": sum(false.values()) / months * 1000,
-    }  # fmt: skip
+    }
 
 
 def score_peer(city: LabelledCity, alarms: dict[str, list[int]]) -> dict[str, Any]:
@@ -180,7 +218,9 @@ def score_peer(city: LabelledCity, alarms: dict[str, list[int]]) -> dict[str, An
     faults = [s for s in city.stories if s.kind in FOUND_BY]
     by_subject: dict[str, list[Any]] = {}
     for s in faults:
-        subjects = [_subject(city, s)] if s.index_last < 0 else [f"{s.commodity}-{i}" for i in range(s.index, s.index_last)]
+        subjects = (
+            [_subject(city, s)] if s.index_last < 0 else [f"{s.commodity}-{i}" for i in range(s.index, s.index_last)]
+        )
         for subject in subjects:
             by_subject.setdefault(subject, []).append(s)
     found_at: dict[int, int] = {}
@@ -203,26 +243,39 @@ def score_peer(city: LabelledCity, alarms: dict[str, list[int]]) -> dict[str, An
         times = [found_at[s.number] for s in told if s.number in found_at]
         recall = len(times) / len(told) if told else None
         f1 = 2 * precision * recall / (precision + recall) if precision and recall else 0.0 if told else None
-        by_kind[name] = {"precision": precision, "recall": recall, "f1": f1, "days_to_detect": float(np.median(times)) if times else None}
+        by_kind[name] = {
+            "precision": precision,
+            "recall": recall,
+            "f1": f1,
+            "days_to_detect": float(np.median(times)) if times else None,
+        }
     months = city.spec.meters * city.spec.days / 30.4375
     return {"by_kind": by_kind, "false_cases_per_1000_meter_months": (cases - true) / months * 1000}
 
 
 def run(*, meters: int = 10_000, days: int = 400, seed: int = 415_926, day_meters: int = 100_000) -> dict[str, Any]:
-    """One labelled city, ours and the three peers; then the time of one day's flags for ``day_meters`` meters: the detectors alone, and the whole
-    stage on a database with full history (0 meters leaves both out)."""
+    """One labelled city, ours and the three peers; then the time of one day's flags for ``day_meters`` meters: the
+    detectors alone, and the whole stage on a database with full history (0 meters leaves both out)."""
     assert seed not in TUNED_ON
     city = labelled_city(Spec(meters=meters, days=days, seed=seed))
     cases, _, flags = run_city(city)
     figures = score(city, cases)
-    peers = {name: score_peer(city, peer_alarms(city, method)) for name, method in
-             (("plain_3_sigma", "plain"), ("rolling_z", "rolling"), ("seasonal_naive", "seasonal"))}  # fmt: skip
-    timed = {"day_wall_s": round(time_day(city, day_meters), 3), **flags_stage.time_stage(day_meters, seed)} if day_meters else {}
+    peers = {
+        name: score_peer(city, peer_alarms(city, method))
+        for name, method in (("plain_3_sigma", "plain"), ("rolling_z", "rolling"), ("seasonal_naive", "seasonal"))
+    }
+    timed = (
+        {"day_wall_s": round(time_day(city, day_meters), 3), **flags_stage.time_stage(day_meters, seed)}
+        if day_meters
+        else {}
+    )
     ours = [k["f1"] for k in figures["by_kind"].values() if k["f1"] is not None]
     ratios: dict[str, float | None] = {}
     for name, peer in peers.items():
         theirs = [k["f1"] for k in peer["by_kind"].values() if k["f1"] is not None]
-        ratios[f"our_mean_f1_over_{name}"] = round(float(np.mean(ours) / max(np.mean(theirs), 1e-9)), 2) if ours and theirs else None
+        ratios[f"our_mean_f1_over_{name}"] = (
+            round(float(np.mean(ours) / max(np.mean(theirs), 1e-9)), 2) if ours and theirs else None
+        )
     return document(
         "anomalies",
         {"meters": meters, "days": days, "seed": seed, "tuned_on": list(TUNED_ON), "day_meters": day_meters},
@@ -243,13 +296,20 @@ def time_day(city: LabelledCity, meters: int) -> float:
         rows = np.tile(np.arange(part.usage.shape[0]), times)
         wide = part.points(rows)
         windows.append((wide, {k: v[rows] for k, v in coefficients.items()}, provisional[rows]))
-    def window(which: slice, wide: CommodityDays, coefficients: dict[str, np.ndarray], provisional: np.ndarray) -> Window:
-        return _window(city, wide.points(which), d, weekend, {k: v[which] for k, v in coefficients.items()}, provisional[which])
+
+    def window(
+        which: slice, wide: CommodityDays, coefficients: dict[str, np.ndarray], provisional: np.ndarray
+    ) -> Window:
+        return _window(
+            city, wide.points(which), d, weekend, {k: v[which] for k, v in coefficients.items()}, provisional[which]
+        )
 
     for _ in range(3):
         began = time.perf_counter()
         for given in windows:
-            detect_in_parts(lambda which, given=given: window(which, *given), len(given[2]), city.head_ends, city.collectors)
+            detect_in_parts(
+                lambda which, given=given: window(which, *given), len(given[2]), city.head_ends, city.collectors
+            )
         total.append(time.perf_counter() - began)
     return float(np.median(total))
 

@@ -1,10 +1,10 @@
 """``bench backfill``: a year of daily reads in one range run, and how memory behaves over it.
 
-Belongs here: the year's files, one Dagster run over the whole range in a process of its own, the figures. Does not belong here: the queue and the
-daemon, which add their own seconds once (docs/operations.md has them).
+Belongs here: the year's files, one Dagster run over the whole range in a process of its own, the figures. Does not
+belong here: the queue and the daemon, which add their own seconds once (docs/operations.md has them).
 
-One cumulative register read a meter and day. The files are landed first (timed apart); the range run is raw_reads, one day after the other, with
-metadata and check results by partition.
+One cumulative register read a meter and day. The files are landed first (timed apart); the range run is raw_reads, one
+day after the other, with metadata and check results by partition.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from meter_pipeline.store.migrations import migrate
 
 FIRST = date(2025, 10, 1)
 
-#: The range run, in a process of its own so that its memory is its own. Arguments: first day, last day. Prints one JSON line.
+# : The range run, in a process of its own so that its memory is its own. Arguments: first day, last day. Prints one
+# JSON line.
 _RUN = """
 import json, resource, sys, threading, time
 import dagster as dg
@@ -76,7 +77,9 @@ def run(meters: int = 100_000, days: int = 365) -> dict[str, Any]:
     work = Path(tempfile.mkdtemp(prefix="backfill-", dir=settings.home))
     try:
         migrate(database)
-        mine = replace(settings, home=work / "home", data=work / "city", inbox=work / "city" / "inbox", database_url=database.url)
+        mine = replace(
+            settings, home=work / "home", data=work / "city", inbox=work / "city" / "inbox", database_url=database.url
+        )
         mine.home.mkdir(parents=True)
         written = _files(mine.data, meters, days)
         from meter_pipeline.ingest import land_inbox
@@ -104,12 +107,25 @@ def run(meters: int = 100_000, days: int = 365) -> dict[str, Any]:
         # The first fifth is importing and the first days; from then on memory should not grow with the days.
         early, late = statistics.median(rss[fifth : 2 * fifth] or rss), statistics.median(rss[-fifth:])
         figures = {
-            "reads": row[0] if row else 0, "days": row[1] if row else 0, "materialised": said["materialised"], "ok": said["ok"],
-            "write_files_s": round(written, 1), "land_s": round(land_s, 1), "wall_s": round(said["wall_s"], 1),
-            "reads_per_s": round((row[0] if row else 0) / said["wall_s"]), "peak_rss_mib": round(said["peak"], 1),
-            "run_cpu_s": round(said["cpu_s"], 1), "rss_second_fifth_mib": early, "rss_last_fifth_mib": late,
-        }  # fmt: skip
-        return document("backfill", {"meters": meters, "days": days}, figures, {"rss_last_over_second_fifth": round(late / early, 3)})
+            "reads": row[0] if row else 0,
+            "days": row[1] if row else 0,
+            "materialised": said["materialised"],
+            "ok": said["ok"],
+            "write_files_s": round(written, 1),
+            "land_s": round(land_s, 1),
+            "wall_s": round(said["wall_s"], 1),
+            "reads_per_s": round((row[0] if row else 0) / said["wall_s"]),
+            "peak_rss_mib": round(said["peak"], 1),
+            "run_cpu_s": round(said["cpu_s"], 1),
+            "rss_second_fifth_mib": early,
+            "rss_last_fifth_mib": late,
+        }
+        return document(
+            "backfill",
+            {"meters": meters, "days": days},
+            figures,
+            {"rss_last_over_second_fifth": round(late / early, 3)},
+        )
     finally:
         shutil.rmtree(work, ignore_errors=True)
         with base.connect(autocommit=True) as connection:
@@ -117,17 +133,26 @@ def run(meters: int = 100_000, days: int = 365) -> dict[str, Any]:
 
 
 def _files(city: Path, meters: int, days: int) -> float:
-    """A delimited file a day with one dial reading a meter, taken at the midnight that closes the day; returns the seconds it took."""
+    """A delimited file a day with one dial reading a meter, taken at the midnight that closes the day; returns the
+    seconds it took."""
     began = time.monotonic()
     _daily_registers(city, meters)
     inbox = city / "inbox" / "DAILY"
     for path in inbox.glob("*.csv"):
         path.unlink()
     zone = ZoneInfo("America/Chicago")
-    ids = pl.DataFrame({"n": pl.int_range(meters, dtype=pl.Int64, eager=True)}).with_columns(m=pl.format("W{}", pl.col("n").cast(pl.String).str.zfill(7)))
+    ids = pl.DataFrame({"n": pl.int_range(meters, dtype=pl.Int64, eager=True)}).with_columns(
+        m=pl.format("W{}", pl.col("n").cast(pl.String).str.zfill(7))
+    )
     for index in range(days):
         day = FIRST + timedelta(days=index)
-        stamp = datetime.combine(day + timedelta(days=1), datetime.min.time(), zone).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        stamp = (
+            datetime.combine(day + timedelta(days=1), datetime.min.time(), zone)
+            .astimezone(UTC)
+            .strftime("%Y-%m-%dT%H:%M:%SZ")
+        )
         dial = 100_000 + (pl.col("n") * 7919) % 500_000 + index * (20 + (pl.col("n") * 104_729) % 400)
-        ids.select(meter_id="m", read_at=pl.lit(stamp), dial=dial, sequence=pl.lit(index + 1)).write_csv(inbox / f"daily_{day}.csv")
+        ids.select(meter_id="m", read_at=pl.lit(stamp), dial=dial, sequence=pl.lit(index + 1)).write_csv(
+            inbox / f"daily_{day}.csv"
+        )
     return time.monotonic() - began

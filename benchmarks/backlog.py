@@ -1,9 +1,12 @@
-"""What a bad night leaves behind: five days at once after an outage, and a hundred thousand payloads that cannot be read.
+"""What a bad night leaves behind: five days at once after an outage, and a hundred thousand payloads that cannot be
+read.
 
-The burst: ``days`` billing days of ``meters`` x 96 intervals wait; all of them start at once, and for ``outage_s`` seconds the database throws its
-writers out and takes no connection. Sampled meanwhile: the writers' connections and this process's memory; counted: writes attempted.
+The burst: ``days`` billing days of ``meters`` x 96 intervals wait; all of them start at once, and for ``outage_s``
+seconds the database throws its writers out and takes no connection. Sampled meanwhile: the writers' connections and
+this process's memory; counted: writes attempted.
 
-The malformed: a delimited file of ``good`` lines lands alone, then another with as many good lines and ``bad`` malformed ones among them.
+The malformed: a delimited file of ``good`` lines lands alone, then another with as many good lines and ``bad``
+malformed ones among them.
 """
 
 from __future__ import annotations
@@ -24,12 +27,17 @@ from meter_pipeline.store import load
 from meter_pipeline.store.database import Database, open_database
 
 HEAD_END = HeadEnd(
-    "BENCH", "delimited", interval_minutes=15, unit="kWh",
+    "BENCH",
+    "delimited",
+    interval_minutes=15,
+    unit="kWh",
     columns={"meter_id": "meter", "channel": "channel", "time": "start", "value": "kwh", "sequence": "seq"},
-)  # fmt: skip
+)
 
 
-def run(meters: int = 20_000, days: int = 5, outage_s: float = 4.0, good: int = 96_000, bad: int = 100_000) -> dict[str, Any]:
+def run(
+    meters: int = 20_000, days: int = 5, outage_s: float = 4.0, good: int = 96_000, bad: int = 100_000
+) -> dict[str, Any]:
     """Both backlogs, one after the other, in a scratch database."""
     city, drop = scratch(meters)
     try:
@@ -39,9 +47,14 @@ def run(meters: int = 20_000, days: int = 5, outage_s: float = 4.0, good: int = 
         drop()
     ratio = malformed.pop("_ratio")
     return document(
-        "backlog", {"meters": meters, "days": days, "outage_s": outage_s, "good": good, "bad": bad}, {**burst, **malformed},
-        {"attempts_over_batches": round(burst["attempts"] / burst["batches"], 2), "good_load_with_bad_over_alone": ratio},
-    )  # fmt: skip
+        "backlog",
+        {"meters": meters, "days": days, "outage_s": outage_s, "good": good, "bad": bad},
+        {**burst, **malformed},
+        {
+            "attempts_over_batches": round(burst["attempts"] / burst["batches"], 2),
+            "good_load_with_bad_over_alone": ratio,
+        },
+    )
 
 
 def _burst(city: City, days: int, outage_s: float) -> dict[str, Any]:
@@ -79,11 +92,18 @@ def _burst(city: City, days: int, outage_s: float) -> dict[str, Any]:
     during = sum(outage[0] + 0.2 < at < outage[1] for at in attempts)
     batches = sum(o.writers.batches for o in outcomes)
     return {
-        "burst_s": round(drained, 2), "intervals": sum(o.accepted for o in outcomes), "balanced": all(o.balanced for o in outcomes), "batches": batches,
-        "attempts": len(attempts), "attempts_during_outage": during, "retries": sum(o.retries for o in outcomes),
-        "breaker_opened": sum(o.breaker_opened for o in outcomes), "most_writer_connections": most["connections"],
-        "peak_rss_mib_before": before, "peak_rss_mib": peak_rss_mib(),
-    }  # fmt: skip
+        "burst_s": round(drained, 2),
+        "intervals": sum(o.accepted for o in outcomes),
+        "balanced": all(o.balanced for o in outcomes),
+        "batches": batches,
+        "attempts": len(attempts),
+        "attempts_during_outage": during,
+        "retries": sum(o.retries for o in outcomes),
+        "breaker_opened": sum(o.breaker_opened for o in outcomes),
+        "most_writer_connections": most["connections"],
+        "peak_rss_mib_before": before,
+        "peak_rss_mib": peak_rss_mib(),
+    }
 
 
 def _outage(database: Database, seconds: float) -> tuple[float, float]:
@@ -91,7 +111,10 @@ def _outage(database: Database, seconds: float) -> tuple[float, float]:
     name = database.read("SELECT current_database() AS n").item()
     with open_database(load_settings()).connect("outage", autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'ingest-writer%%'", (name,))
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'ingest-writer%%'",
+            (name,),
+        )
         began = time.perf_counter()
         time.sleep(seconds)
         connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
@@ -122,8 +145,17 @@ def _malformed(city: City, good: int, bad: int) -> dict[str, Any]:
         assert outcome.accepted == meters * city.slots, outcome.accepted
         if junk:
             with city.database.connect() as connection:
-                kept = {row[0] for row in connection.execute("SELECT raw FROM raw.dead_letter WHERE file_sha256 = %s", (landed.sha256,))}
-            figures |= {"dead_letters": landed.dead_letters, "dead_letters_complete": kept == sent, "dead_letters_per_s": round(bad / figures[f"land_{name}_s"])}
+                kept = {
+                    row[0]
+                    for row in connection.execute(
+                        "SELECT raw FROM raw.dead_letter WHERE file_sha256 = %s", (landed.sha256,)
+                    )
+                }
+            figures |= {
+                "dead_letters": landed.dead_letters,
+                "dead_letters_complete": kept == sent,
+                "dead_letters_per_s": round(bad / figures[f"land_{name}_s"]),
+            }
     figures["_ratio"] = round(loads["with_bad"] / loads["alone"], 2)
     return figures
 
@@ -142,7 +174,12 @@ def _write(path: Any, city: City, day: Any, meters: int, junk: int) -> set[bytes
     """A day's lines with malformed ones spread among them; the malformed ones, each different."""
     start = CALENDAR.bounds(day)[0]
     stamps = [(start + timedelta(minutes=15 * slot)).strftime("%Y-%m-%dT%H:%M:%SZ") for slot in range(city.slots)]
-    faults = ("M{n:07d},E1,not-a-time-{n},1.0,1", "M{n:07d},E1,2026-12-28T00:00:00Z,1.x{n},1", "short line {n}", "M{n:07d},E1,2026-12-28T00:00:00Z,1e99,{n}")
+    faults = (
+        "M{n:07d},E1,not-a-time-{n},1.0,1",
+        "M{n:07d},E1,2026-12-28T00:00:00Z,1.x{n},1",
+        "short line {n}",
+        "M{n:07d},E1,2026-12-28T00:00:00Z,1e99,{n}",
+    )
     spread, sent, made = junk / (meters * city.slots), set[bytes](), 0
     with path.open("wb") as out:
         out.write(b"meter,channel,start,kwh,seq\n")

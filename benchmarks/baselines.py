@@ -1,10 +1,11 @@
 """``bench baselines``: a city's meter-years fitted at once, and the cost of one meter beside eemeter and opendsm.
 
-Belongs here: the synthetic city, the peers' own scripts, the timing. The peers need old pandas or their own numpy, so each runs under an
-interpreter of its own, named in METER_PIPELINE_EEMETER_PYTHON and METER_PIPELINE_OPENDSM_PYTHON; a ratio whose peer is not there is null.
+Belongs here: the synthetic city, the peers' own scripts, the timing. The peers need old pandas or their own numpy, so
+each runs under an interpreter of its own, named in METER_PIPELINE_EEMETER_PYTHON and METER_PIPELINE_OPENDSM_PYTHON; a
+ratio whose peer is not there is null.
 
-A peer's time is CPU seconds of its fit call alone on the same meters (data objects, imports and a first fit that compiles are left out), so the
-comparison favours the peer. Ours is CPU seconds of the whole call, over the whole city.
+A peer's time is CPU seconds of its fit call alone on the same meters (data objects, imports and a first fit that
+compiles are left out), so the comparison favours the peer. Ours is CPU seconds of the whole call, over the whole city.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ json.dump(seconds[1:], sys.stdout)
 
 
 def city(meters: int, missing_share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(meters, 365) usage with NaN on 1 to 10 days of a share of the meters, and (365,) mean temperatures in Fahrenheit."""
+    """(meters, 365) usage with NaN on 1 to 10 days of a share of the meters, and (365,) mean temperatures in
+    Fahrenheit."""
     days = np.arange(DAYS)
     temperatures = 55 + 25 * np.sin(2 * np.pi * (days - 100) / 365) + rng.normal(0, 6, DAYS)
     usage = np.empty((meters, DAYS))
@@ -70,8 +72,12 @@ def city(meters: int, missing_share: float, rng: np.random.Generator) -> tuple[n
         part = usage[start : start + 5000]
         size = (part.shape[0], 1)
         part[:] = rng.uniform(5, 20, size) + rng.normal(0, 2, part.shape)
-        part += rng.uniform(0, 1, size) * (rng.random(size) < 0.5) * np.maximum(rng.uniform(50, 65, size) - temperatures, 0)
-        part += rng.uniform(0, 2, size) * (rng.random(size) < 0.5) * np.maximum(temperatures - rng.uniform(65, 75, size), 0)
+        part += (
+            rng.uniform(0, 1, size) * (rng.random(size) < 0.5) * np.maximum(rng.uniform(50, 65, size) - temperatures, 0)
+        )
+        part += (
+            rng.uniform(0, 2, size) * (rng.random(size) < 0.5) * np.maximum(temperatures - rng.uniform(65, 75, size), 0)
+        )
     np.maximum(usage, 0.01, out=usage)
     for meter in np.flatnonzero(rng.random(meters) < missing_share):
         usage[meter, rng.choice(DAYS, rng.integers(1, 11), replace=False)] = np.nan
@@ -87,19 +93,27 @@ def _peer(variable: str, script: str, usage: np.ndarray, temperatures: np.ndarra
         "usage": [[None if np.isnan(v) else round(float(v), 6) for v in row] for row in usage],
         "temperatures": [round(float(t), 6) for t in temperatures],
     }
-    answer = subprocess.run([interpreter, "-c", script], input=json.dumps(given), capture_output=True, text=True, check=True, timeout=900)
+    answer = subprocess.run(
+        [interpreter, "-c", script], input=json.dumps(given), capture_output=True, text=True, check=True, timeout=900
+    )
     return statistics.median(json.loads(answer.stdout.splitlines()[-1]))
 
 
-def run(*, meters: int = 100_000, repeats: int = 3, peer_meters: int = 3, missing_share: float = 0.2, seed: int = 20260) -> dict[str, Any]:
-    """Fit ``meters`` meter-years ``repeats`` times and report the median; time the peers on ``peer_meters`` of the same meters in between."""
+def run(
+    *, meters: int = 100_000, repeats: int = 3, peer_meters: int = 3, missing_share: float = 0.2, seed: int = 20260
+) -> dict[str, Any]:
+    """Fit ``meters`` meter-years ``repeats`` times and report the median; time the peers on ``peer_meters`` of the same
+    meters in between."""
     usage, temperatures = city(meters, missing_share, np.random.default_rng(seed))
     start = time.perf_counter()
     fit_station(usage[:64], temperatures)
     first_s = time.perf_counter() - start
     wall, cpu = [], []
     peers: dict[str, float | None] = {}
-    asked = [("eemeter", "METER_PIPELINE_EEMETER_PYTHON", EEMETER), ("opendsm", "METER_PIPELINE_OPENDSM_PYTHON", OPENDSM)]
+    asked = [
+        ("eemeter", "METER_PIPELINE_EEMETER_PYTHON", EEMETER),
+        ("opendsm", "METER_PIPELINE_OPENDSM_PYTHON", OPENDSM),
+    ]
     for _ in range(repeats):
         wall_0, cpu_0 = time.perf_counter(), time.process_time()
         fit = fit_station(usage, temperatures)
@@ -114,7 +128,14 @@ def run(*, meters: int = 100_000, repeats: int = 3, peer_meters: int = 3, missin
     ours = statistics.median(cpu) / meters
     return document(
         "baselines",
-        {"meters": meters, "days": DAYS, "repeats": repeats, "peer_meters": peer_meters, "missing_share": missing_share, "seed": seed},
+        {
+            "meters": meters,
+            "days": DAYS,
+            "repeats": repeats,
+            "peer_meters": peer_meters,
+            "missing_share": missing_share,
+            "seed": seed,
+        },
         {
             "meters": meters,
             "wall_s": round(statistics.median(wall), 3),

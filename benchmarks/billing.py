@@ -1,13 +1,15 @@
-"""``bench billing``: a billing day and a month's statements for a city on quarter-hour time of use, and one account-year beside PySAM.
+"""``bench billing``: a billing day and a month's statements for a city on quarter-hour time of use, and one
+account-year beside PySAM.
 
-Belongs here: the synthetic city, the timing. Two measurements. With the store (``--store 0`` leaves it out): a scratch database holds the city's
-validated days; ``day_wall_s`` is the stage bill_billing_day on a quarter-hour day, first load, reconciled and in the ledger, and
-``statements_wall_s`` the stage issue_statements of the month that ends with it, reconciled with the ledger. The month's earlier days are billed by
-the same stage from hourly intervals and are not timed. Without a store: ``compute_day_s`` is bind, determinants, charges and the ledger's leaf of
-every charge row; ``compute_statements_s`` statements priced from positions at the period's end, numbered and hashed. PySAM's Utilityrate5 prices a
-year of hours per call and computes the bill with and without a system, so its time is halved here; ours is 365 days of determinants and 12
-statements of the same account's quarter-hours: the same work. What daily charges and their ledger leaves cost on top, which PySAM has no
-counterpart of, is a figure of its own.
+Belongs here: the synthetic city, the timing. Two measurements. With the store (``--store 0`` leaves it out): a scratch
+database holds the city's validated days; ``day_wall_s`` is the stage bill_billing_day on a quarter-hour day, first
+load, reconciled and in the ledger, and ``statements_wall_s`` the stage issue_statements of the month that ends with it,
+reconciled with the ledger. The month's earlier days are billed by the same stage from hourly intervals and are not
+timed. Without a store: ``compute_day_s`` is bind, determinants, charges and the ledger's leaf of every charge row;
+``compute_statements_s`` statements priced from positions at the period's end, numbered and hashed. PySAM's Utilityrate5
+prices a year of hours per call and computes the bill with and without a system, so its time is halved here; ours is 365
+days of determinants and 12 statements of the same account's quarter-hours: the same work. What daily charges and their
+ledger leaves cost on top, which PySAM has no counterpart of, is a figure of its own.
 """
 
 from __future__ import annotations
@@ -42,22 +44,33 @@ from meter_pipeline.store.vectors import VectorTable, write_matrices
 FIRST, END = date(2026, 7, 1), date(2026, 8, 1)
 RATES = {"off-peak": "0.0912", "mid": "0.1311", "peak": "0.2140"}
 TARIFF = {
-    "schema": "meter_pipeline.tariff/1", "tariff_id": "E-TOU", "name": "Time of use", "commodity": "electricity", "currency": "USD", "unit": "kWh",
+    "schema": "meter_pipeline.tariff/1",
+    "tariff_id": "E-TOU",
+    "name": "Time of use",
+    "commodity": "electricity",
+    "currency": "USD",
+    "unit": "kWh",
     "time_of_use": {
-        "periods": list(RATES), "default": "off-peak",
+        "periods": list(RATES),
+        "default": "off-peak",
         "rules": [
-            {"period": "peak", "days": "weekdays", "from": "14:00", "to": "19:00"}, {"period": "mid", "days": "weekdays", "from": "07:00", "to": "22:00"},
+            {"period": "peak", "days": "weekdays", "from": "14:00", "to": "19:00"},
+            {"period": "mid", "days": "weekdays", "from": "07:00", "to": "22:00"},
         ],
     },
     "charges": [
         {"kind": "fixed", "code": "BASIC", "name": "Basic service", "amount": "12.50"},
-        {"kind": "usage", "code": "ENERGY", "name": "Energy", "periods": {
-            p: [{"upto": 600, "rate": r}, {"rate": str(float(r) * 2)[:6]}] for p, r in RATES.items()}},
+        {
+            "kind": "usage",
+            "code": "ENERGY",
+            "name": "Energy",
+            "periods": {p: [{"upto": 600, "rate": r}, {"rate": str(float(r) * 2)[:6]}] for p, r in RATES.items()},
+        },
         {"kind": "rider", "code": "FUEL", "name": "Fuel adjustment", "rate": "0.00413"},
         {"kind": "minimum", "code": "MIN", "name": "Minimum", "amount": "15.00"},
         {"kind": "tax", "code": "TAX", "name": "City tax", "percent": "6.25"},
     ],
-}  # fmt: skip
+}
 
 
 def _city(accounts: int) -> tuple[Reference, pl.DataFrame]:
@@ -65,28 +78,55 @@ def _city(accounts: int) -> tuple[Reference, pl.DataFrame]:
     point, account = "SP-" + number, "A-" + number
     open_ended = pl.Series([None], dtype=pl.Date).new_from_index(0, accounts)
     first = pl.Series([date(2020, 1, 1)]).new_from_index(0, accounts)
-    agreements = pl.DataFrame({
-        "account_id": account, "service_point_id": point, "tariff_id": pl.Series(["E-TOU"]).new_from_index(0, accounts),
-        "cycle_id": pl.Series(["C1"]).new_from_index(0, accounts), "valid_from": first, "valid_to": open_ended,
-    })  # fmt: skip
+    agreements = pl.DataFrame(
+        {
+            "account_id": account,
+            "service_point_id": point,
+            "tariff_id": pl.Series(["E-TOU"]).new_from_index(0, accounts),
+            "cycle_id": pl.Series(["C1"]).new_from_index(0, accounts),
+            "valid_from": first,
+            "valid_to": open_ended,
+        }
+    )
     reference = Reference(
         agreements,
-        pl.DataFrame([("E-TOU", "electricity", 1, date(2020, 1, 1), None)],
-                     schema={"tariff_id": pl.String, "commodity": pl.String, "version": pl.Int64, "valid_from": pl.Date, "valid_to": pl.Date}, orient="row"),
+        pl.DataFrame(
+            [("E-TOU", "electricity", 1, date(2020, 1, 1), None)],
+            schema={
+                "tariff_id": pl.String,
+                "commodity": pl.String,
+                "version": pl.Int64,
+                "valid_from": pl.Date,
+                "valid_to": pl.Date,
+            },
+            orient="row",
+        ),
         pl.DataFrame({"cycle_id": ["C1"], "period_start": [FIRST], "period_end": [END]}),
         pl.DataFrame({"account_id": account, "customer_class": pl.Series(["residential"]).new_from_index(0, accounts)}),
-        pl.DataFrame(schema={"service_point_id": pl.String, "attribute": pl.String, "value": pl.String, "valid_from": pl.Date, "valid_to": pl.Date}),
+        pl.DataFrame(
+            schema={
+                "service_point_id": pl.String,
+                "attribute": pl.String,
+                "value": pl.String,
+                "valid_from": pl.Date,
+                "valid_to": pl.Date,
+            }
+        ),
         documents={("E-TOU", 1): json.dumps(TARIFF).encode()},
-    )  # fmt: skip
+    )
     keys = pl.DataFrame({"service_point_id": point}).with_columns(unit=pl.lit("kWh"), flow=pl.lit("import"))
     return reference, keys
 
 
-def _day(reference: Reference, keys: pl.DataFrame, day: date, prior: pl.DataFrame, minutes: int, seed: int) -> tuple[pl.DataFrame, float, float]:
+def _day(
+    reference: Reference, keys: pl.DataFrame, day: date, prior: pl.DataFrame, minutes: int, seed: int
+) -> tuple[pl.DataFrame, float, float]:
     calendar = BillingCalendar("America/Chicago")
     slots = calendar.slots(day, minutes)
     values = np.random.default_rng(seed).integers(0, 700_000, (keys.height, slots))
-    matrix = DayMatrix(day, minutes, keys, values, np.zeros(values.shape, np.uint16), np.zeros((keys.height, slots), np.int32))
+    matrix = DayMatrix(
+        day, minutes, keys, values, np.zeros(values.shape, np.uint16), np.zeros((keys.height, slots), np.int32)
+    )
     started = time.perf_counter()
     bound = bind(reference, day)
     determinants = day_determinants(bound, calendar, day, [matrix], pl.DataFrame(schema=DAILY_SCHEMA), frozenset())
@@ -100,17 +140,34 @@ def _statements(reference: Reference, charges: pl.DataFrame) -> tuple[int, float
     started = time.perf_counter()
     wanted = segments(reference, "C1", FIRST, END)
     bound = bind(reference, END - timedelta(days=1))
-    named = ["service_point_id", "customer_class", "meter_size", "jurisdiction", "rate_code", "budget_per_day", "winter_average_per_day"]
+    named = [
+        "service_point_id",
+        "customer_class",
+        "meter_size",
+        "jurisdiction",
+        "rate_code",
+        "budget_per_day",
+        "winter_average_per_day",
+    ]
     attributes = bound.services.select(named)
     empty = pl.lit(None, pl.List(pl.Int64))
     rows = (
-        wanted.join(charges.drop("cycle_id", "period_start"), on=["service_point_id", "account_id", "tariff_id", "tariff_version", "stretch_start"])
+        wanted.join(
+            charges.drop("cycle_id", "period_start"),
+            on=["service_point_id", "account_id", "tariff_id", "tariff_version", "stretch_start"],
+        )
         .join(
-            before_columns(pl.DataFrame(schema=CHARGE_SCHEMA)), how="left",
+            before_columns(pl.DataFrame(schema=CHARGE_SCHEMA)),
+            how="left",
             on=["service_point_id", "account_id", "tariff_id", "stretch_start", "segment_start"],
         )
         .join(attributes, on="service_point_id")
-        .with_columns(empty.alias("carry_in"), empty.alias("history_in"), year_lines=pl.lit(None, pl.Int64), year_days=pl.lit(None, pl.Int64))
+        .with_columns(
+            empty.alias("carry_in"),
+            empty.alias("history_in"),
+            year_lines=pl.lit(None, pl.Int64),
+            year_days=pl.lit(None, pl.Int64),
+        )
     )
     lines = numbered(price_segments(rows, bound.tariffs, FIRST, END).lines, "C1", FIRST)
     line_hashes(lines)
@@ -127,11 +184,25 @@ def _pysam(rounds: int) -> float | None:
     rng = np.random.default_rng(1)
     rates = model.ElectricityRates
     weekday = [[1] * 7 + [2] * 7 + [3] * 5 + [2] * 3 + [1] * 2] * 12
-    rates.assign({
-        "en_electricity_rates": 1, "ur_metering_option": 0, "ur_monthly_fixed_charge": 12.5, "ur_monthly_min_charge": 15.0, "ur_annual_min_charge": 0.0,
-        "ur_ec_sched_weekday": weekday, "ur_ec_sched_weekend": [[1] * 24] * 12, "ur_dc_enable": 0, "ur_en_ts_sell_rate": 0, "ur_nm_yearend_sell_rate": 0,
-        "ur_ec_tou_mat": [[p, t, 600 if t == 1 else 1e38, 0, float(r) * t, 0] for p, r in enumerate(RATES.values(), 1) for t in (1, 2)],
-    })  # fmt: skip
+    rates.assign(
+        {
+            "en_electricity_rates": 1,
+            "ur_metering_option": 0,
+            "ur_monthly_fixed_charge": 12.5,
+            "ur_monthly_min_charge": 15.0,
+            "ur_annual_min_charge": 0.0,
+            "ur_ec_sched_weekday": weekday,
+            "ur_ec_sched_weekend": [[1] * 24] * 12,
+            "ur_dc_enable": 0,
+            "ur_en_ts_sell_rate": 0,
+            "ur_nm_yearend_sell_rate": 0,
+            "ur_ec_tou_mat": [
+                [p, t, 600 if t == 1 else 1e38, 0, float(r) * t, 0]
+                for p, r in enumerate(RATES.values(), 1)
+                for t in (1, 2)
+            ],
+        }
+    )
     model.Lifetime.assign({"analysis_period": 1, "inflation_rate": 0, "system_use_lifetime_output": 0})
     model.SystemOutput.assign({"gen": [0.0] * 8760, "degradation": [0.0]})
     model.Load.assign({"load": [float(x) for x in rng.random(8760) * 2.8]})
@@ -144,10 +215,12 @@ def _pysam(rounds: int) -> float | None:
 
 
 def _stored(accounts: int, interval: int, days: int, timed: int) -> dict[str, Any]:
-    """The stages on a scratch database: seconds of each of the last ``timed`` days of a month of ``days``, and of its statements.
+    """The stages on a scratch database: seconds of each of the last ``timed`` days of a month of ``days``, and of its
+    statements.
 
-    The days before are billed within minutes, not one each night, and autovacuum and the checkpointer would still be at their 5 GB during those timed:
-    their work is done before. What the timed days themselves make of it is in their seconds.
+    The days before are billed within minutes, not one each night, and autovacuum and the checkpointer would still be at
+    their 5 GB during those timed: their work is done before. What the timed days themselves make of it is in their
+    seconds.
     """
     from meter_pipeline.billing import bill_billing_day
     from meter_pipeline.billing.issue import issue_statements
@@ -190,27 +263,45 @@ def _put_city(database: Database, accounts: int, first: date) -> None:
     reference, _ = _city(accounts)
     ids = reference.agreements.with_columns(p="service_point_id")
     points = ids.select(
-        service_point_id="p", commodity=pl.lit("electricity"), premise_id="p", route=pl.lit("R1"), customer_class=pl.lit("residential"),
-        status=pl.lit("active"), valid_from=pl.lit(date(2020, 1, 1)),
-    )  # fmt: skip
+        service_point_id="p",
+        commodity=pl.lit("electricity"),
+        premise_id="p",
+        route=pl.lit("R1"),
+        customer_class=pl.lit("residential"),
+        status=pl.lit("active"),
+        valid_from=pl.lit(date(2020, 1, 1)),
+    )
     opened = reference.accounts.with_columns(opened=pl.lit(date(2020, 1, 1)))
     with database.connect("bench") as connection:
         for table, frame in (("accounts", opened), ("service_points", points), ("agreements", reference.agreements)):
             copy_frame(connection, sql.Identifier("ref", table), frame, frame.columns)
         connection.execute("INSERT INTO ref.tariffs VALUES ('E-TOU', 'electricity', 1, '2020-01-01', NULL, 'x.json')")
         raw = json.dumps(TARIFF)
-        connection.execute("INSERT INTO ref.tariff_document VALUES ('E-TOU', 1, %s::jsonb, %s)", (raw, hashlib.sha256(raw.encode()).digest()))
+        connection.execute(
+            "INSERT INTO ref.tariff_document VALUES ('E-TOU', 1, %s::jsonb, %s)",
+            (raw, hashlib.sha256(raw.encode()).digest()),
+        )
         connection.execute("INSERT INTO ref.billing_cycles VALUES ('C1', %s, %s)", (first, END))
 
 
 _ROW = {
-    "unit": "kWh", "flow": "import", "head_end": "HE", "billed": True, "unscaled_micro": 0, "row_flags": 0, "rules_version": 1, "locked": False,
-    "input_hash": bytes(32), "content_hash": bytes(32),
-}  # fmt: skip
+    "unit": "kWh",
+    "flow": "import",
+    "head_end": "HE",
+    "billed": True,
+    "unscaled_micro": 0,
+    "row_flags": 0,
+    "rules_version": 1,
+    "locked": False,
+    "input_hash": bytes(32),
+    "content_hash": bytes(32),
+}
 _VALIDATED = VectorTable(
-    "vee.interval_day", ("service_point_id", "meter_id", "channel"), (*_ROW, "total_micro", "first_slot", "expected", "actual", "estimated", "missing"),
+    "vee.interval_day",
+    ("service_point_id", "meter_id", "channel"),
+    (*_ROW, "total_micro", "first_slot", "expected", "actual", "estimated", "missing"),
     ("sequence", "sequence_step", "sequences", "offsets"),
-)  # fmt: skip
+)
 
 
 def _put_day(database: Database, calendar: BillingCalendar, day: date, accounts: int, minutes: int, seed: int) -> None:
@@ -221,16 +312,32 @@ def _put_day(database: Database, calendar: BillingCalendar, day: date, accounts:
     kinds = {"unscaled_micro": pl.Int64, "row_flags": pl.Int64, "rules_version": pl.Int32}
     _, points = _city(accounts)
     keys = points.select("service_point_id").with_columns(
-        meter_id="service_point_id", channel=pl.lit("E1"), total_micro=pl.Series(values.sum(axis=1)),
-        **{c: pl.lit(v, dtype=kinds.get(c)) for c, v in _ROW.items()}, **{c: pl.lit(v, pl.Int16) for c, v in small.items()},
-    )  # fmt: skip
+        meter_id="service_point_id",
+        channel=pl.lit("E1"),
+        total_micro=pl.Series(values.sum(axis=1)),
+        **{c: pl.lit(v, dtype=kinds.get(c)) for c, v in _ROW.items()},
+        **{c: pl.lit(v, pl.Int16) for c, v in small.items()},
+    )
     matrix = DayMatrix(day, minutes, keys, values, np.zeros(values.shape, np.uint16), np.zeros(values.shape, np.int32))
     usage = keys.select(
-        "service_point_id", "flow", "unit", quantity_micro="total_micro", estimated_micro=pl.lit(0, pl.Int64), row_flags=pl.lit(0, pl.Int64),
-        billing_day=pl.lit(day), slots_expected=pl.lit(slots, pl.Int32), actual=pl.lit(slots, pl.Int32), estimated=pl.lit(0, pl.Int32),
-        missing=pl.lit(0, pl.Int32), meters=pl.lit(1, pl.Int16), quality=pl.lit(0, pl.Int16), exchange=pl.lit(False), source=pl.lit("interval"),
-        commodity=pl.lit("electricity"), customer_class=pl.lit("residential"),
-    )  # fmt: skip
+        "service_point_id",
+        "flow",
+        "unit",
+        quantity_micro="total_micro",
+        estimated_micro=pl.lit(0, pl.Int64),
+        row_flags=pl.lit(0, pl.Int64),
+        billing_day=pl.lit(day),
+        slots_expected=pl.lit(slots, pl.Int32),
+        actual=pl.lit(slots, pl.Int32),
+        estimated=pl.lit(0, pl.Int32),
+        missing=pl.lit(0, pl.Int32),
+        meters=pl.lit(1, pl.Int16),
+        quality=pl.lit(0, pl.Int16),
+        exchange=pl.lit(False),
+        source=pl.lit("interval"),
+        commodity=pl.lit("electricity"),
+        customer_class=pl.lit("residential"),
+    )
     with database.connect("bench") as connection:
         for table in ("vee.interval_day", "vee.daily_usage"):
             connection.execute("SELECT raw.open_partition(%s, %s)", (table, day))
@@ -240,9 +347,16 @@ def _put_day(database: Database, calendar: BillingCalendar, day: date, accounts:
 
 
 def run(
-    accounts: int = 100_000, interval: int = 15, rounds: int = 3, pysam_rounds: int = 5, store: int = 1, days: int = 31, timed: int = 3
+    accounts: int = 100_000,
+    interval: int = 15,
+    rounds: int = 3,
+    pysam_rounds: int = 5,
+    store: int = 1,
+    days: int = 31,
+    timed: int = 3,
 ) -> dict[str, Any]:
-    """Median of some days and statement runs. ``days``: length of the month in the store; the last ``timed`` of them are timed."""
+    """Median of some days and statement runs. ``days``: length of the month in the store; the last ``timed`` of them
+    are timed."""
     stored = _stored(accounts, interval, days, timed) if store else None
     reference, keys = _city(accounts)
     every, determinants, statement_s, peers, lines = [], [], [], [], 0
@@ -253,9 +367,10 @@ def run(
         every.append(seconds)
         # The position of the month's last day: the same shape, a month's magnitude.
         final = charges.with_columns(
-            pl.lit(END - timedelta(days=1)).alias("billing_day"), pl.lit(31, pl.Int32).alias("days"),
+            pl.lit(END - timedelta(days=1)).alias("billing_day"),
+            pl.lit(31, pl.Int32).alias("days"),
             (pl.col("energy_to_date").list.eval(pl.element() * (31 // (k + 1)))).alias("energy_to_date"),
-        )  # fmt: skip
+        )
         lines, seconds = _statements(reference, final)
         statement_s.append(seconds)
         peer = _pysam(pysam_rounds)
@@ -263,16 +378,37 @@ def run(
     bills = 12 * statistics.median(statement_s)
     ours = (365 * statistics.median(determinants) + bills) / accounts
     every_day = (365 * statistics.median(every) + bills) / accounts
-    compute = {"compute_day_s": round(statistics.median(every), 3), "compute_statements_s": round(statistics.median(statement_s), 3)}
-    with_store = {
-        "day_wall_s": round(statistics.median(stored["days"]), 3), "statements_wall_s": round(stored["statements"], 3), "day_steps_s": stored["steps"],
-    } if stored else {}  # fmt: skip
+    compute = {
+        "compute_day_s": round(statistics.median(every), 3),
+        "compute_statements_s": round(statistics.median(statement_s), 3),
+    }
+    with_store = (
+        {
+            "day_wall_s": round(statistics.median(stored["days"]), 3),
+            "statements_wall_s": round(stored["statements"], 3),
+            "day_steps_s": stored["steps"],
+        }
+        if stored
+        else {}
+    )
     return document(
-        "billing", {"accounts": accounts, "interval": interval, "rounds": rounds, "store": bool(store), "days": days, "timed": timed},
-        with_store | compute | {
-            "statement_lines": stored["lines"] if stored else lines, "peak_rss_mib": peak_rss_mib(), "ours_account_year_ms": round(ours * 1000, 4),
+        "billing",
+        {
+            "accounts": accounts,
+            "interval": interval,
+            "rounds": rounds,
+            "store": bool(store),
+            "days": days,
+            "timed": timed,
+        },
+        with_store
+        | compute
+        | {
+            "statement_lines": stored["lines"] if stored else lines,
+            "peak_rss_mib": peak_rss_mib(),
+            "ours_account_year_ms": round(ours * 1000, 4),
             "ours_account_year_with_daily_charges_ms": round(every_day * 1000, 4),
             "pysam_account_year_ms": round(statistics.median(peers) * 1000, 3) if peers else None,
         },
         {"pysam_over_ours": round(statistics.median(peers) / ours, 2) if peers else None},
-    )  # fmt: skip
+    )

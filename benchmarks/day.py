@@ -1,9 +1,10 @@
 """A billing day end to end: feed files to committed, reconciled billing, every stage with its ledger entries and flags.
 
-``--interval 5|10|15|30|60``: electricity intervals of a simulated clean city. ``--interval 1440``: one daily register read a meter.
-Timed: landing (hash, archive, parse, pack, stage) to ledger checkpoint, in one process. Not timed: process start, reference data, the
-simulation, and the two days before, which a day's register difference stands on. The database is a scratch one on the configured server, durability on.
-``--city FOLDER`` keeps the simulated city there and uses it again (a million meters take minutes to simulate).
+``--interval 5|10|15|30|60``: electricity intervals of a simulated clean city. ``--interval 1440``: one daily register
+read a meter. Timed: landing (hash, archive, parse, pack, stage) to ledger checkpoint, in one process. Not timed:
+process start, reference data, the simulation, and the two days before, which a day's register difference stands on. The
+database is a scratch one on the configured server, durability on. ``--city FOLDER`` keeps the simulated city there and
+uses it again (a million meters take minutes to simulate).
 """
 
 from __future__ import annotations
@@ -32,18 +33,21 @@ DAY = date(2026, 10, 28)
 _EARLIER = (DAY - timedelta(days=2), DAY - timedelta(days=1))
 
 
-def run(meters: int = 10_000, interval: int = 15, keep: bool = False, shards: int = 0, warm: bool = True, city: str = "") -> dict[str, Any]:
+def run(
+    meters: int = 10_000, interval: int = 15, keep: bool = False, shards: int = 0, warm: bool = True, city: str = ""
+) -> dict[str, Any]:
     """Bill one day of ``meters`` meters; ``shards`` 0 lets each stage choose.
 
-    ``warm`` first bills a day of twenty meters in a database of its own: imports and the compiler's start-up are process start, which is not
-    timed. A daemon's run worker pays it once, whatever the day's size.
+    ``warm`` first bills a day of twenty meters in a database of its own: imports and the compiler's start-up are
+    process start, which is not timed. A daemon's run worker pays it once, whatever the day's size.
     """
     if warm:
         from meter_pipeline.feeds import compiled
         from meter_pipeline.ledger import sha256_many
 
         compiled.warm()
-        # Twenty meters have too few leaves to need the compiled loop: in a fresh checkout a first run counted its 5 s of compiling as the ledger's.
+        # Twenty meters have too few leaves to need the compiled loop: in a fresh checkout a first run counted its 5 s
+        # of compiling as the ledger's.
         sha256_many.prefixed(0, bytes(32), 32)
         sha256_many.prefixed(1, bytes(64), 64)
         run(20, interval, warm=False)
@@ -54,7 +58,9 @@ def run(meters: int = 10_000, interval: int = 15, keep: bool = False, shards: in
     work = Path(tempfile.mkdtemp(prefix="bench-", dir=roomy(settings)))
     try:
         migrate(database)
-        return _run(database, settings, work, meters, interval, shards, Path(city) / f"{meters}x{interval}" if city else None)
+        return _run(
+            database, settings, work, meters, interval, shards, Path(city) / f"{meters}x{interval}" if city else None
+        )
     finally:
         if not keep:
             shutil.rmtree(work, ignore_errors=True)
@@ -68,7 +74,9 @@ def roomy(settings: Settings) -> Path:
     return settings.home
 
 
-def _run(database: Database, settings: Settings, work: Path, meters: int, interval: int, shards: int, kept: Path | None) -> dict[str, Any]:
+def _run(
+    database: Database, settings: Settings, work: Path, meters: int, interval: int, shards: int, kept: Path | None
+) -> dict[str, Any]:
     from meter_pipeline.anomalies import detect_billing_day
     from meter_pipeline.billing import bill_billing_day
     from meter_pipeline.encodings import hashers
@@ -93,7 +101,8 @@ def _run(database: Database, settings: Settings, work: Path, meters: int, interv
     import_folder(database, data / "reference")
     calendar = mine.calendar()
     if daily:
-        # The reads that opened the day came yesterday, and yesterday was opened by reads of its own: any day of a utility but its first two.
+        # The reads that opened the day came yesterday, and yesterday was opened by reads of its own: any day of a
+        # utility but its first two.
         _hold_back(data, DAY)
         land_inbox(database, calendar, mine, clock=SYSTEM_CLOCK, run_id="bench")
         for earlier in _EARLIER:
@@ -119,7 +128,9 @@ def _run(database: Database, settings: Settings, work: Path, meters: int, interv
     with watch.lap("bill"):
         outcomes["bill"] = bill_billing_day(database, calendar, DAY, clock=SYSTEM_CLOCK, **count)
     with watch.lap("ledger"):
-        done = checkpoint_billing_day(database, DAY, settings=mine, clock=SYSTEM_CLOCK, hashers=hashers(), sources=AFTER_BILLING)
+        done = checkpoint_billing_day(
+            database, DAY, settings=mine, clock=SYSTEM_CLOCK, hashers=hashers(), sources=AFTER_BILLING
+        )
     if done.verification.findings:
         raise RuntimeError(f"the ledger of the day does not verify: {done.verification.findings[:3]}")
     wall = time.perf_counter() - started
@@ -132,14 +143,21 @@ def _run(database: Database, settings: Settings, work: Path, meters: int, interv
         "day",
         {"meters": meters, "interval": interval, "billing_day": DAY.isoformat(), "shards": shards or "chosen"},
         {
-            "intervals": reads, "wall_s": round(wall, 3), "intervals_per_s": round(reads / wall), "peak_rss_mib": max(watch.peaks.values()),
-            "stage_peak_mib": watch.peaks, "stage_s": {stage: round(seconds, 3) for stage, seconds in watch.seconds.items()},
-            "stage_busy_cores": {stage: round(watch.busy[stage] / seconds, 2) for stage, seconds in watch.seconds.items()}, "billed_service_points": totals["billed"],
+            "intervals": reads,
+            "wall_s": round(wall, 3),
+            "intervals_per_s": round(reads / wall),
+            "peak_rss_mib": max(watch.peaks.values()),
+            "stage_peak_mib": watch.peaks,
+            "stage_s": {stage: round(seconds, 3) for stage, seconds in watch.seconds.items()},
+            "stage_busy_cores": {
+                stage: round(watch.busy[stage] / seconds, 2) for stage, seconds in watch.seconds.items()
+            },
+            "billed_service_points": totals["billed"],
             "steps_s": {stage: outcome.seconds for stage, outcome in outcomes.items()},
             "bytes_per_interval": round(totals["bytes"] / reads, 2) if reads and not daily else None,
         },
         {},
-    )  # fmt: skip
+    )
 
 
 def simulated_city(data: Path, meters: int, interval: int) -> int:
@@ -147,9 +165,17 @@ def simulated_city(data: Path, meters: int, interval: int) -> int:
     from meter_pipeline.simulator import Spec, simulate
 
     spec = Spec(
-        meters=meters, days=1, interval_minutes=interval, start=DAY, seed=7, defects=False, mix="electricity", formats=("delimited",), registers=False,
+        meters=meters,
+        days=1,
+        interval_minutes=interval,
+        start=DAY,
+        seed=7,
+        defects=False,
+        mix="electricity",
+        formats=("delimited",),
+        registers=False,
         history_days=30,
-    )  # fmt: skip
+    )
     return simulate(spec, data).reads
 
 
@@ -166,44 +192,90 @@ def _daily_registers(data: Path, meters: int) -> int:
         '[columns]\nmeter_id = "meter_id"\ntime = "read_at"\nvalue = "dial"\nsequence = "sequence"\n[constants]\nchannel = "R1"\n'
     )
     tariff = {
-        "schema": "meter_pipeline.tariff/1", "tariff_id": "W-FLAT", "name": "Flat water", "commodity": "water", "currency": "USD", "unit": "kgal",
+        "schema": "meter_pipeline.tariff/1",
+        "tariff_id": "W-FLAT",
+        "name": "Flat water",
+        "commodity": "water",
+        "currency": "USD",
+        "unit": "kgal",
         "charges": [
             {"kind": "fixed", "code": "BASIC", "name": "Basic", "amount": "9.50"},
-            {"kind": "usage", "code": "WATER", "name": "Water", "tiers": [{"upto": 3, "rate": "4.10"}, {"rate": "6.20"}]},
+            {
+                "kind": "usage",
+                "code": "WATER",
+                "name": "Water",
+                "tiers": [{"upto": 3, "rate": "4.10"}, {"rate": "6.20"}],
+            },
         ],
-    }  # fmt: skip
+    }
     (data / "tariffs" / "w-flat.json").write_text(json.dumps(tariff))
     number = pl.select(pl.int_range(meters, dtype=pl.Int64).alias("n"))["n"]
     ids = pl.DataFrame({"n": number}).with_columns(m=pl.format("W{}", pl.col("n").cast(pl.String).str.zfill(7)))
     plain = {
         "service_points": ids.select(
-            service_point_id=pl.format("SP-{}", "m"), commodity=pl.lit("water"), premise_id=pl.format("PR-{}", "m"), route=pl.lit("R1"),
-            customer_class=pl.lit("residential"), latitude=pl.lit(""), longitude=pl.lit(""), station_id=pl.lit(""), status=pl.lit("active"),
-            valid_from=pl.lit("2020-01-01"), valid_to=pl.lit(""),
+            service_point_id=pl.format("SP-{}", "m"),
+            commodity=pl.lit("water"),
+            premise_id=pl.format("PR-{}", "m"),
+            route=pl.lit("R1"),
+            customer_class=pl.lit("residential"),
+            latitude=pl.lit(""),
+            longitude=pl.lit(""),
+            station_id=pl.lit(""),
+            status=pl.lit("active"),
+            valid_from=pl.lit("2020-01-01"),
+            valid_to=pl.lit(""),
         ),
-        "meters": ids.select(meter_id="m", commodity=pl.lit("water"), head_end=pl.lit("DAILY"), model=pl.lit(""), collector_id=pl.lit("")),
+        "meters": ids.select(
+            meter_id="m", commodity=pl.lit("water"), head_end=pl.lit("DAILY"), model=pl.lit(""), collector_id=pl.lit("")
+        ),
         "channels": ids.select(
-            meter_id="m", channel=pl.lit("R1"), kind=pl.lit("register"), unit=pl.lit("gal"), interval_minutes=pl.lit(""), flow=pl.lit("import"),
-            multiplier=pl.lit("1"), dials=pl.lit("8"), decimals=pl.lit("0"), sums_to=pl.lit(""), billed=pl.lit("true"),
+            meter_id="m",
+            channel=pl.lit("R1"),
+            kind=pl.lit("register"),
+            unit=pl.lit("gal"),
+            interval_minutes=pl.lit(""),
+            flow=pl.lit("import"),
+            multiplier=pl.lit("1"),
+            dials=pl.lit("8"),
+            decimals=pl.lit("0"),
+            sums_to=pl.lit(""),
+            billed=pl.lit("true"),
         ),
         "installations": ids.select(
-            service_point_id=pl.format("SP-{}", "m"), meter_id="m", installed_at=pl.lit("2020-01-01T06:00:00Z"), removed_at=pl.lit(""),
-            install_read=pl.lit(""), removal_read=pl.lit(""),
+            service_point_id=pl.format("SP-{}", "m"),
+            meter_id="m",
+            installed_at=pl.lit("2020-01-01T06:00:00Z"),
+            removed_at=pl.lit(""),
+            install_read=pl.lit(""),
+            removal_read=pl.lit(""),
         ),
-        "accounts": ids.select(account_id=pl.format("AC-{}", "m"), customer_class=pl.lit("residential"), opened=pl.lit("2020-01-01"), closed=pl.lit("")),
+        "accounts": ids.select(
+            account_id=pl.format("AC-{}", "m"),
+            customer_class=pl.lit("residential"),
+            opened=pl.lit("2020-01-01"),
+            closed=pl.lit(""),
+        ),
         "agreements": ids.select(
-            account_id=pl.format("AC-{}", "m"), service_point_id=pl.format("SP-{}", "m"), tariff_id=pl.lit("W-FLAT"), cycle_id=pl.lit("MONTHLY"),
-            valid_from=pl.lit("2020-01-01"), valid_to=pl.lit(""),
+            account_id=pl.format("AC-{}", "m"),
+            service_point_id=pl.format("SP-{}", "m"),
+            tariff_id=pl.lit("W-FLAT"),
+            cycle_id=pl.lit("MONTHLY"),
+            valid_from=pl.lit("2020-01-01"),
+            valid_to=pl.lit(""),
         ),
-    }  # fmt: skip
+    }
     for table, frame in plain.items():
         frame.write_csv(reference / f"{table}.csv")
-    (reference / "tariffs.csv").write_text("tariff_id,commodity,version,valid_from,valid_to,document\nW-FLAT,water,1,2020-01-01,,w-flat.json\n")
+    (reference / "tariffs.csv").write_text(
+        "tariff_id,commodity,version,valid_from,valid_to,document\nW-FLAT,water,1,2020-01-01,,w-flat.json\n"
+    )
     (reference / "billing_cycles.csv").write_text("cycle_id,period_start,period_end\nMONTHLY,2026-10-01,2026-11-01\n")
     for index, day in enumerate((*_EARLIER, DAY)):
         dial = 100_000 + (pl.col("n") * 7919) % 500_000 + index * (20 + (pl.col("n") * 104_729) % 400)
         stamp = f"{day + timedelta(days=1)}T05:00:00Z"
-        ids.select(meter_id="m", read_at=pl.lit(stamp), dial=dial, sequence=pl.lit(index + 1)).write_csv(inbox / f"daily_{day}.csv")
+        ids.select(meter_id="m", read_at=pl.lit(stamp), dial=dial, sequence=pl.lit(index + 1)).write_csv(
+            inbox / f"daily_{day}.csv"
+        )
     return meters
 
 

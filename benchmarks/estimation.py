@@ -1,13 +1,17 @@
-"""``bench estimation``: how far estimates are from what the meter really read, by method and gap length, on real series.
+"""``bench estimation``: how far estimates are from what the meter really read, by method and gap length, on real
+series.
 
-Belongs here: cutting gaps, calling the ladder and its peers on the same gaps, the error. Does not belong here: any method of ours.
+Belongs here: cutting gaps, calling the ladder and its peers on the same gaps, the error. Does not belong here: any
+method of ours.
 
-Series: two households of a year of hours (Green Button), one month of 5-minute solar export (NEM12) and a gas meter's hours, from the folder of real
-files beside the project (METER_PIPELINE_FIXTURES overrides). Gaps are cut at random with a fixed seed, within a day, with at least two weeks of history
-before them. Peers: flat_load is the average daily load of the 28 days before, spread evenly; previous_day copies the day before. ``*_scaled`` is the same
-brought to the register difference of the day, exactly, which is how estimates are stored wherever a register is read.
+Series: two households of a year of hours (Green Button), one month of 5-minute solar export (NEM12) and a gas meter's
+hours, from the folder of real files beside the project (METER_PIPELINE_FIXTURES overrides). Gaps are cut at random with
+a fixed seed, within a day, with at least two weeks of history before them. Peers: flat_load is the average daily load
+of the 28 days before, spread evenly; previous_day copies the day before. ``*_scaled`` is the same brought to the
+register difference of the day, exactly, which is how estimates are stored wherever a register is read.
 
-Error is the sum of absolute errors over the sum of what was really used in the gaps, so that hours without use do not divide by nothing.
+Error is the sum of absolute errors over the sum of what was really used in the gaps, so that hours without use do not
+divide by nothing.
 """
 
 from __future__ import annotations
@@ -60,7 +64,9 @@ def run(gaps: int = 150, seed: int = 20, files: str = "") -> dict[str, Any]:
         for hours in GAP_HOURS:
             if hours * 60 < minutes:
                 continue
-            truth, found, off = _compare(days, first, minutes, hours, gaps, np.random.default_rng([seed, int(hours * 60), len(name)]))
+            truth, found, off = _compare(
+                days, first, minutes, hours, gaps, np.random.default_rng([seed, int(hours * 60), len(name)])
+            )
             unscaled_off += off
             used = float(np.abs(truth).sum())
             for method, values in found.items():
@@ -72,35 +78,50 @@ def run(gaps: int = 150, seed: int = 20, files: str = "") -> dict[str, Any]:
         by_series[name] = own
     error = {m: {f"{h:g}": round(v / real[m][h], 4) for h, v in per.items()} for m, per in wrong.items()}
     ratios = {
-        f"ladder_over_{peer}{suffix}_worst": round(max(error[f"ladder{suffix}"][h] / error[f"{peer}{suffix}"][h] for h in error[f"ladder{suffix}"]), 4)
+        f"ladder_over_{peer}{suffix}_worst": round(
+            max(error[f"ladder{suffix}"][h] / error[f"{peer}{suffix}"][h] for h in error[f"ladder{suffix}"]), 4
+        )
         for peer in ("flat_load", "previous_day")
         for suffix in ("", "_scaled")
     }
     return document(
-        "estimation", {"gaps": gaps, "seed": seed, "gap_hours": list(GAP_HOURS)},
-        {"error": error, "by_series": by_series, "scaled_rows_off_register": unscaled_off}, ratios,
+        "estimation",
+        {"gaps": gaps, "seed": seed, "gap_hours": list(GAP_HOURS)},
+        {"error": error, "by_series": by_series, "scaled_rows_off_register": unscaled_off},
+        ratios,
     )
 
 
 def series(folder: Path) -> dict[str, tuple[int, Ints, date]]:
-    """The real series as (interval minutes, (days, slots) micro values with NO_VALUE, first day), on clocks that never change."""
+    """The real series as (interval minutes, (days, slots) micro values with NO_VALUE, first day), on clocks that never
+    change."""
     from meter_pipeline.feeds.head_ends import HeadEnd
     from meter_pipeline.feeds.registry import parse
 
     out: dict[str, tuple[int, Ints, date]] = {}
-    green = {"household_coastal": "Coastal_Multi_Family_12hr_Jan_1_2011_to_Jan_1_2012_RetailCustomer_3.xml.gz",
-             "household_desert": "Desert_Single_Family_Jan_1_2011_to_Jan_1_2012_RetailCustomer_7.xml.gz"}
+    green = {
+        "household_coastal": "Coastal_Multi_Family_12hr_Jan_1_2011_to_Jan_1_2012_RetailCustomer_3.xml.gz",
+        "household_desert": "Desert_Single_Family_Jan_1_2011_to_Jan_1_2012_RetailCustomer_7.xml.gz",
+    }
     pacific, eastern = BillingCalendar("Etc/GMT+8"), BillingCalendar("Etc/GMT-10")
     for name, file in green.items():
         reads = parse(folder / "green_button" / file, HeadEnd("bench", "espi"), pacific).intervals
-        out[name] = (60, *_days(reads["interval_start"].dt.epoch("us").to_numpy(), reads["value"].to_numpy(), 60, pacific))
+        out[name] = (
+            60,
+            *_days(reads["interval_start"].dt.epoch("us").to_numpy(), reads["value"].to_numpy(), 60, pacific),
+        )
     reads = parse(folder / "nem12" / "Example_NEM12_month_solar.csv", HeadEnd("bench", "nem12"), eastern).intervals
     for channel in sorted(reads["channel"].unique().to_list()):
         own = reads.filter(reads["channel"] == channel)
         minutes = int(own["interval_minutes"][0])
-        out[f"solar_{channel}"] = (minutes, *_days(own["interval_start"].dt.epoch("us").to_numpy(), own["value"].to_numpy(), minutes, eastern))
+        out[f"solar_{channel}"] = (
+            minutes,
+            *_days(own["interval_start"].dt.epoch("us").to_numpy(), own["value"].to_numpy(), minutes, eastern),
+        )
     with gzip.open(folder / "gas_baseline" / "il-gas-hdd-only-hourly.csv.gz", "rt") as handle:
-        rows = [(datetime.fromisoformat(r["start"]).timestamp(), r["value"]) for r in csv.DictReader(handle) if r["value"]]
+        rows = [
+            (datetime.fromisoformat(r["start"]).timestamp(), r["value"]) for r in csv.DictReader(handle) if r["value"]
+        ]
     central = BillingCalendar("Etc/GMT+6")
     at = np.array([int(t) * 1_000_000 for t, _ in rows], np.int64)
     out["gas"] = (60, *_days(at, np.array([round(float(v) * 1_000_000) for _, v in rows], np.int64), 60, central))
@@ -124,7 +145,9 @@ class _Loader:
     def edges(self, rows: Ints) -> tuple[Ints, Ints]:
         nothing = np.full(self.all.shape[1], NO_VALUE, np.int64)
         before = np.stack([self.all[self.targets[r] - 1] if self.targets[r] else nothing for r in rows])
-        after = np.stack([self.all[self.targets[r] + 1] if self.targets[r] + 1 < len(self.all) else nothing for r in rows])
+        after = np.stack(
+            [self.all[self.targets[r] + 1] if self.targets[r] + 1 < len(self.all) else nothing for r in rows]
+        )
         return before, after
 
     def days(self, rows: Ints) -> VectorHistory:
@@ -135,7 +158,11 @@ class _Loader:
         for k, r in enumerate(rows):
             t = int(self.targets[r])
             kind = day_class(self.first + timedelta(days=t), ())
-            like = [d for d in range(t - 1, max(t - self.back, 0) - 1, -1) if day_class(self.first + timedelta(days=d), ()) == kind][:depth]
+            like = [
+                d
+                for d in range(t - 1, max(t - self.back, 0) - 1, -1)
+                if day_class(self.first + timedelta(days=d), ()) == kind
+            ][:depth]
             for place, d in enumerate(like):
                 values[depth - 1 - place, k] = self.all[d]
         whole = (values != NO_VALUE).all(axis=2, keepdims=True) & np.ones(values.shape, np.bool_)
@@ -146,7 +173,8 @@ class _Loader:
 def _compare(
     days: Ints, first: date, minutes: int, hours: float, gaps: int, rng: np.random.Generator
 ) -> tuple[Ints, dict[str, Ints], int]:
-    """What was really used in random gaps, what each method says, and rows whose scaled sum is off the register (none, or it is broken)."""
+    """What was really used in random gaps, what each method says, and rows whose scaled sum is off the register (none,
+    or it is broken)."""
     t = threshold_file.default()
     slots = days.shape[1]
     width = round(hours * 60 / minutes)
@@ -160,8 +188,15 @@ def _compare(
     values = np.where(missing, NO_VALUE, actual)
     recent = np.stack([_mean_day(days[max(d - 28, 0) : d], whole[max(d - 28, 0) : d]) for d in targets])
     need = Need(
-        values, missing, ~missing, np.zeros(gaps, np.int32), np.full(gaps, slots, np.int32), recent, np.zeros(values.shape, np.int64),
-        np.full(gaps, NO_VALUE, np.int64), np.ones(gaps, np.bool_),
+        values,
+        missing,
+        ~missing,
+        np.zeros(gaps, np.int32),
+        np.full(gaps, slots, np.int32),
+        recent,
+        np.zeros(values.shape, np.int64),
+        np.full(gaps, NO_VALUE, np.int64),
+        np.ones(gaps, np.bool_),
     )
     loader, number = _Loader(days, first, targets, t.like_days_back), np.arange(gaps)
     no_register = np.zeros(gaps, np.bool_)

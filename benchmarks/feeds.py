@@ -1,7 +1,8 @@
 """Parsing: delimited text and NEM12 to the canonical frame, beside the floor and beside aemo-mdff-reader.
 
-The floor of delimited text is Polars' own read_csv, which neither checks nor converts; the floor of both is reading the bytes. Files are made
-once per run in a scratch folder. Every reader is run once before it is timed, so compilation and caches favour nobody.
+The floor of delimited text is Polars' own read_csv, which neither checks nor converts; the floor of both is reading the
+bytes. Files are made once per run in a scratch folder. Every reader is run once before it is timed, so compilation and
+caches favour nobody.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from meter_pipeline.feeds import HeadEnd, parse
 
 UTC = BillingCalendar("UTC")
 CSV = HeadEnd(
-    "bench", "delimited", interval_minutes=15, unit="kWh",
+    "bench",
+    "delimited",
+    interval_minutes=15,
+    unit="kWh",
     columns={"meter_id": "meter_id", "time": "time", "value": "value", "quality": "quality"},
-)  # fmt: skip
+)
 NEM12 = HeadEnd("bench", "nem12")
 
 
@@ -35,7 +39,12 @@ def make_csv(path: Path, meters: int, seed: int = 1) -> int:
         file.write("meter_id,time,value,quality\n")
         for meter in range(meters):
             values = random.integers(0, 3000, 96).tolist()
-            file.write("".join(f"MTR-{meter:07d},{stamp},{v // 1000}.{v % 1000:03d},A\n" for stamp, v in zip(stamps, values, strict=True)))
+            file.write(
+                "".join(
+                    f"MTR-{meter:07d},{stamp},{v // 1000}.{v % 1000:03d},A\n"
+                    for stamp, v in zip(stamps, values, strict=True)
+                )
+            )
     return meters * 96
 
 

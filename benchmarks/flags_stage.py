@@ -1,7 +1,8 @@
-"""A day's flags on a real database: 100,000 service points with full history, from reading the validated day to the committed flags.
+"""A day's flags on a real database: 100,000 service points with full history, from reading the validated day to the
+committed flags.
 
-Belongs here: a scratch database filled straight from arrays (reference, a hundred packed days, weather, a refit, the validated day), and the time of
-the stage on it. Does not belong here: what detection finds (anomalies.py).
+Belongs here: a scratch database filled straight from arrays (reference, a hundred packed days, weather, a refit, the
+validated day), and the time of the stage on it. Does not belong here: what detection finds (anomalies.py).
 """
 
 from __future__ import annotations
@@ -54,7 +55,11 @@ def time_stage(meters: int, seed: int, repeats: int = 3) -> dict[str, float]:
             walls.append(time.perf_counter() - began)
         assert outcome.points == meters
         assert outcome.weather == "complete"
-        return {"day_stage_s": round(statistics.median(walls), 3), "refit_s": round(refit, 3), "stage_flags": outcome.flags.height}
+        return {
+            "day_stage_s": round(statistics.median(walls), 3),
+            "refit_s": round(refit, 3),
+            "stage_flags": outcome.flags.height,
+        }
     finally:
         shutil.rmtree(work, ignore_errors=True)
         with base.connect(autocommit=True) as connection:
@@ -67,9 +72,15 @@ def _fill(database: Database, seed: int) -> None:
     days = [DAY - timedelta(days=back) for back in range(_HISTORY, -1, -1)]
     degrees_c = 12 + 9 * np.sin(2 * np.pi * np.arange(len(days)) / 50) + rng.normal(0, 2, len(days))
     weather = pl.DataFrame(
-        {"station_id": "BENCH", "weather_day": days, "temperature_min_c": degrees_c - 5, "temperature_max_c": degrees_c + 5,
-         "temperature_mean_c": degrees_c, "hours": 24}
-    )  # fmt: skip
+        {
+            "station_id": "BENCH",
+            "weather_day": days,
+            "temperature_min_c": degrees_c - 5,
+            "temperature_max_c": degrees_c + 5,
+            "temperature_mean_c": degrees_c,
+            "hours": 24,
+        }
+    )
     level, slope = rng.uniform(40, 400, len(ids)), rng.uniform(0, 6, len(ids))
     with database.connect() as connection:
         connection.execute("INSERT INTO ref.weather_stations VALUES ('BENCH', 'Field', 41.9, -87.6)")
@@ -78,8 +89,14 @@ def _fill(database: Database, seed: int) -> None:
             usage = np.round((level + slope * max(degree - 10, 0)) * rng.normal(1, 0.07, len(ids)), 3)
             if day < DAY:
                 facts = packing.DayFacts(
-                    day, "water", "gal", ids, usage.astype(np.float32), np.full(len(ids), 100, np.uint8), np.zeros(len(ids), np.uint8)
-                )  # fmt: skip
+                    day,
+                    "water",
+                    "gal",
+                    ids,
+                    usage.astype(np.float32),
+                    np.full(len(ids), 100, np.uint8),
+                    np.zeros(len(ids), np.uint8),
+                )
                 store.write_facts(connection, day, [packing.pack(facts)])
         connection.execute(
             f"CREATE TABLE vee.daily_usage_bench PARTITION OF vee.daily_usage FOR VALUES FROM ('{DAY - timedelta(days=1)}') TO ('{DAY + timedelta(days=1)}')".encode()
@@ -89,7 +106,22 @@ def _fill(database: Database, seed: int) -> None:
             "COPY vee.daily_usage (quantity_micro, service_point_id, estimated_micro, row_flags, billing_day, slots_expected, actual, estimated, missing, "
             "meters, quality, exchange, flow, unit, source, commodity, customer_class) FROM STDIN (FORMAT csv)"
         ) as copy:
-            fixed = {"a": 0, "b": 0, "c": DAY.isoformat(), "d": 1, "e": 1, "f": 0, "g": 0, "h": 1, "i": 0, "j": False, "k": "import", "l": "gal",
-                     "m": "register", "n": "water", "o": "residential"}  # fmt: skip
+            fixed = {
+                "a": 0,
+                "b": 0,
+                "c": DAY.isoformat(),
+                "d": 1,
+                "e": 1,
+                "f": 0,
+                "g": 0,
+                "h": 1,
+                "i": 0,
+                "j": False,
+                "k": "import",
+                "l": "gal",
+                "m": "register",
+                "n": "water",
+                "o": "residential",
+            }
             copy.write(rows.with_columns(**{k: pl.lit(v) for k, v in fixed.items()}).write_csv(include_header=False))
         connection.execute("ANALYZE vee.daily_usage")

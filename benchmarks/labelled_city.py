@@ -1,7 +1,7 @@
 """A simulated city as detectors see it, with the truth beside it.
 
-Belongs here: the simulator's days turned into matrices, and which cases count as having found which story. Does not belong here: detectors,
-the simulator itself.
+Belongs here: the simulator's days turned into matrices, and which cases count as having found which story. Does not
+belong here: detectors, the simulator itself.
 """
 
 from __future__ import annotations
@@ -61,9 +61,14 @@ class CommodityDays:
 
     def points(self, which: slice | np.ndarray) -> CommodityDays:
         """Some of the points."""
-        return CommodityDays(self.commodity, self.unit, *(
-            None if values is None else values[which] for values in (getattr(self, name) for name in list(self.__dataclass_fields__)[2:])
-        ))  # fmt: skip
+        return CommodityDays(
+            self.commodity,
+            self.unit,
+            *(
+                None if values is None else values[which]
+                for values in (getattr(self, name) for name in list(self.__dataclass_fields__)[2:])
+            ),
+        )
 
 
 @dataclass(slots=True)
@@ -79,7 +84,8 @@ class LabelledCity:
 
 
 def labelled_city(spec: Spec) -> LabelledCity:
-    """Simulate every day of the city. Reads that a story hides lower ``coverage``; their usage stays, as an estimate would stand there."""
+    """Simulate every day of the city. Reads that a story hides lower ``coverage``; their usage stays, as an estimate
+    would stand there."""
     plan = Plan(spec)
     names = sorted({segment.head_end for segment in spec.segments})
     size = collector_size(spec)
@@ -91,9 +97,17 @@ def labelled_city(spec: Spec) -> LabelledCity:
         shape = (count, spec.days)
         traits = block(spec, commodity, 0, count)
         part = CommodityDays(
-            commodity, UNIT[commodity], np.empty(shape), np.ones(shape), np.zeros(shape), traits.customer_class, traits.station,
-            np.zeros(shape, bool), np.full(count, -1), np.full(count, -1),
-        )  # fmt: skip
+            commodity,
+            UNIT[commodity],
+            np.empty(shape),
+            np.ones(shape),
+            np.zeros(shape),
+            traits.customer_class,
+            traits.station,
+            np.zeros(shape, bool),
+            np.full(count, -1),
+            np.full(count, -1),
+        )
         for segment in (s for s in spec.segments if s.commodity == commodity):
             part.head_end[segment.first : segment.last] = names.index(segment.head_end)
             if segment.head_end == "AMI":
@@ -106,7 +120,10 @@ def labelled_city(spec: Spec) -> LabelledCity:
         for d in range(spec.days):
             _day(spec, plan, part, d, count)
         for story in plan.stories:
-            if story.commodity == commodity and story.kind in ("usage_on_disconnected", "vacant"):  # off or inactive in the reference
+            if story.commodity == commodity and story.kind in (
+                "usage_on_disconnected",
+                "vacant",
+            ):  # off or inactive in the reference
                 part.disconnected[story.index, story.first : story.last + 1] = True
         quantum = MICRO_PER_QUANTUM[commodity] / 1e6 * traits.multiplier[:, None]
         part.usage *= quantum

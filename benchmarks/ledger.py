@@ -1,13 +1,13 @@
 """What the ledger costs, and how fast it proves and verifies.
 
-Figures: ``root_1m_s`` the RFC 6962 root over a million payload hashes; ``verify_day_s`` a day of intervals verified from its rows (every payload
-hashed again from what is stored, matched with its leaf, the log recomputed); ``proof_ms`` one read's proof from the database, checked.
-Ratios, each of the same work with the ledger and without, in turn:
-``on_over_off_wall`` a whole billing day through the stages, feed file to bill (land, ingest, validate, verify what bills stand on, bill, then checkpoint
-and verify); without the ledger, entries are one constant row, nothing is folded, checkpointed or verified, and charges are not hashed. Payloads are
-hashed in both: which version wins needs it.
-``on_over_off_p95`` a batch's write (COPY, entry, commit) with four writers; ``write_path_wall`` is the wall of that bare write path (narrow, encode,
-COPY, commit), where the ledger's side pays for hashing too: the most it can weigh.
+Figures: ``root_1m_s`` the RFC 6962 root over a million payload hashes; ``verify_day_s`` a day of intervals verified
+from its rows (every payload hashed again from what is stored, matched with its leaf, the log recomputed); ``proof_ms``
+one read's proof from the database, checked. Ratios, each of the same work with the ledger and without, in turn:
+``on_over_off_wall`` a whole billing day through the stages, feed file to bill (land, ingest, validate, verify what
+bills stand on, bill, then checkpoint and verify); without the ledger, entries are one constant row, nothing is folded,
+checkpointed or verified, and charges are not hashed. Payloads are hashed in both: which version wins needs it.
+``on_over_off_p95`` a batch's write (COPY, entry, commit) with four writers; ``write_path_wall`` is the wall of that
+bare write path (narrow, encode, COPY, commit), where the ledger's side pays for hashing too: the most it can weigh.
 """
 
 from __future__ import annotations
@@ -46,8 +46,11 @@ WRITERS = 4
 EMPTIED = ("entry", "leaf", "tree_head", "node", "checkpoint", "cosignature", "anchor")
 
 
-def run(meters: int = 100_000, interval: int = 15, rounds: int = 3, batch: int = 1000, seed: int = 7, day_rounds: int = 1) -> dict[str, Any]:
-    """A day of ``meters`` interval meters, ``batch`` payloads a transaction; ``day_rounds`` whole days with and without (0: none)."""
+def run(
+    meters: int = 100_000, interval: int = 15, rounds: int = 3, batch: int = 1000, seed: int = 7, day_rounds: int = 1
+) -> dict[str, Any]:
+    """A day of ``meters`` interval meters, ``batch`` payloads a transaction; ``day_rounds`` whole days with and without
+    (0: none)."""
     base = open_database(load_settings())
     with _scratch(base) as database:
         made = _run(database, meters, interval, rounds, batch, seed)
@@ -55,7 +58,10 @@ def run(meters: int = 100_000, interval: int = 15, rounds: int = 3, batch: int =
     for turn in range(2 * day_rounds):
         walls[turn % 2 == 1].append(_whole_day(base, meters, interval, on=turn % 2 == 1))
     if day_rounds:
-        made["figures"]["day_wall_s"] = {"on": round(statistics.median(walls[True]), 2), "off": round(statistics.median(walls[False]), 2)}
+        made["figures"]["day_wall_s"] = {
+            "on": round(statistics.median(walls[True]), 2),
+            "off": round(statistics.median(walls[False]), 2),
+        }
         made["ratios"]["on_over_off_wall"] = round(statistics.median(walls[True]) / statistics.median(walls[False]), 3)
     return made
 
@@ -88,9 +94,17 @@ def _whole_day(base: Database, meters: int, interval: int, *, on: bool) -> float
     with _scratch(base) as database, tempfile.TemporaryDirectory(prefix="bench-", dir=settings.home) as folder:
         data = Path(folder) / "city"
         spec = Spec(
-            meters=meters, days=1, interval_minutes=interval, start=DAY, seed=7, defects=False, mix="electricity", formats=("delimited",), registers=False,
+            meters=meters,
+            days=1,
+            interval_minutes=interval,
+            start=DAY,
+            seed=7,
+            defects=False,
+            mix="electricity",
+            formats=("delimited",),
+            registers=False,
             history_days=30,
-        )  # fmt: skip
+        )
         simulate(spec, data)
         mine = replace(settings, home=Path(folder) / "home", data=data, inbox=data / "inbox", database_url=database.url)
         mine.home.mkdir()
@@ -109,7 +123,9 @@ def _whole_day(base: Database, meters: int, interval: int, *, on: bool) -> float
                 one: dict[str, Any] = {"shards": 1} if "shards" in inspect.signature(stage).parameters else {}
                 stage(database, calendar, DAY, clock=SYSTEM_CLOCK, **one)
             if on:
-                done = checkpoint_billing_day(database, DAY, settings=mine, hashers=hashers(), sources=AFTER_BILLING).verification
+                done = checkpoint_billing_day(
+                    database, DAY, settings=mine, hashers=hashers(), sources=AFTER_BILLING
+                ).verification
                 assert done.ok, done.findings
             return time.perf_counter() - started
 
@@ -153,11 +169,15 @@ def _run(database: Database, meters: int, interval: int, rounds: int, batch: int
         home = Path(folder)
         checkpoints.checkpoint(database, home=home)
         database.read("SELECT 1")  # imports Arrow, once per process
-        verify_s, sound = _timed(lambda: verification.verify(database, home=home, full=True, days=[DAY], hashers=HASHERS))
+        verify_s, sound = _timed(
+            lambda: verification.verify(database, home=home, full=True, days=[DAY], hashers=HASHERS)
+        )
         rows = sound.checked["content of raw.interval_day"]
         problems = [f"{finding.check}: {finding.detail}" for finding in sound.findings if finding.check != "guards"]
         picked = [matrix.keys["meter_id"][int(row)] for row in rng.integers(0, meters, 20)]
-        proof_ms = 1000 * statistics.median([_seconds(lambda m=m: proving.prove_read(database, m, DAY)) for m in picked])
+        proof_ms = 1000 * statistics.median(
+            [_seconds(lambda m=m: proving.prove_read(database, m, DAY)) for m in picked]
+        )
     p95 = {on: float(np.percentile(latencies[on], 95)) for on in (True, False)}
     return document(
         "ledger",
@@ -169,7 +189,10 @@ def _run(database: Database, meters: int, interval: int, rounds: int, batch: int
             "verified_payloads": rows,
             "verified_intervals": rows * matrix.slots,
             "problems": problems,
-            "write_wall_s": {"on": round(statistics.median(walls[True]), 3), "off": round(statistics.median(walls[False]), 3)},
+            "write_wall_s": {
+                "on": round(statistics.median(walls[True]), 3),
+                "off": round(statistics.median(walls[False]), 3),
+            },
             "write_p95_ms": {"on": round(1000 * p95[True], 1), "off": round(1000 * p95[False], 1)},
         },
         {
@@ -193,7 +216,14 @@ def _matrix(meters: int, interval: int, rng: np.random.Generator) -> DayMatrix:
         }
     )
     values = rng.integers(0, 4000, (meters, slots), dtype=np.int64) * 1000
-    return DayMatrix(DAY, interval, names, values, np.full((meters, slots), 1, np.uint16), np.tile(np.arange(slots, dtype=np.int32), (meters, 1)))
+    return DayMatrix(
+        DAY,
+        interval,
+        names,
+        values,
+        np.full((meters, slots), 1, np.uint16),
+        np.tile(np.arange(slots, dtype=np.int32), (meters, 1)),
+    )
 
 
 def _clear(database: Database) -> None:
@@ -221,7 +251,9 @@ def _write(database: Database, matrix: DayMatrix, batch: int, *, on: bool) -> tu
             with database.connect("bench-writer") as connection:
                 while (first := _next(work, lock)) is not None:
                     frame = vectors.from_matrix(_part(matrix, first, batch), STARTS_AT)
-                    hashes = keys.interval_payload_hashes(frame) if on else pl.repeat(constant, frame.height, eager=True)
+                    hashes = (
+                        keys.interval_payload_hashes(frame) if on else pl.repeat(constant, frame.height, eager=True)
+                    )
                     frame = frame.with_columns(payload_hash=hashes)
                     leaves = hashes.to_list() if on else []
                     started = time.perf_counter()
@@ -257,7 +289,12 @@ def _next(work: Any, lock: threading.Lock) -> int | None:
 def _part(matrix: DayMatrix, first: int, batch: int) -> DayMatrix:
     rows = slice(first, first + batch)
     return DayMatrix(
-        matrix.billing_day, matrix.interval_minutes, matrix.keys[rows], matrix.values[rows], matrix.quality[rows], matrix.sequence[rows]
+        matrix.billing_day,
+        matrix.interval_minutes,
+        matrix.keys[rows],
+        matrix.values[rows],
+        matrix.quality[rows],
+        matrix.sequence[rows],
     )
 
 
@@ -269,5 +306,3 @@ def _timed(call: Any) -> tuple[float, Any]:
     started = time.perf_counter()
     result = call()
     return time.perf_counter() - started, result
-
-

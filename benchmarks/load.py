@@ -1,9 +1,10 @@
 """Loading a day of intervals, beside the server's own floor and beside what people usually write.
 
-Ours: the staged day to committed, keyed and attached rows, with its ledger entries and control totals (ingest_billing_day). The floor: psql's
-binary COPY of the same bytes into a table of the same layout and checks, then the primary key. Peers go row by row into one row an interval
-(meter, time, sequence as key) and are run on ``sample`` intervals: their time is scaled per interval, which flatters them, since their tables
-slow down as they grow. DuckDB reads a CSV of the sample into its own table. One server, one durability, rounds alternating, medians.
+Ours: the staged day to committed, keyed and attached rows, with its ledger entries and control totals
+(ingest_billing_day). The floor: psql's binary COPY of the same bytes into a table of the same layout and checks, then
+the primary key. Peers go row by row into one row an interval (meter, time, sequence as key) and are run on ``sample``
+intervals: their time is scaled per interval, which flatters them, since their tables slow down as they grow. DuckDB
+reads a CSV of the sample into its own table. One server, one durability, rounds alternating, medians.
 """
 
 from __future__ import annotations
@@ -83,18 +84,27 @@ class City:
             values[rows] += 1000
             version[rows] = 2
         start = CALENDAR.bounds(day)[0]
-        ids = pl.Series([f"M{i:07d}" for i in range(n)]).gather(pl.Series(np.repeat(np.arange(n), self.slots), dtype=pl.UInt32))
+        ids = pl.Series([f"M{i:07d}" for i in range(n)]).gather(
+            pl.Series(np.repeat(np.arange(n), self.slots), dtype=pl.UInt32)
+        )
         size = n * self.slots
         return pl.DataFrame(
             {
-                "meter_id": ids, "channel": pl.repeat("E1", size, eager=True),
-                "interval_start": pl.Series(np.tile(np.arange(self.slots) * 900_000_000 + int(start.timestamp() * 1e6), n)).cast(UTC_US),
-                "interval_minutes": pl.repeat(15, size, dtype=pl.Int16, eager=True), "value": values.ravel(),
-                "unit": pl.repeat("kWh", size, eager=True), "sequence": pl.Series(np.tile(np.arange(1, self.slots + 1, dtype=np.int32), n)),
-                "quality": pl.repeat(0, size, dtype=pl.UInt16, eager=True), "source_version": np.repeat(version, self.slots),
-                "read_time": pl.repeat(start + timedelta(days=1), size, dtype=UTC_US, eager=True), "line": np.arange(1, size + 1),
+                "meter_id": ids,
+                "channel": pl.repeat("E1", size, eager=True),
+                "interval_start": pl.Series(
+                    np.tile(np.arange(self.slots) * 900_000_000 + int(start.timestamp() * 1e6), n)
+                ).cast(UTC_US),
+                "interval_minutes": pl.repeat(15, size, dtype=pl.Int16, eager=True),
+                "value": values.ravel(),
+                "unit": pl.repeat("kWh", size, eager=True),
+                "sequence": pl.Series(np.tile(np.arange(1, self.slots + 1, dtype=np.int32), n)),
+                "quality": pl.repeat(0, size, dtype=pl.UInt16, eager=True),
+                "source_version": np.repeat(version, self.slots),
+                "read_time": pl.repeat(start + timedelta(days=1), size, dtype=UTC_US, eager=True),
+                "line": np.arange(1, size + 1),
             }
-        )  # fmt: skip
+        )
 
     def land(self, reads: pl.DataFrame) -> None:
         """Stage reads as a file of their own. Not timed here: bench day times the way from files."""
@@ -110,7 +120,9 @@ class City:
     def ingest(self, day: date, **options: Any) -> tuple[float, Any]:
         """Seconds of ingest_billing_day and its outcome."""
         started = time.perf_counter()
-        outcome = ingest_billing_day(self.database, CALENDAR, day, places=self.places, pause=NoPause(), run_id="bench", **options)
+        outcome = ingest_billing_day(
+            self.database, CALENDAR, day, places=self.places, pause=NoPause(), run_id="bench", **options
+        )
         return time.perf_counter() - started, outcome
 
 
@@ -161,22 +173,35 @@ def _run(city: City, meters: int, sample: int, rounds: int) -> dict[str, Any]:
     sizes = {name: min(sample * 10, intervals) if name == "duckdb" else sample for name in PEERS}
     peers = {name: _peer(call, city, sizes[name]) for name, call in PEERS.items()}
     per_interval = median(ours) / intervals
-    ratio = {name: None if seconds is None else round(seconds / sizes[name] / per_interval, 2) for name, seconds in peers.items()}
+    ratio = {
+        name: None if seconds is None else round(seconds / sizes[name] / per_interval, 2)
+        for name, seconds in peers.items()
+    }
     return document(
         "load",
         {"meters": meters, "intervals": intervals, "rounds": rounds, "peer_intervals": sizes},
         {
-            "ours_s": round(median(ours), 3), "copy_floor_s": round(median(floor), 3), "intervals_per_s": round(1 / per_interval),
-            "batches": first_batches, "bytes_per_interval": round(size / intervals, 2), "replay_s": round(replay, 3),
-            "rows_rewritten_on_replay": rewritten, "bytes_grown_on_replay": grown, "one_percent_changed_s": round(one_percent, 3),
+            "ours_s": round(median(ours), 3),
+            "copy_floor_s": round(median(floor), 3),
+            "intervals_per_s": round(1 / per_interval),
+            "batches": first_batches,
+            "bytes_per_interval": round(size / intervals, 2),
+            "replay_s": round(replay, 3),
+            "rows_rewritten_on_replay": rewritten,
+            "bytes_grown_on_replay": grown,
+            "one_percent_changed_s": round(one_percent, 3),
             "rows_rewritten_on_one_percent": one_percent_rewritten,
             "peers_us_per_interval": {k: None if s is None else round(s / sizes[k] * 1e6, 2) for k, s in peers.items()},
         },
         {
-            "ours_over_copy_floor": round(median(ours) / median(floor), 2), "tutorial_over_ours": ratio["tutorial"], "dlt_over_ours": ratio["dlt"],
-            "pandas_over_ours": ratio["pandas"], "duckdb_over_ours": ratio["duckdb"], "replay_over_first_load": round(replay / median(ours), 2),
+            "ours_over_copy_floor": round(median(ours) / median(floor), 2),
+            "tutorial_over_ours": ratio["tutorial"],
+            "dlt_over_ours": ratio["dlt"],
+            "pandas_over_ours": ratio["pandas"],
+            "duckdb_over_ours": ratio["duckdb"],
+            "replay_over_first_load": round(replay / median(ours), 2),
         },
-    )  # fmt: skip
+    )
 
 
 def _again(city: City, partition: str, changed: float) -> tuple[float, int, int]:
@@ -184,7 +209,9 @@ def _again(city: City, partition: str, changed: float) -> tuple[float, int, int]
     size = f"SELECT pg_total_relation_size('{partition}') AS n"
     city.land(city.reads(DAY, changed))
     with city.database.connect(autocommit=True) as connection:
-        connection.execute(f"CREATE TEMPORARY TABLE was AS SELECT meter_id, ctid AS place, xmin::text AS writer FROM {partition}".encode())
+        connection.execute(
+            f"CREATE TEMPORARY TABLE was AS SELECT meter_id, ctid AS place, xmin::text AS writer FROM {partition}".encode()
+        )
         before = city.database.read(size).item()
         seconds, _ = city.ingest(DAY)
         grown = city.database.read(size).item() - before
@@ -216,7 +243,11 @@ def _floor(city: City, day: date) -> float:
     key = "ALTER TABLE floor ADD PRIMARY KEY (billing_day, meter_id, channel)"
     psql = shutil.which("psql") or _own_psql()
     started = time.perf_counter()
-    subprocess.run([psql, "-q", "-v", "ON_ERROR_STOP=1", "-c", copy, "-c", key, city.database.url], check=True, env={**os.environ, "PAGER": ""})
+    subprocess.run(
+        [psql, "-q", "-v", "ON_ERROR_STOP=1", "-c", copy, "-c", key, city.database.url],
+        check=True,
+        env={**os.environ, "PAGER": ""},
+    )
     seconds = time.perf_counter() - started
     path.unlink()
     return seconds
@@ -241,7 +272,9 @@ _ROWS = "meter_id text, interval_start timestamptz, sequence integer, value doub
 
 
 def _rows(reads: pl.DataFrame) -> pl.DataFrame:
-    return reads.select("meter_id", "interval_start", "sequence", pl.col("value") / 1e6, pl.col("quality").cast(pl.Int32))
+    return reads.select(
+        "meter_id", "interval_start", "sequence", pl.col("value") / 1e6, pl.col("quality").cast(pl.Int32)
+    )
 
 
 def _tutorial(city: City, reads: pl.DataFrame) -> float:
@@ -265,7 +298,10 @@ def _tutorial(city: City, reads: pl.DataFrame) -> float:
                 await connection.executemany(
                     "INSERT INTO tutorial VALUES ($1, $2, $3, $4, $5) ON CONFLICT (meter_id, interval_start, sequence) "
                     "DO UPDATE SET value = excluded.value, quality = excluded.quality",
-                    [(m.meter_id, m.interval_start, m.sequence, m.value, m.quality) for m in (Reading(**row) for row in rows)],
+                    [
+                        (m.meter_id, m.interval_start, m.sequence, m.value, m.quality)
+                        for m in (Reading(**row) for row in rows)
+                    ],
                 )
         finally:
             await connection.close()
@@ -307,10 +343,15 @@ def _dlt(city: City, reads: pl.DataFrame) -> float:
     data = _rows(reads).to_arrow()
     folder = city.folder / "dlt"
     pipeline = dlt.pipeline(
-        "bench", pipelines_dir=str(folder), destination=dlt.destinations.postgres(_dlt_credentials(city)), dataset_name="by_dlt"
-    )  # fmt: skip
+        "bench",
+        pipelines_dir=str(folder),
+        destination=dlt.destinations.postgres(_dlt_credentials(city)),
+        dataset_name="by_dlt",
+    )
     started = time.perf_counter()
-    pipeline.run(data, table_name="reads", write_disposition="merge", primary_key=["meter_id", "interval_start", "sequence"])
+    pipeline.run(
+        data, table_name="reads", write_disposition="merge", primary_key=["meter_id", "interval_start", "sequence"]
+    )
     return time.perf_counter() - started
 
 
@@ -319,7 +360,11 @@ def _dlt_credentials(city: City) -> Any:
 
     known = conninfo_to_dict(city.database.url)
     made = PostgresCredentials()
-    made.database, made.username, made.password = str(known["dbname"]), str(known.get("user", "postgres")), str(known.get("password") or "trust")
+    made.database, made.username, made.password = (
+        str(known["dbname"]),
+        str(known.get("user", "postgres")),
+        str(known.get("password") or "trust"),
+    )
     host = str(known.get("host", "localhost"))
     made.host, made.port = "localhost" if host.startswith("/") else host, int(known.get("port") or 5432)
     if host.startswith("/"):
@@ -347,4 +392,9 @@ def _table(city: City, name: str) -> None:
         connection.execute(f"CREATE TABLE {name} ({_ROWS})".encode())
 
 
-PEERS: dict[str, Callable[[City, pl.DataFrame], float]] = {"tutorial": _tutorial, "dlt": _dlt, "pandas": _pandas, "duckdb": _duckdb}
+PEERS: dict[str, Callable[[City, pl.DataFrame], float]] = {
+    "tutorial": _tutorial,
+    "dlt": _dlt,
+    "pandas": _pandas,
+    "duckdb": _duckdb,
+}

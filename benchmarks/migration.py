@@ -1,11 +1,14 @@
-"""Leaving the legacy batch at 100,000 accounts: a day's comparison, publishing to both sides, and a rollback under writers.
+"""Leaving the legacy batch at 100,000 accounts: a day's comparison, publishing to both sides, and a rollback under
+writers.
 
-The tables are filled by SQL with rows of the sizes they have (reads, usage, determinants, lines and a total for each account), and the legacy side
-gets the same figures with planted differences: a third of the lines a cent off, and some of every other class. Timed in ``compare_s``: reading both
-sides from PostgreSQL, classifying, writing the differences, the figures and the ledger entry, in one process after one day to warm up; the median of
-``rounds``. ``compare_processor_s`` is this process's own part of it, the server's not.
-``import_s`` is reading the legacy side's CSV into the database, ``publish_s`` giving every bill its authority with the other side's copy
-in the outbox, ``deliver_s`` the outbox to the legacy side's files. ``rollback_s``: from the call to the commit while two writers write.
+The tables are filled by SQL with rows of the sizes they have (reads, usage, determinants, lines and a total for each
+account), and the legacy side gets the same figures with planted differences: a third of the lines a cent off, and some
+of every other class. Timed in ``compare_s``: reading both sides from PostgreSQL, classifying, writing the differences,
+the figures and the ledger entry, in one process after one day to warm up; the median of ``rounds``.
+``compare_processor_s`` is this process's own part of it, the server's not. ``import_s`` is reading the legacy side's
+CSV into the database, ``publish_s`` giving every bill its authority with the other side's copy in the outbox,
+``deliver_s`` the outbox to the legacy side's files. ``rollback_s``: from the call to the commit while two writers
+write.
 """
 
 from __future__ import annotations
@@ -65,7 +68,11 @@ def run(accounts: int = 100_000, rounds: int = 3) -> dict[str, Any]:
                 times.append(time.perf_counter() - begun)
                 worked.append(time.process_time() - process)
             found = outcome.comparison
-            figures |= {"figures": found.pairs.height, "compare_s": round(statistics.median(times), 3), "compare_slowest_s": round(max(times), 3)}
+            figures |= {
+                "figures": found.pairs.height,
+                "compare_s": round(statistics.median(times), 3),
+                "compare_slowest_s": round(max(times), 3),
+            }
             figures["compare_processor_s"] = round(statistics.median(worked), 3)
             figures["differences"] = found.pairs.filter(pl.col("class") != MATCH).height
             figures["classes"] = {name: found.count(name) for name in CLASSES}
@@ -84,7 +91,8 @@ def fill_city(database: Database, accounts: int) -> None:
 
 
 def fill_day(database: Database, accounts: int, number: int, minutes: int = 1440) -> date:
-    """What the stages would leave of the ``number``-th billing day from FIRST on; ``minutes`` 1500 for the day the clocks go back."""
+    """What the stages would leave of the ``number``-th billing day from FIRST on; ``minutes`` 1500 for the day the
+    clocks go back."""
     day = FIRST + timedelta(days=number)
     with database.connect() as connection:
         connection.execute("SELECT billing.ensure_partitions(%s)", (day,))
@@ -102,15 +110,22 @@ def _filled(name: str, **values: int | date) -> bytes:
 
 
 def planted(results: pl.DataFrame) -> pl.DataFrame:
-    """The same results as a legacy batch would have them: a third of the lines a cent off (their totals follow), some of every other class."""
+    """The same results as a legacy batch would have them: a third of the lines a cent off (their totals follow), some
+    of every other class."""
     number = pl.col("number")
     line, total = (pl.col("level") == "line") & ~pl.col("code").str.contains("FIXED|BASIC"), pl.col("level") == "total"
-    cent = pl.when((line | total) & (number % 3 == 0)).then(pl.when(number % 2 == 0).then(10_000).otherwise(-10_000)).otherwise(0)
+    cent = (
+        pl.when((line | total) & (number % 3 == 0))
+        .then(pl.when(number % 2 == 0).then(10_000).otherwise(-10_000))
+        .otherwise(0)
+    )
     other = pl.when((line | total) & (number % 1000 == 1)).then(1_000_000).otherwise(0)
     frame = results.with_columns(number=pl.col("account_id").str.slice(2).cast(pl.Int64)).with_columns(
         value=pl.col("value") + cent + other,
         estimated=pl.when(number % 1000 == 1).then(~pl.col("estimated")).otherwise(pl.col("estimated")),
-        account_id=pl.when(number % 1000 == 2).then(pl.lit("OLD-") + pl.col("account_id")).otherwise(pl.col("account_id")),
+        account_id=pl.when(number % 1000 == 2)
+        .then(pl.lit("OLD-") + pl.col("account_id"))
+        .otherwise(pl.col("account_id")),
     )
     lost = frame.filter(~((number % 1000 == 4) & total))
     return pl.concat([lost, lost.filter(total & (number % 1000 == 5))]).drop("number")
@@ -119,7 +134,9 @@ def planted(results: pl.DataFrame) -> pl.DataFrame:
 def _legacy(database: Database, day: date, path: Path) -> None:
     frame = planted(new_results(database, day))
     texts = pl.Series([format(from_micro(v), "f") for v in frame["value"].to_list()])
-    frame.select("account_id", "level", "code", value=texts, estimated="estimated", tariff_version="tariff_version").write_csv(path)
+    frame.select(
+        "account_id", "level", "code", value=texts, estimated="estimated", tariff_version="tariff_version"
+    ).write_csv(path)
     import_results(database, day, read_csv(path, day), finished_at=datetime.now(UTC), source=path.name)
 
 
@@ -128,7 +145,10 @@ def put_stage(database: Database, name: str, points: int = 0) -> None:
     value = {"stage": name, "routes": [], "basis_points": points}
     with database.connect() as connection:
         flags.ensure(connection, STAGE, by="bench")
-        connection.execute("UPDATE control.flag SET value = %s::jsonb, version = version + 1 WHERE flag = %s", (canonical_json(value).decode(), STAGE.name))
+        connection.execute(
+            "UPDATE control.flag SET value = %s::jsonb, version = version + 1 WHERE flag = %s",
+            (canonical_json(value).decode(), STAGE.name),
+        )
         connection.commit()
 
 
@@ -139,7 +159,9 @@ def _publish(database: Database, folder: Path, accounts: int) -> dict[str, Any]:
     done = dual_write.publish_billing_day(database, day)
     published = time.perf_counter() - begun
     begun = time.perf_counter()
-    delivered = dual_write.deliver_all(database, {"legacy": LegacyFolder(folder / "to_legacy"), "new": OurCopy(database)})
+    delivered = dual_write.deliver_all(
+        database, {"legacy": LegacyFolder(folder / "to_legacy"), "new": OurCopy(database)}
+    )
     delivery = time.perf_counter() - begun
     stop = threading.Event()
     writers = [threading.Thread(target=_write, args=(database, k, stop)) for k in range(2)]
@@ -151,9 +173,12 @@ def _publish(database: Database, folder: Path, accounts: int) -> dict[str, Any]:
     for writer in writers:
         writer.join()
     return {
-        "published": sum(done.sides.values()), "publish_s": round(published, 3), "delivered": delivered["delivered"], "deliver_s": round(delivery, 3),
+        "published": sum(done.sides.values()),
+        "publish_s": round(published, 3),
+        "delivered": delivered["delivered"],
+        "deliver_s": round(delivery, 3),
         "rollback_s": round(back.seconds, 4) if back else None,
-    }  # fmt: skip
+    }
 
 
 def _write(database: Database, seed: int, stop: threading.Event) -> None:

@@ -1,7 +1,8 @@
-"""What another client feels while a day loads: a point query and a small committed write, again and again, from a process of its own.
+"""What another client feels while a day loads: a point query and a small committed write, again and again, from a
+process of its own.
 
-Three stretches in one run: nobody loads; a day loads under the controller; a day loads in the largest batches with the most writers and no
-controller. The figure is the 99th percentile of both statements together, in milliseconds.
+Three stretches in one run: nobody loads; a day loads under the controller; a day loads in the largest batches with the
+most writers and no controller. The figure is the 99th percentile of both statements together, in milliseconds.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ PAUSE_S = 0.005
 
 
 def run(meters: int = 100_000, idle_s: float = 5.0, days: int = 3) -> dict[str, Any]:
-    """Probe idle for ``idle_s`` seconds, then while ``days`` days of ``meters`` x 96 intervals load, with the controller on and off by turns."""
+    """Probe idle for ``idle_s`` seconds, then while ``days`` days of ``meters`` x 96 intervals load, with the
+    controller on and off by turns."""
     city, drop = scratch(meters)
     try:
         with city.database.connect() as connection:
@@ -44,13 +46,30 @@ def run(meters: int = 100_000, idle_s: float = 5.0, days: int = 3) -> dict[str, 
                     _, outcome = city.ingest(day, controller=_controller(name))
                 writes[name] += outcome.writers.latencies_ms
                 if name == "on":
-                    decisions = outcome.controller.select("at_s", "samples", "p90_ms", "batch", "writers", "move", "wait").rows()
-        figures: dict[str, Any] = {f"p99_ms_{key}": _p99(found[k]) for k, key in (("idle", "idle"), ("on", "controller_on"), ("off", "controller_off"))}
-        figures |= {"write_p99_ms_controller_on": _p99(writes["on"]), "write_p99_ms_controller_off": _p99(writes["off"])}
+                    decisions = outcome.controller.select(
+                        "at_s", "samples", "p90_ms", "batch", "writers", "move", "wait"
+                    ).rows()
+        figures: dict[str, Any] = {
+            f"p99_ms_{key}": _p99(found[k])
+            for k, key in (("idle", "idle"), ("on", "controller_on"), ("off", "controller_off"))
+        }
+        figures |= {
+            "write_p99_ms_controller_on": _p99(writes["on"]),
+            "write_p99_ms_controller_off": _p99(writes["off"]),
+        }
         figures["decisions_of_the_last_day"] = decisions
         figures["probes"] = {name: len(values) for name, values in found.items()}
-        ratio = figures["p99_ms_controller_on"] / figures["p99_ms_idle"] if figures["p99_ms_idle"] and figures["p99_ms_controller_on"] else None
-        return document("probe", {"meters": meters, "days": days, "idle_s": idle_s}, figures, {"on_over_idle": None if ratio is None else round(ratio, 2)})
+        ratio = (
+            figures["p99_ms_controller_on"] / figures["p99_ms_idle"]
+            if figures["p99_ms_idle"] and figures["p99_ms_controller_on"]
+            else None
+        )
+        return document(
+            "probe",
+            {"meters": meters, "days": days, "idle_s": idle_s},
+            figures,
+            {"on_over_idle": None if ratio is None else round(ratio, 2)},
+        )
     finally:
         drop()
 
@@ -66,7 +85,10 @@ def _controller(name: str) -> Controller:
 def _probing(city: City, into: list[float]) -> Iterator[None]:
     """Run the probe in a process of its own for the length of the block, and collect what it felt."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.probe", city.database.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "benchmarks.probe", city.database.url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     process.stdout.readline()  # connected
@@ -93,7 +115,10 @@ def _client(url: str) -> None:
         while not select.select([sys.stdin], [], [], PAUSE_S)[0]:
             n += 1
             for statement, parameters in (
-                ("SELECT status FROM ref.channels AS c LEFT JOIN ref.service_points ON false WHERE meter_id = %s", (f"M{n % 1000:07d}",)),
+                (
+                    "SELECT status FROM ref.channels AS c LEFT JOIN ref.service_points ON false WHERE meter_id = %s",
+                    (f"M{n % 1000:07d}",),
+                ),
                 ("INSERT INTO probe VALUES (%s, now()) ON CONFLICT (n) DO UPDATE SET written = now()", (n % 100,)),
             ):
                 started = time.perf_counter()

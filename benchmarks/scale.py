@@ -1,4 +1,5 @@
-"""From ten thousand meters to a million, a quarter-hour day each: seconds, memory and bytes, and what an interval costs as the city grows.
+"""From ten thousand meters to a million, a quarter-hour day each: seconds, memory and bytes, and what an interval costs
+as the city grows.
 
 Each size runs in a process of its own, so that its peak memory is its own.
 """
@@ -14,7 +15,8 @@ from benchmarks.support import document
 
 
 def run(sizes: str = "10000,100000,1000000", interval: int = 15, city: str = "") -> dict[str, Any]:
-    """Bill a day of each size in turn. ``sizes``: meters, comma-separated; ``city``: a folder that keeps the simulated cities for the next time."""
+    """Bill a day of each size in turn. ``sizes``: meters, comma-separated; ``city``: a folder that keeps the simulated
+    cities for the next time."""
     runs: list[dict[str, Any]] = []
     for meters in [int(size) for size in str(sizes).split(",")]:
         code = f"import json; from benchmarks.day import run; print(json.dumps(run(meters={meters}, interval={interval}, city={str(city)!r})))"
@@ -22,7 +24,15 @@ def run(sizes: str = "10000,100000,1000000", interval: int = 15, city: str = "")
         if done.returncode:
             raise RuntimeError(f"{meters} meters: {done.stderr.strip()[-2000:]}")
         figures = json.loads(done.stdout.strip().splitlines()[-1])["figures"]
-        wanted = ("intervals", "wall_s", "intervals_per_s", "peak_rss_mib", "bytes_per_interval", "stage_s", "stage_peak_mib")
+        wanted = (
+            "intervals",
+            "wall_s",
+            "intervals_per_s",
+            "peak_rss_mib",
+            "bytes_per_interval",
+            "stage_s",
+            "stage_peak_mib",
+        )
         runs.append({"meters": meters} | {name: figures[name] for name in wanted})
     cost = {run["meters"]: run["wall_s"] / run["intervals"] for run in runs}
     ratio = round(cost[1_000_000] / cost[100_000], 3) if {1_000_000, 100_000} <= set(cost) else None

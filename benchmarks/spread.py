@@ -1,8 +1,10 @@
-"""A day's validation by one process, and with its shards judged beforehand by steps of their own: what the steps take over, and what stays.
+"""A day's validation by one process, and with its shards judged beforehand by steps of their own: what the steps take
+over, and what stays.
 
-Beside it, in the same run: the stage as it is by default, one process that streams the shards itself. Timed: the stage's function; for the steps also
-their whole processes, imports and all. Each way has a copy of the same database, in which the day's reads are loaded and nothing is validated. The
-steps are processes on this machine, ``workers`` of them at once: what an engine adds (a queue, a worker's start) is not in it.
+Beside it, in the same run: the stage as it is by default, one process that streams the shards itself. Timed: the
+stage's function; for the steps also their whole processes, imports and all. Each way has a copy of the same database,
+in which the day's reads are loaded and nothing is validated. The steps are processes on this machine, ``workers`` of
+them at once: what an engine adds (a queue, a worker's start) is not in it.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ print(json.dumps(spent | {"shards": done.shards, "rows": done.rows, "bytes": don
 
 
 def run(meters: int = 100_000, interval: int = 15, steps: int = 4, workers: int = 2, city: str = "") -> dict[str, Any]:
-    """Validate a day of ``meters`` meters both ways; ``city``: a folder that keeps the simulated city for the next time."""
+    """Validate a day of ``meters`` meters both ways; ``city``: a folder that keeps the simulated city for the next
+    time."""
     settings = load_settings()
     base = open_database(settings)
     names = [f"bench_{uuid.uuid4().hex[:10]}" for _ in range(3)]
@@ -65,7 +68,9 @@ def run(meters: int = 100_000, interval: int = 15, steps: int = 4, workers: int 
                 connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
 
 
-def _load(database: Database, settings: Settings, work: Path, meters: int, interval: int, kept: Path | None) -> Settings:
+def _load(
+    database: Database, settings: Settings, work: Path, meters: int, interval: int, kept: Path | None
+) -> Settings:
     from meter_pipeline.ingest import ingest_billing_day, land_inbox
 
     data = kept or work / "city"
@@ -79,7 +84,9 @@ def _load(database: Database, settings: Settings, work: Path, meters: int, inter
     return mine
 
 
-def _run(alone: Database, spread: Database, mine: Settings, work: Path, meters: int, interval: int, steps: int, workers: int) -> dict[str, Any]:
+def _run(
+    alone: Database, spread: Database, mine: Settings, work: Path, meters: int, interval: int, steps: int, workers: int
+) -> dict[str, Any]:
     from meter_pipeline.vee import validate_billing_day
     from meter_pipeline.vee.spread import Beforehand
 
@@ -102,20 +109,38 @@ def _run(alone: Database, spread: Database, mine: Settings, work: Path, meters: 
         "spread",
         {"meters": meters, "interval": interval, "steps": steps, "workers": workers, "billing_day": DAY.isoformat()},
         {
-            "rows": one.rows, "one_process_s": seconds["one process"], "one_process_cpu_s": round(watch.busy["one process"], 2),
-            "steps_s": [round(one_step["seconds"], 2) for one_step in done], "steps_cpu_s": [round(one_step["cpu_s"], 2) for one_step in done],
+            "rows": one.rows,
+            "one_process_s": seconds["one process"],
+            "one_process_cpu_s": round(watch.busy["one process"], 2),
+            "steps_s": [round(one_step["seconds"], 2) for one_step in done],
+            "steps_cpu_s": [round(one_step["cpu_s"], 2) for one_step in done],
             "steps_with_their_start_s": round(steps_wall, 2),
-            "steps_peak_mib": round(max(one_step["peak_mib"] for one_step in done)), "shards": taken.shards_taken,
-            "shard_bytes_per_row": round(sum(one_step["bytes"] for one_step in done) / max(sum(one_step["rows"] for one_step in done), 1)),
-            "stage_after_steps_s": seconds["the stage"], "stage_after_steps_cpu_s": round(watch.busy["the stage"], 2), "stage_steps_s": taken.seconds,
+            "steps_peak_mib": round(max(one_step["peak_mib"] for one_step in done)),
+            "shards": taken.shards_taken,
+            "shard_bytes_per_row": round(
+                sum(one_step["bytes"] for one_step in done) / max(sum(one_step["rows"] for one_step in done), 1)
+            ),
+            "stage_after_steps_s": seconds["the stage"],
+            "stage_after_steps_cpu_s": round(watch.busy["the stage"], 2),
+            "stage_steps_s": taken.seconds,
             "peak_mib": watch.peaks,
         },
         {"stage_after_steps_over_one_process": round(watch.seconds["the stage"] / watch.seconds["one process"], 3)},
-    )  # fmt: skip
+    )
 
 
 def _step(database: Database, mine: Settings, folder: Path, steps: int, number: int) -> dict[str, Any]:
-    command = [sys.executable, "-c", _STEP, database.url, mine.utility().zone, DAY.isoformat(), str(folder), str(steps), str(number)]
+    command = [
+        sys.executable,
+        "-c",
+        _STEP,
+        database.url,
+        mine.utility().zone,
+        DAY.isoformat(),
+        str(folder),
+        str(steps),
+        str(number),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"step {number}: {done.stderr.strip()[-2000:]}")

@@ -31,7 +31,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def document(bench: str, config: dict[str, Any], figures: dict[str, Any], ratios: dict[str, float | None]) -> dict[str, Any]:
+def document(
+    bench: str, config: dict[str, Any], figures: dict[str, Any], ratios: dict[str, float | None]
+) -> dict[str, Any]:
     """The document of the command-line contract."""
     return {"bench": bench, "config": config, "figures": figures, "ratios": ratios, "machine": machine()}
 
@@ -44,8 +46,8 @@ def peak_rss_mib() -> float:
 class Stopwatch:
     """Seconds by stage name, summed over laps; with ``memory`` also the largest resident set of each lap, MiB.
 
-    ``busy``: processor seconds of the whole machine in each lap, the database server's with ours: over the lap's seconds it says how many cores
-    a stage kept busy, and so what working side by side could still give.
+    ``busy``: processor seconds of the whole machine in each lap, the database server's with ours: over the lap's
+    seconds it says how many cores a stage kept busy, and so what working side by side could still give.
     """
 
     def __init__(self, *, memory: bool = False) -> None:
@@ -79,7 +81,8 @@ def _busy_seconds() -> float:
 
 
 def _forget_peak() -> None:
-    """Have Linux count the largest resident set anew from here (proc(5), clear_refs), so that what made the data is not counted."""
+    """Have Linux count the largest resident set anew from here (proc(5), clear_refs), so that what made the data is not
+    counted."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

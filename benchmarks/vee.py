@@ -1,15 +1,18 @@
-"""``bench vee``: what validation finds of a simulated city's planted defects, and how fast it goes through 9.6 million intervals.
+"""``bench vee``: what validation finds of a simulated city's planted defects, and how fast it goes through 9.6 million
+intervals.
 
-Belongs here: the city put into a scratch database, the judging of findings against the truth, the timing. Does not belong here: rules.
+Belongs here: the city put into a scratch database, the judging of findings against the truth, the timing. Does not
+belong here: rules.
 
-Recall of a kind: the share of its planted meter-days on which at least one of the rules that name it hit. Precision: the share of the meter-days
-with such a hit that have a planted story which those rules are about. The city's files go through the real landing and ingestion, late and
-corrected ones included, and days that register reads true up are run again. What ingestion finds is judged by file and line: unreadable rows
-are dead letters (one precision for all their kinds: dead letters at a planted line over all line-level dead letters), repeated rows are
-duplicates counted in their file, whole bad or repeated files are refused or known by their hash.
+Recall of a kind: the share of its planted meter-days on which at least one of the rules that name it hit. Precision:
+the share of the meter-days with such a hit that have a planted story which those rules are about. The city's files go
+through the real landing and ingestion, late and corrected ones included, and days that register reads true up are run
+again. What ingestion finds is judged by file and line: unreadable rows are dead letters (one precision for all their
+kinds: dead letters at a planted line over all line-level dead letters), repeated rows are duplicates counted in their
+file, whole bad or repeated files are refused or known by their hash.
 
-Speed is that of ``validate_matrix`` on a day of 100,000 meters in memory, 1 % of the intervals missing, a register and 28 days of history for every
-meter; ``high_low_share`` divides the time of the high/low rule by the whole.
+Speed is that of ``validate_matrix`` on a day of 100,000 meters in memory, 1 % of the intervals missing, a register and
+28 days of history for every meter; ``high_low_share`` divides the time of the high/low rule by the whole.
 """
 
 from __future__ import annotations
@@ -35,33 +38,72 @@ from meter_pipeline.vee.verdict import validate_matrix
 
 #: planted kind -> rules that name it
 NAMED_BY: Final[dict[str, tuple[str, ...]]] = {
-    "gap_interval": ("GAP",), "gap_hours": ("GAP",), "gap_day": ("GAP",), "dropout_meter": ("GAP",), "dropout_collector": ("GAP",),
-    "dropout_head_end": ("GAP",), "negative": ("NEGATIVE",), "reverse": ("NEGATIVE",), "spike": ("SPIKE", "RANGE"),
-    "consecutive": ("CONSECUTIVE",), "clock_drift": ("CLOCK_DRIFT",), "clock_drift_tolerated": ("CLOCK_SNAPPED",),
-    "truncated_interval": ("TRUNCATED", "CLOCK_DRIFT"), "test_mode": ("TEST_MODE",), "pulse_overflow": ("PULSE_OVERFLOW",),
-    "rollover": ("ROLLOVER",), "register_back": ("DECREASE", "READ_ERROR", "REVERSE_FLOW", "DIALS"), "missing_register": ("NO_REGISTER",),
-    "exchange": ("EXCHANGE",), "exchange_overlap": ("EXCHANGE",), "exchange_gap": ("EXCHANGE",), "no_agreement": ("VACANT",),
-    "usage_on_disconnected": ("INACTIVE",), "hour_shift": ("HOUR_SHIFT",), "duplicate_sequence": ("SEQUENCE_REUSED",),
+    "gap_interval": ("GAP",),
+    "gap_hours": ("GAP",),
+    "gap_day": ("GAP",),
+    "dropout_meter": ("GAP",),
+    "dropout_collector": ("GAP",),
+    "dropout_head_end": ("GAP",),
+    "negative": ("NEGATIVE",),
+    "reverse": ("NEGATIVE",),
+    "spike": ("SPIKE", "RANGE"),
+    "consecutive": ("CONSECUTIVE",),
+    "clock_drift": ("CLOCK_DRIFT",),
+    "clock_drift_tolerated": ("CLOCK_SNAPPED",),
+    "truncated_interval": ("TRUNCATED", "CLOCK_DRIFT"),
+    "test_mode": ("TEST_MODE",),
+    "pulse_overflow": ("PULSE_OVERFLOW",),
+    "rollover": ("ROLLOVER",),
+    "register_back": ("DECREASE", "READ_ERROR", "REVERSE_FLOW", "DIALS"),
+    "missing_register": ("NO_REGISTER",),
+    "exchange": ("EXCHANGE",),
+    "exchange_overlap": ("EXCHANGE",),
+    "exchange_gap": ("EXCHANGE",),
+    "no_agreement": ("VACANT",),
+    "usage_on_disconnected": ("INACTIVE",),
+    "hour_shift": ("HOUR_SHIFT",),
+    "duplicate_sequence": ("SEQUENCE_REUSED",),
 }
 #: planted kinds whose row is a dead letter
 UNREADABLE: Final = (
-    "bad_nan", "bad_huge", "bad_text", "bad_truncated_row", "bad_missing_zone", "bad_encoding", "future_time", "unknown_meter",
+    "bad_nan",
+    "bad_huge",
+    "bad_text",
+    "bad_truncated_row",
+    "bad_missing_zone",
+    "bad_encoding",
+    "future_time",
+    "unknown_meter",
 )
 #: stories in whose wake a rule may rightly hit although it does not name them
 ALSO_RIGHT: Final[dict[str, tuple[str, ...]]] = {
     "GAP": (
-        "exchange", "exchange_overlap", "exchange_gap", "clock_drift", "truncated_interval", "bad_nan", "bad_huge", "bad_text",
-        "bad_truncated_row", "bad_missing_zone", "bad_encoding",
+        "exchange",
+        "exchange_overlap",
+        "exchange_gap",
+        "clock_drift",
+        "truncated_interval",
+        "bad_nan",
+        "bad_huge",
+        "bad_text",
+        "bad_truncated_row",
+        "bad_missing_zone",
+        "bad_encoding",
     ),
     "NO_REGISTER": ("register_back", "reverse", "exchange", "exchange_overlap", "exchange_gap"),
-    "DECREASE": ("reverse",), "REVERSE_FLOW": ("reverse",), "VACANT": ("move", "vacant"), "CONSECUTIVE": ("leak",),
-    "CLOCK_DRIFT": ("truncated_interval",), "CLOCK_SNAPPED": ("clock_drift",),
+    "DECREASE": ("reverse",),
+    "REVERSE_FLOW": ("reverse",),
+    "VACANT": ("move", "vacant"),
+    "CONSECUTIVE": ("leak",),
+    "CLOCK_DRIFT": ("truncated_interval",),
+    "CLOCK_SNAPPED": ("clock_drift",),
 }
 SPEED_METERS: Final = 100_000
 
 
 def run(meters: int = 10_000, days: int = 10, interval: int = 15, seed: int = 1907, rounds: int = 3) -> dict[str, Any]:
-    """Judge a simulated city and time a day of 100,000 meters. Thresholds were tuned on seeds 5, 71 and 907 (and 11 to 23 for shifts): judge on others."""
+    """Judge a simulated city and time a day of 100,000 meters. Thresholds were tuned on seeds 5, 71 and 907 (and 11 to
+    23 for shifts): judge on others."""
     wall, share, intervals, methods = speed(rounds)
     rss = peak_rss_mib()
     recall, precision, counts, stage_s = quality_of_findings(meters, days, interval, seed)
@@ -69,8 +111,15 @@ def run(meters: int = 10_000, days: int = 10, interval: int = 15, seed: int = 19
         "vee",
         {"meters": meters, "days": days, "interval": interval, "seed": seed, "speed_meters": SPEED_METERS},
         {
-            "recall": recall, "precision": precision, "planted": counts, "wall_s": wall, "intervals": intervals,
-            "intervals_per_s": round(intervals / wall), "peak_rss_mib": rss, "estimated": methods, "stage_s_per_day": stage_s,
+            "recall": recall,
+            "precision": precision,
+            "planted": counts,
+            "wall_s": wall,
+            "intervals": intervals,
+            "intervals_per_s": round(intervals / wall),
+            "peak_rss_mib": rss,
+            "estimated": methods,
+            "stage_s_per_day": stage_s,
         },
         {"high_low_share": share},
     )
@@ -91,8 +140,12 @@ def speed(rounds: int, meters: int = SPEED_METERS, slots: int = 96) -> tuple[flo
     for row, first, n in zip(holed, start, length, strict=True):
         values[row, first : first + n] = NO_VALUE
     day = DayMatrix(
-        date(2026, 3, 3), 15, pl.DataFrame({"meter_id": np.arange(meters)}), values,
-        np.where(values == NO_VALUE, np.uint16(6 << 13), np.uint16(0)).astype(np.uint16), np.zeros((1, 1), np.int32),
+        date(2026, 3, 3),
+        15,
+        pl.DataFrame({"meter_id": np.arange(meters)}),
+        values,
+        np.where(values == NO_VALUE, np.uint16(6 << 13), np.uint16(0)).astype(np.uint16),
+        np.zeros((1, 1), np.int32),
     )
     day.sequence = np.zeros(values.shape, np.int32)
     context = RowContext.plain(meters, slots, limit=25_000_000)
@@ -150,7 +203,9 @@ def quality_of_findings(
         with tempfile.TemporaryDirectory() as folder:
             truth, found, stage_s = _validate_city(database, Path(folder), meters, days, interval, seed)
             arrivals = ingest_findings(database, truth)
-        recall, precision, counts = judge(_truth_days(truth, date(2026, 10, 27) + timedelta(days=days)), found, NAMED_BY)
+        recall, precision, counts = judge(
+            _truth_days(truth, date(2026, 10, 27) + timedelta(days=days)), found, NAMED_BY
+        )
         for kind, (planted, r, p) in arrivals.items():
             recall[kind], precision[kind], counts[kind] = r, p, planted
         return recall, precision, counts, stage_s
@@ -172,7 +227,9 @@ def _validate_city(
     spec = Spec(meters, days, interval, start=date(2026, 10, 27), seed=seed)
     data = folder / "city"
     simulate(spec, data)
-    settings = replace(load_settings(), home=folder / "home", data=data, inbox=data / "inbox", database_url=database.url)
+    settings = replace(
+        load_settings(), home=folder / "home", data=data, inbox=data / "inbox", database_url=database.url
+    )
     settings.home.mkdir()
     import_folder(database, data / "reference")
     clock = _Clock(datetime.combine(spec.end + timedelta(days=1), datetime.min.time(), UTC) + timedelta(hours=18))
@@ -193,16 +250,19 @@ def _validate_city(
 def ingest_findings(database: Database, truth: pl.DataFrame) -> dict[str, tuple[int, float, float | None]]:
     """What landing and ingestion found of the planted rows and files: kind -> (planted, recall, precision)."""
     placed = truth.with_columns(
-        file=pl.col("detail").str.json_path_match("$.file"), line=pl.col("detail").str.json_path_match("$.line").cast(pl.Int64)
+        file=pl.col("detail").str.json_path_match("$.file"),
+        line=pl.col("detail").str.json_path_match("$.line").cast(pl.Int64),
     )
-    letters = database.read("SELECT DISTINCT file_name AS file, line FROM raw.dead_letter WHERE line IS NOT NULL").with_columns(
-        file=pl.col("file").str.split("/").list.last()
-    )
+    letters = database.read(
+        "SELECT DISTINCT file_name AS file, line FROM raw.dead_letter WHERE line IS NOT NULL"
+    ).with_columns(file=pl.col("file").str.split("/").list.last())
     files = database.read(
         "SELECT f.file_name AS file, f.refused IS NOT NULL AS refused, coalesce(sum(d.duplicate_in_file), 0)::bigint AS duplicates "
         "FROM raw.feed_file AS f LEFT JOIN raw.feed_file_day AS d USING (sha256) GROUP BY 1, 2"
     ).with_columns(file=pl.col("file").str.split("/").list.last())
-    known = database.read("SELECT file_name AS file FROM raw.feed_file_arrival WHERE duplicate").with_columns(file=pl.col("file").str.split("/").list.last())
+    known = database.read("SELECT file_name AS file FROM raw.feed_file_arrival WHERE duplicate").with_columns(
+        file=pl.col("file").str.split("/").list.last()
+    )
     found: dict[str, tuple[int, float, float | None]] = {}
     unreadable = placed.filter(pl.col("kind").is_in(list(UNREADABLE))).select("kind", "file", "line").unique()
     right = letters.join(unreadable, on=["file", "line"], how="semi").height
@@ -210,12 +270,23 @@ def ingest_findings(database: Database, truth: pl.DataFrame) -> dict[str, tuple[
         mine = unreadable.filter(pl.col("kind") == kind)
         if mine.height:
             hit = mine.join(letters, on=["file", "line"], how="semi").height
-            found[kind] = (mine.height, round(hit / mine.height, 4), round(right / letters.height, 4) if letters.height else None)
+            found[kind] = (
+                mine.height,
+                round(hit / mine.height, 4),
+                round(right / letters.height, 4) if letters.height else None,
+            )
     rows = placed.filter(pl.col("kind") == "duplicate_row").group_by("file").len("planted")
     if rows.height:
         both = rows.join(files, on="file", how="left").with_columns(pl.col("duplicates").fill_null(0))
-        hit, everything = int(both.select(pl.min_horizontal("planted", "duplicates").sum()).item()), int(files["duplicates"].sum())
-        found["duplicate_row"] = (int(rows["planted"].sum()), round(hit / int(rows["planted"].sum()), 4), round(hit / everything, 4) if everything else None)
+        hit, everything = (
+            int(both.select(pl.min_horizontal("planted", "duplicates").sum()).item()),
+            int(files["duplicates"].sum()),
+        )
+        found["duplicate_row"] = (
+            int(rows["planted"].sum()),
+            round(hit / int(rows["planted"].sum()), 4),
+            round(hit / everything, 4) if everything else None,
+        )
     bad = placed.filter(pl.col("kind").is_in(["empty_file", "garbage_file"]))
     refused = files.filter("refused")
     for kind in ("empty_file", "garbage_file"):
@@ -226,17 +297,25 @@ def ingest_findings(database: Database, truth: pl.DataFrame) -> dict[str, tuple[
     again = placed.filter(pl.col("kind") == "duplicate_file")
     if again.height:
         hit = again.join(known, on="file", how="semi").height
-        found["duplicate_file"] = (again.height, round(hit / again.height, 4), round(hit / known.height, 4) if known.height else None)
+        found["duplicate_file"] = (
+            again.height,
+            round(hit / again.height, 4),
+            round(hit / known.height, 4) if known.height else None,
+        )
     return found
 
 
 def _truth_days(truth: pl.DataFrame, end: date) -> pl.DataFrame:
-    """One row per planted story and billing day: service_point_id, head_end, billing_day, kind. A missing register read leaves two days
-    open: the one it closes and the one it opens."""
-    last = pl.when(pl.col("kind") == "missing_register").then(pl.col("last_day").dt.offset_by("1d")).otherwise("last_day")
+    """One row per planted story and billing day: service_point_id, head_end, billing_day, kind. A missing register read
+    leaves two days open: the one it closes and the one it opens."""
+    last = (
+        pl.when(pl.col("kind") == "missing_register").then(pl.col("last_day").dt.offset_by("1d")).otherwise("last_day")
+    )
     return (
         truth.with_columns(last_day=last)
-        .with_columns(billing_day=pl.date_ranges("billing_day", pl.min_horizontal("last_day", pl.lit(end - timedelta(days=1)))))
+        .with_columns(
+            billing_day=pl.date_ranges("billing_day", pl.min_horizontal("last_day", pl.lit(end - timedelta(days=1))))
+        )
         .explode("billing_day")
         .select("kind", "commodity", "head_end", "service_point_id", "billing_day")
         .unique()
@@ -258,7 +337,9 @@ def _findings(database: Database) -> pl.DataFrame:
         "(SELECT bit_or(f) AS hits FROM unnest(d.flags) AS f) AS s JOIN vee.rule AS r ON r.scope = 'interval' AND s.hits & (1 << r.bit) <> 0 "
         "WHERE d.flags IS NOT NULL"
     )
-    vacant = database.read("SELECT service_point_id, billing_day, kind AS code FROM vee.exception WHERE kind = 'VACANT'")
+    vacant = database.read(
+        "SELECT service_point_id, billing_day, kind AS code FROM vee.exception WHERE kind = 'VACANT'"
+    )
     return pl.concat([rows, exchanges, intervals, vacant]).unique()
 
 
@@ -275,7 +356,9 @@ def judge(
         if not planted.height:
             continue
         hits = found.filter(pl.col("code").is_in(rules)).select(on).unique()
-        right = {k for k, r in named_by.items() if set(r) & set(rules)} | {k for r in rules for k in ALSO_RIGHT.get(r, ())}
+        right = {k for k, r in named_by.items() if set(r) & set(rules)} | {
+            k for r in rules for k in ALSO_RIGHT.get(r, ())
+        }
         explained = hits.join(truth.filter(pl.col("kind").is_in(sorted(right))).select(on).unique(), on=on, how="semi")
         recall[kind] = round(planted.join(hits, on=on, how="semi").height / planted.height, 4)
         precision[kind] = round(explained.height / hits.height, 4) if hits.height else None

@@ -1,10 +1,11 @@
 """The billing calendar: civil days in the utility's zone, as UTC instants.
 
-Belongs here: the bounds of a billing day, its number of interval slots, and the vectorised way from instants to (day, slot).
-Does not belong here: tariff seasons and holidays (billing/), partitions (defs/).
+Belongs here: the bounds of a billing day, its number of interval slots, and the vectorised way from instants to (day,
+slot). Does not belong here: tariff seasons and holidays (billing/), partitions (defs/).
 
-A billing day runs from local midnight to the next and lasts 23, 24 or 25 hours (23.5 or 24.5 on Lord Howe Island). All arithmetic
-is done on UTC instants: subtracting two local times of one zone in Python ignores the offset change between them.
+A billing day runs from local midnight to the next and lasts 23, 24 or 25 hours (23.5 or 24.5 on Lord Howe Island). All
+arithmetic is done on UTC instants: subtracting two local times of one zone in Python ignores the offset change between
+them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def _midnight_utc_s(zone: str, ordinal: int) -> int:
 class BillingCalendar:
     """Billing days of one utility.
 
-    ``zone`` is an IANA name; a fixed offset such as AEST is given as ``Etc/GMT-10``. Raises ValueError for an unknown zone.
+    ``zone`` is an IANA name; a fixed offset such as AEST is given as ``Etc/GMT-10``. Raises ValueError for an unknown
+    zone.
     """
 
     def __init__(self, zone: str) -> None:
@@ -55,8 +57,8 @@ class BillingCalendar:
     def slots(self, day: date, interval_minutes: int) -> int:
         """Number of intervals that start in the day: 96 quarter-hours, 92 or 100 when clocks change.
 
-        Rounded up where the day is not a whole number of intervals (hourly on Lord Howe's 23.5 h day: 24). A channel of whole days has
-        one, also on the day of 25 hours.
+        Rounded up where the day is not a whole number of intervals (hourly on Lord Howe's 23.5 h day: 24). A channel of
+        whole days has one, also on the day of 25 hours.
         """
         if interval_minutes == 1440:
             return 1
@@ -77,9 +79,9 @@ class BillingCalendar:
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """Billing day (as proleptic ordinal), slot and offset in seconds of each interval start.
 
-        ``instants_us``: (n,) UTC microseconds since 1970. The offset is how far the start lies behind its slot's own start: 0 on the
-        grid; up to ``tolerance_s`` seconds early is counted to the next slot with a negative offset, so that a clock three seconds
-        slow does not put the first interval of a day into the day before.
+        ``instants_us``: (n,) UTC microseconds since 1970. The offset is how far the start lies behind its slot's own
+        start: 0 on the grid; up to ``tolerance_s`` seconds early is counted to the next slot with a negative offset, so
+        that a clock three seconds slow does not put the first interval of a day into the day before.
         """
         seconds = np.floor_divide(instants_us, SECOND_US)
         shifted = seconds + tolerance_s
@@ -104,5 +106,6 @@ def local_clock(zone: str, day: date, interval_minutes: int) -> Sequence[datetim
     start = calendar.start_s(day)
     info = ZoneInfo(zone)
     return [
-        datetime.fromtimestamp(start + k * interval_minutes * 60, info) for k in range(calendar.slots(day, interval_minutes))
+        datetime.fromtimestamp(start + k * interval_minutes * 60, info)
+        for k in range(calendar.slots(day, interval_minutes))
     ]

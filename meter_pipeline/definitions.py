@@ -10,13 +10,17 @@ from meter_pipeline.defs import catalogue
 
 
 def build_defs(*, executor: str | None = None, shard_steps: int | None = None, **resources: Any) -> dg.Definitions:
-    """All definitions; keyword arguments replace resources by name, so that a test brings its own database. ``executor``: in_process, celery or
-    k8s in place of METER_PIPELINE_EXECUTOR; ``shard_steps``: in place of METER_PIPELINE_SHARD_STEPS."""
+    """All definitions; keyword arguments replace resources by name, so that a test brings its own database.
+    ``executor``: in_process, celery or k8s in place of METER_PIPELINE_EXECUTOR; ``shard_steps``: in place of
+    METER_PIPELINE_SHARD_STEPS."""
     from meter_pipeline.defs.hold import Hold
 
     given = _resources() | resources
     # The hold asks the same database as the assets, also where a test brought its own.
-    holds = {"hold": Hold(municipality=given["municipality"]), "shard_hold": Hold(municipality=given["municipality"], shared=True)}
+    holds = {
+        "hold": Hold(municipality=given["municipality"]),
+        "shard_hold": Hold(municipality=given["municipality"], shared=True),
+    }
     return catalogue.definitions(holds | given, executor, shard_steps)
 
 

@@ -1,7 +1,8 @@
-"""How the rows behind the ledger's leaves are hashed again, by encoding: what rooms know of their own rows, handed to verification.
+"""How the rows behind the ledger's leaves are hashed again, by encoding: what rooms know of their own rows, handed to
+verification.
 
-Belongs here: the table from an encoding's name (docs/audit.md) to the function of the room that writes such rows. Does not belong here: the
-functions. The ledger imports no other room, so whoever verifies brings this along.
+Belongs here: the table from an encoding's name (docs/audit.md) to the function of the room that writes such rows. Does
+not belong here: the functions. The ledger imports no other room, so whoever verifies brings this along.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ def hashers() -> dict[str, Callable[[pl.DataFrame], pl.Series]]:
     from meter_pipeline.ledger.erasure import salted_leaves
 
     return {
-        "mpi1": keys.interval_payload_hashes, "mpr1": keys.register_payload_hashes, "mp-charge/1": charge_leaves,
-        "mp-statement/1": statement_leaves, "mp-adjustment-line/1": adjustment_line_leaves,
+        "mpi1": keys.interval_payload_hashes,
+        "mpr1": keys.register_payload_hashes,
+        "mp-charge/1": charge_leaves,
+        "mp-statement/1": statement_leaves,
+        "mp-adjustment-line/1": adjustment_line_leaves,
         "mp-salted/1": salted_leaves,
-    }  # fmt: skip
+    }

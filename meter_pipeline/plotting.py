@@ -1,9 +1,10 @@
 """Pictures small enough for Dagster's event log.
 
-Belongs here: turning a matplotlib figure into a PNG under a size. Does not belong here: what is drawn (each room's plots.py).
+Belongs here: turning a matplotlib figure into a PNG under a size. Does not belong here: what is drawn (each room's
+plots.py).
 
-Each image is stored in the event log at every materialisation, so it must stay under 20 kB: text anti-aliased in 32 colours at 90 dpi fits; a figure
-that does not is drawn coarser, never refused.
+Each image is stored in the event log at every materialisation, so it must stay under 20 kB: text anti-aliased in 32
+colours at 90 dpi fits; a figure that does not is drawn coarser, never refused.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def small_png(figure: Any, most: int = MOST_BYTES) -> bytes:
         figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
         drawn.seek(0)
         with Image.open(drawn) as picture:
-            reduced = picture.convert("RGB").quantize(colors=32, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+            reduced = picture.convert("RGB").quantize(
+                colors=32, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+            )
         out = io.BytesIO()
         reduced.save(out, format="PNG", optimize=True)
         png = out.getvalue()

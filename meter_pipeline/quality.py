@@ -1,10 +1,11 @@
 """The quality code of a value: one 16-bit number, lossless both ways to AEMO and to Green Button.
 
-Belongs here: packing and unpacking, the published code lists, the rank by which one quality may replace another. Does not belong here:
-which rule gives a value its quality (vee/).
+Belongs here: packing and unpacking, the published code lists, the rank by which one quality may replace another. Does
+not belong here: which rule gives a value its quality (vee/).
 
-Layout, low bits first: reason + 1 in 7 bits (0: none given), method index in 6 bits (0: none), AEMO flag in 3 bits. An actual value
-without a method or reason is 0. Sources: AEMO MDFF v2.6 quality flags and methods; ESPI QualityOfReading (NAESB REQ.21).
+Layout, low bits first: reason + 1 in 7 bits (0: none given), method index in 6 bits (0: none), AEMO flag in 3 bits. An
+actual value without a method or reason is 0. Sources: AEMO MDFF v2.6 quality flags and methods; ESPI QualityOfReading
+(NAESB REQ.21).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-#: A actual, S substituted, F final substituted, E forward estimate, N null, V variable (never stored), and M: no read ever came
+# : A actual, S substituted, F final substituted, E forward estimate, N null, V variable (never stored), and M: no read
+# ever came
 FLAGS: Final = ("A", "S", "F", "E", "N", "V", "M")
 AEMO_METHODS: Final = (
     *range(11, 26),
@@ -30,11 +32,27 @@ _METHOD_INDEX: Final[dict[tuple[str, int], int]] = {
 }
 _METHODS: Final[dict[int, tuple[str, int]]] = {i: k for k, i in _METHOD_INDEX.items()}
 
-_ESPI_FLAG: Final = {0: "A", 7: "S", 8: "S", 9: "S", 10: "A", 11: "S", 12: "E", 13: "S", 14: "A", 15: "S", 16: "A", 17: "A", 18: "A", 19: "A"}
+_ESPI_FLAG: Final = {
+    0: "A",
+    7: "S",
+    8: "S",
+    9: "S",
+    10: "A",
+    11: "S",
+    12: "E",
+    13: "S",
+    14: "A",
+    15: "S",
+    16: "A",
+    17: "A",
+    18: "A",
+    19: "A",
+}
 
 
 class Quality(NamedTuple):
-    """A quality code in words: flag letter, AEMO method (11 to 75) or None, AEMO reason (0 to 99) or None, ESPI code or None."""
+    """A quality code in words: flag letter, AEMO method (11 to 75) or None, AEMO reason (0 to 99) or None, ESPI code or
+    None."""
 
     flag: str
     method: int | None = None
@@ -43,7 +61,8 @@ class Quality(NamedTuple):
 
 
 def pack(flag: str, method: int | None = None, reason: int | None = None, espi: int | None = None) -> int:
-    """The code, 0 to 65535. Raises ValueError for a flag, method or reason that no list has, or for both a method and an ESPI code."""
+    """The code, 0 to 65535. Raises ValueError for a flag, method or reason that no list has, or for both a method and
+    an ESPI code."""
     if flag not in FLAGS:
         raise ValueError(f"unknown quality flag {flag!r}")
     if method is not None and espi is not None:
@@ -104,17 +123,21 @@ MISSING: Final = pack("M")
 NULL: Final = pack("N")
 
 
-#: Condition-code rank by flag: a lower one never replaces a higher one, whatever its version or read time (Oracle MDM "Final Measurement
-#: Replacement"; AEMO's order of A and F before S before E). A final substitution stands beside an actual: it is how a source takes an actual
-#: back, so between those two the version decides. A null has something to say, but to nobody who has a value.
+# : Condition-code rank by flag: a lower one never replaces a higher one, whatever its version or read time (Oracle MDM
+# "Final Measurement : Replacement"; AEMO's order of A and F before S before E). A final substitution stands beside an
+# actual: it is how a source takes an actual : back, so between those two the version decides. A null has something to
+# say, but to nobody who has a value.
 _RANKS: Final = {"M": 0, "N": 1, "E": 2, "S": 3, "V": 3, "F": 4, "A": 4}
 _RANK_OF: Final = np.array([*(_RANKS[flag] for flag in FLAGS), 0], np.int8)
 _RANK_OF_NULL: Final = 1
 
 
 def condition_rank(codes: npt.NDArray[Any], null: npt.NDArray[np.bool_]) -> npt.NDArray[np.int8]:
-    """Rank of each quality code, 0 (no read) to 4 (actual, final substitution); a value that is ``null`` has rank 1 at most. Any shape."""
-    rank: npt.NDArray[np.int8] = _RANK_OF[codes.view(np.uint16) >> 13] if codes.dtype.itemsize == 2 else _RANK_OF[codes >> 13]
+    """Rank of each quality code, 0 (no read) to 4 (actual, final substitution); a value that is ``null`` has rank 1 at
+    most. Any shape."""
+    rank: npt.NDArray[np.int8] = (
+        _RANK_OF[codes.view(np.uint16) >> 13] if codes.dtype.itemsize == 2 else _RANK_OF[codes >> 13]
+    )
     lowered: npt.NDArray[np.int8] = np.where(null, np.minimum(rank, _RANK_OF_NULL), rank)
     return lowered
 

@@ -1,7 +1,7 @@
 """What Dagster's processes are given: environment, instance folder, and the database brought up to date.
 
-Belongs here: the environment every service shares, however it was started. Does not belong here: definitions (defs/) and process supervision
-(deploy/).
+Belongs here: the environment every service shares, however it was started. Does not belong here: definitions (defs/)
+and process supervision (deploy/).
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ CONSOLE_ROLE: Final = "meter_console"
 
 
 def roles_in_use() -> bool:
-    """Whether sessions act in database roles: METER_PIPELINE_ROLES=on, which a deployment sets when its roles and log-ins are made."""
+    """Whether sessions act in database roles: METER_PIPELINE_ROLES=on, which a deployment sets when its roles and
+    log-ins are made."""
     return os.environ.get("METER_PIPELINE_ROLES", "").lower() in ("on", "1", "true", "yes")
 
 
 def prepare(settings: Settings) -> Database:
-    """Start the embedded server if that is the one in use, apply migrations, and set this process's Dagster environment."""
+    """Start the embedded server if that is the one in use, apply migrations, and set this process's Dagster
+    environment."""
     database = open_database(settings)
     migrate(database)
     os.environ.update(environment(settings, database))
@@ -54,5 +56,6 @@ def dagster_url(url: str, role: str | None = None) -> str:
     query = dict(parse_qsl(parts.query))
     acting = f" -crole={role}" if role else ""
     query["options"] = f"{query.get('options', '')} -csearch_path=dagster{acting}".strip()
-    # dagster-postgres hands the URL to alembic's ConfigParser through SQLAlchemy, where a lone % would be interpolation: it escapes them itself.
+    # dagster-postgres hands the URL to alembic's ConfigParser through SQLAlchemy, where a lone % would be
+    # interpolation: it escapes them itself.
     return urlunsplit(parts._replace(scheme="postgresql+psycopg2", query=urlencode(query, quote_via=quote, safe="/")))

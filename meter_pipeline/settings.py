@@ -1,7 +1,8 @@
 """Where things are: one object read from the environment, once, at the edge.
 
-Belongs here: paths, the database's URL, the municipality's own settings (zone, currency). Does not belong here: thresholds of rules (each
-room keeps its own, versioned) and secrets (environment or files 0600, read where they are used).
+Belongs here: paths, the database's URL, the municipality's own settings (zone, currency). Does not belong here:
+thresholds of rules (each room keeps its own, versioned) and secrets (environment or files 0600, read where they are
+used).
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ class Utility:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Paths and connections. ``home`` holds all that a run makes; ``data`` is the municipality's folder (reference, tariffs, head_ends, inbox).
+    """Paths and connections. ``home`` holds all that a run makes; ``data`` is the municipality's folder (reference,
+    tariffs, head_ends, inbox).
 
-    ``shards``: into how many parts a stage cuts a billing day; 0, the default, lets each stage keep to what its memory bears. ``shard_steps``: in how many
-    steps of their own, which an engine may run on as many machines, a day's shards are judged before the day is written; 0, the default, in none.
-    Neither changes a result.
+    ``shards``: into how many parts a stage cuts a billing day; 0, the default, lets each stage keep to what its memory
+    bears. ``shard_steps``: in how many steps of their own, which an engine may run on as many machines, a day's shards
+    are judged before the day is written; 0, the default, in none. Neither changes a result.
     """
 
     home: Path
@@ -98,11 +100,11 @@ class Settings:
 
 
 def load_settings() -> Settings:
-    """Settings from METER_PIPELINE_HOME, METER_PIPELINE_DATA, METER_PIPELINE_INBOX, METER_PIPELINE_DATABASE_URL, METER_PIPELINE_SHARDS and
-    METER_PIPELINE_SHARD_STEPS.
+    """Settings from METER_PIPELINE_HOME, METER_PIPELINE_DATA, METER_PIPELINE_INBOX, METER_PIPELINE_DATABASE_URL,
+    METER_PIPELINE_SHARDS and METER_PIPELINE_SHARD_STEPS.
 
-    Defaults: ``.meter_pipeline/`` and ``data/`` in the project, an inbox under the home (or inside the data folder where there is one), and
-    the embedded server. Raises SettingsError where the number of shards is none.
+    Defaults: ``.meter_pipeline/`` and ``data/`` in the project, an inbox under the home (or inside the data folder
+    where there is one), and the embedded server. Raises SettingsError where the number of shards is none.
     """
     shards = _count("METER_PIPELINE_SHARDS", 10_000, "0 to leave it to each stage")
     steps = _count("METER_PIPELINE_SHARD_STEPS", 1_000, "0 for none")

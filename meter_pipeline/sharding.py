@@ -1,10 +1,11 @@
-"""Shards: a billing day cut by a stable hash of the service point, so that a city flows through every stage in bounded memory.
+"""Shards: a billing day cut by a stable hash of the service point, so that a city flows through every stage in bounded
+memory.
 
-Belongs here: which shard an id belongs to, the same in Python and in SQL (ref.shard_of); cutting sorted rows into shards, and the SQL of a range.
-Does not belong here: how a stage works on one.
+Belongs here: which shard an id belongs to, the same in Python and in SQL (ref.shard_of); cutting sorted rows into
+shards, and the SQL of a range. Does not belong here: how a stage works on one.
 
-All that happens at one service point (a meter and the one that replaces it, its register and its intervals) falls in one shard, and no result may
-depend on how many there are.
+All that happens at one service point (a meter and the one that replaces it, its register and its intervals) falls in
+one shard, and no result may depend on how many there are.
 """
 
 from __future__ import annotations
@@ -43,18 +44,22 @@ def shards(count: int) -> list[Shard]:
 
 
 def shard_of(ids: Iterable[str], count: int) -> npt.NDArray[np.int32]:
-    """Shard of each service point id: the first four bytes of its MD5, big-endian, modulo ``count``. MD5 because PostgreSQL has it everywhere."""
+    """Shard of each service point id: the first four bytes of its MD5, big-endian, modulo ``count``. MD5 because
+    PostgreSQL has it everywhere."""
     if count == 1:
         return np.zeros(sum(1 for _ in ids), np.int32)
     return np.fromiter(
-        (int.from_bytes(hashlib.md5(i.encode(), usedforsecurity=False).digest()[:4], "big") % count for i in ids), np.int32
+        (int.from_bytes(hashlib.md5(i.encode(), usedforsecurity=False).digest()[:4], "big") % count for i in ids),
+        np.int32,
     )
 
 
 def cuts(ids: pl.Series, rows: int, shards: int = 0) -> list[tuple[int, int]]:
-    """Row ranges [first, past) of a sorted column of service point ids, ``shards`` of about one size or (0) as many as keep to ``rows`` rows each.
+    """Row ranges [first, past) of a sorted column of service point ids, ``shards`` of about one size or (0) as many as
+    keep to ``rows`` rows each.
 
-    No id is parted. What a hash scatters a range keeps together, so a stage that reads and writes in the order of the key takes ranges.
+    No id is parted. What a hash scatters a range keeps together, so a stage that reads and writes in the order of the
+    key takes ranges.
     """
     n = len(ids)
     count = shards or -(-n // max(rows, 1))
@@ -69,7 +74,8 @@ def cuts(ids: pl.Series, rows: int, shards: int = 0) -> list[tuple[int, int]]:
 
 
 def between(frame: pl.DataFrame, ids: pl.Series) -> tuple[int, int]:
-    """Rows [first, past) of a frame sorted by service_point_id that lie between the first and the last of some sorted ids."""
+    """Rows [first, past) of a frame sorted by service_point_id that lie between the first and the last of some sorted
+    ids."""
     if not frame.height or not len(ids):
         return 0, 0
     column = frame["service_point_id"]
@@ -78,7 +84,8 @@ def between(frame: pl.DataFrame, ids: pl.Series) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class KeyRange:
-    """Ids from ``first`` (included) to ``past`` (excluded), by their bytes; None on either side is no limit. The key's index finds a range in SQL."""
+    """Ids from ``first`` (included) to ``past`` (excluded), by their bytes; None on either side is no limit. The key's
+    index finds a range in SQL."""
 
     first: str | None = None
     past: str | None = None
@@ -86,13 +93,16 @@ class KeyRange:
     def where(self, column: str, number: int) -> tuple[str, list[str]]:
         """SQL that narrows ``column`` to the range, with parameters from $``number`` on, and those parameters."""
         limits = [(sign, value) for sign, value in ((">=", self.first), ("<", self.past)) if value is not None]
-        return "".join(f" AND {column} {sign} ${number + k}" for k, (sign, _) in enumerate(limits)), [value for _, value in limits]
+        return "".join(f" AND {column} {sign} ${number + k}" for k, (sign, _) in enumerate(limits)), [
+            value for _, value in limits
+        ]
 
 
 EVERYTHING = KeyRange()
 
 
 def key_ranges(ordered: Sequence[str], count: int) -> list[KeyRange]:
-    """Ranges with ``count`` of the ordered ids each (the last has fewer), which between them hold every id there is, known or not."""
+    """Ranges with ``count`` of the ordered ids each (the last has fewer), which between them hold every id there is,
+    known or not."""
     starts = [ordered[k] for k in range(count, len(ordered), count)]
     return [KeyRange(first, past) for first, past in zip([None, *starts], [*starts, None], strict=True)]

@@ -1,11 +1,11 @@
 """Production's services on one machine under one parent: code server, one daemon, web server, metrics.
 
-Belongs here: starting in order, watching, restarting, stopping in reverse. Does not belong here: definitions; several machines (deploy/ has
-systemd units and a compose file that run the same commands one by one).
+Belongs here: starting in order, watching, restarting, stopping in reverse. Does not belong here: definitions; several
+machines (deploy/ has systemd units and a compose file that run the same commands one by one).
 
-A parent of our own and not a shell script: a code server started with & inherits SIGINT ignored, and Dagster, which takes SIGTERM for SIGINT,
-can then not be stopped; and a second one silently shares the first one's port. So ports are tried first, and a child that dies is started again
-with growing waits.
+A parent of our own and not a shell script: a code server started with & inherits SIGINT ignored, and Dagster, which
+takes SIGTERM for SIGINT, can then not be stopped; and a second one silently shares the first one's port. So ports are
+tried first, and a child that dies is started again with growing waits.
 """
 
 from __future__ import annotations
@@ -49,28 +49,58 @@ class _Child:
     due: float = 0.0
 
 
-def programs(workspace: Path, code_port: int, web_port: int, host: str = "127.0.0.1", metrics_port: int | None = None) -> list[Program]:
+def programs(
+    workspace: Path, code_port: int, web_port: int, host: str = "127.0.0.1", metrics_port: int | None = None
+) -> list[Program]:
     """The services of one machine, in the order they start."""
     binaries = Path(sys.executable).parent
     found = [
         Program(
             "code-server",
-            [str(binaries / "dagster"), "code-server", "start", "-h", host, "-p", str(code_port), "-m", "meter_pipeline.definitions"],
+            [
+                str(binaries / "dagster"),
+                "code-server",
+                "start",
+                "-h",
+                host,
+                "-p",
+                str(code_port),
+                "-m",
+                "meter_pipeline.definitions",
+            ],
             code_port,
         ),
         Program("daemon", [str(binaries / "dagster-daemon"), "run", "-w", str(workspace)]),
-        Program("webserver", [str(binaries / "dagster-webserver"), "-h", host, "-p", str(web_port), "-w", str(workspace)], web_port),
+        Program(
+            "webserver",
+            [str(binaries / "dagster-webserver"), "-h", host, "-p", str(web_port), "-w", str(workspace)],
+            web_port,
+        ),
     ]
     if metrics_port is not None:
-        command = [sys.executable, "-m", "meter_pipeline.cli.main", "metrics", "--serve", "--host", host, "--port", str(metrics_port)]
+        command = [
+            sys.executable,
+            "-m",
+            "meter_pipeline.cli.main",
+            "metrics",
+            "--serve",
+            "--host",
+            host,
+            "--port",
+            str(metrics_port),
+        ]
         found.append(Program("metrics", command, metrics_port))
     return found
 
 
 def write_workspace(folder: Path, code_port: int, host: str = "127.0.0.1") -> Path:
-    """The workspace that names the code server: an own one, so that the daemon does not reload the code each minute (dagster #32677)."""
+    """The workspace that names the code server: an own one, so that the daemon does not reload the code each minute
+    (dagster #32677)."""
     path = folder / "workspace.yaml"
-    path.write_text(f"load_from:\n  - grpc_server:\n      host: {host}\n      port: {code_port}\n      location_name: meter_pipeline\n", "utf-8")
+    path.write_text(
+        f"load_from:\n  - grpc_server:\n      host: {host}\n      port: {code_port}\n      location_name: meter_pipeline\n",
+        "utf-8",
+    )
     return path
 
 
@@ -120,9 +150,16 @@ class Supervisor:
     def _start(self, program: Program, wait_s: float = 1.0) -> None:
         self.logs.mkdir(parents=True, exist_ok=True)
         with (self.logs / f"{program.name}.log").open("ab") as log:
-            # A session of its own: Ctrl-C at the terminal reaches the supervisor alone, which then stops the rest in order.
+            # A session of its own: Ctrl-C at the terminal reaches the supervisor alone, which then stops the rest in
+            # order.
             process = subprocess.Popen(  # noqa: S603 - our own commands, no shell
-                list(program.command), cwd=self.cwd, env=self.env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                list(program.command),
+                cwd=self.cwd,
+                env=self.env,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
         self._children[program.name] = _Child(program, process, time.monotonic(), wait_s)
         self.say(f"{program.name} started, process {process.pid}")

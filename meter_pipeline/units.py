@@ -1,11 +1,13 @@
 """Units of measure and exact quantities.
 
-Belongs here: the families of units a head-end may speak, the exact factor from each spelling to its family's base unit, and the
-conversion between text and scaled integers. Does not belong here: what a channel measures (reference data) and conversions between
-families (gallons to cubic metres, cubic feet to therms): those lose digits, so they happen once, in billing, under a declared rounding.
+Belongs here: the families of units a head-end may speak, the exact factor from each spelling to its family's base unit,
+and the conversion between text and scaled integers. Does not belong here: what a channel measures (reference data) and
+conversions between families (gallons to cubic metres, cubic feet to therms): those lose digits, so they happen once, in
+billing, under a declared rounding.
 
-A quantity is an integer of micro base units (``MICRO`` = 10**6): 1.5 kWh is 1_500_000. Every factor inside a family is a power of ten
-times an integer, so a published value with up to six decimals of the base unit is held exactly; one that is finer is refused, never rounded.
+A quantity is an integer of micro base units (``MICRO`` = 10**6): 1.5 kWh is 1_500_000. Every factor inside a family is
+a power of ten times an integer, so a published value with up to six decimals of the base unit is held exactly; one that
+is finer is refused, never rounded.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from fractions import Fraction
 from typing import Final
 
 MICRO: Final = 10**6
-#: Largest magnitude held, in micro base units: 18 digits, inside int64 with room for a day's sum of 288 of them to be checked.
+# : Largest magnitude held, in micro base units: 18 digits, inside int64 with room for a day's sum of 288 of them to be
+# checked.
 MAX_MICRO: Final = 10**16
 
 #: spelling (upper case, blanks removed) -> (base unit, factor to the base unit)
@@ -84,7 +87,8 @@ COMMODITY_OF_UNIT: Final[dict[str, str]] = {
     "MJ": "gas",
 }
 
-#: Exact factors between families, used by billing only. m3 per unit: US gallon 231 cubic inches, foot 0.3048 m (NIST SP 811).
+# : Exact factors between families, used by billing only. m3 per unit: US gallon 231 cubic inches, foot 0.3048 m (NIST
+# SP 811).
 CUBIC_METRES: Final[dict[str, Fraction]] = {
     "m3": Fraction(1),
     "gal": Fraction(3785411784, 10**12),
@@ -113,7 +117,8 @@ def base_unit(spelling: str) -> tuple[str, Fraction]:
 def parse_decimal(text: str) -> Decimal:
     """A finite decimal from ASCII text, or UnitError.
 
-    Refuses what ``float`` and ``Decimal`` quietly take: NaN, Infinity, 1e999, underscores, other scripts' digits, blanks inside.
+    Refuses what ``float`` and ``Decimal`` quietly take: NaN, Infinity, 1e999, underscores, other scripts' digits,
+    blanks inside.
     """
     if not _NUMBER.fullmatch(text):
         raise UnitError(f"not a plain decimal number: {text[:40]!r}")

@@ -1,7 +1,7 @@
 """What is in use: the program, the rules of validation, the head-ends' declarations, each by the hash of its content.
 
-Belongs here: naming them. Does not belong here: recording them (ledger/versions.py). Tariff versions are recorded by billing at their first use,
-the pause's thresholds by the watch.
+Belongs here: naming them. Does not belong here: recording them (ledger/versions.py). Tariff versions are recorded by
+billing at their first use, the pause's thresholds by the watch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ def in_use(settings: Settings) -> list[Version]:
 
     found = [code()]
     rules = thresholds.default()
-    found.append(Version("rule_version", "validation", {"rules": "validation", "version": rules.version, "sha256": rules.digest}))
+    found.append(
+        Version("rule_version", "validation", {"rules": "validation", "version": rules.version, "sha256": rules.digest})
+    )
     if settings.head_ends.is_dir():
         for path in sorted(settings.head_ends.glob("*.toml")):
             body = {"head_end": path.stem, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -30,8 +32,8 @@ def in_use(settings: Settings) -> list[Version]:
 
 
 def code() -> Version:
-    """The program: its version, its commit where that is known (METER_PIPELINE_COMMIT in an image, else the checkout it runs from), and the hash of
-    the lock file that names every dependency."""
+    """The program: its version, its commit where that is known (METER_PIPELINE_COMMIT in an image, else the checkout it
+    runs from), and the hash of the lock file that names every dependency."""
     lock = PROJECT_ROOT / "requirements.lock"
     body = {
         "version": metadata.version("meter_pipeline"),

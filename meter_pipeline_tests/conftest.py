@@ -1,7 +1,7 @@
 """One embedded PostgreSQL for the whole test run, one fresh database for each test that asks.
 
-Belongs here: fixtures every room uses. METER_PIPELINE_TEST_DATABASE_URL runs the same tests on a server of your own (a superuser's URL to its
-maintenance database).
+Belongs here: fixtures every room uses. METER_PIPELINE_TEST_DATABASE_URL runs the same tests on a server of your own (a
+superuser's URL to its maintenance database).
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ def server() -> Iterator[Database]:
     if url:
         yield Database(url)
         return
-    # Not below pytest's own folder: it removes the folders of earlier runs, and one of them may be another run's that still goes on.
+    # Not below pytest's own folder: it removes the folders of earlier runs, and one of them may be another run's that
+    # still goes on.
     home = Path(tempfile.mkdtemp(prefix="meter-pipeline-tests-", dir=_in_memory()))
     home.chmod(0o711)
     cluster = embedded.cluster(home)
-    # A killed server loses nothing without fsync (only a dead machine does), and a thousand small databases are made in half the time.
+    # A killed server loses nothing without fsync (only a dead machine does), and a thousand small databases are made in
+    # half the time.
     cluster.start("fsync=off", "full_page_writes=off", "max_wal_size=512MB")
     try:
         yield Database(cluster.url("postgres"))
@@ -52,8 +54,9 @@ def server() -> Iterator[Database]:
 
 
 def _in_memory() -> str | None:
-    """A folder in memory where the machine has one with room. A database is 1,500 files: ext4, asked to make them just after as many were dropped,
-    looks through every inode it freed in the last minute, which was a tenth of all processor time of a run."""
+    """A folder in memory where the machine has one with room. A database is 1,500 files: ext4, asked to make them just
+    after as many were dropped, looks through every inode it freed in the last minute, which was a tenth of all
+    processor time of a run."""
     shm = Path("/dev/shm")
     roomy = os.access(shm, os.W_OK) and shm.is_mount() and shutil.disk_usage(shm).free > 8 * 2**30
     return str(shm) if roomy else None

@@ -1,4 +1,5 @@
-"""Every benchmark that the documents name runs, small, and prints the contract's document. How fast is for the benchmarks themselves to say."""
+"""Every benchmark that the documents name runs, small, and prints the contract's document. How fast is for the
+benchmarks themselves to say."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("bench", SMALL)
-def test_a_benchmark_runs_and_prints_its_document(bench: str, server: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_runs_and_prints_its_document(
+    bench: str, server: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("METER_PIPELINE_DATABASE_URL", server.url)
     monkeypatch.setenv("METER_PIPELINE_HOME", str(tmp_path))
     name = bench.split()[0]

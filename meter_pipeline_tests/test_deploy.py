@@ -1,4 +1,5 @@
-"""What deploy/ says is what the supervisor runs: the same commands, in files that systemd and Compose accept, with no secret in them."""
+"""What deploy/ says is what the supervisor runs: the same commands, in files that systemd and Compose accept, with no
+secret in them."""
 
 from __future__ import annotations
 
@@ -22,9 +23,27 @@ COMPOSE = ROOT / "deploy" / "container" / "compose.yaml"
 #: Top-level elements and a service's own, of the Compose specification, as far as we use them.
 TOP = {"name", "services", "volumes", "secrets"}
 SERVICE = {
-    "image", "build", "restart", "read_only", "tmpfs", "volumes", "security_opt", "cap_drop", "environment", "env_file", "depends_on", "command", "ports",
-    "stop_grace_period", "init", "deploy", "secrets", "shm_size", "healthcheck", "network_mode",
-}  # fmt: skip
+    "image",
+    "build",
+    "restart",
+    "read_only",
+    "tmpfs",
+    "volumes",
+    "security_opt",
+    "cap_drop",
+    "environment",
+    "env_file",
+    "depends_on",
+    "command",
+    "ports",
+    "stop_grace_period",
+    "init",
+    "deploy",
+    "secrets",
+    "shm_size",
+    "healthcheck",
+    "network_mode",
+}
 
 
 def compose() -> dict[str, Any]:
@@ -32,7 +51,8 @@ def compose() -> dict[str, Any]:
 
 
 def shape(command: list[str]) -> list[str]:
-    """A command without what differs between machines: folders, addresses, ports' numbers, and the host option that has a default."""
+    """A command without what differs between machines: folders, addresses, ports' numbers, and the host option that has
+    a default."""
     words = [Path(word).name for word in command]
     if words[1:3] == ["-m", "meter_pipeline.cli.main"] or words[0].startswith("python"):
         words = ["meter-pipeline", *words[3:]]
@@ -43,7 +63,9 @@ def shape(command: list[str]) -> list[str]:
 
 
 def test_units_and_containers_run_the_commands_of_the_supervisor(tmp_path: Path) -> None:
-    supervised = {p.name: shape(list(p.command)) for p in programs(tmp_path / "workspace.yaml", 4000, 3000, metrics_port=9464)}
+    supervised = {
+        p.name: shape(list(p.command)) for p in programs(tmp_path / "workspace.yaml", 4000, 3000, metrics_port=9464)
+    }
     units = {}
     for unit in UNITS:
         [start] = re.findall(r"^ExecStart=(.+)$", unit.read_text("utf-8"), re.MULTILINE)
@@ -52,7 +74,9 @@ def test_units_and_containers_run_the_commands_of_the_supervisor(tmp_path: Path)
     # The supervisor starts no signer: whoever holds the key has a user of his own.
     signer = ["meter-pipeline", "--keys", "meter-pipeline-signer", "--listen", "socket"]
     assert units == supervised | {"deploy": deploy, "signer": signer}
-    contained = {name: shape(service["command"]) for name, service in compose()["services"].items() if "command" in service}
+    contained = {
+        name: shape(service["command"]) for name, service in compose()["services"].items() if "command" in service
+    }
     assert contained == supervised | {"deploy": deploy, "signer": signer}
     assert {"services", "metrics"} <= set(COMMANDS)
     for words in (*supervised.values(), deploy):
@@ -60,7 +84,8 @@ def test_units_and_containers_run_the_commands_of_the_supervisor(tmp_path: Path)
 
 
 def test_systemd_accepts_the_units(tmp_path: Path) -> None:
-    """Directives that do not exist, a service without a command, an ordering loop: ``systemd-analyze verify`` says so and fails."""
+    """Directives that do not exist, a service without a command, an ordering loop: ``systemd-analyze verify`` says so
+    and fails."""
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("no systemd-analyze here")
@@ -69,18 +94,25 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
         copy = tmp_path / unit.name
         copy.write_text(unit.read_text("utf-8").replace("/opt/meter-pipeline/.venv", sys.prefix), "utf-8")
         copies.append(str(copy))
-    done = subprocess.run([analyze, "verify", "--man=no", *copies], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [analyze, "verify", "--man=no", *copies], capture_output=True, text=True, check=False, timeout=60
+    )
     assert (done.returncode, done.stderr.strip()) == (0, "")
 
 
 def test_the_compose_file_holds_together() -> None:
-    """Known elements only; every volume, secret and dependency it uses is declared; the daemon is one; nothing but this machine reaches a port."""
+    """Known elements only; every volume, secret and dependency it uses is declared; the daemon is one; nothing but this
+    machine reaches a port."""
     document = compose()
     assert set(document) - TOP == {"x-pipeline"}
     services = document["services"]
     for name, service in services.items():
         assert set(service) <= SERVICE, name
-        named = {str(volume).split(":")[0] for volume in service.get("volumes", ()) if not str(volume).startswith(("$", ".", "/"))}
+        named = {
+            str(volume).split(":")[0]
+            for volume in service.get("volumes", ())
+            if not str(volume).startswith(("$", ".", "/"))
+        }
         assert named <= set(document["volumes"]), name
         assert set(service.get("secrets", ())) <= set(document["secrets"]), name
         for other, condition in service.get("depends_on", {}).items():
@@ -94,7 +126,8 @@ def test_the_compose_file_holds_together() -> None:
 
 
 def test_only_the_signer_reaches_the_signing_key() -> None:
-    """Another user under systemd, a volume of its own in containers; no database and no network for it, its socket and nothing more for the pipeline."""
+    """Another user under systemd, a volume of its own in containers; no database and no network for it, its socket and
+    nothing more for the pipeline."""
     texts = {unit.stem.removeprefix("meter-pipeline-"): unit.read_text("utf-8") for unit in UNITS}
     users = {name: re.findall(r"^User=(.+)$", text, re.MULTILINE) for name, text in texts.items()}
     assert [name for name, user in users.items() if user == users["signer"]] == ["signer"]
@@ -112,7 +145,19 @@ def test_only_the_signer_reaches_the_signing_key() -> None:
 def test_the_image_is_built_from_files_that_are_there_and_does_not_run_as_root() -> None:
     lines = re.sub(r"\\\n\s*", "", (ROOT / "deploy" / "container" / "Dockerfile").read_text("utf-8")).splitlines()
     steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
-    assert {name for name, _ in steps} <= {"FROM", "WORKDIR", "ARG", "COPY", "RUN", "USER", "ENV", "EXPOSE", "ENTRYPOINT", "CMD", "LABEL"}
+    assert {name for name, _ in steps} <= {
+        "FROM",
+        "WORKDIR",
+        "ARG",
+        "COPY",
+        "RUN",
+        "USER",
+        "ENV",
+        "EXPOSE",
+        "ENTRYPOINT",
+        "CMD",
+        "LABEL",
+    }
     for name, rest in steps:
         if name == "COPY":
             assert all((ROOT / source).exists() for source in rest.split()[:-1]), rest
@@ -123,7 +168,11 @@ def test_the_image_is_built_from_files_that_are_there_and_does_not_run_as_root()
 def test_no_file_of_the_deployment_holds_a_password() -> None:
     for path in sorted((ROOT / "deploy").rglob("*")):
         if path.is_file():
-            assert not re.search(r"postgres(ql)?://[^/\s]*:[^/\s]*@|PASSWORD\s*[:=]\s*['\"]?\w+['\"]?\s*$", path.read_text("utf-8"), re.MULTILINE), path
+            assert not re.search(
+                r"postgres(ql)?://[^/\s]*:[^/\s]*@|PASSWORD\s*[:=]\s*['\"]?\w+['\"]?\s*$",
+                path.read_text("utf-8"),
+                re.MULTILINE,
+            ), path
 
 
 def test_the_roles_of_the_documents_are_the_manifest_s() -> None:
@@ -133,7 +182,9 @@ def test_the_roles_of_the_documents_are_the_manifest_s() -> None:
 
 def documented(text: str) -> set[tuple[str, ...]]:
     """Every ``meter-pipeline ...`` of a document, as words; placeholders and quoted values stay what they are."""
-    found = re.findall(r"`meter-pipeline ([^`]+)`", text) + re.findall(r"^meter-pipeline (.+?)(?:\s+#.*)?$", text, re.MULTILINE)
+    found = re.findall(r"`meter-pipeline ([^`]+)`", text) + re.findall(
+        r"^meter-pipeline (.+?)(?:\s+#.*)?$", text, re.MULTILINE
+    )
     return {tuple(re.sub(r'"[^"]*"', "X", command).split()) for command in found}
 
 
@@ -169,9 +220,20 @@ def test_the_runbook_has_a_section_for_each_rule_that_pauses_and_for_each_alarm(
     raised = set(re.findall(r'Finding\("(\w+)"', Path(rules.__file__).read_text("utf-8")))
     assert raised == set(re.findall(r"^### Rule `(\w+)`", text, re.MULTILINE))
     headings = " ".join(re.findall(r"^### (.+)$", text, re.MULTILINE)).lower()
-    for alarm in ("emergency pause", "resume waits for a second person", "run failed", "backfill", "ledger was last verified", "dead letters wait"):
+    for alarm in (
+        "emergency pause",
+        "resume waits for a second person",
+        "run failed",
+        "backfill",
+        "ledger was last verified",
+        "dead letters wait",
+    ):
         assert alarm in headings, alarm
     assert {what for what, _, _ in _WAITING} == {
-        "dead letters", "anomaly cases", "anomaly cases that hold a bill", "validation exceptions", "services that could not be billed",
-    }  # fmt: skip
+        "dead letters",
+        "anomaly cases",
+        "anomaly cases that hold a bill",
+        "validation exceptions",
+        "services that could not be billed",
+    }
     assert alerts.EXCEPTION_AGE.days == 4

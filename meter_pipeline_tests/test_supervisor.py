@@ -1,4 +1,5 @@
-"""The supervisor starts in order, brings back what dies, stops in reverse, and starts nothing beside somebody else's service."""
+"""The supervisor starts in order, brings back what dies, stops in reverse, and starts nothing beside somebody else's
+service."""
 
 from __future__ import annotations
 
@@ -33,7 +34,11 @@ def until(true: Callable[[], object], seconds: float = 20) -> None:
 
 
 def alive(pid: int | None) -> bool:
-    return pid is not None and Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
+    return (
+        pid is not None
+        and Path(f"/proc/{pid}").exists()
+        and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
+    )
 
 
 def supervised(wanted: list[Program], folder: Path) -> tuple[Supervisor, threading.Thread, list[str]]:
@@ -51,7 +56,10 @@ def no_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_service_that_dies_comes_back_on_its_port_and_all_stop_together(tmp_path: Path) -> None:
     port = free()
-    wanted = [Program("server", [sys.executable, "-c", LISTEN, str(port)], port), Program("stubborn", [sys.executable, "-c", "import time; time.sleep(600)"])]
+    wanted = [
+        Program("server", [sys.executable, "-c", LISTEN, str(port)], port),
+        Program("stubborn", [sys.executable, "-c", "import time; time.sleep(600)"]),
+    ]
     supervisor, thread, said = supervised(wanted, tmp_path)
     thread.start()
     until(lambda: "all services run" in said)
@@ -84,7 +92,9 @@ def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(PortTaken, match=str(port)):
-            Supervisor([Program("first", ["true"]), Program("server", ["true"], port)], tmp_path, tmp_path / "logs").run()
+            Supervisor(
+                [Program("first", ["true"]), Program("server", ["true"], port)], tmp_path, tmp_path / "logs"
+            ).run()
     assert not (tmp_path / "logs").exists()
 
 

@@ -1,18 +1,23 @@
 #!/usr/bin/env python3
 """Verify an export of the audit ledger, offline, trusting neither the program that wrote it nor its database.
 
-One file, the standard library and ``cryptography``; it shares no code with meter_pipeline. Give it the export and what you hold yourself:
+One file, the standard library and ``cryptography``; it shares no code with meter_pipeline. Give it the export and what
+you hold yourself:
 
-    python verify_ledger.py EXPORT --vkey LOG.vkey [--checkpoint FILE ...] [--witness-vkey FILE ...] [--require-witness] [--tsa-ca FILE] [--json]
+    python verify_ledger.py EXPORT --vkey LOG.vkey [--checkpoint FILE ...] [--witness-vkey FILE ...] [--require-witness]
+    [--tsa-ca FILE] [--json]
 
-    python verify_ledger.py --proof PROOF.json --vkey LOG.vkey      one read or bill, from its row to a signed checkpoint
+    python verify_ledger.py --proof PROOF.json --vkey LOG.vkey      one read or bill, from its row to a signed
+    checkpoint
 
-``--vkey`` is the log's verifier key as you were given it when the log began (one ``name+id+key`` line; a later key is believed only if the one
-before handed over to it inside the log). ``--checkpoint`` are checkpoints you kept: the log must still contain exactly what they said.
+``--vkey`` is the log's verifier key as you were given it when the log began (one ``name+id+key`` line; a later key is
+believed only if the one before handed over to it inside the log). ``--checkpoint`` are checkpoints you kept: the log
+must still contain exactly what they said.
 
-What is checked: the export's own hashes; places contiguous from 0; each entry's leaf hash and the root at the size of every checkpoint,
-recomputed; signatures; your own checkpoints and witnesses; each batch's root from its payload hashes; control totals; two names under dual
-control; every row against its leaf and every leaf against its row, rows of known encodings re-encoded and hashed (a bill from its lines); erasures; guards.
+What is checked: the export's own hashes; places contiguous from 0; each entry's leaf hash and the root at the size of
+every checkpoint, recomputed; signatures; your own checkpoints and witnesses; each batch's root from its payload hashes;
+control totals; two names under dual control; every row against its leaf and every leaf against its row, rows of known
+encodings re-encoded and hashed (a bill from its lines); erasures; guards.
 
 Exit 0: everything holds. Exit 1: something does not; the first bad place in the log is named. Exit 2: wrong usage.
 """
@@ -50,16 +55,30 @@ SOURCES = {
     "statements": ({"bill_issued"}, set()),
     "adjustments": ({"adjustment_requested"}, {"adjustment_posted"}),
 }
-# sources whose entries also name leaves they retire: the last "retired" of an entry's leaves are of rows it took the place of
+# sources whose entries also name leaves they retire: the last "retired" of an entry's leaves are of rows it took the
+# place of
 RETIRING = {"charges"}
 GUARDED = ("entry", "log", "leaf", "node", "tree_head", "checkpoint", "cosignature", "anchor", "personal")
 # roles that may do more than SELECT, and what; by column only
 MAY_WRITE = {
     "meter_ledger_writer": {("entry", "INSERT"), ("personal", "INSERT")},
     "meter_ledger_eraser": {("entry", "INSERT"), ("personal", "UPDATE")},
-    "meter_ledger_sequencer": {(t, "INSERT") for t in ("log", "leaf", "node", "tree_head", "checkpoint", "cosignature", "anchor")},
+    "meter_ledger_sequencer": {
+        (t, "INSERT") for t in ("log", "leaf", "node", "tree_head", "checkpoint", "cosignature", "anchor")
+    },
 }
-NEVER_WRITTEN = {"entry.entry_id", "xid", "recorded_at", "recorded_by", "log_id", "created_at", "sequenced_at", "signed_at", "received_at", "kept_at"}
+NEVER_WRITTEN = {
+    "entry.entry_id",
+    "xid",
+    "recorded_at",
+    "recorded_by",
+    "log_id",
+    "created_at",
+    "sequenced_at",
+    "signed_at",
+    "received_at",
+    "kept_at",
+}
 LIMIT = 200
 
 
@@ -179,36 +198,84 @@ def micros(stamp):
 
 
 # column, struct code of an element, letter in the header
-ARRAYS = (("values", "i", "v"), ("wide_values", "q", "w"), ("qualities", "h", "q"), ("sequences", "i", "s"), ("offsets", "h", "o"))
+ARRAYS = (
+    ("values", "i", "v"),
+    ("wide_values", "q", "w"),
+    ("qualities", "h", "q"),
+    ("sequences", "i", "s"),
+    ("offsets", "h", "o"),
+)
 
 
 def encode_intervals(row):
     """Encoding mpi1: a meter's channel-day."""
     present = [(name, code, letter) for name, code, letter in ARRAYS if row[name] is not None]
-    fields = ("mpi1", row["meter_id"], row["channel"], row["billing_day"], row["unit"], row["interval_minutes"], row["slots"], row["head_end"],
-              row["source_version"], micros(row["read_time"]), row["scale"], row["quality"], row["sequence"], row["sequence_step"],
-              "".join(letter for _, _, letter in present))  # fmt: skip
+    fields = (
+        "mpi1",
+        row["meter_id"],
+        row["channel"],
+        row["billing_day"],
+        row["unit"],
+        row["interval_minutes"],
+        row["slots"],
+        row["head_end"],
+        row["source_version"],
+        micros(row["read_time"]),
+        row["scale"],
+        row["quality"],
+        row["sequence"],
+        row["sequence_step"],
+        "".join(letter for _, _, letter in present),
+    )
     header = "\x1f".join(map(str, fields)) + "\x1e"
     return header.encode() + b"".join(struct.pack(f">{len(row[name])}{code}", *row[name]) for name, code, _ in present)
 
 
 def encode_register(row):
     """Encoding mpr1: a register read."""
-    fields = ("mpr1", row["meter_id"], row["channel"], micros(row["read_at"]), row["unit"], row["head_end"], row["source_version"],
-              micros(row["read_time"]), row["value"], row["quality"], row["sequence"])  # fmt: skip
+    fields = (
+        "mpr1",
+        row["meter_id"],
+        row["channel"],
+        micros(row["read_at"]),
+        row["unit"],
+        row["head_end"],
+        row["source_version"],
+        micros(row["read_time"]),
+        row["value"],
+        row["quality"],
+        row["sequence"],
+    )
     return ("\x1f".join(map(str, fields)) + "\x1e").encode()
 
 
 def encode_charge(row):
     """Encoding mp-charge/1: what a service point's day cost, and its position in the period."""
     lists = (",".join(map(str, row[name])) for name in ("energy_to_date", "peaks_to_date", "amounts"))
-    fields = ("mp-charge/1", row["billing_day"], row["service_point_id"], row["account_id"], row["tariff_id"], row["tariff_version"], row["days"], *lists)
+    fields = (
+        "mp-charge/1",
+        row["billing_day"],
+        row["service_point_id"],
+        row["account_id"],
+        row["tariff_id"],
+        row["tariff_version"],
+        row["days"],
+        *lists,
+    )
     return "\x1f".join(map(str, fields)).encode()
 
 
 def encode_adjustment_line(row):
     """Encoding mp-adjustment-line/1."""
-    fields = ("mp-adjustment-line/1", row["adjustment_id"], row["line_no"], row["action"], row["service_point_id"], row["line_key"], row["amount"])
+    fields = (
+        "mp-adjustment-line/1",
+        row["adjustment_id"],
+        row["line_no"],
+        row["action"],
+        row["service_point_id"],
+        row["line_key"],
+        row["amount"],
+    )
     return "\x1f".join(map(str, fields)).encode()
 
 
@@ -218,8 +285,17 @@ def millionths(value):
 
 def line_text(line):
     """A line of a bill as its statement's hash has it."""
-    fields = (line["line_no"], line["service_point_id"], line["tariff_id"], line["tariff_version"], line["segment_start"], line["segment_end"],
-              line["line_key"], millionths(line["quantity"]), millionths(line["amount"]))  # fmt: skip
+    fields = (
+        line["line_no"],
+        line["service_point_id"],
+        line["tariff_id"],
+        line["tariff_version"],
+        line["segment_start"],
+        line["segment_end"],
+        line["line_key"],
+        millionths(line["quantity"]),
+        millionths(line["amount"]),
+    )
     return "\x1f".join(map(str, fields))
 
 
@@ -238,8 +314,13 @@ def encode_salted(row):
     return b"mp-salted/1\x1f" + raw_bytes(row["salt"]) + raw_bytes(row["raw"])
 
 
-ENCODINGS = {"mpi1": encode_intervals, "mpr1": encode_register, "mp-charge/1": encode_charge, "mp-adjustment-line/1": encode_adjustment_line,
-             "mp-salted/1": encode_salted}  # fmt: skip
+ENCODINGS = {
+    "mpi1": encode_intervals,
+    "mpr1": encode_register,
+    "mp-charge/1": encode_charge,
+    "mp-adjustment-line/1": encode_adjustment_line,
+    "mp-salted/1": encode_salted,
+}
 
 
 class Audit:
@@ -314,7 +395,9 @@ class Audit:
                     found.update(block)
             if found.hexdigest() != digest:
                 self.find("export", f"{name} is not the file that was exported")
-        there = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()} - {"manifest.json"}
+        there = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()} - {
+            "manifest.json"
+        }
         for name in sorted(there - named.keys()):
             self.find("export", f"{name} is not in the manifest")
 
@@ -323,7 +406,9 @@ class Audit:
         for line in self.lines("entries.jsonl"):
             index, body = line["index"], base64.b64decode(line["body"])
             if index != self.tree.size:
-                self.find("contiguity", f"place {self.tree.size} holds an entry that says it is {index}", self.tree.size)
+                self.find(
+                    "contiguity", f"place {self.tree.size} holds an entry that says it is {index}", self.tree.size
+                )
             index = self.tree.size
             leaf = sha256(b"\x00" + body)
             if leaf.hex() != line["leaf_hash"]:
@@ -334,7 +419,11 @@ class Audit:
             self.entry(index, line, body)
         self.count("entries", self.tree.size)
         if self.tree.size != self.manifest["tree_head"]:
-            self.find("contiguity", f"{self.tree.size} entries, the log's own tree head says {self.manifest['tree_head']}", self.tree.size)
+            self.find(
+                "contiguity",
+                f"{self.tree.size} entries, the log's own tree head says {self.manifest['tree_head']}",
+                self.tree.size,
+            )
 
     def entry(self, index, line, body):
         try:
@@ -350,7 +439,11 @@ class Audit:
             self.find("entry", f"the body says {kind}, the row {line['kind']}", index)
         if said.get("billing_day") != line["billing_day"]:
             self.find("entry", f"filed under {line['billing_day']}, about {said.get('billing_day')}", index)
-        flat = (self.folder / line["leaves"]).read_bytes() if line["leaves"] and (self.folder / line["leaves"]).is_file() else b""
+        flat = (
+            (self.folder / line["leaves"]).read_bytes()
+            if line["leaves"] and (self.folder / line["leaves"]).is_file()
+            else b""
+        )
         self.count("leaves", len(flat) // 32)
         if leaves is not None and (len(flat) != 32 * leaves["count"] or batch_root(flat).hex() != leaves["root"]):
             self.find("leaves", f"the payload hashes beside the {kind} entry do not give its root", index)
@@ -362,8 +455,12 @@ class Audit:
             self.count("dual control")
             if len(people) != 2:
                 self.find("dual control", f"{kind} does not name two different people", index)
-        if kind == "file_loaded" and said.get("received") != sum(said.get(n, 0) for n in ("accepted", "duplicate", "superseded", "rejected")):
-            self.find("control totals", f"received is not accepted + duplicate + superseded + rejected in {said}", index)
+        if kind == "file_loaded" and said.get("received") != sum(
+            said.get(n, 0) for n in ("accepted", "duplicate", "superseded", "rejected")
+        ):
+            self.find(
+                "control totals", f"received is not accepted + duplicate + superseded + rejected in {said}", index
+            )
         if kind == "erased":
             self.erased.add(said.get("payload_hash"))
         if kind == "privileges_checked":
@@ -416,7 +513,9 @@ class Audit:
                     raise ValueError(f"the log has only {self.tree.size}: its tail is gone")
                 if self.roots.get(size) != root:
                     raise ValueError("its root is not that of the entries here")
-                cosigners = signed_by(text, [s for line in row["cosignatures"] for s in read_note("x\n\n" + line)[1]], self.witnesses)
+                cosigners = signed_by(
+                    text, [s for line in row["cosignatures"] for s in read_note("x\n\n" + line)[1]], self.witnesses
+                )
                 self.count("cosignatures", len(cosigners))
                 before = size
             except (ValueError, KeyError) as error:
@@ -439,11 +538,17 @@ class Audit:
                 if not signed_by(text, signatures, [key for key, _ in self.keys] + self.witnesses):
                     raise ValueError("no signature by a key you trust")
                 if size > self.tree.size:
-                    raise ValueError(f"it covers {size} entries, the log has {self.tree.size}: the log was cut or an older copy was restored")
+                    raise ValueError(
+                        f"it covers {size} entries, the log has {self.tree.size}: the log was cut or an older copy was restored"
+                    )
                 if self.roots[size] != root:
                     raise ValueError("another root for the same size: the log was forked or its past rewritten")
             except ValueError as error:
-                self.find("held checkpoint", f"{name}: {error}", min(size, self.tree.size) - 1 if size <= self.tree.size else self.tree.size)
+                self.find(
+                    "held checkpoint",
+                    f"{name}: {error}",
+                    min(size, self.tree.size) - 1 if size <= self.tree.size else self.tree.size,
+                )
 
     def personal(self):
         """Payloads with personal data have their salted hash, or an entry that says they were erased."""
@@ -452,7 +557,10 @@ class Audit:
             if row["payload"] is None:
                 if row["payload_hash"] not in self.erased:
                     self.find("erasure", f"{row['payload_hash']} was erased without an entry")
-            elif sha256(b"mp-salted/1\x1f" + bytes.fromhex(row["salt"]) + bytes.fromhex(row["payload"])).hex() != row["payload_hash"]:
+            elif (
+                sha256(b"mp-salted/1\x1f" + bytes.fromhex(row["salt"]) + bytes.fromhex(row["payload"])).hex()
+                != row["payload_hash"]
+            ):
                 self.find("erasure", f"{row['payload_hash']} is not the hash of its payload")
 
     def stamps(self, authority):
@@ -465,20 +573,29 @@ class Audit:
                 data.flush()
                 done = subprocess.run(  # noqa: S603 - files of the export and of the auditor
                     ["openssl", "ts", "-verify", "-in", str(path), "-data", data.name, "-CAfile", str(authority)],  # noqa: S607
-                    capture_output=True, text=True, check=False,
-                )  # fmt: skip
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
             self.count("time stamps")
             if done.returncode:
-                self.find("time stamp", f"of the checkpoint of {size}: {' '.join(done.stderr.split())[-200:]}", max(size - 1, 0))
+                self.find(
+                    "time stamp",
+                    f"of the checkpoint of {size}: {' '.join(done.stderr.split())[-200:]}",
+                    max(size - 1, 0),
+                )
 
     def totals(self):
         for row in self.lines("control_totals.jsonl"):
             self.count("files balanced")
-            if row["received"] != sum(row[name] for name in ("accepted", "duplicate", "superseded", "rejected", "waiting")):
+            if row["received"] != sum(
+                row[name] for name in ("accepted", "duplicate", "superseded", "rejected", "waiting")
+            ):
                 self.find("control totals", f"file {row['sha256']} ({row['file_name']}) does not balance")
 
     def rows(self):
-        """Every row has its leaf and every leaf its row, by source and billing day; content is hashed again where the encoding is known."""
+        """Every row has its leaf and every leaf its row, by source and billing day; content is hashed again where the
+        encoding is known."""
         names = [name for name in self.manifest["files"] if name.startswith("rows/")]
         filed = {}
         for index, (kind, day, flat, retired) in enumerate(self.entries):
@@ -506,7 +623,9 @@ class Audit:
                     allowed.update(hashes)
             present = set()
             headers = {name: next(self.lines(name)) for name in files}
-            details = {header["detail_of"]: self.details(name) for name, header in headers.items() if "detail_of" in header}
+            details = {
+                header["detail_of"]: self.details(name) for name, header in headers.items() if "detail_of" in header
+            }
             for name, header in headers.items():
                 if "detail_of" not in header:
                     self.table(name, header, details.get(header["table"], {}), live, allowed, present)
@@ -530,7 +649,9 @@ class Audit:
         if header["encoding"] == "mp-statement/1":
             encode = lambda row: encode_statement(row, details.pop(row["statement_id"], []))  # noqa: E731
         if column is None and encode is None:
-            self.find("rows", f"{header['table']} is in an encoding that this program does not know: {header['encoding']}")
+            self.find(
+                "rows", f"{header['table']} is in an encoding that this program does not know: {header['encoding']}"
+            )
             return
         for row in lines:
             self.count(f"rows of {header['table']}")
@@ -545,12 +666,17 @@ class Audit:
             if carried not in live and carried not in allowed:
                 self.find("row without leaf", f"{header['table']}: {carried.hex()}")
             if again is not None and again != carried:
-                self.find("row", f"a row of {header['table']} does not have the content of its leaf {carried.hex()}", live.get(carried))
+                self.find(
+                    "row",
+                    f"a row of {header['table']} does not have the content of its leaf {carried.hex()}",
+                    live.get(carried),
+                )
         for orphan in sorted(details):
             self.find("row without leaf", f"lines of {orphan}, which is no row of {header['table']}")
 
     def unsalted(self, row):
-        """A rejected line without a salt was erased, and an entry says so; or it was recorded when its key was its leaf."""
+        """A rejected line without a salt was erased, and an entry says so; or it was recorded when its key was its
+        leaf."""
         content = sha256(raw_bytes(row["raw"])).hex()
         places = ["" if row[name] is None else str(row[name]) for name in ("line", "byte_offset")]
         first = "\x1f".join(("mpd1", row["file_sha256"].removeprefix("\\x"), *places, content))
@@ -559,7 +685,8 @@ class Audit:
             self.find("erasure", f"{leaf} of raw.dead_letter was erased without an entry")
 
     def guards(self):
-        """What kept honest hands off: owner, grants by column, ENABLE ALWAYS triggers, forced row security; and that nobody touched them since."""
+        """What kept honest hands off: owner, grants by column, ENABLE ALWAYS triggers, forced row security; and that
+        nobody touched them since."""
         found = json.loads((self.folder / "guards.json").read_text(encoding="utf-8"))
         problems = [f"table {name} is gone" for name in GUARDED if name not in found["tables"]]
         for name, table in found["tables"].items():
@@ -576,8 +703,14 @@ class Audit:
             allowed = (grant["table"], grant["privilege"]) in MAY_WRITE.get(grant["grantee"], ())
             known = grant["grantee"] in MAY_WRITE or grant["grantee"] == "meter_auditor"
             own = {grant["column"], f"{grant['table']}.{grant['column']}"} & NEVER_WRITTEN
-            if grant["grantable"] or not known or (grant["privilege"] != "SELECT" and (not allowed or not grant["column"] or own)):
-                problems.append(f"{grant['grantee']} may {grant['privilege']} {grant['table']}.{grant['column'] or '*'}")
+            if (
+                grant["grantable"]
+                or not known
+                or (grant["privilege"] != "SELECT" and (not allowed or not grant["column"] or own))
+            ):
+                problems.append(
+                    f"{grant['grantee']} may {grant['privilege']} {grant['table']}.{grant['column'] or '*'}"
+                )
         problems += [f"{member}, a login" for member in found["owner_members"]]
         self.count("guards", len(triggers))
         if self.recorded_guards is None:
@@ -589,7 +722,11 @@ class Audit:
                 now.update({f"{what} {row['name']} on {row['table']}": row["version"] for row in found[listed]})
             now.update({f"function {row['name']}": row["version"] for row in found["functions"]})
             before = self.recorded_guards["versions"]
-            problems += [f"{name} was altered since the guards were last recorded" for name in sorted(before.keys() | now) if before.get(name) != now.get(name)]
+            problems += [
+                f"{name} was altered since the guards were last recorded"
+                for name in sorted(before.keys() | now)
+                if before.get(name) != now.get(name)
+            ]
         for problem in problems:
             self.find("guards", problem)
 
@@ -622,7 +759,9 @@ def check_proof(bundle, keys, held):
         payload, body = bytes.fromhex(bundle["payload_hash"]), base64.b64decode(bundle["entry"])
         row = bundle["row"] or {}
         encode = {"raw.interval_day": encode_intervals, "raw.interval_payload": encode_intervals}.get(row.get("table"))
-        encode = encode or {"raw.register_read": encode_register, "raw.register_payload": encode_register}.get(row.get("table"))
+        encode = encode or {"raw.register_read": encode_register, "raw.register_payload": encode_register}.get(
+            row.get("table")
+        )
         if row.get("table") == "billing.statement":
             encode = lambda row: encode_statement(row, [(line["line_no"], line_text(line)) for line in row["lines"]])  # noqa: E731
             if bundle.get("line") is not None and bundle["line"] not in [line["line_no"] for line in row["lines"]]:
@@ -631,12 +770,18 @@ def check_proof(bundle, keys, held):
             raise ValueError("the row is not what was recorded")
         batch, log = bundle["batch"], bundle["log"]
         leaves = json.loads(body)["leaves"]
-        root = climb(batch["index"], batch["size"], sha256(b"\x00" + payload), [bytes.fromhex(step) for step in batch["proof"]])
+        root = climb(
+            batch["index"], batch["size"], sha256(b"\x00" + payload), [bytes.fromhex(step) for step in batch["proof"]]
+        )
         if root.hex() != leaves["root"] or batch["size"] != leaves["count"]:
             raise ValueError("the payload is not in the entry's batch")
         text, signatures = read_note(bundle["checkpoint"])
         origin, size, stated = read_checkpoint(text)
-        if climb(log["index"], log["size"], sha256(b"\x00" + body), [bytes.fromhex(step) for step in log["proof"]]) != stated or size != log["size"]:
+        if (
+            climb(log["index"], log["size"], sha256(b"\x00" + body), [bytes.fromhex(step) for step in log["proof"]])
+            != stated
+            or size != log["size"]
+        ):
             raise ValueError("the entry is not in the checkpoint's tree")
         if not [key for key in signed_by(text, signatures, keys) if key.kind == 1 and key.name == origin]:
             raise ValueError("the checkpoint is not signed by the key you trust")
@@ -653,10 +798,29 @@ def main(arguments=None):
     parser.add_argument("export", type=Path, nargs="?")
     parser.add_argument("--proof", type=Path, help="check a proof of one read or bill instead of an export")
     parser.add_argument("--vkey", required=True, help="file (or text) with the log's verifier key")
-    parser.add_argument("--checkpoint", type=Path, action="append", default=[], help="a checkpoint you kept (or a folder of them); may be repeated")
-    parser.add_argument("--witness-vkey", action="append", default=[], help="file (or text) with a witness's verifier key; may be repeated")
-    parser.add_argument("--require-witness", action="store_true", help="a log without a cosignature by one of your witnesses does not pass")
-    parser.add_argument("--tsa-ca", type=Path, help="certificates (PEM) of the time-stamp authority: verify the export's time stamps, with openssl")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        action="append",
+        default=[],
+        help="a checkpoint you kept (or a folder of them); may be repeated",
+    )
+    parser.add_argument(
+        "--witness-vkey",
+        action="append",
+        default=[],
+        help="file (or text) with a witness's verifier key; may be repeated",
+    )
+    parser.add_argument(
+        "--require-witness",
+        action="store_true",
+        help="a log without a cosignature by one of your witnesses does not pass",
+    )
+    parser.add_argument(
+        "--tsa-ca",
+        type=Path,
+        help="certificates (PEM) of the time-stamp authority: verify the export's time stamps, with openssl",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as one JSON document")
     options = parser.parse_args(arguments)
     try:
@@ -664,14 +828,20 @@ def main(arguments=None):
         keys = [Key(key_text.split()[0])]
         witnesses = [Key(Path(k).read_text(encoding="utf-8") if Path(k).is_file() else k) for k in options.witness_vkey]
         held = []
-        for path in (p for given in options.checkpoint for p in (sorted(given.iterdir()) if given.is_dir() else [given])):
+        for path in (
+            p for given in options.checkpoint for p in (sorted(given.iterdir()) if given.is_dir() else [given])
+        ):
             text, signatures = read_note(path.read_text(encoding="utf-8"))
             _, size, root = read_checkpoint(text)
             held.append((path.name, size, root, (text, signatures)))
         if options.proof:
             bundles = json.loads(options.proof.read_text(encoding="utf-8"))["proofs"]
             problems = [check_proof(bundle, keys, held) for bundle in bundles]
-            report = {"ok": bool(bundles) and not any(problems), "proofs": len(bundles), "problems": [problem for problem in problems if problem]}
+            report = {
+                "ok": bool(bundles) and not any(problems),
+                "proofs": len(bundles),
+                "problems": [problem for problem in problems if problem],
+            }
             print(json.dumps(report) if options.json else "OK" if report["ok"] else f"NOT OK: {report['problems']}")
             return 0 if report["ok"] else 1
         if options.export is None:
@@ -685,7 +855,11 @@ def main(arguments=None):
         report = audit.run()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         audit.find("export", f"cannot be read: {error!r}", audit.tree.size)
-        report = {"ok": False, "first_bad_index": min(f["index"] for f in audit.findings if f["index"] is not None), "findings": audit.findings}
+        report = {
+            "ok": False,
+            "first_bad_index": min(f["index"] for f in audit.findings if f["index"] is not None),
+            "findings": audit.findings,
+        }
     if options.json:
         print(json.dumps(report))
     else:

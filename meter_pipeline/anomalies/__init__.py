@@ -1,4 +1,5 @@
-"""Flags that go to people: what usage should not look like, and the queue in which somebody decides. This module is the room's public API."""
+"""Flags that go to people: what usage should not look like, and the queue in which somebody decides. This module is the
+room's public API."""
 
 from meter_pipeline.anomalies.cases import Case, CaseFlag, expired, fold, tolerance
 from meter_pipeline.anomalies.day import AnomalyOutcome, detect_billing_day

@@ -1,7 +1,7 @@
 """From flags to cases: which findings are one matter.
 
-Belongs here: folding days and kinds of a subject into cases, when a case expires, what a decision does to a meter's tolerance. Does not belong
-here: writing (store/anomalies.py), detection.
+Belongs here: folding days and kinds of a subject into cases, when a case expires, what a decision does to a meter's
+tolerance. Does not belong here: writing (store/anomalies.py), detection.
 """
 
 from __future__ import annotations
@@ -53,9 +53,10 @@ class CaseFlag:
 def fold(flags: list[CaseFlag], cases: list[Case]) -> tuple[list[Case], list[Case]]:
     """Put a day's flags into the cases of their subjects: (new cases, changed cases).
 
-    ``cases`` are all cases of the flags' subjects. A flag joins the case of its family whose days lie within FOLD_DAYS of it, whatever that
-    case's state: a confirmed leak that still runs is the same leak, and a dismissed matter stays dismissed for QUIET_DAYS unless a more severe
-    kind turns up. Otherwise it opens a case. The same flags in the same order always give the same cases; a day flagged again adds nothing.
+    ``cases`` are all cases of the flags' subjects. A flag joins the case of its family whose days lie within FOLD_DAYS
+    of it, whatever that case's state: a confirmed leak that still runs is the same leak, and a dismissed matter stays
+    dismissed for QUIET_DAYS unless a more severe kind turns up. Otherwise it opens a case. The same flags in the same
+    order always give the same cases; a day flagged again adds nothing.
     """
     known: dict[tuple[str, str], list[Case]] = {}
     for case in sorted(cases, key=lambda c: (c.first_day, c.case_id)):
@@ -70,9 +71,18 @@ def fold(flags: list[CaseFlag], cases: list[Case]) -> tuple[list[Case], list[Cas
         at = next((i for i in range(len(mine) - 1, -1, -1) if _belongs(flag, mine[i])), None)
         if at is None:
             case = Case(
-                case_id=f"{kind.family}-{flag.subject}-{flag.day:%Y%m%d}", subject=flag.subject, family=kind.family, kind=flag.kind,
-                severity=flag.severity, confidence=flag.confidence, state="open", hold=kind.hold, first_day=flag.day, last_day=flag.day, days=1,
-            )  # fmt: skip
+                case_id=f"{kind.family}-{flag.subject}-{flag.day:%Y%m%d}",
+                subject=flag.subject,
+                family=kind.family,
+                kind=flag.kind,
+                severity=flag.severity,
+                confidence=flag.confidence,
+                state="open",
+                hold=kind.hold,
+                first_day=flag.day,
+                last_day=flag.day,
+                days=1,
+            )
             mine.append(case)
             made[case.case_id] = case
             continue

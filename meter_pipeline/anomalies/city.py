@@ -1,10 +1,11 @@
 """A commodity of a city on the day it is judged: a window at a time, and what was found of all.
 
-Belongs here: laying reference data, weather, baselines and decisions beside the packed weeks; windows of any of the points; judging in parts.
-Does not belong here: what a detector does, writing (day.py).
+Belongs here: laying reference data, weather, baselines and decisions beside the packed weeks; windows of any of the
+points; judging in parts. Does not belong here: what a detector does, writing (day.py).
 
-A part is some thousands of points, so that its matrices fit the processor's cache and a city of a million needs no more memory than its packed
-weeks. What one part cannot know of another (neighbours, collectors, head-ends) is judged after the last (detect.conclude).
+A part is some thousands of points, so that its matrices fit the processor's cache and a city of a million needs no more
+memory than its packed weeks. What one part cannot know of another (neighbours, collectors, head-ends) is judged after
+the last (detect.conclude).
 """
 
 from __future__ import annotations
@@ -44,17 +45,26 @@ class Surroundings:
     decided: dict[str, tuple[int, int]]
 
 
-def read_surroundings(read: Read, calendar: BillingCalendar, days: list[date], *, service_point_id: str | None = None) -> tuple[Surroundings, str | None]:
-    """All that judging the last of ``days`` needs but its usage, and the baselines' version: of every point, or the baseline of one alone."""
+def read_surroundings(
+    read: Read, calendar: BillingCalendar, days: list[date], *, service_point_id: str | None = None
+) -> tuple[Surroundings, str | None]:
+    """All that judging the last of ``days`` needs but its usage, and the baselines' version: of every point, or the
+    baseline of one alone."""
     first, day = days[0], days[-1]
     version = store.baseline_version(read, day)
     wanted = (*_NUMBERS, "status", "hourly")
     baselines = store.read_baselines(read, version, wanted, service_point_id) if version else pl.DataFrame()
     by_hours = baselines.height > 0 and bool(baselines["hourly"].any())
     return Surroundings(
-        days, store.read_points(read, day, calendar.bounds(day)[1]), baselines, store.read_stations(read), store.read_temperatures(read, first, day),
-        store.read_weather_hours(read, first, day) if by_hours else pl.DataFrame(), store.read_holidays(read, first, day), store.decisions(read),
-    ), version  # fmt: skip
+        days,
+        store.read_points(read, day, calendar.bounds(day)[1]),
+        baselines,
+        store.read_stations(read),
+        store.read_temperatures(read, first, day),
+        store.read_weather_hours(read, first, day) if by_hours else pl.DataFrame(),
+        store.read_holidays(read, first, day),
+        store.decisions(read),
+    ), version
 
 
 class City:
@@ -69,7 +79,11 @@ class City:
         self._holiday = np.array([d in given.holidays for d in given.days])
         self._head_end, self.head_ends = _codes(placed["head_end"])
         self._collector, self.collectors = _codes(placed["collector_id"])
-        self._classes = placed["customer_class"].replace_strict({n: i for i, n in enumerate(CLASSES)}, default=0, return_dtype=pl.Int64).to_numpy()
+        self._classes = (
+            placed["customer_class"]
+            .replace_strict({n: i for i, n in enumerate(CLASSES)}, default=0, return_dtype=pl.Int64)
+            .to_numpy()
+        )
         self._neighbourhood = _codes(placed["route"])[0] * len(CLASSES) + self._classes
         self._tolerance = np.ones(self.points)
         if given.decided:
@@ -97,30 +111,56 @@ class City:
         history = self.weeks.history(which)
         mine = {name: values[which] for name, values in self._coefficients.items()}
         expected = expected_usage(
-            mine, self._weather.temperatures_f, station=self._weather.station[which], weekend=self._weekend, holiday=self._holiday,
-            within_f=(mine["low_f"], mine["high_f"]), hourly=self._hourly[which], hourly_f=self._weather.hourly_f,
-        )  # fmt: skip
+            mine,
+            self._weather.temperatures_f,
+            station=self._weather.station[which],
+            weekend=self._weekend,
+            holiday=self._holiday,
+            within_f=(mine["low_f"], mine["high_f"]),
+            hourly=self._hourly[which],
+            hourly_f=self._weather.hourly_f,
+        )
         # validation replaces what ran backward by estimates: that is not a silence
         backward = history.has(packing.REVERSED)
         coverage = np.where(backward, np.nan, history.coverage) if backward.any() else history.coverage
         outage = history.has(packing.OUTAGE)
         return Window(
-            day=history.days[-1], commodity=history.commodity, unit=history.unit, usage=history.usage, coverage=coverage,
-            customer_class=self._classes[which], expected=expected, sigma=np.nan_to_num(mine["sigma"]), robust=np.nan_to_num(mine["robust_sigma"]),
-            provisional=self._provisional[which], disconnected=history.has(packing.DISCONNECTED),
-            account_changed=history.has(packing.ACCOUNT_CHANGED), head_end=self._head_end[which], collector=self._collector[which],
-            head_ends=self.head_ends, collectors=self.collectors, neighbourhood=self._neighbourhood[which], export=history.export,
-            night=history.night, sustained=history.sustained, outage=outage if outage.any() else None,
-            register_back=history.has(packing.REGISTER_BACK)[:, -1], reverse_reported=backward[:, -1], tolerance=self._tolerance[which],
-        )  # fmt: skip
+            day=history.days[-1],
+            commodity=history.commodity,
+            unit=history.unit,
+            usage=history.usage,
+            coverage=coverage,
+            customer_class=self._classes[which],
+            expected=expected,
+            sigma=np.nan_to_num(mine["sigma"]),
+            robust=np.nan_to_num(mine["robust_sigma"]),
+            provisional=self._provisional[which],
+            disconnected=history.has(packing.DISCONNECTED),
+            account_changed=history.has(packing.ACCOUNT_CHANGED),
+            head_end=self._head_end[which],
+            collector=self._collector[which],
+            head_ends=self.head_ends,
+            collectors=self.collectors,
+            neighbourhood=self._neighbourhood[which],
+            export=history.export,
+            night=history.night,
+            sustained=history.sustained,
+            outage=outage if outage.any() else None,
+            register_back=history.has(packing.REGISTER_BACK)[:, -1],
+            reverse_reported=backward[:, -1],
+            tolerance=self._tolerance[which],
+        )
 
     def judge(self, limits: Thresholds = DEFAULT, *, part: int = PART, threads: int | None = None) -> pl.DataFrame:
         """Every finding about the last day (FINDINGS), the same whatever ``part`` and ``threads``."""
-        return detect_in_parts(self.window, self.points, self.head_ends, self.collectors, limits, part=part, threads=threads)
+        return detect_in_parts(
+            self.window, self.points, self.head_ends, self.collectors, limits, part=part, threads=threads
+        )
 
 
 def _coefficients(weeks: packing.Weeks, baselines: pl.DataFrame) -> tuple[dict[str, Floats], Bools, Bools]:
-    """(points,) coefficients, whether they are the class's, whether made on degree hours; NaN and the class's where the version has no row."""
+    """(points,) coefficients, whether they are the class's, whether made on degree hours; NaN and the class's where the
+    version has no row."""
     size = weeks.points.size
     mine = baselines.filter(pl.col("unit") == weeks.unit) if baselines.height else baselines
     if mine.is_empty():

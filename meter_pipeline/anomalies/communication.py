@@ -22,8 +22,9 @@ _BACK = 15
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """(points, recent days) whether reads were ``due``, ``short`` of the day, and wholly ``silent``; (points,) the rest. What dropouts are told
-    apart by: it is kept of a whole city while its windows come and go, since a collector's meters are not neighbours in any list."""
+    """(points, recent days) whether reads were ``due``, ``short`` of the day, and wholly ``silent``; (points,) the
+    rest. What dropouts are told apart by: it is kept of a whole city while its windows come and go, since a collector's
+    meters are not neighbours in any list."""
 
     due: Bools
     short: Bools
@@ -46,9 +47,14 @@ def contact(window: Window) -> Contact:
     quiet = np.flatnonzero(~spoke)
     spoke[quiet] = (np.isnan(window.coverage[quiet]) & np.isfinite(window.usage[quiet])).any(axis=1)
     return Contact(
-        due, due & (filled < 1.0 - _SHORT), due & (filled <= 0.0), spoke & ~window.disconnected[:, -1], window.expected[:, -1],
-        window.head_end, window.collector,
-    )  # fmt: skip
+        due,
+        due & (filled < 1.0 - _SHORT),
+        due & (filled <= 0.0),
+        spoke & ~window.disconnected[:, -1],
+        window.expected[:, -1],
+        window.head_end,
+        window.collector,
+    )
 
 
 def joined(parts: Sequence[Contact]) -> Contact:
@@ -56,16 +62,21 @@ def joined(parts: Sequence[Contact]) -> Contact:
     return Contact(*(np.concatenate([getattr(part, name) for part in parts]) for name in Contact.__dataclass_fields__))
 
 
-def dropout_flags(city: Contact, head_ends: list[str], collectors: list[str], limits: Thresholds = DEFAULT) -> pl.DataFrame:
+def dropout_flags(
+    city: Contact, head_ends: list[str], collectors: list[str], limits: Thresholds = DEFAULT
+) -> pl.DataFrame:
     """dropout_head_end, dropout_collector and dropout_meter, the larger cause explaining the smaller.
 
-    A group drops out when at least half of its members lack part of the day and that is five times its usual share. A meter drops out when
-    it has sent nothing for two days in a row that no group explains.
+    A group drops out when at least half of its members lack part of the day and that is five times its usual share. A
+    meter drops out when it has sent nothing for two days in a row that no group explains.
     """
     due, short = city.due, city.short
     explained = np.zeros(short.shape, bool)
     frames = []
-    for kind, codes, names in (("dropout_head_end", city.head_end, head_ends), ("dropout_collector", city.collector, collectors)):
+    for kind, codes, names in (
+        ("dropout_head_end", city.head_end, head_ends),
+        ("dropout_collector", city.collector, collectors),
+    ):
         if not names:
             continue
         share, members = _share(short & ~explained, due & ~explained, codes, len(names))
@@ -77,20 +88,28 @@ def dropout_flags(city: Contact, head_ends: list[str], collectors: list[str], li
         sizes = members[groups, -1]
         frames.append(
             findings(
-                kind, np.full(groups.size, -1, np.int64), groups=[names[g] for g in groups], confidence=share[groups, -1],
-                expected=sizes.astype(np.float64), observed=np.round(share[groups, -1] * sizes),
+                kind,
+                np.full(groups.size, -1, np.int64),
+                groups=[names[g] for g in groups],
+                confidence=share[groups, -1],
+                expected=sizes.astype(np.float64),
+                observed=np.round(share[groups, -1] * sizes),
                 evidence={"members": sizes, "share_short": share[groups, -1], "usual_share": usual[groups, 0]},
             )
-        )  # fmt: skip
+        )
     now = np.flatnonzero(city.silent[:, -1] & city.may_be_lost)
     run = (city.silent[now] & ~explained[now])[:, ::-1].cumprod(axis=1).sum(axis=1)
     rows, run = now[run >= limits.dropout_days], run[run >= limits.dropout_days]
     frames.append(
         findings(
-            "dropout_meter", rows, confidence=certainty(run.astype(np.float64), float(limits.dropout_days)),
-            expected=city.expected[rows], observed=np.full(rows.size, np.nan), evidence={"days_silent": run},
+            "dropout_meter",
+            rows,
+            confidence=certainty(run.astype(np.float64), float(limits.dropout_days)),
+            expected=city.expected[rows],
+            observed=np.full(rows.size, np.nan),
+            evidence={"days_silent": run},
         )
-    )  # fmt: skip
+    )
     return pl.concat(frames)
 
 

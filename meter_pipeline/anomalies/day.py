@@ -1,7 +1,8 @@
 """The stage: a billing day's flags and cases, from the validated day to the queue.
 
-Belongs here: reading a window, judging its last day, writing the result in one transaction with its ledger entry. Does not belong here:
-detectors, SQL. Failure of this stage stops nothing: ingestion and the billing of accounts that are not held never wait for it.
+Belongs here: reading a window, judging its last day, writing the result in one transaction with its ledger entry. Does
+not belong here: detectors, SQL. Failure of this stage stops nothing: ingestion and the billing of accounts that are not
+held never wait for it.
 """
 
 from __future__ import annotations
@@ -31,23 +32,37 @@ from meter_pipeline.store.database import Database, Read
 from meter_pipeline.store.reading import reading
 
 FLAG_SCHEMA: Final[dict[str, Any]] = {
-    "expected": pl.Float64, "observed": pl.Float64, "confidence": pl.Float64, "billing_day": pl.Date, "kind": pl.String,
-    "service_point_id": pl.String, "group_id": pl.String, "commodity": pl.String, "unit": pl.String, "severity": pl.String,
-    "evidence": pl.String, "baseline_version": pl.String, "case_id": pl.String,
-}  # fmt: skip
+    "expected": pl.Float64,
+    "observed": pl.Float64,
+    "confidence": pl.Float64,
+    "billing_day": pl.Date,
+    "kind": pl.String,
+    "service_point_id": pl.String,
+    "group_id": pl.String,
+    "commodity": pl.String,
+    "unit": pl.String,
+    "severity": pl.String,
+    "evidence": pl.String,
+    "baseline_version": pl.String,
+    "case_id": pl.String,
+}
 
 
 #: columns of the shortest window: no rule counts more days without asking how many of them are known
 _FEWEST_DAYS: Final = 21
 _SIGNS: Final = {
-    "reversed": packing.REVERSED, "register_back": packing.REGISTER_BACK, "outage": packing.OUTAGE, "off": packing.DISCONNECTED,
+    "reversed": packing.REVERSED,
+    "register_back": packing.REGISTER_BACK,
+    "outage": packing.OUTAGE,
+    "off": packing.DISCONNECTED,
     "payer": packing.ACCOUNT_CHANGED,
-}  # fmt: skip
+}
 
 
 @dataclass(slots=True)
 class AnomalyOutcome:
-    """What a day's judgement found. ``weather`` is complete, partial or missing; missing delays the flags that need it, and only those."""
+    """What a day's judgement found. ``weather`` is complete, partial or missing; missing delays the flags that need it,
+    and only those."""
 
     day: date
     points: int
@@ -67,40 +82,67 @@ class AnomalyOutcome:
     def report(self) -> StageReport:
         """Figures, tables, plots and checks for whoever shows them."""
         # A silent meter has nothing observed; its evidence is how long it has been silent.
-        figureless = pl.col("expected").is_null() & pl.col("observed").is_null() & ~pl.col("kind").str.starts_with("dropout")
+        figureless = (
+            pl.col("expected").is_null() & pl.col("observed").is_null() & ~pl.col("kind").str.starts_with("dropout")
+        )
         bare = self.flags.filter((pl.col("evidence").str.len_bytes() < 3) | figureless)
-        unnamed = self.flags.filter(pl.col("kind").is_in([k for k, v in KINDS.items() if v.weather]) & pl.col("baseline_version").is_null())
-        worst = self.flags.filter(pl.col("case_id").is_not_null()).sort("confidence", "service_point_id", descending=[True, False]).head(20)
+        unnamed = self.flags.filter(
+            pl.col("kind").is_in([k for k, v in KINDS.items() if v.weather]) & pl.col("baseline_version").is_null()
+        )
+        worst = (
+            self.flags.filter(pl.col("case_id").is_not_null())
+            .sort("confidence", "service_point_id", descending=[True, False])
+            .head(20)
+        )
         return StageReport(
             rows=self.flags.height,
             figures={
-                "service points judged": self.points, "flags": self.flags.height, "cases opened": len(self.opened),
-                "cases continued": len(self.continued), "cases expired": self.expired, "weather": self.weather,
-                "baseline version": self.baseline_version or "none", **{f"flags: {kind}": n for kind, n in self.by_kind.items()},
+                "service points judged": self.points,
+                "flags": self.flags.height,
+                "cases opened": len(self.opened),
+                "cases continued": len(self.continued),
+                "cases expired": self.expired,
+                "weather": self.weather,
+                "baseline version": self.baseline_version or "none",
+                **{f"flags: {kind}": n for kind, n in self.by_kind.items()},
             },
-            tables={"for people": worst.select("kind", "service_point_id", "group_id", "severity", "confidence", "expected", "observed", "unit")},
+            tables={
+                "for people": worst.select(
+                    "kind", "service_point_id", "group_id", "severity", "confidence", "expected", "observed", "unit"
+                )
+            },
             plots=self.plots,
             checks=[
                 Check(
-                    "every_flag_has_evidence", bare.height == 0 and unnamed.height == 0,
+                    "every_flag_has_evidence",
+                    bare.height == 0 and unnamed.height == 0,
                     "Each flag names what was expected, what was observed and the baseline it used.",
                     {"without evidence": bare.height, "without baseline": unnamed.height},
                 )
             ],
-        )  # fmt: skip
+        )
 
 
 def detect_billing_day(
-    database: Database, calendar: BillingCalendar, day: date, *, clock: Clock = SYSTEM_CLOCK, limits: Thresholds = DEFAULT
+    database: Database,
+    calendar: BillingCalendar,
+    day: date,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+    limits: Thresholds = DEFAULT,
 ) -> AnomalyOutcome:
-    """Judge a validated billing day: write its flags (anomaly.flag), fold them into cases, expire what nobody touched, enter the ledger.
+    """Judge a validated billing day: write its flags (anomaly.flag), fold them into cases, expire what nobody touched,
+    enter the ledger.
 
-    Judging a day again gives the same flags, byte for byte, unless the day, its weather, the baselines or people's decisions changed; then the
-    day's flags are replaced, and a case that no flag supports any more and nobody has touched goes with them. A day without weather is judged
-    by what needs none.
+    Judging a day again gives the same flags, byte for byte, unless the day, its weather, the baselines or people's
+    decisions changed; then the day's flags are replaced, and a case that no flag supports any more and nobody has
+    touched goes with them. A day without weather is judged by what needs none.
     """
     days = calendar.days(day - timedelta(days=WINDOW_DAYS - 1), day)
-    with reading(database) as beside, ThreadPoolExecutor(1) as reader:  # reference data and baselines come while the day is packed
+    with (
+        reading(database) as beside,
+        ThreadPoolExecutor(1) as reader,
+    ):  # reference data and baselines come while the day is packed
         surroundings = reader.submit(read_surroundings, beside.read, calendar, days)
         present = ensure_facts(database, days, refresh={day})
         packed, lists = store.read_facts(database.read, days[0], day)
@@ -109,7 +151,11 @@ def detect_billing_day(
         given = replace(given, days=days)
     found, judged, with_weather = [], 0, 0
     plots: dict[str, bytes] = {}
-    layout = packed.filter(pl.col("billing_day") == day).select("commodity", "unit").sort("commodity", "unit") if present else pl.DataFrame()
+    layout = (
+        packed.filter(pl.col("billing_day") == day).select("commodity", "unit").sort("commodity", "unit")
+        if present
+        else pl.DataFrame()
+    )
     for commodity, unit in layout.iter_rows():
         city = City(packing.Weeks(packed, lists, commodity, unit, days, day), given)
         frame = city.judge(limits)
@@ -119,17 +165,28 @@ def detect_billing_day(
         plots |= _plots(city, frame)
     flags = pl.concat(found) if found else pl.DataFrame(schema=FLAG_SCHEMA)
     weather_state = "complete" if with_weather == judged else "missing" if with_weather == 0 else "partial"
-    return _write(database, day, flags.sort("kind", "service_point_id", "group_id", "unit"), judged, weather_state, version, clock, plots)
+    return _write(
+        database,
+        day,
+        flags.sort("kind", "service_point_id", "group_id", "unit"),
+        judged,
+        weather_state,
+        version,
+        clock,
+        plots,
+    )
 
 
 def _known(days: list[date], packed: pl.DataFrame) -> list[date]:
-    """The days from the first that anything is kept of: a young city need not carry six empty weeks. At least as many as a rule counts in days."""
+    """The days from the first that anything is kept of: a young city need not carry six empty weeks. At least as many
+    as a rule counts in days."""
     first = packed["billing_day"].min() if packed.height else days[-1]
     return [d for i, d in enumerate(days) if d >= first or i >= len(days) - _FEWEST_DAYS]  # type: ignore[operator] # a date column's minimum
 
 
 def ensure_facts(database: Database, days: Sequence[date], *, refresh: set[date]) -> bool:
-    """Make the packed facts of the validated days that have none, and of those in ``refresh``. True where the last day has facts."""
+    """Make the packed facts of the validated days that have none, and of those in ``refresh``. True where the last day
+    has facts."""
     with database.reader() as read:
         kept = store.fact_days(read, days[0], days[-1])
         validated = store.validated_days(read, days[0], days[-1])
@@ -163,7 +220,10 @@ def _named(frame: pl.DataFrame, weeks: packing.Weeks, day: date, version: str | 
         "confidence",
         pl.lit(day).alias("billing_day"),
         "kind",
-        pl.when(is_group).then(pl.lit("")).otherwise(pl.Series("id", ids.tolist(), dtype=pl.String)).alias("service_point_id"),
+        pl.when(is_group)
+        .then(pl.lit(""))
+        .otherwise(pl.Series("id", ids.tolist(), dtype=pl.String))
+        .alias("service_point_id"),
         pl.col("group").fill_null("").alias("group_id"),
         pl.lit(weeks.commodity).alias("commodity"),
         pl.lit(weeks.unit).alias("unit"),
@@ -182,7 +242,14 @@ def _plots(city: City, frame: pl.DataFrame) -> dict[str, bytes]:
 
 
 def _write(
-    database: Database, day: date, flags: pl.DataFrame, judged: int, weather: str, version: str | None, clock: Clock, plots: dict[str, bytes]
+    database: Database,
+    day: date,
+    flags: pl.DataFrame,
+    judged: int,
+    weather: str,
+    version: str | None,
+    clock: Clock,
+    plots: dict[str, bytes],
 ) -> AnomalyOutcome:
     now = clock.now()
     before_writing(database, clock=clock)
@@ -200,33 +267,52 @@ def _write(
         subjects = sorted({f.subject for f in told})
         stored = {row["case_id"]: row for row in store.read_cases(connection, subjects=subjects)} if subjects else {}
         made, changed = fold(told, [_case(row) for row in stored.values()])
-        placed = _place(flags, [*(_case(r) for r in stored.values() if r["case_id"] not in {c.case_id for c in changed}), *changed, *made])
+        placed = _place(
+            flags,
+            [*(_case(r) for r in stored.values() if r["case_id"] not in {c.case_id for c in changed}), *changed, *made],
+        )
         digest = _digest(placed)
         new = store.run_hash(connection, day) != digest
         commodity = dict(flags.select(pl.concat_str("service_point_id", "group_id"), "commodity").iter_rows())
         store.upsert_cases(
             connection,
-            [_row(c, now, None, commodity.get(c.subject, "")) for c in made] + [_row(c, now, stored[c.case_id], "") for c in changed],
+            [_row(c, now, None, commodity.get(c.subject, "")) for c in made]
+            + [_row(c, now, stored[c.case_id], "") for c in changed],
         )
         run = {
-            "billing_day": day, "judged_at": now, "points": judged, "flags": placed.height, "weather": weather, "baseline_version": version,
+            "billing_day": day,
+            "judged_at": now,
+            "points": judged,
+            "flags": placed.height,
+            "weather": weather,
+            "baseline_version": version,
             "content_hash": digest,
-        }  # fmt: skip
+        }
         if new:
             store.write_flags(connection, day, placed, run)
             touched = sorted({*before, *(c.case_id for c in made), *(c.case_id for c in changed)})
             store.refresh_spans(connection, touched)
             store.drop_unflagged(connection, touched)
             body = {
-                "billing_day": day.isoformat(), "flags": placed.height, "cases_opened": len(made), "cases_continued": len(changed),
-                "weather": weather, "baseline_version": version, "content_hash": digest,
-            }  # fmt: skip
+                "billing_day": day.isoformat(),
+                "flags": placed.height,
+                "cases_opened": len(made),
+                "cases_continued": len(changed),
+                "weather": weather,
+                "baseline_version": version,
+                "content_hash": digest,
+            }
             entries.append(connection, "flagged", body, leaves=_leaves(placed) or None, clock=clock)
         rows = {row["case_id"]: row for row in store.open_before(connection, day)}
         closed = expired([_case(row) for row in rows.values()], day)
         store.upsert_cases(connection, [_row(c, now, rows[c.case_id] | {"decided_at": now}, "") for c in closed])
         for case in closed:
-            entries.append(connection, "flag_decided", {"case_id": case.case_id, "decision": "expired", "last_day": case.last_day.isoformat()}, clock=clock)
+            entries.append(
+                connection,
+                "flag_decided",
+                {"case_id": case.case_id, "decision": "expired", "last_day": case.last_day.isoformat()},
+                clock=clock,
+            )
     return AnomalyOutcome(day, judged, placed, made, changed, len(closed), weather, version, new, plots)
 
 
@@ -239,7 +325,11 @@ def _place(flags: pl.DataFrame, cases: list[Case]) -> pl.DataFrame:
         of.setdefault((case.subject, case.family), []).append(case)
     placed = []
     for point, group, kind, day in flags.select("service_point_id", "group_id", "kind", "billing_day").iter_rows():
-        mine = [c for c in of.get((point or group, KINDS[kind].family), []) if c.first_day <= day <= c.last_day] if KINDS[kind].case else []
+        mine = (
+            [c for c in of.get((point or group, KINDS[kind].family), []) if c.first_day <= day <= c.last_day]
+            if KINDS[kind].case
+            else []
+        )
         placed.append(mine[-1].case_id if mine else None)
     return flags.with_columns(pl.Series("case_id", placed, dtype=pl.String))
 
@@ -261,7 +351,12 @@ def _row(case: Case, now: datetime, stored: dict[str, Any] | None, commodity: st
     """A row of the queue: the case's own fields over what people put there."""
     group = case.family == "dropout" and case.kind != "dropout_meter"
     base = stored or {
-        "opened_at": now, "decided_at": None, "assigned_to": None, "decided_by": None, "reason": None, "commodity": commodity,
+        "opened_at": now,
+        "decided_at": None,
+        "assigned_to": None,
+        "decided_by": None,
+        "reason": None,
+        "commodity": commodity,
         "service_point_id": "" if group else case.subject,
-    }  # fmt: skip
+    }
     return base | {name: getattr(case, name) for name in Case.__dataclass_fields__}

@@ -1,6 +1,7 @@
 """All detectors on one window, or on a city a window at a time.
 
-Belongs here: their order and what the weather's absence leaves out. Does not belong here: reading windows, writing flags.
+Belongs here: their order and what the weather's absence leaves out. Does not belong here: reading windows, writing
+flags.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from meter_pipeline.anomalies.residuals import residual_flags
 from meter_pipeline.anomalies.thresholds import DEFAULT, Thresholds
 from meter_pipeline.anomalies.window import Window
 
-#: Points judged at once: eight weeks of them are 7 MB a matrix, and a city of a million needs no more memory than its packed weeks.
+# : Points judged at once: eight weeks of them are 7 MB a matrix, and a city of a million needs no more memory than its
+# packed weeks.
 PART: Final = 16_384
 
 
@@ -40,17 +42,24 @@ class Examined:
 def detect(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
     """Every finding about the window's last day (a frame of FINDINGS), sorted by row and kind.
 
-    A spike that a burst or a leak explains is told once, and so is a register that went back because the meter ran backward.
-    Where the day has no temperature, expectations are NaN and what needs them is silent.
+    A spike that a burst or a leak explains is told once, and so is a register that went back because the meter ran
+    backward. Where the day has no temperature, expectations are NaN and what needs them is silent.
     """
     return conclude([examine(window, limits)], window.head_ends, window.collectors, limits)
 
 
 def detect_in_parts(
-    window: Callable[[slice], Window], points: int, head_ends: list[str], collectors: list[str], limits: Thresholds = DEFAULT, *,
-    part: int = PART, threads: int | None = None,
-) -> pl.DataFrame:  # fmt: skip
-    """As detect, of a city whose windows are made, examined and let go ``part`` points at a time: the same findings whatever part and threads."""
+    window: Callable[[slice], Window],
+    points: int,
+    head_ends: list[str],
+    collectors: list[str],
+    limits: Thresholds = DEFAULT,
+    *,
+    part: int = PART,
+    threads: int | None = None,
+) -> pl.DataFrame:
+    """As detect, of a city whose windows are made, examined and let go ``part`` points at a time: the same findings
+    whatever part and threads."""
     parts = [slice(start, min(start + part, points)) for start in range(0, points, part)]
     with ThreadPoolExecutor(max_workers=min(threads or min(os.cpu_count() or 1, 4), len(parts))) as pool:
         examined = list(pool.map(lambda which: examine(window(which), limits), parts))
@@ -64,18 +73,34 @@ def examine(window: Window, limits: Thresholds = DEFAULT) -> Examined:
     return Examined(found, beside, communication.contact(window))
 
 
-def conclude(parts: Sequence[Examined], head_ends: list[str], collectors: list[str], limits: Thresholds = DEFAULT) -> pl.DataFrame:
-    """The findings of a city examined in parts: the same however it was cut. Rows count through the parts in their order."""
+def conclude(
+    parts: Sequence[Examined], head_ends: list[str], collectors: list[str], limits: Thresholds = DEFAULT
+) -> pl.DataFrame:
+    """The findings of a city examined in parts: the same however it was cut. Rows count through the parts in their
+    order."""
     starts = np.cumsum([0, *(part.points for part in parts[:-1])])
     own = [part.found.with_columns(pl.col("row") + int(start)) for part, start in zip(parts, starts, strict=True)]
     beside = signatures.joined([part.beside for part in parts])
     contact = communication.joined([part.contact for part in parts])
-    found = pl.concat([*own, signatures.neighbour_flags(beside, limits), communication.dropout_flags(contact, head_ends, collectors, limits)])
+    found = pl.concat(
+        [
+            *own,
+            signatures.neighbour_flags(beside, limits),
+            communication.dropout_flags(contact, head_ends, collectors, limits),
+        ]
+    )
     water = found.filter(pl.col("kind").is_in(["burst", "leak", "leak_drift"])).select("row")
-    found = pl.concat([found.filter(pl.col("kind") != "spike"), found.filter(pl.col("kind") == "spike").join(water, on="row", how="anti")])
+    found = pl.concat(
+        [
+            found.filter(pl.col("kind") != "spike"),
+            found.filter(pl.col("kind") == "spike").join(water, on="row", how="anti"),
+        ]
+    )
     backward = found.filter(pl.col("kind") == "reverse")["row"].implode()
     found = found.filter(~((pl.col("kind") == "register_back") & pl.col("row").is_in(backward)))
-    return found.sort("row", "group", "kind").with_columns(pl.when(pl.col(c).is_finite()).then(pl.col(c)).alias(c) for c in ("expected", "observed"))
+    return found.sort("row", "group", "kind").with_columns(
+        pl.when(pl.col(c).is_finite()).then(pl.col(c)).alias(c) for c in ("expected", "observed")
+    )
 
 
 def lowest_and_sustained(hourly: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,10 @@
 """What detection keeps of a day, and weeks of it put side by side.
 
-Belongs here: packing a day's figures of every service point into a few byte strings, and unpacking many days into matrices. Does not belong
-here: where the figures come from (day.py), SQL (store/anomalies.py).
+Belongs here: packing a day's figures of every service point into a few byte strings, and unpacking many days into
+matrices. Does not belong here: where the figures come from (day.py), SQL (store/anomalies.py).
 
-A year of a city is 36 million rows in a table and 150 MB so packed: what a refit reads in a second. Figures are float32, which no bill ever
-sees and no detector can tell from exact.
+A year of a city is 36 million rows in a table and 150 MB so packed: what a refit reads in a second. Figures are
+float32, which no bill ever sees and no detector can tell from exact.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _SHARE: Final = np.where(np.arange(256) == _NONE_DUE, np.nan, np.arange(256) / 1
 
 @dataclass(frozen=True, slots=True)
 class DayFacts:
-    """One commodity and unit on one day. ``points`` are sorted ids; arrays have one element each; absent optional arrays are None."""
+    """One commodity and unit on one day. ``points`` are sorted ids; arrays have one element each; absent optional
+    arrays are None."""
 
     day: date
     commodity: str
@@ -50,9 +51,14 @@ def pack(facts: DayFacts) -> tuple[dict[str, Any], bytes, str]:
     listed = "\n".join(facts.points)
     digest = hashlib.sha256(listed.encode()).digest()
     row: dict[str, Any] = {
-        "billing_day": facts.day, "commodity": facts.commodity, "unit": facts.unit, "points": len(facts.points), "list_hash": digest,
-        "coverage": facts.coverage.tobytes(), "signs": facts.signs.tobytes(),
-    }  # fmt: skip
+        "billing_day": facts.day,
+        "commodity": facts.commodity,
+        "unit": facts.unit,
+        "points": len(facts.points),
+        "list_hash": digest,
+        "coverage": facts.coverage.tobytes(),
+        "signs": facts.signs.tobytes(),
+    }
     for name in FLOATS:
         values = getattr(facts, name)
         row[name] = None if values is None else values.astype("<f4").tobytes()
@@ -80,7 +86,9 @@ class History:
     def measured(self) -> Floats:
         """Usage where at least 95 % of the slots were read, NaN elsewhere: what a baseline may learn from."""
         with np.errstate(invalid="ignore"):
-            found: Floats = np.where((self.coverage >= 0.95) & ((self.signs & (DISCONNECTED | REVERSED)) == 0), self.usage, np.nan)
+            found: Floats = np.where(
+                (self.coverage >= 0.95) & ((self.signs & (DISCONNECTED | REVERSED)) == 0), self.usage, np.nan
+            )
         return found
 
     def has(self, bit: int) -> Bools:
@@ -92,11 +100,19 @@ class History:
 class Weeks:
     """One commodity and unit over consecutive days, still packed: matrices of any of its points on demand.
 
-    ``points`` are those that ``anchor`` has (or, where it has no row, the last day that does). A city is judged a part at a time from this, so
-    that only the part's matrices are in memory.
+    ``points`` are those that ``anchor`` has (or, where it has no row, the last day that does). A city is judged a part
+    at a time from this, so that only the part's matrices are in memory.
     """
 
-    def __init__(self, packed: pl.DataFrame, lists: Mapping[bytes, str], commodity: str, unit: str, days: Sequence[date], anchor: date) -> None:
+    def __init__(
+        self,
+        packed: pl.DataFrame,
+        lists: Mapping[bytes, str],
+        commodity: str,
+        unit: str,
+        days: Sequence[date],
+        anchor: date,
+    ) -> None:
         mine = packed.filter((pl.col("commodity") == commodity) & (pl.col("unit") == unit)).sort("billing_day")
         known = mine.filter(pl.col("billing_day") == anchor)
         basis = bytes((known if known.height else mine.tail(1))["list_hash"][0])
@@ -104,7 +120,9 @@ class Weeks:
         self.names = pl.Series("service_point_id", lists[basis].split("\n"))
         self.points: npt.NDArray[np.str_] = np.array(self.names.to_list())
         column = {day: i for i, day in enumerate(days)}
-        self._rows = [(column[row["billing_day"]], row) for row in mine.iter_rows(named=True) if row["billing_day"] in column]
+        self._rows = [
+            (column[row["billing_day"]], row) for row in mine.iter_rows(named=True) if row["billing_day"] in column
+        ]
         self._optional = [name for name in FLOATS[1:] if any(row[name] is not None for _, row in self._rows)]
         self._places: dict[bytes, Ints | None] = {basis: None}
         for _, row in self._rows:
@@ -113,7 +131,8 @@ class Weeks:
                 self._places[key] = _places(self.names, lists[key].split("\n"))
 
     def history(self, which: slice | Ints = slice(None), *, usage_only: bool = False) -> History:
-        """The matrices of some of the points (rows of ``points``); ``usage_only`` leaves out export and flows, which no baseline learns from."""
+        """The matrices of some of the points (rows of ``points``); ``usage_only`` leaves out export and flows, which no
+        baseline learns from."""
         points = self.points[which]
         shape = (points.size, len(self.days))
         # a day that nothing is kept of was not due: to call it silent would make silence usual
@@ -135,9 +154,15 @@ class Weeks:
                 if row[name] is not None:
                     matrices[name][here, at] = np.frombuffer(row[name], "<f4")[there]
         return History(
-            self.commodity, self.unit, points, self.days, matrices["usage"], matrices["coverage"], signs,
+            self.commodity,
+            self.unit,
+            points,
+            self.days,
+            matrices["usage"],
+            matrices["coverage"],
+            signs,
             *(matrices.get(name) for name in FLOATS[1:]),
-        )  # fmt: skip
+        )
 
 
 def _places(points: pl.Series, others: list[str]) -> Ints:
@@ -155,10 +180,10 @@ def day_facts(
 ) -> list[DayFacts]:
     """Facts of every commodity and unit of a validated day.
 
-    ``usage`` has rows of vee.daily_usage (service_point_id, commodity, unit, flow, quantity_micro, slots_expected, actual,
-    register: read from a register alone, overdue: not read for longer than its habit);
-    ``hourly`` by unit: ids and (ids, hours) flows of complete days; ``signs`` service points by bit.
-    A point with no import row (never read, nothing expected) has none here either.
+    ``usage`` has rows of vee.daily_usage (service_point_id, commodity, unit, flow, quantity_micro, slots_expected,
+    actual, register: read from a register alone, overdue: not read for longer than its habit); ``hourly`` by unit: ids
+    and (ids, hours) flows of complete days; ``signs`` service points by bit. A point with no import row (never read,
+    nothing expected) has none here either.
     """
     result = []
     imports = usage.filter(pl.col("flow") == "import").sort("service_point_id")
@@ -177,19 +202,30 @@ def day_facts(
         exported = exports.filter(pl.col("unit") == str(unit))
         result.append(
             DayFacts(
-                day, str(commodity), str(unit), ids.to_list(), quantity.astype(np.float32), percent, bits,
-                export=_aligned(ids, exported) if exported.height else None, **_flows(ids, str(commodity), hourly.get(str(unit))),
+                day,
+                str(commodity),
+                str(unit),
+                ids.to_list(),
+                quantity.astype(np.float32),
+                percent,
+                bits,
+                export=_aligned(ids, exported) if exported.height else None,
+                **_flows(ids, str(commodity), hourly.get(str(unit))),
             )
-        )  # fmt: skip
+        )
     return result
 
 
 def _aligned(ids: pl.Series, exported: pl.DataFrame) -> npt.NDArray[np.float32]:
-    micro = ids.to_frame().join(exported.select("service_point_id", "quantity_micro"), on="service_point_id", how="left", maintain_order="left")
+    micro = ids.to_frame().join(
+        exported.select("service_point_id", "quantity_micro"), on="service_point_id", how="left", maintain_order="left"
+    )
     return (micro["quantity_micro"].cast(pl.Float64).fill_null(0.0).to_numpy() / 1e6).astype(np.float32)
 
 
-def _flows(ids: pl.Series, commodity: str, hourly: tuple[pl.Series, Floats] | None) -> dict[str, npt.NDArray[np.float32]]:
+def _flows(
+    ids: pl.Series, commodity: str, hourly: tuple[pl.Series, Floats] | None
+) -> dict[str, npt.NDArray[np.float32]]:
     if commodity != "water" or hourly is None or len(hourly[0]) == 0:
         return {}
     from meter_pipeline.anomalies.detect import lowest_and_sustained

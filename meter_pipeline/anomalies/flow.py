@@ -1,6 +1,7 @@
 """Water that never stops, and water that comes all at once.
 
-Belongs here: leaks by continuous flow, their drift, bursts. Does not belong here: daily totals against weather (residuals.py).
+Belongs here: leaks by continuous flow, their drift, bursts. Does not belong here: daily totals against weather
+(residuals.py).
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from meter_pipeline.anomalies.window import Floats, Window, certainty, findings,
 def flow_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
     """leak, leak_drift and burst of water meters with hourly reads.
 
-    A leak is a flow in every hour of the day at or above the class's threshold plus what the meter is known to pass at all times (median
-    and spread of its lowest hours in the weeks before). A meter with known continuous use must exceed it for days; one without needs one
-    day. Days with an estimated hour have no lowest hour: they neither trigger nor clear. It drifts when the flow has risen day by day.
-    A burst is a three-hour flow far above any the window has seen, and above the class's threshold.
+    A leak is a flow in every hour of the day at or above the class's threshold plus what the meter is known to pass at
+    all times (median and spread of its lowest hours in the weeks before). A meter with known continuous use must exceed
+    it for days; one without needs one day. Days with an estimated hour have no lowest hour: they neither trigger nor
+    clear. It drifts when the flow has risen day by day. A burst is a three-hour flow far above any the window has seen,
+    and above the class's threshold.
     """
     if window.commodity != "water" or window.night is None or window.sustained is None or window.days < 8:
         return nothing()
@@ -39,7 +41,8 @@ def flow_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
     with np.errstate(invalid="ignore"):
         over = night >= needed[:, None]
         run = over[:, window.tail(limits.leak_days_continuous)].all(axis=1)
-        # a home is dry at some hour of every night, by any vendor's rule; what is usual in a larger building must be seen first
+        # a home is dry at some hour of every night, by any vendor's rule; what is usual in a larger building must be
+        # seen first
         home = window.customer_class == 0
         leaking = over[:, -1] & np.where(continuous, run & settled, home | settled)
     # the last three days that were measured before today, for the trend
@@ -47,38 +50,57 @@ def flow_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
     one, two, three = _previous(excess, 1), _previous(excess, 2), _previous(excess, 3)
     now = excess[:, -1]
     with np.errstate(invalid="ignore"):
-        rising = (one > 0) & (now > 1.05 * one) & (one >= two) & (two >= three) & (now >= limits.drift_rise * three) & (now - three < 8 * one)
+        rising = (
+            (one > 0)
+            & (now > 1.05 * one)
+            & (one >= two)
+            & (two >= three)
+            & (now >= limits.drift_rise * three)
+            & (now - three < 8 * one)
+        )
     frames = []
     for kind, which in (("leak", leaking & ~rising), ("leak_drift", leaking & rising)):
         rows = np.flatnonzero(which)
         frames.append(
             findings(
-                kind, rows, confidence=certainty(today[rows] / np.maximum(needed[rows], 1e-9), 1.0),
-                expected=floor[rows] * 24, observed=window.usage[rows, -1],
+                kind,
+                rows,
+                confidence=certainty(today[rows] / np.maximum(needed[rows], 1e-9), 1.0),
+                expected=floor[rows] * 24,
+                observed=window.usage[rows, -1],
                 evidence={
-                    "lowest_hour": today[rows], "known_continuous": floor[rows], "threshold": needed[rows],
-                    "days_running": over[rows][:, ::-1].cumprod(axis=1).sum(axis=1), "yesterday": one[rows],
+                    "lowest_hour": today[rows],
+                    "known_continuous": floor[rows],
+                    "threshold": needed[rows],
+                    "days_running": over[rows][:, ::-1].cumprod(axis=1).sum(axis=1),
+                    "yesterday": one[rows],
                 },
             )
-        )  # fmt: skip
+        )
     held = window.sustained
     with np.errstate(invalid="ignore"):
         seen = np.nanmax(np.where(np.isfinite(held[:, :-1]), held[:, :-1], 0.0), axis=1, initial=0.0)
         days = np.isfinite(held[:, :-1]).sum(axis=1)
         least = np.array(limits.burst_flow)[window.customer_class] * scale * window.tolerances
         unheard = np.flatnonzero((days >= 14) & (held[:, -1] > least) & (held[:, -1] > limits.burst_ratio * seen))
-        # hours of such a flow must show in the day's total too: a garden watered in one go has the flow and not the total
-        typical = np.where(np.isfinite(window.expected[unheard, -1]), window.expected[unheard, -1], median_use(window, unheard))
+        # hours of such a flow must show in the day's total too: a garden watered in one go has the flow and not the
+        # total
+        typical = np.where(
+            np.isfinite(window.expected[unheard, -1]), window.expected[unheard, -1], median_use(window, unheard)
+        )
         most = np.max(np.where(window.measured[unheard, :-1], window.usage[unheard, :-1], 0.0), axis=1, initial=0.0)
         today_use, flow = window.usage[unheard, -1], held[unheard, -1]
         rows = unheard[(today_use - typical > 2.0 * flow) & (today_use > most + flow)]
     frames.append(
         findings(
-            "burst", rows, confidence=certainty(held[rows, -1] / np.maximum(seen[rows], least[rows]), 1.0),
-            expected=window.expected[rows, -1], observed=window.usage[rows, -1],
+            "burst",
+            rows,
+            confidence=certainty(held[rows, -1] / np.maximum(seen[rows], least[rows]), 1.0),
+            expected=window.expected[rows, -1],
+            observed=window.usage[rows, -1],
             evidence={"three_hour_flow": held[rows, -1], "highest_before": seen[rows], "threshold": least[rows]},
         )
-    )  # fmt: skip
+    )
     return pl.concat(frames)
 
 

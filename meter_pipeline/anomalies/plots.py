@@ -1,6 +1,7 @@
 """Pictures of what was flagged: usage beside what the weather asked for.
 
-Belongs here: PNG bytes below 20 kB, for the stage's metadata and for a case. Does not belong here: choosing what to show a person next.
+Belongs here: PNG bytes below 20 kB, for the stage's metadata and for a case. Does not belong here: choosing what to
+show a person next.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ _SHOWN = 4
 
 
 def weather_png(recent: pl.DataFrame, day: date) -> bytes:
-    """Mean temperatures (station_id, weather_day, temperature_mean_c) up to a billing day, a line a station, six stations at most; the day marked."""
+    """Mean temperatures (station_id, weather_day, temperature_mean_c) up to a billing day, a line a station, six
+    stations at most; the day marked."""
     from matplotlib.dates import DateFormatter
     from matplotlib.figure import Figure
 
@@ -33,21 +35,35 @@ def weather_png(recent: pl.DataFrame, day: date) -> bytes:
     stations = recent["station_id"].unique().sort().to_list()
     for station in stations[:6]:
         held = recent.filter(pl.col("station_id") == station).sort("weather_day")
-        axes.plot(held["weather_day"].to_list(), held["temperature_mean_c"].to_list(), marker=".", linewidth=1.2, label=station)
+        axes.plot(
+            held["weather_day"].to_list(),
+            held["temperature_mean_c"].to_list(),
+            marker=".",
+            linewidth=1.2,
+            label=station,
+        )
     axes.axvline(day, color=_FLAG, linewidth=0.9)  # type: ignore[arg-type]
     axes.set_ylabel("mean °C", fontsize=9)
     axes.tick_params(labelsize=8)
     axes.xaxis.set_major_formatter(DateFormatter("%d %b"))
     axes.legend(fontsize=8, frameon=False)
-    axes.set_title(f"Weather of {day}" + (f"; {len(stations) - 6} stations more" if len(stations) > 6 else ""), loc="left", fontsize=10)
+    axes.set_title(
+        f"Weather of {day}" + (f"; {len(stations) - 6} stations more" if len(stations) > 6 else ""),
+        loc="left",
+        fontsize=10,
+    )
     return small_png(figure)
 
 
 def flagged_points_png(city: City, found: pl.DataFrame) -> bytes | None:
-    """Up to four service points of the day's most certain cases, six weeks each: usage, expectation and its three sigma over the
-    day's mean temperature, the flagged day marked."""
+    """Up to four service points of the day's most certain cases, six weeks each: usage, expectation and its three sigma
+    over the day's mean temperature, the flagged day marked."""
     told = found.filter(pl.col("kind").is_in([k for k, v in KINDS.items() if v.case]) & (pl.col("row") >= 0))
-    told = told.sort("confidence", "row", descending=[True, False]).unique("row", keep="first", maintain_order=True).head(_SHOWN)
+    told = (
+        told.sort("confidence", "row", descending=[True, False])
+        .unique("row", keep="first", maintain_order=True)
+        .head(_SHOWN)
+    )
     if told.is_empty():
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -59,14 +75,29 @@ def flagged_points_png(city: City, found: pl.DataFrame) -> bytes | None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(told.height, 1, sharex=True, squeeze=False)[:, 0]
     for i, (axis, kind) in enumerate(zip(axes, told["kind"], strict=True)):
-        _draw(axis, days, window.usage[i], window.expected[i], float(window.sigma[i]), [len(days) - 1], city.degrees_f(rows[i]))
+        _draw(
+            axis,
+            days,
+            window.usage[i],
+            window.expected[i],
+            float(window.sigma[i]),
+            [len(days) - 1],
+            city.degrees_f(rows[i]),
+        )
         axis.set_title(f"{city.weeks.points[rows[i]]}: {kind}", fontsize=8, loc="left", color=_INK)
         axis.set_ylabel(window.unit, fontsize=7)
     return small_png(figure)
 
 
 def case_png(
-    days: Sequence[date], usage: Floats, expected: Floats, sigma: float, flagged: Sequence[date], unit: str, title: str, degrees_f: Floats | None = None
+    days: Sequence[date],
+    usage: Floats,
+    expected: Floats,
+    sigma: float,
+    flagged: Sequence[date],
+    unit: str,
+    title: str,
+    degrees_f: Floats | None = None,
 ) -> bytes:
     """One service point over many days and their mean temperatures, the flagged ones marked."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -82,7 +113,15 @@ def case_png(
     return small_png(figure)
 
 
-def _draw(axis: Any, days: Sequence[date], usage: Floats, expected: Floats, sigma: float, flagged: Sequence[int], degrees_f: Floats | None) -> None:
+def _draw(
+    axis: Any,
+    days: Sequence[date],
+    usage: Floats,
+    expected: Floats,
+    sigma: float,
+    flagged: Sequence[int],
+    degrees_f: Floats | None,
+) -> None:
     at = np.arange(len(days))
     if degrees_f is not None and np.isfinite(degrees_f).any():
         weather = axis.twinx()
@@ -108,7 +147,8 @@ def _draw(axis: Any, days: Sequence[date], usage: Floats, expected: Floats, sigm
 
 
 def plot_case(database: Database, calendar: BillingCalendar, case: Mapping[str, Any]) -> bytes:
-    """The picture of a case (show_case's document): six weeks before it to its last day, usage over expectation, flagged days marked.
+    """The picture of a case (show_case's document): six weeks before it to its last day, usage over expectation,
+    flagged days marked.
 
     Raises QueueError for a case about a group, which has no usage of its own.
     """
@@ -134,4 +174,13 @@ def plot_case(database: Database, calendar: BillingCalendar, case: Mapping[str, 
     window = city.window(rows)
     flagged = [f["billing_day"] for f in case["flags"]]
     title = f"{point}: {case['kind']}, {case['state']}"
-    return case_png(days, window.usage[0], window.expected[0], float(window.sigma[0]), flagged, unit, title, city.degrees_f(int(rows[0])))
+    return case_png(
+        days,
+        window.usage[0],
+        window.expected[0],
+        float(window.sigma[0]),
+        flagged,
+        unit,
+        title,
+        city.degrees_f(int(rows[0])),
+    )

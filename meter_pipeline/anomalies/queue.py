@@ -1,6 +1,7 @@
 """The exception queue as people work it: list, show, assign, confirm, dismiss; one case or all that a filter finds.
 
-Belongs here: the rules of a decision and its ledger entry. Does not belong here: opening cases (cases.py, day.py), printing (cli/).
+Belongs here: the rules of a decision and its ledger entry. Does not belong here: opening cases (cases.py, day.py),
+printing (cli/).
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Decided:
 
 
 def list_cases(connection: psycopg.Connection[Any], filters: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Cases that match all filters (FILTERS; a list means any of), newest first. Raises QueueError for a filter that does not exist."""
+    """Cases that match all filters (FILTERS; a list means any of), newest first. Raises QueueError for a filter that
+    does not exist."""
     unknown = sorted(set(filters) - set(FILTERS))
     if unknown:
         raise QueueError(f"no filter {', '.join(unknown)}; there are {', '.join(FILTERS)}")
@@ -51,14 +53,21 @@ def show_case(connection: psycopg.Connection[Any], case_id: str) -> dict[str, An
 
 
 def decide(
-    connection: psycopg.Connection[Any], filters: Mapping[str, Any], decision: Decision, *, by: str, reason: str = "", to: str | None = None,
+    connection: psycopg.Connection[Any],
+    filters: Mapping[str, Any],
+    decision: Decision,
+    *,
+    by: str,
+    reason: str = "",
+    to: str | None = None,
     clock: Clock = SYSTEM_CLOCK,
-) -> Decided:  # fmt: skip
-    """Assign, confirm or dismiss every undecided case that matches the filters, in the caller's transaction, with one ledger entry a case.
+) -> Decided:
+    """Assign, confirm or dismiss every undecided case that matches the filters, in the caller's transaction, with one
+    ledger entry a case.
 
-    ``by`` decides; ``to`` is who an assignment goes to. Confirming and dismissing release a hold on the bill: a correction of the bill itself is an
-    adjustment, which a second person approves. A decided case is not decided again; dismissing needs a reason. The decision moves the meter's
-    tolerance from the next judged day on. Raises QueueError.
+    ``by`` decides; ``to`` is who an assignment goes to. Confirming and dismissing release a hold on the bill: a
+    correction of the bill itself is an adjustment, which a second person approves. A decided case is not decided again;
+    dismissing needs a reason. The decision moves the meter's tolerance from the next judged day on. Raises QueueError.
     """
     if not filters:
         raise QueueError("a decision needs a case or a filter")
@@ -85,9 +94,15 @@ def decide(
             after |= {"decided_by": by, "decided_at": now, "reason": reason or None, "hold": False}
         changed.append(after)
         body = {
-            "case_id": case["case_id"], "kind": case["kind"], "subject": case["subject"], "decision": decision, "by": by, "to": to,
-            "reason": reason or None, "released": bool(case["hold"]) and decision != "assigned",
-        }  # fmt: skip
+            "case_id": case["case_id"],
+            "kind": case["kind"],
+            "subject": case["subject"],
+            "decision": decision,
+            "by": by,
+            "to": to,
+            "reason": reason or None,
+            "released": bool(case["hold"]) and decision != "assigned",
+        }
         entries.append(connection, "flag_decided", body, clock=clock, actor=by)
     store.upsert_cases(connection, changed)
     released = sum(1 for c in undecided if c["hold"]) if decision != "assigned" else 0

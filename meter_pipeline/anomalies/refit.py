@@ -1,6 +1,7 @@
 """Refitting the city's baselines: on their own schedule, versioned, never inside a billing day's judgement.
 
-Belongs here: from packed facts and weather to a stored version. Does not belong here: the fit (baselines/), judging days (day.py).
+Belongs here: from packed facts and weather to a stored version. Does not belong here: the fit (baselines/), judging
+days (day.py).
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ import polars as pl
 from meter_pipeline.anomalies import facts as packing
 from meter_pipeline.anomalies.day import ensure_facts
 from meter_pipeline.anomalies.window import CLASSES
-from meter_pipeline.baselines import COEFFICIENTS, LAG_DAYS, MODELS, STATUSES, ClassMeans, fit_group, options_for, training_days
+from meter_pipeline.baselines import (
+    COEFFICIENTS,
+    LAG_DAYS,
+    MODELS,
+    STATUSES,
+    ClassMeans,
+    fit_group,
+    options_for,
+    training_days,
+)
 from meter_pipeline.baselines.weather import serve
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
@@ -34,7 +44,8 @@ _PART: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class RefitOutcome:
-    """A version and what is in it (``by_hours``: models on degree hours); ``written`` is False where the same data had made it before."""
+    """A version and what is in it (``by_hours``: models on degree hours); ``written`` is False where the same data had
+    made it before."""
 
     version: str | None
     as_of: date
@@ -50,21 +61,32 @@ class RefitOutcome:
         return StageReport(
             rows=self.points,
             figures={
-                "version": self.version or "none: no validated usage yet", "as of": self.as_of.isoformat(), "service points": self.points,
-                "made on degree hours": self.by_hours, **{f"status: {k}": v for k, v in self.by_status.items()}, **{f"model: {k}": v for k, v in self.by_model.items()},
+                "version": self.version or "none: no validated usage yet",
+                "as of": self.as_of.isoformat(),
+                "service points": self.points,
+                "made on degree hours": self.by_hours,
+                **{f"status: {k}": v for k, v in self.by_status.items()},
+                **{f"model: {k}": v for k, v in self.by_model.items()},
                 "median R2 of own models": "none yet" if self.median_r2 is None else self.median_r2,
             },
             checks=[Check("every_point_has_a_baseline", sum(self.by_status.values()) == self.points)],
-        )  # fmt: skip
+        )
 
 
 def refit_baselines(
-    database: Database, calendar: BillingCalendar, *, clock: Clock = SYSTEM_CLOCK, as_of: date | None = None, threads: int | None = None
+    database: Database,
+    calendar: BillingCalendar,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+    as_of: date | None = None,
+    threads: int | None = None,
 ) -> RefitOutcome:
-    """Fit every service point's baseline on the measured days before ``as_of`` (by default the day after the last validated one) and keep
-    it as a version that judges days from ``as_of`` on. The very first version judges the days before it too, since nothing better exists.
+    """Fit every service point's baseline on the measured days before ``as_of`` (by default the day after the last
+    validated one) and keep it as a version that judges days from ``as_of`` on. The very first version judges the days
+    before it too, since nothing better exists.
 
-    The same usage and weather give the same version and write nothing. Estimated, disconnected and reversed days teach nothing.
+    The same usage and weather give the same version and write nothing. Estimated, disconnected and reversed days teach
+    nothing.
     """
     last_known = store.last_validated_day(database.read)
     if last_known is None:
@@ -99,27 +121,50 @@ def refit_baselines(
     rows = rows.with_columns(pl.lit(version).alias("version"))
     own = rows.filter(pl.col("status") != STATUSES[0])
     header = {
-        "version": version, "as_of": stands_from, "fitted_at": clock.now(), "first_day": used[0], "last_day": used[-1], "points": rows.height,
-        "own": own.height, "content_hash": digest,
-    }  # fmt: skip
+        "version": version,
+        "as_of": stands_from,
+        "fitted_at": clock.now(),
+        "first_day": used[0],
+        "last_day": used[-1],
+        "points": rows.height,
+        "own": own.height,
+        "content_hash": digest,
+    }
     before_writing(database, clock=clock)
     with database.connect("meter-pipeline baselines") as connection:
         written = store.write_baselines(connection, header, rows)
         if written:
-            body = {"version": version, "as_of": stands_from.isoformat(), "points": rows.height, "own": own.height, "content_hash": digest}
+            body = {
+                "version": version,
+                "as_of": stands_from.isoformat(),
+                "points": rows.height,
+                "own": own.height,
+                "content_hash": digest,
+            }
             entries.append(connection, "baselines_fitted", body, clock=clock)
     median: Any = own["r2"].median() if own.height else None
     return RefitOutcome(
-        version, as_of, rows.height, dict(sorted(rows.group_by("status").len().iter_rows())), dict(sorted(rows.group_by("model").len().iter_rows())),
-        int(rows["hourly"].sum()), None if median is None else round(float(median), 4), written,
-    )  # fmt: skip
+        version,
+        as_of,
+        rows.height,
+        dict(sorted(rows.group_by("status").len().iter_rows())),
+        dict(sorted(rows.group_by("model").len().iter_rows())),
+        int(rows["hourly"].sum()),
+        None if median is None else round(float(median), 4),
+        written,
+    )
 
 
 def _fit(
-    weeks: packing.Weeks, placed: pl.DataFrame, weather: Any, weekend: np.ndarray, holiday: np.ndarray, threads: int | None
+    weeks: packing.Weeks,
+    placed: pl.DataFrame,
+    weather: Any,
+    weekend: np.ndarray,
+    holiday: np.ndarray,
+    threads: int | None,
 ) -> pl.DataFrame:
-    """Rows of anomaly.baseline (without version) of one commodity and unit, a part of each station's points at a time: a year of a million is 3 GB
-    a matrix. Points without a station have no weather, and no baseline."""
+    """Rows of anomaly.baseline (without version) of one commodity and unit, a part of each station's points at a time:
+    a year of a million is 3 GB a matrix. Points without a station have no weather, and no baseline."""
     code = {name: i for i, name in enumerate(CLASSES)}
     classes = placed["customer_class"].replace_strict(code, default=0, return_dtype=pl.Int64).to_numpy()
     fuel: Any = weeks.commodity
@@ -140,7 +185,16 @@ def _fit(
             if len(parts) > 1:
                 usage = weeks.history(at, usage_only=True).measured()
             fit = fit_group(
-                usage, classes[at], len(CLASSES), degrees, fuel, weekend=weekend, holiday=holiday, hourly_f=hourly_f, profiles=profiles, threads=threads
+                usage,
+                classes[at],
+                len(CLASSES),
+                degrees,
+                fuel,
+                weekend=weekend,
+                holiday=holiday,
+                hourly_f=hourly_f,
+                profiles=profiles,
+                threads=threads,
             )
             frames.append(
                 pl.DataFrame(
@@ -159,7 +213,12 @@ def _fit(
             )
     numbers = (*COEFFICIENTS, "r2", "adj_r2", "low_f", "high_f")
     texts = ("service_point_id", "unit", "commodity", "station_id", "model", "status")
-    empty: dict[str, Any] = {**dict.fromkeys(numbers, pl.Float64), "days": pl.Int32, "hourly": pl.Boolean, **dict.fromkeys(texts, pl.String)}
+    empty: dict[str, Any] = {
+        **dict.fromkeys(numbers, pl.Float64),
+        "days": pl.Int32,
+        "hourly": pl.Boolean,
+        **dict.fromkeys(texts, pl.String),
+    }
     return pl.concat(frames) if frames else pl.DataFrame(schema=empty)
 
 

@@ -1,7 +1,8 @@
-"""What people and meters do that a single day cannot show: tampering, stuck and reversed meters, and ordinary life told apart from them.
+"""What people and meters do that a single day cannot show: tampering, stuck and reversed meters, and ordinary life told
+apart from them.
 
-Belongs here: runs of days against expectation, weather and neighbours. Does not belong here: single days (residuals.py), water's hours
-(flow.py).
+Belongs here: runs of days against expectation, weather and neighbours. Does not belong here: single days
+(residuals.py), water's hours (flow.py).
 """
 
 from __future__ import annotations
@@ -13,7 +14,18 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline.anomalies.thresholds import DEFAULT, Thresholds
-from meter_pipeline.anomalies.window import Bools, Floats, Ints, Window, certainty, findings, median_use, nothing, ratio, row_median
+from meter_pipeline.anomalies.window import (
+    Bools,
+    Floats,
+    Ints,
+    Window,
+    certainty,
+    findings,
+    median_use,
+    nothing,
+    ratio,
+    row_median,
+)
 
 #: the weeks before a fall that show the level it fell from
 _BEFORE_DAYS = 28
@@ -23,7 +35,8 @@ _OUTAGE_DAYS = 14
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """Shares of the expectation: ``now`` (points,) over the last days, ``before`` over the four weeks before them, ``days`` day by day."""
+    """Shares of the expectation: ``now`` (points,) over the last days, ``before`` over the four weeks before them,
+    ``days`` day by day."""
 
     now: Floats
     before: Floats
@@ -33,7 +46,8 @@ class Levels:
 
 
 def levels(window: Window, days: int) -> Levels:
-    """Measured usage over expected usage: each of the last ``days`` (at least ten), together, and in the four weeks before them.
+    """Measured usage over expected usage: each of the last ``days`` (at least ten), together, and in the four weeks
+    before them.
 
     Days further back are not looked at: whole windows of a city are what this costs.
     """
@@ -44,7 +58,13 @@ def levels(window: Window, days: int) -> Levels:
     expected = window.expected[:, shown]
     each = ratio(window.usage[:, shown], expected)
     each[~window.measured[:, shown]] = np.nan
-    return Levels(now=ratio(now[0], now[1]), before=ratio(before[0], before[1]), days=each, counted=now[2], counted_before=before[2])
+    return Levels(
+        now=ratio(now[0], now[1]),
+        before=ratio(before[0], before[1]),
+        days=each,
+        counted=now[2],
+        counted_before=before[2],
+    )
 
 
 def _summed(window: Window, days: slice) -> tuple[Floats, Floats, Floats]:
@@ -57,8 +77,8 @@ def _summed(window: Window, days: slice) -> tuple[Floats, Floats, Floats]:
 
 
 def signature_flags(window: Window, limits: Thresholds = DEFAULT) -> tuple[pl.DataFrame, Beside]:
-    """usage_on_disconnected, reverse, register_back, stuck, and the benign solar_arrival, move, vacant; and what may be a tamper_fall or
-    outage_alone, which the neighbours decide (neighbour_flags)."""
+    """usage_on_disconnected, reverse, register_back, stuck, and the benign solar_arrival, move, vacant; and what may be
+    a tamper_fall or outage_alone, which the neighbours decide (neighbour_flags)."""
     frames = [_stuck(window, limits), _reverse(window), _disconnected(window, limits), _register(window)]
     level = levels(window, limits.fall_days)
     solar = _solar(window)
@@ -70,8 +90,9 @@ def signature_flags(window: Window, limits: Thresholds = DEFAULT) -> tuple[pl.Da
 class Beside:
     """What can only be judged beside the neighbours, who may lie in another part of the city's list.
 
-    ``rows`` are points that fell, with (rows,) evidence. Of everybody (points,): the ``change`` of level, whether it can be ``judged``, the
-    neighbourhood, and for outage flags (points, 14 days) what today's usage and expectation were.
+    ``rows`` are points that fell, with (rows,) evidence. Of everybody (points,): the ``change`` of level, whether it
+    can be ``judged``, the neighbourhood, and for outage flags (points, 14 days) what today's usage and expectation
+    were.
     """
 
     rows: Ints
@@ -90,17 +111,26 @@ class Beside:
 
 
 def _falls(window: Window, level: Levels, generates: Bools, limits: Thresholds) -> Beside:
-    """A sudden lasting fall: the last thirteen judged days low without exception, their median below 46 % of the level before.
+    """A sudden lasting fall: the last thirteen judged days low without exception, their median below 46 % of the level
+    before.
 
-    Not where export began, the account changed, the service is off, or two days in a row stood empty before the new level (a move). A median
-    below 6.5 % is vacancy.
+    Not where export began, the account changed, the service is off, or two days in a row stood empty before the new
+    level (a move). A median below 6.5 % is vacancy.
     """
     last = window.tail(limits.fall_days)
     each = level.days[:, -(last.stop - last.start) :]
     with np.errstate(invalid="ignore"):
         # most points can be let go by their last day and the level before it; the run is looked at for the rest
-        maybe = (level.counted_before >= 10) & (level.before > 0.5) & (level.before < 2.0) & (each[:, -1] / level.before < 0.7) & ~window.provisional
-    rows = np.flatnonzero(maybe & ~generates & ~window.account_changed.any(axis=1) & ~window.disconnected[:, last].any(axis=1))
+        maybe = (
+            (level.counted_before >= 10)
+            & (level.before > 0.5)
+            & (level.before < 2.0)
+            & (each[:, -1] / level.before < 0.7)
+            & ~window.provisional
+        )
+    rows = np.flatnonzero(
+        maybe & ~generates & ~window.account_changed.any(axis=1) & ~window.disconnected[:, last].any(axis=1)
+    )
     recent = each[rows] / level.before[rows, None]
     with np.errstate(invalid="ignore"):
         normal = recent >= 0.7
@@ -123,11 +153,22 @@ def _falls(window: Window, level: Levels, generates: Bools, limits: Thresholds) 
         )
     change = ratio(level.now, level.before)
     return Beside(
-        rows[fallen], days[fallen], relative[fallen], level.before[rows[fallen]], asked[fallen], used[fallen], shortfall[fallen], change,
-        np.isfinite(change) & (level.counted >= 7), window.neighbourhood,
-        np.zeros((window.points, min(_OUTAGE_DAYS, window.days)), bool) if window.outage is None else window.outage[:, window.tail(_OUTAGE_DAYS)],
-        window.expected[:, -1], window.usage[:, -1],
-    )  # fmt: skip
+        rows[fallen],
+        days[fallen],
+        relative[fallen],
+        level.before[rows[fallen]],
+        asked[fallen],
+        used[fallen],
+        shortfall[fallen],
+        change,
+        np.isfinite(change) & (level.counted >= 7),
+        window.neighbourhood,
+        np.zeros((window.points, min(_OUTAGE_DAYS, window.days)), bool)
+        if window.outage is None
+        else window.outage[:, window.tail(_OUTAGE_DAYS)],
+        window.expected[:, -1],
+        window.usage[:, -1],
+    )
 
 
 def joined(parts: Sequence[Beside]) -> Beside:
@@ -144,8 +185,8 @@ def neighbour_flags(beside: Beside, limits: Thresholds = DEFAULT) -> pl.DataFram
 
 
 def _fall(beside: Beside, limits: Thresholds) -> pl.DataFrame:
-    """tamper_fall: the candidates whose fall is theirs alone, measured against the neighbours' own change, so that weather the model misses is
-    not the customer's doing."""
+    """tamper_fall: the candidates whose fall is theirs alone, measured against the neighbours' own change, so that
+    weather the model misses is not the customer's doing."""
     if beside.rows.size == 0:
         return nothing()
     around = _neighbours(beside)[beside.rows]
@@ -153,17 +194,24 @@ def _fall(beside: Beside, limits: Thresholds) -> pl.DataFrame:
     own = (against < limits.fall_ratio) & (around > limits.neighbours_ratio * 0.8)
     rows = beside.rows[own]
     return findings(
-        "tamper_fall", rows, confidence=certainty(limits.fall_ratio / np.maximum(against[own], 0.01), 1.0),
-        expected=beside.asked[own], observed=beside.used[own],
+        "tamper_fall",
+        rows,
+        confidence=certainty(limits.fall_ratio / np.maximum(against[own], 0.01), 1.0),
+        expected=beside.asked[own],
+        observed=beside.used[own],
         evidence={
-            "days": beside.days[own], "share_of_level_before": beside.relative[own], "level_before": beside.before[own],
-            "neighbours": around[own], "shortfall": beside.shortfall[own],
+            "days": beside.days[own],
+            "share_of_level_before": beside.relative[own],
+            "level_before": beside.before[own],
+            "neighbours": around[own],
+            "shortfall": beside.shortfall[own],
         },
-    )  # fmt: skip
+    )
 
 
 def _neighbours(beside: Beside) -> Floats:
-    """(points,) the median change of the point's neighbourhood (at least ten judged members), else of everyone; 1 where nobody can be judged."""
+    """(points,) the median change of the point's neighbourhood (at least ten judged members), else of everyone; 1 where
+    nobody can be judged."""
     relative, judged, codes = beside.change, beside.judged, beside.neighbourhood
     everyone = float(np.median(relative[judged])) if judged.any() else 1.0
     result = np.full(relative.size, everyone if everyone > 0 else 1.0)
@@ -183,7 +231,8 @@ def _neighbours(beside: Beside) -> Floats:
 
 
 def _stuck(window: Window, limits: Thresholds) -> pl.DataFrame:
-    """Exactly zero for days on a meter that hardly ever counted zero, while its expectation is far from zero. Not where it exports."""
+    """Exactly zero for days on a meter that hardly ever counted zero, while its expectation is far from zero. Not where
+    it exports."""
     days = limits.stuck_days[window.commodity]
     last = window.tail(days)
     rows = np.flatnonzero(window.measured[:, -1] & (window.usage[:, -1] == 0))
@@ -197,7 +246,9 @@ def _stuck(window: Window, limits: Thresholds) -> pl.DataFrame:
     expected = window.expected[rows][:, last]
     asked = np.where(np.isfinite(expected), expected, median_use(window, rows)[:, None]).sum(axis=1)
     noise = np.maximum(window.sigma[rows], 0.0) * np.sqrt(days)
-    generating = np.zeros(rows.size, bool) if window.export is None else (np.nan_to_num(window.export[rows]) > 0).any(axis=1)
+    generating = (
+        np.zeros(rows.size, bool) if window.export is None else (np.nan_to_num(window.export[rows]) > 0).any(axis=1)
+    )
     with np.errstate(invalid="ignore"):
         stuck = (
             (zeros >= days * window.tolerances[rows])
@@ -210,13 +261,18 @@ def _stuck(window: Window, limits: Thresholds) -> pl.DataFrame:
         )
     zeros, asked, idle = zeros[stuck], asked[stuck], idle[stuck]
     return findings(
-        "stuck", rows[stuck], confidence=certainty(zeros / days, 1.0), expected=asked, observed=np.zeros(zeros.size),
+        "stuck",
+        rows[stuck],
+        confidence=certainty(zeros / days, 1.0),
+        expected=asked,
+        observed=np.zeros(zeros.size),
         evidence={"days_at_zero": zeros, "zero_share_before": idle},
-    )  # fmt: skip
+    )
 
 
 def _reverse(window: Window) -> pl.DataFrame:
-    """Import below zero over a day, or so reported by validation. Generation shows on the export channel and is no reversal."""
+    """Import below zero over a day, or so reported by validation. Generation shows on the export channel and is no
+    reversal."""
     today = window.usage[:, -1]
     with np.errstate(invalid="ignore"):
         backward = np.isfinite(today) & (today < 0) & (np.nan_to_num(window.coverage[:, -1]) > 0)
@@ -224,9 +280,13 @@ def _reverse(window: Window) -> pl.DataFrame:
         backward |= window.reverse_reported
     rows = np.flatnonzero(backward)
     return findings(
-        "reverse", rows, confidence=np.full(rows.size, 0.97), expected=window.expected[rows, -1], observed=today[rows],
+        "reverse",
+        rows,
+        confidence=np.full(rows.size, 0.97),
+        expected=window.expected[rows, -1],
+        observed=today[rows],
         evidence={"usage": today[rows], "days": (np.nan_to_num(window.usage[rows]) < 0).sum(axis=1)},
-    )  # fmt: skip
+    )
 
 
 def _disconnected(window: Window, limits: Thresholds) -> pl.DataFrame:
@@ -236,18 +296,26 @@ def _disconnected(window: Window, limits: Thresholds) -> pl.DataFrame:
         using = window.disconnected & window.measured & (window.usage > limits.disconnected_use[window.commodity])
     rows = np.flatnonzero(using[:, last].all(axis=1) & (window.days >= limits.disconnected_days))
     return findings(
-        "usage_on_disconnected", rows, confidence=np.full(rows.size, 0.95), expected=np.zeros(rows.size), observed=window.usage[rows, -1],
+        "usage_on_disconnected",
+        rows,
+        confidence=np.full(rows.size, 0.95),
+        expected=np.zeros(rows.size),
+        observed=window.usage[rows, -1],
         evidence={"days": using[rows].sum(axis=1), "use": np.where(using[rows], window.usage[rows], 0.0).sum(axis=1)},
-    )  # fmt: skip
+    )
 
 
 def _register(window: Window) -> pl.DataFrame:
     """A register that went back, as validation found it."""
     rows = np.flatnonzero(window.register_back) if window.register_back is not None else np.zeros(0, np.int64)
     return findings(
-        "register_back", rows, confidence=np.full(rows.size, 0.95), expected=window.expected[rows, -1], observed=window.usage[rows, -1],
+        "register_back",
+        rows,
+        confidence=np.full(rows.size, 0.95),
+        expected=window.expected[rows, -1],
+        observed=window.usage[rows, -1],
         evidence={"register_decreased": np.ones(rows.size, bool)},
-    )  # fmt: skip
+    )
 
 
 def _outage(beside: Beside, limits: Thresholds) -> pl.DataFrame:
@@ -260,9 +328,13 @@ def _outage(beside: Beside, limits: Thresholds) -> pl.DataFrame:
     alone = beside.outage & (share[codes] < 0.05)
     rows = np.flatnonzero((alone.sum(axis=1) >= limits.outage_days) & beside.outage[:, -1])
     return findings(
-        "outage_alone", rows, confidence=np.full(rows.size, 0.7), expected=beside.expected[rows], observed=beside.observed[rows],
+        "outage_alone",
+        rows,
+        confidence=np.full(rows.size, 0.7),
+        expected=beside.expected[rows],
+        observed=beside.observed[rows],
         evidence={"days": alone[rows].sum(axis=1)},
-    )  # fmt: skip
+    )
 
 
 def _solar(window: Window) -> Bools:
@@ -271,7 +343,8 @@ def _solar(window: Window) -> Bools:
 
 
 def _benign(window: Window, level: Levels, solar: Bools, limits: Thresholds) -> pl.DataFrame:
-    """Ordinary life, named so that a person (and the tamper rule) need not wonder: told on the day it becomes clear, not every day after."""
+    """Ordinary life, named so that a person (and the tamper rule) need not wonder: told on the day it becomes clear,
+    not every day after."""
     frames = []
     if solar.shape[1] > 10:
         seen = np.isfinite(window.usage[:, :-3]).sum(axis=1) >= 10
@@ -281,12 +354,26 @@ def _benign(window: Window, level: Levels, solar: Bools, limits: Thresholds) -> 
     nearly = limits.empty_ratio
     recent = level.days[:, -10:]
     low = np.isfinite(recent) & (recent < nearly) & (recent > 0)
-    rows = np.flatnonzero((low.sum(axis=1) >= 8) & (np.isfinite(recent).sum(axis=1) - low.sum(axis=1) == 0) & ~window.provisional)
-    frames.append(_life(window, "vacant", rows, 0.7, {"share_of_expected": np.nan_to_num(np.nanmean(recent[rows], axis=1)) if rows.size else np.zeros(0)}))
+    rows = np.flatnonzero(
+        (low.sum(axis=1) >= 8) & (np.isfinite(recent).sum(axis=1) - low.sum(axis=1) == 0) & ~window.provisional
+    )
+    frames.append(
+        _life(
+            window,
+            "vacant",
+            rows,
+            0.7,
+            {"share_of_expected": np.nan_to_num(np.nanmean(recent[rows], axis=1)) if rows.size else np.zeros(0)},
+        )
+    )
     if level.days.shape[1] >= 7:
         gap = level.days[:, -7:-5]
         back = level.days[:, -5:]
-        moved = (np.isfinite(gap) & (gap < nearly)).all(axis=1) & (np.isfinite(back) & (back > 0.3)).all(axis=1) & ~window.provisional
+        moved = (
+            (np.isfinite(gap) & (gap < nearly)).all(axis=1)
+            & (np.isfinite(back) & (back > 0.3)).all(axis=1)
+            & ~window.provisional
+        )
         rows = np.flatnonzero(moved | window.account_changed[:, -1])
         frames.append(_life(window, "move", rows, 0.6, {"account_changed": window.account_changed[rows, -1]}))
     return pl.concat(frames)
@@ -294,6 +381,10 @@ def _benign(window: Window, level: Levels, solar: Bools, limits: Thresholds) -> 
 
 def _life(window: Window, kind: str, rows: np.ndarray, confidence: float, evidence: dict) -> pl.DataFrame:  # type: ignore[type-arg]
     return findings(
-        kind, rows, confidence=np.full(rows.size, confidence), expected=window.expected[rows, -1], observed=window.usage[rows, -1],
+        kind,
+        rows,
+        confidence=np.full(rows.size, confidence),
+        expected=window.expected[rows, -1],
+        observed=window.usage[rows, -1],
         evidence=evidence,
-    )  # fmt: skip
+    )

@@ -16,7 +16,8 @@ _PER_GALLON: Final = {"gal": 1.0, "m3": 0.003785411784, "ft3": 0.133680555555555
 class Thresholds:
     """Defaults; flows in US gallons per hour by customer class (residential, commercial, industrial, municipal).
 
-    leak_flow: EyeOnWater and Badger default to 1 gal/h for homes, 20 to 40 for apartments; larger classes scale with their night use.
+    leak_flow: EyeOnWater and Badger default to 1 gal/h for homes, 20 to 40 for apartments; larger classes scale with
+    their night use.
     """
 
     sigma: float = 3.0

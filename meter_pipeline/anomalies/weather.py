@@ -22,7 +22,8 @@ from meter_pipeline.store.database import Database
 
 @dataclass(frozen=True, slots=True)
 class WeatherLoaded:
-    """What a file held: stations, days by station that passed the coverage gate, days that did not, rows that changed the store."""
+    """What a file held: stations, days by station that passed the coverage gate, days that did not, rows that changed
+    the store."""
 
     days: dict[str, int]
     gaps: dict[str, int]
@@ -32,10 +33,16 @@ class WeatherLoaded:
 
 
 def load_weather(
-    database: Database, calendar: BillingCalendar, path: Path, *, file_format: str | None = None, station_id: str | None = None,
+    database: Database,
+    calendar: BillingCalendar,
+    path: Path,
+    *,
+    file_format: str | None = None,
+    station_id: str | None = None,
     clock: Clock = SYSTEM_CLOCK,
-) -> WeatherLoaded:  # fmt: skip
-    """Read a weather file of any known format and keep its billing days. Loading it again changes nothing. Raises WeatherError.
+) -> WeatherLoaded:
+    """Read a weather file of any known format and keep its billing days. Loading it again changes nothing. Raises
+    WeatherError.
 
     A day that lacks half of its hours is not kept: flags that need it wait, bills do not.
     """
@@ -57,20 +64,25 @@ def load_weather(
     return WeatherLoaded(counts, {s: length - counts.get(s, 0) for s in stations}, first, last, changed)
 
 
-def _with_hours(frame: pl.DataFrame, days: pl.DataFrame, calendar: BillingCalendar, first: date, last: date) -> pl.DataFrame:
+def _with_hours(
+    frame: pl.DataFrame, days: pl.DataFrame, calendar: BillingCalendar, first: date, last: date
+) -> pl.DataFrame:
     """The days with their hours as a list column."""
     kept = []
     order = {day: i for i, day in enumerate(calendar.days(first, last))}
     for (station,), part in days.group_by("station_id", maintain_order=True):
         hours = hours_of_days(frame.filter(pl.col("station_id") == str(station)), calendar, first, last)
         rows = [hours[order[d], : calendar.slots(d, 60)] for d in part["weather_day"].to_list()]
-        kept.append(part.with_columns(pl.Series("hourly_c", [np.round(r, 2).tolist() for r in rows], dtype=pl.List(pl.Float64))))
+        kept.append(
+            part.with_columns(pl.Series("hourly_c", [np.round(r, 2).tolist() for r in rows], dtype=pl.List(pl.Float64)))
+        )
     return pl.concat(kept) if kept else days
 
 
 @dataclass(frozen=True, slots=True)
 class WeatherDay:
-    """What is known of a billing day's weather: mean °C by station, stations without the day, and whether the day's flags wait for it.
+    """What is known of a billing day's weather: mean °C by station, stations without the day, and whether the day's
+    flags wait for it.
 
     ``recent``: station_id, weather_day and temperature_mean_c of the five weeks that end with the day.
     """
@@ -89,7 +101,13 @@ class WeatherDay:
             figures={f"mean °C at {name}": round(value, 2) for name, value in sorted(self.temperatures_c.items())}
             | {"stations without the day": ", ".join(self.missing) or "none"},
             plots={"five weeks of weather": weather_png(self.recent, self.day)} if self.recent.height else {},
-            checks=[Check("some_station_has_the_day", bool(self.temperatures_c), "Flags that need the weather wait until a station has the day.")],
+            checks=[
+                Check(
+                    "some_station_has_the_day",
+                    bool(self.temperatures_c),
+                    "Flags that need the weather wait until a station has the day.",
+                )
+            ],
         )
 
 

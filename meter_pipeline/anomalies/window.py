@@ -1,6 +1,7 @@
 """What a detector looks at: the recent days of many service points of one commodity, as matrices.
 
-Belongs here: the shapes and the findings' frame. Does not belong here: where they are read from (day.py), what is looked for.
+Belongs here: the shapes and the findings' frame. Does not belong here: where they are read from (day.py), what is
+looked for.
 """
 
 from __future__ import annotations
@@ -37,13 +38,16 @@ FINDINGS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
 
 @dataclass(slots=True)
 class Window:
-    """(points, days) matrices of one commodity, the last column being the day under judgement; usage in ``unit``, NaN where nothing is known.
+    """(points, days) matrices of one commodity, the last column being the day under judgement; usage in ``unit``, NaN
+    where nothing is known.
 
-    ``coverage`` is the share of a day's slots that were actually read (0 where nothing came, NaN where nothing was due). ``expected`` is the
-    baseline's usage, NaN without weather or baseline; ``sigma`` its residual standard deviation and ``robust`` the robust twin, (points,).
-    ``provisional`` marks points whose expectation is their class's. ``export`` is generation delivered. ``night`` is the lowest hourly flow of
-    the day and ``sustained`` the highest flow held for three hours, per hour, NaN where the day has estimated hours or no hourly reads (water).
-    ``tolerance`` (points,) widens a threshold after dismissals. ``head_end`` and ``collector`` are codes into the name lists, -1 none.
+    ``coverage`` is the share of a day's slots that were actually read (0 where nothing came, NaN where nothing was
+    due). ``expected`` is the baseline's usage, NaN without weather or baseline; ``sigma`` its residual standard
+    deviation and ``robust`` the robust twin, (points,). ``provisional`` marks points whose expectation is their
+    class's. ``export`` is generation delivered. ``night`` is the lowest hourly flow of the day and ``sustained`` the
+    highest flow held for three hours, per hour, NaN where the day has estimated hours or no hourly reads (water).
+    ``tolerance`` (points,) widens a threshold after dismissals. ``head_end`` and ``collector`` are codes into the name
+    lists, -1 none.
     """
 
     day: date
@@ -98,16 +102,29 @@ class Window:
 
 
 def findings(
-    kind: str, rows: Ints, *, confidence: Floats, expected: Floats, observed: Floats, evidence: dict[str, Floats | Ints | Bools | list[str]],
-    severity: str | None = None, groups: list[str] | None = None,
-) -> pl.DataFrame:  # fmt: skip
-    """A frame of FINDINGS: one row per service point row (or per named group, with row -1). Evidence becomes one JSON object a row."""
+    kind: str,
+    rows: Ints,
+    *,
+    confidence: Floats,
+    expected: Floats,
+    observed: Floats,
+    evidence: dict[str, Floats | Ints | Bools | list[str]],
+    severity: str | None = None,
+    groups: list[str] | None = None,
+) -> pl.DataFrame:
+    """A frame of FINDINGS: one row per service point row (or per named group, with row -1). Evidence becomes one JSON
+    object a row."""
     if rows.size == 0:
         return pl.DataFrame(schema=FINDINGS)
     columns = {
-        name: np.round(value, 6) if isinstance(value, np.ndarray) and value.dtype == np.float64 else value for name, value in evidence.items()
+        name: np.round(value, 6) if isinstance(value, np.ndarray) and value.dtype == np.float64 else value
+        for name, value in evidence.items()
     }
-    told = pl.DataFrame(columns).with_columns(pl.selectors.float().fill_nan(None)) if columns else pl.DataFrame({"none": [None] * rows.size})
+    told = (
+        pl.DataFrame(columns).with_columns(pl.selectors.float().fill_nan(None))
+        if columns
+        else pl.DataFrame({"none": [None] * rows.size})
+    )
     return pl.DataFrame(
         {
             "row": rows,
@@ -143,7 +160,8 @@ def certainty(z: Floats, at: float) -> Floats:
 
 
 def median_use(window: Window, rows: Ints) -> Floats:
-    """(rows,) median of the measured days, 0 where there are none: the expectation where there is no weather or no baseline."""
+    """(rows,) median of the measured days, 0 where there are none: the expectation where there is no weather or no
+    baseline."""
     usage = np.where(window.measured[rows], window.usage[rows], np.nan)
     usage[~np.isfinite(usage).any(axis=1)] = 0.0
     found: Floats = row_median(usage)
@@ -151,7 +169,8 @@ def median_use(window: Window, rows: Ints) -> Floats:
 
 
 def row_median(values: Floats) -> Floats:
-    """(rows,) median of each row's finite values, NaN where it has none. NumPy's own goes row by row through Python on wide tables."""
+    """(rows,) median of each row's finite values, NaN where it has none. NumPy's own goes row by row through Python on
+    wide tables."""
     ordered = np.sort(values, axis=1)  # NaN goes last
     count = np.isfinite(values).sum(axis=1)
     at = np.arange(values.shape[0])

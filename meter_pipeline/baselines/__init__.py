@@ -1,4 +1,5 @@
-"""Weather and what usage owes to it: degree days, and change-point fits for a whole city at once. This module is the room's public API."""
+"""Weather and what usage owes to it: degree days, and change-point fits for a whole city at once. This module is the
+room's public API."""
 
 from meter_pipeline.baselines.city import CityFit, fit_station
 from meter_pipeline.baselines.degree_days import (

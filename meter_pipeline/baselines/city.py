@@ -1,12 +1,13 @@
 """A whole city's baselines at once: every meter of a weather station in one matrix product.
 
-Belongs here: dealing chunks of meters to threads, the station's shared features, the result as columns. Does not belong here: the inner
-loops (kernels.py), one meter alone (single.py), which meters a station has (store).
+Belongs here: dealing chunks of meters to threads, the station's shared features, the result as columns. Does not belong
+here: the inner loops (kernels.py), one meter alone (single.py), which meters a station has (store).
 
-All meters of a station share their degree days, so the sums of degree days times usage for every base are one product (meters x days) @ (days x
-bases); with them each of the two thousand candidates is a closed form. Two facts keep missing days cheap and exact. A missing day holds zero
-usage, so it adds nothing to the product, and only the features' own sums must be lowered by what that day put in. And no daily mean lies
-below one base and above a higher one, so heating times cooling sums to zero on any set of days when the bases are in order.
+All meters of a station share their degree days, so the sums of degree days times usage for every base are one product
+(meters x days) @ (days x bases); with them each of the two thousand candidates is a closed form. Two facts keep missing
+days cheap and exact. A missing day holds zero usage, so it adds nothing to the product, and only the features' own sums
+must be lowered by what that day put in. And no daily mean lies below one base and above a higher one, so heating times
+cooling sums to zero on any set of days when the bases are in order.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ CHUNK = 2048
 
 @dataclass(frozen=True, slots=True)
 class CityFit:
-    """Baselines of many meters, one entry each; units as Fit. Bases and betas of absent terms are NaN and 0; ``model`` indexes MODELS, -1 none.
+    """Baselines of many meters, one entry each; units as Fit. Bases and betas of absent terms are NaN and 0; ``model``
+    indexes MODELS, -1 none.
 
-    ``n`` counts the days used, ``days`` those of the window: n below 90 % of a full year is not a CalTRACK baseline, whatever its R2.
-    ``hourly`` tells that the meter's degree days are degree hours.
+    ``n`` counts the days used, ``days`` those of the window: n below 90 % of a full year is not a CalTRACK baseline,
+    whatever its R2. ``hourly`` tells that the meter's degree days are degree hours.
     """
 
     model: npt.NDArray[np.int8]
@@ -100,9 +102,18 @@ def _features(H: Floats, C: Floats, bases: Floats, options: FitOptions, daily: b
     inverse[~good] = 0.0
     starts = np.searchsorted(pair_c, np.arange(C.shape[0] + 1))
     return _Features(
-        days, H, C, np.ascontiguousarray(np.vstack([H, C]).T), (sh, shh, sc, scc), (nh, nc), K, daily, (ok_h, ok_c),
-        starts, np.ascontiguousarray(inverse.T),
-    )  # fmt: skip
+        days,
+        H,
+        C,
+        np.ascontiguousarray(np.vstack([H, C]).T),
+        (sh, shh, sc, scc),
+        (nh, nc),
+        K,
+        daily,
+        (ok_h, ok_c),
+        starts,
+        np.ascontiguousarray(inverse.T),
+    )
 
 
 def fit_station(
@@ -117,17 +128,20 @@ def fit_station(
 ) -> CityFit:
     """Fit every meter of one station.
 
-    ``usage`` is (meters, days): floats with NaN where missing, or int64 micro units with NO_VALUE where missing (betas are then per whole
-    unit). ``temperatures_f`` (days,) daily means, NaN where missing: such a day is left out for all. With ``options.calendar``, ``weekend`` and
-    ``holiday`` (days,) flags are tried as terms. ``hourly_f`` (days, hours), when given, tries degree hours too and keeps them for the meters
-    whose adjusted R2 is higher with them, both fitted on the days that have hours: fewer days alone must not win. Selection and gates as
-    fit_best; equal to it but for the last digits.
+    ``usage`` is (meters, days): floats with NaN where missing, or int64 micro units with NO_VALUE where missing (betas
+    are then per whole unit). ``temperatures_f`` (days,) daily means, NaN where missing: such a day is left out for all.
+    With ``options.calendar``, ``weekend`` and ``holiday`` (days,) flags are tried as terms. ``hourly_f`` (days, hours),
+    when given, tries degree hours too and keeps them for the meters whose adjusted R2 is higher with them, both fitted
+    on the days that have hours: fewer days alone must not win. Selection and gates as fit_best; equal to it but for the
+    last digits.
     """
     options = options or FitOptions()
     bases = np.asarray(options.balance_points_f)
 
     def by_day(means: Floats) -> CityFit:
-        features = _features(heating_degree_days(means, bases), cooling_degree_days(means, bases), bases, options, daily=True)
+        features = _features(
+            heating_degree_days(means, bases), cooling_degree_days(means, bases), bases, options, daily=True
+        )
         return _fit(usage, features, bases, options, weekend, holiday, threads, hourly=False)
 
     fit = by_day(temperatures_f)
@@ -136,11 +150,22 @@ def fit_station(
     heating, cooling = (degree_hours(hourly_f, bases, cooling=side) for side in (False, True))
     both = np.isfinite(heating[0]) & np.isfinite(temperatures_f)
     heating[:, ~both], cooling[:, ~both] = np.nan, np.nan
-    other = _fit(usage, _features(heating, cooling, bases, options, daily=False), bases, options, weekend, holiday, threads, hourly=True)
+    other = _fit(
+        usage,
+        _features(heating, cooling, bases, options, daily=False),
+        bases,
+        options,
+        weekend,
+        holiday,
+        threads,
+        hourly=True,
+    )
     beside = fit if both[np.isfinite(temperatures_f)].all() else by_day(np.where(both, temperatures_f, np.nan))
     better = (other.model > 0) & ((beside.model < 0) | (other.adj_r2 > beside.adj_r2 + TIE))
     chosen = {
-        name: np.where(better, getattr(other, name), getattr(fit, name)) for name in CityFit.__dataclass_fields__ if name != "days"
+        name: np.where(better, getattr(other, name), getattr(fit, name))
+        for name in CityFit.__dataclass_fields__
+        if name != "days"
     }
     return CityFit(**chosen, days=fit.days)
 
@@ -180,15 +205,62 @@ def _fit(
         missing, mean, total = np.empty(size, np.int64), np.empty(size), np.empty(size)
         prepare(usage[part], features.days, options.zero_is_missing, Y, missing_at, missing, mean, total)
         kernels.search(
-            Y @ features.X, features.H, features.C, sh, shh, nh, sc, scc, nc, features.K, features.daily, features.starts,
-            features.inverse, *features.passes, missing_at, missing, mean, total, options.min_days, options.min_degree_days, TIE,
-            model[part], at_h[part], at_c[part],
-        )  # fmt: skip
+            Y @ features.X,
+            features.H,
+            features.C,
+            sh,
+            shh,
+            nh,
+            sc,
+            scc,
+            nc,
+            features.K,
+            features.daily,
+            features.starts,
+            features.inverse,
+            *features.passes,
+            missing_at,
+            missing,
+            mean,
+            total,
+            options.min_days,
+            options.min_degree_days,
+            TIE,
+            model[part],
+            at_h[part],
+            at_c[part],
+        )
         kernels.finish(
-            Y, features.H, features.C, weekend_x, holiday_x, calendar, MIN_BIC_GAIN, MAD_TO_SIGMA, missing_at, missing, mean, total,
-            model[part], at_h[part], at_c[part], *(floats[name][part] for name in (
-                "intercept", "hdd_beta", "cdd_beta", "weekend", "holiday", "r2", "adj_r2", "sigma", "robust_sigma")),
-        )  # fmt: skip
+            Y,
+            features.H,
+            features.C,
+            weekend_x,
+            holiday_x,
+            calendar,
+            MIN_BIC_GAIN,
+            MAD_TO_SIGMA,
+            missing_at,
+            missing,
+            mean,
+            total,
+            model[part],
+            at_h[part],
+            at_c[part],
+            *(
+                floats[name][part]
+                for name in (
+                    "intercept",
+                    "hdd_beta",
+                    "cdd_beta",
+                    "weekend",
+                    "holiday",
+                    "r2",
+                    "adj_r2",
+                    "sigma",
+                    "robust_sigma",
+                )
+            ),
+        )
         n[part] = days - missing
 
     with ThreadPoolExecutor(max_workers=threads or min(os.cpu_count() or 1, 8)) as pool:

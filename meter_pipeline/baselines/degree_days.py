@@ -1,10 +1,11 @@
 """Degree days and degree hours: what a temperature asks of a building's heating and cooling.
 
-Belongs here: the arithmetic from temperatures to degree days at any base, in Fahrenheit or Celsius, and the grid of balance points a fit
-searches. Does not belong here: reading weather files (weather/), fitting (single.py, city.py).
+Belongs here: the arithmetic from temperatures to degree days at any base, in Fahrenheit or Celsius, and the grid of
+balance points a fit searches. Does not belong here: reading weather files (weather/), fitting (single.py, city.py).
 
-A degree day is max(0, base - mean) for heating and max(0, mean - base) for cooling, of the day's mean temperature (CalTRACK 3.3.4 and
-3.3.5). A degree hour does the same for each hour and averages over the day, so a day that is cold at night and hot at noon has both.
+A degree day is max(0, base - mean) for heating and max(0, mean - base) for cooling, of the day's mean temperature
+(CalTRACK 3.3.4 and 3.3.5). A degree hour does the same for each hour and averages over the day, so a day that is cold
+at night and hot at noon has both.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def cooling_degree_days(means: Floats, base: Floats | float) -> Floats:
 def degree_hours(hourly: Floats, base: Floats | float, *, cooling: bool) -> Floats:
     """Mean over the hours of a day of the degrees beyond the base, in degree days.
 
-    ``hourly`` is (days, hours) with NaN where an hour is missing (a 23-hour day has a NaN last column). Result as in heating_degree_days;
-    NaN for a day of which half or fewer of the hours are there (CalTRACK 2.2.2.3).
+    ``hourly`` is (days, hours) with NaN where an hour is missing (a 23-hour day has a NaN last column). Result as in
+    heating_degree_days; NaN for a day of which half or fewer of the hours are there (CalTRACK 2.2.2.3).
     """
     bases = np.atleast_1d(np.asarray(base, np.float64))
     present = np.isfinite(hourly)

@@ -1,6 +1,7 @@
 """Two plain files of one meter: usage by day and temperature by day (or hour).
 
-Belongs here: reading them into aligned arrays for a single fit. Does not belong here: head-ends' formats (feeds/), stations' formats (weather/).
+Belongs here: reading them into aligned arrays for a single fit. Does not belong here: head-ends' formats (feeds/),
+stations' formats (weather/).
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class DailyPair:
 
 
 def _daily(path: Path, columns: tuple[str, ...], *, mean: bool) -> tuple[pl.DataFrame, str]:
-    """(day, value) of the first of ``columns`` the file has. Stamps are cut to their local date as written; hours of a day are summed or averaged.
+    """(day, value) of the first of ``columns`` the file has. Stamps are cut to their local date as written; hours of a
+    day are summed or averaged.
 
     An average needs more than half of the hours that the file has for a full day (CalTRACK 2.2.2.3).
     """
@@ -44,20 +46,26 @@ def _daily(path: Path, columns: tuple[str, ...], *, mean: bool) -> tuple[pl.Data
     what = next((c for c in columns if c in names), None)
     if when is None or what is None:
         raise FileError(f"{path.name}: needs columns date and {' or '.join(columns)}, has {', '.join(frame.columns)}")
-    day = pl.col(when).str.strip_chars().str.slice(0, 10).str.replace_all("/", "-").str.to_date("%Y-%m-%d", strict=False)
+    day = (
+        pl.col(when).str.strip_chars().str.slice(0, 10).str.replace_all("/", "-").str.to_date("%Y-%m-%d", strict=False)
+    )
     number = pl.col(names[what]).str.strip_chars()
     read = frame.select(
         day.alias("day"),
         number.cast(pl.Float64, strict=False).alias("value"),
         (number.str.len_bytes() > 0).fill_null(value=False).alias("said"),
     ).with_row_index("line", 2)
-    faulty = read.filter(pl.col("day").is_null() | (pl.col("said") & ~pl.col("value").is_finite().fill_null(value=False)))
+    faulty = read.filter(
+        pl.col("day").is_null() | (pl.col("said") & ~pl.col("value").is_finite().fill_null(value=False))
+    )
     if faulty.height:
         line = faulty["line"][0]
         raise FileError(f"{path.name}: line {line}: not a date and a number ({faulty.height} such lines)")
-    grouped = read.group_by("day").agg(
-        pl.col("value").mean() if mean else pl.col("value").sum(), pl.col("value").count().alias("count")
-    ).sort("day")  # fmt: skip
+    grouped = (
+        read.group_by("day")
+        .agg(pl.col("value").mean() if mean else pl.col("value").sum(), pl.col("value").count().alias("count"))
+        .sort("day")
+    )
     if grouped.is_empty():
         raise FileError(f"{path.name}: no rows")
     fullest = int(grouped["count"].max() or 0)  # type: ignore[arg-type]
@@ -66,16 +74,22 @@ def _daily(path: Path, columns: tuple[str, ...], *, mean: bool) -> tuple[pl.Data
 
 
 def read_pair(usage: Path, temperatures: Path) -> DailyPair:
-    """Usage (columns date,value) beside temperature (date,temperature_f or date,temperature_c), over the days of the usage file.
+    """Usage (columns date,value) beside temperature (date,temperature_f or date,temperature_c), over the days of the
+    usage file.
 
-    Several rows of a day are summed for usage and averaged for temperature, so hourly files do too. An empty value is a missing day. Raises
-    FileError for a file that lacks the columns, has a line that is not a date and a number, or shares no day with the other.
+    Several rows of a day are summed for usage and averaged for temperature, so hourly files do too. An empty value is a
+    missing day. Raises FileError for a file that lacks the columns, has a line that is not a date and a number, or
+    shares no day with the other.
     """
     used, _ = _daily(usage, ("value", "usage", "kwh", "therm", "gal", "m3"), mean=False)
     heat, unit = _daily(temperatures, ("temperature_f", "tempf", "temperature_c", "tempc"), mean=True)
     first, last = used["day"][0], used["day"][-1]
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-    joined = pl.DataFrame({"day": days}).join(used, on="day", how="left").join(heat, on="day", how="left", suffix="_t", maintain_order="left")
+    joined = (
+        pl.DataFrame({"day": days})
+        .join(used, on="day", how="left")
+        .join(heat, on="day", how="left", suffix="_t", maintain_order="left")
+    )
     values = joined["value"].to_numpy().astype(np.float64)
     degrees = joined["value_t"].to_numpy().astype(np.float64)
     if not np.isfinite(degrees).any():

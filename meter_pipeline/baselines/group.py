@@ -1,7 +1,7 @@
 """The baselines of one station's meters of one commodity, whoever has history and whoever has not.
 
-Belongs here: own fit from sixty days on, class profile before that, and which days a refit learns from. Does not belong here: reading usage or
-weather, versions (refit.py).
+Belongs here: own fit from sixty days on, class profile before that, and which days a refit learns from. Does not belong
+here: reading usage or weather, versions (refit.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from meter_pipeline.baselines.predict import COEFFICIENTS, Profiles, class_profi
 
 #: Days before a refit that it leaves out, so that a fault under way does not teach the baseline what is normal.
 LAG_DAYS: Final = 21
-#: Share of a station's days that must have hours before degree hours are tried: as much as CalTRACK asks of temperatures (2.2.3.2).
+# : Share of a station's days that must have hours before degree hours are tried: as much as CalTRACK asks of
+# temperatures (2.2.3.2).
 MIN_HOURLY_SHARE: Final = 0.9
 HOURS_A_DAY: Final = 24
 STATUSES: Final = ("class_profile", "provisional", "caltrack")
@@ -27,8 +28,8 @@ STATUSES: Final = ("class_profile", "provisional", "caltrack")
 
 @dataclass(frozen=True, slots=True)
 class GroupFit:
-    """(points,) arrays: ``coefficients`` by name (COEFFICIENTS, low_f, high_f, r2, adj_r2), model index (-1 none), days used, status code, and
-    whether the model is made on degree hours."""
+    """(points,) arrays: ``coefficients`` by name (COEFFICIENTS, low_f, high_f, r2, adj_r2), model index (-1 none), days
+    used, status code, and whether the model is made on degree hours."""
 
     coefficients: dict[str, Floats]
     model: npt.NDArray[np.int8]
@@ -65,17 +66,20 @@ def fit_group(
     profiles: Profiles | None = None,
     threads: int | None = None,
 ) -> GroupFit:
-    """Fit (points, days) measured usage, NaN where missing or estimated, against one station's (days,) mean temperatures.
+    """Fit (points, days) measured usage, NaN where missing or estimated, against one station's (days,) mean
+    temperatures.
 
-    ``hourly_f`` (days, hours): where at least MIN_HOURLY_SHARE of the days that have a mean have their hours too, degree hours are tried, and
-    kept for the points they fit better. Class profiles always stand on daily means; ``profiles`` are those of a group that is fitted in parts,
-    by default those of the points given.
+    ``hourly_f`` (days, hours): where at least MIN_HOURLY_SHARE of the days that have a mean have their hours too,
+    degree hours are tried, and kept for the points they fit better. Class profiles always stand on daily means;
+    ``profiles`` are those of a group that is fitted in parts, by default those of the points given.
     """
     points, days = usage.shape
     options = options_for(fuel, calendar=True)
     profiles = profiles or class_profiles(usage, classes, temperatures_f, class_count, cooling=options.cooling)
     coefficients = scaled_profile(profiles, classes, usage, temperatures_f)
-    model = np.where(np.isnan(coefficients["hdd_balance_f"]), 0, 1) + np.where(np.isnan(coefficients["cdd_balance_f"]), 0, 2)
+    model = np.where(np.isnan(coefficients["hdd_balance_f"]), 0, 1) + np.where(
+        np.isnan(coefficients["cdd_balance_f"]), 0, 2
+    )
     model = np.where(np.isfinite(coefficients["intercept"]), model, -1).astype(np.int8)
     n = np.isfinite(usage).sum(axis=1).astype(np.int32)
     status, hourly = np.zeros(points, np.int8), np.zeros(points, bool)
@@ -83,7 +87,9 @@ def fit_group(
         coefficients[name] = np.full(points, np.nan)
     if days >= MIN_OWN_DAYS:
         hours = hourly_f if hourly_f is not None and _hours_enough(hourly_f, temperatures_f) else None
-        fit = fit_station(usage, temperatures_f, options, weekend=weekend, holiday=holiday, hourly_f=hours, threads=threads)
+        fit = fit_station(
+            usage, temperatures_f, options, weekend=weekend, holiday=holiday, hourly_f=hours, threads=threads
+        )
         own = (fit.n >= MIN_OWN_DAYS) & (fit.model >= 0)
         for name in (*COEFFICIENTS, "r2", "adj_r2"):
             coefficients[name] = np.where(own, getattr(fit, name), coefficients[name])

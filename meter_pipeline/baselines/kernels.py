@@ -1,10 +1,11 @@
 """The compiled loops of a city's fit.
 
-Belongs here: what NumPy could only do in many passes over the usage matrix. Does not belong here: anything a reader has to change to change
-a rule; the thresholds come in as arguments. Imported inside functions only, because numba takes half a second to import.
+Belongs here: what NumPy could only do in many passes over the usage matrix. Does not belong here: anything a reader has
+to change to change a rule; the thresholds come in as arguments. Imported inside functions only, because numba takes
+half a second to import.
 
-Every kernel frees the interpreter lock and runs on one core: city.py deals chunks of meters to threads. numba's own parallel loops are not
-used since their default threading layer aborts the process when two Python threads enter it.
+Every kernel frees the interpreter lock and runs on one core: city.py deals chunks of meters to threads. numba's own
+parallel loops are not used since their default threading layer aborts the process when two Python threads enter it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ NO_VALUE = np.iinfo(np.int64).min
 
 @njit(cache=True, nogil=True)
 def prepare(values, days, zero_is_missing, out, missing_at, missing, mean, total):  # type: ignore[no-untyped-def]
-    """Copy the usable days of float usage (meters, all days) to ``out`` (meters, days), zero where missing, with means and centred squares."""
+    """Copy the usable days of float usage (meters, all days) to ``out`` (meters, days), zero where missing, with means
+    and centred squares."""
     for i in range(values.shape[0]):
         gone, total_y = 0, 0.0
         for j in range(days.size):
@@ -76,7 +78,8 @@ def _most(inverse, first, width, gh, g):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _most_own(cross, sh, shh, gh, s, cc, g, need, width):  # type: ignore[no-untyped-def]
-    """Above zero where some pair of the row may explain more than ``need``, from a meter's own moments; without a division."""
+    """Above zero where some pair of the row may explain more than ``need``, from a meter's own moments; without a
+    division."""
     most = 0.0
     for a in range(width):
         hc = cross[a] - sh[a] * s
@@ -88,17 +91,41 @@ def _most_own(cross, sh, shh, gh, s, cc, g, need, width):  # type: ignore[no-unt
 
 @njit(cache=True, nogil=True)
 def search(  # type: ignore[no-untyped-def]
-    XY, H, C, Sh, Shh, Nh, Sc, Scc, Nc, K, daily, starts, inverse, complete_h, complete_c,
-    missing_at, missing, mean, total, min_days, min_degree_days, tie, model, at_h, at_c,
-):  # fmt: skip
+    XY,
+    H,
+    C,
+    Sh,
+    Shh,
+    Nh,
+    Sc,
+    Scc,
+    Nc,
+    K,
+    daily,
+    starts,
+    inverse,
+    complete_h,
+    complete_c,
+    missing_at,
+    missing,
+    mean,
+    total,
+    min_days,
+    min_degree_days,
+    tie,
+    model,
+    at_h,
+    at_c,
+):
     """Choose each meter's model and balance points by adjusted R2.
 
-    XY (meters, bases of both kinds) holds the sums of feature times usage. H, C (bases, days) are the features, S, SS, N their sums, sums of
-    squares and counts of non-zero days, K (bases, bases) the sums of heating times cooling, which ``daily`` degree days never have since
-    no mean lies on both sides. Admissible pairs stand in CalTRACK's order, cooling outside: those of cooling base b are starts[b] to
-    starts[b + 1], with heating bases from the first on. ``inverse`` (3, pairs) is the inverse of each pair's centred moments over all days,
-    zero where the pair fails a gate. Meters with missing days get their own moments: the sums less what the missing days put in, exactly.
-    Results: model index, base indices (-1 where absent).
+    XY (meters, bases of both kinds) holds the sums of feature times usage. H, C (bases, days) are the features, S, SS,
+    N their sums, sums of squares and counts of non-zero days, K (bases, bases) the sums of heating times cooling, which
+    ``daily`` degree days never have since no mean lies on both sides. Admissible pairs stand in CalTRACK's order,
+    cooling outside: those of cooling base b are starts[b] to starts[b + 1], with heating bases from the first on.
+    ``inverse`` (3, pairs) is the inverse of each pair's centred moments over all days, zero where the pair fails a
+    gate. Meters with missing days get their own moments: the sums less what the missing days put in, exactly. Results:
+    model index, base indices (-1 where absent).
     """
     days = H.shape[1]
     bases_h, bases_c = H.shape[0], C.shape[0]
@@ -176,7 +203,8 @@ def search(  # type: ignore[no-untyped-def]
         two = (n - 3.0) / (n - 1.0)
         need = y_total * (1.0 - (1.0 - best - tie) * two) if best > -np.inf else -np.inf
         for b in range(bases_c):
-            # a row of pairs is first asked whether any beats the best so far, in loops the processor runs four at a time
+            # a row of pairs is first asked whether any beats the best so far, in loops the processor runs four at a
+            # time
             first, width = starts[b], starts[b + 1] - starts[b]
             if not gone:
                 if _most(inverse, first, width, gh, gc[b]) <= need:
@@ -186,11 +214,19 @@ def search(  # type: ignore[no-untyped-def]
                     b_h = inverse[0, q] * gh[a] + inverse[1, q] * gc[b]
                     b_c = inverse[1, q] * gh[a] + inverse[2, q] * gc[b]
                     explained = b_h * gh[a] + b_c * gc[b]
-                    if explained > need and inverse[0, q] > 0.0 and b_h >= 0.0 and b_c >= 0.0 and y_mean - (b_h * sh[a] + b_c * sc[b]) / n >= 0.0:
+                    if (
+                        explained > need
+                        and inverse[0, q] > 0.0
+                        and b_h >= 0.0
+                        and b_c >= 0.0
+                        and y_mean - (b_h * sh[a] + b_c * sc[b]) / n >= 0.0
+                    ):
                         best = 1.0 - (1.0 - explained / y_total) / two
                         need = y_total * (1.0 - (1.0 - best - tie) * two)
                         model[i], at_h[i], at_c[i] = 3, a, b
-            elif ok_c[b] and (need == -np.inf or _most_own(cross[b], sh, shh, gh, sc[b] / n, scc[b], gc[b], need, width) > 0.0):
+            elif ok_c[b] and (
+                need == -np.inf or _most_own(cross[b], sh, shh, gh, sc[b] / n, scc[b], gc[b], need, width) > 0.0
+            ):
                 for a in range(width):
                     if not ok_h[a]:
                         continue
@@ -201,7 +237,12 @@ def search(  # type: ignore[no-untyped-def]
                     b_h = (scc[b] * gh[a] - hc * gc[b]) / determinant
                     b_c = (shh[a] * gc[b] - hc * gh[a]) / determinant
                     explained = b_h * gh[a] + b_c * gc[b]
-                    if explained > need and b_h >= 0.0 and b_c >= 0.0 and y_mean - (b_h * sh[a] + b_c * sc[b]) / n >= 0.0:
+                    if (
+                        explained > need
+                        and b_h >= 0.0
+                        and b_c >= 0.0
+                        and y_mean - (b_h * sh[a] + b_c * sc[b]) / n >= 0.0
+                    ):
                         best = 1.0 - (1.0 - explained / y_total) / two
                         need = y_total * (1.0 - (1.0 - best - tie) * two)
                         model[i], at_h[i], at_c[i] = 3, a, b
@@ -237,8 +278,8 @@ def _solve(G, g, p, x):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _select(v, size, k):  # type: ignore[no-untyped-def]
-    """The k-th smallest of the first ``size`` of v, in place, everything before it no larger. The partition never branches on a value: on
-    residuals, which are noise, a processor guesses every second comparison wrong."""
+    """The k-th smallest of the first ``size`` of v, in place, everything before it no larger. The partition never
+    branches on a value: on residuals, which are noise, a processor guesses every second comparison wrong."""
     low, high = 0, size - 1
     while low < high:
         first, middle, last = v[low], v[(low + high) // 2], v[high]
@@ -259,7 +300,9 @@ def _select(v, size, k):  # type: ignore[no-untyped-def]
         if k < edge:
             high = edge - 1
         elif k > edge:
-            if edge == low:  # nothing is smaller: step over all that are equal, or a constant meter takes the square of its days
+            if (
+                edge == low
+            ):  # nothing is smaller: step over all that are equal, or a constant meter takes the square of its days
                 for i in range(low + 1, high + 1):
                     if v[i] == pivot:
                         edge += 1
@@ -287,10 +330,33 @@ def _median(v, size):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def finish(  # type: ignore[no-untyped-def]
-    Y, H, C, weekend, holiday, calendar, min_gain, mad_to_sigma, missing_at, missing, mean, total, model, at_h, at_c,
-    intercept, beta_h, beta_c, beta_weekend, beta_holiday, r2, adj_r2, sigma, robust,
-):  # fmt: skip
-    """Coefficients, R2 and both sigmas of the chosen models, from centred columns; weekend and holiday terms where they lower BIC enough."""
+    Y,
+    H,
+    C,
+    weekend,
+    holiday,
+    calendar,
+    min_gain,
+    mad_to_sigma,
+    missing_at,
+    missing,
+    mean,
+    total,
+    model,
+    at_h,
+    at_c,
+    intercept,
+    beta_h,
+    beta_c,
+    beta_weekend,
+    beta_holiday,
+    r2,
+    adj_r2,
+    sigma,
+    robust,
+):
+    """Coefficients, R2 and both sigmas of the chosen models, from centred columns; weekend and holiday terms where they
+    lower BIC enough."""
     days = Y.shape[1]
     X = np.empty((4, days))
     y = np.empty(days)
@@ -425,9 +491,23 @@ def finish(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def expect(  # type: ignore[no-untyped-def]
-    t, row, hdd_balance, cdd_balance, intercept, hdd_beta, cdd_beta, weekend_beta, holiday_beta, weekend, holiday, low, high, out
+    t,
+    row,
+    hdd_balance,
+    cdd_balance,
+    intercept,
+    hdd_beta,
+    cdd_beta,
+    weekend_beta,
+    holiday_beta,
+    weekend,
+    holiday,
+    low,
+    high,
+    out,
 ):
-    """Expected usage (points, days) at temperatures t (rows, days); ``row`` is each point's row of t, -1 none; NaN outside [low, high]."""
+    """Expected usage (points, days) at temperatures t (rows, days); ``row`` is each point's row of t, -1 none; NaN
+    outside [low, high]."""
     for i in range(out.shape[0]):
         if row[i] < 0:
             out[i] = np.nan
@@ -448,10 +528,26 @@ def expect(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def expect_by_hours(  # type: ignore[no-untyped-def]
-    points, t, row, heating, at_h, cooling, at_c, intercept, hdd_beta, cdd_beta, weekend_beta, holiday_beta, weekend, holiday, low, high, out
+    points,
+    t,
+    row,
+    heating,
+    at_h,
+    cooling,
+    at_c,
+    intercept,
+    hdd_beta,
+    cdd_beta,
+    weekend_beta,
+    holiday_beta,
+    weekend,
+    holiday,
+    low,
+    high,
+    out,
 ):
-    """As expect, for the ``points`` (rows of out) whose models are made on degree hours: heating and cooling (rows, bases, days) hold them at
-    each base, at_h and at_c each point's base, -1 none."""
+    """As expect, for the ``points`` (rows of out) whose models are made on degree hours: heating and cooling (rows,
+    bases, days) hold them at each base, at_h and at_c each point's base, -1 none."""
     for i in points:
         r = row[i]
         for j in range(out.shape[1]):

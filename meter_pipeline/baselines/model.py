@@ -1,6 +1,7 @@
 """The terms of a baseline: options, gates and the result of one fit.
 
-Belongs here: the thresholds with their sources and the small dataclasses every fit speaks. Does not belong here: arithmetic.
+Belongs here: the thresholds with their sources and the small dataclasses every fit speaks. Does not belong here:
+arithmetic.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ MIN_OWN_DAYS: Final = 60
 #: CalTRACK 3.2.2: a balance point needs 10 days and 20 degree days beyond it
 MIN_DEGREE_DAY_DAYS: Final = 10
 MIN_DEGREE_DAYS: Final = 20.0
-#: Two candidates whose adjusted R2 differ by less are the same fit (two bases that no day separates): the first in CalTRACK's order stays.
-#: Without it the last bit of a sum would choose.
+# : Two candidates whose adjusted R2 differ by less are the same fit (two bases that no day separates): the first in
+# CalTRACK's order stays. : Without it the last bit of a sum would choose.
 TIE: Final = 1e-12
-#: A weekend or holiday term must lower the Bayesian information criterion by this much to be kept: "strong" in Raftery's scale (1995).
+# : A weekend or holiday term must lower the Bayesian information criterion by this much to be kept: "strong" in
+# Raftery's scale (1995).
 MIN_BIC_GAIN: Final = 6.0
 #: sigma of a normal distribution over its median absolute deviation
 MAD_TO_SIGMA: Final = 1.4826022185056018
@@ -39,9 +41,9 @@ MAD_TO_SIGMA: Final = 1.4826022185056018
 class FitOptions:
     """What a fit may consider.
 
-    ``cooling`` False leaves out every cooling term: gas has none (CalTRACK 3.2.1). ``zero_is_missing``: an electricity meter that counts
-    nothing all day has said nothing, a gas or water meter has (CalTRACK 2.2.1.4). ``calendar`` also tries weekend and holiday terms, on top
-    of CalTRACK. ``balance_points_f`` ascends.
+    ``cooling`` False leaves out every cooling term: gas has none (CalTRACK 3.2.1). ``zero_is_missing``: an electricity
+    meter that counts nothing all day has said nothing, a gas or water meter has (CalTRACK 2.2.1.4). ``calendar`` also
+    tries weekend and holiday terms, on top of CalTRACK. ``balance_points_f`` ascends.
     """
 
     cooling: bool = True
@@ -53,7 +55,8 @@ class FitOptions:
 
 
 def options_for(fuel: Fuel, *, calendar: bool = False) -> FitOptions:
-    """CalTRACK's options for a fuel. Water follows the seasons too (lawns, pools), so it may cool and its zeros are real."""
+    """CalTRACK's options for a fuel. Water follows the seasons too (lawns, pools), so it may cool and its zeros are
+    real."""
     return FitOptions(cooling=fuel != "gas", zero_is_missing=fuel == "electricity", calendar=calendar)
 
 
@@ -61,8 +64,9 @@ def options_for(fuel: Fuel, *, calendar: bool = False) -> FitOptions:
 class Fit:
     """One meter's baseline. Usage in the unit it was given in; betas per degree day Fahrenheit; absent terms None.
 
-    ``sigma`` is the residual standard deviation with n - p degrees of freedom, ``robust_sigma`` the scaled median absolute deviation of the
-    same residuals, which a spike does not widen. ``residuals`` is (days,), NaN where a day was not used.
+    ``sigma`` is the residual standard deviation with n - p degrees of freedom, ``robust_sigma`` the scaled median
+    absolute deviation of the same residuals, which a spike does not widen. ``residuals`` is (days,), NaN where a day
+    was not used.
     """
 
     model: Model

@@ -1,7 +1,7 @@
 """What a baseline expects of a day.
 
-Belongs here: expected usage from coefficients and weather, and class profiles that stand in for a meter without history. Does not belong here:
-fitting (city.py), reading either from the store.
+Belongs here: expected usage from coefficients and weather, and class profiles that stand in for a meter without
+history. Does not belong here: fitting (city.py), reading either from the store.
 """
 
 from __future__ import annotations
@@ -19,8 +19,16 @@ from meter_pipeline.baselines.model import MAD_TO_SIGMA, MODELS
 
 #: Coefficients of a baseline, one row a service point: what is stored, and what expected_usage reads.
 COEFFICIENTS: Final = (
-    "hdd_balance_f", "cdd_balance_f", "intercept", "hdd_beta", "cdd_beta", "weekend", "holiday", "sigma", "robust_sigma",
-)  # fmt: skip
+    "hdd_balance_f",
+    "cdd_balance_f",
+    "intercept",
+    "hdd_beta",
+    "cdd_beta",
+    "weekend",
+    "holiday",
+    "sigma",
+    "robust_sigma",
+)
 #: degrees beyond the known range that a straight line is still trusted
 RANGE_MARGIN_F: Final = 5.0
 #: members of a class whose days make its spread
@@ -38,12 +46,13 @@ def expected_usage(
     hourly: npt.NDArray[np.bool_] | None = None,
     hourly_f: Floats | None = None,
 ) -> Floats:
-    """(points, days) usage at daily mean temperatures, NaN where the temperature is missing or outside ``within_f``, the points' lowest and
-    highest known temperatures (known_range). A floor of zero: nobody is expected to give back.
+    """(points, days) usage at daily mean temperatures, NaN where the temperature is missing or outside ``within_f``,
+    the points' lowest and highest known temperatures (known_range). A floor of zero: nobody is expected to give back.
 
-    ``coefficients`` has (points,) arrays of COEFFICIENTS; a NaN base is an absent term. ``temperatures_f`` is (days,) for one station, or
-    (stations, days) with ``station`` naming each point's row, -1 none. ``hourly`` marks the points whose models are made on degree hours: they
-    are read with those of ``hourly_f`` (as temperatures_f, with an axis of hours), and have no expectation on a day whose hours are missing.
+    ``coefficients`` has (points,) arrays of COEFFICIENTS; a NaN base is an absent term. ``temperatures_f`` is (days,)
+    for one station, or (stations, days) with ``station`` naming each point's row, -1 none. ``hourly`` marks the points
+    whose models are made on degree hours: they are read with those of ``hourly_f`` (as temperatures_f, with an axis of
+    hours), and have no expectation on a day whose hours are missing.
     """
     if not np.isfinite(coefficients["intercept"]).any():
         return np.full((coefficients["intercept"].size, np.atleast_2d(temperatures_f).shape[1]), np.nan)
@@ -58,11 +67,18 @@ def expected_usage(
     low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
     found = np.empty((points, days))
     kernels.expect(
-        t if t.shape[0] else np.full((1, days), np.nan), row,
-        *(np.ascontiguousarray(coefficients[n], np.float64) for n in (
-            "hdd_balance_f", "cdd_balance_f", "intercept", "hdd_beta", "cdd_beta", "weekend", "holiday")),
-        none if weekend is None else weekend.astype(np.float64), none if holiday is None else holiday.astype(np.float64), low, high, found,
-    )  # fmt: skip
+        t if t.shape[0] else np.full((1, days), np.nan),
+        row,
+        *(
+            np.ascontiguousarray(coefficients[n], np.float64)
+            for n in ("hdd_balance_f", "cdd_balance_f", "intercept", "hdd_beta", "cdd_beta", "weekend", "holiday")
+        ),
+        none if weekend is None else weekend.astype(np.float64),
+        none if holiday is None else holiday.astype(np.float64),
+        low,
+        high,
+        found,
+    )
     by_hours = np.zeros(0, np.int64) if hourly is None else np.flatnonzero(hourly)
     if by_hours.size == 0:
         return found
@@ -75,21 +91,35 @@ def expected_usage(
         base = coefficients[name]
         bases = np.unique(base[by_hours][np.isfinite(base[by_hours])])
         at = np.where(np.isfinite(base), np.searchsorted(bases, base), -1)
-        table = np.stack([degree_hours(station_hours, bases, cooling=cooling) for station_hours in hours]) if bases.size else np.zeros((len(hours), 0, days))
+        table = (
+            np.stack([degree_hours(station_hours, bases, cooling=cooling) for station_hours in hours])
+            if bases.size
+            else np.zeros((len(hours), 0, days))
+        )
         sides += [table, at.astype(np.int64)]
     kernels.expect_by_hours(
-        by_hours, t, row, *sides, *(np.ascontiguousarray(coefficients[n], np.float64) for n in (
-            "intercept", "hdd_beta", "cdd_beta", "weekend", "holiday")),
-        none if weekend is None else weekend.astype(np.float64), none if holiday is None else holiday.astype(np.float64), low, high, found,
-    )  # fmt: skip
+        by_hours,
+        t,
+        row,
+        *sides,
+        *(
+            np.ascontiguousarray(coefficients[n], np.float64)
+            for n in ("intercept", "hdd_beta", "cdd_beta", "weekend", "holiday")
+        ),
+        none if weekend is None else weekend.astype(np.float64),
+        none if holiday is None else holiday.astype(np.float64),
+        low,
+        high,
+        found,
+    )
     return found
 
 
 def known_range(temperatures_f: Floats) -> tuple[float, float]:
     """Coldest and warmest day a baseline fitted on these days may speak about, °F.
 
-    The 2nd and 98th percentile, and five degrees more: a model made in winter has never seen the house cool, and what it says of the first
-    hot day is no expectation. (-inf, inf) of no days.
+    The 2nd and 98th percentile, and five degrees more: a model made in winter has never seen the house cool, and what
+    it says of the first hot day is no expectation. (-inf, inf) of no days.
     """
     known = temperatures_f[np.isfinite(temperatures_f)]
     if known.size == 0:
@@ -146,15 +176,21 @@ class ClassMeans:
         return Profiles(coefficients, spread)
 
 
-def class_profiles(usage: Floats, classes: npt.NDArray[np.int64], temperatures_f: Floats, count: int, *, cooling: bool) -> Profiles:
-    """Profiles (ClassMeans.profiles) of points that are all in memory. ``usage`` (points, days) with NaN, ``classes`` codes below ``count``."""
+def class_profiles(
+    usage: Floats, classes: npt.NDArray[np.int64], temperatures_f: Floats, count: int, *, cooling: bool
+) -> Profiles:
+    """Profiles (ClassMeans.profiles) of points that are all in memory. ``usage`` (points, days) with NaN, ``classes``
+    codes below ``count``."""
     means = ClassMeans(count, usage.shape[1])
     means.add(usage, classes)
     return means.profiles(temperatures_f, cooling=cooling)
 
 
-def scaled_profile(profiles: Profiles, classes: npt.NDArray[np.int64], usage: Floats, temperatures_f: Floats) -> dict[str, Floats]:
-    """Coefficients for points without a history of their own: their class's, scaled to the days they do have (seven or more), else as it is.
+def scaled_profile(
+    profiles: Profiles, classes: npt.NDArray[np.int64], usage: Floats, temperatures_f: Floats
+) -> dict[str, Floats]:
+    """Coefficients for points without a history of their own: their class's, scaled to the days they do have (seven or
+    more), else as it is.
 
     The spread is the class's relative spread times the point's scaled level, and never less than a fifth of it.
     """
@@ -162,7 +198,9 @@ def scaled_profile(profiles: Profiles, classes: npt.NDArray[np.int64], usage: Fl
     expected = expected_usage(base, temperatures_f)
     both = np.isfinite(usage) & np.isfinite(expected)
     asked = np.where(both, expected, 0.0).sum(axis=1)
-    scale = np.where((both.sum(axis=1) >= 7) & (asked > 0), np.where(both, usage, 0.0).sum(axis=1) / np.maximum(asked, 1e-9), 1.0)
+    scale = np.where(
+        (both.sum(axis=1) >= 7) & (asked > 0), np.where(both, usage, 0.0).sum(axis=1) / np.maximum(asked, 1e-9), 1.0
+    )
     scale = np.maximum(scale, 0.0)
     for name in ("intercept", "hdd_beta", "cdd_beta", "weekend", "holiday"):
         base[name] *= scale

@@ -1,7 +1,8 @@
-"""One meter's fit in plain NumPy: what the command line uses, and the yardstick the city's compiled search is tested against.
+"""One meter's fit in plain NumPy: what the command line uses, and the yardstick the city's compiled search is tested
+against.
 
-Belongs here: CalTRACK 2.0 daily selection over every candidate (3.4.3), and a fit at balance points somebody knows. Does not belong here:
-many meters at once (city.py).
+Belongs here: CalTRACK 2.0 daily selection over every candidate (3.4.3), and a fit at balance points somebody knows.
+Does not belong here: many meters at once (city.py).
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ def fit_known(
     cdd_balance_f: float | None = None,
     options: FitOptions | None = None,
 ) -> Fit:
-    """Ordinary least squares at balance points given: the model has exactly the terms that were given, whatever their sign.
+    """Ordinary least squares at balance points given: the model has exactly the terms that were given, whatever their
+    sign.
 
-    ``usage`` and ``temperatures_f`` are (days,), NaN where missing. Raises NoModelError where too few days are left to tell the terms apart.
+    ``usage`` and ``temperatures_f`` are (days,), NaN where missing. Raises NoModelError where too few days are left to
+    tell the terms apart.
     """
     options = options or FitOptions()
     used = usable_days(usage, temperatures_f, options)
@@ -78,8 +81,9 @@ def fit_known(
 def fit_best(usage: Floats, temperatures_f: Floats, options: FitOptions | None = None) -> Fit:
     """CalTRACK 2.0 daily selection: of every candidate that passes the gates, the one of highest adjusted R2.
 
-    Candidates: intercept (adjusted R2 counts as 0), heating, cooling, both with the cooling base at or above the heating base; each base with at
-    least 10 days and 20 degree days beyond it; no negative intercept or beta (CalTRACK 3.2.2, 3.4.3). Raises NoModelError when none is left.
+    Candidates: intercept (adjusted R2 counts as 0), heating, cooling, both with the cooling base at or above the
+    heating base; each base with at least 10 days and 20 degree days beyond it; no negative intercept or beta (CalTRACK
+    3.2.2, 3.4.3). Raises NoModelError when none is left.
     """
     options = options or FitOptions()
     used = usable_days(usage, temperatures_f, options)
@@ -110,7 +114,9 @@ def fit_best(usage: Floats, temperatures_f: Floats, options: FitOptions | None =
         for base, _, x_mean, x in side:
             beta = float(x @ centred) / float(x @ x)
             if beta >= 0 and mean - beta * x_mean >= 0:
-                consider(beta * float(x @ centred), 1, base if side is heating else None, base if side is cooling else None)
+                consider(
+                    beta * float(x @ centred), 1, base if side is heating else None, base if side is cooling else None
+                )
     for c_base, _, c_mean, c in cooling:
         for h_base, _, h_mean, h in heating:
             if h_base > c_base:
@@ -123,7 +129,9 @@ def fit_best(usage: Floats, temperatures_f: Floats, options: FitOptions | None =
             if b_h >= 0 and b_c >= 0 and mean - b_h * h_mean - b_c * c_mean >= 0:
                 consider(b_h * hy + b_c * cy, 2, h_base, c_base)
     if best is None:
-        raise NoModelError("no candidate qualified: usage is negative on average and no degree-day model has non-negative terms")
+        raise NoModelError(
+            "no candidate qualified: usage is negative on average and no degree-day model has non-negative terms"
+        )
     return fit_known(
         usage,
         temperatures_f,

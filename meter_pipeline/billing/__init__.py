@@ -1,4 +1,5 @@
-"""From validated usage to money: tariffs, determinants, charges, statements, reconciliation, adjustments, month-end close.
+"""From validated usage to money: tariffs, determinants, charges, statements, reconciliation, adjustments, month-end
+close.
 
 Belongs here: the room's public names. ``bill_billing_day`` is what the billing day's asset calls.
 """

@@ -1,7 +1,7 @@
 """What a billing day costs: the position after the day less the position before it.
 
-Belongs here: carrying positions forward through a period and the day's lines. Does not belong here: a day's usage (determinants.py), the
-prices (pricing.py), the end of a period (statements.py).
+Belongs here: carrying positions forward through a period and the day's lines. Does not belong here: a day's usage
+(determinants.py), the prices (pricing.py), the end of a period (statements.py).
 """
 
 from __future__ import annotations
@@ -26,20 +26,57 @@ from meter_pipeline.calendar import BillingCalendar
 _INTS: Final = pl.List(pl.Int64)
 
 #: A day's determinants, one row per service point. Lists follow the tariff version's periods and registers.
-DETERMINANT_SCHEMA: Final = pl.Schema({
-    "billing_day": pl.Date(), "service_point_id": pl.String(), "account_id": pl.String(), "tariff_id": pl.String(), "tariff_version": pl.Int32(),
-    "cycle_id": pl.String(), "period_start": pl.Date(), "period_end": pl.Date(), "stretch_start": pl.Date(), "unit": pl.String(),
-    "source_unit": pl.String(), "source_quantity": pl.Int64(), "source_export": pl.Int64(), "energy": _INTS, "export": _INTS, "peaks": _INTS,
-    "peak_at": _INTS, "slots": pl.Int32(), "estimated": pl.Int32(), "missing": pl.Int32(), "interval_minutes": pl.Int16(),
-})  # fmt: skip
+DETERMINANT_SCHEMA: Final = pl.Schema(
+    {
+        "billing_day": pl.Date(),
+        "service_point_id": pl.String(),
+        "account_id": pl.String(),
+        "tariff_id": pl.String(),
+        "tariff_version": pl.Int32(),
+        "cycle_id": pl.String(),
+        "period_start": pl.Date(),
+        "period_end": pl.Date(),
+        "stretch_start": pl.Date(),
+        "unit": pl.String(),
+        "source_unit": pl.String(),
+        "source_quantity": pl.Int64(),
+        "source_export": pl.Int64(),
+        "energy": _INTS,
+        "export": _INTS,
+        "peaks": _INTS,
+        "peak_at": _INTS,
+        "slots": pl.Int32(),
+        "estimated": pl.Int32(),
+        "missing": pl.Int32(),
+        "interval_minutes": pl.Int16(),
+    }
+)
 
-#: A day's charges and the position after it. Amounts in millionths of the currency, in the order of the tariff version's day lines.
-CHARGE_SCHEMA: Final = pl.Schema({
-    "billing_day": pl.Date(), "service_point_id": pl.String(), "account_id": pl.String(), "tariff_id": pl.String(), "tariff_version": pl.Int32(),
-    "cycle_id": pl.String(), "period_start": pl.Date(), "stretch_start": pl.Date(), "days": pl.Int32(), "energy_to_date": _INTS,
-    "export_to_date": _INTS, "peaks_to_date": _INTS, "peak_at_to_date": _INTS, "register_days": _INTS, "budget_to_date": pl.Int64(),
-    "carry": _INTS, "history": _INTS, "amounts": _INTS, "total": pl.Int64(),
-})  # fmt: skip
+# : A day's charges and the position after it. Amounts in millionths of the currency, in the order of the tariff
+# version's day lines.
+CHARGE_SCHEMA: Final = pl.Schema(
+    {
+        "billing_day": pl.Date(),
+        "service_point_id": pl.String(),
+        "account_id": pl.String(),
+        "tariff_id": pl.String(),
+        "tariff_version": pl.Int32(),
+        "cycle_id": pl.String(),
+        "period_start": pl.Date(),
+        "stretch_start": pl.Date(),
+        "days": pl.Int32(),
+        "energy_to_date": _INTS,
+        "export_to_date": _INTS,
+        "peaks_to_date": _INTS,
+        "peak_at_to_date": _INTS,
+        "register_days": _INTS,
+        "budget_to_date": pl.Int64(),
+        "carry": _INTS,
+        "history": _INTS,
+        "amounts": _INTS,
+        "total": pl.Int64(),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +91,10 @@ class DayCharges:
 def joined(parts: Sequence[DayCharges]) -> DayCharges:
     """Shards of a day, in the order of their service points, as the day."""
     return DayCharges(
-        pl.concat([p.determinants for p in parts], rechunk=False), pl.concat([p.charges for p in parts], rechunk=False),
+        pl.concat([p.determinants for p in parts], rechunk=False),
+        pl.concat([p.charges for p in parts], rechunk=False),
         pl.concat([p.exceptions for p in parts]),
-    )  # fmt: skip
+    )
 
 
 def lists(values: npt.NDArray[Any]) -> pl.Series:
@@ -107,8 +145,12 @@ class _Rows:
 def _rows(group: DayGroup, services: pl.DataFrame, prior: pl.DataFrame, day: date) -> _Rows:
     chosen = services[group.rows.tolist()]
     held = chosen.select("service_point_id", "account_id", "tariff_id", "stretch_start").join(
-        prior.drop("tariff_version", "billing_day", "cycle_id", "period_start", "days", "amounts", "total", strict=False),
-        on=["service_point_id", "account_id", "tariff_id", "stretch_start"], how="left", maintain_order="left",
+        prior.drop(
+            "tariff_version", "billing_day", "cycle_id", "period_start", "days", "amounts", "total", strict=False
+        ),
+        on=["service_point_id", "account_id", "tariff_id", "stretch_start"],
+        how="left",
+        maintain_order="left",
     )
     ordinal = pl.lit(day).cast(pl.Int32)
     days = chosen.select(
@@ -121,10 +163,15 @@ def _rows(group: DayGroup, services: pl.DataFrame, prior: pl.DataFrame, day: dat
         percent = group.tariff.budget_monthly[day.month - 1]
         budget = np.where(budget < 0, -1, budget * int(percent * 10**6) // 10**8)
     return _Rows(
-        chosen, held, days["before"].to_numpy(), days["first"].to_numpy(), days["period"].to_numpy(), budget,
+        chosen,
+        held,
+        days["before"].to_numpy(),
+        days["first"].to_numpy(),
+        days["period"].to_numpy(),
+        budget,
         micro_of(chosen["winter_average_per_day"]),
         {name: text_array(chosen[name]) for name in ("customer_class", "meter_size", "jurisdiction", "rate_code")},
-    )  # fmt: skip
+    )
 
 
 def _net(tariff: Tariff, energy: Whole, export: Whole, carry: Whole) -> Whole:
@@ -135,26 +182,36 @@ def _net(tariff: Tariff, energy: Whole, export: Whole, carry: Whole) -> Whole:
     return netted
 
 
-def position(
-    tariff: Tariff, frame: dict[str, Any], rows: npt.NDArray[np.int64] | None = None
-) -> Position:
-    """A Position from cumulative arrays (energy, export, carry, peaks, register_days, days, ...), perhaps of some rows only."""
+def position(tariff: Tariff, frame: dict[str, Any], rows: npt.NDArray[np.int64] | None = None) -> Position:
+    """A Position from cumulative arrays (energy, export, carry, peaks, register_days, days, ...), perhaps of some rows
+    only."""
+
     def take(name: str) -> Any:
         value = frame.get(name)
         return value if value is None or rows is None else value[rows]
 
     attributes = {k: (v if rows is None else v[rows]) for k, v in frame["attributes"].items()}
     return Position(
-        energy=_net(tariff, take("energy"), take("export"), take("carry")), export=take("export"), days=take("days"),
-        period_days=take("period_days"), first_day=take("first_day"), peaks=take("peaks"), register_days=take("register_days"),
-        history=take("history"), months=take("months"), budget=take("budget"), winter_average=take("winter_average"), attributes=attributes,
+        energy=_net(tariff, take("energy"), take("export"), take("carry")),
+        export=take("export"),
+        days=take("days"),
+        period_days=take("period_days"),
+        first_day=take("first_day"),
+        peaks=take("peaks"),
+        register_days=take("register_days"),
+        history=take("history"),
+        months=take("months"),
+        budget=take("budget"),
+        winter_average=take("winter_average"),
+        attributes=attributes,
     )
 
 
 def accrue(determinants: DayDeterminants, prior: pl.DataFrame, calendar: BillingCalendar) -> DayCharges:
     """Charges of a day for every service.
 
-    ``prior``: CHARGE_SCHEMA rows of the day before (or the last one billed) of each stretch; a service without one begins at zero.
+    ``prior``: CHARGE_SCHEMA rows of the day before (or the last one billed) of each stretch; a service without one
+    begins at zero.
     """
     day = determinants.billing_day
     determinant_frames: list[pl.DataFrame] = []
@@ -167,7 +224,9 @@ def accrue(determinants: DayDeterminants, prior: pl.DataFrame, calendar: Billing
         charge_frames.append(charges)
         faults.append(missing)
     return DayCharges(
-        pl.concat(determinant_frames).sort("service_point_id") if determinant_frames else pl.DataFrame(schema=DETERMINANT_SCHEMA),
+        pl.concat(determinant_frames).sort("service_point_id")
+        if determinant_frames
+        else pl.DataFrame(schema=DETERMINANT_SCHEMA),
         pl.concat(charge_frames).sort("service_point_id") if charge_frames else pl.DataFrame(schema=CHARGE_SCHEMA),
         pl.concat([f.cast(EXCEPTION_SCHEMA) for f in faults]).unique().sort("service_point_id", "reason", "detail"),
     )
@@ -181,20 +240,33 @@ def _peak_seconds(group: DayGroup, day: date, calendar: BillingCalendar) -> npt.
 
 def _determinant_frame(group: DayGroup, services: pl.DataFrame, day: date, calendar: BillingCalendar) -> pl.DataFrame:
     head = services.select(
-        pl.lit(day).alias("billing_day"), "service_point_id", "account_id", "tariff_id", "tariff_version", "cycle_id", "period_start",
-        "period_end", "stretch_start", pl.lit(group.tariff.unit).alias("unit"),
-    )  # fmt: skip
+        pl.lit(day).alias("billing_day"),
+        "service_point_id",
+        "account_id",
+        "tariff_id",
+        "tariff_version",
+        "cycle_id",
+        "period_start",
+        "period_end",
+        "stretch_start",
+        pl.lit(group.tariff.unit).alias("unit"),
+    )
     return head.with_columns(
-        pl.Series("source_unit", group.source_unit.tolist(), pl.String), pl.Series("source_quantity", group.source),
-        pl.Series("source_export", group.source_export), lists(group.energy).alias("energy"), lists(group.export).alias("export"),
-        lists(group.peaks).alias("peaks"), lists(_peak_seconds(group, day, calendar)).alias("peak_at"), pl.Series("slots", group.slots),
-        pl.Series("estimated", group.estimated), pl.Series("missing", group.missing), pl.Series("interval_minutes", group.interval_minutes),
-    ).cast(DETERMINANT_SCHEMA)  # fmt: skip
+        pl.Series("source_unit", group.source_unit.tolist(), pl.String),
+        pl.Series("source_quantity", group.source),
+        pl.Series("source_export", group.source_export),
+        lists(group.energy).alias("energy"),
+        lists(group.export).alias("export"),
+        lists(group.peaks).alias("peaks"),
+        lists(_peak_seconds(group, day, calendar)).alias("peak_at"),
+        pl.Series("slots", group.slots),
+        pl.Series("estimated", group.estimated),
+        pl.Series("missing", group.missing),
+        pl.Series("interval_minutes", group.interval_minutes),
+    ).cast(DETERMINANT_SCHEMA)
 
 
-def _charge(
-    group: DayGroup, rows: _Rows, day: date, calendar: BillingCalendar
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _charge(group: DayGroup, rows: _Rows, day: date, calendar: BillingCalendar) -> tuple[pl.DataFrame, pl.DataFrame]:
     tariff, n = group.tariff, len(group.rows)
     periods, registers = len(tariff.schedule.periods), len(tariff.registers)
     prior = rows.prior
@@ -207,19 +279,30 @@ def _charge(
     budget_before = prior["budget_to_date"].fill_null(0).to_numpy()
     higher = group.peaks > peaks_before
     shared: dict[str, Any] = {
-        "carry": matrix(prior["carry"], periods), "history": matrix(prior["history"], registers),
-        "months": np.full(n, day.month, np.int64), "period_days": rows.period_days, "first_day": rows.first_day,
-        "winter_average": rows.winter_average, "attributes": rows.attributes,
-    }  # fmt: skip
+        "carry": matrix(prior["carry"], periods),
+        "history": matrix(prior["history"], registers),
+        "months": np.full(n, day.month, np.int64),
+        "period_days": rows.period_days,
+        "first_day": rows.first_day,
+        "winter_average": rows.winter_average,
+        "attributes": rows.attributes,
+    }
     before = shared | {
-        "energy": energy_before, "export": export_before, "peaks": peaks_before, "register_days": register_days_before,
-        "days": rows.days_before, "budget": np.where(rows.budget_today < 0, -1, budget_before),
-    }  # fmt: skip
+        "energy": energy_before,
+        "export": export_before,
+        "peaks": peaks_before,
+        "register_days": register_days_before,
+        "days": rows.days_before,
+        "budget": np.where(rows.budget_today < 0, -1, budget_before),
+    }
     after = shared | {
-        "energy": energy_before + group.energy, "export": export_before + group.export, "peaks": np.maximum(peaks_before, group.peaks),
-        "register_days": register_days_before + in_season, "days": rows.days_before + 1,
+        "energy": energy_before + group.energy,
+        "export": export_before + group.export,
+        "peaks": np.maximum(peaks_before, group.peaks),
+        "register_days": register_days_before + in_season,
+        "days": rows.days_before + 1,
         "budget": np.where(rows.budget_today < 0, -1, budget_before + rows.budget_today),
-    }  # fmt: skip
+    }
     kept, missing = np.arange(n), []
     while True:
         try:
@@ -233,15 +316,26 @@ def _charge(
     for k, line in enumerate(tariff.lines):
         day_amounts[:, lines.index(line.day_key)] += cost[:, k].astype(np.int64)
     head = rows.services[kept.tolist()].select(
-        pl.lit(day).alias("billing_day"), "service_point_id", "account_id", "tariff_id", "tariff_version", "cycle_id", "period_start",
+        pl.lit(day).alias("billing_day"),
+        "service_point_id",
+        "account_id",
+        "tariff_id",
+        "tariff_version",
+        "cycle_id",
+        "period_start",
         "stretch_start",
-    )  # fmt: skip
+    )
     frame = head.with_columns(
-        pl.Series("days", after["days"][kept]), lists(after["energy"][kept]).alias("energy_to_date"),
-        lists(after["export"][kept]).alias("export_to_date"), lists(after["peaks"][kept]).alias("peaks_to_date"),
+        pl.Series("days", after["days"][kept]),
+        lists(after["energy"][kept]).alias("energy_to_date"),
+        lists(after["export"][kept]).alias("export_to_date"),
+        lists(after["peaks"][kept]).alias("peaks_to_date"),
         lists(np.where(higher, _peak_seconds(group, day, calendar), peak_at_before)[kept]).alias("peak_at_to_date"),
-        lists(after["register_days"][kept]).alias("register_days"), pl.Series("budget_to_date", np.maximum(after["budget"][kept], 0)),
-        lists(shared["carry"][kept]).alias("carry"), lists(shared["history"][kept]).alias("history"),
-        lists(day_amounts).alias("amounts"), pl.Series("total", day_amounts.sum(axis=1)),
-    ).cast(CHARGE_SCHEMA)  # fmt: skip
+        lists(after["register_days"][kept]).alias("register_days"),
+        pl.Series("budget_to_date", np.maximum(after["budget"][kept], 0)),
+        lists(shared["carry"][kept]).alias("carry"),
+        lists(shared["history"][kept]).alias("history"),
+        lists(day_amounts).alias("amounts"),
+        pl.Series("total", day_amounts.sum(axis=1)),
+    ).cast(CHARGE_SCHEMA)
     return frame, pl.concat(missing) if missing else pl.DataFrame(schema=EXCEPTION_SCHEMA)

@@ -1,7 +1,8 @@
 """Adjustments: late actuals and corrections of issued statements, as cancel and rebill of the lines that changed.
 
-Belongs here: pricing a period again from the usage known now, the difference, asking, deciding, posting. Does not belong here: SQL
-(store/billing_adjustments.py); that two different people are needed above a threshold is a constraint of the table, whatever is said here.
+Belongs here: pricing a period again from the usage known now, the difference, asking, deciding, posting. Does not
+belong here: SQL (store/billing_adjustments.py); that two different people are needed above a threshold is a constraint
+of the table, whatever is said here.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from meter_pipeline.store import billing_adjustments as store
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.reading import reading
 
-#: Above this sum of absolute line amounts a second person approves: about a quarter of a household's monthly bill, so that routine
-#: re-estimates pass and a mistake in a tariff does not. Configuration of the caller; the figure used is kept with each adjustment.
+# : Above this sum of absolute line amounts a second person approves: about a quarter of a household's monthly bill, so
+# that routine : re-estimates pass and a mistake in a tariff does not. Configuration of the caller; the figure used is
+# kept with each adjustment.
 THRESHOLD: Final = Decimal("50.00")
 REASONS: Final = ("late_actual", "correction", "tariff", "reference")
 _KEY: Final = ["service_point_id", "tariff_id", "tariff_version", "segment_start", "segment_end", "line_key"]
@@ -44,7 +46,8 @@ class AdjustmentError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What correcting a statement comes to. ``lines``: action, original_line_no, the line's columns, quantity and amount in millionths."""
+    """What correcting a statement comes to. ``lines``: action, original_line_no, the line's columns, quantity and
+    amount in millionths."""
 
     statement_id: str
     lines: pl.DataFrame
@@ -61,28 +64,47 @@ class Proposal:
 
 
 def difference(effective: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
-    """Cancel and rebill lines that turn what a statement says into what it should say; lines that agree are not touched."""
+    """Cancel and rebill lines that turn what a statement says into what it should say; lines that agree are not
+    touched."""
     both = effective.join(now, on=_KEY, how="full", coalesce=True, suffix="_now").with_columns(
-        pl.col("amount", "amount_now").fill_null(0), pl.coalesce("name", "name_now").alias("name"),
-        pl.coalesce("component", "component_now").alias("component"), pl.coalesce("unit", "unit_now").alias("unit"),
-    )  # fmt: skip
+        pl.col("amount", "amount_now").fill_null(0),
+        pl.coalesce("name", "name_now").alias("name"),
+        pl.coalesce("component", "component_now").alias("component"),
+        pl.coalesce("unit", "unit_now").alias("unit"),
+    )
     changed = both.filter(
-        (pl.col("amount") != pl.col("amount_now")) | (pl.col("quantity").fill_null(0) != pl.col("quantity_now").fill_null(0))
+        (pl.col("amount") != pl.col("amount_now"))
+        | (pl.col("quantity").fill_null(0) != pl.col("quantity_now").fill_null(0))
     )
     there = (pl.col("amount") != 0) | (pl.col("quantity").fill_null(0) != 0)
     here = (pl.col("amount_now") != 0) | (pl.col("quantity_now").fill_null(0) != 0)
     shown = [*_KEY, "name", "component", "unit"]
-    cancel = changed.filter(there).select(pl.lit("cancel").alias("action"), "original_line_no", *shown, "quantity", -pl.col("amount"))
+    cancel = changed.filter(there).select(
+        pl.lit("cancel").alias("action"), "original_line_no", *shown, "quantity", -pl.col("amount")
+    )
     rebill = changed.filter(here).select(
-        pl.lit("rebill").alias("action"), "original_line_no", *shown, pl.col("quantity_now").alias("quantity"), pl.col("amount_now").alias("amount")
+        pl.lit("rebill").alias("action"),
+        "original_line_no",
+        *shown,
+        pl.col("quantity_now").alias("quantity"),
+        pl.col("amount_now").alias("amount"),
     )
     return pl.concat([cancel, rebill]).sort("service_point_id", "segment_start", "line_key", "action")
 
 
-def reprice(database: Database, calendar: BillingCalendar, account_ids: Sequence[str], cycle_id: str, period_start: date, period_end: date) -> Priced:
+def reprice(
+    database: Database,
+    calendar: BillingCalendar,
+    account_ids: Sequence[str],
+    cycle_id: str,
+    period_start: date,
+    period_end: date,
+) -> Priced:
     """Some accounts' period priced from the usage known now, revisions of sealed days included."""
     reference = load_reference(database, period_end)
-    reference = replace(reference, agreements=reference.agreements.filter(pl.col("account_id").is_in(list(account_ids))), frozen={})
+    reference = replace(
+        reference, agreements=reference.agreements.filter(pl.col("account_id").is_in(list(account_ids))), frozen={}
+    )
     wanted = segments(reference, cycle_id, period_start, period_end)
     points = wanted["service_point_id"].unique().sort().to_list()
     later = store.revisions(database, period_start, period_end, points)
@@ -90,14 +112,20 @@ def reprice(database: Database, calendar: BillingCalendar, account_ids: Sequence
     position = pl.DataFrame(schema=CHARGE_SCHEMA)
     day = period_start
     while day < period_end:
-        held = days.read_day(database, "determinant_day", day, DETERMINANT_SCHEMA.names(), points).cast(DETERMINANT_SCHEMA)
+        held = days.read_day(database, "determinant_day", day, DETERMINANT_SCHEMA.names(), points).cast(
+            DETERMINANT_SCHEMA
+        )
         held = _with_revisions(held, later.filter(pl.col("billing_day") == day))
         bound = bind(reference, day)
         accrued = accrue(groups_of(bound, held, day, calendar), position, calendar).charges
         charges[day] = accrued
-        position = pl.concat([position.filter(~pl.col("service_point_id").is_in(accrued["service_point_id"].to_list())), accrued])
+        position = pl.concat(
+            [position.filter(~pl.col("service_point_id").is_in(accrued["service_point_id"].to_list())), accrued]
+        )
         day += timedelta(days=1)
-    rows, tariffs = gather(database, reference, wanted, cycle_id, period_start, lambda at: pl.concat([charges[d] for d in at]))
+    rows, tariffs = gather(
+        database, reference, wanted, cycle_id, period_start, lambda at: pl.concat([charges[d] for d in at])
+    )
     return price_segments(rows, tariffs, period_start, period_end)
 
 
@@ -106,9 +134,13 @@ def _with_revisions(held: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:
         return held
     rows = [json.loads(text) for text in later["determinants"].to_list()]
     for row in rows:
-        row.update({c: date.fromisoformat(row[c]) for c in ("billing_day", "period_start", "period_end", "stretch_start")})
+        row.update(
+            {c: date.fromisoformat(row[c]) for c in ("billing_day", "period_start", "period_end", "stretch_start")}
+        )
     newer = pl.DataFrame(rows, schema=DETERMINANT_SCHEMA)
-    return pl.concat([held.filter(~pl.col("service_point_id").is_in(newer["service_point_id"].to_list())), newer]).sort("service_point_id")
+    return pl.concat([held.filter(~pl.col("service_point_id").is_in(newer["service_point_id"].to_list())), newer]).sort(
+        "service_point_id"
+    )
 
 
 def _proposals(database: Database, calendar: BillingCalendar, statement_ids: Sequence[str]) -> dict[str, Proposal]:
@@ -116,12 +148,19 @@ def _proposals(database: Database, calendar: BillingCalendar, statement_ids: Seq
     found: dict[str, Proposal] = {}
     with reading(database) as session:
         known = store.statements(session, statement_ids)
-        for (cycle_id, first, past), part in sorted(known.group_by("cycle_id", "period_start", "period_end"), key=lambda item: str(item[0])):
-            now = reprice(session, calendar, part["account_id"].to_list(), str(cycle_id), _date(first), _date(past)).lines
+        for (cycle_id, first, past), part in sorted(
+            known.group_by("cycle_id", "period_start", "period_end"), key=lambda item: str(item[0])
+        ):
+            now = reprice(
+                session, calendar, part["account_id"].to_list(), str(cycle_id), _date(first), _date(past)
+            ).lines
             said = store.effective_lines(session, part["statement_id"].to_list())
             for statement_id, account_id in part.select("statement_id", "account_id").iter_rows():
                 mine = said.filter(pl.col("statement_id") == statement_id).drop("statement_id")
-                found[statement_id] = Proposal(statement_id, difference(mine, now.filter(pl.col("account_id") == account_id).drop("account_id", "at")))
+                found[statement_id] = Proposal(
+                    statement_id,
+                    difference(mine, now.filter(pl.col("account_id") == account_id).drop("account_id", "at")),
+                )
     return found
 
 
@@ -131,7 +170,8 @@ def _date(value: object) -> date:
 
 
 def propose(database: Database, calendar: BillingCalendar, statement_id: str) -> Proposal:
-    """The lines that would correct a statement; none where it is right. Raises AdjustmentError for an unknown statement."""
+    """The lines that would correct a statement; none where it is right. Raises AdjustmentError for an unknown
+    statement."""
     found = _proposals(database, calendar, [statement_id])
     if not found:
         raise AdjustmentError(f"no statement {statement_id}")
@@ -139,13 +179,20 @@ def propose(database: Database, calendar: BillingCalendar, statement_id: str) ->
 
 
 def request(
-    database: Database, calendar: BillingCalendar, statement_id: str, *, reason: str, evidence: str, requested_by: str,
-    threshold: Decimal = THRESHOLD, clock: Clock = SYSTEM_CLOCK,
-) -> str | None:  # fmt: skip
+    database: Database,
+    calendar: BillingCalendar,
+    statement_id: str,
+    *,
+    reason: str,
+    evidence: str,
+    requested_by: str,
+    threshold: Decimal = THRESHOLD,
+    clock: Clock = SYSTEM_CLOCK,
+) -> str | None:
     """Ask for the correction of a statement; None where nothing changed. Up to the threshold it is posted at once.
 
-    It is posted in the first accounting month, from the current one on, that is not sealed, whatever month it corrects. What was posted of the
-    statement before without a second person counts towards the threshold.
+    It is posted in the first accounting month, from the current one on, that is not sealed, whatever month it corrects.
+    What was posted of the statement before without a second person counts towards the threshold.
     """
     if reason not in REASONS:
         raise AdjustmentError(f"{reason!r} is not one of {', '.join(REASONS)}")
@@ -157,12 +204,18 @@ def request(
 
 
 def propose_late_changes(
-    database: Database, calendar: BillingCalendar, *, threshold: Decimal = THRESHOLD, clock: Clock = SYSTEM_CLOCK, actor: str = "billing"
+    database: Database,
+    calendar: BillingCalendar,
+    *,
+    threshold: Decimal = THRESHOLD,
+    clock: Clock = SYSTEM_CLOCK,
+    actor: str = "billing",
 ) -> list[str]:
     """Adjustments of every statement whose days moved after it was issued (billing.late_change); returns their ids.
 
-    Each is asked for by ``actor``, so that any person may decide it where it is above the threshold. A statement is struck off the list in the
-    transaction that writes its adjustment, also where it turns out that nothing changed: a run killed in between leaves it there for the next.
+    Each is asked for by ``actor``, so that any person may decide it where it is above the threshold. A statement is
+    struck off the list in the transaction that writes its adjustment, also where it turns out that nothing changed: a
+    run killed in between leaves it there for the next.
     """
     waiting = store.late_changes(database)
     proposals = _proposals(database, calendar, waiting["statement_id"].to_list())
@@ -177,36 +230,71 @@ def propose_late_changes(
 
 
 def _ask(
-    connection: Any, calendar: BillingCalendar, proposal: Proposal, reason: str, evidence: str, requested_by: str, threshold: Decimal, clock: Clock
+    connection: Any,
+    calendar: BillingCalendar,
+    proposal: Proposal,
+    reason: str,
+    evidence: str,
+    requested_by: str,
+    threshold: Decimal,
+    clock: Clock,
 ) -> str:
     now = clock.now()
     month = days.open_month(connection, calendar.day_of(now))
     net, gross = store.amount(proposal.net), store.amount(proposal.gross)
     left = max(threshold - store.unapproved(connection, proposal.statement_id), Decimal(0))
     row: dict[str, Any] = {
-        "statement_id": proposal.statement_id, "account_id": proposal.statement_id.rsplit(".", 3)[0], "reason": reason, "evidence": evidence,
-        "net": net, "gross": gross, "approval_required": gross > left, "threshold": left, "requested_by": requested_by, "requested_at": now,
+        "statement_id": proposal.statement_id,
+        "account_id": proposal.statement_id.rsplit(".", 3)[0],
+        "reason": reason,
+        "evidence": evidence,
+        "net": net,
+        "gross": gross,
+        "approval_required": gross > left,
+        "threshold": left,
+        "requested_by": requested_by,
+        "requested_at": now,
         "posting_month": month,
-    }  # fmt: skip
+    }
     lines = [
-        (k, r["action"], r["original_line_no"], r["service_point_id"], r["tariff_id"], r["tariff_version"], r["segment_start"],
-         r["segment_end"], r["line_key"], r["name"], r["component"], None if r["quantity"] is None else store.amount(r["quantity"]),
-         r["unit"], store.amount(r["amount"]))
+        (
+            k,
+            r["action"],
+            r["original_line_no"],
+            r["service_point_id"],
+            r["tariff_id"],
+            r["tariff_version"],
+            r["segment_start"],
+            r["segment_end"],
+            r["line_key"],
+            r["name"],
+            r["component"],
+            None if r["quantity"] is None else store.amount(r["quantity"]),
+            r["unit"],
+            store.amount(r["amount"]),
+        )
         for k, r in enumerate(proposal.lines.to_dicts(), start=1)
-    ]  # fmt: skip
+    ]
     adjustment_id = store.insert(connection, row, lines)
     body = {
-        "adjustment_id": adjustment_id, "statement_id": proposal.statement_id, "net": net, "gross": gross, "requested_by": requested_by,
+        "adjustment_id": adjustment_id,
+        "statement_id": proposal.statement_id,
+        "net": net,
+        "gross": gross,
+        "requested_by": requested_by,
         "reason": reason,
-    }  # fmt: skip
-    ledger.append(connection, "adjustment_requested", body, _hashes(connection, adjustment_id), clock=clock, actor=requested_by)
+    }
+    ledger.append(
+        connection, "adjustment_requested", body, _hashes(connection, adjustment_id), clock=clock, actor=requested_by
+    )
     if not row["approval_required"]:
         _post(connection, adjustment_id, clock, requested_by)
     return adjustment_id
 
 
 def decide(database: Database, adjustment_id: str, *, approve: bool, person: str, clock: Clock = SYSTEM_CLOCK) -> None:
-    """Approve (and post) or refuse an adjustment. Raises AdjustmentError where it is not waiting, or where the person asked for it."""
+    """Approve (and post) or refuse an adjustment. Raises AdjustmentError where it is not waiting, or where the person
+    asked for it."""
     import psycopg
 
     with database.connect("billing adjustment") as connection:
@@ -218,7 +306,13 @@ def decide(database: Database, adjustment_id: str, *, approve: bool, person: str
             raise AdjustmentError(f"{adjustment_id} is not waiting for a decision")
         kind = "adjustment_approved" if approve else "adjustment_refused"
         named = "approved_by" if approve else "refused_by"
-        body = {"adjustment_id": adjustment_id, "requested_by": row["requested_by"], named: person, "net": row["net"], "gross": row["gross"]}
+        body = {
+            "adjustment_id": adjustment_id,
+            "requested_by": row["requested_by"],
+            named: person,
+            "net": row["net"],
+            "gross": row["gross"],
+        }
         ledger.append(connection, kind, body, clock=clock, actor=person)
         if approve:
             _post(connection, adjustment_id, clock, person)
@@ -228,7 +322,12 @@ def _post(connection: Any, adjustment_id: str, clock: Clock, actor: str) -> None
     row = store.post(connection, adjustment_id, clock.now())
     if row is None:
         raise AdjustmentError(f"{adjustment_id} can't be posted before it is approved")
-    body = {"adjustment_id": adjustment_id, "statement_id": row["statement_id"], "net": row["net"], "posting_month": row["posting_month"]}
+    body = {
+        "adjustment_id": adjustment_id,
+        "statement_id": row["statement_id"],
+        "net": row["net"],
+        "posting_month": row["posting_month"],
+    }
     ledger.append(connection, "adjustment_posted", body, _hashes(connection, adjustment_id), clock=clock, actor=actor)
 
 

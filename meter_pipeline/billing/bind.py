@@ -1,7 +1,7 @@
 """Who pays for which service on a billing day, on which tariff and in which period.
 
-Belongs here: joining effective-dated reference frames for one day, and naming what is left unbilled. Does not belong here: reading the
-store (store/billing.py), usage.
+Belongs here: joining effective-dated reference frames for one day, and naming what is left unbilled. Does not belong
+here: reading the store (store/billing.py), usage.
 """
 
 from __future__ import annotations
@@ -27,33 +27,37 @@ EXCEPTIONS: Final[dict[str, str]] = {
     "unit_mismatch": "the meter's unit can't be converted to the tariff's",
     "attribute_missing": "the tariff needs an attribute the service does not have; detail names it",
 }
-EXCEPTION_SCHEMA: Final = pl.Schema({"service_point_id": pl.String, "account_id": pl.String, "reason": pl.String, "detail": pl.String})
+EXCEPTION_SCHEMA: Final = pl.Schema(
+    {"service_point_id": pl.String, "account_id": pl.String, "reason": pl.String, "detail": pl.String}
+)
 
 #: A service on a day. ``stretch_start`` is the first billed day of this account, tariff and period.
-SERVICE_SCHEMA: Final = pl.Schema({
-    "service_point_id": pl.String,
-    "account_id": pl.String,
-    "tariff_id": pl.String,
-    "tariff_version": pl.Int32,
-    "cycle_id": pl.String,
-    "period_start": pl.Date,
-    "period_end": pl.Date,
-    "stretch_start": pl.Date,
-    "commodity": pl.String,
-    "customer_class": pl.String,
-    "meter_size": pl.String,
-    "jurisdiction": pl.String,
-    "rate_code": pl.String,
-    "budget_per_day": pl.String,
-    "winter_average_per_day": pl.String,
-})  # fmt: skip
+SERVICE_SCHEMA: Final = pl.Schema(
+    {
+        "service_point_id": pl.String,
+        "account_id": pl.String,
+        "tariff_id": pl.String,
+        "tariff_version": pl.Int32,
+        "cycle_id": pl.String,
+        "period_start": pl.Date,
+        "period_end": pl.Date,
+        "stretch_start": pl.Date,
+        "commodity": pl.String,
+        "customer_class": pl.String,
+        "meter_size": pl.String,
+        "jurisdiction": pl.String,
+        "rate_code": pl.String,
+        "budget_per_day": pl.String,
+        "winter_average_per_day": pl.String,
+    }
+)
 ATTRIBUTES: Final = ("meter_size", "jurisdiction", "rate_code", "budget_per_day", "winter_average_per_day")
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Reference tables as billing reads them (schemas/reference.py); by (tariff_id, version) the tariff documents, their SHA-256, and the
-    SHA-256 of those that something was billed with."""
+    """Reference tables as billing reads them (schemas/reference.py); by (tariff_id, version) the tariff documents,
+    their SHA-256, and the SHA-256 of those that something was billed with."""
 
     agreements: pl.DataFrame
     tariffs: pl.DataFrame
@@ -70,11 +74,15 @@ class Reference:
         raw = self.documents.get((tariff_id, version))
         if raw is None:
             raise TariffRefusedError("document", "is not in the store")
-        if self.frozen.get((tariff_id, version), self.hashes.get((tariff_id, version))) != self.hashes.get((tariff_id, version)):
+        if self.frozen.get((tariff_id, version), self.hashes.get((tariff_id, version))) != self.hashes.get(
+            (tariff_id, version)
+        ):
             raise TariffRefusedError("document", "is not the one bills were made with; publish a new version")
         tariff = parse_tariff(raw)
         if tariff.metering == "net_metering" and tariff.sell is not None and tariff.sell.rollover == "money":
-            raise TariffRefusedError("sell.rollover", "money is counted by tariffs price only; statements carry credit in the unit")
+            raise TariffRefusedError(
+                "sell.rollover", "money is counted by tariffs price only; statements carry credit in the unit"
+            )
         return tariff
 
 
@@ -96,7 +104,9 @@ class Bound:
         point = pl.col("service_point_id")
         held = pl.lit(True) if span.first is None else point >= span.first
         return Bound(
-            self.services.slice(low, high - low), self.tariffs, self.exceptions.filter(held, pl.lit(True) if span.past is None else point < span.past)
+            self.services.slice(low, high - low),
+            self.tariffs,
+            self.exceptions.filter(held, pl.lit(True) if span.past is None else point < span.past),
         )
 
 
@@ -104,7 +114,12 @@ def exceptions(rows: pl.DataFrame, reason: str, detail: pl.Expr | str = "") -> p
     """Rows with a service_point_id (and perhaps an account_id) as exceptions of one reason."""
     text = pl.lit(detail) if isinstance(detail, str) else detail
     account = pl.col("account_id") if "account_id" in rows.columns else pl.lit(None, pl.String)
-    return rows.select("service_point_id", account.alias("account_id"), pl.lit(reason).alias("reason"), text.cast(pl.String).alias("detail"))
+    return rows.select(
+        "service_point_id",
+        account.alias("account_id"),
+        pl.lit(reason).alias("reason"),
+        text.cast(pl.String).alias("detail"),
+    )
 
 
 def in_force(frame: pl.DataFrame, day: date) -> pl.DataFrame:
@@ -113,15 +128,19 @@ def in_force(frame: pl.DataFrame, day: date) -> pl.DataFrame:
 
 
 def _stretches(reference: Reference, services: pl.DataFrame) -> pl.DataFrame:
-    """Adds stretch_start: the first day of the unbroken run of the same account and tariff at the service point, within the period.
+    """Adds stretch_start: the first day of the unbroken run of the same account and tariff at the service point, within
+    the period.
 
     Agreements that follow each other without a gap (a renewal) are one run, so that a tier's position carries through.
     """
     ordered = reference.agreements.sort("service_point_id", "valid_from")
-    same = pl.all_horizontal(pl.col(c) == pl.col(c).shift(1) for c in ("service_point_id", "account_id", "tariff_id", "cycle_id"))
+    same = pl.all_horizontal(
+        pl.col(c) == pl.col(c).shift(1) for c in ("service_point_id", "account_id", "tariff_id", "cycle_id")
+    )
     follows = same & (pl.col("valid_from") == pl.col("valid_to").shift(1))
     runs = ordered.select(
-        "service_point_id", "valid_from",
+        "service_point_id",
+        "valid_from",
         pl.when(follows.fill_null(False)).then(None).otherwise(pl.col("valid_from")).forward_fill().alias("run_start"),
     )
     return services.join(runs, on=["service_point_id", "valid_from"], how="left").with_columns(
@@ -137,7 +156,9 @@ def bind(reference: Reference, day: date) -> Bound:
     services = agreements.join(periods, on="cycle_id", how="left")
     faults.append(exceptions(services.filter(pl.col("period_start").is_null()), "no_period", pl.col("cycle_id")))
     services = services.filter(pl.col("period_start").is_not_null())
-    versions = in_force(reference.tariffs, day).select("tariff_id", pl.col("version").cast(pl.Int32).alias("tariff_version"), "commodity")
+    versions = in_force(reference.tariffs, day).select(
+        "tariff_id", pl.col("version").cast(pl.Int32).alias("tariff_version"), "commodity"
+    )
     services = services.join(versions, on="tariff_id", how="left")
     faults.append(exceptions(services.filter(pl.col("tariff_version").is_null()), "no_tariff", pl.col("tariff_id")))
     services = services.filter(pl.col("tariff_version").is_not_null())
@@ -147,15 +168,23 @@ def bind(reference: Reference, day: date) -> Bound:
             tariffs[tariff_id, version] = reference.tariff(tariff_id, version)
         except TariffRefusedError as error:
             held = (pl.col("tariff_id") == tariff_id) & (pl.col("tariff_version") == version)
-            faults.append(exceptions(services.filter(held), "tariff_refused", f"{tariff_id} version {version}: {error}"))
+            faults.append(
+                exceptions(services.filter(held), "tariff_refused", f"{tariff_id} version {version}: {error}")
+            )
             services = services.filter(~held)
     services = services.join(reference.accounts.select("account_id", "customer_class"), on="account_id", how="left")
     attributes = in_force(reference.service_attributes, day)
     for name in ATTRIBUTES:
-        if not attributes.height:  # a utility of electricity alone has none; five joins with nothing cost a city's bind a third
+        if (
+            not attributes.height
+        ):  # a utility of electricity alone has none; five joins with nothing cost a city's bind a third
             services = services.with_columns(pl.lit(None, pl.String).alias(name))
             continue
         values = attributes.filter(pl.col("attribute") == name).select("service_point_id", pl.col("value").alias(name))
         services = services.join(values, on="service_point_id", how="left")
-    services = _stretches(reference, services).select(SERVICE_SCHEMA.keys()).cast(SERVICE_SCHEMA).sort("service_point_id")
-    return Bound(services, tariffs, pl.concat([f.cast(EXCEPTION_SCHEMA) for f in faults]).sort("service_point_id", "reason"))
+    services = (
+        _stretches(reference, services).select(SERVICE_SCHEMA.keys()).cast(SERVICE_SCHEMA).sort("service_point_id")
+    )
+    return Bound(
+        services, tariffs, pl.concat([f.cast(EXCEPTION_SCHEMA) for f in faults]).sort("service_point_id", "reason")
+    )

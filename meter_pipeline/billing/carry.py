@@ -1,7 +1,7 @@
 """Carrying a change of a day forward through the days already billed after it.
 
-Belongs here: stored determinants as a day's groups again, and the later charges that stand on a position that moved. Does not belong here: the
-day itself (day.py), arithmetic (accrual.py).
+Belongs here: stored determinants as a day's groups again, and the later charges that stand on a position that moved.
+Does not belong here: the day itself (day.py), arithmetic (accrual.py).
 """
 
 from __future__ import annotations
@@ -26,8 +26,14 @@ KEY: Final = ("billing_day", "service_point_id")
 
 def groups_of(bound: Bound, frame: pl.DataFrame, day: date, calendar: BillingCalendar) -> DayDeterminants:
     """Stored determinants of some services as the day's groups again."""
-    services = bound.services.join(frame.select("service_point_id"), on="service_point_id", how="semi").sort("service_point_id")
-    rows = services.join(frame.drop("account_id", "tariff_id", "tariff_version", "stretch_start", strict=False), on="service_point_id", how="left")
+    services = bound.services.join(frame.select("service_point_id"), on="service_point_id", how="semi").sort(
+        "service_point_id"
+    )
+    rows = services.join(
+        frame.drop("account_id", "tariff_id", "tariff_version", "stretch_start", strict=False),
+        on="service_point_id",
+        how="left",
+    )
     groups = []
     for (tariff_id, version), part in sorted(
         services.with_row_index("at").group_by("tariff_id", "tariff_version"), key=lambda item: str(item[0])
@@ -48,10 +54,17 @@ def groups_of(bound: Bound, frame: pl.DataFrame, day: date, calendar: BillingCal
 
 
 def carry_forward(
-    connection: Any, database: Database, calendar: BillingCalendar, charges: pl.DataFrame, changed: Sequence[str], day: date,
-    reference: Callable[[date], Reference], record: Callable[[DayCharges, Sequence[str], date], object],
-) -> dict[date, int]:  # fmt: skip
-    """Charges of later billed days in the same stretches, now that the position before them moved. Sealed days stay as they are.
+    connection: Any,
+    database: Database,
+    calendar: BillingCalendar,
+    charges: pl.DataFrame,
+    changed: Sequence[str],
+    day: date,
+    reference: Callable[[date], Reference],
+    record: Callable[[DayCharges, Sequence[str], date], object],
+) -> dict[date, int]:
+    """Charges of later billed days in the same stretches, now that the position before them moved. Sealed days stay as
+    they are.
 
     ``record`` writes what was changed on a day into the ledger.
     """
@@ -67,8 +80,12 @@ def carry_forward(
         moved = stretches["service_point_id"].to_list()
         if not moved:
             break
-        held = store.read_day(database, "determinant_day", later, DETERMINANT_SCHEMA.names(), moved).cast(DETERMINANT_SCHEMA)
-        again = accrue(groups_of(bound, held, later, calendar), position.filter(pl.col("service_point_id").is_in(moved)), calendar)
+        held = store.read_day(database, "determinant_day", later, DETERMINANT_SCHEMA.names(), moved).cast(
+            DETERMINANT_SCHEMA
+        )
+        again = accrue(
+            groups_of(bound, held, later, calendar), position.filter(pl.col("service_point_id").is_in(moved)), calendar
+        )
         touched = again.charges["service_point_id"].to_list()
         written = store.bring_to(connection, "charge_day", later, again.charges, KEY, only=touched)
         if written:

@@ -40,8 +40,9 @@ def _following(month: date) -> date:
 
 
 def checklist(database: Database, month: date, *, anew: bool = True) -> list[dict[str, Any]]:
-    """Points of the close with ``ok`` and what stands against them. ``anew``: compare every statement again (4 s for 100,000), rather than show what
-    was last found: a page that people look at takes the latter, and whoever asks for the close or seals it has it done again."""
+    """Points of the close with ``ok`` and what stands against them. ``anew``: compare every statement again (4 s for
+    100,000), rather than show what was last found: a page that people look at takes the latter, and whoever asks for
+    the close or seals it has it done again."""
     with database.connect("billing close") as connection:
         return _points(connection, month, anew)
 
@@ -55,7 +56,11 @@ def _points(connection: Any, month: date, anew: bool = True) -> list[dict[str, A
         for joint, cause, detail in _joints(connection, cycle, first, past, anew)
         if cause == "open"
     ]
-    point = {"point": "statements are what their days and the ledger say", "ok": not against, "detail": ", ".join(against)[:500]}
+    point = {
+        "point": "statements are what their days and the ledger say",
+        "ok": not against,
+        "detail": ", ".join(against)[:500],
+    }
     return [*store.checklist(connection, month, following), point]
 
 
@@ -77,12 +82,18 @@ def request_close(database: Database, month: date, *, person: str, clock: Clock 
 
 
 def approve_close(
-    database: Database, month: date, *, person: str, clock: Clock = SYSTEM_CLOCK, sign: Callable[[bytes], bytes] | None = None
+    database: Database,
+    month: date,
+    *,
+    person: str,
+    clock: Clock = SYSTEM_CLOCK,
+    sign: Callable[[bytes], bytes] | None = None,
 ) -> Seal:
-    """Seal a month that another person asked to close. The checklist is taken again, under the lock that keeps writers out.
+    """Seal a month that another person asked to close. The checklist is taken again, under the lock that keeps writers
+    out.
 
-    ``sign`` signs the SHA-256 of the control totals' canonical bytes; the ledger's signed checkpoint covers them in any case. Raises
-    CloseError naming the points that fail, or where the same person asked.
+    ``sign`` signs the SHA-256 of the control totals' canonical bytes; the ledger's signed checkpoint covers them in any
+    case. Raises CloseError naming the points that fail, or where the same person asked.
     """
     import psycopg
 
@@ -104,9 +115,14 @@ def approve_close(
         body = {"month": month, "requested_by": asked, "approved_by": person, "totals": totals, "totals_sha256": digest}
         entry = ledger.append(connection, "period_sealed", body, clock=clock, actor=person)
         values = {
-            "approved_by": person, "sealed_at": clock.now(), "checklist": points, "control_totals": totals, "totals_sha256": digest,
-            "signature": sign(digest) if sign else None, "ledger_entry": entry,
-        }  # fmt: skip
+            "approved_by": person,
+            "sealed_at": clock.now(),
+            "checklist": points,
+            "control_totals": totals,
+            "totals_sha256": digest,
+            "signature": sign(digest) if sign else None,
+            "ledger_entry": entry,
+        }
         try:
             if not store.seal(connection, month, values):
                 raise CloseError(f"{month:%Y-%m} is not waiting to be closed")

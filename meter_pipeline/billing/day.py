@@ -1,7 +1,7 @@
 """The billing of a day, from what validation left to committed, reconciled charges.
 
-Belongs here: reading in bulk, calling the pure functions in order, writing in one transaction with the ledger, and carrying a late change
-forward through the days already billed. Does not belong here: arithmetic, SQL.
+Belongs here: reading in bulk, calling the pure functions in order, writing in one transaction with the ledger, and
+carrying a late change forward through the days already billed. Does not belong here: arithmetic, SQL.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ from meter_pipeline.store import billing_joints as joints
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.reading import reading
 
-#: Services read, computed and written together: their quarter-hours are 10 MB, and eight of these make a hundred thousand, so that reading,
-#: computing and writing overlap from soon after the start until soon before the end (4.1 s a day; 4.5 with four, 4.7 with twelve).
+# : Services read, computed and written together: their quarter-hours are 10 MB, and eight of these make a hundred
+# thousand, so that reading, : computing and writing overlap from soon after the start until soon before the end (4.1 s
+# a day; 4.5 with four, 4.7 with twelve).
 SERVICES_PER_SHARD: Final = 12_500
 
 
@@ -46,10 +47,11 @@ SERVICES_PER_SHARD: Final = 12_500
 class BillingOutcome:
     """What billing a day made of it. Money in millionths of the currency.
 
-    ``changed``: service points written; ``carried``: later days whose charges moved with it; ``sealed``: the day's month is sealed, so that
-    differences went to billing.determinant_revision. ``reconciliation``: the day's joints. ``exceptions``: reason -> services. ``streaks``:
-    services that have been nothing but estimates for reconcile.STREAK_DAYS or more. ``adjustments``: proposed because the day moved under statements
-    that were issued (``statements_touched``).
+    ``changed``: service points written; ``carried``: later days whose charges moved with it; ``sealed``: the day's
+    month is sealed, so that differences went to billing.determinant_revision. ``reconciliation``: the day's joints.
+    ``exceptions``: reason -> services. ``streaks``: services that have been nothing but estimates for
+    reconcile.STREAK_DAYS or more. ``adjustments``: proposed because the day moved under statements that were issued
+    (``statements_touched``).
     """
 
     billing_day: date
@@ -93,22 +95,31 @@ class _Read:
 def _read(database: Database, day: date, bound: Bound, within: KeyRange) -> _Read:
     services = bound.within(within)
     return _Read(
-        services, store.read_usage(database, day, within), store.read_daily(database, day, within),
+        services,
+        store.read_usage(database, day, within),
+        store.read_daily(database, day, within),
         store.read_prior(database, day, CHARGE_SCHEMA.names(), services.services, within),
-    )  # fmt: skip
+    )
 
 
 def bill_billing_day(
-    database: Database, calendar: BillingCalendar, day: date, *, clock: Clock = SYSTEM_CLOCK, actor: str = "billing", shards: int = 0
+    database: Database,
+    calendar: BillingCalendar,
+    day: date,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+    actor: str = "billing",
+    shards: int = 0,
 ) -> BillingOutcome:
     """Determinants, charges, exceptions and reconciliation of a billing day; idempotent, byte for byte.
 
-    Reads vee.interval_day, vee.daily_usage, reference data and the position before the day; writes billing.determinant_day, charge_day,
-    exception_day and reconciliation and a ledger entry in one transaction. A day that was billed before is compared row by row and only
-    what changed is written; charges of later days that stand on it are brought forward, and adjustments of statements already issued from
-    it are proposed. The day is worked through in ``shards`` ranges of service points (0: of SERVICES_PER_SHARD): the next is read and the last
-    written while one is computed. How many there are changes no byte. Raises psycopg errors, and
-    control.gate.Held where a pause is raised before it writes.
+    Reads vee.interval_day, vee.daily_usage, reference data and the position before the day; writes
+    billing.determinant_day, charge_day, exception_day and reconciliation and a ledger entry in one transaction. A day
+    that was billed before is compared row by row and only what changed is written; charges of later days that stand on
+    it are brought forward, and adjustments of statements already issued from it are proposed. The day is worked through
+    in ``shards`` ranges of service points (0: of SERVICES_PER_SHARD): the next is read and the last written while one
+    is computed. How many there are changes no byte. Raises psycopg errors, and control.gate.Held where a pause is
+    raised before it writes.
     """
     outcome = BillingOutcome(day)
     begun = time.perf_counter()
@@ -120,9 +131,12 @@ def bill_billing_day(
 
     # The pools are left first: nothing is rolled back while a thread still writes.
     with (
-        reading(database) as session, reading(database) as beside, database.connect("billing") as connection,
-        ThreadPoolExecutor(1, "billing-read") as reader, ThreadPoolExecutor(1, "billing-write") as writer,
-    ):  # fmt: skip
+        reading(database) as session,
+        reading(database) as beside,
+        database.connect("billing") as connection,
+        ThreadPoolExecutor(1, "billing-read") as reader,
+        ThreadPoolExecutor(1, "billing-write") as writer,
+    ):
         store.ensure_day(connection, day)
         connection.commit()
         store.lock(connection)
@@ -161,15 +175,27 @@ def bill_billing_day(
             changed = _write(connection, result, day, first_load)
             outcome.changed = len(changed)
             # Its leaves are folded while the server reads back what it holds.
-            entry = writer.submit(_entry, None if first_load else session, result, changed, day, clock, actor, leaves) if changed else None
+            entry = (
+                writer.submit(_entry, None if first_load else session, result, changed, day, clock, actor, leaves)
+                if changed
+                else None
+            )
             own = _Own.seen(connection, day)
             if entry is not None:
                 outcome.statements_touched = late.note_late_changes(connection, day, changed, clock.now())
                 outcome.ledger_entry = ledger.insert(connection, entry.result())
                 outcome.carried = carry_forward(
-                    connection, session, calendar, result.charges, changed, day, lambda later: load_reference(session, later),
-                    lambda again, written, later: ledger.insert(connection, _entry(session, again, written, later, clock, actor)),
-                )  # fmt: skip
+                    connection,
+                    session,
+                    calendar,
+                    result.charges,
+                    changed,
+                    day,
+                    lambda later: load_reference(session, later),
+                    lambda again, written, later: ledger.insert(
+                        connection, _entry(session, again, written, later, clock, actor)
+                    ),
+                )
         watch("write")
         currency = next((t.currency for t in bound.tariffs.values()), "USD")
         table = day_joints(connection, calendar, day, own, standing.result())
@@ -177,7 +203,13 @@ def bill_billing_day(
         joints.index_leaves(connection, day)
         if joints.replace(connection, day, table, list(reconcile.DAY_JOINTS)):
             open_rows = table.filter(pl.col("cause") == "open").height
-            ledger.append(connection, "reconciled", {"billing_day": day, "joints": table.height, "open": open_rows}, clock=clock, actor=actor)
+            ledger.append(
+                connection,
+                "reconciled",
+                {"billing_day": day, "joints": table.height, "open": open_rows},
+                clock=clock,
+                actor=actor,
+            )
         watch("reconcile")
     _summarise(outcome, result, table, bound.tariffs, currency)
     if late.waiting(database):
@@ -191,7 +223,8 @@ def bill_billing_day(
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
-    """What the day's joints compare that billing does not write: reads, validated rows, and the positions of the day before."""
+    """What the day's joints compare that billing does not write: reads, validated rows, and the positions of the day
+    before."""
 
     files: list[joints.Row]
     channel_days: list[joints.Row]
@@ -203,9 +236,12 @@ class _Standing:
     def seen(cls, connection: Any, calendar: BillingCalendar, day: date) -> _Standing:
         """As a connection sees it."""
         return cls(
-            joints.files(connection, day), joints.channel_days(connection, day), joints.registers(connection, day, *calendar.bounds(day)),
-            joints.validated_usage(connection, day), joints.stored_charges(connection, day - timedelta(days=1), before=True),
-        )  # fmt: skip
+            joints.files(connection, day),
+            joints.channel_days(connection, day),
+            joints.registers(connection, day, *calendar.bounds(day)),
+            joints.validated_usage(connection, day),
+            joints.stored_charges(connection, day - timedelta(days=1), before=True),
+        )
 
 
 def _standing(database: Database, calendar: BillingCalendar, day: date) -> _Standing:
@@ -236,12 +272,18 @@ def day_joints(
     key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
     alone = charges.filter(pl.col("stretch_start") < day - timedelta(days=1)).join(eve, on=key, how="anti")
     excused = joints.excused(connection, day)
-    return reconcile.table({
-        "file_to_reads": other.files, "reads_to_validated": other.channel_days, "intervals_to_register": other.registers,
-        "validated_to_determinants": reconcile.usage_rows(other.usage, held, excused),
-        "determinants_to_lines": reconcile.charged_rows(held, charges, eve, joints.positions_before(connection, day, alone), excused),
-        "lines_to_total": reconcile.line_rows(charges),
-    })  # fmt: skip
+    return reconcile.table(
+        {
+            "file_to_reads": other.files,
+            "reads_to_validated": other.channel_days,
+            "intervals_to_register": other.registers,
+            "validated_to_determinants": reconcile.usage_rows(other.usage, held, excused),
+            "determinants_to_lines": reconcile.charged_rows(
+                held, charges, eve, joints.positions_before(connection, day, alone), excused
+            ),
+            "lines_to_total": reconcile.line_rows(charges),
+        }
+    )
 
 
 def _load(connection: Any, database: Database, result: DayCharges, day: date, clock: Clock) -> list[bytes]:
@@ -259,7 +301,8 @@ def _hash(connection: Any, database: Database, result: DayCharges, day: date, cl
 
 
 def _write(connection: Any, result: DayCharges, day: date, loaded: bool) -> list[str]:
-    """The day's rows; returns the service points whose determinants or charges changed. ``loaded``: all were new and are written."""
+    """The day's rows; returns the service points whose determinants or charges changed. ``loaded``: all were new and
+    are written."""
     changed: list[str] = result.determinants["service_point_id"].to_list()
     if not loaded:
         written = set(store.bring_to(connection, "determinant_day", day, result.determinants, KEY))
@@ -270,21 +313,34 @@ def _write(connection: Any, result: DayCharges, day: date, loaded: bool) -> list
     return changed
 
 
-def _freeze(connection: Any, tariffs: Mapping[tuple[str, int], Tariff], reference: Reference, clock: Clock, actor: str) -> None:
+def _freeze(
+    connection: Any, tariffs: Mapping[tuple[str, int], Tariff], reference: Reference, clock: Clock, actor: str
+) -> None:
     """Tariff versions on their first use: from now on their documents may not change."""
     for (tariff_id, version), tariff in sorted(tariffs.items()):
         if (tariff_id, version) in reference.frozen:
             continue
         rule = tariff.rounding
         row = {
-            "tariff_id": tariff_id, "version": version, "document_sha256": reference.hashes[tariff_id, version], "source": tariff.source,
-            "name": tariff.name, "commodity": tariff.commodity, "currency": tariff.currency, "unit": tariff.unit,
-            "periods": list(tariff.schedule.periods), "registers": [r.name for r in tariff.registers],
-            "line_keys": [line.key for line in tariff.lines], "line_names": [line.name for line in tariff.lines],
-            "line_components": [line.component for line in tariff.lines], "day_keys": list(tariff.day_keys),
-            "day_components": [next(line.component for line in tariff.lines if line.day_key == key) for key in tariff.day_keys],
+            "tariff_id": tariff_id,
+            "version": version,
+            "document_sha256": reference.hashes[tariff_id, version],
+            "source": tariff.source,
+            "name": tariff.name,
+            "commodity": tariff.commodity,
+            "currency": tariff.currency,
+            "unit": tariff.unit,
+            "periods": list(tariff.schedule.periods),
+            "registers": [r.name for r in tariff.registers],
+            "line_keys": [line.key for line in tariff.lines],
+            "line_names": [line.name for line in tariff.lines],
+            "line_components": [line.component for line in tariff.lines],
+            "day_keys": list(tariff.day_keys),
+            "day_components": [
+                next(line.component for line in tariff.lines if line.day_key == key) for key in tariff.day_keys
+            ],
             "rounding": f"{2 if rule.places is None else rule.places} {rule.mode}",
-        }  # fmt: skip
+        }
         if store.write_tariff(connection, row, clock.now()):
             body = {"tariff_id": tariff_id, "version": version, "sha256": row["document_sha256"]}
             ledger.append(connection, "tariff_version", body, clock=clock, actor=actor)
@@ -293,37 +349,60 @@ def _freeze(connection: Any, tariffs: Mapping[tuple[str, int], Tariff], referenc
 def charge_hashes(charges: pl.DataFrame) -> pl.Series:
     """SHA-256 of each charge row's canonical text: the leaf that proves a day's charge.
 
-    ``mp-charge/1`` and the columns day, service point, account, tariff, version, days, energy, peaks and amounts, by unit separators;
-    whole numbers in decimal, lists joined by commas.
+    ``mp-charge/1`` and the columns day, service point, account, tariff, version, days, energy, peaks and amounts, by
+    unit separators; whole numbers in decimal, lists joined by commas.
     """
     joined = charges.select(
         pl.concat_str(
             [
-                pl.lit("mp-charge/1"), pl.col("billing_day").cast(pl.String), "service_point_id", "account_id", "tariff_id",
-                pl.col("tariff_version").cast(pl.String), pl.col("days").cast(pl.String),
-                *(pl.col(c).cast(pl.List(pl.String)).list.join(",") for c in ("energy_to_date", "peaks_to_date", "amounts")),
+                pl.lit("mp-charge/1"),
+                pl.col("billing_day").cast(pl.String),
+                "service_point_id",
+                "account_id",
+                "tariff_id",
+                pl.col("tariff_version").cast(pl.String),
+                pl.col("days").cast(pl.String),
+                *(
+                    pl.col(c).cast(pl.List(pl.String)).list.join(",")
+                    for c in ("energy_to_date", "peaks_to_date", "amounts")
+                ),
             ],
             separator="\x1f",
         )
-    ).to_series()  # fmt: skip
+    ).to_series()
     return digests(joined)
 
 
 def _entry(
-    before: Database | None, result: DayCharges, changed: Sequence[str], day: date, clock: Clock, actor: str, hashes: list[bytes] | None = None
+    before: Database | None,
+    result: DayCharges,
+    changed: Sequence[str],
+    day: date,
+    clock: Clock,
+    actor: str,
+    hashes: list[bytes] | None = None,
 ) -> ledger.Entry:
-    """The ledger's entry for what was written; leaves are the written charge rows (``hashes``: those of all of them, where they are at hand).
+    """The ledger's entry for what was written; leaves are the written charge rows (``hashes``: those of all of them,
+    where they are at hand).
 
-    Behind them stand the leaves of the rows that these took the place of: as many as ``retired`` says, rows no more. ``before`` reads what was
-    committed, that is those rows; None for a day that had none.
+    Behind them stand the leaves of the rows that these took the place of: as many as ``retired`` says, rows no more.
+    ``before`` reads what was committed, that is those rows; None for a day that had none.
     """
     charges = result.charges
     if len(changed) < charges.height:
         charges, hashes = charges.filter(pl.col("service_point_id").is_in(changed)), None
-    gone: list[bytes] = charge_hashes(store.read_day(before, "charge_day", day, CHARGE_SCHEMA.names(), changed)).to_list() if before is not None else []
+    gone: list[bytes] = (
+        charge_hashes(store.read_day(before, "charge_day", day, CHARGE_SCHEMA.names(), changed)).to_list()
+        if before is not None
+        else []
+    )
     body = {
-        "billing_day": day, "services": charges.height, "total_micro": int(charges["total"].sum() or 0), "changed": len(changed), "retired": len(gone),
-    }  # fmt: skip
+        "billing_day": day,
+        "services": charges.height,
+        "total_micro": int(charges["total"].sum() or 0),
+        "changed": len(changed),
+        "retired": len(gone),
+    }
     leaves = b"".join([*(charge_hashes(charges).to_list() if hashes is None else hashes), *gone])
     return ledger.encode("billed", body, leaves or None, at=clock.now(), actor=actor)
 
@@ -337,7 +416,13 @@ def _keep_revisions(connection: Any, database: Database, result: DayCharges, day
     return store.next_revision(connection, day, differs["service_point_id"].to_list(), rows, month, clock.now())
 
 
-def _summarise(outcome: BillingOutcome, result: DayCharges, table: pl.DataFrame, tariffs: Mapping[tuple[str, int], Tariff], currency: str) -> None:
+def _summarise(
+    outcome: BillingOutcome,
+    result: DayCharges,
+    table: pl.DataFrame,
+    tariffs: Mapping[tuple[str, int], Tariff],
+    currency: str,
+) -> None:
     outcome.services, outcome.charged = result.determinants.height, result.charges.height
     outcome.total, outcome.currency = int(result.charges["total"].sum() or 0), currency
     outcome.estimated_services = result.determinants.filter(pl.col("estimated") > 0).height
@@ -355,4 +440,6 @@ def _summarise(outcome: BillingOutcome, result: DayCharges, table: pl.DataFrame,
             {"tariff": tariff_id, "period": p, "unit": tariff.unit, "quantity": int(q)}
             for p, q in zip(tariff.schedule.periods, energy, strict=True)
         ]
-    outcome.by_period = pl.DataFrame(used, schema={"tariff": pl.String, "period": pl.String, "unit": pl.String, "quantity": pl.Int64})
+    outcome.by_period = pl.DataFrame(
+        used, schema={"tariff": pl.String, "period": pl.String, "unit": pl.String, "quantity": pl.Int64}
+    )

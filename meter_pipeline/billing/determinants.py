@@ -1,7 +1,7 @@
 """Billing determinants of a day: validated intervals into time-of-use buckets and demand peaks, for a whole city.
 
-Belongs here: slots to periods by the local time of the slot, sums, peaks with their time, units converted once. Does not belong here: the
-position in the period and money (accrual.py, pricing.py).
+Belongs here: slots to periods by the local time of the slot, sums, peaks with their time, units converted once. Does
+not belong here: the position in the period and money (accrual.py, pricing.py).
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def conversion(unit: str, tariff: Tariff, day: date) -> Fraction | None:
 class DayGroup:
     """The services of one tariff version on a day. Rows align with ``rows`` (positions in the bound services frame).
 
-    ``energy`` and ``export`` (n, periods) in millionths of the tariff's unit; ``peaks`` (n, registers) in millionths of a kW and
-    ``peak_slots`` the slot in which each began (-1: none); ``source`` (n,) the usage in micro base units of the meter; ``estimated``,
-    ``missing`` and ``slots`` (n,) count intervals (a day's total counts as one).
+    ``energy`` and ``export`` (n, periods) in millionths of the tariff's unit; ``peaks`` (n, registers) in millionths of
+    a kW and ``peak_slots`` the slot in which each began (-1: none); ``source`` (n,) the usage in micro base units of
+    the meter; ``estimated``, ``missing`` and ``slots`` (n,) count intervals (a day's total counts as one).
     """
 
     tariff_id: str
@@ -85,12 +85,19 @@ class DayDeterminants:
 
 
 def _combined(matrix: DayMatrix, services: pl.DataFrame) -> tuple[npt.NDArray[Any], pl.DataFrame, pl.DataFrame]:
-    """Row numbers of the matrix joined to services, one target per service point and flow (a meter exchange has two rows)."""
+    """Row numbers of the matrix joined to services, one target per service point and flow (a meter exchange has two
+    rows)."""
     keys = matrix.keys.with_row_index("row").select(
-        pl.col("row").cast(pl.Int64), "service_point_id",
-        pl.col("flow") if "flow" in matrix.keys.columns else pl.lit("import").alias("flow"), "unit",
+        pl.col("row").cast(pl.Int64),
+        "service_point_id",
+        pl.col("flow") if "flow" in matrix.keys.columns else pl.lit("import").alias("flow"),
+        "unit",
     )
-    joined = keys.join(services.select("service_point_id", pl.int_range(pl.len(), dtype=pl.Int64).alias("at")), on="service_point_id", how="left")
+    joined = keys.join(
+        services.select("service_point_id", pl.int_range(pl.len(), dtype=pl.Int64).alias("at")),
+        on="service_point_id",
+        how="left",
+    )
     unbound = joined.filter(pl.col("at").is_null())
     joined = joined.filter(pl.col("at").is_not_null()).sort("at", "flow", "unit", "row")
     return joined["row"].to_numpy(), joined, unbound
@@ -104,10 +111,22 @@ def blank_group(tariff_id: str, version: int, tariff: Tariff, rows: npt.NDArray[
     """A group in which nothing was used yet."""
     n, periods, registers = len(rows), len(tariff.schedule.periods), len(tariff.registers)
     return DayGroup(
-        tariff_id, version, tariff, rows, np.zeros((n, periods), np.int64), np.zeros((n, periods), np.int64),
-        np.zeros((n, registers), np.int64), np.full((n, registers), -1, np.int16), np.zeros(n, np.int64), np.zeros(n, np.int64),
-        np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int16), np.full(n, "", dtype=object),
-    )  # fmt: skip
+        tariff_id,
+        version,
+        tariff,
+        rows,
+        np.zeros((n, periods), np.int64),
+        np.zeros((n, periods), np.int64),
+        np.zeros((n, registers), np.int64),
+        np.full((n, registers), -1, np.int16),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int32),
+        np.zeros(n, np.int32),
+        np.zeros(n, np.int32),
+        np.zeros(n, np.int16),
+        np.full(n, "", dtype=object),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +142,11 @@ class _SlotMap:
         clock = local_clock(zone, day, interval_minutes)
         period = np.array([tariff.schedule.period(moment, holiday) for moment in clock], np.int64)
         window = 1
-        if tariff.demand_minutes and tariff.demand_minutes > interval_minutes and tariff.demand_minutes % interval_minutes == 0:
+        if (
+            tariff.demand_minutes
+            and tariff.demand_minutes > interval_minutes
+            and tariff.demand_minutes % interval_minutes == 0
+        ):
             window = tariff.demand_minutes // interval_minutes
         return cls(
             tuple(np.flatnonzero(period == p) for p in range(len(tariff.schedule.periods))),
@@ -174,12 +197,18 @@ def _peaks(
 
 
 def day_determinants(
-    bound: Bound, calendar: BillingCalendar, day: date, matrices: Sequence[DayMatrix], daily: pl.DataFrame, holidays: frozenset[date]
+    bound: Bound,
+    calendar: BillingCalendar,
+    day: date,
+    matrices: Sequence[DayMatrix],
+    daily: pl.DataFrame,
+    holidays: frozenset[date],
 ) -> DayDeterminants:
     """Determinants of every service of a day.
 
-    ``matrices``: validated intervals, keys with service_point_id, unit and flow (import or export); ``daily``: DAILY_SCHEMA, for services
-    metered by a register only. Every bound service has a row, with zeros where no usage came; the order of the inputs does not matter.
+    ``matrices``: validated intervals, keys with service_point_id, unit and flow (import or export); ``daily``:
+    DAILY_SCHEMA, for services metered by a register only. Every bound service has a row, with zeros where no usage
+    came; the order of the inputs does not matter.
     """
     services = bound.services
     group_of, groups = _group(bound)
@@ -200,7 +229,22 @@ def day_determinants(
         for g, group in enumerate(groups):
             chosen = np.flatnonzero(group_of[at[starts]] == g)
             if len(chosen):
-                _fill(group, matrix, order, starts, chosen, at, flow, unit, within, calendar, day, holidays, faults, services)
+                _fill(
+                    group,
+                    matrix,
+                    order,
+                    starts,
+                    chosen,
+                    at,
+                    flow,
+                    unit,
+                    within,
+                    calendar,
+                    day,
+                    holidays,
+                    faults,
+                    services,
+                )
         seen[at] = True
     faults.append(_fill_daily(groups, group_of, within, daily, services, day, seen, bound))
     silent = services.filter(pl.Series(~seen))
@@ -213,7 +257,8 @@ def day_determinants(
 def _unbilled(unbound: pl.DataFrame, bound: Bound) -> pl.DataFrame:
     """Usage at a service point that no service holds: nobody pays, unless an exception already says why."""
     return exceptions(
-        unbound.join(bound.exceptions, on="service_point_id", how="anti").select("service_point_id").unique(), "no_agreement"
+        unbound.join(bound.exceptions, on="service_point_id", how="anti").select("service_point_id").unique(),
+        "no_agreement",
     )
 
 
@@ -222,10 +267,14 @@ def _group(bound: Bound) -> tuple[npt.NDArray[np.int64], list[DayGroup]]:
     group_of = np.zeros(services.height, np.int64)
     groups: list[DayGroup] = []
     numbered = services.with_row_index("at")
-    for (tariff_id, version), part in sorted(numbered.group_by("tariff_id", "tariff_version"), key=lambda item: str(item[0])):
+    for (tariff_id, version), part in sorted(
+        numbered.group_by("tariff_id", "tariff_version"), key=lambda item: str(item[0])
+    ):
         rows = np.sort(part["at"].to_numpy().astype(np.int64))
         group_of[rows] = len(groups)
-        groups.append(blank_group(str(tariff_id), int(str(version)), bound.tariffs[str(tariff_id), int(str(version))], rows))
+        groups.append(
+            blank_group(str(tariff_id), int(str(version)), bound.tariffs[str(tariff_id), int(str(version))], rows)
+        )
     return group_of, groups
 
 
@@ -236,16 +285,31 @@ def _convert(values: Whole, factor: Fraction) -> npt.NDArray[np.int64]:
 
 
 def _fill(
-    group: DayGroup, matrix: DayMatrix, order: npt.NDArray[Any], starts: npt.NDArray[Any], chosen: npt.NDArray[Any],
-    at: npt.NDArray[Any], flow: npt.NDArray[Any], unit: npt.NDArray[Any], within: npt.NDArray[np.int64], calendar: BillingCalendar,
-    day: date, holidays: frozenset[date], faults: list[pl.DataFrame], services: pl.DataFrame,
-) -> None:  # fmt: skip
+    group: DayGroup,
+    matrix: DayMatrix,
+    order: npt.NDArray[Any],
+    starts: npt.NDArray[Any],
+    chosen: npt.NDArray[Any],
+    at: npt.NDArray[Any],
+    flow: npt.NDArray[Any],
+    unit: npt.NDArray[Any],
+    within: npt.NDArray[np.int64],
+    calendar: BillingCalendar,
+    day: date,
+    holidays: frozenset[date],
+    faults: list[pl.DataFrame],
+    services: pl.DataFrame,
+) -> None:
     """One tariff version's rows of one matrix."""
     slot_map = _SlotMap.of(group.tariff, calendar.zone, day, matrix.interval_minutes, day in holidays)
     ends = np.append(starts[1:], len(order))
     takes = [np.arange(starts[c], ends[c]) for c in chosen] if (ends - starts).max() > 1 else None
     members = np.concatenate(takes) if takes is not None else starts[chosen]
-    heads = np.concatenate(([0], np.cumsum([len(t) for t in takes])[:-1])).astype(np.int64) if takes is not None else np.arange(len(members))
+    heads = (
+        np.concatenate(([0], np.cumsum([len(t) for t in takes])[:-1])).astype(np.int64)
+        if takes is not None
+        else np.arange(len(members))
+    )
     chosen_rows = order[members]
     # One tariff for the whole shard is the common case: nothing need be copied then.
     everything = len(chosen_rows) == matrix.rows and bool((chosen_rows == np.arange(matrix.rows)).all())
@@ -258,7 +322,11 @@ def _fill(
     if int(codes.max(initial=0)) >> 13:
         flags = codes >> 13
         estimated = _sum_rows(((flags >= 1) & (flags <= 3)).sum(axis=1, dtype=np.int64), heads)
-    filled = _sum_rows((~absent).sum(axis=1, dtype=np.int64), heads) if absent is not None else np.full(len(heads), matrix.slots, np.int64)
+    filled = (
+        _sum_rows((~absent).sum(axis=1, dtype=np.int64), heads)
+        if absent is not None
+        else np.full(len(heads), matrix.slots, np.int64)
+    )
     rows, units, flows = at[starts[chosen]], unit[starts[chosen]], flow[starts[chosen]]
     for spelled in sorted(set(units.tolist())):
         factor = conversion(str(spelled), group.tariff, day)
@@ -267,7 +335,9 @@ def _fill(
             if not len(pick):
                 continue
             if factor is None:
-                faults.append(exceptions(services[rows[pick].tolist()], "unit_mismatch", f"{spelled} to {group.tariff.unit}"))
+                faults.append(
+                    exceptions(services[rows[pick].tolist()], "unit_mismatch", f"{spelled} to {group.tariff.unit}")
+                )
                 continue
             part = values if len(pick) == len(values) else values[pick]
             target = within[rows[pick]]
@@ -275,8 +345,11 @@ def _fill(
             if direction == "export":
                 group.export[target] += buckets
                 group.source_export[target] += part.sum(axis=1)
-                # A meter that only exports has a unit too: without one its exports would be billed and never reconciled.
-                group.source_unit[target] = np.where(group.source_unit[target] == "", spelled, group.source_unit[target])
+                # A meter that only exports has a unit too: without one its exports would be billed and never
+                # reconciled.
+                group.source_unit[target] = np.where(
+                    group.source_unit[target] == "", spelled, group.source_unit[target]
+                )
                 continue
             group.energy[target] += buckets
             group.source[target] += part.sum(axis=1)
@@ -293,12 +366,20 @@ def _fill(
 
 
 def _fill_daily(
-    groups: list[DayGroup], group_of: npt.NDArray[np.int64], within: npt.NDArray[np.int64], daily: pl.DataFrame, services: pl.DataFrame,
-    day: date, seen: npt.NDArray[np.bool_], bound: Bound,
-) -> pl.DataFrame:  # fmt: skip
+    groups: list[DayGroup],
+    group_of: npt.NDArray[np.int64],
+    within: npt.NDArray[np.int64],
+    daily: pl.DataFrame,
+    services: pl.DataFrame,
+    day: date,
+    seen: npt.NDArray[np.bool_],
+    bound: Bound,
+) -> pl.DataFrame:
     """Days known only as a total: fine for tariffs without periods and demand."""
     joined = daily.join(
-        services.select("service_point_id", "account_id", pl.int_range(pl.len(), dtype=pl.Int64).alias("at")), on="service_point_id", how="left"
+        services.select("service_point_id", "account_id", pl.int_range(pl.len(), dtype=pl.Int64).alias("at")),
+        on="service_point_id",
+        how="left",
     )
     faults = [_unbilled(joined.filter(pl.col("at").is_null()), bound)]
     joined = joined.filter(pl.col("at").is_not_null())
@@ -306,7 +387,9 @@ def _fill_daily(
     joined = joined.filter(~pl.Series(seen[joined["at"].to_numpy()])) if joined.height else joined
     if joined.height:
         joined = joined.with_columns(pl.Series("group", group_of[joined["at"].to_numpy()]))
-        for (g, unit, flow), part in sorted(joined.group_by("group", "unit", "flow"), key=lambda item: tuple(map(str, item[0]))):
+        for (g, unit, flow), part in sorted(
+            joined.group_by("group", "unit", "flow"), key=lambda item: tuple(map(str, item[0]))
+        ):
             group = groups[int(str(g))]
             if group.tariff.needs_intervals:
                 faults.append(exceptions(part, "needs_intervals", group.tariff_id))

@@ -1,7 +1,8 @@
 """Whole-number arithmetic over a city that can't overflow and can't lose a digit.
 
-Belongs here: products and rounded quotients of integer arrays. int64 where the largest magnitudes prove it safe, Python's own integers
-(dtype object) where they don't: a monthly bill fits, a tiered time-of-use share of a mill does not. Does not belong here: what is computed.
+Belongs here: products and rounded quotients of integer arrays. int64 where the largest magnitudes prove it safe,
+Python's own integers (dtype object) where they don't: a monthly bill fits, a tiered time-of-use share of a mill does
+not. Does not belong here: what is computed.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def total(parts: list[Whole]) -> Whole:
 def quotient(numerator: Whole, denominator: Whole | int, mode: str = "half_even") -> Whole:
     """numerator / denominator as whole numbers; 0 / 0 is 0. ``denominator`` is not negative.
 
-    half_up rounds a half away from zero and up away from zero, so that a cancelled line is the exact negative of the line.
+    half_up rounds a half away from zero and up away from zero, so that a cancelled line is the exact negative of the
+    line.
     """
     numerator = np.asarray(numerator)
     if largest(numerator) * 2 >= _SAFE or largest(denominator) * 2 >= _SAFE:
@@ -79,12 +81,19 @@ _ESTIMATED: Final = 1 << 49
 
 
 def shared(amount: Whole, part: Whole, whole: Whole) -> tuple[Whole, Whole]:
-    """amount x part / whole as quotient and remainder, for columns that are not negative with part <= whole and whole > 0.
+    """amount x part / whole as quotient and remainder, for columns that are not negative with part <= whole and whole >
+    0.
 
-    The product of two usages outgrows a machine word; what is sought does not. The quotient is estimated in doubles and put right by the
-    remainder, which arithmetic modulo 2**64 gives exactly because it is small. Python's integers where the figures are larger than that allows.
+    The product of two usages outgrows a machine word; what is sought does not. The quotient is estimated in doubles and
+    put right by the remainder, which arithmetic modulo 2**64 gives exactly because it is small. Python's integers where
+    the figures are larger than that allows.
     """
-    if max(largest(amount), largest(whole)) >= _ESTIMATED or amount.dtype == object or part.dtype == object or whole.dtype == object:
+    if (
+        max(largest(amount), largest(whole)) >= _ESTIMATED
+        or amount.dtype == object
+        or part.dtype == object
+        or whole.dtype == object
+    ):
         wide = [a.astype(object) for a in (amount, part, whole)]
         quotients, rests = wide[0] * wide[1] // wide[2], wide[0] * wide[1] % wide[2]
         return narrow(quotients), narrow(rests)
@@ -99,14 +108,19 @@ def shared_quotient(amount: Whole, part: Whole, whole: Whole, factor: int, divis
     """amount x part x factor / (whole x divisor), rounded once; the columns as for ``shared``."""
     size = abs(factor)
     quotients, rests = shared(amount, part, whole)
-    if max(largest(quotients), largest(whole)) * max(size, 1) >= _SAFE // 4 or divisor >= _SAFE // 4 or quotients.dtype == object:
+    if (
+        max(largest(quotients), largest(whole)) * max(size, 1) >= _SAFE // 4
+        or divisor >= _SAFE // 4
+        or quotients.dtype == object
+    ):
         return quotient(product(amount, part, factor), product(whole, divisor), mode)
     # (quotients + rests / whole) x size = steps + left / whole
     spread = rests * size
     steps, left = quotients * size + spread // whole, spread % whole
     result = steps // divisor
     over = steps - result * divisor
-    # What is left over is (over + left / whole) / divisor: the fraction of a step decides only where the steps alone do not.
+    # What is left over is (over + left / whole) / divisor: the fraction of a step decides only where the steps alone do
+    # not.
     if divisor > 1:
         beyond, level = (2 * over > divisor) | ((2 * over == divisor) & (left > 0)), (2 * over == divisor) & (left == 0)
         if divisor % 2:

@@ -1,7 +1,8 @@
-"""A line of a bill, explained: from the line to the tariff version, determinants, intervals, estimates, raw payloads and ledger entries.
+"""A line of a bill, explained: from the line to the tariff version, determinants, intervals, estimates, raw payloads
+and ledger entries.
 
-Belongs here: the shape of the explanation. Does not belong here: the walk itself (billing.explain_line in SQL, so that an auditor can ask the
-database alone).
+Belongs here: the shape of the explanation. Does not belong here: the walk itself (billing.explain_line in SQL, so that
+an auditor can ask the database alone).
 """
 
 from __future__ import annotations
@@ -13,9 +14,7 @@ from meter_pipeline.store.database import Database
 
 
 def explain(database: Database, line_id: str) -> dict[str, Any] | None:
-    """The explanation of a line (``STATEMENT_ID.LINE_NO``), or None where there is no such line.
-
-    """
+    """The explanation of a line (``STATEMENT_ID.LINE_NO``), or None where there is no such line."""
     steps = explain_line(database, line_id)
     if not steps:
         return None
@@ -24,8 +23,15 @@ def explain(database: Database, line_id: str) -> dict[str, Any] | None:
         by.setdefault(step["what"], []).append({"day": step["day"], "subject": step["subject"], **step["detail"]})
     estimated = sum(int(day.get("estimated") or 0) for day in by.get("day", []))
     return {
-        "line_id": line_id, "line": by["line"][0], "statement": by["statement"][0], "tariff": by.get("tariff", [None])[0],
-        "determinant": by.get("determinant", [None])[0], "days": by.get("day", []), "validated": by.get("validated", []),
-        "estimated_intervals": estimated, "payloads": by.get("payload", []) + by.get("register", []), "ledger": by.get("ledger", []),
+        "line_id": line_id,
+        "line": by["line"][0],
+        "statement": by["statement"][0],
+        "tariff": by.get("tariff", [None])[0],
+        "determinant": by.get("determinant", [None])[0],
+        "days": by.get("day", []),
+        "validated": by.get("validated", []),
+        "estimated_intervals": estimated,
+        "payloads": by.get("payload", []) + by.get("register", []),
+        "ledger": by.get("ledger", []),
         "adjustments": by.get("adjustment", []),
-    }  # fmt: skip
+    }

@@ -2,8 +2,8 @@
 
 Belongs here: making a frame safe for a spreadsheet and writing it. Does not belong here: reading the store.
 
-A cell that a spreadsheet would take for a formula (it begins with =, +, -, @, tab or carriage return and is not a number) gets an
-apostrophe in front (OWASP, CSV injection). Parquet is typed and stays as it is.
+A cell that a spreadsheet would take for a formula (it begins with =, +, -, @, tab or carriage return and is not a
+number) gets an apostrophe in front (OWASP, CSV injection). Parquet is typed and stays as it is.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What billing knows of a day before it looks at usage, read from the store.
 
-Belongs here: the one reading of reference data that days, statements and adjustments share. Does not belong here: what is made of it (bind.py).
+Belongs here: the one reading of reference data that days, statements and adjustments share. Does not belong here: what
+is made of it (bind.py).
 """
 
 from __future__ import annotations
@@ -13,10 +14,18 @@ from meter_pipeline.store.database import Database
 
 
 def load_reference(database: Database, day: date, beside: Database | None = None) -> Reference:
-    """Everything billing knows about who pays for what, up to a day. ``beside``: a second session, which reads some of it meanwhile."""
+    """Everything billing knows about who pays for what, up to a day. ``beside``: a second session, which reads some of
+    it meanwhile."""
     frames = store.read_reference(database, day, beside)
     documents, hashes = store.read_documents(database)
     return Reference(
-        frames["agreements"], frames["tariffs"], frames["billing_cycles"], frames["accounts"], frames["service_attributes"],
-        store.read_holidays(database), documents, hashes, store.read_frozen(database),
-    )  # fmt: skip
+        frames["agreements"],
+        frames["tariffs"],
+        frames["billing_cycles"],
+        frames["accounts"],
+        frames["service_attributes"],
+        store.read_holidays(database),
+        documents,
+        hashes,
+        store.read_frozen(database),
+    )

@@ -1,7 +1,7 @@
 """The ledger's leaves of billing's rows, made again from the rows as stored.
 
-Belongs here: hashing stored charges, statements' lines and adjustments' lines as their writers did (day.py, statements.py, adjustments.py).
-Does not belong here: comparing them with the ledger (ledger/verification.py).
+Belongs here: hashing stored charges, statements' lines and adjustments' lines as their writers did (day.py,
+statements.py, adjustments.py). Does not belong here: comparing them with the ledger (ledger/verification.py).
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ def charge_leaves(rows: pl.DataFrame) -> pl.Series:
 
 
 def statement_leaves(rows: pl.DataFrame) -> pl.Series:
-    """The leaf of each statement (``mp-statement/1``): columns statement_id and lines, the canonical text of its lines (statements.line_hashes)."""
-    texts = rows.select(pl.concat_str([pl.lit("mp-statement/1"), "statement_id", "lines"], separator="\x1e")).to_series()
+    """The leaf of each statement (``mp-statement/1``): columns statement_id and lines, the canonical text of its lines
+    (statements.line_hashes)."""
+    texts = rows.select(
+        pl.concat_str([pl.lit("mp-statement/1"), "statement_id", "lines"], separator="\x1e")
+    ).to_series()
     return digests(texts)
 
 
@@ -28,7 +31,15 @@ def adjustment_line_leaves(rows: pl.DataFrame) -> pl.Series:
     """The leaf of each line of an adjustment (``mp-adjustment-line/1``); amount as exact decimal text."""
     texts = rows.select(
         pl.concat_str(
-            [pl.lit("mp-adjustment-line/1"), "adjustment_id", pl.col("line_no").cast(pl.String), "action", "service_point_id", "line_key", "amount"],
+            [
+                pl.lit("mp-adjustment-line/1"),
+                "adjustment_id",
+                pl.col("line_no").cast(pl.String),
+                "action",
+                "service_point_id",
+                "line_key",
+                "amount",
+            ],
             separator="\x1f",
         )
     ).to_series()

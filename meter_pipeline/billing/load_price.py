@@ -1,9 +1,11 @@
 """One tariff on one load: what ``meter-pipeline tariffs price`` prints.
 
-Belongs here: reading the load, calendar months, what carries from month to month (net metering credits, ratchets, the annual minimum).
-Does not belong here: the utility's own billing, which has periods, proration and rounding (statements.py).
+Belongs here: reading the load, calendar months, what carries from month to month (net metering credits, ratchets, the
+annual minimum). Does not belong here: the utility's own billing, which has periods, proration and rounding
+(statements.py).
 
-Amounts are exact (12 decimals), not rounded by line: published figures are compared with them to the cent. Months are those of the load.
+Amounts are exact (12 decimals), not rounded by line: published figures are compared with them to the cent. Months are
+those of the load.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ class Load:
 
 
 def _stamp(text: str, zone: ZoneInfo | None, line: int) -> tuple[datetime, datetime]:
-    """Wall clock and a sortable instant. With an offset and a zone given it is converted; without a zone it is read as written."""
+    """Wall clock and a sortable instant. With an offset and a zone given it is converted; without a zone it is read as
+    written."""
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError as error:
@@ -86,7 +89,9 @@ def read_load(lines: Iterable[str], zone: str | None = None) -> Load:
     shortest = min((s for s in steps if s > timedelta(0)), default=timedelta(hours=1))
     minutes = shortest // timedelta(minutes=1)
     if shortest != timedelta(minutes=minutes) or not 1 <= minutes <= 60 or 60 % minutes:
-        raise LoadRefusedError(f"load.interval_start: intervals of {shortest} are not 1 to 60 minutes that divide an hour")
+        raise LoadRefusedError(
+            f"load.interval_start: intervals of {shortest} are not 1 to 60 minutes that divide an hour"
+        )
     for k, step in enumerate(steps):
         # A wall clock that is set back writes its hour twice; any other repetition is a row too many.
         if step == timedelta(0) and not (info is not None and _ambiguous(read[k][1], info)):
@@ -106,7 +111,8 @@ def load_file(path: Path, zone: str | None = None) -> Load:
 
 @dataclass(slots=True)
 class Month:
-    """A month's determinants in 1/LOAD_SCALE: per period net, imports and exports; per register its peak and days in season."""
+    """A month's determinants in 1/LOAD_SCALE: per period net, imports and exports; per register its peak and days in
+    season."""
 
     name: str
     month: int
@@ -123,7 +129,9 @@ def _windows(load: Load, minutes: int | None) -> tuple[list[int], int]:
     if minutes is None or minutes <= load.interval_minutes:
         return list(load.kwh), 60 // load.interval_minutes
     if minutes % load.interval_minutes or 60 % minutes:
-        raise TariffRefusedError("demandwindow", f"{minutes} minutes can't be made of {load.interval_minutes} minute intervals")
+        raise TariffRefusedError(
+            "demandwindow", f"{minutes} minutes can't be made of {load.interval_minutes} minute intervals"
+        )
     sums: dict[datetime, int] = {}
     keys = [t.replace(minute=t.minute // minutes * minutes, second=0) for t in load.local]
     for key, kwh in zip(keys, load.kwh, strict=True):
@@ -143,14 +151,22 @@ def months_of(tariff: Tariff, load: Load) -> list[Month]:
         month = months.get(key)
         if month is None:
             month = months[key] = Month(
-                f"{key[0]:04}-{key[1]:02}", key[1], 0, [0] * periods, [0] * periods, [0] * periods, [0] * registers, [0] * registers
+                f"{key[0]:04}-{key[1]:02}",
+                key[1],
+                0,
+                [0] * periods,
+                [0] * periods,
+                [0] * periods,
+                [0] * registers,
+                [0] * registers,
             )
             days[key] = set()
         days[key].add(local.date())
         moment = (local.toordinal(), False, local.hour * 60 + local.minute)
         if moment not in placed:
             placed[moment] = (
-                tariff.schedule.period(local, False), [r for r, register in enumerate(tariff.registers) if register.holds(local, False)]
+                tariff.schedule.period(local, False),
+                [r for r, register in enumerate(tariff.registers) if register.holds(local, False)],
             )
         period, held = placed[moment]
         month.net[period] += kwh
@@ -167,7 +183,8 @@ def months_of(tariff: Tariff, load: Load) -> list[Month]:
 
 
 def _netted(tariff: Tariff, months: Sequence[Month]) -> tuple[list[list[int]], list[list[int]]]:
-    """Use and export per month and period under the tariff's metering rule; net metering rolls a period's surplus to the next month."""
+    """Use and export per month and period under the tariff's metering rule; net metering rolls a period's surplus to
+    the next month."""
     if tariff.metering in ("net_billing", "buy_all_sell_all"):
         return [m.imports for m in months], [m.exports for m in months]
     use: list[list[int]] = []
@@ -186,7 +203,7 @@ def _history(tariff: Tariff, months: Sequence[Month]) -> list[list[int]]:
     """For each month the highest peak of the months a ratchet looks back on."""
     look = max((c.ratchet.months for c in tariff.charges if isinstance(c, DemandCharge) and c.ratchet), default=0)
     return [
-        [max((m.peaks[r] for m in months[max(0, k - look):k]), default=0) for r in range(len(tariff.registers))]
+        [max((m.peaks[r] for m in months[max(0, k - look) : k]), default=0) for r in range(len(tariff.registers))]
         for k in range(len(months))
     ]
 
@@ -206,11 +223,15 @@ def price(tariff: Tariff, load: Load) -> dict[str, Any]:
     # A month that the load covers in part is still a month: days are prorated in billing, not here.
     whole = np.array([m.days for m in months], np.int64)
     position = Position(
-        energy=np.array(use, dtype=object), export=np.array(surplus, dtype=object), days=whole, period_days=whole.copy(),
+        energy=np.array(use, dtype=object),
+        export=np.array(surplus, dtype=object),
+        days=whole,
+        period_days=whole.copy(),
         peaks=np.array([m.peaks for m in months], dtype=object).reshape(size, -1),
         register_days=np.array([m.register_days for m in months], np.int64).reshape(size, -1),
         history=np.array(_history(tariff, months), dtype=object).reshape(size, -1),
-        months=np.array([m.month for m in months], np.int64), scale=LOAD_SCALE,
+        months=np.array([m.month for m in months], np.int64),
+        scale=LOAD_SCALE,
         attributes={"customer_class": np.array([""] * size, dtype=object)},
     )
     matrix = amounts(tariff, position, exact=True, closing=True)
@@ -224,23 +245,37 @@ def price(tariff: Tariff, load: Load) -> dict[str, Any]:
     _money_credits(tariff, surplus, rows)
     _year_end(tariff, surplus, rows)
     monthly = [
-        {"month": m.name, "energy_kwh": _decimal(sum(m.net), LOAD_SCALE), **{c: _decimal(row[c], 10**EXACT_PLACES) for c in COMPONENTS}}
+        {
+            "month": m.name,
+            "energy_kwh": _decimal(sum(m.net), LOAD_SCALE),
+            **{c: _decimal(row[c], 10**EXACT_PLACES) for c in COMPONENTS},
+        }
         for m, row in zip(months, rows, strict=True)
     ]
     annual = {c: _decimal(sum(row[c] for row in rows), 10**EXACT_PLACES) for c in COMPONENTS}
     lines = [
-        {"line": line.key, "name": line.name, "component": line.component,
-         "amount": _decimal(sum(int(a) for a in matrix[:, k]), 10**EXACT_PLACES)}
+        {
+            "line": line.key,
+            "name": line.name,
+            "component": line.component,
+            "amount": _decimal(sum(int(a) for a in matrix[:, k]), 10**EXACT_PLACES),
+        }
         for k, line in enumerate(tariff.lines)
     ]
     return {
-        "tariff": tariff.name, "source": tariff.source, "monthly": monthly, "annual": annual, "lines": lines, "notes": list(tariff.notes),
+        "tariff": tariff.name,
+        "source": tariff.source,
+        "monthly": monthly,
+        "annual": annual,
+        "lines": lines,
+        "notes": list(tariff.notes),
         "refused": None,
     }
 
 
 def _column(component: str) -> str:
-    # Riders on usage and export credits are part of what energy costs; the contract has no column of their own for them.
+    # Riders on usage and export credits are part of what energy costs; the contract has no column of their own for
+    # them.
     return component if component in COMPONENTS else "energy"
 
 
@@ -279,4 +314,3 @@ def _year_end(tariff: Tariff, surplus: Sequence[Sequence[int]], rows: Sequence[d
         paid = sum(surplus[-1]) * number * 10**EXACT_PLACES // (LOAD_SCALE * 10**places)
         rows[-1]["energy"] -= paid
         rows[-1]["total"] -= paid
-

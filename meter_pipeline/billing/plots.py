@@ -24,20 +24,28 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def reconciliation_waterfall(table: pl.DataFrame, title: str) -> bytes:
-    """Each joint as a bar of what agrees, with a step for every named cause and a red one for what is open. Shares of each joint's rows."""
+    """Each joint as a bar of what agrees, with a step for every named cause and a red one for what is open. Shares of
+    each joint's rows."""
     figure, axis = _figure(6.4, 2.6)
     joints = table["joint"].unique(maintain_order=True).to_list()
     causes = [c for c in table["cause"].unique().sort().to_list() if c not in ("none", "open")]
     colour = {"none": _INK[0], "open": _INK[4]} | {c: _INK[1 + k % 3] for k, c in enumerate(causes)}
     for y, joint in enumerate(joints):
-        part = table.filter(pl.col("joint") == joint).group_by("cause").agg(pl.col("items").sum()).sort("items", descending=True)
+        part = (
+            table.filter(pl.col("joint") == joint)
+            .group_by("cause")
+            .agg(pl.col("items").sum())
+            .sort("items", descending=True)
+        )
         whole = max(int(part["items"].sum()), 1)
         left = 0.0
         for cause, items in part.iter_rows():
             width = items / whole
             axis.barh(y, width, left=left, color=colour[cause], edgecolor="white", linewidth=0.5)
             if width > 0.08:
-                axis.text(left + width / 2, y, f"{cause} {items:,}", ha="center", va="center", fontsize=6, color="white")
+                axis.text(
+                    left + width / 2, y, f"{cause} {items:,}", ha="center", va="center", fontsize=6, color="white"
+                )
             left += width
     axis.set_yticks(range(len(joints)), [j.replace("_", " ") for j in joints], fontsize=7)
     axis.invert_yaxis()

@@ -1,15 +1,15 @@
 """What a position costs: every line of a tariff for many services at once, in exact whole numbers.
 
-Belongs here: the arithmetic of charges. Does not belong here: where determinants come from (determinants.py), how a period's end differs
-from its days (accrual.py, statements.py).
+Belongs here: the arithmetic of charges. Does not belong here: where determinants come from (determinants.py), how a
+period's end differs from its days (accrual.py, statements.py).
 
-The idea everything else stands on: ``amounts(tariff, position)`` is a function of how far a service has come in its billing period
-(usage, peaks, days so far). What a day costs is the position after it less the position before it; what a segment costs is its end less its
-start. So days always add up to the segment, segments to the statement, wherever the period is cut; a tier's position and a peak carry
-through by themselves.
+The idea everything else stands on: ``amounts(tariff, position)`` is a function of how far a service has come in its
+billing period (usage, peaks, days so far). What a day costs is the position after it less the position before it; what
+a segment costs is its end less its start. So days always add up to the segment, segments to the statement, wherever the
+period is cut; a tier's position and a peak carry through by themselves.
 
-Money is counted in millionths of the currency; with ``exact=True`` in 10**-12 and without the documents' rounding, for comparison with
-published figures.
+Money is counted in millionths of the currency; with ``exact=True`` in 10**-12 and without the documents' rounding, for
+comparison with published figures.
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ from typing import Final
 
 import numpy as np
 
-from meter_pipeline.billing.exact import Whole, largest, narrow, product, quotient, same_scale, scaled, shared_quotient, total
+from meter_pipeline.billing.exact import (
+    Whole,
+    largest,
+    narrow,
+    product,
+    quotient,
+    same_scale,
+    scaled,
+    shared_quotient,
+    total,
+)
 from meter_pipeline.billing.tariffs.model import (
     Charge,
     DemandCharge,
@@ -55,11 +65,12 @@ class MissingAttributeError(ValueError):
 class Position:
     """How far n services have come in their billing periods.
 
-    ``energy`` (n, periods) and ``export`` in 1/``scale`` of the tariff's unit, never negative; ``peaks`` (n, registers) in 1/``scale`` kW;
-    ``days`` (n,) served so far of ``period_days``, the first of them day ``first_day`` (0: the period's own first); ``register_days``
-    (n, registers) those of them in a register's season; ``history`` the highest peak of a ratchet's look-back; ``months`` (n,) the
-    calendar month that ratchets read; ``budget`` (n,) the cumulative budget and ``winter_average`` (n,) the average a day, both in
-    1/``scale``, -1 where there is none; ``attributes`` name -> (n,) array of text.
+    ``energy`` (n, periods) and ``export`` in 1/``scale`` of the tariff's unit, never negative; ``peaks`` (n, registers)
+    in 1/``scale`` kW; ``days`` (n,) served so far of ``period_days``, the first of them day ``first_day`` (0: the
+    period's own first); ``register_days`` (n, registers) those of them in a register's season; ``history`` the highest
+    peak of a ratchet's look-back; ``months`` (n,) the calendar month that ratchets read; ``budget`` (n,) the cumulative
+    budget and ``winter_average`` (n,) the average a day, both in 1/``scale``, -1 where there is none; ``attributes``
+    name -> (n,) array of text.
     """
 
     energy: Whole
@@ -136,7 +147,11 @@ class _Pricer:
             case UsageCharge():
                 return self._usage(charge)
             case FixedCharge():
-                return [self._monthly(charge.amounts, charge.variants, charge.per, self.tariff.proration.fixed, charge.rounding)]
+                return [
+                    self._monthly(
+                        charge.amounts, charge.variants, charge.per, self.tariff.proration.fixed, charge.rounding
+                    )
+                ]
             case DemandCharge():
                 return self._demand(charge)
             case PercentCharge():
@@ -157,16 +172,24 @@ class _Pricer:
         places, mode = self._rule(rounding)
         shift = decimals - places
         if shift >= 0:
-            amount = quotient(numerator, product(denominator, 10**shift) if isinstance(denominator, np.ndarray) else denominator * 10**shift, mode)
+            amount = quotient(
+                numerator,
+                product(denominator, 10**shift) if isinstance(denominator, np.ndarray) else denominator * 10**shift,
+                mode,
+            )
         else:
             amount = quotient(product(numerator, 10**-shift), denominator, mode)
         return narrow(product(amount, 10 ** (self.places - places)))
 
-    def _money_shared(self, use: Whole, part: Whole, whole: Whole, rate: int, decimals: int, rounding: Rounding | None) -> Whole:
+    def _money_shared(
+        self, use: Whole, part: Whole, whole: Whole, rate: int, decimals: int, rounding: Rounding | None
+    ) -> Whole:
         """As _money, of use x part / whole at a rate."""
         places, mode = self._rule(rounding)
         shift = decimals - places
-        amount = shared_quotient(use, part, whole, rate * 10 ** max(-shift, 0), self.position.scale * 10 ** max(shift, 0), mode)
+        amount = shared_quotient(
+            use, part, whole, rate * 10 ** max(-shift, 0), self.position.scale * 10 ** max(shift, 0), mode
+        )
         return narrow(product(amount, 10 ** (self.places - places)))
 
     def _share(self, proration: str) -> tuple[Whole, Whole]:
@@ -196,7 +219,9 @@ class _Pricer:
             used: list[Whole] = [np.zeros(position.size, np.int64) for _ in range(tiers)]
             for k, variant in enumerate(charge.ladders):
                 rows = slice(None) if index is None else np.flatnonzero(index == k)
-                for t, (amount, quantity) in enumerate(self._ladder(charge, variant[p], energy[rows, p], whole[rows], rows)):
+                for t, (amount, quantity) in enumerate(
+                    self._ladder(charge, variant[p], energy[rows, p], whole[rows], rows)
+                ):
                     columns[t] = _placed(columns[t], amount, rows)
                     used[t] = _placed(used[t], quantity, rows)
             result.extend(columns)
@@ -206,12 +231,19 @@ class _Pricer:
     def _capped(self, energy: Whole) -> Whole:
         position = self.position
         if position.winter_average is None or (position.winter_average < 0).any():
-            missing = np.arange(position.size) if position.winter_average is None else np.flatnonzero(position.winter_average < 0)
+            missing = (
+                np.arange(position.size)
+                if position.winter_average is None
+                else np.flatnonzero(position.winter_average < 0)
+            )
             raise MissingAttributeError("winter_average_per_day", missing)
         cap = product(position.winter_average, position.days)
         whole = total([energy[:, p] for p in range(energy.shape[1])])
         over = whole > cap
-        columns = [np.where(over, quotient(product(energy[:, p], cap), whole, "down"), energy[:, p]) for p in range(energy.shape[1])]
+        columns = [
+            np.where(over, quotient(product(energy[:, p], cap), whole, "down"), energy[:, p])
+            for p in range(energy.shape[1])
+        ]
         return np.stack(columns, axis=1)
 
     def _limit(self, upto: Decimal, basis: str, charge: UsageCharge, rows: slice | Whole) -> Whole:
@@ -231,8 +263,11 @@ class _Pricer:
             return quotient(product(numerator, peak, number), product(denominator, 10**places), "down")
         return quotient(product(numerator, number * position.scale), product(denominator, 10**places), "down")
 
-    def _ladder(self, charge: UsageCharge, ladder: Ladder, energy: Whole, whole: Whole, rows: slice | Whole) -> list[tuple[Whole, Whole]]:
-        """Amount and quantity of each tier for one period: energy / whole x (what of the whole lies in the tier) x rate."""
+    def _ladder(
+        self, charge: UsageCharge, ladder: Ladder, energy: Whole, whole: Whole, rows: slice | Whole
+    ) -> list[tuple[Whole, Whole]]:
+        """Amount and quantity of each tier for one period: energy / whole x (what of the whole lies in the tier) x
+        rate."""
         rates, places = same_scale([t.rate for t in ladder])
         if len(ladder) == 1:
             return [(self._money(product(energy, rates[0]), self.position.scale, places, charge.rounding), energy)]
@@ -241,23 +276,30 @@ class _Pricer:
         lower: Whole = np.zeros(len(energy), np.int64)
         result = []
         for tier, rate in zip(ladder, rates, strict=True):
-            upper = counted if tier.upto is None else np.minimum(counted, self._limit(tier.upto, tier.basis, charge, rows))
+            upper = (
+                counted if tier.upto is None else np.minimum(counted, self._limit(tier.upto, tier.basis, charge, rows))
+            )
             inside = np.maximum(upper - lower, 0)
             if shared:
                 result.append(self._shared(energy, inside, counted, rate, places, charge.rounding))
             else:
-                result.append((self._money(product(inside, rate), self.position.scale, places, charge.rounding), inside))
+                result.append(
+                    (self._money(product(inside, rate), self.position.scale, places, charge.rounding), inside)
+                )
             lower = np.maximum(lower, upper)
         return result
 
     def _shared(
         self, energy: Whole, inside: Whole, counted: Whole, rate: int, places: int, rounding: Rounding | None
     ) -> tuple[Whole, Whole]:
-        """One time-of-use period's share of a tier; a service that does not straddle the tier's edge has all of its usage in it, or none."""
+        """One time-of-use period's share of a tier; a service that does not straddle the tier's edge has all of its
+        usage in it, or none."""
         amount, quantity = np.zeros(len(energy), np.int64), np.zeros(len(energy), np.int64)
         whole = np.flatnonzero((inside == counted) & (counted > 0))
         if len(whole):
-            amount = _placed(amount, self._money(product(energy[whole], rate), self.position.scale, places, rounding), whole)
+            amount = _placed(
+                amount, self._money(product(energy[whole], rate), self.position.scale, places, rounding), whole
+            )
             quantity = _placed(quantity, energy[whole], whole)
         part = np.flatnonzero((inside != counted) & (inside > 0))
         if len(part):
@@ -278,7 +320,8 @@ class _Pricer:
         if proration == "none" or position.first_day is None:
             numerator, denominator = self._share(proration)
             return self._money(product(amount, numerator), denominator, places, rounding)
-        # Counted from the period's first day, so that two accounts that share a period together pay the whole, to the cent.
+        # Counted from the period's first day, so that two accounts that share a period together pay the whole, to the
+        # cent.
         until = self._money(product(amount, position.first_day + position.days), position.period_days, places, rounding)
         return until - self._money(product(amount, position.first_day), position.period_days, places, rounding)
 
@@ -298,7 +341,9 @@ class _Pricer:
         if position.history is not None and position.months is not None:
             percents, decimals = same_scale(list(charge.ratchet.percent))
             percent = np.array(percents, np.int64)[position.months - 1]
-            lowest = np.maximum(lowest, quotient(product(position.history[:, charge.register], percent), 100 * 10**decimals))
+            lowest = np.maximum(
+                lowest, quotient(product(position.history[:, charge.register], percent), 100 * 10**decimals)
+            )
         return np.maximum(peak, lowest)
 
     def _demand(self, charge: DemandCharge) -> list[Whole]:
@@ -319,7 +364,9 @@ class _Pricer:
                 number, decimals = scaled(tier.upto)
                 upper = np.minimum(peak, number * position.scale // 10**decimals)
             inside = np.maximum(upper - lower, 0)
-            result.append(self._money(product(inside, rate, days), product(of_days, position.scale), places, charge.rounding))
+            result.append(
+                self._money(product(inside, rate, days), product(of_days, position.scale), places, charge.rounding)
+            )
             self.quantities.append(inside)
             lower = np.maximum(lower, upper)
         return result
@@ -345,22 +392,27 @@ class _Pricer:
     def _minimum(self, charge: MinimumCharge) -> Whole:
         if not self.closing:
             return np.zeros(self.position.size, np.int64)
-        least = self._monthly(charge.amounts, charge.variants, charge.per, self.tariff.proration.minimum, charge.rounding)
+        least = self._monthly(
+            charge.amounts, charge.variants, charge.per, self.tariff.proration.minimum, charge.rounding
+        )
         # A surplus does not deepen the top-up: ssc floors the bill at zero first.
         top_up: Whole = np.maximum(least - np.maximum(self._sum_of(charge.of), 0), 0)
         return top_up
 
 
 def amounts(tariff: Tariff, position: Position, *, exact: bool = False, closing: bool = False) -> Whole:
-    """Money of every line of a tariff at a position: (n, lines), in the order of ``tariff.lines``, in millionths of the currency.
+    """Money of every line of a tariff at a position: (n, lines), in the order of ``tariff.lines``, in millionths of the
+    currency.
 
-    ``closing`` adds what only the end of a period owes (minimum charges, and taxes on them). Raises MissingAttributeError.
+    ``closing`` adds what only the end of a period owes (minimum charges, and taxes on them). Raises
+    MissingAttributeError.
     """
     return _Pricer(tariff, position, exact, closing).run()
 
 
 def priced(tariff: Tariff, position: Position, *, closing: bool) -> tuple[Whole, list[Whole | None]]:
-    """As amounts, and the quantity behind each line: usage in 1/scale of the unit, demand in 1/scale kW, None where a line has none."""
+    """As amounts, and the quantity behind each line: usage in 1/scale of the unit, demand in 1/scale kW, None where a
+    line has none."""
     pricer = _Pricer(tariff, position, False, closing)
     matrix = pricer.run()
     return matrix, pricer.quantities
@@ -369,7 +421,9 @@ def priced(tariff: Tariff, position: Position, *, closing: bool) -> tuple[Whole,
 def billing_peaks(tariff: Tariff, position: Position) -> Whole:
     """(n, registers): the peaks that demand charges read, ratchets applied."""
     pricer = _Pricer(tariff, position, False, False)
-    peaks = np.zeros((position.size, len(tariff.registers)), np.int64) if position.peaks is None else position.peaks.copy()
+    peaks = (
+        np.zeros((position.size, len(tariff.registers)), np.int64) if position.peaks is None else position.peaks.copy()
+    )
     for charge in tariff.charges:
         if isinstance(charge, DemandCharge):
             peaks[:, charge.register] = pricer.billing_peak(charge)

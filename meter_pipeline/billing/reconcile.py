@@ -13,10 +13,12 @@ import polars as pl
 
 from meter_pipeline.billing.bind import EXCEPTIONS
 
-#: Days in a row of nothing but estimates that are reported. A lost message is mended by the next collection within two days; the third says that
-#: somebody has to look. Our figure: rules for utilities limit estimated bills (commonly two in a row), which is months later.
+# : Days in a row of nothing but estimates that are reported. A lost message is mended by the next collection within two
+# days; the third says that : somebody has to look. Our figure: rules for utilities limit estimated bills (commonly two
+# in a row), which is months later.
 STREAK_DAYS: Final = 3
-#: Joints in the order in which data flows: each side is read from the tables named, never from what the stage has in hand.
+# : Joints in the order in which data flows: each side is read from the tables named, never from what the stage has in
+# hand.
 JOINTS: Final[dict[str, str]] = {
     "file_to_reads": "reads landed in a file (raw.feed_file_day) against the outcomes of its committed batches (raw.load_batch)",
     "reads_to_validated": "channel-days read (raw.interval_day) against channel-days validated (vee.interval_day)",
@@ -54,10 +56,18 @@ CAUSES: Final[dict[str, str]] = {
     "late_actual_in_sealed_period": "the day is sealed; the correction stands in the open period",
     **EXCEPTIONS,
 }
-SCHEMA: Final = pl.Schema({
-    "joint": pl.String(), "subject": pl.String(), "unit": pl.String(), "cause": pl.String(), "expected": pl.Decimal(30, 6),
-    "actual": pl.Decimal(30, 6), "items": pl.Int64(), "detail": pl.String(),
-})  # fmt: skip
+SCHEMA: Final = pl.Schema(
+    {
+        "joint": pl.String(),
+        "subject": pl.String(),
+        "unit": pl.String(),
+        "cause": pl.String(),
+        "expected": pl.Decimal(30, 6),
+        "actual": pl.Decimal(30, 6),
+        "items": pl.Int64(),
+        "detail": pl.String(),
+    }
+)
 
 
 def micro(value: int) -> Decimal:
@@ -66,7 +76,8 @@ def micro(value: int) -> Decimal:
 
 
 def table(found: Mapping[str, Sequence[Sequence[Any]]]) -> pl.DataFrame:
-    """Rows of billing.reconciliation, sorted, from each joint's rows (subject, unit, cause, expected, actual, items, detail).
+    """Rows of billing.reconciliation, sorted, from each joint's rows (subject, unit, cause, expected, actual, items,
+    detail).
 
     Raises ValueError for a joint or a cause that is in neither closed list.
     """
@@ -76,10 +87,18 @@ def table(found: Mapping[str, Sequence[Sequence[Any]]]) -> pl.DataFrame:
             if joint not in JOINTS or cause not in CAUSES:
                 raise ValueError(f"{joint}: {cause} is not in the closed list")
             figure = micro if joint in _MICRO else Decimal
-            rows.append({
-                "joint": joint, "subject": subject, "unit": unit, "cause": cause, "expected": figure(int(expected)), "actual": figure(int(actual)),
-                "items": items, "detail": detail or "",
-            })  # fmt: skip
+            rows.append(
+                {
+                    "joint": joint,
+                    "subject": subject,
+                    "unit": unit,
+                    "cause": cause,
+                    "expected": figure(int(expected)),
+                    "actual": figure(int(actual)),
+                    "items": items,
+                    "detail": detail or "",
+                }
+            )
     frame = pl.DataFrame(rows, schema=SCHEMA, orient="row") if rows else pl.DataFrame(schema=SCHEMA)
     return frame.sort("joint", "subject", "unit", "cause")
 
@@ -87,18 +106,26 @@ def table(found: Mapping[str, Sequence[Sequence[Any]]]) -> pl.DataFrame:
 def usage_rows(wanted: pl.DataFrame, held: pl.DataFrame, excused: pl.DataFrame) -> list[tuple[Any, ...]]:
     """validated_to_determinants of a day, service point by service point, by the meter's unit and cause.
 
-    ``wanted``: service_point_id, unit, flow, quantity; ``held``: determinants with source_unit, source_quantity and source_export; ``excused``:
-    service_point_id and the reason why its usage need not be there.
+    ``wanted``: service_point_id, unit, flow, quantity; ``held``: determinants with source_unit, source_quantity and
+    source_export; ``excused``: service_point_id and the reason why its usage need not be there.
     """
     metered = held.filter(pl.col("source_unit") != "")
     sides = [
         metered.filter(counts).select("service_point_id", unit="source_unit", flow=pl.lit(flow), held=column)
-        for flow, column, counts in (("import", "source_quantity", pl.lit(True)), ("export", "source_export", pl.col("source_export") != 0))
+        for flow, column, counts in (
+            ("import", "source_quantity", pl.lit(True)),
+            ("export", "source_export", pl.col("source_export") != 0),
+        )
     ]
     both = wanted.join(pl.concat(sides), on=["service_point_id", "unit", "flow"], how="full", coalesce=True)
-    both = both.with_columns(pl.col("quantity").fill_null(0).alias("expected"), pl.col("held").fill_null(0).alias("actual"))
+    both = both.with_columns(
+        pl.col("quantity").fill_null(0).alias("expected"), pl.col("held").fill_null(0).alias("actual")
+    )
     named = both.join(excused, on="service_point_id", how="left").with_columns(
-        pl.when(pl.col("expected") == pl.col("actual")).then(pl.lit("none")).otherwise(pl.col("reason").fill_null("open")).alias("cause")
+        pl.when(pl.col("expected") == pl.col("actual"))
+        .then(pl.lit("none"))
+        .otherwise(pl.col("reason").fill_null("open"))
+        .alias("cause")
     )
     return _by_cause(named, "unit")
 
@@ -106,24 +133,38 @@ def usage_rows(wanted: pl.DataFrame, held: pl.DataFrame, excused: pl.DataFrame) 
 def charged_rows(
     held: pl.DataFrame, charges: pl.DataFrame, eve: pl.DataFrame, older: pl.DataFrame, excused: pl.DataFrame
 ) -> list[tuple[Any, ...]]:
-    """determinants_to_lines of a day: what was used against how far the stored positions moved from those of the day before, in the tariff's unit.
+    """determinants_to_lines of a day: what was used against how far the stored positions moved from those of the day
+    before, in the tariff's unit.
 
-    ``eve``: positions of the day before; ``older``: the last ones of services that have none then. ``excused``: uncharged marks services whose
-    charge an exception refuses.
+    ``eve``: positions of the day before; ``older``: the last ones of services that have none then. ``excused``:
+    uncharged marks services whose charge an exception refuses.
     """
     key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
     behind = pl.concat([eve, older]).rename({"reached": "reached_before", "sent": "sent_before"})
-    moved = charges.select(*key, "reached", "sent").join(behind, on=key, how="left").select(
-        "service_point_id", (pl.col("reached") - pl.col("reached_before").fill_null(0)).alias("moved"),
-        (pl.col("sent") - pl.col("sent_before").fill_null(0)).alias("sent_moved"),
-    )  # fmt: skip
+    moved = (
+        charges.select(*key, "reached", "sent")
+        .join(behind, on=key, how="left")
+        .select(
+            "service_point_id",
+            (pl.col("reached") - pl.col("reached_before").fill_null(0)).alias("moved"),
+            (pl.col("sent") - pl.col("sent_before").fill_null(0)).alias("sent_moved"),
+        )
+    )
     refused = excused.filter(pl.col("uncharged")).select("service_point_id", pl.lit(True).alias("refused"))
-    both = held.join(moved, on="service_point_id", how="left").join(refused, on="service_point_id", how="left").with_columns(
-        pl.when(pl.col("moved").is_null() & pl.col("refused").fill_null(False)).then(pl.lit("attribute_missing"))
-        .when((pl.col("energy") == pl.col("moved")) & (pl.col("export") == pl.col("sent_moved"))).then(pl.lit("none"))
-        .otherwise(pl.lit("open")).alias("cause"),
-        pl.col("energy").alias("expected"), pl.col("moved").fill_null(0).alias("actual"),
-    )  # fmt: skip
+    both = (
+        held.join(moved, on="service_point_id", how="left")
+        .join(refused, on="service_point_id", how="left")
+        .with_columns(
+            pl.when(pl.col("moved").is_null() & pl.col("refused").fill_null(False))
+            .then(pl.lit("attribute_missing"))
+            .when((pl.col("energy") == pl.col("moved")) & (pl.col("export") == pl.col("sent_moved")))
+            .then(pl.lit("none"))
+            .otherwise(pl.lit("open"))
+            .alias("cause"),
+            pl.col("energy").alias("expected"),
+            pl.col("moved").fill_null(0).alias("actual"),
+        )
+    )
     return _by_cause(both, "unit")
 
 
@@ -132,19 +173,30 @@ def line_rows(charges: pl.DataFrame) -> list[tuple[Any, ...]]:
     return _by_cause(
         charges.with_columns(
             pl.when(pl.col("lines") == pl.col("total")).then(pl.lit("none")).otherwise(pl.lit("open")).alias("cause"),
-            pl.col("lines").alias("expected"), pl.col("total").alias("actual"),
-        ), "currency",
-    )  # fmt: skip
+            pl.col("lines").alias("expected"),
+            pl.col("total").alias("actual"),
+        ),
+        "currency",
+    )
 
 
 def _by_cause(compared: pl.DataFrame, unit: str) -> list[tuple[Any, ...]]:
     """Sums and counts by unit and cause, and the first five services of a cause that nobody can explain."""
-    found = compared.group_by(unit, "cause").agg(pl.col("expected", "actual").sum(), pl.len().alias("items")).sort(unit, "cause")
+    found = (
+        compared.group_by(unit, "cause")
+        .agg(pl.col("expected", "actual").sum(), pl.len().alias("items"))
+        .sort(unit, "cause")
+    )
     rows = []
     for of_unit, cause, expected, actual, items in found.iter_rows():
         named = ""
         if cause == "open":
-            named = " ".join(compared.filter((pl.col("cause") == "open") & (pl.col(unit) == of_unit))["service_point_id"].sort().head(5).to_list())
+            named = " ".join(
+                compared.filter((pl.col("cause") == "open") & (pl.col(unit) == of_unit))["service_point_id"]
+                .sort()
+                .head(5)
+                .to_list()
+            )
         rows.append(("all", of_unit, cause, expected, actual, items, named))
     return rows
 
@@ -152,16 +204,22 @@ def _by_cause(compared: pl.DataFrame, unit: str) -> list[tuple[Any, ...]]:
 def statement_rows(sums: pl.DataFrame, cycle_id: str) -> list[tuple[Any, ...]]:
     """lines_to_statement of a period's statements.
 
-    ``sums``: per statement, in millionths, the days' charges as they stand (charged), its lines (lines), its total, what the end of the period
-    added by cause (period_end, credit, ratchet, year_end), and whether an adjustment stands beside it (adjusted). What the causes do not
-    explain is open.
+    ``sums``: per statement, in millionths, the days' charges as they stand (charged), its lines (lines), its total,
+    what the end of the period added by cause (period_end, credit, ratchet, year_end), and whether an adjustment stands
+    beside it (adjusted). What the causes do not explain is open.
     """
     currency = sums["currency"][0] if sums.height else ""
     causes = {"period_end": "period_end", "credit": "net_metering_credit", "ratchet": "ratchet", "year_end": "year_end"}
-    left = sums.with_columns((pl.col("lines") - pl.col("charged") - pl.sum_horizontal(*causes)).alias("left")).with_columns(
-        pl.when((pl.col("left") == 0) & (pl.col("lines") == pl.col("total"))).then(pl.lit("none"))
-        .when(pl.col("adjusted") & (pl.col("lines") == pl.col("total"))).then(pl.lit("adjusted")).otherwise(pl.lit("open")).alias("cause")
-    )  # fmt: skip
+    left = sums.with_columns(
+        (pl.col("lines") - pl.col("charged") - pl.sum_horizontal(*causes)).alias("left")
+    ).with_columns(
+        pl.when((pl.col("left") == 0) & (pl.col("lines") == pl.col("total")))
+        .then(pl.lit("none"))
+        .when(pl.col("adjusted") & (pl.col("lines") == pl.col("total")))
+        .then(pl.lit("adjusted"))
+        .otherwise(pl.lit("open"))
+        .alias("cause")
+    )
     rows: list[tuple[Any, ...]] = []
     for cause in ("none", "adjusted", "open"):
         part = left.filter(pl.col("cause") == cause)
@@ -179,24 +237,41 @@ def statement_rows(sums: pl.DataFrame, cycle_id: str) -> list[tuple[Any, ...]]:
 def ledger_rows(statements: pl.DataFrame, leaves: Sequence[bytes], cycle_id: str) -> list[tuple[Any, ...]]:
     """statement_to_ledger of a period, by key and by payload hash.
 
-    ``statements``: statement_id, lines_sha256 (the hash it was issued under), now_sha256 (hashed again from its lines as stored), claimed (the
-    hash at the place in the ledger that the statement names). ``leaves``: every leaf of the period's bill_issued entries.
+    ``statements``: statement_id, lines_sha256 (the hash it was issued under), now_sha256 (hashed again from its lines
+    as stored), claimed (the hash at the place in the ledger that the statement names). ``leaves``: every leaf of the
+    period's bill_issued entries.
     """
     recorded = pl.DataFrame({"lines_sha256": pl.Series(leaves, dtype=pl.Binary)}).group_by("lines_sha256").len("leaves")
     both = statements.join(recorded, on="lines_sha256", how="full", coalesce=True).with_columns(
-        pl.when(pl.col("statement_id").is_null()).then(pl.lit("leaf without statement"))
-        .when(pl.col("leaves").is_null()).then(pl.lit("statement without leaf"))
-        .when(pl.col("leaves") > 1).then(pl.lit("leaf twice"))
-        .when(pl.col("now_sha256") != pl.col("lines_sha256")).then(pl.lit("lines are not those issued"))
-        .when(pl.col("claimed").is_not_null() & (pl.col("claimed") != pl.col("lines_sha256"))).then(pl.lit("the place it names holds another leaf"))
-        .otherwise(pl.lit("")).alias("wrong")
-    )  # fmt: skip
+        pl.when(pl.col("statement_id").is_null())
+        .then(pl.lit("leaf without statement"))
+        .when(pl.col("leaves").is_null())
+        .then(pl.lit("statement without leaf"))
+        .when(pl.col("leaves") > 1)
+        .then(pl.lit("leaf twice"))
+        .when(pl.col("now_sha256") != pl.col("lines_sha256"))
+        .then(pl.lit("lines are not those issued"))
+        .when(pl.col("claimed").is_not_null() & (pl.col("claimed") != pl.col("lines_sha256")))
+        .then(pl.lit("the place it names holds another leaf"))
+        .otherwise(pl.lit(""))
+        .alias("wrong")
+    )
     agreed = both.filter(pl.col("wrong") == "")
-    rows: list[tuple[Any, ...]] = [(cycle_id, "statements", "none", agreed.height, agreed.height, agreed.height, "")] if agreed.height else []
+    rows: list[tuple[Any, ...]] = (
+        [(cycle_id, "statements", "none", agreed.height, agreed.height, agreed.height, "")] if agreed.height else []
+    )
     wrong = both.filter(pl.col("wrong") != "").sort("wrong", "statement_id")
     if wrong.height:
-        named = [f"{w}: {s or h.hex()[:16]}" for w, s, h in wrong.select("wrong", "statement_id", "lines_sha256").head(5).iter_rows()]
+        named = [
+            f"{w}: {s or h.hex()[:16]}"
+            for w, s, h in wrong.select("wrong", "statement_id", "lines_sha256").head(5).iter_rows()
+        ]
         there = wrong.filter(pl.col("statement_id").is_not_null()).height
-        proved = int(wrong.filter((pl.col("wrong") == "leaf without statement") | (pl.col("wrong") == "leaf twice"))["leaves"].sum() or 0)
+        proved = int(
+            wrong.filter((pl.col("wrong") == "leaf without statement") | (pl.col("wrong") == "leaf twice"))[
+                "leaves"
+            ].sum()
+            or 0
+        )
         rows.append((cycle_id, "statements", "open", there, proved, wrong.height, "; ".join(named)))
     return rows

@@ -50,21 +50,29 @@ def _trimmed(text: str | None, unit: str) -> str:
     return f"{value:,.3f}".rstrip("0").rstrip(".") + (f" {unit}" if unit else "")
 
 
-def _service(point: str, lines: pl.DataFrame, segments: pl.DataFrame, days: pl.DataFrame, statement_id: str) -> dict[str, Any]:
+def _service(
+    point: str, lines: pl.DataFrame, segments: pl.DataFrame, days: pl.DataFrame, statement_id: str
+) -> dict[str, Any]:
     unit = segments["unit"][0] if segments.height else ""
     quantities = [float(micro(q or 0)) for q in days["quantity"].to_list()]
     names = [f"{d.day}." if k else f"{d:%d.%m.}" for k, d in enumerate(days["billing_day"].to_list())]
     estimated, slots = int(segments["estimated"].sum() or 0), int(segments["slots"].sum() or 0)
     return {
-        "id": point, "plot": base64.b64encode(plots.daily_usage(names, quantities, unit)).decode() if quantities else "",
-        "total": _trimmed(str(micro(int(days["quantity"].sum() or 0))), unit), "days": days.height,
+        "id": point,
+        "plot": base64.b64encode(plots.daily_usage(names, quantities, unit)).decode() if quantities else "",
+        "total": _trimmed(str(micro(int(days["quantity"].sum() or 0))), unit),
+        "days": days.height,
         "estimates": f"{estimated} of {slots} readings are estimates." if estimated else "All readings are actual.",
         "lines": [
-            {"name": r["name"], "quantity": _trimmed(r["quantity"], r["unit"]), "amount": f"{Decimal(r['amount']):,.2f}",
-             "line_id": f"{statement_id}.{r['line_no']}"}
+            {
+                "name": r["name"],
+                "quantity": _trimmed(r["quantity"], r["unit"]),
+                "amount": f"{Decimal(r['amount']):,.2f}",
+                "line_id": f"{statement_id}.{r['line_no']}",
+            }
             for r in lines.to_dicts()
         ],
-    }  # fmt: skip
+    }
 
 
 def statement_page(database: Database, statement_id: str, utility: str) -> str | None:
@@ -78,11 +86,16 @@ def statement_page(database: Database, statement_id: str, utility: str) -> str |
     days = statement_days(database, statement_id)
     services = [
         _service(
-            point, lines.filter(pl.col("service_point_id") == point), segments.filter(pl.col("service_point_id") == point),
-            days.filter(pl.col("service_point_id") == point), statement_id,
+            point,
+            lines.filter(pl.col("service_point_id") == point),
+            segments.filter(pl.col("service_point_id") == point),
+            days.filter(pl.col("service_point_id") == point),
+            statement_id,
         )
         for point in segments["service_point_id"].unique(maintain_order=True).to_list()
-    ]  # fmt: skip
+    ]
     last_day = pl.Series([row["period_end"]]).dt.offset_by("-1d")[0]
     page = Environment(autoescape=True).from_string(_PAGE)
-    return page.render(head=row, utility=utility, total=f"{Decimal(row['total']):,.2f}", services=services, last_day=last_day)
+    return page.render(
+        head=row, utility=utility, total=f"{Decimal(row['total']):,.2f}", services=services, last_day=last_day
+    )

@@ -23,43 +23,77 @@ def _joint_check(outcome: BillingOutcome, name: str, joints: tuple[str, ...] | N
     if joints is not None:
         table = table.filter(pl.col("joint").is_in(joints))
     wrong = table.filter(pl.col("cause") == "open")
-    described = about if not wrong.height else f"{wrong.height} joints are open: {', '.join(wrong['joint'].unique().sort().to_list())}"
+    described = (
+        about
+        if not wrong.height
+        else f"{wrong.height} joints are open: {', '.join(wrong['joint'].unique().sort().to_list())}"
+    )
     return Check(name, not wrong.height, described, {"rows": table.height, "open": wrong.height})
 
 
 def stage_report(outcome: BillingOutcome) -> StageReport:
     """Figures, the joints, exceptions and plots of a billed day."""
     day = outcome.billing_day.isoformat()
-    unbilled = outcome.exception_rows.with_columns(pl.col("reason").replace_strict(EXCEPTIONS, default="").alias("meaning"))
+    unbilled = outcome.exception_rows.with_columns(
+        pl.col("reason").replace_strict(EXCEPTIONS, default="").alias("meaning")
+    )
     figures: dict[str, object] = {
-        "services": outcome.services, "services charged": outcome.charged, "billed": f"{micro(outcome.total):,.2f} {outcome.currency}",
-        "services with estimates": outcome.estimated_services, "services written": outcome.changed,
-        "later days carried forward": len(outcome.carried), "sealed": outcome.sealed, "revisions of sealed days": outcome.revisions,
-        "issued statements touched": outcome.statements_touched, "adjustments proposed": len(outcome.adjustments),
-        "exceptions": sum(outcome.exceptions.values()), "unbilled services": unbilled.filter(pl.col("reason") != "no_usage")["service_point_id"].n_unique(),
-        "estimate streaks": outcome.streaks.height, **{f"seconds {k}": v for k, v in outcome.seconds.items()},
-    }  # fmt: skip
+        "services": outcome.services,
+        "services charged": outcome.charged,
+        "billed": f"{micro(outcome.total):,.2f} {outcome.currency}",
+        "services with estimates": outcome.estimated_services,
+        "services written": outcome.changed,
+        "later days carried forward": len(outcome.carried),
+        "sealed": outcome.sealed,
+        "revisions of sealed days": outcome.revisions,
+        "issued statements touched": outcome.statements_touched,
+        "adjustments proposed": len(outcome.adjustments),
+        "exceptions": sum(outcome.exceptions.values()),
+        "unbilled services": unbilled.filter(pl.col("reason") != "no_usage")["service_point_id"].n_unique(),
+        "estimate streaks": outcome.streaks.height,
+        **{f"seconds {k}": v for k, v in outcome.seconds.items()},
+    }
     components = pl.DataFrame(
         [(name, f"{micro(amount):,.2f}") for name, amount in sorted(outcome.by_component.items())],
-        schema=["component", "amount"], orient="row",
-    )  # fmt: skip
+        schema=["component", "amount"],
+        orient="row",
+    )
     joints = outcome.reconciliation.select(
-        "joint", "subject", "unit", pl.col("expected").cast(pl.String), pl.col("actual").cast(pl.String),
-        (pl.col("actual") - pl.col("expected")).cast(pl.String).alias("difference"), "cause",
+        "joint",
+        "subject",
+        "unit",
+        pl.col("expected").cast(pl.String),
+        pl.col("actual").cast(pl.String),
+        (pl.col("actual") - pl.col("expected")).cast(pl.String).alias("difference"),
+        "cause",
         pl.col("cause").replace_strict(CAUSES, default="").alias("meaning"),
-        "items", "detail",
-    ).sort(pl.col("cause") != "open", "joint")  # fmt: skip
+        "items",
+        "detail",
+    ).sort(pl.col("cause") != "open", "joint")
     pictures = {"reconciliation": plots.reconciliation_waterfall(outcome.reconciliation, f"Reconciliation of {day}")}
     if outcome.by_period.height:
         pictures["load by period"] = plots.load_by_period(outcome.by_period, f"Usage by tariff and period, {day}")
     return StageReport(
-        rows=outcome.charged, figures=figures, plots=pictures,
-        tables={"by component": components, "joints": joints, "exceptions": unbilled, "estimate streaks": outcome.streaks,
-                "adjustments proposed": pl.DataFrame({"adjustment": outcome.adjustments}, schema={"adjustment": pl.String})},
+        rows=outcome.charged,
+        figures=figures,
+        plots=pictures,
+        tables={
+            "by component": components,
+            "joints": joints,
+            "exceptions": unbilled,
+            "estimate streaks": outcome.streaks,
+            "adjustments proposed": pl.DataFrame({"adjustment": outcome.adjustments}, schema={"adjustment": pl.String}),
+        },
         checks=[
-            _joint_check(outcome, "lines_sum_to_total", ("lines_to_total",), "the lines of every account sum to its total"),
-            _joint_check(outcome, "billed_equals_validated", ("validated_to_determinants", "determinants_to_lines"),
-                         "quantities billed are the quantities validated, or the difference is a named exception"),
+            _joint_check(
+                outcome, "lines_sum_to_total", ("lines_to_total",), "the lines of every account sum to its total"
+            ),
+            _joint_check(
+                outcome,
+                "billed_equals_validated",
+                ("validated_to_determinants", "determinants_to_lines"),
+                "quantities billed are the quantities validated, or the difference is a named exception",
+            ),
             _joint_check(outcome, "reconciliation", None, "every joint agrees or its difference has a named cause"),
         ],
-    )  # fmt: skip
+    )

@@ -13,20 +13,26 @@ from meter_pipeline.billing.bind import Reference
 
 
 def segments(reference: Reference, cycle_id: str, period_start: date, period_end: date) -> pl.DataFrame:
-    """One row per service point, account, tariff and version within a period, sorted by account, service point and start.
+    """One row per service point, account, tariff and version within a period, sorted by account, service point and
+    start.
 
-    Columns: account_id, service_point_id, tariff_id, tariff_version, segment_start, segment_end (excluded), stretch_start, stretch_end,
-    first (the service began in the period), final (it ended in it), last (the stretch's last segment).
+    Columns: account_id, service_point_id, tariff_id, tariff_version, segment_start, segment_end (excluded),
+    stretch_start, stretch_end, first (the service began in the period), final (it ended in it), last (the stretch's
+    last segment).
     """
     ordered = reference.agreements.sort("service_point_id", "valid_from")
-    same = pl.all_horizontal(pl.col(c) == pl.col(c).shift(1) for c in ("service_point_id", "account_id", "tariff_id", "cycle_id"))
+    same = pl.all_horizontal(
+        pl.col(c) == pl.col(c).shift(1) for c in ("service_point_id", "account_id", "tariff_id", "cycle_id")
+    )
     follows = (same & (pl.col("valid_from") == pl.col("valid_to").shift(1))).fill_null(False)
     runs = (
         ordered.with_columns((~follows).cum_sum().alias("run"))
         .group_by("run", "service_point_id", "account_id", "tariff_id", "cycle_id")
         .agg(pl.col("valid_from").min().alias("begins"), pl.col("valid_to").last().alias("ends"))
         .filter(
-            (pl.col("cycle_id") == cycle_id) & (pl.col("begins") < period_end) & (pl.col("ends").is_null() | (pl.col("ends") > period_start))
+            (pl.col("cycle_id") == cycle_id)
+            & (pl.col("begins") < period_end)
+            & (pl.col("ends").is_null() | (pl.col("ends") > period_start))
         )
         .with_columns(
             pl.max_horizontal("begins", pl.lit(period_start)).alias("stretch_start"),
@@ -38,7 +44,9 @@ def segments(reference: Reference, cycle_id: str, period_start: date, period_end
         (pl.col("begins").min().over(people) >= period_start).alias("first"),
         (pl.col("ends").fill_null(date.max).max().over(people) <= period_end).alias("final"),
     )
-    versions = reference.tariffs.select("tariff_id", pl.col("version").cast(pl.Int32).alias("tariff_version"), "valid_from", "valid_to")
+    versions = reference.tariffs.select(
+        "tariff_id", pl.col("version").cast(pl.Int32).alias("tariff_version"), "valid_from", "valid_to"
+    )
     return (
         runs.join(versions, on="tariff_id")
         .with_columns(
@@ -47,6 +55,17 @@ def segments(reference: Reference, cycle_id: str, period_start: date, period_end
         )
         .filter(pl.col("segment_start") < pl.col("segment_end"))
         .with_columns((pl.col("segment_end") == pl.col("stretch_end")).alias("last"))
-        .select(*people, "tariff_id", "tariff_version", "segment_start", "segment_end", "stretch_start", "stretch_end", "first", "final", "last")
+        .select(
+            *people,
+            "tariff_id",
+            "tariff_version",
+            "segment_start",
+            "segment_end",
+            "stretch_start",
+            "stretch_end",
+            "first",
+            "final",
+            "last",
+        )
         .sort("account_id", "service_point_id", "segment_start")
     )

@@ -18,25 +18,39 @@ app = typer.Typer(no_args_is_help=True, help="Weather-normalised baselines: degr
 
 @app.command()
 def fit(
-    usage: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV of one meter: date,value (gzip too).")],
-    temperatures: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV: date,temperature_f or date,temperature_c.")],
+    usage: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="CSV of one meter: date,value (gzip too).")
+    ],
+    temperatures: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="CSV: date,temperature_f or date,temperature_c.")
+    ],
     hdd_balance: Annotated[float | None, typer.Option(help="Heating balance point in °F, used as it is.")] = None,
     cdd_balance: Annotated[float | None, typer.Option(help="Cooling balance point in °F, used as it is.")] = None,
     fuel: Annotated[
         str | None,
-        typer.Option(help="electricity, gas or water. Gas never cools; an electricity meter's zero day counts as missing (CalTRACK 2.2.1.4)."),
+        typer.Option(
+            help="electricity, gas or water. Gas never cools; an electricity meter's zero day counts as missing (CalTRACK 2.2.1.4)."
+        ),
     ] = None,
     model: Annotated[str, typer.Option(help="best: chosen by adjusted R2; intercept: the mean alone.")] = "best",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Fit a baseline and name the days beyond three standard deviations.
 
-    Without a balance point the CalTRACK 2.0 daily search chooses model and balance points by adjusted R2. With one or both, the model has just
-    those terms.
+    Without a balance point the CalTRACK 2.0 daily search chooses model and balance points by adjusted R2. With one or
+    both, the model has just those terms.
 
     Example: meter-pipeline baselines fit usage.csv temps.csv --hdd-balance 60 --fuel gas --json
     """
-    from meter_pipeline.baselines import FileError, FitOptions, NoModelError, fit_best, fit_known, options_for, read_pair
+    from meter_pipeline.baselines import (
+        FileError,
+        FitOptions,
+        NoModelError,
+        fit_best,
+        fit_known,
+        options_for,
+        read_pair,
+    )
 
     if fuel not in (None, "electricity", "gas", "water"):
         raise typer.BadParameter("fuel is electricity, gas or water", param_hint="--fuel")
@@ -52,7 +66,9 @@ def fit(
     try:
         pair = read_pair(usage, temperatures)
         if given or model == "intercept":
-            found = fit_known(pair.usage, pair.temperatures_f, hdd_balance_f=hdd_balance, cdd_balance_f=cdd_balance, options=options)
+            found = fit_known(
+                pair.usage, pair.temperatures_f, hdd_balance_f=hdd_balance, cdd_balance_f=cdd_balance, options=options
+            )
         else:
             found = fit_best(pair.usage, pair.temperatures_f, options)
     except (FileError, NoModelError) as error:
@@ -78,16 +94,33 @@ def fit(
 
 def _render(document: dict[str, Any]) -> None:
     shown = {k: v for k, v in document.items() if k != "beyond_3_sigma"}
-    OUT.print(table(None, ("term", "value"), [(k, f"{v:.6g}" if isinstance(v, float) else v) for k, v in shown.items()], numbers=("value",)))
+    OUT.print(
+        table(
+            None,
+            ("term", "value"),
+            [(k, f"{v:.6g}" if isinstance(v, float) else v) for k, v in shown.items()],
+            numbers=("value",),
+        )
+    )
     days = document["beyond_3_sigma"]
-    OUT.print(f"{len(days)} day(s) beyond three standard deviations: {', '.join(str(d) for d in days) or 'none'}", highlight=False)
+    OUT.print(
+        f"{len(days)} day(s) beyond three standard deviations: {', '.join(str(d) for d in days) or 'none'}",
+        highlight=False,
+    )
 
 
 @app.command()
 def weather(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="GHCN-Daily CSV, ISD, ISD-lite, GSOD, TMY3 or a plain CSV (gzip too).")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, dir_okay=False, help="GHCN-Daily CSV, ISD, ISD-lite, GSOD, TMY3 or a plain CSV (gzip too)."
+        ),
+    ],
     station: Annotated[str | None, typer.Option(help="Station of a file that does not name one.")] = None,
-    file_format: Annotated[str | None, typer.Option("--format", help="Recognised from the content when not given.")] = None,
+    file_format: Annotated[
+        str | None, typer.Option("--format", help="Recognised from the content when not given.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Keep a weather file's billing days: gaps up to six hours filled, days with half or fewer of their hours left out.
@@ -105,15 +138,26 @@ def weather(
     except WeatherError as error:
         problem(str(error), "name the format with --format")
     emit(
-        {"days": loaded.days, "left_out": loaded.gaps, "first": loaded.first, "last": loaded.last, "changed": loaded.changed},
+        {
+            "days": loaded.days,
+            "left_out": loaded.gaps,
+            "first": loaded.first,
+            "last": loaded.last,
+            "changed": loaded.changed,
+        },
         as_json,
-        lambda d: OUT.print(f"{loaded.first} to {loaded.last}: {sum(loaded.days.values())} day(s), {loaded.changed} changed", highlight=False),
+        lambda d: OUT.print(
+            f"{loaded.first} to {loaded.last}: {sum(loaded.days.values())} day(s), {loaded.changed} changed",
+            highlight=False,
+        ),
     )
 
 
 @app.command()
 def refit(
-    as_of: Annotated[datetime | None, typer.Option("--as-of", formats=["%Y-%m-%d"], help="First day the new version judges.")] = None,
+    as_of: Annotated[
+        datetime | None, typer.Option("--as-of", formats=["%Y-%m-%d"], help="First day the new version judges.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Fit the whole city's baselines again from the validated days and keep them as a version.
@@ -129,7 +173,15 @@ def refit(
     if found.version is None:
         problem("there is no validated usage to fit", "meter-pipeline run --day DAY")
     emit(
-        {"version": found.version, "as_of": found.as_of, "points": found.points, "by_status": found.by_status, "by_model": found.by_model, "by_hours": found.by_hours,
-         "median_r2": found.median_r2, "written": found.written},
+        {
+            "version": found.version,
+            "as_of": found.as_of,
+            "points": found.points,
+            "by_status": found.by_status,
+            "by_model": found.by_model,
+            "by_hours": found.by_hours,
+            "median_r2": found.median_r2,
+            "written": found.written,
+        },
         as_json,
-    )  # fmt: skip
+    )

@@ -17,7 +17,10 @@ CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 def bench(
     ctx: typer.Context,
     name: Annotated[
-        str, typer.Argument(help="day, load, probe, estimation, vee, baselines, anomalies, billing, ledger, scale, spread, feeds, desk, backfill, backlog, migration.")
+        str,
+        typer.Argument(
+            help="day, load, probe, estimation, vee, baselines, anomalies, billing, ledger, scale, spread, feeds, desk, backfill, backlog, migration."
+        ),
     ],
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -27,7 +30,11 @@ def bench(
     """
     import benchmarks
 
-    known = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if hasattr(importlib.import_module(f"benchmarks.{m.name}"), "run"))
+    known = sorted(
+        m.name
+        for m in pkgutil.iter_modules(benchmarks.__path__)
+        if hasattr(importlib.import_module(f"benchmarks.{m.name}"), "run")
+    )
     if name not in known:
         ERR.print(f"[bold red]Problem:[/] no benchmark {name!r}; there are {', '.join(known)}")
         raise typer.Exit(USAGE)
@@ -46,10 +53,18 @@ def _options(arguments: list[str]) -> dict[str, Any]:
         key, _, value = flag[2:].partition("=")
         if not value:
             value = pending.pop(0) if pending and not pending[0].startswith("--") else "true"
-        options[key.replace("-", "_")] = int(value) if value.lstrip("-").isdigit() else value == "true" if value in ("true", "false") else value
+        options[key.replace("-", "_")] = (
+            int(value) if value.lstrip("-").isdigit() else value == "true" if value in ("true", "false") else value
+        )
     return options
 
 
 def _show(document: dict[str, Any]) -> None:
     for part in ("config", "figures", "ratios", "machine"):
-        OUT.print(table(part, ["what", "value"], [(k, v if not isinstance(v, dict) else str(v)) for k, v in document[part].items()]))
+        OUT.print(
+            table(
+                part,
+                ["what", "value"],
+                [(k, v if not isinstance(v, dict) else str(v)) for k, v in document[part].items()],
+            )
+        )

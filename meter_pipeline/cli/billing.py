@@ -18,7 +18,9 @@ from meter_pipeline.store.database import Database, open_database
 
 app = typer.Typer(help="Statements, adjustments, reconciliation, month-end close.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Who = Annotated[str, typer.Option("--by", help="Who you are; two different people are needed where money or a seal is concerned.")]
+Who = Annotated[
+    str, typer.Option("--by", help="Who you are; two different people are needed where money or a seal is concerned.")
+]
 
 
 def _open() -> tuple[Settings, Database]:
@@ -38,7 +40,7 @@ def issue(
     cycle: Annotated[str, typer.Argument(help="Billing cycle.")],
     period_end: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], help="Day after the period's last.")],
     as_json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Issue the statements of a cycle's period. Example: meter-pipeline billing issue C1 2026-08-01"""
     from meter_pipeline.billing.issue import issue_statements
     from meter_pipeline.billing.reconcile import micro
@@ -49,32 +51,53 @@ def issue(
     except ValueError as error:
         problem(str(error), "See the cycles in billing_cycles.csv")
     document = {
-        "cycle_id": cycle, "period_start": outcome.period_start, "period_end": outcome.period_end, "issued": outcome.issued,
-        "already_issued": outcome.already, "lines": outcome.lines, "total": micro(outcome.total), "currency": outcome.currency,
+        "cycle_id": cycle,
+        "period_start": outcome.period_start,
+        "period_end": outcome.period_end,
+        "issued": outcome.issued,
+        "already_issued": outcome.already,
+        "lines": outcome.lines,
+        "total": micro(outcome.total),
+        "currency": outcome.currency,
         "waiting": outcome.exceptions,
-    }  # fmt: skip
+    }
     emit(document, as_json, lambda d: OUT.print(table("Statements", ["what", "value"], list(d.items()))))
 
 
 @app.command()
-def show(statement_id: str, html: Annotated[Path | None, typer.Option(help="Write the customer's page here.")] = None, as_json: Json = False) -> None:
-    """Show a statement, or write it as a page. Example: meter-pipeline billing show A-001.C1.20260701.0 --html bill.html"""
+def show(
+    statement_id: str,
+    html: Annotated[Path | None, typer.Option(help="Write the customer's page here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a statement, or write it as a page. Example: meter-pipeline billing show A-001.C1.20260701.0 --html
+    bill.html"""
     from meter_pipeline.billing.render import statement_page
     from meter_pipeline.store.billing_statements import read_statement
 
     settings, database = _open()
     head, lines, _ = read_statement(database, statement_id)
     if not head.height:
-        problem(f"no statement {statement_id}", "Issue a period's statements with: meter-pipeline billing issue CYCLE PERIOD_END")
+        problem(
+            f"no statement {statement_id}",
+            "Issue a period's statements with: meter-pipeline billing issue CYCLE PERIOD_END",
+        )
     if html is not None:
         html.write_text(statement_page(database, statement_id, settings.utility().name) or "", encoding="utf-8")
     document = head.to_dicts()[0] | {"lines": lines.to_dicts()}
     columns = ["line_no", "name", "quantity", "unit", "amount"]
-    emit(document, as_json, lambda d: OUT.print(table(statement_id, columns, lines.select(columns).rows(), numbers=["quantity", "amount"])))
+    emit(
+        document,
+        as_json,
+        lambda d: OUT.print(table(statement_id, columns, lines.select(columns).rows(), numbers=["quantity", "amount"])),
+    )
 
 
 @app.command()
-def export(path: Annotated[Path, typer.Argument(help="A .csv or .parquet file.")], period_start: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])]) -> None:
+def export(
+    path: Annotated[Path, typer.Argument(help="A .csv or .parquet file.")],
+    period_start: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])],
+) -> None:
     """Write the lines of every statement of a period, safe for spreadsheets.
 
     Example: meter-pipeline billing export july.csv --period-start 2026-07-01
@@ -99,26 +122,51 @@ def reconciliation(day: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"])
         "FROM billing.reconciliation WHERE billing_day = $1 ORDER BY cause <> 'open', joint, subject",
         [day.date()],
     )
-    emit({"billing_day": day.date(), "joints": frame.to_dicts()}, as_json,
-         lambda d: OUT.print(table(f"Reconciliation of {day:%Y-%m-%d}", frame.columns, frame.rows(), numbers=["expected", "actual", "difference", "items"])))  # fmt: skip
+    emit(
+        {"billing_day": day.date(), "joints": frame.to_dicts()},
+        as_json,
+        lambda d: OUT.print(
+            table(
+                f"Reconciliation of {day:%Y-%m-%d}",
+                frame.columns,
+                frame.rows(),
+                numbers=["expected", "actual", "difference", "items"],
+            )
+        ),
+    )
     if "open" in frame["cause"].to_list():
         raise typer.Exit(1)
 
 
 @app.command()
 def adjust(
-    statement_id: str, by: Who, reason: Annotated[str, typer.Option(help="late_actual, correction, tariff or reference.")], evidence: Annotated[str, typer.Option()],
-    threshold: Annotated[str, typer.Option(help="Sum of absolute amounts above which a second person decides.")] = "50.00", as_json: Json = False,
-) -> None:  # fmt: skip
+    statement_id: str,
+    by: Who,
+    reason: Annotated[str, typer.Option(help="late_actual, correction, tariff or reference.")],
+    evidence: Annotated[str, typer.Option()],
+    threshold: Annotated[
+        str, typer.Option(help="Sum of absolute amounts above which a second person decides.")
+    ] = "50.00",
+    as_json: Json = False,
+) -> None:
     """Ask for the correction of a statement from what is known now: cancel and rebill of the lines that changed.
 
-    Example: meter-pipeline billing adjust A-0000001.CYCLE-1.20261001.0 --by ana --reason late_actual --evidence "reads of 3 October came on the 9th"
+    Example: meter-pipeline billing adjust A-0000001.CYCLE-1.20261001.0 --by ana --reason late_actual --evidence "reads
+    of 3 October came on the 9th"
     """
     from meter_pipeline.billing.adjustments import AdjustmentError, request
 
     settings, database = _open()
     try:
-        name = request(database, settings.calendar(), statement_id, reason=reason, evidence=evidence, requested_by=by, threshold=Decimal(threshold))
+        name = request(
+            database,
+            settings.calendar(),
+            statement_id,
+            reason=reason,
+            evidence=evidence,
+            requested_by=by,
+            threshold=Decimal(threshold),
+        )
     except AdjustmentError as error:
         problem(str(error))
     emit({"adjustment_id": name}, as_json, lambda d: OUT.print(d["adjustment_id"] or "nothing changed"))
@@ -133,11 +181,19 @@ def adjustments(as_json: Json = False) -> None:
     from meter_pipeline.store.billing_adjustments import listed
 
     frame = listed(_open()[1])
-    emit({"adjustments": frame.to_dicts()}, as_json, lambda d: OUT.print(table("Adjustments", frame.columns, frame.rows(), numbers=["net", "gross"])))
+    emit(
+        {"adjustments": frame.to_dicts()},
+        as_json,
+        lambda d: OUT.print(table("Adjustments", frame.columns, frame.rows(), numbers=["net", "gross"])),
+    )
 
 
 @app.command()
-def decide(adjustment_id: str, by: Who, refuse: Annotated[bool, typer.Option("--refuse", help="Refuse it instead of approving.")] = False) -> None:
+def decide(
+    adjustment_id: str,
+    by: Who,
+    refuse: Annotated[bool, typer.Option("--refuse", help="Refuse it instead of approving.")] = False,
+) -> None:
     """Approve (and post) or refuse an adjustment that another person asked for.
 
     Example: meter-pipeline billing decide A-0000001.CYCLE-1.20261001.0.A1 --by ben
@@ -152,9 +208,13 @@ def decide(adjustment_id: str, by: Who, refuse: Annotated[bool, typer.Option("--
 
 @app.command()
 def close(
-    month: Annotated[str, typer.Argument(help="Like 2026-07.")], by: Who,
-    approve: Annotated[bool, typer.Option("--approve", help="Seal a month that another person asked to close.")] = False, as_json: Json = False,
-) -> None:  # fmt: skip
+    month: Annotated[str, typer.Argument(help="Like 2026-07.")],
+    by: Who,
+    approve: Annotated[
+        bool, typer.Option("--approve", help="Seal a month that another person asked to close.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Ask to close a month (prints its checklist), or seal one that another person asked to close.
 
     Example: meter-pipeline billing close 2026-10 --by ana
@@ -165,7 +225,12 @@ def close(
     try:
         if approve:
             seal = approve_close(database, first, person=by)
-            document: dict[str, Any] = {"month": month, "sealed": True, "control_totals": seal.control_totals, "totals_sha256": seal.totals_sha256}
+            document: dict[str, Any] = {
+                "month": month,
+                "sealed": True,
+                "control_totals": seal.control_totals,
+                "totals_sha256": seal.totals_sha256,
+            }
         else:
             document = {"month": month, "sealed": False, "checklist": request_close(database, first, person=by)}
     except CloseError as error:

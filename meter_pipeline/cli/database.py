@@ -24,7 +24,11 @@ def start(json: Json = False) -> None:
     """
     database = open_database(load_settings())
     applied = apply_migrations(database)
-    emit({"url": database.safe_url, "migrations_applied": applied}, json, lambda d: OUT.print(f"{d['url']} is up; {applied} migrations applied"))
+    emit(
+        {"url": database.safe_url, "migrations_applied": applied},
+        json,
+        lambda d: OUT.print(f"{d['url']} is up; {applied} migrations applied"),
+    )
 
 
 @app.command()

@@ -35,14 +35,32 @@ def _database() -> Database:
 
 def _document(letter: DeadLetter) -> dict[str, Any]:
     return {
-        "key": letter.key, "status": letter.status, "file": letter.file_name, "file_sha256": letter.file_sha256, "head_end": letter.head_end,
-        "format": letter.file_format, "line": letter.line, "byte_offset": letter.byte_offset, "reads": letter.reads,
-        "reasons": [{"code": code, "detail": detail} for code, detail in letter.reasons], "meter_id": letter.meter_id, "channel": letter.channel,
-        "raw_format": letter.raw_format, "raw": store.shown(letter.raw), "raw_hex": letter.raw[:4000],
-        "corrected": None if letter.corrected_raw is None else store.shown(letter.corrected_raw), "rule_version": letter.rule_version,
-        "run_id": letter.run_id, "first_seen": letter.first_seen, "last_seen": letter.last_seen, "times": letter.times,
-        "changed_by": letter.changed_by, "changed_at": letter.changed_at, "change_reason": letter.change_reason, "replayed_as": letter.replay_sha256,
-    }  # fmt: skip
+        "key": letter.key,
+        "status": letter.status,
+        "file": letter.file_name,
+        "file_sha256": letter.file_sha256,
+        "head_end": letter.head_end,
+        "format": letter.file_format,
+        "line": letter.line,
+        "byte_offset": letter.byte_offset,
+        "reads": letter.reads,
+        "reasons": [{"code": code, "detail": detail} for code, detail in letter.reasons],
+        "meter_id": letter.meter_id,
+        "channel": letter.channel,
+        "raw_format": letter.raw_format,
+        "raw": store.shown(letter.raw),
+        "raw_hex": letter.raw[:4000],
+        "corrected": None if letter.corrected_raw is None else store.shown(letter.corrected_raw),
+        "rule_version": letter.rule_version,
+        "run_id": letter.run_id,
+        "first_seen": letter.first_seen,
+        "last_seen": letter.last_seen,
+        "times": letter.times,
+        "changed_by": letter.changed_by,
+        "changed_at": letter.changed_at,
+        "change_reason": letter.change_reason,
+        "replayed_as": letter.replay_sha256,
+    }
 
 
 @app.command("list")
@@ -58,14 +76,33 @@ def list_(
     Example: meter-pipeline dead-letters list --reason unknown_meter
     """
     with _database().connect("dead-letters") as connection:
-        letters = store.find(connection, status=[] if status == "all" else [status], reason=reason, head_end=head_end, limit=limit)
+        letters = store.find(
+            connection, status=[] if status == "all" else [status], reason=reason, head_end=head_end, limit=limit
+        )
         counts = store.counts(connection)
     summary = [{"status": s, "head_end": h, "reason": r, "letters": n, "reads": reads} for s, h, r, n, reads in counts]
 
     def render(_: Any) -> None:
-        OUT.print(table("Dead letters by reason", ["status", "head-end", "reason", "letters", "reads"], counts, numbers=["letters", "reads"]))
-        rows = [(x.key.hex()[:12], x.status, x.file_name, x.line, x.meter_id, x.reads, "; ".join(c for c, _ in x.reasons)) for x in letters]
-        OUT.print(table("Oldest", ["key", "status", "file", "line", "meter", "reads", "reasons"], rows, numbers=["line", "reads"]))
+        OUT.print(
+            table(
+                "Dead letters by reason",
+                ["status", "head-end", "reason", "letters", "reads"],
+                counts,
+                numbers=["letters", "reads"],
+            )
+        )
+        rows = [
+            (x.key.hex()[:12], x.status, x.file_name, x.line, x.meter_id, x.reads, "; ".join(c for c, _ in x.reasons))
+            for x in letters
+        ]
+        OUT.print(
+            table(
+                "Oldest",
+                ["key", "status", "file", "line", "meter", "reads", "reasons"],
+                rows,
+                numbers=["line", "reads"],
+            )
+        )
 
     emit({"counts": summary, "dead_letters": [_document(x) for x in letters]}, as_json, render)
 
@@ -79,7 +116,9 @@ def show(key: Key, as_json: AsJson = False) -> None:
     letter = _try(lambda: work.show(_database(), key))
 
     def render(document: Any) -> None:
-        rows = [(k, v) for k, v in document.items() if k not in ("raw", "raw_hex", "reasons", "corrected") and v is not None]
+        rows = [
+            (k, v) for k, v in document.items() if k not in ("raw", "raw_hex", "reasons", "corrected") and v is not None
+        ]
         rows += [(f"reason {r['code']}", r["detail"]) for r in document["reasons"]]
         OUT.print(table(None, ["", ""], rows))
         OUT.print(document["raw"], markup=False, highlight=False)
@@ -95,18 +134,33 @@ def correct(
     reason: Why,
     by: By,
     content: Annotated[str | None, typer.Option("--content", help="What it should have said.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", help="A file that holds what it should have said; - for standard input.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="A file that holds what it should have said; - for standard input.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a payload should have said; replay loads it.
 
-    Example: meter-pipeline dead-letters correct 3fa9 --content "M-7,2026-03-01T00:00:00Z,1.25" --reason "meter id mistyped at the head-end"
+    Example: meter-pipeline dead-letters correct 3fa9 --content "M-7,2026-03-01T00:00:00Z,1.25" --reason "meter id
+    mistyped at the head-end"
     """
     if (content is None) == (file is None):
         raise typer.BadParameter("give --content or --file")
-    data = content.encode() if content is not None else sys.stdin.buffer.read() if str(file) == "-" else Path(str(file)).read_bytes()
+    data = (
+        content.encode()
+        if content is not None
+        else sys.stdin.buffer.read()
+        if str(file) == "-"
+        else Path(str(file)).read_bytes()
+    )
     letter = _try(lambda: work.correct(_database(), key, data, by=by, reason=reason))
-    emit(_document(letter), as_json, lambda _: OUT.print(f"{letter.key.hex()[:12]} corrected. Next: meter-pipeline dead-letters replay {letter.key.hex()[:12]}"))
+    emit(
+        _document(letter),
+        as_json,
+        lambda _: OUT.print(
+            f"{letter.key.hex()[:12]} corrected. Next: meter-pipeline dead-letters replay {letter.key.hex()[:12]}"
+        ),
+    )
 
 
 @app.command()
@@ -123,17 +177,24 @@ def erase(key: Key, reason: Why, by: By, as_json: AsJson = False) -> None:
 def replay(
     by: By,
     key: Annotated[str | None, typer.Argument(help="The dead letter's key, or its first digits.")] = None,
-    reason_code: Annotated[str | None, typer.Option("--all-with-reason", help="Every open one with this reason code instead.")] = None,
+    reason_code: Annotated[
+        str | None, typer.Option("--all-with-reason", help="Every open one with this reason code instead.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send a payload through ingestion again: once, however often asked. Its reads wait for their billing days' next run.
+    """Send a payload through ingestion again: once, however often asked. Its reads wait for their billing days' next
+    run.
 
     Example: meter-pipeline dead-letters replay --all-with-reason unknown_meter
     """
     if (key is None) == (reason_code is None):
         raise typer.BadParameter("give a key or --all-with-reason")
     settings = load_settings()
-    database, calendar, places = open_database(settings), settings.calendar(), Places(settings.archive, settings.staging)
+    database, calendar, places = (
+        open_database(settings),
+        settings.calendar(),
+        Places(settings.archive, settings.staging),
+    )
     head_ends = read_head_ends(settings.head_ends)
     if key is not None:
         done = [_try(lambda: work.replay(database, calendar, places, head_ends, str(key), by=by))]
@@ -142,19 +203,27 @@ def replay(
     document = {
         "replayed": [
             {
-                "key": r.key, "already": r.already, "reads": r.reads, "days": r.days,
+                "key": r.key,
+                "already": r.already,
+                "reads": r.reads,
+                "days": r.days,
                 "rejected": [{"code": code, "detail": detail} for code, detail in r.rejected],
             }
             for r in done
         ]
-    }  # fmt: skip
+    }
 
     def render(_: Any) -> None:
         rows = [
-            (r.key.hex()[:12], "again at fault" if r.rejected else "done before" if r.already else "replayed", r.reads, ", ".join(map(str, r.days[:3])),
-             "; ".join(f"{c}: {d}" for c, d in r.rejected[:2]))
+            (
+                r.key.hex()[:12],
+                "again at fault" if r.rejected else "done before" if r.already else "replayed",
+                r.reads,
+                ", ".join(map(str, r.days[:3])),
+                "; ".join(f"{c}: {d}" for c, d in r.rejected[:2]),
+            )
             for r in done
-        ]  # fmt: skip
+        ]
         OUT.print(table(None, ["key", "outcome", "reads", "billing days", "why"], rows, numbers=["reads"]))
 
     emit(document, as_json, render)

@@ -1,4 +1,5 @@
-"""``meter-pipeline demo``: from nothing to reconciled bills of the demo municipality, through the same steps a real one takes."""
+"""``meter-pipeline demo``: from nothing to reconciled bills of the demo municipality, through the same steps a real one
+takes."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from meter_pipeline.settings import load_settings
 
 
 def demo(json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False) -> None:
-    """Bill the demo municipality: reference data, simulated feeds with every kind of trouble, a week of billing days, the result.
+    """Bill the demo municipality: reference data, simulated feeds with every kind of trouble, a week of billing days,
+    the result.
 
     Example: meter-pipeline demo --json
     """
@@ -38,14 +40,16 @@ def demo(json: Annotated[bool, typer.Option("--json", help="One JSON document on
         inbox = settings.home / "inbox"
         inbox.mkdir(parents=True, exist_ok=True)
         shutil.copytree(city / "inbox", inbox, dirs_exist_ok=True)
-        # A file that has just been written may still be growing, so the landing leaves it alone for two seconds: these are whole.
+        # A file that has just been written may still be growing, so the landing leaves it alone for two seconds: these
+        # are whole.
         past = time.time() - 60
         for path in inbox.rglob("*"):
             if path.is_file():
                 os.utime(path, (past, past))
     last = DEMO.start + timedelta(days=DEMO.days - 1)
-    # All days in one run, as a backfill: every stage sees the register reads of the whole week before it judges its first day. Day by day, as they
-    # come in service, the reads of a later day ask for most of the earlier ones again, which took as long as the week itself.
+    # All days in one run, as a backfill: every stage sees the register reads of the whole week before it judges its
+    # first day. Day by day, as they come in service, the reads of a later day ask for most of the earlier ones again,
+    # which took as long as the week itself.
     done = run_days(DEMO.start, last, land=True, one_run=True, opening=DEMO.start - timedelta(days=1))
     found = summary.document(database, DEMO.start, last)
     found["runs"] = done
@@ -53,7 +57,9 @@ def demo(json: Annotated[bool, typer.Option("--json", help="One JSON document on
     emit(found, json, lambda document: summary.show(document))
     failed = [d for d in done["days"] + done["true_ups"] if not d["success"]]
     if not json:
-        OUT.print(f"\n{DEMO.days} billing days in {found['seconds']:.0f} s, recorded in Dagster. Look at them: [bold]make ui[/], then http://127.0.0.1:3000")
+        OUT.print(
+            f"\n{DEMO.days} billing days in {found['seconds']:.0f} s, recorded in Dagster. Look at them: [bold]make ui[/], then http://127.0.0.1:3000"
+        )
     if failed:
         ERR.print("[bold red]Problem:[/] " + "; ".join(f"{d['day']}: {', '.join(d['failed_steps'])}" for d in failed))
         raise typer.Exit(PROBLEM)

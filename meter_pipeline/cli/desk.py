@@ -14,7 +14,10 @@ from meter_pipeline.cli.output import ERR, OUT, emit, problem
 from meter_pipeline.services import prepare, roles_in_use
 from meter_pipeline.settings import load_settings
 
-app = typer.Typer(help="The finance desk in a browser: exceptions, dead letters, pause, adjustments, bills explained.", invoke_without_command=True)
+app = typer.Typer(
+    help="The finance desk in a browser: exceptions, dead letters, pause, adjustments, bills explained.",
+    invoke_without_command=True,
+)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Person = Annotated[str, typer.Argument(help="The person, as in the register of people.")]
@@ -24,10 +27,17 @@ Person = Annotated[str, typer.Argument(help="The person, as in the register of p
 def desk(
     context: typer.Context,
     port: Annotated[int, typer.Option(help="Port it listens on.")] = 3001,
-    host: Annotated[str, typer.Option(help="Address it listens on. Behind a proxy that ends TLS, leave it as it is.")] = "127.0.0.1",
-    name: Annotated[list[str] | None, typer.Option("--name", help="A name people reach it by, behind a proxy: desk.example.org. May be repeated.")] = None,
+    host: Annotated[
+        str, typer.Option(help="Address it listens on. Behind a proxy that ends TLS, leave it as it is.")
+    ] = "127.0.0.1",
+    name: Annotated[
+        list[str] | None,
+        typer.Option("--name", help="A name people reach it by, behind a proxy: desk.example.org. May be repeated."),
+    ] = None,
     dagster_url: Annotated[str, typer.Option(help="Where the Dagster UI is, for links.")] = "http://127.0.0.1:3000",
-    token_for: Annotated[str | None, typer.Option("--token-for", help="Make and print a token for this person first.")] = None,
+    token_for: Annotated[
+        str | None, typer.Option("--token-for", help="Make and print a token for this person first.")
+    ] = None,
 ) -> None:
     """Serve the finance desk until stopped (Ctrl-C).
 
@@ -56,9 +66,13 @@ def desk(
     if made:
         OUT.print(f"Token of {token_for}, shown this once: {made}", highlight=False, soft_wrap=True)
     if host not in ("127.0.0.1", "localhost", "::1") and not os.environ.get("METER_PIPELINE_DESK_PLAIN_HTTP"):
-        problem(f"{host} can be reached from elsewhere, and this server speaks no TLS", "put a proxy before it; on a closed network set METER_PIPELINE_DESK_PLAIN_HTTP=1")
+        problem(
+            f"{host} can be reached from elsewhere, and this server speaks no TLS",
+            "put a proxy before it; on a closed network set METER_PIPELINE_DESK_PLAIN_HTTP=1",
+        )
     ERR.print(f"[bold]Finance desk:[/] http://{host}:{port}  (Ctrl-C ends it)")
-    # The peer's own address decides whether a proxy's header counts, so uvicorn must not put a forwarded one in its place.
+    # The peer's own address decides whether a proxy's header counts, so uvicorn must not put a forwarded one in its
+    # place.
     application = build(Desk(database, settings, access, dagster_url or None), [*(name or []), host])
     uvicorn.run(application, host=host, port=port, proxy_headers=False, server_header=False, log_level="warning")
 
@@ -92,4 +106,8 @@ def revoke(person: Person, json: Json = False) -> None:
         dropped = from_environment(settings.home / "desk", os.environ).revoke(person)
     except AccessError as error:
         problem(str(error))
-    emit({"person": person, "dropped": dropped}, json, lambda d: OUT.print(f"{d['dropped']} token(s) dropped", highlight=False))
+    emit(
+        {"person": person, "dropped": dropped},
+        json,
+        lambda d: OUT.print(f"{d['dropped']} token(s) dropped", highlight=False),
+    )

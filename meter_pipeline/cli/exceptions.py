@@ -18,7 +18,10 @@ from meter_pipeline.settings import load_settings
 app = typer.Typer(no_args_is_help=True, help="The exception queue: list, show, assign, confirm, dismiss.")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Kind = Annotated[list[str] | None, typer.Option(help="leak, leak_drift, burst, spike, tamper_fall, reverse, stuck, dropout_meter ...")]
+Kind = Annotated[
+    list[str] | None,
+    typer.Option(help="leak, leak_drift, burst, spike, tamper_fall, reverse, stuck, dropout_meter ..."),
+]
 State = Annotated[list[str] | None, typer.Option(help="open, assigned, confirmed, dismissed, expired.")]
 Point = Annotated[list[str] | None, typer.Option("--service-point", help="A service point.")]
 Commodity = Annotated[list[str] | None, typer.Option(help="electricity, water or gas.")]
@@ -26,25 +29,43 @@ Severity = Annotated[list[str] | None, typer.Option(help="inform, warn or severe
 Assigned = Annotated[list[str] | None, typer.Option("--assigned-to", help="Who works on it.")]
 By = Annotated[str | None, typer.Option("--by", help="Who decides; by default the login name.")]
 Cases = Annotated[list[str] | None, typer.Argument(help="Case ids, as the list shows them.")]
-Filtered = Annotated[bool, typer.Option("--all", help="Every undecided case that the filters find; needs at least one filter.")]
+Filtered = Annotated[
+    bool, typer.Option("--all", help="Every undecided case that the filters find; needs at least one filter.")
+]
 
 
 def _filters(
-    cases: list[str] | None, kind: list[str] | None, state: list[str] | None, point: list[str] | None, commodity: list[str] | None,
-    severity: list[str] | None, assigned: list[str] | None,
-) -> dict[str, Any]:  # fmt: skip
+    cases: list[str] | None,
+    kind: list[str] | None,
+    state: list[str] | None,
+    point: list[str] | None,
+    commodity: list[str] | None,
+    severity: list[str] | None,
+    assigned: list[str] | None,
+) -> dict[str, Any]:
     given = {
-        "case_id": cases, "kind": kind, "state": state, "service_point_id": point, "commodity": commodity, "severity": severity,
+        "case_id": cases,
+        "kind": kind,
+        "state": state,
+        "service_point_id": point,
+        "commodity": commodity,
+        "severity": severity,
         "assigned_to": assigned,
-    }  # fmt: skip
+    }
     return {name: value for name, value in given.items() if value}
 
 
 @app.command("list")
 def list_(
-    kind: Kind = None, state: State = None, point: Point = None, commodity: Commodity = None, severity: Severity = None, assigned: Assigned = None,
-    every: Annotated[bool, typer.Option("--all", help="Decided and expired ones too.")] = False, json: Json = False,
-) -> None:  # fmt: skip
+    kind: Kind = None,
+    state: State = None,
+    point: Point = None,
+    commodity: Commodity = None,
+    severity: Severity = None,
+    assigned: Assigned = None,
+    every: Annotated[bool, typer.Option("--all", help="Decided and expired ones too.")] = False,
+    json: Json = False,
+) -> None:
     """Cases, newest first; without --state those still undecided.
 
     Example: meter-pipeline exceptions list --kind leak --commodity water
@@ -62,7 +83,9 @@ def list_(
 @app.command()
 def show(
     case: Annotated[str, typer.Argument(help="Case id.")],
-    plot: Annotated[Path | None, typer.Option("--plot", help="Write a PNG of usage over weather with the flagged days here.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Write a PNG of usage over weather with the flagged days here.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """One case: what it means, and every flagged day with its evidence.
@@ -86,9 +109,15 @@ def show(
 @app.command()
 def assign(
     to: Annotated[str, typer.Option("--to", help="Who takes it.")],
-    cases: Cases = None, kind: Kind = None, point: Point = None, commodity: Commodity = None, severity: Severity = None,
-    every: Filtered = False, by: By = None, json: Json = False,
-) -> None:  # fmt: skip
+    cases: Cases = None,
+    kind: Kind = None,
+    point: Point = None,
+    commodity: Commodity = None,
+    severity: Severity = None,
+    every: Filtered = False,
+    by: By = None,
+    json: Json = False,
+) -> None:
     """Give cases to somebody.
 
     Example: meter-pipeline exceptions assign --all --kind tamper_fall --to field-team
@@ -98,9 +127,16 @@ def assign(
 
 @app.command()
 def confirm(
-    cases: Cases = None, kind: Kind = None, point: Point = None, commodity: Commodity = None, severity: Severity = None, every: Filtered = False,
-    reason: Annotated[str, typer.Option(help="What was found.")] = "", by: By = None, json: Json = False,
-) -> None:  # fmt: skip
+    cases: Cases = None,
+    kind: Kind = None,
+    point: Point = None,
+    commodity: Commodity = None,
+    severity: Severity = None,
+    every: Filtered = False,
+    reason: Annotated[str, typer.Option(help="What was found.")] = "",
+    by: By = None,
+    json: Json = False,
+) -> None:
     """The finding is real. Releases a hold; a bill that must change is changed by an adjustment.
 
     Example: meter-pipeline exceptions confirm reverse-SP-W0000044-20261029 --reason "turned round by the fitter"
@@ -111,10 +147,17 @@ def confirm(
 @app.command()
 def dismiss(
     reason: Annotated[str, typer.Option(help="Why it is none.")],
-    cases: Cases = None, kind: Kind = None, point: Point = None, commodity: Commodity = None, severity: Severity = None, every: Filtered = False,
-    by: By = None, json: Json = False,
-) -> None:  # fmt: skip
-    """The finding is none. Releases a hold, keeps the matter quiet for 30 days and widens the meter's thresholds by a quarter.
+    cases: Cases = None,
+    kind: Kind = None,
+    point: Point = None,
+    commodity: Commodity = None,
+    severity: Severity = None,
+    every: Filtered = False,
+    by: By = None,
+    json: Json = False,
+) -> None:
+    """The finding is none. Releases a hold, keeps the matter quiet for 30 days and widens the meter's thresholds by a
+    quarter.
 
     Example: meter-pipeline exceptions dismiss --all --kind spike --reason "street party"
     """
@@ -122,9 +165,18 @@ def dismiss(
 
 
 def _decide(
-    decision: Any, cases: list[str] | None, kind: list[str] | None, point: list[str] | None, commodity: list[str] | None,
-    severity: list[str] | None, every: bool, by: str | None, reason: str, to: str | None, json: bool,
-) -> None:  # fmt: skip
+    decision: Any,
+    cases: list[str] | None,
+    kind: list[str] | None,
+    point: list[str] | None,
+    commodity: list[str] | None,
+    severity: list[str] | None,
+    every: bool,
+    by: str | None,
+    reason: str,
+    to: str | None,
+    json: bool,
+) -> None:
     from meter_pipeline.anomalies import QueueError, decide
 
     filters = _filters(cases, kind, None, point, commodity, severity, None)
@@ -138,16 +190,24 @@ def _decide(
     emit(
         {"decision": decision, "cases": done.cases, "released": done.released},
         json,
-        lambda d: OUT.print(f"{len(d['cases'])} case(s) {decision}, {d['released']} bill hold(s) released", highlight=False),
+        lambda d: OUT.print(
+            f"{len(d['cases'])} case(s) {decision}, {d['released']} bill hold(s) released", highlight=False
+        ),
     )
 
 
 def _show_list(document: dict[str, Any]) -> None:
     rows = [
-        (c["case_id"], c["kind"], c["state"] + (f": {c['assigned_to']}" if c["assigned_to"] else ""), c["last_day"], c["days"],
-         "held" if c["hold"] else "")
+        (
+            c["case_id"],
+            c["kind"],
+            c["state"] + (f": {c['assigned_to']}" if c["assigned_to"] else ""),
+            c["last_day"],
+            c["days"],
+            "held" if c["hold"] else "",
+        )
         for c in document["cases"]
-    ]  # fmt: skip
+    ]
     title = f"{document['count']} case(s), {document['held']} holding a bill"
     OUT.print(table(title, ("case", "kind", "state", "last seen", "days", "bill"), rows, numbers=("days",)))
 
@@ -155,7 +215,9 @@ def _show_list(document: dict[str, Any]) -> None:
 def _show_case(case: dict[str, Any]) -> None:
     OUT.print(f"[bold]{case['case_id']}[/]  {case['kind']}: {case['about']}", highlight=False)
     hold = "the bill of its days waits for the decision" if case["hold"] else "no bill waits"
-    OUT.print(f"{case['state']}, {case['severity']}, {case['first_day']} to {case['last_day']}; {hold}", highlight=False)
+    OUT.print(
+        f"{case['state']}, {case['severity']}, {case['first_day']} to {case['last_day']}; {hold}", highlight=False
+    )
     if case["decided_by"]:
         OUT.print(f"decided by {case['decided_by']}: {case['reason'] or 'no reason given'}", highlight=False)
 
@@ -163,8 +225,16 @@ def _show_case(case: dict[str, Any]) -> None:
         return "" if value is None else f"{value:,.3f}"
 
     rows = [
-        (f["billing_day"], f["kind"], number(f["expected"]), number(f["observed"]), f["unit"],
-         ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in f["evidence"].items()))
+        (
+            f["billing_day"],
+            f["kind"],
+            number(f["expected"]),
+            number(f["observed"]),
+            f["unit"],
+            ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in f["evidence"].items()),
+        )
         for f in case["flags"]
-    ]  # fmt: skip
-    OUT.print(table(None, ("day", "kind", "expected", "observed", "unit", "evidence"), rows, numbers=("expected", "observed")))
+    ]
+    OUT.print(
+        table(None, ("day", "kind", "expected", "observed", "unit", "evidence"), rows, numbers=("expected", "observed"))
+    )

@@ -17,17 +17,44 @@ from meter_pipeline.store.database import open_database
 
 def _render(document: Any) -> None:
     line, tariff, determinant = document["line"], document["tariff"] or {}, document["determinant"] or {}
-    OUT.print(f"[bold]{line['name']}[/]  {line['amount']} {line['currency']}  ({line['segment_start']} to {line['segment_end']})", highlight=False)
-    OUT.print(f"tariff {tariff.get('subject')}, {tariff.get('name')}; rounding {tariff.get('rounding')}", highlight=False)
-    OUT.print(f"{determinant.get('intervals', 0)} intervals, {determinant.get('estimated', 0)} of them estimated", highlight=False)
-    OUT.print(table(None, ["day", "amount", "source", "estimated"], [
-        (d["day"], d["amount"], f"{int(d['source_micro']) / 1e6:,.3f} {d['source_unit']}", d["estimated"]) for d in document["days"]
-    ], numbers=["amount", "source", "estimated"]))  # fmt: skip
-    OUT.print(table(None, ["day", "payload of", "SHA-256"], [(p["day"], p["subject"], p["payload_sha256"]) for p in document["payloads"]]))
+    OUT.print(
+        f"[bold]{line['name']}[/]  {line['amount']} {line['currency']}  ({line['segment_start']} to {line['segment_end']})",
+        highlight=False,
+    )
+    OUT.print(
+        f"tariff {tariff.get('subject')}, {tariff.get('name')}; rounding {tariff.get('rounding')}", highlight=False
+    )
+    OUT.print(
+        f"{determinant.get('intervals', 0)} intervals, {determinant.get('estimated', 0)} of them estimated",
+        highlight=False,
+    )
+    OUT.print(
+        table(
+            None,
+            ["day", "amount", "source", "estimated"],
+            [
+                (d["day"], d["amount"], f"{int(d['source_micro']) / 1e6:,.3f} {d['source_unit']}", d["estimated"])
+                for d in document["days"]
+            ],
+            numbers=["amount", "source", "estimated"],
+        )
+    )
+    OUT.print(
+        table(
+            None,
+            ["day", "payload of", "SHA-256"],
+            [(p["day"], p["subject"], p["payload_sha256"]) for p in document["payloads"]],
+        )
+    )
     for entry in document["ledger"]:
-        OUT.print(f"ledger {entry['subject']} ({entry['kind']}), leaf {entry['leaf']}, {entry['leaf_hash']}", highlight=False)
+        OUT.print(
+            f"ledger {entry['subject']} ({entry['kind']}), leaf {entry['leaf']}, {entry['leaf_hash']}", highlight=False
+        )
     for adjustment in document["adjustments"]:
-        OUT.print(f"adjusted by {adjustment['subject']}: {adjustment['action']} {adjustment['amount']} ({adjustment['status']})", highlight=False)
+        OUT.print(
+            f"adjusted by {adjustment['subject']}: {adjustment['action']} {adjustment['amount']} ({adjustment['status']})",
+            highlight=False,
+        )
 
 
 def explain_command(

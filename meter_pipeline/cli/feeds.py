@@ -27,13 +27,20 @@ def _root() -> None:
 @app.command("inspect")
 def inspect_command(
     file: Annotated[Path, typer.Argument(help="A feed file; gzip and zip are opened.")],
-    format_: Annotated[str | None, typer.Option("--format", help="nem12, nem13, espi, cmep, delimited, jsonl, wide_csv.")] = None,
-    head_end: Annotated[str | None, typer.Option("--head-end", help="A declared head-end by name, or a path to its TOML file.")] = None,
-    head_ends: Annotated[Path | None, typer.Option("--head-ends", help="Folder of declarations; the municipality's own by default.")] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="nem12, nem13, espi, cmep, delimited, jsonl, wide_csv.")
+    ] = None,
+    head_end: Annotated[
+        str | None, typer.Option("--head-end", help="A declared head-end by name, or a path to its TOML file.")
+    ] = None,
+    head_ends: Annotated[
+        Path | None, typer.Option("--head-ends", help="Folder of declarations; the municipality's own by default.")
+    ] = None,
     zone: Annotated[str | None, typer.Option("--zone", help="Time zone of local stamps, IANA name or +10:00.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Readings, exact sum, unit and quality per meter and channel, and every rejection. Exit 1 when anything was rejected.
+    """Readings, exact sum, unit and quality per meter and channel, and every rejection. Exit 1 when anything was
+    rejected.
 
     Example: meter-pipeline feeds inspect reads.csv --head-end AMI
     """
@@ -51,7 +58,12 @@ def inspect_command(
             if format_ is None:
                 sniffed = sniff(file)
                 declared = replace(sniffed, zone=zone or sniffed.zone)
-                assumed = {"zone": declared.zone, "kind": declared.kind, "time_format": declared.time_format, "columns": declared.columns}
+                assumed = {
+                    "zone": declared.zone,
+                    "kind": declared.kind,
+                    "time_format": declared.time_format,
+                    "columns": declared.columns,
+                }
         if zone is not None:
             declared = replace(declared, zone=zone)
         document = inspect(file, declared, BillingCalendar("UTC"))
@@ -104,20 +116,36 @@ def _render(document: dict[str, Any]) -> None:
     columns = ("meter", "channel", "unit", "minutes", "readings", "sum", "first", "last", "quality")
     rows = [
         (
-            channel["meter_id"], channel["channel"], channel["unit"], channel["interval_minutes"], channel["readings"], channel["sum"],
-            channel["first"], channel["last"], " ".join(f"{flag} {count}" for flag, count in channel["quality"].items()),
+            channel["meter_id"],
+            channel["channel"],
+            channel["unit"],
+            channel["interval_minutes"],
+            channel["readings"],
+            channel["sum"],
+            channel["first"],
+            channel["last"],
+            " ".join(f"{flag} {count}" for flag, count in channel["quality"].items()),
         )
         for channel in document["channels"]
-    ]  # fmt: skip
-    OUT.print(table(f"{document['file']} ({document['format']})", columns, rows, numbers=("minutes", "readings", "sum")))
+    ]
+    OUT.print(
+        table(f"{document['file']} ({document['format']})", columns, rows, numbers=("minutes", "readings", "sum"))
+    )
     rejected = document["rejected"]
     if rejected:
         shown = [(each["line"], each["reason"], each["detail"]) for each in rejected[:_SHOWN_REJECTS]]
         OUT.print(table(f"{len(rejected)} rejections", ("line", "reason", "detail"), shown, numbers=("line",)))
     differing = document["stated_differences"]
     if differing:
-        found = [(each["line"], each["meter_id"], each["channel"], each["stated"], each["by_dials"]) for each in differing[:_SHOWN_REJECTS]]
+        found = [
+            (each["line"], each["meter_id"], each["channel"], each["stated"], each["by_dials"])
+            for each in differing[:_SHOWN_REJECTS]
+        ]
         title = f"Stated quantities that are not what their dials show: {len(differing)}"
-        OUT.print(table(title, ("line", "meter", "channel", "stated", "by dials"), found, numbers=("line", "stated", "by dials")))
+        OUT.print(
+            table(
+                title, ("line", "meter", "channel", "stated", "by dials"), found, numbers=("line", "stated", "by dials")
+            )
+        )
     if document.get("assumed"):
         OUT.print(f"Guessed, not declared: {document['assumed']}", highlight=False)

@@ -23,11 +23,16 @@ from meter_pipeline.ledger import merkle
 app = typer.Typer(help="The audit ledger: checkpoint, prove, verify, export, witness.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Days = Annotated[list[datetime] | None, typer.Option("--day", formats=["%Y-%m-%d"], help="A billing day; may be repeated.")]
+Days = Annotated[
+    list[datetime] | None, typer.Option("--day", formats=["%Y-%m-%d"], help="A billing day; may be repeated.")
+]
 
 
 @app.command()
-def checkpoint(as_json: AsJson = False, sweep: Annotated[bool, typer.Option(help="Look at every entry, not only the recent ones.")] = False) -> None:
+def checkpoint(
+    as_json: AsJson = False,
+    sweep: Annotated[bool, typer.Option(help="Look at every entry, not only the recent ones.")] = False,
+) -> None:
     """Order what is committed, have it signed, publish it. Example: meter-pipeline ledger checkpoint"""
     from meter_pipeline.ledger.checkpoints import checkpoint as make
     from meter_pipeline.ledger.sequencer import SequencerBusyError
@@ -40,19 +45,31 @@ def checkpoint(as_json: AsJson = False, sweep: Annotated[bool, typer.Option(help
         _no(as_json, {"refused": error.code, "reason": str(error)}, "meter-pipeline ledger verify --full")
     except SequencerBusyError as error:
         _no(as_json, {"refused": "busy", "reason": str(error)}, "try again in a moment")
-    emit(done.document(), as_json, lambda _: OUT.print(f"{done.size} entries, root {done.root.hex()}\n{done.note}", highlight=False))
+    emit(
+        done.document(),
+        as_json,
+        lambda _: OUT.print(f"{done.size} entries, root {done.root.hex()}\n{done.note}", highlight=False),
+    )
 
 
 @app.command()
 def verify(
     day: Days = None,
-    full: Annotated[bool, typer.Option("--full", help="From the first entry, not from what was last verified.")] = False,
-    tsa_ca: Annotated[Path | None, typer.Option("--tsa-ca", help="Certificates (PEM) of the time-stamp authority: verify the stored time stamps too.")] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="From the first entry, not from what was last verified.")
+    ] = False,
+    tsa_ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--tsa-ca", help="Certificates (PEM) of the time-stamp authority: verify the stored time stamps too."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Recompute the log; match the rows of billing days with their leaves. Exit 1 where something does not hold.
 
-    An auditor uses tools/verify_ledger.py on an export instead. Example: meter-pipeline ledger verify --full --day 2026-03-08
+    An auditor uses tools/verify_ledger.py on an export instead. Example: meter-pipeline ledger verify --full --day
+    2026-03-08
     """
     from meter_pipeline.encodings import hashers
     from meter_pipeline.ledger.verification import verify as run
@@ -61,10 +78,15 @@ def verify(
     done = run(database, home=settings.home, full=full, days=_dates(day), hashers=hashers(), authority=tsa_ca)
 
     def render(_: Any) -> None:
-        OUT.print(f"{'Verified' if done.ok else 'NOT VERIFIED'}: entries {done.start} to {done.size}, root {done.root.hex()}", highlight=False)
+        OUT.print(
+            f"{'Verified' if done.ok else 'NOT VERIFIED'}: entries {done.start} to {done.size}, root {done.root.hex()}",
+            highlight=False,
+        )
         OUT.print(table(None, ["checked", "count"], list(done.checked.items()), numbers=["count"]))
         if not done.ok:
-            OUT.print(table("Findings", ["check", "place", "detail"], [(f.check, f.index, f.detail) for f in done.findings]))
+            OUT.print(
+                table("Findings", ["check", "place", "detail"], [(f.check, f.index, f.detail) for f in done.findings])
+            )
 
     emit(done.document(), as_json, render)
     if not done.ok:
@@ -82,7 +104,8 @@ def prove(
     out: Annotated[Path | None, typer.Option(help="Write the bundle here, for tools/verify_ledger.py --proof.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Prove a read, a bill or a line of one: its row, its path to the batch, the batch's entry, the path to a signed checkpoint.
+    """Prove a read, a bill or a line of one: its row, its path to the batch, the batch's entry, the path to a signed
+    checkpoint.
 
     Example: meter-pipeline ledger prove --meter E-000042 --day 2026-03-08 --out proof.json
     """
@@ -123,7 +146,8 @@ def export(
     day: Days = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write what an auditor takes away: the whole log, its checkpoints, the rows of billing days (all of them by default).
+    """Write what an auditor takes away: the whole log, its checkpoints, the rows of billing days (all of them by
+    default).
 
     Example: meter-pipeline ledger export audit/ --day 2026-03-08
     """
@@ -135,10 +159,21 @@ def export(
     except FileExistsError as error:
         _usage(str(error))
     document = {
-        "folder": str(done.folder), "origin": done.origin, "size": done.size, "checkpoints": done.checkpoints, "leaves": done.leaves, "rows": done.rows,
+        "folder": str(done.folder),
+        "origin": done.origin,
+        "size": done.size,
+        "checkpoints": done.checkpoints,
+        "leaves": done.leaves,
+        "rows": done.rows,
         "days": list(done.days),
-    }  # fmt: skip
-    emit(document, as_json, lambda d: OUT.print(f"{d['size']} entries, {d['leaves']} payload hashes, {d['rows']} rows in {d['folder']}", highlight=False))
+    }
+    emit(
+        document,
+        as_json,
+        lambda d: OUT.print(
+            f"{d['size']} entries, {d['leaves']} payload hashes, {d['rows']} rows in {d['folder']}", highlight=False
+        ),
+    )
 
 
 @app.command()
@@ -150,7 +185,8 @@ def witness(
     submit: Annotated[bool, typer.Option(help="Keep the cosignature under the checkpoint in this deployment.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cosign the latest checkpoint, after checking that it extends what was cosigned before. Refuses a fork and a shorter log (exit 1).
+    """Cosign the latest checkpoint, after checking that it extends what was cosigned before. Refuses a fork and a
+    shorter log (exit 1).
 
     Example: meter-pipeline ledger witness --state /mnt/finance/witness --vkey log.vkey --name finance --submit
     """
@@ -161,7 +197,11 @@ def witness(
         key = notes.parse_vkey(vkey.read_text("utf-8").split("\n")[0])
         done = Witness(state, name).cosign_folder(log or _published(), key)
     except WitnessRefusedError as error:
-        _no(as_json, {"refused": error.status, "reason": str(error)}, "keep the conflicting notes in the witness's folder and call the auditor")
+        _no(
+            as_json,
+            {"refused": error.status, "reason": str(error)},
+            "keep the conflicting notes in the witness's folder and call the auditor",
+        )
     except (OSError, notes.NoteError) as error:
         _usage(str(error))
     if submit:
@@ -169,8 +209,18 @@ def witness(
 
         settings, database = _open()
         accept_cosignature(database, settings.home, done.size, done.line, done.vkey)
-    document = {"origin": done.origin, "size": done.size, "old_size": done.old_size, "line": done.line, "vkey": done.vkey}
-    emit(document, as_json, lambda d: OUT.print(f"cosigned {d['size']} entries (from {d['old_size']})\n{d['line']}", highlight=False))
+    document = {
+        "origin": done.origin,
+        "size": done.size,
+        "old_size": done.old_size,
+        "line": done.line,
+        "vkey": done.vkey,
+    }
+    emit(
+        document,
+        as_json,
+        lambda d: OUT.print(f"cosigned {d['size']} entries (from {d['old_size']})\n{d['line']}", highlight=False),
+    )
 
 
 @app.command()
@@ -178,7 +228,8 @@ def rotate_key(
     by: Annotated[str, typer.Option("--by", help="Who asks.", default_factory=getpass.getuser)],
     as_json: AsJson = False,
 ) -> None:
-    """Hand over to a new signing key; the old key vouches for it inside the log. Example: meter-pipeline ledger rotate-key --by operator-1"""
+    """Hand over to a new signing key; the old key vouches for it inside the log. Example: meter-pipeline ledger
+    rotate-key --by operator-1"""
     from meter_pipeline.ledger.checkpoints import rotate_key as rotate
     from meter_pipeline.ledger.signer import SignerRefusedError
 
@@ -214,7 +265,8 @@ def erase(
     by: Annotated[str, typer.Option("--by", help="Who asked for it.")],
     as_json: AsJson = False,
 ) -> None:
-    """Erase personal data kept behind a salted leaf; every proof stays valid. Example: ledger erase 1f2e... --reason "request 12" --by privacy-1"""
+    """Erase personal data kept behind a salted leaf; every proof stays valid. Example: ledger erase 1f2e... --reason
+    "request 12" --by privacy-1"""
     from meter_pipeline.ledger import erasure
 
     _, database = _open()
@@ -230,14 +282,26 @@ def erase(
 
 @app.command()
 def tree(
-    leaves: Annotated[Path, typer.Option("--leaves", help="One leaf a line, its data in hex; an empty line is an empty leaf.")], as_json: AsJson = False
+    leaves: Annotated[
+        Path, typer.Option("--leaves", help="One leaf a line, its data in hex; an empty line is an empty leaf.")
+    ],
+    as_json: AsJson = False,
 ) -> None:
-    """Size and RFC 6962 root of a tree over the leaves of a file. Example: meter-pipeline ledger tree --leaves leaves.txt --json"""
+    """Size and RFC 6962 root of a tree over the leaves of a file. Example: meter-pipeline ledger tree --leaves
+    leaves.txt --json"""
     try:
-        data = [bytes.fromhex(line) for line in leaves.read_text("ascii").removesuffix("\n").split("\n")] if leaves.stat().st_size else []
+        data = (
+            [bytes.fromhex(line) for line in leaves.read_text("ascii").removesuffix("\n").split("\n")]
+            if leaves.stat().st_size
+            else []
+        )
     except (OSError, ValueError) as error:
         _usage(f"{leaves}: {error}")
-    emit({"size": len(data), "root": merkle.root(data).hex()}, as_json, lambda d: OUT.print(f"{d['size']} leaves, root {d['root']}", highlight=False))
+    emit(
+        {"size": len(data), "root": merkle.root(data).hex()},
+        as_json,
+        lambda d: OUT.print(f"{d['size']} leaves, root {d['root']}", highlight=False),
+    )
 
 
 @app.command()
@@ -249,14 +313,17 @@ def check_inclusion(as_json: AsJson = False) -> None:
 
     def run(vector: dict[str, Any]) -> None:
         proof = _hashes(vector.get("proof"))
-        merkle.verify_inclusion(vector["leafIdx"], vector["treeSize"], _hash(vector.get("leafHash")), proof, _hash(vector.get("root")))
+        merkle.verify_inclusion(
+            vector["leafIdx"], vector["treeSize"], _hash(vector.get("leafHash")), proof, _hash(vector.get("root"))
+        )
 
     _check(run, as_json)
 
 
 @app.command()
 def check_consistency(as_json: AsJson = False) -> None:
-    """Check one consistency vector (transparency-dev JSON) on stdin. Exit 0 when the proof verifies, 1 when it does not.
+    """Check one consistency vector (transparency-dev JSON) on stdin. Exit 0 when the proof verifies, 1 when it does
+    not.
 
     Example: meter-pipeline ledger check-consistency < vector.json
     """

@@ -1,7 +1,7 @@
 """``meter-pipeline``: the rooms' commands, mounted.
 
-Belongs here: the list of commands and what happens when one fails. Does not belong here: what any of them does. Rooms are imported when their
-command runs, so that ``--help`` answers at once.
+Belongs here: the list of commands and what happens when one fails. Does not belong here: what any of them does. Rooms
+are imported when their command runs, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ except ImportError:
 
 from meter_pipeline.cli.output import ERR, PROBLEM
 
-#: command -> (module under cli/, with a function's name after a colon where it is not the module's ``app``; one line of help)
+# : command -> (module under cli/, with a function's name after a colon where it is not the module's ``app``; one line
+# of help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo:demo", "Bill the demo municipality from simulated feeds and show the result."),
     "ui": ("services:ui", "The Dagster UI on this deployment's data."),
@@ -33,7 +34,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "database": ("database", "The database: migrate, stop the embedded server, print its URL."),
     "reference": ("reference", "Import reference data; enrol the meters of a new head-end's file."),
     "feeds": ("feeds", "Look into feed files."),
-    "simulate": ("simulate", "Write the feeds of a municipality that never existed, with the truth about every defect."),
+    "simulate": (
+        "simulate",
+        "Write the feeds of a municipality that never existed, with the truth about every defect.",
+    ),
     "pull": ("pull:pull", "Ask head-ends that have an HTTP API for their missing days."),
     "dead-letters": ("dead_letters", "Payloads that could not be read: list, show, correct, replay, dismiss."),
     "vee": ("vee", "Validation and estimation explained, interval by interval."),
@@ -55,14 +59,23 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 class LazyGroup(TyperGroup):
-    """Commands whose modules are imported when asked for; one whose module is not part of this installation is not listed."""
+    """Commands whose modules are imported when asked for; one whose module is not part of this installation is not
+    listed."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [name for name, (where, _) in COMMANDS.items() if importlib.util.find_spec(f"meter_pipeline.cli.{where.partition(':')[0]}")]
+        return [
+            name
+            for name, (where, _) in COMMANDS.items()
+            if importlib.util.find_spec(f"meter_pipeline.cli.{where.partition(':')[0]}")
+        ]
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[CompletionItem]:
         """Names of commands from the list itself: completing one must not import them all."""
-        found = [CompletionItem(name, help=COMMANDS[name][1]) for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        found = [
+            CompletionItem(name, help=COMMANDS[name][1])
+            for name in self.list_commands(ctx)
+            if name.startswith(incomplete)
+        ]
         return found or TyperCommand.shell_complete(self, ctx, incomplete)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -90,7 +103,13 @@ def _listing() -> bool:
     return not any(argument in COMMANDS for argument in sys.argv[1:2])
 
 
-app = typer.Typer(cls=LazyGroup, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_show_locals=False, help="Meter reads to reconciled bills.")
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    help="Meter reads to reconciled bills.",
+)
 
 
 @app.callback()
@@ -118,7 +137,10 @@ def main() -> None:
         app()
     except (SettingsError, EmbeddedError, MigrationError) as error:
         ERR.print(f"[bold red]Problem:[/] {escape(str(error))}", highlight=False)
-        ERR.print(f"[bold]Next:[/] {_NEXT[next(kind for kind in _NEXT if kind in [c.__name__ for c in type(error).__mro__])]}", highlight=False)
+        ERR.print(
+            f"[bold]Next:[/] {_NEXT[next(kind for kind in _NEXT if kind in [c.__name__ for c in type(error).__mro__])]}",
+            highlight=False,
+        )
         sys.exit(PROBLEM)
     except BrokenPipeError:
         # Whoever read us has read enough (head, a pager that was left).
@@ -126,7 +148,10 @@ def main() -> None:
         sys.exit(PROBLEM)
     except psycopg.OperationalError as error:
         ERR.print(f"[bold red]Problem:[/] the database does not answer: {str(error).strip()}", highlight=False)
-        ERR.print("[bold]Next:[/] check METER_PIPELINE_DATABASE_URL, or `meter-pipeline database start` for the embedded server", highlight=False)
+        ERR.print(
+            "[bold]Next:[/] check METER_PIPELINE_DATABASE_URL, or `meter-pipeline database start` for the embedded server",
+            highlight=False,
+        )
         sys.exit(PROBLEM)
 
 

@@ -16,11 +16,14 @@ from meter_pipeline.store.database import open_database
 
 
 def metrics(
-    serve: Annotated[bool, typer.Option("--serve", help="Serve /metrics until stopped, instead of printing once.")] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve /metrics until stopped, instead of printing once.")
+    ] = False,
     port: Annotated[int, typer.Option(help="Port to serve on.")] = 9464,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
 ) -> None:
-    """Print the state of the work in Prometheus text format: writers, breaker, dead letters, pause, lag of the billing day.
+    """Print the state of the work in Prometheus text format: writers, breaker, dead letters, pause, lag of the billing
+    day.
 
     Example: meter-pipeline metrics --serve --port 9464
     """
@@ -35,7 +38,9 @@ def metrics(
             start("404 Not Found", [("Content-Type", "text/plain")])
             return [b"metrics are at /metrics\n"]
         body = render(database, calendar)
-        start("200 OK", [("Content-Type", "text/plain; version=0.0.4; charset=utf-8"), ("Content-Length", str(len(body)))])
+        start(
+            "200 OK", [("Content-Type", "text/plain; version=0.0.4; charset=utf-8"), ("Content-Length", str(len(body)))]
+        )
         return [body]
 
     class Quiet(WSGIRequestHandler):

@@ -1,4 +1,5 @@
-"""``meter-pipeline migrate``: status, advance, rollback, shadow, import-legacy, known-defect, compare, gate, publish, deliver."""
+"""``meter-pipeline migrate``: status, advance, rollback, shadow, import-legacy, known-defect, compare, gate, publish,
+deliver."""
 
 from __future__ import annotations
 
@@ -32,7 +33,12 @@ def status(json: Json = False) -> None:
     report = day.gate(database)
     with database.connect("migrate status") as connection:
         outbox = store.outbox_counts(connection)
-    document = {"stage": value.value["stage"], "routes": value.value["routes"], "basis_points": value.value["basis_points"], "version": value.version}
+    document = {
+        "stage": value.value["stage"],
+        "routes": value.value["routes"],
+        "basis_points": value.value["basis_points"],
+        "version": value.version,
+    }
     document |= {"outbox": outbox, "gate": report.document() | {"sha256": report.sha256}}
     emit(document, json, _show_status)
 
@@ -42,9 +48,15 @@ def advance(
     stage: Annotated[str, typer.Argument(help="off, shadow, dual_write, live, ramp_down or complete.")],
     by: By,
     reason: Reason,
-    basis_points: Annotated[int, typer.Option("--basis-points", help="Share of accounts on the new side, hundredths of a percent.")] = 0,
-    route: Annotated[list[str] | None, typer.Option("--route", help="A route whose accounts are on the new side; may be repeated.")] = None,
-    report: Annotated[str | None, typer.Option("--report", help="Hash of the green gate report, for a step that two people sign.")] = None,
+    basis_points: Annotated[
+        int, typer.Option("--basis-points", help="Share of accounts on the new side, hundredths of a percent.")
+    ] = 0,
+    route: Annotated[
+        list[str] | None, typer.Option("--route", help="A route whose accounts are on the new side; may be repeated.")
+    ] = None,
+    report: Annotated[
+        str | None, typer.Option("--report", help="Hash of the green gate report, for a step that two people sign.")
+    ] = None,
     request: Annotated[int | None, typer.Option("--confirm", help="Confirm this request as the second person.")] = None,
     json: Json = False,
 ) -> None:
@@ -77,13 +89,22 @@ def advance(
             now = cutover.step(database, value, by=by, reason=reason)
             document = {"done": True, "stage": now.value, "version": now.version}
     except Refused as refused:
-        emit({"done": False, "refused": refused.code, "why": str(refused)}, json, lambda d: OUT.print(f"Refused: {d['why']}"))
+        emit(
+            {"done": False, "refused": refused.code, "why": str(refused)},
+            json,
+            lambda d: OUT.print(f"Refused: {d['why']}"),
+        )
         raise typer.Exit(PROBLEM) from refused
     emit(document, json)
 
 
 @app.command()
-def rollback(by: By, reason: Reason, to: Annotated[str, typer.Option("--to", help="dual_write or shadow.")] = "dual_write", json: Json = False) -> None:
+def rollback(
+    by: By,
+    reason: Reason,
+    to: Annotated[str, typer.Option("--to", help="dual_write or shadow.")] = "dual_write",
+    json: Json = False,
+) -> None:
     """Give authority back to the legacy side, at once; both sides go on being written.
 
     Example: meter-pipeline migrate rollback --by ana --reason "totals differ"
@@ -114,20 +135,33 @@ def run_shadow(
         problem(f"the stage is {stage}: the shadow runs in shadow alone", "meter-pipeline migrate advance shadow")
     done = shadow.run_day(database, settings.calendar(), day.date(), settings=settings)
     failed = [check.name for check in done.report().checks if not check.passed]
-    document = {"day": day.date(), "rows": {name: stage.rows for name, stage in done.stages.items()}, "failed_checks": failed}
+    document = {
+        "day": day.date(),
+        "rows": {name: stage.rows for name, stage in done.stages.items()},
+        "failed_checks": failed,
+    }
     emit(document | {"seconds": {name: round(seconds, 3) for name, seconds in done.seconds.items()}}, json)
 
 
 @app.command("known-defect")
 def known_defect(
     defect_id: Annotated[str, typer.Argument(help="Its name: capitals, digits and hyphens.")],
-    most: Annotated[str, typer.Option("--most", help="Largest difference of one figure it explains, in currency or base units.")],
-    expires: Annotated[datetime, typer.Option("--expires", formats=["%Y-%m-%d"], help="Until when; no difference is ignored for ever.")],
+    most: Annotated[
+        str, typer.Option("--most", help="Largest difference of one figure it explains, in currency or base units.")
+    ],
+    expires: Annotated[
+        datetime, typer.Option("--expires", formats=["%Y-%m-%d"], help="Until when; no difference is ignored for ever.")
+    ],
     by: By,
     approver: Annotated[str, typer.Option("--approver", help="Who approves ignoring it: another person.")],
     reason: Annotated[str, typer.Option("--reason", help="What is wrong in the legacy batch.")],
-    level: Annotated[list[str] | None, typer.Option("--level", help="read, usage, determinant, line, total; may be repeated (default: all).")] = None,
-    code: Annotated[list[str] | None, typer.Option("--code", help="A figure's code; may be repeated (default: all).")] = None,
+    level: Annotated[
+        list[str] | None,
+        typer.Option("--level", help="read, usage, determinant, line, total; may be repeated (default: all)."),
+    ] = None,
+    code: Annotated[
+        list[str] | None, typer.Option("--code", help="A figure's code; may be repeated (default: all).")
+    ] = None,
     first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First billing day.")] = None,
     last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last billing day.")] = None,
     json: Json = False,
@@ -142,16 +176,27 @@ def known_defect(
 
     try:
         record(
-            prepare(load_settings()), defect_id, levels=level or [], codes=code or [], most=to_micro(parse_decimal(most)), by=by, approver=approver,
-            reason=reason, expires=expires.replace(tzinfo=UTC), first_day=first.date() if first else None, last_day=last.date() if last else None,
-        )  # fmt: skip
+            prepare(load_settings()),
+            defect_id,
+            levels=level or [],
+            codes=code or [],
+            most=to_micro(parse_decimal(most)),
+            by=by,
+            approver=approver,
+            reason=reason,
+            expires=expires.replace(tzinfo=UTC),
+            first_day=first.date() if first else None,
+            last_day=last.date() if last else None,
+        )
     except (Refused, ValueError) as refused:
         problem(str(refused), "two people are needed: --by and --approver")
     emit({"defect": defect_id, "expires": expires.date()}, json)
 
 
 @app.command()
-def publish(day: Annotated[datetime, typer.Option("--day", formats=["%Y-%m-%d"], help="Billing day.")], json: Json = False) -> None:
+def publish(
+    day: Annotated[datetime, typer.Option("--day", formats=["%Y-%m-%d"], help="Billing day.")], json: Json = False
+) -> None:
     """Record whose bill each account's day is, and put the other side's copy in the outbox.
 
     Example: meter-pipeline migrate publish --help
@@ -159,7 +204,17 @@ def publish(day: Annotated[datetime, typer.Option("--day", formats=["%Y-%m-%d"],
     from meter_pipeline.migration.dual_write import publish_billing_day
 
     done = publish_billing_day(prepare(load_settings()), day.date())
-    emit({"day": done.billing_day, "stage": done.stage, "bills": done.sides, "sent": done.sent, "waiting": done.waiting, "lost": done.lost}, json)
+    emit(
+        {
+            "day": done.billing_day,
+            "stage": done.stage,
+            "bills": done.sides,
+            "sent": done.sent,
+            "waiting": done.waiting,
+            "lost": done.lost,
+        },
+        json,
+    )
     if done.lost:
         raise typer.Exit(PROBLEM)
 
@@ -182,7 +237,9 @@ def deliver(json: Json = False) -> None:
 def import_legacy(
     day: Annotated[datetime, typer.Option("--day", formats=["%Y-%m-%d"])],
     file: Annotated[Path | None, typer.Option("--file", help="CSV with account_id, level, code, value.")] = None,
-    from_table: Annotated[str | None, typer.Option("--table", help="schema.table with billing_day, account_id, level, code, value.")] = None,
+    from_table: Annotated[
+        str | None, typer.Option("--table", help="schema.table with billing_day, account_id, level, code, value.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Import what the legacy batch made of a billing day.
@@ -201,7 +258,9 @@ def import_legacy(
             raise typer.BadParameter("give --file or --table")
     except LegacyRefused as refused:
         problem(str(refused), "mend the export and import it again")
-    count = import_results(database, day.date(), results, finished_at=datetime.now(UTC), source=file.name if file else str(from_table))
+    count = import_results(
+        database, day.date(), results, finished_at=datetime.now(UTC), source=file.name if file else str(from_table)
+    )
     emit({"day": day.date(), "figures": count}, json)
 
 
@@ -209,7 +268,9 @@ def import_legacy(
 def compare(
     day: Annotated[datetime, typer.Option("--day", formats=["%Y-%m-%d"], help="Billing day.")],
     mode: Annotated[str, typer.Option("--mode", help="live, replay or legacy_twice.")] = "live",
-    second: Annotated[Path | None, typer.Option("--second-run", help="For legacy_twice: the CSV of a second run of the legacy batch.")] = None,
+    second: Annotated[
+        Path | None, typer.Option("--second-run", help="For legacy_twice: the CSV of a second run of the legacy batch.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compare every account's figures of a day with the legacy batch's. Exit 1 when a difference has no explanation.
@@ -228,9 +289,16 @@ def compare(
     outcome = compare_billing_day(prepare(load_settings()), day.date(), mode=mode, second_run=again)  # type: ignore[arg-type]  # checked above
     result = outcome.comparison
     document = {
-        "day": day.date(), "run": outcome.run_id, "compared": result.both.height, "bills": result.bills, "source": outcome.source, "blocking": result.blocking,
-        "net_money": result.net_money, "absolute_money": result.absolute_money, "summary": result.summary.to_dicts(),
-    }  # fmt: skip
+        "day": day.date(),
+        "run": outcome.run_id,
+        "compared": result.both.height,
+        "bills": result.bills,
+        "source": outcome.source,
+        "blocking": result.blocking,
+        "net_money": result.net_money,
+        "absolute_money": result.absolute_money,
+        "summary": result.summary.to_dicts(),
+    }
     emit(document, json, _show_comparison)
     if result.blocking:
         raise typer.Exit(PROBLEM)
@@ -256,18 +324,30 @@ def gate(json: Json = False) -> None:
 
 
 def _show_status(document: dict[str, Any]) -> None:
-    OUT.print(f"Stage [bold]{document['stage']}[/], routes {', '.join(document['routes']) or 'none'}, {document['basis_points'] / 100:.2f} % by hash")
+    OUT.print(
+        f"Stage [bold]{document['stage']}[/], routes {', '.join(document['routes']) or 'none'}, {document['basis_points'] / 100:.2f} % by hash"
+    )
     _show_gate(document["gate"])
 
 
 def _show_gate(document: dict[str, Any]) -> None:
     rows = [("yes" if c["met"] else "no", c["name"], c["have"], c["need"]) for c in document["conditions"]]
-    OUT.print(table(f"Gate {'GREEN' if document['green'] else 'shut'} ({document['sha256'][:16]})", ["met", "condition", "have", "need"], rows))
+    OUT.print(
+        table(
+            f"Gate {'GREEN' if document['green'] else 'shut'} ({document['sha256'][:16]})",
+            ["met", "condition", "have", "need"],
+            rows,
+        )
+    )
     if document["reset_by"]:
         OUT.print(f"Clock last reset by: {document['reset_by']}")
 
 
 def _show_comparison(document: dict[str, Any]) -> None:
     rows = [(r["level"], r["class"], r["figures"], r["net"], r["absolute"]) for r in document["summary"]]
-    title = f"Billing day {document['day']}: {document['blocking']} blocking, {document['compared']} figures on both sides"
-    OUT.print(table(title, ["level", "class", "figures", "net", "absolute"], rows, numbers=["figures", "net", "absolute"]))
+    title = (
+        f"Billing day {document['day']}: {document['blocking']} blocking, {document['compared']} figures on both sides"
+    )
+    OUT.print(
+        table(title, ["level", "class", "figures", "net", "absolute"], rows, numbers=["figures", "net", "absolute"])
+    )

@@ -17,11 +17,22 @@ from typing import Any, NoReturn
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
-#: Columns where nobody's terminal says: a table that is piped to a pager or a file is not folded at 80. COLUMNS overrides it, NO_COLOR too.
+# : Columns where nobody's terminal says: a table that is piped to a pager or a file is not folded at 80. COLUMNS
+# overrides it, NO_COLOR too.
 PIPED_WIDTH = 140
 
 
@@ -76,12 +87,28 @@ def emit(document: Any, as_json: bool, render: Callable[[Any], None] | None = No
         OUT.print_json(json.dumps(plain(document), ensure_ascii=False, allow_nan=False))
 
 
-def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequence[str] = ()) -> Table:
-    """A table that fits the terminal; columns named in ``numbers`` are set to the right and never broken while there is room to break words."""
-    made = Table(title=title, title_justify="left", header_style="bold", expand=False, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+def table(
+    title: str | None, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequence[str] = ()
+) -> Table:
+    """A table that fits the terminal; columns named in ``numbers`` are set to the right and never broken while there is
+    room to break words."""
+    made = Table(
+        title=title,
+        title_justify="left",
+        header_style="bold",
+        expand=False,
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for column in columns:
         number = column in numbers
-        made.add_column(column.replace("_", " "), justify="right" if number else "left", overflow="fold", no_wrap=number and len(columns) <= 8)
+        made.add_column(
+            column.replace("_", " "),
+            justify="right" if number else "left",
+            overflow="fold",
+            no_wrap=number and len(columns) <= 8,
+        )
     for row in rows:
         made.add_row(*("" if cell is None else str(plain(cell)) for cell in row))
     return made
@@ -98,11 +125,20 @@ class Rate(ProgressColumn):
 
 
 def progress() -> Progress:
-    """A progress display on stderr: how many of how many, how fast, how long and how long still. Nothing at all when piped."""
+    """A progress display on stderr: how many of how many, how fast, how long and how long still. Nothing at all when
+    piped."""
     return Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeElapsedColumn(), TimeRemainingColumn(),
-        console=ERR, transient=True, disable=not ERR.is_terminal,
-    )  # fmt: skip
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=ERR,
+        transient=True,
+        disable=not ERR.is_terminal,
+    )
 
 
 def problem(message: str, hint: str | None = None) -> NoReturn:

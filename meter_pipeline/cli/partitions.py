@@ -30,7 +30,10 @@ def _database() -> Database:
 
 
 @app.command()
-def create(days: Annotated[int, typer.Option(min=1, max=366, help="How many days ahead, from today on.")] = AHEAD_DAYS, as_json: AsJson = False) -> None:
+def create(
+    days: Annotated[int, typer.Option(min=1, max=366, help="How many days ahead, from today on.")] = AHEAD_DAYS,
+    as_json: AsJson = False,
+) -> None:
     """Make the empty tables of the coming days, so that no load waits for one.
 
     Example: meter-pipeline partitions create --days 14
@@ -38,12 +41,17 @@ def create(days: Annotated[int, typer.Option(min=1, max=366, help="How many days
     calendar = load_settings().calendar()
     first = calendar.day_of(SYSTEM_CLOCK.now())
     ready = make_ahead(_database(), first, days)
-    emit({"first": first, "days": days, "ready": ready}, as_json, lambda d: OUT.print(f"{ready} tables stand ready for {first} and {days - 1} days after"))
+    emit(
+        {"first": first, "days": days, "ready": ready},
+        as_json,
+        lambda d: OUT.print(f"{ready} tables stand ready for {first} and {days - 1} days after"),
+    )
 
 
 @app.command()
 def archive(
-    keep_days: Annotated[int, typer.Option("--keep-days", help="Days that stay in the database.")] = KEEP_DAYS, as_json: AsJson = False
+    keep_days: Annotated[int, typer.Option("--keep-days", help="Days that stay in the database.")] = KEEP_DAYS,
+    as_json: AsJson = False,
 ) -> None:
     """Write days older than --keep-days to Parquet, prove each file, then detach and drop their partitions.
 
@@ -62,8 +70,18 @@ def archive(
     }
 
     def render(_: Any) -> None:
-        rows = [(d, len(tables), sum(t.rows for t in tables), sum(t.size for t in tables)) for d, tables in done.days.items()]
-        OUT.print(table(f"Archived before {before}", ["day", "tables", "rows", "bytes"], rows, numbers=["tables", "rows", "bytes"]))
+        rows = [
+            (d, len(tables), sum(t.rows for t in tables), sum(t.size for t in tables))
+            for d, tables in done.days.items()
+        ]
+        OUT.print(
+            table(
+                f"Archived before {before}",
+                ["day", "tables", "rows", "bytes"],
+                rows,
+                numbers=["tables", "rows", "bytes"],
+            )
+        )
         for d, why in done.kept.items():
             OUT.print(f"{d} stays: {why}", highlight=False)
 
@@ -81,7 +99,11 @@ def restore(day: Day, to: To = None, as_json: AsJson = False) -> None:
         done = restore_days(_database(), [first + timedelta(days=k) for k in range((last - first).days + 1)])
     except store.ArchiveError as error:
         problem(str(error), "bring the file back from the archive's own backup; nothing was changed")
-    emit({"restored": [_document(t) for t in done]}, as_json, lambda d: OUT.print(f"{len(done)} tables restored" if done else "nothing of these days is archived"))
+    emit(
+        {"restored": [_document(t) for t in done]},
+        as_json,
+        lambda d: OUT.print(f"{len(done)} tables restored" if done else "nothing of these days is archived"),
+    )
     if not done:
         raise typer.Exit(PROBLEM)
 
@@ -105,13 +127,25 @@ def list_(as_json: AsJson = False) -> None:
             figures = days.setdefault((d, s), [0, 0, 0])
             figures[0], figures[1], figures[2] = figures[0] + 1, figures[1] + r, figures[2] + b
         rows = [(d, s, *figures) for (d, s), figures in sorted(days.items())]
-        OUT.print(table("Billing days", ["day", "state", "tables", "rows", "bytes"], rows, numbers=["tables", "rows", "bytes"]))
+        OUT.print(
+            table(
+                "Billing days", ["day", "state", "tables", "rows", "bytes"], rows, numbers=["tables", "rows", "bytes"]
+            )
+        )
 
     emit(document, as_json, render)
 
 
 def _document(row: store.DayTable) -> dict[str, Any]:
     return {
-        "day": row.billing_day, "table": row.table, "state": row.state, "rows": row.rows, "bytes": row.size, "file": str(row.path),
-        "file_sha256": row.file_sha256, "content_sha256": row.content_sha256, "archived_at": row.archived_at, "ledger_entry": row.ledger_entry,
-    }  # fmt: skip
+        "day": row.billing_day,
+        "table": row.table,
+        "state": row.state,
+        "rows": row.rows,
+        "bytes": row.size,
+        "file": str(row.path),
+        "file_sha256": row.file_sha256,
+        "content_sha256": row.content_sha256,
+        "archived_at": row.archived_at,
+        "ledger_entry": row.ledger_entry,
+    }

@@ -20,7 +20,14 @@ from meter_pipeline.store.database import Database, open_database
 
 app = typer.Typer(help="Stop all work at the next batch, and start it again with two people.", no_args_is_help=True)
 
-By = Annotated[str, typer.Option("--by", help="Who you are, as in the register of people. Default: the login name.", default_factory=getpass.getuser)]
+By = Annotated[
+    str,
+    typer.Option(
+        "--by",
+        help="Who you are, as in the register of people. Default: the login name.",
+        default_factory=getpass.getuser,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Commodity = Annotated[str | None, typer.Option("--commodity", help="Only electricity, water or gas.")]
 HeadEnd = Annotated[str | None, typer.Option("--head-end", help="Only what comes from this head-end.")]
@@ -31,7 +38,8 @@ def _database() -> Database:
 
 
 def _tell_queue(database: Database) -> None:
-    """Give the pool its limit at once where Dagster is deployed here; the sensor does it within seconds anyway, so no failure of this matters."""
+    """Give the pool its limit at once where Dagster is deployed here; the sensor does it within seconds anyway, so no
+    failure of this matters."""
     with database.connect("pause", autocommit=True) as connection:
         deployed = connection.execute("SELECT to_regclass('dagster.concurrency_limits') IS NOT NULL").fetchone()
     if deployed is None or not deployed[0]:
@@ -47,7 +55,10 @@ def _tell_queue(database: Database) -> None:
         with DagsterInstance.get() as instance:
             open_or_shut(instance, Municipality())
     except Exception as error:  # whatever it is: the flag is committed, and that is what holds or frees the work
-        ERR.print(f"Dagster's queue was not told ({type(error).__name__}); its sensor does that within seconds.", highlight=False)
+        ERR.print(
+            f"Dagster's queue was not told ({type(error).__name__}); its sensor does that within seconds.",
+            highlight=False,
+        )
 
 
 def _scope(commodity: str | None, head_end: str | None) -> emergency.Scope:
@@ -100,7 +111,10 @@ def raise_(
 
 @app.command()
 def status(
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 1 while a pause is in force, for scripts.")] = False, as_json: AsJson = False
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit 1 while a pause is in force, for scripts.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say whether work is paused, why, since when, and what it waits for.
 
@@ -127,25 +141,36 @@ def request_resume(
 ) -> None:
     """Ask to resume; a second person in finance confirms.
 
-    Example: meter-pipeline pause request-resume --reason "head-end fixed" --ledger "verified to 4711" --control-totals "all files balance"
+    Example: meter-pipeline pause request-resume --reason "head-end fixed" --ledger "verified to 4711" --control-totals
+    "all files balance"
     --dead-letters "12, replayed"
     """
     checklist = {"ledger": ledger, "control_totals": control_totals, "dead_letters": dead_letters}
     try:
         asked = emergency.request_resume(
-            _database(), reason=reason, by=by, checklist=checklist, scope=_scope(commodity, head_end), life=timedelta(hours=hours)
+            _database(),
+            reason=reason,
+            by=by,
+            checklist=checklist,
+            scope=_scope(commodity, head_end),
+            life=timedelta(hours=hours),
         )
     except Refused as refusal:
         _refused(refusal, as_json)
         return
     document = {
-        "request": asked.request_id, "subject": asked.subject, "requested_by": asked.requested_by,
-        "expires_at": asked.expires_at, "digest": asked.digest,
-    }  # fmt: skip
+        "request": asked.request_id,
+        "subject": asked.subject,
+        "requested_by": asked.requested_by,
+        "expires_at": asked.expires_at,
+        "digest": asked.digest,
+    }
     emit(
         document,
         as_json,
-        lambda d: OUT.print(f"Request {d['request']}.\nNext: a second person runs  meter-pipeline pause confirm-resume {d['request']} --by NAME"),
+        lambda d: OUT.print(
+            f"Request {d['request']}.\nNext: a second person runs  meter-pipeline pause confirm-resume {d['request']} --by NAME"
+        ),
     )
 
 
@@ -186,11 +211,17 @@ def decline_resume(
     except Refused as refusal:
         _refused(refusal, as_json)
         return
-    emit({"declined": True, "request": request}, as_json, lambda d: OUT.print(f"Request {d['request']} is declined; the pause stays."))
+    emit(
+        {"declined": True, "request": request},
+        as_json,
+        lambda d: OUT.print(f"Request {d['request']} is declined; the pause stays."),
+    )
 
 
 def _render_status(document: dict[str, Any]) -> None:
-    OUT.print(document["words"], style="bold red" if document["paused"] else "bold green", highlight=False, markup=False)
+    OUT.print(
+        document["words"], style="bold red" if document["paused"] else "bold green", highlight=False, markup=False
+    )
     for one in document["active"]:
         if one["evidence"]:
             OUT.print(table(f"Evidence of pause {one['pause']}", ["what", "figure"], list(one["evidence"].items())))
@@ -200,9 +231,16 @@ def _render_status(document: dict[str, Any]) -> None:
     for asked in document["pending"]:
         title = f"Request {asked['request']} by {asked['requested_by']}: {asked['reason']}"
         OUT.print(table(title, ["checked", "found"], list(asked["checklist"].items())))
-        OUT.print(f"Next: a second person runs  meter-pipeline pause confirm-resume {asked['request']} --by NAME", highlight=False)
+        OUT.print(
+            f"Next: a second person runs  meter-pipeline pause confirm-resume {asked['request']} --by NAME",
+            highlight=False,
+        )
     if document["refusals"]:
         rows = [[r["refused_at"], r["action"], r["actor"], r["detail"]] for r in document["refusals"][:5]]
         OUT.print(table("Latest refusals", ["when", "action", "who", "why"], rows))
     if not document["finance_registered"]:
-        OUT.print("The register names nobody in finance yet: any two different people may resume.", style="yellow", highlight=False)
+        OUT.print(
+            "The register names nobody in finance yet: any two different people may resume.",
+            style="yellow",
+            highlight=False,
+        )

@@ -16,11 +16,15 @@ from meter_pipeline.settings import load_settings
 from meter_pipeline.store import control as store
 from meter_pipeline.store.database import Database, open_database
 
-app = typer.Typer(help="Who may raise a pause, ask to resume, confirm: the register of people and their duties.", no_args_is_help=True)
+app = typer.Typer(
+    help="Who may raise a pause, ask to resume, confirm: the register of people and their duties.", no_args_is_help=True
+)
 
 By = Annotated[str, typer.Option("--by", help="Who you are. Default: the login name.", default_factory=getpass.getuser)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Duty = Annotated[list[str], typer.Option("--duty", help="operator, finance, engineer or auditor; may be given several times.")]
+Duty = Annotated[
+    list[str], typer.Option("--duty", help="operator, finance, engineer or auditor; may be given several times.")
+]
 
 
 def _database() -> Database:
@@ -35,7 +39,11 @@ def _put(name: str, duties: list[str], by: str, active: bool, json: bool) -> Non
             problem(str(wrong), "meter-pipeline people list")
         connection.commit()
     words = f"{person}: {', '.join(sorted(duties))}" if active else f"{person} may no longer act"
-    emit({"person": person, "duties": sorted(duties), "active": active, "changed_by": by}, json, lambda _: OUT.print(words, highlight=False))
+    emit(
+        {"person": person, "duties": sorted(duties), "active": active, "changed_by": by},
+        json,
+        lambda _: OUT.print(words, highlight=False),
+    )
 
 
 @app.command("list")
@@ -52,7 +60,12 @@ def list_(json: Json = False) -> None:
 
 
 @app.command()
-def put(name: Annotated[str, typer.Argument(help="Lower-case ASCII: one spelling of one person.")], duty: Duty, by: By, json: Json = False) -> None:
+def put(
+    name: Annotated[str, typer.Argument(help="Lower-case ASCII: one spelling of one person.")],
+    duty: Duty,
+    by: By,
+    json: Json = False,
+) -> None:
     """Enter a person, or change their duties; recorded on the ledger. Nobody changes their own.
 
     Example: meter-pipeline people put fay@utility.example --duty finance --by ann@utility.example
@@ -67,14 +80,23 @@ def deactivate(name: Annotated[str, typer.Argument(help="The person.")], by: By,
     Example: meter-pipeline people deactivate ana --by ben
     """
     with _database().connect("people", autocommit=True) as connection:
-        duties = next((row["duties"] for row in store.people(connection) if row["person"] == people.canonical(name)), None)
+        duties = next(
+            (row["duties"] for row in store.people(connection) if row["person"] == people.canonical(name)), None
+        )
     if duties is None:
         problem(f"{name} is not in the register", "meter-pipeline people list")
     _put(name, list(duties), by, False, json)
 
 
 def _show(document: dict[str, Any]) -> None:
-    rows = [(p["person"], ", ".join(p["duties"]), "yes" if p["active"] else "no", p["changed_by"], p["changed_at"]) for p in document["people"]]
+    rows = [
+        (p["person"], ", ".join(p["duties"]), "yes" if p["active"] else "no", p["changed_by"], p["changed_at"])
+        for p in document["people"]
+    ]
     OUT.print(table("People", ["person", "duties", "active", "changed by", "changed at"], rows))
     if document["duties_of_nobody"]:
-        OUT.print(f"Nobody has the duty of {', '.join(document['duties_of_nobody'])}: any person may act in it.", style="yellow", highlight=False)
+        OUT.print(
+            f"Nobody has the duty of {', '.join(document['duties_of_nobody'])}: any person may act in it.",
+            style="yellow",
+            highlight=False,
+        )

@@ -20,13 +20,23 @@ from meter_pipeline.settings import load_settings
 
 
 def pull(
-    head_end: Annotated[str | None, typer.Option("--head-end", help="Only this head-end; default: every one of format http.")] = None,
-    day: Annotated[datetime | None, typer.Option("--day", formats=["%Y-%m-%d"], help="This billing day; default: the days that miss reads.")] = None,
-    to: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="The last billing day, included.")] = None,
-    land: Annotated[bool, typer.Option("--land", help="Land what came; else the feed_arrival sensor does, or the next run.")] = False,
+    head_end: Annotated[
+        str | None, typer.Option("--head-end", help="Only this head-end; default: every one of format http.")
+    ] = None,
+    day: Annotated[
+        datetime | None,
+        typer.Option("--day", formats=["%Y-%m-%d"], help="This billing day; default: the days that miss reads."),
+    ] = None,
+    to: Annotated[
+        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="The last billing day, included.")
+    ] = None,
+    land: Annotated[
+        bool, typer.Option("--land", help="Land what came; else the feed_arrival sensor does, or the next run.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Ask head-ends for billing days, page by page, into the inbox. A day that was cut goes on where it stopped; asking again is harmless.
+    """Ask head-ends for billing days, page by page, into the inbox. A day that was cut goes on where it stopped; asking
+    again is harmless.
 
     Example: meter-pipeline pull --head-end HES-API --day 2026-11-01 --land
     """
@@ -37,7 +47,10 @@ def pull(
         problem(str(error), f"mend the declaration under {settings.head_ends}")
     asked = [h for h in declared.values() if h.format == "http" and head_end in (None, h.name)]
     if head_end is not None and not asked:
-        ERR.print(f"[bold red]Problem:[/] no head-end {head_end} of format http is declared under {settings.head_ends}", highlight=False)
+        ERR.print(
+            f"[bold red]Problem:[/] no head-end {head_end} of format http is declared under {settings.head_ends}",
+            highlight=False,
+        )
         raise typer.Exit(USAGE)
     days = None
     if day is not None:
@@ -52,17 +65,45 @@ def pull(
     landed = land_inbox(database, calendar, settings) if land else None
     document: dict[str, Any] = {
         "asked": [
-            {"head_end": a.head_end, "day": a.day, "outcome": a.outcome, "ok": a.ok, "reads": a.reads, "pages": a.pages, "retries": a.retries, "file": a.file,
-             "meters_missing": a.missing, "meters": a.meters}
+            {
+                "head_end": a.head_end,
+                "day": a.day,
+                "outcome": a.outcome,
+                "ok": a.ok,
+                "reads": a.reads,
+                "pages": a.pages,
+                "retries": a.retries,
+                "file": a.file,
+                "meters_missing": a.missing,
+                "meters": a.meters,
+            }
             for a in outcome.asked
         ],
         "held": [{"head_end": name, "why": why} for name, why in outcome.held],
         "landed": None if landed is None else landed.report().figures,
-    }  # fmt: skip
+    }
 
     def render(_: Any) -> None:
-        rows = [(a.head_end, a.day, a.outcome, a.reads, a.pages, a.retries, f"{a.missing} of {a.meters}" if a.meters else "") for a in outcome.asked]
-        OUT.print(table("Asked", ["head-end", "day", "outcome", "reads", "pages", "retries", "meters missing before"], rows, numbers=["reads", "pages", "retries"]))
+        rows = [
+            (
+                a.head_end,
+                a.day,
+                a.outcome,
+                a.reads,
+                a.pages,
+                a.retries,
+                f"{a.missing} of {a.meters}" if a.meters else "",
+            )
+            for a in outcome.asked
+        ]
+        OUT.print(
+            table(
+                "Asked",
+                ["head-end", "day", "outcome", "reads", "pages", "retries", "meters missing before"],
+                rows,
+                numbers=["reads", "pages", "retries"],
+            )
+        )
         for name, why in outcome.held:
             OUT.print(f"{name} was not asked: {why}", highlight=False)
         if landed is not None:

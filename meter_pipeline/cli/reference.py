@@ -17,7 +17,9 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 
 
 @app.command("import")
-def import_(directory: Annotated[Path, typer.Argument(help="A folder with a CSV per table.")], json: Json = False) -> None:
+def import_(
+    directory: Annotated[Path, typer.Argument(help="A folder with a CSV per table.")], json: Json = False
+) -> None:
     """Import a folder: all of it, or nothing and every fault named.
 
     Example: meter-pipeline reference import data/reference
@@ -28,25 +30,40 @@ def import_(directory: Annotated[Path, typer.Argument(help="A folder with a CSV 
         faults = refused.faults
         emit({"imported": None, "faults": [str(f) for f in faults]}, json, lambda _: _show_faults(faults))
         raise typer.Exit(PROBLEM) from refused
-    emit({"imported": counts, "faults": []}, json, lambda d: OUT.print(table("Imported", ["table", "rows"], list(counts.items()), numbers=["rows"])))
+    emit(
+        {"imported": counts, "faults": []},
+        json,
+        lambda d: OUT.print(table("Imported", ["table", "rows"], list(counts.items()), numbers=["rows"])),
+    )
 
 
 def _show_faults(faults: list[Fault]) -> None:
     for fault in faults[:40]:
         ERR.print(str(fault), highlight=False)
-    ERR.print(f"[bold red]Refused:[/] {len(faults)} faults; nothing was imported. Mend the lines above and import again.")
+    ERR.print(
+        f"[bold red]Refused:[/] {len(faults)} faults; nothing was imported. Mend the lines above and import again."
+    )
 
 
 @app.command()
 def enrol(
     file: Annotated[Path, typer.Argument(help="A feed file of the new head-end.")],
-    tariff: Annotated[str, typer.Option("--tariff", help="Tariff of the new agreements; it must be in the reference data.")],
-    head_end: Annotated[str | None, typer.Option("--head-end", help="A declared head-end by name, or a path to its TOML file.")] = None,
-    cycle: Annotated[str, typer.Option("--cycle", help="Billing cycle of the new agreements; its calendar months are added.")] = "MONTHLY",
-    customer_class: Annotated[str, typer.Option("--class", help="residential, commercial, industrial or municipal.")] = "residential",
+    tariff: Annotated[
+        str, typer.Option("--tariff", help="Tariff of the new agreements; it must be in the reference data.")
+    ],
+    head_end: Annotated[
+        str | None, typer.Option("--head-end", help="A declared head-end by name, or a path to its TOML file.")
+    ] = None,
+    cycle: Annotated[
+        str, typer.Option("--cycle", help="Billing cycle of the new agreements; its calendar months are added.")
+    ] = "MONTHLY",
+    customer_class: Annotated[
+        str, typer.Option("--class", help="residential, commercial, industrial or municipal.")
+    ] = "residential",
     json: Json = False,
 ) -> None:
-    """Admit the meters of a new head-end's file: service points, accounts and agreements, so that its reads can be billed.
+    """Admit the meters of a new head-end's file: service points, accounts and agreements, so that its reads can be
+    billed.
 
     Example: meter-pipeline reference enrol first-day.csv --head-end data/head_ends/water.toml --tariff WATER-RES
     """
@@ -70,7 +87,10 @@ def enrol(
     except (HeadEndError, FeedRefused) as error:
         problem(str(error))
     except KeyError:
-        problem(f"no head-end {head_end} in {settings.head_ends}", "declare it in a TOML file there, or give the file's path")
+        problem(
+            f"no head-end {head_end} in {settings.head_ends}",
+            "declare it in a TOML file there, or give the file's path",
+        )
     tariffs = read_table(database, "tariffs").filter(tariff_id=tariff)
     if not tariffs.height:
         problem(f"no tariff {tariff} in the reference data", "import it first: meter-pipeline reference import DIR")

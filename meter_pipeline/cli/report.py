@@ -18,9 +18,12 @@ from meter_pipeline.settings import load_settings
 def report(
     day: Annotated[datetime | None, typer.Option("--day", formats=["%Y-%m-%d"], help="A billing day.")] = None,
     month: Annotated[datetime | None, typer.Option("--month", formats=["%Y-%m"], help="An accounting month.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="The figures as one JSON document on stdout, and the path of the file.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="The figures as one JSON document on stdout, and the path of the file.")
+    ] = False,
 ) -> None:
-    """Write the close report: figures, pictures, exceptions to work, signatures, in one HTML file that needs nothing else.
+    """Write the close report: figures, pictures, exceptions to work, signatures, in one HTML file that needs nothing
+    else.
 
     Examples:
       meter-pipeline report --day 2026-11-01

@@ -20,9 +20,13 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 
 def run(
     day: Annotated[datetime, typer.Option("--day", formats=["%Y-%m-%d"], help="The (first) billing day.")],
-    to: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="The last billing day, included.")] = None,
+    to: Annotated[
+        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="The last billing day, included.")
+    ] = None,
     land: Annotated[bool, typer.Option(help="First land what waits in the inbox.")] = True,
-    one_run: Annotated[bool, typer.Option("--one-run", help="The whole range as one Dagster run (a backfill of months).")] = False,
+    one_run: Annotated[
+        bool, typer.Option("--one-run", help="The whole range as one Dagster run (a backfill of months).")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Materialise billing days: reads, validation, usage, flags, billing, ledger.
@@ -42,10 +46,12 @@ def run(
 
 
 def run_days(first: date, last: date, *, land: bool, one_run: bool, opening: date | None = None) -> dict[str, Any]:
-    """Materialise [first, last]; returns {"landing", "days": [{"day", "to", "success", "seconds", "run_id", "failed_steps"}], "true_ups": the same}.
+    """Materialise [first, last]; returns {"landing", "days": [{"day", "to", "success", "seconds", "run_id",
+    "failed_steps"}], "true_ups": the same}.
 
     Afterwards the days that register reads ask to have validated again are run, once each, until none asks.
-    ``opening``: a day before, of which only the raw reads are taken: the register reads that open the first day close that one.
+    ``opening``: a day before, of which only the raw reads are taken: the register reads that open the first day close
+    that one.
     """
     settings = load_settings()
     prepare(settings)
@@ -66,8 +72,14 @@ def run_days(first: date, last: date, *, land: bool, one_run: bool, opening: dat
         if land:
             task = bar.add_task("landing the inbox", total=None)
             started = time.monotonic()
-            landed = definitions.resolve_job_def("land_feeds").execute_in_process(instance=instance, run_config=quiet, raise_on_error=False)
-            landing = {"success": landed.success, "seconds": round(time.monotonic() - started, 3), "run_id": landed.run_id}
+            landed = definitions.resolve_job_def("land_feeds").execute_in_process(
+                instance=instance, run_config=quiet, raise_on_error=False
+            )
+            landing = {
+                "success": landed.success,
+                "seconds": round(time.monotonic() - started, 3),
+                "run_id": landed.run_id,
+            }
             bar.remove_task(task)
         job = definitions.resolve_job_def("billing_day")
         if opening is not None:
@@ -102,7 +114,12 @@ def _materialise(job: Any, instance: Any, quiet: dict[str, Any], start: date, en
     where: dict[str, Any] = (
         {"partition_key": start.isoformat()}
         if start == end
-        else {"tags": {"dagster/asset_partition_range_start": start.isoformat(), "dagster/asset_partition_range_end": end.isoformat()}}
+        else {
+            "tags": {
+                "dagster/asset_partition_range_start": start.isoformat(),
+                "dagster/asset_partition_range_end": end.isoformat(),
+            }
+        }
     )
     result = job.execute_in_process(instance=instance, run_config=quiet, raise_on_error=False, **where)
     failed = [event.step_key for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
@@ -118,7 +135,9 @@ def _true_ups(settings: Settings, tried: set[tuple[date, bytes]]) -> list[date]:
     from meter_pipeline.store.true_up import waiting
 
     known = set(billing_days().get_partition_keys())
-    new = {(day, e) for day, evidence in waiting(open_database(settings)) for e in evidence if day.isoformat() in known} - tried
+    new = {
+        (day, e) for day, evidence in waiting(open_database(settings)) for e in evidence if day.isoformat() in known
+    } - tried
     tried |= new
     return sorted({day for day, _ in new})
 
@@ -138,7 +157,17 @@ def _show(document: dict[str, Any]) -> None:
     rows = []
     for done in document["days"] + document["true_ups"]:
         outcome = "ok" if done["success"] else "failed: " + ", ".join(done["failed_steps"])
-        rows.append((done["day"], "" if done["to"] == done["day"] else done["to"], outcome, f"{done['seconds']:.1f}", done["run_id"][:8]))
+        rows.append(
+            (
+                done["day"],
+                "" if done["to"] == done["day"] else done["to"],
+                outcome,
+                f"{done['seconds']:.1f}",
+                done["run_id"][:8],
+            )
+        )
     OUT.print(table("Billing days", ["day", "to", "result", "seconds", "run"], rows, numbers=["seconds"]))
     if document["true_ups"]:
-        OUT.print(f"The last {len(document['true_ups'])} because a register read closed days that were estimated until then.")
+        OUT.print(
+            f"The last {len(document['true_ups'])} because a register read closed days that were estimated until then."
+        )

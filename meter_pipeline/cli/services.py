@@ -33,7 +33,9 @@ def ui(
     os.environ.update(environment(settings, database))
     os.chdir(os.environ["DAGSTER_HOME"])  # where dagster.yaml is; from the project it warns of a second one
     ERR.print(f"[bold]Dagster UI:[/] http://{host}:{port}  (Ctrl-C ends it)")
-    os.execv(str(DAGSTER), [str(DAGSTER), "dev", "-w", str(PROJECT_ROOT / "workspace.yaml"), "-h", host, "-p", str(port)])  # noqa: S606 - our own script, no shell
+    os.execv(  # noqa: S606 - no shell is wanted
+        str(DAGSTER), [str(DAGSTER), "dev", "-w", str(PROJECT_ROOT / "workspace.yaml"), "-h", host, "-p", str(port)]
+    )
 
 
 @app.command()
@@ -72,14 +74,17 @@ def up(
     workspace = write_workspace(home, code_port)
     wanted = programs(workspace, code_port, port, host, metrics_port or None)
     try:
-        Supervisor(wanted, cwd=home, logs=settings.home / "logs", say=lambda words: ERR.print(words, highlight=False)).run()
+        Supervisor(
+            wanted, cwd=home, logs=settings.home / "logs", say=lambda words: ERR.print(words, highlight=False)
+        ).run()
     except PortTaken as taken:
         problem(str(taken), "stop the other one, or give other ports")
 
 
 @app.command()
 def deploy() -> None:
-    """Bring the deployment up to date without starting anything: migrations, database roles, the pool of the emergency pause.
+    """Bring the deployment up to date without starting anything: migrations, database roles, the pool of the emergency
+    pause.
 
     Example: meter-pipeline services deploy
     """

@@ -21,15 +21,22 @@ def _refuse(message: str) -> typer.Exit:
 
 
 def simulate(
-    out: Annotated[Path, typer.Option(help="Folder to write: utility.toml, reference/, tariffs/, head_ends/, inbox/, truth.parquet.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder to write: utility.toml, reference/, tariffs/, head_ends/, inbox/, truth.parquet."),
+    ],
     meters: Annotated[int | None, typer.Option(help="Metered service points.", min=1)] = None,
     days: Annotated[int | None, typer.Option(help="Billing days.", min=1)] = None,
     interval: Annotated[int, typer.Option(help="Minutes of an electricity interval: 5, 10, 15, 30 or 60.")] = 15,
     start: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First billing day.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 1,
     zone: Annotated[str, typer.Option(help="IANA time zone of the billing days.")] = "America/Chicago",
-    defects: Annotated[bool, typer.Option("--defects/--clean", help="Plant defects and name them in truth.parquet.")] = True,
-    formats: Annotated[str, typer.Option(help="Comma-separated: delimited, jsonl, nem12, cmep, register.")] = "delimited,jsonl,nem12,cmep,register",
+    defects: Annotated[
+        bool, typer.Option("--defects/--clean", help="Plant defects and name them in truth.parquet.")
+    ] = True,
+    formats: Annotated[
+        str, typer.Option(help="Comma-separated: delimited, jsonl, nem12, cmep, register.")
+    ] = "delimited,jsonl,nem12,cmep,register",
     mix: Annotated[str, typer.Option(help="city (electricity, water, gas) or electricity.")] = "city",
     meters_per_file: Annotated[int, typer.Option(help="Most meters in a file.", min=1)] = 25_000,
     demo: Annotated[bool, typer.Option("--demo", help="The demo municipality of data/, with its feeds.")] = False,
@@ -66,9 +73,18 @@ def simulate(
     except ValueError as error:
         raise _refuse(str(error)) from error
     document = {
-        "out": str(city.out), "meters": spec.meters, "days": spec.days, "start": spec.start, "end": spec.day(spec.days - 1), "zone": spec.zone,
-        "seed": spec.seed, "files": city.files, "reads": city.reads, "bytes": city.size, "defects": city.defects,
-    }  # fmt: skip
+        "out": str(city.out),
+        "meters": spec.meters,
+        "days": spec.days,
+        "start": spec.start,
+        "end": spec.day(spec.days - 1),
+        "zone": spec.zone,
+        "seed": spec.seed,
+        "files": city.files,
+        "reads": city.reads,
+        "bytes": city.size,
+        "defects": city.defects,
+    }
     emit(document, as_json, _render)
 
 

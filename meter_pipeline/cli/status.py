@@ -15,7 +15,10 @@ from meter_pipeline.store import overview
 
 
 def status(
-    day: Annotated[datetime | None, typer.Option("--day", formats=["%Y-%m-%d"], help="First billing day; default: the last seven known.")] = None,
+    day: Annotated[
+        datetime | None,
+        typer.Option("--day", formats=["%Y-%m-%d"], help="First billing day; default: the last seven known."),
+    ] = None,
     to: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last billing day.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -26,7 +29,13 @@ def status(
     database = prepare(load_settings())
     known = overview.known_days(database)
     if known is None and day is None:
-        emit({"days": []}, json, lambda _: OUT.print("No file has landed yet. Put one in the inbox and run: meter-pipeline run --day YYYY-MM-DD"))
+        emit(
+            {"days": []},
+            json,
+            lambda _: OUT.print(
+                "No file has landed yet. Put one in the inbox and run: meter-pipeline run --day YYYY-MM-DD"
+            ),
+        )
         return
     last = to.date() if to else day.date() if day else known[1] if known else datetime.now().astimezone().date()
     first = day.date() if day else max(known[0], last.fromordinal(last.toordinal() - 6)) if known else last

@@ -1,4 +1,5 @@
-"""A stretch of billing days for people: what came, what was made of it, what it cost. Shared by the demo and ``status``.
+"""A stretch of billing days for people: what came, what was made of it, what it cost. Shared by the demo and
+``status``.
 
 Belongs here: the document and how it is drawn. Does not belong here: queries (store/overview.py).
 """
@@ -45,22 +46,48 @@ def show(found: dict[str, Any]) -> None:
     )
     names = ["billing_day", "hours", "actual", "estimated", "missing", "flags", "exceptions"]
     rows = [[f"{row[n]:g}" if n == "hours" else row[n] for n in names] for row in found["days"]]
-    OUT.print(table("Billing days: intervals validated, and what people should look at", names, rows, numbers=names[1:]))
+    OUT.print(
+        table("Billing days: intervals validated, and what people should look at", names, rows, numbers=names[1:])
+    )
     names = ["billing_day", "accounts", "charged", "differences", "unexplained"]
-    OUT.print(table("Billing days: money and reconciliation", names, [[row[n] for n in names] for row in found["days"]], numbers=names[1:]))
+    OUT.print(
+        table(
+            "Billing days: money and reconciliation",
+            names,
+            [[row[n] for n in names] for row in found["days"]],
+            numbers=names[1:],
+        )
+    )
     if found["statements"]:
         names = ["cycle_id", "period_end", "issued", "total", "currency", "waiting"]
         rows = [[f"{float(row[n]):,.2f}" if n == "total" else row[n] for n in names] for row in found["statements"]]
-        OUT.print(table("Statements of the billing periods that ended", names, rows, numbers=["issued", "total", "waiting"]))
+        OUT.print(
+            table("Statements of the billing periods that ended", names, rows, numbers=["issued", "total", "waiting"])
+        )
         example = next((row["example"] for row in found["statements"] if row["example"]), "")
         if example:
-            OUT.print(f"  One of them as its customer sees it: meter-pipeline billing show {example} --html bill.html\n", highlight=False)
+            OUT.print(
+                f"  One of them as its customer sees it: meter-pipeline billing show {example} --html bill.html\n",
+                highlight=False,
+            )
     usage = ["commodity", "flow", "unit", "service_points", "quantity"]
     OUT.print(table("Usage", usage, [[row[n] for n in usage] for row in found["usage"]], numbers=usage[3:]))
     flags = ["kind", "flags", "service_points"]
     if found["flags"]:
-        OUT.print(table("Flags for people to look at", flags, [[row[n] for n in flags] for row in found["flags"]], numbers=flags[1:]))
+        OUT.print(
+            table(
+                "Flags for people to look at",
+                flags,
+                [[row[n] for n in flags] for row in found["flags"]],
+                numbers=flags[1:],
+            )
+        )
     for pause in found["paused"]:
-        OUT.print(f"[bold red]EMERGENCY_PAUSE[/] of {pause['scope']} {pause['target'] or ''} by {pause['raised_by']}: {pause['reason']}")
+        OUT.print(
+            f"[bold red]EMERGENCY_PAUSE[/] of {pause['scope']} {pause['target'] or ''} by {pause['raised_by']}: {pause['reason']}"
+        )
     if found["waiting"]:
-        OUT.print("Waiting to be written: " + ", ".join(f"{w['day']} ({w['reads']})" for w in found["waiting"][:12]), highlight=False)
+        OUT.print(
+            "Waiting to be written: " + ", ".join(f"{w['day']} ({w['reads']})" for w in found["waiting"][:12]),
+            highlight=False,
+        )

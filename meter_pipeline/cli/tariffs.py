@@ -1,6 +1,7 @@
 """meter-pipeline tariffs: read a tariff, price a load with it.
 
-Belongs here: arguments, printing, exit codes. Does not belong here: what a tariff means (billing/tariffs) or costs (billing/load_price.py).
+Belongs here: arguments, printing, exit codes. Does not belong here: what a tariff means (billing/tariffs) or costs
+(billing/load_price.py).
 """
 
 from __future__ import annotations
@@ -35,8 +36,12 @@ def _render(document: Any) -> None:
 @app.command("price")
 def price_command(
     tariff: Annotated[Path, typer.Argument(help="URDB v8 or native tariff, JSON.")],
-    load: Annotated[Path, typer.Argument(help="CSV with the columns interval_start and kwh; negative kWh are exports.")],
-    timezone: Annotated[str | None, typer.Option(help="Zone that stamps with an offset are converted to, e.g. America/Los_Angeles.")] = None,
+    load: Annotated[
+        Path, typer.Argument(help="CSV with the columns interval_start and kwh; negative kWh are exports.")
+    ],
+    timezone: Annotated[
+        str | None, typer.Option(help="Zone that stamps with an offset are converted to, e.g. America/Los_Angeles.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Price a load by month: energy, demand, fixed, minimum, tax and total, exact.
@@ -47,7 +52,10 @@ def price_command(
         try:
             ZoneInfo(timezone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            ERR.print(f"[bold red]Usage:[/] no time zone {timezone!r}; give an IANA name such as America/Chicago", highlight=False)
+            ERR.print(
+                f"[bold red]Usage:[/] no time zone {timezone!r}; give an IANA name such as America/Chicago",
+                highlight=False,
+            )
             raise typer.Exit(USAGE) from None
     if not load.is_file():
         ERR.print(f"[bold red]Usage:[/] no file {load}", highlight=False)
@@ -73,12 +81,27 @@ def check(
     try:
         read = load_tariff(tariff)
     except TariffRefusedError as error:
-        emit({"refused": str(error), "field": error.field}, as_json, lambda d: ERR.print(f"Refused: {d['refused']}", highlight=False))
+        emit(
+            {"refused": str(error), "field": error.field},
+            as_json,
+            lambda d: ERR.print(f"Refused: {d['refused']}", highlight=False),
+        )
         raise typer.Exit(PROBLEM) from error
     document = {
-        "tariff_id": read.tariff_id, "name": read.name, "commodity": read.commodity, "unit": read.unit, "source": read.source,
-        "sha256": read.digest, "periods": list(read.schedule.periods), "metering": read.metering,
+        "tariff_id": read.tariff_id,
+        "name": read.name,
+        "commodity": read.commodity,
+        "unit": read.unit,
+        "source": read.source,
+        "sha256": read.digest,
+        "periods": list(read.schedule.periods),
+        "metering": read.metering,
         "lines": [{"line": line.key, "name": line.name, "component": line.component} for line in read.lines],
-        "notes": list(read.notes), "refused": None,
+        "notes": list(read.notes),
+        "refused": None,
     }
-    emit(document, as_json, lambda d: OUT.print(table(d["name"], ["line", "name", "component"], [list(x.values()) for x in d["lines"]])))
+    emit(
+        document,
+        as_json,
+        lambda d: OUT.print(table(d["name"], ["line", "name", "component"], [list(x.values()) for x in d["lines"]])),
+    )

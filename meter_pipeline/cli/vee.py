@@ -1,4 +1,5 @@
-"""``meter-pipeline vee``: a meter's day explained, the rules and thresholds in force. Belongs here: printing. Does not belong here: rules."""
+"""``meter-pipeline vee``: a meter's day explained, the rules and thresholds in force. Belongs here: printing. Does not
+belong here: rules."""
 
 from __future__ import annotations
 
@@ -21,10 +22,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdou
 def explain(
     meter: Annotated[str, typer.Option("--meter", help="Meter id.")],
     day: Annotated[str, typer.Option("--day", help="Billing day, YYYY-MM-DD.")],
-    plot: Annotated[Path | None, typer.Option("--plot", help="Also write a picture of the day to this PNG file.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Also write a picture of the day to this PNG file.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
-    """What came, which rules hit, what was put in its place and why: meter-pipeline vee explain --meter E0000001 --day 2026-10-29
+    """What came, which rules hit, what was put in its place and why: meter-pipeline vee explain --meter E0000001 --day
+    2026-10-29
 
     Example: meter-pipeline vee explain --meter E0000001 --day 2026-10-29
     """
@@ -48,17 +52,23 @@ def edit(
     day: Annotated[str, typer.Option("--day", help="Billing day, YYYY-MM-DD.")],
     why: Annotated[str, typer.Option("--why", help="The reason, in your words.")],
     slot: Annotated[int, typer.Option("--slot", help="First interval, from 1, as explain numbers them.")],
-    value: Annotated[list[str] | None, typer.Option("--value", help="Quantity of an interval; once per interval, in order.")] = None,
-    refuse: Annotated[int, typer.Option("--refuse", help="Instead of values: refuse so many reads, which are then estimated.")] = 0,
+    value: Annotated[
+        list[str] | None, typer.Option("--value", help="Quantity of an interval; once per interval, in order.")
+    ] = None,
+    refuse: Annotated[
+        int, typer.Option("--refuse", help="Instead of values: refuse so many reads, which are then estimated.")
+    ] = 0,
     channel: Annotated[str, typer.Option("--channel", help="Interval channel.")] = "E1",
     by: Annotated[str | None, typer.Option("--by", help="Who edits; by default the login name.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Override intervals. The raw read stays; the rules for manual override judge the day; the day waits to be run again.
+    """Override intervals. The raw read stays; the rules for manual override judge the day; the day waits to be run
+    again.
 
     Examples:
-      meter-pipeline vee edit --meter E0000001 --day 2026-10-29 --slot 41 --value 0.310 --value 0.280 --why "read on site"
-      meter-pipeline vee edit --meter E0000001 --day 2026-10-29 --slot 41 --refuse 2 --why "meter was on the bench"
+      meter-pipeline vee edit --meter E0000001 --day 2026-10-29 --slot 41 --value 0.310 --value 0.280 --why "read on
+      site" meter-pipeline vee edit --meter E0000001 --day 2026-10-29 --slot 41 --refuse 2 --why "meter was on the
+      bench"
     """
     from meter_pipeline.services import prepare
     from meter_pipeline.settings import load_settings
@@ -75,16 +85,36 @@ def edit(
     person = _person(database, by)
     try:
         done = edits.edit(
-            database, settings.calendar(), meter.strip().upper(), channel.strip().upper(), _day(day), slot, micro, reason=why, by=person
+            database,
+            settings.calendar(),
+            meter.strip().upper(),
+            channel.strip().upper(),
+            _day(day),
+            slot,
+            micro,
+            reason=why,
+            by=person,
         )
     except edits.EditError as error:
         problem(str(error), "See the day with: meter-pipeline vee explain --meter M --day D")
-    document = {"edit_id": done.edit_id, "meter_id": meter, "billing_day": day, "first_slot": slot, "slots": len(micro), "rules": done.rules, "edited_by": person}
-    emit(document, json, lambda d: OUT.print(
-        f"Edit {d['edit_id']} by {d['edited_by']}: {d['slots']} intervals from slot {d['first_slot']}."
-        + (f" Rules that hit without refusing it: {', '.join(d['rules'])}." if d["rules"] else "")
-        + f" The day waits to be run again: meter-pipeline run --day {d['billing_day']}"
-    ))  # fmt: skip
+    document = {
+        "edit_id": done.edit_id,
+        "meter_id": meter,
+        "billing_day": day,
+        "first_slot": slot,
+        "slots": len(micro),
+        "rules": done.rules,
+        "edited_by": person,
+    }
+    emit(
+        document,
+        json,
+        lambda d: OUT.print(
+            f"Edit {d['edit_id']} by {d['edited_by']}: {d['slots']} intervals from slot {d['first_slot']}."
+            + (f" Rules that hit without refusing it: {', '.join(d['rules'])}." if d["rules"] else "")
+            + f" The day waits to be run again: meter-pipeline run --day {d['billing_day']}"
+        ),
+    )
 
 
 @app.command(name="withdraw-edit")
@@ -107,7 +137,11 @@ def withdraw_edit(
         day = edits.withdraw(database, edit_id, by=person)
     except edits.EditError as error:
         problem(str(error))
-    emit({"edit_id": edit_id, "billing_day": day, "withdrawn_by": person}, json, lambda d: OUT.print(f"Edit {edit_id} no longer stands; {day} waits to be run again."))
+    emit(
+        {"edit_id": edit_id, "billing_day": day, "withdrawn_by": person},
+        json,
+        lambda d: OUT.print(f"Edit {edit_id} no longer stands; {day} waits to be run again."),
+    )
 
 
 def _day(text: str) -> date:
@@ -142,7 +176,9 @@ def rules(json: AsJson = False) -> None:
     """
     from meter_pipeline.vee.writing import published_rules
 
-    found = [dict(zip(("scope", "bit", "code", "severity", "source", "about"), r, strict=True)) for r in published_rules()]
+    found = [
+        dict(zip(("scope", "bit", "code", "severity", "source", "about"), r, strict=True)) for r in published_rules()
+    ]
     emit(found, json, lambda d: OUT.print(table("rules", list(d[0]), [tuple(r.values()) for r in d])))
 
 
@@ -155,7 +191,9 @@ def picture(channel: dict[str, Any], title: str) -> bytes:
     from meter_pipeline.vee.plots import meter_day
 
     def micro(name: str) -> Any:
-        return np.array([NO_VALUE if i[name] is None else int(i[name] * 1_000_000) for i in channel["intervals"]], np.int64)
+        return np.array(
+            [NO_VALUE if i[name] is None else int(i[name] * 1_000_000) for i in channel["intervals"]], np.int64
+        )
 
     codes = np.array([FLAGS.index(i["quality"]["flag"]) << 13 for i in channel["intervals"]], np.uint16)
     return meter_day(micro("raw"), micro("final"), codes, channel["interval_minutes"], channel["unit"], title)
@@ -164,16 +202,35 @@ def picture(channel: dict[str, Any], title: str) -> bytes:
 def show(document: dict[str, Any]) -> None:
     """The document for people."""
     if not document["found"]:
-        OUT.print(f"Nothing is known of meter {document['meter_id']} on {document['billing_day']}: no reads came and it is installed nowhere.")
+        OUT.print(
+            f"Nothing is known of meter {document['meter_id']} on {document['billing_day']}: no reads came and it is installed nowhere."
+        )
         return
-    OUT.print(f"[bold]Meter {document['meter_id']}[/] on {document['billing_day']} ({document['hours']:g} h, {document['zone']})")
+    OUT.print(
+        f"[bold]Meter {document['meter_id']}[/] on {document['billing_day']} ({document['hours']:g} h, {document['zone']})"
+    )
     for used in document["usage"]:
         amount = "not known" if used["quantity"] is None else f"{used['quantity']} {used['unit']}"
-        how = "its intervals" if used["source"] == "interval" else f"its register alone ({', '.join(used['rules']).lower() or 'read'})"
-        worst = f"; worst quality {_words(used['quality'])}" if used["source"] == "interval" else f"; {_words(used['quality'])}"
-        OUT.print(f"[bold]{used['service_point_id']}[/] {used['flow']} in the day: [bold]{amount}[/], from {how}{worst}", highlight=False)
+        how = (
+            "its intervals"
+            if used["source"] == "interval"
+            else f"its register alone ({', '.join(used['rules']).lower() or 'read'})"
+        )
+        worst = (
+            f"; worst quality {_words(used['quality'])}"
+            if used["source"] == "interval"
+            else f"; {_words(used['quality'])}"
+        )
+        OUT.print(
+            f"[bold]{used['service_point_id']}[/] {used['flow']} in the day: [bold]{amount}[/], from {how}{worst}",
+            highlight=False,
+        )
     for channel in document["channels"]:
-        register = "no register closes the day" if channel["register_difference"] is None else f"register {channel['register_difference']}"
+        register = (
+            "no register closes the day"
+            if channel["register_difference"] is None
+            else f"register {channel['register_difference']}"
+        )
         OUT.print(
             f"\n[bold]{channel['channel']}[/] at {channel['service_point_id']}, account {channel['account_id'] or '(none)'}: "
             f"{channel['total']} {channel['unit']}; {register}; {channel['actual']} actual, {channel['estimated']} estimated, "
@@ -182,7 +239,11 @@ def show(document: dict[str, Any]) -> None:
         for rule in channel["rules"]:
             OUT.print(f"  {rule['code']}: {rule['about']}")
         if channel["estimated"] and channel["estimated_before_scaling"]:
-            scaled = "not scaled" if channel["register_difference"] is None else "then scaled so that the day equals the register"
+            scaled = (
+                "not scaled"
+                if channel["register_difference"] is None
+                else "then scaled so that the day equals the register"
+            )
             OUT.print(f"  the estimates came to {channel['estimated_before_scaling']} {channel['unit']}, {scaled}")
         if channel["anchors"]:
             OUT.print(f"  estimates stand on: {channel['anchors']}")
@@ -190,13 +251,33 @@ def show(document: dict[str, Any]) -> None:
             replaced = f"replaced {version['superseded_at']} by {version['superseded_by']}: {version['reason']}"
             OUT.print(f"  version {version['version']} was {version['total']}, {replaced}")
         lines = [_line(i) for i in channel["intervals"]]
-        OUT.print(table(None, ["slot", "local", "raw", "rules", "final", "quality"], lines, numbers=["slot", "raw", "final"]))
+        OUT.print(
+            table(None, ["slot", "local", "raw", "rules", "final", "quality"], lines, numbers=["slot", "raw", "final"])
+        )
     for register in document["registers"]:
-        lines = [(r["local"], str(r["dial"]), "" if r["consumed"] is None else str(r["consumed"]), r["about"]) for r in register["reads"]]
-        said = "no reads enclose the day" if register["used_in_day"] is None else f"{register['used_in_day']} {register['unit']} in the day"
-        OUT.print(table(f"register {register['channel']}: {said}", ["local", "dial", "consumed", "step"], lines, numbers=["dial", "consumed"]))
+        lines = [
+            (r["local"], str(r["dial"]), "" if r["consumed"] is None else str(r["consumed"]), r["about"])
+            for r in register["reads"]
+        ]
+        said = (
+            "no reads enclose the day"
+            if register["used_in_day"] is None
+            else f"{register['used_in_day']} {register['unit']} in the day"
+        )
+        OUT.print(
+            table(
+                f"register {register['channel']}: {said}",
+                ["local", "dial", "consumed", "step"],
+                lines,
+                numbers=["dial", "consumed"],
+            )
+        )
     for own in document["edits"]:
-        until = f", taken back by {own['withdrawn_by']} at {own['withdrawn_at']:%Y-%m-%d %H:%M} UTC" if own["withdrawn_by"] else ""
+        until = (
+            f", taken back by {own['withdrawn_by']} at {own['withdrawn_at']:%Y-%m-%d %H:%M} UTC"
+            if own["withdrawn_by"]
+            else ""
+        )
         hit = f"; rules {', '.join(own['rules'])}" if own["rules"] else ""
         OUT.print(
             f"edit {own['edit_id']} of {own['channel']}, slots {own['first_slot']} to {own['first_slot'] + own['slots'] - 1}, by {own['edited_by']} "
@@ -208,7 +289,11 @@ def show(document: dict[str, Any]) -> None:
 
 def _words(word: dict[str, Any]) -> str:
     """A quality in a few words: flag and AEMO method with its name, then why."""
-    quality = word["flag"] if not word["method"] else f"{word['flag']}{word['method']} {word['method_name'] or word['meaning']}"
+    quality = (
+        word["flag"]
+        if not word["method"]
+        else f"{word['flag']}{word['method']} {word['method_name'] or word['meaning']}"
+    )
     if word["reason"] is not None:
         quality += f" ({word['reason_name'] or 'reason'} {word['reason']})"
     return quality
@@ -219,5 +304,10 @@ def _line(interval: dict[str, Any]) -> tuple[str, ...]:
     quality = _words(word)
     raw, final = interval["raw"], interval["final"]
     return (
-        str(interval["slot"]), interval["local"], "" if raw is None else str(raw), ", ".join(interval["rules"]), "" if final is None else str(final), quality,
+        str(interval["slot"]),
+        interval["local"],
+        "" if raw is None else str(raw),
+        ", ".join(interval["rules"]),
+        "" if final is None else str(final),
+        quality,
     )

@@ -1,6 +1,8 @@
-"""Who may stop and start the work: the emergency pause, feature flags, dual control, the rules that raise the pause by themselves, alerts, metrics.
+"""Who may stop and start the work: the emergency pause, feature flags, dual control, the rules that raise the pause by
+themselves, alerts, metrics.
 
-Belongs here: what must hold whatever drives the work (Dagster, the CLI, a test). Does not belong here: Dagster (defs/), SQL (store/control.py).
+Belongs here: what must hold whatever drives the work (Dagster, the CLI, a test). Does not belong here: Dagster (defs/),
+SQL (store/control.py).
 """
 
 from meter_pipeline.control.pause import PauseState, is_paused

@@ -1,7 +1,8 @@
-"""What is worth telling: pauses raised and ended, requests that wait, a ledger unverified for too long, exceptions and dead letters over age.
+"""What is worth telling: pauses raised and ended, requests that wait, a ledger unverified for too long, exceptions and
+dead letters over age.
 
-Belongs here: from the database's state to alerts. Does not belong here: sending (notify.py); failed runs and stale backfills, which only Dagster
-knows (defs/sensors_alerts.py).
+Belongs here: from the database's state to alerts. Does not belong here: sending (notify.py); failed runs and stale
+backfills, which only Dagster knows (defs/sensors_alerts.py).
 """
 
 from __future__ import annotations
@@ -29,17 +30,38 @@ def find(connection: psycopg.Connection[Any], limits: Thresholds, *, clock: Cloc
         where = row.target or "all work"
         if row.state == "paused":
             body = f"{row.reason}\n\nRaised by {row.raised_by} at {row.raised_at:%Y-%m-%d %H:%M} UTC. Evidence: {row.evidence}\n\n"
-            found.append(Alert(f"pause:{row.pause_id}:raised", "critical", f"EMERGENCY PAUSE of {where}: {row.reason[:120]}", body + _NEXT))
+            found.append(
+                Alert(
+                    f"pause:{row.pause_id}:raised",
+                    "critical",
+                    f"EMERGENCY PAUSE of {where}: {row.reason[:120]}",
+                    body + _NEXT,
+                )
+            )
             if row.pending_request is not None:
                 title = f"Resume of {where} waits for a second person (request {row.pending_request})"
                 body = f"{row.pending_by} asked. Next: meter-pipeline pause confirm-resume {row.pending_request} --by NAME, before {row.pending_until} UTC."
                 found.append(Alert(f"resume:{row.pending_request}:asked", "warning", title, body))
         else:
-            found.append(Alert(f"pause:{row.pause_id}:ended", "info", f"The pause of {where} is over", f"Ended at {row.resumed_at} UTC; work goes on."))
+            found.append(
+                Alert(
+                    f"pause:{row.pause_id}:ended",
+                    "info",
+                    f"The pause of {where} is over",
+                    f"Ended at {row.resumed_at} UTC; work goes on.",
+                )
+            )
     last = evidence.last_verification(connection)
     if last is not None and now - last[1] > limits.ledger_stale:
         key = f"ledger:stale:{now:%Y-%m-%d}"
-        found.append(Alert(key, "warning", f"The ledger was last verified at {last[1]:%Y-%m-%d %H:%M} UTC", "Next: meter-pipeline ledger verify"))
+        found.append(
+            Alert(
+                key,
+                "warning",
+                f"The ledger was last verified at {last[1]:%Y-%m-%d %H:%M} UTC",
+                "Next: meter-pipeline ledger verify",
+            )
+        )
     for what, count, oldest in store.over_age(connection, now - EXCEPTION_AGE):
         title = f"{count} {what} wait longer than {EXCEPTION_AGE.days} days"
         body = f"The oldest is from {oldest:%Y-%m-%d}. Next: meter-pipeline {_LOOK.get(what, 'status')}"

@@ -1,10 +1,11 @@
-"""Dual control, once for everything that needs it: one person asks, another confirms, once, in time, exactly what was asked.
+"""Dual control, once for everything that needs it: one person asks, another confirms, once, in time, exactly what was
+asked.
 
-Belongs here: request, confirm, decline, withdraw, and the record of what was refused. Does not belong here: what is asked (pause.py, flags.py,
-migration's stages, adjustments), which joins the confirming transaction as ``effect``.
+Belongs here: request, confirm, decline, withdraw, and the record of what was refused. Does not belong here: what is
+asked (pause.py, flags.py, migration's stages, adjustments), which joins the confirming transaction as ``effect``.
 
-What code checks here, the constraints of control.dual_decision check again: the primary key refuses a replay, CHECKs refuse one person for
-both and a late confirmation, the foreign key a confirmation of something else.
+What code checks here, the constraints of control.dual_decision check again: the primary key refuses a replay, CHECKs
+refuse one person for both and a late confirmation, the foreign key a confirmation of something else.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ LONGEST_LIFE: Final = timedelta(days=7)
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What two people must agree on: its name, who may ask, who may confirm, how long a request lives, and its kinds of ledger entry."""
+    """What two people must agree on: its name, who may ask, who may confirm, how long a request lives, and its kinds of
+    ledger entry."""
 
     name: str
     ask: tuple[str, ...]
@@ -70,7 +72,8 @@ def request(
 ) -> RequestRow:
     """Ask for something. ``body`` is plain JSON and holds all that the second person will confirm.
 
-    Commits. Raises Refused (recorded) when the name is none, the person may not ask, a request is pending already, or ``guard`` says no.
+    Commits. Raises Refused (recorded) when the name is none, the person may not ask, a request is pending already, or
+    ``guard`` says no.
     """
     now = clock.now()
 
@@ -89,7 +92,10 @@ def request(
         for pending in store.pending_requests(connection, action.name, subject):
             if pending.expires_at > now:
                 until = f"{pending.expires_at:%H:%M} UTC"
-                return Denial("already_asked", f"request {pending.request_id} by {pending.requested_by} waits for confirmation until {until}")
+                return Denial(
+                    "already_asked",
+                    f"request {pending.request_id} by {pending.requested_by} waits for confirmation until {until}",
+                )
         if guard is not None and (refused := guard(connection)):
             return refused
         seal = digest(action.name, subject, body)
@@ -98,12 +104,19 @@ def request(
             connection,
             action.asked_kind,
             {
-                "step": "asked", "request": made, "action": action.name, "subject": subject, "body": dict(body), "digest": seal,
-                "reason": reason, "requested_by": person, "expires_at": now + allowed,
+                "step": "asked",
+                "request": made,
+                "action": action.name,
+                "subject": subject,
+                "body": dict(body),
+                "digest": seal,
+                "reason": reason,
+                "requested_by": person,
+                "expires_at": now + allowed,
             },
             clock=clock,
             actor=person,
-        )  # fmt: skip
+        )
         return made
 
     made = _attempt(database, action, subject, by, attempt, clock)
@@ -125,10 +138,11 @@ def confirm(
     expect_digest: bytes | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> RequestRow:
-    """Confirm a request as a second person; ``effect`` takes place in the same transaction as the decision and its ledger entry.
+    """Confirm a request as a second person; ``effect`` takes place in the same transaction as the decision and its
+    ledger entry.
 
-    Commits. Raises Refused (recorded, nothing changed): unknown, replayed, declined or withdrawn, expired, same_person, not_authorised,
-    digest_differs, or what ``effect`` says.
+    Commits. Raises Refused (recorded, nothing changed): unknown, replayed, declined or withdrawn, expired, same_person,
+    not_authorised, digest_differs, or what ``effect`` says.
     """
     now = clock.now()
     subject = f"request:{request_id}"
@@ -155,12 +169,20 @@ def confirm(
                     connection,
                     action.confirmed_kind,
                     {
-                        "step": "confirmed", "request": request_id, "action": action.name, "subject": found.subject, "body": found.body,
-                        "digest": found.digest, "reason": reason, "requested_by": found.requested_by, "confirmed_by": person, "approved_by": person,
+                        "step": "confirmed",
+                        "request": request_id,
+                        "action": action.name,
+                        "subject": found.subject,
+                        "body": found.body,
+                        "digest": found.digest,
+                        "reason": reason,
+                        "requested_by": found.requested_by,
+                        "confirmed_by": person,
+                        "approved_by": person,
                     },
                     clock=clock,
                     actor=person,
-                )  # fmt: skip
+                )
         except _Undo as undo:
             return undo.denial
         return found
@@ -169,8 +191,17 @@ def confirm(
     return confirmed
 
 
-def withdraw(connection: Connection, action: Action, request_row: RequestRow, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> None:
-    """Take back a pending request, in the caller's transaction: by the asker, or by the system because the facts have changed."""
+def withdraw(
+    connection: Connection,
+    action: Action,
+    request_row: RequestRow,
+    *,
+    by: str,
+    reason: str,
+    clock: Clock = SYSTEM_CLOCK,
+) -> None:
+    """Take back a pending request, in the caller's transaction: by the asker, or by the system because the facts have
+    changed."""
     store.insert_decision(connection, request_row, "withdrawn", by, clock.now(), reason)
     entries.append(
         connection,
@@ -188,7 +219,9 @@ def withdraw(connection: Connection, action: Action, request_row: RequestRow, *,
     )
 
 
-def decline(database: Database, action: Action, request_id: int, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> None:
+def decline(
+    database: Database, action: Action, request_id: int, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK
+) -> None:
     """Say no to a request, as a second person or as the asker. Raises Refused when there is nothing to decline."""
 
     def attempt(connection: Connection) -> Denial | None:
@@ -209,9 +242,13 @@ def decline(database: Database, action: Action, request_id: int, *, by: str, rea
             return None
         store.insert_decision(connection, found, "declined", person, clock.now(), reason)
         body = {
-            "step": "declined", "request": request_id, "subject": found.subject, "requested_by": found.requested_by,
-            "refused_by": person, "reason": reason,
-        }  # fmt: skip
+            "step": "declined",
+            "request": request_id,
+            "subject": found.subject,
+            "requested_by": found.requested_by,
+            "refused_by": person,
+            "reason": reason,
+        }
         entries.append(connection, action.refused_kind, body, clock=clock, actor=person)
         return None
 
@@ -225,7 +262,13 @@ class _Undo(Exception):
 
 
 def _may_confirm(
-    connection: Connection, action: Action, found: RequestRow, by: str, reason: str, expect_digest: bytes | None, now: Any
+    connection: Connection,
+    action: Action,
+    found: RequestRow,
+    by: str,
+    reason: str,
+    expect_digest: bytes | None,
+    now: Any,
 ) -> Denial | None:
     person = canonical(by)
     if person is None:
@@ -235,11 +278,18 @@ def _may_confirm(
     match found.decision:
         case "confirmed":
             when = f"{found.decided_at:%Y-%m-%d %H:%M} UTC"
-            return Denial("replayed", f"request {found.request_id} was confirmed by {found.decided_by} at {when}; a confirmation counts once")
+            return Denial(
+                "replayed",
+                f"request {found.request_id} was confirmed by {found.decided_by} at {when}; a confirmation counts once",
+            )
         case "declined" | "withdrawn":
-            return Denial("withdrawn", f"request {found.request_id} was {found.decision} by {found.decided_by}; ask again")
+            return Denial(
+                "withdrawn", f"request {found.request_id} was {found.decision} by {found.decided_by}; ask again"
+            )
     if now >= found.expires_at:
-        return Denial("expired", f"request {found.request_id} expired at {found.expires_at:%Y-%m-%d %H:%M} UTC; ask again")
+        return Denial(
+            "expired", f"request {found.request_id} expired at {found.expires_at:%Y-%m-%d %H:%M} UTC; ask again"
+        )
     if person == found.requested_by:
         return Denial("same_person", f"{person} asked for this; a second person must confirm it")
     if expect_digest is not None and expect_digest != found.digest:
@@ -247,8 +297,11 @@ def _may_confirm(
     return denial(connection, person, action.confirm)
 
 
-def _attempt(database: Database, action: Action, subject: str, by: str, attempt: Callable[[Connection], Any], clock: Clock) -> Any:
-    """Run one steering action in a transaction; a denial is written down in that transaction, committed, and only then raised."""
+def _attempt(
+    database: Database, action: Action, subject: str, by: str, attempt: Callable[[Connection], Any], clock: Clock
+) -> Any:
+    """Run one steering action in a transaction; a denial is written down in that transaction, committed, and only then
+    raised."""
     with database.connect("control") as connection:
         outcome = attempt(connection)
         if isinstance(outcome, Denial):
@@ -259,7 +312,9 @@ def _attempt(database: Database, action: Action, subject: str, by: str, attempt:
     return outcome
 
 
-def record_refusal(connection: Connection, action: str, subject: str, by: str, why: Denial, *, kind: str, clock: Clock = SYSTEM_CLOCK) -> None:
+def record_refusal(
+    connection: Connection, action: str, subject: str, by: str, why: Denial, *, kind: str, clock: Clock = SYSTEM_CLOCK
+) -> None:
     """Put a refusal on record and on the ledger, in the caller's transaction."""
     # PostgreSQL stores no NUL and no lone surrogate, and the name is whatever somebody typed.
     actor = by.encode("utf-8", "replace").decode("utf-8").replace("\x00", "?")[:200]
@@ -267,6 +322,13 @@ def record_refusal(connection: Connection, action: str, subject: str, by: str, w
     entries.append(
         connection,
         kind,
-        {"step": "refused", "action": action, "subject": subject, "actor": actor, "code": why.code, "detail": why.words},
+        {
+            "step": "refused",
+            "action": action,
+            "subject": subject,
+            "actor": actor,
+            "code": why.code,
+            "detail": why.words,
+        },
         clock=clock,
     )

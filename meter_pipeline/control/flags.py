@@ -1,10 +1,10 @@
 """Feature flags: values in PostgreSQL, read in the transaction they steer, changed on the record.
 
-Belongs here: declaring, reading and changing flags, with two people where the declaration asks for them. Does not belong here: what a flag
-means (migration's stages and cohorts, a writer's limits).
+Belongs here: declaring, reading and changing flags, with two people where the declaration asks for them. Does not
+belong here: what a flag means (migration's stages and cohorts, a writer's limits).
 
-A flag is declared in code with its default and its check; the table holds only what was changed. A change names the version it replaces, so
-that two people at once cannot overwrite each other unseen.
+A flag is declared in code with its default and its check; the table holds only what was changed. A change names the
+version it replaces, so that two people at once cannot overwrite each other unseen.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ CHANGE: Final = dual.Action(
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A declared flag. ``check(before, after)`` refuses a step; ``needs_two(before, after)`` says which steps two people must take.
+    """A declared flag. ``check(before, after)`` refuses a step; ``needs_two(before, after)`` says which steps two
+    people must take.
 
     Values are plain JSON without floats (a share is an integer of hundredths of a percent, or a string).
     """
@@ -64,15 +65,16 @@ class Value:
 def read(connection: Connection, flag: Flag, *, lock: Literal["share", "update"] | None = None) -> Value:
     """The value in force, in the caller's transaction.
 
-    ``lock="share"`` holds it until the transaction ends: what is written under a flag is written under that value and no other. A flag that
-    was never changed has no row to lock; declare it with ``ensure`` where that matters.
+    ``lock="share"`` holds it until the transaction ends: what is written under a flag is written under that value and
+    no other. A flag that was never changed has no row to lock; declare it with ``ensure`` where that matters.
     """
     row = store.flag(connection, flag.name, lock)
     return Value(flag.default, 0) if row is None else Value(row.value, row.version, row.changed_by, row.changed_at)
 
 
 def ensure(connection: Connection, flag: Flag, *, by: str, clock: Clock = SYSTEM_CLOCK) -> Value:
-    """Give a flag its row with the default, in the caller's transaction, so that it can be locked. Changes nothing where it has one."""
+    """Give a flag its row with the default, in the caller's transaction, so that it can be locked. Changes nothing
+    where it has one."""
     if store.put_flag(connection, flag.name, flag.default, 1, by, clock.now(), "declared", False, None):
         body = {"flag": flag.name, "from": None, "to": flag.default, "version": 1, "by": by, "reason": "declared"}
         entries.append(connection, "flag_flipped", body, clock=clock, actor=by)
@@ -80,9 +82,17 @@ def ensure(connection: Connection, flag: Flag, *, by: str, clock: Clock = SYSTEM
 
 
 def change(
-    database: Database, flag: Flag, value: Any, *, by: str, reason: str, expect_version: int | None = None, clock: Clock = SYSTEM_CLOCK
+    database: Database,
+    flag: Flag,
+    value: Any,
+    *,
+    by: str,
+    reason: str,
+    expect_version: int | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Value:
-    """Set a flag. Commits. Raises Refused (recorded): bad_name, no_reason, not_authorised, stale, not_allowed, needs_two."""
+    """Set a flag. Commits. Raises Refused (recorded): bad_name, no_reason, not_authorised, stale, not_allowed,
+    needs_two."""
     with database.connect("control") as connection:
         outcome = _change(connection, flag, value, by, reason, expect_version, clock)
         if isinstance(outcome, Denial):
@@ -93,8 +103,11 @@ def change(
     return outcome
 
 
-def change_in(connection: Connection, flag: Flag, value: Any, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> Value:
-    """Set a flag inside the caller's transaction: an automatic rollback, or the effect of a confirmation of something larger.
+def change_in(
+    connection: Connection, flag: Flag, value: Any, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK
+) -> Value:
+    """Set a flag inside the caller's transaction: an automatic rollback, or the effect of a confirmation of something
+    larger.
 
     ``check`` holds, ``needs_two`` is the caller's to answer for. Raises Refused, not recorded.
     """
@@ -104,7 +117,9 @@ def change_in(connection: Connection, flag: Flag, value: Any, *, by: str, reason
     return _write(connection, flag, now, value, by, reason, None, clock)
 
 
-def request_change(database: Database, flag: Flag, value: Any, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> RequestRow:
+def request_change(
+    database: Database, flag: Flag, value: Any, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK
+) -> RequestRow:
     """Ask for a change that two people must make. Raises Refused (recorded)."""
     with database.connect("control", autocommit=True) as connection:
         now = read(connection, flag)
@@ -117,8 +132,11 @@ def request_change(database: Database, flag: Flag, value: Any, *, by: str, reaso
     return dual.request(database, CHANGE, f"flag:{flag.name}", body, reason=reason, by=by, guard=guard, clock=clock)
 
 
-def confirm_change(database: Database, flag: Flag, request_id: int, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> Value:
-    """Confirm a change as the second person; refused as stale when the flag has moved since it was asked. Raises Refused (recorded)."""
+def confirm_change(
+    database: Database, flag: Flag, request_id: int, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK
+) -> Value:
+    """Confirm a change as the second person; refused as stale when the flag has moved since it was asked. Raises
+    Refused (recorded)."""
 
     def effect(connection: Connection, request: RequestRow) -> Denial | None:
         if request.subject != f"flag:{flag.name}":
@@ -136,7 +154,9 @@ def confirm_change(database: Database, flag: Flag, request_id: int, *, by: str, 
         return read(connection, flag)
 
 
-def _change(connection: Connection, flag: Flag, value: Any, by: str, reason: str, expect_version: int | None, clock: Clock) -> Value | Denial:
+def _change(
+    connection: Connection, flag: Flag, value: Any, by: str, reason: str, expect_version: int | None, clock: Clock
+) -> Value | Denial:
     person = canonical(by)
     if person is None:
         return Denial("bad_name", f"{by!r} is no name: lower-case ASCII letters, digits and . _ @ - only")
@@ -157,12 +177,29 @@ def _change(connection: Connection, flag: Flag, value: Any, by: str, reason: str
         return Denial(refusal.code, str(refusal))
 
 
-def _write(connection: Connection, flag: Flag, now: Value, value: Any, person: str, reason: str, request: int | None, clock: Clock) -> Value:
+def _write(
+    connection: Connection,
+    flag: Flag,
+    now: Value,
+    value: Any,
+    person: str,
+    reason: str,
+    request: int | None,
+    clock: Clock,
+) -> Value:
     at = clock.now()
-    if not store.put_flag(connection, flag.name, value, now.version + 1, person, at, reason, request is not None, request):
+    if not store.put_flag(
+        connection, flag.name, value, now.version + 1, person, at, reason, request is not None, request
+    ):
         raise Refused("stale", f"{flag.name} was changed by somebody else this moment")
     body = {
-        "flag": flag.name, "from": now.value, "to": value, "version": now.version + 1, "by": person, "reason": reason, "request": request,
-    }  # fmt: skip
+        "flag": flag.name,
+        "from": now.value,
+        "to": value,
+        "version": now.version + 1,
+        "by": person,
+        "reason": reason,
+        "request": request,
+    }
     entries.append(connection, "flag_flipped", body, clock=clock, actor=person)
     return Value(value, now.version + 1, person, at)

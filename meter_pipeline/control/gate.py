@@ -1,11 +1,12 @@
 """The pause at a stage's own batch boundary: asked on a connection of its own before each thing a stage writes.
 
-Belongs here: the question and the answer that stops a stage. Does not belong here: waiting for the resume, which whoever drives the stage does
-(defs/stage.py) after the stage's transaction is gone.
+Belongs here: the question and the answer that stops a stage. Does not belong here: waiting for the resume, which
+whoever drives the stage does (defs/stage.py) after the stage's transaction is gone.
 
-A stage computes for seconds and writes in one transaction. A pause raised while it computes must not be followed by its writes, and waiting in
-the open transaction would keep its locks for as long as people need. So the stage gives up (``Held``): the transaction is undone as a whole, and
-the stage is run again from its start after the resume, on what is there by then.
+A stage computes for seconds and writes in one transaction. A pause raised while it computes must not be followed by its
+writes, and waiting in the open transaction would keep its locks for as long as people need. So the stage gives up
+(``Held``): the transaction is undone as a whole, and the stage is run again from its start after the resume, on what is
+there by then.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Held(RuntimeError):
 def before_writing(database: Database, *, clock: Clock = SYSTEM_CLOCK) -> None:
     """Return where work may write, raise Held where a pause holds all of it or the flag cannot be read.
 
-    About 4 ms, nearly all of it the new connection: a stage asks a few times a day, and a kept one would be idle in between.
+    About 4 ms, nearly all of it the new connection: a stage asks a few times a day, and a kept one would be idle in
+    between.
     """
     # By its URL alone: a reading session is read-only, and is the stage's own.
     with PauseProbe(Database(database.url, database.role), application_name="stage-pause", clock=clock) as probe:

@@ -1,7 +1,7 @@
 """The state of the work as Prometheus metrics, read from the database at each scrape.
 
-Belongs here: which figures, their names and units. Does not belong here: alerts. One exporter for each deployment is enough: nothing is kept in
-a process, so a restarted writer loses no counter.
+Belongs here: which figures, their names and units. Does not belong here: alerts. One exporter for each deployment is
+enough: nothing is kept in a process, so a restarted writer loses no counter.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ _PREFIX = "meter_pipeline_"
 class Collector:
     """Reads every figure in one connection; a database that does not answer is meter_pipeline_up 0 and nothing else."""
 
-    def __init__(self, database: Database, calendar: BillingCalendar | None = None, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, database: Database, calendar: BillingCalendar | None = None, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self._database, self._calendar, self._clock = database, calendar, clock
 
     def collect(self) -> Iterable[Metric]:
@@ -47,7 +49,10 @@ class Collector:
         if self._calendar is not None:
             latest = store.latest_billed_day(connection)
             closed = self._calendar.day_of(self._clock.now())
-            family = GaugeMetricFamily(_PREFIX + "billing_day_lag_days", "Closed billing days that are not billed yet, counted from the latest billed")
+            family = GaugeMetricFamily(
+                _PREFIX + "billing_day_lag_days",
+                "Closed billing days that are not billed yet, counted from the latest billed",
+            )
             family.add_metric([], (closed - latest).days - 1 if latest else -1)
             yield family
 

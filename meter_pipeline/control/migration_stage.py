@@ -1,10 +1,12 @@
-"""The stages of leaving the legacy batch, as an explicit state machine, who has authority over an account in each, and the flag that holds the stage.
+"""The stages of leaving the legacy batch, as an explicit state machine, who has authority over an account in each, and
+the flag that holds the stage.
 
-Belongs here: stages, allowed steps, cohorts, authority (pure), the flag's declaration. Does not belong here: storing and changing it (flags.py), writing
-to both sides and weighing the gate (migration/).
+Belongs here: stages, allowed steps, cohorts, authority (pure), the flag's declaration. Does not belong here: storing
+and changing it (flags.py), writing to both sides and weighing the gate (migration/).
 
-off -> shadow -> dual_write -> live -> ramp_down -> complete, one step at a time forward; back to any earlier stage but off while the legacy side is
-still written (until complete). Live shifts traffic by cohort: whole routes first, then a stable hash percent.
+off -> shadow -> dual_write -> live -> ramp_down -> complete, one step at a time forward; back to any earlier stage but
+off while the legacy side is still written (until complete). Live shifts traffic by cohort: whole routes first, then a
+stable hash percent.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ START: Final[dict[str, Any]] = {"stage": "off", "routes": [], "basis_points": 0}
 def check_step(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
     """Why a step is not allowed, in words, or None.
 
-    Forward: the next stage only. Back: any earlier stage from dual_write, live and ramp_down (never from complete: legacy is no longer written).
-    Cohorts may only be named in live and after, and only grow while live goes forward.
+    Forward: the next stage only. Back: any earlier stage from dual_write, live and ramp_down (never from complete:
+    legacy is no longer written). Cohorts may only be named in live and after, and only grow while live goes forward.
     """
     shape = _shape(after)
     if shape:
@@ -45,11 +47,14 @@ def check_step(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | Non
 
 
 def needs_two(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether two people must take a step: all that gives the new side more authority. Going back is one person's, at once."""
+    """Whether two people must take a step: all that gives the new side more authority. Going back is one person's, at
+    once."""
     here, there = STAGES.index(str(before["stage"])), STAGES.index(str(after["stage"]))
     if there != here:
         return there > here and STAGES[there] in ("live", "ramp_down", "complete")
-    return int(after["basis_points"]) > int(before["basis_points"]) or bool(set(after["routes"]) - set(before["routes"]))
+    return int(after["basis_points"]) > int(before["basis_points"]) or bool(
+        set(after["routes"]) - set(before["routes"])
+    )
 
 
 def authority(value: Mapping[str, Any], account_id: str, route: str | None) -> Authority:
@@ -65,7 +70,8 @@ def authority(value: Mapping[str, Any], account_id: str, route: str | None) -> A
 
 
 def bills_customers(value: Mapping[str, Any], account_id: str, route: str | None) -> bool:
-    """Whether the pipeline's statement is the one the customer gets. In off there is no migration under way: nobody else would bill."""
+    """Whether the pipeline's statement is the one the customer gets. In off there is no migration under way: nobody
+    else would bill."""
     return value["stage"] == "off" or authority(value, account_id, route) == "new"
 
 

@@ -2,8 +2,8 @@
 
 Belongs here: channels and delivery. Does not belong here: what is worth telling (alerts.py), how often (defs/).
 
-At least once: an alert is written first and sent afterwards; a channel that took it is not asked again, one that failed is, at growing
-intervals. The same trouble (``key``) is told once.
+At least once: an alert is written first and sent afterwards; a channel that took it is not asked again, one that failed
+is, at growing intervals. The same trouble (``key``) is told once.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Channel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """E-mail through an SMTP server. Port 465 is TLS from the start; elsewhere STARTTLS, unless the server is on this machine."""
+    """E-mail through an SMTP server. Port 465 is TLS from the start; elsewhere STARTTLS, unless the server is on this
+    machine."""
 
     host: str
     port: int
@@ -102,22 +103,32 @@ class Webhook:
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
-        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")):
+        if parts.scheme != "https" and not (
+            parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
+        ):
             raise ValueError("a webhook is https, or http on this machine")
 
     def send(self, alert: Alert) -> None:
         import httpx
 
-        body = json.dumps({"key": alert.key, "severity": alert.severity, "title": alert.title, "body": alert.body}, sort_keys=True).encode()
-        headers = {"Content-Type": "application/json", "Idempotency-Key": hashlib.sha256(alert.key.encode()).hexdigest()}
+        body = json.dumps(
+            {"key": alert.key, "severity": alert.severity, "title": alert.title, "body": alert.body}, sort_keys=True
+        ).encode()
+        headers = {
+            "Content-Type": "application/json",
+            "Idempotency-Key": hashlib.sha256(alert.key.encode()).hexdigest(),
+        }
         if self.secret:
             headers["X-Signature"] = "sha256=" + hmac.new(self.secret.encode(), body, hashlib.sha256).hexdigest()
-        httpx.post(self.url, content=body, headers=headers, timeout=TIMEOUT_S, follow_redirects=False).raise_for_status()
+        httpx.post(
+            self.url, content=body, headers=headers, timeout=TIMEOUT_S, follow_redirects=False
+        ).raise_for_status()
 
 
 def channels(environment: Mapping[str, str] | None = None) -> list[Channel]:
-    """The channels this deployment has: METER_PIPELINE_SMTP (host:port), _SMTP_FROM, _SMTP_TO (comma-separated), _SMTP_USER, _SMTP_PASSWORD;
-    METER_PIPELINE_WEBHOOK, _WEBHOOK_SECRET. None set: alerts stay in the outbox, where status and the UI show them. Raises ValueError."""
+    """The channels this deployment has: METER_PIPELINE_SMTP (host:port), _SMTP_FROM, _SMTP_TO (comma-separated),
+    _SMTP_USER, _SMTP_PASSWORD; METER_PIPELINE_WEBHOOK, _WEBHOOK_SECRET. None set: alerts stay in the outbox, where
+    status and the UI show them. Raises ValueError."""
     env = os.environ if environment is None else environment
     found: list[Channel] = []
     if server := env.get("METER_PIPELINE_SMTP"):
@@ -126,7 +137,16 @@ def channels(environment: Mapping[str, str] | None = None) -> list[Channel]:
         if not host or not port.isascii() or not port.isdigit() or not recipients:
             raise ValueError("METER_PIPELINE_SMTP is host:port, and METER_PIPELINE_SMTP_TO names who is told")
         sender = env.get("METER_PIPELINE_SMTP_FROM") or "meter-pipeline@localhost"
-        found.append(Mail(host, int(port), sender, recipients, env.get("METER_PIPELINE_SMTP_USER"), env.get("METER_PIPELINE_SMTP_PASSWORD")))
+        found.append(
+            Mail(
+                host,
+                int(port),
+                sender,
+                recipients,
+                env.get("METER_PIPELINE_SMTP_USER"),
+                env.get("METER_PIPELINE_SMTP_PASSWORD"),
+            )
+        )
     if url := env.get("METER_PIPELINE_WEBHOOK"):
         found.append(Webhook(url, env.get("METER_PIPELINE_WEBHOOK_SECRET")))
     return found
@@ -137,11 +157,14 @@ def tell(connection: psycopg.Connection[Any], alert: Alert, *, clock: Clock = SY
     return store.insert(connection, alert.key[:300], alert.severity, alert.title, alert.body, clock.now())
 
 
-def deliver(database: Database, to: Sequence[Channel], *, clock: Clock = SYSTEM_CLOCK, most: int = 20) -> dict[str, int]:
+def deliver(
+    database: Database, to: Sequence[Channel], *, clock: Clock = SYSTEM_CLOCK, most: int = 20
+) -> dict[str, int]:
     """Send what is due. Returns how many were sent, failed, given up. Never raises for a channel's sake."""
     done = {"sent": 0, "failed": 0, "given_up": 0}
     for _ in range(most):
-        # One at a time, each in its own transaction and locked against a second deliverer, so that a crash repeats one alert at most.
+        # One at a time, each in its own transaction and locked against a second deliverer, so that a crash repeats one
+        # alert at most.
         with database.connect("notifier") as connection:
             row = store.next_due(connection, clock.now())
             if row is None:
@@ -165,6 +188,10 @@ def _send(connection: psycopg.Connection[Any], row: store.Outgoing, to: Sequence
         else:
             delivered[channel.name] = now.isoformat()
     attempts = row.attempts + 1
-    again = now + timedelta(seconds=min(3600, 30 * 2 ** min(row.attempts, 10))) if errors and attempts < MOST_ATTEMPTS else None
+    again = (
+        now + timedelta(seconds=min(3600, 30 * 2 ** min(row.attempts, 10)))
+        if errors and attempts < MOST_ATTEMPTS
+        else None
+    )
     store.record(connection, row.notification_id, delivered, attempts, again, "; ".join(errors) or None)
     return "sent" if not errors else "failed" if again else "given_up"

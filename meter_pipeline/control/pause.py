@@ -1,10 +1,10 @@
 """EMERGENCY_PAUSE: raise it, look at it, ask to resume, confirm.
 
-Belongs here: what a pause means and the two-person resume. Does not belong here: waiting for it (probe.py), when it raises itself (rules.py),
-Dagster's queue (defs/).
+Belongs here: what a pause means and the two-person resume. Does not belong here: waiting for it (probe.py), when it
+raises itself (rules.py), Dagster's queue (defs/).
 
-One pause at most is in force per scope. Raising it again adds evidence and withdraws a pending request to resume, because what was checked
-then is no longer all there is.
+One pause at most is in force per scope. Raising it again adds evidence and withdraws a pending request to resume,
+because what was checked then is no longer all there is.
 """
 
 from __future__ import annotations
@@ -60,10 +60,14 @@ class Scope:
         if self.kind == "commodity" and self.target not in COMMODITIES:
             raise ValueError(f"commodities are {', '.join(COMMODITIES)}; not {self.target!r}")
         if self.kind == "head_end" and not _HEAD_END.fullmatch(self.target or ""):
-            raise ValueError(f"{self.target!r} is no head-end: upper-case ASCII letters, digits and hyphens, at most 32")
+            raise ValueError(
+                f"{self.target!r} is no head-end: upper-case ASCII letters, digits and hyphens, at most 32"
+            )
 
     def words(self) -> str:
-        return {"all": "all work", "commodity": f"all {self.target} work", "head_end": f"head-end {self.target}"}[self.kind]
+        return {"all": "all work", "commodity": f"all {self.target} work", "head_end": f"head-end {self.target}"}[
+            self.kind
+        ]
 
 
 ALL: Final = Scope()
@@ -71,7 +75,8 @@ ALL: Final = Scope()
 
 @dataclass(frozen=True, slots=True)
 class PauseState:
-    """A pause that holds the one who asked. ``unreachable`` means that the flag could not be read, which counts as paused."""
+    """A pause that holds the one who asked. ``unreachable`` means that the flag could not be read, which counts as
+    paused."""
 
     pause_id: int | None
     scope: Scope
@@ -105,7 +110,8 @@ def unreachable(error: BaseException, clock: Clock = SYSTEM_CLOCK) -> PauseState
 def is_paused(connection: Connection, commodity: str | None = None, head_end: str | None = None) -> PauseState | None:
     """The pause that holds work of this commodity and head-end, or None. One query, about 0.2 ms; raises psycopg.Error.
 
-    Ask on a connection of its own, never inside the batch's transaction: there the answer would be as old as its snapshot. PauseProbe does.
+    Ask on a connection of its own, never inside the batch's transaction: there the answer would be as old as its
+    snapshot. PauseProbe does.
     """
     row = store.active_pause(connection, commodity, head_end)
     return _state(row) if row else None
@@ -128,18 +134,21 @@ def raise_pause(
 ) -> PauseState:
     """Raise the pause, or add to the one in force. Commits; visible to every writer's next poll when this returns.
 
-    Anybody in the register may raise it (a wrong pause costs minutes, a missing one money); raises Refused for a name that is none or a
-    person with no duty. ``evidence`` is plain JSON, decimals as strings.
+    Anybody in the register may raise it (a wrong pause costs minutes, a missing one money); raises Refused for a name
+    that is none or a person with no duty. ``evidence`` is plain JSON, decimals as strings.
     """
     found = dict(evidence or {})
     with database.connect("control") as connection:
         person = canonical(by)
         refused = (
-            Denial("bad_name", f"{by!r} is no name: lower-case ASCII letters, digits and . _ @ - only") if person is None
-            else Denial("no_reason", "a reason must be given") if not reason.strip()
-            else None if rule is not None
+            Denial("bad_name", f"{by!r} is no name: lower-case ASCII letters, digits and . _ @ - only")
+            if person is None
+            else Denial("no_reason", "a reason must be given")
+            if not reason.strip()
+            else None
+            if rule is not None
             else denial(connection, person, _RAISERS)
-        )  # fmt: skip
+        )
         if refused is not None or person is None:
             why = refused or Denial("bad_name", by)
             dual.record_refusal(connection, "raise", _subject(scope), by, why, kind="pause_refused", clock=clock)
@@ -163,7 +172,8 @@ def request_resume(
     life: timedelta | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> RequestRow:
-    """Ask to end the pause in force for a scope. ``checklist`` says for ledger, control_totals and dead_letters what was verified.
+    """Ask to end the pause in force for a scope. ``checklist`` says for ledger, control_totals and dead_letters what
+    was verified.
 
     Commits. Raises Refused (recorded): not_paused, checklist, already_asked, not_authorised, bad_name, no_reason.
     """
@@ -188,10 +198,13 @@ def request_resume(
     return dual.request(database, RESUME, subject, body, reason=reason, by=by, life=life, guard=guard, clock=clock)
 
 
-def confirm_resume(database: Database, request_id: int, *, by: str, reason: str = "confirmed", clock: Clock = SYSTEM_CLOCK) -> PauseRow:
+def confirm_resume(
+    database: Database, request_id: int, *, by: str, reason: str = "confirmed", clock: Clock = SYSTEM_CLOCK
+) -> PauseRow:
     """Confirm a resume as a second person; held work goes on by itself. Commits.
 
-    Raises Refused (recorded, the pause stays): unknown, replayed, withdrawn, expired, same_person, not_authorised, not_paused.
+    Raises Refused (recorded, the pause stays): unknown, replayed, withdrawn, expired, same_person, not_authorised,
+    not_paused.
     """
 
     def effect(connection: Connection, request: RequestRow) -> Denial | None:
@@ -214,12 +227,15 @@ def decline_resume(database: Database, request_id: int, *, by: str, reason: str,
 
 
 def status(connection: Connection, history: int = 10) -> dict[str, Any]:
-    """All of it as plain data: paused, words, the pauses in force with their evidence and pending requests, the latest before, refusals."""
+    """All of it as plain data: paused, words, the pauses in force with their evidence and pending requests, the latest
+    before, refusals."""
     pauses = store.active_pauses(connection)
     return {
         "paused": bool(pauses),
         "words": " ".join(_state(row).words() for row in pauses) or "Running: no pause is in force.",
-        "active": [_document(row) | {"further_evidence": store.evidence_of(connection, row.pause_id)} for row in pauses],
+        "active": [
+            _document(row) | {"further_evidence": store.evidence_of(connection, row.pause_id)} for row in pauses
+        ],
         "pending": [_request_document(row) for row in store.pending_requests(connection, RESUME.name)],
         "history": [_document(row) for row in store.recent_pauses(connection, history) if row.state == "resumed"],
         "refusals": store.refusals(connection, history),
@@ -227,9 +243,18 @@ def status(connection: Connection, history: int = 10) -> dict[str, Any]:
     }
 
 
-def _raise(connection: Connection, scope: Scope, reason: str, rule: str | None, evidence: dict[str, Any], person: str, clock: Clock) -> int:
+def _raise(
+    connection: Connection,
+    scope: Scope,
+    reason: str,
+    rule: str | None,
+    evidence: dict[str, Any],
+    person: str,
+    clock: Clock,
+) -> int:
     now = clock.now()
-    # Three times round at most: a pause may appear between the look and the insert, or end between the look and the lock.
+    # Three times round at most: a pause may appear between the look and the insert, or end between the look and the
+    # lock.
     for _ in range(3):
         pause_id = store.pause_of_scope(connection, scope.kind, scope.target)
         if pause_id is not None:
@@ -241,24 +266,44 @@ def _raise(connection: Connection, scope: Scope, reason: str, rule: str | None, 
         pause_id = store.insert_pause(connection, scope.kind, scope.target, reason, rule, evidence, person, now)
         if pause_id is not None:
             body = {
-                "pause": pause_id, "scope": scope.kind, "target": scope.target, "reason": reason, "rule": rule, "evidence": evidence,
+                "pause": pause_id,
+                "scope": scope.kind,
+                "target": scope.target,
+                "reason": reason,
+                "rule": rule,
+                "evidence": evidence,
                 "raised_by": person,
-            }  # fmt: skip
+            }
             entries.append(connection, "pause_set", body, clock=clock, actor=person)
             return pause_id
     raise psycopg.errors.SerializationFailure("the pause was raised and ended by others three times over")
 
 
-def _add_evidence(connection: Connection, pause_id: int, scope: Scope, reason: str, rule: str | None, evidence: dict[str, Any], person: str, clock: Clock) -> int:
+def _add_evidence(
+    connection: Connection,
+    pause_id: int,
+    scope: Scope,
+    reason: str,
+    rule: str | None,
+    evidence: dict[str, Any],
+    person: str,
+    clock: Clock,
+) -> int:
     if rule is not None and store.same_evidence(connection, pause_id, rule, evidence):
         return pause_id  # the watcher sees the same trouble every minute; once is enough
     store.insert_evidence(connection, pause_id, reason, rule, evidence, person, clock.now())
     for pending in store.pending_requests(connection, RESUME.name, f"pause:{pause_id}"):
         dual.withdraw(connection, RESUME, pending, by=person, reason=f"further evidence: {reason}"[:2000], clock=clock)
     body = {
-        "pause": pause_id, "scope": scope.kind, "target": scope.target, "reason": reason, "rule": rule, "evidence": evidence,
-        "raised_by": person, "further": True,
-    }  # fmt: skip
+        "pause": pause_id,
+        "scope": scope.kind,
+        "target": scope.target,
+        "reason": reason,
+        "rule": rule,
+        "evidence": evidence,
+        "raised_by": person,
+        "further": True,
+    }
     entries.append(connection, "pause_set", body, clock=clock, actor=person)
     return pause_id
 
@@ -283,14 +328,28 @@ def _state(row: PauseRow) -> PauseState:
 
 def _document(row: PauseRow) -> dict[str, Any]:
     return {
-        "pause": row.pause_id, "scope": row.scope, "target": row.target, "state": row.state, "reason": row.reason, "rule": row.rule,
-        "evidence": row.evidence, "raised_by": row.raised_by, "raised_at": row.raised_at,
-        "resume_request": row.resume_request, "resumed_at": row.resumed_at,
-    }  # fmt: skip
+        "pause": row.pause_id,
+        "scope": row.scope,
+        "target": row.target,
+        "state": row.state,
+        "reason": row.reason,
+        "rule": row.rule,
+        "evidence": row.evidence,
+        "raised_by": row.raised_by,
+        "raised_at": row.raised_at,
+        "resume_request": row.resume_request,
+        "resumed_at": row.resumed_at,
+    }
 
 
 def _request_document(row: RequestRow) -> dict[str, Any]:
     return {
-        "request": row.request_id, "subject": row.subject, "requested_by": row.requested_by, "requested_at": row.requested_at, "reason": row.reason,
-        "checklist": row.body.get("checklist", {}), "expires_at": row.expires_at, "digest": row.digest,
-    }  # fmt: skip
+        "request": row.request_id,
+        "subject": row.subject,
+        "requested_by": row.requested_by,
+        "requested_at": row.requested_at,
+        "reason": row.reason,
+        "checklist": row.body.get("checklist", {}),
+        "expires_at": row.expires_at,
+        "digest": row.digest,
+    }

@@ -16,7 +16,8 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries
 from meter_pipeline.store import control as store
 
-#: ASCII only, lower case: no second spelling and no look-alike letter can pass for a second person. Same as control.person_name in SQL.
+# : ASCII only, lower case: no second spelling and no look-alike letter can pass for a second person. Same as
+# control.person_name in SQL.
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 DUTIES: Final = ("operator", "finance", "engineer", "auditor")
 
@@ -31,7 +32,8 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """Why an action may not go ahead: a stable code and words. Data, so that the refusal can be committed before anyone hears of it."""
+    """Why an action may not go ahead: a stable code and words. Data, so that the refusal can be committed before anyone
+    hears of it."""
 
     code: str
     words: str
@@ -48,7 +50,8 @@ def canonical(name: str) -> str | None:
 def denial(connection: psycopg.Connection[Any], name: str, duties: Sequence[str]) -> Denial | None:
     """Why this person may not act with one of these duties, or None if they may.
 
-    While the register names nobody for any of the duties, anyone may: a new installation must be able to resume. The status command says so.
+    While the register names nobody for any of the duties, anyone may: a new installation must be able to resume. The
+    status command says so.
     """
     if not any(store.anybody_with(connection, duty) for duty in duties):
         return None
@@ -60,11 +63,21 @@ def denial(connection: psycopg.Connection[Any], name: str, duties: Sequence[str]
     return None
 
 
-def put(connection: psycopg.Connection[Any], name: str, duties: Sequence[str], *, by: str, active: bool = True, clock: Clock = SYSTEM_CLOCK) -> str:
+def put(
+    connection: psycopg.Connection[Any],
+    name: str,
+    duties: Sequence[str],
+    *,
+    by: str,
+    active: bool = True,
+    clock: Clock = SYSTEM_CLOCK,
+) -> str:
     """Enter or change a person, in the caller's transaction and on the ledger. Raises ValueError naming what is wrong."""
     person, editor = canonical(name), canonical(by)
     if person is None or editor is None:
-        raise ValueError(f"{name if person is None else by!r} is no name: lower-case ASCII letters, digits and . _ @ - only")
+        raise ValueError(
+            f"{name if person is None else by!r} is no name: lower-case ASCII letters, digits and . _ @ - only"
+        )
     unknown = sorted(set(duties) - set(DUTIES))
     if unknown or not duties:
         raise ValueError(f"duties are {', '.join(DUTIES)}; not {', '.join(unknown) or 'none'}")
@@ -73,6 +86,9 @@ def put(connection: psycopg.Connection[Any], name: str, duties: Sequence[str], *
     now = clock.now()
     store.put_person(connection, person, duties, active, editor, now)
     entries.append(
-        connection, "flag_flipped", {"flag": f"person:{person}", "to": {"duties": sorted(duties), "active": active}, "by": editor}, clock=clock
+        connection,
+        "flag_flipped",
+        {"flag": f"person:{person}", "to": {"duties": sorted(duties), "active": active}, "by": editor},
+        clock=clock,
     )
     return person

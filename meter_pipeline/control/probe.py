@@ -2,8 +2,9 @@
 
 Belongs here: PauseProbe. Does not belong here: what a pause is (pause.py).
 
-Fail closed: a flag that cannot be read within ``deadline`` counts as raised. The deadline is kept by select on the socket, not by the server
-(a stopped server runs no statement_timeout) nor by cancelling (against a stopped server psycopg took 11 s to give a cancelled call back).
+Fail closed: a flag that cannot be read within ``deadline`` counts as raised. The deadline is kept by select on the
+socket, not by the server (a stopped server runs no statement_timeout) nor by cancelling (against a stopped server
+psycopg took 11 s to give a cancelled call back).
 """
 
 from __future__ import annotations
@@ -30,14 +31,16 @@ WAIT_INTERVAL_S: Final = 0.5
 
 
 class Waiting(Protocol):
-    """Called while a writer waits: once as the wait begins, then at every look, with the state and the seconds waited so far."""
+    """Called while a writer waits: once as the wait begins, then at every look, with the state and the seconds waited
+    so far."""
 
     def __call__(self, state: PauseState, waited_s: float) -> None: ...
 
 
 @dataclass
 class PauseProbe:
-    """Polls EMERGENCY_PAUSE on its own connection. Thread-safe; one for each run is enough, whatever the number of writers.
+    """Polls EMERGENCY_PAUSE on its own connection. Thread-safe; one for each run is enough, whatever the number of
+    writers.
 
     ``check`` and ``wait_until_resumed`` block their thread; the ``_async`` twins do the same off the event loop.
     """
@@ -65,7 +68,8 @@ class PauseProbe:
                 self._drop()
                 if not was_open:
                     return unreachable(error, self.clock)
-            # The server may have been restarted since the last batch: one fresh connection before calling it unreachable.
+            # The server may have been restarted since the last batch: one fresh connection before calling it
+            # unreachable.
             try:
                 return self._poll(commodity, head_end)
             except (psycopg.Error, OSError, TimeoutError) as error:
@@ -80,10 +84,11 @@ class PauseProbe:
         on_wait: Waiting | None = None,
         stop: threading.Event | None = None,
     ) -> float:
-        """Return at once where nothing holds this work; otherwise wait until the pause has ended. Returns the seconds waited.
+        """Return at once where nothing holds this work; otherwise wait until the pause has ended. Returns the seconds
+        waited.
 
-        Call it between batches, holding no transaction and no lock. ``stop`` ends the wait early (the caller then looks at it). Whatever
-        ``on_wait`` raises ends the wait.
+        Call it between batches, holding no transaction and no lock. ``stop`` ends the wait early (the caller then looks
+        at it). Whatever ``on_wait`` raises ends the wait.
         """
         began = self.clock.monotonic()
         state = self.check(commodity, head_end)
@@ -102,7 +107,9 @@ class PauseProbe:
         """As check, without blocking the event loop."""
         return await asyncio.to_thread(self.check, commodity, head_end)
 
-    async def wait_until_resumed_async(self, commodity: str | None = None, head_end: str | None = None, *, on_wait: Waiting | None = None) -> float:
+    async def wait_until_resumed_async(
+        self, commodity: str | None = None, head_end: str | None = None, *, on_wait: Waiting | None = None
+    ) -> float:
         """As wait_until_resumed, without blocking the event loop; cancelling it ends the wait at the next look."""
         began = self.clock.monotonic()
         state = await self.check_async(commodity, head_end)
@@ -125,7 +132,9 @@ class PauseProbe:
     def __enter__(self) -> PauseProbe:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _poll(self, commodity: str | None, head_end: str | None) -> PauseState | None:

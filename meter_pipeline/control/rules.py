@@ -1,8 +1,10 @@
 """When the pause raises itself: pure functions from what was seen to findings.
 
-Belongs here: the rules and their thresholds (thresholds.toml). Does not belong here: looking (evidence.py), raising (watch.py).
+Belongs here: the rules and their thresholds (thresholds.toml). Does not belong here: looking (evidence.py), raising
+(watch.py).
 
-Every rule looks only at what came after people last ended a pause: what they have answered for does not raise it again, what comes after does.
+Every rule looks only at what came after people last ended a pause: what they have answered for does not raise it again,
+what comes after does.
 """
 
 from __future__ import annotations
@@ -130,7 +132,8 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class Variance:
-    """What stands at a joint without a named cause: sums of absolute differences, beside the joint's whole quantity in ``unit``."""
+    """What stands at a joint without a named cause: sums of absolute differences, beside the joint's whole quantity in
+    ``unit``."""
 
     billing_day: str
     joint: str
@@ -150,7 +153,8 @@ class Seen:
     control_totals: Sequence[ControlTotal] = ()
     verification: Verification | None = None
     variances: Sequence[Variance] = ()
-    #: variances of pauses people have ended, as (billing day, joint, unit, unexplained): a table of results keeps no time to compare with
+    # : variances of pauses people have ended, as (billing day, joint, unit, unexplained): a table of results keeps no
+    # time to compare with
     answered: frozenset[tuple[str, str, str, Decimal]] = frozenset()
 
 
@@ -166,7 +170,13 @@ class Finding:
 
 def evaluate(seen: Seen, limits: Thresholds) -> list[Finding]:
     """Every finding, in a fixed order. Each names its evidence and the thresholds it was measured against."""
-    found = [*breaker_open(seen, limits), *dead_letter_burst(seen, limits), *control_total(seen, limits), *ledger(seen, limits), *variance(seen, limits)]
+    found = [
+        *breaker_open(seen, limits),
+        *dead_letter_burst(seen, limits),
+        *control_total(seen, limits),
+        *ledger(seen, limits),
+        *variance(seen, limits),
+    ]
     return [Finding(f.rule, f.scope, f.reason, f.evidence | {"thresholds": limits.stamp}) for f in found]
 
 
@@ -178,15 +188,23 @@ def breaker_open(seen: Seen, limits: Thresholds) -> list[Finding]:
         if seen.now - opened > limits.breaker_open:
             minutes = int(limits.breaker_open.total_seconds() // 60)
             evidence = {"breaker": breaker.name, "open_since": breaker.open_since.isoformat(), "limit_minutes": minutes}
-            found.append(Finding("breaker_open", ALL, f"circuit breaker {breaker.name} has been open for more than {minutes} minutes", evidence))
+            found.append(
+                Finding(
+                    "breaker_open",
+                    ALL,
+                    f"circuit breaker {breaker.name} has been open for more than {minutes} minutes",
+                    evidence,
+                )
+            )
     return found
 
 
 def dead_letter_burst(seen: Seen, limits: Thresholds) -> list[Finding]:
-    """Rejected reads of the window against the seven days before, by head-end; more than one head-end at once holds all work.
+    """Rejected reads of the window against the seven days before, by head-end; more than one head-end at once holds all
+    work.
 
-    Fires at ``minimum_reads`` and ``share``, where the share is over ``factor`` times the baseline's (any baseline share counts where nothing
-    was received before), or over ``ceiling`` whatever the past.
+    Fires at ``minimum_reads`` and ``share``, where the share is over ``factor`` times the baseline's (any baseline
+    share counts where nothing was received before), or over ``ceiling`` whatever the past.
     """
     found = []
     for head_end in sorted(seen.rejections, key=lambda r: r.head_end):
@@ -197,10 +215,16 @@ def dead_letter_burst(seen: Seen, limits: Thresholds) -> list[Finding]:
         before = Decimal(head_end.baseline_rejected) / max(head_end.baseline_received, head_end.baseline_rejected, 1)
         if share >= limits.ceiling or (share >= limits.share and share > limits.factor * before):
             evidence = {
-                "head_end": head_end.head_end, "received": head_end.received, "rejected": head_end.rejected, "share": f"{share:.5f}",
-                "baseline_received": head_end.baseline_received, "baseline_rejected": head_end.baseline_rejected, "baseline_share": f"{before:.5f}",
-                "window_minutes": int(limits.window.total_seconds() // 60), "baseline_days": limits.baseline.days,
-            }  # fmt: skip
+                "head_end": head_end.head_end,
+                "received": head_end.received,
+                "rejected": head_end.rejected,
+                "share": f"{share:.5f}",
+                "baseline_received": head_end.baseline_received,
+                "baseline_rejected": head_end.baseline_rejected,
+                "baseline_share": f"{before:.5f}",
+                "window_minutes": int(limits.window.total_seconds() // 60),
+                "baseline_days": limits.baseline.days,
+            }
             words = f"{share:.2%} of the reads from {head_end.head_end} were rejected, against {before:.2%} in the {limits.baseline.days} days before"
             found.append(Finding("dead_letter_burst", Scope("head_end", head_end.head_end), words, evidence))
     if len(found) < 2:
@@ -211,12 +235,19 @@ def dead_letter_burst(seen: Seen, limits: Thresholds) -> list[Finding]:
 
 def control_total(seen: Seen, limits: Thresholds) -> list[Finding]:
     """A loaded file whose reads do not add up: something was lost or counted twice, so nothing more is written."""
-    broken = sorted((t for t in seen.control_totals if abs(t.received - t.accounted) > limits.control_total_reads), key=lambda t: t.file)
+    broken = sorted(
+        (t for t in seen.control_totals if abs(t.received - t.accounted) > limits.control_total_reads),
+        key=lambda t: t.file,
+    )
     if not broken:
         return []
-    files = [{"file": t.file, "head_end": t.head_end, "received": t.received, "accounted": t.accounted} for t in broken[:20]]
+    files = [
+        {"file": t.file, "head_end": t.head_end, "received": t.received, "accounted": t.accounted} for t in broken[:20]
+    ]
     worst = broken[0]
-    words = f"{len(broken)} files do not add up; {worst.file}: received {worst.received}, accounted for {worst.accounted}"
+    words = (
+        f"{len(broken)} files do not add up; {worst.file}: received {worst.received}, accounted for {worst.accounted}"
+    )
     return [Finding("control_total", ALL, words, {"files": files, "broken": len(broken)})]
 
 
@@ -225,11 +256,19 @@ def ledger(seen: Seen, limits: Thresholds) -> list[Finding]:
     last = seen.verification
     if not limits.ledger_pause or last is None or last.ok or (seen.since is not None and last.at <= seen.since):
         return []
-    return [Finding("ledger", ALL, f"the ledger does not verify: {last.detail}"[:2000], {"verified_at": last.at.isoformat(), "detail": last.detail})]
+    return [
+        Finding(
+            "ledger",
+            ALL,
+            f"the ledger does not verify: {last.detail}"[:2000],
+            {"verified_at": last.at.isoformat(), "detail": last.detail},
+        )
+    ]
 
 
 def variance(seen: Seen, limits: Thresholds) -> list[Finding]:
-    """Differences without a named cause over their share of a billing day's quantity. Absolute differences: opposite errors do not cancel."""
+    """Differences without a named cause over their share of a billing day's quantity. Absolute differences: opposite
+    errors do not cancel."""
     over = [
         v
         for v in sorted(seen.variances, key=lambda v: (v.billing_day, v.joint, v.unit))
@@ -240,6 +279,15 @@ def variance(seen: Seen, limits: Thresholds) -> list[Finding]:
     if not over:
         return []
     worst = max(over, key=lambda v: v.unexplained)
-    joints = [{"billing_day": v.billing_day, "joint": v.joint, "unit": v.unit, "unexplained": str(v.unexplained), "whole": str(v.whole)} for v in over[:200]]
+    joints = [
+        {
+            "billing_day": v.billing_day,
+            "joint": v.joint,
+            "unit": v.unit,
+            "unexplained": str(v.unexplained),
+            "whole": str(v.whole),
+        }
+        for v in over[:200]
+    ]
     words = f"{worst.unexplained} {worst.unit} at {worst.joint} on {worst.billing_day} have no named cause, of {worst.whole}"
     return [Finding("variance", ALL, words, {"joints": joints})]

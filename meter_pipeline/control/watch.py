@@ -1,7 +1,7 @@
 """The watch: look at what was seen, raise the pause where a rule says so.
 
-Belongs here: one round of looking and raising, and how other rooms hand in what no table of theirs shows. Does not belong here: the rules
-(rules.py), SQL (store/evidence.py), how often (defs/).
+Belongs here: one round of looking and raising, and how other rooms hand in what no table of theirs shows. Does not
+belong here: the rules (rules.py), SQL (store/evidence.py), how often (defs/).
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class Round:
     raised: list[PauseState]
 
 
-def observe_breaker(connection: psycopg.Connection[Any], name: str, *, is_open: bool, clock: Clock = SYSTEM_CLOCK) -> None:
+def observe_breaker(
+    connection: psycopg.Connection[Any], name: str, *, is_open: bool, clock: Clock = SYSTEM_CLOCK
+) -> None:
     """Hand in a breaker's change of state, in the caller's transaction."""
     now = clock.now()
     store.observe(connection, "breaker", name, now, {"open": is_open, "since": now.isoformat()})
@@ -43,8 +45,11 @@ def observe_ledger(connection: psycopg.Connection[Any], *, ok: bool, detail: str
     store.observe(connection, "ledger", "log", clock.now(), {"ok": ok, "detail": detail[:1500]})
 
 
-def observe_writes(connection: psycopg.Connection[Any], latencies_ms: Sequence[float], target_ms: float, *, clock: Clock = SYSTEM_CLOCK) -> None:
-    """Hand in how long a load's batches took, in the caller's transaction: p95, and since when it has been over four times the target.
+def observe_writes(
+    connection: psycopg.Connection[Any], latencies_ms: Sequence[float], target_ms: float, *, clock: Clock = SYSTEM_CLOCK
+) -> None:
+    """Hand in how long a load's batches took, in the caller's transaction: p95, and since when it has been over four
+    times the target.
 
     Fewer than 20 batches have no 95th percentile worth the name: the slowest is taken.
     """
@@ -54,10 +59,23 @@ def observe_writes(connection: psycopg.Connection[Any], latencies_ms: Sequence[f
     p95 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
     before = next((row["figures"].get("slow_since") for row in store.observations(connection, "writes")), None)
     slow_since = (before or (now - timedelta(milliseconds=sum(ordered))).isoformat()) if p95 > 4 * target_ms else None
-    store.observe(connection, "writes", "ingest", now, {"p95_ms": f"{p95:.1f}", "target_ms": f"{target_ms:.1f}", "slow_since": slow_since})
+    store.observe(
+        connection,
+        "writes",
+        "ingest",
+        now,
+        {"p95_ms": f"{p95:.1f}", "target_ms": f"{target_ms:.1f}", "slow_since": slow_since},
+    )
 
 
-def observe(connection: psycopg.Connection[Any], kind: str, subject: str, figures: Mapping[str, Any], *, clock: Clock = SYSTEM_CLOCK) -> None:
+def observe(
+    connection: psycopg.Connection[Any],
+    kind: str,
+    subject: str,
+    figures: Mapping[str, Any],
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+) -> None:
     """Hand in any latest figure for the metrics, in the caller's transaction. Plain JSON."""
     store.observe(connection, kind, subject, clock.now(), figures)
 
@@ -71,7 +89,10 @@ def look(connection: psycopg.Connection[Any], limits: Thresholds, *, clock: Cloc
         now=now,
         since=since,
         breakers=[rules.Breaker(*row) for row in evidence.open_breakers(connection)],
-        rejections=[rules.Rejections(*row) for row in evidence.rejections(connection, now, limits.window, limits.baseline, since)],
+        rejections=[
+            rules.Rejections(*row)
+            for row in evidence.rejections(connection, now, limits.window, limits.baseline, since)
+        ],
         control_totals=[rules.ControlTotal(*row) for row in evidence.unbalanced_files(connection, since)],
         verification=rules.Verification(*verified) if verified else None,
         variances=[rules.Variance(*row) for row in evidence.variances(connection)],
@@ -88,12 +109,16 @@ def watch(database: Database, limits: Thresholds | None = None, *, clock: Clock 
         seen = look(connection, limits, clock=clock)
         connection.commit()
     findings = rules.evaluate(seen, limits)
-    raised = [raise_pause(database, reason=f.reason, by=WATCHER, scope=f.scope, rule=f.rule, evidence=f.evidence, clock=clock) for f in findings]
+    raised = [
+        raise_pause(database, reason=f.reason, by=WATCHER, scope=f.scope, rule=f.rule, evidence=f.evidence, clock=clock)
+        for f in findings
+    ]
     return Round(seen, findings, raised)
 
 
 def _note_breakers(connection: psycopg.Connection[Any], clock: Clock) -> None:
-    """Keep since when a shared breaker has not been closed: half-open trials that fail start its own clock again and again."""
+    """Keep since when a shared breaker has not been closed: half-open trials that fail start its own clock again and
+    again."""
     known = {row["subject"]: row["figures"] for row in store.observations(connection, "breaker")}
     for name, state in evidence.shared_breakers(connection):
         was_open = bool(known.get(name, {}).get("open"))

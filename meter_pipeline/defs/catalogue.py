@@ -37,9 +37,12 @@ SCHEMA_CHECKS = {
 }
 
 
-def definitions(resources: Mapping[str, Any], engine: str | None = None, shard_steps: int | None = None) -> dg.Definitions:
-    """All assets, checks, jobs, schedules and sensors, with the given resources; ``engine`` runs the billing day's steps (executors.py), a day's shards
-    in ``shard_steps`` of their own (assets/shards.py). Raises ValueError for an engine, SettingsError for a number that is none."""
+def definitions(
+    resources: Mapping[str, Any], engine: str | None = None, shard_steps: int | None = None
+) -> dg.Definitions:
+    """All assets, checks, jobs, schedules and sensors, with the given resources; ``engine`` runs the billing day's
+    steps (executors.py), a day's shards in ``shard_steps`` of their own (assets/shards.py). Raises ValueError for an
+    engine, SettingsError for a number that is none."""
     steps = load_settings().shard_steps if shard_steps is None else shard_steps
     assets = [
         reference.reference_data,
@@ -64,16 +67,34 @@ def definitions(resources: Mapping[str, Any], engine: str | None = None, shard_s
     ]
     return dg.Definitions(
         assets=dg.with_source_code_references(assets),
-        asset_checks=[schema_check(asset, table) for asset, tables in SCHEMA_CHECKS.items() for table in tables if table in CONTRACTS],
+        asset_checks=[
+            schema_check(asset, table)
+            for asset, tables in SCHEMA_CHECKS.items()
+            for table in tables
+            if table in CONTRACTS
+        ],
         jobs=[
             *(jobs.land_feeds, jobs.pull_head_ends, jobs.reference_job, jobs.refit_job, jobs.billing_day_job(engine)),
-            *(*jobs_dead_letters.JOBS, *jobs_exceptions.JOBS, *jobs_operations.JOBS, *jobs_migration.JOBS, *jobs_retention.JOBS, *jobs_ledger.JOBS),
+            *(
+                *jobs_dead_letters.JOBS,
+                *jobs_exceptions.JOBS,
+                *jobs_operations.JOBS,
+                *jobs_migration.JOBS,
+                *jobs_retention.JOBS,
+                *jobs_ledger.JOBS,
+            ),
         ],
         schedules=[
             *(schedules.daily_schedule(engine), schedules.weekly_refit(), schedules.pull_schedule()),
             *(jobs_operations.prune_nightly, jobs_ledger.check_guards_hourly, *jobs_retention.SCHEDULES),
         ],
-        sensors=[sensors.feed_arrival, sensors.touched_days_sensor(engine), *sensors_pause.SENSORS, *sensors_alerts.SENSORS, *jobs_migration.SENSORS],
+        sensors=[
+            sensors.feed_arrival,
+            sensors.touched_days_sensor(engine),
+            *sensors_pause.SENSORS,
+            *sensors_alerts.SENSORS,
+            *jobs_migration.SENSORS,
+        ],
         resources=dict(resources) | ({shards.VALUES: shards.step_values()} if steps else {}),
         executor=executor(engine),
     )

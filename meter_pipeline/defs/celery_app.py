@@ -1,6 +1,8 @@
-"""The Celery app that workers run: ``celery -A meter_pipeline.defs.celery_app worker --concurrency 1 --queues dagster``.
+"""The Celery app that workers run: ``celery -A meter_pipeline.defs.celery_app worker --concurrency 1 --queues
+dagster``.
 
-Belongs here: dagster-celery's task on our settings. Does not belong here: the settings (defs/executors.py), what a step does.
+Belongs here: dagster-celery's task on our settings. Does not belong here: the settings (defs/executors.py), what a step
+does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Schema checks made from the contracts: one a table and billing day, blocking, each with what was expected and what was found.
+"""Schema checks made from the contracts: one a table and billing day, blocking, each with what was expected and what
+was found.
 
-Belongs here: the factory. Does not belong here: business invariants, which the stages evaluate where the figures are at hand.
+Belongs here: the factory. Does not belong here: business invariants, which the stages evaluate where the figures are at
+hand.
 """
 
 from datetime import date
@@ -57,14 +59,22 @@ def evaluate(database: Database, table: str, day: date) -> dg.AssetCheckResult:
     contract = CONTRACTS[table]
     schema = pandera_schema(table)
     columns = ", ".join(
-        f"{name}::text AS {name}" if contract.columns[name].type in ("jsonb", "numeric") else name for name in contract.checked
+        f"{name}::text AS {name}" if contract.columns[name].type in ("jsonb", "numeric") else name
+        for name in contract.checked
     )
     frame = database.read(f"SELECT {columns} FROM {table} WHERE billing_day = $1", [day])  # noqa: S608 - names from CONTRACTS
     figures: dict[str, Any] = {
         "rows": frame.height,
         "columns": dg.MetadataValue.table(
             records=[
-                dg.TableRecord({"column": name, "expected": str(column.dtype), "found": str(frame.schema.get(name)), "meaning": contract.columns[name].about})
+                dg.TableRecord(
+                    {
+                        "column": name,
+                        "expected": str(column.dtype),
+                        "found": str(frame.schema.get(name)),
+                        "meaning": contract.columns[name].about,
+                    }
+                )
                 for name, column in schema.columns.items()
             ]
         ),
@@ -76,5 +86,9 @@ def evaluate(database: Database, table: str, day: date) -> dg.AssetCheckResult:
         figures["failures"] = cases.height
         shown = cases.head(20).select(pl.all().cast(pl.String))
         figures["first_failures"] = dg.MetadataValue.md("\n".join(f"- {row}" for row in shown.to_dicts()))
-        return dg.AssetCheckResult(passed=False, description=f"{cases.height} rows or columns break the contract of {table}", metadata=figures)
-    return dg.AssetCheckResult(passed=True, description=f"{frame.height} rows keep the contract of {table}", metadata=figures)
+        return dg.AssetCheckResult(
+            passed=False, description=f"{cases.height} rows or columns break the contract of {table}", metadata=figures
+        )
+    return dg.AssetCheckResult(
+        passed=True, description=f"{frame.height} rows keep the contract of {table}", metadata=figures
+    )

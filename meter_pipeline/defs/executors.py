@@ -1,9 +1,11 @@
 """Where a run's steps execute: in its own process (the default), in Celery workers, or in Kubernetes jobs.
 
-Belongs here: the choice, and what each engine is told. Does not belong here: brokers and clusters (deploy/), what a step does.
+Belongs here: the choice, and what each engine is told. Does not belong here: brokers and clusters (deploy/), what a
+step does.
 
-METER_PIPELINE_EXECUTOR is read when definitions are loaded: ``in_process``, ``celery`` or ``k8s``; ``build_defs(executor=...)`` overrides it. The
-engines are optional: dagster-celery and dagster-k8s are imported only where they are asked for.
+METER_PIPELINE_EXECUTOR is read when definitions are loaded: ``in_process``, ``celery`` or ``k8s``;
+``build_defs(executor=...)`` overrides it. The engines are optional: dagster-celery and dagster-k8s are imported only
+where they are asked for.
 """
 
 from __future__ import annotations
@@ -16,12 +18,17 @@ import dagster as dg
 IN_PROCESS: Final = "in_process"
 KINDS: Final = (IN_PROCESS, "celery", "k8s")
 
-#: A task is taken off the broker when its step is done, not when it begins, and goes back where its worker is lost: a killed worker's step is done by
-#: another. Steps are idempotent, so that one done twice writes nothing the second time. One task at a time: a step is minutes, not milliseconds.
+# : A task is taken off the broker when its step is done, not when it begins, and goes back where its worker is lost: a
+# killed worker's step is done by : another. Steps are idempotent, so that one done twice writes nothing the second
+# time. One task at a time: a step is minutes, not milliseconds.
 CELERY_CONFIG: Final = {
-    "task_acks_late": True, "task_reject_on_worker_lost": True, "worker_prefetch_multiplier": 1, "broker_connection_retry_on_startup": True,
-    "task_default_queue": "dagster", "task_default_priority": 5,
-}  # fmt: skip
+    "task_acks_late": True,
+    "task_reject_on_worker_lost": True,
+    "worker_prefetch_multiplier": 1,
+    "broker_connection_retry_on_startup": True,
+    "task_default_queue": "dagster",
+    "task_default_priority": 5,
+}
 
 
 def kind() -> str:
@@ -33,8 +40,8 @@ def kind() -> str:
 
 
 def executor(asked: str | None = None) -> dg.ExecutorDefinition:
-    """The executor of every job that bills. One process a run unless told otherwise: the multiprocess executor costs about five seconds a step, more
-    than a small city's whole day."""
+    """The executor of every job that bills. One process a run unless told otherwise: the multiprocess executor costs
+    about five seconds a step, more than a small city's whole day."""
     asked = asked or kind()
     if asked == "celery":
         from dagster_celery import celery_executor
@@ -50,7 +57,8 @@ def executor(asked: str | None = None) -> dg.ExecutorDefinition:
 
 
 def celery_args() -> dict[str, Any]:
-    """What the executor and the workers must both be told: METER_PIPELINE_BROKER (RabbitMQ), METER_PIPELINE_RESULTS (rpc:// by default)."""
+    """What the executor and the workers must both be told: METER_PIPELINE_BROKER (RabbitMQ), METER_PIPELINE_RESULTS
+    (rpc:// by default)."""
     return {
         "broker": os.environ.get("METER_PIPELINE_BROKER", "pyamqp://guest@localhost:5672//"),
         "backend": os.environ.get("METER_PIPELINE_RESULTS", "rpc://"),

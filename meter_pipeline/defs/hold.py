@@ -1,10 +1,11 @@
-"""Every run's hold on its work: it waits while the pause is raised, has its billing days to itself, and shows that it lives.
+"""Every run's hold on its work: it waits while the pause is raised, has its billing days to itself, and shows that it
+lives.
 
-Belongs here: what a run does before its first write and while it waits. Does not belong here: the queue (pausing.py), the batch boundary
-inside a stage (ingest polls its own probe), what a pause is (control/).
+Belongs here: what a run does before its first write and while it waits. Does not belong here: the queue (pausing.py),
+the batch boundary inside a stage (ingest polls its own probe), what a pause is (control/).
 
-The queue holds runs back by the pool's limit, but between the raising of the flag and the sensor's tick a run may still start. So the first
-thing a run does is ask for the flag itself: the queue is comfort, this is the guarantee.
+The queue holds runs back by the pool's limit, but between the raising of the flag and the sensor's tick a run may still
+start. So the first thing a run does is ask for the flag itself: the queue is comfort, this is the guarantee.
 """
 
 import logging
@@ -26,10 +27,12 @@ from meter_pipeline.defs.resources import Municipality
 from meter_pipeline.store import control as store
 from meter_pipeline.store.database import Database
 
-#: Heartbeats. A run silent for LOST_AFTER_S has lost its worker (sensors_lost_runs); six beats may be missed, as in a restart of the database.
+# : Heartbeats. A run silent for LOST_AFTER_S has lost its worker (sensors_lost_runs); six beats may be missed, as in a
+# restart of the database.
 BEAT_S: Final = 5.0
 LOST_AFTER_S: Final = 45.0
-#: Run monitoring reads this tag at every poll, before its own max_runtime_seconds (seen in 1.13.27, _daemon/monitoring/run_monitoring.py).
+# : Run monitoring reads this tag at every poll, before its own max_runtime_seconds (seen in 1.13.27,
+# _daemon/monitoring/run_monitoring.py).
 MAX_RUNTIME_TAG: Final = "dagster/max_runtime"
 RANGE_START: Final = "dagster/asset_partition_range_start"
 RANGE_END: Final = "dagster/asset_partition_range_end"
@@ -37,12 +40,14 @@ PARTITION: Final = "dagster/partition"
 
 
 class Hold(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagster leaves the value type open
-    """One for each run: made before its first step, let go after its last (with the in-process executor, which every job here has).
+    """One for each run: made before its first step, let go after its last (with the in-process executor, which every
+    job here has).
 
-    Before the first step it waits until no pause holds all work and until no other run has one of its billing days. While the run lives it
-    sends heartbeats, and adds the time it was held to the run's allowance, so that waiting is never taken for hanging. ``shared``: the days are had
-    together with the run's other steps that only read them, each a process of its own (assets/shards.py), and from the first ``wait`` on: a process
-    that makes both holds of a run, as the one that executes a job does at its end, would wait for itself.
+    Before the first step it waits until no pause holds all work and until no other run has one of its billing days.
+    While the run lives it sends heartbeats, and adds the time it was held to the run's allowance, so that waiting is
+    never taken for hanging. ``shared``: the days are had together with the run's other steps that only read them, each
+    a process of its own (assets/shards.py), and from the first ``wait`` on: a process that makes both holds of a run,
+    as the one that executes a job does at its end, would wait for itself.
     """
 
     municipality: dg.ResourceDependency[Municipality]
@@ -56,7 +61,15 @@ class Hold(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagster leaves
             return
         log = context.log or logging.getLogger(__name__)
         allowance = _Allowance(context.instance, context.run.run_id)
-        self._worker = _Worker(self.municipality.database(), context.run.run_id, days_of(context.run.tags), allowance, log.info, self.beat_s, shared=self.shared)
+        self._worker = _Worker(
+            self.municipality.database(),
+            context.run.run_id,
+            days_of(context.run.tags),
+            allowance,
+            log.info,
+            self.beat_s,
+            shared=self.shared,
+        )
         if not self.shared:
             self._worker.begin()
 
@@ -114,9 +127,24 @@ class _Allowance:
 
 class _Worker:
     def __init__(
-        self, database: Database, run_id: str, days: list[date], allowance: _Allowance, say: Callable[[str], None], beat_s: float, *, shared: bool = False
+        self,
+        database: Database,
+        run_id: str,
+        days: list[date],
+        allowance: _Allowance,
+        say: Callable[[str], None],
+        beat_s: float,
+        *,
+        shared: bool = False,
     ) -> None:
-        self.database, self.run_id, self.days, self.allowance, self.say, self.beat_s = database, run_id, days, allowance, say, beat_s
+        self.database, self.run_id, self.days, self.allowance, self.say, self.beat_s = (
+            database,
+            run_id,
+            days,
+            allowance,
+            say,
+            beat_s,
+        )
         self.shared, self.begun = shared, False
         self.probe = PauseProbe(database, application_name=f"hold {run_id[:8]}")
         self.stop = threading.Event()
@@ -191,7 +219,9 @@ class _Worker:
                 if held:
                     self.allowance.add(now - last)
                 last = now
-            except Exception as error:  # whatever it is (the instance's storage has errors of its own), a heartbeat must not end a run
+            except (
+                Exception
+            ) as error:  # whatever it is (the instance's storage has errors of its own), a heartbeat must not end a run
                 logging.getLogger(__name__).warning("no heartbeat: %s", error)
                 if connection is not None:
                     connection.close()

@@ -1,4 +1,5 @@
-"""Jobs: what a schedule, a sensor or a person starts. Finance's and operators' jobs are in operations modules beside this one."""
+"""Jobs: what a schedule, a sensor or a person starts. Finance's and operators' jobs are in operations modules beside
+this one."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ import dagster as dg
 from meter_pipeline.defs import policy
 from meter_pipeline.defs.executors import executor
 
-#: Files, head-ends and reference tables are taken in by one process; a billing day's job runs where the deployment says (executors.py).
+# : Files, head-ends and reference tables are taken in by one process; a billing day's job runs where the deployment
+# says (executors.py).
 EXECUTOR = dg.in_process_executor
 
 land_feeds = dg.define_asset_job(
@@ -34,7 +36,9 @@ def billing_day_job(engine: str | None = None) -> Any:  # dagster does not expor
     """Every stage of a billing day, reads to ledger checkpoint, in one run; ``engine`` as in executors.py."""
     return dg.define_asset_job(
         "billing_day",
-        selection=dg.AssetSelection.groups(policy.INGEST, policy.VALIDATION, policy.DETECTION, policy.BILLING, policy.AUDIT)
+        selection=dg.AssetSelection.groups(
+            policy.INGEST, policy.VALIDATION, policy.DETECTION, policy.BILLING, policy.AUDIT
+        )
         & dg.AssetSelection.tag("meter_pipeline/stage", "billing_day"),
         executor_def=executor(engine),
         description="A billing day end to end: raw reads, validation, usage, flags, billing, ledger checkpoint.",

@@ -1,10 +1,11 @@
 """Finance's jobs on dead letters: list, show, correct, replay, dismiss from the Launchpad, with typed configuration.
 
-Belongs here: configuration, and the outcome as metadata. Does not belong here: what may be done to a dead letter (ingest/dead_letters.py), the
-commands (cli/dead_letters.py).
+Belongs here: configuration, and the outcome as metadata. Does not belong here: what may be done to a dead letter
+(ingest/dead_letters.py), the commands (cli/dead_letters.py).
 
-None of these is in the pause's pool. List and show only read; correct and dismiss change no read; a replay stages reads, which wait for their
-billing day's run, and that run is in the pool. What a head-end sent is shown with everything escaped that could steer a page or a terminal.
+None of these is in the pause's pool. List and show only read; correct and dismiss change no read; a replay stages
+reads, which wait for their billing day's run, and that run is in the pool. What a head-end sent is shown with
+everything escaped that could steer a page or a terminal.
 """
 
 from typing import Any, Final
@@ -42,7 +43,9 @@ class CorrectDeadLetter(dg.Config):
     """What a payload should have said."""
 
     key: str = Field(description="Its key, or enough of the key's first digits.")
-    content: str = Field(description="What it should have said: the whole line, or the JSON object of a canonical payload.")
+    content: str = Field(
+        description="What it should have said: the whole line, or the JSON object of a canonical payload."
+    )
     by: str = Field(description="Who you are.")
     reason: str = Field(description="Why, for the ledger.")
 
@@ -52,7 +55,9 @@ class ReplayDeadLetters(dg.Config):
 
     by: str = Field(description="Who you are.")
     key: str = Field(default="", description="Its key, or enough of the key's first digits.")
-    all_with_reason: str = Field(default="", description="Instead of a key: every open or corrected one with this reason code.")
+    all_with_reason: str = Field(
+        default="", description="Instead of a key: every open or corrected one with this reason code."
+    )
 
 
 class DismissDeadLetter(dg.Config):
@@ -70,20 +75,52 @@ def list_letters(context: dg.OpExecutionContext, config: ListDeadLetters, munici
         raise dg.Failure(f"status {config.status!r} is none of {', '.join(_STATES)}, all", allow_retries=False)
     wanted = [] if config.status == "all" else [config.status]
     with municipality.database().connect("dead-letters", autocommit=True) as connection:
-        letters = store.find(connection, status=wanted, reason=config.reason or None, head_end=config.head_end or None, limit=config.limit)
+        letters = store.find(
+            connection,
+            status=wanted,
+            reason=config.reason or None,
+            head_end=config.head_end or None,
+            limit=config.limit,
+        )
         counts = store.counts(connection)
     by_reason = pl.DataFrame(
-        counts, schema={"status": pl.String, "head_end": pl.String, "reason": pl.String, "letters": pl.Int64, "reads": pl.Int64}, orient="row"
+        counts,
+        schema={
+            "status": pl.String,
+            "head_end": pl.String,
+            "reason": pl.String,
+            "letters": pl.Int64,
+            "reads": pl.Int64,
+        },
+        orient="row",
     )
     schema = {
-        "key": pl.String, "status": pl.String, "file": pl.String, "line": pl.Int64, "meter": pl.String, "reads": pl.Int64, "reasons": pl.String,
+        "key": pl.String,
+        "status": pl.String,
+        "file": pl.String,
+        "line": pl.Int64,
+        "meter": pl.String,
+        "reads": pl.Int64,
+        "reasons": pl.String,
         "begins": pl.String,
-    }  # fmt: skip
+    }
     rows = [
-        (x.key.hex()[:12], x.status, x.file_name, x.line, x.meter_id, x.reads, "; ".join(f"{c}: {d}" for c, d in x.reasons)[:300], store.shown(x.raw, 80))
+        (
+            x.key.hex()[:12],
+            x.status,
+            x.file_name,
+            x.line,
+            x.meter_id,
+            x.reads,
+            "; ".join(f"{c}: {d}" for c, d in x.reasons)[:300],
+            store.shown(x.raw, 80),
+        )
         for x in letters
     ]
-    said: dict[str, Any] = {"open": sum(n for status, _, _, n, _ in counts if status == "open"), "by reason": table(by_reason)}
+    said: dict[str, Any] = {
+        "open": sum(n for status, _, _, n, _ in counts if status == "open"),
+        "by reason": table(by_reason),
+    }
     if rows:
         said["oldest"] = table(pl.DataFrame(rows, schema=schema, orient="row"))
     context.log.info("%d listed", len(rows))
@@ -104,7 +141,14 @@ def show_letter(context: dg.OpExecutionContext, config: ShowDeadLetter, municipa
 def correct_letter(context: dg.OpExecutionContext, config: CorrectDeadLetter, municipality: Municipality) -> None:
     """Say what a payload should have said; a replay loads it."""
     try:
-        letter = work.correct(municipality.database(), config.key, config.content.encode(), by=config.by, reason=config.reason, clock=municipality.clock())
+        letter = work.correct(
+            municipality.database(),
+            config.key,
+            config.content.encode(),
+            by=config.by,
+            reason=config.reason,
+            clock=municipality.clock(),
+        )
     except work.DeadLetterError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     context.add_output_metadata(_said(letter))
@@ -112,7 +156,8 @@ def correct_letter(context: dg.OpExecutionContext, config: CorrectDeadLetter, mu
 
 @dg.op(out=dg.Out(dg.Nothing))
 def replay_letters(context: dg.OpExecutionContext, config: ReplayDeadLetters, municipality: Municipality) -> None:
-    """Send payloads through ingestion again, each once however often asked. Those still at fault change nothing and fail the run."""
+    """Send payloads through ingestion again, each once however often asked. Those still at fault change nothing and
+    fail the run."""
     if bool(config.key) == bool(config.all_with_reason):
         raise dg.Failure("give a key or all_with_reason", allow_retries=False)
     settings = municipality.settings()
@@ -123,32 +168,58 @@ def replay_letters(context: dg.OpExecutionContext, config: ReplayDeadLetters, mu
     places, head_ends = Places(settings.archive, settings.staging), read_head_ends(settings.head_ends)
     try:
         if config.key:
-            done = [work.replay(database, calendar, places, head_ends, config.key, by=config.by, clock=clock, run_id=context.run.run_id)]
+            done = [
+                work.replay(
+                    database,
+                    calendar,
+                    places,
+                    head_ends,
+                    config.key,
+                    by=config.by,
+                    clock=clock,
+                    run_id=context.run.run_id,
+                )
+            ]
         else:
-            done = work.replay_many(database, calendar, places, head_ends, by=config.by, reason=config.all_with_reason, clock=clock)
+            done = work.replay_many(
+                database, calendar, places, head_ends, by=config.by, reason=config.all_with_reason, clock=clock
+            )
     except work.DeadLetterError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     schema = {"key": pl.String, "outcome": pl.String, "reads": pl.Int64, "days": pl.String, "why": pl.String}
     rows = [
-        (r.key.hex()[:12], "again at fault" if r.rejected else "done before" if r.already else "replayed", r.reads, ", ".join(map(str, r.days[:5])),
-         "; ".join(f"{code}: {detail}" for code, detail in r.rejected[:3])[:300])
+        (
+            r.key.hex()[:12],
+            "again at fault" if r.rejected else "done before" if r.already else "replayed",
+            r.reads,
+            ", ".join(map(str, r.days[:5])),
+            "; ".join(f"{code}: {detail}" for code, detail in r.rejected[:3])[:300],
+        )
         for r in done
-    ]  # fmt: skip
+    ]
     faulty = sum(bool(r.rejected) for r in done)
-    said: dict[str, Any] = {"replayed": sum(not r.rejected and not r.already for r in done), "done before": sum(r.already for r in done), "again at fault": faulty}
+    said: dict[str, Any] = {
+        "replayed": sum(not r.rejected and not r.already for r in done),
+        "done before": sum(r.already for r in done),
+        "again at fault": faulty,
+    }
     if rows:
         said["replays"] = table(pl.DataFrame(rows, schema=schema, orient="row"))
     context.add_output_metadata(said)
     if faulty:
         words = next(row[4] for row in rows if row[4])
-        raise dg.Failure(f"{faulty} of {len(done)} are still at fault and stay open: {words}", metadata=said, allow_retries=False)
+        raise dg.Failure(
+            f"{faulty} of {len(done)} are still at fault and stay open: {words}", metadata=said, allow_retries=False
+        )
 
 
 @dg.op(out=dg.Out(dg.Nothing))
 def dismiss_letter(context: dg.OpExecutionContext, config: DismissDeadLetter, municipality: Municipality) -> None:
     """Close a payload without loading it; its reads stay rejected in the file's control total."""
     try:
-        letter = work.dismiss(municipality.database(), config.key, by=config.by, reason=config.reason, clock=municipality.clock())
+        letter = work.dismiss(
+            municipality.database(), config.key, by=config.by, reason=config.reason, clock=municipality.clock()
+        )
     except work.DeadLetterError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     context.add_output_metadata(_said(letter))
@@ -157,16 +228,32 @@ def dismiss_letter(context: dg.OpExecutionContext, config: DismissDeadLetter, mu
 def _said(letter: store.DeadLetter) -> dict[str, Any]:
     """A dead letter as metadata."""
     said: dict[str, Any] = {
-        "key": letter.key.hex(), "status": letter.status, "file": letter.file_name, "head end": letter.head_end, "format": letter.file_format,
-        "reads": letter.reads, "raw": store.shown(letter.raw), "rule version": letter.rule_version, "first seen": letter.first_seen.isoformat(),
-        "last seen": letter.last_seen.isoformat(), "times": letter.times,
-        "reasons": table(pl.DataFrame(list(letter.reasons), schema={"code": pl.String, "detail": pl.String}, orient="row")),
-    }  # fmt: skip
+        "key": letter.key.hex(),
+        "status": letter.status,
+        "file": letter.file_name,
+        "head end": letter.head_end,
+        "format": letter.file_format,
+        "reads": letter.reads,
+        "raw": store.shown(letter.raw),
+        "rule version": letter.rule_version,
+        "first seen": letter.first_seen.isoformat(),
+        "last seen": letter.last_seen.isoformat(),
+        "times": letter.times,
+        "reasons": table(
+            pl.DataFrame(list(letter.reasons), schema={"code": pl.String, "detail": pl.String}, orient="row")
+        ),
+    }
     optional: dict[str, Any] = {
-        "line": letter.line, "byte offset": letter.byte_offset, "meter": letter.meter_id, "channel": letter.channel, "run": letter.run_id,
-        "corrected to": None if letter.corrected_raw is None else store.shown(letter.corrected_raw), "changed by": letter.changed_by,
-        "change reason": letter.change_reason, "replayed as": None if letter.replay_sha256 is None else letter.replay_sha256.hex(),
-    }  # fmt: skip
+        "line": letter.line,
+        "byte offset": letter.byte_offset,
+        "meter": letter.meter_id,
+        "channel": letter.channel,
+        "run": letter.run_id,
+        "corrected to": None if letter.corrected_raw is None else store.shown(letter.corrected_raw),
+        "changed by": letter.changed_by,
+        "change reason": letter.change_reason,
+        "replayed as": None if letter.replay_sha256 is None else letter.replay_sha256.hex(),
+    }
     return said | {k: v for k, v in optional.items() if v is not None}
 
 
@@ -175,17 +262,25 @@ def dead_letters_list() -> None:
     list_letters()
 
 
-@dg.job(executor_def=dg.in_process_executor, description="One dead letter: its bytes, where they came from, every reason.")
+@dg.job(
+    executor_def=dg.in_process_executor, description="One dead letter: its bytes, where they came from, every reason."
+)
 def dead_letters_show() -> None:
     show_letter()
 
 
-@dg.job(executor_def=dg.in_process_executor, description="Say what a payload should have said. Nothing is loaded until it is replayed.")
+@dg.job(
+    executor_def=dg.in_process_executor,
+    description="Say what a payload should have said. Nothing is loaded until it is replayed.",
+)
 def dead_letters_correct() -> None:
     correct_letter()
 
 
-@dg.job(executor_def=dg.in_process_executor, description="Send payloads through ingestion again: each once, however often asked.")
+@dg.job(
+    executor_def=dg.in_process_executor,
+    description="Send payloads through ingestion again: each once, however often asked.",
+)
 def dead_letters_replay() -> None:
     replay_letters()
 

@@ -1,9 +1,11 @@
-"""Analysts' jobs on the exception queue: list, show, assign, confirm, dismiss from the Launchpad, with typed configuration.
+"""Analysts' jobs on the exception queue: list, show, assign, confirm, dismiss from the Launchpad, with typed
+configuration.
 
-Belongs here: configuration, and the outcome as metadata. Does not belong here: what a decision does (anomalies/queue.py), the commands
-(cli/exceptions.py).
+Belongs here: configuration, and the outcome as metadata. Does not belong here: what a decision does
+(anomalies/queue.py), the commands (cli/exceptions.py).
 
-None of these is in the pause's pool: a decision changes no read and no bill, it only lets one go, and the run that bills is in the pool.
+None of these is in the pause's pool: a decision changes no read and no bill, it only lets one go, and the run that
+bills is in the pool.
 """
 
 from typing import Any, Final
@@ -19,16 +21,26 @@ from meter_pipeline.defs.resources import Municipality
 #: Rows of a list in metadata; the event log keeps each run's.
 _MOST: Final = 50
 _LISTED: Final = {
-    "case_id": pl.String, "kind": pl.String, "subject": pl.String, "severity": pl.String, "state": pl.String, "assigned_to": pl.String,
-    "first_day": pl.Date, "last_day": pl.Date, "days": pl.Int64, "hold": pl.Boolean,
-}  # fmt: skip
+    "case_id": pl.String,
+    "kind": pl.String,
+    "subject": pl.String,
+    "severity": pl.String,
+    "state": pl.String,
+    "assigned_to": pl.String,
+    "first_day": pl.Date,
+    "last_day": pl.Date,
+    "days": pl.Int64,
+    "hold": pl.Boolean,
+}
 
 
 class Filter(dg.Config):
     """Which cases: those that match everything given. At least one is needed for a decision."""
 
     cases: list[str] = Field(default=[], description="Case ids, as the list shows them.")
-    kind: list[str] = Field(default=[], description="leak, leak_drift, burst, spike, tamper_fall, reverse, stuck, dropout_meter ...")
+    kind: list[str] = Field(
+        default=[], description="leak, leak_drift, burst, spike, tamper_fall, reverse, stuck, dropout_meter ..."
+    )
     service_point: list[str] = Field(default=[], description="Service points.")
     commodity: list[str] = Field(default=[], description="electricity, water or gas.")
     severity: list[str] = Field(default=[], description="inform, warn or severe.")
@@ -37,7 +49,9 @@ class Filter(dg.Config):
 class ListExceptions(Filter):
     """Which cases to list."""
 
-    state: list[str] = Field(default=["open", "assigned"], description="open, assigned, confirmed, dismissed, expired; empty for all.")
+    state: list[str] = Field(
+        default=["open", "assigned"], description="open, assigned, confirmed, dismissed, expired; empty for all."
+    )
 
 
 class ShowException(dg.Config):
@@ -69,9 +83,12 @@ class DismissExceptions(Filter):
 
 def _filters(config: Filter) -> dict[str, Any]:
     given = {
-        "case_id": config.cases, "kind": config.kind, "service_point_id": config.service_point, "commodity": config.commodity,
+        "case_id": config.cases,
+        "kind": config.kind,
+        "service_point_id": config.service_point,
+        "commodity": config.commodity,
         "severity": config.severity,
-    }  # fmt: skip
+    }
     return {name: value for name, value in given.items() if value}
 
 
@@ -95,13 +112,24 @@ def show_exception(context: dg.OpExecutionContext, config: ShowException, munici
             case = show_case(connection, config.case)
     except QueueError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
-    said: dict[str, Any] = {name: str(case[name]) for name in ("case_id", "about", "source", *tuple(_LISTED)[1:]) if case[name] is not None}
+    said: dict[str, Any] = {
+        name: str(case[name]) for name in ("case_id", "about", "source", *tuple(_LISTED)[1:]) if case[name] is not None
+    }
     rows = [
-        (f["billing_day"], f["kind"], f["expected"], f["observed"], f["unit"], ", ".join(f"{k} {v}" for k, v in f["evidence"].items())[:500])
+        (
+            f["billing_day"],
+            f["kind"],
+            f["expected"],
+            f["observed"],
+            f["unit"],
+            ", ".join(f"{k} {v}" for k, v in f["evidence"].items())[:500],
+        )
         for f in case["flags"]
     ]
     if rows:
-        said["flagged days"] = table(pl.DataFrame(rows, schema=["billing_day", "kind", "expected", "observed", "unit", "evidence"], orient="row"))
+        said["flagged days"] = table(
+            pl.DataFrame(rows, schema=["billing_day", "kind", "expected", "observed", "unit", "evidence"], orient="row")
+        )
     try:
         said["usage"] = image(plot_case(database, municipality.calendar(), case), config.case)
     except QueueError as error:  # a case about a collector or a head-end has no usage of its own
@@ -109,13 +137,22 @@ def show_exception(context: dg.OpExecutionContext, config: ShowException, munici
     context.add_output_metadata(said)
 
 
-def _decide(context: dg.OpExecutionContext, municipality: Municipality, config: Filter, decision: Any, **how: Any) -> None:
+def _decide(
+    context: dg.OpExecutionContext, municipality: Municipality, config: Filter, decision: Any, **how: Any
+) -> None:
     try:
         with municipality.database().connect("exceptions") as connection:
             done = decide(connection, _filters(config), decision, clock=municipality.clock(), **how)
     except QueueError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
-    context.add_output_metadata({"decision": decision, "cases": len(done.cases), "bills released": done.released, "which": ", ".join(done.cases[:_MOST])})
+    context.add_output_metadata(
+        {
+            "decision": decision,
+            "cases": len(done.cases),
+            "bills released": done.released,
+            "which": ", ".join(done.cases[:_MOST]),
+        }
+    )
 
 
 @dg.op(out=dg.Out(dg.Nothing))
@@ -141,22 +178,33 @@ def exceptions_list() -> None:
     list_exceptions()
 
 
-@dg.job(executor_def=dg.in_process_executor, description="One case of the exception queue with its evidence and a picture.")
+@dg.job(
+    executor_def=dg.in_process_executor, description="One case of the exception queue with its evidence and a picture."
+)
 def exceptions_show() -> None:
     show_exception()
 
 
-@dg.job(executor_def=dg.in_process_executor, description="Give cases of the exception queue to somebody: some, or all that a filter finds.")
+@dg.job(
+    executor_def=dg.in_process_executor,
+    description="Give cases of the exception queue to somebody: some, or all that a filter finds.",
+)
 def exceptions_assign() -> None:
     assign_exceptions()
 
 
-@dg.job(executor_def=dg.in_process_executor, description="Confirm findings and release the bills they hold: some, or all that a filter finds.")
+@dg.job(
+    executor_def=dg.in_process_executor,
+    description="Confirm findings and release the bills they hold: some, or all that a filter finds.",
+)
 def exceptions_confirm() -> None:
     confirm_exceptions()
 
 
-@dg.job(executor_def=dg.in_process_executor, description="Dismiss findings and release the bills they hold: some, or all that a filter finds.")
+@dg.job(
+    executor_def=dg.in_process_executor,
+    description="Dismiss findings and release the bills they hold: some, or all that a filter finds.",
+)
 def exceptions_dismiss() -> None:
     dismiss_exceptions()
 

@@ -1,8 +1,10 @@
 """The ledger's housekeeping: its guards compared with their manifest on a schedule.
 
-Belongs here: the job and how often it runs. Does not belong here: what the guards must be (ledger/privileges.py, store/privileges.toml).
+Belongs here: the job and how often it runs. Does not belong here: what the guards must be (ledger/privileges.py,
+store/privileges.toml).
 
-Not in the pause's pool: guards are looked at while everything else is held, because that is when people put their hands on a database.
+Not in the pause's pool: guards are looked at while everything else is held, because that is when people put their hands
+on a database.
 """
 
 from typing import Final
@@ -16,7 +18,8 @@ from meter_pipeline.services import roles_in_use
 
 @dg.op(out=dg.Out(dg.Nothing))
 def compare_the_guards(context: dg.OpExecutionContext, municipality: Municipality) -> None:
-    """Compare owners, grants, triggers, policies (and the roles' rights, where the deployment uses roles) with what they must be; say so in the ledger.
+    """Compare owners, grants, triggers, policies (and the roles' rights, where the deployment uses roles) with what
+    they must be; say so in the ledger.
 
     A deviation is handed to the pause's rules, as for a ledger that does not verify, and fails the run, which alarms.
     """
@@ -35,16 +38,26 @@ def compare_the_guards(context: dg.OpExecutionContext, municipality: Municipalit
         observe_ledger(connection, ok=False, detail=words, clock=clock)
         connection.commit()
     watch(municipality.database(), clock=clock)
-    raise dg.Failure(words[:2000], metadata={"deviations": dg.MetadataValue.md("\n".join(f"- {one}" for one in found.deviations[:50]))}, allow_retries=False)
+    raise dg.Failure(
+        words[:2000],
+        metadata={"deviations": dg.MetadataValue.md("\n".join(f"- {one}" for one in found.deviations[:50]))},
+        allow_retries=False,
+    )
 
 
-@dg.job(executor_def=dg.in_process_executor, description="Compares the ledger's guards with their manifest; a deviation raises the emergency pause.")
+@dg.job(
+    executor_def=dg.in_process_executor,
+    description="Compares the ledger's guards with their manifest; a deviation raises the emergency pause.",
+)
 def check_ledger_guards() -> None:
     compare_the_guards()
 
 
 check_guards_hourly = dg.ScheduleDefinition(
-    name="check_guards_hourly", job=check_ledger_guards, cron_schedule="25 * * * *", default_status=dg.DefaultScheduleStatus.RUNNING
+    name="check_guards_hourly",
+    job=check_ledger_guards,
+    cron_schedule="25 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 
 JOBS: Final = (check_ledger_guards,)

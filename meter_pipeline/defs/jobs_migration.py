@@ -1,4 +1,5 @@
-"""Leaving the legacy batch, from the Launchpad: status, the gate, steps and their second signature, rollback, delivery; and the sensor that rolls back.
+"""Leaving the legacy batch, from the Launchpad: status, the gate, steps and their second signature, rollback, delivery;
+and the sensor that rolls back.
 
 Belongs here: typed configuration for what people do, ticks. Does not belong here: what it means (migration/).
 
@@ -50,13 +51,27 @@ def take_a_step(context: dg.OpExecutionContext, config: Step, municipality: Muni
 
     if config.stage == "shadow" and not shadow.exists(municipality.database()):
         # Making a database and granting in it is the deployment's right and no service's.
-        raise dg.Failure("there is no shadow database yet: take this step once with `meter-pipeline migrate advance shadow`", allow_retries=False)
+        raise dg.Failure(
+            "there is no shadow database yet: take this step once with `meter-pipeline migrate advance shadow`",
+            allow_retries=False,
+        )
     database, clock = municipality.acting_as(policy.PEOPLE_ROLE).database(), municipality.clock()
-    value: dict[str, Any] = {"stage": config.stage, "routes": sorted(config.routes), "basis_points": config.basis_points}
+    value: dict[str, Any] = {
+        "stage": config.stage,
+        "routes": sorted(config.routes),
+        "basis_points": config.basis_points,
+    }
     try:
         if config.report:
-            asked = cutover.request_step(database, value, config.report, by=config.by, reason=config.reason, clock=clock)
-            context.add_output_metadata({"request": asked.request_id, "state": f"A second person confirms request {asked.request_id} over {config.report}."})
+            asked = cutover.request_step(
+                database, value, config.report, by=config.by, reason=config.reason, clock=clock
+            )
+            context.add_output_metadata(
+                {
+                    "request": asked.request_id,
+                    "state": f"A second person confirms request {asked.request_id} over {config.report}.",
+                }
+            )
             return
         now = cutover.step(database, value, by=config.by, reason=config.reason, clock=clock)
     except Refused as refused:
@@ -71,7 +86,9 @@ def sign_a_step(context: dg.OpExecutionContext, config: Confirm, municipality: M
 
     database = municipality.acting_as(policy.PEOPLE_ROLE).database()
     try:
-        now = cutover.confirm_step(database, config.request, config.report, by=config.by, reason=config.reason, clock=municipality.clock())
+        now = cutover.confirm_step(
+            database, config.request, config.report, by=config.by, reason=config.reason, clock=municipality.clock()
+        )
     except Refused as refused:
         raise dg.Failure(str(refused), metadata={"code": refused.code}, allow_retries=False) from refused
     context.add_output_metadata({"stage": str(now.value["stage"]), "version": now.version})
@@ -86,7 +103,9 @@ def go_back(context: dg.OpExecutionContext, config: Back, municipality: Municipa
     done = roll_back(database, [config.reason], by=config.by, to=config.to, clock=municipality.clock())
     if done is None:
         raise dg.Failure("the legacy side has authority already", allow_retries=False)
-    context.add_output_metadata({"from": str(done.before["stage"]), "to": str(done.after["stage"]), "seconds": round(done.seconds, 4)})
+    context.add_output_metadata(
+        {"from": str(done.before["stage"]), "to": str(done.after["stage"]), "seconds": round(done.seconds, 4)}
+    )
 
 
 @dg.op(out=dg.Out(dg.Nothing))
@@ -106,10 +125,14 @@ def weigh_the_gate(context: dg.OpExecutionContext, municipality: Municipality) -
     open_ones = ", ".join(f"{c.name}: {c.have}" for c in report.conditions if not c.met)
     context.add_output_metadata(
         {
-            "stage": str(value.value["stage"]), "gate": "green" if report.green else "shut", "gate report": report.sha256, "open": open_ones or "nothing",
-            "gate page": dg.MetadataValue.url(page.as_uri()), **{f"outbox {name}": count for name, count in outbox.items()},
+            "stage": str(value.value["stage"]),
+            "gate": "green" if report.green else "shut",
+            "gate report": report.sha256,
+            "open": open_ones or "nothing",
+            "gate page": dg.MetadataValue.url(page.as_uri()),
+            **{f"outbox {name}": count for name, count in outbox.items()},
         }
-    )  # fmt: skip
+    )
 
 
 @dg.op(out=dg.Out(dg.Nothing))
@@ -126,17 +149,24 @@ def _deliver(municipality: Municipality) -> dict[str, int]:
     return deliver_all(database, configured(database, municipality.settings(), clock=clock), clock=clock)
 
 
-@dg.job(executor_def=dg.in_process_executor, description="Stage, gate and outbox of the migration, with the gate's page.")
+@dg.job(
+    executor_def=dg.in_process_executor, description="Stage, gate and outbox of the migration, with the gate's page."
+)
 def migrate_status() -> None:
     weigh_the_gate()
 
 
-@dg.job(executor_def=dg.in_process_executor, description="Take a step of the migration, or ask for one that two people sign over a green report.")
+@dg.job(
+    executor_def=dg.in_process_executor,
+    description="Take a step of the migration, or ask for one that two people sign over a green report.",
+)
 def migrate_advance() -> None:
     take_a_step()
 
 
-@dg.job(executor_def=dg.in_process_executor, description="Sign a step of the migration as the second person, in finance.")
+@dg.job(
+    executor_def=dg.in_process_executor, description="Sign a step of the migration as the second person, in finance."
+)
 def migrate_confirm() -> None:
     sign_a_step()
 
@@ -174,12 +204,16 @@ def migration_guard(context: dg.SensorEvaluationContext, municipality: Municipal
     database = municipality.acting_as(policy.MIGRATION_ROLE).database()
     stage = str(cutover.peek(database).value["stage"])
     if not writes_new(stage):
-        return dg.SkipReason(f"The stage is {stage}: the legacy side has authority over every account, and there is nothing to deliver.")
+        return dg.SkipReason(
+            f"The stage is {stage}: the legacy side has authority over every account, and there is nothing to deliver."
+        )
     done = guard(database, municipality.calendar(), clock=municipality.clock()) if stage in GUARDED else None
     delivery = _deliver(municipality)
     words = f"delivered {delivery['delivered']}, waiting {delivery['legacy_waiting']} for legacy and {delivery['new_waiting']} for us"
     if done is not None:
-        return dg.SkipReason(f"ROLLED BACK from {done.before['stage']} in {done.seconds:.3f} s: {'; '.join(done.reasons)[:1200]}; {words}")
+        return dg.SkipReason(
+            f"ROLLED BACK from {done.before['stage']} in {done.seconds:.3f} s: {'; '.join(done.reasons)[:1200]}; {words}"
+        )
     return dg.SkipReason(f"Stage {stage}, no trigger pulled; {words}.")
 
 

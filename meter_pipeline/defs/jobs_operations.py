@@ -64,7 +64,11 @@ def raise_the_pause(context: dg.OpExecutionContext, config: RaisePause, municipa
     """Raise EMERGENCY_PAUSE."""
     try:
         state = pause.raise_pause(
-            municipality.database(), reason=config.reason, by=config.raised_by, scope=_scope(config.commodity, config.head_end), clock=municipality.clock()
+            municipality.database(),
+            reason=config.reason,
+            by=config.raised_by,
+            scope=_scope(config.commodity, config.head_end),
+            clock=municipality.clock(),
         )
     except Refused as refusal:
         raise dg.Failure(str(refusal), metadata={"code": refusal.code}, allow_retries=False) from refusal
@@ -77,8 +81,10 @@ def raise_the_pause(context: dg.OpExecutionContext, config: RaisePause, municipa
 def ask_to_resume(context: dg.OpExecutionContext, config: RequestResume, municipality: Municipality) -> None:
     """Ask to resume, with what was verified."""
     checklist = {
-        "ledger": config.verified_ledger, "control_totals": config.verified_control_totals, "dead_letters": config.verified_dead_letters,
-    }  # fmt: skip
+        "ledger": config.verified_ledger,
+        "control_totals": config.verified_control_totals,
+        "dead_letters": config.verified_dead_letters,
+    }
     try:
         asked = pause.request_resume(
             municipality.acting_as(policy.PEOPLE_ROLE).database(),
@@ -101,7 +107,9 @@ def confirm_the_resume(context: dg.OpExecutionContext, config: ConfirmResume, mu
     """Confirm a resume as the second person."""
     try:
         database = municipality.acting_as(policy.PEOPLE_ROLE).database()
-        ended = pause.confirm_resume(database, config.request, by=config.confirmed_by, reason=config.reason, clock=municipality.clock())
+        ended = pause.confirm_resume(
+            database, config.request, by=config.confirmed_by, reason=config.reason, clock=municipality.clock()
+        )
     except Refused as refusal:
         raise dg.Failure(str(refusal), metadata={"code": refusal.code}, allow_retries=False) from refusal
     open_or_shut(context.instance, municipality)
@@ -110,17 +118,25 @@ def confirm_the_resume(context: dg.OpExecutionContext, config: ConfirmResume, mu
     context.add_output_metadata({"pause": ended.pause_id, "state": words})
 
 
-@dg.job(executor_def=dg.in_process_executor, description="EMERGENCY_PAUSE: no batch starts from now on; what is in flight commits.")
+@dg.job(
+    executor_def=dg.in_process_executor,
+    description="EMERGENCY_PAUSE: no batch starts from now on; what is in flight commits.",
+)
 def raise_emergency_pause() -> None:
     raise_the_pause()
 
 
-@dg.job(executor_def=dg.in_process_executor, description="Ask to end the pause: what was verified, and why work may go on.")
+@dg.job(
+    executor_def=dg.in_process_executor, description="Ask to end the pause: what was verified, and why work may go on."
+)
 def request_resume() -> None:
     ask_to_resume()
 
 
-@dg.job(executor_def=dg.in_process_executor, description="Confirm a resume as the second person, in finance. Held work goes on by itself.")
+@dg.job(
+    executor_def=dg.in_process_executor,
+    description="Confirm a resume as the second person, in finance. Held work goes on by itself.",
+)
 def confirm_resume() -> None:
     confirm_the_resume()
 
@@ -137,7 +153,8 @@ class Prune(dg.Config):
 
 @dg.op(out=dg.Out(dg.Nothing))
 def prune_storage(context: dg.OpExecutionContext, config: Prune, municipality: Municipality) -> None:
-    """Delete step and engine events of old finished runs. Materialisations, observations and check results are kept, as are the runs."""
+    """Delete step and engine events of old finished runs. Materialisations, observations and check results are kept, as
+    are the runs."""
     from meter_pipeline.store.dagster_storage import prune
 
     before: datetime = municipality.clock().now() - timedelta(days=config.keep_days)
@@ -146,11 +163,19 @@ def prune_storage(context: dg.OpExecutionContext, config: Prune, municipality: M
     context.add_output_metadata(done)
 
 
-@dg.job(executor_def=dg.in_process_executor, description="Prunes Dagster's event log and ticks; materialisations and check results are kept.")
+@dg.job(
+    executor_def=dg.in_process_executor,
+    description="Prunes Dagster's event log and ticks; materialisations and check results are kept.",
+)
 def prune_dagster_storage() -> None:
     prune_storage()
 
 
-prune_nightly = dg.ScheduleDefinition(name="prune_nightly", job=prune_dagster_storage, cron_schedule="40 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+prune_nightly = dg.ScheduleDefinition(
+    name="prune_nightly",
+    job=prune_dagster_storage,
+    cron_schedule="40 3 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
 
 JOBS: Final = (raise_emergency_pause, request_resume, confirm_resume, prune_dagster_storage)

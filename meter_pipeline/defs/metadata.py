@@ -1,6 +1,7 @@
 """What an asset says of its table before it ever ran: columns with their meaning, and where each column comes from.
 
-Belongs here: contracts as Dagster metadata. Does not belong here: what a run found (report.py), the contracts themselves (schemas/tables).
+Belongs here: contracts as Dagster metadata. Does not belong here: what a run found (report.py), the contracts
+themselves (schemas/tables).
 """
 
 import re
@@ -13,13 +14,27 @@ from meter_pipeline.schemas.reference import TABLES
 
 #: The asset that writes a table, for column lineage. Reference tables are assets of their own.
 ASSET_OF: Final = {
-    "raw.feed_file": "feed_files", "raw.pull_request": "pulled_days", "raw.interval_day": "raw_reads", "raw.register_read": "raw_reads",
-    "vee.interval_day": "validated_intervals", "vee.register_day": "validated_intervals", "vee.daily_usage": "daily_usage",
-    "anomaly.weather_day": "weather", "anomaly.temperature": "weather", "anomaly.baseline": "baselines", "anomaly.flag": "anomaly_flags",
-    "billing.determinant_day": "reconciled_billing", "billing.charge_day": "reconciled_billing", "billing.reconciliation": "reconciled_billing",
-    "billing.statement": "statements", "billing.statement_line": "statements", "billing.period": "month_end_close",
-    "ledger.checkpoint": "ledger_checkpoint", "ledger.leaf": "ledger_before_billing", "migration.comparison": "migration_comparison",
-}  # fmt: skip
+    "raw.feed_file": "feed_files",
+    "raw.pull_request": "pulled_days",
+    "raw.interval_day": "raw_reads",
+    "raw.register_read": "raw_reads",
+    "vee.interval_day": "validated_intervals",
+    "vee.register_day": "validated_intervals",
+    "vee.daily_usage": "daily_usage",
+    "anomaly.weather_day": "weather",
+    "anomaly.temperature": "weather",
+    "anomaly.baseline": "baselines",
+    "anomaly.flag": "anomaly_flags",
+    "billing.determinant_day": "reconciled_billing",
+    "billing.charge_day": "reconciled_billing",
+    "billing.reconciliation": "reconciled_billing",
+    "billing.statement": "statements",
+    "billing.statement_line": "statements",
+    "billing.period": "month_end_close",
+    "ledger.checkpoint": "ledger_checkpoint",
+    "ledger.leaf": "ledger_before_billing",
+    "migration.comparison": "migration_comparison",
+}
 _COLUMN: Final = re.compile(r"^(\w+\.\w+)\.(\w+)$")
 
 
@@ -32,11 +47,17 @@ def asset_of(table: str) -> dg.AssetKey | None:
 
 
 def table_metadata(table: str) -> dict[str, Any]:
-    """Table name, column schema and column lineage of a contracted table. Lineage is a table in words too: the open-source UI draws none."""
+    """Table name, column schema and column lineage of a contracted table. Lineage is a table in words too: the
+    open-source UI draws none."""
     contract = CONTRACTS[table]
     schema = dg.TableSchema(
         columns=[
-            dg.TableColumn(name, column.type, description=column.about, constraints=dg.TableColumnConstraints(nullable=column.nullable))
+            dg.TableColumn(
+                name,
+                column.type,
+                description=column.about,
+                constraints=dg.TableColumnConstraints(nullable=column.nullable),
+            )
             for name, column in contract.columns.items()
         ]
     )

@@ -1,7 +1,7 @@
 """Partitions: billing days in the utility's own zone.
 
-Belongs here: the one shared definition object (different start dates in one backfill make odd chunks, dagster #19625). Does not belong here:
-which files touch a day (ingest/).
+Belongs here: the one shared definition object (different start dates in one backfill make odd chunks, dagster #19625).
+Does not belong here: which files touch a day (ingest/).
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def billing_days() -> dg.DailyPartitionsDefinition:
     """Every closed billing day, yesterday the last: end_offset 0 keeps a day out until it has ended."""
     settings = load_settings()
     raw = tomllib.loads((settings.data / "utility.toml").read_text("utf-8"))
-    return dg.DailyPartitionsDefinition(start_date=str(raw.get("first_billing_day", FIRST_BILLING_DAY)), timezone=str(raw["zone"]))
+    return dg.DailyPartitionsDefinition(
+        start_date=str(raw.get("first_billing_day", FIRST_BILLING_DAY)), timezone=str(raw["zone"])
+    )
 
 
 @lru_cache(maxsize=1)

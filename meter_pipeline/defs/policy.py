@@ -26,7 +26,8 @@ ANALYSTS: Final = ["team:billing-analysts"]
 FINANCE: Final = ["team:finance"]
 AUDITORS: Final = ["team:audit"]
 
-#: The database role a group's stages act in (store/privileges.toml), where the deployment has log-ins that may: METER_PIPELINE_ROLES=on.
+# : The database role a group's stages act in (store/privileges.toml), where the deployment has log-ins that may:
+# METER_PIPELINE_ROLES=on.
 ROLES: Final = MappingProxyType(
     {
         REFERENCE: "meter_ingest",
@@ -45,7 +46,8 @@ MIGRATION_ROLE: Final = "meter_migration"
 #: Schema checks read every table and write none.
 CHECK_ROLE: Final = "meter_auditor"
 
-#: Every asset and check is in this pool. Its limit is 0 while EMERGENCY_PAUSE is raised, and the run waits in the queue.
+# : Every asset and check is in this pool. Its limit is 0 while EMERGENCY_PAUSE is raised, and the run waits in the
+# queue.
 POOL: Final = "emergency_pause"
 
 #: A run that belongs to one billing day says so, for links from a bill to its runs.
@@ -53,7 +55,8 @@ DAY_TAG: Final = "meter_pipeline/billing_day"
 
 
 def freshness(zone: str) -> dg.FreshnessPolicy:
-    """Every stage of a billing day is done by noon local time, seven hours after the schedule starts: settlement data is due by noon."""
+    """Every stage of a billing day is done by noon local time, seven hours after the schedule starts: settlement data
+    is due by noon."""
     return dg.FreshnessPolicy.cron(deadline_cron="0 12 * * *", lower_bound_delta=timedelta(hours=7), timezone=zone)
 
 
@@ -69,5 +72,6 @@ WEEKLY_REFIT: Final = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=
 
 
 def desk_url() -> str:
-    """Where people reach the finance desk, for links: METER_PIPELINE_DESK_URL, or where ``meter-pipeline desk`` listens."""
+    """Where people reach the finance desk, for links: METER_PIPELINE_DESK_URL, or where ``meter-pipeline desk``
+    listens."""
     return os.environ.get("METER_PIPELINE_DESK_URL", "http://127.0.0.1:3001").rstrip("/")

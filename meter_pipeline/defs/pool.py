@@ -1,7 +1,7 @@
 """The pool's limit: the pause as Dagster's queue knows it.
 
-Belongs here: reading and setting the limit. Does not belong here: what a pause is (control/), the sensor that looks at it again and again
-(sensors_pause.py).
+Belongs here: reading and setting the limit. Does not belong here: what a pause is (control/), the sensor that looks at
+it again and again (sensors_pause.py).
 """
 
 import os
@@ -14,8 +14,8 @@ from meter_pipeline.control.probe import PauseProbe
 from meter_pipeline.defs import policy
 from meter_pipeline.defs.resources import Municipality
 
-#: Runs of the pool at a time. Two on two cores; the instance's max_concurrent_runs must be larger, so that the jobs that raise and end a pause
-#: find a place while every place of the pool is taken by runs that wait.
+# : Runs of the pool at a time. Two on two cores; the instance's max_concurrent_runs must be larger, so that the jobs
+# that raise and end a pause : find a place while every place of the pool is taken by runs that wait.
 DEFAULT_RUNS: Final = 2
 
 
@@ -26,7 +26,14 @@ def pool_limit() -> int:
 
 def current_limit(instance: dg.DagsterInstance) -> int | None:
     """The pool's limit in force, or None where it has no row (which Dagster takes for no limit)."""
-    return next((row.limit for row in instance.event_log_storage.get_pool_limits() if row.name == policy.POOL and not row.from_default), None)
+    return next(
+        (
+            row.limit
+            for row in instance.event_log_storage.get_pool_limits()
+            if row.name == policy.POOL and not row.from_default
+        ),
+        None,
+    )
 
 
 def set_limit(instance: dg.DagsterInstance, limit: int) -> bool:
@@ -40,8 +47,8 @@ def set_limit(instance: dg.DagsterInstance, limit: int) -> bool:
 def open_or_shut(instance: dg.DagsterInstance, municipality: Municipality) -> tuple[PauseState | None, int]:
     """Give the pool the limit that the flag asks for; the pause in force and the limit.
 
-    A pool without a row is no pool, so the row is made at deploy. Jobs and commands that raise or end a pause call this at once; the sensor, every
-    few seconds, for what comes by other ways.
+    A pool without a row is no pool, so the row is made at deploy. Jobs and commands that raise or end a pause call this
+    at once; the sensor, every few seconds, for what comes by other ways.
     """
     with PauseProbe(municipality.database(), application_name="pause-pool") as probe:
         state = probe.check()

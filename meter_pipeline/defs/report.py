@@ -1,9 +1,11 @@
-"""What a stage says of a billing day, and how it is told to Dagster: once a day, in single runs and in range runs alike.
+"""What a stage says of a billing day, and how it is told to Dagster: once a day, in single runs and in range runs
+alike.
 
-Belongs here: the translation of a stage's report to metadata and check results. Does not belong here: how any figure is computed.
+Belongs here: the translation of a stage's report to metadata and check results. Does not belong here: how any figure is
+computed.
 
-A range run would leave one metadata for all its days and check rows without a partition (measured on 1.13.27), so for more than one day the
-metadata is added and the check evaluated per partition key.
+A range run would leave one metadata for all its days and check rows without a partition (measured on 1.13.27), so for
+more than one day the metadata is added and the check evaluated per partition key.
 """
 
 from __future__ import annotations
@@ -25,11 +27,14 @@ MOST_IMAGE_BYTES = 20_000
 def run_days(
     context: dg.AssetExecutionContext, check_names: Sequence[str], run_day: Callable[[date], StageReport]
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
-    """Run each billing day of the run and tell Dagster of each. A day whose blocking check fails stops the run after it was reported."""
+    """Run each billing day of the run and tell Dagster of each. A day whose blocking check fails stops the run after it
+    was reported."""
     keys = list(context.partition_keys)
     if len(keys) == 1:
         report = run_day(date.fromisoformat(keys[0]))
-        yield dg.MaterializeResult(metadata=metadata(report), check_results=[_result(report, name) for name in check_names])
+        yield dg.MaterializeResult(
+            metadata=metadata(report), check_results=[_result(report, name) for name in check_names]
+        )
         return
     passed = dict.fromkeys(check_names, True)
     total = 0
@@ -55,7 +60,8 @@ def run_days(
     yield dg.MaterializeResult(
         metadata={"billing days in this run": len(keys)},
         check_results=[
-            dg.AssetCheckResult(check_name=name, passed=ok, description=f"over {len(keys)} billing days") for name, ok in passed.items()
+            dg.AssetCheckResult(check_name=name, passed=ok, description=f"over {len(keys)} billing days")
+            for name, ok in passed.items()
         ],
     )
 
@@ -85,7 +91,9 @@ def table(frame: pl.DataFrame, most: int = 50) -> dg.MetadataValue[Any]:
     """A frame as a table the UI shows."""
     shown = frame.head(most).with_columns(pl.col(pl.Datetime, pl.Date, pl.Decimal, pl.Duration).cast(pl.String))
     records = [
-        dg.TableRecord({k: v if isinstance(v, bool | int | float | str) or v is None else str(v) for k, v in row.items()})
+        dg.TableRecord(
+            {k: v if isinstance(v, bool | int | float | str) or v is None else str(v) for k, v in row.items()}
+        )
         for row in shown.to_dicts()
     ]
     schema = dg.TableSchema(columns=[dg.TableColumn(name, str(dtype)) for name, dtype in frame.schema.items()])
@@ -100,5 +108,8 @@ def _result(report: StageReport, name: str) -> dg.AssetCheckResult:
         check_name=name,
         passed=found.passed,
         description=found.description or None,
-        metadata={k: v if isinstance(v, bool | int | float | str | dg.MetadataValue) else str(v) for k, v in found.figures.items()},
+        metadata={
+            k: v if isinstance(v, bool | int | float | str | dg.MetadataValue) else str(v)
+            for k, v in found.figures.items()
+        },
     )

@@ -1,4 +1,5 @@
-"""Resources: what an asset is given. Belongs here: the municipality (settings, database, calendar, clock) as one resource, replaceable in tests."""
+"""Resources: what an asset is given. Belongs here: the municipality (settings, database, calendar, clock) as one
+resource, replaceable in tests."""
 
 from __future__ import annotations
 
@@ -19,8 +20,9 @@ SERVICE_ROLE: Final = "meter_ingest"
 class Municipality(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagster leaves the value type open
     """The utility this deployment serves: read from the environment when a run starts.
 
-    ``database_url`` overrides METER_PIPELINE_DATABASE_URL, for tests. It is never shown: the value may hold a password. ``role`` is the
-    database role its sessions act in where the deployment uses roles (store/privileges.toml); elsewhere they have the log-in's own rights.
+    ``database_url`` overrides METER_PIPELINE_DATABASE_URL, for tests. It is never shown: the value may hold a password.
+    ``role`` is the database role its sessions act in where the deployment uses roles (store/privileges.toml); elsewhere
+    they have the log-in's own rights.
     """
 
     database_url: str = ""

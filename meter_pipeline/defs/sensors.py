@@ -1,6 +1,7 @@
 """Feed arrival: new files are landed, and exactly the billing days they touch are run, late reads included.
 
-Belongs here: looking at the inbox and at what waits in the store. Does not belong here: reading a file (ingest/), the pause (its own module).
+Belongs here: looking at the inbox and at what waits in the store. Does not belong here: reading a file (ingest/), the
+pause (its own module).
 
 Two sensors, because a file's billing days are known only once it is parsed, and a tick must be over in a second.
 """
@@ -20,14 +21,16 @@ from meter_pipeline.defs.resources import Municipality
 
 #: A file younger than this may still be written; one that grows while it is read is refused and tried again.
 SETTLED_S = 2.0
-#: A landing that failed as a whole (the server was away) is asked for again; the same listing within this time is one request.
+# : A landing that failed as a whole (the server was away) is asked for again; the same listing within this time is one
+# request.
 ASK_AGAIN_S = 600.0
 #: Requests a tick makes at most: a year's backlog arrives over several ticks, and the queue stays readable.
 MOST_REQUESTS = 100
 
 
 def waiting_files(inbox: Path, now: float) -> list[tuple[str, int, int]]:
-    """Settled files of the inbox as (path below it, bytes, modified ns), sorted; hidden and half-written names are left alone."""
+    """Settled files of the inbox as (path below it, bytes, modified ns), sorted; hidden and half-written names are left
+    alone."""
     found = []
     for path in sorted(inbox.glob("*/*")):
         if path.name.startswith(".") or path.suffix in (".part", ".tmp") or not path.is_file():
@@ -50,7 +53,8 @@ def listing_key(files: list[tuple[str, int, int]]) -> str:
     description="Notices files in the inbox and has them landed.",
 )
 def feed_arrival(context: dg.SensorEvaluationContext, municipality: Municipality) -> dg.RunRequest | dg.SkipReason:
-    """Request one landing run for what is new: once for a listing, and again after ten minutes if its files are still not landed."""
+    """Request one landing run for what is new: once for a listing, and again after ten minutes if its files are still
+    not landed."""
     from meter_pipeline.ingest import new_files
 
     settings = municipality.settings()
@@ -64,7 +68,8 @@ def feed_arrival(context: dg.SensorEvaluationContext, municipality: Municipality
 
 
 def touched_days_sensor(engine: str | None = None) -> dg.SensorDefinition:
-    """Billing days with reads or true-ups waiting in the store, each requested once for the set of files and register reads that ask for it."""
+    """Billing days with reads or true-ups waiting in the store, each requested once for the set of files and register
+    reads that ask for it."""
 
     @dg.sensor(
         name="touched_billing_days",
@@ -72,7 +77,9 @@ def touched_days_sensor(engine: str | None = None) -> dg.SensorDefinition:
         minimum_interval_seconds=15,
         description="Requests exactly the billing days that landed files touch, late reads included, and those that a register read trues up.",
     )
-    def touched_billing_days(context: dg.SensorEvaluationContext, municipality: Municipality) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    def touched_billing_days(
+        context: dg.SensorEvaluationContext, municipality: Municipality
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         from meter_pipeline.ingest import waiting_days
         from meter_pipeline.store import true_up
 
@@ -91,6 +98,8 @@ def touched_days_sensor(engine: str | None = None) -> dg.SensorDefinition:
             if asked >= MOST_REQUESTS:
                 break
         if not asked:
-            yield dg.SkipReason(f"no closed billing day has reads or true-ups waiting ({len(waiting)} days wait in all)")
+            yield dg.SkipReason(
+                f"no closed billing day has reads or true-ups waiting ({len(waiting)} days wait in all)"
+            )
 
     return touched_billing_days

@@ -1,7 +1,7 @@
 """The pause and the queue: the flag becomes the pool's limit, lost runs are ended, and the rules are looked at.
 
-Belongs here: sensors that act on EMERGENCY_PAUSE and on runs. Does not belong here: what holds a run that has started (hold.py), people's jobs
-(jobs_operations.py), alerts (sensors_alerts.py).
+Belongs here: sensors that act on EMERGENCY_PAUSE and on runs. Does not belong here: what holds a run that has started
+(hold.py), people's jobs (jobs_operations.py), alerts (sensors_alerts.py).
 """
 
 import os
@@ -30,7 +30,9 @@ def emergency_pause(context: dg.SensorEvaluationContext, municipality: Municipal
     """The state in words is the tick's skip reason; the tick requests nothing."""
     state, limit = open_or_shut(context.instance, municipality)
     if state is not None:
-        return dg.SkipReason(f"{state.words()} Pool {policy.POOL} is at 0: queued runs wait, running ones stop at their next batch.")
+        return dg.SkipReason(
+            f"{state.words()} Pool {policy.POOL} is at 0: queued runs wait, running ones stop at their next batch."
+        )
     words = _RESTORED.format(pool=policy.POOL, limit=limit)
     with municipality.database().connect("pause-sensor", autocommit=True) as connection:
         partial = pause.active(connection)
@@ -52,7 +54,9 @@ def pause_watch(context: dg.SensorEvaluationContext, municipality: Municipality)
     done = watch(municipality.database(), limits, clock=municipality.clock())
     if done.findings:
         return dg.SkipReason("RAISED: " + "; ".join(f"{f.rule}: {f.reason}" for f in done.findings)[:1500])
-    return dg.SkipReason(f"Nothing to raise by thresholds {limits.stamp}: breakers, dead letters, control totals, ledger and variances are within them.")
+    return dg.SkipReason(
+        f"Nothing to raise by thresholds {limits.stamp}: breakers, dead letters, control totals, ledger and variances are within them."
+    )
 
 
 @dg.sensor(
@@ -62,7 +66,8 @@ def pause_watch(context: dg.SensorEvaluationContext, municipality: Municipality)
     description="Ends runs whose worker is gone (killed together with its code server, which Dagster does not notice), so that they are retried.",
 )
 def lost_runs(context: dg.SensorEvaluationContext, municipality: Municipality) -> dg.SkipReason:
-    """A started run that has sent heartbeats and fallen silent is failed; the run's billing-day lock went with its connection."""
+    """A started run that has sent heartbeats and fallen silent is failed; the run's billing-day lock went with its
+    connection."""
     started = context.instance.get_runs(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
     with municipality.database().connect("lost-runs", autocommit=True) as connection:
         beats = store.presence(connection, [run.run_id for run in started])
@@ -73,7 +78,9 @@ def lost_runs(context: dg.SensorEvaluationContext, municipality: Municipality) -
     if lost:
         return dg.SkipReason(f"Ended {len(lost)} runs without a worker: " + ", ".join(run.run_id[:8] for run in lost))
     waiting = sum(held for _, held in beats.values())
-    return dg.SkipReason(f"{len(started)} runs started, {len(beats)} with a heartbeat, {waiting} of them held by a pause, none lost.")
+    return dg.SkipReason(
+        f"{len(started)} runs started, {len(beats)} with a heartbeat, {waiting} of them held by a pause, none lost."
+    )
 
 
 SENSORS: Final = (emergency_pause, pause_watch, lost_runs)

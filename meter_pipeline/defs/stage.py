@@ -1,7 +1,7 @@
 """One way to make an asset of a billing day's stage.
 
-Belongs here: what every stage asset has alike (partitions, pool, executor-side loop, column schema and lineage from its contract). Does not
-belong here: which stages there are (assets/).
+Belongs here: what every stage asset has alike (partitions, pool, executor-side loop, column schema and lineage from its
+contract). Does not belong here: which stages there are (assets/).
 """
 
 import inspect
@@ -44,9 +44,9 @@ def stage_asset(
 ) -> dg.AssetsDefinition:
     """The asset of one stage.
 
-    ``run_day`` gets the municipality, the billing day and the run id. ``checks`` are the stage's invariants, name to description; a blocking
-    one that fails stops everything downstream of that day. ``table`` is what it writes, None for a stage that writes files. ``daily`` puts it
-    into the billing day's own job.
+    ``run_day`` gets the municipality, the billing day and the run id. ``checks`` are the stage's invariants, name to
+    description; a blocking one that fails stops everything downstream of that day. ``table`` is what it writes, None
+    for a stage that writes files. ``daily`` puts it into the billing day's own job.
     """
 
     @dg.asset(
@@ -57,18 +57,26 @@ def stage_asset(
         owners=list(owners),
         kinds=kinds,
         partitions_def=billing_days(),
-        check_specs=[dg.AssetCheckSpec(check, asset=name, description=about, blocking=blocking, partitions_def=billing_days()) for check, about in checks.items()],
+        check_specs=[
+            dg.AssetCheckSpec(check, asset=name, description=about, blocking=blocking, partitions_def=billing_days())
+            for check, about in checks.items()
+        ],
         pool=policy.POOL,
         freshness_policy=policy.freshness(billing_days().timezone) if daily else None,
         tags={"meter_pipeline/stage": "billing_day" if daily else "on_demand"},
         metadata=(table_metadata(table) if table else {}) | code_of(run_day),
     )
-    def stage(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+    def stage(
+        context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold
+    ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         acting = municipality.acting_as(policy.ROLES[group])
 
         def at_boundary(day: date) -> StageReport:
             if ensure_present(municipality.database(), day):
-                context.log.info("billing day %s was archived: its partitions are restored, and go again with the next archiving", day)
+                context.log.info(
+                    "billing day %s was archived: its partitions are restored, and go again with the next archiving",
+                    day,
+                )
             return until_done(context, hold, lambda: run_day(acting, day, context.run.run_id))
 
         yield from run_days(context, list(checks), at_boundary)
@@ -83,8 +91,9 @@ MOST_LOSSES: Final = 5
 def until_done(context: dg.AssetExecutionContext | dg.OpExecutionContext, hold: Hold, work: Callable[[], Done]) -> Done:
     """Do ``work`` when no pause holds it.
 
-    Where a pause was raised while it computed, or the server was restarted under it, its transaction is undone as a whole; it is done again from its
-    start after the resume, or when the server answers (an unreachable flag is a pause, so that the wait is the same).
+    Where a pause was raised while it computed, or the server was restarted under it, its transaction is undone as a
+    whole; it is done again from its start after the resume, or when the server answers (an unreachable flag is a pause,
+    so that the wait is the same).
     """
     lost = 0
     while True:
@@ -97,7 +106,9 @@ def until_done(context: dg.AssetExecutionContext | dg.OpExecutionContext, hold: 
             lost += 1
             if not connection_lost(error) or lost > MOST_LOSSES:
                 raise
-            context.log.warning("the database went away (%s); begun again when it answers", " ".join(str(error).split())[:200])
+            context.log.warning(
+                "the database went away (%s); begun again when it answers", " ".join(str(error).split())[:200]
+            )
             hold.after_a_loss()
 
 

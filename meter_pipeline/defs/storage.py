@@ -1,6 +1,7 @@
 """Dagster's storage: dagster-postgres on the pipeline's own server.
 
-Belongs here: how a process finds that server. Does not belong here: which server it is (settings.py) and what a URL must say (services.py).
+Belongs here: how a process finds that server. Does not belong here: which server it is (settings.py) and what a URL
+must say (services.py).
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from meter_pipeline.settings import load_settings
 
 
 class ServerStorage(DagsterPostgresStorage):
-    """Named in dagster.yaml. METER_PIPELINE_DAGSTER_URL where it is set: every process that ``meter-pipeline`` starts has it.
+    """Named in dagster.yaml. METER_PIPELINE_DAGSTER_URL where it is set: every process that ``meter-pipeline`` starts
+    has it.
 
-    Else the server that settings name, made and started where it is the embedded one, so that any ``dagster`` command works in a checkout.
+    Else the server that settings name, made and started where it is the embedded one, so that any ``dagster`` command
+    works in a checkout.
     """
 
     @classmethod

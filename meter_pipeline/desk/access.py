@@ -1,9 +1,11 @@
-"""Who is at the desk: a token, or a header from a proxy that is trusted by its address; and the proof that a form came from our own page.
+"""Who is at the desk: a token, or a header from a proxy that is trusted by its address; and the proof that a form came
+from our own page.
 
-Belongs here: tokens at rest, sessions, CSRF proofs. Does not belong here: what a person may do (control/people.py) and HTTP (app.py).
+Belongs here: tokens at rest, sessions, CSRF proofs. Does not belong here: what a person may do (control/people.py) and
+HTTP (app.py).
 
-A token is 32 random bytes, so one round of SHA-256 at rest is enough: there is nothing to guess. The file is 0600 and refused when others can
-read it. A session is a signed cookie that names its token: revoking the token ends it.
+A token is 32 random bytes, so one round of SHA-256 at rest is enough: there is nothing to guess. The file is 0600 and
+refused when others can read it. A session is a signed cookie that names its token: revoking the token ends it.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ class Visitor:
 class Access:
     """Tokens and sessions of one desk. ``folder`` holds tokens and the session key, both 0600.
 
-    ``header`` is the name of a header that a proxy sets after its own log-in; it counts only from an address in ``proxies``.
+    ``header`` is the name of a header that a proxy sets after its own log-in; it counts only from an address in
+    ``proxies``.
     """
 
     folder: Path
@@ -59,7 +62,9 @@ class Access:
 
     def __post_init__(self) -> None:
         if bool(self.header) != bool(self.proxies):
-            raise AccessError(f"{HEADER_VARIABLE} and {PROXIES_VARIABLE} go together: a header counts only from a proxy that is named")
+            raise AccessError(
+                f"{HEADER_VARIABLE} and {PROXIES_VARIABLE} go together: a header counts only from a proxy that is named"
+            )
         if self.header and not _HEADER.fullmatch(self.header):
             raise AccessError(f"{HEADER_VARIABLE}: {self.header!r} is no header name")
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -98,7 +103,8 @@ class Access:
         return len(lines) - len(kept)
 
     def tokens(self) -> dict[str, str]:
-        """Hash of a token to its person: the environment's and the file's. Raises AccessError where others can read the file."""
+        """Hash of a token to its person: the environment's and the file's. Raises AccessError where others can read the
+        file."""
         found = dict(self.fixed)
         if self.path.exists():
             _check_mode(self.path)
@@ -134,7 +140,9 @@ class Access:
             return None
         person, digest, at, _ = body.split("|")
         age = self.clock.now().timestamp() - int(at)
-        if not -60 <= age <= SESSION_S or not any(h.startswith(digest) and p == person for h, p in self.tokens().items()):
+        if not -60 <= age <= SESSION_S or not any(
+            h.startswith(digest) and p == person for h, p in self.tokens().items()
+        ):
             return None
         return Visitor(person, body, "token")
 
@@ -196,4 +204,3 @@ def _key(path: Path) -> bytes:
 def _check_mode(path: Path) -> None:
     if path.exists() and path.stat().st_mode & 0o077:
         raise AccessError(f"{path} can be read by others: chmod 600 {path}")
-

@@ -25,7 +25,8 @@ from meter_pipeline.desk import pages_bills, pages_control, pages_exceptions, pa
 from meter_pipeline.desk.access import SESSION_S, AccessError
 from meter_pipeline.desk.web import HEADERS, SAID_COOKIE, SESSION_COOKIE, Desk
 
-#: Names the desk answers to besides those given: anything else is refused, so that no page of another name can reach it (DNS rebinding).
+# : Names the desk answers to besides those given: anything else is refused, so that no page of another name can reach
+# it (DNS rebinding).
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]", "testserver")
 
 
@@ -46,7 +47,9 @@ class _Headers:
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
                 # What a page shows is for one person and for now; style sheets may be kept.
-                headers.setdefault("cache-control", "max-age=3600" if scope["path"].startswith("/static/") else "no-store")
+                headers.setdefault(
+                    "cache-control", "max-age=3600" if scope["path"].startswith("/static/") else "no-store"
+                )
             await send(message)
 
         await self.app(scope, receive, sending)
@@ -78,7 +81,15 @@ def build(desk: Desk, hosts: Sequence[str] = ()) -> Starlette:
         if value is None:
             return web.render(desk, None, "login.html", 403, failed=True)
         response = RedirectResponse("/", status_code=303)
-        response.set_cookie(SESSION_COOKIE, value, max_age=SESSION_S, httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/")
+        response.set_cookie(
+            SESSION_COOKIE,
+            value,
+            max_age=SESSION_S,
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+            path="/",
+        )
         return response
 
     def logout(ask: web.Ask) -> Response:
@@ -106,7 +117,10 @@ def build(desk: Desk, hosts: Sequence[str] = ()) -> Starlette:
         routes += [web.page(desk, path, handler, methods) for path, handler, methods in module.PAGES]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(_Headers), Middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL_NAMES, *hosts], www_redirect=False)],
+        middleware=[
+            Middleware(_Headers),
+            Middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL_NAMES, *hosts], www_redirect=False),
+        ],
         lifespan=lifespan,
         exception_handlers={404: missing, 405: wrong_method, 500: broken},
     )

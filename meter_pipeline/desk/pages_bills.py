@@ -33,7 +33,9 @@ def bills(ask: Ask) -> Response:
         listed = store.statements(connection, asked or None, after, store.PAGE + 1)
     more = len(listed) > store.PAGE
     listed = listed[: store.PAGE]
-    following = link("/bills", q=asked, after=place(listed[-1]["issued_at"], listed[-1]["statement_id"])) if more else None
+    following = (
+        link("/bills", q=asked, after=place(listed[-1]["issued_at"], listed[-1]["statement_id"])) if more else None
+    )
     return ask.show("bills.html", statements=listed, q=asked, following=following, first=after is None)
 
 
@@ -58,11 +60,19 @@ def line(ask: Ask) -> Response:
     for step in steps:
         by.setdefault(step["what"], []).append({"day": step["day"], "subject": step["subject"], **step["detail"]})
     return ask.show(
-        "line.html", line_id=f"{statement_id}.{number}", statement_id=statement_id, line=by["line"][0], statement=by["statement"][0],
-        tariff=next(iter(by.get("tariff", [])), None), determinant=next(iter(by.get("determinant", [])), None), days=by.get("day", []),
-        validated=by.get("validated", []), payloads=by.get("payload", []) + by.get("register", []), ledger=by.get("ledger", []),
+        "line.html",
+        line_id=f"{statement_id}.{number}",
+        statement_id=statement_id,
+        line=by["line"][0],
+        statement=by["statement"][0],
+        tariff=next(iter(by.get("tariff", [])), None),
+        determinant=next(iter(by.get("determinant", [])), None),
+        days=by.get("day", []),
+        validated=by.get("validated", []),
+        payloads=by.get("payload", []) + by.get("register", []),
+        ledger=by.get("ledger", []),
         adjustments=by.get("adjustment", []),
-    )  # fmt: skip
+    )
 
 
 def day(ask: Ask) -> Response:
@@ -73,7 +83,9 @@ def day(ask: Ask) -> Response:
         registers = store.registers(connection, point, at)
     if not intervals and not registers:
         raise Missing(f"Nothing is kept of {point[:40]} on {at}.")
-    return ask.show("day.html", point=point, day=at, intervals=intervals, registers=registers, zone=ask.desk.calendar.zone)
+    return ask.show(
+        "day.html", point=point, day=at, intervals=intervals, registers=registers, zone=ask.desk.calendar.zone
+    )
 
 
 def proof(ask: Ask) -> Response:
@@ -89,7 +101,9 @@ def proof_file(ask: Ask) -> Response:
         raise Missing(why or "There is no proof.")
     name = re.sub(r"[^A-Za-z0-9._-]", "_", ask.path["statement_id"])
     return Response(
-        json.dumps(document, default=str), media_type="application/json", headers={"content-disposition": f'attachment; filename="{name}.proof.json"'}
+        json.dumps(document, default=str),
+        media_type="application/json",
+        headers={"content-disposition": f'attachment; filename="{name}.proof.json"'},
     )
 
 

@@ -1,6 +1,7 @@
 """What two people stand for: the emergency pause and its end, adjustments, the close of a month.
 
-Belongs here: forms and pages. Does not belong here: who may and what follows (control/, billing/adjustments.py, billing/close.py).
+Belongs here: forms and pages. Does not belong here: who may and what follows (control/, billing/adjustments.py,
+billing/close.py).
 """
 
 from __future__ import annotations
@@ -29,15 +30,23 @@ def pause(ask: Ask) -> Response:
     with ask.desk.reading() as connection:
         state = emergency.status(connection, history=10)
     folder = ask.desk.settings.head_ends
-    scopes = ["all", *emergency.COMMODITIES, *_head_ends(folder, max((p.stat().st_mtime_ns for p in [folder, *folder.glob("*.toml")]), default=0))]
+    scopes = [
+        "all",
+        *emergency.COMMODITIES,
+        *_head_ends(folder, max((p.stat().st_mtime_ns for p in [folder, *folder.glob("*.toml")]), default=0)),
+    ]
     now = ask.desk.clock.now()
-    pending = [request | {"expired": request["expires_at"] <= now, "mine": request["requested_by"] == ask.visitor.person} for request in state["pending"]]
+    pending = [
+        request | {"expired": request["expires_at"] <= now, "mine": request["requested_by"] == ask.visitor.person}
+        for request in state["pending"]
+    ]
     return ask.show("pause.html", state=state, pending=pending, scopes=scopes, checklist=CHECKLIST)
 
 
 @lru_cache(maxsize=4)
 def _head_ends(folder: Path, changed: int) -> tuple[str, ...]:
-    """Names of the declared head-ends; read again when a declaration has ``changed`` (checking a dozen of them takes a tenth of a second)."""
+    """Names of the declared head-ends; read again when a declaration has ``changed`` (checking a dozen of them takes a
+    tenth of a second)."""
     return tuple(sorted(read_head_ends(folder)))
 
 
@@ -53,24 +62,39 @@ def _scope(text: str) -> emergency.Scope:
     if text in ("", "all"):
         return emergency.ALL
     try:
-        return emergency.Scope("commodity", text) if text in emergency.COMMODITIES else emergency.Scope("head_end", text)
+        return (
+            emergency.Scope("commodity", text) if text in emergency.COMMODITIES else emergency.Scope("head_end", text)
+        )
     except ValueError as error:
         raise Wrong(str(error)) from error
 
 
 def raise_pause(ask: Ask) -> Response:
     scope = _scope(ask.field("scope"))
-    emergency.raise_pause(ask.desk.database, reason=ask.field("reason", required="What you saw"), by=ask.visitor.person, scope=scope, clock=ask.desk.clock)
+    emergency.raise_pause(
+        ask.desk.database,
+        reason=ask.field("reason", required="What you saw"),
+        by=ask.visitor.person,
+        scope=scope,
+        clock=ask.desk.clock,
+    )
     return ask.back("/pause", f"Paused: {scope.words()}. What is in flight commits; no batch starts.")
 
 
 def request_resume(ask: Ask) -> Response:
     notes = {key: ask.field(key, required=label) for key, (label, _) in CHECKLIST.items()}
     asked = emergency.request_resume(
-        ask.desk.database, reason=ask.field("reason", required="The reason"), by=ask.visitor.person, checklist=notes, scope=_scope(ask.field("scope")),
+        ask.desk.database,
+        reason=ask.field("reason", required="The reason"),
+        by=ask.visitor.person,
+        checklist=notes,
+        scope=_scope(ask.field("scope")),
         clock=ask.desk.clock,
-    )  # fmt: skip
-    return ask.back("/pause", f"Request {asked.request_id} waits for a second person in finance until {asked.expires_at:%Y-%m-%d %H:%M} UTC.")
+    )
+    return ask.back(
+        "/pause",
+        f"Request {asked.request_id} waits for a second person in finance until {asked.expires_at:%Y-%m-%d %H:%M} UTC.",
+    )
 
 
 def confirm_resume(ask: Ask) -> Response:
@@ -81,14 +105,24 @@ def confirm_resume(ask: Ask) -> Response:
     if found is not None and found.digest.hex() != ask.field("digest"):
         raise Wrong("What was asked is not what you read: look at the request again.")
     ended = emergency.confirm_resume(
-        ask.desk.database, number, by=ask.visitor.person, reason=ask.field("reason", required="What you looked at"), clock=ask.desk.clock
+        ask.desk.database,
+        number,
+        by=ask.visitor.person,
+        reason=ask.field("reason", required="What you looked at"),
+        clock=ask.desk.clock,
     )
     return ask.back("/pause", f"Pause {ended.pause_id} is over; held work goes on by itself.")
 
 
 def decline_resume(ask: Ask) -> Response:
     number = _number(ask)
-    emergency.decline_resume(ask.desk.database, number, by=ask.visitor.person, reason=ask.field("reason", required="The reason"), clock=ask.desk.clock)
+    emergency.decline_resume(
+        ask.desk.database,
+        number,
+        by=ask.visitor.person,
+        reason=ask.field("reason", required="The reason"),
+        clock=ask.desk.clock,
+    )
     return ask.back("/pause", f"Request {number} is declined; the pause stays.")
 
 
@@ -112,8 +146,19 @@ def adjustments(ask: Ask) -> Response:
         listed = store.adjustments(connection, None if status == "any" else status, after, store.PAGE + 1)
     more = len(listed) > store.PAGE
     listed = listed[: store.PAGE]
-    following = link("/adjustments", status=status, after=place(listed[-1]["requested_at"], listed[-1]["adjustment_id"])) if more else None
-    return ask.show("adjustments.html", adjustments=listed, chosen=status, statuses=STATUSES, following=following, first=after is None)
+    following = (
+        link("/adjustments", status=status, after=place(listed[-1]["requested_at"], listed[-1]["adjustment_id"]))
+        if more
+        else None
+    )
+    return ask.show(
+        "adjustments.html",
+        adjustments=listed,
+        chosen=status,
+        statuses=STATUSES,
+        following=following,
+        first=after is None,
+    )
 
 
 def adjustment(ask: Ask) -> Response:
@@ -132,8 +177,12 @@ def decide_adjustment(ask: Ask) -> Response:
     if decision not in ("approve", "refuse"):
         raise Wrong("choose approve or refuse")
     ask.may("adjustment", name[:200], FINANCE)
-    adjusting.decide(ask.desk.database, name, approve=decision == "approve", person=ask.visitor.person, clock=ask.desk.clock)
-    return ask.back(f"/adjustments/{name}", "Approved and posted." if decision == "approve" else "Refused; the bill stays as it is.")
+    adjusting.decide(
+        ask.desk.database, name, approve=decision == "approve", person=ask.visitor.person, clock=ask.desk.clock
+    )
+    return ask.back(
+        f"/adjustments/{name}", "Approved and posted." if decision == "approve" else "Refused; the bill stays as it is."
+    )
 
 
 # --- months
@@ -149,9 +198,15 @@ def month(ask: Ask) -> Response:
     first = _month(ask)
     with ask.desk.reading() as connection:
         found = next((m for m in store.months(connection) if m["month"] == first), None)
-    points = close.checklist(ask.desk.database, first, anew=False) if found is None or found["status"] != "sealed" else found["checklist"]
+    points = (
+        close.checklist(ask.desk.database, first, anew=False)
+        if found is None or found["status"] != "sealed"
+        else found["checklist"]
+    )
     mine = bool(found and found["requested_by"] and found["requested_by"].strip().casefold() == ask.visitor.person)
-    return ask.show("month.html", month=first, found=found, points=points, ready=all(p["ok"] for p in points), mine=mine)
+    return ask.show(
+        "month.html", month=first, found=found, points=points, ready=all(p["ok"] for p in points), mine=mine
+    )
 
 
 def close_month(ask: Ask) -> Response:

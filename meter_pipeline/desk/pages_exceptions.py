@@ -16,8 +16,15 @@ from meter_pipeline.desk.pictures import usage_svg
 from meter_pipeline.desk.web import WORKERS, Ask, Missing, Wrong, bad_place, link, place, placed
 from meter_pipeline.store import desk as store
 
-STATES: Final = {"undecided": ["open", "assigned"], "open": ["open"], "assigned": ["assigned"], "confirmed": ["confirmed"], "dismissed": ["dismissed"],
-                 "expired": ["expired"], "any": []}  # fmt: skip
+STATES: Final = {
+    "undecided": ["open", "assigned"],
+    "open": ["open"],
+    "assigned": ["assigned"],
+    "confirmed": ["confirmed"],
+    "dismissed": ["dismissed"],
+    "expired": ["expired"],
+    "any": [],
+}
 COMMODITIES: Final = ("electricity", "water", "gas")
 SEVERITIES: Final = ("severe", "warn", "inform")
 DECISIONS: Final = {"assign": "assigned", "confirm": "confirmed", "dismiss": "dismissed"}
@@ -27,7 +34,10 @@ BEFORE: Final = timedelta(days=42)
 
 def _chosen(given: dict[str, str]) -> tuple[dict[str, str], dict[str, list[str]]]:
     """What the form shows as chosen, and the filters of the query. Raises Wrong for a value there is none of."""
-    chosen = {name: given.get(name, "").strip() for name in ("state", "kind", "commodity", "severity", "service_point_id", "assigned_to")}
+    chosen = {
+        name: given.get(name, "").strip()
+        for name in ("state", "kind", "commodity", "severity", "service_point_id", "assigned_to")
+    }
     chosen["state"] = chosen["state"] or "undecided"
     filters: dict[str, list[str]] = {}
     for name, known in (("state", STATES), ("kind", KINDS), ("commodity", COMMODITIES), ("severity", SEVERITIES)):
@@ -53,11 +63,22 @@ def listing(ask: Ask) -> Response:
         count = store.count_cases(connection, filters)
     more = len(cases) > store.PAGE
     cases = cases[: store.PAGE]
-    following = link("/exceptions", **chosen, after=place(cases[-1]["last_day"], cases[-1]["case_id"])) if more else None
+    following = (
+        link("/exceptions", **chosen, after=place(cases[-1]["last_day"], cases[-1]["case_id"])) if more else None
+    )
     return ask.show(
-        "exceptions.html", cases=cases, count=count, most=store.COUNTED, chosen=chosen, following=following, first=after is None, kinds=KINDS,
-        states=list(STATES), commodities=COMMODITIES, severities=SEVERITIES,
-    )  # fmt: skip
+        "exceptions.html",
+        cases=cases,
+        count=count,
+        most=store.COUNTED,
+        chosen=chosen,
+        following=following,
+        first=after is None,
+        kinds=KINDS,
+        states=list(STATES),
+        commodities=COMMODITIES,
+        severities=SEVERITIES,
+    )
 
 
 def show(ask: Ask) -> Response:
@@ -65,10 +86,19 @@ def show(ask: Ask) -> Response:
         case = _case(connection, ask.path["case_id"])
         days: list[dict[str, Any]] = []
         if case["service_point_id"]:
-            days = store.usage_of_point(connection, case["service_point_id"], case["first_day"] - BEFORE, case["last_day"])
+            days = store.usage_of_point(
+                connection, case["service_point_id"], case["first_day"] - BEFORE, case["last_day"]
+            )
     unit = next((f["unit"] for f in case["flags"] if f["unit"]), "")
     shown = [d for d in days if not unit or d["unit"] == unit]
-    return ask.show("exception.html", case=case, has_picture=bool(shown), days=shown[-14:], unit=unit, undecided=case["state"] in ("open", "assigned"))
+    return ask.show(
+        "exception.html",
+        case=case,
+        has_picture=bool(shown),
+        days=shown[-14:],
+        unit=unit,
+        undecided=case["state"] in ("open", "assigned"),
+    )
 
 
 def picture(ask: Ask) -> Response:
@@ -78,7 +108,12 @@ def picture(ask: Ask) -> Response:
         days = store.usage_of_point(connection, case["service_point_id"], case["first_day"] - BEFORE, case["last_day"])
     unit = next((f["unit"] for f in case["flags"] if f["unit"]), "")
     flagged = {f["billing_day"] for f in case["flags"]}
-    svg = usage_svg([d for d in days if not unit or d["unit"] == unit], flagged, f"{case['subject']}: {case['kind'].replace('_', ' ')}", unit)
+    svg = usage_svg(
+        [d for d in days if not unit or d["unit"] == unit],
+        flagged,
+        f"{case['subject']}: {case['kind'].replace('_', ' ')}",
+        unit,
+    )
     return Response(svg, media_type="image/svg+xml")
 
 
@@ -94,7 +129,15 @@ def act(ask: Ask) -> Response:
     to = ask.field("to", required="Who it goes to", most=64) if decision == "assigned" else None
     reason = ask.field("reason", required="The reason" if decision == "dismissed" else None)
     with ask.desk.database.connect("desk") as connection:
-        done = decide(connection, {"case_id": cases}, decision, by=ask.visitor.person, reason=reason, to=to, clock=ask.desk.clock)  # type: ignore[arg-type]
+        done = decide(
+            connection,
+            {"case_id": cases},
+            decision,  # type: ignore[arg-type]
+            by=ask.visitor.person,
+            reason=reason,
+            to=to,
+            clock=ask.desk.clock,
+        )
         connection.commit()
     left = len(cases) - len(done.cases)
     words = f"{len(done.cases)} case(s) {decision}{f' to {to}' if to else ''}; {done.released} bill hold(s) released."

@@ -16,7 +16,14 @@ from meter_pipeline.ingest import dead_letters as work
 from meter_pipeline.store import desk as store
 from meter_pipeline.store.dead_letters import DeadLetter
 
-STATUSES: Final = {"unsettled": ["open", "corrected"], "open": ["open"], "corrected": ["corrected"], "replayed": ["replayed"], "dismissed": ["dismissed"], "any": []}
+STATUSES: Final = {
+    "unsettled": ["open", "corrected"],
+    "open": ["open"],
+    "corrected": ["corrected"],
+    "replayed": ["replayed"],
+    "dismissed": ["dismissed"],
+    "any": [],
+}
 #: Bytes of a payload that a page shows, and the most that its form edits.
 SHOWN, EDITED = 4000, 100_000
 
@@ -32,23 +39,48 @@ def listing(ask: Ask) -> Response:
     except ValueError:
         bad_place()
     with ask.desk.reading() as connection:
-        letters = store.letters(connection, STATUSES[chosen["status"]], chosen["reason"] or None, chosen["head_end"] or None, after, store.PAGE + 1)
+        letters = store.letters(
+            connection,
+            STATUSES[chosen["status"]],
+            chosen["reason"] or None,
+            chosen["head_end"] or None,
+            after,
+            store.PAGE + 1,
+        )
         reasons = store.letter_reasons(connection)
     more = len(letters) > store.PAGE
-    letters = [letter | {"reasons": store.reasons(letter["reasons"]), "key": bytes(letter["key"]).hex()} for letter in letters[: store.PAGE]]
-    following = link("/dead-letters", **chosen, after=place(letters[-1]["first_seen"], letters[-1]["key"])) if more else None
+    letters = [
+        letter | {"reasons": store.reasons(letter["reasons"]), "key": bytes(letter["key"]).hex()}
+        for letter in letters[: store.PAGE]
+    ]
+    following = (
+        link("/dead-letters", **chosen, after=place(letters[-1]["first_seen"], letters[-1]["key"])) if more else None
+    )
     return ask.show(
-        "letters.html", letters=letters, reasons=reasons, chosen=chosen, statuses=list(STATUSES), following=following, first=after is None, most=store.COUNTED
+        "letters.html",
+        letters=letters,
+        reasons=reasons,
+        chosen=chosen,
+        statuses=list(STATUSES),
+        following=following,
+        first=after is None,
+        most=store.COUNTED,
     )
 
 
 def show(ask: Ask) -> Response:
     letter = _letter(ask)
     return ask.show(
-        "letter.html", letter=letter, key=letter.key.hex(), raw=printable(letter.raw), bytes=len(letter.raw), shown=SHOWN,
-        corrected=None if letter.corrected_raw is None else printable(letter.corrected_raw), editable=_editable(letter),
+        "letter.html",
+        letter=letter,
+        key=letter.key.hex(),
+        raw=printable(letter.raw),
+        bytes=len(letter.raw),
+        shown=SHOWN,
+        corrected=None if letter.corrected_raw is None else printable(letter.corrected_raw),
+        editable=_editable(letter),
         changeable=letter.status in ("open", "corrected"),
-    )  # fmt: skip
+    )
 
 
 def correct(ask: Ask) -> Response:
@@ -59,7 +91,14 @@ def correct(ask: Ask) -> Response:
     if b"\r\n" not in letter.raw:
         content = content.replace("\r\n", "\n")
     reason = ask.field("reason", required="The reason")
-    work.correct(ask.desk.database, letter.key.hex(), content.encode(), by=ask.visitor.person, reason=reason, clock=ask.desk.clock)
+    work.correct(
+        ask.desk.database,
+        letter.key.hex(),
+        content.encode(),
+        by=ask.visitor.person,
+        reason=reason,
+        clock=ask.desk.clock,
+    )
     return ask.back(f"/dead-letters/{letter.key.hex()}", "Corrected. Nothing is loaded until it is replayed.")
 
 
@@ -72,12 +111,21 @@ def replay(ask: Ask) -> Response:
 def dismiss(ask: Ask) -> Response:
     letter = _letter(ask)
     ask.may("dead_letter", letter.key.hex()[:12], WORKERS)
-    work.dismiss(ask.desk.database, letter.key.hex(), by=ask.visitor.person, reason=ask.field("reason", required="The reason"), clock=ask.desk.clock)
-    return ask.back(f"/dead-letters/{letter.key.hex()}", "Dismissed. Its reads stay rejected in the file's control total.")
+    work.dismiss(
+        ask.desk.database,
+        letter.key.hex(),
+        by=ask.visitor.person,
+        reason=ask.field("reason", required="The reason"),
+        clock=ask.desk.clock,
+    )
+    return ask.back(
+        f"/dead-letters/{letter.key.hex()}", "Dismissed. Its reads stay rejected in the file's control total."
+    )
 
 
 def many(ask: Ask) -> Response:
-    """Replay or dismiss the letters that were ticked; each for itself, so that one that is still at fault keeps nothing back."""
+    """Replay or dismiss the letters that were ticked; each for itself, so that one that is still at fault keeps nothing
+    back."""
     keys = [key for key in ask.fields("letter") if key]
     if not keys:
         raise Wrong("tick at least one dead letter")
@@ -98,17 +146,27 @@ def many(ask: Ask) -> Response:
         except work.DeadLetterError as error:
             left.append(str(error))
     outcome = f"{done} dead letter(s) {'replayed' if decision == 'replay' else 'dismissed'}."
-    return ask.back("/dead-letters", " ".join([outcome, *left[:3], *([f"And {len(left) - 3} more are as they were."] if len(left) > 3 else [])]))
+    return ask.back(
+        "/dead-letters",
+        " ".join([outcome, *left[:3], *([f"And {len(left) - 3} more are as they were."] if len(left) > 3 else [])]),
+    )
 
 
 def _replay(ask: Ask, key: str) -> str:
     settings = ask.desk.settings
     done = work.replay(
-        ask.desk.lander, ask.desk.calendar, Places(settings.archive, settings.staging), read_head_ends(settings.head_ends), key, by=ask.visitor.person,
+        ask.desk.lander,
+        ask.desk.calendar,
+        Places(settings.archive, settings.staging),
+        read_head_ends(settings.head_ends),
+        key,
+        by=ask.visitor.person,
         clock=ask.desk.clock,
-    )  # fmt: skip
+    )
     if done.rejected:
-        return "Still at fault, nothing was loaded: " + "; ".join(f"{code}: {detail}" for code, detail in done.rejected[:3])
+        return "Still at fault, nothing was loaded: " + "; ".join(
+            f"{code}: {detail}" for code, detail in done.rejected[:3]
+        )
     if done.already:
         return "It had been replayed before; nothing was done twice."
     days = ", ".join(map(str, done.days[:5]))
@@ -137,7 +195,9 @@ def _editable(letter: DeadLetter) -> str | None:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         return None
-    return text if all(c.isprintable() or c in "\t\n\r" for c in text) and "\r" not in text.replace("\r\n", "") else None
+    return (
+        text if all(c.isprintable() or c in "\t\n\r" for c in text) and "\r" not in text.replace("\r\n", "") else None
+    )
 
 
 PAGES = [

@@ -20,13 +20,15 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 48, 30, 34
 
 
 def usage_svg(days: Sequence[Mapping[str, Any]], flagged: Collection[date], title: str, unit: str) -> str:
-    """A service point's days as bars over the expectation and its three sigma; flagged days in another colour and marked by a triangle as well; the
-    day's mean temperature as a line on a scale of its own.
+    """A service point's days as bars over the expectation and its three sigma; flagged days in another colour and
+    marked by a triangle as well; the day's mean temperature as a line on a scale of its own.
 
     ``days``: billing_day, used, expected, sigma, degrees_c, oldest first; any figure may be None.
     """
     n = max(len(days), 1)
-    tops = [d["used"] or 0 for d in days] + [(d["expected"] + 3 * (d["sigma"] or 0)) for d in days if d["expected"] is not None]
+    tops = [d["used"] or 0 for d in days] + [
+        (d["expected"] + 3 * (d["sigma"] or 0)) for d in days if d["expected"] is not None
+    ]
     high = max([*tops, 0.0]) or 1.0
     low = min([*(d["used"] or 0 for d in days), 0.0])
     step = (WIDTH - _LEFT - _RIGHT) / n
@@ -48,7 +50,9 @@ def usage_svg(days: Sequence[Mapping[str, Any]], flagged: Collection[date], titl
     ]
     for part in range(5):
         value = low + (high - low) * part / 4
-        parts.append(f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#e3e9ed"/>')
+        parts.append(
+            f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#e3e9ed"/>'
+        )
         parts.append(f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{escape(f"{value:,.4g}")}</text>')
     known = [(i, d["expected"], d["sigma"] or 0.0) for i, d in enumerate(days) if d["expected"] is not None]
     if known:
@@ -67,24 +71,40 @@ def usage_svg(days: Sequence[Mapping[str, Any]], flagged: Collection[date], titl
     for i, day in enumerate(days):
         if day["billing_day"] in flagged:
             at = x(i + 0.5)
-            parts.append(f'<path d="M{at - 5:.1f} {HEIGHT - _BOTTOM + 9} L{at + 5:.1f} {HEIGHT - _BOTTOM + 9} L{at:.1f} {HEIGHT - _BOTTOM + 2} Z" fill="{FLAG}"/>')
+            parts.append(
+                f'<path d="M{at - 5:.1f} {HEIGHT - _BOTTOM + 9} L{at + 5:.1f} {HEIGHT - _BOTTOM + 9} L{at:.1f} {HEIGHT - _BOTTOM + 2} Z" fill="{FLAG}"/>'
+            )
     if known:
         line = " ".join(f"{x(i + 0.5):.1f},{y(e):.1f}" for i, e, _ in known)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{SOFT}" stroke-width="1.6" stroke-dasharray="5 3"/>')
+        parts.append(
+            f'<polyline points="{line}" fill="none" stroke="{SOFT}" stroke-width="1.6" stroke-dasharray="5 3"/>'
+        )
     warmth = [(i, d["degrees_c"]) for i, d in enumerate(days) if d["degrees_c"] is not None]
     if warmth:
         cold, warm = min(t for _, t in warmth), max(t for _, t in warmth)
-        place = {t: HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * (t - cold) / max(warm - cold, 1.0) for _, t in warmth}
+        place = {
+            t: HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * (t - cold) / max(warm - cold, 1.0) for _, t in warmth
+        }
         points = " ".join(f"{x(i + 0.5):.1f},{place[t]:.1f}" for i, t in warmth)
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{WARM}" stroke-width="1.4" stroke-dasharray="1.5 2.5"/>')
-        parts += [f'<text x="{WIDTH - _RIGHT + 6}" y="{place[t] + 4:.1f}" fill="{WARM}">{t:.0f} °C</text>' for t in dict.fromkeys((cold, warm))]
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{WARM}" stroke-width="1.4" stroke-dasharray="1.5 2.5"/>'
+        )
+        parts += [
+            f'<text x="{WIDTH - _RIGHT + 6}" y="{place[t] + 4:.1f}" fill="{WARM}">{t:.0f} °C</text>'
+            for t in dict.fromkeys((cold, warm))
+        ]
     # A date is some 75 wide: five of them where there is room, else the first and the last.
     shown = sorted({0, n // 4, n // 2, 3 * n // 4, n - 1} if n > 20 else {0, n // 2, n - 1}) if days else []
     for i in shown:
         anchor = "start" if i == 0 and n > 20 else "end" if i == n - 1 and n > 20 else "middle"
-        parts.append(f'<text x="{x(i + 0.5):.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{days[i]["billing_day"]}</text>')
-    legend = f"{unit} a day" + ("; dashed: expected, band: three sigma" if known else "") + ("; red with a triangle: flagged" if marked else "") + (
-        "; dotted: mean °C" if warmth else ""
+        parts.append(
+            f'<text x="{x(i + 0.5):.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{days[i]["billing_day"]}</text>'
+        )
+    legend = (
+        f"{unit} a day"
+        + ("; dashed: expected, band: three sigma" if known else "")
+        + ("; red with a triangle: flagged" if marked else "")
+        + ("; dotted: mean °C" if warmth else "")
     )
     parts.append(f'<text x="{WIDTH - _RIGHT}" y="16" text-anchor="end">{escape(legend)}</text></g></svg>')
     return "".join(parts)

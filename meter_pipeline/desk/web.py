@@ -1,6 +1,7 @@
 """How a page of the desk is asked for and answered: who it is, that the form is ours, what went wrong in words.
 
-Belongs here: requests, responses, errors, the checks every page gets alike. Does not belong here: any page (pages_*.py), log-in itself (access.py).
+Belongs here: requests, responses, errors, the checks every page gets alike. Does not belong here: any page
+(pages_*.py), log-in itself (access.py).
 """
 
 from __future__ import annotations
@@ -47,17 +48,25 @@ MOST_BODY: Final = 4 << 20
 MOST_FIELDS: Final = 500
 
 #: No script, no frame, no inline style, nothing from elsewhere: what is not named is forbidden.
-POLICY: Final = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+POLICY: Final = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
 HEADERS: Final = {
-    "content-security-policy": POLICY, "x-content-type-options": "nosniff", "referrer-policy": "same-origin", "x-frame-options": "DENY",
-    "cross-origin-opener-policy": "same-origin", "cross-origin-resource-policy": "same-origin", "permissions-policy": "camera=(), geolocation=(), microphone=()",
-}  # fmt: skip
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "x-frame-options": "DENY",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
 
 #: Database roles of a deployment that uses them (store/privileges.toml): people decide as finance.
 PEOPLE: Final = "meter_finance"
 AUDITOR: Final = "meter_auditor"
 INGEST: Final = "meter_ingest"
-#: Who may act on what, as the command line has it; finance confirms a resume whatever is written here (control/pause.py).
+# : Who may act on what, as the command line has it; finance confirms a resume whatever is written here
+# (control/pause.py).
 WORKERS: Final = ("finance", "operator", "engineer")
 FINANCE: Final = ("finance",)
 
@@ -85,12 +94,26 @@ class Desk:
 
     @contextmanager
     def reading(self) -> Iterator[psycopg.Connection[Any]]:
-        """A connection that can only read, kept between pages: connecting anew costs more than most pages' queries. Given up after 10 s."""
+        """A connection that can only read, kept between pages: connecting anew costs more than most pages' queries.
+        Given up after 10 s."""
         if not self._pools:
             options = f"{self.reader.session_options} -c default_transaction_read_only=on -c statement_timeout=10s"
-            settings = {"autocommit": True, "application_name": "meter-pipeline desk", "options": options, "connect_timeout": CONNECT_TIMEOUT_S}
+            settings = {
+                "autocommit": True,
+                "application_name": "meter-pipeline desk",
+                "options": options,
+                "connect_timeout": CONNECT_TIMEOUT_S,
+            }
             self._pools.append(
-                ConnectionPool(self.database.url, kwargs=settings, min_size=1, max_size=8, timeout=10, check=ConnectionPool.check_connection, open=True)
+                ConnectionPool(
+                    self.database.url,
+                    kwargs=settings,
+                    min_size=1,
+                    max_size=8,
+                    timeout=10,
+                    check=ConnectionPool.check_connection,
+                    open=True,
+                )
             )
         with self._pools[0].connection() as connection:
             yield connection
@@ -142,7 +165,9 @@ class Ask:
         with self.desk.database.connect("desk") as connection:
             refused = denial(connection, self.visitor.person, duties)
             if refused is not None:
-                control.insert_refusal(connection, action, subject, self.visitor.person, refused.code, refused.words, self.desk.clock.now())
+                control.insert_refusal(
+                    connection, action, subject, self.visitor.person, refused.code, refused.words, self.desk.clock.now()
+                )
                 connection.commit()
         if refused is not None:
             raise Refused(refused.code, refused.words)
@@ -177,20 +202,42 @@ def _answer(desk: Desk, request: Request, form: list[tuple[str, str]] | None, ha
     try:
         visitor = who(desk, request)
         if visitor is None:
-            return RedirectResponse("/login", status_code=303) if request.method == "GET" else problem(desk, None, 403, "You are not logged in.")
+            return (
+                RedirectResponse("/login", status_code=303)
+                if request.method == "GET"
+                else problem(desk, None, 403, "You are not logged in.")
+            )
         if form is None:
             return problem(desk, visitor, 413, "That is more than a form of this desk may hold.")
         if request.method == "POST":
             proof = next((v for k, v in form if k == "proof"), "")
             if not same_origin(request) or not desk.access.proven(visitor, proof):
-                return problem(desk, visitor, 403, "This form is not from a page of yours, or it is too old. Open the page again and repeat what you did.")
+                return problem(
+                    desk,
+                    visitor,
+                    403,
+                    "This form is not from a page of yours, or it is too old. Open the page again and repeat what you did.",
+                )
         known = register(desk, visitor)
         if known is not None:
             return problem(desk, visitor, 403, known)
         url = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        ask = Ask(desk, visitor, request.path_params, dict(request.query_params), form, url, said(request) if request.method == "GET" else None)
+        ask = Ask(
+            desk,
+            visitor,
+            request.path_params,
+            dict(request.query_params),
+            form,
+            url,
+            said(request) if request.method == "GET" else None,
+        )
         response = handler(ask)
-        if request.method == "GET" and SAID_COOKIE in request.cookies and response.status_code == 200 and response.media_type == "text/html":
+        if (
+            request.method == "GET"
+            and SAID_COOKIE in request.cookies
+            and response.status_code == 200
+            and response.media_type == "text/html"
+        ):
             response.delete_cookie(SAID_COOKIE, path="/")
         return response
     except Missing as error:
@@ -198,7 +245,9 @@ def _answer(desk: Desk, request: Request, form: list[tuple[str, str]] | None, ha
     except Wrong as error:
         return problem(desk, visitor, 422, str(error))
     except (Refused, QueueError, DeadLetterError, AdjustmentError, CloseError) as error:
-        return problem(desk, visitor, 403 if isinstance(error, Refused) and error.code == "not_authorised" else 409, str(error))
+        return problem(
+            desk, visitor, 403 if isinstance(error, Refused) and error.code == "not_authorised" else 409, str(error)
+        )
     except AccessError as error:
         return problem(desk, None, 503, str(error))
     except (psycopg.OperationalError, PoolTimeout):
@@ -212,9 +261,13 @@ def who(desk: Desk, request: Request) -> Visitor | None:
 
 
 def register(desk: Desk, visitor: Visitor) -> str | None:
-    """Why a person who is logged in may not come in: the register of people names somebody, and not them. None where they may."""
+    """Why a person who is logged in may not come in: the register of people names somebody, and not them. None where
+    they may."""
     with desk.reading() as connection:
-        people = connection.execute("SELECT count(*) FILTER (WHERE active), count(*) FILTER (WHERE active AND person = %s) FROM control.person", (visitor.person,))
+        people = connection.execute(
+            "SELECT count(*) FILTER (WHERE active), count(*) FILTER (WHERE active AND person = %s) FROM control.person",
+            (visitor.person,),
+        )
         row = people.fetchone()
     if row is None or row[0] == 0 or row[1]:
         return None
@@ -252,16 +305,33 @@ read_form = _form
 @cache
 def environment() -> Environment:
     """Templates with everything escaped and no undefined name let through."""
-    made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     made.filters.update(money=money, number=number, when=when, short=short, words=words, plain=readable, path=path_part)
     made.globals.update(link=link)
     return made
 
 
-def render(desk: Desk, visitor: Visitor | None, template: str, status: int = 200, *, here: str = "", **values: Any) -> Response:
+def render(
+    desk: Desk, visitor: Visitor | None, template: str, status: int = 200, *, here: str = "", **values: Any
+) -> Response:
     proof = desk.access.proof(visitor) if visitor else ""
-    text = environment().get_template(template).render(
-        visitor=visitor, proof=proof, here=here, utility=_utility(desk.settings), dagster_url=desk.dagster_url, **{"said": None} | values
+    text = (
+        environment()
+        .get_template(template)
+        .render(
+            visitor=visitor,
+            proof=proof,
+            here=here,
+            utility=_utility(desk.settings),
+            dagster_url=desk.dagster_url,
+            **{"said": None} | values,
+        )
     )
     return HTMLResponse(text, status)
 
@@ -349,7 +419,12 @@ def path_part(value: Any) -> str:
 
 def link(base: str, **changes: Any) -> str:
     """A path with a query of what is not None or empty."""
-    query = [(k, v) for k, vs in changes.items() for v in (vs if isinstance(vs, list | tuple) else [vs]) if v not in (None, "")]
+    query = [
+        (k, v)
+        for k, vs in changes.items()
+        for v in (vs if isinstance(vs, list | tuple) else [vs])
+        if v not in (None, "")
+    ]
     return f"{base}?{urlencode(query)}" if query else base
 
 
@@ -358,7 +433,9 @@ def link(base: str, **changes: Any) -> str:
 
 def place(*values: Any) -> str:
     """Where a page of a list ended, for the address of the next."""
-    text = json.dumps([v.hex() if isinstance(v, bytes) else v.isoformat() if isinstance(v, date) else v for v in values])
+    text = json.dumps(
+        [v.hex() if isinstance(v, bytes) else v.isoformat() if isinstance(v, date) else v for v in values]
+    )
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 

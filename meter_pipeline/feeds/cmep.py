@@ -1,18 +1,21 @@
 """CMEP, the California Metering Exchange Protocol: MEPMD01 metering data records.
 
-Belongs here: the record's 14 fields and its triplets of time, flag and value. Does not belong here: what stamps, units and numbers may be
-(vocabulary.py), frames (rows.py).
+Belongs here: the record's 14 fields and its triplets of time, flag and value. Does not belong here: what stamps, units
+and numbers may be (vocabulary.py), frames (rows.py).
 
-One line is one meter's channel. Units that end in REG are dials, all others intervals whose length is the record's interval field (MMDDhhmm).
-The channel is ``constants.channel`` of the head-end, or else the unit. Times are CCYYMMDDhhmm in the head-end's zone; the protocol counts in GMT and
-names the end of an interval, so declare ``zone = "+00:00"`` and ``stamp = "end"`` unless the sender differs. An empty time is one interval after
-the one before. A line is one payload: one bad triplet refuses it whole, with every reason.
+One line is one meter's channel. Units that end in REG are dials, all others intervals whose length is the record's
+interval field (MMDDhhmm). The channel is ``constants.channel`` of the head-end, or else the unit. Times are
+CCYYMMDDhhmm in the head-end's zone; the protocol counts in GMT and names the end of an interval, so declare ``zone =
+"+00:00"`` and ``stamp = "end"`` unless the sender differs. An empty time is one interval after the one before. A line
+is one payload: one bad triplet refuses it whole, with every reason.
 
-Flags. The first letter is what was done to the value, what follows is the meter's own status word. Without a ``quality_map`` (whole flags or
-first letters) R raw, V verified and an empty flag are actual, A adjusted is substituted, E is estimated, N is null. These meanings and the
-end stamps are from practice, not from the published standard: a head-end that means something else declares it.
+Flags. The first letter is what was done to the value, what follows is the meter's own status word. Without a
+``quality_map`` (whole flags or first letters) R raw, V verified and an empty flag are actual, A adjusted is
+substituted, E is estimated, N is null. These meanings and the end stamps are from practice, not from the published
+standard: a head-end that means something else declares it.
 
-A calculation constant other than 1 is refused unless ``options.constant`` says ``ignore`` (values are in the unit already) or ``apply``.
+A calculation constant other than 1 is refused unless ``options.constant`` says ``ignore`` (values are in the unit
+already) or ``apply``.
 """
 
 from __future__ import annotations
@@ -30,7 +33,16 @@ import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds import compiled, kernels
-from meter_pipeline.feeds.files import DEFAULT_LIMITS, Block, Limits, LongLine, fetch_lines, limits_of, line_blocks, open_feed
+from meter_pipeline.feeds.files import (
+    DEFAULT_LIMITS,
+    Block,
+    Limits,
+    LongLine,
+    fetch_lines,
+    limits_of,
+    line_blocks,
+    open_feed,
+)
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
 from meter_pipeline.feeds.rows import RowReader, Rows
@@ -76,7 +88,9 @@ class CmepReader:
             raise HeadEndError(f"{head_end.name}: options.constant must be ignore or apply")
         self._channel = head_end.constants.get("channel")
         # Each kind has its own reader: both see the words of the flags already turned into ours.
-        common = replace(head_end, columns={}, constants={}, quality_map={}, time_format=_TIME_FORMAT, interval_minutes=None)
+        common = replace(
+            head_end, columns={}, constants={}, quality_map={}, time_format=_TIME_FORMAT, interval_minutes=None
+        )
         self._intervals = RowReader(replace(common, kind="interval"), _VARYING)
         self._dials = RowReader(replace(common, kind="register"), _VARYING)
         self.rejects = Rejects()
@@ -153,7 +167,9 @@ class CmepReader:
         word = self._words.get(flag)
         if word is None:
             text = flag.decode("utf-8", "replace")
-            word = self._words[flag] = self._flags.get(text, self._flags.get(text[:1], f"?{text}")).encode("utf-8", "replace")
+            word = self._words[flag] = self._flags.get(text, self._flags.get(text[:1], f"?{text}")).encode(
+                "utf-8", "replace"
+            )
         return word
 
     def _constant_of(self, text: bytes, reasons: list[Reason]) -> Decimal:
@@ -227,11 +243,16 @@ class CmepReader:
                 continue
             counts = np.array([len(record.values) for record in mine])
             scanned = _scan_triplets(mine, int(counts.sum()), self._limits, size)
-            codes = {name: np.repeat(np.array([record.codes[name] for record in mine], np.int32), counts) for name in mine[0].codes}
+            codes = {
+                name: np.repeat(np.array([record.codes[name] for record in mine], np.int32), counts)
+                for name in mine[0].codes
+            }
             codes["time"] = reader.stamps.codes(scanned.texts[0])[scanned.codes[0]]
             codes["quality"] = reader.qualities.codes([self._word(flag) for flag in scanned.texts[1]])[scanned.codes[1]]
             micro, exact = reader.units.micro(codes["unit"], scanned.mantissa, scanned.decimals)
-            exact &= (scanned.status == 0) & ~np.repeat(np.array([record.constant != 1 for record in mine], np.bool_), counts)
+            exact &= (scanned.status == 0) & ~np.repeat(
+                np.array([record.constant != 1 for record in mine], np.bool_), counts
+            )
             good = exact & ~reader.judge(codes)
             if not good.all():
                 self._careful(mine, counts, good, micro)
@@ -240,10 +261,15 @@ class CmepReader:
             if good.all():
                 reader.add(Rows(codes, micro, line, offset))
             else:
-                reader.add(Rows({name: column[good] for name, column in codes.items()}, micro[good], line[good], offset[good]))
+                reader.add(
+                    Rows({name: column[good] for name, column in codes.items()}, micro[good], line[good], offset[good])
+                )
 
-    def _careful(self, records: list[_Record], counts: Any, good: npt.NDArray[np.bool_], micro: npt.NDArray[np.int64]) -> None:
-        """Read the records with doubtful triplets again: refuse them whole (clearing ``good``), or put their values right."""
+    def _careful(
+        self, records: list[_Record], counts: Any, good: npt.NDArray[np.bool_], micro: npt.NDArray[np.int64]
+    ) -> None:
+        """Read the records with doubtful triplets again: refuse them whole (clearing ``good``), or put their values
+        right."""
         stops = np.cumsum(counts)
         for record, begin, end in zip(records, (stops - counts).tolist(), stops.tolist(), strict=True):
             if good[begin:end].all():
@@ -253,7 +279,10 @@ class CmepReader:
                 self.rejects.add(record.line, record.offset, record.raw, reasons, len(record.values))
                 good[begin:end] = False
                 continue
-            values = [self._exact(record, value, self._word(flag)) for value, flag in zip(record.values, record.flags, strict=True)]
+            values = [
+                self._exact(record, value, self._word(flag))
+                for value, flag in zip(record.values, record.flags, strict=True)
+            ]
             micro[begin:end] = [value if isinstance(value, int) else 0 for value in values]
             good[begin:end] = True
 
@@ -264,7 +293,9 @@ class CmepReader:
         parsed.file_format = "cmep"
         parsed.registers = dials.registers
         parsed.file_units |= dials.file_units
-        parsed.rejects = pl.concat([self.rejects.frame(), parsed.rejects, dials.rejects]).sort("line", "byte_offset", maintain_order=True)
+        parsed.rejects = pl.concat([self.rejects.frame(), parsed.rejects, dials.rejects]).sort(
+            "line", "byte_offset", maintain_order=True
+        )
         return parsed
 
 

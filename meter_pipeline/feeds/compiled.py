@@ -2,8 +2,8 @@
 
 Belongs here: that choice, and the compiler's quirks. Does not belong here: the loops (kernels.py, kernels_nem12.py).
 
-Plain Python reads about 3 MB a second. The compiler costs a process about a second and a half from its cache, and once per machine five more
-(measured on two cores), so the first few MB of a process are read without it.
+Plain Python reads about 3 MB a second. The compiler costs a process about a second and a half from its cache, and once
+per machine five more (measured on two cores), so the first few MB of a process are read without it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _read = 0
 
 
 def kernel(name: str, size: int) -> tuple[Callable[..., Any], bool]:
-    """A loop by name for ``size`` bytes, compiled once the process has read enough of them. The flag says whether it takes a uint8 array (True)
-    or bytes."""
+    """A loop by name for ``size`` bytes, compiled once the process has read enough of them. The flag says whether it
+    takes a uint8 array (True) or bytes."""
     global _read
     if not _loops:
         with _lock:
@@ -56,6 +56,8 @@ def _compile() -> None:
         twin.__module__, twin.__qualname__ = loop.__module__, loop.__qualname__
         try:
             made[loop.__name__] = numba.njit(cache=True, nogil=True)(twin)
-        except RuntimeError:  # neither the package's folder nor the user's cache can be written: compile for this process only
+        except (
+            RuntimeError
+        ):  # neither the package's folder nor the user's cache can be written: compile for this process only
             made[loop.__name__] = numba.njit(nogil=True)(twin)
     _loops.update(made)

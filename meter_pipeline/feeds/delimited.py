@@ -1,11 +1,12 @@
 """Delimited text with one read per line and a declared mapping of columns.
 
-Belongs here: header, quoting, and the careful reading of the lines the scan will not vouch for. Does not belong here: the scan of blocks
-(scanning.py) and what the fields mean (rows.py, vocabulary.py).
+Belongs here: header, quoting, and the careful reading of the lines the scan will not vouch for. Does not belong here:
+the scan of blocks (scanning.py) and what the fields mean (rows.py, vocabulary.py).
 
-A record is a line: a quoted field may hold the delimiter and doubled quotes, not a line end. Options of the head-end: ``skip_lines`` before
-the header, ``ambiguous`` (rows.py), ``max_line_bytes``, ``columns`` (how many, where there is no header), ``empty = "skip"`` (a line without a
-value is not a read; else it is rejected as ``missing_value``), ``final_newline = "required"`` (a last line without its line end was cut).
+A record is a line: a quoted field may hold the delimiter and doubled quotes, not a line end. Options of the head-end:
+``skip_lines`` before the header, ``ambiguous`` (rows.py), ``max_line_bytes``, ``columns`` (how many, where there is no
+header), ``empty = "skip"`` (a line without a value is not a read; else it is rejected as ``missing_value``),
+``final_newline = "required"`` (a last line without its line end was cut).
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ import numpy as np
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds import compiled, kernels
-from meter_pipeline.feeds.files import DEFAULT_LIMITS, Block, Limits, LongLine, fetch_lines, limits_of, line_blocks, open_feed
+from meter_pipeline.feeds.files import (
+    DEFAULT_LIMITS,
+    Block,
+    Limits,
+    LongLine,
+    fetch_lines,
+    limits_of,
+    line_blocks,
+    open_feed,
+)
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, shown
 from meter_pipeline.feeds.rows import CODED_FIELDS, FIELDS, RowReader
@@ -55,8 +65,11 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
         scan_all(
             body.pieces(opened.source),
             lambda block: _scan_block(block, body.known, head_end, varying, limits, opened.size),
-            reader, partial(_careful, reader, body), limits, opened.size,
-        )  # fmt: skip
+            reader,
+            partial(_careful, reader, body),
+            limits,
+            opened.size,
+        )
         if body.layout is None:
             raise FeedRefused("empty_file", f"{opened.size} bytes, no line of text")
     parsed = reader.finish(partial(fetch_lines, path, head_end.encoding, limits))
@@ -128,7 +141,9 @@ class _Body:
         place: dict[str, int] = {}
         for ours, theirs in self.head_end.columns.items():
             if not (theirs.isascii() and theirs.isdigit() and int(theirs) >= 1):
-                raise HeadEndError(f"{self.head_end.name}: columns: {ours}: without a header, give the column's number from 1")
+                raise HeadEndError(
+                    f"{self.head_end.name}: columns: {ours}: without a header, give the column's number from 1"
+                )
             place[ours] = int(theirs) - 1
         if max(place.values()) >= count:
             raise FeedRefused("bad_header", f"{count} columns, column {max(place.values()) + 1} is declared", line)
@@ -139,7 +154,9 @@ def _first_line(block: Block) -> tuple[bytes, Block | None]:
     cut = block.data.find(b"\n") + 1
     if not cut or cut == len(block.data):
         return block.data.rstrip(b"\r\n"), None
-    return block.data[:cut].rstrip(b"\r\n"), Block(block.data[cut:], block.offset + cut, block.first_line + 1, block.lines - 1)
+    return block.data[:cut].rstrip(b"\r\n"), Block(
+        block.data[cut:], block.offset + cut, block.first_line + 1, block.lines - 1
+    )
 
 
 def split(line: bytes, delimiter: str) -> list[str]:
@@ -148,7 +165,9 @@ def split(line: bytes, delimiter: str) -> list[str]:
     return rows[0] if rows else []
 
 
-def _scan_block(block: Block, layout: Layout, head_end: HeadEnd, varying: tuple[str, ...], limits: Limits, size: int) -> Scanned:
+def _scan_block(
+    block: Block, layout: Layout, head_end: HeadEnd, varying: tuple[str, ...], limits: Limits, size: int
+) -> Scanned:
     actions = np.full(layout.columns, kernels.IGNORE, np.int32)
     for k, name in enumerate(varying):
         actions[layout.place[name]] = k

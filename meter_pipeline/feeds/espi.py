@@ -2,19 +2,21 @@
 
 Belongs here: the document, its links, units and durations. Does not belong here: who the customer is.
 
-The document is never held: a parser target keeps the short texts it needs and counts depth, so neither a large file nor a hostile one costs
-memory. A DTD, an entity or an external reference is refused where it is declared (defusedxml).
+The document is never held: a parser target keeps the short texts it needs and counts depth, so neither a large file nor
+a hostile one costs memory. A DTD, an entity or an external reference is refused where it is declared (defusedxml).
 
-Names. The meter is the usage point: owner and usage point of the MeterReading's link joined by a dash (``RetailCustomer/3/UsagePoint/1`` is ``3-1``),
-since usage points of different customers are often all called 1; ``_ . : ~`` in them become dashes. The channel is the link's MeterReading.
-``constants.meter_id`` and ``constants.channel`` of the head-end override both.
+Names. The meter is the usage point: owner and usage point of the MeterReading's link joined by a dash
+(``RetailCustomer/3/UsagePoint/1`` is ``3-1``), since usage points of different customers are often all called 1; ``_ .
+: ~`` in them become dashes. The channel is the link's MeterReading. ``constants.meter_id`` and ``constants.channel`` of
+the head-end override both.
 
-Durations. Up to a day a reading is an interval of its own length. A reading of a civil day that is 23 or 25 hours long, in a channel of days,
-is an interval of 1440 minutes: it is that day's. Longer than a day (monthly billing blocks) is consumption over a period: it is kept in
-``periods`` as stated, and ``registers`` gets the dial that would have shown it, starting at 0 with the file's first period of the channel. Billing
-takes differences of that dial like any other's, prorated by day inside a billing cycle. The dial is the file's own: a provider that sends overlapping
-windows must send the whole history each time, or windows that abut. Neighbouring periods whose ends miss each other by at most two hours (local months
-written in UTC across a clock change) share the later one's start.
+Durations. Up to a day a reading is an interval of its own length. A reading of a civil day that is 23 or 25 hours long,
+in a channel of days, is an interval of 1440 minutes: it is that day's. Longer than a day (monthly billing blocks) is
+consumption over a period: it is kept in ``periods`` as stated, and ``registers`` gets the dial that would have shown
+it, starting at 0 with the file's first period of the channel. Billing takes differences of that dial like any other's,
+prorated by day inside a billing cycle. The dial is the file's own: a provider that sends overlapping windows must send
+the whole history each time, or windows that abut. Neighbouring periods whose ends miss each other by at most two hours
+(local months written in UTC across a clock change) share the later one's start.
 """
 
 from __future__ import annotations
@@ -40,9 +42,22 @@ from meter_pipeline.schemas.reads import INTERVAL_READS, PERIOD_READS, REGISTER_
 
 #: ESPI UomType -> spelling and power of ten (NAESB REQ.21, IEEE 2030.5 UomType)
 UOM: Final[dict[str, tuple[str, int]]] = {
-    "5": ("A", 0), "29": ("V", 0), "31": ("MJ", -6), "38": ("W", 0), "42": ("m3", 0), "61": ("VA", 0), "63": ("VAr", 0), "65": ("pf", 0),
-    "71": ("VAh", 0), "72": ("Wh", 0), "73": ("VArh", 0), "119": ("ft3", 0), "128": ("gal", 0), "134": ("L", 0), "169": ("therm", 0),
-}  # fmt: skip
+    "5": ("A", 0),
+    "29": ("V", 0),
+    "31": ("MJ", -6),
+    "38": ("W", 0),
+    "42": ("m3", 0),
+    "61": ("VA", 0),
+    "63": ("VAr", 0),
+    "65": ("pf", 0),
+    "71": ("VAh", 0),
+    "72": ("Wh", 0),
+    "73": ("VArh", 0),
+    "119": ("ft3", 0),
+    "128": ("gal", 0),
+    "134": ("L", 0),
+    "169": ("therm", 0),
+}
 MAX_DEPTH: Final = 64
 MAX_TEXT: Final = 512
 DAY_S: Final = 86_400
@@ -55,7 +70,17 @@ _CUMULATIVE: Final = ("1", "3")  # bulk quantity, cumulative: the value is a dia
 _LINK: Final = re.compile(r"(?:/(?P<owner>[^/]+))?/UsagePoint/(?P<point>[^/]+)/MeterReading/(?P<reading>[^/]+)$")
 _WHOLE: Final = re.compile(r"-?[0-9]{1,15}", re.ASCII)
 _KEPT: Final = frozenset(
-    ("start", "duration", "value", "quality", "uom", "powerOfTenMultiplier", "intervalLength", "accumulationBehaviour", "updated")
+    (
+        "start",
+        "duration",
+        "value",
+        "quality",
+        "uom",
+        "powerOfTenMultiplier",
+        "intervalLength",
+        "accumulationBehaviour",
+        "updated",
+    )
 )
 
 
@@ -161,7 +186,8 @@ class Target:
 
 
 def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
-    """Parse an ESPI document to interval reads, register reads and periods. Raises FeedRefused for one that is not safe or not well-formed."""
+    """Parse an ESPI document to interval reads, register reads and periods. Raises FeedRefused for one that is not safe
+    or not well-formed."""
     limits = limits_of(head_end.options, limits)
     with open_feed(path, limits) as opened:
         target = _events(opened, limits)
@@ -299,9 +325,12 @@ class Reader:
         unit = self._units.code((f"10^{power} {spelling}" if power else spelling).encode())
         length = texts.get("intervalLength", "")
         return Channel(
-            meter_id, channel_id, unit, int(length) if _WHOLE.fullmatch(length) else None,
+            meter_id,
+            channel_id,
+            unit,
+            int(length) if _WHOLE.fullmatch(length) else None,
             texts.get("accumulationBehaviour") in _CUMULATIVE,
-        )  # fmt: skip
+        )
 
     def _take(self, reading: Reading, channel: Channel) -> list[Reason]:
         """Keep one reading, or say why not."""
@@ -327,13 +356,36 @@ class Reader:
         base = self._units.base[channel.unit]
         if channel.cumulative:
             self._registers.append(
-                (channel.meter_id, channel.channel, (start + duration) * 1_000_000, value, base, 0, quality, self._version, None, reading.line)
+                (
+                    channel.meter_id,
+                    channel.channel,
+                    (start + duration) * 1_000_000,
+                    value,
+                    base,
+                    0,
+                    quality,
+                    self._version,
+                    None,
+                    reading.line,
+                )
             )
             return []
         minutes = self._minutes(start, duration, channel)
         if minutes is not None:
             self._intervals.append(
-                (channel.meter_id, channel.channel, start * 1_000_000, minutes, value, base, 0, quality, self._version, None, reading.line)
+                (
+                    channel.meter_id,
+                    channel.channel,
+                    start * 1_000_000,
+                    minutes,
+                    value,
+                    base,
+                    0,
+                    quality,
+                    self._version,
+                    None,
+                    reading.line,
+                )
             )
             return []
         if duration <= DAY_S:
@@ -357,7 +409,12 @@ class Reader:
         return None
 
     def _dial(
-        self, meter_id: str, channel: str, unit: int, periods: list[tuple[Period, Reading]], stated: list[tuple[Any, ...]]
+        self,
+        meter_id: str,
+        channel: str,
+        unit: int,
+        periods: list[tuple[Period, Reading]],
+        stated: list[tuple[Any, ...]],
     ) -> None:
         """Register reads of a dial that shows the periods of one channel, and the periods as stated."""
         base = self._units.base[unit]
@@ -371,12 +428,26 @@ class Reader:
         dial = 0
 
         def read(at: int, quality: int, line: int) -> None:
-            self._registers.append((meter_id, channel, at * 1_000_000, dial, base, 0, quality, self._version, None, line))
+            self._registers.append(
+                (meter_id, channel, at * 1_000_000, dial, base, 0, quality, self._version, None, line)
+            )
 
         for i, period in enumerate(kept):
             stated.append(
-                (meter_id, channel, period.start * 1_000_000, period.end * 1_000_000, period.value, None, base, period.quality, self._version, None, period.line)
-            )  # fmt: skip
+                (
+                    meter_id,
+                    channel,
+                    period.start * 1_000_000,
+                    period.end * 1_000_000,
+                    period.value,
+                    None,
+                    base,
+                    period.quality,
+                    self._version,
+                    None,
+                    period.line,
+                )
+            )
             if i == 0 or abs(period.start - kept[i - 1].end) > SEAM_S:
                 read(period.start, period.quality, period.line)
             dial += period.value
@@ -387,4 +458,6 @@ class Reader:
 
 def _frame(rows: list[tuple[Any, ...]], schema: dict[str, Any]) -> pl.DataFrame:
     raw = {name: pl.Int64 if isinstance(dtype, pl.Datetime) else dtype for name, dtype in schema.items()}
-    return pl.DataFrame(rows, schema=raw, orient="row").with_columns(pl.col(name).cast(dtype) for name, dtype in schema.items())
+    return pl.DataFrame(rows, schema=raw, orient="row").with_columns(
+        pl.col(name).cast(dtype) for name, dtype in schema.items()
+    )

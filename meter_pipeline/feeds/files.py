@@ -1,10 +1,10 @@
 """Opening what a head-end dropped: plain, gzip or zip, under caps, hashed while it is read, in blocks of whole lines.
 
-Belongs here: everything that stands between a path and trustworthy bytes: links, growing files, bombs, traversal, huge lines, encodings.
-Does not belong here: what the bytes mean.
+Belongs here: everything that stands between a path and trustworthy bytes: links, growing files, bombs, traversal, huge
+lines, encodings. Does not belong here: what the bytes mean.
 
-Memory stays bounded whatever the file: a block is a few MiB, a longer line is skipped and reported with its first bytes. Files are read, not
-mapped: a mapped file that is cut while we read it kills the process with SIGBUS.
+Memory stays bounded whatever the file: a block is a few MiB, a longer line is skipped and reported with its first
+bytes. Files are read, not mapped: a mapped file that is cut while we read it kills the process with SIGBUS.
 """
 
 from __future__ import annotations
@@ -29,18 +29,28 @@ from meter_pipeline.feeds.rejects import FeedRefused, FileGrowing, shown
 GZIP_MAGIC: Final = b"\x1f\x8b"
 ZIP_MAGIC: Final = b"PK\x03\x04"
 ZIP_EMPTY_MAGIC: Final = b"PK\x05\x06"
-_NESTED: Final = (GZIP_MAGIC, ZIP_MAGIC, ZIP_EMPTY_MAGIC, b"BZh", b"\xfd7zXZ\x00", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")
+_NESTED: Final = (
+    GZIP_MAGIC,
+    ZIP_MAGIC,
+    ZIP_EMPTY_MAGIC,
+    b"BZh",
+    b"\xfd7zXZ\x00",
+    b"7z\xbc\xaf",
+    b"Rar!",
+    b"\x28\xb5\x2f\xfd",
+)
 _UTF16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 _CHUNK: Final = 1 << 20
 _LINE_END: Final = 10
-#: A zip's directory is read whole before its entries can be counted, at about 15 bytes of memory a byte. The 64 entries allowed need a few KiB.
+# : A zip's directory is read whole before its entries can be counted, at about 15 bytes of memory a byte. The 64
+# entries allowed need a few KiB.
 _MAX_DIRECTORY: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Caps for one file. Defaults: a line of 1 MiB holds a month of NEM12; a city's day of a million meters is 4 GiB of text; plain text
-    from meters compresses 5 to 60 times, DEFLATE itself stops at 1032."""
+    """Caps for one file. Defaults: a line of 1 MiB holds a month of NEM12; a city's day of a million meters is 4 GiB of
+    text; plain text from meters compresses 5 to 60 times, DEFLATE itself stops at 1032."""
 
     max_line_bytes: int = 1 << 20
     max_bytes: int = 8 << 30
@@ -62,7 +72,8 @@ class Source(Protocol):
 
 @dataclass(slots=True)
 class Opened:
-    """An open feed file. ``sha256`` (of the bytes on disk) is set when the file has been read to its end and found unchanged."""
+    """An open feed file. ``sha256`` (of the bytes on disk) is set when the file has been read to its end and found
+    unchanged."""
 
     path: Path
     source: Source
@@ -73,8 +84,8 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole lines of a file: ``offset`` of its first byte in the (decompressed) file, 1-based number of its first line, and how many they are (a
-    last one without its line end is one)."""
+    """Whole lines of a file: ``offset`` of its first byte in the (decompressed) file, 1-based number of its first line,
+    and how many they are (a last one without its line end is one)."""
 
     data: bytes
     offset: int
@@ -93,8 +104,8 @@ class LongLine:
 
 
 class _Hashing:
-    """The file's own bytes, hashed and counted as they pass. More of them than the file had at first is growth, at once: a file that is written
-    as fast as it is read would otherwise never end."""
+    """The file's own bytes, hashed and counted as they pass. More of them than the file had at first is growth, at
+    once: a file that is written as fast as it is read would otherwise never end."""
 
     def __init__(self, raw: IO[bytes], path: Path, size: int) -> None:
         self._raw, self._path, self._size = raw, path, size
@@ -140,7 +151,8 @@ class _Capped:
 
 
 class _Gzip:
-    """gzip members one after the other, decompressed a bounded piece at a time; a missing end mark is an error, never an end."""
+    """gzip members one after the other, decompressed a bounded piece at a time; a missing end mark is an error, never
+    an end."""
 
     def __init__(self, raw: _Hashing, limits: Limits, compressed: int) -> None:
         self._raw = raw
@@ -245,7 +257,10 @@ def _choose_member(archive: zipfile.ZipFile, limits: Limits) -> zipfile.ZipInfo:
         if entry.flag_bits & 0x1:
             raise FeedRefused("bad_archive", f"entry {shown(name)} is encrypted")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise FeedRefused("bad_archive", f"entry {shown(name)} is compressed by method {entry.compress_type}, neither stored nor deflated")
+            raise FeedRefused(
+                "bad_archive",
+                f"entry {shown(name)} is compressed by method {entry.compress_type}, neither stored nor deflated",
+            )
         if not entry.filename:  # also what zipfile makes of a name that begins with a NUL
             raise FeedRefused("archive_path", "an entry without a name")
         if not entry.is_dir() and parts[0] != "__MACOSX":
@@ -255,7 +270,9 @@ def _choose_member(archive: zipfile.ZipFile, limits: Limits) -> zipfile.ZipInfo:
     chosen = files[0]
     if chosen.file_size > limits.max_bytes:
         raise FeedRefused("archive_too_large", f"{chosen.file_size} bytes declared")
-    if chosen.file_size > limits.ratio_from_bytes and chosen.file_size > limits.max_ratio * max(chosen.compress_size, 1):
+    if chosen.file_size > limits.ratio_from_bytes and chosen.file_size > limits.max_ratio * max(
+        chosen.compress_size, 1
+    ):
         raise FeedRefused("archive_ratio", f"{chosen.file_size} bytes declared from {chosen.compress_size}")
     return chosen
 
@@ -268,8 +285,9 @@ def _snapshot(status: os.stat_result) -> tuple[int, int, int, int]:
 def open_feed(path: Path, limits: Limits = DEFAULT_LIMITS, encoding: str = "utf-8") -> Iterator[Opened]:
     """Open a feed file for one reading from start to end.
 
-    Raises FeedRefused for what is not a regular file or not a safe archive, FileGrowing (also at the end of the with-block) when size, time of
-    change or identity moved meanwhile, or when fewer or more bytes came than the file had at the start.
+    Raises FeedRefused for what is not a regular file or not a safe archive, FileGrowing (also at the end of the
+    with-block) when size, time of change or identity moved meanwhile, or when fewer or more bytes came than the file
+    had at the start.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -323,13 +341,16 @@ def _check_unchanged(path: Path, descriptor: int, before: os.stat_result, count:
     except FileNotFoundError as error:
         raise FileGrowing(f"{path.name} was removed or renamed while it was read") from error
     if not _snapshot(before) == _snapshot(after) == _snapshot(named) or count != before.st_size:
-        raise FileGrowing(f"{path.name} changed while it was read: {before.st_size} bytes at first, {named.st_size} at last, {count} read")
+        raise FileGrowing(
+            f"{path.name} changed while it was read: {before.st_size} bytes at first, {named.st_size} at last, {count} read"
+        )
 
 
 def line_blocks(source: Source, limits: Limits = DEFAULT_LIMITS) -> Iterator[Block | LongLine]:
     """Cut a source into blocks of whole lines; lines beyond the cap come as LongLine in their place.
 
-    A UTF-8 byte-order mark is dropped (offsets still count it). Raises FeedRefused for a UTF-16 or UTF-32 mark: such a file must be declared.
+    A UTF-8 byte-order mark is dropped (offsets still count it). Raises FeedRefused for a UTF-16 or UTF-32 mark: such a
+    file must be declared.
     """
     carry = rest = b""
     offset, line = 0, 1
@@ -370,7 +391,8 @@ def line_blocks(source: Source, limits: Limits = DEFAULT_LIMITS) -> Iterator[Blo
 
 
 def _skip_line(source: Source, carry: bytes, offset: int, line: int, limits: Limits) -> tuple[LongLine, bytes]:
-    """Read on to the end of a line that is too long, keeping its head only; returns it and what follows it in the last chunk read."""
+    """Read on to the end of a line that is too long, keeping its head only; returns it and what follows it in the last
+    chunk read."""
     head = carry[:4096]
     length = len(carry)
     del carry

@@ -2,8 +2,9 @@
 
 Belongs here: the guess. Does not belong here: anything that loads reads; a guess is shown, never trusted.
 
-Columns are recognised by their header, else by what they hold: the first column of stamps is the time, the first of identifiers that are not
-plain numbers the meter, the first of numbers the value. A local time without a declared zone is read as UTC and the report says so.
+Columns are recognised by their header, else by what they hold: the first column of stamps is the time, the first of
+identifiers that are not plain numbers the meter, the first of numbers the value. A local time without a declared zone
+is read as UTC and the report says so.
 """
 
 from __future__ import annotations
@@ -20,20 +21,68 @@ from meter_pipeline.ids import canonical_id
 from meter_pipeline.units import UnitError, base_unit, parse_decimal
 
 _NAMES: Final[dict[str, tuple[str, ...]]] = {
-    "meter_id": ("meterid", "meter", "meternumber", "meterserial", "meterserialnumber", "serialnumber", "nmi", "userkey", "deviceid", "device"),
+    "meter_id": (
+        "meterid",
+        "meter",
+        "meternumber",
+        "meterserial",
+        "meterserialnumber",
+        "serialnumber",
+        "nmi",
+        "userkey",
+        "deviceid",
+        "device",
+    ),
     "channel": ("channel", "channelid", "suffix", "register", "registerid", "datastream"),
-    "time": ("time", "timestamp", "datetime", "intervalstart", "readtime", "readat", "start", "starttime", "intervalend", "end", "readingtime", "ts"),
-    "value": ("value", "kwh", "usage", "reading", "consumption", "quantity", "read", "register", "wh", "litres", "gallons", "m3", "energy"),
+    "time": (
+        "time",
+        "timestamp",
+        "datetime",
+        "intervalstart",
+        "readtime",
+        "readat",
+        "start",
+        "starttime",
+        "intervalend",
+        "end",
+        "readingtime",
+        "ts",
+    ),
+    "value": (
+        "value",
+        "kwh",
+        "usage",
+        "reading",
+        "consumption",
+        "quantity",
+        "read",
+        "register",
+        "wh",
+        "litres",
+        "gallons",
+        "m3",
+        "energy",
+    ),
     "unit": ("unit", "units", "uom"),
     "quality": ("quality", "qualityflag", "status", "flag"),
     "sequence": ("sequence", "seq", "sequencenumber"),
     "source_version": ("sourceversion", "version"),
     "interval_minutes": ("intervalminutes", "intervallength"),
-}  # fmt: skip
+}
 _TIME_FORMATS: Final = (
-    None, "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y/%m/%d %H:%M:%S",
-    "%d.%m.%Y %H:%M", "%d-%m-%Y %H:%M", "%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %I:%M %p",
-)  # fmt: skip
+    None,
+    "%d/%m/%Y %H:%M:%S",
+    "%d/%m/%Y %H:%M",
+    "%m/%d/%Y %H:%M:%S",
+    "%m/%d/%Y %H:%M",
+    "%Y%m%d%H%M%S",
+    "%Y%m%d%H%M",
+    "%Y/%m/%d %H:%M:%S",
+    "%d.%m.%Y %H:%M",
+    "%d-%m-%Y %H:%M",
+    "%m/%d/%Y %I:%M:%S %p",
+    "%m/%d/%Y %I:%M %p",
+)
 _BEACON: Final = {"Meter_ID", "Read_Time", "Read", "Flow_Time", "Flow"}
 
 
@@ -53,7 +102,8 @@ def _by_name(names: list[str]) -> dict[str, str]:
 
 
 def _time_format(texts: list[str]) -> tuple[bool, str | None, bool]:
-    """Whether texts are stamps, in which format, and whether they carry an offset. Most texts must fit; a few may be bad."""
+    """Whether texts are stamps, in which format, and whether they carry an offset. Most texts must fit; a few may be
+    bad."""
     raw = [text.encode() for text in texts if text]
     for candidate in _TIME_FORMATS:
         states = StampParser(None, candidate).parse(raw).state
@@ -89,13 +139,24 @@ def delimited(head: bytes) -> HeadEnd:
     values = {name: [row[i] for row in body] for i, name in enumerate(names)}
     stamps = {name: _time_format(texts) for name, texts in values.items() if any(texts)}
     if "time" not in columns or not stamps.get(columns["time"], (False,))[0]:
-        found = next((name for name in names if stamps.get(name, (False,))[0] and not _mostly(values[name], _is_number)), None)
+        found = next(
+            (name for name in names if stamps.get(name, (False,))[0] and not _mostly(values[name], _is_number)), None
+        )
         columns.pop("time", None)
         if found is not None:
             columns["time"] = found
     taken = set(columns.values())
     if "meter_id" not in columns:
-        found = next((n for n in names if n not in taken and _mostly(values[n], lambda t: canonical_id(t) is not None) and not _falling(values[n])), None)
+        found = next(
+            (
+                n
+                for n in names
+                if n not in taken
+                and _mostly(values[n], lambda t: canonical_id(t) is not None)
+                and not _falling(values[n])
+            ),
+            None,
+        )
         if found is not None:
             columns["meter_id"] = found
             taken.add(found)
@@ -105,15 +166,24 @@ def delimited(head: bytes) -> HeadEnd:
             columns["value"] = found
     missing = [name for name in ("meter_id", "time", "value") if name not in columns]
     if missing:
-        raise FeedRefused("unknown_format", f"no column looks like {', '.join(missing)}: declare a head-end", head[:200])
+        raise FeedRefused(
+            "unknown_format", f"no column looks like {', '.join(missing)}: declare a head-end", head[:200]
+        )
     _, time_format, offset = stamps[columns["time"]]
     unit = next((name for name in (columns["value"],) if _is_unit(name)), "")
     kind = "register" if _looks_like_dials(body, names, columns) else "interval"
     return HeadEnd(
-        "sniffed", "delimited", zone=None if offset else "+00:00", kind=kind, unit=unit, time_format=time_format, delimiter=delimiter,
-        header=header, columns=columns,
+        "sniffed",
+        "delimited",
+        zone=None if offset else "+00:00",
+        kind=kind,
+        unit=unit,
+        time_format=time_format,
+        delimiter=delimiter,
+        header=header,
+        columns=columns,
         stamp="end" if _plain(columns["time"]) in ("intervalend", "end") else "start",
-    )  # fmt: skip
+    )
 
 
 def _mostly(texts: list[str], rule: object) -> bool:
@@ -165,4 +235,6 @@ def json_lines(first: bytes) -> HeadEnd:
     known, time_format, offset = _time_format([str(row[columns["time"]])])
     if not known:
         raise FeedRefused("unknown_format", f"time {shown(str(row[columns['time']]))}: declare a head-end", first[:200])
-    return HeadEnd("sniffed", "jsonl", zone=None if offset else "+00:00", unit="", time_format=time_format, columns=columns)
+    return HeadEnd(
+        "sniffed", "jsonl", zone=None if offset else "+00:00", unit="", time_format=time_format, columns=columns
+    )

@@ -1,6 +1,8 @@
-"""Head-ends: who sends files, in which format, and how to read them. A new head-end of a known format is a file here, not code.
+"""Head-ends: who sends files, in which format, and how to read them. A new head-end of a known format is a file here,
+not code.
 
-Belongs here: the declaration's shape and its reading from ``head_ends/*.toml``. Does not belong here: the formats themselves.
+Belongs here: the declaration's shape and its reading from ``head_ends/*.toml``. Does not belong here: the formats
+themselves.
 """
 
 from __future__ import annotations
@@ -29,11 +31,12 @@ class HeadEndError(ValueError):
 class HeadEnd:
     """One declared head-end.
 
-    ``zone`` is an IANA name, or a fixed offset as ``+10:00``; None where the format carries its own (ESPI, ISO stamps with an offset).
-    ``stamp`` says whether a stamp names the interval's start or its end. ``columns`` maps our field (meter_id, channel, time, value, unit,
-    sequence, quality, source_version, read_time) to the file's column (or JSON key); ``constants`` gives a field that no column carries.
-    Without a header a column is named by its number from 1.
-    ``kind`` is interval or register. ``quality_map`` turns the file's own quality words into AEMO flag and method ("A", "S14").
+    ``zone`` is an IANA name, or a fixed offset as ``+10:00``; None where the format carries its own (ESPI, ISO stamps
+    with an offset). ``stamp`` says whether a stamp names the interval's start or its end. ``columns`` maps our field
+    (meter_id, channel, time, value, unit, sequence, quality, source_version, read_time) to the file's column (or JSON
+    key); ``constants`` gives a field that no column carries. Without a header a column is named by its number from 1.
+    ``kind`` is interval or register. ``quality_map`` turns the file's own quality words into AEMO flag and method ("A",
+    "S14").
     """
 
     name: str
@@ -56,7 +59,22 @@ class HeadEnd:
 
 
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
-    **dict.fromkeys(("name", "format", "commodity", "zone", "stamp", "kind", "unit", "time_format", "delimiter", "encoding", "pattern"), (str,)),
+    **dict.fromkeys(
+        (
+            "name",
+            "format",
+            "commodity",
+            "zone",
+            "stamp",
+            "kind",
+            "unit",
+            "time_format",
+            "delimiter",
+            "encoding",
+            "pattern",
+        ),
+        (str,),
+    ),
     **dict.fromkeys(("columns", "constants", "quality_map", "options"), (dict,)),
     "interval_minutes": (int,),
     "header": (bool,),
@@ -76,7 +94,9 @@ def read_head_end(path: Path) -> HeadEnd:
     raw.setdefault("name", path.stem)
     for name, value in raw.items():
         if not isinstance(value, _TYPES[name]) or (isinstance(value, bool) and bool not in _TYPES[name]):
-            raise HeadEndError(f"{path.name}: {name}: {value!r} is not {' or '.join(kind.__name__ for kind in _TYPES[name])}")
+            raise HeadEndError(
+                f"{path.name}: {name}: {value!r} is not {' or '.join(kind.__name__ for kind in _TYPES[name])}"
+            )
     for name in ("columns", "constants", "quality_map"):
         if any(isinstance(value, dict | list) for value in raw.get(name, {}).values()):
             raise HeadEndError(f"{path.name}: {name}: a value is not text")
@@ -123,7 +143,9 @@ def check(head_end: HeadEnd) -> None:
         raise HeadEndError("delimiter must be one ASCII character")
     for word, ours in head_end.quality_map.items():
         if not QUALITY_WORD.fullmatch(ours):
-            raise HeadEndError(f"quality_map: {word}: {ours!r} is not a flag A, S, F, E or N, an AEMO method, and a reason after a colon")
+            raise HeadEndError(
+                f"quality_map: {word}: {ours!r} is not a flag A, S, F, E or N, an AEMO method, and a reason after a colon"
+            )
 
 
 def read_head_ends(directory: Path) -> dict[str, HeadEnd]:

@@ -1,4 +1,5 @@
-"""What a file holds, per meter and channel, in the file's own units, so that it compares with any other reader of the file.
+"""What a file holds, per meter and channel, in the file's own units, so that it compares with any other reader of the
+file.
 
 Belongs here: the report of ``feeds inspect``. Does not belong here: parsing, printing.
 """
@@ -40,9 +41,9 @@ def exact_decimal(micro: int, spelling: str) -> str:
 def inspect(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> Report:
     """The report of one file: ``file``, ``format``, ``channels``, ``rejected`` as CLI.md has them, and more.
 
-    Intervals give their own channel; register reads a channel with ``interval_minutes`` null. Where a file states consumption over periods
-    (NEM13, Green Button blocks longer than a day), readings and sum are the stated periods, and ``stated_differences`` lists those whose own
-    two dials show another consumption.
+    Intervals give their own channel; register reads a channel with ``interval_minutes`` null. Where a file states
+    consumption over periods (NEM13, Green Button blocks longer than a day), readings and sum are the stated periods,
+    and ``stated_differences`` lists those whose own two dials show another consumption.
     """
     parsed = parse(path, head_end, calendar, limits)
     return report(path.name, parsed)
@@ -64,8 +65,13 @@ def report(name: str, parsed: ParsedFeed) -> Report:
         "rejected": rejected,
         "stated_differences": [
             {
-                "line": line, "meter_id": meter, "channel": channel, "period_start": start, "period_end": end,
-                "stated": exact_decimal(stated, parsed.file_units[meter, channel]), "by_dials": exact_decimal(dials, parsed.file_units[meter, channel]),
+                "line": line,
+                "meter_id": meter,
+                "channel": channel,
+                "period_start": start,
+                "period_end": end,
+                "stated": exact_decimal(stated, parsed.file_units[meter, channel]),
+                "by_dials": exact_decimal(dials, parsed.file_units[meter, channel]),
             }
             for line, meter, channel, start, end, stated, dials, _ in parsed.stated_differences.iter_rows()
         ],
@@ -79,9 +85,12 @@ def report(name: str, parsed: ParsedFeed) -> Report:
 def _grouped(frame: pl.DataFrame, time: str) -> Iterable[dict[str, Any]]:
     """Per channel: readings, sum in micro base units (128 bits), first, last, quality counts."""
     flags = (
-        frame.group_by("meter_id", "channel", "quality").len().sort("quality").group_by("meter_id", "channel", maintain_order=True)
+        frame.group_by("meter_id", "channel", "quality")
+        .len()
+        .sort("quality")
+        .group_by("meter_id", "channel", maintain_order=True)
         .agg("quality", pl.col("len"))
-    )  # fmt: skip
+    )
     totals = frame.group_by("meter_id", "channel").agg(
         pl.len().alias("readings"),
         pl.col("value").cast(pl.Int128).sum().alias("micro"),
@@ -121,10 +130,13 @@ def _periods(parsed: ParsedFeed) -> list[Report]:
 
 
 def _registers(parsed: ParsedFeed) -> list[Report]:
-    """Dials: besides the sum of the readings, how far each advanced, how often it fell and where it stayed silent for over two hours."""
+    """Dials: besides the sum of the readings, how far each advanced, how often it fell and where it stayed silent for
+    over two hours."""
     dials = parsed.registers
     if parsed.periods.height:
-        dials = dials.join(parsed.periods.select("meter_id", "channel").unique(), on=["meter_id", "channel"], how="anti")
+        dials = dials.join(
+            parsed.periods.select("meter_id", "channel").unique(), on=["meter_id", "channel"], how="anti"
+        )
     if not dials.height:
         return []
     steps = (

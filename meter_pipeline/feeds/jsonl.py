@@ -1,9 +1,11 @@
 """JSON Lines: one flat object a line, keys mapped by the head-end's ``columns``.
 
-Belongs here: the careful reading of a line. Does not belong here: the scan (kernels.py, scanning.py) and what the fields mean (rows.py).
+Belongs here: the careful reading of a line. Does not belong here: the scan (kernels.py, scanning.py) and what the
+fields mean (rows.py).
 
-A number may be a JSON number or a string holding one. An absent or null key is an empty field. Escapes, nesting and exponents are read by the
-careful path; a mapped field that is an object, a list or a boolean is refused, and so is a key that occurs twice.
+A number may be a JSON number or a string holding one. An absent or null key is an empty field. Escapes, nesting and
+exponents are read by the careful path; a mapped field that is an object, a list or a boolean is refused, and so is a
+key that occurs twice.
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
     limits = limits_of(head_end.options, limits)
     unknown = sorted(set(head_end.columns) - set(FIELDS))
     if unknown or "value" not in head_end.columns:
-        raise HeadEndError(f"{head_end.name}: columns: " + (f"unknown field {', '.join(unknown)}" if unknown else "value is not mapped"))
+        raise HeadEndError(
+            f"{head_end.name}: columns: "
+            + (f"unknown field {', '.join(unknown)}" if unknown else "value is not mapped")
+        )
     varying = tuple(name for name in CODED_FIELDS if name in head_end.columns)
     reader = RowReader(head_end, varying)
     encoded = [head_end.columns[name].encode("utf-8") for name in (*varying, "value")]
@@ -48,8 +53,11 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
         scan_all(
             line_blocks(opened.source, limits),
             lambda block: _scan_block(block, encoded, limits, opened.size),
-            reader, partial(_careful, reader, limits), limits, opened.size,
-        )  # fmt: skip
+            reader,
+            partial(_careful, reader, limits),
+            limits,
+            opened.size,
+        )
     parsed = reader.finish(partial(fetch_lines, path, head_end.encoding, limits))
     parsed.sha256 = opened.sha256
     if not parsed.received:
@@ -90,7 +98,11 @@ def _careful(reader: RowReader, limits: Limits, raw: bytes, line: int, offset: i
         return reasons
     try:
         row = json.loads(
-            raw.decode("utf-8", "replace"), parse_float=_Number, parse_int=_Number, parse_constant=_Constant, object_pairs_hook=_pairs
+            raw.decode("utf-8", "replace"),
+            parse_float=_Number,
+            parse_int=_Number,
+            parse_constant=_Constant,
+            object_pairs_hook=_pairs,
         )
     except _Duplicate as error:
         return [*reasons, Reason("duplicate_key", shown(str(error)))]

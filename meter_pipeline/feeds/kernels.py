@@ -1,11 +1,13 @@
 """The inner loops over bytes: delimited rows and JSON Lines to dictionary codes and scaled integers.
 
-Belongs here: functions of arrays that run both as plain Python and compiled (compiled.py), with the same result. Does not belong here: what a
-text means; a loop only splits, numbers the distinct texts of each column and reads plain decimals. Anything out of the ordinary (exponents,
-doubled quotes, more than 18 digits) is marked and left to the careful path in Python.
+Belongs here: functions of arrays that run both as plain Python and compiled (compiled.py), with the same result. Does
+not belong here: what a text means; a loop only splits, numbers the distinct texts of each column and reads plain
+decimals. Anything out of the ordinary (exponents, doubled quotes, more than 18 digits) is marked and left to the
+careful path in Python.
 
-``data`` is bytes in Python and a uint8 array when compiled. A dictionary column keeps, per distinct text, where it stands in the block. Files
-repeat themselves, so before hashing the text that followed the previous one last time is compared first (meters stay, times cycle).
+``data`` is bytes in Python and a uint8 array when compiled. A dictionary column keeps, per distinct text, where it
+stands in the block. Files repeat themselves, so before hashing the text that followed the previous one last time is
+compared first (meters stay, times cycle).
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ def read_number(data: Any, begin: int, end: int) -> tuple[int, int]:
 def lookup(
     data: Any, begin: int, length: int, k: int, table: Array, entry_begin: Array, entry_length: Array, counts: Array
 ) -> int:
-    """The number of a text in dictionary k, entered if new. ``table`` is (K, 2**b), -1 where free, always less than half full."""
+    """The number of a text in dictionary k, entered if new. ``table`` is (K, 2**b), -1 where free, always less than
+    half full."""
     mask = table.shape[1] - 1
     value = 2166136261
     for i in range(length):
@@ -84,10 +87,26 @@ def lookup(
 
 
 def scan_delimited(
-    data: Any, size: int, delimiter: int, quote: int, actions: Array, max_line: int, codes: Array, mantissa: Array, decimals: Array,
-    starts: Array, status: Array, table: Array, entry_begin: Array, entry_length: Array, counts: Array, follows: Array, last: Array,
-) -> int:  # fmt: skip
-    """Split a block of lines. Returns the number of lines; the arrays hold one entry per line (``codes``: (K, lines)). -1: ``table`` is too small."""
+    data: Any,
+    size: int,
+    delimiter: int,
+    quote: int,
+    actions: Array,
+    max_line: int,
+    codes: Array,
+    mantissa: Array,
+    decimals: Array,
+    starts: Array,
+    status: Array,
+    table: Array,
+    entry_begin: Array,
+    entry_length: Array,
+    counts: Array,
+    follows: Array,
+    last: Array,
+) -> int:
+    """Split a block of lines. Returns the number of lines; the arrays hold one entry per line (``codes``: (K, lines)).
+    -1: ``table`` is too small."""
     columns = actions.shape[0]
     kinds = codes.shape[0]
     pos = 0
@@ -205,13 +224,29 @@ def scan_delimited(
 
 
 def scan_json_lines(
-    data: Any, size: int, keys: Any, key_begin: Array, key_actions: Array, max_line: int, codes: Array, mantissa: Array, decimals: Array,
-    starts: Array, status: Array, table: Array, entry_begin: Array, entry_length: Array, counts: Array, follows: Array, last: Array,
-) -> int:  # fmt: skip
-    """Split a block of flat JSON objects, one a line. ``keys`` are the known keys end to end, key i from key_begin[i] to key_begin[i + 1].
+    data: Any,
+    size: int,
+    keys: Any,
+    key_begin: Array,
+    key_actions: Array,
+    max_line: int,
+    codes: Array,
+    mantissa: Array,
+    decimals: Array,
+    starts: Array,
+    status: Array,
+    table: Array,
+    entry_begin: Array,
+    entry_length: Array,
+    counts: Array,
+    follows: Array,
+    last: Array,
+) -> int:
+    """Split a block of flat JSON objects, one a line. ``keys`` are the known keys end to end, key i from key_begin[i]
+    to key_begin[i + 1].
 
-    Anything but plain strings, numbers and null (escapes, nesting, a key twice) marks the line. Absent keys leave code -1. Returns the number of
-    lines, or -1 where ``table`` is too small.
+    Anything but plain strings, numbers and null (escapes, nesting, a key twice) marks the line. Absent keys leave code
+    -1. Returns the number of lines, or -1 where ``table`` is too small.
     """
     known = key_actions.shape[0]
     kinds = codes.shape[0]
@@ -296,7 +331,13 @@ def scan_json_lines(
                 while pos < size and data[pos] != 44 and data[pos] != 125 and data[pos] > 32 and data[pos] < 127:
                     pos += 1
                 length = pos - begin
-                if length == 4 and data[begin] == 110 and data[begin + 1] == 117 and data[begin + 2] == 108 and data[begin + 3] == 108:
+                if (
+                    length == 4
+                    and data[begin] == 110
+                    and data[begin + 1] == 117
+                    and data[begin + 2] == 108
+                    and data[begin + 3] == 108
+                ):
                     length = 0
                 else:
                     digits = begin + 1 if length > 0 and data[begin] == 45 else begin

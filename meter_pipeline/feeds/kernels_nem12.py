@@ -1,7 +1,7 @@
 """The inner loop over NEM12 records.
 
-Belongs here: splitting 300 records into numbers and finding the others. Does not belong here: what any record means (nem12.py). As in kernels.py,
-the loop runs as plain Python and compiled, with the same result.
+Belongs here: splitting 300 records into numbers and finding the others. Does not belong here: what any record means
+(nem12.py). As in kernels.py, the loop runs as plain Python and compiled, with the same result.
 """
 
 from __future__ import annotations
@@ -19,14 +19,24 @@ BAD_DATE, BAD_VALUES, BAD_CONTEXT, BAD_BYTES = 1, 2, 4, 8
 
 
 def scan_nem12(
-    data: Any, size: int, expected: int, max_line: int, records: Array, others: Array, mantissa: Array, decimals: Array,
-    table: Array, entry_begin: Array, entry_length: Array, counts: Array,
-) -> tuple[int, int, int, int]:  # fmt: skip
+    data: Any,
+    size: int,
+    expected: int,
+    max_line: int,
+    records: Array,
+    others: Array,
+    mantissa: Array,
+    decimals: Array,
+    table: Array,
+    entry_begin: Array,
+    entry_length: Array,
+    counts: Array,
+) -> tuple[int, int, int, int]:
     """Split a block of NEM12 lines.
 
-    ``expected`` is the number of values a 300 record must have, from the last 200 record before the block (0: none); it is kept up to date from
-    the interval length of each 200 record. Returns numbers of lines, records and other lines, and ``expected`` at the end. The text after the
-    values is numbered in dictionary 0.
+    ``expected`` is the number of values a 300 record must have, from the last 200 record before the block (0: none); it
+    is kept up to date from the interval length of each 200 record. Returns numbers of lines, records and other lines,
+    and ``expected`` at the end. The text after the values is numbered in dictionary 0.
     """
     pos = 0
     line = 0
@@ -37,9 +47,13 @@ def scan_nem12(
     while pos < size:
         begin = pos
         if (
-            pos + 12 < size and data[pos] == 51 and data[pos + 1] == 48 and data[pos + 2] == 48 and data[pos + 3] == 44
+            pos + 12 < size
+            and data[pos] == 51
+            and data[pos + 1] == 48
+            and data[pos + 2] == 48
+            and data[pos + 3] == 44
             and data[pos + 12] == 44
-        ):  # fmt: skip
+        ):
             status = 0
             date = 0
             for i in range(4, 12):

@@ -2,14 +2,16 @@
 
 Belongs here: the records 100 to 900 and what they say of quality. Does not belong here: the byte loop (kernels.py).
 
-Times are Australian Eastern Standard Time all year (+10:00); a head-end may declare another fixed zone (Western Power files are +08:00). The NMI
-is the meter_id, the NMI suffix the channel. The source version is the record's UpdateDateTime (else MSATSLoadDateTime, else the file's own
-date) in Unix seconds, and the read time is the UpdateDateTime.
+Times are Australian Eastern Standard Time all year (+10:00); a head-end may declare another fixed zone (Western Power
+files are +08:00). The NMI is the meter_id, the NMI suffix the channel. The source version is the record's
+UpdateDateTime (else MSATSLoadDateTime, else the file's own date) in Unix seconds, and the read time is the
+UpdateDateTime.
 
-Quality. A 300 record has one flag and method for its day, or V: then 400 records say it per range of intervals. A 400 record is obeyed with or
-without a V. A V day that its 400 records do not cover is refused whole: nobody knows what its values are. A value of quality N is null, whatever
-number stands there. A record is one payload: a 300 with one
-bad value is refused with all its values, since a day with a hole that the file does not admit to is worse than a day to be asked for again.
+Quality. A 300 record has one flag and method for its day, or V: then 400 records say it per range of intervals. A 400
+record is obeyed with or without a V. A V day that its 400 records do not cover is refused whole: nobody knows what its
+values are. A value of quality N is null, whatever number stands there. A record is one payload: a 300 with one bad
+value is refused with all its values, since a day with a hole that the file does not admit to is worse than a day to be
+asked for again.
 """
 
 from __future__ import annotations
@@ -27,7 +29,16 @@ import polars as pl
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds import compiled
 from meter_pipeline.feeds import kernels_nem12 as kernels
-from meter_pipeline.feeds.files import DEFAULT_LIMITS, Block, Limits, LongLine, fetch_lines, limits_of, line_blocks, open_feed
+from meter_pipeline.feeds.files import (
+    DEFAULT_LIMITS,
+    Block,
+    Limits,
+    LongLine,
+    fetch_lines,
+    limits_of,
+    line_blocks,
+    open_feed,
+)
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.feeds.nem12_parts import I64, Details, Event, Part, Tails, split
 from meter_pipeline.feeds.nem13 import Accumulations
@@ -41,15 +52,19 @@ AEST: Final = "+10:00"
 DAY_MINUTES: Final = 1440
 _METHOD: Final = re.compile(r"[ASFENV](?:[0-9]{2})?", re.ASCII)
 
+
 def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
-    """Parse a NEM12 file to interval reads or a NEM13 file to register reads and periods. FeedRefused for a file that is neither."""
+    """Parse a NEM12 file to interval reads or a NEM13 file to register reads and periods. FeedRefused for a file that
+    is neither."""
     limits = limits_of(head_end.options, limits)
     reader = NemReader(head_end)
     with open_feed(path, limits, head_end.encoding) as opened:
         for piece in line_blocks(opened.source, limits):
             if isinstance(piece, LongLine):
                 detail = f"{piece.length} bytes, at most {limits.max_line_bytes}"
-                reader.rejects.add(piece.line, piece.offset, piece.head, [Reason("line_too_long", detail)], reads=reader.expected)
+                reader.rejects.add(
+                    piece.line, piece.offset, piece.head, [Reason("line_too_long", detail)], reads=reader.expected
+                )
             else:
                 reader.read(piece, opened.size, limits)
         if reader.version is None:
@@ -70,7 +85,11 @@ class NemReader:
         zone = head_end.zone or AEST
         self.meters, self.channels, self.units = Ids("NMI"), Ids("NMISuffix"), Units()
         self.dates = Stamps("IntervalDate", StampParser(zone, "%Y%m%d"))
-        self._stamps = {8: StampParser(zone, "%Y%m%d"), 12: StampParser(zone, "%Y%m%d%H%M"), 14: StampParser(zone, "%Y%m%d%H%M%S")}
+        self._stamps = {
+            8: StampParser(zone, "%Y%m%d"),
+            12: StampParser(zone, "%Y%m%d%H%M"),
+            14: StampParser(zone, "%Y%m%d%H%M%S"),
+        }
         self._qualities = Qualities({})
         self.tails = Tails(self.quality, self.instant)
         self.accumulations = Accumulations(self.instant, self.quality)
@@ -81,7 +100,10 @@ class NemReader:
         self._last_offset = 0
         self._parts: list[Part] = []
         self._records = 0
-        self._last_kept: tuple[int, int] = (-1, 0)  # number of the interval record a 400 would belong to (-1: refused), its values
+        self._last_kept: tuple[int, int] = (
+            -1,
+            0,
+        )  # number of the interval record a 400 would belong to (-1: refused), its values
         self._events: list[Event] = []
         self._spoiled: dict[int, list[Reason]] = {}
 
@@ -123,9 +145,19 @@ class NemReader:
         counts = np.zeros(1, np.int32)
         loop, fast = compiled.kernel("scan_nem12", max(size, len(data)))
         _, found, other, self.expected = loop(
-            np.frombuffer(data, np.uint8) if fast else data, len(data), self.expected, limits.max_line_bytes, records, others, mantissa,
-            decimals, table, entry_begin, entry_length, counts,
-        )  # fmt: skip
+            np.frombuffer(data, np.uint8) if fast else data,
+            len(data),
+            self.expected,
+            limits.max_line_bytes,
+            records,
+            others,
+            mantissa,
+            decimals,
+            table,
+            entry_begin,
+            entry_length,
+            counts,
+        )
         spans = zip(entry_begin[0, : counts[0]].tolist(), entry_length[0, : counts[0]].tolist(), strict=True)
         tails = np.array([self.tails.code(data[begin : begin + length]) for begin, length in spans], np.int64)
         self._last_line, self._last_offset = block.first_line + lines - 1, block.offset
@@ -163,7 +195,11 @@ class NemReader:
 
     def _line(self, block: Block, other: I64) -> tuple[bytes, int, int]:
         begin, end = int(other[kernels.O_BEGIN]), int(other[kernels.O_END])
-        return block.data[begin:end].removesuffix(b"\r"), block.first_line + int(other[kernels.O_LINE]), block.offset + begin
+        return (
+            block.data[begin:end].removesuffix(b"\r"),
+            block.first_line + int(other[kernels.O_LINE]),
+            block.offset + begin,
+        )
 
     def _fields(self, raw: bytes, line: int, offset: int) -> list[str] | None:
         try:
@@ -236,7 +272,9 @@ class NemReader:
             return np.zeros(0, np.bool_)
         if self.version is None:
             raise FeedRefused("bad_header", "the file does not begin with a 100 record", block.data[:200])
-        known = np.array([not each.refused for each in self._details] + [False], np.bool_)  # the last entry answers for -1
+        known = np.array(
+            [not each.refused for each in self._details] + [False], np.bool_
+        )  # the last entry answers for -1
         good = (records[kernels.R_STATUS] == 0) & known[details]
         texts, inverse = np.unique(records[kernels.R_DATE], return_inverse=True)
         dates = self.dates.codes([b"%08d" % date for date in texts.tolist()]).astype(np.int64)[inverse.reshape(-1)]
@@ -254,7 +292,11 @@ class NemReader:
             micro, exact = np.zeros(total, np.int64), np.zeros(total, np.bool_)
         else:
             unit: npt.NDArray[np.int32] | int
-            unit = int(single[0]) if single.size == 1 else np.repeat(np.where(good, units, single[0]), counts).astype(np.int32)
+            unit = (
+                int(single[0])
+                if single.size == 1
+                else np.repeat(np.where(good, units, single[0]), counts).astype(np.int32)
+            )
             micro, exact = self.units.micro(unit, mantissa[:total], decimals[:total])
         if not exact.all():
             first = np.cumsum(counts) - counts
@@ -269,7 +311,15 @@ class NemReader:
                 raise AssertionError("the careful path kept a record the scan refused")
         lines = block.first_line + records[kernels.R_LINE]
         self._parts.append(
-            Part(lines[good], block.offset + records[kernels.R_BEGIN][good], dates[good], counts[good], tail[good], details[good], kept)
+            Part(
+                lines[good],
+                block.offset + records[kernels.R_BEGIN][good],
+                dates[good],
+                counts[good],
+                tail[good],
+                details[good],
+                kept,
+            )
         )
         return np.asarray(good)
 
@@ -297,7 +347,11 @@ class NemReader:
             fields = [field.strip(" ") for field in raw.decode("utf-8").split(",")]
         except UnicodeDecodeError:
             return [*reasons, Reason("wrong_encoding", shown(raw))]
-        date = self.dates.reason(self.dates.code(fields[1].encode())) if len(fields) > 1 else Reason("truncated_row", "no date")
+        date = (
+            self.dates.reason(self.dates.code(fields[1].encode()))
+            if len(fields) > 1
+            else Reason("truncated_row", "no date")
+        )
         if date is not None:
             reasons.append(date)
         if details is None or not expected:
@@ -315,7 +369,11 @@ class NemReader:
         tail = self.tails.code(",".join(fields[2 + expected :]).encode())
         reasons.extend(self.tails.reasons[tail])
         if not reasons:
-            reasons.append(Reason("bad_number", "a value in a form only a single read may have (exponent, blanks, or over 18 digits)"))
+            reasons.append(
+                Reason(
+                    "bad_number", "a value in a form only a single read may have (exponent, blanks, or over 18 digits)"
+                )
+            )
         return reasons
 
     def _other(self, block: Block, other: I64, record: int, count: int) -> None:
@@ -364,14 +422,18 @@ class NemReader:
                 return
             self.rejects.add(line, offset, raw, reasons, reads=0)
         if record >= 0:
-            self._spoiled.setdefault(record, []).append(Reason("bad_quality", f"its 400 record at line {line} was refused"))
+            self._spoiled.setdefault(record, []).append(
+                Reason("bad_quality", f"its 400 record at line {line} was refused")
+            )
 
     # -- the whole file ----------------------------------------------------------------------------------------------------------------
 
     def finish(self, fetch: partial[dict[int, bytes]]) -> ParsedFeed:
         """The frames of the file."""
         if not self._ended:
-            self.rejects.add(self._last_line, self._last_offset, b"", [Reason("missing_end", "no 900 record at the end")], reads=0)
+            self.rejects.add(
+                self._last_line, self._last_offset, b"", [Reason("missing_end", "no 900 record at the end")], reads=0
+            )
         parsed = ParsedFeed("nem13" if self.version == "NEM13" else "nem12")
         parsed.intervals = self._intervals(parsed, fetch)
         parsed.registers, parsed.periods = self.accumulations.frames()
@@ -399,11 +461,15 @@ class NemReader:
         if variable.any():
             uncovered = np.flatnonzero(variable)
             for i in uncovered[~np.logical_and.reduceat(covered, first)[uncovered]].tolist():
-                self._spoiled.setdefault(i, []).append(Reason("bad_quality", "V, and its 400 records do not cover every interval"))
+                self._spoiled.setdefault(i, []).append(
+                    Reason("bad_quality", "V, and its 400 records do not cover every interval")
+                )
         if self._spoiled:
             raws = fetch([int(offset[i]) for i in self._spoiled])
             for i, reasons in self._spoiled.items():
-                self.rejects.add(int(line[i]), int(offset[i]), raws.get(int(offset[i]), b""), reasons, reads=int(count[i]))
+                self.rejects.add(
+                    int(line[i]), int(offset[i]), raws.get(int(offset[i]), b""), reasons, reads=int(count[i])
+                )
                 keep[i] = False
             values = np.repeat(keep, count)
             quality, micro = quality[values], micro[values]
@@ -412,9 +478,17 @@ class NemReader:
         return self._frame(parsed, line, date, count, first, tail, details, quality, micro)
 
     def _frame(
-        self, parsed: ParsedFeed, line: I64, date: I64, count: I64, first: I64, tail: I64, details: I64,
-        quality: npt.NDArray[np.uint16], micro: I64,
-    ) -> pl.DataFrame:  # fmt: skip
+        self,
+        parsed: ParsedFeed,
+        line: I64,
+        date: I64,
+        count: I64,
+        first: I64,
+        tail: I64,
+        details: I64,
+        quality: npt.NDArray[np.uint16],
+        micro: I64,
+    ) -> pl.DataFrame:
         known = self._details
         minutes = np.array([each.minutes for each in known], np.int64)[details]
         slot = np.arange(micro.size, dtype=np.int64) - np.repeat(first, count)
@@ -422,7 +496,10 @@ class NemReader:
         for each in dict.fromkeys(known[i] for i in np.unique(details).tolist()):
             key = self.meters.values[each.meter], self.channels.values[each.channel]
             parsed.file_units.setdefault(key, self.units.spelling[each.unit])
-        created = np.array([-1 if at < 0 else (self._headers[at] or 0) // 1_000_000 for at in [each.header for each in known]], np.int64)
+        created = np.array(
+            [-1 if at < 0 else (self._headers[at] or 0) // 1_000_000 for at in [each.header for each in known]],
+            np.int64,
+        )
         own = np.array([-1 if version is None else version for version in [*self.tails.version, None]], np.int64)[tail]
         version = np.where(own >= 0, own, np.maximum(created[details], 0))
         read_time = pl.Series("read_time", [*self.tails.read_time, None], pl.Int64).cast(UTC_US)
@@ -432,7 +509,9 @@ class NemReader:
             return per_record.gather(index).alias(name)
 
         def texts(values: list[str], codes: list[int]) -> pl.Series:
-            return pl.Series(values, dtype=pl.String).gather(pl.Series(np.array(codes, np.int64)[details].astype(np.uint32)))
+            return pl.Series(values, dtype=pl.String).gather(
+                pl.Series(np.array(codes, np.int64)[details].astype(np.uint32))
+            )
 
         columns = {
             "meter_id": spread("meter_id", texts(self.meters.values, [each.meter for each in known])),
@@ -448,5 +527,3 @@ class NemReader:
             "line": pl.Series("line", np.repeat(line, count)),
         }
         return pl.DataFrame({name: columns[name] for name in INTERVAL_READS})
-
-

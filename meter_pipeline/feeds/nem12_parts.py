@@ -1,7 +1,7 @@
 """What a NEM12 reader remembers of the records it has read.
 
-Belongs here: 200 records, blocks of 300 records, 400 records, and the distinct texts after a 300 record's values. Does not belong here: reading a file
-(nem12.py).
+Belongs here: 200 records, blocks of 300 records, 400 records, and the distinct texts after a 300 record's values. Does
+not belong here: reading a file (nem12.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy.typing as npt
 from meter_pipeline.feeds.rejects import Reason, shown
 
 I64 = npt.NDArray[np.int64]
-#: packed code of a quality method and a reason code; UTC microseconds of a named date-time: both add to the reasons what is wrong
+# : packed code of a quality method and a reason code; UTC microseconds of a named date-time: both add to the reasons
+# what is wrong
 ReadQuality = Callable[[str, str, list[Reason]], int]
 ReadInstant = Callable[[str, str, list[Reason]], int | None]
 
@@ -58,7 +59,8 @@ class Event:
 
 
 class Tails:
-    """What stands after the values of a 300 record, per distinct text: quality, version, read time, or the reasons it is refused for."""
+    """What stands after the values of a 300 record, per distinct text: quality, version, read time, or the reasons it
+    is refused for."""
 
     def __init__(self, quality: ReadQuality, instant: ReadInstant) -> None:
         self._quality, self._instant = quality, instant
@@ -83,7 +85,9 @@ class Tails:
             fields = split(text)
         except (csv.Error, UnicodeDecodeError) as error:
             fields = []
-            reasons.append(Reason("wrong_encoding" if isinstance(error, UnicodeDecodeError) else "bad_quoting", shown(text)))
+            reasons.append(
+                Reason("wrong_encoding" if isinstance(error, UnicodeDecodeError) else "bad_quoting", shown(text))
+            )
         word, reason, _, update, load = [*fields, "", "", "", "", ""][:5]
         if any(fields[5:]):
             reasons.append(Reason("too_many_fields", f"after the values stands {shown(text)}"))

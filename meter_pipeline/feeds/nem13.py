@@ -2,10 +2,10 @@
 
 Belongs here: the 250 record. Does not belong here: the frame of the file (nem12.py).
 
-Each 250 record gives two register reads (previous and current, each with its own quality) and one period: the quantity the file states for
-the time between. Both are kept, because they may differ (a dial that rolled over, a multiplier, or a mistake); what is billed is the difference
-of the registers, and the stated quantity is compared with it (``by_dials``): landing reports every difference. Independent readers of the
-format report the stated quantity.
+Each 250 record gives two register reads (previous and current, each with its own quality) and one period: the quantity
+the file states for the time between. Both are kept, because they may differ (a dial that rolled over, a multiplier, or
+a mistake); what is billed is the difference of the registers, and the stated quantity is compared with it
+(``by_dials``): landing reports every difference. Independent readers of the format report the stated quantity.
 """
 
 from __future__ import annotations
@@ -75,11 +75,14 @@ class Accumulations:
         for time, value, quality in dials:
             self._registers.append((meter, channel, time, value, unit, 0, quality, version, update, line))
         counted = self._counted(codes[2], fields[8], dials[0][1], dials[1][1])
-        self._periods.append((meter, channel, dials[0][0], dials[1][0], quantity, counted, unit, dials[1][2], version, update, line))
+        self._periods.append(
+            (meter, channel, dials[0][0], dials[1][0], quantity, counted, unit, dials[1][2], version, update, line)
+        )
         return []
 
     def _counted(self, unit: int, shown_before: str, before: int, after: int) -> int:
-        """From one dial to the next in micro base units; across the last digit (as many as the previous read has) where that is the shorter way."""
+        """From one dial to the next in micro base units; across the last digit (as many as the previous read has) where
+        that is the shorter way."""
         digits = len(shown_before.split(".", maxsplit=1)[0].strip().lstrip("+"))
         whole = self._units.exact(unit, "1" + "0" * digits)
         if after < before and isinstance(whole, int) and after - before + whole < before - after:
@@ -87,10 +90,13 @@ class Accumulations:
         return after - before
 
     def frames(self) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Register reads and periods. A read that closes one record and opens the next stands twice, as the file has it."""
+        """Register reads and periods. A read that closes one record and opens the next stands twice, as the file has
+        it."""
         return _frame(self._registers, REGISTER_READS), _frame(self._periods, PERIOD_READS)
 
 
 def _frame(rows: list[tuple[Any, ...]], schema: dict[str, Any]) -> pl.DataFrame:
     raw = {name: pl.Int64 if isinstance(dtype, pl.Datetime) else dtype for name, dtype in schema.items()}
-    return pl.DataFrame(rows, schema=raw, orient="row").with_columns(pl.col(name).cast(dtype) for name, dtype in schema.items())
+    return pl.DataFrame(rows, schema=raw, orient="row").with_columns(
+        pl.col(name).cast(dtype) for name, dtype in schema.items()
+    )

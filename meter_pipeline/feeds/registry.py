@@ -1,6 +1,7 @@
 """Which module reads which format, and what an undeclared file most likely is.
 
-Belongs here: the table of formats, sniffing, and ``parse``, the one way in for everybody else. Does not belong here: any format's own rules.
+Belongs here: the table of formats, sniffing, and ``parse``, the one way in for everybody else. Does not belong here:
+any format's own rules.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from meter_pipeline.schemas.reads import ParsedFeed
 class Parser(Protocol):
     """What each format's module offers."""
 
-    def __call__(self, path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed: ...
+    def __call__(
+        self, path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS
+    ) -> ParsedFeed: ...
 
 
 #: format -> module. ``http`` head-ends leave their pages in the landing folder as JSON Lines.
@@ -35,7 +38,14 @@ MODULES: Final[dict[str, str]] = {
 }
 
 #: other names people know a format by
-ALIASES: Final[dict[str, str]] = {"nem13": "nem12", "green_button": "espi", "csv": "delimited", "beacon": "wide_csv", "json": "jsonl", "mepmd01": "cmep"}
+ALIASES: Final[dict[str, str]] = {
+    "nem13": "nem12",
+    "green_button": "espi",
+    "csv": "delimited",
+    "beacon": "wide_csv",
+    "json": "jsonl",
+    "mepmd01": "cmep",
+}
 
 _SNIFF_BYTES: Final = 65_536
 
@@ -57,9 +67,9 @@ def parser(name: str) -> Parser:
 def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
     """Everything one file says: reads in UTC and micro base units, rejects with line, bytes and reasons.
 
-    A file that is refused whole comes back with a single reject (line 1, no reads) and no reads at all: half a file is never loaded. Raises
-    FileGrowing for a file that changed while it was read (try again when it is at rest), HeadEndError for a declaration that cannot be used, and
-    FileNotFoundError.
+    A file that is refused whole comes back with a single reject (line 1, no reads) and no reads at all: half a file is
+    never loaded. Raises FileGrowing for a file that changed while it was read (try again when it is at rest),
+    HeadEndError for a declaration that cannot be used, and FileNotFoundError.
     """
     try:
         return parser(format_name(head_end.format))(path, head_end, calendar, limits)

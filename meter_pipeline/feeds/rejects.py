@@ -1,7 +1,7 @@
 """What could not become a read: reason codes, and the builder of the rejects frame.
 
-Belongs here: the stable codes (people's queries and the dead-letter queue read them) and how much of a hostile line is kept. Does not
-belong here: storing, correcting or replaying dead letters (ingest/).
+Belongs here: the stable codes (people's queries and the dead-letter queue read them) and how much of a hostile line is
+kept. Does not belong here: storing, correcting or replaying dead letters (ingest/).
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ class Rejects:
         return len(self._rows)
 
     def add(self, line: int, byte_offset: int, raw: bytes, reasons: Iterable[Reason], reads: int = 1) -> None:
-        """One payload: its 1-based line, its offset in the (decompressed) file, its bytes, every reason, the reads it held."""
+        """One payload: its 1-based line, its offset in the (decompressed) file, its bytes, every reason, the reads it
+        held."""
         self._rows.append((line, byte_offset, bytes(raw[:MAX_RAW_BYTES]), reads))
         self._reasons.append(list(reasons))
 
@@ -118,7 +119,9 @@ class Rejects:
         flat = [(i, reason.code, reason.detail) for i, reasons in enumerate(self._reasons) for reason in reasons]
         number, code, detail = zip(*flat, strict=True)
         reasons = (
-            pl.DataFrame({"row": pl.Series(number, dtype=pl.Int64), "code": pl.Series(code), "detail": pl.Series(detail)})
+            pl.DataFrame(
+                {"row": pl.Series(number, dtype=pl.Int64), "code": pl.Series(code), "detail": pl.Series(detail)}
+            )
             .group_by("row", maintain_order=True)
             .agg(pl.struct("code", "detail").alias("reasons"))
         )

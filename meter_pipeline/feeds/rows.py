@@ -1,12 +1,14 @@
 """Rows of one read each, from dictionary codes to the canonical frames.
 
-Belongs here: what delimited text, JSON Lines and wide exports share: the fields a head-end may map, constants, the repeated hour in autumn,
-end stamps shifted to starts, the making of frames and rejects. Does not belong here: how a format splits its bytes.
+Belongs here: what delimited text, JSON Lines and wide exports share: the fields a head-end may map, constants, the
+repeated hour in autumn, end stamps shifted to starts, the making of frames and rejects. Does not belong here: how a
+format splits its bytes.
 
-The repeated hour. A local time that occurs twice is settled by the order of the file, per meter and channel: where the local times of the
-repeated hour run through twice, the first pass is before the clocks went back, the second after (in a file that runs backwards, the other way
-round). A read repeated on the next line stays in its pass. Where the times run through once, or three times, nobody can tell and the reads are
-refused as ``ambiguous_time``; a head-end may declare ``options.ambiguous = "first"`` or ``"second"`` instead.
+The repeated hour. A local time that occurs twice is settled by the order of the file, per meter and channel: where the
+local times of the repeated hour run through twice, the first pass is before the clocks went back, the second after (in
+a file that runs backwards, the other way round). A read repeated on the next line stays in its pass. Where the times
+run through once, or three times, nobody can tell and the reads are refused as ``ambiguous_time``; a head-end may
+declare ``options.ambiguous = "first"`` or ``"second"`` instead.
 """
 
 from __future__ import annotations
@@ -27,7 +29,17 @@ from meter_pipeline.quality import FLAGS
 from meter_pipeline.schemas.reads import INTERVAL_READS, REGISTER_READS, UTC_US, ParsedFeed
 
 #: fields a column may carry beside the value
-CODED_FIELDS: Final = ("meter_id", "channel", "time", "unit", "quality", "sequence", "source_version", "read_time", "interval_minutes")
+CODED_FIELDS: Final = (
+    "meter_id",
+    "channel",
+    "time",
+    "unit",
+    "quality",
+    "sequence",
+    "source_version",
+    "read_time",
+    "interval_minutes",
+)
 FIELDS: Final = (*CODED_FIELDS, "value")
 MINUTE_US: Final = 60_000_000
 
@@ -39,7 +51,8 @@ I64 = npt.NDArray[np.int64]
 class Rows:
     """Good rows of a stretch of a file: a code per field that varies, micro base units, and where each row stood.
 
-    ``offset`` may be empty while no repeated hour has been met: only the rows of one may have to be fetched from the file again.
+    ``offset`` may be empty while no repeated hour has been met: only the rows of one may have to be fetched from the
+    file again.
     """
 
     codes: dict[str, I32]
@@ -49,7 +62,8 @@ class Rows:
 
 
 class RowReader:
-    """Turns rows of one head-end into a ParsedFeed. ``varying`` are the fields that columns carry; the others are constants."""
+    """Turns rows of one head-end into a ParsedFeed. ``varying`` are the fields that columns carry; the others are
+    constants."""
 
     def __init__(self, head_end: HeadEnd, varying: tuple[str, ...]) -> None:
         self.head_end = head_end
@@ -72,16 +86,25 @@ class RowReader:
         self.versions = Integers("source_version", -(2**62), 2**62)
         self.minutes = Integers("interval_minutes", 1, 1440, "bad_interval", None)
         self.vocabularies: dict[str, Vocabulary] = {
-            "meter_id": self.meters, "channel": self.channels, "time": self.stamps, "unit": self.units, "quality": self.qualities,
-            "sequence": self.sequences, "source_version": self.versions, "read_time": self.read_times, "interval_minutes": self.minutes,
-        }  # fmt: skip
+            "meter_id": self.meters,
+            "channel": self.channels,
+            "time": self.stamps,
+            "unit": self.units,
+            "quality": self.qualities,
+            "sequence": self.sequences,
+            "source_version": self.versions,
+            "read_time": self.read_times,
+            "interval_minutes": self.minutes,
+        }
         self.constants = self._constants(head_end)
         self.rejects = Rejects()
         self._rows: list[Rows] = []
         self._careful = False
 
     def _constants(self, head_end: HeadEnd) -> dict[str, int]:
-        given = {"channel": "1", "unit": head_end.unit, "quality": "", "sequence": "", "source_version": ""} | dict(head_end.constants)
+        given = {"channel": "1", "unit": head_end.unit, "quality": "", "sequence": "", "source_version": ""} | dict(
+            head_end.constants
+        )
         if head_end.interval_minutes is not None:
             given.setdefault("interval_minutes", str(head_end.interval_minutes))
         if self.qualities_are_mapped_but_absent(given):
@@ -135,7 +158,11 @@ class RowReader:
                 reasons.append(reason)
             codes[name] = code
         value: int | Reason = self.units.exact(codes["unit"], fields["value"])
-        if not fields["value"] and "quality" in codes and int(self.qualities.values[codes["quality"]]) >> 13 == FLAGS.index("N"):
+        if (
+            not fields["value"]
+            and "quality" in codes
+            and int(self.qualities.values[codes["quality"]]) >> 13 == FLAGS.index("N")
+        ):
             value = 0  # null, and said to be null
         if isinstance(value, Reason):
             reasons.append(value)
@@ -144,15 +171,18 @@ class RowReader:
             self.add(
                 Rows(
                     {name: np.array([codes[name]], np.int32) for name in self.varying},
-                    np.array([value], np.int64), np.array([line], np.int64), np.array([offset], np.int64),
+                    np.array([value], np.int64),
+                    np.array([line], np.int64),
+                    np.array([offset], np.int64),
                 )
-            )  # fmt: skip
+            )
         return reasons
 
     # -- the whole file ------------------------------------------------------------------------------------------------------------
 
     def finish(self, raw_lines: Callable[[list[int]], dict[int, bytes]]) -> ParsedFeed:
-        """The frames of everything added. ``raw_lines`` fetches lines by offset, for the few that only the whole file could refuse."""
+        """The frames of everything added. ``raw_lines`` fetches lines by offset, for the few that only the whole file
+        could refuse."""
         head_end = self.head_end
         everything = self._concatenated()
         instants, unsettled = self._instants(everything)
@@ -161,8 +191,9 @@ class RowReader:
             keep = ~unsettled
             everything = Rows(
                 {name: codes[keep] for name, codes in everything.codes.items()},
-                everything.value[keep], everything.line[keep],
-            )  # fmt: skip
+                everything.value[keep],
+                everything.line[keep],
+            )
             instants = instants[keep]
         size = everything.value.size
         frame: dict[str, pl.Series] = {
@@ -176,7 +207,9 @@ class RowReader:
             "line": pl.Series("line", everything.line),
         }
         if "read_time" in self.varying:
-            frame["read_time"] = pl.Series("read_time", self.read_times.first[everything.codes["read_time"]]).cast(UTC_US)
+            frame["read_time"] = pl.Series("read_time", self.read_times.first[everything.codes["read_time"]]).cast(
+                UTC_US
+            )
         else:
             frame["read_time"] = pl.Series("read_time", [None], UTC_US).new_from_index(0, size)
         parsed = ParsedFeed(head_end.format, rejects=self.rejects.frame(), file_units=self._file_units(everything))
@@ -188,9 +221,10 @@ class RowReader:
             frame["interval_minutes"] = self._numbers("interval_minutes", self.minutes.values, everything, pl.Int16)
             if head_end.stamp == "end":
                 lengths = (
-                    self.minutes.values[everything.codes["interval_minutes"]] if "interval_minutes" in self.varying
+                    self.minutes.values[everything.codes["interval_minutes"]]
+                    if "interval_minutes" in self.varying
                     else self.minutes.values[self.constants["interval_minutes"]]
-                )  # fmt: skip
+                )
                 instants = instants - lengths * MINUTE_US
         else:
             minutes = self._inferred_minutes(everything, instants)
@@ -216,9 +250,11 @@ class RowReader:
         if self._careful:  # rows kept by the careful way stand after their block: back to the order of the file
             order = np.argsort(joined.line, kind="stable")
             joined = Rows(
-                {name: codes[order] for name, codes in joined.codes.items()}, joined.value[order], joined.line[order],
+                {name: codes[order] for name, codes in joined.codes.items()},
+                joined.value[order],
+                joined.line[order],
                 joined.offset[order] if joined.offset.size else joined.offset,
-            )  # fmt: skip
+            )
         return joined
 
     def _texts(self, name: str, values: list[str], rows: Rows) -> pl.Series:
@@ -275,7 +311,9 @@ class RowReader:
     def _instants(self, rows: Rows) -> tuple[I64, npt.NDArray[np.bool_]]:
         """UTC microseconds of each row, and the rows whose repeated hour nobody can settle."""
         stamps = self.stamps
-        time = rows.codes["time"] if "time" in rows.codes else np.full(rows.value.size, self.constants["time"], np.int32)
+        time = (
+            rows.codes["time"] if "time" in rows.codes else np.full(rows.value.size, self.constants["time"], np.int32)
+        )
         instants = stamps.first[time]
         unsettled = np.zeros(time.size, np.bool_)
         ambiguous = stamps.state == State.AMBIGUOUS
@@ -307,7 +345,8 @@ class RowReader:
             self.rejects.add(int(rows.line[i]), offset, raws.get(offset, b""), [Reason("ambiguous_time", detail)])
 
     def _inferred_minutes(self, rows: Rows, instants: I64) -> int:
-        """The commonest distance between neighbouring reads of a channel, where the head-end declares no interval length."""
+        """The commonest distance between neighbouring reads of a channel, where the head-end declares no interval
+        length."""
         key = self._key(rows)
         order = np.lexsort((instants, key))
         steps = np.diff(instants[order])[np.diff(key[order]) == 0]
@@ -319,7 +358,10 @@ class RowReader:
         lengths, counts = np.unique(steps, return_counts=True)
         step = int(lengths[counts.argmax()])
         if step % MINUTE_US or not 1 <= step // MINUTE_US <= 1440:
-            raise FeedRefused("bad_interval", f"reads stand {step / MINUTE_US:g} minutes apart: declare interval_minutes, or kind register")
+            raise FeedRefused(
+                "bad_interval",
+                f"reads stand {step / MINUTE_US:g} minutes apart: declare interval_minutes, or kind register",
+            )
         return step // MINUTE_US
 
 
@@ -339,7 +381,8 @@ def _runs_backwards(key: I64, instants: I64) -> bool:
 
 
 def _passes(key: I64, first: I64, zone: str, backwards: bool) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Of rows in a repeated hour (in file order): which belong to its second pass in time, and which are settled at all."""
+    """Of rows in a repeated hour (in file order): which belong to its second pass in time, and which are settled at
+    all."""
     window = np.searchsorted(zone_rules(zone).transitions, np.floor_divide(first, 1_000_000), side="right")
     order = np.lexsort((np.arange(key.size), window, key))
     ordered_key, ordered_window, ordered = key[order], window[order], first[order]
@@ -349,7 +392,8 @@ def _passes(key: I64, first: I64, zone: str, backwards: bool) -> tuple[npt.NDArr
     step = np.zeros(key.size, np.int64)
     step[1:] = ordered[1:] - ordered[:-1]
     step[starts] = 0
-    # Equal neighbours are one read sent twice, except where the hour holds a single stamp, twice: then they are its two passes.
+    # Equal neighbours are one read sent twice, except where the hour holds a single stamp, twice: then they are its two
+    # passes.
     same = np.zeros(key.size, np.bool_)
     same[1:] = ~starts[1:] & (step[1:] == 0)
     size = np.bincount(group)

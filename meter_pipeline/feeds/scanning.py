@@ -1,7 +1,8 @@
 """Blocks of lines to rows, for the formats that have one read per line.
 
-Belongs here: scanning blocks on two threads, looking their texts up, converting numbers, and handing the lines the scan will not vouch for to a
-format's careful path. Does not belong here: how a format splits a line (its own module, kernels.py) and what texts mean (vocabulary.py).
+Belongs here: scanning blocks on two threads, looking their texts up, converting numbers, and handing the lines the scan
+will not vouch for to a format's careful path. Does not belong here: how a format splits a line (its own module,
+kernels.py) and what texts mean (vocabulary.py).
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from meter_pipeline.feeds.rows import RowReader, Rows
 THREADS: Final = 2
 _CONTROL: Final = bytes(c for c in range(32) if c not in (9, 10)) + b"\x7f"
 
-#: Slots of a dictionary at first, as a power of two: 200 kB for six columns, which stay in a core's own cache. Room for every line of a block to be
-#: another text is 12 MB to clear, for each block of 8 MB.
+# : Slots of a dictionary at first, as a power of two: 200 kB for six columns, which stay in a core's own cache. Room
+# for every line of a block to be : another text is 12 MB to clear, for each block of 8 MB.
 _FIRST_BITS: Final = 13
 
 #: reads one line (raw, line number, offset) carefully: keeps it, or returns every reason it is refused for
@@ -72,8 +73,8 @@ class Work:
         }
 
     def scan(self, loop: Callable[..., Any], *asked: Any) -> Scanned:
-        """The block as ``loop`` reads it. Its dictionaries begin small, since most files repeat a few thousand texts; where they fill up, all of the
-        block is read again with sixteen times the room."""
+        """The block as ``loop`` reads it. Its dictionaries begin small, since most files repeat a few thousand texts;
+        where they fill up, all of the block is read again with sixteen times the room."""
         while (rows := int(loop(*asked, *self.arrays.values()))) < 0:
             self.arrays["table"] = np.full((self.kinds, self.arrays["table"].shape[1] << 4), -1, np.int32)
             self.arrays["counts"][:] = 0
@@ -88,13 +89,21 @@ class Work:
             count = made["counts"][k]
             spans = zip(made["entry_begin"][k, :count].tolist(), made["entry_length"][k, :count].tolist(), strict=True)
             texts.append([data[begin : begin + length] for begin, length in spans])
-        return Scanned(self.block, rows, made["codes"], made["mantissa"], made["decimals"], made["starts"], made["status"], texts)
+        return Scanned(
+            self.block, rows, made["codes"], made["mantissa"], made["decimals"], made["starts"], made["status"], texts
+        )
 
 
 def scan_all(
-    pieces: Iterator[Block | LongLine], scan: Callable[[Block], Scanned], reader: RowReader, careful: Careful, limits: Limits, size: int
+    pieces: Iterator[Block | LongLine],
+    scan: Callable[[Block], Scanned],
+    reader: RowReader,
+    careful: Careful,
+    limits: Limits,
+    size: int,
 ) -> None:
-    """Scan every block and take in its rows, in the order of the file; a large file on two threads, three blocks in hand at most."""
+    """Scan every block and take in its rows, in the order of the file; a large file on two threads, three blocks in
+    hand at most."""
     for done in _in_order(pieces, scan, size):
         if isinstance(done, LongLine):
             detail = f"{done.length} bytes, at most {limits.max_line_bytes}"
@@ -103,7 +112,9 @@ def scan_all(
             _absorb(done, reader, careful)
 
 
-def _in_order(pieces: Iterator[Block | LongLine], scan: Callable[[Block], Scanned], size: int) -> Iterator[Scanned | LongLine]:
+def _in_order(
+    pieces: Iterator[Block | LongLine], scan: Callable[[Block], Scanned], size: int
+) -> Iterator[Scanned | LongLine]:
     if size < compiled.COMPILE_FROM_BYTES:
         for piece in pieces:
             yield piece if isinstance(piece, LongLine) else scan(piece)
@@ -144,13 +155,24 @@ def _absorb(scanned: Scanned, reader: RowReader, careful: Careful) -> None:
     if good.all():
         reader.add(Rows(codes, value, line, kept))
         return
-    reader.add(Rows({name: column[good] for name, column in codes.items()}, value[good], line[good], kept[good] if kept.size else kept))
+    reader.add(
+        Rows(
+            {name: column[good] for name, column in codes.items()},
+            value[good],
+            line[good],
+            kept[good] if kept.size else kept,
+        )
+    )
     for i in np.flatnonzero(~good & (status != kernels.BLANK)).tolist():
         begin = int(scanned.starts[i])
         end = int(scanned.starts[i + 1]) if i + 1 < size else len(scanned.block.data)
         raw = scanned.block.data[begin:end].removesuffix(b"\n").removesuffix(b"\r")
         cut = bool(status[i] & kernels.CUT)
-        reasons = [Reason("truncated_row", "the file ends inside this line")] if cut else careful(raw, int(line[i]), int(offset[i]))
+        reasons = (
+            [Reason("truncated_row", "the file ends inside this line")]
+            if cut
+            else careful(raw, int(line[i]), int(offset[i]))
+        )
         if reasons:
             reader.rejects.add(int(line[i]), int(offset[i]), raw, reasons)
 

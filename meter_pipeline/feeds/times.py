@@ -1,10 +1,11 @@
 """Stamps: text of a file to UTC instants, strictly, each distinct text once.
 
-Belongs here: time formats, fixed offsets, local time with its gaps and repeated hours. Does not belong here: which of two equal local times
-comes first in a file (rows.py, which sees the order) and billing days (calendar.py).
+Belongs here: time formats, fixed offsets, local time with its gaps and repeated hours. Does not belong here: which of
+two equal local times comes first in a file (rows.py, which sees the order) and billing days (calendar.py).
 
-Texts are grouped by shape (every digit as 0), each shape is understood once by a regular expression made from the declared format, and the
-digits of all texts of a shape are read together as a byte matrix. Digits of other scripts, blanks and signs therefore never match.
+Texts are grouped by shape (every digit as 0), each shape is understood once by a regular expression made from the
+declared format, and the digits of all texts of a shape are read together as a byte matrix. Digits of other scripts,
+blanks and signs therefore never match.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class State(IntEnum):
 
 @dataclass(slots=True)
 class Instants:
-    """UTC microseconds of each text, the later alternative where a local time comes twice (else the same), and the State of each."""
+    """UTC microseconds of each text, the later alternative where a local time comes twice (else the same), and the
+    State of each."""
 
     first: I64
     second: I64
@@ -51,7 +53,8 @@ class Instants:
 
 
 class ZoneRules:
-    """Offsets of a zone between 1970 and 2200, as arrays. ``zone`` is an IANA name or a fixed offset such as ``+10:00``; ValueError else."""
+    """Offsets of a zone between 1970 and 2200, as arrays. ``zone`` is an IANA name or a fixed offset such as
+    ``+10:00``; ValueError else."""
 
     def __init__(self, zone: str) -> None:
         self.zone = zone
@@ -63,7 +66,8 @@ class ZoneRules:
         else:
             self.transitions, self.offsets = _transitions(zone)
         before, after = self.offsets[:-1], self.offsets[1:]
-        #: local times of transition i that need care are [begin, end): skipped when the offset grows, repeated when it shrinks
+        # : local times of transition i that need care are [begin, end): skipped when the offset grows, repeated when it
+        # shrinks
         self.begin: I64 = self.transitions + np.minimum(before, after)
         self.end: I64 = self.transitions + np.maximum(before, after)
 
@@ -74,7 +78,9 @@ class ZoneRules:
         second = first.copy()
         state = np.zeros(local_s.shape, np.uint8)
         if self.transitions.size:
-            inside = (index < self.transitions.size) & (local_s >= self.begin[np.minimum(index, self.transitions.size - 1)])
+            inside = (index < self.transitions.size) & (
+                local_s >= self.begin[np.minimum(index, self.transitions.size - 1)]
+            )
             if inside.any():
                 at = index[inside]
                 grows = self.offsets[at + 1] > self.offsets[at]
@@ -85,7 +91,8 @@ class ZoneRules:
 
 @lru_cache(maxsize=64)
 def _transitions(zone: str) -> tuple[I64, I64]:
-    """Every change of offset of a zone: found by sampling half-days, then halving; a zone file's own footer rule is thereby honoured too."""
+    """Every change of offset of a zone: found by sampling half-days, then halving; a zone file's own footer rule is
+    thereby honoured too."""
     try:
         info = ZoneInfo(zone)
     except (KeyError, ValueError, OSError) as error:
@@ -120,11 +127,19 @@ def zone_rules(zone: str) -> ZoneRules:
 
 
 def _pattern(time_format: str) -> re.Pattern[bytes]:
-    """A regular expression over shapes from a strptime format. Month, day and hour may have one digit where no digit follows directly."""
+    """A regular expression over shapes from a strptime format. Month, day and hour may have one digit where no digit
+    follows directly."""
     known = {
-        "Y": rb"(?P<Y>0000)", "y": rb"(?P<y>00)", "M": rb"(?P<M>00)", "S": rb"(?P<S>00)", "f": rb"(?P<f>0{1,6})",
-        "z": rb"(?P<z>Z|[+-]00:?00)", "b": rb"(?P<b>[A-Za-z]{3})", "p": rb"(?P<p>[AaPp][Mm])", "%": rb"%",
-    }  # fmt: skip
+        "Y": rb"(?P<Y>0000)",
+        "y": rb"(?P<y>00)",
+        "M": rb"(?P<M>00)",
+        "S": rb"(?P<S>00)",
+        "f": rb"(?P<f>0{1,6})",
+        "z": rb"(?P<z>Z|[+-]00:?00)",
+        "b": rb"(?P<b>[A-Za-z]{3})",
+        "p": rb"(?P<p>[AaPp][Mm])",
+        "%": rb"%",
+    }
     pieces: list[bytes] = []
     i = 0
     while i < len(time_format):
@@ -153,14 +168,17 @@ def _pattern(time_format: str) -> re.Pattern[bytes]:
 class StampParser:
     """Parses the stamps of one head-end.
 
-    ``time_format`` is None for ISO 8601 (a date alone is its midnight), ``epoch`` or ``epoch_ms`` for Unix time, or a strptime format.
-    ``zone`` is None where every stamp must carry an offset. 24:00 is the midnight that ends its date. Years 1970 to 2199.
+    ``time_format`` is None for ISO 8601 (a date alone is its midnight), ``epoch`` or ``epoch_ms`` for Unix time, or a
+    strptime format. ``zone`` is None where every stamp must carry an offset. 24:00 is the midnight that ends its date.
+    Years 1970 to 2199.
     """
 
     def __init__(self, zone: str | None, time_format: str | None = None) -> None:
         self.rules = zone_rules(zone) if zone else None
         self.time_format = time_format
-        self._pattern = None if time_format in ("epoch", "epoch_ms") else (_pattern(time_format) if time_format else _ISO)
+        self._pattern = (
+            None if time_format in ("epoch", "epoch_ms") else (_pattern(time_format) if time_format else _ISO)
+        )
 
     def parse(self, texts: list[bytes]) -> Instants:
         """The instants of texts, in their order."""
@@ -176,7 +194,9 @@ class StampParser:
                 continue
             match = self._pattern.fullmatch(shape)
             if match:
-                digits = np.frombuffer(b"".join([texts[i] for i in members]), np.uint8).reshape(len(members), len(shape))
+                digits = np.frombuffer(b"".join([texts[i] for i in members]), np.uint8).reshape(
+                    len(members), len(shape)
+                )
                 self._read(match, digits, index, result)
         return result
 
@@ -220,7 +240,9 @@ class StampParser:
             begin, end = match.span("f")
             fraction = number("f") * 10 ** (6 - (end - begin))
             good &= (hour < 24) | (fraction == 0)
-        good &= (year >= _FIRST_YEAR) & (year <= _LAST_YEAR) & (month >= 1) & (month <= 12) & (minute < 60) & (second < 60)
+        good &= (
+            (year >= _FIRST_YEAR) & (year <= _LAST_YEAR) & (month >= 1) & (month <= 12) & (minute < 60) & (second < 60)
+        )
         leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
         lengths = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], np.int64)
         last = lengths[np.clip(month, 0, 12)] + (leap & (month == 2))
@@ -231,7 +253,9 @@ class StampParser:
             offset = np.zeros(index.size, np.int64)
             if zone != b"Z":
                 begin, end = match.span("z")
-                places = [column for column in range(begin + 1, end) if zone[column - begin : column - begin + 1] == b"0"]
+                places = [
+                    column for column in range(begin + 1, end) if zone[column - begin : column - begin + 1] == b"0"
+                ]
                 value = [digits[:, column].astype(np.int64) - 48 for column in places]
                 hours = value[0] * 10 + value[1]
                 minutes = value[2] * 10 + value[3] if len(value) == 4 else np.zeros(index.size, np.int64)

@@ -1,7 +1,8 @@
 """Distinct texts of a column, each judged once.
 
-Belongs here: the rules a single text must meet (identifier, stamp, unit, quality, whole number) and what it then means, as arrays indexed by
-code so that millions of rows are looked up at once. Does not belong here: rows (rows.py) and splitting bytes (kernels.py).
+Belongs here: the rules a single text must meet (identifier, stamp, unit, quality, whole number) and what it then means,
+as arrays indexed by code so that millions of rows are looked up at once. Does not belong here: rows (rows.py) and
+splitting bytes (kernels.py).
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Growing(Generic[Meaning]):
 
 
 class Vocabulary:
-    """Texts numbered in the order they were met. A subclass judges new texts; ``bad`` is True where a text means nothing."""
+    """Texts numbered in the order they were met. A subclass judges new texts; ``bad`` is True where a text means
+    nothing."""
 
     def __init__(self) -> None:
         self._codes: dict[bytes, int] = {}
@@ -153,7 +155,8 @@ class Stamps(Vocabulary):
 
 
 def unit_factor(spelling: str) -> tuple[str, Fraction]:
-    """Base unit and exact factor of a spelling, also of one scaled by a power of ten as Green Button has them (``10^-3 therm``)."""
+    """Base unit and exact factor of a spelling, also of one scaled by a power of ten as Green Button has them (``10^-3
+    therm``)."""
     scaled = _SCALED_UNIT.fullmatch(spelling)
     if scaled is None:
         return base_unit(spelling)
@@ -225,16 +228,20 @@ class Units(Vocabulary):
         try:
             return to_micro(number, self.factor[unit])
         except UnitError as error:
-            return Reason("out_of_range" if "range" in str(error) else "too_fine", f"{shown(text)} {self.spelling[unit]}")
+            return Reason(
+                "out_of_range" if "range" in str(error) else "too_fine", f"{shown(text)} {self.spelling[unit]}"
+            )
 
     def reason(self, code: int) -> Reason | None:
         return Reason("bad_unit", shown(self.texts[code])) if self.bad[code] else None
 
 
 class Qualities(Vocabulary):
-    """Quality words to packed codes. ``mapping`` turns the head-end's words into ours; without one, AEMO flags and methods are taken as such.
+    """Quality words to packed codes. ``mapping`` turns the head-end's words into ours; without one, AEMO flags and
+    methods are taken as such.
 
-    Ours: a flag letter A, S, F, E or N, an AEMO method of two digits, and after a colon an AEMO reason: ``A``, ``S14``, ``F14:76``.
+    Ours: a flag letter A, S, F, E or N, an AEMO method of two digits, and after a colon an AEMO reason: ``A``, ``S14``,
+    ``F14:76``.
     """
 
     def __init__(self, mapping: Mapping[str, str]) -> None:

@@ -1,10 +1,11 @@
 """Wide exports with a dial and a flow on each line, as Badger Meter's Beacon writes them.
 
-Belongs here: which columns hold what. Does not belong here: reading delimited text (delimited.py), which is done once for each kind.
+Belongs here: which columns hold what. Does not belong here: reading delimited text (delimited.py), which is done once
+for each kind.
 
-A line gives a register read (channel ``R1``) and an interval read (channel ``F1``), either of which may be empty. The defaults below are the
-export's own column names; ``columns`` of a head-end may rename any of them. Flows are stamped at the end of their hour, a minute early
-(00:59); the tolerance of the day packer puts them on the hour.
+A line gives a register read (channel ``R1``) and an interval read (channel ``F1``), either of which may be empty. The
+defaults below are the export's own column names; ``columns`` of a head-end may rename any of them. Flows are stamped at
+the end of their hour, a minute early (00:59); the tolerance of the day packer puts them on the hour.
 """
 
 from __future__ import annotations
@@ -22,10 +23,26 @@ from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.schemas.reads import REJECTS, ParsedFeed
 
 COLUMNS: Final = {
-    "meter_id": "Meter_ID", "quality": "Estimated_Flag", "flow": "Flow", "flow_time": "Flow_Time", "flow_unit": "Flow_Unit",
-    "read": "Read", "read_time": "Read_Time", "read_unit": "Read_Unit",
-}  # fmt: skip
-ESTIMATED: Final = {"0": "A", "1": "E", "": "A", "false": "A", "true": "E", "False": "A", "True": "E", "N": "A", "Y": "E"}
+    "meter_id": "Meter_ID",
+    "quality": "Estimated_Flag",
+    "flow": "Flow",
+    "flow_time": "Flow_Time",
+    "flow_unit": "Flow_Unit",
+    "read": "Read",
+    "read_time": "Read_Time",
+    "read_unit": "Read_Unit",
+}
+ESTIMATED: Final = {
+    "0": "A",
+    "1": "E",
+    "": "A",
+    "false": "A",
+    "true": "E",
+    "False": "A",
+    "True": "E",
+    "N": "A",
+    "Y": "E",
+}
 FLOW_CHANNEL: Final = "F1"
 READ_CHANNEL: Final = "R1"
 
@@ -34,7 +51,9 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
     """Parse a wide export into interval reads (flows) and register reads (dials). Raises HeadEndError, FeedRefused."""
     unknown = sorted(set(head_end.columns) - set(COLUMNS))
     if unknown:
-        raise HeadEndError(f"{head_end.name}: columns: unknown field {', '.join(unknown)}; known are {', '.join(COLUMNS)}")
+        raise HeadEndError(
+            f"{head_end.name}: columns: unknown field {', '.join(unknown)}; known are {', '.join(COLUMNS)}"
+        )
     names = COLUMNS | dict(head_end.columns)
     common = replace(
         head_end,

@@ -1,6 +1,7 @@
 """Canonical frames into the raw store, exactly once: packing, landing, writing, and what could not be written.
 
-Belongs here: everything between a parsed file and a committed raw billing day. Does not belong here: formats (feeds/), validation (vee/).
+Belongs here: everything between a parsed file and a committed raw billing day. Does not belong here: formats (feeds/),
+validation (vee/).
 """
 
 from meter_pipeline.ingest.day import IngestOutcome, ingest_billing_day
@@ -8,5 +9,14 @@ from meter_pipeline.ingest.inbox import LandingOutcome, inbox_files, land_inbox,
 from meter_pipeline.ingest.landing import Landed, Places, land
 
 __all__ = [
-    "IngestOutcome", "Landed", "LandingOutcome", "Places", "inbox_files", "ingest_billing_day", "land", "land_inbox", "new_files", "waiting_days",
-]  # fmt: skip
+    "IngestOutcome",
+    "Landed",
+    "LandingOutcome",
+    "Places",
+    "inbox_files",
+    "ingest_billing_day",
+    "land",
+    "land_inbox",
+    "new_files",
+    "waiting_days",
+]

@@ -1,11 +1,11 @@
 """The circuit breaker: stop calling a database that does not answer, before timeouts cascade.
 
-Belongs here: the state machine, in injected monotonic time. Does not belong here: its shared row (store/breaker.py), what counts as a failure of
-the server and what as bad data (retry.py).
+Belongs here: the state machine, in injected monotonic time. Does not belong here: its shared row (store/breaker.py),
+what counts as a failure of the server and what as bad data (retry.py).
 
-The rules are resilience4j's: a count window, no verdict before a minimum of calls, failure rate and slow-call rate with >=, bounded permits in
-HALF_OPEN, permits given back on cancellation. The wait doubles from 2 to 60 s with jitter while trials fail; HALF_OPEN never lasts longer than
-30 s. Data errors never count.
+The rules are resilience4j's: a count window, no verdict before a minimum of calls, failure rate and slow-call rate with
+>=, bounded permits in HALF_OPEN, permits given back on cancellation. The wait doubles from 2 to 60 s with jitter while
+trials fail; HALF_OPEN never lasts longer than 30 s. Data errors never count.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Permit:
 
 @dataclass(slots=True)
 class Breaker:
-    """Ask ``acquire`` before a call; None means wait ``remaining`` seconds and ask again. ``changed`` is told of every change of state."""
+    """Ask ``acquire`` before a call; None means wait ``remaining`` seconds and ask again. ``changed`` is told of every
+    change of state."""
 
     rules: Rules = field(default_factory=Rules)
     rng: random.Random = field(default_factory=random.Random)

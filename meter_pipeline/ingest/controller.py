@@ -1,11 +1,13 @@
 """The adaptive controller: how large a batch is and how many are written at once, from measured write latency.
 
-Belongs here: the control law, pure and in injected time. Does not belong here: sampling the server (monitor.py), writing.
+Belongs here: the control law, pure and in injected time. Does not belong here: sampling the server (monitor.py),
+writing.
 
-The target is absolute (a write, execute and commit, within 50 ms), so the law is additive increase, multiplicative decrease with a dead band on
-the 90th percentile, and guards from Netflix's Gradient2: changes clamped, no growth when the application is the limit, slow smoothing. A line
-fitted through (rows, latency) gives a ceiling, and says when batch size cannot help because the cost is fixed. Batch size follows latency;
-concurrency follows what the server's sessions wait for; so the two never chase each other.
+The target is absolute (a write, execute and commit, within 50 ms), so the law is additive increase, multiplicative
+decrease with a dead band on the 90th percentile, and guards from Netflix's Gradient2: changes clamped, no growth when
+the application is the limit, slow smoothing. A line fitted through (rows, latency) gives a ceiling, and says when batch
+size cannot help because the cost is fixed. Batch size follows latency; concurrency follows what the server's sessions
+wait for; so the two never chase each other.
 """
 
 from __future__ import annotations
@@ -19,17 +21,29 @@ import polars as pl
 #: Wait events of our own sessions (pg_stat_activity, as "type:event") and what they ask for.
 LOCK_WAITS: Final = frozenset({"Lock:transactionid", "Lock:tuple", "Lock:relation"})
 WAL_WAITS: Final = frozenset(
-    {"IO:WALSync", "IO:WALWrite", "IO:WalSync", "IO:WalWrite", "LWLock:WALWrite", "LWLock:WALInsert", "LWLock:WALWriteLock", "IPC:SyncRep"}
+    {
+        "IO:WALSync",
+        "IO:WALWrite",
+        "IO:WalSync",
+        "IO:WalWrite",
+        "LWLock:WALWrite",
+        "LWLock:WALInsert",
+        "LWLock:WALWriteLock",
+        "IPC:SyncRep",
+    }
 )
-DATA_WAITS: Final = frozenset({"IO:DataFileRead", "IO:DataFileExtend", "Lock:extend", "LWLock:BufferMapping", "LWLock:BufferContent"})
+DATA_WAITS: Final = frozenset(
+    {"IO:DataFileRead", "IO:DataFileExtend", "Lock:extend", "LWLock:BufferMapping", "LWLock:BufferContent"}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds and target. Rows are payload rows (a meter's channel-day, or a register read); times in seconds.
 
-    A window is ten writes and at least a quarter of a second: a city's day is written in one to three seconds, in which windows of a whole
-    second (Netflix's WindowedLimit) decide once or never. Ten writes carry a 90th percentile; Envoy's gradient controller samples 0.1 s.
+    A window is ten writes and at least a quarter of a second: a city's day is written in one to three seconds, in which
+    windows of a whole second (Netflix's WindowedLimit) decide once or never. Ten writes carry a 90th percentile;
+    Envoy's gradient controller samples 0.1 s.
     """
 
     target_s: float = 0.05
@@ -67,8 +81,9 @@ class Controller:
         self.writers = self.writers or self.limits.writers_start
 
     def wrote(self, now: float, rows: int, seconds: float, ok: bool, in_flight: int, waiting: bool) -> bool:
-        """One write: its rows, seconds of execute and commit (never queueing), whether it succeeded; ``in_flight`` writes at the time and whether
-        more were ``waiting``. True where a window closed and a decision was taken. ``now`` is monotonic."""
+        """One write: its rows, seconds of execute and commit (never queueing), whether it succeeded; ``in_flight``
+        writes at the time and whether more were ``waiting``. True where a window closed and a decision was taken.
+        ``now`` is monotonic."""
         if self._opened is None:
             self._opened = now
         self._samples.append((rows, seconds, ok))
@@ -90,7 +105,8 @@ class Controller:
         self._note(now, p90, "end", self._dominant(), line)
 
     def waits(self, events: dict[str, int]) -> None:
-        """One sample of the server: sessions of ours by "type:event"; "CPU" for running, "idle in transaction" for sessions left open."""
+        """One sample of the server: sessions of ours by "type:event"; "CPU" for running, "idle in transaction" for
+        sessions left open."""
         self._wait_samples += 1
         self._waits.update(events)
 
@@ -135,7 +151,8 @@ class Controller:
             batch, move = batch * 0.9, "shrink"
         elif p90 < 0.8 * target and self._busy >= 0.5 and move != "cool":
             batch, move = batch + max(10, 0.05 * batch), "grow"
-            # Far below the target the step grows with the room there is, so that a short load gets there at all; doubling is the clamp.
+            # Far below the target the step grows with the room there is, so that a short load gets there at all;
+            # doubling is the clamp.
             batch = min(2.0 * self.batch, max(batch, self.batch * min(2.0, 0.8 * target / max(p90, 1e-4))))
         if line is not None and not fixed_cost:
             batch = min(batch, max((target - line[0]) / line[1], limits.batch_least))
@@ -159,13 +176,27 @@ class Controller:
 
     def _note(self, now: float, p90: float, move: str, dominant: str | None, line: tuple[float, float] | None) -> None:
         """Write the window down and open the next."""
-        alarm = "idle in transaction" if self._waits["idle in transaction"] else "fixed cost" if line is not None and line[0] > self.limits.target_s else ""
+        alarm = (
+            "idle in transaction"
+            if self._waits["idle in transaction"]
+            else "fixed cost"
+            if line is not None and line[0] > self.limits.target_s
+            else ""
+        )
         self.history.append(
             {
-                "at_s": now, "samples": len(self._samples), "p90_ms": p90 * 1000, "batch": self.batch, "writers": self.writers, "move": move,
-                "wait": dominant or "", "fixed_ms": line[0] * 1000 if line else None, "row_us": line[1] * 1e6 if line else None, "alarm": alarm,
+                "at_s": now,
+                "samples": len(self._samples),
+                "p90_ms": p90 * 1000,
+                "batch": self.batch,
+                "writers": self.writers,
+                "move": move,
+                "wait": dominant or "",
+                "fixed_ms": line[0] * 1000 if line else None,
+                "row_us": line[1] * 1e6 if line else None,
+                "alarm": alarm,
             }
-        )  # fmt: skip
+        )
         self._samples.clear()
         self._waits.clear()
         self._wait_samples, self._opened, self._busy, self._exhausted = 0, now, 0.0, False
@@ -176,8 +207,10 @@ class Controller:
         if not total:
             return None
         sums = {
-            "lock": sum(self._waits[e] for e in LOCK_WAITS), "wal": sum(self._waits[e] for e in WAL_WAITS), "data": sum(self._waits[e] for e in DATA_WAITS),
-        }  # fmt: skip
+            "lock": sum(self._waits[e] for e in LOCK_WAITS),
+            "wal": sum(self._waits[e] for e in WAL_WAITS),
+            "data": sum(self._waits[e] for e in DATA_WAITS),
+        }
         name, count = max(sums.items(), key=lambda item: item[1])
         if count * 3 >= total:
             return name
@@ -186,11 +219,21 @@ class Controller:
     def frame(self) -> pl.DataFrame:
         """The decisions as a table; at_s counts from the first."""
         schema = {
-            "at_s": pl.Float64, "samples": pl.Int64, "p90_ms": pl.Float64, "batch": pl.Int64, "writers": pl.Int64, "move": pl.String, "wait": pl.String,
-            "fixed_ms": pl.Float64, "row_us": pl.Float64, "alarm": pl.String,
-        }  # fmt: skip
+            "at_s": pl.Float64,
+            "samples": pl.Int64,
+            "p90_ms": pl.Float64,
+            "batch": pl.Int64,
+            "writers": pl.Int64,
+            "move": pl.String,
+            "wait": pl.String,
+            "fixed_ms": pl.Float64,
+            "row_us": pl.Float64,
+            "alarm": pl.String,
+        }
         frame = pl.DataFrame(self.history, schema=schema)
-        return frame.with_columns((pl.col("at_s") - pl.col("at_s").first()).round(3), pl.col("p90_ms", "fixed_ms", "row_us").round(3))
+        return frame.with_columns(
+            (pl.col("at_s") - pl.col("at_s").first()).round(3), pl.col("p90_ms", "fixed_ms", "row_us").round(3)
+        )
 
 
 def _quantile(values: list[float], share: float) -> float | None:

@@ -1,11 +1,12 @@
 """A billing day's reads into the raw store, exactly once: the function behind the raw_reads asset.
 
-Belongs here: the order of the day (lock, epoch, staged files, passes, partitions, totals), what is said of it afterwards. Does not belong here:
-how batches are planned (plan.py) and written (writer.py).
+Belongs here: the order of the day (lock, epoch, staged files, passes, partitions, totals), what is said of it
+afterwards. Does not belong here: how batches are planned (plan.py) and written (writer.py).
 
-One run at a time holds a day, by an advisory lock that waits; should that lock's connection die while its batches live on, the next run's epoch
-fences them off. A run killed anywhere leaves committed batches, which raw.load_batch names; the next run does the rest. A day loaded for the
-first time becomes visible at once when its partition is attached, after its last batch.
+One run at a time holds a day, by an advisory lock that waits; should that lock's connection die while its batches live
+on, the next run's epoch fences them off. A run killed anywhere leaves committed batches, which raw.load_batch names;
+the next run does the rest. A day loaded for the first time becomes visible at once when its partition is attached,
+after its last batch.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class StagingError(RuntimeError):
 
 @dataclass(slots=True)
 class IngestOutcome:
-    """What a run did to a billing day: reads by outcome, one row of ``files`` per feed file, the controller's history, the writers' figures."""
+    """What a run did to a billing day: reads by outcome, one row of ``files`` per feed file, the controller's history,
+    the writers' figures."""
 
     day: date
     received: int = 0
@@ -70,7 +72,8 @@ class IngestOutcome:
 
     @property
     def balanced(self) -> bool:
-        """Whether every file that touches the day has received = accepted + duplicate + superseded + rejected (+ waiting for other days)."""
+        """Whether every file that touches the day has received = accepted + duplicate + superseded + rejected (+
+        waiting for other days)."""
         return bool(self.totals["balanced"].all()) if self.totals.height else True
 
     def report(self) -> StageReport:
@@ -80,19 +83,32 @@ class IngestOutcome:
         latencies = sorted(self.writers.latencies_ms)
         p99 = latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))] if latencies else None
         figures: dict[str, Any] = {
-            "received": self.received, "accepted": self.accepted, "duplicate": self.duplicate, "superseded": self.superseded,
-            "rejected": self.rejected, "payloads": self.payloads, "files": self.files.height, "batches": self.writers.batches,
-            "megabytes_written": round(self.writers.bytes / 1e6, 2), "write_p99_ms": None if p99 is None else round(p99, 1),
-            "retries": self.retries, "breaker_opened": self.breaker_opened, "waited_for_pause_s": round(self.writers.waited_s, 1),
+            "received": self.received,
+            "accepted": self.accepted,
+            "duplicate": self.duplicate,
+            "superseded": self.superseded,
+            "rejected": self.rejected,
+            "payloads": self.payloads,
+            "files": self.files.height,
+            "batches": self.writers.batches,
+            "megabytes_written": round(self.writers.bytes / 1e6, 2),
+            "write_p99_ms": None if p99 is None else round(p99, 1),
+            "retries": self.retries,
+            "breaker_opened": self.breaker_opened,
+            "waited_for_pause_s": round(self.writers.waited_s, 1),
             "already_committed": self.writers.already,
-        }  # fmt: skip
+        }
         tables = {"files": self.files, "controller": self.controller}
         broken = self.totals.filter(~pl.col("balanced")) if self.totals.height else self.totals
         check = Check(
             "control_totals",
             self.balanced,
             "Per file: received = accepted + duplicate + superseded + rejected (+ reads of days that still wait).",
-            {"files": self.totals.height, "broken": broken.height, "names": ", ".join(broken["file_name"].to_list()[:5]) if broken.height else ""},
+            {
+                "files": self.totals.height,
+                "broken": broken.height,
+                "names": ", ".join(broken["file_name"].to_list()[:5]) if broken.height else "",
+            },
         )
         plots = {"controller": controller_plot(self.controller, self.target_ms)} if self.controller.height > 1 else {}
         return StageReport(self.accepted, figures, {k: t for k, t in tables.items() if t.height}, plots, [check])
@@ -114,11 +130,13 @@ def ingest_billing_day(
     breaker: Breaker | None = None,
     seed: int | None = None,
 ) -> IngestOutcome:
-    """Write every staged read of a billing day that is not in the store yet. Idempotent; blocks until done, also while paused.
+    """Write every staged read of a billing day that is not in the store yet. Idempotent; blocks until done, also while
+    paused.
 
-    ``settings`` gives the folders and head-ends (or ``places`` and ``head_ends`` themselves); head-ends are needed only to parse an archived
-    file again whose staged reads are lost. ``pause`` is polled before every batch (control.PauseProbe by default). ``seed`` fixes the
-    randomness of retries. Raises psycopg.Error when the database stays out of reach, store.load.Fenced when another run took the day.
+    ``settings`` gives the folders and head-ends (or ``places`` and ``head_ends`` themselves); head-ends are needed only
+    to parse an archived file again whose staged reads are lost. ``pause`` is polled before every batch
+    (control.PauseProbe by default). ``seed`` fixes the randomness of retries. Raises psycopg.Error when the database
+    stays out of reach, store.load.Fenced when another run took the day.
     """
     if places is None:
         if settings is None:
@@ -171,9 +189,18 @@ class _Day:
             loaded = raw.loaded_rows(self.lock, self.day)
             sources = [plan.Source(w.sha256, w.file_name, w.head_end, w.commodity) for w in waiting]
             writers = Writers(
-                self.database, self.clock, epoch, sources, self._letters, self.pause, self.controller, self.breaker, self.rng, self.run_id,
+                self.database,
+                self.clock,
+                epoch,
+                sources,
+                self._letters,
+                self.pause,
+                self.controller,
+                self.breaker,
+                self.rng,
+                self.run_id,
                 self._tell_breaker,
-            )  # fmt: skip
+            )
             outcome.payloads = asyncio.run(self._load(writers, staged, [w.sha256 for w in waiting], loaded))
             self._finish(waiting, outcome)
             if raw.close_breaker(self.lock, BREAKER, self.run_id or "", self.clock.now()):
@@ -184,7 +211,11 @@ class _Day:
         return outcome
 
     async def _load(
-        self, writers: Writers, staged: Sequence[StagedDay], hashes: Sequence[bytes], loaded: dict[tuple[bytes, str], list[tuple[int, int]]]
+        self,
+        writers: Writers,
+        staged: Sequence[StagedDay],
+        hashes: Sequence[bytes],
+        loaded: dict[tuple[bytes, str], list[tuple[int, int]]],
     ) -> int:
         payloads = 0
         async with writers.session():
@@ -205,7 +236,8 @@ class _Day:
             await asyncio.to_thread(self._attach, kind.table)
             return
         if state == "open":
-            # A run before us was killed: what it committed is in the unattached table. Keyed and attached, it is compared with like the rest.
+            # A run before us was killed: what it committed is in the unattached table. Keyed and attached, it is
+            # compared with like the rest.
             await asyncio.to_thread(self._attach, kind.table)
         later = await asyncio.to_thread(plan.later_pass, self.database, kind, self.day, incoming)
         if later.kept.height and await asyncio.to_thread(self._open, kind.history) != "attached":
@@ -234,16 +266,28 @@ class _Day:
         rows = []
         with self.lock.transaction():
             for item in waiting:
-                received, accepted, duplicate, superseded, rejected = raw.finish_file_day(self.lock, item.sha256, self.day, self.clock.now())
+                received, accepted, duplicate, superseded, rejected = raw.finish_file_day(
+                    self.lock, item.sha256, self.day, self.clock.now()
+                )
                 body = {
-                    "sha256": item.sha256, "file_name": item.file_name, "head_end": item.head_end, "billing_day": self.day, "received": received,
-                    "accepted": accepted, "duplicate": duplicate, "superseded": superseded, "rejected": rejected,
-                    "balanced": received == accepted + duplicate + superseded + rejected, "run_id": self.run_id,
-                }  # fmt: skip
+                    "sha256": item.sha256,
+                    "file_name": item.file_name,
+                    "head_end": item.head_end,
+                    "billing_day": self.day,
+                    "received": received,
+                    "accepted": accepted,
+                    "duplicate": duplicate,
+                    "superseded": superseded,
+                    "rejected": rejected,
+                    "balanced": received == accepted + duplicate + superseded + rejected,
+                    "run_id": self.run_id,
+                }
                 entries.append(self.lock, "file_loaded", body, clock=self.clock, actor=plan.ACTOR)
                 rows.append((item.file_name, item.head_end, received, accepted, duplicate, superseded, rejected))
         columns = ("file_name", "head_end", "received", "accepted", "duplicate", "superseded", "rejected")
-        outcome.files = pl.DataFrame(rows, schema={c: pl.String if c in ("file_name", "head_end") else pl.Int64 for c in columns}, orient="row")
+        outcome.files = pl.DataFrame(
+            rows, schema={c: pl.String if c in ("file_name", "head_end") else pl.Int64 for c in columns}, orient="row"
+        )
         for name in columns[2:]:
             setattr(outcome, name, int(outcome.files[name].sum()))
         for item in waiting:
@@ -265,7 +309,9 @@ class _Day:
             declared = read_head_ends(self.settings.head_ends)
         head_end = (declared or {}).get(item.head_end)
         if head_end is None:
-            raise StagingError(f"the staged reads of {item.file_name} are lost and head-end {item.head_end} is not declared, so it cannot be read again")
+            raise StagingError(
+                f"the staged reads of {item.file_name} are lost and head-end {item.head_end} is not declared, so it cannot be read again"
+            )
         parse = self.parse
         if parse is None:
             from meter_pipeline import feeds
@@ -275,10 +321,14 @@ class _Day:
             copy = Path(folder) / os.path.basename(item.file_name)
             archive.restore(self.places.archive, item.archive_path, copy)
             parsed = parse(copy, head_end, self.calendar)
-        staged, _ = landing.prepare(parsed, self.calendar, head_end.name, Declared.of(raw.channels(self.database)), self.clock.now())
+        staged, _ = landing.prepare(
+            parsed, self.calendar, head_end.name, Declared.of(raw.channels(self.database)), self.clock.now()
+        )
         again = staged.get(self.day)
         if again is None or again.content_sha256 != item.staged_sha256:
-            raise StagingError(f"the staged reads of {item.file_name} are lost, and reading it again gives others: reference data or its head-end changed")
+            raise StagingError(
+                f"the staged reads of {item.file_name} are lost, and reading it again gives others: reference data or its head-end changed"
+            )
         staging.write(self.places.staging, item.sha256, self.day, again)
         return again
 
@@ -289,6 +339,10 @@ class _Day:
         detail = " ".join(str(error).split())[:500]
         reasons = pl.Series("reasons", [[{"code": "database_refused", "detail": f"{error.sqlstate}: {detail}"}]])
         content = load_pass.current.filter(pl.col("at") == at).head(1).drop("at")
-        bad = content.with_columns(reasons, received=pl.lit(payload["reads"], pl.Int64), first_line=pl.lit(None, pl.Int64))
+        bad = content.with_columns(
+            reasons, received=pl.lit(payload["reads"], pl.Int64), first_line=pl.lit(None, pl.Int64)
+        )
         letters = [landing.payload_letters(bad)]
-        return landing.finish_letters(letters, item.sha256, item.file_name, item.head_end, item.file_format, self.run_id, self.clock.now())
+        return landing.finish_letters(
+            letters, item.sha256, item.file_name, item.head_end, item.file_format, self.run_id, self.clock.now()
+        )

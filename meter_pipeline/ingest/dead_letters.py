@@ -1,10 +1,11 @@
 """Dead letters at work: shown, corrected, replayed once, dismissed.
 
-Belongs here: who may do what to which, how a rejected line becomes a small file again. Does not belong here: the table (store/dead_letters.py),
-the command (cli/dead_letters.py).
+Belongs here: who may do what to which, how a rejected line becomes a small file again. Does not belong here: the table
+(store/dead_letters.py), the command (cli/dead_letters.py).
 
-A replay goes the way of every file: it is landed under an identity made of the letter and its content, so that asking twice finds it landed.
-It is tried first: content that would be rejected again changes nothing and says why. The reads then wait for their billing days like any others.
+A replay goes the way of every file: it is landed under an identity made of the letter and its content, so that asking
+twice finds it landed. It is tried first: content that would be rejected again changes nothing and says why. The reads
+then wait for their billing days like any others.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class DeadLetterError(ValueError):
 
 @dataclass(slots=True)
 class Replayed:
-    """What a replay did. ``rejected``: reasons for which it was not done; ``already``: it had been done before. ``days`` wait to be loaded."""
+    """What a replay did. ``rejected``: reasons for which it was not done; ``already``: it had been done before.
+    ``days`` wait to be loaded."""
 
     key: bytes
     already: bool = False
@@ -59,16 +61,35 @@ def show(database: Database, prefix: str) -> DeadLetter:
         return _one(store.by_prefix(connection, _hex(prefix)), prefix)
 
 
-def correct(database: Database, prefix: str, content: bytes, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> DeadLetter:
+def correct(
+    database: Database, prefix: str, content: bytes, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK
+) -> DeadLetter:
     """Say what a dead letter should have said. Nothing is loaded until it is replayed."""
     with database.connect("dead-letters") as connection:
         letter = _changeable(_one(store.by_prefix(connection, _hex(prefix), lock=True), prefix), by, reason)
         if not content.strip():
             raise DeadLetterError("the correction is empty: to drop a payload, dismiss it")
-        # Neither text stands in the entry, which nobody can erase: their leaves do, and what was said is kept behind them.
+        # Neither text stands in the entry, which nobody can erase: their leaves do, and what was said is kept behind
+        # them.
         now = erasure.keep(connection, content)
-        store.change(connection, letter.key, "corrected", by=by, at=clock.now(), reason=reason, corrected_raw=content, corrected_leaf=now)
-        body = {"dead_letter": letter.leaf, "by": by, "reason": reason, "now": now, "was_bytes": len(letter.raw), "now_bytes": len(content)}
+        store.change(
+            connection,
+            letter.key,
+            "corrected",
+            by=by,
+            at=clock.now(),
+            reason=reason,
+            corrected_raw=content,
+            corrected_leaf=now,
+        )
+        body = {
+            "dead_letter": letter.leaf,
+            "by": by,
+            "reason": reason,
+            "now": now,
+            "was_bytes": len(letter.raw),
+            "now_bytes": len(content),
+        }
         entries.append(connection, "corrected", body, [letter.leaf, now], clock=clock, actor=by)
         connection.commit()
         return _one(store.by_prefix(connection, letter.key.hex()), prefix)
@@ -79,16 +100,24 @@ def dismiss(database: Database, prefix: str, *, by: str, reason: str, clock: Clo
     with database.connect("dead-letters") as connection:
         letter = _changeable(_one(store.by_prefix(connection, _hex(prefix), lock=True), prefix), by, reason)
         store.change(connection, letter.key, "dismissed", by=by, at=clock.now(), reason=reason)
-        entries.append(connection, "dismissed", {"dead_letter": letter.leaf, "by": by, "reason": reason, "reads": letter.reads}, [letter.leaf], clock=clock, actor=by)
+        entries.append(
+            connection,
+            "dismissed",
+            {"dead_letter": letter.leaf, "by": by, "reason": reason, "reads": letter.reads},
+            [letter.leaf],
+            clock=clock,
+            actor=by,
+        )
         connection.commit()
         return _one(store.by_prefix(connection, letter.key.hex()), prefix)
 
 
 def erase(database: Database, prefix: str, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> int:
-    """Erase the content of a closed dead letter, its correction too, with the ledger's entries that say so; returns the letter's entry.
+    """Erase the content of a closed dead letter, its correction too, with the ledger's entries that say so; returns the
+    letter's entry.
 
-    Every proof stays valid: what the ledger holds are salted hashes, and the salts go with the content. Raises DeadLetterError where the letter is
-    still open (settle it first) or erased already.
+    Every proof stays valid: what the ledger holds are salted hashes, and the salts go with the content. Raises
+    DeadLetterError where the letter is still open (settle it first) or erased already.
     """
     with database.connect("dead-letters") as connection:
         letter = _one(store.by_prefix(connection, _hex(prefix), lock=True), prefix)
@@ -117,7 +146,8 @@ def replay(
     clock: Clock = SYSTEM_CLOCK,
     run_id: str | None = None,
 ) -> Replayed:
-    """Send a dead letter's content (corrected, or as it came where the fault lay elsewhere) through landing again; once, however often asked."""
+    """Send a dead letter's content (corrected, or as it came where the fault lay elsewhere) through landing again;
+    once, however often asked."""
     with database.connect("dead-letters") as connection:
         # The row's lock makes a second replay wait and then find the first one's result.
         letter = _one(store.by_prefix(connection, _hex(prefix), lock=True), prefix)
@@ -138,11 +168,26 @@ def replay(
             if found:
                 return Replayed(letter.key, rejected=found)
             landed = land(
-                database, calendar, path, head_end, places, parse=parse, clock=clock, name=f"dead-letter/{letter.key.hex()[:16]}", channels=channels,
-                run_id=run_id, replay_of=letter.key,
-            )  # fmt: skip
+                database,
+                calendar,
+                path,
+                head_end,
+                places,
+                parse=parse,
+                clock=clock,
+                name=f"dead-letter/{letter.key.hex()[:16]}",
+                channels=channels,
+                run_id=run_id,
+                replay_of=letter.key,
+            )
         store.change(connection, letter.key, "replayed", by=by, at=clock.now(), replay_sha256=landed.sha256)
-        body = {"dead_letter": letter.leaf, "by": by, "reads": landed.received, "file": landed.sha256, "corrected": letter.corrected_raw is not None}
+        body = {
+            "dead_letter": letter.leaf,
+            "by": by,
+            "reads": landed.received,
+            "file": landed.sha256,
+            "corrected": letter.corrected_raw is not None,
+        }
         entries.append(connection, "replayed", body, [letter.leaf], clock=clock, actor=by)
         connection.commit()
     return Replayed(letter.key, landed.duplicate, landed.received, landed.days)
@@ -160,13 +205,16 @@ def replay_many(
     limit: int = 10_000,
     clock: Clock = SYSTEM_CLOCK,
 ) -> list[Replayed]:
-    """Replay every dead letter of a reason, oldest first: after enrolling the meters that were unknown, say. Those still at fault stay."""
+    """Replay every dead letter of a reason, oldest first: after enrolling the meters that were unknown, say. Those
+    still at fault stay."""
     with database.connect("dead-letters") as connection:
         keys = store.with_status(connection, status, reason, limit)
     return [replay(database, calendar, places, head_ends, key.hex(), by=by, clock=clock) for key in keys]
 
 
-def _faults(parsed: ParsedFeed, calendar: BillingCalendar, head_end: HeadEnd, channels: Declared, clock: Clock) -> list[tuple[str, str]]:
+def _faults(
+    parsed: ParsedFeed, calendar: BillingCalendar, head_end: HeadEnd, channels: Declared, clock: Clock
+) -> list[tuple[str, str]]:
     """Every reason for which the content would be rejected again."""
     listed = parsed.rejects["reasons"].to_list() if parsed.rejects.height else []
     _, bad = prepare(parsed, calendar, head_end.name, channels, clock.now())
@@ -184,7 +232,11 @@ def _content(connection: Any, places: Places, letter: DeadLetter, head_end: Head
     if file is None:
         return content
     if letter.raw_format == "file":
-        return letter.corrected_raw if letter.corrected_raw is not None else archive.read_bytes(places.archive, file.archive_path)
+        return (
+            letter.corrected_raw
+            if letter.corrected_raw is not None
+            else archive.read_bytes(places.archive, file.archive_path)
+        )
     before, after = _around(_beginning(places, file, head_end, folder), letter, head_end)
     return before + content + (b"" if content.endswith(b"\n") else b"\n") + after
 
@@ -201,7 +253,8 @@ def _beginning(places: Places, file: raw.FeedFile, head_end: HeadEnd, folder: Pa
 
 
 def _around(whole: bytes, letter: DeadLetter, head_end: HeadEnd) -> tuple[bytes, bytes]:
-    """Lines that the rejected line leans on: what must stand before it, and the end mark without which NEM12 counts a file as cut."""
+    """Lines that the rejected line leans on: what must stand before it, and the end mark without which NEM12 counts a
+    file as cut."""
     if letter.file_format in _HEADED:
         return (whole.split(b"\n", 1)[0] + b"\n" if head_end.header else b""), b""
     if letter.file_format == "nem12" and letter.line:
@@ -223,7 +276,8 @@ def _parser(letter: DeadLetter, given: Parse | None) -> Parse:
 
 
 def parse_canonical(path: Path, head_end: HeadEnd, calendar: BillingCalendar) -> ParsedFeed:
-    """Reads of a canonical dead letter: one JSON object of a payload's stored columns. Raises DeadLetterError for anything else."""
+    """Reads of a canonical dead letter: one JSON object of a payload's stored columns. Raises DeadLetterError for
+    anything else."""
     try:
         payload = json.loads(path.read_bytes())
         return _register(payload) if "read_at" in payload else _interval(payload)
@@ -241,11 +295,16 @@ def _register(payload: dict[str, Any]) -> ParsedFeed:
 
 def _interval(payload: dict[str, Any]) -> ParsedFeed:
     text = json.dumps([{k: v for k, v in payload.items() if k != "read_at"}]).encode()
-    columns = {**vectors.VECTOR, **{c: load.SCHEMA[c] for c in ("meter_id", "channel", "unit", "source_version")}, "read_time": pl.Int64, "starts_at": pl.Int64}
+    columns = {
+        **vectors.VECTOR,
+        **{c: load.SCHEMA[c] for c in ("meter_id", "channel", "unit", "source_version")},
+        "read_time": pl.Int64,
+        "starts_at": pl.Int64,
+    }
     columns["billing_day"] = pl.String
     frame = pl.read_json(io.BytesIO(text), schema=columns).with_columns(
         pl.col("billing_day").str.to_date(), pl.col("starts_at", "read_time").cast(UTC_US)
-    )  # fmt: skip
+    )
     [matrix] = vectors.to_matrices(frame)
     present = (matrix.values[0] != NO_VALUE).nonzero()[0]
     starts = frame["starts_at"].to_physical()[0] + present * matrix.interval_minutes * 60_000_000
@@ -254,13 +313,20 @@ def _interval(payload: dict[str, Any]) -> ParsedFeed:
     n = len(present)
     reads = pl.DataFrame(
         {
-            "meter_id": [payload["meter_id"]] * n, "channel": [payload["channel"]] * n, "interval_start": pl.Series(starts, dtype=pl.Int64).cast(UTC_US),
-            "interval_minutes": [matrix.interval_minutes] * n, "value": matrix.values[0][present], "unit": [payload["unit"]] * n,
-            "sequence": matrix.sequence[0][present], "quality": matrix.quality[0][present], "source_version": [payload["source_version"]] * n,
-            "read_time": pl.repeat(frame["read_time"][0], n, dtype=UTC_US, eager=True), "line": [1] * n,
+            "meter_id": [payload["meter_id"]] * n,
+            "channel": [payload["channel"]] * n,
+            "interval_start": pl.Series(starts, dtype=pl.Int64).cast(UTC_US),
+            "interval_minutes": [matrix.interval_minutes] * n,
+            "value": matrix.values[0][present],
+            "unit": [payload["unit"]] * n,
+            "sequence": matrix.sequence[0][present],
+            "quality": matrix.quality[0][present],
+            "source_version": [payload["source_version"]] * n,
+            "read_time": pl.repeat(frame["read_time"][0], n, dtype=UTC_US, eager=True),
+            "line": [1] * n,
         },
         schema=INTERVAL_READS,
-    )  # fmt: skip
+    )
     return ParsedFeed("canonical", intervals=reads)
 
 

@@ -1,6 +1,7 @@
 """What reference data declares of channels, looked up a file at a time.
 
-Belongs here: the table that landing asks, made once for a whole inbox. Does not belong here: what is refused because of it (landing.py).
+Belongs here: the table that landing asks, made once for a whole inbox. Does not belong here: what is refused because of
+it (landing.py).
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from meter_pipeline.units import UnitError, base_unit
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """Every declared channel, sorted by meter: meter_id, channel, declared_kind, declared_unit (base unit), declared_minutes."""
+    """Every declared channel, sorted by meter: meter_id, channel, declared_kind, declared_unit (base unit),
+    declared_minutes."""
 
     channels: pl.DataFrame
 
     @classmethod
     def of(cls, channels: pl.DataFrame) -> Declared:
-        """From ``store.raw.channels`` (meter_id, channel, kind, unit, interval_minutes, in any order). A unit nobody knows stands as it is spelled."""
+        """From ``store.raw.channels`` (meter_id, channel, kind, unit, interval_minutes, in any order). A unit nobody
+        knows stands as it is spelled."""
         units = {}
         for spelling in channels["unit"].unique().to_list():
             try:
@@ -30,14 +33,17 @@ class Declared:
                 units[spelling] = spelling
         return cls(
             channels.select(
-                "meter_id", "channel", declared_kind="kind", declared_unit=pl.col("unit").replace_strict(units, return_dtype=pl.String),
+                "meter_id",
+                "channel",
+                declared_kind="kind",
+                declared_unit=pl.col("unit").replace_strict(units, return_dtype=pl.String),
                 declared_minutes="interval_minutes",
             ).sort("meter_id", "channel")
-        )  # fmt: skip
+        )
 
     def of_meters(self, meters: pl.Series) -> pl.DataFrame:
-        """Rows of these meters (distinct). Looked up one by one: a file holds few of a city's meters, and hashing a million of them for each of its
-        forty files was a quarter of a day's landing."""
+        """Rows of these meters (distinct). Looked up one by one: a file holds few of a city's meters, and hashing a
+        million of them for each of its forty files was a quarter of a day's landing."""
         known = self.channels["meter_id"]
         first = known.search_sorted(meters, "left").to_numpy().astype(np.int64)
         count = known.search_sorted(meters, "right").to_numpy().astype(np.int64) - first

@@ -1,13 +1,14 @@
 """Which value wins: a pure function of the set of payloads, never of the order in which they came.
 
-Belongs here: folding the distinct payloads of a channel-day into one row, and counting what one more payload changes. Does not belong here:
-finding those payloads (plan.py), writing the result.
+Belongs here: folding the distinct payloads of a channel-day into one row, and counting what one more payload changes.
+Does not belong here: finding those payloads (plan.py), writing the result.
 
-Per slot the payload with the greatest (condition rank, source version, read time, sequence, payload hash) wins; no read time is less than any.
-The condition rank (quality.condition_rank) comes first, so that a late actual replaces an estimate and a newer estimate never replaces an actual.
-The row's own source_version, read_time, head_end and payload_hash are the leading payload's, the one with the greatest (best rank of its
-slots, source version, read time, payload hash), and so are unit, interval length and slots: a payload of another layout keeps no slot, since two
-layouts of one day cannot both be right.
+Per slot the payload with the greatest (condition rank, source version, read time, sequence, payload hash) wins; no read
+time is less than any. The condition rank (quality.condition_rank) comes first, so that a late actual replaces an
+estimate and a newer estimate never replaces an actual. The row's own source_version, read_time, head_end and
+payload_hash are the leading payload's, the one with the greatest (best rank of its slots, source version, read time,
+payload hash), and so are unit, interval length and slots: a payload of another layout keeps no slot, since two layouts
+of one day cannot both be right.
 """
 
 from __future__ import annotations
@@ -27,24 +28,31 @@ _NEWEST = ["source_version", "read_time", "payload_hash"]
 
 
 def fold_intervals(payloads: pl.DataFrame) -> pl.DataFrame:
-    """Fold payloads of one billing day (vector frame with RAW_EXTRA columns, distinct hashes by key) to one row a key, sorted by key.
+    """Fold payloads of one billing day (vector frame with RAW_EXTRA columns, distinct hashes by key) to one row a key,
+    sorted by key.
 
     The result has the same columns; ``payloads`` is how many went in.
     """
     ranked = _ranked(payloads)
     leading = ranked.sort(*KEY, "condition", "rank").unique(KEY, keep="last", maintain_order=True)
     starts_at = vectors.day_start(leading)
-    parts = [_fold_layout(matrix, ranked, starts_at) for matrix in vectors.to_matrices(leading.drop("rank", "of", "condition"))]
+    parts = [
+        _fold_layout(matrix, ranked, starts_at)
+        for matrix in vectors.to_matrices(leading.drop("rank", "of", "condition"))
+    ]
     columns = [*KEY, *vectors.RAW_EXTRA, *vectors.VECTOR]
     return pl.concat([p.select(columns) for p in parts]).sort(KEY)
 
 
 def _ranked(payloads: pl.DataFrame) -> pl.DataFrame:
-    """Payloads in order of age, with their rank within the key (0 the oldest), how many the key has, and the best condition rank of their slots."""
+    """Payloads in order of age, with their rank within the key (0 the oldest), how many the key has, and the best
+    condition rank of their slots."""
     ordered = payloads.sort([*KEY, *_NEWEST], nulls_last=False)
     condition = np.zeros(ordered.height, np.int8)
     for matrix in vectors.to_matrices(ordered.with_row_index("n")):
-        condition[matrix.keys["n"].to_numpy()] = condition_rank(matrix.quality, matrix.values == NO_VALUE).max(axis=1, initial=0)
+        condition[matrix.keys["n"].to_numpy()] = condition_rank(matrix.quality, matrix.values == NO_VALUE).max(
+            axis=1, initial=0
+        )
     return ordered.with_columns(rank=pl.int_range(pl.len()).over(KEY), of=pl.len().over(KEY), condition=condition)
 
 
@@ -68,8 +76,8 @@ def _fold_layout(leading: DayMatrix, ranked: pl.DataFrame, starts_at: datetime) 
         layer_taken = matrix.keys["read_time"].to_physical().fill_null(NO_VALUE).to_numpy()[:, None]
         said = (matrix.values != NO_VALUE) | (matrix.quality != MISSING)
         layer_condition = condition_rank(matrix.quality, matrix.values == NO_VALUE)
-        # Layers come in order of (version, read time, hash), so at the same condition rank a later one loses a slot only to an equally old
-        # payload's higher sequence.
+        # Layers come in order of (version, read time, hash), so at the same condition rank a later one loses a slot
+        # only to an equally old payload's higher sequence.
         equal = (version[row] == layer_version) & (taken_at[row] == layer_taken)
         newer = ~equal | (matrix.sequence >= sequence[row])
         wins = said & ((layer_condition > condition[row]) | ((layer_condition == condition[row]) & newer))
@@ -81,16 +89,30 @@ def _fold_layout(leading: DayMatrix, ranked: pl.DataFrame, starts_at: datetime) 
         taken_at[row] = np.where(wins, layer_taken, taken_at[row])
         condition[row] = np.where(wins, layer_condition, condition[row])
     counts = ranked.select(*KEY, "of").unique()
-    keys = leading.keys.drop("payloads").join(counts, on=KEY, how="left", maintain_order="left").rename({"of": "payloads"}).cast({"payloads": pl.Int16})
-    folded = DayMatrix(leading.billing_day, leading.interval_minutes, keys, values, quality, sequence, offsets if offsets.any() else None)
+    keys = (
+        leading.keys.drop("payloads")
+        .join(counts, on=KEY, how="left", maintain_order="left")
+        .rename({"of": "payloads"})
+        .cast({"payloads": pl.Int16})
+    )
+    folded = DayMatrix(
+        leading.billing_day,
+        leading.interval_minutes,
+        keys,
+        values,
+        quality,
+        sequence,
+        offsets if offsets.any() else None,
+    )
     return vectors.from_matrix(folded, starts_at)
 
 
 def outcome_of_intervals(before: pl.DataFrame, after: pl.DataFrame, incoming: pl.DataFrame) -> pl.DataFrame:
-    """What one more payload a key did: accepted, duplicate and superseded reads, one row a row of ``incoming`` in its order.
+    """What one more payload a key did: accepted, duplicate and superseded reads, one row a row of ``incoming`` in its
+    order.
 
-    ``before`` and ``after`` are the folded rows without and with it. A read that says (value and quality) what was there is a duplicate; one
-    that changed the slot is accepted; the rest of the payload's ``reads`` is superseded.
+    ``before`` and ``after`` are the folded rows without and with it. A read that says (value and quality) what was
+    there is a duplicate; one that changed the slot is accepted; the rest of the payload's ``reads`` is superseded.
     """
     accepted = np.zeros(incoming.height, np.int64)
     duplicate = np.zeros(incoming.height, np.int64)
@@ -107,7 +129,8 @@ def outcome_of_intervals(before: pl.DataFrame, after: pl.DataFrame, incoming: pl
 
 
 def _aligned(state: pl.DataFrame, matrix: DayMatrix) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]:
-    """Values and quality of the state's rows for the matrix's keys; NO_VALUE and MISSING where there is none of that layout."""
+    """Values and quality of the state's rows for the matrix's keys; NO_VALUE and MISSING where there is none of that
+    layout."""
     values = np.full(matrix.values.shape, NO_VALUE, np.int64)
     quality = np.full(matrix.values.shape, MISSING, np.uint16)
     rows = matrix.keys.select(*KEY, "unit").with_row_index("row")
@@ -126,16 +149,30 @@ def fold_registers(payloads: pl.DataFrame) -> pl.DataFrame:
     """The winning payload of each register reading, with how many distinct ones there are; sorted by key."""
     order = ["condition", "source_version", "read_time", "sequence", "payload_hash"]
     condition = condition_rank(payloads["quality"].to_numpy(), payloads["value"].is_null().to_numpy())
-    ordered = payloads.with_columns(condition=condition).sort([*REGISTER_KEY, *order], nulls_last=False).drop("condition")
-    return ordered.with_columns(payloads=pl.len().over(REGISTER_KEY).cast(pl.Int16)).unique(REGISTER_KEY, keep="last", maintain_order=True).sort(REGISTER_KEY)
+    ordered = (
+        payloads.with_columns(condition=condition).sort([*REGISTER_KEY, *order], nulls_last=False).drop("condition")
+    )
+    return (
+        ordered.with_columns(payloads=pl.len().over(REGISTER_KEY).cast(pl.Int16))
+        .unique(REGISTER_KEY, keep="last", maintain_order=True)
+        .sort(REGISTER_KEY)
+    )
 
 
 def outcome_of_registers(before: pl.DataFrame, after: pl.DataFrame, incoming: pl.DataFrame) -> pl.DataFrame:
     """As outcome_of_intervals, for register reads."""
     content = ["value", "quality", "unit"]
-    joined = incoming.select(*REGISTER_KEY, *content, "payload_hash", "reads").join(
-        before.select(*REGISTER_KEY, *content), on=REGISTER_KEY, how="left", suffix="_was", maintain_order="left"
-    ).join(after.select(*REGISTER_KEY, "payload_hash"), on=REGISTER_KEY, how="left", suffix="_now", maintain_order="left")  # fmt: skip
+    joined = (
+        incoming.select(*REGISTER_KEY, *content, "payload_hash", "reads")
+        .join(before.select(*REGISTER_KEY, *content), on=REGISTER_KEY, how="left", suffix="_was", maintain_order="left")
+        .join(
+            after.select(*REGISTER_KEY, "payload_hash"),
+            on=REGISTER_KEY,
+            how="left",
+            suffix="_now",
+            maintain_order="left",
+        )
+    )
     repeats = pl.all_horizontal(pl.col(c) == pl.col(f"{c}_was") for c in content).fill_null(False)
     wins = pl.col("payload_hash") == pl.col("payload_hash_now")
     return joined.select(

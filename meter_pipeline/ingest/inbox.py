@@ -1,6 +1,7 @@
 """The inbox: folders of files by head-end, landed one after another.
 
-Belongs here: finding what is new and landing it. Does not belong here: one file's landing (landing.py), the sensor (defs/).
+Belongs here: finding what is new and landing it. Does not belong here: one file's landing (landing.py), the sensor
+(defs/).
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ PauseState: TypeAlias = Any
 
 @dataclass(slots=True)
 class LandingOutcome:
-    """What landing an inbox did. ``held`` files could not be read now (growing, no such head-end): path and why; they are tried again."""
+    """What landing an inbox did. ``held`` files could not be read now (growing, no such head-end): path and why; they
+    are tried again."""
 
     landed: list[Landed] = field(default_factory=list)
     held: list[tuple[str, str]] = field(default_factory=list)
@@ -50,22 +52,32 @@ class LandingOutcome:
         """For Dagster and the CLI."""
         new = [one for one in self.landed if not one.duplicate]
         figures = {
-            "files": len(self.landed), "duplicates": len(self.landed) - len(new), "held": len(self.held), "reads": sum(f.received for f in new),
-            "reads_rejected": sum(f.rejected for f in new), "dead_letters": sum(f.dead_letters for f in new),
-            "refused": sum(f.refused is not None for f in new), "billing_days": len(self.days),
+            "files": len(self.landed),
+            "duplicates": len(self.landed) - len(new),
+            "held": len(self.held),
+            "reads": sum(f.received for f in new),
+            "reads_rejected": sum(f.rejected for f in new),
+            "dead_letters": sum(f.dead_letters for f in new),
+            "refused": sum(f.refused is not None for f in new),
+            "billing_days": len(self.days),
             "stated_differences": sum(f.stated_differences for f in new),
-        }  # fmt: skip
+        }
         files = pl.DataFrame(
             [
                 (f.file_name, f.head_end, f.received, f.rejected, f.dead_letters, len(f.days), _note(f))
                 for f in self.landed
             ],
             schema={
-                "file": pl.String, "head_end": pl.String, "reads": pl.Int64, "rejected": pl.Int64, "dead_letters": pl.Int64, "days": pl.Int64,
+                "file": pl.String,
+                "head_end": pl.String,
+                "reads": pl.Int64,
+                "rejected": pl.Int64,
+                "dead_letters": pl.Int64,
+                "days": pl.Int64,
                 "note": pl.String,
             },
             orient="row",
-        )  # fmt: skip
+        )
         held = pl.DataFrame(self.held, schema={"file": pl.String, "why": pl.String}, orient="row")
         fresh = files.filter(pl.col("note") != "duplicate")
         tables = {name: t.head(200) for name, t in (("files", files), ("held", held)) if t.height}
@@ -74,7 +86,11 @@ class LandingOutcome:
 
 def _note(file: Landed) -> str:
     """What a person should know of a landed file beyond its counts."""
-    stated = f"{file.stated_differences} stated quantities are not what the dials show: raw.stated_difference" if file.stated_differences else ""
+    stated = (
+        f"{file.stated_differences} stated quantities are not what the dials show: raw.stated_difference"
+        if file.stated_differences
+        else ""
+    )
     return "duplicate" if file.duplicate else file.refused or stated
 
 
@@ -116,9 +132,11 @@ def land_inbox(
     pause: PauseProbe | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LandingOutcome:
-    """Land every new file of the settings' inbox. One bad file refuses itself alone; one whose head-end is not declared is held.
+    """Land every new file of the settings' inbox. One bad file refuses itself alone; one whose head-end is not declared
+    is held.
 
-    A pause holds landing too: what is held by it is left for the next time. ``progress`` is told how many of how many are done.
+    A pause holds landing too: what is held by it is left for the next time. ``progress`` is told how many of how many
+    are done.
     """
     outcome = LandingOutcome()
     names = new_files(database, settings.inbox)
@@ -131,9 +149,37 @@ def land_inbox(
         from meter_pipeline.control import PauseProbe as Probe
 
         with Probe(database, application_name="landing-pause", clock=clock) as probe:
-            _land_all(outcome, database, calendar, settings.inbox, names, by_folder, places, channels, clock, run_id, parse, probe, progress)
+            _land_all(
+                outcome,
+                database,
+                calendar,
+                settings.inbox,
+                names,
+                by_folder,
+                places,
+                channels,
+                clock,
+                run_id,
+                parse,
+                probe,
+                progress,
+            )
     else:
-        _land_all(outcome, database, calendar, settings.inbox, names, by_folder, places, channels, clock, run_id, parse, pause, progress)
+        _land_all(
+            outcome,
+            database,
+            calendar,
+            settings.inbox,
+            names,
+            by_folder,
+            places,
+            channels,
+            clock,
+            run_id,
+            parse,
+            pause,
+            progress,
+        )
     return outcome
 
 
@@ -152,8 +198,9 @@ def _land_all(
     pause: PauseProbe,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Files are read, packed and staged a few at once and ahead (numba, Polars and hashing hold no GIL), and made known one after another in the
-    order of their names, each after one more look at the pause: so the register and the ledger do not show how many were read at once."""
+    """Files are read, packed and staged a few at once and ahead (numba, Polars and hashing hold no GIL), and made known
+    one after another in the order of their names, each after one more look at the pause: so the register and the ledger
+    do not show how many were read at once."""
     ahead: deque[tuple[str, HeadEnd | None, Future[Prepared] | PauseState | None]] = deque()
     waiting = iter(names)
     with ThreadPoolExecutor(AT_ONCE, "landing") as pool:
@@ -164,7 +211,18 @@ def _land_all(
                 if head_end is not None:
                     coming = pause.check(head_end.commodity, head_end.name)
                     if coming is None:
-                        arguments = (database, calendar, inbox / name, head_end, places, clock.now(), parse, name, channels, run_id)
+                        arguments = (
+                            database,
+                            calendar,
+                            inbox / name,
+                            head_end,
+                            places,
+                            clock.now(),
+                            parse,
+                            name,
+                            channels,
+                            run_id,
+                        )
                         coming = pool.submit(prepare_file, *arguments)
                 ahead.append((name, head_end, coming))
             _land_one(outcome, database, clock, pause, *ahead.popleft())
@@ -173,9 +231,14 @@ def _land_all(
 
 
 def _land_one(
-    outcome: LandingOutcome, database: Database, clock: Clock, pause: PauseProbe, name: str, head_end: HeadEnd | None,
+    outcome: LandingOutcome,
+    database: Database,
+    clock: Clock,
+    pause: PauseProbe,
+    name: str,
+    head_end: HeadEnd | None,
     coming: Future[Prepared] | PauseState | None,
-) -> None:  # fmt: skip
+) -> None:
     if head_end is None:
         outcome.held.append((name, f"no head-end {name.split('/', 1)[0]} is declared"))
         return

@@ -1,10 +1,10 @@
 """Landing: a file becomes staged billing days, dead letters and a row in the register of files, once.
 
-Belongs here: the order of those steps, what reference data must know of a read before it may be stored, dead letters' rows. Does not belong
-here: formats (feeds/), winners (fold.py), loading (day.py).
+Belongs here: the order of those steps, what reference data must know of a read before it may be stored, dead letters'
+rows. Does not belong here: formats (feeds/), winners (fold.py), loading (day.py).
 
-The same bytes again, under any name, are recorded as a duplicate and load nothing. A crash anywhere before the transaction leaves only an
-archived copy and staged files, which the next landing writes again under the same names.
+The same bytes again, under any name, are recorded as a duplicate and load nothing. A crash anywhere before the
+transaction leaves only an archived copy and staged files, which the next landing writes again under the same names.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ Parse = Callable[[Path, HeadEnd, BillingCalendar], ParsedFeed]
 RULE_VERSION: Final = "landing-1"
 #: A meter's clock may run ahead by this much before a read counts as from the future.
 FUTURE: Final = timedelta(hours=1)
-#: Nothing was metered electronically before; an earlier stamp is a clock at its epoch, and would open partitions nobody reads.
+# : Nothing was metered electronically before; an earlier stamp is a clock at its epoch, and would open partitions
+# nobody reads.
 EARLIEST: Final = datetime(1980, 1, 1, tzinfo=UTC)
 #: Bytes of a refused file kept in its dead letter; the whole is in the archive.
 REFUSED_BYTES: Final = 65_536
@@ -45,7 +46,8 @@ REFUSED_BYTES: Final = 65_536
 
 @dataclass(slots=True)
 class Landed:
-    """What landing a file did. ``days`` are the billing days now waiting; ``duplicate`` means the bytes were known and nothing was done."""
+    """What landing a file did. ``days`` are the billing days now waiting; ``duplicate`` means the bytes were known and
+    nothing was done."""
 
     file_name: str
     sha256: bytes
@@ -83,17 +85,22 @@ def land(
 ) -> Landed:
     """Land one file: hash, archive, parse, check against reference data, stage by billing day, register; idempotent.
 
-    ``name``: what the file is called in the register (its path below the inbox); ``channels``: what is declared, to share between files.
-    A file that changes while it is read raises (OSError, ValueError or the parser's own refusal to read a growing file) and is not registered.
+    ``name``: what the file is called in the register (its path below the inbox); ``channels``: what is declared, to
+    share between files. A file that changes while it is read raises (OSError, ValueError or the parser's own refusal to
+    read a growing file) and is not registered.
     """
     now = clock.now()
-    return register(database, prepare_file(database, calendar, path, head_end, places, now, parse, name, channels, run_id, replay_of), clock=clock)
+    return register(
+        database,
+        prepare_file(database, calendar, path, head_end, places, now, parse, name, channels, run_id, replay_of),
+        clock=clock,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A file read, archived and staged, of which the database knows nothing yet. ``known``: the same bytes were registered before, and nothing
-    more was done."""
+    """A file read, archived and staged, of which the database knows nothing yet. ``known``: the same bytes were
+    registered before, and nothing more was done."""
 
     file: raw.FeedFile
     known: bool = False
@@ -117,8 +124,8 @@ def prepare_file(
     run_id: str | None = None,
     replay_of: bytes | None = None,
 ) -> Prepared:
-    """All of a file's landing but its transaction; repeated or abandoned it leaves an archived copy and staged files of the same names. Safe to run
-    for several files at once. Raises as ``land``."""
+    """All of a file's landing but its transaction; repeated or abandoned it leaves an archived copy and staged files of
+    the same names. Safe to run for several files at once. Raises as ``land``."""
     if parse is None:
         from meter_pipeline import feeds
 
@@ -148,25 +155,45 @@ def prepare_file(
             parsed, refused, letters = _refused_whole(parsed, path)
         relative = archived.result()
     after = path.stat()
-    # Size and time may be put back; the bytes that were parsed may not be others than those that are registered and archived.
-    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns) or parsed.sha256 not in ("", own_sha256.hex()):
+    # Size and time may be put back; the bytes that were parsed may not be others than those that are registered and
+    # archived.
+    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns) or parsed.sha256 not in (
+        "",
+        own_sha256.hex(),
+    ):
         raise ValueError(f"{path.name} changed while it was read")
 
-    staged, rejected_payloads = prepare(parsed, calendar, head_end.name, channels or Declared.of(raw.channels(database)), now)
+    staged, rejected_payloads = prepare(
+        parsed, calendar, head_end.name, channels or Declared.of(raw.channels(database)), now
+    )
     letters += [_line_letters(parsed.rejects), rejected_payloads]
     found = finish_letters(letters, sha256, name, head_end.name, parsed.file_format, run_id, now)
-    days = [_file_day(day, staging.write(places.staging, sha256, day, content), content) for day, content in staged.items()]
+    days = [
+        _file_day(day, staging.write(places.staging, sha256, day, content), content) for day, content in staged.items()
+    ]
     rejected = int(found["reads"].sum() or 0)
     file = raw.FeedFile(
-        sha256, name, head_end.name, head_end.commodity, parsed.file_format, before.st_size, relative, now, parsed.received, rejected,
-        found.height, refused, run_id, replay_of,
-    )  # fmt: skip
+        sha256,
+        name,
+        head_end.name,
+        head_end.commodity,
+        parsed.file_format,
+        before.st_size,
+        relative,
+        now,
+        parsed.received,
+        rejected,
+        found.height,
+        refused,
+        run_id,
+        replay_of,
+    )
     return Prepared(file, False, before.st_mtime_ns, days, found, _reused(staged), parsed.stated_differences.rows())
 
 
 def register(database: Database, prepared: Prepared, *, clock: Clock = SYSTEM_CLOCK) -> Landed:
-    """The transaction that makes a prepared file known: its row, its days, its dead letters and its ledger entries; or one more arrival of a file
-    that is known."""
+    """The transaction that makes a prepared file known: its row, its days, its dead letters and its ledger entries; or
+    one more arrival of a file that is known."""
     file, modified_ns = prepared.file, prepared.modified_ns
     with database.connect("landing") as connection:
         if prepared.known or not raw.register_file(connection, file, prepared.days):
@@ -182,7 +209,18 @@ def register(database: Database, prepared: Prepared, *, clock: Clock = SYSTEM_CL
         raw.set_ledger_entry(connection, file.sha256, _record(connection, file, days, prepared.letters, clock))
         connection.commit()
     letters, stated = prepared.letters.height, len(prepared.stated_differences)
-    return Landed(file.file_name, file.sha256, file.head_end, False, file.refused, file.received, file.rejected, letters, stated, days)
+    return Landed(
+        file.file_name,
+        file.sha256,
+        file.head_end,
+        False,
+        file.refused,
+        file.received,
+        file.rejected,
+        letters,
+        stated,
+        days,
+    )
 
 
 def _reused(staged: dict[date, staging.StagedDay]) -> list[tuple[date, str, str, int]]:
@@ -190,21 +228,29 @@ def _reused(staged: dict[date, staging.StagedDay]) -> list[tuple[date, str, str,
     found = []
     for day, content in staged.items():
         if content.intervals.height and content.intervals["conflicts"].max():
-            own = content.intervals.filter(pl.col("conflicts") > 0).group_by("meter_id", "channel").agg(pl.col("conflicts").sum()).sort("meter_id", "channel")
+            own = (
+                content.intervals.filter(pl.col("conflicts") > 0)
+                .group_by("meter_id", "channel")
+                .agg(pl.col("conflicts").sum())
+                .sort("meter_id", "channel")
+            )
             found += [(day, meter, channel, int(reads)) for meter, channel, reads in own.iter_rows()]
     return found
 
 
 def replay_identity(dead_letter: bytes, content: bytes) -> bytes:
-    """What a replayed dead letter's content is registered under: SHA-256 over ``mp-replay-1``, the letter's key and the content's hash.
+    """What a replayed dead letter's content is registered under: SHA-256 over ``mp-replay-1``, the letter's key and the
+    content's hash.
 
-    Not the content's hash alone: two letters may say the same, and one that was refused whole is replayed with the very bytes of its file.
+    Not the content's hash alone: two letters may say the same, and one that was refused whole is replayed with the very
+    bytes of its file.
     """
     return hashlib.sha256(b"mp-replay-1" + dead_letter + content).digest()
 
 
 def _refused_whole(parsed: ParsedFeed, path: Path) -> tuple[ParsedFeed, str | None, list[pl.DataFrame]]:
-    """A file refused whole comes from feeds.parse as one reject that holds no reads: its letter keeps the file's beginning."""
+    """A file refused whole comes from feeds.parse as one reject that holds no reads: its letter keeps the file's
+    beginning."""
     rejects = parsed.rejects
     if rejects.height != 1 or parsed.received or parsed.intervals.height or parsed.registers.height:
         return parsed, None, []
@@ -214,7 +260,8 @@ def _refused_whole(parsed: ParsedFeed, path: Path) -> tuple[ParsedFeed, str | No
 
 
 def refusal(error: Exception) -> tuple[str | None, str]:
-    """Code and detail of a parser's refusal of a whole file (an exception with ``code`` and ``detail``); (None, ...) for anything else."""
+    """Code and detail of a parser's refusal of a whole file (an exception with ``code`` and ``detail``); (None, ...)
+    for anything else."""
     code, detail = getattr(error, "code", None), getattr(error, "detail", None)
     return (code, detail) if isinstance(code, str) and isinstance(detail, str) else (None, str(error))
 
@@ -222,7 +269,8 @@ def refusal(error: Exception) -> tuple[str | None, str]:
 def prepare(
     parsed: ParsedFeed, calendar: BillingCalendar, head_end: str, channels: Declared, now: datetime
 ) -> tuple[dict[date, staging.StagedDay], pl.DataFrame]:
-    """The staged days of a parsed file, and a frame of the payloads that may not be stored (line, raw, raw_format, reasons, reads, ids).
+    """The staged days of a parsed file, and a frame of the payloads that may not be stored (line, raw, raw_format,
+    reasons, reads, ids).
 
     Pure: the same parsed file, reference data and time give the same frames.
     """
@@ -246,14 +294,18 @@ def _intervals(frame: pl.DataFrame, calendar: BillingCalendar, head_end: str, no
         raise ValueError("a parser let an interval length outside 1 to 1440 minutes through")
     for fault, rows in _by_time(frame, "interval_start", now):
         for matrix in pack.pack_intervals(rows, calendar):
-            matrix.keys = matrix.keys.with_columns(head_end=pl.lit(head_end), payloads=pl.lit(1, pl.Int16), time_fault=pl.lit(fault, pl.String))
+            matrix.keys = matrix.keys.with_columns(
+                head_end=pl.lit(head_end), payloads=pl.lit(1, pl.Int16), time_fault=pl.lit(fault, pl.String)
+            )
             parts.append(vectors.from_matrix(matrix, calendar.bounds(matrix.billing_day)[0]))
     if not parts:
         return pl.DataFrame()
     whole = pl.concat(parts)
     if len(parts) > 1:
         whole = whole.sort("billing_day", "meter_id", "channel", "source_version", "interval_minutes", "unit")
-    return whole.with_columns(keys.interval_payload_hashes(whole), reads=pl.col("received") - pl.col("duplicate") - pl.col("superseded"))
+    return whole.with_columns(
+        keys.interval_payload_hashes(whole), reads=pl.col("received") - pl.col("duplicate") - pl.col("superseded")
+    )
 
 
 def _registers(frame: pl.DataFrame, calendar: BillingCalendar, head_end: str, now: datetime) -> pl.DataFrame:
@@ -264,17 +316,32 @@ def _registers(frame: pl.DataFrame, calendar: BillingCalendar, head_end: str, no
         pl.col("quality").reinterpret(signed=True),
         head_end=pl.lit(head_end),
         payloads=pl.lit(1, pl.Int16),
-        time_fault=pl.when(pl.col("read_at") > now + FUTURE).then(pl.lit("in_future")).when(pl.col("read_at") < EARLIEST).then(pl.lit("before_metering")),
+        time_fault=pl.when(pl.col("read_at") > now + FUTURE)
+        .then(pl.lit("in_future"))
+        .when(pl.col("read_at") < EARLIEST)
+        .then(pl.lit("before_metering")),
     )
-    hashed = packed.with_columns(keys.register_payload_hashes(packed), keys.idempotency_keys(packed["meter_id"], packed["read_at"], packed["sequence"]))
+    hashed = packed.with_columns(
+        keys.register_payload_hashes(packed),
+        keys.idempotency_keys(packed["meter_id"], packed["read_at"], packed["sequence"]),
+    )
     order = ["billing_day", "meter_id", "channel", "read_at", "payload_hash"]
     if hashed["payload_hash"].n_unique() == hashed.height:
         once = hashed.with_columns(received=pl.lit(1, pl.Int64))
     else:
-        once = hashed.group_by("payload_hash", maintain_order=True).agg(pl.exclude("payload_hash").first(), received=pl.len().cast(pl.Int64))
-    return once.rename({"line": "first_line"}).with_columns(
-        duplicate=pl.col("received") - 1, superseded=pl.lit(0, pl.Int64), conflicts=pl.lit(0, pl.Int64), reads=pl.lit(1, pl.Int64)
-    ).sort(order)  # fmt: skip
+        once = hashed.group_by("payload_hash", maintain_order=True).agg(
+            pl.exclude("payload_hash").first(), received=pl.len().cast(pl.Int64)
+        )
+    return (
+        once.rename({"line": "first_line"})
+        .with_columns(
+            duplicate=pl.col("received") - 1,
+            superseded=pl.lit(0, pl.Int64),
+            conflicts=pl.lit(0, pl.Int64),
+            reads=pl.lit(1, pl.Int64),
+        )
+        .sort(order)
+    )
 
 
 def _by_time(frame: pl.DataFrame, column: str, now: datetime) -> list[tuple[str | None, pl.DataFrame]]:
@@ -285,7 +352,11 @@ def _by_time(frame: pl.DataFrame, column: str, now: datetime) -> list[tuple[str 
     if first >= EARLIEST and last <= now + FUTURE:  # type: ignore[operator]  # a datetime column's bounds
         return [(None, frame)]
     late, early = pl.col(column) > now + FUTURE, pl.col(column) < EARLIEST
-    split = [("in_future", frame.filter(late)), ("before_metering", frame.filter(early)), (None, frame.filter(~late & ~early))]
+    split = [
+        ("in_future", frame.filter(late)),
+        ("before_metering", frame.filter(early)),
+        (None, frame.filter(~late & ~early)),
+    ]
     return [(fault, rows) for fault, rows in split if rows.height]
 
 
@@ -295,8 +366,12 @@ def _check(frame: pl.DataFrame, channels: Declared, kind: str) -> tuple[pl.DataF
         return frame, frame
     declared = channels.of_meters(frame["meter_id"].unique())
     meters = declared.select("meter_id").unique().with_columns(known=pl.lit(True))
-    seen = frame.select("meter_id", "channel", "unit", "time_fault", *(["interval_minutes"] if kind == "interval" else []))
-    joined = seen.join(declared, on=["meter_id", "channel"], how="left", maintain_order="left").join(meters, on="meter_id", how="left", maintain_order="left")
+    seen = frame.select(
+        "meter_id", "channel", "unit", "time_fault", *(["interval_minutes"] if kind == "interval" else [])
+    )
+    joined = seen.join(declared, on=["meter_id", "channel"], how="left", maintain_order="left").join(
+        meters, on="meter_id", how="left", maintain_order="left"
+    )
     unknown_meter = pl.col("known").is_null()
     unknown_channel = pl.col("known").is_not_null() & pl.col("declared_kind").is_null()
     wrong_kind = pl.col("declared_kind").ne(kind).fill_null(False)
@@ -311,7 +386,11 @@ def _check(frame: pl.DataFrame, channels: Declared, kind: str) -> tuple[pl.DataF
     if kind == "interval":
         wrong_length = pl.col("declared_minutes").ne(pl.col("interval_minutes")).fill_null(False)
         tests.append(
-            ("interval_length", wrong_length, pl.format("{} minutes where the channel is declared with {}", "interval_minutes", "declared_minutes"))
+            (
+                "interval_length",
+                wrong_length,
+                pl.format("{} minutes where the channel is declared with {}", "interval_minutes", "declared_minutes"),
+            )
         )
     bad = joined.select(pl.any_horizontal(test for _, test, _ in tests)).to_series()
     if not bad.any():
@@ -322,30 +401,53 @@ def _check(frame: pl.DataFrame, channels: Declared, kind: str) -> tuple[pl.DataF
             .then(pl.struct(code=(pl.col("time_fault") if code == "time" else pl.lit(code)), detail=detail))
             .otherwise(pl.lit(None, dtype=pl.Struct({"code": pl.String, "detail": pl.String})))
             for code, test, detail in tests
-        ).list.drop_nulls().alias("reasons")
-    )  # fmt: skip
+        )
+        .list.drop_nulls()
+        .alias("reasons")
+    )
     return frame.filter(~bad).drop("time_fault"), frame.filter(bad).with_columns(said["reasons"])
 
 
 _LETTER: Final[dict[str, Any]] = {
-    "line": pl.Int64, "byte_offset": pl.Int64, "raw": pl.Binary, "raw_format": pl.String, "reasons": pl.String, "reads": pl.Int64,
-    "meter_id": pl.String, "channel": pl.String,
-}  # fmt: skip
+    "line": pl.Int64,
+    "byte_offset": pl.Int64,
+    "raw": pl.Binary,
+    "raw_format": pl.String,
+    "reasons": pl.String,
+    "reads": pl.Int64,
+    "meter_id": pl.String,
+    "channel": pl.String,
+}
 #: Columns that only landing and loading count with.
 _BOOKKEEPING: Final = (
-    "received", "duplicate", "superseded", "conflicts", "reads", "first_line", "time_fault", "reasons", "payload_hash", "payloads", "idempotency_key",
-)  # fmt: skip
+    "received",
+    "duplicate",
+    "superseded",
+    "conflicts",
+    "reads",
+    "first_line",
+    "time_fault",
+    "reasons",
+    "payload_hash",
+    "payloads",
+    "idempotency_key",
+)
 
 
 def payload_letters(bad: pl.DataFrame) -> pl.DataFrame:
-    """Dead letters of whole payloads: the stored columns as one JSON object each, which a person can correct and replay as it is."""
+    """Dead letters of whole payloads: the stored columns as one JSON object each, which a person can correct and replay
+    as it is."""
     if not bad.height:
         return pl.DataFrame(schema=_LETTER)
     columns = [c for c in bad.columns if c not in _BOOKKEEPING]
     plain = bad.select(
-        pl.col(c).dt.epoch("us") if isinstance(bad.schema[c], pl.Datetime) else pl.col(c).dt.to_string() if bad.schema[c] == pl.Date else pl.col(c)
+        pl.col(c).dt.epoch("us")
+        if isinstance(bad.schema[c], pl.Datetime)
+        else pl.col(c).dt.to_string()
+        if bad.schema[c] == pl.Date
+        else pl.col(c)
         for c in columns
-    )  # fmt: skip
+    )
     return bad.select(
         line="first_line",
         byte_offset=pl.lit(None, pl.Int64),
@@ -363,18 +465,22 @@ def _line_letters(rejects: pl.DataFrame) -> pl.DataFrame:
     if not rejects.height:
         return pl.DataFrame(schema=_LETTER)
     return rejects.select(
-        "line", "byte_offset", "raw", raw_format=pl.lit("source"), reasons=_json_reasons(rejects["reasons"]), reads="reads",
-        meter_id=pl.lit(None, pl.String), channel=pl.lit(None, pl.String),
-    ).cast(_LETTER)  # type: ignore[arg-type]  # fmt: skip
+        "line",
+        "byte_offset",
+        "raw",
+        raw_format=pl.lit("source"),
+        reasons=_json_reasons(rejects["reasons"]),
+        reads="reads",
+        meter_id=pl.lit(None, pl.String),
+        channel=pl.lit(None, pl.String),
+    ).cast(_LETTER)  # type: ignore[arg-type]
 
 
 def _refused_letter(path: Path, code: str, detail: str) -> pl.DataFrame:
     with path.open("rb") as source:
         beginning = source.read(REFUSED_BYTES)
     reasons = json.dumps([{"code": code, "detail": detail}])
-    return pl.DataFrame(
-        [(None, 0, beginning, "file", reasons, 0, None, None)], schema=_LETTER, orient="row"
-    )  # fmt: skip
+    return pl.DataFrame([(None, 0, beginning, "file", reasons, 0, None, None)], schema=_LETTER, orient="row")
 
 
 def _json_reasons(reasons: pl.Series) -> pl.Series:
@@ -384,11 +490,21 @@ def _json_reasons(reasons: pl.Series) -> pl.Series:
 
 
 def finish_letters(
-    letters: list[pl.DataFrame], sha256: bytes, name: str, head_end: str, file_format: str, run_id: str | None, now: datetime
+    letters: list[pl.DataFrame],
+    sha256: bytes,
+    name: str,
+    head_end: str,
+    file_format: str,
+    run_id: str | None,
+    now: datetime,
 ) -> pl.DataFrame:
-    """Dead letters with their keys, leaves and context, ready for the table. A leaf is salted: a rejected line may name a person, and be erased."""
+    """Dead letters with their keys, leaves and context, ready for the table. A leaf is salted: a rejected line may name
+    a person, and be erased."""
     found = pl.concat(letters)
-    made = [letter_key(sha256, line, offset, content) for line, offset, content in found.select("line", "byte_offset", "raw").iter_rows()]
+    made = [
+        letter_key(sha256, line, offset, content)
+        for line, offset, content in found.select("line", "byte_offset", "raw").iter_rows()
+    ]
     salts = [new_salt(key) for key in made]
     leaves = [erasure.salted_hash(content, salt) for content, salt in zip(found["raw"], salts, strict=True)]
     return found.with_columns(
@@ -407,26 +523,52 @@ def finish_letters(
 
 
 def new_salt(key: bytes) -> bytes:
-    """The salt of a dead letter: random, and of the letter in nothing. The simulation puts one made of the key in its place, so that a seed replays."""
+    """The salt of a dead letter: random, and of the letter in nothing. The simulation puts one made of the key in its
+    place, so that a seed replays."""
     del key
     return os.urandom(32)
 
 
 def letter_key(sha256: bytes, line: int | None, offset: int | None, content: bytes) -> bytes:
-    """Idempotency key of a rejected payload: SHA-256 over ``mpd1``, the file's hash, line, byte offset and the hash of its bytes."""
-    text = "\x1f".join(("mpd1", sha256.hex(), "" if line is None else str(line), "" if offset is None else str(offset), hashlib.sha256(content).hexdigest()))
+    """Idempotency key of a rejected payload: SHA-256 over ``mpd1``, the file's hash, line, byte offset and the hash of
+    its bytes."""
+    text = "\x1f".join(
+        (
+            "mpd1",
+            sha256.hex(),
+            "" if line is None else str(line),
+            "" if offset is None else str(offset),
+            hashlib.sha256(content).hexdigest(),
+        )
+    )
     return hashlib.sha256(text.encode()).digest()
 
 
 def _record(connection: Any, file: raw.FeedFile, days: list[date], letters: pl.DataFrame, clock: Clock) -> int:
     """The ledger entries of a landed file: what came, and what of it was rejected."""
     body = {
-        "file_name": file.file_name, "sha256": file.sha256, "head_end": file.head_end, "format": file.file_format, "bytes": file.size,
-        "archive_path": file.archive_path, "reads": file.received, "rejected": file.rejected, "refused": file.refused, "run_id": file.run_id,
-        "first_day": days[0] if days else None, "last_day": days[-1] if days else None, "days": len(days),
-    }  # fmt: skip
+        "file_name": file.file_name,
+        "sha256": file.sha256,
+        "head_end": file.head_end,
+        "format": file.file_format,
+        "bytes": file.size,
+        "archive_path": file.archive_path,
+        "reads": file.received,
+        "rejected": file.rejected,
+        "refused": file.refused,
+        "run_id": file.run_id,
+        "first_day": days[0] if days else None,
+        "last_day": days[-1] if days else None,
+        "days": len(days),
+    }
     if letters.height:
-        refused = {"sha256": file.sha256, "stage": "landing", "letters": letters.height, "reads": file.rejected, "rule_version": RULE_VERSION}
+        refused = {
+            "sha256": file.sha256,
+            "stage": "landing",
+            "letters": letters.height,
+            "reads": file.rejected,
+            "rule_version": RULE_VERSION,
+        }
         written = letters.unique("dead_letter_key", keep="first", maintain_order=True)
         entries.append(connection, "rejected", refused, written["leaf"].to_list(), clock=clock)
     return entries.append(connection, "received", body, clock=clock)
@@ -434,7 +576,12 @@ def _record(connection: Any, file: raw.FeedFile, days: list[date], letters: pl.D
 
 def _duplicate(connection: Any, known: raw.FeedFile, name: str, size: int, modified_ns: int, clock: Clock) -> Landed:
     raw.note_arrival(connection, known.sha256, name, clock.now(), name != known.file_name, size, modified_ns)
-    entries.append(connection, "duplicate", {"sha256": known.sha256, "file_name": name, "first_name": known.file_name, "reads": known.received}, clock=clock)
+    entries.append(
+        connection,
+        "duplicate",
+        {"sha256": known.sha256, "file_name": name, "first_name": known.file_name, "reads": known.received},
+        clock=clock,
+    )
     connection.commit()
     return Landed(name, known.sha256, known.head_end, True, known.refused, known.received)
 
@@ -451,5 +598,12 @@ def _file_day(day: date, path: str, content: staging.StagedDay) -> raw.FileDay:
     frames = [f for f in (content.intervals, content.registers) if f.height]
     total = {c: sum(int(f[c].sum()) for f in frames) for c in ("received", "duplicate", "superseded")}
     return raw.FileDay(
-        day, path, content.content_sha256, total["received"], content.intervals.height, content.registers.height, total["duplicate"], total["superseded"]
+        day,
+        path,
+        content.content_sha256,
+        total["received"],
+        content.intervals.height,
+        content.registers.height,
+        total["duplicate"],
+        total["superseded"],
     )

@@ -1,11 +1,13 @@
 """Reads into day matrices: from one row per read to one row per payload.
 
-Belongs here: the dense scatter of a file's reads into billing days, what counts as one payload, and which of two reads of one file for the
-same slot is kept. Does not belong here: reference data and dead letters (landing.py), winners between payloads (fold.py).
+Belongs here: the dense scatter of a file's reads into billing days, what counts as one payload, and which of two reads
+of one file for the same slot is kept. Does not belong here: reference data and dead letters (landing.py), winners
+between payloads (fold.py).
 
-A payload is a meter's channel-day from one file and one source version: reads of a file that carry different versions are different payloads,
-so that versions stay comparable slot by slot. Inside a payload the greatest (condition rank, read time, sequence, line) is kept for a slot; a
-loser that says the same is a duplicate, one that says something else is superseded.
+A payload is a meter's channel-day from one file and one source version: reads of a file that carry different versions
+are different payloads, so that versions stay comparable slot by slot. Inside a payload the greatest (condition rank,
+read time, sequence, line) is kept for a slot; a loser that says the same is a duplicate, one that says something else
+is superseded.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.quality import MISSING, condition_rank
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 
-#: Seconds a read may lie before its slot's start and still be counted to it. AMI clocks are kept within seconds; California's VEE rules and
-#: AEMO both treat drift of a minute or two as a clock fault to be flagged, not as another interval. Never more than a quarter interval.
+# : Seconds a read may lie before its slot's start and still be counted to it. AMI clocks are kept within seconds;
+# California's VEE rules and : AEMO both treat drift of a minute or two as a clock fault to be flagged, not as another
+# interval. Never more than a quarter interval.
 TOLERANCE_S: Final = 60
 #: A file whose key changes at more than one read in so many is not sorted by meter.
 SORTED_ENOUGH: Final = 4
@@ -69,12 +72,14 @@ def _locate(
 
 
 def pack_intervals(frame: pl.DataFrame, calendar: BillingCalendar, tolerance_s: int = TOLERANCE_S) -> list[DayMatrix]:
-    """The day matrices of canonical interval reads (schemas.reads.INTERVAL_READS), in any order: one per (billing day, interval length).
+    """The day matrices of canonical interval reads (schemas.reads.INTERVAL_READS), in any order: one per (billing day,
+    interval length).
 
-    Rows are payloads sorted by meter_id, channel, source_version. Keys carry unit, source_version, read_time (the latest of the payload's
-    reads), first_line, and the reads by what became of them: ``received`` in all, ``duplicate`` and ``superseded`` by another read of the
-    payload, ``conflicts`` (superseded by a read of the same sequence number: the number was reused). A null value is a read that says there
-    is none: its quality is kept, its slot has NO_VALUE. Interval lengths must be 1 to 1440 minutes.
+    Rows are payloads sorted by meter_id, channel, source_version. Keys carry unit, source_version, read_time (the
+    latest of the payload's reads), first_line, and the reads by what became of them: ``received`` in all, ``duplicate``
+    and ``superseded`` by another read of the payload, ``conflicts`` (superseded by a read of the same sequence number:
+    the number was reused). A null value is a read that says there is none: its quality is kept, its slot has NO_VALUE.
+    Interval lengths must be 1 to 1440 minutes.
     """
     if not frame.height:
         return []
@@ -93,38 +98,63 @@ class _Rows:
 
 
 def _payloads(rows: _Rows) -> tuple[pl.DataFrame, npt.NDArray[np.int64]]:
-    """The distinct payloads, sorted, and each read's payload number. Files are mostly sorted by meter, so keys are compared run by run."""
+    """The distinct payloads, sorted, and each read's payload number. Files are mostly sorted by meter, so keys are
+    compared run by run."""
     frame = rows.frame
-    changed = frame.select(
-        pl.any_horizontal(pl.col(c).ne_missing(pl.col(c).shift()) for c in ("meter_id", "channel", "source_version", "unit", "interval_minutes"))
-    ).to_series().to_numpy(writable=True)  # fmt: skip
+    changed = (
+        frame.select(
+            pl.any_horizontal(
+                pl.col(c).ne_missing(pl.col(c).shift())
+                for c in ("meter_id", "channel", "source_version", "unit", "interval_minutes")
+            )
+        )
+        .to_series()
+        .to_numpy(writable=True)
+    )
     changed[1:] |= rows.day[1:] != rows.day[:-1]
     changed[0] = True
     heads = np.flatnonzero(changed)
     if len(heads) * SORTED_ENOUGH > frame.height:
         return _payloads_unsorted(rows)
-    runs = frame.select("interval_minutes", "meter_id", "channel", "source_version", "unit", "line")[heads].with_columns(
-        billing_day=pl.Series(rows.day[heads]).cast(pl.Date)
-    )
+    runs = frame.select("interval_minutes", "meter_id", "channel", "source_version", "unit", "line")[
+        heads
+    ].with_columns(billing_day=pl.Series(rows.day[heads]).cast(pl.Date))
     lengths = np.diff(np.append(heads, frame.height))
     payloads = runs.group_by(_PAYLOAD).agg(first_line=pl.col("line").min()).sort(_PAYLOAD)
     if payloads.height == runs.height and payloads.select(_PAYLOAD).equals(runs.select(_PAYLOAD)):
         number = np.arange(runs.height)
     else:
         number = (
-            runs.select(_PAYLOAD).join(payloads.select(_PAYLOAD).with_row_index("n"), on=_PAYLOAD, how="left", nulls_equal=True, maintain_order="left")
-        )["n"].to_numpy().astype(np.int64)  # fmt: skip
+            (
+                runs.select(_PAYLOAD).join(
+                    payloads.select(_PAYLOAD).with_row_index("n"),
+                    on=_PAYLOAD,
+                    how="left",
+                    nulls_equal=True,
+                    maintain_order="left",
+                )
+            )["n"]
+            .to_numpy()
+            .astype(np.int64)
+        )
     return payloads, np.repeat(number, lengths)
 
 
 def _payloads_unsorted(rows: _Rows) -> tuple[pl.DataFrame, npt.NDArray[np.int64]]:
-    """As _payloads, for files in another order (all meters of a slot, then the next slot): each column is coded once, and a read's payload is the
-    rank of its combined code."""
+    """As _payloads, for files in another order (all meters of a slot, then the next slot): each column is coded once,
+    and a read's payload is the rank of its combined code."""
     frame = rows.frame
     code = np.zeros(frame.height, np.int64)
     space = 1
-    columns: list[npt.NDArray[Any]] = [frame[c].cast(pl.Categorical).to_physical().to_numpy() for c in ("meter_id", "channel", "unit")]
-    for column in (*columns, frame["source_version"].fill_null(NO_VALUE).to_numpy(), frame["interval_minutes"].to_numpy(), rows.day):
+    columns: list[npt.NDArray[Any]] = [
+        frame[c].cast(pl.Categorical).to_physical().to_numpy() for c in ("meter_id", "channel", "unit")
+    ]
+    for column in (
+        *columns,
+        frame["source_version"].fill_null(NO_VALUE).to_numpy(),
+        frame["interval_minutes"].to_numpy(),
+        rows.day,
+    ):
         low, high = int(column.min()), int(column.max())
         if high - low < 2 * frame.height:
             part, size = column.astype(np.int64) - low, high - low + 1
@@ -142,9 +172,9 @@ def _payloads_unsorted(rows: _Rows) -> tuple[pl.DataFrame, npt.NDArray[np.int64]
     first[code[::-1]] = np.arange(frame.height - 1, -1, -1)
     used = first >= 0
     head = first[used]
-    listed = frame.select("interval_minutes", "meter_id", "channel", "source_version", "unit", first_line="line")[head].with_columns(
-        billing_day=pl.Series(rows.day[head]).cast(pl.Date)
-    )
+    listed = frame.select("interval_minutes", "meter_id", "channel", "source_version", "unit", first_line="line")[
+        head
+    ].with_columns(billing_day=pl.Series(rows.day[head]).cast(pl.Date))
     ordered = listed.with_row_index("was").sort(_PAYLOAD)
     place = np.empty(len(head), np.int64)
     place[ordered["was"].to_numpy()] = np.arange(len(head))
@@ -155,7 +185,9 @@ def _scatter(rows: _Rows, calendar: BillingCalendar) -> list[DayMatrix]:
     frame = rows.frame
     payloads, payload = _payloads(rows)
     layouts = payloads.group_by("billing_day", "interval_minutes", maintain_order=True).agg(rows=pl.len())
-    slots = [calendar.slots(day, minutes) for day, minutes in layouts.select("billing_day", "interval_minutes").iter_rows()]
+    slots = [
+        calendar.slots(day, minutes) for day, minutes in layouts.select("billing_day", "interval_minutes").iter_rows()
+    ]
     per_payload = np.repeat(slots, layouts["rows"].to_numpy())
     base = np.cumsum(per_payload) - per_payload
     cells = int(per_payload.sum())
@@ -195,10 +227,15 @@ def _scatter(rows: _Rows, calendar: BillingCalendar) -> list[DayMatrix]:
         behind = None if offsets is None or not offsets[part].any() else offsets[part].reshape(shape)
         matrices.append(
             DayMatrix(
-                day, minutes, keys.slice(first_row, n).drop("billing_day", "interval_minutes"),
-                values[part].reshape(shape), quality[part].reshape(shape), sequence[part].reshape(shape), behind,
+                day,
+                minutes,
+                keys.slice(first_row, n).drop("billing_day", "interval_minutes"),
+                values[part].reshape(shape),
+                quality[part].reshape(shape),
+                sequence[part].reshape(shape),
+                behind,
             )
-        )  # fmt: skip
+        )
         first_row, first_cell = first_row + n, first_cell + n * width
     return matrices
 
@@ -209,7 +246,9 @@ def _later_wins(
     """Which reads to keep where several of a payload share a slot, and what the others were."""
     crowded = np.flatnonzero((np.bincount(cell, minlength=cells) > 1)[cell])
     few = frame.select("read_time", "sequence", "line", "value", "quality")[crowded]
-    rank = few.select(pl.col("read_time").to_physical().fill_null(NO_VALUE), pl.col("sequence").fill_null(0), "line").to_numpy()
+    rank = few.select(
+        pl.col("read_time").to_physical().fill_null(NO_VALUE), pl.col("sequence").fill_null(0), "line"
+    ).to_numpy()
     condition = condition_rank(few["quality"].fill_null(0).to_numpy(), few["value"].is_null().to_numpy())
     order = np.lexsort((rank[:, 2], rank[:, 1], rank[:, 0], condition, cell[crowded]))
     sorted_cell = cell[crowded][order]
@@ -219,13 +258,17 @@ def _later_wins(
     value = few["value"].fill_null(NO_VALUE).to_numpy()
     quality, sequence = few["quality"].fill_null(0).to_numpy(), few["sequence"].fill_null(0).to_numpy()
     same = (value[losers] == value[beaten_by]) & (quality[losers] == quality[beaten_by])
-    lost = pl.DataFrame({"payload": payload[crowded[losers]], "same": same, "reused": ~same & (sequence[losers] == sequence[beaten_by])})
+    lost = pl.DataFrame(
+        {"payload": payload[crowded[losers]], "same": same, "reused": ~same & (sequence[losers] == sequence[beaten_by])}
+    )
     alive = np.ones(len(cell), np.bool_)
     alive[crowded[losers]] = False
     return np.flatnonzero(alive), lost
 
 
-def _latest(frame: pl.DataFrame, payload: npt.NDArray[np.int64], keep: npt.NDArray[np.int64] | None, n: int) -> pl.Series:
+def _latest(
+    frame: pl.DataFrame, payload: npt.NDArray[np.int64], keep: npt.NDArray[np.int64] | None, n: int
+) -> pl.Series:
     """The latest read time of each payload; null where none of its reads has one."""
     times = frame["read_time"]
     if times.null_count() == 0 and times.min() == times.max():
@@ -233,7 +276,9 @@ def _latest(frame: pl.DataFrame, payload: npt.NDArray[np.int64], keep: npt.NDArr
     physical = times.to_physical().fill_null(NO_VALUE).to_numpy()
     latest = np.full(n, NO_VALUE, np.int64)
     np.maximum.at(latest, payload, physical if keep is None else physical[keep])
-    return pl.select(pl.when(pl.Series(latest) != NO_VALUE).then(pl.Series(latest)).cast(times.dtype).alias("read_time")).to_series()
+    return pl.select(
+        pl.when(pl.Series(latest) != NO_VALUE).then(pl.Series(latest)).cast(times.dtype).alias("read_time")
+    ).to_series()
 
 
 def _count(payloads: pl.DataFrame, received: npt.NDArray[np.int64], lost: pl.DataFrame) -> pl.DataFrame:
@@ -246,7 +291,8 @@ def _count(payloads: pl.DataFrame, received: npt.NDArray[np.int64], lost: pl.Dat
 
 
 def register_days(read_at: pl.Series, calendar: BillingCalendar) -> pl.Series:
-    """Billing day of each register reading: the one whose (start, end] holds it, so that a midnight reading closes the day before."""
+    """Billing day of each register reading: the one whose (start, end] holds it, so that a midnight reading closes the
+    day before."""
     if not len(read_at):
         return pl.Series("billing_day", [], dtype=pl.Date)
     before = read_at.dt.offset_by("-1us").to_physical().to_numpy()
@@ -255,7 +301,8 @@ def register_days(read_at: pl.Series, calendar: BillingCalendar) -> pl.Series:
 
 
 def pack_registers(frame: pl.DataFrame, calendar: BillingCalendar) -> pl.DataFrame:
-    """Canonical register reads (schemas.reads.REGISTER_READS) with their billing_day, instants cut to whole seconds, sorted by key."""
+    """Canonical register reads (schemas.reads.REGISTER_READS) with their billing_day, instants cut to whole seconds,
+    sorted by key."""
     cut = frame.with_columns(pl.col("read_at").dt.truncate("1s"))
     return cut.with_columns(register_days(cut["read_at"], calendar)).sort(
         "billing_day", "meter_id", "channel", "read_at", "source_version", "read_time", "sequence", "line"

@@ -1,10 +1,12 @@
-"""Planning a billing day's load: which staged payloads are new, known or to be folded, and the batches they are cut into.
+"""Planning a billing day's load: which staged payloads are new, known or to be folded, and the batches they are cut
+into.
 
-Belongs here: passes, classification, the cutting and encoding of batches, their ledger entries. Does not belong here: the rule by which a value
-wins (fold.py), when and how a batch is written (writer.py).
+Belongs here: passes, classification, the cutting and encoding of batches, their ledger entries. Does not belong here:
+the rule by which a value wins (fold.py), when and how a batch is written (writer.py).
 
-A pass holds at most one payload of a key, so that its batches can be written in any order and at once. The first pass of a day's first load
-goes straight into the unattached partition; every other pass is compared with the store first and writes only what differs.
+A pass holds at most one payload of a key, so that its batches can be written in any order and at once. The first pass
+of a day's first load goes straight into the unattached partition; every other pass is compared with the store first and
+writes only what differs.
 """
 
 from __future__ import annotations
@@ -44,8 +46,9 @@ class Source:
 
 @dataclass(slots=True)
 class Pass:
-    """Payloads to write, at most one a key. ``incoming`` has src, row, payload_hash, reads, accepted, duplicate, superseded; ``current`` and
-    ``kept`` hold the rows to write with ``at``, the position in incoming that they belong to (sorted)."""
+    """Payloads to write, at most one a key. ``incoming`` has src, row, payload_hash, reads, accepted, duplicate,
+    superseded; ``current`` and ``kept`` hold the rows to write with ``at``, the position in incoming that they belong
+    to (sorted)."""
 
     kind: Kind
     day: date
@@ -68,7 +71,8 @@ class Pass:
 
 
 class _Cutter:
-    """A pass as NumPy columns and encoders: Polars costs milliseconds a call, and a batch of two thousand rows has no more than that to spend."""
+    """A pass as NumPy columns and encoders: Polars costs milliseconds a call, and a batch of two thousand rows has no
+    more than that to spend."""
 
     def __init__(self, load_pass: Pass) -> None:
         incoming, columns = load_pass.incoming, load_pass.kind.columns
@@ -76,11 +80,17 @@ class _Cutter:
         self.outcome = np.column_stack([incoming[c].to_numpy() for c in ("accepted", "duplicate", "superseded")])
         self.hashes = incoming["payload_hash"]
         self.current_at, self.kept_at = load_pass.current["at"].to_numpy(), load_pass.kept["at"].to_numpy()
-        self.current, self.kept = copy_binary.Encoder(load_pass.current, columns), copy_binary.Encoder(load_pass.kept, columns)
+        self.current, self.kept = (
+            copy_binary.Encoder(load_pass.current, columns),
+            copy_binary.Encoder(load_pass.kept, columns),
+        )
 
 
-def lay_out(kind: Kind, frames: Sequence[pl.DataFrame], loaded: Mapping[int, Sequence[tuple[int, int]]]) -> list[pl.DataFrame]:
-    """The staged payloads of a day by pass, ordered by file and row; ``loaded`` gives row ranges of a file that are committed already."""
+def lay_out(
+    kind: Kind, frames: Sequence[pl.DataFrame], loaded: Mapping[int, Sequence[tuple[int, int]]]
+) -> list[pl.DataFrame]:
+    """The staged payloads of a day by pass, ordered by file and row; ``loaded`` gives row ranges of a file that are
+    committed already."""
     parts = []
     for index, frame in enumerate(frames):
         if not frame.height:
@@ -103,14 +113,21 @@ def lay_out(kind: Kind, frames: Sequence[pl.DataFrame], loaded: Mapping[int, Seq
 def first_pass(kind: Kind, day: date, incoming: pl.DataFrame) -> Pass:
     """Every payload new, straight into the day's unattached partition."""
     counted = incoming.select(
-        "src", "row", "payload_hash", "reads", accepted="reads", duplicate=pl.lit(0, pl.Int64), superseded=pl.lit(0, pl.Int64)
+        "src",
+        "row",
+        "payload_hash",
+        "reads",
+        accepted="reads",
+        duplicate=pl.lit(0, pl.Int64),
+        superseded=pl.lit(0, pl.Int64),
     )
     current = incoming.select(kind.columns).with_columns(at=pl.int_range(pl.len(), dtype=pl.Int64))
     return Pass(kind, day, True, counted, current, current.clear())
 
 
 def later_pass(database: Database, kind: Kind, day: date, incoming: pl.DataFrame) -> Pass:
-    """Payloads compared with the store: known ones write nothing, new keys are added, the rest folded with what is there.
+    """Payloads compared with the store: known ones write nothing, new keys are added, the rest folded with what is
+    there.
 
     Read under the day's epoch: nobody else writes the day, and no batch of this pass touches a key of another.
     """
@@ -119,7 +136,9 @@ def later_pass(database: Database, kind: Kind, day: date, incoming: pl.DataFrame
     there = load.present(database, kind, day, numbered)
     several = there.filter(pl.col("payloads") > 1)
     hashes = load.kept_hashes(database, kind, day, several) if several.height else several.select(*key, "payload_hash")
-    hashes = pl.concat([there.filter(pl.col("payloads") == 1).select(*key, "payload_hash"), hashes.select(*key, "payload_hash")])
+    hashes = pl.concat(
+        [there.filter(pl.col("payloads") == 1).select(*key, "payload_hash"), hashes.select(*key, "payload_hash")]
+    )
     known = numbered.join(hashes, on=[*key, "payload_hash"], how="semi")["at"]
     present = numbered.join(there, on=key, how="semi")["at"]
     is_known = pl.col("at").is_in(known.implode())
@@ -127,14 +146,21 @@ def later_pass(database: Database, kind: Kind, day: date, incoming: pl.DataFrame
     fresh = numbered.filter(~is_present)
     to_fold = numbered.filter(is_present & ~is_known)
     counts = [
-        numbered.filter(is_known).select("at", accepted=pl.lit(0, pl.Int64), duplicate="reads", superseded=pl.lit(0, pl.Int64)),
+        numbered.filter(is_known).select(
+            "at", accepted=pl.lit(0, pl.Int64), duplicate="reads", superseded=pl.lit(0, pl.Int64)
+        ),
         fresh.select("at", accepted="reads", duplicate=pl.lit(0, pl.Int64), superseded=pl.lit(0, pl.Int64)),
     ]
     current = [fresh.select(*kind.columns, "at")]
     kept = [fresh.select(*kind.columns, "at").clear()]
     if to_fold.height:
         before = load.current_rows(database, kind, day, to_fold)
-        old = pl.concat([before.filter(pl.col("payloads") == 1), load.kept_rows(database, kind, day, several.join(to_fold, on=key, how="semi"))])
+        old = pl.concat(
+            [
+                before.filter(pl.col("payloads") == 1),
+                load.kept_rows(database, kind, day, several.join(to_fold, on=key, how="semi")),
+            ]
+        )
         payloads = pl.concat([old, to_fold.select(kind.columns)]).with_columns(payloads=pl.lit(1, pl.Int16))
         is_interval = kind is INTERVAL
         after = (fold.fold_intervals if is_interval else fold.fold_registers)(payloads)
@@ -146,7 +172,9 @@ def later_pass(database: Database, kind: Kind, day: date, incoming: pl.DataFrame
     counted = numbered.select("at", "src", "row", "payload_hash", "reads").join(
         pl.concat(counts), on="at", how="left", maintain_order="left"
     )
-    return Pass(kind, day, False, counted.drop("at"), pl.concat(current).sort("at"), pl.concat(kept).sort("at", "payload_hash"))
+    return Pass(
+        kind, day, False, counted.drop("at"), pl.concat(current).sort("at"), pl.concat(kept).sort("at", "payload_hash")
+    )
 
 
 def cut(load_pass: Pass, first: int, past: int, epoch: int, sources: Sequence[Source], clock: Clock) -> Batch:
@@ -171,12 +199,20 @@ def cut(load_pass: Pass, first: int, past: int, epoch: int, sources: Sequence[So
     return batch
 
 
-def rejection(load_pass: Pass, at: int, epoch: int, sources: Sequence[Source], letters: pl.DataFrame, clock: Clock) -> Batch:
+def rejection(
+    load_pass: Pass, at: int, epoch: int, sources: Sequence[Source], letters: pl.DataFrame, clock: Clock
+) -> Batch:
     """The batch that stands for one payload the database refused: nothing stored, its reads rejected, a dead letter."""
     row = load_pass.incoming.row(at, named=True)
     source = sources[row["src"]]
     piece = Piece(source.sha256, ((row["row"], row["row"] + 1),), rejected=row["reads"])
-    body = {"billing_day": load_pass.day, "stage": "loading", "sha256": source.sha256, "letters": 1, "reads": row["reads"]}
+    body = {
+        "billing_day": load_pass.day,
+        "stage": "loading",
+        "sha256": source.sha256,
+        "letters": 1,
+        "reads": row["reads"],
+    }
     entry = entries.encode("rejected", body, letters["leaf"].to_list(), at=clock.now(), actor=ACTOR)
     return Batch(load_pass.kind, load_pass.day, epoch, [piece], [entry.row], rows=1, letters=letters)
 
@@ -188,27 +224,49 @@ def most_rows(load_pass: Pass, first: int, wanted: int) -> int:
     if src[first] == src[past - 1]:
         return past
     distinct = np.unique(src[first:past].to_numpy())
-    return past if len(distinct) <= MOST_FILES else first + int(np.searchsorted(src[first:past].to_numpy(), distinct[MOST_FILES]))
+    return (
+        past
+        if len(distinct) <= MOST_FILES
+        else first + int(np.searchsorted(src[first:past].to_numpy(), distinct[MOST_FILES]))
+    )
 
 
 def _entries(
-    load_pass: Pass, hashes: list[bytes], outcome: npt.NDArray[np.int64], pieces: Sequence[Piece], sources: Sequence[Source], clock: Clock
+    load_pass: Pass,
+    hashes: list[bytes],
+    outcome: npt.NDArray[np.int64],
+    pieces: Sequence[Piece],
+    sources: Sequence[Source],
+    clock: Clock,
 ) -> list[EntryRow]:
     """A ledger entry for each outcome in the batch, its leaves the hashes of the payloads it came to."""
     names = {s.sha256: s.file_name for s in sources}
     files = [
         {
-            "sha256": p.sha256, "file_name": names[p.sha256], "first_row": p.ranges[0][0], "accepted": p.accepted, "duplicate": p.duplicate,
+            "sha256": p.sha256,
+            "file_name": names[p.sha256],
+            "first_row": p.ranges[0][0],
+            "accepted": p.accepted,
+            "duplicate": p.duplicate,
             "superseded": p.superseded,
         }
         for p in pieces
-    ]  # fmt: skip
+    ]
     accepted, superseded = outcome[:, 0] > 0, outcome[:, 2] > 0
     made = []
-    for kind, chosen in (("ingested", accepted), ("superseded", ~accepted & superseded), ("duplicate", ~accepted & ~superseded)):
+    for kind, chosen in (
+        ("ingested", accepted),
+        ("superseded", ~accepted & superseded),
+        ("duplicate", ~accepted & ~superseded),
+    ):
         if chosen.any():
             leaves = hashes if chosen.all() else [hashes[i] for i in np.flatnonzero(chosen)]
-            body: dict[str, Any] = {"billing_day": load_pass.day, "reads": load_pass.kind.name, "payloads": len(leaves), "files": files}
+            body: dict[str, Any] = {
+                "billing_day": load_pass.day,
+                "reads": load_pass.kind.name,
+                "payloads": len(leaves),
+                "files": files,
+            }
             made.append(entries.encode(kind, body, b"".join(leaves), at=clock.now(), actor=ACTOR).row)
     return made
 

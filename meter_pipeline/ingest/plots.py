@@ -1,4 +1,5 @@
-"""Ingestion's small pictures. Belongs here: drawing. Does not belong here: deciding (controller.py), counting (inbox.py)."""
+"""Ingestion's small pictures. Belongs here: drawing. Does not belong here: deciding (controller.py), counting
+(inbox.py)."""
 
 from __future__ import annotations
 
@@ -11,16 +12,27 @@ _MOST: Final = 12
 
 
 def files_plot(files: pl.DataFrame) -> bytes:
-    """PNG (under 20 kB) of files (file, head_end, reads, rejected): the largest by name, the rest in one bar; what was rejected in red."""
+    """PNG (under 20 kB) of files (file, head_end, reads, rejected): the largest by name, the rest in one bar; what was
+    rejected in red."""
     from matplotlib.figure import Figure
 
     from meter_pipeline.plotting import small_png
 
     ordered = files.sort("reads", "file", descending=[True, False])
     rest = ordered.slice(_MOST)
-    shown = ordered.head(_MOST).select(pl.concat_str("head_end", pl.lit(": "), pl.col("file").str.split("/").list.last().str.tail(28)).alias("name"), "reads", "rejected")
+    shown = ordered.head(_MOST).select(
+        pl.concat_str("head_end", pl.lit(": "), pl.col("file").str.split("/").list.last().str.tail(28)).alias("name"),
+        "reads",
+        "rejected",
+    )
     if rest.height:
-        more = pl.DataFrame({"name": [f"{rest.height} more"], "reads": [int(rest["reads"].sum())], "rejected": [int(rest["rejected"].sum())]})
+        more = pl.DataFrame(
+            {
+                "name": [f"{rest.height} more"],
+                "reads": [int(rest["reads"].sum())],
+                "rejected": [int(rest["rejected"].sum())],
+            }
+        )
         shown = pl.concat([shown, more.cast(dict(shown.schema))])  # type: ignore[arg-type]
     figure = Figure(figsize=(6.4, 1 + 0.24 * shown.height), layout="constrained")
     axes = figure.subplots()
@@ -32,13 +44,18 @@ def files_plot(files: pl.DataFrame) -> bytes:
     axes.set_yticks(places, shown["name"].to_list(), fontsize=8)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.tick_params(axis="x", labelsize=8)
-    axes.set_title(f"{files.height:,} files, {files['reads'].sum():,} reads, {files['rejected'].sum():,} rejected", loc="left", fontsize=10)
+    axes.set_title(
+        f"{files.height:,} files, {files['reads'].sum():,} reads, {files['rejected'].sum():,} rejected",
+        loc="left",
+        fontsize=10,
+    )
     axes.legend(fontsize=8, frameon=False)
     return small_png(figure)
 
 
 def controller_plot(history: pl.DataFrame, target_ms: float) -> bytes:
-    """PNG (under 20 kB) of p90 latency against the target, batch size and writers over the run; columns of Controller.frame."""
+    """PNG (under 20 kB) of p90 latency against the target, batch size and writers over the run; columns of
+    Controller.frame."""
     from matplotlib.figure import Figure
 
     from meter_pipeline.plotting import small_png

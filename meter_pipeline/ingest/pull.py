@@ -1,18 +1,20 @@
 """Head-ends that are asked: a paginated HTTP API pulled into the inbox, a billing day at a time.
 
-Belongs here: asking, retrying, resuming, and which days to ask for. Does not belong here: reading what came (feeds/ reads the JSON Lines file),
-landing it (the feed_arrival sensor or ``pull --land``).
+Belongs here: asking, retrying, resuming, and which days to ask for. Does not belong here: reading what came (feeds/
+reads the JSON Lines file), landing it (the feed_arrival sensor or ``pull --land``).
 
-A head-end of format ``http`` declares in its options: ``url`` (https; plain http only to this machine), ``token_env`` (the environment variable
-that holds the bearer token), and optionally ``page_size``. A page is ``GET url?day=YYYY-MM-DD&limit=N[&cursor=C]`` answered with
-``{"reads": [object, ...], "next": "C" or null}``. Pages go to a hidden file beside a note of the cursor; only a whole day gets a name that the inbox
-sees. A pull that was cut goes on from its cursor; one whose cursors turn in a circle is refused. Numbers are handed on digit by digit, never as
-floats, and what is wrong in a read (NaN, a key that occurs twice) is handed on too, for the parser to refuse that read alone.
+A head-end of format ``http`` declares in its options: ``url`` (https; plain http only to this machine), ``token_env``
+(the environment variable that holds the bearer token), and optionally ``page_size``. A page is ``GET
+url?day=YYYY-MM-DD&limit=N[&cursor=C]`` answered with ``{"reads": [object, ...], "next": "C" or null}``. Pages go to a
+hidden file beside a note of the cursor; only a whole day gets a name that the inbox sees. A pull that was cut goes on
+from its cursor; one whose cursors turn in a circle is refused. Numbers are handed on digit by digit, never as floats,
+and what is wrong in a read (NaN, a key that occurs twice) is handed on too, for the parser to refuse that read alone.
 
-A closed billing day is missing while a meter that is installed under the head-end has no read of it (or, where the reference data knows no such
-meter, while no file of it holds a read). It is asked for again at every round for five days from the first time it was asked; until then the
-day's estimates stay open (vee/day.py asks store.raw.still_asked). Five days is the window in which AMI operators go on collecting before an
-estimate becomes final (field practice; AEMO's settlement timetable also revises no sooner).
+A closed billing day is missing while a meter that is installed under the head-end has no read of it (or, where the
+reference data knows no such meter, while no file of it holds a read). It is asked for again at every round for five
+days from the first time it was asked; until then the day's estimates stay open (vee/day.py asks store.raw.still_asked).
+Five days is the window in which AMI operators go on collecting before an estimate becomes final (field practice; AEMO's
+settlement timetable also revises no sooner).
 """
 
 from __future__ import annotations
@@ -45,12 +47,14 @@ from meter_pipeline.store.database import Database
 
 #: Days for which a missing day is asked again before its estimate may become final.
 ASK_AGAIN_DAYS: Final = 5
-#: After the service was down for longer than that, days back to the last one asked are caught up with, but no more than this.
+# : After the service was down for longer than that, days back to the last one asked are caught up with, but no more
+# than this.
 CATCH_UP_DAYS: Final = 35
 #: Class of the advisory lock that keeps two pulls of one head-end apart; the second key is the CRC of its name.
 LOCK_CLASS: Final = 0x6D70_7075  # "mppu"
 TIMEOUTS: Final = httpx.Timeout(30.0, connect=5.0, read=20.0)
-#: One page as a whole, which the read timeout (between two bytes) does not bound: a server that drips a byte a second would hold us for ever.
+# : One page as a whole, which the read timeout (between two bytes) does not bound: a server that drips a byte a second
+# would hold us for ever.
 PAGE_S: Final = 60.0
 PAGE_BYTES: Final = 32 << 20
 MOST_PAGES: Final = 100_000
@@ -66,8 +70,8 @@ class PullError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """A pulled day: the inbox file (None where the day was empty), its reads, the pages asked for, the attempts beyond the first, and whether the
-    file is a new one (its name is made of its content: the same answer is the same file)."""
+    """A pulled day: the inbox file (None where the day was empty), its reads, the pages asked for, the attempts beyond
+    the first, and whether the file is a new one (its name is made of its content: the same answer is the same file)."""
 
     day: date
     path: Path | None
@@ -79,7 +83,8 @@ class Pulled:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One day asked of one head-end: ``outcome`` is pulled, empty, nothing new, or why it failed. ``missing`` of ``meters`` had no read before."""
+    """One day asked of one head-end: ``outcome`` is pulled, empty, nothing new, or why it failed. ``missing`` of
+    ``meters`` had no read before."""
 
     head_end: str
     day: date
@@ -103,16 +108,34 @@ class PullOutcome:
     def report(self) -> StageReport:
         """For Dagster and the CLI."""
         figures = {
-            "days_asked": len(self.asked), "files": sum(a.file is not None for a in self.asked), "reads": sum(a.reads for a in self.asked),
-            "pages": sum(a.pages for a in self.asked), "retries": sum(a.retries for a in self.asked), "failed": sum(not a.ok for a in self.asked),
+            "days_asked": len(self.asked),
+            "files": sum(a.file is not None for a in self.asked),
+            "reads": sum(a.reads for a in self.asked),
+            "pages": sum(a.pages for a in self.asked),
+            "retries": sum(a.retries for a in self.asked),
+            "failed": sum(not a.ok for a in self.asked),
             "held": len(self.held),
-        }  # fmt: skip
+        }
         schema = {
-            "head_end": pl.String, "day": pl.Date, "outcome": pl.String, "reads": pl.Int64, "missing": pl.Int64, "meters": pl.Int64, "file": pl.String,
-        }  # fmt: skip
-        asked = pl.DataFrame([(a.head_end, a.day, a.outcome, a.reads, a.missing, a.meters, a.file) for a in self.asked], schema=schema, orient="row")
+            "head_end": pl.String,
+            "day": pl.Date,
+            "outcome": pl.String,
+            "reads": pl.Int64,
+            "missing": pl.Int64,
+            "meters": pl.Int64,
+            "file": pl.String,
+        }
+        asked = pl.DataFrame(
+            [(a.head_end, a.day, a.outcome, a.reads, a.missing, a.meters, a.file) for a in self.asked],
+            schema=schema,
+            orient="row",
+        )
         held = pl.DataFrame(self.held, schema={"head_end": pl.String, "why": pl.String}, orient="row")
-        return StageReport(sum(a.reads for a in self.asked), figures, {name: t for name, t in (("asked", asked), ("held", held)) if t.height})
+        return StageReport(
+            sum(a.reads for a in self.asked),
+            figures,
+            {name: t for name, t in (("asked", asked), ("held", held)) if t.height},
+        )
 
 
 async def pull_day(
@@ -144,16 +167,22 @@ async def pull_day(
             following = page["next"]
             if following is not None and (following in seen or following == state["cursor"]):
                 _forget(part, note)
-                raise PullError(f"{head_end.name} sends page {following[:40]!r} a second time: its cursors turn in a circle")
+                raise PullError(
+                    f"{head_end.name} sends page {following[:40]!r} a second time: its cursors turn in a circle"
+                )
             if len(seen) >= MOST_PAGES:
                 raise PullError(f"{head_end.name} has more than {MOST_PAGES} pages for {day}")
             lines = b"".join(map(_line, page["reads"]))
             if following is not None:
                 seen.add(following)
             state = {
-                "cursor": following, "done": following is None, "bytes": state["bytes"] + len(lines), "reads": state["reads"] + len(page["reads"]),
-                "pages": state["pages"] + 1, "seen": sorted(seen),
-            }  # fmt: skip
+                "cursor": following,
+                "done": following is None,
+                "bytes": state["bytes"] + len(lines),
+                "reads": state["reads"] + len(page["reads"]),
+                "pages": state["pages"] + 1,
+                "seen": sorted(seen),
+            }
             await asyncio.to_thread(_keep, part, note, lines, state)
     target, new = None, True
     if state["reads"]:
@@ -175,8 +204,9 @@ def pull(
     clock: Clock = SYSTEM_CLOCK,
     pause: PauseProbe | None = None,
 ) -> PullOutcome:
-    """Ask each head-end for its missing days (or for exactly ``days``). Never raises for a head-end's sake: what failed is in the outcome, and the
-    next head-end is asked. A pause of the head-end or its commodity holds it; so does another pull of it at work."""
+    """Ask each head-end for its missing days (or for exactly ``days``). Never raises for a head-end's sake: what failed
+    is in the outcome, and the next head-end is asked. A pause of the head-end or its commodity holds it; so does
+    another pull of it at work."""
     outcome = PullOutcome()
     for head_end in head_ends:
         if pause is not None and (state := pause.check(head_end.commodity, head_end.name)) is not None:
@@ -186,13 +216,20 @@ def pull(
             if not alone:
                 outcome.held.append((head_end.name, "another pull of it is at work"))
                 continue
-            wanted = missing_days(database, calendar, head_end, inbox, clock=clock) if days is None else [raw.Missing(day, 0, 0) for day in days]
+            wanted = (
+                missing_days(database, calendar, head_end, inbox, clock=clock)
+                if days is None
+                else [raw.Missing(day, 0, 0) for day in days]
+            )
             outcome.asked += [_ask(database, head_end, day, inbox, clock) for day in wanted]
     return outcome
 
 
-def missing_days(database: Database, calendar: BillingCalendar, head_end: HeadEnd, inbox: Path, *, clock: Clock = SYSTEM_CLOCK) -> list[raw.Missing]:
-    """The closed billing days to ask for now: incomplete, first asked less than five days ago, and no file of them waiting in the inbox."""
+def missing_days(
+    database: Database, calendar: BillingCalendar, head_end: HeadEnd, inbox: Path, *, clock: Clock = SYSTEM_CLOCK
+) -> list[raw.Missing]:
+    """The closed billing days to ask for now: incomplete, first asked less than five days ago, and no file of them
+    waiting in the inbox."""
     now = clock.now()
     today = calendar.day_of(now)
     with database.connect("pull") as connection:
@@ -201,7 +238,11 @@ def missing_days(database: Database, calendar: BillingCalendar, head_end: HeadEn
         closed = [today - timedelta(days=n) for n in range(back, 0, -1)]
         open_days = [day for day in closed if day not in asked or not last_asked(now, asked[day])]
         found = raw.days_incomplete(connection, head_end.name, [(day, *calendar.bounds(day)) for day in open_days])
-    waiting = {name.split("/", 1)[1].split(".", 1)[0] for name in new_files(database, inbox) if name.split("/", 1)[0] == head_end.name}
+    waiting = {
+        name.split("/", 1)[1].split(".", 1)[0]
+        for name in new_files(database, inbox)
+        if name.split("/", 1)[0] == head_end.name
+    }
     return [day for day in found if day.day.isoformat() not in waiting]
 
 
@@ -224,7 +265,18 @@ def _ask(database: Database, head_end: HeadEnd, day: raw.Missing, inbox: Path, c
         raw.note_pull(connection, head_end.name, day.day, clock.now(), outcome, pulled.reads)
         connection.commit()
     name = None if file is None else str(file.relative_to(inbox))
-    return Asked(head_end.name, day.day, outcome, ok, pulled.reads, pulled.pages, pulled.retries, day.meters_missing, day.meters, name)
+    return Asked(
+        head_end.name,
+        day.day,
+        outcome,
+        ok,
+        pulled.reads,
+        pulled.pages,
+        pulled.retries,
+        day.meters_missing,
+        day.meters,
+        name,
+    )
 
 
 @contextlib.contextmanager
@@ -235,7 +287,9 @@ def _alone(database: Database, head_end: str) -> Iterator[bool]:
         row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", lock).fetchone()
         taken = bool(row and row[0])
         yield taken
-        if taken:  # A server lets go of a closed session's locks when it comes to it, and the next pull would be held by it.
+        if (
+            taken
+        ):  # A server lets go of a closed session's locks when it comes to it, and the next pull would be held by it.
             connection.execute("SELECT pg_advisory_unlock(%s, %s)", lock)
 
 
@@ -290,7 +344,11 @@ async def _body(answer: httpx.Response) -> bytes:
 
 def _checked(body: bytes) -> dict[str, Any]:
     page = json.loads(body, parse_float=str, parse_int=_digits, parse_constant=str, object_pairs_hook=_object)
-    if not isinstance(page, dict) or not isinstance(page.get("reads"), list) or not all(isinstance(r, dict) for r in page["reads"]):
+    if (
+        not isinstance(page, dict)
+        or not isinstance(page.get("reads"), list)
+        or not all(isinstance(r, dict) for r in page["reads"])
+    ):
         raise ValueError("the page has no list of reads")
     if not (page.get("next") is None or isinstance(page["next"], str)):
         raise ValueError("the page's next cursor is no text")
@@ -313,7 +371,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _digits(text: str) -> int | str:
-    """A JSON integer; one too long for any quantity stays text, for the parser to refuse (int() alone would refuse the whole page)."""
+    """A JSON integer; one too long for any quantity stays text, for the parser to refuse (int() alone would refuse the
+    whole page)."""
     return int(text) if len(text) <= 19 else text
 
 
@@ -321,7 +380,11 @@ def _line(read: dict[str, Any]) -> bytes:
     """One read as a line of JSON, its keys sorted so that the same answer gives the same bytes."""
     if not isinstance(read, _Twice):
         return json.dumps(read, sort_keys=True, separators=(",", ":")).encode() + b"\n"
-    return ("{" + ",".join(f"{json.dumps(k)}:{json.dumps(v)}" for k, v in sorted(read.pairs, key=lambda pair: pair[0])) + "}\n").encode()
+    return (
+        "{"
+        + ",".join(f"{json.dumps(k)}:{json.dumps(v)}" for k, v in sorted(read.pairs, key=lambda pair: pair[0]))
+        + "}\n"
+    ).encode()
 
 
 def _retry_after(header: str | None, clock: Clock) -> float:

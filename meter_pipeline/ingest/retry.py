@@ -1,9 +1,11 @@
 """What an error means, and how often to try again.
 
-Belongs here: the classes of SQLSTATE, full-jitter back-off, the retry budget. Does not belong here: the breaker, which wraps each attempt.
+Belongs here: the classes of SQLSTATE, full-jitter back-off, the retry budget. Does not belong here: the breaker, which
+wraps each attempt.
 
-Retries happen at this one layer. Waits are full jitter (uniform from 0 to min(cap, base * 2^n)); at most 6 attempts within 30 s a batch; and a
-budget of a tenth of all calls, so that an outage is not amplified by the very work that waits for its end.
+Retries happen at this one layer. Waits are full jitter (uniform from 0 to min(cap, base * 2^n)); at most 6 attempts
+within 30 s a batch; and a budget of a tenth of all calls, so that an outage is not amplified by the very work that
+waits for its end.
 """
 
 from __future__ import annotations
@@ -35,10 +37,19 @@ class Meaning(StrEnum):
 
 
 _BY_STATE: Final = {
-    "40001": Meaning.TRANSIENT, "40P01": Meaning.TRANSIENT, "55P03": Meaning.SMALLER, "57014": Meaning.SMALLER,
-    "57P01": Meaning.UNKNOWN, "57P02": Meaning.UNKNOWN, "57P03": Meaning.UNKNOWN, "25P03": Meaning.UNKNOWN,
-    "53100": Meaning.EXHAUSTED, "53200": Meaning.EXHAUSTED, "53300": Meaning.EXHAUSTED, "58030": Meaning.EXHAUSTED,
-}  # fmt: skip
+    "40001": Meaning.TRANSIENT,
+    "40P01": Meaning.TRANSIENT,
+    "55P03": Meaning.SMALLER,
+    "57014": Meaning.SMALLER,
+    "57P01": Meaning.UNKNOWN,
+    "57P02": Meaning.UNKNOWN,
+    "57P03": Meaning.UNKNOWN,
+    "25P03": Meaning.UNKNOWN,
+    "53100": Meaning.EXHAUSTED,
+    "53200": Meaning.EXHAUSTED,
+    "53300": Meaning.EXHAUSTED,
+    "58030": Meaning.EXHAUSTED,
+}
 
 
 def meaning(error: BaseException) -> Meaning:
@@ -51,7 +62,11 @@ def meaning(error: BaseException) -> Meaning:
         state = error.sqlstate
         if state is None:
             # A reset on COMMIT's reply comes as OperationalError without a state, and the row is committed.
-            return Meaning.UNKNOWN if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) else Meaning.FATAL
+            return (
+                Meaning.UNKNOWN
+                if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+                else Meaning.FATAL
+            )
         if state in _BY_STATE:
             return _BY_STATE[state]
         if state[:2] == "08":
@@ -97,7 +112,10 @@ class _Stop(stop_base):
         self.patience, self.clock, self.began = patience, clock, began
 
     def __call__(self, state: RetryCallState) -> bool:
-        return state.attempt_number >= self.patience.attempts or self.clock.monotonic() - self.began >= self.patience.total_s
+        return (
+            state.attempt_number >= self.patience.attempts
+            or self.clock.monotonic() - self.began >= self.patience.total_s
+        )
 
 
 @dataclass(slots=True)
@@ -110,8 +128,11 @@ class Retrier:
     budget: Budget = field(default_factory=Budget)
     retries: int = 0
 
-    def attempts(self, again: Callable[[BaseException], bool], on_retry: Callable[[BaseException], Any] | None = None) -> AsyncRetrying:
-        """Attempts while ``again`` says that an error is worth another and the budget has one left; the last error is raised as it was."""
+    def attempts(
+        self, again: Callable[[BaseException], bool], on_retry: Callable[[BaseException], Any] | None = None
+    ) -> AsyncRetrying:
+        """Attempts while ``again`` says that an error is worth another and the budget has one left; the last error is
+        raised as it was."""
         self.budget.call()
 
         def wanted(error: BaseException) -> bool:
@@ -123,9 +144,13 @@ class Retrier:
                 on_retry(error)
 
         return AsyncRetrying(
-            sleep=self._sleep, stop=_Stop(self.patience, self.clock, self.clock.monotonic()), wait=self._wait,
-            retry=retry_if_exception(wanted), before_sleep=before_sleep, reraise=True,
-        )  # fmt: skip
+            sleep=self._sleep,
+            stop=_Stop(self.patience, self.clock, self.clock.monotonic()),
+            wait=self._wait,
+            retry=retry_if_exception(wanted),
+            before_sleep=before_sleep,
+            reraise=True,
+        )
 
     def _wait(self, state: RetryCallState) -> float:
         ceiling = min(self.patience.cap_s, self.patience.base_s * 2 ** (state.attempt_number - 1))

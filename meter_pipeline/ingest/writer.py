@@ -1,10 +1,10 @@
 """The writers: batches of a billing day written by asyncio tasks on a pool, as many and as large as the database bears.
 
-Belongs here: permits, the life of a batch (encode, pause, breaker, write, retry, bisect), the watchdog, the monitor. Does not belong here: what
-is in a batch (plan.py), the laws that steer (controller.py, breaker.py, retry.py).
+Belongs here: permits, the life of a batch (encode, pause, breaker, write, retry, bisect), the watchdog, the monitor.
+Does not belong here: what is in a batch (plan.py), the laws that steer (controller.py, breaker.py, retry.py).
 
-Encoding runs in threads, so the event loop never computes. One more batch than there are writers is encoded ahead; that bound is the
-back-pressure, and with it memory stays at a few batches whatever the backlog.
+Encoding runs in threads, so the event loop never computes. One more batch than there are writers is encoded ahead; that
+bound is the back-pressure, and with it memory stays at a few batches whatever the backlog.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from meter_pipeline.store import activity, load
 from meter_pipeline.store.database import Database
 from meter_pipeline.store.watchdog import cut as cut_socket
 
-#: A write that takes longer is cut at the socket. statement_timeout (30 s) ends a slow statement on a live server; this one also ends the wait
-#: for a frozen server, which keeps no timeouts.
+# : A write that takes longer is cut at the socket. statement_timeout (30 s) ends a slow statement on a live server;
+# this one also ends the wait : for a frozen server, which keeps no timeouts.
 WRITE_DEADLINE_S: Final = 40.0
 BREAKER: Final = "raw-store"
-#: A batch whose connection came later than this after its pause poll asks again: pool and breaker may keep it for a minute.
+# : A batch whose connection came later than this after its pause poll asks again: pool and breaker may keep it for a
+# minute.
 POLL_STALE_S: Final = 0.5
 
 
@@ -136,9 +137,19 @@ class Writers:
         self._moves = asyncio.Queue()
         self.breaker.changed = self._breaker_changed
         self._pool = AsyncConnectionPool(
-            self.database.url, min_size=1, max_size=most, open=False, timeout=10, max_waiting=4 * most, configure=load.prepare_session,
-            kwargs={"application_name": self.application_name, "options": self.database.session_options, "connect_timeout": 5},
-        )  # fmt: skip
+            self.database.url,
+            min_size=1,
+            max_size=most,
+            open=False,
+            timeout=10,
+            max_waiting=4 * most,
+            configure=load.prepare_session,
+            kwargs={
+                "application_name": self.application_name,
+                "options": self.database.session_options,
+                "connect_timeout": 5,
+            },
+        )
         async with self._pool:
             monitor = asyncio.create_task(self._monitor())
             try:
@@ -150,7 +161,8 @@ class Writers:
                     await monitor
 
     async def write(self, load_pass: Pass) -> None:
-        """Write every payload of a pass. Raises what cannot be retried; batches already committed stay, and a later run goes on from them."""
+        """Write every payload of a pass. Raises what cannot be retried; batches already committed stay, and a later run
+        goes on from them."""
         assert self._ahead is not None  # noqa: S101 - called within session
         try:
             async with asyncio.TaskGroup() as group:
@@ -252,8 +264,12 @@ class Writers:
         if ok is None:
             self.breaker.cancelled(permit)
             return
-        # A slow write is the controller's to mend while batches can still shrink; only the smallest ones speak against the server.
-        smallest = self.controller.batch <= self.controller.limits.batch_least or batch.rows <= self.controller.limits.batch_least
+        # A slow write is the controller's to mend while batches can still shrink; only the smallest ones speak against
+        # the server.
+        smallest = (
+            self.controller.batch <= self.controller.limits.batch_least
+            or batch.rows <= self.controller.limits.batch_least
+        )
         self.breaker.done(permit, now, seconds if smallest else 0.0, ok)
         if ok:
             self.figures.batches += 1
@@ -285,14 +301,16 @@ class Writers:
             self._moves.put_nowait((state.value, self.breaker.remaining(self.clock.monotonic())))
 
     async def _tell(self, state: str) -> None:
-        """Tell the pause's rules when the breaker leaves CLOSED and when it is back; trials in between leave the instant of opening as it was."""
+        """Tell the pause's rules when the breaker leaves CLOSED and when it is back; trials in between leave the
+        instant of opening as it was."""
         is_open = state == State.OPEN.value
         if self.on_breaker is not None and state != State.HALF_OPEN.value and is_open != self._told_open:
             self._told_open = is_open
             await asyncio.to_thread(self.on_breaker, is_open)
 
     async def _monitor(self) -> None:
-        """On a connection of its own: sample the server's waits, share the breaker. An unreachable server is the breaker's business, not ours."""
+        """On a connection of its own: sample the server's waits, share the breaker. An unreachable server is the
+        breaker's business, not ours."""
         assert self._moves is not None  # noqa: S101
         connection: psycopg.AsyncConnection[Any] | None = None
         holder = self.run_id or "ingest"
@@ -308,7 +326,9 @@ class Writers:
                             await activity.note_breaker(connection, BREAKER, state, open_s, holder)
                             await self._tell(state)
                         if self.breaker.state is State.CLOSED:
-                            self.breaker.open_for(self.clock.monotonic(), await activity.breaker_open_for(connection, BREAKER))
+                            self.breaker.open_for(
+                                self.clock.monotonic(), await activity.breaker_open_for(connection, BREAKER)
+                            )
                         self.controller.waits(await activity.waits(connection, self.application_name))
                     finally:
                         watchdog.cancel()

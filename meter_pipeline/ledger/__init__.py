@@ -1,8 +1,9 @@
 """The audit ledger: what happened, in an order nobody can rewrite unseen, and the proofs that show it.
 
-Belongs here: entries and their canonical bytes, the RFC 6962 tree, the sequencer, signed checkpoints, witnesses, exports, verification.
-Does not belong here: what the entries are about (each room writes its own in the transaction of its change), SQL (store/ledger.py).
-Names are imported when first used, so that the signer's process starts with the standard library and one dependency.
+Belongs here: entries and their canonical bytes, the RFC 6962 tree, the sequencer, signed checkpoints, witnesses,
+exports, verification. Does not belong here: what the entries are about (each room writes its own in the transaction of
+its change), SQL (store/ledger.py). Names are imported when first used, so that the signer's process starts with the
+standard library and one dependency.
 """
 
 from __future__ import annotations
@@ -15,12 +16,27 @@ if TYPE_CHECKING:
     from meter_pipeline.ledger.entries import append, append_async
     from meter_pipeline.ledger.verification import VerifyOutcome, verify
 
-__all__ = ["LedgerBefore", "LedgerDay", "VerifyOutcome", "append", "append_async", "checkpoint_billing_day", "verify", "verify_before_billing"]
+__all__ = [
+    "LedgerBefore",
+    "LedgerDay",
+    "VerifyOutcome",
+    "append",
+    "append_async",
+    "checkpoint_billing_day",
+    "verify",
+    "verify_before_billing",
+]
 
 _HOME: Final = {
-    "LedgerBefore": "day", "LedgerDay": "day", "checkpoint_billing_day": "day", "verify_before_billing": "day", "append": "entries", "append_async": "entries",
-    "VerifyOutcome": "verification", "verify": "verification",
-}  # fmt: skip
+    "LedgerBefore": "day",
+    "LedgerDay": "day",
+    "checkpoint_billing_day": "day",
+    "verify_before_billing": "day",
+    "append": "entries",
+    "append_async": "entries",
+    "VerifyOutcome": "verification",
+    "verify": "verification",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,5 @@
-"""Checkpoints: the log sequenced, signed by the signer's process, published as tiles, time-stamped where an authority is set.
+"""Checkpoints: the log sequenced, signed by the signer's process, published as tiles, time-stamped where an authority
+is set.
 
 Belongs here: the steps in their order, and what they gave. Does not belong here: keys (signer.py), Dagster (defs/).
 """
@@ -33,7 +34,8 @@ class WitnessSeen:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointOutcome:
-    """A signed checkpoint. ``kinds`` counts the entries it added by kind; ``note`` is the signed text; ``folder`` holds the tiles."""
+    """A signed checkpoint. ``kinds`` counts the entries it added by kind; ``note`` is the signed text; ``folder`` holds
+    the tiles."""
 
     origin: str
     size: int
@@ -64,7 +66,9 @@ class CheckpointOutcome:
             "tiles": str(self.folder),
             "billing_day": self.billing_day,
             "time_stamped": self.stamped,
-            "last_witness": None if self.witness is None else {"name": self.witness.name, "size": self.witness.size, "at": self.witness.at},
+            "last_witness": None
+            if self.witness is None
+            else {"name": self.witness.name, "size": self.witness.size, "at": self.witness.at},
         }
 
 
@@ -90,8 +94,8 @@ def checkpoint(
 ) -> CheckpointOutcome:
     """Sequence what is committed, have it signed, publish it. Safe to repeat and to run twice at once.
 
-    The first one of a log records the guards as they stand. Raises SequencerBusyError, and SignerRefusedError where the signer sees a
-    shorter log or a fork: both are reasons to pause, not to retry.
+    The first one of a log records the guards as they stand. Raises SequencerBusyError, and SignerRefusedError where the
+    signer sees a shorter log or a fork: both are reasons to pause, not to retry.
     """
     signer = signer or signer_client(home / "keys")
     signer.start()
@@ -104,7 +108,8 @@ def checkpoint(
 
 
 def order(database: Database, *, utility: str = "utility", clock: Clock = SYSTEM_CLOCK) -> TreeHead:
-    """Sequence what is committed, without a signature: for a verification between two checkpoints. Raises SequencerBusyError."""
+    """Sequence what is committed, without a signature: for a verification between two checkpoints. Raises
+    SequencerBusyError."""
     with database.connect("meter-pipeline-ledger") as connection, store.checkpoint_lock(connection):
         _begin(connection, clock)
         return sequence(connection, origin_prefix=origin_prefix(utility))
@@ -113,7 +118,9 @@ def order(database: Database, *, utility: str = "utility", clock: Clock = SYSTEM
 def _begin(connection: store.Connection, clock: Clock) -> None:
     """A log begins with its guards as they stand."""
     if store.origin(connection) is None:
-        privileges.record(connection, accepted_by="first checkpoint", reason="the guards as they were when the log began", clock=clock)
+        privileges.record(
+            connection, accepted_by="first checkpoint", reason="the guards as they were when the log began", clock=clock
+        )
     connection.commit()
 
 
@@ -129,13 +136,17 @@ def _sign_and_publish(
     read = stored_reader(connection)
     signed = min(held.tree_size, head.size) if held else 0
     try:
-        line, vkey = signer.sign(head.origin, head.size, head.root, signed, merkle.consistency_proof(read, signed, head.size))
+        line, vkey = signer.sign(
+            head.origin, head.size, head.root, signed, merkle.consistency_proof(read, signed, head.size)
+        )
     except SignerRefusedError as refusal:
         if refusal.code != "stale":
             raise
         # A signature that never reached the database: a crash between the two. The signer says where it stands.
         _, signed = signer.public(head.origin)
-        line, vkey = signer.sign(head.origin, head.size, head.root, signed, merkle.consistency_proof(read, signed, head.size))
+        line, vkey = signer.sign(
+            head.origin, head.size, head.root, signed, merkle.consistency_proof(read, signed, head.size)
+        )
     note = notes.Checkpoint(head.origin, head.size, head.root).text + "\n" + line
     if held is not None and held.tree_size == head.size:
         note = held.note
@@ -148,11 +159,14 @@ def _sign_and_publish(
     stamped = stamp_if_configured(connection, head.size, note)
     witness = last_witness(connection)
     connection.commit()
-    return CheckpointOutcome(head.origin, head.size, head.root, head.added, kinds, vkey, note, folder, witness, billing_day, stamped)
+    return CheckpointOutcome(
+        head.origin, head.size, head.root, head.added, kinds, vkey, note, folder, witness, billing_day, stamped
+    )
 
 
 def keys_file(home: Path, origin: str) -> Path:
-    """Verifier keys this log has had, oldest first, one a line: what an auditor is given and keeps. Outside the database on purpose."""
+    """Verifier keys this log has had, oldest first, one a line: what an auditor is given and keeps. Outside the
+    database on purpose."""
     return home / "ledger" / f"{file_name(origin)}.vkeys"
 
 
@@ -174,11 +188,16 @@ def last_witness(connection: store.Connection) -> WitnessSeen | None:
     held = store.cosignatures(connection)
     if not held:
         return None
-    return WitnessSeen(held[-1].name, held[-1].tree_size, datetime.fromtimestamp(notes.cosigned_at(notes.parse_signature(held[-1].line)), UTC))
+    return WitnessSeen(
+        held[-1].name,
+        held[-1].tree_size,
+        datetime.fromtimestamp(notes.cosigned_at(notes.parse_signature(held[-1].line)), UTC),
+    )
 
 
 def accept_cosignature(database: Database, home: Path, size: int, line: str, witness_vkey: str) -> None:
-    """Keep a witness's line and publish it under the checkpoint. Raises NoteError where it does not verify or the checkpoint is unknown."""
+    """Keep a witness's line and publish it under the checkpoint. Raises NoteError where it does not verify or the
+    checkpoint is unknown."""
     verifier = notes.parse_vkey(witness_vkey)
     with database.connect("meter-pipeline-ledger") as connection:
         note = next((row.note for row in store.checkpoints(connection) if row.tree_size == size), None)
@@ -195,9 +214,16 @@ def accept_cosignature(database: Database, home: Path, size: int, line: str, wit
 
 
 def rotate_key(
-    database: Database, *, home: Path, requested_by: str, signer: SignerClient | None = None, utility: str = "utility", clock: Clock = SYSTEM_CLOCK
+    database: Database,
+    *,
+    home: Path,
+    requested_by: str,
+    signer: SignerClient | None = None,
+    utility: str = "utility",
+    clock: Clock = SYSTEM_CLOCK,
 ) -> CheckpointOutcome:
-    """Hand over to a new key: both keys sign the hand-over, it becomes an entry, and the checkpoint that covers it is the new key's first.
+    """Hand over to a new key: both keys sign the hand-over, it becomes an entry, and the checkpoint that covers it is
+    the new key's first.
 
     A verifier that trusts the old key learns the new one from that entry.
     """
@@ -208,7 +234,9 @@ def rotate_key(
     for vkey, signature in zip((handover["old"], handover["new"]), handover["signatures"], strict=True):
         notes.parse_vkey(vkey).verify(statement.encode(), bytes.fromhex(signature))
     with database.connect("meter-pipeline-ledger") as connection, store.checkpoint_lock(connection):
-        entries.append(connection, "key_rotation", {**handover, "requested_by": requested_by}, actor=requested_by, clock=clock)
+        entries.append(
+            connection, "key_rotation", {**handover, "requested_by": requested_by}, actor=requested_by, clock=clock
+        )
         connection.commit()
         signer.activate(before.origin)
         held = store.latest_checkpoint(connection)

@@ -1,10 +1,11 @@
 """The ledger's part in a billing day: verify what bills will stand on, then sign what the day changed and verify that.
 
-Belongs here: the stage functions of the assets ledger_before_billing and ledger_checkpoint and their blocking checks. Does not belong here:
-Dagster.
+Belongs here: the stage functions of the assets ledger_before_billing and ledger_checkpoint and their blocking checks.
+Does not belong here: Dagster.
 
-Each verification goes on from what was last verified, so that the second costs what billing wrote. Reads and validated days are matched with
-their leaves before anyone is billed, and hashed again from their content; charges and statements after.
+Each verification goes on from what was last verified, so that the second costs what billing wrote. Reads and validated
+days are matched with their leaves before anyone is billed, and hashed again from their content; charges and statements
+after.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class LedgerDay:
     growth: list[tuple[date, int, int]]
 
     def report(self) -> StageReport:
-        """For the run's metadata: size, root, signer, last witness; entries by kind; the log's growth; the blocking check."""
+        """For the run's metadata: size, root, signer, last witness; entries by kind; the log's growth; the blocking
+        check."""
         made, found = self.checkpoint, self.verification
         witness = made.witness
         figures = {
@@ -48,13 +50,18 @@ class LedgerDay:
             "signer": made.vkey,
             "origin": made.origin,
             "entries added": made.added,
-            "last witness": f"{witness.name} at {witness.size} entries, {witness.at:%Y-%m-%d %H:%M}Z" if witness else "none yet",
+            "last witness": f"{witness.name} at {witness.size} entries, {witness.at:%Y-%m-%d %H:%M}Z"
+            if witness
+            else "none yet",
             "time stamped": made.stamped,
             "checkpoint": made.note,
             "logins no guard binds": ", ".join(found.bypass),
         }
         shown, verdict = _verdict(found)
-        kinds = pl.DataFrame({"kind": list(made.kinds), "entries": list(made.kinds.values())}, schema={"kind": pl.String, "entries": pl.Int64})
+        kinds = pl.DataFrame(
+            {"kind": list(made.kinds), "entries": list(made.kinds.values())},
+            schema={"kind": pl.String, "entries": pl.Int64},
+        )
         tables = {"entries by kind": kinds}
         if shown:
             tables["findings"] = pl.DataFrame(shown, schema=_FINDING, orient="row")
@@ -69,7 +76,8 @@ class LedgerDay:
 
 @dataclass(frozen=True, slots=True)
 class LedgerBefore:
-    """What the ledger says of what a day's bills will stand on. ``vkey``: the signer of the latest checkpoint, where there is one."""
+    """What the ledger says of what a day's bills will stand on. ``vkey``: the signer of the latest checkpoint, where
+    there is one."""
 
     billing_day: date
     verification: VerifyOutcome
@@ -86,7 +94,9 @@ class LedgerBefore:
             "root": found.root.hex(),
             "signer": self.vkey or "nothing signed yet",
             "entries ordered": self.ordered,
-            "last witness": f"{witness.name} at {witness.size} entries, {witness.at:%Y-%m-%d %H:%M}Z" if witness else "none yet",
+            "last witness": f"{witness.name} at {witness.size} entries, {witness.at:%Y-%m-%d %H:%M}Z"
+            if witness
+            else "none yet",
         } | {f"checked: {name}": count for name, count in found.checked.items()}
         tables = {"findings": pl.DataFrame(shown, schema=_FINDING, orient="row")} if shown else {}
         return StageReport(rows=found.size - found.start, figures=figures, tables=tables, checks=[verdict])
@@ -99,18 +109,34 @@ def _verdict(found: VerifyOutcome) -> tuple[list[tuple[str, int | None, str]], C
     """The findings as rows, and the check they make."""
     shown = [(finding.check, finding.index, finding.detail) for finding in found.findings]
     checked = ", ".join(f"{count} {name}" for name, count in found.checked.items())
-    about = "; ".join(f"{check} at {index}: {detail}" for check, index, detail in shown[:5]) or f"Verified from entry {found.start}: {checked}."
-    figures = {"first_bad_index": found.first_bad_index, "findings": len(shown), "from": found.start, "size": found.size}
+    about = (
+        "; ".join(f"{check} at {index}: {detail}" for check, index, detail in shown[:5])
+        or f"Verified from entry {found.start}: {checked}."
+    )
+    figures = {
+        "first_bad_index": found.first_bad_index,
+        "findings": len(shown),
+        "from": found.start,
+        "size": found.size,
+    }
     return shown, Check("ledger_verifies", found.ok, about, figures)
 
 
 def verify_before_billing(
-    database: Database, day: date, *, settings: Settings, clock: Clock = SYSTEM_CLOCK, signer: SignerClient | None = None, hashers: Hashers | None = None
+    database: Database,
+    day: date,
+    *,
+    settings: Settings,
+    clock: Clock = SYSTEM_CLOCK,
+    signer: SignerClient | None = None,
+    hashers: Hashers | None = None,
 ) -> LedgerBefore:
-    """Order what reads and validation recorded, verify it from where the last verification ended, and match the day's reads and validated rows
-    with their leaves (their content too where ``hashers`` are given). Nothing is signed; the checkpoint after billing signs both.
+    """Order what reads and validation recorded, verify it from where the last verification ended, and match the day's
+    reads and validated rows with their leaves (their content too where ``hashers`` are given). Nothing is signed; the
+    checkpoint after billing signs both.
 
-    A read changed behind the ledger's back, or a row without an entry, is found here: no bill may stand on it. Raises SequencerBusyError.
+    A read changed behind the ledger's back, or a row without an entry, is found here: no bill may stand on it. Raises
+    SequencerBusyError.
     """
     # It is asked after billing, and takes a moment to start.
     (signer or signer_client(settings.home / "keys")).start()
@@ -132,13 +158,15 @@ def checkpoint_billing_day(
     full: bool = False,
     sources: Sequence[Source] = SOURCES,
 ) -> LedgerDay:
-    """The checkpoint after a billing day's work, then its verification: the log since it was last verified, the day's rows against their
-    leaves (their content too where ``hashers`` are given, by encoding), the guards. ``sources``: AFTER_BILLING where verify_before_billing has
-    looked at the rest.
+    """The checkpoint after a billing day's work, then its verification: the log since it was last verified, the day's
+    rows against their leaves (their content too where ``hashers`` are given, by encoding), the guards. ``sources``:
+    AFTER_BILLING where verify_before_billing has looked at the rest.
 
     Raises SignerRefusedError where the signer sees a shorter log or a fork. Running it again signs the same tree.
     """
-    made = checkpoint(database, home=settings.home, utility=_utility_name(settings), signer=signer, billing_day=day, clock=clock)
+    made = checkpoint(
+        database, home=settings.home, utility=_utility_name(settings), signer=signer, billing_day=day, clock=clock
+    )
     found = verify(database, home=settings.home, full=full, days=[day], hashers=hashers, sources=sources)
     with database.connect("meter-pipeline-ledger") as connection:
         growth = store.growth(connection)

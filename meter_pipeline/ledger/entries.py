@@ -1,10 +1,12 @@
 """Ledger entries: what is said, in the bytes that are hashed, and the one call that writes it.
 
-Belongs here: the canonical encoding and append. Does not belong here: the log's order, which the sequencer gives after commit.
+Belongs here: the canonical encoding and append. Does not belong here: the log's order, which the sequencer gives after
+commit.
 
-An entry's canonical bytes are UTF-8 JSON of ``{"actor","at","body","kind","leaves","v"}``: keys sorted, no white space, decimals as strings,
-instants as ``YYYY-MM-DDTHH:MM:SS.ffffffZ``, bytes as lower-case hex, never a float. They are stored exactly as hashed and never serialised
-again. ``leaves`` is null or ``{"count","root"}``: the RFC 6962 root over the batch's payload hashes, which are kept beside the entry.
+An entry's canonical bytes are UTF-8 JSON of ``{"actor","at","body","kind","leaves","v"}``: keys sorted, no white space,
+decimals as strings, instants as ``YYYY-MM-DDTHH:MM:SS.ffffffZ``, bytes as lower-case hex, never a float. They are
+stored exactly as hashed and never serialised again. ``leaves`` is null or ``{"count","root"}``: the RFC 6962 root over
+the batch's payload hashes, which are kept beside the entry.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ BODY_LIMIT: Final = 65_535
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry ready to be written: ``body`` is the canonical bytes, ``leaf_hash`` RFC 6962's hash of them, ``leaves`` the payload hashes
-    end to end (None where the entry has none), ``billing_day`` the body's own field of that name."""
+    """An entry ready to be written: ``body`` is the canonical bytes, ``leaf_hash`` RFC 6962's hash of them, ``leaves``
+    the payload hashes end to end (None where the entry has none), ``billing_day`` the body's own field of that name."""
 
     kind: str
     body: bytes
@@ -53,11 +55,13 @@ class Entry:
         return self.kind, self.body, self.leaf_hash, self.leaf_count, self.leaves, self.billing_day
 
 
-def encode(kind: str, body: Mapping[str, Any], leaves: merkle.Leaves | None = None, *, at: datetime, actor: str) -> Entry:
+def encode(
+    kind: str, body: Mapping[str, Any], leaves: merkle.Leaves | None = None, *, at: datetime, actor: str
+) -> Entry:
     """The entry for one change. ``at`` is when it happened (any zone), ``actor`` who or what wrote it.
 
-    Raises ValueError for an unknown kind, a missing required field, one name twice under dual control or a body over BODY_LIMIT; TypeError
-    for a value that has no canonical form (floats among them).
+    Raises ValueError for an unknown kind, a missing required field, one name twice under dual control or a body over
+    BODY_LIMIT; TypeError for a value that has no canonical form (floats among them).
     """
     rule = KINDS.get(kind)
     if rule is None:
@@ -93,16 +97,18 @@ def append(
     clock: Clock = SYSTEM_CLOCK,
     actor: str | None = None,
 ) -> int:
-    """Write one entry in the caller's transaction and return its staging id (not its place in the log, which it gets after commit).
+    """Write one entry in the caller's transaction and return its staging id (not its place in the log, which it gets
+    after commit).
 
-    One INSERT. ``leaves`` are the hashes of the payloads this change is about. ``actor`` is the person or service; by default the
-    connection's user. If this raises, the caller's change must not commit: no entry, no write.
+    One INSERT. ``leaves`` are the hashes of the payloads this change is about. ``actor`` is the person or service; by
+    default the connection's user. If this raises, the caller's change must not commit: no entry, no write.
     """
     return insert(connection, encode(kind, body, leaves, at=clock.now(), actor=actor or connection.info.user))
 
 
 def insert(connection: psycopg.Connection[Any], entry: Entry) -> int:
-    """As append, of an entry that was encoded elsewhere: folding 100,000 leaves takes 0.15 s, which another thread may spend."""
+    """As append, of an entry that was encoded elsewhere: folding 100,000 leaves takes 0.15 s, which another thread may
+    spend."""
     return store.insert_entry(connection, entry.row)
 
 
@@ -115,7 +121,8 @@ async def append_async(
     clock: Clock = SYSTEM_CLOCK,
     actor: str | None = None,
 ) -> int:
-    """As append, on an asyncio connection. Folding 100,000 leaves takes 0.15 s: fold large batches off the event loop with encode."""
+    """As append, on an asyncio connection. Folding 100,000 leaves takes 0.15 s: fold large batches off the event loop
+    with encode."""
     entry = encode(kind, body, leaves, at=clock.now(), actor=actor or connection.info.user)
     return await store.insert_entry_async(connection, entry.row)
 
@@ -131,8 +138,11 @@ def _billing_day(body: Mapping[str, Any]) -> date | None:
 
 
 def canonical_json(document: Mapping[str, Any]) -> bytes:
-    """The one spelling of a document. Raises TypeError for what has none, ValueError for naive times and non-finite decimals."""
-    return json.dumps(_plain(document), ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode("utf-8")
+    """The one spelling of a document. Raises TypeError for what has none, ValueError for naive times and non-finite
+    decimals."""
+    return json.dumps(
+        _plain(document), ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+    ).encode("utf-8")
 
 
 def _plain(value: Any) -> Any:

@@ -1,10 +1,12 @@
 """Erasing personal data without breaking a proof.
 
-Belongs here: payloads kept behind a salted hash, and their erasure. Does not belong here: what must be erased, which people decide.
+Belongs here: payloads kept behind a salted hash, and their erasure. Does not belong here: what must be erased, which
+people decide.
 
-A leaf over the plain hash of something guessable (a name, a telephone number) would still betray it after the data is gone: anyone can hash
-guesses. So what holds personal data is hashed with 32 random bytes, kept beside it and erased with it. What remains is a leaf that proves that
-something was recorded and a ledger entry that says it was erased, by whom and why.
+A leaf over the plain hash of something guessable (a name, a telephone number) would still betray it after the data is
+gone: anyone can hash guesses. So what holds personal data is hashed with 32 random bytes, kept beside it and erased
+with it. What remains is a leaf that proves that something was recorded and a ledger entry that says it was erased, by
+whom and why.
 """
 
 from __future__ import annotations
@@ -31,18 +33,22 @@ def salted_leaves(rows: pl.DataFrame) -> pl.Series:
 
 
 def keep(connection: store.Connection, payload: bytes, *, random: Callable[[int], bytes] = os.urandom) -> bytes:
-    """Keep a payload that holds personal data, in the caller's transaction; returns the leaf to give to ``entries.append``."""
+    """Keep a payload that holds personal data, in the caller's transaction; returns the leaf to give to
+    ``entries.append``."""
     salt = random(32)
     leaf = salted_hash(payload, salt)
     store.insert_personal(connection, leaf, salt, payload)
     return leaf
 
 
-def erase(connection: store.Connection, payload_hash: bytes, *, reason: str, requested_by: str, clock: Clock = SYSTEM_CLOCK) -> int:
-    """Erase a payload and its salt, with the entry that says so, in the caller's transaction; returns the entry's staging id.
+def erase(
+    connection: store.Connection, payload_hash: bytes, *, reason: str, requested_by: str, clock: Clock = SYSTEM_CLOCK
+) -> int:
+    """Erase a payload and its salt, with the entry that says so, in the caller's transaction; returns the entry's
+    staging id.
 
-    Raises LookupError where nothing is kept under the hash (or it is erased already). The old bytes leave the table's file with the next
-    vacuum, and backups when they are rotated.
+    Raises LookupError where nothing is kept under the hash (or it is erased already). The old bytes leave the table's
+    file with the next vacuum, and backups when they are rotated.
     """
     if not store.erase_personal(connection, payload_hash):
         raise LookupError(f"nothing is kept under {payload_hash.hex()}")

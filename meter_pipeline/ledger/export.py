@@ -1,14 +1,19 @@
-"""The export an auditor takes away: the whole log, what vouches for it, and the rows of chosen billing days, as plain files.
+"""The export an auditor takes away: the whole log, what vouches for it, and the rows of chosen billing days, as plain
+files.
 
-Belongs here: writing that folder. Does not belong here: judging it (tools/verify_ledger.py, which shares no code with this).
+Belongs here: writing that folder. Does not belong here: judging it (tools/verify_ledger.py, which shares no code with
+this).
 
     manifest.json       format, origin, size, when, which days, SHA-256 of every other file
     checkpoints.jsonl   {"size", "note", "cosignatures": [line]} in order of size
-    entries.jsonl       {"index", "entry_id", "kind", "leaf_hash", "body", "leaves", "billing_day", "recorded_by"}; body is base64 of the exact
+    entries.jsonl       {"index", "entry_id", "kind", "leaf_hash", "body", "leaves", "billing_day", "recorded_by"}; body
+    is base64 of the exact
                         bytes, leaves the name of a file or null
     leaves/N.bin        payload hashes of the entry at place N, end to end
-    rows/S/T/DAY.jsonl  every row of table T (of source S) on a billing day, or all.jsonl, as PostgreSQL writes JSON; the first line
-                        names table, hash column (null: the hash is made of the row), encoding, and the table its hash is over if not its own
+    rows/S/T/DAY.jsonl  every row of table T (of source S) on a billing day, or all.jsonl, as PostgreSQL writes JSON;
+    the first line
+                        names table, hash column (null: the hash is made of the row), encoding, and the table its hash
+                        is over if not its own
     personal.jsonl      {"payload_hash", "salt", "payload"} in hex; the last two null once erased
     control_totals.jsonl, guards.json, anchors/SIZE-K.tsr
 """
@@ -89,9 +94,15 @@ def _json(document: Any) -> bytes:
 
 
 def export(
-    database: Database, folder: Path, *, days: Sequence[date] | None = None, sources: Iterable[Source] = SOURCES, clock: Clock = SYSTEM_CLOCK
+    database: Database,
+    folder: Path,
+    *,
+    days: Sequence[date] | None = None,
+    sources: Iterable[Source] = SOURCES,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> ExportOutcome:
-    """Write an export of the log and of the rows of ``days`` (None: every day that has rows) into an empty or new folder.
+    """Write an export of the log and of the rows of ``days`` (None: every day that has rows) into an empty or new
+    folder.
 
     One snapshot of the database; nothing is written to it. Raises FileExistsError where the folder holds something.
     """
@@ -112,7 +123,10 @@ def export(
             ),
         )
         size, leaves = _entries(connection, out)
-        out.lines("personal.jsonl", ({"payload_hash": h.hex(), "salt": _hex(s), "payload": _hex(p)} for h, s, p in store.personal(connection)))
+        out.lines(
+            "personal.jsonl",
+            ({"payload_hash": h.hex(), "salt": _hex(s), "payload": _hex(p)} for h, s, p in store.personal(connection)),
+        )
         out.lines("control_totals.jsonl", ledger_rows.control_totals(connection))
         out.write("guards.json", lambda file: file.write(_json(ledger_guards.guards(connection))))
         for number, (tree_size, kind, token) in enumerate(store.anchors(connection)):
@@ -157,7 +171,11 @@ def _entries(connection: store.Connection, out: _Folder) -> tuple[int, int]:
 
 
 def _rows(
-    database: Database, connection: store.Connection, out: _Folder, days: Sequence[date] | None, sources: Iterable[Source]
+    database: Database,
+    connection: store.Connection,
+    out: _Folder,
+    days: Sequence[date] | None,
+    sources: Iterable[Source],
 ) -> tuple[int, tuple[date, ...]]:
     """The rows behind the leaves, a file for each table and billing day; a day asked for without rows has a file too."""
     total = 0
@@ -167,7 +185,11 @@ def _rows(
         headers = [_header(table) for table in present] + [_detail_header(table) for table in present if table.detail]
         wanted: list[date | None] = [None]
         if source.by_day:
-            dated = set(days) if days is not None else {day for table in present for day in ledger_rows.days_of(connection, table.name)}
+            dated = (
+                set(days)
+                if days is not None
+                else {day for table in present for day in ledger_rows.days_of(connection, table.name)}
+            )
             exported |= dated
             wanted = [*sorted(dated)]
         for header in headers:
@@ -177,7 +199,10 @@ def _rows(
                     nonlocal total
                     file.write(_json(header))
                     name = header["table"]
-                    for text in chain(ledger_rows.rows(connection, name, day), ledger_rows.archived_rows(database, connection, name, day)):
+                    for text in chain(
+                        ledger_rows.rows(connection, name, day),
+                        ledger_rows.archived_rows(database, connection, name, day),
+                    ):
                         file.write(text.encode() + b"\n")
                         total += 1
 
@@ -186,12 +211,25 @@ def _rows(
 
 
 def _header(table: RowTable) -> dict[str, Any]:
-    return {"table": table.name, "hash_column": table.hash_column, "encoding": table.encoding, "folded": table.folded, "detail": table.detail}
+    return {
+        "table": table.name,
+        "hash_column": table.hash_column,
+        "encoding": table.encoding,
+        "folded": table.folded,
+        "detail": table.detail,
+    }
 
 
 def _detail_header(table: RowTable) -> dict[str, Any]:
     """Rows that another table's hash is over."""
-    return {"table": table.detail, "hash_column": None, "encoding": None, "folded": False, "detail": None, "detail_of": table.name}
+    return {
+        "table": table.detail,
+        "hash_column": None,
+        "encoding": None,
+        "folded": False,
+        "detail": None,
+        "detail_of": table.name,
+    }
 
 
 def _writer(data: bytes) -> Callable[[_Hashed], None]:

@@ -1,7 +1,8 @@
 """Sets of hashes as arrays: which of a hundred thousand are not among another hundred thousand.
 
-Belongs here: that question, over (n, 32) uint8 arrays. Does not belong here: what the hashes are of. As Python sets the same took a quarter of a
-second a table, most of it in making a hundred thousand small objects that nobody looks at unless one is missing.
+Belongs here: that question, over (n, 32) uint8 arrays. Does not belong here: what the hashes are of. As Python sets the
+same took a quarter of a second a table, most of it in making a hundred thousand small objects that nobody looks at
+unless one is missing.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ def of(flat: bytes) -> Hashes:
 
 
 def same(some: Hashes, others: Hashes) -> bool:
-    """Whether they are certainly the same hashes, each as often; False says nothing. One sort each, where asking for the absent both
-    ways takes a sort and two searches."""
-    return some.shape == others.shape and bool((some[np.argsort(_words(some))] == others[np.argsort(_words(others))]).all())
+    """Whether they are certainly the same hashes, each as often; False says nothing. One sort each, where asking for
+    the absent both ways takes a sort and two searches."""
+    return some.shape == others.shape and bool(
+        (some[np.argsort(_words(some))] == others[np.argsort(_words(others))]).all()
+    )
 
 
 def absent(wanted: Hashes, among: Hashes) -> list[int]:

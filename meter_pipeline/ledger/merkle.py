@@ -1,10 +1,12 @@
 """RFC 6962 Merkle trees: roots, inclusion and consistency proofs, and their verification.
 
-Belongs here: the arithmetic, over bytes, with nothing but SHA-256. Does not belong here: where hashes are kept (tiles.py), what they mean.
+Belongs here: the arithmetic, over bytes, with nothing but SHA-256. Does not belong here: where hashes are kept
+(tiles.py), what they mean.
 
-A leaf's hash is SHA-256(0x00 || data), an inner node's SHA-256(0x01 || left || right): the prefixes keep a node from passing for a leaf
-(RFC 6962 section 2.1). A tree of n leaves splits at the largest power of two below n, which is the same as pairing neighbours level by
-level and carrying an odd last node up unchanged: the form used here, because it runs over flat buffers.
+A leaf's hash is SHA-256(0x00 || data), an inner node's SHA-256(0x01 || left || right): the prefixes keep a node from
+passing for a leaf (RFC 6962 section 2.1). A tree of n leaves splits at the largest power of two below n, which is the
+same as pairing neighbours level by level and carrying an odd last node up unchanged: the form used here, because it
+runs over flat buffers.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ if TYPE_CHECKING:  # the signer's process folds nothing and must start fast
     import numpy.typing as npt
 
 HASH_SIZE: Final = 32
-#: From so many hashes on a level is made by the compiled loop of sha256_many.py: loading it costs half a second, a million hashlib calls one.
+# : From so many hashes on a level is made by the compiled loop of sha256_many.py: loading it costs half a second, a
+# million hashlib calls one.
 MANY: Final = 200_000
-#: The same where the process has loaded numba already, as a billing day's has, and the loop lies compiled on disk. On a fresh machine compiling
-#: takes ten seconds, which the first batch of reads spent inside a writer while it held the GIL: a day of 10,000 meters took 14 s instead of 4.
+# : The same where the process has loaded numba already, as a billing day's has, and the loop lies compiled on disk. On
+# a fresh machine compiling : takes ten seconds, which the first batch of reads spent inside a writer while it held the
+# GIL: a day of 10,000 meters took 14 s instead of 4.
 MANY_LOADED: Final = 128
 #: MTH of the empty tree (RFC 6962 section 2.1).
 EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
@@ -46,7 +50,8 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 def concatenated(leaves: Leaves) -> bytes:
-    """Leaves end to end. Raises ValueError where one is not 32 bytes, so that a hexadecimal digest never passes for a hash."""
+    """Leaves end to end. Raises ValueError where one is not 32 bytes, so that a hexadecimal digest never passes for a
+    hash."""
     if isinstance(leaves, (bytes, bytearray, memoryview)):
         flat = bytes(leaves)
     elif hasattr(leaves, "dtype"):
@@ -69,8 +74,11 @@ def compiled(hashes: int) -> bool:
 
 
 def _at_hand() -> bool:
-    """Whether the compiled loop costs no compiling: loaded already, or kept on disk by numba beside the module's own cache."""
-    return "meter_pipeline.ledger.sha256_many" in sys.modules or any(Path(__file__).with_name("__pycache__").glob("sha256_many._run-*.nbi"))
+    """Whether the compiled loop costs no compiling: loaded already, or kept on disk by numba beside the module's own
+    cache."""
+    return "meter_pipeline.ledger.sha256_many" in sys.modules or any(
+        Path(__file__).with_name("__pycache__").glob("sha256_many._run-*.nbi")
+    )
 
 
 def leaf_level(flat: bytes) -> bytes:
@@ -109,8 +117,9 @@ def fold_root(leaves: Leaves) -> bytes:
 
 
 def fold_roots(flat: bytes, counts: Sequence[int]) -> list[bytes]:
-    """fold_root of many batches at once: their payload hashes end to end, ``counts`` of each. Level by level over all of them together, because
-    a batch of a few hundred leaves is too short for the compiled loop. Raises ValueError where the counts are not of ``flat``."""
+    """fold_root of many batches at once: their payload hashes end to end, ``counts`` of each. Level by level over all
+    of them together, because a batch of a few hundred leaves is too short for the compiled loop. Raises ValueError
+    where the counts are not of ``flat``."""
     if sum(counts) * HASH_SIZE != len(flat):
         raise ValueError(f"{len(flat)} bytes are not {sum(counts)} hashes")
     if not compiled(sum(counts)):
@@ -160,8 +169,8 @@ def reader_of(flat: bytes) -> NodeReader:
 
 
 def subtree_root(read: NodeReader, start: int, end: int) -> bytes:
-    """MTH over leaves [start, end) from complete subtrees; ``start`` must be where RFC 6962 would split (a multiple of a power of two
-    not below the length), as it is in every call a proof makes."""
+    """MTH over leaves [start, end) from complete subtrees; ``start`` must be where RFC 6962 would split (a multiple of
+    a power of two not below the length), as it is in every call a proof makes."""
     parts = [read(level, index) for level, index in cover(start, end)]
     result = parts.pop()
     while parts:
@@ -187,7 +196,8 @@ def tree_root(read: NodeReader, size: int) -> bytes:
 
 
 def inclusion_proof(read: NodeReader, index: int, size: int) -> list[bytes]:
-    """PATH(index, D[size]) of RFC 6962 section 2.1.1, from the leaf's sibling up to the root's child. Raises IndexError outside the tree."""
+    """PATH(index, D[size]) of RFC 6962 section 2.1.1, from the leaf's sibling up to the root's child. Raises IndexError
+    outside the tree."""
     if not 0 <= index < size:
         raise IndexError(f"leaf {index} is not in a tree of {size}")
     path: list[bytes] = []
@@ -254,7 +264,8 @@ def root_from_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[byte
 
 
 def verify_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes], expected: bytes) -> None:
-    """Raises ProofError unless ``leaf`` (a leaf hash) is at ``index`` of the tree of ``size`` leaves whose root is ``expected``."""
+    """Raises ProofError unless ``leaf`` (a leaf hash) is at ``index`` of the tree of ``size`` leaves whose root is
+    ``expected``."""
     if root_from_inclusion(index, size, leaf, proof) != expected:
         raise ProofError("the proof leads to another root")
 

@@ -1,7 +1,8 @@
-"""Signed notes and checkpoints in the public formats: C2SP signed-note, tlog-checkpoint and tlog-cosignature, with Ed25519.
+"""Signed notes and checkpoints in the public formats: C2SP signed-note, tlog-checkpoint and tlog-cosignature, with
+Ed25519.
 
-Belongs here: making and reading these texts, and keys in the format of Go's golang.org/x/mod/sumdb/note. Does not belong here: where keys are
-kept (signer.py, witness.py), what is signed and when (checkpoints.py).
+Belongs here: making and reading these texts, and keys in the format of Go's golang.org/x/mod/sumdb/note. Does not
+belong here: where keys are kept (signer.py, witness.py), what is signed and when (checkpoints.py).
 """
 
 from __future__ import annotations
@@ -101,7 +102,8 @@ def parse_vkey(text: str) -> Verifier:
 
 
 def parse_skey(text: str, kind: int = ED25519) -> Signer:
-    """A signer from its one-line form; ``kind`` is what it signs. Raises NoteError where it is malformed or its id is not its own."""
+    """A signer from its one-line form; ``kind`` is what it signs. Raises NoteError where it is malformed or its id is
+    not its own."""
     parts = text.strip().split("+", 4)
     if len(parts) != 5 or parts[:2] != ["PRIVATE", "KEY"]:
         raise NoteError("this is not a private key of a note")
@@ -191,12 +193,16 @@ def sign_checkpoint(checkpoint: Checkpoint, signer: Signer) -> Signature:
 
 
 def cosign(checkpoint: Checkpoint, signer: Signer, at: int) -> Signature:
-    """A witness's cosignature made at ``at`` (Unix seconds): it saw nothing inconsistent with this checkpoint (tlog-cosignature v1)."""
-    return Signature(signer.name, signer.verifier.key_id, struct.pack(">Q", at) + signer.sign(_cosigned(checkpoint.text, at)))
+    """A witness's cosignature made at ``at`` (Unix seconds): it saw nothing inconsistent with this checkpoint
+    (tlog-cosignature v1)."""
+    return Signature(
+        signer.name, signer.verifier.key_id, struct.pack(">Q", at) + signer.sign(_cosigned(checkpoint.text, at))
+    )
 
 
 def verify_note(note: Note, verifiers: Iterable[Verifier]) -> list[Verifier]:
-    """The known keys that signed. Signatures of unknown keys are passed over; a known key's that fails raises NoteError, as does none at all."""
+    """The known keys that signed. Signatures of unknown keys are passed over; a known key's that fails raises
+    NoteError, as does none at all."""
     known: Mapping[tuple[str, bytes], Verifier] = {(key.name, key.key_id): key for key in verifiers}
     found = []
     for signature in note.signatures:

@@ -14,7 +14,11 @@ def growth_plot(growth: Sequence[tuple[date, int, int]]) -> bytes:
 
     from matplotlib.figure import Figure
 
-    days, entries, leaves = [row[0] for row in growth], [row[1] for row in growth], list(accumulate(row[2] for row in growth))
+    days, entries, leaves = (
+        [row[0] for row in growth],
+        [row[1] for row in growth],
+        list(accumulate(row[2] for row in growth)),
+    )
     figure = Figure(figsize=(6.4, 2.6), layout="constrained")
     left = figure.subplots()
     places = range(len(days))
@@ -26,5 +30,7 @@ def growth_plot(growth: Sequence[tuple[date, int, int]]) -> bytes:
     right.set_ylim(bottom=0)
     step = max(1, len(days) // 6)
     left.set_xticks(list(places)[::step], [f"{day:%d %b}" for day in days[::step]], fontsize=8)
-    left.set_title(f"Ledger: {sum(entries):,} entries, {leaves[-1] if leaves else 0:,} payload hashes", loc="left", fontsize=10)
+    left.set_title(
+        f"Ledger: {sum(entries):,} entries, {leaves[-1] if leaves else 0:,} payload hashes", loc="left", fontsize=10
+    )
     return small_png(figure)

@@ -1,9 +1,11 @@
 """The guards of the ledger: what they must be, and whether they still are.
 
-Belongs here: the expected-privileges manifest and its comparison with the catalogue. Does not belong here: making them (sql/migrations).
+Belongs here: the expected-privileges manifest and its comparison with the catalogue. Does not belong here: making them
+(sql/migrations).
 
-Guards bind honest roles only: the owner and a superuser go round them. Two things show that afterwards: the tree, for what was changed, and
-the catalogue rows' versions, for a trigger that was disabled and enabled again although nothing was changed.
+Guards bind honest roles only: the owner and a superuser go round them. Two things show that afterwards: the tree, for
+what was changed, and the catalogue rows' versions, for a trigger that was disabled and enabled again although nothing
+was changed.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ GRANTS: Final[dict[tuple[str, str, str], tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class GuardReport:
-    """``deviations`` from the manifest and from what was last recorded; ``bypass`` names the logins no guard binds (for the auditor)."""
+    """``deviations`` from the manifest and from what was last recorded; ``bypass`` names the logins no guard binds (for
+    the auditor)."""
 
     deviations: tuple[str, ...]
     bypass: tuple[str, ...]
@@ -73,30 +76,39 @@ def check(connection: store.Connection) -> GuardReport:
         before = json.loads(recorded)["body"]["versions"]
         now = versions(found)
         deviations += [
-            f"{name} was altered since the guards were last recorded" for name in sorted(before.keys() | now) if before.get(name) != now.get(name)
+            f"{name} was altered since the guards were last recorded"
+            for name in sorted(before.keys() | now)
+            if before.get(name) != now.get(name)
         ]
     return GuardReport(tuple(deviations), tuple(found["bypass"]), found)
 
 
 def scheduled_check(database: Database, *, roles: bool, clock: Clock = SYSTEM_CLOCK) -> GuardReport:
-    """Compare the guards with the manifest, and put the result into the ledger: also that nothing was amiss, so that a silence shows.
+    """Compare the guards with the manifest, and put the result into the ledger: also that nothing was amiss, so that a
+    silence shows.
 
-    ``roles``: the rights of the roles on every other schema too (store/privileges.toml), for a deployment that grants them.
+    ``roles``: the rights of the roles on every other schema too (store/privileges.toml), for a deployment that grants
+    them.
     """
     with database.connect("ledger guards") as connection:
         found = check(connection)
         if roles:
             found = replace(found, deviations=(*found.deviations, *role_privileges.differences(connection)))
         body = {
-            "what": "guards", "ok": found.ok, "roles": roles, "deviations": found.deviations[:_DEVIATIONS_NAMED], "found": len(found.deviations),
+            "what": "guards",
+            "ok": found.ok,
+            "roles": roles,
+            "deviations": found.deviations[:_DEVIATIONS_NAMED],
+            "found": len(found.deviations),
             "bypass": found.bypass,
-        }  # fmt: skip
+        }
         entries.append(connection, "verified", body, actor="ledger-guards", clock=clock)
     return found
 
 
 def record(connection: store.Connection, *, accepted_by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> int:
-    """Put the guards as they stand into the ledger: the baseline that later checks compare with. After a migration someone accepts it anew."""
+    """Put the guards as they stand into the ledger: the baseline that later checks compare with. After a migration
+    someone accepts it anew."""
     found = ledger_guards.guards(connection)
     problems = [*_tables(found), *_grants(found), *_triggers(found), *_policies(found)]
     body = {
@@ -135,11 +147,25 @@ def _tables(found: dict[str, Any]) -> list[str]:
 
 
 def _grants(found: dict[str, Any]) -> list[str]:
-    expected = {(table, column, role, privilege) for (table, role, privilege), columns in GRANTS.items() for column in columns or ("",)}
+    expected = {
+        (table, column, role, privilege)
+        for (table, role, privilege), columns in GRANTS.items()
+        for column in columns or ("",)
+    }
     actual = {(row["table"], row["column"], row["grantee"], row["privilege"]) for row in found["grants"]}
-    problems = [f"{role} may {privilege} {_column(table, column)}" for table, column, role, privilege in sorted(actual - expected)]
-    problems += [f"{role} may not {privilege} {_column(table, column)}" for table, column, role, privilege in sorted(expected - actual)]
-    return problems + [f"{row['grantee']} may pass on {row['privilege']} of {row['table']}" for row in found["grants"] if row["grantable"]]
+    problems = [
+        f"{role} may {privilege} {_column(table, column)}"
+        for table, column, role, privilege in sorted(actual - expected)
+    ]
+    problems += [
+        f"{role} may not {privilege} {_column(table, column)}"
+        for table, column, role, privilege in sorted(expected - actual)
+    ]
+    return problems + [
+        f"{row['grantee']} may pass on {row['privilege']} of {row['table']}"
+        for row in found["grants"]
+        if row["grantable"]
+    ]
 
 
 def _column(table: str, column: str) -> str:

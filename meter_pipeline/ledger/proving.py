@@ -1,10 +1,10 @@
 """Proof of one payload: from a read or a bill to a signed checkpoint, in one file.
 
-Belongs here: assembling a proof bundle and checking it before it is given away. Does not belong here: the auditor's check of it
-(tools/verify_ledger.py --proof).
+Belongs here: assembling a proof bundle and checking it before it is given away. Does not belong here: the auditor's
+check of it (tools/verify_ledger.py --proof).
 
-The path: the payload's hash is leaf ``batch.index`` of its entry's batch; the batch's root is in the entry's body; the entry is leaf
-``log.index`` of the tree whose root the checkpoint states and the log's key signed.
+The path: the payload's hash is leaf ``batch.index`` of its entry's batch; the batch's root is in the entry's body; the
+entry is leaf ``log.index`` of the tree whose root the checkpoint states and the log's key signed.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from meter_pipeline.store.database import Database
 FORMAT: Final = "mp-ledger-proof/1"
 #: Kinds whose leaves vouch for a row that someone may ask about.
 KINDS: Final = ("ingested", "superseded", "validated", "billed", "bill_issued", "adjustment_posted", "rejected")
-#: Those of a read's payloads: a day's validated rows and charges have as many leaves again, which need not be looked through.
+# : Those of a read's payloads: a day's validated rows and charges have as many leaves again, which need not be looked
+# through.
 _READS: Final = ("ingested", "superseded", "duplicate")
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A payload's proof. ``row`` is the stored row as JSON, where one was asked for by name; ``line`` the line of a bill that was asked for, which
-    is proven with the others of its bill: they share a leaf."""
+    """A payload's proof. ``row`` is the stored row as JSON, where one was asked for by name; ``line`` the line of a
+    bill that was asked for, which is proven with the others of its bill: they share a leaf."""
 
     payload_hash: bytes
     batch_index: int
@@ -48,16 +49,21 @@ class Bundle:
     line: int | None = None
 
     def verify(self) -> None:
-        """Raises ProofError unless the payload leads to the checkpoint's root. The signature is the reader's to check, with a key he trusts."""
+        """Raises ProofError unless the payload leads to the checkpoint's root. The signature is the reader's to check,
+        with a key he trusts."""
         leaves = json.loads(self.entry)["leaves"]
         if leaves["count"] != self.batch_size:
             raise merkle.ProofError("the entry speaks of another batch")
         leaf = merkle.leaf_hash(self.payload_hash)
-        merkle.verify_inclusion(self.batch_index, self.batch_size, leaf, self.batch_proof, bytes.fromhex(leaves["root"]))
+        merkle.verify_inclusion(
+            self.batch_index, self.batch_size, leaf, self.batch_proof, bytes.fromhex(leaves["root"])
+        )
         stated = notes.parse_checkpoint(notes.parse_note(self.checkpoint).text)
         if stated.size != self.log_size:
             raise merkle.ProofError("the checkpoint is of another size")
-        merkle.verify_inclusion(self.log_index, self.log_size, merkle.leaf_hash(self.entry), self.log_proof, stated.root)
+        merkle.verify_inclusion(
+            self.log_index, self.log_size, merkle.leaf_hash(self.entry), self.log_proof, stated.root
+        )
 
     def document(self) -> dict[str, Any]:
         """The bundle as the auditor's program reads it."""
@@ -66,7 +72,11 @@ class Bundle:
             "payload_hash": self.payload_hash.hex(),
             "row": self.row,
             "line": self.line,
-            "batch": {"index": self.batch_index, "size": self.batch_size, "proof": [step.hex() for step in self.batch_proof]},
+            "batch": {
+                "index": self.batch_index,
+                "size": self.batch_size,
+                "proof": [step.hex() for step in self.batch_proof],
+            },
             "entry": base64.b64encode(self.entry).decode(),
             "log": {"index": self.log_index, "size": self.log_size, "proof": [step.hex() for step in self.log_proof]},
             "checkpoint": self.checkpoint,
@@ -74,9 +84,15 @@ class Bundle:
 
 
 def prove(
-    connection: store.Connection, payload_hash: bytes, *, day: date | None = None, kinds: Sequence[str] = KINDS, row: dict[str, Any] | None = None
+    connection: store.Connection,
+    payload_hash: bytes,
+    *,
+    day: date | None = None,
+    kinds: Sequence[str] = KINDS,
+    row: dict[str, Any] | None = None,
 ) -> Bundle:
-    """The proof of a payload by its hash. ``day``, its billing day where it has one, spares reading every other day's leaves.
+    """The proof of a payload by its hash. ``day``, its billing day where it has one, spares reading every other day's
+    leaves.
 
     Raises LookupError where no checkpointed entry holds the hash.
     """
@@ -106,7 +122,8 @@ def prove(
 
 
 def prove_read(database: Database, meter_id: str, day: date, channel: str | None = None) -> list[Bundle]:
-    """The proofs of a meter's payloads on a billing day: intervals and register reads, every version. Raises LookupError where there are none."""
+    """The proofs of a meter's payloads on a billing day: intervals and register reads, every version. Raises
+    LookupError where there are none."""
     with database.connect("meter-pipeline-ledger-prove") as connection:
         found = ledger_rows.payloads_of_meter(connection, meter_id, day, channel)
         if not found:

@@ -1,7 +1,7 @@
 """Writing the log to disk as tlog-tiles (tiles.py says the layout).
 
-Belongs here: hash tiles, entry bundles and the checkpoint, from the database to a folder any web server can serve. Does not belong here:
-reading them back.
+Belongs here: hash tiles, entry bundles and the checkpoint, from the database to a folder any web server can serve. Does
+not belong here: reading them back.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from meter_pipeline.store import ledger as store
 
 
 def publish(connection: store.Connection, folder: Path, size: int, note: str) -> int:
-    """Write what a reader of the checkpoint ``note`` of ``size`` entries needs and has not got; the checkpoint goes last.
+    """Write what a reader of the checkpoint ``note`` of ``size`` entries needs and has not got; the checkpoint goes
+    last.
 
     Returns how many files were written. Safe to repeat; a folder that was lost is written again whole.
     """
@@ -25,7 +26,11 @@ def publish(connection: store.Connection, folder: Path, size: int, note: str) ->
     written = 0
     for level, index, width in tiles.tiles_of(size, since):
         start, end = index * tiles.WIDTH, index * tiles.WIDTH + width
-        data = store.leaf_hashes(connection, start, end) if level == 0 else store.node_hashes(connection, 8 * level, start, end)
+        data = (
+            store.leaf_hashes(connection, start, end)
+            if level == 0
+            else store.node_hashes(connection, 8 * level, start, end)
+        )
         if len(data) != width * merkle.HASH_SIZE:
             raise IndexError(f"the log lacks part of tile level {level} index {index}")
         written += _write(folder / tiles.tile_path(level, index, width), data)

@@ -1,12 +1,14 @@
 """The sequencer: gives committed entries their place in the log, one process at a time.
 
-Belongs here: the order. Does not belong here: writing entries (in the transaction of their change), signing (checkpoints.py).
+Belongs here: the order. Does not belong here: writing entries (in the transaction of their change), signing
+(checkpoints.py).
 
-Entries get their place after commit, because an identity column gaps on rollback and interleaves between writers. A round takes every
-committed entry that has no place; what is still in flight gets its place in a later round, so nothing waits for a stranger's long
-transaction and nothing is passed over. To find the missing ones without reading the whole log, a round remembers the oldest transaction that
-was running: all entries of older ones are placed, so the next round looks from there. Transaction ids mean something only on the server
-that gave them: after a restore elsewhere (another system identifier, or a counter behind the remembered one) a round looks at everything.
+Entries get their place after commit, because an identity column gaps on rollback and interleaves between writers. A
+round takes every committed entry that has no place; what is still in flight gets its place in a later round, so nothing
+waits for a stranger's long transaction and nothing is passed over. To find the missing ones without reading the whole
+log, a round remembers the oldest transaction that was running: all entries of older ones are placed, so the next round
+looks from there. Transaction ids mean something only on the server that gave them: after a restore elsewhere (another
+system identifier, or a counter behind the remembered one) a round looks at everything.
 """
 
 from __future__ import annotations
@@ -35,10 +37,13 @@ class TreeHead:
     added: int
 
 
-def sequence(connection: store.Connection, *, origin_prefix: str = "meter-pipeline", sweep: bool = False, wait_s: float = WAIT_S) -> TreeHead:
+def sequence(
+    connection: store.Connection, *, origin_prefix: str = "meter-pipeline", sweep: bool = False, wait_s: float = WAIT_S
+) -> TreeHead:
     """One round, in a transaction of its own on ``connection`` (which must not be inside one).
 
-    ``sweep`` looks at every entry rather than the recent ones. Raises SequencerBusyError where another sequencer keeps the lock beyond ``wait_s``.
+    ``sweep`` looks at every entry rather than the recent ones. Raises SequencerBusyError where another sequencer keeps
+    the lock beyond ``wait_s``.
     """
     with connection.transaction():
         if not store.take_sequencer_lock(connection, wait_s):

@@ -1,11 +1,12 @@
 """SHA-256 of very many short messages: what a tree of hundreds of thousands of leaves is made of.
 
-Belongs here: the compiled loop. Does not belong here: trees. Imported only where merkle.compiled says it pays: hashlib spends more time on
-making an object for each call than on hashing 33 or 65 bytes, but compiling takes seconds once (numba keeps the result on disk).
+Belongs here: the compiled loop. Does not belong here: trees. Imported only where merkle.compiled says it pays: hashlib
+spends more time on making an object for each call than on hashing 33 or 65 bytes, but compiling takes seconds once
+(numba keeps the result on disk).
 
-Sixteen messages are hashed side by side, one in each lane of the processor's vector registers, as multi-buffer SHA-256 does: every step of the
-algorithm is a loop over the lanes, which the compiler turns into vector instructions. Measured on one core: 6 million leaves a second, where one
-message after another gave 1 million.
+Sixteen messages are hashed side by side, one in each lane of the processor's vector registers, as multi-buffer SHA-256
+does: every step of the algorithm is a loop over the lanes, which the compiler turns into vector instructions. Measured
+on one core: 6 million leaves a second, where one message after another gave 1 million.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import numpy as np
 
 
 def _fraction(prime: int, root: int) -> int:
-    """The first 32 bits of the fractional part of a prime's square or cube root (FIPS 180-4, sections 4.2.2 and 5.3.3), in integers."""
+    """The first 32 bits of the fractional part of a prime's square or cube root (FIPS 180-4, sections 4.2.2 and 5.3.3),
+    in integers."""
     scaled = prime << (32 * root)
     low, high = 0, 1 << 40
     while low < high:
@@ -49,7 +51,11 @@ def prefixed(prefix: int, flat: bytes, width: int) -> bytes:
         return out.tobytes()
     cuts = [len(rows) * part // cores for part in range(cores + 1)]
     with ThreadPoolExecutor(cores) as pool:  # the compiled loop holds no GIL
-        list(pool.map(lambda part: _run(np.uint8(prefix), rows[part[0] : part[1]], out[part[0] : part[1]]), pairwise(cuts)))
+        list(
+            pool.map(
+                lambda part: _run(np.uint8(prefix), rows[part[0] : part[1]], out[part[0] : part[1]]), pairwise(cuts)
+            )
+        )
     return out.tobytes()
 
 
@@ -74,8 +80,17 @@ def _compress(state, turning, w):  # type: ignore[no-untyped-def]  # compiled
         constant, word = _ROUND[t], w[t]
         for lane in range(LANES):
             x, y = e[lane], a[lane]
-            t1 = u32(h[lane] + (_rotated(x, 6) ^ _rotated(x, 11) ^ _rotated(x, 25)) + ((x & f[lane]) ^ (~x & g[lane])) + constant + word[lane])
-            t2 = u32((_rotated(y, 2) ^ _rotated(y, 13) ^ _rotated(y, 22)) + ((y & b[lane]) ^ (y & c[lane]) ^ (b[lane] & c[lane])))
+            t1 = u32(
+                h[lane]
+                + (_rotated(x, 6) ^ _rotated(x, 11) ^ _rotated(x, 25))
+                + ((x & f[lane]) ^ (~x & g[lane]))
+                + constant
+                + word[lane]
+            )
+            t2 = u32(
+                (_rotated(y, 2) ^ _rotated(y, 13) ^ _rotated(y, 22))
+                + ((y & b[lane]) ^ (y & c[lane]) ^ (b[lane] & c[lane]))
+            )
             d[lane] = u32(d[lane] + t1)
             h[lane] = u32(t1 + t2)
     for k in range(8):

@@ -1,13 +1,15 @@
 """The signer: a process of its own that holds the log's private key and never signs two histories.
 
-Belongs here: keys on disk (0600), what was signed last, and the one question answered: may this tree head be signed? It runs as
-``python -m meter_pipeline.ledger.signer --keys FOLDER --listen SOCKET``: a service of its own user (deploy/systemd), one JSON request a line, one
-answer a line, so that neither the pipeline nor the database's owner can read the key. Without ``--listen`` it answers on stdin and stdout: one
-request, or with ``--stay`` one a line until the input ends.
-Does not belong here: the database. The signer believes nothing it is told: it checks each tree against the last one it signed.
+Belongs here: keys on disk (0600), what was signed last, and the one question answered: may this tree head be signed? It
+runs as ``python -m meter_pipeline.ledger.signer --keys FOLDER --listen SOCKET``: a service of its own user
+(deploy/systemd), one JSON request a line, one answer a line, so that neither the pipeline nor the database's owner can
+read the key. Without ``--listen`` it answers on stdin and stdout: one request, or with ``--stay`` one a line until the
+input ends. Does not belong here: the database. The signer believes nothing it is told: it checks each tree against the
+last one it signed.
 
-Requests: ``{"op": "public", "origin"}`` (makes a key where there is none), ``{"op": "sign", "origin", "size", "root", "old_size", "proof"}``,
-``{"op": "rotate", "origin"}`` (a new key, waiting), ``{"op": "activate", "origin"}`` (the waiting key takes over from the next signature).
+Requests: ``{"op": "public", "origin"}`` (makes a key where there is none), ``{"op": "sign", "origin", "size", "root",
+"old_size", "proof"}``, ``{"op": "rotate", "origin"}`` (a new key, waiting), ``{"op": "activate", "origin"}`` (the
+waiting key takes over from the next signature).
 """
 
 from __future__ import annotations
@@ -71,7 +73,8 @@ def locked(folder: Path, name: str) -> Iterator[None]:
 
 
 class KeyFolder:
-    """Keys and memory of one log: ``NAME.skey`` (0600), ``NAME.vkey``, ``NAME.next.skey`` while a rotation waits, ``NAME.signed.json``."""
+    """Keys and memory of one log: ``NAME.skey`` (0600), ``NAME.vkey``, ``NAME.next.skey`` while a rotation waits,
+    ``NAME.signed.json``."""
 
     def __init__(self, folder: Path, origin: str) -> None:
         self.folder, self.origin = folder, origin
@@ -96,7 +99,9 @@ class KeyFolder:
         if found is not None:
             return found
         if self.signed_path.exists():
-            raise SignerRefusedError("keys", f"the key of {self.origin} is gone though it has signed before; restore it or rotate by hand")
+            raise SignerRefusedError(
+                "keys", f"the key of {self.origin} is gone though it has signed before; restore it or rotate by hand"
+            )
         return self.create()
 
     def activate(self) -> notes.Signer:
@@ -118,7 +123,9 @@ class KeyFolder:
         return notes.Checkpoint(self.origin, int(held["size"]), bytes.fromhex(held["root"]))
 
     def remember(self, checkpoint: notes.Checkpoint) -> None:
-        write_atomically(self.signed_path, json.dumps({"size": checkpoint.size, "root": checkpoint.root.hex()}) + "\n", _PRIVATE)
+        write_atomically(
+            self.signed_path, json.dumps({"size": checkpoint.size, "root": checkpoint.root.hex()}) + "\n", _PRIVATE
+        )
 
 
 def rotation_statement(origin: str, old: str, new: str) -> str:
@@ -152,13 +159,20 @@ def _sign(folder: KeyFolder, request: Mapping[str, Any]) -> dict[str, Any]:
     wanted = notes.Checkpoint(folder.origin, int(request["size"]), bytes.fromhex(request["root"]))
     last = folder.last_signed()
     if wanted.size < last.size:
-        raise SignerRefusedError("shorter", f"the log has {wanted.size} entries; {last.size} were signed: it was cut or an older copy was restored")
+        raise SignerRefusedError(
+            "shorter",
+            f"the log has {wanted.size} entries; {last.size} were signed: it was cut or an older copy was restored",
+        )
     if int(request["old_size"]) != last.size:
         raise SignerRefusedError("stale", f"{last.size} entries were signed, not {request['old_size']}")
     try:
-        merkle.verify_consistency(last.size, wanted.size, last.root, wanted.root, [bytes.fromhex(step) for step in request["proof"]])
+        merkle.verify_consistency(
+            last.size, wanted.size, last.root, wanted.root, [bytes.fromhex(step) for step in request["proof"]]
+        )
     except merkle.ProofError as error:
-        raise SignerRefusedError("fork", f"the log of {wanted.size} entries does not extend the {last.size} signed before: {error}") from error
+        raise SignerRefusedError(
+            "fork", f"the log of {wanted.size} entries does not extend the {last.size} signed before: {error}"
+        ) from error
     signer = folder.current()
     folder.remember(wanted)  # before the signature leaves: a crash may lose a signature, never sign twice
     return {"line": notes.sign_checkpoint(wanted, signer).line, "vkey": signer.verifier.vkey}
@@ -190,7 +204,8 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 
 def listen(keys: Path, path: Path) -> socketserver.BaseServer:
-    """A server on a Unix socket at ``path``, to be run with serve_forever. Its owner and group may ask, nobody else (0660)."""
+    """A server on a Unix socket at ``path``, to be run with serve_forever. Its owner and group may ask, nobody else
+    (0660)."""
     path.unlink(missing_ok=True)  # what an earlier one left
     before = os.umask(0o117)
     try:

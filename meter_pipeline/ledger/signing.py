@@ -1,10 +1,12 @@
 """The pipeline's side of the signer: a request to another process.
 
-Belongs here: reaching the signer's socket, command or child, and reading its answer. Does not belong here: keys; this process never opens one.
+Belongs here: reaching the signer's socket, command or child, and reading its answer. Does not belong here: keys; this
+process never opens one.
 
-Three ways to a signer, by METER_PIPELINE_LEDGER_SIGNER: ``unix:PATH``, the socket of a signer that runs as a service of its own user; a command
-that answers one request as the signer does (``ssh ...``, ``sudo -u ...``); nothing, and a child of this process holds the keys: right for one
-machine and one person, since the child has this process's user. The child stays for the next question, because starting one costs 0.2 s.
+Three ways to a signer, by METER_PIPELINE_LEDGER_SIGNER: ``unix:PATH``, the socket of a signer that runs as a service of
+its own user; a command that answers one request as the signer does (``ssh ...``, ``sudo -u ...``); nothing, and a child
+of this process holds the keys: right for one machine and one person, since the child has this process's user. The child
+stays for the next question, because starting one costs 0.2 s.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ _TIMEOUT_S: Final = 60
 
 
 class Reach(Protocol):
-    """A way to the signer: one request's JSON in, one answer's JSON out. Raises OSError or subprocess.SubprocessError where there is none."""
+    """A way to the signer: one request's JSON in, one answer's JSON out. Raises OSError or subprocess.SubprocessError
+    where there is none."""
 
     def exchange(self, request: str) -> str: ...
 
@@ -47,7 +50,13 @@ class Command:
 
     def exchange(self, request: str) -> str:
         return subprocess.run(  # noqa: S603 - the operator's own command, no shell
-            self.words, input=request, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S, env=_environment()
+            self.words,
+            input=request,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_TIMEOUT_S,
+            env=_environment(),
         ).stdout
 
     def start(self) -> None:
@@ -73,7 +82,8 @@ class Socket:
 
 
 class Child:
-    """A signer that this process started over a folder of keys, kept for the next question; it ends when this process does.
+    """A signer that this process started over a folder of keys, kept for the next question; it ends when this process
+    does.
 
     One at a time: another folder's takes the place of the last. A process that was forked starts its own.
     """
@@ -175,7 +185,14 @@ class SignerClient:
     def sign(self, origin: str, size: int, root: bytes, old_size: int, proof: Sequence[bytes]) -> tuple[str, str]:
         """(signature line, verifier key) for a tree head that extends the one signed last."""
         answer = self.ask(
-            {"op": "sign", "origin": origin, "size": size, "root": root.hex(), "old_size": old_size, "proof": [step.hex() for step in proof]}
+            {
+                "op": "sign",
+                "origin": origin,
+                "size": size,
+                "root": root.hex(),
+                "old_size": old_size,
+                "proof": [step.hex() for step in proof],
+            }
         )
         return str(answer["line"]), str(answer["vkey"])
 
@@ -189,7 +206,8 @@ class SignerClient:
 
 
 def signer_client(keys: Path, chosen: str | None = None) -> SignerClient:
-    """The signer of METER_PIPELINE_LEDGER_SIGNER (or ``chosen``, in the same form), or a child of this process over ``keys``."""
+    """The signer of METER_PIPELINE_LEDGER_SIGNER (or ``chosen``, in the same form), or a child of this process over
+    ``keys``."""
     chosen = chosen if chosen is not None else os.environ.get(SIGNER_VARIABLE)
     if not chosen:
         return SignerClient(Child.of(keys))

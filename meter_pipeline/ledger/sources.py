@@ -1,11 +1,12 @@
 """Which rows stand behind which leaves.
 
-Belongs here: for every table whose rows are leaves, the kinds of entry that hold such leaves, and the encoding the hash is over.
-Does not belong here: the tables (each room's migrations), reading them (store/ledger_rows.py), hashing them (each room; encodings.py).
+Belongs here: for every table whose rows are leaves, the kinds of entry that hold such leaves, and the encoding the hash
+is over. Does not belong here: the tables (each room's migrations), reading them (store/ledger_rows.py), hashing them
+(each room; encodings.py).
 
-The promise checked is a bijection: every row's hash is a leaf of an entry, and every leaf of such entries has its row. Payloads, validated
-versions, rejected lines and bills stay rows (current or in history) for ever. A charge is brought to what it is now instead, so the entry that
-does so also names the leaves it retires.
+The promise checked is a bijection: every row's hash is a leaf of an entry, and every leaf of such entries has its row.
+Payloads, validated versions, rejected lines and bills stay rows (current or in history) for ever. A charge is brought
+to what it is now instead, so the entry that does so also names the leaves it retires.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ Hasher = Callable[[pl.DataFrame], pl.Series]
 
 @dataclass(frozen=True, slots=True)
 class RowTable:
-    """A table, the column that holds each row's leaf (None: the leaf is made from the row, and only a verifier that knows the encoding can match
-    it), and the encoding its hash is over (named in docs/audit.md), if the verifier knows it.
+    """A table, the column that holds each row's leaf (None: the leaf is made from the row, and only a verifier that
+    knows the encoding can match it), and the encoding its hash is over (named in docs/audit.md), if the verifier knows
+    it.
 
-    ``folded``: rows with ``payloads`` above 1 are folded from several payloads, each of which is a row of the history table. ``detail``: the table
-    of the rows that the hash of one of these is over, where it is not over the row itself. ``erasable``: rows may have lost the content their hash is
-    over, and keep the hash.
+    ``folded``: rows with ``payloads`` above 1 are folded from several payloads, each of which is a row of the history
+    table. ``detail``: the table of the rows that the hash of one of these is over, where it is not over the row itself.
+    ``erasable``: rows may have lost the content their hash is over, and keep the hash.
     """
 
     name: str
@@ -42,9 +44,9 @@ class RowTable:
 class Source:
     """Tables whose rows together stand behind the leaves of some kinds of entry.
 
-    ``kinds``: every leaf of theirs has its row. ``also``: kinds that may hold a row's leaf beside others of their own. ``by_day``: matched
-    within a billing day, by the tables' and the entries' billing_day; else over the whole table and log. ``retiring``: the last ``retired`` leaves
-    of an entry (a number in its body) are of rows that it took away.
+    ``kinds``: every leaf of theirs has its row. ``also``: kinds that may hold a row's leaf beside others of their own.
+    ``by_day``: matched within a billing day, by the tables' and the entries' billing_day; else over the whole table and
+    log. ``retiring``: the last ``retired`` leaves of an entry (a number in its body) are of rows that it took away.
     """
 
     name: str
@@ -73,10 +75,14 @@ VALIDATED: Final = Source(
     (RowTable("vee.interval_day", "content_hash"), RowTable("vee.interval_day_version", "content_hash")),
 )
 #: A rejected line's leaf is salted, and its content may be erased.
-DEAD_LETTERS: Final = Source("dead letters", ("rejected",), (RowTable("raw.dead_letter", "leaf", "mp-salted/1", erasable=True),), by_day=False)
+DEAD_LETTERS: Final = Source(
+    "dead letters", ("rejected",), (RowTable("raw.dead_letter", "leaf", "mp-salted/1", erasable=True),), by_day=False
+)
 CHARGES: Final = Source("charges", ("billed",), (RowTable("billing.charge_day", None, "mp-charge/1"),), retiring=True)
 STATEMENTS: Final = Source(
-    "statements", ("bill_issued",), (RowTable("billing.statement", "lines_sha256", "mp-statement/1", detail="billing.statement_line"),)
+    "statements",
+    ("bill_issued",),
+    (RowTable("billing.statement", "lines_sha256", "mp-statement/1", detail="billing.statement_line"),),
 )
 ADJUSTMENTS: Final = Source(
     "adjustments",
@@ -85,7 +91,8 @@ ADJUSTMENTS: Final = Source(
     also=("adjustment_posted",),
     by_day=False,
 )
-#: What a day's bill stands on, and what comes of it. Validated days first: they are matched by the hash they carry while the reads' content arrives.
+# : What a day's bill stands on, and what comes of it. Validated days first: they are matched by the hash they carry
+# while the reads' content arrives.
 BEFORE_BILLING: Final = (VALIDATED, RAW)
 AFTER_BILLING: Final = (DEAD_LETTERS, CHARGES, STATEMENTS, ADJUSTMENTS)
 SOURCES: Final = (*BEFORE_BILLING, *AFTER_BILLING)

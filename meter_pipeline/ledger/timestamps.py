@@ -1,15 +1,16 @@
 """An outside clock over a checkpoint: RFC 3161, through a command of the operator's.
 
-Belongs here: the query, what an answer must say, and verifying a stored one against the authority's certificate. Does not belong here: any
-network; the command does that.
+Belongs here: the query, what an answer must say, and verifying a stored one against the authority's certificate. Does
+not belong here: any network; the command does that.
 
-METER_PIPELINE_LEDGER_TIMESTAMP names a command that reads a DER TimeStampReq on stdin and writes the authority's DER TimeStampResp, such as
+METER_PIPELINE_LEDGER_TIMESTAMP names a command that reads a DER TimeStampReq on stdin and writes the authority's DER
+TimeStampResp, such as
 
     curl -sS -H "Content-Type: application/timestamp-query" --data-binary @- https://tsa.example.com
 
-A failing command, or an answer to another question, never holds up a checkpoint: the log is signed already, and the missing stamp shows in the
-metadata. An answer is kept only if it was granted, is over this note and repeats this query's nonce; its signature is verified with ``openssl ts``
-by whoever holds the authority's certificate.
+A failing command, or an answer to another question, never holds up a checkpoint: the log is signed already, and the
+missing stamp shows in the metadata. An answer is kept only if it was granted, is over this note and repeats this
+query's nonce; its signature is verified with ``openssl ts`` by whoever holds the authority's certificate.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class TimestampError(ValueError):
 
 
 def query(note: str, nonce: int) -> bytes:
-    """The TimeStampReq (RFC 3161 section 2.4.1) over the SHA-256 of a checkpoint's note, asking for the authority's certificate."""
+    """The TimeStampReq (RFC 3161 section 2.4.1) over the SHA-256 of a checkpoint's note, asking for the authority's
+    certificate."""
     imprint = _der(_SEQUENCE, _SHA256 + _der(_OCTETS, hashlib.sha256(note.encode()).digest()))
     return _der(_SEQUENCE, _der(_INTEGER, b"\x01") + imprint + _der(_INTEGER, _unsigned(nonce)) + b"\x01\x01\xff")
 
@@ -67,7 +69,9 @@ def stamped_at(answer: bytes, note: str, nonce: int | None = None) -> datetime:
         echoed = next((int.from_bytes(value) for tag, value in after if tag == _INTEGER), None)
         at = datetime.strptime(time.split(".")[0].rstrip("Z"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
     except (IndexError, ValueError, StopIteration) as error:
-        raise error if isinstance(error, TimestampError) else TimestampError(f"not a time stamp answer: {error!r}") from error
+        raise (
+            error if isinstance(error, TimestampError) else TimestampError(f"not a time stamp answer: {error!r}")
+        ) from error
     if imprint != hashlib.sha256(note.encode()).digest():
         raise TimestampError("it is over another note")
     if nonce is not None and echoed != nonce:
@@ -76,7 +80,8 @@ def stamped_at(answer: bytes, note: str, nonce: int | None = None) -> datetime:
 
 
 def verify(answer: bytes, note: str, authority: Path) -> datetime:
-    """As stamped_at, and the answer is signed by the authority whose certificate chain (PEM) is given. Raises TimestampError."""
+    """As stamped_at, and the answer is signed by the authority whose certificate chain (PEM) is given. Raises
+    TimestampError."""
     at = stamped_at(answer, note)
     with tempfile.TemporaryDirectory() as folder:
         held, data = Path(folder) / "answer.tsr", Path(folder) / "note"
@@ -85,8 +90,11 @@ def verify(answer: bytes, note: str, authority: Path) -> datetime:
         try:
             done = subprocess.run(  # noqa: S603 - two files of our own and one the caller names
                 ["openssl", "ts", "-verify", "-in", str(held), "-data", str(data), "-CAfile", str(authority)],  # noqa: S607 - the system's own
-                capture_output=True, text=True, check=False, timeout=_TIMEOUT_S,
-            )  # fmt: skip
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_TIMEOUT_S,
+            )
         except (OSError, subprocess.SubprocessError) as error:
             raise TimestampError(f"openssl is needed to verify a time stamp: {error}") from error
     if done.returncode:
@@ -94,7 +102,9 @@ def verify(answer: bytes, note: str, authority: Path) -> datetime:
     return at
 
 
-def verify_all(connection: store.Connection, authority: Path) -> tuple[list[tuple[int, datetime]], list[tuple[int, str]]]:
+def verify_all(
+    connection: store.Connection, authority: Path
+) -> tuple[list[tuple[int, datetime]], list[tuple[int, str]]]:
     """Every stored time stamp: (tree size, instant) of those that hold, (tree size, why) of those that do not."""
     notes = {row.tree_size: row.note for row in store.checkpoints(connection)}
     good, bad = [], []
@@ -108,7 +118,9 @@ def verify_all(connection: store.Connection, authority: Path) -> tuple[list[tupl
     return good, bad
 
 
-def stamp_if_configured(connection: store.Connection, size: int, note: str, *, random: Callable[[], int] = lambda: secrets.randbits(63)) -> bool:
+def stamp_if_configured(
+    connection: store.Connection, size: int, note: str, *, random: Callable[[], int] = lambda: secrets.randbits(63)
+) -> bool:
     """Ask the authority to stamp a checkpoint, once; True where this checkpoint has a stamp."""
     if store.has_anchor(connection, size):
         return True
@@ -117,7 +129,9 @@ def stamp_if_configured(connection: store.Connection, size: int, note: str, *, r
         return False
     nonce = random()
     try:
-        done = subprocess.run(shlex.split(command), input=query(note, nonce), capture_output=True, check=True, timeout=_TIMEOUT_S)  # noqa: S603 - the operator's own command
+        done = subprocess.run(  # noqa: S603 - the command is the operator's own setting
+            shlex.split(command), input=query(note, nonce), capture_output=True, check=True, timeout=_TIMEOUT_S
+        )
         stamped_at(done.stdout, note, nonce)
     except (OSError, subprocess.SubprocessError, TimestampError) as error:
         _LOG.warning("no time stamp for the checkpoint of %s entries: %s", size, error)

@@ -1,6 +1,7 @@
 """The log's tree over the database: nodes read when a proof needs them, and grown when entries arrive.
 
-Belongs here: NodeReaders over stored hashes, appending to a tree from its right edge. Does not belong here: who may append (sequencer.py).
+Belongs here: NodeReaders over stored hashes, appending to a tree from its right edge. Does not belong here: who may
+append (sequencer.py).
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from meter_pipeline.store import ledger as store
 def stored_reader(connection: store.Connection) -> merkle.NodeReader:
     """A NodeReader over ledger.leaf and ledger.node.
 
-    Levels 0, 8, 16 ... are stored; one in between is folded from at most 128 stored hashes. Raises IndexError for what is not there.
+    Levels 0, 8, 16 ... are stored; one in between is folded from at most 128 stored hashes. Raises IndexError for what
+    is not there.
     """
 
     @lru_cache(maxsize=4096)
@@ -32,8 +34,8 @@ def stored_reader(connection: store.Connection) -> merkle.NodeReader:
 
 
 class Growing:
-    """A tree that takes leaf hashes one after another and keeps only its right edge; completed subtrees of 256, 65536 ... leaves are
-    handed over as ``nodes`` (level, index, hash)."""
+    """A tree that takes leaf hashes one after another and keeps only its right edge; completed subtrees of 256, 65536
+    ... leaves are handed over as ``nodes`` (level, index, hash)."""
 
     def __init__(self, size: int, read: merkle.NodeReader | None) -> None:
         self.size = size

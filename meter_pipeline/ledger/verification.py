@@ -1,10 +1,12 @@
-"""Verification from inside: the log recomputed from its entries, a day's rows matched with their leaves, the guards looked at.
+"""Verification from inside: the log recomputed from its entries, a day's rows matched with their leaves, the guards
+looked at.
 
-Belongs here: what the blocking check of each billing day runs. Does not belong here: the auditor's own verification, which shares no code
-with this (tools/verify_ledger.py).
+Belongs here: what the blocking check of each billing day runs. Does not belong here: the auditor's own verification,
+which shares no code with this (tools/verify_ledger.py).
 
-A full run recomputes everything. An incremental one starts from what was last verified, which is remembered on disk outside the database: a
-database put back to an older state is then shorter than the memory, and a rewritten past no longer leads to the remembered root.
+A full run recomputes everything. An incremental one starts from what was last verified, which is remembered on disk
+outside the database: a database put back to an older state is then shorter than the memory, and a rewritten past no
+longer leads to the remembered root.
 """
 
 from __future__ import annotations
@@ -84,9 +86,13 @@ class VerifyOutcome:
             "size": self.size,
             "root": self.root.hex(),
             "first_bad_index": self.first_bad_index,
-            "findings": [{"check": finding.check, "index": finding.index, "detail": finding.detail} for finding in self.findings],
+            "findings": [
+                {"check": finding.check, "index": finding.index, "detail": finding.detail} for finding in self.findings
+            ],
             "checked": dict(self.checked),
-            "last_witness": None if self.witness is None else {"name": self.witness.name, "size": self.witness.size, "at": self.witness.at},
+            "last_witness": None
+            if self.witness is None
+            else {"name": self.witness.name, "size": self.witness.size, "at": self.witness.at},
             "bypass": list(self.bypass),
         }
 
@@ -104,10 +110,11 @@ def verify(
 ) -> VerifyOutcome:
     """Verify the log, and the rows of ``sources`` on ``days`` against their leaves.
 
-    ``full`` starts from the first entry and compares the stored tree too; otherwise from what was last verified. ``hashers`` make a day's
-    row hashes again from its rows, by encoding; without them rows are matched by the hash they carry, and rows that carry none are passed over.
-    ``trusted`` are verifier keys the caller holds; by default those this deployment has seen (``checkpoints.keys_file``). ``authority``:
-    certificates (PEM) of the time-stamp authority, to verify the stored time stamps with. Nothing is written to the database.
+    ``full`` starts from the first entry and compares the stored tree too; otherwise from what was last verified.
+    ``hashers`` make a day's row hashes again from its rows, by encoding; without them rows are matched by the hash they
+    carry, and rows that carry none are passed over. ``trusted`` are verifier keys the caller holds; by default those
+    this deployment has seen (``checkpoints.keys_file``). ``authority``: certificates (PEM) of the time-stamp authority,
+    to verify the stored time stamps with. Nothing is written to the database.
     """
     with database.connect("meter-pipeline-ledger-verify") as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -117,14 +124,22 @@ def verify(
         memory = _Memory(home / "ledger" / f"verified-{file_name(origin or 'none')}.json")
         remembered, remembered_root = memory.read()
         if remembered > outcome.size:
-            outcome.find("memory", f"{remembered} entries were verified before, the log has {outcome.size}", outcome.size)
+            outcome.find(
+                "memory", f"{remembered} entries were verified before, the log has {outcome.size}", outcome.size
+            )
         outcome.start = 0 if full or remembered > outcome.size else remembered
         checkpoints = _checkpoints(connection, outcome, origin, trusted or _held_keys(home, origin))
         wanted = [
-            (source, tables, day) for source in sources if (tables := tables_of(connection, source, hashers or {}))
+            (source, tables, day)
+            for source in sources
+            if (tables := tables_of(connection, source, hashers or {}))
             for day in (days if source.by_day else [None])
-        ]  # fmt: skip
-        with _contents(database, connection, [(table, day) for _, tables, day in wanted for table in tables if table.encoding in (hashers or {})]) as contents:
+        ]
+        with _contents(
+            database,
+            connection,
+            [(table, day) for _, tables, day in wanted for table in tables if table.encoding in (hashers or {})],
+        ) as contents:
             # The rows to hash arrive while the log is gone through: they are most of the time of a day's verification.
             _log(connection, outcome, checkpoints, (remembered, remembered_root), full)
             for source, tables, day in wanted:
@@ -171,7 +186,9 @@ def _held_keys(home: Path, origin: str | None) -> list[str]:
     return path.read_text("utf-8").split() if path.exists() else []
 
 
-def _checkpoints(connection: store.Connection, outcome: VerifyOutcome, origin: str | None, trusted: Sequence[str]) -> dict[int, bytes]:
+def _checkpoints(
+    connection: store.Connection, outcome: VerifyOutcome, origin: str | None, trusted: Sequence[str]
+) -> dict[int, bytes]:
     """Roots by size of the checkpoints whose signature is good."""
     verifiers = [notes.parse_vkey(key) for key in trusted]
     roots = {}
@@ -190,7 +207,11 @@ def _checkpoints(connection: store.Connection, outcome: VerifyOutcome, origin: s
 
 
 def _log(
-    connection: store.Connection, outcome: VerifyOutcome, checkpoints: dict[int, bytes], remembered: tuple[int, bytes], full: bool
+    connection: store.Connection,
+    outcome: VerifyOutcome,
+    checkpoints: dict[int, bytes],
+    remembered: tuple[int, bytes],
+    full: bool,
 ) -> None:
     """Recompute the tree from ``outcome.start`` on and compare it at every size that someone vouched for."""
     expected = {head.tree_size: ("tree head", head.root_hash) for head in store.heads(connection)}
@@ -201,7 +222,10 @@ def _log(
     _compare(outcome, growing, expected)
     place = outcome.start
     for part in _parts(store.entries(connection, outcome.start, outcome.size)):
-        roots = merkle.fold_roots(b"".join([entry.leaves or b"" for entry in part]), [len(entry.leaves or b"") // merkle.HASH_SIZE for entry in part])
+        roots = merkle.fold_roots(
+            b"".join([entry.leaves or b"" for entry in part]),
+            [len(entry.leaves or b"") // merkle.HASH_SIZE for entry in part],
+        )
         for entry, folded in zip(part, roots, strict=True):
             if entry.leaf_index != place:
                 outcome.find("contiguity", f"after {place - 1} comes {entry.leaf_index}", place)
@@ -219,7 +243,11 @@ def _log(
         read = stored_reader(connection)
         for (level, index), node in kept.items():
             if read(level, index) != node:
-                outcome.find("stored tree", f"the node at level {level} index {index} is not what its leaves give", index << level)
+                outcome.find(
+                    "stored tree",
+                    f"the node at level {level} index {index} is not what its leaves give",
+                    index << level,
+                )
 
 
 def _parts(entries: Iterable[store.StoredEntry]) -> Iterator[list[store.StoredEntry]]:
@@ -239,11 +267,14 @@ def _parts(entries: Iterable[store.StoredEntry]) -> Iterator[list[store.StoredEn
 def _compare(outcome: VerifyOutcome, growing: Growing, expected: dict[int, tuple[str, bytes]]) -> None:
     found = expected.get(growing.size)
     if found is not None and found[1] != growing.root():
-        outcome.find("root", f"the first {growing.size} entries do not give the root of the {found[0]}", max(growing.size - 1, 0))
+        outcome.find(
+            "root", f"the first {growing.size} entries do not give the root of the {found[0]}", max(growing.size - 1, 0)
+        )
 
 
 def verify_entry(entry: store.StoredEntry, folded: bytes, outcome: VerifyOutcome) -> None:
-    """One entry by itself: its hashes, its leaves' root (``folded`` is that of the leaves beside it), its kind's own rules."""
+    """One entry by itself: its hashes, its leaves' root (``folded`` is that of the leaves beside it), its kind's own
+    rules."""
     index = entry.leaf_index
     if not entry.body:
         outcome.find("entry", f"entry {entry.entry_id} is gone", index)
@@ -271,12 +302,15 @@ def verify_entry(entry: store.StoredEntry, folded: bytes, outcome: VerifyOutcome
     if dual is not None and len({str(body.get(name) or "").strip().casefold() for name in dual} - {""}) != 2:
         outcome.find("dual control", f"entry {entry.entry_id} ({said}) does not name two people", index)
     if said == "file_loaded" and body.get("received") != sum(int(body.get(name, 0)) for name in TOTALS[1:]):
-        outcome.find("control totals", f"entry {entry.entry_id}: {({name: body.get(name) for name in TOTALS})}", index)
+        outcome.find(
+            "control totals", f"entry {entry.entry_id}: { ({name: body.get(name) for name in TOTALS}) }", index
+        )
 
 
 @dataclass(slots=True)
 class LiveLeaves:
-    """Leaves that rows must stand behind, and the entries they are of: (place in the log, how many leaves), in the leaves' order."""
+    """Leaves that rows must stand behind, and the entries they are of: (place in the log, how many leaves), in the
+    leaves' order."""
 
     hashes: Hashes
     entries: list[tuple[int, int]]
@@ -299,12 +333,14 @@ def live_leaves(connection: store.Connection, kinds: Sequence[str], day: date | 
     """The leaves of entries of some kinds (of a billing day, or all), in the order of the log."""
     entries = store.entries_of(connection, kinds, day)
     return LiveLeaves(
-        hashsets.of(b"".join([entry.leaves or b"" for entry in entries])), [(entry.leaf_index, len(entry.leaves or b"") // merkle.HASH_SIZE) for entry in entries]
+        hashsets.of(b"".join([entry.leaves or b"" for entry in entries])),
+        [(entry.leaf_index, len(entry.leaves or b"") // merkle.HASH_SIZE) for entry in entries],
     )
 
 
 def unretired_leaves(connection: store.Connection, kinds: Sequence[str], day: date | None) -> LiveLeaves:
-    """As live_leaves, without those that a later entry says it retired: the last ``retired`` of an entry's leaves are of rows it took away."""
+    """As live_leaves, without those that a later entry says it retired: the last ``retired`` of an entry's leaves are
+    of rows it took away."""
     entries = store.entries_of(connection, kinds, day)
     retired = [int(json.loads(entry.body)["body"].get("retired", 0)) for entry in entries]
     if not any(retired):
@@ -332,8 +368,11 @@ class _Contents:
 
 
 @contextmanager
-def _contents(database: Database, connection: store.Connection, asked: Sequence[tuple[RowTable, date | None]]) -> Iterator[_Contents]:
-    """The rows of what is to be hashed, in the snapshot of ``connection``: a load that commits meanwhile is not half seen."""
+def _contents(
+    database: Database, connection: store.Connection, asked: Sequence[tuple[RowTable, date | None]]
+) -> Iterator[_Contents]:
+    """The rows of what is to be hashed, in the snapshot of ``connection``: a load that commits meanwhile is not half
+    seen."""
     if not asked:
         yield _Contents(iter(()))
         return
@@ -348,16 +387,23 @@ def _contents(database: Database, connection: store.Connection, asked: Sequence[
 
 
 def tables_of(connection: store.Connection, source: Source, hashers: Hashers) -> list[RowTable]:
-    """Those of a source's tables that are there; none where one's leaves can only be matched by who knows its encoding, and nobody does."""
+    """Those of a source's tables that are there; none where one's leaves can only be matched by who knows its encoding,
+    and nobody does."""
     tables = [table for table in source.tables if ledger_rows.exists(connection, table.name)]
     return [] if any(table.hash_column is None and table.encoding not in hashers for table in tables) else tables
 
 
 def verify_rows(
-    connection: store.Connection, source: Source, tables: Sequence[RowTable], day: date | None, outcome: VerifyOutcome, hashers: Hashers,
+    connection: store.Connection,
+    source: Source,
+    tables: Sequence[RowTable],
+    day: date | None,
+    outcome: VerifyOutcome,
+    hashers: Hashers,
     contents: _Contents | None = None,
-) -> None:  # fmt: skip
-    """The bijection of rows and leaves (of a billing day, or all); for a table whose encoding has a hasher, from the rows' ``contents``.
+) -> None:
+    """The bijection of rows and leaves (of a billing day, or all); for a table whose encoding has a hasher, from the
+    rows' ``contents``.
 
     ``tables``: those of the source that are there (tables_of).
     """
@@ -385,8 +431,11 @@ def verify_rows(
         outcome.find("leaf without row", f"{source.name} {about}: {live.hashes[row].tobytes().hex()}", live.place(row))
 
 
-def verify_content(parts: Iterable[pl.DataFrame], table: RowTable, hasher: Hasher, live: LiveLeaves, outcome: VerifyOutcome) -> Iterator[bytes]:
-    """Make the hashes of rows again from their content and compare them with those they carry; gives the hash of each of them.
+def verify_content(
+    parts: Iterable[pl.DataFrame], table: RowTable, hasher: Hasher, live: LiveLeaves, outcome: VerifyOutcome
+) -> Iterator[bytes]:
+    """Make the hashes of rows again from their content and compare them with those they carry; gives the hash of each
+    of them.
 
     Rows that carry none have the one made."""
     for part in parts:
@@ -398,5 +447,9 @@ def verify_content(parts: Iterable[pl.DataFrame], table: RowTable, hasher: Hashe
         carried, made = rows[table.hash_column], hasher(rows)
         outcome.checked[f"content of {table.name}"] += rows.height
         for found in carried.filter(carried != made):
-            outcome.find("row", f"a row of {table.name} does not have the content of its leaf {found.hex()}", live.place_of(found))
+            outcome.find(
+                "row",
+                f"a row of {table.name} does not have the content of its leaf {found.hex()}",
+                live.place_of(found),
+            )
         yield b"".join(part[table.hash_column])

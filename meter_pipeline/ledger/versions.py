@@ -1,6 +1,8 @@
-"""Versions on the ledger: an entry when the program, a rule set or a head-end's declaration comes into use as it was not before.
+"""Versions on the ledger: an entry when the program, a rule set or a head-end's declaration comes into use as it was
+not before.
 
-Belongs here: telling a new version from one that is recorded. Does not belong here: what versions there are (versions.py above the rooms).
+Belongs here: telling a new version from one that is recorded. Does not belong here: what versions there are
+(versions.py above the rooms).
 """
 
 from __future__ import annotations
@@ -19,16 +21,19 @@ _KIND: Final = "version_in_use"
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What is in use: the ``kind`` of its entry (code_version, rule_version, head_end_version), what it is a version of, and the body, whose
-    ``sha256`` says whether it is the same as before."""
+    """What is in use: the ``kind`` of its entry (code_version, rule_version, head_end_version), what it is a version
+    of, and the body, whose ``sha256`` says whether it is the same as before."""
 
     kind: str
     subject: str
     body: dict[str, Any]
 
 
-def note(database: Database, versions: Sequence[Version], *, actor: str = "versions", clock: Clock = SYSTEM_CLOCK) -> list[str]:
-    """Record those that are new here, each once, with what is remembered of it in one transaction; returns their subjects."""
+def note(
+    database: Database, versions: Sequence[Version], *, actor: str = "versions", clock: Clock = SYSTEM_CLOCK
+) -> list[str]:
+    """Record those that are new here, each once, with what is remembered of it in one transaction; returns their
+    subjects."""
     with database.connect("versions") as connection:
         known = {row["subject"]: row["figures"] for row in store.observations(connection, _KIND)}
         fresh = [one for one in versions if known.get(f"{one.kind} {one.subject}") != one.body]

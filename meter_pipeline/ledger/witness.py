@@ -1,8 +1,9 @@
-"""A witness: someone else's memory of the log. Finance or an auditor runs it, with its own key, on storage the pipeline cannot write.
+"""A witness: someone else's memory of the log. Finance or an auditor runs it, with its own key, on storage the pipeline
+cannot write.
 
-Belongs here: the check of C2SP tlog-witness (signature, old size, consistency, persist, then cosign) over published tiles. It runs as
-``python -m meter_pipeline.ledger.witness --log FOLDER --state FOLDER --vkey FILE`` too. Does not belong here: the database; a witness that
-asked the party it watches would see what that party shows.
+Belongs here: the check of C2SP tlog-witness (signature, old size, consistency, persist, then cosign) over published
+tiles. It runs as ``python -m meter_pipeline.ledger.witness --log FOLDER --state FOLDER --vkey FILE`` too. Does not
+belong here: the database; a witness that asked the party it watches would see what that party shows.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from meter_pipeline.ledger.signer import file_name, locked, write_atomically
 
 
 class WitnessRefusedError(RuntimeError):
-    """The witness would not cosign. ``status`` is tlog-witness's answer: 403 unknown key, 409 old size, 422 bad proof or fork."""
+    """The witness would not cosign. ``status`` is tlog-witness's answer: 403 unknown key, 409 old size, 422 bad proof
+    or fork."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -38,7 +40,8 @@ class Witnessed:
 
 @dataclass(frozen=True, slots=True)
 class Cosigned:
-    """A cosignature given: ``line`` goes under the checkpoint of ``origin`` and ``size``; ``vkey`` is the witness's verifier key."""
+    """A cosignature given: ``line`` goes under the checkpoint of ``origin`` and ``size``; ``vkey`` is the witness's
+    verifier key."""
 
     origin: str
     size: int
@@ -48,7 +51,8 @@ class Cosigned:
 
 
 class Witness:
-    """A witness by its state folder: its key (made on first use, 0600) and the largest checkpoint of each log it cosigned."""
+    """A witness by its state folder: its key (made on first use, 0600) and the largest checkpoint of each log it
+    cosigned."""
 
     def __init__(self, state: Path, name: str = "witness", now: Callable[[], float] = time.time) -> None:
         self.state, self.name, self._now = state, name, now
@@ -71,9 +75,11 @@ class Witness:
         return Witnessed(int(held["size"]), bytes.fromhex(held["root"]), str(held["note"]))
 
     def add_checkpoint(self, encoded: str, old_size: int, proof: Sequence[bytes], log_key: notes.Verifier) -> Cosigned:
-        """tlog-witness's add-checkpoint: cosign a checkpoint that extends what was cosigned before. Raises WitnessRefusedError.
+        """tlog-witness's add-checkpoint: cosign a checkpoint that extends what was cosigned before. Raises
+        WitnessRefusedError.
 
-        Checking, remembering and signing are one step under a lock, and the memory is on disk before the signature leaves.
+        Checking, remembering and signing are one step under a lock, and the memory is on disk before the signature
+        leaves.
         """
         note = notes.parse_note(encoded)
         try:
@@ -85,18 +91,29 @@ class Witness:
             held = self.remembered(wanted.origin)
             if wanted.size < held.size:
                 self._keep_evidence(wanted, held, encoded)
-                raise WitnessRefusedError(409, f"{wanted.size} entries, {held.size} were cosigned: the log was cut or an older copy was restored")
+                raise WitnessRefusedError(
+                    409,
+                    f"{wanted.size} entries, {held.size} were cosigned: the log was cut or an older copy was restored",
+                )
             if old_size != held.size:
                 raise WitnessRefusedError(409, f"{held.size} entries were cosigned, not {old_size}")
             try:
                 merkle.verify_consistency(held.size, wanted.size, held.root, wanted.root, proof)
             except merkle.ProofError as error:
                 self._keep_evidence(wanted, held, encoded)
-                raise WitnessRefusedError(422, f"{wanted.size} entries do not extend the {held.size} cosigned before: {error}") from error
+                raise WitnessRefusedError(
+                    422, f"{wanted.size} entries do not extend the {held.size} cosigned before: {error}"
+                ) from error
             memory = {"size": wanted.size, "root": wanted.root.hex(), "note": encoded}
             write_atomically(self.state / f"{file_name(wanted.origin)}.json", json.dumps(memory) + "\n", 0o600)
             signer = self.signer
-            return Cosigned(wanted.origin, wanted.size, held.size, notes.cosign(wanted, signer, int(self._now())).line, signer.verifier.vkey)
+            return Cosigned(
+                wanted.origin,
+                wanted.size,
+                held.size,
+                notes.cosign(wanted, signer, int(self._now())).line,
+                signer.verifier.vkey,
+            )
 
     def cosign_folder(self, log: Path, log_key: notes.Verifier) -> Cosigned:
         """Read a published log, prove to ourselves that it extends what we know, and cosign it."""
@@ -123,18 +140,26 @@ class Witness:
 
 def main() -> int:
     """Cosign a published log. Exit 0 with the cosignature, 1 where the witness refuses."""
-    parser = argparse.ArgumentParser(description="Cosign the latest checkpoint of a log after checking that it extends what was cosigned before.")
+    parser = argparse.ArgumentParser(
+        description="Cosign the latest checkpoint of a log after checking that it extends what was cosigned before."
+    )
     parser.add_argument("--log", type=Path, required=True, help="folder of the published log (holds 'checkpoint')")
     parser.add_argument("--state", type=Path, required=True, help="this witness's own folder")
     parser.add_argument("--vkey", type=Path, required=True, help="file with the log's verifier key")
     parser.add_argument("--name", default="witness", help="this witness's key name")
     arguments = parser.parse_args()
     try:
-        done = Witness(arguments.state, arguments.name).cosign_folder(arguments.log, notes.parse_vkey(arguments.vkey.read_text("utf-8")))
+        done = Witness(arguments.state, arguments.name).cosign_folder(
+            arguments.log, notes.parse_vkey(arguments.vkey.read_text("utf-8"))
+        )
     except (WitnessRefusedError, notes.NoteError, OSError) as error:
         print(json.dumps({"refused": getattr(error, "status", 403), "reason": str(error)}))
         return 1
-    print(json.dumps({"origin": done.origin, "size": done.size, "old_size": done.old_size, "line": done.line, "vkey": done.vkey}))
+    print(
+        json.dumps(
+            {"origin": done.origin, "size": done.size, "old_size": done.old_size, "line": done.line, "vkey": done.vkey}
+        )
+    )
     return 0
 
 

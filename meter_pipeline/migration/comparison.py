@@ -1,11 +1,12 @@
 """Comparing every account's results with the legacy batch's, figure by figure, and classifying each difference.
 
-Belongs here: the pure comparison, frame to frame. Does not belong here: where results come from (results.py), what a class means for the cut-over
-(gate.py).
+Belongs here: the pure comparison, frame to frame. Does not belong here: where results come from (results.py), what a
+class means for the cut-over (gate.py).
 
-A result is one figure of one account on one billing day: a read, a usage, a determinant, a line or a total (LEVELS). Its value is an integer: micro
-base units for quantities, millionths of the currency for money, so that no rounding happens on the way to a comparison. Sources of the classes and
-tolerances: reference bill-to-bill practice of parallel runs (usage to usage, charge to charge, total to total), tolerance zero on money.
+A result is one figure of one account on one billing day: a read, a usage, a determinant, a line or a total (LEVELS).
+Its value is an integer: micro base units for quantities, millionths of the currency for money, so that no rounding
+happens on the way to a comparison. Sources of the classes and tolerances: reference bill-to-bill practice of parallel
+runs (usage to usage, charge to charge, total to total), tolerance zero on money.
 """
 
 from __future__ import annotations
@@ -36,10 +37,12 @@ CLASSES: Final = (
     "key_mismatch",
     "unexplained",
 )
-#: Classes that set the gate's clock back to zero. missing_legacy does not: the new side billed what legacy lost, and it is listed for people.
+# : Classes that set the gate's clock back to zero. missing_legacy does not: the new side billed what legacy lost, and
+# it is listed for people.
 BLOCKING: Final = ("unexplained", "missing_new", "key_mismatch")
 
-#: One row per figure. ``estimated``: an estimate is in it. ``exact``: the value before rounding, in millionths, where the side knows it.
+# : One row per figure. ``estimated``: an estimate is in it. ``exact``: the value before rounding, in millionths, where
+# the side knows it.
 RESULT: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "billing_day": pl.Date,
     "account_id": pl.String,
@@ -55,10 +58,12 @@ _KEY: Final = ("billing_day", "account_id", "level", "code")
 
 @dataclass(frozen=True, slots=True)
 class KnownDefect:
-    """A defect of the legacy batch that is understood: which figures, how much money at most, who approved it, until when.
+    """A defect of the legacy batch that is understood: which figures, how much money at most, who approved it, until
+    when.
 
-    ``codes`` are the codes it touches (empty: all of its levels). ``first_day``/``last_day`` bound it. Once ``expires`` has passed, its differences are
-    unexplained again: an ignore rule that never ends would guarantee a difference for ever.
+    ``codes`` are the codes it touches (empty: all of its levels). ``first_day``/``last_day`` bound it. Once ``expires``
+    has passed, its differences are unexplained again: an ignore rule that never ends would guarantee a difference for
+    ever.
     """
 
     defect_id: str
@@ -73,9 +78,11 @@ class KnownDefect:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What counts as equal. ``tolerance``: level or level:code -> largest difference (default 0; money is never given one).
+    """What counts as equal. ``tolerance``: level or level:code -> largest difference (default 0; money is never given
+    one).
 
-    ``legacy_unit``: level or level:code -> the last place of the legacy batch's own rounding, in millionths (a cent is 10_000).
+    ``legacy_unit``: level or level:code -> the last place of the legacy batch's own rounding, in millionths (a cent is
+    10_000).
     """
 
     tolerance: Mapping[str, int] = field(default_factory=dict)
@@ -92,16 +99,20 @@ class Rules:
 class Drift:
     """What rounding has added up to before the day: ``leant`` (account_id, code, leant) over ``days`` compared days.
 
-    Rounding that leans one way for longer than its rule explains is an error of a cent a day. Three days in a row show it.
+    Rounding that leans one way for longer than its rule explains is an error of a cent a day. Three days in a row show
+    it.
     """
 
     days: int = 0
-    leant: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={"account_id": pl.String, "code": pl.String, "leant": pl.Int64}))
+    leant: pl.DataFrame = field(
+        default_factory=lambda: pl.DataFrame(schema={"account_id": pl.String, "code": pl.String, "leant": pl.Int64})
+    )
 
 
 @dataclass(slots=True)
 class Comparison:
-    """``pairs``: one row per figure with both values, difference (new - legacy), class and cause. ``summary``: counts and money by level and class."""
+    """``pairs``: one row per figure with both values, difference (new - legacy), class and cause. ``summary``: counts
+    and money by level and class."""
 
     pairs: pl.DataFrame
     summary: pl.DataFrame
@@ -112,7 +123,11 @@ class Comparison:
     @property
     def both(self) -> pl.DataFrame:
         """The figures that both sides have: the only ones that are evidence of anything."""
-        return self.pairs.filter(pl.col("new").is_not_null() & pl.col("legacy").is_not_null() & ~pl.col("class").is_in(("key_mismatch", "timing")))
+        return self.pairs.filter(
+            pl.col("new").is_not_null()
+            & pl.col("legacy").is_not_null()
+            & ~pl.col("class").is_in(("key_mismatch", "timing"))
+        )
 
     @property
     def bills(self) -> int:
@@ -125,7 +140,8 @@ class Comparison:
 
     @property
     def net_money(self) -> int:
-        """Sum of the totals' differences, millionths of the currency: offsetting errors hide in it, so look at absolute_money too."""
+        """Sum of the totals' differences, millionths of the currency: offsetting errors hide in it, so look at
+        absolute_money too."""
         return int(self.pairs.filter(pl.col("level") == "total")["difference"].sum() or 0)
 
     @property
@@ -145,9 +161,10 @@ def compare(
 ) -> Comparison:
     """Compare two RESULT frames of any number of billing days; each figure gets exactly one class.
 
-    ``known_accounts``: accounts of the reference data; a legacy key outside them is a key mismatch, never quietly dropped. ``legacy_pending``: days whose
-    legacy run has not finished within its grace, whose missing results are timing. ``now`` decides which known defects have expired. ``drift``:
-    what rounding has added up to on the days before. Raises ValueError for a level that is none.
+    ``known_accounts``: accounts of the reference data; a legacy key outside them is a key mismatch, never quietly
+    dropped. ``legacy_pending``: days whose legacy run has not finished within its grace, whose missing results are
+    timing. ``now`` decides which known defects have expired. ``drift``: what rounding has added up to on the days
+    before. Raises ValueError for a level that is none.
     """
     rules = rules or Rules()
     drift = drift or Drift()
@@ -157,13 +174,15 @@ def compare(
             raise ValueError(f"unknown level {', '.join(sorted(unknown))}")
     same, pairs = _paired(new, legacy, known_accounts)
     pairs = pairs.with_columns(
-        difference=pl.col("new").fill_null(0) - pl.col("legacy").fill_null(0), pending=pl.col("billing_day").is_in(list(legacy_pending))
+        difference=pl.col("new").fill_null(0) - pl.col("legacy").fill_null(0),
+        pending=pl.col("billing_day").is_in(list(legacy_pending)),
     )
     pairs = pairs.join(drift.leant, on=["account_id", "code"], how="left").with_columns(pl.col("leant").fill_null(0))
     pairs = pairs.with_columns(_rule("tolerance", rules.tolerance, 0), _rule("unit", rules.legacy_unit, 0))
     both = pl.col("new").is_not_null() & pl.col("legacy").is_not_null()
-    # The legacy figure is ours, rounded the legacy way: half up at its own last place. Where we keep no figure before rounding, one unit, if the
-    # days before do not lean: each night rounds by half a unit at most, and our own position by one over any stretch of days.
+    # The legacy figure is ours, rounded the legacy way: half up at its own last place. Where we keep no figure before
+    # rounding, one unit, if the days before do not lean: each night rounds by half a unit at most, and our own position
+    # by one over any stretch of days.
     unit = pl.when(pl.col("unit") > 0).then(pl.col("unit")).otherwise(1)
     rounded = ((pl.col("new_exact").abs() + unit // 2) // unit * unit) * pl.col("new_exact").sign()
     level_headed = 2 * (pl.col("difference") + pl.col("leant")).abs() <= unit * (drift.days + 3)
@@ -188,7 +207,11 @@ def compare(
         .then(pl.lit("rounding"))
         .when(pl.col("new_estimated") != pl.col("legacy_estimated"))
         .then(pl.lit("estimate_vs_actual"))
-        .when(pl.col("new_version").is_not_null() & pl.col("legacy_version").is_not_null() & (pl.col("new_version") != pl.col("legacy_version")))
+        .when(
+            pl.col("new_version").is_not_null()
+            & pl.col("legacy_version").is_not_null()
+            & (pl.col("new_version") != pl.col("legacy_version"))
+        )
         .then(pl.lit("tariff_version"))
         .when(pl.col("defect_id").is_not_null())
         .then(pl.lit("known_legacy_defect"))
@@ -197,10 +220,29 @@ def compare(
     )
     explained = _totals_follow_lines(classified)
     differing = explained.select(
-        *_KEY, "new", "legacy", "difference", "class",
-        cause=pl.when(pl.col("class") == "known_legacy_defect").then(pl.col("defect_id")).when(pl.col("follows")).then(pl.lit("follows its lines")),
-    ).sort(_KEY)  # fmt: skip
-    pairs = pl.concat([differing, same.select(*_KEY, "new", "legacy", difference=pl.lit(0, pl.Int64), **{"class": pl.lit(MATCH)}, cause=pl.lit(None, pl.String))])
+        *_KEY,
+        "new",
+        "legacy",
+        "difference",
+        "class",
+        cause=pl.when(pl.col("class") == "known_legacy_defect")
+        .then(pl.col("defect_id"))
+        .when(pl.col("follows"))
+        .then(pl.lit("follows its lines")),
+    ).sort(_KEY)
+    pairs = pl.concat(
+        [
+            differing,
+            same.select(
+                *_KEY,
+                "new",
+                "legacy",
+                difference=pl.lit(0, pl.Int64),
+                **{"class": pl.lit(MATCH)},
+                cause=pl.lit(None, pl.String),
+            ),
+        ]
+    )
     return Comparison(pairs, summarise(pairs))
 
 
@@ -219,40 +261,59 @@ RARE: Final = ("clock_change", "estimated", "exchange", "rollover", "net_meterin
 
 
 def coverage(result: Comparison, strata: pl.DataFrame) -> dict[str, int]:
-    """Service points whose lines both sides have, by stratum. ``strata``: service_point_id, rate_class, commodity and a boolean for each of RARE.
+    """Service points whose lines both sides have, by stratum. ``strata``: service_point_id, rate_class, commodity and a
+    boolean for each of RARE.
 
-    A rate class that the legacy batch bills by hand and nobody imported is not covered, however often the new side billed it.
+    A rate class that the legacy batch bills by hand and nobody imported is not covered, however often the new side
+    billed it.
     """
     lines = result.both.filter(pl.col("level") == "line")
-    compared = lines.select(pl.col("code").str.split_exact(":", 1).struct.field("field_0").alias("service_point_id")).unique()
+    compared = lines.select(
+        pl.col("code").str.split_exact(":", 1).struct.field("field_0").alias("service_point_id")
+    ).unique()
     seen = strata.join(compared, on="service_point_id", how="semi")
-    counts = {f"{family}:{name}": n for family in ("rate_class", "commodity") for name, n in seen.group_by(family).len().drop_nulls().iter_rows()}
+    counts = {
+        f"{family}:{name}": n
+        for family in ("rate_class", "commodity")
+        for name, n in seen.group_by(family).len().drop_nulls().iter_rows()
+    }
     counts |= {name: int(seen[name].sum()) for name in RARE}
     return {name: int(n) for name, n in sorted(counts.items()) if n}
 
 
 def _paired(new: pl.DataFrame, legacy: pl.DataFrame, known_accounts: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Figures that are the same on both sides, once on each, of an account we know; and every other pair with what its class depends on.
+    """Figures that are the same on both sides, once on each, of an account we know; and every other pair with what its
+    class depends on.
 
-    Nine figures in ten are the same, and need none of what a difference does: over all of them, grouping and joining by four columns of text took
-    3 s for 100,000 accounts. Keys meet by a hash of 64 bits, looked at again where they met; should two keys ever share one, all go the long way.
+    Nine figures in ten are the same, and need none of what a difference does: over all of them, grouping and joining by
+    four columns of text took 3 s for 100,000 accounts. Keys meet by a hash of 64 bits, looked at again where they met;
+    should two keys ever share one, all go the long way.
     """
     ours, theirs = _sided(new, "new"), _sided(legacy, "legacy")
     met = ours.join(theirs.rename({name: f"{name}_" for name in _KEY}), on="key", how="inner")
     equal = (
-        (pl.col("new") == pl.col("legacy")) & ~pl.col("new_twice") & ~pl.col("legacy_twice")
+        (pl.col("new") == pl.col("legacy"))
+        & ~pl.col("new_twice")
+        & ~pl.col("legacy_twice")
         & pl.all_horizontal(pl.col(name) == pl.col(f"{name}_") for name in _KEY)
-    )  # fmt: skip
-    strangers = theirs.select(pl.col("account_id").unique()).filter(~pl.col("account_id").is_in(known_accounts.implode()))
+    )
+    strangers = theirs.select(pl.col("account_id").unique()).filter(
+        ~pl.col("account_id").is_in(known_accounts.implode())
+    )
     same = met.filter(equal).join(strangers, on="account_id", how="anti") if strangers.height else met.filter(equal)
     rest = [side.join(same.select("key"), on="key", how="anti") for side in (ours, theirs)]
     pairs = _sides(rest[0], "new").join(_sides(rest[1], "legacy"), on=_KEY, how="full", coalesce=True)
-    return same, pairs.with_columns(pl.col("new_count", "legacy_count").fill_null(0), known=~pl.col("account_id").is_in(strangers["account_id"].implode()))
+    return same, pairs.with_columns(
+        pl.col("new_count", "legacy_count").fill_null(0),
+        known=~pl.col("account_id").is_in(strangers["account_id"].implode()),
+    )
 
 
 def _sided(frame: pl.DataFrame, side: str) -> pl.DataFrame:
     key = pl.struct(_KEY).hash()
-    return frame.with_columns(pl.col("value").alias(side), key=key).with_columns(pl.col("key").is_duplicated().alias(f"{side}_twice"))
+    return frame.with_columns(pl.col("value").alias(side), key=key).with_columns(
+        pl.col("key").is_duplicated().alias(f"{side}_twice")
+    )
 
 
 def _sides(frame: pl.DataFrame, side: str) -> pl.DataFrame:
@@ -272,7 +333,9 @@ def _rule(name: str, by: Mapping[str, int], default: int) -> pl.Expr:
     both = pl.concat_str("level", pl.lit(":"), "code")
     return pl.coalesce(
         both.replace_strict(exact, default=None, return_dtype=pl.Int64) if exact else pl.lit(None, pl.Int64),
-        pl.col("level").replace_strict(level, default=default, return_dtype=pl.Int64) if level else pl.lit(default, pl.Int64),
+        pl.col("level").replace_strict(level, default=default, return_dtype=pl.Int64)
+        if level
+        else pl.lit(default, pl.Int64),
     ).alias(name)
 
 
@@ -292,13 +355,17 @@ def _defect(defects: Sequence[KnownDefect], now: datetime) -> pl.Expr:
 
 
 def _totals_follow_lines(pairs: pl.DataFrame) -> pl.DataFrame:
-    """A total whose difference is exactly the sum of its lines' explained differences has their class, not a mystery of its own."""
+    """A total whose difference is exactly the sum of its lines' explained differences has their class, not a mystery of
+    its own."""
     order = {name: n for n, name in enumerate(CLASSES)}
     lines = (
         pairs.filter(pl.col("level") == "line")
         .with_columns(severity=pl.col("class").replace_strict(order, return_dtype=pl.Int32))
         .group_by("billing_day", "account_id")
-        .agg(line_difference=pl.col("difference").sum(), severity=pl.col("severity").filter(pl.col("difference") != 0).max())
+        .agg(
+            line_difference=pl.col("difference").sum(),
+            severity=pl.col("severity").filter(pl.col("difference") != 0).max(),
+        )
         .with_columns(level=pl.lit("total"))
     )
     joined = pairs.join(lines, on=["billing_day", "account_id", "level"], how="left")
@@ -309,4 +376,6 @@ def _totals_follow_lines(pairs: pl.DataFrame) -> pl.DataFrame:
     ).fill_null(False)
     names = {n: name for name, n in order.items()}
     theirs = pl.col("severity").replace_strict(names, default=None, return_dtype=pl.String)
-    return joined.with_columns(follows=follows).with_columns(pl.when(pl.col("follows")).then(theirs).otherwise(pl.col("class")).alias("class"))
+    return joined.with_columns(follows=follows).with_columns(
+        pl.when(pl.col("follows")).then(theirs).otherwise(pl.col("class")).alias("class")
+    )

@@ -1,6 +1,8 @@
-"""Steps of the migration taken by people: the next stage, a larger cohort, and the cut-over, which two people sign over one fresh green report.
+"""Steps of the migration taken by people: the next stage, a larger cohort, and the cut-over, which two people sign over
+one fresh green report.
 
-Belongs here: asking for and confirming steps. Does not belong here: which steps there are (stages.py), rollback (rollback.py).
+Belongs here: asking for and confirming steps. Does not belong here: which steps there are (stages.py), rollback
+(rollback.py).
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ def peek(database: Database) -> flags.Value:
         return flags.read(connection, STAGE)
 
 
-def step(database: Database, value: Mapping[str, Any], *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> flags.Value:
+def step(
+    database: Database, value: Mapping[str, Any], *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK
+) -> flags.Value:
     """Take a step that one person may take. Raises Refused: needs_two where two must, not_allowed where nobody may."""
     before = current(database, by=by, clock=clock)
     after = flags.change(database, STAGE, dict(value), by=by, reason=reason, clock=clock)
@@ -51,7 +55,15 @@ def step(database: Database, value: Mapping[str, Any], *, by: str, reason: str, 
     return after
 
 
-def request_step(database: Database, value: Mapping[str, Any], report_sha256: str, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> RequestRow:
+def request_step(
+    database: Database,
+    value: Mapping[str, Any],
+    report_sha256: str,
+    *,
+    by: str,
+    reason: str,
+    clock: Clock = SYSTEM_CLOCK,
+) -> RequestRow:
     """Ask for a step that gives the new side more authority, over the gate report of that hash.
 
     Refused (recorded) unless the report is kept, green and less than an hour old, and the step is the next one.
@@ -69,8 +81,11 @@ def request_step(database: Database, value: Mapping[str, Any], report_sha256: st
     return dual.request(database, CUT_OVER, SUBJECT, body, reason=reason, by=by, guard=guard, clock=clock)
 
 
-def confirm_step(database: Database, request_id: int, report_sha256: str, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> flags.Value:
-    """Sign as the second person, naming the same report. Refused (recorded) when the report has gone stale or is another, or the stage has moved."""
+def confirm_step(
+    database: Database, request_id: int, report_sha256: str, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK
+) -> flags.Value:
+    """Sign as the second person, naming the same report. Refused (recorded) when the report has gone stale or is
+    another, or the stage has moved."""
 
     def effect(connection: store.Connection, request: RequestRow) -> Denial | None:
         if request.body["report"] != report_sha256:
@@ -85,10 +100,19 @@ def confirm_step(database: Database, request_id: int, report_sha256: str, *, by:
         except Refused as refused_step:
             return Denial(refused_step.code, str(refused_step))
         entries.append(
-            connection, "migration_stage",
-            {"from": request.body["from"], "to": request.body["to"], "reason": reason, "by": by, "report": report_sha256, "automatic": False},
-            clock=clock, actor=by,
-        )  # fmt: skip
+            connection,
+            "migration_stage",
+            {
+                "from": request.body["from"],
+                "to": request.body["to"],
+                "reason": reason,
+                "by": by,
+                "report": report_sha256,
+                "automatic": False,
+            },
+            clock=clock,
+            actor=by,
+        )
         return None
 
     dual.confirm(database, CUT_OVER, request_id, by=by, reason=reason, effect=effect, clock=clock)
@@ -107,7 +131,9 @@ def _report_holds(connection: store.Connection, sha256: str, clock: Clock) -> De
     return None
 
 
-def _record(database: Database, before: Mapping[str, Any], after: Mapping[str, Any], by: str, reason: str, clock: Clock) -> None:
+def _record(
+    database: Database, before: Mapping[str, Any], after: Mapping[str, Any], by: str, reason: str, clock: Clock
+) -> None:
     with database.connect("migration") as connection:
         body = {"from": dict(before), "to": dict(after), "reason": reason, "by": by, "automatic": False}
         entries.append(connection, "migration_stage", body, clock=clock, actor=by)

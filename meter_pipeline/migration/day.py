@@ -1,4 +1,5 @@
-"""Comparing a billing day and weighing the gate, with their figures stored: what the Dagster asset and the command line call.
+"""Comparing a billing day and weighing the gate, with their figures stored: what the Dagster asset and the command line
+call.
 
 Belongs here: gathering, storing, reporting. Does not belong here: classes (comparison.py) and conditions (gate.py).
 """
@@ -31,9 +32,11 @@ from meter_pipeline.store import migration as store
 from meter_pipeline.store.database import Database
 
 Mode = Literal["live", "replay", "legacy_twice"]
-#: Legacy bills in cents, half up: the last place of its lines, in millionths of the currency. Its totals are sums of lines: they follow them.
+# : Legacy bills in cents, half up: the last place of its lines, in millionths of the currency. Its totals are sums of
+# lines: they follow them.
 LEGACY_UNIT: Final = {"line": 10_000}
-#: The legacy batch is given until noon of the day after next (it is nightly, and sometimes a night late); then what it lacks is lost, not late.
+# : The legacy batch is given until noon of the day after next (it is nightly, and sometimes a night late); then what it
+# lacks is lost, not late.
 GRACE: Final = timedelta(hours=60)
 #: Days over which rounding is watched for leaning one way: the longest billing period.
 DRIFT_DAYS: Final = 31
@@ -57,15 +60,28 @@ class ComparisonOutcome:
         return StageReport(
             rows=c.pairs.height,
             figures={
-                "figures on both sides": c.both.height, "bills on both sides": c.bills, "differences": differences.height, "blocking": c.blocking,
-                "net money (millionths)": c.net_money, "absolute money (millionths)": c.absolute_money, "our figures from": self.source,
+                "figures on both sides": c.both.height,
+                "bills on both sides": c.bills,
+                "differences": differences.height,
+                "blocking": c.blocking,
+                "net money (millionths)": c.net_money,
+                "absolute money (millionths)": c.absolute_money,
+                "our figures from": self.source,
             },
             tables={
-                "by level and class": c.summary, "largest differences": worst,
+                "by level and class": c.summary,
+                "largest differences": worst,
                 "coverage": pl.DataFrame({"stratum": list(self.coverage), "compared": list(self.coverage.values())}),
             },
-            checks=(Check("nothing_unexplained", c.blocking == 0, f"{c.blocking} figures differ without an explanation", {"blocking": c.blocking}),),
-        )  # fmt: skip
+            checks=(
+                Check(
+                    "nothing_unexplained",
+                    c.blocking == 0,
+                    f"{c.blocking} figures differ without an explanation",
+                    {"blocking": c.blocking},
+                ),
+            ),
+        )
 
 
 def compare_billing_day(
@@ -77,17 +93,22 @@ def compare_billing_day(
     rules: Rules | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> ComparisonOutcome:
-    """Compare every account's figures of a day with the legacy batch's and store what differs, with a ledger entry in the same transaction.
+    """Compare every account's figures of a day with the legacy batch's and store what differs, with a ledger entry in
+    the same transaction.
 
-    Our figures are the shadow's while the stage is shadow, the pipeline's own after it. ``legacy_twice`` compares the legacy results with those of
-    a second run of it (with themselves where none is given), to learn their noise before anything is blamed on the new side. ``rules`` replaces
-    LEGACY_UNIT; the known defects come from the database in any case. Raises control.gate.Held where a pause is raised before it writes.
+    Our figures are the shadow's while the stage is shadow, the pipeline's own after it. ``legacy_twice`` compares the
+    legacy results with those of a second run of it (with themselves where none is given), to learn their noise before
+    anything is blamed on the new side. ``rules`` replaces LEGACY_UNIT; the known defects come from the database in any
+    case. Raises control.gate.Held where a pause is raised before it writes.
     """
     now = clock.now()
     source, ours = results_of(database)
     with database.connect("comparison") as connection:
         finished = store.legacy_finished(connection, day)
-        defects = [KnownDefect(r[0], tuple(r[1]), tuple(r[2]), r[3], r[4], r[5], r[6], r[7]) for r in store.known_defects(connection)]
+        defects = [
+            KnownDefect(r[0], tuple(r[1]), tuple(r[2]), r[3], r[4], r[5], r[6], r[7])
+            for r in store.known_defects(connection)
+        ]
     with ours.connect("comparison") as connection:
         tariffs = store.tariff_documents(connection)
     rules = rules or Rules(legacy_unit=LEGACY_UNIT)
@@ -96,25 +117,54 @@ def compare_billing_day(
     pending = not finished and now < datetime(day.year, day.month, day.day, tzinfo=now.tzinfo) + GRACE
     with ThreadPoolExecutor(1, "comparison-digest") as beside:
         hashed = beside.submit(_digest, new)
-        result = compare(new, legacy, known_accounts=known, now=now, legacy_pending=frozenset({day}) if pending else frozenset(), rules=rules, drift=drift)
+        result = compare(
+            new,
+            legacy,
+            known_accounts=known,
+            now=now,
+            legacy_pending=frozenset({day}) if pending else frozenset(),
+            rules=rules,
+            drift=drift,
+        )
     digest, seen = hashed.result(), coverage(result, strata)
     made_with = hashlib.sha256(f"{tariffs} {program()} {rules!r}".encode()).hexdigest()
     figures: dict[str, Any] = {
-        "mode": mode, "at": now, "compared": result.both.height, "bills": result.bills, "blocking": result.blocking, "net": result.net_money,
-        "absolute": result.absolute_money, "configuration": made_with, "cycle": ",".join(store.cycles_closing(ours, day)) or None, "coverage": seen,
+        "mode": mode,
+        "at": now,
+        "compared": result.both.height,
+        "bills": result.bills,
+        "blocking": result.blocking,
+        "net": result.net_money,
+        "absolute": result.absolute_money,
+        "configuration": made_with,
+        "cycle": ",".join(store.cycles_closing(ours, day)) or None,
+        "coverage": seen,
         "summary": result.summary.to_dicts(),
-        "source": source, "sha256": digest,
-    }  # fmt: skip
+        "source": source,
+        "sha256": digest,
+    }
     before_writing(database, clock=clock)
     with database.connect("comparison") as connection:
         run_id = store.write_comparison(connection, day, figures, result.pairs.filter(pl.col("class") != MATCH))
         entries.append(
-            connection, "comparison",
-            {"step": "compared", "billing_day": day, "mode": mode, "run": run_id, "compared": result.both.height, "bills": result.bills,
-             "blocking": result.blocking, "net_money": result.net_money, "absolute_money": result.absolute_money, "configuration": made_with,
-             "source": source, "results_sha256": digest},
+            connection,
+            "comparison",
+            {
+                "step": "compared",
+                "billing_day": day,
+                "mode": mode,
+                "run": run_id,
+                "compared": result.both.height,
+                "bills": result.bills,
+                "blocking": result.blocking,
+                "net_money": result.net_money,
+                "absolute_money": result.absolute_money,
+                "configuration": made_with,
+                "source": source,
+                "results_sha256": digest,
+            },
             clock=clock,
-        )  # fmt: skip
+        )
         connection.commit()
     return ComparisonOutcome(day, run_id, result, source, seen)
 
@@ -126,7 +176,8 @@ def _digest(results: pl.DataFrame) -> bytes:
 
 @cache
 def program() -> str:
-    """Hash of the program and its rules as they lie on this machine: every source and threshold file, and a thresholds file given from outside."""
+    """Hash of the program and its rules as they lie on this machine: every source and threshold file, and a thresholds
+    file given from outside."""
     digest = hashlib.sha256()
     root = Path(__file__).parents[1]
     for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".toml", ".sql")):
@@ -137,7 +188,8 @@ def program() -> str:
 
 
 def results_of(database: Database) -> tuple[str, Database]:
-    """Where our figures are: the shadow database while the stage is shadow, the pipeline's own after it (and before, for a trial)."""
+    """Where our figures are: the shadow database while the stage is shadow, the pipeline's own after it (and before,
+    for a trial)."""
     with database.connect("comparison") as connection:
         stage = flags.read(connection, STAGE).value["stage"]
     return ("shadow", shadow.database_of(database)) if stage == "shadow" else ("pipeline", database)
@@ -146,19 +198,30 @@ def results_of(database: Database) -> tuple[str, Database]:
 def _figures(
     database: Database, ours: Database, day: date, mode: Mode, second_run: pl.DataFrame | None
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series, pl.DataFrame, Drift]:
-    """Legacy figures, ours, accounts we know, strata, drift. The large ones are read at once: PostgreSQL and Arrow take a core each."""
+    """Legacy figures, ours, accounts we know, strata, drift. The large ones are read at once: PostgreSQL and Arrow take
+    a core each."""
     with ThreadPoolExecutor(2, "comparison-read") as beside:
         coming, strata = beside.submit(store.legacy_results, database, day), beside.submit(store.strata, ours, day)
         if mode == "legacy_twice":
             legacy = coming.result()
-            new = second_run if second_run is not None else legacy.unique(["account_id", "level", "code"], keep="first", maintain_order=True)
+            new = (
+                second_run
+                if second_run is not None
+                else legacy.unique(["account_id", "level", "code"], keep="first", maintain_order=True)
+            )
             return legacy, new, legacy["account_id"].unique(), strata.result(), Drift()
         new = new_results(ours, day)
         days, leant = store.drift(database, day, DRIFT_DAYS)
         return coming.result(), new, store.known_accounts(ours), strata.result(), Drift(days, leant)
 
 
-def gate(database: Database, *, now: datetime | None = None, requirements: Requirements | None = None, clock: Clock = SYSTEM_CLOCK) -> GateReport:
+def gate(
+    database: Database,
+    *,
+    now: datetime | None = None,
+    requirements: Requirements | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> GateReport:
     """Weigh all comparisons stored so far; the report is kept by its hash, since that is what two people sign."""
     at = now or clock.now()
     with database.connect("gate") as connection:
@@ -169,24 +232,40 @@ def gate(database: Database, *, now: datetime | None = None, requirements: Requi
 
 
 def evidence(database: Database, connection: store.Connection) -> Evidence:
-    """Everything the gate looks at, from what was stored. Of a day replayed or compared several times only the last counts as coverage."""
+    """Everything the gate looks at, from what was stored. Of a day replayed or compared several times only the last
+    counts as coverage."""
     runs = store.comparison_runs(connection)
     latest = {(r["mode"], r["billing_day"]): r for r in runs}
     seen: Counter[str] = Counter()
     for run in latest.values():
         seen.update({str(name): int(count) for name, count in run["coverage"].items()})
-    live = [LiveRun(r["compared_at"], r["billing_day"], r["bills"], r["blocking"], r["absolute_money"], r["configuration"]) for r in runs if r["mode"] == "live"]
+    live = [
+        LiveRun(r["compared_at"], r["billing_day"], r["bills"], r["blocking"], r["absolute_money"], r["configuration"])
+        for r in runs
+        if r["mode"] == "live"
+    ]
     replayed = [r for (mode, _), r in latest.items() if mode == "replay" and r["bills"]]
     source, ours = results_of(database)
     # A status asked for before the first shadow day has our own reference data to go by.
     ours = database if source == "shadow" and not shadow.exists(database) else ours
-    strata = ours.read("SELECT DISTINCT commodity AS c, tariff_id AS t FROM ref.tariffs JOIN ref.agreements USING (tariff_id) ORDER BY 1, 2")
+    strata = ours.read(
+        "SELECT DISTINCT commodity AS c, tariff_id AS t FROM ref.tariffs JOIN ref.agreements USING (tariff_id) ORDER BY 1, 2"
+    )
     return Evidence(
         live=live,
         events=[Event(at, what) for at, what in store.events(connection)],
         replayed_days=frozenset(r["billing_day"] for r in replayed),
-        replayed_cycles=frozenset(f"{cycle}:{r['billing_day']}" for r in latest.values() if r["bills"] for cycle in (r["cycle_id"] or "").split(",") if cycle),
+        replayed_cycles=frozenset(
+            f"{cycle}:{r['billing_day']}"
+            for r in latest.values()
+            if r["bills"]
+            for cycle in (r["cycle_id"] or "").split(",")
+            if cycle
+        ),
         replay_blocking=sum(int(r["blocking"]) for r in replayed),
         coverage=dict(seen),
-        strata={"rate_class": strata["t"].unique(maintain_order=True).to_list(), "commodity": strata["c"].unique(maintain_order=True).to_list()},
+        strata={
+            "rate_class": strata["t"].unique(maintain_order=True).to_list(),
+            "commodity": strata["c"].unique(maintain_order=True).to_list(),
+        },
     )

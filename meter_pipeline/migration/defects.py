@@ -34,7 +34,8 @@ def record(
     last_day: date | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> None:
-    """Record a defect, ``most`` in millionths. Raises ValueError for levels or an expiry that cannot be, Refused for people who may not."""
+    """Record a defect, ``most`` in millionths. Raises ValueError for levels or an expiry that cannot be, Refused for
+    people who may not."""
     if strange := set(levels) - set(LEVELS):
         raise ValueError(f"unknown level {', '.join(sorted(strange))}")
     left = (expires - clock.now()).days
@@ -44,9 +45,17 @@ def record(
     if None in people or people[0] == people[1]:
         raise Refused("same_person", "one person records a defect and another approves ignoring it")
     defect = {
-        "defect_id": defect_id, "levels": list(levels) or list(LEVELS), "codes": list(codes), "most": most, "first_day": first_day, "last_day": last_day,
-        "reason": reason, "recorded_by": people[0], "approver": people[1], "expires": expires,
-    }  # fmt: skip
+        "defect_id": defect_id,
+        "levels": list(levels) or list(LEVELS),
+        "codes": list(codes),
+        "most": most,
+        "first_day": first_day,
+        "last_day": last_day,
+        "reason": reason,
+        "recorded_by": people[0],
+        "approver": people[1],
+        "expires": expires,
+    }
     with database.connect("known defect") as connection:
         for person, duties in ((people[0], ("engineer", "operator", "finance")), (people[1], ("finance",))):
             if refused := denial(connection, str(person), duties):

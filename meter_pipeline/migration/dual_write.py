@@ -1,10 +1,12 @@
-"""Writing to both sides with one authority at a time: the authority is read in the transaction of the record, the other side's copy goes by outbox.
+"""Writing to both sides with one authority at a time: the authority is read in the transaction of the record, the other
+side's copy goes by outbox.
 
-Belongs here: recording a result, publishing a billing day, delivering the outbox. Does not belong here: which side has authority (stages.py), what
-a side does with what it is given (sides.py).
+Belongs here: recording a result, publishing a billing day, delivering the outbox. Does not belong here: which side has
+authority (stages.py), what a side does with what it is given (sides.py).
 
-There are never two independent commits. A crash between the commit and the delivery leaves the record in the outbox; a delivery that is repeated is
-recognised by the record's hash. While live, the outbox towards legacy is the reverse sync: after a rollback legacy has every record written while live.
+There are never two independent commits. A crash between the commit and the delivery leaves the record in the outbox; a
+delivery that is repeated is recognised by the record's hash. While live, the outbox towards legacy is the reverse sync:
+after a rollback legacy has every record written while live.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ class Record:
 
     @property
     def sha256(self) -> bytes:
-        return hashlib.sha256(entries.canonical_json({"account": self.account_id, "day": self.billing_day, "payload": dict(self.payload)})).digest()
+        return hashlib.sha256(
+            entries.canonical_json({"account": self.account_id, "day": self.billing_day, "payload": dict(self.payload)})
+        ).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,8 @@ class Written:
 
 @dataclass(slots=True)
 class Published:
-    """A billing day's bills given their authority: accounts by side, records put in the outbox, accounts whose side has no result yet."""
+    """A billing day's bills given their authority: accounts by side, records put in the outbox, accounts whose side has
+    no result yet."""
 
     billing_day: date
     stage: str
@@ -67,24 +72,41 @@ class Published:
     lost: int = 0
 
     def report(self) -> StageReport:
-        figures: dict[str, Any] = {"stage": self.stage, "put in the outbox": self.sent, "waiting for their side's result": self.waiting}
+        figures: dict[str, Any] = {
+            "stage": self.stage,
+            "put in the outbox": self.sent,
+            "waiting for their side's result": self.waiting,
+        }
         figures |= {f"bills of the {side} side": count for side, count in self.sides.items()}
         words = f"{self.lost} bills are on one side only and on no way to the other"
-        return StageReport(rows=sum(self.sides.values()), figures=figures, checks=(Check("both_sides_get_every_bill", self.lost == 0, words, {"lost": self.lost}),))
+        return StageReport(
+            rows=sum(self.sides.values()),
+            figures=figures,
+            checks=(Check("both_sides_get_every_bill", self.lost == 0, words, {"lost": self.lost}),),
+        )
 
 
-def write(connection: store.Connection, records: Sequence[tuple[Record, str | None]], *, clock: Clock = SYSTEM_CLOCK) -> list[Written]:
+def write(
+    connection: store.Connection, records: Sequence[tuple[Record, str | None]], *, clock: Clock = SYSTEM_CLOCK
+) -> list[Written]:
     """Record results (each with its route) in the caller's transaction, under the stage in force until it commits.
 
-    The stage flag is locked for share, so a flip waits for this transaction and every record was written under exactly one stage. A record that
-    was written before keeps the authority it was given then: a flip never changes whose bill a day was.
+    The stage flag is locked for share, so a flip waits for this transaction and every record was written under exactly
+    one stage. A record that was written before keeps the authority it was given then: a flip never changes whose bill a
+    day was.
     """
     value = flags.read(connection, STAGE, lock="share")
     sides = [authority(value.value, record.account_id, route) for record, route in records]
     return _write(connection, value, [record for record, _ in records], sides, clock)
 
 
-def _write(connection: store.Connection, value: flags.Value, records: Sequence[Record], sides: Sequence[Authority], clock: Clock) -> list[Written]:
+def _write(
+    connection: store.Connection,
+    value: flags.Value,
+    records: Sequence[Record],
+    sides: Sequence[Authority],
+    clock: Clock,
+) -> list[Written]:
     if not records:
         return []
     stage, now = str(value.value["stage"]), clock.now()
@@ -97,10 +119,24 @@ def _write(connection: store.Connection, value: flags.Value, records: Sequence[R
     for record, seal, side, fresh in zip(records, seals, kept["authority"], kept["fresh"], strict=True):
         other = "legacy" if side == "new" else "new"
         if reached[other]:
-            sending.append((record.billing_day, record.account_id, other, entries.canonical_json(dict(record.payload)).decode(), seal))
+            sending.append(
+                (
+                    record.billing_day,
+                    record.account_id,
+                    other,
+                    entries.canonical_json(dict(record.payload)).decode(),
+                    seal,
+                )
+            )
         done.append(Written(side, fresh))
     if sending:
-        schema = {"billing_day": pl.Date, "account_id": pl.String, "side": pl.String, "payload": pl.String, "payload_sha256": pl.Binary}
+        schema = {
+            "billing_day": pl.Date,
+            "account_id": pl.String,
+            "side": pl.String,
+            "payload": pl.String,
+            "payload_sha256": pl.Binary,
+        }
         store.enqueue(connection, pl.DataFrame(sending, schema, orient="row"), now)
     return done
 
@@ -108,12 +144,15 @@ def _write(connection: store.Connection, value: flags.Value, records: Sequence[R
 def publish_billing_day(database: Database, day: date, *, clock: Clock = SYSTEM_CLOCK) -> Published:
     """Give every account's bill of a day its authority and send it to the other side; idempotent, in one transaction.
 
-    An account of the new side gets the pipeline's lines (and those of its statement, where its period ends with the day), one of the legacy
-    side the legacy batch's as imported; where its side has no result yet it waits for the next call. A bill that was published and has changed since
-    keeps its authority and is sent again. In off and shadow nothing is published. Raises control.gate.Held where a pause is raised.
+    An account of the new side gets the pipeline's lines (and those of its statement, where its period ends with the
+    day), one of the legacy side the legacy batch's as imported; where its side has no result yet it waits for the next
+    call. A bill that was published and has changed since keeps its authority and is sent again. In off and shadow
+    nothing is published. Raises control.gate.Held where a pause is raised.
     """
     statements = store.statement_results(database, day)
-    ours = payloads(pl.concat([new_results(database, day).select(statements.columns), statements], how="vertical_relaxed"))
+    ours = payloads(
+        pl.concat([new_results(database, day).select(statements.columns), statements], how="vertical_relaxed")
+    )
     theirs = payloads(store.legacy_results(database, day))
     before_writing(database, clock=clock)
     with database.connect("publish") as connection:
@@ -140,26 +179,46 @@ def publish_billing_day(database: Database, day: date, *, clock: Clock = SYSTEM_
         done.lost = len(store.undelivered(connection, day)) if writes_legacy(stage) else 0
         fresh = sum(w.fresh for w in written)
         if fresh or done.sent:
-            body = {"billing_day": day, "step": "published", "stage": stage, "version": value.version, "bills": done.sides, "new": fresh, "sent": done.sent}
+            body = {
+                "billing_day": day,
+                "step": "published",
+                "stage": stage,
+                "version": value.version,
+                "bills": done.sides,
+                "new": fresh,
+                "sent": done.sent,
+            }
             entries.append(connection, "migration_stage", body, [r.sha256 for r in records], clock=clock)
         connection.commit()
     return done
 
 
 def payloads(results: pl.DataFrame) -> dict[str, dict[str, Any]]:
-    """Each account's money figures of a RESULT frame as a record's payload: {"figures": [[level, code, millionths, estimated, tariff version]]}.
+    """Each account's money figures of a RESULT frame as a record's payload: {"figures": [[level, code, millionths,
+    estimated, tariff version]]}.
 
     An account without a total has no bill.
     """
-    money = results.filter(pl.col("level").is_in(_MONEY)).unique(["account_id", "level", "code"], keep="first").sort("account_id", "level", "code")
+    money = (
+        results.filter(pl.col("level").is_in(_MONEY))
+        .unique(["account_id", "level", "code"], keep="first")
+        .sort("account_id", "level", "code")
+    )
     found: dict[str, dict[str, Any]] = {}
-    for account, *figure in money.select("account_id", "level", "code", "value", "estimated", "tariff_version").iter_rows():
+    for account, *figure in money.select(
+        "account_id", "level", "code", "value", "estimated", "tariff_version"
+    ).iter_rows():
         found.setdefault(account, {"figures": []})["figures"].append(figure)
-    return {account: payload for account, payload in found.items() if any(figure[0] == "total" for figure in payload["figures"])}
+    return {
+        account: payload
+        for account, payload in found.items()
+        if any(figure[0] == "total" for figure in payload["figures"])
+    }
 
 
 def deliver(database: Database, sides: Mapping[str, Deliver], *, most: int = 1000, clock: Clock = SYSTEM_CLOCK) -> int:
-    """Deliver one batch of the outbox; returns how many records were delivered. A side that fails keeps its records for the next call."""
+    """Deliver one batch of the outbox; returns how many records were delivered. A side that fails keeps its records for
+    the next call."""
     delivered = 0
     with database.connect("outbox") as connection:
         rows = store.waiting(connection, most, list(sides))
@@ -179,11 +238,17 @@ def deliver(database: Database, sides: Mapping[str, Deliver], *, most: int = 100
     return delivered
 
 
-def deliver_all(database: Database, sides: Mapping[str, Deliver], *, most: int = 5000, clock: Clock = SYSTEM_CLOCK) -> dict[str, int]:
+def deliver_all(
+    database: Database, sides: Mapping[str, Deliver], *, most: int = 5000, clock: Clock = SYSTEM_CLOCK
+) -> dict[str, int]:
     """Deliver until nothing waits or nothing more is taken; what was delivered, and what still waits by side."""
     total = 0
     while done := deliver(database, sides, most=most, clock=clock):
         total += done
     with database.connect("outbox") as connection:
         counts = store.outbox_counts(connection)
-    return {"delivered": total, "legacy_waiting": counts.get("legacy_waiting", 0), "new_waiting": counts.get("new_waiting", 0)}
+    return {
+        "delivered": total,
+        "legacy_waiting": counts.get("legacy_waiting", 0),
+        "new_waiting": counts.get("new_waiting", 0),
+    }

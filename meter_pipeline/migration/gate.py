@@ -1,9 +1,12 @@
-"""The gate of the cut-over: 72 continuous hours without an unexplained difference, plus replay and coverage, as one report with a hash.
+"""The gate of the cut-over: 72 continuous hours without an unexplained difference, plus replay and coverage, as one
+report with a hash.
 
-Belongs here: the pure evaluation of evidence against requirements. Does not belong here: gathering evidence (store/migration.py), signing (cutover.py).
+Belongs here: the pure evaluation of evidence against requirements. Does not belong here: gathering evidence
+(store/migration.py), signing (cutover.py).
 
-Why more than 72 hours: three days see a tenth of a month's billing cycles. The utility anchor for parallel running is a full month of bill cycles and
-the first three of the next; so replay is asked for beside the live clock, and coverage of what rarely happens (clock change, exchange, rollover).
+Why more than 72 hours: three days see a tenth of a month's billing cycles. The utility anchor for parallel running is a
+full month of bill cycles and the first three of the next; so replay is asked for beside the live clock, and coverage of
+what rarely happens (clock change, exchange, rollover).
 """
 
 from __future__ import annotations
@@ -24,8 +27,15 @@ REPLAY_DAYS: Final = 31
 REPLAY_CYCLES: Final = 3
 #: Each stratum must have been compared at least so often; fewer and its first failure would be the customers' to find.
 COVERAGE: Final[dict[str, int]] = {
-    "rate_class": 30, "commodity": 100, "clock_change": 2, "estimated": 30, "exchange": 3, "rollover": 1, "net_metering": 3, "final_bill": 1,
-}  # fmt: skip
+    "rate_class": 30,
+    "commodity": 100,
+    "clock_change": 2,
+    "estimated": 30,
+    "exchange": 3,
+    "rollover": 1,
+    "net_metering": 3,
+    "final_bill": 1,
+}
 #: Zero mismatches in n comparisons bound the rate by 3/n at 95 % (rule of three): one in 10,000 needs 30,000.
 LARGEST_RATE: Final = 1 / 10_000
 #: A report older than this is not evidence of now.
@@ -46,7 +56,8 @@ class Requirements:
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """One comparison of live results: when it ended, how many bills both sides had, how many figures of a blocking class, under which configuration.
+    """One comparison of live results: when it ended, how many bills both sides had, how many figures of a blocking
+    class, under which configuration.
 
     Bills and not figures are counted for the bound on errors: the figures of a bill are wrong together.
     """
@@ -69,8 +80,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All the gate looks at. ``coverage``: stratum ("rate_class:RES-TOU", "commodity:water", "exchange") -> comparisons seen, live and replayed.
-    ``strata``: the strata the reference data has, by family, so that a rate class nobody compared is missed by name."""
+    """All the gate looks at. ``coverage``: stratum ("rate_class:RES-TOU", "commodity:water", "exchange") -> comparisons
+    seen, live and replayed. ``strata``: the strata the reference data has, by family, so that a rate class nobody
+    compared is missed by name."""
 
     live: Sequence[LiveRun] = ()
     events: Sequence[Event] = ()
@@ -93,7 +105,8 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """The gate at an instant. ``clock_started``: since when the live comparison has run without a reset (None: it has not)."""
+    """The gate at an instant. ``clock_started``: since when the live comparison has run without a reset (None: it has
+    not)."""
 
     at: datetime
     green: bool
@@ -136,9 +149,21 @@ def evaluate(evidence: Evidence, now: datetime, requirements: Requirements | Non
     few = bound is not None and bound <= needs.largest_rate
     conditions = [
         Condition("live_hours", hours >= needs.live_hours, f"{hours:.1f} h", f"{needs.live_hours} h without a reset"),
-        Condition("error_bound", few, "none" if bound is None else f"{bound:.2e}", f"at most {needs.largest_rate:.2e} (3/n)"),
-        Condition("replayed_days", len(evidence.replayed_days) >= needs.replay_days, str(len(evidence.replayed_days)), str(needs.replay_days)),
-        Condition("replayed_cycles", len(evidence.replayed_cycles) >= needs.replay_cycles, str(len(evidence.replayed_cycles)), str(needs.replay_cycles)),
+        Condition(
+            "error_bound", few, "none" if bound is None else f"{bound:.2e}", f"at most {needs.largest_rate:.2e} (3/n)"
+        ),
+        Condition(
+            "replayed_days",
+            len(evidence.replayed_days) >= needs.replay_days,
+            str(len(evidence.replayed_days)),
+            str(needs.replay_days),
+        ),
+        Condition(
+            "replayed_cycles",
+            len(evidence.replayed_cycles) >= needs.replay_cycles,
+            str(len(evidence.replayed_cycles)),
+            str(needs.replay_cycles),
+        ),
         Condition("replay_clean", evidence.replay_blocking == 0, f"{evidence.replay_blocking} blocking", "none"),
         Condition("unexplained_money", money == 0, str(money), "0"),
     ]
@@ -153,13 +178,16 @@ def evaluate(evidence: Evidence, now: datetime, requirements: Requirements | Non
 def live_clock(evidence: Evidence, now: datetime, needs: Requirements) -> tuple[datetime | None, str | None]:
     """Since when live comparison has been continuous, and what reset it last.
 
-    The clock starts at the first clean comparison after the last reset. Resets: a comparison with a blocking difference, an event, a change of
-    configuration between two comparisons, a silence longer than allowed. A comparison in which the legacy side had nothing is silence.
+    The clock starts at the first clean comparison after the last reset. Resets: a comparison with a blocking
+    difference, an event, a change of configuration between two comparisons, a silence longer than allowed. A comparison
+    in which the legacy side had nothing is silence.
     """
     started: datetime | None = None
     reason: str | None = None
     previous: LiveRun | None = None
-    moments: list[tuple[datetime, int, LiveRun | Event]] = [(run.at, 1, run) for run in evidence.live if run.at <= now and (run.compared or run.blocking)]
+    moments: list[tuple[datetime, int, LiveRun | Event]] = [
+        (run.at, 1, run) for run in evidence.live if run.at <= now and (run.compared or run.blocking)
+    ]
     moments += [(event.at, 0, event) for event in evidence.events if event.at <= now]
     for at, _, moment in sorted(moments, key=lambda m: (m[0], m[1])):
         if isinstance(moment, Event):

@@ -1,7 +1,7 @@
 """The guard: look at everything that may send the migration back, and send it back.
 
-Belongs here: gathering what the triggers need from the other rooms' tables. Does not belong here: the triggers and the flip (rollback.py), how often
-(defs/).
+Belongs here: gathering what the triggers need from the other rooms' tables. Does not belong here: the triggers and the
+flip (rollback.py), how often (defs/).
 """
 
 from __future__ import annotations
@@ -24,18 +24,23 @@ GUARDED: Final = ("live", "ramp_down")
 #: Feeds come nightly: an hour's window would be empty at noon and hold everything at three.
 WINDOW: Final = timedelta(hours=24)
 BASELINE: Final = timedelta(days=7)
-#: A billing day is billed by noon of the next (field practice), and seven hours of the schedule's own slack lie before that.
+# : A billing day is billed by noon of the next (field practice), and seven hours of the schedule's own slack lie before
+# that.
 LAG_LIMIT: Final = timedelta(hours=12)
 
 
 def look(connection: store.Connection, calendar: BillingCalendar, *, clock: Clock = SYSTEM_CLOCK) -> Seen:
-    """Everything the triggers need, as it stands now. Comparisons made before the stage began are the gate's business, not the guard's."""
+    """Everything the triggers need, as it stands now. Comparisons made before the stage began are the gate's business,
+    not the guard's."""
     now = clock.now()
     value = flags.read(connection, STAGE)
     money, missing = _differences(connection, value.changed_at)
     verified = evidence.last_verification(connection)
     rows = evidence.rejections(connection, now, WINDOW, BASELINE, None)
-    recent, before = _share(sum(r[1] for r in rows), sum(r[2] for r in rows)), _share(sum(r[3] for r in rows), sum(r[4] for r in rows))
+    recent, before = (
+        _share(sum(r[1] for r in rows), sum(r[2] for r in rows)),
+        _share(sum(r[3] for r in rows), sum(r[4] for r in rows)),
+    )
     opened = [since for _, since in evidence.open_breakers(connection)]
     return Seen(
         unexplained_money=money,
@@ -61,13 +66,18 @@ def guard(database: Database, calendar: BillingCalendar, *, clock: Clock = SYSTE
 
 
 def _differences(connection: store.Connection, since: datetime | None) -> tuple[int, int]:
-    """Unexplained money (sum of absolute differences of lines and totals) and results missing on our side, by the last live comparison of each day."""
+    """Unexplained money (sum of absolute differences of lines and totals) and results missing on our side, by the last
+    live comparison of each day."""
     latest: dict[date, Any] = {}
     for run in store.comparison_runs(connection):
         if run["mode"] == "live" and (since is None or run["compared_at"] >= since):
             latest[run["billing_day"]] = run["summary"]
     rows = [row for summary in latest.values() for row in summary]
-    money = sum(int(r["absolute"]) for r in rows if r["class"] in ("unexplained", "key_mismatch") and r["level"] in ("line", "total"))
+    money = sum(
+        int(r["absolute"])
+        for r in rows
+        if r["class"] in ("unexplained", "key_mismatch") and r["level"] in ("line", "total")
+    )
     return money, sum(int(r["figures"]) for r in rows if r["class"] == "missing_new")
 
 

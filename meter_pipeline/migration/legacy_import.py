@@ -31,7 +31,8 @@ class LegacyRefused(ValueError):
 
 
 def read_csv(path: Path, day: date) -> pl.DataFrame:
-    """Rows of a CSV with account_id, level, code, value (a decimal in base units or currency) and optionally estimated, tariff_version.
+    """Rows of a CSV with account_id, level, code, value (a decimal in base units or currency) and optionally estimated,
+    tariff_version.
 
     Raises LegacyRefused: a legacy file that is half right is no basis for a comparison.
     """
@@ -49,7 +50,8 @@ def read_csv(path: Path, day: date) -> pl.DataFrame:
 
 
 def read_table(database: Database, table: str, day: date) -> pl.DataFrame:
-    """Rows of a legacy table with billing_day, account_id, level, code, value numeric and optionally estimated, tariff_version. Reads only."""
+    """Rows of a legacy table with billing_day, account_id, level, code, value numeric and optionally estimated,
+    tariff_version. Reads only."""
     if not TABLE.fullmatch(table):
         raise LegacyRefused(f"{table!r} is not schema.table")
     with database.connect("legacy import") as connection:
@@ -62,7 +64,15 @@ def read_table(database: Database, table: str, day: date) -> pl.DataFrame:
     return pl.DataFrame([_row(row, day, table) for row in frame.to_dicts()], schema=RESULT)
 
 
-def import_results(database: Database, day: date, results: pl.DataFrame, *, finished_at: datetime, source: str, clock: Clock = SYSTEM_CLOCK) -> int:
+def import_results(
+    database: Database,
+    day: date,
+    results: pl.DataFrame,
+    *,
+    finished_at: datetime,
+    source: str,
+    clock: Clock = SYSTEM_CLOCK,
+) -> int:
     """Store a day's legacy results in place of earlier ones, with a ledger entry. Returns how many."""
     ordered = results.sort("account_id", "level", "code", "value").with_columns(
         occurrence=pl.int_range(1, pl.len() + 1, dtype=pl.Int16).over("account_id", "level", "code")
@@ -70,7 +80,13 @@ def import_results(database: Database, day: date, results: pl.DataFrame, *, fini
     digest = hashlib.sha256(ordered.write_csv().encode()).digest()
     with database.connect("legacy import") as connection:
         store.replace_legacy(connection, day, ordered, (finished_at, clock.now(), source, digest))
-        body = {"step": "legacy_imported", "billing_day": day, "figures": ordered.height, "sha256": digest, "source": source}
+        body = {
+            "step": "legacy_imported",
+            "billing_day": day,
+            "figures": ordered.height,
+            "sha256": digest,
+            "source": source,
+        }
         entries.append(connection, "comparison", body, clock=clock)
         connection.commit()
     return ordered.height
@@ -90,6 +106,12 @@ def _row(row: dict[str, Any], day: date, where: str) -> dict[str, Any]:
     if version is not None and re.fullmatch(r"[0-9]{1,9}", str(version), re.ASCII) is None:
         raise LegacyRefused(f"{where}: tariff_version {str(version)[:40]!r} is no whole number")
     return {
-        "billing_day": day, "account_id": str(row["account_id"]), "level": level, "code": str(row["code"]), "value": value, "exact": None,
-        "estimated": str(row.get("estimated") or "").lower() in ("true", "t", "1"), "tariff_version": int(version) if version else None,
-    }  # fmt: skip
+        "billing_day": day,
+        "account_id": str(row["account_id"]),
+        "level": level,
+        "code": str(row["code"]),
+        "value": value,
+        "exact": None,
+        "estimated": str(row.get("estimated") or "").lower() in ("true", "t", "1"),
+        "tariff_version": int(version) if version else None,
+    }

@@ -2,7 +2,8 @@
 
 Belongs here: the page. Does not belong here: what the gate asks for (gate.py), its picture (plots.py).
 
-It carries its style and picture inside it and no script, so that it opens anywhere; it is written beside and then moved.
+It carries its style and picture inside it and no script, so that it opens anywhere; it is written beside and then
+moved.
 """
 
 from __future__ import annotations
@@ -39,30 +40,57 @@ def write_page(database: Database, report: GateReport, stage: Mapping[str, Any],
     return path
 
 
-def page(report: GateReport, stage: Mapping[str, Any], days: Sequence[Mapping[str, Any]], defects: Sequence[Sequence[Any]]) -> str:
+def page(
+    report: GateReport, stage: Mapping[str, Any], days: Sequence[Mapping[str, Any]], defects: Sequence[Sequence[Any]]
+) -> str:
     """The page's text. Everything that came from outside is escaped."""
     word, kind = ("green", "met") if report.green else ("shut", "open")
-    bound = "none yet" if report.error_bound is None else f"at most {report.error_bound:.2e} of bills wrong at 95 % (3 / {report.compared})"
+    bound = (
+        "none yet"
+        if report.error_bound is None
+        else f"at most {report.error_bound:.2e} of bills wrong at 95 % (3 / {report.compared})"
+    )
     picture = base64.b64encode(gate_plot(report)).decode()
     clock = "not running" if report.clock_started is None else f"since {report.clock_started:%Y-%m-%d %H:%M} UTC"
     conditions = _table(
-        ("", "condition", "have", "needs"), [("met" if c.met else "open", c.name.replace("_", " "), c.have, c.need) for c in report.conditions]
+        ("", "condition", "have", "needs"),
+        [("met" if c.met else "open", c.name.replace("_", " "), c.have, c.need) for c in report.conditions],
     )
     compared = _table(
         ("billing day", "mode", "bills on both sides", "blocking", "sum of absolute differences", "net"),
-        [(d["billing_day"], d["mode"], d["bills"], d["blocking"], _money(d["absolute_money"]), _money(d["net_money"])) for d in days],
+        [
+            (
+                d["billing_day"],
+                d["mode"],
+                d["bills"],
+                d["blocking"],
+                _money(d["absolute_money"]),
+                _money(d["net_money"]),
+            )
+            for d in days
+        ],
     )
-    known = _table(("defect", "most a figure", "approved by", "expires"), [(d[0], _money(d[3]), d[4], f"{d[5]:%Y-%m-%d}") for d in defects])
+    known = _table(
+        ("defect", "most a figure", "approved by", "expires"),
+        [(d[0], _money(d[3]), d[4], f"{d[5]:%Y-%m-%d}") for d in defects],
+    )
     where = f"Stage <b>{escape(str(stage['stage']))}</b>, routes {escape(', '.join(stage['routes']) or 'none')}, {int(stage['basis_points']) / 100:.2f} % by hash."
-    return "\n".join((
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>Gate {word}</title><style>{_STYLE}</style>",
-        f"<h1>The gate is <span class={kind}>{word}</span></h1>",
-        f"<p>At {report.at:%Y-%m-%d %H:%M:%S} UTC. {where}</p>",
-        f"<p>Clock: {escape(clock)}{escape('; last reset by ' + report.reset_by) if report.reset_by else ''}. Error bound: {escape(bound)}.</p>",
-        f"<p>What is signed: <code>{report.sha256}</code></p>",
-        f'<img alt="the gate" src="data:image/png;base64,{picture}">', conditions, "<h2>Days compared</h2>", compared, "<h2>Known legacy defects</h2>", known,
-        "</html>",
-    ))  # fmt: skip
+    return "\n".join(
+        (
+            f"<!doctype html><html lang=en><meta charset=utf-8><title>Gate {word}</title><style>{_STYLE}</style>",
+            f"<h1>The gate is <span class={kind}>{word}</span></h1>",
+            f"<p>At {report.at:%Y-%m-%d %H:%M:%S} UTC. {where}</p>",
+            f"<p>Clock: {escape(clock)}{escape('; last reset by ' + report.reset_by) if report.reset_by else ''}. Error bound: {escape(bound)}.</p>",
+            f"<p>What is signed: <code>{report.sha256}</code></p>",
+            f'<img alt="the gate" src="data:image/png;base64,{picture}">',
+            conditions,
+            "<h2>Days compared</h2>",
+            compared,
+            "<h2>Known legacy defects</h2>",
+            known,
+            "</html>",
+        )
+    )
 
 
 def _money(millionths: int) -> str:

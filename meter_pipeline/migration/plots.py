@@ -18,11 +18,24 @@ def gate_plot(report: GateReport) -> bytes:
     clock.barh([0], [min(hours, LIVE_HOURS)], color="#2a7f62" if hours >= LIVE_HOURS else "#c9822b")
     clock.set_xlim(0, LIVE_HOURS)
     clock.set_yticks([])
-    clock.set_title(f"Gate {'green' if report.green else 'shut'}: {hours:.1f} of {LIVE_HOURS} h without a reset", loc="left", fontsize=10)
+    clock.set_title(
+        f"Gate {'green' if report.green else 'shut'}: {hours:.1f} of {LIVE_HOURS} h without a reset",
+        loc="left",
+        fontsize=10,
+    )
     for place, condition in enumerate(reversed(report.conditions)):
-        rows.text(0.01, place, "met" if condition.met else "open", color="#2a7f62" if condition.met else "#b3261e", va="center", fontsize=8)
+        rows.text(
+            0.01,
+            place,
+            "met" if condition.met else "open",
+            color="#2a7f62" if condition.met else "#b3261e",
+            va="center",
+            fontsize=8,
+        )
         rows.text(0.10, place, condition.name.replace("_", " "), va="center", fontsize=8)
-        rows.text(0.45, place, f"{condition.have} (needs {condition.need})"[:70], va="center", fontsize=8, color="#555555")
+        rows.text(
+            0.45, place, f"{condition.have} (needs {condition.need})"[:70], va="center", fontsize=8, color="#555555"
+        )
     rows.set_ylim(-0.7, len(report.conditions) - 0.3)
     rows.set_xlim(0, 1)
     rows.axis("off")

@@ -1,6 +1,7 @@
 """Automatic rollback: what is seen, and whether it sends authority back to legacy while both sides go on being written.
 
-Belongs here: the triggers as a pure function, and the flip itself. Does not belong here: measuring (control/, ingest/, ledger/ say what they see).
+Belongs here: the triggers as a pure function, and the flip itself. Does not belong here: measuring (control/, ingest/,
+ledger/ say what they see).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from meter_pipeline.ledger import entries
 from meter_pipeline.store import migration as store
 from meter_pipeline.store.database import Database
 
-#: Dead letters against the 7-day rate, and as a share of all payloads: three times is a burst, half a percent is too many whatever was before.
+# : Dead letters against the 7-day rate, and as a share of all payloads: three times is a burst, half a percent is too
+# many whatever was before.
 DEAD_LETTER_TIMES: Final = 3.0
 DEAD_LETTER_SHARE: Final = 0.005
 BREAKER_OPEN_S: Final = 300.0
@@ -27,7 +29,8 @@ SLOW_FOR_S: Final = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the other rooms report at an instant. Rates are shares of payloads; times are seconds; money is millionths of the currency."""
+    """What the other rooms report at an instant. Rates are shares of payloads; times are seconds; money is millionths
+    of the currency."""
 
     unexplained_money: int = 0
     missing_new: int = 0
@@ -50,9 +53,13 @@ def triggers(seen: Seen) -> list[str]:
         pulled.append(f"{seen.missing_new} results missing on the new side")
     if not seen.ledger_verifies:
         pulled.append("the ledger does not verify")
-    burst = seen.dead_letter_share > DEAD_LETTER_TIMES * seen.dead_letter_share_7_days and seen.dead_letter_share_7_days > 0
+    burst = (
+        seen.dead_letter_share > DEAD_LETTER_TIMES * seen.dead_letter_share_7_days and seen.dead_letter_share_7_days > 0
+    )
     if burst or seen.dead_letter_share > DEAD_LETTER_SHARE:
-        pulled.append(f"dead letters at {seen.dead_letter_share:.2%} against {seen.dead_letter_share_7_days:.2%} over 7 days")
+        pulled.append(
+            f"dead letters at {seen.dead_letter_share:.2%} against {seen.dead_letter_share_7_days:.2%} over 7 days"
+        )
     if seen.breaker_open_s > BREAKER_OPEN_S:
         pulled.append(f"circuit breaker open for {seen.breaker_open_s:.0f} s")
     if seen.slow_p95_for_s > SLOW_FOR_S:
@@ -74,8 +81,11 @@ class RolledBack:
     seconds: float
 
 
-def roll_back(database: Database, reasons: list[str], *, by: str, to: str = "dual_write", clock: Clock = SYSTEM_CLOCK) -> RolledBack | None:
-    """Give authority back to legacy: the stage flag goes to ``to``, both sides are still written. None when legacy has it already.
+def roll_back(
+    database: Database, reasons: list[str], *, by: str, to: str = "dual_write", clock: Clock = SYSTEM_CLOCK
+) -> RolledBack | None:
+    """Give authority back to legacy: the stage flag goes to ``to``, both sides are still written. None when legacy has
+    it already.
 
     Waits only for the records being written at this instant, which keep the authority they were written under.
     """
@@ -83,13 +93,19 @@ def roll_back(database: Database, reasons: list[str], *, by: str, to: str = "dua
     with database.connect("rollback") as connection:
         flags.ensure(connection, STAGE, by=by, clock=clock)
         before = flags.read(connection, STAGE, lock="update")
-        if before.value["stage"] not in ("live", "ramp_down") and not (to == "shadow" and before.value["stage"] == "dual_write"):
+        if before.value["stage"] not in ("live", "ramp_down") and not (
+            to == "shadow" and before.value["stage"] == "dual_write"
+        ):
             return None
         after: dict[str, Any] = {"stage": to, "routes": [], "basis_points": 0}
         words = "; ".join(reasons)
         flags.change_in(connection, STAGE, after, by=by, reason=words[:2000] or "rollback", clock=clock)
         entries.append(
-            connection, "migration_stage", {"from": before.value, "to": after, "reason": words, "by": by, "automatic": True}, clock=clock, actor=by
+            connection,
+            "migration_stage",
+            {"from": before.value, "to": after, "reason": words, "by": by, "automatic": True},
+            clock=clock,
+            actor=by,
         )
         store.note_event(connection, clock.now(), f"rollback to {to}")
         connection.commit()

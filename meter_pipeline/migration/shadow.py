@@ -1,14 +1,17 @@
-"""Shadow mode: the pipeline runs whole beside the legacy batch, and PostgreSQL itself keeps it from touching anything that counts.
+"""Shadow mode: the pipeline runs whole beside the legacy batch, and PostgreSQL itself keeps it from touching anything
+that counts.
 
-Belongs here: the shadow database, its one role, a billing day run in it. Does not belong here: comparing (day.py), grants (store/privileges.py).
+Belongs here: the shadow database, its one role, a billing day run in it. Does not belong here: comparing (day.py),
+grants (store/privileges.py).
 
-The shadow is a database of its own beside the authoritative one, on the same server, with the same migrations: NAME_shadow. Every session of a
-shadow run acts in the role meter_shadow. In the shadow database that role writes every table; in the authoritative one it reads, and writes the
-audit tables alone (schema migration, appending to the ledger). So a stage that forgot which database it is for is refused by the server, not by
-us. Copies of the tables in schemas of another name would have meant other SQL in every stage, and what was rehearsed would not be what goes live.
+The shadow is a database of its own beside the authoritative one, on the same server, with the same migrations:
+NAME_shadow. Every session of a shadow run acts in the role meter_shadow. In the shadow database that role writes every
+table; in the authoritative one it reads, and writes the audit tables alone (schema migration, appending to the ledger).
+So a stage that forgot which database it is for is refused by the server, not by us. Copies of the tables in schemas of
+another name would have meant other SQL in every stage, and what was rehearsed would not be what goes live.
 
-The shadow's own ledger entries are not sequenced or signed: what a shadow day came out as is sealed by the comparison's entry in the authoritative
-ledger.
+The shadow's own ledger entries are not sequenced or signed: what a shadow day came out as is sealed by the comparison's
+entry in the authoritative ledger.
 """
 
 from __future__ import annotations
@@ -46,7 +49,11 @@ class ShadowDay:
 
     def report(self) -> StageReport:
         """The day for asset metadata: rows by stage, and the stages' own checks by name."""
-        checks = [replace(check, name=f"{stage}_{check.name}") for stage, report in self.stages.items() for check in report.checks]
+        checks = [
+            replace(check, name=f"{stage}_{check.name}")
+            for stage, report in self.stages.items()
+            for check in report.checks
+        ]
         figures: dict[str, Any] = {f"{stage} rows": report.rows for stage, report in self.stages.items()}
         figures |= {f"{stage} seconds": round(seconds, 2) for stage, seconds in self.seconds.items()}
         return StageReport(rows=self.stages["reconciled_billing"].rows, figures=figures, checks=checks)
@@ -58,7 +65,8 @@ def database_of(database: Database) -> Database:
 
 
 def prepare(database: Database) -> Database:
-    """Make the shadow, bring it up to date, and grant the role its rights in both; safe to repeat. For the owner of the tables.
+    """Make the shadow, bring it up to date, and grant the role its rights in both; safe to repeat. For the owner of the
+    tables.
 
     Raises MigrationError, and psycopg errors where the log-in may not create a database.
     """
@@ -77,17 +85,25 @@ def exists(database: Database) -> bool:
 
 
 def settings_of(settings: Settings) -> Settings:
-    """The same municipality and inbox, with an archive and a staging of the shadow's own. Inbox files are only ever read."""
+    """The same municipality and inbox, with an archive and a staging of the shadow's own. Inbox files are only ever
+    read."""
     return replace(settings, home=settings.home / "shadow")
 
 
 def run_day(
-    database: Database, calendar: BillingCalendar, day: date, *, settings: Settings, clock: Clock = SYSTEM_CLOCK, run_id: str | None = None
+    database: Database,
+    calendar: BillingCalendar,
+    day: date,
+    *,
+    settings: Settings,
+    clock: Clock = SYSTEM_CLOCK,
+    run_id: str | None = None,
 ) -> ShadowDay:
-    """Every stage of a billing day in the shadow of ``database``: reference data, landing, reads, validation, flags, billing.
+    """Every stage of a billing day in the shadow of ``database``: reference data, landing, reads, validation, flags,
+    billing.
 
-    The stages are the pipeline's own functions; only the database and the folder for files are others. Days must follow each other, as amounts
-    build on the day before's.
+    The stages are the pipeline's own functions; only the database and the folder for files are others. Days must follow
+    each other, as amounts build on the day before's.
     """
     from meter_pipeline.anomalies import detect_billing_day
     from meter_pipeline.anomalies.weather import weather_day
@@ -101,7 +117,9 @@ def run_day(
     work: dict[str, Callable[[], StageReport]] = {
         "reference_data": lambda: StageReport(rows=_reference(database, shadow, settings)),
         "feed_files": lambda: land_inbox(shadow, calendar, apart, clock=clock, run_id=run_id).report(),
-        "raw_reads": lambda: ingest_billing_day(shadow, calendar, day, settings=apart, clock=clock, run_id=run_id).report(),
+        "raw_reads": lambda: ingest_billing_day(
+            shadow, calendar, day, settings=apart, clock=clock, run_id=run_id
+        ).report(),
         "validated_intervals": lambda: validate_billing_day(shadow, calendar, day, clock=clock).report(),
         "weather": lambda: weather_day(shadow, day).report(),
         "anomaly_flags": lambda: detect_billing_day(shadow, calendar, day, clock=clock).report(),
@@ -122,5 +140,8 @@ def _reference(database: Database, shadow: Database, settings: Settings) -> int:
         places = [columns.index(column) for column in table.key]
         known = {tuple(row[place] for place in places) for row in rows.get(name, [])}
         entered = read_table(database.acting_as(ROLE), name).select(columns).rows()
-        rows[name] = [*rows.get(name, []), *(row for row in entered if tuple(row[place] for place in places) not in known)]
+        rows[name] = [
+            *rows.get(name, []),
+            *(row for row in entered if tuple(row[place] for place in places) not in known),
+        ]
     return sum(import_rows(shadow, rows, documents, str(settings.data / "reference")).values())

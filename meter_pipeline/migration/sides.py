@@ -1,4 +1,5 @@
-"""What each side does with the other's bills: the legacy batch takes ours from a folder of CSV files or a table, we keep a copy of its.
+"""What each side does with the other's bills: the legacy batch takes ours from a folder of CSV files or a table, we
+keep a copy of its.
 
 Belongs here: delivering records, idempotent, whole or not at all. Does not belong here: which records (dual_write.py).
 """
@@ -38,7 +39,9 @@ class OurCopy:
     clock: Clock = SYSTEM_CLOCK
 
     def __call__(self, records: Sequence[Record]) -> None:
-        rows = [(r.billing_day, r.account_id, canonical_json(dict(r.payload)).decode(), r.sha256) for r in _latest(records)]
+        rows = [
+            (r.billing_day, r.account_id, canonical_json(dict(r.payload)).decode(), r.sha256) for r in _latest(records)
+        ]
         schema = {"billing_day": pl.Date, "account_id": pl.String, "payload": pl.String, "payload_sha256": pl.Binary}
         with self.database.connect("our copy") as connection:
             store.put_customer_bills(connection, pl.DataFrame(rows, schema, orient="row"), self.clock.now())
@@ -47,10 +50,11 @@ class OurCopy:
 
 @dataclass(frozen=True, slots=True)
 class LegacyFolder:
-    """Writes one CSV a batch, in the layout the legacy batch exports. Names are in order of delivery, and a later file's bill replaces an earlier one's.
+    """Writes one CSV a batch, in the layout the legacy batch exports. Names are in order of delivery, and a later
+    file's bill replaces an earlier one's.
 
-    A file is complete when it has its name. The same batch again (its delivery was not noted, the process died) is recognised; the legacy side may
-    move files away when it has read them.
+    A file is complete when it has its name. The same batch again (its delivery was not noted, the process died) is
+    recognised; the legacy side may move files away when it has read them.
     """
 
     folder: Path
@@ -84,7 +88,8 @@ class LegacyFolder:
 
 @dataclass(frozen=True, slots=True)
 class LegacyTable:
-    """Writes into a table of the legacy batch's own database: (billing_day, account_id, level, code, value numeric, estimated, tariff_version)."""
+    """Writes into a table of the legacy batch's own database: (billing_day, account_id, level, code, value numeric,
+    estimated, tariff_version)."""
 
     database: Database
     table: str
@@ -98,9 +103,12 @@ class LegacyTable:
         with self.database.connect("to legacy") as connection, connection.cursor() as cursor:
             latest = _latest(records)
             cursor.executemany(
-                sql.SQL("DELETE FROM {} WHERE billing_day = %s AND account_id = %s").format(target), [(r.billing_day, r.account_id) for r in latest]
+                sql.SQL("DELETE FROM {} WHERE billing_day = %s AND account_id = %s").format(target),
+                [(r.billing_day, r.account_id) for r in latest],
             )
-            rows = [(r.billing_day, r.account_id, *cells[:4], cells[4] or None) for r in latest for cells in _figures(r)]
+            rows = [
+                (r.billing_day, r.account_id, *cells[:4], cells[4] or None) for r in latest for cells in _figures(r)
+            ]
             columns = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
             with cursor.copy(sql.SQL("COPY {} ({}) FROM STDIN").format(target, columns)) as copy:
                 for row in rows:
@@ -109,8 +117,8 @@ class LegacyTable:
 
 
 def configured(database: Database, settings: Settings, *, clock: Clock = SYSTEM_CLOCK) -> dict[str, Deliver]:
-    """The sides of this deployment. METER_PIPELINE_LEGACY_TABLE (schema.table, in METER_PIPELINE_LEGACY_URL or our own database), else
-    METER_PIPELINE_LEGACY_FOLDER, else ``to_legacy`` below the home folder."""
+    """The sides of this deployment. METER_PIPELINE_LEGACY_TABLE (schema.table, in METER_PIPELINE_LEGACY_URL or our own
+    database), else METER_PIPELINE_LEGACY_FOLDER, else ``to_legacy`` below the home folder."""
     table = os.environ.get("METER_PIPELINE_LEGACY_TABLE")
     legacy: Deliver
     if table:
@@ -138,6 +146,12 @@ def _latest(records: Sequence[Record]) -> list[Record]:
 
 def _figures(record: Record) -> list[tuple[str, ...]]:
     return [
-        (str(level), str(code), format(from_micro(int(value)), "f"), "true" if estimated else "false", "" if version is None else str(version))
+        (
+            str(level),
+            str(code),
+            format(from_micro(int(value)), "f"),
+            "true" if estimated else "false",
+            "" if version is None else str(version),
+        )
         for level, code, value, estimated, version in record.payload["figures"]
     ]

@@ -1,4 +1,5 @@
-"""Reference data: who is metered, by what, on which tariff. Checked and imported whole; new meters enrolled from a head-end's file."""
+"""Reference data: who is metered, by what, on which tariff. Checked and imported whole; new meters enrolled from a
+head-end's file."""
 
 from meter_pipeline.reference.folder import Fault, ReferenceRefused, read_folder
 from meter_pipeline.reference.importing import import_folder

@@ -1,10 +1,12 @@
 """Enrolment: the meters of a new head-end's file admitted as reference data, so that its reads have somewhere to go.
 
-Belongs here: making the rows that a file's channels imply. Does not belong here: reading the file (feeds/), writing rows (importing.py).
+Belongs here: making the rows that a file's channels imply. Does not belong here: reading the file (feeds/), writing
+rows (importing.py).
 
-What a file cannot say is assumed, plainly and the same for every meter: one service point and one account a meter, active and installed from
-the first read's billing day, on the tariff and cycle given. A meter of registers alone is installed at its first read: what it counted before is
-not ours to bill. A data engineer edits the rows afterwards by importing better ones.
+What a file cannot say is assumed, plainly and the same for every meter: one service point and one account a meter,
+active and installed from the first read's billing day, on the tariff and cycle given. A meter of registers alone is
+installed at its first read: what it counted before is not ours to bill. A data engineer edits the rows afterwards by
+importing better ones.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ class Enrolment:
 
 
 def flow_of(channel: str, unit: str) -> str:
-    """Import, export or other, from the channel's name: AEMO's B channels flow to the grid, its E channels from it (MDFF suffix list)."""
+    """Import, export or other, from the channel's name: AEMO's B channels flow to the grid, its E channels from it
+    (MDFF suffix list)."""
     if unit not in BILLED_UNITS:
         return "other"
     return "export" if unit == "kWh" and channel[:1] == "B" else "import"
@@ -48,13 +51,15 @@ def flow_of(channel: str, unit: str) -> str:
 def enrol(parsed: ParsedFeed, calendar: BillingCalendar, how: Enrolment, known_meters: frozenset[str]) -> Rows:
     """Reference rows for every meter of a parsed file that is not known yet; empty when all are.
 
-    A meter with several billed channels of one flow (E1 and E2) bills their sum. Periods of the cycle are calendar months from the first
-    read to a month past the last.
+    A meter with several billed channels of one flow (E1 and E2) bills their sum. Periods of the cycle are calendar
+    months from the first read to a month past the last.
     """
     stretches = _channels(parsed, calendar).filter(~pl.col("meter_id").is_in(list(known_meters)))
     if not stretches.height:
         return {}
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("service_points", "meters", "channels", "installations", "accounts", "agreements")}
+    rows: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in ("service_points", "meters", "channels", "installations", "accounts", "agreements")
+    }
     for (meter_id,), group in stretches.group_by(["meter_id"], maintain_order=True):
         meter = str(meter_id)
         first: date = group["first_day"].min()  # type: ignore[assignment]  # a date column's minimum is a date
@@ -63,22 +68,46 @@ def enrol(parsed: ParsedFeed, calendar: BillingCalendar, how: Enrolment, known_m
             commodity = how.commodity
         service_point, account = f"SP-{meter}"[:32], f"AC-{meter}"[:32]
         rows["service_points"].append(
-            {"service_point_id": service_point, "commodity": commodity, "premise_id": f"PR-{meter}"[:32], "route": how.head_end.upper()[:32],
-             "customer_class": how.customer_class, "status": "active", "valid_from": first}
-        )  # fmt: skip
+            {
+                "service_point_id": service_point,
+                "commodity": commodity,
+                "premise_id": f"PR-{meter}"[:32],
+                "route": how.head_end.upper()[:32],
+                "customer_class": how.customer_class,
+                "status": "active",
+                "valid_from": first,
+            }
+        )
         rows["meters"].append({"meter_id": meter, "commodity": commodity, "head_end": how.head_end.upper()})
         rows["channels"].extend(
-            {"meter_id": meter, "channel": channel, "kind": kind, "unit": unit, "interval_minutes": minutes, "flow": flow_of(channel, unit),
-             "multiplier": Decimal(1), "billed": unit in BILLED_UNITS}
+            {
+                "meter_id": meter,
+                "channel": channel,
+                "kind": kind,
+                "unit": unit,
+                "interval_minutes": minutes,
+                "flow": flow_of(channel, unit),
+                "multiplier": Decimal(1),
+                "billed": unit in BILLED_UNITS,
+            }
             for channel, kind, unit, minutes in group.select("channel", "kind", "unit", "interval_minutes").iter_rows()
-        )  # fmt: skip
+        )
         installed = group["first"].min() if set(group["kind"]) == {"register"} else calendar.bounds(first)[0]
         rows["installations"].append({"service_point_id": service_point, "meter_id": meter, "installed_at": installed})
         rows["accounts"].append({"account_id": account, "customer_class": how.customer_class, "opened": first})
         rows["agreements"].append(
-            {"account_id": account, "service_point_id": service_point, "tariff_id": how.tariff_id, "cycle_id": how.cycle_id, "valid_from": first}
+            {
+                "account_id": account,
+                "service_point_id": service_point,
+                "tariff_id": how.tariff_id,
+                "cycle_id": how.cycle_id,
+                "valid_from": first,
+            }
         )
-    return {name: [tuple(row.get(column) for column in TABLES[name].columns) for row in table] for name, table in rows.items()}
+    return {
+        name: [tuple(row.get(column) for column in TABLES[name].columns) for row in table]
+        for name, table in rows.items()
+    }
 
 
 def cycle_periods(parsed: ParsedFeed, calendar: BillingCalendar, cycle_id: str) -> Rows:
@@ -100,16 +129,22 @@ def cycle_periods(parsed: ParsedFeed, calendar: BillingCalendar, cycle_id: str) 
 def _channels(parsed: ParsedFeed, calendar: BillingCalendar) -> pl.DataFrame:
     """meter_id, channel, kind, unit, interval_minutes, first_day, last_day of every channel in the file, sorted."""
     frames = []
-    for frame, kind, instant in ((parsed.intervals, "interval", "interval_start"), (parsed.registers, "register", "read_at")):
+    for frame, kind, instant in (
+        (parsed.intervals, "interval", "interval_start"),
+        (parsed.registers, "register", "read_at"),
+    ):
         if not frame.height:
             continue
         minutes = pl.col("interval_minutes").min().cast(pl.Int64) if kind == "interval" else pl.lit(None, pl.Int64)
         frames.append(
             frame.group_by("meter_id", "channel").agg(
-                pl.lit(kind).alias("kind"), pl.col("unit").first(), minutes.alias("interval_minutes"),
-                pl.col(instant).min().alias("first"), pl.col(instant).max().alias("last"),
+                pl.lit(kind).alias("kind"),
+                pl.col("unit").first(),
+                minutes.alias("interval_minutes"),
+                pl.col(instant).min().alias("first"),
+                pl.col(instant).max().alias("last"),
             )
-        )  # fmt: skip
+        )
     if not frames:
         return pl.DataFrame(schema={"meter_id": pl.String, "first_day": pl.Date, "last_day": pl.Date})
     days: Mapping[str, pl.Expr] = {

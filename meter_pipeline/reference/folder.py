@@ -36,7 +36,11 @@ class Fault:
     why: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.column}: {self.why}" if self.column else f"{self.file}:{self.line}: {self.why}"
+        return (
+            f"{self.file}:{self.line}: {self.column}: {self.why}"
+            if self.column
+            else f"{self.file}:{self.line}: {self.why}"
+        )
 
 
 class ReferenceRefused(ValueError):
@@ -50,8 +54,9 @@ class ReferenceRefused(ValueError):
 def read_folder(folder: Path) -> tuple[Rows, Documents]:
     """Every table of a folder, parsed and checked, and the tariff documents by (tariff_id, version).
 
-    Raises ReferenceRefused naming every fault: unknown columns, values that do not parse, keys that repeat, references that point nowhere,
-    stretches of one key that overlap. Tables may be left out; a reference into one that is left out is checked against the database later.
+    Raises ReferenceRefused naming every fault: unknown columns, values that do not parse, keys that repeat, references
+    that point nowhere, stretches of one key that overlap. Tables may be left out; a reference into one that is left out
+    is checked against the database later.
     """
     rows: Rows = {}
     faults: list[Fault] = []
@@ -61,7 +66,11 @@ def read_folder(folder: Path) -> tuple[Rows, Documents]:
         if path.is_file():
             rows[name], lines[name] = _read_table(path, table, faults)
     if not rows and not faults:
-        faults.append(Fault(str(folder), 0, "", f"no reference table here; expected any of {', '.join(f'{n}.csv' for n in TABLES)}"))
+        faults.append(
+            Fault(
+                str(folder), 0, "", f"no reference table here; expected any of {', '.join(f'{n}.csv' for n in TABLES)}"
+            )
+        )
     documents = _read_documents(folder, rows, faults)
     if not faults:
         _check_together(rows, lines, faults)
@@ -203,24 +212,40 @@ def _check_together(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fau
                 for row, line in zip(rows[name], lines[name], strict=True):
                     if row[at] is not None and row[at] not in known:
                         faults.append(Fault(f"{name}.csv", line, column, f"{row[at]} is not in {other}.csv"))
-        for starts, ends in (("valid_from", "valid_to"), ("period_start", "period_end"), ("installed_at", "removed_at")):
+        for starts, ends in (
+            ("valid_from", "valid_to"),
+            ("period_start", "period_end"),
+            ("installed_at", "removed_at"),
+        ):
             if starts in columns and ends in columns:
                 group = [k for c, k in zip(table.key, key, strict=True) if c != starts] or [0]
                 if name == "tariffs":
                     group = [columns.index("tariff_id")]
-                _check_stretches(name, rows[name], lines[name], group, columns.index(starts), columns.index(ends), faults)
+                _check_stretches(
+                    name, rows[name], lines[name], group, columns.index(starts), columns.index(ends), faults
+                )
     for row, line in zip(rows.get("channels", []), lines.get("channels", []), strict=True):
         channel = dict(zip(TABLES["channels"].columns, row, strict=True))
         try:
             base_unit(channel["unit"])
         except UnitError as error:
             faults.append(Fault("channels.csv", line, "unit", str(error)))
-        if channel["kind"] == "interval" and (channel["interval_minutes"] is None or not 1 <= channel["interval_minutes"] <= 1440):
-            faults.append(Fault("channels.csv", line, "interval_minutes", "an interval channel needs 1 to 1440 minutes"))
+        if channel["kind"] == "interval" and (
+            channel["interval_minutes"] is None or not 1 <= channel["interval_minutes"] <= 1440
+        ):
+            faults.append(
+                Fault("channels.csv", line, "interval_minutes", "an interval channel needs 1 to 1440 minutes")
+            )
 
 
 def _check_stretches(
-    name: str, rows: Iterable[tuple[Any, ...]], lines: list[int], group: list[int], starts: int, ends: int, faults: list[Fault]
+    name: str,
+    rows: Iterable[tuple[Any, ...]],
+    lines: list[int],
+    group: list[int],
+    starts: int,
+    ends: int,
+    faults: list[Fault],
 ) -> None:
     """Stretches of one key must not overlap: two tariffs in force on a day would bill it twice."""
     ordered = sorted(zip(rows, lines, strict=True), key=lambda r: (tuple(str(r[0][k]) for k in group), r[0][starts]))

@@ -13,7 +13,8 @@ from meter_pipeline.store.database import Database
 
 
 def import_folder(database: Database, folder: Path) -> dict[str, int]:
-    """Load a folder: rows of a known key are replaced, others stay. Returns rows by table. Raises ReferenceRefused with every fault."""
+    """Load a folder: rows of a known key are replaced, others stay. Returns rows by table. Raises ReferenceRefused with
+    every fault."""
     rows, documents = read_folder(folder)
     return import_rows(database, rows, documents, str(folder))
 
@@ -26,6 +27,8 @@ def import_rows(database: Database, rows: Rows, documents: Documents, source: st
         except psycopg.errors.ForeignKeyViolation as error:
             fault = Fault(f"{error.diag.table_name}.csv", 0, "", error.diag.message_detail or str(error))
             raise ReferenceRefused([fault]) from error
-        entries.append(connection, "reference_imported", {"source": Path(source).name, "content_sha256": digest, "rows": counts})
+        entries.append(
+            connection, "reference_imported", {"source": Path(source).name, "content_sha256": digest, "rows": counts}
+        )
     store.settle(database, counts)
     return counts

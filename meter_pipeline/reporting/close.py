@@ -2,8 +2,8 @@
 
 Belongs here: gathering, drawing, writing. Does not belong here: queries (store/closing.py, store/overview.py).
 
-The file carries its style and pictures inside it and no script: it opens anywhere, in years, without us. It is written beside and then moved,
-so that nobody reads half a report; written again it replaces itself, and says when.
+The file carries its style and pictures inside it and no script: it opens anywhere, in years, without us. It is written
+beside and then moved, so that nobody reads half a report; written again it replaces itself, and says when.
 """
 
 from __future__ import annotations
@@ -49,10 +49,13 @@ def month_document(database: Database, settings: Settings, month: date, clock: C
     with database.connect("close report") as connection:
         sealed = store.period(connection, month)
     document |= {
-        "kind": "month", "of": f"{month:%Y-%m}", "checklist": closing.checklist(database, month), "period": sealed,
+        "kind": "month",
+        "of": f"{month:%Y-%m}",
+        "checklist": closing.checklist(database, month),
+        "period": sealed,
         "adjustments": store.adjustments(database, month),
         "days": [d for d in overview.billing_days(database, month, last).to_dicts() if d["payloads"] or d["accounts"]],
-    }  # fmt: skip
+    }
     return document
 
 
@@ -63,40 +66,69 @@ def _common(database: Database, settings: Settings, first: date, last: date, clo
         latest = ledger.latest_checkpoint(connection)
         note = with_cosignatures(connection, latest.tree_size, latest.note) if latest else None
     return {
-        "utility": settings.utility().name, "first": first, "last": last, "written_at": clock.now(),
-        "reads": reads, "reads_total": {name: sum(int(r[name]) for r in reads) for name in ("files", *_READS)},
-        "usage": overview.usage(database, first, last).to_dicts(), "flags": overview.flags(database, first, last).to_dicts(),
-        "charges": store.charges(database, first, last), "joints": [j | {"meaning": CAUSES.get(j["cause"], "")} for j in joints],
-        "open_joints": sum(1 for j in joints if j["cause"] in ("open", "not_loaded")), "cases": store.cases(database, first, last),
-        "case_counts": store.case_counts(database, first, last), "dead_letters": store.letters(database, first, last),
-        "statements": store.statements(database, first, last), "statements_waiting": store.waiting_statements(database, first, last),
-        "pauses": overview.pauses(database), "checkpoint": {"size": latest.tree_size, "note": note} if latest else None,
-    }  # fmt: skip
+        "utility": settings.utility().name,
+        "first": first,
+        "last": last,
+        "written_at": clock.now(),
+        "reads": reads,
+        "reads_total": {name: sum(int(r[name]) for r in reads) for name in ("files", *_READS)},
+        "usage": overview.usage(database, first, last).to_dicts(),
+        "flags": overview.flags(database, first, last).to_dicts(),
+        "charges": store.charges(database, first, last),
+        "joints": [j | {"meaning": CAUSES.get(j["cause"], "")} for j in joints],
+        "open_joints": sum(1 for j in joints if j["cause"] in ("open", "not_loaded")),
+        "cases": store.cases(database, first, last),
+        "case_counts": store.case_counts(database, first, last),
+        "dead_letters": store.letters(database, first, last),
+        "statements": store.statements(database, first, last),
+        "statements_waiting": store.waiting_statements(database, first, last),
+        "pauses": overview.pauses(database),
+        "checkpoint": {"size": latest.tree_size, "note": note} if latest else None,
+    }
 
 
-def write_day(database: Database, settings: Settings, day: date, clock: Clock = SYSTEM_CLOCK) -> tuple[Path, dict[str, Any]]:
+def write_day(
+    database: Database, settings: Settings, day: date, clock: Clock = SYSTEM_CLOCK
+) -> tuple[Path, dict[str, Any]]:
     """Write a billing day's report below the home folder; returns its path and its document."""
     document = day_document(database, settings, day, clock)
     history = store.history(database, day)
     load = store.load(database, day)
     pictures = [
-        ("Reads received by billing day", columns_svg([(str(h["day"]), h["received"]) for h in history], "reads", str(day))),
-        ("Charged by billing day", columns_svg([(str(h["day"]), h["charged"]) for h in history], _currency(document), str(day))),
+        (
+            "Reads received by billing day",
+            columns_svg([(str(h["day"]), h["received"]) for h in history], "reads", str(day)),
+        ),
+        (
+            "Charged by billing day",
+            columns_svg([(str(h["day"]), h["charged"]) for h in history], _currency(document), str(day)),
+        ),
     ]
     pictures += [
-        (f"Load by hour, meters read whole, {unit}", columns_svg([(f"{r['hour']:02}", r["value"]) for r in load if r["unit"] == unit], unit))
+        (
+            f"Load by hour, meters read whole, {unit}",
+            columns_svg([(f"{r['hour']:02}", r["value"]) for r in load if r["unit"] == unit], unit),
+        )
         for unit in sorted({row["unit"] for row in load})
     ]
     return _write(settings, document, pictures, _waterfall(database, day, day)), document
 
 
-def write_month(database: Database, settings: Settings, month: date, clock: Clock = SYSTEM_CLOCK) -> tuple[Path, dict[str, Any]]:
+def write_month(
+    database: Database, settings: Settings, month: date, clock: Clock = SYSTEM_CLOCK
+) -> tuple[Path, dict[str, Any]]:
     """Write an accounting month's report below the home folder; returns its path and its document."""
     document = month_document(database, settings, month, clock)
     days: Sequence[Mapping[str, Any]] = document["days"]
     pictures = [
-        ("Charged by billing day", columns_svg([(str(d["billing_day"]), float(d["charged"] or 0)) for d in days], _currency(document))),
-        ("Intervals estimated by billing day", columns_svg([(str(d["billing_day"]), int(d["estimated"])) for d in days], "intervals")),
+        (
+            "Charged by billing day",
+            columns_svg([(str(d["billing_day"]), float(d["charged"] or 0)) for d in days], _currency(document)),
+        ),
+        (
+            "Intervals estimated by billing day",
+            columns_svg([(str(d["billing_day"]), int(d["estimated"])) for d in days], "intervals"),
+        ),
     ]
     return _write(settings, document, pictures, _waterfall(database, document["first"], document["last"])), document
 
@@ -112,7 +144,9 @@ def _waterfall(database: Database, first: date, last: date) -> str | None:
     return base64.b64encode(reconciliation_waterfall(joints, "Reconciliation: rows by joint and cause")).decode()
 
 
-def _write(settings: Settings, document: Mapping[str, Any], pictures: Sequence[tuple[str, str]], waterfall: str | None) -> Path:
+def _write(
+    settings: Settings, document: Mapping[str, Any], pictures: Sequence[tuple[str, str]], waterfall: str | None
+) -> Path:
     text = _environment().get_template("close.html").render(r=document, pictures=pictures, waterfall=waterfall)
     folder = settings.home / "reports"
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +160,13 @@ def _write(settings: Settings, document: Mapping[str, Any], pictures: Sequence[t
 
 @cache
 def _environment() -> Environment:
-    made = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     made.filters["n"] = lambda v: "" if v is None else f"{v:,}" if isinstance(v, int) else f"{v}"
     made.filters["exact"] = _exact
     made.filters["cents"] = lambda text: "" if text is None else f"{Decimal(text):,.2f}"

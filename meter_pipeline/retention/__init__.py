@@ -1,4 +1,5 @@
-"""Retention: billing days made ahead, archived when their time in the database is over, and brought back when somebody needs them."""
+"""Retention: billing days made ahead, archived when their time in the database is over, and brought back when somebody
+needs them."""
 
 from meter_pipeline.retention.days import Archived, archive_days, ensure_present, make_ahead, restore_days
 

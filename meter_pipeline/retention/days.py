@@ -1,13 +1,16 @@
 """Which billing days leave the database, in what order of steps, and how one comes back.
 
-Belongs here: who may go, crash-safety, the ledger entry. Does not belong here: statements and files (store/partitions.py).
+Belongs here: who may go, crash-safety, the ledger entry. Does not belong here: statements and files
+(store/partitions.py).
 
-A day goes in one transaction: its partitions are kept from writers, written to Parquet, synced, read back from disk through a temporary table, and
-only if that gives the same bytes are the catalogue's rows and the ledger entry written and the partitions detached and dropped. Killed anywhere
-before the commit, the day is where it was, with a file beside it that the next attempt replaces; after it, the file was on disk and proven.
+A day goes in one transaction: its partitions are kept from writers, written to Parquet, synced, read back from disk
+through a temporary table, and only if that gives the same bytes are the catalogue's rows and the ledger entry written
+and the partitions detached and dropped. Killed anywhere before the commit, the day is where it was, with a file beside
+it that the next attempt replaces; after it, the file was on disk and proven.
 
-A late read for an archived day restores it first (``ensure_present``, which every stage of a day calls): the same bytes are attached again and the
-read is classified against them as ever. The database itself refuses to make a second, empty partition for an archived day.
+A late read for an archived day restores it first (``ensure_present``, which every stage of a day calls): the same bytes
+are attached again and the read is classified against them as ever. The database itself refuses to make a second, empty
+partition for an archived day.
 """
 
 from __future__ import annotations
@@ -28,10 +31,12 @@ from meter_pipeline.store.database import Database, scalar
 from meter_pipeline.store.partitions import DayTable
 from meter_pipeline.vee.reach import FAR_DAYS, NEAR_DAYS
 
-#: A quarterly read trues up the days since the read before it, and each of those looks back as far again for the read that opens it (vee/reach.py;
-#: estimates look back 92 days). What is younger stays, with three weeks for files that come late.
+# : A quarterly read trues up the days since the read before it, and each of those looks back as far again for the read
+# that opens it (vee/reach.py; : estimates look back 92 days). What is younger stays, with three weeks for files that
+# come late.
 LEAST_KEPT_DAYS: Final = 2 * NEAR_DAYS + 20
-#: The days that a yearly read trues up, and the reads that open those: what is younger than this is exact whenever its register is read.
+# : The days that a yearly read trues up, and the reads that open those: what is younger than this is exact whenever its
+# register is read.
 KEEP_DAYS: Final = FAR_DAYS + NEAR_DAYS
 #: Days made ahead: a fortnight outlasts a long weekend without anyone who may make tables.
 AHEAD_DAYS: Final = 14
@@ -61,12 +66,19 @@ def make_ahead(database: Database, first: date, days: int = AHEAD_DAYS) -> int:
 
 
 def archive_days(
-    database: Database, folder: Path, before: date, *, verifier: Database | None = None, clock: Clock = SYSTEM_CLOCK, step: Step = lambda _: None
+    database: Database,
+    folder: Path,
+    before: date,
+    *,
+    verifier: Database | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+    step: Step = lambda _: None,
 ) -> Archived:
     """Archive every billing day before one, oldest first, each in its own transaction.
 
-    A day stays, with its reason, while a run has it, while files or register reads wait for it, or where its rows and the ledger's leaves do not
-    agree, which ``verifier`` is asked where the one who archives may not read the ledger. Raises ValueError where ``before`` is less than LEAST_KEPT_DAYS ago.
+    A day stays, with its reason, while a run has it, while files or register reads wait for it, or where its rows and
+    the ledger's leaves do not agree, which ``verifier`` is asked where the one who archives may not read the ledger.
+    Raises ValueError where ``before`` is less than LEAST_KEPT_DAYS ago.
     """
     if before > clock.now().date() - timedelta(days=LEAST_KEPT_DAYS):
         raise ValueError(f"days of the last {LEAST_KEPT_DAYS} days stay: validation reads them")
@@ -89,7 +101,9 @@ def archive_days(
 
 
 def _why_not(connection: Any, verifier: Database, day: date) -> str:
-    if scalar(connection, "SELECT EXISTS (SELECT FROM raw.feed_file_day WHERE billing_day = %s AND loaded_at IS NULL)", (day,)):
+    if scalar(
+        connection, "SELECT EXISTS (SELECT FROM raw.feed_file_day WHERE billing_day = %s AND loaded_at IS NULL)", (day,)
+    ):
         return "files wait for it"
     if scalar(connection, "SELECT EXISTS (SELECT FROM vee.true_up WHERE billing_day = %s AND done_at IS NULL)", (day,)):
         return "a register read asks to validate it again"
@@ -98,10 +112,16 @@ def _why_not(connection: Any, verifier: Database, day: date) -> str:
         for source in SOURCES:
             if source.by_day and (tables := tables_of(reader, source, {})):
                 verify_rows(reader, source, tables, day, outcome, {})
-    return f"its rows and leaves differ: {outcome.findings[0].check}, {outcome.findings[0].detail}" if outcome.findings else ""
+    return (
+        f"its rows and leaves differ: {outcome.findings[0].check}, {outcome.findings[0].detail}"
+        if outcome.findings
+        else ""
+    )
 
 
-def _archive(database: Database, connection: Any, folder: Path, day: date, tables: Sequence[str], clock: Clock, step: Step) -> list[DayTable]:
+def _archive(
+    database: Database, connection: Any, folder: Path, day: date, tables: Sequence[str], clock: Clock, step: Step
+) -> list[DayTable]:
     now = clock.now()
     written = []
     for table in tables:
@@ -111,15 +131,42 @@ def _archive(database: Database, connection: Any, folder: Path, day: date, table
         rows, digest = partitions.write_file(database, connection, table, day, columns, folder / file)
         step("written")
         if (back := partitions.hash_of_file(connection, table, columns, folder / file)) != content:
-            raise partitions.ArchiveError(f"{folder / file} reads back as {back.hex()}, the partition is {content.hex()}: nothing was dropped")
+            raise partitions.ArchiveError(
+                f"{folder / file} reads back as {back.hex()}, the partition is {content.hex()}: nothing was dropped"
+            )
         if hashlib.sha256((folder / file).read_bytes()).digest() != digest:
             raise partitions.ArchiveError(f"{folder / file} changed while it was verified: nothing was dropped")
-        written.append(DayTable(day, table, "archived", rows, (folder / file).stat().st_size, columns, folder, file, digest, content, now, 0))
+        written.append(
+            DayTable(
+                day,
+                table,
+                "archived",
+                rows,
+                (folder / file).stat().st_size,
+                columns,
+                folder,
+                file,
+                digest,
+                content,
+                now,
+                0,
+            )
+        )
         step("verified")
     body = {
-        "billing_day": day, "what": "archived to Parquet",
-        "tables": [{"table": t.table, "rows": t.rows, "file": t.file, "file_sha256": t.file_sha256, "content_sha256": t.content_sha256} for t in written],
-    }  # fmt: skip
+        "billing_day": day,
+        "what": "archived to Parquet",
+        "tables": [
+            {
+                "table": t.table,
+                "rows": t.rows,
+                "file": t.file,
+                "file_sha256": t.file_sha256,
+                "content_sha256": t.content_sha256,
+            }
+            for t in written
+        ],
+    }
     entry = entries.append(connection, "period_sealed", body, clock=clock, actor=ACTOR)
     for row in written:
         partitions.put_on_record(connection, replace(row, ledger_entry=entry), now)
@@ -129,14 +176,17 @@ def _archive(database: Database, connection: Any, folder: Path, day: date, table
 
 
 def restore_days(database: Database, days: Sequence[date], *, clock: Clock = SYSTEM_CLOCK) -> list[DayTable]:
-    """Bring archived days back, each in one transaction; returns what was restored. Raises store.partitions.ArchiveError naming file and day.
+    """Bring archived days back, each in one transaction; returns what was restored. Raises
+    store.partitions.ArchiveError naming file and day.
 
     The files stay: a restored day that nothing changed is archived again to the same bytes.
     """
     done = []
     for day in days:
         with database.connect("retention") as connection:
-            connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('archive.' || %s, 0))", (day.isoformat(),))
+            connection.execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended('archive.' || %s, 0))", (day.isoformat(),)
+            )
             for row in partitions.catalogue(connection, [day], "archived"):
                 partitions.restore(connection, row, clock.now())
                 done.append(row)

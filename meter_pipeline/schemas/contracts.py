@@ -1,9 +1,11 @@
-"""The contract of every table a billing day writes, in pandera: the source of the schema checks, of the column metadata and of the SQL drift test.
+"""The contract of every table a billing day writes, in pandera: the source of the schema checks, of the column metadata
+and of the SQL drift test.
 
-Belongs here: the registry and the making of pandera schemas. Does not belong here: the contracts themselves (tables/), reading a table.
+Belongs here: the registry and the making of pandera schemas. Does not belong here: the contracts themselves (tables/),
+reading a table.
 
-pandera is imported when a contract is used: it costs a second, and most commands never check a table. A LazyFrame would be checked for its
-schema only, so contracts are given eager frames.
+pandera is imported when a contract is used: it costs a second, and most commands never check a table. A LazyFrame would
+be checked for its schema only, so contracts are given eager frames.
 """
 
 from __future__ import annotations
@@ -16,13 +18,25 @@ from meter_pipeline.schemas.tables.shape import Contract
 
 #: qualified table name -> contract
 CONTRACTS: Final[dict[str, Contract]] = {
-    contract.table: contract for module in (raw, vee, anomaly, billing, ledger, migration) for contract in module.CONTRACTS
+    contract.table: contract
+    for module in (raw, vee, anomaly, billing, ledger, migration)
+    for contract in module.CONTRACTS
 }
 
 _POLARS: Final = {
-    "date": "Date", "timestamp with time zone": "Datetime", "bigint": "Int64", "integer": "Int32", "smallint": "Int16", "text": "String",
-    "boolean": "Boolean", "bytea": "Binary", "double precision": "Float64", "real": "Float32", "jsonb": "String", "numeric": "String",
-}  # fmt: skip
+    "date": "Date",
+    "timestamp with time zone": "Datetime",
+    "bigint": "Int64",
+    "integer": "Int32",
+    "smallint": "Int16",
+    "text": "String",
+    "boolean": "Boolean",
+    "bytea": "Binary",
+    "double precision": "Float64",
+    "real": "Float32",
+    "jsonb": "String",
+    "numeric": "String",
+}
 
 
 @cache
@@ -35,7 +49,9 @@ def pandera_schema(table: str) -> Any:
     columns: dict[str, Any] = {}
     for name in contract.checked:
         column = contract.columns[name]
-        dtype: Any = pl.Datetime("us", "UTC") if column.type == "timestamp with time zone" else getattr(pl, _POLARS[column.type])
+        dtype: Any = (
+            pl.Datetime("us", "UTC") if column.type == "timestamp with time zone" else getattr(pl, _POLARS[column.type])
+        )
         checks = []
         if column.at_least is not None:
             checks.append(pa.Check.ge(column.at_least))

@@ -1,7 +1,7 @@
 """The canonical reads: what feeds/ makes of any head-end's bytes, and what the store keeps of them.
 
-Belongs here: column names, types and the in-memory day matrix. All instants are UTC; all quantities are integers of micro base units
-(units.MICRO); quality is the packed code of quality.py.
+Belongs here: column names, types and the in-memory day matrix. All instants are UTC; all quantities are integers of
+micro base units (units.MICRO); quality is the packed code of quality.py.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ REJECTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "reads": pl.Int64,  # how many reads the rejected payload held, so that received = accepted + ... + rejected adds up
 }
 
-#: Consumption over a stretch of time, as the file states it: NEM13 quantities, Green Button blocks longer than a day. What is billed are the
-#: register reads made of them (same channel, ``registers``); this frame keeps the file's own figure to compare with. ``by_dials``: what the two
-#: dials of the record say, null where the file gives none.
+# : Consumption over a stretch of time, as the file states it: NEM13 quantities, Green Button blocks longer than a day.
+# What is billed are the : register reads made of them (same channel, ``registers``); this frame keeps the file's own
+# figure to compare with. ``by_dials``: what the two : dials of the record say, null where the file gives none.
 PERIOD_READS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "meter_id": pl.String,
     "channel": pl.String,
@@ -79,9 +79,9 @@ NO_VALUE: Final = np.iinfo(np.int64).min
 class DayMatrix:
     """A billing day of interval channels that share an interval length: the shape every vectorised stage works on.
 
-    ``keys`` has one row per matrix row (at least meter_id and channel, sorted by them); the matrices are (rows, slots): ``values`` int64
-    micro base units with NO_VALUE where nothing was read, ``quality`` uint16 codes, ``sequence`` int32. ``offsets`` is None when every
-    read was on the grid, else seconds behind it.
+    ``keys`` has one row per matrix row (at least meter_id and channel, sorted by them); the matrices are (rows, slots):
+    ``values`` int64 micro base units with NO_VALUE where nothing was read, ``quality`` uint16 codes, ``sequence``
+    int32. ``offsets`` is None when every read was on the grid, else seconds behind it.
     """
 
     billing_day: date
@@ -109,7 +109,8 @@ class DayMatrix:
 
 @dataclass(slots=True)
 class ParsedFeed:
-    """All that one file said: reads, register reads and what could not be read. ``received`` counts every read offered, good or not."""
+    """All that one file said: reads, register reads and what could not be read. ``received`` counts every read offered,
+    good or not."""
 
     file_format: str
     intervals: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=INTERVAL_READS))
@@ -128,6 +129,9 @@ class ParsedFeed:
 
     @property
     def stated_differences(self) -> pl.DataFrame:
-        """Periods whose stated consumption is not what their own two dials show: line, meter_id, channel, period_start, period_end, value, by_dials, unit."""
-        told = self.periods.select("line", "meter_id", "channel", "period_start", "period_end", "value", "by_dials", "unit")
+        """Periods whose stated consumption is not what their own two dials show: line, meter_id, channel, period_start,
+        period_end, value, by_dials, unit."""
+        told = self.periods.select(
+            "line", "meter_id", "channel", "period_start", "period_end", "value", "by_dials", "unit"
+        )
         return told.filter(pl.col("value") != pl.col("by_dials")).sort("line") if told.height else told

@@ -1,11 +1,11 @@
 """Reference data: one CSV per table, one table of schema ``ref`` each, effective-dated.
 
-Belongs here: columns, types, keys and references, from which the importer, the SQL drift test and the docs are made. Does not belong here:
-reading or checking files (store/reference.py).
+Belongs here: columns, types, keys and references, from which the importer, the SQL drift test and the docs are made.
+Does not belong here: reading or checking files (store/reference.py).
 
 ``valid_from`` is included, ``valid_to`` is not and empty means open. Dates are billing days; instants are UTC with a Z.
-Column kinds: id (ASCII [A-Z0-9-]{1,32} after upper-casing), text, date, instant, decimal, integer, boolean, and choice:a|b|c.
-A kind ending in ? may be empty.
+Column kinds: id (ASCII [A-Z0-9-]{1,32} after upper-casing), text, date, instant, decimal, integer, boolean, and
+choice:a|b|c. A kind ending in ? may be empty.
 """
 
 from __future__ import annotations
@@ -34,7 +34,13 @@ TABLES: Final[dict[str, Table]] = {
         "Where temperatures are measured.",
     ),
     "weather": Table(
-        {"station_id": "id", "weather_day": "date", "temperature_min_c": "decimal", "temperature_max_c": "decimal", "temperature_mean_c": "decimal?"},
+        {
+            "station_id": "id",
+            "weather_day": "date",
+            "temperature_min_c": "decimal",
+            "temperature_max_c": "decimal",
+            "temperature_mean_c": "decimal?",
+        },
         ("station_id", "weather_day"),
         {"station_id": "weather_stations.station_id"},
         "Daily temperatures in degrees Celsius; the mean is (min + max) / 2 where a station reports none.",
@@ -47,9 +53,17 @@ TABLES: Final[dict[str, Table]] = {
     ),
     "service_points": Table(
         {
-            "service_point_id": "id", "commodity": COMMODITY, "premise_id": "id", "route": "id",
-            "customer_class": "choice:residential|commercial|industrial|municipal", "latitude": "decimal?", "longitude": "decimal?",
-            "station_id": "id?", "status": "choice:active|inactive|disconnected", "valid_from": "date", "valid_to": "date?",
+            "service_point_id": "id",
+            "commodity": COMMODITY,
+            "premise_id": "id",
+            "route": "id",
+            "customer_class": "choice:residential|commercial|industrial|municipal",
+            "latitude": "decimal?",
+            "longitude": "decimal?",
+            "station_id": "id?",
+            "status": "choice:active|inactive|disconnected",
+            "valid_from": "date",
+            "valid_to": "date?",
         },
         ("service_point_id", "valid_from"),
         {"station_id": "weather_stations.station_id"},
@@ -63,9 +77,17 @@ TABLES: Final[dict[str, Table]] = {
     ),
     "channels": Table(
         {
-            "meter_id": "id", "channel": "id", "kind": "choice:interval|register", "unit": "text", "interval_minutes": "integer?",
-            "flow": "choice:import|export|other", "multiplier": "decimal", "dials": "integer?", "decimals": "integer?",
-            "sums_to": "id?", "billed": "boolean",
+            "meter_id": "id",
+            "channel": "id",
+            "kind": "choice:interval|register",
+            "unit": "text",
+            "interval_minutes": "integer?",
+            "flow": "choice:import|export|other",
+            "multiplier": "decimal",
+            "dials": "integer?",
+            "decimals": "integer?",
+            "sums_to": "id?",
+            "billed": "boolean",
         },
         ("meter_id", "channel"),
         {"meter_id": "meters.meter_id"},
@@ -73,7 +95,13 @@ TABLES: Final[dict[str, Table]] = {
         "decimals are its digits before and after the point; multiplier applies to the dial (CT and PT ratio), not to intervals.",
     ),
     "register_hours": Table(
-        {"head_end": "id", "channel": "id", "days": "choice:all|workday|restday", "from_minute": "integer", "to_minute": "integer"},
+        {
+            "head_end": "id",
+            "channel": "id",
+            "days": "choice:all|workday|restday",
+            "from_minute": "integer",
+            "to_minute": "integer",
+        },
         ("head_end", "channel", "days", "from_minute"),
         {},
         "Hours of local time that a time-of-use register of a head-end's meters counts, minutes after midnight, end excluded. Rest days are weekends "
@@ -81,8 +109,12 @@ TABLES: Final[dict[str, Table]] = {
     ),
     "installations": Table(
         {
-            "service_point_id": "id", "meter_id": "id", "installed_at": "instant", "removed_at": "instant?",
-            "install_read": "decimal?", "removal_read": "decimal?",
+            "service_point_id": "id",
+            "meter_id": "id",
+            "installed_at": "instant",
+            "removed_at": "instant?",
+            "install_read": "decimal?",
+            "removal_read": "decimal?",
         },
         ("meter_id", "installed_at"),
         {"meter_id": "meters.meter_id"},
@@ -95,27 +127,49 @@ TABLES: Final[dict[str, Table]] = {
         "Periods of a billing cycle, end excluded.",
     ),
     "tariffs": Table(
-        {"tariff_id": "id", "commodity": COMMODITY, "version": "integer", "valid_from": "date", "valid_to": "date?", "document": "text"},
+        {
+            "tariff_id": "id",
+            "commodity": COMMODITY,
+            "version": "integer",
+            "valid_from": "date",
+            "valid_to": "date?",
+            "document": "text",
+        },
         ("tariff_id", "version"),
         {},
         "Versions of a tariff; document is a file under tariffs/ beside this table.",
     ),
     "accounts": Table(
-        {"account_id": "id", "customer_class": "choice:residential|commercial|industrial|municipal", "opened": "date", "closed": "date?"},
+        {
+            "account_id": "id",
+            "customer_class": "choice:residential|commercial|industrial|municipal",
+            "opened": "date",
+            "closed": "date?",
+        },
         ("account_id",),
         {},
         "Who is billed, by a pseudonym: names and addresses stay in the customer system.",
     ),
     "agreements": Table(
-        {"account_id": "id", "service_point_id": "id", "tariff_id": "id", "cycle_id": "id", "valid_from": "date", "valid_to": "date?"},
+        {
+            "account_id": "id",
+            "service_point_id": "id",
+            "tariff_id": "id",
+            "cycle_id": "id",
+            "valid_from": "date",
+            "valid_to": "date?",
+        },
         ("service_point_id", "valid_from"),
         {"account_id": "accounts.account_id"},
         "Which account pays for which service point, on which tariff and cycle, from which billing day.",
     ),
     "service_attributes": Table(
         {
-            "service_point_id": "id", "attribute": "choice:meter_size|jurisdiction|rate_code|budget_per_day|winter_average_per_day",
-            "value": "text", "valid_from": "date", "valid_to": "date?",
+            "service_point_id": "id",
+            "attribute": "choice:meter_size|jurisdiction|rate_code|budget_per_day|winter_average_per_day",
+            "value": "text",
+            "valid_from": "date",
+            "valid_to": "date?",
         },
         ("service_point_id", "attribute", "valid_from"),
         {},

@@ -1,7 +1,7 @@
 """What each column of the reference tables means, in the words a data engineer or a billing analyst needs.
 
-Belongs here: one sentence a column; column metadata shows them, and sql/migrations/0082 puts the same words beside the columns (a test compares).
-Does not belong here: types, keys and references (reference.py).
+Belongs here: one sentence a column; column metadata shows them, and sql/migrations/0082 puts the same words beside the
+columns (a test compares). Does not belong here: types, keys and references (reference.py).
 """
 
 from __future__ import annotations
@@ -17,58 +17,99 @@ _METER: Final = "the device, as its head-end names it"
 
 MEANINGS: Final[dict[str, dict[str, str]]] = {
     "weather_stations": {
-        "station_id": "weather station", "name": "what people call it", "latitude": "degrees north; the nearest station serves a service point that names none",
+        "station_id": "weather station",
+        "name": "what people call it",
+        "latitude": "degrees north; the nearest station serves a service point that names none",
         "longitude": "degrees east",
     },
     "weather": {
-        "station_id": "weather station", "weather_day": "the station's day", "temperature_min_c": "lowest temperature of the day, °C",
-        "temperature_max_c": "highest temperature of the day, °C", "temperature_mean_c": "mean of the day, °C; (min + max) / 2 where empty",
+        "station_id": "weather station",
+        "weather_day": "the station's day",
+        "temperature_min_c": "lowest temperature of the day, °C",
+        "temperature_max_c": "highest temperature of the day, °C",
+        "temperature_mean_c": "mean of the day, °C; (min + max) / 2 where empty",
     },
     "holidays": {"holiday": "civil day in the utility's zone", "name": "what it is called"},
     "service_points": {
-        "service_point_id": _POINT, "commodity": _COMMODITY, "premise_id": "the building or lot; service points of one premise share it",
-        "route": "reading route, for grouping", "customer_class": _CLASS, "latitude": "degrees north; for the nearest weather station",
-        "longitude": "degrees east", "station_id": "weather station to use; empty takes the nearest",
-        "status": "active, inactive or disconnected: usage on the latter two is an exception", "valid_from": _FROM, "valid_to": _TO,
+        "service_point_id": _POINT,
+        "commodity": _COMMODITY,
+        "premise_id": "the building or lot; service points of one premise share it",
+        "route": "reading route, for grouping",
+        "customer_class": _CLASS,
+        "latitude": "degrees north; for the nearest weather station",
+        "longitude": "degrees east",
+        "station_id": "weather station to use; empty takes the nearest",
+        "status": "active, inactive or disconnected: usage on the latter two is an exception",
+        "valid_from": _FROM,
+        "valid_to": _TO,
     },
     "meters": {
-        "meter_id": _METER, "commodity": _COMMODITY, "head_end": "head-end whose files carry its reads", "model": "make and model, for people",
+        "meter_id": _METER,
+        "commodity": _COMMODITY,
+        "head_end": "head-end whose files carry its reads",
+        "model": "make and model, for people",
         "collector_id": "radio collector it speaks through: silent together, they are one dropout",
     },
     "channels": {
-        "meter_id": _METER, "channel": "what of the meter is measured, as its files name it (E1, B1, R1)", "kind": "interval: a value per slot; register: a dial",
-        "unit": "unit its files are in; converted to a base unit", "interval_minutes": "length of an interval; empty for a register",
-        "flow": "import is used, export is delivered back, other is not energy", "multiplier": "factor of the dial (CT and PT ratio), not of intervals",
-        "dials": "digits before the point, for rollover; empty where unknown", "decimals": "digits after the point",
-        "sums_to": "interval channel whose sum the dial's difference must equal", "billed": "whether the channel counts for the bill",
+        "meter_id": _METER,
+        "channel": "what of the meter is measured, as its files name it (E1, B1, R1)",
+        "kind": "interval: a value per slot; register: a dial",
+        "unit": "unit its files are in; converted to a base unit",
+        "interval_minutes": "length of an interval; empty for a register",
+        "flow": "import is used, export is delivered back, other is not energy",
+        "multiplier": "factor of the dial (CT and PT ratio), not of intervals",
+        "dials": "digits before the point, for rollover; empty where unknown",
+        "decimals": "digits after the point",
+        "sums_to": "interval channel whose sum the dial's difference must equal",
+        "billed": "whether the channel counts for the bill",
     },
     "register_hours": {
-        "head_end": "head-end whose meters are programmed so", "channel": "register that counts these hours",
-        "days": "all days, workdays, or rest days: weekends and holidays", "from_minute": "first minute after local midnight",
+        "head_end": "head-end whose meters are programmed so",
+        "channel": "register that counts these hours",
+        "days": "all days, workdays, or rest days: weekends and holidays",
+        "from_minute": "first minute after local midnight",
         "to_minute": "minute after local midnight at which it stops; 1440 is midnight",
     },
     "installations": {
-        "service_point_id": _POINT, "meter_id": _METER, "installed_at": "instant from which the meter stands there, UTC",
-        "removed_at": "instant at which it was taken away, UTC; empty while it stands", "install_read": "billed register's dial when it was installed",
+        "service_point_id": _POINT,
+        "meter_id": _METER,
+        "installed_at": "instant from which the meter stands there, UTC",
+        "removed_at": "instant at which it was taken away, UTC; empty while it stands",
+        "install_read": "billed register's dial when it was installed",
         "removal_read": "billed register's dial when it was taken away",
     },
     "billing_cycles": {
-        "cycle_id": "group of accounts billed on the same days", "period_start": "first billing day of the period", "period_end": "billing day after its last",
+        "cycle_id": "group of accounts billed on the same days",
+        "period_start": "first billing day of the period",
+        "period_end": "billing day after its last",
     },
     "tariffs": {
-        "tariff_id": "tariff", "commodity": _COMMODITY, "version": "number of the version, from 1", "valid_from": _FROM, "valid_to": _TO,
+        "tariff_id": "tariff",
+        "commodity": _COMMODITY,
+        "version": "number of the version, from 1",
+        "valid_from": _FROM,
+        "valid_to": _TO,
         "document": "file under tariffs/ that says what it charges",
     },
     "accounts": {
-        "account_id": "who is billed, by pseudonym", "customer_class": _CLASS, "opened": "first billing day of the account",
+        "account_id": "who is billed, by pseudonym",
+        "customer_class": _CLASS,
+        "opened": "first billing day of the account",
         "closed": "billing day from which it is closed; empty while open",
     },
     "agreements": {
-        "account_id": "account that pays", "service_point_id": _POINT, "tariff_id": "tariff it is charged on", "cycle_id": "billing cycle it is billed in",
-        "valid_from": _FROM, "valid_to": _TO,
+        "account_id": "account that pays",
+        "service_point_id": _POINT,
+        "tariff_id": "tariff it is charged on",
+        "cycle_id": "billing cycle it is billed in",
+        "valid_from": _FROM,
+        "valid_to": _TO,
     },
     "service_attributes": {
-        "service_point_id": _POINT, "attribute": "what is said of it: meter_size, jurisdiction, rate_code, budget_per_day or winter_average_per_day",
-        "value": "its value", "valid_from": _FROM, "valid_to": _TO,
+        "service_point_id": _POINT,
+        "attribute": "what is said of it: meter_size, jurisdiction, rate_code, budget_per_day or winter_average_per_day",
+        "value": "its value",
+        "valid_from": _FROM,
+        "valid_to": _TO,
     },
 }

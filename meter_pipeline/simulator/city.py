@@ -1,7 +1,7 @@
 """Who lives here: the traits of every service point, drawn from the seed alone.
 
-Belongs here: class, size, heating, cooling, solar, dials and multipliers of a range of service points. Does not belong here: what they use
-on a day (usage.py) and what goes wrong (plan.py).
+Belongs here: class, size, heating, cooling, solar, dials and multipliers of a range of service points. Does not belong
+here: what they use on a day (usage.py) and what goes wrong (plan.py).
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ TOU_PERCENT = 30
 class Block:
     """Traits of the service points first .. first + n of one commodity, one array element each.
 
-    Quantities are in quanta (Wh divided by the multiplier, 0.1 gal, 0.1 ft3): ``base`` per day, ``heat`` and ``cool`` per degree-day
-    Fahrenheit, ``solar`` the export system's output on a clear midsummer day (0: none), ``irrigation`` per watering day.
+    Quantities are in quanta (Wh divided by the multiplier, 0.1 gal, 0.1 ft3): ``base`` per day, ``heat`` and ``cool``
+    per degree-day Fahrenheit, ``solar`` the export system's output on a clear midsummer day (0: none), ``irrigation``
+    per watering day.
     """
 
     commodity: str

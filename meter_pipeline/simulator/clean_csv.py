@@ -1,4 +1,5 @@
-"""The plainest feed there is, for load benchmarks: meter_id,interval_start,kwh,sequence, one line per interval, nothing wrong in it.
+"""The plainest feed there is, for load benchmarks: meter_id,interval_start,kwh,sequence, one line per interval, nothing
+wrong in it.
 
 Belongs here: that file. Does not belong here: the city's own feeds (feeds_out.py).
 """
@@ -22,7 +23,8 @@ _CHUNK = 12_500
 
 
 def write_clean_csv(spec: Spec, day: date, folder: Path, *, meters_per_file: int | None = None) -> list[Path]:
-    """Write a billing day of the city's electricity imports as clean CSV (ISO UTC stamps with Z, kWh to three places); the files written.
+    """Write a billing day of the city's electricity imports as clean CSV (ISO UTC stamps with Z, kWh to three places);
+    the files written.
 
     ``meters_per_file`` defaults to the spec's. Memory is that of a chunk, whatever the file's size.
     """
@@ -31,7 +33,10 @@ def write_clean_csv(spec: Spec, day: date, folder: Path, *, meters_per_file: int
     count = spec.counts["electricity"]
     step = spec.interval_minutes * 60
     start = spec.calendar.start_s(day)
-    stamps = [stamp_text(start + k * step, spec.zone, "utc") + "," for k in range(spec.calendar.slots(day, spec.interval_minutes))]
+    stamps = [
+        stamp_text(start + k * step, spec.zone, "utc") + ","
+        for k in range(spec.calendar.slots(day, spec.interval_minutes))
+    ]
     written = []
     for part, first in enumerate(range(0, count, per_file)):
         path = folder / f"clean_{day:%Y%m%d}_{part:02d}.csv"
@@ -50,4 +55,6 @@ def _blocks(spec: Spec, day: date, first: int, last: int, stamps: list[str]) -> 
         values = share_out(total, import_weights(spec, traits, day, spec.interval_minutes))
         if np.any(traits.multiplier != 1):
             values *= traits.multiplier[:, None]
-        yield from plain_lines([meter_id("electricity", i) + "," for i in range(at, at + traits.size)], stamps, values, 3, tail)
+        yield from plain_lines(
+            [meter_id("electricity", i) + "," for i in range(at, at + traits.size)], stamps, values, 3, tail
+        )

@@ -1,7 +1,8 @@
-"""A day of a range of service points, with everything that goes wrong in it: what was used, what the meters measured, what was reported.
+"""A day of a range of service points, with everything that goes wrong in it: what was used, what the meters measured,
+what was reported.
 
-Belongs here: applying stories to totals, weights and reported rows. Does not belong here: choosing the stories (plan.py), and how a report
-looks in a file (writers.py).
+Belongs here: applying stories to totals, weights and reported rows. Does not belong here: choosing the stories
+(plan.py), and how a report looks in a file (writers.py).
 """
 
 from __future__ import annotations
@@ -52,10 +53,11 @@ class Exchange:
 
 @dataclass(slots=True)
 class DayRows:
-    """Reported intervals of a chunk of one head-end on one day, in units of the feed's last decimal (Wh, 0.1 gal, 0.1 ft3).
+    """Reported intervals of a chunk of one head-end on one day, in units of the feed's last decimal (Wh, 0.1 gal, 0.1
+    ft3).
 
-    ``ids``, ``channels``, ``index`` have one element per row of ``values``; ``import_total`` and ``export_total`` one per service point of
-    the chunk: what the meter standing there measured that day, in quanta of its dial.
+    ``ids``, ``channels``, ``index`` have one element per row of ``values``; ``import_total`` and ``export_total`` one
+    per service point of the chunk: what the meter standing there measured that day, in quanta of its dial.
     """
 
     segment: Segment
@@ -83,7 +85,8 @@ def solar_ready(traits: Block, stories: list[Planted], day_index: int) -> Block:
 def apply_to_totals(
     spec: Spec, stories: list[Planted], day: date, first: int, slots: int, total: Ints, export: Ints
 ) -> dict[int, tuple[int, int, int]]:
-    """Change a day's totals in place by the stories that change use; return {row: (flow total, slot, slot after)} of constant flows.
+    """Change a day's totals in place by the stories that change use; return {row: (flow total, slot, slot after)} of
+    constant flows.
 
     The flow is in the total already: intervals share out the rest by weight and the flow evenly over its window.
     """
@@ -128,9 +131,7 @@ def chunk_day(spec: Spec, plan: Plan, segment: Segment, first: int, last: int, d
     slots = spec.calendar.slots(day, segment.interval_minutes)
     total, export = day_totals(spec, traits, day)
     flows = apply_to_totals(spec, stories, day, first, slots, total, export)
-    rows = DayRows(
-        segment, day, traits, [], [], np.zeros(0, np.int64), np.zeros((0, slots), np.int64), total, export
-    )
+    rows = DayRows(segment, day, traits, [], [], np.zeros(0, np.int64), np.zeros((0, slots), np.int64), total, export)
     if segment.file_format == "register":
         return rows
     rows.values = _intervals(spec, traits, stories, day, segment.interval_minutes, panels, total, export, flows)
@@ -178,7 +179,10 @@ def _intervals(
     for story in stories:
         if story.kind == "outage":
             begin, end = story.window(slots)
-            a, b = max(story.index, traits.first) - traits.first, min(story.index_last, traits.first + traits.size) - traits.first
+            a, b = (
+                max(story.index, traits.first) - traits.first,
+                min(story.index_last, traits.first + traits.size) - traits.first,
+            )
             _dark(weights[a:b], begin, end)
             mine = np.flatnonzero((panels >= a) & (panels < b))
             sun[mine, begin:end] = 0.0
@@ -200,7 +204,8 @@ def _intervals(
 
 
 def _dark(weights: Floats, begin: int, end: int) -> None:
-    """No use in the window; a row that has no other weight keeps one outside it, so that its total does not fall back into the window."""
+    """No use in the window; a row that has no other weight keeps one outside it, so that its total does not fall back
+    into the window."""
     weights[:, begin:end] = 0.0
     empty = weights.sum(axis=1) == 0
     weights[empty, 0 if begin > 0 else -1] = 1.0
@@ -222,7 +227,8 @@ def _note(rows: DayRows, story: Planted, **facts: int | str) -> None:
 
 
 def _report(spec: Spec, rows: DayRows, story: Planted, export_row: dict[int, int], added: list[Ints]) -> None:
-    """Apply one reporting story to the chunk's rows. A row of a new meter goes to ``added``, its key to the chunk's at once."""
+    """Apply one reporting story to the chunk's rows. A row of a new meter goes to ``added``, its key to the chunk's at
+    once."""
     slots = rows.values.shape[1]
     begin, end = story.window(slots)
     first = rows.traits.first

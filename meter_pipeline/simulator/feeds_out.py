@@ -1,7 +1,7 @@
 """Who sends what when: the files of a day, the late ones, the corrected, the repeated.
 
-Belongs here: sorting a chunk's reports into files, their names, and the notes on planted text defects. Does not belong here: the formats
-themselves (writers.py).
+Belongs here: sorting a chunk's reports into files, their names, and the notes on planted text defects. Does not belong
+here: the formats themselves (writers.py).
 
 A file is called ARRIVAL_HEADEND_DAY_PART, arrival first, so that names in order are files in the order they came.
 """
@@ -75,7 +75,9 @@ class Inbox:
         self.notes.setdefault(story, {}).update(facts)
 
 
-def file_name(segment_name: str, file_format: str, day: date, part: int, *, delay: int = 0, clock: str = "0215", what: str = "") -> str:
+def file_name(
+    segment_name: str, file_format: str, day: date, part: int, *, delay: int = 0, clock: str = "0215", what: str = ""
+) -> str:
     arrival = day + timedelta(days=1 + delay)
     return f"{arrival:%Y%m%d}T{clock}_{segment_name}_{day:%Y%m%d}_{what}{part:02d}.{SUFFIX[file_format]}"
 
@@ -97,8 +99,11 @@ def _base_seconds(spec: Spec, rows: DayRows) -> Ints:
     return start + step * np.arange(rows.values.shape[1], dtype=np.int64)
 
 
-def _lines(spec: Spec, rows: DayRows, row: int, special: Special, *, first_version: bool, shift: int, decimals: int) -> Iterator[Line]:
-    """The reads of one row. ``first_version`` takes what was reported before a correction; ``shift`` moves stamps to interval ends."""
+def _lines(
+    spec: Spec, rows: DayRows, row: int, special: Special, *, first_version: bool, shift: int, decimals: int
+) -> Iterator[Line]:
+    """The reads of one row. ``first_version`` takes what was reported before a correction; ``shift`` moves stamps to
+    interval ends."""
     seconds = _base_seconds(spec, rows)
     values = special.first_values if first_version and special.first_values is not None else rows.values[row]
     version = 1 if special.first_values is not None and not first_version else 0
@@ -231,7 +236,8 @@ def _write_cmep(inbox: Inbox, rows: DayRows, part: int) -> None:
 
 
 def write_nem12(inbox: Inbox, day: date, part: int, pieces: list[DayRows]) -> None:
-    """A NEM12 file of the fixed-offset day, put together from the billing days it overlaps (``pieces``: same chunk, days in order)."""
+    """A NEM12 file of the fixed-offset day, put together from the billing days it overlaps (``pieces``: same chunk,
+    days in order)."""
     spec, segment = inbox.spec, pieces[0].segment
     step = segment.interval_minutes * 60
     start = nem12_start(spec, day)
@@ -254,7 +260,8 @@ def write_nem12(inbox: Inbox, day: date, part: int, pieces: list[DayRows]) -> No
 
 
 def fixed_offset_s(spec: Spec) -> int:
-    """The NEM12 head-end's offset from UTC in seconds: the utility's own at the start of the first day, kept whatever the clocks do."""
+    """The NEM12 head-end's offset from UTC in seconds: the utility's own at the start of the first day, kept whatever
+    the clocks do."""
     midnight = spec.calendar.start_s(spec.start)
     local = spec.start.toordinal() * 86_400 - date(1970, 1, 1).toordinal() * 86_400
     return local - midnight
@@ -278,7 +285,9 @@ def write_registers(inbox: Inbox, segment: Segment, day: date, part: int, reads:
     drive_by = segment.file_format == "register"
     head_end = segment.head_end if drive_by else REGISTER_HEAD_END[segment.commodity]
     sequence = sequence_of(day)
-    name = file_name(segment.head_end if drive_by else f"{head_end}-{segment.head_end}", "register", day, part, clock="0130")
+    name = file_name(
+        segment.head_end if drive_by else f"{head_end}-{segment.head_end}", "register", day, part, clock="0130"
+    )
     if not drive_by:
         stamp = stamp_text(start + int(reads.second[0]), spec.zone, "utc") + ","
         prefixes = [f"{m},{c}," for m, c in zip(reads.ids, reads.channels, strict=True)]
@@ -295,4 +304,3 @@ def write_registers(inbox: Inbox, segment: Segment, day: date, part: int, reads:
 def _with_header(blocks: Iterable[bytes]) -> Iterator[bytes]:
     yield REGISTER_HEADER
     yield from blocks
-

@@ -1,9 +1,11 @@
-"""The same city without files: day matrices for validation and benchmarks, register reads, and daily usage for anomaly evaluation.
+"""The same city without files: day matrices for validation and benchmarks, register reads, and daily usage for anomaly
+evaluation.
 
-Belongs here: frames and matrices in the product's own shapes. Does not belong here: what is in them (effects.py, usage.py).
+Belongs here: frames and matrices in the product's own shapes. Does not belong here: what is in them (effects.py,
+usage.py).
 
-A day matrix holds what is in hand once everything has arrived: late data is there, corrections are applied, repeats are gone. What stays is what
-validation must find: gaps, spikes, drift, shifted hours, meters exchanged.
+A day matrix holds what is in hand once everything has arrived: late data is there, corrections are applied, repeats are
+gone. What stays is what validation must find: gaps, spikes, drift, shifted hours, meters exchanged.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ from meter_pipeline.simulator.usage import day_totals, import_weights, share_out
 _CHUNK: Final = 12_500
 _QUALITY: Final = {"TEST": pack("A", reason=90), "OVERFLOW": pack("A", reason=95)}
 
-#: One row per meter, channel and billing day. ``value`` is the day's quantity and ``min_hour`` the least of any hour of it, both in micro base units
-#: and null where no read came; ``reads`` and ``expected_reads`` count intervals (of an hour for water and gas).
+# : One row per meter, channel and billing day. ``value`` is the day's quantity and ``min_hour`` the least of any hour
+# of it, both in micro base units : and null where no read came; ``reads`` and ``expected_reads`` count intervals (of an
+# hour for water and gas).
 DAILY_USAGE: Final[dict[str, Any]] = {
     "meter_id": pl.String,
     "service_point_id": pl.String,
@@ -52,7 +55,8 @@ DAILY_USAGE: Final[dict[str, Any]] = {
 def day_matrix(spec: Spec, day: date, plan: Plan | None = None) -> list[DayMatrix]:
     """The city's reported intervals of a billing day, one matrix per interval length, rows sorted by meter and channel.
 
-    ``keys`` holds meter_id, channel, service_point_id, unit, head_end. Values are micro base units, NO_VALUE where nothing was reported.
+    ``keys`` holds meter_id, channel, service_point_id, unit, head_end. Values are micro base units, NO_VALUE where
+    nothing was reported.
     """
     plan = plan or Plan(spec)
     parts: dict[int, list[tuple[pl.DataFrame, Ints, Any, Ints | None]]] = {}
@@ -86,7 +90,9 @@ def day_matrix(spec: Spec, day: date, plan: Plan | None = None) -> list[DayMatri
     return [_joined(day, minutes, found, sequence_of(day)) for minutes, found in sorted(parts.items())]
 
 
-def _joined(day: date, minutes: int, parts: list[tuple[pl.DataFrame, Ints, Any, Ints | None]], sequence: int) -> DayMatrix:
+def _joined(
+    day: date, minutes: int, parts: list[tuple[pl.DataFrame, Ints, Any, Ints | None]], sequence: int
+) -> DayMatrix:
     keys = pl.concat([k for k, _, _, _ in parts]).with_row_index("row").sort("meter_id", "channel")
     order = keys["row"].to_numpy()
     values = np.concatenate([v for _, v, _, _ in parts])
@@ -106,7 +112,8 @@ def _joined(day: date, minutes: int, parts: list[tuple[pl.DataFrame, Ints, Any, 
 
 
 def register_frames(spec: Spec, plan: Plan | None = None) -> tuple[list[pl.DataFrame], Registers]:
-    """Register reads per billing day as REGISTER_READS frames: first the opening reads (of the day before), then each simulated day's."""
+    """Register reads per billing day as REGISTER_READS frames: first the opening reads (of the day before), then each
+    simulated day's."""
     plan = plan or Plan(spec)
     registers = Registers(spec, plan)
     frames = [
@@ -131,33 +138,39 @@ def register_frames(spec: Spec, plan: Plan | None = None) -> tuple[list[pl.DataF
 
 def _register_frame(spec: Spec, day: date, commodity: str, reads: RegisterReads) -> pl.DataFrame:
     start = spec.calendar.start_s(day)
-    return pl.DataFrame(
-        {
-            "meter_id": reads.ids,
-            "channel": reads.channels,
-            "read_at": (reads.second + start) * 1_000_000,
-            "value": reads.dial * MICRO_PER_QUANTUM[commodity],
-        },
-        schema_overrides={"read_at": pl.Int64},
-    ).select(
-        "meter_id",
-        "channel",
-        pl.col("read_at").cast(pl.Datetime("us")).dt.replace_time_zone("UTC"),
-        "value",
-        pl.lit(UNIT[commodity]).alias("unit"),
-        pl.lit(sequence_of(day), pl.Int32).alias("sequence"),
-        pl.lit(ACTUAL, pl.UInt16).alias("quality"),
-        pl.lit(0, pl.Int64).alias("source_version"),
-        pl.lit(None, pl.Datetime("us", "UTC")).alias("read_time"),
-        pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("line"),
-    ).select(list(REGISTER_READS))
+    return (
+        pl.DataFrame(
+            {
+                "meter_id": reads.ids,
+                "channel": reads.channels,
+                "read_at": (reads.second + start) * 1_000_000,
+                "value": reads.dial * MICRO_PER_QUANTUM[commodity],
+            },
+            schema_overrides={"read_at": pl.Int64},
+        )
+        .select(
+            "meter_id",
+            "channel",
+            pl.col("read_at").cast(pl.Datetime("us")).dt.replace_time_zone("UTC"),
+            "value",
+            pl.lit(UNIT[commodity]).alias("unit"),
+            pl.lit(sequence_of(day), pl.Int32).alias("sequence"),
+            pl.lit(ACTUAL, pl.UInt16).alias("quality"),
+            pl.lit(0, pl.Int64).alias("source_version"),
+            pl.lit(None, pl.Datetime("us", "UTC")).alias("read_time"),
+            pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("line"),
+        )
+        .select(list(REGISTER_READS))
+    )
 
 
 def daily_usage(spec: Spec) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Daily usage of every interval meter over the whole range, and the truth: for evaluating detectors on months of days.
+    """Daily usage of every interval meter over the whole range, and the truth: for evaluating detectors on months of
+    days.
 
-    Columns as DAILY_USAGE; days whose every read was lost are there with a null value, days with some reads lost hold the rest. Meters keep
-    their first id throughout (exchanges are for validation, not for this frame). Totals are those the feeds of the same spec would give.
+    Columns as DAILY_USAGE; days whose every read was lost are there with a null value, days with some reads lost hold
+    the rest. Meters keep their first id throughout (exchanges are for validation, not for this frame). Totals are those
+    the feeds of the same spec would give.
     """
     plan = Plan(spec)
     frames: list[pl.DataFrame] = []
@@ -192,9 +205,23 @@ def _usage_of(spec: Spec, plan: Plan, commodity: str, head_end: str, first: int,
         flows = apply_to_totals(spec, stories, day, first, slots, total, export)
         reads[index] = slots
         values[index], exports[index] = total, export
-        lost = {s.index - first: s for s in stories if s.kind in ("gap_interval", "gap_hours", "gap_day", "dropout_meter")}
+        lost = {
+            s.index - first: s for s in stories if s.kind in ("gap_interval", "gap_hours", "gap_day", "dropout_meter")
+        }
         if commodity == "water" or lost:
-            _hours(spec, traits, day, minutes, total, flows, lost, values[index], least[index], reads[index], whole=commodity == "water")
+            _hours(
+                spec,
+                traits,
+                day,
+                minutes,
+                total,
+                flows,
+                lost,
+                values[index],
+                least[index],
+                reads[index],
+                whole=commodity == "water",
+            )
         for story in stories:
             if story.kind in ("dropout_collector", "dropout_head_end") and story.head_end == head_end:
                 begin, end = story.window(slots)
@@ -209,14 +236,26 @@ def _usage_of(spec: Spec, plan: Plan, commodity: str, head_end: str, first: int,
     frame = _long(spec, commodity, head_end, main, np.arange(first, last), traits, columns)
     if panels.size:
         part = (exports[:, panels] * scale[panels], None, reads[:, panels], slots_of, status[:, panels])
-        frame = pl.concat([frame, _long(spec, commodity, head_end, "B1", panels + first, block(spec, commodity, first, last), part)])
+        frame = pl.concat(
+            [frame, _long(spec, commodity, head_end, "B1", panels + first, block(spec, commodity, first, last), part)]
+        )
     return frame
 
 
 def _hours(
-    spec: Spec, traits: Any, day: date, minutes: int, total: Ints, flows: dict[int, tuple[int, int, int]], lost: dict[int, Any],
-    values: Ints, least: Ints, reads: Any, *, whole: bool,
-) -> None:  # fmt: skip
+    spec: Spec,
+    traits: Any,
+    day: date,
+    minutes: int,
+    total: Ints,
+    flows: dict[int, tuple[int, int, int]],
+    lost: dict[int, Any],
+    values: Ints,
+    least: Ints,
+    reads: Any,
+    *,
+    whole: bool,
+) -> None:
     """Fill in what needs the hours of a day: the least hour of water meters, and the sum of what was not lost."""
     rows = np.arange(traits.size) if whole else np.array(sorted(lost), np.int64)
     weights = import_weights(spec, traits, day, minutes)[rows]
@@ -239,7 +278,9 @@ def _hours(
 _STATUS: Final = ("active", "inactive", "disconnected")
 
 
-def _long(spec: Spec, commodity: str, head_end: str, channel: str, index: Any, traits: Any, columns: Any) -> pl.DataFrame:
+def _long(
+    spec: Spec, commodity: str, head_end: str, channel: str, index: Any, traits: Any, columns: Any
+) -> pl.DataFrame:
     from meter_pipeline.simulator.city import CLASSES
     from meter_pipeline.simulator.plan import collector_size
     from meter_pipeline.simulator.weather import STATIONS
@@ -290,7 +331,8 @@ def _long(spec: Spec, commodity: str, head_end: str, channel: str, index: Any, t
 
 
 def daily_temperatures_frame(spec: Spec) -> pl.DataFrame:
-    """Weather of the range and its history: station_id, weather_day, temperature_min_c, temperature_max_c, temperature_mean_f (floats)."""
+    """Weather of the range and its history: station_id, weather_day, temperature_min_c, temperature_max_c,
+    temperature_mean_f (floats)."""
     from meter_pipeline.simulator.usage import city_temperatures
     from meter_pipeline.simulator.weather import STATIONS, mean_fahrenheit
 
@@ -310,4 +352,3 @@ def daily_temperatures_frame(spec: Spec) -> pl.DataFrame:
             )
         )
     return pl.concat(frames)
-

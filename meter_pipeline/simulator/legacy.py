@@ -1,7 +1,9 @@
-"""The batch a municipality wants to leave: one read at a time, one commit a night, and habits nobody remembers the reason of.
+"""The batch a municipality wants to leave: one read at a time, one commit a night, and habits nobody remembers the
+reason of.
 
-Belongs here: that job whole, with its own database, quirks and nightly results. Does not belong here: comparing with it (migration/), and anything
-the product uses: it shares no code with the product on purpose, down to its arithmetic in floats.
+Belongs here: that job whole, with its own database, quirks and nightly results. Does not belong here: comparing with it
+(migration/), and anything the product uses: it shares no code with the product on purpose, down to its arithmetic in
+floats.
 
 Quirks, each of which a comparison must explain:
 
@@ -56,7 +58,9 @@ class LegacyBatch:
         self._city = city
         self._db = sqlite3.connect(database)
         self._db.executescript(_TABLES)
-        self._tables = {p.stem: list(csv.DictReader(p.open(encoding="utf-8"))) for p in sorted((city / "reference").glob("*.csv"))}
+        self._tables = {
+            p.stem: list(csv.DictReader(p.open(encoding="utf-8"))) for p in sorted((city / "reference").glob("*.csv"))
+        }
         zone = next(line for line in (city / "utility.toml").read_text("utf-8").splitlines() if line.startswith("zone"))
         self._zone = ZoneInfo(zone.split('"')[1])
         self._loaded = self._skipped = 0
@@ -65,7 +69,8 @@ class LegacyBatch:
         self._db.close()
 
     def run_night(self, day: date) -> Night:
-        """Load what came since the last night and bill one day. Nights must follow each other: amounts build on the day before's."""
+        """Load what came since the last night and bill one day. Nights must follow each other: amounts build on the day
+        before's."""
         self._loaded = self._skipped = 0
         arrived = f"{day + timedelta(days=1):%Y%m%d}T9999"
         for path in sorted((self._city / "inbox").rglob("*"), key=lambda p: p.name):
@@ -75,7 +80,9 @@ class LegacyBatch:
         totals: dict[str, float] = {}
         by_hand = {a["account_id"] for a in self._tables["agreements"] if a["tariff_id"] in _BY_HAND}
         for agreement in self._tables["agreements"]:
-            if agreement["valid_from"] <= day.isoformat() and (not agreement["valid_to"] or day.isoformat() < agreement["valid_to"]):
+            if agreement["valid_from"] <= day.isoformat() and (
+                not agreement["valid_to"] or day.isoformat() < agreement["valid_to"]
+            ):
                 self._bill(day, agreement, totals)
         for account, amount in sorted((a, t) for a, t in totals.items() if a not in by_hand):
             self._result(day, account, "total", "total", f"{amount:.2f}", estimated=False)
@@ -86,7 +93,8 @@ class LegacyBatch:
     def export_csv(self, day: date, path: Path) -> int:
         """Write a night's results as account_id, level, code, value, estimated, tariff_version; how many."""
         rows = self._db.execute(
-            "SELECT account, level, code, value, estimated, version FROM results WHERE day = ? ORDER BY account, level, code", (day.isoformat(),)
+            "SELECT account, level, code, value, estimated, version FROM results WHERE day = ? ORDER BY account, level, code",
+            (day.isoformat(),),
         ).fetchall()
         with path.open("w", encoding="utf-8", newline="") as handle:
             writer = csv.writer(handle, lineterminator="\n")
@@ -95,15 +103,20 @@ class LegacyBatch:
         return len(rows)
 
     def take_over(self, folder: Path) -> int:
-        """Take bills another system made, from CSV files of billing_day and the columns of an export, in order of their names; how many rows."""
+        """Take bills another system made, from CSV files of billing_day and the columns of an export, in order of their
+        names; how many rows."""
         taken = 0
         for path in sorted(folder.glob("*.csv")):
             with path.open(encoding="utf-8", newline="") as handle:
                 rows = list(csv.DictReader(handle))
             for day, account in sorted({(r["billing_day"], r["account_id"]) for r in rows}):
-                self._db.execute("DELETE FROM results WHERE day = ? AND account = ? AND level IN ('line', 'total')", (day, account))
+                self._db.execute(
+                    "DELETE FROM results WHERE day = ? AND account = ? AND level IN ('line', 'total')", (day, account)
+                )
             for r in rows:
-                values = tuple(r[c] for c in ("billing_day", "account_id", "level", "code", "value", "estimated", "tariff_version"))
+                values = tuple(
+                    r[c] for c in ("billing_day", "account_id", "level", "code", "value", "estimated", "tariff_version")
+                )
                 self._db.execute("INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?)", values)
             taken += len(rows)
         self._db.commit()
@@ -224,19 +237,26 @@ class LegacyBatch:
 
     def _dial(self, meter: str, channel: str, midnight: date) -> float | None:
         found = self._db.execute(
-            "SELECT value FROM dials WHERE meter = ? AND channel = ? AND wall = ?", (meter, channel, f"{midnight.isoformat()} 00:00")
+            "SELECT value FROM dials WHERE meter = ? AND channel = ? AND wall = ?",
+            (meter, channel, f"{midnight.isoformat()} 00:00"),
         ).fetchone()
         return None if found is None else float(found[0])
 
     def _usage(self, meter: str, day: date) -> tuple[float | None, bool]:
-        """The day's usage and whether it was estimated: intervals if there are 24 hours of them, else registers, else nothing."""
+        """The day's usage and whether it was estimated: intervals if there are 24 hours of them, else registers, else
+        nothing."""
         channels = [c for c in self._tables["channels"] if c["meter_id"] == meter and c["flow"] == "import"]
         interval = next((c for c in channels if c["kind"] == "interval"), None)
         register = next((c for c in channels if c["kind"] == "register"), None)
         if interval is not None:
             count, total = self._db.execute(
                 "SELECT count(*), sum(value) FROM reads WHERE meter = ? AND channel = ? AND wall >= ? AND wall < ?",
-                (meter, interval["channel"], f"{day.isoformat()} 00:00", f"{(day + timedelta(days=1)).isoformat()} 00:00"),
+                (
+                    meter,
+                    interval["channel"],
+                    f"{day.isoformat()} 00:00",
+                    f"{(day + timedelta(days=1)).isoformat()} 00:00",
+                ),
             ).fetchone()
             if count == 1440 // int(interval["interval_minutes"]):
                 return float(total), False
@@ -253,20 +273,28 @@ class LegacyBatch:
 
     def _lines(self, day: date, agreement: dict[str, str], usage: float) -> Iterator[tuple[str, float, str]]:
         """The day's amounts per line: what the stretch on this tariff has cost so far with today less without it."""
-        point, tariff, cycle, account = (agreement[c] for c in ("service_point_id", "tariff_id", "cycle_id", "account_id"))
+        point, tariff, cycle, account = (
+            agreement[c] for c in ("service_point_id", "tariff_id", "cycle_id", "account_id")
+        )
         version = next(
-            t for t in self._tables["tariffs"]
-            if t["tariff_id"] == tariff and t["valid_from"] <= day.isoformat() and (not t["valid_to"] or day.isoformat() < t["valid_to"])
-        )  # fmt: skip
+            t
+            for t in self._tables["tariffs"]
+            if t["tariff_id"] == tariff
+            and t["valid_from"] <= day.isoformat()
+            and (not t["valid_to"] or day.isoformat() < t["valid_to"])
+        )
         period = next(
-            c for c in self._tables["billing_cycles"]
+            c
+            for c in self._tables["billing_cycles"]
             if c["cycle_id"] == cycle and c["period_start"] <= day.isoformat() < c["period_end"]
-        )  # fmt: skip
+        )
         length = (date.fromisoformat(period["period_end"]) - date.fromisoformat(period["period_start"])).days
         begun = max(period["period_start"], agreement["valid_from"])
         days = (day - date.fromisoformat(begun)).days
         key = (point, tariff, begun)
-        held = self._db.execute("SELECT quantity FROM position WHERE point = ? AND tariff = ? AND period = ?", key).fetchone()
+        held = self._db.execute(
+            "SELECT quantity FROM position WHERE point = ? AND tariff = ? AND period = ?", key
+        ).fetchone()
         quantity = float(held[0]) if held else 0.0
         document = json.loads((self._city / "tariffs" / version["document"]).read_text("utf-8"))
         classes = {a["account_id"]: a["customer_class"] for a in self._tables["accounts"]}
@@ -276,20 +304,28 @@ class LegacyBatch:
         for code in after:
             yield code, after[code] - before[code], version["version"]
 
-    def _result(self, day: date, account: str, level: str, code: str, value: str, *, estimated: bool, version: str = "") -> None:
+    def _result(
+        self, day: date, account: str, level: str, code: str, value: str, *, estimated: bool, version: str = ""
+    ) -> None:
         self._db.execute(
-            "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?)", (day.isoformat(), account, level, code, value, "true" if estimated else "false", version)
+            "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (day.isoformat(), account, level, code, value, "true" if estimated else "false", version),
         )
 
 
-def period_cost(document: dict[str, Any], quantity: float, days: int, length: int, customer_class: str) -> dict[str, float]:
+def period_cost(
+    document: dict[str, Any], quantity: float, days: int, length: int, customer_class: str
+) -> dict[str, float]:
     """What a period has cost after so many days and so much use (kWh, gallons or cubic feet), by line code, in dollars."""
     share = days / length
     if "items" in document:
         rate = document["items"][0]
         tiers = [(t.get("max"), t["rate"]) for t in rate["energyratestructure"][0]]
         return {"ENERGY/period 0": sum(_tiered(quantity, tiers, share)), "FIXED": rate["fixedchargefirstmeter"] * share}
-    unit = {"kgal": 1 / 1000, "therm": float(document.get("heat_content", [{"therms_per_ccf": 1}])[0]["therms_per_ccf"]) / 100}[document["unit"]]
+    unit = {
+        "kgal": 1 / 1000,
+        "therm": float(document.get("heat_content", [{"therms_per_ccf": 1}])[0]["therms_per_ccf"]) / 100,
+    }[document["unit"]]
     lines: dict[str, float] = {}
     for charge in document["charges"]:
         used = quantity * unit * float(charge.get("factor", 1))

@@ -1,10 +1,10 @@
 """What goes wrong, where and when: drawn once from the seed, before any read exists.
 
-Belongs here: the kinds of defects and events, how many of each, and on which service points and days they fall. Does not belong here: what
-they do to usage and reads (effects.py) or to files (writers.py, feeds_out.py).
+Belongs here: the kinds of defects and events, how many of each, and on which service points and days they fall. Does
+not belong here: what they do to usage and reads (effects.py) or to files (writers.py, feeds_out.py).
 
-Each service point has at most one story, so that a detector's answer about it can be judged. Benign events (a move, a vacation, solar
-panels) are planted and named too: taking one for a fault is a false alarm.
+Each service point has at most one story, so that a detector's answer about it can be judged. Benign events (a move, a
+vacation, solar panels) are planted and named too: taking one for a fault is a false alarm.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Seen:
         parts = []
         for first in range(0, spec.counts[commodity], 50_000):
             traits = block(spec, commodity, first, min(first + 50_000, spec.counts[commodity]))
-            parts.append((traits.customer_class.astype(np.int8), traits.solar > 0, traits.multiplier > 1, traits.time_of_use))
+            parts.append(
+                (traits.customer_class.astype(np.int8), traits.solar > 0, traits.multiplier > 1, traits.time_of_use)
+            )
         return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
@@ -44,10 +46,11 @@ Traits = Callable[[Seen, int], bool]
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """One story of one service point (or of a group, ``index`` to ``index_last``), from the first to the last day (indices, both included).
+    """One story of one service point (or of a group, ``index`` to ``index_last``), from the first to the last day
+    (indices, both included).
 
-    ``amount`` is the kind's own measure: a factor of use, quanta per hour, seconds of drift, days of delay. ``slot`` and ``slots`` are the
-    window in a day, in hundredths of the day, so that they mean the same at any interval length.
+    ``amount`` is the kind's own measure: a factor of use, quanta per hour, seconds of drift, days of delay. ``slot``
+    and ``slots`` are the window in a day, in hundredths of the day, so that they mean the same at any interval length.
     """
 
     kind: str
@@ -70,7 +73,8 @@ class Planted:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How often a story is told: meters per thousand of each commodity it can befall, on which feeds, and whether it is a fault."""
+    """How often a story is told: meters per thousand of each commodity it can befall, on which feeds, and whether it is
+    a fault."""
 
     name: str
     per_thousand: dict[str, float]
@@ -126,8 +130,17 @@ USAGE_KINDS: Final = (
 #: Kinds that change which meter measures, or how its dial shows it.
 METER_KINDS: Final = (
     Kind("exchange", _all(2), "day", window=(0.0, 0.01), formats=("delimited", "jsonl"), eligible=_plain),
-    Kind("exchange_overlap", {"electricity": 1.5, "water": 1}, "day", window=(0.04, 0.15), formats=_EDITED, eligible=_plain),
-    Kind("exchange_gap", {"electricity": 1.5, "water": 1}, "day", window=(0.04, 0.15), formats=_EDITED, eligible=_plain),
+    Kind(
+        "exchange_overlap",
+        {"electricity": 1.5, "water": 1},
+        "day",
+        window=(0.04, 0.15),
+        formats=_EDITED,
+        eligible=_plain,
+    ),
+    Kind(
+        "exchange_gap", {"electricity": 1.5, "water": 1}, "day", window=(0.04, 0.15), formats=_EDITED, eligible=_plain
+    ),
     Kind("rollover", _all(1.5), "day", eligible=_plain),
     Kind("register_back", {"electricity": 1, "water": 1}, "day", (50, 400)),
     Kind("missing_register", _all(2), "day"),
@@ -144,7 +157,9 @@ REPORT_KINDS: Final = (
     Kind("consecutive", {"electricity": 1.5}, "day", window=(0.25, 0.5)),
     Kind("clock_drift_tolerated", {"electricity": 2}, "days", (5, 25), (1, 3), formats=_EDITED, eligible=_plain),
     Kind("clock_drift", {"electricity": 1.5}, "days", (240, 420), (1, 2), formats=_EDITED, eligible=_plain),
-    Kind("truncated_interval", {"electricity": 1}, "day", (240, 420), window=(0.0, 0.0), formats=_EDITED, eligible=_plain),
+    Kind(
+        "truncated_interval", {"electricity": 1}, "day", (240, 420), window=(0.0, 0.0), formats=_EDITED, eligible=_plain
+    ),
     Kind("test_mode", {"electricity": 1}, "day", window=(0.04, 0.1), formats=_EDITED),
     Kind("pulse_overflow", {"electricity": 1}, "day", window=(0.0, 0.0), formats=_EDITED),
     Kind("late", _all(4), "day", (1, 4), formats=_EDITED),
@@ -168,10 +183,25 @@ PAPER_KINDS: Final = (
 )
 KINDS: Final = USAGE_KINDS + METER_KINDS + REPORT_KINDS + PAPER_KINDS
 #: Events of ordinary life: in the truth so that they can be told from faults.
-BENIGN: Final = frozenset({
-    "vacant", "move", "vacation", "solar_arrival", "exchange", "exchange_overlap", "exchange_gap", "rollover", "outage",
-    "clock_drift_tolerated", "late", "correction", "rebroadcast", "duplicate_file", "tariff_change",
-})  # fmt: skip
+BENIGN: Final = frozenset(
+    {
+        "vacant",
+        "move",
+        "vacation",
+        "solar_arrival",
+        "exchange",
+        "exchange_overlap",
+        "exchange_gap",
+        "rollover",
+        "outage",
+        "clock_drift_tolerated",
+        "late",
+        "correction",
+        "rebroadcast",
+        "duplicate_file",
+        "tariff_change",
+    }
+)
 _MOST_STORIES = 0.6  # of a commodity's meters, so that a small city keeps ordinary ones
 
 
@@ -218,7 +248,11 @@ def _draw(spec: Spec) -> Iterator[Planted]:
                 wanted = max(1, wanted)
             found = 0
             skipped: list[int] = []
-            while found < wanted and cursor < len(order) and len(order) - cursor + len(skipped) > count * (1 - _MOST_STORIES):
+            while (
+                found < wanted
+                and cursor < len(order)
+                and len(order) - cursor + len(skipped) > count * (1 - _MOST_STORIES)
+            ):
                 index = order[cursor]
                 cursor += 1
                 segment = next((s for s in segments if s.first <= index < s.last), None)
@@ -243,7 +277,10 @@ def _story(spec: Spec, kind: Kind, segment: Segment, index: int) -> Planted:
     earliest = min(days - 1, days // 3) if days >= 90 and kind.span != "day" else 0
     latest = max(earliest + 1, days - 20) if days >= 90 and kind.span != "day" else days
     first = int(draw.integers(earliest, latest))
-    if kind.name in ("exchange", "exchange_overlap", "exchange_gap", "solar_arrival", "move", "tariff_change") and days > 1:
+    if (
+        kind.name in ("exchange", "exchange_overlap", "exchange_gap", "solar_arrival", "move", "tariff_change")
+        and days > 1
+    ):
         first = max(first, 1)
     if kind.name == "wrong_multiplier":
         first = 0  # it was wrong from the day the meter was installed
@@ -284,7 +321,9 @@ def _head_ends(spec: Spec) -> Iterator[Planted]:
             collector = int(draw.integers(0, max(1, ami.meters // size)))
             day = int(draw.integers(0, spec.days))
             first = ami.first + collector * size
-            yield Planted("dropout_collector", "electricity", "AMI", first, day, day, 0.0, 0.3, 0.25, min(first + size, ami.last))
+            yield Planted(
+                "dropout_collector", "electricity", "AMI", first, day, day, 0.0, 0.3, 0.25, min(first + size, ami.last)
+            )
         if small is not None and small.meters >= 4 and spec.days >= 2 and time <= spec.days // 80:
             day = int(draw.integers(1, spec.days))
             yield Planted("dropout_head_end", "electricity", "CMEP", small.first, day, day, 0.0, 0.2, 0.1, small.last)

@@ -1,10 +1,11 @@
 """Randomness that needs no history: any meter's any day can be drawn alone and comes out the same.
 
-Belongs here: counter-based draws keyed by seed, stream and day, and the tables that turn a 16-bit draw into a distribution. Does not belong
-here: what is drawn (city.py, usage.py, plan.py).
+Belongs here: counter-based draws keyed by seed, stream and day, and the tables that turn a 16-bit draw into a
+distribution. Does not belong here: what is drawn (city.py, usage.py, plan.py).
 
-A draw is 16 raw bits of Philox4x64, whose output stream NumPy promises never to change. The tables are made with Python's own arithmetic
-and rounded to integers, and everything after them is integer work or single IEEE operations, so a seed gives the same city on any machine.
+A draw is 16 raw bits of Philox4x64, whose output stream NumPy promises never to change. The tables are made with
+Python's own arithmetic and rounded to integers, and everything after them is integer work or single IEEE operations, so
+a seed gives the same city on any machine.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-#: Draws in one Philox block (four 64-bit words of four 16-bit draws): a row's draws are padded to a whole number of blocks.
+# : Draws in one Philox block (four 64-bit words of four 16-bit draws): a row's draws are padded to a whole number of
+# blocks.
 _PER_BLOCK = 16
 Draws = npt.NDArray[np.uint16]
 
@@ -29,7 +31,8 @@ def _key(seed: int, stream: str, day: int) -> tuple[int, int]:
 
 
 def draws(seed: int, stream: str, day: int, first: int, rows: int, per_row: int) -> Draws:
-    """(rows, per_row) uint16 draws of the rows first .. first + rows: row r is the same whatever rows are drawn with it."""
+    """(rows, per_row) uint16 draws of the rows first .. first + rows: row r is the same whatever rows are drawn with
+    it."""
     blocks = -(-per_row // _PER_BLOCK)
     bits = np.random.Philox(key=np.array(_key(seed, stream, day), np.uint64), counter=first * blocks)
     raw = bits.random_raw(rows * blocks * 4).astype("<u8", copy=False)

@@ -1,6 +1,7 @@
 """The city on paper: every reference table, its tariffs and its head-ends' declarations.
 
-Belongs here: rows that agree with schemas/reference.py and with what the feeds will say. Does not belong here: importing them (reference/).
+Belongs here: rows that agree with schemas/reference.py and with what the feeds will say. Does not belong here:
+importing them (reference/).
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ from meter_pipeline.simulator.city import CLASSES, Block, block
 from meter_pipeline.simulator.feeds_out import fixed_offset_s
 from meter_pipeline.simulator.plan import Plan, Planted, collector_size
 from meter_pipeline.simulator.registers import Exchanged
-from meter_pipeline.simulator.spec import DECIMALS, LETTER, REGISTER_HEAD_END, UNIT, Segment, Spec, meter_id, service_point_id
+from meter_pipeline.simulator.spec import (
+    DECIMALS,
+    LETTER,
+    REGISTER_HEAD_END,
+    UNIT,
+    Segment,
+    Spec,
+    meter_id,
+    service_point_id,
+)
 from meter_pipeline.simulator.tariff_documents import TARIFFS, document, next_month
 from meter_pipeline.simulator.usage import city_temperatures
 from meter_pipeline.simulator.weather import STATIONS
@@ -34,7 +44,8 @@ _CYCLE_STARTS = (1, 8, 15, 22)
 def write_reference(spec: Spec, plan: Plan, exchanged: list[Exchanged], out: Path) -> None:
     """Write utility.toml, reference/*.csv, tariffs/*.json and head_ends/*.toml under ``out``."""
     (out / "reference").mkdir(parents=True, exist_ok=True)
-    # Billing days begin with a month, so that the opening register reads of the day before the first have a day to belong to.
+    # Billing days begin with a month, so that the opening register reads of the day before the first have a day to
+    # belong to.
     month = (spec.start - timedelta(days=1)).replace(day=1)
     (out / "utility.toml").write_text(
         f'# The municipality this folder describes.\nname = "{spec.name}"\nzone = "{spec.zone}"\ncurrency = "USD"\n'
@@ -62,7 +73,8 @@ def reference_rows(spec: Spec, plan: Plan, exchanged: list[Exchanged]) -> dict[s
 
 
 def _pieces(spec: Spec, plan: Plan, exchanged: list[Exchanged]) -> Iterator[dict[str, list[Row]]]:
-    """The tables a piece at a time, so that a large city is never held: first the small tables, then a chunk of service points each."""
+    """The tables a piece at a time, so that a large city is never held: first the small tables, then a chunk of service
+    points each."""
     yield _small_tables(spec)
     premises = max(spec.counts.values())
     largest = next(c for c, n in spec.counts.items() if n == premises)
@@ -73,7 +85,9 @@ def _pieces(spec: Spec, plan: Plan, exchanged: list[Exchanged]) -> Iterator[dict
     for segment in spec.segments:
         stories = _paper_stories(plan, segment.commodity)
         for first in range(segment.first, segment.last, _CHUNK):
-            found: dict[str, list[Row]] = {n: [] for n in ("service_points", "meters", "channels", "installations", "accounts", "agreements")}
+            found: dict[str, list[Row]] = {
+                n: [] for n in ("service_points", "meters", "channels", "installations", "accounts", "agreements")
+            }
             traits = block(spec, segment.commodity, first, min(first + _CHUNK, segment.last))
             for row in range(traits.size):
                 _service_point(spec, segment, traits, row, stories, exchanges, found)
@@ -116,15 +130,23 @@ def _service_point(
     customer = CLASSES[int(traits.customer_class[row])]
     story = stories.get(index)
     fixed = (
-        point, commodity, f"P-{index:07d}", f"R-{index // 250:05d}", customer,
-        f"{41.5 + index % 997 / 5000:.4f}", f"{-93.7 + index % 1009 / 5000:.4f}", STATIONS[int(traits.station[row])],
-    )  # fmt: skip
+        point,
+        commodity,
+        f"P-{index:07d}",
+        f"R-{index // 250:05d}",
+        customer,
+        f"{41.5 + index % 997 / 5000:.4f}",
+        f"{-93.7 + index % 1009 / 5000:.4f}",
+        STATIONS[int(traits.station[row])],
+    )
     stretches: list[tuple[str, date, date | None]] = [("active", _OPENED, None)]
     if story is not None and story.kind in ("usage_on_disconnected", "vacant"):
         status = "disconnected" if story.kind == "usage_on_disconnected" else "inactive"
         begin, end = spec.day(story.first), spec.day(story.last + 1)
         stretches = [("active", _OPENED, begin), (status, begin, end), ("active", end, None)]
-    found["service_points"].extend((*fixed, status, a.isoformat(), b.isoformat() if b else None) for status, a, b in stretches)
+    found["service_points"].extend(
+        (*fixed, status, a.isoformat(), b.isoformat() if b else None) for status, a, b in stretches
+    )
     mistyped = story is not None and story.kind == "wrong_multiplier"
     _meters(spec, segment, traits, row, exchanges.get((commodity, index)), found, ratio=10 if mistyped else 1)
     tariff = _tariff(commodity, traits, row)
@@ -164,7 +186,14 @@ def _tariff(commodity: str, traits: Block, row: int) -> str:
 
 
 def _meters(
-    spec: Spec, segment: Segment, traits: Block, row: int, exchange: Exchanged | None, found: dict[str, list[Row]], *, ratio: int
+    spec: Spec,
+    segment: Segment,
+    traits: Block,
+    row: int,
+    exchange: Exchanged | None,
+    found: dict[str, list[Row]],
+    *,
+    ratio: int,
 ) -> None:
     """A service point's meters, channels and installations. ``ratio`` is how far off the multiplier on paper is."""
     commodity, index = segment.commodity, traits.first + row
@@ -180,9 +209,18 @@ def _meters(
         midnight = spec.calendar.start_s(exchange.day)
         removed, placed = _instant(midnight + exchange.removed_s), _instant(midnight + exchange.installed_s)
         found["installations"].append(
-            (point, ids[0], installed, removed, decimal_text(0, decimals), decimal_text(exchange.removal_read, decimals))
+            (
+                point,
+                ids[0],
+                installed,
+                removed,
+                decimal_text(0, decimals),
+                decimal_text(exchange.removal_read, decimals),
+            )
         )
-        found["installations"].append((point, ids[1], placed, None, decimal_text(exchange.install_read, decimals), None))
+        found["installations"].append(
+            (point, ids[1], placed, None, decimal_text(exchange.install_read, decimals), None)
+        )
     register_only = segment.file_format == "register"
     main = {"electricity": "E1", "water": "W1", "gas": "G1"}[commodity]
     unit, interval = UNIT[commodity], str(segment.interval_minutes)
@@ -191,14 +229,18 @@ def _meters(
         model = {"electricity": "KV-2", "water": "WM-58", "gas": "DG-250"}[commodity]
         found["meters"].append((meter, commodity, segment.head_end, model, collector))
         if register_only:
-            found["channels"].append((meter, "R1", "register", unit, None, "import", multiplier, dials, str(decimals), None, "true"))
+            found["channels"].append(
+                (meter, "R1", "register", unit, None, "import", multiplier, dials, str(decimals), None, "true")
+            )
             continue
         pairs = [(main, "R1", "import")]
         if float(traits.solar[row]) > 0:
             pairs.append(("B1", "R2", "export"))
         for channel, register, flow in pairs:
             found["channels"].append((meter, channel, "interval", unit, interval, flow, "1", None, None, None, "true"))
-            found["channels"].append((meter, register, "register", unit, None, flow, multiplier, dials, str(decimals), channel, "false"))
+            found["channels"].append(
+                (meter, register, "register", unit, None, flow, multiplier, dials, str(decimals), channel, "false")
+            )
 
 
 def _instant(second: int) -> str:
@@ -272,24 +314,38 @@ def head_end_declarations(spec: Spec) -> dict[str, dict[str, Any]]:
         base: dict[str, Any] = {"name": name, "format": segment.file_format, "commodity": segment.commodity}
         if name == "AMI":
             found[name] = base | {
-                "interval_minutes": minutes, "unit": "kWh", "columns": interval | {"time": "interval_start", "value": "kwh"},
+                "interval_minutes": minutes,
+                "unit": "kWh",
+                "columns": interval | {"time": "interval_start", "value": "kwh"},
                 "quality_map": _QUALITY,
-            }  # fmt: skip
+            }
         elif name == "WATER":
             found[name] = base | {
-                "zone": spec.zone, "interval_minutes": minutes, "unit": "gal",
-                "columns": interval | {"time": "local_time", "value": "gallons"}, "quality_map": _QUALITY,
-            }  # fmt: skip
+                "zone": spec.zone,
+                "interval_minutes": minutes,
+                "unit": "gal",
+                "columns": interval | {"time": "local_time", "value": "gallons"},
+                "quality_map": _QUALITY,
+            }
         elif name == "GAS":
             found[name] = base | {
-                "stamp": "end", "interval_minutes": minutes, "unit": "CCF",
-                "columns": interval | {"time": "interval_end", "value": "ccf"}, "quality_map": _QUALITY,
-            }  # fmt: skip
+                "stamp": "end",
+                "interval_minutes": minutes,
+                "unit": "CCF",
+                "columns": interval | {"time": "interval_end", "value": "ccf"},
+                "quality_map": _QUALITY,
+            }
         elif segment.file_format == "jsonl":
             keys = {
-                "meter_id": "meter", "channel": "channel", "time": "start", "value": "value", "unit": "unit", "sequence": "seq",
-                "source_version": "ver", "quality": "q",
-            }  # fmt: skip
+                "meter_id": "meter",
+                "channel": "channel",
+                "time": "start",
+                "value": "value",
+                "unit": "unit",
+                "sequence": "seq",
+                "source_version": "ver",
+                "quality": "q",
+            }
             found[name] = base | {"interval_minutes": minutes, "columns": keys, "quality_map": _QUALITY}
         elif segment.file_format == "nem12":
             found[name] = base | {"zone": f"{sign}{abs(offset) // 60:02d}:{abs(offset) % 60:02d}"}
@@ -297,14 +353,23 @@ def head_end_declarations(spec: Spec) -> dict[str, dict[str, Any]]:
             found[name] = base | {"zone": "+00:00", "stamp": "end", "constants": {"channel": "E1"}}
         else:
             found[name] = base | {
-                "format": "delimited", "kind": "register", "zone": spec.zone, "unit": UNIT[segment.commodity], "columns": register,
-            }  # fmt: skip
+                "format": "delimited",
+                "kind": "register",
+                "zone": spec.zone,
+                "unit": UNIT[segment.commodity],
+                "columns": register,
+            }
     if spec.registers:
         for commodity in {s.commodity: None for s in spec.segments if s.file_format != "register"}:
             name = REGISTER_HEAD_END[commodity]
             found[name] = {
-                "name": name, "format": "delimited", "commodity": commodity, "kind": "register", "unit": UNIT[commodity], "columns": register,
-            }  # fmt: skip
+                "name": name,
+                "format": "delimited",
+                "commodity": commodity,
+                "kind": "register",
+                "unit": UNIT[commodity],
+                "columns": register,
+            }
     return found
 
 
@@ -314,8 +379,11 @@ def _write_head_ends(spec: Spec, out: Path) -> None:
     for name, fields in head_end_declarations(spec).items():
         plain = [f"{k} = {json.dumps(v)}" for k, v in fields.items() if not isinstance(v, dict)]
         tables = [
-            f"\n[{k}]\n" + "\n".join(f"{json.dumps(a) if not a.isidentifier() else a} = {json.dumps(b)}" for a, b in v.items())
+            f"\n[{k}]\n"
+            + "\n".join(f"{json.dumps(a) if not a.isidentifier() else a} = {json.dumps(b)}" for a, b in v.items())
             for k, v in fields.items()
             if isinstance(v, dict)
         ]
-        (folder / f"{name.lower()}.toml").write_text("\n".join(plain) + "\n" + "\n".join(tables) + ("\n" if tables else ""), "utf-8")
+        (folder / f"{name.lower()}.toml").write_text(
+            "\n".join(plain) + "\n" + "\n".join(tables) + ("\n" if tables else ""), "utf-8"
+        )

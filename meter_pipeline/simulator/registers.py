@@ -1,7 +1,7 @@
 """Registers: dials that add up exactly what the meters measured, roll over, and change with the meter.
 
-Belongs here: the running dials of a city, a day at a time, and the reads made of them. Does not belong here: files (writers.py).
-A million meters keep two integers each; nothing else of the past is needed.
+Belongs here: the running dials of a city, a day at a time, and the reads made of them. Does not belong here: files
+(writers.py). A million meters keep two integers each; nothing else of the past is needed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from meter_pipeline.simulator.spec import Segment, Spec, meter_id
 
 @dataclass(frozen=True, slots=True)
 class RegisterReads:
-    """Reads of one chunk: ``dial`` in quanta (the last decimal shown), ``second`` after the day's start at which it was read."""
+    """Reads of one chunk: ``dial`` in quanta (the last decimal shown), ``second`` after the day's start at which it was
+    read."""
 
     ids: list[str]
     channels: list[str]
@@ -75,7 +76,9 @@ class Registers:
         """Dials at the first midnight: reads of the day before the simulated ones, which they close."""
         traits = block(self.spec, segment.commodity, first, last)
         before = self.spec.start - timedelta(days=1)
-        return self._reads(segment, first, last, np.flatnonzero(traits.solar > 0), {}, set(), self.spec.calendar.seconds(before))
+        return self._reads(
+            segment, first, last, np.flatnonzero(traits.solar > 0), {}, set(), self.spec.calendar.seconds(before)
+        )
 
     def step(self, rows: DayRows, panels: Ints) -> RegisterReads:
         """Advance the chunk's dials by a day and read them at its end. ``panels``: rows with an export register."""
@@ -89,7 +92,9 @@ class Registers:
             removal = (int(before[row]) + exchange.old_measured) % int(modulus[row])
             install = int(draws(self.spec.seed, f"new-{commodity}", 0, exchange.index, 1, 1)[0, 0]) % 5_000
             self.exchanged.append(
-                Exchanged(commodity, exchange.index, rows.day, exchange.removed_s, exchange.installed_s, removal, install)
+                Exchanged(
+                    commodity, exchange.index, rows.day, exchange.removed_s, exchange.installed_s, removal, install
+                )
             )
             self.replaced.add((commodity, exchange.index))
             before[row] = install
@@ -105,17 +110,28 @@ class Registers:
         return self._reads(segment, first, first + size, panels, back, silent, self.spec.calendar.seconds(rows.day))
 
     def _reads(
-        self, segment: Segment, first: int, last: int, panels: Ints, back: dict[int, Planted], silent: set[int], second: int
+        self,
+        segment: Segment,
+        first: int,
+        last: int,
+        panels: Ints,
+        back: dict[int, Planted],
+        silent: set[int],
+        second: int,
     ) -> RegisterReads:
         commodity = segment.commodity
-        index = np.array([i for i in range(first, last) if i not in silent], np.int64) if silent else np.arange(first, last)
+        index = (
+            np.array([i for i in range(first, last) if i not in silent], np.int64) if silent else np.arange(first, last)
+        )
         dial = self.imported[commodity][index] % self.modulus[commodity][index]
         for story in back.values():
             at = int(np.searchsorted(index, story.index))
             dial[at] = max(0, int(dial[at]) - int(story.amount) - 60_000)
         sunny = panels + first
         exported = self.exported[commodity][sunny] % self.modulus[commodity][sunny]
-        ids = [meter_id(commodity, i, exchanged=(commodity, i) in self.replaced) for i in index.tolist() + sunny.tolist()]
+        ids = [
+            meter_id(commodity, i, exchanged=(commodity, i) in self.replaced) for i in index.tolist() + sunny.tolist()
+        ]
         channels = ["R1"] * len(index) + ["R2"] * len(sunny)
         dials = np.concatenate([dial, exported])
         return RegisterReads(ids, channels, dials, np.full(len(dials), second, np.int64))
@@ -129,4 +145,6 @@ class Registers:
         second = 7 * 3600 + u * 36_000 // 65_536
         dial = before + rows.import_total * second // self.spec.calendar.seconds(rows.day)
         ids = [meter_id(commodity, i) for i in index[visited].tolist()]
-        return RegisterReads(ids, ["R1"] * len(ids), dial[visited] % self.modulus[commodity][index][visited], second[visited])
+        return RegisterReads(
+            ids, ["R1"] * len(ids), dial[visited] % self.modulus[commodity][index][visited], second[visited]
+        )

@@ -2,8 +2,8 @@
 
 Belongs here: the walk over days, head-ends and chunks. Does not belong here: what any of them holds.
 
-Days are the outer loop and a file's worth of meters the inner one, so that a million meters need the memory of one file and two integers
-per meter.
+Days are the outer loop and a file's worth of meters the inner one, so that a million meters need the memory of one file
+and two integers per meter.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class SimulatedCity:
 def simulate(spec: Spec, out: Path, progress: Progress | None = None) -> SimulatedCity:
     """Write the city under ``out``: utility.toml, reference/, tariffs/, head_ends/, inbox/ and truth.parquet.
 
-    ``out/inbox`` is replaced; other files of the same names are overwritten. ``progress`` is told (done, of) after each chunk. The same
-    spec gives the same bytes. Raises ValueError when ``out`` holds something that is not a simulated city.
+    ``out/inbox`` is replaced; other files of the same names are overwritten. ``progress`` is told (done, of) after each
+    chunk. The same spec gives the same bytes. Raises ValueError when ``out`` holds something that is not a simulated
+    city.
     """
     out.mkdir(parents=True, exist_ok=True)
     inbox_folder = out / "inbox"
@@ -55,12 +56,18 @@ def simulate(spec: Spec, out: Path, progress: Progress | None = None) -> Simulat
     plan = Plan(spec)
     registers = Registers(spec, plan)
     inbox = Inbox(spec, out, resends=plan.of_kind("duplicate_file"))
-    chunks = [(s, a, min(a + spec.meters_per_file, s.last), k) for s in spec.segments for k, a in enumerate(range(s.first, s.last, spec.meters_per_file))]
+    chunks = [
+        (s, a, min(a + spec.meters_per_file, s.last), k)
+        for s in spec.segments
+        for k, a in enumerate(range(s.first, s.last, spec.meters_per_file))
+    ]
     done, of = 0, len(chunks) * spec.days
     if spec.registers:
         for segment, first, last, part in chunks:
             if segment.file_format != "register":
-                write_registers(inbox, segment, spec.start - timedelta(days=1), part, registers.opening(segment, first, last))
+                write_registers(
+                    inbox, segment, spec.start - timedelta(days=1), part, registers.opening(segment, first, last)
+                )
     for index in range(spec.days):
         day = spec.day(index)
         for segment, first, last, part in chunks:
@@ -105,7 +112,10 @@ def _bad_files(inbox: Inbox) -> list[dict[str, Any]]:
     spec = inbox.spec
     day = min(1, spec.days - 1)
     found = []
-    for kind, content in (("empty_file", b""), ("garbage_file", b"\xff\xfem\x00e\x00t\x00e\x00r\x00_\x00i\x00d\x00\n\x00" + bytes(range(256)))):
+    for kind, content in (
+        ("empty_file", b""),
+        ("garbage_file", b"\xff\xfem\x00e\x00t\x00e\x00r\x00_\x00i\x00d\x00\n\x00" + bytes(range(256))),
+    ):
         name = file_name("AMI", "delimited", spec.day(day), 0, clock="1100", what=f"{kind.split('_')[0]}-")
         inbox.write("AMI", name, [content], 0)
         found.append({"kind": kind, "head_end": "AMI", "day": day, "file": name})

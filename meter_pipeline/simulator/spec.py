@@ -1,7 +1,7 @@
 """What to simulate: the size of the city, its days, its seed, and who sends which format.
 
-Belongs here: the specification, the head-ends' shares and the naming of meters, service points and accounts. Does not belong here: what is
-drawn from the seed.
+Belongs here: the specification, the head-ends' shares and the naming of meters, service points and accounts. Does not
+belong here: what is drawn from the seed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from meter_pipeline.calendar import BillingCalendar
 
 #: letter of a commodity's meters and service points
 LETTER: Final = {"electricity": "E", "water": "W", "gas": "G"}
-#: unit of the interval and register channels in the feeds, and micro base units per quantum (one count of the last decimal shown)
+# : unit of the interval and register channels in the feeds, and micro base units per quantum (one count of the last
+# decimal shown)
 UNIT: Final = {"electricity": "kWh", "water": "gal", "gas": "ft3"}
 MICRO_PER_QUANTUM: Final = {"electricity": 1_000, "water": 100_000, "gas": 100_000}
 DECIMALS: Final = {"electricity": 3, "water": 1, "gas": 1}
 #: a replacement meter carries its predecessor's number plus this
 EXCHANGED: Final = 5_000_000
-#: share of a commodity's meters per head-end: (name, format, share); the first takes what others leave or what --formats leaves out
+# : share of a commodity's meters per head-end: (name, format, share); the first takes what others leave or what
+# --formats leaves out
 SHARES: Final[dict[str, tuple[tuple[str, str, float], ...]]] = {
     "electricity": (
         ("AMI", "delimited", 0.70),
@@ -56,11 +58,12 @@ class Segment(NamedTuple):
 class Spec:
     """A city and a stretch of its life.
 
-    ``meters`` counts metered service points. ``mix`` is ``city`` (55 % electricity, 25 % water, 20 % gas) or ``electricity``.
-    ``interval_minutes`` is that of electricity; water and gas are hourly. ``defects`` False gives a clean city: weather, solar and
-    daylight saving, and nothing else. ``intensity`` scales how many defects are planted. ``history_days`` is weather before ``start``. ``taken_over`` is a billing cycle
-    whose accounts come over from another system on the first day, after its final bills: their first bills here are prorated from that day.
-    Raises ValueError for a size, interval or zone that cannot be simulated.
+    ``meters`` counts metered service points. ``mix`` is ``city`` (55 % electricity, 25 % water, 20 % gas) or
+    ``electricity``. ``interval_minutes`` is that of electricity; water and gas are hourly. ``defects`` False gives a
+    clean city: weather, solar and daylight saving, and nothing else. ``intensity`` scales how many defects are planted.
+    ``history_days`` is weather before ``start``. ``taken_over`` is a billing cycle whose accounts come over from
+    another system on the first day, after its final bills: their first bills here are prorated from that day. Raises
+    ValueError for a size, interval or zone that cannot be simulated.
     """
 
     meters: int
@@ -140,6 +143,14 @@ def service_point_id(commodity: str, index: int) -> str:
     return f"SP-{LETTER[commodity]}{index:07d}"
 
 
-#: The committed demo: a week around the end of daylight saving time, the 25 h day of 2026-11-01 in it. CYCLE-1 ends with October, so that its
-#: accounts, taken over on the first day, get their first statements within the week.
-DEMO: Final = Spec(meters=200, days=7, interval_minutes=15, start=date(2026, 10, 29), seed=20261029, history_days=400, taken_over="CYCLE-1")
+# : The committed demo: a week around the end of daylight saving time, the 25 h day of 2026-11-01 in it. CYCLE-1 ends
+# with October, so that its : accounts, taken over on the first day, get their first statements within the week.
+DEMO: Final = Spec(
+    meters=200,
+    days=7,
+    interval_minutes=15,
+    start=date(2026, 10, 29),
+    seed=20261029,
+    history_days=400,
+    taken_over="CYCLE-1",
+)

@@ -1,6 +1,7 @@
 """The city's tariffs: URDB documents for plain electricity rates, native ones for what URDB lacks.
 
-Belongs here: the documents' text and which versions are in force when. Does not belong here: pricing (billing/). Every rate is made up.
+Belongs here: the documents' text and which versions are in force when. Does not belong here: pricing (billing/). Every
+rate is made up.
 """
 
 from __future__ import annotations
@@ -8,10 +9,16 @@ from __future__ import annotations
 from datetime import date
 from typing import Any, Final
 
-#: tariff -> (commodity, class it is for); the version in force from the first of the month after the city's first day is 3 % dearer
+# : tariff -> (commodity, class it is for); the version in force from the first of the month after the city's first day
+# is 3 % dearer
 TARIFFS: Final = {
-    "E-RES": "electricity", "E-TOU": "electricity", "E-NEM": "electricity", "E-COM": "electricity", "W-STD": "water", "G-STD": "gas",
-}  # fmt: skip
+    "E-RES": "electricity",
+    "E-TOU": "electricity",
+    "E-NEM": "electricity",
+    "E-COM": "electricity",
+    "W-STD": "water",
+    "G-STD": "gas",
+}
 _SUMMER: Final = range(5, 9)  # June to September
 
 
@@ -40,21 +47,35 @@ def _urdb(name: str, sector: str, start: date, **fields: Any) -> dict[str, Any]:
     return {
         "items": [
             {
-                "label": name.lower(), "utility": "Cedar Fork Municipal Utilities", "name": name, "sector": sector, "servicetype": "Bundled",
-                "startdate": (start - date(1970, 1, 1)).days * 86_400, "country": "USA", **fields,
+                "label": name.lower(),
+                "utility": "Cedar Fork Municipal Utilities",
+                "name": name,
+                "sector": sector,
+                "servicetype": "Bundled",
+                "startdate": (start - date(1970, 1, 1)).days * 86_400,
+                "country": "USA",
+                **fields,
             }
         ]
-    }  # fmt: skip
+    }
 
 
-def _native(tariff_id: str, name: str, commodity: str, unit: str, charges: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+def _native(
+    tariff_id: str, name: str, commodity: str, unit: str, charges: list[dict[str, Any]], **more: Any
+) -> dict[str, Any]:
     tax = {"kind": "tax", "code": "CITY-TAX", "name": "City utility tax", "percent": "4.5", "exempt": ["municipal"]}
     return {
-        "schema": "meter_pipeline.tariff/1", "tariff_id": tariff_id, "name": name, "commodity": commodity, "currency": "USD", "unit": unit,
+        "schema": "meter_pipeline.tariff/1",
+        "tariff_id": tariff_id,
+        "name": name,
+        "commodity": commodity,
+        "currency": "USD",
+        "unit": unit,
         "rounding": {"places": 2, "mode": "half_up"},
         "proration": {"fixed": "days", "tiers": "days", "demand": "days", "minimum": "days"},
-        **more, "charges": [*charges, tax],
-    }  # fmt: skip
+        **more,
+        "charges": [*charges, tax],
+    }
 
 
 def document(tariff_id: str, version: int, start: date) -> dict[str, Any]:
@@ -74,9 +95,15 @@ def document(tariff_id: str, version: int, start: date) -> dict[str, Any]:
             {"unit": "kWh", "rate": _rate(14_200, version)},
         ]
         return _urdb(
-            "Residential tiered", "Residential", start, energyratestructure=[tiers], energyweekdayschedule=flat, energyweekendschedule=flat,
-            fixedchargefirstmeter=12.5, fixedchargeunits="$/month",
-        )  # fmt: skip
+            "Residential tiered",
+            "Residential",
+            start,
+            energyratestructure=[tiers],
+            energyweekdayschedule=flat,
+            energyweekendschedule=flat,
+            fixedchargefirstmeter=12.5,
+            fixedchargeunits="$/month",
+        )
     if tariff_id in ("E-TOU", "E-COM"):
         commercial = tariff_id == "E-COM"
         rates = (8_200, 15_400, 8_900, 21_800) if commercial else (8_700, 17_600, 9_300, 25_400)
@@ -89,13 +116,20 @@ def document(tariff_id: str, version: int, start: date) -> dict[str, Any]:
         }
         if commercial:
             fields |= {
-                "flatdemandunit": "kW", "flatdemandstructure": [[{"rate": _rate(650_000, version)}]], "flatdemandmonths": [0] * 12,
-                "demandrateunit": "kW", "demandratestructure": [[{"rate": 0}], [{"rate": _rate(420_000, version)}]],
+                "flatdemandunit": "kW",
+                "flatdemandstructure": [[{"rate": _rate(650_000, version)}]],
+                "flatdemandmonths": [0] * 12,
+                "demandrateunit": "kW",
+                "demandratestructure": [[{"rate": 0}], [{"rate": _rate(420_000, version)}]],
                 "demandweekdayschedule": [[1 if 15 <= h < 20 else 0 for h in range(24)]] * 12,
                 "demandweekendschedule": [[0] * 24] * 12,
-            }  # fmt: skip
-        return _urdb("Commercial time of use with demand" if commercial else "Residential time of use",
-                     "Commercial" if commercial else "Residential", start, **fields)  # fmt: skip
+            }
+        return _urdb(
+            "Commercial time of use with demand" if commercial else "Residential time of use",
+            "Commercial" if commercial else "Residential",
+            start,
+            **fields,
+        )
     if tariff_id == "E-NEM":
         charges = [
             {"kind": "fixed", "code": "BASIC", "name": "Basic service", "amount": "16.00"},
@@ -103,27 +137,44 @@ def document(tariff_id: str, version: int, start: date) -> dict[str, Any]:
             {"kind": "minimum", "code": "MIN", "name": "Minimum charge", "amount": "18.00"},
         ]
         return _native(
-            tariff_id, "Residential net billing", "electricity", "kWh", charges, metering="net_billing", sell={"rate": money("0.0410", "0.0402")}
+            tariff_id,
+            "Residential net billing",
+            "electricity",
+            "kWh",
+            charges,
+            metering="net_billing",
+            sell={"rate": money("0.0410", "0.0402")},
         )
     if tariff_id == "W-STD":
         charges = [
             {
-                "kind": "fixed", "code": "BASIC", "name": "Basic service",
+                "kind": "fixed",
+                "code": "BASIC",
+                "name": "Basic service",
                 "by": {"attribute": "customer_class", "values": {"residential": "9.80", "*": "24.00"}},
             },
             {
-                "kind": "usage", "code": "WATER", "name": "Water",
+                "kind": "usage",
+                "code": "WATER",
+                "name": "Water",
                 "tiers": [
-                    {"upto": 4, "rate": money("3.15", "3.24")}, {"upto": 10, "rate": money("4.60", "4.74")}, {"rate": money("6.85", "7.06")},
+                    {"upto": 4, "rate": money("3.15", "3.24")},
+                    {"upto": 10, "rate": money("4.60", "4.74")},
+                    {"rate": money("6.85", "7.06")},
                 ],
             },
             {"kind": "usage", "code": "SEWER", "name": "Sewer", "rate": money("4.10", "4.22"), "factor": "0.9"},
-        ]  # fmt: skip
+        ]
         return _native(tariff_id, "Water and sewer", "water", "kgal", charges)
     if tariff_id == "G-STD":
         charges = [
             {"kind": "fixed", "code": "BASIC", "name": "Basic service", "amount": "11.25"},
-            {"kind": "usage", "code": "GAS", "name": "Gas", "tiers": [{"upto": 40, "rate": money("0.8420", "0.8673")}, {"rate": money("0.7950", "0.8189")}]},
+            {
+                "kind": "usage",
+                "code": "GAS",
+                "name": "Gas",
+                "tiers": [{"upto": 40, "rate": money("0.8420", "0.8673")}, {"rate": money("0.7950", "0.8189")}],
+            },
             {"kind": "rider", "code": "PGA", "name": "Purchased gas adjustment", "rate": money("0.0360", "0.0410")},
         ]
         heat = [{"from": "2020-01-01", "therms_per_ccf": "1.027"}]

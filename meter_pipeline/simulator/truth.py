@@ -1,6 +1,7 @@
 """The truth: every planted defect and every event that looks like one, by meter and time.
 
-Belongs here: the frame that detectors are judged against. Does not belong here: planting (plan.py) and judging (benchmarks).
+Belongs here: the frame that detectors are judged against. Does not belong here: planting (plan.py) and judging
+(benchmarks).
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from meter_pipeline.simulator.plan import BENIGN, Plan, Planted, affected
 from meter_pipeline.simulator.registers import Exchanged
 from meter_pipeline.simulator.spec import Spec, meter_id, service_point_id
 
-#: One row per defect and meter. ``start`` and ``end`` are UTC, end excluded; ``billing_day`` to ``last_day`` both included; ``expected`` and
-#: ``reported`` are the true and the reported quantity of the window in micro base units, where the defect changed a quantity.
+# : One row per defect and meter. ``start`` and ``end`` are UTC, end excluded; ``billing_day`` to ``last_day`` both
+# included; ``expected`` and : ``reported`` are the true and the reported quantity of the window in micro base units,
+# where the defect changed a quantity.
 TRUTH: Final[dict[str, Any]] = {
     "defect_id": pl.Int64,
     "kind": pl.String,
@@ -48,8 +50,8 @@ def truth_frame(
     exchanged: list[Exchanged] | None = None,
     files: list[dict[str, Any]] | None = None,
 ) -> pl.DataFrame:
-    """The truth about a city. ``notes`` are quantities and places found while feeds were written; ``rollovers`` what the dials really did
-    (without them the planned ones stand); ``files`` whole files that are bad."""
+    """The truth about a city. ``notes`` are quantities and places found while feeds were written; ``rollovers`` what
+    the dials really did (without them the planned ones stand); ``files`` whole files that are bad."""
     notes = notes or {}
     dials = {(e.commodity, e.index): e for e in exchanged or []}
     rows: list[dict[str, Any]] = []
@@ -78,11 +80,18 @@ def truth_frame(
         story = Planted(fact["kind"], "electricity", fact["head_end"], -1, at, at, number=number)
         rows.append(_row(spec, story, None, None, None, {"file": fact["file"]}))
         number += 1
-    return pl.DataFrame(rows, schema=TRUTH).sort("billing_day", "kind", "commodity", "meter_id", "defect_id", nulls_last=True)
+    return pl.DataFrame(rows, schema=TRUTH).sort(
+        "billing_day", "kind", "commodity", "meter_id", "defect_id", nulls_last=True
+    )
 
 
 def _row(
-    spec: Spec, story: Planted, index: int | None, expected: int | str | None, reported: int | str | None, detail: dict[str, Any]
+    spec: Spec,
+    story: Planted,
+    index: int | None,
+    expected: int | str | None,
+    reported: int | str | None,
+    detail: dict[str, Any],
 ) -> dict[str, Any]:
     first, last = spec.day(story.first), spec.day(min(story.last, spec.days - 1))
     start, end = spec.calendar.start_s(first), spec.calendar.start_s(spec.day(min(story.last, spec.days - 1) + 1))

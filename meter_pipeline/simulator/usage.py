@@ -1,10 +1,11 @@
 """What a service point uses: a day's total from its traits and the weather, and its intervals from the total.
 
-Belongs here: true consumption and solar export, before anything goes wrong. Does not belong here: defects (effects.py), registers
-(registers.py), files (writers.py).
+Belongs here: true consumption and solar export, before anything goes wrong. Does not belong here: defects (effects.py),
+registers (registers.py), files (writers.py).
 
-The total comes first and the intervals share it out by cumulative rounding, so their sum equals it exactly, a register is a running sum of
-totals, and four hundred days of totals cost no intervals. All arithmetic is on integers or on single IEEE operations.
+The total comes first and the intervals share it out by cumulative rounding, so their sum equals it exactly, a register
+is a running sum of totals, and four hundred days of totals cost no intervals. All arithmetic is on integers or on
+single IEEE operations.
 """
 
 from __future__ import annotations
@@ -113,7 +114,12 @@ def import_weights(spec: Spec, traits: Block, day: date, interval_minutes: int) 
     """(n, slots) float64 whole-numbered weights by which a day's import is shared out. Rows may be all zero (water)."""
     hours = _hours_of(spec.zone, day, interval_minutes)
     u = draws(
-        spec.seed, f"slots-{traits.commodity}-{interval_minutes}", day.toordinal(), traits.first, traits.size, len(hours)
+        spec.seed,
+        f"slots-{traits.commodity}-{interval_minutes}",
+        day.toordinal(),
+        traits.first,
+        traits.size,
+        len(hours),
     )
     table = np.array(_HOURS[traits.commodity], np.float64)
     shape = table[:, hours][traits.profile]

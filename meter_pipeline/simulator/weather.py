@@ -1,7 +1,7 @@
 """Temperatures of a city that never existed: seasons, and weather that lasts for days.
 
-Belongs here: a station's daily minimum and maximum on any day, without simulating the days before it. Does not belong here: what people
-use because of it (usage.py), degree days (baselines/).
+Belongs here: a station's daily minimum and maximum on any day, without simulating the days before it. Does not belong
+here: what people use because of it (usage.py), degree days (baselines/).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from meter_pipeline.simulator.randomness import draws, normal_table
 
-#: The disturbance of a day is 4.0 C times a sum over the last 24 days' shocks, weighted 0.72^k: an AR(1) process cut where it no longer
-#: matters, so that a day needs no history.
+# : The disturbance of a day is 4.0 C times a sum over the last 24 days' shocks, weighted 0.72^k: an AR(1) process cut
+# where it no longer : matters, so that a day needs no history.
 _MEMORY = 24
 _PERSISTENCE = 0.72
 _SHOCK_TENTHS = 40
@@ -24,7 +24,8 @@ STATIONS = ("KMUN", "KWEST")
 
 
 def daily_temperatures(seed: int, station: int, first: date, days: int) -> npt.NDArray[np.int64]:
-    """(days, 2) minimum and maximum in tenths of a degree Celsius from ``first`` on: mid-continental, coldest in mid-January."""
+    """(days, 2) minimum and maximum in tenths of a degree Celsius from ``first`` on: mid-continental, coldest in
+    mid-January."""
     origin = first.toordinal() - _MEMORY
     shocks = np.concatenate(
         [draws(seed, f"weather-{station}", day, 0, 1, 3) for day in range(origin, origin + days + _MEMORY)]

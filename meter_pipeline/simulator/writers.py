@@ -1,10 +1,10 @@
 """Reports as bytes: delimited text, JSON Lines, NEM12 and CMEP.
 
-Belongs here: how a chunk of reported rows looks in each format, defects of text included. Does not belong here: which file a row goes to and
-when it arrives (feeds_out.py).
+Belongs here: how a chunk of reported rows looks in each format, defects of text included. Does not belong here: which
+file a row goes to and when it arrives (feeds_out.py).
 
-Delimited rows that are plain (all intervals there, on the grid, not negative) are laid out as fixed-width records in one array per file,
-which is what makes tens of millions of lines a second; the few others are written a line at a time.
+Delimited rows that are plain (all intervals there, on the grid, not negative) are laid out as fixed-width records in
+one array per file, which is what makes tens of millions of lines a second; the few others are written a line at a time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from meter_pipeline.simulator.plan import Planted
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How a delimited head-end writes: ``stamp`` utc, offset (ISO with offset) or local (wall clock); ``end`` stamps name the interval's end."""
+    """How a delimited head-end writes: ``stamp`` utc, offset (ISO with offset) or local (wall clock); ``end`` stamps
+    name the interval's end."""
 
     header: str
     stamp: str
@@ -77,10 +78,12 @@ def _fractions(decimals: int, tail: bytes) -> npt.NDArray[np.bytes_]:
 
 
 def plain_lines(prefixes: list[str], stamps: list[str], values: Ints, decimals: int, tail: str) -> Iterator[bytes]:
-    """Lines ``prefix stamp value tail`` of whole rows: prefix and stamp hold their own delimiters; values are not negative.
+    """Lines ``prefix stamp value tail`` of whole rows: prefix and stamp hold their own delimiters; values are not
+    negative.
 
-    Blocks of bytes. Rows whose every value has one digit before the point come first: they share a width, which needs no second pass. In
-    the others, values shorter than the longest leave NUL bytes in the array, taken out when the block is made.
+    Blocks of bytes. Rows whose every value has one digit before the point come first: they share a width, which needs
+    no second pass. In the others, values shorter than the longest leave NUL bytes in the array, taken out when the
+    block is made.
     """
     end = tail.encode() + b"\n"
     stamp = np.array([s.encode() for s in stamps])
@@ -103,7 +106,9 @@ def plain_lines(prefixes: list[str], stamps: list[str], values: Ints, decimals: 
             top = int(whole.max()) + 1
             text = _whole_numbers(1 << max(6, (top - 1).bit_length()))[whole] if top <= 1 << 20 else whole.astype("S")
             tails = _fractions(decimals, end)[fraction]
-            record = np.dtype([("prefix", prefix.dtype), ("stamp", stamp.dtype), ("whole", text.dtype), ("fraction", tails.dtype)])
+            record = np.dtype(
+                [("prefix", prefix.dtype), ("stamp", stamp.dtype), ("whole", text.dtype), ("fraction", tails.dtype)]
+            )
             made = np.empty(part.shape, record)
             made["whole"], made["fraction"] = text, tails
         made["prefix"], made["stamp"] = prefix[:, None], stamp[None, :]
@@ -181,8 +186,11 @@ def json_lines(lines: Iterable[Line], zone: str) -> Iterator[bytes]:
         yield f'{before}{stamp}","value":{line.value}{after}\n'.encode()
 
 
-def nem12(blocks: Iterable[tuple[str, str, Ints, npt.NDArray[np.bool_] | None]], day: date, interval_minutes: int) -> Iterator[bytes]:
-    """A NEM12 file of one fixed-offset day: per channel (meter, suffix, values in Wh, missing). Missing intervals are null by 400 records."""
+def nem12(
+    blocks: Iterable[tuple[str, str, Ints, npt.NDArray[np.bool_] | None]], day: date, interval_minutes: int
+) -> Iterator[bytes]:
+    """A NEM12 file of one fixed-offset day: per channel (meter, suffix, values in Wh, missing). Missing intervals are
+    null by 400 records."""
     created = datetime.combine(day + timedelta(days=1), datetime.min.time()) + timedelta(hours=2, minutes=15)
     yield f"100,NEM12,{created:%Y%m%d%H%M},MDP,CFMU\n".encode()
     for meter, suffix, values, missing in blocks:

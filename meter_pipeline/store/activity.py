@@ -1,6 +1,8 @@
-"""What the server is doing, seen from a connection outside the pool: our sessions' waits, and the shared circuit breaker.
+"""What the server is doing, seen from a connection outside the pool: our sessions' waits, and the shared circuit
+breaker.
 
-Belongs here: pg_stat_activity and raw.breaker. Does not belong here: what follows from them (ingest/controller.py, ingest/breaker.py).
+Belongs here: pg_stat_activity and raw.breaker. Does not belong here: what follows from them (ingest/controller.py,
+ingest/breaker.py).
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ AsyncConnection = psycopg.AsyncConnection[Any]
 
 
 async def waits(connection: AsyncConnection, application_name: str) -> dict[str, int]:
-    """Sessions of ours by "type:event"; "CPU" for a running one that waits for nothing, "idle in transaction" for one left open.
+    """Sessions of ours by "type:event"; "CPU" for a running one that waits for nothing, "idle in transaction" for one
+    left open.
 
     Waiting for the client (Client:ClientRead inside a COPY) is our own turn, and is left out.
     """
@@ -29,7 +32,8 @@ async def waits(connection: AsyncConnection, application_name: str) -> dict[str,
 async def breaker_open_for(connection: AsyncConnection, name: str) -> float:
     """Seconds for which the shared breaker stays open, by the server's clock; 0 where it is not."""
     cursor = await connection.execute(
-        "SELECT greatest(extract(epoch FROM open_until - clock_timestamp()), 0)::float8 FROM raw.breaker WHERE name = %s AND state = 'open'", (name,)
+        "SELECT greatest(extract(epoch FROM open_until - clock_timestamp()), 0)::float8 FROM raw.breaker WHERE name = %s AND state = 'open'",
+        (name,),
     )
     row = await cursor.fetchone()
     return float(row[0]) if row else 0.0

@@ -1,4 +1,5 @@
-"""What waits too long for somebody, from the other rooms' tables. Belongs here: SQL. Does not belong here: what is too long (control/alerts.py)."""
+"""What waits too long for somebody, from the other rooms' tables. Belongs here: SQL. Does not belong here: what is too
+long (control/alerts.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ import psycopg
 
 Connection: TypeAlias = psycopg.Connection[Any]
 
-#: What is counted, the table it needs, and the query. An exception of a sealed month waits for nobody: what came of it is an adjustment.
+# : What is counted, the table it needs, and the query. An exception of a sealed month waits for nobody: what came of it
+# is an adjustment.
 _WAITING: Final = (
     (
         "dead letters",

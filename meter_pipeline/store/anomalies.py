@@ -19,20 +19,77 @@ from meter_pipeline.store.database import Read
 from meter_pipeline.store.vectors import VECTOR, to_matrices
 
 BASELINE: Final = (
-    "hdd_balance_f", "cdd_balance_f", "intercept", "hdd_beta", "cdd_beta", "weekend", "holiday", "r2", "adj_r2", "sigma", "robust_sigma",
-    "low_f", "high_f", "days", "hourly", "version", "service_point_id", "unit", "commodity", "station_id", "model", "status",
-)  # fmt: skip
+    "hdd_balance_f",
+    "cdd_balance_f",
+    "intercept",
+    "hdd_beta",
+    "cdd_beta",
+    "weekend",
+    "holiday",
+    "r2",
+    "adj_r2",
+    "sigma",
+    "robust_sigma",
+    "low_f",
+    "high_f",
+    "days",
+    "hourly",
+    "version",
+    "service_point_id",
+    "unit",
+    "commodity",
+    "station_id",
+    "model",
+    "status",
+)
 FLAG: Final = (
-    "expected", "observed", "confidence", "billing_day", "kind", "service_point_id", "group_id", "commodity", "unit", "severity", "evidence",
-    "baseline_version", "case_id",
-)  # fmt: skip
+    "expected",
+    "observed",
+    "confidence",
+    "billing_day",
+    "kind",
+    "service_point_id",
+    "group_id",
+    "commodity",
+    "unit",
+    "severity",
+    "evidence",
+    "baseline_version",
+    "case_id",
+)
 CASE: Final = (
-    "first_day", "last_day", "days", "opened_at", "decided_at", "confidence", "hold", "case_id", "family", "kind", "subject", "service_point_id",
-    "commodity", "severity", "state", "assigned_to", "decided_by", "reason",
-)  # fmt: skip
+    "first_day",
+    "last_day",
+    "days",
+    "opened_at",
+    "decided_at",
+    "confidence",
+    "hold",
+    "case_id",
+    "family",
+    "kind",
+    "subject",
+    "service_point_id",
+    "commodity",
+    "severity",
+    "state",
+    "assigned_to",
+    "decided_by",
+    "reason",
+)
 _FACTS: Final = (
-    "billing_day", "commodity", "unit", "points", "list_hash", "usage", "coverage", "signs", "export", "night", "sustained",
-)  # fmt: skip
+    "billing_day",
+    "commodity",
+    "unit",
+    "points",
+    "list_hash",
+    "usage",
+    "coverage",
+    "signs",
+    "export",
+    "night",
+    "sustained",
+)
 
 # --- what is read of the validated day and of reference data ---------------------------------------------------------------------------
 
@@ -48,9 +105,9 @@ def read_usage(read: Read, day: date) -> pl.DataFrame:
 
 
 def read_points(read: Read, day: date, end: datetime) -> pl.DataFrame:
-    """Service points in force on a day, in no order: service_point_id, station_id, route, customer_class, latitude, longitude, head_end,
-    collector_id of the meter that stands there at ``end`` (the last one where none does). Where a station is named, where the point lies is
-    not read: 100,000 decimal numbers cost more than all the rest."""
+    """Service points in force on a day, in no order: service_point_id, station_id, route, customer_class, latitude,
+    longitude, head_end, collector_id of the meter that stands there at ``end`` (the last one where none does). Where a
+    station is named, where the point lies is not read: 100,000 decimal numbers cost more than all the rest."""
     points = read(
         "SELECT service_point_id, station_id, route, customer_class, CASE WHEN station_id IS NULL THEN latitude::double precision END AS latitude, "
         "CASE WHEN station_id IS NULL THEN longitude::double precision END AS longitude "
@@ -64,16 +121,24 @@ def read_points(read: Read, day: date, end: datetime) -> pl.DataFrame:
         [end],
     )
     if stood["service_point_id"].n_unique() < stood.height:
-        stood = stood.sort("service_point_id", "installed_at", "meter_id").unique("service_point_id", keep="last", maintain_order=True)
+        stood = stood.sort("service_point_id", "installed_at", "meter_id").unique(
+            "service_point_id", keep="last", maintain_order=True
+        )
     return points.join(stood.select("service_point_id", "head_end", "collector_id"), on="service_point_id", how="left")
 
 
 def read_water_hours(read: Read, day: date) -> dict[str, tuple[pl.Series, npt.NDArray[np.float64]]]:
-    """By unit: ids and (ids, hours) hourly flows in whole units of the water points whose every slot of the day was actually read.
+    """By unit: ids and (ids, hours) hourly flows in whole units of the water points whose every slot of the day was
+    actually read.
 
-    A point with two meters on the day, or with intervals longer than an hour, is left out. Shorter intervals are summed to the hour.
+    A point with two meters on the day, or with intervals longer than an hour, is left out. Shorter intervals are summed
+    to the hour.
     """
-    columns = [c for c in VECTOR if c not in ("starts_at", "sequence", "sequence_step", "sequences", "offsets", "quality", "qualities")]
+    columns = [
+        c
+        for c in VECTOR
+        if c not in ("starts_at", "sequence", "sequence_step", "sequences", "offsets", "quality", "qualities")
+    ]
     frame = read(
         f"SELECT d.service_point_id, d.unit, d.{', d.'.join(columns)} FROM vee.interval_day AS d "
         "JOIN vee.daily_usage AS u USING (billing_day, service_point_id, flow, unit) "
@@ -86,7 +151,9 @@ def read_water_hours(read: Read, day: date) -> dict[str, tuple[pl.Series, npt.ND
         ids, hours = [], []
         for matrix in to_matrices(part.with_columns(pl.col("values").cast(pl.List(pl.Int32))), ["service_point_id"]):
             each = 60 // matrix.interval_minutes
-            whole = matrix.values[:, : matrix.slots - matrix.slots % each].reshape(matrix.rows, -1, each).sum(axis=2) / 1e6
+            whole = (
+                matrix.values[:, : matrix.slots - matrix.slots % each].reshape(matrix.rows, -1, each).sum(axis=2) / 1e6
+            )
             ids.append(matrix.keys["service_point_id"])
             hours.append(whole)
         width = max(h.shape[1] for h in hours)
@@ -96,9 +163,9 @@ def read_water_hours(read: Read, day: date) -> dict[str, tuple[pl.Series, npt.ND
 
 
 def read_signs(read: Read, day: date) -> pl.DataFrame:
-    """sign, service_point_id: 'reversed' where validation found a quarter of the day's slots or more below zero, 'register_back'
-    where a register went back unexplained, 'outage' where intervals carry AEMO reason 43, 'off' where the service was not active, 'payer'
-    where another account pays than the day before."""
+    """sign, service_point_id: 'reversed' where validation found a quarter of the day's slots or more below zero,
+    'register_back' where a register went back unexplained, 'outage' where intervals carry AEMO reason 43, 'off' where
+    the service was not active, 'payer' where another account pays than the day before."""
     return read(
         "SELECT 'reversed' AS sign, d.service_point_id FROM vee.interval_day AS d, vee.rule AS r "
         "WHERE d.billing_day = $1 AND d.flow = 'import' AND r.scope = 'interval' AND r.code = 'NEGATIVE' AND d.flags IS NOT NULL "
@@ -108,7 +175,8 @@ def read_signs(read: Read, day: date) -> pl.DataFrame:
         "AND (quality & 127 = 44 OR 44 = ANY (SELECT q & 127 FROM unnest(qualities) AS q)) "
         "UNION ALL SELECT 'off', service_point_id FROM ref.service_points "
         "WHERE status <> 'active' AND valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1) "
-        # only where an agreement begins can the payer change: two days of a city side by side cost more than all the rest
+        # only where an agreement begins can the payer change: two days of a city side by side cost more than all the
+        # rest
         "UNION ALL SELECT 'payer', t.service_point_id FROM ref.agreements AS a JOIN vee.daily_usage AS t USING (service_point_id) "
         "JOIN vee.daily_usage AS y USING (service_point_id, flow, unit) WHERE a.valid_from = $1 AND t.billing_day = $1 AND y.billing_day = $2 "
         "AND t.flow = 'import' AND t.account_id IS NOT NULL AND y.account_id IS NOT NULL AND t.account_id <> y.account_id",
@@ -151,7 +219,8 @@ def read_temperatures(read: Read, first: date, last: date) -> pl.DataFrame:
 
 
 def read_weather_hours(read: Read, first: date, last: date) -> pl.DataFrame:
-    """station_id, weather_day, hourly_c (a list, NaN where an hour is unknown) of the days in a range whose hours are kept."""
+    """station_id, weather_day, hourly_c (a list, NaN where an hour is unknown) of the days in a range whose hours are
+    kept."""
     return read(
         "SELECT station_id, weather_day, hourly_c FROM anomaly.weather_day WHERE weather_day BETWEEN $1 AND $2 AND hourly_c IS NOT NULL ORDER BY 1, 2",
         [first, last],
@@ -171,7 +240,9 @@ def days_to_judge_again(read: Read) -> list[date]:
 
 def read_holidays(read: Read, first: date, last: date) -> set[date]:
     """Holidays in a range."""
-    return set(read("SELECT holiday FROM ref.holidays WHERE holiday BETWEEN $1 AND $2", [first, last])["holiday"].to_list())
+    return set(
+        read("SELECT holiday FROM ref.holidays WHERE holiday BETWEEN $1 AND $2", [first, last])["holiday"].to_list()
+    )
 
 
 # --- weather ---------------------------------------------------------------------------------------------------------------------------
@@ -200,11 +271,16 @@ def write_weather(connection: psycopg.Connection[Any], days: pl.DataFrame, sourc
 # --- facts -----------------------------------------------------------------------------------------------------------------------------
 
 
-def write_facts(connection: psycopg.Connection[Any], day: date, packed: Sequence[tuple[Mapping[str, Any], bytes, str]]) -> None:
+def write_facts(
+    connection: psycopg.Connection[Any], day: date, packed: Sequence[tuple[Mapping[str, Any], bytes, str]]
+) -> None:
     """Replace the day's packed facts."""
     connection.execute("DELETE FROM anomaly.day_facts WHERE billing_day = %s", (day,))
     for row, digest, listed in packed:
-        connection.execute("INSERT INTO anomaly.point_list (list_hash, points) VALUES (%s, %s) ON CONFLICT DO NOTHING", (digest, listed))
+        connection.execute(
+            "INSERT INTO anomaly.point_list (list_hash, points) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+            (digest, listed),
+        )
         connection.execute(
             sql.SQL("INSERT INTO anomaly.day_facts ({}) VALUES ({})").format(
                 sql.SQL(", ").join(map(sql.Identifier, _FACTS)), sql.SQL(", ").join([sql.Placeholder()] * len(_FACTS))
@@ -215,7 +291,9 @@ def write_facts(connection: psycopg.Connection[Any], day: date, packed: Sequence
 
 def read_facts(read: Read, first: date, last: date) -> tuple[pl.DataFrame, dict[bytes, str]]:
     """Packed facts of a range of days, and the lists they are about."""
-    frame = read(f"SELECT {', '.join(_FACTS)} FROM anomaly.day_facts WHERE billing_day BETWEEN $1 AND $2", [first, last])
+    frame = read(
+        f"SELECT {', '.join(_FACTS)} FROM anomaly.day_facts WHERE billing_day BETWEEN $1 AND $2", [first, last]
+    )
     lists = read(
         "SELECT list_hash, points FROM anomaly.point_list WHERE list_hash IN "
         "(SELECT list_hash FROM anomaly.day_facts WHERE billing_day BETWEEN $1 AND $2)",
@@ -226,7 +304,9 @@ def read_facts(read: Read, first: date, last: date) -> tuple[pl.DataFrame, dict[
 
 def fact_days(read: Read, first: date, last: date) -> set[date]:
     """Days in a range whose facts are kept."""
-    frame = read("SELECT DISTINCT billing_day FROM anomaly.day_facts WHERE billing_day BETWEEN $1 AND $2", [first, last])
+    frame = read(
+        "SELECT DISTINCT billing_day FROM anomaly.day_facts WHERE billing_day BETWEEN $1 AND $2", [first, last]
+    )
     return set(frame["billing_day"].to_list())
 
 
@@ -245,8 +325,10 @@ def write_baselines(connection: psycopg.Connection[Any], header: Mapping[str, An
         return False
     buffer = rows.select(
         *(pl.when(pl.col(c).is_finite()).then(pl.col(c)).alias(c) for c in BASELINE[:13]), *BASELINE[13:]
-    ).write_csv(include_header=False, null_value="")  # fmt: skip
-    statement = sql.SQL("COPY anomaly.baseline ({}) FROM STDIN (FORMAT csv)").format(sql.SQL(", ").join(map(sql.Identifier, BASELINE)))
+    ).write_csv(include_header=False, null_value="")
+    statement = sql.SQL("COPY anomaly.baseline ({}) FROM STDIN (FORMAT csv)").format(
+        sql.SQL(", ").join(map(sql.Identifier, BASELINE))
+    )
     with connection.cursor().copy(statement) as copy:
         copy.write(buffer)
     return True
@@ -255,16 +337,20 @@ def write_baselines(connection: psycopg.Connection[Any], header: Mapping[str, An
 def baseline_version(read: Read, day: date) -> str | None:
     """The version that judges a day: the newest whose as-of day is not after it."""
     frame = read(
-        "SELECT version FROM anomaly.baseline_version WHERE as_of <= $1 ORDER BY as_of DESC, fitted_at DESC, version DESC LIMIT 1", [day]
+        "SELECT version FROM anomaly.baseline_version WHERE as_of <= $1 ORDER BY as_of DESC, fitted_at DESC, version DESC LIMIT 1",
+        [day],
     )
     return frame["version"][0] if frame.height else None
 
 
-def read_baselines(read: Read, version: str, columns: Sequence[str], service_point_id: str | None = None) -> pl.DataFrame:
+def read_baselines(
+    read: Read, version: str, columns: Sequence[str], service_point_id: str | None = None
+) -> pl.DataFrame:
     """service_point_id, unit and ``columns`` of a version's rows, of one service point or all, in no order."""
     wanted = ", ".join(c for c in BASELINE if c in {"service_point_id", "unit", *columns})
     return read(
-        f"SELECT {wanted} FROM anomaly.baseline WHERE version = $1" + ("" if service_point_id is None else " AND service_point_id = $2"),
+        f"SELECT {wanted} FROM anomaly.baseline WHERE version = $1"
+        + ("" if service_point_id is None else " AND service_point_id = $2"),
         [version] if service_point_id is None else [version, service_point_id],
     )
 
@@ -291,7 +377,9 @@ def run_hash(connection: psycopg.Connection[Any], day: date) -> bytes | None:
 def write_flags(connection: psycopg.Connection[Any], day: date, flags: pl.DataFrame, run: Mapping[str, Any]) -> None:
     """Replace the day's flags and its run."""
     connection.execute("DELETE FROM anomaly.flag WHERE billing_day = %s", (day,))
-    statement = sql.SQL("COPY anomaly.flag ({}) FROM STDIN (FORMAT csv)").format(sql.SQL(", ").join(map(sql.Identifier, FLAG)))
+    statement = sql.SQL("COPY anomaly.flag ({}) FROM STDIN (FORMAT csv)").format(
+        sql.SQL(", ").join(map(sql.Identifier, FLAG))
+    )
     with connection.cursor().copy(statement) as copy:
         copy.write(flags.select(FLAG).write_csv(include_header=False))  # an empty string is quoted, a null is not
     connection.execute(
@@ -303,8 +391,11 @@ def write_flags(connection: psycopg.Connection[Any], day: date, flags: pl.DataFr
     )
 
 
-def read_cases(connection: psycopg.Connection[Any], *, subjects: Sequence[str] | None = None, **where: Any) -> list[dict[str, Any]]:
-    """Cases, newest first: of subjects, or by state, kind, family, service_point_id, commodity, severity, assigned_to, case_id."""
+def read_cases(
+    connection: psycopg.Connection[Any], *, subjects: Sequence[str] | None = None, **where: Any
+) -> list[dict[str, Any]]:
+    """Cases, newest first: of subjects, or by state, kind, family, service_point_id, commodity, severity, assigned_to,
+    case_id."""
     clauses: list[sql.Composable] = []
     parameters: list[Any] = []
     if subjects is not None:
@@ -338,10 +429,14 @@ def upsert_cases(connection: psycopg.Connection[Any], cases: Sequence[Mapping[st
     """Write cases whole."""
     if not cases:
         return
-    statement = sql.SQL("INSERT INTO anomaly.exception_case ({}) VALUES ({}) ON CONFLICT (case_id) DO UPDATE SET {}").format(
+    statement = sql.SQL(
+        "INSERT INTO anomaly.exception_case ({}) VALUES ({}) ON CONFLICT (case_id) DO UPDATE SET {}"
+    ).format(
         sql.SQL(", ").join(map(sql.Identifier, CASE)),
         sql.SQL(", ").join(sql.Placeholder(c) for c in CASE),
-        sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in CASE if c not in ("case_id", "opened_at")),
+        sql.SQL(", ").join(
+            sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in CASE if c not in ("case_id", "opened_at")
+        ),
     )
     with connection.cursor() as cursor:
         cursor.executemany(statement, [dict(c) for c in cases])
@@ -369,13 +464,25 @@ def drop_unflagged(connection: psycopg.Connection[Any], case_ids: Sequence[str])
 
 def day_cases(connection: psycopg.Connection[Any], day: date) -> list[str]:
     """Cases the day's present flags belong to."""
-    rows = connection.execute("SELECT DISTINCT case_id FROM anomaly.flag WHERE billing_day = %s AND case_id IS NOT NULL", (day,)).fetchall()
+    rows = connection.execute(
+        "SELECT DISTINCT case_id FROM anomaly.flag WHERE billing_day = %s AND case_id IS NOT NULL", (day,)
+    ).fetchall()
     return [row[0] for row in rows]
 
 
 def case_flags(connection: psycopg.Connection[Any], case_id: str) -> list[dict[str, Any]]:
     """The flags of a case, oldest first."""
-    names = ("billing_day", "kind", "severity", "confidence", "expected", "observed", "unit", "evidence", "baseline_version")
+    names = (
+        "billing_day",
+        "kind",
+        "severity",
+        "confidence",
+        "expected",
+        "observed",
+        "unit",
+        "evidence",
+        "baseline_version",
+    )
     rows = connection.execute(
         "SELECT billing_day, kind, severity, confidence, expected, observed, unit, evidence, baseline_version FROM anomaly.flag "
         "WHERE case_id = %s ORDER BY billing_day, kind",
@@ -386,16 +493,18 @@ def case_flags(connection: psycopg.Connection[Any], case_id: str) -> list[dict[s
 
 def decisions(read: Read) -> dict[str, tuple[int, int]]:
     """(confirmed, dismissed) by service point."""
-    return {p: (c, d) for p, c, d in read("SELECT service_point_id, confirmed, dismissed FROM anomaly.decisions_by_point").iter_rows()}
+    return {
+        p: (c, d)
+        for p, c, d in read("SELECT service_point_id, confirmed, dismissed FROM anomaly.decisions_by_point").iter_rows()
+    }
 
 
 def held(connection: psycopg.Connection[Any], first: date, last: date) -> list[tuple[str, date, date, str, str]]:
-    """(service point, first day, last day, case, kind) of bills that wait for a decision and touch the range, both ends included."""
+    """(service point, first day, last day, case, kind) of bills that wait for a decision and touch the range, both ends
+    included."""
     rows = connection.execute(
         "SELECT service_point_id, first_day, last_day, case_id, kind FROM anomaly.bill_hold WHERE first_day <= %s AND last_day >= %s "
         "ORDER BY service_point_id, case_id",
         (last, first),
     ).fetchall()
     return [(r[0], r[1], r[2], r[3], r[4]) for r in rows]
-
-

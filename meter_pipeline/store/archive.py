@@ -13,18 +13,22 @@ from typing import Final
 
 CHUNK: Final = 1 << 20
 
+
 def hash_file(path: Path) -> bytes:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as source:
         return hashlib.file_digest(source, "sha256").digest()
+
 
 def relative_path(sha256: bytes) -> str:
     """Where a file lies below the archive folder: two levels, so that no folder grows past 65,536 entries in practice."""
     name = sha256.hex()
     return f"{name[:2]}/{name}.zst"
 
+
 def store(folder: Path, path: Path, sha256: bytes) -> str:
-    """Keep a compressed copy of a file whose hash is known; returns its path below the folder. Synced to disk before it gets its name.
+    """Keep a compressed copy of a file whose hash is known; returns its path below the folder. Synced to disk before it
+    gets its name.
 
     Raises ValueError where the bytes no longer have that hash: the file changed while it was read.
     """
@@ -54,6 +58,7 @@ def store(folder: Path, path: Path, sha256: bytes) -> str:
         raise
     return relative
 
+
 def read_bytes(folder: Path, relative: str, offset: int = 0, size: int | None = None) -> bytes:
     """Bytes of an archived file; all of it where no size is given."""
     import pyarrow as pa
@@ -65,6 +70,7 @@ def read_bytes(folder: Path, relative: str, offset: int = 0, size: int | None = 
                 break
             offset -= skipped
         return bytes(source.read(size) if size is not None else source.read())
+
 
 def restore(folder: Path, relative: str, target: Path) -> None:
     """Write an archived file's bytes to a path."""

@@ -1,10 +1,11 @@
-"""Arrays of whole numbers in PostgreSQL's binary format, and out of the server as the bytes that it would send of them anyway.
+"""Arrays of whole numbers in PostgreSQL's binary format, and out of the server as the bytes that it would send of them
+anyway.
 
-Belongs here: the layout of an array; asking for an array column as bytes, and making the frame's lists of them. Does not belong here: which columns
-(each room's store), rows of several columns (copy_binary.py).
+Belongs here: the layout of an array; asking for an array column as bytes, and making the frame's lists of them. Does
+not belong here: which columns (each room's store), rows of several columns (copy_binary.py).
 
-100,000 day vectors took 1.0 s of the server and 0.9 s of this process's processor as arrays, element by element through Arrow's reader; as bytes
-0.6 s and 0.35 s, this module's part among them.
+100,000 day vectors took 1.0 s of the server and 0.9 s of this process's processor as arrays, element by element through
+Arrow's reader; as bytes 0.6 s and 0.35 s, this module's part among them.
 """
 
 from __future__ import annotations
@@ -17,26 +18,41 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-#: What array_send writes before the elements of an array of one dimension: dimensions, whether nulls follow, element type, length, first index. An
-#: empty array has no dimension, and no length or index therefore.
+# : What array_send writes before the elements of an array of one dimension: dimensions, whether nulls follow, element
+# type, length, first index. An : empty array has no dimension, and no length or index therefore.
 _HEAD: Final = 20
 _EMPTY: Final = 12
-_NUMPY: Final[dict[Any, Any]] = {pl.Int16: np.dtype(np.int16), pl.Int32: np.dtype(np.int32), pl.Int64: np.dtype(np.int64)}
+_NUMPY: Final[dict[Any, Any]] = {
+    pl.Int16: np.dtype(np.int16),
+    pl.Int32: np.dtype(np.int32),
+    pl.Int64: np.dtype(np.int64),
+}
 
 
 def array_type(number: np.dtype[Any], length: int) -> np.dtype[Any]:
     """An array of one dimension as it is sent: what array_send writes, and what binary COPY reads."""
     element = [("size", ">i4"), ("value", number.newbyteorder(">"))]
-    return np.dtype([("dimensions", ">i4"), ("nulls", ">i4"), ("type", ">i4"), ("length", ">i4"), ("first", ">i4"), ("of", element, (length,))])
+    return np.dtype(
+        [
+            ("dimensions", ">i4"),
+            ("nulls", ">i4"),
+            ("type", ">i4"),
+            ("length", ">i4"),
+            ("first", ">i4"),
+            ("of", element, (length,)),
+        ]
+    )
 
 
 def listed(columns: Iterable[str], arrays: Container[str]) -> str:
-    """Columns for a query, quoted, those of ``arrays`` (of smallint, integer or bigint) as bytes. ``lists`` takes them from there."""
+    """Columns for a query, quoted, those of ``arrays`` (of smallint, integer or bigint) as bytes. ``lists`` takes them
+    from there."""
     return ", ".join(f'array_send("{name}") AS "{name}"' if name in arrays else f'"{name}"' for name in columns)
 
 
 def lists(frame: pl.DataFrame, columns: Mapping[str, Any]) -> pl.DataFrame:
-    """The frame with the byte columns named made lists of their element types (Int16, Int32 or Int64), as if read as arrays.
+    """The frame with the byte columns named made lists of their element types (Int16, Int32 or Int64), as if read as
+    arrays.
 
     ValueError where an array has more than one dimension, a null among its elements, or another type's.
     """
@@ -64,7 +80,9 @@ def _list(column: pl.Series, kind: Any) -> pl.Series:
             alike = np.flatnonzero(counts == length)
             taken = data[starts[alike][:, None] + np.arange(_HEAD + length * (4 + number.itemsize))]
             values[places[alike][:, None] + np.arange(length)] = _elements(column.name, taken.ravel(), length, number)
-    made = pl.from_arrow(pa.LargeListArray.from_arrays(pa.array(places), pa.array(values), mask=None if here.all() else pa.array(~here)))
+    made = pl.from_arrow(
+        pa.LargeListArray.from_arrays(pa.array(places), pa.array(values), mask=None if here.all() else pa.array(~here))
+    )
     assert isinstance(made, pl.Series)  # noqa: S101 - one array is one column
     return made.alias(column.name)
 
@@ -79,4 +97,6 @@ def _elements(name: str, data: npt.NDArray[np.uint8], length: int, number: Any) 
 
 
 def _refused(name: str, number: Any) -> ValueError:
-    return ValueError(f"column {name}: not arrays of one dimension with elements of {number.itemsize} bytes and no null")
+    return ValueError(
+        f"column {name}: not arrays of one dimension with elements of {number.itemsize} bytes and no null"
+    )

@@ -1,6 +1,7 @@
 """Frames out of PostgreSQL through Arrow (ADBC).
 
-Belongs here: one read over a given connection, and the connection each thread keeps. Does not belong here: which database, as whom (database.py).
+Belongs here: one read over a given connection, and the connection each thread keeps. Does not belong here: which
+database, as whom (database.py).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any, Final
 import polars as pl
 from psycopg import sql
 
-#: Types whose values may stand in the query's text: nobody can write SQL in a date. Strings are quoted by psycopg, those beyond doubt only.
+# : Types whose values may stand in the query's text: nobody can write SQL in a date. Strings are quoted by psycopg,
+# those beyond doubt only.
 _WRITTEN: Final = (date, datetime, int, bool)
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.:,/ -]{0,200}")
 _PLACE: Final = re.compile(r"\$(\d+)\b")
@@ -26,8 +28,9 @@ _PLACE: Final = re.compile(r"\$(\d+)\b")
 def fetch(connection: Any, query: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
     """A query's result. Parameters are $1, $2 ...; numeric columns arrive as text.
 
-    The driver streams by COPY only what has no bound parameters, and otherwise waits for the whole result before it reads the first row: 1.4 s
-    against 1.0 s for 100,000 day vectors. Dates, whole numbers and plain names are therefore written into the text; with anything else, all are bound.
+    The driver streams by COPY only what has no bound parameters, and otherwise waits for the whole result before it
+    reads the first row: 1.4 s against 1.0 s for 100,000 day vectors. Dates, whole numbers and plain names are therefore
+    written into the text; with anything else, all are bound.
     """
     with _answer(connection, query, parameters) as cursor:
         return _frame(cursor.fetch_arrow_table())
@@ -45,7 +48,10 @@ def fetch_parts(connection: Any, query: str, parameters: Sequence[Any] = ()) -> 
 @contextlib.contextmanager
 def _answer(connection: Any, query: str, parameters: Sequence[Any]) -> Iterator[Any]:
     if parameters and all(map(_may_be_written, parameters)):
-        query, parameters = _PLACE.sub(lambda place: sql.Literal(parameters[int(place[1]) - 1]).as_string(None), query), ()
+        query, parameters = (
+            _PLACE.sub(lambda place: sql.Literal(parameters[int(place[1]) - 1]).as_string(None), query),
+            (),
+        )
     with connection.cursor() as cursor:
         cursor.execute(query, parameters=list(parameters) or None)
         yield cursor
@@ -61,7 +67,8 @@ def _frame(held: Any) -> pl.DataFrame:
     return frame
 
 
-#: One connection a thread, kept for its last URL: opening one asks the server for all its types (some 20 ms), and a stage reads a dozen times.
+# : One connection a thread, kept for its last URL: opening one asks the server for all its types (some 20 ms), and a
+# stage reads a dozen times.
 _kept = threading.local()
 
 

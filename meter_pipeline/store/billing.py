@@ -1,7 +1,7 @@
 """The billing tables: frames in and out of schema ``billing``, and what billing reads of its neighbours.
 
-Belongs here: SQL and COPY. Does not belong here: arithmetic, the order of steps (billing/day.py). Reads that must agree with each other are
-made over one connection.
+Belongs here: SQL and COPY. Does not belong here: arithmetic, the order of steps (billing/day.py). Reads that must agree
+with each other are made over one connection.
 """
 
 from __future__ import annotations
@@ -25,13 +25,29 @@ from meter_pipeline.store.vectors import VectorTable, read_matrices
 Connection = psycopg.Connection[Any]
 
 USAGE: Final = VectorTable(
-    "vee.interval_day", ("service_point_id", "meter_id", "channel"), ("unit", "flow"), ("sequence", "sequence_step", "sequences", "offsets")
+    "vee.interval_day",
+    ("service_point_id", "meter_id", "channel"),
+    ("unit", "flow"),
+    ("sequence", "sequence_step", "sequences", "offsets"),
 )
 #: The arrays of billing's day tables, by element type.
 LISTS: Final = dict.fromkeys(
-    ("energy", "export", "peaks", "peak_at", "energy_to_date", "export_to_date", "peaks_to_date", "peak_at_to_date", "register_days", "carry", "history", "amounts"),
+    (
+        "energy",
+        "export",
+        "peaks",
+        "peak_at",
+        "energy_to_date",
+        "export_to_date",
+        "peaks_to_date",
+        "peak_at_to_date",
+        "register_days",
+        "carry",
+        "history",
+        "amounts",
+    ),
     pl.Int64,
-)  # fmt: skip
+)
 _REFERENCE: Final[dict[str, str]] = {
     "agreements": "SELECT account_id, service_point_id, tariff_id, cycle_id, valid_from, valid_to FROM ref.agreements "
     "WHERE valid_from <= $1 ORDER BY service_point_id, valid_from",
@@ -43,15 +59,18 @@ _REFERENCE: Final[dict[str, str]] = {
 
 
 def lock(connection: Connection) -> None:
-    """One billing at a time: a day's charges read the day before and are read by the day after. Released with the transaction."""
+    """One billing at a time: a day's charges read the day before and are read by the day after. Released with the
+    transaction."""
     connection.execute("SELECT pg_advisory_xact_lock(hashtext('billing.day'))")
 
 
 def read_reference(database: Database, day: date, beside: Database | None = None) -> dict[str, pl.DataFrame]:
     """The reference frames billing joins, by table name; agreements that begin by ``day``.
 
-    ``beside``: a second session, over which the others come while the first brings the agreements, half of all there is.
+    ``beside``: a second session, over which the others come while the first brings the agreements, half of all there
+    is.
     """
+
     def some(session: Database, names: list[str]) -> dict[str, pl.DataFrame]:
         return {name: session.read(_REFERENCE[name], [day] if "$1" in _REFERENCE[name] else ()) for name in names}
 
@@ -65,7 +84,9 @@ def read_reference(database: Database, day: date, beside: Database | None = None
 
 def read_documents(database: Database) -> tuple[dict[tuple[str, int], bytes], dict[tuple[str, int], bytes]]:
     """Tariff documents and their SHA-256 by (tariff_id, version)."""
-    frame = database.read("SELECT tariff_id, version, body::text AS body, sha256 FROM ref.tariff_document ORDER BY 1, 2")
+    frame = database.read(
+        "SELECT tariff_id, version, body::text AS body, sha256 FROM ref.tariff_document ORDER BY 1, 2"
+    )
     keys = list(zip(frame["tariff_id"].to_list(), frame["version"].to_list(), strict=True))
     bodies = dict(zip(keys, (str(b).encode() for b in frame["body"].to_list()), strict=True))
     return bodies, dict(zip(keys, frame["sha256"].to_list(), strict=True))
@@ -98,7 +119,9 @@ def read_daily(database: Database, day: date, within: KeyRange = EVERYTHING) -> 
     )
 
 
-def read_day(database: Database, table: str, day: date, columns: Iterable[str], service_points: Sequence[str] | None = None) -> pl.DataFrame:
+def read_day(
+    database: Database, table: str, day: date, columns: Iterable[str], service_points: Sequence[str] | None = None
+) -> pl.DataFrame:
     """A day of a billing table, sorted by service point."""
     if service_points is None:
         return _rows(database, table, columns, "billing_day = $1 ORDER BY service_point_id", [day])
@@ -106,7 +129,9 @@ def read_day(database: Database, table: str, day: date, columns: Iterable[str], 
     return _rows(database, table, columns, named, [day, ",".join(service_points)])
 
 
-def read_prior(database: Database, day: date, columns: Sequence[str], services: pl.DataFrame, within: KeyRange = EVERYTHING) -> pl.DataFrame:
+def read_prior(
+    database: Database, day: date, columns: Sequence[str], services: pl.DataFrame, within: KeyRange = EVERYTHING
+) -> pl.DataFrame:
     """The last position before a day of every stretch that began earlier: yesterday's, or the latest one billed.
 
     ``services``: those of the range ``within``.
@@ -117,7 +142,13 @@ def read_prior(database: Database, day: date, columns: Sequence[str], services: 
     first = began["stretch_start"].min()
     key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
     narrowed, limits = within.where("service_point_id", 2)
-    yesterday = _rows(database, "charge_day", columns, f"billing_day = $1::date - 1{narrowed} ORDER BY service_point_id", [day, *limits])
+    yesterday = _rows(
+        database,
+        "charge_day",
+        columns,
+        f"billing_day = $1::date - 1{narrowed} ORDER BY service_point_id",
+        [day, *limits],
+    )
     behind = began.join(yesterday.select(key), on=key, how="anti")
     if not behind.height or not _any_billed(database, first, day):
         return yesterday
@@ -133,15 +164,21 @@ def read_prior(database: Database, day: date, columns: Sequence[str], services: 
     return pl.concat([yesterday, older.join(behind.select(key), on=key, how="semi")])
 
 
-def _rows(database: Database, table: str, columns: Iterable[str], where: str, parameters: Sequence[object], distinct: str = "") -> pl.DataFrame:
-    """Rows of a billing table with their arrays as lists. The one way by which LISTS are read: asked for as bytes they are made lists here."""
+def _rows(
+    database: Database, table: str, columns: Iterable[str], where: str, parameters: Sequence[object], distinct: str = ""
+) -> pl.DataFrame:
+    """Rows of a billing table with their arrays as lists. The one way by which LISTS are read: asked for as bytes they
+    are made lists here."""
     query = f"SELECT {distinct}{listed(columns, LISTS)} FROM billing.{table} WHERE {where}"
     return lists(database.read(query, parameters), LISTS)
 
 
 def _any_billed(database: Database, first: object, day: date) -> bool:
-    """Whether anything was billed from ``first`` to the day before yesterday: on a utility's first day nobody need be looked for by name."""
-    query = "SELECT EXISTS (SELECT FROM billing.charge_day WHERE billing_day >= $1 AND billing_day < $2::date - 1) AS found"
+    """Whether anything was billed from ``first`` to the day before yesterday: on a utility's first day nobody need be
+    looked for by name."""
+    query = (
+        "SELECT EXISTS (SELECT FROM billing.charge_day WHERE billing_day >= $1 AND billing_day < $2::date - 1) AS found"
+    )
     return bool(database.read(query, [first, day])["found"][0])
 
 
@@ -169,7 +206,11 @@ def load(connection: Connection, table: str, day: date, frame: pl.DataFrame) -> 
 def sealed(connection: Connection, day: date) -> bool:
     """Whether the accounting month of a day is sealed."""
     return bool(
-        scalar(connection, "SELECT EXISTS (SELECT FROM billing.period WHERE status = 'sealed' AND month = date_trunc('month', %s::date))", (day,))
+        scalar(
+            connection,
+            "SELECT EXISTS (SELECT FROM billing.period WHERE status = 'sealed' AND month = date_trunc('month', %s::date))",
+            (day,),
+        )
     )
 
 
@@ -179,28 +220,38 @@ def ensure_day(connection: Connection, day: date) -> None:
 
 
 def _partition(connection: Connection, table: str, day: date) -> sql.Identifier:
-    """The table a day's rows lie in. Named outright a COPY writes whole pages; through a parent with statement triggers it writes row by row.
-    The sealed-month triggers stand on each partition too. A month whose partition was there before the roles were last defined has no rights of
-    its own (only its parent has): then it is the parent."""
+    """The table a day's rows lie in. Named outright a COPY writes whole pages; through a parent with statement triggers
+    it writes row by row. The sealed-month triggers stand on each partition too. A month whose partition was there
+    before the roles were last defined has no rights of its own (only its parent has): then it is the parent."""
     month = f"{table}_{day:%Y%m}"
     may = "SELECT to_regclass(%(t)s) IS NOT NULL AND has_table_privilege(to_regclass(%(t)s), 'INSERT')"
     return sql.Identifier("billing", month if scalar(connection, may, {"t": f"billing.{month}"}) else table)
 
 
 def bring_to(
-    connection: Connection, table: str, day: date, frame: pl.DataFrame, key: Sequence[str], *, only: Sequence[str] | None = None
+    connection: Connection,
+    table: str,
+    day: date,
+    frame: pl.DataFrame,
+    key: Sequence[str],
+    *,
+    only: Sequence[str] | None = None,
 ) -> list[str]:
     """Bring a day of a table to exactly ``frame``: equal rows untouched, changed ones upserted, vanished ones deleted.
 
-    ``only``: service points concerned; others stay as they are. Returns the service points written or deleted. A day's first load is a
-    plain COPY.
+    ``only``: service points concerned; others stay as they are. Returns the service points written or deleted. A day's
+    first load is a plain COPY.
     """
     name, columns = sql.Identifier("billing", table), frame.columns
-    if only is None and not scalar(connection, f"SELECT EXISTS (SELECT FROM billing.{table} WHERE billing_day = %s)", (day,)):
+    if only is None and not scalar(
+        connection, f"SELECT EXISTS (SELECT FROM billing.{table} WHERE billing_day = %s)", (day,)
+    ):
         load(connection, table, day, frame)
         return frame["service_point_id"].to_list()
     incoming = sql.Identifier("incoming_" + table)
-    connection.execute(sql.SQL("CREATE TEMP TABLE {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DROP").format(incoming, name))
+    connection.execute(
+        sql.SQL("CREATE TEMP TABLE {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DROP").format(incoming, name)
+    )
     copy_frame(connection, incoming, frame, columns)
     same = sql.SQL(" AND ").join(sql.SQL("i.{0} = t.{0}").format(sql.Identifier(c)) for c in key)
     gone = connection.execute(
@@ -219,8 +270,14 @@ def bring_to(
             new=sql.SQL(", ").join(sql.SQL("excluded.{}").format(sql.Identifier(c)) for c in rest),
         )
     changed = connection.execute(
-        sql.SQL("INSERT INTO {n} AS t ({c}) SELECT {c} FROM {i} ON CONFLICT ({k}) {action} RETURNING service_point_id").format(
-            n=name, i=incoming, c=sql.SQL(", ").join(map(sql.Identifier, columns)), k=sql.SQL(", ").join(map(sql.Identifier, key)), action=action
+        sql.SQL(
+            "INSERT INTO {n} AS t ({c}) SELECT {c} FROM {i} ON CONFLICT ({k}) {action} RETURNING service_point_id"
+        ).format(
+            n=name,
+            i=incoming,
+            c=sql.SQL(", ").join(map(sql.Identifier, columns)),
+            k=sql.SQL(", ").join(map(sql.Identifier, key)),
+            action=action,
         )
     ).fetchall()
     connection.execute(sql.SQL("DROP TABLE {}").format(incoming))
@@ -231,7 +288,9 @@ def write_tariff(connection: Connection, row: dict[str, Any], at: datetime) -> b
     """Freeze a tariff version on its first use. Returns whether it is new."""
     columns = [*row, "first_used_at"]
     result = connection.execute(
-        sql.SQL("INSERT INTO billing.tariff_version ({}) VALUES ({}) ON CONFLICT (tariff_id, version) DO NOTHING").format(
+        sql.SQL(
+            "INSERT INTO billing.tariff_version ({}) VALUES ({}) ON CONFLICT (tariff_id, version) DO NOTHING"
+        ).format(
             sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(", ").join([sql.Placeholder()] * len(columns))
         ),
         [*row.values(), at],
@@ -239,8 +298,11 @@ def write_tariff(connection: Connection, row: dict[str, Any], at: datetime) -> b
     return result.rowcount == 1
 
 
-def next_revision(connection: Connection, day: date, service_points: Sequence[str], rows: Sequence[str], month: date, at: datetime) -> list[str]:
-    """Keep later determinants of a sealed day beside it; equal ones are not repeated. Returns the service points with new ones."""
+def next_revision(
+    connection: Connection, day: date, service_points: Sequence[str], rows: Sequence[str], month: date, at: datetime
+) -> list[str]:
+    """Keep later determinants of a sealed day beside it; equal ones are not repeated. Returns the service points with
+    new ones."""
     written = []
     for service_point, row in zip(service_points, rows, strict=True):
         new = connection.execute(

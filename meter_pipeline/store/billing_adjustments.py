@@ -1,5 +1,5 @@
-"""Adjustments in and out of the store. The rules that money stands on (two people, threshold, sealed months) are constraints and triggers;
-what is here cannot get round them.
+"""Adjustments in and out of the store. The rules that money stands on (two people, threshold, sealed months) are
+constraints and triggers; what is here cannot get round them.
 
 Belongs here: SQL. Does not belong here: what an adjustment is worth (billing/adjustments.py).
 """
@@ -19,9 +19,21 @@ from meter_pipeline.store.database import Database, scalar
 Connection = psycopg.Connection[Any]
 
 LINE_COLUMNS = (
-    "line_no", "action", "original_line_no", "service_point_id", "tariff_id", "tariff_version", "segment_start", "segment_end", "line_key",
-    "name", "component", "quantity", "unit", "amount",
-)  # fmt: skip
+    "line_no",
+    "action",
+    "original_line_no",
+    "service_point_id",
+    "tariff_id",
+    "tariff_version",
+    "segment_start",
+    "segment_end",
+    "line_key",
+    "name",
+    "component",
+    "quantity",
+    "unit",
+    "amount",
+)
 
 
 def statements(database: Database, statement_ids: Sequence[str]) -> pl.DataFrame:
@@ -34,7 +46,8 @@ def statements(database: Database, statement_ids: Sequence[str]) -> pl.DataFrame
 
 
 def effective_lines(database: Database, statement_ids: Sequence[str]) -> pl.DataFrame:
-    """What statements say now: their lines with every adjustment that was not refused, in millionths, per line key and segment."""
+    """What statements say now: their lines with every adjustment that was not refused, in millionths, per line key and
+    segment."""
     return database.read(
         "SELECT statement_id, service_point_id, tariff_id, tariff_version, segment_start, segment_end, line_key, max(name) AS name, "
         "max(component) AS component, max(unit) AS unit, (sum(quantity) * 1000000)::bigint AS quantity, (sum(amount) * 1000000)::bigint AS amount, "
@@ -78,7 +91,8 @@ def waiting(database: Database) -> bool:
 
 
 def late_changes(database: Database) -> pl.DataFrame:
-    """What waits for an adjustment: statement_id, cycle_id, period_start, period_end and ``evidence``, the days that changed."""
+    """What waits for an adjustment: statement_id, cycle_id, period_start, period_end and ``evidence``, the days that
+    changed."""
     return database.read(
         "SELECT c.statement_id, s.cycle_id, s.period_start, s.period_end, string_agg(c.billing_day || ' ' || c.service_point_id, ', ' "
         "ORDER BY c.billing_day, c.service_point_id) AS evidence FROM billing.late_change AS c JOIN billing.statement AS s USING (statement_id) "
@@ -92,9 +106,11 @@ def take_late_change(connection: Connection, statement_id: str) -> bool:
 
 
 def unapproved(connection: Connection, statement_id: str) -> Decimal:
-    """What of a statement changed hands already without a second person: small corrections one after another must not add up past the threshold."""
+    """What of a statement changed hands already without a second person: small corrections one after another must not
+    add up past the threshold."""
     row = connection.execute(
-        "SELECT coalesce(sum(gross), 0) FROM billing.adjustment WHERE statement_id = %s AND status = 'posted' AND decided_by IS NULL", (statement_id,)
+        "SELECT coalesce(sum(gross), 0) FROM billing.adjustment WHERE statement_id = %s AND status = 'posted' AND decided_by IS NULL",
+        (statement_id,),
     ).fetchone()
     return Decimal(row[0]) if row else Decimal(0)
 
@@ -102,7 +118,9 @@ def unapproved(connection: Connection, statement_id: str) -> Decimal:
 def insert(connection: Connection, row: dict[str, Any], lines: Sequence[Sequence[Any]]) -> str:
     """A new adjustment and its lines; returns its id, the statement's next."""
     connection.execute("SELECT pg_advisory_xact_lock(hashtext('billing.adjustment ' || %s))", (row["statement_id"],))
-    found = connection.execute("SELECT count(*) FROM billing.adjustment WHERE statement_id = %s", (row["statement_id"],)).fetchone()
+    found = connection.execute(
+        "SELECT count(*) FROM billing.adjustment WHERE statement_id = %s", (row["statement_id"],)
+    ).fetchone()
     adjustment_id = f"{row['statement_id']}.A{(found[0] if found else 0) + 1}"
     connection.execute(
         "INSERT INTO billing.adjustment (adjustment_id, statement_id, account_id, reason, evidence, net, gross, approval_required, threshold, "
@@ -120,7 +138,8 @@ def insert(connection: Connection, row: dict[str, Any], lines: Sequence[Sequence
 
 
 def decide(connection: Connection, adjustment_id: str, status: str, person: str, at: datetime) -> dict[str, Any] | None:
-    """Move a requested adjustment to approved or refused; None where it is not waiting. The table refuses the person who asked."""
+    """Move a requested adjustment to approved or refused; None where it is not waiting. The table refuses the person
+    who asked."""
     return _row(
         connection,
         "UPDATE billing.adjustment SET status = %s, decided_by = %s, decided_at = %s WHERE adjustment_id = %s AND status = 'requested' "

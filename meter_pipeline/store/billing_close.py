@@ -1,6 +1,7 @@
 """Sealing an accounting month: what must be true, what it holds, the seal itself.
 
-Belongs here: SQL. Does not belong here: the order of steps (billing/close.py). The triggers of 0050_billing.sql refuse changes from then on.
+Belongs here: SQL. Does not belong here: the order of steps (billing/close.py). The triggers of 0050_billing.sql refuse
+changes from then on.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from psycopg.types.json import Jsonb
 
 Connection = psycopg.Connection[Any]
 
-#: What stands against a point of the close, a row each. Cut at _SHOWN: 100,000 exceptions are one sentence to whoever reads the page.
+# : What stands against a point of the close, a row each. Cut at _SHOWN: 100,000 exceptions are one sentence to whoever
+# reads the page.
 _CHECKS: dict[str, str] = {
     "every day is billed": "SELECT d::date::text FROM generate_series(%(m)s::date, %(n)s::date - 1, interval '1 day') AS d "
-    # the next day billed, from the index: an EXISTS became a hash join over every charge of the month, 0.6 s for 700,000
+    # the next day billed, from the index: an EXISTS became a hash join over every charge of the month, 0.6 s for
+    # 700,000
     "WHERE (SELECT min(c.billing_day) FROM billing.charge_day AS c WHERE c.billing_day >= d::date) IS DISTINCT FROM d::date ORDER BY d",
     "no joint is open": "SELECT billing_day || ' ' || joint || ' ' || subject FROM billing.reconciliation "
     "WHERE billing_day >= %(m)s AND billing_day < %(n)s AND cause IN ('open', 'not_loaded') ORDER BY billing_day, joint, subject",
@@ -40,7 +43,10 @@ def checklist(connection: Connection, month: date, following: date) -> list[dict
     """Each point of the close, whether it holds and what stands against it (the first 20, and whether there are more)."""
     points = []
     for point, query in _CHECKS.items():
-        against = [str(said) for (said,) in connection.execute(f"{query} LIMIT {_SHOWN + 1}".encode(), {"m": month, "n": following})]
+        against = [
+            str(said)
+            for (said,) in connection.execute(f"{query} LIMIT {_SHOWN + 1}".encode(), {"m": month, "n": following})
+        ]
         detail = ", ".join(against[:_SHOWN]) + (", and more" if len(against) > _SHOWN else "")
         points.append({"point": point, "ok": not against, "detail": detail})
     return points
@@ -55,7 +61,9 @@ def periods_ending(connection: Connection, month: date, following: date) -> list
     return [(row[0], row[1], row[2]) for row in rows]
 
 
-def joints_found(connection: Connection, cycle_id: str, period_end: date, joints: list[str]) -> list[tuple[str, str, str]]:
+def joints_found(
+    connection: Connection, cycle_id: str, period_end: date, joints: list[str]
+) -> list[tuple[str, str, str]]:
     """Joint, cause and detail of a period's statements as they were last compared."""
     return connection.execute(
         "SELECT joint, cause, detail FROM billing.reconciliation WHERE billing_day = %s::date - 1 AND subject = %s AND joint = ANY(%s) ORDER BY 1",
@@ -64,7 +72,8 @@ def joints_found(connection: Connection, cycle_id: str, period_end: date, joints
 
 
 def lock(connection: Connection) -> None:
-    """Wait for writers in flight and keep others out until the seal is committed (their triggers take the same lock, shared)."""
+    """Wait for writers in flight and keep others out until the seal is committed (their triggers take the same lock,
+    shared)."""
     connection.execute("SELECT pg_advisory_xact_lock(hashtext('billing.period'))")
 
 
@@ -83,7 +92,8 @@ def control_totals(connection: Connection, month: date, following: date) -> dict
         assert row is not None  # noqa: S101 - an aggregate gives a row
         totals[name] = {"count": row[0], "sum": row[1]}
     by = connection.execute(
-        "SELECT component, count(*), sum(amount)::text FROM billing.statement_line WHERE posting_month = %(m)s GROUP BY 1 ORDER BY 1", at
+        "SELECT component, count(*), sum(amount)::text FROM billing.statement_line WHERE posting_month = %(m)s GROUP BY 1 ORDER BY 1",
+        at,
     ).fetchall()
     totals["statement_lines"] = {component: {"count": n, "sum": total} for component, n, total in by}
     return totals
@@ -109,7 +119,12 @@ def seal(connection: Connection, month: date, values: dict[str, Any]) -> bool:
             "UPDATE billing.period SET status = 'sealed', approved_by = %(approved_by)s, sealed_at = %(sealed_at)s, checklist = %(checklist)s, "
             "control_totals = %(control_totals)s, totals_sha256 = %(totals_sha256)s, signature = %(signature)s, ledger_entry = %(ledger_entry)s "
             "WHERE month = %(month)s AND status = 'closing'",
-            values | {"month": month, "checklist": Jsonb(values["checklist"]), "control_totals": Jsonb(values["control_totals"])},
+            values
+            | {
+                "month": month,
+                "checklist": Jsonb(values["checklist"]),
+                "control_totals": Jsonb(values["control_totals"]),
+            },
         ).rowcount
         == 1
     )
@@ -117,5 +132,7 @@ def seal(connection: Connection, month: date, values: dict[str, Any]) -> bool:
 
 def requested_by(connection: Connection, month: date) -> str | None:
     """Who asked for the close of a month that is waiting."""
-    row = connection.execute("SELECT requested_by FROM billing.period WHERE month = %s AND status = 'closing'", (month,)).fetchone()
+    row = connection.execute(
+        "SELECT requested_by FROM billing.period WHERE month = %s AND status = 'closing'", (month,)
+    ).fetchone()
     return None if row is None else str(row[0])

@@ -17,7 +17,10 @@ def explain_line(database: Database, line_id: str) -> list[dict[str, Any]]:
     """Steps from a line to its payloads: step, what, day, subject and detail. Empty for an unknown line."""
     wanted, points = _days_behind(database, line_id)
     with reading_with_archive(database, wanted, points, ()) as session:
-        frame = session.read("SELECT step, what, day, subject, detail::text AS detail FROM billing.explain_line($1) ORDER BY step, day, subject", [line_id])
+        frame = session.read(
+            "SELECT step, what, day, subject, detail::text AS detail FROM billing.explain_line($1) ORDER BY step, day, subject",
+            [line_id],
+        )
     return [row | {"detail": json.loads(row["detail"])} for row in frame.to_dicts()]
 
 

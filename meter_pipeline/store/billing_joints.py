@@ -1,10 +1,12 @@
-"""Queries behind the reconciliation of a billing day: what the stages before billing hold, in the units in which they are compared.
+"""Queries behind the reconciliation of a billing day: what the stages before billing hold, in the units in which they
+are compared.
 
-Belongs here: SQL over raw, vee, billing and the ledger. Each side of a joint is read from its own tables, over the connection whose transaction
-wrote them, so that what is compared is what will be committed. Does not belong here: what the joints and causes mean, and what is compared with what
-(billing/reconcile.py).
+Belongs here: SQL over raw, vee, billing and the ledger. Each side of a joint is read from its own tables, over the
+connection whose transaction wrote them, so that what is compared is what will be committed. Does not belong here: what
+the joints and causes mean, and what is compared with what (billing/reconcile.py).
 
-Rows are (subject, unit, cause, expected, actual, items, detail); quantities and money in millionths, counts as they are.
+Rows are (subject, unit, cause, expected, actual, items, detail); quantities and money in millionths, counts as they
+are.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ Connection = psycopg.Connection[Any]
 Row = tuple[Any, ...]
 
 
-#: Two register units times the multiplier (ERCOT TDSP practice: usage billed and interval total agree within two meter multipliers).
+# : Two register units times the multiplier (ERCOT TDSP practice: usage billed and interval total agree within two meter
+# multipliers).
 _REGISTER_UNITS = 2
 
 
 def files(connection: Connection, day: date) -> list[Row]:
-    """Per file that touches the day: what landing counted as received, and what the committed batches and the file's own repetitions account for."""
+    """Per file that touches the day: what landing counted as received, and what the committed batches and the file's
+    own repetitions account for."""
     return _rows(
         connection,
         """
@@ -73,8 +77,9 @@ def channel_days(connection: Connection, day: date) -> list[Row]:
 def registers(connection: Connection, day: date, start: datetime, past: datetime) -> list[Row]:
     """Validated intervals against the register's own reads, by unit and cause, in the unit's millionths.
 
-    Where raw.register_read holds a read on both edges of the day and the dial did not go back, the register's side is their difference times the
-    multiplier, read from the dials themselves; else it is what validation worked out of the reads around the day (rollover, exchange, proration).
+    Where raw.register_read holds a read on both edges of the day and the dial did not go back, the register's side is
+    their difference times the multiplier, read from the dials themselves; else it is what validation worked out of the
+    reads around the day (rollover, exchange, proration).
     """
     return _rows(
         connection,
@@ -114,41 +119,59 @@ def registers(connection: Connection, day: date, start: datetime, past: datetime
     )
 
 
-#: What the joints of a day compare of each of its tables, as SQL: read once, compared as frames (billing/reconcile.py). Three joins over a hundred
-#: thousand services in SQL took 1.3 processor seconds, this 0.3.
+# : What the joints of a day compare of each of its tables, as SQL: read once, compared as frames
+# (billing/reconcile.py). Three joins over a hundred : thousand services in SQL took 1.3 processor seconds, this 0.3.
 def stored_determinants(connection: Connection, day: date) -> pl.DataFrame:
-    """The day's determinants as stored: service_point_id, unit, source_unit, source_quantity, source_export, energy and export over all periods."""
+    """The day's determinants as stored: service_point_id, unit, source_unit, source_quantity, source_export, energy and
+    export over all periods."""
     columns: dict[str, tuple[str, Any]] = {
-        **{c: (c, pl.String) for c in ("service_point_id", "unit", "source_unit")}, **{c: (c, pl.Int64) for c in ("source_quantity", "source_export")},
-        "energy": (_summed("energy"), pl.Int64), "export": (_summed("export"), pl.Int64),
-    }  # fmt: skip
+        **{c: (c, pl.String) for c in ("service_point_id", "unit", "source_unit")},
+        **{c: (c, pl.Int64) for c in ("source_quantity", "source_export")},
+        "energy": (_summed("energy"), pl.Int64),
+        "export": (_summed("export"), pl.Int64),
+    }
     found = _gathered(connection, columns, "billing.determinant_day WHERE billing_day = %(day)s", {"day": day})
     return found.with_columns(pl.col("source_unit").fill_null(""))
 
 
 _POSITION: dict[str, tuple[str, Any]] = {
-    **{c: (c, pl.String) for c in ("service_point_id", "account_id", "tariff_id")}, "stretch_start": ("stretch_start", pl.Date),
-}  # fmt: skip
+    **{c: (c, pl.String) for c in ("service_point_id", "account_id", "tariff_id")},
+    "stretch_start": ("stretch_start", pl.Date),
+}
 
 
 def stored_charges(connection: Connection, day: date, *, before: bool = False) -> pl.DataFrame:
-    """Positions of a day as stored: service_point_id, account_id, tariff_id, stretch_start, reached and sent over all periods, and, but for
-    those ``before`` a day, total, the sum of its lines, and their currency."""
-    columns = _POSITION | {"reached": (_summed("energy_to_date"), pl.Int64), "sent": (_summed("export_to_date"), pl.Int64)}
+    """Positions of a day as stored: service_point_id, account_id, tariff_id, stretch_start, reached and sent over all
+    periods, and, but for those ``before`` a day, total, the sum of its lines, and their currency."""
+    columns = _POSITION | {
+        "reached": (_summed("energy_to_date"), pl.Int64),
+        "sent": (_summed("export_to_date"), pl.Int64),
+    }
     where = "billing.charge_day WHERE billing_day = %(day)s"
     if before:
         return _gathered(connection, columns, where, {"day": day})
-    money = {"tariff_version": ("tariff_version", pl.Int64), "total": ("total", pl.Int64), "lines": (f"coalesce({_summed('amounts')}, 0)", pl.Int64)}
+    money = {
+        "tariff_version": ("tariff_version", pl.Int64),
+        "total": ("total", pl.Int64),
+        "lines": (f"coalesce({_summed('amounts')}, 0)", pl.Int64),
+    }
     found = _gathered(connection, columns | money, where, {"day": day})
     rows = connection.execute("SELECT tariff_id, version::bigint, currency FROM billing.tariff_version").fetchall()
-    versions = pl.DataFrame(rows, schema={"tariff_id": pl.String, "tariff_version": pl.Int64, "currency": pl.String}, orient="row")
+    versions = pl.DataFrame(
+        rows, schema={"tariff_id": pl.String, "tariff_version": pl.Int64, "currency": pl.String}, orient="row"
+    )
     return found.join(versions, on=["tariff_id", "tariff_version"])
 
 
 def positions_before(connection: Connection, day: date, alone: pl.DataFrame) -> pl.DataFrame:
     """The last position before the eve of a day of services that have none on the eve: as stored_charges(before=True)."""
     eve = day - timedelta(days=1)
-    schema = {**dict.fromkeys(("service_point_id", "account_id", "tariff_id"), pl.String), "stretch_start": pl.Date, "reached": pl.Int64, "sent": pl.Int64}
+    schema = {
+        **dict.fromkeys(("service_point_id", "account_id", "tariff_id"), pl.String),
+        "stretch_start": pl.Date,
+        "reached": pl.Int64,
+        "sent": pl.Int64,
+    }
     first = alone["stretch_start"].min() if alone.height else None
     billed = "SELECT EXISTS (SELECT FROM billing.charge_day WHERE billing_day >= %(first)s AND billing_day < %(eve)s)"
     if first is None or not scalar(connection, billed, {"first": first, "eve": eve}):
@@ -165,13 +188,19 @@ def positions_before(connection: Connection, day: date, alone: pl.DataFrame) -> 
 
 def validated_usage(connection: Connection, day: date) -> pl.DataFrame:
     """Validated usage of a day: service_point_id, unit, flow, quantity in millionths."""
-    columns: dict[str, tuple[str, Any]] = {**{c: (c, pl.String) for c in ("service_point_id", "unit", "flow")}, "quantity": ("quantity_micro", pl.Int64)}
-    where = "vee.daily_usage WHERE billing_day = %(day)s AND flow IN ('import', 'export') AND quantity_micro IS NOT NULL"
+    columns: dict[str, tuple[str, Any]] = {
+        **{c: (c, pl.String) for c in ("service_point_id", "unit", "flow")},
+        "quantity": ("quantity_micro", pl.Int64),
+    }
+    where = (
+        "vee.daily_usage WHERE billing_day = %(day)s AND flow IN ('import', 'export') AND quantity_micro IS NOT NULL"
+    )
     return _gathered(connection, columns, where, {"day": day})
 
 
 def excused(connection: Connection, day: date) -> pl.DataFrame:
-    """Services whose usage need not be billed, with the reason: the day's exceptions, and corrections kept beside a sealed day."""
+    """Services whose usage need not be billed, with the reason: the day's exceptions, and corrections kept beside a
+    sealed day."""
     rows = connection.execute(
         "SELECT service_point_id, CASE WHEN bool_or(later) THEN 'late_actual_in_sealed_period' ELSE min(reason) END AS reason, "
         "bool_or(reason = 'attribute_missing') AS uncharged FROM ("
@@ -179,7 +208,9 @@ def excused(connection: Connection, day: date) -> pl.DataFrame:
         "SELECT service_point_id, 'late_actual_in_sealed_period', true FROM billing.determinant_revision WHERE billing_day = %(day)s) AS found GROUP BY 1",
         {"day": day},
     ).fetchall()
-    return pl.DataFrame(rows, schema={"service_point_id": pl.String, "reason": pl.String, "uncharged": pl.Boolean}, orient="row")
+    return pl.DataFrame(
+        rows, schema={"service_point_id": pl.String, "reason": pl.String, "uncharged": pl.Boolean}, orient="row"
+    )
 
 
 def _named(column: str) -> str:
@@ -188,8 +219,9 @@ def _named(column: str) -> str:
 
 
 def _summed(array: str) -> str:
-    """SQL for the sum of an array's elements, null of an empty one. Most tariffs have less than sixteen periods or lines, which are added as they stand:
-    a query over unnest costs each row ten times as much. A sum that a bigint can't hold is an error, not a figure."""
+    """SQL for the sum of an array's elements, null of an empty one. Most tariffs have less than sixteen periods or
+    lines, which are added as they stand: a query over unnest costs each row ten times as much. A sum that a bigint
+    can't hold is an error, not a figure."""
     few = " ".join(f"WHEN {n} THEN " + " + ".join(f"{array}[{k}]" for k in range(1, n + 1)) for n in range(1, 17))
     return f"CASE cardinality({array}) {few} ELSE (SELECT sum(x)::bigint FROM unnest({array}) AS x) END"
 
@@ -203,13 +235,24 @@ def period_streaks(connection: Connection, cycle_id: str, first: date, past: dat
         "GROUP BY 1, 2, run HAVING count(*) >= %s ORDER BY 1, 2, 4",
         (cycle_id, first, past, at_least),
     ).fetchall()
-    return pl.DataFrame(rows, schema={"account_id": pl.String, "service_point_id": pl.String, "days": pl.Int32, "since": pl.Date}, orient="row")
+    return pl.DataFrame(
+        rows,
+        schema={"account_id": pl.String, "service_point_id": pl.String, "days": pl.Int32, "since": pl.Date},
+        orient="row",
+    )
 
 
 def estimate_streaks(connection: Connection, day: date, at_least: int) -> pl.DataFrame:
-    """Services whose usage was estimated on a day and on each of the days before it: service_point_id, account_id, days, since."""
-    rows = connection.execute("SELECT service_point_id, account_id, days, since FROM billing.estimate_streaks(%s, %s)", (day, at_least)).fetchall()
-    return pl.DataFrame(rows, schema={"service_point_id": pl.String, "account_id": pl.String, "days": pl.Int32, "since": pl.Date}, orient="row")
+    """Services whose usage was estimated on a day and on each of the days before it: service_point_id, account_id,
+    days, since."""
+    rows = connection.execute(
+        "SELECT service_point_id, account_id, days, since FROM billing.estimate_streaks(%s, %s)", (day, at_least)
+    ).fetchall()
+    return pl.DataFrame(
+        rows,
+        schema={"service_point_id": pl.String, "account_id": pl.String, "days": pl.Int32, "since": pl.Date},
+        orient="row",
+    )
 
 
 _STATEMENTS = """
@@ -236,22 +279,27 @@ WHERE s.cycle_id = %(cycle)s AND s.period_start = %(start)s ORDER BY 1, 2
 
 
 def statement_sums(connection: Connection, cycle_id: str, first: date, past: date) -> pl.DataFrame:
-    """Per statement of a period: its total, its stored lines' sum, its days' stored charges, what the period's end added, its hash and place."""
+    """Per statement of a period: its total, its stored lines' sum, its days' stored charges, what the period's end
+    added, its hash and place."""
     numbers = dict.fromkeys(("total", "period_end", "credit", "ratchet", "year_end"), pl.Int64)
     texts = dict.fromkeys(("statement_id", "account_id", "currency", "lines_sha256"), pl.String)
     values = {"cycle": cycle_id, "start": first, "past": past}
     found = _copied(connection, _STATEMENTS, values, {**numbers, **texts, "ledger_leaf": pl.Int64, "adjusted": pl.Int8})
-    # Joined here: the statements were written a moment ago by the same transaction, so the server has no idea of how many there are and may loop over
-    # a hundred thousand of them for each of a hundred thousand accounts (ten minutes and no end).
+    # Joined here: the statements were written a moment ago by the same transaction, so the server has no idea of how
+    # many there are and may loop over a hundred thousand of them for each of a hundred thousand accounts (ten minutes
+    # and no end).
     lines = _copied(connection, _LINE_SUMS, values, {"statement_id": pl.String, "lines": pl.Int64})
     charged = _copied(connection, _CHARGE_SUMS, values, {"account_id": pl.String, "charged": pl.Int64})
     sums = pl.col("lines", "charged").fill_null(0)
-    found = found.join(lines, on="statement_id", how="left", maintain_order="left").join(charged, on="account_id", how="left", maintain_order="left")
+    found = found.join(lines, on="statement_id", how="left", maintain_order="left").join(
+        charged, on="account_id", how="left", maintain_order="left"
+    )
     return found.with_columns(sums, pl.col("lines_sha256").str.decode("hex"), pl.col("adjusted") > 0)
 
 
 def statement_lines(connection: Connection, cycle_id: str, first: date) -> pl.DataFrame:
-    """Every line of a period's statements as stored, in the columns a statement's hash is over; quantity and amount in millionths."""
+    """Every line of a period's statements as stored, in the columns a statement's hash is over; quantity and amount in
+    millionths."""
     texts = dict.fromkeys(("statement_id", "service_point_id", "tariff_id", "line_key"), pl.String)
     kinds = texts | {"segment_start": pl.Date, "segment_end": pl.Date, "quantity": pl.Int64, "amount": pl.Int64}
     return _copied(connection, _LINES, {"cycle": cycle_id, "start": first}, kinds)
@@ -270,7 +318,8 @@ def issued_leaves(connection: Connection, cycle_id: str, first: date, last: date
 
 
 def index_leaves(connection: Connection, day: date) -> int:
-    """Keep the first four bytes of each leaf of the day's payload entries where they are looked for; returns how many entries are new."""
+    """Keep the first four bytes of each leaf of the day's payload entries where they are looked for; returns how many
+    entries are new."""
     rows = connection.execute(
         "SELECT e.entry_id, e.leaves FROM billing.leaf_entries(%s, 'ingested') AS e "
         "WHERE NOT EXISTS (SELECT FROM billing.leaf_prefix AS p WHERE p.entry_id = e.entry_id) ORDER BY 1",
@@ -279,13 +328,19 @@ def index_leaves(connection: Connection, day: date) -> int:
     ).fetchall()
     for entry, leaves in rows:
         prefixes = np.frombuffer(leaves, np.uint8).reshape(-1, 32)[:, :4].tobytes()
-        connection.execute("INSERT INTO billing.leaf_prefix (entry_id, billing_day, prefixes) VALUES (%s, %s, %b)", (entry, day, prefixes))
+        connection.execute(
+            "INSERT INTO billing.leaf_prefix (entry_id, billing_day, prefixes) VALUES (%s, %s, %b)",
+            (entry, day, prefixes),
+        )
     return len(rows)
 
 
-def _gathered(connection: Connection, columns: dict[str, tuple[str, Any]], source: str, values: dict[str, Any]) -> pl.DataFrame:
-    """Columns (name -> SQL and type) of a table's rows as a frame, in the caller's transaction, gathered by the server into one text: the driver
-    hands on a COPY row by row, which costs a hundred thousand rows a Python step each. No column holds a control character."""
+def _gathered(
+    connection: Connection, columns: dict[str, tuple[str, Any]], source: str, values: dict[str, Any]
+) -> pl.DataFrame:
+    """Columns (name -> SQL and type) of a table's rows as a frame, in the caller's transaction, gathered by the server
+    into one text: the driver hands on a COPY row by row, which costs a hundred thousand rows a Python step each. No
+    column holds a control character."""
     line = ", E'\x1f', ".join(expression for expression, _ in columns.values())
     text = scalar(connection, f"SELECT string_agg(concat({line}), E'\n') FROM {source}", values)
     schema = {name: kind for name, (_, kind) in columns.items()}
@@ -295,9 +350,13 @@ def _gathered(connection: Connection, columns: dict[str, tuple[str, Any]], sourc
 
 
 def _copied(connection: Connection, query: str, values: dict[str, Any], kinds: dict[str, Any]) -> pl.DataFrame:
-    """A query's result as a frame, in the caller's transaction. COPY carries a million rows in the time fetchall takes for fifty thousand."""
+    """A query's result as a frame, in the caller's transaction. COPY carries a million rows in the time fetchall takes
+    for fifty thousand."""
     buffer = io.BytesIO()
-    with connection.cursor() as cursor, cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT csv, HEADER)".encode(), values) as copy:
+    with (
+        connection.cursor() as cursor,
+        cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT csv, HEADER)".encode(), values) as copy,
+    ):
         for block in copy:
             buffer.write(block)
     buffer.seek(0)
@@ -308,12 +367,18 @@ def _rows(connection: Connection, query: str, day: date, **more: Any) -> list[Ro
     return connection.execute(query.encode(), {"day": day, "eve": day - timedelta(days=1), **more}).fetchall()
 
 
-def replace(connection: Connection, day: date, frame: pl.DataFrame, joints: list[str], subject: str | None = None) -> int:
-    """Bring the day's rows of the given joints (of one subject, where one is given) to exactly ``frame``; equal rows are left untouched.
+def replace(
+    connection: Connection, day: date, frame: pl.DataFrame, joints: list[str], subject: str | None = None
+) -> int:
+    """Bring the day's rows of the given joints (of one subject, where one is given) to exactly ``frame``; equal rows
+    are left untouched.
 
     Returns rows written or deleted.
     """
-    rows = [(r["joint"], r["subject"], r["unit"], r["cause"], r["expected"], r["actual"], r["items"], r["detail"]) for r in frame.to_dicts()]
+    rows = [
+        (r["joint"], r["subject"], r["unit"], r["cause"], r["expected"], r["actual"], r["items"], r["detail"])
+        for r in frame.to_dicts()
+    ]
     connection.execute(
         "CREATE TEMP TABLE incoming_joint (joint text, subject text, unit text, cause text, expected numeric, actual numeric, items bigint, "
         "detail text) ON COMMIT DROP"

@@ -1,6 +1,7 @@
 """Statements in and out of the store.
 
-Belongs here: SQL and COPY for statements, their lines, segments and exceptions. Does not belong here: what a line costs.
+Belongs here: SQL and COPY for statements, their lines, segments and exceptions. Does not belong here: what a line
+costs.
 """
 
 from __future__ import annotations
@@ -23,16 +24,21 @@ Connection = psycopg.Connection[Any]
 def period(database: Database, cycle_id: str, period_end: date) -> date | None:
     """First day of the cycle's period that ends on a day."""
     with database.connect("billing") as connection:
-        found = scalar(connection, "SELECT period_start FROM ref.billing_cycles WHERE cycle_id = %s AND period_end = %s", (cycle_id, period_end))
+        found = scalar(
+            connection,
+            "SELECT period_start FROM ref.billing_cycles WHERE cycle_id = %s AND period_end = %s",
+            (cycle_id, period_end),
+        )
     return found if isinstance(found, date) else None
 
 
 def issued_accounts(database: Database, cycle_id: str, period_start: date) -> set[str]:
     """Accounts whose statement of the period is issued."""
     return set(
-        database.read("SELECT account_id FROM billing.statement WHERE cycle_id = $1 AND period_start = $2", [cycle_id, period_start])[
-            "account_id"
-        ].to_list()
+        database.read(
+            "SELECT account_id FROM billing.statement WHERE cycle_id = $1 AND period_start = $2",
+            [cycle_id, period_start],
+        )["account_id"].to_list()
     )
 
 
@@ -61,7 +67,8 @@ def positions(database: Database, days: Sequence[date], columns: Sequence[str]) 
 
 
 def held_service_points(database: Database, first: date, past: date) -> pl.DataFrame:
-    """Service points whose bill an anomaly case holds: service_point_id and the case. Empty where detection is not installed."""
+    """Service points whose bill an anomaly case holds: service_point_id and the case. Empty where detection is not
+    installed."""
     with database.connect("billing") as connection:
         known = scalar(connection, "SELECT to_regclass('anomaly.bill_hold') IS NOT NULL")
     if not known:
@@ -84,8 +91,8 @@ def earlier_segments(database: Database, cycle_id: str, period_start: date, sinc
 
 
 def year_so_far(database: Database, cycle_id: str, tariff_id: str, since: date, before: date) -> pl.DataFrame:
-    """Per service point and account of a tariff: money (millionths) and days of the statements of periods that began after a day and before
-    another, posted adjustments included."""
+    """Per service point and account of a tariff: money (millionths) and days of the statements of periods that began
+    after a day and before another, posted adjustments included."""
     return database.read(
         "WITH bills AS (SELECT statement_id, account_id FROM billing.statement WHERE cycle_id = $1 AND period_start > $3 AND period_start < $4), "
         "money AS (SELECT b.account_id, l.service_point_id, l.amount FROM bills AS b JOIN billing.statement_line AS l USING (statement_id) "
@@ -112,14 +119,26 @@ def copy_csv(connection: Connection, table: str, frame: pl.DataFrame) -> None:
 
 def array_text(column: str) -> pl.Expr:
     """A list of whole numbers as PostgreSQL writes an array."""
-    return pl.concat_str([pl.lit("{"), pl.col(column).cast(pl.List(pl.String)).list.join(","), pl.lit("}")]).alias(column)
+    return pl.concat_str([pl.lit("{"), pl.col(column).cast(pl.List(pl.String)).list.join(","), pl.lit("}")]).alias(
+        column
+    )
 
 
 def write_exceptions(connection: Connection, cycle_id: str, period_start: date, frame: pl.DataFrame) -> None:
     """Replace the period's exceptions with a frame of account_id, reason, detail."""
-    connection.execute("DELETE FROM billing.statement_exception WHERE cycle_id = %s AND period_start = %s", (cycle_id, period_start))
-    rows = frame.unique().sort(pl.all()).select(
-        "account_id", pl.lit(cycle_id).alias("cycle_id"), pl.lit(period_start).alias("period_start"), "reason", "detail"
+    connection.execute(
+        "DELETE FROM billing.statement_exception WHERE cycle_id = %s AND period_start = %s", (cycle_id, period_start)
+    )
+    rows = (
+        frame.unique()
+        .sort(pl.all())
+        .select(
+            "account_id",
+            pl.lit(cycle_id).alias("cycle_id"),
+            pl.lit(period_start).alias("period_start"),
+            "reason",
+            "detail",
+        )
     )
     copy_csv(connection, "billing.statement_exception", rows)
 

@@ -47,7 +47,8 @@ def letters(database: Database, first: date, last: date) -> list[dict[str, Any]]
 
 
 def joints(database: Database, first: date, last: date) -> pl.DataFrame:
-    """Reconciliation by joint, unit and cause, what is open first: joint, unit, cause, expected, actual, difference (text), items (rows)."""
+    """Reconciliation by joint, unit and cause, what is open first: joint, unit, cause, expected, actual, difference
+    (text), items (rows)."""
     return database.read(
         "SELECT joint, unit, cause, sum(expected)::text AS expected, sum(actual)::text AS actual, sum(difference)::text AS difference, "
         "sum(items)::bigint AS items FROM billing.reconciliation WHERE billing_day BETWEEN $1 AND $2 GROUP BY 1, 2, 3 "
@@ -108,13 +109,24 @@ def waiting_statements(database: Database, first: date, last: date) -> list[dict
 def adjustments(database: Database, month: date) -> list[dict[str, Any]]:
     """Adjustments posted in a month, by status."""
     return database.read(
-        "SELECT status, count(*) AS adjustments, sum(net)::text AS net FROM billing.adjustment WHERE posting_month = $1 GROUP BY 1 ORDER BY 1", [month]
+        "SELECT status, count(*) AS adjustments, sum(net)::text AS net FROM billing.adjustment WHERE posting_month = $1 GROUP BY 1 ORDER BY 1",
+        [month],
     ).to_dicts()
 
 
 def period(connection: Connection, month: date) -> dict[str, Any] | None:
     """An accounting month's row, where it was ever asked to close."""
-    names = ("status", "requested_by", "requested_at", "approved_by", "sealed_at", "control_totals", "totals_sha256", "signature", "ledger_entry")
+    names = (
+        "status",
+        "requested_by",
+        "requested_at",
+        "approved_by",
+        "sealed_at",
+        "control_totals",
+        "totals_sha256",
+        "signature",
+        "ledger_entry",
+    )
     row = connection.execute(
         "SELECT status, requested_by, requested_at, approved_by, sealed_at, control_totals, totals_sha256, signature, ledger_entry "
         "FROM billing.period WHERE month = %s",

@@ -1,7 +1,7 @@
 """The control schema's tables: every statement the control room sends.
 
-Belongs here: SQL over control.*, the advisory lock of a billing day. Does not belong here: who may do what (control/), except where a
-constraint says so.
+Belongs here: SQL over control.*, the advisory lock of a billing day. Does not belong here: who may do what (control/),
+except where a constraint says so.
 """
 
 from __future__ import annotations
@@ -119,13 +119,23 @@ def pause_by_id(connection: Connection, pause_id: int) -> PauseRow | None:
 
 
 def pause_of_scope(connection: Connection, scope: str, target: str | None) -> int | None:
-    """The id of the pause in force for exactly this scope. Take lock_subject before you act on it: a row lock would need the right to change it."""
+    """The id of the pause in force for exactly this scope. Take lock_subject before you act on it: a row lock would
+    need the right to change it."""
     query = "SELECT pause_id FROM control.emergency_pause WHERE state = 'paused' AND scope = %s AND target IS NOT DISTINCT FROM %s"
     row = connection.execute(query, (scope, target)).fetchone()
     return row[0] if row else None
 
 
-def insert_pause(connection: Connection, scope: str, target: str | None, reason: str, rule: str | None, evidence: Mapping[str, Any], by: str, at: datetime) -> int | None:
+def insert_pause(
+    connection: Connection,
+    scope: str,
+    target: str | None,
+    reason: str,
+    rule: str | None,
+    evidence: Mapping[str, Any],
+    by: str,
+    at: datetime,
+) -> int | None:
     """A new pause, or None where one is in force for the scope (another process was quicker)."""
     row = connection.execute(
         """INSERT INTO control.emergency_pause (scope, target, reason, rule, evidence, raised_by, raised_at) VALUES (%s, %s, %s, %s, %s, %s, %s)
@@ -135,7 +145,15 @@ def insert_pause(connection: Connection, scope: str, target: str | None, reason:
     return row[0] if row else None
 
 
-def insert_evidence(connection: Connection, pause_id: int, reason: str, rule: str | None, evidence: Mapping[str, Any], by: str, at: datetime) -> None:
+def insert_evidence(
+    connection: Connection,
+    pause_id: int,
+    reason: str,
+    rule: str | None,
+    evidence: Mapping[str, Any],
+    by: str,
+    at: datetime,
+) -> None:
     connection.execute(
         "INSERT INTO control.pause_evidence (pause_id, reason, rule, evidence, raised_by, raised_at) VALUES (%s, %s, %s, %s, %s, %s)",
         (pause_id, reason, rule, Jsonb(dict(evidence)), by, at),
@@ -146,7 +164,8 @@ def evidence_of(connection: Connection, pause_id: int) -> list[dict[str, Any]]:
     """Further evidence that came while the pause was in force, oldest first."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
-            "SELECT reason, rule, evidence, raised_by, raised_at FROM control.pause_evidence WHERE pause_id = %s ORDER BY evidence_id", (pause_id,)
+            "SELECT reason, rule, evidence, raised_by, raised_at FROM control.pause_evidence WHERE pause_id = %s ORDER BY evidence_id",
+            (pause_id,),
         ).fetchall()
 
 
@@ -227,16 +246,31 @@ def pending_requests(connection: Connection, action: str | None = None, subject:
         ).fetchall()
 
 
-def insert_decision(connection: Connection, request: RequestRow, decision: str, by: str, at: datetime, reason: str) -> None:
-    """The one decision on a request. Raises UniqueViolation on a second, CheckViolation on one person for both or past the expiry."""
+def insert_decision(
+    connection: Connection, request: RequestRow, decision: str, by: str, at: datetime, reason: str
+) -> None:
+    """The one decision on a request. Raises UniqueViolation on a second, CheckViolation on one person for both or past
+    the expiry."""
     connection.execute(
         """INSERT INTO control.dual_decision (request_id, action, subject, requested_by, expires_at, decision, decided_by, decided_at, reason)
            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
-        (request.request_id, request.action, request.subject, request.requested_by, request.expires_at, decision, by, at, reason),
+        (
+            request.request_id,
+            request.action,
+            request.subject,
+            request.requested_by,
+            request.expires_at,
+            decision,
+            by,
+            at,
+            reason,
+        ),
     )
 
 
-def insert_refusal(connection: Connection, action: str, subject: str, actor: str, code: str, detail: str, at: datetime) -> None:
+def insert_refusal(
+    connection: Connection, action: str, subject: str, actor: str, code: str, detail: str, at: datetime
+) -> None:
     connection.execute(
         "INSERT INTO control.refusal (refused_at, action, subject, actor, code, detail) VALUES (%s, %s, %s, %s, %s, %s)",
         (at, action, subject, actor[:200], code, detail),
@@ -246,7 +280,10 @@ def insert_refusal(connection: Connection, action: str, subject: str, actor: str
 def refusals(connection: Connection, limit: int = 50) -> list[dict[str, Any]]:
     """The latest refusals, newest first."""
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute("SELECT refused_at, action, subject, actor, code, detail FROM control.refusal ORDER BY refusal_id DESC LIMIT %s", (limit,)).fetchall()
+        return cursor.execute(
+            "SELECT refused_at, action, subject, actor, code, detail FROM control.refusal ORDER BY refusal_id DESC LIMIT %s",
+            (limit,),
+        ).fetchall()
 
 
 def person(connection: Connection, name: str) -> tuple[list[str], bool] | None:
@@ -257,7 +294,9 @@ def person(connection: Connection, name: str) -> tuple[list[str], bool] | None:
 
 def anybody_with(connection: Connection, duty: str) -> bool:
     """Whether the register names anybody active for a duty."""
-    row = connection.execute("SELECT EXISTS (SELECT FROM control.person WHERE active AND %s = ANY (duties))", (duty,)).fetchone()
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM control.person WHERE active AND %s = ANY (duties))", (duty,)
+    ).fetchone()
     return bool(row and row[0])
 
 
@@ -272,7 +311,9 @@ def put_person(connection: Connection, name: str, duties: Sequence[str], active:
 
 def people(connection: Connection) -> list[dict[str, Any]]:
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute("SELECT person, duties, active, changed_by, changed_at FROM control.person ORDER BY person").fetchall()
+        return cursor.execute(
+            "SELECT person, duties, active, changed_by, changed_at FROM control.person ORDER BY person"
+        ).fetchall()
 
 
 _FLAG_LOCK: Final = {None: b"", "share": b" FOR SHARE", "update": b" FOR UPDATE"}
@@ -280,17 +321,32 @@ _FLAG_LOCK: Final = {None: b"", "share": b" FOR SHARE", "update": b" FOR UPDATE"
 
 def flag(connection: Connection, name: str, lock: str | None = None) -> FlagRow | None:
     """A flag in force; ``lock`` share or update holds it as it is until the transaction ends."""
-    query = b"SELECT flag, value, version, changed_by, changed_at, reason, request FROM control.flag WHERE flag = %s" + _FLAG_LOCK[lock]
+    query = (
+        b"SELECT flag, value, version, changed_by, changed_at, reason, request FROM control.flag WHERE flag = %s"
+        + _FLAG_LOCK[lock]
+    )
     with connection.cursor(row_factory=class_row(FlagRow)) as cursor:
         return cursor.execute(query, (name,)).fetchone()
 
 
 def flags(connection: Connection) -> list[FlagRow]:
     with connection.cursor(row_factory=class_row(FlagRow)) as cursor:
-        return cursor.execute("SELECT flag, value, version, changed_by, changed_at, reason, request FROM control.flag ORDER BY flag").fetchall()
+        return cursor.execute(
+            "SELECT flag, value, version, changed_by, changed_at, reason, request FROM control.flag ORDER BY flag"
+        ).fetchall()
 
 
-def put_flag(connection: Connection, name: str, value: Any, version: int, by: str, at: datetime, reason: str, dual: bool, request: int | None) -> bool:
+def put_flag(
+    connection: Connection,
+    name: str,
+    value: Any,
+    version: int,
+    by: str,
+    at: datetime,
+    reason: str,
+    dual: bool,
+    request: int | None,
+) -> bool:
     """Set a flag to its next version and keep the change; False where another process has set that version already."""
     decision = "confirmed" if request is not None else None
     row = connection.execute(
@@ -324,13 +380,14 @@ def put_flag(connection: Connection, name: str, value: Any, version: int, by: st
 def flag_changes(connection: Connection, name: str) -> list[dict[str, Any]]:
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
-            "SELECT version, value, changed_by, changed_at, reason, request FROM control.flag_change WHERE flag = %s ORDER BY version", (name,)
+            "SELECT version, value, changed_by, changed_at, reason, request FROM control.flag_change WHERE flag = %s ORDER BY version",
+            (name,),
         ).fetchall()
 
 
 def try_lock_day(connection: Connection, day: date, *, shared: bool = False) -> bool:
-    """Take the session's lock on a billing day if nobody has it; ``shared``: beside others who share it. It goes with the connection, so a killed
-    run leaves none behind."""
+    """Take the session's lock on a billing day if nobody has it; ``shared``: beside others who share it. It goes with
+    the connection, so a killed run leaves none behind."""
     way = "pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock"
     row = connection.execute(f"SELECT {way}(%s, %s)", (BILLING_DAY_LOCK, day.toordinal())).fetchone()
     return bool(row and row[0])
@@ -363,7 +420,9 @@ def beat(connection: Connection, run_id: str, host: str, process_id: int, waitin
 
 def leave(connection: Connection, run_id: str) -> None:
     """A run ended in good order."""
-    connection.execute("UPDATE control.presence SET ended_at = clock_timestamp(), waiting_since = NULL WHERE run_id = %s", (run_id,))
+    connection.execute(
+        "UPDATE control.presence SET ended_at = clock_timestamp(), waiting_since = NULL WHERE run_id = %s", (run_id,)
+    )
 
 
 def presence(connection: Connection, run_ids: Sequence[str]) -> dict[str, tuple[float, bool]]:

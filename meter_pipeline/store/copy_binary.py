@@ -1,6 +1,7 @@
 """Frames into PostgreSQL by binary COPY.
 
-Belongs here: a frame's rows in that format, and sending them. Does not belong here: what the rows are (vectors.py for billing days of intervals).
+Belongs here: a frame's rows in that format, and sending them. Does not belong here: what the rows are (vectors.py for
+billing days of intervals).
 """
 
 from __future__ import annotations
@@ -29,18 +30,21 @@ _POSTGRES_EPOCH_US: Final = _POSTGRES_EPOCH_DAYS * 86_400_000_000
 def encode(frame: pl.DataFrame, columns: Sequence[str]) -> bytes:
     """The rows of a frame in PostgreSQL's binary COPY format, without HEADER and TRAILER.
 
-    A NumPy structured dtype is the COPY tuple itself, so that encoding is a few strided assignments: one dtype for each run of equal text
-    lengths and null patterns, of which a city has a handful. Rows keep their order within a dtype, not across. Any frame will do: columns
-    of String, Binary, Int16, Int32, Int64, Boolean, Date, Datetime (UTC) and lists of integers (each list of a group equally long).
+    A NumPy structured dtype is the COPY tuple itself, so that encoding is a few strided assignments: one dtype for each
+    run of equal text lengths and null patterns, of which a city has a handful. Rows keep their order within a dtype,
+    not across. Any frame will do: columns of String, Binary, Int16, Int32, Int64, Boolean, Date, Datetime (UTC) and
+    lists of integers (each list of a group equally long).
     """
     return Encoder(frame, columns).rows(0, frame.height)
 
 
 class Encoder:
-    """``encode`` for a frame whose rows are wanted a few thousand at a time: what Polars must be asked (21 columns, 3 ms however few the rows) is
-    asked once for BLOCK rows, and a range of them is then NumPy alone. Thread-safe: two threads at worst prepare the same block."""
+    """``encode`` for a frame whose rows are wanted a few thousand at a time: what Polars must be asked (21 columns, 3
+    ms however few the rows) is asked once for BLOCK rows, and a range of them is then NumPy alone. Thread-safe: two
+    threads at worst prepare the same block."""
 
-    #: Rows prepared together: of 96 slots, 20 MB, so that a month's backlog of a million meters never lies in memory twice.
+    # : Rows prepared together: of 96 slots, 20 MB, so that a month's backlog of a million meters never lies in memory
+    # twice.
     BLOCK: Final = 32_768
 
     def __init__(self, frame: pl.DataFrame, columns: Sequence[str]) -> None:
@@ -86,12 +90,15 @@ def _encode_rows(readers: list[_Reader], code: npt.NDArray[np.int64], first: int
     if bool((part == part[0]).all()):
         return _encode_alike(readers, slice(first, past), past - first)
     kinds = np.unique(part)
-    return b"".join(_encode_alike(readers, rows, len(rows)) for rows in (first + np.flatnonzero(part == k) for k in kinds))
+    return b"".join(
+        _encode_alike(readers, rows, len(rows)) for rows in (first + np.flatnonzero(part == k) for k in kinds)
+    )
 
 
 @dataclass(slots=True)
 class _Reader:
-    """One column: sizes (bytes, elements, or -1 for null by row; None where fixed and never null) and a way to write it."""
+    """One column: sizes (bytes, elements, or -1 for null by row; None where fixed and never null) and a way to write
+    it."""
 
     name: str
     sizes: npt.NDArray[np.int64] | None
@@ -111,13 +118,22 @@ def _reader(series: pl.Series) -> _Reader:
         ends = np.frombuffer(bounds, np.int64)[packed.offset : packed.offset + len(packed) + 1]
         data = np.frombuffer(content, np.uint8)[ends[0] : ends[-1]] if content is not None else np.zeros(0, np.uint8)
         sizes = np.diff(ends)
-        return _Reader(series.name, sizes if null_at is None else np.where(null_at, -1, sizes), None, ends[:-1] - ends[0], data)
+        return _Reader(
+            series.name, sizes if null_at is None else np.where(null_at, -1, sizes), None, ends[:-1] - ends[0], data
+        )
     if isinstance(kind, pl.List):
-        # As above: the child array as it lies, without a copy and without an expression (0.3 ms each, however few the rows).
+        # As above: the child array as it lies, without a copy and without an expression (0.3 ms each, however few the
+        # rows).
         lists = series.to_arrow()
         ends = np.frombuffer(lists.buffers()[1], np.int64)[lists.offset : lists.offset + len(lists) + 1]
         sizes = np.diff(ends)
-        return _Reader(series.name, sizes if null_at is None else np.where(null_at, -1, sizes), None, ends[:-1], lists.values.to_numpy())
+        return _Reader(
+            series.name,
+            sizes if null_at is None else np.where(null_at, -1, sizes),
+            None,
+            ends[:-1],
+            lists.values.to_numpy(),
+        )
     if isinstance(kind, pl.Datetime) and kind.time_unit != "us":
         series = series.dt.cast_time_unit("us")
     whole = series.to_physical()
@@ -201,7 +217,8 @@ def encoded_blocks(frame: pl.DataFrame, columns: Sequence[str], rows: int = 8192
 def copy_blocks(connection: psycopg.Connection[Any], statement: sql.Composed, blocks: Iterable[bytes]) -> None:
     """Run a COPY ... FROM STDIN (FORMAT binary) with encoded rows, inside the caller's transaction.
 
-    A thread of the driver's sends what is encoded, so that this one encodes the next block while the server takes the last.
+    A thread of the driver's sends what is encoded, so that this one encodes the next block while the server takes the
+    last.
     """
     with connection.cursor() as cursor, cursor.copy(statement, writer=QueuedLibpqWriter(cursor)) as copy:
         copy.write(HEADER)
@@ -210,7 +227,11 @@ def copy_blocks(connection: psycopg.Connection[Any], statement: sql.Composed, bl
         copy.write(TRAILER)
 
 
-def copy_frame(connection: psycopg.Connection[Any], table: sql.Identifier, frame: pl.DataFrame, columns: Sequence[str]) -> None:
+def copy_frame(
+    connection: psycopg.Connection[Any], table: sql.Identifier, frame: pl.DataFrame, columns: Sequence[str]
+) -> None:
     """COPY some columns of a frame into any table, inside the caller's transaction."""
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, sql.SQL(", ").join(map(sql.Identifier, columns)))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
+        table, sql.SQL(", ").join(map(sql.Identifier, columns))
+    )
     copy_blocks(connection, statement, encoded_blocks(frame, columns))

@@ -1,7 +1,7 @@
 """Dagster's own tables, where its instance offers no call: pruning.
 
-Belongs here: the few statements over schema dagster, each with the version its layout was seen in. Does not belong here: anything the
-instance's API can do.
+Belongs here: the few statements over schema dagster, each with the version its layout was seen in. Does not belong
+here: anything the instance's API can do.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ DELETE FROM dagster.job_ticks WHERE id IN (
 
 
 def prune(database: Database, before: datetime) -> dict[str, int]:
-    """Delete how finished runs went about their work, and ticks, older than ``before`` (UTC). Returns rows deleted and kept, by table.
+    """Delete how finished runs went about their work, and ticks, older than ``before`` (UTC). Returns rows deleted and
+    kept, by table.
 
     Materialisations, check results, observations and the starts and ends of runs are kept, and so is every run.
     """

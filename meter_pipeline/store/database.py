@@ -1,6 +1,7 @@
 """The database as the rest of the product sees it: connections, and frames read back.
 
-Belongs here: connecting (psycopg, sync and async; ADBC for reading frames), the settings every session gets. Does not belong here: tables.
+Belongs here: connecting (psycopg, sync and async; ADBC for reading frames), the settings every session gets. Does not
+belong here: tables.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from psycopg import sql
 from meter_pipeline.settings import Settings
 from meter_pipeline.store import arrow, embedded
 
-#: Every session: UTC whatever the server's default, and a cut after 5 s on connecting so that a dead server is found before a timeout cascades.
+# : Every session: UTC whatever the server's default, and a cut after 5 s on connecting so that a dead server is found
+# before a timeout cascades.
 _SESSION = "-c TimeZone=UTC -c DateStyle=ISO"
 CONNECT_TIMEOUT_S = 5
 _ROLE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -35,7 +37,8 @@ class Read(Protocol):
 class Database:
     """A PostgreSQL database by its libpq URL. Holds no connection: cheap to pass about and to pickle.
 
-    ``role`` is what every session acts as (SET ROLE by a start-up option), so that a stage has no more than its own rights whatever the log-in's.
+    ``role`` is what every session acts as (SET ROLE by a start-up option), so that a stage has no more than its own
+    rights whatever the log-in's.
     """
 
     url: str
@@ -57,7 +60,13 @@ class Database:
     ) -> psycopg.Connection[tuple[Any, ...]]:
         """A new connection, in ``role`` where one is given instead of the database's own."""
         options = self.session_options if role is None else self.acting_as(role).session_options
-        return psycopg.connect(self.url, application_name=application_name, autocommit=autocommit, options=options, connect_timeout=CONNECT_TIMEOUT_S)
+        return psycopg.connect(
+            self.url,
+            application_name=application_name,
+            autocommit=autocommit,
+            options=options,
+            connect_timeout=CONNECT_TIMEOUT_S,
+        )
 
     async def connect_async(
         self, application_name: str = "meter-pipeline", *, autocommit: bool = False, role: str | None = None
@@ -65,7 +74,11 @@ class Database:
         """As connect, for asyncio."""
         options = self.session_options if role is None else self.acting_as(role).session_options
         return await psycopg.AsyncConnection.connect(
-            self.url, application_name=application_name, autocommit=autocommit, options=options, connect_timeout=CONNECT_TIMEOUT_S
+            self.url,
+            application_name=application_name,
+            autocommit=autocommit,
+            options=options,
+            connect_timeout=CONNECT_TIMEOUT_S,
         )
 
     def read(self, query: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
@@ -115,9 +128,16 @@ class Database:
 
 
 _GONE = (
-    "server closed the connection", "no connection to the server", "57P01", "57P02", "57P03", "terminating connection", "Connection refused",
-    "the database system is", "No such file or directory",
-)  # fmt: skip
+    "server closed the connection",
+    "no connection to the server",
+    "57P01",
+    "57P02",
+    "57P03",
+    "terminating connection",
+    "Connection refused",
+    "the database system is",
+    "No such file or directory",
+)
 
 
 def _is_gone(error: BaseException) -> bool:
@@ -129,7 +149,8 @@ def connection_lost(error: BaseException) -> bool:
     """Whether an error says that the server went away (restarted, killed, unreachable), and nothing of the work itself."""
     if isinstance(error, psycopg.OperationalError):
         return error.sqlstate is None or error.sqlstate.startswith(("57P", "08"))
-    # ADBC's errors have no class of their own for it; where a stream breaks off, pyarrow raises what libpq said as an OSError.
+    # ADBC's errors have no class of their own for it; where a stream breaks off, pyarrow raises what libpq said as an
+    # OSError.
     return (type(error).__module__.startswith("adbc_driver") or "[libpq]" in str(error)) and _is_gone(error)
 
 

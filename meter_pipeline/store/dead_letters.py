@@ -93,12 +93,18 @@ def write(connection: Connection, letters: pl.DataFrame) -> int:
         "CREATE TEMPORARY TABLE incoming_letter (LIKE raw.dead_letter) ON COMMIT DROP;"
         "ALTER TABLE incoming_letter ALTER COLUMN reasons TYPE text, ALTER times DROP NOT NULL, ALTER status DROP NOT NULL"
     )
-    with connection.cursor() as cursor, cursor.copy(sql.SQL("COPY incoming_letter ({}) FROM STDIN (FORMAT binary)").format(names)) as copy:
-        # Raw bytes and reasons differ in length from letter to letter, so the fixed-width encoder would find no two alike.
+    with (
+        connection.cursor() as cursor,
+        cursor.copy(sql.SQL("COPY incoming_letter ({}) FROM STDIN (FORMAT binary)").format(names)) as copy,
+    ):
+        # Raw bytes and reasons differ in length from letter to letter, so the fixed-width encoder would find no two
+        # alike.
         copy.set_types(_TYPES)
         for row in letters.iter_rows():
             copy.write_row(row)
-    rest = sql.SQL(", ").join(sql.Identifier(c) + sql.SQL("::jsonb") if c == "reasons" else sql.Identifier(c) for c in COLUMNS)
+    rest = sql.SQL(", ").join(
+        sql.Identifier(c) + sql.SQL("::jsonb") if c == "reasons" else sql.Identifier(c) for c in COLUMNS
+    )
     done = connection.execute(
         sql.SQL(
             "WITH written AS (INSERT INTO raw.dead_letter AS d ({}) SELECT {} FROM incoming_letter ON CONFLICT (dead_letter_key) DO UPDATE "
@@ -121,7 +127,12 @@ async def write_few(connection: psycopg.AsyncConnection[Any], letters: pl.DataFr
 
 
 def find(
-    connection: Connection, *, status: Sequence[str] = (), reason: str | None = None, head_end: str | None = None, limit: int = 100
+    connection: Connection,
+    *,
+    status: Sequence[str] = (),
+    reason: str | None = None,
+    head_end: str | None = None,
+    limit: int = 100,
 ) -> list[DeadLetter]:
     """Dead letters, oldest first."""
     rows = connection.execute(
@@ -169,8 +180,9 @@ def change(
 
 
 def erase(connection: Connection, key: bytes, *, by: str, at: datetime) -> None:
-    """Empty a closed dead letter: bytes, correction, salt, what its reasons quote. Its leaf takes the place of its key, which was a hash of the
-    bytes and would betray them to whoever guesses; a replay made of it goes on pointing to it."""
+    """Empty a closed dead letter: bytes, correction, salt, what its reasons quote. Its leaf takes the place of its key,
+    which was a hash of the bytes and would betray them to whoever guesses; a replay made of it goes on pointing to it.
+    """
     connection.execute(
         "WITH erased AS (UPDATE raw.dead_letter SET raw = '', corrected_raw = NULL, salt = NULL, erased_at = %(at)s, erased_by = %(by)s, dead_letter_key = leaf,"
         " reasons = (SELECT jsonb_agg(jsonb_build_object('code', r -> 'code', 'detail', '') ORDER BY n)"

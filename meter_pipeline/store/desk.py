@@ -1,9 +1,10 @@
-"""What the finance desk shows: pages of long lists by keyset, and the figures of its first page from tables that stay small.
+"""What the finance desk shows: pages of long lists by keyset, and the figures of its first page from tables that stay
+small.
 
 Belongs here: reading. Does not belong here: changing anything; what a decision does is each room's own.
 
-No query counts or skips through a long list: a page starts where the last one ended, on an index of 0080_desk.sql, so that the hundredth
-thousand costs what the first does. Counts stop at COUNTED.
+No query counts or skips through a long list: a page starts where the last one ended, on an index of 0080_desk.sql, so
+that the hundredth thousand costs what the first does. Counts stop at COUNTED.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ COUNTED: Final = 10_000
 CASE_FILTERS: Final = ("state", "kind", "commodity", "severity", "service_point_id", "assigned_to")
 
 
-def rows(connection: Connection, query: str | sql.SQL | sql.Composed, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[Row]:
+def rows(
+    connection: Connection, query: str | sql.SQL | sql.Composed, parameters: Sequence[Any] | Mapping[str, Any] = ()
+) -> list[Row]:
     """A query's rows as dictionaries."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(query.encode() if isinstance(query, str) else query, parameters).fetchall()
@@ -42,7 +45,8 @@ def one(connection: Connection, query: str, parameters: Sequence[Any] | Mapping[
 
 
 def overview(connection: Connection) -> Row:
-    """What waits for people, each count bounded: exceptions undecided and held, dead letters, adjustments, resumes, months."""
+    """What waits for people, each count bounded: exceptions undecided and held, dead letters, adjustments, resumes,
+    months."""
     found = one(
         connection,
         """
@@ -60,7 +64,8 @@ def overview(connection: Connection) -> Row:
 
 
 def billing_days(connection: Connection, before: date | None, limit: int = 14) -> list[Row]:
-    """The latest billing days that any file touches, newest first: reads by outcome, flags, services billed, money, open joints.
+    """The latest billing days that any file touches, newest first: reads by outcome, flags, services billed, money,
+    open joints.
 
     From tables with a few rows a day: the files' days, the runs of detection, the joints of reconciliation.
     """
@@ -93,7 +98,9 @@ def billing_days(connection: Connection, before: date | None, limit: int = 14) -
 # --- exceptions ------------------------------------------------------------------------------------------------------------------------
 
 
-def cases(connection: Connection, filters: Mapping[str, Sequence[str]], after: tuple[date, str] | None, limit: int = PAGE) -> list[Row]:
+def cases(
+    connection: Connection, filters: Mapping[str, Sequence[str]], after: tuple[date, str] | None, limit: int = PAGE
+) -> list[Row]:
     """Cases that match all filters, newest first, after a (last_day, case_id)."""
     where, values = _case_clauses(filters)
     if after is not None:
@@ -131,7 +138,8 @@ def _case_clauses(filters: Mapping[str, Sequence[str]]) -> tuple[list[sql.Compos
 
 
 def usage_of_point(connection: Connection, service_point_id: str, first: date, last: date) -> list[Row]:
-    """A service point's days: usage and what its newest baseline asks of the weather, in whole units, and the day's mean °C; None where either is unknown."""
+    """A service point's days: usage and what its newest baseline asks of the weather, in whole units, and the day's
+    mean °C; None where either is unknown."""
     return rows(
         connection,
         """
@@ -163,7 +171,12 @@ def usage_of_point(connection: Connection, service_point_id: str, first: date, l
 
 
 def letters(
-    connection: Connection, status: Sequence[str], reason: str | None, head_end: str | None, after: tuple[datetime, bytes] | None, limit: int = PAGE
+    connection: Connection,
+    status: Sequence[str],
+    reason: str | None,
+    head_end: str | None,
+    after: tuple[datetime, bytes] | None,
+    limit: int = PAGE,
 ) -> list[Row]:
     """Dead letters, oldest first, after a (first_seen, key). ``status`` empty means any."""
     where: list[sql.Composable] = []
@@ -202,7 +215,9 @@ def letter_reasons(connection: Connection) -> list[Row]:
 # --- adjustments and bills -------------------------------------------------------------------------------------------------------------
 
 
-def adjustments(connection: Connection, status: str | None, after: tuple[datetime, str] | None, limit: int = PAGE) -> list[Row]:
+def adjustments(
+    connection: Connection, status: str | None, after: tuple[datetime, str] | None, limit: int = PAGE
+) -> list[Row]:
     """Adjustments, newest first, before a (requested_at, id)."""
     where: list[sql.Composable] = []
     values: list[Any] = []
@@ -237,7 +252,9 @@ def adjustment_lines(connection: Connection, adjustment_id: str) -> list[Row]:
     )
 
 
-def statements(connection: Connection, account_id: str | None, after: tuple[datetime, str] | None, limit: int = PAGE) -> list[Row]:
+def statements(
+    connection: Connection, account_id: str | None, after: tuple[datetime, str] | None, limit: int = PAGE
+) -> list[Row]:
     """Statements, newest first, of an account or of all, before an (issued_at, id)."""
     where: list[sql.Composable] = []
     values: list[Any] = []
@@ -269,7 +286,11 @@ def statement_lines(connection: Connection, statement_id: str) -> list[Row]:
 
 def explained(connection: Connection, line_id: str) -> list[Row]:
     """Steps of billing.explain_line: step, what, day, subject, detail."""
-    return rows(connection, "SELECT step, what, day, subject, detail FROM billing.explain_line(%s) ORDER BY step, day, subject", (line_id,))
+    return rows(
+        connection,
+        "SELECT step, what, day, subject, detail FROM billing.explain_line(%s) ORDER BY step, day, subject",
+        (line_id,),
+    )
 
 
 def intervals(connection: Connection, service_point_id: str, day: date) -> list[Row]:

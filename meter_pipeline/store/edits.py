@@ -18,7 +18,8 @@ Connection = psycopg.Connection[Any]
 
 
 def standing(database: Database, day: date) -> pl.DataFrame:
-    """Edits of a day that were not withdrawn, oldest first: edit_id, meter_id, channel, interval_minutes, first_slot, values, reason, edited_by."""
+    """Edits of a day that were not withdrawn, oldest first: edit_id, meter_id, channel, interval_minutes, first_slot,
+    values, reason, edited_by."""
     return database.read(
         "SELECT edit_id, meter_id, channel, interval_minutes, first_slot, values, reason, edited_by FROM vee.edit "
         "WHERE billing_day = $1 AND withdrawn_at IS NULL ORDER BY edit_id",
@@ -36,8 +37,19 @@ def of_meter(database: Database, day: date, meter_id: str) -> pl.DataFrame:
 
 
 def insert(
-    connection: Connection, day: date, meter_id: str, channel: str, minutes: int, first_slot: int, values: Sequence[int], *, rules: Sequence[str],
-    rules_version: int, reason: str, by: str, now: datetime,
+    connection: Connection,
+    day: date,
+    meter_id: str,
+    channel: str,
+    minutes: int,
+    first_slot: int,
+    values: Sequence[int],
+    *,
+    rules: Sequence[str],
+    rules_version: int,
+    reason: str,
+    by: str,
+    now: datetime,
 ) -> int:
     """Write an edit; returns its number."""
     number = scalar(

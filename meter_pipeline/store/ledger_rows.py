@@ -1,7 +1,7 @@
 """The business rows behind the ledger's leaves.
 
-Belongs here: reading hashes and rows of any table named in ledger/sources.py, from their partitions and, for days that were archived, from the
-archive's files. Does not belong here: what they must equal.
+Belongs here: reading hashes and rows of any table named in ledger/sources.py, from their partitions and, for days that
+were archived, from the archive's files. Does not belong here: what they must equal.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def exists(connection: Connection, table: str) -> bool:
 
 @contextmanager
 def same_snapshot(database: Database, connection: Connection) -> Iterator[ReadSession]:
-    """A database whose frames are read in the snapshot of ``connection``'s transaction, which is REPEATABLE READ and outlives it."""
+    """A database whose frames are read in the snapshot of ``connection``'s transaction, which is REPEATABLE READ and
+    outlives it."""
     row = connection.execute("SELECT pg_export_snapshot()").fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM gives a row
     with reading(database) as session:
@@ -45,7 +46,8 @@ def same_snapshot(database: Database, connection: Connection) -> Iterator[ReadSe
 #: The billing day of a row, where it is not the column of that name. A statement's is its period's last.
 _DAY: Final[dict[str, LiteralString]] = {"billing.statement": "period_end - 1"}
 _CHARGES: Final = ("energy_to_date", "peaks_to_date", "amounts")
-#: What a hasher needs of a table's rows where that is not every column, arrays as bytes; with one row a row of the table.
+# : What a hasher needs of a table's rows where that is not every column, arrays as bytes; with one row a row of the
+# table.
 _CONTENT: Final[dict[str, str]] = {
     "raw.interval_day": RAW_INTERVAL_DAY.select(),
     "raw.interval_payload": RAW_INTERVAL_PAYLOAD.select(),
@@ -59,8 +61,10 @@ _CONTENT: Final[dict[str, str]] = {
 }
 #: Their arrays, by element type.
 _LISTS: Final[dict[str, dict[str, Any]]] = {
-    "raw.interval_day": ARRAYS, "raw.interval_payload": ARRAYS, "billing.charge_day": dict.fromkeys(_CHARGES, pl.Int64),
-}  # fmt: skip
+    "raw.interval_day": ARRAYS,
+    "raw.interval_payload": ARRAYS,
+    "billing.charge_day": dict.fromkeys(_CHARGES, pl.Int64),
+}
 #: Rows that hang on the rows of another table: that table, and the column of both.
 _HANGS: Final[dict[str, tuple[str, str]]] = {"billing.statement_line": ("billing.statement", "statement_id")}
 
@@ -68,13 +72,18 @@ _HANGS: Final[dict[str, tuple[str, str]]] = {"billing.statement_line": ("billing
 def hashes(connection: Connection, table: str, column: str, day: date | None) -> bytes:
     """The leaf of every row of a billing day, or of the whole table, end to end in no order.
 
-    Sixteen values rather than a row each: a hundred thousand rows cost a tenth of the time, and a value has a limit of a gigabyte.
+    Sixteen values rather than a row each: a hundred thousand rows cost a tenth of the time, and a value has a limit of
+    a gigabyte.
     """
     leaf = sql.Identifier(column)
     query = sql.SQL("SELECT string_agg({}, ''::bytea) FROM {}").format(leaf, _table(table)) + _on(table, day)
     query += sql.SQL(" GROUP BY get_byte({}, 0) & 15").format(leaf)
     held = b"".join([bytes(row[0]) for row in connection.execute(query, [day] if day else [], binary=True).fetchall()])
-    return held + b"".join(partitions.archived_column(connection, table, column, day)) if table in partitions.ARCHIVED else held
+    return (
+        held + b"".join(partitions.archived_column(connection, table, column, day))
+        if table in partitions.ARCHIVED
+        else held
+    )
 
 
 def _table(table: str) -> sql.Identifier:
@@ -86,12 +95,17 @@ def _on(table: str, day: date | None, place: LiteralString = "%s") -> sql.Compos
         return sql.SQL("")
     if table in _HANGS:
         owner, key = _HANGS[table]
-        return sql.SQL(" WHERE {0} IN (SELECT {0} FROM {1}").format(sql.Identifier(key), _table(owner)) + _on(owner, day, place) + sql.SQL(")")
+        return (
+            sql.SQL(" WHERE {0} IN (SELECT {0} FROM {1}").format(sql.Identifier(key), _table(owner))
+            + _on(owner, day, place)
+            + sql.SQL(")")
+        )
     return sql.SQL(" WHERE ") + sql.SQL(_DAY.get(table, "billing_day")) + sql.SQL(" = ") + sql.SQL(place)
 
 
 def parts(database: ReadSession, table: str, day: date | None) -> Iterator[pl.DataFrame]:
-    """Every row of a billing day, or of the whole table, through Arrow and a part at a time: what its hasher needs of it."""
+    """Every row of a billing day, or of the whole table, through Arrow and a part at a time: what its hasher needs of
+    it."""
     archived = partitions.archived_frame(database, table, day) if day is not None else None
     if archived is not None:
         yield archived
@@ -102,7 +116,8 @@ def parts(database: ReadSession, table: str, day: date | None) -> Iterator[pl.Da
 
 
 def rows(connection: Connection, table: str, day: date | None) -> Iterator[str]:
-    """Every row of a billing day, or of the whole table, as PostgreSQL's own JSON text, streamed. Instants are ISO 8601, bytes ``\\x`` hex."""
+    """Every row of a billing day, or of the whole table, as PostgreSQL's own JSON text, streamed. Instants are ISO
+    8601, bytes ``\\x`` hex."""
     query = sql.SQL("SELECT row_to_json(t)::text FROM {} AS t").format(_table(table)) + _on(table, day)
     with connection.cursor("ledger_rows") as cursor:
         cursor.itersize = 2000
@@ -113,7 +128,9 @@ def rows(connection: Connection, table: str, day: date | None) -> Iterator[str]:
 
 def archived_rows(database: Database, connection: Connection, table: str, day: date | None) -> Iterator[str]:
     """The rows of an archived day, as ``rows`` gives those of a partition; none where the day is not archived."""
-    row = partitions.archived_table(connection, table, day) if day is not None and table in partitions.ARCHIVED else None
+    row = (
+        partitions.archived_table(connection, table, day) if day is not None and table in partitions.ARCHIVED else None
+    )
     if row is not None:
         with partitions.as_temporary(database, row) as beside, beside.cursor("archived_rows") as cursor:
             cursor.itersize = 2000
@@ -124,9 +141,18 @@ def archived_rows(database: Database, connection: Connection, table: str, day: d
 
 def days_of(connection: Connection, table: str) -> list[date]:
     """Billing days a table has rows of, archived ones among them."""
-    query = sql.SQL("SELECT DISTINCT {} FROM {} ORDER BY 1").format(sql.SQL(_DAY.get(table, "billing_day")), _table(table))
+    query = sql.SQL("SELECT DISTINCT {} FROM {} ORDER BY 1").format(
+        sql.SQL(_DAY.get(table, "billing_day")), _table(table)
+    )
     held = {row[0] for row in connection.execute(query).fetchall()}
-    return sorted(held | {row.billing_day for row in partitions.catalogue(connection, state="archived") if row.table == table and row.rows})
+    return sorted(
+        held
+        | {
+            row.billing_day
+            for row in partitions.catalogue(connection, state="archived")
+            if row.table == table and row.rows
+        }
+    )
 
 
 def control_totals(connection: Connection) -> list[dict[str, Any]]:
@@ -149,22 +175,29 @@ _PAYLOADS: Final = (
 )
 
 
-def payloads_of_meter(connection: Connection, meter_id: str, day: date, channel: str | None) -> list[tuple[bytes, dict[str, Any]]]:
+def payloads_of_meter(
+    connection: Connection, meter_id: str, day: date, channel: str | None
+) -> list[tuple[bytes, dict[str, Any]]]:
     """(payload hash, row) of every payload of a meter on a billing day."""
     found: list[tuple[bytes, dict[str, Any]]] = []
     for table, single in _PAYLOADS:
         if exists(connection, table):
-            query = sql.SQL("SELECT payload_hash, row_to_json(t) FROM {} AS t WHERE billing_day = %s AND meter_id = %s").format(
-                sql.Identifier(*table.split("."))
+            query = sql.SQL(
+                "SELECT payload_hash, row_to_json(t) FROM {} AS t WHERE billing_day = %s AND meter_id = %s"
+            ).format(sql.Identifier(*table.split(".")))
+            query += (
+                sql.SQL(" AND (%s::text IS NULL OR channel = %s)")
+                + sql.SQL(single)
+                + sql.SQL(" ORDER BY channel, payload_hash")
             )
-            query += sql.SQL(" AND (%s::text IS NULL OR channel = %s)") + sql.SQL(single) + sql.SQL(" ORDER BY channel, payload_hash")
             rows = connection.execute(query, (day, meter_id, channel, channel)).fetchall()
             found += [(bytes(payload_hash), {"table": table, **row}) for payload_hash, row in rows]
     return found
 
 
 def statement(connection: Connection, statement_id: str) -> tuple[bytes, dict[str, Any]] | None:
-    """(leaf, row) of a statement, its lines under ``lines``: the columns its leaf is over, quantities and money as exact text."""
+    """(leaf, row) of a statement, its lines under ``lines``: the columns its leaf is over, quantities and money as
+    exact text."""
     if not exists(connection, "billing.statement"):
         return None
     row = connection.execute(

@@ -1,10 +1,11 @@
 """Loading a billing day: what is in the store already, and the one transaction that writes a batch.
 
-Belongs here: SQL and the order of statements in a batch's transaction. Does not belong here: which rows are in a batch and what they become
-(ingest/plan.py), when it runs (ingest/writer.py).
+Belongs here: SQL and the order of statements in a batch's transaction. Does not belong here: which rows are in a batch
+and what they become (ingest/plan.py), when it runs (ingest/writer.py).
 
-A batch's transaction: share the day's lock and see that the epoch is still ours; write the ledger entries; claim the batch's rows in
-raw.load_batch (where a lost reply left them claimed, the batch is committed already and everything is undone); write the rows; commit.
+A batch's transaction: share the day's lock and see that the epoch is still ours; write the ledger entries; claim the
+batch's rows in raw.load_batch (where a lost reply left them claimed, the batch is committed already and everything is
+undone); write the rows; commit.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Fenced(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How one kind of read is stored: the current table, the table of all payloads where there are several, their columns and keys."""
+    """How one kind of read is stored: the current table, the table of all payloads where there are several, their
+    columns and keys."""
 
     name: str
     table: str
@@ -54,9 +56,13 @@ class Kind:
         """Incoming rows into the current table; the row that is there gives way, since the new one was folded from it."""
         names = sql.SQL(", ").join(map(sql.Identifier, self.columns))
         changed = sql.SQL(", ").join(
-            sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in self.columns if c not in ("billing_day", *self.key)
+            sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c))
+            for c in self.columns
+            if c not in ("billing_day", *self.key)
         )
-        return sql.SQL("INSERT INTO {} ({names}) SELECT {names} FROM {} ON CONFLICT ({key}) DO UPDATE SET {changed}").format(
+        return sql.SQL(
+            "INSERT INTO {} ({names}) SELECT {names} FROM {} ON CONFLICT ({key}) DO UPDATE SET {changed}"
+        ).format(
             sql.Identifier(*self.table.split(".")),
             self.incoming,
             names=names,
@@ -77,20 +83,45 @@ class Kind:
         return sql.Identifier(f"incoming_{self.name}")
 
 
-INTERVAL: Final = Kind("interval", "raw.interval_day", "raw.interval_payload", vectors.RAW_INTERVAL_DAY.columns, ("meter_id", "channel"))
+INTERVAL: Final = Kind(
+    "interval", "raw.interval_day", "raw.interval_payload", vectors.RAW_INTERVAL_DAY.columns, ("meter_id", "channel")
+)
 REGISTER_COLUMNS: Final = (
-    "billing_day", "meter_id", "channel", "read_at", "value", "unit", "sequence", "quality", "source_version", "read_time", "payloads", "head_end",
-    "payload_hash", "idempotency_key",
-)  # fmt: skip
-REGISTER: Final = Kind("register", "raw.register_read", "raw.register_payload", REGISTER_COLUMNS, ("meter_id", "channel", "read_at"))
+    "billing_day",
+    "meter_id",
+    "channel",
+    "read_at",
+    "value",
+    "unit",
+    "sequence",
+    "quality",
+    "source_version",
+    "read_time",
+    "payloads",
+    "head_end",
+    "payload_hash",
+    "idempotency_key",
+)
+REGISTER: Final = Kind(
+    "register", "raw.register_read", "raw.register_payload", REGISTER_COLUMNS, ("meter_id", "channel", "read_at")
+)
 KINDS: Final = (INTERVAL, REGISTER)
 
 #: Column types of a kind's frame, for the few rows that come back by cursor and for empty results.
 SCHEMA: Final[dict[str, Any]] = {
     **vectors.VECTOR,
-    "meter_id": pl.String, "channel": pl.String, "unit": pl.String, "head_end": pl.String, "source_version": pl.Int64, "read_time": UTC_US,
-    "payload_hash": pl.Binary, "payloads": pl.Int16, "read_at": UTC_US, "value": pl.Int64, "idempotency_key": pl.Binary,
-}  # fmt: skip
+    "meter_id": pl.String,
+    "channel": pl.String,
+    "unit": pl.String,
+    "head_end": pl.String,
+    "source_version": pl.Int64,
+    "read_time": UTC_US,
+    "payload_hash": pl.Binary,
+    "payloads": pl.Int16,
+    "read_at": UTC_US,
+    "value": pl.Int64,
+    "idempotency_key": pl.Binary,
+}
 _REGISTER_SCHEMA: Final = {**SCHEMA, "quality": pl.Int16, "sequence": pl.Int32}
 
 
@@ -113,8 +144,9 @@ class Piece:
 
 @dataclass(slots=True)
 class Batch:
-    """All that one transaction writes, encoded. ``direct`` goes into the day's unattached partition; ``current`` and ``kept`` through the
-    session's temporary table into the current table and the history. ``entries`` are ledger rows (ledger.entries.Entry.row)."""
+    """All that one transaction writes, encoded. ``direct`` goes into the day's unattached partition; ``current`` and
+    ``kept`` through the session's temporary table into the current table and the history. ``entries`` are ledger rows
+    (ledger.entries.Entry.row)."""
 
     kind: Kind
     day: date
@@ -138,11 +170,13 @@ async def prepare_session(connection: AsyncConnection) -> None:
     """What every pooled connection needs once: the temporary tables, and limits so that no statement waits for ever."""
     for kind in KINDS:
         await connection.execute(
-            sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DELETE ROWS").format(
-                kind.incoming, sql.Identifier(*kind.table.split("."))
-            )
+            sql.SQL(
+                "CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
+            ).format(kind.incoming, sql.Identifier(*kind.table.split(".")))
         )
-    await connection.execute("SET lock_timeout = '5s'; SET statement_timeout = '30s'; SET idle_in_transaction_session_timeout = '30s'")
+    await connection.execute(
+        "SET lock_timeout = '5s'; SET statement_timeout = '30s'; SET idle_in_transaction_session_timeout = '30s'"
+    )
     await connection.commit()
 
 
@@ -152,7 +186,9 @@ async def write_batch(connection: AsyncConnection, batch: Batch) -> bool:
     Raises Fenced where the day has passed to another run, psycopg.Error for everything the server refuses.
     """
     try:
-        cursor = await connection.execute("SELECT epoch FROM raw.day_load WHERE billing_day = %s FOR SHARE", (batch.day,))
+        cursor = await connection.execute(
+            "SELECT epoch FROM raw.day_load WHERE billing_day = %s FOR SHARE", (batch.day,)
+        )
         row = await cursor.fetchone()
         if row is None or row[0] != batch.epoch:
             raise Fenced(f"billing day {batch.day} was taken by another run")
@@ -162,10 +198,18 @@ async def write_batch(connection: AsyncConnection, batch: Batch) -> bool:
                 "INSERT INTO raw.load_batch (sha256, billing_day, kind, first_row, rows, accepted, duplicate, superseded, rejected, ledger_entries) "
                 "VALUES (%s, %s, %s, %s, %s::int8multirange, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
                 (
-                    piece.sha256, batch.day, batch.kind.name, piece.ranges[0][0], piece.multirange, piece.accepted, piece.duplicate,
-                    piece.superseded, piece.rejected, entries,
+                    piece.sha256,
+                    batch.day,
+                    batch.kind.name,
+                    piece.ranges[0][0],
+                    piece.multirange,
+                    piece.accepted,
+                    piece.duplicate,
+                    piece.superseded,
+                    piece.rejected,
+                    entries,
                 ),
-            )  # fmt: skip
+            )
             if not claimed.rowcount:
                 await connection.rollback()
                 return False
@@ -222,12 +266,14 @@ def kept_rows(database: Database, kind: Kind, day: date, keys: pl.DataFrame) -> 
     return _read(database, kind, kind.history, day, keys, kind.columns)
 
 
-#: Up to so many keys are named in the query and come back by cursor (an Arrow connection alone costs 50 ms); beyond, the whole day is read
-#: through Arrow and joined here, which is quicker than so many index look-ups.
+# : Up to so many keys are named in the query and come back by cursor (an Arrow connection alone costs 50 ms); beyond,
+# the whole day is read : through Arrow and joined here, which is quicker than so many index look-ups.
 _NAMED_KEYS: Final = 2000
 
 
-def _read(database: Database, kind: Kind, table: str, day: date, keys: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+def _read(
+    database: Database, kind: Kind, table: str, day: date, keys: pl.DataFrame, columns: Sequence[str]
+) -> pl.DataFrame:
     types = _REGISTER_SCHEMA if kind.name == "register" else SCHEMA
     schema = {c: types[c] for c in columns}
     listed = ", ".join(f'"{c}"' for c in columns)

@@ -1,4 +1,5 @@
-"""Figures for the metrics: one small query each. Belongs here: SQL. Does not belong here: names' prefix and format (control/metrics.py)."""
+"""Figures for the metrics: one small query each. Belongs here: SQL. Does not belong here: names' prefix and format
+(control/metrics.py)."""
 
 from __future__ import annotations
 
@@ -27,7 +28,13 @@ _FIGURES: Final[Sequence[tuple[str, str, list[str], tuple[str, ...], str]]] = (
         ("control.emergency_pause",),
         "SELECT coalesce(extract(epoch FROM clock_timestamp() - min(raised_at)), 0) FROM control.emergency_pause WHERE state = 'paused'",
     ),
-    ("refusals", "Steering actions refused so far", ["code"], ("control.refusal",), "SELECT code, count(*) FROM control.refusal GROUP BY 1"),
+    (
+        "refusals",
+        "Steering actions refused so far",
+        ["code"],
+        ("control.refusal",),
+        "SELECT code, count(*) FROM control.refusal GROUP BY 1",
+    ),
     (
         "runs_alive",
         "Runs with a heartbeat in the last minute, by whether they wait for a pause",
@@ -95,7 +102,9 @@ _FIGURES: Final[Sequence[tuple[str, str, list[str], tuple[str, ...], str]]] = (
 def figures(connection: Connection) -> Iterator[tuple[str, str, list[str], Rows]]:
     """(name, help, labels, [(label values, figure)]) for every figure whose tables this database has."""
     for name, about, labels, needs, query in _FIGURES:
-        if all(connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone() == (True,) for table in needs):
+        if all(
+            connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone() == (True,) for table in needs
+        ):
             rows = connection.execute(query.replace("%%", "%").encode()).fetchall()
             yield name, about, labels, [(tuple(str(v) for v in row[:-1]), float(row[-1])) for row in rows]
 

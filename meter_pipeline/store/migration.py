@@ -1,4 +1,5 @@
-"""Schema ``migration`` in PostgreSQL: legacy results, comparisons, gate reports, authority and outbox. Belongs here: its SQL and nothing that decides."""
+"""Schema ``migration`` in PostgreSQL: legacy results, comparisons, gate reports, authority and outbox. Belongs here:
+its SQL and nothing that decides."""
 
 from __future__ import annotations
 
@@ -17,8 +18,11 @@ Connection: TypeAlias = psycopg.Connection[Any]
 RESULT_COLUMNS = ("billing_day", "account_id", "level", "code", "value", "exact", "estimated", "tariff_version")
 
 
-def replace_legacy(connection: Connection, day: date, results: pl.DataFrame, run: tuple[datetime, datetime, str, bytes]) -> None:
-    """Put a day's legacy results in place of what was imported before. ``run``: finished at, imported at, source, content hash."""
+def replace_legacy(
+    connection: Connection, day: date, results: pl.DataFrame, run: tuple[datetime, datetime, str, bytes]
+) -> None:
+    """Put a day's legacy results in place of what was imported before. ``run``: finished at, imported at, source,
+    content hash."""
     connection.execute("DELETE FROM migration.legacy_result WHERE billing_day = %s", (day,))
     _copy(connection, "migration.legacy_result", results.select(*RESULT_COLUMNS, "occurrence"))
     connection.execute(
@@ -31,14 +35,17 @@ def replace_legacy(connection: Connection, day: date, results: pl.DataFrame, run
 
 def legacy_results(database: Database, day: date) -> pl.DataFrame:
     """A day's legacy results; empty with the right columns where there are none."""
-    found = database.read(f"SELECT {', '.join(RESULT_COLUMNS[1:])} FROM migration.legacy_result WHERE billing_day = $1", [day])
+    found = database.read(
+        f"SELECT {', '.join(RESULT_COLUMNS[1:])} FROM migration.legacy_result WHERE billing_day = $1", [day]
+    )
     return found.select(pl.lit(day).alias("billing_day"), pl.all())
 
 
 def columns_of(connection: Connection, table: str) -> list[str]:
     """Columns of a table, none where there is no such table."""
     rows = connection.execute(
-        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum", (table,)
+        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+        (table,),
     )
     return [str(row[0]) for row in rows]
 
@@ -74,15 +81,31 @@ def write_comparison(connection: Connection, day: date, run: dict[str, Any], dif
     )
     if run["mode"] != "legacy_twice":
         connection.execute("DELETE FROM migration.comparison WHERE billing_day = %s", (day,))
-        named = differences.rename({"new": "new_value", "legacy": "legacy_value"}).with_columns(run_id=pl.lit(run_id, pl.Int64))
+        named = differences.rename({"new": "new_value", "legacy": "legacy_value"}).with_columns(
+            run_id=pl.lit(run_id, pl.Int64)
+        )
         _copy(connection, "migration.comparison", named)
     return run_id
 
 
 def comparison_runs(connection: Connection) -> list[dict[str, Any]]:
     """Every comparison with the new side, oldest first."""
-    names = ("billing_day", "mode", "compared_at", "compared", "bills", "blocking", "absolute_money", "configuration", "cycle_id", "coverage", "summary")
-    rows = connection.execute(f"SELECT {', '.join(names)} FROM migration.comparison_run WHERE mode <> 'legacy_twice' ORDER BY compared_at, run_id")
+    names = (
+        "billing_day",
+        "mode",
+        "compared_at",
+        "compared",
+        "bills",
+        "blocking",
+        "absolute_money",
+        "configuration",
+        "cycle_id",
+        "coverage",
+        "summary",
+    )
+    rows = connection.execute(
+        f"SELECT {', '.join(names)} FROM migration.comparison_run WHERE mode <> 'legacy_twice' ORDER BY compared_at, run_id"
+    )
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
@@ -125,23 +148,27 @@ def events(connection: Connection) -> list[tuple[datetime, str]]:
 
 def save_report(connection: Connection, sha256: str, at: datetime, green: bool, document: dict[str, Any]) -> None:
     connection.execute(
-        "INSERT INTO migration.gate_report (sha256, at, green, document) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING", (sha256, at, green, Jsonb(document))
+        "INSERT INTO migration.gate_report (sha256, at, green, document) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        (sha256, at, green, Jsonb(document)),
     )
 
 
 def report(connection: Connection, sha256: str) -> tuple[datetime, bool, dict[str, Any]] | None:
     """Instant, whether green, document of a saved report."""
-    row = connection.execute("SELECT at, green, document FROM migration.gate_report WHERE sha256 = %s", (sha256,)).fetchone()
+    row = connection.execute(
+        "SELECT at, green, document FROM migration.gate_report WHERE sha256 = %s", (sha256,)
+    ).fetchone()
     return None if row is None else (row[0], row[1], row[2])
 
 
 def put_authorities(connection: Connection, rows: pl.DataFrame, stage: str, version: int, at: datetime) -> pl.DataFrame:
-    """Record which side counts for each record of ``rows`` (billing_day, account_id, authority, payload_sha256); one that has a side keeps it.
+    """Record which side counts for each record of ``rows`` (billing_day, account_id, authority, payload_sha256); one
+    that has a side keeps it.
 
     Returns billing_day, account_id, authority in force and whether it was recorded only now, in the order of ``rows``.
     """
     connection.execute(
-        "CREATE TEMP TABLE IF NOT EXISTS deciding (place bigint, billing_day date, account_id text COLLATE \"C\", authority text, payload_sha256 bytea) "
+        'CREATE TEMP TABLE IF NOT EXISTS deciding (place bigint, billing_day date, account_id text COLLATE "C", authority text, payload_sha256 bytea) '
         "ON COMMIT DROP; TRUNCATE deciding"
     )
     _copy(connection, "deciding", rows.with_row_index("place").with_columns(payload_sha256=_hex("payload_sha256")))
@@ -157,16 +184,22 @@ def put_authorities(connection: Connection, rows: pl.DataFrame, stage: str, vers
         """,
         (stage, version, at),
     ).fetchall()
-    return pl.DataFrame(made, {"billing_day": pl.Date, "account_id": pl.String, "authority": pl.String, "fresh": pl.Boolean}, orient="row")
+    return pl.DataFrame(
+        made,
+        {"billing_day": pl.Date, "account_id": pl.String, "authority": pl.String, "fresh": pl.Boolean},
+        orient="row",
+    )
 
 
 def enqueue(connection: Connection, rows: pl.DataFrame, at: datetime) -> int:
-    """Put records (billing_day, account_id, side, payload as JSON text, payload_sha256) in the outbox; how many were not its last words already.
+    """Put records (billing_day, account_id, side, payload as JSON text, payload_sha256) in the outbox; how many were
+    not its last words already.
 
-    For a transaction that holds the records' rows of migration.authority: two writers of one record come one after the other.
+    For a transaction that holds the records' rows of migration.authority: two writers of one record come one after the
+    other.
     """
     connection.execute(
-        "CREATE TEMP TABLE IF NOT EXISTS sending (billing_day date, account_id text COLLATE \"C\", side text, payload jsonb, payload_sha256 bytea) "
+        'CREATE TEMP TABLE IF NOT EXISTS sending (billing_day date, account_id text COLLATE "C", side text, payload jsonb, payload_sha256 bytea) '
         "ON COMMIT DROP; TRUNCATE sending"
     )
     _copy(connection, "sending", rows.with_columns(payload_sha256=_hex("payload_sha256")))
@@ -190,11 +223,16 @@ def _hex(column: str) -> pl.Expr:
 
 def authorities(connection: Connection, day: date) -> dict[str, Any]:
     """The side recorded for each account of a day."""
-    return dict(connection.execute("SELECT account_id, authority FROM migration.authority WHERE billing_day = %s", (day,)).fetchall())
+    return dict(
+        connection.execute(
+            "SELECT account_id, authority FROM migration.authority WHERE billing_day = %s", (day,)
+        ).fetchall()
+    )
 
 
 def stage_in_force(connection: Connection) -> dict[str, Any] | None:
-    """The stage's flag as it is now, held for share until the caller's transaction ends; None where it was never declared."""
+    """The stage's flag as it is now, held for share until the caller's transaction ends; None where it was never
+    declared."""
     return scalar(connection, "SELECT migration.stage_in_force()")  # type: ignore[no-any-return]
 
 
@@ -203,8 +241,11 @@ def outbox_size(connection: Connection) -> int:
     return int(scalar(connection, "SELECT count(*) FROM migration.outbox"))
 
 
-def waiting(connection: Connection, most: int, sides: Sequence[str]) -> list[tuple[int, date, str, str, dict[str, Any], bytes]]:
-    """Records of these sides to deliver, oldest first, locked for this transaction; another deliverer takes the next ones."""
+def waiting(
+    connection: Connection, most: int, sides: Sequence[str]
+) -> list[tuple[int, date, str, str, dict[str, Any], bytes]]:
+    """Records of these sides to deliver, oldest first, locked for this transaction; another deliverer takes the next
+    ones."""
     return connection.execute(
         "SELECT outbox_id, billing_day, account_id, side, payload, payload_sha256 FROM migration.outbox WHERE delivered_at IS NULL AND side = ANY(%s) "
         "ORDER BY outbox_id LIMIT %s FOR UPDATE SKIP LOCKED",
@@ -213,7 +254,10 @@ def waiting(connection: Connection, most: int, sides: Sequence[str]) -> list[tup
 
 
 def mark_delivered(connection: Connection, ids: Sequence[int], at: datetime) -> None:
-    connection.execute("UPDATE migration.outbox SET delivered_at = %s, attempts = attempts + 1 WHERE outbox_id = ANY(%s)", (at, list(ids)))
+    connection.execute(
+        "UPDATE migration.outbox SET delivered_at = %s, attempts = attempts + 1 WHERE outbox_id = ANY(%s)",
+        (at, list(ids)),
+    )
 
 
 def mark_attempt(connection: Connection, ids: Sequence[int]) -> None:
@@ -229,7 +273,8 @@ def outbox_counts(connection: Connection) -> dict[str, int]:
 
 
 def determinants_of(database: Database, day: date) -> pl.DataFrame:
-    """What each service point of a billing day was charged for, as the billing stage keeps it; ``estimated``: an estimate is in it."""
+    """What each service point of a billing day was charged for, as the billing stage keeps it; ``estimated``: an
+    estimate is in it."""
     return database.read(
         "SELECT account_id, service_point_id, tariff_id, tariff_version, source_quantity, source_export, energy, peaks, estimated > 0 AS estimated "
         "FROM billing.determinant_day WHERE billing_day = $1",
@@ -240,7 +285,8 @@ def determinants_of(database: Database, day: date) -> pl.DataFrame:
 def charges_of(database: Database, day: date) -> pl.DataFrame:
     """What each service point of a billing day was charged, line by line in the order of its tariff's day_keys."""
     return database.read(
-        "SELECT account_id, service_point_id, tariff_id, tariff_version, amounts, total FROM billing.charge_day WHERE billing_day = $1", [day]
+        "SELECT account_id, service_point_id, tariff_id, tariff_version, amounts, total FROM billing.charge_day WHERE billing_day = $1",
+        [day],
     )
 
 
@@ -259,11 +305,14 @@ def closing_reads(database: Database, day: date) -> pl.DataFrame:
 
 def tariff_names(database: Database) -> pl.DataFrame:
     """What the arrays of determinants and charges follow, for every tariff version."""
-    return database.read("SELECT tariff_id, version AS tariff_version, periods, registers, day_keys FROM billing.tariff_version")
+    return database.read(
+        "SELECT tariff_id, version AS tariff_version, periods, registers, day_keys FROM billing.tariff_version"
+    )
 
 
 def statement_results(database: Database, day: date) -> pl.DataFrame:
-    """Lines of our statements of the periods that end with a day, adjustments included, as results of level ``statement``; a code is a line's id."""
+    """Lines of our statements of the periods that end with a day, adjustments included, as results of level
+    ``statement``; a code is a line's id."""
     return database.read(
         """
         SELECT $1::date AS billing_day, s.account_id, 'statement' AS level, l.statement_id || '.' || l.line_no AS code,
@@ -281,11 +330,14 @@ def known_accounts(database: Database) -> pl.Series:
 
 def cycles_closing(database: Database, day: date) -> list[str]:
     """Billing cycles whose period ends with a day."""
-    return database.read("SELECT cycle_id FROM ref.billing_cycles WHERE period_end = $1::date + 1 ORDER BY 1", [day])["cycle_id"].to_list()
+    return database.read("SELECT cycle_id FROM ref.billing_cycles WHERE period_end = $1::date + 1 ORDER BY 1", [day])[
+        "cycle_id"
+    ].to_list()
 
 
 def put_known_defect(connection: Connection, defect: dict[str, Any]) -> None:
-    """Record a defect, or replace the one of its name. Raises psycopg.errors.CheckViolation where one person is named for both parts."""
+    """Record a defect, or replace the one of its name. Raises psycopg.errors.CheckViolation where one person is named
+    for both parts."""
     connection.execute(
         "INSERT INTO migration.known_defect AS k (defect_id, levels, codes, most, first_day, last_day, reason, recorded_by, approver, expires) "
         "VALUES (%(defect_id)s, %(levels)s, %(codes)s, %(most)s, %(first_day)s, %(last_day)s, %(reason)s, %(recorded_by)s, %(approver)s, %(expires)s) "
@@ -305,9 +357,10 @@ def routes(connection: Connection) -> dict[str, str]:
 
 
 def put_customer_bills(connection: Connection, rows: pl.DataFrame, at: datetime) -> int:
-    """Keep the legacy batch's records (billing_day, account_id, payload as JSON text, payload_sha256) in place of what was kept."""
+    """Keep the legacy batch's records (billing_day, account_id, payload as JSON text, payload_sha256) in place of what
+    was kept."""
     connection.execute(
-        "CREATE TEMP TABLE IF NOT EXISTS receiving (billing_day date, account_id text COLLATE \"C\", payload jsonb, payload_sha256 bytea) "
+        'CREATE TEMP TABLE IF NOT EXISTS receiving (billing_day date, account_id text COLLATE "C", payload jsonb, payload_sha256 bytea) '
         "ON COMMIT DROP; TRUNCATE receiving"
     )
     _copy(connection, "receiving", rows.with_columns(payload_sha256=_hex("payload_sha256")))
@@ -321,7 +374,8 @@ def put_customer_bills(connection: Connection, rows: pl.DataFrame, at: datetime)
 
 
 def undelivered(connection: Connection, day: date | None = None) -> list[tuple[date, str, str]]:
-    """Records (day, account, side) that the other side lacks: neither delivered nor waiting in the outbox in their latest words. Always empty."""
+    """Records (day, account, side) that the other side lacks: neither delivered nor waiting in the outbox in their
+    latest words. Always empty."""
     return connection.execute(
         """
         SELECT a.billing_day, a.account_id, CASE a.authority WHEN 'new' THEN 'legacy' ELSE 'new' END AS side
@@ -348,7 +402,8 @@ def tariff_documents(connection: Connection) -> str:
 
 
 def strata(database: Database, day: date) -> pl.DataFrame:
-    """What is particular about each service point billed on the day: one row with its rate class and commodity, and booleans for what is rare."""
+    """What is particular about each service point billed on the day: one row with its rate class and commodity, and
+    booleans for what is rare."""
     return database.read(
         """
         SELECT d.account_id, d.service_point_id, d.tariff_id AS rate_class, t.commodity, d.estimated > 0 AS estimated, d.source_export > 0 AS net_metering,

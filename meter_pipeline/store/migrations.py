@@ -25,7 +25,8 @@ class MigrationError(RuntimeError):
 def migrate(database: Database, directory: Path = MIGRATIONS) -> int:
     """Apply what is missing, each file in its own transaction; returns how many were applied.
 
-    Holds an advisory lock, so two services may start at once. The URL goes by the environment, where no process list shows a password.
+    Holds an advisory lock, so two services may start at once. The URL goes by the environment, where no process list
+    shows a password.
     """
     beside = Path(sys.executable).parent / "dbmate"
     tool = str(beside) if beside.exists() else shutil.which("dbmate")

@@ -1,4 +1,5 @@
-"""The outbox of alerts: control.notification. Belongs here: its statements. Does not belong here: sending (control/notify.py)."""
+"""The outbox of alerts: control.notification. Belongs here: its statements. Does not belong here: sending
+(control/notify.py)."""
 
 from __future__ import annotations
 
@@ -47,7 +48,14 @@ def next_due(connection: Connection, now: datetime) -> Outgoing | None:
         ).fetchone()
 
 
-def record(connection: Connection, notification_id: int, delivered: Mapping[str, str], attempts: int, again: datetime | None, error: str | None) -> None:
+def record(
+    connection: Connection,
+    notification_id: int,
+    delivered: Mapping[str, str],
+    attempts: int,
+    again: datetime | None,
+    error: str | None,
+) -> None:
     """What came of a try."""
     connection.execute(
         "UPDATE control.notification SET delivered = %s, attempts = %s, next_attempt_at = %s, last_error = %s WHERE notification_id = %s",

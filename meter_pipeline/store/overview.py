@@ -14,7 +14,8 @@ from meter_pipeline.store.database import Database
 
 
 def files(database: Database, first: date, last: date) -> pl.DataFrame:
-    """Per head-end over the days: files, and reads by outcome (received = accepted + duplicate + superseded + rejected + waiting)."""
+    """Per head-end over the days: files, and reads by outcome (received = accepted + duplicate + superseded + rejected
+    + waiting)."""
     return database.read(
         """
         SELECT f.head_end, count(DISTINCT f.sha256) AS files, sum(d.received)::bigint AS received, sum(coalesce(d.accepted, 0))::bigint AS accepted,
@@ -100,11 +101,14 @@ def waiting_days(database: Database) -> list[tuple[date, int]]:
 
 def pauses(database: Database) -> list[dict[str, Any]]:
     """Emergency pauses in force."""
-    return database.read("SELECT scope, target, reason, raised_by, raised_at FROM control.emergency_pause WHERE state = 'paused' ORDER BY raised_at").to_dicts()
+    return database.read(
+        "SELECT scope, target, reason, raised_by, raised_at FROM control.emergency_pause WHERE state = 'paused' ORDER BY raised_at"
+    ).to_dicts()
 
 
 def statements(database: Database, first: date, last: date) -> pl.DataFrame:
-    """Billing periods that ended with one of some days: statements issued and their sum, accounts that wait, and one statement to look at."""
+    """Billing periods that ended with one of some days: statements issued and their sum, accounts that wait, and one
+    statement to look at."""
     return database.read(
         "SELECT p.cycle_id, p.period_end, count(s.statement_id)::int AS issued, coalesce(sum(s.total), 0)::text AS total, coalesce(min(s.currency), '') "
         "AS currency, (SELECT count(DISTINCT e.account_id)::int FROM billing.statement_exception AS e WHERE e.cycle_id = p.cycle_id "

@@ -1,9 +1,10 @@
 """Daily partitions over their life: made ahead, counted, archived to Parquet, dropped, restored.
 
-Belongs here: the statements, the Parquet files and their hashes. Does not belong here: which days may go and when (retention/).
+Belongs here: the statements, the Parquet files and their hashes. Does not belong here: which days may go and when
+(retention/).
 
-A day's content is the bytes of ``COPY (SELECT columns FROM its partition ORDER BY primary key) TO STDOUT (FORMAT binary)``; its SHA-256 is what
-the ledger holds, and what a restored day must give again.
+A day's content is the bytes of ``COPY (SELECT columns FROM its partition ORDER BY primary key) TO STDOUT (FORMAT
+binary)``; its SHA-256 is what the ledger holds, and what a restored day must give again.
 """
 
 from __future__ import annotations
@@ -29,9 +30,16 @@ from meter_pipeline.store.reading import ReadSession, reading
 
 Connection = psycopg.Connection[Any]
 
-#: Tables with a partition a billing day that leave the database when their retention is over. vee.daily_usage has daily partitions too and stays:
-#: baselines look back a year, statements two, and it is a hundredth of the bytes.
-ARCHIVED: Final = ("raw.interval_day", "raw.interval_payload", "raw.register_read", "raw.register_payload", "vee.interval_day", "vee.register_day")
+# : Tables with a partition a billing day that leave the database when their retention is over. vee.daily_usage has
+# daily partitions too and stays: : baselines look back a year, statements two, and it is a hundredth of the bytes.
+ARCHIVED: Final = (
+    "raw.interval_day",
+    "raw.interval_payload",
+    "raw.register_read",
+    "raw.register_payload",
+    "vee.interval_day",
+    "vee.register_day",
+)
 AHEAD: Final = (*ARCHIVED, "vee.daily_usage")
 #: Rows written, read and copied at a time: of 96 slots, some 30 MB.
 ROWS: Final = 65_536
@@ -73,18 +81,26 @@ def catalogue(connection: Connection, days: Sequence[date] | None = None, state:
         "ORDER BY billing_day, table_name",
         {"d": None if days is None else list(days), "s": state},
     ).fetchall()
-    return [DayTable(r[0], r[1], r[2], r[3], r[4], tuple(r[5]), Path(r[6]), r[7], bytes(r[8]), bytes(r[9]), r[10], r[11]) for r in rows]
+    return [
+        DayTable(r[0], r[1], r[2], r[3], r[4], tuple(r[5]), Path(r[6]), r[7], bytes(r[8]), bytes(r[9]), r[10], r[11])
+        for r in rows
+    ]
 
 
 def archived_in(connection: Connection, first: date, last: date) -> list[date]:
     """Days of a range of which some table is archived and not restored."""
-    return [r[0] for r in connection.execute(
-        "SELECT DISTINCT billing_day FROM archive.day_table WHERE state = 'archived' AND billing_day BETWEEN %s AND %s ORDER BY 1", (first, last)
-    )]  # fmt: skip
+    return [
+        r[0]
+        for r in connection.execute(
+            "SELECT DISTINCT billing_day FROM archive.day_table WHERE state = 'archived' AND billing_day BETWEEN %s AND %s ORDER BY 1",
+            (first, last),
+        )
+    ]
 
 
 def attached(connection: Connection, before: date | None = None) -> dict[date, list[str]]:
-    """Days with attached partitions of the tables that are archived, each with its tables; before a day where one is given."""
+    """Days with attached partitions of the tables that are archived, each with its tables; before a day where one is
+    given."""
     rows = connection.execute(
         "SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day, n.nspname || '.' || p.relname FROM pg_inherits AS i "
         "JOIN pg_class AS c ON c.oid = i.inhrelid JOIN pg_class AS p ON p.oid = i.inhparent JOIN pg_namespace AS n ON n.oid = p.relnamespace "
@@ -99,7 +115,8 @@ def attached(connection: Connection, before: date | None = None) -> dict[date, l
 
 
 def sizes(connection: Connection) -> list[tuple[date, str, str, int, int]]:
-    """Every daily partition there is: day, table, state (attached, made ahead or loading), rows as last estimated, bytes with keys."""
+    """Every daily partition there is: day, table, state (attached, made ahead or loading), rows as last estimated,
+    bytes with keys."""
     return connection.execute(
         "SELECT to_date(right(c.relname, 8), 'YYYYMMDD'), n.nspname || '.' || left(c.relname, -9), "
         "CASE WHEN c.relispartition THEN 'attached' WHEN pg_relation_size(c.oid) = 0 THEN 'ahead' ELSE 'loading' END, "
@@ -110,12 +127,17 @@ def sizes(connection: Connection) -> list[tuple[date, str, str, int, int]]:
 
 
 def make_ahead(connection: Connection, day: date) -> int:
-    """The tables of a day, empty and unattached, and the month's of billing. Returns how many daily ones stand ready, made now or before.
+    """The tables of a day, empty and unattached, and the month's of billing. Returns how many daily ones stand ready,
+    made now or before.
 
-    They are attached with their first rows: a load into an attached partition would keep keys and compare with what is there, at three times the
-    time (benchmarks/load.py), so that attaching them empty would cost every first load its fast path.
+    They are attached with their first rows: a load into an attached partition would keep keys and compare with what is
+    there, at three times the time (benchmarks/load.py), so that attaching them empty would cost every first load its
+    fast path.
     """
-    made = sum(bool(scalar(connection, "SELECT raw.open_partition(%s::regclass, %s)", (table, day)) == "created") for table in AHEAD)
+    made = sum(
+        bool(scalar(connection, "SELECT raw.open_partition(%s::regclass, %s)", (table, day)) == "created")
+        for table in AHEAD
+    )
     connection.execute("SELECT billing.ensure_partitions(%s)", (day,))
     return made
 
@@ -148,7 +170,10 @@ def content_hash(connection: Connection, relation: sql.Identifier, table: str, c
 
 def columns_of(connection: Connection, table: str) -> tuple[str, ...]:
     """The table's columns in order."""
-    rows = connection.execute("SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum", (table,))
+    rows = connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+        (table,),
+    )
     return tuple(r[0] for r in rows)
 
 
@@ -163,8 +188,11 @@ def partition_hash(connection: Connection, table: str, day: date, columns: Seque
     return content_hash(connection, _part(table, day), table, columns)
 
 
-def write_file(database: Database, connection: Connection, table: str, day: date, columns: Sequence[str], path: Path) -> tuple[int, bytes]:
-    """A day's partition as Parquet, on disk before this returns (file and folder synced); returns rows and SHA-256 of the file."""
+def write_file(
+    database: Database, connection: Connection, table: str, day: date, columns: Sequence[str], path: Path
+) -> tuple[int, bytes]:
+    """A day's partition as Parquet, on disk before this returns (file and folder synced); returns rows and SHA-256 of
+    the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_suffix(f".{os.getpid()}.part")
     name = ", ".join(f'"{c}"' for c in columns)
@@ -172,7 +200,10 @@ def write_file(database: Database, connection: Connection, table: str, day: date
     import adbc_driver_postgresql.dbapi as adbc
 
     rows = 0
-    with adbc.connect(database.with_options(options=database.session_options), autocommit=True) as reader, reader.cursor() as cursor:
+    with (
+        adbc.connect(database.with_options(options=database.session_options), autocommit=True) as reader,
+        reader.cursor() as cursor,
+    ):
         cursor.execute(query)
         batches = cursor.fetch_record_batch()
         with open(written, "wb") as file:
@@ -207,9 +238,12 @@ def blocks(path: Path, keep: pl.Expr | None = None) -> Iterator[pl.DataFrame]:
 
 
 def hash_of_file(connection: Connection, table: str, columns: Sequence[str], path: Path) -> bytes:
-    """The content hash of what a file restores to: its rows copied into a temporary table like ``table``, and out again."""
+    """The content hash of what a file restores to: its rows copied into a temporary table like ``table``, and out
+    again."""
     temporary = sql.Identifier("archive_check")
-    connection.execute(sql.SQL("CREATE TEMP TABLE {} (LIKE {}) ON COMMIT DROP").format(temporary, sql.Identifier(*table.split("."))))
+    connection.execute(
+        sql.SQL("CREATE TEMP TABLE {} (LIKE {}) ON COMMIT DROP").format(temporary, sql.Identifier(*table.split(".")))
+    )
     for frame in blocks(path):
         copy_frame(connection, temporary, frame, columns)
     found = content_hash(connection, temporary, table, columns)
@@ -226,14 +260,26 @@ def put_on_record(connection: Connection, row: DayTable, now: datetime) -> None:
         "content_sha256 = excluded.content_sha256, archived_at = excluded.archived_at, ledger_entry = excluded.ledger_entry, "
         "changed_at = excluded.changed_at",
         (
-            row.billing_day, row.table, row.state, row.rows, row.size, list(row.columns), str(row.folder), row.file, row.file_sha256,
-            row.content_sha256, row.archived_at, row.ledger_entry, now,
+            row.billing_day,
+            row.table,
+            row.state,
+            row.rows,
+            row.size,
+            list(row.columns),
+            str(row.folder),
+            row.file,
+            row.file_sha256,
+            row.content_sha256,
+            row.archived_at,
+            row.ledger_entry,
+            now,
         ),
-    )  # fmt: skip
+    )
 
 
 def drop(connection: Connection, table: str, day: date) -> None:
-    """Detach and drop the partition of a day this transaction put on record. Waits 10 s at most for readers of the table."""
+    """Detach and drop the partition of a day this transaction put on record. Waits 10 s at most for readers of the
+    table."""
     connection.execute("SET LOCAL lock_timeout = '10s'")
     connection.execute("SELECT archive.drop_partition(%s::regclass, %s)", (table, day))
 
@@ -248,13 +294,16 @@ def restore(connection: Connection, row: DayTable, now: datetime) -> None:
     if hashlib.sha256(row.path.read_bytes()).digest() != row.file_sha256:
         raise ArchiveError(f"{row.path} is not the file that was archived: its SHA-256 is another")
     connection.execute(
-        "UPDATE archive.day_table SET state = 'restored', changed_at = %s WHERE billing_day = %s AND table_name = %s", (now, row.billing_day, row.table)
+        "UPDATE archive.day_table SET state = 'restored', changed_at = %s WHERE billing_day = %s AND table_name = %s",
+        (now, row.billing_day, row.table),
     )
     connection.execute("SELECT raw.open_partition(%s::regclass, %s)", (row.table, row.billing_day))
     for frame in blocks(row.path):
         copy_frame(connection, _part(row.table, row.billing_day), frame, row.columns)
     if (found := partition_hash(connection, row.table, row.billing_day, row.columns)) != row.content_sha256:
-        raise ArchiveError(f"billing day {row.billing_day} of {row.table} restores to {found.hex()}, archived was {row.content_sha256.hex()}")
+        raise ArchiveError(
+            f"billing day {row.billing_day} of {row.table} restores to {found.hex()}, archived was {row.content_sha256.hex()}"
+        )
     connection.execute("SELECT raw.attach_partition(%s::regclass, %s)", (row.table, row.billing_day))
 
 
@@ -283,9 +332,14 @@ def archived_frame(database: Database, table: str, day: date | None) -> pl.DataF
 
 @contextlib.contextmanager
 def as_temporary(database: Database, row: DayTable) -> Iterator[Connection]:
-    """A connection with an archived day's rows in the temporary table archived_rows, for who may only read: nothing else is made."""
+    """A connection with an archived day's rows in the temporary table archived_rows, for who may only read: nothing
+    else is made."""
     with database.connect("archive") as connection:
-        connection.execute(sql.SQL("CREATE TEMP TABLE archived_rows (LIKE {}) ON COMMIT DROP").format(sql.Identifier(*row.table.split("."))))
+        connection.execute(
+            sql.SQL("CREATE TEMP TABLE archived_rows (LIKE {}) ON COMMIT DROP").format(
+                sql.Identifier(*row.table.split("."))
+            )
+        )
         for frame in blocks(row.path):
             copy_frame(connection, sql.Identifier("archived_rows"), frame, row.columns)
         yield connection
@@ -293,22 +347,32 @@ def as_temporary(database: Database, row: DayTable) -> Iterator[Connection]:
 
 
 def _whole(frame: pl.DataFrame) -> pa.Table:
-    """The frame's rows as lists that begin where their buffers do. ADBC 1.8 sends the first elements of the buffer for a list that is a slice of a
-    longer one, as those of a filtered frame are: other meters' values, in silence."""
+    """The frame's rows as lists that begin where their buffers do. ADBC 1.8 sends the first elements of the buffer for
+    a list that is a slice of a longer one, as those of a filtered frame are: other meters' values, in silence."""
     return frame.to_arrow().combine_chunks().take(pa.array(range(frame.height), pa.int64()))
 
 
 @contextlib.contextmanager
-def reading_with_archive(database: Database, wanted: Sequence[tuple[date, str]], points: Sequence[str], meters: Sequence[str]) -> Iterator[Database]:
-    """A session that reads some archived days as if they had never left: the rows of a few service points and meters in partitions of a
-    transaction that is undone at its end. Days that are not archived cost nothing.
+def reading_with_archive(
+    database: Database, wanted: Sequence[tuple[date, str]], points: Sequence[str], meters: Sequence[str]
+) -> Iterator[Database]:
+    """A session that reads some archived days as if they had never left: the rows of a few service points and meters in
+    partitions of a transaction that is undone at its end. Days that are not archived cost nothing.
 
-    ``wanted``: days and tables. ``points`` and ``meters`` narrow the rows, by service point in vee and by meter in raw (meters that the
-    archived vee rows of the points name are added).
+    ``wanted``: days and tables. ``points`` and ``meters`` narrow the rows, by service point in vee and by meter in raw
+    (meters that the archived vee rows of the points name are added).
     """
     with database.connect("archive") as connection:
         asked = set(wanted)
-        rows = [r for r in catalogue(connection, sorted({d for d, _ in wanted}), "archived") if (r.billing_day, r.table) in asked] if asked else []
+        rows = (
+            [
+                r
+                for r in catalogue(connection, sorted({d for d, _ in wanted}), "archived")
+                if (r.billing_day, r.table) in asked
+            ]
+            if asked
+            else []
+        )
     if not rows:
         with reading(database) as session:
             yield session
@@ -319,18 +383,29 @@ def reading_with_archive(database: Database, wanted: Sequence[tuple[date, str]],
     connection_ = adbc.connect(database.with_options(options=database.session_options), autocommit=False)
     try:
         with connection_.cursor() as cursor:
-            for row in sorted(rows, key=lambda r: (r.billing_day, r.table), reverse=True):  # vee before raw, for the meters it names
-                keep = pl.col("service_point_id").is_in(list(points)) | pl.col("meter_id").is_in(list(meters)) if row.table.startswith("vee.") else None
+            for row in sorted(
+                rows, key=lambda r: (r.billing_day, r.table), reverse=True
+            ):  # vee before raw, for the meters it names
+                keep = (
+                    pl.col("service_point_id").is_in(list(points)) | pl.col("meter_id").is_in(list(meters))
+                    if row.table.startswith("vee.")
+                    else None
+                )
                 frame = next(blocks(row.path, pl.col("meter_id").is_in(sorted(known)) if keep is None else keep), None)
                 if frame is None:
                     continue
                 if keep is not None:
                     known |= set(frame["meter_id"].to_list())
-                cursor.execute("UPDATE archive.day_table SET state = 'restored' WHERE billing_day = $1 AND table_name = $2", (row.billing_day, row.table))
+                cursor.execute(
+                    "UPDATE archive.day_table SET state = 'restored' WHERE billing_day = $1 AND table_name = $2",
+                    (row.billing_day, row.table),
+                )
                 cursor.execute("SELECT raw.open_partition($1::text::regclass, $2)", (row.table, row.billing_day))
                 cursor.fetchall()
                 space, name = row.table.split(".")
-                cursor.adbc_ingest(f"{name}_{row.billing_day:%Y%m%d}", _whole(frame), mode="append", db_schema_name=space)
+                cursor.adbc_ingest(
+                    f"{name}_{row.billing_day:%Y%m%d}", _whole(frame), mode="append", db_schema_name=space
+                )
                 cursor.execute("SELECT raw.attach_partition($1::text::regclass, $2)", (row.table, row.billing_day))
                 cursor.fetchall()
         yield ReadSession(database.url, database.role, connection_)

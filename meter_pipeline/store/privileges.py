@@ -1,7 +1,7 @@
 """Database roles of least privilege: the manifest, applying it, and finding where the database differs from it.
 
-Belongs here: grants on every schema but the ledger's, whose guards have a manifest of their own. Does not belong here: making the roles
-(sql/migrations/0061_roles.sql), log-ins (a deployment grants a role to its own log-in).
+Belongs here: grants on every schema but the ledger's, whose guards have a manifest of their own. Does not belong here:
+making the roles (sql/migrations/0061_roles.sql), log-ins (a deployment grants a role to its own log-in).
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace pn ON pn.oid = p.relnam
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """``roles``: role -> pattern -> verbs; ``member_of``: role -> roles it has the rights of; ``definer``: function -> roles that may call it."""
+    """``roles``: role -> pattern -> verbs; ``member_of``: role -> roles it has the rights of; ``definer``: function ->
+    roles that may call it."""
 
     verbs: tuple[str, ...]
     roles: dict[str, dict[str, frozenset[str]]]
@@ -56,20 +57,28 @@ def load(path: Path = MANIFEST) -> Manifest:
     definer = dict(raw.pop("definer", {}))
     roles: dict[str, dict[str, frozenset[str]]] = {}
     for role, lines in raw.items():
-        roles[role] = {pattern: frozenset(text.split()) for pattern, text in lines.items() if pattern not in ("about", "member_of")}
+        roles[role] = {
+            pattern: frozenset(text.split()) for pattern, text in lines.items() if pattern not in ("about", "member_of")
+        }
         if strange := {verb for granted in roles[role].values() for verb in granted} - set(verbs):
             raise ValueError(f"{path}: {role} is given {', '.join(sorted(strange))}")
     return Manifest(verbs, roles, {role: list(lines.get("member_of", [])) for role, lines in raw.items()}, definer)
 
 
 def everything_for(role: str, path: Path = MANIFEST) -> Manifest:
-    """The manifest of a database that is one role's own (the shadow's): it writes every table the manifest answers for, the others have no line.
+    """The manifest of a database that is one role's own (the shadow's): it writes every table the manifest answers for,
+    the others have no line.
 
     Memberships are the cluster's and would reach into the other databases of the server, so there are none.
     """
     whole = load(path)
     schemas = {pattern.partition(".")[0] for lines in whole.roles.values() for pattern in lines}
-    return Manifest(whole.verbs, {role: {f"{schema}.*": frozenset(whole.verbs) for schema in schemas}}, {role: []}, {call: [role] for call in whole.definer})
+    return Manifest(
+        whole.verbs,
+        {role: {f"{schema}.*": frozenset(whole.verbs) for schema in schemas}},
+        {role: []},
+        {call: [role] for call in whole.definer},
+    )
 
 
 def tables(connection: Connection) -> list[tuple[str, str]]:
@@ -78,7 +87,8 @@ def tables(connection: Connection) -> list[tuple[str, str]]:
 
 
 def apply(database: Database, manifest: Manifest | None = None) -> int:
-    """Grant exactly what the manifest says, in one transaction; returns how many grants. For the owner of the tables; safe to repeat."""
+    """Grant exactly what the manifest says, in one transaction; returns how many grants. For the owner of the tables;
+    safe to repeat."""
     manifest = manifest or load()
     with database.connect("privileges") as connection:
         # Two services may start at once, and two GRANTs on one table are "tuple concurrently updated".
@@ -93,30 +103,54 @@ def apply(database: Database, manifest: Manifest | None = None) -> int:
             for schema in sorted({schema for schema, _ in present}):
                 name = sql.Identifier(schema)
                 reachable = any(manifest.verbs_for(role, schema, table) for s, table in present if s == schema)
-                verb = sql.SQL("GRANT USAGE ON SCHEMA {} TO {}") if reachable else sql.SQL("REVOKE ALL ON SCHEMA {} FROM {}")
+                verb = (
+                    sql.SQL("GRANT USAGE ON SCHEMA {} TO {}")
+                    if reachable
+                    else sql.SQL("REVOKE ALL ON SCHEMA {} FROM {}")
+                )
                 connection.execute(verb.format(name, sql.Identifier(role)))
-                connection.execute(sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA {} FROM {}").format(name, sql.Identifier(role)))
+                connection.execute(
+                    sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA {} FROM {}").format(name, sql.Identifier(role))
+                )
                 writes = any("INSERT" in manifest.verbs_for(role, s, table) for s, table in present if s == schema)
-                grant = sql.SQL("GRANT USAGE ON ALL SEQUENCES IN SCHEMA {} TO {}") if writes else sql.SQL("REVOKE ALL ON ALL SEQUENCES IN SCHEMA {} FROM {}")
+                grant = (
+                    sql.SQL("GRANT USAGE ON ALL SEQUENCES IN SCHEMA {} TO {}")
+                    if writes
+                    else sql.SQL("REVOKE ALL ON ALL SEQUENCES IN SCHEMA {} FROM {}")
+                )
                 connection.execute(grant.format(name, sql.Identifier(role)))
                 # A day's partition is made at run time by the owner's function and written before it is attached.
                 wanted = manifest.roles[role].get(f"{schema}.*", frozenset())
                 if wanted:
-                    connection.execute(sql.SQL("ALTER DEFAULT PRIVILEGES IN SCHEMA {} GRANT {} ON TABLES TO {}").format(name, _verbs(wanted), sql.Identifier(role)))
+                    connection.execute(
+                        sql.SQL("ALTER DEFAULT PRIVILEGES IN SCHEMA {} GRANT {} ON TABLES TO {}").format(
+                            name, _verbs(wanted), sql.Identifier(role)
+                        )
+                    )
             for schema, table in present:
                 if verbs := manifest.verbs_for(role, schema, table):
-                    connection.execute(sql.SQL("GRANT {} ON {} TO {}").format(_verbs(verbs), sql.Identifier(schema, table), sql.Identifier(role)))
+                    connection.execute(
+                        sql.SQL("GRANT {} ON {} TO {}").format(
+                            _verbs(verbs), sql.Identifier(schema, table), sql.Identifier(role)
+                        )
+                    )
                     count += 1
-                    # A partition is also written, locked and archived by its own name, and the REVOKE above took what it was made with.
+                    # A partition is also written, locked and archived by its own name, and the REVOKE above took what
+                    # it was made with.
                     for partition in connection.execute(_PARTITIONS, (schema, table)).fetchall():
-                        connection.execute(sql.SQL("GRANT {} ON {} TO {}").format(_verbs(verbs), sql.Identifier(*partition), sql.Identifier(role)))
+                        connection.execute(
+                            sql.SQL("GRANT {} ON {} TO {}").format(
+                                _verbs(verbs), sql.Identifier(*partition), sql.Identifier(role)
+                            )
+                        )
         _define(connection, manifest)
         connection.commit()
     return count
 
 
 def differences(connection: Connection, manifest: Manifest | None = None) -> list[str]:
-    """Where the database's table privileges are not the manifest's, in words; empty when they agree. TRUNCATE and TRIGGER belong to nobody."""
+    """Where the database's table privileges are not the manifest's, in words; empty when they agree. TRUNCATE and
+    TRIGGER belong to nobody."""
     manifest = manifest or load()
     found = []
     for schema, table in tables(connection):
@@ -128,7 +162,9 @@ def differences(connection: Connection, manifest: Manifest | None = None) -> lis
             ).fetchone()
             actual = frozenset((row[0] if row else None) or ())
             if actual != expected:
-                found.append(f"{role} on {schema}.{table}: has {' '.join(sorted(actual)) or 'nothing'}, should have {' '.join(sorted(expected)) or 'nothing'}")
+                found.append(
+                    f"{role} on {schema}.{table}: has {' '.join(sorted(actual)) or 'nothing'}, should have {' '.join(sorted(expected)) or 'nothing'}"
+                )
     return found
 
 
@@ -147,7 +183,9 @@ def _define(connection: Connection, manifest: Manifest) -> None:
         for (signature,) in rows:
             # regprocedure prints the signature quoted as SQL needs it.
             target = sql.SQL(signature)
-            connection.execute(sql.SQL("ALTER FUNCTION {} SECURITY DEFINER SET search_path = pg_catalog").format(target))
+            connection.execute(
+                sql.SQL("ALTER FUNCTION {} SECURITY DEFINER SET search_path = pg_catalog").format(target)
+            )
             connection.execute(sql.SQL("REVOKE ALL ON FUNCTION {} FROM PUBLIC").format(target))
             for role in roles:
                 connection.execute(sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(target, sql.Identifier(role)))

@@ -1,6 +1,7 @@
 """The raw store's tables: files, what waits, what is loaded, who may write a day.
 
-Belongs here: the SQL of schema raw apart from day vectors (vectors.py) and dead letters (dead_letters.py). Does not belong here: decisions.
+Belongs here: the SQL of schema raw apart from day vectors (vectors.py) and dead letters (dead_letters.py). Does not
+belong here: decisions.
 """
 
 from __future__ import annotations
@@ -71,15 +72,29 @@ def known_file(connection: Connection, sha256: bytes) -> FeedFile | None:
 
 
 def register_file(connection: Connection, file: FeedFile, days: Sequence[FileDay]) -> bool:
-    """Register a landed file and its days; False where another process registered the same bytes first (nothing is written then)."""
+    """Register a landed file and its days; False where another process registered the same bytes first (nothing is
+    written then)."""
     done = connection.execute(
         "INSERT INTO raw.feed_file (sha256, file_name, head_end, commodity, file_format, bytes, archive_path, landed_at, received, rejected, dead_letters, "
         "refused, run_id, replay_of, ledger_entry) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (sha256) DO NOTHING",
         (
-            file.sha256, file.file_name, file.head_end, file.commodity, file.file_format, file.size, file.archive_path, file.landed_at, file.received,
-            file.rejected, file.dead_letters, file.refused, file.run_id, file.replay_of, file.ledger_entry,
+            file.sha256,
+            file.file_name,
+            file.head_end,
+            file.commodity,
+            file.file_format,
+            file.size,
+            file.archive_path,
+            file.landed_at,
+            file.received,
+            file.rejected,
+            file.dead_letters,
+            file.refused,
+            file.run_id,
+            file.replay_of,
+            file.ledger_entry,
         ),
-    )  # fmt: skip
+    )
     if not done.rowcount:
         return False
     with connection.cursor() as cursor:
@@ -88,12 +103,19 @@ def register_file(connection: Connection, file: FeedFile, days: Sequence[FileDay
             "duplicate_in_file, superseded_in_file) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
             [
                 (
-                    file.sha256, d.billing_day, d.staged_path, d.staged_sha256, d.received, d.interval_rows, d.register_rows,
-                    d.duplicate_in_file, d.superseded_in_file,
+                    file.sha256,
+                    d.billing_day,
+                    d.staged_path,
+                    d.staged_sha256,
+                    d.received,
+                    d.interval_rows,
+                    d.register_rows,
+                    d.duplicate_in_file,
+                    d.superseded_in_file,
                 )
                 for d in days
             ],
-        )  # fmt: skip
+        )
     return True
 
 
@@ -102,7 +124,9 @@ def set_ledger_entry(connection: Connection, sha256: bytes, entry: int) -> None:
     connection.execute("UPDATE raw.feed_file SET ledger_entry = %s WHERE sha256 = %s", (entry, sha256))
 
 
-def note_arrival(connection: Connection, sha256: bytes, file_name: str, at: datetime, duplicate: bool, size: int, modified_ns: int) -> None:
+def note_arrival(
+    connection: Connection, sha256: bytes, file_name: str, at: datetime, duplicate: bool, size: int, modified_ns: int
+) -> None:
     """Remember a name under which a file's bytes arrived."""
     connection.execute(
         "INSERT INTO raw.feed_file_arrival AS a (sha256, file_name, first_seen, last_seen, duplicate, bytes, modified_ns) "
@@ -115,7 +139,9 @@ def note_arrival(connection: Connection, sha256: bytes, file_name: str, at: date
 def seen_names(connection: Connection, names: Sequence[str]) -> dict[str, set[tuple[int, int]]]:
     """Sizes and modification times under which these names were seen."""
     seen: dict[str, set[tuple[int, int]]] = {}
-    rows = connection.execute("SELECT file_name, bytes, modified_ns FROM raw.feed_file_arrival WHERE file_name = ANY(%s)", (list(names),))
+    rows = connection.execute(
+        "SELECT file_name, bytes, modified_ns FROM raw.feed_file_arrival WHERE file_name = ANY(%s)", (list(names),)
+    )
     for name, size, modified in rows:
         seen.setdefault(name, set()).add((size, modified))
     return seen
@@ -138,7 +164,8 @@ def note_reused_sequences(connection: Connection, sha256: bytes, rows: Sequence[
 
 
 def note_stated_differences(connection: Connection, sha256: bytes, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Periods of a file whose stated consumption is not what its dials show (schemas.reads.ParsedFeed.stated_differences)."""
+    """Periods of a file whose stated consumption is not what its dials show
+    (schemas.reads.ParsedFeed.stated_differences)."""
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO raw.stated_difference (sha256, line, meter_id, channel, period_start, period_end, stated_micro, dials_micro, unit) "
@@ -189,9 +216,18 @@ def control_totals(connection: Connection, day: date | None = None) -> pl.DataFr
 
 
 CONTROL_TOTAL: Final[dict[str, Any]] = {
-    "sha256": pl.Binary, "file_name": pl.String, "head_end": pl.String, "landed_at": pl.Datetime("us", "UTC"), "received": pl.Int64,
-    "accepted": pl.Int64, "duplicate": pl.Int64, "superseded": pl.Int64, "rejected": pl.Int64, "waiting": pl.Int64, "balanced": pl.Boolean,
-}  # fmt: skip
+    "sha256": pl.Binary,
+    "file_name": pl.String,
+    "head_end": pl.String,
+    "landed_at": pl.Datetime("us", "UTC"),
+    "received": pl.Int64,
+    "accepted": pl.Int64,
+    "duplicate": pl.Int64,
+    "superseded": pl.Int64,
+    "rejected": pl.Int64,
+    "waiting": pl.Int64,
+    "balanced": pl.Boolean,
+}
 
 
 def take_day(connection: Connection, day: date, holder: str, at: datetime) -> int:
@@ -242,7 +278,8 @@ def loaded_rows(connection: Connection, day: date) -> dict[tuple[bytes, str], li
 
 
 def finish_file_day(connection: Connection, sha256: bytes, day: date, at: datetime) -> tuple[int, int, int, int, int]:
-    """Mark a file's day loaded with its totals from the batches; returns received, accepted, duplicate, superseded, rejected."""
+    """Mark a file's day loaded with its totals from the batches; returns received, accepted, duplicate, superseded,
+    rejected."""
     row = connection.execute(
         "UPDATE raw.feed_file_day AS d SET loaded_at = %s, accepted = b.accepted, duplicate = b.duplicate + d.duplicate_in_file, "
         "superseded = b.superseded + d.superseded_in_file, rejected = b.rejected FROM (SELECT coalesce(sum(accepted), 0) AS accepted, "
@@ -258,16 +295,20 @@ def finish_file_day(connection: Connection, sha256: bytes, day: date, at: dateti
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A billing day of a head-end that is not whole: ``meters_missing`` of its ``meters`` have no read (0 of 0 where no meter is declared)."""
+    """A billing day of a head-end that is not whole: ``meters_missing`` of its ``meters`` have no read (0 of 0 where no
+    meter is declared)."""
 
     day: date
     meters_missing: int
     meters: int
 
 
-def days_incomplete(connection: Connection, head_end: str, days: Sequence[tuple[date, datetime, datetime]]) -> list[Missing]:
-    """Those of the days (each with its first and past-the-last instant) that miss reads of a meter installed under the head-end; where none is,
-    those that no file of the head-end holds a read of. A day whose files wait to be loaded is left out: what they hold is not known yet."""
+def days_incomplete(
+    connection: Connection, head_end: str, days: Sequence[tuple[date, datetime, datetime]]
+) -> list[Missing]:
+    """Those of the days (each with its first and past-the-last instant) that miss reads of a meter installed under the
+    head-end; where none is, those that no file of the head-end holds a read of. A day whose files wait to be loaded is
+    left out: what they hold is not known yet."""
     rows = connection.execute(
         "SELECT d.day, count(m.meter_id) FILTER (WHERE NOT EXISTS (SELECT FROM raw.interval_day AS r WHERE r.billing_day = d.day "
         "AND r.meter_id = m.meter_id) AND NOT EXISTS (SELECT FROM raw.register_read AS r WHERE r.billing_day = d.day AND r.meter_id = m.meter_id)), "
@@ -278,18 +319,28 @@ def days_incomplete(connection: Connection, head_end: str, days: Sequence[tuple[
         "WHERE fd.billing_day = d.day AND f.head_end = %(head_end)s AND fd.loaded_at IS NULL) GROUP BY d.day "
         "HAVING CASE WHEN count(m.meter_id) = 0 THEN NOT EXISTS (SELECT FROM raw.feed_file_day AS fd JOIN raw.feed_file AS f USING (sha256) "
         "WHERE fd.billing_day = d.day AND f.head_end = %(head_end)s) ELSE true END ORDER BY d.day",
-        {"head_end": head_end, "days": [d for d, _, _ in days], "first": [f for _, f, _ in days], "past": [p for _, _, p in days]},
+        {
+            "head_end": head_end,
+            "days": [d for d, _, _ in days],
+            "first": [f for _, f, _ in days],
+            "past": [p for _, _, p in days],
+        },
     ).fetchall()
     return [Missing(*row) for row in rows if row[1] or not row[2]]
 
 
 def pull_requests(connection: Connection, head_end: str) -> dict[date, datetime]:
     """Days ever asked of a head-end, and when first."""
-    return dict(connection.execute("SELECT billing_day, first_asked FROM raw.pull_request WHERE head_end = %s", (head_end,)).fetchall())
+    return dict(
+        connection.execute(
+            "SELECT billing_day, first_asked FROM raw.pull_request WHERE head_end = %s", (head_end,)
+        ).fetchall()
+    )
 
 
 def still_asked(connection: Connection, day: date, now: datetime, days: int) -> bool:
-    """Whether a head-end is still being asked for reads of a day: first asked less than ``days`` days ago, and again within the last one."""
+    """Whether a head-end is still being asked for reads of a day: first asked less than ``days`` days ago, and again
+    within the last one."""
     row = connection.execute(
         "SELECT EXISTS (SELECT FROM raw.pull_request WHERE billing_day = %s AND first_asked > %s - make_interval(days => %s) "
         "AND last_asked > %s - interval '1 day')",
@@ -311,6 +362,7 @@ def note_pull(connection: Connection, head_end: str, day: date, at: datetime, ou
 def close_breaker(connection: Connection, name: str, holder: str, at: datetime) -> bool:
     """A day was written whole: a breaker that a killed run left open is closed. True where it was not."""
     done = connection.execute(
-        "UPDATE raw.breaker SET state = 'closed', open_until = NULL, changed_at = %s, holder = %s WHERE name = %s AND state <> 'closed'", (at, holder, name)
+        "UPDATE raw.breaker SET state = 'closed', open_until = NULL, changed_at = %s, holder = %s WHERE name = %s AND state <> 'closed'",
+        (at, holder, name),
     )
     return bool(done.rowcount)

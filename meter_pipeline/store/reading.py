@@ -1,6 +1,7 @@
 """A session for many reads of frames, over an Arrow connection that outlives it.
 
-Belongs here: the session, the shelf its connections wait on, reading ahead. Does not belong here: one read (Database.read), statements (each room's store).
+Belongs here: the session, the shelf its connections wait on, reading ahead. Does not belong here: one read
+(Database.read), statements (each room's store).
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def ahead(items: Generator[Item], depth: int = 4) -> Iterator[Iterator[Item]]:
 
 @contextlib.contextmanager
 def reading(database: Database) -> Iterator[ReadSession]:
-    """A session for many reads of frames. Its connection goes back to a shelf, from which the next stage of the same process takes it."""
+    """A session for many reads of frames. Its connection goes back to a shelf, from which the next stage of the same
+    process takes it."""
     url = database.with_options(options=f"{database.session_options} -c default_transaction_read_only=on")
     connection = _SHELF.take(url)
     try:
@@ -74,9 +76,11 @@ def reading(database: Database) -> Iterator[ReadSession]:
 
 
 class _Shelf:
-    """Arrow connections between their uses: opening one costs 50 ms (it asks for every type), and a billing day has four stages.
+    """Arrow connections between their uses: opening one costs 50 ms (it asks for every type), and a billing day has
+    four stages.
 
-    At most two are kept, of the last database only; one that the server has closed meanwhile is replaced; a forked child leaves its parent's alone.
+    At most two are kept, of the last database only; one that the server has closed meanwhile is replaced; a forked
+    child leaves its parent's alone.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,5 @@
-"""Reference data in PostgreSQL: schema ``ref`` written and read back. Belongs here: its SQL. Does not belong here: checking files (reference/)."""
+"""Reference data in PostgreSQL: schema ``ref`` written and read back. Belongs here: its SQL. Does not belong here:
+checking files (reference/)."""
 
 from __future__ import annotations
 
@@ -18,11 +19,15 @@ from meter_pipeline.store.database import Database
 
 
 def write(
-    connection: psycopg.Connection[Any], rows: Mapping[str, list[tuple[Any, ...]]], documents: Mapping[tuple[str, int], bytes], source: str
+    connection: psycopg.Connection[Any],
+    rows: Mapping[str, list[tuple[Any, ...]]],
+    documents: Mapping[tuple[str, int], bytes],
+    source: str,
 ) -> tuple[dict[str, int], bytes]:
     """Upsert checked rows in the caller's transaction; returns rows by table and the SHA-256 of all that was given.
 
-    Raises psycopg.errors.ForeignKeyViolation for a reference that points nowhere: the caller's transaction is then lost, whole.
+    Raises psycopg.errors.ForeignKeyViolation for a reference that points nowhere: the caller's transaction is then
+    lost, whole.
     """
     digest = hashlib.sha256()
     counts: dict[str, int] = {}
@@ -33,7 +38,9 @@ def write(
         identifiers = sql.SQL(", ").join(map(sql.Identifier, columns))
         rest = [c for c in columns if c not in table.key]
         with connection.cursor() as cursor:
-            cursor.execute(sql.SQL("CREATE TEMP TABLE incoming (LIKE ref.{}) ON COMMIT DROP").format(sql.Identifier(name)))
+            cursor.execute(
+                sql.SQL("CREATE TEMP TABLE incoming (LIKE ref.{}) ON COMMIT DROP").format(sql.Identifier(name))
+            )
             with cursor.copy(sql.SQL("COPY incoming ({}) FROM STDIN").format(identifiers)) as copy:
                 for row in rows[name]:
                     copy.write_row(row)
@@ -60,11 +67,17 @@ def write(
         connection.execute(
             "INSERT INTO ref.tariff_document (tariff_id, version, body, sha256) VALUES (%s, %s, %s, %s) "
             "ON CONFLICT (tariff_id, version) DO UPDATE SET body = excluded.body, sha256 = excluded.sha256",
-            (tariff_id, version, Jsonb(json.loads(body, parse_float=Decimal), dumps=_exact_json), hashlib.sha256(body).digest()),
+            (
+                tariff_id,
+                version,
+                Jsonb(json.loads(body, parse_float=Decimal), dumps=_exact_json),
+                hashlib.sha256(body).digest(),
+            ),
         )
     connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
     connection.execute(
-        "INSERT INTO ref.import (content_sha256, source, rows) VALUES (%s, %s, %s)", (digest.digest(), source, Jsonb(counts))
+        "INSERT INTO ref.import (content_sha256, source, rows) VALUES (%s, %s, %s)",
+        (digest.digest(), source, Jsonb(counts)),
     )
     return counts, digest.digest()
 
@@ -74,12 +87,15 @@ _SETTLE_FROM = 10_000
 
 
 def settle(database: Database, counts: Mapping[str, int]) -> None:
-    """Vacuum and analyse the tables of a large import, after its commit: the first billing day would otherwise mark every row itself and plan
-    without statistics. Tables of somebody else's are left to autovacuum (the server warns and goes on)."""
+    """Vacuum and analyse the tables of a large import, after its commit: the first billing day would otherwise mark
+    every row itself and plan without statistics. Tables of somebody else's are left to autovacuum (the server warns and
+    goes on)."""
     large = [name for name, rows in counts.items() if rows >= _SETTLE_FROM]
     if large:
         with database.connect("meter-pipeline reference", autocommit=True) as connection:
-            connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.SQL(", ").join(sql.Identifier("ref", name) for name in large)))
+            connection.execute(
+                sql.SQL("VACUUM (ANALYZE) {}").format(sql.SQL(", ").join(sql.Identifier("ref", name) for name in large))
+            )
 
 
 def read_table(database: Database, name: str) -> pl.DataFrame:
@@ -87,7 +103,9 @@ def read_table(database: Database, name: str) -> pl.DataFrame:
     table = TABLES[name]
     selected = ", ".join(f"{c}::text AS {c}" if k.rstrip("?") == "decimal" else c for c, k in table.columns.items())
     frame = database.read(f"SELECT {selected} FROM ref.{name} ORDER BY {', '.join(table.key)}")
-    return frame.with_columns(pl.col(c).cast(pl.Decimal(18, 6)) for c, k in table.columns.items() if k.rstrip("?") == "decimal")
+    return frame.with_columns(
+        pl.col(c).cast(pl.Decimal(18, 6)) for c, k in table.columns.items() if k.rstrip("?") == "decimal"
+    )
 
 
 def _exact_json(value: Any) -> str:

@@ -1,9 +1,10 @@
 """Staging: the parsed reads of a file, by billing day, waiting on disk between landing and loading.
 
-Belongs here: where such a file lies, writing it whole or not at all, reading it back. Does not belong here: which files wait (store/raw.py).
+Belongs here: where such a file lies, writing it whole or not at all, reading it back. Does not belong here: which files
+wait (store/raw.py).
 
-A staged file is a cache: its bytes follow from the archived feed file, so it is not synced to disk, and one that is lost or torn is noticed by
-its hash and made again from the archive.
+A staged file is a cache: its bytes follow from the archived feed file, so it is not synced to disk, and one that is
+lost or torn is noticed by its hash and made again from the archive.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import polars as pl
 
 @dataclass(frozen=True, slots=True)
 class StagedDay:
-    """The reads of one file on one billing day: ``intervals`` a vector frame, ``registers`` one row a reading; both sorted by key."""
+    """The reads of one file on one billing day: ``intervals`` a vector frame, ``registers`` one row a reading; both
+    sorted by key."""
 
     intervals: pl.DataFrame
     registers: pl.DataFrame

@@ -1,6 +1,7 @@
 """Requests to validate a day again: vee.true_up, and the stored figures they are told from.
 
-Belongs here: its statements. Does not belong here: which days a read concerns (vee/true_up.py), who runs them (defs/sensors.py, cli/run.py).
+Belongs here: its statements. Does not belong here: which days a read concerns (vee/true_up.py), who runs them
+(defs/sensors.py, cli/run.py).
 """
 
 from __future__ import annotations
@@ -30,14 +31,17 @@ class Request:
 
 def pending(connection: Connection, day: date) -> list[tuple[date, bytes]]:
     """Requests that wait for a day: (read_day, evidence)."""
-    return connection.execute("SELECT read_day, evidence FROM vee.true_up WHERE billing_day = %s AND done_at IS NULL", (day,)).fetchall()
+    return connection.execute(
+        "SELECT read_day, evidence FROM vee.true_up WHERE billing_day = %s AND done_at IS NULL", (day,)
+    ).fetchall()
 
 
 def done(connection: Connection, day: date, requests: Sequence[tuple[date, bytes]], now: datetime) -> None:
     """Close the requests that a validation of the day knew of when it began."""
     for read_day, evidence in requests:
         connection.execute(
-            "UPDATE vee.true_up SET done_at = %s WHERE billing_day = %s AND read_day = %s AND evidence = %s", (now, day, read_day, evidence)
+            "UPDATE vee.true_up SET done_at = %s WHERE billing_day = %s AND read_day = %s AND evidence = %s",
+            (now, day, read_day, evidence),
         )
 
 
@@ -65,18 +69,22 @@ def waiting(database: Database) -> list[tuple[date, list[bytes]]]:
 
 def validated_days(database: Database, first: date, last: date) -> list[date]:
     """Days in a range whose validation is stored, meters of registers alone included."""
-    return database.read("SELECT billing_day FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2 ORDER BY 1", (first, last))["billing_day"].to_list()
+    return database.read(
+        "SELECT billing_day FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2 ORDER BY 1", (first, last)
+    )["billing_day"].to_list()
 
 
 def last_archived(database: Database) -> date | None:
     """The last billing day whose tables left the database, or None."""
-    found: date | None = database.read("SELECT max(billing_day) AS day FROM archive.day_table WHERE state = 'archived'")["day"][0]
+    found: date | None = database.read(
+        "SELECT max(billing_day) AS day FROM archive.day_table WHERE state = 'archived'"
+    )["day"][0]
     return found
 
 
 def register_days(database: Database, day: date, meters: Sequence[str]) -> pl.DataFrame:
-    """What registers of some meters were taken to have used on a day: service_point_id, meter_id, channel, quantity_micro (null: no reads
-    enclose it) and usage_micro, what the day's usage of the service point was put at."""
+    """What registers of some meters were taken to have used on a day: service_point_id, meter_id, channel,
+    quantity_micro (null: no reads enclose it) and usage_micro, what the day's usage of the service point was put at."""
     return database.read(
         "SELECT r.service_point_id, r.meter_id, r.channel, r.quantity_micro, u.quantity_micro AS usage_micro FROM vee.register_day AS r "
         "LEFT JOIN LATERAL (SELECT sum(quantity_micro)::bigint AS quantity_micro FROM vee.daily_usage AS u WHERE u.billing_day = r.billing_day "

@@ -1,9 +1,10 @@
 """The validated store: what VEE reads in bulk and the tables it writes.
 
-Belongs here: every statement on schema vee and the reads VEE makes of raw and ref. Does not belong here: rules, estimates, what a row means.
+Belongs here: every statement on schema vee and the reads VEE makes of raw and ref. Does not belong here: rules,
+estimates, what a row means.
 
-Rows travel as day vectors (store/vectors.py). A first load goes into a fresh partition; a rerun classifies against what is there and
-touches only rows whose content changed, each of which moves to vee.interval_day_version first.
+Rows travel as day vectors (store/vectors.py). A first load goes into a fresh partition; a rerun classifies against what
+is there and touches only rows whose content changed, each of which moves to vee.interval_day_version first.
 """
 
 from __future__ import annotations
@@ -29,24 +30,95 @@ from meter_pipeline.store.database import Database, scalar
 from meter_pipeline.store.vectors import VectorTable, copy_rows, read_frame
 
 EXTRA: Final = (
-    "unit", "flow", "head_end", "account_id", "tariff_id", "cycle_id", "billed", "total_micro", "register_difference_micro", "unscaled_micro",
-    "row_flags", "version", "rules_version", "first_slot", "expected", "actual", "estimated", "missing", "locked", "input_hash",
-    "content_hash", "notes", "flags",
+    "unit",
+    "flow",
+    "head_end",
+    "account_id",
+    "tariff_id",
+    "cycle_id",
+    "billed",
+    "total_micro",
+    "register_difference_micro",
+    "unscaled_micro",
+    "row_flags",
+    "version",
+    "rules_version",
+    "first_slot",
+    "expected",
+    "actual",
+    "estimated",
+    "missing",
+    "locked",
+    "input_hash",
+    "content_hash",
+    "notes",
+    "flags",
 )
 INTERVAL_DAY: Final = VectorTable(
-    "vee.interval_day", ("service_point_id", "meter_id", "channel"), EXTRA, ("sequence", "sequence_step", "sequences", "offsets")
+    "vee.interval_day",
+    ("service_point_id", "meter_id", "channel"),
+    EXTRA,
+    ("sequence", "sequence_step", "sequences", "offsets"),
 )
 #: The same rows with no more than an estimate needs of an earlier day
 INTERVAL_DAY_VALUES: Final = VectorTable("vee.interval_day", INTERVAL_DAY.keys, ("expected",), INTERVAL_DAY.leave_out)
 DAILY_USAGE: Final = (
-    "billing_day", "service_point_id", "flow", "unit", "quantity_micro", "estimated_micro", "row_flags", "slots_expected", "actual",
-    "estimated", "missing", "meters", "quality", "exchange", "source", "commodity", "customer_class", "account_id", "tariff_id", "cycle_id",
+    "billing_day",
+    "service_point_id",
+    "flow",
+    "unit",
+    "quantity_micro",
+    "estimated_micro",
+    "row_flags",
+    "slots_expected",
+    "actual",
+    "estimated",
+    "missing",
+    "meters",
+    "quality",
+    "exchange",
+    "source",
+    "commodity",
+    "customer_class",
+    "account_id",
+    "tariff_id",
+    "cycle_id",
 )
 REGISTER_DAY: Final = (
-    "billing_day", "service_point_id", "meter_id", "channel", "unit", "quantity_micro", "gap_seconds", "causes", "reads", "closed", "broken",
+    "billing_day",
+    "service_point_id",
+    "meter_id",
+    "channel",
+    "unit",
+    "quantity_micro",
+    "gap_seconds",
+    "causes",
+    "reads",
+    "closed",
+    "broken",
 )
-EXCEPTION: Final = ("billing_day", "kind", "service_point_id", "meter_id", "channel", "severity", "detail", "first_seen")
-GROUP_DAY: Final = ("billing_day", "head_end", "unit", "flow", "interval_minutes", "members", "profile", "shape", "shape_members", "shifted_hours")
+EXCEPTION: Final = (
+    "billing_day",
+    "kind",
+    "service_point_id",
+    "meter_id",
+    "channel",
+    "severity",
+    "detail",
+    "first_seen",
+)
+GROUP_DAY: Final = (
+    "billing_day",
+    "head_end",
+    "unit",
+    "flow",
+    "interval_minutes",
+    "members",
+    "profile",
+    "shape",
+    "shape_members",
+    "shifted_hours",
+)
 
 #: Top bits of quality codes that wait for a register: forward estimates and nothing at all
 FORWARD_CODES: Final = tuple(FLAGS.index(flag) << 13 for flag in "EM")
@@ -70,7 +142,8 @@ class Reference:
 
 
 def read_installations(database: Database, start: datetime, end: datetime, meter_id: str | None = None) -> pl.DataFrame:
-    """What is known of every installation that touches a day's time, or of those of one meter: one row per installation and channel, in no order."""
+    """What is known of every installation that touches a day's time, or of those of one meter: one row per installation
+    and channel, in no order."""
     narrowed = "" if meter_id is None else " AND i.meter_id = $3"
     return database.read(
         f"""
@@ -102,8 +175,13 @@ def read_reference(database: Database, day: date, weather_from: date) -> Referen
         (day,),
     )
     accounts = agreements.select("account_id", "opened", "closed").unique("account_id")
-    tariffs = database.read("SELECT tariff_id, version, valid_from, valid_to FROM ref.tariffs ORDER BY tariff_id, version")
-    cycles = database.read("SELECT cycle_id, period_start, period_end FROM ref.billing_cycles WHERE period_start <= $1 AND period_end > $1", (day,))
+    tariffs = database.read(
+        "SELECT tariff_id, version, valid_from, valid_to FROM ref.tariffs ORDER BY tariff_id, version"
+    )
+    cycles = database.read(
+        "SELECT cycle_id, period_start, period_end FROM ref.billing_cycles WHERE period_start <= $1 AND period_end > $1",
+        (day,),
+    )
     holidays = database.read("SELECT holiday FROM ref.holidays")
     weather = database.read(
         "SELECT weather_day, avg(coalesce(temperature_mean_c, (temperature_min_c + temperature_max_c) / 2))::double precision AS mean_c "
@@ -123,12 +201,14 @@ def read_reference(database: Database, day: date, weather_from: date) -> Referen
 
 
 def _seconds(column: str) -> pl.Expr:
-    """An instant in UTC seconds, rounded to the nearest as PostgreSQL does. Taking them apart here costs nothing; there it is numeric arithmetic."""
+    """An instant in UTC seconds, rounded to the nearest as PostgreSQL does. Taking them apart here costs nothing; there
+    it is numeric arithmetic."""
     return ((pl.col(column).dt.epoch("us") + 500_000) // 1_000_000).alias(column)
 
 
 def read_registers(database: Database, first: date, last: date, meters: Sequence[str] | None = None) -> pl.DataFrame:
-    """Register reads with a billing day in [first, last]: meter_id, channel, at (UTC seconds), value (micro). They come in no order.
+    """Register reads with a billing day in [first, last]: meter_id, channel, at (UTC seconds), value (micro). They come
+    in no order.
 
     ``meters`` narrows to some. Null quality flags (AEMO N) are left out: they are no reads.
     """
@@ -152,7 +232,9 @@ def loaded_files(database: Database, day: date) -> list[tuple[bytes, date, datet
     return found.rows()
 
 
-def note_shard(connection: psycopg.Connection[Any], day: date, inputs: bytes, file_sha256: bytes, now: datetime) -> None:
+def note_shard(
+    connection: psycopg.Connection[Any], day: date, inputs: bytes, file_sha256: bytes, now: datetime
+) -> None:
     """Put on record the file that a judged shard lies in; the last one counts."""
     connection.execute(
         "INSERT INTO vee.judged_shard (billing_day, inputs, file_sha256, judged_at) VALUES (%s, %s, %s, %s) "
@@ -163,7 +245,9 @@ def note_shard(connection: psycopg.Connection[Any], day: date, inputs: bytes, fi
 
 def noted_shards(connection: psycopg.Connection[Any], day: date) -> dict[bytes, bytes]:
     """The day's judged shards on record: SHA-256 of inputs -> SHA-256 of the file."""
-    return dict(connection.execute("SELECT inputs, file_sha256 FROM vee.judged_shard WHERE billing_day = %s", (day,)).fetchall())
+    return dict(
+        connection.execute("SELECT inputs, file_sha256 FROM vee.judged_shard WHERE billing_day = %s", (day,)).fetchall()
+    )
 
 
 def forget_shards(connection: psycopg.Connection[Any], day: date) -> None:
@@ -172,23 +256,30 @@ def forget_shards(connection: psycopg.Connection[Any], day: date) -> None:
 
 
 def usage_versions(database: Database, first: date, last: date) -> list[tuple[date, str]]:
-    """The validated days of a range, each with the transaction that wrote its usage: another one where the day was validated again and came out
-    differently."""
-    found = database.read("SELECT billing_day, xmin::text AS written FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2 ORDER BY 1", (first, last))
+    """The validated days of a range, each with the transaction that wrote its usage: another one where the day was
+    validated again and came out differently."""
+    found = database.read(
+        "SELECT billing_day, xmin::text AS written FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2 ORDER BY 1",
+        (first, last),
+    )
     return found.rows()
 
 
 def registers_read(database: Database, first: date, last: date) -> bool:
     """Whether any register was read on a billing day in [first, last]."""
-    found = database.read("SELECT EXISTS (SELECT FROM raw.register_read WHERE billing_day BETWEEN $1 AND $2) AS found", (first, last))
+    found = database.read(
+        "SELECT EXISTS (SELECT FROM raw.register_read WHERE billing_day BETWEEN $1 AND $2) AS found", (first, last)
+    )
     return bool(found["found"][0])
 
 
 @dataclass(frozen=True, slots=True)
 class UsageHistory:
-    """Daily usage of earlier days: ``days`` oldest first; per day the hash of its keys and its arrays; ``keys`` by hash.
+    """Daily usage of earlier days: ``days`` oldest first; per day the hash of its keys and its arrays; ``keys`` by
+    hash.
 
-    ``quantity`` micro units with NO_VALUE for none; ``state`` bits WHOLE and FORWARD. A frame of ``keys`` has service_point_id, flow, unit.
+    ``quantity`` micro units with NO_VALUE for none; ``state`` bits WHOLE and FORWARD. A frame of ``keys`` has
+    service_point_id, flow, unit.
     """
 
     days: list[date]
@@ -203,7 +294,11 @@ class UsageHistory:
         keys = {name: frame.slice(held[name][0], held[name][1] - held[name][0]) for name, frame in self.keys.items()}
         cut = [slice(*held[name]) for name in self.hashes]
         return UsageHistory(
-            self.days, self.hashes, [q[c] for q, c in zip(self.quantity, cut, strict=True)], [s[c] for s, c in zip(self.state, cut, strict=True)], keys
+            self.days,
+            self.hashes,
+            [q[c] for q, c in zip(self.quantity, cut, strict=True)],
+            [s[c] for s, c in zip(self.state, cut, strict=True)],
+            keys,
         )
 
 
@@ -216,7 +311,8 @@ FORWARD: Final = 2
 def read_usage_history(database: Database, first: date, last: date) -> UsageHistory:
     """Daily usage of the city from ``first`` to ``last``, in bulk."""
     frame = database.read(
-        f"SELECT {listed(_USAGE_BLOCK, _USAGE_LISTS)} FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2 ORDER BY billing_day", (first, last)
+        f"SELECT {listed(_USAGE_BLOCK, _USAGE_LISTS)} FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2 ORDER BY billing_day",
+        (first, last),
     )
     frame = lists(frame, _USAGE_LISTS)
     hashes = frame["keys_hash"].to_list()
@@ -243,15 +339,19 @@ def write_usage_history(connection: psycopg.Connection[Any], day: date, usage: p
     if not connection.execute("SELECT FROM vee.usage_keys WHERE keys_hash = %s", (keys_hash,)).rowcount:
         connection.execute(
             "INSERT INTO vee.usage_keys SELECT %s, array_agg(service_point_id ORDER BY n), array_agg(flow ORDER BY n), array_agg(unit ORDER BY n) "
-            "FROM (SELECT service_point_id, flow, unit, row_number() OVER (ORDER BY service_point_id, flow COLLATE \"C\", unit COLLATE \"C\") AS n "
+            'FROM (SELECT service_point_id, flow, unit, row_number() OVER (ORDER BY service_point_id, flow COLLATE "C", unit COLLATE "C") AS n '
             "FROM vee.daily_usage WHERE billing_day = %s) AS u ON CONFLICT DO NOTHING",
             (keys_hash, day),
         )
     whole = (pl.col("estimated") + pl.col("missing") == 0).cast(pl.Int16) * WHOLE
-    forward = ((pl.col("source") == "register") & (pl.col("quality").cast(pl.Int32) & 0xE000).is_in(FORWARD_CODES)).cast(pl.Int16) * FORWARD
+    forward = (
+        (pl.col("source") == "register") & (pl.col("quality").cast(pl.Int32) & 0xE000).is_in(FORWARD_CODES)
+    ).cast(pl.Int16) * FORWARD
     block = usage.select(
-        pl.lit(day, pl.Date).alias("billing_day").first(), pl.lit(keys_hash).alias("keys_hash").first(),
-        pl.col("quantity_micro").fill_null(NO_VALUE).implode(), (whole + forward).cast(pl.Int16).implode().alias("state"),
+        pl.lit(day, pl.Date).alias("billing_day").first(),
+        pl.lit(keys_hash).alias("keys_hash").first(),
+        pl.col("quantity_micro").fill_null(NO_VALUE).implode(),
+        (whole + forward).cast(pl.Int16).implode().alias("state"),
     )
     replace_rows(connection, "vee.usage_block", day, block, _USAGE_BLOCK, ("billing_day",))
 
@@ -269,7 +369,8 @@ def read_arrived(database: Database, day: date) -> pl.DataFrame:
 
 
 def read_reused_sequences(database: Database, day: date) -> pl.DataFrame:
-    """Channels of which one sequence number came with different payloads of one version, or with two values in one file: meter_id, channel."""
+    """Channels of which one sequence number came with different payloads of one version, or with two values in one
+    file: meter_id, channel."""
     return database.read(
         "SELECT meter_id, channel FROM raw.reused_sequence WHERE billing_day = $1 UNION "
         "SELECT meter_id, channel FROM (SELECT meter_id, channel FROM raw.interval_payload WHERE billing_day = $1 "
@@ -299,7 +400,9 @@ def read_groups(database: Database, days: Sequence[date]) -> pl.DataFrame:
 
 def validated_days(database: Database, first: date, last: date) -> list[date]:
     """Days in a range that have validated rows."""
-    frame = database.read("SELECT DISTINCT billing_day FROM vee.group_day WHERE billing_day BETWEEN $1 AND $2 ORDER BY 1", (first, last))
+    frame = database.read(
+        "SELECT DISTINCT billing_day FROM vee.group_day WHERE billing_day BETWEEN $1 AND $2 ORDER BY 1", (first, last)
+    )
     return frame["billing_day"].to_list()
 
 
@@ -368,13 +471,21 @@ def attach_day(connection: psycopg.Connection[Any], day: date) -> None:
 
 
 def write_intervals(
-    connection: psycopg.Connection[Any], day: date, frame: pl.DataFrame, withdrawn: pl.DataFrame, first_load: bool, *, now: datetime, actor: str,
+    connection: psycopg.Connection[Any],
+    day: date,
+    frame: pl.DataFrame,
+    withdrawn: pl.DataFrame,
+    first_load: bool,
+    *,
+    now: datetime,
+    actor: str,
     reasons: pl.DataFrame,
 ) -> None:
     """Write new and changed rows of vee.interval_day; earlier versions of changed and withdrawn rows are kept.
 
-    ``frame``: vector frame of the rows to write with INTERVAL_DAY's columns. ``withdrawn``: keys of rows that are no more. ``reasons``:
-    key columns and ``reason`` for changed and withdrawn rows, and ``by`` where a person and not ``actor`` replaced them.
+    ``frame``: vector frame of the rows to write with INTERVAL_DAY's columns. ``withdrawn``: keys of rows that are no
+    more. ``reasons``: key columns and ``reason`` for changed and withdrawn rows, and ``by`` where a person and not
+    ``actor`` replaced them.
     """
     if first_load:
         copy_rows(connection, INTERVAL_DAY.partition(day), frame)
@@ -382,7 +493,9 @@ def write_intervals(
     if not frame.height and not withdrawn.height:
         return
     keys = INTERVAL_DAY.keys
-    connection.execute("CREATE TEMP TABLE vee_reason (service_point_id text, meter_id text, channel text, reason text, by text) ON COMMIT DROP")
+    connection.execute(
+        "CREATE TEMP TABLE vee_reason (service_point_id text, meter_id text, channel text, reason text, by text) ON COMMIT DROP"
+    )
     with connection.cursor() as cursor, cursor.copy("COPY vee_reason FROM STDIN") as copy:
         named = reasons if "by" in reasons.columns else reasons.with_columns(by=pl.lit(None, pl.String))
         for row in named.select(*keys, "reason", "by").iter_rows():
@@ -394,7 +507,10 @@ def write_intervals(
             "INSERT INTO vee.interval_day_version ({columns}, superseded_at, superseded_by, reason) "
             "SELECT {own}, %s, coalesce(r.by, %s), r.reason FROM vee.interval_day AS d JOIN vee_reason AS r USING (service_point_id, meter_id, channel) "
             "WHERE d.billing_day = %s ON CONFLICT DO NOTHING"
-        ).format(columns=columns, own=sql.SQL(", ").join(sql.SQL("d.{}").format(sql.Identifier(c)) for c in INTERVAL_DAY.columns)),
+        ).format(
+            columns=columns,
+            own=sql.SQL(", ").join(sql.SQL("d.{}").format(sql.Identifier(c)) for c in INTERVAL_DAY.columns),
+        ),
         (now, actor, day),
     )
     if withdrawn.height:
@@ -408,7 +524,9 @@ def write_intervals(
     copy_rows(connection, incoming, frame)
     rest = [c for c in INTERVAL_DAY.columns if c not in (*keys, "billing_day")]
     connection.execute(
-        sql.SQL("INSERT INTO vee.interval_day ({columns}) SELECT {columns} FROM vee_incoming ON CONFLICT (billing_day, {keys}) DO UPDATE SET {sets}").format(
+        sql.SQL(
+            "INSERT INTO vee.interval_day ({columns}) SELECT {columns} FROM vee_incoming ON CONFLICT (billing_day, {keys}) DO UPDATE SET {sets}"
+        ).format(
             columns=columns,
             keys=sql.SQL(", ").join(map(sql.Identifier, keys)),
             sets=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in rest),
@@ -418,8 +536,16 @@ def write_intervals(
     connection.execute("DROP TABLE vee_incoming, vee_reason")
 
 
-def replace_rows(connection: psycopg.Connection[Any], table: str, day: date, frame: pl.DataFrame, columns: Sequence[str], key: Sequence[str]) -> int:
-    """Bring a day of a derived table to exactly ``frame``: changed rows upserted, vanished ones deleted, equal ones left untouched.
+def replace_rows(
+    connection: psycopg.Connection[Any],
+    table: str,
+    day: date,
+    frame: pl.DataFrame,
+    columns: Sequence[str],
+    key: Sequence[str],
+) -> int:
+    """Bring a day of a derived table to exactly ``frame``: changed rows upserted, vanished ones deleted, equal ones
+    left untouched.
 
     Returns the number of rows written or deleted.
     """
@@ -428,11 +554,17 @@ def replace_rows(connection: psycopg.Connection[Any], table: str, day: date, fra
     listed = sql.SQL(", ").join(map(sql.Identifier, columns))
     keys = sql.SQL(", ").join(map(sql.Identifier, key))
     rest = [c for c in columns if c not in key]
-    connection.execute(sql.SQL("CREATE TEMP TABLE {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DROP").format(temporary, name))
+    connection.execute(
+        sql.SQL("CREATE TEMP TABLE {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DROP").format(temporary, name)
+    )
     copy_frame(connection, temporary, frame, columns)
     gone = connection.execute(
-        sql.SQL("DELETE FROM {n} AS t WHERE billing_day = %s AND NOT EXISTS (SELECT FROM {i} AS i WHERE {same})").format(
-            n=name, i=temporary, same=sql.SQL(" AND ").join(sql.SQL("i.{0} = t.{0}").format(sql.Identifier(c)) for c in key)
+        sql.SQL(
+            "DELETE FROM {n} AS t WHERE billing_day = %s AND NOT EXISTS (SELECT FROM {i} AS i WHERE {same})"
+        ).format(
+            n=name,
+            i=temporary,
+            same=sql.SQL(" AND ").join(sql.SQL("i.{0} = t.{0}").format(sql.Identifier(c)) for c in key),
         ),
         (day,),
     ).rowcount
@@ -441,7 +573,10 @@ def replace_rows(connection: psycopg.Connection[Any], table: str, day: date, fra
         sql.SQL(
             "INSERT INTO {n} AS t ({c}) SELECT {c} FROM {i} ON CONFLICT ({k}) DO UPDATE SET {sets} WHERE ({old}) IS DISTINCT FROM ({new})"
         ).format(
-            n=name, c=listed, i=temporary, k=keys,
+            n=name,
+            c=listed,
+            i=temporary,
+            k=keys,
             sets=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in compared),
             old=sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(c)) for c in compared),
             new=sql.SQL(", ").join(sql.SQL("excluded.{}").format(sql.Identifier(c)) for c in compared),
@@ -451,7 +586,9 @@ def replace_rows(connection: psycopg.Connection[Any], table: str, day: date, fra
     return gone + changed
 
 
-def first_rows(connection: psycopg.Connection[Any], table: str, day: date, frame: pl.DataFrame, columns: Sequence[str]) -> None:
+def first_rows(
+    connection: psycopg.Connection[Any], table: str, day: date, frame: pl.DataFrame, columns: Sequence[str]
+) -> None:
     """COPY a derived table's rows into the day's fresh partition."""
     space, name = table.split(".")
     copy_frame(connection, sql.Identifier(space, f"{name}_{day:%Y%m%d}"), frame, columns)
@@ -470,7 +607,8 @@ def write_rules(connection: psycopg.Connection[Any], rules: Sequence[tuple[str, 
 
 
 def read_version_history(database: Database, day: date, meter_id: str) -> pl.DataFrame:
-    """Earlier versions of a meter's validated day: channel, version, total_micro, estimated, superseded_at, superseded_by, reason."""
+    """Earlier versions of a meter's validated day: channel, version, total_micro, estimated, superseded_at,
+    superseded_by, reason."""
     return database.read(
         "SELECT channel, version, total_micro, actual, estimated, missing, superseded_at, superseded_by, reason "
         "FROM vee.interval_day_version WHERE billing_day = $1 AND meter_id = $2 ORDER BY channel, version",

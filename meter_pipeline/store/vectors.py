@@ -1,14 +1,15 @@
 """Day vectors: a billing day of intervals as one row per meter and channel, and the three ways such rows travel.
 
-Belongs here: the codec between the in-memory day matrix and the vector frame (one Polars row per stored row), and reading and writing such rows.
-Does not belong here: PostgreSQL's binary COPY format (copy_binary.py), which rows to write, and what a value means.
+Belongs here: the codec between the in-memory day matrix and the vector frame (one Polars row per stored row), and
+reading and writing such rows. Does not belong here: PostgreSQL's binary COPY format (copy_binary.py), which rows to
+write, and what a value means.
 
-    DayMatrix  <-> vector frame  (from_matrix, to_matrices: exact both ways, and the frame is a pure function of the matrix)
-    vector frame -> COPY BINARY  (copy_binary.encode)
-    table -> vector frame        (Database.read, through Arrow)
+    DayMatrix  <-> vector frame  (from_matrix, to_matrices: exact both ways, and the frame is a pure function of the
+    matrix) vector frame -> COPY BINARY  (copy_binary.encode) table -> vector frame        (Database.read, through
+    Arrow)
 
-A vector frame has the columns of VECTOR plus the table's own (meter_id, channel, unit, payload_hash ...). Its narrowing rules are fixed, so that
-equal matrices give equal rows byte for byte and a hash over a row is a hash over its content:
+A vector frame has the columns of VECTOR plus the table's own (meter_id, channel, unit, payload_hash ...). Its narrowing
+rules are fixed, so that equal matrices give equal rows byte for byte and a hash over a row is a hash over its content:
 
 * scale is 3 where every present value is a whole thousandth of the base unit, else 6;
 * ``values`` (32 bits) where every scaled value fits, else ``wide_values``;
@@ -64,10 +65,12 @@ Int64Matrix = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class VectorTable:
-    """A table of day vectors: its qualified name, the columns that name a row, and the other columns it takes from the matrix's keys.
+    """A table of day vectors: its qualified name, the columns that name a row, and the other columns it takes from the
+    matrix's keys.
 
-    Types of ``keys`` and ``extra`` are taken from the frame: String, Binary, Int16, Int32, Int64, Boolean, Date, Datetime UTC.
-    ``leave_out`` names vector columns the table does not have (a validated table may carry no offsets, say).
+    Types of ``keys`` and ``extra`` are taken from the frame: String, Binary, Int16, Int32, Int64, Boolean, Date,
+    Datetime UTC. ``leave_out`` names vector columns the table does not have (a validated table may carry no offsets,
+    say).
     """
 
     name: str
@@ -110,7 +113,8 @@ RAW_INTERVAL_PAYLOAD: Final = VectorTable("raw.interval_payload", extra=RAW_EXTR
 def from_matrix(matrix: DayMatrix, starts_at: datetime) -> pl.DataFrame:
     """The vector frame of a matrix: its keys' columns and VECTOR, one row per matrix row, in the matrix's order.
 
-    ``starts_at``: UTC start of the billing day (BillingCalendar.bounds). Sequences and offsets of slots without a value are not kept.
+    ``starts_at``: UTC start of the billing day (BillingCalendar.bounds). Sequences and offsets of slots without a value
+    are not kept.
     """
     blocks = [_narrow(matrix, slice(i, i + BLOCK)) for i in range(0, max(matrix.rows, 1), BLOCK)]
     narrow = pl.concat(blocks, rechunk=True)
@@ -167,14 +171,21 @@ def _narrow(matrix: DayMatrix, rows: slice) -> pl.DataFrame:
             "values": _lists(narrow_values, ~wide),
             "wide_values": _lists(stored, wide),
             "qualities": _lists(np.ascontiguousarray(quality).view(np.int16), mixed_quality),
-            "sequences": _lists(np.where(present, sequence, 0).astype(np.int32) if irregular.any() else sequence, irregular),
-            "offsets": _lists(offsets, off_grid) if offsets is not None and off_grid is not None else _no_lists(n, pl.Int16),
+            "sequences": _lists(
+                np.where(present, sequence, 0).astype(np.int32) if irregular.any() else sequence, irregular
+            ),
+            "offsets": _lists(offsets, off_grid)
+            if offsets is not None and off_grid is not None
+            else _no_lists(n, pl.Int16),
         }
     )
 
 
 def _sequence_rule(
-    sequence: npt.NDArray[np.int32], missing: npt.NDArray[np.bool_] | None, first: npt.NDArray[np.intp], any_present: npt.NDArray[np.bool_]
+    sequence: npt.NDArray[np.int32],
+    missing: npt.NDArray[np.bool_] | None,
+    first: npt.NDArray[np.intp],
+    any_present: npt.NDArray[np.bool_],
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
     """Base and step of each row's sequence numbers, and whether a row follows no such rule (base and step are 0 there)."""
     n, slots = sequence.shape
@@ -224,16 +235,26 @@ def _no_lists(n: int, inner: Any) -> pl.Series:
 def to_matrices(frame: pl.DataFrame, keys: Sequence[str] | None = None) -> list[DayMatrix]:
     """The day matrices of a vector frame: one per (billing day, interval length, slots), rows in the frame's order.
 
-    ``keys``: columns to carry in the matrix's keys; by default all that are not VECTOR's. Columns of VECTOR that the frame lacks are taken
-    as absent arrays or 0.
+    ``keys``: columns to carry in the matrix's keys; by default all that are not VECTOR's. Columns of VECTOR that the
+    frame lacks are taken as absent arrays or 0.
     """
-    absent = {c: t for c, t in VECTOR.items() if c not in frame.columns and c not in ("billing_day", "interval_minutes", "slots")}
+    absent = {
+        c: t
+        for c, t in VECTOR.items()
+        if c not in frame.columns and c not in ("billing_day", "interval_minutes", "slots")
+    }
     if absent:
-        frame = frame.with_columns(pl.lit(None if c in ARRAYS else 0, dtype=t).alias(c) for c, t in absent.items() if c != "starts_at")
+        frame = frame.with_columns(
+            pl.lit(None if c in ARRAYS else 0, dtype=t).alias(c) for c, t in absent.items() if c != "starts_at"
+        )
     carried = list(keys) if keys is not None else [c for c in frame.columns if c not in VECTOR]
     layout = ["billing_day", "interval_minutes", "slots"]
     found = frame.select(layout).unique().sort(layout)
-    parts = [frame] if found.height == 1 else [frame.filter(*(pl.col(c) == v for c, v in zip(layout, r, strict=True))) for r in found.iter_rows()]
+    parts = (
+        [frame]
+        if found.height == 1
+        else [frame.filter(*(pl.col(c) == v for c, v in zip(layout, r, strict=True))) for r in found.iter_rows()]
+    )
     return [_widen(part, carried) for part in parts if part.height]
 
 
@@ -270,11 +291,14 @@ def _widen(frame: pl.DataFrame, carried: list[str]) -> DayMatrix:
     if rows is not None:
         offsets = np.zeros((n, slots), np.int16)
         offsets[rows] = behind
-    return DayMatrix(day, int(minutes), frame.select(carried), values, quality, sequence.astype(np.int32, copy=False), offsets)
+    return DayMatrix(
+        day, int(minutes), frame.select(carried), values, quality, sequence.astype(np.int32, copy=False), offsets
+    )
 
 
 def _dense(column: pl.Series, slots: int) -> tuple[Any, npt.NDArray[Any]]:
-    """The rows of a list column that are not null (a slice where all are) and their elements as a matrix; None where there are none."""
+    """The rows of a list column that are not null (a slice where all are) and their elements as a matrix; None where
+    there are none."""
     if column.null_count() == len(column):
         return None, np.zeros((0, slots), np.int64)
     rows: Any = slice(None)
@@ -288,18 +312,25 @@ def _dense(column: pl.Series, slots: int) -> tuple[Any, npt.NDArray[Any]]:
 
 
 def copy_rows(connection: psycopg.Connection[Any], table: VectorTable, frame: pl.DataFrame) -> int:
-    """COPY a vector frame (with the table's own columns) into a table, inside the caller's transaction. Returns the rows sent."""
+    """COPY a vector frame (with the table's own columns) into a table, inside the caller's transaction. Returns the
+    rows sent."""
     copy_blocks(connection, table.copy_statement(), encoded_blocks(frame, table.columns))
     return frame.height
 
 
-def write_matrices(connection: psycopg.Connection[Any], table: VectorTable, matrices: Sequence[DayMatrix], starts_at: datetime) -> int:
-    """COPY day matrices, whose keys carry the table's own columns, inside the caller's transaction. Returns the rows sent."""
+def write_matrices(
+    connection: psycopg.Connection[Any], table: VectorTable, matrices: Sequence[DayMatrix], starts_at: datetime
+) -> int:
+    """COPY day matrices, whose keys carry the table's own columns, inside the caller's transaction. Returns the rows
+    sent."""
     return sum(copy_rows(connection, table, from_matrix(matrix, starts_at)) for matrix in matrices)
 
 
-def read_frame(database: Database, table: VectorTable, day: date, where: str = "", parameters: Sequence[Any] = ()) -> pl.DataFrame:
-    """The vector frame of a billing day, sorted by key, through Arrow. Empty (with no columns promised) where the day has none.
+def read_frame(
+    database: Database, table: VectorTable, day: date, where: str = "", parameters: Sequence[Any] = ()
+) -> pl.DataFrame:
+    """The vector frame of a billing day, sorted by key, through Arrow. Empty (with no columns promised) where the day
+    has none.
 
     ``where`` narrows further, as SQL text with $2, $3 ... for ``parameters`` ($1 is the day): " AND channel = $2".
     """
@@ -309,8 +340,11 @@ def read_frame(database: Database, table: VectorTable, day: date, where: str = "
     return frame.with_columns(pl.col(pl.Datetime).cast(UTC_US)) if frame.height else frame
 
 
-def read_matrices(database: Database, table: VectorTable, day: date, where: str = "", parameters: Sequence[Any] = ()) -> list[DayMatrix]:
-    """The day matrices of a billing day: one per interval length, rows sorted by key, keys carrying the table's own columns."""
+def read_matrices(
+    database: Database, table: VectorTable, day: date, where: str = "", parameters: Sequence[Any] = ()
+) -> list[DayMatrix]:
+    """The day matrices of a billing day: one per interval length, rows sorted by key, keys carrying the table's own
+    columns."""
     frame = read_frame(database, table, day, where, parameters)
     return to_matrices(frame) if frame.height else []
 

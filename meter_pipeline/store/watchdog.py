@@ -1,9 +1,11 @@
 """Deadlines that hold against a server that has stopped answering.
 
-Belongs here: cutting a connection's socket. Does not belong here: statement_timeout and lock_timeout, which a live server keeps for itself.
+Belongs here: cutting a connection's socket. Does not belong here: statement_timeout and lock_timeout, which a live
+server keeps for itself.
 
-A stopped server (SIGSTOP, a frozen VM) still has a kernel that acknowledges packets, so keepalives and tcp_user_timeout see nothing, its own
-statement_timeout does not run, and a cancelled psycopg call came back after 11 s. Shutting the socket down wakes the waiting call at once.
+A stopped server (SIGSTOP, a frozen VM) still has a kernel that acknowledges packets, so keepalives and tcp_user_timeout
+see nothing, its own statement_timeout does not run, and a cancelled psycopg call came back after 11 s. Shutting the
+socket down wakes the waiting call at once.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ import psycopg
 
 
 def cut(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
-    """Shut down a connection's socket: a call waiting on it fails with OperationalError, and the connection is of no further use."""
+    """Shut down a connection's socket: a call waiting on it fails with OperationalError, and the connection is of no
+    further use."""
     # A duplicate, so that closing our view of the socket leaves libpq its own descriptor.
     with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.pgconn.socket)) as line:
         line.shutdown(socket.SHUT_RDWR)

@@ -1,6 +1,8 @@
-"""VEE: validation, estimation, editing. A raw billing day becomes validated intervals and daily usage, every value with its quality.
+"""VEE: validation, estimation, editing. A raw billing day becomes validated intervals and daily usage, every value with
+its quality.
 
-Belongs here: the public names of the room. ``validate_billing_day`` is the stage; ``validate_matrix`` the pure function under it.
+Belongs here: the public names of the room. ``validate_billing_day`` is the stage; ``validate_matrix`` the pure function
+under it.
 """
 
 from meter_pipeline.vee.day import validate_billing_day
@@ -10,4 +12,12 @@ from meter_pipeline.vee.reporting import usage_report
 from meter_pipeline.vee.thresholds import ThresholdError, Thresholds
 from meter_pipeline.vee.verdict import validate_matrix
 
-__all__ = ["ThresholdError", "Thresholds", "VeeOutcome", "explain_day", "usage_report", "validate_billing_day", "validate_matrix"]
+__all__ = [
+    "ThresholdError",
+    "Thresholds",
+    "VeeOutcome",
+    "explain_day",
+    "usage_report",
+    "validate_billing_day",
+    "validate_matrix",
+]

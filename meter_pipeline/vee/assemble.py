@@ -1,10 +1,10 @@
 """From reference data and raw reads to rows under judgement: what should have come, beside what did.
 
-Belongs here: joining installations, channels, accounts and raw vectors into one matrix per interval length with its context; joining
-register reads into series. Does not belong here: SQL, rules, what follows from them.
+Belongs here: joining installations, channels, accounts and raw vectors into one matrix per interval length with its
+context; joining register reads into series. Does not belong here: SQL, rules, what follows from them.
 
-Every row that reference data expects is there even when nothing arrived; every raw row that reference data does not know is returned
-apart, as an exception, never dropped in silence.
+Every row that reference data expects is there even when nothing arrived; every raw row that reference data does not
+know is returned apart, as an exception, never dropped in silence.
 """
 
 from __future__ import annotations
@@ -28,17 +28,22 @@ from meter_pipeline.vee.thresholds import Thresholds
 
 #: Row rule recorded for a register step found in the day
 STEP_RULES: Final = {
-    Step.ROLLOVER: rr.ROLLOVER, Step.REVERSE_FLOW: rr.REVERSE_FLOW, Step.READ_ERROR: rr.READ_ERROR, Step.DECREASE: rr.DECREASE,
+    Step.ROLLOVER: rr.ROLLOVER,
+    Step.REVERSE_FLOW: rr.REVERSE_FLOW,
+    Step.READ_ERROR: rr.READ_ERROR,
+    Step.DECREASE: rr.DECREASE,
     Step.DIALS: rr.DIALS,
 }
-#: How long before the day an install read may open any register's window, in seconds; older ones come as reads where they are needed (reach.py)
+# : How long before the day an install read may open any register's window, in seconds; older ones come as reads where
+# they are needed (reach.py)
 INSTALL_REACH_S: Final = NEAR_DAYS * 86_400
 ROW_KEY: Final = ["service_point_id", "meter_id", "channel"]
 
 
 @dataclass(slots=True)
 class DayRows:
-    """Rows of one interval length: the raw matrix in the order of ``keys``, which carry all a stored row needs, and their context."""
+    """Rows of one interval length: the raw matrix in the order of ``keys``, which carry all a stored row needs, and
+    their context."""
 
     matrix: DayMatrix
     keys: pl.DataFrame
@@ -52,10 +57,11 @@ class DayRows:
 
 @dataclass(slots=True)
 class Registers:
-    """The day's register series: ``frame`` one row per series (installation and register channel) in the order of ``use``.
+    """The day's register series: ``frame`` one row per series (installation and register channel) in the order of
+    ``use``.
 
-    ``frame`` has service_point_id, meter_id, channel, flow, unit, sums_to, billed, register_only, head_end and the window; ``reads`` and
-    ``found`` the reads and their causes; ``use`` what each used in its window of the day.
+    ``frame`` has service_point_id, meter_id, channel, flow, unit, sums_to, billed, register_only, head_end and the
+    window; ``reads`` and ``found`` the reads and their causes; ``use`` what each used in its window of the day.
     """
 
     frame: pl.DataFrame
@@ -74,20 +80,24 @@ def with_units(installations: pl.DataFrame) -> pl.DataFrame:
     spellings = installations["declared_unit"].unique().to_list()
     table = {s: units.base_unit(s)[0] for s in spellings}
     return installations.with_columns(
-        unit=pl.col("declared_unit").replace_strict(list(table), list(table.values()), return_dtype=pl.String) if table else pl.lit("")
+        unit=pl.col("declared_unit").replace_strict(list(table), list(table.values()), return_dtype=pl.String)
+        if table
+        else pl.lit("")
     )
 
 
 def day_windows(installations: pl.DataFrame, day_start_s: int, day_end_s: int) -> pl.DataFrame:
     """Windows of the day's installations by kind of channel (an exchange concerns like and like)."""
     parts = [
-        installation_windows(installations.filter(pl.col("kind") == kind), day_start_s, day_end_s) for kind in ("interval", "register")
+        installation_windows(installations.filter(pl.col("kind") == kind), day_start_s, day_end_s)
+        for kind in ("interval", "register")
     ]
     return pl.concat(parts)
 
 
 def expected_rows(windows: pl.DataFrame, points: pl.DataFrame, accounts: pl.DataFrame) -> pl.DataFrame:
-    """Interval rows the day should have, one per installation and channel, with class, status, account, sorted by ROW_KEY.
+    """Interval rows the day should have, one per installation and channel, with class, status, account, sorted by
+    ROW_KEY.
 
     ``group`` numbers unit, flow and class over the whole day: rows of one number are each other's peers.
     """
@@ -95,21 +105,31 @@ def expected_rows(windows: pl.DataFrame, points: pl.DataFrame, accounts: pl.Data
         windows.filter(pl.col("kind") == "interval")
         .join(points.select("service_point_id", "customer_class", "status"), on="service_point_id", how="left")
         .join(accounts, on="service_point_id", how="left")
-        .with_columns(has_point=pl.col("status").is_not_null(), customer_class=pl.col("customer_class").fill_null("residential"))
+        .with_columns(
+            has_point=pl.col("status").is_not_null(), customer_class=pl.col("customer_class").fill_null("residential")
+        )
         .with_columns(group=pl.struct("unit", "flow", "customer_class").rank("dense").cast(pl.Int32) - 1)
         .sort(*ROW_KEY, "begin_s")
     )
 
 
 def assemble(
-    raw: list[DayMatrix], expected: pl.DataFrame, day: date, day_start_s: int, slots_of: dict[int, int], thresholds: Thresholds,
-    future_s: int, reused: pl.DataFrame,
+    raw: list[DayMatrix],
+    expected: pl.DataFrame,
+    day: date,
+    day_start_s: int,
+    slots_of: dict[int, int],
+    thresholds: Thresholds,
+    future_s: int,
+    reused: pl.DataFrame,
 ) -> tuple[list[DayRows], pl.DataFrame]:
-    """One DayRows per interval length, and the raw rows nobody expects (meter_id, channel, unit, interval_minutes, reads).
+    """One DayRows per interval length, and the raw rows nobody expects (meter_id, channel, unit, interval_minutes,
+    reads).
 
-    ``expected`` as from ``expected_rows``; ``slots_of``: slots of the day by interval length; ``future_s``: the present, UTC seconds;
-    ``reused``: channels whose sequence numbers came twice. A raw row whose interval length is not the declared one is not used: its
-    channel is estimated, and the row is returned among the unexpected with its own length.
+    ``expected`` as from ``expected_rows``; ``slots_of``: slots of the day by interval length; ``future_s``: the
+    present, UTC seconds; ``reused``: channels whose sequence numbers came twice. A raw row whose interval length is not
+    the declared one is not used: its channel is estimated, and the row is returned among the unexpected with its own
+    length.
     """
     offered = [
         m.keys.select("meter_id", "channel", pl.col("unit").alias("raw_unit")).with_columns(
@@ -119,26 +139,46 @@ def assemble(
         )
         for i, m in enumerate(raw)
     ]
-    schema = {"meter_id": pl.String, "channel": pl.String, "raw_unit": pl.String, "raw_minutes": pl.Int64, "matrix": pl.Int32, "row": pl.Int64}
+    schema = {
+        "meter_id": pl.String,
+        "channel": pl.String,
+        "raw_unit": pl.String,
+        "raw_minutes": pl.Int64,
+        "matrix": pl.Int32,
+        "row": pl.Int64,
+    }
     arrived = pl.concat(offered) if offered else pl.DataFrame(schema=schema)
     declared = expected.with_columns(pl.col("interval_minutes").cast(pl.Int64))
     matched = declared.join(arrived, on=["meter_id", "channel"], how="left", maintain_order="left").filter(
-        pl.col("raw_minutes").is_null() | pl.col("interval_minutes").is_null() | (pl.col("raw_minutes") == pl.col("interval_minutes"))
+        pl.col("raw_minutes").is_null()
+        | pl.col("interval_minutes").is_null()
+        | (pl.col("raw_minutes") == pl.col("interval_minutes"))
     )
     # a channel whose only data has another length still has its row, empty
     empty = declared.join(matched.select(ROW_KEY), on=ROW_KEY, how="anti").with_columns(
         pl.lit(None, t).alias(c) for c, t in schema.items() if c not in declared.columns
     )
-    rows = pl.concat([matched, empty.select(matched.columns)]).with_columns(
-        minutes=pl.coalesce("interval_minutes", "raw_minutes")
-    ).filter(pl.col("minutes").is_not_null())
+    rows = (
+        pl.concat([matched, empty.select(matched.columns)])
+        .with_columns(minutes=pl.coalesce("interval_minutes", "raw_minutes"))
+        .filter(pl.col("minutes").is_not_null())
+    )
     used = rows.filter(pl.col("row").is_not_null()).select("meter_id", "channel", pl.col("raw_minutes"))
     unexpected = arrived.join(used, on=["meter_id", "channel", "raw_minutes"], how="anti")
     known = declared.select("meter_id", "channel").unique().with_columns(declared=pl.lit(True))
-    unexpected = unexpected.join(known, on=["meter_id", "channel"], how="left").select(
-        "meter_id", "channel", pl.col("raw_unit").alias("unit"), pl.col("raw_minutes").alias("interval_minutes"),
-        pl.col("declared").fill_null(False), "matrix", "row",
-    ).sort("meter_id", "channel", "interval_minutes")
+    unexpected = (
+        unexpected.join(known, on=["meter_id", "channel"], how="left")
+        .select(
+            "meter_id",
+            "channel",
+            pl.col("raw_unit").alias("unit"),
+            pl.col("raw_minutes").alias("interval_minutes"),
+            pl.col("declared").fill_null(False),
+            "matrix",
+            "row",
+        )
+        .sort("meter_id", "channel", "interval_minutes")
+    )
     rows = rows.join(reused.with_columns(reused=pl.lit(True)), on=["meter_id", "channel"], how="left")
     out = []
     for minutes in sorted(rows["minutes"].unique().to_list()):
@@ -148,7 +188,13 @@ def assemble(
 
 
 def _day_rows(
-    raw: list[DayMatrix], part: pl.DataFrame, day: date, day_start_s: int, minutes: int, slots_of: dict[int, int], thresholds: Thresholds,
+    raw: list[DayMatrix],
+    part: pl.DataFrame,
+    day: date,
+    day_start_s: int,
+    minutes: int,
+    slots_of: dict[int, int],
+    thresholds: Thresholds,
     future_s: int,
 ) -> DayRows:
     slots = slots_of[minutes]
@@ -164,7 +210,9 @@ def _day_rows(
             {"customer_class": [k for k, _ in table], "unit": [u for _, u in table], "limit": list(table.values())},
             schema={"customer_class": pl.String, "unit": pl.String, "limit": pl.Int64},
         ),
-        on=["customer_class", "unit"], how="left", maintain_order="left",
+        on=["customer_class", "unit"],
+        how="left",
+        maintain_order="left",
     )["limit"].to_numpy()
     present = part["raw_unit"].is_not_null()
     behind = future_s - day_start_s
@@ -180,19 +228,24 @@ def _day_rows(
     context.straddle = part.select("straddle_first", "straddle_last").to_numpy().astype(np.int32)
     context.straddle_share = part.select("share_first", "share_last").to_numpy().astype(np.int32)
     gap_end = part.select((pl.col("end_s") + pl.col("gap_s") - day_start_s) // (minutes * 60)).to_series().to_numpy()
-    context.meterless = np.stack([context.last, np.where(part["gap_s"].to_numpy() > 0, np.maximum(gap_end, context.last), context.last)], axis=1)
+    context.meterless = np.stack(
+        [context.last, np.where(part["gap_s"].to_numpy() > 0, np.maximum(gap_end, context.last), context.last)], axis=1
+    )
     context.sequence_reused = part["reused"].fill_null(False).to_numpy()
     context.group = np.ascontiguousarray(part["group"].to_numpy())
     context.future_from = int(min(max(behind // (minutes * 60), 0), slots))
     absent = (pl.col("raw_unit").is_null() & pl.col("billed")).any().over("service_point_id", "meter_id")
     context.sibling_missing = part.select(pl.col("raw_unit").is_not_null() & absent).to_series().to_numpy()
-    flags = np.where(part["handover"].to_numpy(), rr.EXCHANGE.mask, 0) | np.where(part["gap_s"].to_numpy() > 0, rr.METERLESS_GAP.mask, 0)
+    flags = np.where(part["handover"].to_numpy(), rr.EXCHANGE.mask, 0) | np.where(
+        part["gap_s"].to_numpy() > 0, rr.METERLESS_GAP.mask, 0
+    )
     context.register_flags = flags.astype(np.int64)
     return DayRows(matrix, part, context, day_start_s)
 
 
 def _gather(raw: list[DayMatrix], source: Ints, row: Ints, n: int, slots: int, day: date, minutes: int) -> DayMatrix:
-    """The raw rows in the wanted order; a row that did not come is empty. No copy where order and rows are the raw matrix's own."""
+    """The raw rows in the wanted order; a row that did not come is empty. No copy where order and rows are the raw
+    matrix's own."""
     sources = np.unique(source)
     if sources.size == 1 and sources[0] >= 0:
         only = raw[int(sources[0])]
@@ -201,7 +254,9 @@ def _gather(raw: list[DayMatrix], source: Ints, row: Ints, n: int, slots: int, d
     values = np.full((n, slots), NO_VALUE, np.int64)
     codes = np.full((n, slots), MISSING, np.uint16)
     sequence = np.zeros((n, slots), np.int32)
-    offsets = np.zeros((n, slots), np.int16) if any(raw[int(i)].offsets is not None for i in sources if i >= 0) else None
+    offsets = (
+        np.zeros((n, slots), np.int16) if any(raw[int(i)].offsets is not None for i in sources if i >= 0) else None
+    )
     for i in sources:
         if i < 0:
             continue
@@ -219,13 +274,21 @@ def _gather(raw: list[DayMatrix], source: Ints, row: Ints, n: int, slots: int, d
 def register_series(windows: pl.DataFrame, reads: pl.DataFrame, thresholds: Thresholds) -> Registers:
     """Register reads as series with the day's use of each, multipliers applied, install and removal reads put in.
 
-    ``windows`` as from ``day_windows``; ``reads`` with meter_id, channel, at, value. A register is the total of its interval channel where
-    it is billed or alone; others that sum to the same channel are time-of-use registers.
+    ``windows`` as from ``day_windows``; ``reads`` with meter_id, channel, at, value. A register is the total of its
+    interval channel where it is billed or alone; others that sum to the same channel are time-of-use registers.
     """
-    intervals = windows.filter(pl.col("kind") == "interval").select("service_point_id", "meter_id", pl.col("channel").alias("sums_to")).unique()
+    intervals = (
+        windows.filter(pl.col("kind") == "interval")
+        .select("service_point_id", "meter_id", pl.col("channel").alias("sums_to"))
+        .unique()
+    )
     declared = windows.filter(pl.col("kind") == "register")
     if intervals.height:
-        declared = declared.join(intervals.with_columns(has_interval=pl.lit(True)), on=["service_point_id", "meter_id", "sums_to"], how="left")
+        declared = declared.join(
+            intervals.with_columns(has_interval=pl.lit(True)),
+            on=["service_point_id", "meter_id", "sums_to"],
+            how="left",
+        )
     else:
         declared = declared.with_columns(has_interval=pl.lit(None, pl.Boolean))
     frame = (
@@ -233,16 +296,27 @@ def register_series(windows: pl.DataFrame, reads: pl.DataFrame, thresholds: Thre
         .sort("service_point_id", "meter_id", "channel", "installed_s")
         .with_row_index("series")
     )
-    alone = ~pl.struct("service_point_id", "meter_id", "sums_to").is_duplicated() if not frame["billed"].all() else pl.lit(True)
+    alone = (
+        ~pl.struct("service_point_id", "meter_id", "sums_to").is_duplicated()
+        if not frame["billed"].all()
+        else pl.lit(True)
+    )
     frame = frame.with_columns(total=pl.col("billed") | alone)
-    both = reads.join(frame.select("series", "meter_id", "channel", "installed_s", "removed_s"), on=["meter_id", "channel"])
-    inside = both.filter((pl.col("at") >= pl.col("installed_s")) & (pl.col("removed_s").is_null() | (pl.col("at") <= pl.col("removed_s"))))
+    both = reads.join(
+        frame.select("series", "meter_id", "channel", "installed_s", "removed_s"), on=["meter_id", "channel"]
+    )
+    inside = both.filter(
+        (pl.col("at") >= pl.col("installed_s"))
+        & (pl.col("removed_s").is_null() | (pl.col("at") <= pl.col("removed_s")))
+    )
     # an install read of years ago says nothing of this day
     ends = frame.filter(pl.col("total")).with_columns(
         install_micro=pl.when(pl.col("installed_s") >= pl.col("begin_s") - INSTALL_REACH_S).then("install_micro")
     )
     synthetic = [
-        ends.filter(pl.col(value).is_not_null() & pl.col(at).is_not_null()).select("series", pl.col(at).alias("at"), pl.col(value).alias("value"))
+        ends.filter(pl.col(value).is_not_null() & pl.col(at).is_not_null()).select(
+            "series", pl.col(at).alias("at"), pl.col(value).alias("value")
+        )
         for at, value in (("installed_s", "install_micro"), ("removed_s", "removal_micro"))
     ]
     everything = (
@@ -250,7 +324,11 @@ def register_series(windows: pl.DataFrame, reads: pl.DataFrame, thresholds: Thre
         .with_columns(pl.int_range(pl.len()).alias("origin"))
         .sort("series", "at", "origin")
         # sorted as they are, the first read of an instant is the one that differs from the one before
-        .filter((pl.col("series") != pl.col("series").shift(1)) | (pl.col("at") != pl.col("at").shift(1)) | (pl.int_range(pl.len()) == 0))
+        .filter(
+            (pl.col("series") != pl.col("series").shift(1))
+            | (pl.col("at") != pl.col("at").shift(1))
+            | (pl.int_range(pl.len()) == 0)
+        )
     )
     number = everything["series"].to_numpy().astype(np.int64)
     present = number[np.flatnonzero(np.diff(number, prepend=-1))]
@@ -260,9 +338,13 @@ def register_series(windows: pl.DataFrame, reads: pl.DataFrame, thresholds: Thre
     capacity = np.where((dials > 0) & (dials <= 12), _times(10 ** np.clip(dials, 0, 12) * units.MICRO, own), 0)
     series = Series(number, everything["at"].to_numpy().astype(np.int64), dial, np.ascontiguousarray(capacity[present]))
     found = steps(series, thresholds)
-    # a register of intervals is taken over all the time its meter stood there; what that is more than its own time is taken off again
+    # a register of intervals is taken over all the time its meter stood there; what that is more than its own time is
+    # taken off again
     opens, closes = (
-        frame.select(pl.when("register_only").then(own_edge).otherwise(pl.col("register_" + own_edge))).to_series().to_numpy().astype(np.int64)
+        frame.select(pl.when("register_only").then(own_edge).otherwise(pl.col("register_" + own_edge)))
+        .to_series()
+        .to_numpy()
+        .astype(np.int64)
         for own_edge in ("begin_s", "end_s")
     )
     part = use_in_windows(series, found, opens[present], closes[present], thresholds.register_boundary_seconds)
@@ -285,23 +367,32 @@ def _spread(use: WindowUse, present: Ints, count: int) -> WindowUse:
 
 
 def _take_off_overlap(rows: DayRows, known: Bools, quantity: Ints) -> None:
-    """Lessen the difference of registers that also counted in another meter's time by what their meter read then; unknown where it did not."""
+    """Lessen the difference of registers that also counted in another meter's time by what their meter read then;
+    unknown where it did not."""
     keys = rows.keys
-    both = keys.select((pl.col("register_begin_s") < pl.col("begin_s")) | (pl.col("register_end_s") > pl.col("end_s"))).to_series().to_numpy()
+    both = (
+        keys.select((pl.col("register_begin_s") < pl.col("begin_s")) | (pl.col("register_end_s") > pl.col("end_s")))
+        .to_series()
+        .to_numpy()
+    )
     step = rows.matrix.interval_minutes * 60
     for row in np.flatnonzero(both & known):
         mine = keys.row(int(row), named=True)
         before = range((mine["register_begin_s"] - rows.day_start_s) // step, int(rows.context.first[row]))
-        after = range(int(rows.context.last[row]), min(-((rows.day_start_s - mine["register_end_s"]) // step), rows.matrix.slots))
+        after = range(
+            int(rows.context.last[row]), min(-((rows.day_start_s - mine["register_end_s"]) // step), rows.matrix.slots)
+        )
         values = rows.matrix.values[row, [*before, *after]]
         known[row] = bool((values != NO_VALUE).all())
         quantity[row] -= int(values.sum()) if known[row] else 0
 
 
 def attach_registers(rows: DayRows, registers: Registers, thresholds: Thresholds) -> None:
-    """Give each interval row the difference, tolerance and flags of its total register, and the check of its time-of-use registers.
+    """Give each interval row the difference, tolerance and flags of its total register, and the check of its
+    time-of-use registers.
 
-    The difference holds only where reads stand on both edges of the row's window: a prorated edge is no measurement to scale to.
+    The difference holds only where reads stand on both edges of the row's window: a prorated edge is no measurement to
+    scale to.
     """
     use = registers.use
     flags = np.zeros(registers.frame.height, np.int64)
@@ -311,37 +402,70 @@ def attach_registers(rows: DayRows, registers: Registers, thresholds: Thresholds
     frame = registers.frame.select(
         "service_point_id", "meter_id", pl.col("sums_to").alias("channel"), "total", "multiplier_micro", "decimals"
     ).with_columns(
-        flags=pl.Series(flags), quantity=pl.Series(np.where(sure, use.quantity, 0)), sure=pl.Series(sure), reads=pl.Series(use.reads)
+        flags=pl.Series(flags),
+        quantity=pl.Series(np.where(sure, use.quantity, 0)),
+        sure=pl.Series(sure),
+        reads=pl.Series(use.reads),
     )
     key = ["service_point_id", "meter_id", "channel"]
-    totals = frame.filter(pl.col("total")).group_by(key).agg(
-        pl.col("quantity").sum(), pl.col("sure").all(), pl.col("flags").bitwise_or(), pl.col("multiplier_micro").max(),
-        pl.col("decimals").min().fill_null(0),
+    totals = (
+        frame.filter(pl.col("total"))
+        .group_by(key)
+        .agg(
+            pl.col("quantity").sum(),
+            pl.col("sure").all(),
+            pl.col("flags").bitwise_or(),
+            pl.col("multiplier_micro").max(),
+            pl.col("decimals").min().fill_null(0),
+        )
     )
-    parts = frame.filter(~pl.col("total")).group_by(key).agg(
-        pl.col("quantity").sum().alias("part_sum"), pl.col("sure").all().alias("part_sure"), pl.len().alias("parts"),
-        pl.col("multiplier_micro").max().alias("part_multiplier"), pl.col("decimals").min().fill_null(0).alias("part_decimals"),
+    parts = (
+        frame.filter(~pl.col("total"))
+        .group_by(key)
+        .agg(
+            pl.col("quantity").sum().alias("part_sum"),
+            pl.col("sure").all().alias("part_sure"),
+            pl.len().alias("parts"),
+            pl.col("multiplier_micro").max().alias("part_multiplier"),
+            pl.col("decimals").min().fill_null(0).alias("part_decimals"),
+        )
     )
-    joined = rows.keys.select(key).join(totals, on=key, how="left", maintain_order="left").join(parts, on=key, how="left", maintain_order="left")
+    joined = (
+        rows.keys.select(key)
+        .join(totals, on=key, how="left", maintain_order="left")
+        .join(parts, on=key, how="left", maintain_order="left")
+    )
     context = rows.context
     known = joined["sure"].fill_null(False).to_numpy().copy()
     quantity = joined["quantity"].fill_null(0).to_numpy().copy()
     _take_off_overlap(rows, known, quantity)
     context.register_difference = np.where(known, quantity, NO_VALUE)
-    digit = 10 ** (6 - joined.select(pl.coalesce("decimals", "part_decimals", 0).clip(0, 6)).to_series().to_numpy().astype(np.int64))
-    unit = _times(digit, joined.select(pl.coalesce("multiplier_micro", "part_multiplier", 1_000_000)).to_series().to_numpy())
+    digit = 10 ** (
+        6
+        - joined.select(pl.coalesce("decimals", "part_decimals", 0).clip(0, 6)).to_series().to_numpy().astype(np.int64)
+    )
+    unit = _times(
+        digit, joined.select(pl.coalesce("multiplier_micro", "part_multiplier", 1_000_000)).to_series().to_numpy()
+    )
     rounding = context.expected.astype(np.int64) * thresholds.interval_resolution // 2
     context.register_tolerance = (thresholds.sum_register_units * unit + rounding).astype(np.int64)
     has: Bools = joined["sure"].is_not_null().to_numpy()
     context.register_flags |= joined["flags"].fill_null(0).to_numpy() | np.where(has & ~known, rr.NO_REGISTER.mask, 0)
-    # time-of-use registers: against the total register where it was read; else they are the total, where they counted in no other meter's time
+    # time-of-use registers: against the total register where it was read; else they are the total, where they counted
+    # in no other meter's time
     split = joined["parts"].fill_null(0).to_numpy() > 1
     part_known = joined["part_sure"].fill_null(False).to_numpy()
     part_sum = joined["part_sum"].fill_null(0).to_numpy()
     keys = rows.keys
-    own_time = keys.select((pl.col("register_begin_s") == pl.col("begin_s")) & (pl.col("register_end_s") == pl.col("end_s"))).to_series().to_numpy()
+    own_time = (
+        keys.select((pl.col("register_begin_s") == pl.col("begin_s")) & (pl.col("register_end_s") == pl.col("end_s")))
+        .to_series()
+        .to_numpy()
+    )
     alone = split & part_known & ~known & own_time
     context.register_difference = np.where(alone, part_sum, context.register_difference)
     both = split & part_known & known
     count = joined["parts"].fill_null(0).to_numpy().astype(np.int64)
-    context.tou_mismatch = both & (np.abs(part_sum - context.register_difference) > thresholds.sum_register_units * unit * np.maximum(count, 1))
+    context.tou_mismatch = both & (
+        np.abs(part_sum - context.register_difference) > thresholds.sum_register_units * unit * np.maximum(count, 1)
+    )

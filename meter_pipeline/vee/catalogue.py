@@ -1,9 +1,10 @@
 """The published list of rules: code, bit, severity by role, source.
 
-Belongs here: what a rule is and the registry the rule modules fill. Does not belong here: the rules themselves (interval_rules.py,
-row_rules.py), thresholds.
+Belongs here: what a rule is and the registry the rule modules fill. Does not belong here: the rules themselves
+(interval_rules.py, row_rules.py), thresholds.
 
-A bit position, once published, keeps its meaning for ever: stored flags of past days are read with it. New rules take the next free bit.
+A bit position, once published, keeps its meaning for ever: stored flags of past days are read with it. New rules take
+the next free bit.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Severity(IntEnum):
 
 
 class Role(StrEnum):
-    """Which data is being judged: reads as they first come, a person's own edit, or our estimates (field: VEE groups by role)."""
+    """Which data is being judged: reads as they first come, a person's own edit, or our estimates (field: VEE groups by
+    role)."""
 
     INITIAL = "initial"
     MANUAL = "manual"
@@ -34,8 +36,9 @@ class Role(StrEnum):
 class Rule:
     """One rule: ``code`` is its public name, ``bit`` its place in the flags, ``severity`` by the roles it runs in.
 
-    ``terminates``: a hit ends the row's validation, because nothing later would mean anything (unknown meter, wrong unit).
-    ``check`` is None for rules whose hits are found elsewhere (register reads, estimation) and only recorded under this code.
+    ``terminates``: a hit ends the row's validation, because nothing later would mean anything (unknown meter, wrong
+    unit). ``check`` is None for rules whose hits are found elsewhere (register reads, estimation) and only recorded
+    under this code.
     """
 
     code: str

@@ -1,10 +1,10 @@
 """The stage: one billing day of raw reads becomes validated intervals and daily usage.
 
-Belongs here: reading in bulk, calling the pure functions in order, writing in one transaction with the ledger. Does not belong here: rules,
-estimates, SQL text.
+Belongs here: reading in bulk, calling the pure functions in order, writing in one transaction with the ledger. Does not
+belong here: rules, estimates, SQL text.
 
-A rerun with the same inputs writes nothing. A row whose content changed gets a new version and keeps the old one with the reason; a row
-whose estimates are locked changes only when its raw reads, its register or the thresholds do.
+A rerun with the same inputs writes nothing. A row whose content changed gets a new version and keeps the old one with
+the reason; a row whose estimates are locked changes only when its raw reads, its register or the thresholds do.
 """
 
 from __future__ import annotations
@@ -56,10 +56,11 @@ def validate_billing_day(
 ) -> VeeOutcome:
     """Validate, estimate and store a billing day; idempotent, byte for byte.
 
-    Reads raw.interval_day, raw.register_read, reference data and earlier validated days; writes vee.interval_day (and versions),
-    vee.register_day, vee.daily_usage, vee.exception, vee.group_day and one ledger entry, in one transaction. The intervals flow through in
-    ``shards`` ranges of service points (0: as many as keep to sharding.INTERVALS_PER_SHARD); how many changes no byte. ``beforehand``: where other
-    processes left shards that they judged (spread.py); those made of what is known now are taken, the others judged here. Raises psycopg errors, and
+    Reads raw.interval_day, raw.register_read, reference data and earlier validated days; writes vee.interval_day (and
+    versions), vee.register_day, vee.daily_usage, vee.exception, vee.group_day and one ledger entry, in one transaction.
+    The intervals flow through in ``shards`` ranges of service points (0: as many as keep to
+    sharding.INTERVALS_PER_SHARD); how many changes no byte. ``beforehand``: where other processes left shards that they
+    judged (spread.py); those made of what is known now are taken, the others judged here. Raises psycopg errors, and
     control.gate.Held where a pause is raised before it has written: then nothing is.
     """
     t = thresholds or threshold_file.default()
@@ -67,7 +68,9 @@ def validate_billing_day(
     with reading(database) as session, reading(database) as ahead, database.connect("vee") as connection:
         store.lock_day(connection, day)
         asked = requests.pending(connection, day)
-        outcome = _validate(database, connection, session, ahead, calendar, outcome, t, clock, actor, shards, beforehand)
+        outcome = _validate(
+            database, connection, session, ahead, calendar, outcome, t, clock, actor, shards, beforehand
+        )
         if beforehand is not None:
             store.forget_shards(connection, day)
         # a request made while this ran is about reads this may not have seen: it waits for the next run
@@ -76,16 +79,29 @@ def validate_billing_day(
 
 
 def _validate(
-    database: Database, connection: Any, session: Database, ahead: Database, calendar: BillingCalendar, outcome: VeeOutcome, t: Thresholds,
-    clock: Clock, actor: str, shards: int, beforehand: Beforehand | None,
-) -> VeeOutcome:  # fmt: skip
+    database: Database,
+    connection: Any,
+    session: Database,
+    ahead: Database,
+    calendar: BillingCalendar,
+    outcome: VeeOutcome,
+    t: Thresholds,
+    clock: Clock,
+    actor: str,
+    shards: int,
+    beforehand: Beforehand | None,
+) -> VeeOutcome:
     day, now = outcome.billing_day, clock.now()
     watch = _Watch(outcome.seconds)
-    city = open_city(connection, session, ahead, calendar, day, t, now, ROWS if shards <= 1 and beforehand is None else 0, watch)
+    city = open_city(
+        connection, session, ahead, calendar, day, t, now, ROWS if shards <= 1 and beforehand is None else 0, watch
+    )
     read, history, days, like = city.read, city.history, city.days, city.like
     writer = Writer(connection, database, day, read.start, now, clock, actor, store.stored_rows(session, day))
     watch("history")
-    parts = parts_of(read.expected, 1 if read.vectors is not None else shards, beforehand.steps if beforehand is not None else 1)
+    parts = parts_of(
+        read.expected, 1 if read.vectors is not None else shards, beforehand.steps if beforehand is not None else 1
+    )
     before_writing(database, clock=clock)
     writer.begin()
     shifts: Shifts = {}
@@ -128,9 +144,15 @@ class _Gathered:
 
 
 def _stream(
-    city: City, writer: Writer, gathered: _Gathered, parts: list[pl.DataFrame], shifts: Shifts, beforehand: Beforehand | None
+    city: City,
+    writer: Writer,
+    gathered: _Gathered,
+    parts: list[pl.DataFrame],
+    shifts: Shifts,
+    beforehand: Beforehand | None,
 ) -> tuple[Streamed, Shifts]:
-    """Every shard judged on this thread and written on another, while a third reads the next: PostgreSQL works while we compute."""
+    """Every shard judged on this thread and written on another, while a third reads the next: PostgreSQL works while we
+    compute."""
     pending: deque[Future[None]] = deque()
 
     def hand_on(judged: Judged) -> None:
@@ -139,7 +161,15 @@ def _stream(
         pending.append(pool.submit(_finish, city, writer, gathered, judged))
 
     def find(shape: pl.DataFrame) -> Shifts:
-        return find_shifts(city.session, city.calendar, city.read.day, city.read.reference.holidays, shape, city.available, city.thresholds)
+        return find_shifts(
+            city.session,
+            city.calendar,
+            city.read.day,
+            city.read.reference.holidays,
+            shape,
+            city.available,
+            city.thresholds,
+        )
 
     with ThreadPoolExecutor(1, "vee-write") as pool:
         made = beforehand.of(writer.connection, city, gathered.summary.outcome) if beforehand is not None else no_shard
@@ -177,19 +207,29 @@ class _Watch:
 
 
 def _mark_references(v: ValidatedMatrix) -> None:
-    lacking = v.keys.select(pl.col("account_id").is_null() | pl.col("tariff_id").is_null() | pl.col("cycle_id").is_null()).to_series().to_numpy()
+    lacking = (
+        v.keys.select(pl.col("account_id").is_null() | pl.col("tariff_id").is_null() | pl.col("cycle_id").is_null())
+        .to_series()
+        .to_numpy()
+    )
     v.row_flags |= np.where(lacking, rr.REFERENCE.mask, 0)
 
 
-def _keep_locked(database: Database, rows: assemble.DayRows, v: ValidatedMatrix, inputs: pl.Series, stored: pl.DataFrame) -> int:
-    """Put stored final estimates back where a row's own inputs are the same: history that grew meanwhile does not move them."""
+def _keep_locked(
+    database: Database, rows: assemble.DayRows, v: ValidatedMatrix, inputs: pl.Series, stored: pl.DataFrame
+) -> int:
+    """Put stored final estimates back where a row's own inputs are the same: history that grew meanwhile does not move
+    them."""
     locked = stored.filter(pl.col("locked"))
     if not locked.height:
         return 0
     key = ["service_point_id", "meter_id", "channel"]
     same = (
-        v.keys.select(key).with_row_index("row").with_columns(input=inputs)
-        .join(locked.select(*key, "input_hash"), on=key).filter(pl.col("input") == pl.col("input_hash"))
+        v.keys.select(key)
+        .with_row_index("row")
+        .with_columns(input=inputs)
+        .join(locked.select(*key, "input_hash"), on=key)
+        .filter(pl.col("input") == pl.col("input_hash"))
     )
     if not same.height:
         return 0
@@ -215,7 +255,9 @@ def _keep_locked(database: Database, rows: assemble.DayRows, v: ValidatedMatrix,
     return kept
 
 
-def _with_columns(v: ValidatedMatrix, rows: assemble.DayRows, inputs: pl.Series, contents: pl.Series, *, final: bool) -> pl.DataFrame:
+def _with_columns(
+    v: ValidatedMatrix, rows: assemble.DayRows, inputs: pl.Series, contents: pl.Series, *, final: bool
+) -> pl.DataFrame:
     extra = results.interval_keys(v, rows, inputs, contents, final=final)
     return extra.with_columns(v.keys["commodity"], v.keys["customer_class"], v.keys["has_point"])
 
@@ -235,13 +277,19 @@ def _register_only(read: DayInputs, calendar: BillingCalendar, day: date) -> pl.
 def _row_exceptions(v: ValidatedMatrix) -> pl.DataFrame:
     """Exceptions of a matrix: rows that failed a rule, rows without a service point."""
     orphan = v.keys.filter(~pl.col("has_point")).select(
-        pl.lit("NO_SERVICE_POINT").alias("kind"), "service_point_id", "meter_id", "channel", pl.lit("fail").alias("severity"),
+        pl.lit("NO_SERVICE_POINT").alias("kind"),
+        "service_point_id",
+        "meter_id",
+        "channel",
+        pl.lit("fail").alias("severity"),
         pl.lit(references.KINDS["NO_SERVICE_POINT"]).alias("detail"),
-    )  # fmt: skip
+    )
     return pl.concat([results.row_exceptions(v).filter(~pl.col("kind").is_in(["REFERENCE"])), orphan])
 
 
-def _exceptions(read: DayInputs, streamed: Streamed, gathered: _Gathered, usage: pl.DataFrame, day: date, now: datetime) -> pl.DataFrame:
+def _exceptions(
+    read: DayInputs, streamed: Streamed, gathered: _Gathered, usage: pl.DataFrame, day: date, now: datetime
+) -> pl.DataFrame:
     """All exceptions of the day, one row per kind and row, sorted by key."""
     text = {c: pl.lit("").alias(c) for c in ("meter_id", "channel")}
     used = usage["service_point_id"].unique().implode() if usage.height else pl.Series([], dtype=pl.String).implode()
@@ -252,24 +300,41 @@ def _exceptions(read: DayInputs, streamed: Streamed, gathered: _Gathered, usage:
     ]
     names = ["meter_id", "channel", "unit", "interval_minutes", "declared"]
     # a meter that moved lies in two shards
-    unexpected = pl.concat([read.strangers.select(names), *(u.select(names) for u in streamed.unexpected)]).unique().sort(names)
+    unexpected = (
+        pl.concat([read.strangers.select(names), *(u.select(names) for u in streamed.unexpected)]).unique().sort(names)
+    )
     if unexpected.height:
         parts.append(
             unexpected.select(
-                pl.when(pl.col("declared")).then(pl.lit("INTERVAL_SIZE")).otherwise(pl.lit("UNKNOWN_METER")).alias("kind"),
-                pl.lit("").alias("service_point_id"), "meter_id", "channel", pl.lit("fail").alias("severity"),
+                pl.when(pl.col("declared"))
+                .then(pl.lit("INTERVAL_SIZE"))
+                .otherwise(pl.lit("UNKNOWN_METER"))
+                .alias("kind"),
+                pl.lit("").alias("service_point_id"),
+                "meter_id",
+                "channel",
+                pl.lit("fail").alias("severity"),
                 pl.format("{} minutes, unit {}", "interval_minutes", "unit").alias("detail"),
             )
         )
     start_s, end_s = int(read.start.timestamp()), int(read.end.timestamp())
     moved = (
-        read.windows.filter(pl.col("billed") & ((pl.col("begin_s") > start_s) | (pl.col("end_s") < end_s))).group_by("meter_id", "channel")
-        .agg(pl.col("service_point_id").n_unique().alias("points"), pl.col("service_point_id").unique().sort().str.join(" ").alias("detail"))
+        read.windows.filter(pl.col("billed") & ((pl.col("begin_s") > start_s) | (pl.col("end_s") < end_s)))
+        .group_by("meter_id", "channel")
+        .agg(
+            pl.col("service_point_id").n_unique().alias("points"),
+            pl.col("service_point_id").unique().sort().str.join(" ").alias("detail"),
+        )
         .filter(pl.col("points") > 1)
     )
     parts.append(
         moved.select(
-            pl.lit("TRANSFERRED").alias("kind"), pl.lit("").alias("service_point_id"), "meter_id", "channel", pl.lit("inform").alias("severity"), "detail"
+            pl.lit("TRANSFERRED").alias("kind"),
+            pl.lit("").alias("service_point_id"),
+            "meter_id",
+            "channel",
+            pl.lit("inform").alias("severity"),
+            "detail",
         )
     )
     parts += gathered.exceptions
@@ -277,7 +342,11 @@ def _exceptions(read: DayInputs, streamed: Streamed, gathered: _Gathered, usage:
         only = usage.filter(pl.col("source") == "register")
         parts += [
             only.filter((pl.col("row_flags") & rule.mask) != 0).select(
-                pl.lit(rule.code).alias("kind"), "service_point_id", text["meter_id"], text["channel"], pl.lit("fail").alias("severity"),
+                pl.lit(rule.code).alias("kind"),
+                "service_point_id",
+                text["meter_id"],
+                text["channel"],
+                pl.lit("fail").alias("severity"),
                 pl.lit(rule.about).alias("detail"),
             )
             for rule in (rr.DECREASE, rr.DIALS, rr.NOT_ESTIMATED)
@@ -291,8 +360,11 @@ def _exceptions(read: DayInputs, streamed: Streamed, gathered: _Gathered, usage:
     )
 
 
-def _record(connection: Any, written: pl.DataFrame, summary: Summary, exceptions: pl.DataFrame, clock: Clock, actor: str) -> int | None:
-    """Ledger entries for the day, in the same transaction: each new version of a row is a leaf once. None where nothing changed."""
+def _record(
+    connection: Any, written: pl.DataFrame, summary: Summary, exceptions: pl.DataFrame, clock: Clock, actor: str
+) -> int | None:
+    """Ledger entries for the day, in the same transaction: each new version of a row is a leaf once. None where nothing
+    changed."""
     outcome = summary.outcome
     if not (outcome.inserted or outcome.updated or outcome.withdrawn):
         return None
@@ -300,13 +372,22 @@ def _record(connection: Any, written: pl.DataFrame, summary: Summary, exceptions
     filled = written.filter((pl.col("row_flags") & rr.ESTIMATED.mask) != 0)["content_hash"].to_list()
     if filled:
         said = {
-            "billing_day": outcome.billing_day.isoformat(), "rules_version": outcome.rules_version, "channel_days": len(filled),
-            "intervals_by_method": dict(sorted(outcome.methods.items())), "total_micro": summary.estimated_micro,
+            "billing_day": outcome.billing_day.isoformat(),
+            "rules_version": outcome.rules_version,
+            "channel_days": len(filled),
+            "intervals_by_method": dict(sorted(outcome.methods.items())),
+            "total_micro": summary.estimated_micro,
         }
         ledger.append(connection, "estimated", said, filled, clock=clock, actor=actor)
     body = {
-        "billing_day": outcome.billing_day.isoformat(), "rules_version": outcome.rules_version, "rules_sha256": outcome.rules_digest,
-        "inserted": outcome.inserted, "updated": outcome.updated, "unchanged": outcome.unchanged, "withdrawn": outcome.withdrawn,
-        "estimated_intervals": outcome.estimated, "exceptions": exceptions.height,
+        "billing_day": outcome.billing_day.isoformat(),
+        "rules_version": outcome.rules_version,
+        "rules_sha256": outcome.rules_digest,
+        "inserted": outcome.inserted,
+        "updated": outcome.updated,
+        "unchanged": outcome.unchanged,
+        "withdrawn": outcome.withdrawn,
+        "estimated_intervals": outcome.estimated,
+        "exceptions": exceptions.height,
     }
     return ledger.append(connection, "validated", body, leaves or None, clock=clock, actor=actor)

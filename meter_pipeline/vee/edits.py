@@ -1,9 +1,12 @@
-"""Manual edits: a person overrides intervals, judged by the rules for manual override, kept beside the raw read, applied with every validation.
+"""Manual edits: a person overrides intervals, judged by the rules for manual override, kept beside the raw read,
+applied with every validation.
 
-Belongs here: judging, recording and applying an edit. Does not belong here: who may edit (control/people.py), printing (cli/vee.py).
+Belongs here: judging, recording and applying an edit. Does not belong here: who may edit (control/people.py), printing
+(cli/vee.py).
 
-An edited value is a final substitute by agreed method (AEMO flag F, method 16, reason 93); a slot whose read a person refuses is estimated
-like any other. Edits are asked for through the same list as true-ups, so that the day is validated and billed again by itself.
+An edited value is a final substitute by agreed method (AEMO flag F, method 16, reason 93); a slot whose read a person
+refuses is estimated like any other. Edits are asked for through the same list as true-ups, so that the day is validated
+and billed again by itself.
 """
 
 from __future__ import annotations
@@ -56,14 +59,24 @@ class Edited:
 
 
 def edit(
-    database: Database, calendar: BillingCalendar, meter_id: str, channel: str, day: date, first_slot: int, values: Sequence[int | None], *,
-    reason: str, by: str, clock: Clock = SYSTEM_CLOCK, thresholds: Thresholds | None = None,
-) -> Edited:  # fmt: skip
+    database: Database,
+    calendar: BillingCalendar,
+    meter_id: str,
+    channel: str,
+    day: date,
+    first_slot: int,
+    values: Sequence[int | None],
+    *,
+    reason: str,
+    by: str,
+    clock: Clock = SYSTEM_CLOCK,
+    thresholds: Thresholds | None = None,
+) -> Edited:
     """Put ``values`` (micro units, None: refuse the read) in the place of the slots from ``first_slot`` (1-based) on.
 
-    The channel's whole day is judged by the manual override rules with the edit in it. Raises EditError where a rule fails the edited
-    slots, where the meter has no such channel on the day, or the slots lie outside it. Writes the edit, a ledger entry and the request to
-    validate the day again in one transaction.
+    The channel's whole day is judged by the manual override rules with the edit in it. Raises EditError where a rule
+    fails the edited slots, where the meter has no such channel on the day, or the slots lie outside it. Writes the
+    edit, a ledger entry and the request to validate the day again in one transaction.
     """
     t = thresholds or threshold_file.default()
     now = clock.now()
@@ -72,11 +85,17 @@ def edit(
     with reading(database) as session:
         read = read_day(session, calendar, day, t, now, one_shard=0)
         points = read.expected.filter(pl.col("meter_id") == meter_id)["service_point_id"].implode()
-        judged, _ = read_rows(session, calendar, read, read.expected.filter(pl.col("service_point_id").is_in(points)), t)
+        judged, _ = read_rows(
+            session, calendar, read, read.expected.filter(pl.col("service_point_id").is_in(points)), t
+        )
         found = [
             (rows, int(at))
             for rows in judged
-            for at in np.flatnonzero(rows.keys.select((pl.col("meter_id") == meter_id) & (pl.col("channel") == channel)).to_series().to_numpy())
+            for at in np.flatnonzero(
+                rows.keys.select((pl.col("meter_id") == meter_id) & (pl.col("channel") == channel))
+                .to_series()
+                .to_numpy()
+            )
         ]
     if not found:
         raise EditError(f"{meter_id} has no interval channel {channel} installed on {day}")
@@ -89,14 +108,36 @@ def edit(
     hits = _judge(rows, at, span, micro, t)
     with database.connect("vee edit") as connection:
         number = store.insert(
-            connection, day, meter_id, channel, rows.matrix.interval_minutes, first_slot, micro.tolist(), rules=hits, rules_version=t.version,
-            reason=reason.strip(), by=by, now=now,
-        )  # fmt: skip
+            connection,
+            day,
+            meter_id,
+            channel,
+            rows.matrix.interval_minutes,
+            first_slot,
+            micro.tolist(),
+            rules=hits,
+            rules_version=t.version,
+            reason=reason.strip(),
+            by=by,
+            now=now,
+        )
         body = {
-            "edit_id": number, "billing_day": day.isoformat(), "meter_id": meter_id, "channel": channel, "first_slot": first_slot,
-            "slots": len(values), "rules": hits, "rules_version": t.version, "reason": reason.strip(), "edited_by": by,
+            "edit_id": number,
+            "billing_day": day.isoformat(),
+            "meter_id": meter_id,
+            "channel": channel,
+            "first_slot": first_slot,
+            "slots": len(values),
+            "rules": hits,
+            "rules_version": t.version,
+            "reason": reason.strip(),
+            "edited_by": by,
         }
-        leaf = hashlib.sha256(b"mp-edit/1" + f"{number}\x1f{day}\x1f{meter_id}\x1f{channel}\x1f{first_slot}\x1f".encode() + micro.tobytes()).digest()
+        leaf = hashlib.sha256(
+            b"mp-edit/1"
+            + f"{number}\x1f{day}\x1f{meter_id}\x1f{channel}\x1f{first_slot}\x1f".encode()
+            + micro.tobytes()
+        ).digest()
         ledger.append(connection, "corrected", body, [leaf], clock=clock, actor=by)
         requests.ask(connection, [requests.Request(day, day, leaf, 1)], now)
     return Edited(number, hits)
@@ -108,7 +149,14 @@ def _judge(rows: assemble.DayRows, at: int, span: slice, micro: Ints, t: Thresho
     values, marks = rows.matrix.values[only].copy(), rows.matrix.quality[only].copy()
     values[0, span] = micro
     marks[0, span] = np.where(micro == NO_VALUE, np.uint16(quality.MISSING), np.uint16(quality.ACTUAL))
-    day = DayMatrix(rows.matrix.billing_day, rows.matrix.interval_minutes, pl.DataFrame(), values, marks, np.zeros(values.shape, np.int32))
+    day = DayMatrix(
+        rows.matrix.billing_day,
+        rows.matrix.interval_minutes,
+        pl.DataFrame(),
+        values,
+        marks,
+        np.zeros(values.shape, np.int32),
+    )
     judged = subject(day, context, row_statistics(values, context.first, context.last), t)
     flags = run_interval_rules(judged, Role.MANUAL)[0, span]
     failing = mask_of(INTERVAL_RULES, Severity.FAIL, Role.MANUAL) & ~INTERVAL_RULES["GAP"].mask
@@ -119,7 +167,8 @@ def _judge(rows: assemble.DayRows, at: int, span: slice, micro: Ints, t: Thresho
 
 
 def withdraw(database: Database, edit_id: int, *, by: str, clock: Clock = SYSTEM_CLOCK) -> date:
-    """Take an edit back: the raw read stands again. Returns the day, which is asked for. Raises EditError where it does not stand."""
+    """Take an edit back: the raw read stands again. Returns the day, which is asked for. Raises EditError where it does
+    not stand."""
     now = clock.now()
     with database.connect("vee edit") as connection:
         found = store.withdraw(connection, edit_id, by, now)
@@ -127,19 +176,30 @@ def withdraw(database: Database, edit_id: int, *, by: str, clock: Clock = SYSTEM
             raise EditError(f"edit {edit_id} does not stand")
         day, meter_id, channel = found
         leaf = hashlib.sha256(f"mp-edit-withdrawn/1\x1f{edit_id}".encode()).digest()
-        body = {"edit_id": edit_id, "billing_day": day.isoformat(), "meter_id": meter_id, "channel": channel, "withdrawn_by": by}
+        body = {
+            "edit_id": edit_id,
+            "billing_day": day.isoformat(),
+            "meter_id": meter_id,
+            "channel": channel,
+            "withdrawn_by": by,
+        }
         ledger.append(connection, "corrected", body, [leaf], clock=clock, actor=by)
         requests.ask(connection, [requests.Request(day, day, leaf, 1)], now)
     return day
 
 
 def apply(edits: pl.DataFrame, rows: assemble.DayRows) -> Applied:
-    """Put standing edits into a day's rows (their matrix is copied, the raw one stays); by row: slots edited, who, and why."""
+    """Put standing edits into a day's rows (their matrix is copied, the raw one stays); by row: slots edited, who, and
+    why."""
     found: Applied = {}
     mine = edits.filter(pl.col("interval_minutes") == rows.matrix.interval_minutes)
     if not mine.height:
         return found
-    index = rows.keys.select("meter_id", "channel").with_row_index("row").join(mine.select("meter_id", "channel").unique(), on=["meter_id", "channel"])
+    index = (
+        rows.keys.select("meter_id", "channel")
+        .with_row_index("row")
+        .join(mine.select("meter_id", "channel").unique(), on=["meter_id", "channel"])
+    )
     at = {(m, c): int(r) for r, m, c in index.iter_rows()}
     rows.matrix.values, rows.matrix.quality = rows.matrix.values.copy(), rows.matrix.quality.copy()
     for e in mine.iter_rows(named=True):
@@ -161,7 +221,9 @@ def apply(edits: pl.DataFrame, rows: assemble.DayRows) -> Applied:
 def mark(v: ValidatedMatrix, edited: Applied) -> None:
     """Say of edited slots that a person edited them, and not that the head-end estimated them."""
     for row, (slots, _, _) in edited.items():
-        v.flags[row, slots] = (v.flags[row, slots] & ~np.int32(INTERVAL_RULES["SOURCE_ESTIMATE"].mask)) | np.int32(INTERVAL_RULES["EDITED"].mask)
+        v.flags[row, slots] = (v.flags[row, slots] & ~np.int32(INTERVAL_RULES["SOURCE_ESTIMATE"].mask)) | np.int32(
+            INTERVAL_RULES["EDITED"].mask
+        )
 
 
 def authors(edited: Applied, v: ValidatedMatrix) -> pl.DataFrame:

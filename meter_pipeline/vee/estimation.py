@@ -1,10 +1,11 @@
 """The estimation ladder: what a missing interval probably was, and the quality code that says how it was found.
 
-Belongs here: the methods, their order and their refusals, over arrays. Does not belong here: which intervals need an estimate
-(verdict.py), scaling to registers (scaling.py), fetching history (store/validated.py).
+Belongs here: the methods, their order and their refusals, over arrays. Does not belong here: which intervals need an
+estimate (verdict.py), scaling to registers (scaling.py), fetching history (store/validated.py).
 
-The order: linear up to two hours; average of like days; days of similar temperature; the class's shape of this very day; average daily
-load; the register alone; zero on an inactive service. Every method is integer arithmetic on micro base units.
+The order: linear up to two hours; average of like days; days of similar temperature; the class's shape of this very
+day; average daily load; the register alone; zero on an inactive service. Every method is integer arithmetic on micro
+base units.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.vee.model import Bools, Ints, VectorHistory, VectorLoader
 from meter_pipeline.vee.thresholds import Thresholds
 
-#: AEMO substitution methods of each step of the ladder (MDFF v2.6, metering installation types 1 to 4, and 57 customer class)
+# : AEMO substitution methods of each step of the ladder (MDFF v2.6, metering installation types 1 to 4, and 57 customer
+# class)
 LINEAR: Final = 17
 LIKE_DAY: Final = 15
 PROXY_DAY: Final = 14
@@ -31,8 +33,13 @@ REGISTER: Final = 24
 #: Rows whose earlier days are held at once
 BLOCK_ROWS: Final = 4096
 METHOD_NAMES: Final = {
-    LINEAR: "linear", LIKE_DAY: "average of like days", PROXY_DAY: "day of similar temperature", CLASS_PROFILE: "class profile",
-    ADL: "average daily load", ZERO: "zero", REGISTER: "register alone",
+    LINEAR: "linear",
+    LIKE_DAY: "average of like days",
+    PROXY_DAY: "day of similar temperature",
+    CLASS_PROFILE: "class profile",
+    ADL: "average daily load",
+    ZERO: "zero",
+    REGISTER: "register alone",
 }
 
 
@@ -40,10 +47,11 @@ METHOD_NAMES: Final = {
 class Need:
     """Rows that need estimates: the accepted values and which slots are to be filled.
 
-    ``values`` (rows, slots) with NO_VALUE where nothing was accepted; ``missing``: the slots to estimate; ``anchor``: values that may
-    carry an interpolation (accepted, not an outage); ``first``/``last``: expected slots. ``daily``: the row's average daily load in micro
-    units, NO_VALUE where it has none. ``shape`` (rows, slots): the class's shape of the day, in millionths of its whole, 0 rows where
-    there is none; ``class_daily``: the class's mean day. ``active``: False means that nothing should have been used.
+    ``values`` (rows, slots) with NO_VALUE where nothing was accepted; ``missing``: the slots to estimate; ``anchor``:
+    values that may carry an interpolation (accepted, not an outage); ``first``/``last``: expected slots. ``daily``: the
+    row's average daily load in micro units, NO_VALUE where it has none. ``shape`` (rows, slots): the class's shape of
+    the day, in millionths of its whole, 0 rows where there is none; ``class_daily``: the class's mean day. ``active``:
+    False means that nothing should have been used.
     """
 
     values: Ints
@@ -59,7 +67,8 @@ class Need:
 
 @dataclass(slots=True)
 class Estimate:
-    """Estimates (rows, slots): ``values`` where ``method`` is not 0; ``method`` the AEMO code. ``notes`` per row: days and anchors used."""
+    """Estimates (rows, slots): ``values`` where ``method`` is not 0; ``method`` the AEMO code. ``notes`` per row: days
+    and anchors used."""
 
     values: Ints
     method: npt.NDArray[np.uint8]
@@ -186,11 +195,21 @@ def _kernels() -> tuple[Any, Any]:
 
 
 def fill_linear(need: Need, before: Ints, after: Ints, longest: int, one_sided: bool, found: Estimate) -> None:
-    """Point to point between anchors, in gaps of at most ``longest`` intervals counted across midnight; flat from the one anchor of a
-    one-sided gap where asked (source: California DASMMD VEE 4.1; Oracle MDM Interval Interpolation)."""
+    """Point to point between anchors, in gaps of at most ``longest`` intervals counted across midnight; flat from the
+    one anchor of a one-sided gap where asked (source: California DASMMD VEE 4.1; Oracle MDM Interval Interpolation)."""
     _kernels()[0](
-        need.values, need.missing, need.anchor, need.first, need.last, np.ascontiguousarray(before), np.ascontiguousarray(after), longest,
-        one_sided, found.values, found.method, LINEAR,
+        need.values,
+        need.missing,
+        need.anchor,
+        need.first,
+        need.last,
+        np.ascontiguousarray(before),
+        np.ascontiguousarray(after),
+        longest,
+        one_sided,
+        found.values,
+        found.method,
+        LINEAR,
     )
 
 
@@ -200,10 +219,18 @@ def _pending(need: Need, found: Estimate) -> Bools:
 
 
 def fill_days(
-    need: Need, history: VectorHistory, order: npt.NDArray[np.int64], wanted: int, least: int, method: int, level: bool, found: Estimate
+    need: Need,
+    history: VectorHistory,
+    order: npt.NDArray[np.int64],
+    wanted: int,
+    least: int,
+    method: int,
+    level: bool,
+    found: Estimate,
 ) -> None:
-    """Average of up to ``wanted`` days in the given order of preference, (rows, candidates) with -1 for none, the first weighing ``wanted``
-    times the last; a day serves only where all the slots it is needed for are usable. ``level``: brought to today's level by the slots both days have."""
+    """Average of up to ``wanted`` days in the given order of preference, (rows, candidates) with -1 for none, the first
+    weighing ``wanted`` times the last; a day serves only where all the slots it is needed for are usable. ``level``:
+    brought to today's level by the slots both days have."""
     if not history.days or not order.size:
         return
     rows = need.values.shape[0]
@@ -211,8 +238,18 @@ def fill_days(
     pending = _pending(need, found)
     known = np.where(need.anchor, need.values, NO_VALUE)
     _kernels()[1](
-        np.ascontiguousarray(history.values), np.ascontiguousarray(history.usable), np.ascontiguousarray(order), known, level, wanted,
-        least, pending, found.values, found.method, method, used,
+        np.ascontiguousarray(history.values),
+        np.ascontiguousarray(history.usable),
+        np.ascontiguousarray(order),
+        known,
+        level,
+        wanted,
+        least,
+        pending,
+        found.values,
+        found.method,
+        method,
+        used,
     )
     for row in np.flatnonzero((used >= 0).any(axis=1)):
         days = ", ".join(history.days[d].isoformat() for d in used[row] if d >= 0)
@@ -220,7 +257,8 @@ def fill_days(
 
 
 def like_day_order(history: VectorHistory, rows: int) -> npt.NDArray[np.int64]:
-    """Candidate days, nearest first, among those of the day's own class (Itron: three nearest same or like weekday days)."""
+    """Candidate days, nearest first, among those of the day's own class (Itron: three nearest same or like weekday
+    days)."""
     chosen = np.flatnonzero(history.like)[::-1].astype(np.int64)
     return np.broadcast_to(chosen, (rows, chosen.size)).copy()
 
@@ -234,8 +272,8 @@ def proxy_day_order(history: VectorHistory, rows: int, celsius: float) -> npt.ND
 
 
 def fill_profile(need: Need, found: Estimate) -> None:
-    """The class's shape of this very day at the row's own average daily load; a row without history takes the class's mean day
-    (AEMO method 57 customer class; Itron Load Profiling)."""
+    """The class's shape of this very day at the row's own average daily load; a row without history takes the class's
+    mean day (AEMO method 57 customer class; Itron Load Profiling)."""
     has_shape = need.shape.any(axis=1)
     level = np.where(need.daily != NO_VALUE, need.daily, need.class_daily)
     rows = has_shape & (level != NO_VALUE)
@@ -246,7 +284,8 @@ def fill_profile(need: Need, found: Estimate) -> None:
 
 
 def fill_adl(need: Need, found: Estimate) -> None:
-    """Average daily load, flat (Itron Average Daily Load; AEMO method 25): of the days before, else of the rest of the day itself."""
+    """Average daily load, flat (Itron Average Daily Load; AEMO method 25): of the days before, else of the rest of the
+    day itself."""
     rows = need.daily != NO_VALUE
     pending = _pending(need, found) & rows[:, None]
     slots = need.values.shape[1]
@@ -282,13 +321,23 @@ def _take(need: Need, found: Estimate, rows: Ints) -> tuple[Need, Estimate]:
 
 
 def _fill_from_days(need: Need, number: Ints, loader: VectorLoader, thresholds: Thresholds, found: Estimate) -> None:
-    """Like days, then days of similar temperature, for the rows still open, a block of rows at a time so that memory stays bounded."""
+    """Like days, then days of similar temperature, for the rows still open, a block of rows at a time so that memory
+    stays bounded."""
     waiting = np.flatnonzero(_pending(need, found).any(axis=1))
     for start in range(0, waiting.size, BLOCK_ROWS):
         rows = waiting[start : start + BLOCK_ROWS]
         history = loader.days(number[rows])
         part, own = _take(need, found, rows)
-        fill_days(part, history, like_day_order(history, rows.size), thresholds.like_days, thresholds.like_days_min, LIKE_DAY, True, own)
+        fill_days(
+            part,
+            history,
+            like_day_order(history, rows.size),
+            thresholds.like_days,
+            thresholds.like_days_min,
+            LIKE_DAY,
+            True,
+            own,
+        )
         if np.isfinite(history.day_temperature):
             order = proxy_day_order(history, rows.size, thresholds.proxy_celsius)
             fill_days(part, history, order, thresholds.proxy_days, 1, PROXY_DAY, True, own)
@@ -300,10 +349,11 @@ def _fill_from_days(need: Need, number: Ints, loader: VectorLoader, thresholds: 
 def estimate(
     need: Need, number: Ints, loader: VectorLoader, interval_minutes: int, thresholds: Thresholds, has_register: Bools
 ) -> Estimate:
-    """Estimates of every missing slot the ladder can fill, unscaled. ``number``: the rows' indices in the day's matrix, for the loader.
+    """Estimates of every missing slot the ladder can fill, unscaled. ``number``: the rows' indices in the day's matrix,
+    for the loader.
 
-    ``has_register``: rows whose register difference is known, so that even without any history the register shares itself out evenly.
-    A slot that nothing can fill keeps method 0.
+    ``has_register``: rows whose register difference is known, so that even without any history the register shares
+    itself out evenly. A slot that nothing can fill keeps method 0.
     """
     rows, slots = need.values.shape
     found = Estimate(np.full((rows, slots), NO_VALUE, np.int64), np.zeros((rows, slots), np.uint8), [""] * rows)

@@ -33,16 +33,32 @@ from meter_pipeline.vee.thresholds import Thresholds
 NEAR = timedelta(days=2)
 #: What quality flags mean, for people
 FLAG_WORDS = {
-    "A": "actual", "S": "substituted", "F": "final substitute", "E": "forward estimate", "N": "null", "V": "variable", "M": "nothing came",
+    "A": "actual",
+    "S": "substituted",
+    "F": "final substitute",
+    "E": "forward estimate",
+    "N": "null",
+    "V": "variable",
+    "M": "nothing came",
 }
 
 
 #: AEMO reasons that our own estimates and edits give, in words (MDFF v2.6, reason codes)
 REASON_WORDS = {
-    1: "meter exchanged", 18: "reading below previous", 39: "reverse energy", 45: "failed to validate", 74: "above what the register bears out",
-    78: "head-end has no value", 80: "short interval", 85: "nothing came", 86: "clock error", 90: "test mode", 93: "replaced by a person",
-    95: "pulse overflow", 96: "beyond limits",
-}  # fmt: skip
+    1: "meter exchanged",
+    18: "reading below previous",
+    39: "reverse energy",
+    45: "failed to validate",
+    74: "above what the register bears out",
+    78: "head-end has no value",
+    80: "short interval",
+    85: "nothing came",
+    86: "clock error",
+    90: "test mode",
+    93: "replaced by a person",
+    95: "pulse overflow",
+    96: "beyond limits",
+}
 
 
 _METHODS = {**METHOD_NAMES, 16: "agreed by a person", 63: "mean of the class", 65: "average daily load"}
@@ -52,8 +68,13 @@ def quality_words(code: int) -> dict[str, Any]:
     """A quality code in words: flag, AEMO method and reason, ESPI code, and how an estimate was made."""
     word = quality.unpack(code)
     return {
-        "flag": word.flag, "meaning": FLAG_WORDS[word.flag], "method": word.method, "method_name": _METHODS.get(word.method or 0),
-        "reason": word.reason, "reason_name": REASON_WORDS.get(word.reason if word.reason is not None else -1), "espi": quality.to_espi(code),
+        "flag": word.flag,
+        "meaning": FLAG_WORDS[word.flag],
+        "method": word.method,
+        "method_name": _METHODS.get(word.method or 0),
+        "reason": word.reason,
+        "reason_name": REASON_WORDS.get(word.reason if word.reason is not None else -1),
+        "espi": quality.to_espi(code),
     }
 
 
@@ -62,9 +83,10 @@ def explain_day(
 ) -> dict[str, Any]:
     """Everything known of a meter's billing day.
 
-    ``channels``: one per validated channel and service point with its rules, register, versions and ``intervals`` (slot, local and UTC
-    start, raw value and quality, rules, final value and quality). ``registers``: each register read around the day with the cause of its
-    step. ``usage``: what the day of its service points was put at. ``found`` is False where neither raw nor validated data exist. Quantities are exact decimals.
+    ``channels``: one per validated channel and service point with its rules, register, versions and ``intervals``
+    (slot, local and UTC start, raw value and quality, rules, final value and quality). ``registers``: each register
+    read around the day with the cause of its step. ``usage``: what the day of its service points was put at. ``found``
+    is False where neither raw nor validated data exist. Quantities are exact decimals.
     """
     t = thresholds or threshold_file.default()
     with _session(database, meter_id, day) as session:
@@ -75,7 +97,11 @@ def explain_day(
         exceptions = store.read_exceptions(session, day, meter_id)
         edits = edit_store.of_meter(session, day, meter_id)
         usage = store.meter_usage(session, day, meter_id)
-    raw = {(m.keys["channel"][i], m.interval_minutes): (m, i) for m in (to_matrices(raw_frame) if raw_frame.height else []) for i in range(m.rows)}
+    raw = {
+        (m.keys["channel"][i], m.interval_minutes): (m, i)
+        for m in (to_matrices(raw_frame) if raw_frame.height else [])
+        for i in range(m.rows)
+    }
     channels = []
     seen = set()
     for m in to_matrices(final_frame) if final_frame.height else []:
@@ -86,21 +112,35 @@ def explain_day(
             channels.append(_channel(calendar, day, m, i, raw.get(key), own))
     unused = [
         {"channel": channel, "interval_minutes": minutes, "reads": int((m.values[i] != NO_VALUE).sum())}
-        for (channel, minutes), (m, i) in raw.items() if (channel, minutes) not in seen
+        for (channel, minutes), (m, i) in raw.items()
+        if (channel, minutes) not in seen
     ]
     return {
-        "meter_id": meter_id, "billing_day": day, "zone": calendar.zone, "hours": calendar.seconds(day) / 3600,
-        "found": bool(raw or channels or registers), "channels": channels, "registers": registers, "raw_not_used": unused,
-        "exceptions": exceptions.to_dicts(), "edits": edits.to_dicts(),
+        "meter_id": meter_id,
+        "billing_day": day,
+        "zone": calendar.zone,
+        "hours": calendar.seconds(day) / 3600,
+        "found": bool(raw or channels or registers),
+        "channels": channels,
+        "registers": registers,
+        "raw_not_used": unused,
+        "exceptions": exceptions.to_dicts(),
+        "edits": edits.to_dicts(),
         "usage": [
             {
-                "service_point_id": u["service_point_id"], "flow": u["flow"], "unit": u["unit"], "source": u["source"], "meters": u["meters"],
-                "quantity": None if u["quantity_micro"] is None else from_micro(u["quantity_micro"]), "quality": quality_words(u["quality"] & 0xFFFF),
+                "service_point_id": u["service_point_id"],
+                "flow": u["flow"],
+                "unit": u["unit"],
+                "source": u["source"],
+                "meters": u["meters"],
+                "quantity": None if u["quantity_micro"] is None else from_micro(u["quantity_micro"]),
+                "quality": quality_words(u["quality"] & 0xFFFF),
                 "rules": codes(ROW_RULES, u["row_flags"]),
             }
             for u in usage.to_dicts()
         ],
-        "rules_version": t.version, "rules_sha256": t.digest,
+        "rules_version": t.version,
+        "rules_sha256": t.digest,
     }
 
 
@@ -108,7 +148,9 @@ def _session(database: Database, meter_id: str, day: date) -> AbstractContextMan
     """A session that also sees the meter's rows of archived days: the day's own, and register reads around it."""
     with database.connect("explain") as connection:
         days = archived_in(connection, day - NEAR, day + NEAR)
-    wanted = [(d, "raw.register_read") for d in days] + [(day, table) for table in ARCHIVED if day in days and table != "raw.register_read"]
+    wanted = [(d, "raw.register_read") for d in days] + [
+        (day, table) for table in ARCHIVED if day in days and table != "raw.register_read"
+    ]
     return reading_with_archive(database, wanted, (), [meter_id])
 
 
@@ -117,7 +159,12 @@ def _decimal(value: int) -> Decimal | None:
 
 
 def _channel(
-    calendar: BillingCalendar, day: date, m: DayMatrix, i: int, raw: tuple[DayMatrix, int] | None, versions: list[dict[str, Any]]
+    calendar: BillingCalendar,
+    day: date,
+    m: DayMatrix,
+    i: int,
+    raw: tuple[DayMatrix, int] | None,
+    versions: list[dict[str, Any]],
 ) -> dict[str, Any]:
     keys = m.keys.row(i, named=True)
     flags = keys["flags"] or [0] * m.slots
@@ -132,25 +179,50 @@ def _channel(
         final = int(m.values[i, slot])
         intervals.append(
             {
-                "slot": slot + 1, "start": at, "local": at.astimezone(zone).strftime("%H:%M %z"), "raw": _decimal(int(came)),
-                "raw_quality": quality.flag_of(int(came_code)), "rules": codes(INTERVAL_RULES, int(flags[slot])), "final": _decimal(final),
-                "quality": quality_words(int(m.quality[i, slot])), "replaced": final not in (int(came), NO_VALUE),
+                "slot": slot + 1,
+                "start": at,
+                "local": at.astimezone(zone).strftime("%H:%M %z"),
+                "raw": _decimal(int(came)),
+                "raw_quality": quality.flag_of(int(came_code)),
+                "rules": codes(INTERVAL_RULES, int(flags[slot])),
+                "final": _decimal(final),
+                "quality": quality_words(int(m.quality[i, slot])),
+                "replaced": final not in (int(came), NO_VALUE),
             }
         )
     difference = keys["register_difference_micro"]
     return {
-        "channel": keys["channel"], "service_point_id": keys["service_point_id"], "unit": keys["unit"], "flow": keys["flow"],
-        "interval_minutes": m.interval_minutes, "account_id": keys["account_id"], "tariff_id": keys["tariff_id"], "cycle_id": keys["cycle_id"],
-        "expected": keys["expected"], "actual": keys["actual"], "estimated": keys["estimated"], "missing": keys["missing"],
-        "total": from_micro(keys["total_micro"]), "register_difference": None if difference is None else from_micro(difference),
-        "estimated_before_scaling": from_micro(keys["unscaled_micro"]), "locked": keys["locked"], "version": keys["version"],
-        "rules": [{"code": c, "about": ROW_RULES[c].about, "source": ROW_RULES[c].source} for c in codes(ROW_RULES, keys["row_flags"])],
-        "anchors": keys["notes"], "earlier_versions": [{**v, "total": from_micro(v.pop("total_micro"))} for v in versions],
-        "content_hash": keys["content_hash"], "intervals": intervals,
+        "channel": keys["channel"],
+        "service_point_id": keys["service_point_id"],
+        "unit": keys["unit"],
+        "flow": keys["flow"],
+        "interval_minutes": m.interval_minutes,
+        "account_id": keys["account_id"],
+        "tariff_id": keys["tariff_id"],
+        "cycle_id": keys["cycle_id"],
+        "expected": keys["expected"],
+        "actual": keys["actual"],
+        "estimated": keys["estimated"],
+        "missing": keys["missing"],
+        "total": from_micro(keys["total_micro"]),
+        "register_difference": None if difference is None else from_micro(difference),
+        "estimated_before_scaling": from_micro(keys["unscaled_micro"]),
+        "locked": keys["locked"],
+        "version": keys["version"],
+        "rules": [
+            {"code": c, "about": ROW_RULES[c].about, "source": ROW_RULES[c].source}
+            for c in codes(ROW_RULES, keys["row_flags"])
+        ],
+        "anchors": keys["notes"],
+        "earlier_versions": [{**v, "total": from_micro(v.pop("total_micro"))} for v in versions],
+        "content_hash": keys["content_hash"],
+        "intervals": intervals,
     }
 
 
-def _registers(session: Database, calendar: BillingCalendar, meter_id: str, day: date, t: Thresholds) -> list[dict[str, Any]]:
+def _registers(
+    session: Database, calendar: BillingCalendar, meter_id: str, day: date, t: Thresholds
+) -> list[dict[str, Any]]:
     start, end = calendar.bounds(day)
     own = store.read_installations(session, start, end, meter_id)
     if not own.height:
@@ -163,14 +235,21 @@ def _registers(session: Database, calendar: BillingCalendar, meter_id: str, day:
         mine = np.flatnonzero(registers.reads.series == row["series"])
         out.append(
             {
-                "channel": row["channel"], "service_point_id": row["service_point_id"], "unit": row["unit"], "register_only": row["register_only"],
-                "used_in_day": _decimal(int(registers.use.quantity[k])), "closed": bool(registers.use.closed[k]),
+                "channel": row["channel"],
+                "service_point_id": row["service_point_id"],
+                "unit": row["unit"],
+                "register_only": row["register_only"],
+                "used_in_day": _decimal(int(registers.use.quantity[k])),
+                "closed": bool(registers.use.closed[k]),
                 "reads": [
                     {
                         "at": datetime.fromtimestamp(int(registers.reads.at[r]), UTC),
-                        "local": datetime.fromtimestamp(int(registers.reads.at[r]), ZoneInfo(calendar.zone)).strftime("%Y-%m-%d %H:%M:%S %z"),
+                        "local": datetime.fromtimestamp(int(registers.reads.at[r]), ZoneInfo(calendar.zone)).strftime(
+                            "%Y-%m-%d %H:%M:%S %z"
+                        ),
                         "dial": from_micro(int(registers.reads.dial[r])),
-                        "consumed": _decimal(int(registers.found.consumed[r])), "step": Step(int(registers.found.cause[r])).name.lower(),
+                        "consumed": _decimal(int(registers.found.consumed[r])),
+                        "step": Step(int(registers.found.cause[r])).name.lower(),
                         "about": STEP_ABOUT[Step(int(registers.found.cause[r]))],
                     }
                     for r in mine

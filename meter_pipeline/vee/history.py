@@ -1,6 +1,7 @@
 """History beside a day: like days brought to the day's own slots, daily totals by row, anchors at midnight.
 
-Belongs here: turning frames of earlier days into aligned arrays. Does not belong here: reading them (store/validated.py), using them.
+Belongs here: turning frames of earlier days into aligned arrays. Does not belong here: reading them
+(store/validated.py), using them.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ def day_class(day: date, holidays: Collection[date]) -> int:
 
 
 def like_days(day: date, holidays: Collection[date], back: int, available: Collection[date]) -> list[date]:
-    """Earlier days of the day's own class, oldest first, of those available; a holiday itself is nobody's like working day
-    (Itron IEE: public holidays are excluded)."""
+    """Earlier days of the day's own class, oldest first, of those available; a holiday itself is nobody's like working
+    day (Itron IEE: public holidays are excluded)."""
     wanted = day_class(day, holidays)
     days = [day - timedelta(days=k) for k in range(back, 0, -1)]
     return [d for d in days if d in available and day_class(d, holidays) == wanted and (wanted or d not in holidays)]
@@ -34,8 +35,8 @@ def like_days(day: date, holidays: Collection[date], back: int, available: Colle
 def slot_map(zone: str, day: date, other: date, interval_minutes: int) -> npt.NDArray[np.int64]:
     """For each slot of ``day`` the slot of ``other`` at the same local clock time.
 
-    The hour that comes twice in autumn maps to itself in order, or both times to the one there is; the hour that spring skips maps to the
-    slot before it.
+    The hour that comes twice in autumn maps to itself in order, or both times to the one there is; the hour that spring
+    skips maps to the slot before it.
     """
 
     def labels(of: date) -> list[tuple[int, int]]:
@@ -88,7 +89,8 @@ def align_daily(keys: pl.DataFrame, history: UsageHistory, days: Sequence[date],
 
 
 def whole_points(history: UsageHistory, day: date) -> pl.Series:
-    """Service points of which everything was wholly actual on a day of the history; none where it does not have the day."""
+    """Service points of which everything was wholly actual on a day of the history; none where it does not have the
+    day."""
     if day not in history.days:
         return pl.Series("service_point_id", [], dtype=pl.String)
     at = history.days.index(day)
@@ -112,11 +114,14 @@ def estimate_streaks(keys: pl.DataFrame, history: UsageHistory, day: date) -> np
     return streak
 
 
-def hour_shift(today: npt.NDArray[np.float64], usual: npt.NDArray[np.float64], interval_minutes: int, ratio: float) -> int:
-    """Whole hours (-3 to 3) by which today's load shape lags its usual shape; 0 unless that explains it ``ratio`` times better.
+def hour_shift(
+    today: npt.NDArray[np.float64], usual: npt.NDArray[np.float64], interval_minutes: int, ratio: float
+) -> int:
+    """Whole hours (-3 to 3) by which today's load shape lags its usual shape; 0 unless that explains it ``ratio`` times
+    better.
 
-    Both shapes are (slots,), on the same local clock. Compared is what is left unexplained, 1 - r squared, over the slots both have: a
-    difference of correlations would ask the same of a flat fleet as of a peaked one.
+    Both shapes are (slots,), on the same local clock. Compared is what is left unexplained, 1 - r squared, over the
+    slots both have: a difference of correlations would ask the same of a flat fleet as of a peaked one.
     """
     step = 60 // interval_minutes if interval_minutes <= 60 else 0
     if step == 0 or today.size != usual.size or today.size < 8 * step:

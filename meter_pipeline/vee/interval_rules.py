@@ -1,10 +1,10 @@
 """Rules that judge single intervals.
 
-Belongs here: one small function per rule, from the day, its context and its row statistics to the intervals it hits. Does not belong
-here: what is done about a hit (verdict.py), rules about whole rows (row_rules.py).
+Belongs here: one small function per rule, from the day, its context and its row statistics to the intervals it hits.
+Does not belong here: what is done about a hit (verdict.py), rules about whole rows (row_rules.py).
 
-A rule returns the rows it looked into and a boolean matrix over them, or None when no row can be hit. Its result for a row never depends
-on other rows or on their order.
+A rule returns the rows it looked into and a boolean matrix over them, or None when no row can be hit. Its result for a
+row never depends on other rows or on their order.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from meter_pipeline.vee.thresholds import Thresholds
 class Subject:
     """A day under judgement: the matrix, what is known of its rows, their statistics, the thresholds.
 
-    ``coded``: rows with any quality code other than plain actual; quality rules look only there. ``trusted``: the statistics without the
-    intervals that the meter or head-end itself refuses (early termination: what is rejected already is neither a peak nor its measure).
-    ``largest``: each row's largest wholly actual day of its history, NO_VALUE where there is too little of it.
+    ``coded``: rows with any quality code other than plain actual; quality rules look only there. ``trusted``: the
+    statistics without the intervals that the meter or head-end itself refuses (early termination: what is rejected
+    already is neither a peak nor its measure). ``largest``: each row's largest wholly actual day of its history,
+    NO_VALUE where there is too little of it.
     """
 
     day: DayMatrix
@@ -53,7 +54,11 @@ _REFUSED: Final = ("null", "test", "overflow", "fault", "truncated")
 
 
 def subject(
-    day: DayMatrix, context: RowContext, statistics: RowStatistics, thresholds: Thresholds, history: DailyHistory | None = None
+    day: DayMatrix,
+    context: RowContext,
+    statistics: RowStatistics,
+    thresholds: Thresholds,
+    history: DailyHistory | None = None,
 ) -> Subject:
     """Put a day under judgement."""
     coded = np.flatnonzero(day.quality.any(axis=1)).astype(np.int64)
@@ -108,14 +113,23 @@ def _hit(rows: Ints, mask: Bools) -> Hit | None:
     return (rows, mask) if rows.size and mask.any() else None
 
 
-@_rule("GAP", 0, Severity.FAIL, "California DASMMD VEE A.3; Itron IEE Gap", about="No value in a slot the meter should have filled.")
+@_rule(
+    "GAP",
+    0,
+    Severity.FAIL,
+    "California DASMMD VEE A.3; Itron IEE Gap",
+    about="No value in a slot the meter should have filled.",
+)
 def gap(s: Subject) -> Hit | None:
     rows = _where(s.statistics.present < s.context.expected)
     return _hit(rows, (s.day.values[rows] == NO_VALUE) & s.slots_of(rows))
 
 
 @_rule(
-    "OUTSIDE_INSTALLATION", 1, Severity.FAIL, "CC&B installation history; SAP logical register",
+    "OUTSIDE_INSTALLATION",
+    1,
+    Severity.FAIL,
+    "CC&B installation history; SAP logical register",
     about="A value from before the meter was installed here or after it was removed: kept raw, not used.",
 )
 def outside_installation(s: Subject) -> Hit | None:
@@ -136,18 +150,26 @@ def future(s: Subject) -> Hit | None:
 
 
 @_rule(
-    "RANGE", 3, everywhere(Severity.FAIL), "Itron IEE Demand High/Low Limit; California DASMMD demand check",
+    "RANGE",
+    3,
+    everywhere(Severity.FAIL),
+    "Itron IEE Demand High/Low Limit; California DASMMD demand check",
     about="More than the service can carry in one interval.",
 )
 def out_of_range(s: Subject) -> Hit | None:
     limit = s.context.limit
     rows = _where((s.statistics.top[:, 0] > limit) | (s.statistics.smallest < -limit))
     values = s.day.values[rows]
-    return _hit(rows, (values != NO_VALUE) & s.slots_of(rows) & ((values > limit[rows, None]) | (values < -limit[rows, None])))
+    return _hit(
+        rows, (values != NO_VALUE) & s.slots_of(rows) & ((values > limit[rows, None]) | (values < -limit[rows, None]))
+    )
 
 
 @_rule(
-    "NEGATIVE", 4, everywhere(Severity.FAIL), "Oracle MDM Negative Consumption; CalTRACK 2.3.5",
+    "NEGATIVE",
+    4,
+    everywhere(Severity.FAIL),
+    "Oracle MDM Negative Consumption; CalTRACK 2.3.5",
     about="Less than nothing on a channel that counts one direction only.",
 )
 def negative(s: Subject) -> Hit | None:
@@ -166,7 +188,10 @@ def _offset_rows(s: Subject) -> tuple[Ints, npt.NDArray[np.int32]] | None:
 
 
 @_rule(
-    "CLOCK_SNAPPED", 5, Severity.INFORM, "California DASMMD VEE, time tolerance of meter (3 minutes is ours)",
+    "CLOCK_SNAPPED",
+    5,
+    Severity.INFORM,
+    "California DASMMD VEE, time tolerance of meter (3 minutes is ours)",
     about="The clock was off the grid within tolerance; the value stands in its slot.",
 )
 def clock_snapped(s: Subject) -> Hit | None:
@@ -178,7 +203,10 @@ def clock_snapped(s: Subject) -> Hit | None:
 
 
 @_rule(
-    "CLOCK_DRIFT", 6, Severity.FAIL, "California DASMMD VEE B.3, time tolerance of meter",
+    "CLOCK_DRIFT",
+    6,
+    Severity.FAIL,
+    "California DASMMD VEE B.3, time tolerance of meter",
     about="The clock was off the grid beyond tolerance: the value belongs to no one slot.",
 )
 def clock_drift(s: Subject) -> Hit | None:
@@ -208,7 +236,8 @@ class _Codes:
         return self._tables[name]
 
 
-#: AEMO reason codes as published with MDFF v2.6. A reason on a substituted value says why it was substituted, and condemns it no more.
+# : AEMO reason codes as published with MDFF v2.6. A reason on a substituted value says why it was substituted, and
+# condemns it no more.
 _CODE_SETS: Final[dict[str, Callable[[quality.Quality], bool]]] = {
     "null": lambda q: q.flag in ("N", "M"),
     "estimate": lambda q: q.flag in ("S", "F", "E"),
@@ -235,50 +264,91 @@ def _coded(s: Subject, name: str) -> Hit | None:
     return _hit(s.coded[some], mask[some])
 
 
-@_rule("NULL_DATA", 7, Severity.FAIL, "AEMO MDFF quality flag N", about="The head-end itself says that it has no value.")
+@_rule(
+    "NULL_DATA", 7, Severity.FAIL, "AEMO MDFF quality flag N", about="The head-end itself says that it has no value."
+)
 def null_data(s: Subject) -> Hit | None:
     return _coded(s, "null")
 
 
-@_rule("SOURCE_ESTIMATE", 8, Severity.INFORM, "AEMO MDFF quality flags S, F, E", about="The head-end sent its own estimate.")
+@_rule(
+    "SOURCE_ESTIMATE",
+    8,
+    Severity.INFORM,
+    "AEMO MDFF quality flags S, F, E",
+    about="The head-end sent its own estimate.",
+)
 def source_estimate(s: Subject) -> Hit | None:
     return _coded(s, "estimate")
 
 
-@_rule("OUTAGE", 9, Severity.INFORM, "California PSWG msg00129: outage intervals are actual data; AEMO reasons 43, 79",
-       about="Power was off: the value stands, but is neither an anchor nor a like day.")
+@_rule(
+    "OUTAGE",
+    9,
+    Severity.INFORM,
+    "California PSWG msg00129: outage intervals are actual data; AEMO reasons 43, 79",
+    about="Power was off: the value stands, but is neither an anchor nor a like day.",
+)
 def outage(s: Subject) -> Hit | None:
     return _coded(s, "outage")
 
 
-@_rule("TEST_MODE", 10, Severity.FAIL, "AEMO reason 90", about="The meter was under test: what it counted was not used by the customer.")
+@_rule(
+    "TEST_MODE",
+    10,
+    Severity.FAIL,
+    "AEMO reason 90",
+    about="The meter was under test: what it counted was not used by the customer.",
+)
 def test_mode(s: Subject) -> Hit | None:
     return _coded(s, "test")
 
 
-@_rule("PULSE_OVERFLOW", 11, Severity.FAIL, "AEMO reason 95", about="The pulse counter ran over: the value is too small.")
+@_rule(
+    "PULSE_OVERFLOW", 11, Severity.FAIL, "AEMO reason 95", about="The pulse counter ran over: the value is too small."
+)
 def pulse_overflow(s: Subject) -> Hit | None:
     return _coded(s, "overflow")
 
 
-@_rule("METER_FAULT", 12, Severity.FAIL, "AEMO reasons 45, 82 to 84, 88, 96, 98", about="The meter reports a fault of its own.")
+@_rule(
+    "METER_FAULT",
+    12,
+    Severity.FAIL,
+    "AEMO reasons 45, 82 to 84, 88, 96, 98",
+    about="The meter reports a fault of its own.",
+)
 def meter_fault(s: Subject) -> Hit | None:
     return _coded(s, "fault")
 
 
-@_rule("TRUNCATED", 13, Severity.FAIL, "AEMO reasons 80, 81; Oracle MDM Interval Size Validation",
-       about="The interval is shorter or longer than its slot.")
+@_rule(
+    "TRUNCATED",
+    13,
+    Severity.FAIL,
+    "AEMO reasons 80, 81; Oracle MDM Interval Size Validation",
+    about="The interval is shorter or longer than its slot.",
+)
 def truncated(s: Subject) -> Hit | None:
     return _coded(s, "truncated")
 
 
-@_rule("TIME_RESET", 14, Severity.WARN, "AEMO reasons 86, 89", about="The meter's clock failed or was set within the interval.")
+@_rule(
+    "TIME_RESET",
+    14,
+    Severity.WARN,
+    "AEMO reasons 86, 89",
+    about="The meter's clock failed or was set within the interval.",
+)
 def time_reset(s: Subject) -> Hit | None:
     return _coded(s, "time")
 
 
 @_rule(
-    "SPIKE", 15, everywhere(Severity.WARN), "Oracle MDM Interval Spike Check: highest against third highest of the day; 180 % is ours",
+    "SPIKE",
+    15,
+    everywhere(Severity.WARN),
+    "Oracle MDM Interval Spike Check: highest against third highest of the day; 180 % is ours",
     about="The highest interval of the day stands far above the third highest, and neither register nor history bears it out.",
 )
 def spike(s: Subject) -> Hit | None:
@@ -286,7 +356,8 @@ def spike(s: Subject) -> Hit | None:
 
 
 def _borne_out(s: Subject) -> Bools:
-    """Rows whose register counted as much as all their intervals, the highest included; without a register, rows that have had as large a day."""
+    """Rows whose register counted as much as all their intervals, the highest included; without a register, rows that
+    have had as large a day."""
     difference = s.context.register_difference
     known = difference != NO_VALUE
     registered: Bools = known & (s.trusted.total <= np.where(known, difference, 0) + s.context.register_tolerance)
@@ -299,7 +370,11 @@ def _far_above(s: Subject, among: Bools) -> Hit | None:
     third = np.where(top[:, 2] == NO_VALUE, 0, top[:, 2])
     highest = np.where(top[:, 0] == NO_VALUE, 0, top[:, 0])
     floor = (s.context.limit * t.spike_floor_share).astype(np.int64)
-    over = (s.trusted.present >= 3) & (highest > floor) & ((highest - third) * 100.0 > t.spike_percent * np.maximum(third, 0))
+    over = (
+        (s.trusted.present >= 3)
+        & (highest > floor)
+        & ((highest - third) * 100.0 > t.spike_percent * np.maximum(third, 0))
+    )
     rows = _where(over & among)
     values = s.day.values[rows]
     cut = third[rows] + np.floor(np.maximum(third[rows], 0) * (t.spike_percent / 100.0)).astype(np.int64)
@@ -308,7 +383,10 @@ def _far_above(s: Subject, among: Bools) -> Hit | None:
 
 
 @_rule(
-    "CONSECUTIVE", 16, {Role.INITIAL: Severity.WARN}, "Oracle MDM Consecutive Interval Check",
+    "CONSECUTIVE",
+    16,
+    {Role.INITIAL: Severity.WARN},
+    "Oracle MDM Consecutive Interval Check",
     about="The same non-zero value over and over: a stuck channel or an estimate in disguise.",
 )
 def consecutive(s: Subject) -> Hit | None:
@@ -320,7 +398,10 @@ def consecutive(s: Subject) -> Hit | None:
 
 
 @_rule(
-    "INACTIVE_USAGE", 17, Severity.WARN, "California DASMMD VEE B.3, usage for inactive meters",
+    "INACTIVE_USAGE",
+    17,
+    Severity.WARN,
+    "California DASMMD VEE B.3, usage for inactive meters",
     about="Usage on a service that is inactive or disconnected.",
 )
 def inactive_usage(s: Subject) -> Hit | None:
@@ -330,7 +411,10 @@ def inactive_usage(s: Subject) -> Hit | None:
 
 
 @_rule(
-    "SEQUENCE_REUSED", 18, Severity.WARN, "Oracle MDM Duplicate IMD Check",
+    "SEQUENCE_REUSED",
+    18,
+    Severity.WARN,
+    "Oracle MDM Duplicate IMD Check",
     about="The sequence number of this interval was used for another value before.",
 )
 def sequence_reused(s: Subject) -> Hit | None:
@@ -339,7 +423,10 @@ def sequence_reused(s: Subject) -> Hit | None:
 
 
 @_rule(
-    "EXCHANGE_SLOT", 19, Severity.INFORM, "ERCOT TDSP list of mismatch causes: meter exchange",
+    "EXCHANGE_SLOT",
+    19,
+    Severity.INFORM,
+    "ERCOT TDSP list of mismatch causes: meter exchange",
     about="A meter exchange falls within the interval: this meter's part of it.",
 )
 def exchange_slot(s: Subject) -> Hit | None:
@@ -349,16 +436,27 @@ def exchange_slot(s: Subject) -> Hit | None:
     return _hit(rows, (slot == straddle[:, :1]) | (slot == straddle[:, 1:]))
 
 
-@_rule("PEAK", 20, Severity.INFORM, "California DAI msg00150: data verified by a sum check still goes through the spike check",
-       about="The highest interval of the day stands far above the third highest, and the register, or a day as large before, bears it out.")
+@_rule(
+    "PEAK",
+    20,
+    Severity.INFORM,
+    "California DAI msg00150: data verified by a sum check still goes through the spike check",
+    about="The highest interval of the day stands far above the third highest, and the register, or a day as large before, bears it out.",
+)
 def peak(s: Subject) -> Hit | None:
     return _far_above(s, _borne_out(s))
 
 
 register(
-    INTERVAL_RULES, INTERVAL_BITS,
-    Rule("EDITED", 21, everywhere(Severity.INFORM), "California DASMMD VEE, manual override; Oracle MDM manual override rules",
-         "A person put this value in the place of the read, or refused the read."),
+    INTERVAL_RULES,
+    INTERVAL_BITS,
+    Rule(
+        "EDITED",
+        21,
+        everywhere(Severity.INFORM),
+        "California DASMMD VEE, manual override; Oracle MDM manual override rules",
+        "A person put this value in the place of the read, or refused the read.",
+    ),
 )
 
 

@@ -1,6 +1,7 @@
 """Reading for VEE: the day's rows and registers, and the history its estimates and shifts stand on.
 
-Belongs here: calling the store's bulk reads and bringing them into the shapes of model.py. Does not belong here: SQL, judgement, writing.
+Belongs here: calling the store's bulk reads and bringing them into the shapes of model.py. Does not belong here: SQL,
+judgement, writing.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ _RAW: Final = VectorTable("raw.interval_day", extra=("unit",))
 
 @dataclass(slots=True)
 class DayInputs:
-    """What is known of the day before its intervals are read: ``expected`` interval rows, sorted by service point; ``arrived`` the channels that
-    raw holds (meter_id, channel, unit, interval_minutes), sorted; ``vectors`` the raw day itself where it is one shard."""
+    """What is known of the day before its intervals are read: ``expected`` interval rows, sorted by service point;
+    ``arrived`` the channels that raw holds (meter_id, channel, unit, interval_minutes), sorted; ``vectors`` the raw day
+    itself where it is one shard."""
 
     day: date
     start: datetime
@@ -64,15 +66,21 @@ class DayInputs:
 
     @property
     def strangers(self) -> pl.DataFrame:
-        """Channels that came from meters of which no interval is expected: meter_id, channel, unit, interval_minutes, declared."""
-        found = self.arrived.join(self.expected.select("meter_id").unique(), on="meter_id", how="anti", maintain_order="left")
+        """Channels that came from meters of which no interval is expected: meter_id, channel, unit, interval_minutes,
+        declared."""
+        found = self.arrived.join(
+            self.expected.select("meter_id").unique(), on="meter_id", how="anti", maintain_order="left"
+        )
         return found.with_columns(pl.col("interval_minutes").cast(pl.Int64), declared=pl.lit(False))
 
 
-def read_day(session: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime, one_shard: int = 1 << 62) -> DayInputs:
-    """What the day's judgement needs but history and intervals: reference data, register reads, what came. The vectors too, where no more than
-    ``one_shard`` rows came."""
-    # all but the installations, half of all there is to read, comes over a second connection while those are read and cut to the day
+def read_day(
+    session: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime, one_shard: int = 1 << 62
+) -> DayInputs:
+    """What the day's judgement needs but history and intervals: reference data, register reads, what came. The vectors
+    too, where no more than ``one_shard`` rows came."""
+    # all but the installations, half of all there is to read, comes over a second connection while those are read and
+    # cut to the day
     with ThreadPoolExecutor(1, "vee-read") as pool, reading(session) as own:
         reference = pool.submit(store.read_reference, own, day, day - timedelta(days=t.like_days_back))
         registers = pool.submit(store.read_registers, own, day - timedelta(days=1), day + timedelta(days=1))
@@ -86,24 +94,37 @@ def _read_arrived(session: Database, day: date, one_shard: int) -> tuple[pl.Data
 
 
 def _read_around(
-    session: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime, reference_read: Future[store.Reference],
-    registers_read: Future[pl.DataFrame], came: Future[tuple[pl.DataFrame, list[DayMatrix] | None]],
-) -> DayInputs:  # fmt: skip
+    session: Database,
+    calendar: BillingCalendar,
+    day: date,
+    t: Thresholds,
+    now: datetime,
+    reference_read: Future[store.Reference],
+    registers_read: Future[pl.DataFrame],
+    came: Future[tuple[pl.DataFrame, list[DayMatrix] | None]],
+) -> DayInputs:
     start, end = calendar.bounds(day)
     start_s, end_s = int(start.timestamp()), int(end.timestamp())
     windows = assemble.day_windows(assemble.with_units(store.read_installations(session, start, end)), start_s, end_s)
     reference = reference_read.result()
     points = reference.service_points
-    mapped, faults = references.map_accounts(points, reference.agreements, reference.accounts, reference.tariffs, reference.cycles, day)
+    mapped, faults = references.map_accounts(
+        points, reference.agreements, reference.accounts, reference.tariffs, reference.cycles, day
+    )
     accounts = mapped.with_columns(
         tariff_id=pl.when(pl.col("tariff_version").is_not_null()).then(pl.col("tariff_id")),
-        cycle_id=pl.when(~pl.col("service_point_id").is_in(faults.filter(pl.col("kind") == "NO_CYCLE")["service_point_id"].implode())).then(
-            pl.col("cycle_id")
-        ),
+        cycle_id=pl.when(
+            ~pl.col("service_point_id").is_in(faults.filter(pl.col("kind") == "NO_CYCLE")["service_point_id"].implode())
+        ).then(pl.col("cycle_id")),
     ).drop("tariff_version")
     reads = registers_read.result()
     registers = assemble.register_series(windows, reads, t)
-    lonely = registers.frame.filter(pl.Series((registers.use.quantity == NO_VALUE) | (registers.use.reads == 0)))["meter_id"].unique().sort().to_list()
+    lonely = (
+        registers.frame.filter(pl.Series((registers.use.quantity == NO_VALUE) | (registers.use.reads == 0)))["meter_id"]
+        .unique()
+        .sort()
+        .to_list()
+    )
     if lonely:
         wide = reach.reads_around(session, day, start_s, end_s, windows, lonely).reads
         others = reads.filter(~pl.col("meter_id").is_in(lonely))
@@ -111,16 +132,31 @@ def _read_around(
     expected = assemble.expected_rows(windows, points, accounts)
     arrived, vectors = came.result()
     return DayInputs(
-        day, start, end, int(now.timestamp()), reference, expected, arrived, vectors, store.read_reused_sequences(session, day), registers, accounts,
-        faults, windows, points,
+        day,
+        start,
+        end,
+        int(now.timestamp()),
+        reference,
+        expected,
+        arrived,
+        vectors,
+        store.read_reused_sequences(session, day),
+        registers,
+        accounts,
+        faults,
+        windows,
+        points,
     )
 
 
 def read_rows(
     session: Database, calendar: BillingCalendar, read: DayInputs, expected: pl.DataFrame, t: Thresholds
 ) -> tuple[list[assemble.DayRows], pl.DataFrame]:
-    """The rows under judgement of some expected ones, with their registers, and the raw rows of their meters that nobody expects."""
-    raw = read.vectors if read.vectors is not None else _read_vectors(session, read, expected["meter_id"].unique().sort())
+    """The rows under judgement of some expected ones, with their registers, and the raw rows of their meters that
+    nobody expects."""
+    raw = (
+        read.vectors if read.vectors is not None else _read_vectors(session, read, expected["meter_id"].unique().sort())
+    )
     start_s = int(read.start.timestamp())
     lengths = {m.interval_minutes for m in raw} | set(expected["interval_minutes"].drop_nulls().unique().to_list())
     slots = {int(m): calendar.slots(read.day, int(m)) for m in lengths}
@@ -133,8 +169,8 @@ def read_rows(
 
 
 def _read_vectors(session: Database, read: DayInputs, meters: pl.Series) -> list[DayMatrix]:
-    """Raw vectors of some meters (sorted). Where few others lie between the first and the last of them the key's range is read, else each is
-    looked up."""
+    """Raw vectors of some meters (sorted). Where few others lie between the first and the last of them the key's range
+    is read, else each is looked up."""
     if not len(meters):
         return []
     came = read.arrived["meter_id"]
@@ -149,18 +185,27 @@ def _read_vectors(session: Database, read: DayInputs, meters: pl.Series) -> list
 
 
 class StoredVectors:
-    """Reads what estimates stand on: the edges of the days beside, like days and days of similar temperature, all validated.
+    """Reads what estimates stand on: the edges of the days beside, like days and days of similar temperature, all
+    validated.
 
     The day after is read raw, actual values only: it is validated later than the day it serves as anchor for.
     """
 
     def __init__(
-        self, database: Database, calendar: BillingCalendar, day: date, rows: assemble.DayRows, reference: store.Reference,
-        available: list[date], t: Thresholds,
+        self,
+        database: Database,
+        calendar: BillingCalendar,
+        day: date,
+        rows: assemble.DayRows,
+        reference: store.Reference,
+        available: list[date],
+        t: Thresholds,
     ) -> None:
         self.database, self.calendar, self.day, self.rows = database, calendar, day, rows
         self.available, self.temperatures = set(available), reference.temperatures
-        self.like = past.like_days(day, reference.holidays, t.like_days_back, self.available)[-(t.like_days + SPARE_LIKE_DAYS) :]
+        self.like = past.like_days(day, reference.holidays, t.like_days_back, self.available)[
+            -(t.like_days + SPARE_LIKE_DAYS) :
+        ]
         self.today = reference.temperatures.get(day, float("nan"))
         known = [d for d in available if d in reference.temperatures and np.isfinite(self.today)]
         near = sorted((abs(reference.temperatures[d] - self.today), day - d, d) for d in known)[: t.proxy_days * 2]
@@ -182,7 +227,9 @@ class StoredVectors:
         frame = store.read_vectors(self.database, RAW_INTERVAL_DAY, self.day + timedelta(days=1), meters)
         for m in to_matrices(frame) if frame.height else []:
             if m.interval_minutes == minutes:
-                found = m.keys.select("meter_id", "channel").with_row_index("source").join(keys, on=["meter_id", "channel"])
+                found = (
+                    m.keys.select("meter_id", "channel").with_row_index("source").join(keys, on=["meter_id", "channel"])
+                )
                 anchors = np.where((m.quality == quality.ACTUAL) & (m.values >= 0), m.values, NO_VALUE)
                 after[found["row"].to_numpy()] = anchors[found["source"].to_numpy(), :width]
         return before, after
@@ -213,24 +260,39 @@ def _usable(m: DayMatrix) -> Bools:
     return usable
 
 
-def _validated_rows(database: Database, day: date, meters: list[str], keys: pl.DataFrame, minutes: int) -> list[tuple[Ints, DayMatrix]]:
+def _validated_rows(
+    database: Database, day: date, meters: list[str], keys: pl.DataFrame, minutes: int
+) -> list[tuple[Ints, DayMatrix]]:
     """Validated vectors of a day with the row (of ``keys``) each belongs to."""
     frame = store.read_vectors(database, store.INTERVAL_DAY_VALUES, day, meters)
     out = []
     for m in to_matrices(frame) if frame.height else []:
         if m.interval_minutes != minutes:
             continue
-        found = m.keys.select("service_point_id", "meter_id", "channel").with_row_index("source").join(keys, on=["service_point_id", "meter_id", "channel"])
+        found = (
+            m.keys.select("service_point_id", "meter_id", "channel")
+            .with_row_index("source")
+            .join(keys, on=["service_point_id", "meter_id", "channel"])
+        )
         source = found["source"].to_numpy()
-        picked = DayMatrix(m.billing_day, minutes, m.keys[source], m.values[source], m.quality[source], m.sequence[source])
+        picked = DayMatrix(
+            m.billing_day, minutes, m.keys[source], m.values[source], m.quality[source], m.sequence[source]
+        )
         out.append((found["row"].to_numpy(), picked))
     return out
 
 
 def find_shifts(
-    database: Database, calendar: BillingCalendar, day: date, holidays: Collection[date], shape: pl.DataFrame, available: list[date], t: Thresholds
+    database: Database,
+    calendar: BillingCalendar,
+    day: date,
+    holidays: Collection[date],
+    shape: pl.DataFrame,
+    available: list[date],
+    t: Thresholds,
 ) -> Shifts:
-    """Head-ends whose whole day lies shifted by hours against their own history: (head_end, unit, flow, interval minutes) -> hours.
+    """Head-ends whose whole day lies shifted by hours against their own history: (head_end, unit, flow, interval
+    minutes) -> hours.
 
     ``shape``: the day's shapes (results.head_end_shapes), of the whole city.
     """
@@ -244,7 +306,12 @@ def find_shifts(
     for head_end, unit, flow, minutes, members, today in shape.select(
         "head_end", "unit", "flow", "interval_minutes", "shape_members", "shape"
     ).iter_rows():
-        mine = (pl.col("head_end") == head_end) & (pl.col("unit") == unit) & (pl.col("flow") == flow) & (pl.col("interval_minutes") == minutes)
+        mine = (
+            (pl.col("head_end") == head_end)
+            & (pl.col("unit") == unit)
+            & (pl.col("flow") == flow)
+            & (pl.col("interval_minutes") == minutes)
+        )
         same = history.filter(mine & (pl.col("shape_members") >= t.shift_min_rows))
         if not same.height or members < t.shift_min_rows:
             continue
@@ -261,11 +328,17 @@ def mark_shifts(rows: assemble.DayRows, shifts: Shifts) -> None:
     """Flag the rows of head-ends whose day is shifted."""
     for head_end, unit, flow, minutes in shifts:
         if minutes == rows.matrix.interval_minutes:
-            mine = rows.keys.select((pl.col("head_end") == head_end) & (pl.col("unit") == unit) & (pl.col("flow") == flow)).to_series()
+            mine = rows.keys.select(
+                (pl.col("head_end") == head_end) & (pl.col("unit") == unit) & (pl.col("flow") == flow)
+            ).to_series()
             rows.context.register_flags |= np.where(mine.fill_null(False).to_numpy(), rr.HOUR_SHIFT.mask, 0)
 
 
 def shifted(shape: pl.DataFrame, shifts: Shifts) -> pl.DataFrame:
     """The day's shapes with ``shifted_hours``."""
-    hours = [shifts.get(key, 0) for key in shape.select("head_end", "unit", "flow", "interval_minutes").iter_rows()] if shape.height else []
+    hours = (
+        [shifts.get(key, 0) for key in shape.select("head_end", "unit", "flow", "interval_minutes").iter_rows()]
+        if shape.height
+        else []
+    )
     return shape.with_columns(shifted_hours=pl.Series(hours, dtype=pl.Int16)) if hours else shape

@@ -1,9 +1,10 @@
 """The shapes VEE works on: a day of rows with what is known about each, and what came of it.
 
-Belongs here: dataclasses of arrays that share their row order, and their invariants. Does not belong here: rules, estimates, SQL.
+Belongs here: dataclasses of arrays that share their row order, and their invariants. Does not belong here: rules,
+estimates, SQL.
 
-A row is one channel of one installation on one billing day: a meter that moves between service points at noon is two rows, and a service
-point whose meter is exchanged at noon is two rows as well, each with the slots it stood there for.
+A row is one channel of one installation on one billing day: a meter that moves between service points at noon is two
+rows, and a service point whose meter is exchanged at noon is two rows as well, each with the slots it stood there for.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-#: Columns of ``keys`` every row of a validated day has. The last five may be null: a row without them is a reference exception.
+# : Columns of ``keys`` every row of a validated day has. The last five may be null: a row without them is a reference
+# exception.
 KEY_COLUMNS = (
     "service_point_id",
     "meter_id",
@@ -40,16 +42,18 @@ KEY_COLUMNS = (
 class RowContext:
     """What is known about each row of a DayMatrix, arrays of length ``rows`` unless said otherwise.
 
-    ``first`` and ``last``: half-open range of slots the row is expected to fill. ``limit``: largest plausible value of one interval.
-    ``register_difference``: what the register says was used in those slots, NO_VALUE where it does not say; ``register_tolerance`` beside
-    it. ``stretch_left``: where a register was read over several days of which others were estimated too, what those really read leaves of
-    it, NO_VALUE elsewhere; ``stretch_before`` and ``stretch_after``: the other days' unscaled estimates before and after this one.
-    ``future_from``: first slot that has not ended yet (one number for the day). ``register_flags``: row rule bits found on the
-    register reads. ``straddle`` (rows, 2): slots that the installation's start and end cut, -1 for none, and ``straddle_share`` the part of
-    each that the meter stood there for, in millionths. ``meterless`` (rows, 2): half-open range of slots after the row's own in which no
-    meter stood at the service point: the row answers for them too, with nothing. ``group``: rows of one number behave alike.
-    ``tou_quantity`` (rows, registers): what each time-of-use register counted; ``tou_program``: which row of ``tou_hours`` (programs, slots) numbers the
-    register of each slot, -1 where the registers are not all known.
+    ``first`` and ``last``: half-open range of slots the row is expected to fill. ``limit``: largest plausible value of
+    one interval. ``register_difference``: what the register says was used in those slots, NO_VALUE where it does not
+    say; ``register_tolerance`` beside it. ``stretch_left``: where a register was read over several days of which others
+    were estimated too, what those really read leaves of it, NO_VALUE elsewhere; ``stretch_before`` and
+    ``stretch_after``: the other days' unscaled estimates before and after this one. ``future_from``: first slot that
+    has not ended yet (one number for the day). ``register_flags``: row rule bits found on the register reads.
+    ``straddle`` (rows, 2): slots that the installation's start and end cut, -1 for none, and ``straddle_share`` the
+    part of each that the meter stood there for, in millionths. ``meterless`` (rows, 2): half-open range of slots after
+    the row's own in which no meter stood at the service point: the row answers for them too, with nothing. ``group``:
+    rows of one number behave alike. ``tou_quantity`` (rows, registers): what each time-of-use register counted;
+    ``tou_program``: which row of ``tou_hours`` (programs, slots) numbers the register of each slot, -1 where the
+    registers are not all known.
     """
 
     known: Bools
@@ -131,7 +135,8 @@ class RowContext:
 
 @dataclass(slots=True)
 class DailyHistory:
-    """Daily totals before the day: ``totals`` (rows, days) micro units with NO_VALUE where unknown, and whether each is wholly actual.
+    """Daily totals before the day: ``totals`` (rows, days) micro units with NO_VALUE where unknown, and whether each is
+    wholly actual.
 
     ``days`` oldest first; ``like`` says which of them are of the day's own class (working day, or weekend and holiday).
     """
@@ -150,9 +155,9 @@ class DailyHistory:
 class VectorHistory:
     """Intervals of earlier days, for the few rows that need more than interpolation.
 
-    ``values`` (days, rows, slots), brought to the day's own slots by local clock time; ``usable`` (days, rows, slots): validated,
-    actual, not an outage, not on an excluded day. ``like`` and ``temperature`` (days,), the latter NaN where unknown.
-    ``day_temperature``: of the day itself.
+    ``values`` (days, rows, slots), brought to the day's own slots by local clock time; ``usable`` (days, rows, slots):
+    validated, actual, not an outage, not on an excluded day. ``like`` and ``temperature`` (days,), the latter NaN where
+    unknown. ``day_temperature``: of the day itself.
     """
 
     days: list[date]
@@ -177,7 +182,8 @@ class VectorLoader(Protocol):
     """Fetches what estimates stand on for some rows (indices into the matrix), in bulk and only when asked."""
 
     def edges(self, rows: Ints) -> tuple[Ints, Ints]:
-        """The last intervals of the day before and the first of the day after, (rows, k) each, NO_VALUE where there is no anchor."""
+        """The last intervals of the day before and the first of the day after, (rows, k) each, NO_VALUE where there is
+        no anchor."""
         ...
 
     def days(self, rows: Ints) -> VectorHistory:
@@ -188,12 +194,16 @@ class VectorLoader(Protocol):
 class NoVectors:
     """A loader for days that have no history at all, or one that a test has at hand."""
 
-    def __init__(self, slots: int, history: VectorHistory | None = None, before: Ints | None = None, after: Ints | None = None) -> None:
+    def __init__(
+        self, slots: int, history: VectorHistory | None = None, before: Ints | None = None, after: Ints | None = None
+    ) -> None:
         self.slots, self.history, self.before, self.after = slots, history, before, after
 
     def edges(self, rows: Ints) -> tuple[Ints, Ints]:
         nothing = np.full((rows.size, 1), NO_VALUE, np.int64)
-        return (nothing if self.before is None else self.before[rows]), (nothing.copy() if self.after is None else self.after[rows])
+        return (nothing if self.before is None else self.before[rows]), (
+            nothing.copy() if self.after is None else self.after[rows]
+        )
 
     def days(self, rows: Ints) -> VectorHistory:
         if self.history is None:
@@ -204,11 +214,12 @@ class NoVectors:
 
 @dataclass(slots=True)
 class ValidatedMatrix:
-    """What was made of a DayMatrix. ``raw`` is untouched; ``values`` has NO_VALUE only where a slot is not expected or stays null.
+    """What was made of a DayMatrix. ``raw`` is untouched; ``values`` has NO_VALUE only where a slot is not expected or
+    stays null.
 
-    ``flags`` (rows, slots): interval rule bits. ``row_flags``: row rule bits. ``difference``: register difference used, NO_VALUE if none.
-    ``unscaled``: sum of the estimates before scaling. ``anchors`` by row index: what explain prints. ``left_open``: rows that wait for their
-    peers in other shards, and mean nothing until they are judged again.
+    ``flags`` (rows, slots): interval rule bits. ``row_flags``: row rule bits. ``difference``: register difference used,
+    NO_VALUE if none. ``unscaled``: sum of the estimates before scaling. ``anchors`` by row index: what explain prints.
+    ``left_open``: rows that wait for their peers in other shards, and mean nothing until they are judged again.
     """
 
     raw: DayMatrix
@@ -236,10 +247,19 @@ class ValidatedMatrix:
     def take(self, rows: Ints) -> ValidatedMatrix:
         """Some rows, ascending, as a matrix of their own."""
         place = {int(row): k for k, row in enumerate(rows)}
-        arrays = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in ("raw", "keys", "rules_version", "rules_digest", "anchors", "left_open")}
+        arrays = {
+            f.name: getattr(self, f.name)[rows]
+            for f in fields(self)
+            if f.name not in ("raw", "keys", "rules_version", "rules_digest", "anchors", "left_open")
+        }
         anchors = {place[row]: note for row, note in self.anchors.items() if row in place}
         return ValidatedMatrix(
-            raw=take_rows(self.raw, rows), keys=self.keys[rows], rules_version=self.rules_version, rules_digest=self.rules_digest, anchors=anchors, **arrays
+            raw=take_rows(self.raw, rows),
+            keys=self.keys[rows],
+            rules_version=self.rules_version,
+            rules_digest=self.rules_digest,
+            anchors=anchors,
+            **arrays,
         )
 
 
@@ -247,4 +267,12 @@ def take_rows(matrix: DayMatrix, rows: Ints) -> DayMatrix:
     """Some rows of a day matrix."""
     keys = matrix.keys[rows] if matrix.keys.width else matrix.keys
     offsets = None if matrix.offsets is None else matrix.offsets[rows]
-    return DayMatrix(matrix.billing_day, matrix.interval_minutes, keys, matrix.values[rows], matrix.quality[rows], matrix.sequence[rows], offsets)
+    return DayMatrix(
+        matrix.billing_day,
+        matrix.interval_minutes,
+        keys,
+        matrix.values[rows],
+        matrix.quality[rows],
+        matrix.sequence[rows],
+        offsets,
+    )

@@ -1,6 +1,8 @@
-"""What a validation of a billing day found, in numbers and small frames: for metadata, checks, plots and the command line.
+"""What a validation of a billing day found, in numbers and small frames: for metadata, checks, plots and the command
+line.
 
-Belongs here: VeeOutcome and the summaries it is filled with. Does not belong here: the stage (day.py), drawing (plots.py).
+Belongs here: VeeOutcome and the summaries it is filled with. Does not belong here: the stage (day.py), drawing
+(plots.py).
 """
 
 from __future__ import annotations
@@ -34,10 +36,11 @@ _WORST_FIRST: Final = (("failed", "miss_micro", "estimated", "meter_id", "channe
 class VeeOutcome:
     """What a validation of a billing day found and changed: counts for metadata and checks, small frames for plots.
 
-    ``expected = actual + estimated + missing`` over interval channels. ``rules``: hits by rule code (rows for row rules, intervals for
-    interval rules). ``sum_check``: rows tested and failed. ``usage``: the day's usage as stored. ``worst``: the rows most in need of eyes.
-    ``shape``: per slot the validated, estimated and rejected quantity by unit. ``redetermine``: other days that a register read of
-    this day changes; they are requested in the same transaction (vee.true_up). ``shards_taken``: shards that other processes had judged (spread.py).
+    ``expected = actual + estimated + missing`` over interval channels. ``rules``: hits by rule code (rows for row
+    rules, intervals for interval rules). ``sum_check``: rows tested and failed. ``usage``: the day's usage as stored.
+    ``worst``: the rows most in need of eyes. ``shape``: per slot the validated, estimated and rejected quantity by
+    unit. ``redetermine``: other days that a register read of this day changes; they are requested in the same
+    transaction (vee.true_up). ``shards_taken``: shards that other processes had judged (spread.py).
     """
 
     billing_day: date
@@ -127,16 +130,27 @@ class Summary:
         outcome.register_only = int((usage["source"] == "register").sum()) if usage.height else 0
         outcome.exceptions = dict(sorted(exceptions.group_by("kind").len().iter_rows())) if exceptions.height else {}
         if usage.height:
-            outcome.totals = dict(sorted(usage.group_by(pl.format("{} {}", "flow", "unit")).agg(pl.col("quantity_micro").sum()).iter_rows()))
+            outcome.totals = dict(
+                sorted(
+                    usage.group_by(pl.format("{} {}", "flow", "unit")).agg(pl.col("quantity_micro").sum()).iter_rows()
+                )
+            )
         outcome.usage = usage
         if self._worst:
             outcome.worst = pl.concat(self._worst).sort(*_WORST_FIRST[0], descending=_WORST_FIRST[1]).head(_WORST)
-            names = [f"{meter} {channel}" for meter, channel in outcome.worst.select("meter_id", "channel").head(_DRAWN).iter_rows()]
-            outcome.worst_vectors = sorted((v for v in self._vectors if v["name"] in names), key=lambda v: names.index(v["name"]))
+            names = [
+                f"{meter} {channel}"
+                for meter, channel in outcome.worst.select("meter_id", "channel").head(_DRAWN).iter_rows()
+            ]
+            outcome.worst_vectors = sorted(
+                (v for v in self._vectors if v["name"] in names), key=lambda v: names.index(v["name"])
+            )
         shapes = [s for s in self._shape if s.height]
         if shapes:
             key = ["interval_minutes", "unit", "flow", "slot"]
-            outcome.shape = pl.concat(shapes).group_by(key).agg(pl.col("actual", "estimated", "rejected").sum()).sort(key)
+            outcome.shape = (
+                pl.concat(shapes).group_by(key).agg(pl.col("actual", "estimated", "rejected").sum()).sort(key)
+            )
 
 
 def _estimated_micro(v: ValidatedMatrix) -> int:
@@ -149,7 +163,9 @@ def estimates_by_method(v: ValidatedMatrix) -> dict[str, int]:
     """Estimated intervals by flag and AEMO method, such as S17."""
     rows = np.flatnonzero(v.estimated > 0)
     codes_of = v.quality[rows]
-    found, counts = np.unique(codes_of[code_table("estimate")[codes_of] & (v.values[rows] != NO_VALUE)], return_counts=True)
+    found, counts = np.unique(
+        codes_of[code_table("estimate")[codes_of] & (v.values[rows] != NO_VALUE)], return_counts=True
+    )
     out: dict[str, int] = {}
     for code, count in zip(found, counts, strict=True):
         word = quality.unpack(int(code))
@@ -159,17 +175,28 @@ def estimates_by_method(v: ValidatedMatrix) -> dict[str, int]:
 
 
 def worst_rows(validated: list[ValidatedMatrix], most: int = _WORST) -> pl.DataFrame:
-    """The rows most in need of eyes: failing rules first, then the largest miss of a sum check, then the most estimates."""
+    """The rows most in need of eyes: failing rules first, then the largest miss of a sum check, then the most
+    estimates."""
     failing = mask_of(ROW_RULES, Severity.FAIL, Role.INITIAL) & ~rr.REFERENCE.mask
     parts = []
     for v in validated:
-        miss = np.where(v.difference != NO_VALUE, np.abs(v.total - np.where(v.difference == NO_VALUE, 0, v.difference)), 0)
+        miss = np.where(
+            v.difference != NO_VALUE, np.abs(v.total - np.where(v.difference == NO_VALUE, 0, v.difference)), 0
+        )
         fails = (v.row_flags & failing != 0).astype(np.int64)
         order = np.lexsort((-v.estimated, -miss, -fails))[:most]
-        part = v.keys[order].select("service_point_id", "meter_id", "channel", "unit").with_columns(
-            interval_minutes=pl.lit(v.raw.interval_minutes, pl.Int32), total_micro=pl.Series(v.total[order]), miss_micro=pl.Series(miss[order]),
-            estimated=pl.Series(v.estimated[order]), expected=pl.Series(v.expected[order]), row_flags=pl.Series(v.row_flags[order]),
-            failed=pl.Series(fails[order]),
+        part = (
+            v.keys[order]
+            .select("service_point_id", "meter_id", "channel", "unit")
+            .with_columns(
+                interval_minutes=pl.lit(v.raw.interval_minutes, pl.Int32),
+                total_micro=pl.Series(v.total[order]),
+                miss_micro=pl.Series(miss[order]),
+                estimated=pl.Series(v.estimated[order]),
+                expected=pl.Series(v.expected[order]),
+                row_flags=pl.Series(v.row_flags[order]),
+                failed=pl.Series(fails[order]),
+            )
         )
         parts.append(part)
     if not parts:
@@ -185,11 +212,20 @@ def _vectors_of(worst: pl.DataFrame, validated: list[ValidatedMatrix], most: int
         for v in validated:
             if v.raw.interval_minutes != row["interval_minutes"]:
                 continue
-            mine = (pl.col("service_point_id") == row["service_point_id"]) & (pl.col("meter_id") == row["meter_id"]) & (pl.col("channel") == row["channel"])
+            mine = (
+                (pl.col("service_point_id") == row["service_point_id"])
+                & (pl.col("meter_id") == row["meter_id"])
+                & (pl.col("channel") == row["channel"])
+            )
             found.extend(
                 {
-                    "name": f"{row['meter_id']} {row['channel']}", "raw": v.raw.values[i], "final": v.values[i], "quality": v.quality[i],
-                    "minutes": v.raw.interval_minutes, "unit": row["unit"], "row_flags": row["row_flags"],
+                    "name": f"{row['meter_id']} {row['channel']}",
+                    "raw": v.raw.values[i],
+                    "final": v.values[i],
+                    "quality": v.quality[i],
+                    "minutes": v.raw.interval_minutes,
+                    "unit": row["unit"],
+                    "row_flags": row["row_flags"],
                 }
                 for i in np.flatnonzero(v.keys.select(mine).to_series().to_numpy())[:1]
             )
@@ -197,7 +233,8 @@ def _vectors_of(worst: pl.DataFrame, validated: list[ValidatedMatrix], most: int
 
 
 def day_shape(validated: list[ValidatedMatrix]) -> pl.DataFrame:
-    """Per interval length, unit and slot: quantity validated as read, quantity estimated, and quantity rejected, micro units."""
+    """Per interval length, unit and slot: quantity validated as read, quantity estimated, and quantity rejected, micro
+    units."""
     parts = []
     table = code_table("estimate")
     for v in validated:
@@ -216,7 +253,15 @@ def day_shape(validated: list[ValidatedMatrix]) -> pl.DataFrame:
             everything = everything + np.where(rest == NO_VALUE, 0, rest).sum(axis=0)
             unit, flow = v.keys.select("unit", "flow").row(int(at[0]))
             parts.append(
-                pl.DataFrame({"slot": np.arange(v.raw.slots), "actual": everything - estimated, "estimated": estimated, "rejected": rejected})
-                .with_columns(unit=pl.lit(unit), flow=pl.lit(flow), interval_minutes=pl.lit(v.raw.interval_minutes, pl.Int32))
+                pl.DataFrame(
+                    {
+                        "slot": np.arange(v.raw.slots),
+                        "actual": everything - estimated,
+                        "estimated": estimated,
+                        "rejected": rejected,
+                    }
+                ).with_columns(
+                    unit=pl.lit(unit), flow=pl.lit(flow), interval_minutes=pl.lit(v.raw.interval_minutes, pl.Int32)
+                )
             )
     return pl.concat(parts) if parts else pl.DataFrame()

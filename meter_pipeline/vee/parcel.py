@@ -1,11 +1,12 @@
 """A judged shard as a file, for the process that writes the day: what one worker made, another can read.
 
-Belongs here: the file's layout, writing it whole or not at all, reading it back. Does not belong here: what is in a shard (streaming.py), where the
-files lie and whether one may still be used (spread.py).
+Belongs here: the file's layout, writing it whole or not at all, reading it back. Does not belong here: what is in a
+shard (streaming.py), where the files lie and whether one may still be used (spread.py).
 
-A file is one NumPy archive: the arrays and Arrow-encoded frames as members, everything else as one JSON member that refers to them. It is not a
-pickle: the folder is shared between machines, and reading a file must not run what somebody wrote into it. Only the classes named here are made, and
-only of the file whose hash the one who judged it left in the database.
+A file is one NumPy archive: the arrays and Arrow-encoded frames as members, everything else as one JSON member that
+refers to them. It is not a pickle: the folder is shared between machines, and reading a file must not run what somebody
+wrote into it. Only the classes named here are made, and only of the file whose hash the one who judged it left in the
+database.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from meter_pipeline.vee.streaming import Judged, Piece
 from meter_pipeline.vee.stretches import OtherDay, Stretch
 from meter_pipeline.vee.verdict import Peers
 
-_CLASSES: Final = {cls.__name__: cls for cls in (DayMatrix, DayRows, Judged, OtherDay, Piece, RowContext, Stretch, ValidatedMatrix)}
+_CLASSES: Final = {
+    cls.__name__: cls for cls in (DayMatrix, DayRows, Judged, OtherDay, Piece, RowContext, Stretch, ValidatedMatrix)
+}
 _TREE: Final = "tree"
 
 
@@ -39,7 +42,8 @@ class ParcelError(ValueError):
 
 
 def write(path: Path, piece: Piece) -> tuple[int, bytes]:
-    """Write a piece; returns the file's size and SHA-256. The file appears under its name only when it is whole and on the disk."""
+    """Write a piece; returns the file's size and SHA-256. The file appears under its name only when it is whole and on
+    the disk."""
     parts: dict[str, Any] = {}
     tree = _tree(piece, parts)
     parts[_TREE] = np.frombuffer(json.dumps(tree, separators=(",", ":")).encode(), np.uint8)
@@ -57,7 +61,8 @@ def write(path: Path, piece: Piece) -> tuple[int, bytes]:
 
 
 def read(path: Path, sha256: bytes) -> Piece:
-    """Read the piece whose file has a hash. Raises FileNotFoundError, and ParcelError for anything but that file, whole and of this version."""
+    """Read the piece whose file has a hash. Raises FileNotFoundError, and ParcelError for anything but that file, whole
+    and of this version."""
     content = path.read_bytes()
     if hashlib.sha256(content).digest() != sha256:
         raise ParcelError(f"{path.name}: not the file that was left")

@@ -39,16 +39,28 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> Any
 
 
 def load_shape(shape: pl.DataFrame, title: str) -> bytes:
-    """The day's load by slot: validated, estimated on top, and what was rejected, one panel per unit, flow and interval length."""
+    """The day's load by slot: validated, estimated on top, and what was rejected, one panel per unit, flow and interval
+    length."""
     panels = shape.select("unit", "flow", "interval_minutes").unique(maintain_order=True).rows()[:4]
     figure, axes = _figure(6.4, 1.0 + 1.5 * max(len(panels), 1), max(len(panels), 1))
     for axis, (unit, flow, minutes) in zip(axes[:, 0], panels, strict=False):
-        part = shape.filter((pl.col("unit") == unit) & (pl.col("flow") == flow) & (pl.col("interval_minutes") == minutes)).sort("slot")
+        part = shape.filter(
+            (pl.col("unit") == unit) & (pl.col("flow") == flow) & (pl.col("interval_minutes") == minutes)
+        ).sort("slot")
         hour = part["slot"].to_numpy() * minutes / 60
         actual, estimated = part["actual"].to_numpy() / MICRO, part["estimated"].to_numpy() / MICRO
         axis.fill_between(hour, actual, color=_INK["actual"], step="post", linewidth=0, label="validated as read")
-        axis.fill_between(hour, actual, actual + estimated, color=_INK["estimated"], step="post", linewidth=0, label="estimated")
-        axis.step(hour, part["rejected"].to_numpy() / MICRO, color=_INK["rejected"], where="post", linewidth=0.8, label="rejected")
+        axis.fill_between(
+            hour, actual, actual + estimated, color=_INK["estimated"], step="post", linewidth=0, label="estimated"
+        )
+        axis.step(
+            hour,
+            part["rejected"].to_numpy() / MICRO,
+            color=_INK["rejected"],
+            where="post",
+            linewidth=0.8,
+            label="rejected",
+        )
         axis.set_ylabel(f"{unit} {flow}", fontsize=7)
         axis.tick_params(labelsize=6)
         axis.set_xlim(0, max(float(hour.max()) if hour.size else 24.0, 1.0))
@@ -69,7 +81,14 @@ def estimates_by_method(methods: Mapping[str, int], title: str) -> bytes:
     return small_png(figure)
 
 
-def meter_day(raw: np.ndarray[Any, Any], final: np.ndarray[Any, Any], codes_of: np.ndarray[Any, Any], minutes: int, unit: str, title: str) -> bytes:
+def meter_day(
+    raw: np.ndarray[Any, Any],
+    final: np.ndarray[Any, Any],
+    codes_of: np.ndarray[Any, Any],
+    minutes: int,
+    unit: str,
+    title: str,
+) -> bytes:
     """One meter's day: raw, final, and what was estimated. Arrays (slots,) in micro units with NO_VALUE for none."""
     figure, axes = _figure(6.4, 2.2)
     _draw_meter(axes[0, 0], raw, final, codes_of, minutes)
@@ -94,7 +113,8 @@ def worst_meters(meters: Sequence[Mapping[str, Any]], title: str) -> bytes:
 
 
 def sum_checks(worst: pl.DataFrame, title: str) -> bytes | None:
-    """Bars of the channel-days furthest from their register, in percent of it: ``worst`` as from outcome.worst_rows; None where all agree."""
+    """Bars of the channel-days furthest from their register, in percent of it: ``worst`` as from outcome.worst_rows;
+    None where all agree."""
     off = worst.filter(pl.col("miss_micro") > 0).head(12).reverse()
     if not off.height:
         return None
@@ -108,7 +128,9 @@ def sum_checks(worst: pl.DataFrame, title: str) -> bytes | None:
     for k in range(off.height):
         axis.text(share[k], at[k], f" {miss[k]:g} {off['unit'][k]}", va="center", fontsize=6)
     axis.set_yticks(at, names, fontsize=6)
-    axis.set_xlabel("percent of the day's intervals that the register does not bear out; red: the sum check failed", fontsize=6)
+    axis.set_xlabel(
+        "percent of the day's intervals that the register does not bear out; red: the sum check failed", fontsize=6
+    )
     axis.tick_params(axis="x", labelsize=6)
     axis.margins(x=0.2)
     axis.set_title(title, fontsize=9)
@@ -116,13 +138,24 @@ def sum_checks(worst: pl.DataFrame, title: str) -> bytes | None:
 
 
 def usage_by_quality(usage: pl.DataFrame, title: str) -> bytes:
-    """Service points of each commodity and flow by the worst quality of their day: columns commodity, flow, quality (a flag), points."""
+    """Service points of each commodity and flow by the worst quality of their day: columns commodity, flow, quality (a
+    flag), points."""
     groups = usage.select("commodity", "flow").unique(maintain_order=True).sort("commodity", "flow").rows()
     figure, axes = _figure(6.4, 0.9 + 0.3 * max(len(groups), 1))
     axis, left = axes[0, 0], np.zeros(len(groups))
-    colours = {"A": _INK["actual"], "V": "#6d8fb5", "F": "#7a9a5b", "S": _INK["estimated"], "E": "#e3b778", "N": _INK["rejected"], "M": _INK["register"]}
+    colours = {
+        "A": _INK["actual"],
+        "V": "#6d8fb5",
+        "F": "#7a9a5b",
+        "S": _INK["estimated"],
+        "E": "#e3b778",
+        "N": _INK["rejected"],
+        "M": _INK["register"],
+    }
     for flag, colour in colours.items():
-        found = {(c, f): n for c, f, q, n in usage.select("commodity", "flow", "quality", "points").iter_rows() if q == flag}
+        found = {
+            (c, f): n for c, f, q, n in usage.select("commodity", "flow", "quality", "points").iter_rows() if q == flag
+        }
         if not found:
             continue
         wide = np.array([found.get(group, 0) for group in groups], float)
@@ -136,7 +169,9 @@ def usage_by_quality(usage: pl.DataFrame, title: str) -> bytes:
     return small_png(figure)
 
 
-def _draw_meter(axis: Any, raw: np.ndarray[Any, Any], final: np.ndarray[Any, Any], codes_of: np.ndarray[Any, Any], minutes: int) -> None:
+def _draw_meter(
+    axis: Any, raw: np.ndarray[Any, Any], final: np.ndarray[Any, Any], codes_of: np.ndarray[Any, Any], minutes: int
+) -> None:
     hour = np.arange(final.size) * minutes / 60
     estimated = np.isin(codes_of >> 13, [quality.FLAGS.index(f) for f in "SFE"]) & (final != NO_VALUE)
     shown = np.where(final == NO_VALUE, np.nan, final / MICRO)
@@ -144,8 +179,16 @@ def _draw_meter(axis: Any, raw: np.ndarray[Any, Any], final: np.ndarray[Any, Any
     axis.plot(hour[estimated], shown[estimated], ".", color=_INK["estimated"], markersize=3, label="estimated")
     rejected = (raw != NO_VALUE) & (raw != final)
     top = float(np.nanmax(shown)) if np.isfinite(shown).any() else 1.0
-    axis.plot(hour[rejected], np.clip(raw[rejected] / MICRO, -0.2 * top, 1.6 * top), "x", color=_INK["rejected"], markersize=3, label="rejected")
+    axis.plot(
+        hour[rejected],
+        np.clip(raw[rejected] / MICRO, -0.2 * top, 1.6 * top),
+        "x",
+        color=_INK["rejected"],
+        markersize=3,
+        label="rejected",
+    )
     axis.tick_params(labelsize=5)
-    # Six small panels: each tick is measured several times over by the layout, which was half of the time of the picture.
+    # Six small panels: each tick is measured several times over by the layout, which was half of the time of the
+    # picture.
     axis.set_xticks(range(0, int(final.size * minutes / 60) + 1, 6))
     axis.locator_params(axis="y", nbins=3)

@@ -1,6 +1,8 @@
-"""Who pays for what was read: account, tariff in force and billing cycle of every service point on a day, or the exception.
+"""Who pays for what was read: account, tariff in force and billing cycle of every service point on a day, or the
+exception.
 
-Belongs here: the mapping and its faults. Does not belong here: reading reference tables (store/validated.py), prices (billing/).
+Belongs here: the mapping and its faults. Does not belong here: reading reference tables (store/validated.py), prices
+(billing/).
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from typing import Final
 
 import polars as pl
 
-#: Kinds of reference exceptions and what they say. None of them drops a read: usage is validated and waits for its account.
+# : Kinds of reference exceptions and what they say. None of them drops a read: usage is validated and waits for its
+# account.
 KINDS: Final = {
     "UNKNOWN_METER": "reads of a meter or channel that reference data does not know, or that is installed nowhere on the day",
     "NO_SERVICE_POINT": "a meter installed at a service point that has no record in force on the day",
@@ -29,21 +32,29 @@ def in_force(frame: pl.DataFrame, day: date, begin: str = "valid_from", end: str
 
 
 def map_accounts(
-    service_points: pl.DataFrame, agreements: pl.DataFrame, accounts: pl.DataFrame, tariffs: pl.DataFrame, cycles: pl.DataFrame, day: date
+    service_points: pl.DataFrame,
+    agreements: pl.DataFrame,
+    accounts: pl.DataFrame,
+    tariffs: pl.DataFrame,
+    cycles: pl.DataFrame,
+    day: date,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Account, tariff and cycle of each service point on a day, and the exceptions.
 
-    The frames are the reference tables (any rows; what is not in force on ``day`` is ignored). Returns (one row per service point with
-    service_point_id, account_id, tariff_id, tariff_version, cycle_id, null where unresolved; exceptions with service_point_id, kind,
-    detail).
+    The frames are the reference tables (any rows; what is not in force on ``day`` is ignored). Returns (one row per
+    service point with service_point_id, account_id, tariff_id, tariff_version, cycle_id, null where unresolved;
+    exceptions with service_point_id, kind, detail).
     """
     live = in_force(agreements, day)
     columns = ["service_point_id", "account_id", "tariff_id", "cycle_id"]
-    # only service points with several agreements need a group: one in a thousand, where the whole city's took a third of a second
+    # only service points with several agreements need a group: one in a thousand, where the whole city's took a third
+    # of a second
     several = live["service_point_id"].is_duplicated()
     shared = live.filter(several)
     # deterministic where several are in force: the newest agreement, then the smaller account number
-    first = shared.sort("service_point_id", pl.col("valid_from").to_physical() * -1, "account_id").unique("service_point_id", keep="first", maintain_order=True)
+    first = shared.sort("service_point_id", pl.col("valid_from").to_physical() * -1, "account_id").unique(
+        "service_point_id", keep="first", maintain_order=True
+    )
     names = shared.group_by("service_point_id").agg(pl.col("account_id").sort().str.join(" ").alias("all_accounts"))
     chosen = pl.concat(
         [
@@ -52,10 +63,10 @@ def map_accounts(
         ]
     )
     known_open = in_force(accounts, day, "opened", "closed")["account_id"].implode()
-    tariff = (
-        in_force(tariffs, day).group_by("tariff_id").agg(pl.col("version").max().alias("tariff_version"))
+    tariff = in_force(tariffs, day).group_by("tariff_id").agg(pl.col("version").max().alias("tariff_version"))
+    in_cycle = (
+        cycles.filter((pl.col("period_start") <= day) & (pl.col("period_end") > day))["cycle_id"].unique().implode()
     )
-    in_cycle = cycles.filter((pl.col("period_start") <= day) & (pl.col("period_end") > day))["cycle_id"].unique().implode()
     mapped = (
         service_points.select("service_point_id")
         .unique()
@@ -72,7 +83,9 @@ def map_accounts(
     }
     exceptions = pl.concat(
         [
-            mapped.filter(condition).select("service_point_id", pl.lit(kind).alias("kind"), detail.cast(pl.String).alias("detail"))
+            mapped.filter(condition).select(
+                "service_point_id", pl.lit(kind).alias("kind"), detail.cast(pl.String).alias("detail")
+            )
             for kind, (condition, detail) in faults.items()
         ]
     ).sort("service_point_id", "kind")

@@ -1,11 +1,11 @@
 """Cumulative registers: what a sequence of dial readings says was used, and why it sometimes goes back or falls silent.
 
-Belongs here: the cause of every step between reads, exact consumption, its share per billing day, causes of gaps. Does not belong here:
-interval channels (verdict.py), which meter stood where (exchange.py).
+Belongs here: the cause of every step between reads, exact consumption, its share per billing day, causes of gaps. Does
+not belong here: interval channels (verdict.py), which meter stood where (exchange.py).
 
-Everything runs on flat arrays of reads sorted by series and time, a city at once. A series is one register of one installation. The
-consumption between two instants is a difference of one cumulative integer function of time, so however the time is cut, the parts sum to
-what the register counted.
+Everything runs on flat arrays of reads sorted by series and time, a city at once. A series is one register of one
+installation. The consumption between two instants is a difference of one cumulative integer function of time, so
+however the time is cut, the parts sum to what the register counted.
 """
 
 from __future__ import annotations
@@ -72,8 +72,9 @@ GAP_ABOUT: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Register reads sorted by (series, time, sequence). ``series`` numbers each register; ``dial`` micro units before the multiplier;
-    ``at`` UTC seconds. Per series: ``capacity`` of the dial in micro units (0: unknown), ``start`` index of its first read."""
+    """Register reads sorted by (series, time, sequence). ``series`` numbers each register; ``dial`` micro units before
+    the multiplier; ``at`` UTC seconds. Per series: ``capacity`` of the dial in micro units (0: unknown), ``start``
+    index of its first read."""
 
     series: Ints
     at: Ints
@@ -91,7 +92,8 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Per read: ``cause``, ``used`` (False: the read is left out) and ``consumed``, micro units since the read used before it.
+    """Per read: ``cause``, ``used`` (False: the read is left out) and ``consumed``, micro units since the read used
+    before it.
 
     ``consumed`` is NO_VALUE where it cannot be known: the first read and after an unexplained decrease.
     """
@@ -131,8 +133,8 @@ def _kernel() -> Any:
                     continue
                 step = v - dial[last]
                 if step >= 0:
-                    # a single read far above both neighbours, which agree with each other, is an error of that read; not where the
-                    # fall behind it is a rollover, nor after so long a silence that the rise says nothing
+                    # a single read far above both neighbours, which agree with each other, is an error of that read;
+                    # not where the fall behind it is a rollover, nor after so long a silence that the rise says nothing
                     if i + 1 < hi and step > 0 and at[i] - at[last] <= 8 * (at[i + 1] - at[i]):
                         following = dial[i + 1]
                         rolls = cap > 0 and np.float64(following + cap - v) <= share * np.float64(cap)
@@ -171,27 +173,38 @@ def _kernel() -> Any:
 def steps(reads: Series, thresholds: Thresholds) -> Steps:
     """The cause of every step of every register.
 
-    A fall is a rollover when the dial is known and the way forward across its last digit is short; backflow or play when it is small;
-    an error of the one read when the next read is back in line; else unexplained, and what was used across it is not known. (AEMO reason
-    18, reading below previous; 39, reverse energy; California DASMMD VEE B.3, number of dials.)
+    A fall is a rollover when the dial is known and the way forward across its last digit is short; backflow or play
+    when it is small; an error of the one read when the next read is back in line; else unexplained, and what was used
+    across it is not known. (AEMO reason 18, reading below previous; 39, reverse energy; California DASMMD VEE B.3,
+    number of dials.)
     """
     n = reads.series.size
     cause, used, consumed = np.zeros(n, np.int8), np.zeros(n, np.bool_), np.full(n, NO_VALUE, np.int64)
     if n:
         _kernel()(
-            reads.starts, reads.at, reads.dial, reads.capacity, thresholds.rollover_share, thresholds.reverse_micro, cause, used, consumed
+            reads.starts,
+            reads.at,
+            reads.dial,
+            reads.capacity,
+            thresholds.rollover_share,
+            thresholds.reverse_micro,
+            cause,
+            used,
+            consumed,
         )
     return Steps(cause, used, consumed)
 
 
 @dataclass(frozen=True, slots=True)
 class WindowUse:
-    """Consumption of every series in one window of time. ``quantity`` micro units before the multiplier, NO_VALUE where no read closes it.
+    """Consumption of every series in one window of time. ``quantity`` micro units before the multiplier, NO_VALUE where
+    no read closes it.
 
-    ``closed``: a read stands at or after the window's end. ``gap_s``: the longer of the two distances between the reads around the
-    window's edges, in seconds: 0 where both edges fall on reads. ``broken``: an unexplained decrease lies in the window. ``causes``: bits
-    ``1 << Step`` of the steps in the window. ``reads``: reads used in the window. ``lead_s`` and ``tail_s``: seconds of the window before the
-    series' first read and after its last, which no reads enclose; ``enclosed``: micro units of the rest of it.
+    ``closed``: a read stands at or after the window's end. ``gap_s``: the longer of the two distances between the reads
+    around the window's edges, in seconds: 0 where both edges fall on reads. ``broken``: an unexplained decrease lies in
+    the window. ``causes``: bits ``1 << Step`` of the steps in the window. ``reads``: reads used in the window.
+    ``lead_s`` and ``tail_s``: seconds of the window before the series' first read and after its last, which no reads
+    enclose; ``enclosed``: micro units of the rest of it.
     """
 
     quantity: Ints
@@ -220,7 +233,8 @@ def _window_kernel() -> Any:
 
     @numba.njit(cache=True, nogil=True)
     def cumulative(at, level, known, count, when, snap):  # type: ignore[no-untyped-def]  # compiled
-        """Level of a series at an instant: (status, level, distance of the reads around, index of the read at or before)."""
+        """Level of a series at an instant: (status, level, distance of the reads around, index of the read at or
+        before)."""
         lo = 0
         hi = count
         while lo < hi:
@@ -249,7 +263,25 @@ def _window_kernel() -> Any:
         return 0, level[i] + share, whole, i
 
     @numba.njit(cache=True, nogil=True)
-    def kernel(starts, at, used, consumed, cause, opens, closes, snap, quantity, closed, gap_s, broken, causes, reads, lead_s, tail_s, enclosed):  # type: ignore[no-untyped-def]  # compiled
+    def kernel(  # type: ignore[no-untyped-def]  # compiled
+        starts,
+        at,
+        used,
+        consumed,
+        cause,
+        opens,
+        closes,
+        snap,
+        quantity,
+        closed,
+        gap_s,
+        broken,
+        causes,
+        reads,
+        lead_s,
+        tail_s,
+        enclosed,
+    ):
         longest = 0
         for k in range(starts.shape[0] - 1):
             longest = max(longest, starts[k + 1] - starts[k])
@@ -296,27 +328,43 @@ def _window_kernel() -> Any:
 def use_in_windows(reads: Series, found: Steps, opens: Ints, closes: Ints, snap_s: int | Ints) -> WindowUse:
     """What each series used in its half-open window (opens, closes], UTC seconds, by series.
 
-    A read within ``snap_s`` of an edge stands for the edge; otherwise the step around it is prorated evenly over its seconds in integers,
-    so adjoining windows with the same edge lose and double nothing. A window that begins before the first read or has no closing read has
-    no quantity, but what its reads enclose of it is told (``open_quantity``).
+    A read within ``snap_s`` of an edge stands for the edge; otherwise the step around it is prorated evenly over its
+    seconds in integers, so adjoining windows with the same edge lose and double nothing. A window that begins before
+    the first read or has no closing read has no quantity, but what its reads enclose of it is told (``open_quantity``).
     """
     count = reads.starts.size - 1
     out = WindowUse.empty(count)
     if reads.series.size:
         snaps = np.broadcast_to(np.asarray(snap_s, np.int64), (count,)).copy()
         _window_kernel()(
-            reads.starts, reads.at, found.used, found.consumed, found.cause, np.ascontiguousarray(opens), np.ascontiguousarray(closes),
-            snaps, out.quantity, out.closed, out.gap_s, out.broken, out.causes, out.reads, out.lead_s, out.tail_s, out.enclosed,
+            reads.starts,
+            reads.at,
+            found.used,
+            found.consumed,
+            found.cause,
+            np.ascontiguousarray(opens),
+            np.ascontiguousarray(closes),
+            snaps,
+            out.quantity,
+            out.closed,
+            out.gap_s,
+            out.broken,
+            out.causes,
+            out.reads,
+            out.lead_s,
+            out.tail_s,
+            out.enclosed,
         )
     return out
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What each series used per time outside its reads: ``amount`` micro units in ``seconds``, 0 seconds where it is not known.
+    """What each series used per time outside its reads: ``amount`` micro units in ``seconds``, 0 seconds where it is
+    not known.
 
-    ``amount``/``seconds``: over the steps of the last ``span`` up to its last read. ``lead_amount``/``lead_seconds``: over its first step, for
-    time before its first read.
+    ``amount``/``seconds``: over the steps of the last ``span`` up to its last read. ``lead_amount``/``lead_seconds``:
+    over its first step, for time before its first read.
     """
 
     amount: Ints
@@ -362,17 +410,23 @@ def at_pace(amount: int, seconds: int, wanted_s: int) -> int:
 
 
 def open_quantity(use: WindowUse, own: Pace, k: int) -> int | None:
-    """What window ``k`` comes to where its reads do not enclose it: what they do enclose, and its ends at the series' own pace.
+    """What window ``k`` comes to where its reads do not enclose it: what they do enclose, and its ends at the series'
+    own pace.
 
-    Time before the first read goes at the pace of the first step, time after the last at that of the last steps. None where no step says a
-    pace, or the window holds an unexplained decrease. Windows that adjoin differ from their register only by what lies outside its reads.
+    Time before the first read goes at the pace of the first step, time after the last at that of the last steps. None
+    where no step says a pace, or the window holds an unexplained decrease. Windows that adjoin differ from their
+    register only by what lies outside its reads.
     """
     amount, seconds = int(own.amount[k]), int(own.seconds[k])
     lead, lead_s = (int(own.lead_amount[k]), int(own.lead_seconds[k])) if own.lead_seconds[k] else (amount, seconds)
     ahead, behind = int(use.lead_s[k]), int(use.tail_s[k])
     if use.broken[k] or (ahead and not lead_s) or (behind and not seconds) or not (ahead or behind):
         return None
-    return int(use.enclosed[k]) + (at_pace(lead, lead_s, ahead) if ahead else 0) + (at_pace(amount, seconds, behind) if behind else 0)
+    return (
+        int(use.enclosed[k])
+        + (at_pace(lead, lead_s, ahead) if ahead else 0)
+        + (at_pace(amount, seconds, behind) if behind else 0)
+    )
 
 
 def read_habit(reads: Series) -> Ints:
@@ -387,7 +441,9 @@ def read_habit(reads: Series) -> Ints:
     first = np.cumsum(counts) - counts
     enough = np.flatnonzero(counts >= 2)
     habit = np.zeros(counts.size, np.int64)
-    habit[enough] = (ordered[first[enough] + (counts[enough] - 1) // 2] + ordered[first[enough] + counts[enough] // 2]) // 2
+    habit[enough] = (
+        ordered[first[enough] + (counts[enough] - 1) // 2] + ordered[first[enough] + counts[enough] // 2]
+    ) // 2
     return habit
 
 
@@ -406,15 +462,17 @@ def _message_size(over: Ints, most: int) -> int:
     return best
 
 
-def gaps(reads: Series, head_end: Ints, thresholds: Thresholds, utc_offset: Ints | None = None) -> tuple[npt.NDArray[np.int8], Ints]:
+def gaps(
+    reads: Series, head_end: Ints, thresholds: Thresholds, utc_offset: Ints | None = None
+) -> tuple[npt.NDArray[np.int8], Ints]:
     """Why each read came late: (cause, distance in seconds) per read; Gap.NONE within the habit.
 
-    ``utc_offset``: seconds by which local time leads UTC at each read; with it, a distance that is long on the wall clock only is told as
-    a clock change.
+    ``utc_offset``: seconds by which local time leads UTC at each read; with it, a distance that is long on the wall
+    clock only is told as a clock change.
 
-    ``head_end`` numbers each series' head-end. A gap is a distance of more than ``gap_factor`` times the habit. It is the head-end's when
-    the same hour saw a share of its meters fall silent together; lost messages when its length in read distances is one and a whole
-    number of messages; a long silence from a day on; else irregular.
+    ``head_end`` numbers each series' head-end. A gap is a distance of more than ``gap_factor`` times the habit. It is
+    the head-end's when the same hour saw a share of its meters fall silent together; lost messages when its length in
+    read distances is one and a whole number of messages; a long silence from a day on; else irregular.
     """
     n = reads.series.size
     cause, distance = np.zeros(n, np.int8), np.zeros(n, np.int64)
@@ -476,14 +534,20 @@ class Account:
 
 
 def account_for(reads: Series, head_end: Ints, thresholds: Thresholds, utc_offset: Ints | None = None) -> Account:
-    """Every read with a cause: ``steps`` sums to ``reads``; ``gaps`` counts those that came late. ``consumed`` in micro units."""
+    """Every read with a cause: ``steps`` sums to ``reads``; ``gaps`` counts those that came late. ``consumed`` in micro
+    units."""
     found = steps(reads, thresholds)
     late, _ = gaps(reads, head_end, thresholds, utc_offset)
     known = found.consumed != NO_VALUE
     return Account(
         reads=int(reads.series.size),
-        steps={Step(int(c)).name.lower(): int(n) for c, n in zip(*np.unique(found.cause, return_counts=True), strict=True)},
-        gaps={Gap(int(c)).name.lower(): int(n) for c, n in zip(*np.unique(late[late > 0], return_counts=True), strict=True)},
+        steps={
+            Step(int(c)).name.lower(): int(n) for c, n in zip(*np.unique(found.cause, return_counts=True), strict=True)
+        },
+        gaps={
+            Gap(int(c)).name.lower(): int(n)
+            for c, n in zip(*np.unique(late[late > 0], return_counts=True), strict=True)
+        },
         consumed=int(found.consumed[known].sum()),
         unexplained=int((found.cause == Step.DECREASE).sum()),
     )

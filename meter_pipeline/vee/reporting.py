@@ -33,11 +33,22 @@ def method_name(code: str) -> str:
 def stage_report(outcome: VeeOutcome) -> StageReport:
     """The validated day for asset metadata: counts, rules that hit, worst rows, plots, and the two invariants."""
     figures: dict[str, Any] = {
-        "channel_days": outcome.rows, "intervals_expected": outcome.expected, "actual": outcome.actual, "estimated": outcome.estimated,
-        "missing": outcome.missing, "register_only_meters": outcome.register_only, "new_rows": outcome.inserted, "changed_rows": outcome.updated,
-        "unchanged_rows": outcome.unchanged, "withdrawn_rows": outcome.withdrawn, "sum_checks": outcome.sum_checked,
-        "sum_checks_failed": outcome.sum_failed, "rules_version": outcome.rules_version, "rules_sha256": outcome.rules_digest,
-        "exceptions": sum(outcome.exceptions.values()), "seconds": round(sum(outcome.seconds.values()), 3),
+        "channel_days": outcome.rows,
+        "intervals_expected": outcome.expected,
+        "actual": outcome.actual,
+        "estimated": outcome.estimated,
+        "missing": outcome.missing,
+        "register_only_meters": outcome.register_only,
+        "new_rows": outcome.inserted,
+        "changed_rows": outcome.updated,
+        "unchanged_rows": outcome.unchanged,
+        "withdrawn_rows": outcome.withdrawn,
+        "sum_checks": outcome.sum_checked,
+        "sum_checks_failed": outcome.sum_failed,
+        "rules_version": outcome.rules_version,
+        "rules_sha256": outcome.rules_digest,
+        "exceptions": sum(outcome.exceptions.values()),
+        "seconds": round(sum(outcome.seconds.values()), 3),
     }
     if outcome.redetermine:
         figures["days_to_true_up"] = ", ".join(d.isoformat() for d in outcome.redetermine)
@@ -47,39 +58,70 @@ def stage_report(outcome: VeeOutcome) -> StageReport:
         figures[f"shifted_{name}"] = f"{hours:+d} h"
     rules = pl.DataFrame(
         [(code, hits) for code, hits in sorted(outcome.rules.items(), key=lambda item: -item[1])],
-        schema={"rule": pl.String, "hits": pl.Int64}, orient="row",
+        schema={"rule": pl.String, "hits": pl.Int64},
+        orient="row",
     )
-    exceptions = pl.DataFrame(list(outcome.exceptions.items()), schema={"kind": pl.String, "count": pl.Int64}, orient="row")
+    exceptions = pl.DataFrame(
+        list(outcome.exceptions.items()), schema={"kind": pl.String, "count": pl.Int64}, orient="row"
+    )
     methods = pl.DataFrame(
         [(method_name(code), count) for code, count in sorted(outcome.methods.items())],
-        schema={"method": pl.String, "intervals": pl.Int64}, orient="row",
+        schema={"method": pl.String, "intervals": pl.Int64},
+        orient="row",
     )
     tables = {"rules that hit": rules, "exceptions": exceptions, "estimates": methods}
     if outcome.worst.height:
         tables["rows that need eyes"] = outcome.worst.select(
-            "service_point_id", "meter_id", "channel", "estimated", "expected",
-            pl.col("miss_micro").map_elements(lambda v: str(from_micro(v)), return_dtype=pl.String).alias("off_register"), "unit",
-            pl.col("row_flags").map_elements(lambda v: ", ".join(codes(ROW_RULES, v)), return_dtype=pl.String).alias("rules"),
+            "service_point_id",
+            "meter_id",
+            "channel",
+            "estimated",
+            "expected",
+            pl.col("miss_micro")
+            .map_elements(lambda v: str(from_micro(v)), return_dtype=pl.String)
+            .alias("off_register"),
+            "unit",
+            pl.col("row_flags")
+            .map_elements(lambda v: ", ".join(codes(ROW_RULES, v)), return_dtype=pl.String)
+            .alias("rules"),
         )
     pictures = {}
     if outcome.shape.height:
-        pictures["load shape"] = plots.load_shape(outcome.shape, f"Billing day {outcome.billing_day}: validated, estimated, rejected")
+        pictures["load shape"] = plots.load_shape(
+            outcome.shape, f"Billing day {outcome.billing_day}: validated, estimated, rejected"
+        )
     if outcome.methods:
-        pictures["estimates by method"] = plots.estimates_by_method({method_name(k): v for k, v in outcome.methods.items()}, "Estimated intervals")
+        pictures["estimates by method"] = plots.estimates_by_method(
+            {method_name(k): v for k, v in outcome.methods.items()}, "Estimated intervals"
+        )
     drawn = plots.sum_checks(outcome.worst, "Worst sum checks") if outcome.worst.height else None
     if drawn:
         pictures["worst sum checks"] = drawn
     if outcome.worst_vectors:
-        pictures["worst meters"] = plots.worst_meters(outcome.worst_vectors, "Meters that need eyes: raw, final, estimated")
+        pictures["worst meters"] = plots.worst_meters(
+            outcome.worst_vectors, "Meters that need eyes: raw, final, estimated"
+        )
     checks = [
         Check(
-            "slots_complete", outcome.balanced, "actual + estimated + missing = expected slots",
-            {"expected": outcome.expected, "actual": outcome.actual, "estimated": outcome.estimated, "missing": outcome.missing},
+            "slots_complete",
+            outcome.balanced,
+            "actual + estimated + missing = expected slots",
+            {
+                "expected": outcome.expected,
+                "actual": outcome.actual,
+                "estimated": outcome.estimated,
+                "missing": outcome.missing,
+            },
         ),
         Check(
-            "sum_check", outcome.sum_failed == outcome.exceptions.get("SUM_CHECK", 0),
+            "sum_check",
+            outcome.sum_failed == outcome.exceptions.get("SUM_CHECK", 0),
             "every row that misses its register is an exception",
-            {"tested": outcome.sum_checked, "failed": outcome.sum_failed, "exceptions": outcome.exceptions.get("SUM_CHECK", 0)},
+            {
+                "tested": outcome.sum_checked,
+                "failed": outcome.sum_failed,
+                "exceptions": outcome.exceptions.get("SUM_CHECK", 0),
+            },
         ),
     ]
     return StageReport(outcome.inserted + outcome.updated + outcome.unchanged, figures, tables, pictures, checks)
@@ -92,34 +134,72 @@ def usage_report(database: Database, calendar: BillingCalendar, day: date) -> St
     from_intervals = usage.filter(pl.col("source") == "interval")
     joined = from_intervals.join(sums, on=["service_point_id", "flow", "unit"], how="full", coalesce=True)
     off = joined.filter(
-        (pl.col("quantity_micro").fill_null(0) != pl.col("interval_micro").fill_null(0)) | pl.col("slots_expected").is_null()
+        (pl.col("quantity_micro").fill_null(0) != pl.col("interval_micro").fill_null(0))
+        | pl.col("slots_expected").is_null()
     )
-    totals = usage.group_by("commodity", "flow", "unit").agg(
-        pl.len().alias("service_points"), pl.col("quantity_micro").sum(), pl.col("estimated_micro").sum(), pl.col("exchange").sum().alias("exchanges"),
-        pl.col("quantity_micro").is_null().sum().alias("without_usage"),
-    ).sort("commodity", "flow", "unit") if usage.height else usage
+    totals = (
+        usage.group_by("commodity", "flow", "unit")
+        .agg(
+            pl.len().alias("service_points"),
+            pl.col("quantity_micro").sum(),
+            pl.col("estimated_micro").sum(),
+            pl.col("exchange").sum().alias("exchanges"),
+            pl.col("quantity_micro").is_null().sum().alias("without_usage"),
+        )
+        .sort("commodity", "flow", "unit")
+        if usage.height
+        else usage
+    )
     figures: dict[str, Any] = {
-        "service_points": usage.height, "hours_in_day": calendar.seconds(day) / 3600,
-        "estimated_share": _share(usage, "estimated"), "missing_share": _share(usage, "missing"),
+        "service_points": usage.height,
+        "hours_in_day": calendar.seconds(day) / 3600,
+        "estimated_share": _share(usage, "estimated"),
+        "missing_share": _share(usage, "missing"),
     }
     for commodity, flow, unit, _, quantity, *_rest in totals.iter_rows() if usage.height else []:
         figures[f"total {commodity} {flow} ({unit})"] = str(from_micro(int(quantity)))
     by_quality = (
-        usage.select(pl.col("quality").map_elements(lambda c: quality.flag_of(c & 0xFFFF), return_dtype=pl.String).alias("worst_quality"))
-        .group_by("worst_quality").len().sort("worst_quality") if usage.height else usage
+        usage.select(
+            pl.col("quality")
+            .map_elements(lambda c: quality.flag_of(c & 0xFFFF), return_dtype=pl.String)
+            .alias("worst_quality")
+        )
+        .group_by("worst_quality")
+        .len()
+        .sort("worst_quality")
+        if usage.height
+        else usage
     )
     check = Check(
-        "usage_is_validated", off.height == 0, "usage = sum of validated intervals, per service point, flow and unit",
+        "usage_is_validated",
+        off.height == 0,
+        "usage = sum of validated intervals, per service point, flow and unit",
         {"service_points": from_intervals.height, "differing": off.height},
     )
-    pictures = {"usage by quality": plots.usage_by_quality(_points_by_quality(usage), f"Service points on {day} by worst quality")} if usage.height else {}
-    return StageReport(usage.height, figures, {"totals": totals, "days by worst quality": by_quality}, pictures, [check])
+    pictures = (
+        {
+            "usage by quality": plots.usage_by_quality(
+                _points_by_quality(usage), f"Service points on {day} by worst quality"
+            )
+        }
+        if usage.height
+        else {}
+    )
+    return StageReport(
+        usage.height, figures, {"totals": totals, "days by worst quality": by_quality}, pictures, [check]
+    )
 
 
 def _points_by_quality(usage: pl.DataFrame) -> pl.DataFrame:
     """Service points by commodity, flow and the flag of their worst quality."""
     flag = pl.col("quality").map_elements(lambda c: quality.flag_of(c & 0xFFFF), return_dtype=pl.String)
-    return usage.group_by("commodity", "flow", "quality").len("points").with_columns(quality=flag).group_by("commodity", "flow", "quality").agg(pl.col("points").sum())
+    return (
+        usage.group_by("commodity", "flow", "quality")
+        .len("points")
+        .with_columns(quality=flag)
+        .group_by("commodity", "flow", "quality")
+        .agg(pl.col("points").sum())
+    )
 
 
 def _share(usage: pl.DataFrame, column: str) -> float:

@@ -33,7 +33,10 @@ _RANK: Final = {"M": 0, "N": 1, "E": 2, "S": 3, "F": 4, "V": 5, "A": 6}
 
 def _hash_rows(keys: pl.Series, parts: list[npt.NDArray[Any]]) -> pl.Series:
     """SHA-256 of each row: its key, then the bytes of its arrays, little-endian, in order. A Binary column."""
-    found = [digests(keys.slice(first, _BLOCK) + _row_bytes([p[first : first + _BLOCK] for p in parts])) for first in range(0, len(keys), _BLOCK)]
+    found = [
+        digests(keys.slice(first, _BLOCK) + _row_bytes([p[first : first + _BLOCK] for p in parts]))
+        for first in range(0, len(keys), _BLOCK)
+    ]
     return pl.concat(found) if found else pl.Series(dtype=pl.Binary)
 
 
@@ -42,13 +45,17 @@ def _row_bytes(parts: list[npt.NDArray[Any]]) -> pl.Series:
     n = parts[0].shape[0]
     block = np.concatenate([np.ascontiguousarray(p).view(np.uint8).reshape(n, -1) for p in parts], axis=1)
     ends = np.arange(0, (n + 1) * block.shape[1], block.shape[1], dtype=np.int64)
-    made = pl.from_arrow(pa.LargeBinaryArray.from_buffers(pa.large_binary(), n, [None, pa.py_buffer(ends), pa.py_buffer(block)]))
+    made = pl.from_arrow(
+        pa.LargeBinaryArray.from_buffers(pa.large_binary(), n, [None, pa.py_buffer(ends), pa.py_buffer(block)])
+    )
     assert isinstance(made, pl.Series)  # noqa: S101 - one array is one column
     return made
 
 
 def _key_bytes(frame: pl.DataFrame, columns: list[str], tag: bytes) -> pl.Series:
-    joined = frame.select(pl.concat_str([pl.col(c).cast(pl.String).fill_null("") for c in columns], separator="\x1f")).to_series()
+    joined = frame.select(
+        pl.concat_str([pl.col(c).cast(pl.String).fill_null("") for c in columns], separator="\x1f")
+    ).to_series()
     return (tag.decode() + joined).cast(pl.Binary)
 
 
@@ -56,14 +63,29 @@ def input_hashes(rows: DayRows, rules_digest: str, *, final: bool) -> pl.Series:
     """SHA-256 of what each row is made from: its raw values and codes, its window, its register, the thresholds."""
     c = rows.context
     # rows that no longer stretch of register reads encloses hash as they did before there were any
-    in_stretch = np.where(c.stretch_left != NO_VALUE, c.stretch_left * 1_000_003 + c.stretch_before * 10_007 + c.stretch_after, 0)
-    counted = np.where(c.tou_program >= 0, (c.tou_quantity * (1_009 * np.arange(1, c.tou_quantity.shape[1] + 1))).sum(axis=1), 0)
+    in_stretch = np.where(
+        c.stretch_left != NO_VALUE, c.stretch_left * 1_000_003 + c.stretch_before * 10_007 + c.stretch_after, 0
+    )
+    counted = np.where(
+        c.tou_program >= 0, (c.tou_quantity * (1_009 * np.arange(1, c.tou_quantity.shape[1] + 1))).sum(axis=1), 0
+    )
     if counted.any():
-        counted += np.where(c.tou_program >= 0, (c.tou_hours.astype(np.int64) * np.arange(1, c.tou_hours.shape[1] + 1)).sum(axis=1)[c.tou_program], 0)
+        counted += np.where(
+            c.tou_program >= 0,
+            (c.tou_hours.astype(np.int64) * np.arange(1, c.tou_hours.shape[1] + 1)).sum(axis=1)[c.tou_program],
+            0,
+        )
     meta = np.stack(
         [
-            c.first.astype(np.int64), c.last.astype(np.int64), c.register_difference, c.register_tolerance + in_stretch + counted, c.limit,
-            c.active.astype(np.int64) | c.known.astype(np.int64) << 1 | c.unit_ok.astype(np.int64) << 2 | np.int64(final) << 3,
+            c.first.astype(np.int64),
+            c.last.astype(np.int64),
+            c.register_difference,
+            c.register_tolerance + in_stretch + counted,
+            c.limit,
+            c.active.astype(np.int64)
+            | c.known.astype(np.int64) << 1
+            | c.unit_ok.astype(np.int64) << 2
+            | np.int64(final) << 3,
         ],
         axis=1,
     )
@@ -74,30 +96,63 @@ def input_hashes(rows: DayRows, rules_digest: str, *, final: bool) -> pl.Series:
         # a row's hash is its own: it must not tell whether another row of the same shard came off the grid
         late = np.flatnonzero(rows.matrix.offsets.any(axis=1))
         if late.size:
-            hashes = hashes.scatter(late, _hash_rows(keys.gather(late), [p[late] for p in (*parts, rows.matrix.offsets)]))
+            hashes = hashes.scatter(
+                late, _hash_rows(keys.gather(late), [p[late] for p in (*parts, rows.matrix.offsets)])
+            )
     return hashes
 
 
 def content_hashes(v: ValidatedMatrix) -> pl.Series:
     """SHA-256 of what was made of each row: key, account, values, quality, flags, register. A leaf of the ledger."""
-    columns = ["service_point_id", "meter_id", "channel", "unit", "flow", "account_id", "tariff_id", "cycle_id", "billed"]
+    columns = [
+        "service_point_id",
+        "meter_id",
+        "channel",
+        "unit",
+        "flow",
+        "account_id",
+        "tariff_id",
+        "cycle_id",
+        "billed",
+    ]
     meta = np.stack([v.row_flags, v.difference, v.unscaled, v.expected.astype(np.int64)], axis=1)
     tag = _TAG + v.billing_day.isoformat().encode() + b"\x1f"
     return _hash_rows(_key_bytes(v.keys, columns, tag), [v.values, v.quality, v.flags, meta])
 
 
-def interval_keys(v: ValidatedMatrix, rows: DayRows, inputs: pl.Series, contents: pl.Series, *, final: bool) -> pl.DataFrame:
+def interval_keys(
+    v: ValidatedMatrix, rows: DayRows, inputs: pl.Series, contents: pl.Series, *, final: bool
+) -> pl.DataFrame:
     """Every column of vee.interval_day but the vector's own, aligned with the matrix."""
     touched = v.flags.any(axis=1)
-    notes = pl.Series([v.anchors.get(i) for i in range(v.keys.height)], dtype=pl.String) if v.anchors else pl.Series([None] * v.keys.height, dtype=pl.String)
-    flags = pl.Series(np.ascontiguousarray(v.flags[touched]).ravel()).reshape((int(touched.sum()), v.flags.shape[1])).arr.to_list() if touched.any() else None
+    notes = (
+        pl.Series([v.anchors.get(i) for i in range(v.keys.height)], dtype=pl.String)
+        if v.anchors
+        else pl.Series([None] * v.keys.height, dtype=pl.String)
+    )
+    flags = (
+        pl.Series(np.ascontiguousarray(v.flags[touched]).ravel())
+        .reshape((int(touched.sum()), v.flags.shape[1]))
+        .arr.to_list()
+        if touched.any()
+        else None
+    )
     if flags is None:
         listed = pl.repeat(None, v.keys.height, dtype=pl.List(pl.Int32), eager=True)
     else:
         index = pl.Series(np.where(touched, np.cumsum(touched) - 1, 0), dtype=pl.UInt32)
         listed = pl.select(pl.when(pl.Series(touched)).then(flags.gather(index))).to_series()
     return v.keys.select(
-        "service_point_id", "meter_id", "channel", "unit", "flow", "head_end", "account_id", "tariff_id", "cycle_id", "billed"
+        "service_point_id",
+        "meter_id",
+        "channel",
+        "unit",
+        "flow",
+        "head_end",
+        "account_id",
+        "tariff_id",
+        "cycle_id",
+        "billed",
     ).with_columns(
         total_micro=pl.Series(v.total),
         register_difference_micro=_nullable(v.difference),
@@ -123,7 +178,8 @@ def _nullable(values: Ints) -> pl.Series:
 
 
 def worst_quality(codes_of: npt.NDArray[np.uint16], values: Ints) -> npt.NDArray[np.uint16]:
-    """The worst code of each row among its values, by flag (estimates before actuals), then the larger code; MISSING for an empty row."""
+    """The worst code of each row among its values, by flag (estimates before actuals), then the larger code; MISSING
+    for an empty row."""
     out = np.full(values.shape[0], quality.MISSING, np.uint16)
     plain = ~codes_of.any(axis=1)
     out[plain] = quality.ACTUAL
@@ -149,7 +205,16 @@ def interval_usage(v: ValidatedMatrix) -> pl.DataFrame:
         estimated[rows] = np.where(table[v.quality[rows]] & (v.values[rows] != NO_VALUE), v.values[rows], 0).sum(axis=1)
     nothing = (v.actual + v.estimated) == 0
     return v.keys.select(
-        "service_point_id", "meter_id", "flow", "unit", "commodity", "customer_class", "account_id", "tariff_id", "cycle_id", "billed"
+        "service_point_id",
+        "meter_id",
+        "flow",
+        "unit",
+        "commodity",
+        "customer_class",
+        "account_id",
+        "tariff_id",
+        "cycle_id",
+        "billed",
     ).with_columns(
         quantity_micro=_nullable(np.where(nothing, NO_VALUE, v.total)),
         estimated_micro=pl.Series(estimated),
@@ -163,21 +228,31 @@ def interval_usage(v: ValidatedMatrix) -> pl.DataFrame:
     )
 
 
-_SUMS: Final[dict[str, Any]] = {"unit": pl.String, "flow": pl.String, "customer_class": pl.String, "members": pl.Int64, "total": pl.Int64}
+_SUMS: Final[dict[str, Any]] = {
+    "unit": pl.String,
+    "flow": pl.String,
+    "customer_class": pl.String,
+    "members": pl.Int64,
+    "total": pl.Int64,
+}
 
 
 def class_sums(v: ValidatedMatrix) -> pl.DataFrame:
     """Whole channel-days of each unit, flow and class, and their sum: unit, flow, customer_class, members, total."""
     return (
-        v.keys.select("unit", "flow", "customer_class").with_columns(total=pl.Series(v.total))
+        v.keys.select("unit", "flow", "customer_class")
+        .with_columns(total=pl.Series(v.total))
         .filter(pl.Series((v.actual == v.expected) & (v.expected == v.raw.slots)))
-        .group_by("unit", "flow", "customer_class").agg(pl.len().alias("members"), pl.col("total").sum())
-        .select(list(_SUMS)).cast(_SUMS)  # type: ignore[arg-type]  # a mapping of column types
-    )  # fmt: skip
+        .group_by("unit", "flow", "customer_class")
+        .agg(pl.len().alias("members"), pl.col("total").sum())
+        .select(list(_SUMS))
+        .cast(_SUMS)  # type: ignore[arg-type]  # a mapping of column types
+    )
 
 
 def class_means(sums: list[pl.DataFrame], least: int) -> pl.DataFrame:
-    """Mean day of the whole channel-days of each unit, flow and class, from ``least`` meters on: unit, flow, customer_class, mean_micro.
+    """Mean day of the whole channel-days of each unit, flow and class, from ``least`` meters on: unit, flow,
+    customer_class, mean_micro.
 
     ``sums``: ``class_sums`` of all the day's matrices.
     """
@@ -190,16 +265,22 @@ def class_means(sums: list[pl.DataFrame], least: int) -> pl.DataFrame:
 
 
 def register_usage(
-    registers: Registers, mapped: pl.DataFrame, history: DailyHistory, thresholds: Thresholds, means: pl.DataFrame | None = None
+    registers: Registers,
+    mapped: pl.DataFrame,
+    history: DailyHistory,
+    thresholds: Thresholds,
+    means: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    """Daily usage of register-only meters: consumption shared over the days between reads, exactly; a forward estimate until a read closes.
+    """Daily usage of register-only meters: consumption shared over the days between reads, exactly; a forward estimate
+    until a read closes.
 
-    ``mapped``: the register-only series of ``registers.frame`` with class, commodity and account, and ``index`` into the series.
-    ``history`` is aligned with it; ``means`` as from ``class_means``. A forward estimate is average daily load (AEMO method 65), by the
-    register's own reads or else by its days, or the class's mean (63), of the registers closed today or else of the interval meters, flag E;
-    time before the very first read is a substitute at the pace of its first stretch (65); a share of a longer stretch between reads is a
-    substitute by linear (17); reads near both midnights make an actual day. A day on which reads begin or end is what they enclose of it and
-    the rest at pace, so that the days from one read to another sum to their difference.
+    ``mapped``: the register-only series of ``registers.frame`` with class, commodity and account, and ``index`` into
+    the series. ``history`` is aligned with it; ``means`` as from ``class_means``. A forward estimate is average daily
+    load (AEMO method 65), by the register's own reads or else by its days, or the class's mean (63), of the registers
+    closed today or else of the interval meters, flag E; time before the very first read is a substitute at the pace of
+    its first stretch (65); a share of a longer stretch between reads is a substitute by linear (17); reads near both
+    midnights make an actual day. A day on which reads begin or end is what they enclose of it and the rest at pace, so
+    that the days from one read to another sum to their difference.
     """
     at = mapped["index"].to_numpy()
     use = registers.use
@@ -239,7 +320,11 @@ def register_usage(
                     quantity[row] = mean * int(share[row]) // whole
                     code[row] = quality.pack("E", 63, int(reason[row]))
     if means is not None and means.height and (quantity == NO_VALUE).any():
-        mean_of = mapped.join(means, on=["unit", "flow", "customer_class"], how="left", maintain_order="left")["mean_micro"].fill_null(NO_VALUE).to_numpy()
+        mean_of = (
+            mapped.join(means, on=["unit", "flow", "customer_class"], how="left", maintain_order="left")["mean_micro"]
+            .fill_null(NO_VALUE)
+            .to_numpy()
+        )
         for row in np.flatnonzero((quantity == NO_VALUE) & (mean_of != NO_VALUE)):
             quantity[row] = int(mean_of[row]) * int(share[row]) // whole
             code[row] = quality.pack("E", 63, int(reason[row]))
@@ -254,7 +339,16 @@ def register_usage(
     flags |= np.where(present & ~actual, rr.ESTIMATED.mask, 0) | np.where(~present, rr.NOT_ESTIMATED.mask, 0)
     code[~present] = quality.MISSING
     return mapped.select(
-        "service_point_id", "meter_id", "flow", "unit", "commodity", "customer_class", "account_id", "tariff_id", "cycle_id", "billed"
+        "service_point_id",
+        "meter_id",
+        "flow",
+        "unit",
+        "commodity",
+        "customer_class",
+        "account_id",
+        "tariff_id",
+        "cycle_id",
+        "billed",
     ).with_columns(
         quantity_micro=_nullable(quantity),
         estimated_micro=pl.Series(np.where(present & ~actual, quantity, 0)),
@@ -280,9 +374,11 @@ def _own_pace(registers: Registers, mapped: pl.DataFrame, thresholds: Thresholds
 
 
 def _overdue(registers: Registers, mapped: pl.DataFrame, thresholds: Thresholds) -> Bools:
-    """Series whose last read lies further before the end of the day than ``overdue_factor`` times their usual distance between reads.
+    """Series whose last read lies further before the end of the day than ``overdue_factor`` times their usual distance
+    between reads.
 
-    The usual distance is the register's own median; with fewer than three reads its head-end's; a head-end without any says nothing.
+    The usual distance is the register's own median; with fewer than three reads its head-end's; a head-end without any
+    says nothing.
     """
     count = registers.frame.height
     late = np.zeros(count, np.bool_)
@@ -304,7 +400,8 @@ def _overdue(registers: Registers, mapped: pl.DataFrame, thresholds: Thresholds)
 
 
 def daily_usage(parts: list[pl.DataFrame], day: date) -> pl.DataFrame:
-    """Usage per service point, flow and unit, all billed meters together, sorted by key: sums are exact, null where nothing is known."""
+    """Usage per service point, flow and unit, all billed meters together, sorted by key: sums are exact, null where
+    nothing is known."""
     schema_parts = [p.filter(pl.col("billed")) for p in parts if p.height]
     if not schema_parts:
         return pl.DataFrame()
@@ -319,7 +416,9 @@ def daily_usage(parts: list[pl.DataFrame], day: date) -> pl.DataFrame:
         .sort(*on, "meter_id")
         .group_by(on, maintain_order=True)
         .agg(
-            pl.when(pl.col("quantity_micro").is_not_null().any()).then(pl.col("quantity_micro").sum()).alias("quantity_micro"),
+            pl.when(pl.col("quantity_micro").is_not_null().any())
+            .then(pl.col("quantity_micro").sum())
+            .alias("quantity_micro"),
             pl.col("estimated_micro").sum(),
             pl.col("row_flags").bitwise_or(),
             pl.col("slots_expected", "actual", "estimated", "missing").sum(),
@@ -330,8 +429,22 @@ def daily_usage(parts: list[pl.DataFrame], day: date) -> pl.DataFrame:
         )
     )
     columns = [
-        *on, "quantity_micro", "estimated_micro", "row_flags", "slots_expected", "actual", "estimated", "missing", "meters", "quality", "source",
-        "commodity", "customer_class", "account_id", "tariff_id", "cycle_id",
+        *on,
+        "quantity_micro",
+        "estimated_micro",
+        "row_flags",
+        "slots_expected",
+        "actual",
+        "estimated",
+        "missing",
+        "meters",
+        "quality",
+        "source",
+        "commodity",
+        "customer_class",
+        "account_id",
+        "tariff_id",
+        "cycle_id",
     ]
     return (
         pl.concat([single.select(columns), merged.select(columns)], how="vertical_relaxed")
@@ -372,24 +485,52 @@ def _detail(code: str, v: ValidatedMatrix, i: int) -> str:
 def exception_frame(rows: list[tuple[str, str, str, str, str, str]]) -> pl.DataFrame:
     """Exceptions as a frame: kind, service_point_id, meter_id, channel, severity, detail."""
     return pl.DataFrame(
-        rows, schema=dict.fromkeys(("kind", "service_point_id", "meter_id", "channel", "severity", "detail"), pl.String), orient="row"
+        rows,
+        schema=dict.fromkeys(("kind", "service_point_id", "meter_id", "channel", "severity", "detail"), pl.String),
+        orient="row",
     )
 
 
 def head_end_shapes(rows: DayRows, day: date) -> pl.DataFrame:
-    """Each head-end's complete channel-days, as read, with the columns of vee.group_day: ``profile`` their sum by slot, ``shape`` the sum of each
-    one's share of its own day in millionths, in which a factory weighs no more than a flat."""
-    groups = rows.keys.select("head_end", "unit", "flow").with_row_index("row").filter(pl.Series(rows.context.expected == rows.matrix.slots))
+    """Each head-end's complete channel-days, as read, with the columns of vee.group_day: ``profile`` their sum by slot,
+    ``shape`` the sum of each one's share of its own day in millionths, in which a factory weighs no more than a flat.
+    """
+    groups = (
+        rows.keys.select("head_end", "unit", "flow")
+        .with_row_index("row")
+        .filter(pl.Series(rows.context.expected == rows.matrix.slots))
+    )
     found = []
     for (head_end, unit, flow), part in sorted(groups.group_by("head_end", "unit", "flow"), key=lambda g: g[0]):
         members, profile, count, shares = summed_shapes(rows.matrix.values, part["row"].to_numpy().astype(np.int64))
         if members:
-            found.append((day, head_end, unit, flow, rows.matrix.interval_minutes, members, profile.tolist(), shares.tolist(), count, 0))
+            found.append(
+                (
+                    day,
+                    head_end,
+                    unit,
+                    flow,
+                    rows.matrix.interval_minutes,
+                    members,
+                    profile.tolist(),
+                    shares.tolist(),
+                    count,
+                    0,
+                )
+            )
     return pl.DataFrame(
         found,
         schema={
-            "billing_day": pl.Date, "head_end": pl.String, "unit": pl.String, "flow": pl.String, "interval_minutes": pl.Int16,
-            "members": pl.Int32, "profile": pl.List(pl.Int64), "shape": pl.List(pl.Int64), "shape_members": pl.Int32, "shifted_hours": pl.Int16,
+            "billing_day": pl.Date,
+            "head_end": pl.String,
+            "unit": pl.String,
+            "flow": pl.String,
+            "interval_minutes": pl.Int16,
+            "members": pl.Int32,
+            "profile": pl.List(pl.Int64),
+            "shape": pl.List(pl.Int64),
+            "shape_members": pl.Int32,
+            "shifted_hours": pl.Int16,
         },
         orient="row",
     )
@@ -399,15 +540,26 @@ def added_shapes(parts: list[pl.DataFrame]) -> pl.DataFrame:
     """``head_end_shapes`` of several shards as those of the whole, sorted by their key."""
     found: dict[tuple[Any, ...], list[Any]] = {}
     key = ["billing_day", "interval_minutes", "head_end", "unit", "flow"]
-    for row in (row for part in parts for row in part.select(*key, "members", "profile", "shape", "shape_members").iter_rows()):
+    for row in (
+        row for part in parts for row in part.select(*key, "members", "profile", "shape", "shape_members").iter_rows()
+    ):
         members, profile, shape, shaped = row[len(key) :]
-        held = found.setdefault(row[: len(key)], [0, np.zeros(len(profile), np.int64), np.zeros(len(shape), np.int64), 0])
+        held = found.setdefault(
+            row[: len(key)], [0, np.zeros(len(profile), np.int64), np.zeros(len(shape), np.int64), 0]
+        )
         held[0] += members
         held[1] += np.array(profile, np.int64)
         held[2] += np.array(shape, np.int64)
         held[3] += shaped
     schema = parts[0].schema if parts else {}
-    rows = [(*names, members, profile.tolist(), shape.tolist(), shaped, 0) for names, (members, profile, shape, shaped) in sorted(found.items())]
-    return pl.DataFrame(rows, schema=[*key, "members", "profile", "shape", "shape_members", "shifted_hours"], orient="row").select(
-        pl.col(c).cast(t) for c, t in schema.items()
-    ) if rows else pl.DataFrame(schema=schema)
+    rows = [
+        (*names, members, profile.tolist(), shape.tolist(), shaped, 0)
+        for names, (members, profile, shape, shaped) in sorted(found.items())
+    ]
+    return (
+        pl.DataFrame(
+            rows, schema=[*key, "members", "profile", "shape", "shape_members", "shifted_hours"], orient="row"
+        ).select(pl.col(c).cast(t) for c, t in schema.items())
+        if rows
+        else pl.DataFrame(schema=schema)
+    )

@@ -1,7 +1,7 @@
 """Exact sharing of integers: estimates scaled to a register, consumption spread over time.
 
-Belongs here: ways to split an integer so that the parts sum to it to the last unit, whatever the weights. Does not belong here: which
-register difference to scale to (day.py), money (billing).
+Belongs here: ways to split an integer so that the parts sum to it to the last unit, whatever the weights. Does not
+belong here: which register difference to scale to (day.py), money (billing).
 """
 
 from __future__ import annotations
@@ -94,9 +94,11 @@ def _kernels() -> tuple[Any, Any]:
 
 
 def split_exactly(amount: int, weights: Ints) -> Ints:
-    """Parts of ``amount`` in proportion to ``weights``, summing to it exactly (largest remainder, ties to the earlier part).
+    """Parts of ``amount`` in proportion to ``weights``, summing to it exactly (largest remainder, ties to the earlier
+    part).
 
-    Weights are non-negative; all zero means equal parts. A negative amount is shared as its mirror image. Deterministic.
+    Weights are non-negative; all zero means equal parts. A negative amount is shared as its mirror image.
+    Deterministic.
     """
     weights = np.ascontiguousarray(weights, np.int64)
     if (weights < 0).any():
@@ -106,18 +108,25 @@ def split_exactly(amount: int, weights: Ints) -> Ints:
     return -out if amount < 0 else out
 
 
-def scale_rows(estimates: Ints, mask: npt.NDArray[np.bool_], residuals: Ints, bucket: npt.NDArray[np.int32] | None = None) -> Ints:
+def scale_rows(
+    estimates: Ints, mask: npt.NDArray[np.bool_], residuals: Ints, bucket: npt.NDArray[np.int32] | None = None
+) -> Ints:
     """Estimates of many rows scaled so that each row's masked slots sum to its residual exactly.
 
-    ``estimates`` and ``mask`` (rows, slots); ``residuals`` (rows,) or, for time-of-use registers, (rows, buckets) with ``bucket`` (slots,)
-    giving each slot's register. Slots outside the mask come back as they were. A bucket without masked slots takes nothing.
+    ``estimates`` and ``mask`` (rows, slots); ``residuals`` (rows,) or, for time-of-use registers, (rows, buckets) with
+    ``bucket`` (slots,) giving each slot's register. Slots outside the mask come back as they were. A bucket without
+    masked slots takes nothing.
     """
     amounts = residuals.reshape(estimates.shape[0], -1).astype(np.int64)
     slots_bucket = np.zeros(estimates.shape[1], np.int32) if bucket is None else bucket.astype(np.int32)
     out = np.ascontiguousarray(estimates, np.int64).copy()
     _kernels()[1](
-        np.ascontiguousarray(amounts), np.ascontiguousarray(estimates, np.int64), np.ascontiguousarray(mask), slots_bucket,
-        amounts.shape[1], out,
+        np.ascontiguousarray(amounts),
+        np.ascontiguousarray(estimates, np.int64),
+        np.ascontiguousarray(mask),
+        slots_bucket,
+        amounts.shape[1],
+        out,
     )
     return out
 
@@ -125,7 +134,8 @@ def scale_rows(estimates: Ints, mask: npt.NDArray[np.bool_], residuals: Ints, bu
 def share_until(amount: int, elapsed: int, whole: int) -> int:
     """What of ``amount`` had accrued after ``elapsed`` of ``whole`` seconds, at an even rate, in integers.
 
-    Differences of this function between instants telescope: however a window is cut into days, the parts sum to the amount.
+    Differences of this function between instants telescope: however a window is cut into days, the parts sum to the
+    amount.
     """
     if whole <= 0:
         return 0 if elapsed <= 0 else amount

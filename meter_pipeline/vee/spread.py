@@ -1,12 +1,15 @@
-"""A day's shards judged beforehand, by as many processes as there are, on as many machines: each leaves its shards as files in a shared folder.
+"""A day's shards judged beforehand, by as many processes as there are, on as many machines: each leaves its shards as
+files in a shared folder.
 
-Belongs here: which step judges which shards, whether what one left may still be used, clearing away. Does not belong here: judging (streaming.py), the
-file (parcel.py), how steps are started (defs/assets/shards.py).
+Belongs here: which step judges which shards, whether what one left may still be used, clearing away. Does not belong
+here: judging (streaming.py), the file (parcel.py), how steps are started (defs/assets/shards.py).
 
-The stage itself stays what it is: one transaction, by one process, which writes the day. For each shard it looks whether somebody judged it already,
-from what it knows itself: the shard's file is named by a hash of what its judgement stands on (the files loaded for the day, expected rows, registers,
-edits, thresholds, weather, and which transactions wrote the usage of the days around it, by which their intervals are known). A shard that is
-missing, cut off, or made of what has changed since is judged by the stage. So a step that dies, or a read that comes in between, costs time and no byte.
+The stage itself stays what it is: one transaction, by one process, which writes the day. For each shard it looks
+whether somebody judged it already, from what it knows itself: the shard's file is named by a hash of what its judgement
+stands on (the files loaded for the day, expected rows, registers, edits, thresholds, weather, and which transactions
+wrote the usage of the days around it, by which their intervals are known). A shard that is missing, cut off, or made of
+what has changed since is judged by the stage. So a step that dies, or a read that comes in between, costs time and no
+byte.
 """
 
 from __future__ import annotations
@@ -89,14 +92,21 @@ class Beforehand:
 
 
 def judge_step(
-    database: Database, calendar: BillingCalendar, day: date, beforehand: Beforehand, number: int, *, shards: int = 0, clock: Clock = SYSTEM_CLOCK,
+    database: Database,
+    calendar: BillingCalendar,
+    day: date,
+    beforehand: Beforehand,
+    number: int,
+    *,
+    shards: int = 0,
+    clock: Clock = SYSTEM_CLOCK,
     thresholds: Thresholds | None = None,
-) -> Step:  # fmt: skip
-    """Judge the shards of step ``number`` of a billing day and leave them in the folder. Reads what ``validate_billing_day`` reads; all it writes to the
-    database is the files' hashes (vee.judged_shard).
+) -> Step:
+    """Judge the shards of step ``number`` of a billing day and leave them in the folder. Reads what
+    ``validate_billing_day`` reads; all it writes to the database is the files' hashes (vee.judged_shard).
 
-    In memory are what the shards share (some 3 kB a meter) and three of them. Done again it leaves the same files. Raises psycopg errors, OSError,
-    and control.gate.Held where a pause is raised.
+    In memory are what the shards share (some 3 kB a meter) and three of them. Done again it leaves the same files.
+    Raises psycopg errors, OSError, and control.gate.Held where a pause is raised.
     """
     t = thresholds or threshold_file.default()
     with reading(database) as session, reading(database) as ahead, database.connect("vee-shards") as connection:
@@ -115,31 +125,54 @@ def judge_step(
 
 
 def _open(
-    connection: Any, session: Database, ahead: Database, calendar: BillingCalendar, day: date, t: Thresholds, beforehand: Beforehand, number: int,
-    shards: int, clock: Clock,
-) -> tuple[City, bytes, list[pl.DataFrame]]:  # fmt: skip
+    connection: Any,
+    session: Database,
+    ahead: Database,
+    calendar: BillingCalendar,
+    day: date,
+    t: Thresholds,
+    beforehand: Beforehand,
+    number: int,
+    shards: int,
+    clock: Clock,
+) -> tuple[City, bytes, list[pl.DataFrame]]:
     city = open_city(connection, session, ahead, calendar, day, t, clock.now(), 0)
     parts = parts_of(city.read.expected, shards, beforehand.steps)
     first, past = (len(parts) * k // beforehand.steps for k in (number, number + 1))
-    # the state is read before the shards' own reads: what comes in between makes another state, and the file is not taken
+    # the state is read before the shards' own reads: what comes in between makes another state, and the file is not
+    # taken
     return city, _state(city), parts[first:past]
 
 
 def _state(city: City) -> bytes:
-    """Hash of what all shards of the day stand on: the files loaded for it and for the day after (whose first reads anchor gaps), thresholds, weather,
-    holidays, the days validated around it, edits, and how much of the day has passed."""
+    """Hash of what all shards of the day stand on: the files loaded for it and for the day after (whose first reads
+    anchor gaps), thresholds, weather, holidays, the days validated around it, edits, and how much of the day has
+    passed."""
     read, far = city.read, timedelta(days=FAR_DAYS)
     reference = read.reference
     parts = (
-        city.thresholds.digest, city.final, city.calendar.zone, read.day, min(read.future_s, int(read.end.timestamp())), city.days, city.like, city.available,
-        sorted(reference.holidays), sorted(reference.temperatures.items()), sorted(map(repr, reference.register_hours.rows())), sorted(map(repr, read.reused.rows())),
-        city.overrides.rows(), store.loaded_files(city.session, read.day), store.usage_versions(city.session, read.day - far, read.day + far),
-    )  # fmt: skip
+        city.thresholds.digest,
+        city.final,
+        city.calendar.zone,
+        read.day,
+        min(read.future_s, int(read.end.timestamp())),
+        city.days,
+        city.like,
+        city.available,
+        sorted(reference.holidays),
+        sorted(reference.temperatures.items()),
+        sorted(map(repr, reference.register_hours.rows())),
+        sorted(map(repr, read.reused.rows())),
+        city.overrides.rows(),
+        store.loaded_files(city.session, read.day),
+        store.usage_versions(city.session, read.day - far, read.day + far),
+    )
     return hashlib.sha256(_TAG + repr(parts).encode()).digest()
 
 
 def _inputs(city: City, expected: pl.DataFrame, state: bytes) -> bytes:
-    """Hash of what one shard's judgement stands on: the state, its expected rows, its registers and their use of the day, its usage history."""
+    """Hash of what one shard's judgement stands on: the state, its expected rows, its registers and their use of the
+    day, its usage history."""
     points = expected["service_point_id"]
     registers = city.read.registers.of_rows(*between(city.read.registers.frame, points))
     series, reads = registers.frame["series"].to_numpy(), registers.reads

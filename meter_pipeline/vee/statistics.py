@@ -1,9 +1,10 @@
 """Statistics of every row of a day, and of a day's shape, in one compiled pass each.
 
-Belongs here: what the rules ask of a row before they look at its intervals, sums over rows. Does not belong here: thresholds, verdicts.
+Belongs here: what the rules ask of a row before they look at its intervals, sums over rows. Does not belong here:
+thresholds, verdicts.
 
-A rule that must look at intervals does so only in the rows whose statistics say it can find something: that is why nine million
-intervals take tenths of a second.
+A rule that must look at intervals does so only in the rows whose statistics say it can find something: that is why nine
+million intervals take tenths of a second.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ Ints = npt.NDArray[np.int64]
 class RowStatistics:
     """Per row, over its expected slots: counts, exact sum, extremes, longest runs.
 
-    ``top`` (rows, 3): the three highest values, NO_VALUE where there are fewer. ``run`` and ``run_start``: the longest stretch of one
-    repeated non-zero value; ``zero_run`` of zeros. ``outside``: values in slots the row should not fill.
+    ``top`` (rows, 3): the three highest values, NO_VALUE where there are fewer. ``run`` and ``run_start``: the longest
+    stretch of one repeated non-zero value; ``zero_run`` of zeros. ``outside``: values in slots the row should not fill.
     """
 
     present: npt.NDArray[np.int32]
@@ -131,12 +132,31 @@ def row_statistics(values: Ints, first: npt.NDArray[np.int32], last: npt.NDArray
         return np.zeros(rows, np.int32)
 
     found = RowStatistics(
-        small(), small(), np.zeros(rows, np.int64), np.zeros(rows, np.int64), np.full((rows, 3), NO_VALUE, np.int64),
-        small(), small(), small(), small(), small(),
+        small(),
+        small(),
+        np.zeros(rows, np.int64),
+        np.zeros(rows, np.int64),
+        np.full((rows, 3), NO_VALUE, np.int64),
+        small(),
+        small(),
+        small(),
+        small(),
+        small(),
     )
     _kernel()(
-        np.ascontiguousarray(values), first, last, found.present, found.outside, found.total, found.smallest, found.top,
-        found.top_slot, found.run, found.run_start, found.zero_run, found.zeros,
+        np.ascontiguousarray(values),
+        first,
+        last,
+        found.present,
+        found.outside,
+        found.total,
+        found.smallest,
+        found.top,
+        found.top_slot,
+        found.run,
+        found.run_start,
+        found.zero_run,
+        found.zeros,
     )
     return found
 
@@ -175,8 +195,9 @@ def _shape_kernel() -> Any:
 
 
 def summed_shapes(values: Ints, rows: Ints) -> tuple[int, Ints, int, Ints]:
-    """How many of ``rows`` have a value in every slot, and their sum by slot; how many of those have a positive total and no negative value, and the
-    sum of each one's share of its own total by slot, in millionths. Exact: the order of rows does not matter."""
+    """How many of ``rows`` have a value in every slot, and their sum by slot; how many of those have a positive total
+    and no negative value, and the sum of each one's share of its own total by slot, in millionths. Exact: the order of
+    rows does not matter."""
     profile, shares = np.zeros(values.shape[1], np.int64), np.zeros(values.shape[1], np.int64)
     whole, plain = _shape_kernel()(np.ascontiguousarray(values), rows, profile, shares)
     return int(whole), profile, int(plain), shares

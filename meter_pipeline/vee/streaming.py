@@ -1,11 +1,13 @@
-"""The day's intervals shard by shard: read, judged and handed on, so that a city of any size needs the memory of a few shards.
+"""The day's intervals shard by shard: read, judged and handed on, so that a city of any size needs the memory of a few
+shards.
 
-Belongs here: the walk over the shards, what it keeps of each, what one shard must know of the others. Does not belong here: rules and estimates
-(verdict.py), SQL, what is written (writing.py).
+Belongs here: the walk over the shards, what it keeps of each, what one shard must know of the others. Does not belong
+here: rules and estimates (verdict.py), SQL, what is written (writing.py).
 
-Two things cross shards. An estimate may stand on the shape of its class, so rows that need one are left open until every shard has been through,
-and are then judged again with all their peers known. And a head-end's clock may be off by hours, which only its whole fleet tells: that is looked
-for at the end, and where it is found (hardly ever) the day is gone through once more. Both are sums of integers, so no result depends on the cut.
+Two things cross shards. An estimate may stand on the shape of its class, so rows that need one are left open until
+every shard has been through, and are then judged again with all their peers known. And a head-end's clock may be off by
+hours, which only its whole fleet tells: that is looked for at the end, and where it is found (hardly ever) the day is
+gone through once more. Both are sums of integers, so no result depends on the cut.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ ROWS: Final = INTERVALS_PER_SHARD // 96
 
 @dataclass(slots=True)
 class City:
-    """What the shards of a day share; none of it is changed. ``ahead`` is a second session, over which the next shard is read."""
+    """What the shards of a day share; none of it is changed. ``ahead`` is a second session, over which the next shard
+    is read."""
 
     session: Database
     ahead: Database
@@ -56,24 +59,38 @@ class City:
 
 
 def open_city(
-    connection: Any, session: Database, ahead: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime, one_shard: int,
+    connection: Any,
+    session: Database,
+    ahead: Database,
+    calendar: BillingCalendar,
+    day: date,
+    t: Thresholds,
+    now: datetime,
+    one_shard: int,
     watch: Callable[[str], None] = lambda _: None,
-) -> City:  # fmt: skip
-    """Read what the shards of a day share. ``one_shard``: up to how many rows the day's vectors are read at once; ``watch`` is told of each step."""
-    # Estimates stay open while a head-end that is pulled is still being asked for the day: it may have been away when the day closed.
-    final = now >= calendar.bounds(day)[1] + timedelta(days=t.final_after_days) and not still_asked(connection, day, now, t.final_after_days)
+) -> City:
+    """Read what the shards of a day share. ``one_shard``: up to how many rows the day's vectors are read at once;
+    ``watch`` is told of each step."""
+    # Estimates stay open while a head-end that is pulled is still being asked for the day: it may have been away when
+    # the day closed.
+    final = now >= calendar.bounds(day)[1] + timedelta(days=t.final_after_days) and not still_asked(
+        connection, day, now, t.final_after_days
+    )
     read = read_day(session, calendar, day, t, now, one_shard)
     watch("read")
     history = store.read_usage_history(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))
     days = [day - timedelta(days=k) for k in range(t.high_low_days, 0, -1)]
     like = [past.day_class(d, read.reference.holidays) == past.day_class(day, read.reference.holidays) for d in days]
     available = store.validated_days(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))
-    return City(session, ahead, calendar, read, t, final, history, days, like, available, edit_store.standing(session, day))
+    return City(
+        session, ahead, calendar, read, t, final, history, days, like, available, edit_store.standing(session, day)
+    )
 
 
 @dataclass(slots=True)
 class Judged:
-    """One matrix of a shard, judged: its rows, what was made of them, who edited them, the stretches of days its registers enclose."""
+    """One matrix of a shard, judged: its rows, what was made of them, who edited them, the stretches of days its
+    registers enclose."""
 
     rows: DayRows
     validated: ValidatedMatrix
@@ -88,15 +105,18 @@ class Judged:
             return self
         place = {int(row): k for k, row in enumerate(keep)}
         return Judged(
-            self.rows.take(keep), self.validated.take(keep), {place[row]: edit for row, edit in self.edited.items() if row in place},
+            self.rows.take(keep),
+            self.validated.take(keep),
+            {place[row]: edit for row, edit in self.edited.items() if row in place},
             [replace(s, row=place[s.row]) for s in self.enclosed if s.row in place],
             {place[row]: found for row, found in self.others.items() if row in place},
-        )  # fmt: skip
+        )
 
 
 @dataclass(slots=True)
 class Streamed:
-    """What is kept of the shards besides what was handed on: shapes of the head-ends, raw rows nobody expects, days to be asked for again."""
+    """What is kept of the shards besides what was handed on: shapes of the head-ends, raw rows nobody expects, days to
+    be asked for again."""
 
     shapes: list[pl.DataFrame] = field(default_factory=list)
     unexpected: list[pl.DataFrame] = field(default_factory=list)
@@ -105,8 +125,8 @@ class Streamed:
 
 @dataclass(slots=True)
 class Piece:
-    """One shard of several, judged. ``waiting``: service points whose rows need to know all their peers; they are not among ``judged``. ``peers``:
-    what its own whole rows sum to."""
+    """One shard of several, judged. ``waiting``: service points whose rows need to know all their peers; they are not
+    among ``judged``. ``peers``: what its own whole rows sum to."""
 
     judged: list[Judged]
     shapes: list[pl.DataFrame]
@@ -117,7 +137,8 @@ class Piece:
 
 #: Says from the shapes of a whole day which head-ends are shifted
 FindShifts = Callable[[pl.DataFrame], Shifts]
-#: A shard that was judged beforehand, by its number and its expected rows; None where it was not, or not from what is known now (spread.py)
+# : A shard that was judged beforehand, by its number and its expected rows; None where it was not, or not from what is
+# known now (spread.py)
 Made = Callable[[int, pl.DataFrame], Piece | None]
 
 
@@ -136,12 +157,16 @@ def parts_of(expected: pl.DataFrame, shards: int, least: int = 1) -> list[pl.Dat
     return [expected.slice(first, past - first) for first, past in pieces]
 
 
-def judge(city: City, validate: Callable[..., ValidatedMatrix], rows: list[DayRows], unexpected: pl.DataFrame, shifts: Shifts) -> Piece:
+def judge(
+    city: City, validate: Callable[..., ValidatedMatrix], rows: list[DayRows], unexpected: pl.DataFrame, shifts: Shifts
+) -> Piece:
     """One shard of several, judged as far as it can be without the others."""
     peers = Peers()
     shapes = [results.head_end_shapes(part, city.read.day) for part in rows]
     judged = [_judge(city, validate, part, edits.apply(city.overrides, part), peers, shifts) for part in rows]
-    open_rows = [j.validated.keys["service_point_id"][j.validated.left_open] for j in judged if j.validated.left_open.size]
+    open_rows = [
+        j.validated.keys["service_point_id"][j.validated.left_open] for j in judged if j.validated.left_open.size
+    ]
     waiting = pl.concat(open_rows).unique().sort() if open_rows else None
     if waiting is not None:
         judged = [j.without(waiting) for j in judged]
@@ -149,13 +174,19 @@ def judge(city: City, validate: Callable[..., ValidatedMatrix], rows: list[DayRo
 
 
 def stream(
-    city: City, validate: Callable[..., ValidatedMatrix], hand_on: Callable[[Judged], None], parts: list[pl.DataFrame], shifts: Shifts,
-    find: FindShifts, made: Made = no_shard,
-) -> tuple[Streamed, Shifts]:  # fmt: skip
-    """Judge every shard of the day, ``parts`` of its expected rows, and hand it on; those that ``made`` has are taken from there.
+    city: City,
+    validate: Callable[..., ValidatedMatrix],
+    hand_on: Callable[[Judged], None],
+    parts: list[pl.DataFrame],
+    shifts: Shifts,
+    find: FindShifts,
+    made: Made = no_shard,
+) -> tuple[Streamed, Shifts]:
+    """Judge every shard of the day, ``parts`` of its expected rows, and hand it on; those that ``made`` has are taken
+    from there.
 
-    Returns what was kept, and the shifts found: where they are not ``shifts``, what was handed on was judged without knowing them and the day is to
-    be streamed again. A day of one shard knows them before it judges.
+    Returns what was kept, and the shifts found: where they are not ``shifts``, what was handed on was judged without
+    knowing them and the day is to be streamed again. A day of one shard knows them before it judges.
     """
     kept = Streamed()
     if len(parts) == 1:
@@ -175,13 +206,20 @@ def stream(
             again = expected.filter(pl.col("service_point_id").is_in(pl.concat(open_points).implode()))
             for rows, _ in _each(city, reader, parts_of(again, 0)):
                 # their shapes are counted already
-                judged = [_judge(city, validate, part, edits.apply(city.overrides, part), peers, shifts) for part in rows]
+                judged = [
+                    _judge(city, validate, part, edits.apply(city.overrides, part), peers, shifts) for part in rows
+                ]
                 _settle(judged, kept, city.read.day, hand_on)
     return kept, find(results.added_shapes(kept.shapes))
 
 
 def _stream_whole(
-    city: City, validate: Callable[..., ValidatedMatrix], hand_on: Callable[[Judged], None], expected: pl.DataFrame, kept: Streamed, find: FindShifts
+    city: City,
+    validate: Callable[..., ValidatedMatrix],
+    hand_on: Callable[[Judged], None],
+    expected: pl.DataFrame,
+    kept: Streamed,
+    find: FindShifts,
 ) -> Shifts:
     """The day as one shard."""
     rows, unexpected = read_rows(city.ahead, city.calendar, city.read, expected, city.thresholds)
@@ -194,13 +232,22 @@ def _stream_whole(
 
 
 def _pieces(
-    city: City, reader: ThreadPoolExecutor, validate: Callable[..., ValidatedMatrix], parts: Sequence[pl.DataFrame], shifts: Shifts, made: Made
+    city: City,
+    reader: ThreadPoolExecutor,
+    validate: Callable[..., ValidatedMatrix],
+    parts: Sequence[pl.DataFrame],
+    shifts: Shifts,
+    made: Made,
 ) -> Iterator[Piece]:
     """Every shard, the next one being read while one is worked on."""
 
     def coming(number: int) -> Piece | tuple[list[DayRows], pl.DataFrame]:
         piece = made(number, parts[number])
-        return piece if piece is not None else read_rows(city.ahead, city.calendar, city.read, parts[number], city.thresholds)
+        return (
+            piece
+            if piece is not None
+            else read_rows(city.ahead, city.calendar, city.read, parts[number], city.thresholds)
+        )
 
     waiting = reader.submit(coming, 0)
     for number in range(1, len(parts) + 1):
@@ -216,7 +263,9 @@ def each(city: City, parts: Sequence[pl.DataFrame]) -> Iterator[tuple[list[DayRo
         yield from _each(city, reader, parts)
 
 
-def _each(city: City, reader: ThreadPoolExecutor, parts: Sequence[pl.DataFrame]) -> Iterator[tuple[list[DayRows], pl.DataFrame]]:
+def _each(
+    city: City, reader: ThreadPoolExecutor, parts: Sequence[pl.DataFrame]
+) -> Iterator[tuple[list[DayRows], pl.DataFrame]]:
     coming = reader.submit(read_rows, city.ahead, city.calendar, city.read, parts[0], city.thresholds)
     for following in parts[1:]:
         now, coming = coming, reader.submit(read_rows, city.ahead, city.calendar, city.read, following, city.thresholds)
@@ -231,7 +280,14 @@ def _settle(judged: Sequence[Judged], kept: Streamed, day: date, hand_on: Callab
             hand_on(one)
 
 
-def _judge(city: City, validate: Callable[..., ValidatedMatrix], rows: DayRows, edited: edits.Applied, peers: Peers | None, shifts: Shifts) -> Judged:
+def _judge(
+    city: City,
+    validate: Callable[..., ValidatedMatrix],
+    rows: DayRows,
+    edited: edits.Applied,
+    peers: Peers | None,
+    shifts: Shifts,
+) -> Judged:
     read, t, day = city.read, city.thresholds, city.read.day
     points = rows.keys["service_point_id"]
     mark_shifts(rows, shifts)
@@ -239,7 +295,9 @@ def _judge(city: City, validate: Callable[..., ValidatedMatrix], rows: DayRows, 
     daily = past.align_daily(rows.keys, history, city.days, city.like)
     rows.context.estimate_streak = past.estimate_streaks(rows.keys, history, day)
     loader = StoredVectors(city.session, city.calendar, day, rows, read.reference, city.available, t)
-    enclosed = stretches.find(rows, read.registers.of_rows(*between(read.registers.frame, points)), city.calendar, day, t)
+    enclosed = stretches.find(
+        rows, read.registers.of_rows(*between(read.registers.frame, points)), city.calendar, day, t
+    )
     others = stretches.attach(city.session, rows, enclosed, day)
     v = validate(rows.matrix, rows.keys, rows.context, daily, loader, t, final=city.final, peers=peers)
     edits.mark(v, edited)

@@ -1,11 +1,12 @@
 """Register reads that enclose several days of an interval meter: what the register leaves for one of them.
 
-Belongs here: finding such stretches, what the other days of each take of it, and which of those days should be validated again. Does not
-belong here: register-only meters (results.py, true_up.py), scaling itself (verdict.py).
+Belongs here: finding such stretches, what the other days of each take of it, and which of those days should be
+validated again. Does not belong here: register-only meters (results.py, true_up.py), scaling itself (verdict.py).
 
-A stretch runs from a read at one midnight to the next read at a midnight, several days later. Its difference less what the other days
-really read is what is left for this day. Where other days were estimated too, what is left is shared in proportion to the unscaled
-estimates, by differences of one cumulative function, so that the days of a stretch sum to its register exactly whatever order they run in.
+A stretch runs from a read at one midnight to the next read at a midnight, several days later. Its difference less what
+the other days really read is what is left for this day. Where other days were estimated too, what is left is shared in
+proportion to the unscaled estimates, by differences of one cumulative function, so that the days of a stretch sum to
+its register exactly whatever order they run in.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class OtherDay:
-    """What a validated day of a stretch takes: really read, estimated before scaling, in all; ``spiked``: a peak waits for its register."""
+    """What a validated day of a stretch takes: really read, estimated before scaling, in all; ``spiked``: a peak waits
+    for its register."""
 
     read: int
     unscaled: int
@@ -66,20 +68,32 @@ Again: TypeAlias = dict[date, list[tuple[str, str, str, int]]]
 
 
 def find(rows: DayRows, registers: Registers, calendar: BillingCalendar, day: date, t: Thresholds) -> list[Stretch]:
-    """Stretches of the rows whose day no pair of reads encloses by itself. Meters that came or went within the stretch have none."""
+    """Stretches of the rows whose day no pair of reads encloses by itself. Meters that came or went within the stretch
+    have none."""
     context = rows.context
-    open_rows = np.flatnonzero((context.register_difference == NO_VALUE) & context.known & context.unit_ok & (context.expected == rows.matrix.slots))
+    open_rows = np.flatnonzero(
+        (context.register_difference == NO_VALUE)
+        & context.known
+        & context.unit_ok
+        & (context.expected == rows.matrix.slots)
+    )
     if not open_rows.size or not registers.reads.series.size:
         return []
     own = registers.frame.filter(pl.col("total") & ~pl.col("register_only"))
     key = ["service_point_id", "meter_id", "sums_to"]
     single = own.filter(pl.len().over(key) == 1).select(*key, "series", "installed_s", "removed_s")
-    wanted = rows.keys[open_rows].select("service_point_id", "meter_id", pl.col("channel").alias("sums_to")).with_columns(row=pl.Series(open_rows))
+    wanted = (
+        rows.keys[open_rows]
+        .select("service_point_id", "meter_id", pl.col("channel").alias("sums_to"))
+        .with_columns(row=pl.Series(open_rows))
+    )
     start, end = (int(moment.timestamp()) for moment in calendar.bounds(day))
     snap = t.register_boundary_seconds
     reads, found = registers.reads, registers.found
     out = []
-    for row, meter, series, installed, removed in wanted.join(single, on=key).select("row", "meter_id", "series", "installed_s", "removed_s").iter_rows():
+    for row, meter, series, installed, removed in (
+        wanted.join(single, on=key).select("row", "meter_id", "series", "installed_s", "removed_s").iter_rows()
+    ):
         lo, hi = np.searchsorted(reads.series, [series, series + 1])
         used = np.flatnonzero(found.used[lo:hi]) + lo
         at = reads.at[used]
@@ -111,8 +125,9 @@ def _day_ending(calendar: BillingCalendar, at: int, snap: int) -> date | None:
 def attach(session: Database, rows: DayRows, stretches: Sequence[Stretch], day: date) -> Others:
     """Give each row with a stretch what the register leaves for it; returns what the other days take, for ``settle``.
 
-    Where nothing else of the stretch was estimated that is the row's register difference itself, as if it had been read daily. A stretch
-    that does not add up is told on its last day only. With a day of the stretch not validated yet, or partly null, nothing is said.
+    Where nothing else of the stretch was estimated that is the row's register difference itself, as if it had been read
+    daily. A stretch that does not add up is told on its last day only. With a day of the stretch not validated yet, or
+    partly null, nothing is said.
     """
     context = rows.context
     others = _others(session, rows, stretches, day)
@@ -129,7 +144,11 @@ def attach(session: Database, rows: DayRows, stretches: Sequence[Stretch], day: 
         whole = bool((values[s.row] != NO_VALUE).all()) and not estimate[rows.matrix.quality[s.row]].any()
         misses = abs(left - int(values[s.row].sum())) > tolerance if whole else False
         if before or after:
-            context.stretch_left[s.row], context.stretch_before[s.row], context.stretch_after[s.row] = left, before, after
+            context.stretch_left[s.row], context.stretch_before[s.row], context.stretch_after[s.row] = (
+                left,
+                before,
+                after,
+            )
             context.register_tolerance[s.row] = tolerance
         elif not misses or day == s.last:
             context.register_difference[s.row] = left
@@ -137,8 +156,11 @@ def attach(session: Database, rows: DayRows, stretches: Sequence[Stretch], day: 
     return others
 
 
-def settle(rows: DayRows, v: ValidatedMatrix, stretches: Sequence[Stretch], others: Others, day: date, again: Again) -> None:
-    """Adds to ``again`` the other days of stretches that come out differently beside what this day has become, or whose peak is now borne out."""
+def settle(
+    rows: DayRows, v: ValidatedMatrix, stretches: Sequence[Stretch], others: Others, day: date, again: Again
+) -> None:
+    """Adds to ``again`` the other days of stretches that come out differently beside what this day has become, or whose
+    peak is now borne out."""
     for s in stretches:
         found = dict(others.get(s.row, {}))
         scaled = _ours(v.values[s.row], v.quality[s.row], v.flags[s.row])
@@ -153,10 +175,16 @@ def settle(rows: DayRows, v: ValidatedMatrix, stretches: Sequence[Stretch], othe
         names = rows.keys.row(s.row, named=True)
         for d in days:
             own = found[d]
-            share = share_until(left, before + own.unscaled, everything) - share_until(left, before, everything) if everything > 0 else 0
+            share = (
+                share_until(left, before + own.unscaled, everything) - share_until(left, before, everything)
+                if everything > 0
+                else 0
+            )
             before += own.unscaled
             if d != day and ((own.unscaled and own.total != own.read + share) or own.spiked):
-                again.setdefault(d, []).append((names["service_point_id"], names["meter_id"], names["channel"], own.read + share))
+                again.setdefault(d, []).append(
+                    (names["service_point_id"], names["meter_id"], names["channel"], own.read + share)
+                )
 
 
 def asked(again: Again, day: date) -> list[requests.Request]:
@@ -199,7 +227,10 @@ def _others(session: Database, rows: DayRows, stretches: Sequence[Stretch], day:
                 scaled = _ours(m.values[i], m.quality[i], flags)
                 spiked = names["register_difference_micro"] is None and bool((flags & spike).any())
                 out.setdefault(row, {})[other] = OtherDay(
-                    int(m.values[i][(m.values[i] != NO_VALUE) & ~scaled].sum()), int(names["unscaled_micro"]) if scaled.any() else 0,
-                    int(names["total_micro"]), names["missing"] == 0 and names["expected"] == m.slots, spiked,
-                )  # fmt: skip
+                    int(m.values[i][(m.values[i] != NO_VALUE) & ~scaled].sum()),
+                    int(names["unscaled_micro"]) if scaled.any() else 0,
+                    int(names["total_micro"]),
+                    names["missing"] == 0 and names["expected"] == m.slots,
+                    spiked,
+                )
     return out

@@ -25,8 +25,8 @@ class ThresholdError(ValueError):
 class Thresholds:
     """Every number the rules use, under one version and hash.
 
-    Quantities are micro base units, durations are in the unit of the name. ``digest`` is the SHA-256 of the file's bytes: it goes into
-    the store and the ledger with each validated day.
+    Quantities are micro base units, durations are in the unit of the name. ``digest`` is the SHA-256 of the file's
+    bytes: it goes into the store and the ledger with each validated day.
     """
 
     version: int

@@ -1,11 +1,13 @@
 """Time-of-use registers beside the intervals of the hours each of them counts.
 
-Belongs here: which register counts which slot of a day, what each of them counted, and what each leaves for a row's estimates. Does not belong
-here: the total register (assemble.py), sharing itself (scaling.py), prices by time of use (billing/).
+Belongs here: which register counts which slot of a day, what each of them counted, and what each leaves for a row's
+estimates. Does not belong here: the total register (assemble.py), sharing itself (scaling.py), prices by time of use
+(billing/).
 
-The hours are reference data (ref.register_hours), by head-end and register channel in local time: a head-end's meters are programmed alike. A
-program that leaves a slot to no register or to two, or that changes within an interval, is not used for that interval length. (Source: Itron IEE,
-TOU scaling; Oracle MDM Sum Check, time-of-use registers against the check register.)
+The hours are reference data (ref.register_hours), by head-end and register channel in local time: a head-end's meters
+are programmed alike. A program that leaves a slot to no register or to two, or that changes within an interval, is not
+used for that interval length. (Source: Itron IEE, TOU scaling; Oracle MDM Sum Check, time-of-use registers against the
+check register.)
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from meter_pipeline.vee.scaling import scale_rows, split_exactly
 def slot_registers(
     hours: pl.DataFrame, calendar: BillingCalendar, day: date, holidays: Collection[date], minutes: int
 ) -> tuple[list[str], npt.NDArray[np.int8]] | None:
-    """The registers of one program (rows of one head-end), sorted, and the number of the one that counts each slot; None where it does not fit."""
+    """The registers of one program (rows of one head-end), sorted, and the number of the one that counts each slot;
+    None where it does not fit."""
     rest = day.weekday() >= 5 or day in holidays
     today = hours.filter(pl.col("days").is_in(["all", "restday" if rest else "workday"]))
     names = sorted(hours["channel"].unique().to_list())
@@ -45,16 +48,34 @@ def slot_registers(
     return names, found
 
 
-def attach(rows: DayRows, registers: Registers, hours: pl.DataFrame, calendar: BillingCalendar, day: date, holidays: Collection[date]) -> None:
-    """Give each row whose time-of-use registers are all known for the day what each counted; mark those that their intervals belie."""
-    parts = registers.frame.with_columns(quantity=pl.Series(np.where(registers.use.gap_s == 0, registers.use.quantity, NO_VALUE))).filter(
-        ~pl.col("total") & (pl.col("quantity") != NO_VALUE) & (pl.col("begin_s") == pl.col("register_begin_s")) & (pl.col("end_s") == pl.col("register_end_s"))
+def attach(
+    rows: DayRows,
+    registers: Registers,
+    hours: pl.DataFrame,
+    calendar: BillingCalendar,
+    day: date,
+    holidays: Collection[date],
+) -> None:
+    """Give each row whose time-of-use registers are all known for the day what each counted; mark those that their
+    intervals belie."""
+    parts = registers.frame.with_columns(
+        quantity=pl.Series(np.where(registers.use.gap_s == 0, registers.use.quantity, NO_VALUE))
+    ).filter(
+        ~pl.col("total")
+        & (pl.col("quantity") != NO_VALUE)
+        & (pl.col("begin_s") == pl.col("register_begin_s"))
+        & (pl.col("end_s") == pl.col("register_end_s"))
     )
     context, minutes = rows.context, rows.matrix.interval_minutes
     if not hours.height or not parts.height or not rows.keys.height:
         return
-    own = rows.keys.select("service_point_id", "meter_id", pl.col("channel").alias("sums_to"), "head_end").with_row_index("row")
-    read = own.join(parts.select("service_point_id", "meter_id", "sums_to", "channel", "quantity"), on=["service_point_id", "meter_id", "sums_to"])
+    own = rows.keys.select(
+        "service_point_id", "meter_id", pl.col("channel").alias("sums_to"), "head_end"
+    ).with_row_index("row")
+    read = own.join(
+        parts.select("service_point_id", "meter_id", "sums_to", "channel", "quantity"),
+        on=["service_point_id", "meter_id", "sums_to"],
+    )
     programs = []
     for (head_end,), mine in sorted(read.group_by("head_end"), key=lambda g: str(g[0])):
         program = slot_registers(hours.filter(pl.col("head_end") == head_end), calendar, day, holidays, minutes)
@@ -77,7 +98,8 @@ def attach(rows: DayRows, registers: Registers, hours: pl.DataFrame, calendar: B
 
 
 def _check(rows: DayRows) -> None:
-    """Mark whole rows of which a register does not say what the intervals of its hours do, whatever the sum of all says."""
+    """Mark whole rows of which a register does not say what the intervals of its hours do, whatever the sum of all
+    says."""
     context, values = rows.context, rows.matrix.values
     for row in np.flatnonzero(context.tou_program >= 0):
         if (values[row] != NO_VALUE).all():
@@ -96,10 +118,12 @@ def _left(context: RowContext, row: int, accepted: Ints) -> Ints:
 
 
 def scale(context: RowContext, row: int, accepted: Ints, estimates: Ints, done: Bools, residual: int) -> Ints | None:
-    """A row's estimates scaled so that they sum to ``residual`` and, register by register, to what each counted in its hours.
+    """A row's estimates scaled so that they sum to ``residual`` and, register by register, to what each counted in its
+    hours.
 
-    Where the registers add up to the total that is exact for each; what their rounding leaves is shared among them. None where a register is
-    overrun by the accepted values, or counted something in hours of which nothing is estimated: then the total alone is right.
+    Where the registers add up to the total that is exact for each; what their rounding leaves is shared among them.
+    None where a register is overrun by the accepted values, or counted something in hours of which nothing is
+    estimated: then the total alone is right.
     """
     left, tolerance = _left(context, row, accepted), int(context.register_tolerance[row])
     hours = context.tou_hours[context.tou_program[row]]

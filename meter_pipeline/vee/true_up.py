@@ -1,10 +1,13 @@
-"""Days that a register read allows to be trued up: those between it and the reads around it, where they now come out differently.
+"""Days that a register read allows to be trued up: those between it and the reads around it, where they now come out
+differently.
 
-Belongs here: finding them. Does not belong here: keeping and running the requests (store/true_up.py, defs/sensors.py, cli/run.py).
+Belongs here: finding them. Does not belong here: keeping and running the requests (store/true_up.py, defs/sensors.py,
+cli/run.py).
 
-A read closes the days since the read before it, which were estimated until then; one that comes late also cuts the days up to the read
-after it. Only days that were validated, and whose figure differs from the stored one, are asked for: a run that changes nothing asks for
-nothing. (AEMO methods 62 to 67: forward estimates are replaced when the meter is read.)
+A read closes the days since the read before it, which were estimated until then; one that comes late also cuts the days
+up to the read after it. Only days that were validated, and whose figure differs from the stored one, are asked for: a
+run that changes nothing asks for nothing. (AEMO methods 62 to 67: forward estimates are replaced when the meter is
+read.)
 """
 
 from __future__ import annotations
@@ -31,12 +34,19 @@ _TAG: Final = b"mp-true-up/1"
 
 
 def find(
-    session: Database, calendar: BillingCalendar, day: date, windows: pl.DataFrame, registers: Registers, settled: pl.Series, t: Thresholds
+    session: Database,
+    calendar: BillingCalendar,
+    day: date,
+    windows: pl.DataFrame,
+    registers: Registers,
+    settled: pl.Series,
+    t: Thresholds,
 ) -> list[store.Request]:
     """Requests that the day's reads of register-only meters make: one per day that now comes out differently.
 
-    ``windows`` and ``registers`` are those of the day (``assemble.day_windows``, ``assemble.register_series``). ``settled``: service points whose
-    day before is wholly actual (``history.whole_points``): reads enclosed it, so the read that opens this day was not their first.
+    ``windows`` and ``registers`` are those of the day (``assemble.day_windows``, ``assemble.register_series``).
+    ``settled``: service points whose day before is wholly actual (``history.whole_points``): reads enclosed it, so the
+    read that opens this day was not their first.
     """
     start, end = (int(moment.timestamp()) for moment in calendar.bounds(day))
     frame = registers.frame.with_columns(reads=pl.Series(registers.use.reads))
@@ -54,8 +64,12 @@ def find(
     # two reads behind tell a register that was read before from one whose first stretch this is
     around = reach.reads_around(session, day, start, end, windows, meters, before=2)
     wide = assemble.register_series(windows.filter(pl.col("meter_id").is_in(meters)), around.reads, t)
-    mine = wide.frame.with_columns(reads=pl.Series(wide.use.reads)).filter(pl.col("register_only") & (pl.col("reads") > 0))
-    before, after = _around(wide, mine["series"].to_numpy().astype(np.int64), start, end, np.zeros(mine.height, np.bool_))
+    mine = wide.frame.with_columns(reads=pl.Series(wide.use.reads)).filter(
+        pl.col("register_only") & (pl.col("reads") > 0)
+    )
+    before, after = _around(
+        wide, mine["series"].to_numpy().astype(np.int64), start, end, np.zeros(mine.height, np.bool_)
+    )
     span = timedelta(days=around.days)
     earlier = store.validated_days(session, day - span, day - timedelta(days=1))
     kept_from = _first_whole(session)
@@ -73,16 +87,18 @@ def find(
 
 
 def _first_whole(session: Database) -> date:
-    """The first day that can be validated again to the same figures: it and the reads that opened it are in the database, not archived."""
+    """The first day that can be validated again to the same figures: it and the reads that opened it are in the
+    database, not archived."""
     last = store.last_archived(session)
     return date.min if last is None else last + timedelta(days=reach.NEAR_DAYS + 1)
 
 
 def _around(registers: Registers, series: Ints, start: int, end: int, follows: Bools) -> tuple[Ints, Ints]:
-    """Instants of the used reads before and after those of the day, by series; the far past and the far future where there are none.
+    """Instants of the used reads before and after those of the day, by series; the far past and the far future where
+    there are none.
 
-    The far past also where the read before is the very first: until it, time is estimated at the pace of the stretch that the day closes.
-    ``follows``: series known to have earlier reads than those at hand.
+    The far past also where the read before is the very first: until it, time is estimated at the pace of the stretch
+    that the day closes. ``follows``: series known to have earlier reads than those at hand.
     """
     used = registers.found.used
     number, at = registers.reads.series[used], registers.reads.at[used]
@@ -105,7 +121,14 @@ def _around(registers: Registers, series: Ints, start: int, end: int, follows: B
 
 
 def _compare(
-    session: Database, wide: Registers, touched: pl.DataFrame, day: date, other: date, opens: int, closes: int, t: Thresholds
+    session: Database,
+    wide: Registers,
+    touched: pl.DataFrame,
+    day: date,
+    other: date,
+    opens: int,
+    closes: int,
+    t: Thresholds,
 ) -> store.Request | None:
     """What the registers now say of another day, against what is stored of it."""
     count = wide.frame.height
@@ -124,11 +147,17 @@ def _compare(
         lead[present[k]] = NO_VALUE if ended is None else ended
     key = ["service_point_id", "meter_id", "channel"]
     enclosed, leads = pl.Series(quantity[at]), pl.Series(lead[at])
-    now = touched.select(key).with_columns(now=pl.select(pl.when(enclosed != NO_VALUE).then(enclosed).otherwise(leads)).to_series(), lead=enclosed == NO_VALUE)
+    now = touched.select(key).with_columns(
+        now=pl.select(pl.when(enclosed != NO_VALUE).then(enclosed).otherwise(leads)).to_series(),
+        lead=enclosed == NO_VALUE,
+    )
     stored = store.register_days(session, other, touched["meter_id"].unique().sort().to_list())
     was = pl.when("lead").then("usage_micro").otherwise("quantity_micro")
     differs = (
-        now.filter(pl.Series(finish[at] > begin[at]) & (pl.col("now") != NO_VALUE)).join(stored, on=key).filter(was.ne_missing(pl.col("now"))).sort(key)
+        now.filter(pl.Series(finish[at] > begin[at]) & (pl.col("now") != NO_VALUE))
+        .join(stored, on=key)
+        .filter(was.ne_missing(pl.col("now")))
+        .sort(key)
     )
     if not differs.height:
         return None

@@ -1,7 +1,7 @@
 """Validate, estimate, scale, validate again: a raw day becomes a validated day.
 
-Belongs here: the order of the steps over one DayMatrix and the bookkeeping of what became of each slot. Does not belong here: single
-rules and methods, reading or writing the store (day.py, store/validated.py).
+Belongs here: the order of the steps over one DayMatrix and the bookkeeping of what became of each slot. Does not belong
+here: single rules and methods, reading or writing the store (day.py, store/validated.py).
 """
 
 from __future__ import annotations
@@ -26,8 +26,17 @@ from meter_pipeline.vee.thresholds import Thresholds
 
 #: AEMO reason given for an estimate, by the interval rule that asked for it; the first that applies wins
 _REASONS: Final = (
-    ("EXCHANGE_SLOT", 1), ("TEST_MODE", 90), ("PULSE_OVERFLOW", 95), ("TRUNCATED", 80), ("CLOCK_DRIFT", 86), ("METER_FAULT", 45),
-    ("NEGATIVE", 39), ("RANGE", 96), ("SPIKE", 74), ("NULL_DATA", 78), ("GAP", 85),
+    ("EXCHANGE_SLOT", 1),
+    ("TEST_MODE", 90),
+    ("PULSE_OVERFLOW", 95),
+    ("TRUNCATED", 80),
+    ("CLOCK_DRIFT", 86),
+    ("METER_FAULT", 45),
+    ("NEGATIVE", 39),
+    ("RANGE", 96),
+    ("SPIKE", 74),
+    ("NULL_DATA", 78),
+    ("GAP", 85),
 )
 
 
@@ -36,10 +45,11 @@ def _bit(code: str) -> np.int32:
 
 
 class Peers:
-    """The whole rows of a day by interval length and group, summed by slot: what a class's shape and mean day are made of.
+    """The whole rows of a day by interval length and group, summed by slot: what a class's shape and mean day are made
+    of.
 
-    Sums are exact, so neither the order of rows nor the shards they came in matter. ``whole`` says that all of the day's rows are in; until
-    then rows that wait for an estimate are left open.
+    Sums are exact, so neither the order of rows nor the shards they came in matter. ``whole`` says that all of the
+    day's rows are in; until then rows that wait for an estimate are left open.
     """
 
     def __init__(self, *, whole: bool = False, sums: dict[tuple[int, int], tuple[int, Ints]] | None = None) -> None:
@@ -70,8 +80,8 @@ class Peers:
     def shapes(self, minutes: int, group: npt.NDArray[np.int32], slots: int, least: int) -> tuple[Ints, Ints]:
         """Shape of the day and mean day of each row's group.
 
-        Returns (rows, slots) in millionths of the whole day, zero rows where fewer than ``least`` complete rows or no usage; and the mean day
-        in micro units, NO_VALUE there.
+        Returns (rows, slots) in millionths of the whole day, zero rows where fewer than ``least`` complete rows or no
+        usage; and the mean day in micro units, NO_VALUE there.
         """
         shape = np.zeros((group.size, slots), np.int64)
         mean = np.full(group.size, NO_VALUE, np.int64)
@@ -96,11 +106,16 @@ def _average_daily_load(history: DailyHistory, rows: Ints, days: int) -> Ints:
 
 
 def _repairable(s: Subject, values: Ints, flags: npt.NDArray[np.int32], total: Ints) -> Bools:
-    """Spikes (rows, slots) that the register says never happened: without them the intervals fit under its difference, with them not."""
+    """Spikes (rows, slots) that the register says never happened: without them the intervals fit under its difference,
+    with them not."""
     difference, tolerance = s.context.register_difference, s.context.register_tolerance
     known = difference != NO_VALUE
     rows = np.flatnonzero(known & (total > np.where(known, difference, 0) + tolerance))
-    out = np.zeros((0, 0), np.bool_) if not rows.size else (flags[rows] & _bit("SPIKE")).astype(np.bool_) & (values[rows] != NO_VALUE)
+    out = (
+        np.zeros((0, 0), np.bool_)
+        if not rows.size
+        else (flags[rows] & _bit("SPIKE")).astype(np.bool_) & (values[rows] != NO_VALUE)
+    )
     suspects = np.zeros(values.shape, np.bool_) if rows.size else np.zeros((values.shape[0], 1), np.bool_)
     if rows.size:
         without = total[rows] - np.where(out, values[rows], 0).sum(axis=1)
@@ -141,10 +156,11 @@ def validate_matrix(
     """A validated day from a raw one: every expected slot ends up actual, estimated or null, and says which and why.
 
     ``keys`` is aligned with the matrix rows (model.KEY_COLUMNS). ``load_vectors`` is asked only for rows that
-    interpolation within the day leaves open. ``final``: the retry window has passed, estimates are final substitutes (AEMO flag F). ``peers``:
-    the day's whole rows where the matrix is one shard of it (by default the matrix is the day); while they are not all known the matrix's own are
-    counted in, and rows that need an estimate are returned in ``left_open``, to be judged again. The raw matrix is not touched.
-    The result for a row does not depend on the order of rows.
+    interpolation within the day leaves open. ``final``: the retry window has passed, estimates are final substitutes
+    (AEMO flag F). ``peers``: the day's whole rows where the matrix is one shard of it (by default the matrix is the
+    day); while they are not all known the matrix's own are counted in, and rows that need an estimate are returned in
+    ``left_open``, to be judged again. The raw matrix is not touched. The result for a row does not depend on the order
+    of rows.
     """
     statistics = row_statistics(day.values, context.first, context.last)
     judged = subject(day, context, statistics, thresholds, history)
@@ -183,7 +199,12 @@ def validate_matrix(
     left_open = np.zeros(0, np.int64)
     city = Peers() if peers is None else peers
     if not city.whole and (rows.size or peers is not None):
-        city.add(day.interval_minutes, values, (present == expected) & (expected == day.slots) & usable & context.active, context.group)
+        city.add(
+            day.interval_minutes,
+            values,
+            (present == expected) & (expected == day.slots) & usable & context.active,
+            context.group,
+        )
     if peers is not None and not peers.whole:
         rows, left_open = left_open, rows
     if rows.size:
@@ -217,14 +238,29 @@ def validate_matrix(
     row_flags |= rr.run_row_rules(judged, total, history, role)
     answered = expected + np.maximum(context.meterless[:, 1] - context.meterless[:, 0], 0).astype(np.int32)
     return ValidatedMatrix(
-        raw=day, keys=keys, values=values, quality=codes, flags=flags, row_flags=row_flags, expected=answered,
-        actual=(held - estimated).astype(np.int32), estimated=estimated, missing=(answered - held).astype(np.int32), total=total,
-        difference=difference, unscaled=unscaled, rules_version=thresholds.version, rules_digest=thresholds.digest, anchors=anchors, left_open=left_open,
+        raw=day,
+        keys=keys,
+        values=values,
+        quality=codes,
+        flags=flags,
+        row_flags=row_flags,
+        expected=answered,
+        actual=(held - estimated).astype(np.int32),
+        estimated=estimated,
+        missing=(answered - held).astype(np.int32),
+        total=total,
+        difference=difference,
+        unscaled=unscaled,
+        rules_version=thresholds.version,
+        rules_digest=thresholds.digest,
+        anchors=anchors,
+        left_open=left_open,
     )
 
 
 def _without_meter(context: RowContext, values: Ints, codes: npt.NDArray[np.uint16], *, final: bool) -> Ints:
-    """Fill slots in which no meter stood with nothing: registers of both meters hold all that was metered (AEMO method 19, reason 1)."""
+    """Fill slots in which no meter stood with nothing: registers of both meters hold all that was metered (AEMO method
+    19, reason 1)."""
     begin, end = context.meterless[:, 0], np.minimum(context.meterless[:, 1], context.future_from)
     rows = np.flatnonzero(end > begin)
     if rows.size:
@@ -299,7 +335,15 @@ def _scale(
 
 
 def _scale_in_stretch(
-    context: RowContext, row: int, i: int, found: Estimate, done: Bools, total: Ints, difference: Ints, scale: Bools, infeasible: Bools
+    context: RowContext,
+    row: int,
+    i: int,
+    found: Estimate,
+    done: Bools,
+    total: Ints,
+    difference: Ints,
+    scale: Bools,
+    infeasible: Bools,
 ) -> None:
     """Scale a row's estimates to its part of what a register over several days leaves for the estimates of all of them."""
     before, after = int(context.stretch_before[row]), int(context.stretch_after[row])
@@ -319,10 +363,19 @@ def _scale_in_stretch(
 
 
 def _again(
-    day: DayMatrix, context: RowContext, rows: Ints, values: Ints, codes: npt.NDArray[np.uint16], done: Bools, thresholds: Thresholds
+    day: DayMatrix,
+    context: RowContext,
+    rows: Ints,
+    values: Ints,
+    codes: npt.NDArray[np.uint16],
+    done: Bools,
+    thresholds: Thresholds,
 ) -> Ints:
-    """Validate the estimates themselves (source: California DASMMD VEE 3.6): rows whose estimates fail are for a person."""
-    part = DayMatrix(day.billing_day, day.interval_minutes, pl.DataFrame(), values[rows], codes[rows], day.sequence[rows])
+    """Validate the estimates themselves (source: California DASMMD VEE 3.6): rows whose estimates fail are for a
+    person."""
+    part = DayMatrix(
+        day.billing_day, day.interval_minutes, pl.DataFrame(), values[rows], codes[rows], day.sequence[rows]
+    )
     narrowed = context.take(rows)
     s = subject(part, narrowed, row_statistics(part.values, narrowed.first, narrowed.last), thresholds)
     failing = np.int32(mask_of(INTERVAL_RULES, Severity.FAIL, Role.ESTIMATE))

@@ -1,7 +1,8 @@
-"""What a validated day writes: rows shard by shard as they come, the day's small tables at the end, all in the caller's transaction.
+"""What a validated day writes: rows shard by shard as they come, the day's small tables at the end, all in the caller's
+transaction.
 
-Belongs here: which rows changed, their versions and reasons, the order of the statements. Does not belong here: SQL (store/validated.py), what a
-row says.
+Belongs here: which rows changed, their versions and reasons, the order of the statements. Does not belong here: SQL
+(store/validated.py), what a row says.
 """
 
 from __future__ import annotations
@@ -56,13 +57,20 @@ class Writer:
         self._written, self._current = [], []
 
     def write(self, v: ValidatedMatrix, edited: edits.Applied, stored: pl.DataFrame, outcome: VeeOutcome) -> None:
-        """Write what changed of a matrix whose keys carry every stored column. ``stored``: the part of what is there that its rows lie in."""
+        """Write what changed of a matrix whose keys carry every stored column. ``stored``: the part of what is there
+        that its rows lie in."""
         at = np.flatnonzero(v.keys["has_point"].to_numpy())
         keys = v.keys.filter("has_point").select(*_KEY, *store.EXTRA)
         known = keys.join(
-            stored.select(*_KEY, "version", "input_hash", "content_hash", "locked"), on=_KEY, how="left", maintain_order="left", suffix="_old"
+            stored.select(*_KEY, "version", "input_hash", "content_hash", "locked"),
+            on=_KEY,
+            how="left",
+            maintain_order="left",
+            suffix="_old",
         )
-        changed = (known["content_hash_old"].is_null() | (known["content_hash_old"] != known["content_hash"])).to_numpy()
+        changed = (
+            known["content_hash_old"].is_null() | (known["content_hash_old"] != known["content_hash"])
+        ).to_numpy()
         if self.stored.height:
             self._current.append(known.select(_KEY))
         outcome.unchanged += int((~changed).sum())
@@ -72,10 +80,17 @@ class Writer:
             return
         versions = known["version_old"].fill_null(0) + 1
         written = keys.with_columns(version=versions.cast(pl.Int32))[rows]
-        self._written.append(written.select(pl.lit(v.raw.interval_minutes, pl.Int32).alias("minutes"), *_KEY, "content_hash", "row_flags"))
+        self._written.append(
+            written.select(
+                pl.lit(v.raw.interval_minutes, pl.Int32).alias("minutes"), *_KEY, "content_hash", "row_flags"
+            )
+        )
         whole = rows.size == v.keys.height
         values, codes = (v.values, v.quality) if whole else (v.values[at[rows]], v.quality[at[rows]])
-        frame = from_matrix(DayMatrix(self.day, v.raw.interval_minutes, written, values, codes, np.zeros(values.shape, np.int32)), self.start)
+        frame = from_matrix(
+            DayMatrix(self.day, v.raw.interval_minutes, written, values, codes, np.zeros(values.shape, np.int32)),
+            self.start,
+        )
         replaced = known[rows].filter(pl.col("content_hash_old").is_not_null())
         outcome.updated += replaced.height
         moved = pl.col("input_hash") != pl.col("input_hash_old")
@@ -85,9 +100,13 @@ class Writer:
         )
         before_writing(self.database, clock=self.clock)
         nothing = pl.DataFrame(schema=dict.fromkeys(_KEY, pl.String))
-        store.write_intervals(self.connection, self.day, frame, nothing, self.first, now=self.now, actor=self.actor, reasons=reasons)
+        store.write_intervals(
+            self.connection, self.day, frame, nothing, self.first, now=self.now, actor=self.actor, reasons=reasons
+        )
 
-    def finish(self, read: DayInputs, usage: pl.DataFrame, exceptions: pl.DataFrame, shape: pl.DataFrame, outcome: VeeOutcome) -> None:
+    def finish(
+        self, read: DayInputs, usage: pl.DataFrame, exceptions: pl.DataFrame, shape: pl.DataFrame, outcome: VeeOutcome
+    ) -> None:
         """Rows that are no more, the day's other tables, and the day attached where it is new."""
         connection, day = self.connection, self.day
         before_writing(self.database, clock=self.clock)
@@ -95,7 +114,9 @@ class Writer:
         if gone.height:
             outcome.withdrawn = gone.height
             withdrawn = gone.select(*_KEY, pl.lit("withdrawn").alias("reason"))
-            store.write_intervals(connection, day, pl.DataFrame(), withdrawn, False, now=self.now, actor=self.actor, reasons=withdrawn)
+            store.write_intervals(
+                connection, day, pl.DataFrame(), withdrawn, False, now=self.now, actor=self.actor, reasons=withdrawn
+            )
         for table, frame, columns, names in (
             ("vee.register_day", _register_frame(read), store.REGISTER_DAY, ("billing_day", *_KEY)),
             ("vee.daily_usage", usage, store.DAILY_USAGE, ("billing_day", "service_point_id", "flow", "unit")),
@@ -107,12 +128,22 @@ class Writer:
         if self.first:
             store.attach_day(connection, day)
         store.write_usage_history(connection, day, usage)
-        store.replace_rows(connection, "vee.exception", day, exceptions, store.EXCEPTION, ("billing_day", "kind", *_KEY))
+        store.replace_rows(
+            connection, "vee.exception", day, exceptions, store.EXCEPTION, ("billing_day", "kind", *_KEY)
+        )
         if shape.height:
-            store.replace_rows(connection, "vee.group_day", day, shape, store.GROUP_DAY, ("billing_day", "head_end", "unit", "flow", "interval_minutes"))
+            store.replace_rows(
+                connection,
+                "vee.group_day",
+                day,
+                shape,
+                store.GROUP_DAY,
+                ("billing_day", "head_end", "unit", "flow", "interval_minutes"),
+            )
 
     def written(self) -> pl.DataFrame:
-        """The rows written (minutes, key, content_hash, row_flags), sorted by interval length and key whatever shards they came in."""
+        """The rows written (minutes, key, content_hash, row_flags), sorted by interval length and key whatever shards
+        they came in."""
         if not self._written:
             return pl.DataFrame(schema={"content_hash": pl.Binary, "row_flags": pl.Int64})
         return pl.concat(self._written).sort("minutes", *_KEY)
@@ -120,18 +151,35 @@ class Writer:
 
 def _register_frame(read: DayInputs) -> pl.DataFrame:
     use = read.registers.use
-    return read.registers.frame.select("service_point_id", "meter_id", "channel", "unit").with_columns(
-        billing_day=pl.lit(read.day, pl.Date),
-        quantity_micro=pl.select(pl.when(pl.Series(use.quantity != NO_VALUE)).then(pl.Series(use.quantity))).to_series(),
-        gap_seconds=pl.Series(use.gap_s), causes=pl.Series(use.causes), reads=pl.Series(use.reads.astype(np.int32)),
-        closed=pl.Series(use.closed), broken=pl.Series(use.broken),
-    ).unique(["service_point_id", "meter_id", "channel"], keep="last", maintain_order=True).select(store.REGISTER_DAY)
+    return (
+        read.registers.frame.select("service_point_id", "meter_id", "channel", "unit")
+        .with_columns(
+            billing_day=pl.lit(read.day, pl.Date),
+            quantity_micro=pl.select(
+                pl.when(pl.Series(use.quantity != NO_VALUE)).then(pl.Series(use.quantity))
+            ).to_series(),
+            gap_seconds=pl.Series(use.gap_s),
+            causes=pl.Series(use.causes),
+            reads=pl.Series(use.reads.astype(np.int32)),
+            closed=pl.Series(use.closed),
+            broken=pl.Series(use.broken),
+        )
+        .unique(["service_point_id", "meter_id", "channel"], keep="last", maintain_order=True)
+        .select(store.REGISTER_DAY)
+    )
 
 
 def published_rules() -> list[tuple[str, int, str, str, str, str]]:
     """The list of rules as the store keeps it: scope, bit, code, severity for first reads, source, about."""
     return [
-        (scope, rule.bit, rule.code, rule.severity.get(Role.INITIAL, Severity.INFORM).name.lower(), rule.source, rule.about)
+        (
+            scope,
+            rule.bit,
+            rule.code,
+            rule.severity.get(Role.INITIAL, Severity.INFORM).name.lower(),
+            rule.source,
+            rule.about,
+        )
         for scope, registry in (("interval", INTERVAL_RULES), ("row", ROW_RULES))
         for rule in registry.values()
     ]

@@ -31,7 +31,8 @@ class StillClock:
 
 @dataclass
 class Streets:
-    """Daily usage (points, days) in whole units from FIRST, with what a test wants to spoil. Actual share per day in ``coverage``."""
+    """Daily usage (points, days) in whole units from FIRST, with what a test wants to spoil. Actual share per day in
+    ``coverage``."""
 
     commodity: str
     unit: str
@@ -57,14 +58,22 @@ def temperatures(days: int, seed: int = 1) -> npt.NDArray[np.float64]:
     return 55 + 20 * np.sin(2 * np.pi * np.arange(days) / 50) + rng.normal(0, 4, days)
 
 
-def write(database: Database, streets: Streets, degrees: npt.NDArray[np.float64] | None, *, weather_until: int | None = None) -> None:
+def write(
+    database: Database, streets: Streets, degrees: npt.NDArray[np.float64] | None, *, weather_until: int | None = None
+) -> None:
     """Reference rows, weather and validated days."""
     days = streets.usage.shape[1]
     with database.connect() as connection:
         run = connection.execute
-        run("CREATE TABLE IF NOT EXISTS vee.daily_usage_all PARTITION OF vee.daily_usage FOR VALUES FROM ('2024-01-01') TO ('2028-01-01')")
-        run("CREATE TABLE IF NOT EXISTS vee.interval_day_all PARTITION OF vee.interval_day FOR VALUES FROM ('2024-01-01') TO ('2028-01-01')")
-        run("CREATE TABLE IF NOT EXISTS vee.register_day_all PARTITION OF vee.register_day FOR VALUES FROM ('2024-01-01') TO ('2028-01-01')")
+        run(
+            "CREATE TABLE IF NOT EXISTS vee.daily_usage_all PARTITION OF vee.daily_usage FOR VALUES FROM ('2024-01-01') TO ('2028-01-01')"
+        )
+        run(
+            "CREATE TABLE IF NOT EXISTS vee.interval_day_all PARTITION OF vee.interval_day FOR VALUES FROM ('2024-01-01') TO ('2028-01-01')"
+        )
+        run(
+            "CREATE TABLE IF NOT EXISTS vee.register_day_all PARTITION OF vee.register_day FOR VALUES FROM ('2024-01-01') TO ('2028-01-01')"
+        )
         run("INSERT INTO ref.weather_stations VALUES ('KMUN', 'Field', 41.9, -87.6) ON CONFLICT DO NOTHING")
         with connection.cursor() as cursor:
             for p, point in enumerate(streets.ids):
@@ -74,15 +83,22 @@ def write(database: Database, streets: Streets, degrees: npt.NDArray[np.float64]
                     (point, streets.commodity, f"PR-{point}", streets.status),
                 )
                 meter = f"M-{point}"
-                cursor.execute("INSERT INTO ref.meters VALUES (%s, %s, 'AMI', null, %s)", (meter, streets.commodity, f"COL-{p // 10}"))
                 cursor.execute(
-                    "INSERT INTO ref.installations (service_point_id, meter_id, installed_at) VALUES (%s, %s, '2020-01-01T06:00Z')", (point, meter)
+                    "INSERT INTO ref.meters VALUES (%s, %s, 'AMI', null, %s)",
+                    (meter, streets.commodity, f"COL-{p // 10}"),
+                )
+                cursor.execute(
+                    "INSERT INTO ref.installations (service_point_id, meter_id, installed_at) VALUES (%s, %s, '2020-01-01T06:00Z')",
+                    (point, meter),
                 )
             if degrees is not None:
                 shown = degrees[: weather_until or days]
                 cursor.executemany(
                     "INSERT INTO ref.weather VALUES ('KMUN', %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                    [(FIRST + timedelta(days=d), *(round((float(f) - 32) / 1.8 + k, 4) for k in (-5, 5, 0))) for d, f in enumerate(shown)],
+                    [
+                        (FIRST + timedelta(days=d), *(round((float(f) - 32) / 1.8 + k, 4) for k in (-5, 5, 0)))
+                        for d, f in enumerate(shown)
+                    ],
                 )
         write_days(connection, streets, range(days))
 
@@ -93,12 +109,26 @@ def write_days(connection: Any, streets: Streets, which: range) -> None:
     with connection.cursor() as cursor:
         for d in which:
             day = FIRST + timedelta(days=d)
-            cursor.execute("DELETE FROM vee.daily_usage WHERE billing_day = %s AND commodity = %s", (day, streets.commodity))
+            cursor.execute(
+                "DELETE FROM vee.daily_usage WHERE billing_day = %s AND commodity = %s", (day, streets.commodity)
+            )
             rows = []
             for p, point in enumerate(streets.ids):
                 actual = round(slots * streets.coverage[p, d])
                 quantity = None if np.isnan(streets.usage[p, d]) else round(float(streets.usage[p, d]) * 1e6)
-                rows.append((quantity, day, slots, actual, slots - actual, point, streets.unit, streets.commodity, str(streets.account[p, d])))
+                rows.append(
+                    (
+                        quantity,
+                        day,
+                        slots,
+                        actual,
+                        slots - actual,
+                        point,
+                        streets.unit,
+                        streets.commodity,
+                        str(streets.account[p, d]),
+                    )
+                )
             cursor.executemany(
                 "INSERT INTO vee.daily_usage (quantity_micro, estimated_micro, row_flags, billing_day, slots_expected, actual, estimated, missing, "
                 "meters, quality, exchange, service_point_id, flow, unit, source, commodity, customer_class, account_id) "
@@ -114,12 +144,20 @@ def write_days(connection: Any, streets: Streets, which: range) -> None:
                     "true, false, %s, %s, 'W1', %s, 'import', 'AMI', %s, %s, %s)",
                     [
                         (
-                            CALENDAR.bounds(day)[0], day, round(24 * streets.coverage[p, d]), 24 - round(24 * streets.coverage[p, d]), point,
-                            f"M-{point}", streets.unit, bytes(32), bytes(32), [round(v * 1000) for v in streets.hours[p, d].tolist()],
+                            CALENDAR.bounds(day)[0],
+                            day,
+                            round(24 * streets.coverage[p, d]),
+                            24 - round(24 * streets.coverage[p, d]),
+                            point,
+                            f"M-{point}",
+                            streets.unit,
+                            bytes(32),
+                            bytes(32),
+                            [round(v * 1000) for v in streets.hours[p, d].tolist()],
                         )
                         for p, point in enumerate(streets.ids)
                     ],
-                )  # fmt: skip
+                )
 
 
 def day(index: int) -> date:

@@ -79,7 +79,14 @@ def test_tolerance_widens_with_dismissals_and_never_without_bound() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["leak", "leak_drift", "stuck", "reverse", "high"]), st.integers(0, 60), st.sampled_from(["A", "B"])), max_size=40)
+    st.lists(
+        st.tuples(
+            st.sampled_from(["leak", "leak_drift", "stuck", "reverse", "high"]),
+            st.integers(0, 60),
+            st.sampled_from(["A", "B"]),
+        ),
+        max_size=40,
+    )
 )
 def test_telling_a_day_twice_changes_nothing_and_each_flag_has_one_case(told: list[tuple[str, int, str]]) -> None:
     flags = [flag(kind, day, subject) for kind, day, subject in sorted(set(told), key=lambda t: t[1])]
@@ -92,5 +99,9 @@ def test_telling_a_day_twice_changes_nothing_and_each_flag_has_one_case(told: li
             assert (case.first_day, case.last_day, case.days) == (before.first_day, before.last_day, before.days)
     for f in flags:
         if KINDS[f.kind].case:
-            mine = [c for c in once if c.subject == f.subject and c.family == KINDS[f.kind].family and c.first_day <= f.day <= c.last_day]
+            mine = [
+                c
+                for c in once
+                if c.subject == f.subject and c.family == KINDS[f.kind].family and c.first_day <= f.day <= c.last_day
+            ]
             assert len(mine) == 1

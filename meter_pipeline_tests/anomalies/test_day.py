@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from meter_pipeline.anomalies import QueueError, decide, detect_billing_day, list_cases, load_weather, plot_case, refit_baselines, show_case, waiting_days, weather_day
+from meter_pipeline.anomalies import (
+    QueueError,
+    decide,
+    detect_billing_day,
+    list_cases,
+    load_weather,
+    plot_case,
+    refit_baselines,
+    show_case,
+    waiting_days,
+    weather_day,
+)
 from meter_pipeline.cli.exceptions import app
 from meter_pipeline.desk.pictures import usage_svg
 from meter_pipeline.plotting import MOST_BYTES
@@ -34,9 +45,15 @@ def everything(database: Database) -> dict[str, list[Any]]:
     """All rows that a judged day leaves, but for the instants they were written at."""
     with database.connect() as connection:
         return {
-            "flags": connection.execute("SELECT * FROM anomaly.flag ORDER BY billing_day, kind, service_point_id, group_id").fetchall(),
-            "cases": connection.execute("SELECT case_id, kind, state, hold, first_day, last_day, days FROM anomaly.exception_case ORDER BY 1").fetchall(),
-            "runs": connection.execute("SELECT billing_day, flags, weather, baseline_version, content_hash FROM anomaly.flag_run ORDER BY 1").fetchall(),
+            "flags": connection.execute(
+                "SELECT * FROM anomaly.flag ORDER BY billing_day, kind, service_point_id, group_id"
+            ).fetchall(),
+            "cases": connection.execute(
+                "SELECT case_id, kind, state, hold, first_day, last_day, days FROM anomaly.exception_case ORDER BY 1"
+            ).fetchall(),
+            "runs": connection.execute(
+                "SELECT billing_day, flags, weather, baseline_version, content_hash FROM anomaly.flag_run ORDER BY 1"
+            ).fetchall(),
         }
 
 
@@ -60,7 +77,9 @@ def test_a_spike_is_a_case_that_holds_the_bill_until_somebody_decides(database: 
         assert case["flags"][0]["baseline_version"] == fitted.version
         assert case["flags"][0]["observed"] == pytest.approx(streets.usage[4, DAYS - 1], rel=1e-6)
         assert plot_case(database, CALENDAR, case).startswith(b"\x89PNG")
-        done = decide(connection, {"case_id": case["case_id"]}, "confirmed", by="ann", reason="pool filled", clock=CLOCK)
+        done = decide(
+            connection, {"case_id": case["case_id"]}, "confirmed", by="ann", reason="pool filled", clock=CLOCK
+        )
         assert (done.cases, done.released) == ([case["case_id"]], 1)
         assert connection.execute("SELECT count(*) FROM anomaly.bill_hold").fetchone() == (0,)
         kinds = [k for (k,) in connection.execute("SELECT kind FROM ledger.entry ORDER BY entry_id").fetchall()]
@@ -118,7 +137,9 @@ def test_missing_weather_delays_only_what_needs_it(database: Database) -> None:
     assert len(told.plots["five weeks of weather"]) <= MOST_BYTES
     with database.connect() as connection:
         shown = usage_of_point(connection, "SP-E004", day(DAYS - 30), day(DAYS - 1))
-    assert [round(d["degrees_c"], 3) for d in shown] == [round((float(t[k]) - 32) / 1.8, 3) for k in range(DAYS - 30, DAYS)]
+    assert [round(d["degrees_c"], 3) for d in shown] == [
+        round((float(t[k]) - 32) / 1.8, 3) for k in range(DAYS - 30, DAYS)
+    ]
     svg = usage_svg(shown, {day(DAYS - 1)}, "SP-E004: spike", "kWh")
     assert "dotted: mean °C" in svg
     assert svg.count("<polyline") == 2, "the expectation and the temperature"
@@ -157,7 +178,9 @@ def test_a_leak_is_one_case_however_many_days_and_estimated_days_neither_trigger
     with database.connect() as connection:
         (case,) = list_cases(connection, {"kind": "leak"})
         assert (case["first_day"], case["last_day"], case["days"]) == (day(30), day(35), 5)
-        done = decide(connection, {"kind": ["leak"], "commodity": "water"}, "dismissed", by="ann", reason="ice maker", clock=CLOCK)
+        done = decide(
+            connection, {"kind": ["leak"], "commodity": "water"}, "dismissed", by="ann", reason="ice maker", clock=CLOCK
+        )
         assert done.cases == [case["case_id"]]
         with pytest.raises(QueueError, match="already decided"):
             decide(connection, {"case_id": case["case_id"]}, "confirmed", by="bob", clock=CLOCK)
@@ -173,7 +196,12 @@ def test_one_meter_one_collector_and_a_head_end_are_told_apart(database: Databas
     write(database, streets, t)
     by_day = {d: detect_billing_day(database, CALENDAR, day(d), clock=CLOCK) for d in range(36, 40)}
     told = {
-        d: [(k, p or g) for k, p, g in o.flags.filter(o.flags["kind"].str.starts_with("dropout")).select("kind", "service_point_id", "group_id").iter_rows()]
+        d: [
+            (k, p or g)
+            for k, p, g in o.flags.filter(o.flags["kind"].str.starts_with("dropout"))
+            .select("kind", "service_point_id", "group_id")
+            .iter_rows()
+        ]
         for d, o in by_day.items()
     }
     assert told == {
@@ -196,7 +224,9 @@ def test_an_undecided_case_expires_and_releases_the_bill(database: Database) -> 
         assert connection.execute("SELECT state, hold FROM anomaly.exception_case").fetchall() == [("expired", False)]
 
 
-def test_a_judge_killed_before_its_end_leaves_no_flag_case_or_hold(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_judge_killed_before_its_end_leaves_no_flag_case_or_hold(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     streets, t = electric()
     streets.usage[7, DAYS - 1] = -3.0
     write(database, streets, t)
@@ -235,13 +265,21 @@ def test_decisions_are_refused_with_the_reason(database: Database) -> None:
 
 
 def test_a_weather_file_is_kept_once_and_stands_before_the_reference(database: Database, tmp_path: Path) -> None:
-    lines = ["time,temperature_c"] + [f"2025-01-{d:02d}T{h:02d}:00:00Z,{d + h / 100:.2f}" for d in range(1, 4) for h in range(24)]
+    lines = ["time,temperature_c"] + [
+        f"2025-01-{d:02d}T{h:02d}:00:00Z,{d + h / 100:.2f}" for d in range(1, 4) for h in range(24)
+    ]
     (tmp_path / "w.csv").write_text("\n".join(lines))
     with database.connect() as connection:
         connection.execute("INSERT INTO ref.weather_stations VALUES ('KMUN', 'Field', 41.9, -87.6)")
-        connection.execute("INSERT INTO ref.weather VALUES ('KMUN', '2025-01-02', 0, 0, 0), ('KMUN', '2025-01-09', 1, 3, null)")
+        connection.execute(
+            "INSERT INTO ref.weather VALUES ('KMUN', '2025-01-02', 0, 0, 0), ('KMUN', '2025-01-09', 1, 3, null)"
+        )
     loaded = load_weather(database, CALENDAR, tmp_path / "w.csv", station_id="KMUN", clock=CLOCK)
-    assert (loaded.days, loaded.gaps, loaded.changed) == ({"KMUN": 3}, {"KMUN": 1}, 3)  # 31 December holds six hours of it
+    assert (loaded.days, loaded.gaps, loaded.changed) == (
+        {"KMUN": 3},
+        {"KMUN": 1},
+        3,
+    )  # 31 December holds six hours of it
     assert load_weather(database, CALENDAR, tmp_path / "w.csv", station_id="KMUN", clock=CLOCK).changed == 0
     rows = dict(database.read("SELECT weather_day::text, source FROM anomaly.temperature ORDER BY 1").iter_rows())
     assert rows == {"2025-01-01": "file", "2025-01-02": "file", "2025-01-03": "file", "2025-01-09": "reference"}
@@ -265,7 +303,11 @@ def test_the_queue_on_the_command_line(database: Database, monkeypatch: pytest.M
     assert call("show", case)["flags"][0]["observed"] == -3.0
     assert call("assign", "--all", "--kind", "reverse", "--to", "field", "--by", "ann")["cases"] == [case]
     assert call("list", "--assigned-to", "field")["cases"][0]["state"] == "assigned"
-    assert call("dismiss", case, "--reason", "wired backward, mended", "--by", "ann") == {"decision": "dismissed", "cases": [case], "released": 1}
+    assert call("dismiss", case, "--reason", "wired backward, mended", "--by", "ann") == {
+        "decision": "dismissed",
+        "cases": [case],
+        "released": 1,
+    }
     assert call("list")["count"] == 0
     assert call("list", "--all")["cases"][0]["decided_by"] == "ann"
     assert CliRunner().invoke(app, ["confirm", case, "--by", "bob"]).exit_code == 1
@@ -277,7 +319,8 @@ def test_the_queue_on_the_command_line(database: Database, monkeypatch: pytest.M
 
 
 def test_the_queue_as_dagster_jobs(database: Database) -> None:
-    """List, show with a picture, assign, confirm; a decision taken twice, or on a case that does not exist, fails with the reason."""
+    """List, show with a picture, assign, confirm; a decision taken twice, or on a case that does not exist, fails with
+    the reason."""
     import dagster as dg
 
     from meter_pipeline.defs import jobs_exceptions as jobs
@@ -294,9 +337,11 @@ def test_the_queue_as_dagster_jobs(database: Database) -> None:
         [op] = [node.name for node in job.all_node_defs]
         with dg.DagsterInstance.ephemeral() as instance:
             result = job.execute_in_process(
-                run_config={"ops": {op: {"config": config}}}, resources={"municipality": Municipality(database_url=database.url)}, instance=instance,
+                run_config={"ops": {op: {"config": config}}},
+                resources={"municipality": Municipality(database_url=database.url)},
+                instance=instance,
                 raise_on_error=False,
-            )  # fmt: skip
+            )
         said = next((e.step_output_data.metadata for e in result.all_events if e.event_type_value == "STEP_OUTPUT"), {})
         return result.success, {k: getattr(v, "records", None) or v.value for k, v in said.items()}
 
@@ -309,7 +354,10 @@ def test_the_queue_as_dagster_jobs(database: Database) -> None:
     assert len(said["flagged days"]) == 1
     assert run("show", case="none")[0] is False
     assert run("confirm", by="ann")[0] is False, "no case and no filter"
-    assert run("assign", kind=["spike"], to="bob", by="ann") == (True, {"decision": "assigned", "cases": 1, "bills released": 0, "which": case})
+    assert run("assign", kind=["spike"], to="bob", by="ann") == (
+        True,
+        {"decision": "assigned", "cases": 1, "bills released": 0, "which": case},
+    )
     assert run("confirm", cases=[case], by="bob", reason="pool filled")[1]["bills released"] == 1
     assert run("dismiss", cases=[case], by="bob", reason="none")[0] is False
     assert run("list")[1]["cases"] == 0

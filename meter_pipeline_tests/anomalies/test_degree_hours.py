@@ -1,4 +1,5 @@
-"""Where a station's hours are known, a refit tries degree hours and keeps them for the meters they fit better; such a meter is judged by hours alone."""
+"""Where a station's hours are known, a refit tries degree hours and keeps them for the meters they fit better; such a
+meter is judged by hours alone."""
 
 from __future__ import annotations
 
@@ -31,19 +32,26 @@ def weather() -> tuple[np.ndarray, np.ndarray]:
 
 def city(hours: np.ndarray, means: np.ndarray) -> Streets:
     rng = np.random.default_rng(6)
-    asked = np.where(np.arange(2 * BY_HOURS)[:, None] < BY_HOURS, degree_hours(hours, 65.0, cooling=True), np.maximum(means - 60.0, 0))
+    asked = np.where(
+        np.arange(2 * BY_HOURS)[:, None] < BY_HOURS,
+        degree_hours(hours, 65.0, cooling=True),
+        np.maximum(means - 60.0, 0),
+    )
     return Streets("electricity", "kWh", np.round(12 + 1.5 * asked + rng.normal(0, 0.4, asked.shape), 3))
 
 
 def load(database: Database, hours: np.ndarray, days: range, later: int = 0) -> None:
     frame = pl.DataFrame(
         {
-            "station_id": ["KMUN"] * len(days), "weather_day": [day(d) for d in days],
-            "temperature_min_c": [float(celsius(hours[d]).min()) for d in days], "temperature_max_c": [float(celsius(hours[d]).max()) for d in days],
-            "temperature_mean_c": [float(celsius(hours[d]).mean()) for d in days], "hours": [24] * len(days),
+            "station_id": ["KMUN"] * len(days),
+            "weather_day": [day(d) for d in days],
+            "temperature_min_c": [float(celsius(hours[d]).min()) for d in days],
+            "temperature_max_c": [float(celsius(hours[d]).max()) for d in days],
+            "temperature_mean_c": [float(celsius(hours[d]).mean()) for d in days],
+            "hours": [24] * len(days),
             "hourly_c": [np.round(celsius(hours[d]), 2).tolist() for d in days],
         }
-    )  # fmt: skip
+    )
     with database.connect() as connection:
         store.write_weather(connection, frame, "test", CLOCK.now() + timedelta(seconds=later))
 
@@ -96,4 +104,6 @@ def test_a_meter_made_on_hours_is_judged_by_them_and_waits_where_they_are_missin
     assert judged.flags["expected"].to_list() == pytest.approx([asked, asked], abs=1.0)
     with database.connect() as connection:
         [shown] = usage_of_point(connection, "SP-E003", day(last), day(last))
-    assert shown["expected"] == pytest.approx(judged.flags["expected"][0], abs=0.02), "the desk draws what the flag was judged by"
+    assert shown["expected"] == pytest.approx(judged.flags["expected"][0], abs=0.02), (
+        "the desk draws what the flag was judged by"
+    )

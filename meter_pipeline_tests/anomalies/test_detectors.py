@@ -19,12 +19,24 @@ def window(commodity: str = "electricity", seed: int = 1, **changes: Any) -> Win
     rng = np.random.default_rng(seed)
     shape = (POINTS, DAYS)
     made = Window(
-        day=date(2026, 3, 1), commodity=commodity, unit={"electricity": "kWh", "water": "gal", "gas": "ft3"}[commodity],
-        usage=20 + np.clip(rng.normal(0, 1, shape), -2.5, 2.5), coverage=np.ones(shape), customer_class=np.zeros(POINTS, np.int64),
-        expected=np.full(shape, 20.0), sigma=np.ones(POINTS), robust=np.ones(POINTS), provisional=np.zeros(POINTS, bool),
-        disconnected=np.zeros(shape, bool), account_changed=np.zeros(shape, bool), head_end=np.zeros(POINTS, np.int64),
-        collector=np.arange(POINTS) // 10, head_ends=["AMI"], collectors=["C0", "C1", "C2", "C3"], neighbourhood=np.zeros(POINTS, np.int64),
-    )  # fmt: skip
+        day=date(2026, 3, 1),
+        commodity=commodity,
+        unit={"electricity": "kWh", "water": "gal", "gas": "ft3"}[commodity],
+        usage=20 + np.clip(rng.normal(0, 1, shape), -2.5, 2.5),
+        coverage=np.ones(shape),
+        customer_class=np.zeros(POINTS, np.int64),
+        expected=np.full(shape, 20.0),
+        sigma=np.ones(POINTS),
+        robust=np.ones(POINTS),
+        provisional=np.zeros(POINTS, bool),
+        disconnected=np.zeros(shape, bool),
+        account_changed=np.zeros(shape, bool),
+        head_end=np.zeros(POINTS, np.int64),
+        collector=np.arange(POINTS) // 10,
+        head_ends=["AMI"],
+        collectors=["C0", "C1", "C2", "C3"],
+        neighbourhood=np.zeros(POINTS, np.int64),
+    )
     for name, value in changes.items():
         setattr(made, name, value)
     return made

@@ -1,5 +1,5 @@
-"""What a case does to a bill, and what a decision does to the next day: a held statement waits and the others go out, kinds without the policy hold
-nothing, a decision lets the bill go and moves the meter's thresholds."""
+"""What a case does to a bill, and what a decision does to the next day: a held statement waits and the others go out,
+kinds without the policy hold nothing, a decision lets the bill go and moves the meter's thresholds."""
 
 from __future__ import annotations
 
@@ -12,14 +12,25 @@ from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.billing.issue import issue_statements
 from meter_pipeline.store.database import Database
 from meter_pipeline_tests.anomalies.streets import CALENDAR, StillClock, Streets, day, temperatures, write
-from meter_pipeline_tests.billing.support import CHICAGO, CLOCK, JULY, add_cycle, add_service, add_tariff, days, native, put_intervals
+from meter_pipeline_tests.billing.support import (
+    CHICAGO,
+    CLOCK,
+    JULY,
+    add_cycle,
+    add_service,
+    add_tariff,
+    days,
+    native,
+    put_intervals,
+)
 
 STILL = StillClock()
 END = JULY + timedelta(days=3)
 
 
 def test_only_the_held_account_s_statement_waits_and_a_decision_lets_it_go(database: Database) -> None:
-    """One meter runs backward (holds), one collector's reads stop (holds nothing): of three accounts two are billed, then the third."""
+    """One meter runs backward (holds), one collector's reads stop (holds nothing): of three accounts two are billed,
+    then the third."""
     add_tariff(database, native())
     add_cycle(database, JULY, END)
     points = [add_service(database, n) for n in range(3)]
@@ -38,7 +49,10 @@ def test_only_the_held_account_s_statement_waits_and_a_decision_lets_it_go(datab
     assert (held.issued, held.exceptions) == (2, {"held": 1})
     assert database.read("SELECT count(*) AS n FROM billing.charge_day")["n"][0] == 9, "no day's charge waits"
     with database.connect() as connection:
-        assert decide(connection, {"kind": "reverse"}, "confirmed", by="ann", reason="turned round", clock=CLOCK).released == 1
+        assert (
+            decide(connection, {"kind": "reverse"}, "confirmed", by="ann", reason="turned round", clock=CLOCK).released
+            == 1
+        )
     after = issue_statements(database, CHICAGO, "C1", END, clock=CLOCK)
     assert (after.issued, after.already, after.exceptions) == (1, 2, {})
 
@@ -61,5 +75,12 @@ def test_a_dismissal_widens_the_meter_s_own_thresholds_from_the_next_day(databas
 
     assert told() == high
     with database.connect() as connection:
-        decide(connection, {"kind": "spike", "service_point_id": "SP-E004"}, "dismissed", by="ann", reason="pool filled", clock=STILL)
+        decide(
+            connection,
+            {"kind": "spike", "service_point_id": "SP-E004"},
+            "dismissed",
+            by="ann",
+            reason="pool filled",
+            clock=STILL,
+        )
     assert told() == {"SP-E005"}

@@ -19,7 +19,8 @@ DAYS = 100
 
 
 def city(database: Database) -> Streets:
-    """Sixty homes with a fall of one and of its whole street, a silent meter, a dark collector, a stuck meter, a reversal and a spike."""
+    """Sixty homes with a fall of one and of its whole street, a silent meter, a dark collector, a stuck meter, a
+    reversal and a spike."""
     rng = np.random.default_rng(9)
     t = temperatures(DAYS)
     usage = rng.uniform(8, 20, (60, 1)) + rng.uniform(0.2, 0.9, (60, 1)) * np.maximum(60 - t, 0)
@@ -39,7 +40,16 @@ def test_the_findings_are_the_same_however_a_city_is_cut(database: Database) -> 
     city(database)
     refit_baselines(database, CALENDAR, clock=CLOCK, as_of=day(DAYS - 1))
     whole = detect_billing_day(database, CALENDAR, day(DAYS - 1), clock=CLOCK)
-    assert set(whole.by_kind) >= {"tamper_fall", "stuck", "reverse", "spike", "dropout_meter", "dropout_collector", "high", "low"}
+    assert set(whole.by_kind) >= {
+        "tamper_fall",
+        "stuck",
+        "reverse",
+        "spike",
+        "dropout_meter",
+        "dropout_collector",
+        "high",
+        "low",
+    }
     days = CALENDAR.days(day(DAYS - 56), day(DAYS - 1))
     packed, lists = store.read_facts(database.read, days[0], days[-1])
     given, _ = read_surroundings(database.read, CALENDAR, days)
@@ -54,8 +64,12 @@ def test_a_point_that_joins_or_leaves_the_list_keeps_its_own_days(database: Data
     streets = city(database)
     detect_billing_day(database, CALENDAR, day(DAYS - 2), clock=CLOCK)
     with database.connect() as connection:
-        connection.execute("DELETE FROM vee.daily_usage WHERE service_point_id = 'SP-E002' AND billing_day = %s", (day(DAYS - 1),))
-        connection.execute("DELETE FROM vee.daily_usage WHERE service_point_id = 'SP-E010' AND billing_day < %s", (day(DAYS - 1),))
+        connection.execute(
+            "DELETE FROM vee.daily_usage WHERE service_point_id = 'SP-E002' AND billing_day = %s", (day(DAYS - 1),)
+        )
+        connection.execute(
+            "DELETE FROM vee.daily_usage WHERE service_point_id = 'SP-E010' AND billing_day < %s", (day(DAYS - 1),)
+        )
         connection.execute("DELETE FROM anomaly.day_facts WHERE billing_day > %s", (day(DAYS - 4),))
     detect_billing_day(database, CALENDAR, day(DAYS - 1), clock=CLOCK)
     days = CALENDAR.days(day(DAYS - 3), day(DAYS - 1))
@@ -78,19 +92,25 @@ def test_another_payer_is_a_move_where_an_agreement_begins(database: Database, a
     with database.connect() as connection:
         write_days(connection, streets, range(DAYS - 1, DAYS))
         if agreed:
-            connection.execute("INSERT INTO ref.accounts (account_id, customer_class, opened) VALUES ('ACC-NEW', 'residential', '2020-01-01')")
+            connection.execute(
+                "INSERT INTO ref.accounts (account_id, customer_class, opened) VALUES ('ACC-NEW', 'residential', '2020-01-01')"
+            )
             connection.execute(
                 "INSERT INTO ref.agreements (account_id, service_point_id, tariff_id, cycle_id, valid_from) VALUES ('ACC-NEW', 'SP-E008', 'T', 'C', %s)",
                 (day(DAYS - 1),),
             )
     outcome = detect_billing_day(database, CALENDAR, day(DAYS - 1), clock=CLOCK)
-    assert outcome.flags.filter(pl.col("kind") == "move")["service_point_id"].to_list() == (["SP-E008"] if agreed else [])
+    assert outcome.flags.filter(pl.col("kind") == "move")["service_point_id"].to_list() == (
+        ["SP-E008"] if agreed else []
+    )
 
 
 def test_a_refit_in_parts_is_the_refit_of_the_whole(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     streets = city(database)
     with database.connect() as connection:
-        connection.execute("DELETE FROM vee.daily_usage WHERE service_point_id = 'SP-E044' AND billing_day < %s", (day(DAYS - 40),))
+        connection.execute(
+            "DELETE FROM vee.daily_usage WHERE service_point_id = 'SP-E044' AND billing_day < %s", (day(DAYS - 40),)
+        )
     whole = refit_baselines(database, CALENDAR, clock=CLOCK, as_of=day(DAYS - 1))
     assert whole.by_status == {"class_profile": 1, "provisional": len(streets.ids) - 1}
     monkeypatch.setattr("meter_pipeline.anomalies.refit._PART", 7)

@@ -49,8 +49,12 @@ def test_every_meter_gets_the_fit_it_would_get_alone(seed: int, days: int, cooli
         if alone.n < 4:
             continue
         assert MODELS[together.model[i]] == alone.model
-        np.testing.assert_equal(together.hdd_balance_f[i], np.nan if alone.hdd_balance_f is None else alone.hdd_balance_f)
-        np.testing.assert_equal(together.cdd_balance_f[i], np.nan if alone.cdd_balance_f is None else alone.cdd_balance_f)
+        np.testing.assert_equal(
+            together.hdd_balance_f[i], np.nan if alone.hdd_balance_f is None else alone.hdd_balance_f
+        )
+        np.testing.assert_equal(
+            together.cdd_balance_f[i], np.nan if alone.cdd_balance_f is None else alone.cdd_balance_f
+        )
         for name in ("intercept", "hdd_beta", "cdd_beta", "r2", "adj_r2", "sigma", "robust_sigma"):
             assert getattr(together, name)[i] == pytest.approx(getattr(alone, name) or 0.0, abs=1e-8), name
         assert together.n[i] == alone.n
@@ -86,7 +90,8 @@ def test_a_holiday_term_is_kept_where_it_earns_its_place_and_beside_a_weekend_s(
     usage[:60] -= 5.0 * holiday
     usage[30:60] -= 3.0 * weekend
     fit = fit_station(usage, t, FitOptions(calendar=True), weekend=weekend, holiday=holiday)
-    # a meter whose small cooling term the holiday would turn negative keeps its degree days instead: no term may be negative (CalTRACK 3.4.3)
+    # a meter whose small cooling term the holiday would turn negative keeps its degree days instead: no term may be
+    # negative (CalTRACK 3.4.3)
     kept = fit.holiday[:60] != 0
     assert np.count_nonzero(kept) >= 57
     assert fit.holiday[:60][kept] == pytest.approx(-5.0, abs=1.2)
@@ -112,7 +117,8 @@ def test_degree_hours_are_kept_where_they_fit_better() -> None:
     by_day = 5 + np.maximum(daily - 65, 0) + rng.normal(0, 0.3, (5, 365))
     fit = fit_station(np.vstack([by_hour, by_day]), daily, hourly_f=hourly)
     assert fit.hourly.tolist() == [True] * 5 + [False] * 5
-    # a station that lost its hours on some days: both are asked about the days that have them, and the others keep all their days
+    # a station that lost its hours on some days: both are asked about the days that have them, and the others keep all
+    # their days
     gappy = hourly.copy()
     gappy[::20] = np.nan
     some = fit_station(np.vstack([by_hour, by_day]), daily, hourly_f=gappy)

@@ -1,7 +1,7 @@
 """Agreement with eemeter's CalTRACK daily fit on its own sample meters.
 
-eemeter 3.2.0 needs pandas below 2.2, numpy below 2, pytz and setuptools below 80, so it lives in an environment of its own: name that
-environment's interpreter in METER_PIPELINE_EEMETER_PYTHON to run this.
+eemeter 3.2.0 needs pandas below 2.2, numpy below 2, pytz and setuptools below 80, so it lives in an environment of its
+own: name that environment's interpreter in METER_PIPELINE_EEMETER_PYTHON to run this.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from meter_pipeline.baselines import MODELS, fit_station, options_for
 
 pytestmark = [pytest.mark.oracle, pytest.mark.slow]
 
-#: Prints, per sample meter, eemeter's choice and the days it was given (its daily mean temperature recovered from its own degree days);
-#: of the third meter also with eleven days taken away.
+# : Prints, per sample meter, eemeter's choice and the days it was given (its daily mean temperature recovered from its
+# own degree days); : of the third meter also with eleven days taken away.
 ASK = """
 import json, sys, warnings
 warnings.filterwarnings("ignore")
@@ -55,10 +55,15 @@ def theirs() -> list[dict[str, Any]]:
 def test_model_type_balance_points_and_coefficients_are_eemeters(theirs: list[dict[str, Any]]) -> None:
     assert len(theirs) == 5
     for meter in theirs:
-        fit = fit_station(np.array([meter["usage"]], float), np.array(meter["temperatures"]), options_for(meter["fuel"]))
+        fit = fit_station(
+            np.array([meter["usage"]], float), np.array(meter["temperatures"]), options_for(meter["fuel"])
+        )
         params = meter["params"]
         assert MODELS[fit.model[0]] == NAMES[meter["model"]]
-        for name, ours in (("heating_balance_point", fit.hdd_balance_f[0]), ("cooling_balance_point", fit.cdd_balance_f[0])):
+        for name, ours in (
+            ("heating_balance_point", fit.hdd_balance_f[0]),
+            ("cooling_balance_point", fit.cdd_balance_f[0]),
+        ):
             assert ours == params[name] if name in params else np.isnan(ours)
         assert fit.intercept[0] == pytest.approx(params["intercept"], abs=1e-6)
         assert fit.hdd_beta[0] == pytest.approx(params.get("beta_hdd", 0), abs=1e-6)

@@ -40,7 +40,9 @@ def test_a_baseline_says_nothing_of_weather_it_has_not_seen() -> None:
     low, high = known_range(t)
     assert low < np.quantile(t, 0.02) < np.quantile(t, 0.98) < high < 75
     coefficients = {name: np.zeros(1) for name in COEFFICIENTS}
-    shown = expected_usage(coefficients, np.array([low - 0.1, low, high, high + 0.1]), within_f=(np.array([low]), np.array([high])))
+    shown = expected_usage(
+        coefficients, np.array([low - 0.1, low, high, high + 0.1]), within_f=(np.array([low]), np.array([high]))
+    )
     assert np.isnan(shown[0]).tolist() == [True, False, False, True]
 
 
@@ -72,10 +74,16 @@ def test_a_point_without_history_gets_its_class_at_its_own_level() -> None:
 
 
 def test_each_point_is_served_by_its_own_station_and_days_are_borrowed() -> None:
-    stations = pl.DataFrame({"station_id": ["MDW", "ORD"], "latitude": [41.786, 41.978], "longitude": [-87.752, -87.904]})
+    stations = pl.DataFrame(
+        {"station_id": ["MDW", "ORD"], "latitude": [41.786, 41.978], "longitude": [-87.752, -87.904]}
+    )
     days = [date(2026, 1, 1), date(2026, 1, 2)]
     temperatures = pl.DataFrame(
-        {"station_id": ["MDW", "ORD", "ORD"], "weather_day": [days[0], days[0], days[1]], "temperature_mean_c": [0.0, 10.0, 20.0]}
+        {
+            "station_id": ["MDW", "ORD", "ORD"],
+            "weather_day": [days[0], days[0], days[1]],
+            "temperature_mean_c": [0.0, 10.0, 20.0],
+        }
     )
     points = pl.DataFrame(
         {"station_id": ["MDW", None, None], "latitude": [None, 42.0, None], "longitude": [None, -87.9, None]},

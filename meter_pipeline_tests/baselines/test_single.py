@@ -21,7 +21,9 @@ def gas(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[
     """Usage files cut to the published baseline year, daily temperatures, and what statsmodels gets from them."""
     source, folder = fixtures_dir() / "gas_baseline", tmp_path_factory.mktemp("gas")
     hourly = pl.read_csv(source / "il-tempF.csv.gz").with_columns(pl.col("dt").str.slice(0, 10).alias("date"))
-    hourly.group_by("date", maintain_order=True).agg(pl.col("tempF").mean().alias("temperature_f")).write_csv(folder / "temps.csv")
+    hourly.group_by("date", maintain_order=True).agg(pl.col("tempF").mean().alias("temperature_f")).write_csv(
+        folder / "temps.csv"
+    )
     for name in ("il-gas-hdd-only-daily", "il-gas-intercept-only-daily"):
         daily = pl.read_csv(source / f"{name}.csv.gz").with_columns(pl.col("start").str.slice(0, 10).alias("date"))
         daily.filter(pl.col("date") >= "2015-12-27").head(365).select("date", "value").write_csv(folder / f"{name}.csv")
@@ -37,7 +39,9 @@ def test_known_balance_points_give_the_published_figures(
 ) -> None:
     folder, expected = gas
     wanted = expected[name]
-    result = CliRunner().invoke(app, ["fit", str(folder / f"{name}.csv"), str(folder / "temps.csv"), *arguments, "--json"])
+    result = CliRunner().invoke(
+        app, ["fit", str(folder / f"{name}.csv"), str(folder / "temps.csv"), *arguments, "--json"]
+    )
     assert result.exit_code == 0, result.output
     got = json.loads(result.stdout)
     parameters = wanted["params"]
@@ -50,7 +54,9 @@ def test_known_balance_points_give_the_published_figures(
     assert got["beyond_3_sigma"] == wanted["days3"]
 
 
-def test_the_search_finds_the_balance_point_the_gas_meter_was_made_with(gas: tuple[Path, dict[str, dict[str, object]]]) -> None:
+def test_the_search_finds_the_balance_point_the_gas_meter_was_made_with(
+    gas: tuple[Path, dict[str, dict[str, object]]],
+) -> None:
     folder, _ = gas
     pair = read_pair(folder / "il-gas-hdd-only-daily.csv", folder / "temps.csv")
     found = fit_best(pair.usage, pair.temperatures_f, options_for("gas"))

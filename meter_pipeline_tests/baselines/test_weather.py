@@ -41,7 +41,11 @@ def test_gsod_and_isd_of_one_station_agree() -> None:
     folder = fixtures_dir() / "weather"
     published, observed = read_weather(folder / "GSOD.op.gz"), read_weather(folder / "ISD.gz")
     assert published["station_id"].unique().to_list() == observed["station_id"].unique().to_list() == ["722874-93134"]
-    assert published.row(0) == ("722874-93134", date(2007, 1, 1), *(pytest.approx((f - 32) / 1.8) for f in (46.0, 66.9, 56.0)))
+    assert published.row(0) == (
+        "722874-93134",
+        date(2007, 1, 1),
+        *(pytest.approx((f - 32) / 1.8) for f in (46.0, 66.9, 56.0)),
+    )
     assert observed.row(0) == ("722874-93134", datetime(2007, 1, 1, 0, 47, tzinfo=UTC), 15.0)
     utc_days = daily(observed, BillingCalendar("UTC"), date(2007, 1, 1), date(2007, 12, 31))
     both = published.join(utc_days, on="weather_day", suffix="_isd")
@@ -76,7 +80,13 @@ def test_each_format_is_recognised_and_read(tmp_path: Path) -> None:
     ghcn = read("USW00094846.csv", GHCN, "ghcn")
     assert ghcn.row(0) == ("USW00094846", date(2025, 1, 1), -1.1, pytest.approx(5.6), pytest.approx(2.25))
     assert ghcn.row(1)[2:] == (-2.0, None, None), "a value that failed quality control is missing"
-    assert read("2025.csv", GHCN_YEAR, "ghcn_year").row(0) == ("USW00094846", date(2025, 1, 1), -1.1, pytest.approx(5.6), pytest.approx(2.25))
+    assert read("2025.csv", GHCN_YEAR, "ghcn_year").row(0) == (
+        "USW00094846",
+        date(2025, 1, 1),
+        -1.1,
+        pytest.approx(5.6),
+        pytest.approx(2.25),
+    )
     lite = read("725300-94846-2025", ISD_LITE, "isd_lite")
     assert lite.rows() == [
         ("725300-94846", datetime(2025, 1, 1, 0, tzinfo=UTC), 5.6),
@@ -87,8 +97,13 @@ def test_each_format_is_recognised_and_read(tmp_path: Path) -> None:
     assert gsod.rows()[1][2:] == (None, None, None)
     tmy = read("tmy.csv", TMY3, "tmy3")
     assert tmy["observed_at"].to_list() == [datetime(1988, 1, 1, 7, tzinfo=UTC), datetime(1988, 1, 2, 6, tzinfo=UTC)]
-    plain = read("plain.csv", "time,temperature_f\n2025-01-01T00:00:00-06:00,32\n2025-01-01T01:00:00-06:00,50\n", "plain")
-    assert plain.rows() == [("PLAIN", datetime(2025, 1, 1, 6, tzinfo=UTC), 0.0), ("PLAIN", datetime(2025, 1, 1, 7, tzinfo=UTC), pytest.approx(10.0))]
+    plain = read(
+        "plain.csv", "time,temperature_f\n2025-01-01T00:00:00-06:00,32\n2025-01-01T01:00:00-06:00,50\n", "plain"
+    )
+    assert plain.rows() == [
+        ("PLAIN", datetime(2025, 1, 1, 6, tzinfo=UTC), 0.0),
+        ("PLAIN", datetime(2025, 1, 1, 7, tzinfo=UTC), pytest.approx(10.0)),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +123,9 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, text: str, why: str
 
 def observations(hours: list[float], start: datetime = datetime(2025, 1, 1, 6, tzinfo=UTC)) -> pl.DataFrame:
     when = [start + timedelta(hours=h) for h in hours]
-    return pl.DataFrame({"station_id": ["S"] * len(hours), "observed_at": when, "temperature_c": [float(h) for h in hours]})
+    return pl.DataFrame(
+        {"station_id": ["S"] * len(hours), "observed_at": when, "temperature_c": [float(h) for h in hours]}
+    )
 
 
 def test_gaps_up_to_six_hours_are_bridged_and_longer_ones_are_not() -> None:
@@ -122,9 +139,18 @@ def test_gaps_up_to_six_hours_are_bridged_and_longer_ones_are_not() -> None:
 
 def test_a_day_needs_more_than_half_of_its_hours() -> None:
     whole, half = observations([float(h) for h in range(24)]), observations([float(h) for h in range(12)])
-    assert daily(whole, CHICAGO, date(2025, 1, 1), date(2025, 1, 1)).row(0) == ("S", date(2025, 1, 1), 0.0, 23.0, 11.5, 24)
+    assert daily(whole, CHICAGO, date(2025, 1, 1), date(2025, 1, 1)).row(0) == (
+        "S",
+        date(2025, 1, 1),
+        0.0,
+        23.0,
+        11.5,
+        24,
+    )
     assert daily(half, CHICAGO, date(2025, 1, 1), date(2025, 1, 1)).is_empty()
-    assert coverage(daily(whole, CHICAGO, date(2025, 1, 1), date(2025, 1, 4)), date(2025, 1, 1), date(2025, 1, 4)) == {"S": 0.25}
+    assert coverage(daily(whole, CHICAGO, date(2025, 1, 1), date(2025, 1, 4)), date(2025, 1, 1), date(2025, 1, 4)) == {
+        "S": 0.25
+    }
 
 
 def test_days_of_23_and_25_hours_hold_their_own_hours() -> None:
@@ -140,8 +166,13 @@ def test_the_nearest_station_with_enough_days_serves_and_the_next_fills_in() -> 
     downtown = (np.array([41.88, 34.0]), np.array([-87.63, -118.2]))
     full = ranked_stations(*downtown, stations, latitude, longitude, {"MDW": 1.0, "ORD": 0.95, "LAX": 1.0})
     assert full.tolist() == [[0, 1, -1], [2, -1, -1]]
-    assert ranked_stations(*downtown, stations, latitude, longitude, {"MDW": 0.5, "ORD": 0.95}).tolist() == [[1, -1, -1], [-1, -1, -1]]
+    assert ranked_stations(*downtown, stations, latitude, longitude, {"MDW": 0.5, "ORD": 0.95}).tolist() == [
+        [1, -1, -1],
+        [-1, -1, -1],
+    ]
     series, source = with_fallback(full, np.array([[1.0, np.nan, np.nan], [5.0, 6.0, np.nan], [9.0, 9.0, 9.0]]))
     np.testing.assert_equal(series, [[1.0, 6.0, np.nan], [9.0, 9.0, 9.0]])
     assert source.tolist() == [[0, 1, -1], [2, 2, 2]]
-    assert kilometres(np.array([0.0]), np.array([0.0]), np.array([0.0]), np.array([180.0]))[0, 0] == pytest.approx(20015.1, abs=0.1)
+    assert kilometres(np.array([0.0]), np.array([0.0]), np.array([0.0]), np.array([180.0]))[0, 0] == pytest.approx(
+        20015.1, abs=0.1
+    )

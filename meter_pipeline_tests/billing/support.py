@@ -1,4 +1,5 @@
-"""A few streets of a city for billing tests: reference rows, validated intervals and daily usage, written as the stages before would."""
+"""A few streets of a city for billing tests: reference rows, validated intervals and daily usage, written as the stages
+before would."""
 
 from __future__ import annotations
 
@@ -40,10 +41,15 @@ CLOCK = FixedClock()
 def native(tariff_id: str = "E-TOU", **changes: Any) -> dict[str, Any]:
     """A time-of-use tariff with a fixed charge, a rider, a minimum and a tax."""
     return {
-        "schema": "meter_pipeline.tariff/1", "tariff_id": tariff_id, "name": "Time of use", "commodity": "electricity", "currency": "USD",
+        "schema": "meter_pipeline.tariff/1",
+        "tariff_id": tariff_id,
+        "name": "Time of use",
+        "commodity": "electricity",
+        "currency": "USD",
         "unit": "kWh",
         "time_of_use": {
-            "periods": ["off-peak", "peak"], "default": "off-peak",
+            "periods": ["off-peak", "peak"],
+            "default": "off-peak",
             "rules": [{"period": "peak", "days": "weekdays", "from": "14:00", "to": "19:00"}],
         },
         "charges": [
@@ -53,14 +59,20 @@ def native(tariff_id: str = "E-TOU", **changes: Any) -> dict[str, Any]:
             {"kind": "minimum", "code": "MIN", "name": "Minimum", "amount": "15.00"},
             {"kind": "tax", "code": "TAX", "name": "City tax", "percent": "6.25"},
         ],
-    } | changes  # fmt: skip
+    } | changes
 
 
 def raw(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document).encode()
 
 
-def add_tariff(database: Database, document: Mapping[str, Any], version: int = 1, first: date = date(2020, 1, 1), last: date | None = None) -> None:
+def add_tariff(
+    database: Database,
+    document: Mapping[str, Any],
+    version: int = 1,
+    first: date = date(2020, 1, 1),
+    last: date | None = None,
+) -> None:
     with database.connect() as connection:
         connection.execute(
             "INSERT INTO ref.tariffs VALUES (%s, %s, %s, %s, %s, 'x.json')",
@@ -79,14 +91,22 @@ def add_cycle(database: Database, *starts: date, cycle_id: str = "C1") -> None:
 
 
 def add_service(
-    database: Database, number: int, tariff_id: str = "E-TOU", *, first: date = date(2020, 1, 1), last: date | None = None,
-    account: str | None = None, commodity: str = "electricity", agreed: bool = True,
-) -> str:  # fmt: skip
+    database: Database,
+    number: int,
+    tariff_id: str = "E-TOU",
+    *,
+    first: date = date(2020, 1, 1),
+    last: date | None = None,
+    account: str | None = None,
+    commodity: str = "electricity",
+    agreed: bool = True,
+) -> str:
     """A service point with its meter, account and agreement; returns the service point."""
     point, account_id = f"SP-{number:03}", account or f"A-{number:03}"
     with database.connect() as connection:
         connection.execute(
-            "INSERT INTO ref.accounts VALUES (%s, 'residential', '2020-01-01', NULL) ON CONFLICT DO NOTHING", (account_id,)
+            "INSERT INTO ref.accounts VALUES (%s, 'residential', '2020-01-01', NULL) ON CONFLICT DO NOTHING",
+            (account_id,),
         )
         connection.execute(
             "INSERT INTO ref.service_points VALUES (%s, %s, %s, 'R1', 'residential', NULL, NULL, NULL, 'active', '2020-01-01', NULL) "
@@ -94,11 +114,22 @@ def add_service(
             (point, commodity, f"P-{number}"),
         )
         if agreed:
-            connection.execute("INSERT INTO ref.agreements VALUES (%s, %s, %s, 'C1', %s, %s)", (account_id, point, tariff_id, first, last))
+            connection.execute(
+                "INSERT INTO ref.agreements VALUES (%s, %s, %s, 'C1', %s, %s)",
+                (account_id, point, tariff_id, first, last),
+            )
     return point
 
 
-def put_intervals(database: Database, day: date, values: Mapping[str, Sequence[int]], *, minutes: int = 60, unit: str = "kWh", estimated: int = 0) -> None:
+def put_intervals(
+    database: Database,
+    day: date,
+    values: Mapping[str, Sequence[int]],
+    *,
+    minutes: int = 60,
+    unit: str = "kWh",
+    estimated: int = 0,
+) -> None:
     """Validated intervals of a day, in thousandths of the unit, replacing what stood there for these service points."""
     start = CHICAGO.bounds(day)[0]
     with database.connect() as connection:
@@ -107,16 +138,35 @@ def put_intervals(database: Database, day: date, values: Mapping[str, Sequence[i
             connection.execute("SELECT raw.attach_partition(%s, %s)", (table, day))
         for point, row in values.items():
             total, slots = sum(row) * 1000, len(row)
-            connection.execute("DELETE FROM vee.interval_day WHERE billing_day = %s AND service_point_id = %s", (day, point))
-            connection.execute("DELETE FROM vee.daily_usage WHERE billing_day = %s AND service_point_id = %s", (day, point))
+            connection.execute(
+                "DELETE FROM vee.interval_day WHERE billing_day = %s AND service_point_id = %s", (day, point)
+            )
+            connection.execute(
+                "DELETE FROM vee.daily_usage WHERE billing_day = %s AND service_point_id = %s", (day, point)
+            )
             connection.execute(
                 "INSERT INTO vee.interval_day (starts_at, total_micro, unscaled_micro, row_flags, billing_day, rules_version, first_slot, "
                 "expected, actual, estimated, missing, interval_minutes, slots, scale, quality, billed, locked, service_point_id, meter_id, "
                 "channel, unit, flow, head_end, input_hash, content_hash, values) VALUES (%s, %s, 0, 0, %s, 1, 0, %s, %s, %s, 0, %s, %s, 3, "
                 "%s, true, false, %s, %s, 'E1', %s, 'import', 'HE', %s, %s, %s)",
-                (start, total, day, slots, slots - estimated, estimated, minutes, slots, 24576 if estimated else 0, point, "M" + point[2:], unit,
-                 bytes(32), bytes(32), list(row)),
-            )  # fmt: skip
+                (
+                    start,
+                    total,
+                    day,
+                    slots,
+                    slots - estimated,
+                    estimated,
+                    minutes,
+                    slots,
+                    24576 if estimated else 0,
+                    point,
+                    "M" + point[2:],
+                    unit,
+                    bytes(32),
+                    bytes(32),
+                    list(row),
+                ),
+            )
             connection.execute(
                 "INSERT INTO vee.daily_usage VALUES (%s, 0, 0, %s, %s, %s, %s, 0, 1, 0, false, %s, 'import', %s, 'interval', 'electricity', "
                 "'residential')",

@@ -1,4 +1,5 @@
-"""Corrections promise: cancel and rebill of what changed and nothing else, two people above the threshold, and a sealed month that refuses."""
+"""Corrections promise: cancel and rebill of what changed and nothing else, two people above the threshold, and a sealed
+month that refuses."""
 
 from __future__ import annotations
 
@@ -15,7 +16,17 @@ from meter_pipeline.billing.close import CloseError, approve_close, checklist, r
 from meter_pipeline.billing.issue import issue_statements
 from meter_pipeline.store import privileges
 from meter_pipeline.store.database import Database, scalar
-from meter_pipeline_tests.billing.support import CHICAGO, CLOCK, JULY, add_cycle, add_service, add_tariff, days, native, put_intervals
+from meter_pipeline_tests.billing.support import (
+    CHICAGO,
+    CLOCK,
+    JULY,
+    add_cycle,
+    add_service,
+    add_tariff,
+    days,
+    native,
+    put_intervals,
+)
 
 END = JULY + timedelta(days=3)
 STATEMENT = "A-001.C1.20260701.0"
@@ -49,11 +60,17 @@ def test_a_small_correction_touches_only_what_changed_and_is_posted(database: Da
     point = issued(database)
     name = late(database, point, 2)
     assert name is not None, "nobody had to ask"
-    found = database.read("SELECT action, line_key, amount::text AS amount FROM billing.adjustment_line ORDER BY line_no")
+    found = database.read(
+        "SELECT action, line_key, amount::text AS amount FROM billing.adjustment_line ORDER BY line_no"
+    )
     assert "BASIC" not in found["line_key"].to_list(), "a fixed charge does not move with usage"
     net = sum(Decimal(a) for a in found["amount"].to_list())
     with database.connect() as connection:
-        assert scalar(connection, "SELECT (status, net) FROM billing.adjustment WHERE adjustment_id = %s", (name,)) == ("posted", str(net)) or net > 0
+        assert (
+            scalar(connection, "SELECT (status, net) FROM billing.adjustment WHERE adjustment_id = %s", (name,))
+            == ("posted", str(net))
+            or net > 0
+        )
     assert propose(database, CHICAGO, STATEMENT).lines.height == 0, "the correction is complete"
     assert late(database, point, 2) is None, "the same data again proposes nothing"
     assert late(database, point, 1) is not None
@@ -77,7 +94,9 @@ def test_a_large_correction_needs_another_person_in_code_and_in_the_table(databa
     decide(database, name, approve=True, person="supervisor", clock=CLOCK)
     with database.connect() as connection:
         assert scalar(connection, "SELECT status FROM billing.adjustment") == "posted"
-        kinds = connection.execute("SELECT kind FROM ledger.entry WHERE kind LIKE 'adjustment%' ORDER BY entry_id").fetchall()
+        kinds = connection.execute(
+            "SELECT kind FROM ledger.entry WHERE kind LIKE 'adjustment%' ORDER BY entry_id"
+        ).fetchall()
     assert [k for (k,) in kinds] == ["adjustment_requested", "adjustment_approved", "adjustment_posted"]
 
 
@@ -113,9 +132,14 @@ def test_a_month_with_an_open_point_is_not_sealed(database: Database) -> None:
 def test_a_sealed_month_refuses_insert_update_delete_and_truncate_from_everyone(database: Database) -> None:
     sealed(database)
     dated = {
-        "determinant_day": "billing_day", "charge_day": "billing_day", "determinant_day_202607": "billing_day", "charge_day_202607": "billing_day",
-        "statement": "posting_month", "statement_line": "posting_month", "statement_segment": "posting_month",
-    }  # fmt: skip
+        "determinant_day": "billing_day",
+        "charge_day": "billing_day",
+        "determinant_day_202607": "billing_day",
+        "charge_day_202607": "billing_day",
+        "statement": "posting_month",
+        "statement_line": "posting_month",
+        "statement_segment": "posting_month",
+    }
     with database.connect() as connection:
         connection.execute("SELECT billing.ensure_partitions('2026-08-01')")
     fresh = json.dumps({"service_point_id": "SP-NEW", "statement_id": "NEW", "revision": 9})
@@ -130,23 +154,35 @@ def test_a_sealed_month_refuses_insert_update_delete_and_truncate_from_everyone(
             changes.append(f"UPDATE billing.{table} SET {column} = {column} + 31")
         for change in changes:
             with database.connect() as connection:
-                connection.execute("SET session_replication_role = replica")  # the triggers are ALWAYS: not even this turns them off
+                connection.execute(
+                    "SET session_replication_role = replica"
+                )  # the triggers are ALWAYS: not even this turns them off
                 with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="is sealed"):
                     connection.execute(change.encode())
                 connection.rollback()
-    for change in ("UPDATE billing.period SET status = 'open'", "DELETE FROM billing.period", "TRUNCATE billing.period"):
+    for change in (
+        "UPDATE billing.period SET status = 'open'",
+        "DELETE FROM billing.period",
+        "TRUNCATE billing.period",
+    ):
         with database.connect() as connection, pytest.raises(psycopg.errors.IntegrityConstraintViolation):
             connection.execute(change.encode())
 
 
 #: Every table whose rows belong to an accounting month, with what tells a new row from one that is there.
 SEALED = {
-    "determinant_day": {"service_point_id": "SP-NEW"}, "determinant_day_202607": {"service_point_id": "SP-NEW"},
-    "charge_day": {"service_point_id": "SP-NEW"}, "charge_day_202607": {"service_point_id": "SP-NEW"},
-    "exception_day": {"detail": "new"}, "statement": {"statement_id": "NEW", "revision": 9}, "statement_line": {"line_no": 999},
-    "statement_segment": {"service_point_id": "SP-NEW"}, "adjustment": {"adjustment_id": "NEW"}, "adjustment_line": {"line_no": 999},
+    "determinant_day": {"service_point_id": "SP-NEW"},
+    "determinant_day_202607": {"service_point_id": "SP-NEW"},
+    "charge_day": {"service_point_id": "SP-NEW"},
+    "charge_day_202607": {"service_point_id": "SP-NEW"},
+    "exception_day": {"detail": "new"},
+    "statement": {"statement_id": "NEW", "revision": 9},
+    "statement_line": {"line_no": 999},
+    "statement_segment": {"service_point_id": "SP-NEW"},
+    "adjustment": {"adjustment_id": "NEW"},
+    "adjustment_line": {"line_no": 999},
     "determinant_revision": {"revision": 9},
-}  # fmt: skip
+}
 
 
 def test_a_sealed_month_refuses_every_role_the_services_use(database: Database) -> None:
@@ -156,8 +192,12 @@ def test_a_sealed_month_refuses_every_role_the_services_use(database: Database) 
     with database.connect() as connection:
         for table in ("adjustment", "adjustment_line"):  # posted by the clock in August: here in July
             connection.execute(f"UPDATE billing.{table} SET posting_month = '2026-07-01'".encode())
-        connection.execute("INSERT INTO billing.exception_day VALUES ('2026-07-01', %s, NULL, 'no_usage', 'old')", (point,))
-        connection.execute("INSERT INTO billing.determinant_revision VALUES ('2026-07-01', %s, 1, '2026-07-01', now(), '{}')", (point,))
+        connection.execute(
+            "INSERT INTO billing.exception_day VALUES ('2026-07-01', %s, NULL, 'no_usage', 'old')", (point,)
+        )
+        connection.execute(
+            "INSERT INTO billing.determinant_revision VALUES ('2026-07-01', %s, 1, '2026-07-01', now(), '{}')", (point,)
+        )
     seal(database)
     manifest = privileges.load()
     with database.connect() as connection:
@@ -170,25 +210,40 @@ def test_a_sealed_month_refuses_every_role_the_services_use(database: Database) 
     for role in manifest.roles:
         with database.connect(role=role) as connection:
             for table, fresh in SEALED.items():
-                column = "billing_day" if table.split("_2")[0] in ("determinant_day", "charge_day", "exception_day") else "posting_month"
+                column = (
+                    "billing_day"
+                    if table.split("_2")[0] in ("determinant_day", "charge_day", "exception_day")
+                    else "posting_month"
+                )
                 for verb, statement in {
                     "INSERT": f"INSERT INTO billing.{table} SELECT (jsonb_populate_record(t, '{json.dumps(fresh)}')).* FROM billing.{table} AS t "
                     f"WHERE {column} < '2026-08-01' LIMIT 1",
-                    "UPDATE": f"UPDATE billing.{table} SET {column} = {column}", "DELETE": f"DELETE FROM billing.{table}",
-                }.items():  # fmt: skip
+                    "UPDATE": f"UPDATE billing.{table} SET {column} = {column}",
+                    "DELETE": f"DELETE FROM billing.{table}",
+                }.items():
                     allowed = verb in manifest.verbs_for(role, "billing", table.split("_2")[0])
-                    # a bill with lines, and an adjustment, are refused by their lines' foreign key before the seal is asked
+                    # a bill with lines, and an adjustment, are refused by their lines' foreign key before the seal is
+                    # asked
                     held = verb == "DELETE" and table in ("statement", "adjustment")
-                    sealed_by = psycopg.errors.ForeignKeyViolation if held else psycopg.errors.IntegrityConstraintViolation
+                    sealed_by = (
+                        psycopg.errors.ForeignKeyViolation if held else psycopg.errors.IntegrityConstraintViolation
+                    )
                     words = "still referenced" if held else "is sealed"
-                    wanted, said = (sealed_by, words) if allowed else (psycopg.errors.InsufficientPrivilege, "permission denied")
+                    wanted, said = (
+                        (sealed_by, words) if allowed else (psycopg.errors.InsufficientPrivilege, "permission denied")
+                    )
                     with pytest.raises(wanted, match=said), connection.transaction():
                         connection.execute(statement.encode())
                     refused[role] = refused.get(role, 0) + allowed
             for statement in ("UPDATE billing.period SET status = 'open'", "DELETE FROM billing.period"):
-                with pytest.raises((psycopg.errors.IntegrityConstraintViolation, psycopg.errors.InsufficientPrivilege)), connection.transaction():
+                with (
+                    pytest.raises((psycopg.errors.IntegrityConstraintViolation, psycopg.errors.InsufficientPrivilege)),
+                    connection.transaction(),
+                ):
                     connection.execute(statement.encode())
-    assert refused["meter_billing"] == refused["meter_owner"] == 33, "the roles that may write at all are refused by the seal, not for want of rights"
+    assert refused["meter_billing"] == refused["meter_owner"] == 33, (
+        "the roles that may write at all are refused by the seal, not for want of rights"
+    )
     assert refused["meter_finance"] == 3
 
 
@@ -222,7 +277,9 @@ def test_small_corrections_do_not_add_up_past_the_threshold(database: Database) 
     assert "requested" in found["status"].to_list(), "each alone is small; together they wait for a second person"
 
 
-def test_a_run_killed_before_it_proposed_leaves_the_change_for_the_next(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_killed_before_it_proposed_leaves_the_change_for_the_next(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     point = issued(database)
 
     def killed(*_: object, **__: object) -> list[str]:

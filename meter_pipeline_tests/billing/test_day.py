@@ -1,5 +1,5 @@
-"""Billing a day promises: exact lines that carry through the period, nothing rewritten when nothing changed, late data carried forward to the
-same result as if it had come in time, and every difference named."""
+"""Billing a day promises: exact lines that carry through the period, nothing rewritten when nothing changed, late data
+carried forward to the same result as if it had come in time, and every difference named."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def city(database: Database, services: int = 3) -> list[str]:
 
 
 def lines(database: Database) -> pl.DataFrame:
-    return database.read("SELECT * FROM (SELECT c.*, c.xmin::text AS x FROM billing.charge_day AS c) AS t ORDER BY billing_day, service_point_id")
+    return database.read(
+        "SELECT * FROM (SELECT c.*, c.xmin::text AS x FROM billing.charge_day AS c) AS t ORDER BY billing_day, service_point_id"
+    )
 
 
 def test_a_day_is_billed_to_the_cent_and_reconciled(database: Database) -> None:
@@ -40,10 +42,18 @@ def test_a_day_is_billed_to_the_cent_and_reconciled(database: Database) -> None:
     outcome = bill_billing_day(database, CHICAGO, JULY, clock=CLOCK)
     found = database.read("SELECT line_key, amount::text AS amount FROM billing.day_line ORDER BY line_key")
     assert {k: Decimal(a) for k, a in found.iter_rows()} == {
-        "BASIC": Decimal("0.40"), "ENERGY/off-peak": Decimal("1.73"), "ENERGY/peak": Decimal("1.07"), "FUEL/off-peak": Decimal("0.08"),
-        "FUEL/peak": Decimal("0.02"), "MIN": Decimal(0), "TAX": Decimal("0.21"),
-    }  # fmt: skip
-    assert set(outcome.reconciliation["cause"].to_list()) == {"none", "wholly_estimated"}  # no raw rows stand behind this test
+        "BASIC": Decimal("0.40"),
+        "ENERGY/off-peak": Decimal("1.73"),
+        "ENERGY/peak": Decimal("1.07"),
+        "FUEL/off-peak": Decimal("0.08"),
+        "FUEL/peak": Decimal("0.02"),
+        "MIN": Decimal(0),
+        "TAX": Decimal("0.21"),
+    }
+    assert set(outcome.reconciliation["cause"].to_list()) == {
+        "none",
+        "wholly_estimated",
+    }  # no raw rows stand behind this test
     assert all(check.passed for check in outcome.report().checks)
     assert all(len(png) < 20_000 for png in outcome.report().plots.values())
 
@@ -91,7 +101,9 @@ def test_usage_without_an_agreement_and_agreements_without_usage_are_named(datab
     outcome = bill_billing_day(database, CHICAGO, JULY, clock=CLOCK)
     assert outcome.exceptions == {"no_agreement": 1, "no_usage": 1}
     joint = outcome.reconciliation.filter(pl.col("joint") == "validated_to_determinants")
-    assert joint.select("cause", "expected", "actual").rows() == [("no_agreement", Decimal("24.000000"), Decimal("0.000000"))]
+    assert joint.select("cause", "expected", "actual").rows() == [
+        ("no_agreement", Decimal("24.000000"), Decimal("0.000000"))
+    ]
 
 
 def test_a_day_with_a_change_of_clocks_has_its_own_hours(database: Database) -> None:
@@ -102,15 +114,27 @@ def test_a_day_with_a_change_of_clocks_has_its_own_hours(database: Database) -> 
     for day, slots in ((date(2026, 3, 8), 92), (date(2026, 11, 1), 100)):
         put_intervals(database, day, {point: [250] * slots}, minutes=15)
         bill_billing_day(database, CHICAGO, day, clock=CLOCK)
-        energy = database.read("SELECT energy FROM billing.determinant_day WHERE billing_day = $1", [day])["energy"][0].to_list()
+        energy = database.read("SELECT energy FROM billing.determinant_day WHERE billing_day = $1", [day])["energy"][
+            0
+        ].to_list()
         assert energy == [slots * 250_000, 0], "a Sunday: no peak"
 
 
 def test_a_days_total_is_enough_for_water_and_is_converted_once(database: Database) -> None:
     tariff = native(
-        "W-STD", commodity="water", unit="kgal", time_of_use=None,
-        charges=[{"kind": "usage", "code": "WATER", "name": "Water", "tiers": [{"upto": 1, "rate": "4.00"}, {"rate": "6.00"}]}],
-    )  # fmt: skip
+        "W-STD",
+        commodity="water",
+        unit="kgal",
+        time_of_use=None,
+        charges=[
+            {
+                "kind": "usage",
+                "code": "WATER",
+                "name": "Water",
+                "tiers": [{"upto": 1, "rate": "4.00"}, {"rate": "6.00"}],
+            }
+        ],
+    )
     add_tariff(database, {k: v for k, v in tariff.items() if v is not None})
     add_cycle(database, JULY, JULY + timedelta(days=1))
     point = add_service(database, 1, "W-STD", commodity="water")
@@ -134,7 +158,10 @@ def test_a_tariff_that_bills_were_made_with_may_not_change_under_its_version(dat
 def test_the_same_inputs_give_the_same_bytes_in_any_number_of_shards_and_runs(database: Database) -> None:
     add_tariff(database, native())
     water = native(
-        "W-STD", commodity="water", unit="kgal", charges=[{"kind": "usage", "code": "WATER", "name": "Water", "tiers": [{"upto": 1, "rate": 4}, {"rate": 6}]}]
+        "W-STD",
+        commodity="water",
+        unit="kgal",
+        charges=[{"kind": "usage", "code": "WATER", "name": "Water", "tiers": [{"upto": 1, "rate": 4}, {"rate": 6}]}],
     )
     del water["time_of_use"]
     add_tariff(database, water)
@@ -149,15 +176,25 @@ def test_the_same_inputs_give_the_same_bytes_in_any_number_of_shards_and_runs(da
     seen = set()
     for shards in (0, 1, 3, 14, 0):
         with database.connect() as connection:
-            connection.execute("TRUNCATE billing.determinant_day, billing.charge_day, billing.exception_day, billing.reconciliation")
+            connection.execute(
+                "TRUNCATE billing.determinant_day, billing.charge_day, billing.exception_day, billing.reconciliation"
+            )
             connection.execute("DELETE FROM billing.tariff_version")
         with database.connect() as connection:
             last = scalar(connection, "SELECT coalesce(max(entry_id), 0) FROM ledger.entry")
         for day in days(JULY, 2):
-            assert bill_billing_day(database, CHICAGO, day, clock=CLOCK, shards=shards).exceptions == {"no_agreement": 1, "no_usage": 1}
+            assert bill_billing_day(database, CHICAGO, day, clock=CLOCK, shards=shards).exceptions == {
+                "no_agreement": 1,
+                "no_usage": 1,
+            }
         with database.connect() as connection:
-            rows = [connection.execute(f"SELECT t::text FROM billing.{table} AS t ORDER BY 1".encode()).fetchall() for table in tables]
+            rows = [
+                connection.execute(f"SELECT t::text FROM billing.{table} AS t ORDER BY 1".encode()).fetchall()
+                for table in tables
+            ]
             # in the order in which they were written: the ledger's leaves too
-            entries = connection.execute("SELECT kind, body, leaves FROM ledger.entry WHERE entry_id > %s ORDER BY entry_id", (last,)).fetchall()
+            entries = connection.execute(
+                "SELECT kind, body, leaves FROM ledger.entry WHERE entry_id > %s ORDER BY entry_id", (last,)
+            ).fetchall()
         seen.add(repr((rows, entries)))
     assert len(seen) == 1

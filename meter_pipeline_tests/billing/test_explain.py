@@ -1,4 +1,5 @@
-"""A line of a bill can be walked back to the bytes that came from the meter, and can leave the house without a formula in it."""
+"""A line of a bill can be walked back to the bytes that came from the meter, and can leave the house without a formula
+in it."""
 
 from __future__ import annotations
 
@@ -16,7 +17,17 @@ from meter_pipeline.billing.issue import issue_statements
 from meter_pipeline.billing.render import statement_page
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.store.database import Database
-from meter_pipeline_tests.billing.support import CHICAGO, CLOCK, JULY, add_cycle, add_service, add_tariff, days, native, put_intervals
+from meter_pipeline_tests.billing.support import (
+    CHICAGO,
+    CLOCK,
+    JULY,
+    add_cycle,
+    add_service,
+    add_tariff,
+    days,
+    native,
+    put_intervals,
+)
 
 
 def test_a_line_is_explained_from_its_tariff_to_its_payloads_and_ledger_entries(database: Database) -> None:
@@ -55,8 +66,19 @@ def test_a_line_is_explained_from_its_tariff_to_its_payloads_and_ledger_entries(
 
 
 def test_an_export_holds_no_formula(tmp_path: Path) -> None:
-    frame = pl.DataFrame({"name": ["=1+1", "+cmd", "-2+3", "@SUM", "\tx", "Energy, off-peak", "-12.50", None], "amount": [1] * 8})
-    assert safe_for_spreadsheets(frame)["name"].to_list() == ["'=1+1", "'+cmd", "'-2+3", "'@SUM", "'\tx", "Energy, off-peak", "-12.50", None]
+    frame = pl.DataFrame(
+        {"name": ["=1+1", "+cmd", "-2+3", "@SUM", "\tx", "Energy, off-peak", "-12.50", None], "amount": [1] * 8}
+    )
+    assert safe_for_spreadsheets(frame)["name"].to_list() == [
+        "'=1+1",
+        "'+cmd",
+        "'-2+3",
+        "'@SUM",
+        "'\tx",
+        "Energy, off-peak",
+        "-12.50",
+        None,
+    ]
     write(frame, tmp_path / "a.csv")
     write(frame, tmp_path / "a.parquet")
     assert pl.read_parquet(tmp_path / "a.parquet").equals(frame)

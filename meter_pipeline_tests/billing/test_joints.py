@@ -1,4 +1,5 @@
-"""The joints promise that each side is read from its own place: what was altered in one of them shows, by key, with no help from the other."""
+"""The joints promise that each side is read from its own place: what was altered in one of them shows, by key, with no
+help from the other."""
 
 from __future__ import annotations
 
@@ -16,7 +17,17 @@ from meter_pipeline.billing.issue import issue_statements, statement_joints
 from meter_pipeline.store import billing_joints as joints
 from meter_pipeline.store import privileges
 from meter_pipeline.store.database import Database
-from meter_pipeline_tests.billing.support import CHICAGO, CLOCK, JULY, add_cycle, add_service, add_tariff, days, native, put_intervals
+from meter_pipeline_tests.billing.support import (
+    CHICAGO,
+    CLOCK,
+    JULY,
+    add_cycle,
+    add_service,
+    add_tariff,
+    days,
+    native,
+    put_intervals,
+)
 
 END = JULY + timedelta(days=5)
 
@@ -26,7 +37,12 @@ def issued(database: Database) -> None:
     add_cycle(database, JULY, END)
     points = [add_service(database, n) for n in range(3)]
     for day in days(JULY, 5):
-        put_intervals(database, day, {p: [1000 + k] * 24 for k, p in enumerate(points)}, estimated=24 if day >= JULY + timedelta(days=1) else 0)
+        put_intervals(
+            database,
+            day,
+            {p: [1000 + k] * 24 for k, p in enumerate(points)},
+            estimated=24 if day >= JULY + timedelta(days=1) else 0,
+        )
         bill_billing_day(database, CHICAGO, day, clock=CLOCK)
     issue_statements(database, CHICAGO, "C1", END, clock=CLOCK)
 
@@ -38,24 +54,35 @@ def altered(database: Database, *changes: str) -> list[tuple[Any, ...]]:
             connection.execute(change.encode())
         found = statement_joints(connection, "C1", JULY, END)
         connection.rollback()
-    return [(row["joint"], row["expected"], row["actual"], row["detail"]) for row in found.filter(found["cause"] == "open").to_dicts()]
+    return [
+        (row["joint"], row["expected"], row["actual"], row["detail"])
+        for row in found.filter(found["cause"] == "open").to_dicts()
+    ]
 
 
 def test_statements_are_compared_with_the_ledger_by_key_and_payload(database: Database) -> None:
     issued(database)
     assert altered(database) == []
     one = "A-001.C1.20260701.0"
-    changed = altered(database, f"UPDATE billing.statement_line SET amount = amount + 1 WHERE statement_id = '{one}' AND line_no = 2")
+    changed = altered(
+        database, f"UPDATE billing.statement_line SET amount = amount + 1 WHERE statement_id = '{one}' AND line_no = 2"
+    )
     assert {joint for joint, *_ in changed} == {"lines_to_statement", "statement_to_ledger"}
     assert f"lines are not those issued: {one}" in changed[-1][3]
-    renamed = altered(database, f"UPDATE billing.statement_line SET service_point_id = 'SP-000' WHERE statement_id = '{one}'")
+    renamed = altered(
+        database, f"UPDATE billing.statement_line SET service_point_id = 'SP-000' WHERE statement_id = '{one}'"
+    )
     assert [joint for joint, *_ in renamed] == ["statement_to_ledger"], "no sum moves, and it shows all the same"
-    gone = altered(database, *(f"DELETE FROM billing.statement{t} WHERE statement_id = '{one}'" for t in ("_line", "_segment", "")))
-    assert [(joint, int(expected), int(actual)) for joint, expected, actual, _ in gone] == [("statement_to_ledger", 0, 1)]
+    gone = altered(
+        database, *(f"DELETE FROM billing.statement{t} WHERE statement_id = '{one}'" for t in ("_line", "_segment", ""))
+    )
+    assert [(joint, int(expected), int(actual)) for joint, expected, actual, _ in gone] == [
+        ("statement_to_ledger", 0, 1)
+    ]
     assert "leaf without statement" in gone[0][3]
     forged = altered(
         database,
-        "INSERT INTO billing.statement SELECT (jsonb_populate_record(s, '{\"statement_id\": \"FORGED\", \"revision\": 7}')).* FROM billing.statement AS s "
+        'INSERT INTO billing.statement SELECT (jsonb_populate_record(s, \'{"statement_id": "FORGED", "revision": 7}\')).* FROM billing.statement AS s '
         f"WHERE statement_id = '{one}'",
         "UPDATE billing.statement SET lines_sha256 = sha256('x') WHERE statement_id = 'FORGED'",
     )
@@ -67,7 +94,9 @@ def test_statements_are_compared_with_the_ledger_by_key_and_payload(database: Da
 def test_a_changed_charge_shows_against_the_statement_and_stands_against_the_close(database: Database) -> None:
     issued(database)
     with database.connect() as connection:
-        connection.execute("UPDATE billing.charge_day SET total = total + 1000000 WHERE service_point_id = 'SP-002' AND billing_day = '2026-07-03'")
+        connection.execute(
+            "UPDATE billing.charge_day SET total = total + 1000000 WHERE service_point_id = 'SP-002' AND billing_day = '2026-07-03'"
+        )
         found = day_joints(connection, CHICAGO, JULY + timedelta(days=2)).filter(pl.col("joint") == "lines_to_total")
         assert found["cause"].to_list() == ["none", "open"]
     against = {p["point"]: p for p in checklist(database, JULY)}["statements are what their days and the ledger say"]
@@ -78,11 +107,26 @@ def test_a_changed_charge_shows_against_the_statement_and_stands_against_the_clo
 @pytest.mark.parametrize(
     ("change", "joint"),
     [
-        ("UPDATE billing.determinant_day SET source_quantity = source_quantity + 1 WHERE service_point_id = 'SP-001'", "validated_to_determinants"),
-        ("UPDATE vee.daily_usage SET quantity_micro = quantity_micro - 1 WHERE service_point_id = 'SP-001'", "validated_to_determinants"),
-        ("UPDATE billing.determinant_day SET energy = ARRAY[1, 2] WHERE service_point_id = 'SP-001'", "determinants_to_lines"),
-        ("UPDATE billing.charge_day SET energy_to_date = ARRAY[1, 2] WHERE service_point_id = 'SP-001' AND billing_day = '2026-07-02'", "determinants_to_lines"),
-        ("DELETE FROM billing.charge_day WHERE service_point_id = 'SP-001' AND billing_day = '2026-07-03'", "determinants_to_lines"),
+        (
+            "UPDATE billing.determinant_day SET source_quantity = source_quantity + 1 WHERE service_point_id = 'SP-001'",
+            "validated_to_determinants",
+        ),
+        (
+            "UPDATE vee.daily_usage SET quantity_micro = quantity_micro - 1 WHERE service_point_id = 'SP-001'",
+            "validated_to_determinants",
+        ),
+        (
+            "UPDATE billing.determinant_day SET energy = ARRAY[1, 2] WHERE service_point_id = 'SP-001'",
+            "determinants_to_lines",
+        ),
+        (
+            "UPDATE billing.charge_day SET energy_to_date = ARRAY[1, 2] WHERE service_point_id = 'SP-001' AND billing_day = '2026-07-02'",
+            "determinants_to_lines",
+        ),
+        (
+            "DELETE FROM billing.charge_day WHERE service_point_id = 'SP-001' AND billing_day = '2026-07-03'",
+            "determinants_to_lines",
+        ),
     ],
 )
 def test_either_side_of_a_day_s_joint_shows_when_it_is_altered(database: Database, change: str, joint: str) -> None:
@@ -136,7 +180,9 @@ def test_a_page_shows_what_was_last_found_and_a_close_looks_again(database: Data
     issued(database)
     named = "statements are what their days and the ledger say"
     with database.connect() as connection:
-        connection.execute("UPDATE billing.charge_day SET total = total + 1000000 WHERE service_point_id = 'SP-002' AND billing_day = '2026-07-03'")
+        connection.execute(
+            "UPDATE billing.charge_day SET total = total + 1000000 WHERE service_point_id = 'SP-002' AND billing_day = '2026-07-03'"
+        )
         connection.commit()
     assert {p["point"]: p["ok"] for p in checklist(database, JULY, anew=False)}[named]
     assert not {p["point"]: p["ok"] for p in checklist(database, JULY)}[named]

@@ -1,5 +1,5 @@
-"""What holds for any usage: no order of inputs matters, no line disappears, a correction is exactly the difference, every feature of the native
-schema has a price."""
+"""What holds for any usage: no order of inputs matters, no line disappears, a correction is exactly the difference,
+every feature of the native schema has a price."""
 
 from __future__ import annotations
 
@@ -26,14 +26,23 @@ from meter_pipeline.schemas.reads import DayMatrix
 from meter_pipeline_tests.billing.support import CHICAGO, JULY, native, raw
 
 END = JULY + timedelta(days=4)
-TIERED = native(charges=[
-    {"kind": "fixed", "code": "BASIC", "name": "Basic", "amount": "12.37"},
-    {"kind": "usage", "code": "ENERGY", "name": "Energy",
-     "periods": {"off-peak": [{"upto": 300, "rate": "0.0812"}, {"rate": "0.1131"}], "peak": [{"upto": 300, "rate": "0.1812"}, {"rate": "0.2999"}]}},
-    {"kind": "demand", "code": "DEMAND", "name": "Demand", "rate": "4.10"},
-    {"kind": "minimum", "code": "MIN", "name": "Minimum", "amount": "40.00"},
-    {"kind": "tax", "code": "TAX", "name": "Tax", "percent": "8.875"},
-])  # fmt: skip
+TIERED = native(
+    charges=[
+        {"kind": "fixed", "code": "BASIC", "name": "Basic", "amount": "12.37"},
+        {
+            "kind": "usage",
+            "code": "ENERGY",
+            "name": "Energy",
+            "periods": {
+                "off-peak": [{"upto": 300, "rate": "0.0812"}, {"rate": "0.1131"}],
+                "peak": [{"upto": 300, "rate": "0.1812"}, {"rate": "0.2999"}],
+            },
+        },
+        {"kind": "demand", "code": "DEMAND", "name": "Demand", "rate": "4.10"},
+        {"kind": "minimum", "code": "MIN", "name": "Minimum", "amount": "40.00"},
+        {"kind": "tax", "code": "TAX", "name": "Tax", "percent": "8.875"},
+    ]
+)
 
 
 def city(document: dict[str, Any], points: int, **attributes: str) -> Reference:
@@ -42,41 +51,73 @@ def city(document: dict[str, Any], points: int, **attributes: str) -> Reference:
     dates = {"valid_from": pl.Date, "valid_to": pl.Date}
     tariff = document["tariff_id"]
     return Reference(
-        pl.DataFrame([(f"A-{n}", p, tariff, "C1", date(2020, 1, 1), None) for n, p in enumerate(ids)], orient="row",
-                     schema={"account_id": pl.String, "service_point_id": pl.String, "tariff_id": pl.String, "cycle_id": pl.String, **dates}),
-        pl.DataFrame([(tariff, document["commodity"], 1, date(2020, 1, 1), None)], orient="row",
-                     schema={"tariff_id": pl.String, "commodity": pl.String, "version": pl.Int64, **dates}),
+        pl.DataFrame(
+            [(f"A-{n}", p, tariff, "C1", date(2020, 1, 1), None) for n, p in enumerate(ids)],
+            orient="row",
+            schema={
+                "account_id": pl.String,
+                "service_point_id": pl.String,
+                "tariff_id": pl.String,
+                "cycle_id": pl.String,
+                **dates,
+            },
+        ),
+        pl.DataFrame(
+            [(tariff, document["commodity"], 1, date(2020, 1, 1), None)],
+            orient="row",
+            schema={"tariff_id": pl.String, "commodity": pl.String, "version": pl.Int64, **dates},
+        ),
         pl.DataFrame({"cycle_id": ["C1"], "period_start": [JULY], "period_end": [END]}),
         pl.DataFrame({"account_id": [f"A-{n}" for n in range(points)], "customer_class": ["residential"] * points}),
-        pl.DataFrame([(p, k, v, date(2020, 1, 1), None) for p in ids for k, v in attributes.items()], orient="row",
-                     schema={"service_point_id": pl.String, "attribute": pl.String, "value": pl.String, **dates}),
-        holidays=frozenset({JULY + timedelta(days=1)}), documents={(tariff, 1): json.dumps(document).encode()},
-    )  # fmt: skip
+        pl.DataFrame(
+            [(p, k, v, date(2020, 1, 1), None) for p in ids for k, v in attributes.items()],
+            orient="row",
+            schema={"service_point_id": pl.String, "attribute": pl.String, "value": pl.String, **dates},
+        ),
+        holidays=frozenset({JULY + timedelta(days=1)}),
+        documents={(tariff, 1): json.dumps(document).encode()},
+    )
 
 
 def matrix(day: date, values: list[list[int]], order: list[int]) -> DayMatrix:
     numbers = np.array(values, np.int64)[order] * 1000
-    keys = pl.DataFrame({"service_point_id": [f"SP-{n}" for n in order]}).with_columns(unit=pl.lit("kWh"), flow=pl.lit("import"))
+    keys = pl.DataFrame({"service_point_id": [f"SP-{n}" for n in order]}).with_columns(
+        unit=pl.lit("kWh"), flow=pl.lit("import")
+    )
     return DayMatrix(day, 60, keys, numbers, np.zeros(numbers.shape, np.uint16), np.zeros(numbers.shape, np.int32))
 
 
-def period(document: dict[str, Any], daily: list[list[list[int]]], order: list[int], **attributes: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+def period(
+    document: dict[str, Any], daily: list[list[list[int]]], order: list[int], **attributes: str
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The charges of every day, and the lines of the period's statements."""
     reference = city(document, len(order), **attributes)
     charges = [pl.DataFrame(schema=CHARGE_SCHEMA)]
     for k, values in enumerate(daily):
         day = JULY + timedelta(days=k)
-        found = day_determinants(bind(reference, day), CHICAGO, day, [matrix(day, values, order)], pl.DataFrame(schema=DAILY_SCHEMA), reference.holidays)
+        found = day_determinants(
+            bind(reference, day),
+            CHICAGO,
+            day,
+            [matrix(day, values, order)],
+            pl.DataFrame(schema=DAILY_SCHEMA),
+            reference.holidays,
+        )
         charges.append(accrue(found, charges[-1], CHICAGO).charges)
     bound = bind(reference, END - timedelta(days=1))
     key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
     rows = (
-        segments(reference, "C1", JULY, END).join(charges[-1].drop("cycle_id", "period_start"), on=[*key, "tariff_version"])
+        segments(reference, "C1", JULY, END)
+        .join(charges[-1].drop("cycle_id", "period_start"), on=[*key, "tariff_version"])
         .join(before_columns(charges[0]), on=[*key, "segment_start"], how="left")
         .join(bound.services.drop("account_id", "tariff_id", "tariff_version", "stretch_start"), on="service_point_id")
-        .with_columns(carry_in=pl.lit(None, pl.List(pl.Int64)), history_in=pl.lit(None, pl.List(pl.Int64)),
-                      year_lines=pl.lit(None, pl.Int64), year_days=pl.lit(None, pl.Int64))
-    )  # fmt: skip
+        .with_columns(
+            carry_in=pl.lit(None, pl.List(pl.Int64)),
+            history_in=pl.lit(None, pl.List(pl.Int64)),
+            year_lines=pl.lit(None, pl.Int64),
+            year_days=pl.lit(None, pl.Int64),
+        )
+    )
     return pl.concat(charges), numbered(price_segments(rows, bound.tariffs, JULY, END).lines, "C1", JULY)
 
 
@@ -96,7 +137,9 @@ def test_no_order_matters_and_no_line_disappears(daily: list[list[list[int]]], o
     for n in range(3):
         mine = lines.filter(pl.col("service_point_id") == f"SP-{n}")
         # every line that has money on any day is on the bill or came to nothing: the sums agree line by line
-        accrued = np.array(charges.filter(pl.col("service_point_id") == f"SP-{n}")["amounts"].to_list(), np.int64).sum(axis=0)
+        accrued = np.array(charges.filter(pl.col("service_point_id") == f"SP-{n}")["amounts"].to_list(), np.int64).sum(
+            axis=0
+        )
         owed = dict.fromkeys(tariff.day_keys, 0)
         for key, amount, component in mine.select("line_key", "amount", "component").iter_rows():
             assert key in keys
@@ -106,7 +149,9 @@ def test_no_order_matters_and_no_line_disappears(daily: list[list[list[int]]], o
             if component not in ("minimum", "tax"):  # the end of the period adds to these
                 assert owed[key] == accrued[k], key
         energy = mine.filter(pl.col("component") == "energy")["quantity"].sum()
-        assert abs(energy - sum(sum(day[n]) for day in daily) * 1000) <= 2, "tiers hold all of the usage, each rounded to a millionth"
+        assert abs(energy - sum(sum(day[n]) for day in daily) * 1000) <= 2, (
+            "tiers hold all of the usage, each rounded to a millionth"
+        )
 
 
 @settings(max_examples=25)
@@ -118,20 +163,37 @@ def test_the_rows_of_a_load_may_come_in_any_order(order: list[int], values: list
     assert price(tariff, read_load(header + rows)) == price(tariff, read_load(header + [rows[k] for k in order]))
 
 
-figures = st.dictionaries(st.sampled_from(["BASIC", "ENERGY/1", "ENERGY/2", "MIN", "TAX"]), st.tuples(st.integers(0, 10**9), st.integers(-(10**9), 10**9)))
+figures = st.dictionaries(
+    st.sampled_from(["BASIC", "ENERGY/1", "ENERGY/2", "MIN", "TAX"]),
+    st.tuples(st.integers(0, 10**9), st.integers(-(10**9), 10**9)),
+)
 
 
 def statement(lines: dict[str, tuple[int, int]], original: bool) -> pl.DataFrame:
-    rows = [("SP-1", "E-TOU", 1, JULY, END, key, key, "energy", "kWh", q, a, *([k + 1] if original else [])) for k, (key, (q, a)) in enumerate(lines.items())]
+    rows = [
+        ("SP-1", "E-TOU", 1, JULY, END, key, key, "energy", "kWh", q, a, *([k + 1] if original else []))
+        for k, (key, (q, a)) in enumerate(lines.items())
+    ]
     schema = {
-        "service_point_id": pl.String, "tariff_id": pl.String, "tariff_version": pl.Int32, "segment_start": pl.Date, "segment_end": pl.Date,
-        "line_key": pl.String, "name": pl.String, "component": pl.String, "unit": pl.String, "quantity": pl.Int64, "amount": pl.Int64,
-    }  # fmt: skip
+        "service_point_id": pl.String,
+        "tariff_id": pl.String,
+        "tariff_version": pl.Int32,
+        "segment_start": pl.Date,
+        "segment_end": pl.Date,
+        "line_key": pl.String,
+        "name": pl.String,
+        "component": pl.String,
+        "unit": pl.String,
+        "quantity": pl.Int64,
+        "amount": pl.Int64,
+    }
     return pl.DataFrame(rows, schema=schema | ({"original_line_no": pl.Int32} if original else {}), orient="row")
 
 
 @given(figures, figures)
-def test_a_correction_is_the_difference_and_nothing_where_there_is_none(said: dict[str, tuple[int, int]], now: dict[str, tuple[int, int]]) -> None:
+def test_a_correction_is_the_difference_and_nothing_where_there_is_none(
+    said: dict[str, tuple[int, int]], now: dict[str, tuple[int, int]]
+) -> None:
     assert difference(statement(said, True), statement(said, False)).height == 0
     lines = difference(statement(said, True), statement(now, False))
     for key in said.keys() | now.keys():
@@ -150,36 +212,137 @@ USE = {"kind": "usage", "code": "USE", "name": "Use", "rate": "2.00"}
 @pytest.mark.parametrize(
     ("changes", "attributes", "expected"),
     [
-        ({"charges": [USE, {"kind": "rider", "code": "R", "name": "R", "rate": "0.10"}]}, {}, {"USE/all/1": "192.00", "R/all/1": "9.60"}),
-        ({"charges": [USE, {"kind": "rider", "code": "R", "name": "R", "percent": 5, "of": ["USE"]}]}, {}, {"USE/all/1": "192.00", "R": "9.60"}),
-        ({"charges": [USE, {"kind": "tax", "code": "T", "name": "T", "percent": 10, "of": ["USE"], "jurisdiction": "CITY"}]}, {"jurisdiction": "CITY"},
-         {"USE/all/1": "192.00", "T": "19.20"}),
-        ({"charges": [USE, {"kind": "tax", "code": "T", "name": "T", "percent": 10, "of": ["USE"], "jurisdiction": "CITY"}]}, {"jurisdiction": "COUNTY"},
-         {"USE/all/1": "192.00"}),
-        ({"charges": [USE, {"kind": "tax", "code": "T", "name": "T", "percent": 10, "of": ["USE"], "exempt": ["residential"]}]}, {}, {"USE/all/1": "192.00"}),
-        ({"charges": [USE | {"rate": "0.00055"}, USE | {"code": "FINE", "rate": "0.00055", "rounding": {"places": 4, "mode": "down"}}]}, {},
-         {"USE/all/1": "0.05", "FINE/all/1": "0.0528"}),
-        ({"charges": [{"kind": "fixed", "code": "F", "name": "F", "by": {"attribute": "meter_size", "values": {"2": "40.00", "*": "9.00"}}}]},
-         {"meter_size": "2"}, {"F": "40.00"}),
-        ({"charges": [{"kind": "fixed", "code": "F", "name": "F", "by": {"attribute": "customer_class", "values": {"residential": "7.00", "*": "9.00"}}}]},
-         {}, {"F": "7.00"}),
+        (
+            {"charges": [USE, {"kind": "rider", "code": "R", "name": "R", "rate": "0.10"}]},
+            {},
+            {"USE/all/1": "192.00", "R/all/1": "9.60"},
+        ),
+        (
+            {"charges": [USE, {"kind": "rider", "code": "R", "name": "R", "percent": 5, "of": ["USE"]}]},
+            {},
+            {"USE/all/1": "192.00", "R": "9.60"},
+        ),
+        (
+            {
+                "charges": [
+                    USE,
+                    {"kind": "tax", "code": "T", "name": "T", "percent": 10, "of": ["USE"], "jurisdiction": "CITY"},
+                ]
+            },
+            {"jurisdiction": "CITY"},
+            {"USE/all/1": "192.00", "T": "19.20"},
+        ),
+        (
+            {
+                "charges": [
+                    USE,
+                    {"kind": "tax", "code": "T", "name": "T", "percent": 10, "of": ["USE"], "jurisdiction": "CITY"},
+                ]
+            },
+            {"jurisdiction": "COUNTY"},
+            {"USE/all/1": "192.00"},
+        ),
+        (
+            {
+                "charges": [
+                    USE,
+                    {"kind": "tax", "code": "T", "name": "T", "percent": 10, "of": ["USE"], "exempt": ["residential"]},
+                ]
+            },
+            {},
+            {"USE/all/1": "192.00"},
+        ),
+        (
+            {
+                "charges": [
+                    USE | {"rate": "0.00055"},
+                    USE | {"code": "FINE", "rate": "0.00055", "rounding": {"places": 4, "mode": "down"}},
+                ]
+            },
+            {},
+            {"USE/all/1": "0.05", "FINE/all/1": "0.0528"},
+        ),
+        (
+            {
+                "charges": [
+                    {
+                        "kind": "fixed",
+                        "code": "F",
+                        "name": "F",
+                        "by": {"attribute": "meter_size", "values": {"2": "40.00", "*": "9.00"}},
+                    }
+                ]
+            },
+            {"meter_size": "2"},
+            {"F": "40.00"},
+        ),
+        (
+            {
+                "charges": [
+                    {
+                        "kind": "fixed",
+                        "code": "F",
+                        "name": "F",
+                        "by": {"attribute": "customer_class", "values": {"residential": "7.00", "*": "9.00"}},
+                    }
+                ]
+            },
+            {},
+            {"F": "7.00"},
+        ),
         ({"charges": [USE | {"factor": "0.85"}]}, {}, {"USE/all/1": "163.20"}),
-        ({"charges": [{"kind": "usage", "code": "B", "name": "B", "tiers": [{"upto": 1, "of": "budget", "rate": 1}, {"rate": 3}]}]},
-         {"budget_per_day": "10"}, {"B/all/1": "40.00", "B/all/2": "168.00"}),
+        (
+            {
+                "charges": [
+                    {
+                        "kind": "usage",
+                        "code": "B",
+                        "name": "B",
+                        "tiers": [{"upto": 1, "of": "budget", "rate": 1}, {"rate": 3}],
+                    }
+                ]
+            },
+            {"budget_per_day": "10"},
+            {"B/all/1": "40.00", "B/all/2": "168.00"},
+        ),
         ({"charges": [USE | {"basis": "winter_average"}]}, {"winter_average_per_day": "6"}, {"USE/all/1": "48.00"}),
-        ({"time_of_use": {"periods": ["usual", "holiday"], "default": "usual", "rules": [{"period": "holiday", "days": "holidays"}]},
-          "charges": [{"kind": "usage", "code": "E", "name": "E", "rates": {"usual": 1, "holiday": "0.5"}}]}, {},
-         {"E/usual/1": "72.00", "E/holiday/1": "12.00"}),
-        ({"commodity": "gas", "unit": "therm", "heat_content": [{"from": "1980-01-01", "therms_per_ccf": "1.000"}, {"from": "2026-07-03", "therms_per_ccf": "1.050"}],
-          "charges": [USE]}, {}, {"USE/all/1": "196.80"}),
+        (
+            {
+                "time_of_use": {
+                    "periods": ["usual", "holiday"],
+                    "default": "usual",
+                    "rules": [{"period": "holiday", "days": "holidays"}],
+                },
+                "charges": [{"kind": "usage", "code": "E", "name": "E", "rates": {"usual": 1, "holiday": "0.5"}}],
+            },
+            {},
+            {"E/usual/1": "72.00", "E/holiday/1": "12.00"},
+        ),
+        (
+            {
+                "commodity": "gas",
+                "unit": "therm",
+                "heat_content": [
+                    {"from": "1980-01-01", "therms_per_ccf": "1.000"},
+                    {"from": "2026-07-03", "therms_per_ccf": "1.050"},
+                ],
+                "charges": [USE],
+            },
+            {},
+            {"USE/all/1": "196.80"},
+        ),
     ],
-)  # fmt: skip
-def test_every_feature_of_the_native_schema_has_its_price(changes: dict[str, Any], attributes: dict[str, str], expected: dict[str, str]) -> None:
+)
+def test_every_feature_of_the_native_schema_has_its_price(
+    changes: dict[str, Any], attributes: dict[str, str], expected: dict[str, str]
+) -> None:
     """24 units on each of four days, the second a holiday."""
     document = PLAIN | changes
     daily = [[[1000] * 24] for _ in range(4)]
     lines = gas(document) if document["commodity"] == "gas" else period(document, daily, [0], **attributes)[1]
-    assert {k: Decimal(a).scaleb(-6) for k, a in lines.select("line_key", "amount").iter_rows()} == {k: Decimal(v) for k, v in expected.items()}
+    assert {k: Decimal(a).scaleb(-6) for k, a in lines.select("line_key", "amount").iter_rows()} == {
+        k: Decimal(v) for k, v in expected.items()
+    }
 
 
 def gas(document: dict[str, Any]) -> pl.DataFrame:

@@ -1,5 +1,5 @@
-"""Statements promise: lines that are the sum of their days, wherever the period is cut; first and final bills for their days; nothing issued
-twice; nobody billed before every day is."""
+"""Statements promise: lines that are the sum of their days, wherever the period is cut; first and final bills for their
+days; nothing issued twice; nobody billed before every day is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from decimal import Decimal
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.billing.issue import issue_statements
 from meter_pipeline.store.database import Database
-from meter_pipeline_tests.billing.support import CHICAGO, CLOCK, JULY, add_cycle, add_service, add_tariff, days, native, put_intervals
+from meter_pipeline_tests.billing.support import (
+    CHICAGO,
+    CLOCK,
+    JULY,
+    add_cycle,
+    add_service,
+    add_tariff,
+    days,
+    native,
+    put_intervals,
+)
 
 END = JULY + timedelta(days=5)  # a period of five days: short, so that the tests are
 
@@ -21,7 +31,10 @@ def billed(database: Database, points: list[str], span: list[date]) -> None:
 
 
 def totals(database: Database) -> dict[str, Decimal]:
-    return {a: Decimal(t) for a, t in database.read("SELECT account_id, total::text FROM billing.statement ORDER BY 1").iter_rows()}
+    return {
+        a: Decimal(t)
+        for a, t in database.read("SELECT account_id, total::text FROM billing.statement ORDER BY 1").iter_rows()
+    }
 
 
 def test_a_statement_is_the_sum_of_its_days_and_what_the_end_owes(database: Database) -> None:
@@ -40,7 +53,9 @@ def test_a_statement_is_the_sum_of_its_days_and_what_the_end_owes(database: Data
         assert kind == "regular"
     assert found["statement_id"].to_list() == ["A-000.C1.20260701.0", "A-001.C1.20260701.0"]
     assert set(outcome.reconciliation["cause"].to_list()) <= {"none", "period_end"}
-    basic = database.read("SELECT amount::text AS a FROM billing.statement_line WHERE line_key = 'BASIC'")["a"].to_list()
+    basic = database.read("SELECT amount::text AS a FROM billing.statement_line WHERE line_key = 'BASIC'")[
+        "a"
+    ].to_list()
     assert basic == ["12.500000", "12.500000"]
 
 
@@ -81,11 +96,18 @@ def test_two_accounts_that_share_a_period_pay_the_whole_fixed_charge_between_the
 
 
 def test_a_new_version_with_the_same_rates_changes_no_bill(database: Database) -> None:
-    tiered = native(charges=[
-        {"kind": "fixed", "code": "BASIC", "name": "Basic", "amount": "10.01"},
-        {"kind": "usage", "code": "ENERGY", "name": "Energy", "tiers": [{"upto": "10.5", "rate": "0.10"}, {"rate": "0.31"}]},
-        {"kind": "demand", "code": "PEAK", "name": "Demand", "rate": "3.33", "period": "peak"},
-    ])  # fmt: skip
+    tiered = native(
+        charges=[
+            {"kind": "fixed", "code": "BASIC", "name": "Basic", "amount": "10.01"},
+            {
+                "kind": "usage",
+                "code": "ENERGY",
+                "name": "Energy",
+                "tiers": [{"upto": "10.5", "rate": "0.10"}, {"rate": "0.31"}],
+            },
+            {"kind": "demand", "code": "PEAK", "name": "Demand", "rate": "3.33", "period": "peak"},
+        ]
+    )
     add_cycle(database, JULY, END)
     add_tariff(database, tiered, 1, last=JULY + timedelta(days=3))
     add_tariff(database, tiered, 2, first=JULY + timedelta(days=3))
@@ -97,5 +119,7 @@ def test_a_new_version_with_the_same_rates_changes_no_bill(database: Database) -
     issue_statements(database, CHICAGO, "C1", END, clock=CLOCK)
     sums = totals(database)
     assert sums["A-001"] == sums["A-002"] > 0
-    versions = database.read("SELECT tariff_version, count(*) AS n FROM billing.statement_segment WHERE tariff_id = 'E-TOU' GROUP BY 1 ORDER BY 1")
+    versions = database.read(
+        "SELECT tariff_version, count(*) AS n FROM billing.statement_segment WHERE tariff_id = 'E-TOU' GROUP BY 1 ORDER BY 1"
+    )
     assert versions.rows() == [(1, 1), (2, 1)]

@@ -22,7 +22,12 @@ def year(scale: int, first: datetime = datetime(2018, 1, 1)) -> Iterator[str]:  
     """The load of the fixtures' EXPECTED.json: 8,760 hours from a Monday."""
     yield "interval_start,kwh"
     for h in range(8760):
-        shape = 1 + 0.5 * math.sin(2 * math.pi * (h % 24 - 9) / 24) + 0.3 * math.cos(2 * math.pi * h / 8760) + ((h * 7919) % 1000) / 1000
+        shape = (
+            1
+            + 0.5 * math.sin(2 * math.pi * (h % 24 - 9) / 24)
+            + 0.3 * math.cos(2 * math.pi * h / 8760)
+            + ((h * 7919) % 1000) / 1000
+        )
         yield f"{(first + timedelta(hours=h)).isoformat()},{scale * round(shape, 3)}"
 
 
@@ -34,7 +39,13 @@ def test_published_tariffs_cost_what_independent_calculators_say() -> None:
     for name in documents:
         figures = expected[name]
         document = price(load_tariff(folder / "tariffs" / name), read_load(year(figures["scale"])))
-        for ours, theirs in (("total", "annual"), ("energy", "energy"), ("demand_flat", "dc_fixed"), ("demand_tou", "dc_tou"), ("fixed", "fixed")):
+        for ours, theirs in (
+            ("total", "annual"),
+            ("energy", "energy"),
+            ("demand_flat", "dc_fixed"),
+            ("demand_tou", "dc_tou"),
+            ("fixed", "fixed"),
+        ):
             assert abs(float(document["annual"][ours]) - figures[theirs]) < 1e-6, (name, ours)
         assert [float(round(month["total"], 2)) for month in document["monthly"]] == figures["months"]
 
@@ -46,9 +57,11 @@ def test_the_order_of_intervals_is_irrelevant() -> None:
 
 
 URDB: dict[str, Any] = {
-    "name": "tiered", "energyratestructure": [[{"max": 100, "rate": 0.1}, {"rate": 0.2, "adj": 0.01}]], "fixedchargefirstmeter": 5,
+    "name": "tiered",
+    "energyratestructure": [[{"max": 100, "rate": 0.1}, {"rate": 0.2, "adj": 0.01}]],
+    "fixedchargefirstmeter": 5,
     "fixedchargeunits": "$/month",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +69,10 @@ URDB: dict[str, Any] = {
     [
         ({"energyratestructure": []}, "energyratestructure"),
         ({"energyratestructure": [[{"rate": 0.1}, {"rate": 0.2}]]}, "energyratestructure[0][0].max"),
-        ({"energyratestructure": [[{"max": 100, "rate": 0.1}, {"max": 50, "rate": 0.2}, {"rate": 1}]]}, "energyratestructure[0][1].max"),
+        (
+            {"energyratestructure": [[{"max": 100, "rate": 0.1}, {"max": 50, "rate": 0.2}, {"rate": 1}]]},
+            "energyratestructure[0][1].max",
+        ),
         ({"energyratestructure": [[{"rate": "dear"}]]}, "energyratestructure[0][0].rate"),
         ({"energyratestructure": [[{"rate": 1, "unit": "furlong"}]]}, "energyratestructure[0][0].unit"),
         ({"energyratestructure": [[{"rate": 1}], [{"rate": 2}]]}, "energyweekdayschedule"),
@@ -99,12 +115,25 @@ def test_a_native_tariff_that_cannot_be_priced_names_the_field(change: dict[str,
 
 
 def test_what_is_not_a_number_is_refused() -> None:
-    for text in (b'{"energyratestructure": [[{"rate": NaN}]]}', b'{"energyratestructure": [[{"rate": 1e999}]]}', b"\xff\xfe", b"[" * 100_000):
+    for text in (
+        b'{"energyratestructure": [[{"rate": NaN}]]}',
+        b'{"energyratestructure": [[{"rate": 1e999}]]}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+    ):
         with pytest.raises(TariffRefusedError):
             parse_tariff(text)
 
 
-@pytest.mark.parametrize("row", ["2018-01-01T00:00:00,NaN", "2018-01-01T00:00:00,1_000", "yesterday,1", "2018-01-01T00:00:00,1\n2018-01-01T00:00:00,1"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        "2018-01-01T00:00:00,NaN",
+        "2018-01-01T00:00:00,1_000",
+        "yesterday,1",
+        "2018-01-01T00:00:00,1\n2018-01-01T00:00:00,1",
+    ],
+)
 def test_a_load_that_cannot_be_read_says_where(row: str) -> None:
     with pytest.raises(LoadRefusedError, match=r"load\."):
         read_load(["interval_start,kwh", "2018-01-01T01:00:00,1", "2018-01-01T02:00:00,1", *row.split("\n")])

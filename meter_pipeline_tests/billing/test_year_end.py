@@ -1,4 +1,5 @@
-"""A billing year's end promises: the annual minimum is owed once, against the year's bills; credit left over is paid once, and both reconcile."""
+"""A billing year's end promises: the annual minimum is owed once, against the year's bills; credit left over is paid
+once, and both reconcile."""
 
 from __future__ import annotations
 
@@ -10,7 +11,18 @@ from meter_pipeline.billing.issue import issue_statements
 from meter_pipeline.billing.statements import closes_year, year_before
 from meter_pipeline.billing.tariffs import parse_tariff
 from meter_pipeline.store.database import Database
-from meter_pipeline_tests.billing.support import CHICAGO, CLOCK, JULY, add_cycle, add_service, add_tariff, days, native, put_intervals, raw
+from meter_pipeline_tests.billing.support import (
+    CHICAGO,
+    CLOCK,
+    JULY,
+    add_cycle,
+    add_service,
+    add_tariff,
+    days,
+    native,
+    put_intervals,
+    raw,
+)
 
 #: Three-day periods, so that the test is short: the second holds the first of July, where this tariff's year ends.
 STARTS = (JULY - timedelta(days=3), JULY, JULY + timedelta(days=3), JULY + timedelta(days=6))
@@ -18,7 +30,8 @@ SELL = {"rate": "0.05", "yearend_rate": "0.03", "trueup_month": 7}
 
 
 def bills(database: Database, document: dict[str, object], export: bool = False) -> list[tuple[str, str, str]]:
-    """(period start, line, amount) of lines that only a year's end has, after three periods; every joint must be explained."""
+    """(period start, line, amount) of lines that only a year's end has, after three periods; every joint must be
+    explained."""
     add_tariff(database, document)
     add_cycle(database, *STARTS)
     point = add_service(database, 1)
@@ -54,7 +67,9 @@ def test_the_annual_minimum_is_owed_at_the_year_s_end_for_the_days_billed(databa
 def test_credit_left_over_is_paid_once_and_starts_again_from_nothing(database: Database) -> None:
     found = bills(database, native(metering="net_metering", sell=SELL), export=True)
     assert found == [("2026-07-01", "YEAR-END-CREDIT", "-0.430000")], "six days of 2.4 kWh at 0.03"
-    left = database.read("SELECT carry_out FROM billing.statement_segment ORDER BY segment_start")["carry_out"].to_list()
+    left = database.read("SELECT carry_out FROM billing.statement_segment ORDER BY segment_start")[
+        "carry_out"
+    ].to_list()
     assert [sum(c) for c in left] == [7_200_000, 0, 7_200_000]
 
 

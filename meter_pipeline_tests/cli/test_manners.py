@@ -1,4 +1,5 @@
-"""The command line is promised to explain itself: an example with every command, plain text where it is piped, one JSON document, a next step."""
+"""The command line is promised to explain itself: an example with every command, plain text where it is piped, one JSON
+document, a next step."""
 
 from __future__ import annotations
 
@@ -27,14 +28,20 @@ def leaves(command: Any, path: tuple[str, ...] = (), context: Any = None) -> Ite
 
 def test_every_command_says_what_it_does_and_shows_an_example(monkeypatch: Any) -> None:
     monkeypatch.setattr(sys, "argv", ["meter-pipeline", "demo"])  # a command is asked for, so modules are really loaded
-    without = [name for name, command in leaves(typer.main.get_command(main.app)) if "xample" not in (command.help or "")]
+    without = [
+        name for name, command in leaves(typer.main.get_command(main.app)) if "xample" not in (command.help or "")
+    ]
     assert without == []
 
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     beside = Path(sys.executable).parent / "meter-pipeline"
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("METER_PIPELINE_", "_METER", "COLUMNS", "FORCE_COLOR"))}
-    return subprocess.run([str(beside), *words], env=clean | environment, capture_output=True, text=True, check=False, timeout=120)
+    clean = {
+        k: v for k, v in os.environ.items() if not k.startswith(("METER_PIPELINE_", "_METER", "COLUMNS", "FORCE_COLOR"))
+    }
+    return subprocess.run(
+        [str(beside), *words], env=clean | environment, capture_output=True, text=True, check=False, timeout=120
+    )
 
 
 def test_piped_output_has_no_colours_and_help_lists_every_command() -> None:
@@ -54,7 +61,12 @@ def test_completion_answers_with_names_of_commands_and_options() -> None:
 
 
 def test_a_failure_says_what_to_do_next(tmp_path: Path) -> None:
-    done = run("status", METER_PIPELINE_DATA=str(tmp_path), METER_PIPELINE_HOME=str(tmp_path), METER_PIPELINE_DATABASE_URL="postgresql://127.0.0.1:1/nothing")
+    done = run(
+        "status",
+        METER_PIPELINE_DATA=str(tmp_path),
+        METER_PIPELINE_HOME=str(tmp_path),
+        METER_PIPELINE_DATABASE_URL="postgresql://127.0.0.1:1/nothing",
+    )
     assert done.returncode == 1
     assert "Problem:" in done.stderr
     assert "Next:" in done.stderr

@@ -1,4 +1,5 @@
-"""``meter-pipeline pause``: one JSON document on stdout, exit 1 and the code of the refusal when refused, 2 for wrong usage."""
+"""``meter-pipeline pause``: one JSON document on stdout, exit 1 and the code of the refusal when refused, 2 for wrong
+usage."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ def test_the_whole_way_from_raise_to_resume(cli: Any) -> None:
     assert status["refusals"][0]["code"] == "same_person"
 
 
-@pytest.mark.parametrize("wrong", [("--commodity", "steam"), ("--head-end", "he 1"), ("--commodity", "gas", "--head-end", "HE-1")])
+@pytest.mark.parametrize(
+    "wrong", [("--commodity", "steam"), ("--head-end", "he 1"), ("--commodity", "gas", "--head-end", "HE-1")]
+)
 def test_a_scope_there_is_none_of_is_wrong_usage(cli: Any, wrong: tuple[str, ...]) -> None:
     assert cli("raise", "--reason", "x", "--by", "ann", *wrong).exit_code == 2
 
@@ -62,6 +65,8 @@ def test_the_register_of_people_from_the_shell(database: Database, monkeypatch: 
     assert people("deactivate", "nobody", "--by", "ann").exit_code == 1
     assert people("deactivate", "fay@utility.example", "--by", "ann", "--json").exit_code == 0
     listed = said(people("list", "--json"))
-    assert [(p["person"], p["active"], p["duties"]) for p in listed["people"]] == [("fay@utility.example", False, ["finance", "operator"])]
+    assert [(p["person"], p["active"], p["duties"]) for p in listed["people"]] == [
+        ("fay@utility.example", False, ["finance", "operator"])
+    ]
     with database.connect() as connection:
         assert connection.execute("SELECT count(*) FROM ledger.entry WHERE kind = 'flag_flipped'").fetchone() == (2,)

@@ -1,4 +1,5 @@
-"""A flag moves only by a step its declaration allows, by two people where it asks for them, and never over somebody else's change."""
+"""A flag moves only by a step its declaration allows, by two people where it asks for them, and never over somebody
+else's change."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ STAGES = ["off", "shadow", "live"]
 STAGE = flags.Flag(
     "stage",
     "off",
-    check=lambda before, after: None if after in STAGES and abs(STAGES.index(after) - STAGES.index(before)) == 1 else f"no step to {after}",
+    check=lambda before, after: (
+        None if after in STAGES and abs(STAGES.index(after) - STAGES.index(before)) == 1 else f"no step to {after}"
+    ),
     needs_two=lambda before, after: after == "live",
 )
 
@@ -31,7 +34,10 @@ def test_each_change_is_kept_and_names_the_version_it_replaced(database: Databas
     with pytest.raises(Refused, match="version 2"):
         flags.change(database, STAGE, "shadow", by="ann", reason="late", expect_version=1)
     with database.connect() as connection:
-        assert [(row["version"], row["value"]) for row in store.flag_changes(connection, "stage")] == [(1, "shadow"), (2, "off")]
+        assert [(row["version"], row["value"]) for row in store.flag_changes(connection, "stage")] == [
+            (1, "shadow"),
+            (2, "off"),
+        ]
         assert store.refusals(connection)[0]["code"] == "stale"
 
 

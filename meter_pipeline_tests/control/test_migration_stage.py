@@ -1,4 +1,5 @@
-"""Stages promise: one step at a time, two people for more authority, one authority per account, and a cohort that only grows with its percent."""
+"""Stages promise: one step at a time, two people for more authority, one authority per account, and a cohort that only
+grows with its percent."""
 
 from __future__ import annotations
 
@@ -12,7 +13,11 @@ from meter_pipeline.control.migration_stage import STAGES, START, authority, che
 
 
 def at(stage: str, points: int | None = None, routes: list[str] | None = None) -> dict[str, Any]:
-    return {"stage": stage, "routes": routes or [], "basis_points": (10_000 if stage in ("ramp_down", "complete") else 0) if points is None else points}
+    return {
+        "stage": stage,
+        "routes": routes or [],
+        "basis_points": (10_000 if stage in ("ramp_down", "complete") else 0) if points is None else points,
+    }
 
 
 def test_forward_is_one_step_and_complete_is_final() -> None:
@@ -25,7 +30,15 @@ def test_forward_is_one_step_and_complete_is_final() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [{"stage": "live"}, at("sideways"), at("live", 10_001), at("live", 5, ["B", "A"]), at("shadow", 5), at("ramp_down", 9_999), at("live", True)],
+    [
+        {"stage": "live"},
+        at("sideways"),
+        at("live", 10_001),
+        at("live", 5, ["B", "A"]),
+        at("shadow", 5),
+        at("ramp_down", 9_999),
+        at("live", True),
+    ],
 )
 def test_a_value_that_makes_no_sense_is_refused_in_words(value: dict[str, Any]) -> None:
     assert check_step(at("live"), value)

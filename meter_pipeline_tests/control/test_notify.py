@@ -1,4 +1,5 @@
-"""Alerts reach a real mail server and a real web server, once each; a channel that is down is asked again and the other is not."""
+"""Alerts reach a real mail server and a real web server, once each; a channel that is down is asked again and the other
+is not."""
 
 from __future__ import annotations
 
@@ -99,7 +100,9 @@ def test_a_webhook_is_signed_and_never_goes_out_in_the_clear(web: Any) -> None:
         Webhook("http://chat.example.org/hook")
 
 
-def test_each_channel_takes_an_alert_once_and_only_the_one_that_failed_is_asked_again(database: Database, mail: Any, web: Any) -> None:
+def test_each_channel_takes_an_alert_once_and_only_the_one_that_failed_is_asked_again(
+    database: Database, mail: Any, web: Any
+) -> None:
     channel, mails = mail
     url, posts, answers = web
     clock, to = Wound(), [channel, Webhook(url)]
@@ -130,7 +133,13 @@ def test_a_channel_that_stays_down_is_given_up_in_the_end(database: Database) ->
 
 def test_channels_come_from_the_environment() -> None:
     assert notify.channels({}) == []
-    made = notify.channels({"METER_PIPELINE_SMTP": "mail.example.org:587", "METER_PIPELINE_SMTP_TO": "a@x, b@x", "METER_PIPELINE_WEBHOOK": "https://x/y"})
+    made = notify.channels(
+        {
+            "METER_PIPELINE_SMTP": "mail.example.org:587",
+            "METER_PIPELINE_SMTP_TO": "a@x, b@x",
+            "METER_PIPELINE_WEBHOOK": "https://x/y",
+        }
+    )
     assert [c.name for c in made] == ["mail", "webhook"]
     with pytest.raises(ValueError, match="host:port"):
         notify.channels({"METER_PIPELINE_SMTP": "mail", "METER_PIPELINE_SMTP_TO": "a@x"})
@@ -152,9 +161,14 @@ def test_the_life_of_a_pause_is_told_step_by_step(database: Database) -> None:
 
 
 def test_what_waits_too_long_is_told_once_a_day_whatever_kind_of_exception_it_is(database: Database) -> None:
-    """Cases, held bills, validation exceptions, unbilled services; what is young, decided or of a sealed month is nobody's alarm."""
+    """Cases, held bills, validation exceptions, unbilled services; what is young, decided or of a sealed month is
+    nobody's alarm."""
     with database.connect() as connection:
-        for case, state, hold, age in (("old", "open", True, 5), ("decided", "dismissed", False, 5), ("young", "assigned", False, 1)):
+        for case, state, hold, age in (
+            ("old", "open", True, 5),
+            ("decided", "dismissed", False, 5),
+            ("young", "assigned", False, 1),
+        ):
             connection.execute(
                 """INSERT INTO anomaly.exception_case (first_day, last_day, days, opened_at, decided_at, confidence, hold, case_id, family, kind, subject,
                      service_point_id, commodity, severity, state, decided_by)
@@ -166,13 +180,20 @@ def test_what_waits_too_long_is_told_once_a_day_whatever_kind_of_exception_it_is
             """INSERT INTO vee.exception SELECT d, 'DECREASE', 'SP1', '', '', s, '', now() - interval '9 days'
                FROM (VALUES (date '2026-05-04', 'fail'), (date '2026-04-04', 'fail'), (date '2026-05-05', 'inform')) v (d, s)"""
         )
-        connection.execute("INSERT INTO billing.exception_day VALUES ('2026-05-04', 'SP1', NULL, 'no_tariff', ''), ('2026-04-04', 'SP2', NULL, 'no_tariff', '')")
+        connection.execute(
+            "INSERT INTO billing.exception_day VALUES ('2026-05-04', 'SP1', NULL, 'no_tariff', ''), ('2026-04-04', 'SP2', NULL, 'no_tariff', '')"
+        )
         connection.execute(
             """INSERT INTO billing.period (month, status, requested_by, approved_by, totals_sha256)
                VALUES ('2026-04-01', 'sealed', 'ann', 'bob', sha256('x'::bytea))"""
         )
         alerts = [a for a in find(connection, load_thresholds()) if a.key.startswith("age:")]
-    counted = ("1 anomaly cases", "1 anomaly cases that hold a bill", "1 validation exceptions", "1 services that could not be billed")
+    counted = (
+        "1 anomaly cases",
+        "1 anomaly cases that hold a bill",
+        "1 validation exceptions",
+        "1 services that could not be billed",
+    )
     assert [a.title for a in alerts] == [f"{what} wait longer than 4 days" for what in counted]
     assert all("Next: meter-pipeline" in a.body for a in alerts)
 
@@ -185,7 +206,12 @@ def test_metrics_are_prometheus_text_and_say_when_the_database_is_gone(database:
     assert families["meter_pipeline_up"].samples[0].value == 1
     (paused,) = families["meter_pipeline_paused"].samples
     assert paused.labels == {"scope": "commodity", "target": "water", "rule": ""}
-    assert {"meter_pipeline_writers", "meter_pipeline_breaker_open", "meter_pipeline_dead_letters", "meter_pipeline_reads"} <= families.keys()
+    assert {
+        "meter_pipeline_writers",
+        "meter_pipeline_breaker_open",
+        "meter_pipeline_dead_letters",
+        "meter_pipeline_reads",
+    } <= families.keys()
     gone = render(Database("postgresql://x@127.0.0.1:9/x")).decode()
     assert "meter_pipeline_up 0.0" in gone
     assert "meter_pipeline_paused" not in gone

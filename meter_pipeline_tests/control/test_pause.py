@@ -1,4 +1,5 @@
-"""The pause stops what it names, and only two different people, in time, once, end it; whatever was refused is on record."""
+"""The pause stops what it names, and only two different people, in time, once, end it; whatever was refused is on
+record."""
 
 from __future__ import annotations
 
@@ -140,7 +141,9 @@ def test_a_request_needs_the_whole_checklist_and_a_pause(database: Database) -> 
 def test_further_evidence_withdraws_the_request(database: Database) -> None:
     first = pause.raise_pause(database, reason="stop", by="ann")
     request = ask(database)
-    again = pause.raise_pause(database, reason="dead letters", by="pause-watch", rule="dead_letters", evidence={"count": 900})
+    again = pause.raise_pause(
+        database, reason="dead letters", by="pause-watch", rule="dead_letters", evidence={"count": 900}
+    )
     assert again.pause_id == first.pause_id
     with pytest.raises(Refused, match="withdrawn"):
         pause.confirm_resume(database, request, by="bob")
@@ -173,7 +176,8 @@ def test_a_declined_request_cannot_be_confirmed(database: Database) -> None:
 
 
 def test_the_schema_itself_refuses(database: Database) -> None:
-    """Not only code: plain SQL by the owner of the tables cannot end a pause alone, late, twice, or by another's confirmation."""
+    """Not only code: plain SQL by the owner of the tables cannot end a pause alone, late, twice, or by another's
+    confirmation."""
     pause.raise_pause(database, reason="stop", by="ann")
     request = ask(database)
     other = """INSERT INTO control.dual_request (action, subject, body, digest, reason, requested_by, requested_at, expires_at)
@@ -199,7 +203,9 @@ def test_the_schema_itself_refuses(database: Database) -> None:
     assert "can only be ended" in attempt("UPDATE control.emergency_pause SET scope = 'head_end', target = 'NOWHERE'")
     assert "record" in attempt("DELETE FROM control.emergency_pause")
     assert "record" in attempt("TRUNCATE control.emergency_pause CASCADE")
-    assert "record" in attempt("SET session_replication_role = replica; DELETE FROM control.refusal; DELETE FROM control.dual_request")
+    assert "record" in attempt(
+        "SET session_replication_role = replica; DELETE FROM control.refusal; DELETE FROM control.dual_request"
+    )
     with database.connect(autocommit=True) as connection:
         elsewhere = scalar(connection, other)
         connection.execute(decide.format(**plain | {"request": elsewhere}).encode())

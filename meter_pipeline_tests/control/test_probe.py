@@ -53,7 +53,9 @@ def test_a_lost_connection_is_made_again(database: Database) -> None:
     with PauseProbe(database) as probe:
         assert probe.check() is None
         with database.connect(autocommit=True) as other:
-            other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pause-probe'")
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pause-probe'"
+            )
         assert probe.check() is None
 
 

@@ -1,4 +1,5 @@
-"""The pause raises itself at its limits, not before, names its evidence, and does not raise again what people have answered for."""
+"""The pause raises itself at its limits, not before, names its evidence, and does not raise again what people have
+answered for."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ def test_a_breaker_is_given_its_limit_and_no_more() -> None:
         (1_000, 200, 20_000, True),  # one in five, however bad the week before
     ],
 )
-def test_dead_letters_are_measured_against_the_week_before(received: int, rejected: int, before: int, fires: bool) -> None:
+def test_dead_letters_are_measured_against_the_week_before(
+    received: int, rejected: int, before: int, fires: bool
+) -> None:
     seen = Seen(NOW, rejections=[Rejections("HE-1", received, rejected, 100_000, before)])
     assert bool(rules.dead_letter_burst(seen, LIMITS)) is fires
 
@@ -73,7 +76,15 @@ def test_a_ledger_that_fails_after_the_resume_pauses_again() -> None:
 
 def test_a_variance_is_measured_by_share_and_size() -> None:
     def fires(unexplained: str, whole: str) -> bool:
-        return bool(rules.variance(Seen(NOW, variances=[Variance("2026-02-28", "raw to validated", "kWh", Decimal(unexplained), Decimal(whole))]), LIMITS))
+        return bool(
+            rules.variance(
+                Seen(
+                    NOW,
+                    variances=[Variance("2026-02-28", "raw to validated", "kWh", Decimal(unexplained), Decimal(whole))],
+                ),
+                LIMITS,
+            )
+        )
 
     assert not fires("9.999", "10")
     assert not fires("250", "100000")
@@ -111,7 +122,10 @@ def test_every_finding_can_go_on_the_ledger(received: int, rejected: int, before
 
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     text = rules.DEFAULT_FILE.read_text()
-    for wrong, named in [(text.replace('factor = "3"', 'factor = "1"'), "dead_letters.factor"), (text.replace("open_minutes", "minutes"), "open_minutes")]:
+    for wrong, named in [
+        (text.replace('factor = "3"', 'factor = "1"'), "dead_letters.factor"),
+        (text.replace("open_minutes", "minutes"), "open_minutes"),
+    ]:
         path = tmp_path / "t.toml"
         path.write_text(wrong)
         with pytest.raises(rules.ThresholdError, match=named):

@@ -1,4 +1,5 @@
-"""One round of the watch over real tables: what breaks raises the pause with its evidence, once, and again only after something new."""
+"""One round of the watch over real tables: what breaks raises the pause with its evidence, once, and again only after
+something new."""
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ from meter_pipeline.store.database import Database, scalar
 from meter_pipeline_tests.control.test_pause import ask
 
 
-def file(connection: Any, name: str, received: int, rejected: int = 0, at: datetime | None = None, head_end: str = "HE-1") -> None:
+def file(
+    connection: Any, name: str, received: int, rejected: int = 0, at: datetime | None = None, head_end: str = "HE-1"
+) -> None:
     connection.execute(
         """INSERT INTO raw.feed_file (sha256, file_name, head_end, commodity, file_format, bytes, archive_path, landed_at, received, rejected, dead_letters)
            VALUES (sha256(%s::bytea), %s, %s, 'electricity', 'csv', 1, 'a', %s, %s, %s, 0)""",
@@ -93,7 +96,9 @@ def test_a_breaker_and_a_ledger_handed_in_are_seen(database: Database) -> None:
     with database.connect() as connection:
         watch.observe_breaker(connection, "store", is_open=True)
         watch.observe_ledger(connection, ok=False, detail="root differs at size 12")
-        connection.execute("UPDATE control.observation SET figures = jsonb_set(figures, '{since}', to_jsonb(now() - interval '6 min')) WHERE kind = 'breaker'")
+        connection.execute(
+            "UPDATE control.observation SET figures = jsonb_set(figures, '{since}', to_jsonb(now() - interval '6 min')) WHERE kind = 'breaker'"
+        )
     done = watch.watch(database)
     assert [f.rule for f in done.findings] == ["breaker_open", "ledger"]
     with database.connect() as connection:

@@ -1,4 +1,5 @@
-"""A RabbitMQ of a test's own, on free ports, from Debian's package: started and stopped here, nothing of the machine's own broker touched."""
+"""A RabbitMQ of a test's own, on free ports, from Debian's package: started and stopped here, nothing of the machine's
+own broker touched."""
 
 from __future__ import annotations
 
@@ -31,16 +32,28 @@ def rabbitmq(folder: Path) -> Iterator[str]:
     """The URL of a broker that keeps everything below ``folder`` and is gone afterwards, its port mapper too."""
     port, mapper = free_port(), free_port()
     environment = os.environ | {
-        "HOME": str(folder), "RABBITMQ_NODENAME": f"meters{port}@localhost", "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1", "RABBITMQ_NODE_PORT": str(port),
-        "RABBITMQ_DIST_PORT": str(free_port()), "ERL_EPMD_PORT": str(mapper), "ERL_EPMD_ADDRESS": "127.0.0.1", "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
-        "RABBITMQ_LOG_BASE": str(folder / "log"), "RABBITMQ_LOGS": str(folder / "rabbit.log"), "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+        "HOME": str(folder),
+        "RABBITMQ_NODENAME": f"meters{port}@localhost",
+        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_DIST_PORT": str(free_port()),
+        "ERL_EPMD_PORT": str(mapper),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(folder / "log"),
+        "RABBITMQ_LOGS": str(folder / "rabbit.log"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
         "RABBITMQ_SCHEDULER_BIND_TYPE": "u",
-    }  # fmt: skip
+    }
     (folder / "plugins").write_text("[].\n")
     # Erlang would leave a port mapper behind as a daemon: one of our own, in the foreground, ends with us.
-    names = subprocess.Popen(["epmd"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    names = subprocess.Popen(
+        ["epmd"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     with open(folder / "rabbit.out", "wb") as out:
-        server = subprocess.Popen([str(SERVER)], env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+        server = subprocess.Popen(
+            [str(SERVER)], env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )
     try:
         _wait_for(port, server, folder / "rabbit.out")
         yield f"pyamqp://guest:guest@127.0.0.1:{port}//"

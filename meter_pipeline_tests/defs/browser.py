@@ -1,4 +1,5 @@
-"""Dagster's UI in a headless Chromium, as a person clicks it. Needs chromium, chromedriver and selenium; a test without them is skipped.
+"""Dagster's UI in a headless Chromium, as a person clicks it. Needs chromium, chromedriver and selenium; a test without
+them is skipped.
 
 Belongs here: finding things by what they say. Does not belong here: what a test expects.
 """
@@ -16,9 +17,17 @@ from typing import Any
 import pytest
 
 OPTIONS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--hide-scrollbars", "--force-color-profile=srgb",
-)  # fmt: skip
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--force-color-profile=srgb",
+)
 
 
 class Page:

@@ -1,6 +1,7 @@
 """What billing days left behind, as digests: equal digests mean equal rows, to the last byte, and equal ledger leaves.
 
-Belongs here: which columns say when or by whom something was written, and so may differ between two runs of the same work. Everything else counts.
+Belongs here: which columns say when or by whom something was written, and so may differ between two runs of the same
+work. Everything else counts.
 """
 
 from __future__ import annotations
@@ -8,14 +9,37 @@ from __future__ import annotations
 from meter_pipeline.store.database import Database
 
 SCHEMAS = ("raw", "vee", "anomaly", "billing")
-#: How the work was cut into batches and entries and how it was steered, not what it made. The leaves themselves are compared below.
+# : How the work was cut into batches and entries and how it was steered, not what it made. The leaves themselves are
+# compared below.
 STEERING = {"raw.load_batch", "raw.day_load", "raw.breaker", "billing.leaf_prefix"}
 #: Instants of writing, runs, and numbers of ledger entries, which count every entry of the log, pauses among them.
 OF_THE_RUN = (
-    "landed_at", "loaded_at", "taken_at", "first_seen", "last_seen", "written_at", "replaced_at", "judged_at", "opened_at", "decided_at", "checked_at", "made_at",
-    "changed_at", "updated_at", "billed_at", "frozen_at", "reconciled_at", "run_id", "ledger_entry", "modified_ns", "validated_at", "valid_from_at", "at", "actor",
+    "landed_at",
+    "loaded_at",
+    "taken_at",
+    "first_seen",
+    "last_seen",
+    "written_at",
+    "replaced_at",
+    "judged_at",
+    "opened_at",
+    "decided_at",
+    "checked_at",
+    "made_at",
+    "changed_at",
+    "updated_at",
+    "billed_at",
+    "frozen_at",
+    "reconciled_at",
+    "run_id",
+    "ledger_entry",
+    "modified_ns",
+    "validated_at",
+    "valid_from_at",
+    "at",
+    "actor",
     "first_used_at",
-)  # fmt: skip
+)
 #: A dead letter's salt is drawn at random, and its leaf is the hash of it and the bytes (which are compared).
 AT_RANDOM = {"raw.dead_letter": ("salt", "leaf", "corrected_leaf")}
 #: Kinds of entry whose leaves are the rows of a day.

@@ -1,7 +1,8 @@
-"""A code location for the tests of the pause: one partitioned asset that writes in batches, under the real hold, sensors, pool and jobs.
+"""A code location for the tests of the pause: one partitioned asset that writes in batches, under the real hold,
+sensors, pool and jobs.
 
-The stages of the product are left out so that a test of the queue takes seconds; the writer is the plainest one that keeps the rule of polling
-before each batch on a connection of its own.
+The stages of the product are left out so that a test of the queue takes seconds; the writer is the plainest one that
+keeps the rule of polling before each batch on a connection of its own.
 """
 
 import os
@@ -24,7 +25,10 @@ BATCH_S = float(os.environ.get("PAUSED_BATCH_S", "0.05"))
 def written(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> dg.MaterializeResult[None]:
     """BATCHES batches a day, each committed with the time it began."""
     database = municipality.database()
-    with PauseProbe(database, application_name="writer", interval_s=0.1) as probe, database.connect("writes") as connection:
+    with (
+        PauseProbe(database, application_name="writer", interval_s=0.1) as probe,
+        database.connect("writes") as connection,
+    ):
         for key in context.partition_keys:
             hold.wait()
             for batch in range(BATCHES):

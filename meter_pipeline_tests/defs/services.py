@@ -1,4 +1,5 @@
-"""Real Dagster services for a test: web server, daemon and code server as processes, driven through GraphQL as the UI does."""
+"""Real Dagster services for a test: web server, daemon and code server as processes, driven through GraphQL as the UI
+does."""
 
 from __future__ import annotations
 
@@ -30,7 +31,15 @@ def free_port() -> int:
 class Services:
     """Dagster on a database of the test's own. Use as a context manager; every process started is ended by its pid."""
 
-    def __init__(self, home: Path, database: Database, location: Path | str, attribute: str = "defs", env: dict[str, str] | None = None, max_runtime: int = 0) -> None:
+    def __init__(
+        self,
+        home: Path,
+        database: Database,
+        location: Path | str,
+        attribute: str = "defs",
+        env: dict[str, str] | None = None,
+        max_runtime: int = 0,
+    ) -> None:
         self.home, self.database = home, database
         self.code_port, self.web_port = free_port(), free_port()
         self.location, self.attribute = location, attribute
@@ -38,9 +47,13 @@ class Services:
         home.mkdir(parents=True, exist_ok=True)
         base = (ROOT / "dagster.yaml").read_text()
         if max_runtime:
-            base = base.replace("max_runtime_seconds: 21600", f"max_runtime_seconds: {max_runtime}").replace("poll_interval_seconds: 10", "poll_interval_seconds: 2")
+            base = base.replace("max_runtime_seconds: 21600", f"max_runtime_seconds: {max_runtime}").replace(
+                "poll_interval_seconds: 10", "poll_interval_seconds: 2"
+            )
         (home / "dagster.yaml").write_text(base)
-        (home / "workspace.yaml").write_text(f"load_from:\n  - grpc_server:\n      host: 127.0.0.1\n      port: {self.code_port}\n      location_name: test\n")
+        (home / "workspace.yaml").write_text(
+            f"load_from:\n  - grpc_server:\n      host: 127.0.0.1\n      port: {self.code_port}\n      location_name: test\n"
+        )
         self.env = (
             os.environ
             | {
@@ -54,7 +67,14 @@ class Services:
         )
 
     def __enter__(self) -> Services:
-        subprocess.run([BIN / "dagster", "instance", "migrate"], env=self.env, cwd=self.home, capture_output=True, check=True, timeout=120)
+        subprocess.run(
+            [BIN / "dagster", "instance", "migrate"],
+            env=self.env,
+            cwd=self.home,
+            capture_output=True,
+            check=True,
+            timeout=120,
+        )
         self.start("code")
         self.start("daemon")
         self.start("web")
@@ -68,15 +88,31 @@ class Services:
     def start(self, name: str) -> None:
         where = ["-f", str(self.location)] if isinstance(self.location, Path) else ["-m", str(self.location)]
         commands = {
-            "code": ["code-server", "start", "-h", "127.0.0.1", "-p", str(self.code_port), *where, "-a", self.attribute],
+            "code": [
+                "code-server",
+                "start",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(self.code_port),
+                *where,
+                "-a",
+                self.attribute,
+            ],
             "daemon": ["-m", "dagster._daemon"],
             "web": ["-h", "127.0.0.1", "-p", str(self.web_port), "-w", str(self.home / "workspace.yaml")],
         }
-        program = {"code": [BIN / "dagster"], "daemon": [BIN / "dagster-daemon", "run", "-w", self.home / "workspace.yaml"], "web": [BIN / "dagster-webserver"]}
+        program = {
+            "code": [BIN / "dagster"],
+            "daemon": [BIN / "dagster-daemon", "run", "-w", self.home / "workspace.yaml"],
+            "web": [BIN / "dagster-webserver"],
+        }
         arguments = [str(a) for a in program[name]] + ([] if name == "daemon" else commands[name])
         with (self.home / f"{name}.log").open("ab") as log:
             # Its own session, so that a killed service takes no other with it.
-            self.processes[name] = subprocess.Popen(arguments, env=self.env, cwd=self.home, stdout=log, stderr=log, start_new_session=True)
+            self.processes[name] = subprocess.Popen(
+                arguments, env=self.env, cwd=self.home, stdout=log, stderr=log, start_new_session=True
+            )
         if name == "code":
             self.until(lambda: _listening(self.code_port), 60, "the code server")
 
@@ -100,19 +136,27 @@ class Services:
             if found:
                 return found
             time.sleep(0.1)
-        tails = "\n".join(f"--- {log.name}\n" + log.read_text(errors="replace")[-1500:] for log in self.home.glob("*.log"))
+        tails = "\n".join(
+            f"--- {log.name}\n" + log.read_text(errors="replace")[-1500:] for log in self.home.glob("*.log")
+        )
         raise AssertionError(f"{what} did not come within {seconds} s\n{tails}")
 
     def _answers(self) -> bool:
         try:
-            found = self.graphql("{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }")
+            found = self.graphql(
+                "{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }"
+            )
         except httpx.HTTPError:
             return False
         entries = found["workspaceOrError"].get("locationEntries", [])
-        return bool(entries) and all(e["locationOrLoadError"] and e["locationOrLoadError"]["__typename"] == "RepositoryLocation" for e in entries)
+        return bool(entries) and all(
+            e["locationOrLoadError"] and e["locationOrLoadError"]["__typename"] == "RepositoryLocation" for e in entries
+        )
 
     def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
-        answer = httpx.post(f"http://127.0.0.1:{self.web_port}/graphql", json={"query": query, "variables": variables}, timeout=30)
+        answer = httpx.post(
+            f"http://127.0.0.1:{self.web_port}/graphql", json={"query": query, "variables": variables}, timeout=30
+        )
         document = answer.json()
         assert "errors" not in document, document["errors"]
         return dict(document["data"])
@@ -129,9 +173,10 @@ class Services:
 
     def backfill_status(self, backfill: str) -> str:
         return str(
-            self.graphql("query ($b: String!) { partitionBackfillOrError(backfillId: $b) { ... on PartitionBackfill { status } } }", b=backfill)[
-                "partitionBackfillOrError"
-            ]["status"]
+            self.graphql(
+                "query ($b: String!) { partitionBackfillOrError(backfillId: $b) { ... on PartitionBackfill { status } } }",
+                b=backfill,
+            )["partitionBackfillOrError"]["status"]
         )
 
     def stop_sensors(self, *names: str) -> None:
@@ -158,13 +203,27 @@ class Services:
         return str(found["run"]["runId"])
 
     def run(self, run_id: str) -> dict[str, Any]:
-        return dict(self.graphql("query ($r: ID!) { runOrError(runId: $r) { ... on Run { status startTime endTime tags { key value } } } }", r=run_id)["runOrError"])
+        return dict(
+            self.graphql(
+                "query ($r: ID!) { runOrError(runId: $r) { ... on Run { status startTime endTime tags { key value } } } }",
+                r=run_id,
+            )["runOrError"]
+        )
 
     def statuses(self) -> list[str]:
-        return [r["status"] for r in self.graphql("{ runsOrError { ... on Runs { results { status } } } }")["runsOrError"]["results"]]
+        return [
+            r["status"]
+            for r in self.graphql("{ runsOrError { ... on Runs { results { status } } } }")["runsOrError"]["results"]
+        ]
 
     def finished(self, run_id: str, seconds: float = 60) -> str:
-        return str(self.until(lambda: (s := self.status(run_id)) in ("SUCCESS", "FAILURE", "CANCELED") and s, seconds, f"the end of {run_id}"))
+        return str(
+            self.until(
+                lambda: (s := self.status(run_id)) in ("SUCCESS", "FAILURE", "CANCELED") and s,
+                seconds,
+                f"the end of {run_id}",
+            )
+        )
 
     def status(self, run_id: str) -> str:
         """A run's status; nothing where the web server cannot say, as in the moment after its database was restarted."""
@@ -174,7 +233,9 @@ class Services:
             return ""
 
     def pool_limit(self, pool: str) -> int | None:
-        limits = self.graphql("{ instance { poolConfig { __typename } concurrencyLimits { concurrencyKey limit } } }")["instance"]["concurrencyLimits"]
+        limits = self.graphql("{ instance { poolConfig { __typename } concurrencyLimits { concurrencyKey limit } } }")[
+            "instance"
+        ]["concurrencyLimits"]
         return next((row["limit"] for row in limits if row["concurrencyKey"] == pool), None)
 
 

@@ -1,5 +1,6 @@
-"""Thirty days launched by clicking in Dagster's own UI while the pause is raised: nothing starts, a killed daemon changes nothing, and after two
-people have resumed on the command line all thirty complete by themselves. The product's own definitions, real services, a real browser.
+"""Thirty days launched by clicking in Dagster's own UI while the pause is raised: nothing starts, a killed daemon
+changes nothing, and after two people have resumed on the command line all thirty complete by themselves. The product's
+own definitions, real services, a real browser.
 
 METER_PIPELINE_PICTURES=docs/images keeps the screenshots."""
 
@@ -50,7 +51,10 @@ def launch(page: Page) -> str:
     page.says("Partition selection")
     page.click("Custom")
     fields = "//input[@placeholder='No matching partitions' or starts-with(@value, '[') or starts-with(@placeholder, 'Select')]"
-    field = page.wait(lambda: next((e for e in page.driver.find_elements("xpath", fields) if e.is_displayed()), None), "the partitions' field")
+    field = page.wait(
+        lambda: next((e for e in page.driver.find_elements("xpath", fields) if e.is_displayed()), None),
+        "the partitions' field",
+    )
     field.send_keys(Keys.CONTROL, "a")
     field.send_keys(f"[{FIRST}...{LAST}]", Keys.ENTER)
     page.says(f"{DAYS} partitions")
@@ -72,7 +76,9 @@ def test_thirty_days_clicked_while_paused_hold_and_complete_unaided(database: Da
     with Services(tmp_path / "home", database, "meter_pipeline.definitions", env=env) as services:
         for job in ("import_reference_data", "land_feeds"):
             assert services.finished(services.launch(job), 240) == "SUCCESS"
-        services.stop_sensors("feed_arrival", "touched_billing_days")  # they would bring the days in before anybody clicks
+        services.stop_sensors(
+            "feed_arrival", "touched_billing_days"
+        )  # they would bring the days in before anybody clicks
         services.until(lambda: services.pool_limit(policy.POOL) == 2, 60, "the pool's limit")
         began = batches(database)
         pause(services, "raise", "--by", "oli", "--reason", "water reads ten times too high since 02:00")
@@ -97,11 +103,23 @@ def test_thirty_days_clicked_while_paused_hold_and_complete_unaided(database: Da
             page.says("Queued")
             page.picture(pictures / "backfill-queued.png")
 
-            checked = ("--ledger", "verified to its size", "--control-totals", "all files balance", "--dead-letters", "none open")
+            checked = (
+                "--ledger",
+                "verified to its size",
+                "--control-totals",
+                "all files balance",
+                "--dead-letters",
+                "none open",
+            )
             asked = pause(services, "request-resume", "--by", "oli", "--reason", "head-end fixed", *checked)
             pause(services, "confirm-resume", str(asked["request"]), "--by", "fay")
             with database.connect(autocommit=True) as connection:
-                resumed_ago = float(scalar(connection, "SELECT extract(epoch FROM clock_timestamp() - max(resumed_at)) FROM control.emergency_pause"))
+                resumed_ago = float(
+                    scalar(
+                        connection,
+                        "SELECT extract(epoch FROM clock_timestamp() - max(resumed_at)) FROM control.emergency_pause",
+                    )
+                )
             resumed = time.monotonic() - resumed_ago
             services.until(lambda: batches(database) > began, 120, "the first batch")
             first = time.monotonic() - resumed
@@ -110,7 +128,9 @@ def test_thirty_days_clicked_while_paused_hold_and_complete_unaided(database: Da
             last = time.monotonic() - resumed
             services.until(lambda: services.backfill_status(backfill) == "COMPLETED_SUCCESS", 120, "the backfill's end")
             closed = time.monotonic() - resumed
-            print(f"first batch {first:.1f} s after the resume, all {DAYS} days {last:.1f} s, backfill closed {closed:.1f} s")
+            print(
+                f"first batch {first:.1f} s after the resume, all {DAYS} days {last:.1f} s, backfill closed {closed:.1f} s"
+            )
             page.go(f"/runs/b/{backfill}")
             page.says("100% completed")
             page.picture(pictures / "backfill-finished.png")

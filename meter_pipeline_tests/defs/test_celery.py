@@ -1,4 +1,5 @@
-"""A billing day in Celery workers over a real broker, one of them killed in the middle of its step: the same bytes as in one process."""
+"""A billing day in Celery workers over a real broker, one of them killed in the middle of its step: the same bytes as
+in one process."""
 
 from __future__ import annotations
 
@@ -61,28 +62,76 @@ class Place:
     def __init__(self, database: Database, folder: Path, origin: Path, broker: str, shard_steps: int = 0) -> None:
         self.database, self.folder = database, folder
         shutil.copytree(origin, folder)
-        self.settings = replace(load_settings(), home=folder / "home", data=folder / "city", inbox=folder / "city" / "inbox", database_url=database.url)
-        self.environment = os.environ | environment(self.settings, database) | {
-            "METER_PIPELINE_BROKER": broker, "METER_PIPELINE_ROLES": "off", "METER_PIPELINE_SHARD_STEPS": str(shard_steps),
-        }
+        self.settings = replace(
+            load_settings(),
+            home=folder / "home",
+            data=folder / "city",
+            inbox=folder / "city" / "inbox",
+            database_url=database.url,
+        )
+        self.environment = (
+            os.environ
+            | environment(self.settings, database)
+            | {
+                "METER_PIPELINE_BROKER": broker,
+                "METER_PIPELINE_ROLES": "off",
+                "METER_PIPELINE_SHARD_STEPS": str(shard_steps),
+            }
+        )
 
     def execute(self, engine: str) -> subprocess.Popen[bytes]:
         """The billing day's job, in a process of its own, as the run launcher starts it."""
         tags = json.dumps({"dagster/partition": DAY.isoformat()})
-        command = [sys.executable, "-m", "dagster", "job", "execute", "-m", "meter_pipeline.definitions", "-j", "billing_day", "--tags", tags]
+        command = [
+            sys.executable,
+            "-m",
+            "dagster",
+            "job",
+            "execute",
+            "-m",
+            "meter_pipeline.definitions",
+            "-j",
+            "billing_day",
+            "--tags",
+            tags,
+        ]
         with open(self.folder / f"run-{engine}.log", "wb") as log:
             return subprocess.Popen(
-                command, cwd=ROOT, env=self.environment | {"METER_PIPELINE_EXECUTOR": engine}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                cwd=ROOT,
+                env=self.environment | {"METER_PIPELINE_EXECUTOR": engine},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def worker(self, name: str) -> subprocess.Popen[bytes]:
         command = [
-            sys.executable, "-m", "celery", "-A", "meter_pipeline.defs.celery_app", "worker", "--concurrency", "1", "--queues", "dagster", "--without-gossip",
-            "--without-mingle", "--hostname", f"{name}@%h", "--loglevel", "INFO",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "meter_pipeline.defs.celery_app",
+            "worker",
+            "--concurrency",
+            "1",
+            "--queues",
+            "dagster",
+            "--without-gossip",
+            "--without-mingle",
+            "--hostname",
+            f"{name}@%h",
+            "--loglevel",
+            "INFO",
+        ]
         with open(self.folder / f"{name}.log", "wb") as log:
             return subprocess.Popen(
-                command, cwd=ROOT, env=self.environment | {"METER_PIPELINE_EXECUTOR": "celery"}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                cwd=ROOT,
+                env=self.environment | {"METER_PIPELINE_EXECUTOR": "celery"},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def said(self, name: str) -> str:
@@ -103,8 +152,14 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait(30)
 
 
-def hold_the_writer(hand: psycopg.Connection[Any], there: Place, run: subprocess.Popen[bytes], workers: dict[str, subprocess.Popen[bytes]]) -> str:
-    """The step that validates stops where it would write: computed, in its transaction, nothing committed. Returns its worker."""
+def hold_the_writer(
+    hand: psycopg.Connection[Any],
+    there: Place,
+    run: subprocess.Popen[bytes],
+    workers: dict[str, subprocess.Popen[bytes]],
+) -> str:
+    """The step that validates stops where it would write: computed, in its transaction, nothing committed. Returns its
+    worker."""
     hand.execute("SELECT pg_advisory_lock(hashtextextended('vee.interval_day_' || %s, 0))", (f"{DAY:%Y%m%d}",))
     wait_for(
         hand,
@@ -116,13 +171,28 @@ def hold_the_writer(hand: psycopg.Connection[Any], there: Place, run: subprocess
     return holder(there, workers, run)
 
 
-def hold_the_shards(hand: psycopg.Connection[Any], there: Place, run: subprocess.Popen[bytes], workers: dict[str, subprocess.Popen[bytes]]) -> str:
+def hold_the_shards(
+    hand: psycopg.Connection[Any],
+    there: Place,
+    run: subprocess.Popen[bytes],
+    workers: dict[str, subprocess.Popen[bytes]],
+) -> str:
     """The steps that judge shards stop where they read the days before. Returns one of their workers."""
     wait_for(hand, "SELECT to_regclass('dagster.event_logs') IS NOT NULL", there, run)
-    wait_for(hand, "SELECT count(*) > 0 FROM dagster.event_logs WHERE dagster_event_type = 'STEP_SUCCESS' AND step_key LIKE '%cut_shards'", there, run)
+    wait_for(
+        hand,
+        "SELECT count(*) > 0 FROM dagster.event_logs WHERE dagster_event_type = 'STEP_SUCCESS' AND step_key LIKE '%cut_shards'",
+        there,
+        run,
+    )
     hand.execute("BEGIN")
     hand.execute("LOCK TABLE vee.usage_block IN ACCESS EXCLUSIVE MODE")
-    wait_for(hand, "SELECT count(*) > 1 FROM pg_locks WHERE NOT granted AND relation = 'vee.usage_block'::regclass", there, run)
+    wait_for(
+        hand,
+        "SELECT count(*) > 1 FROM pg_locks WHERE NOT granted AND relation = 'vee.usage_block'::regclass",
+        there,
+        run,
+    )
     return holder(there, workers, run)
 
 
@@ -136,17 +206,28 @@ def wait_for(hand: psycopg.Connection[Any], query: str, there: Place, run: subpr
 
 @pytest.mark.parametrize(
     ("shard_steps", "stop", "begun_twice", "begun"),
-    [(0, hold_the_writer, "%validated_intervals", 2), (4, hold_the_shards, "%judge_shards%", 5), (4, hold_the_writer, "%validated_intervals", 2)],
+    [
+        (0, hold_the_writer, "%validated_intervals", 2),
+        (4, hold_the_shards, "%judge_shards%", 5),
+        (4, hold_the_writer, "%validated_intervals", 2),
+    ],
     ids=["the writer", "a shard of steps", "the writer after steps"],
 )
 def test_a_day_in_workers_of_which_one_is_killed_leaves_the_same_bytes(
     server: Database, template: Database, tmp_path: Path, shard_steps: int, stop: Any, begun_twice: str, begun: int
 ) -> None:
-    """Begun by the worker that was killed, done by another; with the day's shards in steps of their own, which the workers share, and without."""
+    """Begun by the worker that was killed, done by another; with the day's shards in steps of their own, which the
+    workers share, and without."""
     with copy_of(server, template) as built, contextlib.ExitStack() as stack:
         origin = tmp_path / "origin"
         simulate(Spec(meters=40, days=1, start=DAY, seed=5, interval_minutes=60, history_days=30), origin / "city")
-        settings = replace(load_settings(), home=origin / "home", data=origin / "city", inbox=origin / "city" / "inbox", database_url=built.url)
+        settings = replace(
+            load_settings(),
+            home=origin / "home",
+            data=origin / "city",
+            inbox=origin / "city" / "inbox",
+            database_url=built.url,
+        )
         settings.home.mkdir()
         import_folder(built, origin / "city" / "reference")
         land_inbox(built, settings.calendar(), settings, run_id="test")
@@ -172,7 +253,10 @@ def test_a_day_in_workers_of_which_one_is_killed_leaves_the_same_bytes(
         finished(run, there, "celery")
         done = {name: there.said(name).count("] succeeded in") for name in workers}
         assert sum(count > 0 for name, count in done.items() if name != killed) >= 1, done
-        starts = there.database.read("SELECT count(*) AS n FROM dagster.event_logs WHERE dagster_event_type = 'STEP_START' AND step_key LIKE $1", (begun_twice,))
+        starts = there.database.read(
+            "SELECT count(*) AS n FROM dagster.event_logs WHERE dagster_event_type = 'STEP_START' AND step_key LIKE $1",
+            (begun_twice,),
+        )
         assert starts["n"][0] == begun
         left = content(here.database)
         assert len(left) > 30

@@ -1,4 +1,5 @@
-"""The code location promises: it loads, its assets are what the UI shows, a billing day runs end to end, and a range tells each day apart."""
+"""The code location promises: it loads, its assets are what the UI shows, a billing day runs end to end, and a range
+tells each day apart."""
 
 import json
 import os
@@ -64,10 +65,20 @@ def test_every_asset_says_what_an_analyst_needs(city: dg.Definitions) -> None:
     for key in graph.materializable_asset_keys:
         node = graph.get(key)
         assert node.description, key
-        assert node.group_name in {policy.REFERENCE, policy.INGEST, policy.VALIDATION, policy.DETECTION, policy.BILLING, policy.AUDIT, policy.MIGRATION}
+        assert node.group_name in {
+            policy.REFERENCE,
+            policy.INGEST,
+            policy.VALIDATION,
+            policy.DETECTION,
+            policy.BILLING,
+            policy.AUDIT,
+            policy.MIGRATION,
+        }
         assert node.owners, key
         assert node.kinds, key
-        assert "dagster/table_name" in node.metadata or key == dg.AssetKey("close_report"), f"{key}: of all assets only the report is a file"
+        assert "dagster/table_name" in node.metadata or key == dg.AssetKey("close_report"), (
+            f"{key}: of all assets only the report is a file"
+        )
         assert node.pools == {policy.POOL}, f"{key} would run through an emergency pause"
         assert "dagster/code_references" in node.metadata, key
         if key == dg.AssetKey("close_report"):
@@ -79,21 +90,32 @@ def test_every_asset_says_what_an_analyst_needs(city: dg.Definitions) -> None:
             continue  # files of people: nothing is upstream of them, and they change when something changes
         assert node.metadata["dagster/column_lineage"].deps_by_column, key
         assert "column lineage" in node.metadata, key
-        assert node.freshness_policy is not None or node.group_name == policy.MIGRATION, f"{key}: only the migration is made when it is asked for"
+        assert node.freshness_policy is not None or node.group_name == policy.MIGRATION, (
+            f"{key}: only the migration is made when it is asked for"
+        )
 
 
 def test_every_table_of_a_billing_day_is_checked_against_its_contract(city: dg.Definitions) -> None:
-    checked = {(key.asset_key.to_user_string(), key.name) for key in city.resolve_asset_graph().asset_check_keys if key.name.startswith("schema_of_")}
+    checked = {
+        (key.asset_key.to_user_string(), key.name)
+        for key in city.resolve_asset_graph().asset_check_keys
+        if key.name.startswith("schema_of_")
+    }
     assert checked >= {
-        ("raw_reads", "schema_of_raw_interval_day"), ("raw_reads", "schema_of_raw_register_read"), ("validated_intervals", "schema_of_vee_interval_day"),
-        ("daily_usage", "schema_of_vee_daily_usage"), ("anomaly_flags", "schema_of_anomaly_flag"),
-        ("reconciled_billing", "schema_of_billing_determinant_day"), ("reconciled_billing", "schema_of_billing_charge_day"),
-    }  # fmt: skip
+        ("raw_reads", "schema_of_raw_interval_day"),
+        ("raw_reads", "schema_of_raw_register_read"),
+        ("validated_intervals", "schema_of_vee_interval_day"),
+        ("daily_usage", "schema_of_vee_daily_usage"),
+        ("anomaly_flags", "schema_of_anomaly_flag"),
+        ("reconciled_billing", "schema_of_billing_determinant_day"),
+        ("reconciled_billing", "schema_of_billing_charge_day"),
+    }
 
 
 @pytest.mark.slow
 def test_dagster_validates_a_checkout_as_it_stands(tmp_path: Path) -> None:
-    """As somebody types it in the project's folder, nothing set but where the embedded server lives: dagster.yaml is found there, and finds it."""
+    """As somebody types it in the project's folder, nothing set but where the embedded server lives: dagster.yaml is
+    found there, and finds it."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("METER_PIPELINE_", "DAGSTER_"))}
     plain["METER_PIPELINE_HOME"] = str(tmp_path)
     command = [str(Path(sys.executable).parent / "dagster"), "definitions", "validate"]
@@ -117,18 +139,34 @@ def test_a_billing_day_runs_from_files_to_a_signed_checkpoint(city: dg.Definitio
         assert ("reconciled_billing", "reconciliation") in checks
         assert {("ledger_before_billing", "ledger_verifies"), ("ledger_checkpoint", "ledger_verifies")} <= set(checks)
         materialized = {e.asset_key.to_user_string() for e in result.get_asset_materialization_events() if e.asset_key}
-        days_own = {"raw_reads", "validated_intervals", "daily_usage", "weather", "anomaly_flags", "reconciled_billing", "statements", "ledger_checkpoint",
-                    "ledger_before_billing", "close_report"}  # fmt: skip
+        days_own = {
+            "raw_reads",
+            "validated_intervals",
+            "daily_usage",
+            "weather",
+            "anomaly_flags",
+            "reconciled_billing",
+            "statements",
+            "ledger_checkpoint",
+            "ledger_before_billing",
+            "close_report",
+        }
         assert materialized == days_own
     with database.connect() as connection:
         assert scalar(connection, "SELECT count(*) FROM billing.charge_day") > 0
-        assert scalar(connection, "SELECT count(*) FROM billing.reconciliation WHERE cause IN ('open', 'unexplained')") == 0
+        assert (
+            scalar(connection, "SELECT count(*) FROM billing.reconciliation WHERE cause IN ('open', 'unexplained')")
+            == 0
+        )
         assert scalar(connection, "SELECT count(*) FROM ledger.checkpoint") > 0
 
 
 @pytest.mark.parametrize("days", [1, 2])
-def test_a_days_shards_are_judged_in_steps_of_their_own_where_that_is_asked_for(city: dg.Definitions, tmp_path: Path, days: int) -> None:
-    """A step each, beside each other; the stage that writes the day takes what they left, and leaves nothing lying about."""
+def test_a_days_shards_are_judged_in_steps_of_their_own_where_that_is_asked_for(
+    city: dg.Definitions, tmp_path: Path, days: int
+) -> None:
+    """A step each, beside each other; the stage that writes the day takes what they left, and leaves nothing lying
+    about."""
     from meter_pipeline.definitions import build_defs
 
     spread = build_defs(shard_steps=3)
@@ -140,9 +178,15 @@ def test_a_days_shards_are_judged_in_steps_of_their_own_where_that_is_asked_for(
     with dg.DagsterInstance.ephemeral() as instance:
         run(spread, instance, "import_reference_data")
         run(spread, instance, "land_feeds")
-        result = run(spread, instance, "billing_day", **({"partition_key": wanted[0]} if days == 1 else {"tags": spans}))
+        result = run(
+            spread, instance, "billing_day", **({"partition_key": wanted[0]} if days == 1 else {"tags": spans})
+        )
         assert result.success, [e.message for e in result.all_events if e.event_type_value == "STEP_FAILURE"]
-        steps = [e.step_key for e in result.all_events if e.event_type_value == "STEP_SUCCESS" and e.step_key and "judge_shards" in e.step_key]
+        steps = [
+            e.step_key
+            for e in result.all_events
+            if e.event_type_value == "STEP_SUCCESS" and e.step_key and "judge_shards" in e.step_key
+        ]
         assert sorted(steps) == [f"judged_shards.judge_shards[{n}]" for n in range(3)]
         told: dict[str, Any] = {}
         for event in result.get_asset_materialization_events():
@@ -157,18 +201,27 @@ def test_a_days_shards_are_judged_in_steps_of_their_own_where_that_is_asked_for(
         assert not any((tmp_path / "home" / "steps").iterdir())
 
 
-def test_a_read_changed_behind_the_ledger_stops_the_days_billing_and_raises_the_pause(city: dg.Definitions, database: Database) -> None:
+def test_a_read_changed_behind_the_ledger_stops_the_days_billing_and_raises_the_pause(
+    city: dg.Definitions, database: Database
+) -> None:
     from meter_pipeline.control.watch import watch
 
     with dg.DagsterInstance.ephemeral() as instance:
         run(city, instance, "import_reference_data")
         run(city, instance, "land_feeds")
         job = city.resolve_implicit_global_asset_job_def()
-        reads = job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("raw_reads")], partition_key=START.isoformat())
+        reads = job.execute_in_process(
+            instance=instance, asset_selection=[dg.AssetKey("raw_reads")], partition_key=START.isoformat()
+        )
         assert reads.success
         with database.connect("dba") as connection:
-            changed = connection.execute("UPDATE raw.register_read SET value = value + 1 WHERE billing_day = %s AND payloads = 1", (START,)).rowcount
-            changed += connection.execute("UPDATE raw.interval_day SET values[1] = values[1] + 1 WHERE billing_day = %s AND payloads = 1", (START,)).rowcount
+            changed = connection.execute(
+                "UPDATE raw.register_read SET value = value + 1 WHERE billing_day = %s AND payloads = 1", (START,)
+            ).rowcount
+            changed += connection.execute(
+                "UPDATE raw.interval_day SET values[1] = values[1] + 1 WHERE billing_day = %s AND payloads = 1",
+                (START,),
+            ).rowcount
         assert changed > 0
         result = run(city, instance, "billing_day", partition_key=START.isoformat())
         assert not result.success
@@ -180,7 +233,9 @@ def test_a_read_changed_behind_the_ledger_stops_the_days_billing_and_raises_the_
     assert [state.rule for state in watch(database).raised] == ["ledger"]
 
 
-def test_the_guards_are_compared_on_a_schedule_and_a_deviation_raises_the_pause(city: dg.Definitions, database: Database) -> None:
+def test_the_guards_are_compared_on_a_schedule_and_a_deviation_raises_the_pause(
+    city: dg.Definitions, database: Database
+) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         assert run(city, instance, "check_ledger_guards").success
         with database.connect("dba") as connection:
@@ -188,20 +243,32 @@ def test_the_guards_are_compared_on_a_schedule_and_a_deviation_raises_the_pause(
         assert not run(city, instance, "check_ledger_guards").success
     with database.connect() as connection:
         assert scalar(connection, "SELECT rule FROM control.emergency_pause WHERE state = 'paused'") == "ledger"
-        said = scalar(connection, "SELECT convert_from(body, 'UTF8') FROM ledger.entry WHERE kind = 'verified' ORDER BY entry_id DESC LIMIT 1")
+        said = scalar(
+            connection,
+            "SELECT convert_from(body, 'UTF8') FROM ledger.entry WHERE kind = 'verified' ORDER BY entry_id DESC LIMIT 1",
+        )
     assert "meter_ledger_writer may UPDATE entry" in str(said)
     schedule = city.resolve_schedule_def("check_guards_hourly")
     assert (schedule.cron_schedule, schedule.job_name) == ("25 * * * *", "check_ledger_guards")
 
 
-TABLES = ("raw.interval_day", "raw.register_read", "vee.interval_day", "vee.daily_usage", "billing.determinant_day", "billing.charge_day")
+TABLES = (
+    "raw.interval_day",
+    "raw.register_read",
+    "vee.interval_day",
+    "vee.daily_usage",
+    "billing.determinant_day",
+    "billing.charge_day",
+)
 
 
 def contents(database: Database) -> dict[str, str]:
     """A hash of every row of the stage tables, times of writing left out."""
     found = {}
     for table in TABLES:
-        row = database.read(f"SELECT coalesce(md5(string_agg(h, '' ORDER BY h)), '') AS h FROM (SELECT md5(t::text) AS h FROM {table} t) x")
+        row = database.read(
+            f"SELECT coalesce(md5(string_agg(h, '' ORDER BY h)), '') AS h FROM (SELECT md5(t::text) AS h FROM {table} t) x"
+        )
         found[table] = row["h"][0]
     return found
 
@@ -242,15 +309,25 @@ def test_the_arrival_sensors_ask_for_exactly_the_days_a_file_touches(city: dg.De
 
     with dg.DagsterInstance.ephemeral() as instance:
         run(city, instance, "import_reference_data")
-        asked: Any = feed_arrival(dg.build_sensor_context(instance=instance, definitions=city), municipality=Municipality())
-        again: Any = feed_arrival(dg.build_sensor_context(instance=instance, definitions=city), municipality=Municipality())
+        asked: Any = feed_arrival(
+            dg.build_sensor_context(instance=instance, definitions=city), municipality=Municipality()
+        )
+        again: Any = feed_arrival(
+            dg.build_sensor_context(instance=instance, definitions=city), municipality=Municipality()
+        )
         assert isinstance(asked, dg.RunRequest)
         # Dagster runs one key once; ten minutes may have begun between the two ticks.
         assert str(asked.run_key).split(":")[0] == str(again.run_key).split(":")[0]
         run(city, instance, "land_feeds")
-        landed: Any = feed_arrival(dg.build_sensor_context(instance=instance, definitions=city), municipality=Municipality())
+        landed: Any = feed_arrival(
+            dg.build_sensor_context(instance=instance, definitions=city), municipality=Municipality()
+        )
         assert isinstance(landed, dg.SkipReason)
-        requests: Any = list(touched_days_sensor()(dg.build_sensor_context(instance=instance, definitions=city), municipality=Municipality()))
+        requests: Any = list(
+            touched_days_sensor()(
+                dg.build_sensor_context(instance=instance, definitions=city), municipality=Municipality()
+            )
+        )
         asked_days = {r.partition_key for r in requests if isinstance(r, dg.RunRequest)}
     with database.connect() as connection:
         touched = {str(row[0]) for row in connection.execute("SELECT DISTINCT billing_day FROM raw.feed_file_day")}

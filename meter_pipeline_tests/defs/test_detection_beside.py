@@ -1,4 +1,5 @@
-"""Detection runs beside billing: killed in the middle of its day, it takes nothing with it, and the day's ingestion, validation and billing finish."""
+"""Detection runs beside billing: killed in the middle of its day, it takes nothing with it, and the day's ingestion,
+validation and billing finish."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ with dg.DagsterInstance.ephemeral() as instance:
     build_defs().resolve_job_def("billing_day").execute_in_process(
         instance=instance, partition_key="{DAY.isoformat()}", asset_selection=[dg.AssetKey("anomaly_flags")])
 """
-#: Detection's backends that wait for a lock: for the table, once it has packed the day, judged it and written its cases; or for another detection.
+# : Detection's backends that wait for a lock: for the table, once it has packed the day, judged it and written its
+# cases; or for another detection.
 WAITING = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'meter-pipeline anomalies' AND wait_event_type = 'Lock'"
 
 
@@ -40,7 +42,12 @@ def city(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: Database) ->
     for path in (data / "inbox").rglob("*"):
         if path.is_file():
             os.utime(path, (1_700_000_000, 1_700_000_000))
-    for name, value in {"DATA": data, "HOME": tmp_path / "home", "INBOX": data / "inbox", "DATABASE_URL": database.url}.items():
+    for name, value in {
+        "DATA": data,
+        "HOME": tmp_path / "home",
+        "INBOX": data / "inbox",
+        "DATABASE_URL": database.url,
+    }.items():
         monkeypatch.setenv(f"METER_PIPELINE_{name}", str(value))
     from meter_pipeline.definitions import build_defs
 
@@ -62,7 +69,8 @@ def run(city: dg.Definitions, job: str, **where: Any) -> tuple[bool, set[str], s
 
 
 def stalled(connection: Any, within: float, child: subprocess.Popen[bytes]) -> int | None:
-    """The backend of detection once it waits in the middle of its transaction; None where its process ends or the time does."""
+    """The backend of detection once it waits in the middle of its transaction; None where its process ends or the time
+    does."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline and child.poll() is None:
         row = connection.execute(f"{WAITING} AND wait_event = 'relation'").fetchone()
@@ -75,13 +83,19 @@ def stalled(connection: Any, within: float, child: subprocess.Popen[bytes]) -> i
 def figures(database: Database) -> dict[str, str]:
     """What was billed and what was flagged, as digests."""
     return {
-        table: str(database.read(f"SELECT coalesce(md5(string_agg(t::text, '' ORDER BY t::text)), '') AS h FROM (SELECT * FROM {table}) t")["h"][0])
+        table: str(
+            database.read(
+                f"SELECT coalesce(md5(string_agg(t::text, '' ORDER BY t::text)), '') AS h FROM (SELECT * FROM {table}) t"
+            )["h"][0]
+        )
         for table in ("billing.charge_day", "billing.determinant_day", "vee.daily_usage", "anomaly.flag")
     }
 
 
 @pytest.mark.timeout(1200)
-def test_a_detection_killed_in_the_middle_stops_nothing_and_is_done_again(city: dg.Definitions, database: Database, tmp_path: Path) -> None:
+def test_a_detection_killed_in_the_middle_stops_nothing_and_is_done_again(
+    city: dg.Definitions, database: Database, tmp_path: Path
+) -> None:
     assert run(city, "import_reference_data")[0]
     assert run(city, "land_feeds")[0]
     partition = {"partition_key": DAY.isoformat()}
@@ -97,7 +111,8 @@ def test_a_detection_killed_in_the_middle_stops_nothing_and_is_done_again(city: 
             finally:
                 child.send_signal(signal.SIGKILL)
                 child.wait()
-        # its orphaned backend still waits, and all the rest of the day goes on; a detection in the same run is cut off too
+        # its orphaned backend still waits, and all the rest of the day goes on; a detection in the same run is cut off
+        # too
         cut: list[int] = []
 
         def cut_off() -> None:
@@ -116,7 +131,9 @@ def test_a_detection_killed_in_the_middle_stops_nothing_and_is_done_again(city: 
         cutting.join()
         assert (success, failed, len(cut)) == (False, {"anomaly_flags"}, 1)
         assert done >= before | {"reconciled_billing", "statements", "ledger_checkpoint"}
-        assert scalar(watcher, "SELECT count(*) FROM anomaly.exception_case") == 0, "what was killed left no case, and so no hold"
+        assert scalar(watcher, "SELECT count(*) FROM anomaly.exception_case") == 0, (
+            "what was killed left no case, and so no hold"
+        )
         assert int(scalar(watcher, "SELECT count(*) FROM billing.charge_day")) > 0
         neither = (
             "SELECT count(*) FROM vee.daily_usage AS u WHERE flow = 'import' AND account_id IS NOT NULL AND NOT EXISTS (SELECT FROM billing.charge_day AS c "
@@ -124,7 +141,9 @@ def test_a_detection_killed_in_the_middle_stops_nothing_and_is_done_again(city: 
             "WHERE e.service_point_id = u.service_point_id AND e.billing_day = u.billing_day)"
         )
         assert scalar(watcher, neither) == 0, "every service is charged, or says why not"
-        assert scalar(watcher, "SELECT count(*) FROM billing.reconciliation WHERE cause IN ('open', 'unexplained')") == 0
+        assert (
+            scalar(watcher, "SELECT count(*) FROM billing.reconciliation WHERE cause IN ('open', 'unexplained')") == 0
+        )
         holder.rollback()
     first = figures(database)
     success, done, failed = run(city, "billing_day", asset_selection=[dg.AssetKey("anomaly_flags")], **partition)
@@ -132,7 +151,9 @@ def test_a_detection_killed_in_the_middle_stops_nothing_and_is_done_again(city: 
     with database.connect(autocommit=True) as connection:
         assert scalar(connection, "SELECT count(*) FROM anomaly.flag_run") == 1
     after = figures(database)
-    assert {k: v for k, v in after.items() if k != "anomaly.flag"} == {k: v for k, v in first.items() if k != "anomaly.flag"}
+    assert {k: v for k, v in after.items() if k != "anomaly.flag"} == {
+        k: v for k, v in first.items() if k != "anomaly.flag"
+    }
 
 
 def test_baselines_are_refitted_on_a_schedule_of_their_own(city: dg.Definitions) -> None:

@@ -1,5 +1,5 @@
-"""A month of a small city promises, through Dagster: every day runs, the cycle that ends with it is stated, two people close the month, and a
-closed month refuses every service role."""
+"""A month of a small city promises, through Dagster: every day runs, the cycle that ends with it is stated, two people
+close the month, and a closed month refuses every service role."""
 
 import json
 import os
@@ -60,9 +60,14 @@ def test_a_month_is_billed_stated_closed_by_two_people_and_sealed(month: dg.Defi
         assert result.success, [e.message for e in result.all_events if e.event_type_value == "STEP_FAILURE"]
         # An account may hold electricity, water and gas: one statement for all of them.
         accounts = database.read("SELECT count(DISTINCT account_id)::int AS n FROM ref.agreements")["n"][0]
-        assert database.read("SELECT count(*)::int AS n FROM billing.statement WHERE period_end = '2026-11-01'")["n"][0] == accounts
+        assert (
+            database.read("SELECT count(*)::int AS n FROM billing.statement WHERE period_end = '2026-11-01'")["n"][0]
+            == accounts
+        )
         whole = month.resolve_implicit_global_asset_job_def()
-        shown = whole.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("month_end_close")], partition_key="2026-10-01")
+        shown = whole.execute_in_process(
+            instance=instance, asset_selection=[dg.AssetKey("month_end_close")], partition_key="2026-10-01"
+        )
         metadata = shown.asset_materializations_for_node("month_end_close")[0].metadata
         assert metadata["ready"].value, metadata["checklist"].value
     points = request_close(database, OCTOBER, person="accountant")
@@ -70,15 +75,29 @@ def test_a_month_is_billed_stated_closed_by_two_people_and_sealed(month: dg.Defi
     seal = approve_close(database, OCTOBER, person="controller")
     assert seal.control_totals["statements"]["count"] == accounts
     assert seal.control_totals["charge_days"]["count"] == 8 * 31
-    tables = {"determinant_day": "billing_day", "charge_day": "billing_day", "statement": "posting_month", "statement_line": "posting_month"}
+    tables = {
+        "determinant_day": "billing_day",
+        "charge_day": "billing_day",
+        "statement": "posting_month",
+        "statement_line": "posting_month",
+    }
     with database.connect() as connection:
-        known = {r for (r,) in connection.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (list(ROLES),)).fetchall()}
-        before = {t: scalar(connection, f"SELECT md5(string_agg(t::text, '' ORDER BY t::text)) FROM billing.{t} AS t") for t in tables}
+        known = {
+            r
+            for (r,) in connection.execute(
+                "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (list(ROLES),)
+            ).fetchall()
+        }
+        before = {
+            t: scalar(connection, f"SELECT md5(string_agg(t::text, '' ORDER BY t::text)) FROM billing.{t} AS t")
+            for t in tables
+        }
     assert known == set(ROLES)
     fresh = json.dumps({"service_point_id": "SP-NEW", "statement_id": "NEW", "line_no": 99, "revision": 9})
     privileges.apply(database)
     for role in ROLES:
-        # Who may write billing at all is stopped by the seal (a statement also by its lines); the others have no right to begin with.
+        # Who may write billing at all is stopped by the seal (a statement also by its lines); the others have no right
+        # to begin with.
         refused = psycopg.IntegrityError if role == "meter_billing" else psycopg.errors.InsufficientPrivilege
         for table, column in tables.items():
             for change in (
@@ -91,4 +110,7 @@ def test_a_month_is_billed_stated_closed_by_two_people_and_sealed(month: dg.Defi
                         connection.execute(change.encode())
                     connection.rollback()
     with database.connect() as connection:
-        assert {t: scalar(connection, f"SELECT md5(string_agg(t::text, '' ORDER BY t::text)) FROM billing.{t} AS t") for t in tables} == before
+        assert {
+            t: scalar(connection, f"SELECT md5(string_agg(t::text, '' ORDER BY t::text)) FROM billing.{t} AS t")
+            for t in tables
+        } == before

@@ -1,4 +1,5 @@
-"""What the edge promises operators, without services: everything is in the pool, the jobs that end a pause are not, old events go and results stay."""
+"""What the edge promises operators, without services: everything is in the pool, the jobs that end a pause are not, old
+events go and results stay."""
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -23,8 +24,14 @@ from meter_pipeline.store.database import Database
 from meter_pipeline_tests.control.test_pause import ask
 
 JOBS = (*OPERATIONS, *jobs_dead_letters.JOBS)
-#: What people and guards do while work waits: none of it may wait for the pool. compare_job is assets', and in the pool.
-BESIDE = (*JOBS, *EXCEPTION_JOBS, *jobs_ledger.JOBS, *(job for job in jobs_migration.JOBS if job is not jobs_migration.compare_job))
+# : What people and guards do while work waits: none of it may wait for the pool. compare_job is assets', and in the
+# pool.
+BESIDE = (
+    *JOBS,
+    *EXCEPTION_JOBS,
+    *jobs_ledger.JOBS,
+    *(job for job in jobs_migration.JOBS if job is not jobs_migration.compare_job),
+)
 
 
 @pytest.fixture
@@ -41,13 +48,20 @@ def instance(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_every_asset_and_check_is_in_the_pool_and_no_operators_job_is() -> None:
     """A run with one step outside the pool is dequeued whatever the limit."""
     repository = build_defs().get_repository_def()
-    steps = [node for job in repository.get_all_jobs() for node in job.all_node_defs if job.name not in {j.name for j in BESIDE}]
+    steps = [
+        node
+        for job in repository.get_all_jobs()
+        for node in job.all_node_defs
+        if job.name not in {j.name for j in BESIDE}
+    ]
     assert steps
     assert {node.name for node in steps if isinstance(node, dg.OpDefinition) and node.pool != policy.POOL} == set()
     assert all(node.pool is None for job in BESIDE for node in job.all_node_defs if isinstance(node, dg.OpDefinition))
 
 
-def test_the_sensor_turns_the_flag_into_the_limit_and_says_the_state_in_words(instance: dg.DagsterInstance, database: Database) -> None:
+def test_the_sensor_turns_the_flag_into_the_limit_and_says_the_state_in_words(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
     municipality = Municipality(database_url=database.url)
 
     def tick() -> str:
@@ -74,13 +88,17 @@ def test_the_sensor_turns_the_flag_into_the_limit_and_says_the_state_in_words(in
 
 def test_an_unreachable_flag_closes_the_queue(instance: dg.DagsterInstance) -> None:
     with dg.build_sensor_context(instance=instance) as context:
-        said = sensors_pause.emergency_pause(context, municipality=Municipality(database_url="postgresql://x@127.0.0.1:9/x"))
+        said = sensors_pause.emergency_pause(
+            context, municipality=Municipality(database_url="postgresql://x@127.0.0.1:9/x")
+        )
     assert isinstance(said, dg.SkipReason)
     assert "cannot be read" in str(said.skip_message)
     assert pool.current_limit(instance) == 0
 
 
-def test_days_that_a_register_read_trues_up_are_requested_once(instance: dg.DagsterInstance, database: Database) -> None:
+def test_days_that_a_register_read_trues_up_are_requested_once(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
     from meter_pipeline.store import true_up
 
     day = (datetime.now(UTC) - timedelta(days=9)).date()
@@ -114,21 +132,33 @@ def test_pruning_keeps_what_was_materialised(instance: dg.DagsterInstance, datab
     gone = prune(database, datetime.now(UTC) + timedelta(minutes=1))["event_logs"]
     kept = {event.dagster_event_type for event in instance.all_logs(done.run_id)}
     assert 0 < gone < before
-    assert {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_CHECK_EVALUATION, dg.DagsterEventType.RUN_SUCCESS} <= kept
+    assert {
+        dg.DagsterEventType.ASSET_MATERIALIZATION,
+        dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+        dg.DagsterEventType.RUN_SUCCESS,
+    } <= kept
     assert instance.get_latest_materialization_event(dg.AssetKey("made")) is not None
     assert instance.get_run_by_id(done.run_id) is not None
 
 
-def test_the_check_results_and_figures_of_a_range_run_are_kept_by_day(instance: dg.DagsterInstance, database: Database) -> None:
-    """Read back from the instance's storage, as the UI reads them: each day its own result, row count and status; the bad day is the bad one."""
+def test_the_check_results_and_figures_of_a_range_run_are_kept_by_day(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    """Read back from the instance's storage, as the UI reads them: each day its own result, row count and status; the
+    bad day is the bad one."""
     days = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-02-01")
     wanted = [f"2026-01-{n:02d}" for n in range(3, 8)]
     bad = "2026-01-05"
 
-    @dg.asset(partitions_def=days, check_specs=[dg.AssetCheckSpec("balanced", asset="staged", blocking=True, partitions_def=days)])
+    @dg.asset(
+        partitions_def=days,
+        check_specs=[dg.AssetCheckSpec("balanced", asset="staged", blocking=True, partitions_def=days)],
+    )
     def staged(context: dg.AssetExecutionContext) -> Iterator[Any]:
         def report(day: date) -> StageReport:
-            return StageReport(day.day, {"files": 1}, checks=[Check("balanced", day.isoformat() != bad, f"on {day}", {"day": day.day})])
+            return StageReport(
+                day.day, {"files": 1}, checks=[Check("balanced", day.isoformat() != bad, f"on {day}", {"day": day.day})]
+            )
 
         yield from run_days(context, ["balanced"], report)
 
@@ -136,14 +166,22 @@ def test_the_check_results_and_figures_of_a_range_run_are_kept_by_day(instance: 
     dg.materialize([staged], instance=instance, tags=tags, raise_on_error=False)
     assert instance.get_materialized_partitions(dg.AssetKey("staged")) == set(wanted)
     for key in wanted:
-        events = instance.fetch_materializations(dg.AssetRecordsFilter(dg.AssetKey("staged"), asset_partitions=[key]), limit=5).records
-        assert [r.asset_materialization.metadata["dagster/partition_row_count"].value for r in events if r.asset_materialization] == [int(key[-2:])]
+        events = instance.fetch_materializations(
+            dg.AssetRecordsFilter(dg.AssetKey("staged"), asset_partitions=[key]), limit=5
+        ).records
+        assert [
+            r.asset_materialization.metadata["dagster/partition_row_count"].value
+            for r in events
+            if r.asset_materialization
+        ] == [int(key[-2:])]
     with database.connect(autocommit=True) as connection:
         rows = connection.execute(
             "SELECT partition, execution_status, (evaluation_event::jsonb -> 'dagster_event' -> 'event_specific_data' -> 'metadata') IS NOT NULL "
             "FROM dagster.asset_check_executions WHERE check_name = 'balanced' AND execution_status <> 'PLANNED' AND partition IS NOT NULL ORDER BY partition"
         ).fetchall()
-    assert [(key, status) for key, status, _ in rows] == [(key, "FAILED" if key == bad else "SUCCEEDED") for key in wanted]
+    assert [(key, status) for key, status, _ in rows] == [
+        (key, "FAILED" if key == bad else "SUCCEEDED") for key in wanted
+    ]
 
 
 def test_a_second_run_of_a_day_waits_for_the_first(instance: dg.DagsterInstance, database: Database) -> None:
@@ -161,7 +199,12 @@ def test_a_second_run_of_a_day_waits_for_the_first(instance: dg.DagsterInstance,
         ran.set()
 
     def materialise() -> None:
-        dg.materialize([daily], instance=instance, partition_key="2026-01-05", resources={"hold": Hold(municipality=municipality, beat_s=0.2)})
+        dg.materialize(
+            [daily],
+            instance=instance,
+            partition_key="2026-01-05",
+            resources={"hold": Hold(municipality=municipality, beat_s=0.2)},
+        )
 
     other = database.connect(autocommit=True)
     assert store.try_lock_day(other, date(2026, 1, 5))

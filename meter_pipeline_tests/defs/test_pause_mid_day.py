@@ -1,6 +1,6 @@
-"""A 960,000-interval day, from files to a signed checkpoint, paused three times on the product's own definitions under real services with the real
-daemon: nothing starts after the flag, what was in flight commits within two seconds, the run waits, and after two people have resumed the result
-is that of a day that was never interrupted."""
+"""A 960,000-interval day, from files to a signed checkpoint, paused three times on the product's own definitions under
+real services with the real daemon: nothing starts after the flag, what was in flight commits within two seconds, the
+run waits, and after two people have resumed the result is that of a day that was never interrupted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ from meter_pipeline_tests.defs.services import Services
 DAY = date(2026, 10, 28)
 METERS = 10_000
 #: Every stage of the day writes under one of these names.
-WRITERS = ("ingest-writer%", "vee", "meter-pipeline anomalies", "billing", "billing statements", "meter-pipeline-ledger")
+WRITERS = (
+    "ingest-writer%",
+    "vee",
+    "meter-pipeline anomalies",
+    "billing",
+    "billing statements",
+    "meter-pipeline-ledger",
+)
 #: The stage to interrupt -> the sign that it is at work.
 SIGNS = {
     "raw_reads": "SELECT count(*) >= 2 FROM raw.load_batch",
@@ -48,10 +55,14 @@ def entries(connection: Any) -> int:
 
 
 def run_day(database: Database, city: Path, home: Path, interrupted: bool) -> dict[str, dict[str, float]]:
-    """Reference, landing and the billing day through GraphQL; with ``interrupted``, a pause in each of SIGNS. Figures by stage."""
+    """Reference, landing and the billing day through GraphQL; with ``interrupted``, a pause in each of SIGNS. Figures
+    by stage."""
     figures: dict[str, dict[str, float]] = {}
     env = {"METER_PIPELINE_DATA": str(city), "METER_PIPELINE_INBOX": str(city / "inbox")}
-    with Services(home, database, "meter_pipeline.definitions", env=env) as services, database.connect(autocommit=True) as connection:
+    with (
+        Services(home, database, "meter_pipeline.definitions", env=env) as services,
+        database.connect(autocommit=True) as connection,
+    ):
         for job in ("import_reference_data", "land_feeds"):
             assert services.finished(services.launch(job), 240) == "SUCCESS"
         run = services.launch("billing_day", tags={"dagster/partition": DAY.isoformat()})
@@ -77,14 +88,21 @@ def run_day(database: Database, city: Path, home: Path, interrupted: bool) -> di
             pause.confirm_resume(database, ask(database), by="fay")
             resumed = time.monotonic()
             services.until(lambda: entries(connection) > after, 60, f"work after the resume in {stage}")  # noqa: B023 - called at once
-            figures[stage] = {"raise_s": visible, "drained_s": drained, "in_flight_entries": after - before, "first_write_after_resume_s": time.monotonic() - resumed}
+            figures[stage] = {
+                "raise_s": visible,
+                "drained_s": drained,
+                "in_flight_entries": after - before,
+                "first_write_after_resume_s": time.monotonic() - resumed,
+            }
         assert services.finished(run, 240) == "SUCCESS"
     return figures
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_day_interrupted_by_pauses_is_the_same_day(server: Database, template: Database, database: Database, tmp_path: Path) -> None:
+def test_a_day_interrupted_by_pauses_is_the_same_day(
+    server: Database, template: Database, database: Database, tmp_path: Path
+) -> None:
     city = tmp_path / "city"
     simulate(Spec(meters=METERS, days=1, start=DAY, mix="electricity", formats=("delimited",), defects=False), city)
     for path in (city / "inbox").rglob("*"):

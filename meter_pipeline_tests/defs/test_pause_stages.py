@@ -1,4 +1,5 @@
-"""A pause raised while a stage computes: nothing of it is written, and after the resume the day is what it would have been."""
+"""A pause raised while a stage computes: nothing of it is written, and after the resume the day is what it would have
+been."""
 
 from __future__ import annotations
 
@@ -52,15 +53,27 @@ def city(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Definit
 
 def bill(definitions: dg.Definitions) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        for job, where in (("import_reference_data", {}), ("land_feeds", {}), ("billing_day", {"partition_key": DAY.isoformat()})):
+        for job, where in (
+            ("import_reference_data", {}),
+            ("land_feeds", {}),
+            ("billing_day", {"partition_key": DAY.isoformat()}),
+        ):
             done = definitions.resolve_job_def(job).execute_in_process(instance=instance, raise_on_error=False, **where)
-            assert done.success, [e.event_specific_data for e in done.all_events if e.event_type_value == "STEP_FAILURE"]
+            assert done.success, [
+                e.event_specific_data for e in done.all_events if e.event_type_value == "STEP_FAILURE"
+            ]
 
 
 def test_a_day_paused_in_the_middle_of_each_stage_is_the_same_day(
-    city: dg.Definitions, server: Database, template: Database, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    city: dg.Definitions,
+    server: Database,
+    template: Database,
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In each stage the pause comes after it has read and before it writes; two people end it a second later, when nothing may be there."""
+    """In each stage the pause comes after it has read and before it writes; two people end it a second later, when
+    nothing may be there."""
     plain = ensure_database(server, f"{database.name}_plain", template.name)
     monkeypatch.setenv("METER_PIPELINE_HOME", str(tmp_path / "plain"))
     monkeypatch.setenv("METER_PIPELINE_DATABASE_URL", plain.url)
@@ -99,8 +112,16 @@ def test_a_day_paused_in_the_middle_of_each_stage_is_the_same_day(
     assert written == dict.fromkeys(STAGES, 0)
     expected = content(plain)
     assert {name: digest for name, digest in content(database).items() if digest != expected[name]} == {}
-    filled = {"raw.interval_day", "vee.interval_day", "vee.daily_usage", "billing.determinant_day", "billing.charge_day"}
-    assert {table for table in filled if expected[table].startswith("0:")} == set(), "every stage wrote, or equal tables would prove nothing"
+    filled = {
+        "raw.interval_day",
+        "vee.interval_day",
+        "vee.daily_usage",
+        "billing.determinant_day",
+        "billing.charge_day",
+    }
+    assert {table for table in filled if expected[table].startswith("0:")} == set(), (
+        "every stage wrote, or equal tables would prove nothing"
+    )
 
 
 def test_a_stage_called_by_itself_says_that_it_is_held(database: Database) -> None:

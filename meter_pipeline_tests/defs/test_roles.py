@@ -1,4 +1,5 @@
-"""Every stage, check, job and sensor runs under a log-in that owns nothing, each in the database role it has in production."""
+"""Every stage, check, job and sensor runs under a log-in that owns nothing, each in the database role it has in
+production."""
 
 from __future__ import annotations
 
@@ -30,7 +31,16 @@ from meter_pipeline.vee import validate_billing_day
 from meter_pipeline_tests.control.test_pause import CHECKED
 
 START = date(2026, 10, 29)
-ROLES = ("meter_console", "meter_ingest", "meter_billing", "meter_finance", "meter_notary", "meter_shadow", "meter_migration", "meter_auditor")
+ROLES = (
+    "meter_console",
+    "meter_ingest",
+    "meter_billing",
+    "meter_finance",
+    "meter_notary",
+    "meter_shadow",
+    "meter_migration",
+    "meter_auditor",
+)
 
 
 @pytest.fixture
@@ -40,7 +50,9 @@ def service(database: Database) -> Iterator[Database]:
     name = f"svc_{uuid.uuid4().hex[:10]}"
     with database.connect(autocommit=True) as connection:
         members = sql.SQL(", ").join(map(sql.Identifier, ROLES))
-        connection.execute(sql.SQL("CREATE ROLE {} LOGIN NOINHERIT PASSWORD 'svc' IN ROLE {}").format(sql.Identifier(name), members))
+        connection.execute(
+            sql.SQL("CREATE ROLE {} LOGIN NOINHERIT PASSWORD 'svc' IN ROLE {}").format(sql.Identifier(name), members)
+        )
     parts = urlsplit(database.url)
     yield Database(urlunsplit(parts._replace(netloc=f"{name}:svc@{parts.netloc.rpartition('@')[2]}")))
     with database.connect(autocommit=True) as connection:
@@ -57,9 +69,12 @@ def deployed(service: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         if path.is_file():
             os.utime(path, (1_700_000_000, 1_700_000_000))
     for name, value in {
-        "METER_PIPELINE_DATA": str(data), "METER_PIPELINE_HOME": str(tmp_path / "home"), "METER_PIPELINE_INBOX": str(data / "inbox"),
-        "METER_PIPELINE_DATABASE_URL": service.url, "METER_PIPELINE_ROLES": "on",
-    }.items():  # fmt: skip
+        "METER_PIPELINE_DATA": str(data),
+        "METER_PIPELINE_HOME": str(tmp_path / "home"),
+        "METER_PIPELINE_INBOX": str(data / "inbox"),
+        "METER_PIPELINE_DATABASE_URL": service.url,
+        "METER_PIPELINE_ROLES": "on",
+    }.items():
         monkeypatch.setenv(name, value)
     from meter_pipeline.defs import jobs
 
@@ -75,7 +90,9 @@ def deployed(service: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def run(definitions: dg.Definitions, instance: dg.DagsterInstance, job: str, **where: Any) -> None:
     done = definitions.resolve_job_def(job).execute_in_process(instance=instance, raise_on_error=False, **where)
-    assert done.success, [(e.step_key, e.event_specific_data) for e in done.all_events if e.event_type_value == "STEP_FAILURE"]
+    assert done.success, [
+        (e.step_key, e.event_specific_data) for e in done.all_events if e.event_type_value == "STEP_FAILURE"
+    ]
 
 
 def test_the_log_in_alone_may_do_nothing(service: Database) -> None:
@@ -84,7 +101,8 @@ def test_the_log_in_alone_may_do_nothing(service: Database) -> None:
 
 
 def test_every_stage_runs_in_its_own_role(deployed: dg.Definitions, database: Database) -> None:
-    """Reference, landing, two billing days with their checks and checkpoint, baselines, the month's checklist, the comparison; a rerun too."""
+    """Reference, landing, two billing days with their checks and checkpoint, baselines, the month's checklist, the
+    comparison; a rerun too."""
     with dg.DagsterInstance.ephemeral() as instance:
         run(deployed, instance, "import_reference_data")
         run(deployed, instance, "land_feeds")
@@ -92,22 +110,39 @@ def test_every_stage_runs_in_its_own_role(deployed: dg.Definitions, database: Da
             run(deployed, instance, "billing_day", partition_key=day.isoformat())
         run(deployed, instance, "refit_baselines")
         everything = deployed.resolve_implicit_global_asset_job_def()
-        for asset, partition in (("month_end_close", "2026-10-01"), ("migration_comparison", START.isoformat()), ("published_bills", START.isoformat())):
-            done = everything.execute_in_process(instance=instance, asset_selection=[dg.AssetKey(asset)], partition_key=partition, raise_on_error=False)
+        for asset, partition in (
+            ("month_end_close", "2026-10-01"),
+            ("migration_comparison", START.isoformat()),
+            ("published_bills", START.isoformat()),
+        ):
+            done = everything.execute_in_process(
+                instance=instance, asset_selection=[dg.AssetKey(asset)], partition_key=partition, raise_on_error=False
+            )
             failed = [e.event_specific_data for e in done.all_events if e.event_type_value == "STEP_FAILURE"]
             assert not failed, (asset, failed)
     calendar, day = Municipality().calendar(), START + timedelta(days=1)
     with database.connect(autocommit=True) as connection:
-        connection.execute("DELETE FROM vee.daily_usage WHERE billing_day = %s", (day,))  # so that there is something to write
+        connection.execute(
+            "DELETE FROM vee.daily_usage WHERE billing_day = %s", (day,)
+        )  # so that there is something to write
         connection.execute("DELETE FROM billing.charge_day WHERE billing_day = %s", (day,))
-    for stage, wrong in ((validate_billing_day, "meter_billing"), (bill_billing_day, "meter_ingest"), (detect_billing_day, "meter_finance")):
+    for stage, wrong in (
+        (validate_billing_day, "meter_billing"),
+        (bill_billing_day, "meter_ingest"),
+        (detect_billing_day, "meter_finance"),
+    ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             stage(Municipality(role=wrong).database(), calendar, day)
 
 
-def test_dagster_keeps_its_runs_in_a_role_that_reads_no_meter(service: Database, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables are made by the deployment; the services then only use them. Setting the pause's pool and pruning are among that use."""
-    (tmp_path / "dagster.yaml").write_text("storage:\n  postgres:\n    postgres_url: {env: METER_PIPELINE_DAGSTER_URL}\ntelemetry: {enabled: false}\n")
+def test_dagster_keeps_its_runs_in_a_role_that_reads_no_meter(
+    service: Database, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables are made by the deployment; the services then only use them. Setting the pause's pool and pruning are
+    among that use."""
+    (tmp_path / "dagster.yaml").write_text(
+        "storage:\n  postgres:\n    postgres_url: {env: METER_PIPELINE_DAGSTER_URL}\ntelemetry: {enabled: false}\n"
+    )
     monkeypatch.setenv("METER_PIPELINE_DAGSTER_URL", dagster_url(database.url))
     with dg.DagsterInstance.from_config(str(tmp_path)):
         privileges.apply(database)
@@ -129,7 +164,12 @@ def test_dagster_keeps_its_runs_in_a_role_that_reads_no_meter(service: Database,
 
 def test_people_end_a_pause_in_finance_s_role_and_sensors_cannot(deployed: dg.Definitions, service: Database) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        run(deployed, instance, "raise_emergency_pause", run_config={"ops": {"raise_the_pause": {"config": {"raised_by": "ann", "reason": "odd reads"}}}})
+        run(
+            deployed,
+            instance,
+            "raise_emergency_pause",
+            run_config={"ops": {"raise_the_pause": {"config": {"raised_by": "ann", "reason": "odd reads"}}}},
+        )
         checked = {f"verified_{key}": said for key, said in CHECKED.items()}
         asked = {"requested_by": "ann", "reason": "fixed", **checked}
         run(deployed, instance, "request_resume", run_config={"ops": {"ask_to_resume": {"config": asked}}})
@@ -145,7 +185,13 @@ def test_people_end_a_pause_in_finance_s_role_and_sensors_cannot(deployed: dg.De
 
 def test_every_sensor_ticks_in_the_services_role(deployed: dg.Definitions) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        for sensor in (*sensors_pause.SENSORS, *jobs_migration.SENSORS, sensors_alerts.send_alerts, sensors.feed_arrival, sensors.touched_days_sensor()):
+        for sensor in (
+            *sensors_pause.SENSORS,
+            *jobs_migration.SENSORS,
+            sensors_alerts.send_alerts,
+            sensors.feed_arrival,
+            sensors.touched_days_sensor(),
+        ):
             with dg.build_sensor_context(instance=instance, definitions=deployed) as context:
                 said: Any = sensor(context, municipality=Municipality())
                 if not isinstance(said, dg.SkipReason | dg.RunRequest):
@@ -153,12 +199,17 @@ def test_every_sensor_ticks_in_the_services_role(deployed: dg.Definitions) -> No
                 assert said, sensor.name
 
 
-def test_the_migration_goes_from_the_ui_in_its_own_roles(deployed: dg.Definitions, database: Database, server: Database) -> None:
-    """Shadow: a whole day beside legacy, compared, the gate's page linked and drawn. Dual write, and back. The authoritative tables stay empty."""
+def test_the_migration_goes_from_the_ui_in_its_own_roles(
+    deployed: dg.Definitions, database: Database, server: Database
+) -> None:
+    """Shadow: a whole day beside legacy, compared, the gate's page linked and drawn. Dual write, and back. The
+    authoritative tables stay empty."""
     with dg.DagsterInstance.ephemeral() as instance:
         step = {"stage": "shadow", "by": "ann", "reason": "parallel run"}
         asked = {"ops": {"take_a_step": {"config": step}}}
-        early = deployed.resolve_job_def("migrate_advance").execute_in_process(instance=instance, run_config=asked, raise_on_error=False)
+        early = deployed.resolve_job_def("migrate_advance").execute_in_process(
+            instance=instance, run_config=asked, raise_on_error=False
+        )
         assert not early.success, "making the shadow is the deployment's right"
         shadow.prepare(database)
         try:
@@ -172,12 +223,23 @@ def test_the_migration_goes_from_the_ui_in_its_own_roles(deployed: dg.Definition
             page = Path(urlsplit(str(metadata["gate page"].value)).path)
             assert "The gate is <span class=open>shut</span>" in page.read_text("utf-8")
             assert "data:image/png" in str(metadata["gate"].value)
-            run(deployed, instance, "migrate_advance", run_config={"ops": {"take_a_step": {"config": step | {"stage": "dual_write"}}}})
+            run(
+                deployed,
+                instance,
+                "migrate_advance",
+                run_config={"ops": {"take_a_step": {"config": step | {"stage": "dual_write"}}}},
+            )
             back = {"by": "ann", "reason": "drill", "to": "shadow"}
             run(deployed, instance, "migrate_rollback", run_config={"ops": {"go_back": {"config": back}}})
         finally:
             with server.connect(autocommit=True) as connection:
-                connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database.name + shadow.SUFFIX)))
+                connection.execute(
+                    sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(
+                        sql.Identifier(database.name + shadow.SUFFIX)
+                    )
+                )
     with database.connect() as connection:
-        assert connection.execute("SELECT (SELECT count(*) FROM raw.interval_day), (SELECT count(*) FROM billing.charge_day)").fetchone() == (0, 0)
+        assert connection.execute(
+            "SELECT (SELECT count(*) FROM raw.interval_day), (SELECT count(*) FROM billing.charge_day)"
+        ).fetchone() == (0, 0)
         assert cutover.peek(database).value["stage"] == "shadow"

@@ -1,5 +1,6 @@
-"""PostgreSQL, which holds the reads, the pause and Dagster's own record, is restarted in the middle of a billing day's stages: the run goes on by
-itself and ends as if nothing had happened; killed outright (as by the kernel), the run ends or is retried, and the day is whole."""
+"""PostgreSQL, which holds the reads, the pause and Dagster's own record, is restarted in the middle of a billing day's
+stages: the run goes on by itself and ends as if nothing had happened; killed outright (as by the kernel), the run ends
+or is retried, and the day is whole."""
 
 from __future__ import annotations
 
@@ -47,7 +48,9 @@ def until_sign(database: Database, sign: str, seconds: float = 240) -> None:
 
 def launched(services: Services) -> str | None:
     try:
-        return services.launch("raise_emergency_pause", {"ops": {"raise_the_pause": {"config": {"raised_by": "oli", "reason": "drill"}}}})
+        return services.launch(
+            "raise_emergency_pause", {"ops": {"raise_the_pause": {"config": {"raised_by": "oli", "reason": "drill"}}}}
+        )
     except AssertionError:
         return None
 
@@ -85,11 +88,15 @@ def test_a_day_goes_on_through_a_restart_of_the_server(own: embedded.Cluster, ho
                 services.until(lambda: services.statuses().count("SUCCESS") == 3, 300, "the retry")
             if name == "disturbed" and how == "restarted":
                 assert ended == "SUCCESS"
-            # The web server pools its connections: what is clicked first after a restart may meet a dead one, and is clicked again.
+            # The web server pools its connections: what is clicked first after a restart may meet a dead one, and is
+            # clicked again.
             after = services.until(lambda: launched(services), 60, "a launch")
             assert services.finished(after, 120) == "SUCCESS", "the queue goes on"
             with database.connect(autocommit=True) as connection:
-                held = scalar(connection, "SELECT count(*) FROM dagster.concurrency_slots WHERE run_id IS NOT NULL AND NOT deleted")
+                held = scalar(
+                    connection,
+                    "SELECT count(*) FROM dagster.concurrency_slots WHERE run_id IS NOT NULL AND NOT deleted",
+                )
                 assert held == 0, "slots are freed"
         contents.append(content(database))
     plain, disturbed = contents

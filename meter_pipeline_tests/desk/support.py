@@ -1,4 +1,5 @@
-"""A utility with something for everybody at the desk: a bill and a correction of it, a held exception, dead letters; and the desk itself."""
+"""A utility with something for everybody at the desk: a bill and a correction of it, a held exception, dead letters;
+and the desk itself."""
 
 from __future__ import annotations
 
@@ -56,12 +57,16 @@ class Office:
         """A browser of a kind; logged in as ``person``."""
         client = TestClient(build(self.desk), follow_redirects=True, **more)
         if person is not None:
-            assert client.post("/login", data={"token": self.desk.access.issue(person)}, headers=ORIGIN).status_code == 200
+            assert (
+                client.post("/login", data={"token": self.desk.access.issue(person)}, headers=ORIGIN).status_code == 200
+            )
         return client
 
     def letters(self) -> dict[str, str]:
         """Key of a dead letter by its first reason's code."""
-        frame = self.utility.read("SELECT encode(dead_letter_key, 'hex') AS key, reasons -> 0 ->> 'code' AS code FROM raw.dead_letter")
+        frame = self.utility.read(
+            "SELECT encode(dead_letter_key, 'hex') AS key, reasons -> 0 ->> 'code' AS code FROM raw.dead_letter"
+        )
         return dict(zip(frame["code"].to_list(), frame["key"].to_list(), strict=True))
 
 
@@ -70,8 +75,18 @@ def open_office(database: Database, folder: Path) -> Office:
     put_intervals(database, JULY, {point: [500_000] * 24})
     bill_billing_day(database, CHICAGO, JULY, clock=CLOCK)
     # Billing the day proposes the adjustment of the statement it changed; where it did not, somebody asks for it.
-    request(database, CHICAGO, STATEMENT, reason="late_actual", evidence="1 July came late", requested_by="analyst", clock=CLOCK)
-    (adjustment,) = database.read("SELECT adjustment_id::text AS a FROM billing.adjustment WHERE status = 'requested'")["a"].to_list()
+    request(
+        database,
+        CHICAGO,
+        STATEMENT,
+        reason="late_actual",
+        evidence="1 July came late",
+        requested_by="analyst",
+        clock=CLOCK,
+    )
+    (adjustment,) = database.read("SELECT adjustment_id::text AS a FROM billing.adjustment WHERE status = 'requested'")[
+        "a"
+    ].to_list()
     add_case(database, HELD, "spike", "spike", day=date(2026, 7, 2), hold=True)
     add_case(database, LEAK, "flow", "leak", day=date(2026, 7, 1))
     utility = SmallUtility.make(database, folder, "America/Chicago")
@@ -88,12 +103,22 @@ def open_office(database: Database, folder: Path) -> Office:
     return Office(utility, Desk(database, utility.settings, Access(folder / "access")), adjustment)
 
 
-def add_case(database: Database, case_id: str, family: str, kind: str, *, day: date, hold: bool = False, point: str = "SP-001") -> None:
+def add_case(
+    database: Database, case_id: str, family: str, kind: str, *, day: date, hold: bool = False, point: str = "SP-001"
+) -> None:
     with database.connect() as connection:
         connection.execute(
             "INSERT INTO anomaly.exception_case (first_day, last_day, days, opened_at, confidence, hold, case_id, family, kind, subject, service_point_id, "
             "commodity, severity, state) VALUES (%(d)s, %(d)s, 1, %(at)s, 0.9, %(hold)s, %(id)s, %(family)s, %(kind)s, %(sp)s, %(sp)s, 'electricity', 'warn', 'open')",
-            {"d": day, "at": datetime(2026, 7, 3, tzinfo=UTC), "hold": hold, "id": case_id, "family": family, "kind": kind, "sp": point},
+            {
+                "d": day,
+                "at": datetime(2026, 7, 3, tzinfo=UTC),
+                "hold": hold,
+                "id": case_id,
+                "family": family,
+                "kind": kind,
+                "sp": point,
+            },
         )
         connection.execute(
             "INSERT INTO anomaly.flag (expected, observed, confidence, billing_day, kind, service_point_id, group_id, commodity, unit, severity, evidence, case_id) "

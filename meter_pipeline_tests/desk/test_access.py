@@ -1,4 +1,5 @@
-"""The desk lets in who holds a token or comes through a trusted proxy, and nobody else; a form from elsewhere does nothing."""
+"""The desk lets in who holds a token or comes through a trusted proxy, and nobody else; a form from elsewhere does
+nothing."""
 
 from __future__ import annotations
 
@@ -40,7 +41,13 @@ def test_a_session_ends_with_its_time_and_with_its_token_and_cannot_be_made_up(t
     found = access.visitor("127.0.0.1", {}, cookie)
     assert found is not None
     assert found.person == "ana"
-    for forged in (cookie.replace("ana", "ben"), cookie[:-1] + ("0" if cookie[-1] != "0" else "1"), "", "a|b|c|d|e", "ana|||x|"):
+    for forged in (
+        cookie.replace("ana", "ben"),
+        cookie[:-1] + ("0" if cookie[-1] != "0" else "1"),
+        "",
+        "a|b|c|d|e",
+        "ana|||x|",
+    ):
         assert access.visitor("127.0.0.1", {}, forged) is None
     clock.advance(SESSION_S + 1)
     assert access.visitor("127.0.0.1", {}, cookie) is None
@@ -79,7 +86,17 @@ def test_settings_that_would_open_the_door_are_refused(tmp_path: Path) -> None:
 
 def test_nothing_is_shown_before_log_in_and_every_answer_carries_the_policy(office: Office) -> None:
     client = office.client()
-    for path in ("/", "/exceptions", f"/exceptions/{HELD}", "/dead-letters", "/pause", "/adjustments", "/bills", "/months", "/reports"):
+    for path in (
+        "/",
+        "/exceptions",
+        f"/exceptions/{HELD}",
+        "/dead-letters",
+        "/pause",
+        "/adjustments",
+        "/bills",
+        "/months",
+        "/reports",
+    ):
         answer = client.get(path)
         assert answer.url.path == "/login", path
         assert "SP-001" not in answer.text
@@ -88,7 +105,9 @@ def test_nothing_is_shown_before_log_in_and_every_answer_carries_the_policy(offi
     for path in ("/login", "/static/desk.css", "/nothing", "/healthz"):
         answer = client.get(path)
         assert {name: answer.headers[name] for name in HEADERS} == HEADERS, path
-        assert "script" not in answer.headers["content-security-policy"], "what is not named falls to default-src 'none'"
+        assert "script" not in answer.headers["content-security-policy"], (
+            "what is not named falls to default-src 'none'"
+        )
     assert client.get("/", headers={"host": "evil.example"}).status_code == 400
 
 
@@ -112,7 +131,9 @@ def test_a_form_from_elsewhere_or_with_anothers_proof_does_nothing(office: Offic
 
 def test_log_out_ends_it_and_the_cookie_is_for_the_desk_alone(office: Office) -> None:
     client = office.client()
-    answer = client.post("/login", data={"token": office.desk.access.issue("ana")}, headers=ORIGIN, follow_redirects=False)
+    answer = client.post(
+        "/login", data={"token": office.desk.access.issue("ana")}, headers=ORIGIN, follow_redirects=False
+    )
     cookie = answer.headers["set-cookie"].lower()
     assert SESSION_COOKIE in cookie
     assert "httponly" in cookie
@@ -139,16 +160,27 @@ def test_once_the_register_names_people_only_they_come_in_and_duties_bind(office
     assert post(operator, f"/adjustments/{name}", f"/adjustments/{name}/decide", decision="approve").status_code == 403
     refused = office.utility.read("SELECT actor, action, code FROM control.refusal ORDER BY refusal_id").rows()
     assert refused == [("aud", "exception", "not_authorised"), ("otto", "adjustment", "not_authorised")]
-    assert post(office.client("ana"), f"/adjustments/{name}", f"/adjustments/{name}/decide", decision="approve").status_code == 200
+    assert (
+        post(
+            office.client("ana"), f"/adjustments/{name}", f"/adjustments/{name}/decide", decision="approve"
+        ).status_code
+        == 200
+    )
 
 
 def test_a_proxys_visitor_works_without_a_session_of_ours(office: Office) -> None:
     access = Access(office.desk.access.folder, "Remote-User", (ip_network("10.1.2.3/32"),))
     desk = Desk(office.desk.database, office.desk.settings, access)
-    proxied = Office(office.utility, desk, office.adjustment).client(client=("10.1.2.3", 4000), headers={"remote-user": "ana"})
+    proxied = Office(office.utility, desk, office.adjustment).client(
+        client=("10.1.2.3", 4000), headers={"remote-user": "ana"}
+    )
     assert "Log out" not in proxied.get("/").text
     assert post(proxied, "/exceptions", "/exceptions/decide", case=HELD, decision="confirm").status_code == 200
-    assert office.utility.read("SELECT decided_by FROM anomaly.exception_case WHERE state = 'confirmed'")["decided_by"].to_list() == ["ana"]
-    direct = Office(office.utility, desk, office.adjustment).client(client=("10.9.9.9", 4000), headers={"remote-user": "ana"})
+    assert office.utility.read("SELECT decided_by FROM anomaly.exception_case WHERE state = 'confirmed'")[
+        "decided_by"
+    ].to_list() == ["ana"]
+    direct = Office(office.utility, desk, office.adjustment).client(
+        client=("10.9.9.9", 4000), headers={"remote-user": "ana"}
+    )
     assert direct.get("/").url.path == "/login"
     desk.close()

@@ -1,4 +1,5 @@
-"""The desk in a real browser, by keyboard and by mouse, against the real database; axe-core finds nothing serious on any page."""
+"""The desk in a real browser, by keyboard and by mouse, against the real database; axe-core finds nothing serious on
+any page."""
 
 from __future__ import annotations
 
@@ -46,8 +47,18 @@ def browser(tmp_path: Path) -> Iterator[Any]:
 
     options = webdriver.ChromeOptions()
     options.binary_location = str(BROWSER)
-    for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-                     "--disable-component-update", "--disable-sync", "--window-size=1200,900", f"--user-data-dir={tmp_path / 'chromium'}"):  # fmt: skip
+    for argument in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--window-size=1200,900",
+        f"--user-data-dir={tmp_path / 'chromium'}",
+    ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=str(DRIVER)))
@@ -95,7 +106,9 @@ def test_a_day_at_the_desk(browser: Any, site: str, office: Office) -> None:
 
     # An exception: shown with its picture, dismissed with a reason.
     browser.get(f"{site}/exceptions/{HELD}")
-    assert browser.execute_script("const i = document.querySelector('figure img'); return i.complete && i.naturalWidth > 0"), "the picture is drawn"
+    assert browser.execute_script(
+        "const i = document.querySelector('figure img'); return i.complete && i.naturalWidth > 0"
+    ), "the picture is drawn"
     browser.find_element("id", "reason").send_keys("holiday lights")
     click(browser, "Dismiss: it is none")
     assert "1 bill hold(s) released" in text(browser)
@@ -150,7 +163,10 @@ def test_a_day_at_the_desk(browser: Any, site: str, office: Office) -> None:
 
 
 def test_axe_finds_nothing_serious(browser: Any, site: str, office: Office) -> None:
-    vendored = next((spec for name in ("axe_playwright_python", "axe_core_python") if (spec := importlib.util.find_spec(name))), None)
+    vendored = next(
+        (spec for name in ("axe_playwright_python", "axe_core_python") if (spec := importlib.util.find_spec(name))),
+        None,
+    )
     if vendored is None or vendored.origin is None:
         pytest.skip("axe-core is not installed (extra test)")
     axe = (Path(vendored.origin).parent / "axe.min.js").read_text("utf-8")
@@ -158,23 +174,47 @@ def test_axe_finds_nothing_serious(browser: Any, site: str, office: Office) -> N
     found = {"/login": judge(browser, axe)}
     log_in(browser, site, office, "ana")
     letter = next(iter(office.letters().values()))
-    for path in ("/", "/exceptions", f"/exceptions/{HELD}", "/dead-letters", f"/dead-letters/{letter}", "/pause", "/adjustments", f"/adjustments/{office.adjustment}",
-                 "/bills", f"/bills/{STATEMENT}", f"/bills/{STATEMENT}/1", f"/bills/{STATEMENT}/proof", "/usage/SP-001/2026-07-02", "/months", "/months/2026-07",
-                 "/reports", "/nothing"):  # fmt: skip
+    for path in (
+        "/",
+        "/exceptions",
+        f"/exceptions/{HELD}",
+        "/dead-letters",
+        f"/dead-letters/{letter}",
+        "/pause",
+        "/adjustments",
+        f"/adjustments/{office.adjustment}",
+        "/bills",
+        f"/bills/{STATEMENT}",
+        f"/bills/{STATEMENT}/1",
+        f"/bills/{STATEMENT}/proof",
+        "/usage/SP-001/2026-07-02",
+        "/months",
+        "/months/2026-07",
+        "/reports",
+        "/nothing",
+    ):
         browser.get(site + path)
         found[path] = judge(browser, axe)
     for theme in ("dark",):
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": theme}]})
+        browser.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+        )
         browser.get(f"{site}/exceptions")
         found[theme] = judge(browser, axe)
     assert {path: wrong for path, wrong in found.items() if wrong} == {}
 
 
 def judge(browser: Any, axe: str) -> list[str]:
-    """Rules that axe-core finds broken with serious or critical impact, with the first place of each. It runs in the driver's own world: the page's
-    policy allows no script."""
+    """Rules that axe-core finds broken with serious or critical impact, with the first place of each. It runs in the
+    driver's own world: the page's policy allows no script."""
     browser.execute_cdp_cmd("Page.enable", {})
     browser.execute_script(axe)
-    result = browser.execute_async_script("const done = arguments[arguments.length - 1]; axe.run(document).then(done, e => done({error: String(e)}))")
+    result = browser.execute_async_script(
+        "const done = arguments[arguments.length - 1]; axe.run(document).then(done, e => done({error: String(e)}))"
+    )
     assert "error" not in result, result
-    return [f"{v['id']} ({v['impact']}): {v['nodes'][0]['html'][:160]}" for v in result["violations"] if v["impact"] in ("serious", "critical")]
+    return [
+        f"{v['id']} ({v['impact']}): {v['nodes'][0]['html'][:160]}"
+        for v in result["violations"]
+        if v["impact"] in ("serious", "critical")
+    ]

@@ -18,7 +18,9 @@ from meter_pipeline_tests.desk.support import HELD, LEAK, Office, add_case, post
 
 
 def ledger(office: Office, kind: str) -> list[dict[str, object]]:
-    frame = office.utility.read(f"SELECT convert_from(body, 'UTF8') AS body FROM ledger.entry WHERE kind = '{kind}' ORDER BY entry_id")
+    frame = office.utility.read(
+        f"SELECT convert_from(body, 'UTF8') AS body FROM ledger.entry WHERE kind = '{kind}' ORDER BY entry_id"
+    )
     return [json.loads(text) for text in frame["body"].to_list()]
 
 
@@ -47,13 +49,19 @@ def test_an_exception_is_found_shown_assigned_and_dismissed(office: Office) -> N
     assert 'role="img"' in picture.text
     assert len(picture.content) < 20_000
     assert post(ana, page, "/exceptions/decide", case=HELD, decision="assign").status_code == 422, "to whom?"
-    assert "assigned to ben" in post(ana, page, "/exceptions/decide", case=HELD, decision="assign", to="ben", back=page).text
+    assert (
+        "assigned to ben"
+        in post(ana, page, "/exceptions/decide", case=HELD, decision="assign", to="ben", back=page).text
+    )
     assert post(ana, page, "/exceptions/decide", case=HELD, decision="dismiss").status_code == 422, "why?"
     done = post(ana, page, "/exceptions/decide", case=HELD, decision="dismiss", reason="holiday lights", back=page)
     assert done.url.path == page
     assert "1 bill hold(s) released" in done.text
     assert "released" not in ana.get(page).text, "said once"
-    assert [(e["actor"], e["body"]["decision"]) for e in ledger(office, "flag_decided")] == [("ana", "assigned"), ("ana", "dismissed")]  # type: ignore[index]
+    assert [(e["actor"], e["body"]["decision"]) for e in ledger(office, "flag_decided")] == [
+        ("ana", "assigned"),
+        ("ana", "dismissed"),
+    ]  # type: ignore[index]
     again = post(office.client("ben"), "/exceptions", "/exceptions/decide", case=HELD, decision="confirm")
     assert again.status_code == 409
     assert "already decided" in again.text
@@ -63,7 +71,15 @@ def test_an_exception_is_found_shown_assigned_and_dismissed(office: Office) -> N
 
 def test_many_are_decided_at_once_and_a_return_address_stays_in_the_house(office: Office) -> None:
     ana = office.client("ana")
-    sent = post(ana, "/exceptions", "/exceptions/decide", case=[HELD, LEAK], decision="confirm", reason="seen", back="//evil.example/exceptions")
+    sent = post(
+        ana,
+        "/exceptions",
+        "/exceptions/decide",
+        case=[HELD, LEAK],
+        decision="confirm",
+        reason="seen",
+        back="//evil.example/exceptions",
+    )
     assert sent.url.host == "testserver"
     assert "2 case(s) confirmed; 1 bill hold(s) released" in sent.text
     assert len(ledger(office, "flag_decided")) == 2
@@ -71,7 +87,14 @@ def test_many_are_decided_at_once_and_a_return_address_stays_in_the_house(office
 
 def test_pages_of_a_list_hold_every_case_once(office: Office) -> None:
     for n in range(store.PAGE * 2):
-        add_case(office.desk.database, f"flow-SP-{n:04}-20260630", "flow", "leak", day=date(2026, 6, 30 - n % 3), point=f"SP-{n:04}")
+        add_case(
+            office.desk.database,
+            f"flow-SP-{n:04}-20260630",
+            "flow",
+            "leak",
+            day=date(2026, 6, 30 - n % 3),
+            point=f"SP-{n:04}",
+        )
     ana = office.client("ana")
     seen: list[str] = []
     path: str | None = "/exceptions"
@@ -102,7 +125,9 @@ def test_a_dead_letter_is_corrected_replayed_once_and_another_dismissed(office: 
     assert "replayed" in again
     assert "Keep the correction" not in again
     assert ledger(office, "corrected")[0]["actor"] == "ana"
-    gone = post(ana, "/dead-letters", "/dead-letters/many", letter=[stranger, bad], decision="dismiss", reason="not our meter")
+    gone = post(
+        ana, "/dead-letters", "/dead-letters/many", letter=[stranger, bad], decision="dismiss", reason="not our meter"
+    )
     assert "1 dead letter(s) dismissed" in gone.text
     assert "was replayed by ana" in gone.text
     assert ana.get("/dead-letters/zz").status_code == 404
@@ -113,8 +138,15 @@ def test_two_people_end_a_pause_and_one_cannot(office: Office) -> None:
     ana, ben = office.client("ana"), office.client("ben")
     assert "Paused: all work" in post(ana, "/pause", "/pause/raise", scope="all", reason="totals do not add up").text
     assert "PAUSED" in ana.get("/").text
-    checked = {"ledger": "verified to its last entry", "control_totals": "all files balance", "dead_letters": "two, dismissed"}
-    assert post(ana, "/pause", "/pause/request", scope="all", reason="fixed", **checked | {"ledger": " "}).status_code == 422
+    checked = {
+        "ledger": "verified to its last entry",
+        "control_totals": "all files balance",
+        "dead_letters": "two, dismissed",
+    }
+    assert (
+        post(ana, "/pause", "/pause/request", scope="all", reason="fixed", **checked | {"ledger": " "}).status_code
+        == 422
+    )
     asked = post(ana, "/pause", "/pause/request", scope="all", reason="fixed", **checked)
     number = re.search(r"Request (\d+) waits", asked.text)
     assert number
@@ -127,19 +159,34 @@ def test_two_people_end_a_pause_and_one_cannot(office: Office) -> None:
     assert alone.status_code == 409
     assert "a second person must confirm" in alone.text
     assert "Confirm as the second person" not in ana.get("/pause").text
-    assert post(ben, "/pause", confirm, reason="looked", digest="00" * 32).status_code == 422, "what is confirmed is what was read"
+    assert post(ben, "/pause", confirm, reason="looked", digest="00" * 32).status_code == 422, (
+        "what is confirmed is what was read"
+    )
     done = post(ben, "/pause", confirm, reason="looked at all three", digest=digest[1])
     assert "is over; held work goes on by itself" in done.text
     with office.desk.database.connect() as connection:
         assert not pause.status(connection)["paused"]
-    assert post(ben, "/pause", confirm, reason="twice", digest=digest[1]).status_code == 409, "a confirmation counts once"
+    assert post(ben, "/pause", confirm, reason="twice", digest=digest[1]).status_code == 409, (
+        "a confirmation counts once"
+    )
 
 
 def test_a_request_to_resume_is_declined(office: Office) -> None:
     ana, ben = office.client("ana"), office.client("ben")
     post(ana, "/pause", "/pause/raise", scope="electricity", reason="odd")
-    post(ana, "/pause", "/pause/request", scope="electricity", reason="fine", ledger="ok", control_totals="ok", dead_letters="ok")
-    assert "is declined; the pause stays" in post(ben, "/pause", "/pause/requests/1/decline", reason="not convinced").text
+    post(
+        ana,
+        "/pause",
+        "/pause/request",
+        scope="electricity",
+        reason="fine",
+        ledger="ok",
+        control_totals="ok",
+        dead_letters="ok",
+    )
+    assert (
+        "is declined; the pause stays" in post(ben, "/pause", "/pause/requests/1/decline", reason="not convinced").text
+    )
     assert post(ben, "/pause", "/pause/requests/9/decline", reason="x").status_code == 409
     assert post(ben, "/pause", "/pause/raise", scope="cheese", reason="x").status_code == 422
 
@@ -188,7 +235,10 @@ def test_a_month_shows_its_checklist_and_two_people_seal_it(office: Office) -> N
     assert "2026-07" in ana.get("/months").text
     text = words(ana.get("/months/2026-07").text)
     assert "every day is billed no" in text
-    assert "Asked. A second person seals the month" in post(ana, "/months/2026-07", "/months/2026-07/close", step="request").text
+    assert (
+        "Asked. A second person seals the month"
+        in post(ana, "/months/2026-07", "/months/2026-07/close", step="request").text
+    )
     assert "another person seals it" in ana.get("/months/2026-07").text
     sealed = post(office.client("ben"), "/months/2026-07", "/months/2026-07/close", step="approve")
     assert sealed.status_code == 409
@@ -199,9 +249,24 @@ def test_a_month_shows_its_checklist_and_two_people_seal_it(office: Office) -> N
 def test_no_page_holds_script_or_inline_style(office: Office) -> None:
     ana = office.client("ana")
     ana.post("/nothing")
-    paths = ["/", "/exceptions", f"/exceptions/{HELD}", "/dead-letters", *(f"/dead-letters/{k}" for k in office.letters().values()), "/pause", "/adjustments",
-             f"/adjustments/{office.adjustment}", "/bills", f"/bills/{STATEMENT}", f"/bills/{STATEMENT}/1", "/usage/SP-001/2026-07-02", "/months",
-             "/months/2026-07", "/reports", "/nothing"]  # fmt: skip
+    paths = [
+        "/",
+        "/exceptions",
+        f"/exceptions/{HELD}",
+        "/dead-letters",
+        *(f"/dead-letters/{k}" for k in office.letters().values()),
+        "/pause",
+        "/adjustments",
+        f"/adjustments/{office.adjustment}",
+        "/bills",
+        f"/bills/{STATEMENT}",
+        f"/bills/{STATEMENT}/1",
+        "/usage/SP-001/2026-07-02",
+        "/months",
+        "/months/2026-07",
+        "/reports",
+        "/nothing",
+    ]
     for path in paths:
         text = ana.get(path).text
         assert not re.search(r"<script|\son[a-z]+=|\sstyle=|<style|javascript:", text), path

@@ -19,13 +19,21 @@ _ENDS = {"|", "||", "&&", ";", ">", ">>", "<", "2>&1", "&"}
 
 def shell_blocks(page: Path) -> list[str]:
     """Fenced blocks meant to be run, in order."""
-    return [body for language, body in _FENCE.findall(page.read_text("utf-8")) if language in ("sh", "bash", "console", "shell")]
+    return [
+        body
+        for language, body in _FENCE.findall(page.read_text("utf-8"))
+        if language in ("sh", "bash", "console", "shell")
+    ]
 
 
 def commands(page: Path) -> Iterator[list[str]]:
     """Words after ``meter-pipeline`` of every command in fenced blocks (any language) and inline code."""
     text = page.read_text("utf-8")
-    fenced = "\n".join(body for language, body in _FENCE.findall(text) if language not in ("sql", "toml", "json", "python", "ini", "yaml"))
+    fenced = "\n".join(
+        body
+        for language, body in _FENCE.findall(text)
+        if language not in ("sql", "toml", "json", "python", "ini", "yaml")
+    )
     inline = "\n".join(re.findall(r"`([^`\n]+)`", _FENCE.sub("", text)))
     for part in (fenced.replace("\\\n", " "), inline):
         for found in _COMMAND.findall(part):
@@ -56,8 +64,12 @@ def unknown(root: Any, words: list[str]) -> str | None:
             return f"no command {rest[0]}"
         command, rest = found[0], rest[1:]
         context = click.Context(command, parent=context)
-    if getattr(command, "name", "") == "bench" or getattr(command, "context_settings", {}).get("ignore_unknown_options"):
+    if getattr(command, "name", "") == "bench" or getattr(command, "context_settings", {}).get(
+        "ignore_unknown_options"
+    ):
         return None
-    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)} | {
+        "--help"
+    }
     strange = [word for word in rest if word.startswith("--") and word.partition("=")[0].rstrip("].,") not in known]
     return f"no option {', '.join(strange)}" if strange else None

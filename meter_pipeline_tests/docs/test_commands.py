@@ -1,4 +1,5 @@
-"""Every command in the README and docs exists with its options; every block meant to be typed is typed, in order, on the demo (slow)."""
+"""Every command in the README and docs exists with its options; every block meant to be typed is typed, in order, on
+the demo (slow)."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ ELSEWHERE = {
 }
 #: Blocks with one of these need another machine or another server; their commands are still checked for existence.
 OTHER_MACHINES = re.compile(
-    r"\b(docker|podman|kubectl|helm|systemctl|sudo|ssh|celery|citus|redis|rabbitmq|pg_basebackup|pgbackrest|initdb|pg_ctl)\b|services up|example\.org", re.I
+    r"\b(docker|podman|kubectl|helm|systemctl|sudo|ssh|celery|citus|redis|rabbitmq|pg_basebackup|pgbackrest|initdb|pg_ctl)\b|services up|example\.org",
+    re.I,
 )
 
 
@@ -57,12 +59,23 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, di
             (folder / path.name).symlink_to(path)
     shutil.copytree(ROOT / "data", folder / "data")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("METER_PIPELINE_", "DAGSTER_"))} | {
-        "METER_PIPELINE_HOME": str(folder / ".meter_pipeline"), "METER_PIPELINE_DATA": str(folder / "data"), "NO_COLOR": "1",
-    }  # fmt: skip
-    made = subprocess.run(["make", "demo"], cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False)
+        "METER_PIPELINE_HOME": str(folder / ".meter_pipeline"),
+        "METER_PIPELINE_DATA": str(folder / "data"),
+        "NO_COLOR": "1",
+    }
+    made = subprocess.run(
+        ["make", "demo"], cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
     assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-4000:]
     yield folder, environment
-    subprocess.run([".venv/bin/meter-pipeline", "database", "stop"], cwd=folder, env=environment, capture_output=True, timeout=120, check=False)
+    subprocess.run(
+        [".venv/bin/meter-pipeline", "database", "stop"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
 
 
 @pytest.mark.slow
@@ -78,7 +91,9 @@ def test_what_a_page_says_to_type_works(project: tuple[Path, dict[str, str]], pa
             continue
         script += [line for line in block.splitlines() if line.partition("#")[0].strip() not in ELSEWHERE]
     text = "set -euo pipefail\n" + "\n".join(script) + "\n"
-    done = subprocess.run(["bash", "-c", text], cwd=folder, env=environment, capture_output=True, text=True, timeout=1200, check=False)
+    done = subprocess.run(
+        ["bash", "-c", text], cwd=folder, env=environment, capture_output=True, text=True, timeout=1200, check=False
+    )
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     assert "\x1b[" not in done.stdout, "no colours where the output is piped"
 
@@ -90,7 +105,14 @@ def test_the_analysts_questions_are_answered_by_the_demo(project: tuple[Path, di
     from meter_pipeline_tests.store.test_analyst import QUERIES
 
     folder, environment = project
-    url = subprocess.run([".venv/bin/meter-pipeline", "database", "url"], cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+    url = subprocess.run(
+        [".venv/bin/meter-pipeline", "database", "url"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
     with Database(url).connect(autocommit=True) as connection:
         empty = [question for question, query in QUERIES if not connection.execute(query.encode()).fetchall()]
     assert empty == ["2. Which differences have no cause yet?"], "the demo leaves none open"

@@ -1,6 +1,8 @@
-"""A day of bad input, file beside file in one inbox: each fault is named, the good reads are billed, nothing is lost and nothing loaded twice.
+"""A day of bad input, file beside file in one inbox: each fault is named, the good reads are billed, nothing is lost
+and nothing loaded twice.
 
-A line of 200 MB and markup bombs have their memory measured in feeds/test_hostile.py; here a long line passes through the whole house.
+A line of 200 MB and markup bombs have their memory measured in feeds/test_hostile.py; here a long line passes through
+the whole house.
 """
 
 from __future__ import annotations
@@ -80,7 +82,9 @@ def test_a_day_of_bad_input_is_named_and_the_rest_is_billed(database: Database, 
                 file.write(good[1] + "\n")
         return parse(path, *rest)  # type: ignore[arg-type]  # handed through
 
-    outcome = land_inbox(database, utility.calendar, utility.settings, clock=SYSTEM_CLOCK, run_id="test", parse=parse_while_written)
+    outcome = land_inbox(
+        database, utility.calendar, utility.settings, clock=SYSTEM_CLOCK, run_id="test", parse=parse_while_written
+    )
     assert [name for name, _ in outcome.held] == ["NORTH/h-growing.csv"]
     landed = {one.file_name.split("/")[-1]: one for one in outcome.landed}
     assert landed["b-same-bytes-another-name.csv"].duplicate
@@ -97,12 +101,22 @@ def test_a_day_of_bad_input_is_named_and_the_rest_is_billed(database: Database, 
     reports = utility.run(DAY)
     assert all(check.passed for report in reports.values() for check in report.checks), reports
 
-    codes = Counter(r["code"] for row in utility.read("SELECT reasons::text AS r FROM raw.dead_letter").to_dicts() for r in json.loads(row["r"]))
+    codes = Counter(
+        r["code"]
+        for row in utility.read("SELECT reasons::text AS r FROM raw.dead_letter").to_dicts()
+        for r in json.loads(row["r"])
+    )
     assert codes == Counter(bad.values()) + Counter({"empty_file": 1, "wrong_encoding": 1, "line_too_long": 1})
-    billed = utility.read(f"SELECT source_quantity, slots FROM billing.determinant_day WHERE billing_day = '{DAY}'").row(0)
-    kept = utility.read(f"SELECT value::text AS v FROM raw.interval WHERE billing_day = '{DAY}' AND slot = 6").to_dicts()
+    billed = utility.read(
+        f"SELECT source_quantity, slots FROM billing.determinant_day WHERE billing_day = '{DAY}'"
+    ).row(0)
+    kept = utility.read(
+        f"SELECT value::text AS v FROM raw.interval WHERE billing_day = '{DAY}' AND slot = 6"
+    ).to_dicts()
     assert billed == (95 * 250_000 + int(float(kept[0]["v"]) * 1_000_000), 96)
     assert utility.read("SELECT reads FROM raw.reused_sequence").rows() == [(1,)]
-    totals = utility.read("SELECT sum(received)::bigint AS r, sum(accepted + duplicate + superseded + rejected)::bigint AS s FROM raw.control_total").row(0)
+    totals = utility.read(
+        "SELECT sum(received)::bigint AS r, sum(accepted + duplicate + superseded + rejected)::bigint AS s FROM raw.control_total"
+    ).row(0)
     # a file that cannot be read as a whole has no reads to count: its one dead letter holds it
     assert totals[0] == totals[1] == len(good) + len(bad) + len(["the long line"]) + len(["the number", "again"]) + 2

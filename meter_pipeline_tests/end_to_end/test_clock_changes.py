@@ -25,13 +25,20 @@ DAYS = [
 
 def head_end(zone: str | None) -> HeadEnd:
     return HeadEnd(
-        "CLOCK", "delimited", zone=zone, interval_minutes=15, unit="kWh",
-        columns={"meter_id": "meter", "time": "at", "value": "kwh", "sequence": "n"}, constants={"channel": "E1"},
-    )  # fmt: skip
+        "CLOCK",
+        "delimited",
+        zone=zone,
+        interval_minutes=15,
+        unit="kWh",
+        columns={"meter_id": "meter", "time": "at", "value": "kwh", "sequence": "n"},
+        constants={"channel": "E1"},
+    )
 
 
 @pytest.mark.parametrize(("zone", "day", "slots"), DAYS, ids=[f"{z}-{d}" for z, d, _ in DAYS])
-def test_a_day_is_billed_for_the_intervals_it_has(database: Database, tmp_path: Path, zone: str, day: date, slots: int) -> None:
+def test_a_day_is_billed_for_the_intervals_it_has(
+    database: Database, tmp_path: Path, zone: str, day: date, slots: int
+) -> None:
     utility = SmallUtility.make(database, tmp_path, zone)
     start = utility.calendar.bounds(day)[0]
     # A little of the neighbours on both sides, so that a wrong bound would move energy between days.
@@ -47,7 +54,9 @@ def test_a_day_is_billed_for_the_intervals_it_has(database: Database, tmp_path: 
     assert utility.calendar.slots(day, 15) == slots
     reports = utility.run(day)
     assert all(check.passed for report in reports.values() for check in report.checks)
-    row = utility.read(f"SELECT source_quantity, slots, estimated, missing FROM billing.determinant_day WHERE billing_day = '{day}'").row(0)
+    row = utility.read(
+        f"SELECT source_quantity, slots, estimated, missing FROM billing.determinant_day WHERE billing_day = '{day}'"
+    ).row(0)
     assert row == (slots * 250_000, slots, 0, 0)
     charged = utility.read(f"SELECT total FROM billing.charge_day WHERE billing_day = '{day}'")["total"][0]
     assert charged == slots * 62_500, "0.25 kWh at 0.25 a kWh, in millionths"
@@ -69,4 +78,6 @@ def test_local_stamps_of_the_repeated_hour_are_told_apart(database: Database, tm
     landed = utility.land(path, declared)
     assert (landed.received, landed.rejected) == (100, 0)
     utility.run(day)
-    assert utility.read("SELECT source_quantity FROM billing.determinant_day")["source_quantity"].to_list() == [25_000_000]
+    assert utility.read("SELECT source_quantity FROM billing.determinant_day")["source_quantity"].to_list() == [
+        25_000_000
+    ]

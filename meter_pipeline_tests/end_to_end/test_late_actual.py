@@ -1,4 +1,5 @@
-"""Late actuals take the place of a head-end's estimates by condition rank; only the days they touch are determined and billed again."""
+"""Late actuals take the place of a head-end's estimates by condition rank; only the days they touch are determined and
+billed again."""
 
 from __future__ import annotations
 
@@ -19,12 +20,26 @@ MONDAY = date(2026, 7, 6)
 END = MONDAY + timedelta(days=7)
 WEDNESDAY = MONDAY + timedelta(days=2)
 AMI = HeadEnd(
-    "AMI", "delimited", interval_minutes=60, unit="kWh", quality_map={"A": "A", "E": "E52", "S": "S14"}, constants={"channel": "E1"},
-    columns={"meter_id": "meter", "time": "at", "value": "kwh", "sequence": "n", "quality": "q", "source_version": "version"},
-)  # fmt: skip
+    "AMI",
+    "delimited",
+    interval_minutes=60,
+    unit="kWh",
+    quality_map={"A": "A", "E": "E52", "S": "S14"},
+    constants={"channel": "E1"},
+    columns={
+        "meter_id": "meter",
+        "time": "at",
+        "value": "kwh",
+        "sequence": "n",
+        "quality": "q",
+        "source_version": "version",
+    },
+)
 
 
-def _file(path: Path, begin: datetime, end: datetime, said: dict[date, tuple[str, str]], version: int, zone: SmallUtility) -> Path:
+def _file(
+    path: Path, begin: datetime, end: datetime, said: dict[date, tuple[str, str]], version: int, zone: SmallUtility
+) -> Path:
     """One read an hour; ``said`` gives value and quality of a billing day, one actual kWh otherwise."""
     lines = ["meter,at,kwh,n,q,version"]
     for n in range(int((end - begin).total_seconds()) // 3600):
@@ -38,17 +53,32 @@ def _file(path: Path, begin: datetime, end: datetime, said: dict[date, tuple[str
 def test_a_late_actual_is_billed_for_its_day_and_a_newer_estimate_is_not(database: Database, tmp_path: Path) -> None:
     utility = SmallUtility.make(database, tmp_path, "America/Chicago")
     week = days(MONDAY, 7)
-    begin, end = (at.astimezone(UTC) for at in (utility.calendar.bounds(MONDAY)[0], utility.calendar.bounds(week[-1])[1]))
+    begin, end = (
+        at.astimezone(UTC) for at in (utility.calendar.bounds(MONDAY)[0], utility.calendar.bounds(week[-1])[1])
+    )
     first = _file(tmp_path / "week.csv", begin, end, {WEDNESDAY: ("3.000", "E")}, 5, utility)
     utility.enrol(first, AMI, "electricity")
     import_rows(database, {"billing_cycles": [("WEEK", MONDAY, END)]}, {}, "cycle")
-    values = {"account_id": "AC-M-1", "service_point_id": "SP-M-1", "tariff_id": "FLAT-ELECTRICITY", "cycle_id": "WEEK", "valid_from": MONDAY}
-    import_rows(database, {"agreements": [tuple(values.get(column) for column in TABLES["agreements"].columns)]}, {}, "agreement")
+    values = {
+        "account_id": "AC-M-1",
+        "service_point_id": "SP-M-1",
+        "tariff_id": "FLAT-ELECTRICITY",
+        "cycle_id": "WEEK",
+        "valid_from": MONDAY,
+    }
+    import_rows(
+        database,
+        {"agreements": [tuple(values.get(column) for column in TABLES["agreements"].columns)]},
+        {},
+        "agreement",
+    )
     utility.land(first, AMI)
     for day in week:
         utility.run(day)
     issue_statements(database, utility.calendar, "WEEK", END, clock=SYSTEM_CLOCK)
-    assert Decimal(utility.read("SELECT total::text AS t FROM billing.statement")["t"][0]) == Decimal("54.00"), "6 x 24 + 72 kWh at 0.25"
+    assert Decimal(utility.read("SELECT total::text AS t FROM billing.statement")["t"][0]) == Decimal("54.00"), (
+        "6 x 24 + 72 kWh at 0.25"
+    )
     untouched = "SELECT * FROM vee.interval_day WHERE billing_day <> '2026-07-08' ORDER BY billing_day"
     before = utility.read(untouched).rows()
 
@@ -58,17 +88,29 @@ def test_a_late_actual_is_billed_for_its_day_and_a_newer_estimate_is_not(databas
     assert late.days == [WEDNESDAY]
     reports = utility.run(WEDNESDAY)
     assert all(check.passed for check in reports["raw_reads"].checks)
-    used = utility.read("SELECT quantity_micro, raw.quality_flag(quality) AS flag FROM vee.daily_usage ORDER BY billing_day").rows()
+    used = utility.read(
+        "SELECT quantity_micro, raw.quality_flag(quality) AS flag FROM vee.daily_usage ORDER BY billing_day"
+    ).rows()
     assert used == [(24_000_000, "A")] * 2 + [(48_000_000, "A")] + [(24_000_000, "A")] * 4
-    assert utility.read("SELECT billing_day, meter_id, reason FROM vee.interval_day_version").rows() == [(WEDNESDAY, "M-1", "inputs")]
+    assert utility.read("SELECT billing_day, meter_id, reason FROM vee.interval_day_version").rows() == [
+        (WEDNESDAY, "M-1", "inputs")
+    ]
     assert utility.read(untouched).rows() == before, "no other day was determined again"
-    assert Decimal(utility.read("SELECT sum(net)::text AS n FROM billing.adjustment")["n"][0]) == Decimal("-6.00"), "24 kWh that were never used"
+    assert Decimal(utility.read("SELECT sum(net)::text AS n FROM billing.adjustment")["n"][0]) == Decimal("-6.00"), (
+        "24 kWh that were never used"
+    )
 
     # a newer estimate, and a newer substitute, change nothing that is billed
     for version, (value, flag) in enumerate((("9.000", "E"), ("8.000", "S")), 6):
-        utility.land(_file(tmp_path / f"v{version}.csv", wednesday, thursday, {WEDNESDAY: (value, flag)}, version, utility), AMI)
+        utility.land(
+            _file(tmp_path / f"v{version}.csv", wednesday, thursday, {WEDNESDAY: (value, flag)}, version, utility), AMI
+        )
         utility.run(WEDNESDAY)
-    assert utility.read("SELECT quantity_micro FROM vee.daily_usage WHERE billing_day = '2026-07-08'").item() == 48_000_000
+    assert (
+        utility.read("SELECT quantity_micro FROM vee.daily_usage WHERE billing_day = '2026-07-08'").item() == 48_000_000
+    )
     assert utility.read("SELECT count(*) AS n, sum(net)::text AS net FROM billing.adjustment").row(0)[0] == 1
-    assert utility.read("SELECT count(*) AS n FROM raw.interval_payload WHERE billing_day = '2026-07-08'").item() == 4, "what lost is kept"
+    assert (
+        utility.read("SELECT count(*) AS n FROM raw.interval_payload WHERE billing_day = '2026-07-08'").item() == 4
+    ), "what lost is kept"
     assert utility.read(untouched).rows() == before

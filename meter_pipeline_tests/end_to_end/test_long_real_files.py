@@ -1,4 +1,5 @@
-"""The long real files, day by day to billing tables: years of Green Button, quarters between register reads, 148,484 water register reads.
+"""The long real files, day by day to billing tables: years of Green Button, quarters between register reads, 148,484
+water register reads.
 
 Minutes each, so not in the default run.
 """
@@ -35,11 +36,15 @@ def test_a_year_of_hourly_green_button_is_billed(database: Database, tmp_path: P
     landed = utility.land(path, declared)
     assert (landed.received, landed.rejected) == (wanted["readings"], 0)
     utility.run_touched()
-    stored = utility.read("SELECT count(*) AS n, (sum(value) * 1000)::text AS wh FROM raw.interval WHERE value IS NOT NULL").to_dicts()[0]
+    stored = utility.read(
+        "SELECT count(*) AS n, (sum(value) * 1000)::text AS wh FROM raw.interval WHERE value IS NOT NULL"
+    ).to_dicts()[0]
     assert stored["n"] == wanted["readings"]
     assert Decimal(stored["wh"]) == Decimal(str(wanted["sum_raw"]))
     billed = utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0]
-    validated = utility.read("SELECT sum(quantity_micro)::bigint AS q FROM vee.daily_usage WHERE flow = 'import'")["q"][0]
+    validated = utility.read("SELECT sum(quantity_micro)::bigint AS q FROM vee.daily_usage WHERE flow = 'import'")["q"][
+        0
+    ]
     assert billed == validated
 
 
@@ -58,10 +63,16 @@ def test_every_water_register_read_is_accounted_for(database: Database, tmp_path
     assert totals == (wanted["rows"], wanted["rows"], 0, 0, 0)
     for day, stages in reports.items():
         for stage, report in stages.items():
-            assert all(check.passed for check in report.checks), (day, stage, [c for c in report.checks if not c.passed])
+            assert all(check.passed for check in report.checks), (
+                day,
+                stage,
+                [c for c in report.checks if not c.passed],
+            )
     # Usage of every closed day is billed, to the litre.
     billed = utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0]
-    validated = utility.read("SELECT sum(quantity_micro)::bigint AS q FROM vee.daily_usage WHERE flow = 'import'")["q"][0]
+    validated = utility.read("SELECT sum(quantity_micro)::bigint AS q FROM vee.daily_usage WHERE flow = 'import'")["q"][
+        0
+    ]
     assert billed == validated
 
 
@@ -75,10 +86,15 @@ def test_a_year_of_daily_green_button_is_billed_through_both_clock_changes(datab
     landed = utility.land(path, declared)
     assert (landed.received, landed.rejected) == (wanted["readings"], 0)
     utility.run_touched()
-    stored = utility.read("SELECT count(*) AS n, (sum(value) * 1000)::text AS wh FROM raw.interval WHERE value IS NOT NULL").to_dicts()[0]
+    stored = utility.read(
+        "SELECT count(*) AS n, (sum(value) * 1000)::text AS wh FROM raw.interval WHERE value IS NOT NULL"
+    ).to_dicts()[0]
     assert stored["n"] == wanted["readings"]
     assert Decimal(stored["wh"]) == Decimal(str(wanted["sum_raw"]))
-    assert utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0] == int(wanted["sum_raw"]) * 1000
+    assert (
+        utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0]
+        == int(wanted["sum_raw"]) * 1000
+    )
 
 
 def test_three_years_of_monthly_green_button_are_billed_to_the_therm(database: Database, tmp_path: Path) -> None:
@@ -93,7 +109,8 @@ def test_three_years_of_monthly_green_button_are_billed_to_the_therm(database: D
     assert landed.rejected == 0
     utility.run_span()
     usage = utility.read("SELECT sum(quantity_micro)::bigint AS q FROM vee.daily_usage")["q"][0]
-    # Blocks end at midnight UTC, 20:00 of 25 April: the day's last four hours go on at the pace of the last block, 91 therms in 30 days.
+    # Blocks end at midnight UTC, 20:00 of 25 April: the day's last four hours go on at the pace of the last block, 91
+    # therms in 30 days.
     tail = 91_000_000 * 4 * 3600 // (30 * 86_400)
     assert usage == int(wanted["sum_raw"]) * 1000 + tail
     assert utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0] == usage
@@ -111,7 +128,11 @@ def _quarter(database: Database, folder: Path, name: str) -> SmallUtility:
 
 def _until(utility: SmallUtility, service_point: str, day: str) -> str:
     """Micro units of a service point's usage before a day."""
-    return str(utility.read(f"SELECT sum(quantity_micro)::text AS q FROM vee.daily_usage WHERE service_point_id = '{service_point}' AND billing_day < '{day}'")["q"][0])
+    return str(
+        utility.read(
+            f"SELECT sum(quantity_micro)::text AS q FROM vee.daily_usage WHERE service_point_id = '{service_point}' AND billing_day < '{day}'"
+        )["q"][0]
+    )
 
 
 def test_a_quarter_between_two_register_reads_is_billed_to_the_unit(database: Database, tmp_path: Path) -> None:
@@ -119,15 +140,18 @@ def test_a_quarter_between_two_register_reads_is_billed_to_the_unit(database: Da
     utility = _quarter(database, tmp_path, "Example_NEM13_consumption_data.csv")
     found = utility.read("SELECT sum(quantity_micro)::bigint AS q FROM vee.daily_usage")["q"][0]
     # the rest of the day of the second read, 10:03:33 to midnight, is a forward estimate at the quarter's pace
-    span = int((datetime(2004, 1, 7, 10, 3, 33, tzinfo=UTC) - datetime(2003, 10, 5, 9, 30, 55, tzinfo=UTC)).total_seconds())
+    span = int(
+        (datetime(2004, 1, 7, 10, 3, 33, tzinfo=UTC) - datetime(2003, 10, 5, 9, 30, 55, tzinfo=UTC)).total_seconds()
+    )
     rest = 86_400 - (10 * 3600 + 3 * 60 + 33)
     assert found == 1_312_100_000 + 1_312_100_000 * rest // span
     assert utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0] == found
 
 
 def test_a_forward_estimate_between_two_reads_is_billed_by_its_dials(database: Database, tmp_path: Path) -> None:
-    """VDEF005890, two registers read on 8 January 2004 and put at E64 for the midnight of 8 April: 888 to 999 and 950 to 10015. The file states 111 kWh
-    for the one, as its dials do, and 65 for the other, against 9,065 of its dials: the dials are billed, the stated figure stays in ``periods``."""
+    """VDEF005890, two registers read on 8 January 2004 and put at E64 for the midnight of 8 April: 888 to 999 and 950
+    to 10015. The file states 111 kWh for the one, as its dials do, and 65 for the other, against 9,065 of its dials:
+    the dials are billed, the stated figure stays in ``periods``."""
     utility = _quarter(database, tmp_path, "Example_NEM13_forward_estimate.csv")
     found = utility.read("SELECT sum(quantity_micro)::bigint AS q FROM vee.daily_usage")["q"][0]
     assert found == (111 + 9_065) * 1_000_000
@@ -135,8 +159,9 @@ def test_a_forward_estimate_between_two_reads_is_billed_by_its_dials(database: D
 
 
 def test_a_register_stated_twice_is_billed_once_and_goes_on_at_its_pace(database: Database, tmp_path: Path) -> None:
-    """sample_nem13.csv gives NMI1234567/E1 two pairs of dials for one span (222.5 and 68 kWh): one of them wins whole, and the days after
-    its last read are estimated at its pace until the file's last day; what NMI7654321 sent out is exact."""
+    """sample_nem13.csv gives NMI1234567/E1 two pairs of dials for one span (222.5 and 68 kWh): one of them wins whole,
+    and the days after its last read are estimated at its pace until the file's last day; what NMI7654321 sent out is
+    exact."""
     utility = _quarter(database, tmp_path, "sample_nem13.csv")
     assert _until(utility, "SP-NMI1234567", "2024-01-01") in ("68000000", "222500000")
     assert _until(utility, "SP-NMI7654321", "2024-02-01") == "400501000"

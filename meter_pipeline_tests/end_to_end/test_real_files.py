@@ -1,4 +1,5 @@
-"""Real files of other makers reach billing tables with nothing lost: counts and sums are those that independent readers get."""
+"""Real files of other makers reach billing tables with nothing lost: counts and sums are those that independent readers
+get."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def raw_sums(utility: SmallUtility) -> dict[str, tuple[int, Decimal]]:
 
 def validated_actual(utility: SmallUtility) -> dict[str, Decimal]:
     """Sum of the validated intervals that are as read (or as the source substituted them), by meter/channel."""
-    frame = utility.read("SELECT meter_id || '/' || channel AS c, sum(value)::text AS s FROM vee.interval WHERE value IS NOT NULL GROUP BY 1")
+    frame = utility.read(
+        "SELECT meter_id || '/' || channel AS c, sum(value)::text AS s FROM vee.interval WHERE value IS NOT NULL GROUP BY 1"
+    )
     return {row["c"]: Decimal(row["s"]) for row in frame.to_dicts()}
 
 
@@ -75,14 +78,21 @@ def test_a_nem12_file_is_billed_as_independent_readers_read_it(database: Databas
         assert total == Decimal(str(want["sum"])) * factor.numerator / factor.denominator, channel
     for day, stages in reports.items():
         for stage, report in stages.items():
-            assert all(check.passed for check in report.checks), (day, stage, [c for c in report.checks if not c.passed])
+            assert all(check.passed for check in report.checks), (
+                day,
+                stage,
+                [c for c in report.checks if not c.passed],
+            )
     billed = utility.read("SELECT coalesce(sum(source_quantity), 0)::bigint AS q FROM billing.determinant_day")["q"][0]
-    validated = utility.read("SELECT coalesce(sum(quantity_micro), 0)::bigint AS q FROM vee.daily_usage WHERE flow = 'import' AND unit = 'kWh'")["q"][0]
+    validated = utility.read(
+        "SELECT coalesce(sum(quantity_micro), 0)::bigint AS q FROM vee.daily_usage WHERE flow = 'import' AND unit = 'kWh'"
+    )["q"][0]
     assert billed == validated
 
 
 def test_a_stated_quantity_that_its_dials_contradict_is_reported(database: Database, tmp_path: Path) -> None:
-    """Register 41 of the file goes from 950 to 10,015 and states 65 kWh; the dials are billed, so somebody has to be told."""
+    """Register 41 of the file goes from 950 to 10,015 and states 65 kWh; the dials are billed, so somebody has to be
+    told."""
     path = fixtures_dir() / "nem12" / "Example_NEM13_forward_estimate.csv"
     utility = SmallUtility.make(database, tmp_path, "Etc/GMT-10")
     declared = head_end(path, "NEM")
@@ -117,13 +127,18 @@ def test_a_month_of_solar_is_billed_in_both_directions(database: Database, tmp_p
     utility.land(path, declared)
     utility.run_touched()
     stored = raw_sums(utility)
-    assert {c: (n, float(s)) for c, (n, s) in stored.items()} == {c: (w["readings"], w["sum"]) for c, w in wanted.items()}
-    usage = utility.read("SELECT flow, (sum(quantity_micro) / 1000000.0)::float8 AS q FROM vee.daily_usage GROUP BY 1 ORDER BY 1")
+    assert {c: (n, float(s)) for c, (n, s) in stored.items()} == {
+        c: (w["readings"], w["sum"]) for c, w in wanted.items()
+    }
+    usage = utility.read(
+        "SELECT flow, (sum(quantity_micro) / 1000000.0)::float8 AS q FROM vee.daily_usage GROUP BY 1 ORDER BY 1"
+    )
     assert set(usage["flow"].to_list()) == {"export", "import"}
 
 
 def test_a_file_with_two_spans_of_quality_is_billed(database: Database, tmp_path: Path) -> None:
-    """sample_nem12.csv has no independent figures: its own decimal places are summed here, five slots of the second day being substitutes."""
+    """sample_nem12.csv has no independent figures: its own decimal places are summed here, five slots of the second day
+    being substitutes."""
     path = fixtures_dir() / "nem12" / "sample_nem12.csv"
     lines = [line.split(",") for line in path.read_text().splitlines() if line.startswith("300")]
     utility = SmallUtility.make(database, tmp_path, "Etc/GMT-10")
@@ -134,23 +149,35 @@ def test_a_file_with_two_spans_of_quality_is_billed(database: Database, tmp_path
     utility.run_touched()
     energy = sum((Decimal(v) for line in lines[:2] for v in line[2:50]), Decimal(0))
     assert raw_sums(utility)["NMI1234567/E1"] == (96, energy)
-    assert utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0] == int(energy * 1_000_000)
+    assert utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0] == int(
+        energy * 1_000_000
+    )
 
 
 def test_the_wide_export_of_a_head_end_is_billed(database: Database, tmp_path: Path) -> None:
     path = fixtures_dir() / "beacon" / "beacon-360-report.csv"
     utility = SmallUtility.make(database, tmp_path, "America/Los_Angeles")
-    declared = read_head_end(DECLARED / "beacon.toml") if (DECLARED / "beacon.toml").exists() else head_end(path, "BEACON", "America/Los_Angeles")
+    declared = (
+        read_head_end(DECLARED / "beacon.toml")
+        if (DECLARED / "beacon.toml").exists()
+        else head_end(path, "BEACON", "America/Los_Angeles")
+    )
     utility.enrol(path, declared, "water")
     landed = utility.land(path, declared)
     # two lines, a flow of 5.0 gallons and a dial of 227.6 CCF each
     assert (landed.received, landed.rejected) == (4, 0)
     utility.run_touched()
-    flow = utility.read("SELECT count(*) AS n, (sum(value) * 1000)::bigint AS s, min(unit) AS u FROM raw.interval WHERE value IS NOT NULL").row(0)
+    flow = utility.read(
+        "SELECT count(*) AS n, (sum(value) * 1000)::bigint AS s, min(unit) AS u FROM raw.interval WHERE value IS NOT NULL"
+    ).row(0)
     assert flow == (2, 10_000, "gal")
-    dial = utility.read("SELECT count(*) AS n, (min(value) * 1000)::bigint AS s, (max(value) * 1000)::bigint AS t, min(unit) AS u FROM raw.register").row(0)
+    dial = utility.read(
+        "SELECT count(*) AS n, (min(value) * 1000)::bigint AS s, (max(value) * 1000)::bigint AS t, min(unit) AS u FROM raw.register"
+    ).row(0)
     assert dial == (2, 22_760_000, 22_760_000, "ft3")
-    billed = utility.read("SELECT sum(source_quantity)::bigint AS q, min(source_unit) AS u FROM billing.determinant_day").row(0)
+    billed = utility.read(
+        "SELECT sum(source_quantity)::bigint AS q, min(source_unit) AS u FROM billing.determinant_day"
+    ).row(0)
     assert billed == (10_000_000, "gal")
 
 
@@ -165,4 +192,9 @@ def test_every_file_balances(database: Database, tmp_path: Path) -> None:
     utility.run_touched()
     totals = utility.read("SELECT received, accepted, duplicate, superseded, rejected FROM raw.control_total")
     assert totals.height == 3
-    assert totals.filter(pl.col("received") != pl.col("accepted") + pl.col("duplicate") + pl.col("superseded") + pl.col("rejected")).height == 0
+    assert (
+        totals.filter(
+            pl.col("received") != pl.col("accepted") + pl.col("duplicate") + pl.col("superseded") + pl.col("rejected")
+        ).height
+        == 0
+    )

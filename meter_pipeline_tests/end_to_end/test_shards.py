@@ -1,7 +1,8 @@
-"""The number of shards is a matter of memory and time, and so is who judges them: whatever it is, every table holds the same bytes and the ledger
-the same leaves.
+"""The number of shards is a matter of memory and time, and so is who judges them: whatever it is, every table holds the
+same bytes and the ledger the same leaves.
 
-The city has every kind of defect the simulator plants, so that estimates stand on peers in other shards, and a second day, which has a history.
+The city has every kind of defect the simulator plants, so that estimates stand on peers in other shards, and a second
+day, which has a history.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ FIRST = date(2026, 10, 28)
 DAYS = (FIRST, FIRST + timedelta(days=1))
 
 
-def test_one_four_and_sixteen_shards_leave_the_same_bytes(server: Database, template: Database, database: Database, tmp_path: Path) -> None:
+def test_one_four_and_sixteen_shards_leave_the_same_bytes(
+    server: Database, template: Database, database: Database, tmp_path: Path
+) -> None:
     """Two days of a city with defects, four times; the fourth with shards that three steps judged beforehand."""
     data = tmp_path / "data"
     simulate(Spec(meters=160, days=len(DAYS), start=FIRST, seed=11), data)
@@ -45,7 +48,10 @@ def test_one_four_and_sixteen_shards_leave_the_same_bytes(server: Database, temp
             ingest_billing_day(own, calendar, day, settings=settings, clock=clock)
             beforehand = Beforehand(settings.shard_files, steps) if steps else None
             if beforehand is not None:
-                done = [judge_step(own, calendar, day, beforehand, number, shards=shards, clock=clock) for number in range(steps)]
+                done = [
+                    judge_step(own, calendar, day, beforehand, number, shards=shards, clock=clock)
+                    for number in range(steps)
+                ]
                 assert sum(step.shards for step in done) == shards
                 assert all(step.shards for step in done)
             outcome = validate_billing_day(own, calendar, day, clock=clock, shards=shards, beforehand=beforehand)
@@ -62,7 +68,8 @@ def test_one_four_and_sixteen_shards_leave_the_same_bytes(server: Database, temp
 
 
 def test_cuts_part_no_id_and_lose_no_row() -> None:
-    """Every row in one range, ranges in order, as many as asked for where there are enough ids, and few enough rows in each."""
+    """Every row in one range, ranges in order, as many as asked for where there are enough ids, and few enough rows in
+    each."""
     ids = pl.Series([f"SP{n // 3:05d}" for n in range(1000)])
     for rows, shards in ((100, 0), (1, 0), (5000, 0), (100, 7), (100, 400)):
         found = cuts(ids, rows, shards)

@@ -1,4 +1,5 @@
-"""A small utility for end-to-end tests: a folder with its own zone and head-ends, a database, and the stages called in order as the assets do.
+"""A small utility for end-to-end tests: a folder with its own zone and head-ends, a database, and the stages called in
+order as the assets do.
 
 Belongs here: building and driving it. Does not belong here: what any test expects.
 """
@@ -37,10 +38,15 @@ def flat_tariff(commodity: str) -> dict[str, Any]:
     """One rate, no fixed charge: what is billed shows what was measured."""
     unit, rate = FLAT[commodity]
     document: dict[str, Any] = {
-        "schema": "meter_pipeline.tariff/1", "tariff_id": f"FLAT-{commodity.upper()}", "name": f"Flat {commodity}", "commodity": commodity,
-        "currency": "USD", "unit": unit, "rounding": {"places": 6, "mode": "half_up"},
+        "schema": "meter_pipeline.tariff/1",
+        "tariff_id": f"FLAT-{commodity.upper()}",
+        "name": f"Flat {commodity}",
+        "commodity": commodity,
+        "currency": "USD",
+        "unit": unit,
+        "rounding": {"places": 6, "mode": "half_up"},
         "charges": [{"kind": "usage", "code": "USAGE", "name": "Usage", "rate": rate}],
-    }  # fmt: skip
+    }
     if unit == "therm":
         document["heat_content"] = [{"from": "1980-01-01", "therms_per_ccf": "1.000"}]
     return document
@@ -63,7 +69,9 @@ class SmallUtility:
         (data / "tariffs").mkdir()
         (data / "head_ends").mkdir()
         (data / "inbox").mkdir()
-        (data / "utility.toml").write_text(f'name = "Small"\nzone = "{zone}"\ncurrency = "USD"\nfirst_billing_day = "2000-01-01"\n')
+        (data / "utility.toml").write_text(
+            f'name = "Small"\nzone = "{zone}"\ncurrency = "USD"\nfirst_billing_day = "2000-01-01"\n'
+        )
         rows = ["tariff_id,commodity,version,valid_from,valid_to,document"]
         for commodity in FLAT:
             name = f"flat-{commodity}.json"
@@ -87,7 +95,13 @@ class SmallUtility:
     def land(self, path: Path, head_end: HeadEnd) -> Landed:
         """Land one file."""
         done = land(
-            self.database, self.calendar, path, head_end, Places(self.settings.archive, self.settings.staging), parse=parse, clock=SYSTEM_CLOCK
+            self.database,
+            self.calendar,
+            path,
+            head_end,
+            Places(self.settings.archive, self.settings.staging),
+            parse=parse,
+            clock=SYSTEM_CLOCK,
         )
         self.landed.append(done)
         return done
@@ -103,7 +117,9 @@ class SmallUtility:
                 self.database, self.calendar, day, settings=self.settings, clock=SYSTEM_CLOCK, run_id="test"
             ).report()
         }
-        reports["validated_intervals"] = validate_billing_day(self.database, self.calendar, day, clock=SYSTEM_CLOCK).report()
+        reports["validated_intervals"] = validate_billing_day(
+            self.database, self.calendar, day, clock=SYSTEM_CLOCK
+        ).report()
         reports["reconciled_billing"] = bill_billing_day(self.database, self.calendar, day, clock=SYSTEM_CLOCK).report()
         return reports
 
@@ -115,7 +131,8 @@ class SmallUtility:
         return {day: self.run(day) for day in self.touched()}
 
     def run_span(self) -> None:
-        """Every billing day from the first touched to the last, as the schedule runs them, then those that register reads ask to have again."""
+        """Every billing day from the first touched to the last, as the schedule runs them, then those that register
+        reads ask to have again."""
         from meter_pipeline.store.true_up import waiting
 
         touched = self.touched()

@@ -1,7 +1,8 @@
-"""The bench a fault is tried on: a real server with fsync on, a fresh database a case, files whose every read is known, and the reckoning after.
+"""The bench a fault is tried on: a real server with fsync on, a fresh database a case, files whose every read is known,
+and the reckoning after.
 
-Belongs here: making a case, running the day in this process or in one that may be killed, the quiet hour, the invariants and the ledger's
-verification, the figures. Does not belong here: the faults (kinds_*.py).
+Belongs here: making a case, running the day in this process or in one that may be killed, the quiet hour, the
+invariants and the ledger's verification, the figures. Does not belong here: the faults (kinds_*.py).
 """
 
 from __future__ import annotations
@@ -75,7 +76,13 @@ class Bench:
         self.home = Path(tempfile.mkdtemp(prefix="meter-pipeline-faults-"))
         self.home.chmod(0o711)
         self.cluster = embedded.cluster(data_on or self.home)
-        self.settings = ("max_connections=40", "max_wal_size=256MB", "shared_buffers=64MB", "maintenance_work_mem=32MB", *settings)
+        self.settings = (
+            "max_connections=40",
+            "max_wal_size=256MB",
+            "shared_buffers=64MB",
+            "maintenance_work_mem=32MB",
+            *settings,
+        )
         self.cluster.start(*self.settings)
         self.server = Database(self.cluster.url("postgres"))
         with self.server.connect() as connection:
@@ -88,8 +95,9 @@ class Bench:
         enrol(template, METERS)
         with template.connect() as connection:
             connection.execute("UPDATE ref.channels SET interval_minutes = 60 WHERE kind = 'interval'")
-            # No ledger entry here: a sequence that was used before its database was copied forgets, in a crash before the next checkpoint, the
-            # numbers it gave since (its page is copied with the look-ahead that was logged elsewhere).
+            # No ledger entry here: a sequence that was used before its database was copied forgets, in a crash before
+            # the next checkpoint, the numbers it gave since (its page is copied with the look-ahead that was logged
+            # elsewhere).
 
     def close(self) -> None:
         self.cluster.delete()
@@ -135,7 +143,9 @@ class Bench:
             yield made
         finally:
             with contextlib.suppress(psycopg.Error), self.server.connect(autocommit=True) as connection:
-                connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database.name)))
+                connection.execute(
+                    sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database.name))
+                )
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -168,11 +178,23 @@ class Case:
 
     def run(self, database: Database | None = None, **more: Any) -> Any:
         """The day's load, in this process."""
-        limits = replace(SMALL, batch_start=1, batch_most=1 + self.rng.randrange(2))  # so that there is a third batch to strike
+        limits = replace(
+            SMALL, batch_start=1, batch_most=1 + self.rng.randrange(2)
+        )  # so that there is a third batch to strike
         return ingest_billing_day(
-            database or self.database, CALENDAR, DAY, places=places(self.folder), head_ends={"NORTH": NORTH}, parse=parse, clock=self.clock,
-            run_id=f"seed {self.seed}", controller=Controller(limits), breaker=Breaker(QUICK, random.Random(self.seed)), seed=self.seed, **more,
-        )  # fmt: skip
+            database or self.database,
+            CALENDAR,
+            DAY,
+            places=places(self.folder),
+            head_ends={"NORTH": NORTH},
+            parse=parse,
+            clock=self.clock,
+            run_id=f"seed {self.seed}",
+            controller=Controller(limits),
+            breaker=Breaker(QUICK, random.Random(self.seed)),
+            seed=self.seed,
+            **more,
+        )
 
     def try_run(self, database: Database | None = None, **more: Any) -> Any:
         """The same, where the fault may end it; what it ended with is noted."""
@@ -217,20 +239,25 @@ class Case:
                 ).format(times=sql.Literal(times), state=sql.Literal(state))
             )
             connection.execute(
-                sql.SQL("CREATE TRIGGER a_failpoint BEFORE INSERT ON {} FOR EACH ROW EXECUTE FUNCTION faults.strike()").format(sql.Identifier(*table.split(".")))
+                sql.SQL(
+                    "CREATE TRIGGER a_failpoint BEFORE INSERT ON {} FOR EACH ROW EXECUTE FUNCTION faults.strike()"
+                ).format(sql.Identifier(*table.split(".")))
             )
 
     def clear_failpoint(self, table: str) -> None:
         """Take it away; the refusals that struck are counted."""
         with self.database.connect(autocommit=True) as connection:
             connection.execute(sql.SQL("DROP TRIGGER a_failpoint ON {}").format(sql.Identifier(*table.split("."))))
-            row = connection.execute("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM faults.hits").fetchone()
+            row = connection.execute(
+                "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM faults.hits"
+            ).fetchone()
             assert row is not None
             self.injected += int(row[0])
             connection.execute("DROP SCHEMA faults CASCADE")
 
     def reckon(self, home: str = "home") -> None:
-        """The quiet hour: one run, a signed checkpoint, every invariant, the ledger's verification, and the whole input once more."""
+        """The quiet hour: one run, a signed checkpoint, every invariant, the ledger's verification, and the whole input
+        once more."""
         began = time.monotonic()
         self.run()
         self.recovery_s = time.monotonic() - began
@@ -280,7 +307,8 @@ class Case:
 
 
 def killable(url: str, folder: str, seed: int, at: int, after: bool) -> None:
-    """A run in a process of its own, that kills itself at its n-th statement on an asyncio connection, before or after it."""
+    """A run in a process of its own, that kills itself at its n-th statement on an asyncio connection, before or after
+    it."""
     count = 0
 
     def struck(name: str) -> None:
@@ -302,9 +330,17 @@ def killable(url: str, folder: str, seed: int, at: int, after: bool) -> None:
     for name in ("execute", "commit"):
         struck(name)
     ingest_billing_day(
-        Database(url), CALENDAR, DAY, places=places(Path(folder)), head_ends={"NORTH": NORTH}, parse=parse, clock=FaultClock(), run_id=f"seed {seed}",
-        controller=Controller(replace(SMALL, batch_start=1 + seed % 3)), seed=seed,
-    )  # fmt: skip
+        Database(url),
+        CALENDAR,
+        DAY,
+        places=places(Path(folder)),
+        head_ends={"NORTH": NORTH},
+        parse=parse,
+        clock=FaultClock(),
+        run_id=f"seed {seed}",
+        controller=Controller(replace(SMALL, batch_start=1 + seed % 3)),
+        seed=seed,
+    )
 
 
 def spawn(case: Case, at: int, after: bool) -> int | None:

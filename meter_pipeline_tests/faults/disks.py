@@ -1,6 +1,7 @@
 """Disks that are full: the server's data, or its log, on a small tmpfs.
 
-Belongs here: making such a disk (root only), filling it, the case on it. Does not belong here: other faults (kinds_*.py).
+Belongs here: making such a disk (root only), filling it, the case on it. Does not belong here: other faults
+(kinds_*.py).
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ def small_disk(megabytes: int) -> Iterator[Path]:
     """A tmpfs of so many MiB. Raises PermissionError where it cannot be mounted."""
     folder = Path(tempfile.mkdtemp(prefix="meter-pipeline-disk-"))
     folder.chmod(0o711)
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0711", "tmpfs", str(folder)], capture_output=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0711", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
     if done.returncode:
         folder.rmdir()
         raise PermissionError(done.stderr.decode(errors="replace").strip())
@@ -50,7 +55,8 @@ def filled(folder: Path) -> Path:
 
 
 def data_full(seed: int) -> dict[str, Any]:
-    """The data's disk fills in the middle of a run; nothing is acknowledged that is not there, and all goes on once there is room."""
+    """The data's disk fills in the middle of a run; nothing is acknowledged that is not there, and all goes on once
+    there is room."""
     with small_disk(400) as disk:
         bench = Bench("wal_keep_size=0", "max_wal_size=64MB", "min_wal_size=32MB", data_on=disk)
         try:
@@ -75,7 +81,12 @@ def data_full(seed: int) -> dict[str, Any]:
                         break
                     except psycopg.OperationalError:
                         time.sleep(0.2)
-                return {"injected": case.injected, "acknowledged": case.acknowledged, "recovery_s": round(case.recovery_s, 2), "errors": case.errors}
+                return {
+                    "injected": case.injected,
+                    "acknowledged": case.acknowledged,
+                    "recovery_s": round(case.recovery_s, 2),
+                    "errors": case.errors,
+                }
         finally:
             bench.close()
 
@@ -99,8 +110,13 @@ def wal_full(seed: int) -> dict[str, Any]:
                 def fill() -> None:
                     ballast.append(filled(disk))
                     case.injected += 1
-                    with contextlib.suppress(psycopg.Error), case.database.connect("chaos", autocommit=True) as connection:
-                        connection.execute("CREATE TABLE public.ballast AS SELECT repeat(md5(n::text), 100) FROM generate_series(1, 20000) AS n")
+                    with (
+                        contextlib.suppress(psycopg.Error),
+                        case.database.connect("chaos", autocommit=True) as connection,
+                    ):
+                        connection.execute(
+                            "CREATE TABLE public.ballast AS SELECT repeat(md5(n::text), 100) FROM generate_series(1, 20000) AS n"
+                        )
 
                 with case.at_batch(case.rng.randint(0, 2), fill):
                     try:
@@ -112,7 +128,12 @@ def wal_full(seed: int) -> dict[str, Any]:
                 bench.start()
                 time.sleep(0.5)
                 case.reckon()
-                return {"injected": case.injected, "acknowledged": case.acknowledged, "recovery_s": round(case.recovery_s, 2), "errors": case.errors}
+                return {
+                    "injected": case.injected,
+                    "acknowledged": case.acknowledged,
+                    "recovery_s": round(case.recovery_s, 2),
+                    "errors": case.errors,
+                }
         finally:
             bench.close()
 
@@ -120,13 +141,23 @@ def wal_full(seed: int) -> dict[str, Any]:
 def suite(only: str, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Both, where a disk can be mounted."""
     rows = []
-    for name, strike, first, count in (("disk of the data full (tmpfs)", data_full, 501, 3), ("disk of the log full (tmpfs)", wal_full, 601, 3)):
+    for name, strike, first, count in (
+        ("disk of the data full (tmpfs)", data_full, 501, 3),
+        ("disk of the log full (tmpfs)", wal_full, 601, 3),
+    ):
         if only not in name:
             continue
         row: dict[str, Any] = {
-            "fault": name, "injected": 0, "cases": 0, "acknowledged": 0, "lost": 0, "duplicated": 0, "recovery_s": 0.0, "failed": [],
+            "fault": name,
+            "injected": 0,
+            "cases": 0,
+            "acknowledged": 0,
+            "lost": 0,
+            "duplicated": 0,
+            "recovery_s": 0.0,
+            "failed": [],
             "seeds": [first, first + count - 1],
-        }  # fmt: skip
+        }
         for seed in range(first, first + count):
             try:
                 figures = strike(seed)

@@ -29,13 +29,16 @@ from meter_pipeline_tests.simulation.contents import CONTENTS, content, payloads
 @fault("pause raised in the middle of a run", 12, 1)
 def _(bench: Bench, seed: int) -> Case:
     with bench.case(seed, 3) as case:
+
         def pause() -> None:
             raise_pause(case.database, reason="fault suite", by="ann")
             case.injected += 1
             threading.Timer(0.4, resume).start()
 
         def resume() -> None:
-            asked = request_resume(case.database, reason="looked", by="ann", checklist=dict.fromkeys(CHECKLIST, "looked"))
+            asked = request_resume(
+                case.database, reason="looked", by="ann", checklist=dict.fromkeys(CHECKLIST, "looked")
+            )
             confirm_resume(case.database, asked.request_id, by="ben")
 
         with case.at_batch(case.rng.randint(0, 2), pause):
@@ -117,7 +120,9 @@ def _(bench: Bench, seed: int) -> Case:
     return case
 
 
-_CSV: Final = HeadEnd("C", "delimited", interval_minutes=60, unit="kWh", zone="UTC", columns={"meter_id": "m", "time": "t", "value": "v"})
+_CSV: Final = HeadEnd(
+    "C", "delimited", interval_minutes=60, unit="kWh", zone="UTC", columns={"meter_id": "m", "time": "t", "value": "v"}
+)
 
 
 @fault("file cut short, or growing while it is read", 15, 1)

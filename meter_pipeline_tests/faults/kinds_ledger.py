@@ -60,7 +60,8 @@ def _(bench: Bench, seed: int) -> Case:
 
 @fault("restored from an older backup: the verifier says so, the files heal it", 3)
 def _(bench: Bench, seed: int) -> Case:
-    """A copy of the data folder is put back. The log is shorter than what was verified; landing the archive's files again brings every read back."""
+    """A copy of the data folder is put back. The log is shorter than what was verified; landing the archive's files
+    again brings every read back."""
     with bench.case(seed) as case:
         case.reckon()
         numbers = sorted({int(path.name.split("-")[1]) for path in case.folder.glob("file-*")})

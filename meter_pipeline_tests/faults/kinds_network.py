@@ -15,7 +15,9 @@ from meter_pipeline_tests.faults.catalogue import Strike, fault
 from meter_pipeline_tests.faults.proxy import Proxy, Toxic
 
 
-def _network(toxic: Callable[[random.Random], Toxic], heals_after_s: float | None = None, counts: bool = False) -> Strike:
+def _network(
+    toxic: Callable[[random.Random], Toxic], heals_after_s: float | None = None, counts: bool = False
+) -> Strike:
     def strike(bench: Bench, seed: int) -> Case:
         with bench.case(seed) as case:
             proxy = Proxy(bench.cluster.socket / ".s.PGSQL.5432", seed)
@@ -41,11 +43,19 @@ def _network(toxic: Callable[[random.Random], Toxic], heals_after_s: float | Non
     return strike
 
 
-fault("connection reset before COMMIT is sent", 60, 2)(_network(lambda rng: Toxic(reset_before_commit=rng.randint(1, 5)), counts=True))
-fault("connection reset after COMMIT, before its reply", 60, 2)(_network(lambda rng: Toxic(reset_after_commit=rng.randint(1, 5)), counts=True))
+fault("connection reset before COMMIT is sent", 60, 2)(
+    _network(lambda rng: Toxic(reset_before_commit=rng.randint(1, 5)), counts=True)
+)
+fault("connection reset after COMMIT, before its reply", 60, 2)(
+    _network(lambda rng: Toxic(reset_after_commit=rng.randint(1, 5)), counts=True)
+)
 fault("latency of 20 ms", 6)(_network(lambda _: Toxic(latency_s=0.02)))
 fault("jitter up to 40 ms", 6)(_network(lambda _: Toxic(jitter_s=0.04)))
 fault("packets sliced to 1 to 7 bytes", 10)(_network(lambda rng: Toxic(slice_bytes=rng.randint(1, 7))))
-fault("link cut after so many bytes", 25)(_network(lambda rng: Toxic(limit_bytes=rng.randint(3000, 30_000)), counts=True))
+fault("link cut after so many bytes", 25)(
+    _network(lambda rng: Toxic(limit_bytes=rng.randint(3000, 30_000)), counts=True)
+)
 fault("half-open link for 1 s", 8)(_network(lambda _: Toxic(half_open=True), heals_after_s=1.0))
-fault("connections refused for 0.6 s", 10)(_network(lambda _: Toxic(refuse=True, reset_before_commit=0), heals_after_s=0.6))
+fault("connections refused for 0.6 s", 10)(
+    _network(lambda _: Toxic(refuse=True, reset_before_commit=0), heals_after_s=0.6)
+)

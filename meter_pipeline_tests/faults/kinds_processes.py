@@ -42,7 +42,10 @@ def _(bench: Bench, seed: int) -> Case:
         context = multiprocessing.get_context("forkserver")
         from meter_pipeline_tests.faults.bench import killable
 
-        both = [context.Process(target=killable, args=(case.database.url, str(case.folder), seed + n, 10**9, False)) for n in range(2)]
+        both = [
+            context.Process(target=killable, args=(case.database.url, str(case.folder), seed + n, 10**9, False))
+            for n in range(2)
+        ]
         for process in both:
             process.start()
         for process in both:
@@ -189,7 +192,8 @@ def _(bench: Bench, seed: int) -> Case:
         def stop() -> None:
             with case.database.connect("chaos", autocommit=True) as connection:
                 pids = [
-                    pid for (pid,) in connection.execute(
+                    pid
+                    for (pid,) in connection.execute(
                         "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'ingest-writer%'"
                     )
                 ]

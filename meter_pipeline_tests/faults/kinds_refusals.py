@@ -31,10 +31,16 @@ def _refusing(state: str, table: str = "raw.load_batch", most: int = 3) -> Strik
 
 
 for _state, _name in (
-    ("40001", "serialization failure"), ("40P01", "deadlock detected"), ("53100", "disk full reported"), ("53200", "out of memory reported"),
-    ("53300", "too many connections reported"), ("55P03", "lock not available"), ("57014", "statement cancelled"), ("57P03", "server starting up"),
+    ("40001", "serialization failure"),
+    ("40P01", "deadlock detected"),
+    ("53100", "disk full reported"),
+    ("53200", "out of memory reported"),
+    ("53300", "too many connections reported"),
+    ("55P03", "lock not available"),
+    ("57014", "statement cancelled"),
+    ("57P03", "server starting up"),
     ("58030", "input/output error reported"),
-):  # fmt: skip
+):
     fault(f"{_name} ({_state}) at a batch", 25, _state in ("40001", "53100"))(_refusing(_state))
 fault("ledger insert refused (42501): the data write aborts with it", 20, 1)(_refusing("42501", "ledger.entry", 1))
 fault("dead-letter insert refused: the batch is not acknowledged", 15)(_refusing("53100", "raw.dead_letter", 1))
@@ -85,7 +91,8 @@ def _(bench: Bench, seed: int) -> Case:
 
 @fault("deadlock of two sessions", 10)
 def _(bench: Bench, seed: int) -> Case:
-    """A session takes the day's row after a batch does, and waits for the batch's own table before: the server ends one of the two."""
+    """A session takes the day's row after a batch does, and waits for the batch's own table before: the server ends one
+    of the two."""
     with bench.case(seed) as case:
 
         def tangle() -> None:

@@ -1,7 +1,7 @@
 """A TCP proxy in front of a PostgreSQL server that does to connections what networks do.
 
-Belongs here: latency, jitter, slicing, half-open links, resets at a byte count and around COMMIT, refusals. Does not belong here: which of them when
-(kinds_*.py). The names follow toxiproxy's.
+Belongs here: latency, jitter, slicing, half-open links, resets at a byte count and around COMMIT, refusals. Does not
+belong here: which of them when (kinds_*.py). The names follow toxiproxy's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any
 
 @dataclass(slots=True)
 class Toxic:
-    """What is done to the traffic. ``reset_before_commit`` and ``reset_after_commit`` count down the COMMITs to let pass (-1: never)."""
+    """What is done to the traffic. ``reset_before_commit`` and ``reset_after_commit`` count down the COMMITs to let
+    pass (-1: never)."""
 
     latency_s: float = 0.0
     jitter_s: float = 0.0
@@ -116,7 +117,8 @@ class Proxy:
 
     @staticmethod
     def _reset(line: socket.socket) -> None:
-        """RST, not FIN: no lingering, and the thread that reads this end woken first, or its reference would keep the line open."""
+        """RST, not FIN: no lingering, and the thread that reads this end woken first, or its reference would keep the
+        line open."""
         with contextlib.suppress(OSError):
             line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         with contextlib.suppress(OSError):

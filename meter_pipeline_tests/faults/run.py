@@ -1,7 +1,8 @@
-"""The fault suite: ``python -m meter_pipeline_tests.faults.run [--json FILE] [--only WORDS] [--scale N]``; ``make faults`` runs it whole.
+"""The fault suite: ``python -m meter_pipeline_tests.faults.run [--json FILE] [--only WORDS] [--scale N]``; ``make
+faults`` runs it whole.
 
-Every kind as often as it says, each time with a seed of its own; a failure prints its SEED, and ``--only NAME --seed SEED`` does it again. The figures go
-to a JSON file, from which ``--table`` makes the table of docs/reliability.md.
+Every kind as often as it says, each time with a seed of its own; a failure prints its SEED, and ``--only NAME --seed
+SEED`` does it again. The figures go to a JSON file, from which ``--table`` makes the table of docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ def first_seed(fault: Fault) -> int:
     return zlib.crc32(fault.name.encode()) % 100_000 * 100
 
 
-def suite(times: Callable[[Fault], int], only: str = "", say: Callable[[str], None] = print, seed: int | None = None) -> Iterator[dict[str, Any]]:
+def suite(
+    times: Callable[[Fault], int], only: str = "", say: Callable[[str], None] = print, seed: int | None = None
+) -> Iterator[dict[str, Any]]:
     """Every kind, ``times`` of it each; a row of figures a kind. Failures are rows too: ``failed`` names them."""
     bench = Bench()
     try:
@@ -36,7 +39,16 @@ def suite(times: Callable[[Fault], int], only: str = "", say: Callable[[str], No
             if only not in fault.name or not count:
                 continue
             first = first_seed(fault) if seed is None else seed
-            row: dict[str, Any] = {"fault": fault.name, "injected": 0, "cases": 0, "acknowledged": 0, "lost": 0, "duplicated": 0, "recovery_s": 0.0, "failed": []}
+            row: dict[str, Any] = {
+                "fault": fault.name,
+                "injected": 0,
+                "cases": 0,
+                "acknowledged": 0,
+                "lost": 0,
+                "duplicated": 0,
+                "recovery_s": 0.0,
+                "failed": [],
+            }
             row["seeds"] = [first, first + count - 1]
             began = time.monotonic()
             for number in range(first, first + count):
@@ -57,21 +69,28 @@ def suite(times: Callable[[Fault], int], only: str = "", say: Callable[[str], No
                 row["recovery_s"] = round(max(row["recovery_s"], case.recovery_s), 2)
             row["seconds"] = round(time.monotonic() - began, 1)
             yield row
-            say(f"{row['fault']}: {row['injected']} injected in {row['cases']} cases, {row['seconds']} s{' FAILED' if row['failed'] else ''}")
+            say(
+                f"{row['fault']}: {row['injected']} injected in {row['cases']} cases, {row['seconds']} s{' FAILED' if row['failed'] else ''}"
+            )
     finally:
         bench.close()
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The table of docs/reliability.md."""
-    lines = ["| fault | injected | reads acknowledged | lost | duplicated | recovery, most | seeds |", "|---|---:|---:|---:|---:|---:|---|"]
+    lines = [
+        "| fault | injected | reads acknowledged | lost | duplicated | recovery, most | seeds |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
     lines += [
         f"| {row['fault']} | {row['injected']} | {row['acknowledged']:,} | {row['lost']} | {row['duplicated']} | {row['recovery_s']:.2f} s "
         f"| {row['seeds'][0]} to {row['seeds'][1]} |"
         for row in rows
     ]
     total = {key: sum(row[key] for row in rows) for key in ("injected", "acknowledged", "lost", "duplicated")}
-    lines.append(f"| **{len(rows)} kinds** | **{total['injected']:,}** | **{total['acknowledged']:,}** | **{total['lost']}** | **{total['duplicated']}** | | |")
+    lines.append(
+        f"| **{len(rows)} kinds** | **{total['injected']:,}** | **{total['acknowledged']:,}** | **{total['lost']}** | **{total['duplicated']}** | | |"
+    )
     return "\n".join(lines)
 
 
@@ -105,7 +124,12 @@ def main() -> int:
     for row in suite(times, given.only, say, given.seed):
         rows.append(row)
         failed = [each for row in rows for each in row["failed"]]
-        figures = {"kinds": len(rows), "injected": sum(row["injected"] for row in rows), "acknowledged": sum(row["acknowledged"] for row in rows), "failed": failed}
+        figures = {
+            "kinds": len(rows),
+            "injected": sum(row["injected"] for row in rows),
+            "acknowledged": sum(row["acknowledged"] for row in rows),
+            "failed": failed,
+        }
         if given.json is not None:
             given.json.write_text(json.dumps({**figures, "rows": rows}, indent=1) + "\n")
     print(json.dumps(figures, indent=1))

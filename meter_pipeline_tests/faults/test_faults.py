@@ -37,7 +37,8 @@ def test_there_are_thirty_kinds() -> None:
 
 
 def test_a_planted_password_is_nowhere(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    """Resets and refusals make errors that quote connection strings: not in logs, errors, dead letters, ledger or the run's report."""
+    """Resets and refusals make errors that quote connection strings: not in logs, errors, dead letters, ledger or the
+    run's report."""
     secret = "planted-7f3a9c"
     caplog.set_level(logging.DEBUG)
     said: list[str] = []
@@ -59,7 +60,9 @@ def test_a_planted_password_is_nowhere(bench: Bench, caplog: pytest.LogCaptureFi
         with PauseProbe(through) as probe:
             said.append(repr(probe.check()))
         with case.database.connect() as connection:
-            said += [repr(row) for row in connection.execute("SELECT raw, reasons, file_name, run_id FROM raw.dead_letter")]
+            said += [
+                repr(row) for row in connection.execute("SELECT raw, reasons, file_name, run_id FROM raw.dead_letter")
+            ]
             said += [repr(row) for row in connection.execute("SELECT convert_from(body, 'UTF8') FROM ledger.entry")]
     assert len(said) > 6
     for text in (*said, caplog.text):

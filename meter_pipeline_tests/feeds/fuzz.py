@@ -1,8 +1,9 @@
-"""Coverage-guided fuzzing of one parser: ``python -m meter_pipeline_tests.feeds.fuzz FORMAT [CORPUS ...] [libFuzzer options]``.
+"""Coverage-guided fuzzing of one parser: ``python -m meter_pipeline_tests.feeds.fuzz FORMAT [CORPUS ...] [libFuzzer
+options]``.
 
-Needs atheris (an optional tool, not a dependency). Without it, ``--plain SECONDS`` mutates the same seeds at random from a fixed seed: less
-clever, but it runs anywhere. A crash is anything but a ParsedFeed, FileGrowing excepted. Seeds: the given folder's files, and one
-honest file of each format.
+Needs atheris (an optional tool, not a dependency). Without it, ``--plain SECONDS`` mutates the same seeds at random
+from a fixed seed: less clever, but it runs anywhere. A crash is anything but a ParsedFeed, FileGrowing excepted. Seeds:
+the given folder's files, and one honest file of each format.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from meter_pipeline.feeds import HeadEnd, parse
 from meter_pipeline.feeds.files import Limits
 from meter_pipeline.schemas.reads import ParsedFeed
 
-_COLUMNS = {"meter_id": "meter", "channel": "channel", "time": "time", "value": "value", "quality": "q", "sequence": "seq", "unit": "unit"}
+_COLUMNS = {
+    "meter_id": "meter",
+    "channel": "channel",
+    "time": "time",
+    "value": "value",
+    "quality": "q",
+    "sequence": "seq",
+    "unit": "unit",
+}
 HEAD_ENDS = {
     "delimited": HeadEnd("fuzz", "delimited", zone="America/Chicago", interval_minutes=15, columns=_COLUMNS),
     "jsonl": HeadEnd("fuzz", "jsonl", zone="America/Chicago", interval_minutes=15, columns=_COLUMNS),
@@ -37,8 +46,12 @@ _FEED = """<feed xmlns="http://www.w3.org/2005/Atom"><entry><link rel="self" hre
 <IntervalReading><timePeriod><duration>2592000</duration><start>1357016400</start></timePeriod><value>5</value></IntervalReading>
 </IntervalBlock></content></entry></feed>"""
 SEEDS: dict[str, list[bytes]] = {
-    "delimited": [b"meter,channel,time,value,q,seq,unit\nM-1,E1,2026-11-01 01:15:00,1.5,A,1,kWh\nM-1,E1,2026-11-01 01:15:00,.5,S14:1,2,Wh\n"],
-    "jsonl": [b'{"meter":"M-1","channel":"E1","time":"2026-03-02T00:15:00Z","value":1.5,"q":"A","seq":1,"unit":"kWh"}\n'],
+    "delimited": [
+        b"meter,channel,time,value,q,seq,unit\nM-1,E1,2026-11-01 01:15:00,1.5,A,1,kWh\nM-1,E1,2026-11-01 01:15:00,.5,S14:1,2,Wh\n"
+    ],
+    "jsonl": [
+        b'{"meter":"M-1","channel":"E1","time":"2026-03-02T00:15:00Z","value":1.5,"q":"A","seq":1,"unit":"kWh"}\n'
+    ],
     "nem12": [
         b"100,NEM12,202603030000,A,B\n200,N1,E1,,E1,,S,kWh,720,\n300,20260302,1.5,2,V,,,20260303010203,\n400,1,1,S14,1,\n400,2,2,A,,\n900\n",
         b"100,NEM13,202603030000,A,B\n250,N1,11,1,11,11,S,E,1,20260101000000,A,,,5,20260301000000,E64,,,4,kWh,20260601,20260302000000,\n550,N,,E,\n900\n",
@@ -55,8 +68,25 @@ SEEDS: dict[str, list[bytes]] = {
 LIMITS = Limits(max_line_bytes=4096, block_bytes=512, max_document_bytes=1 << 20, max_bytes=1 << 20)
 UTC = BillingCalendar("UTC")
 _WORDS = [
-    b",", b"\n", b"\r", b'"', b"\0", b"\xff", b"NaN", b"1e99", b"-", b"0", b"9" * 18, b"2026-11-01 01:30:00", b"300,", b"400,", b"{", b"}", b"</", b"&a;",
-]  # fmt: skip
+    b",",
+    b"\n",
+    b"\r",
+    b'"',
+    b"\0",
+    b"\xff",
+    b"NaN",
+    b"1e99",
+    b"-",
+    b"0",
+    b"9" * 18,
+    b"2026-11-01 01:30:00",
+    b"300,",
+    b"400,",
+    b"{",
+    b"}",
+    b"</",
+    b"&a;",
+]
 
 
 def once(form: str, data: bytes, folder: Path) -> ParsedFeed:
@@ -110,7 +140,9 @@ def plain(form: str, seeds: list[bytes], seconds: float, seed: int = 1) -> int:
 def main(arguments: list[str]) -> None:
     form = arguments[0]
     folders = [Path(each) for each in arguments[1:] if not each.startswith("-") and Path(each).is_dir()]
-    seeds = SEEDS[form] + [path.read_bytes() for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
+    seeds = SEEDS[form] + [
+        path.read_bytes() for folder in folders for path in sorted(folder.iterdir()) if path.is_file()
+    ]
     if "--plain" in arguments:
         print(plain(form, seeds, float(arguments[arguments.index("--plain") + 1])), "executions")
         return
@@ -125,7 +157,10 @@ def main(arguments: list[str]) -> None:
         (corpus / f"{number}").write_bytes(seed)
     atheris.instrument_all()
     options = [each for each in arguments[1:] if each.startswith("-")]
-    atheris.Setup([sys.argv[0], *options, *(str(each) for each in folders), str(corpus)], lambda data: once(form, data, folder) and None)
+    atheris.Setup(
+        [sys.argv[0], *options, *(str(each) for each in folders), str(corpus)],
+        lambda data: once(form, data, folder) and None,
+    )
     atheris.Fuzz()
 
 

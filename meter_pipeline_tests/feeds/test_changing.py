@@ -63,8 +63,9 @@ def test_a_file_that_looked_broken_because_it_was_still_written_is_held(tmp_path
 
 
 def test_parsing_while_another_thread_writes_never_gives_half_a_file(tmp_path: Path) -> None:
-    """A parse that comes through has read exactly the bytes of one moment, and one that met the writer is held. The writer is let run until it has
-    been met: how soon the machine gives it a turn is not the product's affair (ten parses of a loaded machine met it not once)."""
+    """A parse that comes through has read exactly the bytes of one moment, and one that met the writer is held. The
+    writer is let run until it has been met: how soon the machine gives it a turn is not the product's affair (ten
+    parses of a loaded machine met it not once)."""
     path = tmp_path / "feed"
     path.write_bytes(HEADER)
     stop = threading.Event()

@@ -35,11 +35,19 @@ def expected(folder: str) -> dict[str, Any]:
 
 
 NEM = (
-    "Example_NEM12_actual_interval.csv", "Example_NEM12_different_interval_length.csv", "Example_NEM12_month_solar.csv",
-    "Example_NEM12_multiple_meters.csv", "Example_NEM12_multiple_quality.csv", "Example_NEM12_no_scheduled_read.csv",
-    "Example_NEM12_partialchannel.csv", "Example_NEM12_substituted_interval.csv", "Example_NEM12_upper_case_units.csv",
-    "Example_NEM13_consumption_data.csv", "Example_NEM13_forward_estimate.csv", "Example_WesternPower.csv",
-)  # fmt: skip
+    "Example_NEM12_actual_interval.csv",
+    "Example_NEM12_different_interval_length.csv",
+    "Example_NEM12_month_solar.csv",
+    "Example_NEM12_multiple_meters.csv",
+    "Example_NEM12_multiple_quality.csv",
+    "Example_NEM12_no_scheduled_read.csv",
+    "Example_NEM12_partialchannel.csv",
+    "Example_NEM12_substituted_interval.csv",
+    "Example_NEM12_upper_case_units.csv",
+    "Example_NEM13_consumption_data.csv",
+    "Example_NEM13_forward_estimate.csv",
+    "Example_WesternPower.csv",
+)
 
 
 @pytest.mark.parametrize("file", NEM)
@@ -55,8 +63,11 @@ def test_nem_files_equal_the_independent_readers(file: str) -> None:
             want = dict(zip(("readings", "sum", "unit", "quality"), want, strict=True))
         have = channels[key]
         assert (have["readings"], Decimal(have["sum"]), have["unit"], have["quality"]) == (
-            want["readings"], Decimal(want["sum"]), want["unit"], want["quality"],
-        )  # fmt: skip
+            want["readings"],
+            Decimal(want["sum"]),
+            want["unit"],
+            want["quality"],
+        )
 
 
 @pytest.mark.parametrize("file", NEM)
@@ -74,8 +85,13 @@ def test_nem13_gives_two_dials_and_the_stated_quantity_even_where_they_disagree(
     # 111 kWh of register 11 agree and are not listed
     assert report("forward", feed)["stated_differences"] == [
         {
-            "line": 4, "meter_id": "VDEF005890", "channel": "41", "period_start": dials_at[0], "period_end": dials_at[1],
-            "stated": "65", "by_dials": "9065",
+            "line": 4,
+            "meter_id": "VDEF005890",
+            "channel": "41",
+            "period_start": dials_at[0],
+            "period_end": dials_at[1],
+            "stated": "65",
+            "by_dials": "9065",
         }
     ]
 
@@ -88,7 +104,8 @@ def test_every_water_dial_is_accounted_for() -> None:
     assert feed.rejects.height == 0
     assert len(channels) == want["meters"]
     assert sum(each["decreases"] for each in channels) == want["reg_decrease"]
-    # The expected count was made on wall-clock time; eight of its gaps are only the hour the clocks skipped on 26 March.
+    # The expected count was made on wall-clock time; eight of its gaps are only the hour the clocks skipped on 26
+    # March.
     local = feed.registers["read_at"].dt.convert_time_zone("Europe/Madrid")
     wall = feed.registers.with_columns(local.dt.replace_time_zone(None).alias("wall")).sort("meter_id", "wall")
     gap = pl.col("wall").diff().over("meter_id") > pl.duration(hours=2)
@@ -138,6 +155,8 @@ def test_a_beacon_line_is_a_dial_and_a_flow() -> None:
     feed = parsed("beacon", "beacon-360-report.csv", "beacon")
     flows, dials = feed.intervals, feed.registers
     assert flows.select("meter_id", "channel", "value", "unit").rows() == [("1470158170", "F1", 5_000_000, "gal")] * 2
-    assert dials.select("meter_id", "channel", "value", "unit").rows() == [("1470158170", "R1", 22_760_000_000, "ft3")] * 2
+    assert (
+        dials.select("meter_id", "channel", "value", "unit").rows() == [("1470158170", "R1", 22_760_000_000, "ft3")] * 2
+    )
     assert feed.rejects.height == 0
     assert sniff(fixtures_dir() / "beacon" / "beacon-360-report.csv").format == "wide_csv"

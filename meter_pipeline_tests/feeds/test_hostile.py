@@ -1,4 +1,5 @@
-"""Hostile and broken input: each is a named rejection or a clear refusal, the rest of the file goes on, and memory stays bounded."""
+"""Hostile and broken input: each is a named rejection or a clear refusal, the rest of the file goes on, and memory
+stays bounded."""
 
 from __future__ import annotations
 
@@ -22,9 +23,12 @@ from meter_pipeline.schemas.reads import ParsedFeed
 
 UTC = BillingCalendar("UTC")
 CSV = HeadEnd(
-    "csv", "delimited", interval_minutes=15, unit="kWh",
+    "csv",
+    "delimited",
+    interval_minutes=15,
+    unit="kWh",
     columns={"meter_id": "meter", "time": "time", "value": "kwh", "sequence": "seq", "quality": "q"},
-)  # fmt: skip
+)
 HEADER = b"meter,time,kwh,seq,q\n"
 GOOD = b"MTR-1,2026-03-02T00:00:00Z,1.5,1,A\n"
 
@@ -93,7 +97,15 @@ def test_all_bad_lines_together_leave_every_good_one(tmp_path: Path) -> None:
 
 
 def test_odd_but_honest_numbers_are_read(tmp_path: Path) -> None:
-    values = {b"1e3": 10**9, b".5": 500_000, b"5.": 5_000_000, b"+1": 10**6, b"-0.000001": -1, b'"2.5"': 2_500_000, b"1.50000000000": 1_500_000}
+    values = {
+        b"1e3": 10**9,
+        b".5": 500_000,
+        b"5.": 5_000_000,
+        b"+1": 10**6,
+        b"-0.000001": -1,
+        b'"2.5"': 2_500_000,
+        b"1.50000000000": 1_500_000,
+    }
     lines = b"".join(b"MTR-1,2026-03-02T00:15:00Z,%s,1,A\n" % text for text in values)
     feed = reading(tmp_path, HEADER + lines)
     assert feed.rejects.height == 0
@@ -103,7 +115,9 @@ def test_odd_but_honest_numbers_are_read(tmp_path: Path) -> None:
 
 def test_a_uuid_is_one_meter_in_both_spellings(tmp_path: Path) -> None:
     uuid = b"1f8730a9-5d67-4895-9215-6e247087ea00"
-    feed = reading(tmp_path, HEADER + GOOD.replace(b"MTR-1", uuid) + GOOD.replace(b"MTR-1", uuid.replace(b"-", b"").upper()))
+    feed = reading(
+        tmp_path, HEADER + GOOD.replace(b"MTR-1", uuid) + GOOD.replace(b"MTR-1", uuid.replace(b"-", b"").upper())
+    )
     assert feed.intervals["meter_id"].to_list() == ["1F8730A95D67489592156E247087EA00"] * 2
 
 
@@ -195,7 +209,10 @@ def test_blocks_hold_every_byte_once_and_in_order(tmp_path: Path, block: int) ->
     rebuilt, lines = b"", 1
     with open_feed(path, limits) as opened:
         for piece in line_blocks(opened.source, limits):
-            assert (piece.offset, getattr(piece, "first_line", None) or getattr(piece, "line", None)) == (len(rebuilt), lines)
+            assert (piece.offset, getattr(piece, "first_line", None) or getattr(piece, "line", None)) == (
+                len(rebuilt),
+                lines,
+            )
             data = getattr(piece, "data", None) or content[piece.offset : piece.offset + piece.length]  # type: ignore[union-attr]
             rebuilt += data
             lines += data.count(b"\n")
@@ -220,7 +237,11 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, *[r
 
 def rss_of(small: Path, form: str, large: Path) -> tuple[int, list[str]]:
     done = subprocess.run(
-        [sys.executable, "-c", _RSS, str(small), form, str(large)], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": "."}
+        [sys.executable, "-c", _RSS, str(small), form, str(large)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": "."},
     )
     grown, *found = done.stdout.split()
     return int(grown), found
@@ -241,13 +262,15 @@ def test_a_line_of_200_megabytes_is_refused_within_64_mib(tmp_path: Path) -> Non
 BOMBS = {
     "xxe": b'<?xml version="1.0"?><!DOCTYPE f [<!ENTITY x SYSTEM "file:///etc/passwd">]><feed>&x;</feed>',
     "http": b'<!DOCTYPE feed SYSTEM "http://127.0.0.1:9/x.dtd"><feed/>',
-    "laughs": b'<!DOCTYPE f [<!ENTITY a "ha">' + b"".join(b'<!ENTITY %c "%s">' % (98 + i, b"&%c;" % (97 + i) * 10) for i in range(9)) + b"]><feed>&j;</feed>",
+    "laughs": b'<!DOCTYPE f [<!ENTITY a "ha">'
+    + b"".join(b'<!ENTITY %c "%s">' % (98 + i, b"&%c;" % (97 + i) * 10) for i in range(9))
+    + b"]><feed>&j;</feed>",
     "quadratic": b'<!DOCTYPE f [<!ENTITY a "' + b"x" * 100_000 + b'">]><feed>' + b"&a;" * 1000 + b"</feed>",
     "deep": b"<feed>" + b"<a>" * 100_000 + b"</a>" * 100_000 + b"</feed>",
     "unclosed": b"<feed><entry>",
     "binary": b"<feed>\0\0</feed>",
     "other": b"<html><body>503</body></html>",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BOMBS)
@@ -322,7 +345,9 @@ def test_links_directories_and_pipes_are_no_feeds(tmp_path: Path) -> None:
 
 # -- other formats -------------------------------------------------------------------------------------------------------------------
 
-JSON = HeadEnd("j", "jsonl", unit="kWh", interval_minutes=15, columns={"meter_id": "m", "time": "t", "value": "v", "quality": "q"})
+JSON = HeadEnd(
+    "j", "jsonl", unit="kWh", interval_minutes=15, columns={"meter_id": "m", "time": "t", "value": "v", "quality": "q"}
+)
 J = b'{"m":"MTR-1","t":"2026-03-02T00:00:00Z","v":1.5}\n'
 JSON_LINES = {
     b'{"m":"MTR-1","t":"2026-03-02T00:00:00Z","v":NaN}': ["not_finite"],

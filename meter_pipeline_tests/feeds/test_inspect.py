@@ -34,15 +34,27 @@ def written(tmp_path: Path, content: str, name: str = "feed.csv") -> str:
 
 
 def test_the_report_has_the_contract_s_keys(tmp_path: Path) -> None:
-    file = written(tmp_path, "meter_id,timestamp,kwh\n" + "".join(f"M1,2026-03-02T0{h}:00:00-06:00,0.{h}\n" for h in range(10)) + "M1,never,1\n")
+    file = written(
+        tmp_path,
+        "meter_id,timestamp,kwh\n"
+        + "".join(f"M1,2026-03-02T0{h}:00:00-06:00,0.{h}\n" for h in range(10))
+        + "M1,never,1\n",
+    )
     code, document = inspected(file)
     assert code == 1
     assert document["channels"] == [
         {
-            "meter_id": "M1", "channel": "1", "unit": "kwh", "interval_minutes": 60, "readings": 10, "sum": "4.5",
-            "first": "2026-03-02T06:00:00Z", "last": "2026-03-02T15:00:00Z", "quality": {"A": 10},
+            "meter_id": "M1",
+            "channel": "1",
+            "unit": "kwh",
+            "interval_minutes": 60,
+            "readings": 10,
+            "sum": "4.5",
+            "first": "2026-03-02T06:00:00Z",
+            "last": "2026-03-02T15:00:00Z",
+            "quality": {"A": 10},
         }
-    ]  # fmt: skip
+    ]
     assert [(each["line"], each["reason"]) for each in document["rejected"]] == [(12, "bad_time")]
     assert document["assumed"]["columns"] == {"meter_id": "meter_id", "time": "timestamp", "value": "kwh"}
 
@@ -52,9 +64,19 @@ def test_a_declared_head_end_is_obeyed_and_an_unknown_one_is_wrong_usage(tmp_pat
     code, document = inspected(file, "--head-end", str(HERE / "head_ends" / "water-alicante.toml"))
     assert code == 0
     assert document["channels"][0] | {"first": None} == {
-        "meter_id": "ABC", "channel": "R1", "unit": "L", "interval_minutes": None, "readings": 1, "sum": "117279", "first": None,
-        "last": "2017-02-28T23:03:26Z", "quality": {"A": 1}, "advance": "0", "decreases": 0, "gaps_over_2h": 0,
-    }  # fmt: skip
+        "meter_id": "ABC",
+        "channel": "R1",
+        "unit": "L",
+        "interval_minutes": None,
+        "readings": 1,
+        "sum": "117279",
+        "first": None,
+        "last": "2017-02-28T23:03:26Z",
+        "quality": {"A": 1},
+        "advance": "0",
+        "decreases": 0,
+        "gaps_over_2h": 0,
+    }
     assert inspected(file, "--head-end", "nobody", "--head-ends", str(tmp_path))[0] == 2
     assert inspected(str(tmp_path / "absent"))[0] == 2
     assert inspected(file, "--format", "cuneiform")[0] == 2
@@ -68,13 +90,23 @@ def test_what_nobody_recognises_is_a_named_refusal(tmp_path: Path, content: str)
 
 
 def test_json_lines_are_guessed(tmp_path: Path) -> None:
-    lines = "".join(json.dumps({"meter": "M1", "start": f"2026-03-02T00:{m}:00Z", "value": 0.25, "unit": "kWh"}) + "\n" for m in ("00", "15", "30"))
+    lines = "".join(
+        json.dumps({"meter": "M1", "start": f"2026-03-02T00:{m}:00Z", "value": 0.25, "unit": "kWh"}) + "\n"
+        for m in ("00", "15", "30")
+    )
     code, document = inspected(written(tmp_path, lines, "feed.jsonl"))
     assert code == 0
-    assert (document["format"], document["channels"][0]["sum"], document["channels"][0]["interval_minutes"]) == ("jsonl", "0.75", 15)
+    assert (document["format"], document["channels"][0]["sum"], document["channels"][0]["interval_minutes"]) == (
+        "jsonl",
+        "0.75",
+        15,
+    )
 
 
-@given(st.decimals(-(10**6), 10**6, places=3).map(str), st.sampled_from(["kWh", "L", "kL", "GAL", "10^3 kWh", "10^-3 therm"]))
+@given(
+    st.decimals(-(10**6), 10**6, places=3).map(str),
+    st.sampled_from(["kWh", "L", "kL", "GAL", "10^3 kWh", "10^-3 therm"]),
+)
 def test_sums_in_the_file_s_unit_are_exact(text: str, spelling: str) -> None:
     from meter_pipeline.feeds.vocabulary import unit_factor
 
@@ -99,9 +131,17 @@ def test_what_is_no_identifier(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "stated", "differs"),
-    [("999950", "000015", "65", None), ("9999.5", "0000.5", "1", None), ("100", "90", "-10", None), ("100", "110", "400", "10"), ("950", "10015", "65", "9065")],
+    [
+        ("999950", "000015", "65", None),
+        ("9999.5", "0000.5", "1", None),
+        ("100", "90", "-10", None),
+        ("100", "110", "400", "10"),
+        ("950", "10015", "65", "9065"),
+    ],
 )
-def test_a_stated_quantity_is_held_against_its_dials(tmp_path: Path, before: str, after: str, stated: str, differs: str | None) -> None:
+def test_a_stated_quantity_is_held_against_its_dials(
+    tmp_path: Path, before: str, after: str, stated: str, differs: str | None
+) -> None:
     """Across the last digit a dial counts on; a difference is listed with both figures."""
     file = tmp_path / "one.csv"
     file.write_text(
@@ -109,7 +149,9 @@ def test_a_stated_quantity_is_held_against_its_dials(tmp_path: Path, before: str
         f"250,N1,11,1,11,11,S,E,{before},20260101000000,A,,,{after},20260301000000,A,,,{stated},kWh,20260601,20260302000000,\n900\n"
     )
     found = inspect(file, HeadEnd("given", "nem12", zone="+10:00"), BillingCalendar("UTC"))["stated_differences"]
-    assert [(each["line"], each["stated"], each["by_dials"]) for each in found] == ([] if differs is None else [(2, stated, differs)])
+    assert [(each["line"], each["stated"], each["by_dials"]) for each in found] == (
+        [] if differs is None else [(2, stated, differs)]
+    )
 
 
 def test_aliases_of_formats() -> None:

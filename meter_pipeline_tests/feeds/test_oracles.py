@@ -18,7 +18,9 @@ pytestmark = pytest.mark.oracle
 
 def ours(path: Path) -> list[tuple[str, str, str, int]]:
     frame = parse(path, HeadEnd("n", "nem12"), BillingCalendar("UTC")).intervals
-    local = frame.with_columns((pl.col("interval_start").dt.replace_time_zone(None) + timedelta(hours=10)).dt.strftime("%Y-%m-%d %H:%M"))
+    local = frame.with_columns(
+        (pl.col("interval_start").dt.replace_time_zone(None) + timedelta(hours=10)).dt.strftime("%Y-%m-%d %H:%M")
+    )
     return sorted(local.select("meter_id", "channel", "interval_start", "value").rows())
 
 
@@ -31,7 +33,9 @@ def theirs(path: Path) -> list[tuple[str, str, str, int]]:
     return sorted(rows)
 
 
-@pytest.mark.parametrize("file", ["Example_NEM12_actual_interval.csv", "Example_NEM12_month_solar.csv", "sample_nem12.csv"])
+@pytest.mark.parametrize(
+    "file", ["Example_NEM12_actual_interval.csv", "Example_NEM12_month_solar.csv", "sample_nem12.csv"]
+)
 def test_real_files_equal_aemo_mdff_reader(file: str) -> None:
     path = fixtures_dir() / "nem12" / file
     assert ours(path) == theirs(path)

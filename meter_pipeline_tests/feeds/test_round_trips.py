@@ -1,4 +1,5 @@
-"""A day rendered in any format and parsed again is the same day; the two ways a loop may run agree; clock changes lose and double nothing."""
+"""A day rendered in any format and parsed again is the same day; the two ways a loop may run agree; clock changes lose
+and double nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +25,14 @@ from meter_pipeline.quality import pack
 from meter_pipeline.schemas.reads import ParsedFeed
 from meter_pipeline.units import from_micro
 
-COLUMNS = {"meter_id": "meter", "channel": "channel", "time": "time", "value": "value", "quality": "q", "sequence": "seq"}
+COLUMNS = {
+    "meter_id": "meter",
+    "channel": "channel",
+    "time": "time",
+    "value": "value",
+    "quality": "q",
+    "sequence": "seq",
+}
 Read = tuple[str, str, datetime, int, int]
 
 QUALITIES = {pack("A"): "A", pack("S", 14): "S14", pack("F", 16, 76): "F16:76", pack("E"): "E", pack("S"): "S"}
@@ -55,7 +63,9 @@ def days(draw: st.DrawFn) -> tuple[int, list[Read]]:
             quality = draw(st.sampled_from(sorted(QUALITIES)))
             count = 1440 // minutes
             numbers = draw(st.lists(values, min_size=count, max_size=count))
-            reads.extend((meter, channel, start + timedelta(minutes=minutes * k), numbers[k], quality) for k in range(count))
+            reads.extend(
+                (meter, channel, start + timedelta(minutes=minutes * k), numbers[k], quality) for k in range(count)
+            )
     return minutes, reads
 
 
@@ -68,16 +78,27 @@ def delimited(minutes: int, reads: list[Read]) -> tuple[bytes, HeadEnd]:
     for k, (meter, channel, start, value, quality) in enumerate(reads):
         stamp = (start + timedelta(minutes=minutes)).astimezone(ZoneInfo("Asia/Kolkata")).isoformat()
         lines.append(f"{meter},{channel},{stamp},{number(value)},{QUALITIES[quality]},{k}")
-    return "\n".join(lines).encode(), HeadEnd("x", "delimited", stamp="end", interval_minutes=minutes, unit="kWh", columns=COLUMNS)
+    return "\n".join(lines).encode(), HeadEnd(
+        "x", "delimited", stamp="end", interval_minutes=minutes, unit="kWh", columns=COLUMNS
+    )
 
 
 def json_lines(minutes: int, reads: list[Read]) -> tuple[bytes, HeadEnd]:
     rows = (
-        {"q": QUALITIES[quality], "meter": meter, "channel": channel, "time": int(start.timestamp()), "value": number(value), "seq": 1}
+        {
+            "q": QUALITIES[quality],
+            "meter": meter,
+            "channel": channel,
+            "time": int(start.timestamp()),
+            "value": number(value),
+            "seq": 1,
+        }
         for meter, channel, start, value, quality in reads
     )
     content = "\n".join(json.dumps(row) for row in rows)
-    return content.encode(), HeadEnd("x", "jsonl", zone="+00:00", time_format="epoch", interval_minutes=minutes, unit="kWh", columns=COLUMNS)
+    return content.encode(), HeadEnd(
+        "x", "jsonl", zone="+00:00", time_format="epoch", interval_minutes=minutes, unit="kWh", columns=COLUMNS
+    )
 
 
 def nem12(minutes: int, reads: list[Read]) -> tuple[bytes, HeadEnd]:
@@ -90,7 +111,11 @@ def nem12(minutes: int, reads: list[Read]) -> tuple[bytes, HeadEnd]:
         word, _, reason = QUALITIES[quality].partition(":")
         lines.append(f"200,{meter},E1B1,{channel},{channel},,,kWh,{minutes},")
         if k % (2 * count):
-            lines += [f"300,{local:%Y%m%d},{text},V,,,,", f"400,1,3,{word},{reason},", f"400,4,{count},{word},{reason},"]
+            lines += [
+                f"300,{local:%Y%m%d},{text},V,,,,",
+                f"400,1,3,{word},{reason},",
+                f"400,4,{count},{word},{reason},",
+            ]
         else:
             lines.append(f"300,{local:%Y%m%d},{text},{word},{reason},,,")
     return "\r\n".join([*lines, "900"]).encode(), HeadEnd("x", "nem12")
@@ -102,9 +127,12 @@ def cmep(minutes: int, reads: list[Read]) -> tuple[bytes, HeadEnd]:
     for k in range(0, len(reads), count):
         meter, channel = reads[k][:2]
         triplets = ",".join(
-            f"{start + timedelta(minutes=minutes):%Y%m%d%H%M},{QUALITIES[quality]},{number(value)}" for _, _, start, value, quality in reads[k : k + count]
+            f"{start + timedelta(minutes=minutes):%Y%m%d%H%M},{QUALITIES[quality]},{number(value)}"
+            for _, _, start, value, quality in reads[k : k + count]
         )
-        lines.append(f"MEPMD01,19970819,U,{channel},U,,203801010000,{meter},OK,E,KWH,1,0000{minutes // 60:02d}{minutes % 60:02d},{count},{triplets}")
+        lines.append(
+            f"MEPMD01,19970819,U,{channel},U,,203801010000,{meter},OK,E,KWH,1,0000{minutes // 60:02d}{minutes % 60:02d},{count},{triplets}"
+        )
     quality_map = {word: word for word in QUALITIES.values()}
     return "\n".join(lines).encode(), HeadEnd("x", "cmep", zone="+00:00", stamp="end", quality_map=quality_map)
 
@@ -112,7 +140,9 @@ def cmep(minutes: int, reads: list[Read]) -> tuple[bytes, HeadEnd]:
 @pytest.mark.parametrize("render", [delimited, json_lines, nem12])
 @given(day=days())
 @settings(max_examples=25)
-def test_a_rendered_day_comes_back(render: Callable[[int, list[Read]], tuple[bytes, HeadEnd]], day: tuple[int, list[Read]]) -> None:
+def test_a_rendered_day_comes_back(
+    render: Callable[[int, list[Read]], tuple[bytes, HeadEnd]], day: tuple[int, list[Read]]
+) -> None:
     minutes, reads = day
     feed = parsed(*render(minutes, reads))
     assert feed.rejects.height == 0
@@ -135,11 +165,23 @@ _SOUP = st.text(st.sampled_from('MTR-1,2026-03-02T00:15Z.9eE+_"\r\n {}:[]nul\\;Ã
 @example(soup="\r\r", form="delimited")
 @settings(max_examples=300)
 def test_no_text_breaks_a_parser_or_loses_a_line(soup: str, form: str) -> None:
-    heads = {"delimited": "meter,channel,time,value,q,seq\n", "nem12": "100,NEM12,203801010000\n200,N,E1,E1,E1,,,kWh,30,\n", "espi": "<feed>"}
-    head_end = HeadEnd("x", form, zone="+00:00", interval_minutes=15, unit="kWh", columns=COLUMNS if form in ("delimited", "jsonl") else {})
+    heads = {
+        "delimited": "meter,channel,time,value,q,seq\n",
+        "nem12": "100,NEM12,203801010000\n200,N,E1,E1,E1,,,kWh,30,\n",
+        "espi": "<feed>",
+    }
+    head_end = HeadEnd(
+        "x",
+        form,
+        zone="+00:00",
+        interval_minutes=15,
+        unit="kWh",
+        columns=COLUMNS if form in ("delimited", "jsonl") else {},
+    )
     feed = parsed((heads.get(form, "") + soup).encode(), head_end)
     if form == "delimited":
-        # One carriage return belongs to the end of a line; a second one is text, and a line of it is refused rather than skipped.
+        # One carriage return belongs to the end of a line; a second one is text, and a line of it is refused rather
+        # than skipped.
         offered = [line for line in soup.encode().split(b"\n") if line.removesuffix(b"\r")]
         assert feed.received == len(offered)
 
@@ -147,11 +189,29 @@ def test_no_text_breaks_a_parser_or_loses_a_line(soup: str, form: str) -> None:
 def generated(seed: int, rows: int) -> bytes:
     """Delimited and JSON lines with faults of every kind among them."""
     random = np.random.default_rng(seed)
-    faults = [b"NaN", b"1e2", b"", b"9" * 19, b'"2.5"', b'"x', b"1\r", b"\xff", b"\xc3\xa9", b"1,2", b"12345678901234567.1"]
+    faults = [
+        b"NaN",
+        b"1e2",
+        b"",
+        b"9" * 19,
+        b'"2.5"',
+        b'"x',
+        b"1\r",
+        b"\xff",
+        b"\xc3\xa9",
+        b"1,2",
+        b"12345678901234567.1",
+    ]
     lines = []
     for i in range(rows):
-        value = b"%d.%03d" % (random.integers(0, 99), random.integers(0, 999)) if random.random() > 0.03 else faults[random.integers(len(faults))]
-        lines.append(b"MTR-%03d,E1,2026-03-02T%02d:%02d:00Z,%s,A,%d" % (i // 96 % 50, i // 4 % 24, i % 4 * 15, value, i % 3))
+        value = (
+            b"%d.%03d" % (random.integers(0, 99), random.integers(0, 999))
+            if random.random() > 0.03
+            else faults[random.integers(len(faults))]
+        )
+        lines.append(
+            b"MTR-%03d,E1,2026-03-02T%02d:%02d:00Z,%s,A,%d" % (i // 96 % 50, i // 4 % 24, i % 4 * 15, value, i % 3)
+        )
     return b"meter,channel,time,value,q,seq\n" + b"\n".join(lines)
 
 
@@ -161,10 +221,15 @@ def test_compiled_and_plain_loops_agree(seed: int, monkeypatch: pytest.MonkeyPat
     content = generated(seed, 9_000)
     objects = b"\n".join(
         b'{"meter":"%s","channel":"%s","time":"%s","value":%s,"q":"%s","seq":%s}' % tuple(line.split(b",", 5)[:6])
-        for line in content.split(b"\n")[1:] if line.count(b",") == 5
-    )  # fmt: skip
+        for line in content.split(b"\n")[1:]
+        if line.count(b",") == 5
+    )
     day = b"300,20260302," + b",".join([b"1.25"] * 48) + b",A,,,20260303010203,\n"
-    nem = b"100,NEM12,203801010000\n200,N,E1,E1,E1,,,kWh,30,\n" + (day * 20 + day.replace(b"1.25", b"x", 1)) * 60 + b"900\n"
+    nem = (
+        b"100,NEM12,203801010000\n200,N,E1,E1,E1,,,kWh,30,\n"
+        + (day * 20 + day.replace(b"1.25", b"x", 1)) * 60
+        + b"900\n"
+    )
     cases = [(content, head_end), (objects, replace(head_end, format="jsonl")), (nem, HeadEnd("n", "nem12"))]
     monkeypatch.setattr(compiled, "_loops", {})
     monkeypatch.setattr(compiled, "COMPILE_FROM_BYTES", 1 << 40)
@@ -181,8 +246,13 @@ def test_more_meters_than_the_dictionaries_first_hold_change_nothing(monkeypatch
     head_end = HeadEnd("x", "delimited", interval_minutes=15, unit="kWh", columns=COLUMNS)
     content = generated(3, 600)
     fields = [line.split(b",") for line in content.split(b"\n")[1:] if line.count(b",") == 5]
-    content = b"\n".join([content.split(b"\n", 1)[0], *(b",".join([b"MTR-%05d" % i, *rest[1:]]) for i, rest in enumerate(fields))])
-    objects = b"\n".join(b'{"meter":"MTR-%05d","channel":"%s","time":"%s","value":%s,"q":"%s","seq":%s}' % (i, *rest[1:]) for i, rest in enumerate(fields))
+    content = b"\n".join(
+        [content.split(b"\n", 1)[0], *(b",".join([b"MTR-%05d" % i, *rest[1:]]) for i, rest in enumerate(fields))]
+    )
+    objects = b"\n".join(
+        b'{"meter":"MTR-%05d","channel":"%s","time":"%s","value":%s,"q":"%s","seq":%s}' % (i, *rest[1:])
+        for i, rest in enumerate(fields)
+    )
     cases = [(content, head_end), (objects, replace(head_end, format="jsonl"))]
     at_once = [parsed(*case) for case in cases]
     monkeypatch.setattr(scanning, "_FIRST_BITS", 3)
@@ -196,10 +266,14 @@ def test_more_meters_than_the_dictionaries_first_hold_change_nothing(monkeypatch
 # -- clock changes --------------------------------------------------------------------------------------------------------------------
 
 ZONES = [
-    ("America/Chicago", date(2026, 3, 8), 92), ("America/Chicago", date(2026, 11, 1), 100), ("Europe/Berlin", date(2026, 3, 29), 92),
-    ("Europe/Berlin", date(2026, 10, 25), 100), ("Australia/Lord_Howe", date(2026, 4, 5), 98), ("Australia/Lord_Howe", date(2026, 10, 4), 94),
+    ("America/Chicago", date(2026, 3, 8), 92),
+    ("America/Chicago", date(2026, 11, 1), 100),
+    ("Europe/Berlin", date(2026, 3, 29), 92),
+    ("Europe/Berlin", date(2026, 10, 25), 100),
+    ("Australia/Lord_Howe", date(2026, 4, 5), 98),
+    ("Australia/Lord_Howe", date(2026, 10, 4), 94),
     ("America/Chicago", date(2026, 7, 1), 96),
-]  # fmt: skip
+]
 
 
 def local_day(zone: str, day: date, *, end: bool, backwards: bool = False, meters: int = 2) -> bytes:
@@ -217,7 +291,9 @@ def local_day(zone: str, day: date, *, end: bool, backwards: bool = False, meter
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize(("zone", "day", "slots"), ZONES)
 def test_a_local_day_lands_on_every_slot_once(zone: str, day: date, slots: int, end: bool, backwards: bool) -> None:
-    head_end = HeadEnd("x", "delimited", zone=zone, stamp="end" if end else "start", interval_minutes=15, unit="kWh", columns=COLUMNS)
+    head_end = HeadEnd(
+        "x", "delimited", zone=zone, stamp="end" if end else "start", interval_minutes=15, unit="kWh", columns=COLUMNS
+    )
     feed = parsed(local_day(zone, day, end=end, backwards=backwards), head_end, zone)
     assert feed.rejects.height == 0
     start = BillingCalendar(zone).start_s(day)
@@ -234,7 +310,10 @@ def test_the_repeated_hour_is_settled_per_meter_whatever_the_order_of_meters() -
     head_end = HeadEnd("x", "delimited", zone="America/Chicago", interval_minutes=15, unit="kWh", columns=COLUMNS)
     feed = parsed("\n".join([head, *mixed]).encode(), head_end)
     assert feed.rejects.height == 0
-    assert feed.intervals.group_by("meter_id").agg(pl.col("interval_start").n_unique())["interval_start"].to_list() == [100, 100]
+    assert feed.intervals.group_by("meter_id").agg(pl.col("interval_start").n_unique())["interval_start"].to_list() == [
+        100,
+        100,
+    ]
 
 
 def test_a_read_sent_twice_in_the_repeated_hour_stays_in_its_pass() -> None:
@@ -255,12 +334,16 @@ def test_hourly_reads_of_the_repeated_hour_are_its_two_passes(backwards: bool) -
     hours = ["00", "01", "01", "02", "03"]
     lines = [f"M,E1,2026-11-01 {hour}:00:00,{k},A,0" for k, hour in enumerate(hours)]
     content = "\n".join(["meter,channel,time,value,q,seq", *(reversed(lines) if backwards else lines)]).encode()
-    feed = parsed(content, HeadEnd("x", "delimited", zone="America/Chicago", interval_minutes=60, unit="kWh", columns=COLUMNS))
+    feed = parsed(
+        content, HeadEnd("x", "delimited", zone="America/Chicago", interval_minutes=60, unit="kWh", columns=COLUMNS)
+    )
     assert feed.intervals.sort("value")["interval_start"].dt.hour().to_list() == [5, 6, 7, 8, 9]
 
 
 def test_an_hour_that_nobody_can_place_is_refused_unless_declared() -> None:
-    content = b"meter,channel,time,value,q,seq\n" + b"".join(b"M,E1,2026-11-01 0%d:30:00,%d,A,0\n" % (h, h) for h in range(4))
+    content = b"meter,channel,time,value,q,seq\n" + b"".join(
+        b"M,E1,2026-11-01 0%d:30:00,%d,A,0\n" % (h, h) for h in range(4)
+    )
     head_end = HeadEnd("x", "delimited", zone="America/Chicago", interval_minutes=60, unit="kWh", columns=COLUMNS)
     feed = parsed(content, head_end)
     assert [reasons[0]["code"] for reasons in feed.rejects["reasons"].to_list()] == ["ambiguous_time"]
@@ -273,13 +356,17 @@ def test_an_hour_that_nobody_can_place_is_refused_unless_declared() -> None:
 
 def test_a_skipped_hour_does_not_exist() -> None:
     content = b"meter,channel,time,value,q,seq\nM,E1,2026-03-08 02:30:00,1,A,0\nM,E1,2026-03-08 03:00:00,1,A,0\n"
-    feed = parsed(content, HeadEnd("x", "delimited", zone="America/Chicago", interval_minutes=30, unit="kWh", columns=COLUMNS))
+    feed = parsed(
+        content, HeadEnd("x", "delimited", zone="America/Chicago", interval_minutes=30, unit="kWh", columns=COLUMNS)
+    )
     assert [reasons[0]["code"] for reasons in feed.rejects["reasons"].to_list()] == ["nonexistent_time"]
     assert feed.intervals["interval_start"].dt.hour().to_list() == [8]
 
 
 STAMP_ZONES = ["America/Chicago", "Australia/Lord_Howe", "Europe/Dublin", "Africa/Casablanca", "+05:45", "-03:30"]
-WALL_CLOCK = st.integers(31_536_000, 3_700_000_000).map(lambda second: datetime.fromtimestamp(second, UTC).replace(tzinfo=None))
+WALL_CLOCK = st.integers(31_536_000, 3_700_000_000).map(
+    lambda second: datetime.fromtimestamp(second, UTC).replace(tzinfo=None)
+)
 
 
 @given(WALL_CLOCK, st.sampled_from(STAMP_ZONES))

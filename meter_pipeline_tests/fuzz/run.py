@@ -1,8 +1,10 @@
-"""Coverage-guided fuzzing of one target: ``python -m meter_pipeline_tests.fuzz.run NAME --work FOLDER --seconds N [libFuzzer options]``.
+"""Coverage-guided fuzzing of one target: ``python -m meter_pipeline_tests.fuzz.run NAME --work FOLDER --seconds N
+[libFuzzer options]``.
 
-Needs the extra ``fuzz`` (atheris). The inner loops run as plain Python, so that the fuzzer sees their branches, and are compared with the compiled
-ones (with numba's bounds checks on). A broken promise is written to ``FOLDER/crashes/NAME-SIGNATURE`` once per signature (the kind of error and the
-lines of this package it passed) and the fuzzing goes on; only what kills the process ends it. The corpus grows in ``FOLDER/corpus/NAME``.
+Needs the extra ``fuzz`` (atheris). The inner loops run as plain Python, so that the fuzzer sees their branches, and are
+compared with the compiled ones (with numba's bounds checks on). A broken promise is written to
+``FOLDER/crashes/NAME-SIGNATURE`` once per signature (the kind of error and the lines of this package it passed) and the
+fuzzing goes on; only what kills the process ends it. The corpus grows in ``FOLDER/corpus/NAME``.
 """
 
 from __future__ import annotations
@@ -36,7 +38,11 @@ def compiled_loops() -> dict[str, Callable[..., Any]]:
     loops = importlib.import_module("meter_pipeline.feeds.compiled")
     loops.warm()
     made = dict(loops._loops)
-    for name in [name for name in sys.modules if name.split(".")[0] in ("meter_pipeline", "meter_pipeline_tests") and name != __name__]:
+    for name in [
+        name
+        for name in sys.modules
+        if name.split(".")[0] in ("meter_pipeline", "meter_pipeline_tests") and name != __name__
+    ]:
         del sys.modules[name]
     return made
 
@@ -46,14 +52,27 @@ def main() -> None:
     reader.add_argument("name")
     reader.add_argument("--work", type=Path, required=True)
     reader.add_argument("--seconds", type=int, default=60)
-    reader.add_argument("--cpu-seconds", type=int, default=0, help="stop after this much processor time (0: --seconds alone decides)")
+    reader.add_argument(
+        "--cpu-seconds", type=int, default=0, help="stop after this much processor time (0: --seconds alone decides)"
+    )
     given, rest = reader.parse_known_args()
     import atheris
 
     twins = compiled_loops() if given.name in ("delimited", "jsonl", "nem12", "nem13", "beacon") else {}
     with atheris.instrument_imports(include=["meter_pipeline"]):
         targets = importlib.import_module("meter_pipeline_tests.fuzz.targets")
-        for module in ("delimited", "jsonl", "nem12", "nem13", "espi", "cmep", "wide_csv", "guess", "kernels", "kernels_nem12"):
+        for module in (
+            "delimited",
+            "jsonl",
+            "nem12",
+            "nem13",
+            "espi",
+            "cmep",
+            "wide_csv",
+            "guess",
+            "kernels",
+            "kernels_nem12",
+        ):
             importlib.import_module(f"meter_pipeline.feeds.{module}")
     seeds = importlib.import_module("meter_pipeline_tests.fuzz.seeds")
     importlib.import_module("meter_pipeline.feeds.compiled").COMPILE_FROM_BYTES = 1 << 62
@@ -66,7 +85,12 @@ def main() -> None:
     for data in seeds.seeds(given.name):
         (corpus / hashlib.sha1(data, usedforsecurity=False).hexdigest()).write_bytes(data)
     words = given.work / f"{given.name}.dict"
-    words.write_text("".join('"' + "".join(f"\\x{byte:02x}" for byte in word.encode("latin-1", "replace")) + '"\n' for word in seeds.WORDS[given.name]))
+    words.write_text(
+        "".join(
+            '"' + "".join(f"\\x{byte:02x}" for byte in word.encode("latin-1", "replace")) + '"\n'
+            for word in seeds.WORDS[given.name]
+        )
+    )
 
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     status = given.work / "status" / f"{given.name}-{os.getpid()}.json"
@@ -77,7 +101,12 @@ def main() -> None:
 
     def say() -> None:
         rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        figures = {"executions": count, "wall_seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(time.process_time() - used, 1), "max_rss_mib": rss}
+        figures = {
+            "executions": count,
+            "wall_seconds": round(time.monotonic() - began, 1),
+            "cpu_seconds": round(time.process_time() - used, 1),
+            "max_rss_mib": rss,
+        }
         status.write_text(json.dumps({"target": given.name, **figures, "signatures": sorted(known)}))
 
     def once(data: bytes) -> None:
@@ -97,7 +126,13 @@ def main() -> None:
                 (crashes / f"{given.name}-{found}.txt").write_text("".join(traceback.format_exception(error))[-8000:])
                 say()
 
-    options = [f"-max_total_time={given.seconds}", "-rss_limit_mb=1536", "-timeout=300", "-max_len=4096", f"-dict={words}"]
+    options = [
+        f"-max_total_time={given.seconds}",
+        "-rss_limit_mb=1536",
+        "-timeout=300",
+        "-max_len=4096",
+        f"-dict={words}",
+    ]
     options.append(f"-artifact_prefix={crashes}/{given.name}-native-")
     atheris.Setup([sys.argv[0], *options, *rest, str(corpus)], once)
     say()

@@ -1,7 +1,8 @@
-"""What fuzzing starts from: an honest file or two of each kind, words its format knows, and the corpus kept from earlier campaigns.
+"""What fuzzing starts from: an honest file or two of each kind, words its format knows, and the corpus kept from
+earlier campaigns.
 
-Belongs here: seeds, dictionaries, reading and writing ``corpus/NAME.jsonl`` and ``crashes/NAME.jsonl`` (one input a line, base64). Does not
-belong here: what must hold of them (targets.py).
+Belongs here: seeds, dictionaries, reading and writing ``corpus/NAME.jsonl`` and ``crashes/NAME.jsonl`` (one input a
+line, base64). Does not belong here: what must hold of them (targets.py).
 """
 
 from __future__ import annotations
@@ -28,8 +29,12 @@ _FEED = """<feed xmlns="http://www.w3.org/2005/Atom"><entry><link rel="self" hre
 </IntervalBlock></content></entry></feed>"""
 
 FEEDS: Final[dict[str, list[bytes]]] = {
-    "delimited": [b"meter,channel,time,value,q,seq,unit\nM-1,E1,2026-11-01 01:15:00,1.5,A,1,kWh\nM-1,E1,2026-11-01 01:15:00,.5,S14:1,2,Wh\n"],
-    "jsonl": [b'{"meter":"M-1","channel":"E1","time":"2026-03-02T00:15:00Z","value":1.5,"q":"A","seq":1,"unit":"kWh"}\n'],
+    "delimited": [
+        b"meter,channel,time,value,q,seq,unit\nM-1,E1,2026-11-01 01:15:00,1.5,A,1,kWh\nM-1,E1,2026-11-01 01:15:00,.5,S14:1,2,Wh\n"
+    ],
+    "jsonl": [
+        b'{"meter":"M-1","channel":"E1","time":"2026-03-02T00:15:00Z","value":1.5,"q":"A","seq":1,"unit":"kWh"}\n'
+    ],
     "nem12": [
         b"100,NEM12,202603030000,A,B\n200,N1,E1,,E1,,S,kWh,720,\n300,20260302,1.5,2,V,,,20260303010203,\n400,1,1,S14,1,\n400,2,2,A,,\n900\n",
         b"100,NEM12,202603030000,A,B\n200,N1,E1,,E1,,S,kWh,720,\n300,20260302,1,2,A,,,20260303010203,\n200,N2,E1,,E1,,S,MWh,1440,\n300,20260302,1,N,,,,\n900\n",
@@ -48,7 +53,7 @@ FEEDS: Final[dict[str, list[bytes]]] = {
 }
 _TWO = b"a.csv\nM-1,E1,1\n"
 _WEATHER: Final[dict[int, bytes]] = {
-    1: b"STATION,DATE,TMAX,TMIN,TMAX_ATTRIBUTES,TMIN_ATTRIBUTES\nUSW00094846,2025-01-01,  22, -38,\",,W\",\",I,W\"\nUSW00094846,2025-01-02,-1.5,-38,,\n",
+    1: b'STATION,DATE,TMAX,TMIN,TMAX_ATTRIBUTES,TMIN_ATTRIBUTES\nUSW00094846,2025-01-01,  22, -38,",,W",",I,W"\nUSW00094846,2025-01-02,-1.5,-38,,\n',
     2: b"USW00094846,20250101,TMAX,22,,,W,2400\nUSW00094846,20250101,TMIN,-38,,,W,2400\nUSW00094846,20250101,TAVG,-8,,,W,\n",
     3: b"0112725300948462025010100004+41960-087932FM-15+0201KORD V0302301N00461220001CN0160931N5+00221-00171101821\n",
     4: b"2025 01 01 00    22   -17 10182   230    46     4     0 -9999\n2025 01 01 01 -9999   -17 10182   230    46     4     0 -9999\n",
@@ -58,16 +63,35 @@ _WEATHER: Final[dict[int, bytes]] = {
     7: b'725300,"CHICAGO",IL,-6.0,41.983,-87.917,201\nDate (MM/DD/YYYY),Time (HH:MM),Dry-bulb (C)\n01/01/1996,01:00,-2.2\n01/01/1996,24:00,1.1\n',
     8: b"station_id,time,temperature_c\nK1,2026-03-02T00:00:00Z,1.5\nK1,2026-03-02T01:00:00+01:00,-4\n",
 }
-_ROWS: Final[dict[str, bytes]] = {"text": b"x", "id": b"A-1", "date": b"2026-03-02", "instant": b"2026-03-02T00:00:00Z", "decimal": b"1.5", "integer": b"7"}
-_LEGACY = b"account_id,level,code,value,estimated,tariff_version\nA-1,total,TOTAL,12.34,false,1\nA-1,line,ENERGY,-1.5,t,\n"
+_ROWS: Final[dict[str, bytes]] = {
+    "text": b"x",
+    "id": b"A-1",
+    "date": b"2026-03-02",
+    "instant": b"2026-03-02T00:00:00Z",
+    "decimal": b"1.5",
+    "integer": b"7",
+}
+_LEGACY = (
+    b"account_id,level,code,value,estimated,tariff_version\nA-1,total,TOTAL,12.34,false,1\nA-1,line,ENERGY,-1.5,t,\n"
+)
 _NOTE = (
-    "meter-pipeline/test\n2\n" + base64.b64encode(bytes(32)).decode() + "\n\n— meter-pipeline/test " + base64.b64encode(bytes(68)).decode() + "\n"
+    "meter-pipeline/test\n2\n"
+    + base64.b64encode(bytes(32)).decode()
+    + "\n\n— meter-pipeline/test "
+    + base64.b64encode(bytes(68)).decode()
+    + "\n"
 ).encode()
 
 
 def _row(kind: str) -> bytes:
     plain = kind.rstrip("?")
-    return plain[7:].split("|")[0].encode() if plain.startswith("choice:") else b"true" if plain == "boolean" else _ROWS[plain]
+    return (
+        plain[7:].split("|")[0].encode()
+        if plain.startswith("choice:")
+        else b"true"
+        if plain == "boolean"
+        else _ROWS[plain]
+    )
 
 
 def _table(number: int, name: str) -> bytes:
@@ -80,17 +104,38 @@ def first_seeds(name: str) -> list[bytes]:
     """Honest inputs of one target."""
     match name:
         case "archive":
-            return [b"\0" + gzip.compress(_TWO, mtime=0), b"\1\xc8" + _TWO, b"\2" + _TWO, b"\2" + _TWO + b"\xff\xfeb.csv\n1", b"\3" + _TWO, b"\2../a\n@/etc/passwd"]
+            return [
+                b"\0" + gzip.compress(_TWO, mtime=0),
+                b"\1\xc8" + _TWO,
+                b"\2" + _TWO,
+                b"\2" + _TWO + b"\xff\xfeb.csv\n1",
+                b"\3" + _TWO,
+                b"\2../a\n@/etc/passwd",
+            ]
         case "tariff":
             urdb = json.dumps(
-                {"name": "R", "label": "L", "energyratestructure": [[{"rate": 0.1, "max": 100, "adj": 0.01}, {"rate": 0.2}], [{"rate": 0.3}]],
-                 "energyweekdayschedule": [[0] * 12 + [1] * 12] * 12, "energyweekendschedule": [[0] * 24] * 12, "fixedchargefirstmeter": 5,
-                 "fixedchargeunits": "$/month", "mincharge": 3, "minchargeunits": "$/day", "dgrules": "Net Metering", "demandwindow": 15,
-                 "flatdemandstructure": [[{"rate": 3}]], "flatdemandunit": "kW", "lookbackpercent": 80}
-            )  # fmt: skip
+                {
+                    "name": "R",
+                    "label": "L",
+                    "energyratestructure": [[{"rate": 0.1, "max": 100, "adj": 0.01}, {"rate": 0.2}], [{"rate": 0.3}]],
+                    "energyweekdayschedule": [[0] * 12 + [1] * 12] * 12,
+                    "energyweekendschedule": [[0] * 24] * 12,
+                    "fixedchargefirstmeter": 5,
+                    "fixedchargeunits": "$/month",
+                    "mincharge": 3,
+                    "minchargeunits": "$/day",
+                    "dgrules": "Net Metering",
+                    "demandwindow": 15,
+                    "flatdemandstructure": [[{"rate": 3}]],
+                    "flatdemandunit": "kW",
+                    "lookbackpercent": 80,
+                }
+            )
             return [path.read_bytes() for path in sorted((DATA / "tariffs").glob("*.json"))] + [urdb.encode()]
         case "weather":
-            return [bytes([number]) + text for number, text in _WEATHER.items()] + [b"\0" + text for text in _WEATHER.values()]
+            return [bytes([number]) + text for number, text in _WEATHER.items()] + [
+                b"\0" + text for text in _WEATHER.values()
+            ]
         case "reference":
             return [_table(number, table) for number, table in enumerate(TABLES)]
         case "head_end":
@@ -105,41 +150,222 @@ def first_seeds(name: str) -> list[bytes]:
             return FEEDS[name]
 
 
-_NUMBERS = ["NaN", "inf", "1e999", "-0", "1_0", "999999999999999999", "0.0000001", "+1", ".5", "5.", "9223372036854775807", "-9223372036854775808"]
-_TIMES = ["2026-11-01 01:30:00", "2026-03-08T02:30:00", "2026-03-02T00:15:00Z", "2026-02-30", "1969-12-31", "9999-12-31", "0001-01-01", "+14:00", "24:00"]
+_NUMBERS = [
+    "NaN",
+    "inf",
+    "1e999",
+    "-0",
+    "1_0",
+    "999999999999999999",
+    "0.0000001",
+    "+1",
+    ".5",
+    "5.",
+    "9223372036854775807",
+    "-9223372036854775808",
+]
+_TIMES = [
+    "2026-11-01 01:30:00",
+    "2026-03-08T02:30:00",
+    "2026-03-02T00:15:00Z",
+    "2026-02-30",
+    "1969-12-31",
+    "9999-12-31",
+    "0001-01-01",
+    "+14:00",
+    "24:00",
+]
 WORDS: Final[dict[str, list[str]]] = {
     "delimited": [*_NUMBERS, *_TIMES, ",", "\n", "\r\n", '"', '""', "S14:1", "A", "kWh", "MWh", "M-1", "value", "seq"],
-    "jsonl": [*_NUMBERS, *_TIMES, '"meter":', '"value":', '"q":null', "{", "}", "[", "]", "\\u0000", "\\ud800", "true", '"', "\\", "\n"],
-    "nem12": [*_NUMBERS, "100,NEM12,", "200,", "300,", "400,", "500,", "900", "\n", ",V,", ",S14,", ",A,", "kWh", "MWh", "15", "30", "1440", "20260302"],
+    "jsonl": [
+        *_NUMBERS,
+        *_TIMES,
+        '"meter":',
+        '"value":',
+        '"q":null',
+        "{",
+        "}",
+        "[",
+        "]",
+        "\\u0000",
+        "\\ud800",
+        "true",
+        '"',
+        "\\",
+        "\n",
+    ],
+    "nem12": [
+        *_NUMBERS,
+        "100,NEM12,",
+        "200,",
+        "300,",
+        "400,",
+        "500,",
+        "900",
+        "\n",
+        ",V,",
+        ",S14,",
+        ",A,",
+        "kWh",
+        "MWh",
+        "15",
+        "30",
+        "1440",
+        "20260302",
+    ],
     "nem13": [*_NUMBERS, "100,NEM13,", "250,", "550,", "900", "\n", "20260101000000", "E64", "kWh", "MWh"],
-    "espi": ["<IntervalReading>", "</IntervalReading>", "<value>", "</value>", "<start>", "<duration>", "<quality>", "<entry>", "</entry>", "<!DOCTYPE a",
-             "<!ENTITY", "<![CDATA[", "]]>", "<?xml version=\"1.0\" encoding=\"utf-16\"?>", "&lt;", "&#0;", "&#xD800;", "uom", "86400", "90000", "82800",
-             "accumulationBehaviour", "/IntervalBlock/", "/UsagePoint/", "/MeterReading/", "rel=\"up\""],
-    "cmep": [*_NUMBERS, "MEPMD01,19970819,", "OK", "KWHREG", "CFREG", "KWH", "00000015", "00010000", "R0", "E", "N", "\n", "202603020015"],
+    "espi": [
+        "<IntervalReading>",
+        "</IntervalReading>",
+        "<value>",
+        "</value>",
+        "<start>",
+        "<duration>",
+        "<quality>",
+        "<entry>",
+        "</entry>",
+        "<!DOCTYPE a",
+        "<!ENTITY",
+        "<![CDATA[",
+        "]]>",
+        '<?xml version="1.0" encoding="utf-16"?>',
+        "&lt;",
+        "&#0;",
+        "&#xD800;",
+        "uom",
+        "86400",
+        "90000",
+        "82800",
+        "accumulationBehaviour",
+        "/IntervalBlock/",
+        "/UsagePoint/",
+        "/MeterReading/",
+        'rel="up"',
+    ],
+    "cmep": [
+        *_NUMBERS,
+        "MEPMD01,19970819,",
+        "OK",
+        "KWHREG",
+        "CFREG",
+        "KWH",
+        "00000015",
+        "00010000",
+        "R0",
+        "E",
+        "N",
+        "\n",
+        "202603020015",
+    ],
     "beacon": [*_NUMBERS, *_TIMES, "Gallons", "CCF", "Flow", "Read", "\n", ",", '"'],
     "archive": ["\xff\xfe", "../", "/", "\\", "C:", "\x00", "PK\x03\x04", "\x1f\x8b", "@", "#"],
-    "tariff": [*_NUMBERS, '"schema":"meter_pipeline.tariff/1"', '"items":[', '"kind":"usage"', '"kind":"demand"', '"kind":"tax"', '"kind":"minimum"', '"tiers":[',
-               '"rate":', '"adj":', '"max":', '"sell":', '"unit":"kWh/kW"', '"seasons":{', '"months":[', '"energyratestructure":', "null", "[[", "]]", "{", "}"],
-    "weather": [*_NUMBERS, *_TIMES, "9999", "+9999", "-9999", "99999.9", "STATION", "DATE", "TMAX", "TAVG", "\n", '"', ",", "24:00", "02/29/1996", "temperature_f"],
-    "reference": [*_NUMBERS, *_TIMES, "\n", ",", '"', "true", "residential", "electricity", "interval", "register", "\x00", "kWh"],
-    "head_end": ['format = "', "delimited", "jsonl", "nem12", "espi", "cmep", "wide_csv", "[columns]", "[options]", "[quality_map]", "[constants]", 'zone = "', "= 1",
-                 "= true", "time_format", "encoding", "utf-16", "idna", "rot13", "delimiter", 'ambiguous = "first"', "final_newline", "max_line_bytes", "%s", "%Y"],
+    "tariff": [
+        *_NUMBERS,
+        '"schema":"meter_pipeline.tariff/1"',
+        '"items":[',
+        '"kind":"usage"',
+        '"kind":"demand"',
+        '"kind":"tax"',
+        '"kind":"minimum"',
+        '"tiers":[',
+        '"rate":',
+        '"adj":',
+        '"max":',
+        '"sell":',
+        '"unit":"kWh/kW"',
+        '"seasons":{',
+        '"months":[',
+        '"energyratestructure":',
+        "null",
+        "[[",
+        "]]",
+        "{",
+        "}",
+    ],
+    "weather": [
+        *_NUMBERS,
+        *_TIMES,
+        "9999",
+        "+9999",
+        "-9999",
+        "99999.9",
+        "STATION",
+        "DATE",
+        "TMAX",
+        "TAVG",
+        "\n",
+        '"',
+        ",",
+        "24:00",
+        "02/29/1996",
+        "temperature_f",
+    ],
+    "reference": [
+        *_NUMBERS,
+        *_TIMES,
+        "\n",
+        ",",
+        '"',
+        "true",
+        "residential",
+        "electricity",
+        "interval",
+        "register",
+        "\x00",
+        "kWh",
+    ],
+    "head_end": [
+        'format = "',
+        "delimited",
+        "jsonl",
+        "nem12",
+        "espi",
+        "cmep",
+        "wide_csv",
+        "[columns]",
+        "[options]",
+        "[quality_map]",
+        "[constants]",
+        'zone = "',
+        "= 1",
+        "= true",
+        "time_format",
+        "encoding",
+        "utf-16",
+        "idna",
+        "rot13",
+        "delimiter",
+        'ambiguous = "first"',
+        "final_newline",
+        "max_line_bytes",
+        "%s",
+        "%Y",
+    ],
     "legacy": [*_NUMBERS, "total", "line", "read", "usage", "account_id", "\n", ",", '"', "true"],
     "note": ["\n\n", "— ", "\n", "key ", "+", "=", "0", "AAAA"],
-}  # fmt: skip
+}
 
 
 def stored(kind: str, name: str) -> list[bytes]:
     """Inputs kept in ``corpus`` or ``crashes`` for a target."""
     path = HERE / kind / f"{name}.jsonl"
-    return [base64.b64decode(json.loads(line)["input"]) for line in path.read_text().splitlines()] if path.is_file() else []
+    return (
+        [base64.b64decode(json.loads(line)["input"]) for line in path.read_text().splitlines()]
+        if path.is_file()
+        else []
+    )
 
 
 def keep(kind: str, name: str, inputs: Iterable[bytes]) -> None:
     """Write the inputs kept for a target, in order of size."""
     path = HERE / kind / f"{name}.jsonl"
     path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps({"input": base64.b64encode(data).decode()}) + "\n" for data in sorted(set(inputs), key=lambda d: (len(d), d))))
+    path.write_text(
+        "".join(
+            json.dumps({"input": base64.b64encode(data).decode()}) + "\n"
+            for data in sorted(set(inputs), key=lambda d: (len(d), d))
+        )
+    )
 
 
 def seeds(name: str) -> list[bytes]:

@@ -1,10 +1,12 @@
-"""What is fuzzed, and what must hold of any bytes: one function a parser, ``(data, folder) -> None``, that raises where a promise breaks.
+"""What is fuzzed, and what must hold of any bytes: one function a parser, ``(data, folder) -> None``, that raises where
+a promise breaks.
 
-Belongs here: targets and their promises. Does not belong here: seeds (seeds.py), running the fuzzer (run.py, campaign.py).
+Belongs here: targets and their promises. Does not belong here: seeds (seeds.py), running the fuzzer (run.py,
+campaign.py).
 
-A parser promises more than not to crash. Whatever the bytes: reads are within range and carry canonical ids, every reject names a known reason,
-the result does not depend on where blocks of the file end, nor on whether the inner loop is plain Python or compiled, and landing sorts every
-read into staged or rejected.
+A parser promises more than not to crash. Whatever the bytes: reads are within range and carry canonical ids, every
+reject names a known reason, the result does not depend on where blocks of the file end, nor on whether the inner loop
+is plain Python or compiled, and landing sorts every read into staged or rejected.
 """
 
 from __future__ import annotations
@@ -42,7 +44,15 @@ from meter_pipeline.units import MAX_MICRO
 
 Target = Callable[[bytes, Path], None]
 
-COLUMNS: Final = {"meter_id": "meter", "channel": "channel", "time": "time", "value": "value", "quality": "q", "sequence": "seq", "unit": "unit"}
+COLUMNS: Final = {
+    "meter_id": "meter",
+    "channel": "channel",
+    "time": "time",
+    "value": "value",
+    "quality": "q",
+    "sequence": "seq",
+    "unit": "unit",
+}
 HEAD_ENDS: Final = {
     "delimited": HeadEnd("fuzz", "delimited", zone="America/Chicago", interval_minutes=15, columns=COLUMNS),
     "jsonl": HeadEnd("fuzz", "jsonl", zone="America/Chicago", interval_minutes=15, columns=COLUMNS),
@@ -53,14 +63,30 @@ HEAD_ENDS: Final = {
     "beacon": HeadEnd("fuzz", "wide_csv", zone="America/Chicago"),
 }
 #: small caps, so that a fuzzer's small files meet them
-LIMITS: Final = Limits(max_line_bytes=4096, block_bytes=512, max_document_bytes=1 << 20, max_bytes=1 << 20, ratio_from_bytes=1 << 16)
-OTHER_BLOCKS: Final = Limits(max_line_bytes=4096, block_bytes=1 << 16, max_document_bytes=1 << 20, max_bytes=1 << 20, ratio_from_bytes=1 << 16)
+LIMITS: Final = Limits(
+    max_line_bytes=4096, block_bytes=512, max_document_bytes=1 << 20, max_bytes=1 << 20, ratio_from_bytes=1 << 16
+)
+OTHER_BLOCKS: Final = Limits(
+    max_line_bytes=4096, block_bytes=1 << 16, max_document_bytes=1 << 20, max_bytes=1 << 20, ratio_from_bytes=1 << 16
+)
 CALENDAR: Final = BillingCalendar("America/Chicago")
 NOW: Final = datetime(2027, 1, 1, tzinfo=UTC)
 CHANNELS: Final = pl.DataFrame(
-    [("M-1", "E1", "interval", "kWh", 15), ("M-1", "R1", "register", "kWh", None), ("N1", "E1", "interval", "kWh", 30), ("12", "F1", "interval", "gal", 60)],
-    schema={"meter_id": pl.String, "channel": pl.String, "kind": pl.String, "unit": pl.String, "interval_minutes": pl.Int64}, orient="row",
-)  # fmt: skip
+    [
+        ("M-1", "E1", "interval", "kWh", 15),
+        ("M-1", "R1", "register", "kWh", None),
+        ("N1", "E1", "interval", "kWh", 30),
+        ("12", "F1", "interval", "gal", 60),
+    ],
+    schema={
+        "meter_id": pl.String,
+        "channel": pl.String,
+        "kind": pl.String,
+        "unit": pl.String,
+        "interval_minutes": pl.Int64,
+    },
+    orient="row",
+)
 
 #: compiled inner loops to compare the plain ones with; run.py fills it, tests may
 TWINS: dict[str, Callable[..., Any]] = {}
@@ -81,7 +107,11 @@ def check_feed(feed: ParsedFeed) -> None:
         assert all(reason["code"] in REASONS for reason in reasons), reasons
     assert all(len(raw) <= MAX_RAW_BYTES for raw in feed.rejects["raw"].to_list())
     assert (feed.rejects["reads"] >= 0).all()
-    for frame, time in ((feed.intervals, "interval_start"), (feed.registers, "read_at"), (feed.periods, "period_start")):
+    for frame, time in (
+        (feed.intervals, "interval_start"),
+        (feed.registers, "read_at"),
+        (feed.periods, "period_start"),
+    ):
         assert frame[time].null_count() == 0
         values = frame["value"].drop_nulls()
         assert (values.abs() <= MAX_MICRO).all()
@@ -95,7 +125,12 @@ def check_feed(feed: ParsedFeed) -> None:
 def check_landing(feed: ParsedFeed) -> None:
     """Landing's own sorting keeps every read: staged, or rejected with a reason."""
     staged, rejected = landing.prepare(feed, CALENDAR, "fuzz", Declared.of(CHANNELS), NOW)
-    kept = sum(int(frame["received"].sum() or 0) for day in staged.values() for frame in (day.intervals, day.registers) if frame.height)
+    kept = sum(
+        int(frame["received"].sum() or 0)
+        for day in staged.values()
+        for frame in (day.intervals, day.registers)
+        if frame.height
+    )
     lost = feed.intervals.height + feed.registers.height - kept - int(rejected["reads"].sum() or 0)
     assert lost == 0, f"{lost} reads neither staged nor rejected"
 
@@ -126,7 +161,8 @@ def feed_target(name: str) -> Target:
 
 
 def archive(data: bytes, folder: Path) -> None:
-    """Opening gzip and zip. The first byte chooses: the bytes as they are, or an archive built of them with a few faults."""
+    """Opening gzip and zip. The first byte chooses: the bytes as they are, or an archive built of them with a few
+    faults."""
     content = _built(data)
     path = folder / "feed"
     path.write_bytes(content)
@@ -231,10 +267,21 @@ def reference(data: bytes, folder: Path) -> None:
         if not refused.faults:
             raise
         return
-    kinds: dict[str, type[Any]] = {"id": str, "text": str, "date": date, "instant": datetime, "decimal": Decimal, "integer": int, "boolean": bool}
+    kinds: dict[str, type[Any]] = {
+        "id": str,
+        "text": str,
+        "date": date,
+        "instant": datetime,
+        "decimal": Decimal,
+        "integer": int,
+        "boolean": bool,
+    }
     for row in rows[name]:
         for value, kind in zip(row, TABLES[name].columns.values(), strict=True):
-            assert (value is None and kind.endswith("?")) or isinstance(value, kinds.get(kind.rstrip("?"), str)), (value, kind)
+            assert (value is None and kind.endswith("?")) or isinstance(value, kinds.get(kind.rstrip("?"), str)), (
+                value,
+                kind,
+            )
             assert not isinstance(value, Decimal) or value.is_finite()
             assert not isinstance(value, str) or ("\0" not in value and value.encode("utf-8").decode() == value)
 
@@ -280,5 +327,11 @@ def note(data: bytes, folder: Path) -> None:
 
 TARGETS: Final[dict[str, Target]] = {
     **{name: feed_target(name) for name in HEAD_ENDS},
-    "archive": archive, "tariff": tariff, "weather": weather, "reference": reference, "head_end": head_end, "legacy": legacy, "note": note,
-}  # fmt: skip
+    "archive": archive,
+    "tariff": tariff,
+    "weather": weather,
+    "reference": reference,
+    "head_end": head_end,
+    "legacy": legacy,
+    "note": note,
+}

@@ -1,4 +1,5 @@
-"""Everything fuzzing ever found stays found: seeds, kept corpus and crashes go through their targets; mutated seeds never break one."""
+"""Everything fuzzing ever found stays found: seeds, kept corpus and crashes go through their targets; mutated seeds
+never break one."""
 
 from __future__ import annotations
 

@@ -65,7 +65,18 @@ class Read:
     read_time: int = 0
 
     def line(self) -> str:
-        return json.dumps([self.meter, self.slot, self.value, self.version, self.sequence, self.quality, self.register, self.read_time])
+        return json.dumps(
+            [
+                self.meter,
+                self.slot,
+                self.value,
+                self.version,
+                self.sequence,
+                self.quality,
+                self.register,
+                self.read_time,
+            ]
+        )
 
 
 def write_file(folder: Path, name: str, reads: Iterable[Read], junk: Sequence[str] = ()) -> Path:
@@ -86,25 +97,46 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar) -> ParsedFee
             meter, slot, value, version, sequence, quality, register, taken = json.loads(raw)
         except ValueError:
             reason = [{"code": "bad_json", "detail": "not a list"}]
-            rejects.append({"line": number, "byte_offset": offset, "raw": raw.rstrip(b"\n"), "reasons": reason, "reads": 1})
+            rejects.append(
+                {"line": number, "byte_offset": offset, "raw": raw.rstrip(b"\n"), "reasons": reason, "reads": 1}
+            )
         else:
             common = {
-                "meter_id": meter, "unit": "kWh", "value": value, "sequence": sequence, "quality": quality, "source_version": version,
-                "read_time": START + timedelta(seconds=taken), "line": number,
-            }  # fmt: skip
+                "meter_id": meter,
+                "unit": "kWh",
+                "value": value,
+                "sequence": sequence,
+                "quality": quality,
+                "source_version": version,
+                "read_time": START + timedelta(seconds=taken),
+                "line": number,
+            }
             if register:
                 registers.append({**common, "channel": "R1", "read_at": START + timedelta(hours=slot + 1)})
             else:
-                intervals.append({**common, "channel": "E1", "interval_start": START + timedelta(minutes=15 * slot), "interval_minutes": 15})
+                intervals.append(
+                    {
+                        **common,
+                        "channel": "E1",
+                        "interval_start": START + timedelta(minutes=15 * slot),
+                        "interval_minutes": 15,
+                    }
+                )
         offset += len(raw)
     return ParsedFeed(
-        "jsonl", pl.DataFrame(intervals, schema=INTERVAL_READS), pl.DataFrame(registers, schema=REGISTER_READS), pl.DataFrame(rejects, schema=REJECTS)
+        "jsonl",
+        pl.DataFrame(intervals, schema=INTERVAL_READS),
+        pl.DataFrame(registers, schema=REGISTER_READS),
+        pl.DataFrame(rejects, schema=REJECTS),
     )
 
 
 def enrol(database: Database, meters: Sequence[str] = METERS) -> None:
     with database.connect() as connection, connection.cursor() as cursor:
-        cursor.executemany("INSERT INTO ref.meters (meter_id, commodity, head_end) VALUES (%s, 'electricity', 'NORTH')", [(m,) for m in meters])
+        cursor.executemany(
+            "INSERT INTO ref.meters (meter_id, commodity, head_end) VALUES (%s, 'electricity', 'NORTH')",
+            [(m,) for m in meters],
+        )
         cursor.executemany(
             "INSERT INTO ref.channels (meter_id, channel, kind, unit, interval_minutes, flow, multiplier, billed) "
             "VALUES (%s, %s, %s, 'kWh', %s, 'import', 1, true)",
@@ -118,23 +150,37 @@ def places(folder: Path) -> Places:
 
 def options(folder: Path) -> dict[str, Any]:
     """What every run of the day takes in these tests."""
-    return {"places": places(folder), "head_ends": {"NORTH": NORTH}, "parse": parse, "clock": CLOCK, "pause": NoPause(), "seed": 1}
+    return {
+        "places": places(folder),
+        "head_ends": {"NORTH": NORTH},
+        "parse": parse,
+        "clock": CLOCK,
+        "pause": NoPause(),
+        "seed": 1,
+    }
 
 
 def raw_bytes(database: Database) -> dict[str, list[tuple[Any, ...]]]:
     """Every column of every row of the tables that must not depend on arrival."""
     tables = {
-        "raw.interval_day": "billing_day, meter_id, channel", "raw.interval_payload": "billing_day, meter_id, channel, payload_hash",
-        "raw.register_read": "billing_day, meter_id, channel, read_at", "raw.register_payload": "billing_day, meter_id, channel, read_at, payload_hash",
-    }  # fmt: skip
+        "raw.interval_day": "billing_day, meter_id, channel",
+        "raw.interval_payload": "billing_day, meter_id, channel, payload_hash",
+        "raw.register_read": "billing_day, meter_id, channel, read_at",
+        "raw.register_payload": "billing_day, meter_id, channel, read_at, payload_hash",
+    }
     with database.connect() as connection:
-        return {t: connection.execute(f"SELECT * FROM {t} ORDER BY {order}".encode()).fetchall() for t, order in tables.items()}
+        return {
+            t: connection.execute(f"SELECT * FROM {t} ORDER BY {order}".encode()).fetchall()
+            for t, order in tables.items()
+        }
 
 
 def truncate(database: Database) -> None:
     """Forget every file and read, partitions included."""
     with database.connect(autocommit=True) as connection:
-        parts = connection.execute("SELECT relname FROM pg_class WHERE relnamespace = 'raw'::regnamespace AND relkind = 'r' AND relname ~ '_[0-9]{8}$'")
+        parts = connection.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'raw'::regnamespace AND relkind = 'r' AND relname ~ '_[0-9]{8}$'"
+        )
         for (name,) in parts.fetchall():
             connection.execute(f"DROP TABLE raw.{name}".encode())
         connection.execute(

@@ -28,7 +28,7 @@ from meter_pipeline_tests.ingest.support import (
     raw_bytes,
     truncate,
     write_file,
-)  # fmt: skip
+)
 
 
 def land_all(database: Database, folder: Path, files: list[Path]) -> None:
@@ -48,7 +48,9 @@ def test_a_simple_day(database: Database, tmp_path: Path) -> None:
     assert (outcome.accepted, outcome.duplicate, outcome.superseded, outcome.rejected) == (6 * 92 + 12, 0, 0, 0)
     assert outcome.balanced
     assert waiting_days(database) == []
-    seen = database.read("SELECT count(*) AS n, sum(value)::text AS total, count(DISTINCT idempotency_key) AS keys FROM raw.interval").row(0)
+    seen = database.read(
+        "SELECT count(*) AS n, sum(value)::text AS total, count(DISTINCT idempotency_key) AS keys FROM raw.interval"
+    ).row(0)
     assert seen == (6 * 92, str(Decimal(6 * sum(range(92))) / 1000), 6 * 92)
     assert database.read("SELECT count(*) AS n FROM raw.register").item() == 12
     report = outcome.report()
@@ -57,10 +59,16 @@ def test_a_simple_day(database: Database, tmp_path: Path) -> None:
     assert kinds == [("file_loaded", 1), ("ingested", 2), ("received", 1), ("rejected", 1)]
 
 
-def test_a_sequence_number_used_for_two_values_is_known_although_one_value_is_kept(database: Database, tmp_path: Path) -> None:
+def test_a_sequence_number_used_for_two_values_is_known_although_one_value_is_kept(
+    database: Database, tmp_path: Path
+) -> None:
     enrol(database)
     reads = [Read(m, slot, 1000 * slot, sequence=slot) for m in METERS for slot in range(92)]
-    land_all(database, tmp_path, [write_file(tmp_path, "a", [*reads, Read("M-2", 5, 77, sequence=5), Read("M-3", 6, 6000, sequence=6)])])
+    land_all(
+        database,
+        tmp_path,
+        [write_file(tmp_path, "a", [*reads, Read("M-2", 5, 77, sequence=5), Read("M-3", 6, 6000, sequence=6)])],
+    )
     ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
     assert read_reused_sequences(database, DAY).rows() == [("M-2", "E1")]
     assert database.read("SELECT reads FROM raw.reused_sequence").rows() == [(1,)]
@@ -72,7 +80,9 @@ def test_the_same_bytes_under_another_name_load_nothing(database: Database, tmp_
     land_all(database, tmp_path, [write_file(tmp_path, "a", reads)])
     ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
     before = raw_bytes(database)
-    again = land(database, CALENDAR, write_file(tmp_path, "b", reads), NORTH, places(tmp_path), parse=parse, clock=CLOCK)
+    again = land(
+        database, CALENDAR, write_file(tmp_path, "b", reads), NORTH, places(tmp_path), parse=parse, clock=CLOCK
+    )
     assert again.duplicate
     assert ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path)).accepted == 0
     assert raw_bytes(database) == before
@@ -103,11 +113,16 @@ def test_an_older_version_never_regresses_a_value(database: Database, tmp_path: 
     assert len(raw_bytes(database)["raw.interval_payload"]) == 2
 
 
-def test_a_late_actual_replaces_an_estimate_and_no_estimate_replaces_an_actual(database: Database, tmp_path: Path) -> None:
+def test_a_late_actual_replaces_an_estimate_and_no_estimate_replaces_an_actual(
+    database: Database, tmp_path: Path
+) -> None:
     enrol(database)
     said = [  # (file, version, flag, value) as they come; a final substitution is how a source takes an actual back
-        ("estimate", 5, "E", 1000), ("late-actual", 1, "A", 2000), ("newer-estimate", 6, "E", 3000), ("newer-substitute", 7, "S", 4000),
-    ]  # fmt: skip
+        ("estimate", 5, "E", 1000),
+        ("late-actual", 1, "A", 2000),
+        ("newer-estimate", 6, "E", 3000),
+        ("newer-substitute", 7, "S", 4000),
+    ]
     for name, version, flag, value in said:
         read = Read("M-0", 3, value, version=version, quality=pack(flag), sequence=version)
         register = Read("M-0", 4, value, version=version, quality=pack(flag), register=True, sequence=version)
@@ -116,22 +131,39 @@ def test_a_late_actual_replaces_an_estimate_and_no_estimate_replaces_an_actual(d
         assert (outcome.accepted, outcome.superseded) == ((2, 0) if flag in "EA" and version < 6 else (0, 2)), name
     for table in ("raw.interval", "raw.register"):
         assert Decimal(database.read(f"SELECT value::text AS v FROM {table}").item()) == Decimal("0.002"), table
-    land_all(database, tmp_path, [write_file(tmp_path, "final", [Read("M-0", 3, 5000, version=8, quality=pack("F"), sequence=8)])])
+    land_all(
+        database,
+        tmp_path,
+        [write_file(tmp_path, "final", [Read("M-0", 3, 5000, version=8, quality=pack("F"), sequence=8)])],
+    )
     assert ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path)).accepted == 1
-    land_all(database, tmp_path, [write_file(tmp_path, "stale", [Read("M-0", 3, 6000, version=2, quality=pack("A"), sequence=2)])])
+    land_all(
+        database,
+        tmp_path,
+        [write_file(tmp_path, "stale", [Read("M-0", 3, 6000, version=2, quality=pack("A"), sequence=2)])],
+    )
     assert ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path)).superseded == 1
     assert database.read("SELECT count(*) AS n FROM raw.interval_payload").item() == 6, "what lost is kept"
 
 
 reads = st.builds(
-    Read, meter=st.sampled_from(METERS[:3]), slot=st.integers(0, 5), value=st.integers(0, 3).map(lambda v: v * 500), version=st.integers(1, 2),
-    sequence=st.integers(0, 2), quality=st.sampled_from([pack(flag) for flag in "ASFE"]), register=st.booleans(), read_time=st.sampled_from([0, 60]),
-)  # fmt: skip
+    Read,
+    meter=st.sampled_from(METERS[:3]),
+    slot=st.integers(0, 5),
+    value=st.integers(0, 3).map(lambda v: v * 500),
+    version=st.integers(1, 2),
+    sequence=st.integers(0, 2),
+    quality=st.sampled_from([pack(flag) for flag in "ASFE"]),
+    register=st.booleans(),
+    read_time=st.sampled_from([0, 60]),
+)
 
 
 @given(st.lists(st.lists(reads, min_size=1, max_size=12), min_size=1, max_size=3), st.randoms(use_true_random=False))
 @settings(max_examples=5)
-def test_any_order_and_repetition_of_files_gives_the_same_tables(database: Database, tmp_path_factory: object, files: list[list[Read]], rng: object) -> None:
+def test_any_order_and_repetition_of_files_gives_the_same_tables(
+    database: Database, tmp_path_factory: object, files: list[list[Read]], rng: object
+) -> None:
     folder = tmp_path_factory.mktemp("files")  # type: ignore[attr-defined]
     if not database.read("SELECT 1 FROM ref.meters LIMIT 1").height:
         enrol(database)
@@ -153,6 +185,12 @@ def test_any_order_and_repetition_of_files_gives_the_same_tables(database: Datab
             totals = raw.control_totals(connection)
         assert totals["balanced"].all()
         assert totals["waiting"].sum() == 0
-        assert totals.filter(pl.col("accepted") + pl.col("duplicate") + pl.col("superseded") + pl.col("rejected") != pl.col("received")).height == 0
+        assert (
+            totals.filter(
+                pl.col("accepted") + pl.col("duplicate") + pl.col("superseded") + pl.col("rejected")
+                != pl.col("received")
+            ).height
+            == 0
+        )
         outcomes.append(raw_bytes(database))
     assert outcomes[0] == outcomes[1] == outcomes[2]

@@ -11,11 +11,25 @@ from meter_pipeline.ingest import dead_letters, ingest_billing_day, land
 from meter_pipeline.ingest.dead_letters import DeadLetterError
 from meter_pipeline.store import dead_letters as store
 from meter_pipeline.store.database import Database
-from meter_pipeline_tests.ingest.support import CALENDAR, CLOCK, DAY, METERS, NORTH, Read, enrol, options, parse, places, write_file
+from meter_pipeline_tests.ingest.support import (
+    CALENDAR,
+    CLOCK,
+    DAY,
+    METERS,
+    NORTH,
+    Read,
+    enrol,
+    options,
+    parse,
+    places,
+    write_file,
+)
 
 
 def replay(database: Database, folder: Path, key: bytes) -> Any:
-    return dead_letters.replay(database, CALENDAR, places(folder), {"NORTH": NORTH}, key.hex(), by="clerk", parse=parse, clock=CLOCK)
+    return dead_letters.replay(
+        database, CALENDAR, places(folder), {"NORTH": NORTH}, key.hex(), by="clerk", parse=parse, clock=CLOCK
+    )
 
 
 def letters(database: Database, *status: str) -> list[store.DeadLetter]:
@@ -36,7 +50,14 @@ def test_a_line_is_corrected_and_replayed_once(database: Database, tmp_path: Pat
     assert path.read_bytes()[letter.byte_offset :].startswith(letter.raw)
     still = replay(database, tmp_path, letter.key)
     assert [code for code, _ in still.rejected] == ["bad_json"], "as it came it is still at fault, and stays open"
-    dead_letters.correct(database, letter.key.hex()[:8], Read("M-1", 5, 2000).line().encode(), by="clerk", reason="line cut short", clock=CLOCK)
+    dead_letters.correct(
+        database,
+        letter.key.hex()[:8],
+        Read("M-1", 5, 2000).line().encode(),
+        by="clerk",
+        reason="line cut short",
+        clock=CLOCK,
+    )
     assert replay(database, tmp_path, letter.key).days == [DAY]
     assert replay(database, tmp_path, letter.key).already
     for _ in range(2):
@@ -49,8 +70,12 @@ def test_a_line_is_corrected_and_replayed_once(database: Database, tmp_path: Pat
 
 def test_unknown_meters_come_back_after_enrolment(database: Database, tmp_path: Path) -> None:
     enrol(database, METERS[:1])
-    reads = [Read(m, slot, 1500 + slot, sequence=3 * slot) for m in METERS[:3] for slot in range(6)] + [Read("M-2", 3, 9_000_000, register=True)]
-    landed = land(database, CALENDAR, write_file(tmp_path, "a", reads), NORTH, places(tmp_path), parse=parse, clock=CLOCK)
+    reads = [Read(m, slot, 1500 + slot, sequence=3 * slot) for m in METERS[:3] for slot in range(6)] + [
+        Read("M-2", 3, 9_000_000, register=True)
+    ]
+    landed = land(
+        database, CALENDAR, write_file(tmp_path, "a", reads), NORTH, places(tmp_path), parse=parse, clock=CLOCK
+    )
     assert (landed.received, landed.rejected, landed.dead_letters) == (19, 13, 3)
     assert {r[0] for x in letters(database, "open") for r in x.reasons} == {"unknown_meter"}
     enrol(database, METERS[1:3])
@@ -59,7 +84,9 @@ def test_unknown_meters_come_back_after_enrolment(database: Database, tmp_path: 
     outcome = ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
     assert outcome.balanced
     assert intervals(database) == 18
-    rows = database.read("SELECT DISTINCT meter_id, value::text AS v, sequence FROM raw.interval WHERE slot = 6 ORDER BY 1").rows()
+    rows = database.read(
+        "SELECT DISTINCT meter_id, value::text AS v, sequence FROM raw.interval WHERE slot = 6 ORDER BY 1"
+    ).rows()
     assert [(m, s) for m, _, s in rows] == [("M-0", 15), ("M-1", 15), ("M-2", 15)]
     assert database.read("SELECT value::text AS v FROM raw.register")["v"].to_list() == ["9.000000"]
 

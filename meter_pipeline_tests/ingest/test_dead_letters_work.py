@@ -1,5 +1,5 @@
-"""Dead letters as people work them, on files of real formats: the command and the Dagster jobs correct, replay once, and dismiss; archives that are
-bombs or thieves cost only themselves on the real way in."""
+"""Dead letters as people work them, on files of real formats: the command and the Dagster jobs correct, replay once,
+and dismiss; archives that are bombs or thieves cost only themselves on the real way in."""
 
 from __future__ import annotations
 
@@ -45,9 +45,11 @@ def city(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (data / "head_ends" / "north.toml").write_text(NORTH)
     (data / "head_ends" / "mdp.toml").write_text('name = "MDP"\nformat = "nem12"\nzone = "+10:00"\n')
     for name, value in {
-        "METER_PIPELINE_DATA": data, "METER_PIPELINE_HOME": tmp_path / "home", "METER_PIPELINE_INBOX": data / "inbox",
+        "METER_PIPELINE_DATA": data,
+        "METER_PIPELINE_HOME": tmp_path / "home",
+        "METER_PIPELINE_INBOX": data / "inbox",
         "METER_PIPELINE_DATABASE_URL": database.url,
-    }.items():  # fmt: skip
+    }.items():
         monkeypatch.setenv(name, str(value))
     return load_settings()
 
@@ -76,8 +78,13 @@ def enrol_what_is_in(database: Database, city: Settings, path: Path) -> tuple[in
     """Enrol the meters of a NEM12 file; its reads and the sum of their micro units."""
     parsed = parse(path, read_head_ends(city.head_ends)["MDP"], CALENDAR)
     with database.connect() as connection:
-        for meter, channel, unit, minutes in parsed.intervals.select("meter_id", "channel", "unit", "interval_minutes").unique().iter_rows():
-            connection.execute("INSERT INTO ref.meters (meter_id, commodity, head_end) VALUES (%s, 'electricity', 'MDP') ON CONFLICT DO NOTHING", (meter,))
+        for meter, channel, unit, minutes in (
+            parsed.intervals.select("meter_id", "channel", "unit", "interval_minutes").unique().iter_rows()
+        ):
+            connection.execute(
+                "INSERT INTO ref.meters (meter_id, commodity, head_end) VALUES (%s, 'electricity', 'MDP') ON CONFLICT DO NOTHING",
+                (meter,),
+            )
             connection.execute(
                 "INSERT INTO ref.channels (meter_id, channel, kind, unit, interval_minutes, flow, multiplier, billed) "
                 "VALUES (%s, %s, 'interval', %s, %s, 'import', 1, true)",
@@ -86,7 +93,9 @@ def enrol_what_is_in(database: Database, city: Settings, path: Path) -> tuple[in
     return parsed.intervals.height, int(parsed.intervals["value"].sum())
 
 
-def test_a_spoiled_day_of_a_real_nem12_file_is_corrected_by_command_and_comes_back_once(city: Settings, database: Database) -> None:
+def test_a_spoiled_day_of_a_real_nem12_file_is_corrected_by_command_and_comes_back_once(
+    city: Settings, database: Database
+) -> None:
     path = fixtures_dir() / "nem12" / "Example_NEM12_actual_interval.csv"
     reads, total = enrol_what_is_in(database, city, path)
     whole = path.read_bytes()
@@ -104,7 +113,16 @@ def test_a_spoiled_day_of_a_real_nem12_file_is_corrected_by_command_and_comes_ba
     key = letter["key"][:10]
     assert cli("show", key)["line"] == letter["line"]
     assert cli("replay", key, "--by", "ann", code=1)["replayed"][0]["rejected"], "as it came it is still at fault"
-    cli("correct", key, "--content", line.rstrip(b"\r").decode(), "--by", "ann", "--reason", "two values spoiled on the line")
+    cli(
+        "correct",
+        key,
+        "--content",
+        line.rstrip(b"\r").decode(),
+        "--by",
+        "ann",
+        "--reason",
+        "two values spoiled on the line",
+    )
     first = cli("replay", key, "--by", "ann")["replayed"][0]
     assert (first["already"], first["rejected"], first["reads"]) == (False, [], letter["reads"])
     for _ in range(3):
@@ -121,7 +139,12 @@ def test_the_jobs_do_what_the_command_does(city: Settings, database: Database) -
     from meter_pipeline.defs.resources import Municipality
 
     enrol(database)
-    drop(city, "NORTH", "a.csv.gz", gzip.compress(HEADER + GOOD + b"M-0,E1,not a time \x1b[31m,1.0\nM-9,E1,2024-03-11T09:00:00Z,1.0\nnoise\n"))
+    drop(
+        city,
+        "NORTH",
+        "a.csv.gz",
+        gzip.compress(HEADER + GOOD + b"M-0,E1,not a time \x1b[31m,1.0\nM-9,E1,2024-03-11T09:00:00Z,1.0\nnoise\n"),
+    )
     take_in(city, database)
 
     def run(name: str, **config: Any) -> tuple[bool, dict[str, Any]]:
@@ -129,9 +152,11 @@ def test_the_jobs_do_what_the_command_does(city: Settings, database: Database) -
         [op] = [node.name for node in job.all_node_defs]
         with dg.DagsterInstance.ephemeral() as instance:
             result = job.execute_in_process(
-                run_config={"ops": {op: {"config": config}}}, resources={"municipality": Municipality(database_url=database.url)}, instance=instance,
+                run_config={"ops": {op: {"config": config}}},
+                resources={"municipality": Municipality(database_url=database.url)},
+                instance=instance,
                 raise_on_error=False,
-            )  # fmt: skip
+            )
         said: dict[str, Any] = {}
         for event in result.all_events:
             if event.event_type_value == "STEP_OUTPUT":
@@ -148,7 +173,16 @@ def test_the_jobs_do_what_the_command_does(city: Settings, database: Database) -
     ok, said = run("show", key=time)
     assert (ok, said["status"], said["line"]) == (True, "open", 2 + GOOD.count(b"\n"))
     assert run("replay", key=time, by="ann")[0] is False, "still at fault"
-    assert run("correct", key=time, content="M-0,E1,2024-03-11T13:00:00Z,1.0", by="ann", reason="stamp lost at the collector")[0] is True
+    assert (
+        run(
+            "correct",
+            key=time,
+            content="M-0,E1,2024-03-11T13:00:00Z,1.0",
+            by="ann",
+            reason="stamp lost at the collector",
+        )[0]
+        is True
+    )
     for turn in ((1, 0), (0, 1)):
         said = run("replay", key=time, by="ann")[1]
         assert (said["replayed"], said["done before"]) == turn
@@ -160,7 +194,10 @@ def test_the_jobs_do_what_the_command_does(city: Settings, database: Database) -
     assert run("replay", by="ann")[0] is False
     load_all(city, database)
     assert database.read("SELECT count(*) AS n FROM raw.interval").item() == GOOD.count(b"\n") + 2
-    assert database.read("SELECT status, count(*)::int AS n FROM raw.dead_letter GROUP BY 1 ORDER BY 1").rows() == [("dismissed", 1), ("replayed", 2)]
+    assert database.read("SELECT status, count(*)::int AS n FROM raw.dead_letter GROUP BY 1 ORDER BY 1").rows() == [
+        ("dismissed", 1),
+        ("replayed", 2),
+    ]
 
 
 def zipped(members: dict[str, bytes]) -> bytes:
@@ -189,7 +226,9 @@ def test_archives_that_are_bombs_or_thieves_cost_only_themselves(city: Settings,
     for turn in range(2):
         landed = {f.file_name.split("/")[1]: f for f in take_in(city, database).landed}
         if turn == 0:
-            assert {name: str(landed[name].refused).split(":")[0] for name in bad} == {name: code for name, (_, code) in bad.items()}
+            assert {name: str(landed[name].refused).split(":")[0] for name in bad} == {
+                name: code for name, (_, code) in bad.items()
+            }
     load_all(city, database)
     assert database.read("SELECT count(*) AS n FROM raw.interval").item() == GOOD.count(b"\n")
     assert database.read("SELECT count(*) AS n FROM raw.dead_letter").item() == len(bad)

@@ -1,4 +1,5 @@
-"""Whatever breaks while a day is written, running it again gives the tables a quiet run gives, and every payload one ledger leaf."""
+"""Whatever breaks while a day is written, running it again gives the tables a quiet run gives, and every payload one
+ledger leaf."""
 
 from __future__ import annotations
 
@@ -16,7 +17,20 @@ from meter_pipeline.ingest.breaker import Breaker, Rules
 from meter_pipeline.ingest.controller import Controller, Limits
 from meter_pipeline.store import load, raw
 from meter_pipeline.store.database import Database
-from meter_pipeline_tests.ingest.support import CALENDAR, CLOCK, DAY, METERS, NORTH, Read, enrol, options, parse, places, raw_bytes, write_file
+from meter_pipeline_tests.ingest.support import (
+    CALENDAR,
+    CLOCK,
+    DAY,
+    METERS,
+    NORTH,
+    Read,
+    enrol,
+    options,
+    parse,
+    places,
+    raw_bytes,
+    write_file,
+)
 
 SMALL = Limits(batch_least=1, batch_start=1, batch_most=1, writers_start=2)
 Write = Callable[..., Any]
@@ -26,7 +40,9 @@ Write = Callable[..., Any]
 def day(database: Database, tmp_path: Path) -> Database:
     """Six meters' reads staged."""
     enrol(database)
-    reads = [Read(m, slot, 1000 + slot) for m in METERS for slot in range(8)] + [Read(m, 3, 10**6, register=True) for m in METERS]
+    reads = [Read(m, slot, 1000 + slot) for m in METERS for slot in range(8)] + [
+        Read(m, 3, 10**6, register=True) for m in METERS
+    ]
     land(database, CALENDAR, write_file(tmp_path, "a", reads), NORTH, places(tmp_path), parse=parse, clock=CLOCK)
     return database
 
@@ -36,7 +52,11 @@ def run(database: Database, folder: Path, **more: Any) -> Any:
 
 
 def leaves(database: Database) -> int:
-    return int(database.read("SELECT coalesce(sum(leaf_count), 0)::bigint AS n FROM ledger.entry WHERE kind = 'ingested'").item())
+    return int(
+        database.read(
+            "SELECT coalesce(sum(leaf_count), 0)::bigint AS n FROM ledger.entry WHERE kind = 'ingested'"
+        ).item()
+    )
 
 
 def whole(database: Database) -> None:
@@ -49,7 +69,9 @@ def whole(database: Database) -> None:
     assert totals["accepted"].sum() == 54
 
 
-def test_a_commit_whose_reply_is_lost_counts_once(day: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_whose_reply_is_lost_counts_once(
+    day: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real, calls = load.write_batch, []
 
     async def lossy(connection: Any, batch: load.Batch) -> bool:
@@ -68,7 +90,9 @@ def test_a_commit_whose_reply_is_lost_counts_once(day: Database, tmp_path: Path,
 
 
 @pytest.mark.parametrize("at", [0, 4, 9])
-def test_a_run_killed_at_a_batch_is_finished_by_the_next(day: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+def test_a_run_killed_at_a_batch_is_finished_by_the_next(
+    day: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
     real, calls = load.write_batch, []
 
     async def killed(connection: Any, batch: load.Batch) -> bool:
@@ -85,7 +109,9 @@ def test_a_run_killed_at_a_batch_is_finished_by_the_next(day: Database, tmp_path
     whole(day)
 
 
-def test_a_run_killed_before_the_attach_is_finished_by_the_next(day: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_killed_before_the_attach_is_finished_by_the_next(
+    day: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(raw, "attach_partition", lambda *_: (_ for _ in ()).throw(RuntimeError("gone")))
         with pytest.raises(RuntimeError):
@@ -168,7 +194,9 @@ def test_a_terminated_backend_is_retried(day: Database, tmp_path: Path, monkeypa
     whole(day)
 
 
-def test_an_open_breaker_is_shared_told_and_closed_again(day: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_open_breaker_is_shared_told_and_closed_again(
+    day: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real, calls = load.write_batch, []
 
     async def failing(connection: Any, batch: load.Batch) -> bool:
@@ -182,5 +210,7 @@ def test_an_open_breaker_is_shared_told_and_closed_again(day: Database, tmp_path
     outcome = run(day, tmp_path, breaker=breaker)
     assert outcome.breaker_opened == 1
     assert day.read("SELECT state, times_opened FROM raw.breaker").rows() == [("closed", 1)]
-    assert day.read("SELECT (figures ->> 'open')::boolean AS open FROM control.observation WHERE kind = 'breaker'")["open"].to_list() == [False]
+    assert day.read("SELECT (figures ->> 'open')::boolean AS open FROM control.observation WHERE kind = 'breaker'")[
+        "open"
+    ].to_list() == [False]
     whole(day)

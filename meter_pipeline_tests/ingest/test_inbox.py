@@ -41,7 +41,20 @@ class Pauses:
 def settings(database: Database, tmp_path: Path) -> Settings:
     """Six files of two meters each, and the third again under a name that comes last."""
     data = tmp_path / "data"
-    simulate(Spec(meters=12, days=1, start=DAY, seed=3, defects=False, mix="electricity", formats=("delimited",), registers=False, meters_per_file=2), data)
+    simulate(
+        Spec(
+            meters=12,
+            days=1,
+            start=DAY,
+            seed=3,
+            defects=False,
+            mix="electricity",
+            formats=("delimited",),
+            registers=False,
+            meters_per_file=2,
+        ),
+        data,
+    )
     files = sorted((data / "inbox" / "AMI").iterdir())
     assert len(files) == 6
     shutil.copy(files[2], files[2].with_name("zz_again.csv"))
@@ -52,7 +65,8 @@ def settings(database: Database, tmp_path: Path) -> Settings:
 
 
 def test_files_read_at_once_are_made_known_in_the_order_of_their_names(database: Database, settings: Settings) -> None:
-    """The first file is not read before the second has been: it is registered first all the same, and so it stands in the ledger."""
+    """The first file is not read before the second has been: it is registered first all the same, and so it stands in
+    the ledger."""
     second_read = threading.Event()
     names = sorted(path.name for path in (settings.inbox / "AMI").iterdir())
 
@@ -76,7 +90,9 @@ def test_files_read_at_once_are_made_known_in_the_order_of_their_names(database:
     assert [Path(name).name for (name,) in entered] == names[:6]
 
 
-def test_a_pause_raised_while_files_are_read_holds_those_that_are_not_known_yet(database: Database, settings: Settings) -> None:
+def test_a_pause_raised_while_files_are_read_holds_those_that_are_not_known_yet(
+    database: Database, settings: Settings
+) -> None:
     """Files read ahead but not registered when the pause comes are held, and landed whole the next time."""
     first = land_inbox(database, settings.calendar(), settings, pause=Pauses(4))
     assert len(first.landed) == 1
@@ -88,8 +104,11 @@ def test_a_pause_raised_while_files_are_read_holds_those_that_are_not_known_yet(
     assert sum(one.received for one in (*first.landed, *again.landed) if not one.duplicate) == lines > 0
 
 
-def test_a_file_that_is_another_for_the_time_it_is_parsed_is_not_known_by_its_bytes(database: Database, settings: Settings) -> None:
-    """Size and time are put back, so that only the hash of what was parsed tells. The file is held, and landed when it is itself again."""
+def test_a_file_that_is_another_for_the_time_it_is_parsed_is_not_known_by_its_bytes(
+    database: Database, settings: Settings
+) -> None:
+    """Size and time are put back, so that only the hash of what was parsed tells. The file is held, and landed when it
+    is itself again."""
     victim = min((settings.inbox / "AMI").iterdir())
     own, stamp = victim.read_bytes(), victim.stat()
     other = own.replace(b"1", b"2")
@@ -110,4 +129,7 @@ def test_a_file_that_is_another_for_the_time_it_is_parsed_is_not_known_by_its_by
 
     outcome = land_inbox(database, settings.calendar(), settings, parse=parse, pause=Pauses(1000))
     assert [Path(name).name for name, _ in outcome.held] == [victim.name]
-    assert [Path(one.file_name).name for one in land_inbox(database, settings.calendar(), settings, pause=Pauses(1000)).landed] == [victim.name]
+    assert [
+        Path(one.file_name).name
+        for one in land_inbox(database, settings.calendar(), settings, pause=Pauses(1000)).landed
+    ] == [victim.name]

@@ -1,4 +1,5 @@
-"""Servers that freeze, refuse and come back: writes are cut at the socket, a backlog drains without a storm, and nothing is lost or doubled."""
+"""Servers that freeze, refuse and come back: writes are cut at the socket, a backlog drains without a storm, and
+nothing is lost or doubled."""
 
 from __future__ import annotations
 
@@ -27,7 +28,19 @@ from meter_pipeline.ingest.writer import Writers
 from meter_pipeline.store import embedded, load
 from meter_pipeline.store.database import Database, ensure_database
 from meter_pipeline.store.migrations import migrate
-from meter_pipeline_tests.ingest.support import CALENDAR, CLOCK, DAY, METERS, NORTH, Read, enrol, options, parse, places, write_file
+from meter_pipeline_tests.ingest.support import (
+    CALENDAR,
+    CLOCK,
+    DAY,
+    METERS,
+    NORTH,
+    Read,
+    enrol,
+    options,
+    parse,
+    places,
+    write_file,
+)
 
 SMALL = Limits(batch_least=1, batch_start=1, batch_most=1, writers_start=2)
 
@@ -52,7 +65,9 @@ def own_server() -> Iterator[tuple[embedded.Cluster, Database]]:
 def signal_all(cluster: embedded.Cluster, number: signal.Signals) -> None:
     """Send a signal to the postmaster and every process of its own."""
     postmaster = int((cluster.data / "postmaster.pid").read_text().split("\n", 1)[0])
-    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(postmaster)], capture_output=True, text=True, check=False).stdout.split()
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(postmaster)], capture_output=True, text=True, check=False
+    ).stdout.split()
     for pid in [postmaster, *map(int, children)]:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
@@ -61,10 +76,19 @@ def signal_all(cluster: embedded.Cluster, number: signal.Signals) -> None:
 def test_a_frozen_server_is_cut_at_the_socket_and_the_day_is_finished_when_it_wakes(
     own_server: tuple[embedded.Cluster, Database], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server's kernel still acknowledges, its own timers stand still: only the watchdog ends the wait. It is thawed only after that."""
+    """The server's kernel still acknowledges, its own timers stand still: only the watchdog ends the wait. It is thawed
+    only after that."""
     cluster, database = own_server
     enrol(database)
-    land(database, CALENDAR, write_file(tmp_path, "a", [Read(m, slot, 1000) for m in METERS for slot in range(8)]), NORTH, places(tmp_path), parse=parse, clock=CLOCK)
+    land(
+        database,
+        CALENDAR,
+        write_file(tmp_path, "a", [Read(m, slot, 1000) for m in METERS for slot in range(8)]),
+        NORTH,
+        places(tmp_path),
+        parse=parse,
+        clock=CLOCK,
+    )
     frozen, cut = threading.Event(), threading.Event()
     real = load.write_batch
 
@@ -81,7 +105,11 @@ def test_a_frozen_server_is_cut_at_the_socket_and_the_day_is_finished_when_it_wa
     monkeypatch.setattr(load, "write_batch", watched)
     monkeypatch.setattr(day_module, "Writers", functools.partial(Writers, deadline_s=0.5))
     outcomes: list[Any] = []
-    run = threading.Thread(target=lambda: outcomes.append(ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path), controller=Controller(SMALL))))
+    run = threading.Thread(
+        target=lambda: outcomes.append(
+            ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path), controller=Controller(SMALL))
+        )
+    )
     run.start()
     assert frozen.wait(60)
     was_cut = cut.wait(60)
@@ -94,13 +122,17 @@ def test_a_frozen_server_is_cut_at_the_socket_and_the_day_is_finished_when_it_wa
     assert database.read("SELECT sum(leaf_count)::bigint AS n FROM ledger.entry WHERE kind = 'ingested'").item() == 6
 
 
-def test_five_days_at_once_after_an_outage_drain_without_a_storm(server: Database, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_five_days_at_once_after_an_outage_drain_without_a_storm(
+    server: Database, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Connections stay at the pools' caps, an open breaker makes no calls, and every day is whole."""
     enrol(database)
     days = [DAY + timedelta(days=n) for n in range(5)]
     for n in range(5):
         reads = [Read(m, slot + 96 * n, 1000) for m in METERS for slot in range(8, 16)]
-        land(database, CALENDAR, write_file(tmp_path, f"f{n}", reads), NORTH, places(tmp_path), parse=parse, clock=CLOCK)
+        land(
+            database, CALENDAR, write_file(tmp_path, f"f{n}", reads), NORTH, places(tmp_path), parse=parse, clock=CLOCK
+        )
     name = database.read("SELECT current_database() AS n").item()
     real, lock, attempts, most = load.write_batch, threading.Lock(), [0], [0]
     started = threading.Event()
@@ -117,7 +149,11 @@ def test_five_days_at_once_after_an_outage_drain_without_a_storm(server: Databas
 
     def run(day: Any) -> None:
         rules = Rules(window=6, least_calls=3, open_s=0.3)
-        outcomes.append(ingest_billing_day(database, CALENDAR, day, **options(tmp_path), controller=Controller(SMALL), breaker=Breaker(rules)))
+        outcomes.append(
+            ingest_billing_day(
+                database, CALENDAR, day, **options(tmp_path), controller=Controller(SMALL), breaker=Breaker(rules)
+            )
+        )
 
     threads = [threading.Thread(target=run, args=(day,)) for day in days]
     with server.connect("outage", autocommit=True) as outside:
@@ -125,14 +161,20 @@ def test_five_days_at_once_after_an_outage_drain_without_a_storm(server: Databas
             thread.start()
         assert started.wait(60)
         outside.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
-        outside.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'ingest-writer%%'", (name,))
+        outside.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'ingest-writer%%'",
+            (name,),
+        )
         at_outage = attempts[0]
         for _ in range(40):
             threading.Event().wait(0.025)
         during = attempts[0] - at_outage
         outside.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
         while any(thread.is_alive() for thread in threads):
-            row = outside.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'ingest-writer%%'", (name,)).fetchone()
+            row = outside.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'ingest-writer%%'",
+                (name,),
+            ).fetchone()
             most[0] = max(most[0], int(row[0]) if row else 0)
             threading.Event().wait(0.02)
     assert [o.balanced for o in outcomes] == [True] * 5

@@ -1,4 +1,5 @@
-"""A real local server that stalls, resets, repeats pages, refuses and lies about its length; the day still comes whole, once."""
+"""A real local server that stalls, resets, repeats pages, refuses and lies about its length; the day still comes whole,
+once."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ class Hostile(BaseHTTPRequestHandler):
         Hostile.asked.append(cursor)
         following, count = PAGES[cursor]
         trick = Hostile.script.pop(0) if Hostile.script else ""
-        body = json.dumps({"reads": [{"meter": "M-1", "n": f"{cursor}-{i}"} for i in range(count)], "next": following}).encode()
+        body = json.dumps(
+            {"reads": [{"meter": "M-1", "n": f"{cursor}-{i}"} for i in range(count)], "next": following}
+        ).encode()
         if Hostile.whole:
             body = f'{{"reads": [{Hostile.whole}], "next": null}}'.encode()
         status, length, extra = 200, len(body), {}
@@ -101,14 +104,18 @@ def head_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeadEnd]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Hostile.script, Hostile.asked = [], []
     monkeypatch.setenv("HES_TOKEN", "secret")
-    yield HeadEnd("HES", "http", options={"url": f"http://127.0.0.1:{server.server_port}/reads", "token_env": "HES_TOKEN"})
+    yield HeadEnd(
+        "HES", "http", options={"url": f"http://127.0.0.1:{server.server_port}/reads", "token_env": "HES_TOKEN"}
+    )
     server.shutdown()
     server.server_close()
 
 
 def go(head_end: HeadEnd, inbox: Path, clock: QuickClock | None = None) -> pull.Pulled:
     timeouts = httpx.Timeout(0.5)
-    return asyncio.run(pull_day(head_end, DAY, inbox, clock=clock or QuickClock(), rng=random.Random(1), timeouts=timeouts))
+    return asyncio.run(
+        pull_day(head_end, DAY, inbox, clock=clock or QuickClock(), rng=random.Random(1), timeouts=timeouts)
+    )
 
 
 def reads_of(pulled: pull.Pulled) -> list[str]:
@@ -119,7 +126,9 @@ def reads_of(pulled: pull.Pulled) -> list[str]:
 ALL = ["None-0", "None-1", "None-2", "p2-0", "p2-1", "p2-2", "p3-0", "p3-1"]
 
 
-@pytest.mark.parametrize("script", [[], ["reset", "", "500", "stall"], ["429", "lie", "junk", "503"], ["", "lie", "reset", "lie"]])
+@pytest.mark.parametrize(
+    "script", [[], ["reset", "", "500", "stall"], ["429", "lie", "junk", "503"], ["", "lie", "reset", "lie"]]
+)
 def test_every_page_comes_once_whatever_the_server_does(head_end: HeadEnd, tmp_path: Path, script: list[str]) -> None:
     Hostile.script = list(script)
     clock = QuickClock()
@@ -149,7 +158,9 @@ def test_cursors_that_turn_in_a_circle_are_refused(head_end: HeadEnd, tmp_path: 
         go(head_end, tmp_path)
 
 
-def test_a_refused_token_is_not_tried_again_and_never_shown(head_end: HeadEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_token_is_not_tried_again_and_never_shown(
+    head_end: HeadEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HES_TOKEN", "planted-secret")
     with pytest.raises(PullError, match="401") as caught:
         go(head_end, tmp_path)
@@ -162,16 +173,25 @@ def test_plain_http_to_another_machine_is_refused(tmp_path: Path) -> None:
         go(HeadEnd("HES", "http", options={"url": "http://hes.example/reads"}), tmp_path)
 
 
-def test_what_is_wrong_in_a_read_is_handed_on_digit_by_digit(head_end: HeadEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wrong_in_a_read_is_handed_on_digit_by_digit(
+    head_end: HeadEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The parser refuses that read alone: no float rounds it, no page is lost for it."""
-    sent = '{"meter":"M","n":"a","v":0.12345678901234567890},{"meter":"M","n":"b","v":NaN},{"n":"c","v":1,"v":2},{"n":"d","v":1e999},{"n":"e","v":' + "9" * 5000 + "}"
+    sent = (
+        '{"meter":"M","n":"a","v":0.12345678901234567890},{"meter":"M","n":"b","v":NaN},{"n":"c","v":1,"v":2},{"n":"d","v":1e999},{"n":"e","v":'
+        + "9" * 5000
+        + "}"
+    )
     monkeypatch.setattr(Hostile, "whole", sent)
     pulled = go(head_end, tmp_path)
     assert pulled.path is not None
     lines = pulled.path.read_text().splitlines()
     assert lines[:4] == [
-        '{"meter":"M","n":"a","v":"0.12345678901234567890"}', '{"meter":"M","n":"b","v":"NaN"}', '{"n":"c","v":1,"v":2}', '{"n":"d","v":"1e999"}',
-    ]  # fmt: skip
+        '{"meter":"M","n":"a","v":"0.12345678901234567890"}',
+        '{"meter":"M","n":"b","v":"NaN"}',
+        '{"n":"c","v":1,"v":2}',
+        '{"n":"d","v":"1e999"}',
+    ]
     assert "9" * 5000 in lines[4]
 
 

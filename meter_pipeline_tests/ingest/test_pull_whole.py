@@ -1,4 +1,5 @@
-"""A head-end declared in TOML and served by a real local server: asked by the command and by Dagster, its day lands and loads like any file's."""
+"""A head-end declared in TOML and served by a real local server: asked by the command and by Dagster, its day lands and
+loads like any file's."""
 
 from __future__ import annotations
 
@@ -51,12 +52,22 @@ class Office(BaseHTTPRequestHandler):
             return
         start = CALENDAR.bounds(date.fromisoformat(query["day"]))[0]
         reads = [
-            {"meter": m, "channel": "E1", "start": (start + timedelta(minutes=15 * n)).isoformat(), "value": round(0.25 + n / 1000, 3), "seq": n + 1, "ver": 1, "q": "OK"}
+            {
+                "meter": m,
+                "channel": "E1",
+                "start": (start + timedelta(minutes=15 * n)).isoformat(),
+                "value": round(0.25 + n / 1000, 3),
+                "seq": n + 1,
+                "ver": 1,
+                "q": "OK",
+            }
             for m in Office.meters
             for n in range(slots(date.fromisoformat(query["day"])))
-        ]  # fmt: skip
+        ]
         limit = int(query["limit"])
-        body = json.dumps({"reads": reads[first : first + limit], "next": str(first + limit) if first + limit < len(reads) else None}).encode()
+        body = json.dumps(
+            {"reads": reads[first : first + limit], "next": str(first + limit) if first + limit < len(reads) else None}
+        ).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -92,12 +103,19 @@ def city(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     data = tmp_path / "data"
     (data / "head_ends").mkdir(parents=True)
     (data / "utility.toml").write_text('name = "Test"\nzone = "America/Chicago"\ncurrency = "USD"\n')
-    text = DECLARED.read_text().replace("https://127.0.0.1:8443/reads", f"http://127.0.0.1:{server.server_port}/reads").replace("page_size = 5000", "page_size = 50")
+    text = (
+        DECLARED.read_text()
+        .replace("https://127.0.0.1:8443/reads", f"http://127.0.0.1:{server.server_port}/reads")
+        .replace("page_size = 5000", "page_size = 50")
+    )
     (data / "head_ends" / "hes-api.toml").write_text(text)
     for name, value in {
-        "METER_PIPELINE_DATA": data, "METER_PIPELINE_HOME": tmp_path / "home", "METER_PIPELINE_INBOX": data / "inbox",
-        "METER_PIPELINE_DATABASE_URL": database.url, "HES_API_TOKEN": SECRET,
-    }.items():  # fmt: skip
+        "METER_PIPELINE_DATA": data,
+        "METER_PIPELINE_HOME": tmp_path / "home",
+        "METER_PIPELINE_INBOX": data / "inbox",
+        "METER_PIPELINE_DATABASE_URL": database.url,
+        "HES_API_TOKEN": SECRET,
+    }.items():
         monkeypatch.setenv(name, str(value))
     enrol(database)
     with database.connect() as connection:
@@ -132,13 +150,17 @@ def test_the_command_asks_lands_and_the_day_holds_every_digit(city: Settings, da
     assert total == len(METERS) * sum(250 + n for n in range(slots(DAY))) * 10**scale // 1000
     again = json.loads(cli("--day", DAY.isoformat(), "--json").stdout)
     assert again["asked"][0]["outcome"] == "nothing new"
-    assert [name for name in (city.inbox / "HES-API").iterdir() if not name.name.startswith(".")] == [city.inbox / asked["file"]]
+    assert [name for name in (city.inbox / "HES-API").iterdir() if not name.name.startswith(".")] == [
+        city.inbox / asked["file"]
+    ]
     (city.inbox / asked["file"]).unlink()
     cleared = json.loads(cli("--day", DAY.isoformat(), "--json").stdout)
     assert (cleared["asked"][0]["outcome"], list((city.inbox / "HES-API").iterdir())) == ("nothing new", [])
 
 
-def test_a_token_that_is_missing_is_said_and_one_that_is_there_is_not(city: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_that_is_missing_is_said_and_one_that_is_there_is_not(
+    city: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HES_API_TOKEN", "wrong-secret")
     said = cli("--day", DAY.isoformat(), "--json")
     assert said.exit_code == 1
@@ -189,7 +211,9 @@ def test_days_that_closed_while_nobody_asked_are_caught_up_with(city: Settings, 
     pull.pull(database, CALENDAR, [head_end], city.inbox, clock=At(START + timedelta(days=1, hours=1)))
     late = START + timedelta(days=13, hours=1)
     asked = pull.pull(database, CALENDAR, [head_end], city.inbox, clock=At(late)).asked
-    assert [a.day for a in asked] == [DAY + timedelta(days=n) for n in range(1, 13)], "days asked first five days ago are done; those never asked are not"
+    assert [a.day for a in asked] == [DAY + timedelta(days=n) for n in range(1, 13)], (
+        "days asked first five days ago are done; those never asked are not"
+    )
 
 
 def test_a_pull_that_is_over_holds_nobody(city: Settings, database: Database) -> None:

@@ -1,4 +1,5 @@
-"""Controller, breaker, retry and permits in virtual time: bounded, settling, and never more calls than their rules allow."""
+"""Controller, breaker, retry and permits in virtual time: bounded, settling, and never more calls than their rules
+allow."""
 
 from __future__ import annotations
 
@@ -18,7 +19,14 @@ from meter_pipeline.ingest.writer import Permits
 from meter_pipeline.store.database import Database
 
 
-def drive(controller: Controller, latency: Callable[[int, float], float], seconds: float, start: float = 0.0, *, ok: Callable[[float], bool] = lambda _: True) -> None:
+def drive(
+    controller: Controller,
+    latency: Callable[[int, float], float],
+    seconds: float,
+    start: float = 0.0,
+    *,
+    ok: Callable[[float], bool] = lambda _: True,
+) -> None:
     """Write batches one after another per writer in virtual time, always with more waiting."""
     now = start
     while now < start + seconds:
@@ -38,7 +46,10 @@ def test_it_settles_at_the_target_and_stays_within_bounds(fixed: float, row: flo
     controller = Controller()
     drive(controller, plant(fixed, row, seed, 0.1), 60)
     limits = controller.limits
-    assert all(limits.batch_least <= d["batch"] <= limits.batch_most and 1 <= d["writers"] <= limits.writers_most for d in controller.history)
+    assert all(
+        limits.batch_least <= d["batch"] <= limits.batch_most and 1 <= d["writers"] <= limits.writers_most
+        for d in controller.history
+    )
     settled = controller.history[20:]
     assert settled
     assert all(d["p90_ms"] <= 1.15 * limits.target_s * 1000 for d in settled)
@@ -75,7 +86,9 @@ def test_a_load_of_a_second_is_decided_on_and_its_end_is_in_the_history() -> Non
     was = short.batch, short.writers
     short.finish(0.05)
     short.finish(0.06)
-    assert [(d["move"], d["samples"]) for d in short.history] == [("end", 3)], "once, and not again where nothing was written since"
+    assert [(d["move"], d["samples"]) for d in short.history] == [("end", 3)], (
+        "once, and not again where nothing was written since"
+    )
     assert (short.batch, short.writers) == was
 
 
@@ -102,7 +115,11 @@ def test_waits_move_one_knob(event: str, latency: float, batch: str, writers: st
         controller.wrote(n * 0.05, was, latency, True, 3, False)
     first = controller.history[0]
     assert (first["writers"] < 3) == (writers == "fewer")
-    assert {"same": first["batch"] == was, "smaller": first["batch"] < was, "not smaller than shrink": first["batch"] >= was}[batch]
+    assert {
+        "same": first["batch"] == was,
+        "smaller": first["batch"] < was,
+        "not smaller than shrink": first["batch"] >= was,
+    }[batch]
 
 
 def test_wait_events_exist_under_these_names(database: Database) -> None:
@@ -114,7 +131,9 @@ def test_wait_events_exist_under_these_names(database: Database) -> None:
         assert len(family & known) >= len(family) // 2, family - known
 
 
-calls = st.lists(st.tuples(st.sampled_from(["ok", "fail", "slow", "cancel", "hold", "tick"]), st.floats(0.01, 3)), max_size=120)
+calls = st.lists(
+    st.tuples(st.sampled_from(["ok", "fail", "slow", "cancel", "hold", "tick"]), st.floats(0.01, 3)), max_size=120
+)
 
 
 @given(calls, st.integers(0, 99))
@@ -212,14 +231,21 @@ def test_an_outage_spends_the_budget() -> None:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (psycopg.errors.SerializationFailure(), Meaning.TRANSIENT), (psycopg.errors.DeadlockDetected(), Meaning.TRANSIENT),
-        (psycopg.errors.LockNotAvailable(), Meaning.SMALLER), (psycopg.errors.QueryCanceled(), Meaning.SMALLER),
-        (psycopg.errors.AdminShutdown(), Meaning.UNKNOWN), (psycopg.OperationalError("reset on COMMIT"), Meaning.UNKNOWN),
-        (psycopg.errors.DiskFull(), Meaning.EXHAUSTED), (psycopg.errors.TooManyConnections(), Meaning.EXHAUSTED),
-        (psycopg.errors.CheckViolation(), Meaning.DATA), (psycopg.errors.NumericValueOutOfRange(), Meaning.DATA),
-        (psycopg.errors.UndefinedTable(), Meaning.FATAL), (psycopg.errors.InsufficientPrivilege(), Meaning.FATAL), (ValueError(), Meaning.FATAL),
+        (psycopg.errors.SerializationFailure(), Meaning.TRANSIENT),
+        (psycopg.errors.DeadlockDetected(), Meaning.TRANSIENT),
+        (psycopg.errors.LockNotAvailable(), Meaning.SMALLER),
+        (psycopg.errors.QueryCanceled(), Meaning.SMALLER),
+        (psycopg.errors.AdminShutdown(), Meaning.UNKNOWN),
+        (psycopg.OperationalError("reset on COMMIT"), Meaning.UNKNOWN),
+        (psycopg.errors.DiskFull(), Meaning.EXHAUSTED),
+        (psycopg.errors.TooManyConnections(), Meaning.EXHAUSTED),
+        (psycopg.errors.CheckViolation(), Meaning.DATA),
+        (psycopg.errors.NumericValueOutOfRange(), Meaning.DATA),
+        (psycopg.errors.UndefinedTable(), Meaning.FATAL),
+        (psycopg.errors.InsufficientPrivilege(), Meaning.FATAL),
+        (ValueError(), Meaning.FATAL),
     ],
-)  # fmt: skip
+)
 def test_what_an_error_means(error: Exception, expected: Meaning) -> None:
     assert meaning(error) is expected
 

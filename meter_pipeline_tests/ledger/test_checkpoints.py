@@ -24,7 +24,11 @@ def write(database: Database, count: int, **body: object) -> None:
 
 
 def test_places_are_contiguous_and_follow_commit_not_identity(database: Database) -> None:
-    with database.connect("late") as late, database.connect("early") as early, database.connect("sequencer") as connection:
+    with (
+        database.connect("late") as late,
+        database.connect("early") as early,
+        database.connect("sequencer") as connection,
+    ):
         entries.append(late, "reconciled", {"which": "late"})
         entries.append(early, "reconciled", {"which": "rolled back"})
         early.rollback()
@@ -47,7 +51,8 @@ def test_a_restored_servers_transaction_ids_hide_no_entry(database: Database) ->
     with database.connect("sequencer") as connection:
         sequencer.sequence(connection)
     with database.connect("test", autocommit=True) as connection:
-        # what a restore into another cluster looks like: the remembered horizon is beyond anything this server has counted to
+        # what a restore into another cluster looks like: the remembered horizon is beyond anything this server has
+        # counted to
         connection.execute("SET session_replication_role = replica")
         connection.execute("ALTER TABLE ledger.tree_head DISABLE TRIGGER ALL")
         connection.execute("UPDATE ledger.tree_head SET horizon = '900000000000'::xid8")
@@ -69,7 +74,9 @@ def test_a_second_sequencer_refuses(database: Database) -> None:
 
 def test_the_stored_tree_gives_the_same_proofs_as_all_leaves(database: Database) -> None:
     with database.connect("test") as connection:
-        entry_rows = [entries.encode("reconciled", {"n": n}, at=entries.SYSTEM_CLOCK.now(), actor="t").row for n in range(700)]
+        entry_rows = [
+            entries.encode("reconciled", {"n": n}, at=entries.SYSTEM_CLOCK.now(), actor="t").row for n in range(700)
+        ]
         connection.cursor().executemany(store.INSERT_ENTRY, entry_rows)
         connection.commit()
         for _ in range(2):
@@ -119,7 +126,11 @@ def test_checkpoints_at_once_never_ask_for_a_shorter_log(database: Database, tmp
     for thread in threads:
         thread.join()
     assert problems == []
-    assert checkpoints.checkpoint(database, home=tmp_path).size in (10, 11, 12)  # each that found no log recorded the guards
+    assert checkpoints.checkpoint(database, home=tmp_path).size in (
+        10,
+        11,
+        12,
+    )  # each that found no log recorded the guards
 
 
 def test_the_signer_signs_no_shorter_log_no_fork_and_no_readable_key(tmp_path: Path) -> None:
@@ -129,11 +140,18 @@ def test_the_signer_signs_no_shorter_log_no_fork_and_no_readable_key(tmp_path: P
     def ask(size: int, old: int, root: bytes | None = None) -> dict[str, object]:
         proof = [step.hex() for step in merkle.consistency_proof(read, min(old, size), size)]
         chosen = (root or merkle.tree_root(read, size)).hex()
-        return answer(tmp_path, {"op": "sign", "origin": "a/log", "size": size, "root": chosen, "old_size": old, "proof": proof})
+        return answer(
+            tmp_path, {"op": "sign", "origin": "a/log", "size": size, "root": chosen, "old_size": old, "proof": proof}
+        )
 
     ask(5, 0)
     ask(5, 5)
-    for size, old, root, code in ((4, 4, None, "shorter"), (7, 3, None, "stale"), (7, 5, b"\x00" * 32, "fork"), (5, 5, b"\x00" * 32, "fork")):
+    for size, old, root, code in (
+        (4, 4, None, "shorter"),
+        (7, 3, None, "stale"),
+        (7, 5, b"\x00" * 32, "fork"),
+        (5, 5, b"\x00" * 32, "fork"),
+    ):
         with pytest.raises(SignerRefusedError) as refused:
             ask(size, old, root)
         assert refused.value.code == code
@@ -152,13 +170,17 @@ def test_a_restored_backup_gets_no_signature(database: Database, tmp_path: Path)
     with database.connect("test") as connection:
         connection.execute("SET session_replication_role = replica")
         for table in ("entry", "leaf", "tree_head", "checkpoint"):
-            connection.execute(psycopg.sql.SQL("ALTER TABLE ledger.{} DISABLE TRIGGER ALL").format(psycopg.sql.Identifier(table)))
+            connection.execute(
+                psycopg.sql.SQL("ALTER TABLE ledger.{} DISABLE TRIGGER ALL").format(psycopg.sql.Identifier(table))
+            )
         connection.execute("DELETE FROM ledger.checkpoint")
         connection.execute("DELETE FROM ledger.tree_head")
         connection.execute("DELETE FROM ledger.leaf WHERE leaf_index > 2")
         root = merkle.root_of_hashes(store.leaf_hashes(connection, 0, 3))
         connection.execute("DELETE FROM ledger.entry WHERE entry_id NOT IN (SELECT entry_id FROM ledger.leaf)")
-        connection.execute("INSERT INTO ledger.tree_head (tree_size, root_hash, horizon, cluster_id) VALUES (3, %s, '1', 1)", (root,))
+        connection.execute(
+            "INSERT INTO ledger.tree_head (tree_size, root_hash, horizon, cluster_id) VALUES (3, %s, '1', 1)", (root,)
+        )
     with pytest.raises(SignerRefusedError) as refused:
         checkpoints.checkpoint(database, home=tmp_path)
     assert refused.value.code == "shorter"
@@ -187,7 +209,10 @@ def test_a_witness_cosigns_growth_and_refuses_cut_and_fork(database: Database, t
     assert (seen.old_size, seen.size) == (0, 301)
     checkpoints.accept_cosignature(database, tmp_path, seen.size, seen.line, seen.vkey)
     published = notes.parse_note((first.folder / "checkpoint").read_text())
-    assert {found.name for found in notes.verify_note(published, [key, notes.parse_vkey(seen.vkey)])} == {first.origin, "finance"}
+    assert {found.name for found in notes.verify_note(published, [key, notes.parse_vkey(seen.vkey)])} == {
+        first.origin,
+        "finance",
+    }
     write(database, 10)
     second = checkpoints.checkpoint(database, home=tmp_path)
     assert second.witness is not None
@@ -221,7 +246,10 @@ def test_a_key_hands_over_to_the_next(database: Database, tmp_path: Path) -> Non
         notes.verify_note(notes.parse_note(after.note), [notes.parse_vkey(before.vkey)])
 
 
-@pytest.mark.parametrize(("index", "width", "path"), [(0, 256, "tile/1/000"), (1234067, 8, "tile/1/x001/x234/067.p/8"), (999, 256, "tile/1/999")])
+@pytest.mark.parametrize(
+    ("index", "width", "path"),
+    [(0, 256, "tile/1/000"), (1234067, 8, "tile/1/x001/x234/067.p/8"), (999, 256, "tile/1/999")],
+)
 def test_tile_paths(index: int, width: int, path: str) -> None:
     assert tiles.tile_path(1, index, width) == path
 
@@ -238,7 +266,14 @@ def test_a_lost_tile_folder_is_written_again(database: Database, tmp_path: Path)
         return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
     assert files(other) == files(done.folder)
-    assert sorted(files(other)) == ["checkpoint", "tile/0/000", "tile/0/001.p/5", "tile/1/000.p/1", "tile/entries/000", "tile/entries/001.p/5"]
+    assert sorted(files(other)) == [
+        "checkpoint",
+        "tile/0/000",
+        "tile/0/001.p/5",
+        "tile/1/000.p/1",
+        "tile/entries/000",
+        "tile/entries/001.p/5",
+    ]
 
 
 def test_guards_stand_and_a_trigger_switched_off_and_on_is_seen(database: Database) -> None:
@@ -249,7 +284,10 @@ def test_guards_stand_and_a_trigger_switched_off_and_on_is_seen(database: Databa
         connection.execute("ALTER TABLE ledger.entry DISABLE TRIGGER only_grows")
         assert any("not ENABLE ALWAYS" in problem for problem in privileges.check(connection).deviations)
         connection.execute("ALTER TABLE ledger.entry ENABLE ALWAYS TRIGGER only_grows")
-        assert "trigger only_grows on entry was altered since the guards were last recorded" in privileges.check(connection).deviations
+        assert (
+            "trigger only_grows on entry was altered since the guards were last recorded"
+            in privileges.check(connection).deviations
+        )
         connection.execute("GRANT UPDATE (body) ON ledger.entry TO meter_ledger_writer")
         assert "meter_ledger_writer may UPDATE entry.body" in privileges.check(connection).deviations
 

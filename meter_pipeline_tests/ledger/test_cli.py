@@ -24,7 +24,10 @@ def call(*arguments: str, stdin: str | None = None) -> tuple[int, Any]:
 def test_tree_of_a_file(tmp_path: Path) -> None:
     leaves = tmp_path / "leaves"
     leaves.write_text("\n00\n10\n2021\n3031\n40414243\n5051525354555657\n606162636465666768696a6b6c6d6e6f\n")
-    assert call("tree", "--leaves", str(leaves)) == (0, {"size": 8, "root": "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328"})
+    assert call("tree", "--leaves", str(leaves)) == (
+        0,
+        {"size": 8, "root": "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328"},
+    )
     leaves.write_text("")
     assert call("tree", "--leaves", str(leaves))[1]["size"] == 0
     leaves.write_text("zz\n")

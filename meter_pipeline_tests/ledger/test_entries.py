@@ -34,10 +34,13 @@ def test_one_spelling() -> None:
         "name": "Île",
     }
     encoded = entries.encode("ingested", body, at=AT, actor="test").body
-    assert encoded == (
-        '{"actor":"test","at":"2026-03-08T12:00:00.000000Z","body":{"a":[1,true,null,7,["0.10"]],"colour":"red","day":"2026-03-08",'
-        '"hash":"01ff","name":"Île","when":"2026-03-08T12:00:00.000000Z","z":"100"},"kind":"ingested","leaves":null,"v":"mp-ledger-entry/1"}'
-    ).encode()
+    assert (
+        encoded
+        == (
+            '{"actor":"test","at":"2026-03-08T12:00:00.000000Z","body":{"a":[1,true,null,7,["0.10"]],"colour":"red","day":"2026-03-08",'
+            '"hash":"01ff","name":"Île","when":"2026-03-08T12:00:00.000000Z","z":"100"},"kind":"ingested","leaves":null,"v":"mp-ledger-entry/1"}'
+        ).encode()
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,9 @@ def test_unknown_kinds_missing_fields_and_one_name_twice_are_refused() -> None:
     with pytest.raises(ValueError, match="confirmed_by"):
         entries.encode("pause_cleared", {"requested_by": "finance-1"}, at=AT, actor="test")
     with pytest.raises(ValueError, match="two different people"):
-        entries.encode("pause_cleared", {"requested_by": "finance-1", "confirmed_by": " Finance-1 "}, at=AT, actor="test")
+        entries.encode(
+            "pause_cleared", {"requested_by": "finance-1", "confirmed_by": " Finance-1 "}, at=AT, actor="test"
+        )
     entries.encode("pause_cleared", {"requested_by": "finance-1", "confirmed_by": "finance-2"}, at=AT, actor="test")
 
 
@@ -99,9 +104,13 @@ def test_the_entry_goes_with_its_transaction(connection: psycopg.Connection[tupl
         ("whatever", b"{}", merkle.leaf_hash(b"{}"), 0, None),
     ],
 )
-def test_the_server_checks_hash_leaves_and_kind(connection: psycopg.Connection[tuple[object, ...]], row: tuple[object, ...]) -> None:
+def test_the_server_checks_hash_leaves_and_kind(
+    connection: psycopg.Connection[tuple[object, ...]], row: tuple[object, ...]
+) -> None:
     with pytest.raises(psycopg.errors.CheckViolation):
-        connection.execute("INSERT INTO ledger.entry (kind, body, leaf_hash, leaf_count, leaves) VALUES (%s, %b, %b, %s, %b)", row)
+        connection.execute(
+            "INSERT INTO ledger.entry (kind, body, leaf_hash, leaf_count, leaves) VALUES (%s, %b, %b, %s, %b)", row
+        )
 
 
 def test_python_and_sql_know_the_same_kinds(connection: psycopg.Connection[tuple[object, ...]]) -> None:

@@ -21,8 +21,9 @@ from meter_pipeline.store.database import Database
 
 GO_SOURCES = Path("/usr/share/gocode")
 
-#: Opens the note with the verifier key, reads our tiles through tlog's own TileHashReader (which authenticates every tile against the signed
-#: root), and has tlog prove and check inclusion of a leaf, and consistency with an older checkpoint.
+# : Opens the note with the verifier key, reads our tiles through tlog's own TileHashReader (which authenticates every
+# tile against the signed : root), and has tlog prove and check inclusion of a leaf, and consistency with an older
+# checkpoint.
 PROGRAM = r"""
 package main
 
@@ -120,11 +121,23 @@ def test_go_opens_the_note_and_proves_over_our_tiles(database: Database, tmp_pat
         bundle = proving.prove(connection, bytes([7]) * 32)
     (tmp_path / "body").write_bytes(bundle.entry)
     (tmp_path / "main.go").write_text(PROGRAM)
-    environment = os.environ | {"GO111MODULE": "off", "GOPATH": str(GO_SOURCES), "GOCACHE": str(Path.home() / ".cache" / "go-build"), "GOFLAGS": ""}
+    environment = os.environ | {
+        "GO111MODULE": "off",
+        "GOPATH": str(GO_SOURCES),
+        "GOCACHE": str(Path.home() / ".cache" / "go-build"),
+        "GOFLAGS": "",
+    }
 
     def run(vkey: str) -> subprocess.CompletedProcess[str]:
         arguments = [str(new.folder), vkey, str(tmp_path / "older"), str(bundle.log_index), str(tmp_path / "body")]
-        return subprocess.run([go, "run", str(tmp_path / "main.go"), *arguments], capture_output=True, text=True, check=False, timeout=200, env=environment)
+        return subprocess.run(
+            [go, "run", str(tmp_path / "main.go"), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
+            env=environment,
+        )
 
     done = run(new.vkey)
     assert done.returncode == 0, done.stderr

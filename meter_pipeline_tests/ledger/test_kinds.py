@@ -1,7 +1,9 @@
-"""No entry, no write: for each kind of record the change and its entry are one transaction, and where the ledger takes no entry nothing changes.
+"""No entry, no write: for each kind of record the change and its entry are one transaction, and where the ledger takes
+no entry nothing changes.
 
-Each step of a scenario is tried once for every kind of entry it writes, with the ledger refusing that kind: it must fail and leave the tables it
-is about as they were. Then it is let through, and its entries must be of the transaction that wrote its rows.
+Each step of a scenario is tried once for every kind of entry it writes, with the ledger refusing that kind: it must
+fail and leave the tables it is about as they were. Then it is let through, and its entries must be of the transaction
+that wrote its rows.
 """
 
 from __future__ import annotations
@@ -66,7 +68,9 @@ def refusing(database: Database, kind: str) -> Iterator[None]:
         connection.execute(
             "CREATE FUNCTION public.refuse_entry() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no entry' USING ERRCODE = '42501'; END $$"
         )
-        connection.execute(f"CREATE TRIGGER refuse_entry BEFORE INSERT ON ledger.entry FOR EACH ROW WHEN (NEW.kind = '{kind}') EXECUTE FUNCTION refuse_entry()".encode())
+        connection.execute(
+            f"CREATE TRIGGER refuse_entry BEFORE INSERT ON ledger.entry FOR EACH ROW WHEN (NEW.kind = '{kind}') EXECUTE FUNCTION refuse_entry()".encode()
+        )
     try:
         yield
     finally:
@@ -76,7 +80,10 @@ def refusing(database: Database, kind: str) -> Iterator[None]:
 
 def contents(database: Database, tables: tuple[str, ...]) -> dict[str, str]:
     return {
-        table: database.read(f"SELECT coalesce(md5(string_agg(md5(t::text), '' ORDER BY md5(t::text))), '') AS h FROM {table} AS t")["h"][0] for table in tables
+        table: database.read(
+            f"SELECT coalesce(md5(string_agg(md5(t::text), '' ORDER BY md5(t::text))), '') AS h FROM {table} AS t"
+        )["h"][0]
+        for table in tables
     }
 
 
@@ -95,9 +102,14 @@ def walk(database: Database, steps: list[Step]) -> None:
         rows = database.read("SELECT kind, xid::text AS xid FROM ledger.entry WHERE entry_id > $1", (last,))
         assert set(step.kinds) <= set(rows["kind"]), step
         for table in step.tables:
-            written = database.read(f"SELECT DISTINCT xmin::text::bigint AS x FROM {table} WHERE age(xmin) < 2000000000")["x"]
-            # A row written under a savepoint carries its subtransaction's number, one of the next after the transaction's own.
-            assert any(0 <= one - int(xid) <= SAVEPOINTS for one in written for xid in rows["xid"]), f"no row of {table} is of its entry's transaction"
+            written = database.read(
+                f"SELECT DISTINCT xmin::text::bigint AS x FROM {table} WHERE age(xmin) < 2000000000"
+            )["x"]
+            # A row written under a savepoint carries its subtransaction's number, one of the next after the
+            # transaction's own.
+            assert any(0 <= one - int(xid) <= SAVEPOINTS for one in written for xid in rows["xid"]), (
+                f"no row of {table} is of its entry's transaction"
+            )
         shown.update(step.kinds)
 
 
@@ -106,8 +118,18 @@ def test_reads_in_duplicate_superseded_rejected_corrected_and_replayed(database:
     options = ingest.options(tmp_path)
 
     def landed(name: str, value: int, version: int, junk: tuple[str, ...] = ()) -> Callable[[], Any]:
-        path = ingest.write_file(tmp_path, name, [ingest.Read("M-0", slot, value, version=version) for slot in range(4)], junk)
-        return lambda: land(database, ingest.CALENDAR, path, ingest.NORTH, ingest.places(tmp_path), parse=ingest.parse, clock=ingest.CLOCK)
+        path = ingest.write_file(
+            tmp_path, name, [ingest.Read("M-0", slot, value, version=version) for slot in range(4)], junk
+        )
+        return lambda: land(
+            database,
+            ingest.CALENDAR,
+            path,
+            ingest.NORTH,
+            ingest.places(tmp_path),
+            parse=ingest.parse,
+            clock=ingest.CLOCK,
+        )
 
     def load() -> None:
         ingest_billing_day(database, ingest.CALENDAR, ingest.DAY, **options)
@@ -119,20 +141,42 @@ def test_reads_in_duplicate_superseded_rejected_corrected_and_replayed(database:
     def replay() -> None:
         ends = {"NORTH": ingest.NORTH}
         dead_letters.replay(
-            database, ingest.CALENDAR, ingest.places(tmp_path), ends, letter(b"oops"), by="clerk", parse=ingest.parse, clock=ingest.CLOCK
+            database,
+            ingest.CALENDAR,
+            ingest.places(tmp_path),
+            ends,
+            letter(b"oops"),
+            by="clerk",
+            parse=ingest.parse,
+            clock=ingest.CLOCK,
         )
 
     file = ("raw.feed_file", "raw.feed_file_day")
     right = ingest.Read("M-1", 5, 2000).line().encode()
-    walk(database, [
-        Step(("received", "rejected"), (*file, "raw.dead_letter"), landed("a", 1000, 2, ("oops", "noise"))),
-        Step(("ingested",), ("raw.interval_day", "raw.load_batch"), load),
-        Step(("duplicate",), ("raw.feed_file_arrival",), landed("b", 1000, 2, ("oops", "noise"))),
-        Step(("corrected",), ("raw.dead_letter", "ledger.personal"), lambda: dead_letters.correct(database, letter(b"oops"), right, by="clerk", reason="cut short")),
-        Step(("replayed",), ("raw.dead_letter",), replay),
-        Step(("dismissed",), ("raw.dead_letter",), lambda: dead_letters.dismiss(database, letter(b"noise"), by="clerk", reason="noise")),
-        Step(("erased",), ("raw.dead_letter",), lambda: dead_letters.erase(database, letter(b"noise"), by="privacy-1", reason="request 12")),
-    ])  # fmt: skip
+    walk(
+        database,
+        [
+            Step(("received", "rejected"), (*file, "raw.dead_letter"), landed("a", 1000, 2, ("oops", "noise"))),
+            Step(("ingested",), ("raw.interval_day", "raw.load_batch"), load),
+            Step(("duplicate",), ("raw.feed_file_arrival",), landed("b", 1000, 2, ("oops", "noise"))),
+            Step(
+                ("corrected",),
+                ("raw.dead_letter", "ledger.personal"),
+                lambda: dead_letters.correct(database, letter(b"oops"), right, by="clerk", reason="cut short"),
+            ),
+            Step(("replayed",), ("raw.dead_letter",), replay),
+            Step(
+                ("dismissed",),
+                ("raw.dead_letter",),
+                lambda: dead_letters.dismiss(database, letter(b"noise"), by="clerk", reason="noise"),
+            ),
+            Step(
+                ("erased",),
+                ("raw.dead_letter",),
+                lambda: dead_letters.erase(database, letter(b"noise"), by="privacy-1", reason="request 12"),
+            ),
+        ],
+    )
     load()
     landed("older", 900, 1)()
     walk(database, [Step(("superseded",), ("raw.load_batch", "raw.interval_payload"), load)])
@@ -148,7 +192,11 @@ def test_a_validated_day_and_its_estimates(database: Database) -> None:
     holed = load_curve(VEE_DAY)
     holed[40:44] = NO_VALUE
     city.intervals(VEE_DAY, {"M-1": holed})
-    city.register("M-1", (midnight(VEE_DAY), 5_000_000_000), (midnight(VEE_DAY + timedelta(days=1)), 5_000_000_000 + int(load_curve(VEE_DAY).sum())))
+    city.register(
+        "M-1",
+        (midnight(VEE_DAY), 5_000_000_000),
+        (midnight(VEE_DAY + timedelta(days=1)), 5_000_000_000 + int(load_curve(VEE_DAY).sum())),
+    )
     walk(database, [Step(("validated", "estimated"), ("vee.interval_day", "vee.daily_usage"), lambda: validate(city))])
 
 
@@ -166,21 +214,44 @@ def test_bills_adjustments_and_the_seal_of_a_period(database: Database) -> None:
 
     for day in billing.days(billing.JULY, 3):
         billing.put_intervals(database, day, {point: [1000] * 24})
-    walk(database, [
-        Step(("tariff_version", "billed", "reconciled"), ("billing.charge_day", "billing.determinant_day", "billing.tariff_version"), lambda: bill(billing.JULY)),
-    ])  # fmt: skip
+    walk(
+        database,
+        [
+            Step(
+                ("tariff_version", "billed", "reconciled"),
+                ("billing.charge_day", "billing.determinant_day", "billing.tariff_version"),
+                lambda: bill(billing.JULY),
+            ),
+        ],
+    )
     for day in billing.days(billing.JULY, 3)[1:]:
         bill(day)
-    walk(database, [
-        Step(("bill_issued",), ("billing.statement", "billing.statement_line"), lambda: issue_statements(database, billing.CHICAGO, "C1", end, clock=billing.CLOCK)),
-    ])  # fmt: skip
+    walk(
+        database,
+        [
+            Step(
+                ("bill_issued",),
+                ("billing.statement", "billing.statement_line"),
+                lambda: issue_statements(database, billing.CHICAGO, "C1", end, clock=billing.CLOCK),
+            ),
+        ],
+    )
     billing.put_intervals(database, billing.JULY, {point: [500_000] * 24})
     # the charge is written first, and the adjustment it asks for in a transaction of its own
     with refusing(database, "adjustment_requested"), pytest.raises(Exception, match="no entry"):
         bill(billing.JULY)
-    walk(database, [Step(("adjustment_requested",), ("billing.adjustment", "billing.adjustment_line"), lambda: bill(billing.JULY))])
+    walk(
+        database,
+        [
+            Step(
+                ("adjustment_requested",), ("billing.adjustment", "billing.adjustment_line"), lambda: bill(billing.JULY)
+            )
+        ],
+    )
     name = database.read("SELECT adjustment_id FROM billing.adjustment").item()
-    approve = Step(("adjustment_approved", "adjustment_posted"), ("billing.adjustment",), lambda: decided(name, approve=True))
+    approve = Step(
+        ("adjustment_approved", "adjustment_posted"), ("billing.adjustment",), lambda: decided(name, approve=True)
+    )
     walk(database, [approve])
     billing.put_intervals(database, billing.JULY, {point: [900_000] * 24})
     bill(billing.JULY)
@@ -194,7 +265,16 @@ def test_bills_adjustments_and_the_seal_of_a_period(database: Database) -> None:
         )
     month = date(2026, 7, 1)
     request_close(database, month, person="accountant", clock=billing.CLOCK)
-    walk(database, [Step(("period_sealed",), ("billing.period",), lambda: approve_close(database, month, person="controller", clock=billing.CLOCK))])
+    walk(
+        database,
+        [
+            Step(
+                ("period_sealed",),
+                ("billing.period",),
+                lambda: approve_close(database, month, person="controller", clock=billing.CLOCK),
+            )
+        ],
+    )
 
 
 def test_pause_resume_flags_and_decisions_on_cases(database: Database) -> None:
@@ -213,19 +293,47 @@ def test_pause_resume_flags_and_decisions_on_cases(database: Database) -> None:
 
     flag = flags.Flag("stage", "off")
     add_case(database, "C-1", "leak", "leak", day=date(2026, 7, 1))
-    walk(database, [
-        Step(("pause_set",), ("control.emergency_pause",), lambda: pause.raise_pause(database, reason="odd", by="ann")),
-        Step(("pause_requested_resume",), ("control.dual_request",), ask),
-        Step(("pause_refused",), ("control.refusal",), alone),
-        Step(("pause_cleared",), ("control.emergency_pause",), lambda: pause.confirm_resume(database, asked[-1], by="bob")),
-        Step(("flag_flipped",), ("control.flag_change",), lambda: flags.change(database, flag, "on", by="ann", reason="begin")),
-        Step(("flag_decided",), ("anomaly.exception_case",), decide_case),
-    ])  # fmt: skip
+    walk(
+        database,
+        [
+            Step(
+                ("pause_set",),
+                ("control.emergency_pause",),
+                lambda: pause.raise_pause(database, reason="odd", by="ann"),
+            ),
+            Step(("pause_requested_resume",), ("control.dual_request",), ask),
+            Step(("pause_refused",), ("control.refusal",), alone),
+            Step(
+                ("pause_cleared",),
+                ("control.emergency_pause",),
+                lambda: pause.confirm_resume(database, asked[-1], by="bob"),
+            ),
+            Step(
+                ("flag_flipped",),
+                ("control.flag_change",),
+                lambda: flags.change(database, flag, "on", by="ann", reason="begin"),
+            ),
+            Step(("flag_decided",), ("anomaly.exception_case",), decide_case),
+        ],
+    )
 
 
 def test_versions_of_the_program_its_rules_and_head_ends_once_each(database: Database, tmp_path: Path) -> None:
-    seen = [versions.code(), Version("rule_version", "validation", {"sha256": "ab"}), Version("head_end_version", "north", {"sha256": "cd"})]
-    walk(database, [Step(("code_version", "rule_version", "head_end_version"), ("control.observation",), lambda: note(database, seen))])
+    seen = [
+        versions.code(),
+        Version("rule_version", "validation", {"sha256": "ab"}),
+        Version("head_end_version", "north", {"sha256": "cd"}),
+    ]
+    walk(
+        database,
+        [
+            Step(
+                ("code_version", "rule_version", "head_end_version"),
+                ("control.observation",),
+                lambda: note(database, seen),
+            )
+        ],
+    )
     assert note(database, seen) == []
     assert note(database, [*seen[:2], Version("head_end_version", "north", {"sha256": "ef"})]) == ["north"]
     body = versions.code().body
@@ -253,5 +361,13 @@ def test_every_kind_the_audit_names_was_shown() -> None:
     """Last in this file, of which it sums up the others: the kinds without a step here have their tests in their rooms."""
     if len(walked) < 6:
         pytest.skip("sums up the whole file, of which this process ran a part")
-    elsewhere = {"reference_imported", "baselines_fitted", "flagged", "comparison", "migration_stage", "cutover_signed", "traffic_shifted"}
+    elsewhere = {
+        "reference_imported",
+        "baselines_fitted",
+        "flagged",
+        "comparison",
+        "migration_stage",
+        "cutover_signed",
+        "traffic_shifted",
+    }
     assert shown | elsewhere == set(KINDS)

@@ -17,7 +17,10 @@ from meter_pipeline.ledger import hashsets, merkle
 from meter_pipeline_tests.support import fixtures_dir
 
 #: The leaves and roots of RFC 6962's reference implementation (Certificate Transparency, merkletree tests).
-RFC_LEAVES = [bytes.fromhex(text) for text in ("", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f")]
+RFC_LEAVES = [
+    bytes.fromhex(text)
+    for text in ("", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f")
+]
 RFC_ROOT = "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328"
 
 
@@ -51,7 +54,9 @@ def test_roots_follow_the_definition(data: list[bytes]) -> None:
 def test_a_batch_folds_alike_from_bytes_list_and_array(size: int) -> None:
     leaves = some_leaves(size)
     array = np.frombuffer(b"".join(leaves), dtype=np.uint8).reshape(size, 32)
-    assert merkle.fold_root(leaves) == merkle.fold_root(b"".join(leaves)) == merkle.fold_root(array) == merkle.root(leaves)
+    assert (
+        merkle.fold_root(leaves) == merkle.fold_root(b"".join(leaves)) == merkle.fold_root(array) == merkle.root(leaves)
+    )
     assert merkle.fold_root(array[::-1]) == merkle.root(leaves[::-1])
 
 
@@ -64,7 +69,9 @@ def test_the_compiled_loop_hashes_as_hashlib_does(monkeypatch: pytest.MonkeyPatc
         assert merkle.fold_root(leaves) == by_hashlib
 
 
-@pytest.mark.parametrize("wrong", [[b"short"], b"x" * 33, np.zeros((2, 31), np.uint8), np.zeros((2, 32), np.int64), ["a" * 32]])
+@pytest.mark.parametrize(
+    "wrong", [[b"short"], b"x" * 33, np.zeros((2, 31), np.uint8), np.zeros((2, 32), np.int64), ["a" * 32]]
+)
 def test_what_is_not_hashes_is_refused(wrong: object) -> None:
     with pytest.raises((ValueError, TypeError)):
         merkle.fold_root(wrong)  # type: ignore[arg-type]
@@ -131,7 +138,9 @@ def test_other_peoples_inclusion_vectors() -> None:
         vector = json.loads(path.read_text())
         proof = [_decoded(step) for step in vector["proof"] or []]
         try:
-            merkle.verify_inclusion(vector["leafIdx"], vector["treeSize"], _decoded(vector["leafHash"]), proof, _decoded(vector["root"]))
+            merkle.verify_inclusion(
+                vector["leafIdx"], vector["treeSize"], _decoded(vector["leafHash"]), proof, _decoded(vector["root"])
+            )
             accepted = True
         except merkle.ProofError:
             accepted = False
@@ -145,7 +154,9 @@ def test_other_peoples_consistency_vectors() -> None:
         vector = json.loads(path.read_text())
         proof = [_decoded(step) for step in vector["proof"] or []]
         try:
-            merkle.verify_consistency(vector["size1"], vector["size2"], _decoded(vector["root1"]), _decoded(vector["root2"]), proof)
+            merkle.verify_consistency(
+                vector["size1"], vector["size2"], _decoded(vector["root1"]), _decoded(vector["root2"]), proof
+            )
             accepted = True
         except merkle.ProofError:
             accepted = False
@@ -155,7 +166,9 @@ def test_other_peoples_consistency_vectors() -> None:
 def test_many_batches_fold_together_as_each_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(20):
         rng = random.Random(seed)
-        batches = [rng.randbytes(32 * rng.choice((0, 1, 2, 3, 5, 8, 13, 64, 65, 300))) for _ in range(rng.randrange(1, 12))]
+        batches = [
+            rng.randbytes(32 * rng.choice((0, 1, 2, 3, 5, 8, 13, 64, 65, 300))) for _ in range(rng.randrange(1, 12))
+        ]
         counts = [len(batch) // 32 for batch in batches]
         expected = [merkle.fold_root(batch) for batch in batches]
         for compiled in (True, False):

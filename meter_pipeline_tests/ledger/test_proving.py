@@ -26,7 +26,9 @@ HASHERS = {"mpi1": keys.interval_payload_hashes, "mpr1": keys.register_payload_h
 
 def judge(*arguments: str) -> dict[str, Any]:
     command = [sys.executable, str(ROOT / "tools" / "verify_ledger.py"), *arguments, "--json"]
-    report: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout)
+    report: dict[str, Any] = json.loads(
+        subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
+    )
     return report
 
 
@@ -41,7 +43,9 @@ def load(database: Database, meters: int) -> pl.DataFrame:
             "unit": "m3",
             "head_end": "CITY",
             "source_version": pl.Series([7] * meters, dtype=pl.Int64),
-            "read_time": pl.Series([None if number % 2 else at for number in range(meters)], dtype=pl.Datetime("us", "UTC")),
+            "read_time": pl.Series(
+                [None if number % 2 else at for number in range(meters)], dtype=pl.Datetime("us", "UTC")
+            ),
             "value": pl.Series([number * 1000 for number in range(meters)], dtype=pl.Int64),
             "quality": pl.Series([1] * meters, dtype=pl.Int16),
             "sequence": pl.Series(range(meters), dtype=pl.Int32),
@@ -133,7 +137,9 @@ def test_personal_data_goes_and_every_proof_stays(database: Database, tmp_path: 
         connection.commit()
         connection.execute("UPDATE ledger.personal SET salt = NULL, payload = NULL WHERE payload_hash = %b", (other,))
     export(database, tmp_path / "silent")
-    assert [finding["check"] for finding in judge(str(tmp_path / "silent"), "--vkey", first.vkey)["findings"]] == ["erasure"]
+    assert [finding["check"] for finding in judge(str(tmp_path / "silent"), "--vkey", first.vkey)["findings"]] == [
+        "erasure"
+    ]
 
 
 def test_personal_data_can_be_erased_and_not_changed(database: Database) -> None:

@@ -1,4 +1,5 @@
-"""Rows and leaves are a bijection for bills and rejected lines too: found by both verifiers; a line is proven; a rejected line can be erased."""
+"""Rows and leaves are a bijection for bills and rejected lines too: found by both verifiers; a line is proven; a
+rejected line can be erased."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ DAYS = billing.days(FIRST, 3)
 
 def judge(*arguments: str) -> dict[str, Any]:
     command = [sys.executable, str(ROOT / "tools" / "verify_ledger.py"), *arguments, "--json"]
-    report: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout)
+    report: dict[str, Any] = json.loads(
+        subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
+    )
     return report
 
 
@@ -87,21 +90,31 @@ def test_charges_and_bill_lines_are_their_leaves(billed: Auditor) -> None:
 @pytest.mark.parametrize(
     ("deed", "found"),
     [
-        ("UPDATE billing.charge_day SET amounts[1] = amounts[1] + 1 WHERE service_point_id = 'SP-001' AND billing_day = '2026-07-02'",
-         {"row without leaf", "leaf without row"}),
-        ("DELETE FROM billing.charge_day WHERE service_point_id = 'SP-001' AND billing_day = '2026-07-02'", {"leaf without row"}),
-        ("UPDATE billing.statement_line SET amount = amount + 0.01 WHERE statement_id LIKE 'A-001%' AND line_no = 1", {"row"}),
+        (
+            "UPDATE billing.charge_day SET amounts[1] = amounts[1] + 1 WHERE service_point_id = 'SP-001' AND billing_day = '2026-07-02'",
+            {"row without leaf", "leaf without row"},
+        ),
+        (
+            "DELETE FROM billing.charge_day WHERE service_point_id = 'SP-001' AND billing_day = '2026-07-02'",
+            {"leaf without row"},
+        ),
+        (
+            "UPDATE billing.statement_line SET amount = amount + 0.01 WHERE statement_id LIKE 'A-001%' AND line_no = 1",
+            {"row"},
+        ),
         ("UPDATE billing.statement_line SET quantity = 7 WHERE statement_id LIKE 'A-001%' AND line_no = 2", {"row"}),
         ("DELETE FROM billing.statement_line WHERE statement_id LIKE 'A-001%' AND line_no = 1", {"row"}),
     ],
-)  # fmt: skip
+)
 def test_a_charge_or_a_line_changed_behind_the_ledger_is_found(billed: Auditor, deed: str, found: set[str]) -> None:
     # The room's own guards of issued bills would refuse; the owner goes round them.
     assert billed.after("SET session_replication_role = replica", deed) == found
 
 
 def test_a_day_billed_again_retires_the_leaves_of_what_it_replaces(billed: Auditor) -> None:
-    points = billed.database.read("SELECT DISTINCT service_point_id FROM billing.charge_day ORDER BY 1")["service_point_id"].to_list()
+    points = billed.database.read("SELECT DISTINCT service_point_id FROM billing.charge_day ORDER BY 1")[
+        "service_point_id"
+    ].to_list()
     billing.put_intervals(billed.database, DAYS[1], {point: [1500 + at] * 24 for at, point in enumerate(points[:2])})
     billing.put_intervals(billed.database, DAYS[1], {points[2]: [1002] * 24})
     done = bill_billing_day(billed.database, billing.CHICAGO, DAYS[1], clock=billing.CLOCK)
@@ -109,12 +122,16 @@ def test_a_day_billed_again_retires_the_leaves_of_what_it_replaces(billed: Audit
     with billed.database.connect("dba") as connection:
         connection.execute("TRUNCATE vee.interval_day")
     assert billed.findings() == set()
-    assert billed.after("DELETE FROM billing.charge_day WHERE service_point_id = 'SP-000' AND billing_day = '2026-07-02'") == {"leaf without row"}
+    assert billed.after(
+        "DELETE FROM billing.charge_day WHERE service_point_id = 'SP-000' AND billing_day = '2026-07-02'"
+    ) == {"leaf without row"}
 
 
 def test_a_line_of_a_bill_is_proven_by_its_leaf_and_path(billed: Auditor, tmp_path: Path) -> None:
     done = checkpoints.checkpoint(billed.database, home=tmp_path)
-    line = billed.database.read("SELECT statement_id || '.' || line_no AS id FROM billing.statement_line ORDER BY 1 LIMIT 1").item()
+    line = billed.database.read(
+        "SELECT statement_id || '.' || line_no AS id FROM billing.statement_line ORDER BY 1 LIMIT 1"
+    ).item()
     bundle = proving.prove_line(billed.database, line)
     proof = tmp_path / "proof.json"
     proof.write_text(json.dumps({"proofs": [bundle.document()]}, default=str))
@@ -133,7 +150,12 @@ def test_a_line_of_a_bill_is_proven_by_its_leaf_and_path(billed: Auditor, tmp_pa
 def rejected(database: Database, tmp_path: Path) -> Auditor:
     """A file with three lines that could not be read, one of them twice over."""
     ingest.enrol(database)
-    path = ingest.write_file(tmp_path, "a", [ingest.Read("M-0", slot, 1000) for slot in range(4)], ["call Ada Example at 555-0100", "junk", "more junk"])
+    path = ingest.write_file(
+        tmp_path,
+        "a",
+        [ingest.Read("M-0", slot, 1000) for slot in range(4)],
+        ["call Ada Example at 555-0100", "junk", "more junk"],
+    )
     land(database, ingest.CALENDAR, path, ingest.NORTH, ingest.places(tmp_path), parse=ingest.parse, clock=ingest.CLOCK)
     return Auditor(database, tmp_path, [ingest.DAY])
 
@@ -164,10 +186,14 @@ def test_a_rejected_line_is_erased_and_every_proof_stays(rejected: Auditor, tmp_
     assert rejected.findings() == set()
     assert _proof(database, letter.leaf).batch_proof == proving_before.batch_proof
     for trace in (b"Ada", b"555-0199", letter.key, letter.key.hex().encode()):
-        held = database.read("SELECT coalesce(string_agg(t::text, ''), '') AS t FROM (SELECT e.body::text || coalesce(e.leaves::text, '') AS t FROM ledger.entry e "
-                             "UNION ALL SELECT d::text FROM raw.dead_letter d UNION ALL SELECT p::text FROM ledger.personal p) x").item()  # fmt: skip
+        held = database.read(
+            "SELECT coalesce(string_agg(t::text, ''), '') AS t FROM (SELECT e.body::text || coalesce(e.leaves::text, '') AS t FROM ledger.entry e "
+            "UNION ALL SELECT d::text FROM raw.dead_letter d UNION ALL SELECT p::text FROM ledger.personal p) x"
+        ).item()
         assert trace.hex() not in held
-    exported = b"".join(path.read_bytes() for path in (tmp_path / f"export-{rejected.exports}").rglob("*") if path.is_file())
+    exported = b"".join(
+        path.read_bytes() for path in (tmp_path / f"export-{rejected.exports}").rglob("*") if path.is_file()
+    )
     assert b"Ada" not in exported
     assert b"Ada".hex().encode() not in exported
     with database.connect() as connection:

@@ -1,4 +1,5 @@
-"""The signing key lives in a process of its own: the pipeline asks over a socket, a command or a child's pipe, and never opens the key."""
+"""The signing key lives in a process of its own: the pipeline asks over a socket, a command or a child's pipe, and
+never opens the key."""
 
 from __future__ import annotations
 
@@ -46,7 +47,14 @@ def other_user(name: str) -> pwd.struct_passwd | None:
         return None
     found = pwd.getpwnam(name)
     try:
-        subprocess.run([sys.executable, "-c", "import meter_pipeline"], user=found.pw_uid, group=found.pw_gid, extra_groups=[], check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-c", "import meter_pipeline"],
+            user=found.pw_uid,
+            group=found.pw_gid,
+            extra_groups=[],
+            check=True,
+            capture_output=True,
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return found
@@ -54,7 +62,8 @@ def other_user(name: str) -> pwd.struct_passwd | None:
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Path]:
-    """A signer as a service, of another user where this one may choose; gives its socket. Its keys are in tmp_path/signer."""
+    """A signer as a service, of another user where this one may choose; gives its socket. Its keys are in
+    tmp_path/signer."""
     keys, run = tmp_path / "signer", tmp_path / "run"
     keys.mkdir(mode=0o700)
     run.mkdir()
@@ -65,8 +74,21 @@ def service(tmp_path: Path) -> Iterator[Path]:
         for folder in (tmp_path, *tmp_path.parents):
             if folder.stat().st_uid == 0 and folder != Path("/"):
                 folder.chmod(folder.stat().st_mode | 0o011)
-    command = [sys.executable, "-m", "meter_pipeline.ledger.signer", "--keys", str(keys), "--listen", str(run / "socket")]
-    process = subprocess.Popen(command, user=None if user is None else user.pw_uid, group=None if user is None else user.pw_gid, env={"PATH": "/usr/bin"})
+    command = [
+        sys.executable,
+        "-m",
+        "meter_pipeline.ledger.signer",
+        "--keys",
+        str(keys),
+        "--listen",
+        str(run / "socket"),
+    ]
+    process = subprocess.Popen(
+        command,
+        user=None if user is None else user.pw_uid,
+        group=None if user is None else user.pw_gid,
+        env={"PATH": "/usr/bin"},
+    )
     try:
         for _ in range(600):
             if (run / "socket").exists():
@@ -108,7 +130,15 @@ def test_another_user_can_neither_read_the_key_nor_ask(database: Database, tmp_p
     for folder in (tmp_path, *tmp_path.parents):  # so that it is the key's own mode that refuses, and the socket's
         if folder.stat().st_uid == 0 and folder != Path("/"):
             folder.chmod(folder.stat().st_mode | 0o011)
-    said = subprocess.run(["/usr/bin/env", "python3", "-c", attempt], user=other.pw_uid, group=other.pw_gid, extra_groups=[], capture_output=True, text=True, check=False)
+    said = subprocess.run(
+        ["/usr/bin/env", "python3", "-c", attempt],
+        user=other.pw_uid,
+        group=other.pw_gid,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert said.stdout.split("\n")[:2] == ["no key", "no socket"], said.stderr
 
 

@@ -1,6 +1,8 @@
-"""The twelve tamper drills: each deed by someone who owns the database is detected, and located, by the auditor's own program.
+"""The twelve tamper drills: each deed by someone who owns the database is detected, and located, by the auditor's own
+program.
 
-The auditor holds what an auditor would: the log's first verifier key and the checkpoint of yesterday. The program runs as a process of its own.
+The auditor holds what an auditor would: the log's first verifier key and the checkpoint of yesterday. The program runs
+as a process of its own.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ class Here:
 
 
 class Utility:
-    """A utility with a log of 19 entries: statements issued, files loaded, resumes by two people; and an auditor beside it."""
+    """A utility with a log of 19 entries: statements issued, files loaded, resumes by two people; and an auditor beside
+    it."""
 
     def __init__(self, database: Database, home: Path) -> None:
         self.database, self.home = database, home
@@ -58,7 +61,9 @@ class Utility:
             # a stand-in of the two business tables the drills need
             connection.execute("DROP SCHEMA IF EXISTS billing CASCADE")
             connection.execute("CREATE SCHEMA billing")
-            connection.execute("CREATE TABLE billing.statement (statement_id text, lines_sha256 bytea, total numeric, period_end date)")
+            connection.execute(
+                "CREATE TABLE billing.statement (statement_id text, lines_sha256 bytea, total numeric, period_end date)"
+            )
             connection.execute(
                 "CREATE TABLE billing.statement_line (statement_id text, line_no integer, service_point_id text, tariff_id text, tariff_version integer,"
                 " segment_start date, segment_end date, line_key text, name text, quantity numeric(24,6), unit text, amount numeric(20,6))"
@@ -81,7 +86,11 @@ class Utility:
                 if number % 3 == 0:
                     self.bill(connection, number, leaf=True)
                 elif number % 3 == 1:
-                    entries.append(connection, "pause_cleared", {"number": number, "requested_by": "finance-1", "confirmed_by": "finance-2"})
+                    entries.append(
+                        connection,
+                        "pause_cleared",
+                        {"number": number, "requested_by": "finance-1", "confirmed_by": "finance-2"},
+                    )
                 else:
                     totals = {"received": 5, "accepted": 2, "duplicate": 1, "superseded": 1, "rejected": 1}
                     entries.append(connection, "file_loaded", {"number": number, "billing_day": DAY} | totals)
@@ -89,11 +98,14 @@ class Utility:
     @staticmethod
     def bill(connection: Connection, number: int, *, leaf: bool) -> None:
         past, amount = DAY + timedelta(days=1), Decimal(number) + Decimal("0.25")
-        line = "\x1f".join(("1", "SP-1", "FLAT", "3", DAY.isoformat(), past.isoformat(), "BASIC", "1500000", str(int(amount * 10**6))))
+        line = "\x1f".join(
+            ("1", "SP-1", "FLAT", "3", DAY.isoformat(), past.isoformat(), "BASIC", "1500000", str(int(amount * 10**6)))
+        )
         made = hashlib.sha256(f"mp-statement/1\x1eS{number}\x1e{line}".encode()).digest()
         connection.execute("INSERT INTO billing.statement VALUES (%s, %b, %s, %s)", (f"S{number}", made, amount, past))
         connection.execute(
-            "INSERT INTO billing.statement_line VALUES (%s, 1, 'SP-1', 'FLAT', 3, %s, %s, 'BASIC', 'Basic', 1.5, 'kWh', %s)", (f"S{number}", DAY, past, amount)
+            "INSERT INTO billing.statement_line VALUES (%s, 1, 'SP-1', 'FLAT', 3, %s, %s, 'BASIC', 'Basic', 1.5, 'kWh', %s)",
+            (f"S{number}", DAY, past, amount),
         )
         if leaf:
             entries.append(connection, "bill_issued", {"number": number, "statements": 1, "billing_day": DAY}, [made])
@@ -112,25 +124,45 @@ class Utility:
 
     def judge(self, folder: Path, *more: str) -> dict[str, Any]:
         done = subprocess.run(
-            [sys.executable, str(ROOT / "tools" / "verify_ledger.py"), str(folder), "--vkey", str(self.vkey), "--checkpoint", str(self.held), "--json", *more],
-            capture_output=True, text=True, check=False, timeout=60, cwd=self.home,
-        )  # fmt: skip
+            [
+                sys.executable,
+                str(ROOT / "tools" / "verify_ledger.py"),
+                str(folder),
+                "--vkey",
+                str(self.vkey),
+                "--checkpoint",
+                str(self.held),
+                "--json",
+                *more,
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            cwd=self.home,
+        )
         report: dict[str, Any] = json.loads(done.stdout)
         assert done.returncode == (0 if report["ok"] else 1)
         return report
 
     def rebuild(self) -> None:
-        """Make the tree, its head and its checkpoint anew over the entries there are, and sign with the log's own key: a thorough forger."""
+        """Make the tree, its head and its checkpoint anew over the entries there are, and sign with the log's own key:
+        a thorough forger."""
         signer = notes.parse_skey((self.home / "keys" / f"{file_name(self.today.origin)}.skey").read_text())
         with self.database.connect("dba") as connection:
-            rows = connection.execute("SELECT l.entry_id, e.leaf_hash FROM ledger.leaf l JOIN ledger.entry e USING (entry_id) ORDER BY leaf_index").fetchall()
+            rows = connection.execute(
+                "SELECT l.entry_id, e.leaf_hash FROM ledger.leaf l JOIN ledger.entry e USING (entry_id) ORDER BY leaf_index"
+            ).fetchall()
             root = merkle.root_of_hashes(b"".join(bytes(row[1]) for row in rows))
             checkpoint = notes.Checkpoint(self.today.origin, len(rows), root)
             note = checkpoint.text + "\n" + notes.sign_checkpoint(checkpoint, signer).line
             as_dba(
                 connection,
-                "DELETE FROM ledger.cosignature", "DELETE FROM ledger.checkpoint", "DELETE FROM ledger.tree_head", "DELETE FROM ledger.leaf",
-            )  # fmt: skip
+                "DELETE FROM ledger.cosignature",
+                "DELETE FROM ledger.checkpoint",
+                "DELETE FROM ledger.tree_head",
+                "DELETE FROM ledger.leaf",
+            )
             store.insert_leaves(connection, 0, [(int(row[0]), bytes(row[1])) for row in rows])  # type: ignore[arg-type]
             store.insert_head(connection, store.Head(len(rows), root, 1, 1))
             store.insert_checkpoint(connection, len(rows), note, signer.verifier.key_id.hex())
@@ -242,7 +274,9 @@ def bill_without_leaf(utility: Utility) -> None:
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )
-def test_a_deed_is_detected_and_located(utility: Utility, deed: Callable[[Utility], None], found: str, place: int | None) -> None:
+def test_a_deed_is_detected_and_located(
+    utility: Utility, deed: Callable[[Utility], None], found: str, place: int | None
+) -> None:
     deed(utility)
     report = utility.audit()
     assert not report["ok"]
@@ -257,12 +291,19 @@ def test_a_deed_is_detected_and_located(utility: Utility, deed: Callable[[Utilit
     [
         ("UPDATE billing.statement_line SET amount = amount + 1 WHERE statement_id = 'S6'", "row"),
         ("DELETE FROM billing.statement_line WHERE statement_id = 'S6'", "row"),
-        (("INSERT INTO billing.statement_line SELECT statement_id, 2, service_point_id, tariff_id, tariff_version, segment_start, segment_end, line_key, name,"
-         " quantity, unit, amount FROM billing.statement_line WHERE statement_id = 'S6'"), "row"),
+        (
+            (
+                "INSERT INTO billing.statement_line SELECT statement_id, 2, service_point_id, tariff_id, tariff_version, segment_start, segment_end, line_key, name,"
+                " quantity, unit, amount FROM billing.statement_line WHERE statement_id = 'S6'"
+            ),
+            "row",
+        ),
         ("DELETE FROM billing.statement WHERE statement_id = 'S6'", "leaf without row"),
     ],
-)  # fmt: skip
-def test_a_bills_line_edited_removed_or_added_is_found_at_its_bills_entry(utility: Utility, deed: str, found: str) -> None:
+)
+def test_a_bills_line_edited_removed_or_added_is_found_at_its_bills_entry(
+    utility: Utility, deed: str, found: str
+) -> None:
     with utility.database.connect("app") as connection:
         connection.execute(deed.encode())
     report = utility.audit()
@@ -275,10 +316,12 @@ def test_yesterdays_backup_restored(utility: Utility) -> None:
     utility.held.write_text(utility.today.note)
     size = utility.yesterday.size
     utility.dba(
-        f"DELETE FROM ledger.checkpoint WHERE tree_size > {size}", f"DELETE FROM ledger.tree_head WHERE tree_size > {size}",
+        f"DELETE FROM ledger.checkpoint WHERE tree_size > {size}",
+        f"DELETE FROM ledger.tree_head WHERE tree_size > {size}",
         f"CREATE TEMP TABLE gone AS SELECT entry_id FROM ledger.leaf WHERE leaf_index >= {size}",
-        f"DELETE FROM ledger.leaf WHERE leaf_index >= {size}", "DELETE FROM ledger.entry WHERE entry_id IN (SELECT entry_id FROM gone)",
-    )  # fmt: skip
+        f"DELETE FROM ledger.leaf WHERE leaf_index >= {size}",
+        "DELETE FROM ledger.entry WHERE entry_id IN (SELECT entry_id FROM gone)",
+    )
     report = utility.audit()
     assert "held checkpoint" in checks(report)
     assert report["first_bad_index"] == size
@@ -332,15 +375,19 @@ def test_a_missing_witness_fails_only_who_requires_one(utility: Utility) -> None
 
 
 def test_wrong_usage_is_exit_code_2(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "tools" / "verify_ledger.py"), str(tmp_path / "nothing"), "--vkey", "nonsense"]
+    command = [
+        sys.executable,
+        str(ROOT / "tools" / "verify_ledger.py"),
+        str(tmp_path / "nothing"),
+        "--vkey",
+        "nonsense",
+    ]
     assert subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 2
 
 
 def test_the_auditors_program_shares_no_code() -> None:
     text = (ROOT / "tools" / "verify_ledger.py").read_text()
     assert "meter_pipeline" not in text.replace("shares no code with meter_pipeline", "")
-
-
 
 
 def test_a_heap_file_edited_with_the_server_down(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
@@ -357,8 +404,12 @@ def test_a_heap_file_edited_with_the_server_down(tmp_path_factory: pytest.TempPa
         utility = Utility(database, tmp_path)
         with database.connect("test", autocommit=True) as connection:
             connection.execute("CHECKPOINT")
-            row = connection.execute("SELECT pg_relation_filepath('ledger.entry'), current_setting('data_directory')").fetchone()
-            body = connection.execute(f"SELECT body FROM ledger.entry WHERE entry_id = {utility.entry_at(7)}".encode(), binary=True).fetchone()
+            row = connection.execute(
+                "SELECT pg_relation_filepath('ledger.entry'), current_setting('data_directory')"
+            ).fetchone()
+            body = connection.execute(
+                f"SELECT body FROM ledger.entry WHERE entry_id = {utility.entry_at(7)}".encode(), binary=True
+            ).fetchone()
         assert row is not None
         assert body is not None
         cluster.stop()

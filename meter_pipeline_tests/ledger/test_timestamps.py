@@ -1,4 +1,5 @@
-"""A checkpoint is time-stamped by an authority of our own making, offline: asked, kept, verified inside and by the auditor's program."""
+"""A checkpoint is time-stamped by an authority of our own making, offline: asked, kept, verified inside and by the
+auditor's program."""
 
 from __future__ import annotations
 
@@ -46,12 +47,19 @@ class Authority:
         self.certificate = folder / "tsa.pem"
         (folder / "tsa.cnf").write_text(CONFIG.format(folder=folder))
         (folder / "serial").write_text("01")
-        extensions = ["-addext", "extendedKeyUsage=critical,timeStamping", "-addext", "keyUsage=critical,digitalSignature"]
+        extensions = [
+            "-addext",
+            "extendedKeyUsage=critical,timeStamping",
+            "-addext",
+            "keyUsage=critical,digitalSignature",
+        ]
         made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=tsa"]
         made += ["-keyout", str(folder / "tsa.key"), "-out", str(self.certificate)]
         subprocess.run([*made, *extensions], check=True, capture_output=True)
         script = folder / "ask"
-        script.write_text(f"#!/bin/sh\ncat > {folder}/query && exec openssl ts -reply -config {folder}/tsa.cnf -queryfile {folder}/query\n")
+        script.write_text(
+            f"#!/bin/sh\ncat > {folder}/query && exec openssl ts -reply -config {folder}/tsa.cnf -queryfile {folder}/query\n"
+        )
         script.chmod(0o755)
         self.command = str(script)
 
@@ -72,7 +80,10 @@ def test_a_checkpoint_is_stamped_kept_and_verified(database: Database, tmp_path:
     with database.connect("test") as connection:
         [(size, kind, token)] = store.anchors(connection)
     assert (size, kind) == (2, "rfc3161")
-    assert abs((timestamps.verify(bytes(token), done.note, authority.certificate) - datetime.now(UTC)).total_seconds()) < 600
+    assert (
+        abs((timestamps.verify(bytes(token), done.note, authority.certificate) - datetime.now(UTC)).total_seconds())
+        < 600
+    )
     assert verification.verify(database, home=tmp_path, authority=authority.certificate).checked["time stamps"] == 1
     export(database, tmp_path / "export")
     report = judge(tmp_path / "export", done.vkey, authority.certificate)
@@ -90,14 +101,25 @@ def test_a_checkpoint_is_stamped_kept_and_verified(database: Database, tmp_path:
 
 
 def judge(folder: Path, vkey: str, authority: Path) -> dict[str, object]:
-    command = [sys.executable, str(ROOT / "tools" / "verify_ledger.py"), str(folder), "--vkey", vkey, "--tsa-ca", str(authority), "--json"]
+    command = [
+        sys.executable,
+        str(ROOT / "tools" / "verify_ledger.py"),
+        str(folder),
+        "--vkey",
+        vkey,
+        "--tsa-ca",
+        str(authority),
+        "--json",
+    ]
     return dict(json.loads(subprocess.run(command, capture_output=True, text=True, check=False).stdout))
 
 
 def test_an_answer_to_another_query_or_a_refusal_is_not_kept(
     database: Database, tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = subprocess.run([authority.command], input=timestamps.query("note\n", 2**62 + 1), capture_output=True, check=True).stdout
+    answer = subprocess.run(
+        [authority.command], input=timestamps.query("note\n", 2**62 + 1), capture_output=True, check=True
+    ).stdout
     assert timestamps.stamped_at(answer, "note\n", 2**62 + 1)
     with pytest.raises(timestamps.TimestampError, match="another query"):
         timestamps.stamped_at(answer, "note\n", 7)

@@ -23,7 +23,11 @@ def as_dba(connection: psycopg.Connection[tuple[object, ...]], *statements: str)
     for table in TABLES:
         connection.execute(sql.SQL("ALTER TABLE ledger.{} ENABLE TRIGGER ALL").format(sql.Identifier(table)))
         for trigger in ("only_grows", "never_truncated"):
-            connection.execute(sql.SQL("ALTER TABLE ledger.{} ENABLE ALWAYS TRIGGER {}").format(sql.Identifier(table), sql.Identifier(trigger)))
+            connection.execute(
+                sql.SQL("ALTER TABLE ledger.{} ENABLE ALWAYS TRIGGER {}").format(
+                    sql.Identifier(table), sql.Identifier(trigger)
+                )
+            )
     connection.commit()
 
 
@@ -70,7 +74,12 @@ def test_an_edit_of_a_verified_past_is_found_by_a_full_run(log: Database, tmp_pa
 def test_a_shorter_log_than_remembered_is_found(log: Database, tmp_path: Path) -> None:
     assert verification.verify(log, home=tmp_path).ok
     with log.connect("dba") as connection:
-        as_dba(connection, "DELETE FROM ledger.checkpoint", "DELETE FROM ledger.tree_head", "DELETE FROM ledger.leaf WHERE leaf_index > 4")
+        as_dba(
+            connection,
+            "DELETE FROM ledger.checkpoint",
+            "DELETE FROM ledger.tree_head",
+            "DELETE FROM ledger.leaf WHERE leaf_index > 4",
+        )
     done = verification.verify(log, home=tmp_path)
     assert [finding.check for finding in done.findings][:1] == ["memory"]
 
@@ -85,7 +94,12 @@ def test_one_name_under_dual_control_and_totals_that_do_not_add_up_are_found(log
 
     with log.connect("dba") as connection:
         connection.execute(forged("pause_cleared", '{"confirmed_by":"finance-1 ","requested_by":"Finance-1"}').encode())
-        connection.execute(forged("file_loaded", '{"accepted":1,"duplicate":1,"received":3,"rejected":0,"superseded":0}').encode())
+        connection.execute(
+            forged("file_loaded", '{"accepted":1,"duplicate":1,"received":3,"rejected":0,"superseded":0}').encode()
+        )
     checkpoints.checkpoint(log, home=tmp_path)
     done = verification.verify(log, home=tmp_path)
-    assert [(finding.check, finding.index) for finding in done.findings] == [("dual control", 10), ("control totals", 11)]
+    assert [(finding.check, finding.index) for finding in done.findings] == [
+        ("dual control", 10),
+        ("control totals", 11),
+    ]

@@ -1,4 +1,5 @@
-"""``meter-pipeline migrate`` promises: one JSON document, exit 1 where something must be looked at, and every step on the record."""
+"""``meter-pipeline migrate`` promises: one JSON document, exit 1 where something must be looked at, and every step on
+the record."""
 
 from __future__ import annotations
 
@@ -39,12 +40,19 @@ def test_a_day_from_import_to_gate(ask: Any, database: Database, tmp_path: Path)
     fill_day(database, 20, 0)
     rows = ["account_id,level,code,value,estimated,tariff_version"]
     for account, level, code, value, estimated, version in (
-        new_results(database, DAY).select("account_id", "level", "code", "value", "estimated", "tariff_version").iter_rows()
+        new_results(database, DAY)
+        .select("account_id", "level", "code", "value", "estimated", "tariff_version")
+        .iter_rows()
     ):
-        rows.append(f"{account},{level},{code},{from_micro(value)},{str(estimated).lower()},{'' if version is None else version}")
+        rows.append(
+            f"{account},{level},{code},{from_micro(value)},{str(estimated).lower()},{'' if version is None else version}"
+        )
     path = tmp_path / "legacy.csv"
     path.write_text("\n".join(rows) + "\n")
-    assert ask("import-legacy", "--day", str(DAY), "--file", str(path)) == ({"day": "2026-10-05", "figures": len(rows) - 1}, 0)
+    assert ask("import-legacy", "--day", str(DAY), "--file", str(path)) == (
+        {"day": "2026-10-05", "figures": len(rows) - 1},
+        0,
+    )
     document, code = ask("compare", "--day", str(DAY))
     assert (document["blocking"], document["bills"], document["source"], code) == (0, 20, "pipeline", 0)
     assert {row["class"] for row in document["summary"]} == {"match"}
@@ -73,7 +81,9 @@ def test_steps_and_rollback_are_on_the_record(ask: Any, database: Database, monk
     assert ask("advance", "dual_write", "--by", "ana", "--reason", "seen")[1] == 0
     document, code = ask("advance", "live", "--route", "R-1", "--by", "ana", "--reason", "alone")
     assert (document["refused"], code) == ("needs_two", 1)
-    document, code = ask("advance", "live", "--route", "R-1", "--report", "0" * 64, "--by", "ana", "--reason", "no report")
+    document, code = ask(
+        "advance", "live", "--route", "R-1", "--report", "0" * 64, "--by", "ana", "--reason", "no report"
+    )
     assert (document["refused"], code) == ("no_report", 1)
     document, code = ask("rollback", "--to", "shadow", "--by", "ana", "--reason", "drill")
     assert (document["to"]["stage"], code) == ("shadow", 0)

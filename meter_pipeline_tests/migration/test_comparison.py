@@ -1,4 +1,5 @@
-"""Comparison promises: every figure has exactly one class, each planted difference the right one, and money has no tolerance."""
+"""Comparison promises: every figure has exactly one class, each planted difference the right one, and money has no
+tolerance."""
 
 from __future__ import annotations
 
@@ -10,7 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter_pipeline.migration.comparison import BLOCKING, CLASSES, RARE, RESULT, Drift, KnownDefect, Rules, compare, coverage
+from meter_pipeline.migration.comparison import (
+    BLOCKING,
+    CLASSES,
+    RARE,
+    RESULT,
+    Drift,
+    KnownDefect,
+    Rules,
+    compare,
+    coverage,
+)
 
 DAY = date(2026, 11, 2)
 NOW = datetime(2026, 11, 3, 12, tzinfo=UTC)
@@ -30,7 +41,11 @@ RULES = Rules(
 )
 CASES: list[tuple[str, dict[str, Any] | None, list[dict[str, Any]]]] = [
     ("match", {}, [{}]),
-    ("within_tolerance", {"level": "determinant", "code": "demand", "value": 5_000_000}, [{"level": "determinant", "code": "demand", "value": 5_010_000}]),
+    (
+        "within_tolerance",
+        {"level": "determinant", "code": "demand", "value": 5_000_000},
+        [{"level": "determinant", "code": "demand", "value": 5_010_000}],
+    ),
     ("rounding", {"value": 12_344_600, "exact": 12_344_600}, [{"value": 12_340_000}]),
     ("missing_new", None, [{}]),
     ("missing_legacy", {}, []),
@@ -47,19 +62,30 @@ CASES: list[tuple[str, dict[str, Any] | None, list[dict[str, Any]]]] = [
 
 
 @pytest.mark.parametrize(("expected", "new", "legacy"), CASES)
-def test_each_planted_difference_has_its_class(expected: str, new: dict[str, Any] | None, legacy: list[dict[str, Any]]) -> None:
-    result = compare(figures(*([new] if new is not None else [])), figures(*legacy), known_accounts=ACCOUNTS, now=NOW, rules=RULES)
+def test_each_planted_difference_has_its_class(
+    expected: str, new: dict[str, Any] | None, legacy: list[dict[str, Any]]
+) -> None:
+    result = compare(
+        figures(*([new] if new is not None else [])), figures(*legacy), known_accounts=ACCOUNTS, now=NOW, rules=RULES
+    )
     assert result.pairs["class"].to_list() == [expected]
     assert result.blocking == (expected in BLOCKING)
 
 
 def test_rounding_that_leans_one_way_for_three_days_is_an_error_of_a_cent_a_day() -> None:
-    """Each night rounds by half a cent, our own position by one over any stretch: after two days of +1 a third is more than rounding explains."""
+    """Each night rounds by half a cent, our own position by one over any stretch: after two days of +1 a third is more
+    than rounding explains."""
 
     def third(leant: int, days: int) -> list[str]:
         before = pl.DataFrame({"account_id": ["A1"], "code": ["energy"], "leant": [leant]})
         drift = Drift(days, before)
-        return compare(figures({}), figures({"value": 12_330_000}), known_accounts=ACCOUNTS, now=NOW, rules=RULES, drift=drift).pairs["class"].to_list()
+        return (
+            compare(
+                figures({}), figures({"value": 12_330_000}), known_accounts=ACCOUNTS, now=NOW, rules=RULES, drift=drift
+            )
+            .pairs["class"]
+            .to_list()
+        )
 
     assert third(0, 0) == ["rounding"]
     assert third(10_000, 1) == ["rounding"]
@@ -74,7 +100,9 @@ def test_only_what_both_sides_have_is_evidence() -> None:
 
 
 def test_a_rate_class_that_legacy_does_not_bill_is_not_covered() -> None:
-    strata = pl.DataFrame({"service_point_id": ["SP-1", "SP-2"], "rate_class": ["RES", "TOU"], "commodity": ["water", "electricity"]})
+    strata = pl.DataFrame(
+        {"service_point_id": ["SP-1", "SP-2"], "rate_class": ["RES", "TOU"], "commodity": ["water", "electricity"]}
+    )
     strata = strata.with_columns(**{name: pl.lit(name == "exchange") for name in RARE})
     new = figures({"code": "SP-1:energy"}, {"code": "SP-2:energy", "account_id": "A2"})
     result = compare(new, figures({"code": "SP-1:energy"}), known_accounts=ACCOUNTS, now=NOW)
@@ -93,8 +121,12 @@ def test_an_expired_defect_explains_nothing() -> None:
 
 
 def test_a_total_follows_its_explained_lines_and_only_exactly() -> None:
-    new = figures({"estimated": True}, {"code": "fixed", "value": 1}, {"level": "total", "code": "total", "value": 20_000_000})
-    legacy = figures({"value": 13_000_000}, {"code": "fixed", "value": 1}, {"level": "total", "code": "total", "value": 20_660_000})
+    new = figures(
+        {"estimated": True}, {"code": "fixed", "value": 1}, {"level": "total", "code": "total", "value": 20_000_000}
+    )
+    legacy = figures(
+        {"value": 13_000_000}, {"code": "fixed", "value": 1}, {"level": "total", "code": "total", "value": 20_660_000}
+    )
     result = compare(new, legacy, known_accounts=ACCOUNTS, now=NOW, rules=RULES)
     total = result.pairs.filter(pl.col("level") == "total")
     assert total["class"].to_list() == ["estimate_vs_actual"]
@@ -105,7 +137,9 @@ def test_a_total_follows_its_explained_lines_and_only_exactly() -> None:
 
 def test_offsetting_errors_hide_in_the_net_but_not_in_the_absolute() -> None:
     new = figures(*({"account_id": a, "level": "total", "code": "total", "value": 100} for a in ("A1", "A2")))
-    legacy = figures(*({"account_id": a, "level": "total", "code": "total", "value": v} for a, v in (("A1", 90), ("A2", 110))))
+    legacy = figures(
+        *({"account_id": a, "level": "total", "code": "total", "value": v} for a, v in (("A1", 90), ("A2", 110)))
+    )
     result = compare(new, legacy, known_accounts=ACCOUNTS, now=NOW)
     assert (result.net_money, result.absolute_money) == (0, 20)
 
@@ -118,17 +152,22 @@ def test_money_is_refused_a_tolerance() -> None:
 rows = st.lists(
     st.fixed_dictionaries(
         {
-            "account_id": st.sampled_from(["A1", "A2", "A3", "A9"]), "level": st.sampled_from(["usage", "line", "total"]),
-            "code": st.sampled_from(["energy", "fixed"]), "value": st.integers(-(10**7), 10**7), "estimated": st.booleans(),
+            "account_id": st.sampled_from(["A1", "A2", "A3", "A9"]),
+            "level": st.sampled_from(["usage", "line", "total"]),
+            "code": st.sampled_from(["energy", "fixed"]),
+            "value": st.integers(-(10**7), 10**7),
+            "estimated": st.booleans(),
             "tariff_version": st.sampled_from([1, 2, None]),
         }
     ),
     max_size=12,
-)  # fmt: skip
+)
 
 
 @given(rows, rows, st.randoms())
-def test_every_figure_has_one_class_in_any_order(new: list[dict[str, Any]], legacy: list[dict[str, Any]], order: Any) -> None:
+def test_every_figure_has_one_class_in_any_order(
+    new: list[dict[str, Any]], legacy: list[dict[str, Any]], order: Any
+) -> None:
     unique = list({(r["account_id"], r["level"], r["code"]): r for r in new}.values())
     result = compare(figures(*unique), figures(*legacy), known_accounts=ACCOUNTS, now=NOW, rules=RULES)
     keys = {(r["account_id"], r["level"], r["code"]) for r in [*unique, *legacy]}
@@ -136,4 +175,6 @@ def test_every_figure_has_one_class_in_any_order(new: list[dict[str, Any]], lega
     assert set(result.pairs["class"].to_list()) <= set(CLASSES)
     assert int(result.summary["figures"].sum()) == len(keys)
     order.shuffle(unique)
-    assert compare(figures(*unique), figures(*legacy), known_accounts=ACCOUNTS, now=NOW, rules=RULES).pairs.equals(result.pairs)
+    assert compare(figures(*unique), figures(*legacy), known_accounts=ACCOUNTS, now=NOW, rules=RULES).pairs.equals(
+        result.pairs
+    )

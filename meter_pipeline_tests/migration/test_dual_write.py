@@ -1,4 +1,5 @@
-"""Dual write promises: one authority a record for ever, nothing lost on either side however often delivery fails, and a rollback that legacy survives."""
+"""Dual write promises: one authority a record for ever, nothing lost on either side however often delivery fails, and a
+rollback that legacy survives."""
 
 from __future__ import annotations
 
@@ -36,7 +37,10 @@ def stage(database: Database, name: str, points: int | None = None) -> None:
     value: dict[str, Any] = {"stage": name, "routes": [], "basis_points": everyone if points is None else points}
     with database.connect() as connection:
         flags.ensure(connection, STAGE, by="test")
-        connection.execute("UPDATE control.flag SET value = %s::jsonb, version = version + 1 WHERE flag = %s", (canonical_json(value).decode(), STAGE.name))
+        connection.execute(
+            "UPDATE control.flag SET value = %s::jsonb, version = version + 1 WHERE flag = %s",
+            (canonical_json(value).decode(), STAGE.name),
+        )
 
 
 def write(database: Database, *records: Record) -> list[dual_write.Written]:
@@ -58,7 +62,10 @@ class Side:
             self.held[each.billing_day, each.account_id] = each.sha256
 
 
-@pytest.mark.parametrize(("name", "points", "authority"), [("off", 0, "legacy"), ("shadow", 0, "legacy"), ("dual_write", 0, "legacy"), ("live", 10_000, "new")])
+@pytest.mark.parametrize(
+    ("name", "points", "authority"),
+    [("off", 0, "legacy"), ("shadow", 0, "legacy"), ("dual_write", 0, "legacy"), ("live", 10_000, "new")],
+)
 def test_each_stage_has_one_authority(database: Database, name: str, points: int, authority: str) -> None:
     stage(database, name, points)
     assert [w.authority for w in write(database, record(1))] == [authority]
@@ -140,11 +147,17 @@ def test_nothing_is_left_behind_when_the_writing_transaction_fails(database: Dat
 @pytest.mark.parametrize(
     "seen",
     [
-        Seen(unexplained_money=1), Seen(missing_new=1), Seen(ledger_verifies=False), Seen(dead_letter_share=0.006, dead_letter_share_7_days=0.01),
-        Seen(dead_letter_share=0.004, dead_letter_share_7_days=0.001), Seen(breaker_open_s=301), Seen(slow_p95_for_s=901), Seen(lag_s=13 * 3600),
+        Seen(unexplained_money=1),
+        Seen(missing_new=1),
+        Seen(ledger_verifies=False),
+        Seen(dead_letter_share=0.006, dead_letter_share_7_days=0.01),
+        Seen(dead_letter_share=0.004, dead_letter_share_7_days=0.001),
+        Seen(breaker_open_s=301),
+        Seen(slow_p95_for_s=901),
+        Seen(lag_s=13 * 3600),
         Seen(paused=True),
     ],
-)  # fmt: skip
+)
 def test_every_trigger_pulls_alone_and_calm_pulls_none(seen: Seen) -> None:
     assert len(triggers(seen)) == 1
     assert triggers(Seen(dead_letter_share=0.002, dead_letter_share_7_days=0.001)) == []
@@ -185,13 +198,19 @@ def test_cut_over_takes_two_people_and_one_fresh_green_report(database: Database
         assert scalar(connection, "SELECT count(*) FROM ledger.entry WHERE kind = 'cutover_signed'") == 1
 
 
-@pytest.mark.parametrize(("report_at", "is_green", "code"), [(NOW.replace(hour=10), True, "stale_report"), (NOW, False, "not_green")])
-def test_a_stale_or_red_report_is_refused_and_the_refusal_recorded(database: Database, report_at: datetime, is_green: bool, code: str) -> None:
+@pytest.mark.parametrize(
+    ("report_at", "is_green", "code"), [(NOW.replace(hour=10), True, "stale_report"), (NOW, False, "not_green")]
+)
+def test_a_stale_or_red_report_is_refused_and_the_refusal_recorded(
+    database: Database, report_at: datetime, is_green: bool, code: str
+) -> None:
     stage(database, "dual_write")
     report = keep(database, green(report_at, is_green=is_green))
     with pytest.raises(Refused) as refused:
         cutover.request_step(database, LIVE, report, by="ops", reason="now", clock=FixedClock(NOW))
     assert refused.value.code == code
     with database.connect() as connection:
-        recorded = "SELECT count(*) FROM ledger.entry WHERE kind = 'migration_stage' AND convert_from(body, 'UTF8') LIKE %s"
+        recorded = (
+            "SELECT count(*) FROM ledger.entry WHERE kind = 'migration_stage' AND convert_from(body, 'UTF8') LIKE %s"
+        )
         assert scalar(connection, recorded, (f"%{code}%",)) == 1

@@ -1,4 +1,5 @@
-"""The gate promises: it opens after 72 clean continuous hours with replay and coverage, and any reset sets its clock back to zero."""
+"""The gate promises: it opens after 72 clean continuous hours with replay and coverage, and any reset sets its clock
+back to zero."""
 
 from __future__ import annotations
 
@@ -15,7 +16,10 @@ START = datetime(2026, 11, 2, 6, tzinfo=UTC)
 
 
 def clean(days: int, compared: int = 20_000) -> Evidence:
-    live = [LiveRun(START + timedelta(days=n), date(2026, 11, 1) + timedelta(days=n), compared, 0, 0, "c1") for n in range(days)]
+    live = [
+        LiveRun(START + timedelta(days=n), date(2026, 11, 1) + timedelta(days=n), compared, 0, 0, "c1")
+        for n in range(days)
+    ]
     return Evidence(
         live=live,
         replayed_days=frozenset(date(2026, 9, 1) + timedelta(days=n) for n in range(31)),
@@ -58,7 +62,11 @@ def test_silence_is_not_agreement() -> None:
 
 
 def test_what_was_never_seen_is_missed_by_name() -> None:
-    evidence = replace(clean(5), strata={"rate_class": ["RES", "COM"]}, coverage={**dict.fromkeys(COVERAGE, 1000), "rate_class:RES": 99})
+    evidence = replace(
+        clean(5),
+        strata={"rate_class": ["RES", "COM"]},
+        coverage={**dict.fromkeys(COVERAGE, 1000), "rate_class:RES": 99},
+    )
     report = evaluate(evidence, START + timedelta(days=4))
     missing = next(c for c in report.conditions if c.name == "coverage_rate_class")
     assert not report.green
@@ -75,7 +83,9 @@ def test_what_is_signed_is_this_report() -> None:
 @given(st.lists(st.tuples(st.integers(0, 14), st.booleans()), max_size=15), st.integers(0, 15 * 24))
 def test_the_clock_never_runs_through_a_reset(runs: list[tuple[int, bool]], hours: int) -> None:
     days = dict(runs)
-    live = [LiveRun(START + timedelta(days=n), date(2026, 11, 1), 1000, int(bad), 0, "c") for n, bad in sorted(days.items())]
+    live = [
+        LiveRun(START + timedelta(days=n), date(2026, 11, 1), 1000, int(bad), 0, "c") for n, bad in sorted(days.items())
+    ]
     now = START + timedelta(hours=hours)
     report = evaluate(Evidence(live=live), now)
     if report.clock_started is not None:

@@ -1,4 +1,5 @@
-"""The guard promises: each trigger of the reference, seen in the database's own tables, sends authority back to legacy; and nothing else does."""
+"""The guard promises: each trigger of the reference, seen in the database's own tables, sends authority back to legacy;
+and nothing else does."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ Cause = Callable[[Database, FixedClock], None]
 
 def _money(database: Database, clock: FixedClock) -> None:
     frame = new_results(database, DAY)
-    import_results(database, DAY, frame.with_columns(value=frame["value"] + 500_000), finished_at=NOW, source="x", clock=clock)
+    import_results(
+        database, DAY, frame.with_columns(value=frame["value"] + 500_000), finished_at=NOW, source="x", clock=clock
+    )
     compare_billing_day(database, DAY, clock=clock)
 
 
@@ -92,10 +95,16 @@ def _letters(rejected: int, before: int) -> Cause:
 
 
 CAUSES: list[tuple[str, Cause]] = [
-    ("unexplained money", _money), ("missing on the new side", _missing), ("ledger does not verify", _ledger), ("circuit breaker open", _breaker),
-    ("write p95", _slow), ("behind", _late), ("pause is raised", _paused), ("dead letters at 0.60%", _letters(600, 500)),
+    ("unexplained money", _money),
+    ("missing on the new side", _missing),
+    ("ledger does not verify", _ledger),
+    ("circuit breaker open", _breaker),
+    ("write p95", _slow),
+    ("behind", _late),
+    ("pause is raised", _paused),
+    ("dead letters at 0.60%", _letters(600, 500)),
     ("dead letters at 0.40%", _letters(400, 100)),
-]  # fmt: skip
+]
 
 
 @pytest.fixture
@@ -131,12 +140,15 @@ def test_each_trigger_alone_sends_authority_back(live: Database, database: Datab
     assert cutover.peek(database).value == {"stage": "dual_write", "routes": [], "basis_points": 0}
     assert guard(live, CALENDAR, clock=clock) is None, "there is nothing left to take back"
     with database.connect() as connection:
-        assert [what for _, what in store.events(connection) if "rollback" in what] == ["rollback to dual_write"], "the gate begins anew"
+        assert [what for _, what in store.events(connection) if "rollback" in what] == ["rollback to dual_write"], (
+            "the gate begins anew"
+        )
 
 
 @pytest.mark.parametrize("stage", ["dual_write", "live", "ramp_down"])
 def test_rollback_at_every_stage_in_the_middle_of_writing(database: Database, tmp_path: Path, stage: str) -> None:
-    """Writers go on through the flip; every bill has one authority, every bill is on both sides after delivery, and legacy writes from then on."""
+    """Writers go on through the flip; every bill has one authority, every bill is on both sides after delivery, and
+    legacy writes from then on."""
     import threading
 
     from meter_pipeline.migration.rollback import roll_back
@@ -153,7 +165,15 @@ def test_rollback_at_every_stage_in_the_middle_of_writing(database: Database, tm
         try:
             begun.wait()
             while not stop.is_set() or number < 5:
-                records = [(dual_write.Record(DAY, f"A-{seed}-{number}-{k}", {"figures": [["total", "total", k, False, None]]}), None) for k in range(10)]
+                records = [
+                    (
+                        dual_write.Record(
+                            DAY, f"A-{seed}-{number}-{k}", {"figures": [["total", "total", k, False, None]]}
+                        ),
+                        None,
+                    )
+                    for k in range(10)
+                ]
                 with database.connect("writer") as connection:
                     dual_write.write(connection, records)
                     connection.commit()
@@ -181,9 +201,13 @@ def test_rollback_at_every_stage_in_the_middle_of_writing(database: Database, tm
         kept = {row[0] for row in connection.execute("SELECT account_id FROM migration.customer_bill")}
         assert scalar(connection, "SELECT count(*) FROM migration.outbox WHERE delivered_at IS NULL") == 0
     assert {name for name, _, _ in rows} == before, "one authority a bill, none lost"
-    assert all((side == "new") == (at in ("live", "ramp_down")) for _, side, at in rows), "by the stage it was written under, and no other"
+    assert all((side == "new") == (at in ("live", "ramp_down")) for _, side, at in rows), (
+        "by the stage it was written under, and no other"
+    )
     held = {name for _, name in folder.held()}
-    assert held == {name for name, side, _ in rows if side == "new"}, "legacy has every bill written while the new side had authority"
+    assert held == {name for name, side, _ in rows if side == "new"}, (
+        "legacy has every bill written while the new side had authority"
+    )
     assert kept == {name for name, side, at in rows if side == "legacy" and at == "dual_write"}
     with database.connect() as connection:
         after = dual_write.write(connection, [(dual_write.Record(DAY, "AFTER", {"figures": []}), None)])
@@ -192,6 +216,8 @@ def test_rollback_at_every_stage_in_the_middle_of_writing(database: Database, tm
 
 def test_the_guard_s_role_cannot_give_the_new_side_authority(live: Database) -> None:
     with live.connect() as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
-        connection.execute("UPDATE control.flag SET value = '{\"stage\": \"complete\", \"routes\": [], \"basis_points\": 10000}', version = version + 1")
+        connection.execute(
+            'UPDATE control.flag SET value = \'{"stage": "complete", "routes": [], "basis_points": 10000}\', version = version + 1'
+        )
     with live.connect() as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
         connection.execute("UPDATE billing.charge_day SET total = 0")

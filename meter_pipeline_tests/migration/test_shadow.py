@@ -1,5 +1,5 @@
-"""Shadow promises: the pipeline runs whole and PostgreSQL refuses it every table that counts; and what it makes of real days stands beside a real legacy
-batch with every difference explained."""
+"""Shadow promises: the pipeline runs whole and PostgreSQL refuses it every table that counts; and what it makes of real
+days stands beside a real legacy batch with every difference explained."""
 
 from __future__ import annotations
 
@@ -27,9 +27,14 @@ from meter_pipeline.store.database import Database, ensure_database
 
 #: What a shadow run and its comparison may write in the authoritative database: audit tables.
 AUDIT = (
-    "migration.legacy_run", "migration.legacy_result", "migration.comparison_run", "migration.comparison", "migration.gate_report", "ledger.entry",
+    "migration.legacy_run",
+    "migration.legacy_result",
+    "migration.comparison_run",
+    "migration.comparison",
+    "migration.gate_report",
+    "ledger.entry",
     "ledger.personal",
-)  # fmt: skip
+)
 SPEC = Spec(meters=24, days=2, start=date(2026, 10, 31), seed=4, defects=False)
 
 
@@ -86,14 +91,17 @@ def content(database: Database) -> dict[str, str]:
         ).fetchall()
         found = {}
         for schema, table in names:
-            query = sql.SQL("SELECT md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) FROM {} t").format(sql.Identifier(schema, table))
+            query = sql.SQL("SELECT md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) FROM {} t").format(
+                sql.Identifier(schema, table)
+            )
             row = connection.execute(query).fetchone()
             found[f"{schema}.{table}"] = str(row[0]) if row else ""
     return found
 
 
 def test_a_shadow_day_changes_nothing_that_counts_and_explains_every_difference(beside: Parallel) -> None:
-    """Two real days: the diff of every authoritative table is empty, an ordinary day needs no excuse, the 25-hour day exactly the one on record."""
+    """Two real days: the diff of every authoritative table is empty, an ordinary day needs no excuse, the 25-hour day
+    exactly the one on record."""
     database, first, second = beside.database, SPEC.day(0), SPEC.day(1)
     acting = database.acting_as(shadow.ROLE)
     before = content(database)
@@ -107,7 +115,9 @@ def test_a_shadow_day_changes_nothing_that_counts_and_explains_every_difference(
     gate(acting)
     after = content(database)
     changed = {table for table in before if before[table] != after[table]}
-    assert changed == set(AUDIT) - {"migration.comparison", "ledger.personal"} | ({"migration.comparison"} if ordinary.count("match") < ordinary.pairs.height else set())
+    assert changed == set(AUDIT) - {"migration.comparison", "ledger.personal"} | (
+        {"migration.comparison"} if ordinary.count("match") < ordinary.pairs.height else set()
+    )
     assert set(before) == set(after)
     # The shadow has the whole day.
     with shadow.database_of(database).connect() as connection:
@@ -120,9 +130,14 @@ def test_a_shadow_day_changes_nothing_that_counts_and_explains_every_difference(
     twin.run_night(first)
     twin.export_csv(first, beside.folder / "twin.csv")
     twin.close()
-    noise = compare_billing_day(acting, first, mode="legacy_twice", second_run=read_csv(beside.folder / "twin.csv", first)).comparison
-    assert noise.pairs["class"].unique().to_list() == ["match"], "the legacy batch repeats itself: all that differs later is a difference"
-    # The 25-hour day: its second 01:00 hour overwrites the first. Unexplained until two people put it on record, explained then and only as far as that.
+    noise = compare_billing_day(
+        acting, first, mode="legacy_twice", second_run=read_csv(beside.folder / "twin.csv", first)
+    ).comparison
+    assert noise.pairs["class"].unique().to_list() == ["match"], (
+        "the legacy batch repeats itself: all that differs later is a difference"
+    )
+    # The 25-hour day: its second 01:00 hour overwrites the first. Unexplained until two people put it on record,
+    # explained then and only as far as that.
     legacy = beside.night(second)
     import_results(acting, second, legacy, finished_at=datetime.now(UTC), source="night 2")
     lost = compare_billing_day(acting, second).comparison
@@ -133,9 +148,18 @@ def test_a_shadow_day_changes_nothing_that_counts_and_explains_every_difference(
     most = int(wrong["difference"].abs().max() or 0)  # type: ignore[arg-type]  # an integer column
     expires = datetime.now(UTC) + timedelta(days=30)
     record(
-        database, "LEG-DST", levels=["usage", "line"], codes=[], most=most, by="ops", approver="controller", reason="repeated hour", expires=expires,
-        first_day=second, last_day=second,
-    )  # fmt: skip
+        database,
+        "LEG-DST",
+        levels=["usage", "line"],
+        codes=[],
+        most=most,
+        by="ops",
+        approver="controller",
+        reason="repeated hour",
+        expires=expires,
+        first_day=second,
+        last_day=second,
+    )
     explained = compare_billing_day(acting, second).comparison
     assert explained.blocking == 0
     assert explained.count("known_legacy_defect") == wrong.height
@@ -158,7 +182,9 @@ def test_results_come_from_a_table_as_they_do_from_a_file(beside: Parallel) -> N
         with connection.cursor() as cursor, cursor.copy(into) as copy:
             copy.write(path.read_bytes())
         connection.execute("UPDATE legacy.result SET billing_day = %s", (day,))
-        connection.execute("GRANT USAGE ON SCHEMA legacy TO meter_shadow; GRANT SELECT ON legacy.result TO meter_shadow")
+        connection.execute(
+            "GRANT USAGE ON SCHEMA legacy TO meter_shadow; GRANT SELECT ON legacy.result TO meter_shadow"
+        )
         connection.commit()
     from_table = read_table(beside.database.acting_as(shadow.ROLE), "legacy.result", day)
     key = ["account_id", "level", "code"]
@@ -170,11 +196,14 @@ def test_postgresql_refuses_the_shadow_every_table_that_counts(beside: Parallel)
     database = beside.database
     privileges.apply(database)
     with database.connect(autocommit=True) as connection:
-        connection.execute("CREATE SCHEMA IF NOT EXISTS legacy; CREATE TABLE IF NOT EXISTS legacy.result (account_id text)")
+        connection.execute(
+            "CREATE SCHEMA IF NOT EXISTS legacy; CREATE TABLE IF NOT EXISTS legacy.result (account_id text)"
+        )
         tables = [name for name in content(database) if name not in AUDIT]
         column = {
             name: connection.execute(
-                "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum LIMIT 1", (name,)
+                "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum LIMIT 1",
+                (name,),
             ).fetchone()
             for name in tables
         }
@@ -183,14 +212,23 @@ def test_postgresql_refuses_the_shadow_every_table_that_counts(beside: Parallel)
     with database.connect(role=shadow.ROLE) as connection:
         for name in tables:
             target, first = sql.Identifier(*name.split(".")), sql.Identifier(str((column[name] or ("",))[0]))
-            for statement in ("INSERT INTO {t} DEFAULT VALUES", "UPDATE {t} SET {c} = DEFAULT", "DELETE FROM {t}", "TRUNCATE {t} CASCADE"):
+            for statement in (
+                "INSERT INTO {t} DEFAULT VALUES",
+                "UPDATE {t} SET {c} = DEFAULT",
+                "DELETE FROM {t}",
+                "TRUNCATE {t} CASCADE",
+            ):
                 try:
                     connection.execute(sql.SQL(statement).format(t=target, c=first))
                     written.append(f"{statement} {name}")
                 except psycopg.errors.InsufficientPrivilege:
                     pass
                 connection.rollback()
-        for statement in ("SELECT raw.open_partition('raw.interval_day'::regclass, '2026-02-28')", "CREATE TABLE public.mine ()", "UPDATE ledger.entry SET kind = 'x'"):
+        for statement in (
+            "SELECT raw.open_partition('raw.interval_day'::regclass, '2026-02-28')",
+            "CREATE TABLE public.mine ()",
+            "UPDATE ledger.entry SET kind = 'x'",
+        ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(statement.encode())
             connection.rollback()
@@ -202,7 +240,8 @@ def test_postgresql_refuses_the_shadow_every_table_that_counts(beside: Parallel)
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_six_days_of_a_city_with_defects(server: Database, template: Database, tmp_path: Path) -> None:
-    """Gaps, late files, exchanges, rollovers, a 25-hour day: whatever legacy makes of them, each figure has one class and the matches are the many."""
+    """Gaps, late files, exchanges, rollovers, a 25-hour day: whatever legacy makes of them, each figure has one class
+    and the matches are the many."""
     spec = Spec(meters=120, days=6, start=date(2026, 10, 29), seed=11)
     for utility in parallel(server, template, tmp_path, spec):
         acting = utility.database.acting_as(shadow.ROLE)
@@ -210,7 +249,11 @@ def test_six_days_of_a_city_with_defects(server: Database, template: Database, t
         for day in (spec.day(k) for k in range(spec.days)):
             import_results(acting, day, utility.night(day), finished_at=datetime.now(UTC), source="night")
             found = compare_billing_day(acting, day).comparison
-            assert int(found.summary["figures"].sum()) == found.pairs.height == found.pairs.unique(["account_id", "level", "code"]).height
+            assert (
+                int(found.summary["figures"].sum())
+                == found.pairs.height
+                == found.pairs.unique(["account_id", "level", "code"]).height
+            )
             for name, number in found.pairs.group_by("class").len().iter_rows():
                 counts[name] = counts.get(name, 0) + number
             print(day, dict(found.pairs.group_by("class").len().sort("class").iter_rows()))

@@ -1,4 +1,5 @@
-"""Each side promises: what is delivered twice is there once, the last words on a bill are what stands, and legacy can read its own layout back."""
+"""Each side promises: what is delivered twice is there once, the last words on a bill are what stands, and legacy can
+read its own layout back."""
 
 from __future__ import annotations
 
@@ -45,7 +46,9 @@ def test_legacy_takes_our_bills_over_from_the_folder(tmp_path: Path) -> None:
     folder([bill("A-1", 100), bill("A-2", 250)])
     folder([bill("A-1", 175)])
     assert batch.take_over(folder.folder) == 6
-    held = {account: {code: Decimal(value) for _, code, value in figures} for account, figures in batch.bills(DAY).items()}
+    held = {
+        account: {code: Decimal(value) for _, code, value in figures} for account, figures in batch.bills(DAY).items()
+    }
     batch.close()
     one, two = Decimal("1.75"), Decimal("2.50")
     assert held == {"A-1": {"SP-1:BASIC": one, "total": one}, "A-2": {"SP-1:BASIC": two, "total": two}}
@@ -62,7 +65,10 @@ def test_a_table_of_legacy_holds_the_last_words_once(database: Database) -> None
     for _ in range(2):
         table([bill("A-1", 100), bill("A-1", 175), bill("A-2", 250)])
     found = database.read("SELECT account_id, value::text AS value FROM legacy.bill WHERE level = 'total' ORDER BY 1")
-    assert [(account, Decimal(value)) for account, value in found.iter_rows()] == [("A-1", Decimal("1.75")), ("A-2", Decimal("2.5"))]
+    assert [(account, Decimal(value)) for account, value in found.iter_rows()] == [
+        ("A-1", Decimal("1.75")),
+        ("A-2", Decimal("2.5")),
+    ]
 
 
 def test_what_legacy_bills_is_kept_here(database: Database) -> None:
@@ -70,5 +76,7 @@ def test_what_legacy_bills_is_kept_here(database: Database) -> None:
     with database.connect() as connection:
         dual_write.write(connection, [(bill("A-1", 100), None), (bill("A-2", 5), None)])
     dual_write.deliver_all(database, {"new": OurCopy(database)})
-    kept = database.read("SELECT account_id, (payload->'figures'->1->>2)::bigint AS total FROM migration.customer_bill ORDER BY 1")
+    kept = database.read(
+        "SELECT account_id, (payload->'figures'->1->>2)::bigint AS total FROM migration.customer_bill ORDER BY 1"
+    )
     assert kept.rows() == [("A-1", 1_000_000), ("A-2", 50_000)]

@@ -1,4 +1,5 @@
-"""Statements promise: while legacy has authority over an account it gets its bill from legacy alone, and the stage cannot turn while ours are written."""
+"""Statements promise: while legacy has authority over an account it gets its bill from legacy alone, and the stage
+cannot turn while ours are written."""
 
 from __future__ import annotations
 
@@ -19,7 +20,17 @@ from meter_pipeline.migration.rollback import roll_back
 from meter_pipeline.store import migration as store
 from meter_pipeline.store import privileges
 from meter_pipeline.store.database import Database
-from meter_pipeline_tests.billing.support import CHICAGO, CLOCK, JULY, add_cycle, add_service, add_tariff, days, native, put_intervals
+from meter_pipeline_tests.billing.support import (
+    CHICAGO,
+    CLOCK,
+    JULY,
+    add_cycle,
+    add_service,
+    add_tariff,
+    days,
+    native,
+    put_intervals,
+)
 
 END = JULY + timedelta(days=5)
 LAST = END - timedelta(days=1)
@@ -42,7 +53,9 @@ def accounts_of(database: Database, table: str) -> list[str]:
     return database.read(f"SELECT account_id FROM {table} ORDER BY 1")["account_id"].to_list()
 
 
-@pytest.mark.parametrize(("stage", "issued"), [("off", 6), ("shadow", 0), ("dual_write", 0), ("ramp_down", 6), ("complete", 6)])
+@pytest.mark.parametrize(
+    ("stage", "issued"), [("off", 6), ("shadow", 0), ("dual_write", 0), ("ramp_down", 6), ("complete", 6)]
+)
 def test_one_side_bills_in_every_stage(billed: Database, stage: str, issued: int) -> None:
     put_stage(billed, stage, 10_000 if issued and stage != "off" else 0)
     done = issue_statements(billed, CHICAGO, "C1", END, clock=CLOCK)
@@ -87,7 +100,9 @@ def test_a_side_once_recorded_is_the_statement_s_too(billed: Database) -> None:
     assert accounts_of(billed, "billing.statement") == ACCOUNTS[:1]
 
 
-def test_a_rollback_while_the_city_is_priced_leaves_no_statement_of_ours(billed: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rollback_while_the_city_is_priced_leaves_no_statement_of_ours(
+    billed: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put_stage(billed, "live", 10_000)
     priced = issue.price_segments
 
@@ -102,7 +117,11 @@ def test_a_rollback_while_the_city_is_priced_leaves_no_statement_of_ours(billed:
 
 def test_a_rollback_waits_for_statements_being_written(billed: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     put_stage(billed, "live", 10_000)
-    reconciled, writing, back = issue.statement_joints, threading.Event(), threading.Thread(target=lambda: roll_back(billed, ["drill"], by="test"))
+    reconciled, writing, back = (
+        issue.statement_joints,
+        threading.Event(),
+        threading.Thread(target=lambda: roll_back(billed, ["drill"], by="test")),
+    )
 
     def held(*given: Any) -> Any:
         writing.set()
@@ -123,8 +142,12 @@ def test_legacy_is_sent_the_statements_issued_while_live(billed: Database) -> No
     put_stage(billed, "live", 10_000)
     issue_statements(billed, CHICAGO, "C1", END, clock=CLOCK)
     dual_write.publish_billing_day(billed, LAST, clock=CLOCK)
-    sent = billed.read("SELECT account_id, payload::text AS payload FROM migration.outbox WHERE side = 'legacy' ORDER BY 1")
-    lines = billed.read("SELECT l.statement_id || '.' || l.line_no AS code FROM billing.statement_line l ORDER BY 1")["code"].to_list()
+    sent = billed.read(
+        "SELECT account_id, payload::text AS payload FROM migration.outbox WHERE side = 'legacy' ORDER BY 1"
+    )
+    lines = billed.read("SELECT l.statement_id || '.' || l.line_no AS code FROM billing.statement_line l ORDER BY 1")[
+        "code"
+    ].to_list()
     assert sent["account_id"].to_list() == ACCOUNTS
     assert lines
     assert all(any(code in payload for payload in sent["payload"]) for code in lines)

@@ -1,5 +1,6 @@
-"""A migration of ten days from shadow to complete, time injected: every planted difference classified right, unexplained ones reset the clock, the gate
-opens when it should and not a second before, and at the end neither side lacks a bill."""
+"""A migration of ten days from shadow to complete, time injected: every planted difference classified right,
+unexplained ones reset the clock, the gate opens when it should and not a second before, and at the end neither side
+lacks a bill."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ from meter_pipeline_tests.support import FixedClock
 ACCOUNTS = 120
 REPLAYED = 31
 CALENDAR = BillingCalendar("America/Chicago")
-#: Everything as in production, but for a city of 120: three days of it cannot bound errors at one in ten thousand, and one account in a hundred is rare.
+# : Everything as in production, but for a city of 120: three days of it cannot bound errors at one in ten thousand, and
+# one account in a hundred is rare.
 NEEDS = Requirements(largest_rate=1e-2, coverage=COVERAGE)
 RULES = Rules(tolerance={"determinant": 20_000}, legacy_unit=LEGACY_UNIT)
 Plant = Callable[[pl.DataFrame], pl.DataFrame]
@@ -53,7 +55,10 @@ def change(n: int, amount: int, *, level: str = "line", suffix: str = "ENERGY", 
             one |= (pl.col("account_id") == account(n)) & (pl.col("level") == "total")
         return frame.with_columns(
             value=pl.when(one).then(pl.col("value") + amount).otherwise("value"),
-            **{name: pl.when(one).then(pl.lit(value)).otherwise(pl.col(name)).cast(frame.schema[name]) for name, value in columns.items()},
+            **{
+                name: pl.when(one).then(pl.lit(value)).otherwise(pl.col(name)).cast(frame.schema[name])
+                for name, value in columns.items()
+            },
         )
 
     return plant
@@ -68,7 +73,9 @@ def more(n: int, **columns: Any) -> Plant:
 
     def plant(frame: pl.DataFrame) -> pl.DataFrame:
         again = frame.filter((pl.col("account_id") == account(n)) & (pl.col("level") == "total"))
-        return pl.concat([frame, again.with_columns(**{k: pl.lit(v) for k, v in columns.items()}).cast(dict(frame.schema))])
+        return pl.concat(
+            [frame, again.with_columns(**{k: pl.lit(v) for k, v in columns.items()}).cast(dict(frame.schema))]
+        )
 
     return plant
 
@@ -94,19 +101,29 @@ class Move:
     def compare(self, day: date, mode: Mode = "live") -> dict[Key, str]:
         """The classes of everything that differs."""
         outcome = compare_billing_day(self.database, day, mode=mode, rules=RULES, clock=self.clock)
-        assert outcome.comparison.pairs.height == outcome.comparison.pairs.unique(["account_id", "level", "code"]).height
-        rows = outcome.comparison.pairs.filter(pl.col("class") != "match").select("account_id", "level", "code", "class").iter_rows()
+        assert (
+            outcome.comparison.pairs.height == outcome.comparison.pairs.unique(["account_id", "level", "code"]).height
+        )
+        rows = (
+            outcome.comparison.pairs.filter(pl.col("class") != "match")
+            .select("account_id", "level", "code", "class")
+            .iter_rows()
+        )
         return {(a, level, code.split(":")[-1]): name for a, level, code, name in rows}
 
     def weigh(self, seconds: float = 0.0) -> GateReport:
-        return gate(self.database, now=self.clock.now() + timedelta(seconds=seconds), requirements=NEEDS, clock=self.clock)
+        return gate(
+            self.database, now=self.clock.now() + timedelta(seconds=seconds), requirements=NEEDS, clock=self.clock
+        )
 
     def sign(self, stage: str, points: int, routes: list[str] | None = None) -> None:
         value = {"stage": stage, "routes": routes or [], "basis_points": points}
         report = self.weigh()
         assert report.green, [c for c in report.conditions if not c.met]
         asked = cutover.request_step(self.database, value, report.sha256, by="ops", reason="next", clock=self.clock)
-        cutover.confirm_step(self.database, asked.request_id, report.sha256, by="controller", reason="looked", clock=self.clock)
+        cutover.confirm_step(
+            self.database, asked.request_id, report.sha256, by="controller", reason="looked", clock=self.clock
+        )
 
 
 def both(n: int, name: str) -> dict[Key, str]:
@@ -119,14 +136,26 @@ def code(n: int) -> str:
 
 def plants_of_every_explained_class() -> tuple[list[Plant], dict[Key, str]]:
     plants = [
-        change(10, 10_000), change(12, 300_000, estimated=True), change(14, 500_000, tariff_version=2), more(16), drop(18, "total"),
-        change(20, 250_000, suffix="FIXED"), change(22, 15_000, level="determinant", suffix="demand:max"),
-    ]  # fmt: skip
-    expected = both(10, "rounding") | both(12, "estimate_vs_actual") | both(14, "tariff_version") | {
-        (account(16), "total", "total"): "duplicate_legacy", (account(18), "total", "total"): "missing_legacy",
-        (account(20), "line", "FIXED"): "known_legacy_defect", (account(20), "total", "total"): "known_legacy_defect",
-        (account(22), "determinant", "max"): "within_tolerance",
-    }  # fmt: skip
+        change(10, 10_000),
+        change(12, 300_000, estimated=True),
+        change(14, 500_000, tariff_version=2),
+        more(16),
+        drop(18, "total"),
+        change(20, 250_000, suffix="FIXED"),
+        change(22, 15_000, level="determinant", suffix="demand:max"),
+    ]
+    expected = (
+        both(10, "rounding")
+        | both(12, "estimate_vs_actual")
+        | both(14, "tariff_version")
+        | {
+            (account(16), "total", "total"): "duplicate_legacy",
+            (account(18), "total", "total"): "missing_legacy",
+            (account(20), "line", "FIXED"): "known_legacy_defect",
+            (account(20), "total", "total"): "known_legacy_defect",
+            (account(22), "determinant", "max"): "within_tolerance",
+        }
+    )
     return plants, expected
 
 
@@ -138,13 +167,23 @@ def move(database: Database, server: Database, tmp_path: Path) -> Iterator[Move]
     own = database.sibling(database.name + shadow.SUFFIX)
     for one in (database, own):
         fill_city(one, ACCOUNTS)
-    cutover.step(database, {"stage": "shadow", "routes": [], "basis_points": 0}, by="ops", reason="parallel run", clock=clock)
+    cutover.step(
+        database, {"stage": "shadow", "routes": [], "basis_points": 0}, by="ops", reason="parallel run", clock=clock
+    )
     made = Move(database, tmp_path, clock)
     expires = clock.now() + timedelta(days=60)
     record(
-        database, "LEG-FIXED", levels=["line"], codes=["SP-0000020:FIXED"], most=250_000, by="ops", approver="controller", reason="old price", expires=expires,
+        database,
+        "LEG-FIXED",
+        levels=["line"],
+        codes=["SP-0000020:FIXED"],
+        most=250_000,
+        by="ops",
+        approver="controller",
+        reason="old price",
+        expires=expires,
         clock=clock,
-    )  # fmt: skip
+    )
     for number in range(REPLAYED):
         day = made.fill(number, own)
         made.legacy(day, shadow.database_of(database))
@@ -180,12 +219,19 @@ def test_ten_days_from_shadow_to_complete(move: Move) -> None:
     assert move.compare(day) == both(6, "rounding")
     started = clock.now()
     assert move.weigh().clock_started == started
-    cutover.step(database, {"stage": "dual_write", "routes": [], "basis_points": 0}, by="ops", reason="three days seen", clock=clock)
+    cutover.step(
+        database,
+        {"stage": "dual_write", "routes": [], "basis_points": 0},
+        by="ops",
+        reason="three days seen",
+        clock=clock,
+    )
     sides = {"legacy": LegacyFolder(move.folder / "to_legacy"), "new": OurCopy(database, clock)}
     published: list[date] = []
 
     def live(number: int, plants: list[Plant], expected: dict[Key, str]) -> None:
-        """A day of dual write and after: billed by the pipeline's own tables, compared, published, delivered; no trigger is pulled."""
+        """A day of dual write and after: billed by the pipeline's own tables, compared, published, delivered; no
+        trigger is pulled."""
         clock.at = datetime(2026, 11, 6, 12, tzinfo=UTC) + timedelta(days=number)
         day = move.fill(REPLAYED + number, database)
         if number == 5:
@@ -196,7 +242,9 @@ def test_ten_days_from_shadow_to_complete(move: Move) -> None:
         assert move.compare(day) == expected
         assert move.weigh().clock_started == started, "what is explained resets nothing"
         done = dual_write.publish_billing_day(database, day, clock=clock)
-        assert (done.lost, done.waiting) == (0, 1 if number == 4 else 0), "a bill of which legacy lost the total waits for it"
+        assert (done.lost, done.waiting) == (0, 1 if number == 4 else 0), (
+            "a bill of which legacy lost the total waits for it"
+        )
         dual_write.deliver_all(database, sides, clock=clock)
         assert guard(database, CALENDAR, clock=clock) is None
         published.append(day)
@@ -213,7 +261,9 @@ def test_ten_days_from_shadow_to_complete(move: Move) -> None:
     assert report.green
     assert report.error_bound == pytest.approx(3 / report.compared)
     with pytest.raises(Refused) as refused:
-        cutover.step(database, {"stage": "live", "routes": ["R-1"], "basis_points": 0}, by="ops", reason="alone", clock=clock)
+        cutover.step(
+            database, {"stage": "live", "routes": ["R-1"], "basis_points": 0}, by="ops", reason="alone", clock=clock
+        )
     assert refused.value.code == "needs_two"
     move.sign("live", 0, ["R-1"])
     live(7, [], {})
@@ -227,7 +277,9 @@ def test_ten_days_from_shadow_to_complete(move: Move) -> None:
     assert "The gate is <span class=met>green</span>" in page.read_text("utf-8")
     move.sign("complete", 10_000)
     with pytest.raises(Refused):
-        cutover.step(database, {"stage": "dual_write", "routes": [], "basis_points": 0}, by="ops", reason="back", clock=clock)
+        cutover.step(
+            database, {"stage": "dual_write", "routes": [], "basis_points": 0}, by="ops", reason="back", clock=clock
+        )
     # Day 11: the new side alone; legacy gets nothing more.
     after = move.fill(REPLAYED + 10, database)
     assert dual_write.publish_billing_day(database, after, clock=clock).sides == {"new": ACCOUNTS}
@@ -235,7 +287,8 @@ def test_ten_days_from_shadow_to_complete(move: Move) -> None:
 
 
 def _nothing_is_lost(database: Database, folder: LegacyFolder, published: list[date]) -> None:
-    """One authority a bill; the other side's copy of every bill delivered; authority moved by route, then by share, and never back."""
+    """One authority a bill; the other side's copy of every bill delivered; authority moved by route, then by share, and
+    never back."""
     with database.connect() as connection:
         assert scalar(connection, "SELECT count(*) FROM migration.outbox WHERE delivered_at IS NULL") == 0
         assert store.undelivered(connection) == []
@@ -260,7 +313,8 @@ def _nothing_is_lost(database: Database, folder: LegacyFolder, published: list[d
 
 
 def test_a_change_of_tariff_or_of_what_is_ignored_resets_the_clock(database: Database, tmp_path: Path) -> None:
-    """The gate's evidence is of one configuration: another tariff document, another known defect, and it begins anew; so does a pause."""
+    """The gate's evidence is of one configuration: another tariff document, another known defect, and it begins anew;
+    so does a pause."""
     from meter_pipeline.control import pause
 
     clock = FixedClock(datetime(2026, 10, 6, 12, tzinfo=UTC))

@@ -70,13 +70,23 @@ def test_an_import_is_read_back_as_it_was_and_twice_is_once(database: Database, 
         ("channels", SMALL["channels"] + "M9,E1,interval,kWh,15,import,1,,,,true\n", "M9 is not in meters.csv"),
         ("channels", SMALL["channels"] + "M1,E2,interval,furlong,15,import,1,,,,true\n", "unknown unit 'furlong'"),
         ("channels", SMALL["channels"] + "M1,E2,interval,kWh,15,import,NaN,,,,true\n", "not a plain decimal number"),
-        ("agreements", SMALL["agreements"] + "A1,SP1,T1,C1,2026-07-01,\n", "overlaps the stretch that starts 2026-06-01"),
+        (
+            "agreements",
+            SMALL["agreements"] + "A1,SP1,T1,C1,2026-07-01,\n",
+            "overlaps the stretch that starts 2026-06-01",
+        ),
         ("installations", SMALL["installations"] + "SP1,M2,2026-01-01T06:00:00,,,\n", "has no zone"),
         ("tariffs", SMALL["tariffs"] + "T2,electricity,1,2020-01-01,,gone.json\n", "no file tariffs/gone.json"),
-        ("accounts", "account_id,customer_class,opened,closed\nA1,residential,2020-02-30,\n", "accounts.csv:2: opened: "),
+        (
+            "accounts",
+            "account_id,customer_class,opened,closed\nA1,residential,2020-02-30,\n",
+            "accounts.csv:2: opened: ",
+        ),
     ],
 )
-def test_a_fault_is_named_with_its_line_and_nothing_is_loaded(database: Database, tmp_path: Path, table: str, text: str, fault: str) -> None:
+def test_a_fault_is_named_with_its_line_and_nothing_is_loaded(
+    database: Database, tmp_path: Path, table: str, text: str, fault: str
+) -> None:
     with pytest.raises(ReferenceRefused) as refused:
         import_folder(database, folder(tmp_path, **{table: text}))
     assert any(fault in str(f) for f in refused.value.faults), [str(f) for f in refused.value.faults]

@@ -1,4 +1,5 @@
-"""Days that leave the database come back to the byte, are read and verified where they lie, survive a kill at every step, and are never made twice."""
+"""Days that leave the database come back to the byte, are read and verified where they lie, survive a kill at every
+step, and are never made twice."""
 
 from __future__ import annotations
 
@@ -47,7 +48,9 @@ class City:
 
     def __init__(self, database: Database, folder: Path) -> None:
         self.database, self.data = database, folder / "city"
-        self.settings: Settings = replace(load_settings(), home=folder / "home", data=self.data, inbox=self.data / "inbox", database_url=database.url)
+        self.settings: Settings = replace(
+            load_settings(), home=folder / "home", data=self.data, inbox=self.data / "inbox", database_url=database.url
+        )
 
     @property
     def calendar(self) -> BillingCalendar:
@@ -85,8 +88,11 @@ class City:
         with self.database.connect() as connection:
             found = partitions.attached(connection)
             return {
-                (table, day): partitions.partition_hash(connection, table, day, partitions.columns_of(connection, table))
-                for day in days for table in found.get(day, [])
+                (table, day): partitions.partition_hash(
+                    connection, table, day, partitions.columns_of(connection, table)
+                )
+                for day in days
+                for table in found.get(day, [])
             }
 
 
@@ -110,7 +116,9 @@ def built(server: Database, template: Database, tmp_path_factory: pytest.TempPat
 def city(server: Database, built: City, tmp_path: Path) -> Iterator[City]:
     name = f"city_{uuid.uuid4().hex[:12]}"
     with server.connect(autocommit=True) as connection:
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (built.database.name,))
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (built.database.name,)
+        )
     shutil.copytree(built.settings.home.parent, tmp_path, dirs_exist_ok=True)
     yield City(ensure_database(server, name, built.database.name), tmp_path)
     with server.connect(autocommit=True) as connection:
@@ -119,13 +127,20 @@ def city(server: Database, built: City, tmp_path: Path) -> Iterator[City]:
 
 def test_an_archived_day_comes_back_to_the_byte_and_is_archived_again_to_the_same_file(city: City) -> None:
     before = city.bytes_of(DAYS)
-    assert {table for table, _ in before} >= {"raw.interval_day", "raw.register_read", "vee.interval_day", "vee.register_day"}
+    assert {table for table, _ in before} >= {
+        "raw.interval_day",
+        "raw.register_read",
+        "vee.interval_day",
+        "vee.register_day",
+    }
     done = city.archive()
     assert sorted(done.days) == DAYS[:2]
     assert done.kept == {}
     assert city.bytes_of(DAYS[:2]) == {}
     assert city.bytes_of(DAYS[2:]) == {key: value for key, value in before.items() if key[1] == DAYS[2]}
-    assert {(t.table, d): t.content_sha256 for d, tables in done.days.items() for t in tables} == {k: v for k, v in before.items() if k[1] < DAYS[2]}
+    assert {(t.table, d): t.content_sha256 for d, tables in done.days.items() for t in tables} == {
+        k: v for k, v in before.items() if k[1] < DAYS[2]
+    }
     files = {path: path.read_bytes() for path in city.settings.days.rglob("*.parquet")}
     restored = restore_days(city.database, DAYS[:2], clock=CLOCK)
     assert len(restored) == len(files)
@@ -144,7 +159,9 @@ def test_the_auditor_verifies_an_archived_day_where_it_lies(city: City, tmp_path
     assert _verifier(city, tmp_path / "export").returncode == 0
     path = next(p for p in sorted(city.settings.days.rglob("raw.interval_day.parquet")) if str(DAYS[0]) in str(p))
     _change_one_value(path)
-    assert {f.check for f in verify(city.database, home=city.settings.home, days=DAYS[:1], hashers=HASHERS).findings} == {"row"}
+    assert {
+        f.check for f in verify(city.database, home=city.settings.home, days=DAYS[:1], hashers=HASHERS).findings
+    } == {"row"}
     export(city.database, tmp_path / "changed", days=DAYS[:1], clock=CLOCK)
     changed = _verifier(city, tmp_path / "changed")
     assert changed.returncode == 1, changed.stdout
@@ -155,14 +172,21 @@ def test_the_auditor_verifies_an_archived_day_where_it_lies(city: City, tmp_path
 
 def test_explanations_are_the_same_from_the_archive_and_leave_nothing_behind(city: City) -> None:
     with city.database.connect() as connection:
-        cycles = [r[0] for r in connection.execute("SELECT DISTINCT cycle_id FROM ref.billing_cycles WHERE period_end = %s", (DAYS[2],)).fetchall()]
+        cycles = [
+            r[0]
+            for r in connection.execute(
+                "SELECT DISTINCT cycle_id FROM ref.billing_cycles WHERE period_end = %s", (DAYS[2],)
+            ).fetchall()
+        ]
     issued = sum(issue_statements(city.database, city.calendar, cycle, DAYS[2], clock=CLOCK).issued for cycle in cycles)
     assert issued > 0
     lines = city.database.read(
         "SELECT DISTINCT ON (service_point_id) statement_id || '.' || line_no AS line FROM billing.statement_line WHERE service_point_id <> '' "
         "ORDER BY service_point_id, line_no"
     )["line"].to_list()
-    meters = city.database.read("SELECT DISTINCT meter_id FROM raw.interval_day UNION SELECT DISTINCT meter_id FROM raw.register_read ORDER BY 1")
+    meters = city.database.read(
+        "SELECT DISTINCT meter_id FROM raw.interval_day UNION SELECT DISTINCT meter_id FROM raw.register_read ORDER BY 1"
+    )
     chosen = meters["meter_id"].to_list()[::4]
     bills = {line: explain(city.database, line) for line in lines[::3]}
     told = {meter: explain_day(city.database, city.calendar, meter, DAYS[1]) for meter in chosen}
@@ -184,7 +208,11 @@ def test_a_kill_at_any_step_loses_nothing(city: City, at: str) -> None:
         "archive_days(Database(sys.argv[1]), pathlib.Path(sys.argv[2]), datetime.date.fromisoformat(sys.argv[4]), step=step)\n"
     )
     killed = subprocess.run(
-        [sys.executable, "-c", code, city.database.url, str(city.settings.days), at, BEFORE.isoformat()], cwd=ROOT, capture_output=True, check=False, timeout=240
+        [sys.executable, "-c", code, city.database.url, str(city.settings.days), at, BEFORE.isoformat()],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+        timeout=240,
     )
     assert killed.returncode == -9, killed.stderr.decode()
     gone = [] if at != "committed" else DAYS[:1]
@@ -197,7 +225,10 @@ def test_a_kill_at_any_step_loses_nothing(city: City, at: str) -> None:
 def test_a_late_read_restores_its_day_first_and_is_refused_where_nobody_does(city: City) -> None:
     before = city.bytes_of(DAYS[:1])
     city.archive()
-    with city.database.connect() as connection, pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="is archived"):
+    with (
+        city.database.connect() as connection,
+        pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="is archived"),
+    ):
         connection.execute("SELECT raw.open_partition('raw.interval_day', %s)", (DAYS[0],))
     assert ensure_present(city.database, DAYS[0], clock=CLOCK)
     assert not ensure_present(city.database, DAYS[0], clock=CLOCK)
@@ -215,9 +246,15 @@ def test_services_archive_and_restore_in_their_own_roles(city: City) -> None:
     make_ahead(service, DAYS[2] + timedelta(days=1), 1)
     done = archive_days(service, city.settings.days, BEFORE, verifier=notary, clock=CLOCK)
     assert (sorted(done.days), done.kept) == (DAYS[:2], {})
-    with service.connect() as connection, pytest.raises(psycopg.errors.RaiseException, match="was not archived by this transaction"):
+    with (
+        service.connect() as connection,
+        pytest.raises(psycopg.errors.RaiseException, match="was not archived by this transaction"),
+    ):
         connection.execute("SELECT archive.drop_partition('raw.interval_day', %s)", (DAYS[2],))
-    with pytest.raises(psycopg.errors.InsufficientPrivilege), city.database.acting_as("meter_billing").connect() as connection:
+    with (
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+        city.database.acting_as("meter_billing").connect() as connection,
+    ):
         connection.execute("SELECT archive.drop_partition('raw.interval_day', %s)", (DAYS[2],))
     assert ensure_present(service, DAYS[0], clock=CLOCK)
     assert city.bytes_of(DAYS[:2]) == {k: v for k, v in before.items() if k[1] == DAYS[0]}
@@ -241,7 +278,12 @@ def test_tables_made_ahead_took_the_first_load_and_were_attached_with_it(city: C
         rows = {(d, t): s for d, t, s, _, _ in partitions.sizes(connection)}
     assert rows[DAYS[0], "raw.interval_day"] == rows[DAYS[0], "vee.interval_day"] == "attached"
     assert city.one("SELECT count(*) FROM raw.interval_day") > 0
-    assert city.one("SELECT count(*) FROM raw.interval_payload WHERE payloads = 1 AND NOT EXISTS (SELECT FROM raw.interval_day AS d WHERE d.payloads > 1)") == 0
+    assert (
+        city.one(
+            "SELECT count(*) FROM raw.interval_payload WHERE payloads = 1 AND NOT EXISTS (SELECT FROM raw.interval_day AS d WHERE d.payloads > 1)"
+        )
+        == 0
+    )
 
 
 def test_the_command_line_makes_archives_lists_and_restores(city: City, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +313,12 @@ def test_the_command_line_makes_archives_lists_and_restores(city: City, monkeypa
 def _verifier(city: City, folder: Path) -> subprocess.CompletedProcess[str]:
     key = next((city.settings.home / "ledger").glob("*.vkeys"))
     return subprocess.run(
-        [sys.executable, "tools/verify_ledger.py", str(folder), "--vkey", str(key)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=240
+        [sys.executable, "tools/verify_ledger.py", str(folder), "--vkey", str(key)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
     )
 
 
@@ -283,5 +330,3 @@ def _change_one_value(path: Path) -> None:
     at = next(i for i, v in enumerate(values) if v and frame["payloads"][i] == 1)
     values[at][0] += 1
     frame.with_columns(pl.Series("values", values, dtype=pl.List(pl.Int32))).write_parquet(path)
-
-

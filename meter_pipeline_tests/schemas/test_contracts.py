@@ -54,7 +54,17 @@ def test_lineage_names_columns_that_exist(database: Database) -> None:
 def test_a_bad_row_is_found(database: Database) -> None:
     contract = CONTRACTS["raw.register_read"]
     row: dict[str, Any] = dict.fromkeys(contract.checked)
-    row |= {"value": 1, "source_version": 0, "sequence": 1, "quality": 0, "payloads": 1, "meter_id": "M 1", "channel": "R1", "unit": "furlong", "head_end": "A"}
+    row |= {
+        "value": 1,
+        "source_version": 0,
+        "sequence": 1,
+        "quality": 0,
+        "payloads": 1,
+        "meter_id": "M 1",
+        "channel": "R1",
+        "unit": "furlong",
+        "head_end": "A",
+    }
     frame = pl.DataFrame([row], schema={n: c.dtype.type for n, c in pandera_schema(contract.table).columns.items()})
     with pytest.raises(pandera.errors.SchemaErrors) as wrong:
         pandera_schema(contract.table).validate(frame, lazy=True)

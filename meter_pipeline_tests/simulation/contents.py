@@ -1,7 +1,7 @@
 """What simulated files hold: bytes, what a parser makes of them, what landing stages, the payloads in it.
 
-Belongs here: contents made from a number, and the billing day, head-end and meters they are of. Does not belong here: when a file comes, and what
-becomes of it (world.py).
+Belongs here: contents made from a number, and the billing day, head-end and meters they are of. Does not belong here:
+when a file comes, and what becomes of it (world.py).
 """
 
 from __future__ import annotations
@@ -29,48 +29,91 @@ START, END = CALENDAR.bounds(DAY)
 NORTH: Final = HeadEnd("NORTH", "jsonl")
 METERS: Final = ("M-0", "M-1", "M-2", "M-3")
 CHANNELS: Final = pl.DataFrame(
-    [row for meter in METERS for row in ((meter, "E1", "interval", "kWh", 60, "electricity"), (meter, "R1", "register", "kWh", None, "electricity"))],
-    schema={"meter_id": pl.String, "channel": pl.String, "kind": pl.String, "unit": pl.String, "interval_minutes": pl.Int32, "commodity": pl.String},
+    [
+        row
+        for meter in METERS
+        for row in (
+            (meter, "E1", "interval", "kWh", 60, "electricity"),
+            (meter, "R1", "register", "kWh", None, "electricity"),
+        )
+    ],
+    schema={
+        "meter_id": pl.String,
+        "channel": pl.String,
+        "kind": pl.String,
+        "unit": pl.String,
+        "interval_minutes": pl.Int32,
+        "commodity": pl.String,
+    },
     orient="row",
-)  # fmt: skip
+)
 #: Distinct files there are: enough for every overlap, few enough to be prepared once.
 CONTENTS: Final = 240
 POISON: Final = 2 * 10**16
-#: Actual, substituted, final substituted, estimated: what a late file may say of a read, so that the condition rank is tried with the versions.
+# : Actual, substituted, final substituted, estimated: what a late file may say of a read, so that the condition rank is
+# tried with the versions.
 QUALITIES: Final = tuple(quality.pack(flag) for flag in "AASFE")
 
 
 @lru_cache(maxsize=1)
 def declared() -> Declared:
-    """CHANNELS as landing asks them. Not at import: the fork server of the killed writers imports this module, and the threads that Polars starts when
-    it sorts are in none of its children, which then wait for them for ever."""
+    """CHANNELS as landing asks them. Not at import: the fork server of the killed writers imports this module, and the
+    threads that Polars starts when it sorts are in none of its children, which then wait for them for ever."""
     return Declared.of(CHANNELS)
 
 
 @lru_cache(maxsize=CONTENTS)
 def content(number: int) -> tuple[bytes, ParsedFeed]:
-    """A file: its bytes and what a parser makes of them. A few meters, versions and sequences, sometimes a repetition, junk, or a value no table takes."""
+    """A file: its bytes and what a parser makes of them. A few meters, versions and sequences, sometimes a repetition,
+    junk, or a value no table takes."""
     rng = random.Random(number)
     intervals: list[dict[str, Any]] = []
     registers: list[dict[str, Any]] = []
     for meter in rng.sample(METERS, rng.randint(1, 3)):
         version = rng.randint(1, 3)
         common = {
-            "meter_id": meter, "unit": "kWh", "sequence": rng.randint(0, 2), "source_version": version,
-            "read_time": START + timedelta(seconds=rng.choice((0, 60, 120))), "line": 1,
-        }  # fmt: skip
+            "meter_id": meter,
+            "unit": "kWh",
+            "sequence": rng.randint(0, 2),
+            "source_version": version,
+            "read_time": START + timedelta(seconds=rng.choice((0, 60, 120))),
+            "line": 1,
+        }
         for slot in rng.sample(range(23), rng.randint(0, 3)):
             said = {"value": 1000 * rng.randint(0, 3), "quality": rng.choice(QUALITIES)}
-            intervals.append({**common, **said, "channel": "E1", "interval_start": START + timedelta(hours=slot), "interval_minutes": 60})
+            intervals.append(
+                {
+                    **common,
+                    **said,
+                    "channel": "E1",
+                    "interval_start": START + timedelta(hours=slot),
+                    "interval_minutes": 60,
+                }
+            )
             if rng.random() < 0.1:
                 intervals.append(intervals[-1])
         for hour in rng.sample(range(1, 4), rng.randint(0, 2)):
             value = POISON if rng.random() < 0.04 else rng.randint(0, 3) * 10**6
             said = {"value": value, "quality": rng.choice(QUALITIES)}
             registers.append({**common, **said, "channel": "R1", "read_at": START + timedelta(hours=hour)})
-    rejects = [{"line": 9, "byte_offset": 99, "raw": b"junk", "reasons": [{"code": "bad_json", "detail": "junk"}], "reads": 1}] if rng.random() < 0.15 else []
+    rejects = (
+        [
+            {
+                "line": 9,
+                "byte_offset": 99,
+                "raw": b"junk",
+                "reasons": [{"code": "bad_json", "detail": "junk"}],
+                "reads": 1,
+            }
+        ]
+        if rng.random() < 0.15
+        else []
+    )
     parsed = ParsedFeed(
-        "jsonl", pl.DataFrame(intervals, schema=INTERVAL_READS), pl.DataFrame(registers, schema=REGISTER_READS), pl.DataFrame(rejects, schema=REJECTS)
+        "jsonl",
+        pl.DataFrame(intervals, schema=INTERVAL_READS),
+        pl.DataFrame(registers, schema=REGISTER_READS),
+        pl.DataFrame(rejects, schema=REJECTS),
     )
     return repr((number, intervals, registers)).encode(), parsed
 
@@ -95,18 +138,35 @@ def payloads(number: int) -> list[Payload]:
             for matrix in vectors.to_matrices(numbered):
                 for at, key in enumerate(matrix.keys.iter_rows(named=True)):
                     slots = {
-                        int(slot): (int(matrix.values[at, slot]), int(matrix.quality[at, slot]), int(matrix.sequence[at, slot]))
+                        int(slot): (
+                            int(matrix.values[at, slot]),
+                            int(matrix.quality[at, slot]),
+                            int(matrix.sequence[at, slot]),
+                        )
                         for slot in np.flatnonzero(matrix.values[at] != NO_VALUE)
                     }
                     taken = int(key["read_time"].timestamp()) if key["read_time"] is not None else -1
                     name = (key["meter_id"], key["channel"])
-                    rows[key["n"]] = Payload("interval", name, key["payload_hash"], key["source_version"], taken, key["reads"], slots)
+                    rows[key["n"]] = Payload(
+                        "interval", name, key["payload_hash"], key["source_version"], taken, key["reads"], slots
+                    )
             found += [rows[n] for n in sorted(rows)]
         for row in staged.registers.iter_rows(named=True):
             name = (row["meter_id"], row["channel"], row["read_at"])
             slot = {0: (row["value"], row["quality"], row["sequence"])}
             taken = int(row["read_time"].timestamp()) if row["read_time"] is not None else -1
-            found.append(Payload("register", name, row["payload_hash"], row["source_version"], taken, row["reads"], slot, abs(row["value"]) > 10**16))
+            found.append(
+                Payload(
+                    "register",
+                    name,
+                    row["payload_hash"],
+                    row["source_version"],
+                    taken,
+                    row["reads"],
+                    slot,
+                    abs(row["value"]) > 10**16,
+                )
+            )
     return found
 
 

@@ -1,6 +1,7 @@
 """Which handler answers a statement of the simulated server.
 
-Belongs here: the register and looking a statement up. Does not belong here: the handlers (statements.py), connections and transactions (server.py).
+Belongs here: the register and looking a statement up. Does not belong here: the handlers (statements.py), connections
+and transactions (server.py).
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def on(pattern: str) -> Callable[[Handler], Handler]:
 
 @cache
 def handler_of(query: str) -> tuple[Handler, re.Match[str]]:
-    """By its text, of which there are a few dozen: twenty patterns tried for each of 280 statements were 3 % of a history."""
+    """By its text, of which there are a few dozen: twenty patterns tried for each of 280 statements were 3 % of a
+    history."""
     for pattern, handler in STATEMENTS:
         found = pattern.match(query)
         if found is not None:

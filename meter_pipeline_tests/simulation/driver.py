@@ -1,6 +1,7 @@
 """psycopg in front of the simulated server, blocking and asyncio, with its pool and store.database.Database.
 
-Belongs here: what the product calls on a connection. Does not belong here: what a statement does (statements.py), what goes wrong (server.py).
+Belongs here: what the product calls on a connection. Does not belong here: what a statement does (statements.py), what
+goes wrong (server.py).
 """
 
 from __future__ import annotations
@@ -240,7 +241,11 @@ def opened(server: Server, application_name: str, autocommit: bool) -> Generator
             raise psycopg.errors.ConnectionTimeout("connection timeout expired")
     if server.scheduler.now < server.down_until:
         raise psycopg.OperationalError("connection failed: Connection refused")
-    if not server.quiet and application_name.startswith(server.faults.roles) and server.rng.random() < server.faults.refuse_connect:
+    if (
+        not server.quiet
+        and application_name.startswith(server.faults.roles)
+        and server.rng.random() < server.faults.refuse_connect
+    ):
         server.injected["too many connections"] += 1
         raise errors.TooManyConnections("sorry, too many clients already")
     return Connection(server, application_name, autocommit)
@@ -254,10 +259,14 @@ class SimulatedDatabase:
         self.url = "simulated"
         self.session_options = ""
 
-    def connect(self, application_name: str = "meter-pipeline", *, autocommit: bool = False, role: str | None = None) -> SyncConnection:
+    def connect(
+        self, application_name: str = "meter-pipeline", *, autocommit: bool = False, role: str | None = None
+    ) -> SyncConnection:
         return SyncConnection(drive(opened(self.server, application_name, autocommit)))
 
-    async def connect_async(self, application_name: str = "meter-pipeline", *, autocommit: bool = False, role: str | None = None) -> AsyncConnection:
+    async def connect_async(
+        self, application_name: str = "meter-pipeline", *, autocommit: bool = False, role: str | None = None
+    ) -> AsyncConnection:
         return AsyncConnection(await drive_async(opened(self.server, application_name, autocommit)))
 
     def read(self, query: str, parameters: Any = ()) -> pl.DataFrame:
@@ -269,7 +278,9 @@ class SimulatedPool:
 
     server: Server
 
-    def __init__(self, url: str, *, max_size: int, timeout: float, configure: Any, kwargs: dict[str, Any], **_: Any) -> None:
+    def __init__(
+        self, url: str, *, max_size: int, timeout: float, configure: Any, kwargs: dict[str, Any], **_: Any
+    ) -> None:
         self.max_size, self.timeout, self.configure = max_size, timeout, configure
         self.application_name = kwargs["application_name"]
         self.idle: list[AsyncConnection] = []

@@ -1,7 +1,7 @@
 """What must hold of the store after any history, of a simulated server and a real one alike.
 
-Belongs here: a snapshot of what is stored, what was sent, and the invariants I1 to I5, I9 and I11 over the two. Does not belong here: how either
-came about.
+Belongs here: a snapshot of what is stored, what was sent, and the invariants I1 to I5, I9 and I11 over the two. Does
+not belong here: how either came about.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """One payload of one staged file: what it says by slot (value, quality, sequence); register reads have the single slot 0."""
+    """One payload of one staged file: what it says by slot (value, quality, sequence); register reads have the single
+    slot 0."""
 
     kind: str
     key: Key
@@ -58,9 +59,11 @@ class Snapshot:
     def state(self) -> str:
         """A hash over what replaying the whole input must not change."""
         parts = [
-            sorted((k, v.hash, v.payloads, sorted(v.slots.items())) for k, v in self.current.items()), sorted((k, sorted(v)) for k, v in self.history.items()),
-            sorted(self.letters), sorted((f, v["received"], v["rejected"]) for f, v in self.files.items()),
-        ]  # fmt: skip
+            sorted((k, v.hash, v.payloads, sorted(v.slots.items())) for k, v in self.current.items()),
+            sorted((k, sorted(v)) for k, v in self.history.items()),
+            sorted(self.letters),
+            sorted((f, v["received"], v["rejected"]) for f, v in self.files.items()),
+        ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
@@ -68,11 +71,21 @@ def hashes_of(flat: bytes) -> list[bytes]:
     return [flat[at : at + 32] for at in range(0, len(flat), 32)]
 
 
-def broken(snapshot: Snapshot, sent: Mapping[bytes, list[Payload]], heads_seen: Iterable[tuple[int, bytes]] = (), *, finished: bool = True) -> list[str]:
-    """Every invariant that does not hold, named. ``sent``: payloads in staged order of each file that was acknowledged as landed; ``finished``: a quiet
-    run came last, so nothing may wait."""
+def broken(
+    snapshot: Snapshot,
+    sent: Mapping[bytes, list[Payload]],
+    heads_seen: Iterable[tuple[int, bytes]] = (),
+    *,
+    finished: bool = True,
+) -> list[str]:
+    """Every invariant that does not hold, named. ``sent``: payloads in staged order of each file that was acknowledged
+    as landed; ``finished``: a quiet run came last, so nothing may wait."""
     faults: list[str] = []
-    faults += [f"I1: {sha256.hex()[:12]} was acknowledged and is not registered" for sha256 in sent if sha256 not in snapshot.files]
+    faults += [
+        f"I1: {sha256.hex()[:12]} was acknowledged and is not registered"
+        for sha256 in sent
+        if sha256 not in snapshot.files
+    ]
     _accounts(snapshot, sent, faults, finished)
     _rows(snapshot, sent, faults, finished)
     _ledger(snapshot, faults, list(heads_seen), finished)
@@ -81,14 +94,22 @@ def broken(snapshot: Snapshot, sent: Mapping[bytes, list[Payload]], heads_seen: 
 
 def lost_and_doubled(snapshot: Snapshot, sent: Mapping[bytes, list[Payload]]) -> tuple[int, int]:
     """Payloads that were sent and are nowhere, and rows that were written more than once."""
-    there = {row.hash for row in snapshot.current.values()} | {each for kept in snapshot.history.values() for each in kept}
+    there = {row.hash for row in snapshot.current.values()} | {
+        each for kept in snapshot.history.values() for each in kept
+    }
     lost = {payload.hash for payloads in sent.values() for payload in payloads if not payload.poison} - there
-    covered = Counter((batch["sha256"], batch["kind"], n) for batch in snapshot.batches for low, high in batch["rows"] for n in range(low, high))
+    covered = Counter(
+        (batch["sha256"], batch["kind"], n)
+        for batch in snapshot.batches
+        for low, high in batch["rows"]
+        for n in range(low, high)
+    )
     return len(lost), sum(count - 1 for count in covered.values())
 
 
 def _accounts(snapshot: Snapshot, sent: Mapping[bytes, list[Payload]], faults: list[str], finished: bool) -> None:
-    """I1 and I3: rows of a file are in at most one committed batch, in exactly one once it is loaded, and its totals add up."""
+    """I1 and I3: rows of a file are in at most one committed batch, in exactly one once it is loaded, and its totals
+    add up."""
     rows: dict[bytes, dict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
     for batch in snapshot.batches:
         rows[batch["sha256"]][batch["kind"]].extend(batch["rows"])
@@ -101,7 +122,11 @@ def _accounts(snapshot: Snapshot, sent: Mapping[bytes, list[Payload]], faults: l
         days = [row for (of, _), row in snapshot.file_days.items() if of == sha256]
         waiting = sum(row["received"] for row in days if row["loaded_at"] is None)
         done = [row for row in days if row["loaded_at"] is not None]
-        counted = file["rejected"] + waiting + sum(row[c] for row in done for c in ("accepted", "duplicate", "superseded", "rejected"))
+        counted = (
+            file["rejected"]
+            + waiting
+            + sum(row[c] for row in done for c in ("accepted", "duplicate", "superseded", "rejected"))
+        )
         if said != counted:
             faults.append(f"I3: file {sha256.hex()[:12]} received {said}, accounted {counted}")
         if finished and waiting:
@@ -147,8 +172,10 @@ def _rows(snapshot: Snapshot, sent: Mapping[bytes, list[Payload]], faults: list[
         if row is None:
             faults.append(f"I1: {at} is lost")
             continue
-        newest = max(distinct.values(), key=lambda p: (_condition(p), p.version, p.read_time, p.hash)) if at[0] == "interval" else max(
-            distinct.values(), key=lambda p: (_condition(p), p.version, p.read_time, p.slots[0][2], p.hash)
+        newest = (
+            max(distinct.values(), key=lambda p: (_condition(p), p.version, p.read_time, p.hash))
+            if at[0] == "interval"
+            else max(distinct.values(), key=lambda p: (_condition(p), p.version, p.read_time, p.slots[0][2], p.hash))
         )
         if row.hash != newest.hash:
             faults.append(f"I11: {at} names another payload as its newest")
@@ -163,14 +190,18 @@ def _rows(snapshot: Snapshot, sent: Mapping[bytes, list[Payload]], faults: list[
                 rank = (CONDITION[quality >> 13], payload.version, payload.read_time, sequence, payload.hash)
                 if slot not in best or rank > best[slot][0]:
                     best[slot] = (rank, value)
-        expected = {slot: value for slot, (_, value) in best.items()} if at[0] == "interval" else {0: newest.slots[0][0]}
+        expected = (
+            {slot: value for slot, (_, value) in best.items()} if at[0] == "interval" else {0: newest.slots[0][0]}
+        )
         if row.slots != expected:
             faults.append(f"I11: {at} holds {row.slots}, the data's order gives {expected}")
 
 
 def _ledger(snapshot: Snapshot, faults: list[str], heads_seen: list[tuple[int, bytes]], finished: bool) -> None:
     """I4 and I5: one leaf a change and one change a leaf; the log only grows."""
-    stored = {row.hash for row in snapshot.current.values()} | {kept for many in snapshot.history.values() for kept in many}
+    stored = {row.hash for row in snapshot.current.values()} | {
+        kept for many in snapshot.history.values() for kept in many
+    }
     leaves: Counter[bytes] = Counter()
     said: dict[int, int] = {}
     for number, (kind, _, flat) in snapshot.entries.items():
@@ -182,7 +213,12 @@ def _ledger(snapshot: Snapshot, faults: list[str], heads_seen: list[tuple[int, b
             # Rows of a partition that is not attached yet are not seen by a reader.
             if gone and not snapshot.open_partitions:
                 faults.append(f"I4: {len(gone)} leaves of entry {number} without their rows")
-    known = {each for kind, _, flat in snapshot.entries.values() if kind in ("ingested", "superseded", "duplicate") for each in hashes_of(flat)}
+    known = {
+        each
+        for kind, _, flat in snapshot.entries.values()
+        if kind in ("ingested", "superseded", "duplicate")
+        for each in hashes_of(flat)
+    }
     if stored - known:
         faults.append(f"I4: {len(stored - known)} rows without a leaf")
     named: Counter[int] = Counter()
@@ -190,7 +226,11 @@ def _ledger(snapshot: Snapshot, faults: list[str], heads_seen: list[tuple[int, b
     for batch in snapshot.batches:
         named.update(batch["entries"])
         rows += sum(high - low for low, high in batch["rows"])
-    loading = {n: v for n, v in snapshot.entries.items() if v[0] in ("ingested", "superseded") or (v[0] in ("duplicate", "rejected") and n in named)}
+    loading = {
+        n: v
+        for n, v in snapshot.entries.items()
+        if v[0] in ("ingested", "superseded") or (v[0] in ("duplicate", "rejected") and n in named)
+    }
     if set(named) - snapshot.entries.keys():
         faults.append("I4: a batch names a ledger entry that is not there")
     if sum(said[n] for n in loading) != rows:

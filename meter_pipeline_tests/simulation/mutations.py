@@ -1,7 +1,7 @@
 """Safeguards, each switched off in turn: what the simulation must notice.
 
-Belongs here: the safeguards by name and the change of source that takes each away. A snippet that is no longer in the product raises, so that a
-rewritten safeguard is not silently left untested.
+Belongs here: the safeguards by name and the change of source that takes each away. A snippet that is no longer in the
+product raises, so that a rewritten safeguard is not silently left untested.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from meter_pipeline_tests.simulation.world import Profile
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """``before`` of a function's source becomes ``after``. ``trouble`` makes histories in which its absence shows; in that of ``seed`` it did."""
+    """``before`` of a function's source becomes ``after``. ``trouble`` makes histories in which its absence shows; in
+    that of ``seed`` it did."""
 
     safeguard: str
     module: ModuleType
@@ -48,52 +49,157 @@ _DEADLOCKS: Final = Profile("transient", Faults(before=0.1, errors=(errors.Deadl
 
 MUTATIONS: Final = (
     Mutation("idempotency: a batch's claim", load, "write_batch", "if not claimed.rowcount:", "if False:", _LOST),
-    Mutation("committed rows are left out of the next run", raw, "loaded_rows", "    return found", "    return {}", _KILLED),
+    Mutation(
+        "committed rows are left out of the next run", raw, "loaded_rows", "    return found", "    return {}", _KILLED
+    ),
     Mutation("pause poll", writer, "Writers._wait_for_pause", "if self.pause is None:", "if True:", _PAUSED),
     Mutation(
-        "pause asked again after waiting", writer, "Writers._attempt", "if began - asked > POLL_STALE_S:", "if False:",
+        "pause asked again after waiting",
+        writer,
+        "Writers._attempt",
+        "if began - asked > POLL_STALE_S:",
+        "if False:",
         Profile("exhausted", Faults(refuse_connect=0.85), pauses=4),
     ),
     Mutation(
-        "ledger in the same transaction", load, "write_batch", "        for piece in batch.pieces:\n",
-        "        await connection.commit()\n        for piece in batch.pieces:\n", _LOST,
-    ),
-    Mutation("ledger entry with each batch", load, "write_batch", "for entry in batch.entries]", "for entry in batch.entries[:0]]", _QUIET),
-    Mutation(
-        "retry classification: unknown outcome", retry, "meaning", "return Meaning.UNKNOWN if isinstance(error, (psycopg.OperationalError",
-        "return Meaning.DATA if isinstance(error, (psycopg.OperationalError", _LOST,
-    ),
-    Mutation("retry classification: bad data", retry, "meaning", 'if state[:2] in ("22", "23")', 'if state[:2] in ("22",)', _QUIET),
-    Mutation("retry classification: transient", retry, "meaning", "return _BY_STATE[state]", "return Meaning.FATAL", _DEADLOCKS),
-    Mutation(
-        "advisory lock on the day", day, "ingest_billing_day", 'lock.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, day.toordinal()))', "pass", _QUIET,
-    ),
-    Mutation("advisory lock of the sequencer", ledger_store, "take_sequencer_lock", "if wait_s <= 0:", "return True\n    if wait_s <= 0:", _QUIET),
-    Mutation(
-        "fencing of an overtaken run", load, "write_batch", "if row is None or row[0] != batch.epoch:",
-        "if row is None:", Profile("sessions terminated", Faults(slow=0.3), terminates=8),
-    ),
-    Mutation("version ordering: intervals", fold, "_ranked", "payloads.sort([*KEY, *_NEWEST], nulls_last=False)", "payloads", _QUIET),
-    Mutation(
-        "version ordering: registers", fold, "fold_registers",
-        'order = ["condition", "source_version", "read_time", "sequence", "payload_hash"]', "order = []", _QUIET,
+        "ledger in the same transaction",
+        load,
+        "write_batch",
+        "        for piece in batch.pieces:\n",
+        "        await connection.commit()\n        for piece in batch.pieces:\n",
+        _LOST,
     ),
     Mutation(
-        "condition rank: intervals", fold, "_fold_layout", "(layer_condition > condition[row]) | ((layer_condition == condition[row]) & newer)", "newer", _QUIET, 61
+        "ledger entry with each batch",
+        load,
+        "write_batch",
+        "for entry in batch.entries]",
+        "for entry in batch.entries[:0]]",
+        _QUIET,
     ),
-    Mutation("condition rank: registers", fold, "fold_registers", 'order = ["condition", "source_version"', 'order = ["source_version"', _QUIET),
-    Mutation("dead letters of refused rows", landing, "finish_letters", "found = pl.concat(letters)", "found = pl.concat(letters).clear()", _QUIET),
     Mutation(
-        "watchdog of a stopped server", writer, "Writers._attempt", "call_later(self.deadline_s, self._cut, connection)",
-        "call_later(1e9, self._cut, connection)", _STOPPED,
+        "retry classification: unknown outcome",
+        retry,
+        "meaning",
+        "return Meaning.UNKNOWN if isinstance(error, (psycopg.OperationalError",
+        "return Meaning.DATA if isinstance(error, (psycopg.OperationalError",
+        _LOST,
     ),
-    Mutation("a permit comes back", writer, "Writers._write_batch", "finally:\n            await self._permits.give()", "finally:\n            pass", _QUIET),
     Mutation(
-        "sequencer's horizon", sequencer, "sequence", "store.Head(growing.size, growing.root(), horizon, cluster_id)",
-        "store.Head(growing.size, growing.root(), horizon + 3, cluster_id)", _QUIET,
+        "retry classification: bad data",
+        retry,
+        "meaning",
+        'if state[:2] in ("22", "23")',
+        'if state[:2] in ("22",)',
+        _QUIET,
     ),
-    Mutation("a leftover partition is attached", day, "_Day._attach_leftover", "self._attach(kind.table)", "pass", _KILLED, 115),
-)  # fmt: skip
+    Mutation(
+        "retry classification: transient",
+        retry,
+        "meaning",
+        "return _BY_STATE[state]",
+        "return Meaning.FATAL",
+        _DEADLOCKS,
+    ),
+    Mutation(
+        "advisory lock on the day",
+        day,
+        "ingest_billing_day",
+        'lock.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, day.toordinal()))',
+        "pass",
+        _QUIET,
+    ),
+    Mutation(
+        "advisory lock of the sequencer",
+        ledger_store,
+        "take_sequencer_lock",
+        "if wait_s <= 0:",
+        "return True\n    if wait_s <= 0:",
+        _QUIET,
+    ),
+    Mutation(
+        "fencing of an overtaken run",
+        load,
+        "write_batch",
+        "if row is None or row[0] != batch.epoch:",
+        "if row is None:",
+        Profile("sessions terminated", Faults(slow=0.3), terminates=8),
+    ),
+    Mutation(
+        "version ordering: intervals",
+        fold,
+        "_ranked",
+        "payloads.sort([*KEY, *_NEWEST], nulls_last=False)",
+        "payloads",
+        _QUIET,
+    ),
+    Mutation(
+        "version ordering: registers",
+        fold,
+        "fold_registers",
+        'order = ["condition", "source_version", "read_time", "sequence", "payload_hash"]',
+        "order = []",
+        _QUIET,
+    ),
+    Mutation(
+        "condition rank: intervals",
+        fold,
+        "_fold_layout",
+        "(layer_condition > condition[row]) | ((layer_condition == condition[row]) & newer)",
+        "newer",
+        _QUIET,
+        61,
+    ),
+    Mutation(
+        "condition rank: registers",
+        fold,
+        "fold_registers",
+        'order = ["condition", "source_version"',
+        'order = ["source_version"',
+        _QUIET,
+    ),
+    Mutation(
+        "dead letters of refused rows",
+        landing,
+        "finish_letters",
+        "found = pl.concat(letters)",
+        "found = pl.concat(letters).clear()",
+        _QUIET,
+    ),
+    Mutation(
+        "watchdog of a stopped server",
+        writer,
+        "Writers._attempt",
+        "call_later(self.deadline_s, self._cut, connection)",
+        "call_later(1e9, self._cut, connection)",
+        _STOPPED,
+    ),
+    Mutation(
+        "a permit comes back",
+        writer,
+        "Writers._write_batch",
+        "finally:\n            await self._permits.give()",
+        "finally:\n            pass",
+        _QUIET,
+    ),
+    Mutation(
+        "sequencer's horizon",
+        sequencer,
+        "sequence",
+        "store.Head(growing.size, growing.root(), horizon, cluster_id)",
+        "store.Head(growing.size, growing.root(), horizon + 3, cluster_id)",
+        _QUIET,
+    ),
+    Mutation(
+        "a leftover partition is attached",
+        day,
+        "_Day._attach_leftover",
+        "self._attach(kind.table)",
+        "pass",
+        _KILLED,
+        115,
+    ),
+)
 
 
 @contextlib.contextmanager
@@ -116,9 +222,21 @@ def switched_off(mutation: Mutation) -> Iterator[None]:
         after = mutation.after
     namespace = vars(mutation.module)
     made: dict[str, Any] = {}
-    exec(compile("from __future__ import annotations\n" + source.replace(wanted, after), f"<without {mutation.safeguard}>", "exec"), namespace, made)  # noqa: S102
+    exec(  # noqa: S102 - a mutant of our own source
+        compile(
+            "from __future__ import annotations\n" + source.replace(wanted, after),
+            f"<without {mutation.safeguard}>",
+            "exec",
+        ),
+        namespace,
+        made,
+    )
     setattr(owner, name, made[name])
-    others = [module for module in (day, landing, writer, sequencer) if module is not mutation.module and getattr(module, name, None) is real]
+    others = [
+        module
+        for module in (day, landing, writer, sequencer)
+        if module is not mutation.module and getattr(module, name, None) is real
+    ]
     for module in others:
         setattr(module, name, made[name])
     if getattr(world, name, None) is real:

@@ -1,5 +1,5 @@
-"""Play seeds: ``python -m meter_pipeline_tests.simulation.run [--first N] [--seeds N] [--jobs N] [--json FILE]``; a failure prints its SEED, which
-replays it. ``--jobs`` processes share them, one a core by default."""
+"""Play seeds: ``python -m meter_pipeline_tests.simulation.run [--first N] [--seeds N] [--jobs N] [--json FILE]``; a
+failure prints its SEED, which replays it. ``--jobs`` processes share them, one a core by default."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ def main() -> int:
     began, counts, past = time.monotonic(), Counter[str](), given.first + given.seeds
     shares = [range(start, min(start + SHARE, past)) for start in range(given.first, past, SHARE)]
     # spawned, not forked: Polars has threads
-    with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn")) as pool, Progress(console=Console(stderr=True)) as progress:
+    with (
+        ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn")) as pool,
+        Progress(console=Console(stderr=True)) as progress,
+    ):
         bar = progress.add_task("histories", total=given.seeds)
         for done in as_completed([pool.submit(histories, share) for share in shares]):
             try:
@@ -43,7 +46,12 @@ def main() -> int:
                 return 1
             progress.update(bar, completed=counts["histories"])
             seconds = round(time.monotonic() - began, 1)
-            figures = {"first_seed": given.first, "jobs": given.jobs, "seconds": seconds, **dict(sorted(counts.items()))}
+            figures = {
+                "first_seed": given.first,
+                "jobs": given.jobs,
+                "seconds": seconds,
+                **dict(sorted(counts.items())),
+            }
             if given.json is not None:
                 given.json.write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures, indent=1))

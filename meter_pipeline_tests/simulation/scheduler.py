@@ -1,12 +1,15 @@
-"""Virtual time for real code: every process of a simulated deployment is a greenlet, exactly one of which runs at a time.
+"""Virtual time for real code: every process of a simulated deployment is a greenlet, exactly one of which runs at a
+time.
 
-Belongs here: the scheduler, the clock, the event loop that sleeps in virtual time. Does not belong here: what the processes do (world.py), the
-database they talk to (server.py).
+Belongs here: the scheduler, the clock, the event loop that sleeps in virtual time. Does not belong here: what the
+processes do (world.py), the database they talk to (server.py).
 
-A greenlet and not a thread: a history changes process 740 times, and two threads handing over a lock cost the system two switches each time.
+A greenlet and not a thread: a history changes process 740 times, and two threads handing over a lock cost the system
+two switches each time.
 
-Which process goes on is decided by the order of (virtual time, a number drawn from the seed), so a seed is a history: run it again and the same
-thing happens. A killed process runs no further statement: whatever it tries next raises ``Killed``.
+Which process goes on is decided by the order of (virtual time, a number drawn from the seed), so a seed is a history:
+run it again and the same thing happens. A killed process runs no further statement: whatever it tries next raises
+``Killed``.
 """
 
 from __future__ import annotations

@@ -1,10 +1,13 @@
-"""A database that never existed: the statements the product sends for ingest, pause and ledger, with PostgreSQL's semantics and seeded faults.
+"""A database that never existed: the statements the product sends for ingest, pause and ledger, with PostgreSQL's
+semantics and seeded faults.
 
-Belongs here: transactions (READ COMMITTED, first writer wins, others wait), row and advisory locks, transaction ids and horizons, binary COPY,
-partitions, and what may go wrong around each of them. Does not belong here: any decision of the product, whose own code sends every statement.
+Belongs here: transactions (READ COMMITTED, first writer wins, others wait), row and advisory locks, transaction ids and
+horizons, binary COPY, partitions, and what may go wrong around each of them. Does not belong here: any decision of the
+product, whose own code sends every statement.
 
-statements.py has the statements that it knows; one that it does not know raises: where the product's SQL changes, the simulation says so. driver.py is
-psycopg in front of it. test_same_rules.py holds this server and a real PostgreSQL to the same history.
+statements.py has the statements that it knows; one that it does not know raises: where the product's SQL changes, the
+simulation says so. driver.py is psycopg in front of it. test_same_rules.py holds this server and a real PostgreSQL to
+the same history.
 """
 
 from __future__ import annotations
@@ -131,7 +134,9 @@ def decoded(body: bytes, columns: list[str], kind: str) -> list[Row]:
             if size < 0:
                 row[name] = None
                 continue
-            row[name] = _value(body[at : at + size], _REGISTER.get(name, _TYPES[name]) if kind == "register" else _TYPES[name])
+            row[name] = _value(
+                body[at : at + size], _REGISTER.get(name, _TYPES[name]) if kind == "register" else _TYPES[name]
+            )
             at += size
         rows.append(row)
     return rows
@@ -142,7 +147,9 @@ def _value(raw: bytes, kind: Any) -> Any:
         if len(raw) == 12:
             return []
         (size,) = struct.unpack_from(">i", raw, 12)
-        inner = {pl.Int16: ("h", 2), pl.Int32: ("i", 4), pl.Int64: ("q", 8)}[type(kind.inner) if not isinstance(kind.inner, type) else kind.inner]
+        inner = {pl.Int16: ("h", 2), pl.Int32: ("i", 4), pl.Int64: ("q", 8)}[
+            type(kind.inner) if not isinstance(kind.inner, type) else kind.inner
+        ]
         letter, width = inner
         return list(struct.unpack(">" + ("i" + letter) * size, raw[20 : 20 + size * (4 + width)]))[1::2]
     if isinstance(kind, pl.Datetime):
@@ -291,7 +298,9 @@ class Result:
     rowcount: int = -1
 
 
-_ERRORS: Final[dict[str, Callable[[], psycopg.Error]]] = {"reset": lambda: psycopg.OperationalError("consuming input failed: Connection reset by peer")}
+_ERRORS: Final[dict[str, Callable[[], psycopg.Error]]] = {
+    "reset": lambda: psycopg.OperationalError("consuming input failed: Connection reset by peer")
+}
 
 
 class Connection:
@@ -381,7 +390,9 @@ class Connection:
     def run(self, query: Any, parameters: Any = None) -> Steps:
         """A statement, waiting for locks as long as lock_timeout allows."""
         if isinstance(query, str) and query.startswith("SELECT epoch FROM raw.day_load"):
-            self.server.batches.append((self.server.scheduler.now, self.application_name, self.process.name))  # a batch begins when it is sent
+            self.server.batches.append(
+                (self.server.scheduler.now, self.application_name, self.process.name)
+            )  # a batch begins when it is sent
         return self._run(lambda: self.server.statement(self, text_of(query), parameters))
 
     def _run(self, act: Callable[[], Result]) -> Steps:
@@ -430,7 +441,12 @@ class Connection:
             faults, rng = self.server.faults, self.server.rng
             self.server.finish(self, committed)
             self.committing = False
-            if committed and not self.server.quiet and self.application_name.startswith(faults.roles) and rng.random() < faults.after_commit:
+            if (
+                committed
+                and not self.server.quiet
+                and self.application_name.startswith(faults.roles)
+                and rng.random() < faults.after_commit
+            ):
                 self.server.injected["reply of COMMIT lost"] += 1
                 self.server.drop(self)
                 raise psycopg.OperationalError("server closed the connection unexpectedly")

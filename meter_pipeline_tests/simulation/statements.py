@@ -1,6 +1,7 @@
 """The statements the product sends for ingest, pause and ledger, and what each does to the simulated server's tables.
 
-Belongs here: one handler a statement, by the pattern of its text. Does not belong here: transactions and locks (server.py).
+Belongs here: one handler a statement, by the pattern of its text. Does not belong here: transactions and locks
+(server.py).
 """
 
 from __future__ import annotations
@@ -46,7 +47,15 @@ def _entry(server: Server, connection: Connection, tx: Transaction, _: Any, p: A
         raise errors.CheckViolation("entry_leaf_hash_is_of_body")
     server.sequences["entry"] += 1
     number = server.sequences["entry"]
-    row = {"entry_id": number, "kind": kind, "body": bytes(body), "leaf_hash": leaf_hash, "leaves": bytes(leaves or b""), "day": day, "xid": server.assign(tx)}
+    row = {
+        "entry_id": number,
+        "kind": kind,
+        "body": bytes(body),
+        "leaf_hash": leaf_hash,
+        "leaves": bytes(leaves or b""),
+        "day": day,
+        "xid": server.assign(tx),
+    }
     server.table("ledger.entry").put(number, row, tx)
     return Result([(number,)], 1)
 
@@ -60,9 +69,16 @@ def _claim(server: Server, connection: Connection, tx: Transaction, _: Any, p: A
         return Result([], 0)
     spans = [tuple(int(n) for n in span.split(",")) for span in re.findall(r"\[(\d+,\d+)\)", ranges)]
     row = {
-        "sha256": sha256, "billing_day": day, "kind": kind, "rows": spans, "accepted": accepted, "duplicate": duplicate, "superseded": superseded,
-        "rejected": rejected, "entries": list(entries),
-    }  # fmt: skip
+        "sha256": sha256,
+        "billing_day": day,
+        "kind": kind,
+        "rows": spans,
+        "accepted": accepted,
+        "duplicate": duplicate,
+        "superseded": superseded,
+        "rejected": rejected,
+        "entries": list(entries),
+    }
     table.put(key, row, tx)
     return Result([], 1)
 
@@ -82,7 +98,11 @@ def _upsert(server: Server, connection: Connection, tx: Transaction, found: Any,
 @on(r'INSERT INTO "raw"\."(\w+)" \((.*?)\) SELECT .*? FROM "(incoming_\w+)" ON CONFLICT DO NOTHING')
 def _keep(server: Server, connection: Connection, tx: Transaction, found: Any, p: Any) -> Result:
     table = f"raw.{found[1]}"
-    key = ("meter_id", "channel", "payload_hash") if "interval" in table else ("meter_id", "channel", "read_at", "payload_hash")
+    key = (
+        ("meter_id", "channel", "payload_hash")
+        if "interval" in table
+        else ("meter_id", "channel", "read_at", "payload_hash")
+    )
     rows = tx.temporary.pop(found[3], [])
     for row in rows:
         _partition(server, table, row["billing_day"]).wait_free(tuple(row[c] for c in key), tx)
@@ -137,7 +157,9 @@ def _attach(server: Server, connection: Connection, tx: Transaction, _: Any, p: 
     if any(versions and server.state.get(versions[-1].xid) == "running" for versions in table.rows.values()):
         raise Blocked
     history = p[0].endswith("_payload")
-    key = (["meter_id", "channel"] if "interval" in p[0] else ["meter_id", "channel", "read_at"]) + (["payload_hash"] if history else [])
+    key = (["meter_id", "channel"] if "interval" in p[0] else ["meter_id", "channel", "read_at"]) + (
+        ["payload_hash"] if history else []
+    )
     made: dict[Any, list[Version]] = {}
     for _, row in list(table.scan(None)):
         at = tuple(row[c] for c in key)
@@ -187,12 +209,33 @@ def _session(server: Server, connection: Connection, tx: Transaction, _: Any, p:
 
 
 _FILE: Final = (
-    "sha256", "file_name", "head_end", "commodity", "file_format", "bytes", "archive_path", "landed_at", "received", "rejected", "dead_letters", "refused",
-    "run_id", "replay_of", "ledger_entry",
-)  # fmt: skip
+    "sha256",
+    "file_name",
+    "head_end",
+    "commodity",
+    "file_format",
+    "bytes",
+    "archive_path",
+    "landed_at",
+    "received",
+    "rejected",
+    "dead_letters",
+    "refused",
+    "run_id",
+    "replay_of",
+    "ledger_entry",
+)
 _DAY: Final = (
-    "sha256", "billing_day", "staged_path", "staged_sha256", "received", "interval_rows", "register_rows", "duplicate_in_file", "superseded_in_file",
-)  # fmt: skip
+    "sha256",
+    "billing_day",
+    "staged_path",
+    "staged_sha256",
+    "received",
+    "interval_rows",
+    "register_rows",
+    "duplicate_in_file",
+    "superseded_in_file",
+)
 
 
 @on(r"SELECT sha256, file_name, .* FROM raw\.feed_file WHERE sha256 = %s")
@@ -238,7 +281,9 @@ def _arrival(server: Server, connection: Connection, tx: Transaction, _: Any, p:
     return Result([], 1)
 
 
-@on(r"SELECT d\.sha256, d\.billing_day, .* FROM raw\.feed_file_day AS d JOIN raw\.feed_file AS f USING \(sha256\) WHERE d\.billing_day = %s AND d\.loaded_at IS NULL")
+@on(
+    r"SELECT d\.sha256, d\.billing_day, .* FROM raw\.feed_file_day AS d JOIN raw\.feed_file AS f USING \(sha256\) WHERE d\.billing_day = %s AND d\.loaded_at IS NULL"
+)
 def _waiting(server: Server, connection: Connection, tx: Transaction, _: Any, p: Any) -> Result:
     found = []
     for (sha256, day), row in server.table("raw.feed_file_day").scan(tx):
@@ -247,9 +292,19 @@ def _waiting(server: Server, connection: Connection, tx: Transaction, _: Any, p:
             assert file is not None
             whole = row | file | {"received": row["received"]}
             order = (
-                "sha256", "billing_day", "staged_path", "staged_sha256", "received", "duplicate_in_file", "superseded_in_file", "head_end", "commodity",
-                "file_format", "file_name", "archive_path",
-            )  # fmt: skip
+                "sha256",
+                "billing_day",
+                "staged_path",
+                "staged_sha256",
+                "received",
+                "duplicate_in_file",
+                "superseded_in_file",
+                "head_end",
+                "commodity",
+                "file_format",
+                "file_name",
+                "archive_path",
+            )
             found.append((file["landed_at"], sha256, tuple(whole[c] for c in order)))
     return Result([row for _, _, row in sorted(found)])
 
@@ -276,9 +331,12 @@ def _finish(server: Server, connection: Connection, tx: Transaction, _: Any, p: 
         if (file, on_day) == (sha256, day):
             total.update({c: batch[c] for c in ("accepted", "duplicate", "superseded", "rejected")})
     row = row | {
-        "loaded_at": at, "accepted": total["accepted"], "duplicate": total["duplicate"] + row["duplicate_in_file"],
-        "superseded": total["superseded"] + row["superseded_in_file"], "rejected": total["rejected"],
-    }  # fmt: skip
+        "loaded_at": at,
+        "accepted": total["accepted"],
+        "duplicate": total["duplicate"] + row["duplicate_in_file"],
+        "superseded": total["superseded"] + row["superseded_in_file"],
+        "rejected": total["rejected"],
+    }
     table.put((sha256, day), row, tx)
     return Result([tuple(row[c] for c in ("received", "accepted", "duplicate", "superseded", "rejected"))], 1)
 
@@ -293,7 +351,19 @@ def totals(server: Server, tx: Transaction | None) -> list[tuple[Any, ...]]:
         waiting = sum(row["received"] for row in days if row["loaded_at"] is None)
         rejected = file["rejected"] + said[3]
         balanced = file["received"] == sum(said[:3]) + rejected + waiting
-        rows.append((sha256, file["file_name"], file["head_end"], file["landed_at"], file["received"], *said[:3], rejected, waiting, balanced))
+        rows.append(
+            (
+                sha256,
+                file["file_name"],
+                file["head_end"],
+                file["landed_at"],
+                file["received"],
+                *said[:3],
+                rejected,
+                waiting,
+                balanced,
+            )
+        )
     return rows
 
 
@@ -346,7 +416,26 @@ def _active(server: Server, connection: Connection, tx: Transaction, _: Any, p: 
     for number, row in server.table("control.emergency_pause").scan(tx):
         if row["state"] == "paused" and (row["scope"], row["target"]) in scopes:
             at = datetime(2024, 4, 1, tzinfo=UTC)
-            return Result([(number, row["scope"], row["target"], "paused", "simulated", None, {}, "pat", at, None, None, None, None, None)])
+            return Result(
+                [
+                    (
+                        number,
+                        row["scope"],
+                        row["target"],
+                        "paused",
+                        "simulated",
+                        None,
+                        {},
+                        "pat",
+                        at,
+                        None,
+                        None,
+                        None,
+                        None,
+                        None,
+                    )
+                ]
+            )
     return Result()
 
 
@@ -389,9 +478,13 @@ def _new_log(server: Server, connection: Connection, tx: Transaction, _: Any, p:
     return Result([], 1)
 
 
-@on(r"SELECT tree_size, root_hash, horizon::text::bigint AS horizon, cluster_id FROM ledger\.tree_head ORDER BY tree_size DESC LIMIT 1")
+@on(
+    r"SELECT tree_size, root_hash, horizon::text::bigint AS horizon, cluster_id FROM ledger\.tree_head ORDER BY tree_size DESC LIMIT 1"
+)
 def _head(server: Server, connection: Connection, tx: Transaction, _: Any, p: Any) -> Result:
-    rows = [(size, row["root"], row["horizon"], row["cluster"]) for size, row in server.table("ledger.tree_head").scan(tx)]
+    rows = [
+        (size, row["root"], row["horizon"], row["cluster"]) for size, row in server.table("ledger.tree_head").scan(tx)
+    ]
     return Result([max(rows)] if rows else [])
 
 
@@ -403,8 +496,14 @@ def _horizon(server: Server, connection: Connection, tx: Transaction, _: Any, p:
 @on(r"SELECT e\.entry_id, e\.leaf_hash FROM ledger\.entry e WHERE e\.xid >=")
 def _unsequenced(server: Server, connection: Connection, tx: Transaction, _: Any, p: Any) -> Result:
     placed = {row["entry_id"] for _, row in server.table("ledger.leaf").scan(tx)}
-    rows = [row for _, row in server.table("ledger.entry").scan(tx) if row["xid"] >= int(p[0]) and row["entry_id"] not in placed]
-    return Result([(row["entry_id"], row["leaf_hash"]) for row in sorted(rows, key=lambda row: (row["xid"], row["entry_id"]))])
+    rows = [
+        row
+        for _, row in server.table("ledger.entry").scan(tx)
+        if row["xid"] >= int(p[0]) and row["entry_id"] not in placed
+    ]
+    return Result(
+        [(row["entry_id"], row["leaf_hash"]) for row in sorted(rows, key=lambda row: (row["xid"], row["entry_id"]))]
+    )
 
 
 @on(r"INSERT INTO ledger\.leaf ")

@@ -1,4 +1,5 @@
-"""The simulated server and a real PostgreSQL, held to one history: the same rules done to both, the same invariants asked of both, equal states."""
+"""The simulated server and a real PostgreSQL, held to one history: the same rules done to both, the same invariants
+asked of both, equal states."""
 
 from __future__ import annotations
 
@@ -112,9 +113,17 @@ class SameRules(RuleBasedStateMachine):
 
     def _load_real(self) -> None:
         ingest_billing_day(
-            self.database, CALENDAR, DAY, places=places(self.folder), head_ends={"NORTH": NORTH}, parse=self._parse, clock=SYSTEM_CLOCK, run_id="run",
-            controller=Controller(replace(SMALL, batch_start=2), enabled=False), seed=1,
-        )  # fmt: skip
+            self.database,
+            CALENDAR,
+            DAY,
+            places=places(self.folder),
+            head_ends={"NORTH": NORTH},
+            parse=self._parse,
+            clock=SYSTEM_CLOCK,
+            run_id="run",
+            controller=Controller(replace(SMALL, batch_start=2), enabled=False),
+            seed=1,
+        )
 
     @initialize(number=contents)
     def begins(self, number: int) -> None:
@@ -159,13 +168,17 @@ class SameRules(RuleBasedStateMachine):
         for found, heads in ((one, self.world.heads), (other, self.heads)):
             assert invariants.broken(found, self.sent, heads, finished=False) == []
         assert one.state() == other.state()
-        assert sorted(entry[0] for entry in one.entries.values()) == sorted(entry[0] for entry in other.entries.values())
+        assert sorted(entry[0] for entry in one.entries.values()) == sorted(
+            entry[0] for entry in other.entries.values()
+        )
         assert one.open_partitions == other.open_partitions
 
 
 def run(server: Database, template: Database, examples: int, steps: int) -> None:
     SameRules.server, SameRules.template = server, template
-    run_state_machine_as_test(SameRules, settings=settings(max_examples=examples, stateful_step_count=steps, deadline=None, derandomize=True))
+    run_state_machine_as_test(
+        SameRules, settings=settings(max_examples=examples, stateful_step_count=steps, deadline=None, derandomize=True)
+    )
 
 
 def test_the_simulated_server_and_postgresql_agree(server: Database, template: Database) -> None:

@@ -1,4 +1,5 @@
-"""Simulated histories keep every invariant, a seed is a history, and the simulation notices each safeguard that is missing."""
+"""Simulated histories keep every invariant, a seed is a history, and the simulation notices each safeguard that is
+missing."""
 
 from __future__ import annotations
 

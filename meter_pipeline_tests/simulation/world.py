@@ -1,12 +1,13 @@
 """One simulated deployment: files that arrive, runs that load them, people who pause, and everything that goes wrong.
 
-Belongs here: histories made from a seed, the product's functions called as its processes call them, what is asked afterwards. Does not belong
-here: the product's logic, none of which is written again; the simulated server (server.py), virtual time (scheduler.py), files (contents.py).
+Belongs here: histories made from a seed, the product's functions called as its processes call them, what is asked
+afterwards. Does not belong here: the product's logic, none of which is written again; the simulated server (server.py),
+virtual time (scheduler.py), files (contents.py).
 
     python -m meter_pipeline_tests.simulation.run --seeds 1000
 
-Every history ends with a quiet hour: faults stop, pauses end, one run loads what waits. Then the invariants are checked; then the whole input is
-landed and loaded once more, which must change nothing.
+Every history ends with a quiet hour: faults stop, pauses end, one run loads what waits. Then the invariants are
+checked; then the whole input is landed and loaded once more, which must change nothing.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from meter_pipeline_tests.simulation.contents import (
     parse,
     payloads,
     prepared,
-)  # fmt: skip
+)
 from meter_pipeline_tests.simulation.driver import SimulatedDatabase, SimulatedPool
 from meter_pipeline_tests.simulation.invariants import Current, Payload, Snapshot
 from meter_pipeline_tests.simulation.scheduler import Killed, Process, Scheduler, VirtualClock, VirtualPolicy, current
@@ -56,8 +57,9 @@ from meter_pipeline_tests.simulation.server import Faults, Server
 from meter_pipeline_tests.simulation.statements import totals
 
 SMALL: Final = Limits(batch_least=1, batch_start=2, batch_most=3, writers_start=2, writers_most=3)
-#: A batch may begin this long after a pause is visible, because it asked before: the answer to a poll may take 2 s (control.probe), a connection
-#: half a second more (writer.POLL_STALE_S), and the way to the server its few milliseconds.
+# : A batch may begin this long after a pause is visible, because it asked before: the answer to a poll may take 2 s
+# (control.probe), a connection : half a second more (writer.POLL_STALE_S), and the way to the server its few
+# milliseconds.
 DRAIN_S: Final = probe.POLL_DEADLINE_S + writer.POLL_STALE_S + 0.1
 
 
@@ -134,14 +136,21 @@ def _archived(folder: Any, path: SimulatedFile, sha256: bytes) -> str:
 def installed() -> Iterator[None]:
     """The seams: pool, sockets, disk, threads and loop are the simulation's; everything else is the product."""
     changes: list[tuple[Any, str, Any]] = [
-        (writer, "AsyncConnectionPool", SimulatedPool), (writer, "cut_socket", lambda connection: connection.inner.cut()), (probe, "deadline", _deadline),
-        (staging, "write", _staged_write), (staging, "read", _staged_read), (staging, "remove", _staged_remove),
-        (archive, "hash_file", lambda path: hashlib.sha256(path.data).digest()), (archive, "store", _archived),
-        (landing, "ThreadPoolExecutor", _Inline), (landing, "prepare", lambda parsed, *_: _memo(parsed)),
+        (writer, "AsyncConnectionPool", SimulatedPool),
+        (writer, "cut_socket", lambda connection: connection.inner.cut()),
+        (probe, "deadline", _deadline),
+        (staging, "write", _staged_write),
+        (staging, "read", _staged_read),
+        (staging, "remove", _staged_remove),
+        (archive, "hash_file", lambda path: hashlib.sha256(path.data).digest()),
+        (archive, "store", _archived),
+        (landing, "ThreadPoolExecutor", _Inline),
+        (landing, "prepare", lambda parsed, *_: _memo(parsed)),
         (landing, "new_salt", lambda key: hashlib.sha256(b"salt" + key).digest()),
-        (day.raw, "channels", lambda _: CHANNELS), (vectors, "encoded_blocks", _encoded_blocks),
+        (day.raw, "channels", lambda _: CHANNELS),
+        (vectors, "encoded_blocks", _encoded_blocks),
         (day._Day, "_staged_again", lambda self, item: world().staged_again(item)),
-    ]  # fmt: skip
+    ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
     policy = asyncio.get_event_loop_policy()
     loud = logging.getLogger("asyncio").level
@@ -164,7 +173,8 @@ _encode: Final = copy_binary.encoded_blocks
 
 
 def _encoded_blocks(frame: pl.DataFrame, columns: Any, rows: int = 8192) -> list[bytes]:
-    """COPY's bytes of a frame, row by row: a pure function of each, remembered because the same few payloads come in every history."""
+    """COPY's bytes of a frame, row by row: a pure function of each, remembered because the same few payloads come in
+    every history."""
     parts = []
     for at, row in enumerate(frame.select(columns).rows()):
         key = repr(row)
@@ -197,8 +207,12 @@ class Profile:
 
 
 _TRANSIENT: Final[tuple[Any, ...]] = (
-    "reset", errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable, errors.AdminShutdown,
-)  # fmt: skip
+    "reset",
+    errors.SerializationFailure,
+    errors.DeadlockDetected,
+    errors.LockNotAvailable,
+    errors.AdminShutdown,
+)
 _EVERYBODY: Final = ("ingest", "landing", "ledger")
 
 
@@ -212,17 +226,32 @@ def profile(rng: random.Random) -> Profile:
         case 2:
             return Profile("replies lost", Faults(after_commit=0.15), mild=True)
         case 3:
-            return Profile("exhausted", Faults(before=0.03, refuse_connect=0.2, slow=0.1, errors=(errors.DiskFull, errors.OutOfMemory)), pauses=1)
+            return Profile(
+                "exhausted",
+                Faults(before=0.03, refuse_connect=0.2, slow=0.1, errors=(errors.DiskFull, errors.OutOfMemory)),
+                pauses=1,
+            )
         case 4:
             return Profile("killed", Faults(after_commit=0.05), kills=rng.randint(1, 3))
         case 5:
-            return Profile("server killed", Faults(after_commit=0.05), crashes=rng.randint(1, 2), kills=rng.randint(0, 1))
+            return Profile(
+                "server killed", Faults(after_commit=0.05), crashes=rng.randint(1, 2), kills=rng.randint(0, 1)
+            )
         case 6:
-            return Profile("server stopped", Faults(slow=0.05), freezes=rng.randint(1, 2), pauses=rng.randint(0, 1), jumps=1)
+            return Profile(
+                "server stopped", Faults(slow=0.05), freezes=rng.randint(1, 2), pauses=rng.randint(0, 1), jumps=1
+            )
         case 7:
             return Profile("sessions terminated", Faults(after_commit=0.02), terminates=rng.randint(1, 4))
         case _:
-            faults = Faults(before=0.02, after_commit=0.05, slow=0.05, refuse_connect=0.05, errors=(*_TRANSIENT, errors.QueryCanceled, errors.DiskFull), roles=_EVERYBODY)
+            faults = Faults(
+                before=0.02,
+                after_commit=0.05,
+                slow=0.05,
+                refuse_connect=0.05,
+                errors=(*_TRANSIENT, errors.QueryCanceled, errors.DiskFull),
+                roles=_EVERYBODY,
+            )
             few = [rng.randint(0, most) for most in (2, 1, 1, 2, 1)]
             return Profile("everything", faults, *few)
 
@@ -263,7 +292,16 @@ class World:
                 # What a failed landing committed all the same was sent.
                 self.sent.setdefault(sha256, payloads(number))
                 try:
-                    land(self.database, CALENDAR, path, NORTH, Places("archive", "staging"), parse=parse, clock=self.clock, channels=declared())  # type: ignore[arg-type]
+                    land(
+                        self.database,
+                        CALENDAR,
+                        path,
+                        NORTH,
+                        Places("archive", "staging"),
+                        parse=parse,
+                        clock=self.clock,
+                        channels=declared(),
+                    )  # type: ignore[arg-type]
                     break
                 except (psycopg.Error, OSError):
                     current().sleep(1.0)
@@ -274,10 +312,18 @@ class World:
     def load(self, seed: int) -> Any:
         """A run of raw_reads."""
         outcome = ingest_billing_day(
-            self.database, CALENDAR, DAY, places=Places("archive", "staging"), head_ends={"NORTH": NORTH}, parse=parse, clock=self.clock,
-            run_id=f"run-{seed}", controller=Controller(replace(SMALL, batch_start=1 + seed % 3), enabled=not self.steady),
-            breaker=Breaker(rng=random.Random(seed)), seed=seed,
-        )  # type: ignore[arg-type]  # fmt: skip
+            self.database,
+            CALENDAR,
+            DAY,
+            places=Places("archive", "staging"),
+            head_ends={"NORTH": NORTH},
+            parse=parse,
+            clock=self.clock,
+            run_id=f"run-{seed}",
+            controller=Controller(replace(SMALL, batch_start=1 + seed % 3), enabled=not self.steady),
+            breaker=Breaker(rng=random.Random(seed)),
+            seed=seed,
+        )  # type: ignore[arg-type]
         self.acknowledged += outcome.accepted + outcome.duplicate + outcome.superseded
         if not outcome.balanced:
             self.faults.append("I3: a run's control totals do not balance")
@@ -326,7 +372,9 @@ class World:
             self.scheduler.wake(lambda: spawn("sequencer", self._order_or_not) and None, at)
             at += 0.0 if rng.random() < 0.6 else rng.uniform(0, 3)
         for _ in range(self.profile.terminates):
-            name = rng.choice(("ingest-day", "ingest-day", "ingest-writer", "ingest-monitor", "ingest-pause", "landing"))
+            name = rng.choice(
+                ("ingest-day", "ingest-day", "ingest-writer", "ingest-monitor", "ingest-pause", "landing")
+            )
             self.scheduler.wake(lambda name=name: self.server.terminate(name), rng.uniform(0, 4))  # type: ignore[misc]
         for _ in range(self.profile.kills):
             rng.choice(self.runs).kill_at = rng.randint(1, 150)
@@ -349,7 +397,9 @@ class World:
         try:
             self.order()
         except psycopg.Error:
-            if self.profile.name != "everything" and not (self.profile.crashes or self.profile.freezes or self.profile.terminates):
+            if self.profile.name != "everything" and not (
+                self.profile.crashes or self.profile.freezes or self.profile.terminates
+            ):
                 raise
 
     def quiet_hour(self, again: bool = False) -> None:
@@ -380,7 +430,9 @@ class World:
             if not isinstance(error, allowed):
                 error.add_note(f"{process.name} in a history of kind {self.profile.name!r}")
                 raise error
-            if isinstance(error, load.Fenced) and not (self.profile.crashes or self.profile.freezes or self.profile.kills or self.profile.terminates):
+            if isinstance(error, load.Fenced) and not (
+                self.profile.crashes or self.profile.freezes or self.profile.kills or self.profile.terminates
+            ):
                 raise error
 
     def check(self, finished: bool = True) -> None:
@@ -389,10 +441,13 @@ class World:
         for at, application, process in self.server.batches:
             for began, ended, _ in self.server.pauses:
                 if application.startswith("ingest-writer") and began + DRAIN_S < at < ended:
-                    self.faults.append(f"I7: {process} began a batch at {at:.2f} s, paused from {began:.2f} to {ended:.2f} s")
+                    self.faults.append(
+                        f"I7: {process} began a batch at {at:.2f} s, paused from {began:.2f} to {ended:.2f} s"
+                    )
         if self.server.most_writers > SMALL.writers_most:
             self.faults.append(f"I10: {self.server.most_writers} writers at once")
-        # Ten seconds more: what a thread does here in line (a poll of the pause, on a stopped server) holds up the watchdog's timer.
+        # Ten seconds more: what a thread does here in line (a poll of the pause, on a stopped server) holds up the
+        # watchdog's timer.
         if self.server.longest_wait > writer.WRITE_DEADLINE_S + 10:
             self.faults.append(f"I10: a writer waited {self.server.longest_wait:.0f} s for a stopped server")
         leaked = [each.application_name for each in self.server.connections if not each.process.killed]
@@ -414,7 +469,12 @@ class World:
                 continue
             kind = "interval" if "interval" in name else "register"
             for _, row in server.table(name).scan():
-                key = (kind, (row["meter_id"], row["channel"]) if kind == "interval" else (row["meter_id"], row["channel"], row["read_at"]))
+                key = (
+                    kind,
+                    (row["meter_id"], row["channel"])
+                    if kind == "interval"
+                    else (row["meter_id"], row["channel"], row["read_at"]),
+                )
                 if "_payload_" in name:
                     found.history.setdefault(key, []).append(row["payload_hash"])
                 else:
@@ -433,11 +493,16 @@ def slots_of(row: dict[str, Any], kind: str) -> dict[int, int]:
         return {0: row["value"]}
     listed = row["values"] if row["values"] is not None else row["wide_values"]
     none = -(2**31) if row["values"] is not None else NO_VALUE
-    return {slot: value * 10 ** (6 - row["scale"]) for slot, value in enumerate(listed) if value != none and value is not None}
+    return {
+        slot: value * 10 ** (6 - row["scale"])
+        for slot, value in enumerate(listed)
+        if value != none and value is not None
+    }
 
 
 def history(seed: int, trouble: Profile | None = None) -> World:
-    """Play a seed's history to its end and check it. Raises AssertionError naming what broke; the message begins with SEED."""
+    """Play a seed's history to its end and check it. Raises AssertionError naming what broke; the message begins with
+    SEED."""
     made = World(seed, trouble)
     SimulatedPool.server = made.server
     _world.append(made)
@@ -462,7 +527,8 @@ def history(seed: int, trouble: Profile | None = None) -> World:
 
 @contextlib.contextmanager
 def _rare_collection() -> Iterator[Callable[[], int]]:
-    """Python's collector at our call alone: left to itself it takes an eighth of a history, going through imports that never change."""
+    """Python's collector at our call alone: left to itself it takes an eighth of a history, going through imports that
+    never change."""
     was = gc.isenabled()
     gc.collect()
     gc.freeze()
@@ -490,4 +556,3 @@ def histories(seeds: range, trouble: Profile | None = None) -> Counter[str]:
             counts.update({f"fault: {name}": n for name, n in done.server.injected.items()})
             counts["fault: process killed"] += sum(process.killed for process in done.scheduler.processes)
     return counts
-

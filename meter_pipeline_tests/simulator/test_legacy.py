@@ -47,7 +47,9 @@ def usage_of(day: date) -> dict[str, Decimal]:
 def test_an_ordinary_day_agrees_with_the_intervals(nights: dict[date, list[dict[str, str]]]) -> None:
     day = SPEC.day(0)
     true = usage_of(day)
-    compared = {r["code"]: Decimal(r["value"]) for r in nights[day] if r["level"] == "usage" and r["estimated"] == "false"}
+    compared = {
+        r["code"]: Decimal(r["value"]) for r in nights[day] if r["level"] == "usage" and r["estimated"] == "false"
+    }
     assert len(compared) > 30
     assert all(abs(true[code] - value) < Decimal("0.001") for code, value in compared.items())
 
@@ -55,14 +57,26 @@ def test_an_ordinary_day_agrees_with_the_intervals(nights: dict[date, list[dict[
 def test_the_repeated_hour_is_lost_and_only_then(nights: dict[date, list[dict[str, str]]]) -> None:
     day = SPEC.day(1)
     true = usage_of(day)
-    short = [r["code"] for r in nights[day] if r["level"] == "usage" and true.get(r["code"], Decimal(0)) - Decimal(r["value"]) > Decimal("0.001")]
+    short = [
+        r["code"]
+        for r in nights[day]
+        if r["level"] == "usage" and true.get(r["code"], Decimal(0)) - Decimal(r["value"]) > Decimal("0.001")
+    ]
     assert len(short) > 20
 
 
 def test_lines_are_cents_and_the_total_is_their_sum(nights: dict[date, list[dict[str, str]]]) -> None:
     for rows in nights.values():
-        frame = pl.DataFrame(rows).filter(pl.col("level").is_in(["line", "total"])).with_columns(pl.col("value").cast(pl.Decimal(18, 2)))
-        sums = frame.group_by("account_id", "level").agg(pl.col("value").sum()).pivot("level", index="account_id", values="value")
+        frame = (
+            pl.DataFrame(rows)
+            .filter(pl.col("level").is_in(["line", "total"]))
+            .with_columns(pl.col("value").cast(pl.Decimal(18, 2)))
+        )
+        sums = (
+            frame.group_by("account_id", "level")
+            .agg(pl.col("value").sum())
+            .pivot("level", index="account_id", values="value")
+        )
         whole = sums.filter(pl.col("total").is_not_null())  # accounts with a service billed by hand have no total
         assert 5 < whole.height < sums.height
         assert (whole["line"] == whole["total"]).all()
@@ -83,16 +97,19 @@ def test_a_period_costs_what_the_product_says(name: str, factor: float, quantity
     path = Path(__file__).parents[2] / "data" / "tariffs" / f"{name}.json"
     tariff = load_tariff(path)
     where = Position(
-        energy=np.array([[round(quantity * factor * 10**6)]]), days=np.array([days]), period_days=np.array([30]),
+        energy=np.array([[round(quantity * factor * 10**6)]]),
+        days=np.array([days]),
+        period_days=np.array([30]),
         attributes={"customer_class": np.array(["residential"], object)},
-    )  # fmt: skip
+    )
     ours: dict[str, int] = {}
     for line, amount in zip(tariff.lines, amounts(tariff, where)[0].tolist(), strict=True):
         ours[line.day_key] = ours.get(line.day_key, 0) + amount
     theirs = period_cost(json.loads(path.read_text("utf-8")), quantity, days, 30, "residential")
     exact = {code: round(amount * 10**6) for code, amount in theirs.items()}
     if name.startswith("e-"):
-        # The product bills a published (URDB) tariff in cents, each tier's line by itself: half a cent a line, two lines a key here.
+        # The product bills a published (URDB) tariff in cents, each tier's line by itself: half a cent a line, two
+        # lines a key here.
         assert exact.keys() == ours.keys()
         assert all(abs(exact[code] - ours[code]) <= 10_000 for code in ours)
     else:

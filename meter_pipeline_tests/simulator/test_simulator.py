@@ -18,7 +18,17 @@ from hypothesis import strategies as st
 
 from meter_pipeline.reference.folder import read_folder
 from meter_pipeline.schemas.reads import NO_VALUE
-from meter_pipeline.simulator import DEMO, KINDS, Plan, Spec, daily_usage, day_matrix, register_frames, simulate, write_clean_csv
+from meter_pipeline.simulator import (
+    DEMO,
+    KINDS,
+    Plan,
+    Spec,
+    daily_usage,
+    day_matrix,
+    register_frames,
+    simulate,
+    write_clean_csv,
+)
 from meter_pipeline.simulator.effects import chunk_day
 from meter_pipeline.simulator.spec import service_point_id
 from meter_pipeline.simulator.usage import share_out
@@ -68,7 +78,9 @@ def test_how_meters_are_cut_into_files_changes_no_read_and_no_truth(tmp_path: Pa
             if path.is_file() and "resend" not in path.name:  # a file sent twice holds what the file held
                 found.setdefault(path.parent.name, []).extend(path.read_bytes().split(b"\n"))
         headers = (b"meter_id,", b"100,NEM12", b"900")
-        return {name: sorted(line for line in rows if line and not line.startswith(headers)) for name, rows in found.items()}
+        return {
+            name: sorted(line for line in rows if line and not line.startswith(headers)) for name, rows in found.items()
+        }
 
     assert lines(tmp_path / "one") == lines(tmp_path / "many")
     one, many = (pl.read_parquet(tmp_path / name / "truth.parquet").drop("detail") for name in ("one", "many"))
@@ -100,7 +112,13 @@ def test_any_meters_day_is_the_same_whatever_is_drawn_with_it(first: int, size: 
         assert (rows[key] == alone.values[k]).all()
 
 
-@given(st.lists(st.tuples(st.integers(-10_000, 10_000_000), st.lists(st.integers(0, 10**9), min_size=7, max_size=7)), min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.tuples(st.integers(-10_000, 10_000_000), st.lists(st.integers(0, 10**9), min_size=7, max_size=7)),
+        min_size=1,
+        max_size=8,
+    )
+)
 @settings(max_examples=60, deadline=None)
 def test_intervals_sum_to_their_total_exactly(rows: list[tuple[int, list[int]]]) -> None:
     totals = np.array([t for t, _ in rows], np.int64)
@@ -112,7 +130,11 @@ def test_intervals_sum_to_their_total_exactly(rows: list[tuple[int, list[int]]])
 
 @pytest.mark.parametrize(
     ("zone", "start"),
-    [("America/Chicago", date(2026, 10, 31)), ("Europe/Berlin", date(2026, 3, 28)), ("Australia/Lord_Howe", date(2026, 10, 3))],
+    [
+        ("America/Chicago", date(2026, 10, 31)),
+        ("Europe/Berlin", date(2026, 3, 28)),
+        ("Australia/Lord_Howe", date(2026, 10, 3)),
+    ],
 )
 def test_registers_equal_the_intervals_on_days_of_any_length(zone: str, start: date) -> None:
     spec = Spec(meters=60, days=3, zone=zone, start=start, interval_minutes=30, defects=False)
@@ -145,7 +167,9 @@ def test_intervals_and_registers_disagree_only_where_the_truth_says_so() -> None
     told: set[tuple[str, date]] = set()
     for story in plan.stories:
         for index in range(story.index, story.index_last) if story.index_last >= 0 else [story.index]:
-            for day in range(story.first, min(story.last, spec.days - 1) + 2):  # a missing or wrong dial spoils the next day's difference too
+            for day in range(
+                story.first, min(story.last, spec.days - 1) + 2
+            ):  # a missing or wrong dial spoils the next day's difference too
                 told.add((service_point_id(story.commodity, index), spec.day(day)))
     told |= {(service_point_id(c, i), day) for c, i, day in registers.rollovers}
     multiplier = _multipliers(Spec(meters=1500, days=4, seed=21, defects=False))
@@ -160,7 +184,9 @@ def test_intervals_and_registers_disagree_only_where_the_truth_says_so() -> None
                 if register not in reads or register not in dial:
                     assert (key["service_point_id"], day) in told
                     continue
-                used = (reads[register] - dial[register]) * multiplier[key["meter_id"].replace("5", "0", 1) if key["meter_id"][1] == "5" else key["meter_id"]]
+                used = (reads[register] - dial[register]) * multiplier[
+                    key["meter_id"].replace("5", "0", 1) if key["meter_id"][1] == "5" else key["meter_id"]
+                ]
                 values = matrix.values[row]
                 if (values != NO_VALUE).all() and used == int(values.sum()):
                     agreed += 1
@@ -169,7 +195,16 @@ def test_intervals_and_registers_disagree_only_where_the_truth_says_so() -> None
                     caught.add(key["service_point_id"])
         dial = reads
     assert agreed > 5000
-    must_show = ("spike", "gap_interval", "gap_hours", "gap_day", "dropout_meter", "test_mode", "pulse_overflow", "negative")
+    must_show = (
+        "spike",
+        "gap_interval",
+        "gap_hours",
+        "gap_day",
+        "dropout_meter",
+        "test_mode",
+        "pulse_overflow",
+        "negative",
+    )
     wanted = [s for s in plan.stories if s.kind in must_show]
     assert {service_point_id(s.commodity, s.index) for s in wanted} <= caught
 
@@ -185,7 +220,11 @@ def test_the_first_register_file_holds_the_dials_of_the_first_midnight(demo: Pat
 def test_reference_data_passes_the_importer_and_covers_every_meter_of_the_feeds(demo: Path) -> None:
     rows, documents = read_folder(demo / "reference")
     meters = {r[0] for r in rows["meters"]}
-    seen = {line.split(b",")[0].decode() for p in (demo / "inbox" / "GAS").iterdir() for line in p.read_bytes().splitlines()[1:]}
+    seen = {
+        line.split(b",")[0].decode()
+        for p in (demo / "inbox" / "GAS").iterdir()
+        for line in p.read_bytes().splitlines()[1:]
+    }
     assert seen <= meters
     assert len(rows["service_points"]) > 200
     assert {t for t, _ in documents} == {r[0] for r in rows["tariffs"]}
@@ -196,7 +235,16 @@ def test_every_story_of_the_plan_is_in_the_truth_with_its_own_place(demo: Path) 
     kinds = set(truth["kind"])
     planned = {k.name for k in KINDS} - {"rollover"}
     assert planned <= kinds
-    assert {"rollover", "outage", "dropout_collector", "dropout_head_end", "hour_shift", "duplicate_file", "empty_file", "garbage_file"} <= kinds
+    assert {
+        "rollover",
+        "outage",
+        "dropout_collector",
+        "dropout_head_end",
+        "hour_shift",
+        "duplicate_file",
+        "empty_file",
+        "garbage_file",
+    } <= kinds
     assert truth.filter(pl.col("start") >= pl.col("end")).is_empty()
     assert truth.filter(pl.col("billing_day") < DEMO.start).is_empty()
     for row in truth.filter(pl.col("kind").str.starts_with("bad_")).iter_rows(named=True):
@@ -227,7 +275,9 @@ def test_a_clean_city_has_no_truth_and_no_gap() -> None:
 
 def test_a_meter_exchange_counts_every_unit_once(demo: Path) -> None:
     truth = pl.read_parquet(demo / "truth.parquet").filter(pl.col("kind").str.starts_with("exchange"))
-    installations = pl.read_csv(demo / "reference/installations.csv", schema_overrides={"install_read": pl.String, "removal_read": pl.String})
+    installations = pl.read_csv(
+        demo / "reference/installations.csv", schema_overrides={"install_read": pl.String, "removal_read": pl.String}
+    )
     assert truth.height >= 5
     for row in truth.iter_rows(named=True):
         detail = json.loads(row["detail"])
@@ -251,7 +301,9 @@ def test_daily_usage_agrees_with_the_intervals() -> None:
     frame, truth = daily_usage(spec)
     assert truth.height > 20
     moved = truth.filter(
-        pl.col("kind").str.contains("exchange|spike|negative|consecutive|test_mode|overflow|truncated|hour_shift|bad_|dropout|unknown|future|duplicate")
+        pl.col("kind").str.contains(
+            "exchange|spike|negative|consecutive|test_mode|overflow|truncated|hour_shift|bad_|dropout|unknown|future|duplicate"
+        )
     )["meter_id"].to_list()
     compared = 0
     for index in range(spec.days):
@@ -272,9 +324,15 @@ def test_daily_usage_agrees_with_the_intervals() -> None:
 
 
 def test_late_data_comes_in_later_files_and_not_in_the_first(demo: Path) -> None:
-    truth = pl.read_parquet(demo / "truth.parquet").filter((pl.col("kind") == "late") & (pl.col("commodity") == "electricity"))
+    truth = pl.read_parquet(demo / "truth.parquet").filter(
+        (pl.col("kind") == "late") & (pl.col("commodity") == "electricity")
+    )
     meter, day = truth["meter_id"][0], truth["billing_day"][0]
-    holding = [p.name for p in (demo / "inbox").rglob(f"*_{day:%Y%m%d}_*") if meter.encode() in p.read_bytes() and "REG-" not in p.name]
+    holding = [
+        p.name
+        for p in (demo / "inbox").rglob(f"*_{day:%Y%m%d}_*")
+        if meter.encode() in p.read_bytes() and "REG-" not in p.name
+    ]
     assert len(holding) == 1
     assert "late-" in holding[0]
     assert datetime.strptime(holding[0][:8], "%Y%m%d").replace(tzinfo=UTC).date() > day + timedelta(days=1)
@@ -290,7 +348,15 @@ def test_the_clean_csv_is_whole_and_splits_into_files_without_change(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"meters": 0}, {"days": 0}, {"interval_minutes": 7}, {"mix": "village"}, {"zone": "Mars/Olympus"}, {"formats": ("nem12",)}]
+    "wrong",
+    [
+        {"meters": 0},
+        {"days": 0},
+        {"interval_minutes": 7},
+        {"mix": "village"},
+        {"zone": "Mars/Olympus"},
+        {"formats": ("nem12",)},
+    ],
 )
 def test_a_city_that_cannot_be_simulated_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"."):

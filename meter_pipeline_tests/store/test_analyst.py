@@ -1,4 +1,5 @@
-"""Analysts are promised views with a word on every column, a page of questions whose queries run, and a role that reaches nothing else."""
+"""Analysts are promised views with a word on every column, a page of questions whose queries run, and a role that
+reaches nothing else."""
 
 from __future__ import annotations
 

@@ -29,14 +29,18 @@ def test_arrays_read_as_bytes_are_the_arrays(database: Database, kind: str) -> N
         texts = ("NULL" if row is None else "'{" + ",".join(map(str, row)) + "}'" for row in rows)
         values = ", ".join(f"({n}, {text}::{kind}[])" for n, text in enumerate(texts))
         table = f"(VALUES {values or f'(0, NULL::{kind}[])'}) AS t(n, v) {'' if rows else 'WHERE false'} ORDER BY n"
-        read = lists(database.read(f"SELECT {listed(('n', 'v'), ('v',))} FROM {table}"), {"v": element, "not_asked_for": element})
+        read = lists(
+            database.read(f"SELECT {listed(('n', 'v'), ('v',))} FROM {table}"), {"v": element, "not_asked_for": element}
+        )
         assert read.schema["v"] == pl.List(element)
         assert read["v"].to_list() == rows
 
     check()
 
 
-@pytest.mark.parametrize("array", ["ARRAY[1, NULL]", "ARRAY[NULL]::integer[]", "ARRAY[[1], [2]]", "ARRAY[1, 2]::bigint[]", "ARRAY['a', 'b']"])
+@pytest.mark.parametrize(
+    "array", ["ARRAY[1, NULL]", "ARRAY[NULL]::integer[]", "ARRAY[[1], [2]]", "ARRAY[1, 2]::bigint[]", "ARRAY['a', 'b']"]
+)
 def test_what_is_no_plain_array_of_the_type_is_refused(database: Database, array: str) -> None:
     frame = database.read(f"SELECT {listed(('v',), ('v',))} FROM (SELECT {array} AS v) AS t")
     with pytest.raises(ValueError, match="column v: not arrays of one dimension"):

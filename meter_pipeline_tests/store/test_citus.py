@@ -1,7 +1,9 @@
-"""sql/citus.sql does nothing without the extension, its keys would be accepted with it, and by their plans the queries of a billing day stay in one shard.
+"""sql/citus.sql does nothing without the extension, its keys would be accepted with it, and by their plans the queries
+of a billing day stay in one shard.
 
-Citus itself is in none of Debian's or PyPI's packages for this server, so nothing here has run on a Citus cluster. What is checked is what Citus needs:
-a unique key holds the distribution column, and a join of two distributed tables is on it, within one colocation group.
+Citus itself is in none of Debian's or PyPI's packages for this server, so nothing here has run on a Citus cluster. What
+is checked is what Citus needs: a unique key holds the distribution column, and a join of two distributed tables is on
+it, within one colocation group.
 """
 
 from __future__ import annotations
@@ -72,7 +74,8 @@ def test_every_table_named_is_there_and_its_unique_keys_hold_the_distribution_co
             ).fetchall():
                 if key not in columns:
                     lacking.append(name)
-    # a hash over the meter among others, so that the meter beside it changes nothing: the file makes the wider key first
+    # a hash over the meter among others, so that the meter beside it changes nothing: the file makes the wider key
+    # first
     assert lacking == ["raw.register_read_idempotency_key_channel_billing_day_key"]
     assert "DROP CONSTRAINT register_read_idempotency_key_channel_billing_day_key" in TEXT
 
@@ -86,17 +89,33 @@ class Recorder:
 
         def note(connection: Any, query: str, parameters: Any, generic: str) -> None:
             key = re.sub(r"_[0-9]{6,8}\b", "", " ".join(query.split()))
-            if key in self.plans or not re.match(r"(SELECT|WITH)\b", key) or not re.search(r"\b(raw|vee|billing)\.", key):
+            if (
+                key in self.plans
+                or not re.match(r"(SELECT|WITH)\b", key)
+                or not re.search(r"\b(raw|vee|billing)\.", key)
+            ):
                 return
-            self.plans[key] = execute(connection, f"EXPLAIN ({generic}VERBOSE, FORMAT JSON) {query}".encode(), parameters).fetchone()[0][0]["Plan"]
+            self.plans[key] = execute(
+                connection, f"EXPLAIN ({generic}VERBOSE, FORMAT JSON) {query}".encode(), parameters
+            ).fetchone()[0][0]["Plan"]
 
         def reading(database: Database, query: str, parameters: Any = ()) -> Any:
             with psycopg.connect(database.url, options=database.session_options) as connection:
                 note(connection, query, None, "GENERIC_PLAN, ")
-            return session_read(database, query, parameters) if isinstance(database, ReadSession) else read(database, query, parameters)
+            return (
+                session_read(database, query, parameters)
+                if isinstance(database, ReadSession)
+                else read(database, query, parameters)
+            )
 
         def executing(connection: Any, query: Any, parameters: Any = None, **how: Any) -> Any:
-            text = query.decode() if isinstance(query, bytes) else query if isinstance(query, str) else query.as_string(connection)
+            text = (
+                query.decode()
+                if isinstance(query, bytes)
+                else query
+                if isinstance(query, str)
+                else query.as_string(connection)
+            )
             if not text.startswith("EXPLAIN"):
                 note(connection, text, parameters, "")
             return execute(connection, query, parameters, **how)
@@ -106,7 +125,9 @@ class Recorder:
         patch.setattr(psycopg.Connection, "execute", executing)
 
 
-def test_by_their_plans_the_queries_of_a_day_stay_in_one_shard_or_colocated(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_their_plans_the_queries_of_a_day_stay_in_one_shard_or_colocated(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with database.connect() as connection:
         if connection.info.server_version < 160_000:
             pytest.skip("EXPLAIN (GENERIC_PLAN) came with PostgreSQL 16")
@@ -120,7 +141,10 @@ def test_by_their_plans_the_queries_of_a_day_stay_in_one_shard_or_colocated(data
             bill_billing_day(database, utility.calendar, day)
     assert len(recorded.plans) > 30
     apart = {query: found for query, plan in recorded.plans.items() if (found := sorted(set(parted(plan))))}
-    named = {next((name for name, part in REPARTITIONED.items() if part in query), query): found for query, found in apart.items()}
+    named = {
+        next((name for name, part in REPARTITIONED.items() if part in query), query): found
+        for query, found in apart.items()
+    }
     assert set(named) <= set(REPARTITIONED), named
     assert {"raw against validated", "intervals against dials"} <= set(named)
 
@@ -129,13 +153,21 @@ def test_by_their_plans_the_queries_of_a_day_stay_in_one_shard_or_colocated(data
     ("query", "apart"),
     [
         ("SELECT FROM vee.interval_day AS v JOIN billing.charge_day AS c USING (billing_day, service_point_id)", []),
-        ("SELECT FROM vee.interval_day AS v JOIN billing.charge_day AS c USING (billing_day, account_id)", ["billing.charge_day with vee.interval_day"]),
-        ("SELECT FROM raw.interval_day AS r JOIN vee.interval_day AS v USING (billing_day, meter_id)", ["raw.interval_day with vee.interval_day"]),
+        (
+            "SELECT FROM vee.interval_day AS v JOIN billing.charge_day AS c USING (billing_day, account_id)",
+            ["billing.charge_day with vee.interval_day"],
+        ),
+        (
+            "SELECT FROM raw.interval_day AS r JOIN vee.interval_day AS v USING (billing_day, meter_id)",
+            ["raw.interval_day with vee.interval_day"],
+        ),
         ("SELECT FROM vee.daily_usage AS u JOIN ref.agreements AS a USING (account_id)", []),
-        ("WITH c AS MATERIALIZED (SELECT * FROM billing.charge_day) SELECT FROM c JOIN vee.daily_usage AS u USING (account_id)",
-         ["billing.charge_day with vee.daily_usage"]),
+        (
+            "WITH c AS MATERIALIZED (SELECT * FROM billing.charge_day) SELECT FROM c JOIN vee.daily_usage AS u USING (account_id)",
+            ["billing.charge_day with vee.daily_usage"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_join_off_the_key_is_seen(database: Database, query: str, apart: list[str]) -> None:
     with database.connect() as connection:
         connection.execute("SELECT billing.ensure_partitions(%s)", (DAY,))
@@ -146,7 +178,9 @@ def test_a_join_off_the_key_is_seen(database: Database, query: str, apart: list[
             connection.execute(f"SET LOCAL enable_{method}join = off".encode())
             row = connection.execute(f"EXPLAIN (VERBOSE, FORMAT JSON) {query}".encode()).fetchone()
             assert row is not None
-            assert sorted({" with ".join(sorted(found.split(" with "))) for found in parted(row[0][0]["Plan"])}) == apart
+            assert (
+                sorted({" with ".join(sorted(found.split(" with "))) for found in parted(row[0][0]["Plan"])}) == apart
+            )
 
 
 #: Once a day each, and not by service point by their nature; sql/citus.sql says why. The text by which each is known.
@@ -169,7 +203,11 @@ def parted(plan: dict[str, Any]) -> Iterator[str]:
                 tables[name[4:]] = _distributed(node, tables)
     for node in _nodes(plan):
         if "Join" in node["Node Type"] or node["Node Type"] == "Nested Loop":
-            outer, inner = (_distributed(side, tables) for side in node["Plans"] if side["Parent Relationship"] in ("Outer", "Inner"))
+            outer, inner = (
+                _distributed(side, tables)
+                for side in node["Plans"]
+                if side["Parent Relationship"] in ("Outer", "Inner")
+            )
             for left in outer:
                 for right in inner:
                     key = KEYS[left] if KEYS[left] == KEYS[right] else None
@@ -220,7 +258,9 @@ def _small_city(database: Database, folder: Path) -> SmallUtility:
 
     data = folder / "city"
     simulate(Spec(meters=30, days=2, start=DAY, seed=3, interval_minutes=60, history_days=30), data)
-    settings = replace(load_settings(), home=folder / "home", data=data, inbox=data / "inbox", database_url=database.url)
+    settings = replace(
+        load_settings(), home=folder / "home", data=data, inbox=data / "inbox", database_url=database.url
+    )
     settings.home.mkdir()
     import_folder(database, data / "reference")
     land_inbox(database, settings.calendar(), settings, run_id="test")

@@ -29,7 +29,9 @@ def test_migrating_twice_applies_nothing_the_second_time(database: Database) -> 
 
 
 def test_frames_come_back_with_zone_and_arrays(database: Database) -> None:
-    frame = database.read("SELECT timestamptz '2026-11-01 06:00Z' AS t, ARRAY[1, 2, NULL]::int4[] AS v, $1::int8 AS n", [7])
+    frame = database.read(
+        "SELECT timestamptz '2026-11-01 06:00Z' AS t, ARRAY[1, 2, NULL]::int4[] AS v, $1::int8 AS n", [7]
+    )
     assert frame["t"][0] == datetime(2026, 11, 1, 6, tzinfo=UTC)
     assert frame["v"].to_list() == [[1, 2, None]]
     assert frame["n"].to_list() == [7]
@@ -80,7 +82,12 @@ def test_the_embedded_server_starts_durable_and_closed_to_others() -> None:
     cluster.start()
     try:
         with Database(cluster.url("postgres")).connect() as connection:
-            for setting, value in (("fsync", "on"), ("synchronous_commit", "on"), ("full_page_writes", "on"), ("listen_addresses", "")):
+            for setting, value in (
+                ("fsync", "on"),
+                ("synchronous_commit", "on"),
+                ("full_page_writes", "on"),
+                ("listen_addresses", ""),
+            ):
                 assert scalar(connection, f"SHOW {setting}") == value
         assert cluster.socket.stat().st_mode & 0o077 == 0
         assert cluster.data.stat().st_mode & 0o077 == 0

@@ -1,4 +1,5 @@
-"""Every role on every table with every verb, tried and not looked up: what the manifest grants works, everything else is refused."""
+"""Every role on every table with every verb, tried and not looked up: what the manifest grants works, everything else
+is refused."""
 
 from __future__ import annotations
 
@@ -38,11 +39,16 @@ def test_a_role_does_what_the_manifest_grants_and_nothing_else(database: Databas
             granted = MANIFEST.verbs_for(role, schema, table)
             for verb, statement in VERBS.items():
                 connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
-                query = sql.SQL(statement).format(table=sql.Identifier(schema, table), column=sql.Identifier(columns[schema, table]))
+                query = sql.SQL(statement).format(
+                    table=sql.Identifier(schema, table), column=sql.Identifier(columns[schema, table])
+                )
                 try:
                     connection.execute(query)
                     allowed = True
-                except (psycopg.errors.InsufficientPrivilege, psycopg.errors.WrongObjectType):  # a view cannot be truncated by anyone
+                except (
+                    psycopg.errors.InsufficientPrivilege,
+                    psycopg.errors.WrongObjectType,
+                ):  # a view cannot be truncated by anyone
                     allowed = False
                 except (psycopg.errors.ObjectNotInPrerequisiteState, psycopg.errors.FeatureNotSupported):
                     allowed = verb in granted  # a view that nobody can write

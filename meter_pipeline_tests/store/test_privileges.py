@@ -1,4 +1,5 @@
-"""Each database role can do what the manifest says and nothing else, table by table and verb by verb; and a few refusals tried for real."""
+"""Each database role can do what the manifest says and nothing else, table by table and verb by verb; and a few
+refusals tried for real."""
 
 from __future__ import annotations
 
@@ -28,12 +29,16 @@ def test_the_database_agrees_with_the_manifest_and_applying_twice_changes_nothin
     with granted.connect() as connection:
         assert privileges.differences(connection, MANIFEST) == []
         connection.execute("GRANT DELETE ON raw.dead_letter TO meter_billing")
-        assert privileges.differences(connection, MANIFEST) == ["meter_billing on raw.dead_letter: has DELETE SELECT, should have SELECT"]
+        assert privileges.differences(connection, MANIFEST) == [
+            "meter_billing on raw.dead_letter: has DELETE SELECT, should have SELECT"
+        ]
 
 
 def test_every_table_is_named_for_the_auditor_and_no_one_else_is_left_out(granted: Database) -> None:
     with granted.connect() as connection:
-        unnamed = [f"{s}.{t}" for s, t in privileges.tables(connection) if not MANIFEST.verbs_for("meter_auditor", s, t)]
+        unnamed = [
+            f"{s}.{t}" for s, t in privileges.tables(connection) if not MANIFEST.verbs_for("meter_auditor", s, t)
+        ]
     assert unnamed == []
 
 
@@ -42,13 +47,22 @@ def test_every_table_is_named_for_the_auditor_and_no_one_else_is_left_out(grante
     [
         ("meter_ingest", "UPDATE billing.reconciliation SET items = 0"),
         ("meter_ingest", "UPDATE control.emergency_pause SET state = 'resumed'"),
-        ("meter_ingest", "INSERT INTO control.person (person, duties, changed_by, changed_at) VALUES ('eve', '{finance}', 'eve', now())"),
+        (
+            "meter_ingest",
+            "INSERT INTO control.person (person, duties, changed_by, changed_at) VALUES ('eve', '{finance}', 'eve', now())",
+        ),
         ("meter_billing", "UPDATE raw.dead_letter SET status = 'dismissed'"),
         ("meter_billing", "DELETE FROM vee.interval_day"),
         ("meter_finance", "UPDATE raw.interval_day SET slots = 1"),
-        ("meter_finance", "INSERT INTO control.person (person, duties, changed_by, changed_at) VALUES ('eve', '{finance}', 'eve', now())"),
+        (
+            "meter_finance",
+            "INSERT INTO control.person (person, duties, changed_by, changed_at) VALUES ('eve', '{finance}', 'eve', now())",
+        ),
         ("meter_auditor", "UPDATE raw.dead_letter SET status = 'dismissed'"),
-        ("meter_auditor", "INSERT INTO control.refusal (refused_at, action, subject, actor, code, detail) VALUES (now(), 'a', 's', 'a', 'c', 'd')"),
+        (
+            "meter_auditor",
+            "INSERT INTO control.refusal (refused_at, action, subject, actor, code, detail) VALUES (now(), 'a', 's', 'a', 'c', 'd')",
+        ),
         ("meter_owner", "DELETE FROM ledger.entry"),
     ],
 )
@@ -58,7 +72,8 @@ def test_what_a_role_may_not_do_is_refused(granted: Database, role: str, stateme
 
 
 def test_a_service_raises_the_pause_and_cannot_end_it(granted: Database) -> None:
-    """The ingest role raises, adds evidence (which takes a request back) and polls; the decision is refused by row security."""
+    """The ingest role raises, adds evidence (which takes a request back) and polls; the decision is refused by row
+    security."""
     ingest = granted.acting_as("meter_ingest")
     pause.raise_pause(ingest, reason="stop", by="ingest-service")
     with granted.connect(role="meter_finance") as connection:

@@ -1,4 +1,5 @@
-"""Day vectors come back from PostgreSQL exactly as they went in, whatever the gaps, qualities, sequences and magnitudes."""
+"""Day vectors come back from PostgreSQL exactly as they went in, whatever the gaps, qualities, sequences and
+magnitudes."""
 
 from __future__ import annotations
 
@@ -43,9 +44,15 @@ def matrices(draw: st.DrawFn) -> DayMatrix:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     values = rng.integers(-(10**9), 10**9, (n, slots)) * rng.choice([1, 1000, 10**6], (n, 1))
     values = np.where(rng.random((n, 1)) < 0.3, rng.integers(-(10**16), 10**16, (n, slots)), values)
-    quality = np.where(rng.random((n, 1)) < 0.5, 0, rng.choice([pack("S", 14, 1), pack("E", 61), pack("N")], (n, slots))).astype(np.uint16)
-    sequence = (rng.integers(-5, 10**6, (n, 1)) + rng.choice([0, 1, -3, 1000], (n, 1)) * np.arange(slots)).astype(np.int32)
-    sequence = np.where(rng.random((n, 1)) < 0.3, rng.integers(-(2**31), 2**31 - 1, (n, slots)), sequence).astype(np.int32)
+    quality = np.where(
+        rng.random((n, 1)) < 0.5, 0, rng.choice([pack("S", 14, 1), pack("E", 61), pack("N")], (n, slots))
+    ).astype(np.uint16)
+    sequence = (rng.integers(-5, 10**6, (n, 1)) + rng.choice([0, 1, -3, 1000], (n, 1)) * np.arange(slots)).astype(
+        np.int32
+    )
+    sequence = np.where(rng.random((n, 1)) < 0.3, rng.integers(-(2**31), 2**31 - 1, (n, slots)), sequence).astype(
+        np.int32
+    )
     missing = rng.random((n, slots)) < draw(st.sampled_from([0.0, 0.1, 0.9, 1.0]))
     offsets = rng.integers(-5, 900, (n, slots)).astype(np.int16) if draw(st.booleans()) else None
     values[missing], quality[missing], sequence[missing] = NO_VALUE, MISSING, 0
@@ -73,13 +80,18 @@ def test_the_vector_frame_keeps_a_matrix_exactly(matrix: DayMatrix) -> None:
     frame = vectors.from_matrix(matrix, STARTS_AT)
     [back] = vectors.to_matrices(frame)
     same(back, matrix)
-    assert vectors.from_matrix(back, STARTS_AT).select(frame.columns).equals(frame), "narrowing is a function of content"
+    assert vectors.from_matrix(back, STARTS_AT).select(frame.columns).equals(frame), (
+        "narrowing is a function of content"
+    )
 
 
 def _far_apart() -> DayMatrix:
-    """Sequence numbers whose rise from slot to slot is an integer and whose rise over the day is none (hypothesis found it)."""
+    """Sequence numbers whose rise from slot to slot is an integer and whose rise over the day is none (hypothesis found
+    it)."""
     values, sequence = np.array([[5, NO_VALUE, NO_VALUE, 7]]), np.array([[633320821, 0, 0, -2037135374]], np.int32)
-    return DayMatrix(DAY, 15, keys(1), values, np.where(values == NO_VALUE, MISSING, 0).astype(np.uint16), sequence, None)
+    return DayMatrix(
+        DAY, 15, keys(1), values, np.where(values == NO_VALUE, MISSING, 0).astype(np.uint16), sequence, None
+    )
 
 
 @given(matrices())
@@ -94,7 +106,9 @@ def test_postgresql_gives_back_what_was_copied(database: Database, matrix: DayMa
     assert written == matrix.rows
     [back] = vectors.read_matrices(database, vectors.RAW_INTERVAL_DAY, DAY)
     same(back, matrix)
-    seen = database.read("SELECT meter_id, slot, (value * 1000000)::bigint AS value, sequence FROM raw.interval ORDER BY meter_id, slot")
+    seen = database.read(
+        "SELECT meter_id, slot, (value * 1000000)::bigint AS value, sequence FROM raw.interval ORDER BY meter_id, slot"
+    )
     present = matrix.present
     assert seen.height == int(present.sum())
     if seen.height:

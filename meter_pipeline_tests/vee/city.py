@@ -1,4 +1,5 @@
-"""A few streets of a city in the test database: reference rows and raw reads, written without the rooms that usually do."""
+"""A few streets of a city in the test database: reference rows and raw reads, written without the rooms that usually
+do."""
 
 from __future__ import annotations
 
@@ -87,30 +88,66 @@ class City:
                     (m.service_point_id, m.customer_class, m.status),
                 )
                 c.execute(
-                    "INSERT INTO ref.meters (meter_id, commodity, head_end) VALUES (%s, 'electricity', 'AMI') ON CONFLICT DO NOTHING", (m.meter_id,)
+                    "INSERT INTO ref.meters (meter_id, commodity, head_end) VALUES (%s, 'electricity', 'AMI') ON CONFLICT DO NOTHING",
+                    (m.meter_id,),
                 )
                 channel = (
                     "INSERT INTO ref.channels (meter_id, channel, kind, unit, interval_minutes, flow, multiplier, dials, decimals, sums_to, billed) "
                     "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"
                 )
                 if m.interval_minutes:
-                    c.execute(channel, (m.meter_id, "E1", "interval", m.unit, m.interval_minutes, m.flow, 1, None, None, None, True))
+                    c.execute(
+                        channel,
+                        (m.meter_id, "E1", "interval", m.unit, m.interval_minutes, m.flow, 1, None, None, None, True),
+                    )
                 if m.register:
                     sums = "E1" if m.interval_minutes else None
-                    c.execute(channel, (m.meter_id, "R1", "register", m.unit, None, m.flow, m.multiplier, m.dials, m.decimals, sums, True))
+                    c.execute(
+                        channel,
+                        (
+                            m.meter_id,
+                            "R1",
+                            "register",
+                            m.unit,
+                            None,
+                            m.flow,
+                            m.multiplier,
+                            m.dials,
+                            m.decimals,
+                            sums,
+                            True,
+                        ),
+                    )
                 c.execute(
                     "INSERT INTO ref.installations VALUES (%s, %s, %s, %s, %s, %s)",
-                    (m.service_point_id, m.meter_id, m.installed_at, m.removed_at, _dial(m.install_read), _dial(m.removal_read)),
+                    (
+                        m.service_point_id,
+                        m.meter_id,
+                        m.installed_at,
+                        m.removed_at,
+                        _dial(m.install_read),
+                        _dial(m.removal_read),
+                    ),
                 )
                 if m.account:
                     c.execute(
-                        "INSERT INTO ref.agreements VALUES ('A-1', %s, 'T-1', 'C-1', '2020-01-01', NULL) ON CONFLICT DO NOTHING", (m.service_point_id,)
+                        "INSERT INTO ref.agreements VALUES ('A-1', %s, 'T-1', 'C-1', '2020-01-01', NULL) ON CONFLICT DO NOTHING",
+                        (m.service_point_id,),
                     )
                 self.meters.append(m)
 
-    def intervals(self, day: date, values: dict[str, Any], *, minutes: int = 15, quality: dict[str, Any] | None = None, unit: str = "kWh",
-                  offsets: dict[str, Any] | None = None) -> None:
-        """Raw vectors of a day by meter: arrays of micro units with NO_VALUE for gaps. Replaces what the day has of these meters."""
+    def intervals(
+        self,
+        day: date,
+        values: dict[str, Any],
+        *,
+        minutes: int = 15,
+        quality: dict[str, Any] | None = None,
+        unit: str = "kWh",
+        offsets: dict[str, Any] | None = None,
+    ) -> None:
+        """Raw vectors of a day by meter: arrays of micro units with NO_VALUE for gaps. Replaces what the day has of
+        these meters."""
         slots = CALENDAR.slots(day, minutes)
         names = sorted(values)
         matrix = np.stack([np.asarray(values[n], np.int64) for n in names])
@@ -125,9 +162,14 @@ class City:
                 behind[names.index(name)] = own
         keys = pl.DataFrame(
             {
-                "meter_id": names, "channel": ["E1"] * len(names), "unit": [unit] * len(names), "head_end": ["AMI"] * len(names),
-                "source_version": [1] * len(names), "read_time": [None] * len(names),
-                "payload_hash": [n.encode().ljust(32, b"\0") for n in names], "payloads": [1] * len(names),
+                "meter_id": names,
+                "channel": ["E1"] * len(names),
+                "unit": [unit] * len(names),
+                "head_end": ["AMI"] * len(names),
+                "source_version": [1] * len(names),
+                "read_time": [None] * len(names),
+                "payload_hash": [n.encode().ljust(32, b"\0") for n in names],
+                "payloads": [1] * len(names),
             },
             schema_overrides={"read_time": pl.Datetime("us", "UTC"), "source_version": pl.Int64, "payloads": pl.Int16},
         )

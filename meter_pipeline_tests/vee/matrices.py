@@ -22,11 +22,21 @@ def matrix(values: Any, *, quality: Any = None, offsets: Any = None, minutes: in
     codes = np.zeros(array.shape, np.uint16) if quality is None else np.asarray(quality, np.uint16)
     codes = np.where(array == NO_VALUE, np.uint16(6 << 13), codes).astype(np.uint16)
     keys = keys_of(array.shape[0])
-    return DayMatrix(DAY, minutes, keys, array, codes, np.zeros(array.shape, np.int32), None if offsets is None else np.asarray(offsets, np.int16))
+    return DayMatrix(
+        DAY,
+        minutes,
+        keys,
+        array,
+        codes,
+        np.zeros(array.shape, np.int32),
+        None if offsets is None else np.asarray(offsets, np.int16),
+    )
 
 
 def keys_of(rows: int) -> pl.DataFrame:
-    return pl.DataFrame({"meter_id": [f"M-{k:04d}" for k in range(rows)], "channel": ["E1"] * rows, "unit": ["kWh"] * rows})
+    return pl.DataFrame(
+        {"meter_id": [f"M-{k:04d}" for k in range(rows)], "channel": ["E1"] * rows, "unit": ["kWh"] * rows}
+    )
 
 
 def history(rows: int, days: int = 28, level: int = 24_000_000) -> DailyHistory:
@@ -39,10 +49,22 @@ def history(rows: int, days: int = 28, level: int = 24_000_000) -> DailyHistory:
     )
 
 
-def validate(day: DayMatrix, context: RowContext | None = None, past: DailyHistory | None = None, vectors: VectorHistory | None = None,
-             thresholds: Thresholds | None = None, **more: Any) -> ValidatedMatrix:
+def validate(
+    day: DayMatrix,
+    context: RowContext | None = None,
+    past: DailyHistory | None = None,
+    vectors: VectorHistory | None = None,
+    thresholds: Thresholds | None = None,
+    **more: Any,
+) -> ValidatedMatrix:
     """validate_matrix with everything ordinary unless given."""
     loader = NoVectors(day.slots, vectors)
     return validate_matrix(
-        day, day.keys, context or RowContext.plain(day.rows, day.slots), past or DailyHistory.empty(day.rows), loader, thresholds or default(), **more
+        day,
+        day.keys,
+        context or RowContext.plain(day.rows, day.slots),
+        past or DailyHistory.empty(day.rows),
+        loader,
+        thresholds or default(),
+        **more,
     )

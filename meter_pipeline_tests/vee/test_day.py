@@ -34,11 +34,15 @@ def test_a_complete_day_is_stored_as_read_and_summed(city: City) -> None:
     city.reference(Installed("M-1", "SP-1"))
     curve = load_curve(DAY)
     city.intervals(DAY, {"M-1": curve})
-    city.register("M-1", (midnight(DAY), 1_000_000_000), (midnight(DAY + timedelta(days=1)), 1_000_000_000 + int(curve.sum())))
+    city.register(
+        "M-1", (midnight(DAY), 1_000_000_000), (midnight(DAY + timedelta(days=1)), 1_000_000_000 + int(curve.sum()))
+    )
     outcome = validate(city)
     assert outcome.balanced
     assert (outcome.expected, outcome.actual, outcome.sum_checked, outcome.sum_failed) == (96, 96, 1, 0)
-    [(quantity, actual, estimated, account)] = city.rows("SELECT quantity_micro, actual, estimated, account_id FROM vee.daily_usage")
+    [(quantity, actual, estimated, account)] = city.rows(
+        "SELECT quantity_micro, actual, estimated, account_id FROM vee.daily_usage"
+    )
     assert (quantity, actual, estimated, account) == (int(curve.sum()), 96, 0, "A-1")
     [(total,)] = city.rows("SELECT sum(value) FROM vee.interval")
     assert int(total * 1_000_000) == int(curve.sum())
@@ -51,7 +55,9 @@ def test_a_gap_is_estimated_to_the_register_exactly_and_a_rerun_writes_nothing(c
     holed[40:44] = NO_VALUE
     holed[70:95] = NO_VALUE
     city.intervals(DAY, {"M-1": holed, "M-2": load_curve(DAY, seed=2)})
-    city.register("M-1", (midnight(DAY), 5_000_000_000), (midnight(DAY + timedelta(days=1)), 5_000_000_000 + int(curve.sum())))
+    city.register(
+        "M-1", (midnight(DAY), 5_000_000_000), (midnight(DAY + timedelta(days=1)), 5_000_000_000 + int(curve.sum()))
+    )
     first = validate(city)
     assert first.estimated == 29
     assert first.missing == 0
@@ -77,7 +83,9 @@ def test_late_actuals_replace_estimates_and_the_estimate_is_kept_as_a_version(ci
     assert (outcome.inserted, outcome.updated, outcome.estimated) == (0, 1, 0)
     [(version, total)] = city.rows("SELECT version, total_micro FROM vee.interval_day")
     assert (version, total) == (2, curve.sum())
-    [(old, estimated, by, reason)] = city.rows("SELECT version, estimated, superseded_by, reason FROM vee.interval_day_version")
+    [(old, estimated, by, reason)] = city.rows(
+        "SELECT version, estimated, superseded_by, reason FROM vee.interval_day_version"
+    )
     assert (old, estimated, by, reason) == (1, 4, "vee", "inputs")
 
 
@@ -165,8 +173,11 @@ def test_an_overlapping_exchange_counts_the_shared_hours_once(city: City) -> Non
 
 
 @pytest.mark.parametrize(("installed", "removed", "cut"), [(620, 650, 42), (620, 660, 44), (1412, 1440 + 300, 96)])
-def test_short_overlaps_and_overlaps_over_midnight_count_every_slot_once(city: City, installed: int, removed: int, cut: int) -> None:
-    """Minutes after midnight at which the new meter came and the old one went; the slot at which the one hands over to the other."""
+def test_short_overlaps_and_overlaps_over_midnight_count_every_slot_once(
+    city: City, installed: int, removed: int, cut: int
+) -> None:
+    """Minutes after midnight at which the new meter came and the old one went; the slot at which the one hands over to
+    the other."""
     start, end = CALENDAR.bounds(DAY)
     after = DAY + timedelta(days=1)
     today, tomorrow = load_curve(DAY), load_curve(after, seed=1)
@@ -184,15 +195,23 @@ def test_short_overlaps_and_overlaps_over_midnight_count_every_slot_once(city: C
         Installed("M-NEW", "SP-1", installed_at=start + timedelta(minutes=installed), install_read=1_000_000),
     )
     for day, part in ((DAY, slice(0, 96)), (after, slice(96, 192))):
-        city.intervals(day, {name: v[part] for name, v in (("M-OLD", old), ("M-NEW", new)) if (v[part] != NO_VALUE).any()})
+        city.intervals(
+            day, {name: v[part] for name, v in (("M-OLD", old), ("M-NEW", new)) if (v[part] != NO_VALUE).any()}
+        )
     midnight = int(counted["old"][:96].sum())
     city.register("M-OLD", (start, 7_000_000_000), *([(end, 7_000_000_000 + midnight)] if removed > 1440 else []))
-    city.register("M-NEW", (end, 1_000_000 + int(counted["new"][:96].sum())), (CALENDAR.bounds(after)[1], 1_000_000 + int(counted["new"].sum())))
+    city.register(
+        "M-NEW",
+        (end, 1_000_000 + int(counted["new"][:96].sum())),
+        (CALENDAR.bounds(after)[1], 1_000_000 + int(counted["new"].sum())),
+    )
     outcomes = [validate(city, day) for day in (DAY, after)]
     usage = city.rows("SELECT quantity_micro FROM vee.daily_usage ORDER BY billing_day")
     assert usage == [(int(today.sum()),), (int(tomorrow.sum()),)]
     assert [(o.estimated, o.missing, o.sum_failed) for o in outcomes] == [(0, 0, 0), (0, 0, 0)]
-    assert city.rows("SELECT first_slot FROM vee.interval_day WHERE meter_id = 'M-NEW' AND billing_day = %s", DAY) == [(cut,)]
+    assert city.rows("SELECT first_slot FROM vee.interval_day WHERE meter_id = 'M-NEW' AND billing_day = %s", DAY) == [
+        (cut,)
+    ]
     assert city.rows("SELECT kind FROM vee.exception") == []
 
 
@@ -281,7 +300,9 @@ def test_two_accounts_a_transfer_within_a_day_and_vacancy_are_exceptions_with_th
     noon = start + timedelta(hours=12)
     days = [DAY, DAY + timedelta(days=1)]
     city.reference(
-        Installed("M-1", "SP-1"), Installed("M-2", "SP-2", account=False), Installed("M-3", "SP-3", removed_at=noon, register=False),
+        Installed("M-1", "SP-1"),
+        Installed("M-2", "SP-2", account=False),
+        Installed("M-3", "SP-3", removed_at=noon, register=False),
         Installed("M-3", "SP-4", installed_at=noon, register=False),
     )
     with city.database.connect() as c:
@@ -291,14 +312,22 @@ def test_two_accounts_a_transfer_within_a_day_and_vacancy_are_exceptions_with_th
     for day in days:
         city.intervals(day, dict.fromkeys(("M-1", "M-2", "M-3"), curves[day]))
         validate(city, day)
-    spans = city.rows("SELECT kind, service_point_id, meter_id, first_day, last_day, days FROM vee.exception_span ORDER BY kind")
+    spans = city.rows(
+        "SELECT kind, service_point_id, meter_id, first_day, last_day, days FROM vee.exception_span ORDER BY kind"
+    )
     assert spans == [
-        ("TRANSFERRED", "", "M-3", DAY, DAY, 1), ("TWO_ACCOUNTS", "SP-1", "", *days, 2), ("VACANT", "SP-2", "", *days, 2),
+        ("TRANSFERRED", "", "M-3", DAY, DAY, 1),
+        ("TWO_ACCOUNTS", "SP-1", "", *days, 2),
+        ("VACANT", "SP-2", "", *days, 2),
     ]
-    # nothing is dropped, nothing counted twice: the newest agreement pays, the moved meter's day is cut at noon, vacant usage waits
-    usage = {(point, day): (used, account) for point, day, used, account in city.rows(
-        "SELECT service_point_id, billing_day, quantity_micro, account_id FROM vee.daily_usage"
-    )}
+    # nothing is dropped, nothing counted twice: the newest agreement pays, the moved meter's day is cut at noon, vacant
+    # usage waits
+    usage = {
+        (point, day): (used, account)
+        for point, day, used, account in city.rows(
+            "SELECT service_point_id, billing_day, quantity_micro, account_id FROM vee.daily_usage"
+        )
+    }
     whole = int(curves[DAY].sum())
     assert usage["SP-1", DAY] == (whole, "A-2")
     assert usage["SP-2", DAY] == (whole, None)
@@ -316,15 +345,18 @@ def test_a_register_only_meter_is_estimated_first_and_trued_up_when_its_read_com
     city.register("W-0", (midnight(days[0]), 50_000_000))
     for day in days[:4]:
         validate(city, day)
-    assert city.rows("SELECT quantity_micro, estimated FROM vee.daily_usage WHERE service_point_id = 'SP-0' AND billing_day = %s", days[2]) == [
-        (10_000_000, 1)
-    ]
+    assert city.rows(
+        "SELECT quantity_micro, estimated FROM vee.daily_usage WHERE service_point_id = 'SP-0' AND billing_day = %s",
+        days[2],
+    ) == [(10_000_000, 1)]
     city.register("W-0", (midnight(days[4]), 50_000_000 + 33_333_333))
     outcome = validate(city, days[3])
     assert outcome.redetermine == days[:3]
     for day in outcome.redetermine:
         validate(city, day)
-    [(total, days_with)] = city.rows("SELECT sum(quantity_micro), count(*) FROM vee.daily_usage WHERE service_point_id = 'SP-0'")
+    [(total, days_with)] = city.rows(
+        "SELECT sum(quantity_micro), count(*) FROM vee.daily_usage WHERE service_point_id = 'SP-0'"
+    )
     assert (total, days_with) == (33_333_333, 4)
 
 
@@ -398,7 +430,13 @@ def test_explain_tells_the_day_slot_by_slot_on_a_day_of_25_hours(city: City) -> 
     [channel] = document["channels"]
     assert len(channel["intervals"]) == 100
     assert channel["total"] == channel["register_difference"]
-    assert [i["local"] for i in channel["intervals"][4:9]] == ["01:00 -0500", "01:15 -0500", "01:30 -0500", "01:45 -0500", "01:00 -0600"]
+    assert [i["local"] for i in channel["intervals"][4:9]] == [
+        "01:00 -0500",
+        "01:15 -0500",
+        "01:30 -0500",
+        "01:45 -0500",
+        "01:00 -0600",
+    ]
     assert channel["intervals"][4]["rules"] == ["GAP"]
     assert channel["intervals"][4]["quality"]["method_name"] == "linear"
     assert channel["intervals"][20]["rules"] == ["NEGATIVE"]

@@ -1,4 +1,5 @@
-"""Manual edits: judged by their own rules, beside the raw read, named with who and why in every version, and taken back without trace lost."""
+"""Manual edits: judged by their own rules, beside the raw read, named with who and why in every version, and taken back
+without trace lost."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ def validate(city: City, after: int = 1) -> VeeOutcome:
 
 
 def put(city: City, slot: int, *values: int | None, why: str = "read on site") -> edits.Edited:
-    return edits.edit(city.database, CALENDAR, "M-1", "E1", DAY, slot, values, reason=why, by="oli", clock=noon_after(DAY))
+    return edits.edit(
+        city.database, CALENDAR, "M-1", "E1", DAY, slot, values, reason=why, by="oli", clock=noon_after(DAY)
+    )
 
 
 def test_an_edit_stands_in_the_day_beside_the_raw_read_with_who_and_why(city: City) -> None:
@@ -42,8 +45,12 @@ def test_an_edit_stands_in_the_day_beside_the_raw_read_with_who_and_why(city: Ci
     assert city.rows("SELECT d::text FROM raw.interval_day AS d") == raw
     found = dict(city.rows("SELECT slot::int, (value * 1000000)::bigint FROM vee.interval WHERE slot IN (41, 42)"))
     assert found == {41: 310_000, 42: 280_000}
-    assert city.rows("SELECT DISTINCT quality, quality_method, quality_reason, rules FROM vee.interval WHERE slot IN (41, 42)") == [("F", 16, 93, ["EDITED"])]
-    assert city.rows("SELECT superseded_by, reason FROM vee.interval_day_version") == [("oli", f"edit {done.edit_id}: read on site")]
+    assert city.rows(
+        "SELECT DISTINCT quality, quality_method, quality_reason, rules FROM vee.interval WHERE slot IN (41, 42)"
+    ) == [("F", 16, 93, ["EDITED"])]
+    assert city.rows("SELECT superseded_by, reason FROM vee.interval_day_version") == [
+        ("oli", f"edit {done.edit_id}: read on site")
+    ]
     [(body,)] = city.rows("SELECT convert_from(body, 'UTF8')::jsonb FROM ledger.entry WHERE kind = 'corrected'")
     assert (body["actor"], body["body"]["edited_by"], body["body"]["slots"]) == ("oli", "oli", 2)
     assert (validate(city, after=30).updated, validate(city, after=30).unchanged) == (0, 1)
@@ -62,7 +69,9 @@ def test_estimates_around_an_edit_are_scaled_to_the_register_and_the_edit_is_not
     validate(city)
     put(city, 51, 400_000)
     validate(city)
-    [(total, value)] = city.rows("SELECT total_micro, (SELECT (value * 1000000)::bigint FROM vee.interval WHERE slot = 51) FROM vee.interval_day")
+    [(total, value)] = city.rows(
+        "SELECT total_micro, (SELECT (value * 1000000)::bigint FROM vee.interval WHERE slot = 51) FROM vee.interval_day"
+    )
     assert (total, value) == (int(curve.sum()), 400_000)
 
 

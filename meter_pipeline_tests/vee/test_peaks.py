@@ -1,4 +1,5 @@
-"""Peaks and spikes: a high interval is a spike only where neither the register nor the meter's own history bears it out."""
+"""Peaks and spikes: a high interval is a spike only where neither the register nor the meter's own history bears it
+out."""
 
 from __future__ import annotations
 
@@ -18,14 +19,20 @@ from meter_pipeline_tests.vee.matrices import DAY, matrix
 LIMIT = 25_000_000
 
 
-def hits(values: np.ndarray, *, largest: int | None = None, difference: int = NO_VALUE, quality: dict[int, int] | None = None) -> dict[int, list[str]]:
+def hits(
+    values: np.ndarray, *, largest: int | None = None, difference: int = NO_VALUE, quality: dict[int, int] | None = None
+) -> dict[int, list[str]]:
     day = matrix(values[None, :])
     for slot, code in (quality or {}).items():
         day.quality[0, slot] = code
     context = RowContext.plain(1, values.size, limit=LIMIT)
     context.register_difference = np.array([difference])
     days = [DAY - timedelta(days=k) for k in range(7, 0, -1)]
-    past = None if largest is None else DailyHistory(days, np.full((1, 7), largest), np.ones((1, 7), np.bool_), np.ones(7, np.bool_))
+    past = (
+        None
+        if largest is None
+        else DailyHistory(days, np.full((1, 7), largest), np.ones((1, 7), np.bool_), np.ones(7, np.bool_))
+    )
     judged = subject(day, context, row_statistics(day.values, context.first, context.last), thresholds.default(), past)
     flags = run_interval_rules(judged)
     return {int(j): codes(INTERVAL_RULES, int(flags[0, j])) for j in np.flatnonzero(flags[0])}

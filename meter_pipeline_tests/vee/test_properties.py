@@ -19,7 +19,16 @@ from meter_pipeline.vee.scaling import scale_rows, share_until, split_exactly
 from meter_pipeline.vee.thresholds import default
 from meter_pipeline_tests.vee.matrices import DAY, history, matrix, validate
 
-CODES = [0, 0, 0, quality.pack("S", 51), quality.pack("A", reason=43), quality.pack("A", reason=90), quality.pack("N"), quality.from_espi(8)]
+CODES = [
+    0,
+    0,
+    0,
+    quality.pack("S", 51),
+    quality.pack("A", reason=43),
+    quality.pack("A", reason=90),
+    quality.pack("N"),
+    quality.from_espi(8),
+]
 
 
 @st.composite
@@ -63,7 +72,12 @@ def test_the_order_of_rows_does_not_matter(case: tuple[DayMatrix, RowContext, np
     day, context, order = case
     straight = validate(day, context, history(day.rows))
     shuffled = DayMatrix(
-        day.billing_day, day.interval_minutes, day.keys[order], day.values[order], day.quality[order], day.sequence[order],
+        day.billing_day,
+        day.interval_minutes,
+        day.keys[order],
+        day.values[order],
+        day.quality[order],
+        day.sequence[order],
         None if day.offsets is None else day.offsets[order],
     )
     turned = validate(shuffled, context.take(order), history(day.rows))
@@ -76,7 +90,11 @@ def test_the_order_of_rows_does_not_matter(case: tuple[DayMatrix, RowContext, np
 def test_validating_twice_changes_nothing(case: tuple[DayMatrix, RowContext, np.ndarray]) -> None:
     day, context, _ = case
     once = validate(day, context, history(day.rows))
-    again = validate(DayMatrix(day.billing_day, day.interval_minutes, day.keys, once.values, once.quality, day.sequence), context, history(day.rows))
+    again = validate(
+        DayMatrix(day.billing_day, day.interval_minutes, day.keys, once.values, once.quality, day.sequence),
+        context,
+        history(day.rows),
+    )
     kept = once.missing == 0
     assert np.array_equal(again.values[kept], once.values[kept])
     assert np.array_equal(again.quality[kept], once.quality[kept])
@@ -126,7 +144,10 @@ def test_time_of_use_buckets_are_scaled_each_to_its_own_register() -> None:
 @given(st.integers(0, 10**14), st.lists(st.integers(0, 10**6), min_size=1, max_size=20))
 def test_a_share_of_a_stretch_telescopes(amount: int, cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), 10**6]
-    assert sum(share_until(amount, b, 10**6) - share_until(amount, a, 10**6) for a, b in itertools.pairwise(edges)) == amount
+    assert (
+        sum(share_until(amount, b, 10**6) - share_until(amount, a, 10**6) for a, b in itertools.pairwise(edges))
+        == amount
+    )
 
 
 @st.composite
@@ -142,7 +163,9 @@ def registers(draw: st.DrawFn) -> tuple[Series, int]:
 
 
 @given(registers(), st.lists(st.integers(0, 3_700_000), max_size=12))
-def test_consumption_is_conserved_however_time_is_cut_and_over_the_last_digit(case: tuple[Series, int], cuts: list[int]) -> None:
+def test_consumption_is_conserved_however_time_is_cut_and_over_the_last_digit(
+    case: tuple[Series, int], cuts: list[int]
+) -> None:
     reads, used = case
     found = steps(reads, default())
     assert set(found.cause.tolist()) <= {Step.FIRST, Step.NORMAL, Step.ROLLOVER}
@@ -158,7 +181,8 @@ def test_consumption_is_conserved_however_time_is_cut_and_over_the_last_digit(ca
 def test_days_between_two_reads_sum_to_their_difference_whenever_in_the_day_the_reads_stand(
     case: tuple[Series, int], into_day: int, before: int
 ) -> None:
-    """Whole days from before the first read to after the last: what they come to beside the register is time outside the reads, at pace."""
+    """Whole days from before the first read to after the last: what they come to beside the register is time outside
+    the reads, at pace."""
     reads, used = case
     found = steps(reads, default())
     last = int(reads.at[-1])
@@ -174,7 +198,12 @@ def test_days_between_two_reads_sum_to_their_difference_whenever_in_the_day_the_
         ahead, behind = ahead + int(part.lead_s[0]), behind + int(part.tail_s[0])
         if ended is not None:
             tail = at_pace(int(own.amount[0]), int(own.seconds[0]), int(part.tail_s[0]))
-            assert ended == int(part.enclosed[0]) + at_pace(int(own.lead_amount[0]), int(own.lead_seconds[0]), int(part.lead_s[0])) + tail
+            assert (
+                ended
+                == int(part.enclosed[0])
+                + at_pace(int(own.lead_amount[0]), int(own.lead_seconds[0]), int(part.lead_s[0]))
+                + tail
+            )
     assert ahead == before + into_day
     assert behind == max(edges[-1] - last, 0)
     if edges[-1] >= last:
@@ -186,8 +215,15 @@ def test_an_exchange_gives_every_second_to_at_most_one_meter(swap: int, shift: i
     install = max(swap + shift, 1)
     frame = pl.DataFrame(
         {
-            "service_point_id": ["SP", "SP"], "meter_id": ["A", "B"], "channel": ["E1", "E1"], "flow": ["import"] * 2, "unit": ["kWh"] * 2,
-            "billed": [True, True], "installed_s": [-1_000_000, install], "removed_s": [swap, None], "interval_minutes": [15, 15],
+            "service_point_id": ["SP", "SP"],
+            "meter_id": ["A", "B"],
+            "channel": ["E1", "E1"],
+            "flow": ["import"] * 2,
+            "unit": ["kWh"] * 2,
+            "billed": [True, True],
+            "installed_s": [-1_000_000, install],
+            "removed_s": [swap, None],
+            "interval_minutes": [15, 15],
         },
         schema_overrides={"removed_s": pl.Int64},
     )
@@ -197,7 +233,11 @@ def test_an_exchange_gives_every_second_to_at_most_one_meter(swap: int, shift: i
     assert seconds == 86_400 - gap
     cut = slot_windows(windows, 0, pl.lit(900))
     held = pl.col("end_s") > pl.col("begin_s")
-    assert cut.select((pl.col("first") >= 0) & (pl.col("last") <= 96) & ((pl.col("first") < pl.col("last")) | ~held)).to_series().all()
+    assert (
+        cut.select((pl.col("first") >= 0) & (pl.col("last") <= 96) & ((pl.col("first") < pl.col("last")) | ~held))
+        .to_series()
+        .all()
+    )
     assert int(windows["gap_s"].sum()) == (gap if windows.height == 2 or gap else 0) or windows.height < 2
 
 

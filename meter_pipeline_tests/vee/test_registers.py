@@ -1,4 +1,5 @@
-"""Registers: every step has a cause, every gap has a cause, and consumption is what the dial says; real water meters included."""
+"""Registers: every step has a cause, every gap has a cause, and consumption is what the dial says; real water meters
+included."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ UNIT = 1_000_000
 
 def series(dials: list[int], capacity: int = 0, step_s: int = 3600) -> Series:
     return Series(
-        np.zeros(len(dials), np.int64), np.arange(len(dials), dtype=np.int64) * step_s, np.array(dials, np.int64) * UNIT,
+        np.zeros(len(dials), np.int64),
+        np.arange(len(dials), dtype=np.int64) * step_s,
+        np.array(dials, np.int64) * UNIT,
         np.array([capacity * UNIT], np.int64),
     )
 
@@ -37,14 +40,18 @@ def series(dials: list[int], capacity: int = 0, step_s: int = 3600) -> Series:
         ([99_990, 4], 0, Step.DECREASE, None),
     ],
 )
-def test_a_fall_is_a_rollover_only_across_the_last_digit(dials: list[int], capacity: int, cause: Step, consumed: int | None) -> None:
+def test_a_fall_is_a_rollover_only_across_the_last_digit(
+    dials: list[int], capacity: int, cause: Step, consumed: int | None
+) -> None:
     found = steps(series(dials, capacity), default())
     assert found.cause[1] == cause
     assert found.consumed[1] == (NO_VALUE if consumed is None else consumed * UNIT)
 
 
 def test_a_small_fall_is_backflow_and_counts_net() -> None:
-    reads = Series(np.zeros(3, np.int64), np.arange(3) * 3600, np.array([1_000_000, 992_000, 1_010_000]), np.zeros(1, np.int64))
+    reads = Series(
+        np.zeros(3, np.int64), np.arange(3) * 3600, np.array([1_000_000, 992_000, 1_010_000]), np.zeros(1, np.int64)
+    )
     found = steps(reads, default())
     assert found.cause.tolist() == [Step.FIRST, Step.REVERSE_FLOW, Step.NORMAL]
     assert int(found.consumed[1:].sum()) == 10_000
@@ -97,14 +104,22 @@ def test_every_one_of_the_real_water_reads_is_accounted_for(water: tuple[Series,
     assert account.steps["reverse_flow"] == 43
     assert account.unexplained == 0
     # the expected 2,614 gaps are of the wall clock: eight of them are the hour that local time skipped on 26 March
-    assert account.gaps == {"lost_messages": 1_963, "irregular": 467, "head_end": 161, "long_silence": 15, "clock_change": 8}
+    assert account.gaps == {
+        "lost_messages": 1_963,
+        "irregular": 467,
+        "head_end": 161,
+        "long_silence": 15,
+        "clock_change": 8,
+    }
     assert sum(account.gaps.values()) == 2_614
     ends = reads.dial[reads.starts[1:] - 1] - reads.dial[reads.starts[:-1]]
     assert account.consumed == int(ends.sum())
     assert frame["meter"].n_unique() == 89
 
 
-def test_the_days_of_the_real_water_meters_add_up_to_their_registers(water: tuple[Series, np.ndarray, pl.DataFrame]) -> None:
+def test_the_days_of_the_real_water_meters_add_up_to_their_registers(
+    water: tuple[Series, np.ndarray, pl.DataFrame],
+) -> None:
     reads, _, _ = water
     calendar = BillingCalendar("Europe/Madrid")
     found = steps(reads, default())

@@ -67,7 +67,9 @@ def test_a_rule_hits_the_one_interval_it_is_about(code: str, slot_value: int, sl
     assert not found
 
 
-@pytest.mark.parametrize(("seconds", "code"), [(20, "CLOCK_SNAPPED"), (-170, "CLOCK_SNAPPED"), (181, "CLOCK_DRIFT"), (-400, "CLOCK_DRIFT")])
+@pytest.mark.parametrize(
+    ("seconds", "code"), [(20, "CLOCK_SNAPPED"), (-170, "CLOCK_SNAPPED"), (181, "CLOCK_DRIFT"), (-400, "CLOCK_DRIFT")]
+)
 def test_a_clock_is_snapped_inside_the_tolerance_and_refused_beyond(seconds: int, code: str) -> None:
     offsets = np.zeros((1, 96), np.int16)
     offsets[0, 7] = seconds
@@ -149,7 +151,9 @@ def test_a_stuck_channel_a_silent_one_and_an_inactive_one() -> None:
     assert "INACTIVE" in codes(ROW_RULES, int(out.row_flags[2]))
 
 
-@pytest.mark.parametrize(("field", "code"), [("known", "UNKNOWN_METER"), ("unit_ok", "UNIT"), ("size_ok", "INTERVAL_SIZE")])
+@pytest.mark.parametrize(
+    ("field", "code"), [("known", "UNKNOWN_METER"), ("unit_ok", "UNIT"), ("size_ok", "INTERVAL_SIZE")]
+)
 def test_a_row_that_cannot_be_trusted_at_all_carries_that_verdict_alone(field: str, code: str) -> None:
     values = wavy()
     values[0, 3:60] = NO_VALUE
@@ -291,4 +295,6 @@ def test_the_published_rules_are_all_in_the_documentation() -> None:
     text = (Path(__file__).parents[2] / "docs" / "vee.md").read_text("utf-8")
     for registry in (INTERVAL_RULES, ROW_RULES):
         for rule in registry.values():
-            assert f"| {rule.bit} | {rule.code} | {rule.severity.get(Role.INITIAL, Severity.INFORM).name.lower()}" in text, rule.code
+            assert (
+                f"| {rule.bit} | {rule.code} | {rule.severity.get(Role.INITIAL, Severity.INFORM).name.lower()}" in text
+            ), rule.code

@@ -1,4 +1,5 @@
-"""Shards judged beforehand: taken where they were made of what is known now, judged again where anything changed or a file is not whole."""
+"""Shards judged beforehand: taken where they were made of what is known now, judged again where anything changed or a
+file is not whole."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ def city(database: Database) -> City:
         curves[f"M-{k}"][20:70] = np.iinfo(np.int64).min
     city.intervals(DAY, curves)
     for k in range(9):
-        city.register(f"M-{k}", (CALENDAR.bounds(DAY)[0], 1_000_000 * k), (CALENDAR.bounds(DAY)[1], 40_000_000 + 1_000_000 * k))
+        city.register(
+            f"M-{k}", (CALENDAR.bounds(DAY)[0], 1_000_000 * k), (CALENDAR.bounds(DAY)[1], 40_000_000 + 1_000_000 * k)
+        )
     return city
 
 
@@ -92,7 +95,9 @@ def _late_file(city: City) -> None:
 
 
 def _edit(city: City) -> None:
-    edit(city.database, CALENDAR, "M-4", "E1", DAY, 11, [260_000], reason="seen on site", by="ann", clock=noon_after(DAY))
+    edit(
+        city.database, CALENDAR, "M-4", "E1", DAY, 11, [260_000], reason="seen on site", by="ann", clock=noon_after(DAY)
+    )
 
 
 def _register(city: City) -> None:
@@ -103,7 +108,9 @@ def _register(city: City) -> None:
 
 def _reference(city: City) -> None:
     with city.database.connect() as connection:
-        connection.execute("UPDATE ref.service_points SET customer_class = 'commercial' WHERE service_point_id = 'SP-4'")
+        connection.execute(
+            "UPDATE ref.service_points SET customer_class = 'commercial' WHERE service_point_id = 'SP-4'"
+        )
         connection.commit()
 
 
@@ -121,9 +128,15 @@ def _day_after(city: City) -> None:
     _another_day(city, 1)
 
 
-@pytest.mark.parametrize(("change", "taken"), [(_late_file, 0), (_edit, 0), (_register, STEPS - 1), (_reference, 0), (_day_before, 0), (_day_after, 0)])
-def test_what_changed_since_is_judged_again(city: City, tmp_path: Path, change: Callable[[City], Any], taken: int) -> None:
-    """A register concerns its own shard; a file, an edit, a class (whose numbers are the whole day's), a day beside it all of them."""
+@pytest.mark.parametrize(
+    ("change", "taken"),
+    [(_late_file, 0), (_edit, 0), (_register, STEPS - 1), (_reference, 0), (_day_before, 0), (_day_after, 0)],
+)
+def test_what_changed_since_is_judged_again(
+    city: City, tmp_path: Path, change: Callable[[City], Any], taken: int
+) -> None:
+    """A register concerns its own shard; a file, an edit, a class (whose numbers are the whole day's), a day beside it
+    all of them."""
     beforehand = judged(city, tmp_path)
     change(city)
     outcome = validate(city, beforehand)
@@ -170,7 +183,9 @@ def test_a_file_that_is_not_whole_or_not_ours_runs_nothing_and_is_judged_again(
         with pytest.raises(parcel.ParcelError, match=path.name):
             parcel.read(path, now)
         with city.database.connect() as connection:  # even with a hash that somebody put on record
-            connection.execute("UPDATE vee.judged_shard SET file_sha256 = %s WHERE inputs = %s", (now, bytes.fromhex(path.stem)))
+            connection.execute(
+                "UPDATE vee.judged_shard SET file_sha256 = %s WHERE inputs = %s", (now, bytes.fromhex(path.stem))
+            )
             connection.commit()
     outcome = validate(city, beforehand)
     assert (outcome.shards_taken, outcome.inserted) == (0, 9)
@@ -179,10 +194,15 @@ def test_a_file_that_is_not_whole_or_not_ours_runs_nothing_and_is_judged_again(
 
 
 def test_a_file_that_somebody_else_put_there_is_not_taken(city: City, tmp_path: Path) -> None:
-    """Whole, of this version, under the right name, with one value changed: its hash is not the one that the step left in the database."""
+    """Whole, of this version, under the right name, with one value changed: its hash is not the one that the step left
+    in the database."""
     beforehand = judged(city, tmp_path)
     with city.database.connect() as connection:
-        noted = dict(connection.execute("SELECT inputs, file_sha256 FROM vee.judged_shard WHERE billing_day = %s", (DAY,)).fetchall())
+        noted = dict(
+            connection.execute(
+                "SELECT inputs, file_sha256 FROM vee.judged_shard WHERE billing_day = %s", (DAY,)
+            ).fetchall()
+        )
     for path in tmp_path.rglob("*.npz"):
         piece = parcel.read(path, noted[bytes.fromhex(path.stem)])
         piece.judged[0].validated.values[0, 0] += 1_000_000
@@ -203,7 +223,9 @@ def test_a_shift_of_the_fleets_clock_is_found_with_shards_judged_beforehand(city
     beforehand = Beforehand(tmp_path, STEPS)
     for number in range(STEPS):
         judge_step(city.database, CALENDAR, DAY, beforehand, number, clock=noon_after(DAY), thresholds=few)
-    outcome = validate_billing_day(city.database, CALENDAR, DAY, clock=noon_after(DAY), thresholds=few, beforehand=beforehand)
+    outcome = validate_billing_day(
+        city.database, CALENDAR, DAY, clock=noon_after(DAY), thresholds=few, beforehand=beforehand
+    )
     assert list(outcome.shifted_head_ends.values()) == [3]
     assert outcome.shards_taken == 0
     before = content(city.database)

@@ -1,4 +1,5 @@
-"""A register read every few days: its interval meter's days sum to it exactly, estimates are shared over all of them, a sum that misses is told."""
+"""A register read every few days: its interval meter's days sum to it exactly, estimates are shared over all of them, a
+sum that misses is told."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ def totals(city: City) -> list[int]:
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3)))[::2])
-def test_estimates_of_several_days_sum_to_the_register_that_encloses_them_in_any_order(city: City, order: tuple[int, ...]) -> None:
+def test_estimates_of_several_days_sum_to_the_register_that_encloses_them_in_any_order(
+    city: City, order: tuple[int, ...]
+) -> None:
     registers(city, TRUE + 12_345)
     for day, gap in zip(DAYS, (slice(20, 40), slice(0, 0), slice(88, 96)), strict=True):
         holed = CURVES[day].copy()
@@ -89,7 +92,10 @@ def test_a_peak_waits_for_the_register_and_is_borne_out_by_it(city: City) -> Non
     for day in DAYS[1:]:
         validate(city, day)
     assert settle(city) == [DAYS[0]]
-    assert city.rows("SELECT bool_or('PEAK' = ANY(rules)), bool_or('SPIKE' = ANY(rules)) FROM vee.interval WHERE billing_day = %s", DAYS[0]) == [(True, False)]
+    assert city.rows(
+        "SELECT bool_or('PEAK' = ANY(rules)), bool_or('SPIKE' = ANY(rules)) FROM vee.interval WHERE billing_day = %s",
+        DAYS[0],
+    ) == [(True, False)]
 
 
 def test_a_day_that_is_all_there_says_nothing_while_another_of_its_stretch_is_missing(city: City) -> None:

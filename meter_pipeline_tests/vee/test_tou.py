@@ -1,4 +1,5 @@
-"""Time-of-use registers in the store: estimates are scaled to each of them, and each is held against the intervals of its hours."""
+"""Time-of-use registers in the store: estimates are scaled to each of them, and each is held against the intervals of
+its hours."""
 
 from __future__ import annotations
 
@@ -26,8 +27,16 @@ def city(database: Database) -> City:
     city.reference(Installed("M-1", "SP-1"))
     with database.connect() as c:
         for channel in ("R2", "R3"):
-            c.execute("INSERT INTO ref.channels VALUES ('M-1', %s, 'register', 'kWh', NULL, 'import', 1, 6, 3, 'E1', FALSE)", (channel,))
-        for channel, days, first, last in (("R2", "workday", 960, 1260), ("R3", "workday", 0, 960), ("R3", "workday", 1260, 1440), ("R3", "restday", 0, 1440)):
+            c.execute(
+                "INSERT INTO ref.channels VALUES ('M-1', %s, 'register', 'kWh', NULL, 'import', 1, 6, 3, 'E1', FALSE)",
+                (channel,),
+            )
+        for channel, days, first, last in (
+            ("R2", "workday", 960, 1260),
+            ("R3", "workday", 0, 960),
+            ("R3", "workday", 1260, 1440),
+            ("R3", "restday", 0, 1440),
+        ):
             c.execute("INSERT INTO ref.register_hours VALUES ('AMI', %s, %s, %s, %s)", (channel, days, first, last))
     return city
 
@@ -60,7 +69,12 @@ def test_estimates_sum_to_each_register_of_its_hours_and_to_the_total(city: City
     outcome = validate(city)
     final = final_values(city)
     assert (int(final[PEAK].sum()), int(final[OFF].sum())) == (peak, off)
-    assert (outcome.estimated, outcome.sum_failed, outcome.rules.get("TOU_SUM", 0), outcome.exceptions) == (16, 0, 0, {})
+    assert (outcome.estimated, outcome.sum_failed, outcome.rules.get("TOU_SUM", 0), outcome.exceptions) == (
+        16,
+        0,
+        0,
+        {},
+    )
     assert "each time-of-use register" in city.rows("SELECT notes FROM vee.interval_day")[0][0]
     again = validate(city)
     assert (again.inserted, again.updated, again.unchanged) == (0, 0, 1)
@@ -83,7 +97,9 @@ def test_a_register_overrun_by_accepted_values_leaves_scaling_to_the_total(city:
     peak = int(curve[72:84].sum()) - 3_000_000  # less than the accepted intervals of the peak alone
     read(city, R1=int(curve.sum()), R2=peak, R3=int(curve.sum()) - peak)
     validate(city)
-    assert city.rows("SELECT total_micro, register_difference_micro FROM vee.interval_day") == [(int(curve.sum()), int(curve.sum()))]
+    assert city.rows("SELECT total_micro, register_difference_micro FROM vee.interval_day") == [
+        (int(curve.sum()), int(curve.sum()))
+    ]
 
 
 def test_a_correction_of_one_register_alone_makes_a_new_version(city: City) -> None:
@@ -96,7 +112,9 @@ def test_a_correction_of_one_register_alone_makes_a_new_version(city: City) -> N
     validate(city)
     with city.database.connect() as c:
         for channel, by in (("R2", 500_000), ("R3", -500_000)):
-            c.execute("UPDATE raw.register_read SET value = value + %s WHERE channel = %s AND value > 5000000", (by, channel))
+            c.execute(
+                "UPDATE raw.register_read SET value = value + %s WHERE channel = %s AND value > 5000000", (by, channel)
+            )
     outcome = validate(city)
     final = final_values(city)
     assert outcome.updated == 1
@@ -105,7 +123,12 @@ def test_a_correction_of_one_register_alone_makes_a_new_version(city: City) -> N
 
 
 HOURS = pl.DataFrame(
-    {"channel": ["P", "O", "O"], "days": ["all", "all", "all"], "from_minute": [420, 0, 1140], "to_minute": [1140, 420, 1440]}
+    {
+        "channel": ["P", "O", "O"],
+        "days": ["all", "all", "all"],
+        "from_minute": [420, 0, 1140],
+        "to_minute": [1140, 420, 1440],
+    }
 )
 
 
@@ -122,7 +145,11 @@ def test_weekends_and_holidays_are_rest_days() -> None:
         pl.DataFrame({"channel": ["O"], "days": ["restday"], "from_minute": [0], "to_minute": [1440]})
     )
     calendar = BillingCalendar("Europe/Berlin")
-    for day, holidays, peak in ((date(2026, 3, 6), (), 48), (date(2026, 3, 7), (), 0), (date(2026, 3, 6), (date(2026, 3, 6),), 0)):
+    for day, holidays, peak in (
+        (date(2026, 3, 6), (), 48),
+        (date(2026, 3, 7), (), 0),
+        (date(2026, 3, 6), (date(2026, 3, 6),), 0),
+    ):
         found = slot_registers(hours, calendar, day, holidays, 15)
         assert found is not None
         assert int((found[1] == 1).sum()) == peak
@@ -131,7 +158,9 @@ def test_weekends_and_holidays_are_rest_days() -> None:
 @pytest.mark.parametrize(
     "hours",
     [
-        HOURS.with_columns(to_minute=pl.col("to_minute").replace({420: 430}), from_minute=pl.col("from_minute").replace({420: 430})),
+        HOURS.with_columns(
+            to_minute=pl.col("to_minute").replace({420: 430}), from_minute=pl.col("from_minute").replace({420: 430})
+        ),
         HOURS.with_columns(to_minute=pl.col("to_minute").replace({420: 480})),
         HOURS.filter(pl.col("from_minute") != 1140),
     ],

@@ -1,4 +1,5 @@
-"""True-ups: a register read asks for exactly the days it changes, in the transaction that found them, once; running them settles every request."""
+"""True-ups: a register read asks for exactly the days it changes, in the transaction that found them, once; running
+them settles every request."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ def run_waiting(city: City) -> list[date]:
 
 
 def usage(city: City) -> dict[date, int]:
-    return dict(city.rows("SELECT billing_day, quantity_micro FROM vee.daily_usage WHERE service_point_id = 'SP-0' ORDER BY 1"))
+    return dict(
+        city.rows("SELECT billing_day, quantity_micro FROM vee.daily_usage WHERE service_point_id = 'SP-0' ORDER BY 1")
+    )
 
 
 def test_a_read_every_three_days_bills_every_day_between_and_settles(city: City) -> None:
@@ -62,7 +65,8 @@ def test_a_read_every_three_days_bills_every_day_between_and_settles(city: City)
     assert waiting(city) == DAYS[:2] + DAYS[2:5]
     assert run_waiting(city) == DAYS[:5]
     used = usage(city)
-    # 21.000003 in each 72 hours from noon to noon: the first midnight lies 12 hours into the one, the last 60 hours into the other
+    # 21.000003 in each 72 hours from noon to noon: the first midnight lies 12 hours into the one, the last 60 hours
+    # into the other
     assert sum(used[d] for d in DAYS[:5]) == 21_000_003 - 21_000_003 * 12 // 72 + 21_000_003 * 60 // 72
     assert all(used[d] > 0 for d in DAYS[:5])
     assert city.rows("SELECT count(*) FROM vee.true_up WHERE done_at IS NULL") == [(0,)]
@@ -72,8 +76,13 @@ def test_a_read_every_three_days_bills_every_day_between_and_settles(city: City)
 
 
 def test_days_between_manual_reads_sum_to_the_register_whenever_they_were_read(city: City) -> None:
-    """Read by hand at 9:30, 10:03 and 15:17: the pace changes within the days of the reads, and only time after the last is estimated."""
-    first, second, last = at(DAY, 9) + timedelta(minutes=30, seconds=55), at(DAYS[3], 10) + timedelta(seconds=213), at(DAYS[6], 15) + timedelta(minutes=17)
+    """Read by hand at 9:30, 10:03 and 15:17: the pace changes within the days of the reads, and only time after the
+    last is estimated."""
+    first, second, last = (
+        at(DAY, 9) + timedelta(minutes=30, seconds=55),
+        at(DAYS[3], 10) + timedelta(seconds=213),
+        at(DAYS[6], 15) + timedelta(minutes=17),
+    )
     city.reference(Installed("W-0", "SP-0", interval_minutes=None, installed_at=first))
     city.register("W-0", (first, 6_342_800_000))
     for day in DAYS[:7]:
@@ -86,7 +95,9 @@ def test_days_between_manual_reads_sum_to_the_register_whenever_they_were_read(c
     rest = int((CALENDAR.bounds(DAYS[6])[1] - last).total_seconds())
     forward = 16_400_008 * rest // int((last - first).total_seconds())
     assert sum(usage(city).values()) == 16_400_008 + forward
-    codes = dict(city.rows("SELECT billing_day, raw.quality_flag(quality) FROM vee.daily_usage WHERE service_point_id = 'SP-0'"))
+    codes = dict(
+        city.rows("SELECT billing_day, raw.quality_flag(quality) FROM vee.daily_usage WHERE service_point_id = 'SP-0'")
+    )
     assert codes[DAYS[6]] == "E"
     assert {codes[d] for d in DAYS[:6]} <= {"S", "A"}
     # a last read at midnight leaves nothing to estimate
@@ -117,12 +128,16 @@ def share(day: date, total: int, first: Any, last: Any) -> int:
     """What a day between two reads has of the whole: a difference of one cumulative integer function of time."""
     elapsed = (last - first) // timedelta(seconds=1)
     opens, closes = (min(max(edge, first), last) for edge in CALENDAR.bounds(day))
-    return total * ((closes - first) // timedelta(seconds=1)) // elapsed - total * ((opens - first) // timedelta(seconds=1)) // elapsed
+    return (
+        total * ((closes - first) // timedelta(seconds=1)) // elapsed
+        - total * ((opens - first) // timedelta(seconds=1)) // elapsed
+    )
 
 
 @pytest.mark.parametrize("opened_by", ["a read", "the install read"])
 def test_a_meter_that_is_read_once_a_year_has_every_day_of_the_year_closed(city: City, opened_by: str) -> None:
-    """Its days are estimated until it is read; then each is its exact share of what the two reads, a year apart, counted."""
+    """Its days are estimated until it is read; then each is its exact share of what the two reads, a year apart,
+    counted."""
     read_day = DAY + timedelta(days=371)
     first, last = at(DAY, 10), at(read_day, 15)
     if opened_by == "a read":
@@ -147,7 +162,9 @@ def test_a_meter_that_is_read_once_a_year_has_every_day_of_the_year_closed(city:
     exact = between if opened_by == "the install read" else between[1:]
     assert {d: after[d] for d in exact} == {d: share(d, 3_650_000_011, first, last) for d in exact}
     assert all(after[d] != before.get(d) for d in between)
-    codes = dict(city.rows("SELECT billing_day, raw.quality_flag(quality) FROM vee.daily_usage WHERE service_point_id = 'SP-0'"))
+    codes = dict(
+        city.rows("SELECT billing_day, raw.quality_flag(quality) FROM vee.daily_usage WHERE service_point_id = 'SP-0'")
+    )
     assert {codes[d] for d in between} <= {"S", "A"}
     for day in (*between, read_day):
         again = validate(city, day)
@@ -174,8 +191,12 @@ def test_a_true_up_leaves_days_alone_whose_own_opening_reads_are_archived(city: 
     assert waiting(city) == days[3:]
 
 
-@pytest.mark.parametrize(("reads", "reach_days"), [((-30,), 100), ((-30, -150), 100), ((-150,), 400), ((-30, 90), 100), ((-30, 150), 400)])
-def test_reads_far_off_are_fetched_only_for_registers_that_are_open_on_that_side(city: City, reads: tuple[int, ...], reach_days: int) -> None:
+@pytest.mark.parametrize(
+    ("reads", "reach_days"), [((-30,), 100), ((-30, -150), 100), ((-150,), 400), ((-30, 90), 100), ((-30, 150), 400)]
+)
+def test_reads_far_off_are_fetched_only_for_registers_that_are_open_on_that_side(
+    city: City, reads: tuple[int, ...], reach_days: int
+) -> None:
     city.reference(Installed("W-0", "SP-0", interval_minutes=None))
     for n in reads:
         city.register("W-0", (at(DAY + timedelta(days=n), 10), 1_000_000 * (400 + n)))
@@ -210,7 +231,10 @@ def test_a_request_made_while_its_day_runs_waits_for_the_next_run(city: City) ->
 
 
 def test_a_day_without_usage_takes_the_mean_of_the_interval_meters_of_its_class(city: City) -> None:
-    city.reference(Installed("W-0", "SP-0", interval_minutes=None), *(Installed(f"M-{k}", f"SP-{k}", register=False) for k in range(1, 10)))
+    city.reference(
+        Installed("W-0", "SP-0", interval_minutes=None),
+        *(Installed(f"M-{k}", f"SP-{k}", register=False) for k in range(1, 10)),
+    )
     curves = {f"M-{k}": load_curve(DAY, seed=k) for k in range(1, 10)}
     city.intervals(DAY, curves)
     validate(city, DAY)
@@ -231,5 +255,7 @@ def test_a_register_between_two_reads_is_no_dropout_and_one_that_is_overdue_is(c
         run_waiting(city)
         kinds[day] = set(detect_billing_day(city.database, CALENDAR, day, clock=noon_after(day)).by_kind)
     last_read = days[12]
-    assert not any(kind.startswith("dropout") for day in days if day <= last_read + timedelta(days=5) for kind in kinds[day])
+    assert not any(
+        kind.startswith("dropout") for day in days if day <= last_read + timedelta(days=5) for kind in kinds[day]
+    )
     assert any(kind.startswith("dropout") for day in days if day > last_read + timedelta(days=6) for kind in kinds[day])

@@ -1,11 +1,12 @@
 """Weather files as stations publish them, read into two frames: hourly and daily.
 
-Belongs here: NOAA's GHCN-Daily CSV (by station and by year), ISD, ISD-lite, GSOD (fixed width and CSV), NREL's TMY3, and a plain CSV. Does not
-belong here: gaps, days and coverage (series.py), which station serves whom (stations.py).
+Belongs here: NOAA's GHCN-Daily CSV (by station and by year), ISD, ISD-lite, GSOD (fixed width and CSV), NREL's TMY3,
+and a plain CSV. Does not belong here: gaps, days and coverage (series.py), which station serves whom (stations.py).
 
-Hourly frame: station_id, observed_at (UTC), temperature_c. Daily frame: station_id, weather_day, temperature_min_c, temperature_max_c,
-temperature_mean_c. A daily value is the station's own day; GSOD's is a UTC day and GHCN's ends at the observer's hour, which is why an hourly
-source is the better one where there is a choice. Values that failed the source's own quality control are missing.
+Hourly frame: station_id, observed_at (UTC), temperature_c. Daily frame: station_id, weather_day, temperature_min_c,
+temperature_max_c, temperature_mean_c. A daily value is the station's own day; GSOD's is a UTC day and GHCN's ends at
+the observer's hour, which is why an hourly source is the better one where there is a choice. Values that failed the
+source's own quality control are missing.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ from meter_pipeline.schemas.reads import UTC_US
 
 HOURLY: Final = {"station_id": pl.String, "observed_at": UTC_US, "temperature_c": pl.Float64}
 DAILY: Final = {
-    "station_id": pl.String, "weather_day": pl.Date, "temperature_min_c": pl.Float64, "temperature_max_c": pl.Float64,
+    "station_id": pl.String,
+    "weather_day": pl.Date,
+    "temperature_min_c": pl.Float64,
+    "temperature_max_c": pl.Float64,
     "temperature_mean_c": pl.Float64,
-}  # fmt: skip
+}
 FORMATS: Final = ("ghcn", "ghcn_year", "isd", "isd_lite", "gsod", "gsod_csv", "tmy3", "plain")
 #: Coldest and warmest air temperatures ever observed are -89.2 and 56.7 °C; beyond this a number is a fault.
 _LOWEST_C, _HIGHEST_C = -95.0, 62.0
@@ -39,11 +43,14 @@ class WeatherError(ValueError):
     """A weather file that cannot be read; the message names the file, the line where there is one, and what is wrong."""
 
 
-def read_weather(path: Path, file_format: str | None = None, *, station_id: str | None = None, year: int | None = None) -> pl.DataFrame:
+def read_weather(
+    path: Path, file_format: str | None = None, *, station_id: str | None = None, year: int | None = None
+) -> pl.DataFrame:
     """The file's temperatures as an hourly or a daily frame (see the module), sorted by station and time.
 
-    ``file_format`` is recognised from the content when not given. ``station_id`` names the station of a file that does not (plain CSV, ISD-lite
-    under an unusual name). ``year`` sets the typical year of a TMY3 file, whose months come from different years. Raises WeatherError.
+    ``file_format`` is recognised from the content when not given. ``station_id`` names the station of a file that does
+    not (plain CSV, ISD-lite under an unusual name). ``year`` sets the typical year of a TMY3 file, whose months come
+    from different years. Raises WeatherError.
     """
     data = _bytes(path)
     try:
@@ -78,7 +85,9 @@ def read_weather(path: Path, file_format: str | None = None, *, station_id: str 
         raise WeatherError(f"{path.name}: not {chosen}: {error}") from error
     key = "observed_at" if "observed_at" in frame.columns else "weather_day"
     bounds = [
-        pl.when(pl.col(c).is_between(_LOWEST_C, _HIGHEST_C)).then(pl.col(c)).alias(c) for c in frame.columns if c.startswith("temperature")
+        pl.when(pl.col(c).is_between(_LOWEST_C, _HIGHEST_C)).then(pl.col(c)).alias(c)
+        for c in frame.columns
+        if c.startswith("temperature")
     ]
     frame = frame.with_columns(bounds).drop_nulls(key)
     if frame.is_empty():
@@ -111,7 +120,7 @@ def recognise(text: str) -> str:
 def _bytes(path: Path) -> bytes:
     raw = path.open("rb")
     try:
-        with raw, (gzip.open(raw) if path.suffix == ".gz" else raw) as opened:
+        with raw, gzip.open(raw) if path.suffix == ".gz" else raw as opened:
             data = opened.read(_MAX_BYTES + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise WeatherError(f"{path.name}: not a whole gzip file: {error}") from error
@@ -130,7 +139,10 @@ def _station_of(path: Path) -> str:
 def _fixed(text: str, fields: dict[str, tuple[int, int]], least: int) -> pl.DataFrame:
     """Columns of a fixed-width file as stripped text; lines shorter than ``least`` are left out."""
     lines = pl.DataFrame({"line": text.splitlines()}).filter(pl.col("line").str.len_bytes() >= least)
-    return lines.select(pl.col("line").str.slice(start, length).str.strip_chars().alias(name) for name, (start, length) in fields.items())
+    return lines.select(
+        pl.col("line").str.slice(start, length).str.strip_chars().alias(name)
+        for name, (start, length) in fields.items()
+    )
 
 
 def _tenths(column: str, missing: tuple[int, ...]) -> pl.Expr:
@@ -146,7 +158,10 @@ def _isd(text: str) -> pl.DataFrame:
     fields = {"usaf": (4, 6), "wban": (10, 5), "stamp": (15, 12), "temperature": (87, 5), "quality": (92, 1)}
     return _fixed(text, fields, 93).select(
         (pl.col("usaf") + "-" + pl.col("wban")).alias("station_id"),
-        pl.col("stamp").str.to_datetime("%Y%m%d%H%M", time_unit="us", strict=False).dt.replace_time_zone("UTC").alias("observed_at"),
+        pl.col("stamp")
+        .str.to_datetime("%Y%m%d%H%M", time_unit="us", strict=False)
+        .dt.replace_time_zone("UTC")
+        .alias("observed_at"),
         pl.when(~pl.col("quality").is_in(_ISD_BAD)).then(_tenths("temperature", (9999,))).alias("temperature_c"),
     )
 
@@ -156,7 +171,9 @@ def _isd_lite(text: str, station_id: str) -> pl.DataFrame:
     number = {name: pl.col(name).cast(pl.Int32, strict=False) for name in ("year", "month", "day", "hour")}
     return _fixed(text, fields, 19).select(
         pl.lit(station_id).alias("station_id"),
-        pl.datetime(number["year"], number["month"], number["day"], number["hour"], time_unit="us", time_zone="UTC").alias("observed_at"),
+        pl.datetime(
+            number["year"], number["month"], number["day"], number["hour"], time_unit="us", time_zone="UTC"
+        ).alias("observed_at"),
         _tenths("temperature", (-9999,)).alias("temperature_c"),
     )
 
@@ -205,7 +222,9 @@ def _ghcn(text: str) -> pl.DataFrame:
             .otherwise((value.cast(pl.Float64, strict=False) / 10).round(1))
         )
         if f"{element}_ATTRIBUTES" in raw.columns:
-            flag = pl.col(f"{element}_ATTRIBUTES").fill_null("").str.split(",").list.get(1, null_on_oob=True).fill_null("")
+            flag = (
+                pl.col(f"{element}_ATTRIBUTES").fill_null("").str.split(",").list.get(1, null_on_oob=True).fill_null("")
+            )
             degrees = pl.when(flag == "").then(degrees)
         columns.append(degrees.alias(f"temperature_{name}_c"))
     return _with_mean(
@@ -218,12 +237,17 @@ def _ghcn(text: str) -> pl.DataFrame:
 
 
 def _ghcn_year(text: str) -> pl.DataFrame:
-    """One row an element: id, day, element, value in tenths, measurement, quality and source flag, time. Only temperatures are kept."""
+    """One row an element: id, day, element, value in tenths, measurement, quality and source flag, time. Only
+    temperatures are kept."""
     raw = pl.read_csv(
-        io.StringIO(text), has_header=False, schema=dict.fromkeys(("id", "day", "element", "value", "m", "q", "s", "at"), pl.String),
+        io.StringIO(text),
+        has_header=False,
+        schema=dict.fromkeys(("id", "day", "element", "value", "m", "q", "s", "at"), pl.String),
         truncate_ragged_lines=True,
-    )  # fmt: skip
-    wanted = raw.filter(pl.col("element").is_in(["TMIN", "TMAX", "TAVG"]) & (pl.col("q").fill_null("").str.strip_chars() == ""))
+    )
+    wanted = raw.filter(
+        pl.col("element").is_in(["TMIN", "TMAX", "TAVG"]) & (pl.col("q").fill_null("").str.strip_chars() == "")
+    )
     wide = wanted.select(
         pl.col("id").str.to_uppercase().alias("station_id"),
         pl.col("day").str.to_date("%Y%m%d", strict=False).alias("weather_day"),
@@ -268,17 +292,31 @@ def _tmy3(text: str, year: int | None) -> pl.DataFrame:
 
 
 _NAMES: Final = {
-    "temperature_c": "c", "tempc": "c", "temp_c": "c", "temperature_f": "f", "tempf": "f", "temp_f": "f",
-    "temperature_min_c": "min", "temp_min": "min", "tmin": "min", "temperature_max_c": "max", "temp_max": "max", "tmax": "max",
-    "temperature_mean_c": "mean", "tavg": "mean",
-}  # fmt: skip
+    "temperature_c": "c",
+    "tempc": "c",
+    "temp_c": "c",
+    "temperature_f": "f",
+    "tempf": "f",
+    "temp_f": "f",
+    "temperature_min_c": "min",
+    "temp_min": "min",
+    "tmin": "min",
+    "temperature_max_c": "max",
+    "temp_max": "max",
+    "tmax": "max",
+    "temperature_mean_c": "mean",
+    "tavg": "mean",
+}
 
 
 def _plain(text: str, station_id: str) -> pl.DataFrame:
-    """A header with a time or date and a temperature; °C unless the column says f. Stamps need a zone or a Z, dates none."""
+    """A header with a time or date and a temperature; °C unless the column says f. Stamps need a zone or a Z, dates
+    none."""
     raw = pl.read_csv(io.StringIO(text), infer_schema=False)
     names = {name.strip().lower(): name for name in raw.columns}
-    when = next((names[n] for n in ("observed_at", "time", "datetime", "dt", "date", "weather_day", "day") if n in names), None)
+    when = next(
+        (names[n] for n in ("observed_at", "time", "datetime", "dt", "date", "weather_day", "day") if n in names), None
+    )
     columns = {kind: names[name] for name, kind in _NAMES.items() if name in names}
     if when is None or not columns:
         raise ValueError(f"needs a date or time and a temperature column, has {', '.join(raw.columns)}")
@@ -287,7 +325,13 @@ def _plain(text: str, station_id: str) -> pl.DataFrame:
     station = pl.col(names["station_id"]).str.to_uppercase() if "station_id" in names else pl.lit(station_id)
     stamp = raw[when].str.strip_chars().drop_nulls()
     if stamp.len() and (stamp.str.len_bytes() <= 10).all():
-        day = pl.col(when).str.strip_chars().str.replace_all("/", "-").str.to_date("%Y-%m-%d", strict=False).alias("weather_day")
+        day = (
+            pl.col(when)
+            .str.strip_chars()
+            .str.replace_all("/", "-")
+            .str.to_date("%Y-%m-%d", strict=False)
+            .alias("weather_day")
+        )
         nothing = pl.lit(None, pl.Float64)
         return _with_mean(
             raw.select(
@@ -305,8 +349,9 @@ def _plain(text: str, station_id: str) -> pl.DataFrame:
         raise ValueError(f"a time without zone, first {zoned[when][0]!r}")
     return raw.select(
         station.alias("station_id"),
-        pl.col(when).str.to_datetime("%+", time_unit="us", strict=False).dt.convert_time_zone("UTC").alias("observed_at"),
+        pl.col(when)
+        .str.to_datetime("%+", time_unit="us", strict=False)
+        .dt.convert_time_zone("UTC")
+        .alias("observed_at"),
         single.alias("temperature_c"),
     )
-
-

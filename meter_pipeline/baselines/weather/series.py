@@ -1,7 +1,7 @@
 """From observations to a temperature for every billing day, or none.
 
-Belongs here: the hourly grid, gaps, coverage, and the day's minimum, maximum and mean in the utility's own days. Does not belong here: file
-formats (formats.py), choosing a station (stations.py).
+Belongs here: the hourly grid, gaps, coverage, and the day's minimum, maximum and mean in the utility's own days. Does
+not belong here: file formats (formats.py), choosing a station (stations.py).
 """
 
 from __future__ import annotations
@@ -22,14 +22,23 @@ MIN_DAY_COVERAGE: Final = 0.5
 HOUR_S: Final = 3600
 
 
-def hourly_grid(observations: pl.DataFrame, first: datetime, last: datetime, *, max_gap_hours: int = MAX_GAP_HOURS) -> Floats:
-    """One station's temperature at each full hour from ``first`` until before ``last`` (UTC), NaN where unknown. Degrees Celsius.
+def hourly_grid(
+    observations: pl.DataFrame, first: datetime, last: datetime, *, max_gap_hours: int = MAX_GAP_HOURS
+) -> Floats:
+    """One station's temperature at each full hour from ``first`` until before ``last`` (UTC), NaN where unknown.
+    Degrees Celsius.
 
-    Observations at any minute are joined by straight lines; a line is drawn across no more than ``max_gap_hours``. Several observations of
-    one instant are averaged. ``observations`` is an hourly frame of formats.py holding one station.
+    Observations at any minute are joined by straight lines; a line is drawn across no more than ``max_gap_hours``.
+    Several observations of one instant are averaged. ``observations`` is an hourly frame of formats.py holding one
+    station.
     """
     hours = np.arange(int(first.timestamp()), int(last.timestamp()), HOUR_S, dtype=np.int64)
-    known = observations.drop_nulls("temperature_c").group_by("observed_at").agg(pl.col("temperature_c").mean()).sort("observed_at")
+    known = (
+        observations.drop_nulls("temperature_c")
+        .group_by("observed_at")
+        .agg(pl.col("temperature_c").mean())
+        .sort("observed_at")
+    )
     if known.is_empty():
         return np.full(hours.size, np.nan)
     at = known["observed_at"].dt.epoch("s").to_numpy()
@@ -44,13 +53,21 @@ def hourly_grid(observations: pl.DataFrame, first: datetime, last: datetime, *, 
 
 
 def hours_of_days(
-    observations: pl.DataFrame, calendar: BillingCalendar, first: date, last: date, *, max_gap_hours: int = MAX_GAP_HOURS
+    observations: pl.DataFrame,
+    calendar: BillingCalendar,
+    first: date,
+    last: date,
+    *,
+    max_gap_hours: int = MAX_GAP_HOURS,
 ) -> Floats:
-    """(days, 25) hourly temperatures in °C of each billing day from ``first`` to ``last``, both included; NaN pads days of 23 and 24 hours."""
+    """(days, 25) hourly temperatures in °C of each billing day from ``first`` to ``last``, both included; NaN pads days
+    of 23 and 24 hours."""
     days = calendar.days(first, last)
     starts = [calendar.start_s(day) for day in days]
     lengths = [calendar.slots(day, 60) for day in days]
-    grid = hourly_grid(observations, _instant(starts[0]), _instant(starts[-1] + lengths[-1] * HOUR_S), max_gap_hours=max_gap_hours)
+    grid = hourly_grid(
+        observations, _instant(starts[0]), _instant(starts[-1] + lengths[-1] * HOUR_S), max_gap_hours=max_gap_hours
+    )
     result = np.full((len(days), 25), np.nan)
     for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
         at = (start - starts[0]) // HOUR_S
@@ -63,10 +80,11 @@ def _instant(seconds: int) -> datetime:
 
 
 def daily(observations: pl.DataFrame, calendar: BillingCalendar, first: date, last: date) -> pl.DataFrame:
-    """Billing days of one or more stations: station_id, weather_day, temperature_min_c, temperature_max_c, temperature_mean_c, hours.
+    """Billing days of one or more stations: station_id, weather_day, temperature_min_c, temperature_max_c,
+    temperature_mean_c, hours.
 
-    The mean is over the day's hours after gaps of up to six hours are filled; a day with half or fewer of them is left out. A frame that
-    is daily already keeps its own days (hours null), cut to the range.
+    The mean is over the day's hours after gaps of up to six hours are filled; a day with half or fewer of them is left
+    out. A frame that is daily already keeps its own days (hours null), cut to the range.
     """
     if "weather_day" in observations.columns:
         return (
@@ -96,13 +114,20 @@ def daily(observations: pl.DataFrame, calendar: BillingCalendar, first: date, la
                 schema_overrides={"weather_day": pl.Date, "station_id": pl.String},
             )
         )
-    return pl.concat(frames) if frames else pl.DataFrame(schema={"station_id": pl.String, "weather_day": pl.Date, "hours": pl.Int16})
+    return (
+        pl.concat(frames)
+        if frames
+        else pl.DataFrame(schema={"station_id": pl.String, "weather_day": pl.Date, "hours": pl.Int16})
+    )
 
 
 def coverage(days: pl.DataFrame, first: date, last: date) -> dict[str, float]:
     """Share of the days from ``first`` to ``last`` each station has a mean for."""
     length = (last - first).days + 1
     counted = (
-        days.filter(pl.col("weather_day").is_between(first, last)).drop_nulls("temperature_mean_c").group_by("station_id").agg(pl.len().alias("n"))
+        days.filter(pl.col("weather_day").is_between(first, last))
+        .drop_nulls("temperature_mean_c")
+        .group_by("station_id")
+        .agg(pl.len().alias("n"))
     )
     return {station: n / length for station, n in counted.iter_rows()}

@@ -1,6 +1,7 @@
 """Which station a service point's weather comes from.
 
-Belongs here: distance, the nearest station that has enough days, and the fallback for a day it lacks. Does not belong here: reading files.
+Belongs here: distance, the nearest station that has enough days, and the fallback for a day it lacks. Does not belong
+here: reading files.
 """
 
 from __future__ import annotations
@@ -58,8 +59,9 @@ def ranked_stations(
 
 
 def with_fallback(ranked: npt.NDArray[np.int64], temperatures: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Each distinct ranking's own series: (rankings, days) temperatures taken day by day from the first station that has one, NaN where none
-    has, and the (rankings, days) station it came from (-1 none). ``ranked`` is (rankings, stations), ``temperatures`` (stations, days).
+    """Each distinct ranking's own series: (rankings, days) temperatures taken day by day from the first station that
+    has one, NaN where none has, and the (rankings, days) station it came from (-1 none). ``ranked`` is (rankings,
+    stations), ``temperatures`` (stations, days).
     """
     rankings, days = ranked.shape[0], temperatures.shape[1]
     result, source = np.full((rankings, days), np.nan), np.full((rankings, days), -1, np.int64)
@@ -74,8 +76,9 @@ def with_fallback(ranked: npt.NDArray[np.int64], temperatures: Floats) -> tuple[
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The weather of a set of service points: ``station`` (points,) indices into ``names`` (-1 none), ``temperatures_f`` (names, days), and where
-    any hour is known ``hourly_f`` (names, days, 25), NaN where it is not."""
+    """The weather of a set of service points: ``station`` (points,) indices into ``names`` (-1 none),
+    ``temperatures_f`` (names, days), and where any hour is known ``hourly_f`` (names, days, 25), NaN where it is not.
+    """
 
     names: list[str]
     station: npt.NDArray[np.int64]
@@ -93,7 +96,9 @@ class Service:
         """(points,) whether a point has a temperature on a day (column)."""
         if not self.names:
             return np.zeros(self.station.size, bool)
-        found: npt.NDArray[np.bool_] = (self.station >= 0) & np.isfinite(self.temperatures_f[:, day])[np.maximum(self.station, 0)]
+        found: npt.NDArray[np.bool_] = (self.station >= 0) & np.isfinite(self.temperatures_f[:, day])[
+            np.maximum(self.station, 0)
+        ]
         return found
 
     def hours_known_on(self, day: int) -> npt.NDArray[np.bool_]:
@@ -106,13 +111,18 @@ class Service:
 
 
 def serve(
-    points: pl.DataFrame, stations: pl.DataFrame, temperatures: pl.DataFrame, days: Sequence[date], hours: pl.DataFrame | None = None
+    points: pl.DataFrame,
+    stations: pl.DataFrame,
+    temperatures: pl.DataFrame,
+    days: Sequence[date],
+    hours: pl.DataFrame | None = None,
 ) -> Service:
-    """The weather of each point on each day: from its own station, else the nearest with enough days, else (one station known) that one.
+    """The weather of each point on each day: from its own station, else the nearest with enough days, else (one station
+    known) that one.
 
-    ``points``: station_id, latitude, longitude, null where unknown. ``stations``: station_id, latitude, longitude. ``temperatures``: station_id,
-    weather_day, temperature_mean_c. A day that a station lacks is taken from the next one within reach, and its hours (``hours``: station_id,
-    weather_day, hourly_c) with it.
+    ``points``: station_id, latitude, longitude, null where unknown. ``stations``: station_id, latitude, longitude.
+    ``temperatures``: station_id, weather_day, temperature_mean_c. A day that a station lacks is taken from the next one
+    within reach, and its hours (``hours``: station_id, weather_day, hourly_c) with it.
     """
     names = stations["station_id"].to_list()
     grid = np.full((len(names), len(days)), np.nan)
@@ -143,12 +153,16 @@ def serve(
     return Service(names, own, filled, hourly)
 
 
-def _hours_of(hours: pl.DataFrame, row_of: Mapping[str, int], column_of: Mapping[date, int], source: npt.NDArray[np.int64]) -> Floats:
+def _hours_of(
+    hours: pl.DataFrame, row_of: Mapping[str, int], column_of: Mapping[date, int], source: npt.NDArray[np.int64]
+) -> Floats:
     """(names, days, 25) °F of each day from the station its mean came from."""
     grid = np.full((*source.shape, 25), np.nan)
     for station, day, listed in hours.select("station_id", "weather_day", "hourly_c").iter_rows():
         if station in row_of and day in column_of and listed is not None:
             known = np.array(listed, np.float64)[:25]
             grid[row_of[station], column_of[day], : known.size] = known * 1.8 + 32.0
-    taken: Floats = np.where((source >= 0)[:, :, None], grid[np.maximum(source, 0), np.arange(source.shape[1])[None, :]], np.nan)
+    taken: Floats = np.where(
+        (source >= 0)[:, :, None], grid[np.maximum(source, 0), np.arange(source.shape[1])[None, :]], np.nan
+    )
     return taken

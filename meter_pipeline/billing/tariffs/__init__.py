@@ -18,13 +18,16 @@ __all__ = ["Line", "Tariff", "TariffRefusedError", "load_tariff", "parse_tariff"
 
 @lru_cache(maxsize=1024)
 def parse_tariff(raw: bytes) -> Tariff:
-    """The tariff of a document's bytes. Raises TariffRefusedError(field, why). Pure, and remembered: a tariff is parsed once a process."""
+    """The tariff of a document's bytes. Raises TariffRefusedError(field, why). Pure, and remembered: a tariff is parsed
+    once a process."""
     document = parse_document(raw)
     digest = hashlib.sha256(raw).digest()
     if native.is_native(document):
         return native.read(document, digest)
     if not urdb.is_urdb(document):
-        raise TariffRefusedError("document", "neither a URDB rate nor a native tariff (no energyratestructure, no schema)")
+        raise TariffRefusedError(
+            "document", "neither a URDB rate nor a native tariff (no energyratestructure, no schema)"
+        )
     item = document
     if "items" in document:
         if len(document["items"]) != 1 or not isinstance(document["items"][0], dict):

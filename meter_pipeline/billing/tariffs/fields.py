@@ -1,7 +1,7 @@
 """Reading a tariff document field by field, so that a refusal can name the field.
 
-Belongs here: strict JSON reading (decimals never pass through a float), typed access by path, the refusal. Does not belong here: what a
-field means (urdb.py, native.py).
+Belongs here: strict JSON reading (decimals never pass through a float), typed access by path, the refusal. Does not
+belong here: what a field means (urdb.py, native.py).
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def _constant(text: str) -> Any:
 
 
 def parse_document(raw: bytes) -> Any:
-    """The JSON value of a document, numbers with a point as Decimal. Refuses what is not UTF-8 JSON, NaN, Infinity and deep nesting."""
+    """The JSON value of a document, numbers with a point as Decimal. Refuses what is not UTF-8 JSON, NaN, Infinity and
+    deep nesting."""
     if len(raw) > MAX_BYTES:
         raise TariffRefusedError("document", f"larger than {MAX_BYTES} bytes")
     try:

@@ -1,10 +1,11 @@
 """The priced form of a tariff: what every document, URDB or native, becomes before anything is charged.
 
-Belongs here: immutable declarations and the few questions they can answer about themselves. Does not belong here: reading documents
-(urdb.py, native.py), arithmetic over accounts (billing/pricing.py).
+Belongs here: immutable declarations and the few questions they can answer about themselves. Does not belong here:
+reading documents (urdb.py, native.py), arithmetic over accounts (billing/pricing.py).
 
-A tariff has one schedule of time-of-use periods for usage, demand registers each with a schedule of its own, and a list of charges. Each
-charge is one or more lines; a line's key is ``CODE/period/tier`` and never depends on data, so that no line can disappear.
+A tariff has one schedule of time-of-use periods for usage, demand registers each with a schedule of its own, and a list
+of charges. Each charge is one or more lines; a line's key is ``CODE/period/tier`` and never depends on data, so that no
+line can disappear.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Final, Protocol
 
 COMPONENTS: Final = ("energy", "demand_flat", "demand_tou", "fixed", "minimum", "rider", "tax", "credit")
 ROUNDING_MODES: Final = ("half_up", "half_even", "up", "down")
-#: How a tier's limit is counted: the billing period's usage; usage per kW of the period's peak; per day; per kW and day; multiples of the
-#: account's own budget.
+# : How a tier's limit is counted: the billing period's usage; usage per kW of the period's peak; per day; per kW and
+# day; multiples of the : account's own budget.
 TIER_BASES: Final = ("period", "per_kw", "daily", "per_kw_daily", "budget")
 METERING: Final = ("consumption", "net_metering", "net_billing", "buy_all_sell_all")
 
@@ -33,7 +34,8 @@ class Schedule(Protocol):
         ...
 
     def in_season(self, period: int, day: date) -> bool:
-        """Whether a period can occur at all in the month or season that holds the day: a demand charge is owed for those days only."""
+        """Whether a period can occur at all in the month or season that holds the day: a demand charge is owed for
+        those days only."""
         ...
 
 
@@ -56,10 +58,11 @@ class MatrixSchedule:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleRule:
-    """First match wins. ``seasons``: (month, day) pairs from and to, both included, wrapping over new year; empty: all year.
+    """First match wins. ``seasons``: (month, day) pairs from and to, both included, wrapping over new year; empty: all
+    year.
 
-    ``weekdays`` 0 Monday to 6 Sunday; ``holiday``: None says holidays follow ``weekdays``, True only holidays, False never on a holiday.
-    Minutes since local midnight, start included, end not.
+    ``weekdays`` 0 Monday to 6 Sunday; ``holiday``: None says holidays follow ``weekdays``, True only holidays, False
+    never on a holiday. Minutes since local midnight, start included, end not.
     """
 
     period: int
@@ -82,7 +85,9 @@ class ScheduleRule:
             day_matches = holiday
         else:
             day_matches = not holiday and local.weekday() in self.weekdays
-        return day_matches and self.start <= local.hour * 60 + local.minute < self.end and self.season_holds(local.date())
+        return (
+            day_matches and self.start <= local.hour * 60 + local.minute < self.end and self.season_holds(local.date())
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +110,8 @@ class RuleSchedule:
 
 @dataclass(frozen=True, slots=True)
 class Rounding:
-    """How a line becomes money. ``places`` decimals of the currency, None: kept exact (12 decimals), as published tariffs without a rule
-    are compared."""
+    """How a line becomes money. ``places`` decimals of the currency, None: kept exact (12 decimals), as published
+    tariffs without a rule are compared."""
 
     places: int | None = 2
     mode: str = "half_up"
@@ -124,7 +129,8 @@ class Proration:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A block. ``upto`` in the tariff's unit under ``basis``, None for the last; ``rate`` per unit, adjustments included."""
+    """A block. ``upto`` in the tariff's unit under ``basis``, None for the last; ``rate`` per unit, adjustments
+    included."""
 
     upto: Decimal | None
     rate: Decimal
@@ -136,7 +142,8 @@ Ladder = tuple[Tier, ...]
 
 @dataclass(frozen=True, slots=True)
 class Variants:
-    """Ladders or amounts that differ by an attribute of the service (meter_size, customer_class, jurisdiction). '*' is the default."""
+    """Ladders or amounts that differ by an attribute of the service (meter_size, customer_class, jurisdiction). '*' is
+    the default."""
 
     attribute: str | None
     keys: tuple[str, ...] = ("*",)
@@ -146,9 +153,10 @@ class Variants:
 class UsageCharge:
     """A charge on usage. ``ladders[variant][period]``: one ladder per time-of-use period.
 
-    ``allocation``: pro_rata fills tiers by the whole period's usage and gives each time-of-use period its share of every tier (ssc
-    cmod_utilityrate5.cpp L1855-1885); by_period gives each its own ladder. ``basis``: usage, export, or winter_average (the lesser of usage
-    and the winter average). ``factor`` scales the quantity first (sewer return factor). ``peak_register`` is the peak that per_kw tiers count.
+    ``allocation``: pro_rata fills tiers by the whole period's usage and gives each time-of-use period its share of
+    every tier (ssc cmod_utilityrate5.cpp L1855-1885); by_period gives each its own ladder. ``basis``: usage, export, or
+    winter_average (the lesser of usage and the winter average). ``factor`` scales the quantity first (sewer return
+    factor). ``peak_register`` is the peak that per_kw tiers count.
     """
 
     code: str
@@ -198,7 +206,8 @@ class Register:
 
 @dataclass(frozen=True, slots=True)
 class Ratchet:
-    """Billing demand is at least ``percent`` (by calendar month, 12 of them) of the highest peak of the ``months`` before, and ``floor``."""
+    """Billing demand is at least ``percent`` (by calendar month, 12 of them) of the highest peak of the ``months``
+    before, and ``floor``."""
 
     percent: tuple[Decimal, ...]
     months: int
@@ -220,7 +229,8 @@ class DemandCharge:
 
 @dataclass(frozen=True, slots=True)
 class PercentCharge:
-    """A rider or tax: a percentage of other charges' lines. ``jurisdiction`` None: everywhere; ``exempt`` customer classes."""
+    """A rider or tax: a percentage of other charges' lines. ``jurisdiction`` None: everywhere; ``exempt`` customer
+    classes."""
 
     code: str
     name: str
@@ -262,7 +272,8 @@ class Line:
 
     @property
     def day_key(self) -> str:
-        """The line of a day it belongs to: tiers together, since a day's share of a tier may go down as the month fills."""
+        """The line of a day it belongs to: tiers together, since a day's share of a tier may go down as the month
+        fills."""
         return self.key if self.tier is None else self.key.rpartition("/")[0]
 
 
@@ -331,9 +342,15 @@ class Tariff:
         """Attributes of a service that some charge cannot do without."""
         needed: set[str] = set()
         for charge in self.charges:
-            if isinstance(charge, (UsageCharge, FixedCharge, MinimumCharge)) and charge.variants.attribute and "*" not in charge.variants.keys:
+            if (
+                isinstance(charge, (UsageCharge, FixedCharge, MinimumCharge))
+                and charge.variants.attribute
+                and "*" not in charge.variants.keys
+            ):
                 needed.add(charge.variants.attribute)
-            if isinstance(charge, UsageCharge) and any(t.basis == "budget" for v in charge.ladders for p in v for t in p):
+            if isinstance(charge, UsageCharge) and any(
+                t.basis == "budget" for v in charge.ladders for p in v for t in p
+            ):
                 needed.add("budget_per_day")
         return frozenset(needed)
 
@@ -353,8 +370,15 @@ def _lines_of(tariff: Tariff, charge: Charge) -> list[Line]:
     if isinstance(charge, DemandCharge):
         tiers = len(charge.ladder)
         return [
-            Line(f"{code}/{tariff.registers[charge.register].name}/{t + 1}", code, name + (f", tier {t + 1}" if tiers > 1 else ""),
-                 charge.component, None, t, "kW")
+            Line(
+                f"{code}/{tariff.registers[charge.register].name}/{t + 1}",
+                code,
+                name + (f", tier {t + 1}" if tiers > 1 else ""),
+                charge.component,
+                None,
+                t,
+                "kW",
+            )
             for t in range(tiers)
         ]
     component = "minimum" if isinstance(charge, MinimumCharge) else charge.component

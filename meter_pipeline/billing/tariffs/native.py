@@ -1,7 +1,7 @@
 """The native tariff schema, ``meter_pipeline.tariff/1``: what URDB lacks.
 
-Belongs here: reading the schema of docs/tariffs.md into the priced form. Does not belong here: arithmetic. Every member is read or refused
-by name: a misspelt field must not quietly change a bill.
+Belongs here: reading the schema of docs/tariffs.md into the priced form. Does not belong here: arithmetic. Every member
+is read or refused by name: a misspelt field must not quietly change a bill.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def is_native(document: Any) -> bool:
 def _rounding(field: Field) -> Rounding:
     field.only("places", "mode")
     return Rounding(
-        field["places"].integer(0, 6), field.get("mode", "half_up").choice(*ROUNDING_MODES),
+        field["places"].integer(0, 6),
+        field.get("mode", "half_up").choice(*ROUNDING_MODES),
     )
 
 
@@ -81,7 +82,9 @@ def _seasons(root: Field) -> Seasons:
     for name, field in root["seasons"].items():
         field.only("months", "from", "to")
         if "months" in field:
-            seasons[name] = tuple(((m, 1), (m, 31)) for m in (f.integer(1, 12) for f in field["months"].list(at_least=1)))
+            seasons[name] = tuple(
+                ((m, 1), (m, 31)) for m in (f.integer(1, 12) for f in field["months"].list(at_least=1))
+            )
         else:
             ends = []
             for key in ("from", "to"):
@@ -190,16 +193,35 @@ def _variants(field: Field) -> tuple[Variants, list[Field]]:
 
 
 def _usage(field: Field, periods: tuple[str, ...], component: str) -> UsageCharge:
-    field.only("kind", "code", "name", "component", "rate", "tiers", "rates", "periods", "by", "allocation", "basis", "factor", "rounding")
+    field.only(
+        "kind",
+        "code",
+        "name",
+        "component",
+        "rate",
+        "tiers",
+        "rates",
+        "periods",
+        "by",
+        "allocation",
+        "basis",
+        "factor",
+        "rounding",
+    )
     variants, members = _variants(field)
     if variants.attribute is not None:
         for member in members:
             member.only("rate", "tiers", "rates", "periods")
     return UsageCharge(
-        _code(field), field["name"].text(), component, tuple(_ladders(m, periods) for m in members), variants,
+        _code(field),
+        field["name"].text(),
+        component,
+        tuple(_ladders(m, periods) for m in members),
+        variants,
         field.get("allocation", "pro_rata").choice("pro_rata", "by_period"),
         field.get("basis", "usage").choice("usage", "export", "winter_average"),
-        field.get("factor", Decimal(1)).decimal(Decimal(0)), rounding=_own_rounding(field),
+        field.get("factor", Decimal(1)).decimal(Decimal(0)),
+        rounding=_own_rounding(field),
     )
 
 
@@ -224,12 +246,15 @@ def _demand(field: Field, schedule: RuleSchedule, registers: list[Register]) -> 
         block = field["ratchet"]
         block.only("percent", "months", "floor")
         percents = (
-            tuple(f.decimal(Decimal(0)) for f in block["percent"].list(12)) if isinstance(block["percent"].value, list)
+            tuple(f.decimal(Decimal(0)) for f in block["percent"].list(12))
+            if isinstance(block["percent"].value, list)
             else (block["percent"].decimal(Decimal(0)),) * 12
         )
         ratchet = Ratchet(percents, block["months"].integer(0, 12), block.get("floor", Decimal(0)).decimal(Decimal(0)))
     component = "demand_flat" if period is None else "demand_tou"
-    return DemandCharge(code, field["name"].text(), component, len(registers) - 1, ladder, ratchet, _own_rounding(field))
+    return DemandCharge(
+        code, field["name"].text(), component, len(registers) - 1, ladder, ratchet, _own_rounding(field)
+    )
 
 
 def _charge(field: Field, schedule: RuleSchedule, registers: list[Register], known: list[str]) -> Charge:
@@ -244,22 +269,37 @@ def _charge(field: Field, schedule: RuleSchedule, registers: list[Register], kno
         field.only("kind", "code", "name", "amount", "per", "by", "rounding", "component")
         variants, amounts = _amounts(field)
         return FixedCharge(
-            _code(field), field["name"].text(), amounts, variants, field.get("per", "month").choice("month", "day"),
-            field.get("component", "fixed").choice(*COMPONENTS), _own_rounding(field),
+            _code(field),
+            field["name"].text(),
+            amounts,
+            variants,
+            field.get("per", "month").choice("month", "day"),
+            field.get("component", "fixed").choice(*COMPONENTS),
+            _own_rounding(field),
         )
     scope = tuple(f.choice(*known) for f in field["of"].list(at_least=1)) if "of" in field else tuple(known)
     if kind == "minimum":
         field.only("kind", "code", "name", "amount", "per", "by", "of", "rounding")
         variants, amounts = _amounts(field)
         return MinimumCharge(
-            _code(field), field["name"].text(), amounts, scope, variants, field.get("per", "month").choice("month", "day"),
+            _code(field),
+            field["name"].text(),
+            amounts,
+            scope,
+            variants,
+            field.get("per", "month").choice("month", "day"),
             _own_rounding(field),
         )
     field.only("kind", "code", "name", "percent", "of", "jurisdiction", "exempt", "rounding")
     return PercentCharge(
-        _code(field), field["name"].text(), kind, field["percent"].decimal(), scope,
+        _code(field),
+        field["name"].text(),
+        kind,
+        field["percent"].decimal(),
+        scope,
         field["jurisdiction"].text() if "jurisdiction" in field else None,
-        frozenset(f.text() for f in field["exempt"].list()) if "exempt" in field else frozenset(), _own_rounding(field),
+        frozenset(f.text() for f in field["exempt"].list()) if "exempt" in field else frozenset(),
+        _own_rounding(field),
     )
 
 
@@ -269,11 +309,14 @@ def _sell(root: Field, periods: tuple[str, ...]) -> Sell | None:
     field = root["sell"]
     field.only("rate", "rates", "yearend_rate", "trueup_month", "rollover")
     rates = (
-        tuple(field["rates"][p].decimal() for p in periods) if "rates" in field
+        tuple(field["rates"][p].decimal() for p in periods)
+        if "rates" in field
         else (field.get("rate", Decimal(0)).decimal(),) * len(periods)
     )
     return Sell(
-        rates, field.get("yearend_rate", Decimal(0)).decimal(), field.get("trueup_month", Decimal(12)).integer(1, 12),
+        rates,
+        field.get("yearend_rate", Decimal(0)).decimal(),
+        field.get("trueup_month", Decimal(12)).integer(1, 12),
         field.get("rollover", "kwh").choice("kwh", "money", "none"),
     )
 
@@ -282,8 +325,24 @@ def read(document: Mapping[str, Any], digest: bytes) -> Tariff:
     """A tariff from a native document. Raises TariffRefusedError naming the field."""
     root = Field("", dict(document))
     root.only(
-        "schema", "tariff_id", "name", "commodity", "currency", "unit", "rounding", "proration", "seasons", "time_of_use", "charges",
-        "demand_minutes", "metering", "sell", "heat_content", "annual_minimum", "budget", "notes",
+        "schema",
+        "tariff_id",
+        "name",
+        "commodity",
+        "currency",
+        "unit",
+        "rounding",
+        "proration",
+        "seasons",
+        "time_of_use",
+        "charges",
+        "demand_minutes",
+        "metering",
+        "sell",
+        "heat_content",
+        "annual_minimum",
+        "budget",
+        "notes",
     )
     if root["schema"].text() != SCHEMA:
         raise root["schema"].refuse(f"must be {SCHEMA}")
@@ -313,15 +372,21 @@ def read(document: Mapping[str, Any], digest: bytes) -> Tariff:
     if "proration" in root:
         block = root["proration"]
         block.only("fixed", "tiers", "demand", "minimum")
-        proration = Proration(**{k: block.get(k, "days").choice("days", "none") for k in ("fixed", "tiers", "demand", "minimum")})
+        proration = Proration(
+            **{k: block.get(k, "days").choice("days", "none") for k in ("fixed", "tiers", "demand", "minimum")}
+        )
     for k, charge in enumerate(charges):
-        if isinstance(charge, UsageCharge) and any(t.basis.startswith("per_kw") for v in charge.ladders for p in v for t in p):
+        if isinstance(charge, UsageCharge) and any(
+            t.basis.startswith("per_kw") for v in charge.ladders for p in v for t in p
+        ):
             registers.append(Register(f"{charge.code.lower()}-peak", schedule, None))
             charges[k] = replace(charge, peak_register=len(registers) - 1)
     metering = root.get("metering", "consumption").choice(*METERING)
     sell = _sell(root, schedule.periods)
-    if metering in ("net_billing", "buy_all_sell_all") and sell is not None and not any(
-        isinstance(c, UsageCharge) and c.basis == "export" for c in charges
+    if (
+        metering in ("net_billing", "buy_all_sell_all")
+        and sell is not None
+        and not any(isinstance(c, UsageCharge) and c.basis == "export" for c in charges)
     ):
         earned = tuple((Tier(None, -rate),) for rate in sell.rates)
         charges.append(UsageCharge("EXPORT", "Export credit", "credit", (earned,), basis="export"))
@@ -332,10 +397,23 @@ def read(document: Mapping[str, Any], digest: bytes) -> Tariff:
         root["budget"].only("monthly_percent")
         budget = tuple(f.decimal(Decimal(0)) for f in root["budget"]["monthly_percent"].list(12))
     return Tariff(
-        tariff_id=root["tariff_id"].text(), name=root["name"].text(), commodity=commodity, currency=root["currency"].text(), unit=unit,
-        source="native", digest=digest, schedule=schedule, registers=tuple(registers), charges=tuple(charges),
-        rounding=_rounding(root["rounding"]) if "rounding" in root else Rounding(), proration=proration,
-        demand_minutes=root["demand_minutes"].integer(5, 60) if "demand_minutes" in root else None, metering=metering, sell=sell,
-        heat_content=heat, annual_minimum=root["annual_minimum"].decimal(Decimal(0)) if "annual_minimum" in root else None,
-        budget_monthly=budget, notes=tuple(f.text() for f in root["notes"].list()) if "notes" in root else (),
+        tariff_id=root["tariff_id"].text(),
+        name=root["name"].text(),
+        commodity=commodity,
+        currency=root["currency"].text(),
+        unit=unit,
+        source="native",
+        digest=digest,
+        schedule=schedule,
+        registers=tuple(registers),
+        charges=tuple(charges),
+        rounding=_rounding(root["rounding"]) if "rounding" in root else Rounding(),
+        proration=proration,
+        demand_minutes=root["demand_minutes"].integer(5, 60) if "demand_minutes" in root else None,
+        metering=metering,
+        sell=sell,
+        heat_content=heat,
+        annual_minimum=root["annual_minimum"].decimal(Decimal(0)) if "annual_minimum" in root else None,
+        budget_monthly=budget,
+        notes=tuple(f.text() for f in root["notes"].list()) if "notes" in root else (),
     )

@@ -1,11 +1,11 @@
 """URDB version 8 documents, read as the Utility Rate Database publishes them.
 
-Belongs here: the meaning of URDB's fields (openei.org/services/doc/rest/util_rates, version 8) and what is refused. Does not belong here:
-arithmetic. Where URDB is silent the rules of NREL's ssc hold (cmod_utilityrate5.cpp): tiers by the month's total, marginal demand blocks,
-fixed charge before the minimum.
+Belongs here: the meaning of URDB's fields (openei.org/services/doc/rest/util_rates, version 8) and what is refused.
+Does not belong here: arithmetic. Where URDB is silent the rules of NREL's ssc hold (cmod_utilityrate5.cpp): tiers by
+the month's total, marginal demand blocks, fixed charge before the minimum.
 
-A field that changes the price and can't be honoured refuses the tariff. Reactive power charges need a kVAr register that a kWh load does
-not have: they are named in ``notes`` and left out, as ssc leaves them out.
+A field that changes the price and can't be honoured refuses the tariff. Reactive power charges need a kVAr register
+that a kWh load does not have: they are named in ``notes`` and left out, as ssc leaves them out.
 """
 
 from __future__ import annotations
@@ -52,11 +52,17 @@ _UNPRICED: Final[dict[str, str]] = {
     "energyratestrux": "the bulk export's nested form is not version 8 of the API",
 }
 _ENERGY_UNITS: Final = {
-    "kwh": "period", "kwh/kw": "per_kw", "kwh daily": "daily", "kwh/kw daily": "per_kw_daily",
+    "kwh": "period",
+    "kwh/kw": "per_kw",
+    "kwh daily": "daily",
+    "kwh/kw daily": "per_kw_daily",
 }
 _METERING: Final = {
-    "net metering": "net_metering", "net billing instantaneous": "net_billing", "net billing hourly": "net_billing",
-    "net billing": "net_billing", "buy all sell all": "buy_all_sell_all",
+    "net metering": "net_metering",
+    "net billing instantaneous": "net_billing",
+    "net billing hourly": "net_billing",
+    "net billing": "net_billing",
+    "buy all sell all": "buy_all_sell_all",
 }
 
 
@@ -64,7 +70,9 @@ def is_urdb(document: Any) -> bool:
     """Whether a JSON value looks like a URDB answer or one of its items."""
     if isinstance(document, dict) and isinstance(document.get("items"), list):
         return True
-    return isinstance(document, dict) and any(str(k).lower() in ("energyratestructure", "energyratestrux") for k in document)
+    return isinstance(document, dict) and any(
+        str(k).lower() in ("energyratestructure", "energyratestrux") for k in document
+    )
 
 
 def _lowered(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,9 +86,7 @@ def _lowered(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _matrix(field: Field, periods: int) -> tuple[tuple[int, ...], ...]:
-    return tuple(
-        tuple(hour.integer(0, periods - 1) for hour in month.list(24)) for month in field.list(12)
-    )
+    return tuple(tuple(hour.integer(0, periods - 1) for hour in month.list(24)) for month in field.list(12))
 
 
 def _tiers(field: Field, units: Mapping[str, str], default_unit: str) -> tuple[Ladder, tuple[Decimal | None, ...]]:
@@ -133,7 +139,9 @@ def _ratchet(root: Field) -> Ratchet | None:
     if not any(percent):
         return None
     if any(p > 100 for p in percent):
-        raise root["demandratchetpercentage" if "demandratchetpercentage" in root else "lookbackpercent"].refuse("is above 100 %")
+        raise root["demandratchetpercentage" if "demandratchetpercentage" in root else "lookbackpercent"].refuse(
+            "is above 100 %"
+        )
     return Ratchet(percent, months)
 
 
@@ -172,22 +180,30 @@ def _demand(root: Field, ratchet: Ratchet | None) -> tuple[list[Register], list[
             if held:
                 registers.append(Register(f"flat-{p}", always, None, held))
                 charges.append(
-                    DemandCharge(f"DEMAND-FLAT-{p}", "Demand, any time", "demand_flat", len(registers) - 1, ladder, ratchet)
+                    DemandCharge(
+                        f"DEMAND-FLAT-{p}", "Demand, any time", "demand_flat", len(registers) - 1, ladder, ratchet
+                    )
                 )
     schedule = None
     if "demandratestructure" in root:
         structures = root["demandratestructure"].list(at_least=1)
-        names = tuple(
-            f.text() for f in root["demandtoulabels"].list(len(structures))
-        ) if "demandtoulabels" in root else tuple(f"period {p}" for p in range(len(structures)))
+        names = (
+            tuple(f.text() for f in root["demandtoulabels"].list(len(structures)))
+            if "demandtoulabels" in root
+            else tuple(f"period {p}" for p in range(len(structures)))
+        )
         schedule = MatrixSchedule(
-            names, _matrix(root["demandweekdayschedule"], len(structures)), _matrix(root["demandweekendschedule"], len(structures)),
+            names,
+            _matrix(root["demandweekdayschedule"], len(structures)),
+            _matrix(root["demandweekendschedule"], len(structures)),
         )
         for p, structure_field in enumerate(structures):
             ladder = _tiers(structure_field, {"kw": "period"}, "kw")[0]
             registers.append(Register(f"tou-{p}", schedule, p))
             charges.append(
-                DemandCharge(f"DEMAND-TOU-{p}", f"Demand, {names[p]}", "demand_tou", len(registers) - 1, ladder, ratchet)
+                DemandCharge(
+                    f"DEMAND-TOU-{p}", f"Demand, {names[p]}", "demand_tou", len(registers) - 1, ladder, ratchet
+                )
             )
     return registers, charges, schedule
 
@@ -217,16 +233,22 @@ def read(item: Mapping[str, Any], digest: bytes) -> Tariff:
     ladders, sells = [p[0] for p in parsed], [p[1] for p in parsed]
     if len({ladder[0].basis for ladder in ladders}) > 1:
         raise root["energyratestructure"].refuse("periods count their tiers in different units")
-    names = tuple(
-        f.text() for f in root["energytoulabels"].list(len(structures))
-    ) if "energytoulabels" in root else tuple(f"period {p}" for p in range(len(structures)))
+    names = (
+        tuple(f.text() for f in root["energytoulabels"].list(len(structures)))
+        if "energytoulabels" in root
+        else tuple(f"period {p}" for p in range(len(structures)))
+    )
     if len(set(names)) != len(names):
         names = tuple(f"{name} ({p})" for p, name in enumerate(names))
     one_period = ((0,) * 24,) * 12
     schedule = MatrixSchedule(
         names,
-        _matrix(root["energyweekdayschedule"], len(names)) if len(names) > 1 or "energyweekdayschedule" in root else one_period,
-        _matrix(root["energyweekendschedule"], len(names)) if len(names) > 1 or "energyweekendschedule" in root else one_period,
+        _matrix(root["energyweekdayschedule"], len(names))
+        if len(names) > 1 or "energyweekdayschedule" in root
+        else one_period,
+        _matrix(root["energyweekendschedule"], len(names))
+        if len(names) > 1 or "energyweekendschedule" in root
+        else one_period,
     )
     registers, demand, _ = _demand(root, _ratchet(root))
     peak_register = None
@@ -254,15 +276,29 @@ def read(item: Mapping[str, Any], digest: bytes) -> Tariff:
         notes.append("fixedchargeeaaddl: the charge of a second meter is not owed by one")
     window = root["demandwindow"].integer(1, 1440) if "demandwindow" in root else None
     return Tariff(
-        tariff_id=str(root.get("label", "URDB").value), name=root["name"].text() if "name" in root else "unnamed",
-        commodity="electricity", currency="USD", unit="kWh", source="urdb", digest=digest, schedule=schedule,
-        registers=tuple(registers), charges=tuple(charges), rounding=Rounding(None), proration=Proration(),
-        demand_minutes=window, metering=metering, sell=sell, annual_minimum=annual_minimum, notes=tuple(notes),
+        tariff_id=str(root.get("label", "URDB").value),
+        name=root["name"].text() if "name" in root else "unnamed",
+        commodity="electricity",
+        currency="USD",
+        unit="kWh",
+        source="urdb",
+        digest=digest,
+        schedule=schedule,
+        registers=tuple(registers),
+        charges=tuple(charges),
+        rounding=Rounding(None),
+        proration=Proration(),
+        demand_minutes=window,
+        metering=metering,
+        sell=sell,
+        annual_minimum=annual_minimum,
+        notes=tuple(notes),
     )
 
 
 def valid_days(item: Mapping[str, Any]) -> tuple[date | None, date | None]:
     """First day and day after the last, as the document itself says (startdate and enddate are Unix seconds)."""
+
     def day(key: str) -> date | None:
         value = _lowered(item).get(key)
         return datetime.fromtimestamp(int(value), UTC).date() if isinstance(value, Decimal) else None

@@ -11,7 +11,8 @@ from meter_pipeline.schemas.report import StageReport
 
 
 def _judged(municipality: Municipality, report: StageReport) -> StageReport:
-    """Hands the check's verdict in: a ledger that does not verify raises the emergency pause by itself; the rule reads this."""
+    """Hands the check's verdict in: a ledger that does not verify raises the emergency pause by itself; the rule reads
+    this."""
     from meter_pipeline.control.watch import observe_ledger
 
     verdict = next(check for check in report.checks if check.name == "ledger_verifies")
@@ -29,7 +30,9 @@ def _ledger_before_billing(municipality: Municipality, day: date, run_id: str) -
 
     database, settings, clock = municipality.database(), municipality.settings(), municipality.clock()
     note(database, versions.in_use(settings), clock=clock)
-    return _judged(municipality, verify_before_billing(database, day, settings=settings, clock=clock, hashers=hashers()).report())
+    return _judged(
+        municipality, verify_before_billing(database, day, settings=settings, clock=clock, hashers=hashers()).report()
+    )
 
 
 def ledger_before_billing() -> dg.AssetsDefinition:
@@ -44,7 +47,9 @@ def ledger_before_billing() -> dg.AssetsDefinition:
         ),
         deps=["validated_intervals"],
         owners=policy.AUDITORS,
-        checks={"ledger_verifies": "Every entry since the last verification hashes to its leaf, and the day's reads and validated rows are their leaves'."},
+        checks={
+            "ledger_verifies": "Every entry since the last verification hashes to its leaf, and the day's reads and validated rows are their leaves'."
+        },
         table="ledger.leaf",
         kinds={"postgres"},
     )
@@ -56,7 +61,9 @@ def _ledger_checkpoint(municipality: Municipality, day: date, run_id: str) -> St
     from meter_pipeline.ledger.sources import AFTER_BILLING
 
     database, settings, clock = municipality.database(), municipality.settings(), municipality.clock()
-    done = checkpoint_billing_day(database, day, settings=settings, clock=clock, hashers=hashers(), sources=AFTER_BILLING)
+    done = checkpoint_billing_day(
+        database, day, settings=settings, clock=clock, hashers=hashers(), sources=AFTER_BILLING
+    )
     return _judged(municipality, done.report())
 
 
@@ -70,11 +77,13 @@ def ledger_checkpoint() -> dg.AssetsDefinition:
             "A signed checkpoint of the append-only ledger after the day's work: the size and Merkle root that an auditor can hold us to, consistent with "
             "every checkpoint before it."
         ),
-        # not of anomaly_flags: a detection that fails must not leave the day's bills unsigned. It is ready before billing is done, so that its entry
-        # is in the same checkpoint on any day it does not.
+        # not of anomaly_flags: a detection that fails must not leave the day's bills unsigned. It is ready before
+        # billing is done, so that its entry is in the same checkpoint on any day it does not.
         deps=["reconciled_billing"],
         owners=policy.AUDITORS,
-        checks={"ledger_verifies": "Every entry since the last verification hashes to its leaf, the tree extends the one signed before, charges are their leaves'."},
+        checks={
+            "ledger_verifies": "Every entry since the last verification hashes to its leaf, the tree extends the one signed before, charges are their leaves'."
+        },
         table="ledger.checkpoint",
         kinds={"postgres"},
     )

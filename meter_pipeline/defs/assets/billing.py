@@ -22,7 +22,9 @@ def _reconciled_billing(municipality: Municipality, day: date, run_id: str) -> S
     from meter_pipeline.billing import bill_billing_day
 
     shards = municipality.settings().shards
-    return bill_billing_day(municipality.database(), municipality.calendar(), day, clock=municipality.clock(), shards=shards).report()
+    return bill_billing_day(
+        municipality.database(), municipality.calendar(), day, clock=municipality.clock(), shards=shards
+    ).report()
 
 
 def reconciled_billing() -> dg.AssetsDefinition:
@@ -36,7 +38,9 @@ def reconciled_billing() -> dg.AssetsDefinition:
             "intervals, the registers and the files behind them. Every difference has a named cause."
         ),
         deps=[
-            "validated_intervals", "daily_usage", "ledger_before_billing",
+            "validated_intervals",
+            "daily_usage",
+            "ledger_before_billing",
             *(("reference", t) for t in ("tariffs", "accounts", "agreements", "billing_cycles", "holidays")),
         ],
         owners=policy.FINANCE,
@@ -63,20 +67,45 @@ def _statements(municipality: Municipality, day: date, run_id: str) -> StageRepo
     for cycle in cycles_ending(database, day + timedelta(days=1)):
         done = issue_statements(database, calendar, cycle, day + timedelta(days=1), clock=municipality.clock())
         lost += unaccounted(database, cycle, done.period_start)
-        rows.append((cycle, done.period_start, done.issued, done.already, done.lines, done.total, done.currency, str(done.exceptions)))
+        rows.append(
+            (
+                cycle,
+                done.period_start,
+                done.issued,
+                done.already,
+                done.lines,
+                done.total,
+                done.currency,
+                str(done.exceptions),
+            )
+        )
     names = ["cycle", "period_start", "issued", "issued_before", "lines", "total_millionths", "currency", "waiting"]
-    table = pl.DataFrame(rows, schema=names, orient="row") if rows else pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+    table = (
+        pl.DataFrame(rows, schema=names, orient="row") if rows else pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+    )
     issued = sum(int(row[2]) for row in rows)
     bills, drawn, open_joints = _bills(database, [(str(row[0]), row[1]) for row in rows])
     words = f"{len(lost)} accounts of {len(rows)} closed cycles have neither a statement nor a reason"
     check = Check("statements_accounted_for", not lost, words, {"accounts": ", ".join(lost[:20])})
-    agree = Check("statements_reconciled", not open_joints, ", ".join(open_joints) or "every statement is what its days and the ledger say", {})
+    agree = Check(
+        "statements_reconciled",
+        not open_joints,
+        ", ".join(open_joints) or "every statement is what its days and the ledger say",
+        {},
+    )
     tables = {"by cycle": table, "statements": bills} if rows else {"by cycle": table}
-    return StageReport(rows=issued, figures={"cycles closed": len(rows), "statements issued": issued}, tables=tables, plots=drawn, checks=(check, agree))
+    return StageReport(
+        rows=issued,
+        figures={"cycles closed": len(rows), "statements issued": issued},
+        tables=tables,
+        plots=drawn,
+        checks=(check, agree),
+    )
 
 
 def _bills(database: Database, periods: list[tuple[str, date]]) -> "tuple[pl.DataFrame, dict[str, bytes], list[str]]":
-    """The first statements of each closed cycle with the command that shows them, the usage behind one, and the joints that are open."""
+    """The first statements of each closed cycle with the command that shows them, the usage behind one, and the joints
+    that are open."""
     import polars as pl
 
     from meter_pipeline.billing import plots
@@ -143,6 +172,14 @@ def month_end_close(context: dg.AssetExecutionContext, municipality: Municipalit
     points = checklist(municipality.acting_as(policy.ROLES[policy.BILLING]).database(), month)
     frame = pl.DataFrame([{k: v if isinstance(v, bool) else str(v) for k, v in point.items()} for point in points])
     still_open = sum(not point["ok"] for point in points)
-    path, _ = write_month(municipality.acting_as(policy.CHECK_ROLE).database(), municipality.settings(), month, municipality.clock())
-    links = {"report": dg.MetadataValue.path(str(path)), "at the finance desk": dg.MetadataValue.url(f"{policy.desk_url()}/reports/month/{month:%Y-%m}")}
-    return dg.MaterializeResult(metadata=links | {"points": len(points), "still open": still_open, "ready": still_open == 0, "checklist": report_table(frame)})
+    path, _ = write_month(
+        municipality.acting_as(policy.CHECK_ROLE).database(), municipality.settings(), month, municipality.clock()
+    )
+    links = {
+        "report": dg.MetadataValue.path(str(path)),
+        "at the finance desk": dg.MetadataValue.url(f"{policy.desk_url()}/reports/month/{month:%Y-%m}"),
+    }
+    return dg.MaterializeResult(
+        metadata=links
+        | {"points": len(points), "still open": still_open, "ready": still_open == 0, "checklist": report_table(frame)}
+    )

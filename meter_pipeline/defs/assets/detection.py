@@ -17,7 +17,11 @@ from meter_pipeline.schemas.report import StageReport
     name="baselines",
     group_name=policy.DETECTION,
     description="What each service point is expected to use at a given temperature: degree-day models refitted on their own schedule and versioned.",
-    deps=[dg.AssetDep("daily_usage"), dg.AssetDep(dg.AssetKey(["reference", "weather"])), dg.AssetDep(dg.AssetKey(["reference", "weather_stations"]))],
+    deps=[
+        dg.AssetDep("daily_usage"),
+        dg.AssetDep(dg.AssetKey(["reference", "weather"])),
+        dg.AssetDep(dg.AssetKey(["reference", "weather_stations"])),
+    ],
     owners=policy.ANALYSTS,
     kinds={"polars", "postgres"},
     pool=policy.POOL,
@@ -29,14 +33,18 @@ def baselines(context: dg.AssetExecutionContext, municipality: Municipality, hol
     from meter_pipeline.anomalies import refit_baselines
 
     database = municipality.acting_as(policy.ROLES[policy.DETECTION]).database()
-    outcome = until_done(context, hold, lambda: refit_baselines(database, municipality.calendar(), clock=municipality.clock()))
+    outcome = until_done(
+        context, hold, lambda: refit_baselines(database, municipality.calendar(), clock=municipality.clock())
+    )
     return dg.MaterializeResult(metadata=metadata(outcome.report(), partitioned=False))
 
 
 def _anomaly_flags(municipality: Municipality, day: date, run_id: str) -> StageReport:
     from meter_pipeline.anomalies import detect_billing_day
 
-    return detect_billing_day(municipality.database(), municipality.calendar(), day, clock=municipality.clock()).report()
+    return detect_billing_day(
+        municipality.database(), municipality.calendar(), day, clock=municipality.clock()
+    ).report()
 
 
 def anomaly_flags() -> dg.AssetsDefinition:
@@ -51,7 +59,9 @@ def anomaly_flags() -> dg.AssetsDefinition:
         ),
         deps=["daily_usage", "weather"],
         owners=policy.ANALYSTS,
-        checks={"every_flag_has_evidence": "Each flag names what was expected, what was observed and the baseline it used."},
+        checks={
+            "every_flag_has_evidence": "Each flag names what was expected, what was observed and the baseline it used."
+        },
         table="anomaly.flag",
         kinds={"polars", "postgres"},
         blocking=False,
@@ -73,7 +83,9 @@ def weather() -> dg.AssetsDefinition:
         description="The day's temperature at every station, from files or reference data. A station without one delays its flags, and never a bill.",
         deps=[("reference", "weather"), ("reference", "weather_stations")],
         owners=policy.ANALYSTS,
-        checks={"some_station_has_the_day": "Flags that need the weather wait until a station has the day; bills do not."},
+        checks={
+            "some_station_has_the_day": "Flags that need the weather wait until a station has the day; bills do not."
+        },
         table="anomaly.weather_day",
         kinds={"csv", "postgres"},
         blocking=False,

@@ -27,7 +27,9 @@ from meter_pipeline.schemas.report import StageReport
     freshness_policy=policy.DAILY_FILES,
     metadata=table_metadata("raw.pull_request"),
 )
-def pulled_days(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> dg.MaterializeResult[None]:
+def pulled_days(
+    context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold
+) -> dg.MaterializeResult[None]:
     """Ask every head-end of format http for its missing days. A pause of one head-end holds that one alone."""
     from meter_pipeline.control import PauseProbe
     from meter_pipeline.feeds import read_head_ends
@@ -39,7 +41,9 @@ def pulled_days(context: dg.AssetExecutionContext, municipality: Municipality, h
     with PauseProbe(database, application_name="pull-pause", clock=clock) as probe:
         outcome = pull.pull(database, municipality.calendar(), asked, settings.inbox, clock=clock, pause=probe)
     for one in outcome.asked:
-        (context.log.info if one.ok else context.log.warning)("%s %s: %s, %d reads", one.head_end, one.day, one.outcome, one.reads)
+        (context.log.info if one.ok else context.log.warning)(
+            "%s %s: %s, %d reads", one.head_end, one.day, one.outcome, one.reads
+        )
     return dg.MaterializeResult(metadata=metadata(outcome.report(), partitioned=False))
 
 
@@ -50,7 +54,10 @@ def pulled_days(context: dg.AssetExecutionContext, municipality: Municipality, h
         "Every file that head-ends delivered: archived by the hash of its bytes, parsed once, staged by the billing days it touches. "
         "What cannot be read is a dead letter with its bytes and every reason."
     ),
-    deps=[dg.AssetDep("pulled_days"), *(dg.AssetDep(dg.AssetKey(["reference", name])) for name in ("meters", "channels"))],
+    deps=[
+        dg.AssetDep("pulled_days"),
+        *(dg.AssetDep(dg.AssetKey(["reference", name])) for name in ("meters", "channels")),
+    ],
     owners=policy.DATA,
     kinds={"file", "postgres"},
     pool=policy.POOL,
@@ -66,7 +73,13 @@ def feed_files(context: dg.AssetExecutionContext, municipality: Municipality, ho
     hold.wait()
     settings = municipality.settings()
     note(municipality.database(), versions.in_use(settings), clock=municipality.clock())
-    outcome = land_inbox(municipality.database(), municipality.calendar(), settings, clock=municipality.clock(), run_id=context.run.run_id)
+    outcome = land_inbox(
+        municipality.database(),
+        municipality.calendar(),
+        settings,
+        clock=municipality.clock(),
+        run_id=context.run.run_id,
+    )
     return dg.MaterializeResult(metadata=metadata(outcome.report(), partitioned=False))
 
 

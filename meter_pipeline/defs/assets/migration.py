@@ -1,4 +1,5 @@
-"""Leaving the legacy batch: the shadow, the comparison with its gate, and the bills given their authority. A billing day at a time."""
+"""Leaving the legacy batch: the shadow, the comparison with its gate, and the bills given their authority. A billing
+day at a time."""
 
 from datetime import date, timedelta
 from typing import Any
@@ -30,7 +31,14 @@ def _shadow_billing(municipality: Municipality, day: date, run_id: str) -> Stage
         return StageReport(rows=0, figures={"not run": f"the stage is {stage}: the shadow runs in shadow alone"})
     settings = municipality.settings()
     # In the shadow's role whatever the deployment's roles: that the rest is out of reach is what shadow means.
-    done = shadow.run_day(municipality.database(), municipality.calendar(), day, settings=settings, clock=municipality.clock(), run_id=run_id)
+    done = shadow.run_day(
+        municipality.database(),
+        municipality.calendar(),
+        day,
+        settings=settings,
+        clock=municipality.clock(),
+        run_id=run_id,
+    )
     return done.report()
 
 
@@ -63,14 +71,21 @@ def _migration_comparison(municipality: Municipality, day: date, run_id: str) ->
 
     database, clock = municipality.database(), municipality.clock()
     closed = municipality.calendar().bounds(day)[1]
-    report = compare_billing_day(database, day, mode="live" if clock.now() - closed <= LIVE_WITHIN else "replay", clock=clock).report()
+    report = compare_billing_day(
+        database, day, mode="live" if clock.now() - closed <= LIVE_WITHIN else "replay", clock=clock
+    ).report()
     state = gate(database, clock=clock)
     page = write_page(database, state, _stage(municipality), municipality.settings().home / "reports")
-    conditions = pl.DataFrame([{"met": c.met, "condition": c.name, "have": c.have, "need": c.need} for c in state.conditions])
+    conditions = pl.DataFrame(
+        [{"met": c.met, "condition": c.name, "have": c.have, "need": c.need} for c in state.conditions]
+    )
     report.figures = {
-        **report.figures, "gate": "green" if state.green else "shut", "gate report": state.sha256,
-        "error bound (3/n)": "none" if state.error_bound is None else f"{state.error_bound:.2e}", "gate page": dg.MetadataValue.url(page.as_uri()),
-    }  # fmt: skip
+        **report.figures,
+        "gate": "green" if state.green else "shut",
+        "gate report": state.sha256,
+        "error bound (3/n)": "none" if state.error_bound is None else f"{state.error_bound:.2e}",
+        "gate page": dg.MetadataValue.url(page.as_uri()),
+    }
     report.tables = {**report.tables, "gate": conditions}
     report.plots = {"gate": gate_plot(state)}
     return report
@@ -99,7 +114,9 @@ def migration_comparison() -> dg.AssetsDefinition:
 def _published_bills(municipality: Municipality, day: date, run_id: str) -> StageReport:
     from meter_pipeline.migration.dual_write import publish_billing_day
 
-    return publish_billing_day(municipality.acting_as(policy.MIGRATION_ROLE).database(), day, clock=municipality.clock()).report()
+    return publish_billing_day(
+        municipality.acting_as(policy.MIGRATION_ROLE).database(), day, clock=municipality.clock()
+    ).report()
 
 
 def published_bills() -> dg.AssetsDefinition:

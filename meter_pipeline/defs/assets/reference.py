@@ -25,7 +25,8 @@ def _columns(name: str) -> dg.TableSchema:
                 column,
                 kind.rstrip("?"),
                 constraints=dg.TableColumnConstraints(nullable=kind.endswith("?"), unique=table.key == (column,)),
-                description=MEANINGS[name][column] + (f" (points to {table.references[column]})" if column in table.references else ""),
+                description=MEANINGS[name][column]
+                + (f" (points to {table.references[column]})" if column in table.references else ""),
             )
             for column, kind in table.columns.items()
         ]
@@ -47,7 +48,9 @@ def _columns(name: str) -> dg.TableSchema:
     ],
     pool=policy.POOL,
 )
-def reference_data(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> Iterator[dg.MaterializeResult[Any]]:
+def reference_data(
+    context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold
+) -> Iterator[dg.MaterializeResult[Any]]:
     """Import data/reference: every fault is named and one fault refuses the whole import."""
     from meter_pipeline.reference import ReferenceRefused, import_folder
 

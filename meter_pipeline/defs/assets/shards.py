@@ -1,8 +1,8 @@
 """A billing day's shards judged in steps of their own, one step a worker, before the stage that writes the day.
 
-Belongs here: the dynamic steps and what they report. Does not belong here: judging, files, what may still be used (vee/spread.py). There is such an
-asset only where METER_PIPELINE_SHARD_STEPS asks for it: within one process the stage streams its shards itself, and a step costs its process some
-seconds to start.
+Belongs here: the dynamic steps and what they report. Does not belong here: judging, files, what may still be used
+(vee/spread.py). There is such an asset only where METER_PIPELINE_SHARD_STEPS asks for it: within one process the stage
+streams its shards itself, and a step costs its process some seconds to start.
 """
 
 import shutil
@@ -22,7 +22,8 @@ from meter_pipeline.settings import Settings, load_settings
 from meter_pipeline.vee.spread import Beforehand, Step, judge_step
 
 NAME: Final = "judged_shards"
-#: Resource that carries the steps' few numbers: in the home folder, which all workers share; Dagster's own storage folder may be each machine's own
+# : Resource that carries the steps' few numbers: in the home folder, which all workers share; Dagster's own storage
+# folder may be each machine's own
 VALUES: Final = "step_values"
 
 
@@ -39,25 +40,41 @@ def beforehand(settings: Settings, steps: int) -> Beforehand | None:
 def _judge(municipality: Municipality, day: date, steps: int, number: int) -> Step:
     settings = municipality.settings()
     left = Beforehand(settings.shard_files, steps)
-    return judge_step(municipality.database(), municipality.calendar(), day, left, number, shards=settings.shards, clock=municipality.clock())
+    return judge_step(
+        municipality.database(),
+        municipality.calendar(),
+        day,
+        left,
+        number,
+        shards=settings.shards,
+        clock=municipality.clock(),
+    )
 
 
 def judged_shards(steps: int, engine: str) -> dg.AssetsDefinition:
     """``steps`` dynamic steps between raw_reads and validated_intervals.
 
-    Steps of one run have its billing days together (a shared hold) where each is a process of its own; in one process they have the run's own.
+    Steps of one run have its billing days together (a shared hold) where each is a process of its own; in one process
+    they have the run's own.
     """
     hold_key = "hold" if engine == IN_PROCESS else "shard_hold"
 
-    @dg.op(ins={"raw_reads": dg.In(dg.Nothing)}, out=dg.DynamicOut(int, io_manager_key=VALUES), pool=policy.POOL, description="One number for each step.")
+    @dg.op(
+        ins={"raw_reads": dg.In(dg.Nothing)},
+        out=dg.DynamicOut(int, io_manager_key=VALUES),
+        pool=policy.POOL,
+        description="One number for each step.",
+    )
     def cut_shards() -> Iterator[dg.DynamicOutput[int]]:
         for number in range(steps):
             yield dg.DynamicOutput(number, mapping_key=str(number))
 
     @dg.op(
-        out=dg.Out(dict[str, int], io_manager_key=VALUES), pool=policy.POOL, required_resource_keys={"municipality", hold_key},
+        out=dg.Out(dict[str, int], io_manager_key=VALUES),
+        pool=policy.POOL,
+        required_resource_keys={"municipality", hold_key},
         description="Judge one step's shards of each of the run's billing days, and leave them for validated_intervals.",
-    )  # fmt: skip
+    )
     def judge_shards(context: dg.OpExecutionContext, number: int) -> dict[str, int]:
         municipality: Municipality = context.resources.municipality
         hold: Hold = getattr(context.resources, hold_key)
@@ -71,11 +88,18 @@ def judged_shards(steps: int, engine: str) -> dg.AssetsDefinition:
             totals = {name: totals[name] + done[name] for name in totals}
         return totals
 
-    @dg.op(out=dg.Out(dg.Nothing), pool=policy.POOL, required_resource_keys={"municipality"}, description="What all steps left.")
+    @dg.op(
+        out=dg.Out(dg.Nothing),
+        pool=policy.POOL,
+        required_resource_keys={"municipality"},
+        description="What all steps left.",
+    )
     def gather_shards(context: dg.OpExecutionContext, done: list[dict[str, int]]) -> None:
         municipality: Municipality = context.resources.municipality
         shutil.rmtree(municipality.settings().step_values / context.run_id, ignore_errors=True)
-        context.add_output_metadata({name: sum(one[name] for one in done) for name in ("shards", "rows", "bytes")} | {"steps": len(done)})
+        context.add_output_metadata(
+            {name: sum(one[name] for one in done) for name in ("shards", "rows", "bytes")} | {"steps": len(done)}
+        )
 
     @dg.graph_asset(
         name=NAME,

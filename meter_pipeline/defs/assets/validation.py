@@ -18,8 +18,13 @@ def _validated_intervals(municipality: Municipality, day: date, run_id: str, ste
     settings = municipality.settings()
     left = shards.beforehand(settings, steps)
     done = validate_billing_day(
-        municipality.database(), municipality.calendar(), day, clock=municipality.clock(), shards=settings.shards, beforehand=left
-    )  # fmt: skip
+        municipality.database(),
+        municipality.calendar(),
+        day,
+        clock=municipality.clock(),
+        shards=settings.shards,
+        beforehand=left,
+    )
     if left is not None:
         left.clear(day)
     return done.report()
@@ -41,7 +46,11 @@ def validated_intervals(steps: int = 0) -> dg.AssetsDefinition:
             "Every interval of the day after validation: actual, estimated (with the method) or missing, scaled to the register where there is one. "
             "The raw read stays as it was; each replacement names its rule."
         ),
-        deps=["raw_reads", *([shards.NAME] if steps else []), *(("reference", t) for t in ("service_points", "installations", "channels", "agreements", "holidays"))],
+        deps=[
+            "raw_reads",
+            *([shards.NAME] if steps else []),
+            *(("reference", t) for t in ("service_points", "installations", "channels", "agreements", "holidays")),
+        ],
         owners=policy.ANALYSTS,
         checks={
             "slots_complete": "Validated + estimated + missing = the slots the calendar gives the day.",

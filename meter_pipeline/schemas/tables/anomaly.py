@@ -39,11 +39,16 @@ CONTRACTS: tuple[Contract, ...] = (
             "commodity": _COMMODITY,
             "station_id": Column("text", "weather station", pattern=ID),
             "model": Column("text", "terms of the model", one_of=("hdd_cdd", "hdd", "cdd", "intercept")),
-            "status": Column("text", "own full year, own shorter, or its class's", one_of=("caltrack", "provisional", "class_profile")),
+            "status": Column(
+                "text",
+                "own full year, own shorter, or its class's",
+                one_of=("caltrack", "provisional", "class_profile"),
+            ),
         },
         lineage={
             **dict.fromkeys(
-                ("intercept", "hdd_beta", "cdd_beta", "sigma", "r2"), ("vee.daily_usage.quantity_micro", "anomaly.temperature.temperature_mean_c")
+                ("intercept", "hdd_beta", "cdd_beta", "sigma", "r2"),
+                ("vee.daily_usage.quantity_micro", "anomaly.temperature.temperature_mean_c"),
             ),
             "days": ("vee.daily_usage.actual", "vee.daily_usage.slots_expected"),
             "station_id": ("ref.service_points.station_id", "ref.weather_stations.latitude"),
@@ -70,8 +75,18 @@ CONTRACTS: tuple[Contract, ...] = (
         },
         lineage={
             "observed": ("vee.daily_usage.quantity_micro",),
-            "expected": ("anomaly.baseline.intercept", "anomaly.baseline.hdd_beta", "anomaly.baseline.cdd_beta", "anomaly.temperature.temperature_mean_c"),
-            "evidence": ("vee.daily_usage.actual", "vee.interval_day.values", "vee.register_day.broken", "ref.service_points.status"),
+            "expected": (
+                "anomaly.baseline.intercept",
+                "anomaly.baseline.hdd_beta",
+                "anomaly.baseline.cdd_beta",
+                "anomaly.temperature.temperature_mean_c",
+            ),
+            "evidence": (
+                "vee.daily_usage.actual",
+                "vee.interval_day.values",
+                "vee.register_day.broken",
+                "ref.service_points.status",
+            ),
         },
     ),
     Contract(
@@ -93,12 +108,18 @@ CONTRACTS: tuple[Contract, ...] = (
             "service_point_id": Column("text", "service point, empty for a group", pattern=r"^[A-Z0-9-]{0,32}$"),
             "commodity": _COMMODITY,
             "severity": _SEVERITY,
-            "state": Column("text", "where it stands", one_of=("open", "assigned", "confirmed", "dismissed", "expired")),
+            "state": Column(
+                "text", "where it stands", one_of=("open", "assigned", "confirmed", "dismissed", "expired")
+            ),
             "assigned_to": Column("text", "who works on it", nullable=True),
             "decided_by": Column("text", "who decided", nullable=True),
             "reason": Column("text", "why", nullable=True),
         },
-        lineage={"kind": ("anomaly.flag.kind",), "first_day": ("anomaly.flag.billing_day",), "last_day": ("anomaly.flag.billing_day",)},
+        lineage={
+            "kind": ("anomaly.flag.kind",),
+            "first_day": ("anomaly.flag.billing_day",),
+            "last_day": ("anomaly.flag.billing_day",),
+        },
     ),
     Contract(
         "anomaly.weather_day",
@@ -118,7 +139,12 @@ CONTRACTS: tuple[Contract, ...] = (
         lineage={
             **dict.fromkeys(
                 ("temperature_min_c", "temperature_max_c", "temperature_mean_c"),
-                ("weather file", "ref.weather.temperature_min_c", "ref.weather.temperature_max_c", "ref.weather.temperature_mean_c"),
+                (
+                    "weather file",
+                    "ref.weather.temperature_min_c",
+                    "ref.weather.temperature_max_c",
+                    "ref.weather.temperature_mean_c",
+                ),
             ),
             "hourly_c": ("weather file",),
         },

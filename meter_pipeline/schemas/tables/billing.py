@@ -39,7 +39,7 @@ DETERMINANT_DAY = Contract(
         "tariff_version": ("ref.tariffs.version",),
         "account_id": ("ref.agreements.account_id",),
     },
-)  # fmt: skip
+)
 
 CHARGE_DAY = Contract(
     "billing.charge_day",
@@ -71,7 +71,7 @@ CHARGE_DAY = Contract(
         "total": ("billing.charge_day.amounts",),
         "energy_to_date": ("billing.determinant_day.energy",),
     },
-)  # fmt: skip
+)
 
 EXCEPTION_DAY = Contract(
     "billing.exception_day",
@@ -84,9 +84,8 @@ EXCEPTION_DAY = Contract(
         "reason": Column("text", "one of billing.bind.EXCEPTIONS"),
         "detail": Column("text", "what exactly"),
     },
-    {
-    },
-)  # fmt: skip
+    {},
+)
 
 CONTRACTS: tuple[Contract, ...] = (
     DETERMINANT_DAY,
@@ -111,11 +110,20 @@ CONTRACTS: tuple[Contract, ...] = (
             "lines": Column("integer", "number of lines", at_least=0),
             "lines_sha256": Column("bytea", "SHA-256 over the canonical bytes of its lines: its leaf in the ledger"),
             "issued_at": Column("timestamp with time zone", "when it was issued, UTC"),
-            "period_end_due": Column("numeric(20,6)", "what the end of the period added to its days: minimum charges and the taxes on them"),
+            "period_end_due": Column(
+                "numeric(20,6)", "what the end of the period added to its days: minimum charges and the taxes on them"
+            ),
             "credit_carried": Column("numeric(20,6)", "what credit carried in from the period before took off"),
             "ratchet_due": Column("numeric(20,6)", "what demand of earlier months added"),
-            "year_end_due": Column("numeric(20,6)", "what the end of a billing year added: the annual minimum, less what is paid for credit left over"),
-            "ledger_entry": Column("bigint", "entry of the ledger that holds its leaf; null for statements issued before this column", nullable=True),
+            "year_end_due": Column(
+                "numeric(20,6)",
+                "what the end of a billing year added: the annual minimum, less what is paid for credit left over",
+            ),
+            "ledger_entry": Column(
+                "bigint",
+                "entry of the ledger that holds its leaf; null for statements issued before this column",
+                nullable=True,
+            ),
             "ledger_leaf": Column("integer", "number of the leaf in it, from 0", nullable=True),
         },
         lineage={
@@ -145,7 +153,12 @@ CONTRACTS: tuple[Contract, ...] = (
             "ledger_entry": Column("bigint", "entry of the ledger that records the seal", nullable=True),
         },
         lineage={
-            "checklist": ("billing.charge_day.billing_day", "billing.reconciliation.cause", "billing.statement.lines_sha256", "billing.adjustment.status"),
+            "checklist": (
+                "billing.charge_day.billing_day",
+                "billing.reconciliation.cause",
+                "billing.statement.lines_sha256",
+                "billing.adjustment.status",
+            ),
             "control_totals": ("billing.charge_day.total", "billing.statement.total"),
         },
     ),

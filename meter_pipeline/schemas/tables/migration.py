@@ -31,7 +31,11 @@ CONTRACTS: Final[tuple[Contract, ...]] = (
         {
             "billing_day": Column("date", "billing day"),
             "account_id": Column("text", "account, as the side spells it"),
-            "level": Column("text", "read, usage, determinant, line or total", one_of=("read", "usage", "determinant", "line", "total")),
+            "level": Column(
+                "text",
+                "read, usage, determinant, line or total",
+                one_of=("read", "usage", "determinant", "line", "total"),
+            ),
             "code": Column("text", "which figure of the level"),
             "value": Column("bigint", "the figure: micro base units, or millionths of the currency"),
             "exact": Column("bigint", "before rounding, millionths, where the side knows it", nullable=True),
@@ -71,7 +75,11 @@ CONTRACTS: Final[tuple[Contract, ...]] = (
         {
             "run_id": Column("bigint", "number of the comparison"),
             "billing_day": Column("date", "billing day compared"),
-            "mode": Column("text", "live; replay of a past day; or the legacy batch against itself", one_of=("live", "replay", "legacy_twice")),
+            "mode": Column(
+                "text",
+                "live; replay of a past day; or the legacy batch against itself",
+                one_of=("live", "replay", "legacy_twice"),
+            ),
             "compared_at": Column("timestamp with time zone", "when, UTC"),
             "compared": Column("bigint", "figures that both sides have"),
             "blocking": Column("bigint", "figures of a class that resets the gate"),
@@ -82,8 +90,14 @@ CONTRACTS: Final[tuple[Contract, ...]] = (
             "coverage": Column("jsonb", "comparisons by stratum"),
             "summary": Column("jsonb", "figures and money by level and class"),
             "bills": Column("bigint", "accounts whose total both sides have"),
-            "source": Column("text", "where our figures came from: the pipeline's own tables or the shadow database", one_of=("pipeline", "shadow")),
-            "results_sha256": Column("bytea", "SHA-256 over our figures, sorted; null in runs before it was kept", nullable=True),
+            "source": Column(
+                "text",
+                "where our figures came from: the pipeline's own tables or the shadow database",
+                one_of=("pipeline", "shadow"),
+            ),
+            "results_sha256": Column(
+                "bytea", "SHA-256 over our figures, sorted; null in runs before it was kept", nullable=True
+            ),
         },
         lineage={
             "blocking": ("migration.comparison.class",),
@@ -110,15 +124,28 @@ CONTRACTS: Final[tuple[Contract, ...]] = (
                 "text",
                 "why they differ",
                 one_of=(
-                    "within_tolerance", "rounding", "timing", "missing_new", "missing_legacy", "duplicate_legacy", "estimate_vs_actual", "tariff_version",
-                    "known_legacy_defect", "key_mismatch", "unexplained",
+                    "within_tolerance",
+                    "rounding",
+                    "timing",
+                    "missing_new",
+                    "missing_legacy",
+                    "duplicate_legacy",
+                    "estimate_vs_actual",
+                    "tariff_version",
+                    "known_legacy_defect",
+                    "key_mismatch",
+                    "unexplained",
                 ),
             ),
             "cause": Column("text", "the defect, or that a total follows its lines", nullable=True),
             "run_id": Column("bigint", "comparison that found it"),
         },
         lineage={
-            "new_value": ("vee.daily_usage.quantity_micro", "billing.determinant_day.energy", "billing.charge_day.total"),
+            "new_value": (
+                "vee.daily_usage.quantity_micro",
+                "billing.determinant_day.energy",
+                "billing.charge_day.total",
+            ),
             "legacy_value": ("migration.legacy_result.value",),
             "difference": ("migration.comparison.new_value", "migration.comparison.legacy_value"),
         },
@@ -182,7 +209,9 @@ CONTRACTS: Final[tuple[Contract, ...]] = (
             "payload": Column("jsonb", "the record"),
             "payload_sha256": Column("bytea", "hash of the record: a second delivery is recognised by it"),
             "written_at": Column("timestamp with time zone", "when, UTC"),
-            "delivered_at": Column("timestamp with time zone", "when the other side had it, UTC; null while it waits", nullable=True),
+            "delivered_at": Column(
+                "timestamp with time zone", "when the other side had it, UTC; null while it waits", nullable=True
+            ),
             "attempts": Column("integer", "deliveries tried"),
         },
         lineage={

@@ -45,7 +45,9 @@ CONTRACTS = (
         ("billing_day", "meter_id", "channel", "read_at"),
         {
             "read_at": Column("timestamp with time zone", "instant of the reading"),
-            "value": Column("bigint", "the dial, in millionths of the base unit", at_least=-MAX_MICRO, at_most=MAX_MICRO),
+            "value": Column(
+                "bigint", "the dial, in millionths of the base unit", at_least=-MAX_MICRO, at_most=MAX_MICRO
+            ),
             "source_version": Column("bigint", "version the source gave"),
             "read_time": Column("timestamp with time zone", "when the head-end took it", nullable=True),
             "billing_day": DAY,
@@ -61,7 +63,11 @@ CONTRACTS = (
         },
         lineage={
             "value": ("feed file",),
-            "idempotency_key": ("raw.register_read.meter_id", "raw.register_read.read_at", "raw.register_read.sequence"),
+            "idempotency_key": (
+                "raw.register_read.meter_id",
+                "raw.register_read.read_at",
+                "raw.register_read.sequence",
+            ),
         },
     ),
     Contract(
@@ -82,7 +88,9 @@ CONTRACTS = (
             "dead_letters": Column("bigint", "dead letters written for it when it was landed", at_least=0),
             "refused": Column("text", "why the whole file could not be read, or null", nullable=True),
             "run_id": Column("text", "run that landed it", nullable=True),
-            "replay_of": Column("bytea", "dead letter that it replays, or null for a file of a head-end", nullable=True),
+            "replay_of": Column(
+                "bytea", "dead letter that it replays, or null for a file of a head-end", nullable=True
+            ),
             "ledger_entry": Column("bigint", "ledger entry that recorded it", nullable=True),
         },
         lineage={

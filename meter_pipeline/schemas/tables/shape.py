@@ -1,6 +1,7 @@
 """The shape of a contract, and the columns that many tables share.
 
-Belongs here: Column, Contract and shared columns. Does not belong here: any one table's contract (a module a schema beside this one).
+Belongs here: Column, Contract and shared columns. Does not belong here: any one table's contract (a module a schema
+beside this one).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: PostgreSQL type as the catalogue names it, meaning, bounds, and whether it may be null. Arrays are checked in the database."""
+    """One column: PostgreSQL type as the catalogue names it, meaning, bounds, and whether it may be null. Arrays are
+    checked in the database."""
 
     type: str
     about: str
@@ -26,7 +28,8 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """One table: schema-qualified name, columns in order, natural key, what a row is, and lineage {column: upstream columns}."""
+    """One table: schema-qualified name, columns in order, natural key, what a row is, and lineage {column: upstream
+    columns}."""
 
     table: str
     row: str
@@ -45,4 +48,8 @@ ID: Final = r"^[A-Z0-9-]{1,32}$"
 DAY: Final = Column("date", "billing day: local civil day of the utility")
 METER: Final = Column("text", "meter", pattern=ID)
 CHANNEL: Final = Column("text", "channel of the meter", pattern=ID)
-UNIT: Final = Column("text", "base unit", one_of=("kWh", "kVArh", "kVAh", "kW", "kVAr", "kVA", "V", "A", "pf", "m3", "gal", "ft3", "therm", "MJ", ""))
+UNIT: Final = Column(
+    "text",
+    "base unit",
+    one_of=("kWh", "kVArh", "kVAh", "kW", "kVAr", "kVA", "V", "A", "pf", "m3", "gal", "ft3", "therm", "MJ", ""),
+)

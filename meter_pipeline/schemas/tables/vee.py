@@ -19,23 +19,47 @@ CONTRACTS: tuple[Contract, ...] = (
         "a meter's channel at a service point on a billing day, validated",
         ("billing_day", "service_point_id", "meter_id", "channel"),
         {
-            "starts_at": Column("timestamp with time zone", "UTC instant at which the billing day, and so slot 1, begins"),
+            "starts_at": Column(
+                "timestamp with time zone", "UTC instant at which the billing day, and so slot 1, begins"
+            ),
             "total_micro": Column("bigint", "exact sum of the row's values, in millionths of the unit"),
-            "register_difference_micro": Column("bigint", "what the register says was used in the row's slots; null where no reads enclose them", nullable=True),
-            "unscaled_micro": Column("bigint", "sum of our estimates before they were scaled to the register; 0 where nothing was estimated", at_least=0),
+            "register_difference_micro": Column(
+                "bigint",
+                "what the register says was used in the row's slots; null where no reads enclose them",
+                nullable=True,
+            ),
+            "unscaled_micro": Column(
+                "bigint",
+                "sum of our estimates before they were scaled to the register; 0 where nothing was estimated",
+                at_least=0,
+            ),
             "row_flags": Column("bigint", "bits of the row rules that hit (vee.rule, scope row)", at_least=0),
             "billing_day": DAY,
-            "version": Column("integer", "number of this version, from 1; earlier ones are in vee.interval_day_version", at_least=1),
+            "version": Column(
+                "integer", "number of this version, from 1; earlier ones are in vee.interval_day_version", at_least=1
+            ),
             "rules_version": Column("integer", "version of the thresholds it was validated under", at_least=1),
-            "first_slot": Column("smallint", "first slot (from 0) the meter answers for: above 0 after an exchange within the day", at_least=0, at_most=1500),
+            "first_slot": Column(
+                "smallint",
+                "first slot (from 0) the meter answers for: above 0 after an exchange within the day",
+                at_least=0,
+                at_most=1500,
+            ),
             "expected": Column("smallint", "slots the meter answers for", at_least=0, at_most=1500),
             "actual": Column("smallint", "slots with an actual value", at_least=0),
             "estimated": Column("smallint", "slots with an estimate, ours or the head-end's", at_least=0),
             "missing": Column("smallint", "slots that stay null", at_least=0),
             "interval_minutes": Column("smallint", "length of an interval in minutes", at_least=1, at_most=1440),
             "slots": Column("smallint", "number of intervals in this billing day", at_least=1, at_most=1500),
-            "scale": Column("smallint", "decimals of the stored integers: quantity = integer * 10^-scale units", at_least=0, at_most=6),
-            "quality": Column("smallint", "quality code shared by every present slot; codes above 32767 are stored less 65536"),
+            "scale": Column(
+                "smallint",
+                "decimals of the stored integers: quantity = integer * 10^-scale units",
+                at_least=0,
+                at_most=6,
+            ),
+            "quality": Column(
+                "smallint", "quality code shared by every present slot; codes above 32767 are stored less 65536"
+            ),
             "billed": Column("boolean", "whether the channel counts for the bill; a check or reactive channel may not"),
             "locked": Column("boolean", "its estimates are final: only actuals, registers or people replace them"),
             "service_point_id": _POINT,
@@ -47,12 +71,23 @@ CONTRACTS: tuple[Contract, ...] = (
             "account_id": _ACCOUNT,
             "tariff_id": _TARIFF,
             "cycle_id": _CYCLE,
-            "input_hash": Column("bytea", "SHA-256 over what the row was made from: raw values and codes, its window, the register difference, the thresholds"),
+            "input_hash": Column(
+                "bytea",
+                "SHA-256 over what the row was made from: raw values and codes, its window, the register difference, the thresholds",
+            ),
             "content_hash": Column("bytea", "SHA-256 over what was made of it: its leaf in the ledger"),
             "notes": Column("text", "days and anchors the estimates stand on", nullable=True),
-            "flags": Column("integer[]", "bits of the interval rules that hit, by slot; null where none did", nullable=True),
-            "values": Column("integer[]", "scaled integers by slot; -2147483648 for none. Null where wide_values holds them", nullable=True),
-            "wide_values": Column("bigint[]", "the same where 32 bits are too few; -9223372036854775808 for none", nullable=True),
+            "flags": Column(
+                "integer[]", "bits of the interval rules that hit, by slot; null where none did", nullable=True
+            ),
+            "values": Column(
+                "integer[]",
+                "scaled integers by slot; -2147483648 for none. Null where wide_values holds them",
+                nullable=True,
+            ),
+            "wide_values": Column(
+                "bigint[]", "the same where 32 bits are too few; -9223372036854775808 for none", nullable=True
+            ),
             "qualities": Column("smallint[]", "quality code by slot, only where slots differ", nullable=True),
         },
         lineage={
@@ -74,11 +109,15 @@ CONTRACTS: tuple[Contract, ...] = (
         "a service point's usage on a billing day",
         ("billing_day", "service_point_id", "flow", "unit"),
         {
-            "quantity_micro": Column("bigint", "usage in millionths of the unit; null where nothing is known", nullable=True),
+            "quantity_micro": Column(
+                "bigint", "usage in millionths of the unit; null where nothing is known", nullable=True
+            ),
             "estimated_micro": Column("bigint", "the part of it that is estimated"),
             "row_flags": Column("bigint", "row rule bits of all its meters", at_least=0),
             "billing_day": DAY,
-            "slots_expected": Column("integer", "slots expected of all its meters; 1 per register-only meter", at_least=0),
+            "slots_expected": Column(
+                "integer", "slots expected of all its meters; 1 per register-only meter", at_least=0
+            ),
             "actual": Column("integer", "slots with actual values", at_least=0),
             "estimated": Column("integer", "slots with estimates", at_least=0),
             "missing": Column("integer", "slots without a value", at_least=0),
@@ -88,7 +127,9 @@ CONTRACTS: tuple[Contract, ...] = (
             "service_point_id": _POINT,
             "flow": _FLOW,
             "unit": UNIT,
-            "source": Column("text", "interval: sum of validated intervals; register: register consumption shared over days"),
+            "source": Column(
+                "text", "interval: sum of validated intervals; register: register consumption shared over days"
+            ),
             "commodity": _COMMODITY,
             "customer_class": Column("text", "class of the service point on the day"),
             "account_id": _ACCOUNT,
