@@ -1,9 +1,6 @@
 """``bench anomalies``: a labelled city judged day by day, beside plain three sigma, a rolling z-score and seasonal
 naive.
 
-Belongs here: the run through time, the peers, the score. Does not belong here: what a detector does (anomalies/), the
-city (labelled_city.py).
-
 Thresholds were chosen on seeds 1 to 3 (and 20261123, looked at once); the seeds evaluated here are others.
 A case counts for a story when its kind can mean it and its first day
 lies from the story's first day to a week after its last. Precision of a kind is the share of its cases that count for

@@ -1,8 +1,5 @@
 """``bench backfill``: a year of daily reads in one range run, and how memory behaves over it.
 
-Belongs here: the year's files, one Dagster run over the whole range in a process of its own, the figures. Does not
-belong here: the queue and the daemon, which add their own seconds once (docs/operations.md has them).
-
 One cumulative register read a meter and day. The files are landed first (timed apart); the range run is raw_reads, one
 day after the other, with metadata and check results by partition.
 """

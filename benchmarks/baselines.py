@@ -1,9 +1,5 @@
 """``bench baselines``: a city's meter-years fitted at once, and the cost of one meter beside eemeter and opendsm.
 
-Belongs here: the synthetic city, the peers' own scripts, the timing. The peers need old pandas or their own numpy, so
-each runs under an interpreter of its own, named in METER_PIPELINE_EEMETER_PYTHON and METER_PIPELINE_OPENDSM_PYTHON; a
-ratio whose peer is not there is null.
-
 A peer's time is CPU seconds of its fit call alone on the same meters (data objects, imports and a first fit that
 compiles are left out), so the comparison favours the peer. Ours is CPU seconds of the whole call, over the whole city.
 """

@@ -1,15 +1,5 @@
 """``bench billing``: a billing day and a month's statements for a city on quarter-hour time of use, and one
 account-year beside PySAM.
-
-Belongs here: the synthetic city, the timing. Two measurements. With the store (``--store 0`` leaves it out): a scratch
-database holds the city's validated days; ``day_wall_s`` is the stage bill_billing_day on a quarter-hour day, first
-load, reconciled and in the ledger, and ``statements_wall_s`` the stage issue_statements of the month that ends with it,
-reconciled with the ledger. The month's earlier days are billed by the same stage from hourly intervals and are not
-timed. Without a store: ``compute_day_s`` is bind, determinants, charges and the ledger's leaf of every charge row;
-``compute_statements_s`` statements priced from positions at the period's end, numbered and hashed. PySAM's Utilityrate5
-prices a year of hours per call and computes the bill with and without a system, so its time is halved here; ours is 365
-days of determinants and 12 statements of the same account's quarter-hours: the same work. What daily charges and their
-ledger leaves cost on top, which PySAM has no counterpart of, is a figure of its own.
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
 """``bench estimation``: how far estimates are from what the meter really read, by method and gap length, on real
 series.
 
-Belongs here: cutting gaps, calling the ladder and its peers on the same gaps, the error. Does not belong here: any
-method of ours.
-
 Series: two households of a year of hours (Green Button), one month of 5-minute solar export (NEM12) and a gas meter's
 hours, from the folder of real files beside the project (METER_PIPELINE_FIXTURES overrides). Gaps are cut at random with
 a fixed seed, within a day, with at least two weeks of history before them. Peers: flat_load is the average daily load

@@ -1,8 +1,5 @@
 """A day's flags on a real database: 100,000 service points with full history, from reading the validated day to the
 committed flags.
-
-Belongs here: a scratch database filled straight from arrays (reference, a hundred packed days, weather, a refit, the
-validated day), and the time of the stage on it. Does not belong here: what detection finds (anomalies.py).
 """
 
 from __future__ import annotations

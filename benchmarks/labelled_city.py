@@ -1,8 +1,4 @@
-"""A simulated city as detectors see it, with the truth beside it.
-
-Belongs here: the simulator's days turned into matrices, and which cases count as having found which story. Does not
-belong here: detectors, the simulator itself.
-"""
+"""A simulated city as detectors see it, with the truth beside it."""
 
 from __future__ import annotations
 

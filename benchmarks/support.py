@@ -1,7 +1,4 @@
-"""What every benchmark shares: the machine it ran on, timing, peak memory, and the shape of its document.
-
-Belongs here: measuring. Does not belong here: a verdict; a ratio says what it divides by its name.
-"""
+"""What every benchmark shares: the machine it ran on, timing, peak memory, and the shape of its document."""
 
 from __future__ import annotations
 

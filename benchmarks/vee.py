@@ -1,9 +1,6 @@
 """``bench vee``: what validation finds of a simulated city's planted defects, and how fast it goes through 9.6 million
 intervals.
 
-Belongs here: the city put into a scratch database, the judging of findings against the truth, the timing. Does not
-belong here: rules.
-
 Recall of a kind: the share of its planted meter-days on which at least one of the rules that name it hit. Precision:
 the share of the meter-days with such a hit that have a planted story which those rules are about. The city's files go
 through the real landing and ingestion, late and corrected ones included, and days that register reads true up are run

@@ -1,8 +1,5 @@
 """The billing calendar: civil days in the utility's zone, as UTC instants.
 
-Belongs here: the bounds of a billing day, its number of interval slots, and the vectorised way from instants to (day,
-slot). Does not belong here: tariff seasons and holidays (billing/), partitions (defs/).
-
 A billing day runs from local midnight to the next and lasts 23, 24 or 25 hours (23.5 or 24.5 on Lord Howe Island). All
 arithmetic is done on UTC instants: subtracting two local times of one zone in Python ignores the offset change between
 them.

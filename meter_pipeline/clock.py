@@ -1,8 +1,4 @@
-"""Time, injected.
-
-Belongs here: the protocol every retry, wait, breaker and writer takes its time from, and the real one. Virtual clocks
-live in the tests. Does not belong here: billing days and zones (calendar.py).
-"""
+"""Time, injected."""
 
 from __future__ import annotations
 

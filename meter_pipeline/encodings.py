@@ -1,8 +1,5 @@
 """How the rows behind the ledger's leaves are hashed again, by encoding: what rooms know of their own rows, handed to
 verification.
-
-Belongs here: the table from an encoding's name (docs/audit.md) to the function of the room that writes such rows. Does
-not belong here: the functions. The ledger imports no other room, so whoever verifies brings this along.
 """
 
 from __future__ import annotations

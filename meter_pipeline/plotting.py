@@ -1,8 +1,5 @@
 """Pictures small enough for Dagster's event log.
 
-Belongs here: turning a matplotlib figure into a PNG under a size. Does not belong here: what is drawn (each room's
-plots.py).
-
 Each image is stored in the event log at every materialisation, so it must stay under 20 kB: text anti-aliased in 32
 colours at 90 dpi fits; a figure that does not is drawn coarser, never refused.
 """

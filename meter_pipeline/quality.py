@@ -1,8 +1,5 @@
 """The quality code of a value: one 16-bit number, lossless both ways to AEMO and to Green Button.
 
-Belongs here: packing and unpacking, the published code lists, the rank by which one quality may replace another. Does
-not belong here: which rule gives a value its quality (vee/).
-
 Layout, low bits first: reason + 1 in 7 bits (0: none given), method index in 6 bits (0: none), AEMO flag in 3 bits. An
 actual value without a method or reason is 0. Sources: AEMO MDFF v2.6 quality flags and methods; ESPI QualityOfReading
 (NAESB REQ.21).

@@ -1,8 +1,4 @@
-"""What Dagster's processes are given: environment, instance folder, and the database brought up to date.
-
-Belongs here: the environment every service shares, however it was started. Does not belong here: definitions (defs/)
-and process supervision (deploy/).
-"""
+"""What Dagster's processes are given: environment, instance folder, and the database brought up to date."""
 
 from __future__ import annotations
 

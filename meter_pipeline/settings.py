@@ -1,9 +1,4 @@
-"""Where things are: one object read from the environment, once, at the edge.
-
-Belongs here: paths, the database's URL, the municipality's own settings (zone, currency). Does not belong here:
-thresholds of rules (each room keeps its own, versioned) and secrets (environment or files 0600, read where they are
-used).
-"""
+"""Where things are: one object read from the environment, once, at the edge."""
 
 from __future__ import annotations
 

@@ -1,9 +1,6 @@
 """Shards: a billing day cut by a stable hash of the service point, so that a city flows through every stage in bounded
 memory.
 
-Belongs here: which shard an id belongs to, the same in Python and in SQL (ref.shard_of); cutting sorted rows into
-shards, and the SQL of a range. Does not belong here: how a stage works on one.
-
 All that happens at one service point (a meter and the one that replaces it, its register and its intervals) falls in
 one shard, and no result may depend on how many there are.
 """

@@ -1,8 +1,5 @@
 """Production's services on one machine under one parent: code server, one daemon, web server, metrics.
 
-Belongs here: starting in order, watching, restarting, stopping in reverse. Does not belong here: definitions; several
-machines (deploy/ has systemd units and a compose file that run the same commands one by one).
-
 A parent of our own and not a shell script: a code server started with & inherits SIGINT ignored, and Dagster, which
 takes SIGTERM for SIGINT, can then not be stopped; and a second one silently shares the first one's port. So ports are
 tried first, and a child that dies is started again with growing waits.

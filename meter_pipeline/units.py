@@ -1,10 +1,5 @@
 """Units of measure and exact quantities.
 
-Belongs here: the families of units a head-end may speak, the exact factor from each spelling to its family's base unit,
-and the conversion between text and scaled integers. Does not belong here: what a channel measures (reference data) and
-conversions between families (gallons to cubic metres, cubic feet to therms): those lose digits, so they happen once, in
-billing, under a declared rounding.
-
 A quantity is an integer of micro base units (``MICRO`` = 10**6): 1.5 kWh is 1_500_000. Every factor inside a family is
 a power of ten times an integer, so a published value with up to six decimals of the base unit is held exactly; one that
 is finer is refused, never rounded.

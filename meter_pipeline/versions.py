@@ -1,8 +1,4 @@
-"""What is in use: the program, the rules of validation, the head-ends' declarations, each by the hash of its content.
-
-Belongs here: naming them. Does not belong here: recording them (ledger/versions.py). Tariff versions are recorded by
-billing at their first use, the pause's thresholds by the watch.
-"""
+"""What is in use: the program, the rules of validation, the head-ends' declarations, each by the hash of its content."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""One embedded PostgreSQL for the whole test run, one fresh database for each test that asks.
-
-Belongs here: fixtures every room uses. METER_PIPELINE_TEST_DATABASE_URL runs the same tests on a server of your own (a
-superuser's URL to its maintenance database).
-"""
+"""One embedded PostgreSQL for the whole test run, one fresh database for each test that asks."""
 
 from __future__ import annotations
 

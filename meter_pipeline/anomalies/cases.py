@@ -1,8 +1,4 @@
-"""From flags to cases: which findings are one matter.
-
-Belongs here: folding days and kinds of a subject into cases, when a case expires, what a decision does to a meter's
-tolerance. Does not belong here: writing (store/anomalies.py), detection.
-"""
+"""From flags to cases: which findings are one matter."""
 
 from __future__ import annotations
 

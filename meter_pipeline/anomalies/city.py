@@ -1,8 +1,5 @@
 """A commodity of a city on the day it is judged: a window at a time, and what was found of all.
 
-Belongs here: laying reference data, weather, baselines and decisions beside the packed weeks; windows of any of the
-points; judging in parts. Does not belong here: what a detector does, writing (day.py).
-
 A part is some thousands of points, so that its matrices fit the processor's cache and a city of a million needs no more
 memory than its packed weeks. What one part cannot know of another (neighbours, collectors, head-ends) is judged after
 the last (detect.conclude).

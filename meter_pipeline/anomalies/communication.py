@@ -1,7 +1,4 @@
-"""Reads that did not come: one meter, one collector, or a head-end.
-
-Belongs here: telling the three apart. Does not belong here: estimating what is missing (vee/).
-"""
+"""Reads that did not come: one meter, one collector, or a head-end."""
 
 from __future__ import annotations
 

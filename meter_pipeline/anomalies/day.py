@@ -1,9 +1,4 @@
-"""The stage: a billing day's flags and cases, from the validated day to the queue.
-
-Belongs here: reading a window, judging its last day, writing the result in one transaction with its ledger entry. Does
-not belong here: detectors, SQL. Failure of this stage stops nothing: ingestion and the billing of accounts that are not
-held never wait for it.
-"""
+"""The stage: a billing day's flags and cases, from the validated day to the queue."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""All detectors on one window, or on a city a window at a time.
-
-Belongs here: their order and what the weather's absence leaves out. Does not belong here: reading windows, writing
-flags.
-"""
+"""All detectors on one window, or on a city a window at a time."""
 
 from __future__ import annotations
 

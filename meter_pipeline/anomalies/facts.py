@@ -1,8 +1,5 @@
 """What detection keeps of a day, and weeks of it put side by side.
 
-Belongs here: packing a day's figures of every service point into a few byte strings, and unpacking many days into
-matrices. Does not belong here: where the figures come from (day.py), SQL (store/anomalies.py).
-
 A year of a city is 36 million rows in a table and 150 MB so packed: what a refit reads in a second. Figures are
 float32, which no bill ever sees and no detector can tell from exact.
 """

@@ -1,8 +1,4 @@
-"""Water that never stops, and water that comes all at once.
-
-Belongs here: leaks by continuous flow, their drift, bursts. Does not belong here: daily totals against weather
-(residuals.py).
-"""
+"""Water that never stops, and water that comes all at once."""
 
 from __future__ import annotations
 

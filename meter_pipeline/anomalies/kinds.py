@@ -1,8 +1,5 @@
 """The closed list of what can be flagged, and what follows from each kind.
 
-Belongs here: names, meanings, sources, and policy: does it open a case, does it hold the bill, how long does a case
-wait. Does not belong here: how a kind is detected (residuals.py, flow.py, signatures.py, communication.py).
-
 A flag is a finding about one day; a case is what a person works on. Kinds of one family about one subject are one case:
 a leak that turns out to drift is the same leak.
 """

@@ -1,8 +1,4 @@
-"""Pictures of what was flagged: usage beside what the weather asked for.
-
-Belongs here: PNG bytes below 20 kB, for the stage's metadata and for a case. Does not belong here: choosing what to
-show a person next.
-"""
+"""Pictures of what was flagged: usage beside what the weather asked for."""
 
 from __future__ import annotations
 

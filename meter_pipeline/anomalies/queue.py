@@ -1,8 +1,4 @@
-"""The exception queue as people work it: list, show, assign, confirm, dismiss; one case or all that a filter finds.
-
-Belongs here: the rules of a decision and its ledger entry. Does not belong here: opening cases (cases.py, day.py),
-printing (cli/).
-"""
+"""The exception queue as people work it: list, show, assign, confirm, dismiss; one case or all that a filter finds."""
 
 from __future__ import annotations
 

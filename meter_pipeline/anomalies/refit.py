@@ -1,8 +1,4 @@
-"""Refitting the city's baselines: on their own schedule, versioned, never inside a billing day's judgement.
-
-Belongs here: from packed facts and weather to a stored version. Does not belong here: the fit (baselines/), judging
-days (day.py).
-"""
+"""Refitting the city's baselines: on their own schedule, versioned, never inside a billing day's judgement."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Usage against what the weather asks for: days too high, too low, and far too high.
-
-Belongs here: three-sigma flags on the baseline's residual and the spike that goes to people. Does not belong here: runs
-of days (signatures.py).
-"""
+"""Usage against what the weather asks for: days too high, too low, and far too high."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """What people and meters do that a single day cannot show: tampering, stuck and reversed meters, and ordinary life told
 apart from them.
-
-Belongs here: runs of days against expectation, weather and neighbours. Does not belong here: single days
-(residuals.py), water's hours (flow.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Numbers a utility may want to change, in one place, with where each comes from.
-
-Belongs here: thresholds. Does not belong here: policy about cases (kinds.py).
-"""
+"""Numbers a utility may want to change, in one place, with where each comes from."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Bringing a weather file into the store.
-
-Belongs here: from a file to anomaly.weather_day. Does not belong here: formats and gaps (baselines/weather/).
-"""
+"""Bringing a weather file into the store."""
 
 from __future__ import annotations
 

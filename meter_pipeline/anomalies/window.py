@@ -1,8 +1,4 @@
-"""What a detector looks at: the recent days of many service points of one commodity, as matrices.
-
-Belongs here: the shapes and the findings' frame. Does not belong here: where they are read from (day.py), what is
-looked for.
-"""
+"""What a detector looks at: the recent days of many service points of one commodity, as matrices."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """A whole city's baselines at once: every meter of a weather station in one matrix product.
 
-Belongs here: dealing chunks of meters to threads, the station's shared features, the result as columns. Does not belong
-here: the inner loops (kernels.py), one meter alone (single.py), which meters a station has (store).
-
 All meters of a station share their degree days, so the sums of degree days times usage for every base are one product
 (meters x days) @ (days x bases); with them each of the two thousand candidates is a closed form. Two facts keep missing
 days cheap and exact. A missing day holds zero usage, so it adds nothing to the product, and only the features' own sums

@@ -1,8 +1,5 @@
 """Degree days and degree hours: what a temperature asks of a building's heating and cooling.
 
-Belongs here: the arithmetic from temperatures to degree days at any base, in Fahrenheit or Celsius, and the grid of
-balance points a fit searches. Does not belong here: reading weather files (weather/), fitting (single.py, city.py).
-
 A degree day is max(0, base - mean) for heating and max(0, mean - base) for cooling, of the day's mean temperature
 (CalTRACK 3.3.4 and 3.3.5). A degree hour does the same for each hour and averages over the day, so a day that is cold
 at night and hot at noon has both.

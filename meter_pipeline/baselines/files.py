@@ -1,8 +1,4 @@
-"""Two plain files of one meter: usage by day and temperature by day (or hour).
-
-Belongs here: reading them into aligned arrays for a single fit. Does not belong here: head-ends' formats (feeds/),
-stations' formats (weather/).
-"""
+"""Two plain files of one meter: usage by day and temperature by day (or hour)."""
 
 from __future__ import annotations
 

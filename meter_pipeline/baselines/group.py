@@ -1,8 +1,4 @@
-"""The baselines of one station's meters of one commodity, whoever has history and whoever has not.
-
-Belongs here: own fit from sixty days on, class profile before that, and which days a refit learns from. Does not belong
-here: reading usage or weather, versions (refit.py).
-"""
+"""The baselines of one station's meters of one commodity, whoever has history and whoever has not."""
 
 from __future__ import annotations
 

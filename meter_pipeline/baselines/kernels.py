@@ -1,9 +1,5 @@
 """The compiled loops of a city's fit.
 
-Belongs here: what NumPy could only do in many passes over the usage matrix. Does not belong here: anything a reader has
-to change to change a rule; the thresholds come in as arguments. Imported inside functions only, because numba takes
-half a second to import.
-
 Every kernel frees the interpreter lock and runs on one core: city.py deals chunks of meters to threads. numba's own
 parallel loops are not used since their default threading layer aborts the process when two Python threads enter it.
 """

@@ -1,8 +1,4 @@
-"""The terms of a baseline: options, gates and the result of one fit.
-
-Belongs here: the thresholds with their sources and the small dataclasses every fit speaks. Does not belong here:
-arithmetic.
-"""
+"""The terms of a baseline: options, gates and the result of one fit."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What a baseline expects of a day.
-
-Belongs here: expected usage from coefficients and weather, and class profiles that stand in for a meter without
-history. Does not belong here: fitting (city.py), reading either from the store.
-"""
+"""What a baseline expects of a day."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """One meter's fit in plain NumPy: what the command line uses, and the yardstick the city's compiled search is tested
 against.
-
-Belongs here: CalTRACK 2.0 daily selection over every candidate (3.4.3), and a fit at balance points somebody knows.
-Does not belong here: many meters at once (city.py).
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""What a billing day costs: the position after the day less the position before it.
-
-Belongs here: carrying positions forward through a period and the day's lines. Does not belong here: a day's usage
-(determinants.py), the prices (pricing.py), the end of a period (statements.py).
-"""
+"""What a billing day costs: the position after the day less the position before it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Adjustments: late actuals and corrections of issued statements, as cancel and rebill of the lines that changed.
-
-Belongs here: pricing a period again from the usage known now, the difference, asking, deciding, posting. Does not
-belong here: SQL (store/billing_adjustments.py); that two different people are needed above a threshold is a constraint
-of the table, whatever is said here.
-"""
+"""Adjustments: late actuals and corrections of issued statements, as cancel and rebill of the lines that changed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Who pays for which service on a billing day, on which tariff and in which period.
-
-Belongs here: joining effective-dated reference frames for one day, and naming what is left unbilled. Does not belong
-here: reading the store (store/billing.py), usage.
-"""
+"""Who pays for which service on a billing day, on which tariff and in which period."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Carrying a change of a day forward through the days already billed after it.
-
-Belongs here: stored determinants as a day's groups again, and the later charges that stand on a position that moved.
-Does not belong here: the day itself (day.py), arithmetic (accrual.py).
-"""
+"""Carrying a change of a day forward through the days already billed after it."""
 
 from __future__ import annotations
 

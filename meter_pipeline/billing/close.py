@@ -1,7 +1,4 @@
-"""Month-end close: a checklist, two people, a seal with control totals. From then on the month refuses every change.
-
-Belongs here: the order of steps. Does not belong here: SQL (store/billing_close.py); the refusal itself (triggers).
-"""
+"""Month-end close: a checklist, two people, a seal with control totals. From then on the month refuses every change."""
 
 from __future__ import annotations
 

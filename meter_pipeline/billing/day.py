@@ -1,8 +1,4 @@
-"""The billing of a day, from what validation left to committed, reconciled charges.
-
-Belongs here: reading in bulk, calling the pure functions in order, writing in one transaction with the ledger, and
-carrying a late change forward through the days already billed. Does not belong here: arithmetic, SQL.
-"""
+"""The billing of a day, from what validation left to committed, reconciled charges."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Billing determinants of a day: validated intervals into time-of-use buckets and demand peaks, for a whole city.
-
-Belongs here: slots to periods by the local time of the slot, sums, peaks with their time, units converted once. Does
-not belong here: the position in the period and money (accrual.py, pricing.py).
-"""
+"""Billing determinants of a day: validated intervals into time-of-use buckets and demand peaks, for a whole city."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Whole-number arithmetic over a city that can't overflow and can't lose a digit.
-
-Belongs here: products and rounded quotients of integer arrays. int64 where the largest magnitudes prove it safe,
-Python's own integers (dtype object) where they don't: a monthly bill fits, a tiered time-of-use share of a mill does
-not. Does not belong here: what is computed.
-"""
+"""Whole-number arithmetic over a city that can't overflow and can't lose a digit."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """A line of a bill, explained: from the line to the tariff version, determinants, intervals, estimates, raw payloads
 and ledger entries.
-
-Belongs here: the shape of the explanation. Does not belong here: the walk itself (billing.explain_line in SQL, so that
-an auditor can ask the database alone).
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """Statements as files: CSV and Parquet.
 
-Belongs here: making a frame safe for a spreadsheet and writing it. Does not belong here: reading the store.
-
 A cell that a spreadsheet would take for a formula (it begins with =, +, -, @, tab or carriage return and is not a
 number) gets an apostrophe in front (OWASP, CSV injection). Parquet is typed and stays as it is.
 """

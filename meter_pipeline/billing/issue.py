@@ -1,7 +1,4 @@
-"""Issuing a billing period's statements: read the positions, price, hold back what must wait, write, reconcile, record.
-
-Belongs here: the order of steps. Does not belong here: prices (statements.py), SQL (store/billing_statements.py).
-"""
+"""Issuing a billing period's statements: read the positions, price, hold back what must wait, write, reconcile, record."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What billing knows of a day before it looks at usage, read from the store.
-
-Belongs here: the one reading of reference data that days, statements and adjustments share. Does not belong here: what
-is made of it (bind.py).
-"""
+"""What billing knows of a day before it looks at usage, read from the store."""
 
 from __future__ import annotations
 

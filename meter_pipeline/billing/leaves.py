@@ -1,8 +1,4 @@
-"""The ledger's leaves of billing's rows, made again from the rows as stored.
-
-Belongs here: hashing stored charges, statements' lines and adjustments' lines as their writers did (day.py,
-statements.py, adjustments.py). Does not belong here: comparing them with the ledger (ledger/verification.py).
-"""
+"""The ledger's leaves of billing's rows, made again from the rows as stored."""
 
 from __future__ import annotations
 

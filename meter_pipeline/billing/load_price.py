@@ -1,9 +1,5 @@
 """One tariff on one load: what ``meter-pipeline tariffs price`` prints.
 
-Belongs here: reading the load, calendar months, what carries from month to month (net metering credits, ratchets, the
-annual minimum). Does not belong here: the utility's own billing, which has periods, proration and rounding
-(statements.py).
-
 Amounts are exact (12 decimals), not rounded by line: published figures are compared with them to the cent. Months are
 those of the load.
 """

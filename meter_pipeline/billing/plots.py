@@ -1,7 +1,4 @@
-"""Small pictures of a billed day: PNG bytes under 20 kB, for asset metadata, reports and statements.
-
-Belongs here: drawing figures others have worked out. Does not belong here: any figure of its own.
-"""
+"""Small pictures of a billed day: PNG bytes under 20 kB, for asset metadata, reports and statements."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """What a position costs: every line of a tariff for many services at once, in exact whole numbers.
 
-Belongs here: the arithmetic of charges. Does not belong here: where determinants come from (determinants.py), how a
-period's end differs from its days (accrual.py, statements.py).
-
 The idea everything else stands on: ``amounts(tariff, position)`` is a function of how far a service has come in its
 billing period (usage, peaks, days so far). What a day costs is the position after it less the position before it; what
 a segment costs is its end less its start. So days always add up to the segment, segments to the statement, wherever the

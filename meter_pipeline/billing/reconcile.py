@@ -1,7 +1,4 @@
-"""Reconciliation: each stage of a billing day against the one before, every difference with a named cause or open.
-
-Belongs here: the joints, the closed list of causes. Does not belong here: SQL (store/billing_joints.py).
-"""
+"""Reconciliation: each stage of a billing day against the one before, every difference with a named cause or open."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A statement as a page a customer could be sent: one self-contained HTML file, usage plot included.
-
-Belongs here: the page. Does not belong here: any figure of its own. Every text is escaped; the page has no script.
-"""
+"""A statement as a page a customer could be sent: one self-contained HTML file, usage plot included."""
 
 from __future__ import annotations
 

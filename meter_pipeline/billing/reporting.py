@@ -1,7 +1,4 @@
-"""A billed day told to people: figures, tables, plots, invariants.
-
-Belongs here: the outcome as a StageReport. Does not belong here: computing it.
-"""
+"""A billed day told to people: figures, tables, plots, invariants."""
 
 from __future__ import annotations
 

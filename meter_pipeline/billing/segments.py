@@ -1,7 +1,4 @@
-"""Which stretches of service a billing period's statements cover: by service point, account, tariff and version.
-
-Belongs here: dates. Does not belong here: usage and money.
-"""
+"""Which stretches of service a billing period's statements cover: by service point, account, tariff and version."""
 
 from __future__ import annotations
 

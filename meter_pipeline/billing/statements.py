@@ -1,8 +1,5 @@
 """Statements: the lines of a billing period, from the positions its days reached.
 
-Belongs here: pricing segments from position to position, quantities, what only a period's end owes. Does not belong
-here: reading and writing (issue.py), corrections (adjustments.py).
-
 A segment costs its end less its start, so its lines are the sum of its days' lines; what the end adds (minimum charges,
 credits carried in, ratchets) is counted apart, by cause.
 """

@@ -1,7 +1,4 @@
-"""``meter-pipeline baselines``: how a meter's usage follows the weather.
-
-Belongs here: arguments and printing. Does not belong here: the fit (baselines/).
-"""
+"""``meter-pipeline baselines``: how a meter's usage follows the weather."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""meter-pipeline billing: statements, adjustments, reconciliation, month-end close.
-
-Belongs here: arguments, printing, exit codes. Does not belong here: what any of it means (billing/).
-"""
+"""meter-pipeline billing: statements, adjustments, reconciliation, month-end close."""
 
 from __future__ import annotations
 

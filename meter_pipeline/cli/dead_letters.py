@@ -1,7 +1,4 @@
-"""``meter-pipeline dead-letters``: payloads that could not be read, worked through.
-
-Belongs here: arguments and tables. Does not belong here: what may be done to a dead letter (ingest/dead_letters.py).
-"""
+"""``meter-pipeline dead-letters``: payloads that could not be read, worked through."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""``meter-pipeline desk``: the finance desk in a browser, and the tokens people log in with.
-
-Belongs here: arguments and starting the server. Does not belong here: pages and log-in (desk/).
-"""
+"""``meter-pipeline desk``: the finance desk in a browser, and the tokens people log in with."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""``meter-pipeline exceptions``: the queue of cases that wait for a person.
-
-Belongs here: arguments and printing. Does not belong here: what a decision does (anomalies/queue.py).
-"""
+"""``meter-pipeline exceptions``: the queue of cases that wait for a person."""
 
 from __future__ import annotations
 

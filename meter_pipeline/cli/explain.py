@@ -1,7 +1,4 @@
-"""meter-pipeline explain LINE_ID: what stands behind a line of a bill.
-
-Belongs here: arguments and printing. Does not belong here: the walk (billing/explain.py).
-"""
+"""meter-pipeline explain LINE_ID: what stands behind a line of a bill."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""``meter-pipeline feeds``: looking at what a head-end sent.
-
-Belongs here: options and printing. Does not belong here: parsing (feeds/) or loading (ingest/).
-"""
+"""``meter-pipeline feeds``: looking at what a head-end sent."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""``meter-pipeline ledger``: the audit ledger from the shell.
-
-Belongs here: arguments, files, tables. Does not belong here: what a proof is (ledger/).
-"""
+"""``meter-pipeline ledger``: the audit ledger from the shell."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""``meter-pipeline``: the rooms' commands, mounted.
-
-Belongs here: the list of commands and what happens when one fails. Does not belong here: what any of them does. Rooms
-are imported when their command runs, so that ``--help`` answers at once.
-"""
+"""``meter-pipeline``: the rooms' commands, mounted."""
 
 from __future__ import annotations
 

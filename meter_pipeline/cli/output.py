@@ -1,7 +1,4 @@
-"""How every command speaks: one JSON document on stdout, or a table for people; progress and logs on stderr.
-
-Belongs here: printing, progress, exit codes. Does not belong here: anything a command computes.
-"""
+"""How every command speaks: one JSON document on stdout, or a table for people; progress and logs on stderr."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""``meter-pipeline partitions``: billing days made ahead, archived, restored.
-
-Belongs here: arguments and tables. Does not belong here: which days may go and how (retention/).
-"""
+"""``meter-pipeline partitions``: billing days made ahead, archived, restored."""
 
 from __future__ import annotations
 

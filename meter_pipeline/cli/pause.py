@@ -1,7 +1,4 @@
-"""``meter-pipeline pause``: the emergency pause from the shell.
-
-Belongs here: arguments and tables. Does not belong here: what a pause is (control/pause.py).
-"""
+"""``meter-pipeline pause``: the emergency pause from the shell."""
 
 from __future__ import annotations
 

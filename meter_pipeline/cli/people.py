@@ -1,7 +1,4 @@
-"""``meter-pipeline people``: the register of people and their duties, which dual control stands on.
-
-Belongs here: arguments and tables. Does not belong here: what a duty allows (control/people.py), log-in.
-"""
+"""``meter-pipeline people``: the register of people and their duties, which dual control stands on."""
 
 from __future__ import annotations
 

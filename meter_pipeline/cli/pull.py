@@ -1,7 +1,4 @@
-"""``meter-pipeline pull``: head-ends with an HTTP API, asked by hand.
-
-Belongs here: arguments and tables. Does not belong here: asking (ingest/pull.py), the schedule (defs/schedules.py).
-"""
+"""``meter-pipeline pull``: head-ends with an HTTP API, asked by hand."""
 
 from __future__ import annotations
 

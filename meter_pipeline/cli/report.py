@@ -1,7 +1,4 @@
-"""``meter-pipeline report``: the close report of a billing day or a month as one file.
-
-Belongs here: arguments and printing. Does not belong here: the report (reporting/).
-"""
+"""``meter-pipeline report``: the close report of a billing day or a month as one file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""``meter-pipeline simulate``: the feeds of a municipality that never existed.
-
-Belongs here: options and what is printed. Does not belong here: the simulation (simulator/).
-"""
+"""``meter-pipeline simulate``: the feeds of a municipality that never existed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """A stretch of billing days for people: what came, what was made of it, what it cost. Shared by the demo and
 ``status``.
-
-Belongs here: the document and how it is drawn. Does not belong here: queries (store/overview.py).
 """
 
 from __future__ import annotations

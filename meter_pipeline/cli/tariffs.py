@@ -1,8 +1,4 @@
-"""meter-pipeline tariffs: read a tariff, price a load with it.
-
-Belongs here: arguments, printing, exit codes. Does not belong here: what a tariff means (billing/tariffs) or costs
-(billing/load_price.py).
-"""
+"""meter-pipeline tariffs: read a tariff, price a load with it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""``meter-pipeline vee``: a meter's day explained, the rules and thresholds in force. Belongs here: printing. Does not
-belong here: rules."""
+"""``meter-pipeline vee``: a meter's day explained, the rules and thresholds in force."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """What is worth telling: pauses raised and ended, requests that wait, a ledger unverified for too long, exceptions and
 dead letters over age.
-
-Belongs here: from the database's state to alerts. Does not belong here: sending (notify.py); failed runs and stale
-backfills, which only Dagster knows (defs/sensors_alerts.py).
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
 """Dual control, once for everything that needs it: one person asks, another confirms, once, in time, exactly what was
 asked.
 
-Belongs here: request, confirm, decline, withdraw, and the record of what was refused. Does not belong here: what is
-asked (pause.py, flags.py, migration's stages, adjustments), which joins the confirming transaction as ``effect``.
-
 What code checks here, the constraints of control.dual_decision check again: the primary key refuses a replay, CHECKs
 refuse one person for both and a late confirmation, the foreign key a confirmation of something else.
 """

@@ -1,8 +1,5 @@
 """Feature flags: values in PostgreSQL, read in the transaction they steer, changed on the record.
 
-Belongs here: declaring, reading and changing flags, with two people where the declaration asks for them. Does not
-belong here: what a flag means (migration's stages and cohorts, a writer's limits).
-
 A flag is declared in code with its default and its check; the table holds only what was changed. A change names the
 version it replaces, so that two people at once cannot overwrite each other unseen.
 """

@@ -1,8 +1,5 @@
 """The pause at a stage's own batch boundary: asked on a connection of its own before each thing a stage writes.
 
-Belongs here: the question and the answer that stops a stage. Does not belong here: waiting for the resume, which
-whoever drives the stage does (defs/stage.py) after the stage's transaction is gone.
-
 A stage computes for seconds and writes in one transaction. A pause raised while it computes must not be followed by its
 writes, and waiting in the open transaction would keep its locks for as long as people need. So the stage gives up
 (``Held``): the transaction is undone as a whole, and the stage is run again from its start after the resume, on what is

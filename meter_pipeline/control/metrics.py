@@ -1,8 +1,4 @@
-"""The state of the work as Prometheus metrics, read from the database at each scrape.
-
-Belongs here: which figures, their names and units. Does not belong here: alerts. One exporter for each deployment is
-enough: nothing is kept in a process, so a restarted writer loses no counter.
-"""
+"""The state of the work as Prometheus metrics, read from the database at each scrape."""
 
 from __future__ import annotations
 

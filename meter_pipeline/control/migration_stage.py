@@ -1,9 +1,6 @@
 """The stages of leaving the legacy batch, as an explicit state machine, who has authority over an account in each, and
 the flag that holds the stage.
 
-Belongs here: stages, allowed steps, cohorts, authority (pure), the flag's declaration. Does not belong here: storing
-and changing it (flags.py), writing to both sides and weighing the gate (migration/).
-
 off -> shadow -> dual_write -> live -> ramp_down -> complete, one step at a time forward; back to any earlier stage but
 off while the legacy side is still written (until complete). Live shifts traffic by cohort: whole routes first, then a
 stable hash percent.

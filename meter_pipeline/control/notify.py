@@ -1,7 +1,5 @@
 """Telling people: e-mail by SMTP, a signed webhook, and an outbox that keeps an alert until every channel has taken it.
 
-Belongs here: channels and delivery. Does not belong here: what is worth telling (alerts.py), how often (defs/).
-
 At least once: an alert is written first and sent afterwards; a channel that took it is not asked again, one that failed
 is, at growing intervals. The same trouble (``key``) is told once.
 """

@@ -1,8 +1,5 @@
 """EMERGENCY_PAUSE: raise it, look at it, ask to resume, confirm.
 
-Belongs here: what a pause means and the two-person resume. Does not belong here: waiting for it (probe.py), when it
-raises itself (rules.py), Dagster's queue (defs/).
-
 One pause at most is in force per scope. Raising it again adds evidence and withdraws a pending request to resume,
 because what was checked then is no longer all there is.
 """

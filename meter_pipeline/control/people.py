@@ -1,7 +1,4 @@
-"""People: one spelling of each, and the duties that let them ask and confirm.
-
-Belongs here: the register. Does not belong here: log-in, which is the database's, the proxy's or the shell's.
-"""
+"""People: one spelling of each, and the duties that let them ask and confirm."""
 
 from __future__ import annotations
 

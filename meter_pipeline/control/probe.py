@@ -1,7 +1,5 @@
 """The writer's side of the pause: ask before each batch on a connection of one's own, and wait at the batch boundary.
 
-Belongs here: PauseProbe. Does not belong here: what a pause is (pause.py).
-
 Fail closed: a flag that cannot be read within ``deadline`` counts as raised. The deadline is kept by select on the
 socket, not by the server (a stopped server runs no statement_timeout) nor by cancelling (against a stopped server
 psycopg took 11 s to give a cancelled call back).

@@ -1,8 +1,5 @@
 """When the pause raises itself: pure functions from what was seen to findings.
 
-Belongs here: the rules and their thresholds (thresholds.toml). Does not belong here: looking (evidence.py), raising
-(watch.py).
-
 Every rule looks only at what came after people last ended a pause: what they have answered for does not raise it again,
 what comes after does.
 """

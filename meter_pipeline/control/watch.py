@@ -1,8 +1,4 @@
-"""The watch: look at what was seen, raise the pause where a rule says so.
-
-Belongs here: one round of looking and raising, and how other rooms hand in what no table of theirs shows. Does not
-belong here: the rules (rules.py), SQL (store/evidence.py), how often (defs/).
-"""
+"""The watch: look at what was seen, raise the pause where a rule says so."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """The Celery app that workers run: ``celery -A meter_pipeline.defs.celery_app worker --concurrency 1 --queues
 dagster``.
-
-Belongs here: dagster-celery's task on our settings. Does not belong here: the settings (defs/executors.py), what a step
-does.
 """
 
 from __future__ import annotations

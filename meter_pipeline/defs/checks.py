@@ -1,8 +1,5 @@
 """Schema checks made from the contracts: one a table and billing day, blocking, each with what was expected and what
 was found.
-
-Belongs here: the factory. Does not belong here: business invariants, which the stages evaluate where the figures are at
-hand.
 """
 
 from datetime import date

@@ -1,8 +1,5 @@
 """Where a run's steps execute: in its own process (the default), in Celery workers, or in Kubernetes jobs.
 
-Belongs here: the choice, and what each engine is told. Does not belong here: brokers and clusters (deploy/), what a
-step does.
-
 METER_PIPELINE_EXECUTOR is read when definitions are loaded: ``in_process``, ``celery`` or ``k8s``;
 ``build_defs(executor=...)`` overrides it. The engines are optional: dagster-celery and dagster-k8s are imported only
 where they are asked for.

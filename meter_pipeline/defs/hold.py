@@ -1,9 +1,6 @@
 """Every run's hold on its work: it waits while the pause is raised, has its billing days to itself, and shows that it
 lives.
 
-Belongs here: what a run does before its first write and while it waits. Does not belong here: the queue (pausing.py),
-the batch boundary inside a stage (ingest polls its own probe), what a pause is (control/).
-
 The queue holds runs back by the pool's limit, but between the raising of the flag and the sensor's tick a run may still
 start. So the first thing a run does is ask for the flag itself: the queue is comfort, this is the guarantee.
 """

@@ -1,8 +1,5 @@
 """Finance's jobs on dead letters: list, show, correct, replay, dismiss from the Launchpad, with typed configuration.
 
-Belongs here: configuration, and the outcome as metadata. Does not belong here: what may be done to a dead letter
-(ingest/dead_letters.py), the commands (cli/dead_letters.py).
-
 None of these is in the pause's pool. List and show only read; correct and dismiss change no read; a replay stages
 reads, which wait for their billing day's run, and that run is in the pool. What a head-end sent is shown with
 everything escaped that could steer a page or a terminal.

@@ -1,9 +1,6 @@
 """Analysts' jobs on the exception queue: list, show, assign, confirm, dismiss from the Launchpad, with typed
 configuration.
 
-Belongs here: configuration, and the outcome as metadata. Does not belong here: what a decision does
-(anomalies/queue.py), the commands (cli/exceptions.py).
-
 None of these is in the pause's pool: a decision changes no read and no bill, it only lets one go, and the run that
 bills is in the pool.
 """

@@ -1,8 +1,5 @@
 """The ledger's housekeeping: its guards compared with their manifest on a schedule.
 
-Belongs here: the job and how often it runs. Does not belong here: what the guards must be (ledger/privileges.py,
-store/privileges.toml).
-
 Not in the pause's pool: guards are looked at while everything else is held, because that is when people put their hands
 on a database.
 """

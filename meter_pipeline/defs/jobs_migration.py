@@ -1,8 +1,6 @@
 """Leaving the legacy batch, from the Launchpad: status, the gate, steps and their second signature, rollback, delivery;
 and the sensor that rolls back.
 
-Belongs here: typed configuration for what people do, ticks. Does not belong here: what it means (migration/).
-
 None of these is in the pause's pool: a rollback must run while everything else is held.
 """
 

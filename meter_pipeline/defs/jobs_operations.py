@@ -1,7 +1,5 @@
 """People's jobs: raise the pause, ask to resume, confirm; and the housekeeping of Dagster's own storage.
 
-Belongs here: typed configuration for what people do in the Launchpad. Does not belong here: what it means (control/).
-
 None of these is in the pause's pool: they must run while everything else is held.
 """
 

@@ -1,7 +1,4 @@
-"""The nightly upkeep of partitions: the coming days' tables made, and the days whose time is over archived.
-
-Belongs here: the job, its configuration and its schedule. Does not belong here: what it does (retention/).
-"""
+"""The nightly upkeep of partitions: the coming days' tables made, and the days whose time is over archived."""
 
 from datetime import timedelta
 from typing import Final

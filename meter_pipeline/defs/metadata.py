@@ -1,8 +1,4 @@
-"""What an asset says of its table before it ever ran: columns with their meaning, and where each column comes from.
-
-Belongs here: contracts as Dagster metadata. Does not belong here: what a run found (report.py), the contracts
-themselves (schemas/tables).
-"""
+"""What an asset says of its table before it ever ran: columns with their meaning, and where each column comes from."""
 
 import re
 from typing import Any, Final

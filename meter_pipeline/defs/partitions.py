@@ -1,8 +1,4 @@
-"""Partitions: billing days in the utility's own zone.
-
-Belongs here: the one shared definition object (different start dates in one backfill make odd chunks, dagster #19625).
-Does not belong here: which files touch a day (ingest/).
-"""
+"""Partitions: billing days in the utility's own zone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What holds for every asset alike: groups in the order data flows, owners, the pool of the emergency pause.
-
-Belongs here: names and values applied across assets. Does not belong here: anything of one stage.
-"""
+"""What holds for every asset alike: groups in the order data flows, owners, the pool of the emergency pause."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The pool's limit: the pause as Dagster's queue knows it.
-
-Belongs here: reading and setting the limit. Does not belong here: what a pause is (control/), the sensor that looks at
-it again and again (sensors_pause.py).
-"""
+"""The pool's limit: the pause as Dagster's queue knows it."""
 
 import os
 from typing import Final

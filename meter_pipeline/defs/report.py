@@ -1,9 +1,6 @@
 """What a stage says of a billing day, and how it is told to Dagster: once a day, in single runs and in range runs
 alike.
 
-Belongs here: the translation of a stage's report to metadata and check results. Does not belong here: how any figure is
-computed.
-
 A range run would leave one metadata for all its days and check rows without a partition (measured on 1.13.27), so for
 more than one day the metadata is added and the check evaluated per partition key.
 """

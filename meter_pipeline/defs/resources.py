@@ -1,5 +1,4 @@
-"""Resources: what an asset is given. Belongs here: the municipality (settings, database, calendar, clock) as one
-resource, replaceable in tests."""
+"""Resources: what an asset is given."""
 
 from __future__ import annotations
 

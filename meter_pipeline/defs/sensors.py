@@ -1,8 +1,5 @@
 """Feed arrival: new files are landed, and exactly the billing days they touch are run, late reads included.
 
-Belongs here: looking at the inbox and at what waits in the store. Does not belong here: reading a file (ingest/), the
-pause (its own module).
-
 Two sensors, because a file's billing days are known only once it is parsed, and a tick must be over in a second.
 """
 

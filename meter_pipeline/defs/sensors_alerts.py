@@ -1,7 +1,4 @@
-"""Alerts: failed runs, stale backfills, and everything the control room finds worth telling; then delivery.
-
-Belongs here: what only Dagster knows. Does not belong here: channels and the outbox (control/notify.py).
-"""
+"""Alerts: failed runs, stale backfills, and everything the control room finds worth telling; then delivery."""
 
 import time
 from typing import Final

@@ -1,8 +1,4 @@
-"""The pause and the queue: the flag becomes the pool's limit, lost runs are ended, and the rules are looked at.
-
-Belongs here: sensors that act on EMERGENCY_PAUSE and on runs. Does not belong here: what holds a run that has started
-(hold.py), people's jobs (jobs_operations.py), alerts (sensors_alerts.py).
-"""
+"""The pause and the queue: the flag becomes the pool's limit, lost runs are ended, and the rules are looked at."""
 
 import os
 from typing import Final

@@ -1,8 +1,4 @@
-"""One way to make an asset of a billing day's stage.
-
-Belongs here: what every stage asset has alike (partitions, pool, executor-side loop, column schema and lineage from its
-contract). Does not belong here: which stages there are (assets/).
-"""
+"""One way to make an asset of a billing day's stage."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence

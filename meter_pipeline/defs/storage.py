@@ -1,8 +1,4 @@
-"""Dagster's storage: dagster-postgres on the pipeline's own server.
-
-Belongs here: how a process finds that server. Does not belong here: which server it is (settings.py) and what a URL
-must say (services.py).
-"""
+"""Dagster's storage: dagster-postgres on the pipeline's own server."""
 
 from __future__ import annotations
 

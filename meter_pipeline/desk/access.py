@@ -1,9 +1,6 @@
 """Who is at the desk: a token, or a header from a proxy that is trusted by its address; and the proof that a form came
 from our own page.
 
-Belongs here: tokens at rest, sessions, CSRF proofs. Does not belong here: what a person may do (control/people.py) and
-HTTP (app.py).
-
 A token is 32 random bytes, so one round of SHA-256 at rest is enough: there is nothing to guess. The file is 0600 and
 refused when others can read it. A session is a signed cookie that names its token: revoking the token ends it.
 """

@@ -1,7 +1,4 @@
-"""The desk as an application: routes, log-in, headers.
-
-Belongs here: putting the pages together. Does not belong here: the pages.
-"""
+"""The desk as an application: routes, log-in, headers."""
 
 from __future__ import annotations
 

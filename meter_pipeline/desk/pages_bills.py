@@ -1,7 +1,4 @@
-"""A bill explained: from the statement to a line, its days, every interval, the bytes it came in, and the proofs.
-
-Belongs here: pages. Does not belong here: the walk (billing.explain_line), proofs (ledger/proving.py).
-"""
+"""A bill explained: from the statement to a line, its days, every interval, the bytes it came in, and the proofs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What two people stand for: the emergency pause and its end, adjustments, the close of a month.
-
-Belongs here: forms and pages. Does not belong here: who may and what follows (control/, billing/adjustments.py,
-billing/close.py).
-"""
+"""What two people stand for: the emergency pause and its end, adjustments, the close of a month."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The exception queue: listed, filtered, shown with evidence and picture, assigned, confirmed, dismissed, one or many.
-
-Belongs here: forms and pages. Does not belong here: the rules of a decision (anomalies/queue.py).
-"""
+"""The exception queue: listed, filtered, shown with evidence and picture, assigned, confirmed, dismissed, one or many."""
 
 from __future__ import annotations
 

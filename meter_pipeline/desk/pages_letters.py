@@ -1,7 +1,4 @@
-"""Dead letters: listed, shown with bytes and reasons, corrected, replayed, dismissed, one or many.
-
-Belongs here: forms and pages. Does not belong here: what may be done to which (ingest/dead_letters.py).
-"""
+"""Dead letters: listed, shown with bytes and reasons, corrected, replayed, dismissed, one or many."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The first page: billing days, and what waits for people; and the close reports that were written.
-
-Belongs here: reading and laying out. Does not belong here: queries (store/desk.py), the making of reports (reporting/).
-"""
+"""The first page: billing days, and what waits for people; and the close reports that were written."""
 
 from __future__ import annotations
 

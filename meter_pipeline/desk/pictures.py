@@ -1,7 +1,4 @@
-"""Pictures as SVG, drawn by hand: small, sharp, readable by a screen reader, and no drawing library in the web process.
-
-Belongs here: SVG text. Does not belong here: choosing what to draw.
-"""
+"""Pictures as SVG, drawn by hand: small, sharp, readable by a screen reader, and no drawing library in the web process."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""How a page of the desk is asked for and answered: who it is, that the form is ours, what went wrong in words.
-
-Belongs here: requests, responses, errors, the checks every page gets alike. Does not belong here: any page
-(pages_*.py), log-in itself (access.py).
-"""
+"""How a page of the desk is asked for and answered: who it is, that the form is ours, what went wrong in words."""
 
 from __future__ import annotations
 

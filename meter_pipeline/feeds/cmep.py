@@ -1,8 +1,5 @@
 """CMEP, the California Metering Exchange Protocol: MEPMD01 metering data records.
 
-Belongs here: the record's 14 fields and its triplets of time, flag and value. Does not belong here: what stamps, units
-and numbers may be (vocabulary.py), frames (rows.py).
-
 One line is one meter's channel. Units that end in REG are dials, all others intervals whose length is the record's
 interval field (MMDDhhmm). The channel is ``constants.channel`` of the head-end, or else the unit. Times are
 CCYYMMDDhhmm in the head-end's zone; the protocol counts in GMT and names the end of an interval, so declare ``zone =

@@ -1,7 +1,5 @@
 """Which way an inner loop runs: as plain Python for a small file, compiled by numba for a large one.
 
-Belongs here: that choice, and the compiler's quirks. Does not belong here: the loops (kernels.py, kernels_nem12.py).
-
 Plain Python reads about 3 MB a second. The compiler costs a process about a second and a half from its cache, and once
 per machine five more (measured on two cores), so the first few MB of a process are read without it.
 """

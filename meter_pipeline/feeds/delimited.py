@@ -1,8 +1,5 @@
 """Delimited text with one read per line and a declared mapping of columns.
 
-Belongs here: header, quoting, and the careful reading of the lines the scan will not vouch for. Does not belong here:
-the scan of blocks (scanning.py) and what the fields mean (rows.py, vocabulary.py).
-
 A record is a line: a quoted field may hold the delimiter and doubled quotes, not a line end. Options of the head-end:
 ``skip_lines`` before the header, ``ambiguous`` (rows.py), ``max_line_bytes``, ``columns`` (how many, where there is no
 header), ``empty = "skip"`` (a line without a value is not a read; else it is rejected as ``missing_value``),

@@ -1,7 +1,5 @@
 """Green Button: NAESB ESPI readings in an Atom feed.
 
-Belongs here: the document, its links, units and durations. Does not belong here: who the customer is.
-
 The document is never held: a parser target keeps the short texts it needs and counts depth, so neither a large file nor
 a hostile one costs memory. A DTD, an entity or an external reference is refused where it is declared (defusedxml).
 

@@ -1,8 +1,5 @@
 """Opening what a head-end dropped: plain, gzip or zip, under caps, hashed while it is read, in blocks of whole lines.
 
-Belongs here: everything that stands between a path and trustworthy bytes: links, growing files, bombs, traversal, huge
-lines, encodings. Does not belong here: what the bytes mean.
-
 Memory stays bounded whatever the file: a block is a few MiB, a longer line is skipped and reported with its first
 bytes. Files are read, not mapped: a mapped file that is cut while we read it kills the process with SIGBUS.
 """

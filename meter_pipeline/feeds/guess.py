@@ -1,7 +1,5 @@
 """A mapping of columns guessed from a file's first lines, for ``feeds inspect`` of a file nobody declared.
 
-Belongs here: the guess. Does not belong here: anything that loads reads; a guess is shown, never trusted.
-
 Columns are recognised by their header, else by what they hold: the first column of stamps is the time, the first of
 identifiers that are not plain numbers the meter, the first of numbers the value. A local time without a declared zone
 is read as UTC and the report says so.

@@ -1,8 +1,5 @@
 """Head-ends: who sends files, in which format, and how to read them. A new head-end of a known format is a file here,
 not code.
-
-Belongs here: the declaration's shape and its reading from ``head_ends/*.toml``. Does not belong here: the formats
-themselves.
 """
 
 from __future__ import annotations

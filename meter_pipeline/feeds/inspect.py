@@ -1,7 +1,5 @@
 """What a file holds, per meter and channel, in the file's own units, so that it compares with any other reader of the
 file.
-
-Belongs here: the report of ``feeds inspect``. Does not belong here: parsing, printing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 """JSON Lines: one flat object a line, keys mapped by the head-end's ``columns``.
 
-Belongs here: the careful reading of a line. Does not belong here: the scan (kernels.py, scanning.py) and what the
-fields mean (rows.py).
-
 A number may be a JSON number or a string holding one. An absent or null key is an empty field. Escapes, nesting and
 exponents are read by the careful path; a mapped field that is an object, a list or a boolean is refused, and so is a
 key that occurs twice.

@@ -1,10 +1,5 @@
 """The inner loops over bytes: delimited rows and JSON Lines to dictionary codes and scaled integers.
 
-Belongs here: functions of arrays that run both as plain Python and compiled (compiled.py), with the same result. Does
-not belong here: what a text means; a loop only splits, numbers the distinct texts of each column and reads plain
-decimals. Anything out of the ordinary (exponents, doubled quotes, more than 18 digits) is marked and left to the
-careful path in Python.
-
 ``data`` is bytes in Python and a uint8 array when compiled. A dictionary column keeps, per distinct text, where it
 stands in the block. Files repeat themselves, so before hashing the text that followed the previous one last time is
 compared first (meters stay, times cycle).

@@ -1,8 +1,4 @@
-"""The inner loop over NEM12 records.
-
-Belongs here: splitting 300 records into numbers and finding the others. Does not belong here: what any record means
-(nem12.py). As in kernels.py, the loop runs as plain Python and compiled, with the same result.
-"""
+"""The inner loop over NEM12 records."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """AEMO meter data files: NEM12 (interval) and NEM13 (accumulation), Meter Data File Format.
 
-Belongs here: the records 100 to 900 and what they say of quality. Does not belong here: the byte loop (kernels.py).
-
 Times are Australian Eastern Standard Time all year (+10:00); a head-end may declare another fixed zone (Western Power
 files are +08:00). The NMI is the meter_id, the NMI suffix the channel. The source version is the record's
 UpdateDateTime (else MSATSLoadDateTime, else the file's own date) in Unix seconds, and the read time is the

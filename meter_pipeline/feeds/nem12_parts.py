@@ -1,8 +1,4 @@
-"""What a NEM12 reader remembers of the records it has read.
-
-Belongs here: 200 records, blocks of 300 records, 400 records, and the distinct texts after a 300 record's values. Does
-not belong here: reading a file (nem12.py).
-"""
+"""What a NEM12 reader remembers of the records it has read."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """NEM13: accumulation meters. One 250 record is two readings of a register and the consumption between them.
 
-Belongs here: the 250 record. Does not belong here: the frame of the file (nem12.py).
-
 Each 250 record gives two register reads (previous and current, each with its own quality) and one period: the quantity
 the file states for the time between. Both are kept, because they may differ (a dial that rolled over, a multiplier, or
 a mistake); what is billed is the difference of the registers, and the stated quantity is compared with it

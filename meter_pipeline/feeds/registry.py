@@ -1,8 +1,4 @@
-"""Which module reads which format, and what an undeclared file most likely is.
-
-Belongs here: the table of formats, sniffing, and ``parse``, the one way in for everybody else. Does not belong here:
-any format's own rules.
-"""
+"""Which module reads which format, and what an undeclared file most likely is."""
 
 from __future__ import annotations
 

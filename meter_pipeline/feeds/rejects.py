@@ -1,8 +1,4 @@
-"""What could not become a read: reason codes, and the builder of the rejects frame.
-
-Belongs here: the stable codes (people's queries and the dead-letter queue read them) and how much of a hostile line is
-kept. Does not belong here: storing, correcting or replaying dead letters (ingest/).
-"""
+"""What could not become a read: reason codes, and the builder of the rejects frame."""
 
 from __future__ import annotations
 

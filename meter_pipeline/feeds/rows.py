@@ -1,9 +1,5 @@
 """Rows of one read each, from dictionary codes to the canonical frames.
 
-Belongs here: what delimited text, JSON Lines and wide exports share: the fields a head-end may map, constants, the
-repeated hour in autumn, end stamps shifted to starts, the making of frames and rejects. Does not belong here: how a
-format splits its bytes.
-
 The repeated hour. A local time that occurs twice is settled by the order of the file, per meter and channel: where the
 local times of the repeated hour run through twice, the first pass is before the clocks went back, the second after (in
 a file that runs backwards, the other way round). A read repeated on the next line stays in its pass. Where the times

@@ -1,9 +1,4 @@
-"""Blocks of lines to rows, for the formats that have one read per line.
-
-Belongs here: scanning blocks on two threads, looking their texts up, converting numbers, and handing the lines the scan
-will not vouch for to a format's careful path. Does not belong here: how a format splits a line (its own module,
-kernels.py) and what texts mean (vocabulary.py).
-"""
+"""Blocks of lines to rows, for the formats that have one read per line."""
 
 from __future__ import annotations
 

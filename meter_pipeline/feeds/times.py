@@ -1,8 +1,5 @@
 """Stamps: text of a file to UTC instants, strictly, each distinct text once.
 
-Belongs here: time formats, fixed offsets, local time with its gaps and repeated hours. Does not belong here: which of
-two equal local times comes first in a file (rows.py, which sees the order) and billing days (calendar.py).
-
 Texts are grouped by shape (every digit as 0), each shape is understood once by a regular expression made from the
 declared format, and the digits of all texts of a shape are read together as a byte matrix. Digits of other scripts,
 blanks and signs therefore never match.

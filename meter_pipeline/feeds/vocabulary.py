@@ -1,9 +1,4 @@
-"""Distinct texts of a column, each judged once.
-
-Belongs here: the rules a single text must meet (identifier, stamp, unit, quality, whole number) and what it then means,
-as arrays indexed by code so that millions of rows are looked up at once. Does not belong here: rows (rows.py) and
-splitting bytes (kernels.py).
-"""
+"""Distinct texts of a column, each judged once."""
 
 from __future__ import annotations
 

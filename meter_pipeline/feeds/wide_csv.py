@@ -1,8 +1,5 @@
 """Wide exports with a dial and a flow on each line, as Badger Meter's Beacon writes them.
 
-Belongs here: which columns hold what. Does not belong here: reading delimited text (delimited.py), which is done once
-for each kind.
-
 A line gives a register read (channel ``R1``) and an interval read (channel ``F1``), either of which may be empty. The
 defaults below are the export's own column names; ``columns`` of a head-end may rename any of them. Flows are stamped at
 the end of their hour, a minute early (00:59); the tolerance of the day packer puts them on the hour.

@@ -1,8 +1,5 @@
 """The circuit breaker: stop calling a database that does not answer, before timeouts cascade.
 
-Belongs here: the state machine, in injected monotonic time. Does not belong here: its shared row (store/breaker.py),
-what counts as a failure of the server and what as bad data (retry.py).
-
 The rules are resilience4j's: a count window, no verdict before a minimum of calls, failure rate and slow-call rate with
 >=, bounded permits in HALF_OPEN, permits given back on cancellation. The wait doubles from 2 to 60 s with jitter while
 trials fail; HALF_OPEN never lasts longer than 30 s. Data errors never count.

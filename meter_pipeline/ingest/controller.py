@@ -1,8 +1,5 @@
 """The adaptive controller: how large a batch is and how many are written at once, from measured write latency.
 
-Belongs here: the control law, pure and in injected time. Does not belong here: sampling the server (monitor.py),
-writing.
-
 The target is absolute (a write, execute and commit, within 50 ms), so the law is additive increase, multiplicative
 decrease with a dead band on the 90th percentile, and guards from Netflix's Gradient2: changes clamped, no growth when
 the application is the limit, slow smoothing. A line fitted through (rows, latency) gives a ceiling, and says when batch

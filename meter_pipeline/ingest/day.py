@@ -1,8 +1,5 @@
 """A billing day's reads into the raw store, exactly once: the function behind the raw_reads asset.
 
-Belongs here: the order of the day (lock, epoch, staged files, passes, partitions, totals), what is said of it
-afterwards. Does not belong here: how batches are planned (plan.py) and written (writer.py).
-
 One run at a time holds a day, by an advisory lock that waits; should that lock's connection die while its batches live
 on, the next run's epoch fences them off. A run killed anywhere leaves committed batches, which raw.load_batch names;
 the next run does the rest. A day loaded for the first time becomes visible at once when its partition is attached,

@@ -1,8 +1,5 @@
 """Dead letters at work: shown, corrected, replayed once, dismissed.
 
-Belongs here: who may do what to which, how a rejected line becomes a small file again. Does not belong here: the table
-(store/dead_letters.py), the command (cli/dead_letters.py).
-
 A replay goes the way of every file: it is landed under an identity made of the letter and its content, so that asking
 twice finds it landed. It is tried first: content that would be rejected again changes nothing and says why. The reads
 then wait for their billing days like any others.

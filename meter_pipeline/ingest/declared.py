@@ -1,8 +1,4 @@
-"""What reference data declares of channels, looked up a file at a time.
-
-Belongs here: the table that landing asks, made once for a whole inbox. Does not belong here: what is refused because of
-it (landing.py).
-"""
+"""What reference data declares of channels, looked up a file at a time."""
 
 from __future__ import annotations
 

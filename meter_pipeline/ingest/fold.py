@@ -1,8 +1,5 @@
 """Which value wins: a pure function of the set of payloads, never of the order in which they came.
 
-Belongs here: folding the distinct payloads of a channel-day into one row, and counting what one more payload changes.
-Does not belong here: finding those payloads (plan.py), writing the result.
-
 Per slot the payload with the greatest (condition rank, source version, read time, sequence, payload hash) wins; no read
 time is less than any. The condition rank (quality.condition_rank) comes first, so that a late actual replaces an
 estimate and a newer estimate never replaces an actual. The row's own source_version, read_time, head_end and

@@ -1,8 +1,4 @@
-"""The inbox: folders of files by head-end, landed one after another.
-
-Belongs here: finding what is new and landing it. Does not belong here: one file's landing (landing.py), the sensor
-(defs/).
-"""
+"""The inbox: folders of files by head-end, landed one after another."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """Identity: the idempotency key of a read and the hash of a payload, in one documented canonical encoding each.
 
-Belongs here: canonical bytes and their SHA-256. Does not belong here: the Merkle tree over such hashes (ledger/), which
-value wins (fold.py).
-
 Idempotency key of a read (tag ``mp1``): SHA-256 over the UTF-8 bytes
 
     mp1 0x1F meter id 0x1F YYYY-MM-DDTHH:MM:SSZ 0x1F sequence in decimal

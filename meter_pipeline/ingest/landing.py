@@ -1,8 +1,5 @@
 """Landing: a file becomes staged billing days, dead letters and a row in the register of files, once.
 
-Belongs here: the order of those steps, what reference data must know of a read before it may be stored, dead letters'
-rows. Does not belong here: formats (feeds/), winners (fold.py), loading (day.py).
-
 The same bytes again, under any name, are recorded as a duplicate and load nothing. A crash anywhere before the
 transaction leaves only an archived copy and staged files, which the next landing writes again under the same names.
 """

@@ -1,9 +1,5 @@
 """Reads into day matrices: from one row per read to one row per payload.
 
-Belongs here: the dense scatter of a file's reads into billing days, what counts as one payload, and which of two reads
-of one file for the same slot is kept. Does not belong here: reference data and dead letters (landing.py), winners
-between payloads (fold.py).
-
 A payload is a meter's channel-day from one file and one source version: reads of a file that carry different versions
 are different payloads, so that versions stay comparable slot by slot. Inside a payload the greatest (condition rank,
 read time, sequence, line) is kept for a slot; a loser that says the same is a duplicate, one that says something else

@@ -1,9 +1,6 @@
 """Planning a billing day's load: which staged payloads are new, known or to be folded, and the batches they are cut
 into.
 
-Belongs here: passes, classification, the cutting and encoding of batches, their ledger entries. Does not belong here:
-the rule by which a value wins (fold.py), when and how a batch is written (writer.py).
-
 A pass holds at most one payload of a key, so that its batches can be written in any order and at once. The first pass
 of a day's first load goes straight into the unattached partition; every other pass is compared with the store first and
 writes only what differs.

@@ -1,5 +1,4 @@
-"""Ingestion's small pictures. Belongs here: drawing. Does not belong here: deciding (controller.py), counting
-(inbox.py)."""
+"""Ingestion's small pictures."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """Head-ends that are asked: a paginated HTTP API pulled into the inbox, a billing day at a time.
 
-Belongs here: asking, retrying, resuming, and which days to ask for. Does not belong here: reading what came (feeds/
-reads the JSON Lines file), landing it (the feed_arrival sensor or ``pull --land``).
-
 A head-end of format ``http`` declares in its options: ``url`` (https; plain http only to this machine), ``token_env``
 (the environment variable that holds the bearer token), and optionally ``page_size``. A page is ``GET
 url?day=YYYY-MM-DD&limit=N[&cursor=C]`` answered with ``{"reads": [object, ...], "next": "C" or null}``. Pages go to a

@@ -1,8 +1,5 @@
 """What an error means, and how often to try again.
 
-Belongs here: the classes of SQLSTATE, full-jitter back-off, the retry budget. Does not belong here: the breaker, which
-wraps each attempt.
-
 Retries happen at this one layer. Waits are full jitter (uniform from 0 to min(cap, base * 2^n)); at most 6 attempts
 within 30 s a batch; and a budget of a tenth of all calls, so that an outage is not amplified by the very work that
 waits for its end.

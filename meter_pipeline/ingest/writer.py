@@ -1,8 +1,5 @@
 """The writers: batches of a billing day written by asyncio tasks on a pool, as many and as large as the database bears.
 
-Belongs here: permits, the life of a batch (encode, pause, breaker, write, retry, bisect), the watchdog, the monitor.
-Does not belong here: what is in a batch (plan.py), the laws that steer (controller.py, breaker.py, retry.py).
-
 Encoding runs in threads, so the event loop never computes. One more batch than there are writers is encoded ahead; that
 bound is the back-pressure, and with it memory stays at a few batches whatever the backlog.
 """

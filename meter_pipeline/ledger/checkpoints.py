@@ -1,7 +1,5 @@
 """Checkpoints: the log sequenced, signed by the signer's process, published as tiles, time-stamped where an authority
 is set.
-
-Belongs here: the steps in their order, and what they gave. Does not belong here: keys (signer.py), Dagster (defs/).
 """
 
 from __future__ import annotations

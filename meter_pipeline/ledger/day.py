@@ -1,8 +1,5 @@
 """The ledger's part in a billing day: verify what bills will stand on, then sign what the day changed and verify that.
 
-Belongs here: the stage functions of the assets ledger_before_billing and ledger_checkpoint and their blocking checks.
-Does not belong here: Dagster.
-
 Each verification goes on from what was last verified, so that the second costs what billing wrote. Reads and validated
 days are matched with their leaves before anyone is billed, and hashed again from their content; charges and statements
 after.

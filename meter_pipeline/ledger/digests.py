@@ -1,9 +1,4 @@
-"""SHA-256 of a column of texts: what a table's leaves are made of.
-
-Belongs here: the hash of each row's canonical text.
-Does not belong here: the canonical texts themselves (the room that writes the rows), hashes inside the tree
-(merkle.py).
-"""
+"""SHA-256 of a column of texts: what a table's leaves are made of."""
 
 from __future__ import annotations
 

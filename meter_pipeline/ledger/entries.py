@@ -1,8 +1,5 @@
 """Ledger entries: what is said, in the bytes that are hashed, and the one call that writes it.
 
-Belongs here: the canonical encoding and append. Does not belong here: the log's order, which the sequencer gives after
-commit.
-
 An entry's canonical bytes are UTF-8 JSON of ``{"actor","at","body","kind","leaves","v"}``: keys sorted, no white space,
 decimals as strings, instants as ``YYYY-MM-DDTHH:MM:SS.ffffffZ``, bytes as lower-case hex, never a float. They are
 stored exactly as hashed and never serialised again. ``leaves`` is null or ``{"count","root"}``: the RFC 6962 root over

@@ -1,8 +1,5 @@
 """Erasing personal data without breaking a proof.
 
-Belongs here: payloads kept behind a salted hash, and their erasure. Does not belong here: what must be erased, which
-people decide.
-
 A leaf over the plain hash of something guessable (a name, a telephone number) would still betray it after the data is
 gone: anyone can hash guesses. So what holds personal data is hashed with 32 random bytes, kept beside it and erased
 with it. What remains is a leaf that proves that something was recorded and a ledger entry that says it was erased, by

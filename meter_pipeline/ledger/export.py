@@ -1,9 +1,6 @@
 """The export an auditor takes away: the whole log, what vouches for it, and the rows of chosen billing days, as plain
 files.
 
-Belongs here: writing that folder. Does not belong here: judging it (tools/verify_ledger.py, which shares no code with
-this).
-
     manifest.json       format, origin, size, when, which days, SHA-256 of every other file
     checkpoints.jsonl   {"size", "note", "cosignatures": [line]} in order of size
     entries.jsonl       {"index", "entry_id", "kind", "leaf_hash", "body", "leaves", "billing_day", "recorded_by"}; body

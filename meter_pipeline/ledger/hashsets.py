@@ -1,9 +1,4 @@
-"""Sets of hashes as arrays: which of a hundred thousand are not among another hundred thousand.
-
-Belongs here: that question, over (n, 32) uint8 arrays. Does not belong here: what the hashes are of. As Python sets the
-same took a quarter of a second a table, most of it in making a hundred thousand small objects that nobody looks at
-unless one is missing.
-"""
+"""Sets of hashes as arrays: which of a hundred thousand are not among another hundred thousand."""
 
 from __future__ import annotations
 

@@ -1,10 +1,4 @@
-"""The closed list of what the ledger records.
-
-Belongs here: the name of every kind of entry, what it says, which fields its body must carry and which two names dual
-control demands. An entry about one billing day says so in ``billing_day``. Does not belong here: the bodies themselves.
-A new kind is a line here, a line in sql/migrations and a line in tools/verify_ledger.py where it is under dual control;
-a test holds the three together.
-"""
+"""The closed list of what the ledger records."""
 
 from __future__ import annotations
 

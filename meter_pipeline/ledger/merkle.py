@@ -1,8 +1,5 @@
 """RFC 6962 Merkle trees: roots, inclusion and consistency proofs, and their verification.
 
-Belongs here: the arithmetic, over bytes, with nothing but SHA-256. Does not belong here: where hashes are kept
-(tiles.py), what they mean.
-
 A leaf's hash is SHA-256(0x00 || data), an inner node's SHA-256(0x01 || left || right): the prefixes keep a node from
 passing for a leaf (RFC 6962 section 2.1). A tree of n leaves splits at the largest power of two below n, which is the
 same as pairing neighbours level by level and carrying an odd last node up unchanged: the form used here, because it

@@ -1,8 +1,5 @@
 """Signed notes and checkpoints in the public formats: C2SP signed-note, tlog-checkpoint and tlog-cosignature, with
 Ed25519.
-
-Belongs here: making and reading these texts, and keys in the format of Go's golang.org/x/mod/sumdb/note. Does not
-belong here: where keys are kept (signer.py, witness.py), what is signed and when (checkpoints.py).
 """
 
 from __future__ import annotations

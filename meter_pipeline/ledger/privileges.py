@@ -1,8 +1,5 @@
 """The guards of the ledger: what they must be, and whether they still are.
 
-Belongs here: the expected-privileges manifest and its comparison with the catalogue. Does not belong here: making them
-(sql/migrations).
-
 Guards bind honest roles only: the owner and a superuser go round them. Two things show that afterwards: the tree, for
 what was changed, and the catalogue rows' versions, for a trigger that was disabled and enabled again although nothing
 was changed.

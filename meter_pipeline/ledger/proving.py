@@ -1,8 +1,5 @@
 """Proof of one payload: from a read or a bill to a signed checkpoint, in one file.
 
-Belongs here: assembling a proof bundle and checking it before it is given away. Does not belong here: the auditor's
-check of it (tools/verify_ledger.py --proof).
-
 The path: the payload's hash is leaf ``batch.index`` of its entry's batch; the batch's root is in the entry's body; the
 entry is leaf ``log.index`` of the tree whose root the checkpoint states and the log's key signed.
 """

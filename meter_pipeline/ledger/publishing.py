@@ -1,8 +1,4 @@
-"""Writing the log to disk as tlog-tiles (tiles.py says the layout).
-
-Belongs here: hash tiles, entry bundles and the checkpoint, from the database to a folder any web server can serve. Does
-not belong here: reading them back.
-"""
+"""Writing the log to disk as tlog-tiles (tiles.py says the layout)."""
 
 from __future__ import annotations
 

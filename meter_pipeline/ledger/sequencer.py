@@ -1,8 +1,5 @@
 """The sequencer: gives committed entries their place in the log, one process at a time.
 
-Belongs here: the order. Does not belong here: writing entries (in the transaction of their change), signing
-(checkpoints.py).
-
 Entries get their place after commit, because an identity column gaps on rollback and interleaves between writers. A
 round takes every committed entry that has no place; what is still in flight gets its place in a later round, so nothing
 waits for a stranger's long transaction and nothing is passed over. To find the missing ones without reading the whole

@@ -1,9 +1,5 @@
 """SHA-256 of very many short messages: what a tree of hundreds of thousands of leaves is made of.
 
-Belongs here: the compiled loop. Does not belong here: trees. Imported only where merkle.compiled says it pays: hashlib
-spends more time on making an object for each call than on hashing 33 or 65 bytes, but compiling takes seconds once
-(numba keeps the result on disk).
-
 Sixteen messages are hashed side by side, one in each lane of the processor's vector registers, as multi-buffer SHA-256
 does: every step of the algorithm is a loop over the lanes, which the compiler turns into vector instructions. Measured
 on one core: 6 million leaves a second, where one message after another gave 1 million.

@@ -1,12 +1,5 @@
 """The signer: a process of its own that holds the log's private key and never signs two histories.
 
-Belongs here: keys on disk (0600), what was signed last, and the one question answered: may this tree head be signed? It
-runs as ``python -m meter_pipeline.ledger.signer --keys FOLDER --listen SOCKET``: a service of its own user
-(deploy/systemd), one JSON request a line, one answer a line, so that neither the pipeline nor the database's owner can
-read the key. Without ``--listen`` it answers on stdin and stdout: one request, or with ``--stay`` one a line until the
-input ends. Does not belong here: the database. The signer believes nothing it is told: it checks each tree against the
-last one it signed.
-
 Requests: ``{"op": "public", "origin"}`` (makes a key where there is none), ``{"op": "sign", "origin", "size", "root",
 "old_size", "proof"}``, ``{"op": "rotate", "origin"}`` (a new key, waiting), ``{"op": "activate", "origin"}`` (the
 waiting key takes over from the next signature).

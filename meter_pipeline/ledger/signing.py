@@ -1,8 +1,5 @@
 """The pipeline's side of the signer: a request to another process.
 
-Belongs here: reaching the signer's socket, command or child, and reading its answer. Does not belong here: keys; this
-process never opens one.
-
 Three ways to a signer, by METER_PIPELINE_LEDGER_SIGNER: ``unix:PATH``, the socket of a signer that runs as a service of
 its own user; a command that answers one request as the signer does (``ssh ...``, ``sudo -u ...``); nothing, and a child
 of this process holds the keys: right for one machine and one person, since the child has this process's user. The child

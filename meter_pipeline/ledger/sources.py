@@ -1,9 +1,5 @@
 """Which rows stand behind which leaves.
 
-Belongs here: for every table whose rows are leaves, the kinds of entry that hold such leaves, and the encoding the hash
-is over. Does not belong here: the tables (each room's migrations), reading them (store/ledger_rows.py), hashing them
-(each room; encodings.py).
-
 The promise checked is a bijection: every row's hash is a leaf of an entry, and every leaf of such entries has its row.
 Payloads, validated versions, rejected lines and bills stay rows (current or in history) for ever. A charge is brought
 to what it is now instead, so the entry that does so also names the leaves it retires.

@@ -1,8 +1,5 @@
 """The log on disk as C2SP tlog-tiles lays it out, so that public tools read it without our code or our database.
 
-Belongs here: tile paths, which tiles a tree has, reading nodes back. Does not belong here: writing them
-(publishing.py), signing.
-
 ``checkpoint``, ``tile/<level>/<index>[.p/<width>]`` of up to 256 hashes, ``tile/entries/<index>[.p/<width>]`` of bodies
 each led by its length in 16 bits. Full tiles never change; partial ones are kept for readers that hold an older
 checkpoint.

@@ -1,8 +1,5 @@
 """An outside clock over a checkpoint: RFC 3161, through a command of the operator's.
 
-Belongs here: the query, what an answer must say, and verifying a stored one against the authority's certificate. Does
-not belong here: any network; the command does that.
-
 METER_PIPELINE_LEDGER_TIMESTAMP names a command that reads a DER TimeStampReq on stdin and writes the authority's DER
 TimeStampResp, such as
 

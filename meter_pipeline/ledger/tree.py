@@ -1,8 +1,4 @@
-"""The log's tree over the database: nodes read when a proof needs them, and grown when entries arrive.
-
-Belongs here: NodeReaders over stored hashes, appending to a tree from its right edge. Does not belong here: who may
-append (sequencer.py).
-"""
+"""The log's tree over the database: nodes read when a proof needs them, and grown when entries arrive."""
 
 from __future__ import annotations
 

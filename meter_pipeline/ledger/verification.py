@@ -1,9 +1,6 @@
 """Verification from inside: the log recomputed from its entries, a day's rows matched with their leaves, the guards
 looked at.
 
-Belongs here: what the blocking check of each billing day runs. Does not belong here: the auditor's own verification,
-which shares no code with this (tools/verify_ledger.py).
-
 A full run recomputes everything. An incremental one starts from what was last verified, which is remembered on disk
 outside the database: a database put back to an older state is then shorter than the memory, and a rewritten past no
 longer leads to the remembered root.

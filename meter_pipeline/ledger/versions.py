@@ -1,8 +1,5 @@
 """Versions on the ledger: an entry when the program, a rule set or a head-end's declaration comes into use as it was
 not before.
-
-Belongs here: telling a new version from one that is recorded. Does not belong here: what versions there are
-(versions.py above the rooms).
 """
 
 from __future__ import annotations

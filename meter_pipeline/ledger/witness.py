@@ -1,9 +1,5 @@
 """A witness: someone else's memory of the log. Finance or an auditor runs it, with its own key, on storage the pipeline
 cannot write.
-
-Belongs here: the check of C2SP tlog-witness (signature, old size, consistency, persist, then cosign) over published
-tiles. It runs as ``python -m meter_pipeline.ledger.witness --log FOLDER --state FOLDER --vkey FILE`` too. Does not
-belong here: the database; a witness that asked the party it watches would see what that party shows.
 """
 
 from __future__ import annotations

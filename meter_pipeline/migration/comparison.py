@@ -1,8 +1,5 @@
 """Comparing every account's results with the legacy batch's, figure by figure, and classifying each difference.
 
-Belongs here: the pure comparison, frame to frame. Does not belong here: where results come from (results.py), what a
-class means for the cut-over (gate.py).
-
 A result is one figure of one account on one billing day: a read, a usage, a determinant, a line or a total (LEVELS).
 Its value is an integer: micro base units for quantities, millionths of the currency for money, so that no rounding
 happens on the way to a comparison. Sources of the classes and tolerances: reference bill-to-bill practice of parallel

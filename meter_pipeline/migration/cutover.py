@@ -1,8 +1,5 @@
 """Steps of the migration taken by people: the next stage, a larger cohort, and the cut-over, which two people sign over
 one fresh green report.
-
-Belongs here: asking for and confirming steps. Does not belong here: which steps there are (stages.py), rollback
-(rollback.py).
 """
 
 from __future__ import annotations

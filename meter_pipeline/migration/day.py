@@ -1,7 +1,5 @@
 """Comparing a billing day and weighing the gate, with their figures stored: what the Dagster asset and the command line
 call.
-
-Belongs here: gathering, storing, reporting. Does not belong here: classes (comparison.py) and conditions (gate.py).
 """
 
 from __future__ import annotations

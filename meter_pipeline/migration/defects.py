@@ -1,7 +1,4 @@
-"""Recording a known defect of the legacy batch: what is ignored, for how much, until when, by whose approval.
-
-Belongs here: the record and its ledger entry. Does not belong here: what a defect explains (comparison.py).
-"""
+"""Recording a known defect of the legacy batch: what is ignored, for how much, until when, by whose approval."""
 
 from __future__ import annotations
 

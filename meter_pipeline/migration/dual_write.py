@@ -1,9 +1,6 @@
 """Writing to both sides with one authority at a time: the authority is read in the transaction of the record, the other
 side's copy goes by outbox.
 
-Belongs here: recording a result, publishing a billing day, delivering the outbox. Does not belong here: which side has
-authority (stages.py), what a side does with what it is given (sides.py).
-
 There are never two independent commits. A crash between the commit and the delivery leaves the record in the outbox; a
 delivery that is repeated is recognised by the record's hash. While live, the outbox towards legacy is the reverse sync:
 after a rollback legacy has every record written while live.

@@ -1,9 +1,6 @@
 """The gate of the cut-over: 72 continuous hours without an unexplained difference, plus replay and coverage, as one
 report with a hash.
 
-Belongs here: the pure evaluation of evidence against requirements. Does not belong here: gathering evidence
-(store/migration.py), signing (cutover.py).
-
 Why more than 72 hours: three days see a tenth of a month's billing cycles. The utility anchor for parallel running is a
 full month of bill cycles and the first three of the next; so replay is asked for beside the live clock, and coverage of
 what rarely happens (clock change, exchange, rollover).

@@ -1,8 +1,4 @@
-"""The guard: look at everything that may send the migration back, and send it back.
-
-Belongs here: gathering what the triggers need from the other rooms' tables. Does not belong here: the triggers and the
-flip (rollback.py), how often (defs/).
-"""
+"""The guard: look at everything that may send the migration back, and send it back."""
 
 from __future__ import annotations
 

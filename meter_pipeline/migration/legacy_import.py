@@ -1,7 +1,4 @@
-"""The legacy batch's results, from a CSV file or a table of its own database, as RESULT rows.
-
-Belongs here: reading and checking them. Does not belong here: comparing.
-"""
+"""The legacy batch's results, from a CSV file or a table of its own database, as RESULT rows."""
 
 from __future__ import annotations
 

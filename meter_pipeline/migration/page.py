@@ -1,7 +1,5 @@
 """The gate as one HTML page: what two people look at before they sign.
 
-Belongs here: the page. Does not belong here: what the gate asks for (gate.py), its picture (plots.py).
-
 It carries its style and picture inside it and no script, so that it opens anywhere; it is written beside and then
 moved.
 """

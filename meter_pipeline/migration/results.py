@@ -1,9 +1,6 @@
 """Our figures of a billing day in the shape a comparison takes: one row a figure, from the rows the billing stage
 keeps.
 
-Belongs here: unfolding determinants and charges into reads, usage, determinants, lines and totals. Does not belong
-here: SQL (store/migration.py), comparing (comparison.py).
-
 The figures travel as the stage's own rows with their arrays and are unfolded here: sent as one row a figure, a city of
 100,000 accounts cost the server 2.2 s of a comparison's 8.
 """

@@ -1,8 +1,4 @@
-"""Automatic rollback: what is seen, and whether it sends authority back to legacy while both sides go on being written.
-
-Belongs here: the triggers as a pure function, and the flip itself. Does not belong here: measuring (control/, ingest/,
-ledger/ say what they see).
-"""
+"""Automatic rollback: what is seen, and whether it sends authority back to legacy while both sides go on being written."""
 
 from __future__ import annotations
 

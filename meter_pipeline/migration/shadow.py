@@ -1,9 +1,6 @@
 """Shadow mode: the pipeline runs whole beside the legacy batch, and PostgreSQL itself keeps it from touching anything
 that counts.
 
-Belongs here: the shadow database, its one role, a billing day run in it. Does not belong here: comparing (day.py),
-grants (store/privileges.py).
-
 The shadow is a database of its own beside the authoritative one, on the same server, with the same migrations:
 NAME_shadow. Every session of a shadow run acts in the role meter_shadow. In the shadow database that role writes every
 table; in the authoritative one it reads, and writes the audit tables alone (schema migration, appending to the ledger).

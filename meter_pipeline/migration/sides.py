@@ -1,7 +1,5 @@
 """What each side does with the other's bills: the legacy batch takes ours from a folder of CSV files or a table, we
 keep a copy of its.
-
-Belongs here: delivering records, idempotent, whole or not at all. Does not belong here: which records (dual_write.py).
 """
 
 from __future__ import annotations

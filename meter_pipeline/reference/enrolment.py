@@ -1,8 +1,5 @@
 """Enrolment: the meters of a new head-end's file admitted as reference data, so that its reads have somewhere to go.
 
-Belongs here: making the rows that a file's channels imply. Does not belong here: reading the file (feeds/), writing
-rows (importing.py).
-
 What a file cannot say is assumed, plainly and the same for every meter: one service point and one account a meter,
 active and installed from the first read's billing day, on the tariff and cycle given. A meter of registers alone is
 installed at its first read: what it counted before is not ours to bill. A data engineer edits the rows afterwards by

@@ -1,7 +1,4 @@
-"""A folder of reference tables, read and checked whole: every fault named, nothing taken on trust.
-
-Belongs here: the CSV cells, keys, references and stretches. Does not belong here: writing them (store/reference.py).
-"""
+"""A folder of reference tables, read and checked whole: every fault named, nothing taken on trust."""
 
 from __future__ import annotations
 

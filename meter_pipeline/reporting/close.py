@@ -1,7 +1,5 @@
 """A day's or a month's close report: the document, and the one HTML file made of it.
 
-Belongs here: gathering, drawing, writing. Does not belong here: queries (store/closing.py, store/overview.py).
-
 The file carries its style and pictures inside it and no script: it opens anywhere, in years, without us. It is written
 beside and then moved, so that nobody reads half a report; written again it replaces itself, and says when.
 """

@@ -1,7 +1,4 @@
-"""Columns as SVG: what a close report draws besides the reconciliation.
-
-Belongs here: SVG text. Does not belong here: choosing what to draw.
-"""
+"""Columns as SVG: what a close report draws besides the reconciliation."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """Which billing days leave the database, in what order of steps, and how one comes back.
 
-Belongs here: who may go, crash-safety, the ledger entry. Does not belong here: statements and files
-(store/partitions.py).
-
 A day goes in one transaction: its partitions are kept from writers, written to Parquet, synced, read back from disk
 through a temporary table, and only if that gives the same bytes are the catalogue's rows and the ledger entry written
 and the partitions detached and dropped. Killed anywhere before the commit, the day is where it was, with a file beside

@@ -1,9 +1,6 @@
 """The contract of every table a billing day writes, in pandera: the source of the schema checks, of the column metadata
 and of the SQL drift test.
 
-Belongs here: the registry and the making of pandera schemas. Does not belong here: the contracts themselves (tables/),
-reading a table.
-
 pandera is imported when a contract is used: it costs a second, and most commands never check a table. A LazyFrame would
 be checked for its schema only, so contracts are given eager frames.
 """

@@ -1,8 +1,4 @@
-"""The canonical reads: what feeds/ makes of any head-end's bytes, and what the store keeps of them.
-
-Belongs here: column names, types and the in-memory day matrix. All instants are UTC; all quantities are integers of
-micro base units (units.MICRO); quality is the packed code of quality.py.
-"""
+"""The canonical reads: what feeds/ makes of any head-end's bytes, and what the store keeps of them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """Reference data: one CSV per table, one table of schema ``ref`` each, effective-dated.
 
-Belongs here: columns, types, keys and references, from which the importer, the SQL drift test and the docs are made.
-Does not belong here: reading or checking files (store/reference.py).
-
 ``valid_from`` is included, ``valid_to`` is not and empty means open. Dates are billing days; instants are UTC with a Z.
 Column kinds: id (ASCII [A-Z0-9-]{1,32} after upper-casing), text, date, instant, decimal, integer, boolean, and
 choice:a|b|c. A kind ending in ? may be empty.

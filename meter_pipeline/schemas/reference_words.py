@@ -1,8 +1,4 @@
-"""What each column of the reference tables means, in the words a data engineer or a billing analyst needs.
-
-Belongs here: one sentence a column; column metadata shows them, and sql/migrations/0082 puts the same words beside the
-columns (a test compares). Does not belong here: types, keys and references (reference.py).
-"""
+"""What each column of the reference tables means, in the words a data engineer or a billing analyst needs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Who lives here: the traits of every service point, drawn from the seed alone.
-
-Belongs here: class, size, heating, cooling, solar, dials and multipliers of a range of service points. Does not belong
-here: what they use on a day (usage.py) and what goes wrong (plan.py).
-"""
+"""Who lives here: the traits of every service point, drawn from the seed alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """The plainest feed there is, for load benchmarks: meter_id,interval_start,kwh,sequence, one line per interval, nothing
 wrong in it.
-
-Belongs here: that file. Does not belong here: the city's own feeds (feeds_out.py).
 """
 
 from __future__ import annotations

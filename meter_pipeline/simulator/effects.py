@@ -1,8 +1,5 @@
 """A day of a range of service points, with everything that goes wrong in it: what was used, what the meters measured,
 what was reported.
-
-Belongs here: applying stories to totals, weights and reported rows. Does not belong here: choosing the stories
-(plan.py), and how a report looks in a file (writers.py).
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 """Who sends what when: the files of a day, the late ones, the corrected, the repeated.
 
-Belongs here: sorting a chunk's reports into files, their names, and the notes on planted text defects. Does not belong
-here: the formats themselves (writers.py).
-
 A file is called ARRIVAL_HEADEND_DAY_PART, arrival first, so that names in order are files in the order they came.
 """
 

@@ -1,9 +1,6 @@
 """The same city without files: day matrices for validation and benchmarks, register reads, and daily usage for anomaly
 evaluation.
 
-Belongs here: frames and matrices in the product's own shapes. Does not belong here: what is in them (effects.py,
-usage.py).
-
 A day matrix holds what is in hand once everything has arrived: late data is there, corrections are applied, repeats are
 gone. What stays is what validation must find: gaps, spikes, drift, shifted hours, meters exchanged.
 """

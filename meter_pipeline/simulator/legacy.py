@@ -1,10 +1,6 @@
 """The batch a municipality wants to leave: one read at a time, one commit a night, and habits nobody remembers the
 reason of.
 
-Belongs here: that job whole, with its own database, quirks and nightly results. Does not belong here: comparing with it
-(migration/), and anything the product uses: it shares no code with the product on purpose, down to its arithmetic in
-floats.
-
 Quirks, each of which a comparison must explain:
 
 * A read is kept under its local wall clock. In the repeated hour of autumn the second read overwrites the first: an hour is lost (LEG-DST).

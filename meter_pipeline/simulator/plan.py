@@ -1,8 +1,5 @@
 """What goes wrong, where and when: drawn once from the seed, before any read exists.
 
-Belongs here: the kinds of defects and events, how many of each, and on which service points and days they fall. Does
-not belong here: what they do to usage and reads (effects.py) or to files (writers.py, feeds_out.py).
-
 Each service point has at most one story, so that a detector's answer about it can be judged. Benign events (a move, a
 vacation, solar panels) are planted and named too: taking one for a fault is a false alarm.
 """

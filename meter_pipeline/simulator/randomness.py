@@ -1,8 +1,5 @@
 """Randomness that needs no history: any meter's any day can be drawn alone and comes out the same.
 
-Belongs here: counter-based draws keyed by seed, stream and day, and the tables that turn a 16-bit draw into a
-distribution. Does not belong here: what is drawn (city.py, usage.py, plan.py).
-
 A draw is 16 raw bits of Philox4x64, whose output stream NumPy promises never to change. The tables are made with
 Python's own arithmetic and rounded to integers, and everything after them is integer work or single IEEE operations, so
 a seed gives the same city on any machine.

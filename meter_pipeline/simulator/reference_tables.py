@@ -1,8 +1,4 @@
-"""The city on paper: every reference table, its tariffs and its head-ends' declarations.
-
-Belongs here: rows that agree with schemas/reference.py and with what the feeds will say. Does not belong here:
-importing them (reference/).
-"""
+"""The city on paper: every reference table, its tariffs and its head-ends' declarations."""
 
 from __future__ import annotations
 

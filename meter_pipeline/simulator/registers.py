@@ -1,8 +1,4 @@
-"""Registers: dials that add up exactly what the meters measured, roll over, and change with the meter.
-
-Belongs here: the running dials of a city, a day at a time, and the reads made of them. Does not belong here: files
-(writers.py). A million meters keep two integers each; nothing else of the past is needed.
-"""
+"""Registers: dials that add up exactly what the meters measured, roll over, and change with the meter."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """A city's feeds, reference data and truth, written to a folder.
 
-Belongs here: the walk over days, head-ends and chunks. Does not belong here: what any of them holds.
-
 Days are the outer loop and a file's worth of meters the inner one, so that a million meters need the memory of one file
 and two integers per meter.
 """

@@ -1,8 +1,4 @@
-"""What to simulate: the size of the city, its days, its seed, and who sends which format.
-
-Belongs here: the specification, the head-ends' shares and the naming of meters, service points and accounts. Does not
-belong here: what is drawn from the seed.
-"""
+"""What to simulate: the size of the city, its days, its seed, and who sends which format."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The city's tariffs: URDB documents for plain electricity rates, native ones for what URDB lacks.
-
-Belongs here: the documents' text and which versions are in force when. Does not belong here: pricing (billing/). Every
-rate is made up.
-"""
+"""The city's tariffs: URDB documents for plain electricity rates, native ones for what URDB lacks."""
 
 from __future__ import annotations
 

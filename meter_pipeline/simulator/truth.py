@@ -1,8 +1,4 @@
-"""The truth: every planted defect and every event that looks like one, by meter and time.
-
-Belongs here: the frame that detectors are judged against. Does not belong here: planting (plan.py) and judging
-(benchmarks).
-"""
+"""The truth: every planted defect and every event that looks like one, by meter and time."""
 
 from __future__ import annotations
 

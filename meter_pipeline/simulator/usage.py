@@ -1,8 +1,5 @@
 """What a service point uses: a day's total from its traits and the weather, and its intervals from the total.
 
-Belongs here: true consumption and solar export, before anything goes wrong. Does not belong here: defects (effects.py),
-registers (registers.py), files (writers.py).
-
 The total comes first and the intervals share it out by cumulative rounding, so their sum equals it exactly, a register
 is a running sum of totals, and four hundred days of totals cost no intervals. All arithmetic is on integers or on
 single IEEE operations.

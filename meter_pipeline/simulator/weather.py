@@ -1,8 +1,4 @@
-"""Temperatures of a city that never existed: seasons, and weather that lasts for days.
-
-Belongs here: a station's daily minimum and maximum on any day, without simulating the days before it. Does not belong
-here: what people use because of it (usage.py), degree days (baselines/).
-"""
+"""Temperatures of a city that never existed: seasons, and weather that lasts for days."""
 
 from __future__ import annotations
 

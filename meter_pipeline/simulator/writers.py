@@ -1,8 +1,5 @@
 """Reports as bytes: delimited text, JSON Lines, NEM12 and CMEP.
 
-Belongs here: how a chunk of reported rows looks in each format, defects of text included. Does not belong here: which
-file a row goes to and when it arrives (feeds_out.py).
-
 Delimited rows that are plain (all intervals there, on the grid, not negative) are laid out as fixed-width records in
 one array per file, which is what makes tens of millions of lines a second; the few others are written a line at a time.
 """

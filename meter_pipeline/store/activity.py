@@ -1,8 +1,5 @@
 """What the server is doing, seen from a connection outside the pool: our sessions' waits, and the shared circuit
 breaker.
-
-Belongs here: pg_stat_activity and raw.breaker. Does not belong here: what follows from them (ingest/controller.py,
-ingest/breaker.py).
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""What waits too long for somebody, from the other rooms' tables. Belongs here: SQL. Does not belong here: what is too
-long (control/alerts.py)."""
+"""What waits too long for somebody, from the other rooms' tables."""
 
 from __future__ import annotations
 

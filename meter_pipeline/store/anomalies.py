@@ -1,7 +1,4 @@
-"""The anomaly store: every statement on schema anomaly, and what detection reads of vee and ref.
-
-Belongs here: SQL. Does not belong here: what a flag means, how a baseline is fitted.
-"""
+"""The anomaly store: every statement on schema anomaly, and what detection reads of vee and ref."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The archive: every file that ever arrived, compressed, under the hash of its own bytes.
-
-Belongs here: hashing, storing and reopening. Does not belong here: what is inside a file (feeds/).
-"""
+"""The archive: every file that ever arrived, compressed, under the hash of its own bytes."""
 
 from __future__ import annotations
 

@@ -1,9 +1,6 @@
 """Arrays of whole numbers in PostgreSQL's binary format, and out of the server as the bytes that it would send of them
 anyway.
 
-Belongs here: the layout of an array; asking for an array column as bytes, and making the frame's lists of them. Does
-not belong here: which columns (each room's store), rows of several columns (copy_binary.py).
-
 100,000 day vectors took 1.0 s of the server and 0.9 s of this process's processor as arrays, element by element through
 Arrow's reader; as bytes 0.6 s and 0.35 s, this module's part among them.
 """

@@ -1,8 +1,4 @@
-"""Frames out of PostgreSQL through Arrow (ADBC).
-
-Belongs here: one read over a given connection, and the connection each thread keeps. Does not belong here: which
-database, as whom (database.py).
-"""
+"""Frames out of PostgreSQL through Arrow (ADBC)."""
 
 from __future__ import annotations
 

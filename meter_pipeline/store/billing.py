@@ -1,8 +1,4 @@
-"""The billing tables: frames in and out of schema ``billing``, and what billing reads of its neighbours.
-
-Belongs here: SQL and COPY. Does not belong here: arithmetic, the order of steps (billing/day.py). Reads that must agree
-with each other are made over one connection.
-"""
+"""The billing tables: frames in and out of schema ``billing``, and what billing reads of its neighbours."""
 
 from __future__ import annotations
 

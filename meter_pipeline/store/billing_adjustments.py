@@ -1,7 +1,5 @@
 """Adjustments in and out of the store. The rules that money stands on (two people, threshold, sealed months) are
 constraints and triggers; what is here cannot get round them.
-
-Belongs here: SQL. Does not belong here: what an adjustment is worth (billing/adjustments.py).
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Sealing an accounting month: what must be true, what it holds, the seal itself.
-
-Belongs here: SQL. Does not belong here: the order of steps (billing/close.py). The triggers of 0050_billing.sql refuse
-changes from then on.
-"""
+"""Sealing an accounting month: what must be true, what it holds, the seal itself."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What stands behind a statement's line, from the SQL function billing.explain_line.
-
-Belongs here: the query. Does not belong here: how it is told.
-"""
+"""What stands behind a statement's line, from the SQL function billing.explain_line."""
 
 from __future__ import annotations
 

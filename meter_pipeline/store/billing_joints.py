@@ -1,10 +1,6 @@
 """Queries behind the reconciliation of a billing day: what the stages before billing hold, in the units in which they
 are compared.
 
-Belongs here: SQL over raw, vee, billing and the ledger. Each side of a joint is read from its own tables, over the
-connection whose transaction wrote them, so that what is compared is what will be committed. Does not belong here: what
-the joints and causes mean, and what is compared with what (billing/reconcile.py).
-
 Rows are (subject, unit, cause, expected, actual, items, detail); quantities and money in millionths, counts as they
 are.
 """

@@ -1,8 +1,4 @@
-"""Statements in and out of the store.
-
-Belongs here: SQL and COPY for statements, their lines, segments and exceptions. Does not belong here: what a line
-costs.
-"""
+"""Statements in and out of the store."""
 
 from __future__ import annotations
 

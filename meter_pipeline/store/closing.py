@@ -1,7 +1,4 @@
-"""What a close report says of a day or a month, in a few queries.
-
-Belongs here: reading. Does not belong here: laying it out (reporting/).
-"""
+"""What a close report says of a day or a month, in a few queries."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The control schema's tables: every statement the control room sends.
-
-Belongs here: SQL over control.*, the advisory lock of a billing day. Does not belong here: who may do what (control/),
-except where a constraint says so.
-"""
+"""The control schema's tables: every statement the control room sends."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Frames into PostgreSQL by binary COPY.
-
-Belongs here: a frame's rows in that format, and sending them. Does not belong here: what the rows are (vectors.py for
-billing days of intervals).
-"""
+"""Frames into PostgreSQL by binary COPY."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Dagster's own tables, where its instance offers no call: pruning.
-
-Belongs here: the few statements over schema dagster, each with the version its layout was seen in. Does not belong
-here: anything the instance's API can do.
-"""
+"""Dagster's own tables, where its instance offers no call: pruning."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The database as the rest of the product sees it: connections, and frames read back.
-
-Belongs here: connecting (psycopg, sync and async; ADBC for reading frames), the settings every session gets. Does not
-belong here: tables.
-"""
+"""The database as the rest of the product sees it: connections, and frames read back."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The table of dead letters.
-
-Belongs here: its SQL. Does not belong here: what may be corrected or replayed (ingest/dead_letters.py).
-"""
+"""The table of dead letters."""
 
 from __future__ import annotations
 

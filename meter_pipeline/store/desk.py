@@ -1,8 +1,6 @@
 """What the finance desk shows: pages of long lists by keyset, and the figures of its first page from tables that stay
 small.
 
-Belongs here: reading. Does not belong here: changing anything; what a decision does is each room's own.
-
 No query counts or skips through a long list: a page starts where the last one ended, on an index of 0080_desk.sql, so
 that the hundredth thousand costs what the first does. Counts stop at COUNTED.
 """

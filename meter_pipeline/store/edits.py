@@ -1,7 +1,4 @@
-"""People's edits of intervals: vee.edit.
-
-Belongs here: its statements. Does not belong here: judging an edit and applying it (vee/edits.py).
-"""
+"""People's edits of intervals: vee.edit."""
 
 from __future__ import annotations
 

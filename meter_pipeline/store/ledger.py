@@ -1,7 +1,4 @@
-"""The ledger's tables: every statement the ledger room sends.
-
-Belongs here: SQL over the ledger schema. Does not belong here: hashing, signing, proving.
-"""
+"""The ledger's tables: every statement the ledger room sends."""
 
 from __future__ import annotations
 

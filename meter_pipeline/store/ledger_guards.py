@@ -1,8 +1,4 @@
-"""The ledger's guards as the catalogue has them.
-
-Belongs here: reading owners, grants, triggers, policies and functions of the ledger schema. Does not belong here: what
-they should be (ledger/privileges.py).
-"""
+"""The ledger's guards as the catalogue has them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The business rows behind the ledger's leaves.
-
-Belongs here: reading hashes and rows of any table named in ledger/sources.py, from their partitions and, for days that
-were archived, from the archive's files. Does not belong here: what they must equal.
-"""
+"""The business rows behind the ledger's leaves."""
 
 from __future__ import annotations
 

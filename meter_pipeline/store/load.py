@@ -1,8 +1,5 @@
 """Loading a billing day: what is in the store already, and the one transaction that writes a batch.
 
-Belongs here: SQL and the order of statements in a batch's transaction. Does not belong here: which rows are in a batch
-and what they become (ingest/plan.py), when it runs (ingest/writer.py).
-
 A batch's transaction: share the day's lock and see that the epoch is still ours; write the ledger entries; claim the
 batch's rows in raw.load_batch (where a lost reply left them claimed, the batch is committed already and everything is
 undone); write the rows; commit.

@@ -1,5 +1,4 @@
-"""Figures for the metrics: one small query each. Belongs here: SQL. Does not belong here: names' prefix and format
-(control/metrics.py)."""
+"""Figures for the metrics: one small query each."""
 
 from __future__ import annotations
 

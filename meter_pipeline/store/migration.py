@@ -1,5 +1,4 @@
-"""Schema ``migration`` in PostgreSQL: legacy results, comparisons, gate reports, authority and outbox. Belongs here:
-its SQL and nothing that decides."""
+"""Schema ``migration`` in PostgreSQL: legacy results, comparisons, gate reports, authority and outbox."""
 
 from __future__ import annotations
 

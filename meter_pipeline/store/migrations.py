@@ -1,7 +1,4 @@
-"""Bringing a database up to date with sql/migrations, by dbmate.
-
-Belongs here: calling the runner. Does not belong here: DDL, which is plain numbered SQL in sql/migrations.
-"""
+"""Bringing a database up to date with sql/migrations, by dbmate."""
 
 from __future__ import annotations
 

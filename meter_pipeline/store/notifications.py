@@ -1,5 +1,4 @@
-"""The outbox of alerts: control.notification. Belongs here: its statements. Does not belong here: sending
-(control/notify.py)."""
+"""The outbox of alerts: control.notification."""
 
 from __future__ import annotations
 

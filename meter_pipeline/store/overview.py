@@ -1,7 +1,4 @@
-"""What is where, in a few queries: for ``status``, the demo's summary and the close report.
-
-Belongs here: reading counts and totals across schemas. Does not belong here: changing anything.
-"""
+"""What is where, in a few queries: for ``status``, the demo's summary and the close report."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """Daily partitions over their life: made ahead, counted, archived to Parquet, dropped, restored.
 
-Belongs here: the statements, the Parquet files and their hashes. Does not belong here: which days may go and when
-(retention/).
-
 A day's content is the bytes of ``COPY (SELECT columns FROM its partition ORDER BY primary key) TO STDOUT (FORMAT
 binary)``; its SHA-256 is what the ledger holds, and what a restored day must give again.
 """

@@ -1,8 +1,4 @@
-"""Database roles of least privilege: the manifest, applying it, and finding where the database differs from it.
-
-Belongs here: grants on every schema but the ledger's, whose guards have a manifest of their own. Does not belong here:
-making the roles (sql/migrations/0061_roles.sql), log-ins (a deployment grants a role to its own log-in).
-"""
+"""Database roles of least privilege: the manifest, applying it, and finding where the database differs from it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The raw store's tables: files, what waits, what is loaded, who may write a day.
-
-Belongs here: the SQL of schema raw apart from day vectors (vectors.py) and dead letters (dead_letters.py). Does not
-belong here: decisions.
-"""
+"""The raw store's tables: files, what waits, what is loaded, who may write a day."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""A session for many reads of frames, over an Arrow connection that outlives it.
-
-Belongs here: the session, the shelf its connections wait on, reading ahead. Does not belong here: one read
-(Database.read), statements (each room's store).
-"""
+"""A session for many reads of frames, over an Arrow connection that outlives it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Reference data in PostgreSQL: schema ``ref`` written and read back. Belongs here: its SQL. Does not belong here:
-checking files (reference/)."""
+"""Reference data in PostgreSQL: schema ``ref`` written and read back."""
 
 from __future__ import annotations
 

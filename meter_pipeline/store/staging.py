@@ -1,8 +1,5 @@
 """Staging: the parsed reads of a file, by billing day, waiting on disk between landing and loading.
 
-Belongs here: where such a file lies, writing it whole or not at all, reading it back. Does not belong here: which files
-wait (store/raw.py).
-
 A staged file is a cache: its bytes follow from the archived feed file, so it is not synced to disk, and one that is
 lost or torn is noticed by its hash and made again from the archive.
 """

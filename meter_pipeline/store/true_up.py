@@ -1,8 +1,4 @@
-"""Requests to validate a day again: vee.true_up, and the stored figures they are told from.
-
-Belongs here: its statements. Does not belong here: which days a read concerns (vee/true_up.py), who runs them
-(defs/sensors.py, cli/run.py).
-"""
+"""Requests to validate a day again: vee.true_up, and the stored figures they are told from."""
 
 from __future__ import annotations
 

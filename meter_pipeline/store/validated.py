@@ -1,8 +1,5 @@
 """The validated store: what VEE reads in bulk and the tables it writes.
 
-Belongs here: every statement on schema vee and the reads VEE makes of raw and ref. Does not belong here: rules,
-estimates, what a row means.
-
 Rows travel as day vectors (store/vectors.py). A first load goes into a fresh partition; a rerun classifies against what
 is there and touches only rows whose content changed, each of which moves to vee.interval_day_version first.
 """

@@ -1,9 +1,5 @@
 """Day vectors: a billing day of intervals as one row per meter and channel, and the three ways such rows travel.
 
-Belongs here: the codec between the in-memory day matrix and the vector frame (one Polars row per stored row), and
-reading and writing such rows. Does not belong here: PostgreSQL's binary COPY format (copy_binary.py), which rows to
-write, and what a value means.
-
     DayMatrix  <-> vector frame  (from_matrix, to_matrices: exact both ways, and the frame is a pure function of the
     matrix) vector frame -> COPY BINARY  (copy_binary.encode) table -> vector frame        (Database.read, through
     Arrow)

@@ -1,8 +1,5 @@
 """Deadlines that hold against a server that has stopped answering.
 
-Belongs here: cutting a connection's socket. Does not belong here: statement_timeout and lock_timeout, which a live
-server keeps for itself.
-
 A stopped server (SIGSTOP, a frozen VM) still has a kernel that acknowledges packets, so keepalives and tcp_user_timeout
 see nothing, its own statement_timeout does not run, and a cancelled psycopg call came back after 11 s. Shutting the
 socket down wakes the waiting call at once.

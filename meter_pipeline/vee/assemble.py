@@ -1,8 +1,5 @@
 """From reference data and raw reads to rows under judgement: what should have come, beside what did.
 
-Belongs here: joining installations, channels, accounts and raw vectors into one matrix per interval length with its
-context; joining register reads into series. Does not belong here: SQL, rules, what follows from them.
-
 Every row that reference data expects is there even when nothing arrived; every raw row that reference data does not
 know is returned apart, as an exception, never dropped in silence.
 """

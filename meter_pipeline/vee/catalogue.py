@@ -1,8 +1,5 @@
 """The published list of rules: code, bit, severity by role, source.
 
-Belongs here: what a rule is and the registry the rule modules fill. Does not belong here: the rules themselves
-(interval_rules.py, row_rules.py), thresholds.
-
 A bit position, once published, keeps its meaning for ever: stored flags of past days are read with it. New rules take
 the next free bit.
 """

@@ -1,8 +1,5 @@
 """The stage: one billing day of raw reads becomes validated intervals and daily usage.
 
-Belongs here: reading in bulk, calling the pure functions in order, writing in one transaction with the ledger. Does not
-belong here: rules, estimates, SQL text.
-
 A rerun with the same inputs writes nothing. A row whose content changed gets a new version and keeps the old one with
 the reason; a row whose estimates are locked changes only when its raw reads, its register or the thresholds do.
 """

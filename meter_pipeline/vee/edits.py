@@ -1,9 +1,6 @@
 """Manual edits: a person overrides intervals, judged by the rules for manual override, kept beside the raw read,
 applied with every validation.
 
-Belongs here: judging, recording and applying an edit. Does not belong here: who may edit (control/people.py), printing
-(cli/vee.py).
-
 An edited value is a final substitute by agreed method (AEMO flag F, method 16, reason 93); a slot whose read a person
 refuses is estimated like any other. Edits are asked for through the same list as true-ups, so that the day is validated
 and billed again by itself.

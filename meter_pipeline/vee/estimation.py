@@ -1,8 +1,5 @@
 """The estimation ladder: what a missing interval probably was, and the quality code that says how it was found.
 
-Belongs here: the methods, their order and their refusals, over arrays. Does not belong here: which intervals need an
-estimate (verdict.py), scaling to registers (scaling.py), fetching history (store/validated.py).
-
 The order: linear up to two hours; average of like days; days of similar temperature; the class's shape of this very
 day; average daily load; the register alone; zero on an inactive service. Every method is integer arithmetic on micro
 base units.

@@ -1,7 +1,5 @@
 """Which meter stood where: the part of a billing day each installation answers for.
 
-Belongs here: windows of installations, exchanges, overlaps, stretches without a meter. Does not belong here: reads.
-
 An exchange is two installations of one service point that measure the same thing one after the other. Where their
 windows overlap (both meters counted the same energy), the old meter answers up to the next full hour after the new
 one's installation and the new one from there, so that whole intervals change hands and nothing is counted twice; each

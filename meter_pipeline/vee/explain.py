@@ -1,7 +1,4 @@
-"""A meter's day told interval by interval: what came, which rules hit, what was put in its place and why.
-
-Belongs here: the document of ``meter-pipeline vee explain``. Does not belong here: printing (cli/vee.py), rules.
-"""
+"""A meter's day told interval by interval: what came, which rules hit, what was put in its place and why."""
 
 from __future__ import annotations
 

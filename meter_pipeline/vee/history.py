@@ -1,8 +1,4 @@
-"""History beside a day: like days brought to the day's own slots, daily totals by row, anchors at midnight.
-
-Belongs here: turning frames of earlier days into aligned arrays. Does not belong here: reading them
-(store/validated.py), using them.
-"""
+"""History beside a day: like days brought to the day's own slots, daily totals by row, anchors at midnight."""
 
 from __future__ import annotations
 

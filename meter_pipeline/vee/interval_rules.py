@@ -1,8 +1,5 @@
 """Rules that judge single intervals.
 
-Belongs here: one small function per rule, from the day, its context and its row statistics to the intervals it hits.
-Does not belong here: what is done about a hit (verdict.py), rules about whole rows (row_rules.py).
-
 A rule returns the rows it looked into and a boolean matrix over them, or None when no row can be hit. Its result for a
 row never depends on other rows or on their order.
 """

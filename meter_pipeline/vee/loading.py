@@ -1,8 +1,4 @@
-"""Reading for VEE: the day's rows and registers, and the history its estimates and shifts stand on.
-
-Belongs here: calling the store's bulk reads and bringing them into the shapes of model.py. Does not belong here: SQL,
-judgement, writing.
-"""
+"""Reading for VEE: the day's rows and registers, and the history its estimates and shifts stand on."""
 
 from __future__ import annotations
 

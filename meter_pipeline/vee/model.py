@@ -1,8 +1,5 @@
 """The shapes VEE works on: a day of rows with what is known about each, and what came of it.
 
-Belongs here: dataclasses of arrays that share their row order, and their invariants. Does not belong here: rules,
-estimates, SQL.
-
 A row is one channel of one installation on one billing day: a meter that moves between service points at noon is two
 rows, and a service point whose meter is exchanged at noon is two rows as well, each with the slots it stood there for.
 """

@@ -1,8 +1,5 @@
 """What a validation of a billing day found, in numbers and small frames: for metadata, checks, plots and the command
 line.
-
-Belongs here: VeeOutcome and the summaries it is filled with. Does not belong here: the stage (day.py), drawing
-(plots.py).
 """
 
 from __future__ import annotations

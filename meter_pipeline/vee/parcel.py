@@ -1,8 +1,5 @@
 """A judged shard as a file, for the process that writes the day: what one worker made, another can read.
 
-Belongs here: the file's layout, writing it whole or not at all, reading it back. Does not belong here: what is in a
-shard (streaming.py), where the files lie and whether one may still be used (spread.py).
-
 A file is one NumPy archive: the arrays and Arrow-encoded frames as members, everything else as one JSON member that
 refers to them. It is not a pickle: the folder is shared between machines, and reading a file must not run what somebody
 wrote into it. Only the classes named here are made, and only of the file whose hash the one who judged it left in the

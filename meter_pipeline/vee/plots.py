@@ -1,7 +1,4 @@
-"""Small pictures of a validated day: PNG bytes under 20 kB, for asset metadata and reports.
-
-Belongs here: drawing what outcome.py and explain.py have worked out. Does not belong here: any figure of its own.
-"""
+"""Small pictures of a validated day: PNG bytes under 20 kB, for asset metadata and reports."""
 
 from __future__ import annotations
 

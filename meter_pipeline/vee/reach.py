@@ -1,8 +1,5 @@
 """How far from a billing day a register read may open or close it, and the reads within that reach.
 
-Belongs here: the reach, and looking further only for the registers that need it. Does not belong here: SQL
-(store/validated.py), what the reads say (registers.py), which days they change (true_up.py).
-
 Most registers are read within a quarter; some once a year, as in central Europe. Looking a year back for every meter of
 a city that is read by hand would bring in four times the reads on every day, so the second look is for those whose
 first one left a side open, and is not taken at all where nothing was read that long ago.

@@ -1,8 +1,5 @@
 """Who pays for what was read: account, tariff in force and billing cycle of every service point on a day, or the
 exception.
-
-Belongs here: the mapping and its faults. Does not belong here: reading reference tables (store/validated.py), prices
-(billing/).
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 """Cumulative registers: what a sequence of dial readings says was used, and why it sometimes goes back or falls silent.
 
-Belongs here: the cause of every step between reads, exact consumption, its share per billing day, causes of gaps. Does
-not belong here: interval channels (verdict.py), which meter stood where (exchange.py).
-
 Everything runs on flat arrays of reads sorted by series and time, a city at once. A series is one register of one
 installation. The consumption between two instants is a difference of one cumulative integer function of time, so
 however the time is cut, the parts sum to what the register counted.

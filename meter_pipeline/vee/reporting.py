@@ -1,7 +1,4 @@
-"""What the stage tells people: figures, tables, plots and checks of a billing day.
-
-Belongs here: StageReport documents of the two stages. Does not belong here: the stages themselves.
-"""
+"""What the stage tells people: figures, tables, plots and checks of a billing day."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""From validated matrices to rows of the store: vectors with their hashes, daily usage, exceptions, load shapes.
-
-Belongs here: pure functions from ValidatedMatrix to frames. Does not belong here: SQL, rules.
-"""
+"""From validated matrices to rows of the store: vectors with their hashes, daily usage, exceptions, load shapes."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Rules that judge a row: one channel of one meter over a billing day.
-
-Belongs here: one small function per rule from the day under judgement to a boolean per row. Does not belong here: what
-follows from a verdict (verdict.py, estimation.py), the findings on register reads themselves (registers.py), which
-arrive as bits.
-"""
+"""Rules that judge a row: one channel of one meter over a billing day."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Exact sharing of integers: estimates scaled to a register, consumption spread over time.
-
-Belongs here: ways to split an integer so that the parts sum to it to the last unit, whatever the weights. Does not
-belong here: which register difference to scale to (day.py), money (billing).
-"""
+"""Exact sharing of integers: estimates scaled to a register, consumption spread over time."""
 
 from __future__ import annotations
 

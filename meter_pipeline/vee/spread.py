@@ -1,9 +1,6 @@
 """A day's shards judged beforehand, by as many processes as there are, on as many machines: each leaves its shards as
 files in a shared folder.
 
-Belongs here: which step judges which shards, whether what one left may still be used, clearing away. Does not belong
-here: judging (streaming.py), the file (parcel.py), how steps are started (defs/assets/shards.py).
-
 The stage itself stays what it is: one transaction, by one process, which writes the day. For each shard it looks
 whether somebody judged it already, from what it knows itself: the shard's file is named by a hash of what its judgement
 stands on (the files loaded for the day, expected rows, registers, edits, thresholds, weather, and which transactions

@@ -1,8 +1,5 @@
 """Statistics of every row of a day, and of a day's shape, in one compiled pass each.
 
-Belongs here: what the rules ask of a row before they look at its intervals, sums over rows. Does not belong here:
-thresholds, verdicts.
-
 A rule that must look at intervals does so only in the rows whose statistics say it can find something: that is why nine
 million intervals take tenths of a second.
 """

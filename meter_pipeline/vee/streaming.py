@@ -1,9 +1,6 @@
 """The day's intervals shard by shard: read, judged and handed on, so that a city of any size needs the memory of a few
 shards.
 
-Belongs here: the walk over the shards, what it keeps of each, what one shard must know of the others. Does not belong
-here: rules and estimates (verdict.py), SQL, what is written (writing.py).
-
 Two things cross shards. An estimate may stand on the shape of its class, so rows that need one are left open until
 every shard has been through, and are then judged again with all their peers known. And a head-end's clock may be off by
 hours, which only its whole fleet tells: that is looked for at the end, and where it is found (hardly ever) the day is

@@ -1,8 +1,5 @@
 """Register reads that enclose several days of an interval meter: what the register leaves for one of them.
 
-Belongs here: finding such stretches, what the other days of each take of it, and which of those days should be
-validated again. Does not belong here: register-only meters (results.py, true_up.py), scaling itself (verdict.py).
-
 A stretch runs from a read at one midnight to the next read at a midnight, several days later. Its difference less what
 the other days really read is what is left for this day. Where other days were estimated too, what is left is shared in
 proportion to the unscaled estimates, by differences of one cumulative function, so that the days of a stretch sum to

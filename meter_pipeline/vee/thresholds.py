@@ -1,7 +1,4 @@
-"""Thresholds of the rules: versioned, hashed, read once.
-
-Belongs here: reading thresholds.toml into typed values. Does not belong here: any rule, or any default hidden in code.
-"""
+"""Thresholds of the rules: versioned, hashed, read once."""
 
 from __future__ import annotations
 

@@ -1,9 +1,5 @@
 """Time-of-use registers beside the intervals of the hours each of them counts.
 
-Belongs here: which register counts which slot of a day, what each of them counted, and what each leaves for a row's
-estimates. Does not belong here: the total register (assemble.py), sharing itself (scaling.py), prices by time of use
-(billing/).
-
 The hours are reference data (ref.register_hours), by head-end and register channel in local time: a head-end's meters
 are programmed alike. A program that leaves a slot to no register or to two, or that changes within an interval, is not
 used for that interval length. (Source: Itron IEE, TOU scaling; Oracle MDM Sum Check, time-of-use registers against the

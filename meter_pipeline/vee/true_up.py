@@ -1,9 +1,6 @@
 """Days that a register read allows to be trued up: those between it and the reads around it, where they now come out
 differently.
 
-Belongs here: finding them. Does not belong here: keeping and running the requests (store/true_up.py, defs/sensors.py,
-cli/run.py).
-
 A read closes the days since the read before it, which were estimated until then; one that comes late also cuts the days
 up to the read after it. Only days that were validated, and whose figure differs from the stored one, are asked for: a
 run that changes nothing asks for nothing. (AEMO methods 62 to 67: forward estimates are replaced when the meter is

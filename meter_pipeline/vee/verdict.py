@@ -1,8 +1,4 @@
-"""Validate, estimate, scale, validate again: a raw day becomes a validated day.
-
-Belongs here: the order of the steps over one DayMatrix and the bookkeeping of what became of each slot. Does not belong
-here: single rules and methods, reading or writing the store (day.py, store/validated.py).
-"""
+"""Validate, estimate, scale, validate again: a raw day becomes a validated day."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """What a validated day writes: rows shard by shard as they come, the day's small tables at the end, all in the caller's
 transaction.
-
-Belongs here: which rows changed, their versions and reasons, the order of the statements. Does not belong here: SQL
-(store/validated.py), what a row says.
 """
 
 from __future__ import annotations

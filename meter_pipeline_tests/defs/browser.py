@@ -1,7 +1,5 @@
 """Dagster's UI in a headless Chromium, as a person clicks it. Needs chromium, chromedriver and selenium; a test without
 them is skipped.
-
-Belongs here: finding things by what they say. Does not belong here: what a test expects.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""What billing days left behind, as digests: equal digests mean equal rows, to the last byte, and equal ledger leaves.
-
-Belongs here: which columns say when or by whom something was written, and so may differ between two runs of the same
-work. Everything else counts.
-"""
+"""What billing days left behind, as digests: equal digests mean equal rows, to the last byte, and equal ledger leaves."""
 
 from __future__ import annotations
 

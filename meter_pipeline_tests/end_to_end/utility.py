@@ -1,7 +1,5 @@
 """A small utility for end-to-end tests: a folder with its own zone and head-ends, a database, and the stages called in
 order as the assets do.
-
-Belongs here: building and driving it. Does not belong here: what any test expects.
 """
 
 from __future__ import annotations

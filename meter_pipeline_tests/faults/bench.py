@@ -1,8 +1,5 @@
 """The bench a fault is tried on: a real server with fsync on, a fresh database a case, files whose every read is known,
 and the reckoning after.
-
-Belongs here: making a case, running the day in this process or in one that may be killed, the quiet hour, the
-invariants and the ledger's verification, the figures. Does not belong here: the faults (kinds_*.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The list of kinds of fault: a name, how it is done, how often.
-
-Belongs here: what a kind is. Does not belong here: the kinds themselves (kinds_*.py), running them (run.py).
-"""
+"""The list of kinds of fault: a name, how it is done, how often."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Disks that are full: the server's data, or its log, on a small tmpfs.
-
-Belongs here: making such a disk (root only), filling it, the case on it. Does not belong here: other faults
-(kinds_*.py).
-"""
+"""Disks that are full: the server's data, or its log, on a small tmpfs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Every kind of fault, in the order of the table of docs/reliability.md.
-
-Belongs here: which rooms of kinds there are. Does not belong here: how a fault is done (kinds_*.py).
-"""
+"""Every kind of fault, in the order of the table of docs/reliability.md."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Faults of people, time and files: pauses, clocks, files that come again, torn or growing.
-
-Belongs here: how each is done. Does not belong here: what must hold after it (bench.Case.reckon).
-"""
+"""Faults of people, time and files: pauses, clocks, files that come again, torn or growing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Faults of the ledger's sequencer and of what is stored: backups, flipped bytes.
-
-Belongs here: how each is done. Does not belong here: what must hold after it (bench.Case.reckon).
-"""
+"""Faults of the ledger's sequencer and of what is stored: backups, flipped bytes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Faults of the network between a run and its server.
-
-Belongs here: how each is done. Does not belong here: what must hold after it (bench.Case.reckon).
-"""
+"""Faults of the network between a run and its server."""
 
 from __future__ import annotations
 

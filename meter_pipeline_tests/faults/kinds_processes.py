@@ -1,7 +1,4 @@
-"""Faults of processes: writers, runs, the server and its backends, killed, stopped and cut off.
-
-Belongs here: how each is done. Does not belong here: what must hold after it (bench.Case.reckon).
-"""
+"""Faults of processes: writers, runs, the server and its backends, killed, stopped and cut off."""
 
 from __future__ import annotations
 

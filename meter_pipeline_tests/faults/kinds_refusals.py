@@ -1,7 +1,4 @@
-"""Faults that the server reports: refused batches, locks, deadlocks, no connection left.
-
-Belongs here: how each is done. Does not belong here: what must hold after it (bench.Case.reckon).
-"""
+"""Faults that the server reports: refused batches, locks, deadlocks, no connection left."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""A TCP proxy in front of a PostgreSQL server that does to connections what networks do.
-
-Belongs here: latency, jitter, slicing, half-open links, resets at a byte count and around COMMIT, refusals. Does not
-belong here: which of them when (kinds_*.py). The names follow toxiproxy's.
-"""
+"""A TCP proxy in front of a PostgreSQL server that does to connections what networks do."""
 
 from __future__ import annotations
 

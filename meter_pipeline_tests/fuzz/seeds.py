@@ -1,8 +1,5 @@
 """What fuzzing starts from: an honest file or two of each kind, words its format knows, and the corpus kept from
 earlier campaigns.
-
-Belongs here: seeds, dictionaries, reading and writing ``corpus/NAME.jsonl`` and ``crashes/NAME.jsonl`` (one input a
-line, base64). Does not belong here: what must hold of them (targets.py).
 """
 
 from __future__ import annotations

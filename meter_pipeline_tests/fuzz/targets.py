@@ -1,9 +1,6 @@
 """What is fuzzed, and what must hold of any bytes: one function a parser, ``(data, folder) -> None``, that raises where
 a promise breaks.
 
-Belongs here: targets and their promises. Does not belong here: seeds (seeds.py), running the fuzzer (run.py,
-campaign.py).
-
 A parser promises more than not to crash. Whatever the bytes: reads are within range and carry canonical ids, every
 reject names a known reason, the result does not depend on where blocks of the file end, nor on whether the inner loop
 is plain Python or compiled, and landing sorts every read into staged or rejected.

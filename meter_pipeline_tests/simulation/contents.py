@@ -1,8 +1,4 @@
-"""What simulated files hold: bytes, what a parser makes of them, what landing stages, the payloads in it.
-
-Belongs here: contents made from a number, and the billing day, head-end and meters they are of. Does not belong here:
-when a file comes, and what becomes of it (world.py).
-"""
+"""What simulated files hold: bytes, what a parser makes of them, what landing stages, the payloads in it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Which handler answers a statement of the simulated server.
-
-Belongs here: the register and looking a statement up. Does not belong here: the handlers (statements.py), connections
-and transactions (server.py).
-"""
+"""Which handler answers a statement of the simulated server."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""psycopg in front of the simulated server, blocking and asyncio, with its pool and store.database.Database.
-
-Belongs here: what the product calls on a connection. Does not belong here: what a statement does (statements.py), what
-goes wrong (server.py).
-"""
+"""psycopg in front of the simulated server, blocking and asyncio, with its pool and store.database.Database."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What must hold of the store after any history, of a simulated server and a real one alike.
-
-Belongs here: a snapshot of what is stored, what was sent, and the invariants I1 to I5, I9 and I11 over the two. Does
-not belong here: how either came about.
-"""
+"""What must hold of the store after any history, of a simulated server and a real one alike."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Safeguards, each switched off in turn: what the simulation must notice.
-
-Belongs here: the safeguards by name and the change of source that takes each away. A snippet that is no longer in the
-product raises, so that a rewritten safeguard is not silently left untested.
-"""
+"""Safeguards, each switched off in turn: what the simulation must notice."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The same snapshot, of a real PostgreSQL.
-
-Belongs here: SQL that reads what the invariants ask. Does not belong here: the invariants (invariants.py).
-"""
+"""The same snapshot, of a real PostgreSQL."""
 
 from __future__ import annotations
 

@@ -1,9 +1,6 @@
 """Virtual time for real code: every process of a simulated deployment is a greenlet, exactly one of which runs at a
 time.
 
-Belongs here: the scheduler, the clock, the event loop that sleeps in virtual time. Does not belong here: what the
-processes do (world.py), the database they talk to (server.py).
-
 A greenlet and not a thread: a history changes process 740 times, and two threads handing over a lock cost the system
 two switches each time.
 

@@ -1,10 +1,6 @@
 """A database that never existed: the statements the product sends for ingest, pause and ledger, with PostgreSQL's
 semantics and seeded faults.
 
-Belongs here: transactions (READ COMMITTED, first writer wins, others wait), row and advisory locks, transaction ids and
-horizons, binary COPY, partitions, and what may go wrong around each of them. Does not belong here: any decision of the
-product, whose own code sends every statement.
-
 statements.py has the statements that it knows; one that it does not know raises: where the product's SQL changes, the
 simulation says so. driver.py is psycopg in front of it. test_same_rules.py holds this server and a real PostgreSQL to
 the same history.

@@ -1,8 +1,4 @@
-"""The statements the product sends for ingest, pause and ledger, and what each does to the simulated server's tables.
-
-Belongs here: one handler a statement, by the pattern of its text. Does not belong here: transactions and locks
-(server.py).
-"""
+"""The statements the product sends for ingest, pause and ledger, and what each does to the simulated server's tables."""
 
 from __future__ import annotations
 

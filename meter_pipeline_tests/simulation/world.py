@@ -1,9 +1,5 @@
 """One simulated deployment: files that arrive, runs that load them, people who pause, and everything that goes wrong.
 
-Belongs here: histories made from a seed, the product's functions called as its processes call them, what is asked
-afterwards. Does not belong here: the product's logic, none of which is written again; the simulated server (server.py),
-virtual time (scheduler.py), files (contents.py).
-
     python -m meter_pipeline_tests.simulation.run --seeds 1000
 
 Every history ends with a quiet hour: faults stop, pauses end, one run loads what waits. Then the invariants are

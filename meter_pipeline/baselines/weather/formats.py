@@ -1,8 +1,5 @@
 """Weather files as stations publish them, read into two frames: hourly and daily.
 
-Belongs here: NOAA's GHCN-Daily CSV (by station and by year), ISD, ISD-lite, GSOD (fixed width and CSV), NREL's TMY3,
-and a plain CSV. Does not belong here: gaps, days and coverage (series.py), which station serves whom (stations.py).
-
 Hourly frame: station_id, observed_at (UTC), temperature_c. Daily frame: station_id, weather_day, temperature_min_c,
 temperature_max_c, temperature_mean_c. A daily value is the station's own day; GSOD's is a UTC day and GHCN's ends at
 the observer's hour, which is why an hourly source is the better one where there is a choice. Values that failed the

@@ -1,8 +1,4 @@
-"""From observations to a temperature for every billing day, or none.
-
-Belongs here: the hourly grid, gaps, coverage, and the day's minimum, maximum and mean in the utility's own days. Does
-not belong here: file formats (formats.py), choosing a station (stations.py).
-"""
+"""From observations to a temperature for every billing day, or none."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Which station a service point's weather comes from.
-
-Belongs here: distance, the nearest station that has enough days, and the fallback for a day it lacks. Does not belong
-here: reading files.
-"""
+"""Which station a service point's weather comes from."""
 
 from __future__ import annotations
 

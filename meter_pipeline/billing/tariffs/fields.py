@@ -1,8 +1,4 @@
-"""Reading a tariff document field by field, so that a refusal can name the field.
-
-Belongs here: strict JSON reading (decimals never pass through a float), typed access by path, the refusal. Does not
-belong here: what a field means (urdb.py, native.py).
-"""
+"""Reading a tariff document field by field, so that a refusal can name the field."""
 
 from __future__ import annotations
 

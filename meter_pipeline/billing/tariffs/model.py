@@ -1,8 +1,5 @@
 """The priced form of a tariff: what every document, URDB or native, becomes before anything is charged.
 
-Belongs here: immutable declarations and the few questions they can answer about themselves. Does not belong here:
-reading documents (urdb.py, native.py), arithmetic over accounts (billing/pricing.py).
-
 A tariff has one schedule of time-of-use periods for usage, demand registers each with a schedule of its own, and a list
 of charges. Each charge is one or more lines; a line's key is ``CODE/period/tier`` and never depends on data, so that no
 line can disappear.

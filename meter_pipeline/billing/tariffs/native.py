@@ -1,8 +1,4 @@
-"""The native tariff schema, ``meter_pipeline.tariff/1``: what URDB lacks.
-
-Belongs here: reading the schema of docs/tariffs.md into the priced form. Does not belong here: arithmetic. Every member
-is read or refused by name: a misspelt field must not quietly change a bill.
-"""
+"""The native tariff schema, ``meter_pipeline.tariff/1``: what URDB lacks."""
 
 from __future__ import annotations
 

@@ -1,9 +1,5 @@
 """URDB version 8 documents, read as the Utility Rate Database publishes them.
 
-Belongs here: the meaning of URDB's fields (openei.org/services/doc/rest/util_rates, version 8) and what is refused.
-Does not belong here: arithmetic. Where URDB is silent the rules of NREL's ssc hold (cmod_utilityrate5.cpp): tiers by
-the month's total, marginal demand blocks, fixed charge before the minimum.
-
 A field that changes the price and can't be honoured refuses the tariff. Reactive power charges need a kVAr register
 that a kWh load does not have: they are named in ``notes`` and left out, as ssc leaves them out.
 """

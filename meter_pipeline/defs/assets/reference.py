@@ -1,7 +1,4 @@
-"""Reference data as assets: one per table, imported together, whole or not at all.
-
-Belongs here: the import as the UI sees it. Does not belong here: checks of cells and stretches (reference/).
-"""
+"""Reference data as assets: one per table, imported together, whole or not at all."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,9 +1,4 @@
-"""A billing day's shards judged in steps of their own, one step a worker, before the stage that writes the day.
-
-Belongs here: the dynamic steps and what they report. Does not belong here: judging, files, what may still be used
-(vee/spread.py). There is such an asset only where METER_PIPELINE_SHARD_STEPS asks for it: within one process the stage
-streams its shards itself, and a step costs its process some seconds to start.
-"""
+"""A billing day's shards judged in steps of their own, one step a worker, before the stage that writes the day."""
 
 import shutil
 from collections.abc import Iterator

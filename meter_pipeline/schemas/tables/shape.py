@@ -1,8 +1,4 @@
-"""The shape of a contract, and the columns that many tables share.
-
-Belongs here: Column, Contract and shared columns. Does not belong here: any one table's contract (a module a schema
-beside this one).
-"""
+"""The shape of a contract, and the columns that many tables share."""
 
 from __future__ import annotations
 
