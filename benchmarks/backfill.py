@@ -25,10 +25,10 @@ import polars as pl
 
 from benchmarks.day import _daily_registers
 from benchmarks.support import document
-from meter_pipeline.services import environment
+from meter_pipeline.deployment import environment
+from meter_pipeline.postgres.database import ensure_database, open_database
+from meter_pipeline.postgres.migrations import migrate
 from meter_pipeline.settings import load_settings
-from meter_pipeline.store.database import ensure_database, open_database
-from meter_pipeline.store.migrations import migrate
 
 FIRST = date(2025, 10, 1)
 

@@ -22,9 +22,9 @@ from benchmarks.support import document, peak_rss_mib
 from meter_pipeline.clock import SystemClock
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import land
+from meter_pipeline.ingest.tables import load
+from meter_pipeline.postgres.database import Database, open_database
 from meter_pipeline.settings import load_settings
-from meter_pipeline.store import load
-from meter_pipeline.store.database import Database, open_database
 
 HEAD_END = HeadEnd(
     "BENCH",

@@ -18,18 +18,18 @@ from psycopg import sql
 
 from benchmarks.support import document, peak_rss_mib
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, accrue
-from meter_pipeline.billing.bind import Reference, bind
 from meter_pipeline.billing.day import charge_hashes
 from meter_pipeline.billing.determinants import DAILY_SCHEMA, day_determinants
 from meter_pipeline.billing.segments import segments
+from meter_pipeline.billing.service_agreements import Reference, bind
 from meter_pipeline.billing.statements import before_columns, line_hashes, numbered, price_segments
 from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.postgres.copy_binary import copy_frame
+from meter_pipeline.postgres.database import Database, ensure_database, open_database
+from meter_pipeline.postgres.migrations import migrate
+from meter_pipeline.postgres.vectors import VectorTable, write_matrices
 from meter_pipeline.schemas.reads import DayMatrix
 from meter_pipeline.settings import load_settings
-from meter_pipeline.store.copy_binary import copy_frame
-from meter_pipeline.store.database import Database, ensure_database, open_database
-from meter_pipeline.store.migrations import migrate
-from meter_pipeline.store.vectors import VectorTable, write_matrices
 
 FIRST, END = date(2026, 7, 1), date(2026, 8, 1)
 RATES = {"off-peak": "0.0912", "mid": "0.1311", "peak": "0.2140"}
@@ -213,7 +213,7 @@ def _stored(accounts: int, interval: int, days: int, timed: int) -> dict[str, An
     seconds.
     """
     from meter_pipeline.billing import bill_billing_day
-    from meter_pipeline.billing.issue import issue_statements
+    from meter_pipeline.billing.bill_run import issue_statements
 
     settings = load_settings()
     base = open_database(settings)

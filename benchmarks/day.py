@@ -23,10 +23,10 @@ import polars as pl
 from benchmarks.support import Stopwatch, document
 from meter_pipeline.clock import SYSTEM_CLOCK
 from meter_pipeline.feeds.head_ends import read_head_ends
+from meter_pipeline.postgres.database import Database, ensure_database, open_database
+from meter_pipeline.postgres.migrations import migrate
 from meter_pipeline.reference import import_folder
 from meter_pipeline.settings import Settings, load_settings
-from meter_pipeline.store.database import Database, ensure_database, open_database
-from meter_pipeline.store.migrations import migrate
 
 DAY = date(2026, 10, 28)
 #: Days before it whose reads a day of registers stands on
@@ -79,10 +79,10 @@ def _run(
 ) -> dict[str, Any]:
     from meter_pipeline.anomalies import detect_billing_day
     from meter_pipeline.billing import bill_billing_day
-    from meter_pipeline.encodings import hashers
     from meter_pipeline.ingest import ingest_billing_day, land_inbox
     from meter_pipeline.ledger.day import checkpoint_billing_day, verify_before_billing
     from meter_pipeline.ledger.sources import AFTER_BILLING
+    from meter_pipeline.ledger_hashers import hashers
     from meter_pipeline.vee import validate_billing_day
 
     data = work / "city"

@@ -29,8 +29,8 @@ from meter_pipeline.desk.app import build
 from meter_pipeline.desk.web import Desk, place
 from meter_pipeline.ledger import entries
 from meter_pipeline.ledger.day import checkpoint_billing_day
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.settings import Settings, load_settings
-from meter_pipeline.store.database import Database
 
 ROWS = Path(__file__).with_suffix(".sql")
 FIRST = date(2026, 7, 1)

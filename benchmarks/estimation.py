@@ -26,8 +26,8 @@ import numpy.typing as npt
 from benchmarks.support import document
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.schemas.reads import NO_VALUE
-from meter_pipeline.vee import thresholds as threshold_file
-from meter_pipeline.vee.estimation import (
+from meter_pipeline.vee.estimation.history import day_class
+from meter_pipeline.vee.estimation.methods import (
     ADL,
     METHOD_NAMES,
     Estimate,
@@ -38,9 +38,9 @@ from meter_pipeline.vee.estimation import (
     fill_linear,
     like_day_order,
 )
-from meter_pipeline.vee.history import day_class
-from meter_pipeline.vee.model import VectorHistory
-from meter_pipeline.vee.scaling import scale_rows
+from meter_pipeline.vee.estimation.scaling import scale_rows
+from meter_pipeline.vee.rules import thresholds as threshold_file
+from meter_pipeline.vee.rules.model import VectorHistory
 
 Ints = npt.NDArray[np.int64]
 GAP_HOURS: Final = (0.5, 1, 2, 3, 4, 6, 8, 12, 18, 24)

@@ -33,11 +33,11 @@ from meter_pipeline.clock import SYSTEM_CLOCK
 from meter_pipeline.ingest import keys
 from meter_pipeline.ledger import checkpoints, entries, merkle, proving, verification
 from meter_pipeline.ledger.sequencer import sequence
+from meter_pipeline.postgres import vectors
+from meter_pipeline.postgres.database import Database, ensure_database, open_database
+from meter_pipeline.postgres.migrations import migrate
 from meter_pipeline.schemas.reads import DayMatrix
 from meter_pipeline.settings import load_settings
-from meter_pipeline.store import vectors
-from meter_pipeline.store.database import Database, ensure_database, open_database
-from meter_pipeline.store.migrations import migrate
 
 DAY = date(2026, 10, 28)
 STARTS_AT = datetime(2026, 10, 28, 5, tzinfo=UTC)
@@ -81,10 +81,10 @@ def _scratch(base: Database) -> Iterator[Database]:
 def _whole_day(base: Database, meters: int, interval: int, *, on: bool) -> float:
     """Seconds from landed file to bill of a simulated clean city, in one process."""
     from meter_pipeline.billing import bill_billing_day
-    from meter_pipeline.encodings import hashers
     from meter_pipeline.ingest import ingest_billing_day, land_inbox
     from meter_pipeline.ledger import checkpoint_billing_day, verify_before_billing
     from meter_pipeline.ledger.sources import AFTER_BILLING
+    from meter_pipeline.ledger_hashers import hashers
     from meter_pipeline.reference import import_folder
     from meter_pipeline.simulator import Spec, simulate
     from meter_pipeline.vee import validate_billing_day

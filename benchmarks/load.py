@@ -31,12 +31,13 @@ from psycopg.conninfo import conninfo_to_dict
 from benchmarks.support import document
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.head_ends import HeadEnd
-from meter_pipeline.ingest import Places, ingest_billing_day, land
+from meter_pipeline.ingest import Places, ingest_billing_day, land, staging
+from meter_pipeline.ingest.tables import raw
+from meter_pipeline.postgres import copy_binary, vectors
+from meter_pipeline.postgres.database import Database, ensure_database, open_database
+from meter_pipeline.postgres.migrations import migrate
 from meter_pipeline.schemas.reads import UTC_US, ParsedFeed
 from meter_pipeline.settings import load_settings
-from meter_pipeline.store import copy_binary, raw, staging, vectors
-from meter_pipeline.store.database import Database, ensure_database, open_database
-from meter_pipeline.store.migrations import migrate
 
 DAY = date(2026, 10, 28)
 CALENDAR = BillingCalendar("America/Chicago")

@@ -36,7 +36,7 @@ from meter_pipeline.migration.legacy_import import import_results, read_csv
 from meter_pipeline.migration.results import new_results
 from meter_pipeline.migration.rollback import roll_back
 from meter_pipeline.migration.sides import LegacyFolder, OurCopy
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.units import from_micro
 
 FIRST = date(2026, 10, 5)

@@ -24,17 +24,17 @@ from typing import Any
 from benchmarks.day import DAY, roomy, simulated_city
 from benchmarks.support import Stopwatch, document
 from meter_pipeline.clock import SYSTEM_CLOCK
+from meter_pipeline.postgres.database import Database, ensure_database, open_database
+from meter_pipeline.postgres.migrations import migrate
 from meter_pipeline.reference import import_folder
 from meter_pipeline.settings import Settings, load_settings
-from meter_pipeline.store.database import Database, ensure_database, open_database
-from meter_pipeline.store.migrations import migrate
 
 _STEP = """
 import json, sys, time
 from datetime import date
 from pathlib import Path
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.vee.spread import Beforehand, judge_step
 url, zone, day, folder, steps, number = sys.argv[1:]
 began, used = time.perf_counter(), time.process_time()

@@ -27,11 +27,11 @@ import numpy as np
 import polars as pl
 
 from benchmarks.support import document, peak_rss_mib
+from meter_pipeline.postgres.database import Database, ensure_database, open_database
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
-from meter_pipeline.store.database import Database, ensure_database, open_database
-from meter_pipeline.vee import thresholds as threshold_file
-from meter_pipeline.vee.model import DailyHistory, NoVectors, RowContext
-from meter_pipeline.vee.verdict import validate_matrix
+from meter_pipeline.vee.rules import thresholds as threshold_file
+from meter_pipeline.vee.rules.model import DailyHistory, NoVectors, RowContext
+from meter_pipeline.vee.validate import validate_matrix
 
 #: planted kind -> rules that name it
 NAMED_BY: Final[dict[str, tuple[str, ...]]] = {
@@ -124,9 +124,9 @@ def run(meters: int = 10_000, days: int = 10, interval: int = 15, seed: int = 19
 
 def speed(rounds: int, meters: int = SPEED_METERS, slots: int = 96) -> tuple[float, float, int, int]:
     """Median seconds of validating a day in memory, the high/low rule's share, intervals, and intervals estimated."""
-    from meter_pipeline.vee.interval_rules import subject
-    from meter_pipeline.vee.row_rules import RowSubject, expectation, high, low
-    from meter_pipeline.vee.statistics import row_statistics
+    from meter_pipeline.vee.rules.interval_rules import subject
+    from meter_pipeline.vee.rules.row_rules import RowSubject, expectation, high, low
+    from meter_pipeline.vee.rules.statistics import row_statistics
 
     rng = np.random.default_rng(9)
     values = rng.gamma(2.0, 120_000, (meters, slots)).astype(np.int64) // 1000 * 1000
@@ -189,8 +189,8 @@ def quality_of_findings(
     meters: int, days: int, interval: int, seed: int
 ) -> tuple[dict[str, float], dict[str, float | None], dict[str, int], float]:
     """Recall, precision and number of planted meter-days by kind; median seconds of a day's stage."""
+    from meter_pipeline.postgres.migrations import migrate
     from meter_pipeline.settings import load_settings
-    from meter_pipeline.store.migrations import migrate
 
     base = open_database(load_settings())
     name = f"bench_{uuid.uuid4().hex[:10]}"
@@ -218,8 +218,8 @@ def _validate_city(
     from meter_pipeline.reference import import_folder
     from meter_pipeline.settings import load_settings
     from meter_pipeline.simulator import Spec, simulate
-    from meter_pipeline.store import true_up
     from meter_pipeline.vee import validate_billing_day
+    from meter_pipeline.vee.tables import true_up
 
     spec = Spec(meters, days, interval, start=date(2026, 10, 27), seed=seed)
     data = folder / "city"

@@ -13,7 +13,7 @@ def build_defs(*, executor: str | None = None, shard_steps: int | None = None, *
     """All definitions; keyword arguments replace resources by name, so that a test brings its own database.
     ``executor``: in_process, celery or k8s in place of METER_PIPELINE_EXECUTOR; ``shard_steps``: in place of
     METER_PIPELINE_SHARD_STEPS."""
-    from meter_pipeline.defs.hold import Hold
+    from meter_pipeline.defs.lib.run_guard import Hold
 
     given = _resources() | resources
     # The hold asks the same database as the assets, also where a test brought its own.
@@ -25,7 +25,7 @@ def build_defs(*, executor: str | None = None, shard_steps: int | None = None, *
 
 
 def _resources() -> dict[str, Any]:
-    from meter_pipeline.defs.resources import Municipality
+    from meter_pipeline.defs.lib.resources import Municipality
 
     return {"municipality": Municipality()}
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
-from meter_pipeline.store import embedded
-from meter_pipeline.store.database import Database, ensure_database
-from meter_pipeline.store.migrations import migrate
+from meter_pipeline.postgres import embedded
+from meter_pipeline.postgres.database import Database, ensure_database
+from meter_pipeline.postgres.migrations import migrate
 
 settings.register_profile(
     "default",

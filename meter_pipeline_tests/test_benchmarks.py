@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 SMALL: dict[str, dict[str, Any]] = {
     "anomalies": {"meters": 40, "days": 120, "day_meters": 40},

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from meter_pipeline.cli.main import COMMANDS
-from meter_pipeline.store import privileges
-from meter_pipeline.supervisor import programs
+from meter_pipeline.cli.supervisor import programs
+from meter_pipeline.postgres import privileges
 from meter_pipeline_tests.support import ROOT
 
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
@@ -214,7 +214,7 @@ def test_every_command_of_the_runbook_exists_with_the_options_it_names() -> None
 
 def test_the_runbook_has_a_section_for_each_rule_that_pauses_and_for_each_alarm() -> None:
     from meter_pipeline.control import alerts, rules
-    from meter_pipeline.store.alerts import _WAITING
+    from meter_pipeline.control.tables.alerts import _WAITING
 
     text = (ROOT / "docs" / "operations.md").read_text("utf-8").split("## Runbook: why work is paused")[1]
     raised = set(re.findall(r'Finding\("(\w+)"', Path(rules.__file__).read_text("utf-8")))

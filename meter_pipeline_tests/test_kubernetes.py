@@ -143,7 +143,7 @@ def test_a_run_becomes_a_job_that_kubernetes_accepts() -> None:
 
 @needs_dagster_k8s
 def test_the_executors_load_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from meter_pipeline.defs.executors import executor, kind
+    from meter_pipeline.defs.lib.executors import executor, kind
 
     assert executor("k8s").name == "k8s"
     assert executor("in_process").name == "in_process"

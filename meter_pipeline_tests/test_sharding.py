@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.sharding import shard_of
-from meter_pipeline.store.database import Database
 
 
 def test_python_and_sql_agree(database: Database) -> None:

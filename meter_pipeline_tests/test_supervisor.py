@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from meter_pipeline.supervisor import PortTaken, Program, Supervisor, programs, write_workspace
+from meter_pipeline.cli.supervisor import PortTaken, Program, Supervisor, programs, write_workspace
 
 LISTEN = "import socket,sys,time\ns=socket.socket(); s.setsockopt(1,2,1); s.bind(('127.0.0.1',int(sys.argv[1]))); s.listen(); time.sleep(600)"
 STUBBORN = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -75,7 +75,7 @@ def test_a_service_that_dies_comes_back_on_its_port_and_all_stop_together(tmp_pa
 
 
 def test_what_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meter_pipeline.supervisor.STOP_S", 1.0)
+    monkeypatch.setattr("meter_pipeline.cli.supervisor.STOP_S", 1.0)
     supervisor, thread, said = supervised([Program("stubborn", [sys.executable, "-c", STUBBORN])], tmp_path)
     thread.start()
     until(lambda: "all services run" in said)

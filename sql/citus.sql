@@ -6,7 +6,7 @@
 -- are distributed by service_point_id. Raw reads name a meter and nothing else, and a meter may be moved, so that no column of theirs is a service
 -- point for ever. They are distributed by meter_id in a colocation group of their own. Validation reads a shard of raw reads by its meters and ref's
 -- reference copy of the installations says whose they are, so that the two groups meet only in the worker that validates, never in a join on the
--- cluster: every hot query is within one group, or joins a group with reference tables (meter_pipeline_tests/store/test_citus.py reads their plans).
+-- cluster: every hot query is within one group, or joins a group with reference tables (meter_pipeline_tests/postgres/test_citus.py reads their plans).
 -- The two reconciliation joints that compare raw with validated rows aggregate both sides by meter and run once a day; they are repartition joins.
 DO $citus$
 DECLARE

@@ -14,7 +14,8 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from meter_pipeline.anomalies import facts as packing
+from meter_pipeline.anomalies import daily_features as packing
+from meter_pipeline.anomalies import tables
 from meter_pipeline.anomalies.cases import tolerance
 from meter_pipeline.anomalies.detect import PART, detect_in_parts
 from meter_pipeline.anomalies.thresholds import DEFAULT, Thresholds
@@ -22,8 +23,7 @@ from meter_pipeline.anomalies.window import CLASSES, Bools, Floats, Ints, Window
 from meter_pipeline.baselines import COEFFICIENTS, expected_usage
 from meter_pipeline.baselines.weather import serve
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.store import anomalies as store
-from meter_pipeline.store.database import Read
+from meter_pipeline.postgres.database import Read
 
 _NUMBERS: Final = (*COEFFICIENTS, "low_f", "high_f")
 
@@ -48,19 +48,19 @@ def read_surroundings(
     """All that judging the last of ``days`` needs but its usage, and the baselines' version: of every point, or the
     baseline of one alone."""
     first, day = days[0], days[-1]
-    version = store.baseline_version(read, day)
+    version = tables.baseline_version(read, day)
     wanted = (*_NUMBERS, "status", "hourly")
-    baselines = store.read_baselines(read, version, wanted, service_point_id) if version else pl.DataFrame()
+    baselines = tables.read_baselines(read, version, wanted, service_point_id) if version else pl.DataFrame()
     by_hours = baselines.height > 0 and bool(baselines["hourly"].any())
     return Surroundings(
         days,
-        store.read_points(read, day, calendar.bounds(day)[1]),
+        tables.read_points(read, day, calendar.bounds(day)[1]),
         baselines,
-        store.read_stations(read),
-        store.read_temperatures(read, first, day),
-        store.read_weather_hours(read, first, day) if by_hours else pl.DataFrame(),
-        store.read_holidays(read, first, day),
-        store.decisions(read),
+        tables.read_stations(read),
+        tables.read_temperatures(read, first, day),
+        tables.read_weather_hours(read, first, day) if by_hours else pl.DataFrame(),
+        tables.read_holidays(read, first, day),
+        tables.decisions(read),
     ), version
 
 

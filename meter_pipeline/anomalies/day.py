@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import polars as pl
 
-from meter_pipeline.anomalies import facts as packing
+from meter_pipeline.anomalies import daily_features as packing
+from meter_pipeline.anomalies import tables
 from meter_pipeline.anomalies.cases import Case, CaseFlag, expired, fold
 from meter_pipeline.anomalies.city import City, read_surroundings
 from meter_pipeline.anomalies.kinds import KINDS
@@ -19,12 +20,11 @@ from meter_pipeline.anomalies.thresholds import DEFAULT, Thresholds
 from meter_pipeline.anomalies.window import WINDOW_DAYS
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
-from meter_pipeline.control.gate import before_writing
+from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.ledger import entries
+from meter_pipeline.postgres.database import Database, Read
+from meter_pipeline.postgres.reading import reading
 from meter_pipeline.schemas.report import Check, StageReport
-from meter_pipeline.store import anomalies as store
-from meter_pipeline.store.database import Database, Read
-from meter_pipeline.store.reading import reading
 
 FLAG_SCHEMA: Final[dict[str, Any]] = {
     "expected": pl.Float64,
@@ -140,7 +140,7 @@ def detect_billing_day(
     ):  # reference data and baselines come while the day is packed
         surroundings = reader.submit(read_surroundings, beside.read, calendar, days)
         present = ensure_facts(database, days, refresh={day})
-        packed, lists = store.read_facts(database.read, days[0], day)
+        packed, lists = tables.read_facts(database.read, days[0], day)
         days = _known(days, packed)
         given, version = surroundings.result()
         given = replace(given, days=days)
@@ -183,25 +183,25 @@ def ensure_facts(database: Database, days: Sequence[date], *, refresh: set[date]
     """Make the packed facts of the validated days that have none, and of those in ``refresh``. True where the last day
     has facts."""
     with database.reader() as read:
-        kept = store.fact_days(read, days[0], days[-1])
-        validated = store.validated_days(read, days[0], days[-1])
+        kept = tables.fact_days(read, days[0], days[-1])
+        validated = tables.validated_days(read, days[0], days[-1])
         for day in sorted({d for d in validated if d not in kept or d in refresh} | (kept & refresh)):
             made = _read_facts(read, day)
             before_writing(database)
             with database.connect("meter-pipeline anomalies") as connection:
-                store.lock_day(connection, day)
-                store.write_facts(connection, day, [packing.pack(f) for f in made])
+                tables.lock_day(connection, day)
+                tables.write_facts(connection, day, [packing.pack(f) for f in made])
     return days[-1] in validated
 
 
 def _read_facts(read: Read, day: date) -> list[packing.DayFacts]:
     """What a validated day says of every service point, from vee and ref."""
-    usage = store.read_usage(read, day)
+    usage = tables.read_usage(read, day)
     if usage.is_empty():
         return []
-    told = store.read_signs(read, day).partition_by("sign", as_dict=True)
+    told = tables.read_signs(read, day).partition_by("sign", as_dict=True)
     signs = {_SIGNS[str(sign)]: part["service_point_id"] for (sign,), part in told.items()}
-    hours = store.read_water_hours(read, day) if (usage["commodity"] == "water").any() else {}
+    hours = tables.read_water_hours(read, day) if (usage["commodity"] == "water").any() else {}
     return packing.day_facts(day, usage, hours, signs)
 
 
@@ -249,9 +249,9 @@ def _write(
     now = clock.now()
     before_writing(database, clock=clock)
     with database.connect("meter-pipeline anomalies") as connection:
-        store.lock_day(connection, day)
-        store.lock_cases(connection)
-        before = store.day_cases(connection, day)
+        tables.lock_day(connection, day)
+        tables.lock_cases(connection)
+        before = tables.day_cases(connection, day)
         told = [
             CaseFlag(point or group, kind, severity, confidence, day)
             for point, group, kind, severity, confidence in flags.select(
@@ -260,16 +260,16 @@ def _write(
             if KINDS[kind].case
         ]
         subjects = sorted({f.subject for f in told})
-        stored = {row["case_id"]: row for row in store.read_cases(connection, subjects=subjects)} if subjects else {}
+        stored = {row["case_id"]: row for row in tables.read_cases(connection, subjects=subjects)} if subjects else {}
         made, changed = fold(told, [_case(row) for row in stored.values()])
         placed = _place(
             flags,
             [*(_case(r) for r in stored.values() if r["case_id"] not in {c.case_id for c in changed}), *changed, *made],
         )
         digest = _digest(placed)
-        new = store.run_hash(connection, day) != digest
+        new = tables.run_hash(connection, day) != digest
         commodity = dict(flags.select(pl.concat_str("service_point_id", "group_id"), "commodity").iter_rows())
-        store.upsert_cases(
+        tables.upsert_cases(
             connection,
             [_row(c, now, None, commodity.get(c.subject, "")) for c in made]
             + [_row(c, now, stored[c.case_id], "") for c in changed],
@@ -284,10 +284,10 @@ def _write(
             "content_hash": digest,
         }
         if new:
-            store.write_flags(connection, day, placed, run)
+            tables.write_flags(connection, day, placed, run)
             touched = sorted({*before, *(c.case_id for c in made), *(c.case_id for c in changed)})
-            store.refresh_spans(connection, touched)
-            store.drop_unflagged(connection, touched)
+            tables.refresh_spans(connection, touched)
+            tables.drop_unflagged(connection, touched)
             body = {
                 "billing_day": day.isoformat(),
                 "flags": placed.height,
@@ -298,9 +298,9 @@ def _write(
                 "content_hash": digest,
             }
             entries.append(connection, "flagged", body, leaves=_leaves(placed) or None, clock=clock)
-        rows = {row["case_id"]: row for row in store.open_before(connection, day)}
+        rows = {row["case_id"]: row for row in tables.open_before(connection, day)}
         closed = expired([_case(row) for row in rows.values()], day)
-        store.upsert_cases(connection, [_row(c, now, rows[c.case_id] | {"decided_at": now}, "") for c in closed])
+        tables.upsert_cases(connection, [_row(c, now, rows[c.case_id] | {"decided_at": now}, "") for c in closed])
         for case in closed:
             entries.append(
                 connection,

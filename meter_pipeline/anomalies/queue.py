@@ -8,11 +8,11 @@ from typing import Any, Final, Literal
 
 import psycopg
 
+from meter_pipeline.anomalies import tables
 from meter_pipeline.anomalies.cases import UNDECIDED
 from meter_pipeline.anomalies.kinds import KINDS
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries
-from meter_pipeline.store import anomalies as store
 
 Decision = Literal["assigned", "confirmed", "dismissed"]
 FILTERS: Final = ("case_id", "state", "kind", "family", "service_point_id", "commodity", "severity", "assigned_to")
@@ -36,16 +36,16 @@ def list_cases(connection: psycopg.Connection[Any], filters: Mapping[str, Any]) 
     unknown = sorted(set(filters) - set(FILTERS))
     if unknown:
         raise QueueError(f"no filter {', '.join(unknown)}; there are {', '.join(FILTERS)}")
-    return store.read_cases(connection, **filters)
+    return tables.read_cases(connection, **filters)
 
 
 def show_case(connection: psycopg.Connection[Any], case_id: str) -> dict[str, Any]:
     """A case, what its kind means, and every flag with its evidence. Raises QueueError where there is none."""
-    found = store.read_cases(connection, case_id=case_id)
+    found = tables.read_cases(connection, case_id=case_id)
     if not found:
         raise QueueError(f"no case {case_id}")
     kind = KINDS[found[0]["kind"]]
-    return found[0] | {"about": kind.about, "source": kind.source, "flags": store.case_flags(connection, case_id)}
+    return found[0] | {"about": kind.about, "source": kind.source, "flags": tables.case_flags(connection, case_id)}
 
 
 def decide(
@@ -73,7 +73,7 @@ def decide(
         raise QueueError("an assignment needs someone to go to")
     if decision == "dismissed" and not reason.strip():
         raise QueueError("a dismissal needs a reason")
-    store.lock_cases(connection)
+    tables.lock_cases(connection)
     found = list_cases(connection, filters)
     if not found:
         raise QueueError("no case matches")
@@ -100,6 +100,6 @@ def decide(
             "released": bool(case["hold"]) and decision != "assigned",
         }
         entries.append(connection, "flag_decided", body, clock=clock, actor=by)
-    store.upsert_cases(connection, changed)
+    tables.upsert_cases(connection, changed)
     released = sum(1 for c in undecided if c["hold"]) if decision != "assigned" else 0
     return Decided([c["case_id"] for c in undecided], released)

@@ -10,7 +10,8 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from meter_pipeline.anomalies import facts as packing
+from meter_pipeline.anomalies import daily_features as packing
+from meter_pipeline.anomalies import tables
 from meter_pipeline.anomalies.day import ensure_facts
 from meter_pipeline.anomalies.window import CLASSES
 from meter_pipeline.baselines import (
@@ -26,11 +27,10 @@ from meter_pipeline.baselines import (
 from meter_pipeline.baselines.weather import serve
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
-from meter_pipeline.control.gate import before_writing
+from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.ledger import entries
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import Check, StageReport
-from meter_pipeline.store import anomalies as store
-from meter_pipeline.store.database import Database
 
 #: a year, and the days a refit leaves out
 _LOOK_BACK: Final = 365 + LAG_DAYS
@@ -84,24 +84,24 @@ def refit_baselines(
     The same usage and weather give the same version and write nothing. Estimated, disconnected and reversed days teach
     nothing.
     """
-    last_known = store.last_validated_day(database.read)
+    last_known = tables.last_validated_day(database.read)
     if last_known is None:
         return RefitOutcome(None, as_of or date.min, 0, {}, {}, 0, None, written=False)
     as_of = as_of or last_known + timedelta(days=1)
     days = calendar.days(as_of - timedelta(days=_LOOK_BACK), as_of - timedelta(days=1))
     ensure_facts(database, days, refresh=set())
-    known = sorted(store.fact_days(database.read, days[0], days[-1]))
+    known = sorted(tables.fact_days(database.read, days[0], days[-1]))
     if not known:
         return RefitOutcome(None, as_of, 0, {}, {}, 0, None, written=False)
     days = calendar.days(known[0], known[-1])
     used = days[training_days(len(days))]
     with database.reader() as read:
-        packed, lists = store.read_facts(read, used[0], used[-1])
-        points = store.read_points(read, known[-1], calendar.bounds(known[-1])[1])
-        stations, temperatures = store.read_stations(read), store.read_temperatures(read, used[0], used[-1])
-        hours = store.read_weather_hours(read, used[0], used[-1])
-        holidays = store.read_holidays(read, used[0], used[-1])
-        first_ever = store.baseline_version(read, date.max) is None
+        packed, lists = tables.read_facts(read, used[0], used[-1])
+        points = tables.read_points(read, known[-1], calendar.bounds(known[-1])[1])
+        stations, temperatures = tables.read_stations(read), tables.read_temperatures(read, used[0], used[-1])
+        hours = tables.read_weather_hours(read, used[0], used[-1])
+        holidays = tables.read_holidays(read, used[0], used[-1])
+        first_ever = tables.baseline_version(read, date.max) is None
     weekend = np.array([d.weekday() >= 5 for d in used])
     holiday = np.array([d in holidays for d in used])
     frames = []
@@ -128,7 +128,7 @@ def refit_baselines(
     }
     before_writing(database, clock=clock)
     with database.connect("meter-pipeline baselines") as connection:
-        written = store.write_baselines(connection, header, rows)
+        written = tables.write_baselines(connection, header, rows)
         if written:
             body = {
                 "version": version,

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from meter_pipeline.billing.bind import EXCEPTION_SCHEMA, exceptions
 from meter_pipeline.billing.determinants import DayDeterminants, DayGroup
-from meter_pipeline.billing.exact import Whole
+from meter_pipeline.billing.fixed_point import Whole
 from meter_pipeline.billing.pricing import QUANTITY_SCALE, MissingAttributeError, Position, amounts
+from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, exceptions
 from meter_pipeline.billing.tariffs.model import Tariff
 from meter_pipeline.calendar import BillingCalendar
 

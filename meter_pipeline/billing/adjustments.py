@@ -13,19 +13,18 @@ from typing import Any, Final
 import polars as pl
 
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DETERMINANT_SCHEMA, accrue
-from meter_pipeline.billing.bind import bind
-from meter_pipeline.billing.carry import groups_of
-from meter_pipeline.billing.issue import gather
-from meter_pipeline.billing.known import load_reference
+from meter_pipeline.billing.bill_run import gather
+from meter_pipeline.billing.recalculate import groups_of
+from meter_pipeline.billing.reference import load_reference
 from meter_pipeline.billing.segments import segments
+from meter_pipeline.billing.service_agreements import bind
 from meter_pipeline.billing.statements import Priced, price_segments
+from meter_pipeline.billing.tables import adjustments, days
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries as ledger
-from meter_pipeline.store import billing as days
-from meter_pipeline.store import billing_adjustments as store
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.reading import reading
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.reading import reading
 
 # : Above this sum of absolute line amounts a second person approves: about a quarter of a household's monthly bill, so
 # that routine : re-estimates pass and a mistake in a tariff does not. Configuration of the caller; the figure used is
@@ -102,7 +101,7 @@ def reprice(
     )
     wanted = segments(reference, cycle_id, period_start, period_end)
     points = wanted["service_point_id"].unique().sort().to_list()
-    later = store.revisions(database, period_start, period_end, points)
+    later = adjustments.revisions(database, period_start, period_end, points)
     charges: dict[date, pl.DataFrame] = {}
     position = pl.DataFrame(schema=CHARGE_SCHEMA)
     day = period_start
@@ -142,14 +141,14 @@ def _proposals(database: Database, calendar: BillingCalendar, statement_ids: Seq
     """The correction of each statement; those of one period are priced together. Unknown statements are left out."""
     found: dict[str, Proposal] = {}
     with reading(database) as session:
-        known = store.statements(session, statement_ids)
+        known = adjustments.statements(session, statement_ids)
         for (cycle_id, first, past), part in sorted(
             known.group_by("cycle_id", "period_start", "period_end"), key=lambda item: str(item[0])
         ):
             now = reprice(
                 session, calendar, part["account_id"].to_list(), str(cycle_id), _date(first), _date(past)
             ).lines
-            said = store.effective_lines(session, part["statement_id"].to_list())
+            said = adjustments.effective_lines(session, part["statement_id"].to_list())
             for statement_id, account_id in part.select("statement_id", "account_id").iter_rows():
                 mine = said.filter(pl.col("statement_id") == statement_id).drop("statement_id")
                 found[statement_id] = Proposal(
@@ -212,14 +211,14 @@ def propose_late_changes(
     struck off the list in the transaction that writes its adjustment, also where it turns out that nothing changed: a
     run killed in between leaves it there for the next.
     """
-    waiting = store.late_changes(database)
+    waiting = adjustments.late_changes(database)
     proposals = _proposals(database, calendar, waiting["statement_id"].to_list())
     made = []
     for statement_id, evidence in waiting.select("statement_id", "evidence").iter_rows():
         proposal = proposals[statement_id]
         said = f"days that changed after it was issued: {evidence}"
         with database.connect("billing adjustment") as connection:
-            if store.take_late_change(connection, statement_id) and proposal.lines.height:
+            if adjustments.take_late_change(connection, statement_id) and proposal.lines.height:
                 made.append(_ask(connection, calendar, proposal, "late_actual", said[:2000], actor, threshold, clock))
     return made
 
@@ -236,8 +235,8 @@ def _ask(
 ) -> str:
     now = clock.now()
     month = days.open_month(connection, calendar.day_of(now))
-    net, gross = store.amount(proposal.net), store.amount(proposal.gross)
-    left = max(threshold - store.unapproved(connection, proposal.statement_id), Decimal(0))
+    net, gross = adjustments.amount(proposal.net), adjustments.amount(proposal.gross)
+    left = max(threshold - adjustments.unapproved(connection, proposal.statement_id), Decimal(0))
     row: dict[str, Any] = {
         "statement_id": proposal.statement_id,
         "account_id": proposal.statement_id.rsplit(".", 3)[0],
@@ -264,13 +263,13 @@ def _ask(
             r["line_key"],
             r["name"],
             r["component"],
-            None if r["quantity"] is None else store.amount(r["quantity"]),
+            None if r["quantity"] is None else adjustments.amount(r["quantity"]),
             r["unit"],
-            store.amount(r["amount"]),
+            adjustments.amount(r["amount"]),
         )
         for k, r in enumerate(proposal.lines.to_dicts(), start=1)
     ]
-    adjustment_id = store.insert(connection, row, lines)
+    adjustment_id = adjustments.insert(connection, row, lines)
     body = {
         "adjustment_id": adjustment_id,
         "statement_id": proposal.statement_id,
@@ -294,7 +293,9 @@ def decide(database: Database, adjustment_id: str, *, approve: bool, person: str
 
     with database.connect("billing adjustment") as connection:
         try:
-            row = store.decide(connection, adjustment_id, "approved" if approve else "refused", person, clock.now())
+            row = adjustments.decide(
+                connection, adjustment_id, "approved" if approve else "refused", person, clock.now()
+            )
         except psycopg.errors.CheckViolation as error:
             raise AdjustmentError(f"{person} asked for it; another person must decide") from error
         if row is None:
@@ -314,7 +315,7 @@ def decide(database: Database, adjustment_id: str, *, approve: bool, person: str
 
 
 def _post(connection: Any, adjustment_id: str, clock: Clock, actor: str) -> None:
-    row = store.post(connection, adjustment_id, clock.now())
+    row = adjustments.post(connection, adjustment_id, clock.now())
     if row is None:
         raise AdjustmentError(f"{adjustment_id} can't be posted before it is approved")
     body = {
@@ -329,5 +330,5 @@ def _post(connection: Any, adjustment_id: str, clock: Clock, actor: str) -> None
 def _hashes(connection: Any, adjustment_id: str) -> list[bytes]:
     return [
         hashlib.sha256("\x1f".join(("mp-adjustment-line/1", adjustment_id, *(str(v) for v in line))).encode()).digest()
-        for line in store.lines(connection, adjustment_id)
+        for line in adjustments.lines(connection, adjustment_id)
     ]

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from meter_pipeline.billing.issue import statement_joints
+from meter_pipeline.billing.bill_run import statement_joints
 from meter_pipeline.billing.reconcile import STATEMENT_JOINTS
+from meter_pipeline.billing.tables import periods
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries as ledger
-from meter_pipeline.store import billing_close as store
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 
 class CloseError(ValueError):
@@ -49,7 +49,7 @@ def _points(connection: Any, month: date, anew: bool = True) -> list[dict[str, A
     following = _following(month)
     against = [
         f"{cycle} {joint}: {detail}"
-        for cycle, first, past in store.periods_ending(connection, month, following)
+        for cycle, first, past in periods.periods_ending(connection, month, following)
         for joint, cause, detail in _joints(connection, cycle, first, past, anew)
         if cause == "open"
     ]
@@ -58,14 +58,14 @@ def _points(connection: Any, month: date, anew: bool = True) -> list[dict[str, A
         "ok": not against,
         "detail": ", ".join(against)[:500],
     }
-    return [*store.checklist(connection, month, following), point]
+    return [*periods.checklist(connection, month, following), point]
 
 
 def _joints(connection: Any, cycle: str, first: date, past: date, anew: bool) -> list[tuple[str, str, str]]:
     """Joint, cause and detail of a period's statements."""
     if anew:
         return statement_joints(connection, cycle, first, past).select("joint", "cause", "detail").rows()
-    found = store.joints_found(connection, cycle, past, list(STATEMENT_JOINTS))
+    found = periods.joints_found(connection, cycle, past, list(STATEMENT_JOINTS))
     return found or [(STATEMENT_JOINTS[0], "open", "never compared")]
 
 
@@ -73,7 +73,7 @@ def request_close(database: Database, month: date, *, person: str, clock: Clock 
     """Ask for a month's close; returns the checklist as it stands. Raises CloseError where the month is sealed."""
     with database.connect("billing close") as connection:
         points = _points(connection, month)
-        if not store.request(connection, month, person, points, clock.now()):
+        if not periods.request(connection, month, person, points, clock.now()):
             raise CloseError(f"{month:%Y-%m} is sealed")
     return points
 
@@ -96,8 +96,8 @@ def approve_close(
 
     following = _following(month)
     with database.connect("billing close") as connection:
-        store.lock(connection)
-        asked = store.requested_by(connection, month)
+        periods.lock(connection)
+        asked = periods.requested_by(connection, month)
         if asked is None:
             raise CloseError(f"nobody asked to close {month:%Y-%m}, or it is sealed")
         if asked.strip().casefold() == person.strip().casefold():
@@ -106,7 +106,7 @@ def approve_close(
         failed = [p for p in points if not p["ok"]]
         if failed:
             raise CloseError("; ".join(f"not so: {p['point']} ({p['detail']})" for p in failed))
-        totals = store.control_totals(connection, month, following)
+        totals = periods.control_totals(connection, month, following)
         canonical = ledger.canonical_json({"month": month, "totals": totals, "v": "mp-period/1"})
         digest = hashlib.sha256(canonical).digest()
         body = {"month": month, "requested_by": asked, "approved_by": person, "totals": totals, "totals_sha256": digest}
@@ -121,7 +121,7 @@ def approve_close(
             "ledger_entry": entry,
         }
         try:
-            if not store.seal(connection, month, values):
+            if not periods.seal(connection, month, values):
                 raise CloseError(f"{month:%Y-%m} is not waiting to be closed")
         except psycopg.errors.CheckViolation as error:
             raise CloseError("two different people close a month") from error

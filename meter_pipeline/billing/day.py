@@ -14,24 +14,24 @@ import polars as pl
 
 from meter_pipeline.billing import reconcile
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DETERMINANT_SCHEMA, DayCharges, accrue, joined, matrix
-from meter_pipeline.billing.bind import EXCEPTION_SCHEMA, Bound, Reference, bind
-from meter_pipeline.billing.carry import KEY, carry_forward
 from meter_pipeline.billing.determinants import day_determinants
-from meter_pipeline.billing.known import load_reference
+from meter_pipeline.billing.recalculate import KEY, carry_forward
+from meter_pipeline.billing.reference import load_reference
+from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, Bound, Reference, bind
+from meter_pipeline.billing.tables import adjustments as late
+from meter_pipeline.billing.tables import days
+from meter_pipeline.billing.tables import reconciliation as joints
 from meter_pipeline.billing.tariffs import Tariff
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
-from meter_pipeline.control.gate import before_writing
+from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.ledger.digests import digests
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.reading import reading
 from meter_pipeline.schemas.reads import DayMatrix
 from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.sharding import KeyRange, key_ranges
-from meter_pipeline.store import billing as store
-from meter_pipeline.store import billing_adjustments as late
-from meter_pipeline.store import billing_joints as joints
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.reading import reading
 
 # : Services read, computed and written together: their quarter-hours are 10 MB, and eight of these make a hundred
 # thousand, so that reading, : computing and writing overlap from soon after the start until soon before the end (4.1 s
@@ -92,9 +92,9 @@ def _read(database: Database, day: date, bound: Bound, within: KeyRange) -> _Rea
     services = bound.within(within)
     return _Read(
         services,
-        store.read_usage(database, day, within),
-        store.read_daily(database, day, within),
-        store.read_prior(database, day, CHARGE_SCHEMA.names(), services.services, within),
+        days.read_usage(database, day, within),
+        days.read_daily(database, day, within),
+        days.read_prior(database, day, CHARGE_SCHEMA.names(), services.services, within),
     )
 
 
@@ -133,14 +133,14 @@ def bill_billing_day(
         ThreadPoolExecutor(1, "billing-read") as reader,
         ThreadPoolExecutor(1, "billing-write") as writer,
     ):
-        store.ensure_day(connection, day)
+        days.ensure_day(connection, day)
         connection.commit()
-        store.lock(connection)
+        days.lock(connection)
         reference = load_reference(session, day, beside)
         bound = bind(reference, day)
         watch("reference")
-        outcome.sealed = store.sealed(connection, day)
-        first_load = not outcome.sealed and not store.is_billed(connection, day)
+        outcome.sealed = days.sealed(connection, day)
+        first_load = not outcome.sealed and not days.is_billed(connection, day)
         before_writing(session, clock=clock)
         _freeze(connection, bound.tariffs, reference, clock, actor)
         ids = bound.services["service_point_id"]
@@ -164,7 +164,7 @@ def bill_billing_day(
             revised = _keep_revisions(connection, session, result, day, clock)
             outcome.revisions = len(revised)
             outcome.statements_touched = late.note_late_changes(connection, day, revised, clock.now())
-            stored = store.read_day(session, "charge_day", day, CHARGE_SCHEMA.names())
+            stored = days.read_day(session, "charge_day", day, CHARGE_SCHEMA.names())
             result = replace(result, charges=stored)
             own = _Own.seen(connection, day)
         else:
@@ -285,8 +285,8 @@ def day_joints(
 def _load(connection: Any, database: Database, result: DayCharges, day: date, clock: Clock) -> list[bytes]:
     """A shard of a day that has no rows yet, and its leaves."""
     before_writing(database, clock=clock)
-    store.load(connection, "determinant_day", day, result.determinants)
-    store.load(connection, "charge_day", day, result.charges)
+    days.load(connection, "determinant_day", day, result.determinants)
+    days.load(connection, "charge_day", day, result.charges)
     return charge_hashes(result.charges).to_list()
 
 
@@ -301,11 +301,11 @@ def _write(connection: Any, result: DayCharges, day: date, loaded: bool) -> list
     are written."""
     changed: list[str] = result.determinants["service_point_id"].to_list()
     if not loaded:
-        written = set(store.bring_to(connection, "determinant_day", day, result.determinants, KEY))
-        written |= set(store.bring_to(connection, "charge_day", day, result.charges, KEY))
+        written = set(days.bring_to(connection, "determinant_day", day, result.determinants, KEY))
+        written |= set(days.bring_to(connection, "charge_day", day, result.charges, KEY))
         changed = sorted(written)
     faults = result.exceptions.select(pl.lit(day).alias("billing_day"), *EXCEPTION_SCHEMA.names())
-    store.bring_to(connection, "exception_day", day, faults, (*KEY, "reason", "detail"))
+    days.bring_to(connection, "exception_day", day, faults, (*KEY, "reason", "detail"))
     return changed
 
 
@@ -337,7 +337,7 @@ def _freeze(
             ],
             "rounding": f"{2 if rule.places is None else rule.places} {rule.mode}",
         }
-        if store.write_tariff(connection, row, clock.now()):
+        if days.write_tariff(connection, row, clock.now()):
             body = {"tariff_id": tariff_id, "version": version, "sha256": row["document_sha256"]}
             ledger.append(connection, "tariff_version", body, clock=clock, actor=actor)
 
@@ -388,7 +388,7 @@ def _entry(
     if len(changed) < charges.height:
         charges, hashes = charges.filter(pl.col("service_point_id").is_in(changed)), None
     gone: list[bytes] = (
-        charge_hashes(store.read_day(before, "charge_day", day, CHARGE_SCHEMA.names(), changed)).to_list()
+        charge_hashes(days.read_day(before, "charge_day", day, CHARGE_SCHEMA.names(), changed)).to_list()
         if before is not None
         else []
     )
@@ -405,11 +405,11 @@ def _entry(
 
 def _keep_revisions(connection: Any, database: Database, result: DayCharges, day: date, clock: Clock) -> list[str]:
     """What a sealed day's determinants would be now, beside the sealed rows."""
-    stored = store.read_day(database, "determinant_day", day, DETERMINANT_SCHEMA.names()).cast(DETERMINANT_SCHEMA)
+    stored = days.read_day(database, "determinant_day", day, DETERMINANT_SCHEMA.names()).cast(DETERMINANT_SCHEMA)
     differs = result.determinants.join(stored, on=DETERMINANT_SCHEMA.names(), how="anti", nulls_equal=True)
     rows = [json.dumps(row, default=str, sort_keys=True) for row in differs.to_dicts()]
-    month = store.open_month(connection, day)
-    return store.next_revision(connection, day, differs["service_point_id"].to_list(), rows, month, clock.now())
+    month = days.open_month(connection, day)
+    return days.next_revision(connection, day, differs["service_point_id"].to_list(), rows, month, clock.now())
 
 
 def _summarise(

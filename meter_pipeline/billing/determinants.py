@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from meter_pipeline.billing.bind import EXCEPTION_SCHEMA, Bound, exceptions
-from meter_pipeline.billing.exact import Whole, narrow, product, quotient
+from meter_pipeline.billing.fixed_point import Whole, narrow, product, quotient
+from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, Bound, exceptions
 from meter_pipeline.billing.tariffs.model import Tariff
 from meter_pipeline.calendar import BillingCalendar, local_clock
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from meter_pipeline.store.billing_explain import explain_line
-from meter_pipeline.store.database import Database
+from meter_pipeline.billing.tables.explain import explain_line
+from meter_pipeline.postgres.database import Database
 
 
 def explain(database: Database, line_id: str) -> dict[str, Any] | None:

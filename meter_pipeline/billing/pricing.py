@@ -18,7 +18,7 @@ from typing import Final
 
 import numpy as np
 
-from meter_pipeline.billing.exact import (
+from meter_pipeline.billing.fixed_point import (
     Whole,
     largest,
     narrow,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from meter_pipeline.billing.bind import EXCEPTIONS
+from meter_pipeline.billing.service_agreements import EXCEPTIONS
 
 # : Days in a row of nothing but estimates that are reported. A lost message is mended by the next collection within two
 # days; the third says that : somebody has to look. Our figure: rules for utilities limit estimated bills (commonly two

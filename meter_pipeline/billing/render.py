@@ -10,8 +10,8 @@ import polars as pl
 
 from meter_pipeline.billing import plots
 from meter_pipeline.billing.reconcile import micro
-from meter_pipeline.store.billing_statements import read_statement, statement_days
-from meter_pipeline.store.database import Database
+from meter_pipeline.billing.tables.statements import read_statement, statement_days
+from meter_pipeline.postgres.database import Database
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Statement {{ head.statement_id }}</title>

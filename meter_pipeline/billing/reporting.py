@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from meter_pipeline.billing import plots
-from meter_pipeline.billing.bind import EXCEPTIONS
 from meter_pipeline.billing.reconcile import CAUSES, micro
+from meter_pipeline.billing.service_agreements import EXCEPTIONS
 from meter_pipeline.schemas.report import Check, StageReport
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from datetime import date
 
 import polars as pl
 
-from meter_pipeline.billing.bind import Reference
+from meter_pipeline.billing.service_agreements import Reference
 
 
 def segments(reference: Reference, cycle_id: str, period_start: date, period_end: date) -> pl.DataFrame:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, lists, matrix, micro_of, position, text_array
-from meter_pipeline.billing.exact import quotient, scaled
+from meter_pipeline.billing.fixed_point import quotient, scaled
 from meter_pipeline.billing.pricing import amounts, priced
 from meter_pipeline.billing.tariffs import Tariff
 from meter_pipeline.ledger.digests import digests

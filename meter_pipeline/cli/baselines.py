@@ -126,7 +126,7 @@ def weather(
     """
     from meter_pipeline.anomalies import load_weather
     from meter_pipeline.baselines.weather import WeatherError
-    from meter_pipeline.services import prepare
+    from meter_pipeline.deployment import prepare
     from meter_pipeline.settings import load_settings
 
     settings = load_settings()
@@ -162,7 +162,7 @@ def refit(
     Example: meter-pipeline baselines refit
     """
     from meter_pipeline.anomalies import refit_baselines
-    from meter_pipeline.services import prepare
+    from meter_pipeline.deployment import prepare
     from meter_pipeline.settings import load_settings
 
     settings = load_settings()

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from meter_pipeline.cli.output import OUT, emit, problem, table
+from meter_pipeline.postgres.database import Database, open_database
 from meter_pipeline.settings import Settings, load_settings
-from meter_pipeline.store.database import Database, open_database
 
 app = typer.Typer(help="Statements, adjustments, reconciliation, month-end close.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -39,7 +39,7 @@ def issue(
     as_json: Json = False,
 ) -> None:
     """Issue the statements of a cycle's period. Example: meter-pipeline billing issue C1 2026-08-01"""
-    from meter_pipeline.billing.issue import issue_statements
+    from meter_pipeline.billing.bill_run import issue_statements
     from meter_pipeline.billing.reconcile import micro
 
     settings, database = _open()
@@ -70,7 +70,7 @@ def show(
     """Show a statement, or write it as a page. Example: meter-pipeline billing show A-001.C1.20260701.0 --html
     bill.html"""
     from meter_pipeline.billing.render import statement_page
-    from meter_pipeline.store.billing_statements import read_statement
+    from meter_pipeline.billing.tables.statements import read_statement
 
     settings, database = _open()
     head, lines, _ = read_statement(database, statement_id)
@@ -100,7 +100,7 @@ def export(
     Example: meter-pipeline billing export july.csv --period-start 2026-07-01
     """
     from meter_pipeline.billing.export import write
-    from meter_pipeline.store.billing_statements import period_lines
+    from meter_pipeline.billing.tables.statements import period_lines
 
     try:
         write(period_lines(_open()[1], period_start.date()), path)
@@ -175,7 +175,7 @@ def adjustments(as_json: Json = False) -> None:
 
     Example: meter-pipeline billing adjustments --json
     """
-    from meter_pipeline.store.billing_adjustments import listed
+    from meter_pipeline.billing.tables.adjustments import listed
 
     frame = listed(_open()[1])
     emit(

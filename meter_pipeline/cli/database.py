@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from meter_pipeline.cli.output import OUT, emit, problem
+from meter_pipeline.postgres import embedded
+from meter_pipeline.postgres.database import open_database
+from meter_pipeline.postgres.migrations import migrate as apply_migrations
 from meter_pipeline.settings import load_settings
-from meter_pipeline.store import embedded
-from meter_pipeline.store.database import open_database
-from meter_pipeline.store.migrations import migrate as apply_migrations
 
 app = typer.Typer(no_args_is_help=True, help="The database: start, stop, migrate, url.")
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]

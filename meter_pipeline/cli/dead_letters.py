@@ -13,10 +13,10 @@ from meter_pipeline.cli.output import OUT, PROBLEM, emit, problem, table
 from meter_pipeline.feeds.head_ends import read_head_ends
 from meter_pipeline.ingest import Places
 from meter_pipeline.ingest import dead_letters as work
+from meter_pipeline.ingest.tables import dead_letters
+from meter_pipeline.ingest.tables.dead_letters import DeadLetter
+from meter_pipeline.postgres.database import Database, open_database
 from meter_pipeline.settings import load_settings
-from meter_pipeline.store import dead_letters as store
-from meter_pipeline.store.database import Database, open_database
-from meter_pipeline.store.dead_letters import DeadLetter
 
 app = typer.Typer(help="Payloads that could not be read: list, show, correct, replay, dismiss.", no_args_is_help=True)
 
@@ -45,9 +45,9 @@ def _document(letter: DeadLetter) -> dict[str, Any]:
         "meter_id": letter.meter_id,
         "channel": letter.channel,
         "raw_format": letter.raw_format,
-        "raw": store.shown(letter.raw),
+        "raw": dead_letters.shown(letter.raw),
         "raw_hex": letter.raw[:4000],
-        "corrected": None if letter.corrected_raw is None else store.shown(letter.corrected_raw),
+        "corrected": None if letter.corrected_raw is None else dead_letters.shown(letter.corrected_raw),
         "rule_version": letter.rule_version,
         "run_id": letter.run_id,
         "first_seen": letter.first_seen,
@@ -73,10 +73,10 @@ def list_(
     Example: meter-pipeline dead-letters list --reason unknown_meter
     """
     with _database().connect("dead-letters") as connection:
-        letters = store.find(
+        letters = dead_letters.find(
             connection, status=[] if status == "all" else [status], reason=reason, head_end=head_end, limit=limit
         )
-        counts = store.counts(connection)
+        counts = dead_letters.counts(connection)
     summary = [{"status": s, "head_end": h, "reason": r, "letters": n, "reads": reads} for s, h, r, n, reads in counts]
 
     def render(_: Any) -> None:

@@ -14,8 +14,8 @@ import typer
 from meter_pipeline.cli import summary
 from meter_pipeline.cli.output import ERR, OUT, PROBLEM, emit, progress
 from meter_pipeline.cli.run import run_days
+from meter_pipeline.deployment import prepare
 from meter_pipeline.reference import import_folder
-from meter_pipeline.services import prepare
 from meter_pipeline.settings import load_settings
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from meter_pipeline.cli.output import ERR, OUT, emit, problem
-from meter_pipeline.services import prepare, roles_in_use
+from meter_pipeline.deployment import prepare, roles_in_use
 from meter_pipeline.settings import load_settings
 
 app = typer.Typer(

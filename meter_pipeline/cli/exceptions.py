@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from meter_pipeline.cli.output import OUT, emit, problem, table
-from meter_pipeline.services import prepare
+from meter_pipeline.deployment import prepare
 from meter_pipeline.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True, help="The exception queue: list, show, assign, confirm, dismiss.")

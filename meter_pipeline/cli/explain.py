@@ -8,8 +8,8 @@ import typer
 
 from meter_pipeline.billing.explain import explain
 from meter_pipeline.cli.output import OUT, emit, problem, table
+from meter_pipeline.postgres.database import open_database
 from meter_pipeline.settings import load_settings
-from meter_pipeline.store.database import open_database
 
 
 def _render(document: Any) -> None:

@@ -68,8 +68,8 @@ def verify(
     An auditor uses tools/verify_ledger.py on an export instead. Example: meter-pipeline ledger verify --full --day
     2026-03-08
     """
-    from meter_pipeline.encodings import hashers
     from meter_pipeline.ledger.verification import verify as run
+    from meter_pipeline.ledger_hashers import hashers
 
     settings, database = _open()
     done = run(database, home=settings.home, full=full, days=_dates(day), hashers=hashers(), authority=tsa_ca)
@@ -356,8 +356,8 @@ def _hashes(texts: Sequence[Any] | None) -> list[bytes]:
 
 
 def _open() -> tuple[Any, Any]:
+    from meter_pipeline.postgres.database import open_database
     from meter_pipeline.settings import load_settings
-    from meter_pipeline.store.database import open_database
 
     settings = load_settings()
     return settings, open_database(settings)

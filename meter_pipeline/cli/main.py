@@ -125,9 +125,9 @@ def main() -> None:
     """Entry point: known failures end in one line that says what to do next, unknown ones keep their trace."""
     import psycopg
 
+    from meter_pipeline.postgres.embedded import EmbeddedError
+    from meter_pipeline.postgres.migrations import MigrationError
     from meter_pipeline.settings import SettingsError
-    from meter_pipeline.store.embedded import EmbeddedError
-    from meter_pipeline.store.migrations import MigrationError
 
     try:
         app()

@@ -11,8 +11,8 @@ import typer
 
 from meter_pipeline.cli.output import ERR
 from meter_pipeline.control.metrics import render
+from meter_pipeline.postgres.database import open_database
 from meter_pipeline.settings import load_settings
-from meter_pipeline.store.database import open_database
 
 
 def metrics(

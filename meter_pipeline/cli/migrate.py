@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from meter_pipeline.cli.output import OUT, PROBLEM, emit, problem, table
-from meter_pipeline.services import prepare
+from meter_pipeline.deployment import prepare
 from meter_pipeline.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True, help="Leaving the legacy batch: status, advance, rollback, compare, gate.")
@@ -25,14 +25,13 @@ def status(json: Json = False) -> None:
 
     Example: meter-pipeline migrate status
     """
-    from meter_pipeline.migration import cutover, day
-    from meter_pipeline.store import migration as store
+    from meter_pipeline.migration import cutover, day, tables
 
     database = prepare(load_settings())
     value = cutover.current(database)
     report = day.gate(database)
     with database.connect("migrate status") as connection:
-        outbox = store.outbox_counts(connection)
+        outbox = tables.outbox_counts(connection)
     document = {
         "stage": value.value["stage"],
         "routes": value.value["routes"],

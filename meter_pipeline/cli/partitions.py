@@ -9,11 +9,11 @@ import typer
 
 from meter_pipeline.cli.output import OUT, PROBLEM, emit, problem, table
 from meter_pipeline.clock import SYSTEM_CLOCK
+from meter_pipeline.postgres import partitions
+from meter_pipeline.postgres.database import Database, open_database
 from meter_pipeline.retention import archive_days, make_ahead, restore_days
 from meter_pipeline.retention.days import AHEAD_DAYS, KEEP_DAYS
 from meter_pipeline.settings import load_settings
-from meter_pipeline.store import partitions as store
-from meter_pipeline.store.database import Database, open_database
 
 app = typer.Typer(help="Daily partitions: make ahead, archive, restore, list.", no_args_is_help=True)
 
@@ -94,7 +94,7 @@ def restore(day: Day, to: To = None, as_json: AsJson = False) -> None:
     first, last = day.date(), (to or day).date()
     try:
         done = restore_days(_database(), [first + timedelta(days=k) for k in range((last - first).days + 1)])
-    except store.ArchiveError as error:
+    except partitions.ArchiveError as error:
         problem(str(error), "bring the file back from the archive's own backup; nothing was changed")
     emit(
         {"restored": [_document(t) for t in done]},
@@ -112,7 +112,7 @@ def list_(as_json: AsJson = False) -> None:
     Example: meter-pipeline partitions list
     """
     with _database().connect("partitions") as connection:
-        held, gone = store.sizes(connection), store.catalogue(connection)
+        held, gone = partitions.sizes(connection), partitions.catalogue(connection)
     document = {
         "partitions": [{"day": d, "table": t, "state": s, "rows_estimated": r, "bytes": b} for d, t, s, r, b in held],
         "archive": [_document(t) for t in gone],
@@ -133,7 +133,7 @@ def list_(as_json: AsJson = False) -> None:
     emit(document, as_json, render)
 
 
-def _document(row: store.DayTable) -> dict[str, Any]:
+def _document(row: partitions.DayTable) -> dict[str, Any]:
     return {
         "day": row.billing_day,
         "table": row.table,

@@ -12,8 +12,8 @@ import typer
 from meter_pipeline.cli.output import ERR, OUT, emit, problem, table
 from meter_pipeline.control import pause as emergency
 from meter_pipeline.control.people import Refused
+from meter_pipeline.postgres.database import Database, open_database
 from meter_pipeline.settings import load_settings
-from meter_pipeline.store.database import Database, open_database
 
 app = typer.Typer(help="Stop all work at the next batch, and start it again with two people.", no_args_is_help=True)
 
@@ -44,9 +44,9 @@ def _tell_queue(database: Database) -> None:
     try:
         from dagster import DagsterInstance
 
-        from meter_pipeline.defs.pool import open_or_shut
-        from meter_pipeline.defs.resources import Municipality
-        from meter_pipeline.services import environment
+        from meter_pipeline.defs.lib.pause_pool import open_or_shut
+        from meter_pipeline.defs.lib.resources import Municipality
+        from meter_pipeline.deployment import environment
 
         os.environ.update(environment(load_settings(), database))
         with DagsterInstance.get() as instance:

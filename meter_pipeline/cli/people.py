@@ -9,9 +9,9 @@ import typer
 
 from meter_pipeline.cli.output import OUT, emit, problem, table
 from meter_pipeline.control import people
+from meter_pipeline.control.tables import flags
+from meter_pipeline.postgres.database import Database, open_database
 from meter_pipeline.settings import load_settings
-from meter_pipeline.store import control as store
-from meter_pipeline.store.database import Database, open_database
 
 app = typer.Typer(
     help="Who may raise a pause, ask to resume, confirm: the register of people and their duties.", no_args_is_help=True
@@ -50,7 +50,7 @@ def list_(json: Json = False) -> None:
     Example: meter-pipeline people list
     """
     with _database().connect("people", autocommit=True) as connection:
-        found = store.people(connection)
+        found = flags.people(connection)
     held = {duty for person in found if person["active"] for duty in person["duties"]}
     document = {"people": found, "duties_of_nobody": [duty for duty in people.DUTIES if duty not in held]}
     emit(document, json, _show)
@@ -78,7 +78,7 @@ def deactivate(name: Annotated[str, typer.Argument(help="The person.")], by: By,
     """
     with _database().connect("people", autocommit=True) as connection:
         duties = next(
-            (row["duties"] for row in store.people(connection) if row["person"] == people.canonical(name)), None
+            (row["duties"] for row in flags.people(connection) if row["person"] == people.canonical(name)), None
         )
     if duties is None:
         problem(f"{name} is not in the register", "meter-pipeline people list")

@@ -9,10 +9,10 @@ import typer
 
 from meter_pipeline.cli.output import ERR, OUT, PROBLEM, USAGE, emit, problem, table
 from meter_pipeline.control import PauseProbe
+from meter_pipeline.deployment import prepare
 from meter_pipeline.feeds import HeadEndError, read_head_ends
 from meter_pipeline.ingest import land_inbox
 from meter_pipeline.ingest import pull as work
-from meter_pipeline.services import prepare
 from meter_pipeline.settings import load_settings
 
 

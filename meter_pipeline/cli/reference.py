@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from meter_pipeline.cli.output import ERR, OUT, PROBLEM, emit, problem, table
+from meter_pipeline.deployment import prepare
 from meter_pipeline.reference import Fault, ReferenceRefused, import_folder
-from meter_pipeline.services import prepare
 from meter_pipeline.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True, help="Reference data: import DIR, enrol FILE.")
@@ -72,7 +72,7 @@ def enrol(
     from meter_pipeline.feeds.rejects import FeedRefused
     from meter_pipeline.reference.enrolment import Enrolment, cycle_periods, enrol
     from meter_pipeline.reference.importing import import_rows
-    from meter_pipeline.store.reference import read_table
+    from meter_pipeline.reference.tables import read_table
 
     settings = load_settings()
     database, calendar = prepare(settings), settings.calendar()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from meter_pipeline.cli.output import OUT, emit
-from meter_pipeline.services import prepare
+from meter_pipeline.deployment import prepare
 from meter_pipeline.settings import load_settings
 
 

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from meter_pipeline.cli.output import ERR, OUT, PROBLEM, emit, progress, table
-from meter_pipeline.services import prepare
+from meter_pipeline.deployment import prepare
+from meter_pipeline.postgres.database import open_database
 from meter_pipeline.settings import Settings, load_settings
-from meter_pipeline.store.database import open_database
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
@@ -131,8 +131,8 @@ def _materialise(job: Any, instance: Any, quiet: dict[str, Any], start: date, en
 
 def _true_ups(settings: Settings, tried: set[tuple[date, bytes]]) -> list[date]:
     """Closed days with a request that was not tried yet; a day whose run failed is not tried for ever."""
-    from meter_pipeline.defs.partitions import billing_days
-    from meter_pipeline.store.true_up import waiting
+    from meter_pipeline.defs.lib.partitions import billing_days
+    from meter_pipeline.vee.tables.true_up import waiting
 
     known = set(billing_days().get_partition_keys())
     new = {

@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from meter_pipeline.cli.output import ERR, OUT, problem
-from meter_pipeline.services import environment, prepare
+from meter_pipeline.deployment import environment, prepare
+from meter_pipeline.postgres.database import Database, open_database
 from meter_pipeline.settings import PROJECT_ROOT, load_settings
-from meter_pipeline.store.database import Database, open_database
 
 app = typer.Typer(no_args_is_help=True, help="Run Dagster's services; print their environment.")
 #: The script that stands beside this interpreter, so that a newcomer needs no activated environment.
@@ -62,7 +62,7 @@ def up(
 
     Example: meter-pipeline services up --port 3000 --metrics-port 9464
     """
-    from meter_pipeline.supervisor import PortTaken, Supervisor, programs, write_workspace
+    from meter_pipeline.cli.supervisor import PortTaken, Supervisor, programs, write_workspace
 
     settings = load_settings()
     database = prepare(settings)
@@ -94,9 +94,9 @@ def deploy() -> None:
 def _deploy(database: Database) -> None:
     from dagster import DagsterInstance
 
-    from meter_pipeline.defs.pool import open_or_shut
-    from meter_pipeline.defs.resources import Municipality
-    from meter_pipeline.store import privileges
+    from meter_pipeline.defs.lib.pause_pool import open_or_shut
+    from meter_pipeline.defs.lib.resources import Municipality
+    from meter_pipeline.postgres import privileges
 
     with DagsterInstance.get() as instance:
         # The first look makes Dagster's tables, so that the roles are granted on them too.

@@ -9,9 +9,9 @@ import typer
 
 from meter_pipeline.cli import summary
 from meter_pipeline.cli.output import OUT, emit
-from meter_pipeline.services import prepare
+from meter_pipeline.deployment import prepare
+from meter_pipeline.reporting import overview
 from meter_pipeline.settings import load_settings
-from meter_pipeline.store import overview
 
 
 def status(

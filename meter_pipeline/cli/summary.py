@@ -8,8 +8,8 @@ from datetime import date
 from typing import Any
 
 from meter_pipeline.cli.output import OUT, table
-from meter_pipeline.store import overview
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.reporting import overview
 
 
 def document(database: Database, first: date, last: date) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
-from meter_pipeline.billing.load_price import COMPONENTS, LoadRefusedError, load_file, price
+from meter_pipeline.billing.rate_calculator import COMPONENTS, LoadRefusedError, load_file, price
 from meter_pipeline.billing.tariffs import TariffRefusedError, load_tariff
 from meter_pipeline.cli.output import ERR, OUT, PROBLEM, USAGE, emit, table
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from meter_pipeline.cli.output import OUT, PROBLEM, emit, problem, table
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.units import to_micro
 
 app = typer.Typer(no_args_is_help=True, help="Validation and estimation explained, interval by interval.")
@@ -31,7 +31,7 @@ def explain(
 
     Example: meter-pipeline vee explain --meter E0000001 --day 2026-10-29
     """
-    from meter_pipeline.services import prepare
+    from meter_pipeline.deployment import prepare
     from meter_pipeline.settings import load_settings
     from meter_pipeline.vee.explain import explain_day
 
@@ -69,7 +69,7 @@ def edit(
       site" meter-pipeline vee edit --meter E0000001 --day 2026-10-29 --slot 41 --refuse 2 --why "meter was on the
       bench"
     """
-    from meter_pipeline.services import prepare
+    from meter_pipeline.deployment import prepare
     from meter_pipeline.settings import load_settings
     from meter_pipeline.vee import edits
 
@@ -126,7 +126,7 @@ def withdraw_edit(
 
     Example: meter-pipeline vee withdraw-edit 3 --by ana
     """
-    from meter_pipeline.services import prepare
+    from meter_pipeline.deployment import prepare
     from meter_pipeline.settings import load_settings
     from meter_pipeline.vee import edits
 

@@ -2,7 +2,7 @@
 themselves, alerts, metrics.
 
 Belongs here: what must hold whatever drives the work (Dagster, the CLI, a test). Does not belong here: Dagster (defs/),
-SQL (store/control.py).
+SQL (control/tables/flags.py).
 """
 
 from meter_pipeline.control.pause import PauseState, is_paused

@@ -12,8 +12,7 @@ import psycopg
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.notify import Alert
 from meter_pipeline.control.rules import Thresholds
-from meter_pipeline.store import alerts as store
-from meter_pipeline.store import control, evidence
+from meter_pipeline.control.tables import alerts, evidence, flags
 
 #: A dead letter or an exception is somebody's work within two working days; over a weekend that is four days.
 EXCEPTION_AGE: Final = timedelta(days=4)
@@ -23,7 +22,7 @@ def find(connection: psycopg.Connection[Any], limits: Thresholds, *, clock: Cloc
     """Every alert the present state calls for; keys make each told once (the ageing ones once a day)."""
     now = clock.now()
     found = []
-    for row in control.recent_pauses(connection, 20):
+    for row in flags.recent_pauses(connection, 20):
         where = row.target or "all work"
         if row.state == "paused":
             body = f"{row.reason}\n\nRaised by {row.raised_by} at {row.raised_at:%Y-%m-%d %H:%M} UTC. Evidence: {row.evidence}\n\n"
@@ -59,7 +58,7 @@ def find(connection: psycopg.Connection[Any], limits: Thresholds, *, clock: Cloc
                 "Next: meter-pipeline ledger verify",
             )
         )
-    for what, count, oldest in store.over_age(connection, now - EXCEPTION_AGE):
+    for what, count, oldest in alerts.over_age(connection, now - EXCEPTION_AGE):
         title = f"{count} {what} wait longer than {EXCEPTION_AGE.days} days"
         body = f"The oldest is from {oldest:%Y-%m-%d}. Next: meter-pipeline {_LOOK.get(what, 'status')}"
         found.append(Alert(f"age:{what}:{now:%Y-%m-%d}", "warning", title, body))

@@ -14,18 +14,18 @@ from typing import Any, Final, Literal, TypeAlias
 import psycopg
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
-from meter_pipeline.control import dual
+from meter_pipeline.control import dual_control
 from meter_pipeline.control.people import Denial, Refused, canonical, denial
+from meter_pipeline.control.tables import flags
+from meter_pipeline.control.tables.flags import RequestRow
 from meter_pipeline.ledger import entries
-from meter_pipeline.store import control as store
-from meter_pipeline.store.control import RequestRow
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 Connection: TypeAlias = psycopg.Connection[Any]
 #: Says what is wrong with going from the first value to the second, or None.
 Check: TypeAlias = Callable[[Any, Any], str | None]
 
-CHANGE: Final = dual.Action(
+CHANGE: Final = dual_control.Action(
     "flag",
     ask=("engineer", "operator", "finance"),
     confirm=("finance", "engineer"),
@@ -65,14 +65,14 @@ def read(connection: Connection, flag: Flag, *, lock: Literal["share", "update"]
     ``lock="share"`` holds it until the transaction ends: what is written under a flag is written under that value and
     no other. A flag that was never changed has no row to lock; declare it with ``ensure`` where that matters.
     """
-    row = store.flag(connection, flag.name, lock)
+    row = flags.flag(connection, flag.name, lock)
     return Value(flag.default, 0) if row is None else Value(row.value, row.version, row.changed_by, row.changed_at)
 
 
 def ensure(connection: Connection, flag: Flag, *, by: str, clock: Clock = SYSTEM_CLOCK) -> Value:
     """Give a flag its row with the default, in the caller's transaction, so that it can be locked. Changes nothing
     where it has one."""
-    if store.put_flag(connection, flag.name, flag.default, 1, by, clock.now(), "declared", False, None):
+    if flags.put_flag(connection, flag.name, flag.default, 1, by, clock.now(), "declared", False, None):
         body = {"flag": flag.name, "from": None, "to": flag.default, "version": 1, "by": by, "reason": "declared"}
         entries.append(connection, "flag_flipped", body, clock=clock, actor=by)
     return read(connection, flag)
@@ -93,7 +93,9 @@ def change(
     with database.connect("control") as connection:
         outcome = _change(connection, flag, value, by, reason, expect_version, clock)
         if isinstance(outcome, Denial):
-            dual.record_refusal(connection, "flag", f"flag:{flag.name}", by, outcome, kind="flag_flipped", clock=clock)
+            dual_control.record_refusal(
+                connection, "flag", f"flag:{flag.name}", by, outcome, kind="flag_flipped", clock=clock
+            )
         connection.commit()
     if isinstance(outcome, Denial):
         raise Refused(outcome.code, outcome.words)
@@ -126,7 +128,9 @@ def request_change(
         return Denial("not_allowed", words) if words else None
 
     body = {"from": now.value, "to": value, "version": now.version}
-    return dual.request(database, CHANGE, f"flag:{flag.name}", body, reason=reason, by=by, guard=guard, clock=clock)
+    return dual_control.request(
+        database, CHANGE, f"flag:{flag.name}", body, reason=reason, by=by, guard=guard, clock=clock
+    )
 
 
 def confirm_change(
@@ -146,7 +150,7 @@ def confirm_change(
         _write(connection, flag, now, request.body["to"], canonical(by) or by, reason, request.request_id, clock)
         return None
 
-    dual.confirm(database, CHANGE, request_id, by=by, reason=reason, effect=effect, clock=clock)
+    dual_control.confirm(database, CHANGE, request_id, by=by, reason=reason, effect=effect, clock=clock)
     with database.connect("control", autocommit=True) as connection:
         return read(connection, flag)
 
@@ -185,7 +189,7 @@ def _write(
     clock: Clock,
 ) -> Value:
     at = clock.now()
-    if not store.put_flag(
+    if not flags.put_flag(
         connection, flag.name, value, now.version + 1, person, at, reason, request is not None, request
     ):
         raise Refused("stale", f"{flag.name} was changed by somebody else this moment")

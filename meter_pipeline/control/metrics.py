@@ -11,8 +11,8 @@ from prometheus_client.metrics_core import Metric
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
-from meter_pipeline.store import metrics as store
-from meter_pipeline.store.database import Database
+from meter_pipeline.control.tables import metrics
+from meter_pipeline.postgres.database import Database
 
 _PREFIX = "meter_pipeline_"
 
@@ -37,13 +37,13 @@ class Collector:
         return [up, *families]
 
     def _families(self, connection: psycopg.Connection[tuple[object, ...]]) -> Iterable[Metric]:
-        for name, about, labels, rows in store.figures(connection):
+        for name, about, labels, rows in metrics.figures(connection):
             family = GaugeMetricFamily(_PREFIX + name, about, labels=labels)
             for values, figure in rows:
                 family.add_metric(list(values), figure)
             yield family
         if self._calendar is not None:
-            latest = store.latest_billed_day(connection)
+            latest = metrics.latest_billed_day(connection)
             closed = self._calendar.day_of(self._clock.now())
             family = GaugeMetricFamily(
                 _PREFIX + "billing_day_lag_days",

@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 import psycopg
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
-from meter_pipeline.store import notifications as store
-from meter_pipeline.store.database import Database
+from meter_pipeline.control.tables import notifications
+from meter_pipeline.postgres.database import Database
 
 Severity = Literal["info", "warning", "critical"]
 #: A mail server or a chat bridge that takes longer is down for our purposes; a sensor's tick has a minute.
@@ -152,7 +152,7 @@ def channels(environment: Mapping[str, str] | None = None) -> list[Channel]:
 
 def tell(connection: psycopg.Connection[Any], alert: Alert, *, clock: Clock = SYSTEM_CLOCK) -> bool:
     """Put an alert into the outbox, in the caller's transaction; False where this trouble was told before."""
-    return store.insert(connection, alert.key[:300], alert.severity, alert.title, alert.body, clock.now())
+    return notifications.insert(connection, alert.key[:300], alert.severity, alert.title, alert.body, clock.now())
 
 
 def deliver(
@@ -164,7 +164,7 @@ def deliver(
         # One at a time, each in its own transaction and locked against a second deliverer, so that a crash repeats one
         # alert at most.
         with database.connect("notifier") as connection:
-            row = store.next_due(connection, clock.now())
+            row = notifications.next_due(connection, clock.now())
             if row is None:
                 break
             outcome = _send(connection, row, to, clock.now())
@@ -173,7 +173,9 @@ def deliver(
     return done
 
 
-def _send(connection: psycopg.Connection[Any], row: store.Outgoing, to: Sequence[Channel], now: datetime) -> str:
+def _send(
+    connection: psycopg.Connection[Any], row: notifications.Outgoing, to: Sequence[Channel], now: datetime
+) -> str:
     alert = Alert(row.dedupe_key, row.severity, row.title, row.body)
     delivered, errors = dict(row.delivered), []
     for channel in to:
@@ -191,5 +193,5 @@ def _send(connection: psycopg.Connection[Any], row: store.Outgoing, to: Sequence
         if errors and attempts < MOST_ATTEMPTS
         else None
     )
-    store.record(connection, row.notification_id, delivered, attempts, again, "; ".join(errors) or None)
+    notifications.record(connection, row.notification_id, delivered, attempts, again, "; ".join(errors) or None)
     return "sent" if not errors else "failed" if again else "given_up"

@@ -10,8 +10,8 @@ from typing import Any, Final
 import psycopg
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control.tables import flags
 from meter_pipeline.ledger import entries
-from meter_pipeline.store import control as store
 
 # : ASCII only, lower case: no second spelling and no look-alike letter can pass for a second person. Same as
 # control.person_name in SQL.
@@ -50,9 +50,9 @@ def denial(connection: psycopg.Connection[Any], name: str, duties: Sequence[str]
     While the register names nobody for any of the duties, anyone may: a new installation must be able to resume. The
     status command says so.
     """
-    if not any(store.anybody_with(connection, duty) for duty in duties):
+    if not any(flags.anybody_with(connection, duty) for duty in duties):
         return None
-    found = store.person(connection, name)
+    found = flags.person(connection, name)
     if found is None or not found[1]:
         return Denial("not_authorised", f"{name} is not in the register of people")
     if not set(found[0]) & set(duties):
@@ -78,10 +78,10 @@ def put(
     unknown = sorted(set(duties) - set(DUTIES))
     if unknown or not duties:
         raise ValueError(f"duties are {', '.join(DUTIES)}; not {', '.join(unknown) or 'none'}")
-    if person == editor and store.people(connection):
+    if person == editor and flags.people(connection):
         raise ValueError(f"{person} cannot change their own duties")
     now = clock.now()
-    store.put_person(connection, person, duties, active, editor, now)
+    flags.put_person(connection, person, duties, active, editor, now)
     entries.append(
         connection,
         "flag_flipped",

@@ -19,8 +19,8 @@ import psycopg
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.pause import PauseState, is_paused, unreachable
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.watchdog import deadline
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.watchdog import deadline
 
 #: Longest time one poll may take. A poll takes 0.2 ms; 2 s is the drain limit of R1.
 POLL_DEADLINE_S: Final = 2.0

@@ -13,10 +13,9 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import rules
 from meter_pipeline.control.pause import WATCHER, PauseState, raise_pause
 from meter_pipeline.control.rules import Finding, Seen, Thresholds
+from meter_pipeline.control.tables import evidence, flags
 from meter_pipeline.ledger import entries
-from meter_pipeline.store import control as store
-from meter_pipeline.store import evidence
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +32,12 @@ def observe_breaker(
 ) -> None:
     """Hand in a breaker's change of state, in the caller's transaction."""
     now = clock.now()
-    store.observe(connection, "breaker", name, now, {"open": is_open, "since": now.isoformat()})
+    flags.observe(connection, "breaker", name, now, {"open": is_open, "since": now.isoformat()})
 
 
 def observe_ledger(connection: psycopg.Connection[Any], *, ok: bool, detail: str, clock: Clock = SYSTEM_CLOCK) -> None:
     """Hand in the result of a verification of the ledger, in the caller's transaction."""
-    store.observe(connection, "ledger", "log", clock.now(), {"ok": ok, "detail": detail[:1500]})
+    flags.observe(connection, "ledger", "log", clock.now(), {"ok": ok, "detail": detail[:1500]})
 
 
 def observe_writes(
@@ -53,9 +52,9 @@ def observe_writes(
         return
     now, ordered = clock.now(), sorted(latencies_ms)
     p95 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
-    before = next((row["figures"].get("slow_since") for row in store.observations(connection, "writes")), None)
+    before = next((row["figures"].get("slow_since") for row in flags.observations(connection, "writes")), None)
     slow_since = (before or (now - timedelta(milliseconds=sum(ordered))).isoformat()) if p95 > 4 * target_ms else None
-    store.observe(
+    flags.observe(
         connection,
         "writes",
         "ingest",
@@ -73,13 +72,13 @@ def observe(
     clock: Clock = SYSTEM_CLOCK,
 ) -> None:
     """Hand in any latest figure for the metrics, in the caller's transaction. Plain JSON."""
-    store.observe(connection, kind, subject, clock.now(), figures)
+    flags.observe(connection, kind, subject, clock.now(), figures)
 
 
 def look(connection: psycopg.Connection[Any], limits: Thresholds, *, clock: Clock = SYSTEM_CLOCK) -> Seen:
     """Everything the rules need, as it stands now."""
     now = clock.now()
-    since = store.last_resumed_at(connection)
+    since = flags.last_resumed_at(connection)
     verified = evidence.last_verification(connection)
     return Seen(
         now=now,
@@ -115,7 +114,7 @@ def watch(database: Database, limits: Thresholds | None = None, *, clock: Clock 
 def _note_breakers(connection: psycopg.Connection[Any], clock: Clock) -> None:
     """Keep since when a shared breaker has not been closed: half-open trials that fail start its own clock again and
     again."""
-    known = {row["subject"]: row["figures"] for row in store.observations(connection, "breaker")}
+    known = {row["subject"]: row["figures"] for row in flags.observations(connection, "breaker")}
     for name, state in evidence.shared_breakers(connection):
         was_open = bool(known.get(name, {}).get("open"))
         if (state != "closed") != was_open:
@@ -124,9 +123,9 @@ def _note_breakers(connection: psycopg.Connection[Any], clock: Clock) -> None:
 
 def _note_version(connection: psycopg.Connection[Any], limits: Thresholds, clock: Clock) -> None:
     """A thresholds file that comes into use goes on the ledger, once."""
-    known = store.observations(connection, "thresholds")
+    known = flags.observations(connection, "thresholds")
     if known and known[0]["figures"].get("stamp") == limits.stamp:
         return
-    store.observe(connection, "thresholds", "pause", clock.now(), {"stamp": limits.stamp})
+    flags.observe(connection, "thresholds", "pause", clock.now(), {"stamp": limits.stamp})
     body = {"rules": "pause", "version": limits.version, "sha256": limits.sha256}
     entries.append(connection, "rule_version", body, clock=clock, actor=WATCHER)

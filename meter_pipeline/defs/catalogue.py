@@ -7,22 +7,22 @@ from typing import Any
 
 import dagster as dg
 
-from meter_pipeline.defs import (
-    jobs,
-    jobs_dead_letters,
-    jobs_exceptions,
-    jobs_ledger,
-    jobs_migration,
-    jobs_operations,
-    jobs_retention,
-    schedules,
-    sensors,
-    sensors_alerts,
-    sensors_pause,
-)
+from meter_pipeline.defs import jobs, schedules, sensors
 from meter_pipeline.defs.assets import audit, billing, detection, ingest, migration, reference, shards, validation
 from meter_pipeline.defs.checks import schema_check
-from meter_pipeline.defs.executors import executor, kind
+from meter_pipeline.defs.lib.executors import executor, kind
+from meter_pipeline.defs.operations import (
+    alerts,
+    dead_letters,
+    exceptions,
+    ledger,
+    pause,
+    pause_sensors,
+    retention,
+)
+from meter_pipeline.defs.operations import (
+    migration as jobs_migration,
+)
 from meter_pipeline.schemas.contracts import CONTRACTS
 from meter_pipeline.settings import load_settings
 
@@ -76,23 +76,23 @@ def definitions(
         jobs=[
             *(jobs.land_feeds, jobs.pull_head_ends, jobs.reference_job, jobs.refit_job, jobs.billing_day_job(engine)),
             *(
-                *jobs_dead_letters.JOBS,
-                *jobs_exceptions.JOBS,
-                *jobs_operations.JOBS,
+                *dead_letters.JOBS,
+                *exceptions.JOBS,
+                *pause.JOBS,
                 *jobs_migration.JOBS,
-                *jobs_retention.JOBS,
-                *jobs_ledger.JOBS,
+                *retention.JOBS,
+                *ledger.JOBS,
             ),
         ],
         schedules=[
             *(schedules.daily_schedule(engine), schedules.weekly_refit(), schedules.pull_schedule()),
-            *(jobs_operations.prune_nightly, jobs_ledger.check_guards_hourly, *jobs_retention.SCHEDULES),
+            *(pause.prune_nightly, ledger.check_guards_hourly, *retention.SCHEDULES),
         ],
         sensors=[
             sensors.feed_arrival,
             sensors.touched_days_sensor(engine),
-            *sensors_pause.SENSORS,
-            *sensors_alerts.SENSORS,
+            *pause_sensors.SENSORS,
+            *alerts.SENSORS,
             *jobs_migration.SENSORS,
         ],
         resources=dict(resources) | ({shards.VALUES: shards.step_values()} if steps else {}),

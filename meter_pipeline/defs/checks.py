@@ -7,11 +7,11 @@ from typing import Any
 
 import dagster as dg
 
-from meter_pipeline.defs import policy
-from meter_pipeline.defs.partitions import billing_days
-from meter_pipeline.defs.resources import Municipality
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.partitions import billing_days
+from meter_pipeline.defs.lib.resources import Municipality
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.contracts import CONTRACTS, pandera_schema
-from meter_pipeline.store.database import Database
 
 
 def schema_check(asset: str, table: str) -> dg.AssetChecksDefinition:

@@ -8,8 +8,8 @@ from typing import Any
 
 import dagster as dg
 
-from meter_pipeline.defs import policy
-from meter_pipeline.defs.executors import executor
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.executors import executor
 
 # : Files, head-ends and reference tables are taken in by one process; a billing day's job runs where the deployment
 # says (executors.py).

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import dagster as dg
 
-from meter_pipeline.defs import policy
 from meter_pipeline.defs.jobs import billing_day_job, land_feeds
-from meter_pipeline.defs.partitions import billing_days
-from meter_pipeline.defs.resources import Municipality
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.partitions import billing_days
+from meter_pipeline.defs.lib.resources import Municipality
 
 #: A file younger than this may still be written; one that grows while it is read is refused and tried again.
 SETTLED_S = 2.0
@@ -78,7 +78,7 @@ def touched_days_sensor(engine: str | None = None) -> dg.SensorDefinition:
         context: dg.SensorEvaluationContext, municipality: Municipality
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         from meter_pipeline.ingest import waiting_days
-        from meter_pipeline.store import true_up
+        from meter_pipeline.vee.tables import true_up
 
         known = set(billing_days().get_partition_keys())
         waiting: dict[date, list[bytes]] = {}

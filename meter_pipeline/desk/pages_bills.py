@@ -8,9 +8,9 @@ from typing import Any
 
 from starlette.responses import RedirectResponse, Response
 
+from meter_pipeline.desk import tables
 from meter_pipeline.desk.web import Ask, Missing, day_of, instant, link, path_part, place, placed
 from meter_pipeline.ledger import proving
-from meter_pipeline.store import desk as store
 
 _LINE = re.compile(r"(.+)\.([0-9]{1,9})")
 _STATEMENT = re.compile(r"[^.\s]+\.[^.\s]+\.[0-9]{8}\.[0-9]+")
@@ -27,9 +27,9 @@ def bills(ask: Ask) -> Response:
     found = placed(ask.query.get("after"))
     after = (instant(found[0]), str(found[1])) if found else None
     with ask.desk.reading() as connection:
-        listed = store.statements(connection, asked or None, after, store.PAGE + 1)
-    more = len(listed) > store.PAGE
-    listed = listed[: store.PAGE]
+        listed = tables.statements(connection, asked or None, after, tables.PAGE + 1)
+    more = len(listed) > tables.PAGE
+    listed = listed[: tables.PAGE]
     following = (
         link("/bills", q=asked, after=place(listed[-1]["issued_at"], listed[-1]["statement_id"])) if more else None
     )
@@ -38,10 +38,10 @@ def bills(ask: Ask) -> Response:
 
 def bill(ask: Ask) -> Response:
     with ask.desk.reading() as connection:
-        head = store.statement(connection, ask.path["statement_id"])
+        head = tables.statement(connection, ask.path["statement_id"])
         if head is None:
             raise Missing(f"There is no statement {ask.path['statement_id'][:80]}.")
-        lines = store.statement_lines(connection, head["statement_id"])
+        lines = tables.statement_lines(connection, head["statement_id"])
     return ask.show("bill.html", bill=head, lines=lines, total=sum(line["amount"] for line in lines))
 
 
@@ -50,7 +50,7 @@ def line(ask: Ask) -> Response:
     if not re.fullmatch(r"[0-9]{1,9}", number):
         raise Missing("There is no such line.")
     with ask.desk.reading() as connection:
-        steps = store.explained(connection, f"{statement_id}.{number}")
+        steps = tables.explained(connection, f"{statement_id}.{number}")
     if not steps:
         raise Missing(f"There is no line {number} of {statement_id[:80]}.")
     by: dict[str, list[dict[str, Any]]] = {}
@@ -76,8 +76,8 @@ def day(ask: Ask) -> Response:
     """A service point's day: every validated interval beside the raw read it was made of."""
     point, at = ask.path["point"], day_of(ask.path["day"])
     with ask.desk.reading() as connection:
-        intervals = store.intervals(connection, point, at)
-        registers = store.registers(connection, point, at)
+        intervals = tables.intervals(connection, point, at)
+        registers = tables.registers(connection, point, at)
     if not intervals and not registers:
         raise Missing(f"Nothing is kept of {point[:40]} on {at}.")
     return ask.show(

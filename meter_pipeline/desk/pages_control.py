@@ -11,10 +11,10 @@ from starlette.responses import Response
 from meter_pipeline.billing import adjustments as adjusting
 from meter_pipeline.billing import close
 from meter_pipeline.control import pause as emergency
+from meter_pipeline.control.tables import flags
+from meter_pipeline.desk import tables
 from meter_pipeline.desk.web import FINANCE, Ask, Missing, Wrong, instant, link, place, placed
 from meter_pipeline.feeds.head_ends import read_head_ends
-from meter_pipeline.store import control
-from meter_pipeline.store import desk as store
 
 STATUSES = ("requested", "approved", "posted", "refused", "any")
 
@@ -97,7 +97,7 @@ def confirm_resume(ask: Ask) -> Response:
     number = _number(ask)
     # What is confirmed is what was read: the page carries the digest of the request it showed.
     with ask.desk.reading() as connection:
-        found = control.request_by_id(connection, number)
+        found = flags.request_by_id(connection, number)
     if found is not None and found.digest.hex() != ask.field("digest"):
         raise Wrong("What was asked is not what you read: look at the request again.")
     ended = emergency.confirm_resume(
@@ -139,9 +139,9 @@ def adjustments(ask: Ask) -> Response:
     found = placed(ask.query.get("after"))
     after = (instant(found[0]), str(found[1])) if found else None
     with ask.desk.reading() as connection:
-        listed = store.adjustments(connection, None if status == "any" else status, after, store.PAGE + 1)
-    more = len(listed) > store.PAGE
-    listed = listed[: store.PAGE]
+        listed = tables.adjustments(connection, None if status == "any" else status, after, tables.PAGE + 1)
+    more = len(listed) > tables.PAGE
+    listed = listed[: tables.PAGE]
     following = (
         link("/adjustments", status=status, after=place(listed[-1]["requested_at"], listed[-1]["adjustment_id"]))
         if more
@@ -159,10 +159,10 @@ def adjustments(ask: Ask) -> Response:
 
 def adjustment(ask: Ask) -> Response:
     with ask.desk.reading() as connection:
-        found = store.adjustment(connection, ask.path["adjustment_id"])
+        found = tables.adjustment(connection, ask.path["adjustment_id"])
         if found is None:
             raise Missing(f"There is no adjustment {ask.path['adjustment_id'][:80]}.")
-        lines = store.adjustment_lines(connection, found["adjustment_id"])
+        lines = tables.adjustment_lines(connection, found["adjustment_id"])
     mine = found["requested_by"].strip().casefold() == ask.visitor.person
     return ask.show("adjustment.html", adjustment=found, lines=lines, mine=mine)
 
@@ -186,14 +186,14 @@ def decide_adjustment(ask: Ask) -> Response:
 
 def months(ask: Ask) -> Response:
     with ask.desk.reading() as connection:
-        listed = store.months(connection)
+        listed = tables.months(connection)
     return ask.show("months.html", months=listed)
 
 
 def month(ask: Ask) -> Response:
     first = _month(ask)
     with ask.desk.reading() as connection:
-        found = next((m for m in store.months(connection) if m["month"] == first), None)
+        found = next((m for m in tables.months(connection) if m["month"] == first), None)
     points = (
         close.checklist(ask.desk.database, first, anew=False)
         if found is None or found["status"] != "sealed"

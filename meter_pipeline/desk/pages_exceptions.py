@@ -9,9 +9,9 @@ from starlette.responses import Response
 
 from meter_pipeline.anomalies import QueueError, decide, show_case
 from meter_pipeline.anomalies.kinds import KINDS
+from meter_pipeline.desk import tables
 from meter_pipeline.desk.pictures import usage_svg
 from meter_pipeline.desk.web import WORKERS, Ask, Missing, Wrong, bad_place, link, place, placed
-from meter_pipeline.store import desk as store
 
 STATES: Final = {
     "undecided": ["open", "assigned"],
@@ -56,10 +56,10 @@ def listing(ask: Ask) -> Response:
     except ValueError:
         bad_place()
     with ask.desk.reading() as connection:
-        cases = store.cases(connection, filters, after, store.PAGE + 1)
-        count = store.count_cases(connection, filters)
-    more = len(cases) > store.PAGE
-    cases = cases[: store.PAGE]
+        cases = tables.cases(connection, filters, after, tables.PAGE + 1)
+        count = tables.count_cases(connection, filters)
+    more = len(cases) > tables.PAGE
+    cases = cases[: tables.PAGE]
     following = (
         link("/exceptions", **chosen, after=place(cases[-1]["last_day"], cases[-1]["case_id"])) if more else None
     )
@@ -67,7 +67,7 @@ def listing(ask: Ask) -> Response:
         "exceptions.html",
         cases=cases,
         count=count,
-        most=store.COUNTED,
+        most=tables.COUNTED,
         chosen=chosen,
         following=following,
         first=after is None,
@@ -83,7 +83,7 @@ def show(ask: Ask) -> Response:
         case = _case(connection, ask.path["case_id"])
         days: list[dict[str, Any]] = []
         if case["service_point_id"]:
-            days = store.usage_of_point(
+            days = tables.usage_of_point(
                 connection, case["service_point_id"], case["first_day"] - BEFORE, case["last_day"]
             )
     unit = next((f["unit"] for f in case["flags"] if f["unit"]), "")
@@ -102,7 +102,7 @@ def picture(ask: Ask) -> Response:
     """The case's picture as SVG: usage over what the weather asks for, flagged days marked."""
     with ask.desk.reading() as connection:
         case = _case(connection, ask.path["case_id"])
-        days = store.usage_of_point(connection, case["service_point_id"], case["first_day"] - BEFORE, case["last_day"])
+        days = tables.usage_of_point(connection, case["service_point_id"], case["first_day"] - BEFORE, case["last_day"])
     unit = next((f["unit"] for f in case["flags"] if f["unit"]), "")
     flagged = {f["billing_day"] for f in case["flags"]}
     svg = usage_svg(

@@ -6,12 +6,12 @@ from typing import Final
 
 from starlette.responses import Response
 
+from meter_pipeline.desk import tables
 from meter_pipeline.desk.web import WORKERS, Ask, Missing, Wrong, bad_place, instant, link, place, placed
 from meter_pipeline.feeds.head_ends import read_head_ends
 from meter_pipeline.ingest import Places
 from meter_pipeline.ingest import dead_letters as work
-from meter_pipeline.store import desk as store
-from meter_pipeline.store.dead_letters import DeadLetter
+from meter_pipeline.ingest.tables.dead_letters import DeadLetter
 
 STATUSES: Final = {
     "unsettled": ["open", "corrected"],
@@ -36,19 +36,19 @@ def listing(ask: Ask) -> Response:
     except ValueError:
         bad_place()
     with ask.desk.reading() as connection:
-        letters = store.letters(
+        letters = tables.letters(
             connection,
             STATUSES[chosen["status"]],
             chosen["reason"] or None,
             chosen["head_end"] or None,
             after,
-            store.PAGE + 1,
+            tables.PAGE + 1,
         )
-        reasons = store.letter_reasons(connection)
-    more = len(letters) > store.PAGE
+        reasons = tables.letter_reasons(connection)
+    more = len(letters) > tables.PAGE
     letters = [
-        letter | {"reasons": store.reasons(letter["reasons"]), "key": bytes(letter["key"]).hex()}
-        for letter in letters[: store.PAGE]
+        letter | {"reasons": tables.reasons(letter["reasons"]), "key": bytes(letter["key"]).hex()}
+        for letter in letters[: tables.PAGE]
     ]
     following = (
         link("/dead-letters", **chosen, after=place(letters[-1]["first_seen"], letters[-1]["key"])) if more else None
@@ -61,7 +61,7 @@ def listing(ask: Ask) -> Response:
         statuses=list(STATUSES),
         following=following,
         first=after is None,
-        most=store.COUNTED,
+        most=tables.COUNTED,
     )
 
 

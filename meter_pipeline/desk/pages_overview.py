@@ -8,8 +8,8 @@ from pathlib import Path
 from starlette.responses import HTMLResponse, Response
 
 from meter_pipeline.control import pause as emergency
+from meter_pipeline.desk import tables
 from meter_pipeline.desk.web import Ask, Missing, Wrong, day_of
-from meter_pipeline.store import desk as store
 
 #: A report brings its own style and pictures inside it and may load nothing and run nothing.
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -18,10 +18,10 @@ REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; s
 def overview(ask: Ask) -> Response:
     before = day_of(ask.query["before"]) if ask.query.get("before") else None
     with ask.desk.reading() as connection:
-        waiting = store.overview(connection)
-        days = store.billing_days(connection, before)
+        waiting = tables.overview(connection)
+        days = tables.billing_days(connection, before)
         state = emergency.status(connection, history=0)
-    return ask.show("overview.html", waiting=waiting, days=days, pause=state, most=store.COUNTED, before=before)
+    return ask.show("overview.html", waiting=waiting, days=days, pause=state, most=tables.COUNTED, before=before)
 
 
 def reports(ask: Ask) -> Response:

@@ -30,11 +30,11 @@ from meter_pipeline.billing.close import CloseError
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.people import Refused, denial
+from meter_pipeline.control.tables import flags
 from meter_pipeline.desk.access import Access, AccessError, Visitor
 from meter_pipeline.ingest.dead_letters import DeadLetterError
+from meter_pipeline.postgres.database import CONNECT_TIMEOUT_S, Database
 from meter_pipeline.settings import Settings
-from meter_pipeline.store import control
-from meter_pipeline.store.database import CONNECT_TIMEOUT_S, Database
 
 TEMPLATES: Final = Path(__file__).with_name("templates")
 SESSION_COOKIE: Final = "meter_desk"
@@ -57,7 +57,7 @@ HEADERS: Final = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 
-#: Database roles of a deployment that uses them (store/privileges.toml): people decide as finance.
+#: Database roles of a deployment that uses them (postgres/privileges.toml): people decide as finance.
 PEOPLE: Final = "meter_finance"
 AUDITOR: Final = "meter_auditor"
 INGEST: Final = "meter_ingest"
@@ -161,7 +161,7 @@ class Ask:
         with self.desk.database.connect("desk") as connection:
             refused = denial(connection, self.visitor.person, duties)
             if refused is not None:
-                control.insert_refusal(
+                flags.insert_refusal(
                     connection, action, subject, self.visitor.person, refused.code, refused.words, self.desk.clock.now()
                 )
                 connection.commit()

@@ -29,11 +29,11 @@ from xml.etree.ElementTree import ParseError
 import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.feeds.coded_columns import Units
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Limits, fetch_ranges, limits_of, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
 from meter_pipeline.feeds.times import StampParser
-from meter_pipeline.feeds.vocabulary import Units
 from meter_pipeline.ids import canonical_id
 from meter_pipeline.quality import ESPI_CODES, from_espi, pack
 from meter_pipeline.schemas.reads import INTERVAL_READS, PERIOD_READS, REGISTER_READS, ParsedFeed

@@ -13,10 +13,10 @@ from typing import Any
 import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.feeds.coded_columns import unit_factor
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Limits
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.feeds.registry import parse
-from meter_pipeline.feeds.vocabulary import unit_factor
 from meter_pipeline.quality import flag_of
 from meter_pipeline.schemas.reads import ParsedFeed
 from meter_pipeline.units import MICRO

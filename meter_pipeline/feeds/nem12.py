@@ -27,6 +27,7 @@ import polars as pl
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds import compiled
 from meter_pipeline.feeds import kernels_nem12 as kernels
+from meter_pipeline.feeds.coded_columns import Ids, Qualities, Stamps, Units
 from meter_pipeline.feeds.files import (
     DEFAULT_LIMITS,
     Block,
@@ -42,7 +43,6 @@ from meter_pipeline.feeds.nem12_parts import I64, Details, Event, Part, Tails, s
 from meter_pipeline.feeds.nem13 import Accumulations
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
 from meter_pipeline.feeds.times import StampParser
-from meter_pipeline.feeds.vocabulary import Ids, Qualities, Stamps, Units
 from meter_pipeline.quality import FLAGS
 from meter_pipeline.schemas.reads import INTERVAL_READS, UTC_US, ParsedFeed
 

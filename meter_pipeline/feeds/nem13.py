@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import polars as pl
 
+from meter_pipeline.feeds.coded_columns import Ids, Units
 from meter_pipeline.feeds.rejects import Reason
-from meter_pipeline.feeds.vocabulary import Ids, Units
 from meter_pipeline.schemas.reads import PERIOD_READS, REGISTER_READS
 
 _FIELDS: Final = 20

@@ -99,8 +99,8 @@ def sniff(path: Path, limits: Limits = DEFAULT_LIMITS) -> HeadEnd:
         return HeadEnd("sniffed", "espi")
     if first.startswith(b"MEPMD01,"):
         return HeadEnd("sniffed", "cmep", zone="+00:00", stamp="end")
-    from meter_pipeline.feeds import guess
+    from meter_pipeline.feeds import undeclared
 
     if text.startswith(b"{"):
-        return guess.json_lines(first)
-    return guess.delimited(head)
+        return undeclared.json_lines(first)
+    return undeclared.delimited(head)

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from meter_pipeline.feeds.coded_columns import Ids, Integers, Qualities, Stamps, Units, Vocabulary
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects
 from meter_pipeline.feeds.times import StampParser, State, zone_rules
-from meter_pipeline.feeds.vocabulary import Ids, Integers, Qualities, Stamps, Units, Vocabulary
 from meter_pipeline.quality import FLAGS
 from meter_pipeline.schemas.reads import INTERVAL_READS, REGISTER_READS, UTC_US, ParsedFeed
 

@@ -25,19 +25,19 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.watch import observe_breaker
 from meter_pipeline.feeds.head_ends import HeadEnd, read_head_ends
-from meter_pipeline.ingest import landing, plan
+from meter_pipeline.ingest import archive, landing, plan, staging
 from meter_pipeline.ingest.breaker import Breaker
 from meter_pipeline.ingest.controller import Controller
-from meter_pipeline.ingest.declared import Declared
+from meter_pipeline.ingest.known_channels import Declared
 from meter_pipeline.ingest.landing import Parse, Places
+from meter_pipeline.ingest.staging import StagedDay
+from meter_pipeline.ingest.tables import load, raw
+from meter_pipeline.ingest.tables.load import INTERVAL, Kind
 from meter_pipeline.ingest.writer import BREAKER, Figures, PauseProbe, Writers
 from meter_pipeline.ledger import entries
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.settings import Settings
-from meter_pipeline.store import archive, load, raw, staging
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.load import INTERVAL, Kind
-from meter_pipeline.store.staging import StagedDay
 
 #: Class of the advisory lock that a day's run holds; the second key is the day's ordinal.
 LOCK_CLASS = 0x6D70_6461  # "mpda"

@@ -21,14 +21,15 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, limits_of, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd
-from meter_pipeline.ingest.declared import Declared
+from meter_pipeline.ingest import archive
+from meter_pipeline.ingest.known_channels import Declared
 from meter_pipeline.ingest.landing import Parse, Places, land, prepare
+from meter_pipeline.ingest.tables import dead_letters, load, raw
+from meter_pipeline.ingest.tables.dead_letters import DeadLetter
 from meter_pipeline.ledger import entries, erasure
+from meter_pipeline.postgres import vectors
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.reads import INTERVAL_READS, NO_VALUE, REGISTER_READS, UTC_US, ParsedFeed
-from meter_pipeline.store import archive, load, raw, vectors
-from meter_pipeline.store import dead_letters as store
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.dead_letters import DeadLetter
 
 #: Formats whose lines mean nothing without the file's first line.
 _HEADED: Final = ("delimited", "wide_csv")
@@ -55,7 +56,7 @@ class Replayed:
 def show(database: Database, prefix: str) -> DeadLetter:
     """One dead letter by its key or enough of the key's first digits to be the only one."""
     with database.connect("dead-letters") as connection:
-        return _one(store.by_prefix(connection, _hex(prefix)), prefix)
+        return _one(dead_letters.by_prefix(connection, _hex(prefix)), prefix)
 
 
 def correct(
@@ -63,13 +64,13 @@ def correct(
 ) -> DeadLetter:
     """Say what a dead letter should have said. Nothing is loaded until it is replayed."""
     with database.connect("dead-letters") as connection:
-        letter = _changeable(_one(store.by_prefix(connection, _hex(prefix), lock=True), prefix), by, reason)
+        letter = _changeable(_one(dead_letters.by_prefix(connection, _hex(prefix), lock=True), prefix), by, reason)
         if not content.strip():
             raise DeadLetterError("the correction is empty: to drop a payload, dismiss it")
         # Neither text stands in the entry, which nobody can erase: their leaves do, and what was said is kept behind
         # them.
         now = erasure.keep(connection, content)
-        store.change(
+        dead_letters.change(
             connection,
             letter.key,
             "corrected",
@@ -89,14 +90,14 @@ def correct(
         }
         entries.append(connection, "corrected", body, [letter.leaf, now], clock=clock, actor=by)
         connection.commit()
-        return _one(store.by_prefix(connection, letter.key.hex()), prefix)
+        return _one(dead_letters.by_prefix(connection, letter.key.hex()), prefix)
 
 
 def dismiss(database: Database, prefix: str, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> DeadLetter:
     """Close a dead letter without loading it. Its reads stay rejected in the file's control total."""
     with database.connect("dead-letters") as connection:
-        letter = _changeable(_one(store.by_prefix(connection, _hex(prefix), lock=True), prefix), by, reason)
-        store.change(connection, letter.key, "dismissed", by=by, at=clock.now(), reason=reason)
+        letter = _changeable(_one(dead_letters.by_prefix(connection, _hex(prefix), lock=True), prefix), by, reason)
+        dead_letters.change(connection, letter.key, "dismissed", by=by, at=clock.now(), reason=reason)
         entries.append(
             connection,
             "dismissed",
@@ -106,7 +107,7 @@ def dismiss(database: Database, prefix: str, *, by: str, reason: str, clock: Clo
             actor=by,
         )
         connection.commit()
-        return _one(store.by_prefix(connection, letter.key.hex()), prefix)
+        return _one(dead_letters.by_prefix(connection, letter.key.hex()), prefix)
 
 
 def erase(database: Database, prefix: str, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> int:
@@ -117,14 +118,14 @@ def erase(database: Database, prefix: str, *, by: str, reason: str, clock: Clock
     DeadLetterError where the letter is still open (settle it first) or erased already.
     """
     with database.connect("dead-letters") as connection:
-        letter = _one(store.by_prefix(connection, _hex(prefix), lock=True), prefix)
+        letter = _one(dead_letters.by_prefix(connection, _hex(prefix), lock=True), prefix)
         if not by.strip() or not reason.strip():
             raise DeadLetterError("say who you are and why")
         if letter.erased_at is not None:
             raise DeadLetterError(f"{letter.key.hex()[:12]} was erased on {letter.erased_at:%Y-%m-%d}")
         if letter.status not in ("replayed", "dismissed"):
             raise DeadLetterError(f"{letter.key.hex()[:12]} is {letter.status}: replay or dismiss it first")
-        store.erase(connection, letter.key, by=by, at=clock.now())
+        dead_letters.erase(connection, letter.key, by=by, at=clock.now())
         if letter.corrected_leaf is not None:
             erasure.erase(connection, letter.corrected_leaf, reason=reason, requested_by=by, clock=clock)
         body = {"payload_hash": letter.leaf, "reason": reason, "requested_by": by, "what": "dead letter"}
@@ -147,7 +148,7 @@ def replay(
     once, however often asked."""
     with database.connect("dead-letters") as connection:
         # The row's lock makes a second replay wait and then find the first one's result.
-        letter = _one(store.by_prefix(connection, _hex(prefix), lock=True), prefix)
+        letter = _one(dead_letters.by_prefix(connection, _hex(prefix), lock=True), prefix)
         if letter.status == "replayed":
             return Replayed(letter.key, already=True)
         if letter.status == "dismissed":
@@ -177,7 +178,7 @@ def replay(
                 run_id=run_id,
                 replay_of=letter.key,
             )
-        store.change(connection, letter.key, "replayed", by=by, at=clock.now(), replay_sha256=landed.sha256)
+        dead_letters.change(connection, letter.key, "replayed", by=by, at=clock.now(), replay_sha256=landed.sha256)
         body = {
             "dead_letter": letter.leaf,
             "by": by,
@@ -205,7 +206,7 @@ def replay_many(
     """Replay every dead letter of a reason, oldest first: after enrolling the meters that were unknown, say. Those
     still at fault stay."""
     with database.connect("dead-letters") as connection:
-        keys = store.with_status(connection, status, reason, limit)
+        keys = dead_letters.with_status(connection, status, reason, limit)
     return [replay(database, calendar, places, head_ends, key.hex(), by=by, clock=clock) for key in keys]
 
 

@@ -16,14 +16,14 @@ import polars as pl
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd, read_head_ends
-from meter_pipeline.ingest.declared import Declared
+from meter_pipeline.ingest.known_channels import Declared
 from meter_pipeline.ingest.landing import Landed, Parse, Places, Prepared, prepare_file, register
 from meter_pipeline.ingest.plots import files_plot
+from meter_pipeline.ingest.tables import raw
 from meter_pipeline.ingest.writer import PauseProbe
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.settings import Settings
-from meter_pipeline.store import raw
-from meter_pipeline.store.database import Database
 
 #: Files read at once: one a core of a small machine. Each holds its reads, some 30 MB for half a million.
 AT_ONCE: Final = 2

@@ -21,12 +21,13 @@ import polars as pl
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd
-from meter_pipeline.ingest import keys, pack
-from meter_pipeline.ingest.declared import Declared
+from meter_pipeline.ingest import archive, keys, pack, staging
+from meter_pipeline.ingest.known_channels import Declared
+from meter_pipeline.ingest.tables import dead_letters, raw
 from meter_pipeline.ledger import entries, erasure
+from meter_pipeline.postgres import vectors
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.reads import ParsedFeed
-from meter_pipeline.store import archive, dead_letters, raw, staging, vectors
-from meter_pipeline.store.database import Database
 
 Parse = Callable[[Path, HeadEnd, BillingCalendar], ParsedFeed]
 

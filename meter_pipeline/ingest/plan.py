@@ -18,12 +18,13 @@ import numpy.typing as npt
 import polars as pl
 
 from meter_pipeline.clock import Clock
-from meter_pipeline.ingest import fold
+from meter_pipeline.ingest import merge_versions
+from meter_pipeline.ingest.tables import load
+from meter_pipeline.ingest.tables.load import INTERVAL, Batch, Kind, Piece
 from meter_pipeline.ledger import entries
-from meter_pipeline.store import copy_binary, load
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.ledger import EntryRow
-from meter_pipeline.store.load import INTERVAL, Batch, Kind, Piece
+from meter_pipeline.ledger.tables.entries import EntryRow
+from meter_pipeline.postgres import copy_binary
+from meter_pipeline.postgres.database import Database
 
 #: Who the ledger names for what ingestion writes.
 ACTOR: Final = "ingest"
@@ -160,8 +161,10 @@ def later_pass(database: Database, kind: Kind, day: date, incoming: pl.DataFrame
         )
         payloads = pl.concat([old, to_fold.select(kind.columns)]).with_columns(payloads=pl.lit(1, pl.Int16))
         is_interval = kind is INTERVAL
-        after = (fold.fold_intervals if is_interval else fold.fold_registers)(payloads)
-        outcome = (fold.outcome_of_intervals if is_interval else fold.outcome_of_registers)(before, after, to_fold)
+        after = (merge_versions.fold_intervals if is_interval else merge_versions.fold_registers)(payloads)
+        outcome = (merge_versions.outcome_of_intervals if is_interval else merge_versions.outcome_of_registers)(
+            before, after, to_fold
+        )
         place = to_fold.select(*key, "at")
         counts.append(pl.concat([to_fold.select("at"), outcome], how="horizontal"))
         current.append(after.select(kind.columns).join(place, on=key, how="left", maintain_order="left"))

@@ -36,11 +36,12 @@ import polars as pl
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.ingest import archive
 from meter_pipeline.ingest.inbox import new_files
+from meter_pipeline.ingest.tables import raw
 from meter_pipeline.ingest.writer import PauseProbe
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import StageReport
-from meter_pipeline.store import archive, raw
-from meter_pipeline.store.database import Database
 
 #: Days for which a missing day is asked again before its estimate may become final.
 ASK_AGAIN_DAYS: Final = 5

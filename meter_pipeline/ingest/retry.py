@@ -19,7 +19,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.stop import stop_base
 
 from meter_pipeline.clock import Clock
-from meter_pipeline.store.load import Fenced
+from meter_pipeline.ingest.tables.load import Fenced
 
 
 class Meaning(StrEnum):

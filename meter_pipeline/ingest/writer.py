@@ -22,9 +22,9 @@ from meter_pipeline.ingest.breaker import Breaker, State
 from meter_pipeline.ingest.controller import Controller
 from meter_pipeline.ingest.plan import Pass, Source, cut, most_rows, rejection
 from meter_pipeline.ingest.retry import Meaning, Retrier, meaning
-from meter_pipeline.store import activity, load
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.watchdog import cut as cut_socket
+from meter_pipeline.ingest.tables import load, server_waits
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.watchdog import cut as cut_socket
 
 # : A write that takes longer is cut at the socket. statement_timeout (30 s) ends a slow statement on a live server;
 # this one also ends the wait : for a frozen server, which keeps no timeouts.
@@ -320,13 +320,13 @@ class Writers:
                     try:
                         while not self._moves.empty():
                             state, open_s = self._moves.get_nowait()
-                            await activity.note_breaker(connection, BREAKER, state, open_s, holder)
+                            await server_waits.note_breaker(connection, BREAKER, state, open_s, holder)
                             await self._tell(state)
                         if self.breaker.state is State.CLOSED:
                             self.breaker.open_for(
-                                self.clock.monotonic(), await activity.breaker_open_for(connection, BREAKER)
+                                self.clock.monotonic(), await server_waits.breaker_open_for(connection, BREAKER)
                             )
-                        self.controller.waits(await activity.waits(connection, self.application_name))
+                        self.controller.waits(await server_waits.waits(connection, self.application_name))
                     finally:
                         watchdog.cancel()
                 except (psycopg.Error, OSError):

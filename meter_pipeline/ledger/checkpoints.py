@@ -15,10 +15,10 @@ from meter_pipeline.ledger import entries, merkle, notes, privileges, publishing
 from meter_pipeline.ledger.sequencer import TreeHead, sequence
 from meter_pipeline.ledger.signer import SignerRefusedError, file_name, rotation_statement, write_atomically
 from meter_pipeline.ledger.signing import SignerClient, signer_client
+from meter_pipeline.ledger.tables import entries as store
 from meter_pipeline.ledger.timestamps import stamp_if_configured
 from meter_pipeline.ledger.tree import stored_reader
-from meter_pipeline.store import ledger as store
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,11 @@ from meter_pipeline.ledger.checkpoints import CheckpointOutcome, checkpoint, key
 from meter_pipeline.ledger.plots import growth_plot
 from meter_pipeline.ledger.signing import SignerClient, signer_client
 from meter_pipeline.ledger.sources import BEFORE_BILLING, SOURCES, Hashers, Source
+from meter_pipeline.ledger.tables import entries
 from meter_pipeline.ledger.verification import VerifyOutcome, verify
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.settings import Settings
-from meter_pipeline.store import ledger as store
-from meter_pipeline.store.database import Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def checkpoint_billing_day(
     )
     found = verify(database, home=settings.home, full=full, days=[day], hashers=hashers, sources=sources)
     with database.connect("meter-pipeline-ledger") as connection:
-        growth = store.growth(connection)
+        growth = entries.growth(connection)
     return LedgerDay(day, made, found, growth)
 
 

@@ -23,7 +23,7 @@ import psycopg
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import merkle
 from meter_pipeline.ledger.kinds import KINDS
-from meter_pipeline.store import ledger as store
+from meter_pipeline.ledger.tables import entries
 
 #: Names the encoding inside every entry, so that a later one can be told apart.
 VERSION: Final = "mp-ledger-entry/1"
@@ -47,7 +47,7 @@ class Entry:
         return len(self.leaves) // merkle.HASH_SIZE if self.leaves else 0
 
     @property
-    def row(self) -> store.EntryRow:
+    def row(self) -> entries.EntryRow:
         """The parameters of store.ledger.INSERT_ENTRY, for a caller that pipelines it with its own statements."""
         return self.kind, self.body, self.leaf_hash, self.leaf_count, self.leaves, self.billing_day
 
@@ -106,7 +106,7 @@ def append(
 def insert(connection: psycopg.Connection[Any], entry: Entry) -> int:
     """As append, of an entry that was encoded elsewhere: folding 100,000 leaves takes 0.15 s, which another thread may
     spend."""
-    return store.insert_entry(connection, entry.row)
+    return entries.insert_entry(connection, entry.row)
 
 
 async def append_async(
@@ -121,7 +121,7 @@ async def append_async(
     """As append, on an asyncio connection. Folding 100,000 leaves takes 0.15 s: fold large batches off the event loop
     with encode."""
     entry = encode(kind, body, leaves, at=clock.now(), actor=actor or connection.info.user)
-    return await store.insert_entry_async(connection, entry.row)
+    return await entries.insert_entry_async(connection, entry.row)
 
 
 def _billing_day(body: Mapping[str, Any]) -> date | None:

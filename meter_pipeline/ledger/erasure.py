@@ -16,7 +16,7 @@ import polars as pl
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries
-from meter_pipeline.store import ledger as store
+from meter_pipeline.ledger.tables import entries as store
 
 
 def salted_hash(payload: bytes, salt: bytes) -> bytes:

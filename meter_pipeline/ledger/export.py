@@ -29,9 +29,9 @@ from typing import Any, BinaryIO, Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger.sources import SOURCES, RowTable, Source
-from meter_pipeline.store import ledger as store
-from meter_pipeline.store import ledger_guards, ledger_rows
-from meter_pipeline.store.database import Database
+from meter_pipeline.ledger.tables import entries, guards
+from meter_pipeline.ledger.tables import rows as ledger_rows
+from meter_pipeline.postgres.database import Database
 
 FORMAT: Final = "mp-ledger-export/1"
 
@@ -108,25 +108,28 @@ def export(
     out = _Folder(folder)
     with database.connect("meter-pipeline-ledger-export") as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        origin, head = store.origin(connection), store.latest_head(connection)
+        origin, head = entries.origin(connection), entries.latest_head(connection)
         lines: dict[int, list[str]] = {}
-        for cosignature in store.cosignatures(connection):
+        for cosignature in entries.cosignatures(connection):
             lines.setdefault(cosignature.tree_size, []).append(cosignature.line)
         checkpoints = out.lines(
             "checkpoints.jsonl",
             (
                 {"size": row.tree_size, "note": row.note, "cosignatures": lines.get(row.tree_size, [])}
-                for row in store.checkpoints(connection)
+                for row in entries.checkpoints(connection)
             ),
         )
         size, leaves = _entries(connection, out)
         out.lines(
             "personal.jsonl",
-            ({"payload_hash": h.hex(), "salt": _hex(s), "payload": _hex(p)} for h, s, p in store.personal(connection)),
+            (
+                {"payload_hash": h.hex(), "salt": _hex(s), "payload": _hex(p)}
+                for h, s, p in entries.personal(connection)
+            ),
         )
         out.lines("control_totals.jsonl", ledger_rows.control_totals(connection))
-        out.write("guards.json", lambda file: file.write(_json(ledger_guards.guards(connection))))
-        for number, (tree_size, kind, token) in enumerate(store.anchors(connection)):
+        out.write("guards.json", lambda file: file.write(_json(guards.guards(connection))))
+        for number, (tree_size, kind, token) in enumerate(entries.anchors(connection)):
             out.write(f"anchors/{tree_size}-{number}.{'tsr' if kind == 'rfc3161' else kind}", _writer(token))
         rows, exported = _rows(database, connection, out, days, sources)
     manifest = {
@@ -142,12 +145,12 @@ def export(
     return ExportOutcome(folder, origin, size, checkpoints, leaves, rows, exported)
 
 
-def _entries(connection: store.Connection, out: _Folder) -> tuple[int, int]:
+def _entries(connection: entries.Connection, out: _Folder) -> tuple[int, int]:
     """The log and its leaves; returns how many of each."""
     counted = [0]
 
     def documents() -> Iterable[dict[str, Any]]:
-        for entry in store.entries(connection, 0, 2**62):
+        for entry in entries.entries(connection, 0, 2**62):
             name = None
             if entry.leaves:
                 name = f"leaves/{entry.leaf_index}.bin"
@@ -169,7 +172,7 @@ def _entries(connection: store.Connection, out: _Folder) -> tuple[int, int]:
 
 def _rows(
     database: Database,
-    connection: store.Connection,
+    connection: entries.Connection,
     out: _Folder,
     days: Sequence[date] | None,
     sources: Iterable[Source],

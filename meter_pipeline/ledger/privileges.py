@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries
-from meter_pipeline.store import ledger as store
-from meter_pipeline.store import ledger_guards
-from meter_pipeline.store import privileges as role_privileges
-from meter_pipeline.store.database import Database
+from meter_pipeline.ledger.tables import entries as store
+from meter_pipeline.ledger.tables import guards as ledger_guards
+from meter_pipeline.postgres import privileges as role_privileges
+from meter_pipeline.postgres.database import Database
 
 OWNER: Final = "meter_ledger_owner"
 #: An entry's body is bounded; more than this is a database that somebody else's manifest applies to.
@@ -84,7 +84,7 @@ def scheduled_check(database: Database, *, roles: bool, clock: Clock = SYSTEM_CL
     """Compare the guards with the manifest, and put the result into the ledger: also that nothing was amiss, so that a
     silence shows.
 
-    ``roles``: the rights of the roles on every other schema too (store/privileges.toml), for a deployment that grants
+    ``roles``: the rights of the roles on every other schema too (postgres/privileges.toml), for a deployment that grants
     them.
     """
     with database.connect("ledger guards") as connection:

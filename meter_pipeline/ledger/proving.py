@@ -15,10 +15,9 @@ from typing import Any, Final
 
 from meter_pipeline.ledger import merkle, notes
 from meter_pipeline.ledger.checkpoints import with_cosignatures
+from meter_pipeline.ledger.tables import entries, rows
 from meter_pipeline.ledger.tree import stored_reader
-from meter_pipeline.store import ledger as store
-from meter_pipeline.store import ledger_rows
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 FORMAT: Final = "mp-ledger-proof/1"
 #: Kinds whose leaves vouch for a row that someone may ask about.
@@ -81,7 +80,7 @@ class Bundle:
 
 
 def prove(
-    connection: store.Connection,
+    connection: entries.Connection,
     payload_hash: bytes,
     *,
     day: date | None = None,
@@ -93,8 +92,8 @@ def prove(
 
     Raises LookupError where no checkpointed entry holds the hash.
     """
-    latest = store.latest_checkpoint(connection)
-    entry = store.entry_holding(connection, payload_hash, kinds, day)
+    latest = entries.latest_checkpoint(connection)
+    entry = entries.entry_holding(connection, payload_hash, kinds, day)
     if latest is None or entry is None or entry.leaves is None or entry.leaf_index >= latest.tree_size:
         raise LookupError(f"no checkpointed entry holds {payload_hash.hex()}; if it is new, make a checkpoint first")
     at = entry.leaves.find(payload_hash)
@@ -122,7 +121,7 @@ def prove_read(database: Database, meter_id: str, day: date, channel: str | None
     """The proofs of a meter's payloads on a billing day: intervals and register reads, every version. Raises
     LookupError where there are none."""
     with database.connect("meter-pipeline-ledger-prove") as connection:
-        found = ledger_rows.payloads_of_meter(connection, meter_id, day, channel)
+        found = rows.payloads_of_meter(connection, meter_id, day, channel)
         if not found:
             raise LookupError(f"no payload of {meter_id} on {day}")
         return [prove(connection, payload_hash, day=day, kinds=_READS, row=row) for payload_hash, row in found]
@@ -131,7 +130,7 @@ def prove_read(database: Database, meter_id: str, day: date, channel: str | None
 def prove_statement(database: Database, statement_id: str) -> Bundle:
     """The proof of a bill by its id. Raises LookupError where there is none."""
     with database.connect("meter-pipeline-ledger-prove") as connection:
-        found = ledger_rows.statement(connection, statement_id)
+        found = rows.statement(connection, statement_id)
         if found is None:
             raise LookupError(f"no statement {statement_id}")
         return prove(connection, found[0], kinds=("bill_issued", "adjustment_posted"), row=found[1])

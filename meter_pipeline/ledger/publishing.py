@@ -7,10 +7,10 @@ from pathlib import Path
 
 from meter_pipeline.ledger import merkle, notes, tiles
 from meter_pipeline.ledger.signer import write_atomically
-from meter_pipeline.store import ledger as store
+from meter_pipeline.ledger.tables import entries
 
 
-def publish(connection: store.Connection, folder: Path, size: int, note: str) -> int:
+def publish(connection: entries.Connection, folder: Path, size: int, note: str) -> int:
     """Write what a reader of the checkpoint ``note`` of ``size`` entries needs and has not got; the checkpoint goes
     last.
 
@@ -23,9 +23,9 @@ def publish(connection: store.Connection, folder: Path, size: int, note: str) ->
     for level, index, width in tiles.tiles_of(size, since):
         start, end = index * tiles.WIDTH, index * tiles.WIDTH + width
         data = (
-            store.leaf_hashes(connection, start, end)
+            entries.leaf_hashes(connection, start, end)
             if level == 0
-            else store.node_hashes(connection, 8 * level, start, end)
+            else entries.node_hashes(connection, 8 * level, start, end)
         )
         if len(data) != width * merkle.HASH_SIZE:
             raise IndexError(f"the log lacks part of tile level {level} index {index}")
@@ -43,8 +43,8 @@ def _published(folder: Path) -> int:
         return 0
 
 
-def _bundle(connection: store.Connection, start: int, end: int) -> bytes:
-    return b"".join([struct.pack(">H", len(body)) + body for body in store.bodies(connection, start, end)])
+def _bundle(connection: entries.Connection, start: int, end: int) -> bytes:
+    return b"".join([struct.pack(">H", len(body)) + body for body in entries.bodies(connection, start, end)])
 
 
 def _write(path: Path, data: bytes) -> int:

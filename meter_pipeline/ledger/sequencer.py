@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meter_pipeline.ledger import merkle
+from meter_pipeline.ledger.tables import entries as store
 from meter_pipeline.ledger.tree import Growing, stored_reader
-from meter_pipeline.store import ledger as store
 
 #: How long a round waits for another sequencer's, which takes milliseconds.
 WAIT_S = 30.0

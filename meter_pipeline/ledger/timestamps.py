@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from meter_pipeline.store import ledger as store
+from meter_pipeline.ledger.tables import entries
 
 COMMAND_VARIABLE: Final = "METER_PIPELINE_LEDGER_TIMESTAMP"
 _TIMEOUT_S: Final = 30
@@ -100,12 +100,12 @@ def verify(answer: bytes, note: str, authority: Path) -> datetime:
 
 
 def verify_all(
-    connection: store.Connection, authority: Path
+    connection: entries.Connection, authority: Path
 ) -> tuple[list[tuple[int, datetime]], list[tuple[int, str]]]:
     """Every stored time stamp: (tree size, instant) of those that hold, (tree size, why) of those that do not."""
-    notes = {row.tree_size: row.note for row in store.checkpoints(connection)}
+    notes = {row.tree_size: row.note for row in entries.checkpoints(connection)}
     good, bad = [], []
-    for size, kind, token in store.anchors(connection):
+    for size, kind, token in entries.anchors(connection):
         if kind != "rfc3161":
             continue
         try:
@@ -116,10 +116,10 @@ def verify_all(
 
 
 def stamp_if_configured(
-    connection: store.Connection, size: int, note: str, *, random: Callable[[], int] = lambda: secrets.randbits(63)
+    connection: entries.Connection, size: int, note: str, *, random: Callable[[], int] = lambda: secrets.randbits(63)
 ) -> bool:
     """Ask the authority to stamp a checkpoint, once; True where this checkpoint has a stamp."""
-    if store.has_anchor(connection, size):
+    if entries.has_anchor(connection, size):
         return True
     command = os.environ.get(COMMAND_VARIABLE)
     if not command:
@@ -133,7 +133,7 @@ def stamp_if_configured(
     except (OSError, subprocess.SubprocessError, TimestampError) as error:
         _LOG.warning("no time stamp for the checkpoint of %s entries: %s", size, error)
         return False
-    store.insert_anchor(connection, size, "rfc3161", done.stdout)
+    entries.insert_anchor(connection, size, "rfc3161", done.stdout)
     return True
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from meter_pipeline.ledger import merkle
-from meter_pipeline.store import ledger as store
+from meter_pipeline.ledger.tables import entries
 
 
-def stored_reader(connection: store.Connection) -> merkle.NodeReader:
+def stored_reader(connection: entries.Connection) -> merkle.NodeReader:
     """A NodeReader over ledger.leaf and ledger.node.
 
     Levels 0, 8, 16 ... are stored; one in between is folded from at most 128 stored hashes. Raises IndexError for what
@@ -21,7 +21,9 @@ def stored_reader(connection: store.Connection) -> merkle.NodeReader:
         base, above = level // 8 * 8, level % 8
         start, count = index << above, 1 << above
         end = start + count
-        flat = store.node_hashes(connection, base, start, end) if base else store.leaf_hashes(connection, start, end)
+        flat = (
+            entries.node_hashes(connection, base, start, end) if base else entries.leaf_hashes(connection, start, end)
+        )
         if len(flat) != count * merkle.HASH_SIZE:
             raise IndexError(f"the log's tree lacks part of level {base} at {start}")
         return merkle.root_of_hashes(flat)

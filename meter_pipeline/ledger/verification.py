@@ -26,11 +26,11 @@ from meter_pipeline.ledger.hashsets import Hashes
 from meter_pipeline.ledger.kinds import KINDS, TOTALS
 from meter_pipeline.ledger.signer import file_name, write_atomically
 from meter_pipeline.ledger.sources import SOURCES, Hasher, Hashers, RowTable, Source
+from meter_pipeline.ledger.tables import entries as store
+from meter_pipeline.ledger.tables import rows as ledger_rows
 from meter_pipeline.ledger.tree import Growing, stored_reader
-from meter_pipeline.store import ledger as store
-from meter_pipeline.store import ledger_rows
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.reading import ReadSession, ahead
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.reading import ReadSession, ahead
 
 #: More findings than this say nothing new: a rewritten entry early in the log breaks every root after it.
 FINDINGS_LIMIT: Final = 100

@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
-from meter_pipeline.control import dual, flags
+from meter_pipeline.control import dual_control, flags
 from meter_pipeline.control.migration_stage import STAGE, STAGES, needs_two
 from meter_pipeline.control.people import Denial, Refused
+from meter_pipeline.control.tables.flags import RequestRow
 from meter_pipeline.ledger import entries
+from meter_pipeline.migration import tables
 from meter_pipeline.migration.gate import FRESH
-from meter_pipeline.store import migration as store
-from meter_pipeline.store.control import RequestRow
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
-CUT_OVER: Final = dual.Action(
+CUT_OVER: Final = dual_control.Action(
     "cut_over",
     ask=("engineer", "operator", "finance"),
     confirm=("finance",),
@@ -67,7 +67,7 @@ def request_step(
     """
     before = current(database, by=by, clock=clock)
 
-    def guard(connection: store.Connection) -> Denial | None:
+    def guard(connection: tables.Connection) -> Denial | None:
         if words := STAGE.check(flags.read(connection, STAGE).value, dict(value)):
             return Denial("not_allowed", words)
         if not needs_two(before.value, value):
@@ -75,7 +75,7 @@ def request_step(
         return _report_holds(connection, report_sha256, clock)
 
     body = {"from": before.value, "to": dict(value), "version": before.version, "report": report_sha256}
-    return dual.request(database, CUT_OVER, SUBJECT, body, reason=reason, by=by, guard=guard, clock=clock)
+    return dual_control.request(database, CUT_OVER, SUBJECT, body, reason=reason, by=by, guard=guard, clock=clock)
 
 
 def confirm_step(
@@ -84,7 +84,7 @@ def confirm_step(
     """Sign as the second person, naming the same report. Refused (recorded) when the report has gone stale or is
     another, or the stage has moved."""
 
-    def effect(connection: store.Connection, request: RequestRow) -> Denial | None:
+    def effect(connection: tables.Connection, request: RequestRow) -> Denial | None:
         if request.body["report"] != report_sha256:
             return Denial("digest_differs", "this is not the report the first person signed")
         if refused := _report_holds(connection, report_sha256, clock):
@@ -112,12 +112,12 @@ def confirm_step(
         )
         return None
 
-    dual.confirm(database, CUT_OVER, request_id, by=by, reason=reason, effect=effect, clock=clock)
+    dual_control.confirm(database, CUT_OVER, request_id, by=by, reason=reason, effect=effect, clock=clock)
     return current(database, by=by, clock=clock)
 
 
-def _report_holds(connection: store.Connection, sha256: str, clock: Clock) -> Denial | None:
-    found = store.report(connection, sha256)
+def _report_holds(connection: tables.Connection, sha256: str, clock: Clock) -> Denial | None:
+    found = tables.report(connection, sha256)
     if found is None:
         return Denial("no_report", f"no gate report {sha256[:16]}")
     at, green, _ = found
@@ -136,5 +136,5 @@ def _record(
         entries.append(connection, "migration_stage", body, clock=clock, actor=by)
         # A step forward stands on the clock and leaves it; a step back says that something was wrong.
         if STAGES.index(str(before["stage"])) > STAGES.index(str(after["stage"])):
-            store.note_event(connection, clock.now(), f"back to stage {after['stage']}")
+            tables.note_event(connection, clock.now(), f"back to stage {after['stage']}")
         connection.commit()

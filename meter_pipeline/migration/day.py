@@ -18,16 +18,15 @@ import polars as pl
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import flags
-from meter_pipeline.control.gate import before_writing
 from meter_pipeline.control.migration_stage import STAGE
+from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.ledger import entries
-from meter_pipeline.migration import shadow
+from meter_pipeline.migration import shadow, tables
 from meter_pipeline.migration.comparison import MATCH, Comparison, Drift, KnownDefect, Rules, compare, coverage
 from meter_pipeline.migration.gate import Event, Evidence, GateReport, LiveRun, Requirements, evaluate
 from meter_pipeline.migration.results import new_results
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import Check, StageReport
-from meter_pipeline.store import migration as store
-from meter_pipeline.store.database import Database
 
 Mode = Literal["live", "replay", "legacy_twice"]
 # : Legacy bills in cents, half up: the last place of its lines, in millionths of the currency. Its totals are sums of
@@ -102,13 +101,13 @@ def compare_billing_day(
     now = clock.now()
     source, ours = results_of(database)
     with database.connect("comparison") as connection:
-        finished = store.legacy_finished(connection, day)
+        finished = tables.legacy_finished(connection, day)
         defects = [
             KnownDefect(r[0], tuple(r[1]), tuple(r[2]), r[3], r[4], r[5], r[6], r[7])
-            for r in store.known_defects(connection)
+            for r in tables.known_defects(connection)
         ]
     with ours.connect("comparison") as connection:
-        tariffs = store.tariff_documents(connection)
+        tariffs = tables.tariff_documents(connection)
     rules = rules or Rules(legacy_unit=LEGACY_UNIT)
     rules = Rules(rules.tolerance, rules.legacy_unit, defects)
     legacy, new, known, strata, drift = _figures(database, ours, day, mode, second_run)
@@ -135,7 +134,7 @@ def compare_billing_day(
         "net": result.net_money,
         "absolute": result.absolute_money,
         "configuration": made_with,
-        "cycle": ",".join(store.cycles_closing(ours, day)) or None,
+        "cycle": ",".join(tables.cycles_closing(ours, day)) or None,
         "coverage": seen,
         "summary": result.summary.to_dicts(),
         "source": source,
@@ -143,7 +142,7 @@ def compare_billing_day(
     }
     before_writing(database, clock=clock)
     with database.connect("comparison") as connection:
-        run_id = store.write_comparison(connection, day, figures, result.pairs.filter(pl.col("class") != MATCH))
+        run_id = tables.write_comparison(connection, day, figures, result.pairs.filter(pl.col("class") != MATCH))
         entries.append(
             connection,
             "comparison",
@@ -199,7 +198,7 @@ def _figures(
     """Legacy figures, ours, accounts we know, strata, drift. The large ones are read at once: PostgreSQL and Arrow take
     a core each."""
     with ThreadPoolExecutor(2, "comparison-read") as beside:
-        coming, strata = beside.submit(store.legacy_results, database, day), beside.submit(store.strata, ours, day)
+        coming, strata = beside.submit(tables.legacy_results, database, day), beside.submit(tables.strata, ours, day)
         if mode == "legacy_twice":
             legacy = coming.result()
             new = (
@@ -209,8 +208,8 @@ def _figures(
             )
             return legacy, new, legacy["account_id"].unique(), strata.result(), Drift()
         new = new_results(ours, day)
-        days, leant = store.drift(database, day, DRIFT_DAYS)
-        return coming.result(), new, store.known_accounts(ours), strata.result(), Drift(days, leant)
+        days, leant = tables.drift(database, day, DRIFT_DAYS)
+        return coming.result(), new, tables.known_accounts(ours), strata.result(), Drift(days, leant)
 
 
 def gate(
@@ -224,15 +223,15 @@ def gate(
     at = now or clock.now()
     with database.connect("gate") as connection:
         report = evaluate(evidence(database, connection), at, requirements)
-        store.save_report(connection, report.sha256, at, report.green, report.document())
+        tables.save_report(connection, report.sha256, at, report.green, report.document())
         connection.commit()
     return report
 
 
-def evidence(database: Database, connection: store.Connection) -> Evidence:
+def evidence(database: Database, connection: tables.Connection) -> Evidence:
     """Everything the gate looks at, from what was stored. Of a day replayed or compared several times only the last
     counts as coverage."""
-    runs = store.comparison_runs(connection)
+    runs = tables.comparison_runs(connection)
     latest = {(r["mode"], r["billing_day"]): r for r in runs}
     seen: Counter[str] = Counter()
     for run in latest.values():
@@ -251,7 +250,7 @@ def evidence(database: Database, connection: store.Connection) -> Evidence:
     )
     return Evidence(
         live=live,
-        events=[Event(at, what) for at, what in store.events(connection)],
+        events=[Event(at, what) for at, what in tables.events(connection)],
         replayed_days=frozenset(r["billing_day"] for r in replayed),
         replayed_cycles=frozenset(
             f"{cycle}:{r['billing_day']}"

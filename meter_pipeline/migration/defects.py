@@ -8,9 +8,9 @@ from datetime import date, datetime
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.people import Refused, canonical, denial
 from meter_pipeline.ledger import entries
+from meter_pipeline.migration import tables
 from meter_pipeline.migration.comparison import LEVELS
-from meter_pipeline.store import migration as store
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 #: The longest a difference may be ignored at a time: past a quarter somebody has to look at it again.
 LONGEST_DAYS = 92
@@ -57,6 +57,6 @@ def record(
         for person, duties in ((people[0], ("engineer", "operator", "finance")), (people[1], ("finance",))):
             if refused := denial(connection, str(person), duties):
                 raise Refused(refused.code, refused.words)
-        store.put_known_defect(connection, defect)
+        tables.put_known_defect(connection, defect)
         entries.append(connection, "comparison", {"step": "known_defect", **defect}, clock=clock, actor=by)
         connection.commit()

@@ -18,13 +18,13 @@ import polars as pl
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import flags
-from meter_pipeline.control.gate import before_writing
 from meter_pipeline.control.migration_stage import STAGE, Authority, authority, writes_legacy, writes_new
+from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.ledger import entries
+from meter_pipeline.migration import tables
 from meter_pipeline.migration.results import new_results
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import Check, StageReport
-from meter_pipeline.store import migration as store
-from meter_pipeline.store.database import Database
 
 #: Takes the records of one side and makes them so there, idempotent by payload hash; raises to have them tried again.
 Deliver = Callable[[Sequence["Record"]], None]
@@ -84,7 +84,7 @@ class Published:
 
 
 def write(
-    connection: store.Connection, records: Sequence[tuple[Record, str | None]], *, clock: Clock = SYSTEM_CLOCK
+    connection: tables.Connection, records: Sequence[tuple[Record, str | None]], *, clock: Clock = SYSTEM_CLOCK
 ) -> list[Written]:
     """Record results (each with its route) in the caller's transaction, under the stage in force until it commits.
 
@@ -98,7 +98,7 @@ def write(
 
 
 def _write(
-    connection: store.Connection,
+    connection: tables.Connection,
     value: flags.Value,
     records: Sequence[Record],
     sides: Sequence[Authority],
@@ -109,7 +109,7 @@ def _write(
     stage, now = str(value.value["stage"]), clock.now()
     seals = [record.sha256 for record in records]
     rows = [(r.billing_day, r.account_id, side, seal) for r, side, seal in zip(records, sides, seals, strict=True)]
-    kept = store.put_authorities(connection, pl.DataFrame(rows, _ROW, orient="row"), stage, value.version, now)
+    kept = tables.put_authorities(connection, pl.DataFrame(rows, _ROW, orient="row"), stage, value.version, now)
     reached = {"legacy": writes_legacy(stage), "new": writes_new(stage)}
     sending = []
     done: list[Written] = []
@@ -134,7 +134,7 @@ def _write(
             "payload": pl.String,
             "payload_sha256": pl.Binary,
         }
-        store.enqueue(connection, pl.DataFrame(sending, schema, orient="row"), now)
+        tables.enqueue(connection, pl.DataFrame(sending, schema, orient="row"), now)
     return done
 
 
@@ -146,20 +146,20 @@ def publish_billing_day(database: Database, day: date, *, clock: Clock = SYSTEM_
     call. A bill that was published and has changed since keeps its authority and is sent again. In off and shadow
     nothing is published. Raises control.gate.Held where a pause is raised.
     """
-    statements = store.statement_results(database, day)
+    statements = tables.statement_results(database, day)
     ours = payloads(
         pl.concat([new_results(database, day).select(statements.columns), statements], how="vertical_relaxed")
     )
-    theirs = payloads(store.legacy_results(database, day))
+    theirs = payloads(tables.legacy_results(database, day))
     before_writing(database, clock=clock)
     with database.connect("publish") as connection:
-        routes = store.routes(connection)
+        routes = tables.routes(connection)
         value = flags.read(connection, STAGE, lock="share")
         stage = str(value.value["stage"])
         done = Published(day, stage)
         if not writes_new(stage):
             return done
-        held = store.authorities(connection, day)
+        held = tables.authorities(connection, day)
         records, sides = [], []
         for account in sorted(ours.keys() | theirs.keys()):
             side: Authority = held[account] if account in held else authority(value.value, account, routes.get(account))
@@ -170,10 +170,10 @@ def publish_billing_day(database: Database, day: date, *, clock: Clock = SYSTEM_
             records.append(Record(day, account, payload))
             sides.append(side)
             done.sides[side] = done.sides.get(side, 0) + 1
-        before = store.outbox_size(connection)
+        before = tables.outbox_size(connection)
         written = _write(connection, value, records, sides, clock)
-        done.sent = store.outbox_size(connection) - before
-        done.lost = len(store.undelivered(connection, day)) if writes_legacy(stage) else 0
+        done.sent = tables.outbox_size(connection) - before
+        done.lost = len(tables.undelivered(connection, day)) if writes_legacy(stage) else 0
         fresh = sum(w.fresh for w in written)
         if fresh or done.sent:
             body = {
@@ -218,7 +218,7 @@ def deliver(database: Database, sides: Mapping[str, Deliver], *, most: int = 100
     the next call."""
     delivered = 0
     with database.connect("outbox") as connection:
-        rows = store.waiting(connection, most, list(sides))
+        rows = tables.waiting(connection, most, list(sides))
         for side, call in sides.items():
             mine = [row for row in rows if row[3] == side]
             if not mine:
@@ -227,9 +227,9 @@ def deliver(database: Database, sides: Mapping[str, Deliver], *, most: int = 100
             try:
                 call([Record(row[1], row[2], row[4]) for row in mine])
             except Exception:
-                store.mark_attempt(connection, ids)
+                tables.mark_attempt(connection, ids)
                 continue
-            store.mark_delivered(connection, ids, clock.now())
+            tables.mark_delivered(connection, ids, clock.now())
             delivered += len(ids)
         connection.commit()
     return delivered
@@ -243,7 +243,7 @@ def deliver_all(
     while done := deliver(database, sides, most=most, clock=clock):
         total += done
     with database.connect("outbox") as connection:
-        counts = store.outbox_counts(connection)
+        counts = tables.outbox_counts(connection)
     return {
         "delivered": total,
         "legacy_waiting": counts.get("legacy_waiting", 0),

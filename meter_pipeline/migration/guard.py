@@ -9,10 +9,11 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import flags
 from meter_pipeline.control.migration_stage import STAGE
+from meter_pipeline.control.tables import evidence, metrics
+from meter_pipeline.control.tables import flags as control
+from meter_pipeline.migration import tables
 from meter_pipeline.migration.rollback import RolledBack, Seen, roll_back, triggers
-from meter_pipeline.store import control, evidence, metrics
-from meter_pipeline.store import migration as store
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 GUARD: Final = "migration-guard"
 #: Stages in which the new side has authority, so that there is something to take back.
@@ -25,7 +26,7 @@ BASELINE: Final = timedelta(days=7)
 LAG_LIMIT: Final = timedelta(hours=12)
 
 
-def look(connection: store.Connection, calendar: BillingCalendar, *, clock: Clock = SYSTEM_CLOCK) -> Seen:
+def look(connection: tables.Connection, calendar: BillingCalendar, *, clock: Clock = SYSTEM_CLOCK) -> Seen:
     """Everything the triggers need, as it stands now. Comparisons made before the stage began are the gate's business,
     not the guard's."""
     now = clock.now()
@@ -61,11 +62,11 @@ def guard(database: Database, calendar: BillingCalendar, *, clock: Clock = SYSTE
     return roll_back(database, pulled, by=GUARD, clock=clock) if pulled else None
 
 
-def _differences(connection: store.Connection, since: datetime | None) -> tuple[int, int]:
+def _differences(connection: tables.Connection, since: datetime | None) -> tuple[int, int]:
     """Unexplained money (sum of absolute differences of lines and totals) and results missing on our side, by the last
     live comparison of each day."""
     latest: dict[date, Any] = {}
-    for run in store.comparison_runs(connection):
+    for run in tables.comparison_runs(connection):
         if run["mode"] == "live" and (since is None or run["compared_at"] >= since):
             latest[run["billing_day"]] = run["summary"]
     rows = [row for summary in latest.values() for row in summary]

@@ -13,10 +13,10 @@ import polars as pl
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries
+from meter_pipeline.migration import tables
 from meter_pipeline.migration.comparison import LEVELS, RESULT
 from meter_pipeline.migration.sides import TABLE
-from meter_pipeline.store import migration as store
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.units import UnitError, parse_decimal, to_micro
 
 COLUMNS: Final = ("account_id", "level", "code", "value")
@@ -52,7 +52,7 @@ def read_table(database: Database, table: str, day: date) -> pl.DataFrame:
     if not TABLE.fullmatch(table):
         raise LegacyRefused(f"{table!r} is not schema.table")
     with database.connect("legacy import") as connection:
-        there = store.columns_of(connection, table)
+        there = tables.columns_of(connection, table)
     missing = [name for name in ("billing_day", *COLUMNS) if name not in there]
     if missing:
         raise LegacyRefused(f"{table}: column missing: {', '.join(missing)}")
@@ -76,7 +76,7 @@ def import_results(
     )
     digest = hashlib.sha256(ordered.write_csv().encode()).digest()
     with database.connect("legacy import") as connection:
-        store.replace_legacy(connection, day, ordered, (finished_at, clock.now(), source, digest))
+        tables.replace_legacy(connection, day, ordered, (finished_at, clock.now(), source, digest))
         body = {
             "step": "legacy_imported",
             "billing_day": day,

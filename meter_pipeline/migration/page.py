@@ -13,10 +13,10 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
+from meter_pipeline.migration import tables
 from meter_pipeline.migration.gate import GateReport
 from meter_pipeline.migration.plots import gate_plot
-from meter_pipeline.store import migration as store
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 _STYLE: Final = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;color:#1b1f23}table{border-collapse:collapse;margin:1rem 0}"
@@ -28,8 +28,8 @@ _STYLE: Final = (
 def write_page(database: Database, report: GateReport, stage: Mapping[str, Any], folder: Path) -> Path:
     """Write ``migration-gate.html`` into a folder; returns its path."""
     with database.connect("gate page") as connection:
-        days = store.latest_days(connection, 40)
-        defects = store.known_defects(connection)
+        days = tables.latest_days(connection, 40)
+        defects = tables.known_defects(connection)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "migration-gate.html"
     beside = folder / ".migration-gate.part"

@@ -12,9 +12,9 @@ from typing import Final
 
 import polars as pl
 
+from meter_pipeline.migration import tables
 from meter_pipeline.migration.comparison import RESULT
-from meter_pipeline.store import migration as store
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 _TARIFF: Final = ("tariff_id", "tariff_version")
 
@@ -26,12 +26,12 @@ def new_results(database: Database, day: date) -> pl.DataFrame:
     Codes name the service point, so that an account with three meters has three usages: ``SP-1:usage``,
     ``SP-1:energy:peak``, ``SP-1:BASIC``.
     """
-    names = store.tariff_names(database)
+    names = tables.tariff_names(database)
     return unfold(
         day,
-        store.determinants_of(database, day),
-        store.charges_of(database, day),
-        store.closing_reads(database, day),
+        tables.determinants_of(database, day),
+        tables.charges_of(database, day),
+        tables.closing_reads(database, day),
         names,
     )
 

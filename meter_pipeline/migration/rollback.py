@@ -10,8 +10,8 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import flags
 from meter_pipeline.control.migration_stage import STAGE
 from meter_pipeline.ledger import entries
-from meter_pipeline.store import migration as store
-from meter_pipeline.store.database import Database
+from meter_pipeline.migration import tables
+from meter_pipeline.postgres.database import Database
 
 # : Dead letters against the 7-day rate, and as a share of all payloads: three times is a burst, half a percent is too
 # many whatever was before.
@@ -103,6 +103,6 @@ def roll_back(
             clock=clock,
             actor=by,
         )
-        store.note_event(connection, clock.now(), f"rollback to {to}")
+        tables.note_event(connection, clock.now(), f"rollback to {to}")
         connection.commit()
     return RolledBack(dict(before.value), after, reasons, perf_counter() - started)

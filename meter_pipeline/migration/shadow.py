@@ -21,16 +21,16 @@ from typing import Any, Final
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.migration import tables
+from meter_pipeline.postgres import privileges
+from meter_pipeline.postgres.database import Database, ensure_database
+from meter_pipeline.postgres.migrations import migrate
 from meter_pipeline.reference.folder import read_folder
 from meter_pipeline.reference.importing import import_rows
+from meter_pipeline.reference.tables import read_table
 from meter_pipeline.schemas.reference import TABLES
 from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.settings import Settings
-from meter_pipeline.store import migration as store
-from meter_pipeline.store import privileges
-from meter_pipeline.store.database import Database, ensure_database
-from meter_pipeline.store.migrations import migrate
-from meter_pipeline.store.reference import read_table
 
 ROLE: Final = "meter_shadow"
 SUFFIX: Final = "_shadow"
@@ -78,7 +78,7 @@ def prepare(database: Database) -> Database:
 def exists(database: Database) -> bool:
     """Whether the shadow has been made."""
     with database.connect("shadow", autocommit=True) as connection:
-        return store.database_exists(connection, database.name + SUFFIX)
+        return tables.database_exists(connection, database.name + SUFFIX)
 
 
 def settings_of(settings: Settings) -> Settings:

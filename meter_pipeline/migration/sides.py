@@ -18,10 +18,10 @@ from psycopg import sql
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger.entries import canonical_json
+from meter_pipeline.migration import tables
 from meter_pipeline.migration.dual_write import Deliver, Record
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.settings import Settings
-from meter_pipeline.store import migration as store
-from meter_pipeline.store.database import Database
 from meter_pipeline.units import from_micro
 
 #: schema.table of plain words, nothing that SQL could read as more.
@@ -42,7 +42,7 @@ class OurCopy:
         ]
         schema = {"billing_day": pl.Date, "account_id": pl.String, "payload": pl.String, "payload_sha256": pl.Binary}
         with self.database.connect("our copy") as connection:
-            store.put_customer_bills(connection, pl.DataFrame(rows, schema, orient="row"), self.clock.now())
+            tables.put_customer_bills(connection, pl.DataFrame(rows, schema, orient="row"), self.clock.now())
             connection.commit()
 
 

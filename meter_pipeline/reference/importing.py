@@ -7,9 +7,9 @@ from pathlib import Path
 import psycopg
 
 from meter_pipeline.ledger import entries
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.reference import tables
 from meter_pipeline.reference.folder import Documents, Fault, ReferenceRefused, Rows, read_folder
-from meter_pipeline.store import reference as store
-from meter_pipeline.store.database import Database
 
 
 def import_folder(database: Database, folder: Path) -> dict[str, int]:
@@ -23,12 +23,12 @@ def import_rows(database: Database, rows: Rows, documents: Documents, source: st
     """Load rows that read_folder (or enrolment) has checked."""
     with database.connect("meter-pipeline reference") as connection:
         try:
-            counts, digest = store.write(connection, rows, documents, source)
+            counts, digest = tables.write(connection, rows, documents, source)
         except psycopg.errors.ForeignKeyViolation as error:
             fault = Fault(f"{error.diag.table_name}.csv", 0, "", error.diag.message_detail or str(error))
             raise ReferenceRefused([fault]) from error
         entries.append(
             connection, "reference_imported", {"source": Path(source).name, "content_sha256": digest, "rows": counts}
         )
-    store.settle(database, counts)
+    tables.settle(database, counts)
     return counts

@@ -1,6 +1,6 @@
 """Close reports: what a billing day or a month came to, in one file that needs nothing else.
 
-Belongs here: gathering and laying out. Does not belong here: queries (store/closing.py), any figure of its own.
+Belongs here: gathering and laying out. Does not belong here: queries (reporting/tables.py), any figure of its own.
 """
 
 from meter_pipeline.reporting.close import day_document, month_document, write_day, write_month

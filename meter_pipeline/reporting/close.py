@@ -23,11 +23,11 @@ from meter_pipeline.billing.plots import reconciliation_waterfall
 from meter_pipeline.billing.reconcile import CAUSES
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger.checkpoints import with_cosignatures
+from meter_pipeline.ledger.tables import entries
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.reporting import overview, tables
 from meter_pipeline.reporting.drawing import columns_svg
 from meter_pipeline.settings import Settings
-from meter_pipeline.store import closing as store
-from meter_pipeline.store import ledger, overview
-from meter_pipeline.store.database import Database
 
 _TEMPLATES: Final = Path(__file__).parent
 _READS: Final = ("received", "accepted", "duplicate", "superseded", "rejected", "waiting")
@@ -45,13 +45,13 @@ def month_document(database: Database, settings: Settings, month: date, clock: C
     last = (month + timedelta(days=31)).replace(day=1) - timedelta(days=1)
     document = _common(database, settings, month, last, clock)
     with database.connect("close report") as connection:
-        sealed = store.period(connection, month)
+        sealed = tables.period(connection, month)
     document |= {
         "kind": "month",
         "of": f"{month:%Y-%m}",
         "checklist": closing.checklist(database, month),
         "period": sealed,
-        "adjustments": store.adjustments(database, month),
+        "adjustments": tables.adjustments(database, month),
         "days": [d for d in overview.billing_days(database, month, last).to_dicts() if d["payloads"] or d["accounts"]],
     }
     return document
@@ -59,9 +59,9 @@ def month_document(database: Database, settings: Settings, month: date, clock: C
 
 def _common(database: Database, settings: Settings, first: date, last: date, clock: Clock) -> dict[str, Any]:
     reads = overview.files(database, first, last).to_dicts()
-    joints = store.joints(database, first, last).to_dicts()
+    joints = tables.joints(database, first, last).to_dicts()
     with database.connect("close report") as connection:
-        latest = ledger.latest_checkpoint(connection)
+        latest = entries.latest_checkpoint(connection)
         note = with_cosignatures(connection, latest.tree_size, latest.note) if latest else None
     return {
         "utility": settings.utility().name,
@@ -72,14 +72,14 @@ def _common(database: Database, settings: Settings, first: date, last: date, clo
         "reads_total": {name: sum(int(r[name]) for r in reads) for name in ("files", *_READS)},
         "usage": overview.usage(database, first, last).to_dicts(),
         "flags": overview.flags(database, first, last).to_dicts(),
-        "charges": store.charges(database, first, last),
+        "charges": tables.charges(database, first, last),
         "joints": [j | {"meaning": CAUSES.get(j["cause"], "")} for j in joints],
         "open_joints": sum(1 for j in joints if j["cause"] in ("open", "not_loaded")),
-        "cases": store.cases(database, first, last),
-        "case_counts": store.case_counts(database, first, last),
-        "dead_letters": store.letters(database, first, last),
-        "statements": store.statements(database, first, last),
-        "statements_waiting": store.waiting_statements(database, first, last),
+        "cases": tables.cases(database, first, last),
+        "case_counts": tables.case_counts(database, first, last),
+        "dead_letters": tables.letters(database, first, last),
+        "statements": tables.statements(database, first, last),
+        "statements_waiting": tables.waiting_statements(database, first, last),
         "pauses": overview.pauses(database),
         "checkpoint": {"size": latest.tree_size, "note": note} if latest else None,
     }
@@ -90,8 +90,8 @@ def write_day(
 ) -> tuple[Path, dict[str, Any]]:
     """Write a billing day's report below the home folder; returns its path and its document."""
     document = day_document(database, settings, day, clock)
-    history = store.history(database, day)
-    load = store.load(database, day)
+    history = tables.history(database, day)
+    load = tables.load(database, day)
     pictures = [
         (
             "Reads received by billing day",
@@ -136,7 +136,7 @@ def _currency(document: Mapping[str, Any]) -> str:
 
 
 def _waterfall(database: Database, first: date, last: date) -> str | None:
-    joints = store.joints(database, first, last)
+    joints = tables.joints(database, first, last)
     if not joints.height:
         return None
     return base64.b64encode(reconciliation_waterfall(joints, "Reconciliation: rows by joint and cause")).decode()

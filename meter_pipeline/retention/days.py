@@ -20,16 +20,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control.tables import flags
 from meter_pipeline.ledger import entries
 from meter_pipeline.ledger.sources import SOURCES
 from meter_pipeline.ledger.verification import VerifyOutcome, tables_of, verify_rows
-from meter_pipeline.store import control, partitions
-from meter_pipeline.store.database import Database, scalar
-from meter_pipeline.store.partitions import DayTable
-from meter_pipeline.vee.reach import FAR_DAYS, NEAR_DAYS
+from meter_pipeline.postgres import partitions
+from meter_pipeline.postgres.database import Database, scalar
+from meter_pipeline.postgres.partitions import DayTable
+from meter_pipeline.vee.registers.read_window import FAR_DAYS, NEAR_DAYS
 
 # : A quarterly read trues up the days since the read before it, and each of those looks back as far again for the read
-# that opens it (vee/reach.py; : estimates look back 92 days). What is younger stays, with three weeks for files that
+# that opens it (vee/registers/read_window.py; : estimates look back 92 days). What is younger stays, with three weeks for files that
 # come late.
 LEAST_KEPT_DAYS: Final = 2 * NEAR_DAYS + 20
 # : The days that a yearly read trues up, and the reads that open those: what is younger than this is exact whenever its
@@ -84,7 +85,7 @@ def archive_days(
         found = partitions.attached(connection, before)
     for day, tables in found.items():
         with database.connect("retention") as connection:
-            if not control.try_lock_day(connection, day):
+            if not flags.try_lock_day(connection, day):
                 done.kept[day] = "a run has it"
                 continue
             why = _why_not(connection, verifier or database, day)

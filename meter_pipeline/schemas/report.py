@@ -1,5 +1,5 @@
 """What a stage says of a billing day: figures, tables, plots, and whether its invariants held. Told to Dagster by
-defs/report.py, to people by the CLI."""
+defs/lib/report_metadata.py, to people by the CLI."""
 
 from __future__ import annotations
 

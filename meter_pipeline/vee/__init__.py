@@ -7,10 +7,10 @@ under it.
 
 from meter_pipeline.vee.day import validate_billing_day
 from meter_pipeline.vee.explain import explain_day
-from meter_pipeline.vee.outcome import VeeOutcome
 from meter_pipeline.vee.reporting import usage_report
-from meter_pipeline.vee.thresholds import ThresholdError, Thresholds
-from meter_pipeline.vee.verdict import validate_matrix
+from meter_pipeline.vee.rules.thresholds import ThresholdError, Thresholds
+from meter_pipeline.vee.summary import VeeOutcome
+from meter_pipeline.vee.validate import validate_matrix
 
 __all__ = [
     "ThresholdError",

@@ -18,25 +18,27 @@ import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
-from meter_pipeline.control.gate import before_writing
+from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.ledger import entries as ledger
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.reading import reading
+from meter_pipeline.postgres.vectors import to_matrices
 from meter_pipeline.sharding import between
-from meter_pipeline.store import true_up as requests
-from meter_pipeline.store import validated as store
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.reading import reading
-from meter_pipeline.store.vectors import to_matrices
-from meter_pipeline.vee import assemble, references, results, stretches, true_up
-from meter_pipeline.vee import history as past
-from meter_pipeline.vee import row_rules as rr
-from meter_pipeline.vee import thresholds as threshold_file
+from meter_pipeline.vee import account_mapping, output_frames
+from meter_pipeline.vee.estimation import history as past
+from meter_pipeline.vee.estimation import multi_day_registers
 from meter_pipeline.vee.loading import DayInputs, Shifts, find_shifts, shifted
-from meter_pipeline.vee.model import ValidatedMatrix
-from meter_pipeline.vee.outcome import Summary, VeeOutcome
+from meter_pipeline.vee.registers import assemble, true_up
+from meter_pipeline.vee.rules import row_rules as rr
+from meter_pipeline.vee.rules import thresholds as threshold_file
+from meter_pipeline.vee.rules.model import ValidatedMatrix
+from meter_pipeline.vee.rules.thresholds import Thresholds
 from meter_pipeline.vee.spread import Beforehand
 from meter_pipeline.vee.streaming import ROWS, City, Judged, Streamed, no_shard, open_city, parts_of, stream
-from meter_pipeline.vee.thresholds import Thresholds
-from meter_pipeline.vee.verdict import validate_matrix
+from meter_pipeline.vee.summary import Summary, VeeOutcome
+from meter_pipeline.vee.tables import true_up as requests
+from meter_pipeline.vee.tables import validated
+from meter_pipeline.vee.validate import validate_matrix
 from meter_pipeline.vee.writing import Writer
 
 
@@ -63,13 +65,13 @@ def validate_billing_day(
     t = thresholds or threshold_file.default()
     outcome = VeeOutcome(day, t.version, t.digest)
     with reading(database) as session, reading(database) as ahead, database.connect("vee") as connection:
-        store.lock_day(connection, day)
+        validated.lock_day(connection, day)
         asked = requests.pending(connection, day)
         outcome = _validate(
             database, connection, session, ahead, calendar, outcome, t, clock, actor, shards, beforehand
         )
         if beforehand is not None:
-            store.forget_shards(connection, day)
+            validated.forget_shards(connection, day)
         # a request made while this ran is about reads this may not have seen: it waits for the next run
         requests.done(connection, day, asked, clock.now())
     return outcome
@@ -94,7 +96,7 @@ def _validate(
         connection, session, ahead, calendar, day, t, now, ROWS if shards <= 1 and beforehand is None else 0, watch
     )
     read, history, days, like = city.read, city.history, city.days, city.like
-    writer = Writer(connection, database, day, read.start, now, clock, actor, store.stored_rows(session, day))
+    writer = Writer(connection, database, day, read.start, now, clock, actor, validated.stored_rows(session, day))
     watch("history")
     parts = parts_of(
         read.expected, 1 if read.vectors is not None else shards, beforehand.steps if beforehand is not None else 1
@@ -114,18 +116,20 @@ def _validate(
     outcome.shifted_head_ends = {" ".join(name[:3]): hours for name, hours in found.items()}
     watch("validate")
     only = _register_only(read, calendar, day)
-    means = results.class_means(gathered.class_sums, t.profile_min_rows)
-    of_registers = results.register_usage(read.registers, only, past.align_daily(only, history, days, like), t, means)
-    usage = results.daily_usage([*gathered.usage, of_registers], day)
+    means = output_frames.class_means(gathered.class_sums, t.profile_min_rows)
+    of_registers = output_frames.register_usage(
+        read.registers, only, past.align_daily(only, history, days, like), t, means
+    )
+    usage = output_frames.daily_usage([*gathered.usage, of_registers], day)
     exceptions = _exceptions(read, streamed, gathered, usage, day, now)
-    writer.finish(read, usage, exceptions, shifted(results.added_shapes(streamed.shapes), found), outcome)
+    writer.finish(read, usage, exceptions, shifted(output_frames.added_shapes(streamed.shapes), found), outcome)
     outcome.ledger_entry = _record(connection, writer.written(), gathered.summary, exceptions, clock, actor)
     watch("write")
     gathered.summary.finish(usage, exceptions)
     watch("summary")
     settled = past.whole_points(history, day - timedelta(days=1))
     trued = true_up.find(session, calendar, day, read.windows, read.registers, settled, t)
-    outcome.redetermine = requests.ask(connection, [*trued, *stretches.asked(streamed.again, day)], now)
+    outcome.redetermine = requests.ask(connection, [*trued, *multi_day_registers.asked(streamed.again, day)], now)
     watch("true-up")
     return outcome
 
@@ -182,11 +186,11 @@ def _finish(city: City, writer: Writer, gathered: _Gathered, judged: Judged) -> 
     first, beyond = between(writer.stored, v.keys["service_point_id"])
     stored = writer.stored.slice(first, beyond - first)
     _mark_references(v)
-    inputs = results.input_hashes(rows, city.thresholds.digest, final=city.final)
+    inputs = output_frames.input_hashes(rows, city.thresholds.digest, final=city.final)
     gathered.summary.outcome.locked_kept += _keep_locked(writer.database, rows, v, inputs, stored)
-    v.keys = _with_columns(v, rows, inputs, results.content_hashes(v), final=city.final)
-    gathered.usage.append(results.interval_usage(v))
-    gathered.class_sums.append(results.class_sums(v))
+    v.keys = _with_columns(v, rows, inputs, output_frames.content_hashes(v), final=city.final)
+    gathered.usage.append(output_frames.interval_usage(v))
+    gathered.class_sums.append(output_frames.class_sums(v))
     gathered.exceptions.append(_row_exceptions(v))
     gathered.summary.add(v)
     writer.write(v, judged.edited, stored, gathered.summary.outcome)
@@ -230,7 +234,9 @@ def _keep_locked(
     )
     if not same.height:
         return 0
-    frame = store.read_vectors(database, store.INTERVAL_DAY, v.billing_day, same["meter_id"].unique().sort().to_list())
+    frame = validated.read_vectors(
+        database, validated.INTERVAL_DAY, v.billing_day, same["meter_id"].unique().sort().to_list()
+    )
     kept = 0
     for m in to_matrices(frame):
         if m.interval_minutes != rows.matrix.interval_minutes or m.slots != rows.matrix.slots:
@@ -255,7 +261,7 @@ def _keep_locked(
 def _with_columns(
     v: ValidatedMatrix, rows: assemble.DayRows, inputs: pl.Series, contents: pl.Series, *, final: bool
 ) -> pl.DataFrame:
-    extra = results.interval_keys(v, rows, inputs, contents, final=final)
+    extra = output_frames.interval_keys(v, rows, inputs, contents, final=final)
     return extra.with_columns(v.keys["commodity"], v.keys["customer_class"], v.keys["has_point"])
 
 
@@ -279,9 +285,9 @@ def _row_exceptions(v: ValidatedMatrix) -> pl.DataFrame:
         "meter_id",
         "channel",
         pl.lit("fail").alias("severity"),
-        pl.lit(references.KINDS["NO_SERVICE_POINT"]).alias("detail"),
+        pl.lit(account_mapping.KINDS["NO_SERVICE_POINT"]).alias("detail"),
     )
-    return pl.concat([results.row_exceptions(v).filter(~pl.col("kind").is_in(["REFERENCE"])), orphan])
+    return pl.concat([output_frames.row_exceptions(v).filter(~pl.col("kind").is_in(["REFERENCE"])), orphan])
 
 
 def _exceptions(
@@ -353,7 +359,7 @@ def _exceptions(
         .with_columns(billing_day=pl.lit(day, pl.Date), first_seen=pl.lit(now), detail=pl.col("detail").fill_null(""))
         .unique(["kind", "service_point_id", "meter_id", "channel"], keep="first", maintain_order=True)
         .sort("kind", "service_point_id", "meter_id", "channel")
-        .select(store.EXCEPTION)
+        .select(validated.EXCEPTION)
     )
 
 

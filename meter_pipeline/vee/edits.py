@@ -21,19 +21,19 @@ from meter_pipeline import quality
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries as ledger
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.reading import reading
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
-from meter_pipeline.store import edits as store
-from meter_pipeline.store import true_up as requests
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.reading import reading
-from meter_pipeline.vee import assemble
-from meter_pipeline.vee import thresholds as threshold_file
-from meter_pipeline.vee.catalogue import INTERVAL_RULES, Role, Severity, codes, mask_of
-from meter_pipeline.vee.interval_rules import run_interval_rules, subject
 from meter_pipeline.vee.loading import read_day, read_rows
-from meter_pipeline.vee.model import Bools, Ints, ValidatedMatrix
-from meter_pipeline.vee.statistics import row_statistics
-from meter_pipeline.vee.thresholds import Thresholds
+from meter_pipeline.vee.registers import assemble
+from meter_pipeline.vee.rules import thresholds as threshold_file
+from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, Role, Severity, codes, mask_of
+from meter_pipeline.vee.rules.interval_rules import run_interval_rules, subject
+from meter_pipeline.vee.rules.model import Bools, Ints, ValidatedMatrix
+from meter_pipeline.vee.rules.statistics import row_statistics
+from meter_pipeline.vee.rules.thresholds import Thresholds
+from meter_pipeline.vee.tables import edits as store
+from meter_pipeline.vee.tables import true_up as requests
 
 #: Quality of an edited value: final substitute, AEMO method 16 (agreed method), reason 93 (replaced interval)
 EDITED: Final = quality.pack("F", 16, 93)

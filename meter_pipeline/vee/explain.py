@@ -12,19 +12,19 @@ import numpy as np
 
 from meter_pipeline import quality
 from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.partitions import ARCHIVED, archived_in, reading_with_archive
+from meter_pipeline.postgres.vectors import RAW_INTERVAL_DAY, to_matrices
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
-from meter_pipeline.store import edits as edit_store
-from meter_pipeline.store import validated as store
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.partitions import ARCHIVED, archived_in, reading_with_archive
-from meter_pipeline.store.vectors import RAW_INTERVAL_DAY, to_matrices
 from meter_pipeline.units import from_micro
-from meter_pipeline.vee import assemble
-from meter_pipeline.vee import thresholds as threshold_file
-from meter_pipeline.vee.catalogue import INTERVAL_RULES, ROW_RULES, codes
-from meter_pipeline.vee.estimation import METHOD_NAMES
-from meter_pipeline.vee.registers import STEP_ABOUT, Step
-from meter_pipeline.vee.thresholds import Thresholds
+from meter_pipeline.vee.estimation.methods import METHOD_NAMES
+from meter_pipeline.vee.registers import assemble
+from meter_pipeline.vee.registers.reads import STEP_ABOUT, Step
+from meter_pipeline.vee.rules import thresholds as threshold_file
+from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, ROW_RULES, codes
+from meter_pipeline.vee.rules.thresholds import Thresholds
+from meter_pipeline.vee.tables import edits as edit_store
+from meter_pipeline.vee.tables import validated
 
 #: Days around the day whose register reads are told
 NEAR = timedelta(days=2)
@@ -87,13 +87,13 @@ def explain_day(
     """
     t = thresholds or threshold_file.default()
     with _session(database, meter_id, day) as session:
-        raw_frame = store.read_vectors(session, RAW_INTERVAL_DAY, day, [meter_id])
-        final_frame = store.read_vectors(session, store.INTERVAL_DAY, day, [meter_id])
-        versions = store.read_version_history(session, day, meter_id)
+        raw_frame = validated.read_vectors(session, RAW_INTERVAL_DAY, day, [meter_id])
+        final_frame = validated.read_vectors(session, validated.INTERVAL_DAY, day, [meter_id])
+        versions = validated.read_version_history(session, day, meter_id)
         registers = _registers(session, calendar, meter_id, day, t)
-        exceptions = store.read_exceptions(session, day, meter_id)
+        exceptions = validated.read_exceptions(session, day, meter_id)
         edits = edit_store.of_meter(session, day, meter_id)
-        usage = store.meter_usage(session, day, meter_id)
+        usage = validated.meter_usage(session, day, meter_id)
     raw = {
         (m.keys["channel"][i], m.interval_minutes): (m, i)
         for m in (to_matrices(raw_frame) if raw_frame.height else [])
@@ -221,11 +221,11 @@ def _registers(
     session: Database, calendar: BillingCalendar, meter_id: str, day: date, t: Thresholds
 ) -> list[dict[str, Any]]:
     start, end = calendar.bounds(day)
-    own = store.read_installations(session, start, end, meter_id)
+    own = validated.read_installations(session, start, end, meter_id)
     if not own.height:
         return []
     windows = assemble.day_windows(assemble.with_units(own), int(start.timestamp()), int(end.timestamp()))
-    reads = store.read_registers(session, day - NEAR, day + NEAR, [meter_id])
+    reads = validated.read_registers(session, day - NEAR, day + NEAR, [meter_id])
     registers = assemble.register_series(windows, reads, t)
     out = []
     for k, row in enumerate(registers.frame.iter_rows(named=True)):

@@ -13,18 +13,20 @@ import polars as pl
 
 from meter_pipeline import quality
 from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.reading import reading
+from meter_pipeline.postgres.vectors import RAW_INTERVAL_DAY, VectorTable, read_frame, read_matrices, to_matrices
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.sharding import between
-from meter_pipeline.store import validated as store
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.reading import reading
-from meter_pipeline.store.vectors import RAW_INTERVAL_DAY, VectorTable, read_frame, read_matrices, to_matrices
-from meter_pipeline.vee import assemble, reach, references, tou
-from meter_pipeline.vee import history as past
-from meter_pipeline.vee import row_rules as rr
-from meter_pipeline.vee.interval_rules import code_table
-from meter_pipeline.vee.model import Bools, Ints, VectorHistory
-from meter_pipeline.vee.thresholds import Thresholds
+from meter_pipeline.vee import account_mapping
+from meter_pipeline.vee.estimation import history as past
+from meter_pipeline.vee.estimation import time_of_use
+from meter_pipeline.vee.registers import assemble, read_window
+from meter_pipeline.vee.rules import row_rules as rr
+from meter_pipeline.vee.rules.interval_rules import code_table
+from meter_pipeline.vee.rules.model import Bools, Ints, VectorHistory
+from meter_pipeline.vee.rules.thresholds import Thresholds
+from meter_pipeline.vee.tables import validated
 
 #: Intervals beside midnight that may anchor an interpolation, in hours
 EDGE_HOURS: Final = 3
@@ -49,7 +51,7 @@ class DayInputs:
     start: datetime
     end: datetime
     future_s: int
-    reference: store.Reference
+    reference: validated.Reference
     expected: pl.DataFrame
     arrived: pl.DataFrame
     vectors: list[DayMatrix] | None
@@ -78,14 +80,14 @@ def read_day(
     # all but the installations, half of all there is to read, comes over a second connection while those are read and
     # cut to the day
     with ThreadPoolExecutor(1, "vee-read") as pool, reading(session) as own:
-        reference = pool.submit(store.read_reference, own, day, day - timedelta(days=t.like_days_back))
-        registers = pool.submit(store.read_registers, own, day - timedelta(days=1), day + timedelta(days=1))
+        reference = pool.submit(validated.read_reference, own, day, day - timedelta(days=t.like_days_back))
+        registers = pool.submit(validated.read_registers, own, day - timedelta(days=1), day + timedelta(days=1))
         came = pool.submit(_read_arrived, own, day, one_shard)
         return _read_around(session, calendar, day, t, now, reference, registers, came)
 
 
 def _read_arrived(session: Database, day: date, one_shard: int) -> tuple[pl.DataFrame, list[DayMatrix] | None]:
-    arrived = store.read_arrived(session, day)
+    arrived = validated.read_arrived(session, day)
     return arrived, read_matrices(session, _RAW, day) if arrived.height <= one_shard else None
 
 
@@ -95,16 +97,18 @@ def _read_around(
     day: date,
     t: Thresholds,
     now: datetime,
-    reference_read: Future[store.Reference],
+    reference_read: Future[validated.Reference],
     registers_read: Future[pl.DataFrame],
     came: Future[tuple[pl.DataFrame, list[DayMatrix] | None]],
 ) -> DayInputs:
     start, end = calendar.bounds(day)
     start_s, end_s = int(start.timestamp()), int(end.timestamp())
-    windows = assemble.day_windows(assemble.with_units(store.read_installations(session, start, end)), start_s, end_s)
+    windows = assemble.day_windows(
+        assemble.with_units(validated.read_installations(session, start, end)), start_s, end_s
+    )
     reference = reference_read.result()
     points = reference.service_points
-    mapped, faults = references.map_accounts(
+    mapped, faults = account_mapping.map_accounts(
         points, reference.agreements, reference.accounts, reference.tariffs, reference.cycles, day
     )
     accounts = mapped.with_columns(
@@ -122,7 +126,7 @@ def _read_around(
         .to_list()
     )
     if lonely:
-        wide = reach.reads_around(session, day, start_s, end_s, windows, lonely).reads
+        wide = read_window.reads_around(session, day, start_s, end_s, windows, lonely).reads
         others = reads.filter(~pl.col("meter_id").is_in(lonely))
         registers = assemble.register_series(windows, pl.concat([others, wide], how="vertical_relaxed"), t)
     expected = assemble.expected_rows(windows, points, accounts)
@@ -136,7 +140,7 @@ def _read_around(
         expected,
         arrived,
         vectors,
-        store.read_reused_sequences(session, day),
+        validated.read_reused_sequences(session, day),
         registers,
         accounts,
         faults,
@@ -160,7 +164,7 @@ def read_rows(
     registers = read.registers.of_rows(*between(read.registers.frame, expected["service_point_id"]))
     for part in rows:
         assemble.attach_registers(part, registers, t)
-        tou.attach(part, registers, read.reference.register_hours, calendar, read.day, read.reference.holidays)
+        time_of_use.attach(part, registers, read.reference.register_hours, calendar, read.day, read.reference.holidays)
     return rows, unexpected
 
 
@@ -176,7 +180,7 @@ def _read_vectors(session: Database, read: DayInputs, meters: pl.Series) -> list
         if frame.height:
             frame = frame.join(pl.DataFrame({"meter_id": meters}), on="meter_id", how="semi", maintain_order="left")
     else:
-        frame = store.read_vectors(session, _RAW, read.day, meters.to_list())
+        frame = validated.read_vectors(session, _RAW, read.day, meters.to_list())
     return to_matrices(frame) if frame.height else []
 
 
@@ -193,7 +197,7 @@ class StoredVectors:
         calendar: BillingCalendar,
         day: date,
         rows: assemble.DayRows,
-        reference: store.Reference,
+        reference: validated.Reference,
         available: list[date],
         t: Thresholds,
     ) -> None:
@@ -220,7 +224,7 @@ class StoredVectors:
         if self.day - timedelta(days=1) in self.available:
             for at, m in _validated_rows(self.database, self.day - timedelta(days=1), meters, keys, minutes):
                 before[at] = np.where(_usable(m), m.values, NO_VALUE)[:, -width:]
-        frame = store.read_vectors(self.database, RAW_INTERVAL_DAY, self.day + timedelta(days=1), meters)
+        frame = validated.read_vectors(self.database, RAW_INTERVAL_DAY, self.day + timedelta(days=1), meters)
         for m in to_matrices(frame) if frame.height else []:
             if m.interval_minutes == minutes:
                 found = (
@@ -260,7 +264,7 @@ def _validated_rows(
     database: Database, day: date, meters: list[str], keys: pl.DataFrame, minutes: int
 ) -> list[tuple[Ints, DayMatrix]]:
     """Validated vectors of a day with the row (of ``keys``) each belongs to."""
-    frame = store.read_vectors(database, store.INTERVAL_DAY_VALUES, day, meters)
+    frame = validated.read_vectors(database, validated.INTERVAL_DAY_VALUES, day, meters)
     out = []
     for m in to_matrices(frame) if frame.height else []:
         if m.interval_minutes != minutes:
@@ -297,7 +301,7 @@ def find_shifts(
         like = available[-t.like_days :]
     if not like or not shape.height:
         return {}
-    history = store.read_groups(database, like).sort("billing_day")
+    history = validated.read_groups(database, like).sort("billing_day")
     found: Shifts = {}
     for head_end, unit, flow, minutes, members, today in shape.select(
         "head_end", "unit", "flow", "interval_minutes", "shape_members", "shape"

@@ -22,11 +22,11 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline.schemas.reads import DayMatrix
-from meter_pipeline.vee.assemble import DayRows
-from meter_pipeline.vee.model import RowContext, ValidatedMatrix
+from meter_pipeline.vee.estimation.multi_day_registers import OtherDay, Stretch
+from meter_pipeline.vee.registers.assemble import DayRows
+from meter_pipeline.vee.rules.model import RowContext, ValidatedMatrix
 from meter_pipeline.vee.streaming import Judged, Piece
-from meter_pipeline.vee.stretches import OtherDay, Stretch
-from meter_pipeline.vee.verdict import Peers
+from meter_pipeline.vee.validate import Peers
 
 _CLASSES: Final = {
     cls.__name__: cls for cls in (DayMatrix, DayRows, Judged, OtherDay, Piece, RowContext, Stretch, ValidatedMatrix)

@@ -12,7 +12,7 @@ from meter_pipeline import quality
 from meter_pipeline.plotting import small_png
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.units import MICRO
-from meter_pipeline.vee.catalogue import ROW_RULES, codes
+from meter_pipeline.vee.rules.catalogue import ROW_RULES, codes
 
 QUALITY_WORDS: Final = {
     "A": "actual",

@@ -9,14 +9,14 @@ import polars as pl
 
 from meter_pipeline import quality
 from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import Check, StageReport
-from meter_pipeline.store import validated as store
-from meter_pipeline.store.database import Database
 from meter_pipeline.units import from_micro
 from meter_pipeline.vee import plots
-from meter_pipeline.vee.catalogue import ROW_RULES, codes
-from meter_pipeline.vee.estimation import METHOD_NAMES
-from meter_pipeline.vee.outcome import VeeOutcome
+from meter_pipeline.vee.estimation.methods import METHOD_NAMES
+from meter_pipeline.vee.rules.catalogue import ROW_RULES, codes
+from meter_pipeline.vee.summary import VeeOutcome
+from meter_pipeline.vee.tables import validated
 
 
 def method_name(code: str) -> str:
@@ -126,8 +126,8 @@ def stage_report(outcome: VeeOutcome) -> StageReport:
 
 def usage_report(database: Database, calendar: BillingCalendar, day: date) -> StageReport:
     """Daily usage of a validated day: totals, quality, and that it equals its validated intervals to the last unit."""
-    usage = store.stored_usage(database, day)
-    sums = store.interval_sums(database, day)
+    usage = validated.stored_usage(database, day)
+    sums = validated.interval_sums(database, day)
     from_intervals = usage.filter(pl.col("source") == "interval")
     joined = from_intervals.join(sums, on=["service_point_id", "flow", "unit"], how="full", coalesce=True)
     off = joined.filter(

@@ -25,18 +25,18 @@ import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
-from meter_pipeline.control.gate import before_writing
+from meter_pipeline.control.pause_check import before_writing
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.reading import reading
 from meter_pipeline.sharding import between
-from meter_pipeline.store import validated as store
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.reading import reading
 from meter_pipeline.vee import parcel
-from meter_pipeline.vee import thresholds as threshold_file
-from meter_pipeline.vee.outcome import VeeOutcome
-from meter_pipeline.vee.reach import FAR_DAYS
+from meter_pipeline.vee.registers.read_window import FAR_DAYS
+from meter_pipeline.vee.rules import thresholds as threshold_file
+from meter_pipeline.vee.rules.thresholds import Thresholds
 from meter_pipeline.vee.streaming import City, Made, Piece, each, judge, open_city, parts_of
-from meter_pipeline.vee.thresholds import Thresholds
-from meter_pipeline.vee.verdict import validate_matrix
+from meter_pipeline.vee.summary import VeeOutcome
+from meter_pipeline.vee.tables import validated
+from meter_pipeline.vee.validate import validate_matrix
 
 _LOG: Final = logging.getLogger(__name__)
 #: Changed whenever a shard's file or its judgement changes in a way that its inputs do not show
@@ -62,7 +62,7 @@ class Beforehand:
 
     def of(self, connection: Any, city: City, outcome: VeeOutcome) -> Made:
         """Looks up a shard among those left for the city's day, and counts in the outcome those that are taken."""
-        state, noted = _state(city), store.noted_shards(connection, city.read.day)
+        state, noted = _state(city), validated.noted_shards(connection, city.read.day)
 
         def made(number: int, expected: pl.DataFrame) -> Piece | None:
             del number
@@ -114,7 +114,7 @@ def judge_step(
             piece, inputs = judge(city, validate_matrix, read, unexpected, {}), _inputs(city, expected, state)
             written, digest = parcel.write(beforehand.path(day, inputs), piece)
             before_writing(database, clock=clock)
-            store.note_shard(connection, day, inputs, digest, clock.now())
+            validated.note_shard(connection, day, inputs, digest, clock.now())
             connection.commit()
             size += written
             rows += expected.height
@@ -161,8 +161,8 @@ def _state(city: City) -> bytes:
         sorted(map(repr, reference.register_hours.rows())),
         sorted(map(repr, read.reused.rows())),
         city.overrides.rows(),
-        store.loaded_files(city.session, read.day),
-        store.usage_versions(city.session, read.day - far, read.day + far),
+        validated.loaded_files(city.session, read.day),
+        validated.usage_versions(city.session, read.day - far, read.day + far),
     )
     return hashlib.sha256(_TAG + repr(parts).encode()).digest()
 

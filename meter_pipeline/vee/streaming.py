@@ -19,19 +19,20 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.ingest.tables.raw import still_asked
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.sharding import INTERVALS_PER_SHARD, between, cuts
-from meter_pipeline.store import edits as edit_store
-from meter_pipeline.store import validated as store
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.raw import still_asked
-from meter_pipeline.store.validated import UsageHistory
-from meter_pipeline.vee import edits, results, stretches
-from meter_pipeline.vee import history as past
-from meter_pipeline.vee.assemble import DayRows
+from meter_pipeline.vee import edits, output_frames
+from meter_pipeline.vee.estimation import history as past
+from meter_pipeline.vee.estimation import multi_day_registers
 from meter_pipeline.vee.loading import DayInputs, Shifts, StoredVectors, mark_shifts, read_day, read_rows
-from meter_pipeline.vee.model import ValidatedMatrix
-from meter_pipeline.vee.thresholds import Thresholds
-from meter_pipeline.vee.verdict import Peers
+from meter_pipeline.vee.registers.assemble import DayRows
+from meter_pipeline.vee.rules.model import ValidatedMatrix
+from meter_pipeline.vee.rules.thresholds import Thresholds
+from meter_pipeline.vee.tables import edits as edit_store
+from meter_pipeline.vee.tables import validated as store
+from meter_pipeline.vee.tables.validated import UsageHistory
+from meter_pipeline.vee.validate import Peers
 
 #: Rows of a shard, of quarter-hours
 ROWS: Final = INTERVALS_PER_SHARD // 96
@@ -92,8 +93,8 @@ class Judged:
     rows: DayRows
     validated: ValidatedMatrix
     edited: edits.Applied
-    enclosed: list[stretches.Stretch]
-    others: stretches.Others
+    enclosed: list[multi_day_registers.Stretch]
+    others: multi_day_registers.Others
 
     def without(self, points: pl.Series) -> Judged:
         """The same without the rows of some service points."""
@@ -117,7 +118,7 @@ class Streamed:
 
     shapes: list[pl.DataFrame] = field(default_factory=list)
     unexpected: list[pl.DataFrame] = field(default_factory=list)
-    again: stretches.Again = field(default_factory=dict)
+    again: multi_day_registers.Again = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -159,7 +160,7 @@ def judge(
 ) -> Piece:
     """One shard of several, judged as far as it can be without the others."""
     peers = Peers()
-    shapes = [results.head_end_shapes(part, city.read.day) for part in rows]
+    shapes = [output_frames.head_end_shapes(part, city.read.day) for part in rows]
     judged = [_judge(city, validate, part, edits.apply(city.overrides, part), peers, shifts) for part in rows]
     open_rows = [
         j.validated.keys["service_point_id"][j.validated.left_open] for j in judged if j.validated.left_open.size
@@ -207,7 +208,7 @@ def stream(
                     _judge(city, validate, part, edits.apply(city.overrides, part), peers, shifts) for part in rows
                 ]
                 _settle(judged, kept, city.read.day, hand_on)
-    return kept, find(results.added_shapes(kept.shapes))
+    return kept, find(output_frames.added_shapes(kept.shapes))
 
 
 def _stream_whole(
@@ -220,9 +221,9 @@ def _stream_whole(
 ) -> Shifts:
     """The day as one shard."""
     rows, unexpected = read_rows(city.ahead, city.calendar, city.read, expected, city.thresholds)
-    kept.shapes += [results.head_end_shapes(part, city.read.day) for part in rows]
+    kept.shapes += [output_frames.head_end_shapes(part, city.read.day) for part in rows]
     kept.unexpected.append(unexpected)
-    shifts = find(results.added_shapes(kept.shapes))
+    shifts = find(output_frames.added_shapes(kept.shapes))
     judged = [_judge(city, validate, part, edits.apply(city.overrides, part), None, shifts) for part in rows]
     _settle(judged, kept, city.read.day, hand_on)
     return shifts
@@ -273,7 +274,7 @@ def _each(
 def _settle(judged: Sequence[Judged], kept: Streamed, day: date, hand_on: Callable[[Judged], None]) -> None:
     for one in judged:
         if one.rows.keys.height:
-            stretches.settle(one.rows, one.validated, one.enclosed, one.others, day, kept.again)
+            multi_day_registers.settle(one.rows, one.validated, one.enclosed, one.others, day, kept.again)
             hand_on(one)
 
 
@@ -292,10 +293,10 @@ def _judge(
     daily = past.align_daily(rows.keys, history, city.days, city.like)
     rows.context.estimate_streak = past.estimate_streaks(rows.keys, history, day)
     loader = StoredVectors(city.session, city.calendar, day, rows, read.reference, city.available, t)
-    enclosed = stretches.find(
+    enclosed = multi_day_registers.find(
         rows, read.registers.of_rows(*between(read.registers.frame, points)), city.calendar, day, t
     )
-    others = stretches.attach(city.session, rows, enclosed, day)
+    others = multi_day_registers.attach(city.session, rows, enclosed, day)
     v = validate(rows.matrix, rows.keys, rows.context, daily, loader, t, final=city.final, peers=peers)
     edits.mark(v, edited)
     return Judged(rows, v, edited, enclosed, others)

@@ -12,18 +12,18 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline.clock import Clock
-from meter_pipeline.control.gate import before_writing
+from meter_pipeline.control.pause_check import before_writing
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.vectors import from_matrix
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
-from meter_pipeline.store import validated as store
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.vectors import from_matrix
 from meter_pipeline.vee import edits
-from meter_pipeline.vee.catalogue import INTERVAL_RULES, ROW_RULES, Role, Severity
 from meter_pipeline.vee.loading import DayInputs
-from meter_pipeline.vee.model import ValidatedMatrix
-from meter_pipeline.vee.outcome import VeeOutcome
+from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, ROW_RULES, Role, Severity
+from meter_pipeline.vee.rules.model import ValidatedMatrix
+from meter_pipeline.vee.summary import VeeOutcome
+from meter_pipeline.vee.tables import validated
 
-_KEY: Final = list(store.INTERVAL_DAY.keys)
+_KEY: Final = list(validated.INTERVAL_DAY.keys)
 
 
 @dataclass(slots=True)
@@ -44,8 +44,8 @@ class Writer:
 
     def begin(self) -> None:
         """Open the day; what is written from here on can be undone."""
-        store.write_rules(self.connection, published_rules())
-        self.first = store.open_day(self.connection, self.day)
+        validated.write_rules(self.connection, published_rules())
+        self.first = validated.open_day(self.connection, self.day)
         self.connection.execute("SAVEPOINT vee_rows")
 
     def undo(self) -> None:
@@ -57,7 +57,7 @@ class Writer:
         """Write what changed of a matrix whose keys carry every stored column. ``stored``: the part of what is there
         that its rows lie in."""
         at = np.flatnonzero(v.keys["has_point"].to_numpy())
-        keys = v.keys.filter("has_point").select(*_KEY, *store.EXTRA)
+        keys = v.keys.filter("has_point").select(*_KEY, *validated.EXTRA)
         known = keys.join(
             stored.select(*_KEY, "version", "input_hash", "content_hash", "locked"),
             on=_KEY,
@@ -97,7 +97,7 @@ class Writer:
         )
         before_writing(self.database, clock=self.clock)
         nothing = pl.DataFrame(schema=dict.fromkeys(_KEY, pl.String))
-        store.write_intervals(
+        validated.write_intervals(
             self.connection, self.day, frame, nothing, self.first, now=self.now, actor=self.actor, reasons=reasons
         )
 
@@ -111,30 +111,30 @@ class Writer:
         if gone.height:
             outcome.withdrawn = gone.height
             withdrawn = gone.select(*_KEY, pl.lit("withdrawn").alias("reason"))
-            store.write_intervals(
+            validated.write_intervals(
                 connection, day, pl.DataFrame(), withdrawn, False, now=self.now, actor=self.actor, reasons=withdrawn
             )
         for table, frame, columns, names in (
-            ("vee.register_day", _register_frame(read), store.REGISTER_DAY, ("billing_day", *_KEY)),
-            ("vee.daily_usage", usage, store.DAILY_USAGE, ("billing_day", "service_point_id", "flow", "unit")),
+            ("vee.register_day", _register_frame(read), validated.REGISTER_DAY, ("billing_day", *_KEY)),
+            ("vee.daily_usage", usage, validated.DAILY_USAGE, ("billing_day", "service_point_id", "flow", "unit")),
         ):
             if self.first and frame.height:
-                store.first_rows(connection, table, day, frame, columns)
+                validated.first_rows(connection, table, day, frame, columns)
             elif not self.first:
-                store.replace_rows(connection, table, day, frame, columns, names)
+                validated.replace_rows(connection, table, day, frame, columns, names)
         if self.first:
-            store.attach_day(connection, day)
-        store.write_usage_history(connection, day, usage)
-        store.replace_rows(
-            connection, "vee.exception", day, exceptions, store.EXCEPTION, ("billing_day", "kind", *_KEY)
+            validated.attach_day(connection, day)
+        validated.write_usage_history(connection, day, usage)
+        validated.replace_rows(
+            connection, "vee.exception", day, exceptions, validated.EXCEPTION, ("billing_day", "kind", *_KEY)
         )
         if shape.height:
-            store.replace_rows(
+            validated.replace_rows(
                 connection,
                 "vee.group_day",
                 day,
                 shape,
-                store.GROUP_DAY,
+                validated.GROUP_DAY,
                 ("billing_day", "head_end", "unit", "flow", "interval_minutes"),
             )
 
@@ -162,7 +162,7 @@ def _register_frame(read: DayInputs) -> pl.DataFrame:
             broken=pl.Series(use.broken),
         )
         .unique(["service_point_id", "meter_id", "channel"], keep="last", maintain_order=True)
-        .select(store.REGISTER_DAY)
+        .select(validated.REGISTER_DAY)
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 CALENDAR = BillingCalendar("America/Chicago")
 FIRST = date(2025, 1, 1)

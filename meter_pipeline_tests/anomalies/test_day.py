@@ -24,9 +24,9 @@ from meter_pipeline.anomalies import (
 )
 from meter_pipeline.cli.exceptions import app
 from meter_pipeline.desk.pictures import usage_svg
+from meter_pipeline.desk.tables import usage_of_point
 from meter_pipeline.plotting import MOST_BYTES
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.desk import usage_of_point
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.anomalies.streets import CALENDAR, StillClock, Streets, day, temperatures, write, write_days
 
 CLOCK = StillClock()
@@ -323,8 +323,8 @@ def test_the_queue_as_dagster_jobs(database: Database) -> None:
     the reason."""
     import dagster as dg
 
-    from meter_pipeline.defs import jobs_exceptions as jobs
-    from meter_pipeline.defs.resources import Municipality
+    from meter_pipeline.defs.lib.resources import Municipality
+    from meter_pipeline.defs.operations import exceptions as jobs
 
     streets, t = electric()
     streets.usage[4, DAYS - 1] *= 9

@@ -9,11 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from meter_pipeline.anomalies import detect_billing_day, refit_baselines, waiting_days
+from meter_pipeline.anomalies import detect_billing_day, refit_baselines, tables, waiting_days
 from meter_pipeline.baselines import celsius, degree_hours
-from meter_pipeline.store import anomalies as store
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.desk import usage_of_point
+from meter_pipeline.desk.tables import usage_of_point
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.anomalies.streets import CALENDAR, StillClock, Streets, day, temperatures, write
 
 CLOCK = StillClock()
@@ -53,7 +52,7 @@ def load(database: Database, hours: np.ndarray, days: range, later: int = 0) -> 
         }
     )
     with database.connect() as connection:
-        store.write_weather(connection, frame, "test", CLOCK.now() + timedelta(seconds=later))
+        tables.write_weather(connection, frame, "test", CLOCK.now() + timedelta(seconds=later))
 
 
 def kept(database: Database) -> dict[str, bool]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from meter_pipeline.anomalies import KINDS, decide, detect_billing_day, refit_baselines
 from meter_pipeline.billing import bill_billing_day
-from meter_pipeline.billing.issue import issue_statements
-from meter_pipeline.store.database import Database
+from meter_pipeline.billing.bill_run import issue_statements
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.anomalies.streets import CALENDAR, StillClock, Streets, day, temperatures, write
 from meter_pipeline_tests.billing.support import (
     CHICAGO,

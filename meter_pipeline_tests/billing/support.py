@@ -13,7 +13,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 CHICAGO = BillingCalendar("America/Chicago")
 JULY = date(2026, 7, 1)

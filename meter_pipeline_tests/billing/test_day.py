@@ -9,7 +9,7 @@ from decimal import Decimal
 import polars as pl
 
 from meter_pipeline.billing import bill_billing_day
-from meter_pipeline.store.database import Database, scalar
+from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline_tests.billing.support import (
     CHICAGO,
     CLOCK,

@@ -11,12 +11,12 @@ import polars as pl
 import pytest
 
 from meter_pipeline.billing import bill_billing_day
+from meter_pipeline.billing.bill_run import issue_statements
 from meter_pipeline.billing.explain import explain
 from meter_pipeline.billing.export import safe_for_spreadsheets, write
-from meter_pipeline.billing.issue import issue_statements
 from meter_pipeline.billing.render import statement_page
 from meter_pipeline.ledger import entries as ledger
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.billing.support import (
     CHICAGO,
     CLOCK,

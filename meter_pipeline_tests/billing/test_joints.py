@@ -10,13 +10,13 @@ import polars as pl
 import pytest
 
 from meter_pipeline.billing import bill_billing_day, reconcile
+from meter_pipeline.billing.bill_run import issue_statements, statement_joints
 from meter_pipeline.billing.close import checklist
 from meter_pipeline.billing.day import day_joints
 from meter_pipeline.billing.explain import explain
-from meter_pipeline.billing.issue import issue_statements, statement_joints
-from meter_pipeline.store import billing_joints as joints
-from meter_pipeline.store import privileges
-from meter_pipeline.store.database import Database
+from meter_pipeline.billing.tables import reconciliation as joints
+from meter_pipeline.postgres import privileges
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.billing.support import (
     CHICAGO,
     CLOCK,

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from meter_pipeline.cli import pause as command
 from meter_pipeline.cli import people as people_command
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 
 @pytest.fixture

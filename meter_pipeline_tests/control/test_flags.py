@@ -10,8 +10,8 @@ import pytest
 
 from meter_pipeline.control import flags
 from meter_pipeline.control.people import Refused
-from meter_pipeline.store import control as store
-from meter_pipeline.store.database import Database
+from meter_pipeline.control.tables import flags as store
+from meter_pipeline.postgres.database import Database
 
 STAGES = ["off", "shadow", "live"]
 STAGE = flags.Flag(

@@ -21,7 +21,7 @@ from meter_pipeline.control.alerts import find
 from meter_pipeline.control.metrics import render
 from meter_pipeline.control.notify import Alert, Mail, Webhook
 from meter_pipeline.control.rules import load_thresholds
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.control.test_pause import Wound, ask
 
 ALERT = Alert("pause:1", "critical", "EMERGENCY PAUSE\r\nBcc: eve@example.org", "Zähler 7: odd reads\n.\nNext: look")

@@ -11,7 +11,7 @@ import pytest
 
 from meter_pipeline.control import pause
 from meter_pipeline.control.probe import PauseProbe
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.control.test_pause import ask
 
 

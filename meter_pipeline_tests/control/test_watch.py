@@ -8,7 +8,7 @@ from typing import Any
 
 from meter_pipeline.clock import SYSTEM_CLOCK
 from meter_pipeline.control import pause, watch
-from meter_pipeline.store.database import Database, scalar
+from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline_tests.control.test_pause import ask
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 SCHEMAS = ("raw", "vee", "anomaly", "billing")
 # : How the work was cut into batches and entries and how it was steered, not what it made. The leaves themselves are

@@ -12,9 +12,10 @@ from datetime import date
 import dagster as dg
 
 from meter_pipeline.control.probe import PauseProbe
-from meter_pipeline.defs import jobs_operations, policy, sensors_pause
-from meter_pipeline.defs.hold import Hold
-from meter_pipeline.defs.resources import Municipality
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.resources import Municipality
+from meter_pipeline.defs.lib.run_guard import Hold
+from meter_pipeline.defs.operations import pause, pause_sensors
 
 DAYS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2027-01-02", timezone="Europe/Berlin")
 BATCHES = int(os.environ.get("PAUSED_BATCHES", "4"))
@@ -46,13 +47,13 @@ municipality = Municipality()
 defs = dg.Definitions(
     assets=[written],
     jobs=[
-        jobs_operations.raise_emergency_pause,
-        jobs_operations.request_resume,
-        jobs_operations.confirm_resume,
-        jobs_operations.prune_dagster_storage,
+        pause.raise_emergency_pause,
+        pause.request_resume,
+        pause.confirm_resume,
+        pause.prune_dagster_storage,
         dg.define_asset_job("write_days", selection=["written"], executor_def=dg.in_process_executor),
     ],
-    sensors=[sensors_pause.emergency_pause, sensors_pause.lost_runs],
+    sensors=[pause_sensors.emergency_pause, pause_sensors.lost_runs],
     resources={"municipality": municipality, "hold": Hold(municipality=municipality)},
     executor=dg.in_process_executor,
 )

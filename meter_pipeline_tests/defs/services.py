@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 
-from meter_pipeline.services import dagster_url
-from meter_pipeline.store.database import Database
+from meter_pipeline.deployment import dagster_url
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.support import ROOT
 
 BIN = Path(sys.executable).parent

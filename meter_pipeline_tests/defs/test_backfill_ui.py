@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from meter_pipeline.defs import policy
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.simulator import Spec, simulate
-from meter_pipeline.store.database import Database, scalar
 from meter_pipeline_tests.defs.browser import Page, browse
 from meter_pipeline_tests.defs.services import Services
 

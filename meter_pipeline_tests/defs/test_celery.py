@@ -24,12 +24,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from meter_pipeline.deployment import environment
 from meter_pipeline.ingest import land_inbox
+from meter_pipeline.postgres.database import Database, ensure_database
 from meter_pipeline.reference import import_folder
-from meter_pipeline.services import environment
 from meter_pipeline.settings import load_settings
 from meter_pipeline.simulator import Spec, simulate
-from meter_pipeline.store.database import Database, ensure_database
 from meter_pipeline_tests.defs.broker import available, rabbitmq
 from meter_pipeline_tests.defs.content import content
 from meter_pipeline_tests.support import ROOT

@@ -12,10 +12,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from meter_pipeline.defs import partitions, policy
+from meter_pipeline.defs.lib import partitions, policy
+from meter_pipeline.postgres import embedded
+from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.simulator import Spec, simulate
-from meter_pipeline.store import embedded
-from meter_pipeline.store.database import Database, scalar
 from meter_pipeline_tests.support import ROOT
 
 START = date(2026, 10, 30)
@@ -304,7 +304,7 @@ def test_a_range_in_one_run_tells_every_day_apart(city: dg.Definitions) -> None:
 
 
 def test_the_arrival_sensors_ask_for_exactly_the_days_a_file_touches(city: dg.Definitions, database: Database) -> None:
-    from meter_pipeline.defs.resources import Municipality
+    from meter_pipeline.defs.lib.resources import Municipality
     from meter_pipeline.defs.sensors import feed_arrival, touched_days_sensor
 
     with dg.DagsterInstance.ephemeral() as instance:

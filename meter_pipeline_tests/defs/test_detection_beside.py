@@ -17,9 +17,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from meter_pipeline.defs import jobs, partitions
+from meter_pipeline.defs import jobs
+from meter_pipeline.defs.lib import partitions
+from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.simulator import Spec, simulate
-from meter_pipeline.store.database import Database, scalar
 
 DAY = date(2026, 10, 30)
 #: A run of detection alone, in a process of its own.

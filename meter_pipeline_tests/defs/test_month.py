@@ -12,10 +12,10 @@ import psycopg
 import pytest
 
 from meter_pipeline.billing.close import approve_close, request_close
-from meter_pipeline.defs import partitions
+from meter_pipeline.defs.lib import partitions
+from meter_pipeline.postgres import privileges
+from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.simulator import Spec, simulate
-from meter_pipeline.store import privileges
-from meter_pipeline.store.database import Database, scalar
 from meter_pipeline_tests.defs.test_definitions import run
 
 OCTOBER = date(2026, 10, 1)

@@ -11,26 +11,28 @@ import pytest
 
 from meter_pipeline.control import pause
 from meter_pipeline.definitions import build_defs
-from meter_pipeline.defs import jobs_dead_letters, jobs_ledger, jobs_migration, policy, pool, sensors, sensors_pause
-from meter_pipeline.defs.hold import Hold, days_of
-from meter_pipeline.defs.jobs_exceptions import JOBS as EXCEPTION_JOBS
-from meter_pipeline.defs.jobs_operations import JOBS as OPERATIONS
-from meter_pipeline.defs.report import run_days
-from meter_pipeline.defs.resources import Municipality
+from meter_pipeline.defs import sensors
+from meter_pipeline.defs.lib import pause_pool, policy
+from meter_pipeline.defs.lib.report_metadata import run_days
+from meter_pipeline.defs.lib.resources import Municipality
+from meter_pipeline.defs.lib.run_guard import Hold, days_of
+from meter_pipeline.defs.operations import dead_letters, ledger, migration, pause_sensors
+from meter_pipeline.defs.operations.exceptions import JOBS as EXCEPTION_JOBS
+from meter_pipeline.defs.operations.pause import JOBS as OPERATIONS
+from meter_pipeline.deployment import dagster_url
+from meter_pipeline.postgres.dagster_storage import prune
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import Check, StageReport
-from meter_pipeline.services import dagster_url
-from meter_pipeline.store.dagster_storage import prune
-from meter_pipeline.store.database import Database
 from meter_pipeline_tests.control.test_pause import ask
 
-JOBS = (*OPERATIONS, *jobs_dead_letters.JOBS)
+JOBS = (*OPERATIONS, *dead_letters.JOBS)
 # : What people and guards do while work waits: none of it may wait for the pool. compare_job is assets', and in the
 # pool.
 BESIDE = (
     *JOBS,
     *EXCEPTION_JOBS,
-    *jobs_ledger.JOBS,
-    *(job for job in jobs_migration.JOBS if job is not jobs_migration.compare_job),
+    *ledger.JOBS,
+    *(job for job in migration.JOBS if job is not migration.compare_job),
 )
 
 
@@ -66,40 +68,40 @@ def test_the_sensor_turns_the_flag_into_the_limit_and_says_the_state_in_words(
 
     def tick() -> str:
         with dg.build_sensor_context(instance=instance) as context:
-            said = sensors_pause.emergency_pause(context, municipality=municipality)
+            said = pause_sensors.emergency_pause(context, municipality=municipality)
         assert isinstance(said, dg.SkipReason)
         return str(said.skip_message)
 
-    assert pool.open_or_shut(instance, municipality) == (None, pool.DEFAULT_RUNS)
+    assert pause_pool.open_or_shut(instance, municipality) == (None, pause_pool.DEFAULT_RUNS)
     assert "Running" in tick()
     pause.raise_pause(database, reason="odd reads", by="oli")
     assert "PAUSED (all work)" in tick()
-    assert pool.current_limit(instance) == 0
-    assert pool.open_or_shut(instance, municipality)[1] == 0
+    assert pause_pool.current_limit(instance) == 0
+    assert pause_pool.open_or_shut(instance, municipality)[1] == 0
     request = ask(database)
     assert f"request {request}" in tick()
     pause.confirm_resume(database, request, by="fay")
     pause.raise_pause(database, reason="odd water", by="oli", scope=pause.Scope("commodity", "water"))
     words = tick()
-    assert pool.current_limit(instance) == pool.DEFAULT_RUNS
+    assert pause_pool.current_limit(instance) == pause_pool.DEFAULT_RUNS
     assert "Running" in words
     assert "all water work" in words
 
 
 def test_an_unreachable_flag_closes_the_queue(instance: dg.DagsterInstance) -> None:
     with dg.build_sensor_context(instance=instance) as context:
-        said = sensors_pause.emergency_pause(
+        said = pause_sensors.emergency_pause(
             context, municipality=Municipality(database_url="postgresql://x@127.0.0.1:9/x")
         )
     assert isinstance(said, dg.SkipReason)
     assert "cannot be read" in str(said.skip_message)
-    assert pool.current_limit(instance) == 0
+    assert pause_pool.current_limit(instance) == 0
 
 
 def test_days_that_a_register_read_trues_up_are_requested_once(
     instance: dg.DagsterInstance, database: Database
 ) -> None:
-    from meter_pipeline.store import true_up
+    from meter_pipeline.vee.tables import true_up
 
     day = (datetime.now(UTC) - timedelta(days=9)).date()
     future = date(2999, 1, 1)
@@ -188,7 +190,7 @@ def test_a_second_run_of_a_day_waits_for_the_first(instance: dg.DagsterInstance,
     """The lock goes with its connection: closing it, as a kill does, lets the next run in."""
     import threading
 
-    from meter_pipeline.store import control as store
+    from meter_pipeline.control.tables import flags
 
     municipality = Municipality(database_url=database.url)
     days = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-02-01")
@@ -207,7 +209,7 @@ def test_a_second_run_of_a_day_waits_for_the_first(instance: dg.DagsterInstance,
         )
 
     other = database.connect(autocommit=True)
-    assert store.try_lock_day(other, date(2026, 1, 5))
+    assert flags.try_lock_day(other, date(2026, 1, 5))
     thread = threading.Thread(target=materialise)
     thread.start()
     assert not ran.wait(2)
@@ -215,7 +217,7 @@ def test_a_second_run_of_a_day_waits_for_the_first(instance: dg.DagsterInstance,
     assert ran.wait(20)
     thread.join(20)
     with database.connect(autocommit=True) as connection:
-        assert store.locked_days(connection) == {}
+        assert flags.locked_days(connection) == {}
 
 
 def test_the_days_of_a_run_come_from_its_tags() -> None:

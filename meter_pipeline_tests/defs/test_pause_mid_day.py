@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from meter_pipeline.control import pause
+from meter_pipeline.postgres.database import Database, ensure_database, scalar
 from meter_pipeline.simulator import Spec, simulate
-from meter_pipeline.store.database import Database, ensure_database, scalar
 from meter_pipeline_tests.control.test_pause import ask
 from meter_pipeline_tests.defs.content import content
 from meter_pipeline_tests.defs.services import Services

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from meter_pipeline.control import pause
-from meter_pipeline.defs import policy
-from meter_pipeline.store.database import Database, scalar
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline_tests.control.test_pause import ask
 from meter_pipeline_tests.defs.services import Services
 

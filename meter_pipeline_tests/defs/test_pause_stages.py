@@ -14,10 +14,10 @@ import dagster as dg
 import pytest
 
 from meter_pipeline.control import pause
-from meter_pipeline.control.gate import Held
-from meter_pipeline.defs import partitions
+from meter_pipeline.control.pause_check import Held
+from meter_pipeline.defs.lib import partitions
+from meter_pipeline.postgres.database import Database, ensure_database, scalar
 from meter_pipeline.simulator import Spec, simulate
-from meter_pipeline.store.database import Database, ensure_database, scalar
 from meter_pipeline_tests.control.test_pause import ask
 from meter_pipeline_tests.defs.content import content
 

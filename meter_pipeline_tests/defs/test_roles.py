@@ -19,14 +19,16 @@ from psycopg import sql
 from meter_pipeline.anomalies import detect_billing_day
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.control import pause
-from meter_pipeline.defs import jobs_migration, partitions, pool, sensors, sensors_alerts, sensors_pause
-from meter_pipeline.defs.resources import Municipality
+from meter_pipeline.defs import sensors
+from meter_pipeline.defs.lib import partitions, pause_pool
+from meter_pipeline.defs.lib.resources import Municipality
+from meter_pipeline.defs.operations import alerts, migration, pause_sensors
+from meter_pipeline.deployment import CONSOLE_ROLE, dagster_url
 from meter_pipeline.migration import cutover, shadow
-from meter_pipeline.services import CONSOLE_ROLE, dagster_url
+from meter_pipeline.postgres import privileges
+from meter_pipeline.postgres.dagster_storage import prune
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.simulator import Spec, simulate
-from meter_pipeline.store import privileges
-from meter_pipeline.store.dagster_storage import prune
-from meter_pipeline.store.database import Database
 from meter_pipeline.vee import validate_billing_day
 from meter_pipeline_tests.control.test_pause import CHECKED
 
@@ -153,7 +155,10 @@ def test_dagster_keeps_its_runs_in_a_role_that_reads_no_meter(
         """Anything."""
 
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
-        assert pool.open_or_shut(instance, Municipality(database_url=database.url)) == (None, pool.pool_limit())
+        assert pause_pool.open_or_shut(instance, Municipality(database_url=database.url)) == (
+            None,
+            pause_pool.pool_limit(),
+        )
         done = dg.materialize([made], instance=instance)
         assert done.success
         assert instance.get_latest_materialization_event(dg.AssetKey("made")) is not None
@@ -186,9 +191,9 @@ def test_people_end_a_pause_in_finance_s_role_and_sensors_cannot(deployed: dg.De
 def test_every_sensor_ticks_in_the_services_role(deployed: dg.Definitions) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         for sensor in (
-            *sensors_pause.SENSORS,
-            *jobs_migration.SENSORS,
-            sensors_alerts.send_alerts,
+            *pause_sensors.SENSORS,
+            *migration.SENSORS,
+            alerts.send_alerts,
             sensors.feed_arrival,
             sensors.touched_days_sensor(),
         ):

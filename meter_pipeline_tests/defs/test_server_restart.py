@@ -14,11 +14,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from meter_pipeline.defs import policy
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.postgres import embedded
+from meter_pipeline.postgres.database import Database, ensure_database, scalar
+from meter_pipeline.postgres.migrations import migrate
 from meter_pipeline.simulator import Spec, simulate
-from meter_pipeline.store import embedded
-from meter_pipeline.store.database import Database, ensure_database, scalar
-from meter_pipeline.store.migrations import migrate
 from meter_pipeline_tests.defs.content import content
 from meter_pipeline_tests.defs.services import Services
 from meter_pipeline_tests.defs.test_pause_mid_day import SIGNS
@@ -104,7 +104,7 @@ def test_a_day_goes_on_through_a_restart_of_the_server(own: embedded.Cluster, ho
 
 
 def test_which_errors_mean_that_the_server_went_away(database: Database) -> None:
-    from meter_pipeline.store.database import connection_lost
+    from meter_pipeline.postgres.database import connection_lost
 
     with database.connect(autocommit=True) as connection, database.connect(autocommit=True) as other:
         connection.execute("SELECT pg_terminate_backend(%s)", (other.info.backend_pid,))

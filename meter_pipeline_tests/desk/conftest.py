@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.desk.support import Office, open_office
 
 

@@ -18,7 +18,7 @@ from meter_pipeline.desk.access import Access
 from meter_pipeline.desk.app import build
 from meter_pipeline.desk.web import Desk
 from meter_pipeline.feeds.head_ends import read_head_ends
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.billing.support import CHICAGO, CLOCK, JULY, put_intervals
 from meter_pipeline_tests.billing.test_corrections import STATEMENT, issued
 from meter_pipeline_tests.end_to_end.utility import SmallUtility

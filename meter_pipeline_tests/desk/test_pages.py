@@ -12,7 +12,7 @@ from pathlib import Path
 from starlette.testclient import TestClient
 
 from meter_pipeline.control import pause
-from meter_pipeline.store import desk as store
+from meter_pipeline.desk import tables
 from meter_pipeline_tests.billing.test_corrections import STATEMENT
 from meter_pipeline_tests.desk.support import HELD, LEAK, Office, add_case, post
 
@@ -86,7 +86,7 @@ def test_many_are_decided_at_once_and_a_return_address_stays_in_the_house(office
 
 
 def test_pages_of_a_list_hold_every_case_once(office: Office) -> None:
-    for n in range(store.PAGE * 2):
+    for n in range(tables.PAGE * 2):
         add_case(
             office.desk.database,
             f"flow-SP-{n:04}-20260630",
@@ -103,7 +103,7 @@ def test_pages_of_a_list_hold_every_case_once(office: Office) -> None:
         seen += re.findall(r'name="case" value="([^"]+)"', text)
         following = re.search(r'href="([^"]+)">Next page', text)
         path = unescape(following[1]) if following else None
-    assert len(seen) == len(set(seen)) == store.PAGE * 2 + 2
+    assert len(seen) == len(set(seen)) == tables.PAGE * 2 + 2
     assert ana.get("/exceptions?after=garbage").status_code == 422
 
 

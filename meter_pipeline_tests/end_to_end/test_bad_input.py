@@ -17,8 +17,8 @@ from meter_pipeline.clock import SYSTEM_CLOCK
 from meter_pipeline.feeds.head_ends import read_head_end
 from meter_pipeline.feeds.registry import parse
 from meter_pipeline.ingest import land_inbox
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.reads import ParsedFeed
-from meter_pipeline.store.database import Database
 from meter_pipeline_tests.end_to_end.utility import SmallUtility
 
 DAY = date(2026, 3, 9)

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from meter_pipeline.feeds.head_ends import HeadEnd
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.end_to_end.utility import SmallUtility
 
 DAYS = [

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from meter_pipeline.billing.issue import issue_statements
+from meter_pipeline.billing.bill_run import issue_statements
 from meter_pipeline.clock import SYSTEM_CLOCK
 from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference.importing import import_rows
 from meter_pipeline.schemas.reference import TABLES
-from meter_pipeline.store.database import Database
 from meter_pipeline_tests.end_to_end.utility import SmallUtility, days
 
 MONDAY = date(2026, 7, 6)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from meter_pipeline.feeds.head_ends import read_head_end
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.end_to_end.test_real_files import DECLARED, expected, head_end
 from meter_pipeline_tests.end_to_end.utility import SmallUtility
 from meter_pipeline_tests.support import fixtures_dir

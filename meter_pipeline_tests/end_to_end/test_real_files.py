@@ -14,7 +14,7 @@ import pytest
 
 from meter_pipeline.feeds.head_ends import HeadEnd, read_head_end
 from meter_pipeline.feeds.registry import sniff
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.units import base_unit
 from meter_pipeline_tests.end_to_end.utility import SmallUtility
 from meter_pipeline_tests.support import fixtures_dir

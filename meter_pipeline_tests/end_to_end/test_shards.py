@@ -17,11 +17,11 @@ from meter_pipeline.anomalies import detect_billing_day
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.clock import SYSTEM_CLOCK
 from meter_pipeline.ingest import ingest_billing_day, land_inbox
+from meter_pipeline.postgres.database import Database, ensure_database
 from meter_pipeline.reference import import_folder
 from meter_pipeline.settings import load_settings
 from meter_pipeline.sharding import cuts
 from meter_pipeline.simulator import Spec, simulate
-from meter_pipeline.store.database import Database, ensure_database
 from meter_pipeline.vee import validate_billing_day
 from meter_pipeline.vee.spread import Beforehand, judge_step
 from meter_pipeline_tests.defs.content import content

@@ -17,13 +17,13 @@ from meter_pipeline.clock import SYSTEM_CLOCK
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.feeds.registry import parse
 from meter_pipeline.ingest.landing import Landed, Places, land
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import import_folder
 from meter_pipeline.reference.enrolment import Enrolment, cycle_periods, enrol
 from meter_pipeline.reference.importing import import_rows
+from meter_pipeline.reference.tables import read_table
 from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.settings import Settings
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.reference import read_table
 
 FLAT = {
     "electricity": ("kWh", "0.25"),
@@ -131,7 +131,7 @@ class SmallUtility:
     def run_span(self) -> None:
         """Every billing day from the first touched to the last, as the schedule runs them, then those that register
         reads ask to have again."""
-        from meter_pipeline.store.true_up import waiting
+        from meter_pipeline.vee.tables.true_up import waiting
 
         touched = self.touched()
         for day in self.calendar.days(touched[0], touched[-1]):

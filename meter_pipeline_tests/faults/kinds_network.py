@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Callable
 
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.faults.bench import Bench, Case
 from meter_pipeline_tests.faults.catalogue import Strike, fault
 from meter_pipeline_tests.faults.proxy import Proxy, Toxic

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from meter_pipeline.control.probe import PauseProbe
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.faults.bench import Bench
 from meter_pipeline_tests.faults.kinds import FAULTS, Fault
 from meter_pipeline_tests.faults.proxy import Proxy, Toxic

@@ -108,7 +108,7 @@ def test_json_lines_are_guessed(tmp_path: Path) -> None:
     st.sampled_from(["kWh", "L", "kL", "GAL", "10^3 kWh", "10^-3 therm"]),
 )
 def test_sums_in_the_file_s_unit_are_exact(text: str, spelling: str) -> None:
-    from meter_pipeline.feeds.vocabulary import unit_factor
+    from meter_pipeline.feeds.coded_columns import unit_factor
 
     micro = to_micro(parse_decimal(text), unit_factor(spelling)[1])
     assert parse_decimal(exact_decimal(micro, spelling)) == parse_decimal(text)

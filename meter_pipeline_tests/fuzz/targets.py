@@ -31,7 +31,7 @@ from meter_pipeline.feeds.inspect import report
 from meter_pipeline.feeds.rejects import MAX_RAW_BYTES, REASONS, FeedRefused
 from meter_pipeline.ids import canonical_id
 from meter_pipeline.ingest import landing
-from meter_pipeline.ingest.declared import Declared
+from meter_pipeline.ingest.known_channels import Declared
 from meter_pipeline.ledger.notes import NoteError, parse_checkpoint, parse_note, parse_vkey
 from meter_pipeline.migration.legacy_import import LegacyRefused, read_csv
 from meter_pipeline.reference.folder import ReferenceRefused, read_folder

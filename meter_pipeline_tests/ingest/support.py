@@ -14,8 +14,8 @@ import polars as pl
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import Places
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.reads import INTERVAL_READS, REGISTER_READS, REJECTS, ParsedFeed
-from meter_pipeline.store.database import Database
 
 DAY = date(2024, 3, 10)
 CALENDAR = BillingCalendar("America/Chicago")

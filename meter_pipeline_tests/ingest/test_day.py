@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meter_pipeline.ingest import ingest_billing_day, land, waiting_days
+from meter_pipeline.ingest.tables import raw
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.quality import pack
-from meter_pipeline.store import raw
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.validated import read_reused_sequences
+from meter_pipeline.vee.tables.validated import read_reused_sequences
 from meter_pipeline_tests.ingest.support import (
     CALENDAR,
     CLOCK,

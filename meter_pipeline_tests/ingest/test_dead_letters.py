@@ -9,8 +9,8 @@ import pytest
 
 from meter_pipeline.ingest import dead_letters, ingest_billing_day, land
 from meter_pipeline.ingest.dead_letters import DeadLetterError
-from meter_pipeline.store import dead_letters as store
-from meter_pipeline.store.database import Database
+from meter_pipeline.ingest.tables import dead_letters as store
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.ingest.support import (
     CALENDAR,
     CLOCK,

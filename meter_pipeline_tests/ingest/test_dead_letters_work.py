@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from meter_pipeline.cli import dead_letters as command
 from meter_pipeline.feeds import parse, read_head_ends
 from meter_pipeline.ingest import ingest_billing_day, land_inbox, waiting_days
+from meter_pipeline.ingest.tables import raw
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.settings import Settings, load_settings
-from meter_pipeline.store import raw
-from meter_pipeline.store.database import Database
 from meter_pipeline_tests.ingest.support import CALENDAR, METERS, NoPause, enrol
 from meter_pipeline_tests.support import fixtures_dir
 
@@ -135,8 +135,8 @@ def test_a_spoiled_day_of_a_real_nem12_file_is_corrected_by_command_and_comes_ba
 
 
 def test_the_jobs_do_what_the_command_does(city: Settings, database: Database) -> None:
-    from meter_pipeline.defs import jobs_dead_letters as jobs
-    from meter_pipeline.defs.resources import Municipality
+    from meter_pipeline.defs.lib.resources import Municipality
+    from meter_pipeline.defs.operations import dead_letters as jobs
 
     enrol(database)
     drop(

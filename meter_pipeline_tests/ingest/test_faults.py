@@ -15,8 +15,8 @@ import pytest
 from meter_pipeline.ingest import ingest_billing_day, land
 from meter_pipeline.ingest.breaker import Breaker, Rules
 from meter_pipeline.ingest.controller import Controller, Limits
-from meter_pipeline.store import load, raw
-from meter_pipeline.store.database import Database
+from meter_pipeline.ingest.tables import load, raw
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.ingest.support import (
     CALENDAR,
     CLOCK,

@@ -17,11 +17,11 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import land_inbox
 from meter_pipeline.plotting import MOST_BYTES
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import import_folder
 from meter_pipeline.schemas.reads import ParsedFeed
 from meter_pipeline.settings import Settings, load_settings
 from meter_pipeline.simulator import Spec, simulate
-from meter_pipeline.store.database import Database
 
 DAY = date(2026, 10, 28)
 

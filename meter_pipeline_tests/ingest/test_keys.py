@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meter_pipeline.ingest.keys import idempotency_key, idempotency_keys
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.reads import UTC_US
-from meter_pipeline.store.database import Database
 
 #: meter, instant, sequence, SHA-256 over mp1 0x1F meter 0x1F instant 0x1F sequence
 VECTORS = [

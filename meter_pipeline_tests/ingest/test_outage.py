@@ -24,10 +24,11 @@ from meter_pipeline.ingest import ingest_billing_day, land
 from meter_pipeline.ingest.breaker import Breaker, Rules
 from meter_pipeline.ingest.controller import Controller, Limits
 from meter_pipeline.ingest.retry import Patience
+from meter_pipeline.ingest.tables import load
 from meter_pipeline.ingest.writer import Writers
-from meter_pipeline.store import embedded, load
-from meter_pipeline.store.database import Database, ensure_database
-from meter_pipeline.store.migrations import migrate
+from meter_pipeline.postgres import embedded
+from meter_pipeline.postgres.database import Database, ensure_database
+from meter_pipeline.postgres.migrations import migrate
 from meter_pipeline_tests.ingest.support import (
     CALENDAR,
     CLOCK,

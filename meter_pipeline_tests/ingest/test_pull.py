@@ -22,7 +22,7 @@ import pytest
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import pull
 from meter_pipeline.ingest.pull import PullError, pull_day
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.ingest.support import CALENDAR
 
 DAY = date(2024, 3, 10)

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 from meter_pipeline.cli.pull import pull as command
 from meter_pipeline.feeds import read_head_ends
 from meter_pipeline.ingest import ingest_billing_day, land_inbox, pull
+from meter_pipeline.ingest.tables import raw
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.settings import Settings, load_settings
-from meter_pipeline.store import raw
-from meter_pipeline.store.database import Database
 from meter_pipeline_tests.ingest.support import CALENDAR, DAY, METERS, START, FixedClock, NoPause, enrol
 
 SECRET = "planted-secret"
@@ -224,7 +224,8 @@ def test_a_pull_that_is_over_holds_nobody(city: Settings, database: Database) ->
 
 
 def test_dagster_asks_and_lands_in_one_run(city: Settings, database: Database) -> None:
-    from meter_pipeline.defs import jobs, partitions
+    from meter_pipeline.defs import jobs
+    from meter_pipeline.defs.lib import partitions
 
     caches = (partitions.billing_days, partitions.billing_months, jobs.billing_day_job)
     for cached in caches:

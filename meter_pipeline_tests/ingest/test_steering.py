@@ -16,7 +16,7 @@ from meter_pipeline.ingest.breaker import Breaker, Permit, Rules, State
 from meter_pipeline.ingest.controller import DATA_WAITS, LOCK_WAITS, WAL_WAITS, Controller, Limits
 from meter_pipeline.ingest.retry import Budget, Meaning, Patience, Retrier, meaning
 from meter_pipeline.ingest.writer import Permits
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 
 def drive(

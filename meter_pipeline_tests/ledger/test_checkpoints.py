@@ -11,10 +11,10 @@ import pytest
 from meter_pipeline.ledger import checkpoints, entries, merkle, notes, privileges, publishing, sequencer, tiles
 from meter_pipeline.ledger.signer import SignerRefusedError, answer, file_name
 from meter_pipeline.ledger.signing import signer_client
+from meter_pipeline.ledger.tables import entries as store
 from meter_pipeline.ledger.tree import stored_reader
 from meter_pipeline.ledger.witness import Witness, WitnessRefusedError
-from meter_pipeline.store import ledger as store
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 
 def write(database: Database, count: int, **body: object) -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from meter_pipeline.cli.ledger import app
 from meter_pipeline.ledger import entries
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.ledger.test_day import settings_in
 from meter_pipeline_tests.support import fixtures_dir
 

@@ -6,8 +6,8 @@ from datetime import date
 from pathlib import Path
 
 from meter_pipeline.ledger import checkpoint_billing_day, entries
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.settings import Settings
-from meter_pipeline.store.database import Database
 from meter_pipeline_tests.ledger.test_verification import as_dba
 
 DAY = date(2026, 3, 8)

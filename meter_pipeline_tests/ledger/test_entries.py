@@ -14,7 +14,7 @@ import pytest
 
 from meter_pipeline.ledger import entries, merkle
 from meter_pipeline.ledger.kinds import KINDS
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 AT = datetime(2026, 3, 8, 12, tzinfo=UTC)
 

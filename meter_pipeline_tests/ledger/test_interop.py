@@ -17,7 +17,7 @@ import pytest
 
 from meter_pipeline.ledger import checkpoints, entries, merkle, proving
 from meter_pipeline.ledger.tree import stored_reader
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 GO_SOURCES = Path("/usr/share/gocode")
 

@@ -17,20 +17,20 @@ from typing import Any
 
 import pytest
 
-from meter_pipeline import versions
+from meter_pipeline import deployed_versions
 from meter_pipeline.anomalies import queue
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.billing.adjustments import decide
+from meter_pipeline.billing.bill_run import issue_statements
 from meter_pipeline.billing.close import approve_close, request_close
-from meter_pipeline.billing.issue import issue_statements
 from meter_pipeline.control import flags, pause
 from meter_pipeline.control.people import Refused
 from meter_pipeline.ingest import dead_letters, ingest_billing_day, land
+from meter_pipeline.ingest.tables import dead_letters as letter_store
 from meter_pipeline.ledger import checkpoints, entries, privileges
 from meter_pipeline.ledger.kinds import KINDS
 from meter_pipeline.ledger.versions import Version, note
-from meter_pipeline.store import dead_letters as letter_store
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.billing import support as billing
 from meter_pipeline_tests.desk.support import add_case
 from meter_pipeline_tests.ingest import support as ingest
@@ -320,7 +320,7 @@ def test_pause_resume_flags_and_decisions_on_cases(database: Database) -> None:
 
 def test_versions_of_the_program_its_rules_and_head_ends_once_each(database: Database, tmp_path: Path) -> None:
     seen = [
-        versions.code(),
+        deployed_versions.code(),
         Version("rule_version", "validation", {"sha256": "ab"}),
         Version("head_end_version", "north", {"sha256": "cd"}),
     ]
@@ -336,7 +336,7 @@ def test_versions_of_the_program_its_rules_and_head_ends_once_each(database: Dat
     )
     assert note(database, seen) == []
     assert note(database, [*seen[:2], Version("head_end_version", "north", {"sha256": "ef"})]) == ["north"]
-    body = versions.code().body
+    body = deployed_versions.code().body
     assert len(str(body["lock_sha256"])) == 64
     assert body["version"]
 

@@ -17,7 +17,7 @@ import pytest
 from meter_pipeline.ingest import keys
 from meter_pipeline.ledger import checkpoints, entries, erasure, merkle, proving, verification
 from meter_pipeline.ledger.export import export
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.support import ROOT
 
 DAY = date(2026, 3, 8)

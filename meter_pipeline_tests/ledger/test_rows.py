@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from meter_pipeline.billing import bill_billing_day
-from meter_pipeline.billing.issue import issue_statements
-from meter_pipeline.encodings import hashers
+from meter_pipeline.billing.bill_run import issue_statements
 from meter_pipeline.ingest import dead_letters, land
+from meter_pipeline.ingest.tables import dead_letters as letter_store
 from meter_pipeline.ledger import checkpoints, proving, verification
 from meter_pipeline.ledger.export import export
-from meter_pipeline.store import dead_letters as letter_store
-from meter_pipeline.store.database import Database
+from meter_pipeline.ledger_hashers import hashers
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.billing import support as billing
 from meter_pipeline_tests.ingest import support as ingest
 from meter_pipeline_tests.support import ROOT

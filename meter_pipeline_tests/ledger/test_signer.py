@@ -16,7 +16,7 @@ import pytest
 from meter_pipeline.ledger import checkpoints, entries, notes, verification
 from meter_pipeline.ledger.signer import SignerRefusedError
 from meter_pipeline.ledger.signing import SIGNER_VARIABLE, Child, signer_client
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 _opened: list[str] = []
 _listening = False

@@ -26,11 +26,11 @@ from meter_pipeline.ledger import checkpoints, entries, merkle, notes
 from meter_pipeline.ledger.export import export
 from meter_pipeline.ledger.signer import file_name, reply
 from meter_pipeline.ledger.signing import SignerClient
+from meter_pipeline.ledger.tables import entries as store
 from meter_pipeline.ledger.witness import Witness, WitnessRefusedError
-from meter_pipeline.store import embedded
-from meter_pipeline.store import ledger as store
-from meter_pipeline.store.database import Database, ensure_database
-from meter_pipeline.store.migrations import migrate
+from meter_pipeline.postgres import embedded
+from meter_pipeline.postgres.database import Database, ensure_database
+from meter_pipeline.postgres.migrations import migrate
 from meter_pipeline_tests.ledger.test_verification import as_dba
 from meter_pipeline_tests.support import ROOT
 

@@ -14,8 +14,8 @@ import pytest
 
 from meter_pipeline.ledger import checkpoints, entries, timestamps, verification
 from meter_pipeline.ledger.export import export
-from meter_pipeline.store import ledger as store
-from meter_pipeline.store.database import Database
+from meter_pipeline.ledger.tables import entries as store
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.support import ROOT
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here")

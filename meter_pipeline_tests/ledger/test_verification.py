@@ -9,7 +9,7 @@ import pytest
 from psycopg import sql
 
 from meter_pipeline.ledger import checkpoints, entries, verification
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 
 TABLES = ("entry", "log", "leaf", "node", "tree_head", "checkpoint", "cosignature", "anchor", "personal")
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from benchmarks.migration import fill_city, fill_day
 from meter_pipeline.cli import migrate
 from meter_pipeline.migration.results import new_results
-from meter_pipeline.store.database import Database, scalar
+from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.units import from_micro
 
 DAY = date(2026, 10, 5)

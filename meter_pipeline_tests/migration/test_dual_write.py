@@ -15,12 +15,11 @@ from meter_pipeline.control import flags
 from meter_pipeline.control.migration_stage import STAGE
 from meter_pipeline.control.people import Refused
 from meter_pipeline.ledger.entries import canonical_json
-from meter_pipeline.migration import cutover, dual_write
+from meter_pipeline.migration import cutover, dual_write, tables
 from meter_pipeline.migration.dual_write import Record
 from meter_pipeline.migration.gate import Condition, GateReport
 from meter_pipeline.migration.rollback import Seen, roll_back, triggers
-from meter_pipeline.store import migration as store
-from meter_pipeline.store.database import Database, scalar
+from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline_tests.support import FixedClock
 
 DAY = date(2026, 11, 2)
@@ -169,7 +168,7 @@ def green(at: datetime, *, is_green: bool = True) -> GateReport:
 
 def keep(database: Database, report: GateReport) -> str:
     with database.connect() as connection:
-        store.save_report(connection, report.sha256, report.at, report.green, report.document())
+        tables.save_report(connection, report.sha256, report.at, report.green, report.document())
     return report.sha256
 
 

@@ -14,14 +14,13 @@ import pytest
 from benchmarks.migration import fill_city, fill_day, put_stage
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.control import pause, watch
-from meter_pipeline.migration import cutover, dual_write
+from meter_pipeline.migration import cutover, dual_write, tables
 from meter_pipeline.migration.day import compare_billing_day
 from meter_pipeline.migration.guard import guard
 from meter_pipeline.migration.legacy_import import import_results
 from meter_pipeline.migration.results import new_results
-from meter_pipeline.store import migration as store
-from meter_pipeline.store import privileges
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres import privileges
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.support import FixedClock
 
 CALENDAR = BillingCalendar("America/Chicago")
@@ -140,7 +139,7 @@ def test_each_trigger_alone_sends_authority_back(live: Database, database: Datab
     assert cutover.peek(database).value == {"stage": "dual_write", "routes": [], "basis_points": 0}
     assert guard(live, CALENDAR, clock=clock) is None, "there is nothing left to take back"
     with database.connect() as connection:
-        assert [what for _, what in store.events(connection) if "rollback" in what] == ["rollback to dual_write"], (
+        assert [what for _, what in tables.events(connection) if "rollback" in what] == ["rollback to dual_write"], (
             "the gate begins anew"
         )
 
@@ -153,7 +152,7 @@ def test_rollback_at_every_stage_in_the_middle_of_writing(database: Database, tm
 
     from meter_pipeline.migration.rollback import roll_back
     from meter_pipeline.migration.sides import LegacyFolder, OurCopy
-    from meter_pipeline.store.database import scalar
+    from meter_pipeline.postgres.database import scalar
 
     put_stage(database, stage, 0 if stage == "dual_write" else 10_000)
     to = "shadow" if stage == "dual_write" else "dual_write"

@@ -19,11 +19,11 @@ from meter_pipeline.migration import cutover, shadow
 from meter_pipeline.migration.day import compare_billing_day, gate
 from meter_pipeline.migration.defects import record
 from meter_pipeline.migration.legacy_import import import_results, read_csv, read_table
+from meter_pipeline.postgres import privileges
+from meter_pipeline.postgres.database import Database, ensure_database
 from meter_pipeline.settings import Settings
 from meter_pipeline.simulator import Spec, simulate
 from meter_pipeline.simulator.legacy import LegacyBatch
-from meter_pipeline.store import privileges
-from meter_pipeline.store.database import Database, ensure_database
 
 #: What a shadow run and its comparison may write in the authoritative database: audit tables.
 AUDIT = (

@@ -12,9 +12,9 @@ from benchmarks.migration import put_stage
 from meter_pipeline.migration import dual_write
 from meter_pipeline.migration.dual_write import Record
 from meter_pipeline.migration.sides import LegacyFolder, LegacyTable, OurCopy
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.simulator import Spec, simulate
 from meter_pipeline.simulator.legacy import LegacyBatch
-from meter_pipeline.store.database import Database
 
 DAY = date(2026, 11, 6)
 

@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 
 from benchmarks.migration import put_stage
-from meter_pipeline.billing import bill_billing_day, issue
+from meter_pipeline.billing import bill_billing_day, bill_run
+from meter_pipeline.billing.bill_run import issue_statements
 from meter_pipeline.billing.close import checklist
-from meter_pipeline.billing.issue import issue_statements
 from meter_pipeline.control import flags
 from meter_pipeline.control.migration_stage import STAGE, cohort_point
-from meter_pipeline.migration import dual_write
+from meter_pipeline.migration import dual_write, tables
 from meter_pipeline.migration.rollback import roll_back
-from meter_pipeline.store import migration as store
-from meter_pipeline.store import privileges
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres import privileges
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.billing.support import (
     CHICAGO,
     CLOCK,
@@ -104,13 +103,13 @@ def test_a_rollback_while_the_city_is_priced_leaves_no_statement_of_ours(
     billed: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_stage(billed, "live", 10_000)
-    priced = issue.price_segments
+    priced = bill_run.price_segments
 
     def turned(*given: Any) -> Any:
         assert roll_back(billed, ["drill"], by="test") is not None
         return priced(*given)
 
-    monkeypatch.setattr(issue, "price_segments", turned)
+    monkeypatch.setattr(bill_run, "price_segments", turned)
     done = issue_statements(billed, CHICAGO, "C1", END, clock=CLOCK)
     assert (done.issued, done.exceptions) == (0, {"billed_by_legacy": 6})
 
@@ -118,7 +117,7 @@ def test_a_rollback_while_the_city_is_priced_leaves_no_statement_of_ours(
 def test_a_rollback_waits_for_statements_being_written(billed: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     put_stage(billed, "live", 10_000)
     reconciled, writing, back = (
-        issue.statement_joints,
+        bill_run.statement_joints,
         threading.Event(),
         threading.Thread(target=lambda: roll_back(billed, ["drill"], by="test")),
     )
@@ -130,7 +129,7 @@ def test_a_rollback_waits_for_statements_being_written(billed: Database, monkeyp
         assert back.is_alive(), "the stage is held until the statements are committed"
         return reconciled(*given)
 
-    monkeypatch.setattr(issue, "statement_joints", held)
+    monkeypatch.setattr(bill_run, "statement_joints", held)
     assert issue_statements(billed, CHICAGO, "C1", END, clock=CLOCK).issued == 6
     back.join(10)
     assert writing.is_set()
@@ -152,7 +151,7 @@ def test_legacy_is_sent_the_statements_issued_while_live(billed: Database) -> No
     assert lines
     assert all(any(code in payload for payload in sent["payload"]) for code in lines)
     with billed.connect() as connection:
-        assert store.undelivered(connection) == []
+        assert tables.undelivered(connection) == []
 
 
 def test_billing_s_role_holds_the_stage_and_cannot_turn_it(billed: Database) -> None:

@@ -17,7 +17,7 @@ from psycopg import sql
 from benchmarks.migration import FIRST, fill_city, fill_day
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.control.people import Refused
-from meter_pipeline.migration import cutover, dual_write, shadow
+from meter_pipeline.migration import cutover, dual_write, shadow, tables
 from meter_pipeline.migration.comparison import Rules
 from meter_pipeline.migration.day import LEGACY_UNIT, Mode, compare_billing_day, gate
 from meter_pipeline.migration.defects import record
@@ -27,8 +27,7 @@ from meter_pipeline.migration.legacy_import import import_results
 from meter_pipeline.migration.page import write_page
 from meter_pipeline.migration.results import new_results
 from meter_pipeline.migration.sides import LegacyFolder, OurCopy
-from meter_pipeline.store import migration as store
-from meter_pipeline.store.database import Database, scalar
+from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline_tests.support import FixedClock
 
 ACCOUNTS = 120
@@ -291,7 +290,7 @@ def _nothing_is_lost(database: Database, folder: LegacyFolder, published: list[d
     never back."""
     with database.connect() as connection:
         assert scalar(connection, "SELECT count(*) FROM migration.outbox WHERE delivered_at IS NULL") == 0
-        assert store.undelivered(connection) == []
+        assert tables.undelivered(connection) == []
         rows = connection.execute(
             "SELECT a.billing_day, a.account_id, a.authority, a.payload_sha256, b.payload_sha256 FROM migration.authority a "
             "LEFT JOIN migration.customer_bill b USING (billing_day, account_id) WHERE a.stage <> 'complete'"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.reference import ReferenceRefused, import_folder, read_folder
+from meter_pipeline.reference.tables import read_table
 from meter_pipeline.schemas.reference import TABLES
 from meter_pipeline.schemas.reference_words import MEANINGS
-from meter_pipeline.store.database import Database, scalar
-from meter_pipeline.store.reference import read_table
 
 SMALL = {
     "meters": "meter_id,commodity,head_end,model,collector_id\nm1,electricity,AMI,,\nM2,water,AMR,,C1\n",

@@ -19,19 +19,19 @@ import pytest
 from psycopg import sql
 
 from meter_pipeline.billing import bill_billing_day
+from meter_pipeline.billing.bill_run import issue_statements
 from meter_pipeline.billing.explain import explain
-from meter_pipeline.billing.issue import issue_statements
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.ingest import ingest_billing_day, keys, land_inbox
 from meter_pipeline.ledger import checkpoint_billing_day
 from meter_pipeline.ledger.export import export
 from meter_pipeline.ledger.verification import verify
+from meter_pipeline.postgres import partitions, privileges
+from meter_pipeline.postgres.database import Database, ensure_database, scalar
 from meter_pipeline.reference import import_folder
 from meter_pipeline.retention import archive_days, ensure_present, make_ahead, restore_days
 from meter_pipeline.settings import Settings, load_settings
 from meter_pipeline.simulator import Spec, simulate
-from meter_pipeline.store import partitions, privileges
-from meter_pipeline.store.database import Database, ensure_database, scalar
 from meter_pipeline.vee import validate_billing_day
 from meter_pipeline.vee.explain import explain_day
 from meter_pipeline_tests.support import ROOT, FixedClock
@@ -203,7 +203,7 @@ def test_a_kill_at_any_step_loses_nothing(city: City, at: str) -> None:
     before = city.bytes_of(DAYS[:2])
     code = (
         "import os, signal, sys, datetime, pathlib\n"
-        "from meter_pipeline.retention import archive_days\nfrom meter_pipeline.store.database import Database\n"
+        "from meter_pipeline.retention import archive_days\nfrom meter_pipeline.postgres.database import Database\n"
         "def step(name):\n    if name == sys.argv[3]: os.kill(os.getpid(), signal.SIGKILL)\n"
         "archive_days(Database(sys.argv[1]), pathlib.Path(sys.argv[2]), datetime.date.fromisoformat(sys.argv[4]), step=step)\n"
     )

@@ -8,8 +8,8 @@ import pandera.errors
 import polars as pl
 import pytest
 
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.contracts import CONTRACTS, pandera_schema
-from meter_pipeline.store.database import Database
 
 
 @pytest.mark.parametrize("table", sorted(CONTRACTS))

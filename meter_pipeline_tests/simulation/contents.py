@@ -13,10 +13,10 @@ import polars as pl
 from meter_pipeline import quality
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.head_ends import HeadEnd
-from meter_pipeline.ingest import landing
-from meter_pipeline.ingest.declared import Declared
+from meter_pipeline.ingest import landing, staging
+from meter_pipeline.ingest.known_channels import Declared
+from meter_pipeline.postgres import vectors
 from meter_pipeline.schemas.reads import INTERVAL_READS, NO_VALUE, REGISTER_READS, REJECTS, ParsedFeed
-from meter_pipeline.store import staging, vectors
 from meter_pipeline_tests.simulation.invariants import Payload
 
 DAY: Final = date(2024, 3, 10)

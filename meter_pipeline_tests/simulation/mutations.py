@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from psycopg import errors
 
-from meter_pipeline.ingest import day, fold, landing, retry, writer
+from meter_pipeline.ingest import day, landing, merge_versions, retry, writer
+from meter_pipeline.ingest.tables import load, raw
 from meter_pipeline.ledger import sequencer
-from meter_pipeline.store import ledger as ledger_store
-from meter_pipeline.store import load, raw
+from meter_pipeline.ledger.tables import entries as ledger_store
 from meter_pipeline_tests.simulation import world
 from meter_pipeline_tests.simulation.server import Faults
 from meter_pipeline_tests.simulation.world import Profile
@@ -123,7 +123,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "version ordering: intervals",
-        fold,
+        merge_versions,
         "_ranked",
         "payloads.sort([*KEY, *_NEWEST], nulls_last=False)",
         "payloads",
@@ -131,7 +131,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "version ordering: registers",
-        fold,
+        merge_versions,
         "fold_registers",
         'order = ["condition", "source_version", "read_time", "sequence", "payload_hash"]',
         "order = []",
@@ -139,7 +139,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "condition rank: intervals",
-        fold,
+        merge_versions,
         "_fold_layout",
         "(layer_condition > condition[row]) | ((layer_condition == condition[row]) & newer)",
         "newer",
@@ -148,7 +148,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "condition rank: registers",
-        fold,
+        merge_versions,
         "fold_registers",
         'order = ["condition", "source_version"',
         'order = ["source_version"',

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from meter_pipeline.store.database import Database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.simulation.contents import DAY
 from meter_pipeline_tests.simulation.invariants import Current, Snapshot
 from meter_pipeline_tests.simulation.world import slots_of

@@ -22,7 +22,7 @@ import polars as pl
 import psycopg
 from psycopg import errors, sql
 
-from meter_pipeline.store import load
+from meter_pipeline.ingest.tables import load
 from meter_pipeline_tests.simulation.dispatch import handler_of
 from meter_pipeline_tests.simulation.scheduler import Scheduler, current
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from psycopg import errors
 
-from meter_pipeline.store import control as control_store
+from meter_pipeline.control.tables import flags as control_store
 from meter_pipeline_tests.simulation.dispatch import on
 from meter_pipeline_tests.simulation.server import Blocked, Connection, Result, Row, Server, Table, Transaction, Version
 

@@ -21,9 +21,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from meter_pipeline.clock import SYSTEM_CLOCK
 from meter_pipeline.ingest import ingest_billing_day, land
 from meter_pipeline.ingest.controller import Controller
+from meter_pipeline.ingest.tables import load
 from meter_pipeline.ledger.sequencer import sequence
-from meter_pipeline.store import load
-from meter_pipeline.store.database import Database, ensure_database
+from meter_pipeline.postgres.database import Database, ensure_database
 from meter_pipeline_tests.ingest.support import enrol, places
 from meter_pipeline_tests.simulation import invariants
 from meter_pipeline_tests.simulation import world as simulation

@@ -26,12 +26,13 @@ import psycopg
 from psycopg import errors
 
 from meter_pipeline.control import probe
-from meter_pipeline.ingest import Places, day, ingest_billing_day, land, landing, writer
+from meter_pipeline.ingest import Places, archive, day, ingest_billing_day, land, landing, staging, writer
 from meter_pipeline.ingest.breaker import Breaker
 from meter_pipeline.ingest.controller import Controller, Limits
+from meter_pipeline.ingest.tables import load
 from meter_pipeline.ledger.sequencer import SequencerBusyError, sequence
+from meter_pipeline.postgres import copy_binary, vectors
 from meter_pipeline.schemas.reads import NO_VALUE, ParsedFeed
-from meter_pipeline.store import archive, copy_binary, load, staging, vectors
 from meter_pipeline_tests.simulation import invariants
 from meter_pipeline_tests.simulation.contents import (
     CALENDAR,

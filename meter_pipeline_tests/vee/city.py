@@ -12,9 +12,9 @@ import numpy.typing as npt
 import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.vectors import RAW_INTERVAL_DAY, write_matrices
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.vectors import RAW_INTERVAL_DAY, write_matrices
 
 ZONE = "America/Chicago"
 CALENDAR = BillingCalendar(ZONE)

@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
-from meter_pipeline.vee.model import DailyHistory, NoVectors, RowContext, ValidatedMatrix, VectorHistory
-from meter_pipeline.vee.thresholds import Thresholds, default
-from meter_pipeline.vee.verdict import validate_matrix
+from meter_pipeline.vee.rules.model import DailyHistory, NoVectors, RowContext, ValidatedMatrix, VectorHistory
+from meter_pipeline.vee.rules.thresholds import Thresholds, default
+from meter_pipeline.vee.validate import validate_matrix
 
 DAY = date(2026, 3, 3)
 

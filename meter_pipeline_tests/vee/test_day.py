@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from meter_pipeline.cli.output import plain
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.reads import NO_VALUE
-from meter_pipeline.store.database import Database
 from meter_pipeline.vee import explain_day, usage_report, validate_billing_day
 from meter_pipeline_tests.vee.city import CALENDAR, City, Installed, load_curve, noon_after
 

@@ -7,10 +7,10 @@ from datetime import date, timedelta
 
 import pytest
 
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.reads import NO_VALUE
-from meter_pipeline.store import true_up
-from meter_pipeline.store.database import Database
 from meter_pipeline.vee import VeeOutcome, edits, explain_day, validate_billing_day
+from meter_pipeline.vee.tables import true_up
 from meter_pipeline_tests.vee.city import CALENDAR, City, Installed, load_curve, noon_after
 
 DAY = date(2026, 2, 3)

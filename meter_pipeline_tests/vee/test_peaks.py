@@ -9,11 +9,11 @@ import numpy as np
 
 from meter_pipeline.quality import pack
 from meter_pipeline.schemas.reads import NO_VALUE
-from meter_pipeline.vee import thresholds
-from meter_pipeline.vee.catalogue import INTERVAL_RULES, codes
-from meter_pipeline.vee.interval_rules import run_interval_rules, subject
-from meter_pipeline.vee.model import DailyHistory, RowContext
-from meter_pipeline.vee.statistics import row_statistics
+from meter_pipeline.vee.rules import thresholds
+from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, codes
+from meter_pipeline.vee.rules.interval_rules import run_interval_rules, subject
+from meter_pipeline.vee.rules.model import DailyHistory, RowContext
+from meter_pipeline.vee.rules.statistics import row_statistics
 from meter_pipeline_tests.vee.matrices import DAY, matrix
 
 LIMIT = 25_000_000

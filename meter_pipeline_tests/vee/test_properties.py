@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from meter_pipeline import quality
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
-from meter_pipeline.vee.exchange import installation_windows, slot_windows
-from meter_pipeline.vee.model import RowContext
-from meter_pipeline.vee.registers import Series, Step, at_pace, open_quantity, pace, steps, use_in_windows
-from meter_pipeline.vee.scaling import scale_rows, share_until, split_exactly
-from meter_pipeline.vee.thresholds import default
+from meter_pipeline.vee.estimation.scaling import scale_rows, share_until, split_exactly
+from meter_pipeline.vee.registers.exchange import installation_windows, slot_windows
+from meter_pipeline.vee.registers.reads import Series, Step, at_pace, open_quantity, pace, steps, use_in_windows
+from meter_pipeline.vee.rules.model import RowContext
+from meter_pipeline.vee.rules.thresholds import default
 from meter_pipeline_tests.vee.matrices import DAY, history, matrix, validate
 
 CODES = [
@@ -105,7 +105,7 @@ def test_validating_twice_changes_nothing(case: tuple[DayMatrix, RowContext, np.
 def test_estimates_add_up_to_the_register_to_the_unit(case: tuple[DayMatrix, RowContext, np.ndarray]) -> None:
     day, context, _ = case
     out = validate(day, context, history(day.rows))
-    from meter_pipeline.vee import row_rules as rr
+    from meter_pipeline.vee.rules import row_rules as rr
 
     scaled = (out.row_flags & rr.ESTIMATED.mask != 0) & (out.row_flags & (rr.UNSCALED.mask | rr.INFEASIBLE.mask) == 0)
     fits = np.abs(out.total - out.difference) <= context.register_tolerance

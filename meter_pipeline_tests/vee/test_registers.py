@@ -14,8 +14,8 @@ import pytest
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.schemas.reads import NO_VALUE
-from meter_pipeline.vee.registers import Series, Step, account_for, steps, use_in_windows
-from meter_pipeline.vee.thresholds import default
+from meter_pipeline.vee.registers.reads import Series, Step, account_for, steps, use_in_windows
+from meter_pipeline.vee.rules.thresholds import default
 from meter_pipeline_tests.support import fixtures_dir
 
 UNIT = 1_000_000

@@ -9,12 +9,12 @@ import pytest
 
 from meter_pipeline import quality
 from meter_pipeline.schemas.reads import NO_VALUE
-from meter_pipeline.vee import thresholds
-from meter_pipeline.vee.catalogue import INTERVAL_RULES, ROW_RULES, Role, Severity, codes
-from meter_pipeline.vee.history import hour_shift, like_days, slot_map
-from meter_pipeline.vee.interval_rules import run_interval_rules, subject
-from meter_pipeline.vee.model import RowContext
-from meter_pipeline.vee.statistics import row_statistics
+from meter_pipeline.vee.estimation.history import hour_shift, like_days, slot_map
+from meter_pipeline.vee.rules import thresholds
+from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, ROW_RULES, Role, Severity, codes
+from meter_pipeline.vee.rules.interval_rules import run_interval_rules, subject
+from meter_pipeline.vee.rules.model import RowContext
+from meter_pipeline.vee.rules.statistics import row_statistics
 from meter_pipeline_tests.vee.matrices import DAY, history, matrix, validate
 
 FLAT = 250_000

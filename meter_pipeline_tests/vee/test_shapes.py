@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meter_pipeline.schemas.reads import NO_VALUE
-from meter_pipeline.vee.statistics import summed_shapes
+from meter_pipeline.vee.rules.statistics import summed_shapes
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0, -4]), st.sampled_from([0.0, 0.003, 0.5]))

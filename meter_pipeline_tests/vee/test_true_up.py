@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from meter_pipeline.anomalies import detect_billing_day
-from meter_pipeline.store import true_up
-from meter_pipeline.store.database import Database
-from meter_pipeline.store.validated import read_installations
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.vee import VeeOutcome, validate_billing_day
-from meter_pipeline.vee.assemble import day_windows, with_units
-from meter_pipeline.vee.reach import reads_around
+from meter_pipeline.vee.registers.assemble import day_windows, with_units
+from meter_pipeline.vee.registers.read_window import reads_around
+from meter_pipeline.vee.tables import true_up
+from meter_pipeline.vee.tables.validated import read_installations
 from meter_pipeline_tests.vee.city import CALENDAR, City, Installed, load_curve, noon_after
 
 DAY = date(2026, 2, 3)

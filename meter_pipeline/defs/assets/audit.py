@@ -4,9 +4,9 @@ from datetime import date
 
 import dagster as dg
 
-from meter_pipeline.defs import policy
-from meter_pipeline.defs.resources import Municipality
-from meter_pipeline.defs.stage import stage_asset
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.resources import Municipality
+from meter_pipeline.defs.lib.stage_asset import stage_asset
 from meter_pipeline.schemas.report import StageReport
 
 
@@ -23,13 +23,13 @@ def _judged(municipality: Municipality, report: StageReport) -> StageReport:
 
 
 def _ledger_before_billing(municipality: Municipality, day: date, run_id: str) -> StageReport:
-    from meter_pipeline import versions
-    from meter_pipeline.encodings import hashers
+    from meter_pipeline import deployed_versions
     from meter_pipeline.ledger.day import verify_before_billing
     from meter_pipeline.ledger.versions import note
+    from meter_pipeline.ledger_hashers import hashers
 
     database, settings, clock = municipality.database(), municipality.settings(), municipality.clock()
-    note(database, versions.in_use(settings), clock=clock)
+    note(database, deployed_versions.in_use(settings), clock=clock)
     return _judged(
         municipality, verify_before_billing(database, day, settings=settings, clock=clock, hashers=hashers()).report()
     )
@@ -56,9 +56,9 @@ def ledger_before_billing() -> dg.AssetsDefinition:
 
 
 def _ledger_checkpoint(municipality: Municipality, day: date, run_id: str) -> StageReport:
-    from meter_pipeline.encodings import hashers
     from meter_pipeline.ledger.day import checkpoint_billing_day
     from meter_pipeline.ledger.sources import AFTER_BILLING
+    from meter_pipeline.ledger_hashers import hashers
 
     database, settings, clock = municipality.database(), municipality.settings(), municipality.clock()
     done = checkpoint_billing_day(

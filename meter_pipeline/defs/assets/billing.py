@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from meter_pipeline.defs import policy
-from meter_pipeline.defs.metadata import table_metadata
-from meter_pipeline.defs.partitions import billing_months
-from meter_pipeline.defs.report import table as report_table
-from meter_pipeline.defs.resources import Municipality
-from meter_pipeline.defs.stage import stage_asset
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.partitions import billing_months
+from meter_pipeline.defs.lib.report_metadata import table as report_table
+from meter_pipeline.defs.lib.resources import Municipality
+from meter_pipeline.defs.lib.stage_asset import stage_asset
+from meter_pipeline.defs.lib.table_metadata import table_metadata
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import StageReport
-from meter_pipeline.store.database import Database
 
 if TYPE_CHECKING:
     import polars as pl
@@ -57,9 +57,9 @@ def reconciled_billing() -> dg.AssetsDefinition:
 def _statements(municipality: Municipality, day: date, run_id: str) -> StageReport:
     import polars as pl
 
-    from meter_pipeline.billing.issue import issue_statements
+    from meter_pipeline.billing.bill_run import issue_statements
+    from meter_pipeline.billing.tables.statements import cycles_ending, unaccounted
     from meter_pipeline.schemas.report import Check
-    from meter_pipeline.store.billing_statements import cycles_ending, unaccounted
 
     database, calendar = municipality.database(), municipality.calendar()
     rows = []
@@ -109,7 +109,7 @@ def _bills(database: Database, periods: list[tuple[str, date]]) -> "tuple[pl.Dat
     import polars as pl
 
     from meter_pipeline.billing import plots
-    from meter_pipeline.store.billing_statements import open_joints, period_statements, statement_days
+    from meter_pipeline.billing.tables.statements import open_joints, period_statements, statement_days
 
     found = [period_statements(database, cycle, first, 25) for cycle, first in periods]
     bills = pl.concat(found) if found else pl.DataFrame()

@@ -4,12 +4,12 @@ from datetime import date
 
 import dagster as dg
 
-from meter_pipeline.defs import policy
-from meter_pipeline.defs.hold import Hold
-from meter_pipeline.defs.metadata import table_metadata
-from meter_pipeline.defs.report import metadata
-from meter_pipeline.defs.resources import Municipality
-from meter_pipeline.defs.stage import stage_asset, until_done
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.report_metadata import metadata
+from meter_pipeline.defs.lib.resources import Municipality
+from meter_pipeline.defs.lib.run_guard import Hold
+from meter_pipeline.defs.lib.stage_asset import stage_asset, until_done
+from meter_pipeline.defs.lib.table_metadata import table_metadata
 from meter_pipeline.schemas.report import StageReport
 
 

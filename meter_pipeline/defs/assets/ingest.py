@@ -4,12 +4,12 @@ from datetime import date
 
 import dagster as dg
 
-from meter_pipeline.defs import policy
-from meter_pipeline.defs.hold import Hold
-from meter_pipeline.defs.metadata import table_metadata
-from meter_pipeline.defs.report import metadata
-from meter_pipeline.defs.resources import Municipality
-from meter_pipeline.defs.stage import stage_asset
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.report_metadata import metadata
+from meter_pipeline.defs.lib.resources import Municipality
+from meter_pipeline.defs.lib.run_guard import Hold
+from meter_pipeline.defs.lib.stage_asset import stage_asset
+from meter_pipeline.defs.lib.table_metadata import table_metadata
 from meter_pipeline.schemas.report import StageReport
 
 
@@ -66,13 +66,13 @@ def pulled_days(
 )
 def feed_files(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> dg.MaterializeResult[None]:
     """Land every new file of the inbox. One bad file refuses itself alone."""
-    from meter_pipeline import versions
+    from meter_pipeline import deployed_versions
     from meter_pipeline.ingest import land_inbox
     from meter_pipeline.ledger.versions import note
 
     hold.wait()
     settings = municipality.settings()
-    note(municipality.database(), versions.in_use(settings), clock=municipality.clock())
+    note(municipality.database(), deployed_versions.in_use(settings), clock=municipality.clock())
     outcome = land_inbox(
         municipality.database(),
         municipality.calendar(),

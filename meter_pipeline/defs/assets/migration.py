@@ -7,9 +7,9 @@ from typing import Any
 import dagster as dg
 
 from meter_pipeline.control.flags import read
-from meter_pipeline.defs import policy
-from meter_pipeline.defs.resources import Municipality
-from meter_pipeline.defs.stage import stage_asset
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.resources import Municipality
+from meter_pipeline.defs.lib.stage_asset import stage_asset
 from meter_pipeline.schemas.report import StageReport
 
 #: A day that closed longer ago than this is replayed, not compared live.

@@ -5,9 +5,9 @@ from typing import Any
 
 import dagster as dg
 
-from meter_pipeline.defs import policy
-from meter_pipeline.defs.hold import Hold
-from meter_pipeline.defs.resources import Municipality
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.resources import Municipality
+from meter_pipeline.defs.lib.run_guard import Hold
 from meter_pipeline.schemas.reference import TABLES
 from meter_pipeline.schemas.reference_words import MEANINGS
 

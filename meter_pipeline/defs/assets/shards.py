@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import dagster as dg
 
-from meter_pipeline.defs import policy
-from meter_pipeline.defs.executors import IN_PROCESS
-from meter_pipeline.defs.hold import Hold
-from meter_pipeline.defs.partitions import billing_days
-from meter_pipeline.defs.resources import Municipality
-from meter_pipeline.defs.stage import code_of, until_done
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.executors import IN_PROCESS
+from meter_pipeline.defs.lib.partitions import billing_days
+from meter_pipeline.defs.lib.resources import Municipality
+from meter_pipeline.defs.lib.run_guard import Hold
+from meter_pipeline.defs.lib.stage_asset import code_of, until_done
 from meter_pipeline.settings import Settings, load_settings
 from meter_pipeline.vee.spread import Beforehand, Step, judge_step
 

@@ -5,10 +5,10 @@ from functools import partial
 
 import dagster as dg
 
-from meter_pipeline.defs import policy
 from meter_pipeline.defs.assets import shards
-from meter_pipeline.defs.resources import Municipality
-from meter_pipeline.defs.stage import stage_asset
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.resources import Municipality
+from meter_pipeline.defs.lib.stage_asset import stage_asset
 from meter_pipeline.schemas.report import StageReport
 
 

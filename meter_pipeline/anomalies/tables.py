@@ -1,0 +1,507 @@
+"""The anomaly store: every statement on schema anomaly, and what detection reads of vee and ref."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from meter_pipeline.postgres.database import Read
+from meter_pipeline.postgres.vectors import VECTOR, to_matrices
+
+BASELINE: Final = (
+    "hdd_balance_f",
+    "cdd_balance_f",
+    "intercept",
+    "hdd_beta",
+    "cdd_beta",
+    "weekend",
+    "holiday",
+    "r2",
+    "adj_r2",
+    "sigma",
+    "robust_sigma",
+    "low_f",
+    "high_f",
+    "days",
+    "hourly",
+    "version",
+    "service_point_id",
+    "unit",
+    "commodity",
+    "station_id",
+    "model",
+    "status",
+)
+FLAG: Final = (
+    "expected",
+    "observed",
+    "confidence",
+    "billing_day",
+    "kind",
+    "service_point_id",
+    "group_id",
+    "commodity",
+    "unit",
+    "severity",
+    "evidence",
+    "baseline_version",
+    "case_id",
+)
+CASE: Final = (
+    "first_day",
+    "last_day",
+    "days",
+    "opened_at",
+    "decided_at",
+    "confidence",
+    "hold",
+    "case_id",
+    "family",
+    "kind",
+    "subject",
+    "service_point_id",
+    "commodity",
+    "severity",
+    "state",
+    "assigned_to",
+    "decided_by",
+    "reason",
+)
+_FACTS: Final = (
+    "billing_day",
+    "commodity",
+    "unit",
+    "points",
+    "list_hash",
+    "usage",
+    "coverage",
+    "signs",
+    "export",
+    "night",
+    "sustained",
+)
+
+# --- what is read of the validated day and of reference data ---------------------------------------------------------------------------
+
+
+def read_usage(read: Read, day: date) -> pl.DataFrame:
+    """Import and export rows of vee.daily_usage of a day, in no order."""
+    return read(
+        "SELECT service_point_id, commodity, unit, flow, quantity_micro, slots_expected, actual, source = 'register' AS register, "
+        "row_flags & (1::bigint << (SELECT bit FROM vee.rule WHERE code = 'READ_OVERDUE')) <> 0 AS overdue "
+        "FROM vee.daily_usage WHERE billing_day = $1 AND flow IN ('import', 'export')",
+        [day],
+    )
+
+
+def read_points(read: Read, day: date, end: datetime) -> pl.DataFrame:
+    """Service points in force on a day, in no order: service_point_id, station_id, route, customer_class, latitude,
+    longitude, head_end, collector_id of the meter that stands there at ``end`` (the last one where none does). Where a
+    station is named, where the point lies is not read: 100,000 decimal numbers cost more than all the rest."""
+    points = read(
+        "SELECT service_point_id, station_id, route, customer_class, CASE WHEN station_id IS NULL THEN latitude::double precision END AS latitude, "
+        "CASE WHEN station_id IS NULL THEN longitude::double precision END AS longitude "
+        "FROM ref.service_points WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)",
+        [day],
+    )
+    # the last meter of each point is picked here: a look-up a point in the database costs three times as much
+    stood = read(
+        "SELECT i.service_point_id, i.installed_at, i.meter_id, m.head_end, m.collector_id FROM ref.installations AS i "
+        "JOIN ref.meters AS m USING (meter_id) WHERE i.installed_at < $1",
+        [end],
+    )
+    if stood["service_point_id"].n_unique() < stood.height:
+        stood = stood.sort("service_point_id", "installed_at", "meter_id").unique(
+            "service_point_id", keep="last", maintain_order=True
+        )
+    return points.join(stood.select("service_point_id", "head_end", "collector_id"), on="service_point_id", how="left")
+
+
+def read_water_hours(read: Read, day: date) -> dict[str, tuple[pl.Series, npt.NDArray[np.float64]]]:
+    """By unit: ids and (ids, hours) hourly flows in whole units of the water points whose every slot of the day was
+    actually read.
+
+    A point with two meters on the day, or with intervals longer than an hour, is left out. Shorter intervals are summed
+    to the hour.
+    """
+    columns = [
+        c
+        for c in VECTOR
+        if c not in ("starts_at", "sequence", "sequence_step", "sequences", "offsets", "quality", "qualities")
+    ]
+    frame = read(
+        f"SELECT d.service_point_id, d.unit, d.{', d.'.join(columns)} FROM vee.interval_day AS d "
+        "JOIN vee.daily_usage AS u USING (billing_day, service_point_id, flow, unit) "
+        "WHERE d.billing_day = $1 AND d.flow = 'import' AND u.commodity = 'water' AND u.meters = 1 AND d.billed "
+        "AND d.actual = d.slots AND d.interval_minutes <= 60 AND 60 % d.interval_minutes = 0",
+        [day],
+    )
+    found: dict[str, tuple[pl.Series, npt.NDArray[np.float64]]] = {}
+    for (unit,), part in frame.sort("unit", "service_point_id").group_by("unit", maintain_order=True):
+        ids, hours = [], []
+        for matrix in to_matrices(part.with_columns(pl.col("values").cast(pl.List(pl.Int32))), ["service_point_id"]):
+            each = 60 // matrix.interval_minutes
+            whole = (
+                matrix.values[:, : matrix.slots - matrix.slots % each].reshape(matrix.rows, -1, each).sum(axis=2) / 1e6
+            )
+            ids.append(matrix.keys["service_point_id"])
+            hours.append(whole)
+        width = max(h.shape[1] for h in hours)
+        padded = [np.pad(h, ((0, 0), (0, width - h.shape[1])), mode="edge") for h in hours]
+        found[str(unit)] = (pl.concat(ids), np.concatenate(padded))
+    return found
+
+
+def read_signs(read: Read, day: date) -> pl.DataFrame:
+    """sign, service_point_id: 'reversed' where validation found a quarter of the day's slots or more below zero,
+    'register_back' where a register went back unexplained, 'outage' where intervals carry AEMO reason 43, 'off' where
+    the service was not active, 'payer' where another account pays than the day before."""
+    return read(
+        "SELECT 'reversed' AS sign, d.service_point_id FROM vee.interval_day AS d, vee.rule AS r "
+        "WHERE d.billing_day = $1 AND d.flow = 'import' AND r.scope = 'interval' AND r.code = 'NEGATIVE' AND d.flags IS NOT NULL "
+        "AND (SELECT count(*) FROM unnest(d.flags) AS f WHERE f & (1 << r.bit) <> 0) * 4 >= d.expected AND d.expected > 0 "
+        "UNION ALL SELECT 'register_back', service_point_id FROM vee.register_day WHERE billing_day = $1 AND broken "
+        "UNION ALL SELECT 'outage', service_point_id FROM vee.interval_day WHERE billing_day = $1 "
+        "AND (quality & 127 = 44 OR 44 = ANY (SELECT q & 127 FROM unnest(qualities) AS q)) "
+        "UNION ALL SELECT 'off', service_point_id FROM ref.service_points "
+        "WHERE status <> 'active' AND valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1) "
+        # only where an agreement begins can the payer change: two days of a city side by side cost more than all the
+        # rest
+        "UNION ALL SELECT 'payer', t.service_point_id FROM ref.agreements AS a JOIN vee.daily_usage AS t USING (service_point_id) "
+        "JOIN vee.daily_usage AS y USING (service_point_id, flow, unit) WHERE a.valid_from = $1 AND t.billing_day = $1 AND y.billing_day = $2 "
+        "AND t.flow = 'import' AND t.account_id IS NOT NULL AND y.account_id IS NOT NULL AND t.account_id <> y.account_id",
+        [day, day - timedelta(days=1)],
+    )
+
+
+def validated_days(read: Read, first: date, last: date) -> list[date]:
+    """Days in a range that have validated usage."""
+    frame = read(
+        # lateral, so that each day looks for one row in its own partition: EXISTS becomes a join that reads them all
+        "SELECT d::date AS day FROM generate_series($1::date, $2::date, interval '1 day') AS d "
+        "CROSS JOIN LATERAL (SELECT 1 FROM vee.daily_usage WHERE billing_day = d::date LIMIT 1) AS one ORDER BY 1",
+        [first, last],
+    )
+    return frame["day"].to_list()
+
+
+def last_validated_day(read: Read) -> date | None:
+    """The newest day with validated usage."""
+    frame = read("SELECT max(billing_day) AS day FROM vee.daily_usage")
+    found: date | None = frame["day"][0]
+    return found
+
+
+def read_stations(read: Read) -> pl.DataFrame:
+    """station_id, latitude, longitude of every weather station."""
+    return read(
+        "SELECT station_id, latitude::double precision AS latitude, longitude::double precision AS longitude "
+        "FROM ref.weather_stations ORDER BY station_id"
+    )
+
+
+def read_temperatures(read: Read, first: date, last: date) -> pl.DataFrame:
+    """station_id, weather_day, temperature_mean_c in a range."""
+    return read(
+        "SELECT station_id, weather_day, temperature_mean_c FROM anomaly.temperature WHERE weather_day BETWEEN $1 AND $2 ORDER BY 1, 2",
+        [first, last],
+    )
+
+
+def read_weather_hours(read: Read, first: date, last: date) -> pl.DataFrame:
+    """station_id, weather_day, hourly_c (a list, NaN where an hour is unknown) of the days in a range whose hours are
+    kept."""
+    return read(
+        "SELECT station_id, weather_day, hourly_c FROM anomaly.weather_day WHERE weather_day BETWEEN $1 AND $2 AND hourly_c IS NOT NULL ORDER BY 1, 2",
+        [first, last],
+    )
+
+
+def days_to_judge_again(read: Read) -> list[date]:
+    """Days judged with weather missing or partial for which some station has a temperature now."""
+    frame = read(
+        "SELECT billing_day FROM anomaly.flag_run AS r WHERE weather <> 'complete' AND EXISTS (SELECT 1 FROM anomaly.temperature AS t "
+        "WHERE t.weather_day = r.billing_day AND (r.weather = 'missing' OR EXISTS (SELECT 1 FROM anomaly.weather_day AS w "
+        "WHERE w.weather_day = r.billing_day AND w.loaded_at > r.judged_at))) ORDER BY 1"
+    )
+    found: list[date] = frame["billing_day"].to_list()
+    return found
+
+
+def read_holidays(read: Read, first: date, last: date) -> set[date]:
+    """Holidays in a range."""
+    return set(
+        read("SELECT holiday FROM ref.holidays WHERE holiday BETWEEN $1 AND $2", [first, last])["holiday"].to_list()
+    )
+
+
+# --- weather ---------------------------------------------------------------------------------------------------------------------------
+
+
+def write_weather(connection: psycopg.Connection[Any], days: pl.DataFrame, source: str, now: datetime) -> int:
+    """Upsert daily temperatures (weather.daily's frame, optionally with hourly_c lists); returns rows that changed."""
+    columns = ["station_id", "weather_day", "temperature_min_c", "temperature_max_c", "temperature_mean_c", "hours"]
+    changed = 0
+    with connection.cursor() as cursor:
+        for row in days.select(*columns, *(["hourly_c"] if "hourly_c" in days.columns else [])).iter_rows(named=True):
+            cursor.execute(
+                "INSERT INTO anomaly.weather_day AS w (station_id, weather_day, temperature_min_c, temperature_max_c, temperature_mean_c, hours, "
+                "hourly_c, source, loaded_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (station_id, weather_day) DO UPDATE SET "
+                "temperature_min_c = excluded.temperature_min_c, temperature_max_c = excluded.temperature_max_c, "
+                "temperature_mean_c = excluded.temperature_mean_c, hours = excluded.hours, hourly_c = excluded.hourly_c, "
+                "source = excluded.source, loaded_at = excluded.loaded_at WHERE (w.temperature_min_c, w.temperature_max_c, w.temperature_mean_c, "
+                "w.hours, w.hourly_c) IS DISTINCT FROM (excluded.temperature_min_c, excluded.temperature_max_c, excluded.temperature_mean_c, "
+                "excluded.hours, excluded.hourly_c)",
+                (*(row[c] for c in columns), row.get("hourly_c"), source, now),
+            )
+            changed += cursor.rowcount
+    return changed
+
+
+# --- facts -----------------------------------------------------------------------------------------------------------------------------
+
+
+def write_facts(
+    connection: psycopg.Connection[Any], day: date, packed: Sequence[tuple[Mapping[str, Any], bytes, str]]
+) -> None:
+    """Replace the day's packed facts."""
+    connection.execute("DELETE FROM anomaly.day_facts WHERE billing_day = %s", (day,))
+    for row, digest, listed in packed:
+        connection.execute(
+            "INSERT INTO anomaly.point_list (list_hash, points) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+            (digest, listed),
+        )
+        connection.execute(
+            sql.SQL("INSERT INTO anomaly.day_facts ({}) VALUES ({})").format(
+                sql.SQL(", ").join(map(sql.Identifier, _FACTS)), sql.SQL(", ").join([sql.Placeholder()] * len(_FACTS))
+            ),
+            [row[c] for c in _FACTS],
+        )
+
+
+def read_facts(read: Read, first: date, last: date) -> tuple[pl.DataFrame, dict[bytes, str]]:
+    """Packed facts of a range of days, and the lists they are about."""
+    frame = read(
+        f"SELECT {', '.join(_FACTS)} FROM anomaly.day_facts WHERE billing_day BETWEEN $1 AND $2", [first, last]
+    )
+    lists = read(
+        "SELECT list_hash, points FROM anomaly.point_list WHERE list_hash IN "
+        "(SELECT list_hash FROM anomaly.day_facts WHERE billing_day BETWEEN $1 AND $2)",
+        [first, last],
+    )
+    return frame, {bytes(h): p for h, p in lists.iter_rows()}
+
+
+def fact_days(read: Read, first: date, last: date) -> set[date]:
+    """Days in a range whose facts are kept."""
+    frame = read(
+        "SELECT DISTINCT billing_day FROM anomaly.day_facts WHERE billing_day BETWEEN $1 AND $2", [first, last]
+    )
+    return set(frame["billing_day"].to_list())
+
+
+# --- baselines -------------------------------------------------------------------------------------------------------------------------
+
+
+def write_baselines(connection: psycopg.Connection[Any], header: Mapping[str, Any], rows: pl.DataFrame) -> bool:
+    """Write one version; False where it is there already (the same data give the same version)."""
+    found = connection.execute(
+        "INSERT INTO anomaly.baseline_version (version, as_of, fitted_at, first_day, last_day, points, own, content_hash) VALUES "
+        "(%(version)s, %(as_of)s, %(fitted_at)s, %(first_day)s, %(last_day)s, %(points)s, %(own)s, %(content_hash)s) ON CONFLICT DO NOTHING "
+        "RETURNING version",
+        dict(header),
+    ).fetchone()
+    if found is None:
+        return False
+    buffer = rows.select(
+        *(pl.when(pl.col(c).is_finite()).then(pl.col(c)).alias(c) for c in BASELINE[:13]), *BASELINE[13:]
+    ).write_csv(include_header=False, null_value="")
+    statement = sql.SQL("COPY anomaly.baseline ({}) FROM STDIN (FORMAT csv)").format(
+        sql.SQL(", ").join(map(sql.Identifier, BASELINE))
+    )
+    with connection.cursor().copy(statement) as copy:
+        copy.write(buffer)
+    return True
+
+
+def baseline_version(read: Read, day: date) -> str | None:
+    """The version that judges a day: the newest whose as-of day is not after it."""
+    frame = read(
+        "SELECT version FROM anomaly.baseline_version WHERE as_of <= $1 ORDER BY as_of DESC, fitted_at DESC, version DESC LIMIT 1",
+        [day],
+    )
+    return frame["version"][0] if frame.height else None
+
+
+def read_baselines(
+    read: Read, version: str, columns: Sequence[str], service_point_id: str | None = None
+) -> pl.DataFrame:
+    """service_point_id, unit and ``columns`` of a version's rows, of one service point or all, in no order."""
+    wanted = ", ".join(c for c in BASELINE if c in {"service_point_id", "unit", *columns})
+    return read(
+        f"SELECT {wanted} FROM anomaly.baseline WHERE version = $1"
+        + ("" if service_point_id is None else " AND service_point_id = $2"),
+        [version] if service_point_id is None else [version, service_point_id],
+    )
+
+
+# --- flags and cases -------------------------------------------------------------------------------------------------------------------
+
+
+def lock_day(connection: psycopg.Connection[Any], day: date) -> None:
+    """One judge at a time for a day."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtext('anomaly.flag'), %s)", ((day - date(2000, 1, 1)).days,))
+
+
+def lock_cases(connection: psycopg.Connection[Any]) -> None:
+    """One writer at a time folds into the queue: two days judged at once would open the same matter twice."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtext('anomaly.exception_case'), 0)")
+
+
+def run_hash(connection: psycopg.Connection[Any], day: date) -> bytes | None:
+    """Content hash of the day's present flags, None where it was never judged."""
+    row = connection.execute("SELECT content_hash FROM anomaly.flag_run WHERE billing_day = %s", (day,)).fetchone()
+    return bytes(row[0]) if row else None
+
+
+def write_flags(connection: psycopg.Connection[Any], day: date, flags: pl.DataFrame, run: Mapping[str, Any]) -> None:
+    """Replace the day's flags and its run."""
+    connection.execute("DELETE FROM anomaly.flag WHERE billing_day = %s", (day,))
+    statement = sql.SQL("COPY anomaly.flag ({}) FROM STDIN (FORMAT csv)").format(
+        sql.SQL(", ").join(map(sql.Identifier, FLAG))
+    )
+    with connection.cursor().copy(statement) as copy:
+        copy.write(flags.select(FLAG).write_csv(include_header=False))  # an empty string is quoted, a null is not
+    connection.execute(
+        "INSERT INTO anomaly.flag_run (billing_day, judged_at, points, flags, weather, baseline_version, content_hash) VALUES (%(billing_day)s, "
+        "%(judged_at)s, %(points)s, %(flags)s, %(weather)s, %(baseline_version)s, %(content_hash)s) ON CONFLICT (billing_day) DO UPDATE SET "
+        "judged_at = excluded.judged_at, points = excluded.points, flags = excluded.flags, weather = excluded.weather, "
+        "baseline_version = excluded.baseline_version, content_hash = excluded.content_hash",
+        dict(run),
+    )
+
+
+def read_cases(
+    connection: psycopg.Connection[Any], *, subjects: Sequence[str] | None = None, **where: Any
+) -> list[dict[str, Any]]:
+    """Cases, newest first: of subjects, or by state, kind, family, service_point_id, commodity, severity, assigned_to,
+    case_id."""
+    clauses: list[sql.Composable] = []
+    parameters: list[Any] = []
+    if subjects is not None:
+        clauses.append(sql.SQL("subject = ANY (%s)"))
+        parameters.append(list(subjects))
+    for column, value in where.items():
+        if value is None:
+            continue
+        wanted = list(value) if isinstance(value, list | tuple | set) else [value]
+        clauses.append(sql.SQL("{} = ANY (%s)").format(sql.Identifier(column)))
+        parameters.append(wanted)
+    query = sql.SQL("SELECT {} FROM anomaly.exception_case").format(sql.SQL(", ").join(map(sql.Identifier, CASE)))
+    if clauses:
+        query += sql.SQL(" WHERE ") + sql.SQL(" AND ").join(clauses)
+    rows = connection.execute(query + sql.SQL(" ORDER BY last_day DESC, case_id"), parameters).fetchall()
+    return [dict(zip(CASE, row, strict=True)) for row in rows]
+
+
+def open_before(connection: psycopg.Connection[Any], day: date) -> list[dict[str, Any]]:
+    """Undecided cases that were last flagged before a day."""
+    rows = connection.execute(
+        sql.SQL("SELECT {} FROM anomaly.exception_case WHERE state IN ('open', 'assigned') AND last_day < %s").format(
+            sql.SQL(", ").join(map(sql.Identifier, CASE))
+        ),
+        (day,),
+    ).fetchall()
+    return [dict(zip(CASE, row, strict=True)) for row in rows]
+
+
+def upsert_cases(connection: psycopg.Connection[Any], cases: Sequence[Mapping[str, Any]]) -> None:
+    """Write cases whole."""
+    if not cases:
+        return
+    statement = sql.SQL(
+        "INSERT INTO anomaly.exception_case ({}) VALUES ({}) ON CONFLICT (case_id) DO UPDATE SET {}"
+    ).format(
+        sql.SQL(", ").join(map(sql.Identifier, CASE)),
+        sql.SQL(", ").join(sql.Placeholder(c) for c in CASE),
+        sql.SQL(", ").join(
+            sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in CASE if c not in ("case_id", "opened_at")
+        ),
+    )
+    with connection.cursor() as cursor:
+        cursor.executemany(statement, [dict(c) for c in cases])
+
+
+def refresh_spans(connection: psycopg.Connection[Any], case_ids: Sequence[str]) -> None:
+    """Set first day, last day and number of days of cases from the flags they have."""
+    connection.execute(
+        "UPDATE anomaly.exception_case AS c SET first_day = f.first_day, last_day = f.last_day, days = f.days FROM (SELECT case_id, "
+        "min(billing_day) AS first_day, max(billing_day) AS last_day, count(DISTINCT billing_day) AS days FROM anomaly.flag "
+        "WHERE case_id = ANY (%s) GROUP BY case_id) AS f WHERE f.case_id = c.case_id "
+        "AND (c.first_day, c.last_day, c.days) IS DISTINCT FROM (f.first_day, f.last_day, f.days::integer)",
+        (list(case_ids),),
+    )
+
+
+def drop_unflagged(connection: psycopg.Connection[Any], case_ids: Sequence[str]) -> None:
+    """Cases that no flag supports any more and nobody has touched: what a corrected day took back."""
+    connection.execute(
+        "DELETE FROM anomaly.exception_case AS c WHERE c.case_id = ANY (%s) AND c.state = 'open' "
+        "AND NOT EXISTS (SELECT 1 FROM anomaly.flag AS f WHERE f.case_id = c.case_id)",
+        (list(case_ids),),
+    )
+
+
+def day_cases(connection: psycopg.Connection[Any], day: date) -> list[str]:
+    """Cases the day's present flags belong to."""
+    rows = connection.execute(
+        "SELECT DISTINCT case_id FROM anomaly.flag WHERE billing_day = %s AND case_id IS NOT NULL", (day,)
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def case_flags(connection: psycopg.Connection[Any], case_id: str) -> list[dict[str, Any]]:
+    """The flags of a case, oldest first."""
+    names = (
+        "billing_day",
+        "kind",
+        "severity",
+        "confidence",
+        "expected",
+        "observed",
+        "unit",
+        "evidence",
+        "baseline_version",
+    )
+    rows = connection.execute(
+        "SELECT billing_day, kind, severity, confidence, expected, observed, unit, evidence, baseline_version FROM anomaly.flag "
+        "WHERE case_id = %s ORDER BY billing_day, kind",
+        (case_id,),
+    ).fetchall()
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def decisions(read: Read) -> dict[str, tuple[int, int]]:
+    """(confirmed, dismissed) by service point."""
+    return {
+        p: (c, d)
+        for p, c, d in read("SELECT service_point_id, confirmed, dismissed FROM anomaly.decisions_by_point").iter_rows()
+    }
+
+
+def held(connection: psycopg.Connection[Any], first: date, last: date) -> list[tuple[str, date, date, str, str]]:
+    """(service point, first day, last day, case, kind) of bills that wait for a decision and touch the range, both ends
+    included."""
+    rows = connection.execute(
+        "SELECT service_point_id, first_day, last_day, case_id, kind FROM anomaly.bill_hold WHERE first_day <= %s AND last_day >= %s "
+        "ORDER BY service_point_id, case_id",
+        (last, first),
+    ).fetchall()
+    return [(r[0], r[1], r[2], r[3], r[4]) for r in rows]

@@ -1,0 +1,92 @@
+"""Carrying a change of a day forward through the days already billed after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import date
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from meter_pipeline.billing.accrual import DETERMINANT_SCHEMA, DayCharges, accrue, matrix
+from meter_pipeline.billing.determinants import DayDeterminants, blank_group
+from meter_pipeline.billing.service_agreements import Bound, Reference, bind
+from meter_pipeline.billing.tables import days
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.postgres.database import Database
+
+#: What names a row of a day
+KEY: Final = ("billing_day", "service_point_id")
+
+
+def groups_of(bound: Bound, frame: pl.DataFrame, day: date, calendar: BillingCalendar) -> DayDeterminants:
+    """Stored determinants of some services as the day's groups again."""
+    services = bound.services.join(frame.select("service_point_id"), on="service_point_id", how="semi").sort(
+        "service_point_id"
+    )
+    rows = services.join(
+        frame.drop("account_id", "tariff_id", "tariff_version", "stretch_start", strict=False),
+        on="service_point_id",
+        how="left",
+    )
+    groups = []
+    for (tariff_id, version), part in sorted(
+        services.with_row_index("at").group_by("tariff_id", "tariff_version"), key=lambda item: str(item[0])
+    ):
+        tariff = bound.tariffs[str(tariff_id), int(str(version))]
+        at = np.sort(part["at"].to_numpy().astype(np.int64))
+        held = rows[at.tolist()]
+        group = blank_group(str(tariff_id), int(str(version)), tariff, at)
+        periods, registers = len(tariff.schedule.periods), len(tariff.registers)
+        group.energy, group.export = matrix(held["energy"], periods), matrix(held["export"], periods)
+        group.peaks = matrix(held["peaks"], registers)
+        group.interval_minutes = held["interval_minutes"].to_numpy()
+        step = np.maximum(group.interval_minutes.astype(np.int64), 1)[:, None] * 60
+        began = matrix(held["peak_at"], registers)
+        group.peak_slots = np.where(began > 0, (began - calendar.start_s(day)) // step, -1).astype(np.int16)
+        groups.append(group)
+    return DayDeterminants(day, services, groups)
+
+
+def carry_forward(
+    connection: Any,
+    database: Database,
+    calendar: BillingCalendar,
+    charges: pl.DataFrame,
+    changed: Sequence[str],
+    day: date,
+    reference: Callable[[date], Reference],
+    record: Callable[[DayCharges, Sequence[str], date], object],
+) -> dict[date, int]:
+    """Charges of later billed days in the same stretches, now that the position before them moved. Sealed days stay as
+    they are.
+
+    ``record`` writes what was changed on a day into the ledger.
+    """
+    carried: dict[date, int] = {}
+    moved, position = list(changed), charges
+    for later in days.later_days(connection, day):
+        if not moved:
+            break
+        if days.sealed(connection, later):
+            continue
+        bound = bind(reference(later), later)
+        stretches = bound.services.filter(pl.col("service_point_id").is_in(moved) & (pl.col("stretch_start") <= day))
+        moved = stretches["service_point_id"].to_list()
+        if not moved:
+            break
+        held = days.read_day(database, "determinant_day", later, DETERMINANT_SCHEMA.names(), moved).cast(
+            DETERMINANT_SCHEMA
+        )
+        again = accrue(
+            groups_of(bound, held, later, calendar), position.filter(pl.col("service_point_id").is_in(moved)), calendar
+        )
+        touched = again.charges["service_point_id"].to_list()
+        written = days.bring_to(connection, "charge_day", later, again.charges, KEY, only=touched)
+        if written:
+            carried[later] = len(written)
+            record(again, written, later)
+        position = pl.concat([position.filter(~pl.col("service_point_id").is_in(touched)), again.charges])
+        moved = written
+    return carried

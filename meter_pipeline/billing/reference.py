@@ -1,0 +1,27 @@
+"""What billing knows of a day before it looks at usage, read from the store."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from meter_pipeline.billing.service_agreements import Reference
+from meter_pipeline.billing.tables import days
+from meter_pipeline.postgres.database import Database
+
+
+def load_reference(database: Database, day: date, beside: Database | None = None) -> Reference:
+    """Everything billing knows about who pays for what, up to a day. ``beside``: a second session, which reads some of
+    it meanwhile."""
+    frames = days.read_reference(database, day, beside)
+    documents, hashes = days.read_documents(database)
+    return Reference(
+        frames["agreements"],
+        frames["tariffs"],
+        frames["billing_cycles"],
+        frames["accounts"],
+        frames["service_attributes"],
+        days.read_holidays(database),
+        documents,
+        hashes,
+        days.read_frozen(database),
+    )

@@ -1,0 +1,1 @@
+"""SQL of the billing schema: days, reconciliation, statements, adjustments, periods."""

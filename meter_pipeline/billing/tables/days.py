@@ -1,0 +1,325 @@
+"""The billing tables: frames in and out of schema ``billing``, and what billing reads of its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime
+from typing import Any, Final
+
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from meter_pipeline.postgres.array_bytes import listed, lists
+from meter_pipeline.postgres.copy_binary import copy_frame
+from meter_pipeline.postgres.database import Database, scalar
+from meter_pipeline.postgres.vectors import VectorTable, read_matrices
+from meter_pipeline.schemas.reads import DayMatrix
+from meter_pipeline.sharding import EVERYTHING, KeyRange
+
+Connection = psycopg.Connection[Any]
+
+USAGE: Final = VectorTable(
+    "vee.interval_day",
+    ("service_point_id", "meter_id", "channel"),
+    ("unit", "flow"),
+    ("sequence", "sequence_step", "sequences", "offsets"),
+)
+#: The arrays of billing's day tables, by element type.
+LISTS: Final = dict.fromkeys(
+    (
+        "energy",
+        "export",
+        "peaks",
+        "peak_at",
+        "energy_to_date",
+        "export_to_date",
+        "peaks_to_date",
+        "peak_at_to_date",
+        "register_days",
+        "carry",
+        "history",
+        "amounts",
+    ),
+    pl.Int64,
+)
+_REFERENCE: Final[dict[str, str]] = {
+    "agreements": "SELECT account_id, service_point_id, tariff_id, cycle_id, valid_from, valid_to FROM ref.agreements "
+    "WHERE valid_from <= $1 ORDER BY service_point_id, valid_from",
+    "tariffs": "SELECT tariff_id, commodity, version, valid_from, valid_to FROM ref.tariffs ORDER BY tariff_id, version",
+    "billing_cycles": "SELECT cycle_id, period_start, period_end FROM ref.billing_cycles ORDER BY cycle_id, period_start",
+    "accounts": "SELECT account_id, customer_class FROM ref.accounts ORDER BY account_id",
+    "service_attributes": "SELECT service_point_id, attribute, value, valid_from, valid_to FROM ref.service_attributes ORDER BY 1, 2, 4",
+}
+
+
+def lock(connection: Connection) -> None:
+    """One billing at a time: a day's charges read the day before and are read by the day after. Released with the
+    transaction."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtext('billing.day'))")
+
+
+def read_reference(database: Database, day: date, beside: Database | None = None) -> dict[str, pl.DataFrame]:
+    """The reference frames billing joins, by table name; agreements that begin by ``day``.
+
+    ``beside``: a second session, over which the others come while the first brings the agreements, half of all there
+    is.
+    """
+
+    def some(session: Database, names: list[str]) -> dict[str, pl.DataFrame]:
+        return {name: session.read(_REFERENCE[name], [day] if "$1" in _REFERENCE[name] else ()) for name in names}
+
+    first, *rest = _REFERENCE
+    if beside is None:
+        return some(database, [first, *rest])
+    with ThreadPoolExecutor(1, "billing-reference") as pool:
+        others = pool.submit(some, beside, rest)
+        return some(database, [first]) | others.result()
+
+
+def read_documents(database: Database) -> tuple[dict[tuple[str, int], bytes], dict[tuple[str, int], bytes]]:
+    """Tariff documents and their SHA-256 by (tariff_id, version)."""
+    frame = database.read(
+        "SELECT tariff_id, version, body::text AS body, sha256 FROM ref.tariff_document ORDER BY 1, 2"
+    )
+    keys = list(zip(frame["tariff_id"].to_list(), frame["version"].to_list(), strict=True))
+    bodies = dict(zip(keys, (str(b).encode() for b in frame["body"].to_list()), strict=True))
+    return bodies, dict(zip(keys, frame["sha256"].to_list(), strict=True))
+
+
+def read_holidays(database: Database) -> frozenset[date]:
+    """The utility's holidays."""
+    return frozenset(database.read("SELECT holiday FROM ref.holidays")["holiday"].to_list())
+
+
+def read_frozen(database: Database) -> dict[tuple[str, int], bytes]:
+    """Document hashes of the tariff versions something was billed with."""
+    frame = database.read("SELECT tariff_id, version, document_sha256 FROM billing.tariff_version")
+    return {(t, v): h for t, v, h in frame.iter_rows()}
+
+
+def read_usage(database: Database, day: date, within: KeyRange = EVERYTHING) -> list[DayMatrix]:
+    """Validated billed intervals of a day, imports and exports, of a range of service points."""
+    narrowed, limits = within.where("service_point_id", 2)
+    return read_matrices(database, USAGE, day, " AND billed AND flow IN ('import', 'export')" + narrowed, limits)
+
+
+def read_daily(database: Database, day: date, within: KeyRange = EVERYTHING) -> pl.DataFrame:
+    """A day's usage where no intervals stand behind it, by service point, flow and unit; quantities in millionths."""
+    narrowed, limits = within.where("service_point_id", 2)
+    return database.read(
+        "SELECT service_point_id, flow, unit, quantity_micro AS quantity, estimated > 0 AS estimated FROM vee.daily_usage "
+        f"WHERE billing_day = $1 AND source = 'register' AND flow IN ('import', 'export') AND quantity_micro IS NOT NULL{narrowed} ORDER BY 1, 2, 3",
+        [day, *limits],
+    )
+
+
+def read_day(
+    database: Database, table: str, day: date, columns: Iterable[str], service_points: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """A day of a billing table, sorted by service point."""
+    if service_points is None:
+        return _rows(database, table, columns, "billing_day = $1 ORDER BY service_point_id", [day])
+    named = "billing_day = $1 AND service_point_id = ANY(string_to_array($2, ',')) ORDER BY service_point_id"
+    return _rows(database, table, columns, named, [day, ",".join(service_points)])
+
+
+def read_prior(
+    database: Database, day: date, columns: Sequence[str], services: pl.DataFrame, within: KeyRange = EVERYTHING
+) -> pl.DataFrame:
+    """The last position before a day of every stretch that began earlier: yesterday's, or the latest one billed.
+
+    ``services``: those of the range ``within``.
+    """
+    began = services.filter(pl.col("stretch_start") < day)
+    if not began.height:
+        return _rows(database, "charge_day", columns, "false", [])
+    first = began["stretch_start"].min()
+    key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
+    narrowed, limits = within.where("service_point_id", 2)
+    yesterday = _rows(
+        database,
+        "charge_day",
+        columns,
+        f"billing_day = $1::date - 1{narrowed} ORDER BY service_point_id",
+        [day, *limits],
+    )
+    behind = began.join(yesterday.select(key), on=key, how="anti")
+    if not behind.height or not _any_billed(database, first, day):
+        return yesterday
+    older = _rows(
+        database,
+        "charge_day",
+        columns,
+        "billing_day >= $1 AND billing_day < $2::date - 1 AND service_point_id = ANY(string_to_array($3, ',')) "
+        "ORDER BY service_point_id, stretch_start, billing_day DESC",
+        [first, day, ",".join(behind["service_point_id"].to_list())],
+        distinct="DISTINCT ON (service_point_id, stretch_start) ",
+    )
+    return pl.concat([yesterday, older.join(behind.select(key), on=key, how="semi")])
+
+
+def _rows(
+    database: Database, table: str, columns: Iterable[str], where: str, parameters: Sequence[object], distinct: str = ""
+) -> pl.DataFrame:
+    """Rows of a billing table with their arrays as lists. The one way by which LISTS are read: asked for as bytes they
+    are made lists here."""
+    query = f"SELECT {distinct}{listed(columns, LISTS)} FROM billing.{table} WHERE {where}"
+    return lists(database.read(query, parameters), LISTS)
+
+
+def _any_billed(database: Database, first: object, day: date) -> bool:
+    """Whether anything was billed from ``first`` to the day before yesterday: on a utility's first day nobody need be
+    looked for by name."""
+    query = (
+        "SELECT EXISTS (SELECT FROM billing.charge_day WHERE billing_day >= $1 AND billing_day < $2::date - 1) AS found"
+    )
+    return bool(database.read(query, [first, day])["found"][0])
+
+
+def later_days(connection: Connection, day: date) -> list[date]:
+    """Billed days after one: a look at the key for each day up to the last, however many services were billed on it."""
+    rows = connection.execute(
+        "SELECT d::date FROM generate_series(%(day)s::date + 1, (SELECT max(billing_day) FROM billing.determinant_day), interval '1 day') AS d "
+        "WHERE EXISTS (SELECT FROM billing.determinant_day AS b WHERE b.billing_day = d::date) ORDER BY 1",
+        {"day": day},
+    )
+    return [r[0] for r in rows]
+
+
+def is_billed(connection: Connection, day: date) -> bool:
+    """Whether a day has rows already; a day's first load is a plain COPY."""
+    found = "SELECT EXISTS (SELECT FROM billing.determinant_day WHERE billing_day = %(day)s) OR EXISTS (SELECT FROM billing.charge_day WHERE billing_day = %(day)s)"
+    return bool(scalar(connection, found, {"day": day}))
+
+
+def load(connection: Connection, table: str, day: date, frame: pl.DataFrame) -> None:
+    """COPY rows of a day that has none of them yet."""
+    copy_frame(connection, _partition(connection, table, day), frame, frame.columns)
+
+
+def sealed(connection: Connection, day: date) -> bool:
+    """Whether the accounting month of a day is sealed."""
+    return bool(
+        scalar(
+            connection,
+            "SELECT EXISTS (SELECT FROM billing.period WHERE status = 'sealed' AND month = date_trunc('month', %s::date))",
+            (day,),
+        )
+    )
+
+
+def ensure_day(connection: Connection, day: date) -> None:
+    """Make the partitions that hold a day."""
+    connection.execute("SELECT billing.ensure_partitions(%s)", (day,))
+
+
+def _partition(connection: Connection, table: str, day: date) -> sql.Identifier:
+    """The table a day's rows lie in. Named outright a COPY writes whole pages; through a parent with statement triggers
+    it writes row by row. The sealed-month triggers stand on each partition too. A month whose partition was there
+    before the roles were last defined has no rights of its own (only its parent has): then it is the parent."""
+    month = f"{table}_{day:%Y%m}"
+    may = "SELECT to_regclass(%(t)s) IS NOT NULL AND has_table_privilege(to_regclass(%(t)s), 'INSERT')"
+    return sql.Identifier("billing", month if scalar(connection, may, {"t": f"billing.{month}"}) else table)
+
+
+def bring_to(
+    connection: Connection,
+    table: str,
+    day: date,
+    frame: pl.DataFrame,
+    key: Sequence[str],
+    *,
+    only: Sequence[str] | None = None,
+) -> list[str]:
+    """Bring a day of a table to exactly ``frame``: equal rows untouched, changed ones upserted, vanished ones deleted.
+
+    ``only``: service points concerned; others stay as they are. Returns the service points written or deleted. A day's
+    first load is a plain COPY.
+    """
+    name, columns = sql.Identifier("billing", table), frame.columns
+    if only is None and not scalar(
+        connection, f"SELECT EXISTS (SELECT FROM billing.{table} WHERE billing_day = %s)", (day,)
+    ):
+        load(connection, table, day, frame)
+        return frame["service_point_id"].to_list()
+    incoming = sql.Identifier("incoming_" + table)
+    connection.execute(
+        sql.SQL("CREATE TEMP TABLE {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DROP").format(incoming, name)
+    )
+    copy_frame(connection, incoming, frame, columns)
+    same = sql.SQL(" AND ").join(sql.SQL("i.{0} = t.{0}").format(sql.Identifier(c)) for c in key)
+    gone = connection.execute(
+        sql.SQL(
+            "DELETE FROM {n} AS t WHERE billing_day = %s AND (%s::text[] IS NULL OR service_point_id = ANY(%s)) "
+            "AND NOT EXISTS (SELECT FROM {i} AS i WHERE {same}) RETURNING service_point_id"
+        ).format(n=name, i=incoming, same=same),
+        (day, only, only),
+    ).fetchall()
+    rest = [c for c in columns if c not in key]
+    action: sql.Composable = sql.SQL("DO NOTHING")
+    if rest:
+        action = sql.SQL("DO UPDATE SET {sets} WHERE ({old}) IS DISTINCT FROM ({new})").format(
+            sets=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in rest),
+            old=sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(c)) for c in rest),
+            new=sql.SQL(", ").join(sql.SQL("excluded.{}").format(sql.Identifier(c)) for c in rest),
+        )
+    changed = connection.execute(
+        sql.SQL(
+            "INSERT INTO {n} AS t ({c}) SELECT {c} FROM {i} ON CONFLICT ({k}) {action} RETURNING service_point_id"
+        ).format(
+            n=name,
+            i=incoming,
+            c=sql.SQL(", ").join(map(sql.Identifier, columns)),
+            k=sql.SQL(", ").join(map(sql.Identifier, key)),
+            action=action,
+        )
+    ).fetchall()
+    connection.execute(sql.SQL("DROP TABLE {}").format(incoming))
+    return sorted({r[0] for r in gone} | {r[0] for r in changed})
+
+
+def write_tariff(connection: Connection, row: dict[str, Any], at: datetime) -> bool:
+    """Freeze a tariff version on its first use. Returns whether it is new."""
+    columns = [*row, "first_used_at"]
+    result = connection.execute(
+        sql.SQL(
+            "INSERT INTO billing.tariff_version ({}) VALUES ({}) ON CONFLICT (tariff_id, version) DO NOTHING"
+        ).format(
+            sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(", ").join([sql.Placeholder()] * len(columns))
+        ),
+        [*row.values(), at],
+    )
+    return result.rowcount == 1
+
+
+def next_revision(
+    connection: Connection, day: date, service_points: Sequence[str], rows: Sequence[str], month: date, at: datetime
+) -> list[str]:
+    """Keep later determinants of a sealed day beside it; equal ones are not repeated. Returns the service points with
+    new ones."""
+    written = []
+    for service_point, row in zip(service_points, rows, strict=True):
+        new = connection.execute(
+            "INSERT INTO billing.determinant_revision (billing_day, service_point_id, revision, posting_month, recorded_at, determinants) "
+            "SELECT %(d)s, %(s)s, coalesce(max(revision), 0) + 1, %(m)s, %(t)s, %(r)s::jsonb FROM billing.determinant_revision "
+            "WHERE billing_day = %(d)s AND service_point_id = %(s)s "
+            "HAVING (array_agg(determinants ORDER BY revision DESC))[1] IS DISTINCT FROM %(r)s::jsonb",
+            {"d": day, "s": service_point, "m": month, "t": at, "r": row},
+        ).rowcount
+        if new:
+            written.append(service_point)
+    return written
+
+
+def open_month(connection: Connection, day: date) -> date:
+    """The first accounting month from a day's on that is not sealed."""
+    month = scalar(
+        connection,
+        "SELECT m::date FROM generate_series(date_trunc('month', %s::date), date_trunc('month', %s::date) + interval '50 years', "
+        "interval '1 month') AS m WHERE NOT EXISTS (SELECT FROM billing.period AS p WHERE p.month = m AND p.status = 'sealed') ORDER BY m LIMIT 1",
+        (day, day),
+    )
+    assert isinstance(month, date)  # noqa: S101 - fifty years are never all sealed
+    return month

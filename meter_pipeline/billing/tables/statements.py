@@ -1,0 +1,226 @@
+"""Statements in and out of the store."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from meter_pipeline.billing.tables.days import read_day
+from meter_pipeline.postgres.database import Database, scalar
+
+Connection = psycopg.Connection[Any]
+
+
+def period(database: Database, cycle_id: str, period_end: date) -> date | None:
+    """First day of the cycle's period that ends on a day."""
+    with database.connect("billing") as connection:
+        found = scalar(
+            connection,
+            "SELECT period_start FROM ref.billing_cycles WHERE cycle_id = %s AND period_end = %s",
+            (cycle_id, period_end),
+        )
+    return found if isinstance(found, date) else None
+
+
+def issued_accounts(database: Database, cycle_id: str, period_start: date) -> set[str]:
+    """Accounts whose statement of the period is issued."""
+    return set(
+        database.read(
+            "SELECT account_id FROM billing.statement WHERE cycle_id = $1 AND period_start = $2",
+            [cycle_id, period_start],
+        )["account_id"].to_list()
+    )
+
+
+def charge_totals(database: Database, cycle_id: str, first: date, past: date) -> pl.DataFrame:
+    """Per service point, account, tariff and version: days billed, their money, intervals and estimates."""
+    return database.read(
+        "SELECT c.service_point_id, c.account_id, c.tariff_id, c.tariff_version, c.stretch_start, count(*)::int AS billed_days, "
+        "sum(c.total)::bigint AS accrued FROM billing.charge_day AS c WHERE c.cycle_id = $1 AND c.billing_day >= $2 AND c.billing_day < $3 "
+        "GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 5, 4",
+        [cycle_id, first, past],
+    )
+
+
+def determinant_totals(database: Database, cycle_id: str, first: date, past: date) -> pl.DataFrame:
+    """Per service point, stretch and version: intervals summed and estimates among them."""
+    return database.read(
+        "SELECT service_point_id, stretch_start, tariff_version, sum(slots)::bigint AS slots, sum(estimated)::bigint AS estimated "
+        "FROM billing.determinant_day WHERE cycle_id = $1 AND billing_day >= $2 AND billing_day < $3 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+        [cycle_id, first, past],
+    )
+
+
+def positions(database: Database, days: Sequence[date], columns: Sequence[str]) -> pl.DataFrame:
+    """Charge rows of some days."""
+    return pl.concat([read_day(database, "charge_day", day, columns) for day in sorted(set(days))])
+
+
+def held_service_points(database: Database, first: date, past: date) -> pl.DataFrame:
+    """Service points whose bill an anomaly case holds: service_point_id and the case. Empty where detection is not
+    installed."""
+    with database.connect("billing") as connection:
+        known = scalar(connection, "SELECT to_regclass('anomaly.bill_hold') IS NOT NULL")
+    if not known:
+        return pl.DataFrame(schema={"service_point_id": pl.String, "case_id": pl.String})
+    return database.read(
+        "SELECT service_point_id, min(case_id::text) AS case_id FROM anomaly.bill_hold WHERE first_day < $2 AND (last_day IS NULL OR last_day >= $1) "
+        "GROUP BY 1 ORDER BY 1",
+        [first, past],
+    )
+
+
+def earlier_segments(database: Database, cycle_id: str, period_start: date, since: date) -> pl.DataFrame:
+    """Peaks and credits of statements of earlier periods: what ratchets and net metering carry."""
+    return database.read(
+        "SELECT g.service_point_id, s.account_id, g.tariff_id, s.period_start, g.segment_end, g.peaks, g.carry_out "
+        "FROM billing.statement_segment AS g JOIN billing.statement AS s USING (statement_id) "
+        "WHERE s.cycle_id = $1 AND s.period_start < $2 AND s.period_end > $3 ORDER BY 1, g.segment_end",
+        [cycle_id, period_start, since],
+    )
+
+
+def year_so_far(database: Database, cycle_id: str, tariff_id: str, since: date, before: date) -> pl.DataFrame:
+    """Per service point and account of a tariff: money (millionths) and days of the statements of periods that began
+    after a day and before another, posted adjustments included."""
+    return database.read(
+        "WITH bills AS (SELECT statement_id, account_id FROM billing.statement WHERE cycle_id = $1 AND period_start > $3 AND period_start < $4), "
+        "money AS (SELECT b.account_id, l.service_point_id, l.amount FROM bills AS b JOIN billing.statement_line AS l USING (statement_id) "
+        "WHERE l.tariff_id = $2 UNION ALL SELECT b.account_id, l.service_point_id, l.amount FROM bills AS b JOIN billing.adjustment AS a "
+        "ON a.statement_id = b.statement_id AND a.status = 'posted' JOIN billing.adjustment_line AS l USING (adjustment_id) WHERE l.tariff_id = $2), "
+        "served AS (SELECT b.account_id, g.service_point_id, sum(g.segment_end - g.segment_start)::bigint AS year_days FROM bills AS b "
+        "JOIN billing.statement_segment AS g USING (statement_id) WHERE g.tariff_id = $2 GROUP BY 1, 2) "
+        "SELECT s.service_point_id, s.account_id, $2::text AS tariff_id, (sum(coalesce(m.amount, 0)) * 1000000)::bigint AS year_lines, "
+        "s.year_days FROM served AS s LEFT JOIN money AS m USING (service_point_id, account_id) GROUP BY 1, 2, 3, 5 ORDER BY 1, 2",
+        [cycle_id, tariff_id, since, before],
+    )
+
+
+def copy_csv(connection: Connection, table: str, frame: pl.DataFrame) -> None:
+    """COPY a frame of scalars and array texts; exact decimals travel as text."""
+    buffer = io.BytesIO()
+    frame.write_csv(buffer, include_header=False, null_value="\\N", quote_style="necessary")
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, NULL '\\N')").format(
+        sql.Identifier(*table.split(".")), sql.SQL(", ").join(map(sql.Identifier, frame.columns))
+    )
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(buffer.getvalue())
+
+
+def array_text(column: str) -> pl.Expr:
+    """A list of whole numbers as PostgreSQL writes an array."""
+    return pl.concat_str([pl.lit("{"), pl.col(column).cast(pl.List(pl.String)).list.join(","), pl.lit("}")]).alias(
+        column
+    )
+
+
+def write_exceptions(connection: Connection, cycle_id: str, period_start: date, frame: pl.DataFrame) -> None:
+    """Replace the period's exceptions with a frame of account_id, reason, detail."""
+    connection.execute(
+        "DELETE FROM billing.statement_exception WHERE cycle_id = %s AND period_start = %s", (cycle_id, period_start)
+    )
+    rows = (
+        frame.unique()
+        .sort(pl.all())
+        .select(
+            "account_id",
+            pl.lit(cycle_id).alias("cycle_id"),
+            pl.lit(period_start).alias("period_start"),
+            "reason",
+            "detail",
+        )
+    )
+    copy_csv(connection, "billing.statement_exception", rows)
+
+
+def read_statement(database: Database, statement_id: str) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """A statement's row, lines and segments; money as exact text."""
+    head = database.read(
+        "SELECT statement_id, account_id, cycle_id, period_start, period_end, revision, kind, posting_month, currency, total::text AS total, "
+        "issued_at FROM billing.statement WHERE statement_id = $1",
+        [statement_id],
+    )
+    lines = database.read(
+        "SELECT line_no, service_point_id, tariff_id, tariff_version, segment_start, segment_end, line_key, name, component, "
+        "quantity::text AS quantity, unit, amount::text AS amount FROM billing.statement_line WHERE statement_id = $1 ORDER BY line_no",
+        [statement_id],
+    )
+    segments = database.read(
+        "SELECT service_point_id, tariff_id, tariff_version, segment_start, segment_end, days, unit, energy, peaks, peak_at, slots, estimated "
+        "FROM billing.statement_segment WHERE statement_id = $1 ORDER BY service_point_id, segment_start",
+        [statement_id],
+    )
+    return head, lines, segments
+
+
+def statement_days(database: Database, statement_id: str) -> pl.DataFrame:
+    """Usage by day and service point behind a statement, in millionths of the tariff's unit."""
+    return database.read(
+        "SELECT d.billing_day, d.service_point_id, d.unit, (SELECT sum(e) FROM unnest(d.energy) AS e)::bigint AS quantity, d.estimated > 0 AS estimated "
+        "FROM billing.statement AS s JOIN billing.statement_segment AS g USING (statement_id) JOIN billing.determinant_day AS d "
+        "ON d.service_point_id = g.service_point_id AND d.billing_day >= g.segment_start AND d.billing_day < g.segment_end "
+        "WHERE s.statement_id = $1 ORDER BY 2, 1",
+        [statement_id],
+    )
+
+
+def period_lines(database: Database, period_start: date) -> pl.DataFrame:
+    """Every line of the statements of periods that begin on a day; exact decimals as text."""
+    return database.read(
+        "SELECT s.account_id, l.statement_id || '.' || l.line_no AS line_id, s.cycle_id, s.period_start, s.period_end, l.service_point_id, "
+        "l.tariff_id, l.tariff_version, l.line_key, l.name, l.component, l.quantity::text AS quantity, l.unit, l.amount::text AS amount, s.currency "
+        "FROM billing.statement AS s JOIN billing.statement_line AS l USING (statement_id) WHERE s.period_start = $1 ORDER BY 1, l.statement_id, l.line_no",
+        [period_start],
+    )
+
+
+def left_to_legacy(connection: Any, cycle_id: str, period_start: date) -> set[str]:
+    """Accounts whose statement of a period was left to the legacy batch when it was first due."""
+    rows = connection.execute(
+        "SELECT account_id FROM billing.statement_exception WHERE cycle_id = %s AND period_start = %s AND reason = 'billed_by_legacy'",
+        (cycle_id, period_start),
+    )
+    return {str(account) for (account,) in rows}
+
+
+def cycles_ending(database: Database, period_end: date) -> list[str]:
+    """Billing cycles with a period that ends (excluded) on a day."""
+    found = database.read("SELECT cycle_id FROM ref.billing_cycles WHERE period_end = $1 ORDER BY 1", [period_end])
+    return [str(cycle) for cycle in found["cycle_id"].to_list()]
+
+
+def unaccounted(database: Database, cycle_id: str, period_start: date) -> list[str]:
+    """Accounts charged in a period that have neither a statement nor a recorded reason for none."""
+    found = database.read(
+        "SELECT DISTINCT c.account_id FROM billing.charge_day c WHERE c.cycle_id = $1 AND c.period_start = $2 "
+        "AND NOT EXISTS (SELECT FROM billing.statement s WHERE s.account_id = c.account_id AND s.cycle_id = $1 AND s.period_start = $2) "
+        "AND NOT EXISTS (SELECT FROM billing.statement_exception e WHERE e.account_id = c.account_id AND e.cycle_id = $1 AND e.period_start = $2 "
+        "AND e.reason <> 'estimate_streak') ORDER BY 1",
+        [cycle_id, period_start],
+    )
+    return [str(account) for account in found["account_id"].to_list()]
+
+
+def period_statements(database: Database, cycle_id: str, period_start: date, most: int) -> pl.DataFrame:
+    """The first statements of a period: what each comes to, for people."""
+    return database.read(
+        "SELECT statement_id, account_id, kind, total::text AS total, currency, lines, posting_month FROM billing.statement "
+        "WHERE cycle_id = $1 AND period_start = $2 ORDER BY 1 LIMIT $3",
+        [cycle_id, period_start, most],
+    )
+
+
+def open_joints(database: Database, cycle_id: str, period_start: date) -> list[str]:
+    """Joints of a period's statements that nobody can explain, as last compared."""
+    found = database.read(
+        "SELECT r.joint || ' ' || r.detail AS said FROM billing.reconciliation AS r JOIN ref.billing_cycles AS p ON r.subject = p.cycle_id "
+        "AND r.billing_day = p.period_end - 1 WHERE p.cycle_id = $1 AND p.period_start = $2 AND r.cause = 'open' ORDER BY 1",
+        [cycle_id, period_start],
+    )
+    return [str(said) for said in found["said"].to_list()]

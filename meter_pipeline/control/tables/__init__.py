@@ -1,0 +1,1 @@
+"""SQL of the control schema: flags, evidence, alerts, notifications, metrics."""

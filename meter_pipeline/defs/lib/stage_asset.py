@@ -1,0 +1,116 @@
+"""One way to make an asset of a billing day's stage."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import dagster as dg
+
+from meter_pipeline.control.pause_check import Held
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.partitions import billing_days
+from meter_pipeline.defs.lib.report_metadata import run_days
+from meter_pipeline.defs.lib.resources import Municipality
+from meter_pipeline.defs.lib.run_guard import Hold
+from meter_pipeline.defs.lib.table_metadata import table_metadata
+from meter_pipeline.postgres.database import connection_lost
+from meter_pipeline.retention import ensure_present
+from meter_pipeline.schemas.report import StageReport
+
+RunDay = Callable[[Municipality, date, str], StageReport]
+Done = TypeVar("Done")
+
+
+def stage_asset(
+    name: str,
+    run_day: RunDay,
+    *,
+    group: str,
+    description: str,
+    deps: Sequence[str | Sequence[str]],
+    owners: Sequence[str],
+    checks: Mapping[str, str],
+    table: str | None,
+    kinds: set[str],
+    blocking: bool = True,
+    daily: bool = True,
+) -> dg.AssetsDefinition:
+    """The asset of one stage.
+
+    ``run_day`` gets the municipality, the billing day and the run id. ``checks`` are the stage's invariants, name to
+    description; a blocking one that fails stops everything downstream of that day. ``table`` is what it writes, None
+    for a stage that writes files. ``daily`` puts it into the billing day's own job.
+    """
+
+    @dg.asset(
+        name=name,
+        group_name=group,
+        description=description,
+        deps=[dg.AssetDep(dg.AssetKey(list(d) if not isinstance(d, str) else [d])) for d in deps],
+        owners=list(owners),
+        kinds=kinds,
+        partitions_def=billing_days(),
+        check_specs=[
+            dg.AssetCheckSpec(check, asset=name, description=about, blocking=blocking, partitions_def=billing_days())
+            for check, about in checks.items()
+        ],
+        pool=policy.POOL,
+        freshness_policy=policy.freshness(billing_days().timezone) if daily else None,
+        tags={"meter_pipeline/stage": "billing_day" if daily else "on_demand"},
+        metadata=(table_metadata(table) if table else {}) | code_of(run_day),
+    )
+    def stage(
+        context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold
+    ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+        acting = municipality.acting_as(policy.ROLES[group])
+
+        def at_boundary(day: date) -> StageReport:
+            if ensure_present(municipality.database(), day):
+                context.log.info(
+                    "billing day %s was archived: its partitions are restored, and go again with the next archiving",
+                    day,
+                )
+            return until_done(context, hold, lambda: run_day(acting, day, context.run.run_id))
+
+        yield from run_days(context, list(checks), at_boundary)
+
+    return stage
+
+
+#: A stage that lost the server this often has another trouble than a restart.
+MOST_LOSSES: Final = 5
+
+
+def until_done(context: dg.AssetExecutionContext | dg.OpExecutionContext, hold: Hold, work: Callable[[], Done]) -> Done:
+    """Do ``work`` when no pause holds it.
+
+    Where a pause was raised while it computed, or the server was restarted under it, its transaction is undone as a
+    whole; it is done again from its start after the resume, or when the server answers (an unreachable flag is a pause,
+    so that the wait is the same).
+    """
+    lost = 0
+    while True:
+        hold.wait()
+        try:
+            return work()
+        except Held as held:
+            context.log.info("%s", held)
+        except Exception as error:
+            lost += 1
+            if not connection_lost(error) or lost > MOST_LOSSES:
+                raise
+            context.log.warning(
+                "the database went away (%s); begun again when it answers", " ".join(str(error).split())[:200]
+            )
+            hold.after_a_loss()
+
+
+def code_of(run_day: Callable[..., Any]) -> dict[str, Any]:
+    """Where the stage itself is written: the asset's own function is this module's, the same for all."""
+    run_day = run_day.func if isinstance(run_day, partial) else run_day
+    path, line = inspect.getfile(run_day), inspect.getsourcelines(run_day)[1]
+    written = dg.LocalFileCodeReference(file_path=path, line_number=line, label=Path(path).name)
+    return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[written])}

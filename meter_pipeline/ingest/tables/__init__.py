@@ -1,0 +1,1 @@
+"""SQL of the raw schema: reads, batch loads, dead letters, and what the server waits for."""

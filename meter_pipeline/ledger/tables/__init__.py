@@ -1,0 +1,1 @@
+"""SQL of the ledger schema: entries, guards, and the rows that leaves cover."""

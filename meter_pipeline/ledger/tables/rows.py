@@ -1,0 +1,207 @@
+"""The business rows behind the ledger's leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from typing import Any, Final, LiteralString
+
+import polars as pl
+from psycopg import sql
+
+from meter_pipeline.ledger.tables.entries import Connection
+from meter_pipeline.postgres import partitions
+from meter_pipeline.postgres.array_bytes import listed, lists
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.reading import ReadSession, reading
+from meter_pipeline.postgres.vectors import ARRAYS, RAW_INTERVAL_DAY, RAW_INTERVAL_PAYLOAD
+
+
+def exists(connection: Connection, table: str) -> bool:
+    """Whether a table is part of this installation."""
+    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
+    return bool(row and row[0])
+
+
+@contextmanager
+def same_snapshot(database: Database, connection: Connection) -> Iterator[ReadSession]:
+    """A database whose frames are read in the snapshot of ``connection``'s transaction, which is REPEATABLE READ and
+    outlives it."""
+    row = connection.execute("SELECT pg_export_snapshot()").fetchone()
+    assert row is not None  # noqa: S101 - a SELECT without FROM gives a row
+    with reading(database) as session:
+        with session.connection.cursor() as cursor:
+            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            cursor.execute(f"SET TRANSACTION SNAPSHOT '{row[0]}'")
+        yield session
+        with session.connection.cursor() as cursor:
+            cursor.execute("COMMIT")
+
+
+#: The billing day of a row, where it is not the column of that name. A statement's is its period's last.
+_DAY: Final[dict[str, LiteralString]] = {"billing.statement": "period_end - 1"}
+_CHARGES: Final = ("energy_to_date", "peaks_to_date", "amounts")
+# : What a hasher needs of a table's rows where that is not every column, arrays as bytes; with one row a row of the
+# table.
+_CONTENT: Final[dict[str, str]] = {
+    "raw.interval_day": RAW_INTERVAL_DAY.select(),
+    "raw.interval_payload": RAW_INTERVAL_PAYLOAD.select(),
+    "billing.charge_day": f"SELECT billing_day, service_point_id, account_id, tariff_id, tariff_version, days, {listed(_CHARGES, _CHARGES)} "
+    "FROM billing.charge_day",
+    "billing.statement": "SELECT lines_sha256, statement_id, coalesce((SELECT string_agg(concat_ws(E'\\x1f', l.line_no, l.service_point_id, l.tariff_id, "
+    "l.tariff_version, l.segment_start, l.segment_end, l.line_key, coalesce((l.quantity * 1000000)::bigint::text, ''), (l.amount * 1000000)::bigint), "
+    "E'\\x1e' ORDER BY l.line_no) FROM billing.statement_line AS l WHERE l.statement_id = t.statement_id), '') AS lines FROM billing.statement AS t",
+    "raw.dead_letter": "SELECT leaf, salt, raw FROM raw.dead_letter WHERE salt IS NOT NULL",
+    "billing.adjustment_line": "SELECT adjustment_id, line_no, action, service_point_id, line_key, amount::text AS amount FROM billing.adjustment_line",
+}
+#: Their arrays, by element type.
+_LISTS: Final[dict[str, dict[str, Any]]] = {
+    "raw.interval_day": ARRAYS,
+    "raw.interval_payload": ARRAYS,
+    "billing.charge_day": dict.fromkeys(_CHARGES, pl.Int64),
+}
+#: Rows that hang on the rows of another table: that table, and the column of both.
+_HANGS: Final[dict[str, tuple[str, str]]] = {"billing.statement_line": ("billing.statement", "statement_id")}
+
+
+def hashes(connection: Connection, table: str, column: str, day: date | None) -> bytes:
+    """The leaf of every row of a billing day, or of the whole table, end to end in no order.
+
+    Sixteen values rather than a row each: a hundred thousand rows cost a tenth of the time, and a value has a limit of
+    a gigabyte.
+    """
+    leaf = sql.Identifier(column)
+    query = sql.SQL("SELECT string_agg({}, ''::bytea) FROM {}").format(leaf, _table(table)) + _on(table, day)
+    query += sql.SQL(" GROUP BY get_byte({}, 0) & 15").format(leaf)
+    held = b"".join([bytes(row[0]) for row in connection.execute(query, [day] if day else [], binary=True).fetchall()])
+    return (
+        held + b"".join(partitions.archived_column(connection, table, column, day))
+        if table in partitions.ARCHIVED
+        else held
+    )
+
+
+def _table(table: str) -> sql.Identifier:
+    return sql.Identifier(*table.split("."))
+
+
+def _on(table: str, day: date | None, place: LiteralString = "%s") -> sql.Composable:
+    if day is None:
+        return sql.SQL("")
+    if table in _HANGS:
+        owner, key = _HANGS[table]
+        return (
+            sql.SQL(" WHERE {0} IN (SELECT {0} FROM {1}").format(sql.Identifier(key), _table(owner))
+            + _on(owner, day, place)
+            + sql.SQL(")")
+        )
+    return sql.SQL(" WHERE ") + sql.SQL(_DAY.get(table, "billing_day")) + sql.SQL(" = ") + sql.SQL(place)
+
+
+def parts(database: ReadSession, table: str, day: date | None) -> Iterator[pl.DataFrame]:
+    """Every row of a billing day, or of the whole table, through Arrow and a part at a time: what its hasher needs of
+    it."""
+    archived = partitions.archived_frame(database, table, day) if day is not None else None
+    if archived is not None:
+        yield archived
+        return
+    query = _CONTENT.get(table) or f"SELECT * FROM {table}"
+    for part in database.parts(query + _on(table, day, "$1").as_string(None), (day,) if day else ()):
+        yield lists(part, _LISTS.get(table, {}))
+
+
+def rows(connection: Connection, table: str, day: date | None) -> Iterator[str]:
+    """Every row of a billing day, or of the whole table, as PostgreSQL's own JSON text, streamed. Instants are ISO
+    8601, bytes ``\\x`` hex."""
+    query = sql.SQL("SELECT row_to_json(t)::text FROM {} AS t").format(_table(table)) + _on(table, day)
+    with connection.cursor("ledger_rows") as cursor:
+        cursor.itersize = 2000
+        cursor.execute(query, [day] if day else [])
+        for (text,) in cursor:
+            yield text
+
+
+def archived_rows(database: Database, connection: Connection, table: str, day: date | None) -> Iterator[str]:
+    """The rows of an archived day, as ``rows`` gives those of a partition; none where the day is not archived."""
+    row = (
+        partitions.archived_table(connection, table, day) if day is not None and table in partitions.ARCHIVED else None
+    )
+    if row is not None:
+        with partitions.as_temporary(database, row) as beside, beside.cursor("archived_rows") as cursor:
+            cursor.itersize = 2000
+            cursor.execute("SELECT row_to_json(t)::text FROM archived_rows AS t")
+            for (text,) in cursor:
+                yield text
+
+
+def days_of(connection: Connection, table: str) -> list[date]:
+    """Billing days a table has rows of, archived ones among them."""
+    query = sql.SQL("SELECT DISTINCT {} FROM {} ORDER BY 1").format(
+        sql.SQL(_DAY.get(table, "billing_day")), _table(table)
+    )
+    held = {row[0] for row in connection.execute(query).fetchall()}
+    return sorted(
+        held
+        | {
+            row.billing_day
+            for row in partitions.catalogue(connection, state="archived")
+            if row.table == table and row.rows
+        }
+    )
+
+
+def control_totals(connection: Connection) -> list[dict[str, Any]]:
+    """The store's own control totals of every feed file; empty where there is no raw store."""
+    if not exists(connection, "raw.control_total"):
+        return []
+    rows = connection.execute(
+        "SELECT encode(sha256, 'hex'), file_name, received, accepted, duplicate, superseded, rejected, waiting FROM raw.control_total ORDER BY 1"
+    ).fetchall()
+    names = ("sha256", "file_name", "received", "accepted", "duplicate", "superseded", "rejected", "waiting")
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+#: Tables of payloads, and which of their rows are a payload rather than a fold of several.
+_PAYLOADS: Final = (
+    ("raw.interval_day", " AND payloads = 1"),
+    ("raw.interval_payload", ""),
+    ("raw.register_read", " AND payloads = 1"),
+    ("raw.register_payload", ""),
+)
+
+
+def payloads_of_meter(
+    connection: Connection, meter_id: str, day: date, channel: str | None
+) -> list[tuple[bytes, dict[str, Any]]]:
+    """(payload hash, row) of every payload of a meter on a billing day."""
+    found: list[tuple[bytes, dict[str, Any]]] = []
+    for table, single in _PAYLOADS:
+        if exists(connection, table):
+            query = sql.SQL(
+                "SELECT payload_hash, row_to_json(t) FROM {} AS t WHERE billing_day = %s AND meter_id = %s"
+            ).format(sql.Identifier(*table.split(".")))
+            query += (
+                sql.SQL(" AND (%s::text IS NULL OR channel = %s)")
+                + sql.SQL(single)
+                + sql.SQL(" ORDER BY channel, payload_hash")
+            )
+            rows = connection.execute(query, (day, meter_id, channel, channel)).fetchall()
+            found += [(bytes(payload_hash), {"table": table, **row}) for payload_hash, row in rows]
+    return found
+
+
+def statement(connection: Connection, statement_id: str) -> tuple[bytes, dict[str, Any]] | None:
+    """(leaf, row) of a statement, its lines under ``lines``: the columns its leaf is over, quantities and money as
+    exact text."""
+    if not exists(connection, "billing.statement"):
+        return None
+    row = connection.execute(
+        "SELECT lines_sha256, row_to_json(t), coalesce((SELECT json_agg(json_build_object('line_no', l.line_no, 'service_point_id', l.service_point_id,"
+        " 'tariff_id', l.tariff_id, 'tariff_version', l.tariff_version, 'segment_start', l.segment_start, 'segment_end', l.segment_end, 'line_key',"
+        " l.line_key, 'name', l.name, 'quantity', l.quantity::text, 'unit', l.unit, 'amount', l.amount::text) ORDER BY l.line_no)"
+        " FROM billing.statement_line AS l WHERE l.statement_id = t.statement_id), '[]')"
+        " FROM billing.statement AS t WHERE statement_id = %s",
+        (statement_id,),
+    ).fetchone()
+    return None if row is None else (bytes(row[0]), {"table": "billing.statement", **row[1], "lines": row[2]})

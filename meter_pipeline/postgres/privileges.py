@@ -1,0 +1,187 @@
+"""Database roles of least privilege: the manifest, applying it, and finding where the database differs from it."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import psycopg
+from psycopg import sql
+
+from meter_pipeline.postgres.database import Database
+
+MANIFEST: Final = Path(__file__).with_name("privileges.toml")
+Connection: TypeAlias = psycopg.Connection[Any]
+Grants: TypeAlias = dict[tuple[str, str], frozenset[str]]
+
+_TABLES: Final = """
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition AND n.nspname NOT IN ('ledger', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
+ORDER BY 1, 2
+"""
+
+
+_PARTITIONS: Final = """
+SELECT cn.nspname, c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace
+JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace WHERE pn.nspname = %s AND p.relname = %s ORDER BY 1, 2
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """``roles``: role -> pattern -> verbs; ``member_of``: role -> roles it has the rights of; ``definer``: function ->
+    roles that may call it."""
+
+    verbs: tuple[str, ...]
+    roles: dict[str, dict[str, frozenset[str]]]
+    member_of: dict[str, list[str]]
+    definer: dict[str, list[str]]
+
+    def verbs_for(self, role: str, schema: str, table: str) -> frozenset[str]:
+        """What a role may do with a table; nothing where no line names it."""
+        lines = self.roles[role]
+        return lines.get(f"{schema}.{table}", lines.get(f"{schema}.*", frozenset()))
+
+
+def load(path: Path = MANIFEST) -> Manifest:
+    """Read the manifest. Raises ValueError for a verb there is none of."""
+    raw = tomllib.loads(path.read_text("utf-8"))
+    verbs = tuple(raw.pop("verbs"))
+    definer = dict(raw.pop("definer", {}))
+    roles: dict[str, dict[str, frozenset[str]]] = {}
+    for role, lines in raw.items():
+        roles[role] = {
+            pattern: frozenset(text.split()) for pattern, text in lines.items() if pattern not in ("about", "member_of")
+        }
+        if strange := {verb for granted in roles[role].values() for verb in granted} - set(verbs):
+            raise ValueError(f"{path}: {role} is given {', '.join(sorted(strange))}")
+    return Manifest(verbs, roles, {role: list(lines.get("member_of", [])) for role, lines in raw.items()}, definer)
+
+
+def everything_for(role: str, path: Path = MANIFEST) -> Manifest:
+    """The manifest of a database that is one role's own (the shadow's): it writes every table the manifest answers for,
+    the others have no line.
+
+    Memberships are the cluster's and would reach into the other databases of the server, so there are none.
+    """
+    whole = load(path)
+    schemas = {pattern.partition(".")[0] for lines in whole.roles.values() for pattern in lines}
+    return Manifest(
+        whole.verbs,
+        {role: {f"{schema}.*": frozenset(whole.verbs) for schema in schemas}},
+        {role: []},
+        {call: [role] for call in whole.definer},
+    )
+
+
+def tables(connection: Connection) -> list[tuple[str, str]]:
+    """Every table and view the manifest answers for, as (schema, name); partitions go with their parent."""
+    return connection.execute(_TABLES.encode()).fetchall()
+
+
+def apply(database: Database, manifest: Manifest | None = None) -> int:
+    """Grant exactly what the manifest says, in one transaction; returns how many grants. For the owner of the tables;
+    safe to repeat."""
+    manifest = manifest or load()
+    with database.connect("privileges") as connection:
+        # Two services may start at once, and two GRANTs on one table are "tuple concurrently updated".
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('meter_pipeline privileges', 0))")
+        present = tables(connection)
+        roles = {row[0] for row in connection.execute("SELECT rolname FROM pg_roles")}
+        count = 0
+        for role in manifest.roles:
+            for other in manifest.member_of[role]:
+                if other in roles:
+                    connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(other), sql.Identifier(role)))
+            for schema in sorted({schema for schema, _ in present}):
+                name = sql.Identifier(schema)
+                reachable = any(manifest.verbs_for(role, schema, table) for s, table in present if s == schema)
+                verb = (
+                    sql.SQL("GRANT USAGE ON SCHEMA {} TO {}")
+                    if reachable
+                    else sql.SQL("REVOKE ALL ON SCHEMA {} FROM {}")
+                )
+                connection.execute(verb.format(name, sql.Identifier(role)))
+                connection.execute(
+                    sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA {} FROM {}").format(name, sql.Identifier(role))
+                )
+                writes = any("INSERT" in manifest.verbs_for(role, s, table) for s, table in present if s == schema)
+                grant = (
+                    sql.SQL("GRANT USAGE ON ALL SEQUENCES IN SCHEMA {} TO {}")
+                    if writes
+                    else sql.SQL("REVOKE ALL ON ALL SEQUENCES IN SCHEMA {} FROM {}")
+                )
+                connection.execute(grant.format(name, sql.Identifier(role)))
+                # A day's partition is made at run time by the owner's function and written before it is attached.
+                wanted = manifest.roles[role].get(f"{schema}.*", frozenset())
+                if wanted:
+                    connection.execute(
+                        sql.SQL("ALTER DEFAULT PRIVILEGES IN SCHEMA {} GRANT {} ON TABLES TO {}").format(
+                            name, _verbs(wanted), sql.Identifier(role)
+                        )
+                    )
+            for schema, table in present:
+                if verbs := manifest.verbs_for(role, schema, table):
+                    connection.execute(
+                        sql.SQL("GRANT {} ON {} TO {}").format(
+                            _verbs(verbs), sql.Identifier(schema, table), sql.Identifier(role)
+                        )
+                    )
+                    count += 1
+                    # A partition is also written, locked and archived by its own name, and the REVOKE above took what
+                    # it was made with.
+                    for partition in connection.execute(_PARTITIONS, (schema, table)).fetchall():
+                        connection.execute(
+                            sql.SQL("GRANT {} ON {} TO {}").format(
+                                _verbs(verbs), sql.Identifier(*partition), sql.Identifier(role)
+                            )
+                        )
+        _define(connection, manifest)
+        connection.commit()
+    return count
+
+
+def differences(connection: Connection, manifest: Manifest | None = None) -> list[str]:
+    """Where the database's table privileges are not the manifest's, in words; empty when they agree. TRUNCATE and
+    TRIGGER belong to nobody."""
+    manifest = manifest or load()
+    found = []
+    for schema, table in tables(connection):
+        for role in manifest.roles:
+            expected = manifest.verbs_for(role, schema, table)
+            row = connection.execute(
+                "SELECT array_agg(v) FILTER (WHERE has_table_privilege(%s, to_regclass(%s), v)) FROM unnest(%s::text[]) v",
+                (role, f'"{schema}"."{table}"', [*manifest.verbs, "TRUNCATE", "TRIGGER"]),
+            ).fetchone()
+            actual = frozenset((row[0] if row else None) or ())
+            if actual != expected:
+                found.append(
+                    f"{role} on {schema}.{table}: has {' '.join(sorted(actual)) or 'nothing'}, should have {' '.join(sorted(expected)) or 'nothing'}"
+                )
+    return found
+
+
+def _verbs(verbs: frozenset[str]) -> sql.Composable:
+    return sql.SQL(", ").join(sql.SQL(verb) for verb in ("SELECT", "INSERT", "UPDATE", "DELETE") if verb in verbs)
+
+
+def _define(connection: Connection, manifest: Manifest) -> None:
+    """Functions that act with their owner's rights: a fixed search_path, and callable by the roles named only."""
+    for function, roles in manifest.definer.items():
+        schema, name = function.split(".")
+        rows = connection.execute(
+            "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = %s AND p.proname = %s",
+            (schema, name),
+        ).fetchall()
+        for (signature,) in rows:
+            # regprocedure prints the signature quoted as SQL needs it.
+            target = sql.SQL(signature)
+            connection.execute(
+                sql.SQL("ALTER FUNCTION {} SECURITY DEFINER SET search_path = pg_catalog").format(target)
+            )
+            connection.execute(sql.SQL("REVOKE ALL ON FUNCTION {} FROM PUBLIC").format(target))
+            for role in roles:
+                connection.execute(sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(target, sql.Identifier(role)))

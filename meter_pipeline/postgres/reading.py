@@ -1,0 +1,130 @@
+"""A session for many reads of frames, over an Arrow connection that outlives it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Final, TypeVar
+
+import polars as pl
+
+from meter_pipeline.postgres.arrow import fetch, fetch_parts
+from meter_pipeline.postgres.database import Database
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSession(Database):
+    """A database whose frames are all read over one connection: opening one costs 60 ms, and a day needs fifteen reads.
+
+    Each read is its own transaction, so it sees what was committed before it and holds no lock after it.
+    """
+
+    connection: Any = None
+
+    def read(self, query: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
+        return fetch(self.connection, query, parameters)
+
+    def parts(self, query: str, parameters: Sequence[Any] = ()) -> Iterator[pl.DataFrame]:
+        """``read``, some 16 MiB at a time while the server still sends: an empty frame, then the rows."""
+        return fetch_parts(self.connection, query, parameters)
+
+
+@contextlib.contextmanager
+def ahead(items: Generator[Item], depth: int = 4) -> Iterator[Iterator[Item]]:
+    """The same items, up to ``depth`` of them made by another thread before they are asked for."""
+    done: Any = object()
+    with ThreadPoolExecutor(1, "read-ahead") as pool:
+        waiting = deque(pool.submit(next, items, done) for _ in range(depth))
+
+        def taken() -> Iterator[Item]:
+            while (item := waiting.popleft().result()) is not done:
+                waiting.append(pool.submit(next, items, done))
+                yield item
+
+        try:
+            yield taken()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            items.close()
+
+
+@contextlib.contextmanager
+def reading(database: Database) -> Iterator[ReadSession]:
+    """A session for many reads of frames. Its connection goes back to a shelf, from which the next stage of the same
+    process takes it."""
+    url = database.with_options(options=f"{database.session_options} -c default_transaction_read_only=on")
+    connection = _SHELF.take(url)
+    try:
+        yield ReadSession(database.url, database.role, connection)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            connection.close()
+        raise
+    _SHELF.give(url, connection)
+
+
+class _Shelf:
+    """Arrow connections between their uses: opening one costs 50 ms (it asks for every type), and a billing day has
+    four stages.
+
+    At most two are kept, of the last database only; one that the server has closed meanwhile is replaced; a forked
+    child leaves its parent's alone.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._url, self._process = Lock(), "", 0
+        self._kept: list[Any] = []
+        atexit.register(self.clear)
+
+    def take(self, url: str) -> Any:
+        """A connection in good order."""
+        import adbc_driver_postgresql.dbapi as adbc
+
+        while (connection := self._pop(url)) is not None:
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT 1")
+                    cursor.fetchone()
+                return connection
+            except Exception:
+                with contextlib.suppress(Exception):
+                    connection.close()
+        return adbc.connect(url, autocommit=True)
+
+    def _pop(self, url: str) -> Any:
+        with self._lock:
+            return self._kept.pop() if self._kept and (self._url, self._process) == (url, os.getpid()) else None
+
+    def give(self, url: str, connection: Any) -> None:
+        """Keep a connection for the next."""
+        with self._lock:
+            if (self._url, self._process) != (url, os.getpid()):
+                old, self._kept = (self._kept if self._process == os.getpid() else []), []
+                self._url, self._process = url, os.getpid()
+            else:
+                old, self._kept = self._kept[1:], self._kept[:1]
+            self._kept.append(connection)
+        self._close(old)
+
+    def clear(self) -> None:
+        """Close what is kept: before a database is dropped, and at exit."""
+        with self._lock:
+            old, self._kept = (self._kept if self._process == os.getpid() else []), []
+        self._close(old)
+
+    @staticmethod
+    def _close(connections: list[Any]) -> None:
+        for connection in connections:
+            with contextlib.suppress(Exception):
+                connection.close()
+
+
+_SHELF: Final = _Shelf()

@@ -1,0 +1,1 @@
+"""Estimates of missing intervals, from the meter's own history, scaled to its register."""

@@ -1,0 +1,562 @@
+"""From validated matrices to rows of the store: vectors with their hashes, daily usage, exceptions, load shapes."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from meter_pipeline import quality
+from meter_pipeline.ledger.digests import digests
+from meter_pipeline.schemas.reads import NO_VALUE
+from meter_pipeline.vee.registers.assemble import STEP_RULES, DayRows, Registers
+from meter_pipeline.vee.registers.reads import Pace, at_pace, no_pace, open_quantity, pace, read_habit
+from meter_pipeline.vee.rules import row_rules as rr
+from meter_pipeline.vee.rules.catalogue import ROW_RULES, Role, Severity, codes, mask_of
+from meter_pipeline.vee.rules.interval_rules import code_table
+from meter_pipeline.vee.rules.model import Bools, DailyHistory, Ints, ValidatedMatrix
+from meter_pipeline.vee.rules.statistics import summed_shapes
+from meter_pipeline.vee.rules.thresholds import Thresholds
+
+_TAG: Final = b"mp-vee-row/1\x1f"
+_BLOCK: Final = 4096
+#: Worst first: what a day's quality is said to be when its slots differ
+_RANK: Final = {"M": 0, "N": 1, "E": 2, "S": 3, "F": 4, "V": 5, "A": 6}
+
+
+def _hash_rows(keys: pl.Series, parts: list[npt.NDArray[Any]]) -> pl.Series:
+    """SHA-256 of each row: its key, then the bytes of its arrays, little-endian, in order. A Binary column."""
+    found = [
+        digests(keys.slice(first, _BLOCK) + _row_bytes([p[first : first + _BLOCK] for p in parts]))
+        for first in range(0, len(keys), _BLOCK)
+    ]
+    return pl.concat(found) if found else pl.Series(dtype=pl.Binary)
+
+
+def _row_bytes(parts: list[npt.NDArray[Any]]) -> pl.Series:
+    """The bytes of the arrays' rows, end to end: a Binary column, made without an object for each row."""
+    n = parts[0].shape[0]
+    block = np.concatenate([np.ascontiguousarray(p).view(np.uint8).reshape(n, -1) for p in parts], axis=1)
+    ends = np.arange(0, (n + 1) * block.shape[1], block.shape[1], dtype=np.int64)
+    made = pl.from_arrow(
+        pa.LargeBinaryArray.from_buffers(pa.large_binary(), n, [None, pa.py_buffer(ends), pa.py_buffer(block)])
+    )
+    assert isinstance(made, pl.Series)  # noqa: S101 - one array is one column
+    return made
+
+
+def _key_bytes(frame: pl.DataFrame, columns: list[str], tag: bytes) -> pl.Series:
+    joined = frame.select(
+        pl.concat_str([pl.col(c).cast(pl.String).fill_null("") for c in columns], separator="\x1f")
+    ).to_series()
+    return (tag.decode() + joined).cast(pl.Binary)
+
+
+def input_hashes(rows: DayRows, rules_digest: str, *, final: bool) -> pl.Series:
+    """SHA-256 of what each row is made from: its raw values and codes, its window, its register, the thresholds."""
+    c = rows.context
+    # rows that no longer stretch of register reads encloses hash as they did before there were any
+    in_stretch = np.where(
+        c.stretch_left != NO_VALUE, c.stretch_left * 1_000_003 + c.stretch_before * 10_007 + c.stretch_after, 0
+    )
+    counted = np.where(
+        c.tou_program >= 0, (c.tou_quantity * (1_009 * np.arange(1, c.tou_quantity.shape[1] + 1))).sum(axis=1), 0
+    )
+    if counted.any():
+        counted += np.where(
+            c.tou_program >= 0,
+            (c.tou_hours.astype(np.int64) * np.arange(1, c.tou_hours.shape[1] + 1)).sum(axis=1)[c.tou_program],
+            0,
+        )
+    meta = np.stack(
+        [
+            c.first.astype(np.int64),
+            c.last.astype(np.int64),
+            c.register_difference,
+            c.register_tolerance + in_stretch + counted,
+            c.limit,
+            c.active.astype(np.int64)
+            | c.known.astype(np.int64) << 1
+            | c.unit_ok.astype(np.int64) << 2
+            | np.int64(final) << 3,
+        ],
+        axis=1,
+    )
+    parts: list[npt.NDArray[Any]] = [rows.matrix.values, rows.matrix.quality, meta]
+    keys = _key_bytes(rows.keys, ["service_point_id", "meter_id", "channel"], _TAG + rules_digest.encode() + b"\x1f")
+    hashes = _hash_rows(keys, parts)
+    if rows.matrix.offsets is not None:
+        # a row's hash is its own: it must not tell whether another row of the same shard came off the grid
+        late = np.flatnonzero(rows.matrix.offsets.any(axis=1))
+        if late.size:
+            hashes = hashes.scatter(
+                late, _hash_rows(keys.gather(late), [p[late] for p in (*parts, rows.matrix.offsets)])
+            )
+    return hashes
+
+
+def content_hashes(v: ValidatedMatrix) -> pl.Series:
+    """SHA-256 of what was made of each row: key, account, values, quality, flags, register. A leaf of the ledger."""
+    columns = [
+        "service_point_id",
+        "meter_id",
+        "channel",
+        "unit",
+        "flow",
+        "account_id",
+        "tariff_id",
+        "cycle_id",
+        "billed",
+    ]
+    meta = np.stack([v.row_flags, v.difference, v.unscaled, v.expected.astype(np.int64)], axis=1)
+    tag = _TAG + v.billing_day.isoformat().encode() + b"\x1f"
+    return _hash_rows(_key_bytes(v.keys, columns, tag), [v.values, v.quality, v.flags, meta])
+
+
+def interval_keys(
+    v: ValidatedMatrix, rows: DayRows, inputs: pl.Series, contents: pl.Series, *, final: bool
+) -> pl.DataFrame:
+    """Every column of vee.interval_day but the vector's own, aligned with the matrix."""
+    touched = v.flags.any(axis=1)
+    notes = (
+        pl.Series([v.anchors.get(i) for i in range(v.keys.height)], dtype=pl.String)
+        if v.anchors
+        else pl.Series([None] * v.keys.height, dtype=pl.String)
+    )
+    flags = (
+        pl.Series(np.ascontiguousarray(v.flags[touched]).ravel())
+        .reshape((int(touched.sum()), v.flags.shape[1]))
+        .arr.to_list()
+        if touched.any()
+        else None
+    )
+    if flags is None:
+        listed = pl.repeat(None, v.keys.height, dtype=pl.List(pl.Int32), eager=True)
+    else:
+        index = pl.Series(np.where(touched, np.cumsum(touched) - 1, 0), dtype=pl.UInt32)
+        listed = pl.select(pl.when(pl.Series(touched)).then(flags.gather(index))).to_series()
+    return v.keys.select(
+        "service_point_id",
+        "meter_id",
+        "channel",
+        "unit",
+        "flow",
+        "head_end",
+        "account_id",
+        "tariff_id",
+        "cycle_id",
+        "billed",
+    ).with_columns(
+        total_micro=pl.Series(v.total),
+        register_difference_micro=_nullable(v.difference),
+        unscaled_micro=pl.Series(v.unscaled),
+        row_flags=pl.Series(v.row_flags),
+        version=pl.lit(1, pl.Int32),
+        rules_version=pl.lit(v.rules_version, pl.Int32),
+        first_slot=pl.Series(rows.context.first.astype(np.int16)),
+        expected=pl.Series(v.expected.astype(np.int16)),
+        actual=pl.Series(v.actual.astype(np.int16)),
+        estimated=pl.Series(v.estimated.astype(np.int16)),
+        missing=pl.Series(v.missing.astype(np.int16)),
+        locked=pl.Series((v.estimated > 0) & final),
+        input_hash=inputs,
+        content_hash=contents,
+        notes=notes,
+        flags=listed,
+    )
+
+
+def _nullable(values: Ints) -> pl.Series:
+    return pl.select(pl.when(pl.Series(values != NO_VALUE)).then(pl.Series(values))).to_series()
+
+
+def worst_quality(codes_of: npt.NDArray[np.uint16], values: Ints) -> npt.NDArray[np.uint16]:
+    """The worst code of each row among its values, by flag (estimates before actuals), then the larger code; MISSING
+    for an empty row."""
+    out = np.full(values.shape[0], quality.MISSING, np.uint16)
+    plain = ~codes_of.any(axis=1)
+    out[plain] = quality.ACTUAL
+    rows = np.flatnonzero(~plain)
+    if rows.size:
+        rank = np.full(8, 9, np.int64)
+        for flag, r in _RANK.items():
+            rank[quality.FLAGS.index(flag)] = r
+        found = codes_of[rows]
+        order = np.where(values[rows] != NO_VALUE, rank[found >> 13] * (1 << 17) - found.astype(np.int64), 1 << 40)
+        at = order.argmin(axis=1)
+        empty = order[np.arange(rows.size), at] == 1 << 40
+        out[rows] = np.where(empty, quality.MISSING, found[np.arange(rows.size), at])
+    return out
+
+
+def interval_usage(v: ValidatedMatrix) -> pl.DataFrame:
+    """One row per matrix row, as a part of its service point's daily usage."""
+    table = code_table("estimate")
+    estimated = np.zeros(v.keys.height, np.int64)
+    rows = np.flatnonzero(v.estimated > 0)
+    if rows.size:
+        estimated[rows] = np.where(table[v.quality[rows]] & (v.values[rows] != NO_VALUE), v.values[rows], 0).sum(axis=1)
+    nothing = (v.actual + v.estimated) == 0
+    return v.keys.select(
+        "service_point_id",
+        "meter_id",
+        "flow",
+        "unit",
+        "commodity",
+        "customer_class",
+        "account_id",
+        "tariff_id",
+        "cycle_id",
+        "billed",
+    ).with_columns(
+        quantity_micro=_nullable(np.where(nothing, NO_VALUE, v.total)),
+        estimated_micro=pl.Series(estimated),
+        row_flags=pl.Series(v.row_flags),
+        slots_expected=pl.Series(v.expected.astype(np.int32)),
+        actual=pl.Series(v.actual.astype(np.int32)),
+        estimated=pl.Series(v.estimated.astype(np.int32)),
+        missing=pl.Series(v.missing.astype(np.int32)),
+        quality=pl.Series(worst_quality(v.quality, v.values).view(np.int16)),
+        source=pl.lit("interval"),
+    )
+
+
+_SUMS: Final[dict[str, Any]] = {
+    "unit": pl.String,
+    "flow": pl.String,
+    "customer_class": pl.String,
+    "members": pl.Int64,
+    "total": pl.Int64,
+}
+
+
+def class_sums(v: ValidatedMatrix) -> pl.DataFrame:
+    """Whole channel-days of each unit, flow and class, and their sum: unit, flow, customer_class, members, total."""
+    return (
+        v.keys.select("unit", "flow", "customer_class")
+        .with_columns(total=pl.Series(v.total))
+        .filter(pl.Series((v.actual == v.expected) & (v.expected == v.raw.slots)))
+        .group_by("unit", "flow", "customer_class")
+        .agg(pl.len().alias("members"), pl.col("total").sum())
+        .select(list(_SUMS))
+        .cast(_SUMS)  # type: ignore[arg-type]  # a mapping of column types
+    )
+
+
+def class_means(sums: list[pl.DataFrame], least: int) -> pl.DataFrame:
+    """Mean day of the whole channel-days of each unit, flow and class, from ``least`` meters on: unit, flow,
+    customer_class, mean_micro.
+
+    ``sums``: ``class_sums`` of all the day's matrices.
+    """
+    return (
+        pl.concat(sums or [pl.DataFrame(schema=_SUMS)])
+        .group_by("unit", "flow", "customer_class")
+        .agg(pl.col("members").sum(), (pl.col("total").sum() // pl.col("members").sum()).alias("mean_micro"))
+        .filter(pl.col("members") >= least)
+    )
+
+
+def register_usage(
+    registers: Registers,
+    mapped: pl.DataFrame,
+    history: DailyHistory,
+    thresholds: Thresholds,
+    means: pl.DataFrame | None = None,
+) -> pl.DataFrame:
+    """Daily usage of register-only meters: consumption shared over the days between reads, exactly; a forward estimate
+    until a read closes.
+
+    ``mapped``: the register-only series of ``registers.frame`` with class, commodity and account, and ``index`` into
+    the series. ``history`` is aligned with it; ``means`` as from ``class_means``. A forward estimate is average daily
+    load (AEMO method 65), by the register's own reads or else by its days, or the class's mean (63), of the registers
+    closed today or else of the interval meters, flag E; time before the very first read is a substitute at the pace of
+    its first stretch (65); a share of a longer stretch between reads is a substitute by linear (17); reads near both
+    midnights make an actual day. A day on which reads begin or end is what they enclose of it and the rest at pace, so
+    that the days from one read to another sum to their difference.
+    """
+    at = mapped["index"].to_numpy()
+    use = registers.use
+    quantity = use.quantity[at].copy()
+    known = quantity != NO_VALUE
+    near = use.gap_s[at] <= thresholds.boundary_hours * 3600
+    code = np.where(near, quality.ACTUAL, quality.pack("S", 17, 85)).astype(np.uint16)
+    good = (history.totals != NO_VALUE)[:, -thresholds.adl_days :]
+    recent = np.where(good, history.totals[:, -thresholds.adl_days :], 0)
+    count = good.sum(axis=1)
+    share = mapped["end_s"].to_numpy() - mapped["begin_s"].to_numpy()
+    whole = int(mapped["day_seconds"][0]) if mapped.height else 1
+    adl = np.where(count > 0, recent.sum(axis=1) // np.maximum(count, 1), 0)
+    reason = np.where(use.broken[at], 18, 85)
+    unknown = np.flatnonzero(~known)
+    own = _own_pace(registers, mapped, thresholds) if unknown.size else no_pace(registers.frame.height)
+    for row in unknown:
+        i = int(at[row])
+        ended = open_quantity(use, own, i)
+        if ended is not None:
+            quantity[row] = ended
+            code[row] = quality.pack("E" if use.tail_s[i] else "S", 65, 85)
+        elif own.seconds[i]:
+            quantity[row] = at_pace(int(own.amount[i]), int(own.seconds[i]), int(share[row]))
+            code[row] = quality.pack("E", 65, int(reason[row]))
+        elif count[row]:
+            quantity[row] = int(adl[row]) * int(share[row]) // whole
+            code[row] = quality.pack("E", 65, int(reason[row]))
+    still = np.flatnonzero(quantity == NO_VALUE)
+    if still.size:
+        group = mapped.select(pl.struct("unit", "flow", "customer_class").rank("dense")).to_series().to_numpy()
+        for g in np.unique(group[still]):
+            members = np.flatnonzero(known & (group == g))
+            if members.size >= thresholds.profile_min_rows:
+                mean = int(quantity[members].sum()) // members.size
+                for row in still[group[still] == g]:
+                    quantity[row] = mean * int(share[row]) // whole
+                    code[row] = quality.pack("E", 63, int(reason[row]))
+    if means is not None and means.height and (quantity == NO_VALUE).any():
+        mean_of = (
+            mapped.join(means, on=["unit", "flow", "customer_class"], how="left", maintain_order="left")["mean_micro"]
+            .fill_null(NO_VALUE)
+            .to_numpy()
+        )
+        for row in np.flatnonzero((quantity == NO_VALUE) & (mean_of != NO_VALUE)):
+            quantity[row] = int(mean_of[row]) * int(share[row]) // whole
+            code[row] = quality.pack("E", 63, int(reason[row]))
+    flags = np.zeros(mapped.height, np.int64)
+    for step, rule in STEP_RULES.items():
+        flags |= np.where(use.causes[at] & (1 << step), rule.mask, 0)
+    flags |= np.where(mapped["handover"].to_numpy(), rr.EXCHANGE.mask, 0)
+    if not use.closed[at].all():
+        flags |= np.where(~use.closed[at] & _overdue(registers, mapped, thresholds)[at], rr.READ_OVERDUE.mask, 0)
+    present = quantity != NO_VALUE
+    actual = present & (code == quality.ACTUAL)
+    flags |= np.where(present & ~actual, rr.ESTIMATED.mask, 0) | np.where(~present, rr.NOT_ESTIMATED.mask, 0)
+    code[~present] = quality.MISSING
+    return mapped.select(
+        "service_point_id",
+        "meter_id",
+        "flow",
+        "unit",
+        "commodity",
+        "customer_class",
+        "account_id",
+        "tariff_id",
+        "cycle_id",
+        "billed",
+    ).with_columns(
+        quantity_micro=_nullable(quantity),
+        estimated_micro=pl.Series(np.where(present & ~actual, quantity, 0)),
+        row_flags=pl.Series(flags),
+        slots_expected=pl.lit(1, pl.Int32),
+        actual=pl.Series(actual.astype(np.int32)),
+        estimated=pl.Series((present & ~actual).astype(np.int32)),
+        missing=pl.Series((~present).astype(np.int32)),
+        quality=pl.Series(code.view(np.int16)),
+        source=pl.lit("register"),
+    )
+
+
+def _own_pace(registers: Registers, mapped: pl.DataFrame, thresholds: Thresholds) -> Pace:
+    """The pace of each series of the frame; those without reads have none."""
+    until = int(mapped["end_s"].to_numpy().max(initial=0))
+    found = pace(registers.reads, registers.found, until, thresholds.adl_days * 86_400)
+    present = registers.reads.series[registers.reads.starts[:-1]]
+    out = no_pace(registers.frame.height)
+    for name in ("amount", "seconds", "lead_amount", "lead_seconds"):
+        getattr(out, name)[present] = getattr(found, name)
+    return out
+
+
+def _overdue(registers: Registers, mapped: pl.DataFrame, thresholds: Thresholds) -> Bools:
+    """Series whose last read lies further before the end of the day than ``overdue_factor`` times their usual distance
+    between reads.
+
+    The usual distance is the register's own median; with fewer than three reads its head-end's; a head-end without any
+    says nothing.
+    """
+    count = registers.frame.height
+    late = np.zeros(count, np.bool_)
+    reads = registers.reads
+    if not reads.series.size or not mapped.height:
+        return late
+    starts = reads.starts
+    number = reads.series[starts[:-1]]
+    habit, last = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    habit[number], last[number] = read_habit(reads), reads.at[starts[1:] - 1]
+    fleets = registers.frame["head_end"].fill_null("").to_numpy()
+    for fleet in np.unique(fleets):
+        mine = fleets == fleet
+        known = mine & (habit > 0)
+        if known.any():
+            habit[mine & (habit == 0)] = int(np.median(habit[known]))
+    ends = registers.frame["end_s"].to_numpy()
+    return (last > 0) & (habit > 0) & (ends - last > thresholds.overdue_factor * habit)
+
+
+def daily_usage(parts: list[pl.DataFrame], day: date) -> pl.DataFrame:
+    """Usage per service point, flow and unit, all billed meters together, sorted by key: sums are exact, null where
+    nothing is known."""
+    schema_parts = [p.filter(pl.col("billed")) for p in parts if p.height]
+    if not schema_parts:
+        return pl.DataFrame()
+    rank = pl.col("quality").cast(pl.Int32).map_batches(_rank_of, return_dtype=pl.Int64)
+    on = ["service_point_id", "flow", "unit"]
+    everything = pl.concat(schema_parts, how="vertical_relaxed").with_columns(rank=rank)
+    # most service points have one meter: only the others need a group
+    several = pl.struct(on).is_duplicated()
+    single = everything.filter(~several).with_columns(meters=pl.lit(1, pl.Int16))
+    merged = (
+        everything.filter(several)
+        .sort(*on, "meter_id")
+        .group_by(on, maintain_order=True)
+        .agg(
+            pl.when(pl.col("quantity_micro").is_not_null().any())
+            .then(pl.col("quantity_micro").sum())
+            .alias("quantity_micro"),
+            pl.col("estimated_micro").sum(),
+            pl.col("row_flags").bitwise_or(),
+            pl.col("slots_expected", "actual", "estimated", "missing").sum(),
+            pl.col("quality").sort_by("rank").first(),
+            pl.col("source").first(),
+            pl.col("commodity", "customer_class", "account_id", "tariff_id", "cycle_id").first(),
+            pl.col("meter_id").n_unique().cast(pl.Int16).alias("meters"),
+        )
+    )
+    columns = [
+        *on,
+        "quantity_micro",
+        "estimated_micro",
+        "row_flags",
+        "slots_expected",
+        "actual",
+        "estimated",
+        "missing",
+        "meters",
+        "quality",
+        "source",
+        "commodity",
+        "customer_class",
+        "account_id",
+        "tariff_id",
+        "cycle_id",
+    ]
+    return (
+        pl.concat([single.select(columns), merged.select(columns)], how="vertical_relaxed")
+        .with_columns(billing_day=pl.lit(day, pl.Date), exchange=(pl.col("row_flags") & rr.EXCHANGE.mask) != 0)
+        .sort(on)
+    )
+
+
+def _rank_of(series: pl.Series) -> pl.Series:
+    flag = (series.to_numpy().astype(np.int64) & 0xFFFF) >> 13
+    rank = np.full(8, 9, np.int64)
+    for letter, r in _RANK.items():
+        rank[quality.FLAGS.index(letter)] = r
+    return pl.Series(rank[flag] * (1 << 17) - (series.to_numpy().astype(np.int64) & 0xFFFF))
+
+
+def row_exceptions(v: ValidatedMatrix) -> pl.DataFrame:
+    """Exceptions of rows a failing rule hit: kind, severity, key, detail."""
+    failing = mask_of(ROW_RULES, Severity.FAIL, Role.INITIAL)
+    rows = np.flatnonzero((v.row_flags & failing) != 0)
+    names = v.keys.select("service_point_id", "meter_id", "channel")
+    found: list[tuple[str, str, str, str, str, str]] = []
+    for i in rows:
+        sp, meter, channel = names.row(int(i))
+        hits = codes(ROW_RULES, int(v.row_flags[i]) & failing)
+        found.extend((code, sp, meter, channel, "fail", _detail(code, v, int(i))) for code in hits)
+    return exception_frame(found)
+
+
+def _detail(code: str, v: ValidatedMatrix, i: int) -> str:
+    if code in ("SUM_CHECK", "INFEASIBLE", "MULTIPLIER") and v.difference[i] != NO_VALUE:
+        return f"intervals {int(v.total[i])} against register {int(v.difference[i])} micro {v.keys['unit'][i]}"
+    if code in ("NO_DATA", "NOT_ESTIMATED"):
+        return f"{int(v.estimated[i])} of {int(v.expected[i])} slots estimated, {int(v.missing[i])} null"
+    return ROW_RULES[code].about
+
+
+def exception_frame(rows: list[tuple[str, str, str, str, str, str]]) -> pl.DataFrame:
+    """Exceptions as a frame: kind, service_point_id, meter_id, channel, severity, detail."""
+    return pl.DataFrame(
+        rows,
+        schema=dict.fromkeys(("kind", "service_point_id", "meter_id", "channel", "severity", "detail"), pl.String),
+        orient="row",
+    )
+
+
+def head_end_shapes(rows: DayRows, day: date) -> pl.DataFrame:
+    """Each head-end's complete channel-days, as read, with the columns of vee.group_day: ``profile`` their sum by slot,
+    ``shape`` the sum of each one's share of its own day in millionths, in which a factory weighs no more than a flat.
+    """
+    groups = (
+        rows.keys.select("head_end", "unit", "flow")
+        .with_row_index("row")
+        .filter(pl.Series(rows.context.expected == rows.matrix.slots))
+    )
+    found = []
+    for (head_end, unit, flow), part in sorted(groups.group_by("head_end", "unit", "flow"), key=lambda g: g[0]):
+        members, profile, count, shares = summed_shapes(rows.matrix.values, part["row"].to_numpy().astype(np.int64))
+        if members:
+            found.append(
+                (
+                    day,
+                    head_end,
+                    unit,
+                    flow,
+                    rows.matrix.interval_minutes,
+                    members,
+                    profile.tolist(),
+                    shares.tolist(),
+                    count,
+                    0,
+                )
+            )
+    return pl.DataFrame(
+        found,
+        schema={
+            "billing_day": pl.Date,
+            "head_end": pl.String,
+            "unit": pl.String,
+            "flow": pl.String,
+            "interval_minutes": pl.Int16,
+            "members": pl.Int32,
+            "profile": pl.List(pl.Int64),
+            "shape": pl.List(pl.Int64),
+            "shape_members": pl.Int32,
+            "shifted_hours": pl.Int16,
+        },
+        orient="row",
+    )
+
+
+def added_shapes(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    """``head_end_shapes`` of several shards as those of the whole, sorted by their key."""
+    found: dict[tuple[Any, ...], list[Any]] = {}
+    key = ["billing_day", "interval_minutes", "head_end", "unit", "flow"]
+    for row in (
+        row for part in parts for row in part.select(*key, "members", "profile", "shape", "shape_members").iter_rows()
+    ):
+        members, profile, shape, shaped = row[len(key) :]
+        held = found.setdefault(
+            row[: len(key)], [0, np.zeros(len(profile), np.int64), np.zeros(len(shape), np.int64), 0]
+        )
+        held[0] += members
+        held[1] += np.array(profile, np.int64)
+        held[2] += np.array(shape, np.int64)
+        held[3] += shaped
+    schema = parts[0].schema if parts else {}
+    rows = [
+        (*names, members, profile.tolist(), shape.tolist(), shaped, 0)
+        for names, (members, profile, shape, shaped) in sorted(found.items())
+    ]
+    return (
+        pl.DataFrame(
+            rows, schema=[*key, "members", "profile", "shape", "shape_members", "shifted_hours"], orient="row"
+        ).select(pl.col(c).cast(t) for c, t in schema.items())
+        if rows
+        else pl.DataFrame(schema=schema)
+    )

@@ -1,0 +1,1 @@
+"""Register reads: consumption between reads, meter exchanges, reads that close earlier days."""

@@ -1,0 +1,468 @@
+"""From reference data and raw reads to rows under judgement: what should have come, beside what did.
+
+Every row that reference data expects is there even when nothing arrived; every raw row that reference data does not
+know is returned apart, as an exception, never dropped in silence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import date
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from meter_pipeline import units
+from meter_pipeline.quality import MISSING
+from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
+from meter_pipeline.vee.registers.exchange import installation_windows, slot_windows
+from meter_pipeline.vee.registers.read_window import NEAR_DAYS
+from meter_pipeline.vee.registers.reads import Series, Step, Steps, WindowUse, steps, use_in_windows
+from meter_pipeline.vee.rules import row_rules as rr
+from meter_pipeline.vee.rules.model import Bools, Ints, RowContext, take_rows
+from meter_pipeline.vee.rules.thresholds import Thresholds
+
+#: Row rule recorded for a register step found in the day
+STEP_RULES: Final = {
+    Step.ROLLOVER: rr.ROLLOVER,
+    Step.REVERSE_FLOW: rr.REVERSE_FLOW,
+    Step.READ_ERROR: rr.READ_ERROR,
+    Step.DECREASE: rr.DECREASE,
+    Step.DIALS: rr.DIALS,
+}
+# : How long before the day an install read may open any register's window, in seconds; older ones come as reads where
+# they are needed (reach.py)
+INSTALL_REACH_S: Final = NEAR_DAYS * 86_400
+ROW_KEY: Final = ["service_point_id", "meter_id", "channel"]
+
+
+@dataclass(slots=True)
+class DayRows:
+    """Rows of one interval length: the raw matrix in the order of ``keys``, which carry all a stored row needs, and
+    their context."""
+
+    matrix: DayMatrix
+    keys: pl.DataFrame
+    context: RowContext
+    day_start_s: int
+
+    def take(self, rows: Ints) -> DayRows:
+        """Some rows, ascending."""
+        return DayRows(take_rows(self.matrix, rows), self.keys[rows], self.context.take(rows), self.day_start_s)
+
+
+@dataclass(slots=True)
+class Registers:
+    """The day's register series: ``frame`` one row per series (installation and register channel) in the order of
+    ``use``.
+
+    ``frame`` has service_point_id, meter_id, channel, flow, unit, sums_to, billed, register_only, head_end and the
+    window; ``reads`` and ``found`` the reads and their causes; ``use`` what each used in its window of the day.
+    """
+
+    frame: pl.DataFrame
+    reads: Series
+    found: Steps
+    use: WindowUse
+
+    def of_rows(self, first: int, past: int) -> Registers:
+        """The series [first, past) of the frame, beside all reads."""
+        use = WindowUse(*(getattr(self.use, f.name)[first:past] for f in fields(WindowUse)))
+        return Registers(self.frame.slice(first, past - first), self.reads, self.found, use)
+
+
+def with_units(installations: pl.DataFrame) -> pl.DataFrame:
+    """Installations with the base unit of each channel beside the declared spelling."""
+    spellings = installations["declared_unit"].unique().to_list()
+    table = {s: units.base_unit(s)[0] for s in spellings}
+    return installations.with_columns(
+        unit=pl.col("declared_unit").replace_strict(list(table), list(table.values()), return_dtype=pl.String)
+        if table
+        else pl.lit("")
+    )
+
+
+def day_windows(installations: pl.DataFrame, day_start_s: int, day_end_s: int) -> pl.DataFrame:
+    """Windows of the day's installations by kind of channel (an exchange concerns like and like)."""
+    parts = [
+        installation_windows(installations.filter(pl.col("kind") == kind), day_start_s, day_end_s)
+        for kind in ("interval", "register")
+    ]
+    return pl.concat(parts)
+
+
+def expected_rows(windows: pl.DataFrame, points: pl.DataFrame, accounts: pl.DataFrame) -> pl.DataFrame:
+    """Interval rows the day should have, one per installation and channel, with class, status, account, sorted by
+    ROW_KEY.
+
+    ``group`` numbers unit, flow and class over the whole day: rows of one number are each other's peers.
+    """
+    return (
+        windows.filter(pl.col("kind") == "interval")
+        .join(points.select("service_point_id", "customer_class", "status"), on="service_point_id", how="left")
+        .join(accounts, on="service_point_id", how="left")
+        .with_columns(
+            has_point=pl.col("status").is_not_null(), customer_class=pl.col("customer_class").fill_null("residential")
+        )
+        .with_columns(group=pl.struct("unit", "flow", "customer_class").rank("dense").cast(pl.Int32) - 1)
+        .sort(*ROW_KEY, "begin_s")
+    )
+
+
+def assemble(
+    raw: list[DayMatrix],
+    expected: pl.DataFrame,
+    day: date,
+    day_start_s: int,
+    slots_of: dict[int, int],
+    thresholds: Thresholds,
+    future_s: int,
+    reused: pl.DataFrame,
+) -> tuple[list[DayRows], pl.DataFrame]:
+    """One DayRows per interval length, and the raw rows nobody expects (meter_id, channel, unit, interval_minutes,
+    reads).
+
+    ``expected`` as from ``expected_rows``; ``slots_of``: slots of the day by interval length; ``future_s``: the
+    present, UTC seconds; ``reused``: channels whose sequence numbers came twice. A raw row whose interval length is not
+    the declared one is not used: its channel is estimated, and the row is returned among the unexpected with its own
+    length.
+    """
+    offered = [
+        m.keys.select("meter_id", "channel", pl.col("unit").alias("raw_unit")).with_columns(
+            pl.lit(m.interval_minutes, pl.Int64).alias("raw_minutes"),
+            pl.lit(i, pl.Int32).alias("matrix"),
+            pl.int_range(pl.len(), dtype=pl.Int64).alias("row"),
+        )
+        for i, m in enumerate(raw)
+    ]
+    schema = {
+        "meter_id": pl.String,
+        "channel": pl.String,
+        "raw_unit": pl.String,
+        "raw_minutes": pl.Int64,
+        "matrix": pl.Int32,
+        "row": pl.Int64,
+    }
+    arrived = pl.concat(offered) if offered else pl.DataFrame(schema=schema)
+    declared = expected.with_columns(pl.col("interval_minutes").cast(pl.Int64))
+    matched = declared.join(arrived, on=["meter_id", "channel"], how="left", maintain_order="left").filter(
+        pl.col("raw_minutes").is_null()
+        | pl.col("interval_minutes").is_null()
+        | (pl.col("raw_minutes") == pl.col("interval_minutes"))
+    )
+    # a channel whose only data has another length still has its row, empty
+    empty = declared.join(matched.select(ROW_KEY), on=ROW_KEY, how="anti").with_columns(
+        pl.lit(None, t).alias(c) for c, t in schema.items() if c not in declared.columns
+    )
+    rows = (
+        pl.concat([matched, empty.select(matched.columns)])
+        .with_columns(minutes=pl.coalesce("interval_minutes", "raw_minutes"))
+        .filter(pl.col("minutes").is_not_null())
+    )
+    used = rows.filter(pl.col("row").is_not_null()).select("meter_id", "channel", pl.col("raw_minutes"))
+    unexpected = arrived.join(used, on=["meter_id", "channel", "raw_minutes"], how="anti")
+    known = declared.select("meter_id", "channel").unique().with_columns(declared=pl.lit(True))
+    unexpected = (
+        unexpected.join(known, on=["meter_id", "channel"], how="left")
+        .select(
+            "meter_id",
+            "channel",
+            pl.col("raw_unit").alias("unit"),
+            pl.col("raw_minutes").alias("interval_minutes"),
+            pl.col("declared").fill_null(False),
+            "matrix",
+            "row",
+        )
+        .sort("meter_id", "channel", "interval_minutes")
+    )
+    rows = rows.join(reused.with_columns(reused=pl.lit(True)), on=["meter_id", "channel"], how="left")
+    out = []
+    for minutes in sorted(rows["minutes"].unique().to_list()):
+        part = rows.filter(pl.col("minutes") == minutes).sort(ROW_KEY)
+        out.append(_day_rows(raw, part, day, day_start_s, int(minutes), slots_of, thresholds, future_s))
+    return out, unexpected
+
+
+def _day_rows(
+    raw: list[DayMatrix],
+    part: pl.DataFrame,
+    day: date,
+    day_start_s: int,
+    minutes: int,
+    slots_of: dict[int, int],
+    thresholds: Thresholds,
+    future_s: int,
+) -> DayRows:
+    slots = slots_of[minutes]
+    part = slot_windows(part, day_start_s, pl.lit(minutes * 60))
+    n = part.height
+    source = part["matrix"].to_numpy() if part["matrix"].null_count() == 0 else part["matrix"].fill_null(-1).to_numpy()
+    row = part["row"].fill_null(-1).to_numpy()
+    matrix = _gather(raw, source, row, n, slots, day, minutes)
+    limits = part.select("customer_class", "unit").unique()
+    table = {(k, u): thresholds.limit_per_hour(k, u) * minutes // 60 for k, u in limits.iter_rows()}
+    limit = part.join(
+        pl.DataFrame(
+            {"customer_class": [k for k, _ in table], "unit": [u for _, u in table], "limit": list(table.values())},
+            schema={"customer_class": pl.String, "unit": pl.String, "limit": pl.Int64},
+        ),
+        on=["customer_class", "unit"],
+        how="left",
+        maintain_order="left",
+    )["limit"].to_numpy()
+    present = part["raw_unit"].is_not_null()
+    behind = future_s - day_start_s
+    context = RowContext.plain(n, slots)
+    context.known = part["has_point"].to_numpy()
+    context.unit_ok = (~present | (part["raw_unit"] == part["unit"]).fill_null(True)).to_numpy()
+    context.multiplier_ok = (part["multiplier_micro"] > 0).to_numpy()
+    context.signed = (part["flow"] == "other").to_numpy()
+    context.active = (part["status"] == "active").fill_null(True).to_numpy()
+    context.limit = np.ascontiguousarray(limit)
+    context.first = part["first"].to_numpy().astype(np.int32)
+    context.last = np.minimum(part["last"].to_numpy(), slots).astype(np.int32)
+    context.straddle = part.select("straddle_first", "straddle_last").to_numpy().astype(np.int32)
+    context.straddle_share = part.select("share_first", "share_last").to_numpy().astype(np.int32)
+    gap_end = part.select((pl.col("end_s") + pl.col("gap_s") - day_start_s) // (minutes * 60)).to_series().to_numpy()
+    context.meterless = np.stack(
+        [context.last, np.where(part["gap_s"].to_numpy() > 0, np.maximum(gap_end, context.last), context.last)], axis=1
+    )
+    context.sequence_reused = part["reused"].fill_null(False).to_numpy()
+    context.group = np.ascontiguousarray(part["group"].to_numpy())
+    context.future_from = int(min(max(behind // (minutes * 60), 0), slots))
+    absent = (pl.col("raw_unit").is_null() & pl.col("billed")).any().over("service_point_id", "meter_id")
+    context.sibling_missing = part.select(pl.col("raw_unit").is_not_null() & absent).to_series().to_numpy()
+    flags = np.where(part["handover"].to_numpy(), rr.EXCHANGE.mask, 0) | np.where(
+        part["gap_s"].to_numpy() > 0, rr.METERLESS_GAP.mask, 0
+    )
+    context.register_flags = flags.astype(np.int64)
+    return DayRows(matrix, part, context, day_start_s)
+
+
+def _gather(raw: list[DayMatrix], source: Ints, row: Ints, n: int, slots: int, day: date, minutes: int) -> DayMatrix:
+    """The raw rows in the wanted order; a row that did not come is empty. No copy where order and rows are the raw
+    matrix's own."""
+    sources = np.unique(source)
+    if sources.size == 1 and sources[0] >= 0:
+        only = raw[int(sources[0])]
+        if only.rows == n and np.array_equal(row, np.arange(n)):
+            return DayMatrix(day, minutes, pl.DataFrame(), only.values, only.quality, only.sequence, only.offsets)
+    values = np.full((n, slots), NO_VALUE, np.int64)
+    codes = np.full((n, slots), MISSING, np.uint16)
+    sequence = np.zeros((n, slots), np.int32)
+    offsets = (
+        np.zeros((n, slots), np.int16) if any(raw[int(i)].offsets is not None for i in sources if i >= 0) else None
+    )
+    for i in sources:
+        if i < 0:
+            continue
+        mine = np.flatnonzero(source == i)
+        m = raw[int(i)]
+        width = min(slots, m.slots)
+        values[mine, :width] = m.values[row[mine], :width]
+        codes[mine, :width] = m.quality[row[mine], :width]
+        sequence[mine, :width] = m.sequence[row[mine], :width]
+        if offsets is not None and m.offsets is not None:
+            offsets[mine, :width] = m.offsets[row[mine], :width]
+    return DayMatrix(day, minutes, pl.DataFrame(), values, codes, sequence, offsets)
+
+
+def register_series(windows: pl.DataFrame, reads: pl.DataFrame, thresholds: Thresholds) -> Registers:
+    """Register reads as series with the day's use of each, multipliers applied, install and removal reads put in.
+
+    ``windows`` as from ``day_windows``; ``reads`` with meter_id, channel, at, value. A register is the total of its
+    interval channel where it is billed or alone; others that sum to the same channel are time-of-use registers.
+    """
+    intervals = (
+        windows.filter(pl.col("kind") == "interval")
+        .select("service_point_id", "meter_id", pl.col("channel").alias("sums_to"))
+        .unique()
+    )
+    declared = windows.filter(pl.col("kind") == "register")
+    if intervals.height:
+        declared = declared.join(
+            intervals.with_columns(has_interval=pl.lit(True)),
+            on=["service_point_id", "meter_id", "sums_to"],
+            how="left",
+        )
+    else:
+        declared = declared.with_columns(has_interval=pl.lit(None, pl.Boolean))
+    frame = (
+        declared.with_columns(register_only=pl.col("has_interval").is_null() & pl.col("billed"))
+        .sort("service_point_id", "meter_id", "channel", "installed_s")
+        .with_row_index("series")
+    )
+    alone = (
+        ~pl.struct("service_point_id", "meter_id", "sums_to").is_duplicated()
+        if not frame["billed"].all()
+        else pl.lit(True)
+    )
+    frame = frame.with_columns(total=pl.col("billed") | alone)
+    both = reads.join(
+        frame.select("series", "meter_id", "channel", "installed_s", "removed_s"), on=["meter_id", "channel"]
+    )
+    inside = both.filter(
+        (pl.col("at") >= pl.col("installed_s"))
+        & (pl.col("removed_s").is_null() | (pl.col("at") <= pl.col("removed_s")))
+    )
+    # an install read of years ago says nothing of this day
+    ends = frame.filter(pl.col("total")).with_columns(
+        install_micro=pl.when(pl.col("installed_s") >= pl.col("begin_s") - INSTALL_REACH_S).then("install_micro")
+    )
+    synthetic = [
+        ends.filter(pl.col(value).is_not_null() & pl.col(at).is_not_null()).select(
+            "series", pl.col(at).alias("at"), pl.col(value).alias("value")
+        )
+        for at, value in (("installed_s", "install_micro"), ("removed_s", "removal_micro"))
+    ]
+    everything = (
+        pl.concat([*synthetic, inside.select("series", "at", "value")], how="vertical_relaxed")
+        .with_columns(pl.int_range(pl.len()).alias("origin"))
+        .sort("series", "at", "origin")
+        # sorted as they are, the first read of an instant is the one that differs from the one before
+        .filter(
+            (pl.col("series") != pl.col("series").shift(1))
+            | (pl.col("at") != pl.col("at").shift(1))
+            | (pl.int_range(pl.len()) == 0)
+        )
+    )
+    number = everything["series"].to_numpy().astype(np.int64)
+    present = number[np.flatnonzero(np.diff(number, prepend=-1))]
+    own = frame["multiplier_micro"].to_numpy().astype(np.int64)
+    dial = _times(everything["value"].to_numpy().astype(np.int64), own[number])
+    dials = frame["dials"].fill_null(0).to_numpy().astype(np.int64)
+    capacity = np.where((dials > 0) & (dials <= 12), _times(10 ** np.clip(dials, 0, 12) * units.MICRO, own), 0)
+    series = Series(number, everything["at"].to_numpy().astype(np.int64), dial, np.ascontiguousarray(capacity[present]))
+    found = steps(series, thresholds)
+    # a register of intervals is taken over all the time its meter stood there; what that is more than its own time is
+    # taken off again
+    opens, closes = (
+        frame.select(pl.when("register_only").then(own_edge).otherwise(pl.col("register_" + own_edge)))
+        .to_series()
+        .to_numpy()
+        .astype(np.int64)
+        for own_edge in ("begin_s", "end_s")
+    )
+    part = use_in_windows(series, found, opens[present], closes[present], thresholds.register_boundary_seconds)
+    return Registers(frame, series, found, _spread(part, present, frame.height))
+
+
+def _times(value: Ints, multiplier_micro: Ints) -> Ints:
+    """value * multiplier in integers: whole multipliers exactly, others rounded down to a millionth of the unit."""
+    whole, rest = multiplier_micro // units.MICRO, multiplier_micro % units.MICRO
+    out: Ints = value * whole + (value // units.MICRO) * rest + (value % units.MICRO) * rest // units.MICRO
+    return out
+
+
+def _spread(use: WindowUse, present: Ints, count: int) -> WindowUse:
+    """Window use for every series of the frame, those without any read included."""
+    out = WindowUse.empty(count)
+    for field in fields(WindowUse):
+        getattr(out, field.name)[present] = getattr(use, field.name)
+    return out
+
+
+def _take_off_overlap(rows: DayRows, known: Bools, quantity: Ints) -> None:
+    """Lessen the difference of registers that also counted in another meter's time by what their meter read then;
+    unknown where it did not."""
+    keys = rows.keys
+    both = (
+        keys.select((pl.col("register_begin_s") < pl.col("begin_s")) | (pl.col("register_end_s") > pl.col("end_s")))
+        .to_series()
+        .to_numpy()
+    )
+    step = rows.matrix.interval_minutes * 60
+    for row in np.flatnonzero(both & known):
+        mine = keys.row(int(row), named=True)
+        before = range((mine["register_begin_s"] - rows.day_start_s) // step, int(rows.context.first[row]))
+        after = range(
+            int(rows.context.last[row]), min(-((rows.day_start_s - mine["register_end_s"]) // step), rows.matrix.slots)
+        )
+        values = rows.matrix.values[row, [*before, *after]]
+        known[row] = bool((values != NO_VALUE).all())
+        quantity[row] -= int(values.sum()) if known[row] else 0
+
+
+def attach_registers(rows: DayRows, registers: Registers, thresholds: Thresholds) -> None:
+    """Give each interval row the difference, tolerance and flags of its total register, and the check of its
+    time-of-use registers.
+
+    The difference holds only where reads stand on both edges of the row's window: a prorated edge is no measurement to
+    scale to.
+    """
+    use = registers.use
+    flags = np.zeros(registers.frame.height, np.int64)
+    for step, rule in STEP_RULES.items():
+        flags |= np.where(use.causes & (1 << step), rule.mask, 0)
+    sure = (use.quantity != NO_VALUE) & (use.gap_s == 0)
+    frame = registers.frame.select(
+        "service_point_id", "meter_id", pl.col("sums_to").alias("channel"), "total", "multiplier_micro", "decimals"
+    ).with_columns(
+        flags=pl.Series(flags),
+        quantity=pl.Series(np.where(sure, use.quantity, 0)),
+        sure=pl.Series(sure),
+        reads=pl.Series(use.reads),
+    )
+    key = ["service_point_id", "meter_id", "channel"]
+    totals = (
+        frame.filter(pl.col("total"))
+        .group_by(key)
+        .agg(
+            pl.col("quantity").sum(),
+            pl.col("sure").all(),
+            pl.col("flags").bitwise_or(),
+            pl.col("multiplier_micro").max(),
+            pl.col("decimals").min().fill_null(0),
+        )
+    )
+    parts = (
+        frame.filter(~pl.col("total"))
+        .group_by(key)
+        .agg(
+            pl.col("quantity").sum().alias("part_sum"),
+            pl.col("sure").all().alias("part_sure"),
+            pl.len().alias("parts"),
+            pl.col("multiplier_micro").max().alias("part_multiplier"),
+            pl.col("decimals").min().fill_null(0).alias("part_decimals"),
+        )
+    )
+    joined = (
+        rows.keys.select(key)
+        .join(totals, on=key, how="left", maintain_order="left")
+        .join(parts, on=key, how="left", maintain_order="left")
+    )
+    context = rows.context
+    known = joined["sure"].fill_null(False).to_numpy().copy()
+    quantity = joined["quantity"].fill_null(0).to_numpy().copy()
+    _take_off_overlap(rows, known, quantity)
+    context.register_difference = np.where(known, quantity, NO_VALUE)
+    digit = 10 ** (
+        6
+        - joined.select(pl.coalesce("decimals", "part_decimals", 0).clip(0, 6)).to_series().to_numpy().astype(np.int64)
+    )
+    unit = _times(
+        digit, joined.select(pl.coalesce("multiplier_micro", "part_multiplier", 1_000_000)).to_series().to_numpy()
+    )
+    rounding = context.expected.astype(np.int64) * thresholds.interval_resolution // 2
+    context.register_tolerance = (thresholds.sum_register_units * unit + rounding).astype(np.int64)
+    has: Bools = joined["sure"].is_not_null().to_numpy()
+    context.register_flags |= joined["flags"].fill_null(0).to_numpy() | np.where(has & ~known, rr.NO_REGISTER.mask, 0)
+    # time-of-use registers: against the total register where it was read; else they are the total, where they counted
+    # in no other meter's time
+    split = joined["parts"].fill_null(0).to_numpy() > 1
+    part_known = joined["part_sure"].fill_null(False).to_numpy()
+    part_sum = joined["part_sum"].fill_null(0).to_numpy()
+    keys = rows.keys
+    own_time = (
+        keys.select((pl.col("register_begin_s") == pl.col("begin_s")) & (pl.col("register_end_s") == pl.col("end_s")))
+        .to_series()
+        .to_numpy()
+    )
+    alone = split & part_known & ~known & own_time
+    context.register_difference = np.where(alone, part_sum, context.register_difference)
+    both = split & part_known & known
+    count = joined["parts"].fill_null(0).to_numpy().astype(np.int64)
+    context.tou_mismatch = both & (
+        np.abs(part_sum - context.register_difference) > thresholds.sum_register_units * unit * np.maximum(count, 1)
+    )

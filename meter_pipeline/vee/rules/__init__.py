@@ -1,0 +1,1 @@
+"""Validation rules, their catalogue and their thresholds."""

@@ -1,0 +1,418 @@
+"""Rules that judge a row: one channel of one meter over a billing day."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from meter_pipeline.schemas.reads import NO_VALUE
+from meter_pipeline.vee.rules.catalogue import ROW_BITS, ROW_RULES, Role, Rule, Severity, everywhere, register
+from meter_pipeline.vee.rules.interval_rules import Subject, spike
+from meter_pipeline.vee.rules.model import Bools, DailyHistory, Ints
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """Today's total over what was expected, by row, and how far the row usually strays from 1. ``testable``: enough
+    history to say."""
+
+    testable: Bools
+    ratio: Floats
+    deviation: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class RowSubject:
+    """A day under judgement with each row's total so far, its daily history, and what was expected of it."""
+
+    day: Subject
+    total: Ints
+    history: DailyHistory
+    expected: Expectation
+
+
+Check = Callable[[RowSubject], Bools]
+
+
+def _rule(
+    code: str, bit: int, severity: Severity | dict[Role, Severity], source: str, *, about: str, terminates: bool = False
+) -> Callable[[Check], Check]:
+    def add(check: Check) -> Check:
+        by_role = severity if isinstance(severity, dict) else everywhere(severity)
+        register(ROW_RULES, ROW_BITS, Rule(code, bit, by_role, source, about, terminates, check))
+        return check
+
+    return add
+
+
+def _recorded(code: str, bit: int, severity: Severity, source: str, about: str) -> Rule:
+    """A rule found elsewhere and recorded under this code."""
+    return register(ROW_RULES, ROW_BITS, Rule(code, bit, everywhere(severity), source, about))
+
+
+@_rule(
+    "UNKNOWN_METER",
+    0,
+    Severity.FAIL,
+    "California DASMMD VEE B.3, meter identification",
+    about="No reference data for this meter and channel, or it is installed nowhere on the day.",
+    terminates=True,
+)
+def unknown_meter(r: RowSubject) -> Bools:
+    return ~r.day.context.known
+
+
+@_rule(
+    "UNIT", 1, Severity.FAIL, "Oracle MDM UOM Check", about="The unit read is not the channel's unit.", terminates=True
+)
+def unit(r: RowSubject) -> Bools:
+    return ~r.day.context.unit_ok
+
+
+@_rule(
+    "INTERVAL_SIZE",
+    2,
+    Severity.FAIL,
+    "Oracle MDM Interval Size Validation",
+    about="The interval length is not the channel's.",
+    terminates=True,
+)
+def interval_size(r: RowSubject) -> Bools:
+    return ~r.day.context.size_ok
+
+
+@_rule(
+    "MULTIPLIER",
+    3,
+    Severity.FAIL,
+    "Oracle MDM Multiplier Check",
+    about="The register multiplier is not positive, or the register disagrees with the intervals by a power of ten.",
+)
+def multiplier(r: RowSubject) -> Bools:
+    difference = r.day.context.register_difference
+    testable = (difference > 0) & (r.total > 0)
+    ratio = np.where(testable, np.maximum(difference, 1) / np.maximum(r.total, 1), 1.0)
+    t = r.day.thresholds
+    suspect = np.zeros(r.day.day.rows, np.bool_)
+    for factor in t.multiplier_ratios:
+        for aim in (factor, 1.0 / factor):
+            suspect |= testable & (np.abs(ratio / aim - 1.0) <= t.multiplier_within)
+    return ~r.day.context.multiplier_ok | suspect
+
+
+@_rule("NO_DATA", 4, Severity.FAIL, "ERCOT TDSP Missing Interval Monitor", about="Nothing at all was read for the day.")
+def no_data(r: RowSubject) -> Bools:
+    found: Bools = (r.day.statistics.present == 0) & (r.day.context.expected > 0)
+    return found
+
+
+@_rule(
+    "GAPS",
+    5,
+    Severity.WARN,
+    "Itron IEE Gap; Oracle MDM Raise Missing Quantity",
+    about="Some intervals of the day are missing.",
+)
+def gaps(r: RowSubject) -> Bools:
+    found: Bools = (r.day.statistics.present > 0) & (r.day.statistics.present < r.day.context.expected)
+    return found
+
+
+def sum_off(s: Subject, total: Ints) -> Bools:
+    """Rows whose interval total lies outside the register difference's tolerance."""
+    difference = s.context.register_difference
+    off: Bools = (difference != NO_VALUE) & (
+        np.abs(np.where(difference == NO_VALUE, 0, difference) - total) > s.context.register_tolerance
+    )
+    return off
+
+
+@_rule(
+    "SUM_CHECK",
+    6,
+    Severity.FAIL,
+    "California DASMMD VEE sum check; ERCOT tolerance of two multipliers [V]",
+    about="The intervals do not add up to the register difference.",
+)
+def sum_check(r: RowSubject) -> Bools:
+    return sum_off(r.day, r.total)
+
+
+@_rule(
+    "SPIKE_DAY",
+    7,
+    Severity.WARN,
+    "Oracle MDM Interval Spike Check",
+    about="The day has an interval far above its third highest.",
+)
+def spike_day(r: RowSubject) -> Bools:
+    found = np.zeros(r.day.day.rows, np.bool_)
+    hit = spike(r.day)
+    if hit is not None:
+        found[hit[0]] = hit[1].any(axis=1)
+    return found
+
+
+def expectation(s: Subject, total: Ints, history: DailyHistory) -> Expectation:
+    """What each row was expected to use, against what it did.
+
+    Weather moves a whole class together, so the class's own movement today against the same days is the adjustment: no
+    weather data has to have arrived, and a class of one falls back to its own average. Only wholly actual days count.
+    """
+    rows, days = history.totals.shape
+    t = s.thresholds
+    ratio, deviation = np.ones(rows), np.full(rows, np.inf)
+    if days == 0:
+        return Expectation(np.zeros(rows, np.bool_), ratio, deviation)
+    good = history.actual & (history.totals != NO_VALUE)
+    values = np.where(good, history.totals, 0).astype(np.float64)
+    counts = good.sum(axis=1)
+    own = values.sum(axis=1) / np.maximum(counts, 1)
+    groups = int(s.context.group.max(initial=0)) + 1
+    # a meter that answers for part of the day, after an exchange, is not held against whole days
+    today_known = (
+        (s.statistics.present == s.context.expected)
+        & (s.context.expected == s.day.slots)
+        & (counts >= t.high_low_min_days)
+    )
+    base = np.where(today_known & (own > 0), own, 0.0)
+    # class movement: what the class used on each day over what its members use on average; NaN-free by construction
+    today_sum = np.bincount(s.context.group, np.where(base > 0, total, 0).astype(np.float64), groups)
+    base_sum = np.bincount(s.context.group, base, groups)
+    members = np.bincount(s.context.group, base > 0, groups)
+    move = np.where((members >= 8) & (base_sum > 0), today_sum / np.maximum(base_sum, 1e-9), 1.0)
+    share = np.where(own[:, None] > 0, values / np.maximum(own[:, None], 1e-9), 0.0)
+    day_moves = np.ones((groups, days))
+    for d in range(days):
+        seen = good[:, d] & (own > 0)
+        n = np.bincount(s.context.group, seen, groups)
+        day_moves[:, d] = np.where(
+            n >= 8, np.bincount(s.context.group, share[:, d] * seen, groups) / np.maximum(n, 1), 1.0
+        )
+    residual = np.abs(share - day_moves[s.context.group])
+    spread = np.where(good, residual, 0.0).sum(axis=1) / np.maximum(counts, 1)
+    expected = own * move[s.context.group]
+    testable = today_known & (expected > 0)
+    ratio = np.where(testable, total / np.maximum(expected, 1e-9), 1.0)
+    # mean absolute deviation to standard deviation of a normal: sqrt(pi / 2)
+    return Expectation(testable, ratio, np.maximum(spread * 1.2533, 0.05))
+
+
+@_rule(
+    "HIGH",
+    8,
+    Severity.WARN,
+    "Oracle MDM High/Low Check; ADU against weather-adjusted history",
+    about="Far more than the meter's own average, measured against what its class did today.",
+)
+def high(r: RowSubject) -> Bools:
+    e, t = r.expected, r.day.thresholds
+    return e.testable & (e.ratio > t.high_ratio) & (e.ratio - 1.0 > t.high_low_sigmas * e.deviation)
+
+
+@_rule(
+    "LOW",
+    9,
+    Severity.WARN,
+    "Oracle MDM High/Low Check",
+    about="Far less than the meter's own average, measured against its class.",
+)
+def low(r: RowSubject) -> Bools:
+    e, t = r.expected, r.day.thresholds
+    found: Bools = (
+        e.testable & (e.ratio < t.low_ratio) & (1.0 - e.ratio > np.minimum(t.high_low_sigmas * e.deviation, 0.95))
+    )
+    return found
+
+
+@_rule(
+    "ZERO",
+    10,
+    Severity.WARN,
+    "California DASMMD VEE B.3, zero consumption for active meters",
+    about="No usage all day on an active service that usually uses some.",
+)
+def zero(r: RowSubject) -> Bools:
+    needed = round(r.day.thresholds.zero_hours * 60 / r.day.day.interval_minutes)
+    all_day: Bools = (
+        (r.day.statistics.zero_run >= np.minimum(needed, r.day.context.expected))
+        & (r.day.context.expected > 0)
+        & r.day.context.active
+    )
+    if r.history.totals.shape[1]:
+        known = (r.history.totals != NO_VALUE) & r.history.actual
+        usual = np.where(known, r.history.totals > 0, False).sum(axis=1) * 2 > known.sum(axis=1)
+        all_day &= usual | ~known.any(axis=1)
+    return all_day
+
+
+@_rule("STUCK", 11, Severity.WARN, "Oracle MDM Consecutive Interval Check", about="A run of one repeated value.")
+def stuck(r: RowSubject) -> Bools:
+    needed = r.day.thresholds.consecutive_needed(r.day.day.interval_minutes)
+    found: Bools = r.day.statistics.run >= needed
+    return found
+
+
+@_rule(
+    "INACTIVE",
+    12,
+    Severity.FAIL,
+    "California DASMMD VEE B.3, usage for inactive meters",
+    about="Usage on an inactive service.",
+)
+def inactive(r: RowSubject) -> Bools:
+    found: Bools = ~r.day.context.active & (r.day.statistics.top[:, 0] > 0)
+    return found
+
+
+@_rule(
+    "SIBLING",
+    13,
+    Severity.WARN,
+    "Oracle MDM Ensure IMD Exists for Sibling MCs",
+    about="Another channel of the same meter has no data for the day.",
+)
+def sibling(r: RowSubject) -> Bools:
+    return r.day.context.sibling_missing
+
+
+@_rule(
+    "TOU_SUM",
+    14,
+    Severity.FAIL,
+    "Oracle MDM Sum Check: TOU registers against the check register; California B.3",
+    about="The time-of-use registers do not add up to the total register, or one of them not to the intervals of its hours.",
+)
+def tou_sum(r: RowSubject) -> Bools:
+    return r.day.context.tou_mismatch
+
+
+@_rule(
+    "DUPLICATE",
+    15,
+    Severity.WARN,
+    "Oracle MDM Duplicate IMD Check",
+    about="A sequence number came with more than one payload.",
+)
+def duplicate(r: RowSubject) -> Bools:
+    return r.day.context.sequence_reused
+
+
+@_rule(
+    "PROLONGED_ESTIMATION",
+    16,
+    Severity.WARN,
+    "Oracle MDM Prolonged Estimation; ERCOT five days [V]",
+    about="Estimated for days on end.",
+)
+def prolonged(r: RowSubject) -> Bools:
+    incomplete = r.day.statistics.present < r.day.context.expected
+    found: Bools = incomplete & (r.day.context.estimate_streak + 1 >= r.day.thresholds.prolonged_days)
+    return found
+
+
+ROLLOVER = _recorded(
+    "ROLLOVER",
+    17,
+    Severity.INFORM,
+    "California DASMMD VEE B.3, number of dials",
+    "The register ran over its last digit.",
+)
+DECREASE = _recorded(
+    "DECREASE",
+    18,
+    Severity.FAIL,
+    "AEMO reason 18, reading below previous",
+    "The register went back and nothing explains it.",
+)
+REVERSE_FLOW = _recorded(
+    "REVERSE_FLOW", 19, Severity.WARN, "AEMO reason 39", "The register went back a little: backflow or play."
+)
+READ_ERROR = _recorded(
+    "READ_ERROR",
+    20,
+    Severity.WARN,
+    "Itron IEE Delta High/Low",
+    "One register read out of line with its neighbours: not used.",
+)
+NO_REGISTER = _recorded(
+    "NO_REGISTER",
+    21,
+    Severity.INFORM,
+    "California DASMMD VEE sum check",
+    "The meter has a register but no read closes the day.",
+)
+EXCHANGE = _recorded(
+    "EXCHANGE", 22, Severity.INFORM, "CC&B start and stop reads; AEMO reason 1", "The meter was exchanged on the day."
+)
+UNSCALED = _recorded(
+    "UNSCALED", 23, Severity.INFORM, "Itron IEE UNSCALED status", "Estimated without a register to scale to."
+)
+INFEASIBLE = _recorded(
+    "INFEASIBLE",
+    24,
+    Severity.FAIL,
+    "Itron IEE scaling",
+    "The accepted intervals already exceed the register difference.",
+)
+HOUR_SHIFT = _recorded(
+    "HOUR_SHIFT",
+    25,
+    Severity.WARN,
+    "California DASMMD VEE 3.1",
+    "The head-end's day is shifted by whole hours against its history.",
+)
+DIALS = _recorded(
+    "DIALS",
+    26,
+    Severity.FAIL,
+    "California DASMMD VEE B.3, number of dials",
+    "A register read has more digits than the meter.",
+)
+ESTIMATED = _recorded(
+    "ESTIMATED", 27, Severity.INFORM, "California DASMMD VEE 3.7", "Some intervals of the day are our estimates."
+)
+NOT_ESTIMATED = _recorded(
+    "NOT_ESTIMATED", 28, Severity.FAIL, "ERCOT: nulls refused", "Intervals stay null: no method had what it needs."
+)
+REFERENCE = _recorded("REFERENCE", 29, Severity.FAIL, "V5", "No account, tariff in force or billing cycle for the day.")
+REPAIRED = _recorded(
+    "REPAIRED", 30, Severity.INFORM, "California 3.6", "Suspect intervals were replaced; the register bears it out."
+)
+METERLESS_GAP = _recorded(
+    "METERLESS_GAP", 31, Severity.WARN, "ERCOT mismatch causes", "No meter was in place for part of the day."
+)
+READ_OVERDUE = _recorded(
+    "READ_OVERDUE",
+    33,
+    Severity.WARN,
+    "ERCOT TDSP Missing Interval Monitor; AEMO reason 85",
+    "The register has not been read for more than twice its usual distance between reads.",
+)
+ESTIMATE_SUSPECT = _recorded(
+    "ESTIMATE_SUSPECT", 32, Severity.FAIL, "California DASMMD VEE 3.6", "An estimate itself fails validation."
+)
+
+
+def run_row_rules(s: Subject, total: Ints, history: DailyHistory, role: Role = Role.INITIAL) -> Ints:
+    """Row flags of every row rule the role has.
+
+    Early termination: a row hit by a terminating rule carries that bit alone, for nothing after it could be trusted.
+    """
+    flags = s.context.register_flags.copy()
+    stopped = np.zeros(s.day.rows, np.bool_)
+    row_subject = RowSubject(s, total, history, expectation(s, total, history))
+    for rule in ROW_RULES.values():
+        if rule.check is None or role not in rule.severity:
+            continue
+        hit: Bools = rule.check(row_subject) & ~stopped
+        if rule.terminates:
+            flags[hit] = 0
+            stopped |= hit
+        flags |= np.where(hit, np.int64(rule.mask), np.int64(0))
+    return flags

@@ -1,0 +1,1 @@
+"""SQL of the vee schema: validated days, true-ups, edits."""

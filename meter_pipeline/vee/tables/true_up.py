@@ -1,0 +1,90 @@
+"""Requests to validate a day again: vee.true_up, and the stored figures they are told from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import polars as pl
+import psycopg
+
+from meter_pipeline.postgres.database import Database
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One day to validate again, and the SHA-256 of what says so."""
+
+    billing_day: date
+    read_day: date
+    evidence: bytes
+    registers: int
+
+
+def pending(connection: Connection, day: date) -> list[tuple[date, bytes]]:
+    """Requests that wait for a day: (read_day, evidence)."""
+    return connection.execute(
+        "SELECT read_day, evidence FROM vee.true_up WHERE billing_day = %s AND done_at IS NULL", (day,)
+    ).fetchall()
+
+
+def done(connection: Connection, day: date, requests: Sequence[tuple[date, bytes]], now: datetime) -> None:
+    """Close the requests that a validation of the day knew of when it began."""
+    for read_day, evidence in requests:
+        connection.execute(
+            "UPDATE vee.true_up SET done_at = %s WHERE billing_day = %s AND read_day = %s AND evidence = %s",
+            (now, day, read_day, evidence),
+        )
+
+
+def ask(connection: Connection, requests: Sequence[Request], now: datetime) -> list[date]:
+    """Write requests that were not made before; the days of those that were written."""
+    asked = []
+    for r in requests:
+        row = connection.execute(
+            "INSERT INTO vee.true_up (billing_day, read_day, evidence, registers, requested_at) VALUES (%s, %s, %s, %s, %s) "
+            "ON CONFLICT DO NOTHING RETURNING billing_day",
+            (r.billing_day, r.read_day, r.evidence, r.registers, now),
+        ).fetchone()
+        if row is not None:
+            asked.append(row[0])
+    return sorted(set(asked))
+
+
+def waiting(database: Database) -> list[tuple[date, list[bytes]]]:
+    """Days that wait to be validated again, with the evidence of their requests, in order of day."""
+    with database.connect("true-up") as connection:
+        return connection.execute(
+            "SELECT billing_day, array_agg(evidence ORDER BY evidence) FROM vee.true_up WHERE done_at IS NULL GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+
+
+def validated_days(database: Database, first: date, last: date) -> list[date]:
+    """Days in a range whose validation is stored, meters of registers alone included."""
+    return database.read(
+        "SELECT billing_day FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2 ORDER BY 1", (first, last)
+    )["billing_day"].to_list()
+
+
+def last_archived(database: Database) -> date | None:
+    """The last billing day whose tables left the database, or None."""
+    found: date | None = database.read(
+        "SELECT max(billing_day) AS day FROM archive.day_table WHERE state = 'archived'"
+    )["day"][0]
+    return found
+
+
+def register_days(database: Database, day: date, meters: Sequence[str]) -> pl.DataFrame:
+    """What registers of some meters were taken to have used on a day: service_point_id, meter_id, channel,
+    quantity_micro (null: no reads enclose it) and usage_micro, what the day's usage of the service point was put at."""
+    return database.read(
+        "SELECT r.service_point_id, r.meter_id, r.channel, r.quantity_micro, u.quantity_micro AS usage_micro FROM vee.register_day AS r "
+        "LEFT JOIN LATERAL (SELECT sum(quantity_micro)::bigint AS quantity_micro FROM vee.daily_usage AS u WHERE u.billing_day = r.billing_day "
+        "AND u.service_point_id = r.service_point_id AND u.unit = r.unit AND u.source = 'register') AS u ON true "
+        "WHERE r.billing_day = $1 AND r.meter_id = ANY(string_to_array($2, ','))",
+        (day, ",".join(meters)),
+    )

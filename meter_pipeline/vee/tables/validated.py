@@ -1,0 +1,613 @@
+"""The validated store: what VEE reads in bulk and the tables it writes.
+
+Rows travel as day vectors (postgres/vectors.py). A first load goes into a fresh partition; a rerun classifies against what
+is there and touches only rows whose content changed, each of which moves to vee.interval_day_version first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from meter_pipeline.postgres.array_bytes import listed, lists
+from meter_pipeline.postgres.copy_binary import copy_frame
+from meter_pipeline.postgres.database import Database, scalar
+from meter_pipeline.postgres.vectors import VectorTable, copy_rows, read_frame
+from meter_pipeline.quality import FLAGS
+from meter_pipeline.schemas.reads import NO_VALUE
+from meter_pipeline.sharding import between
+
+EXTRA: Final = (
+    "unit",
+    "flow",
+    "head_end",
+    "account_id",
+    "tariff_id",
+    "cycle_id",
+    "billed",
+    "total_micro",
+    "register_difference_micro",
+    "unscaled_micro",
+    "row_flags",
+    "version",
+    "rules_version",
+    "first_slot",
+    "expected",
+    "actual",
+    "estimated",
+    "missing",
+    "locked",
+    "input_hash",
+    "content_hash",
+    "notes",
+    "flags",
+)
+INTERVAL_DAY: Final = VectorTable(
+    "vee.interval_day",
+    ("service_point_id", "meter_id", "channel"),
+    EXTRA,
+    ("sequence", "sequence_step", "sequences", "offsets"),
+)
+#: The same rows with no more than an estimate needs of an earlier day
+INTERVAL_DAY_VALUES: Final = VectorTable("vee.interval_day", INTERVAL_DAY.keys, ("expected",), INTERVAL_DAY.leave_out)
+DAILY_USAGE: Final = (
+    "billing_day",
+    "service_point_id",
+    "flow",
+    "unit",
+    "quantity_micro",
+    "estimated_micro",
+    "row_flags",
+    "slots_expected",
+    "actual",
+    "estimated",
+    "missing",
+    "meters",
+    "quality",
+    "exchange",
+    "source",
+    "commodity",
+    "customer_class",
+    "account_id",
+    "tariff_id",
+    "cycle_id",
+)
+REGISTER_DAY: Final = (
+    "billing_day",
+    "service_point_id",
+    "meter_id",
+    "channel",
+    "unit",
+    "quantity_micro",
+    "gap_seconds",
+    "causes",
+    "reads",
+    "closed",
+    "broken",
+)
+EXCEPTION: Final = (
+    "billing_day",
+    "kind",
+    "service_point_id",
+    "meter_id",
+    "channel",
+    "severity",
+    "detail",
+    "first_seen",
+)
+GROUP_DAY: Final = (
+    "billing_day",
+    "head_end",
+    "unit",
+    "flow",
+    "interval_minutes",
+    "members",
+    "profile",
+    "shape",
+    "shape_members",
+    "shifted_hours",
+)
+
+#: Top bits of quality codes that wait for a register: forward estimates and nothing at all
+FORWARD_CODES: Final = tuple(FLAGS.index(flag) << 13 for flag in "EM")
+#: The same bits of codes that say there is no read (null and missing; 7 is no flag at all)
+_NO_READ: Final = f"{FLAGS.index('N')}, {FLAGS.index('M')}, 7"
+_PARTITIONED: Final = ("vee.interval_day", "vee.register_day", "vee.daily_usage")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Reference data in force around a day, as frames."""
+
+    service_points: pl.DataFrame
+    agreements: pl.DataFrame
+    accounts: pl.DataFrame
+    tariffs: pl.DataFrame
+    cycles: pl.DataFrame
+    holidays: frozenset[date]
+    temperatures: dict[date, float]
+    register_hours: pl.DataFrame
+
+
+def read_installations(database: Database, start: datetime, end: datetime, meter_id: str | None = None) -> pl.DataFrame:
+    """What is known of every installation that touches a day's time, or of those of one meter: one row per installation
+    and channel, in no order."""
+    narrowed = "" if meter_id is None else " AND i.meter_id = $3"
+    return database.read(
+        f"""
+        SELECT i.service_point_id, i.meter_id, i.installed_at AS installed_s, i.removed_at AS removed_s, (i.install_read * 1000000)::bigint AS install_micro,
+            (i.removal_read * 1000000)::bigint AS removal_micro,
+            m.head_end, m.commodity, c.channel, c.kind, c.unit AS declared_unit, c.interval_minutes, c.flow,
+            (c.multiplier * 1000000)::bigint AS multiplier_micro, c.dials, c.decimals, c.sums_to, c.billed
+        FROM ref.installations AS i JOIN ref.meters AS m USING (meter_id) JOIN ref.channels AS c USING (meter_id)
+        WHERE i.installed_at < $1 AND (i.removed_at IS NULL OR i.removed_at > $2){narrowed}
+        """,
+        (end, start) if meter_id is None else (end, start, meter_id),
+    ).with_columns(_seconds("installed_s"), _seconds("removed_s"))
+
+
+def read_reference(database: Database, day: date, weather_from: date) -> Reference:
+    """Who is served on a day, who pays and by what, in no order.
+
+    ``temperatures``: mean over the utility's stations by day, from ``weather_from`` to the day.
+    """
+    service_points = database.read(
+        "SELECT service_point_id, commodity, customer_class, status FROM ref.service_points "
+        "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)",
+        (day,),
+    )
+    agreements = database.read(
+        "SELECT g.service_point_id, account_id, g.tariff_id, g.cycle_id, g.valid_from, g.valid_to, a.opened, a.closed "
+        "FROM ref.agreements AS g JOIN ref.accounts AS a USING (account_id) "
+        "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)",
+        (day,),
+    )
+    accounts = agreements.select("account_id", "opened", "closed").unique("account_id")
+    tariffs = database.read(
+        "SELECT tariff_id, version, valid_from, valid_to FROM ref.tariffs ORDER BY tariff_id, version"
+    )
+    cycles = database.read(
+        "SELECT cycle_id, period_start, period_end FROM ref.billing_cycles WHERE period_start <= $1 AND period_end > $1",
+        (day,),
+    )
+    holidays = database.read("SELECT holiday FROM ref.holidays")
+    weather = database.read(
+        "SELECT weather_day, avg(coalesce(temperature_mean_c, (temperature_min_c + temperature_max_c) / 2))::double precision AS mean_c "
+        "FROM ref.weather WHERE weather_day BETWEEN $1 AND $2 GROUP BY weather_day ORDER BY weather_day",
+        (weather_from, day),
+    )
+    return Reference(
+        service_points,
+        agreements,
+        accounts,
+        tariffs,
+        cycles,
+        frozenset(holidays["holiday"].to_list()),
+        dict(zip(weather["weather_day"].to_list(), weather["mean_c"].to_list(), strict=True)),
+        database.read("SELECT head_end, channel, days, from_minute, to_minute FROM ref.register_hours"),
+    )
+
+
+def _seconds(column: str) -> pl.Expr:
+    """An instant in UTC seconds, rounded to the nearest as PostgreSQL does. Taking them apart here costs nothing; there
+    it is numeric arithmetic."""
+    return ((pl.col(column).dt.epoch("us") + 500_000) // 1_000_000).alias(column)
+
+
+def read_registers(database: Database, first: date, last: date, meters: Sequence[str] | None = None) -> pl.DataFrame:
+    """Register reads with a billing day in [first, last]: meter_id, channel, at (UTC seconds), value (micro). They come
+    in no order.
+
+    ``meters`` narrows to some. Null quality flags (AEMO N) are left out: they are no reads.
+    """
+    query = (
+        "SELECT meter_id, channel, read_at AS at, value FROM raw.register_read "
+        f"WHERE billing_day BETWEEN $1 AND $2 AND (quality::integer & 65535) >> 13 NOT IN ({_NO_READ})"
+    )
+    parameters: list[Any] = [first, last]
+    if meters is not None:
+        query += " AND meter_id = ANY(string_to_array($3, ','))"
+        parameters.append(",".join(meters))
+    return database.read(query, parameters).with_columns(_seconds("at"))
+
+
+def loaded_files(database: Database, day: date) -> list[tuple[bytes, date, datetime]]:
+    """The files whose reads of a day and of the day after are loaded: SHA-256, day, when."""
+    found = database.read(
+        "SELECT sha256, billing_day, loaded_at FROM raw.feed_file_day WHERE billing_day BETWEEN $1 AND $2 AND loaded_at IS NOT NULL ORDER BY 2, 1",
+        (day, day + timedelta(days=1)),
+    )
+    return found.rows()
+
+
+def note_shard(
+    connection: psycopg.Connection[Any], day: date, inputs: bytes, file_sha256: bytes, now: datetime
+) -> None:
+    """Put on record the file that a judged shard lies in; the last one counts."""
+    connection.execute(
+        "INSERT INTO vee.judged_shard (billing_day, inputs, file_sha256, judged_at) VALUES (%s, %s, %s, %s) "
+        "ON CONFLICT (billing_day, inputs) DO UPDATE SET file_sha256 = excluded.file_sha256, judged_at = excluded.judged_at",
+        (day, inputs, file_sha256, now),
+    )
+
+
+def noted_shards(connection: psycopg.Connection[Any], day: date) -> dict[bytes, bytes]:
+    """The day's judged shards on record: SHA-256 of inputs -> SHA-256 of the file."""
+    return dict(
+        connection.execute("SELECT inputs, file_sha256 FROM vee.judged_shard WHERE billing_day = %s", (day,)).fetchall()
+    )
+
+
+def forget_shards(connection: psycopg.Connection[Any], day: date) -> None:
+    """The day is written: its judged shards are of no more use."""
+    connection.execute("DELETE FROM vee.judged_shard WHERE billing_day = %s", (day,))
+
+
+def usage_versions(database: Database, first: date, last: date) -> list[tuple[date, str]]:
+    """The validated days of a range, each with the transaction that wrote its usage: another one where the day was
+    validated again and came out differently."""
+    found = database.read(
+        "SELECT billing_day, xmin::text AS written FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2 ORDER BY 1",
+        (first, last),
+    )
+    return found.rows()
+
+
+def registers_read(database: Database, first: date, last: date) -> bool:
+    """Whether any register was read on a billing day in [first, last]."""
+    found = database.read(
+        "SELECT EXISTS (SELECT FROM raw.register_read WHERE billing_day BETWEEN $1 AND $2) AS found", (first, last)
+    )
+    return bool(found["found"][0])
+
+
+@dataclass(frozen=True, slots=True)
+class UsageHistory:
+    """Daily usage of earlier days: ``days`` oldest first; per day the hash of its keys and its arrays; ``keys`` by
+    hash.
+
+    ``quantity`` micro units with NO_VALUE for none; ``state`` bits WHOLE and FORWARD. A frame of ``keys`` has
+    service_point_id, flow, unit.
+    """
+
+    days: list[date]
+    hashes: list[bytes]
+    quantity: list[npt.NDArray[np.int64]]
+    state: list[npt.NDArray[np.int16]]
+    keys: dict[bytes, pl.DataFrame]
+
+    def around(self, ids: pl.Series) -> UsageHistory:
+        """The history of the service points from the first to the last of some sorted ids; nothing is copied."""
+        held = {name: between(frame, ids) for name, frame in self.keys.items()}
+        keys = {name: frame.slice(held[name][0], held[name][1] - held[name][0]) for name, frame in self.keys.items()}
+        cut = [slice(*held[name]) for name in self.hashes]
+        return UsageHistory(
+            self.days,
+            self.hashes,
+            [q[c] for q, c in zip(self.quantity, cut, strict=True)],
+            [s[c] for s, c in zip(self.state, cut, strict=True)],
+            keys,
+        )
+
+
+_USAGE_BLOCK: Final = ("billing_day", "keys_hash", "quantity_micro", "state")
+_USAGE_LISTS: Final = {"quantity_micro": pl.Int64, "state": pl.Int16}
+WHOLE: Final = 1
+FORWARD: Final = 2
+
+
+def read_usage_history(database: Database, first: date, last: date) -> UsageHistory:
+    """Daily usage of the city from ``first`` to ``last``, in bulk."""
+    frame = database.read(
+        f"SELECT {listed(_USAGE_BLOCK, _USAGE_LISTS)} FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2 ORDER BY billing_day",
+        (first, last),
+    )
+    frame = lists(frame, _USAGE_LISTS)
+    hashes = frame["keys_hash"].to_list()
+    keys: dict[bytes, pl.DataFrame] = {}
+    for wanted in dict.fromkeys(hashes):
+        found = database.read("SELECT service_point_id, flow, unit FROM vee.usage_keys WHERE keys_hash = $1", (wanted,))
+        keys[wanted] = found.explode("service_point_id", "flow", "unit")  # as written: sorted
+    return UsageHistory(
+        frame["billing_day"].to_list(),
+        hashes,
+        [frame["quantity_micro"][k].to_numpy() for k in range(frame.height)],
+        [frame["state"][k].to_numpy() for k in range(frame.height)],
+        keys,
+    )
+
+
+def write_usage_history(connection: psycopg.Connection[Any], day: date, usage: pl.DataFrame) -> None:
+    """Copy a day's usage (sorted by key) into its block; nothing is written where it is the same."""
+    if not usage.height:
+        connection.execute("DELETE FROM vee.usage_block WHERE billing_day = %s", (day,))
+        return
+    joined = usage.select(pl.concat_str("service_point_id", "flow", "unit", separator="\x1f").str.join("\x1e")).item()
+    keys_hash = hashlib.sha256(joined.encode()).digest()
+    if not connection.execute("SELECT FROM vee.usage_keys WHERE keys_hash = %s", (keys_hash,)).rowcount:
+        connection.execute(
+            "INSERT INTO vee.usage_keys SELECT %s, array_agg(service_point_id ORDER BY n), array_agg(flow ORDER BY n), array_agg(unit ORDER BY n) "
+            'FROM (SELECT service_point_id, flow, unit, row_number() OVER (ORDER BY service_point_id, flow COLLATE "C", unit COLLATE "C") AS n '
+            "FROM vee.daily_usage WHERE billing_day = %s) AS u ON CONFLICT DO NOTHING",
+            (keys_hash, day),
+        )
+    whole = (pl.col("estimated") + pl.col("missing") == 0).cast(pl.Int16) * WHOLE
+    forward = (
+        (pl.col("source") == "register") & (pl.col("quality").cast(pl.Int32) & 0xE000).is_in(FORWARD_CODES)
+    ).cast(pl.Int16) * FORWARD
+    block = usage.select(
+        pl.lit(day, pl.Date).alias("billing_day").first(),
+        pl.lit(keys_hash).alias("keys_hash").first(),
+        pl.col("quantity_micro").fill_null(NO_VALUE).implode(),
+        (whole + forward).cast(pl.Int16).implode().alias("state"),
+    )
+    replace_rows(connection, "vee.usage_block", day, block, _USAGE_BLOCK, ("billing_day",))
+
+
+def read_vectors(database: Database, table: VectorTable, day: date, meters: Sequence[str]) -> pl.DataFrame:
+    """Day vectors of some meters on a day, from the raw or the validated store."""
+    return read_frame(database, table, day, " AND meter_id = ANY(string_to_array($2, ','))", (",".join(meters),))
+
+
+def read_arrived(database: Database, day: date) -> pl.DataFrame:
+    """The channels that raw holds of a day: meter_id, channel, unit, interval_minutes, sorted by the first two."""
+    return database.read(
+        "SELECT meter_id, channel, unit, interval_minutes FROM raw.interval_day WHERE billing_day = $1", (day,)
+    ).sort("meter_id", "channel")
+
+
+def read_reused_sequences(database: Database, day: date) -> pl.DataFrame:
+    """Channels of which one sequence number came with different payloads of one version, or with two values in one
+    file: meter_id, channel."""
+    return database.read(
+        "SELECT meter_id, channel FROM raw.reused_sequence WHERE billing_day = $1 UNION "
+        "SELECT meter_id, channel FROM (SELECT meter_id, channel FROM raw.interval_payload WHERE billing_day = $1 "
+        "GROUP BY meter_id, channel, source_version, sequence, sequence_step HAVING count(*) > 1) AS s ORDER BY 1, 2",
+        (day,),
+    )
+
+
+def read_window_days(database: Database, first: date, last: date, meters: Sequence[str]) -> pl.DataFrame:
+    """Totals of validated days of some meters: what an estimate shares a register difference of several days with."""
+    return database.read(
+        "SELECT service_point_id, meter_id, channel, billing_day, total_micro, unscaled_micro, estimated, missing, "
+        "register_difference_micro, flags IS NOT NULL AS flagged FROM vee.interval_day "
+        "WHERE billing_day BETWEEN $1 AND $2 AND meter_id = ANY(string_to_array($3, ','))",
+        (first, last, ",".join(meters)),
+    )
+
+
+def read_groups(database: Database, days: Sequence[date]) -> pl.DataFrame:
+    """Load shapes of the head-ends on some days, days that were shifted left out."""
+    return database.read(
+        "SELECT billing_day, head_end, unit, flow, interval_minutes, shape, shape_members FROM vee.group_day "
+        "WHERE shape_members > 0 AND shifted_hours = 0 AND billing_day = ANY(string_to_array($1, ',')::date[])",
+        (",".join(d.isoformat() for d in days),),
+    )
+
+
+def validated_days(database: Database, first: date, last: date) -> list[date]:
+    """Days in a range that have validated rows."""
+    frame = database.read(
+        "SELECT DISTINCT billing_day FROM vee.group_day WHERE billing_day BETWEEN $1 AND $2 ORDER BY 1", (first, last)
+    )
+    return frame["billing_day"].to_list()
+
+
+def stored_rows(database: Database, day: date) -> pl.DataFrame:
+    """Keys, hashes, versions and locks of a day's validated rows."""
+    return database.read(
+        "SELECT service_point_id, meter_id, channel, version, locked, input_hash, content_hash FROM vee.interval_day "
+        "WHERE billing_day = $1 ORDER BY service_point_id, meter_id, channel",
+        (day,),
+    )
+
+
+def stored_usage(database: Database, day: date) -> pl.DataFrame:
+    """A day's usage rows as stored, sorted by key."""
+    frame = database.read(
+        f"SELECT {', '.join(DAILY_USAGE)} FROM vee.daily_usage WHERE billing_day = $1 ORDER BY service_point_id, flow, unit",
+        (day,),
+    )
+    return frame
+
+
+def interval_sums(database: Database, day: date) -> pl.DataFrame:
+    """Sum of the validated rows of each service point, flow and unit: what daily usage must equal."""
+    return database.read(
+        "SELECT service_point_id, flow, unit, sum(total_micro)::bigint AS interval_micro FROM vee.interval_day "
+        "WHERE billing_day = $1 AND billed GROUP BY 1, 2, 3",
+        (day,),
+    )
+
+
+def read_exceptions(database: Database, day: date, meter_id: str) -> pl.DataFrame:
+    """Exceptions of a meter, or of the service points it has rows for, on a day."""
+    return database.read(
+        "SELECT kind, service_point_id, meter_id, channel, severity, detail FROM vee.exception WHERE billing_day = $1 AND (meter_id = $2 "
+        "OR (meter_id = '' AND service_point_id IN (SELECT service_point_id FROM vee.interval_day WHERE billing_day = $1 AND meter_id = $2 "
+        "UNION SELECT service_point_id FROM vee.register_day WHERE billing_day = $1 AND meter_id = $2))) ORDER BY kind, channel",
+        (day, meter_id),
+    )
+
+
+def meter_usage(database: Database, day: date, meter_id: str) -> pl.DataFrame:
+    """A day's usage of the service points a meter stands at."""
+    return database.read(
+        "SELECT service_point_id, flow, unit, quantity_micro, quality, source, meters, row_flags FROM vee.daily_usage WHERE billing_day = $1 "
+        "AND service_point_id IN (SELECT service_point_id FROM vee.interval_day WHERE billing_day = $1 AND meter_id = $2 "
+        "UNION SELECT service_point_id FROM vee.register_day WHERE billing_day = $1 AND meter_id = $2) ORDER BY 1, 2, 3",
+        (day, meter_id),
+    )
+
+
+def lock_day(connection: psycopg.Connection[Any], day: date) -> None:
+    """Hold the day: one validation of a billing day at a time, released with the transaction."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('vee.' || %s, 0))", (day.isoformat(),))
+
+
+def open_day(connection: psycopg.Connection[Any], day: date) -> bool:
+    """Make the day's partitions; True where this is the day's first load (they are attached by ``attach_day``)."""
+    states = [scalar(connection, f"SELECT raw.open_partition('{name}', %s)", (day,)) for name in _PARTITIONED]
+    return bool(states[0] != "attached")
+
+
+def attach_day(connection: psycopg.Connection[Any], day: date) -> None:
+    """Attach the day's partitions, keys built."""
+    for name in _PARTITIONED:
+        connection.execute(sql.SQL("SELECT raw.attach_partition({}, %s)").format(sql.Literal(name)), (day,))
+
+
+def write_intervals(
+    connection: psycopg.Connection[Any],
+    day: date,
+    frame: pl.DataFrame,
+    withdrawn: pl.DataFrame,
+    first_load: bool,
+    *,
+    now: datetime,
+    actor: str,
+    reasons: pl.DataFrame,
+) -> None:
+    """Write new and changed rows of vee.interval_day; earlier versions of changed and withdrawn rows are kept.
+
+    ``frame``: vector frame of the rows to write with INTERVAL_DAY's columns. ``withdrawn``: keys of rows that are no
+    more. ``reasons``: key columns and ``reason`` for changed and withdrawn rows, and ``by`` where a person and not
+    ``actor`` replaced them.
+    """
+    if first_load:
+        copy_rows(connection, INTERVAL_DAY.partition(day), frame)
+        return
+    if not frame.height and not withdrawn.height:
+        return
+    keys = INTERVAL_DAY.keys
+    connection.execute(
+        "CREATE TEMP TABLE vee_reason (service_point_id text, meter_id text, channel text, reason text, by text) ON COMMIT DROP"
+    )
+    with connection.cursor() as cursor, cursor.copy("COPY vee_reason FROM STDIN") as copy:
+        named = reasons if "by" in reasons.columns else reasons.with_columns(by=pl.lit(None, pl.String))
+        for row in named.select(*keys, "reason", "by").iter_rows():
+            copy.write_row(row)
+    columns = sql.SQL(", ").join(map(sql.Identifier, INTERVAL_DAY.columns))
+    connection.execute("SELECT raw.open_partition('vee.interval_day', %s)", (day,))
+    connection.execute(
+        sql.SQL(
+            "INSERT INTO vee.interval_day_version ({columns}, superseded_at, superseded_by, reason) "
+            "SELECT {own}, %s, coalesce(r.by, %s), r.reason FROM vee.interval_day AS d JOIN vee_reason AS r USING (service_point_id, meter_id, channel) "
+            "WHERE d.billing_day = %s ON CONFLICT DO NOTHING"
+        ).format(
+            columns=columns,
+            own=sql.SQL(", ").join(sql.SQL("d.{}").format(sql.Identifier(c)) for c in INTERVAL_DAY.columns),
+        ),
+        (now, actor, day),
+    )
+    if withdrawn.height:
+        connection.execute(
+            "DELETE FROM vee.interval_day AS d USING vee_reason AS r WHERE d.billing_day = %s AND d.service_point_id = r.service_point_id "
+            "AND d.meter_id = r.meter_id AND d.channel = r.channel AND r.reason = 'withdrawn'",
+            (day,),
+        )
+    connection.execute("CREATE TEMP TABLE vee_incoming (LIKE vee.interval_day INCLUDING DEFAULTS) ON COMMIT DROP")
+    incoming = VectorTable("vee_incoming", INTERVAL_DAY.keys, INTERVAL_DAY.extra, INTERVAL_DAY.leave_out)
+    copy_rows(connection, incoming, frame)
+    rest = [c for c in INTERVAL_DAY.columns if c not in (*keys, "billing_day")]
+    connection.execute(
+        sql.SQL(
+            "INSERT INTO vee.interval_day ({columns}) SELECT {columns} FROM vee_incoming ON CONFLICT (billing_day, {keys}) DO UPDATE SET {sets}"
+        ).format(
+            columns=columns,
+            keys=sql.SQL(", ").join(map(sql.Identifier, keys)),
+            sets=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in rest),
+        )
+    )
+    # a day of two interval lengths comes here twice in one transaction
+    connection.execute("DROP TABLE vee_incoming, vee_reason")
+
+
+def replace_rows(
+    connection: psycopg.Connection[Any],
+    table: str,
+    day: date,
+    frame: pl.DataFrame,
+    columns: Sequence[str],
+    key: Sequence[str],
+) -> int:
+    """Bring a day of a derived table to exactly ``frame``: changed rows upserted, vanished ones deleted, equal ones
+    left untouched.
+
+    Returns the number of rows written or deleted.
+    """
+    name = sql.Identifier(*table.split("."))
+    temporary = sql.Identifier("replace_" + table.split(".")[1])
+    listed = sql.SQL(", ").join(map(sql.Identifier, columns))
+    keys = sql.SQL(", ").join(map(sql.Identifier, key))
+    rest = [c for c in columns if c not in key]
+    connection.execute(
+        sql.SQL("CREATE TEMP TABLE {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DROP").format(temporary, name)
+    )
+    copy_frame(connection, temporary, frame, columns)
+    gone = connection.execute(
+        sql.SQL(
+            "DELETE FROM {n} AS t WHERE billing_day = %s AND NOT EXISTS (SELECT FROM {i} AS i WHERE {same})"
+        ).format(
+            n=name,
+            i=temporary,
+            same=sql.SQL(" AND ").join(sql.SQL("i.{0} = t.{0}").format(sql.Identifier(c)) for c in key),
+        ),
+        (day,),
+    ).rowcount
+    compared = [c for c in rest if c != "first_seen"]
+    changed = connection.execute(
+        sql.SQL(
+            "INSERT INTO {n} AS t ({c}) SELECT {c} FROM {i} ON CONFLICT ({k}) DO UPDATE SET {sets} WHERE ({old}) IS DISTINCT FROM ({new})"
+        ).format(
+            n=name,
+            c=listed,
+            i=temporary,
+            k=keys,
+            sets=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in compared),
+            old=sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(c)) for c in compared),
+            new=sql.SQL(", ").join(sql.SQL("excluded.{}").format(sql.Identifier(c)) for c in compared),
+        )
+    ).rowcount
+    connection.execute(sql.SQL("DROP TABLE {}").format(temporary))
+    return gone + changed
+
+
+def first_rows(
+    connection: psycopg.Connection[Any], table: str, day: date, frame: pl.DataFrame, columns: Sequence[str]
+) -> None:
+    """COPY a derived table's rows into the day's fresh partition."""
+    space, name = table.split(".")
+    copy_frame(connection, sql.Identifier(space, f"{name}_{day:%Y%m%d}"), frame, columns)
+
+
+def write_rules(connection: psycopg.Connection[Any], rules: Sequence[tuple[str, int, str, str, str, str]]) -> None:
+    """Publish the list of rules: scope, bit, code, severity, source, about. Unchanged rows are not rewritten."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO vee.rule (scope, bit, code, severity, source, about) VALUES (%s, %s, %s, %s, %s, %s) "
+            "ON CONFLICT (scope, bit) DO UPDATE SET code = excluded.code, severity = excluded.severity, source = excluded.source, "
+            "about = excluded.about WHERE (vee.rule.code, vee.rule.severity, vee.rule.source, vee.rule.about) IS DISTINCT FROM "
+            "(excluded.code, excluded.severity, excluded.source, excluded.about)",
+            rules,
+        )
+
+
+def read_version_history(database: Database, day: date, meter_id: str) -> pl.DataFrame:
+    """Earlier versions of a meter's validated day: channel, version, total_micro, estimated, superseded_at,
+    superseded_by, reason."""
+    return database.read(
+        "SELECT channel, version, total_micro, actual, estimated, missing, superseded_at, superseded_by, reason "
+        "FROM vee.interval_day_version WHERE billing_day = $1 AND meter_id = $2 ORDER BY channel, version",
+        (day, meter_id),
+    )

@@ -1,0 +1,380 @@
+"""Validate, estimate, scale, validate again: a raw day becomes a validated day."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from meter_pipeline import quality
+from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
+from meter_pipeline.vee.estimation import time_of_use
+from meter_pipeline.vee.estimation.methods import Estimate, Need, estimate
+from meter_pipeline.vee.estimation.scaling import scale_rows, share_until
+from meter_pipeline.vee.rules import row_rules as rr
+from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, Role, Severity, mask_of
+from meter_pipeline.vee.rules.interval_rules import Subject, code_table, run_interval_rules, subject
+from meter_pipeline.vee.rules.model import Bools, DailyHistory, Ints, RowContext, ValidatedMatrix, VectorLoader
+from meter_pipeline.vee.rules.statistics import row_statistics
+from meter_pipeline.vee.rules.thresholds import Thresholds
+
+#: AEMO reason given for an estimate, by the interval rule that asked for it; the first that applies wins
+_REASONS: Final = (
+    ("EXCHANGE_SLOT", 1),
+    ("TEST_MODE", 90),
+    ("PULSE_OVERFLOW", 95),
+    ("TRUNCATED", 80),
+    ("CLOCK_DRIFT", 86),
+    ("METER_FAULT", 45),
+    ("NEGATIVE", 39),
+    ("RANGE", 96),
+    ("SPIKE", 74),
+    ("NULL_DATA", 78),
+    ("GAP", 85),
+)
+
+
+def _bit(code: str) -> np.int32:
+    return np.int32(INTERVAL_RULES[code].mask)
+
+
+class Peers:
+    """The whole rows of a day by interval length and group, summed by slot: what a class's shape and mean day are made
+    of.
+
+    Sums are exact, so neither the order of rows nor the shards they came in matter. ``whole`` says that all of the
+    day's rows are in; until then rows that wait for an estimate are left open.
+    """
+
+    def __init__(self, *, whole: bool = False, sums: dict[tuple[int, int], tuple[int, Ints]] | None = None) -> None:
+        self.whole = whole
+        self.sums = {} if sums is None else sums
+
+    def add(self, minutes: int, values: Ints, complete: Bools, group: npt.NDArray[np.int32]) -> None:
+        """Count in the complete rows of some rows."""
+        rows = np.flatnonzero(complete)
+        if not rows.size:
+            return
+        rows = rows[np.argsort(group[rows], kind="stable")]
+        starts = np.flatnonzero(np.diff(group[rows], prepend=-1))
+        for first, past in zip(starts, [*starts[1:], rows.size], strict=True):
+            members = rows[first:past]
+            sums = values.sum(axis=0) if members.size == values.shape[0] else values[members].sum(axis=0)
+            self._count_in((minutes, int(group[members[0]])), int(members.size), sums)
+
+    def merge(self, others: Peers) -> None:
+        """Count in the rows that another has counted."""
+        for key, (count, sums) in others.sums.items():
+            self._count_in(key, count, sums)
+
+    def _count_in(self, key: tuple[int, int], count: int, sums: Ints) -> None:
+        before, total = self.sums.get(key, (0, np.zeros(sums.shape[0], np.int64)))
+        self.sums[key] = (before + count, total + sums)
+
+    def shapes(self, minutes: int, group: npt.NDArray[np.int32], slots: int, least: int) -> tuple[Ints, Ints]:
+        """Shape of the day and mean day of each row's group.
+
+        Returns (rows, slots) in millionths of the whole day, zero rows where fewer than ``least`` complete rows or no
+        usage; and the mean day in micro units, NO_VALUE there.
+        """
+        shape = np.zeros((group.size, slots), np.int64)
+        mean = np.full(group.size, NO_VALUE, np.int64)
+        for g in np.unique(group):
+            members, sums = self.sums.get((minutes, int(g)), (0, np.zeros(slots, np.int64)))
+            positive = np.maximum(sums, 0)
+            whole = int(positive.sum())
+            if members < least or whole <= 0:
+                continue
+            mine = group == g
+            mean[mine] = whole // members
+            shape[mine] = [int(s) * 1_000_000 // whole for s in positive]
+        return shape, mean
+
+
+def _average_daily_load(history: DailyHistory, rows: Ints, days: int) -> Ints:
+    totals, actual = history.totals[rows, -days:], history.actual[rows, -days:]
+    good = actual & (totals != NO_VALUE)
+    count = good.sum(axis=1)
+    mean: Ints = np.where(count > 0, np.where(good, totals, 0).sum(axis=1) // np.maximum(count, 1), NO_VALUE)
+    return mean
+
+
+def _repairable(s: Subject, values: Ints, flags: npt.NDArray[np.int32], total: Ints) -> Bools:
+    """Spikes (rows, slots) that the register says never happened: without them the intervals fit under its difference,
+    with them not."""
+    difference, tolerance = s.context.register_difference, s.context.register_tolerance
+    known = difference != NO_VALUE
+    rows = np.flatnonzero(known & (total > np.where(known, difference, 0) + tolerance))
+    out = (
+        np.zeros((0, 0), np.bool_)
+        if not rows.size
+        else (flags[rows] & _bit("SPIKE")).astype(np.bool_) & (values[rows] != NO_VALUE)
+    )
+    suspects = np.zeros(values.shape, np.bool_) if rows.size else np.zeros((values.shape[0], 1), np.bool_)
+    if rows.size:
+        without = total[rows] - np.where(out, values[rows], 0).sum(axis=1)
+        helps = out.any(axis=1) & (without <= difference[rows] + tolerance[rows])
+        suspects[rows[helps]] = out[helps]
+    return suspects
+
+
+def _reasons(flags: npt.NDArray[np.int32]) -> npt.NDArray[np.int16]:
+    reasons = np.full(flags.shape, 85, np.int16)
+    for code, reason in reversed(_REASONS):
+        reasons[(flags & _bit(code)) != 0] = reason
+    return reasons
+
+
+def _codes(flag: str, method: npt.NDArray[np.uint8], reasons: npt.NDArray[np.int16]) -> npt.NDArray[np.uint16]:
+    """Quality codes of estimates, any shape."""
+    pairs = method.astype(np.int32) * 128 + reasons
+    table = np.zeros(1 << 15, np.uint16)
+    for pair in np.flatnonzero(np.bincount(pairs.ravel(), minlength=1 << 15)):
+        table[pair] = quality.pack(flag, int(pair) >> 7, int(pair) & 127)
+    packed: npt.NDArray[np.uint16] = table[pairs]
+    return packed
+
+
+def validate_matrix(
+    day: DayMatrix,
+    keys: pl.DataFrame,
+    context: RowContext,
+    history: DailyHistory,
+    load_vectors: VectorLoader,
+    thresholds: Thresholds,
+    *,
+    final: bool = False,
+    role: Role = Role.INITIAL,
+    peers: Peers | None = None,
+) -> ValidatedMatrix:
+    """A validated day from a raw one: every expected slot ends up actual, estimated or null, and says which and why.
+
+    ``keys`` is aligned with the matrix rows (model.KEY_COLUMNS). ``load_vectors`` is asked only for rows that
+    interpolation within the day leaves open. ``final``: the retry window has passed, estimates are final substitutes
+    (AEMO flag F). ``peers``: the day's whole rows where the matrix is one shard of it (by default the matrix is the
+    day); while they are not all known the matrix's own are counted in, and rows that need an estimate are returned in
+    ``left_open``, to be judged again. The raw matrix is not touched. The result for a row does not depend on the order
+    of rows.
+    """
+    statistics = row_statistics(day.values, context.first, context.last)
+    judged = subject(day, context, statistics, thresholds, history)
+    flags = run_interval_rules(judged, role)
+    failing = np.int32(mask_of(INTERVAL_RULES, Severity.FAIL, role) & ~INTERVAL_RULES["GAP"].mask)
+
+    values = day.values.copy()
+    worth = np.flatnonzero((flags & failing).any(axis=1)) if flags.any() else np.zeros(0, np.int64)
+    values[worth] = np.where((flags[worth] & failing) != 0, NO_VALUE, values[worth])
+    present = statistics.present.copy()
+    total = statistics.total.copy()
+    if worth.size:
+        kept = values[worth] != NO_VALUE
+        present[worth] = kept.sum(axis=1)
+        total[worth] = np.where(kept, values[worth], 0).sum(axis=1)
+
+    suspects = _repairable(judged, values, flags, total)
+    repaired = np.flatnonzero(suspects.any(axis=1))
+    if repaired.size:
+        values[repaired] = np.where(suspects[repaired], NO_VALUE, values[repaired])
+        kept = values[repaired] != NO_VALUE
+        present[repaired] = kept.sum(axis=1)
+        total[repaired] = np.where(kept, values[repaired], 0).sum(axis=1)
+
+    codes = day.quality.copy()
+    expected = context.expected
+    usable = context.known & context.unit_ok & context.size_ok
+    # values of a row that cannot be trusted at all stay raw: in another unit they would be billed as this one
+    refused = np.flatnonzero(~usable)
+    values[refused], present[refused], total[refused] = NO_VALUE, 0, 0
+    rows = np.flatnonzero((present < expected) & usable)
+    row_flags = np.zeros(day.rows, np.int64)
+    unscaled = np.zeros(day.rows, np.int64)
+    difference = np.where(usable, context.register_difference, NO_VALUE)
+    anchors: dict[int, str] = {}
+    left_open = np.zeros(0, np.int64)
+    city = Peers() if peers is None else peers
+    if not city.whole and (rows.size or peers is not None):
+        city.add(
+            day.interval_minutes,
+            values,
+            (present == expected) & (expected == day.slots) & usable & context.active,
+            context.group,
+        )
+    if peers is not None and not peers.whole:
+        rows, left_open = left_open, rows
+    if rows.size:
+        shape, mean = city.shapes(day.interval_minutes, context.group[rows], day.slots, thresholds.profile_min_rows)
+        need = _need(judged, values, flags, rows, history, shape, mean)
+        found = estimate(need, rows, load_vectors, day.interval_minutes, thresholds, difference[rows] != NO_VALUE)
+        _scale_straddles(context, rows, found)
+        done = found.method != 0
+        unscaled[rows] = np.where(done, found.values, 0).sum(axis=1)
+        row_flags[rows] |= _scale(context, rows, found, done, need, total, difference)
+        values[rows] = np.where(done, found.values, values[rows])
+        own = codes[rows]
+        own[done] = _codes("F" if final else "S", found.method[done], _reasons(flags[rows])[done])
+        codes[rows] = own
+        row_flags[rows] |= np.where(done.any(axis=1), rr.ESTIMATED.mask, 0)
+        row_flags[rows] |= np.where((need.missing & ~done).any(axis=1), rr.NOT_ESTIMATED.mask, 0)
+        total[rows] = np.where(values[rows] != NO_VALUE, values[rows], 0).sum(axis=1)
+        anchors = {int(row): note for row, note in zip(rows, found.notes, strict=True) if note}
+        row_flags[rows] |= _again(day, context, rows, values, codes, done, thresholds)
+    row_flags[repaired] |= rr.REPAIRED.mask
+    row_flags |= _without_meter(context, values, codes, final=final)
+
+    empty = values == NO_VALUE
+    some = np.flatnonzero(empty.any(axis=1))
+    codes[some] = np.where(empty[some], np.uint16(quality.MISSING), codes[some])
+    estimated = np.zeros(day.rows, np.int32)
+    coded = np.flatnonzero(codes.any(axis=1))
+    estimated[coded] = (code_table("estimate")[codes[coded]] & ~empty[coded]).sum(axis=1)
+    held = np.full(day.rows, day.slots, np.int32)
+    held[some] = (~empty[some]).sum(axis=1)
+    row_flags |= rr.run_row_rules(judged, total, history, role)
+    answered = expected + np.maximum(context.meterless[:, 1] - context.meterless[:, 0], 0).astype(np.int32)
+    return ValidatedMatrix(
+        raw=day,
+        keys=keys,
+        values=values,
+        quality=codes,
+        flags=flags,
+        row_flags=row_flags,
+        expected=answered,
+        actual=(held - estimated).astype(np.int32),
+        estimated=estimated,
+        missing=(answered - held).astype(np.int32),
+        total=total,
+        difference=difference,
+        unscaled=unscaled,
+        rules_version=thresholds.version,
+        rules_digest=thresholds.digest,
+        anchors=anchors,
+        left_open=left_open,
+    )
+
+
+def _without_meter(context: RowContext, values: Ints, codes: npt.NDArray[np.uint16], *, final: bool) -> Ints:
+    """Fill slots in which no meter stood with nothing: registers of both meters hold all that was metered (AEMO method
+    19, reason 1)."""
+    begin, end = context.meterless[:, 0], np.minimum(context.meterless[:, 1], context.future_from)
+    rows = np.flatnonzero(end > begin)
+    if rows.size:
+        slot = np.arange(values.shape[1])
+        gap = (slot >= begin[rows, None]) & (slot < end[rows, None])
+        values[rows] = np.where(gap, 0, values[rows])
+        codes[rows] = np.where(gap, np.uint16(quality.pack("F" if final else "S", 19, 1)), codes[rows])
+    flags = np.zeros(values.shape[0], np.int64)
+    flags[rows] = rr.ESTIMATED.mask
+    return flags
+
+
+def _need(
+    s: Subject, values: Ints, flags: npt.NDArray[np.int32], rows: Ints, history: DailyHistory, shape: Ints, mean: Ints
+) -> Need:
+    within = s.slots_of(rows)
+    within[:, s.context.future_from :] = False
+    held = values[rows] != NO_VALUE
+    outage = (flags[rows] & _bit("OUTAGE")) != 0
+    return Need(
+        values=np.ascontiguousarray(values[rows]),
+        missing=within & ~held,
+        anchor=held & ~outage,
+        first=s.context.first[rows],
+        last=np.minimum(s.context.last[rows], s.context.future_from).astype(np.int32),
+        daily=_average_daily_load(history, rows, s.thresholds.adl_days),
+        shape=shape,
+        class_daily=mean,
+        active=s.context.active[rows],
+    )
+
+
+def _scale_straddles(context: RowContext, rows: Ints, found: Estimate) -> None:
+    """An estimate of a slot that an exchange cuts is for this meter's part of it only."""
+    for side in (0, 1):
+        slot = context.straddle[rows, side]
+        cut = np.flatnonzero(slot >= 0)
+        for i in cut:
+            if found.method[i, slot[i]]:
+                share = int(context.straddle_share[rows[i], side])
+                found.values[i, slot[i]] = int(found.values[i, slot[i]]) * share // 1_000_000
+
+
+def _scale(
+    context: RowContext, rows: Ints, found: Estimate, done: Bools, need: Need, total: Ints, difference: Ints
+) -> Ints:
+    """Scale each row's estimates to what the register leaves for them; row flags for those that have none or cannot be."""
+    known = difference[rows] != NO_VALUE
+    whole = (need.missing == done).all(axis=1)
+    residual = np.where(known, difference[rows], 0) - total[rows]
+    tolerance = context.register_tolerance[rows]
+    feasible = (residual >= 0) | context.signed[rows]
+    forgiven = known & ~feasible & (residual >= -tolerance)
+    residual = np.where(forgiven, 0, residual)
+    scale = known & whole & (feasible | forgiven) & done.any(axis=1)
+    if scale.any():
+        by_hours = {
+            int(i): time_of_use.scale(context, int(rows[i]), need.values[i], found.values[i], done[i], int(residual[i]))
+            for i in np.flatnonzero(scale & (context.tou_program[rows] >= 0))
+        }
+        found.values[scale] = scale_rows(found.values[scale], done[scale], residual[scale])
+        for at, own in by_hours.items():
+            if own is not None:
+                found.values[at] = own
+                found.notes[at] = f"{found.notes[at]}; scaled to each time-of-use register".lstrip("; ")
+    infeasible = known & ~feasible & ~forgiven
+    for i in np.flatnonzero((context.stretch_left[rows] != NO_VALUE) & ~known & whole & done.any(axis=1)):
+        _scale_in_stretch(context, int(rows[i]), int(i), found, done, total, difference, scale, infeasible)
+    flags: Ints = np.where(done.any(axis=1) & ~scale, rr.UNSCALED.mask, 0).astype(np.int64)
+    flags |= np.where(infeasible, rr.INFEASIBLE.mask, 0)
+    return flags
+
+
+def _scale_in_stretch(
+    context: RowContext,
+    row: int,
+    i: int,
+    found: Estimate,
+    done: Bools,
+    total: Ints,
+    difference: Ints,
+    scale: Bools,
+    infeasible: Bools,
+) -> None:
+    """Scale a row's estimates to its part of what a register over several days leaves for the estimates of all of them."""
+    before, after = int(context.stretch_before[row]), int(context.stretch_after[row])
+    own = int(np.where(done[i], found.values[i], 0).sum())
+    everything = before + own + after
+    left = int(context.stretch_left[row]) - int(total[row])
+    if left < 0 and not context.signed[row]:
+        if left < -int(context.register_tolerance[row]):
+            infeasible[i] = True
+            return
+        left = 0
+    if everything <= 0:
+        return
+    share = share_until(left, before + own, everything) - share_until(left, before, everything)
+    found.values[i] = scale_rows(found.values[i : i + 1], done[i : i + 1], np.array([share], np.int64))[0]
+    difference[row], scale[i] = int(total[row]) + share, True
+
+
+def _again(
+    day: DayMatrix,
+    context: RowContext,
+    rows: Ints,
+    values: Ints,
+    codes: npt.NDArray[np.uint16],
+    done: Bools,
+    thresholds: Thresholds,
+) -> Ints:
+    """Validate the estimates themselves (source: California DASMMD VEE 3.6): rows whose estimates fail are for a
+    person."""
+    part = DayMatrix(
+        day.billing_day, day.interval_minutes, pl.DataFrame(), values[rows], codes[rows], day.sequence[rows]
+    )
+    narrowed = context.take(rows)
+    s = subject(part, narrowed, row_statistics(part.values, narrowed.first, narrowed.last), thresholds)
+    failing = np.int32(mask_of(INTERVAL_RULES, Severity.FAIL, Role.ESTIMATE))
+    bad = ((run_interval_rules(s, Role.ESTIMATE) & failing) != 0) & done
+    flags: Ints = np.where(bad.any(axis=1), rr.ESTIMATE_SUSPECT.mask, 0).astype(np.int64)
+    return flags

@@ -1,0 +1,47 @@
+"""Arrays read as bytes are the arrays, element for element, and nothing else passes for one."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from meter_pipeline.postgres.array_bytes import listed, lists
+from meter_pipeline.postgres.database import Database
+
+KINDS = {"smallint": (pl.Int16, 15), "integer": (pl.Int32, 31), "bigint": (pl.Int64, 63)}
+
+
+def rows_of(bits: int) -> st.SearchStrategy[list[list[int] | None]]:
+    element = st.integers(-(2**bits), 2**bits - 1)
+    alike = st.integers(0, 5).flatmap(lambda n: st.lists(st.lists(element, min_size=n, max_size=n), max_size=12))
+    return alike | st.lists(st.none() | st.lists(element, max_size=7), max_size=12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_arrays_read_as_bytes_are_the_arrays(database: Database, kind: str) -> None:
+    element, bits = KINDS[kind]
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(rows=rows_of(bits))
+    def check(rows: list[list[int] | None]) -> None:
+        texts = ("NULL" if row is None else "'{" + ",".join(map(str, row)) + "}'" for row in rows)
+        values = ", ".join(f"({n}, {text}::{kind}[])" for n, text in enumerate(texts))
+        table = f"(VALUES {values or f'(0, NULL::{kind}[])'}) AS t(n, v) {'' if rows else 'WHERE false'} ORDER BY n"
+        read = lists(
+            database.read(f"SELECT {listed(('n', 'v'), ('v',))} FROM {table}"), {"v": element, "not_asked_for": element}
+        )
+        assert read.schema["v"] == pl.List(element)
+        assert read["v"].to_list() == rows
+
+    check()
+
+
+@pytest.mark.parametrize(
+    "array", ["ARRAY[1, NULL]", "ARRAY[NULL]::integer[]", "ARRAY[[1], [2]]", "ARRAY[1, 2]::bigint[]", "ARRAY['a', 'b']"]
+)
+def test_what_is_no_plain_array_of_the_type_is_refused(database: Database, array: str) -> None:
+    frame = database.read(f"SELECT {listed(('v',), ('v',))} FROM (SELECT {array} AS v) AS t")
+    with pytest.raises(ValueError, match="column v: not arrays of one dimension"):
+        lists(frame, {"v": pl.Int32})
