@@ -1,0 +1,139 @@
+"""Issued statements as rows: the statement, its lines and segments, and the ledger entry that records them."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from meter_pipeline.billing.statements import Priced, line_hashes, money_text, numbered
+from meter_pipeline.billing.tables import statements as store
+from meter_pipeline.clock import Clock
+from meter_pipeline.ledger import entries as ledger
+from meter_pipeline.postgres.database import Database
+
+if TYPE_CHECKING:
+    from meter_pipeline.billing.bill_run import StatementOutcome
+
+
+def write(
+    connection: Any,
+    database: Database,
+    outcome: StatementOutcome,
+    result: Priced,
+    ready: pl.DataFrame,
+    totals: pl.DataFrame,
+    month: date,
+    clock: Clock,
+    actor: str,
+) -> None:
+    lines = numbered(result.lines, outcome.cycle_id, outcome.period_start)
+    suffix = f".{outcome.cycle_id}.{outcome.period_start:%Y%m%d}.0"
+    ids = result.segments["account_id"].unique() + suffix
+    hashes = line_hashes(lines, ids)
+    accrued = totals.group_by("account_id").agg(pl.col("accrued").sum())
+    people = ready.group_by("account_id").agg(pl.col("first").all(), pl.col("final").all())
+    kind = (
+        pl.when(pl.col("first") & pl.col("final"))
+        .then(pl.lit("first_and_final"))
+        .when(pl.col("first"))
+        .then(pl.lit("first"))
+        .when(pl.col("final"))
+        .then(pl.lit("final"))
+        .otherwise(pl.lit("regular"))
+    )
+    statements = (
+        result.segments.group_by("account_id")
+        .agg(pl.col("total", "period_end", "credit", "ratchet", "year_end").sum())
+        .sort("account_id")
+        .join(people, on="account_id")
+        .join(accrued, on="account_id", how="left")
+        .join(lines.group_by("account_id").agg(pl.len().cast(pl.Int32).alias("lines")), on="account_id", how="left")
+        .with_columns(
+            pl.concat_str([pl.col("account_id"), pl.lit(suffix)]).alias("statement_id"),
+            pl.col("lines", "accrued").fill_null(0),
+        )
+        .join(hashes, on="statement_id", how="left")
+        .sort("account_id")
+        .with_row_index("leaf")
+    )
+    now = clock.now()
+    body = {
+        "billing_day": outcome.period_end - timedelta(days=1),
+        "cycle_id": outcome.cycle_id,
+        "period_start": outcome.period_start,
+        "period_end": outcome.period_end,
+        "statements": statements.height,
+        "lines": lines.height,
+        "total_micro": int(statements["total"].sum()),
+        "posting_month": month,
+    }
+    outcome.ledger_entry = ledger.append(
+        connection, "bill_issued", body, statements["lines_sha256"].to_list(), clock=clock, actor=actor
+    )
+    head = statements.select(
+        "statement_id",
+        "account_id",
+        pl.lit(outcome.cycle_id).alias("cycle_id"),
+        pl.lit(outcome.period_start).alias("period_start"),
+        pl.lit(outcome.period_end).alias("period_end"),
+        pl.lit(0).alias("revision"),
+        kind.alias("kind"),
+        pl.lit(month).alias("posting_month"),
+        pl.lit(outcome.currency).alias("currency"),
+        money_text("total"),
+        money_text("accrued"),
+        "lines",
+        pl.concat_str([pl.lit("\\x"), pl.col("lines_sha256").bin.encode("hex")]).alias("lines_sha256"),
+        pl.lit(now.isoformat()).alias("issued_at"),
+        money_text("period_end").alias("period_end_due"),
+        money_text("credit").alias("credit_carried"),
+        money_text("ratchet").alias("ratchet_due"),
+        money_text("year_end").alias("year_end_due"),
+        pl.lit(outcome.ledger_entry).alias("ledger_entry"),
+        pl.col("leaf").alias("ledger_leaf"),
+    )
+    store.copy_csv(connection, "billing.statement", head)
+    store.copy_csv(
+        connection,
+        "billing.statement_line",
+        lines.select(
+            "statement_id",
+            "line_no",
+            "service_point_id",
+            "tariff_id",
+            "tariff_version",
+            "segment_start",
+            "segment_end",
+            "line_key",
+            "name",
+            "component",
+            pl.when(pl.col("quantity").is_not_null()).then(money_text("quantity")).alias("quantity"),
+            "unit",
+            money_text("amount"),
+            pl.lit(month).alias("posting_month"),
+        ),
+    )
+    counted = store.determinant_totals(database, outcome.cycle_id, outcome.period_start, outcome.period_end)
+    stretch = ready.select("service_point_id", "account_id", "segment_start", "tariff_version", "stretch_start")
+    store.copy_csv(
+        connection,
+        "billing.statement_segment",
+        result.segments.join(stretch, on=["service_point_id", "account_id", "segment_start", "tariff_version"])
+        .join(counted, on=["service_point_id", "stretch_start", "tariff_version"], how="left")
+        .select(
+            pl.concat_str([pl.col("account_id"), pl.lit(suffix)]).alias("statement_id"),
+            "service_point_id",
+            "tariff_id",
+            "tariff_version",
+            "segment_start",
+            "segment_end",
+            "days",
+            "unit",
+            *(store.array_text(c) for c in ("energy", "peaks", "peak_at", "carry_out")),
+            pl.col("slots", "estimated").fill_null(0),
+            pl.lit(month).alias("posting_month"),
+        ),
+    )
+    outcome.issued, outcome.lines, outcome.total = statements.height, lines.height, int(statements["total"].sum())
