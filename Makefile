@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo ui test test-all lint bench lock clean faults simulate fuzz sbom audit
+.PHONY: help install demo ui test test-fast test-all check lint pages bench lock clean faults simulate fuzz sbom audit
 
 help:
 	@echo "make demo   install, start the embedded PostgreSQL, bill the demo municipality, show the result"
 	@echo "make ui     the Dagster UI on the same data, http://127.0.0.1:3000"
 	@echo "make test   install and run the tests (10 minutes on 2 cores); make test-all adds the long ones"
-	@echo "make lint   ruff, mypy --strict, import-linter"
+	@echo "make check  format, lint, types, import rules; make test-fast: the tests that start no server"
+	@echo "make pages  writes the pages of docs/ that are made from code"
 	@echo "make bench  the headline figures beside their peers, as JSON"
 	@echo "make faults   every kind of fault many times on a real server (half an hour to an hour), and the table of docs/reliability.md"
 	@echo "make simulate 100,000 simulated histories; make fuzz: two hours over the parsers (needs pip install atheris)"
@@ -41,10 +42,18 @@ test: install
 test-all: install
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: install
+# The tests that start no server: pure functions, formats, rates.
+test-fast: install
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not server"
+
+check lint: install
+	@$(BIN)/ruff format --check -q .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+pages: install
+	@$(BIN)/python tools/make_pages.py
 
 bench: install
 	@for name in day load probe ledger baselines billing vee; do $(BIN)/meter-pipeline bench $$name --json || exit 1; done

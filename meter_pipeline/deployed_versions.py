@@ -8,7 +8,8 @@ from importlib import metadata
 from pathlib import Path
 
 from meter_pipeline.ledger.versions import Version
-from meter_pipeline.settings import PROJECT_ROOT, Settings
+from meter_pipeline.packaged import CHECKOUT, packaged
+from meter_pipeline.settings import Settings
 
 
 def in_use(settings: Settings) -> list[Version]:
@@ -30,11 +31,10 @@ def in_use(settings: Settings) -> list[Version]:
 def code() -> Version:
     """The program: its version, its commit where that is known (METER_PIPELINE_COMMIT in an image, else the checkout it
     runs from), and the hash of the lock file that names every dependency."""
-    lock = PROJECT_ROOT / "requirements.lock"
     body = {
         "version": metadata.version("meter_pipeline"),
-        "commit": os.environ.get("METER_PIPELINE_COMMIT") or _checked_out(PROJECT_ROOT / ".git"),
-        "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else None,
+        "commit": os.environ.get("METER_PIPELINE_COMMIT") or (_checked_out(CHECKOUT / ".git") if CHECKOUT else None),
+        "lock_sha256": hashlib.sha256(packaged("requirements.lock").read_bytes()).hexdigest(),
     }
     return Version("code_version", "meter_pipeline", body)
 

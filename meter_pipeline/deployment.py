@@ -6,9 +6,10 @@ import os
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
+from meter_pipeline.packaged import packaged
 from meter_pipeline.postgres.database import Database, open_database
 from meter_pipeline.postgres.migrations import migrate
-from meter_pipeline.settings import PROJECT_ROOT, Settings
+from meter_pipeline.settings import Settings
 
 #: Dagster's storage is kept in this database role, where the deployment uses roles.
 CONSOLE_ROLE: Final = "meter_console"
@@ -36,7 +37,7 @@ def environment(settings: Settings, database: Database) -> dict[str, str]:
     configuration = instance / "dagster.yaml"
     if configuration.is_symlink() or not configuration.exists():
         configuration.unlink(missing_ok=True)
-        configuration.symlink_to(PROJECT_ROOT / "dagster.yaml")
+        configuration.symlink_to(packaged("dagster.yaml"))
     return {
         "DAGSTER_HOME": str(instance),
         "METER_PIPELINE_HOME": str(settings.home),

@@ -27,6 +27,18 @@ settings.register_profile(
 settings.load_profile("default")
 
 
+#: Rooms whose tests start servers or processes of their own.
+_OWN_SERVERS = ("defs", "docs", "end_to_end", "faults", "fuzz", "simulation", "test_packaging", "test_supervisor")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests that need a server, so that `make test-fast` leaves them out."""
+    for item in items:
+        room = item.path.relative_to(Path(__file__).parent).parts[0].removesuffix(".py")
+        if "server" in getattr(item, "fixturenames", ()) or room in _OWN_SERVERS:
+            item.add_marker(pytest.mark.server)
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Database]:
     """The maintenance database of a scratch server."""

@@ -28,7 +28,14 @@ def bench(
 
     Example: meter-pipeline bench day --meters 10000 --interval 15 --json
     """
-    import benchmarks
+    try:
+        import benchmarks
+    except ModuleNotFoundError:
+        ERR.print(
+            "[bold red]Problem:[/] benchmarks come with a checkout, not with the installed package", highlight=False
+        )
+        ERR.print("[bold]Next:[/] clone the repository and run make install there", highlight=False)
+        raise typer.Exit(USAGE) from None
 
     known = sorted(
         m.name

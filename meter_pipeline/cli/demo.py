@@ -7,16 +7,19 @@ import os
 import shutil
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from meter_pipeline.cli import summary
+from meter_pipeline.cli.init import make_demo
 from meter_pipeline.cli.output import ERR, OUT, PROBLEM, emit, progress
 from meter_pipeline.cli.run import run_days
 from meter_pipeline.deployment import prepare
+from meter_pipeline.packaged import CHECKOUT
 from meter_pipeline.reference import import_folder
-from meter_pipeline.settings import load_settings
+from meter_pipeline.settings import DEPLOYMENT, Settings, deployment_folder, load_settings
 
 
 def demo(json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False) -> None:
@@ -28,7 +31,7 @@ def demo(json: Annotated[bool, typer.Option("--json", help="One JSON document on
     from meter_pipeline.simulator import DEMO, simulate
 
     started = time.monotonic()
-    settings = load_settings()
+    settings = _deployment()
     with progress() as bar:
         task = bar.add_task("starting PostgreSQL and applying migrations", total=None)
         database = prepare(settings)
@@ -37,7 +40,7 @@ def demo(json: Annotated[bool, typer.Option("--json", help="One JSON document on
         bar.update(task, description="simulating the head-ends' files")
         city = settings.home / "demo"
         simulate(DEMO, city)
-        inbox = settings.home / "inbox"
+        inbox = settings.inbox
         inbox.mkdir(parents=True, exist_ok=True)
         shutil.copytree(city / "inbox", inbox, dirs_exist_ok=True)
         # A file that has just been written may still be growing, so the landing leaves it alone for two seconds: these
@@ -63,3 +66,13 @@ def demo(json: Annotated[bool, typer.Option("--json", help="One JSON document on
     if failed:
         ERR.print("[bold red]Problem:[/] " + "; ".join(f"{d['day']}: {', '.join(d['failed_steps'])}" for d in failed))
         raise typer.Exit(PROBLEM)
+
+
+def _deployment() -> Settings:
+    """The demo city's deployment: a checkout's own data, or a folder made here where the package was installed."""
+    if deployment_folder() is None and CHECKOUT is None:
+        folder = Path.cwd() / "meter-pipeline-demo"
+        make_demo(folder)
+        os.environ[DEPLOYMENT] = str(folder)
+        ERR.print(f"The demo city's deployment is {folder}", highlight=False)
+    return load_settings()

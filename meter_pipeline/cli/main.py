@@ -22,6 +22,8 @@ from meter_pipeline.cli.output import ERR, PROBLEM
 # : command -> (module under cli/, with a function's name after a colon where it is not the module's ``app``; one line
 # of help)
 COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("init:init", "Make a deployment: a folder of settings, reference tables, tariffs and head-ends."),
+    "settings": ("settings:settings", "Every setting, its value and where it comes from."),
     "demo": ("demo:demo", "Bill the demo municipality from simulated feeds and show the result."),
     "ui": ("services:ui", "The Dagster UI on this deployment's data."),
     "services": ("services", "Run Dagster's services; print their environment."),
@@ -115,7 +117,7 @@ def root() -> None:
 
 #: What to do after a failure that any command may end in.
 _NEXT = {
-    "SettingsError": "set METER_PIPELINE_DATA to the municipality's folder, and look at its utility.toml",
+    "SettingsError": "meter-pipeline init FOLDER makes a deployment; work inside it, or point METER_PIPELINE_DEPLOYMENT at it",
     "EmbeddedError": "look into .meter_pipeline/postgres (or METER_PIPELINE_HOME), or use a server of your own: METER_PIPELINE_DATABASE_URL",
     "MigrationError": "meter-pipeline database migrate says it in full; nothing of the failed file was kept",
 }

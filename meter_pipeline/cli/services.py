@@ -12,8 +12,9 @@ import typer
 
 from meter_pipeline.cli.output import ERR, OUT, problem
 from meter_pipeline.deployment import environment, prepare
+from meter_pipeline.packaged import packaged
 from meter_pipeline.postgres.database import Database, open_database
-from meter_pipeline.settings import PROJECT_ROOT, load_settings
+from meter_pipeline.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True, help="Run Dagster's services; print their environment.")
 #: The script that stands beside this interpreter, so that a newcomer needs no activated environment.
@@ -34,7 +35,7 @@ def ui(
     os.chdir(os.environ["DAGSTER_HOME"])  # where dagster.yaml is; from the project it warns of a second one
     ERR.print(f"[bold]Dagster UI:[/] http://{host}:{port}  (Ctrl-C ends it)")
     os.execv(  # noqa: S606 - no shell is wanted
-        str(DAGSTER), [str(DAGSTER), "dev", "-w", str(PROJECT_ROOT / "workspace.yaml"), "-h", host, "-p", str(port)]
+        str(DAGSTER), [str(DAGSTER), "dev", "-w", str(packaged("workspace.yaml")), "-h", host, "-p", str(port)]
     )
 
 

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
+from meter_pipeline.packaged import packaged
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.settings import PROJECT_ROOT
 
 _OPTIONS = ("--migrations-table", "public.schema_migrations", "--no-dump-schema", "--migration-lock")
-MIGRATIONS = PROJECT_ROOT / "sql" / "migrations"
+MIGRATIONS = packaged("sql/migrations")
 
 
 class MigrationError(RuntimeError):
