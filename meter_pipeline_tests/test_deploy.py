@@ -217,7 +217,7 @@ def test_the_runbook_has_a_section_for_each_rule_that_pauses_and_for_each_alarm(
     from meter_pipeline.control.tables.alerts import _WAITING
 
     text = (ROOT / "docs" / "operations.md").read_text("utf-8").split("## Runbook: why work is paused")[1]
-    raised = set(re.findall(r'Finding\("(\w+)"', Path(rules.__file__).read_text("utf-8")))
+    raised = set(re.findall(r'Finding\(\s*"(\w+)"', Path(rules.__file__).read_text("utf-8")))
     assert raised == set(re.findall(r"^### Rule `(\w+)`", text, re.MULTILINE))
     headings = " ".join(re.findall(r"^### (.+)$", text, re.MULTILINE)).lower()
     for alarm in (

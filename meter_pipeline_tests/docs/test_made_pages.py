@@ -11,7 +11,8 @@ from meter_pipeline.settings import SETTINGS
 from meter_pipeline_tests.support import ROOT
 
 _spec = importlib.util.spec_from_file_location("make_pages", ROOT / "tools" / "make_pages.py")
-assert _spec is not None and _spec.loader is not None
+assert _spec is not None
+assert _spec.loader is not None
 make_pages = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(make_pages)
 

@@ -77,8 +77,8 @@ MUTATIONS: Final = (
         "retry classification: unknown outcome",
         retry,
         "meaning",
-        "return Meaning.UNKNOWN if isinstance(error, (psycopg.OperationalError",
-        "return Meaning.DATA if isinstance(error, (psycopg.OperationalError",
+        "Meaning.UNKNOWN\n                if isinstance(error, (psycopg.OperationalError",
+        "Meaning.DATA\n                if isinstance(error, (psycopg.OperationalError",
         _LOST,
     ),
     Mutation(
