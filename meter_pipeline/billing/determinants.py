@@ -19,7 +19,7 @@ from meter_pipeline.calendar import BillingCalendar, local_clock
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.units import CUBIC_METRES
 
-#: A day's total where no intervals are metered: quantity in micro base units of ``unit``.
+#: What registers alone make of a day: quantity in micro base units of ``unit``.
 DAILY_SCHEMA: Final = pl.Schema(
     {"service_point_id": pl.String, "flow": pl.String, "unit": pl.String, "quantity": pl.Int64, "estimated": pl.Boolean}
 )
@@ -68,6 +68,39 @@ class DayGroup:
     slots: npt.NDArray[np.int32]
     interval_minutes: npt.NDArray[np.int16]
     source_unit: npt.NDArray[np.object_]
+    other: npt.NDArray[np.int64]
+    other_export: npt.NDArray[np.int64]
+    other_unit: npt.NDArray[np.object_]
+
+    def holds(self, target: npt.NDArray[np.int64], unit: str) -> npt.NDArray[np.bool_]:
+        """Which rows have room for usage in a unit: a day holds two, that of the old meter and that of the new."""
+        first, second = self.source_unit[target], self.other_unit[target]
+        room: npt.NDArray[np.bool_] = (first == "") | (first == unit) | (second == "") | (second == unit)
+        return room
+
+    def add_metered(
+        self, target: npt.NDArray[np.int64], unit: str, quantity: npt.NDArray[np.int64], *, export: bool
+    ) -> None:
+        """Add usage as the meters count it, in micro base units. Each row at most once, and only where ``holds``."""
+        first = (self.source_unit[target] == "") | (self.source_unit[target] == unit)
+        own, second = target[first], target[~first]
+        self.source_unit[own], self.other_unit[second] = unit, unit
+        (self.source_export if export else self.source)[own] += quantity[first]
+        (self.other_export if export else self.other)[second] += quantity[~first]
+
+    def order_units(self) -> None:
+        """The tariff's own unit comes first, else the alphabet decides: never the order in which usage was added."""
+        wrong = np.flatnonzero(
+            (self.other_unit != "")
+            & (self.source_unit != self.tariff.unit)
+            & ((self.other_unit == self.tariff.unit) | (self.other_unit < self.source_unit))
+        )
+        for first, second in (
+            (self.source_unit, self.other_unit),
+            (self.source, self.other),
+            (self.source_export, self.other_export),
+        ):
+            first[wrong], second[wrong] = second[wrong], first[wrong]
 
 
 @dataclass(slots=True)
@@ -121,6 +154,9 @@ def blank_group(tariff_id: str, version: int, tariff: Tariff, rows: npt.NDArray[
         np.zeros(n, np.int32),
         np.zeros(n, np.int32),
         np.zeros(n, np.int16),
+        np.full(n, "", dtype=object),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int64),
         np.full(n, "", dtype=object),
     )
 
@@ -243,6 +279,8 @@ def day_determinants(
                 )
         seen[at] = True
     faults.append(_fill_daily(groups, group_of, within, daily, services, day, seen, bound))
+    for group in groups:
+        group.order_units()
     silent = services.filter(pl.Series(~seen))
     if silent.height:
         faults.append(exceptions(silent, "no_usage"))
@@ -335,21 +373,19 @@ def _fill(
                     exceptions(services[rows[pick].tolist()], "unit_mismatch", f"{spelled} to {group.tariff.unit}")
                 )
                 continue
+            room = group.holds(within[rows[pick]], str(spelled))
+            if not room.all():
+                third = services[rows[pick[~room]].tolist()]
+                faults.append(exceptions(third, "unit_mismatch", f"{spelled} beside two other units on one day"))
+                pick = pick[room]
             part = values if len(pick) == len(values) else values[pick]
             target = within[rows[pick]]
             buckets = _convert(_buckets(part, slot_map.periods), factor)
+            group.add_metered(target, str(spelled), part.sum(axis=1), export=direction == "export")
             if direction == "export":
                 group.export[target] += buckets
-                group.source_export[target] += part.sum(axis=1)
-                # A meter that only exports has a unit too: without one its exports would be billed and never
-                # reconciled.
-                group.source_unit[target] = np.where(
-                    group.source_unit[target] == "", spelled, group.source_unit[target]
-                )
                 continue
             group.energy[target] += buckets
-            group.source[target] += part.sum(axis=1)
-            group.source_unit[target] = spelled
             group.estimated[target] += estimated[pick].astype(np.int32)
             group.missing[target] += (matrix.slots - np.minimum(filled[pick], matrix.slots)).astype(np.int32)
             group.slots[target] += matrix.slots
@@ -371,7 +407,8 @@ def _fill_daily(
     seen: npt.NDArray[np.bool_],
     bound: Bound,
 ) -> pl.DataFrame:
-    """Days known only as a total: fine for tariffs without periods and demand."""
+    """Usage known only as a day's total, that of registers alone: fine for tariffs without periods and demand. It comes
+    on top of intervals, as on the day on which a register gives way to an interval meter."""
     joined = daily.join(
         services.select("service_point_id", "account_id", pl.int_range(pl.len(), dtype=pl.Int64).alias("at")),
         on="service_point_id",
@@ -379,8 +416,6 @@ def _fill_daily(
     )
     faults = [_unbilled(joined.filter(pl.col("at").is_null()), bound)]
     joined = joined.filter(pl.col("at").is_not_null())
-    # Where intervals came too, they decide; the total is the same usage again.
-    joined = joined.filter(~pl.Series(seen[joined["at"].to_numpy()])) if joined.height else joined
     if joined.height:
         joined = joined.with_columns(pl.Series("group", group_of[joined["at"].to_numpy()]))
         for (g, unit, flow), part in sorted(
@@ -395,15 +430,17 @@ def _fill_daily(
                 faults.append(exceptions(part, "unit_mismatch", f"{unit} to {group.tariff.unit}"))
                 continue
             summed = part.group_by("at").agg(pl.col("quantity").sum(), pl.col("estimated").any()).sort("at")
+            room = group.holds(within[summed["at"].to_numpy()], str(unit))
+            if not room.all():
+                third = services[summed["at"].filter(pl.Series(~room)).to_list()]
+                faults.append(exceptions(third, "unit_mismatch", f"{unit} beside two other units on one day"))
+                summed = summed.filter(pl.Series(room))
             target, quantity = within[summed["at"].to_numpy()], summed["quantity"].to_numpy()
+            group.add_metered(target, str(unit), quantity, export=flow == "export")
             if flow == "export":
                 group.export[target, 0] += _convert(quantity, factor)
-                group.source_export[target] += quantity
-                group.source_unit[target] = np.where(group.source_unit[target] == "", unit, group.source_unit[target])
                 continue
             group.energy[target, 0] += _convert(quantity, factor)
-            group.source[target] += quantity
-            group.source_unit[target] = unit
             group.estimated[target] += summed["estimated"].to_numpy().astype(np.int32)
             group.slots[target] += 1
         seen[joined["at"].to_numpy()] = True

@@ -104,14 +104,15 @@ def usage_rows(wanted: pl.DataFrame, held: pl.DataFrame, excused: pl.DataFrame) 
     """validated_to_determinants of a day, service point by service point, by the meter's unit and cause.
 
     ``wanted``: service_point_id, unit, flow, quantity; ``held``: determinants with source_unit, source_quantity and
-    source_export; ``excused``: service_point_id and the reason why its usage need not be there.
+    source_export, and with those of the day's other unit; ``excused``: service_point_id and the reason why its usage need not be there.
     """
-    metered = held.filter(pl.col("source_unit") != "")
     sides = [
-        metered.filter(counts).select("service_point_id", unit="source_unit", flow=pl.lit(flow), held=column)
-        for flow, column, counts in (
-            ("import", "source_quantity", pl.lit(True)),
-            ("export", "source_export", pl.col("source_export") != 0),
+        held.filter(pl.col(unit) != "", counts).select("service_point_id", unit=unit, flow=pl.lit(flow), held=column)
+        for flow, unit, column, counts in (
+            ("import", "source_unit", "source_quantity", pl.lit(True)),
+            ("import", "other_unit", "other_quantity", pl.lit(True)),
+            ("export", "source_unit", "source_export", pl.col("source_export") != 0),
+            ("export", "other_unit", "other_export", pl.col("other_export") != 0),
         )
     ]
     both = wanted.join(pl.concat(sides), on=["service_point_id", "unit", "flow"], how="full", coalesce=True)

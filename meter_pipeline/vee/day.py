@@ -29,6 +29,7 @@ from meter_pipeline.vee.estimation import history as past
 from meter_pipeline.vee.estimation import multi_day_registers
 from meter_pipeline.vee.loading import DayInputs, Shifts, find_shifts, shifted
 from meter_pipeline.vee.registers import assemble, true_up
+from meter_pipeline.vee.registers.usage import register_usage
 from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules import thresholds as threshold_file
 from meter_pipeline.vee.rules.model import ValidatedMatrix
@@ -117,12 +118,11 @@ def _validate(
     watch("validate")
     only = _register_only(read, calendar, day)
     means = output_frames.class_means(gathered.class_sums, t.profile_min_rows)
-    of_registers = output_frames.register_usage(
-        read.registers, only, past.align_daily(only, history, days, like), t, means
-    )
-    usage = output_frames.daily_usage([*gathered.usage, of_registers], day)
+    of_registers = register_usage(read.registers, only, past.align_daily(only, history, days, like), t, means)
+    usage = output_frames.daily_usage([*gathered.usage, of_registers.frame], day)
     exceptions = _exceptions(read, streamed, gathered, usage, day, now)
-    writer.finish(read, usage, exceptions, shifted(output_frames.added_shapes(streamed.shapes), found), outcome)
+    shape = shifted(output_frames.added_shapes(streamed.shapes), found)
+    writer.finish(read, usage, of_registers.quantity, exceptions, shape, outcome)
     outcome.ledger_entry = _record(connection, writer.written(), gathered.summary, exceptions, clock, actor)
     watch("write")
     gathered.summary.finish(usage, exceptions)
@@ -266,7 +266,7 @@ def _with_columns(
 
 
 def _register_only(read: DayInputs, calendar: BillingCalendar, day: date) -> pl.DataFrame:
-    """Series of register-only meters with class and account, aligned for ``results.register_usage``."""
+    """Series of register-only meters with class and account, aligned for ``registers.usage.register_usage``."""
     return (
         read.registers.frame.with_row_index("index")
         .filter(pl.col("register_only"))

@@ -226,7 +226,8 @@ def _registers(
         return []
     windows = assemble.day_windows(assemble.with_units(own), int(start.timestamp()), int(end.timestamp()))
     reads = validated.read_registers(session, day - NEAR, day + NEAR, [meter_id])
-    registers = assemble.register_series(windows, reads, t)
+    within = {"": (calendar.start_s(day - NEAR), calendar.start_s(day + NEAR + timedelta(days=1)))}
+    registers = assemble.register_series(windows, reads, t, within)
     out = []
     for k, row in enumerate(registers.frame.iter_rows(named=True)):
         mine = np.flatnonzero(registers.reads.series == row["series"])

@@ -118,7 +118,9 @@ def _read_around(
         ).then(pl.col("cycle_id")),
     ).drop("tariff_version")
     reads = registers_read.result()
-    registers = assemble.register_series(windows, reads, t)
+    # those of the day and of the days beside it
+    within = {"": (calendar.start_s(day - timedelta(days=1)), calendar.start_s(day + timedelta(days=2)))}
+    registers = assemble.register_series(windows, reads, t, within)
     lonely = (
         registers.frame.filter(pl.Series((registers.use.quantity == NO_VALUE) | (registers.use.reads == 0)))["meter_id"]
         .unique()
@@ -128,7 +130,8 @@ def _read_around(
     if lonely:
         wide = read_window.reads_around(session, day, start_s, end_s, windows, lonely).reads
         others = reads.filter(~pl.col("meter_id").is_in(lonely))
-        registers = assemble.register_series(windows, pl.concat([others, wide], how="vertical_relaxed"), t)
+        within |= dict.fromkeys(lonely, read_window.near_span(start_s, end_s))
+        registers = assemble.register_series(windows, pl.concat([others, wide], how="vertical_relaxed"), t, within)
     expected = assemble.expected_rows(windows, points, accounts)
     arrived, vectors = came.result()
     return DayInputs(

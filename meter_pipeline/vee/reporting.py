@@ -127,13 +127,8 @@ def stage_report(outcome: VeeOutcome) -> StageReport:
 def usage_report(database: Database, calendar: BillingCalendar, day: date) -> StageReport:
     """Daily usage of a validated day: totals, quality, and that it equals its validated intervals to the last unit."""
     usage = validated.stored_usage(database, day)
-    sums = validated.interval_sums(database, day)
-    from_intervals = usage.filter(pl.col("source") == "interval")
-    joined = from_intervals.join(sums, on=["service_point_id", "flow", "unit"], how="full", coalesce=True)
-    off = joined.filter(
-        (pl.col("quantity_micro").fill_null(0) != pl.col("interval_micro").fill_null(0))
-        | pl.col("slots_expected").is_null()
-    )
+    off = _unlike_intervals(usage, validated.interval_sums(database, day))
+    off_registers = _unlike_registers(usage, validated.register_sums(database, day))
     totals = (
         usage.group_by("commodity", "flow", "unit")
         .agg(
@@ -169,9 +164,9 @@ def usage_report(database: Database, calendar: BillingCalendar, day: date) -> St
     )
     check = Check(
         "usage_is_validated",
-        off.height == 0,
-        "usage = sum of validated intervals, per service point, flow and unit",
-        {"service_points": from_intervals.height, "differing": off.height},
+        off.height + off_registers.height == 0,
+        "usage = sum of validated intervals and of what its registers say, per service point, flow and unit",
+        {"service_points": usage.height, "differing": off.height, "differing_from_registers": off_registers.height},
     )
     pictures = (
         {
@@ -184,6 +179,36 @@ def usage_report(database: Database, calendar: BillingCalendar, day: date) -> St
     )
     return StageReport(
         usage.height, figures, {"totals": totals, "days by worst quality": by_quality}, pictures, [check]
+    )
+
+
+def _unlike_intervals(usage: pl.DataFrame, sums: pl.DataFrame) -> pl.DataFrame:
+    """Service points whose usage, less what registers alone make of it, is not the sum of their validated intervals."""
+    by_intervals = usage.filter(pl.col("source") != "register").with_columns(
+        by_intervals=pl.col("quantity_micro").fill_null(0) - pl.col("register_micro").fill_null(0)
+    )
+    joined = by_intervals.join(sums, on=["service_point_id", "flow", "unit"], how="full", coalesce=True)
+    return joined.filter(
+        (pl.col("by_intervals").fill_null(0) != pl.col("interval_micro").fill_null(0))
+        | pl.col("slots_expected").is_null()
+    )
+
+
+def _unlike_registers(usage: pl.DataFrame, sums: pl.DataFrame) -> pl.DataFrame:
+    """Service points and units whose usage from registers alone is not what the day's registers were put at, or one of
+    whose registers was put at something else than the reads that enclose the day. Nothing for days of before this was
+    kept by register."""
+    if not sums.height:
+        return sums
+    by_registers = (
+        usage.filter(pl.col("source") != "interval")
+        .with_columns(held=pl.when(pl.col("source") == "mixed").then("register_micro").otherwise("quantity_micro"))
+        .group_by("service_point_id", "unit")
+        .agg(pl.col("held").sum())
+    )
+    joined = by_registers.join(sums, on=["service_point_id", "unit"], how="full", coalesce=True)
+    return joined.filter(
+        (pl.col("held").fill_null(0) != pl.col("register_micro").fill_null(0)) | (pl.col("unlike").fill_null(0) > 0)
     )
 
 

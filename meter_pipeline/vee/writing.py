@@ -15,11 +15,12 @@ from meter_pipeline.clock import Clock
 from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.vectors import from_matrix
-from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
+from meter_pipeline.schemas.reads import DayMatrix
 from meter_pipeline.vee import edits
 from meter_pipeline.vee.loading import DayInputs
+from meter_pipeline.vee.output_frames import nullable
 from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, ROW_RULES, Role, Severity
-from meter_pipeline.vee.rules.model import ValidatedMatrix
+from meter_pipeline.vee.rules.model import Ints, ValidatedMatrix
 from meter_pipeline.vee.summary import VeeOutcome
 from meter_pipeline.vee.tables import validated
 
@@ -102,9 +103,16 @@ class Writer:
         )
 
     def finish(
-        self, read: DayInputs, usage: pl.DataFrame, exceptions: pl.DataFrame, shape: pl.DataFrame, outcome: VeeOutcome
+        self,
+        read: DayInputs,
+        usage: pl.DataFrame,
+        of_registers: Ints,
+        exceptions: pl.DataFrame,
+        shape: pl.DataFrame,
+        outcome: VeeOutcome,
     ) -> None:
-        """Rows that are no more, the day's other tables, and the day attached where it is new."""
+        """Rows that are no more, the day's other tables, and the day attached where it is new. ``of_registers``: what
+        the day of each register-only series was put at, micro units, NO_VALUE for the others."""
         connection, day = self.connection, self.day
         before_writing(self.database, clock=self.clock)
         gone = self.stored.join(pl.concat(self._current), on=_KEY, how="anti") if self._current else self.stored
@@ -115,7 +123,7 @@ class Writer:
                 connection, day, pl.DataFrame(), withdrawn, False, now=self.now, actor=self.actor, reasons=withdrawn
             )
         for table, frame, columns, names in (
-            ("vee.register_day", _register_frame(read), validated.REGISTER_DAY, ("billing_day", *_KEY)),
+            ("vee.register_day", _register_frame(read, of_registers), validated.REGISTER_DAY, ("billing_day", *_KEY)),
             ("vee.daily_usage", usage, validated.DAILY_USAGE, ("billing_day", "service_point_id", "flow", "unit")),
         ):
             if self.first and frame.height:
@@ -146,15 +154,14 @@ class Writer:
         return pl.concat(self._written).sort("minutes", *_KEY)
 
 
-def _register_frame(read: DayInputs) -> pl.DataFrame:
+def _register_frame(read: DayInputs, of_registers: Ints) -> pl.DataFrame:
     use = read.registers.use
     return (
         read.registers.frame.select("service_point_id", "meter_id", "channel", "unit")
         .with_columns(
             billing_day=pl.lit(read.day, pl.Date),
-            quantity_micro=pl.select(
-                pl.when(pl.Series(use.quantity != NO_VALUE)).then(pl.Series(use.quantity))
-            ).to_series(),
+            quantity_micro=nullable(use.quantity),
+            usage_micro=nullable(of_registers),
             gap_seconds=pl.Series(use.gap_s),
             causes=pl.Series(use.causes),
             reads=pl.Series(use.reads.astype(np.int32)),

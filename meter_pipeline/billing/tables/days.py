@@ -11,6 +11,7 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
+from meter_pipeline import quality
 from meter_pipeline.postgres.array_bytes import listed, lists
 from meter_pipeline.postgres.copy_binary import copy_frame
 from meter_pipeline.postgres.database import Database, scalar
@@ -44,6 +45,8 @@ LISTS: Final = dict.fromkeys(
     ),
     pl.Int64,
 )
+#: Quality code of a day that is a share of the register's stretch between two reads (AEMO S17)
+_SHARED: Final = quality.pack("S", 17, 85)
 _REFERENCE: Final[dict[str, str]] = {
     "agreements": "SELECT account_id, service_point_id, tariff_id, cycle_id, valid_from, valid_to FROM ref.agreements "
     "WHERE valid_from <= $1 ORDER BY service_point_id, valid_from",
@@ -106,11 +109,16 @@ def read_usage(database: Database, day: date, within: KeyRange = EVERYTHING) -> 
 
 
 def read_daily(database: Database, day: date, within: KeyRange = EVERYTHING) -> pl.DataFrame:
-    """A day's usage where no intervals stand behind it, by service point, flow and unit; quantities in millionths."""
+    """What registers alone make of a day, by service point, flow and unit; quantities in millionths.
+
+    A day's share of the stretch between two reads is counted, not estimated: only time that no read closes is.
+    """
     narrowed, limits = within.where("service_point_id", 2)
     return database.read(
-        "SELECT service_point_id, flow, unit, quantity_micro AS quantity, estimated > 0 AS estimated FROM vee.daily_usage "
-        f"WHERE billing_day = $1 AND source = 'register' AND flow IN ('import', 'export') AND quantity_micro IS NOT NULL{narrowed} ORDER BY 1, 2, 3",
+        "SELECT service_point_id, flow, unit, CASE source WHEN 'mixed' THEN register_micro ELSE quantity_micro END AS quantity, "
+        f"estimated > 0 AND (quality::integer & 65535) <> {_SHARED} AS estimated FROM vee.daily_usage "
+        "WHERE billing_day = $1 AND source <> 'interval' AND flow IN ('import', 'export') AND quantity_micro IS NOT NULL"
+        f"{narrowed} ORDER BY 1, 2, 3",
         [day, *limits],
     )
 

@@ -121,13 +121,13 @@ def stored_determinants(connection: Connection, day: date) -> pl.DataFrame:
     """The day's determinants as stored: service_point_id, unit, source_unit, source_quantity, source_export, energy and
     export over all periods."""
     columns: dict[str, tuple[str, Any]] = {
-        **{c: (c, pl.String) for c in ("service_point_id", "unit", "source_unit")},
-        **{c: (c, pl.Int64) for c in ("source_quantity", "source_export")},
+        **{c: (c, pl.String) for c in ("service_point_id", "unit", "source_unit", "other_unit")},
+        **{c: (c, pl.Int64) for c in ("source_quantity", "source_export", "other_quantity", "other_export")},
         "energy": (_summed("energy"), pl.Int64),
         "export": (_summed("export"), pl.Int64),
     }
     found = _gathered(connection, columns, "billing.determinant_day WHERE billing_day = %(day)s", {"day": day})
-    return found.with_columns(pl.col("source_unit").fill_null(""))
+    return found.with_columns(pl.col("source_unit", "other_unit").fill_null(""))
 
 
 _POSITION: dict[str, tuple[str, Any]] = {

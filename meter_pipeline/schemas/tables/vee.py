@@ -128,7 +128,12 @@ CONTRACTS: tuple[Contract, ...] = (
             "flow": _FLOW,
             "unit": UNIT,
             "source": Column(
-                "text", "interval: sum of validated intervals; register: register consumption shared over days"
+                "text",
+                "interval: sum of validated intervals; register: register consumption shared over days; mixed: both, "
+                "as after an exchange",
+            ),
+            "register_micro": Column(
+                "bigint", "the part of a mixed day that registers alone make; null elsewhere", nullable=True
             ),
             "commodity": _COMMODITY,
             "customer_class": Column("text", "class of the service point on the day"),

@@ -17,7 +17,6 @@ from meter_pipeline import units
 from meter_pipeline.quality import MISSING
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.vee.registers.exchange import installation_windows, slot_windows
-from meter_pipeline.vee.registers.read_window import NEAR_DAYS
 from meter_pipeline.vee.registers.reads import Series, Step, Steps, WindowUse, steps, use_in_windows
 from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules.model import Bools, Ints, RowContext, take_rows
@@ -31,9 +30,6 @@ STEP_RULES: Final = {
     Step.DECREASE: rr.DECREASE,
     Step.DIALS: rr.DIALS,
 }
-# : How long before the day an install read may open any register's window, in seconds; older ones come as reads where
-# they are needed (reach.py)
-INSTALL_REACH_S: Final = NEAR_DAYS * 86_400
 ROW_KEY: Final = ["service_point_id", "meter_id", "channel"]
 
 
@@ -84,12 +80,8 @@ def with_units(installations: pl.DataFrame) -> pl.DataFrame:
 
 
 def day_windows(installations: pl.DataFrame, day_start_s: int, day_end_s: int) -> pl.DataFrame:
-    """Windows of the day's installations by kind of channel (an exchange concerns like and like)."""
-    parts = [
-        installation_windows(installations.filter(pl.col("kind") == kind), day_start_s, day_end_s)
-        for kind in ("interval", "register")
-    ]
-    return pl.concat(parts)
+    """Windows of the day's installations, intervals and registers."""
+    return installation_windows(installations, day_start_s, day_end_s)
 
 
 def expected_rows(windows: pl.DataFrame, points: pl.DataFrame, accounts: pl.DataFrame) -> pl.DataFrame:
@@ -268,11 +260,15 @@ def _gather(raw: list[DayMatrix], source: Ints, row: Ints, n: int, slots: int, d
     return DayMatrix(day, minutes, pl.DataFrame(), values, codes, sequence, offsets)
 
 
-def register_series(windows: pl.DataFrame, reads: pl.DataFrame, thresholds: Thresholds) -> Registers:
+def register_series(
+    windows: pl.DataFrame, reads: pl.DataFrame, thresholds: Thresholds, within: dict[str, tuple[int, int]]
+) -> Registers:
     """Register reads as series with the day's use of each, multipliers applied, install and removal reads put in.
 
-    ``windows`` as from ``day_windows``; ``reads`` with meter_id, channel, at, value. A register is the total of its
-    interval channel where it is billed or alone; others that sum to the same channel are time-of-use registers.
+    ``windows`` as from ``day_windows``; ``reads`` with meter_id, channel, at, value. ``within``: from and to which
+    instant (UTC seconds) ``reads`` holds every read, by meter, and under "" of all the others: install and removal
+    reads beyond it are left out, for reads nobody looked at may lie between. A register is the total of its interval
+    channel where it is billed or alone; others that sum to the same channel are time-of-use registers.
     """
     intervals = (
         windows.filter(pl.col("kind") == "interval")
@@ -306,12 +302,15 @@ def register_series(windows: pl.DataFrame, reads: pl.DataFrame, thresholds: Thre
         (pl.col("at") >= pl.col("installed_s"))
         & (pl.col("removed_s").is_null() | (pl.col("at") <= pl.col("removed_s")))
     )
-    # an install read of years ago says nothing of this day
-    ends = frame.filter(pl.col("total")).with_columns(
-        install_micro=pl.when(pl.col("installed_s") >= pl.col("begin_s") - INSTALL_REACH_S).then("install_micro")
+    ends = frame.filter("total")
+    first, last = (
+        pl.col("meter_id").replace_strict(
+            {m: span[k] for m, span in within.items()}, default=within[""][k], return_dtype=pl.Int64
+        )
+        for k in (0, 1)
     )
     synthetic = [
-        ends.filter(pl.col(value).is_not_null() & pl.col(at).is_not_null()).select(
+        ends.filter(pl.col(value).is_not_null() & pl.col(at).is_between(first, last)).select(
             "series", pl.col(at).alias("at"), pl.col(value).alias("value")
         )
         for at, value in (("installed_s", "install_micro"), ("removed_s", "removal_micro"))

@@ -1,6 +1,7 @@
 """Which meter stood where: the part of a billing day each installation answers for.
 
-An exchange is two installations of one service point that measure the same thing one after the other. Where their
+An exchange is two installations of one service point that measure the same thing one after the other, be it by
+intervals or by a register alone, in the same unit or another of the same measure. Where their
 windows overlap (both meters counted the same energy), the old meter answers up to the next full hour after the new
 one's installation and the new one from there, so that whole intervals change hands and nothing is counted twice; each
 register's difference is lessened by what its own meter read in the other's time. An overlap that ends before the hour
@@ -11,8 +12,14 @@ without a meter, nothing was metered and the policy decides (thresholds).
 
 from __future__ import annotations
 
+from typing import Final
+
 import polars as pl
 
+# : What a unit measures: meters of one measure and flow at a service point follow each other whatever unit each counts
+# in. Other units measure nothing but themselves.
+MEASURES: Final = {"gal": "volume", "m3": "volume", "ft3": "volume", "therm": "heat", "MJ": "heat"}
+_QUANTITY: Final = ["service_point_id", "flow", "measure", "billed"]
 #: End of an installation that still stands, in UTC seconds: far beyond any billing day.
 OPEN_END = 1 << 40
 
@@ -50,52 +57,14 @@ def installation_windows(installations: pl.DataFrame, day_start_s: int, day_end_
 
 def _stirred(installations: pl.DataFrame, day_start_s: int, day_end_s: int) -> pl.DataFrame:
     """Windows of service points where a meter comes or goes."""
-    quantity = ["service_point_id", "flow", "unit", "billed"]
-    frame = installations.with_columns(removed=pl.col("removed_s").fill_null(OPEN_END)).sort(
-        *quantity, "installed_s", "meter_id", "channel"
+    frame = installations.with_columns(
+        removed=pl.col("removed_s").fill_null(OPEN_END), measure=pl.col("unit").replace(MEASURES)
     )
-    one = pl.col("meter_id").ne(pl.col("meter_id").shift(-1).over(quantity))
-    following = pl.col("installed_s").shift(-1).over(quantity)
-    # an old meter that still stands is no exchange: two meters serve the point side by side
-    succeeded = (
-        one & following.is_not_null() & (pl.col("removed") < OPEN_END) & (pl.col("installed_s") < following)
-    ).fill_null(False)
-    # where both count up to the next full hour or beyond, that hour is where the one stops and the other starts; else
-    # the next instant at which intervals of both begin. Registers have no intervals: their difference is prorated to
-    # the second.
-    grid = (
-        pl.max_horizontal("interval_minutes", pl.col("interval_minutes").shift(-1).over(quantity)).cast(pl.Int64) * 60
-    )
-    hour, meeting = (
-        day_start_s + -((day_start_s - following) // step) * step for step in (pl.lit(3600, pl.Int64), grid)
-    )
-    cut = pl.when(hour <= pl.col("removed")).then(hour).when(meeting <= pl.col("removed")).then(meeting)
-    shared = succeeded & cut.is_not_null() & following.is_between(day_start_s, day_end_s, closed="left")
-    frame = frame.with_columns(
-        successor_s=pl.when(succeeded).then(pl.when(shared).then(cut).otherwise(following)),
-        starts_s=pl.when(shared).then(cut).shift(1).over(quantity).fill_null(pl.col("installed_s")),
-    ).with_columns(
-        effective_end=pl.min_horizontal("removed", pl.col("successor_s").fill_null(OPEN_END)),
-    )
-    frame = frame.with_columns(
-        overlap_s=pl.when(pl.col("successor_s") < pl.col("removed"))
-        .then(pl.col("removed") - pl.col("successor_s"))
-        .otherwise(0),
-        gap_s=pl.when(pl.col("successor_s") > pl.col("removed"))
-        .then(
-            (
-                pl.min_horizontal("successor_s", pl.lit(day_end_s)) - pl.max_horizontal("removed", pl.lit(day_start_s))
-            ).clip(0)
-        )
-        .otherwise(0),
-        handed_over=pl.col("successor_s").is_not_null()
-        & pl.col("effective_end").is_between(day_start_s, day_end_s, closed="right"),
-    ).with_columns(
-        taken_over=pl.col("handed_over").shift(1).over(quantity).fill_null(False)
-        & (pl.col("installed_s") > day_start_s),
-    )
+    meter = [*_QUANTITY, "meter_id", "installed_s", "removed"]
+    frame = frame.join(_successions(frame, meter, day_start_s, day_end_s), on=meter, maintain_order="left")
     return (
-        frame.with_columns(
+        frame.sort(*_QUANTITY, "installed_s", "meter_id", "channel")
+        .with_columns(
             begin_s=pl.max_horizontal("starts_s", pl.lit(day_start_s)),
             end_s=pl.min_horizontal("effective_end", pl.lit(day_end_s)),
             register_begin_s=pl.max_horizontal("installed_s", pl.lit(day_start_s)),
@@ -115,7 +84,63 @@ def _stirred(installations: pl.DataFrame, day_start_s: int, day_end_s: int) -> p
             pl.when("answers").then(edge).otherwise(pl.lit(day_end_s, pl.Int64)).alias(edge)
             for edge in ("begin_s", "end_s")
         )
-        .drop("removed", "handed_over", "taken_over", "starts_s", "answers")
+        .drop("removed", "measure", "handed_over", "taken_over", "starts_s", "answers")
+    )
+
+
+def _successions(frame: pl.DataFrame, meter: list[str], day_start_s: int, day_end_s: int) -> pl.DataFrame:
+    """Per installed meter: who follows it and when. One row per ``meter`` key with successor_s, starts_s,
+    effective_end, overlap_s, gap_s, handed_over and taken_over.
+
+    Meters and not channels follow each other: a register read by hand gives way to intervals, gallons to cubic metres,
+    and a meter with several registers hands over all of them at once.
+    """
+    meters = (
+        frame.group_by(meter)
+        .agg(minutes=pl.col("interval_minutes").cast(pl.Int64).max())
+        .sort(*_QUANTITY, "installed_s", "meter_id")
+    )
+    one = pl.col("meter_id").ne(pl.col("meter_id").shift(-1).over(_QUANTITY))
+    following = pl.col("installed_s").shift(-1).over(_QUANTITY)
+    # an old meter that still stands is no exchange: two meters serve the point side by side
+    succeeded = (
+        one & following.is_not_null() & (pl.col("removed") < OPEN_END) & (pl.col("installed_s") < following)
+    ).fill_null(False)
+    # where both count up to the next full hour or beyond, that hour is where the one stops and the other starts; else
+    # the next instant at which intervals begin. Registers have no intervals: their difference is prorated to the
+    # second.
+    grid = pl.max_horizontal("minutes", pl.col("minutes").shift(-1).over(_QUANTITY)) * 60
+    hour, meeting = (
+        day_start_s + -((day_start_s - following) // step) * step for step in (pl.lit(3600, pl.Int64), grid)
+    )
+    cut = pl.when(hour <= pl.col("removed")).then(hour).when(meeting <= pl.col("removed")).then(meeting)
+    shared = succeeded & cut.is_not_null() & following.is_between(day_start_s, day_end_s, closed="left")
+    return (
+        meters.with_columns(
+            successor_s=pl.when(succeeded).then(pl.when(shared).then(cut).otherwise(following)),
+            starts_s=pl.when(shared).then(cut).shift(1).over(_QUANTITY).fill_null(pl.col("installed_s")),
+        )
+        .with_columns(effective_end=pl.min_horizontal("removed", pl.col("successor_s").fill_null(OPEN_END)))
+        .with_columns(
+            overlap_s=pl.when(pl.col("successor_s") < pl.col("removed"))
+            .then(pl.col("removed") - pl.col("successor_s"))
+            .otherwise(0),
+            gap_s=pl.when(pl.col("successor_s") > pl.col("removed"))
+            .then(
+                (
+                    pl.min_horizontal("successor_s", pl.lit(day_end_s))
+                    - pl.max_horizontal("removed", pl.lit(day_start_s))
+                ).clip(0)
+            )
+            .otherwise(0),
+            handed_over=pl.col("successor_s").is_not_null()
+            & pl.col("effective_end").is_between(day_start_s, day_end_s, closed="right"),
+        )
+        .with_columns(
+            taken_over=pl.col("handed_over").shift(1).over(_QUANTITY).fill_null(False)
+            & (pl.col("installed_s") > day_start_s),
+        )
+        .drop("minutes")
     )
 
 

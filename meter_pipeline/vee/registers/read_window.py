@@ -39,16 +39,16 @@ def reads_around(
 
     ``windows`` as from ``assemble.day_windows``. All within NEAR_DAYS; within FAR_DAYS those of registers that have
     fewer than ``before`` reads up to the day's start, or none from its end on, where any register was read that far
-    away. With these, the install reads of that time of meters with one register, to which alone an installation's read
-    belongs for certain.
+    away. With these, the install and removal reads of that time of meters with one register, to which alone an
+    installation's read belongs for certain; nearer ones are put in by ``assemble.register_series`` (``near_span``).
     """
     near, far = timedelta(days=NEAR_DAYS), timedelta(days=FAR_DAYS)
     reads = validated.read_registers(session, day - near, day + near, meters)
     own = windows.filter((pl.col("kind") == "register") & pl.col("meter_id").is_in(meters))
-    installed = _installed(own, start_s)
+    ends = _far_ends(own, start_s)
     earlier = validated.registers_read(session, day - far, day - near - timedelta(days=1))
     later = validated.registers_read(session, day + near + timedelta(days=1), day + far)
-    if not (earlier or later or installed.height):
+    if not (earlier or later or ends.height):
         return Around(reads, NEAR_DAYS)
     sides = (
         own.select("meter_id", "channel")
@@ -57,8 +57,8 @@ def reads_around(
         .group_by("meter_id", "channel")
         .agg(behind=(pl.col("at") <= start_s).sum(), ahead=(pl.col("at") >= end_s).sum())
     )
-    open_before = sides.filter((pl.col("behind") < before) & pl.lit(earlier or installed.height > 0))
-    open_after = sides.filter((pl.col("ahead") == 0) & pl.lit(later))
+    open_before = sides.filter((pl.col("behind") < before) & pl.lit(earlier or ends.height > 0))
+    open_after = sides.filter((pl.col("ahead") == 0) & pl.lit(later or ends.height > 0))
     wanted = pl.concat([open_before, open_after])["meter_id"].unique().sort()
     if not len(wanted):
         return Around(reads, NEAR_DAYS)
@@ -68,17 +68,25 @@ def reads_around(
         if earlier or later
         else reads.filter(of_wanted)
     )
-    return Around(
-        pl.concat([reads.filter(~of_wanted), wide, installed.filter(of_wanted)], how="vertical_relaxed"), FAR_DAYS
-    )
+    return Around(pl.concat([reads.filter(~of_wanted), wide, ends.filter(of_wanted)], how="vertical_relaxed"), FAR_DAYS)
 
 
-def _installed(own: pl.DataFrame, start_s: int) -> pl.DataFrame:
-    """Install reads between the far reach and the near one, as reads; nearer ones are put in for every register
-    (assemble.register_series)."""
-    single = ~pl.struct("service_point_id", "meter_id").is_duplicated()
-    then = pl.col("installed_s").is_between(start_s - FAR_DAYS * _DAY_S, start_s - NEAR_DAYS * _DAY_S, closed="left")
-    found = own.filter(single & then & pl.col("install_micro").is_not_null())
-    return found.select(
-        "meter_id", "channel", pl.col("installed_s").alias("at"), pl.col("install_micro").alias("value")
-    )
+def near_span(start_s: int, end_s: int) -> tuple[int, int]:
+    """The time around a billing day, UTC seconds, of which ``reads_around`` has every read."""
+    return start_s - NEAR_DAYS * _DAY_S, end_s + NEAR_DAYS * _DAY_S
+
+
+def _far_ends(own: pl.DataFrame, start_s: int) -> pl.DataFrame:
+    """Install and removal reads between the near reach and the far one, as reads."""
+    single = own.filter(~pl.struct("service_point_id", "meter_id").is_duplicated())
+    near, far = near_span(start_s, start_s + _DAY_S), FAR_DAYS * _DAY_S
+    parts = [
+        single.filter(pl.col(value).is_not_null() & pl.col(at).is_between(*reach)).select(
+            "meter_id", "channel", pl.col(at).alias("at"), pl.col(value).alias("value")
+        )
+        for at, value, reach in (
+            ("installed_s", "install_micro", (start_s - far, near[0] - 1)),
+            ("removed_s", "removal_micro", (near[1] + 1, start_s + far)),
+        )
+    ]
+    return pl.concat(parts)

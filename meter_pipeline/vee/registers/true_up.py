@@ -60,7 +60,8 @@ def find(
         return []
     # two reads behind tell a register that was read before from one whose first stretch this is
     around = read_window.reads_around(session, day, start, end, windows, meters, before=2)
-    wide = assemble.register_series(windows.filter(pl.col("meter_id").is_in(meters)), around.reads, t)
+    within = {"": read_window.near_span(start, end)}
+    wide = assemble.register_series(windows.filter(pl.col("meter_id").is_in(meters)), around.reads, t, within)
     mine = wide.frame.with_columns(reads=pl.Series(wide.use.reads)).filter(
         pl.col("register_only") & (pl.col("reads") > 0)
     )

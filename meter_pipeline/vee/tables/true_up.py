@@ -80,11 +80,9 @@ def last_archived(database: Database) -> date | None:
 
 def register_days(database: Database, day: date, meters: Sequence[str]) -> pl.DataFrame:
     """What registers of some meters were taken to have used on a day: service_point_id, meter_id, channel,
-    quantity_micro (null: no reads enclose it) and usage_micro, what the day's usage of the service point was put at."""
+    quantity_micro (null: no reads enclose it) and usage_micro, what the register's day was put at, estimates included."""
     return database.read(
-        "SELECT r.service_point_id, r.meter_id, r.channel, r.quantity_micro, u.quantity_micro AS usage_micro FROM vee.register_day AS r "
-        "LEFT JOIN LATERAL (SELECT sum(quantity_micro)::bigint AS quantity_micro FROM vee.daily_usage AS u WHERE u.billing_day = r.billing_day "
-        "AND u.service_point_id = r.service_point_id AND u.unit = r.unit AND u.source = 'register') AS u ON true "
-        "WHERE r.billing_day = $1 AND r.meter_id = ANY(string_to_array($2, ','))",
+        "SELECT service_point_id, meter_id, channel, quantity_micro, usage_micro FROM vee.register_day "
+        "WHERE billing_day = $1 AND meter_id = ANY(string_to_array($2, ','))",
         (day, ",".join(meters)),
     )

@@ -75,6 +75,7 @@ DAILY_USAGE: Final = (
     "quality",
     "exchange",
     "source",
+    "register_micro",
     "commodity",
     "customer_class",
     "account_id",
@@ -88,6 +89,7 @@ REGISTER_DAY: Final = (
     "channel",
     "unit",
     "quantity_micro",
+    "usage_micro",
     "gap_seconds",
     "causes",
     "reads",
@@ -342,7 +344,7 @@ def write_usage_history(connection: psycopg.Connection[Any], day: date, usage: p
         )
     whole = (pl.col("estimated") + pl.col("missing") == 0).cast(pl.Int16) * WHOLE
     forward = (
-        (pl.col("source") == "register") & (pl.col("quality").cast(pl.Int32) & 0xE000).is_in(FORWARD_CODES)
+        (pl.col("source") != "interval") & (pl.col("quality").cast(pl.Int32) & 0xE000).is_in(FORWARD_CODES)
     ).cast(pl.Int16) * FORWARD
     block = usage.select(
         pl.lit(day, pl.Date).alias("billing_day").first(),
@@ -426,6 +428,17 @@ def interval_sums(database: Database, day: date) -> pl.DataFrame:
     return database.read(
         "SELECT service_point_id, flow, unit, sum(total_micro)::bigint AS interval_micro FROM vee.interval_day "
         "WHERE billing_day = $1 AND billed GROUP BY 1, 2, 3",
+        (day,),
+    )
+
+
+def register_sums(database: Database, day: date) -> pl.DataFrame:
+    """What the register-only meters of each service point and unit make of a day: service_point_id, unit,
+    register_micro, and ``unlike``, how many of them were put at something else than the reads that enclose the day."""
+    return database.read(
+        "SELECT service_point_id, unit, sum(usage_micro)::bigint AS register_micro, "
+        "count(*) FILTER (WHERE usage_micro <> quantity_micro) AS unlike "
+        "FROM vee.register_day WHERE billing_day = $1 AND usage_micro IS NOT NULL GROUP BY 1, 2",
         (day,),
     )
 
