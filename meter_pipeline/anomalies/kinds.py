@@ -121,6 +121,13 @@ KINDS: Final[dict[str, Kind]] = {
     "solar_arrival": Kind("life", "inform", "export begins: panels, not tampering", "", case=False),
     "move": Kind("life", "inform", "nearly empty days, then another level; or the account changed", "", case=False),
     "vacant": Kind("life", "inform", "nearly nothing but not nothing for ten days: an empty building", "", case=False),
+    "validation": Kind(
+        "validation",
+        "severe",
+        "validation found data that the utility's policy does not bill unseen: the days wait until the data are right or a person releases them",
+        "vee/rules/policy.toml, with the reason of each rule; docs/vee.md",
+        hold=True,
+    ),
 }
 
 SEVERITIES: Final = ("inform", "warn", "severe")

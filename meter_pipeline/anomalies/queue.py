@@ -11,10 +11,13 @@ import psycopg
 from meter_pipeline.anomalies import tables
 from meter_pipeline.anomalies.cases import UNDECIDED
 from meter_pipeline.anomalies.kinds import KINDS
+from meter_pipeline.anomalies.validation import tables as findings_table
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries
 
 Decision = Literal["assigned", "confirmed", "dismissed"]
+#: Family of the cases that validation opens
+VALIDATION: Final = "validation"
 FILTERS: Final = ("case_id", "state", "kind", "family", "service_point_id", "commodity", "severity", "assigned_to")
 
 
@@ -45,7 +48,9 @@ def show_case(connection: psycopg.Connection[Any], case_id: str) -> dict[str, An
     if not found:
         raise QueueError(f"no case {case_id}")
     kind = KINDS[found[0]["kind"]]
-    return found[0] | {"about": kind.about, "source": kind.source, "flags": tables.case_flags(connection, case_id)}
+    of_validation = found[0]["family"] == VALIDATION
+    flags = (findings_table.case_findings if of_validation else tables.case_flags)(connection, case_id)
+    return found[0] | {"about": kind.about, "source": kind.source, "flags": flags}
 
 
 def decide(
@@ -64,6 +69,9 @@ def decide(
     ``by`` decides; ``to`` is who an assignment goes to. Confirming and dismissing release a hold on the bill: a
     correction of the bill itself is an adjustment, which a second person approves. A decided case is not decided again;
     dismissing needs a reason. The decision moves the meter's tolerance from the next judged day on. Raises QueueError.
+
+    A case of validation is about data: confirming it says that they are wrong, and the bill waits until they are
+    corrected; dismissing it releases what was found, as it stands, and is possible after a confirmation too.
     """
     if not filters:
         raise QueueError("a decision needs a case or a filter")
@@ -77,7 +85,7 @@ def decide(
     found = list_cases(connection, filters)
     if not found:
         raise QueueError("no case matches")
-    undecided = [c for c in found if c["state"] in UNDECIDED]
+    undecided = [c for c in found if c["state"] in UNDECIDED or _still_held(c, decision)]
     if not undecided:
         raise QueueError(f"already decided: {', '.join(c['case_id'] + ' ' + c['state'] for c in found[:5])}")
     now = clock.now()
@@ -87,7 +95,14 @@ def decide(
         if decision == "assigned":
             after["assigned_to"] = to
         else:
-            after |= {"decided_by": by, "decided_at": now, "reason": reason or None, "hold": False}
+            after |= {
+                "decided_by": by,
+                "decided_at": now,
+                "reason": reason or None,
+                "hold": _holds_after(case, decision),
+            }
+        if case["family"] == VALIDATION and decision == "dismissed":
+            findings_table.release(connection, case, by, reason, now)
         changed.append(after)
         body = {
             "case_id": case["case_id"],
@@ -97,9 +112,18 @@ def decide(
             "by": by,
             "to": to,
             "reason": reason or None,
-            "released": bool(case["hold"]) and decision != "assigned",
+            "released": bool(case["hold"]) and not after["hold"],
         }
         entries.append(connection, "flag_decided", body, clock=clock, actor=by)
     tables.upsert_cases(connection, changed)
-    released = sum(1 for c in undecided if c["hold"]) if decision != "assigned" else 0
+    released = sum(1 for before, after in zip(undecided, changed, strict=True) if before["hold"] and not after["hold"])
     return Decided([c["case_id"] for c in undecided], released)
+
+
+def _still_held(case: Mapping[str, Any], decision: Decision) -> bool:
+    """Whether a decided case still holds a bill and the decision would release it."""
+    return bool(case["hold"]) and case["state"] == "confirmed" and decision == "dismissed"
+
+
+def _holds_after(case: Mapping[str, Any], decision: Decision) -> bool:
+    return bool(case["hold"]) and case["family"] == VALIDATION and decision == "confirmed"

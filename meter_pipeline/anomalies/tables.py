@@ -414,9 +414,9 @@ def read_cases(
 def open_before(connection: psycopg.Connection[Any], day: date) -> list[dict[str, Any]]:
     """Undecided cases that were last flagged before a day."""
     rows = connection.execute(
-        sql.SQL("SELECT {} FROM anomaly.exception_case WHERE state IN ('open', 'assigned') AND last_day < %s").format(
-            sql.SQL(", ").join(map(sql.Identifier, CASE))
-        ),
+        sql.SQL(
+            "SELECT {} FROM anomaly.exception_case WHERE state IN ('open', 'assigned') AND last_day < %s AND family <> 'validation'"
+        ).format(sql.SQL(", ").join(map(sql.Identifier, CASE))),
         (day,),
     ).fetchall()
     return [dict(zip(CASE, row, strict=True)) for row in rows]

@@ -60,6 +60,6 @@ def waiting(
     held = wanted.join(store.held_service_points(database, period_start, period_end), on="service_point_id").select(
         "account_id",
         pl.lit("held").alias("reason"),
-        pl.format("{}: case {}", "service_point_id", "case_id").alias("detail"),
+        pl.format("{}: {}", "service_point_id", "held").alias("detail"),
     )
     return pl.concat([behind, held]).unique().sort(pl.all())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Any
 
 import typer
 
 from meter_pipeline.billing.explain import explain
 from meter_pipeline.cli.output import OUT, emit, problem, table
-from meter_pipeline.postgres.database import open_database
+from meter_pipeline.postgres.database import Database, open_database
+from meter_pipeline.reporting import overview
 from meter_pipeline.settings import load_settings
 
 
@@ -54,6 +56,17 @@ def _render(document: Any) -> None:
         )
 
 
+def _waits(database: Database, line_id: str) -> str:
+    """Why the statement that a line would be of waits, in words; empty where it does not."""
+    parts = line_id.split(".")
+    if len(parts) < 3 or len(parts[2]) != 8 or not parts[2].isdecimal():
+        return ""
+    start = date.fromisoformat(f"{parts[2][:4]}-{parts[2][4:6]}-{parts[2][6:]}")
+    return "; ".join(
+        f"{reason}: {detail}" for reason, detail in overview.waiting_bill(database, parts[0], parts[1], start)
+    )
+
+
 def explain_command(
     line_id: Annotated[str, typer.Argument(help="STATEMENT_ID.LINE_NO, for example A-001.C1.20260701.0.3")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
@@ -62,7 +75,14 @@ def explain_command(
 
     Example: meter-pipeline explain A-001.C1.20260701.0.3
     """
-    document = explain(open_database(load_settings()), line_id)
+    database = open_database(load_settings())
+    document = explain(database, line_id)
     if document is None:
+        waits = _waits(database, line_id)
+        if waits:
+            problem(
+                f"no line {line_id}: the statement waits ({waits})",
+                "What waits: meter-pipeline exceptions list; meter-pipeline status",
+            )
         problem(f"no line {line_id}", "List a statement's lines with: meter-pipeline billing show STATEMENT_ID")
     emit(document, as_json, _render)

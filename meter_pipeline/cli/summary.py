@@ -24,6 +24,7 @@ def document(database: Database, first: date, last: date) -> dict[str, Any]:
         "usage": overview.usage(database, first, last).to_dicts(),
         "flags": overview.flags(database, first, last).to_dicts(),
         "statements": overview.statements(database, first, last).to_dicts(),
+        "waiting_bills": overview.waiting_bills(database, first, last).to_dicts(),
         "waiting": [{"day": day, "reads": reads} for day, reads in overview.waiting_days(database)],
         "paused": overview.pauses(database),
     }
@@ -68,6 +69,10 @@ def show(found: dict[str, Any]) -> None:
                 f"  One of them as its customer sees it: meter-pipeline billing show {example} --html bill.html\n",
                 highlight=False,
             )
+    if found["waiting_bills"]:
+        names = ["account_id", "cycle_id", "period_end", "reason", "detail"]
+        rows = [[row[n] for n in names] for row in found["waiting_bills"]]
+        OUT.print(table("Bills that wait, and for what", names, rows))
     usage = ["commodity", "flow", "unit", "service_points", "quantity"]
     OUT.print(table("Usage", usage, [[row[n] for n in usage] for row in found["usage"]], numbers=usage[3:]))
     flags = ["kind", "flags", "service_points"]

@@ -283,7 +283,12 @@ def show(document: dict[str, Any]) -> None:
             f"at {own['edited_at']:%Y-%m-%d %H:%M} UTC: {own['reason']} (thresholds {own['rules_version']}{hit}){until}"
         )
     for exception in document["exceptions"]:
-        OUT.print(f"exception {exception['kind']}: {exception['detail']}")
+        waits = (
+            ", the bill waits until the data are right or a person releases it" if exception["action"] == "hold" else ""
+        )
+        OUT.print(
+            f"exception {exception['kind']}: {exception['detail']} ({exception['action']}{waits})", highlight=False
+        )
 
 
 def _words(word: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
@@ -114,3 +114,28 @@ def statements(database: Database, first: date, last: date) -> pl.DataFrame:
         "WHERE p.period_end > $1 AND p.period_end <= $2::date + 1 GROUP BY p.cycle_id, p.period_start, p.period_end ORDER BY 2, 1",
         [first, last],
     )
+
+
+#: Accounts of a period listed by ``waiting_bills``; a person asks for more by account
+MOST_WAITING: Final = 20
+
+
+def waiting_bills(database: Database, first: date, last: date) -> pl.DataFrame:
+    """Statements of the billing periods that ended with one of some days and wait: account, cycle, period, reason and what
+    exactly; the first MOST_WAITING by reason."""
+    return database.read(
+        "SELECT e.account_id, e.cycle_id, p.period_start, p.period_end, e.reason, e.detail FROM billing.statement_exception AS e "
+        "JOIN ref.billing_cycles AS p USING (cycle_id, period_start) WHERE p.period_end > $1 AND p.period_end <= $2::date + 1 "
+        "AND e.reason <> 'estimate_streak' ORDER BY e.reason, p.period_end, e.account_id, e.detail LIMIT $3",
+        [first, last, MOST_WAITING],
+    )
+
+
+def waiting_bill(database: Database, account_id: str, cycle_id: str, period_start: date) -> list[tuple[str, str]]:
+    """Why the statement of an account's period waits: (reason, what exactly); empty where it does not."""
+    found = database.read(
+        "SELECT reason, detail FROM billing.statement_exception WHERE account_id = $1 AND cycle_id = $2 AND period_start = $3 "
+        "AND reason <> 'estimate_streak' ORDER BY 1, 2",
+        [account_id, cycle_id, period_start],
+    )
+    return [(str(reason), str(detail)) for reason, detail in found.iter_rows()]

@@ -8,11 +8,14 @@ under it.
 from meter_pipeline.vee.day import validate_billing_day
 from meter_pipeline.vee.explain import explain_day
 from meter_pipeline.vee.reporting import usage_report
+from meter_pipeline.vee.rules.policy import PolicyError
+from meter_pipeline.vee.rules.policy import load as validation_policies
 from meter_pipeline.vee.rules.thresholds import ThresholdError, Thresholds
 from meter_pipeline.vee.summary import VeeOutcome
 from meter_pipeline.vee.validate import validate_matrix
 
 __all__ = [
+    "PolicyError",
     "ThresholdError",
     "Thresholds",
     "VeeOutcome",
@@ -20,4 +23,5 @@ __all__ = [
     "usage_report",
     "validate_billing_day",
     "validate_matrix",
+    "validation_policies",
 ]

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.reading import reading
 from meter_pipeline.postgres.vectors import to_matrices
 from meter_pipeline.sharding import between
-from meter_pipeline.vee import account_mapping, output_frames
+from meter_pipeline.vee import findings, output_frames
 from meter_pipeline.vee.estimation import history as past
 from meter_pipeline.vee.estimation import multi_day_registers
 from meter_pipeline.vee.loading import DayInputs, Shifts, find_shifts, shifted
@@ -33,6 +33,7 @@ from meter_pipeline.vee.registers.usage import register_usage
 from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules import thresholds as threshold_file
 from meter_pipeline.vee.rules.model import ValidatedMatrix
+from meter_pipeline.vee.rules.policy import Policies
 from meter_pipeline.vee.rules.thresholds import Thresholds
 from meter_pipeline.vee.spread import Beforehand
 from meter_pipeline.vee.streaming import ROWS, City, Judged, Streamed, no_shard, open_city, parts_of, stream
@@ -53,6 +54,7 @@ def validate_billing_day(
     actor: str = "vee",
     shards: int = 0,
     beforehand: Beforehand | None = None,
+    policies: Policies | None = None,
 ) -> VeeOutcome:
     """Validate, estimate and store a billing day; idempotent, byte for byte.
 
@@ -60,7 +62,9 @@ def validate_billing_day(
     versions), vee.register_day, vee.daily_usage, vee.exception, vee.group_day and one ledger entry, in one transaction.
     The intervals flow through in ``shards`` ranges of service points (0: as many as keep to
     sharding.INTERVALS_PER_SHARD); how many changes no byte. ``beforehand``: where other processes left shards that they
-    judged (spread.py); those made of what is known now are taken, the others judged here. Raises psycopg errors, and
+    judged (spread.py); those made of what is known now are taken, the others judged here. ``policies``: what follows
+    from a finding (by default what the package ships); findings that hold a bill or open a case go to the exception
+    queue in the same transaction. Raises psycopg errors, and
     control.gate.Held where a pause is raised before it has written: then nothing is.
     """
     t = thresholds or threshold_file.default()
@@ -68,9 +72,10 @@ def validate_billing_day(
     with reading(database) as session, reading(database) as ahead, database.connect("vee") as connection:
         validated.lock_day(connection, day)
         asked = requests.pending(connection, day)
-        outcome = _validate(
-            database, connection, session, ahead, calendar, outcome, t, clock, actor, shards, beforehand
-        )
+        one_shard = ROWS if shards <= 1 and beforehand is None else 0
+        watch = _Watch(outcome.seconds)
+        city = open_city(connection, session, ahead, calendar, day, t, clock.now(), one_shard, watch, policies)
+        outcome = _validate(database, connection, city, outcome, clock, actor, shards, beforehand, watch)
         if beforehand is not None:
             validated.forget_shards(connection, day)
         # a request made while this ran is about reads this may not have seen: it waits for the next run
@@ -81,21 +86,15 @@ def validate_billing_day(
 def _validate(
     database: Database,
     connection: Any,
-    session: Database,
-    ahead: Database,
-    calendar: BillingCalendar,
+    city: City,
     outcome: VeeOutcome,
-    t: Thresholds,
     clock: Clock,
     actor: str,
     shards: int,
     beforehand: Beforehand | None,
+    watch: _Watch,
 ) -> VeeOutcome:
-    day, now = outcome.billing_day, clock.now()
-    watch = _Watch(outcome.seconds)
-    city = open_city(
-        connection, session, ahead, calendar, day, t, now, ROWS if shards <= 1 and beforehand is None else 0, watch
-    )
+    day, now, session, calendar, t = outcome.billing_day, clock.now(), city.session, city.calendar, city.thresholds
     read, history, days, like = city.read, city.history, city.days, city.like
     writer = Writer(connection, database, day, read.start, now, clock, actor, validated.stored_rows(session, day))
     watch("history")
@@ -120,10 +119,12 @@ def _validate(
     means = output_frames.class_means(gathered.class_sums, t.profile_min_rows)
     of_registers = register_usage(read.registers, only, past.align_daily(only, history, days, like), t, means)
     usage = output_frames.daily_usage([*gathered.usage, of_registers.frame], day)
-    exceptions = _exceptions(read, streamed, gathered, usage, day, now)
+    of_rows = [*gathered.exceptions, *findings.register_findings(of_registers.frame, city.policy)]
+    exceptions = findings.day_findings(read, streamed.unexpected, of_rows, usage, city.policy, now)
     shape = shifted(output_frames.added_shapes(streamed.shapes), found)
     writer.finish(read, usage, of_registers.quantity, exceptions, shape, outcome)
     outcome.ledger_entry = _record(connection, writer.written(), gathered.summary, exceptions, clock, actor)
+    outcome.held, outcome.cases_opened = _into_queue(connection, day, findings.queued(exceptions, city.policy), clock)
     watch("write")
     gathered.summary.finish(usage, exceptions)
     watch("summary")
@@ -186,12 +187,14 @@ def _finish(city: City, writer: Writer, gathered: _Gathered, judged: Judged) -> 
     first, beyond = between(writer.stored, v.keys["service_point_id"])
     stored = writer.stored.slice(first, beyond - first)
     _mark_references(v)
-    inputs = output_frames.input_hashes(rows, city.thresholds.digest, final=city.final)
+    inputs = output_frames.input_hashes(
+        rows, city.thresholds.digest, final=city.final, estimates_more=city.policy.estimates_more
+    )
     gathered.summary.outcome.locked_kept += _keep_locked(writer.database, rows, v, inputs, stored)
     v.keys = _with_columns(v, rows, inputs, output_frames.content_hashes(v), final=city.final)
     gathered.usage.append(output_frames.interval_usage(v))
     gathered.class_sums.append(output_frames.class_sums(v))
-    gathered.exceptions.append(_row_exceptions(v))
+    gathered.exceptions.append(findings.row_findings(v, city.policy))
     gathered.summary.add(v)
     writer.write(v, judged.edited, stored, gathered.summary.outcome)
 
@@ -277,90 +280,14 @@ def _register_only(read: DayInputs, calendar: BillingCalendar, day: date) -> pl.
     )
 
 
-def _row_exceptions(v: ValidatedMatrix) -> pl.DataFrame:
-    """Exceptions of a matrix: rows that failed a rule, rows without a service point."""
-    orphan = v.keys.filter(~pl.col("has_point")).select(
-        pl.lit("NO_SERVICE_POINT").alias("kind"),
-        "service_point_id",
-        "meter_id",
-        "channel",
-        pl.lit("fail").alias("severity"),
-        pl.lit(account_mapping.KINDS["NO_SERVICE_POINT"]).alias("detail"),
+def _into_queue(connection: Any, day: date, queued: pl.DataFrame, clock: Clock) -> tuple[int, int]:
+    """Bring the exception queue to what the day found; service points whose bill is held for it, and cases opened."""
+    from meter_pipeline.anomalies.validation.cases import (
+        bring_up_to_date,  # here: detection is not loaded to explain a day
     )
-    return pl.concat([output_frames.row_exceptions(v).filter(~pl.col("kind").is_in(["REFERENCE"])), orphan])
 
-
-def _exceptions(
-    read: DayInputs, streamed: Streamed, gathered: _Gathered, usage: pl.DataFrame, day: date, now: datetime
-) -> pl.DataFrame:
-    """All exceptions of the day, one row per kind and row, sorted by key."""
-    text = {c: pl.lit("").alias(c) for c in ("meter_id", "channel")}
-    used = usage["service_point_id"].unique().implode() if usage.height else pl.Series([], dtype=pl.String).implode()
-    parts = [
-        read.account_faults.filter(pl.col("service_point_id").is_in(used)).select(
-            "kind", "service_point_id", text["meter_id"], text["channel"], pl.lit("fail").alias("severity"), "detail"
-        )
-    ]
-    names = ["meter_id", "channel", "unit", "interval_minutes", "declared"]
-    # a meter that moved lies in two shards
-    unexpected = (
-        pl.concat([read.strangers.select(names), *(u.select(names) for u in streamed.unexpected)]).unique().sort(names)
-    )
-    if unexpected.height:
-        parts.append(
-            unexpected.select(
-                pl.when(pl.col("declared"))
-                .then(pl.lit("INTERVAL_SIZE"))
-                .otherwise(pl.lit("UNKNOWN_METER"))
-                .alias("kind"),
-                pl.lit("").alias("service_point_id"),
-                "meter_id",
-                "channel",
-                pl.lit("fail").alias("severity"),
-                pl.format("{} minutes, unit {}", "interval_minutes", "unit").alias("detail"),
-            )
-        )
-    start_s, end_s = int(read.start.timestamp()), int(read.end.timestamp())
-    moved = (
-        read.windows.filter(pl.col("billed") & ((pl.col("begin_s") > start_s) | (pl.col("end_s") < end_s)))
-        .group_by("meter_id", "channel")
-        .agg(
-            pl.col("service_point_id").n_unique().alias("points"),
-            pl.col("service_point_id").unique().sort().str.join(" ").alias("detail"),
-        )
-        .filter(pl.col("points") > 1)
-    )
-    parts.append(
-        moved.select(
-            pl.lit("TRANSFERRED").alias("kind"),
-            pl.lit("").alias("service_point_id"),
-            "meter_id",
-            "channel",
-            pl.lit("inform").alias("severity"),
-            "detail",
-        )
-    )
-    parts += gathered.exceptions
-    if usage.height:
-        only = usage.filter(pl.col("source") == "register")
-        parts += [
-            only.filter((pl.col("row_flags") & rule.mask) != 0).select(
-                pl.lit(rule.code).alias("kind"),
-                "service_point_id",
-                text["meter_id"],
-                text["channel"],
-                pl.lit("fail").alias("severity"),
-                pl.lit(rule.about).alias("detail"),
-            )
-            for rule in (rr.DECREASE, rr.DIALS, rr.NOT_ESTIMATED)
-        ]
-    return (
-        pl.concat(parts, how="vertical_relaxed")
-        .with_columns(billing_day=pl.lit(day, pl.Date), first_seen=pl.lit(now), detail=pl.col("detail").fill_null(""))
-        .unique(["kind", "service_point_id", "meter_id", "channel"], keep="first", maintain_order=True)
-        .sort("kind", "service_point_id", "meter_id", "channel")
-        .select(validated.EXCEPTION)
-    )
+    opened = bring_up_to_date(connection, day, queued, clock=clock)
+    return queued.filter(pl.col("action") == "hold")["service_point_id"].n_unique(), opened
 
 
 def _record(
@@ -392,5 +319,6 @@ def _record(
         "withdrawn": outcome.withdrawn,
         "estimated_intervals": outcome.estimated,
         "exceptions": exceptions.height,
+        "held": exceptions.filter(pl.col("action") == "hold")["service_point_id"].n_unique(),
     }
     return ledger.append(connection, "validated", body, leaves or None, clock=clock, actor=actor)

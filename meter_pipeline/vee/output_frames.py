@@ -15,7 +15,6 @@ from meter_pipeline.ledger.digests import digests
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.vee.registers.assemble import DayRows
 from meter_pipeline.vee.rules import row_rules as rr
-from meter_pipeline.vee.rules.catalogue import ROW_RULES, Role, Severity, codes, mask_of
 from meter_pipeline.vee.rules.interval_rules import code_table
 from meter_pipeline.vee.rules.model import Ints, ValidatedMatrix
 from meter_pipeline.vee.rules.statistics import summed_shapes
@@ -54,8 +53,9 @@ def _key_bytes(frame: pl.DataFrame, columns: list[str], tag: bytes) -> pl.Series
     return (tag.decode() + joined).cast(pl.Binary)
 
 
-def input_hashes(rows: DayRows, rules_digest: str, *, final: bool) -> pl.Series:
-    """SHA-256 of what each row is made from: its raw values and codes, its window, its register, the thresholds."""
+def input_hashes(rows: DayRows, rules_digest: str, *, final: bool, estimates_more: int = 0) -> pl.Series:
+    """SHA-256 of what each row is made from: its raw values and codes, its window, its register, the thresholds, and
+    (``estimates_more``) which findings the policy replaces by estimates beyond the usual ones."""
     c = rows.context
     # rows that no longer stretch of register reads encloses hash as they did before there were any
     in_stretch = np.where(
@@ -80,7 +80,8 @@ def input_hashes(rows: DayRows, rules_digest: str, *, final: bool) -> pl.Series:
             c.active.astype(np.int64)
             | c.known.astype(np.int64) << 1
             | c.unit_ok.astype(np.int64) << 2
-            | np.int64(final) << 3,
+            | np.int64(final) << 3
+            | np.int64(estimates_more) << 4,
         ],
         axis=1,
     )
@@ -327,36 +328,6 @@ def _rank_of(series: pl.Series) -> pl.Series:
     for letter, r in _RANK.items():
         rank[quality.FLAGS.index(letter)] = r
     return pl.Series(rank[flag] * (1 << 17) - (series.to_numpy().astype(np.int64) & 0xFFFF))
-
-
-def row_exceptions(v: ValidatedMatrix) -> pl.DataFrame:
-    """Exceptions of rows a failing rule hit: kind, severity, key, detail."""
-    failing = mask_of(ROW_RULES, Severity.FAIL, Role.INITIAL)
-    rows = np.flatnonzero((v.row_flags & failing) != 0)
-    names = v.keys.select("service_point_id", "meter_id", "channel")
-    found: list[tuple[str, str, str, str, str, str]] = []
-    for i in rows:
-        sp, meter, channel = names.row(int(i))
-        hits = codes(ROW_RULES, int(v.row_flags[i]) & failing)
-        found.extend((code, sp, meter, channel, "fail", _detail(code, v, int(i))) for code in hits)
-    return exception_frame(found)
-
-
-def _detail(code: str, v: ValidatedMatrix, i: int) -> str:
-    if code in ("SUM_CHECK", "INFEASIBLE", "MULTIPLIER") and v.difference[i] != NO_VALUE:
-        return f"intervals {int(v.total[i])} against register {int(v.difference[i])} micro {v.keys['unit'][i]}"
-    if code in ("NO_DATA", "NOT_ESTIMATED"):
-        return f"{int(v.estimated[i])} of {int(v.expected[i])} slots estimated, {int(v.missing[i])} null"
-    return ROW_RULES[code].about
-
-
-def exception_frame(rows: list[tuple[str, str, str, str, str, str]]) -> pl.DataFrame:
-    """Exceptions as a frame: kind, service_point_id, meter_id, channel, severity, detail."""
-    return pl.DataFrame(
-        rows,
-        schema=dict.fromkeys(("kind", "service_point_id", "meter_id", "channel", "severity", "detail"), pl.String),
-        orient="row",
-    )
 
 
 def head_end_shapes(rows: DayRows, day: date) -> pl.DataFrame:

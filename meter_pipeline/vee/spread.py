@@ -149,6 +149,7 @@ def _state(city: City) -> bytes:
     reference = read.reference
     parts = (
         city.thresholds.digest,
+        city.policy.estimates_more,
         city.final,
         city.calendar.zone,
         read.day,

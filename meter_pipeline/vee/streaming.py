@@ -27,7 +27,9 @@ from meter_pipeline.vee.estimation import history as past
 from meter_pipeline.vee.estimation import multi_day_registers
 from meter_pipeline.vee.loading import DayInputs, Shifts, StoredVectors, mark_shifts, read_day, read_rows
 from meter_pipeline.vee.registers.assemble import DayRows
+from meter_pipeline.vee.rules import policy as policy_file
 from meter_pipeline.vee.rules.model import ValidatedMatrix
+from meter_pipeline.vee.rules.policy import DayPolicy, Policies
 from meter_pipeline.vee.rules.thresholds import Thresholds
 from meter_pipeline.vee.tables import edits as edit_store
 from meter_pipeline.vee.tables import validated as store
@@ -54,6 +56,7 @@ class City:
     like: list[bool]
     available: list[date]
     overrides: pl.DataFrame
+    policy: DayPolicy
 
 
 def open_city(
@@ -66,6 +69,7 @@ def open_city(
     now: datetime,
     one_shard: int,
     watch: Callable[[str], None] = lambda _: None,
+    policies: Policies | None = None,
 ) -> City:
     """Read what the shards of a day share. ``one_shard``: up to how many rows the day's vectors are read at once;
     ``watch`` is told of each step."""
@@ -81,7 +85,18 @@ def open_city(
     like = [past.day_class(d, read.reference.holidays) == past.day_class(day, read.reference.holidays) for d in days]
     available = store.validated_days(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))
     return City(
-        session, ahead, calendar, read, t, final, history, days, like, available, edit_store.standing(session, day)
+        session,
+        ahead,
+        calendar,
+        read,
+        t,
+        final,
+        history,
+        days,
+        like,
+        available,
+        edit_store.standing(session, day),
+        (policies or policy_file.default()).on(day),
     )
 
 
@@ -297,6 +312,8 @@ def _judge(
         rows, read.registers.of_rows(*between(read.registers.frame, points)), city.calendar, day, t
     )
     others = multi_day_registers.attach(city.session, rows, enclosed, day)
-    v = validate(rows.matrix, rows.keys, rows.context, daily, loader, t, final=city.final, peers=peers)
+    v = validate(
+        rows.matrix, rows.keys, rows.context, daily, loader, t, final=city.final, peers=peers, policy=city.policy
+    )
     edits.mark(v, edited)
     return Judged(rows, v, edited, enclosed, others)

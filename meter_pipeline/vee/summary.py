@@ -57,6 +57,8 @@ class VeeOutcome:
     shards_taken: int = 0
     sum_checked: int = 0
     sum_failed: int = 0
+    held: int = 0
+    cases_opened: int = 0
     rules: dict[str, int] = field(default_factory=dict)
     methods: dict[str, int] = field(default_factory=dict)
     exceptions: dict[str, int] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, Role, Severity, mask_of
 from meter_pipeline.vee.rules.interval_rules import Subject, code_table, run_interval_rules, subject
 from meter_pipeline.vee.rules.model import Bools, DailyHistory, Ints, RowContext, ValidatedMatrix, VectorLoader
+from meter_pipeline.vee.rules.policy import DayPolicy
 from meter_pipeline.vee.rules.statistics import row_statistics
 from meter_pipeline.vee.rules.thresholds import Thresholds
 
@@ -148,6 +149,7 @@ def validate_matrix(
     final: bool = False,
     role: Role = Role.INITIAL,
     peers: Peers | None = None,
+    policy: DayPolicy | None = None,
 ) -> ValidatedMatrix:
     """A validated day from a raw one: every expected slot ends up actual, estimated or null, and says which and why.
 
@@ -156,12 +158,13 @@ def validate_matrix(
     (AEMO flag F). ``peers``: the day's whole rows where the matrix is one shard of it (by default the matrix is the
     day); while they are not all known the matrix's own are counted in, and rows that need an estimate are returned in
     ``left_open``, to be judged again. The raw matrix is not touched. The result for a row does not depend on the order
-    of rows.
+    of rows. ``policy``: which findings are replaced by estimates beyond those of severity ``fail``.
     """
     statistics = row_statistics(day.values, context.first, context.last)
     judged = subject(day, context, statistics, thresholds, history)
     flags = run_interval_rules(judged, role)
-    failing = np.int32(mask_of(INTERVAL_RULES, Severity.FAIL, role) & ~INTERVAL_RULES["GAP"].mask)
+    more = policy.estimate_intervals if policy is not None and role is Role.INITIAL else 0
+    failing = np.int32((mask_of(INTERVAL_RULES, Severity.FAIL, role) | more) & ~INTERVAL_RULES["GAP"].mask)
 
     values = day.values.copy()
     worth = np.flatnonzero((flags & failing).any(axis=1)) if flags.any() else np.zeros(0, np.int64)
@@ -184,6 +187,12 @@ def validate_matrix(
     codes = day.quality.copy()
     expected = context.expected
     usable = context.known & context.unit_ok & context.size_ok
+    if policy is not None and policy.estimate_off_register:
+        # the register stands, whatever of its intervals is wrong: all of them are estimated and scaled to it
+        over = total > context.register_difference + context.register_tolerance
+        missed = np.flatnonzero(usable & rr.sum_off(judged, total) & ((present == expected) | over))
+        values[missed], present[missed], total[missed] = NO_VALUE, 0, 0
+        repaired = np.union1d(repaired, missed)
     # values of a row that cannot be trusted at all stay raw: in another unit they would be billed as this one
     refused = np.flatnonzero(~usable)
     values[refused], present[refused], total[refused] = NO_VALUE, 0, 0

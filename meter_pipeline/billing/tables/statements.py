@@ -63,15 +63,17 @@ def positions(database: Database, days: Sequence[date], columns: Sequence[str]) 
 
 
 def held_service_points(database: Database, first: date, past: date) -> pl.DataFrame:
-    """Service points whose bill an anomaly case holds: service_point_id and the case. Empty where detection is not
-    installed."""
+    """Service points whose bill waits for a person or for right data: service_point_id and ``held``, what it waits for.
+    Empty where detection is not installed."""
     with database.connect("billing") as connection:
         known = scalar(connection, "SELECT to_regclass('anomaly.bill_hold') IS NOT NULL")
     if not known:
-        return pl.DataFrame(schema={"service_point_id": pl.String, "case_id": pl.String})
+        return pl.DataFrame(schema={"service_point_id": pl.String, "held": pl.String})
     return database.read(
-        "SELECT service_point_id, min(case_id::text) AS case_id FROM anomaly.bill_hold WHERE first_day < $2 AND (last_day IS NULL OR last_day >= $1) "
-        "GROUP BY 1 ORDER BY 1",
+        "SELECT service_point_id, string_agg(said, '; ' ORDER BY said) AS held FROM (SELECT service_point_id, CASE WHEN case_id LIKE 'validation-%' "
+        "THEN string_agg(DISTINCT kind, ', ') || ' on ' || count(DISTINCT first_day) || ' day(s) from ' || min(first_day) || ', ' ELSE '' END || "
+        "'case ' || case_id AS said FROM anomaly.bill_hold WHERE first_day < $2 AND (last_day IS NULL OR last_day >= $1) "
+        "GROUP BY service_point_id, case_id) AS h GROUP BY 1 ORDER BY 1",
         [first, past],
     )
 

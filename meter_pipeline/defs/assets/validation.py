@@ -13,7 +13,7 @@ from meter_pipeline.schemas.report import StageReport
 
 
 def _validated_intervals(municipality: Municipality, day: date, run_id: str, steps: int = 0) -> StageReport:
-    from meter_pipeline.vee import validate_billing_day
+    from meter_pipeline.vee import validate_billing_day, validation_policies
 
     settings = municipality.settings()
     left = shards.beforehand(settings, steps)
@@ -24,6 +24,7 @@ def _validated_intervals(municipality: Municipality, day: date, run_id: str, ste
         clock=municipality.clock(),
         shards=settings.shards,
         beforehand=left,
+        policies=validation_policies(settings.data),
     )
     if left is not None:
         left.clear(day)

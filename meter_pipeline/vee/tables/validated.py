@@ -105,6 +105,7 @@ EXCEPTION: Final = (
     "severity",
     "detail",
     "first_seen",
+    "action",
 )
 GROUP_DAY: Final = (
     "billing_day",
@@ -446,7 +447,7 @@ def register_sums(database: Database, day: date) -> pl.DataFrame:
 def read_exceptions(database: Database, day: date, meter_id: str) -> pl.DataFrame:
     """Exceptions of a meter, or of the service points it has rows for, on a day."""
     return database.read(
-        "SELECT kind, service_point_id, meter_id, channel, severity, detail FROM vee.exception WHERE billing_day = $1 AND (meter_id = $2 "
+        "SELECT kind, service_point_id, meter_id, channel, severity, detail, action FROM vee.exception WHERE billing_day = $1 AND (meter_id = $2 "
         "OR (meter_id = '' AND service_point_id IN (SELECT service_point_id FROM vee.interval_day WHERE billing_day = $1 AND meter_id = $2 "
         "UNION SELECT service_point_id FROM vee.register_day WHERE billing_day = $1 AND meter_id = $2))) ORDER BY kind, channel",
         (day, meter_id),
