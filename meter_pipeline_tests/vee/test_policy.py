@@ -195,3 +195,8 @@ def test_a_dismissal_needs_a_case_that_holds(city: City) -> None:
         decide(connection, {"family": ["validation"]}, "dismissed", by="bo", reason="agreed")
         with pytest.raises(QueueError, match="already decided"):
             decide(connection, {"family": ["validation"]}, "dismissed", by="bo", reason="again")
+
+
+def test_the_page_shows_each_default_with_its_reason() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "vee.md").read_text("utf-8")
+    assert [e.rule for e in policy.default().entries if f"| {e.rule} | {e.action} | {e.why} |" not in page] == []
