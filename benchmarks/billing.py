@@ -154,6 +154,7 @@ def _statements(reference: Reference, charges: pl.DataFrame) -> tuple[int, float
         .join(attributes, on="service_point_id")
         .with_columns(
             empty.alias("carry_in"),
+            pl.lit(None, pl.Int64).alias("credit_in"),
             empty.alias("history_in"),
             year_lines=pl.lit(None, pl.Int64),
             year_days=pl.lit(None, pl.Int64),

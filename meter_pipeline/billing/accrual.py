@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Final
 
 import numpy as np
@@ -13,13 +12,17 @@ import numpy.typing as npt
 import polars as pl
 
 from meter_pipeline.billing.determinants import DayDeterminants, DayGroup
-from meter_pipeline.billing.fixed_point import Whole
-from meter_pipeline.billing.pricing import QUANTITY_SCALE, MissingAttributeError, Position, amounts
+from meter_pipeline.billing.positions import INTS, Aligned, attribute_arrays, lists, micro_of, position
+from meter_pipeline.billing.pricing import MissingAttributeError, amounts
 from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, exceptions
-from meter_pipeline.billing.tariffs.model import Tariff
+from meter_pipeline.billing.tariffs.model import Layout, Tariff
+from meter_pipeline.billing.tariffs.schedules import season_days
 from meter_pipeline.calendar import BillingCalendar
 
-_INTS: Final = pl.List(pl.Int64)
+#: Day 0 of a Date column as a proleptic ordinal.
+EPOCH: Final = date(1970, 1, 1).toordinal()
+#: What applying a tariff to odd figures may raise.
+PRICING_ERRORS: Final = (ValueError, ArithmeticError, LookupError, TypeError, pl.exceptions.PolarsError)
 
 #: A day's determinants, one row per service point. Lists follow the tariff version's periods and registers.
 DETERMINANT_SCHEMA: Final = pl.Schema(
@@ -40,10 +43,10 @@ DETERMINANT_SCHEMA: Final = pl.Schema(
         "other_unit": pl.String(),
         "other_quantity": pl.Int64(),
         "other_export": pl.Int64(),
-        "energy": _INTS,
-        "export": _INTS,
-        "peaks": _INTS,
-        "peak_at": _INTS,
+        "energy": INTS,
+        "export": INTS,
+        "peaks": INTS,
+        "peak_at": INTS,
         "slots": pl.Int32(),
         "estimated": pl.Int32(),
         "missing": pl.Int32(),
@@ -64,15 +67,15 @@ CHARGE_SCHEMA: Final = pl.Schema(
         "period_start": pl.Date(),
         "stretch_start": pl.Date(),
         "days": pl.Int32(),
-        "energy_to_date": _INTS,
-        "export_to_date": _INTS,
-        "peaks_to_date": _INTS,
-        "peak_at_to_date": _INTS,
-        "register_days": _INTS,
+        "energy_to_date": INTS,
+        "export_to_date": INTS,
+        "peaks_to_date": INTS,
+        "peak_at_to_date": INTS,
+        "register_days": INTS,
         "budget_to_date": pl.Int64(),
-        "carry": _INTS,
-        "history": _INTS,
-        "amounts": _INTS,
+        "carry": INTS,
+        "history": INTS,
+        "amounts": INTS,
         "total": pl.Int64(),
     }
 )
@@ -96,37 +99,6 @@ def joined(parts: Sequence[DayCharges]) -> DayCharges:
     )
 
 
-def lists(values: npt.NDArray[Any]) -> pl.Series:
-    """(n, m) whole numbers as a list column; an empty list where m is 0."""
-    if values.shape[1] == 0:
-        return pl.Series([[]], dtype=_INTS).new_from_index(0, values.shape[0])
-    return pl.Series(np.ascontiguousarray(values, np.int64)).cast(_INTS)
-
-
-def matrix(column: pl.Series, width: int) -> npt.NDArray[np.int64]:
-    """A list column of ``width`` as (n, width); rows that are null are 0."""
-    n = len(column)
-    if width == 0 or n == 0:
-        return np.zeros((n, width), np.int64)
-    filled = column.fill_null(pl.Series([[0] * width], dtype=_INTS)) if column.null_count() else column
-    flat = filled.explode(empty_as_null=True).to_numpy()
-    return flat.reshape(n, width).astype(np.int64, copy=False)
-
-
-def micro_of(texts: pl.Series) -> npt.NDArray[np.int64]:
-    """Decimal texts as millionths; -1 where there is none. Attributes are few and short: a loop over the distinct ones."""
-    known = {
-        text: -1 if text is None else int((Decimal(text) * QUANTITY_SCALE).quantize(Decimal(1), ROUND_HALF_EVEN))
-        for text in texts.unique().to_list()
-    }
-    return np.array([known[t] for t in texts.to_list()], np.int64)
-
-
-def text_array(column: pl.Series) -> npt.NDArray[Any]:
-    """A text column as an object array with '' for null."""
-    return column.fill_null("").to_numpy().astype(object)
-
-
 @dataclass(slots=True)
 class _Rows:
     """A group's services beside their prior positions, aligned."""
@@ -144,8 +116,8 @@ class _Rows:
 def _rows(group: DayGroup, services: pl.DataFrame, prior: pl.DataFrame, day: date) -> _Rows:
     chosen = services[group.rows.tolist()]
     held = chosen.select("service_point_id", "account_id", "tariff_id", "stretch_start").join(
-        prior.drop(
-            "tariff_version", "billing_day", "cycle_id", "period_start", "days", "amounts", "total", strict=False
+        prior.rename({"tariff_version": "prior_version"}).drop(
+            "billing_day", "cycle_id", "period_start", "days", "amounts", "total", strict=False
         ),
         on=["service_point_id", "account_id", "tariff_id", "stretch_start"],
         how="left",
@@ -169,40 +141,7 @@ def _rows(group: DayGroup, services: pl.DataFrame, prior: pl.DataFrame, day: dat
         days["period"].to_numpy(),
         budget,
         micro_of(chosen["winter_average_per_day"]),
-        {name: text_array(chosen[name]) for name in ("customer_class", "meter_size", "jurisdiction", "rate_code")},
-    )
-
-
-def _net(tariff: Tariff, energy: Whole, export: Whole, carry: Whole) -> Whole:
-    """Energy that is charged for: under net metering what is left after exports and the credit carried in, per period."""
-    if tariff.metering != "net_metering":
-        return energy
-    netted: Whole = np.maximum(energy - export - carry, 0)
-    return netted
-
-
-def position(tariff: Tariff, frame: dict[str, Any], rows: npt.NDArray[np.int64] | None = None) -> Position:
-    """A Position from cumulative arrays (energy, export, carry, peaks, register_days, days, ...), perhaps of some rows
-    only."""
-
-    def take(name: str) -> Any:
-        value = frame.get(name)
-        return value if value is None or rows is None else value[rows]
-
-    attributes = {k: (v if rows is None else v[rows]) for k, v in frame["attributes"].items()}
-    return Position(
-        energy=_net(tariff, take("energy"), take("export"), take("carry")),
-        export=take("export"),
-        days=take("days"),
-        period_days=take("period_days"),
-        first_day=take("first_day"),
-        peaks=take("peaks"),
-        register_days=take("register_days"),
-        history=take("history"),
-        months=take("months"),
-        budget=take("budget"),
-        winter_average=take("winter_average"),
-        attributes=attributes,
+        attribute_arrays(chosen),
     )
 
 
@@ -219,7 +158,13 @@ def accrue(determinants: DayDeterminants, prior: pl.DataFrame, calendar: Billing
     for group in determinants.groups:
         rows = _rows(group, determinants.services, prior, day)
         determinant_frames.append(_determinant_frame(group, rows.services, day, calendar))
-        charges, missing = _charge(group, rows, day, calendar)
+        layouts = {version: held for (name, version), held in determinants.layouts.items() if name == group.tariff_id}
+        try:
+            charges, missing = _charge(group, rows, day, calendar, layouts)
+        except PRICING_ERRORS as error:
+            # A tariff that can't be applied sets its own services aside; the others are charged.
+            charges = pl.DataFrame(schema=CHARGE_SCHEMA)
+            missing = exceptions(rows.services, "not_priced", f"{group.tariff_id}: {error}"[:400])
         charge_frames.append(charges)
         faults.append(missing)
     return DayCharges(
@@ -268,21 +213,25 @@ def _determinant_frame(group: DayGroup, services: pl.DataFrame, day: date, calen
     ).cast(DETERMINANT_SCHEMA)
 
 
-def _charge(group: DayGroup, rows: _Rows, day: date, calendar: BillingCalendar) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _charge(
+    group: DayGroup, rows: _Rows, day: date, calendar: BillingCalendar, layouts: Mapping[int, Layout]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     tariff, n = group.tariff, len(group.rows)
-    periods, registers = len(tariff.schedule.periods), len(tariff.registers)
     prior = rows.prior
-    energy_before = matrix(prior["energy_to_date"], periods)
-    export_before = matrix(prior["export_to_date"], periods)
-    peaks_before = matrix(prior["peaks_to_date"], registers)
-    peak_at_before = matrix(prior["peak_at_to_date"], registers)
-    register_days_before = matrix(prior["register_days"], registers)
+    aligned = Aligned(tariff, prior["prior_version"], layouts)
+    energy_before, export_before = aligned.periods(prior["energy_to_date"]), aligned.periods(prior["export_to_date"])
+    peaks_before, peak_at_before = (
+        aligned.registers(prior["peaks_to_date"]),
+        aligned.registers(prior["peak_at_to_date"]),
+    )
+    register_days_before = aligned.registers(prior["register_days"])
+    starts = rows.services["stretch_start"].cast(pl.Int32).to_numpy() + EPOCH
     in_season = np.array([register.in_season(day) for register in tariff.registers], np.int64)
     budget_before = prior["budget_to_date"].fill_null(0).to_numpy()
     higher = group.peaks > peaks_before
     shared: dict[str, Any] = {
-        "carry": matrix(prior["carry"], periods),
-        "history": matrix(prior["history"], registers),
+        "carry": aligned.periods(prior["carry"]),
+        "history": aligned.registers(prior["history"]),
         "months": np.full(n, day.month, np.int64),
         "period_days": rows.period_days,
         "first_day": rows.first_day,
@@ -295,6 +244,7 @@ def _charge(group: DayGroup, rows: _Rows, day: date, calendar: BillingCalendar) 
         "peaks": peaks_before,
         "register_days": register_days_before,
         "days": rows.days_before,
+        "season_days": season_days(tariff.schedule, starts.tolist(), rows.days_before),
         "budget": np.where(rows.budget_today < 0, -1, budget_before),
     }
     after = shared | {
@@ -303,20 +253,14 @@ def _charge(group: DayGroup, rows: _Rows, day: date, calendar: BillingCalendar) 
         "peaks": np.maximum(peaks_before, group.peaks),
         "register_days": register_days_before + in_season,
         "days": rows.days_before + 1,
+        "season_days": season_days(tariff.schedule, starts.tolist(), rows.days_before + 1),
         "budget": np.where(rows.budget_today < 0, -1, budget_before + rows.budget_today),
     }
-    kept, missing = np.arange(n), []
-    while True:
-        try:
-            cost = amounts(tariff, position(tariff, after, kept)) - amounts(tariff, position(tariff, before, kept))
-            break
-        except MissingAttributeError as error:
-            missing.append(exceptions(rows.services[kept[error.rows].tolist()], "attribute_missing", error.attribute))
-            kept = np.delete(kept, error.rows)
+    kept, cost, missing = _cost(tariff, before, after, np.arange(n), rows.services)
     lines = tariff.day_keys
     day_amounts = np.zeros((len(kept), len(lines)), np.int64)
     for k, line in enumerate(tariff.lines):
-        day_amounts[:, lines.index(line.day_key)] += cost[:, k].astype(np.int64)
+        day_amounts[:, lines.index(line.day_key)] += cost[:, k]
     head = rows.services[kept.tolist()].select(
         pl.lit(day).alias("billing_day"),
         "service_point_id",
@@ -341,3 +285,29 @@ def _charge(group: DayGroup, rows: _Rows, day: date, calendar: BillingCalendar) 
         pl.Series("total", day_amounts.sum(axis=1)),
     ).cast(CHARGE_SCHEMA)
     return frame, pl.concat(missing) if missing else pl.DataFrame(schema=EXCEPTION_SCHEMA)
+
+
+def _cost(
+    tariff: Tariff,
+    before: dict[str, Any],
+    after: dict[str, Any],
+    wanted: npt.NDArray[np.int64],
+    services: pl.DataFrame,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[pl.DataFrame]]:
+    """The services that could be priced, what each line of theirs costs, and those that could not. A service whose figures
+    fit no amount is found by halves, so that the others of its tariff are charged."""
+    kept, missing = wanted, list[pl.DataFrame]()
+    while True:
+        try:
+            cost = amounts(tariff, position(tariff, after, kept)) - amounts(tariff, position(tariff, before, kept))
+            return kept, np.asarray(cost).astype(np.int64), missing
+        except MissingAttributeError as error:
+            missing.append(exceptions(services[kept[error.rows].tolist()], "attribute_missing", error.attribute))
+            kept = np.delete(kept, error.rows)
+        except PRICING_ERRORS as error:
+            if len(kept) <= 1:
+                missing.append(exceptions(services[kept.tolist()], "not_priced", f"{error}"[:400]))
+                return kept[:0], np.zeros((0, len(tariff.lines)), np.int64), missing
+            halves = [_cost(tariff, before, after, half, services) for half in np.array_split(kept, 2)]
+            found = np.concatenate([h[0] for h in halves]), np.concatenate([h[1] for h in halves])
+            return *found, [*missing, *(m for h in halves for m in h[2])]

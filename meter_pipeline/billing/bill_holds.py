@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from meter_pipeline.billing.service_agreements import UNPRICED
 from meter_pipeline.billing.tables import statements as store
 from meter_pipeline.control.migration_stage import bills_customers
 from meter_pipeline.migration import tables as legacy
@@ -45,8 +46,11 @@ def waiting(
     database: Database, wanted: pl.DataFrame, totals: pl.DataFrame, period_start: date, period_end: date
 ) -> pl.DataFrame:
     """Accounts that must wait: account_id, reason, detail."""
-    expected = wanted.with_columns((pl.col("segment_end") - pl.col("segment_start")).dt.total_days().alias("expected"))
     key = ["service_point_id", "account_id", "tariff_id", "tariff_version", "stretch_start"]
+    # A change of meter size cuts a version's days in two segments; they are counted together.
+    expected = wanted.group_by(key).agg(
+        (pl.col("segment_end") - pl.col("segment_start")).dt.total_days().sum().alias("expected")
+    )
     behind = (
         expected.join(totals, on=key, how="left")
         .with_columns(pl.col("billed_days").fill_null(0))
@@ -62,4 +66,19 @@ def waiting(
         pl.lit("held").alias("reason"),
         pl.format("{}: {}", "service_point_id", "held").alias("detail"),
     )
-    return pl.concat([behind, held]).unique().sort(pl.all())
+    unpriced = (
+        wanted.select("account_id", "service_point_id")
+        .unique()
+        .join(
+            store.unpriced_days(database, period_start, period_end, sorted(UNPRICED)),
+            on=["account_id", "service_point_id"],
+        )
+        .select(
+            "account_id",
+            pl.lit("not_charged").alias("reason"),
+            pl.format(
+                "{}: {} {} from {}, {} days", "service_point_id", "reason", "detail", "billing_day", "days"
+            ).alias("detail"),
+        )
+    )
+    return pl.concat([behind, held, unpriced]).unique().sort(pl.all())

@@ -104,6 +104,10 @@ def issue_statements(
             lambda at: store.positions(session, at, CHARGE_SCHEMA.names()).cast(CHARGE_SCHEMA),
         )
         result = price_segments(rows, tariffs, period_start, period_end)
+        if result.refused.height:
+            not_charged = result.refused.select("account_id", pl.lit("not_charged").alias("reason"), "detail")
+            faults = pl.concat([faults, not_charged])
+            ready = ready.join(result.refused, on="account_id", how="anti")
         before_writing(database, clock=clock)
         # Pricing a city takes a minute in which the migration may have gone back: what counts is the stage that is held
         # while this is written.

@@ -13,8 +13,9 @@ from typing import Any, Final
 import polars as pl
 
 from meter_pipeline.billing import reconcile
-from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DETERMINANT_SCHEMA, DayCharges, accrue, joined, matrix
+from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DETERMINANT_SCHEMA, DayCharges, accrue, joined
 from meter_pipeline.billing.determinants import day_determinants
+from meter_pipeline.billing.positions import matrix
 from meter_pipeline.billing.recalculate import KEY, carry_forward
 from meter_pipeline.billing.reference import load_reference
 from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, Bound, Reference, bind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from fractions import Fraction
@@ -14,7 +14,7 @@ import polars as pl
 
 from meter_pipeline.billing.fixed_point import Whole, narrow, product, quotient
 from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, Bound, exceptions
-from meter_pipeline.billing.tariffs.model import Tariff
+from meter_pipeline.billing.tariffs.model import Layout, Tariff
 from meter_pipeline.calendar import BillingCalendar, local_clock
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.units import CUBIC_METRES
@@ -42,6 +42,14 @@ def conversion(unit: str, tariff: Tariff, day: date) -> Fraction | None:
         if held:
             return _VOLUMES[unit] / _VOLUMES["ccf"] * Fraction(held[-1].therms_per_ccf)
     return None
+
+
+def _no_conversion(rows: pl.DataFrame, unit: str, tariff: Tariff) -> pl.DataFrame:
+    """Services whose usage can't be counted in the tariff's unit."""
+    if tariff.unit == "therm" and unit in _VOLUMES:
+        first = tariff.heat_content[0].valid_from
+        return exceptions(rows, "no_heat_content", f"{tariff.tariff_id}: heat content begins on {first}")
+    return exceptions(rows, "unit_mismatch", f"{unit} to {tariff.unit}")
 
 
 @dataclass(slots=True)
@@ -111,6 +119,7 @@ class DayDeterminants:
     services: pl.DataFrame
     groups: list[DayGroup]
     exceptions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=EXCEPTION_SCHEMA))
+    layouts: Mapping[tuple[str, int], Layout] = field(default_factory=dict)
 
 
 def _combined(matrix: DayMatrix, services: pl.DataFrame) -> tuple[npt.NDArray[Any], pl.DataFrame, pl.DataFrame]:
@@ -161,6 +170,15 @@ def blank_group(tariff_id: str, version: int, tariff: Tariff, rows: npt.NDArray[
     )
 
 
+def demand_window(tariff: Tariff, interval_minutes: int) -> int | None:
+    """Intervals in a demand window; None where the window can't be made of them. Without ``demand_minutes`` an interval is
+    the window."""
+    if tariff.demand_minutes is None:
+        return 1
+    whole, rest = divmod(tariff.demand_minutes, interval_minutes)
+    return whole if rest == 0 else None
+
+
 @dataclass(frozen=True, slots=True)
 class _SlotMap:
     """Where each slot of a day goes for one tariff: its period, and the slots of each register."""
@@ -173,13 +191,7 @@ class _SlotMap:
     def of(cls, tariff: Tariff, zone: str, day: date, interval_minutes: int, holiday: bool) -> _SlotMap:
         clock = local_clock(zone, day, interval_minutes)
         period = np.array([tariff.schedule.period(moment, holiday) for moment in clock], np.int64)
-        window = 1
-        if (
-            tariff.demand_minutes
-            and tariff.demand_minutes > interval_minutes
-            and tariff.demand_minutes % interval_minutes == 0
-        ):
-            window = tariff.demand_minutes // interval_minutes
+        window = demand_window(tariff, interval_minutes) or 1
         return cls(
             tuple(np.flatnonzero(period == p) for p in range(len(tariff.schedule.periods))),
             tuple(
@@ -244,48 +256,107 @@ def day_determinants(
     """
     services = bound.services
     group_of, groups = _group(bound)
-    within = np.zeros(services.height, np.int64)
-    for group in groups:
-        within[group.rows] = np.arange(len(group.rows))
-    faults: list[pl.DataFrame] = [bound.exceptions]
+    work = _Work.of(bound, groups, day, calendar.zone, day in holidays)
     seen = np.zeros(services.height, np.bool_)
-    for matrix in matrices:
-        order, joined, unbound = _combined(matrix, services)
-        faults.append(_unbilled(unbound, bound))
+    read = [(matrix, *_combined(matrix, services)) for matrix in matrices]
+    several = _in_several([joined for _, order, joined, _ in read if len(order)], services.height)
+    for matrix, order, joined, unbound in read:
+        work.faults.append(_unbilled(unbound, bound))
         if not len(order):
             continue
-        at, unit = joined["at"].to_numpy(), joined["unit"].to_numpy()
-        flow = joined["flow"].to_numpy()
-        new = np.concatenate(([True], (at[1:] != at[:-1]) | (flow[1:] != flow[:-1]) | (unit[1:] != unit[:-1])))
-        starts = np.flatnonzero(new)
+        rows = _MatrixRows.of(matrix, order, joined)
         for g, group in enumerate(groups):
-            chosen = np.flatnonzero(group_of[at[starts]] == g)
+            chosen = np.flatnonzero(group_of[rows.at[rows.starts]] == g)
             if len(chosen):
-                _fill(
-                    group,
-                    matrix,
-                    order,
-                    starts,
-                    chosen,
-                    at,
-                    flow,
-                    unit,
-                    within,
-                    calendar,
-                    day,
-                    holidays,
-                    faults,
-                    services,
-                )
-        seen[at] = True
-    faults.append(_fill_daily(groups, group_of, within, daily, services, day, seen, bound))
+                _fill(group, rows, chosen, work, several)
+        seen[rows.at] = True
+    for group in groups:
+        _together(group, work)
+    work.faults.append(_fill_daily(groups, group_of, work, daily, seen, bound))
     for group in groups:
         group.order_units()
     silent = services.filter(pl.Series(~seen))
     if silent.height:
-        faults.append(exceptions(silent, "no_usage"))
-    merged = pl.concat([f.cast(EXCEPTION_SCHEMA) for f in faults]).unique().sort("service_point_id", "reason", "detail")
-    return DayDeterminants(day, services, groups, merged)
+        work.faults.append(exceptions(silent, "no_usage"))
+    faults = pl.concat([f.cast(EXCEPTION_SCHEMA) for f in work.faults])
+    named = faults.unique().sort("service_point_id", "reason", "detail")
+    return DayDeterminants(day, services, groups, named, bound.layouts)
+
+
+@dataclass(slots=True)
+class _Work:
+    """What filling a day's groups needs, and what it finds.
+
+    ``within``: a service's row in its group; ``apart``: usage of services with demand whose meters have intervals of several
+    lengths, by group: row in the group, interval length and the day's values.
+    """
+
+    services: pl.DataFrame
+    within: npt.NDArray[np.int64]
+    day: date
+    zone: str
+    holiday: bool
+    faults: list[pl.DataFrame]
+    apart: dict[int, list[tuple[int, int, npt.NDArray[np.int64]]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, bound: Bound, groups: Sequence[DayGroup], day: date, zone: str, holiday: bool) -> _Work:
+        within = np.zeros(bound.services.height, np.int64)
+        for group in groups:
+            within[group.rows] = np.arange(len(group.rows))
+        return cls(bound.services, within, day, zone, holiday, [bound.exceptions])
+
+
+@dataclass(frozen=True, slots=True)
+class _MatrixRows:
+    """A matrix's rows by service, flow and unit: ``starts`` begins each of those, in the order ``order`` gives the rows."""
+
+    matrix: DayMatrix
+    order: npt.NDArray[Any]
+    starts: npt.NDArray[Any]
+    at: npt.NDArray[Any]
+    flow: npt.NDArray[Any]
+    unit: npt.NDArray[Any]
+
+    @classmethod
+    def of(cls, matrix: DayMatrix, order: npt.NDArray[Any], joined: pl.DataFrame) -> _MatrixRows:
+        at, flow, unit = (joined[c].to_numpy() for c in ("at", "flow", "unit"))
+        new = np.concatenate(([True], (at[1:] != at[:-1]) | (flow[1:] != flow[:-1]) | (unit[1:] != unit[:-1])))
+        return cls(matrix, order, np.flatnonzero(new), at, flow, unit)
+
+
+def _in_several(read: Sequence[pl.DataFrame], services: int) -> npt.NDArray[np.bool_]:
+    """Services with imports in matrices of more than one interval length."""
+    count = np.zeros(services, np.int64)
+    for joined in read if len(read) > 1 else ():
+        count[np.unique(joined.filter(pl.col("flow") == "import")["at"].to_numpy())] += 1
+    return count > 1
+
+
+def _together(group: DayGroup, work: _Work) -> None:
+    """Peaks of services whose meters have several interval lengths: what all of them used in the same window.
+
+    Ten kW on an hourly meter and ten on a quarter-hour one in the same hour are twenty. Without a declared window it is the
+    longest of their intervals.
+    """
+    found = work.apart.pop(id(group), [])
+    for target in sorted({row for row, _, _ in found}):
+        parts = [(minutes, values) for row, minutes, values in found if row == target]
+        window = group.tariff.demand_minutes or max(minutes for minutes, _ in parts)
+        summed: npt.NDArray[np.int64] | None = None
+        for minutes, values in parts:
+            if window % minutes:
+                detail = f"{window} minutes from {minutes}-minute intervals"
+                work.faults.append(exceptions(work.services[[int(group.rows[target])]], "demand_interval", detail))
+                summed = None
+                break
+            windows = np.add.reduceat(values, np.arange(0, len(values), window // minutes))
+            summed = windows if summed is None else summed + windows
+        if summed is not None:
+            slot_map = _SlotMap.of(group.tariff, work.zone, work.day, window, work.holiday)
+            peaks, slots = _peaks(summed[None, :], slot_map, window)
+            group.peaks[target], group.peak_slots[target] = peaks[0], slots[0]
+            group.interval_minutes[target] = window
 
 
 def _unbilled(unbound: pl.DataFrame, bound: Bound) -> pl.DataFrame:
@@ -319,23 +390,11 @@ def _convert(values: Whole, factor: Fraction) -> npt.NDArray[np.int64]:
 
 
 def _fill(
-    group: DayGroup,
-    matrix: DayMatrix,
-    order: npt.NDArray[Any],
-    starts: npt.NDArray[Any],
-    chosen: npt.NDArray[Any],
-    at: npt.NDArray[Any],
-    flow: npt.NDArray[Any],
-    unit: npt.NDArray[Any],
-    within: npt.NDArray[np.int64],
-    calendar: BillingCalendar,
-    day: date,
-    holidays: frozenset[date],
-    faults: list[pl.DataFrame],
-    services: pl.DataFrame,
+    group: DayGroup, found: _MatrixRows, chosen: npt.NDArray[Any], work: _Work, several: npt.NDArray[np.bool_]
 ) -> None:
     """One tariff version's rows of one matrix."""
-    slot_map = _SlotMap.of(group.tariff, calendar.zone, day, matrix.interval_minutes, day in holidays)
+    matrix, order, starts = found.matrix, found.order, found.starts
+    slot_map = _SlotMap.of(group.tariff, work.zone, work.day, matrix.interval_minutes, work.holiday)
     ends = np.append(starts[1:], len(order))
     takes = [np.arange(starts[c], ends[c]) for c in chosen] if (ends - starts).max() > 1 else None
     members = np.concatenate(takes) if takes is not None else starts[chosen]
@@ -361,25 +420,24 @@ def _fill(
         if absent is not None
         else np.full(len(heads), matrix.slots, np.int64)
     )
-    rows, units, flows = at[starts[chosen]], unit[starts[chosen]], flow[starts[chosen]]
+    heading = starts[chosen]
+    rows, units, flows = found.at[heading], found.unit[heading], found.flow[heading]
     for spelled in sorted(set(units.tolist())):
-        factor = conversion(str(spelled), group.tariff, day)
+        factor = conversion(str(spelled), group.tariff, work.day)
         for direction in ("import", "export"):
             pick = np.flatnonzero((units == spelled) & (flows == direction))
             if not len(pick):
                 continue
             if factor is None:
-                faults.append(
-                    exceptions(services[rows[pick].tolist()], "unit_mismatch", f"{spelled} to {group.tariff.unit}")
-                )
+                work.faults.append(_no_conversion(work.services[rows[pick].tolist()], str(spelled), group.tariff))
                 continue
-            room = group.holds(within[rows[pick]], str(spelled))
+            room = group.holds(work.within[rows[pick]], str(spelled))
             if not room.all():
-                third = services[rows[pick[~room]].tolist()]
-                faults.append(exceptions(third, "unit_mismatch", f"{spelled} beside two other units on one day"))
+                third = work.services[rows[pick[~room]].tolist()]
+                work.faults.append(exceptions(third, "unit_mismatch", f"{spelled} beside two other units on one day"))
                 pick = pick[room]
             part = values if len(pick) == len(values) else values[pick]
-            target = within[rows[pick]]
+            target = work.within[rows[pick]]
             buckets = _convert(_buckets(part, slot_map.periods), factor)
             group.add_metered(target, str(spelled), part.sum(axis=1), export=direction == "export")
             if direction == "export":
@@ -391,24 +449,48 @@ def _fill(
             group.slots[target] += matrix.slots
             group.interval_minutes[target] = matrix.interval_minutes
             if group.tariff.registers:
-                peaks, slots = _peaks(part, slot_map, matrix.interval_minutes)
-                higher = peaks > group.peaks[target]
-                group.peaks[target] = np.where(higher, peaks, group.peaks[target])
-                group.peak_slots[target] = np.where(higher, slots, group.peak_slots[target])
+                _demand(group, found.matrix.interval_minutes, part, rows[pick], slot_map, work, several)
+
+
+def _demand(
+    group: DayGroup,
+    minutes: int,
+    values: npt.NDArray[np.int64],
+    rows: npt.NDArray[Any],
+    slot_map: _SlotMap,
+    work: _Work,
+    several: npt.NDArray[np.bool_],
+) -> None:
+    """The day's peaks of some services, or their values kept until those of their other meters are known."""
+    mixed = several[rows]
+    if mixed.any():
+        kept = work.apart.setdefault(id(group), [])
+        kept += [(int(work.within[rows[k]]), minutes, values[k]) for k in np.flatnonzero(mixed)]
+        values, rows = values[~mixed], rows[~mixed]
+    if not len(rows):
+        return
+    if demand_window(group.tariff, minutes) is None:
+        detail = f"{group.tariff.demand_minutes} minutes from {minutes}-minute intervals"
+        work.faults.append(exceptions(work.services[rows.tolist()], "demand_interval", detail))
+        return
+    peaks, slots = _peaks(values, slot_map, minutes)
+    target = work.within[rows]
+    higher = peaks > group.peaks[target]
+    group.peaks[target] = np.where(higher, peaks, group.peaks[target])
+    group.peak_slots[target] = np.where(higher, slots, group.peak_slots[target])
 
 
 def _fill_daily(
     groups: list[DayGroup],
     group_of: npt.NDArray[np.int64],
-    within: npt.NDArray[np.int64],
+    work: _Work,
     daily: pl.DataFrame,
-    services: pl.DataFrame,
-    day: date,
     seen: npt.NDArray[np.bool_],
     bound: Bound,
 ) -> pl.DataFrame:
-    """Usage known only as a day's total, that of registers alone: fine for tariffs without periods and demand. It comes
-    on top of intervals, as on the day on which a register gives way to an interval meter."""
+    """Usage known only as a day's total, that of registers alone: enough for a tariff without demand whose periods do not
+    divide the day. It comes on top of intervals, as on the day on which a register gives way to an interval meter."""
+    services = work.services
     joined = daily.join(
         services.select("service_point_id", "account_id", pl.int_range(pl.len(), dtype=pl.Int64).alias("at")),
         on="service_point_id",
@@ -422,26 +504,38 @@ def _fill_daily(
             joined.group_by("group", "unit", "flow"), key=lambda item: tuple(map(str, item[0]))
         ):
             group = groups[int(str(g))]
-            if group.tariff.needs_intervals:
+            held = _whole_day_period(group.tariff, work)
+            if held is None:
                 faults.append(exceptions(part, "needs_intervals", group.tariff_id))
                 continue
-            factor = conversion(str(unit), group.tariff, day)
+            factor = conversion(str(unit), group.tariff, work.day)
             if factor is None:
-                faults.append(exceptions(part, "unit_mismatch", f"{unit} to {group.tariff.unit}"))
+                faults.append(_no_conversion(part, str(unit), group.tariff))
                 continue
             summed = part.group_by("at").agg(pl.col("quantity").sum(), pl.col("estimated").any()).sort("at")
-            room = group.holds(within[summed["at"].to_numpy()], str(unit))
+            room = group.holds(work.within[summed["at"].to_numpy()], str(unit))
             if not room.all():
                 third = services[summed["at"].filter(pl.Series(~room)).to_list()]
                 faults.append(exceptions(third, "unit_mismatch", f"{unit} beside two other units on one day"))
                 summed = summed.filter(pl.Series(room))
-            target, quantity = within[summed["at"].to_numpy()], summed["quantity"].to_numpy()
+            target, quantity = work.within[summed["at"].to_numpy()], summed["quantity"].to_numpy()
             group.add_metered(target, str(unit), quantity, export=flow == "export")
             if flow == "export":
-                group.export[target, 0] += _convert(quantity, factor)
+                group.export[target, held] += _convert(quantity, factor)
                 continue
-            group.energy[target, 0] += _convert(quantity, factor)
+            group.energy[target, held] += _convert(quantity, factor)
             group.estimated[target] += summed["estimated"].to_numpy().astype(np.int32)
             group.slots[target] += 1
         seen[joined["at"].to_numpy()] = True
     return pl.concat([f.cast(EXCEPTION_SCHEMA) for f in faults])
+
+
+def _whole_day_period(tariff: Tariff, work: _Work) -> int | None:
+    """The period that holds all of a day: the season's in a rate whose periods are seasons. None where the day has several
+    periods, or where the tariff has demand."""
+    if tariff.registers:
+        return None
+    if len(tariff.schedule.periods) == 1:
+        return 0
+    held = {tariff.schedule.period(moment, work.holiday) for moment in local_clock(work.zone, work.day, 15)}
+    return held.pop() if len(held) == 1 else None

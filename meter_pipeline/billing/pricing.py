@@ -36,11 +36,13 @@ from meter_pipeline.billing.tariffs.model import (
     Ladder,
     MinimumCharge,
     PercentCharge,
+    Ratchet,
     Rounding,
     Tariff,
     UsageCharge,
     Variants,
 )
+from meter_pipeline.billing.tariffs.schedules import seasons_of
 
 #: Decimals of the currency in stored amounts, and in exact ones.
 MONEY_PLACES: Final = 6
@@ -64,7 +66,8 @@ class Position:
 
     ``energy`` (n, periods) and ``export`` in 1/``scale`` of the tariff's unit, never negative; ``peaks`` (n, registers)
     in 1/``scale`` kW; ``days`` (n,) served so far of ``period_days``, the first of them day ``first_day`` (0: the
-    period's own first); ``register_days`` (n, registers) those of them in a register's season; ``history`` the highest
+    period's own first); ``season_days`` (n, seasons) those of them in each season of the schedule (None: it has one);
+    ``surplus`` (n, periods) exports that nothing was set against; ``register_days`` (n, registers) those of them in a register's season; ``history`` the highest
     peak of a ratchet's look-back; ``months`` (n,) the calendar month that ratchets read; ``budget`` (n,) the cumulative
     budget and ``winter_average`` (n,) the average a day, both in 1/``scale``, -1 where there is none; ``attributes``
     name -> (n,) array of text.
@@ -74,7 +77,9 @@ class Position:
     days: Whole
     period_days: Whole
     first_day: Whole | None = None
+    season_days: Whole | None = None
     export: Whole | None = None
+    surplus: Whole | None = None
     peaks: Whole | None = None
     register_days: Whole | None = None
     history: Whole | None = None
@@ -115,7 +120,22 @@ def _placed(target: Whole, values: Whole, rows: slice | Whole) -> Whole:
     return target
 
 
-class _Pricer:
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Services that share a variant's prices, and the periods of the season that is priced."""
+
+    rows: slice | Whole
+    season: tuple[int, ...]
+
+
+def period_months(period_days: Whole) -> Whole:
+    """Whole months in billing periods: the nearest number to their length, at least one. A monthly amount is owed once for
+    a period of up to 45 days, twice for a bimonthly one, three times for a quarter."""
+    months: Whole = np.maximum(1, (product(period_days, 20_000) + 304_375) // 608_750).astype(np.int64)
+    return months
+
+
+class Pricer:
     """One pass over a tariff's charges; holds the amounts of the lines so far."""
 
     def __init__(self, tariff: Tariff, position: Position, exact: bool, closing: bool) -> None:
@@ -128,7 +148,7 @@ class _Pricer:
     def run(self) -> Whole:
         for charge in self.tariff.charges:
             before = len(self.quantities)
-            columns = self._charge(charge)
+            columns = self.charge(charge)
             self.quantities.extend([None] * (len(columns) - len(self.quantities) + before))
             self.by_code[charge.code] = columns
             self.columns.extend(columns)
@@ -139,7 +159,8 @@ class _Pricer:
             result[:, k] = column
         return result
 
-    def _charge(self, charge: Charge) -> list[Whole]:
+    def charge(self, charge: Charge) -> list[Whole]:
+        """Amounts of a charge's lines; quantities are added to those so far."""
         match charge:
             case UsageCharge():
                 return self._usage(charge)
@@ -156,7 +177,7 @@ class _Pricer:
             case MinimumCharge():
                 return [self._minimum(charge)]
 
-    def _rule(self, rounding: Rounding | None) -> tuple[int, str]:
+    def rule(self, rounding: Rounding | None) -> tuple[int, str]:
         """Decimals and mode of a line's rounding."""
         rule = rounding or self.tariff.rounding
         if rule.places is None:
@@ -166,7 +187,7 @@ class _Pricer:
 
     def _money(self, numerator: Whole, denominator: Whole | int, decimals: int, rounding: Rounding | None) -> Whole:
         """numerator / denominator / 10**decimals of the currency as stored money, under the line's rounding rule."""
-        places, mode = self._rule(rounding)
+        places, mode = self.rule(rounding)
         shift = decimals - places
         if shift >= 0:
             amount = quotient(
@@ -182,7 +203,7 @@ class _Pricer:
         self, use: Whole, part: Whole, whole: Whole, rate: int, decimals: int, rounding: Rounding | None
     ) -> Whole:
         """As _money, of use x part / whole at a rate."""
-        places, mode = self._rule(rounding)
+        places, mode = self.rule(rounding)
         shift = decimals - places
         amount = shared_quotient(
             use, part, whole, rate * 10 ** max(-shift, 0), self.position.scale * 10 ** max(shift, 0), mode
@@ -197,44 +218,84 @@ class _Pricer:
         return (position.days > 0).astype(np.int64), np.ones(position.size, np.int64)
 
     def _usage(self, charge: UsageCharge) -> list[Whole]:
+        energy = self._counted(charge)
+        index = _variant_index(charge.variants, self.position)
+        tiers = [max(len(v[p]) for v in charge.ladders) for p in range(energy.shape[1])]
+        columns: list[list[Whole]] = [[np.zeros(self.position.size, np.int64) for _ in range(n)] for n in tiers]
+        used: list[list[Whole]] = [[np.zeros(self.position.size, np.int64) for _ in range(n)] for n in tiers]
+        for k, variant in enumerate(charge.ladders):
+            rows = slice(None) if index is None else np.flatnonzero(index == k)
+            for season, held in self._seasons(rows):
+                found = self._season(charge, variant, energy[rows], held, _Rows(rows, season))
+                for p, of_period in zip(season, found, strict=True):
+                    for t, (amount, quantity) in enumerate(of_period):
+                        columns[p][t] = _placed(columns[p][t], amount, rows)
+                        used[p][t] = _placed(used[p][t], quantity, rows)
+        self.quantities.extend(column for of_period in used for column in of_period)
+        return [column for of_period in columns for column in of_period]
+
+    def _counted(self, charge: UsageCharge) -> Whole:
+        """(n, periods): the quantity a charge counts."""
         position = self.position
         energy = position.energy
-        if charge.basis == "export":
-            energy = position.export if position.export is not None else np.zeros_like(position.energy)
+        if charge.basis in ("export", "surplus"):
+            held = position.export if charge.basis == "export" else position.surplus
+            energy = held if held is not None else np.zeros_like(position.energy)
         if charge.factor != 1:
             number, places = scaled(charge.factor)
             energy = quotient(product(energy, number), 10**places)
         if charge.basis == "winter_average":
             energy = self._capped(energy)
-        index = _variant_index(charge.variants, position)
-        periods = range(len(self.tariff.schedule.periods))
-        whole = total([energy[:, p] for p in periods])
-        result: list[Whole] = []
-        for p in periods:
-            tiers = max(len(v[p]) for v in charge.ladders)
-            columns: list[Whole] = [np.zeros(position.size, np.int64) for _ in range(tiers)]
-            used: list[Whole] = [np.zeros(position.size, np.int64) for _ in range(tiers)]
-            for k, variant in enumerate(charge.ladders):
-                rows = slice(None) if index is None else np.flatnonzero(index == k)
-                for t, (amount, quantity) in enumerate(
-                    self._ladder(charge, variant[p], energy[rows, p], whole[rows], rows)
-                ):
-                    columns[t] = _placed(columns[t], amount, rows)
-                    used[t] = _placed(used[t], quantity, rows)
-            result.extend(columns)
-            self.quantities.extend(used)
+        elif charge.basis == "winter_average_volume":
+            energy = self._winter_volume(energy, charge.month_days)
+        return energy
+
+    def _seasons(self, rows: slice | Whole) -> list[tuple[tuple[int, ...], Whole]]:
+        """Periods that share a season, and its days so far."""
+        if self.position.season_days is None:
+            return [(tuple(range(self.position.energy.shape[1])), self.position.days[rows])]
+        seasons = seasons_of(self.tariff.schedule)
+        return [(tuple(sorted(season)), self.position.season_days[rows, k]) for k, season in enumerate(seasons)]
+
+    def _season(
+        self, charge: UsageCharge, variant: tuple[Ladder, ...], energy: Whole, days: Whole, at: _Rows
+    ) -> list[list[tuple[Whole, Whole]]]:
+        """Amount and quantity of each tier of a season's periods: tiers fill by the season's usage and grow with its days."""
+        whole = total([energy[:, p] for p in at.season])
+        together = charge.one_price and len(at.season) > 1
+        running: Whole = np.zeros(len(energy), np.int64)
+        behind: list[Whole] = []
+        result = []
+        for p in at.season:
+            found = self._ladder(charge, variant[p], energy[:, p], whole, days, at)
+            if together:
+                # One price for all periods: their lines add up to what the usage of all of them costs, rounded once.
+                running = total([running, energy[:, p]])
+                ahead = [amount for amount, _ in self._ladder(charge, variant[p], running, whole, days, at)]
+                steps = [total([a, -b]) for a, b in zip(ahead, behind, strict=True)] if behind else ahead
+                found, behind = [(step, quantity) for step, (_, quantity) in zip(steps, found, strict=True)], ahead
+            result.append(found)
         return result
 
-    def _capped(self, energy: Whole) -> Whole:
-        position = self.position
-        if position.winter_average is None or (position.winter_average < 0).any():
-            missing = (
-                np.arange(position.size)
-                if position.winter_average is None
-                else np.flatnonzero(position.winter_average < 0)
-            )
+    def _winter_volume(self, energy: Whole, month_days: Decimal) -> Whole:
+        """The winter average of the months served so far, whatever was used; in the first period."""
+        number, places = scaled(month_days)
+        days, of_days = self._share(self.tariff.proration.fixed)
+        months = period_months(self.position.period_days)
+        volume: Whole = np.zeros_like(energy)
+        numerator = product(self._winter_average(), number, days, months)
+        volume[:, 0] = quotient(numerator, product(of_days, 10**places))
+        return volume
+
+    def _winter_average(self) -> Whole:
+        average = self.position.winter_average
+        if average is None or (average < 0).any():
+            missing = np.arange(self.position.size) if average is None else np.flatnonzero(average < 0)
             raise MissingAttributeError("winter_average_per_day", missing)
-        cap = product(position.winter_average, position.days)
+        return average
+
+    def _capped(self, energy: Whole) -> Whole:
+        cap = product(self._winter_average(), self.position.days)
         whole = total([energy[:, p] for p in range(energy.shape[1])])
         over = whole > cap
         columns = [
@@ -243,25 +304,28 @@ class _Pricer:
         ]
         return np.stack(columns, axis=1)
 
-    def _limit(self, upto: Decimal, basis: str, charge: UsageCharge, rows: slice | Whole) -> Whole:
+    def _limit(self, upto: Decimal, basis: str, charge: UsageCharge, days: Whole, at: _Rows) -> Whole:
         """A tier's upper limit for each service, in 1/scale of the unit, rounded down."""
-        position = self.position
+        position, rows = self.position, at.rows
         number, places = scaled(upto)
         if basis == "budget":
             if position.budget is None or (position.budget[rows] < 0).any():
                 every = np.arange(position.size) if position.budget is None else np.flatnonzero(position.budget < 0)
                 raise MissingAttributeError("budget_per_day", every)
             return quotient(product(position.budget[rows], number), 10**places, "down")
-        numerator, denominator = (part[rows] for part in self._share(self.tariff.proration.tiers))
+        numerator, denominator = days, position.period_days[rows]
+        if self.tariff.proration.tiers == "none":
+            # A whole limit however short the period; where the bill has two seasons, each its days' share.
+            numerator, denominator = days, np.maximum(position.days[rows], 1)
         if basis in ("daily", "per_kw_daily"):
-            numerator, denominator = position.days[rows], np.ones_like(position.days[rows])
+            denominator = np.ones_like(denominator)
         if basis.startswith("per_kw"):
-            peak = self._peaks()[rows, charge.peak_register]
+            peak = self._floored(charge.peak_register or 0, charge.ratchet)[rows]
             return quotient(product(numerator, peak, number), product(denominator, 10**places), "down")
         return quotient(product(numerator, number * position.scale), product(denominator, 10**places), "down")
 
     def _ladder(
-        self, charge: UsageCharge, ladder: Ladder, energy: Whole, whole: Whole, rows: slice | Whole
+        self, charge: UsageCharge, ladder: Ladder, energy: Whole, whole: Whole, days: Whole, at: _Rows
     ) -> list[tuple[Whole, Whole]]:
         """Amount and quantity of each tier for one period: energy / whole x (what of the whole lies in the tier) x
         rate."""
@@ -269,20 +333,24 @@ class _Pricer:
         if len(ladder) == 1:
             return [(self._money(product(energy, rates[0]), self.position.scale, places, charge.rounding), energy)]
         counted = energy if charge.allocation == "by_period" else whole
-        shared = charge.allocation == "pro_rata" and len(self.tariff.schedule.periods) > 1
+        shared = charge.allocation == "pro_rata" and len(at.season) > 1
         lower: Whole = np.zeros(len(energy), np.int64)
         result = []
         for tier, rate in zip(ladder, rates, strict=True):
-            upper = (
-                counted if tier.upto is None else np.minimum(counted, self._limit(tier.upto, tier.basis, charge, rows))
-            )
+            upper = counted
+            if tier.upto is not None:
+                upper = np.minimum(upper, self._limit(tier.upto, tier.basis, charge, days, at))
+            if tier.within is not None:
+                upper = np.minimum(upper, self._limit(*tier.within, charge, days, at))
             inside = np.maximum(upper - lower, 0)
+            if charge.allocation == "reached":
+                # All of the usage is charged at the rate of the tier that holds its last unit.
+                inside = np.where((upper == counted) & (lower < counted), energy, 0)
             if shared:
                 result.append(self._shared(energy, inside, counted, rate, places, charge.rounding))
             else:
-                result.append(
-                    (self._money(product(inside, rate), self.position.scale, places, charge.rounding), inside)
-                )
+                amount = self._money(product(inside, rate), self.position.scale, places, charge.rounding)
+                result.append((amount, inside))
             lower = np.maximum(lower, upper)
         return result
 
@@ -311,16 +379,20 @@ class _Pricer:
         position = self.position
         numbers, places = same_scale(list(amounts))
         index = _variant_index(variants, position)
-        amount = np.full(position.size, numbers[0], np.int64) if index is None else np.array(numbers, np.int64)[index]
+        held = np.array(numbers, np.int64 if max(map(abs, numbers)) < 1 << 62 else object)
+        amount = np.full(position.size, held[0], held.dtype) if index is None else held[index]
         if per == "day":
             return self._money(product(amount, position.days), 1, places, rounding)
+        amount = product(amount, period_months(position.period_days))
+        of_year = 12 if per == "year" else 1
         if proration == "none" or position.first_day is None:
             numerator, denominator = self._share(proration)
-            return self._money(product(amount, numerator), denominator, places, rounding)
+            return self._money(product(amount, numerator), product(denominator, of_year), places, rounding)
         # Counted from the period's first day, so that two accounts that share a period together pay the whole, to the
         # cent.
-        until = self._money(product(amount, position.first_day + position.days), position.period_days, places, rounding)
-        return until - self._money(product(amount, position.first_day), position.period_days, places, rounding)
+        whole = product(position.period_days, of_year)
+        until = self._money(product(amount, position.first_day + position.days), whole, places, rounding)
+        return until - self._money(product(amount, position.first_day), whole, places, rounding)
 
     def _peaks(self) -> Whole:
         if self.position.peaks is None:
@@ -329,18 +401,20 @@ class _Pricer:
 
     def billing_peak(self, charge: DemandCharge) -> Whole:
         """The peak that is charged: the register's own, or the ratchet's floor."""
+        return self._floored(charge.register, charge.ratchet)
+
+    def _floored(self, register: int, ratchet: Ratchet | None) -> Whole:
         position = self.position
-        peak: Whole = self._peaks()[:, charge.register]
-        if charge.ratchet is None:
+        peak: Whole = self._peaks()[:, register]
+        if ratchet is None:
             return peak
-        floor, places = scaled(charge.ratchet.floor)
+        floor, places = scaled(ratchet.floor)
         lowest = np.full(position.size, floor * position.scale // 10**places, np.int64)
         if position.history is not None and position.months is not None:
-            percents, decimals = same_scale(list(charge.ratchet.percent))
+            percents, decimals = same_scale(list(ratchet.percent))
             percent = np.array(percents, np.int64)[position.months - 1]
-            lowest = np.maximum(
-                lowest, quotient(product(position.history[:, charge.register], percent), 100 * 10**decimals)
-            )
+            held = product(position.history[:, register], percent)
+            lowest = np.maximum(lowest, quotient(held, 100 * 10**decimals))
         return np.maximum(peak, lowest)
 
     def _demand(self, charge: DemandCharge) -> list[Whole]:
@@ -368,13 +442,14 @@ class _Pricer:
             lower = np.maximum(lower, upper)
         return result
 
-    def _sum_of(self, codes: tuple[str, ...]) -> Whole:
+    def sum_of(self, codes: tuple[str, ...]) -> Whole:
+        """What the lines of some charges come to."""
         columns = [column for code in codes for column in self.by_code.get(code, [])]
         return total(columns) if columns else np.zeros(self.position.size, np.int64)
 
     def _percent(self, charge: PercentCharge) -> Whole:
         number, places = scaled(charge.percent)
-        amount = self._money(product(self._sum_of(charge.of), number), 100, places + self.places, charge.rounding)
+        amount = self._money(product(self.sum_of(charge.of), number), 100, places + self.places, charge.rounding)
         position = self.position
         applies = np.ones(position.size, np.bool_)
         if charge.jurisdiction is not None:
@@ -389,12 +464,19 @@ class _Pricer:
     def _minimum(self, charge: MinimumCharge) -> Whole:
         if not self.closing:
             return np.zeros(self.position.size, np.int64)
-        least = self._monthly(
+        return self.top_up(self.least(charge), self.sum_of(charge.of))
+
+    def least(self, charge: MinimumCharge) -> Whole:
+        """What a minimum charge asks for so far."""
+        return self._monthly(
             charge.amounts, charge.variants, charge.per, self.tariff.proration.minimum, charge.rounding
         )
+
+    def top_up(self, least: Whole, counted: Whole) -> Whole:
+        """What a minimum adds to what was counted towards it."""
         # A surplus does not deepen the top-up: ssc floors the bill at zero first.
-        top_up: Whole = np.maximum(least - np.maximum(self._sum_of(charge.of), 0), 0)
-        return top_up
+        found: Whole = np.maximum(least - np.maximum(counted, 0), 0)
+        return found
 
 
 def amounts(tariff: Tariff, position: Position, *, exact: bool = False, closing: bool = False) -> Whole:
@@ -404,24 +486,14 @@ def amounts(tariff: Tariff, position: Position, *, exact: bool = False, closing:
     ``closing`` adds what only the end of a period owes (minimum charges, and taxes on them). Raises
     MissingAttributeError.
     """
-    return _Pricer(tariff, position, exact, closing).run()
+    return Pricer(tariff, position, exact, closing).run()
 
 
-def priced(tariff: Tariff, position: Position, *, closing: bool) -> tuple[Whole, list[Whole | None]]:
+def priced(
+    tariff: Tariff, position: Position, *, closing: bool, exact: bool = False
+) -> tuple[Whole, list[Whole | None]]:
     """As amounts, and the quantity behind each line: usage in 1/scale of the unit, demand in 1/scale kW, None where a
     line has none."""
-    pricer = _Pricer(tariff, position, False, closing)
+    pricer = Pricer(tariff, position, exact, closing)
     matrix = pricer.run()
     return matrix, pricer.quantities
-
-
-def billing_peaks(tariff: Tariff, position: Position) -> Whole:
-    """(n, registers): the peaks that demand charges read, ratchets applied."""
-    pricer = _Pricer(tariff, position, False, False)
-    peaks = (
-        np.zeros((position.size, len(tariff.registers)), np.int64) if position.peaks is None else position.peaks.copy()
-    )
-    for charge in tariff.charges:
-        if isinstance(charge, DemandCharge):
-            peaks[:, charge.register] = pricer.billing_peak(charge)
-    return peaks

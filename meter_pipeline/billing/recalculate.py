@@ -9,8 +9,9 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from meter_pipeline.billing.accrual import DETERMINANT_SCHEMA, DayCharges, accrue, matrix
+from meter_pipeline.billing.accrual import DETERMINANT_SCHEMA, DayCharges, accrue
 from meter_pipeline.billing.determinants import DayDeterminants, blank_group
+from meter_pipeline.billing.positions import matrix
 from meter_pipeline.billing.service_agreements import Bound, Reference, bind
 from meter_pipeline.billing.tables import days
 from meter_pipeline.calendar import BillingCalendar
@@ -46,7 +47,7 @@ def groups_of(bound: Bound, frame: pl.DataFrame, day: date, calendar: BillingCal
         began = matrix(held["peak_at"], registers)
         group.peak_slots = np.where(began > 0, (began - calendar.start_s(day)) // step, -1).astype(np.int16)
         groups.append(group)
-    return DayDeterminants(day, services, groups)
+    return DayDeterminants(day, services, groups, layouts=bound.layouts)
 
 
 def carry_forward(

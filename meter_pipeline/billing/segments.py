@@ -1,17 +1,20 @@
-"""Which stretches of service a billing period's statements cover: by service point, account, tariff and version."""
+"""Which stretches of service a billing period's statements cover: by service point, account, tariff, version, and the
+attributes the tariff depends on."""
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
+from itertools import pairwise
 
 import polars as pl
 
 from meter_pipeline.billing.service_agreements import Reference
+from meter_pipeline.billing.tariffs import TariffRefusedError
 
 
 def segments(reference: Reference, cycle_id: str, period_start: date, period_end: date) -> pl.DataFrame:
     """One row per service point, account, tariff and version within a period, sorted by account, service point and
-    start.
+    start. A day on which an attribute changes that the tariff depends on (a larger meter is put in) begins another.
 
     Columns: account_id, service_point_id, tariff_id, tariff_version, segment_start, segment_end (excluded),
     stretch_start, stretch_end, first (the service began in the period), final (it ended in it), last (the stretch's
@@ -44,7 +47,7 @@ def segments(reference: Reference, cycle_id: str, period_start: date, period_end
     versions = reference.tariffs.select(
         "tariff_id", pl.col("version").cast(pl.Int32).alias("tariff_version"), "valid_from", "valid_to"
     )
-    return (
+    wanted = (
         runs.join(versions, on="tariff_id")
         .with_columns(
             pl.max_horizontal("stretch_start", "valid_from").alias("segment_start"),
@@ -66,3 +69,60 @@ def segments(reference: Reference, cycle_id: str, period_start: date, period_end
         )
         .sort("account_id", "service_point_id", "segment_start")
     )
+    return _cut_by_attributes(wanted, reference).with_columns(
+        (pl.col("segment_end") == pl.col("stretch_end")).alias("last")
+    )
+
+
+def _cut_by_attributes(wanted: pl.DataFrame, reference: Reference) -> pl.DataFrame:
+    """Rows with a change of an attribute inside them, cut on the days of the changes."""
+    days = _changes(wanted, reference)
+    if not days:
+        return wanted
+    depends = {
+        version: _reads(reference, *version)
+        for version in wanted.select("tariff_id", "tariff_version").unique().iter_rows()
+    }
+    rows: list[dict[str, object]] = []
+    for row in wanted.to_dicts():
+        attributes = depends[row["tariff_id"], row["tariff_version"]]
+        inside = {
+            day
+            for attribute, day in days.get(row["service_point_id"], ())
+            if attribute in attributes and row["segment_start"] < day < row["segment_end"]
+        }
+        edges = [row["segment_start"], *sorted(inside), row["segment_end"]]
+        rows += [row | {"segment_start": a, "segment_end": b} for a, b in pairwise(edges)]
+    return pl.DataFrame(rows, schema=wanted.schema).sort("account_id", "service_point_id", "segment_start")
+
+
+def _reads(reference: Reference, tariff_id: str, version: int) -> frozenset[str]:
+    try:
+        return reference.tariff(tariff_id, version).reads
+    except TariffRefusedError:
+        return frozenset()
+
+
+def _changes(wanted: pl.DataFrame, reference: Reference) -> dict[str, list[tuple[str, date]]]:
+    """Days inside a segment on which an attribute of its service point has another value than the day before."""
+    held = reference.service_attributes
+    if not held.height or not wanted.height:
+        return {}
+    first, past = wanted["segment_start"].min(), wanted["segment_end"].max()
+    begins = held.filter((pl.col("valid_from") > first) & (pl.col("valid_from") < past))
+    ends = held.filter((pl.col("valid_to") > first) & (pl.col("valid_to") < past))
+    key = ["service_point_id", "attribute"]
+    # Few points have a change in a period; only theirs are looked at one by one.
+    moving = pl.concat([begins.select(key), ends.select(key)]).unique()
+    found: dict[str, list[tuple[str, date]]] = {}
+    rows = held.join(moving, on=key).sort(*key, "valid_from")
+    for (point, attribute), part in rows.group_by(key, maintain_order=True):
+        spans = part.select("valid_from", "valid_to", "value").rows()
+        for day in {d for a, b, _ in spans for d in (a, b) if d is not None}:
+            value, before = (
+                next((v for a, b, v in spans if a <= d and (b is None or d < b)), None)
+                for d in (day, day - timedelta(days=1))
+            )
+            if value != before:
+                found.setdefault(str(point), []).append((str(attribute), day))
+    return found

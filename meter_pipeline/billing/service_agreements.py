@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Final
@@ -10,6 +11,7 @@ from typing import Final
 import polars as pl
 
 from meter_pipeline.billing.tariffs import Tariff, TariffRefusedError, parse_tariff
+from meter_pipeline.billing.tariffs.model import Layout
 from meter_pipeline.sharding import EVERYTHING, KeyRange
 
 #: Why a service was not billed, or was billed with something to look at. A closed list.
@@ -21,8 +23,23 @@ EXCEPTIONS: Final[dict[str, str]] = {
     "no_usage": "an agreement is in force but no validated usage came: fixed charges only",
     "needs_intervals": "the tariff has time-of-use periods or demand and only a day's total is known",
     "unit_mismatch": "the meter's unit can't be converted to the tariff's",
+    "no_heat_content": "gas can't be turned into therms: the tariff has no heat content in force on the day",
+    "demand_interval": "the tariff's demand window can't be made of the meter's intervals; detail names both",
+    "not_priced": "the tariff could not be applied to the day's usage; detail says why",
     "attribute_missing": "the tariff needs an attribute the service does not have; detail names it",
 }
+#: Those that leave a day without its price: the bill of a period that holds such a day waits until somebody has mended it.
+UNPRICED: Final = frozenset(
+    {
+        "no_tariff",
+        "needs_intervals",
+        "unit_mismatch",
+        "no_heat_content",
+        "demand_interval",
+        "attribute_missing",
+        "not_priced",
+    }
+)
 EXCEPTION_SCHEMA: Final = pl.Schema(
     {"service_point_id": pl.String, "account_id": pl.String, "reason": pl.String, "detail": pl.String}
 )
@@ -75,20 +92,18 @@ class Reference:
         ):
             raise TariffRefusedError("document", "is not the one bills were made with; publish a new version")
         tariff = parse_tariff(raw)
-        if tariff.metering == "net_metering" and tariff.sell is not None and tariff.sell.rollover == "money":
-            raise TariffRefusedError(
-                "sell.rollover", "money is counted by tariffs price only; statements carry credit in the unit"
-            )
         return tariff
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The services of a day, sorted by service point; their tariffs; and what can't be billed."""
+    """The services of a day, sorted by service point; their tariffs; what can't be billed; and how the lists of positions
+    under other versions of these tariffs are laid out, where they are laid out otherwise."""
 
     services: pl.DataFrame
     tariffs: dict[tuple[str, int], Tariff]
     exceptions: pl.DataFrame
+    layouts: Mapping[tuple[str, int], Layout] = field(default_factory=dict)
 
     def within(self, span: KeyRange) -> Bound:
         """The part of it in a range of service points."""
@@ -103,6 +118,7 @@ class Bound:
             self.services.slice(low, high - low),
             self.tariffs,
             self.exceptions.filter(held, pl.lit(True) if span.past is None else point < span.past),
+            self.layouts,
         )
 
 
@@ -181,6 +197,16 @@ def bind(reference: Reference, day: date) -> Bound:
     services = (
         _stretches(reference, services).select(SERVICE_SCHEMA.keys()).cast(SERVICE_SCHEMA).sort("service_point_id")
     )
-    return Bound(
-        services, tariffs, pl.concat([f.cast(EXCEPTION_SCHEMA) for f in faults]).sort("service_point_id", "reason")
-    )
+    faulty = pl.concat([f.cast(EXCEPTION_SCHEMA) for f in faults]).sort("service_point_id", "reason")
+    return Bound(services, tariffs, faulty, _layouts(reference, tariffs))
+
+
+def _layouts(reference: Reference, tariffs: Mapping[tuple[str, int], Tariff]) -> dict[tuple[str, int], Layout]:
+    """How positions under any version of the day's tariffs are laid out: a bill may have begun under another one."""
+    found: dict[tuple[str, int], Layout] = {key: tariff.layout for key, tariff in tariffs.items()}
+    wanted = {tariff_id for tariff_id, _ in tariffs}
+    for tariff_id, version in reference.tariffs.select("tariff_id", "version").iter_rows():
+        if tariff_id in wanted and (tariff_id, version) not in found:
+            with suppress(TariffRefusedError):
+                found[tariff_id, version] = reference.tariff(tariff_id, version).layout
+    return found

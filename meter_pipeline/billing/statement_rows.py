@@ -115,13 +115,13 @@ def write(
             pl.lit(month).alias("posting_month"),
         ),
     )
-    counted = store.determinant_totals(database, outcome.cycle_id, outcome.period_start, outcome.period_end)
+    counted = _counted(database, outcome, ready)
     stretch = ready.select("service_point_id", "account_id", "segment_start", "tariff_version", "stretch_start")
     store.copy_csv(
         connection,
         "billing.statement_segment",
         result.segments.join(stretch, on=["service_point_id", "account_id", "segment_start", "tariff_version"])
-        .join(counted, on=["service_point_id", "stretch_start", "tariff_version"], how="left")
+        .join(counted, on=["service_point_id", "stretch_start", "segment_start", "tariff_version"], how="left")
         .select(
             pl.concat_str([pl.col("account_id"), pl.lit(suffix)]).alias("statement_id"),
             "service_point_id",
@@ -132,8 +132,28 @@ def write(
             "days",
             "unit",
             *(store.array_text(c) for c in ("energy", "peaks", "peak_at", "carry_out")),
+            "credit_out",
             pl.col("slots", "estimated").fill_null(0),
             pl.lit(month).alias("posting_month"),
         ),
     )
     outcome.issued, outcome.lines, outcome.total = statements.height, lines.height, int(statements["total"].sum())
+
+
+def _counted(database: Database, outcome: StatementOutcome, ready: pl.DataFrame) -> pl.DataFrame:
+    """Intervals and estimates of each segment: service_point_id, stretch_start, segment_start, tariff_version, slots,
+    estimated. Counted by version; where an attribute cut a version's days in two, day by day."""
+    totals = store.determinant_totals(database, outcome.cycle_id, outcome.period_start, outcome.period_end)
+    key = ["service_point_id", "stretch_start", "tariff_version"]
+    named = [*key, "segment_start"]
+    whole = ready.filter(pl.len().over(key) == 1).select(named).join(totals, on=key)
+    cut = ready.filter(pl.len().over(key) > 1).select(*named, "segment_end")
+    if not cut.height:
+        return whole
+    points = cut["service_point_id"].to_list()
+    days = store.determinant_counts(database, outcome.period_start, outcome.period_end, points)
+    inside = cut.join(days, on="service_point_id").filter(
+        (pl.col("billing_day") >= pl.col("segment_start")) & (pl.col("billing_day") < pl.col("segment_end"))
+    )
+    counted = inside.group_by(named).agg(pl.col("slots", "estimated").sum())
+    return pl.concat([whole, counted.select(whole.columns)], how="vertical_relaxed")

@@ -7,288 +7,262 @@ credits carried in, ratchets) is counted apart, by cause.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from meter_pipeline.billing.accrual import CHARGE_SCHEMA, lists, matrix, micro_of, position, text_array
-from meter_pipeline.billing.fixed_point import quotient, scaled
-from meter_pipeline.billing.pricing import amounts, priced
+from meter_pipeline.billing.accrual import CHARGE_SCHEMA, EPOCH, PRICING_ERRORS
+from meter_pipeline.billing.bill_end import RunningSums, payable, spend_credit, year_end
+from meter_pipeline.billing.fixed_point import Whole
+from meter_pipeline.billing.positions import Aligned, attribute_arrays, lists, matrix, micro_of, netted, position
+from meter_pipeline.billing.pricing import QUANTITY_SCALE, amounts, priced
+from meter_pipeline.billing.span_pricing import Earlier, price_part
+from meter_pipeline.billing.statement_frames import (
+    CENTS,
+    CREDIT_LINE,
+    LINE_SCHEMA,
+    ROUNDING_LINE,
+    SEGMENT_MONEY,
+    SEGMENT_SCHEMA,
+    Period,
+    Precision,
+)
 from meter_pipeline.billing.tariffs import Tariff
+from meter_pipeline.billing.tariffs.model import Line, MinimumCharge
+from meter_pipeline.billing.tariffs.schedules import season_days
 from meter_pipeline.ledger.digests import digests
-
-#: Lines before they are numbered: money and quantity in millionths.
-LINE_SCHEMA: Final = pl.Schema(
-    {
-        "account_id": pl.String(),
-        "service_point_id": pl.String(),
-        "tariff_id": pl.String(),
-        "tariff_version": pl.Int32(),
-        "segment_start": pl.Date(),
-        "segment_end": pl.Date(),
-        "at": pl.Int32(),
-        "line_key": pl.String(),
-        "name": pl.String(),
-        "component": pl.String(),
-        "quantity": pl.Int64(),
-        "unit": pl.String(),
-        "amount": pl.Int64(),
-    }
-)
-SEGMENT_SCHEMA: Final = pl.Schema(
-    {
-        "account_id": pl.String(),
-        "service_point_id": pl.String(),
-        "tariff_id": pl.String(),
-        "tariff_version": pl.Int32(),
-        "segment_start": pl.Date(),
-        "segment_end": pl.Date(),
-        "days": pl.Int32(),
-        "unit": pl.String(),
-        "energy": pl.List(pl.Int64()),
-        "peaks": pl.List(pl.Int64()),
-        "peak_at": pl.List(pl.Int64()),
-        "carry_out": pl.List(pl.Int64()),
-        "period_end": pl.Int64(),
-        "credit": pl.Int64(),
-        "ratchet": pl.Int64(),
-        "year_end": pl.Int64(),
-        "total": pl.Int64(),
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Priced:
     """Lines and segments of a period. In segments, ``period_end``, ``credit``, ``ratchet`` and ``year_end`` are what
-    the end added to the days, by cause."""
+    the end added to the days, by cause. ``refused``: accounts (account_id, detail) to whom their tariff could not be
+    applied; nothing of theirs is in the others."""
 
     lines: pl.DataFrame
     segments: pl.DataFrame
-
-
-def _arrays(
-    rows: pl.DataFrame, prefix: str, tariff: Tariff, period_days: int, period_start: date, month: npt.NDArray[np.int64]
-) -> dict[str, Any]:
-    periods, registers = len(tariff.schedule.periods), len(tariff.registers)
-    first = (
-        (rows["stretch_start"] - pl.Series([period_start]).new_from_index(0, rows.height)).dt.total_days().to_numpy()
+    refused: pl.DataFrame = field(
+        default_factory=lambda: pl.DataFrame(schema={"account_id": pl.String, "detail": pl.String})
     )
+
+
+def _arrays(rows: pl.DataFrame, prefix: str, tariff: Tariff, period: Period, held: Precision) -> dict[str, Any]:
+    """Cumulative arrays at the segments' ends, or with ``before_`` at their starts."""
+    layouts = period.layouts(rows["tariff_id"][0])
+    aligned = Aligned(tariff, rows[prefix + "tariff_version"], layouts)
+    days = rows[prefix + "days"].fill_null(0).cast(pl.Int64).to_numpy()
+    starts = rows["stretch_start"].cast(pl.Int32).to_numpy() + EPOCH
     budget = rows[prefix + "budget_to_date"].fill_null(0).to_numpy()
+    finer = held.scale // QUANTITY_SCALE
+    average = micro_of(rows["winter_average_per_day"])
     return {
-        "energy": matrix(rows[prefix + "energy_to_date"], periods),
-        "export": matrix(rows[prefix + "export_to_date"], periods),
-        "peaks": matrix(rows[prefix + "peaks_to_date"], registers),
-        "register_days": matrix(rows[prefix + "register_days"], registers),
-        "days": rows[prefix + "days"].fill_null(0).cast(pl.Int64).to_numpy(),
-        "period_days": np.full(rows.height, period_days, np.int64),
-        "first_day": first,
-        "months": month,
-        "carry": matrix(rows["carry_in"], periods),
-        "history": matrix(rows["history_in"], registers),
+        "energy": aligned.periods(rows[prefix + "energy_to_date"]),
+        "export": aligned.periods(rows[prefix + "export_to_date"]),
+        "peaks": aligned.registers(rows[prefix + "peaks_to_date"]),
+        "register_days": aligned.registers(rows[prefix + "register_days"]),
+        "days": days,
+        "season_days": season_days(tariff.schedule, starts.tolist(), days),
+        "period_days": np.full(rows.height, period.days, np.int64),
+        "first_day": starts - period.start.toordinal(),
+        "months": rows.select(pl.col("segment_end").dt.offset_by("-1d").dt.month().cast(pl.Int64))
+        .to_series()
+        .to_numpy(),
+        "carry": matrix(rows["carry_in"], len(tariff.schedule.periods)),
+        "history": matrix(rows["history_in"], len(tariff.registers)),
         "budget": np.where(micro_of(rows["budget_per_day"]) < 0, -1, budget),
-        "winter_average": micro_of(rows["winter_average_per_day"]),
-        "attributes": {
-            name: text_array(rows[name]) for name in ("customer_class", "meter_size", "jurisdiction", "rate_code")
-        },
+        "winter_average": np.where(average < 0, -1, average * finer),
+        "attributes": attribute_arrays(rows),
+        "scale": held.scale,
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Segments:
+    """Some segments' money: (n, lines), in stored money, the quantities behind them, and what the end added by cause."""
+
+    money: npt.NDArray[Any]
+    quantities: list[Whole | None]
+    credit: npt.NDArray[Any]
+    ratchet: npt.NDArray[Any]
+    period_end: npt.NDArray[Any]
+    rounding: npt.NDArray[Any]
+
+
+def _whole(tariff: Tariff, after: dict[str, Any], held: Precision) -> _Segments:
+    """Segments that are all of their bill: they cost what their last position costs."""
+    money, used = priced(tariff, position(tariff, after), closing=True, exact=held.exact)
+    nothing = np.zeros(len(money), np.int64)
+    credit, ratchet = nothing, nothing
+    days_only = money
+    if _settles(tariff, after):
+        opened = amounts(tariff, position(tariff, after), exact=held.exact)
+        uncredited = amounts(tariff, position(tariff, after | _without(after, "carry")), exact=held.exact)
+        days_only = amounts(tariff, position(tariff, after | _without(after, "carry", "history")), exact=held.exact)
+        credit, ratchet = (opened - uncredited).sum(axis=1), (uncredited - days_only).sum(axis=1)
+    end = (money - days_only).sum(axis=1) - credit - ratchet
+    return _Segments(money, used, credit, ratchet, end, nothing)
+
+
+def _settles(tariff: Tariff, after: dict[str, Any]) -> bool:
+    """Whether a bill's end may differ from its days: a minimum charge, credit carried in, a ratchet's history."""
+    return bool(after["carry"].any() or after["history"].any()) or any(
+        isinstance(c, MinimumCharge) for c in tariff.charges
+    )
+
+
+def _without(after: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: np.zeros_like(after[name]) for name in names}
+
+
+def _part(
+    tariff: Tariff, before: dict[str, Any], after: dict[str, Any], earlier: Earlier, last: bool, held: Precision
+) -> tuple[_Segments, Earlier]:
+    """Segments of bills that a change cuts: each is priced from its own exact amounts."""
+    part = price_part(tariff, position(tariff, before), position(tariff, after), earlier, last=last, exact=held.exact)
+
+    def moved(*names: str) -> npt.NDArray[Any]:
+        ends = (
+            amounts(tariff, position(tariff, at | _without(at, *names)), exact=held.exact).sum(axis=1)
+            for at in (after, before)
+        )
+        return np.asarray(next(ends) - next(ends))
+
+    credit = moved() - moved("carry") if after["carry"].any() else np.zeros(len(part.money), np.int64)
+    ratchet = moved("carry") - moved("carry", "history") if after["history"].any() else np.zeros_like(credit)
+    end = part.money.sum(axis=1) + part.rounding - moved("carry", "history") - credit - ratchet
+    return _Segments(part.money, part.quantities, credit, ratchet, end, part.rounding), part.came_to
+
+
 def price_segments(
-    rows: pl.DataFrame, tariffs: Mapping[tuple[str, int], Tariff], period_start: date, period_end: date
+    rows: pl.DataFrame,
+    tariffs: Mapping[tuple[str, int], Tariff],
+    period_start: date,
+    period_end: date,
+    held: Precision = CENTS,
 ) -> Priced:
     """Lines of every segment.
 
     ``rows``: segments with the position at their end (CHARGE_SCHEMA's columns), the position before their start (the
-    same, ``before_`` prefixed, null at a stretch's start), ``carry_in``, ``history_in``, ``year_lines`` and
-    ``year_days`` (what the billing year's earlier statements charged and covered, null where none) and the service's
-    attributes. Raises MissingAttributeError: services without charges must not be given.
+    same, ``before_`` prefixed, null at a stretch's start), ``carry_in``, ``credit_in`` and ``history_in``, ``year_lines``
+    and ``year_days`` (what the billing year's earlier statements charged and covered, null where none) and the service's
+    attributes. A tariff that can't be applied refuses its own accounts.
     """
-    line_frames, segment_frames = [], []
-    days = (period_end - period_start).days
-    for (tariff_id, version), part in sorted(
-        rows.group_by("tariff_id", "tariff_version"), key=lambda item: str(item[0])
-    ):
+    period = Period(period_start, period_end, tariffs)
+    stretch = ["account_id", "service_point_id", "tariff_id", "stretch_start"]
+    rows = rows.sort("account_id", "service_point_id", "segment_start").with_columns(
+        pl.int_range(pl.len()).over(stretch).alias("part"),
+        (pl.len().over(stretch) > 1).alias("cut"),
+        pl.struct(stretch).rank("dense").cast(pl.Int64).alias("bill"),
+    )
+    found = _Found(held, RunningSums(int(str(rows["bill"].max() or 0)) + 1))
+    refused: list[tuple[str, str]] = []
+    groups = rows.group_by("part", "cut", "last", "tariff_id", "tariff_version")
+    for (_, cut, last, tariff_id, version), of_tariff in sorted(groups, key=lambda item: (item[0][0], str(item[0]))):
         tariff = tariffs[str(tariff_id), int(str(version))]
-        part = part.sort("account_id", "service_point_id", "segment_start")
-        month = (
-            part.select((pl.col("segment_end").dt.offset_by("-1d")).dt.month().cast(pl.Int64)).to_series().to_numpy()
-        )
-        after = _arrays(part, "", tariff, days, period_start, month)
-        before = _arrays(part, "before_", tariff, days, period_start, month)
-        plain = {"carry": np.zeros_like(after["carry"]), "history": np.zeros_like(after["history"])}
-        start = amounts(tariff, position(tariff, before))
-        last = part["last"].to_numpy()
-        closed, used = priced(tariff, position(tariff, after), closing=True)
-        opened = amounts(tariff, position(tariff, after))
-        uncredited = amounts(tariff, position(tariff, after | {"carry": plain["carry"]}))
-        days_only = amounts(tariff, position(tariff, after | plain))
-        money = np.where(last[:, None], closed, opened) - start
-        _, used_before = priced(tariff, position(tariff, before), closing=False)
-        head = part.select(
-            "account_id", "service_point_id", "tariff_id", "tariff_version", "segment_start", "segment_end"
-        )
-        for k, line in enumerate(tariff.lines):
-            end, begin = used[k], used_before[k]
-            quantity = None if end is None or begin is None else (end - begin).astype(np.int64)
-            amount = money[:, k].astype(np.int64)
-            keep = (amount != 0) if quantity is None else (amount != 0) | (quantity != 0)
-            if not keep.any():
-                continue
-            frame = head.with_columns(
-                pl.lit(k, pl.Int32).alias("at"),
-                pl.lit(line.key).alias("line_key"),
-                pl.lit(line.name).alias("name"),
-                pl.lit(line.component).alias("component"),
-                pl.Series("quantity", quantity, pl.Int64)
-                if quantity is not None
-                else pl.lit(None, pl.Int64).alias("quantity"),
-                pl.lit(line.unit).alias("unit"),
-                pl.Series("amount", amount),
-            )
-            line_frames.append(frame.filter(pl.Series(keep)).cast(LINE_SCHEMA))
-        energy = after["energy"] - before["energy"]
-        left = (
-            np.maximum(after["export"] + after["carry"] - after["energy"], 0)
-            if tariff.metering == "net_metering"
-            else np.zeros_like(energy)
-        )
-        segment_frames.append(
-            head.with_columns(
-                pl.Series("days", after["days"]),
-                pl.lit(tariff.unit).alias("unit"),
-                lists(energy).alias("energy"),
-                lists(after["peaks"]).alias("peaks"),
-                part["peak_at_to_date"].alias("peak_at"),
-                lists(np.where(last[:, None], left, 0)).alias("carry_out"),
-                pl.Series("period_end", np.where(last, (closed - opened).sum(axis=1), 0)),
-                pl.Series("credit", np.where(last, (opened - uncredited).sum(axis=1), 0)),
-                pl.Series("ratchet", np.where(last, (uncredited - days_only).sum(axis=1), 0)),
-                pl.lit(0, pl.Int64).alias("year_end"),
-                pl.Series("total", money.sum(axis=1)),
-            ).cast(SEGMENT_SCHEMA)
-        )
-    if not segment_frames:
-        return Priced(pl.DataFrame(schema=LINE_SCHEMA), pl.DataFrame(schema=SEGMENT_SCHEMA))
-    owed, closing = _year_end(rows, pl.concat(segment_frames), tariffs, period_start, period_end)
+        try:
+            _price_group(of_tariff, tariff, period, bool(cut), bool(last), found)
+        except PRICING_ERRORS as error:
+            detail = f"{tariff_id} version {version}: {error}"[:400]
+            refused += [(account, detail) for account in of_tariff["account_id"].unique().sort().to_list()]
+    if not found.segments:
+        return Priced(pl.DataFrame(schema=LINE_SCHEMA), pl.DataFrame(schema=SEGMENT_SCHEMA), _refused(refused))
+    lines, segments = pl.concat(found.lines), pl.concat(found.segments)
+    owed, segments = year_end(rows, segments, period, held)
+    out = _refused(refused)
+    order = ["account_id", "service_point_id", "segment_start"]
     return Priced(
-        pl.concat([*line_frames, owed]).sort("account_id", "service_point_id", "segment_start", "at"),
-        closing.sort("account_id", "service_point_id", "segment_start"),
+        pl.concat([lines, owed.cast(lines.schema)]).join(out, on="account_id", how="anti").sort(*order, "at"),
+        segments.join(out, on="account_id", how="anti").sort(order),
+        out,
     )
 
 
-def closes_year(tariff: Tariff, period_start: date, period_end: date) -> bool:
-    """Whether a period ends the tariff's billing year: the one that holds the first day of its true-up month, of which
-    each year has one."""
-    month = tariff.sell.trueup_month if tariff.sell is not None else 12
-    return any(period_start <= date(year, month, 1) < period_end for year in (period_start.year, period_end.year))
+def _refused(found: list[tuple[str, str]]) -> pl.DataFrame:
+    return pl.DataFrame(found, schema={"account_id": pl.String, "detail": pl.String}, orient="row").unique("account_id")
 
 
-def year_before(tariff: Tariff, period_start: date) -> date:
-    """The true-up date before a period: statements of periods that began after it belong to the same billing year."""
-    month = tariff.sell.trueup_month if tariff.sell is not None else 12
-    found = date(period_start.year, month, 1)
-    return found if found < period_start else date(period_start.year - 1, month, 1)
+@dataclass(slots=True)
+class _Found:
+    """Frames of lines and segments so far, and what the earlier parts of cut bills came to."""
+
+    held: Precision
+    sums: RunningSums
+    lines: list[pl.DataFrame] = field(default_factory=list)
+    segments: list[pl.DataFrame] = field(default_factory=list)
 
 
-def _year_end(
-    rows: pl.DataFrame,
-    segments: pl.DataFrame,
-    tariffs: Mapping[tuple[str, int], Tariff],
-    period_start: date,
-    period_end: date,
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """What a billing year's end adds: lines, and the segments with it.
-
-    The annual minimum is owed where the year's lines, taxes included, fall short of it; under ``proration.minimum:
-    days`` for the days the service was billed of 365 or 366. Credit in kWh left over is paid at the year-end rate and
-    starts again from nothing; without such a rate it goes on. Both also on a service's final bill.
-    """
-    wanted = {
-        key: t
-        for key, t in tariffs.items()
-        if t.annual_minimum is not None
-        or (t.metering == "net_metering" and t.sell is not None and t.sell.rollover == "kwh" and t.sell.yearend_rate)
-    }
-    none = pl.DataFrame(schema=LINE_SCHEMA)
-    if not wanted:
-        return none, segments
-    people = ["account_id", "service_point_id", "tariff_id"]
-    heads = [*people, "tariff_version", "segment_start"]
-    sums = segments.group_by(people).agg(
-        pl.col("total").sum().alias("so_far"),
-        (pl.col("segment_end") - pl.col("segment_start")).dt.total_days().sum().alias("served"),
+def _price_group(rows: pl.DataFrame, tariff: Tariff, period: Period, cut: bool, last: bool, found: _Found) -> None:
+    """Lines and segments of one tariff version."""
+    held = found.held
+    after = _arrays(rows, "", tariff, period, held)
+    before: dict[str, Any] | None = None
+    bills = rows["bill"].to_numpy()
+    if cut or tariff.rounding.of == "bill":
+        before = _arrays(rows, "before_", tariff, period, held)
+        of, came_to = _part(tariff, before, after, found.sums.of(bills), last, held)
+        found.sums.put(bills, came_to)
+    else:
+        of = _whole(tariff, after, held)
+    head = rows.select("account_id", "service_point_id", "tariff_id", "tariff_version", "segment_start", "segment_end")
+    for k, line in enumerate(tariff.lines):
+        found.lines.append(_line(head, k, line, of.quantities[k], of.money[:, k], held))
+    added = of.rounding
+    if added.any():
+        found.lines.append(_line(head, len(tariff.lines), ROUNDING_LINE, None, added, held))
+    credit_out = np.zeros(rows.height, np.int64)
+    _, surplus = netted(tariff, after["energy"], after["export"], after["carry"])
+    if tariff.carries_money and last:
+        owed = payable(tariff, of.money) + found.sums.charged(bills)
+        spent = spend_credit(tariff, rows["credit_in"].fill_null(0).to_numpy(), surplus, owed, held)
+        found.lines.append(_line(head, len(tariff.lines) + 1, CREDIT_LINE, None, -spent.used, held))
+        added, credit_out = added - spent.used, spent.left
+    elif cut:
+        found.sums.add_charged(bills, of.money, tariff)
+    used = after["energy"] if before is None else after["energy"] - before["energy"]
+    left = surplus if tariff.carries_units and last else np.zeros_like(surplus)
+    found.segments.append(
+        head.with_columns(
+            pl.Series("days", after["days"]),
+            pl.lit(tariff.unit).alias("unit"),
+            lists(used).alias("energy"),
+            lists(after["peaks"]).alias("peaks"),
+            rows["peak_at_to_date"].alias("peak_at"),
+            lists(left).alias("carry_out"),
+            _figures("credit_out", credit_out, held),
+            _figures("period_end", of.period_end + (added - of.rounding), held),
+            _figures("credit", of.credit, held),
+            _figures("ratchet", of.ratchet, held),
+            _figures("year_end", np.zeros(rows.height, np.int64), held),
+            _figures("total", of.money.sum(axis=1) + added, held),
+        ).cast({name: kind for name, kind in SEGMENT_SCHEMA.items() if not (held.exact and name in SEGMENT_MONEY)})
     )
-    ends = (
-        segments.join(rows.select(*heads, "last", "final", "year_lines", "year_days"), on=heads)
-        .filter(pl.col("last"))
-        .filter((pl.col("segment_end") == period_end) | pl.col("final"))
-        .join(sums, on=people)
-    )
-    lines: list[dict[str, Any]] = []
-    moved: list[dict[str, Any]] = []
-    for row in ends.sort(heads).to_dicts():
-        tariff = wanted.get((row["tariff_id"], row["tariff_version"]))
-        if tariff is None or not (row["final"] or closes_year(tariff, period_start, period_end)):
-            continue
-        head = {name: row[name] for name in LINE_SCHEMA.names() if name in row}
-        added = 0
-        before = year_before(tariff, period_start)
-        if tariff.annual_minimum is not None:
-            number, places = scaled(tariff.annual_minimum)
-            days, whole = row["served"] + (row["year_days"] or 0), (before.replace(year=before.year + 1) - before).days
-            share = min(days, whole) if tariff.proration.minimum == "days" else whole
-            short = _rounded(tariff, number * share, whole * 10**places) - row["so_far"] - (row["year_lines"] or 0)
-            if short > 0:
-                added += short
-                named = {
-                    "line_key": "ANNUAL-MINIMUM",
-                    "name": "Annual minimum charge",
-                    "component": "minimum",
-                    "quantity": None,
-                    "unit": "",
-                }
-                lines.append(head | named | {"at": len(tariff.lines), "amount": short})
-        left = sum(row["carry_out"])
-        if tariff.metering == "net_metering" and tariff.sell is not None and tariff.sell.yearend_rate and left:
-            number, places = scaled(tariff.sell.yearend_rate)
-            paid = _rounded(tariff, left * number, 10 ** (places + 6))
-            added -= paid
-            named = {
-                "line_key": "YEAR-END-CREDIT",
-                "name": "Credit left over, paid out",
-                "component": "credit",
-                "quantity": left,
-                "unit": tariff.unit,
-            }
-            lines.append(head | named | {"at": len(tariff.lines) + 1, "amount": -paid})
-            row["carry_out"] = [0] * len(row["carry_out"])
-        moved.append({name: row[name] for name in heads} | {"carry_now": row["carry_out"], "added": added})
-    if not moved:
-        return none, segments
-    changes = pl.DataFrame(
-        moved, schema={**{n: SEGMENT_SCHEMA[n] for n in heads}, "carry_now": pl.List(pl.Int64()), "added": pl.Int64()}
-    )
-    closed = segments.join(changes, on=heads, how="left").with_columns(
-        pl.coalesce("carry_now", "carry_out").alias("carry_out"),
-        pl.col("added").fill_null(0).alias("year_end"),
-        (pl.col("total") + pl.col("added").fill_null(0)).alias("total"),
-    )
-    return pl.DataFrame(lines, schema=LINE_SCHEMA), closed.select(SEGMENT_SCHEMA.names())
 
 
-def _rounded(tariff: Tariff, numerator: int, denominator: int) -> int:
-    """A quotient in the currency as stored millionths, under the tariff's rounding rule (cents where it has none)."""
-    rule = tariff.rounding
-    places = 2 if rule.places is None else rule.places
-    whole = quotient(
-        np.array([numerator * 10**places], dtype=object), denominator, "half_up" if rule.places is None else rule.mode
+def _figures(name: str, values: npt.NDArray[Any], held: Precision) -> pl.Series:
+    """A column of money or quantities; what does not fit it raises OverflowError."""
+    return pl.Series(name, values.tolist() if held.exact or values.dtype == object else values, held.kind)
+
+
+def _line(
+    head: pl.DataFrame, at: int, line: Line, quantity: Whole | None, amount: Whole, held: Precision
+) -> pl.DataFrame:
+    """One line of every service that has it."""
+    keep = (amount != 0) if quantity is None else (amount != 0) | (quantity != 0)
+    counted = pl.lit(None, held.kind).alias("quantity") if quantity is None else _figures("quantity", quantity, held)
+    frame = head.with_columns(
+        pl.lit(at, pl.Int32).alias("at"),
+        pl.lit(line.key).alias("line_key"),
+        pl.lit(line.name).alias("name"),
+        pl.lit(line.component).alias("component"),
+        counted,
+        pl.lit(line.unit).alias("unit"),
+        _figures("amount", amount, held),
     )
-    return int(whole[0] * 10 ** (6 - places))
+    return frame.filter(pl.Series(np.asarray(keep, np.bool_))).select(LINE_SCHEMA.names())
 
 
 def money_text(column: str) -> pl.Expr:

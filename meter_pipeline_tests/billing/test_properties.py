@@ -18,6 +18,7 @@ from meter_pipeline.billing.accrual import CHARGE_SCHEMA, accrue
 from meter_pipeline.billing.adjustments import difference
 from meter_pipeline.billing.determinants import DAILY_SCHEMA, day_determinants
 from meter_pipeline.billing.rate_calculator import price, read_load
+from meter_pipeline.billing.segment_positions import nothing_carried
 from meter_pipeline.billing.segments import segments
 from meter_pipeline.billing.service_agreements import Reference, bind
 from meter_pipeline.billing.statements import before_columns, numbered, price_segments
@@ -112,8 +113,7 @@ def period(
         .join(before_columns(charges[0]), on=[*key, "segment_start"], how="left")
         .join(bound.services.drop("account_id", "tariff_id", "tariff_version", "stretch_start"), on="service_point_id")
         .with_columns(
-            carry_in=pl.lit(None, pl.List(pl.Int64)),
-            history_in=pl.lit(None, pl.List(pl.Int64)),
+            *nothing_carried(),
             year_lines=pl.lit(None, pl.Int64),
             year_days=pl.lit(None, pl.Int64),
         )

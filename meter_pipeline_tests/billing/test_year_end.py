@@ -7,8 +7,8 @@ from datetime import date, timedelta
 from decimal import Decimal
 
 from meter_pipeline.billing import bill_billing_day
+from meter_pipeline.billing.bill_end import closes_year, year_before
 from meter_pipeline.billing.bill_run import issue_statements
-from meter_pipeline.billing.statements import closes_year, year_before
 from meter_pipeline.billing.tariffs import parse_tariff
 from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.billing.support import (

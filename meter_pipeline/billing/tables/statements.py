@@ -57,9 +57,30 @@ def determinant_totals(database: Database, cycle_id: str, first: date, past: dat
     )
 
 
+def determinant_counts(database: Database, first: date, past: date, points: Sequence[str]) -> pl.DataFrame:
+    """Intervals and estimates of some service points, day by day: service_point_id, billing_day, slots, estimated."""
+    return database.read(
+        "SELECT service_point_id, billing_day, slots::bigint AS slots, estimated::bigint AS estimated FROM billing.determinant_day "
+        "WHERE billing_day >= $1 AND billing_day < $2 AND service_point_id = ANY(string_to_array($3, ','))",
+        [first, past, ",".join(sorted(set(points)))],
+    )
+
+
 def positions(database: Database, days: Sequence[date], columns: Sequence[str]) -> pl.DataFrame:
     """Charge rows of some days."""
     return pl.concat([read_day(database, "charge_day", day, columns) for day in sorted(set(days))])
+
+
+def unpriced_days(database: Database, first: date, past: date, reasons: Sequence[str]) -> pl.DataFrame:
+    """Days of a period that could not be priced, of each service point and account: the first one, its reason and
+    detail, and how many there are."""
+    return database.read(
+        "SELECT DISTINCT ON (service_point_id, account_id) service_point_id, account_id, billing_day, reason, detail, "
+        "count(*) OVER (PARTITION BY service_point_id, account_id)::int AS days FROM billing.exception_day "
+        "WHERE billing_day >= $1 AND billing_day < $2 AND reason = ANY(string_to_array($3, ',')) "
+        "ORDER BY service_point_id, account_id, billing_day, reason, detail",
+        [first, past, ",".join(sorted(reasons))],
+    )
 
 
 def held_service_points(database: Database, first: date, past: date) -> pl.DataFrame:
@@ -81,7 +102,8 @@ def held_service_points(database: Database, first: date, past: date) -> pl.DataF
 def earlier_segments(database: Database, cycle_id: str, period_start: date, since: date) -> pl.DataFrame:
     """Peaks and credits of statements of earlier periods: what ratchets and net metering carry."""
     return database.read(
-        "SELECT g.service_point_id, s.account_id, g.tariff_id, s.period_start, g.segment_end, g.peaks, g.carry_out "
+        "SELECT g.service_point_id, s.account_id, g.tariff_id, g.tariff_version, s.period_start, s.period_end, g.segment_end, "
+        "g.peaks, g.carry_out, g.credit_out "
         "FROM billing.statement_segment AS g JOIN billing.statement AS s USING (statement_id) "
         "WHERE s.cycle_id = $1 AND s.period_start < $2 AND s.period_end > $3 ORDER BY 1, g.segment_end",
         [cycle_id, period_start, since],

@@ -22,22 +22,21 @@ def parse_tariff(raw: bytes) -> Tariff:
     once a process."""
     document = parse_document(raw)
     digest = hashlib.sha256(raw).digest()
-    if native.is_native(document):
-        return native.read(document, digest)
-    if not urdb.is_urdb(document):
-        raise TariffRefusedError(
-            "document", "neither a URDB rate nor a native tariff (no energyratestructure, no schema)"
-        )
-    item = document
-    if "items" in document:
-        if len(document["items"]) != 1 or not isinstance(document["items"][0], dict):
-            raise TariffRefusedError("items", f"must hold one rate, holds {len(document['items'])}")
-        item = document["items"][0]
     try:
+        if native.is_native(document):
+            return native.read(document, digest)
+        if not urdb.is_urdb(document):
+            why = "neither a URDB rate nor a native tariff (no energyratestructure, no schema)"
+            raise TariffRefusedError("document", why)
+        item = document
+        if "items" in document:
+            if len(document["items"]) != 1 or not isinstance(document["items"][0], dict):
+                raise TariffRefusedError("items", f"must hold one rate, holds {len(document['items'])}")
+            item = document["items"][0]
         return urdb.read(item, digest)
-    except ValueError as error:
-        if isinstance(error, TariffRefusedError):
-            raise
+    except TariffRefusedError:
+        raise
+    except (ValueError, ArithmeticError) as error:
         raise TariffRefusedError("document", str(error)) from error
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import Any, Final
-
-from meter_pipeline.units import UnitError, parse_decimal
 
 #: A published tariff with revisions and comments is under 100 kB; a document beyond this is not a tariff.
 MAX_BYTES: Final = 4_000_000
@@ -24,10 +23,20 @@ class TariffRefusedError(ValueError):
         self.why = why
 
 
+#: Decimals of a rate or a limit, as published: programs write 16 and more of a double (0.09120000000000001).
+MAX_PLACES: Final = 20
+#: The largest number a document may hold; published ones write 1e38 out for "no limit".
+MAX_DIGITS: Final = 40
+
+
+_PLAIN: Final = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(?:[eE][+-]?[0-9]{1,2})?", re.ASCII)
+
+
 def _number(text: str) -> Decimal:
+    """A JSON number as written. Whether it fits is asked of the field that holds it, which can be named."""
     try:
-        return parse_decimal(text)
-    except UnitError as error:
+        return Decimal(text[:400])
+    except ArithmeticError as error:
         raise TariffRefusedError("document", f"not a plain decimal number: {text[:40]}") from error
 
 
@@ -114,15 +123,16 @@ class Field:
         """An exact decimal, written as a JSON number or a text of digits."""
         value = self.value
         if isinstance(value, str):
-            try:
-                value = parse_decimal(value.strip())
-            except UnitError as error:
-                raise self.refuse(str(error)) from error
+            if not _PLAIN.fullmatch(value.strip()):
+                raise self.refuse(f"not a plain decimal number: {value[:40]!r}")
+            value = Decimal(value.strip())
         if not isinstance(value, Decimal):
             raise self.refuse("must be a number")
         exponent = value.as_tuple().exponent
-        if isinstance(exponent, int) and exponent < -12:
-            raise self.refuse("has more than 12 decimals")
+        if isinstance(exponent, int) and exponent < -MAX_PLACES:
+            raise self.refuse(f"has more than {MAX_PLACES} decimals")
+        if value.adjusted() >= MAX_DIGITS:
+            raise self.refuse(f"has more than {MAX_DIGITS} digits")
         if minimum is not None and value < minimum:
             raise self.refuse(f"is below {minimum}")
         return value
@@ -132,6 +142,12 @@ class Field:
         if value != value.to_integral_value() or not low <= value <= high:
             raise self.refuse(f"must be a whole number from {low} to {high}")
         return int(value)
+
+    def flag(self) -> bool:
+        """true or false, also written as 1 or 0."""
+        if isinstance(self.value, bool):
+            return self.value
+        return bool(self.integer(0, 1))
 
     def day(self) -> date:
         try:

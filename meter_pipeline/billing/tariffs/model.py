@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Final, Protocol
+from typing import Final
+
+from meter_pipeline.billing.tariffs.schedules import AnySchedule
 
 COMPONENTS: Final = ("energy", "demand_flat", "demand_tou", "fixed", "minimum", "rider", "tax", "credit")
 ROUNDING_MODES: Final = ("half_up", "half_even", "up", "down")
@@ -20,98 +22,19 @@ TIER_BASES: Final = ("period", "per_kw", "daily", "per_kw_daily", "budget")
 METERING: Final = ("consumption", "net_metering", "net_billing", "buy_all_sell_all")
 
 
-class Schedule(Protocol):
-    """Which time-of-use period holds a local moment."""
-
-    @property
-    def periods(self) -> tuple[str, ...]: ...
-
-    def period(self, local: datetime, holiday: bool) -> int:
-        """Index of the period that holds a local wall-clock moment."""
-        ...
-
-    def in_season(self, period: int, day: date) -> bool:
-        """Whether a period can occur at all in the month or season that holds the day: a demand charge is owed for
-        those days only."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class MatrixSchedule:
-    """URDB's two 12 x 24 matrices of period indices (month, hour), weekdays and weekends."""
-
-    periods: tuple[str, ...]
-    weekday: tuple[tuple[int, ...], ...]
-    weekend: tuple[tuple[int, ...], ...]
-    holidays_as_weekend: bool = False
-
-    def period(self, local: datetime, holiday: bool) -> int:
-        weekend = local.weekday() >= 5 or (holiday and self.holidays_as_weekend)
-        return (self.weekend if weekend else self.weekday)[local.month - 1][local.hour]
-
-    def in_season(self, period: int, day: date) -> bool:
-        return period in self.weekday[day.month - 1] or period in self.weekend[day.month - 1]
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduleRule:
-    """First match wins. ``seasons``: (month, day) pairs from and to, both included, wrapping over new year; empty: all
-    year.
-
-    ``weekdays`` 0 Monday to 6 Sunday; ``holiday``: None says holidays follow ``weekdays``, True only holidays, False
-    never on a holiday. Minutes since local midnight, start included, end not.
-    """
-
-    period: int
-    seasons: tuple[tuple[tuple[int, int], tuple[int, int]], ...]
-    weekdays: frozenset[int]
-    holiday: bool | None
-    start: int
-    end: int
-
-    def season_holds(self, day: date) -> bool:
-        moment = (day.month, day.day)
-        return not self.seasons or any(
-            a <= moment <= b if a <= b else moment >= a or moment <= b for a, b in self.seasons
-        )
-
-    def holds(self, local: datetime, holiday: bool) -> bool:
-        if self.holiday is None:
-            day_matches = local.weekday() in self.weekdays
-        elif self.holiday:
-            day_matches = holiday
-        else:
-            day_matches = not holiday and local.weekday() in self.weekdays
-        return (
-            day_matches and self.start <= local.hour * 60 + local.minute < self.end and self.season_holds(local.date())
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class RuleSchedule:
-    """The native schema's rules, first match wins; what no rule holds is period ``default``."""
-
-    periods: tuple[str, ...]
-    rules: tuple[ScheduleRule, ...] = ()
-    default: int = 0
-
-    def period(self, local: datetime, holiday: bool) -> int:
-        for rule in self.rules:
-            if rule.holds(local, holiday):
-                return rule.period
-        return self.default
-
-    def in_season(self, period: int, day: date) -> bool:
-        return period == self.default or any(r.period == period and r.season_holds(day) for r in self.rules)
-
-
 @dataclass(frozen=True, slots=True)
 class Rounding:
     """How a line becomes money. ``places`` decimals of the currency, None: kept exact (12 decimals), as published
-    tariffs without a rule are compared."""
+    tariffs without a rule are compared.
+
+    ``of``: line, every line by itself; bill, lines and the bill's exact total, their difference a line of its own; None, a
+    document that says nothing: by line, but a bill whose lines a change of rate cuts in two comes to what its exact amounts
+    come to, so that the cut costs nobody a cent.
+    """
 
     places: int | None = 2
     mode: str = "half_up"
+    of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +50,13 @@ class Proration:
 @dataclass(frozen=True, slots=True)
 class Tier:
     """A block. ``upto`` in the tariff's unit under ``basis``, None for the last; ``rate`` per unit, adjustments
-    included."""
+    included. ``within``: a second limit and its basis, where a block lies inside another kind of block (3,000 kWh inside the
+    first 200 hours' use)."""
 
     upto: Decimal | None
     rate: Decimal
     basis: str = "period"
+    within: tuple[Decimal, str] | None = None
 
 
 Ladder = tuple[Tier, ...]
@@ -147,13 +72,26 @@ class Variants:
 
 
 @dataclass(frozen=True, slots=True)
+class Ratchet:
+    """Billing demand is at least ``percent`` (by calendar month, 12 of them) of the highest peak of the ``months``
+    before, and ``floor``. ``sources``: the calendar months whose peaks count; None: all."""
+
+    percent: tuple[Decimal, ...]
+    months: int
+    floor: Decimal = Decimal(0)
+    sources: frozenset[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class UsageCharge:
     """A charge on usage. ``ladders[variant][period]``: one ladder per time-of-use period.
 
     ``allocation``: pro_rata fills tiers by the whole period's usage and gives each time-of-use period its share of
-    every tier (ssc cmod_utilityrate5.cpp L1855-1885); by_period gives each its own ladder. ``basis``: usage, export, or
-    winter_average (the lesser of usage and the winter average). ``factor`` scales the quantity first (sewer return
-    factor). ``peak_register`` is the peak that per_kw tiers count.
+    every tier (ssc cmod_utilityrate5.cpp L1855-1885); by_period gives each its own ladder; reached charges all usage at
+    the rate of the tier that the whole reaches. ``basis``: usage; export (all of it); surplus (exports that net metering
+    set against nothing); winter_average (the lesser of usage and the winter average); winter_average_volume (the winter
+    average whatever the use: ``month_days`` days of it a month). ``factor`` scales the quantity first (sewer return
+    factor). ``peak_register`` is the peak that per_kw tiers count, under ``ratchet`` where the billing demand has one.
     """
 
     code: str
@@ -166,11 +104,18 @@ class UsageCharge:
     factor: Decimal = Decimal(1)
     peak_register: int | None = None
     rounding: Rounding | None = None
+    ratchet: Ratchet | None = None
+    month_days: Decimal = Decimal("30.42")
+
+    @property
+    def one_price(self) -> bool:
+        """Whether every time-of-use period has the same prices: its lines then round as one amount would."""
+        return self.allocation == "pro_rata" and all(len(set(variant)) == 1 for variant in self.ladders)
 
 
 @dataclass(frozen=True, slots=True)
 class FixedCharge:
-    """Owed for being served: ``per`` month or day; one amount per variant."""
+    """Owed for being served: ``per`` month, day or year; one amount per variant."""
 
     code: str
     name: str
@@ -186,7 +131,7 @@ class Register:
     """A demand register: the peak over the moments of some periods of a schedule. ``months`` None: all."""
 
     name: str
-    schedule: Schedule
+    schedule: AnySchedule
     period: int | None
     months: frozenset[int] | None = None
 
@@ -198,17 +143,7 @@ class Register:
     def in_season(self, day: date) -> bool:
         if self.months is not None and day.month not in self.months:
             return False
-        return self.period is None or self.schedule.in_season(self.period, day)
-
-
-@dataclass(frozen=True, slots=True)
-class Ratchet:
-    """Billing demand is at least ``percent`` (by calendar month, 12 of them) of the highest peak of the ``months``
-    before, and ``floor``."""
-
-    percent: tuple[Decimal, ...]
-    months: int
-    floor: Decimal = Decimal(0)
+        return self.period is None or self.period in self.schedule.occurring(day)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,12 +219,22 @@ class HeatContent:
 
 @dataclass(frozen=True, slots=True)
 class Sell:
-    """What exports earn: a rate per period and, for net metering, what is paid for what is left at the true-up month."""
+    """What exports earn: a rate per period and, for net metering, what is paid for what is left at the true-up month.
+
+    ``rollover``: what a period's surplus becomes: kwh or money for later periods, or none: paid at ``rates`` at once.
+    ``offsets``: what money credits pay: energy, or the whole bill. ``trueup``: what becomes of credit left over at the
+    true-up: paid, forfeited or carried on; None: paid where there is a year-end rate, else carried on.
+    """
 
     rates: tuple[Decimal, ...]
     yearend_rate: Decimal = Decimal(0)
     trueup_month: int = 12
     rollover: str = "kwh"
+    offsets: str = "energy"
+    trueup: str | None = None
+
+
+Layout = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +248,7 @@ class Tariff:
     unit: str
     source: str
     digest: bytes
-    schedule: Schedule
+    schedule: AnySchedule
     registers: tuple[Register, ...]
     charges: tuple[Charge, ...]
     rounding: Rounding
@@ -325,31 +270,59 @@ class Tariff:
             raise ValueError(f"line {twice} is declared twice")
 
     @property
+    def carries_money(self) -> bool:
+        """Whether what exports earn is kept as money for later bills."""
+        return (
+            self.sell is not None and self.sell.rollover == "money" and self.metering in ("net_metering", "net_billing")
+        )
+
+    @property
+    def carries_units(self) -> bool:
+        """Whether exports left over are set against the use of later periods."""
+        return self.metering == "net_metering" and (self.sell is None or self.sell.rollover == "kwh")
+
+    def ratchets(self) -> list[tuple[int, Ratchet]]:
+        """Registers whose history a charge reads, and how."""
+        found = [(c.register, c.ratchet) for c in self.charges if isinstance(c, DemandCharge)]
+        found += [
+            (c.peak_register, c.ratchet)
+            for c in self.charges
+            if isinstance(c, UsageCharge) and c.peak_register is not None
+        ]
+        return [(register, ratchet) for register, ratchet in found if ratchet is not None]
+
+    @property
+    def layout(self) -> Layout:
+        """What the lists of positions follow: the names of its periods and of its registers."""
+        return self.schedule.periods, tuple(register.name for register in self.registers)
+
+    @property
     def day_keys(self) -> tuple[str, ...]:
         """Keys of a day's lines: a charge and its period, tiers together, in the order of ``lines``."""
         return tuple(dict.fromkeys(line.day_key for line in self.lines))
 
     @property
-    def needs_intervals(self) -> bool:
-        """Whether a day's total is not enough: more than one period in a schedule, or demand."""
-        return len(self.schedule.periods) > 1 or bool(self.registers)
-
-    @property
     def attributes(self) -> frozenset[str]:
         """Attributes of a service that some charge cannot do without."""
-        needed: set[str] = set()
-        for charge in self.charges:
-            if (
-                isinstance(charge, (UsageCharge, FixedCharge, MinimumCharge))
-                and charge.variants.attribute
-                and "*" not in charge.variants.keys
-            ):
-                needed.add(charge.variants.attribute)
-            if isinstance(charge, UsageCharge) and any(
-                t.basis == "budget" for v in charge.ladders for p in v for t in p
-            ):
-                needed.add("budget_per_day")
-        return frozenset(needed)
+        needed = {v.attribute for v in self._variants() if v.attribute and "*" not in v.keys}
+        return frozenset(needed | ({"budget_per_day"} if self._counts_budget() else set()))
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Attributes of a service that some charge depends on: where one changes, a bill's lines are cut."""
+        found = {v.attribute for v in self._variants() if v.attribute}
+        found |= {"jurisdiction" for c in self.charges if isinstance(c, PercentCharge) and c.jurisdiction is not None}
+        found |= {"customer_class" for c in self.charges if isinstance(c, PercentCharge) and c.exempt}
+        if any(isinstance(c, UsageCharge) and c.basis.startswith("winter_average") for c in self.charges):
+            found.add("winter_average_per_day")
+        return frozenset(found | ({"budget_per_day"} if self._counts_budget() else set()))
+
+    def _variants(self) -> list[Variants]:
+        return [c.variants for c in self.charges if isinstance(c, (UsageCharge, FixedCharge, MinimumCharge))]
+
+    def _counts_budget(self) -> bool:
+        ladders = [p for c in self.charges if isinstance(c, UsageCharge) for v in c.ladders for p in v]
+        return any(t.basis == "budget" for ladder in ladders for t in ladder)
 
 
 def _lines_of(tariff: Tariff, charge: Charge) -> list[Line]:

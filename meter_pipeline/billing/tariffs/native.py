@@ -25,14 +25,13 @@ from meter_pipeline.billing.tariffs.model import (
     Ratchet,
     Register,
     Rounding,
-    RuleSchedule,
-    ScheduleRule,
     Sell,
     Tariff,
     Tier,
     UsageCharge,
     Variants,
 )
+from meter_pipeline.billing.tariffs.schedules import RuleSchedule, ScheduleRule
 
 SCHEMA: Final = "meter_pipeline.tariff/1"
 UNITS: Final[dict[str, tuple[str, ...]]] = {
@@ -40,6 +39,8 @@ UNITS: Final[dict[str, tuple[str, ...]]] = {
     "water": ("m3", "kgal", "ccf", "gal"),
     "gas": ("therm", "m3", "ccf", "MJ"),
 }
+ALLOCATIONS: Final = ("pro_rata", "by_period", "reached")
+BASES: Final = ("usage", "export", "surplus", "winter_average", "winter_average_volume")
 _WEEKDAYS: Final = {name: k for k, name in enumerate(("mon", "tue", "wed", "thu", "fri", "sat", "sun"))}
 _CODE: Final = re.compile(r"[A-Z0-9][A-Z0-9-]{0,31}", re.ASCII)
 _CLOCK: Final = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9])", re.ASCII)
@@ -53,10 +54,11 @@ def is_native(document: Any) -> bool:
 
 
 def _rounding(field: Field) -> Rounding:
-    field.only("places", "mode")
+    field.only("places", "mode", "of")
     return Rounding(
         field["places"].integer(0, 6),
         field.get("mode", "half_up").choice(*ROUNDING_MODES),
+        field.get("of", "line").choice("line", "bill"),
     )
 
 
@@ -77,6 +79,10 @@ def _seasons(root: Field) -> Seasons:
         return seasons
     for name, field in root["seasons"].items():
         field.only("months", "from", "to")
+        if "months" in field and ("from" in field or "to" in field):
+            raise field["months"].refuse(
+                "stands beside from and to: a season is named by months or by its first and last day"
+            )
         if "months" in field:
             seasons[name] = tuple(
                 ((m, 1), (m, 31)) for m in (f.integer(1, 12) for f in field["months"].list(at_least=1))
@@ -143,17 +149,20 @@ def _ladder(field: Field) -> Ladder:
     tiers: list[Tier] = []
     rows = field.list(at_least=1)
     for k, row in enumerate(rows):
-        row.only("upto", "rate", "of")
+        row.only("upto", "rate", "of", "within")
         upto = row["upto"].decimal(Decimal(0)) if "upto" in row else None
         if (upto is None) != (k == len(rows) - 1):
             raise TariffRefusedError(f"{row.path}.upto", "every tier but the last has a limit, the last has none")
-        previous = tiers[-1].upto if tiers else None
+        basis = row.get("of", "period").choice(*TIER_BASES)
+        # Blocks of several kinds may follow each other (kWh, then hours' use); each kind rises by itself.
+        previous = next((t.upto for t in reversed(tiers) if t.basis == basis), None)
         if upto is not None and previous is not None and upto <= previous:
             raise row["upto"].refuse(f"must be above the tier before ({previous})")
-        basis = row.get("of", "period").choice(*TIER_BASES)
-        if tiers and tiers[-1].basis != basis and upto is not None:
-            raise row["of"].refuse("tiers of one ladder must share a basis")
-        tiers.append(Tier(upto, row["rate"].decimal(), tiers[0].basis if tiers else basis))
+        within = None
+        if "within" in row:
+            row["within"].only("upto", "of")
+            within = (row["within"]["upto"].decimal(Decimal(0)), row["within"]["of"].choice(*TIER_BASES))
+        tiers.append(Tier(upto, row["rate"].decimal(), basis, within))
     return tuple(tiers)
 
 
@@ -203,21 +212,29 @@ def _usage(field: Field, periods: tuple[str, ...], component: str) -> UsageCharg
         "basis",
         "factor",
         "rounding",
+        "month_days",
+        "demand",
     )
     variants, members = _variants(field)
     if variants.attribute is not None:
+        for key in ("rate", "tiers", "rates", "periods"):
+            if key in field:
+                raise field[key].refuse("stands under by.values where prices differ by an attribute")
         for member in members:
             member.only("rate", "tiers", "rates", "periods")
+    if "month_days" in field and field.get("basis").value != "winter_average_volume":
+        raise field["month_days"].refuse("is for basis winter_average_volume")
     return UsageCharge(
         _code(field),
         field["name"].text(),
         component,
         tuple(_ladders(m, periods) for m in members),
         variants,
-        field.get("allocation", "pro_rata").choice("pro_rata", "by_period"),
-        field.get("basis", "usage").choice("usage", "export", "winter_average"),
+        field.get("allocation", "pro_rata").choice(*ALLOCATIONS),
+        field.get("basis", "usage").choice(*BASES),
         field.get("factor", Decimal(1)).decimal(Decimal(0)),
         rounding=_own_rounding(field),
+        month_days=field.get("month_days", Decimal("30.42")).decimal(Decimal(1)),
     )
 
 
@@ -234,19 +251,29 @@ def _demand(field: Field, schedule: RuleSchedule, registers: list[Register]) -> 
     period = schedule.periods.index(field["period"].choice(*schedule.periods)) if "period" in field else None
     months = frozenset(f.integer(1, 12) for f in field["months"].list(at_least=1)) if "months" in field else None
     registers.append(Register(code.lower(), schedule, period, months))
+    if "tiers" in field and "rate" in field:
+        raise field["rate"].refuse("stands beside tiers: give one of them")
     ladder = _ladder(field["tiers"]) if "tiers" in field else (Tier(None, field["rate"].decimal()),)
+    if any(t.basis != "period" or t.within for t in ladder):
+        raise field["tiers"].refuse("demand tiers are in kW and have no other basis")
     if ladder[0].basis != "period":
         raise field["tiers"].refuse("demand tiers are in kW and have no other basis")
     ratchet = None
     if "ratchet" in field:
         block = field["ratchet"]
-        block.only("percent", "months", "floor")
+        block.only("percent", "months", "floor", "sources")
         percents = (
             tuple(f.decimal(Decimal(0)) for f in block["percent"].list(12))
             if isinstance(block["percent"].value, list)
             else (block["percent"].decimal(Decimal(0)),) * 12
         )
-        ratchet = Ratchet(percents, block["months"].integer(0, 12), block.get("floor", Decimal(0)).decimal(Decimal(0)))
+        named = [f.integer(1, 12) for f in block["sources"].list(at_least=1)] if "sources" in block else None
+        ratchet = Ratchet(
+            percents,
+            block["months"].integer(0, 24),
+            block.get("floor", Decimal(0)).decimal(Decimal(0)),
+            None if named is None else frozenset(named),
+        )
     component = "demand_flat" if period is None else "demand_tou"
     return DemandCharge(
         code, field["name"].text(), component, len(registers) - 1, ladder, ratchet, _own_rounding(field)
@@ -258,7 +285,7 @@ def _charge(field: Field, schedule: RuleSchedule, registers: list[Register], kno
     if kind == "usage":
         return _usage(field, schedule.periods, field.get("component", "energy").choice(*COMPONENTS))
     if kind == "rider" and "percent" not in field:
-        return _usage(field, schedule.periods, "rider")
+        return _usage(field, schedule.periods, field.get("component", "rider").choice(*COMPONENTS))
     if kind == "demand":
         return _demand(field, schedule, registers)
     if kind == "fixed":
@@ -269,7 +296,7 @@ def _charge(field: Field, schedule: RuleSchedule, registers: list[Register], kno
             field["name"].text(),
             amounts,
             variants,
-            field.get("per", "month").choice("month", "day"),
+            field.get("per", "month").choice("month", "day", "year"),
             field.get("component", "fixed").choice(*COMPONENTS),
             _own_rounding(field),
         )
@@ -283,7 +310,7 @@ def _charge(field: Field, schedule: RuleSchedule, registers: list[Register], kno
             amounts,
             scope,
             variants,
-            field.get("per", "month").choice("month", "day"),
+            field.get("per", "month").choice("month", "day", "year"),
             _own_rounding(field),
         )
     field.only("kind", "code", "name", "percent", "of", "jurisdiction", "exempt", "rounding")
@@ -299,11 +326,53 @@ def _charge(field: Field, schedule: RuleSchedule, registers: list[Register], kno
     )
 
 
+def _count_hours_use(root: Field, charges: list[Charge], registers: list[Register], schedule: RuleSchedule) -> None:
+    """Gives charges whose tiers count hours' use the demand they count: that of the demand charge they name, or of the only
+    one without a period, ratchet included; without any demand charge the highest of any time."""
+    flat = [c for c in charges if isinstance(c, DemandCharge) and registers[c.register].period is None]
+    for k, charge in enumerate(charges):
+        field = root["charges"].list()[k]
+        tiers = [t for v in charge.ladders for p in v for t in p] if isinstance(charge, UsageCharge) else []
+        counts = any(t.basis.startswith("per_kw") or (t.within and t.within[1].startswith("per_kw")) for t in tiers)
+        if not counts or not isinstance(charge, UsageCharge):
+            if isinstance(charge, UsageCharge) and "demand" in field:
+                raise field["demand"].refuse("is for tiers that count usage per kW")
+            continue
+        named = flat[0] if len(flat) == 1 else None
+        if "demand" in field:
+            code = field["demand"].choice(*(c.code for c in charges if isinstance(c, DemandCharge)))
+            named = next(c for c in charges if isinstance(c, DemandCharge) and c.code == code)
+        if named is None:
+            registers.append(Register(f"{charge.code.lower()}-peak", schedule, None))
+        register = len(registers) - 1 if named is None else named.register
+        charges[k] = replace(charge, peak_register=register, ratchet=named.ratchet if named else None)
+
+
+def _earn(charges: list[Charge], metering: str, sell: Sell) -> None:
+    """Adds what exports earn where no charge says it, and lets export charges count what net metering left over where
+    nothing of it is kept for later periods."""
+    paid = any(isinstance(c, UsageCharge) and c.basis in ("export", "surplus") for c in charges)
+    at_once = metering == "net_metering" and sell.rollover == "none"
+    if at_once:
+        charges[:] = [
+            replace(c, basis="surplus") if isinstance(c, UsageCharge) and c.basis == "export" else c for c in charges
+        ]
+    gross = metering in ("net_billing", "buy_all_sell_all") and sell.rollover != "money"
+    if not paid and (gross or (at_once and any(sell.rates))):
+        earned = tuple((Tier(None, -rate),) for rate in sell.rates)
+        code, basis = ("EXPORT", "export") if gross else ("SURPLUS", "surplus")
+        charges.append(UsageCharge(code, "Export credit", "credit", (earned,), basis=basis))
+
+
 def _sell(root: Field, periods: tuple[str, ...]) -> Sell | None:
     if "sell" not in root:
         return None
     field = root["sell"]
-    field.only("rate", "rates", "yearend_rate", "trueup_month", "rollover")
+    field.only("rate", "rates", "yearend_rate", "trueup_month", "rollover", "offsets", "trueup")
+    if "rate" in field and "rates" in field:
+        raise field["rate"].refuse("stands beside rates: give one of them")
+    if "rates" in field:
+        field["rates"].only(*periods)
     rates = (
         tuple(field["rates"][p].decimal() for p in periods)
         if "rates" in field
@@ -314,6 +383,8 @@ def _sell(root: Field, periods: tuple[str, ...]) -> Sell | None:
         field.get("yearend_rate", Decimal(0)).decimal(),
         field.get("trueup_month", Decimal(12)).integer(1, 12),
         field.get("rollover", "kwh").choice("kwh", "money", "none"),
+        field.get("offsets", "energy").choice("energy", "bill"),
+        field["trueup"].choice("pay", "forfeit", "carry") if "trueup" in field else None,
     )
 
 
@@ -371,23 +442,15 @@ def read(document: Mapping[str, Any], digest: bytes) -> Tariff:
         proration = Proration(
             **{k: block.get(k, "days").choice("days", "none") for k in ("fixed", "tiers", "demand", "minimum")}
         )
-    for k, charge in enumerate(charges):
-        if isinstance(charge, UsageCharge) and any(
-            t.basis.startswith("per_kw") for v in charge.ladders for p in v for t in p
-        ):
-            registers.append(Register(f"{charge.code.lower()}-peak", schedule, None))
-            charges[k] = replace(charge, peak_register=len(registers) - 1)
+    _count_hours_use(root, charges, registers, schedule)
     metering = root.get("metering", "consumption").choice(*METERING)
     sell = _sell(root, schedule.periods)
-    if (
-        metering in ("net_billing", "buy_all_sell_all")
-        and sell is not None
-        and not any(isinstance(c, UsageCharge) and c.basis == "export" for c in charges)
-    ):
-        earned = tuple((Tier(None, -rate),) for rate in sell.rates)
-        charges.append(UsageCharge("EXPORT", "Export credit", "credit", (earned,), basis="export"))
     if metering != "consumption" and sell is None:
         raise TariffRefusedError("sell", f"is missing: {metering} needs what exports earn")
+    if metering == "consumption" and sell is not None:
+        raise root["sell"].refuse("is for a tariff whose metering counts exports")
+    if sell is not None:
+        _earn(charges, metering, sell)
     budget: tuple[Decimal, ...] = ()
     if "budget" in root:
         root["budget"].only("monthly_percent")

@@ -17,7 +17,6 @@ from meter_pipeline.billing.tariffs.model import (
     DemandCharge,
     FixedCharge,
     Ladder,
-    MatrixSchedule,
     MinimumCharge,
     Proration,
     Ratchet,
@@ -28,11 +27,18 @@ from meter_pipeline.billing.tariffs.model import (
     Tier,
     UsageCharge,
 )
+from meter_pipeline.billing.tariffs.schedules import MatrixSchedule, seasons_of
+
+
+def _names(text: str) -> list[str]:
+    return text.split()
+
 
 #: Spellings met in published documents, lower case -> the v8 field (older exports write camel case and plurals).
 _ALIASES: Final[dict[str, str]] = {
     "flatdemandunits": "flatdemandunit",
     "demandrateunits": "demandrateunit",
+    "demandunits": "demandrateunit",
     "supercedes": "supersedes",
     "demandreactpwrcharge": "demandreactivepowercharge",
     "fixedchargeunit": "fixedchargeunits",
@@ -53,6 +59,30 @@ _ENERGY_UNITS: Final = {
     "kwh daily": "daily",
     "kwh/kw daily": "per_kw_daily",
 }
+#: Every other field of version 8 (openei.org/services/doc/rest/util_rates): about the rate, not part of its price.
+_ABOUT: Final = frozenset(
+    _names(
+        """
+    label uri sourceparent source basicinformationcomments approved is_default utility eiaid name sector
+    servicetype voltagecategory voltageminimum voltagemaximum phasewiring description startdate enddate
+    latest_update revisions peakkwcapacitymin peakkwcapacitymax peakkwcapacityhistory peakkwhusagemin
+    peakkwhusagemax peakkwhusagehistory demandcomments demandattrs demandmin demandmax demandhistory mindemand
+    maxdemand energycomments energyattrs energymin energymax energyhistory fixedattrs country supersedes
+    sourcereference version zipcode state city effectivedate
+"""
+    )
+)
+_PRICED: Final = frozenset(
+    _names(
+        """
+    flatdemandunit flatdemandstructure flatdemandmonths demandrateunit demandratestructure demandweekdayschedule
+    demandweekendschedule demandratchetpercentage demandwindow demandreactivepowercharge demandtoulabels
+    energyratestructure energyweekdayschedule energyweekendschedule energytoulabels fixedchargefirstmeter
+    fixedchargeeaaddl fixedchargeunits mincharge minchargeunits annualmincharge usenetmetering dgrules
+    lookbackpercent lookbackmonths lookbackrange coincidentrateunit coincidentrateschedule
+"""
+    )
+)
 _METERING: Final = {
     "net metering": "net_metering",
     "net billing instantaneous": "net_billing",
@@ -91,6 +121,7 @@ def _tiers(field: Field, units: Mapping[str, str], default_unit: str) -> tuple[L
     sells: list[Decimal | None] = []
     rows = field.list(at_least=1)
     for k, row in enumerate(rows):
+        row.only("rate", "adj", "max", "unit", "sell")
         unit = (row.get("unit").text() if "unit" in row else default_unit).lower()
         if unit not in units:
             raise row["unit"].refuse(f"{unit!r} is not one of {', '.join(units)}")
@@ -105,12 +136,13 @@ def _tiers(field: Field, units: Mapping[str, str], default_unit: str) -> tuple[L
             raise TariffRefusedError(f"{row.path}.max", "is missing: only the last tier may have no limit")
         if k == len(rows) - 1:
             upto = None
-        previous = tiers[-1].upto if tiers else None
-        if upto is not None and previous is not None and upto <= previous:
-            raise row["max"].refuse(f"must be above the tier before ({previous})")
         basis = units[unit]
-        if tiers and basis != tiers[-1].basis:
-            raise row.get("unit", default_unit).refuse("tiers of one period must share a unit")
+        # Blocks in kWh may stand among blocks in hours' use of the demand; each kind rises by itself.
+        previous = next((t.upto for t in reversed(tiers) if t.basis == basis), None)
+        if upto is not None and previous is not None and upto <= previous:
+            raise row["max"].refuse(f"must be above the tier before ({previous} {unit})")
+        if tiers and basis.endswith("daily") != tiers[-1].basis.endswith("daily"):
+            raise row.get("unit", default_unit).refuse("daily limits can't stand among limits of the period")
         tiers.append(Tier(upto, rate, basis))
         sells.append(row["sell"].decimal() if "sell" in row else None)
     return tuple(tiers), tuple(sells)
@@ -121,24 +153,40 @@ def _months_period(field: Field, periods: int) -> tuple[int, ...]:
 
 
 def _ratchet(root: Field) -> Ratchet | None:
+    """``demandratchetpercentage``: a percentage for each month billed. ``lookbackpercent``: of the peaks of the months marked
+    in ``lookbackmonths``, or of the last ``lookbackrange`` months where none is marked."""
     percent: tuple[Decimal, ...] = ()
-    months = 0
+    months, sources = 11, None
     if "demandratchetpercentage" in root:
         percent = tuple(100 * f.decimal(Decimal(0)) for f in root["demandratchetpercentage"].list(12))
-        months = 11
     if "lookbackpercent" in root and root["lookbackpercent"].decimal() > 0:
         share = root["lookbackpercent"].decimal(Decimal(0))
-        share = share * 100 if share <= 1 else share
-        applies = [f.integer(0, 1) for f in root["lookbackmonths"].list(12)] if "lookbackmonths" in root else [1] * 12
-        percent = tuple(share * a for a in applies)
-        months = root["lookbackrange"].integer(0, 12) if "lookbackrange" in root else 11
+        percent = (share * 100 if share <= 1 else share,) * 12
+        marked = [f.flag() for f in root["lookbackmonths"].list(12)] if "lookbackmonths" in root else [False] * 12
+        reach = root["lookbackrange"].integer(0, 12) if "lookbackrange" in root else 0
+        if any(marked):
+            sources = frozenset(m + 1 for m in range(12) if marked[m])
+        elif not reach and ("lookbackrange" in root or "lookbackmonths" in root):
+            return None
+        months = reach or 11
     if not any(percent):
         return None
     if any(p > 100 for p in percent):
         raise root["demandratchetpercentage" if "demandratchetpercentage" in root else "lookbackpercent"].refuse(
             "is above 100 %"
         )
-    return Ratchet(percent, months)
+    return Ratchet(percent, months, sources=sources)
+
+
+def _agree(schedule: MatrixSchedule, structures: list[Field], ladders: list[Ladder]) -> None:
+    """Periods of the same months fill their tiers together, so their limits must be the same, as SAM requires."""
+    for season in seasons_of(schedule):
+        held = sorted(season & {p for month in (*schedule.weekday, *schedule.weekend) for p in month})
+        for p in held[1:]:
+            mine, first = ([(t.upto, t.basis) for t in ladders[q][:-1]] for q in (p, held[0]))
+            if mine != first and mine and first:
+                why = f"its limits are not those of {structures[held[0]].path}, a period of the same months"
+                raise structures[p].refuse(why)
 
 
 def _per(root: Field, key: str) -> str:
@@ -154,8 +202,6 @@ def _fixed(root: Field) -> list[Charge]:
     if "fixedchargefirstmeter" not in root:
         return []
     amount, per = root["fixedchargefirstmeter"].decimal(), _per(root, "fixedchargeunits")
-    if per == "year":
-        amount, per = amount / 12, "month"
     return [FixedCharge("FIXED", "Fixed charge", (amount,), per=per)]
 
 
@@ -220,6 +266,10 @@ def _metering(root: Field, sells: list[tuple[Decimal | None, ...]]) -> tuple[str
 
 def read(item: Mapping[str, Any], digest: bytes) -> Tariff:
     """A tariff from one URDB item. Raises TariffRefusedError naming the URDB field."""
+    for key in item:
+        name = _ALIASES.get(key.lower(), key.lower())
+        if name not in _ABOUT and name not in _PRICED and name not in _UNPRICED:
+            raise TariffRefusedError(key, "is not a field of URDB version 8")
     root = Field("", _lowered(item))
     for key, why in _UNPRICED.items():
         if root.value.get(key):
@@ -227,8 +277,11 @@ def read(item: Mapping[str, Any], digest: bytes) -> Tariff:
     structures = root["energyratestructure"].list(at_least=1)
     parsed = [_tiers(p, _ENERGY_UNITS, "kwh") for p in structures]
     ladders, sells = [p[0] for p in parsed], [p[1] for p in parsed]
-    if len({ladder[0].basis for ladder in ladders}) > 1:
-        raise root["energyratestructure"].refuse("periods count their tiers in different units")
+    for structure, of_period in zip(structures, sells, strict=True):
+        if len({rate for rate in of_period if rate is not None}) > 1:
+            raise TariffRefusedError(
+                f"{structure.path}[1].sell", "differs from the tier before: exports have one rate a period"
+            )
     names = (
         tuple(f.text() for f in root["energytoulabels"].list(len(structures)))
         if "energytoulabels" in root
@@ -246,12 +299,18 @@ def read(item: Mapping[str, Any], digest: bytes) -> Tariff:
         if len(names) > 1 or "energyweekendschedule" in root
         else one_period,
     )
-    registers, demand, _ = _demand(root, _ratchet(root))
+    _agree(schedule, structures, ladders)
+    ratchet = _ratchet(root)
+    registers, demand, _ = _demand(root, ratchet)
     peak_register = None
-    if any(ladder[0].basis.startswith("per_kw") for ladder in ladders):
+    if any(tier.basis.startswith("per_kw") for ladder in ladders for tier in ladder):
         registers.append(Register("any-time", MatrixSchedule(("any",), one_period, one_period), None))
         peak_register = len(registers) - 1
-    energy = UsageCharge("ENERGY", "Energy", "energy", (tuple(ladders),), peak_register=peak_register)
+    # Hours' use is counted from the billing demand, ratchet included (ssc pull requests 580 and 637).
+    hours_use = ratchet if peak_register is not None else None
+    energy = UsageCharge(
+        "ENERGY", "Energy", "energy", (tuple(ladders),), peak_register=peak_register, ratchet=hours_use
+    )
     charges: list[Charge] = [energy, *demand, *_fixed(root)]
     metering, sell = _metering(root, sells)
     if metering in ("net_billing", "buy_all_sell_all") and sell is not None:
@@ -266,6 +325,10 @@ def read(item: Mapping[str, Any], digest: bytes) -> Tariff:
         else:
             charges.append(MinimumCharge("MINIMUM", "Minimum charge", (root["mincharge"].decimal(),), scope, per=per))
     notes = []
+    if ratchet is None and "lookbackpercent" in root and root["lookbackpercent"].decimal() > 0:
+        notes.append(
+            "lookbackpercent: no month is marked in lookbackmonths and lookbackrange is 0, so nothing is looked back on"
+        )
     if "demandreactivepowercharge" in root and root["demandreactivepowercharge"].decimal() != 0:
         notes.append("demandreactivepowercharge: needs a kVAr register, not priced from a kWh load")
     if "fixedchargeeaaddl" in root and root["fixedchargeeaaddl"].decimal() != 0:

@@ -1,0 +1,213 @@
+"""What only the end of a bill or of a billing year knows: money credits spent, the annual minimum, credit paid out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from meter_pipeline.billing.fixed_point import Whole, product, quotient, same_scale, scaled, total
+from meter_pipeline.billing.pricing import EXACT_PLACES, MONEY_PLACES
+from meter_pipeline.billing.span_pricing import Earlier
+from meter_pipeline.billing.statement_frames import LINE_SCHEMA, SEGMENT_SCHEMA, Period, Precision
+from meter_pipeline.billing.tariffs.model import Tariff
+
+
+@dataclass(slots=True)
+class RunningSums:
+    """What the parts so far of each of ``bills`` numbered bills came to."""
+
+    bills: int
+    by_code: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    least: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    exact: npt.NDArray[Any] | None = None
+    rounded: npt.NDArray[Any] | None = None
+    lines: npt.NDArray[Any] | None = None
+
+    def of(self, bills: npt.NDArray[np.int64]) -> Earlier:
+        """The sums of some bills."""
+        if self.exact is None or self.rounded is None:
+            return Earlier()
+        return Earlier(
+            {code: sums[bills] for code, sums in self.by_code.items()},
+            {code: sums[bills] for code, sums in self.least.items()},
+            self.exact[bills],
+            self.rounded[bills],
+        )
+
+    def put(self, bills: npt.NDArray[np.int64], came_to: Earlier) -> None:
+        """The sums of some bills from now on."""
+        if self.exact is None or self.rounded is None:
+            self.exact, self.rounded = (np.zeros(self.bills, dtype=object) for _ in range(2))
+        for sums, now in ((self.by_code, came_to.by_code), (self.least, came_to.least)):
+            for code, values in now.items():
+                sums.setdefault(code, np.zeros(self.bills, dtype=object))[bills] = values
+        self.exact[bills], self.rounded[bills] = came_to.exact, came_to.rounded
+
+    def charged(self, bills: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """What money credits may pay of the parts before this one."""
+        return np.zeros(len(bills), np.int64) if self.lines is None else self.lines[bills]
+
+    def add_charged(self, bills: npt.NDArray[np.int64], money: Whole, tariff: Tariff) -> None:
+        """Add a part's charges that money credits may pay."""
+        if self.lines is None:
+            self.lines = np.zeros(self.bills, dtype=object)
+        self.lines[bills] += payable(tariff, money)
+
+
+def payable(tariff: Tariff, money: Whole) -> npt.NDArray[Any]:
+    """(n,): what money credits may pay of lines (n, lines): energy, or everything."""
+    everything = tariff.sell is not None and tariff.sell.offsets == "bill"
+    columns = [money[:, k] for k, line in enumerate(tariff.lines) if everything or line.component == "energy"]
+    return np.asarray(total(columns)) if columns else np.zeros(len(money), np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Money credits of n bills: what they paid and what is left for later bills."""
+
+    used: npt.NDArray[Any]
+    left: npt.NDArray[Any]
+
+
+def spend_credit(
+    tariff: Tariff, credit_in: npt.NDArray[Any], exported: Whole, owed: npt.NDArray[Any], held: Precision
+) -> Spent:
+    """Credits carried in and earned by ``exported`` (n, periods) against what they may pay."""
+    assert tariff.sell is not None  # noqa: S101 - only a tariff that carries money asks
+    rates, places = same_scale(list(tariff.sell.rates))
+    earned = total([product(exported[:, p], rate) for p, rate in enumerate(rates)])
+    pool = total([credit_in, rounded(tariff, earned, held.scale * 10**places, held)])
+    used = np.minimum(pool, np.maximum(owed, 0))
+    return Spent(used, pool - used)
+
+
+def rounded(tariff: Tariff, numerator: Whole, denominator: int, held: Precision) -> Whole:
+    """A quotient in the currency as stored money, under the tariff's rounding rule (cents where it has none)."""
+    if held.exact:
+        return quotient(product(numerator, 10**EXACT_PLACES), denominator)
+    rule = tariff.rounding
+    places = 2 if rule.places is None else rule.places
+    whole = quotient(product(numerator, 10**places), denominator, "half_up" if rule.places is None else rule.mode)
+    return product(whole, 10 ** (MONEY_PLACES - places))
+
+
+def closes_year(tariff: Tariff, period_start: date, period_end: date) -> bool:
+    """Whether a period ends the tariff's billing year: the one that holds the first day of its true-up month, of which
+    each year has one."""
+    month = tariff.sell.trueup_month if tariff.sell is not None else 12
+    return any(period_start <= date(year, month, 1) < period_end for year in (period_start.year, period_end.year))
+
+
+def year_before(tariff: Tariff, period_start: date) -> date:
+    """The true-up date before a period: statements of periods that began after it belong to the same billing year."""
+    month = tariff.sell.trueup_month if tariff.sell is not None else 12
+    found = date(period_start.year, month, 1)
+    return found if found < period_start else date(period_start.year - 1, month, 1)
+
+
+#: Lines of a billing year's end: where they stand after the tariff's own, key, name and component.
+_ENDINGS: Final = {
+    "ANNUAL-MINIMUM": (2, "Annual minimum charge", "minimum"),
+    "YEAR-END-CREDIT": (3, "Credit left over, paid out", "credit"),
+}
+
+
+def settles_year(tariff: Tariff) -> bool:
+    """Whether a billing year's end may add anything."""
+    if tariff.annual_minimum is not None:
+        return True
+    sell = tariff.sell
+    if sell is None or not (tariff.carries_units or tariff.carries_money):
+        return False
+    return bool(sell.trueup in ("pay", "forfeit") or sell.yearend_rate)
+
+
+def year_end(
+    rows: pl.DataFrame, segments: pl.DataFrame, period: Period, held: Precision
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What a billing year's end adds: lines, and the segments with it.
+
+    The annual minimum is owed where the year's lines, taxes included, fall short of it; under ``proration.minimum:
+    days`` for the days the service was billed of 365 or 366. Credit left over is paid, forfeited or carried on as the
+    tariff says: units at the year-end rate, money as it is. Both also on a service's final bill.
+    """
+    schema = LINE_SCHEMA | {"quantity": held.kind(), "amount": held.kind()}
+    none = pl.DataFrame(schema=schema)
+    wanted = {key: t for key, t in period.tariffs.items() if settles_year(t)}
+    if not wanted:
+        return none, segments
+    people = ["account_id", "service_point_id", "tariff_id"]
+    heads = [*people, "tariff_version", "segment_start"]
+    sums = segments.group_by(people).agg(
+        pl.col("total").sum().alias("so_far"),
+        (pl.col("segment_end") - pl.col("segment_start")).dt.total_days().sum().alias("served"),
+    )
+    ends = (
+        segments.join(rows.select(*heads, "last", "final", "year_lines", "year_days"), on=heads)
+        .filter(pl.col("last"))
+        .filter((pl.col("segment_end") == period.end) | pl.col("final"))
+        .join(sums, on=people)
+    )
+    lines: list[dict[str, Any]] = []
+    moved: list[dict[str, Any]] = []
+    for row in ends.sort(heads).to_dicts():
+        tariff = wanted.get((row["tariff_id"], row["tariff_version"]))
+        if tariff is None or not (row["final"] or closes_year(tariff, period.start, period.end)):
+            continue
+        head = {name: row[name] for name in LINE_SCHEMA.names() if name in row}
+        added = 0
+        for key, quantity, amount in _endings(tariff, row, period, held):
+            at, name, component = _ENDINGS[key]
+            unit = "" if quantity is None else tariff.unit
+            said = {"line_key": key, "name": name, "component": component, "quantity": quantity, "unit": unit}
+            lines.append(head | said | {"at": len(tariff.lines) + at, "amount": amount})
+            added += amount
+        left = {"carry_now": row["carry_out"], "credit_now": row["credit_out"], "added": added}
+        moved.append({name: row[name] for name in heads} | left)
+    if not moved:
+        return none, segments
+    figures = {"carry_now": pl.List(pl.Int64()), "credit_now": held.kind(), "added": held.kind()}
+    changes = pl.DataFrame(moved, schema={**{n: SEGMENT_SCHEMA[n] for n in heads}, **figures})
+    closed = segments.join(changes, on=heads, how="left").with_columns(
+        pl.coalesce("carry_now", "carry_out").alias("carry_out"),
+        pl.coalesce("credit_now", "credit_out").alias("credit_out"),
+        pl.col("added").fill_null(0).alias("year_end"),
+        (pl.col("total") + pl.col("added").fill_null(0)).alias("total"),
+    )
+    return pl.DataFrame(lines, schema=schema), closed.select(SEGMENT_SCHEMA.names())
+
+
+def _endings(tariff: Tariff, row: dict[str, Any], period: Period, held: Precision) -> list[tuple[str, int | None, int]]:
+    """Lines of one service's year end: key, quantity and amount. What credit becomes is written into the row."""
+    found: list[tuple[str, int | None, int]] = []
+    if tariff.annual_minimum is not None:
+        before = year_before(tariff, period.start)
+        number, places = scaled(tariff.annual_minimum)
+        days, whole = row["served"] + (row["year_days"] or 0), (before.replace(year=before.year + 1) - before).days
+        share = min(days, whole) if tariff.proration.minimum == "days" else whole
+        least = _one(tariff, number * share, whole * 10**places, held)
+        short = least - row["so_far"] - (row["year_lines"] or 0)
+        if short > 0:
+            found.append(("ANNUAL-MINIMUM", None, short))
+    sell = tariff.sell
+    if sell is None or (sell.trueup or ("pay" if sell.yearend_rate else "carry")) == "carry":
+        return found
+    if tariff.carries_units and (left := sum(row["carry_out"])):
+        number, places = scaled(sell.yearend_rate)
+        if sell.trueup != "forfeit":
+            found.append(("YEAR-END-CREDIT", left, -_one(tariff, left * number, held.scale * 10**places, held)))
+        row["carry_out"] = [0] * len(row["carry_out"])
+    if tariff.carries_money and row["credit_out"]:
+        if sell.trueup == "pay":
+            found.append(("YEAR-END-CREDIT", None, -row["credit_out"]))
+        row["credit_out"] = 0
+    return found
+
+
+def _one(tariff: Tariff, numerator: int, denominator: int, held: Precision) -> int:
+    return int(rounded(tariff, np.array([numerator], dtype=object), denominator, held)[0])

@@ -1,0 +1,141 @@
+"""Positions in a billing period as arrays: list columns in and out, aligned by name where a tariff's versions have
+different periods or registers, and netted as the tariff meters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from meter_pipeline.billing.fixed_point import Whole
+from meter_pipeline.billing.pricing import QUANTITY_SCALE, Position
+from meter_pipeline.billing.tariffs.model import Layout, Tariff
+
+INTS: Final = pl.List(pl.Int64)
+
+
+def lists(values: npt.NDArray[Any]) -> pl.Series:
+    """(n, m) whole numbers as a list column; an empty list where m is 0."""
+    if values.shape[1] == 0:
+        return pl.Series([[]], dtype=INTS).new_from_index(0, values.shape[0])
+    return pl.Series(np.ascontiguousarray(values, np.int64)).cast(INTS)
+
+
+def matrix(column: pl.Series, width: int) -> npt.NDArray[np.int64]:
+    """A list column of ``width`` as (n, width); rows that are null are 0."""
+    n = len(column)
+    if width == 0 or n == 0:
+        return np.zeros((n, width), np.int64)
+    filled = column.fill_null(pl.Series([[0] * width], dtype=INTS)) if column.null_count() else column
+    flat = filled.explode(empty_as_null=True).to_numpy()
+    return flat.reshape(n, width).astype(np.int64, copy=False)
+
+
+def micro_of(texts: pl.Series) -> npt.NDArray[np.int64]:
+    """Decimal texts as millionths; -1 where there is none, or none that is a number: such a service is an exception of its
+    own. Attributes are few and short: a loop over the distinct ones."""
+    known = {text: _micro(text) for text in texts.unique().to_list()}
+    return np.array([known[t] for t in texts.to_list()], np.int64)
+
+
+def _micro(text: str | None) -> int:
+    try:
+        value = -1 if text is None else int((Decimal(text) * QUANTITY_SCALE).quantize(Decimal(1), ROUND_HALF_EVEN))
+    except ArithmeticError:
+        return -1
+    return value if -1 <= value < 10**15 else -1
+
+
+def text_array(column: pl.Series) -> npt.NDArray[Any]:
+    """A text column as an object array with '' for null."""
+    return column.fill_null("").to_numpy().astype(object)
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """List columns of positions that may have been written under another version of the tariff, laid out as ``tariff``'s.
+
+    ``versions``: under which each row was written, null where there is none. Usage of a period that this version does not
+    have counts in its default period, so that a tier's position and the sum go on; peaks of a register that it does not have
+    are left behind.
+    """
+
+    tariff: Tariff
+    versions: pl.Series
+    layouts: Mapping[int, Layout]
+
+    def periods(self, column: pl.Series) -> npt.NDArray[np.int64]:
+        """(n, periods) of a list by period."""
+        return self._laid_out(column, 0, self.tariff.schedule.default)
+
+    def registers(self, column: pl.Series) -> npt.NDArray[np.int64]:
+        """(n, registers) of a list by register."""
+        return self._laid_out(column, 1, None)
+
+    def _laid_out(self, column: pl.Series, part: int, spill: int | None) -> npt.NDArray[np.int64]:
+        names = self.tariff.layout[part]
+        other = {
+            version: layout[part]
+            for version in self.versions.unique().drop_nulls().to_list()
+            if (layout := self.layouts.get(version)) is not None and layout[part] != names
+        }
+        if not other:
+            return matrix(column, len(names))
+        found = np.zeros((len(column), len(names)), np.int64)
+        for version in self.versions.unique().drop_nulls().to_list():
+            rows = np.flatnonzero((self.versions == version).fill_null(False).to_numpy())
+            old = other.get(version, names)
+            values = matrix(column[rows.tolist()], len(old))
+            for k, name in enumerate(old):
+                target = names.index(name) if name in names else spill
+                if target is not None:
+                    found[rows, target] += values[:, k]
+        return found
+
+
+def netted(tariff: Tariff, energy: Whole, export: Whole, carry: Whole) -> tuple[Whole, Whole]:
+    """Energy that is charged for and exports that nothing was set against: under net metering what is left of each after
+    the other and the credit carried in, period by period; otherwise both as they are."""
+    if tariff.metering != "net_metering":
+        return energy, export
+    left = energy - export - carry
+    return np.maximum(left, 0), np.maximum(-left, 0)
+
+
+def position(tariff: Tariff, frame: dict[str, Any], rows: npt.NDArray[np.int64] | None = None) -> Position:
+    """A Position from cumulative arrays (energy, export, carry, peaks, register_days, days, ...), perhaps of some rows
+    only."""
+
+    def take(name: str) -> Any:
+        value = frame.get(name)
+        return value if value is None or rows is None else value[rows]
+
+    attributes = {k: (v if rows is None else v[rows]) for k, v in frame["attributes"].items()}
+    energy, surplus = netted(tariff, take("energy"), take("export"), take("carry"))
+    return Position(
+        energy=energy,
+        export=take("export"),
+        surplus=surplus,
+        days=take("days"),
+        period_days=take("period_days"),
+        first_day=take("first_day"),
+        season_days=take("season_days"),
+        peaks=take("peaks"),
+        register_days=take("register_days"),
+        history=take("history"),
+        months=take("months"),
+        budget=take("budget"),
+        winter_average=take("winter_average"),
+        attributes=attributes,
+        scale=frame.get("scale", QUANTITY_SCALE),
+    )
+
+
+def attribute_arrays(services: pl.DataFrame) -> dict[str, npt.NDArray[Any]]:
+    """The attributes by which charges differ, one array each."""
+    return {name: text_array(services[name]) for name in ("customer_class", "meter_size", "jurisdiction", "rate_code")}

@@ -1,0 +1,158 @@
+"""What a part of a bill costs: the lines from one position to a later one, priced from exact amounts and rounded once.
+
+A bill is cut where its rate changes: by a new version of the tariff, or by an attribute it depends on (a larger meter).
+Each part's line is its own quantity at its own rate; what only the whole bill can know (a minimum charge, the rounding of
+its total) is counted in the last part, from what the parts before it came to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from meter_pipeline.billing.fixed_point import Whole, narrow, product, quotient, total
+from meter_pipeline.billing.pricing import EXACT_PLACES, Position, Pricer
+from meter_pipeline.billing.tariffs.model import (
+    Charge,
+    DemandCharge,
+    MinimumCharge,
+    PercentCharge,
+    Rounding,
+    Tariff,
+    UsageCharge,
+)
+
+
+@dataclass(slots=True)
+class Earlier:
+    """What the earlier parts of n bills came to, in stored money: by charge code, and what their minimum charges asked for;
+    ``exact`` (in 10**-12) and ``rounded``: their lines without minimum charges."""
+
+    by_code: dict[str, Whole] = field(default_factory=dict)
+    least: dict[str, Whole] = field(default_factory=dict)
+    exact: Whole | int = 0
+    rounded: Whole | int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part's lines: ``money`` (n, lines) and the quantity behind each line; ``rounding`` (n,) what brings the bill to its
+    exact total, rounded once; ``came_to``: this part and those before it, for the next."""
+
+    money: Whole
+    quantities: list[Whole | None]
+    rounding: Whole
+    came_to: Earlier
+
+
+def price_part(tariff: Tariff, before: Position, after: Position, earlier: Earlier, *, last: bool, exact: bool) -> Part:
+    """Lines from ``before`` to ``after``. ``last``: it is the bill's last part, which owes what the end owes. Raises
+    MissingAttributeError."""
+    end, start = Pricer(tariff, after, True, False), Pricer(tariff, before, True, False)
+    unrounded, lines = Pricer(tariff, after, True, False), Pricer(tariff, after, exact, last)
+    quantities: list[Whole | None] = []
+    n = after.size
+    exactly, rounded = [np.zeros(n, np.int64)], [np.zeros(n, np.int64)]
+    came_to = Earlier()
+    for charge in tariff.charges:
+        if isinstance(charge, MinimumCharge):
+            least = end.least(charge)
+            if tariff.proration.minimum == "days":
+                # Each part asks for its days: a minimum that goes from 20 to 30 half-way asks for 25.
+                least = total([least, -start.least(charge), _held(earlier.least, charge.code, n)])
+            came_to.least[charge.code] = least
+            columns = [_top_up(lines, charge, least, earlier)]
+            lines.by_code[charge.code], unrounded.by_code[charge.code] = columns, [np.zeros(n, np.int64)]
+            lines.columns.extend(columns)
+            quantities.append(None)
+            continue
+        if isinstance(charge, PercentCharge):
+            found, columns = unrounded.charge(charge), lines.charge(charge)
+            counts: list[Whole | None] = [None]
+        else:
+            found, counts = _difference(charge, end, start)
+            columns = _rounded(charge, found, lines)
+        unrounded.by_code[charge.code], lines.by_code[charge.code] = found, columns
+        lines.columns.extend(columns)
+        exactly.extend(found)
+        rounded.extend(columns)
+        quantities.extend(counts)
+    for code, columns in lines.by_code.items():
+        came_to.by_code[code] = total([*columns, _held(earlier.by_code, code, n)])
+    came_to.exact = total([*exactly, _column(earlier.exact, n)])
+    came_to.rounded = total([*rounded, _column(earlier.rounded, n)])
+    money = np.stack([np.asarray(c) for c in lines.columns], axis=1) if lines.columns else np.zeros((n, 0), np.int64)
+    return Part(
+        narrow(money),
+        quantities,
+        _settled(tariff, lines, came_to) if last and not exact else np.zeros(n, np.int64),
+        came_to,
+    )
+
+
+def _column(value: Whole | int, n: int) -> Whole:
+    return np.full(n, value, np.int64) if isinstance(value, int) else value
+
+
+def _held(sums: dict[str, Whole], code: str, n: int) -> Whole:
+    return sums.get(code, np.zeros(n, np.int64))
+
+
+def _difference(charge: Charge, end: Pricer, start: Pricer) -> tuple[list[Whole], list[Whole | None]]:
+    """A charge's exact lines from one position to the other, and their quantities."""
+    used, used_before = len(end.quantities), len(start.quantities)
+    after, before = end.charge(charge), start.charge(charge)
+    found = [total([a, -b]) for a, b in zip(after, before, strict=True)]
+    if isinstance(charge, UsageCharge):
+        spans = zip(end.quantities[used:], start.quantities[used_before:], strict=True)
+        return found, [None if a is None or b is None else total([a, -b]) for a, b in spans]
+    # A demand line says the demand that is charged, not by how much it grew.
+    return found, list(end.quantities[used:]) if isinstance(charge, DemandCharge) else [None] * len(found)
+
+
+def _rounded(charge: Charge, found: list[Whole], lines: Pricer) -> list[Whole]:
+    """Exact lines as money. Lines of one price in several periods are rounded as their running sum."""
+    together = isinstance(charge, UsageCharge) and charge.one_price
+    if not together:
+        return [_money(column, lines, charge.rounding) for column in found]
+    assert isinstance(charge, UsageCharge)  # noqa: S101 - asked above
+    tiers = max(len(variant[0]) for variant in charge.ladders)
+    result: list[Whole] = []
+    running: list[Whole] = []
+    for k, column in enumerate(found):
+        ahead = column if k < tiers else total([running[k - tiers], column])
+        running.append(ahead)
+        behind = _money(running[k - tiers], lines, charge.rounding) if k >= tiers else np.zeros(len(column), np.int64)
+        result.append(total([_money(ahead, lines, charge.rounding), -behind]))
+    return result
+
+
+def _money(exact: Whole, lines: Pricer, rounding: Rounding | None) -> Whole:
+    if lines.exact:
+        return exact
+    places, mode = lines.rule(rounding)
+    return narrow(product(quotient(exact, 10 ** (EXACT_PLACES - places), mode), 10 ** (lines.places - places)))
+
+
+def _top_up(lines: Pricer, charge: MinimumCharge, least: Whole, earlier: Earlier) -> Whole:
+    n = lines.position.size
+    if not lines.closing:
+        return np.zeros(n, np.int64)
+    counted = [lines.sum_of(charge.of), *(_held(earlier.by_code, code, n) for code in charge.of)]
+    return lines.top_up(least, total(counted))
+
+
+def _settled(tariff: Tariff, lines: Pricer, came_to: Earlier) -> Whole:
+    """What brings the bill to its exact total rounded once: nothing where lines are rounded by declared rules, nor where a
+    minimum charge already sets the total."""
+    n = lines.position.size
+    nothing = np.zeros(n, np.int64)
+    if tariff.rounding.of == "line" or any(getattr(c, "rounding", None) is not None for c in tariff.charges):
+        return nothing
+    difference = total([_money(_column(came_to.exact, n), lines, None), -_column(came_to.rounded, n)])
+    topped = nothing.astype(np.bool_)
+    for charge in tariff.charges:
+        if isinstance(charge, MinimumCharge):
+            topped |= lines.sum_of((charge.code,)) != 0
+    return np.where(topped, 0, difference)

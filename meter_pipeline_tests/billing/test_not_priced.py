@@ -1,0 +1,146 @@
+"""What cannot be priced holds its own bill under a name, and nobody else's; what looks as if it could not be, can."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from meter_pipeline.billing import bill_billing_day
+from meter_pipeline.billing.bill_run import issue_statements
+from meter_pipeline.postgres.database import Database
+from meter_pipeline_tests.billing.support import (
+    CHICAGO,
+    CLOCK,
+    JULY,
+    add_cycle,
+    add_service,
+    add_tariff,
+    days,
+    native,
+    put_daily,
+    put_intervals,
+)
+from meter_pipeline_tests.billing.test_cut_bills import energy, flat
+
+END = JULY + timedelta(days=3)
+DEMAND = {"kind": "demand", "code": "D", "name": "Demand", "rate": "10.00"}
+
+
+def waiting(database: Database) -> list[tuple[str, str]]:
+    found = database.read("SELECT reason, detail FROM billing.statement_exception ORDER BY 1, 2")
+    return list(found.iter_rows())
+
+
+def totals(database: Database) -> dict[str, Decimal]:
+    found = database.read("SELECT account_id, total::text FROM billing.statement ORDER BY 1")
+    return {account: Decimal(total) for account, total in found.iter_rows()}
+
+
+@pytest.mark.parametrize("minutes", [10, 60])
+def test_a_quarter_hour_demand_is_not_made_of_other_intervals(database: Database, minutes: int) -> None:
+    add_tariff(database, flat("E-15", DEMAND, demand_minutes=15))
+    add_tariff(database, flat("E-ANY", DEMAND))
+    add_cycle(database, JULY, END)
+    held, other = add_service(database, 1, "E-15"), add_service(database, 2, "E-ANY")
+    for day in days(JULY, 3):
+        put_intervals(database, day, {p: [1000] * (1440 // minutes) for p in (held, other)}, minutes=minutes)
+        bill_billing_day(database, CHICAGO, day, clock=CLOCK)
+    issue_statements(database, CHICAGO, "C1", END, clock=CLOCK)
+    assert totals(database) == {"A-002": Decimal(10 * 60 // minutes)}
+    assert waiting(database) == [
+        ("not_charged", f"SP-001: demand_interval 15 minutes from {minutes}-minute intervals from 2026-07-01, 3 days")
+    ]
+
+
+def test_the_demand_of_meters_with_other_interval_lengths_is_added_up(database: Database) -> None:
+    """Ten kW on an hourly meter and ten on a quarter-hour one, in the same hour: twenty."""
+    add_tariff(database, flat("E-ANY", DEMAND))
+    add_cycle(database, JULY, JULY + timedelta(days=1))
+    point = add_service(database, 1, "E-ANY")
+    put_intervals(database, JULY, {point: [1000] * 12 + [10_000] + [1000] * 11})
+    with database.connect() as connection:
+        # The service point's second meter, whose usage of the day is added to the first's.
+        connection.execute("UPDATE vee.interval_day SET meter_id = 'M-OTHER' WHERE service_point_id = %s", (point,))
+        connection.execute(
+            "CREATE TEMP TABLE kept AS SELECT * FROM vee.interval_day WHERE service_point_id = %s", (point,)
+        )
+        connection.execute("CREATE TABLE public.kept AS SELECT * FROM kept")
+    put_intervals(database, JULY, {point: [250] * 48 + [2500] * 4 + [250] * 44}, minutes=15)
+    with database.connect() as connection:
+        connection.execute("INSERT INTO vee.interval_day SELECT * FROM public.kept")
+        connection.execute("DROP TABLE public.kept")
+        connection.execute("UPDATE vee.daily_usage SET quantity_micro = 2 * quantity_micro")
+    bill_billing_day(database, CHICAGO, JULY, clock=CLOCK)
+    issue_statements(database, CHICAGO, "C1", JULY + timedelta(days=1), clock=CLOCK)
+    assert totals(database) == {"A-001": Decimal("200.00")}
+
+
+def test_a_day_between_two_versions_holds_the_bill(database: Database) -> None:
+    add_tariff(database, flat("E-TOU", energy("0.10")), 1, last=JULY + timedelta(days=1))
+    add_tariff(database, flat("E-TOU", energy("0.10")), 2, first=JULY + timedelta(days=2))
+    add_cycle(database, JULY, END)
+    point = add_service(database, 1)
+    for day in days(JULY, 3):
+        put_intervals(database, day, {point: [1000] * 24})
+        bill_billing_day(database, CHICAGO, day, clock=CLOCK)
+    issue_statements(database, CHICAGO, "C1", END, clock=CLOCK)
+    assert totals(database) == {}
+    assert waiting(database) == [("not_charged", "SP-001: no_tariff E-TOU from 2026-07-02, 1 days")]
+
+
+def seasonal(**changes: Any) -> dict[str, Any]:
+    """Water at 4.00 in one half of the year and 6.00 in the other."""
+    schedule = {
+        "periods": ["low", "high"],
+        "default": "low",
+        "rules": [{"period": "high", "season": "high", "days": "all"}],
+    }
+    rates = {"kind": "usage", "code": "W", "name": "Water", "rates": {"low": "4.00", "high": "6.00"}}
+    seasons = {"high": {"from": "07-01", "to": "12-31"}}
+    return native(
+        "W-SEA", commodity="water", unit="kgal", seasons=seasons, time_of_use=schedule, charges=[rates], **changes
+    )
+
+
+def test_a_seasonal_water_rate_is_billed_from_daily_dials(database: Database) -> None:
+    add_tariff(database, seasonal())
+    first, end = date(2026, 6, 1), date(2026, 8, 1)
+    add_cycle(database, first, JULY, end)
+    point = add_service(database, 1, "W-SEA", commodity="water")
+    for day in days(first, 61):
+        put_daily(database, day, {point: 100_000_000}, "gal", "water")
+        bill_billing_day(database, CHICAGO, day, clock=CLOCK)
+    for last in (JULY, end):
+        assert issue_statements(database, CHICAGO, "C1", last, clock=CLOCK).issued == 1
+    found = database.read("SELECT total::text AS t FROM billing.statement ORDER BY period_start")["t"].to_list()
+    assert [Decimal(t) for t in found] == [Decimal("12.00"), Decimal("18.60")], "30 and 31 days of 100 gallons"
+
+
+def test_a_heat_content_that_begins_too_late_holds_the_bill(database: Database) -> None:
+    heat = [{"from": "2026-07-02", "therms_per_ccf": "1.03"}]
+    add_tariff(database, flat("G-STD", energy("1.00"), commodity="gas", unit="therm", heat_content=heat))
+    add_cycle(database, JULY, END)
+    point = add_service(database, 1, "G-STD", commodity="gas")
+    for day in days(JULY, 3):
+        put_daily(database, day, {point: 100_000_000}, "ft3", "gas")
+        bill_billing_day(database, CHICAGO, day, clock=CLOCK)
+    issue_statements(database, CHICAGO, "C1", END, clock=CLOCK)
+    assert totals(database) == {}
+    why = "SP-001: no_heat_content G-STD: heat content begins on 2026-07-02 from 2026-07-01, 1 days"
+    assert waiting(database) == [("not_charged", why)]
+
+
+def test_a_figure_that_fits_no_amount_sets_one_service_aside(database: Database) -> None:
+    """A rate of a thousand million a kWh on an ordinary meter: its amount fits no column, its neighbour's does."""
+    add_tariff(database, flat("E-TOU", energy("1000000000")))
+    add_cycle(database, JULY, END)
+    broken, sound = add_service(database, 1), add_service(database, 2)
+    for day in days(JULY, 3):
+        put_intervals(database, day, {broken: [10_000_000] * 24, sound: [0] * 23 + [1]})
+        bill_billing_day(database, CHICAGO, day, clock=CLOCK)
+    issue_statements(database, CHICAGO, "C1", END, clock=CLOCK)
+    assert totals(database) == {"A-002": Decimal(3_000_000)}
+    assert {reason for reason, _ in waiting(database)} == {"days_missing", "not_charged"}
