@@ -57,10 +57,12 @@ def price_part(tariff: Tariff, before: Position, after: Position, earlier: Earli
     came_to = Earlier()
     for charge in tariff.charges:
         if isinstance(charge, MinimumCharge):
-            least = end.least(charge)
+            least = lines.least(charge)
             if tariff.proration.minimum == "days":
                 # Each part asks for its days: a minimum that goes from 20 to 30 half-way asks for 25.
-                least = total([least, -start.least(charge), _held(earlier.least, charge.code, n)])
+                least = total(
+                    [least, -Pricer(tariff, before, exact, False).least(charge), _held(earlier.least, charge.code, n)]
+                )
             came_to.least[charge.code] = least
             columns = [_top_up(lines, charge, least, earlier)]
             lines.by_code[charge.code], unrounded.by_code[charge.code] = columns, [np.zeros(n, np.int64)]
