@@ -1,6 +1,6 @@
 """Identifiers: the one rule by which a text may name a meter, a channel, a service point or an account.
 
-An identifier is 1 to 32 ASCII letters, digits and dashes, upper-cased. Anything else is refused, never normalised: NFKC
+An identifier is 1 to 64 ASCII letters, digits and dashes, upper-cased. Anything else is refused, never normalised: NFKC
 turns the full-width ``ＭＴＲ１`` into ``MTR1``, which is somebody else's bill (Unicode TS 39). A UUID in its 36-character
 form is the one spelling that is rewritten: its dashes stand at fixed places, so dropping them loses nothing and makes
 it the 32-character form of the same UUID.
@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-MAX_ID_LENGTH: Final = 32
+MAX_ID_LENGTH: Final = 64
 
-_ID: Final = re.compile(r"[A-Za-z0-9-]{1,32}", re.ASCII)
+_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 _UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", re.ASCII)
 
 
@@ -22,8 +22,6 @@ def canonical_id(text: str) -> str | None:
 
     Blanks around it, signs of a formula, NUL, look-alikes and a trailing newline all make it None.
     """
-    if _ID.fullmatch(text):
-        return text.upper()
     if _UUID.fullmatch(text):
         return text.replace("-", "").upper()
-    return None
+    return text.upper() if _ID.fullmatch(text) else None

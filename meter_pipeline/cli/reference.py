@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,8 @@ from meter_pipeline.reference import Fault, ReferenceRefused, import_folder
 from meter_pipeline.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True, help="Reference data: import DIR, enrol FILE.")
+#: lines of notes shown on a terminal
+_SHOWN_NOTES = 20
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
@@ -70,7 +72,7 @@ def enrol(
     from meter_pipeline.feeds.head_ends import HeadEndError, read_head_end, read_head_ends
     from meter_pipeline.feeds.registry import parse, sniff
     from meter_pipeline.feeds.rejects import FeedRefused
-    from meter_pipeline.reference.enrolment import Enrolment, cycle_periods, enrol
+    from meter_pipeline.reference.enrolment import Enrolment, EnrolmentRefused, admit, cycle_periods, known_channels_of
     from meter_pipeline.reference.importing import import_rows
     from meter_pipeline.reference.tables import read_table
 
@@ -96,7 +98,35 @@ def enrol(
         problem(f"no tariff {tariff} in the reference data", "import it first: meter-pipeline reference import DIR")
     known = frozenset(read_table(database, "meters")["meter_id"].to_list())
     how = Enrolment(declared.name.upper(), tariff, cycle, str(tariffs["commodity"][0]), customer_class)
-    rows = enrol(parsed, calendar, how, known)
+    if not parsed.intervals.height and not parsed.registers.height:
+        refused = parsed.rejects["reasons"].to_list()[:1] or [
+            [{"code": "no_reads", "detail": "the file holds no reads"}]
+        ]
+        problem(
+            f"{file.name}: {refused[0][0]['code']}: {refused[0][0]['detail']}", f"meter-pipeline feeds inspect {file}"
+        )
+    try:
+        channels = known_channels_of(read_table(database, "channels"), parsed)
+        admitted = admit(parsed, calendar, how, known, channels)
+    except EnrolmentRefused as refusal:
+        problem(str(refusal), "[constants], [channel_map] and [[values]] in docs/feeds.md name channels")
+    rows = admitted.rows
     counts = import_rows(database, cycle_periods(parsed, calendar, cycle) | rows, {}, str(file)) if rows else {}
-    document = {"file": file.name, "enrolled": counts.get("meters", 0), "known_already": len(known), "rows": counts}
-    emit(document, json, lambda d: OUT.print(f"{d['enrolled']} meters enrolled on {tariff} from {d['file']}"))
+    document = {
+        "file": file.name,
+        "enrolled": counts.get("meters", 0),
+        "channels": counts.get("channels", 0),
+        "known_already": len(known),
+        "rows": counts,
+        "notes": admitted.notes,
+    }
+    emit(document, json, lambda d: _show_enrolled(d, tariff))
+
+
+def _show_enrolled(document: dict[str, Any], tariff: str) -> None:
+    said = f"{document['enrolled']} meters with {document['channels']} channels"
+    OUT.print(f"{said} enrolled on {tariff} from {document['file']}")
+    for note in document["notes"][:_SHOWN_NOTES]:
+        OUT.print(note, highlight=False)
+    if len(document["notes"]) > _SHOWN_NOTES:
+        OUT.print(f"and {len(document['notes']) - _SHOWN_NOTES} more of the same; --json lists them")

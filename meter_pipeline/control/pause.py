@@ -25,7 +25,7 @@ from meter_pipeline.postgres.database import Database
 Connection: TypeAlias = psycopg.Connection[Any]
 
 COMMODITIES: Final = ("electricity", "water", "gas")
-_HEAD_END: Final = re.compile(r"[A-Z0-9-]{1,32}")
+_HEAD_END: Final = re.compile(r"[A-Z0-9-]{1,64}")
 #: What somebody must have looked at before asking: each with a note of what was found.
 CHECKLIST: Final = ("ledger", "control_totals", "dead_letters")
 #: The service that raises pauses by rule.
@@ -58,7 +58,7 @@ class Scope:
             raise ValueError(f"commodities are {', '.join(COMMODITIES)}; not {self.target!r}")
         if self.kind == "head_end" and not _HEAD_END.fullmatch(self.target or ""):
             raise ValueError(
-                f"{self.target!r} is no head-end: upper-case ASCII letters, digits and hyphens, at most 32"
+                f"{self.target!r} is no head-end: upper-case ASCII letters, digits and hyphens, at most 64"
             )
 
     def words(self) -> str:

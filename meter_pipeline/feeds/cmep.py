@@ -1,10 +1,12 @@
 """CMEP, the California Metering Exchange Protocol: MEPMD01 metering data records.
 
 One line is one meter's channel. Units that end in REG are dials, all others intervals whose length is the record's
-interval field (MMDDhhmm). The channel is ``constants.channel`` of the head-end, or else the unit. Times are
-CCYYMMDDhhmm in the head-end's zone; the protocol counts in GMT and names the end of an interval, so declare ``zone =
-"+00:00"`` and ``stamp = "end"`` unless the sender differs. An empty time is one interval after the one before. A line
-is one payload: one bad triplet refuses it whole, with every reason.
+interval field (MMDDhhmm). The channel is ``constants.channel`` of the head-end, or else the unit. A dial and a flow of
+one meter are two channels: beside a constant channel ``W1`` the dial is ``constants.register_channel``, or ``W1REG``.
+Times are CCYYMMDDhhmm in the head-end's zone; the protocol counts in GMT and names the end of an interval, so declare
+``zone = "+00:00"`` and ``stamp = "end"`` unless the sender differs. An empty time is one interval after the one before,
+in elapsed time: twenty-five hours from local midnight fill the autumn day. A line is one payload: one bad triplet
+refuses it whole, with every reason.
 
 Flags. The first letter is what was done to the value, what follows is the meter's own status word. Without a
 ``quality_map`` (whole flags or first letters) R raw, V verified and an empty flag are actual, A adjusted is
@@ -18,7 +20,6 @@ already) or ``apply``.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds import compiled, kernels
+from meter_pipeline.feeds.coded_columns import Stamps
 from meter_pipeline.feeds.files import (
     DEFAULT_LIMITS,
     Block,
@@ -44,6 +46,7 @@ from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
 from meter_pipeline.feeds.rows import RowReader, Rows
 from meter_pipeline.feeds.scanning import Scanned, Work, byte_reasons
+from meter_pipeline.feeds.times import Instants, StampParser, State
 from meter_pipeline.schemas.reads import ParsedFeed
 from meter_pipeline.units import UnitError, parse_decimal
 
@@ -74,6 +77,19 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
     return parsed
 
 
+class CountedStamps(StampParser):
+    """Stamps of triplets, and instants counted on from one: ``=`` and UTC microseconds (no sender's stamp has a sign)."""
+
+    def parse(self, texts: list[bytes]) -> Instants:
+        """The instants of texts, in their order."""
+        counted = [at for at, text in enumerate(texts) if text.startswith(b"=")]
+        found = super().parse(texts)
+        if counted:
+            found.first[counted] = found.second[counted] = [int(texts[at][1:]) for at in counted]
+            found.state[counted] = State.OK
+        return found
+
+
 class CmepReader:
     """Reads the blocks of one file in their order."""
 
@@ -84,12 +100,17 @@ class CmepReader:
         if self._constant not in ("refuse", "ignore", "apply"):
             raise HeadEndError(f"{head_end.name}: options.constant must be ignore or apply")
         self._channel = head_end.constants.get("channel")
+        self._register_channel = head_end.constants.get("register_channel")
+        if self._register_channel is None and self._channel is not None:
+            self._register_channel = f"{self._channel}REG"
         # Each kind has its own reader: both see the words of the flags already turned into ours.
         common = replace(
             head_end, columns={}, constants={}, quality_map={}, time_format=_TIME_FORMAT, interval_minutes=None
         )
-        self._intervals = RowReader(replace(common, kind="interval"), _VARYING)
-        self._dials = RowReader(replace(common, kind="register"), _VARYING)
+        self._intervals = RowReader(
+            replace(common, kind="interval"), _VARYING, CountedStamps(head_end.zone, _TIME_FORMAT)
+        )
+        self._dials = RowReader(replace(common, kind="register"), _VARYING, CountedStamps(head_end.zone, _TIME_FORMAT))
         self.rejects = Rejects()
         self._words: dict[bytes, bytes] = {}
 
@@ -137,11 +158,11 @@ class CmepReader:
         times = body[::3]
         minutes = b"1" if dial else self._minutes(fields[12], reasons)
         if b"" in times:
-            times = self._filled(times, minutes, reasons)
+            times = self._filled(times, minutes, reader.stamps, reasons)
             body[::3] = times
         codes = {
             "meter_id": reader.meters.code(fields[7]),
-            "channel": reader.channels.code(self._channel.encode() if self._channel else words.encode()),
+            "channel": reader.channels.code((self._constant_channel(dial) or words).encode()),
             "unit": reader.units.code(words.removesuffix("REG").encode()),
             "source_version": reader.versions.code(b""),
             "read_time": reader.read_times.code(fields[6]),
@@ -158,6 +179,10 @@ class CmepReader:
         if reasons:
             return reasons + [more for more in self._triplet_reasons(record) if more not in reasons], max(count, 1)
         return record
+
+    def _constant_channel(self, dial: bool) -> str | None:
+        """The channel that the declaration gives to dials or to flows; None: the unit names it."""
+        return self._register_channel if dial else self._channel
 
     def _word(self, flag: bytes) -> bytes:
         """A flag in our words: the whole flag if it is declared, else its first letter."""
@@ -190,19 +215,26 @@ class CmepReader:
         reasons.append(Reason("bad_interval", f"interval {shown(text)}"))
         return b"1"
 
-    def _filled(self, times: list[bytes], minutes: bytes, reasons: list[Reason]) -> list[bytes]:
-        """Times with the empty ones counted on from the one before."""
+    def _filled(self, times: list[bytes], minutes: bytes, stamps: Stamps, reasons: list[Reason]) -> list[bytes]:
+        """Times with the empty ones counted on from the one before, as instants: on the wall clock an autumn day would
+        end an hour late. A repeated local time that is counted on from is its first pass, unless the row goes on to a
+        later stamp of its own that only the second explains."""
         filled: list[bytes] = []
-        before: datetime | None = None
-        for text in times:
+        before: int | None = None
+        step = int(minutes) * 60_000_000
+        for at, text in enumerate(times):
             if text:
-                before = _clock(text)
+                code = stamps.code(text)
+                before = int(stamps.first[code]) if not stamps.bad[code] else None
+                counted_on = at + 1 < len(times) and not times[at + 1]
+                if before is not None and counted_on and int(stamps.state[code]) == State.AMBIGUOUS:
+                    text = b"=%d" % before
             elif before is None:
                 reasons.append(Reason("bad_time", "an empty time that follows no time"))
                 return times
             else:
-                before += timedelta(minutes=int(minutes))
-                text = before.strftime(_TIME_FORMAT).encode()
+                before += step
+                text = b"=%d" % before
             filled.append(text)
         return filled
 
@@ -310,15 +342,6 @@ class _Record:
     line: int
     offset: int
     raw: bytes
-
-
-def _clock(text: bytes) -> datetime | None:
-    if len(text) != 12 or not text.isdigit():
-        return None
-    try:
-        return datetime.strptime(text.decode("ascii"), _TIME_FORMAT)  # noqa: DTZ007 - a wall clock; the zone is put on where stamps are read
-    except ValueError:
-        return None
 
 
 def _scan_triplets(records: list[_Record], total: int, limits: Limits, size: int) -> Scanned:

@@ -64,6 +64,10 @@ SEAM_S: Final = 7_200
 _CHUNK: Final = 65_536
 _MAX_TOKEN: Final = 1 << 20
 _CUMULATIVE: Final = ("1", "3")  # bulk quantity, cumulative: the value is a dial
+#: ESPI FlowDirectionType (NAESB REQ.21): 1 forward, delivered to the customer; 19 reverse, received from the customer;
+#: 4 net, forward less reverse. 0 and absent are forward, as every sender of plain consumption means them; the quadrants
+#: and sums of quadrants are kept and not billed.
+FLOWS: Final = {"": "import", "0": "import", "1": "import", "4": "net", "19": "export"}
 
 _LINK: Final = re.compile(r"(?:/(?P<owner>[^/]+))?/UsagePoint/(?P<point>[^/]+)/MeterReading/(?P<reading>[^/]+)$")
 _WHOLE: Final = re.compile(r"-?[0-9]{1,15}", re.ASCII)
@@ -77,6 +81,7 @@ _KEPT: Final = frozenset(
         "powerOfTenMultiplier",
         "intervalLength",
         "accumulationBehaviour",
+        "flowDirection",
         "updated",
     )
 )
@@ -191,6 +196,8 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
         target = _events(opened, limits)
     if not target.entries:
         raise FeedRefused("unknown_format", "no usage point, meter reading or interval block in the document")
+    if not any(entry.readings for entry in target.entries):
+        raise FeedRefused("no_reads", "the document holds no interval reading; usage summaries alone are no reads")
     reader = Reader(head_end, calendar, target)
     parsed = reader.read()
     if reader.refused:
@@ -238,6 +245,7 @@ class Channel:
     unit: int
     length: int | None
     cumulative: bool
+    flow: str = "import"
 
 
 @dataclass(slots=True)
@@ -258,8 +266,11 @@ class Reader:
         self._head_end = head_end
         self._calendar = calendar
         self._units = Units()
-        self._types = {entry.own: entry for entry in target.entries if entry.kind == "ReadingType"}
-        self._readings = {entry.own: entry for entry in target.entries if entry.kind == "MeterReading"}
+        self._types = _by_link(target.entries, "ReadingType")
+        self._readings = _by_link(target.entries, "MeterReading")
+        #: the meter reading that holds a block whose own links do not lie below it
+        self._holders = {link: entry for entry in self._readings.values() for link in entry.related}
+        self._quantities: dict[tuple[str, str], tuple[str, ...]] = {}
         self._blocks = [entry for entry in target.entries if entry.readings]
         self.refused: list[tuple[Reading, list[Reason]]] = []
         stamp = StampParser("+00:00").parse([re.sub(r"\.[0-9]+", "", target.updated).encode("utf-8", "replace")])
@@ -276,7 +287,9 @@ class Reader:
             if isinstance(channel, list):
                 self.refused.extend((reading, channel) for reading in block.readings)
                 continue
-            parsed.file_units.setdefault((channel.meter_id, channel.channel), self._units.spelling[channel.unit])
+            key = channel.meter_id, channel.channel
+            parsed.file_units.setdefault(key, self._units.spelling[channel.unit])
+            parsed.flows[key] = channel.flow
             for reading in block.readings:
                 reasons = self._take(reading, channel)
                 if reasons:
@@ -291,15 +304,18 @@ class Reader:
 
     def _channel(self, block: Entry) -> Channel | list[Reason]:
         """The channel of a block, or why it has none."""
-        key = block.own.rpartition("/IntervalBlock")[0] or block.up.rpartition("/IntervalBlock")[0] or block.up
-        reading = self._readings.get(key)
-        if reading is None and len(self._readings) == 1:
-            key, reading = next(iter(self._readings.items()))
-        found = [self._types[link] for link in (reading.related if reading else ()) if link in self._types]
-        if not found and len(self._types) == 1:
-            found = list(self._types.values())
-        if not found:
-            return [Reason("no_reading_type", f"of {shown(key)}")]
+        below = block.own.rpartition("/IntervalBlock")[0] or block.up.rpartition("/IntervalBlock")[0] or block.up
+        reading = self._readings.get(below) or self._holders.get(block.own) or self._holders.get(block.up)
+        if reading is None:
+            return [Reason("no_reading_type", f"no meter reading under the link {shown(below)}")]
+        key = reading.own
+        found = [self._types[link] for link in reading.related if link in self._types]
+        if not found:  # another reading's type may be of another unit: thirty of nobody knows what are not 30 Wh
+            named = [link for link in reading.related if "/ReadingType/" in link]
+            detail = f"{shown(named[0])} is not in the file" if named else f"{shown(key)} names none"
+            return [Reason("no_reading_type", detail)]
+        if any(each.texts != found[0].texts for each in found[1:]):
+            return [Reason("no_reading_type", f"{shown(key)} names several that differ")]
         texts = found[0].texts
         reasons: list[Reason] = []
         spelling, power = UOM.get(texts.get("uom", ""), ("", 0))
@@ -322,12 +338,17 @@ class Reader:
             return reasons
         unit = self._units.code((f"10^{power} {spelling}" if power else spelling).encode())
         length = texts.get("intervalLength", "")
+        flow = FLOWS.get(texts.get("flowDirection", ""), "other")
+        quantity = flow, spelling, length, texts.get("accumulationBehaviour", "")
+        if self._quantities.setdefault((meter_id, channel_id), quantity) != quantity:
+            return [Reason("mixed_channel", f"{shown(key)}: channel {channel_id} holds another quantity already")]
         return Channel(
             meter_id,
             channel_id,
             unit,
             int(length) if _WHOLE.fullmatch(length) else None,
             texts.get("accumulationBehaviour") in _CUMULATIVE,
+            self._head_end.flows.get(channel_id, flow),
         )
 
     def _take(self, reading: Reading, channel: Channel) -> list[Reason]:
@@ -452,6 +473,18 @@ class Reader:
             following = kept[i + 1].start if i + 1 < len(kept) else None
             end = following if following is not None and abs(following - period.end) <= SEAM_S else period.end
             read(end, period.quality, period.line)
+
+
+def _by_link(entries: list[Entry], kind: str) -> dict[str, Entry]:
+    """Entries of a kind by their own link. A link that two different entries claim names neither."""
+    found: dict[str, Entry] = {}
+    claimed_twice: set[str] = set()
+    for entry in entries:
+        if entry.kind == kind:
+            other = found.setdefault(entry.own, entry)
+            if (other.texts, other.related) != (entry.texts, entry.related):
+                claimed_twice.add(entry.own)
+    return {link: entry for link, entry in found.items() if link not in claimed_twice}
 
 
 def _frame(rows: list[tuple[Any, ...]], schema: dict[str, Any]) -> pl.DataFrame:

@@ -19,6 +19,9 @@ QUALITY_WORD: Final = re.compile(r"([ASFEN])([0-9]{2})?(?::([0-9]{1,2}))?", re.A
 
 FORMATS = ("delimited", "jsonl", "nem12", "espi", "cmep", "wide_csv", "http")
 
+#: which way a channel's energy flows: net is import less export in each interval
+FLOWS: Final = ("import", "export", "net", "other")
+
 
 class HeadEndError(ValueError):
     """A declaration that cannot be used; the message names the file and the field."""
@@ -33,7 +36,8 @@ class HeadEnd:
     (meter_id, channel, time, value, unit, sequence, quality, source_version, read_time) to the file's column (or JSON
     key); ``constants`` gives a field that no column carries. Without a header a column is named by its number from 1.
     ``kind`` is interval or register. ``quality_map`` turns the file's own quality words into AEMO flag and method ("A",
-    "S14").
+    "S14"). ``flows`` says per channel (``*`` for every other one) whether it is import, export, net or other;
+    ``dials`` how many digits a register shows before the point.
     """
 
     name: str
@@ -51,6 +55,8 @@ class HeadEnd:
     columns: dict[str, str] = field(default_factory=dict)
     constants: dict[str, str] = field(default_factory=dict)
     quality_map: dict[str, str] = field(default_factory=dict)
+    flows: dict[str, str] = field(default_factory=dict)
+    dials: dict[str, int] = field(default_factory=dict)
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
     pattern: str = "*"
 
@@ -72,7 +78,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
         ),
         (str,),
     ),
-    **dict.fromkeys(("columns", "constants", "quality_map", "options"), (dict,)),
+    **dict.fromkeys(("columns", "constants", "quality_map", "flows", "dials", "options"), (dict,)),
     "interval_minutes": (int,),
     "header": (bool,),
 }
@@ -138,6 +144,12 @@ def check(head_end: HeadEnd) -> None:
         raise HeadEndError("interval_minutes must be 1 to 1440")
     if len(head_end.delimiter) != 1 or not head_end.delimiter.isascii() or head_end.delimiter in '"\r\n':
         raise HeadEndError("delimiter must be one ASCII character")
+    for channel, flow in head_end.flows.items():
+        if flow not in FLOWS:
+            raise HeadEndError(f"flows: {channel}: {flow!r} is none of {', '.join(FLOWS)}")
+    for channel, digits in head_end.dials.items():
+        if not isinstance(digits, int) or isinstance(digits, bool) or not 1 <= digits <= 12:
+            raise HeadEndError(f"dials: {channel}: {digits!r} is not a number of digits, 1 to 12")
     for word, ours in head_end.quality_map.items():
         if not QUALITY_WORD.fullmatch(ours):
             raise HeadEndError(

@@ -83,29 +83,33 @@ def report(name: str, parsed: ParsedFeed) -> Report:
 def _grouped(frame: pl.DataFrame, time: str) -> Iterable[dict[str, Any]]:
     """Per channel: readings, sum in micro base units (128 bits), first, last, quality counts."""
     flags = (
-        frame.group_by("meter_id", "channel", "quality")
+        frame.group_by("meter_id", "channel", "unit", "quality")
         .len()
         .sort("quality")
-        .group_by("meter_id", "channel", maintain_order=True)
+        .group_by("meter_id", "channel", "unit", maintain_order=True)
         .agg("quality", pl.col("len"))
     )
-    totals = frame.group_by("meter_id", "channel").agg(
+    totals = frame.group_by("meter_id", "channel", "unit").agg(
         pl.len().alias("readings"),
         pl.col("value").cast(pl.Int128).sum().alias("micro"),
         pl.col(time).min().alias("first"),
         pl.col(time).max().alias("last"),
     )
-    return totals.join(flags, on=["meter_id", "channel"]).sort("meter_id", "channel").iter_rows(named=True)
+    return (
+        totals.join(flags, on=["meter_id", "channel", "unit"]).sort("meter_id", "channel", "unit").iter_rows(named=True)
+    )
 
 
 def _channel(row: dict[str, Any], parsed: ParsedFeed, minutes: int | None) -> Report:
-    spelling = parsed.file_units[row["meter_id"], row["channel"]]
+    spelling = _spelling(row, parsed)
     quality: dict[str, int] = {}
     for code, count in zip(row["quality"], row["len"], strict=True):
         quality[flag_of(code)] = quality.get(flag_of(code), 0) + count
+    flow = parsed.flow(row["meter_id"], row["channel"])
     return {
         "meter_id": row["meter_id"],
         "channel": row["channel"],
+        **({"flow": flow} if flow else {}),
         "unit": spelling,
         "interval_minutes": minutes,
         "readings": row["readings"],
@@ -114,6 +118,13 @@ def _channel(row: dict[str, Any], parsed: ParsedFeed, minutes: int | None) -> Re
         "last": row["last"],
         "quality": quality,
     }
+
+
+def _spelling(row: dict[str, Any], parsed: ParsedFeed) -> str:
+    """The file's own unit of a channel; the base unit where the channel holds another one beside the first it was given
+    (gallons after cubic feet), since quantities of two units are not one sum."""
+    spelling = parsed.file_units[row["meter_id"], row["channel"]]
+    return spelling if unit_factor(spelling)[0] == row["unit"] else str(row["unit"])
 
 
 def _intervals(parsed: ParsedFeed) -> list[Report]:
@@ -140,21 +151,21 @@ def _registers(parsed: ParsedFeed) -> list[Report]:
     steps = (
         dials.sort("meter_id", "channel", "read_at", "line")
         .with_columns(
-            pl.col("value").diff().over("meter_id", "channel").alias("step"),
-            pl.col("read_at").diff().over("meter_id", "channel").alias("gap"),
+            pl.col("value").diff().over("meter_id", "channel", "unit").alias("step"),
+            pl.col("read_at").diff().over("meter_id", "channel", "unit").alias("gap"),
         )
-        .group_by("meter_id", "channel")
+        .group_by("meter_id", "channel", "unit")
         .agg(
             pl.col("step").cast(pl.Int128).sum().alias("advance"),
             (pl.col("step") < 0).sum().alias("decreases"),
             (pl.col("gap") > pl.duration(hours=2)).sum().alias("gaps_over_2h"),
         )
     )
-    further = {(row[0], row[1]): row[2:] for row in steps.iter_rows()}
+    further = {row[:3]: row[3:] for row in steps.iter_rows()}
     channels: list[Report] = []
     for row in _grouped(dials, "read_at"):
         channel = _channel(row, parsed, None)
-        advance, decreases, gaps = further[row["meter_id"], row["channel"]]
+        advance, decreases, gaps = further[row["meter_id"], row["channel"], row["unit"]]
         channel["advance"] = exact_decimal(advance, channel["unit"])
         channels.append(channel | {"decreases": decreases, "gaps_over_2h": gaps})
     return channels

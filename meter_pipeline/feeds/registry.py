@@ -68,11 +68,14 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
     HeadEndError for a declaration that cannot be used, and FileNotFoundError.
     """
     try:
-        return parser(format_name(head_end.format))(path, head_end, calendar, limits)
+        parsed = parser(format_name(head_end.format))(path, head_end, calendar, limits)
     except FileGrowing:
         raise
     except FeedRefused as refused:
         return refused_feed(head_end.format, refused)
+    parsed.channel_flows = dict(head_end.flows)
+    parsed.channel_dials = dict(head_end.dials)
+    return parsed
 
 
 def refused_feed(file_format: str, refused: FeedRefused) -> ParsedFeed:

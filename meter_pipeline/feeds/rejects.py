@@ -45,7 +45,7 @@ REASONS: Final[dict[str, str]] = {
     "not_finite": "NaN, infinity, or an exponent that amounts to it",
     "too_fine": "finer than a millionth of the base unit, so it cannot be held exactly",
     "out_of_range": "beyond the range of a meter",
-    "bad_id": "an identifier with characters outside A-Z, 0-9 and -, or longer than 32",
+    "bad_id": "an identifier with characters outside A-Z, 0-9 and -, or longer than 64",
     "bad_time": "not an instant in the declared form, or a date that does not exist",
     "missing_zone": "a time without offset from a head-end that declares no zone",
     "ambiguous_time": "a local time of the repeated hour, and the file does not say which of the two",
@@ -54,7 +54,9 @@ REASONS: Final[dict[str, str]] = {
     "bad_quality": "a quality word without a meaning",
     "bad_integer": "a sequence, version or interval length that is not a whole number in range",
     "bad_interval": "an interval length outside 1 to 1440 minutes",
-    "no_reading_type": "readings whose reading type is not in the file",
+    "no_reading_type": "readings whose reading type is not in the file, so that their unit is unknown",
+    "mixed_channel": "two different quantities under one channel",
+    "no_reads": "the file holds no reads, only other records",
 }
 
 #: Bytes kept of a rejected line. A dead letter must be readable and must not be a way to fill the disk.

@@ -61,7 +61,7 @@ class RowReader:
     """Turns rows of one head-end into a ParsedFeed. ``varying`` are the fields that columns carry; the others are
     constants."""
 
-    def __init__(self, head_end: HeadEnd, varying: tuple[str, ...]) -> None:
+    def __init__(self, head_end: HeadEnd, varying: tuple[str, ...], stamps: StampParser | None = None) -> None:
         self.head_end = head_end
         self.varying = varying
         for name in ("meter_id", "time"):
@@ -71,12 +71,12 @@ class RowReader:
         if unknown:
             raise HeadEndError(f"{head_end.name}: columns: unknown field {', '.join(unknown)}")
         try:
-            stamps = StampParser(head_end.zone, head_end.time_format)
+            plain = StampParser(head_end.zone, head_end.time_format)
         except ValueError as error:
             raise HeadEndError(f"{head_end.name}: {error}") from error
         self.units = Units()
         self.meters, self.channels = Ids("meter_id"), Ids("channel")
-        self.stamps, self.read_times = Stamps("time", stamps), Stamps("read_time", stamps)
+        self.stamps, self.read_times = Stamps("time", stamps or plain), Stamps("read_time", plain)
         self.qualities = Qualities(head_end.quality_map)
         self.sequences = Integers("sequence", 0, 2**31 - 1)
         self.versions = Integers("source_version", -(2**62), 2**62)

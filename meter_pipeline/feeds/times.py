@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from enum import IntEnum
 from functools import lru_cache
 from typing import Final
@@ -20,13 +21,38 @@ import numpy.typing as npt
 
 I64 = npt.NDArray[np.int64]
 
-_MONTHS: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+_MONTHS: Final = (
+    "JANUARY",
+    "FEBRUARY",
+    "MARCH",
+    "APRIL",
+    "MAY",
+    "JUNE",
+    "JULY",
+    "AUGUST",
+    "SEPTEMBER",
+    "OCTOBER",
+    "NOVEMBER",
+    "DECEMBER",
+)
 _TO_SHAPE: Final = bytes.maketrans(b"123456789", b"000000000")
 _FIRST_YEAR, _LAST_YEAR = 1970, 2199
+#: ISO 8601 and what databases make of it: a blank for the T, up to nine digits of a second, a blank before the offset
 _ISO: Final = re.compile(
-    rb"(?P<Y>0000)-(?P<m>00)-(?P<d>00)(?:[T ](?P<H>00):(?P<M>00)(?::(?P<S>00)(?:\.(?P<f>0{1,6}))?)?(?P<z>Z|[+-]00(?::?00)?)?)?"
+    rb"(?:(?P<Y>0000)-(?P<m>00)-(?P<d>00)(?:[T ](?P<H>00):(?P<M>00)(?::(?P<S>00)(?:[.,](?P<f>0{1,9}))?)?"
+    rb"(?: ?(?P<z>Z|UTC|[+-]00(?::?00)?))?)?)"
+)
+_ISO_BASIC: Final = re.compile(
+    rb"(?P<Y>0000)(?P<m>00)(?P<d>00)T(?P<H>00)(?P<M>00)(?:(?P<S>00)(?:[.,](?P<f>0{1,9}))?)?(?P<z>Z|[+-]00(?::?00)?)?"
 )
 _FIXED: Final = re.compile(r"([+-])([01][0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
+#: time_format -> seconds of one unit, as a power of ten; a fraction may follow the point
+EPOCHS: Final = {"epoch": 0, "epoch_ms": -3, "epoch_us": -6, "epoch_ns": -9}
+#: time_format of a spreadsheet's serial days: local days since 1899-12-30, to the nearest second
+EXCEL: Final = "excel"
+_EXCEL_EPOCH_S: Final = -25_569 * 86_400
+_LAST_S: Final = 7_258_118_400
+_DECIMAL: Final = re.compile(rb"[0-9]{1,20}(?:\.[0-9]{0,20})?")
 
 
 class State(IntEnum):
@@ -41,12 +67,13 @@ class State(IntEnum):
 
 @dataclass(slots=True)
 class Instants:
-    """UTC microseconds of each text, the later alternative where a local time comes twice (else the same), and the
-    State of each."""
+    """UTC microseconds of each text, the later alternative where a local time comes twice (else the same), the State of
+    each, and its seconds on the local clock where the text carries no offset (else 0)."""
 
     first: I64
     second: I64
     state: npt.NDArray[np.uint8]
+    local: I64
 
 
 class ZoneRules:
@@ -123,90 +150,139 @@ def zone_rules(zone: str) -> ZoneRules:
     return ZoneRules(zone)
 
 
-def _pattern(time_format: str) -> re.Pattern[bytes]:
-    """A regular expression over shapes from a strptime format. Month, day and hour may have one digit where no digit
-    follows directly."""
-    known = {
-        "Y": rb"(?P<Y>0000)",
-        "y": rb"(?P<y>00)",
-        "M": rb"(?P<M>00)",
-        "S": rb"(?P<S>00)",
-        "f": rb"(?P<f>0{1,6})",
-        "z": rb"(?P<z>Z|[+-]00:?00)",
-        "b": rb"(?P<b>[A-Za-z]{3})",
-        "p": rb"(?P<p>[AaPp][Mm])",
-        "%": rb"%",
-    }
-    pieces: list[bytes] = []
-    i = 0
-    while i < len(time_format):
-        letter = time_format[i]
-        if letter != "%":
-            pieces.append(re.escape(letter.encode()))
-            i += 1
-            continue
-        directive = time_format[i + 1 : i + 2]
-        i += 2
-        if directive in ("m", "d", "H", "I"):
-            alone = time_format[i : i + 1] not in ("%",) and not time_format[i : i + 1].isdigit()
-            pieces.append(f"(?P<{directive}>0{{1,2}})".encode() if alone else f"(?P<{directive}>00)".encode())
-        elif directive == "T":
-            pieces.append(rb"(?P<H>0{1,2}):(?P<M>00):(?P<S>00)")
-        elif directive in known:
-            pieces.append(known[directive])
-        else:
-            raise ValueError(f"time_format: %{directive} is not supported (Y y m b d H I M S f p z T are)")
-    try:
-        return re.compile(b"".join(pieces))
-    except re.error as error:
-        raise ValueError(f"time_format: {error}") from error
+_DIRECTIVES: Final = {
+    "Y": rb"(?P<Y>0000)",
+    "y": rb"(?P<y>00)",
+    "j": rb"(?P<j>000)",
+    "M": rb"(?P<M>00)",
+    "S": rb"(?P<S>00)",
+    "f": rb"(?P<f>0{1,9})",
+    "z": rb"(?P<z>Z|[+-]00:?00)",
+    "b": rb"(?P<b>[A-Za-z]{3})",
+    "B": rb"(?P<b>[A-Za-z]{3,9})",
+    "a": rb"[A-Za-z]{2,3}",
+    "A": rb"[A-Za-z]{6,9}",
+    "p": rb"(?P<p>[AaPp]\.?[Mm]\.?)",
+    "%": rb"%",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """A strptime format as a regular expression over shapes, and the digits that must stand where it has literal ones."""
+
+    pattern: re.Pattern[bytes]
+    literals: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def of(cls, time_format: str) -> _Format:
+        """Month, day and hour may have one digit where no digit follows directly. ValueError for an unknown directive."""
+        pieces: list[bytes] = []
+        literals: list[tuple[str, int]] = []
+        i = 0
+        while i < len(time_format):
+            letter = time_format[i]
+            if letter != "%":
+                if letter.isascii() and letter.isdigit():  # a shape has 0 for every digit: the digit itself is compared
+                    literals.append((f"L{len(literals)}", ord(letter)))
+                    pieces.append(f"(?P<{literals[-1][0]}>0)".encode())
+                else:
+                    pieces.append(re.escape(letter.encode()))
+                i += 1
+                continue
+            directive = time_format[i + 1 : i + 2]
+            i += 2
+            if directive in ("m", "d", "H", "I"):
+                alone = time_format[i : i + 1] not in ("%",) and not time_format[i : i + 1].isdigit()
+                pieces.append(f"(?P<{directive}>0{{1,2}})".encode() if alone else f"(?P<{directive}>00)".encode())
+            elif directive == "T":
+                pieces.append(rb"(?P<H>0{1,2}):(?P<M>00):(?P<S>00)")
+            elif directive in _DIRECTIVES:
+                pieces.append(_DIRECTIVES[directive])
+            else:
+                raise ValueError(f"time_format: %{directive} is not supported (Y y m d j b B a A H I M S f p z T are)")
+        try:
+            return cls(re.compile(b"".join(pieces)), tuple(literals))
+        except re.error as error:
+            raise ValueError(f"time_format: {error}") from error
 
 
 class StampParser:
     """Parses the stamps of one head-end.
 
-    ``time_format`` is None for ISO 8601 (a date alone is its midnight), ``epoch`` or ``epoch_ms`` for Unix time, or a
-    strptime format. ``zone`` is None where every stamp must carry an offset. 24:00 is the midnight that ends its date.
-    Years 1970 to 2199.
+    ``time_format`` is None for ISO 8601 (a date alone is its midnight), a name of EPOCHS for Unix time, ``excel`` for
+    serial days, or a strptime format. ``zone`` is None where every stamp must carry an offset. ``or_iso``: a stamp that
+    does not fit the format may be ISO 8601 (a spreadsheet's own dates). 24:00 is the midnight that ends its date. Years
+    1970 to 2199; digits of a second beyond the sixth are cut.
     """
 
-    def __init__(self, zone: str | None, time_format: str | None = None) -> None:
+    def __init__(self, zone: str | None, time_format: str | None = None, or_iso: bool = False) -> None:
         self.rules = zone_rules(zone) if zone else None
         self.time_format = time_format
-        self._pattern = (
-            None if time_format in ("epoch", "epoch_ms") else (_pattern(time_format) if time_format else _ISO)
-        )
+        iso = [_Format(_ISO), _Format(_ISO_BASIC)]
+        self._formats: list[_Format] = []
+        if time_format is None:
+            self._formats = iso
+        elif time_format not in EPOCHS and time_format != EXCEL:
+            self._formats = [_Format.of(time_format), *(iso if or_iso else [])]
+        elif or_iso:
+            self._formats = iso
 
     def parse(self, texts: list[bytes]) -> Instants:
         """The instants of texts, in their order."""
         size = len(texts)
-        result = Instants(np.zeros(size, np.int64), np.zeros(size, np.int64), np.full(size, State.BAD, np.uint8))
+        zeros = [np.zeros(size, np.int64) for _ in range(3)]
+        result = Instants(zeros[0], zeros[1], np.full(size, State.BAD, np.uint8), zeros[2])
         shapes: dict[bytes, list[int]] = {}
         for i, text in enumerate(texts):
             shapes.setdefault(text.translate(_TO_SHAPE), []).append(i)
         for shape, members in shapes.items():
             index = np.array(members, np.int64)
-            if self._pattern is None:
-                self._epoch(shape, [texts[i] for i in members], index, result)
+            if (self.time_format in EPOCHS or self.time_format == EXCEL) and _DECIMAL.fullmatch(shape):
+                self._decimal([texts[i] for i in members], index, result)
                 continue
-            match = self._pattern.fullmatch(shape)
-            if match:
-                digits = np.frombuffer(b"".join([texts[i] for i in members]), np.uint8).reshape(
-                    len(members), len(shape)
-                )
-                self._read(match, digits, index, result)
+            for each in self._formats:
+                match = each.pattern.fullmatch(shape)
+                if match:
+                    digits = np.frombuffer(b"".join([texts[i] for i in members]), np.uint8)
+                    self._read(match, each.literals, digits.reshape(len(members), len(shape)), index, result)
+                    break
         return result
 
-    def _epoch(self, shape: bytes, texts: list[bytes], index: I64, result: Instants) -> None:
-        if not re.fullmatch(rb"0{1,10}" if self.time_format == "epoch" else rb"0{1,13}", shape):
+    def _decimal(self, texts: list[bytes], index: I64, result: Instants) -> None:
+        """Unix time or serial days with or without a fraction; each distinct text once."""
+        numbers = [Decimal(text.decode("ascii")) for text in texts]
+        if self.time_format == EXCEL:
+            seconds = [int((number * 86_400).to_integral_value()) + _EXCEL_EPOCH_S for number in numbers]
+            local = np.array([at if 0 <= at < _LAST_S else -1 for at in seconds], np.int64)
+            self._place(local, np.zeros(local.size, np.int64), local >= 0, index, result)
             return
-        scale = 1_000_000 if self.time_format == "epoch" else 1_000
-        micros = np.array([int(text) for text in texts], np.int64) * scale
-        good = micros < 7_258_118_400 * 1_000_000
-        result.first[index] = result.second[index] = micros
-        result.state[index[good]] = State.OK
+        power = 6 + EPOCHS[str(self.time_format)]
+        micros = [int(number.scaleb(power)) for number in numbers]
+        fit = np.array([at if 0 <= at < _LAST_S * 1_000_000 else -1 for at in micros], np.int64)
+        result.first[index] = result.second[index] = fit
+        result.state[index[fit >= 0]] = State.OK
 
-    def _read(self, match: re.Match[bytes], digits: npt.NDArray[np.uint8], index: I64, result: Instants) -> None:
+    def _place(self, local: I64, fraction: I64, good: npt.NDArray[np.bool_], index: I64, result: Instants) -> None:
+        """Local seconds as instants, by the head-end's zone."""
+        if self.rules is None:
+            first = second = local
+            state = np.full(index.size, State.MISSING_ZONE, np.uint8)
+        else:
+            first, second, state = self.rules.to_utc(local)
+        result.first[index] = first * 1_000_000 + fraction
+        result.second[index] = second * 1_000_000 + fraction
+        result.state[index] = np.where(good, state, np.uint8(State.BAD))
+        result.local[index] = local
+
+    def _read(
+        self,
+        match: re.Match[bytes],
+        literals: tuple[tuple[str, int], ...],
+        digits: npt.NDArray[np.uint8],
+        index: I64,
+        result: Instants,
+    ) -> None:
         groups = match.groupdict()
 
         def number(name: str, default: int = 0) -> I64:
@@ -219,15 +295,11 @@ class StampParser:
             return value
 
         year = number("Y") if groups.get("Y") else number("y") + 2000
-        if groups.get("b") is not None:
-            name = groups["b"].decode("ascii").upper()
-            month = np.full(index.size, _MONTHS.index(name) + 1 if name in _MONTHS else 0, np.int64)
-        else:
-            month = number("m", 1)
+        month = np.full(index.size, _month(groups["b"]), np.int64) if groups.get("b") is not None else number("m", 1)
         day, minute, second = number("d", 1), number("M"), number("S")
         if groups.get("I") is not None:
             twelve = number("I")
-            hour = twelve % 12 + (12 if (groups.get("p") or b"").upper() == b"PM" else 0)
+            hour = twelve % 12 + (12 if (groups.get("p") or b"")[:1].upper() == b"P" else 0)
             good = (twelve >= 1) & (twelve <= 12)
         else:
             hour = number("H")
@@ -235,7 +307,8 @@ class StampParser:
         fraction = np.zeros(index.size, np.int64)
         if groups.get("f") is not None:
             begin, end = match.span("f")
-            fraction = number("f") * 10 ** (6 - (end - begin))
+            places = end - begin
+            fraction = number("f") * 10 ** (6 - places) if places <= 6 else number("f") // 10 ** (places - 6)
             good &= (hour < 24) | (fraction == 0)
         good &= (
             (year >= _FIRST_YEAR) & (year <= _LAST_YEAR) & (month >= 1) & (month <= 12) & (minute < 60) & (second < 60)
@@ -244,30 +317,38 @@ class StampParser:
         lengths = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], np.int64)
         last = lengths[np.clip(month, 0, 12)] + (leap & (month == 2))
         good &= (day >= 1) & (day <= last)
-        local = _days(year, month, day) * 86400 + hour * 3600 + minute * 60 + second
+        for name, digit in literals:
+            good &= digits[:, match.start(name)] == digit
+        date = _days(year, month, day)
+        if groups.get("j") is not None:
+            of_year = number("j")
+            good &= (of_year >= 1) & (of_year <= 365 + leap)
+            date = date + of_year - 1
+        local = date * 86400 + hour * 3600 + minute * 60 + second
         zone = groups.get("z")
-        if zone is not None:
-            offset = np.zeros(index.size, np.int64)
-            if zone != b"Z":
-                begin, end = match.span("z")
-                places = [
-                    column for column in range(begin + 1, end) if zone[column - begin : column - begin + 1] == b"0"
-                ]
-                value = [digits[:, column].astype(np.int64) - 48 for column in places]
-                hours = value[0] * 10 + value[1]
-                minutes = value[2] * 10 + value[3] if len(value) == 4 else np.zeros(index.size, np.int64)
-                good &= (hours <= 23) & (minutes <= 59)
-                offset = (hours * 3600 + minutes * 60) * (-1 if zone[:1] == b"-" else 1)
-            first = second_reading = local - offset
-            state = np.zeros(index.size, np.uint8)
-        elif self.rules is None:
-            first = second_reading = local
-            state = np.full(index.size, State.MISSING_ZONE, np.uint8)
-        else:
-            first, second_reading, state = self.rules.to_utc(local)
-        result.first[index] = first * 1_000_000 + fraction
-        result.second[index] = second_reading * 1_000_000 + fraction
-        result.state[index] = np.where(good, state, np.uint8(State.BAD))
+        if zone is None:
+            self._place(local, fraction, good, index, result)
+            return
+        offset = np.zeros(index.size, np.int64)
+        if zone not in (b"Z", b"UTC"):
+            begin, end = match.span("z")
+            columns = [at for at in range(begin + 1, end) if zone[at - begin : at - begin + 1] == b"0"]
+            value = [digits[:, at].astype(np.int64) - 48 for at in columns]
+            hours = value[0] * 10 + value[1]
+            minutes = value[2] * 10 + value[3] if len(value) == 4 else np.zeros(index.size, np.int64)
+            good &= (hours <= 23) & (minutes <= 59)
+            offset = (hours * 3600 + minutes * 60) * (-1 if zone[:1] == b"-" else 1)
+        result.first[index] = result.second[index] = (local - offset) * 1_000_000 + fraction
+        result.state[index] = np.where(good, np.uint8(State.OK), np.uint8(State.BAD))
+
+
+def _month(name: bytes) -> int:
+    """1 to 12 of an English month's name, whole or its first three letters; 0 for another word."""
+    word = name.decode("ascii").upper()
+    for number, whole in enumerate(_MONTHS, 1):
+        if word in (whole, whole[:3]):
+            return number
+    return 0
 
 
 def _days(year: I64, month: I64, day: I64) -> I64:

@@ -15,7 +15,7 @@ from typing import Any
 from meter_pipeline.schemas.reference import TABLES, Table
 from meter_pipeline.units import UnitError, base_unit, parse_decimal
 
-ID = re.compile(r"[A-Z0-9-]{1,32}", re.ASCII)
+ID = re.compile(r"[A-Z0-9-]{1,64}", re.ASCII)
 #: A wrong export repeats its fault on every row; past this many the rest are counted, not listed.
 MOST_FAULTS = 1000
 
@@ -139,7 +139,7 @@ def _cell(text: str, kind: str) -> Any:
         case "id":
             upper = text.upper()
             if not ID.fullmatch(upper) or not text.isascii():
-                raise ValueError(f"{text[:40]!r} is not an id (A to Z, 0 to 9 and -, at most 32)")
+                raise ValueError(f"{text[:40]!r} is not an id (A to Z, 0 to 9 and -, at most 64)")
             return upper
         case "date":
             return date.fromisoformat(text)

@@ -114,9 +114,22 @@ class ParsedFeed:
     rejects: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REJECTS))
     #: the unit spelling of the file by (meter_id, channel), for reports in the file's own unit
     file_units: dict[tuple[str, str], str] = field(default_factory=dict)
+    #: import, export, net or other by (meter_id, channel), where the file or the declaration says it
+    flows: dict[tuple[str, str], str] = field(default_factory=dict)
+    #: the same by channel alone (``*`` for every other one), as the declaration says it; likewise digits of dials
+    channel_flows: dict[str, str] = field(default_factory=dict)
+    channel_dials: dict[str, int] = field(default_factory=dict)
     periods: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PERIOD_READS))
     #: SHA-256 (hex) of the bytes on disk that were parsed, empty where the file could not be read to its end
     sha256: str = ""
+
+    def flow(self, meter: str, channel: str) -> str | None:
+        """import, export, net or other, where the declaration or the file says it: in NEM12 and NEM13 files B channels
+        flow to the grid (AEMO's list of suffixes); a B in another format's channel says nothing."""
+        said = self.flows.get((meter, channel)) or self.channel_flows.get(channel) or self.channel_flows.get("*")
+        if said is None and self.file_format in ("nem12", "nem13") and channel[:1] == "B":
+            return "export"
+        return said
 
     @property
     def received(self) -> int:

@@ -1,7 +1,7 @@
 """Reference data: one CSV per table, one table of schema ``ref`` each, effective-dated.
 
 ``valid_from`` is included, ``valid_to`` is not and empty means open. Dates are billing days; instants are UTC with a Z.
-Column kinds: id (ASCII [A-Z0-9-]{1,32} after upper-casing), text, date, instant, decimal, integer, boolean, and
+Column kinds: id (ASCII [A-Z0-9-]{1,64} after upper-casing), text, date, instant, decimal, integer, boolean, and
 choice:a|b|c. A kind ending in ? may be empty.
 """
 
@@ -79,7 +79,7 @@ TABLES: Final[dict[str, Table]] = {
             "kind": "choice:interval|register",
             "unit": "text",
             "interval_minutes": "integer?",
-            "flow": "choice:import|export|other",
+            "flow": "choice:import|export|net|other",
             "multiplier": "decimal",
             "dials": "integer?",
             "decimals": "integer?",

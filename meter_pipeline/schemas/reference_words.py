@@ -52,7 +52,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "kind": "interval: a value per slot; register: a dial",
         "unit": "unit its files are in; converted to a base unit",
         "interval_minutes": "length of an interval; empty for a register",
-        "flow": "import is used, export is delivered back, other is not energy",
+        "flow": "import is used, export is delivered back, net is import less export in each interval, other is not energy",
         "multiplier": "factor of the dial (CT and PT ratio), not of intervals",
         "dials": "digits before the point, for rollover; empty where unknown",
         "decimals": "digits after the point",

@@ -39,7 +39,7 @@ class Contract:
         return tuple(name for name, column in self.columns.items() if not column.type.endswith("[]"))
 
 
-ID: Final = r"^[A-Z0-9-]{1,32}$"
+ID: Final = r"^[A-Z0-9-]{1,64}$"
 
 DAY: Final = Column("date", "billing day: local civil day of the utility")
 METER: Final = Column("text", "meter", pattern=ID)

@@ -7,7 +7,7 @@ from typing import Final
 from meter_pipeline.schemas.tables.shape import CHANNEL, DAY, ID, METER, UNIT, Column, Contract
 
 _POINT: Final = Column("text", "service point", pattern=ID)
-_FLOW: Final = Column("text", "direction of flow", one_of=("import", "export", "other"))
+_FLOW: Final = Column("text", "direction of flow", one_of=("import", "export", "net", "other"))
 _COMMODITY: Final = Column("text", "commodity", one_of=("electricity", "water", "gas"))
 _ACCOUNT: Final = Column("text", "account that pays on the day; null is an exception", nullable=True, pattern=ID)
 _TARIFF: Final = Column("text", "tariff in force on the day; null is an exception", nullable=True, pattern=ID)
