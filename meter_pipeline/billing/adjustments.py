@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 
 import polars as pl
 
-from meter_pipeline.billing.reprice import reprice
+from meter_pipeline.billing.reconcile import DAY_JOINTS
+from meter_pipeline.billing.reprice import Repriced, reprice
+from meter_pipeline.billing.set_aside import apart
+from meter_pipeline.billing.statement_frames import LINE_SCHEMA
 from meter_pipeline.billing.tables import adjustments, days
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
@@ -34,10 +38,12 @@ class AdjustmentError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """What correcting a statement comes to. ``lines``: action, original_line_no, the line's columns, quantity and
-    amount in millionths."""
+    amount in millionths. ``blocked``: why it cannot be worked out, and then there are no lines: a statement is never
+    cancelled because a day of it cannot be priced."""
 
     statement_id: str
     lines: pl.DataFrame
+    blocked: str = ""
 
     @property
     def net(self) -> int:
@@ -87,17 +93,23 @@ def _proposals(database: Database, calendar: BillingCalendar, statement_ids: Seq
         for (cycle_id, first, past), part in sorted(
             known.group_by("cycle_id", "period_start", "period_end"), key=lambda item: str(item[0])
         ):
-            now = reprice(
-                session, calendar, part["account_id"].to_list(), str(cycle_id), _date(first), _date(past)
-            ).lines
+            span = (str(cycle_id), _date(first), _date(past))
+            again = apart(part["account_id"].to_list(), partial(_repriced, session, calendar, span))
+            blocked = again.faults | {a: why for r in again.results for a, why in r.blocked.iter_rows()}
+            now = pl.concat([pl.DataFrame(schema=LINE_SCHEMA), *(r.priced.lines for r in again.results)])
             said = adjustments.effective_lines(session, part["statement_id"].to_list())
             for statement_id, account_id in part.select("statement_id", "account_id").iter_rows():
                 mine = said.filter(pl.col("statement_id") == statement_id).drop("statement_id")
-                found[statement_id] = Proposal(
-                    statement_id,
-                    difference(mine, now.filter(pl.col("account_id") == account_id).drop("account_id", "at")),
-                )
+                lines = difference(mine, now.filter(pl.col("account_id") == account_id).drop("account_id", "at"))
+                why = str(blocked.get(account_id, ""))
+                found[statement_id] = Proposal(statement_id, lines.clear() if why else lines, why)
     return found
+
+
+def _repriced(
+    session: Database, calendar: BillingCalendar, span: tuple[str, date, date], accounts: Sequence[str]
+) -> Repriced:
+    return reprice(session, calendar, accounts, *span)
 
 
 def _date(value: object) -> date:
@@ -127,16 +139,18 @@ def request(
 ) -> str | None:
     """Ask for the correction of a statement; None where nothing changed. Up to the threshold it is posted at once.
 
+    It takes the place of what was asked of the statement before and nobody has decided. Raises AdjustmentError where
+    the period cannot be priced again.
     It is posted in the first accounting month, from the current one on, that is not sealed, whatever month it corrects.
     What was posted of the statement before without a second person counts towards the threshold.
     """
     if reason not in REASONS:
         raise AdjustmentError(f"{reason!r} is not one of {', '.join(REASONS)}")
     proposal = propose(database, calendar, statement_id)
-    if not proposal.lines.height:
-        return None
+    if proposal.blocked:
+        raise AdjustmentError(f"{statement_id} cannot be priced again: {proposal.blocked}")
     with database.connect("billing adjustment") as connection:
-        return _ask(connection, calendar, proposal, reason, evidence, requested_by, threshold, clock)
+        return _ask(connection, calendar, proposal, _Asked(reason, evidence, requested_by, threshold), clock)
 
 
 def propose_late_changes(
@@ -151,48 +165,103 @@ def propose_late_changes(
 
     Each is asked for by ``actor``, so that any person may decide it where it is above the threshold. A statement is
     struck off the list in the transaction that writes its adjustment, also where it turns out that nothing changed: a
-    run killed in between leaves it there for the next.
+    run killed in between leaves it there for the next. One whose days are still asked for again, whose days do not
+    reconcile or that cannot be priced stays on the list with the reason (tables.adjustments.late_changes). What a
+    person refused is not asked for again unless something else is known since.
     """
-    waiting = adjustments.late_changes(database)
-    proposals = _proposals(database, calendar, waiting["statement_id"].to_list())
+    noted = adjustments.late_changes(database, DAY_JOINTS)
+    ready = noted.filter(pl.col("waits_for").is_null())
+    proposals = _proposals(database, calendar, ready["statement_id"].to_list())
+    waits = list(noted.filter(pl.col("waits_for").is_not_null()).select("statement_id", "waits_for").iter_rows())
+    waits += [(statement_id, f"cannot be priced: {p.blocked}") for statement_id, p in proposals.items() if p.blocked]
     made = []
-    for statement_id, evidence in waiting.select("statement_id", "evidence").iter_rows():
-        proposal = proposals[statement_id]
-        said = f"days that changed after it was issued: {evidence}"
+    with database.connect("billing adjustment") as connection:
+        adjustments.note_waits(connection, waits)
+    for statement_id, evidence, noticed_at in ready.select("statement_id", "evidence", "noticed_at").iter_rows():
+        if proposals[statement_id].blocked:
+            continue
+        said = f"days that changed after it was issued: {evidence}"[:2000]
         with database.connect("billing adjustment") as connection:
-            if adjustments.take_late_change(connection, statement_id) and proposal.lines.height:
-                made.append(_ask(connection, calendar, proposal, "late_actual", said[:2000], actor, threshold, clock))
+            if adjustments.take_late_change(connection, statement_id, noticed_at):
+                asked = _Asked("late_actual", said, actor, threshold, again=False)
+                name = _ask(connection, calendar, proposals[statement_id], asked, clock)
+                made += [name] if name is not None else []
     return made
 
 
-def _ask(
-    connection: Any,
-    calendar: BillingCalendar,
-    proposal: Proposal,
-    reason: str,
-    evidence: str,
-    requested_by: str,
-    threshold: Decimal,
-    clock: Clock,
-) -> str:
-    now = clock.now()
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Why a correction is asked for, and by whom. ``again``: also where the same was refused before."""
+
+    reason: str
+    evidence: str
+    by: str
+    threshold: Decimal
+    again: bool = True
+
+
+def _ask(connection: Any, calendar: BillingCalendar, proposal: Proposal, asked: _Asked, clock: Clock) -> str | None:
+    """Write a proposal in the place of those of the statement that nobody has decided; None where nothing is left to
+    correct. One that waits already with the same lines stays."""
+    now, statement_id = clock.now(), proposal.statement_id
+    adjustments.lock(connection, statement_id)
+    standing = adjustments.undecided(connection, statement_id)
+    lines = _rows(proposal)
+    for adjustment_id, _ in standing:
+        if lines and adjustments.same_lines(connection, adjustment_id, lines):
+            return adjustment_id
+    refused = adjustments.last_refused(connection, statement_id)
+    if lines and not asked.again and refused and adjustments.same_lines(connection, refused, lines):
+        lines = []
+    if not lines:
+        adjustments.supersede(connection, [name for name, _ in standing], None, now)
+        for name, requested_by in standing:
+            ended = {
+                "adjustment_id": name,
+                "requested_by": requested_by,
+                "refused_by": asked.by,
+                "reason": "nothing is left to correct",
+            }
+            ledger.append(connection, "adjustment_refused", ended, clock=clock, actor=asked.by)
+        return None
     month = days.open_month(connection, calendar.day_of(now))
     net, gross = adjustments.amount(proposal.net), adjustments.amount(proposal.gross)
-    left = max(threshold - adjustments.unapproved(connection, proposal.statement_id), Decimal(0))
+    left = max(asked.threshold - adjustments.unapproved(connection, statement_id), Decimal(0))
     row: dict[str, Any] = {
-        "statement_id": proposal.statement_id,
-        "account_id": proposal.statement_id.rsplit(".", 3)[0],
-        "reason": reason,
-        "evidence": evidence,
+        "statement_id": statement_id,
+        "account_id": statement_id.rsplit(".", 3)[0],
+        "reason": asked.reason,
+        "evidence": asked.evidence,
         "net": net,
         "gross": gross,
         "approval_required": gross > left,
         "threshold": left,
-        "requested_by": requested_by,
+        "requested_by": asked.by,
         "requested_at": now,
         "posting_month": month,
     }
-    lines = [
+    adjustment_id = adjustments.insert(connection, row, lines)
+    adjustments.supersede(connection, [name for name, _ in standing], adjustment_id, now)
+    body: dict[str, Any] = {
+        "adjustment_id": adjustment_id,
+        "statement_id": statement_id,
+        "net": net,
+        "gross": gross,
+        "requested_by": asked.by,
+        "reason": asked.reason,
+    }
+    if standing:
+        body["supersedes"] = [name for name, _ in standing]
+    hashes = _hashes(connection, adjustment_id)
+    ledger.append(connection, "adjustment_requested", body, hashes, clock=clock, actor=asked.by)
+    if not row["approval_required"]:
+        _post(connection, adjustment_id, clock, asked.by)
+    return adjustment_id
+
+
+def _rows(proposal: Proposal) -> list[tuple[Any, ...]]:
+    """A proposal's lines as tables.adjustments.LINE_COLUMNS, numbered."""
+    return [
         (
             k,
             r["action"],
@@ -211,21 +280,6 @@ def _ask(
         )
         for k, r in enumerate(proposal.lines.to_dicts(), start=1)
     ]
-    adjustment_id = adjustments.insert(connection, row, lines)
-    body = {
-        "adjustment_id": adjustment_id,
-        "statement_id": proposal.statement_id,
-        "net": net,
-        "gross": gross,
-        "requested_by": requested_by,
-        "reason": reason,
-    }
-    ledger.append(
-        connection, "adjustment_requested", body, _hashes(connection, adjustment_id), clock=clock, actor=requested_by
-    )
-    if not row["approval_required"]:
-        _post(connection, adjustment_id, clock, requested_by)
-    return adjustment_id
 
 
 def decide(database: Database, adjustment_id: str, *, approve: bool, person: str, clock: Clock = SYSTEM_CLOCK) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
-from meter_pipeline.billing.service_agreements import UNPRICED
+from meter_pipeline.billing.segments import uncovered
+from meter_pipeline.billing.service_agreements import Reference
 from meter_pipeline.billing.tables import statements as store
 from meter_pipeline.control.migration_stage import bills_customers
 from meter_pipeline.migration import tables as legacy
 from meter_pipeline.postgres.database import Database
+
+#: Why an account's bill waits (billing.statement_exception)
+HOLD_SCHEMA: Final = pl.Schema({"account_id": pl.String(), "reason": pl.String(), "detail": pl.String()})
 
 
 def billed_by_legacy(
@@ -42,16 +47,51 @@ def billed_by_legacy(
     )
 
 
-def waiting(
-    database: Database, wanted: pl.DataFrame, totals: pl.DataFrame, period_start: date, period_end: date
-) -> pl.DataFrame:
-    """Accounts that must wait: account_id, reason, detail."""
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A cycle's billing period as statements are issued for it. ``wanted``: its segments that have no statement yet;
+    ``runs``: its stretches (billing/segments.py); ``revised``: accounts with later reads of days in sealed months, which
+    are priced from their revisions."""
+
+    cycle_id: str
+    start: date
+    end: date
+    wanted: pl.DataFrame
+    runs: pl.DataFrame
+    revised: list[str]
+
+
+def waiting(database: Database, reference: Reference, period: Period, totals: pl.DataFrame) -> pl.DataFrame:
+    """Accounts of a period that must wait: account_id, reason, detail.
+
+    ``totals``: days charged by segment (tables.statements.charge_totals).
+    """
+    wanted = period.wanted
+    if not wanted.height:
+        return pl.DataFrame(schema=HOLD_SCHEMA)
+    held = wanted.join(store.held_service_points(database, period.start, period.end), on="service_point_id").select(
+        "account_id",
+        pl.lit("held").alias("reason"),
+        pl.format("{}: {}", "service_point_id", "held").alias("detail"),
+    )
+    found = [
+        _days_missing(wanted.filter(~pl.col("account_id").is_in(period.revised)), totals),
+        held,
+        _not_charged(database, period),
+        _true_ups(database, period),
+        _earlier(database, reference, period),
+    ]
+    return pl.concat([f.cast(HOLD_SCHEMA) for f in found]).unique().sort(pl.all())
+
+
+def _days_missing(wanted: pl.DataFrame, totals: pl.DataFrame) -> pl.DataFrame:
+    """Segments with days that are not charged."""
     key = ["service_point_id", "account_id", "tariff_id", "tariff_version", "stretch_start"]
     # A change of meter size cuts a version's days in two segments; they are counted together.
     expected = wanted.group_by(key).agg(
         (pl.col("segment_end") - pl.col("segment_start")).dt.total_days().sum().alias("expected")
     )
-    behind = (
+    return (
         expected.join(totals, on=key, how="left")
         .with_columns(pl.col("billed_days").fill_null(0))
         .filter(pl.col("billed_days") != pl.col("expected"))
@@ -61,24 +101,88 @@ def waiting(
             pl.format("{}: {} of {} days charged", "service_point_id", "billed_days", "expected").alias("detail"),
         )
     )
-    held = wanted.join(store.held_service_points(database, period_start, period_end), on="service_point_id").select(
-        "account_id",
-        pl.lit("held").alias("reason"),
-        pl.format("{}: {}", "service_point_id", "held").alias("detail"),
-    )
-    unpriced = (
-        wanted.select("account_id", "service_point_id")
-        .unique()
-        .join(
-            store.unpriced_days(database, period_start, period_end, sorted(UNPRICED)),
-            on=["account_id", "service_point_id"],
+
+
+def _not_charged(database: Database, period: Period) -> pl.DataFrame:
+    """Accounts with a day that could not be priced as it was used, or whose use nobody knows."""
+    found = store.day_exceptions(database, period.start, period.end)
+    told = (
+        period.runs.select("account_id", "service_point_id", "stretch_start", "stretch_end")
+        .join(found.drop("account_id"), on="service_point_id")
+        .filter((pl.col("billing_day") >= pl.col("stretch_start")) & (pl.col("billing_day") < pl.col("stretch_end")))
+        .group_by("account_id", "service_point_id", "reason")
+        .agg(
+            pl.len().alias("days"),
+            pl.col("billing_day").min().alias("first"),
+            pl.col("detail").sort_by("billing_day").first(),
         )
         .select(
             "account_id",
-            pl.lit("not_charged").alias("reason"),
-            pl.format(
-                "{}: {} {} from {}, {} days", "service_point_id", "reason", "detail", "billing_day", "days"
-            ).alias("detail"),
+            pl.format("{}: {} on {} days from {}: {}", "service_point_id", "reason", "days", "first", "detail").alias(
+                "detail"
+            ),
         )
     )
-    return pl.concat([behind, held, unpriced]).unique().sort(pl.all())
+    alone = pl.concat([told, uncovered(period.runs, period.wanted)])
+    return alone.select("account_id", pl.lit("not_charged").alias("reason"), "detail")
+
+
+def _true_ups(database: Database, period: Period) -> pl.DataFrame:
+    """Accounts with a day that will be validated again: what the bill would say is known to change."""
+    asked = store.true_up_days(database, period.start, period.end)
+    everyone = asked.filter(pl.col("service_point_id").is_null()).select("billing_day")
+    runs = period.runs.select("account_id", "service_point_id", "stretch_start", "stretch_end")
+    named = asked.filter(pl.col("service_point_id").is_not_null())
+    told = pl.concat([runs.join(named, on="service_point_id"), runs.join(everyone, how="cross")], how="diagonal")
+    return (
+        told.filter(
+            (pl.col("billing_day") >= pl.col("stretch_start")) & (pl.col("billing_day") < pl.col("stretch_end"))
+        )
+        .group_by("account_id", "service_point_id")
+        .agg(pl.col("billing_day").n_unique().alias("days"), pl.col("billing_day").min().alias("first"))
+        .select(
+            "account_id",
+            pl.lit("true_up_waiting").alias("reason"),
+            pl.format("{}: {} days from {} will be validated again", "service_point_id", "days", "first").alias(
+                "detail"
+            ),
+        )
+    )
+
+
+def _earlier(database: Database, reference: Reference, period: Period) -> pl.DataFrame:
+    """Accounts whose statement before this one is not issued: what it carries (a credit, a ratchet's peak) is not known.
+
+    The statement before is that of the same account at the service point for the day before the stretch begins,
+    whatever tariff or cycle it was on. A period that had begun before the first day that was ever billed here is not
+    waited for.
+    """
+    opened = store.first_billed_day(database)
+    if opened is None:
+        return pl.DataFrame(schema=HOLD_SCHEMA)
+    eve = pl.col("stretch_start").dt.offset_by("-1d")
+    before = (
+        period.runs.select("account_id", "service_point_id", eve.alias("eve"))
+        .join(
+            reference.agreements.select("account_id", "service_point_id", "cycle_id", "valid_from", "valid_to"),
+            on=["account_id", "service_point_id"],
+        )
+        .filter(
+            (pl.col("valid_from") <= pl.col("eve"))
+            & (pl.col("valid_to").is_null() | (pl.col("valid_to") > pl.col("eve")))
+        )
+        .join(reference.billing_cycles, on="cycle_id")
+        .filter((pl.col("period_start") <= pl.col("eve")) & (pl.col("period_end") > pl.col("eve")))
+        .filter(pl.col("period_start") >= opened)
+        .filter((pl.col("cycle_id") != period.cycle_id) | (pl.col("period_start") != period.start))
+        .select("account_id", "cycle_id", "period_start")
+        .unique()
+    )
+    if not before.height:
+        return pl.DataFrame(schema=HOLD_SCHEMA)
+    settled = store.settled_accounts(database, before.select("cycle_id", "period_start").unique().rows())
+    return before.join(settled, on=["account_id", "cycle_id", "period_start"], how="anti").select(
+        "account_id",
+        pl.lit("earlier_statement").alias("reason"),
+        pl.format("{} {} is not issued", "cycle_id", "period_start").alias("detail"),
+    )

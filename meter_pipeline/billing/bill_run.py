@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any
 
 import polars as pl
 
 from meter_pipeline.billing import reconcile
-from meter_pipeline.billing.accrual import CHARGE_SCHEMA
-from meter_pipeline.billing.bill_holds import billed_by_legacy, waiting
-from meter_pipeline.billing.reconcile import STREAK_DAYS
+from meter_pipeline.billing.bill_holds import Period, billed_by_legacy, waiting
+from meter_pipeline.billing.period_prices import price_period
+from meter_pipeline.billing.reconcile import STATEMENT_JOINTS, STREAK_DAYS
 from meter_pipeline.billing.reference import load_reference
-from meter_pipeline.billing.segment_positions import gather
-from meter_pipeline.billing.segments import segments
+from meter_pipeline.billing.segments import covered, stretches
+from meter_pipeline.billing.service_agreements import Reference
 from meter_pipeline.billing.statement_rows import write
-from meter_pipeline.billing.statements import (
-    Priced,
-    line_hashes,
-    price_segments,
-)
+from meter_pipeline.billing.statements import line_hashes
 from meter_pipeline.billing.tables import days
 from meter_pipeline.billing.tables import reconciliation as joints
 from meter_pipeline.billing.tables import statements as store
+from meter_pipeline.billing.tables.adjustments import revised_points
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import flags
@@ -36,13 +33,14 @@ from meter_pipeline.postgres.reading import reading
 
 @dataclass(slots=True)
 class StatementOutcome:
-    """What issuing a period's statements did; money in millionths. ``exceptions``: reason -> accounts that wait.
-    ``estimate_streaks``: accounts issued, or to be, that stand on a run of estimates of STREAK_DAYS or more."""
+    """What issuing a period's statements did; money in millionths. ``accounts``: those whose statement was issued now.
+    ``exceptions``: reason -> accounts that wait. ``estimate_streaks``: accounts issued, or to be, that stand on a run of estimates of STREAK_DAYS or more."""
 
     cycle_id: str
     period_start: date
     period_end: date
     issued: int = 0
+    accounts: list[str] = field(default_factory=list)
     already: int = 0
     lines: int = 0
     total: int = 0
@@ -66,84 +64,132 @@ def issue_statements(
     """Issue the statements of the cycle's period that ends on a day; idempotent: an issued statement is never touched
     again.
 
-    An account waits, with a named exception, while a day of its service is not billed, one of its services could not be
-    charged, an anomaly case holds its bill, or the legacy batch bills it while a migration is under way.
-    ``posting_day``: by default the period's last day; the statement is posted in its month, or the first one after it
-    that is not sealed. Raises ValueError where the cycle has no such period.
+    An account waits, with a named exception, while a day of its service is not billed, could not be priced or will be
+    validated again, an anomaly case holds its bill, the statement before it waits, or the legacy batch bills it while a
+    migration is under way. Earlier periods for which accounts of this one wait are tried first, and later ones that
+    waited for a statement issued now afterwards. ``posting_day``: by default the period's last day; the statement is
+    posted in its month, or the first one after it that is not sealed. Raises ValueError where the cycle has no such
+    period.
     """
-    del calendar  # the period is in civil days; the calendar is taken so that every stage is called alike
     period_start = store.period(database, cycle_id, period_end)
     if period_start is None:
         raise ValueError(f"cycle {cycle_id} has no period that ends on {period_end}")
-    outcome = StatementOutcome(cycle_id, period_start, period_end)
-    with reading(database) as session, database.connect("billing statements") as connection:
-        database = session
-        days.lock(connection)
-        reference = load_reference(database, period_end)
-        wanted = segments(reference, cycle_id, period_start, period_end)
-        done = store.issued_accounts(database, cycle_id, period_start)
-        outcome.already = len(done & set(wanted["account_id"].to_list()))
-        wanted = wanted.filter(~pl.col("account_id").is_in(sorted(done)))
-        totals = store.charge_totals(database, cycle_id, period_start, period_end)
-        theirs = billed_by_legacy(
-            connection, flags.read(connection, STAGE).value, wanted, cycle_id, period_start, period_end
-        )
-        faults = pl.concat(
-            [
-                theirs,
-                waiting(database, wanted.join(theirs, on="account_id", how="anti"), totals, period_start, period_end),
-            ]
-        )
-        ready = wanted.filter(~pl.col("account_id").is_in(faults["account_id"].unique().to_list()))
-        rows, tariffs = gather(
-            database,
-            reference,
-            ready,
-            cycle_id,
-            period_start,
-            lambda at: store.positions(session, at, CHARGE_SCHEMA.names()).cast(CHARGE_SCHEMA),
-        )
-        result = price_segments(rows, tariffs, period_start, period_end)
-        if result.refused.height:
-            not_charged = result.refused.select("account_id", pl.lit("not_charged").alias("reason"), "detail")
-            faults = pl.concat([faults, not_charged])
-            ready = ready.join(result.refused, on="account_id", how="anti")
-        before_writing(database, clock=clock)
-        # Pricing a city takes a minute in which the migration may have gone back: what counts is the stage that is held
-        # while this is written.
-        taken = billed_by_legacy(
-            connection, legacy.stage_in_force(connection) or STAGE.default, ready, cycle_id, period_start, period_end
-        )
-        if taken.height:
-            faults, ready = pl.concat([faults, taken]), ready.join(taken, on="account_id", how="anti")
-            result = Priced(
-                result.lines.join(taken, on="account_id", how="anti"),
-                result.segments.join(taken, on="account_id", how="anti"),
-            )
-        month = days.open_month(connection, posting_day or period_end - timedelta(days=1))
-        streaks = joints.period_streaks(connection, cycle_id, period_start, period_end, STREAK_DAYS)
-        noted = streaks.select(
-            "account_id",
-            pl.lit("estimate_streak").alias("reason"),
-            pl.format("{}: {} days of nothing but estimates from {}", "service_point_id", "days", "since").alias(
-                "detail"
-            ),
-        )
-        store.write_exceptions(connection, cycle_id, period_start, pl.concat([faults, noted]))
-        outcome.estimate_streaks = noted["account_id"].n_unique()
-        outcome.currency = next((t.currency for t in tariffs.values()), "USD")
-        if result.segments.height:
-            write(connection, database, outcome, result, ready, totals, month, clock, actor)
-        outcome.reconciliation = statement_joints(connection, cycle_id, period_start, period_end)
-        joints.replace(
-            connection,
-            period_end - timedelta(days=1),
-            outcome.reconciliation,
-            list(reconcile.STATEMENT_JOINTS),
-            cycle_id,
-        )
-        outcome.exceptions = dict(faults.group_by("reason").len().sort("reason").iter_rows())
+    run = _Run(database, calendar, clock, actor, posting_day)
+    for cycle, end, accounts in store.waiting_before(database, cycle_id, period_start, period_end):
+        run.issue(cycle, end, accounts)
+    outcome = run.issue(cycle_id, period_end)
+    _followers(run, outcome)
     return outcome
+
+
+def issue_waiting(
+    database: Database,
+    calendar: BillingCalendar,
+    past: date,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+    actor: str = "billing",
+) -> list[StatementOutcome]:
+    """Try again the statements of every period that ended by a day and still has accounts waiting, oldest first."""
+    run = _Run(database, calendar, clock, actor, None)
+    return [run.issue(cycle, end, accounts) for cycle, end, accounts in store.waiting_periods(database, past)]
+
+
+def _followers(run: _Run, outcome: StatementOutcome) -> None:
+    """Issue the later statements that waited for those issued now, and those that waited for these."""
+    tried: set[tuple[str, date, str]] = set()
+    accounts = outcome.accounts
+    while accounts:
+        released: list[str] = []
+        for cycle, end, waiting_accounts in store.waiting_for(run.database, accounts, run.clock_day()):
+            fresh = [a for a in waiting_accounts if (cycle, end, a) not in tried]
+            tried |= {(cycle, end, a) for a in fresh}
+            released += run.issue(cycle, end, fresh).accounts if fresh else []
+        accounts = released
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the periods of one call are issued with."""
+
+    database: Database
+    calendar: BillingCalendar
+    clock: Clock
+    actor: str
+    posting_day: date | None
+
+    def clock_day(self) -> date:
+        return self.calendar.day_of(self.clock.now()) + timedelta(days=1)
+
+    def issue(self, cycle_id: str, period_end: date, accounts: list[str] | None = None) -> StatementOutcome:
+        """One period, or some accounts of it."""
+        period_start = store.period(self.database, cycle_id, period_end)
+        if period_start is None:
+            raise ValueError(f"cycle {cycle_id} has no period that ends on {period_end}")
+        outcome = StatementOutcome(cycle_id, period_start, period_end)
+        with reading(self.database) as session, self.database.connect("billing statements") as connection:
+            days.lock(connection)
+            reference = load_reference(session, period_end)
+            period = _period(session, reference, outcome, accounts)
+            totals = store.charge_totals(session, cycle_id, period_start, period_end, accounts)
+            theirs = billed_by_legacy(
+                connection, flags.read(connection, STAGE).value, period.wanted, cycle_id, period_start, period_end
+            )
+            mine = _without(period, theirs["account_id"].to_list())
+            faults = pl.concat([theirs, waiting(session, reference, mine, totals)])
+            ready = _without(mine, faults["account_id"].unique().to_list())
+            found = price_period(session, self.calendar, reference, ready)
+            faults = pl.concat([faults, found.faults])
+            before_writing(session, clock=self.clock)
+            # Pricing a city takes a minute in which the migration may have gone back: what counts is the stage that is
+            # held while this is written.
+            stage = legacy.stage_in_force(connection) or STAGE.default
+            taken = billed_by_legacy(connection, stage, ready.wanted, cycle_id, period_start, period_end)
+            faults = pl.concat([faults, taken])
+            found = found.without(taken["account_id"].to_list())
+            month = days.open_month(connection, self.posting_day or period_end - timedelta(days=1))
+            noted = _streaks(connection, outcome)
+            store.write_exceptions(connection, cycle_id, period_start, pl.concat([faults, noted]), accounts)
+            outcome.estimate_streaks = noted["account_id"].n_unique()
+            outcome.currency = next((t.currency for t in found.tariffs.values()), "USD")
+            if found.priced.segments.height:
+                write(connection, session, outcome, found, totals, month, self.clock, self.actor)
+            if outcome.issued or accounts is None:
+                outcome.reconciliation = statement_joints(connection, cycle_id, period_start, period_end)
+                last = period_end - timedelta(days=1)
+                joints.replace(connection, last, outcome.reconciliation, list(STATEMENT_JOINTS), cycle_id)
+            outcome.exceptions = dict(faults.group_by("reason").len().sort("reason").iter_rows())
+        return outcome
+
+
+def _period(database: Database, reference: Reference, outcome: StatementOutcome, accounts: list[str] | None) -> Period:
+    """The segments of a period that have no statement yet. Counts those that have."""
+    cycle_id, first, past = outcome.cycle_id, outcome.period_start, outcome.period_end
+    runs = stretches(reference, cycle_id, first, past)
+    if accounts is not None:
+        runs = runs.filter(pl.col("account_id").is_in(accounts))
+    done = store.issued_accounts(database, cycle_id, first)
+    outcome.already = len(done & set(runs["account_id"].to_list()))
+    runs = runs.filter(~pl.col("account_id").is_in(sorted(done)))
+    revised = revised_points(database, first, past)
+    people = runs.filter(pl.col("service_point_id").is_in(revised))["account_id"].unique().sort().to_list()
+    return Period(cycle_id, first, past, covered(reference, runs), runs, people)
+
+
+def _without(period: Period, accounts: list[str]) -> Period:
+    kept = ~pl.col("account_id").is_in(accounts)
+    revised = [a for a in period.revised if a not in set(accounts)]
+    return replace(period, wanted=period.wanted.filter(kept), runs=period.runs.filter(kept), revised=revised)
+
+
+def _streaks(connection: Any, outcome: StatementOutcome) -> pl.DataFrame:
+    """Accounts that stand on a run of estimates, as exceptions that hold nothing."""
+    streaks = joints.period_streaks(connection, outcome.cycle_id, outcome.period_start, outcome.period_end, STREAK_DAYS)
+    return streaks.select(
+        "account_id",
+        pl.lit("estimate_streak").alias("reason"),
+        pl.format("{}: {} days of nothing but estimates from {}", "service_point_id", "days", "since").alias("detail"),
+    )
 
 
 def statement_joints(connection: Any, cycle_id: str, period_start: date, period_end: date) -> pl.DataFrame:

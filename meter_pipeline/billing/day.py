@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,15 +12,18 @@ from typing import Any, Final
 import polars as pl
 
 from meter_pipeline.billing import reconcile
-from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DETERMINANT_SCHEMA, DayCharges, accrue, joined
-from meter_pipeline.billing.determinants import day_determinants
+from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DayCharges, joined
+from meter_pipeline.billing.day_shards import charges_of, read_shard
+from meter_pipeline.billing.missing_usage import with_missing_usage
 from meter_pipeline.billing.positions import matrix
 from meter_pipeline.billing.recalculate import KEY, carry_forward
 from meter_pipeline.billing.reference import load_reference
-from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, Bound, Reference, bind
+from meter_pipeline.billing.sealed_days import keep_revisions
+from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, bind
 from meter_pipeline.billing.tables import adjustments as late
 from meter_pipeline.billing.tables import days
 from meter_pipeline.billing.tables import reconciliation as joints
+from meter_pipeline.billing.tariff_freeze import freeze_versions
 from meter_pipeline.billing.tariffs import Tariff
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
@@ -30,9 +32,8 @@ from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.ledger.digests import digests
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.reading import reading
-from meter_pipeline.schemas.reads import DayMatrix
 from meter_pipeline.schemas.report import StageReport
-from meter_pipeline.sharding import KeyRange, key_ranges
+from meter_pipeline.sharding import key_ranges
 
 # : Services read, computed and written together: their quarter-hours are 10 MB, and eight of these make a hundred
 # thousand, so that reading, : computing and writing overlap from soon after the start until soon before the end (4.1 s
@@ -79,26 +80,6 @@ class BillingOutcome:
         return stage_report(self)
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """What a shard of the day stands on."""
-
-    services: Bound
-    usage: list[DayMatrix]
-    daily: pl.DataFrame
-    prior: pl.DataFrame
-
-
-def _read(database: Database, day: date, bound: Bound, within: KeyRange) -> _Read:
-    services = bound.within(within)
-    return _Read(
-        services,
-        days.read_usage(database, day, within),
-        days.read_daily(database, day, within),
-        days.read_prior(database, day, CHARGE_SCHEMA.names(), services.services, within),
-    )
-
-
 def bill_billing_day(
     database: Database,
     calendar: BillingCalendar,
@@ -143,26 +124,27 @@ def bill_billing_day(
         outcome.sealed = days.sealed(connection, day)
         first_load = not outcome.sealed and not days.is_billed(connection, day)
         before_writing(session, clock=clock)
-        _freeze(connection, bound.tariffs, reference, clock, actor)
+        freeze_versions(connection, bound.tariffs, reference, clock, actor)
         ids = bound.services["service_point_id"]
         ranges = key_ranges(ids.to_list(), max(1, -(-len(ids) // shards) if shards else SERVICES_PER_SHARD))
         results: list[DayCharges] = []
         hashed: list[Future[list[bytes]]] = []
-        ahead = reader.submit(_read, beside, day, bound, ranges[0])
+        ahead = reader.submit(read_shard, beside, day, bound, ranges[0])
         for following in [*ranges[1:], None]:
             read = ahead.result()
             if following is not None:
-                ahead = reader.submit(_read, beside, day, bound, following)
+                ahead = reader.submit(read_shard, beside, day, bound, following)
             else:
                 standing = reader.submit(_standing, database, calendar, day)
-            determinants = day_determinants(read.services, calendar, day, read.usage, read.daily, reference.holidays)
-            results.append(accrue(determinants, read.prior, calendar))
+            results.append(charges_of(read, calendar, day, reference.holidays))
             hashed.append(writer.submit(_load if first_load else _hash, connection, session, results[-1], day, clock))
         result = joined(results)
+        known = with_missing_usage(session, calendar, day, bound.services, result.exceptions)
+        result = replace(result, exceptions=known)
         watch("charges")
         leaves = [leaf for part in hashed for leaf in part.result()]
         if outcome.sealed:
-            revised = _keep_revisions(connection, session, result, day, clock)
+            revised = keep_revisions(connection, session, result, day, clock)
             outcome.revisions = len(revised)
             outcome.statements_touched = late.note_late_changes(connection, day, revised, clock.now())
             stored = days.read_day(session, "charge_day", day, CHARGE_SCHEMA.names())
@@ -209,7 +191,8 @@ def bill_billing_day(
             )
         watch("reconcile")
     _summarise(outcome, result, table, bound.tariffs, currency)
-    if late.waiting(database):
+    # A day that does not reconcile corrects no bill: what it changed waits on the list until it does.
+    if late.waiting(database) and "open" not in table["cause"].to_list():
         from meter_pipeline.billing.adjustments import propose_late_changes
 
         before_writing(database, clock=clock)
@@ -274,7 +257,9 @@ def day_joints(
             "file_to_reads": other.files,
             "reads_to_validated": other.channel_days,
             "intervals_to_register": other.registers,
-            "validated_to_determinants": reconcile.usage_rows(other.usage, held, excused),
+            "validated_to_determinants": reconcile.usage_rows(
+                other.usage, held, excused, joints.revised(connection, day)
+            ),
             "determinants_to_lines": reconcile.charged_rows(
                 held, charges, eve, joints.positions_before(connection, day, alone), excused
             ),
@@ -308,39 +293,6 @@ def _write(connection: Any, result: DayCharges, day: date, loaded: bool) -> list
     faults = result.exceptions.select(pl.lit(day).alias("billing_day"), *EXCEPTION_SCHEMA.names())
     days.bring_to(connection, "exception_day", day, faults, (*KEY, "reason", "detail"))
     return changed
-
-
-def _freeze(
-    connection: Any, tariffs: Mapping[tuple[str, int], Tariff], reference: Reference, clock: Clock, actor: str
-) -> None:
-    """Tariff versions on their first use: from now on their documents may not change."""
-    for (tariff_id, version), tariff in sorted(tariffs.items()):
-        if (tariff_id, version) in reference.frozen:
-            continue
-        rule = tariff.rounding
-        row = {
-            "tariff_id": tariff_id,
-            "version": version,
-            "document_sha256": reference.hashes[tariff_id, version],
-            "source": tariff.source,
-            "name": tariff.name,
-            "commodity": tariff.commodity,
-            "currency": tariff.currency,
-            "unit": tariff.unit,
-            "periods": list(tariff.schedule.periods),
-            "registers": [r.name for r in tariff.registers],
-            "line_keys": [line.key for line in tariff.lines],
-            "line_names": [line.name for line in tariff.lines],
-            "line_components": [line.component for line in tariff.lines],
-            "day_keys": list(tariff.day_keys),
-            "day_components": [
-                next(line.component for line in tariff.lines if line.day_key == key) for key in tariff.day_keys
-            ],
-            "rounding": f"{2 if rule.places is None else rule.places} {rule.mode}",
-        }
-        if days.write_tariff(connection, row, clock.now()):
-            body = {"tariff_id": tariff_id, "version": version, "sha256": row["document_sha256"]}
-            ledger.append(connection, "tariff_version", body, clock=clock, actor=actor)
 
 
 def charge_hashes(charges: pl.DataFrame) -> pl.Series:
@@ -402,15 +354,6 @@ def _entry(
     }
     leaves = b"".join([*(charge_hashes(charges).to_list() if hashes is None else hashes), *gone])
     return ledger.encode("billed", body, leaves or None, at=clock.now(), actor=actor)
-
-
-def _keep_revisions(connection: Any, database: Database, result: DayCharges, day: date, clock: Clock) -> list[str]:
-    """What a sealed day's determinants would be now, beside the sealed rows."""
-    stored = days.read_day(database, "determinant_day", day, DETERMINANT_SCHEMA.names()).cast(DETERMINANT_SCHEMA)
-    differs = result.determinants.join(stored, on=DETERMINANT_SCHEMA.names(), how="anti", nulls_equal=True)
-    rows = [json.dumps(row, default=str, sort_keys=True) for row in differs.to_dicts()]
-    month = days.open_month(connection, day)
-    return days.next_revision(connection, day, differs["service_point_id"].to_list(), rows, month, clock.now())
 
 
 def _summarise(

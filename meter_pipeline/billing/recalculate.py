@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import date
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
-from meter_pipeline.billing.accrual import DETERMINANT_SCHEMA, DayCharges, accrue
+from meter_pipeline.billing.accrual import DETERMINANT_SCHEMA, DayCharges, accrue, joined
 from meter_pipeline.billing.determinants import DayDeterminants, blank_group
 from meter_pipeline.billing.positions import matrix
 from meter_pipeline.billing.service_agreements import Bound, Reference, bind
+from meter_pipeline.billing.set_aside import apart
 from meter_pipeline.billing.tables import days
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
@@ -80,14 +82,29 @@ def carry_forward(
         held = days.read_day(database, "determinant_day", later, DETERMINANT_SCHEMA.names(), moved).cast(
             DETERMINANT_SCHEMA
         )
-        again = accrue(
-            groups_of(bound, held, later, calendar), position.filter(pl.col("service_point_id").is_in(moved)), calendar
-        )
-        touched = again.charges["service_point_id"].to_list()
+        compute = partial(_again, bound, held, later, calendar, position)
+        done = apart(held["service_point_id"].to_list(), compute)
+        again = joined(done.results) if done.results else DayCharges(held.clear(), position.clear())
+        # A service that cannot be worked out again loses the charge that stood on the old position: its bill waits.
+        touched = [*again.charges["service_point_id"].to_list(), *done.faults]
         written = days.bring_to(connection, "charge_day", later, again.charges, KEY, only=touched)
         if written:
             carried[later] = len(written)
             record(again, written, later)
         position = pl.concat([position.filter(~pl.col("service_point_id").is_in(touched)), again.charges])
-        moved = written
+        # A service without a row on this day may have some on a later one.
+        absent = set(moved) - set(held["service_point_id"].to_list())
+        moved = sorted(absent | (set(written) - set(done.faults)))
     return carried
+
+
+def _again(
+    bound: Bound,
+    held: pl.DataFrame,
+    later: date,
+    calendar: BillingCalendar,
+    position: pl.DataFrame,
+    service_points: Sequence[str],
+) -> DayCharges:
+    mine = pl.col("service_point_id").is_in(list(service_points))
+    return accrue(groups_of(bound, held.filter(mine), later, calendar), position.filter(mine), calendar)

@@ -50,7 +50,8 @@ CAUSES: Final[dict[str, str]] = {
     "ratchet": "billing demand set by an earlier month's peak",
     "year_end": "owed only at a billing year's end: the annual minimum, less what is paid for credit left over",
     "adjusted": "late data moved the days after the statement was issued; an adjustment of it stands beside it",
-    "late_actual_in_sealed_period": "the day is sealed; the correction stands in the open period",
+    "adjustment_refused": "late data moved the days after the statement was issued; a person refused its adjustment",
+    "late_actual_in_sealed_period": "the day is sealed; the statement of its period, or an adjustment of it, bills the later read",
     **EXCEPTIONS,
 }
 SCHEMA: Final = pl.Schema(
@@ -100,32 +101,49 @@ def table(found: Mapping[str, Sequence[Sequence[Any]]]) -> pl.DataFrame:
     return frame.sort("joint", "subject", "unit", "cause")
 
 
-def usage_rows(wanted: pl.DataFrame, held: pl.DataFrame, excused: pl.DataFrame) -> list[tuple[Any, ...]]:
+def usage_rows(
+    wanted: pl.DataFrame, held: pl.DataFrame, excused: pl.DataFrame, revised: pl.DataFrame | None = None
+) -> list[tuple[Any, ...]]:
     """validated_to_determinants of a day, service point by service point, by the meter's unit and cause.
 
     ``wanted``: service_point_id, unit, flow, quantity; ``held``: determinants with source_unit, source_quantity and
-    source_export, and with those of the day's other unit; ``excused``: service_point_id and the reason why its usage need not be there.
+    source_export, and with those of the day's other unit; ``excused``: service_point_id and the reason why its usage is
+    not there, which explains usage that is not there at all and no other difference; ``revised``: determinants kept
+    beside a sealed day, which explain the difference where they are what was validated.
     """
-    sides = [
-        held.filter(pl.col(unit) != "", counts).select("service_point_id", unit=unit, flow=pl.lit(flow), held=column)
-        for flow, unit, column, counts in (
-            ("import", "source_unit", "source_quantity", pl.lit(True)),
-            ("import", "other_unit", "other_quantity", pl.lit(True)),
-            ("export", "source_unit", "source_export", pl.col("source_export") != 0),
-            ("export", "other_unit", "other_export", pl.col("other_export") != 0),
-        )
-    ]
-    both = wanted.join(pl.concat(sides), on=["service_point_id", "unit", "flow"], how="full", coalesce=True)
-    both = both.with_columns(
+    both = wanted.join(_by_flow(held, "held"), on=["service_point_id", "unit", "flow"], how="full", coalesce=True)
+    later = held.clear() if revised is None else revised
+    both = both.join(_by_flow(later, "later"), on=["service_point_id", "unit", "flow"], how="left").with_columns(
         pl.col("quantity").fill_null(0).alias("expected"), pl.col("held").fill_null(0).alias("actual")
     )
     named = both.join(excused, on="service_point_id", how="left").with_columns(
         pl.when(pl.col("expected") == pl.col("actual"))
         .then(pl.lit("none"))
-        .otherwise(pl.col("reason").fill_null("open"))
+        .when(pl.col("expected") == pl.col("later"))
+        .then(pl.lit("late_actual_in_sealed_period"))
+        .when(pl.col("actual") == 0)
+        .then(pl.col("reason").fill_null("open"))
+        .otherwise(pl.lit("open"))
         .alias("cause")
     )
     return _by_cause(named, "unit")
+
+
+def _by_flow(determinants: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Usage and exports of determinants as rows, in the day's unit and in its other one: service_point_id, unit, flow
+    and the quantity under ``name``."""
+    sides = (
+        ("import", "source_unit", "source_quantity", pl.lit(True)),
+        ("import", "other_unit", "other_quantity", pl.lit(True)),
+        ("export", "source_unit", "source_export", pl.col("source_export") != 0),
+        ("export", "other_unit", "other_export", pl.col("other_export") != 0),
+    )
+    return pl.concat(
+        determinants.filter(pl.col(unit) != "", counts).select(
+            "service_point_id", unit=unit, flow=pl.lit(flow), **{name: column}
+        )
+        for flow, unit, column, counts in sides
+    )
 
 
 def charged_rows(
@@ -148,13 +166,13 @@ def charged_rows(
             (pl.col("sent") - pl.col("sent_before").fill_null(0)).alias("sent_moved"),
         )
     )
-    refused = excused.filter(pl.col("uncharged")).select("service_point_id", pl.lit(True).alias("refused"))
+    refused = excused.filter(pl.col("uncharged")).select("service_point_id", pl.col("reason").alias("refused"))
     both = (
         held.join(moved, on="service_point_id", how="left")
         .join(refused, on="service_point_id", how="left")
         .with_columns(
-            pl.when(pl.col("moved").is_null() & pl.col("refused").fill_null(False))
-            .then(pl.lit("attribute_missing"))
+            pl.when(pl.col("moved").is_null() & pl.col("refused").is_not_null())
+            .then(pl.col("refused"))
             .when((pl.col("energy") == pl.col("moved")) & (pl.col("export") == pl.col("sent_moved")))
             .then(pl.lit("none"))
             .otherwise(pl.lit("open"))
@@ -203,11 +221,18 @@ def statement_rows(sums: pl.DataFrame, cycle_id: str) -> list[tuple[Any, ...]]:
     """lines_to_statement of a period's statements.
 
     ``sums``: per statement, in millionths, the days' charges as they stand (charged), its lines (lines), its total,
-    what the end of the period added by cause (period_end, credit, ratchet, year_end), and whether an adjustment stands
-    beside it (adjusted). What the causes do not explain is open.
+    what the end of the period added by cause (period_end, credit, ratchet, year_end), what later reads of sealed days
+    changed (sealed_days), and whether an adjustment stands beside it (adjusted) or was refused (refused). What the
+    causes do not explain is open.
     """
     currency = sums["currency"][0] if sums.height else ""
-    causes = {"period_end": "period_end", "credit": "net_metering_credit", "ratchet": "ratchet", "year_end": "year_end"}
+    causes = {
+        "period_end": "period_end",
+        "credit": "net_metering_credit",
+        "ratchet": "ratchet",
+        "year_end": "year_end",
+        "sealed_days": "late_actual_in_sealed_period",
+    }
     left = sums.with_columns(
         (pl.col("lines") - pl.col("charged") - pl.sum_horizontal(*causes)).alias("left")
     ).with_columns(
@@ -215,11 +240,13 @@ def statement_rows(sums: pl.DataFrame, cycle_id: str) -> list[tuple[Any, ...]]:
         .then(pl.lit("none"))
         .when(pl.col("adjusted") & (pl.col("lines") == pl.col("total")))
         .then(pl.lit("adjusted"))
+        .when(pl.col("refused") & (pl.col("lines") == pl.col("total")))
+        .then(pl.lit("adjustment_refused"))
         .otherwise(pl.lit("open"))
         .alias("cause")
     )
     rows: list[tuple[Any, ...]] = []
-    for cause in ("none", "adjusted", "open"):
+    for cause in ("none", "adjusted", "adjustment_refused", "open"):
         part = left.filter(pl.col("cause") == cause)
         if part.height:
             named = " ".join(part["statement_id"].sort()[:5].to_list()) if cause == "open" else ""

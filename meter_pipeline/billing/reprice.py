@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import polars as pl
@@ -13,12 +13,24 @@ from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DETERMINANT_SCHEMA, ac
 from meter_pipeline.billing.recalculate import groups_of
 from meter_pipeline.billing.reference import load_reference
 from meter_pipeline.billing.segment_positions import gather
-from meter_pipeline.billing.segments import segments
+from meter_pipeline.billing.segments import segments, stretches, uncovered
 from meter_pipeline.billing.service_agreements import bind
 from meter_pipeline.billing.statements import Priced, price_segments
 from meter_pipeline.billing.tables import adjustments, days
+from meter_pipeline.billing.tariffs import Tariff
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Repriced:
+    """A period priced again. ``accrued``: account_id and the sum of its days' charges, in millionths; ``blocked``:
+    account_id and why its period cannot be priced, in which case it has no lines that mean anything."""
+
+    priced: Priced
+    accrued: pl.DataFrame
+    blocked: pl.DataFrame
+    tariffs: dict[tuple[str, int], Tariff]
 
 
 def reprice(
@@ -28,12 +40,15 @@ def reprice(
     cycle_id: str,
     period_start: date,
     period_end: date,
-) -> Priced:
-    """Some accounts' period priced from the usage known now, revisions of sealed days included."""
+) -> Repriced:
+    """Some accounts' period priced from the usage known now, revisions of sealed days included.
+
+    Tariff versions keep the documents that bills were made with. A segment with a day that is not charged, or a stretch
+    of days that no tariff version covers, blocks its account.
+    """
     reference = load_reference(database, period_end)
-    reference = replace(
-        reference, agreements=reference.agreements.filter(pl.col("account_id").is_in(list(account_ids))), frozen={}
-    )
+    people = pl.col("account_id").is_in(list(account_ids))
+    reference = replace(reference, agreements=reference.agreements.filter(people))
     wanted = segments(reference, cycle_id, period_start, period_end)
     points = wanted["service_point_id"].unique().sort().to_list()
     later = adjustments.revisions(database, period_start, period_end, points)
@@ -52,10 +67,48 @@ def reprice(
             [position.filter(~pl.col("service_point_id").is_in(accrued["service_point_id"].to_list())), accrued]
         )
         day += timedelta(days=1)
+    blocked = pl.concat(
+        [uncovered(stretches(reference, cycle_id, period_start, period_end), wanted), _unreached(wanted, charges)]
+    ).sort(pl.all())
+    blocked = blocked.group_by("account_id", maintain_order=True).agg(pl.col("detail").str.join(", "))
     rows, tariffs = gather(
-        database, reference, wanted, cycle_id, period_start, lambda at: pl.concat([charges[d] for d in at])
+        database,
+        reference,
+        wanted.join(blocked, on="account_id", how="anti"),
+        cycle_id,
+        period_start,
+        lambda at: pl.concat([charges[d] for d in at]),
     )
-    return price_segments(rows, tariffs, period_start, period_end)
+    priced = price_segments(rows, tariffs, period_start, period_end)
+    totals = pl.concat([c.select("account_id", "total") for c in charges.values()])
+    return Repriced(
+        priced,
+        totals.group_by("account_id").agg(pl.col("total").sum().alias("accrued")),
+        pl.concat([blocked, priced.refused.select(blocked.columns)]),
+        tariffs,
+    )
+
+
+def _unreached(wanted: pl.DataFrame, charges: Mapping[date, pl.DataFrame]) -> pl.DataFrame:
+    """Segments that some day of is not charged: account_id, detail."""
+    key = ["service_point_id", "account_id", "tariff_id", "tariff_version", "stretch_start"]
+    counted = (
+        pl.concat([c.select("billing_day", *key) for c in charges.values()])
+        .join(wanted.select(*key, "segment_start", "segment_end"), on=key)
+        .filter((pl.col("billing_day") >= pl.col("segment_start")) & (pl.col("billing_day") < pl.col("segment_end")))
+        .group_by(*key, "segment_start")
+        .agg(pl.len().cast(pl.Int64).alias("there"))
+    )
+    expected = (pl.col("segment_end") - pl.col("segment_start")).dt.total_days()
+    return (
+        wanted.join(counted, on=[*key, "segment_start"], how="left")
+        .with_columns(pl.col("there").fill_null(0), expected.alias("expected"))
+        .filter(pl.col("there") != pl.col("expected"))
+        .select(
+            "account_id",
+            pl.format("{}: {} of {} days charged", "service_point_id", "there", "expected").alias("detail"),
+        )
+    )
 
 
 def _with_revisions(held: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:

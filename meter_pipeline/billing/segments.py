@@ -5,30 +5,38 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from itertools import pairwise
+from typing import Final
 
 import polars as pl
 
 from meter_pipeline.billing.service_agreements import Reference
 from meter_pipeline.billing.tariffs import TariffRefusedError
 
+#: Whose service it is, and where
+_PEOPLE: Final = ["account_id", "service_point_id"]
 
-def segments(reference: Reference, cycle_id: str, period_start: date, period_end: date) -> pl.DataFrame:
-    """One row per service point, account, tariff and version within a period, sorted by account, service point and
-    start. A day on which an attribute changes that the tariff depends on (a larger meter is put in) begins another.
 
-    Columns: account_id, service_point_id, tariff_id, tariff_version, segment_start, segment_end (excluded),
-    stretch_start, stretch_end, first (the service began in the period), final (it ended in it), last (the stretch's
-    last segment).
-    """
+def stretches(reference: Reference, cycle_id: str, period_start: date, period_end: date) -> pl.DataFrame:
+    """Unbroken runs of one account, tariff and cycle at a service point within a period: account_id, service_point_id,
+    tariff_id, stretch_start, stretch_end (excluded), and first and final as in segments."""
     ordered = reference.agreements.sort("service_point_id", "valid_from")
     same = pl.all_horizontal(
         pl.col(c) == pl.col(c).shift(1) for c in ("service_point_id", "account_id", "tariff_id", "cycle_id")
     )
     follows = (same & (pl.col("valid_from") == pl.col("valid_to").shift(1))).fill_null(False)
-    runs = (
-        ordered.with_columns((~follows).cum_sum().alias("run"))
+    # A service begins and ends with its account, whatever tariff or cycle it was on: another tariff is no final bill.
+    served = ordered.with_columns(
+        (pl.col("valid_from").min().over(_PEOPLE) >= period_start).alias("first"),
+        (pl.col("valid_to").fill_null(date.max).max().over(_PEOPLE) <= period_end).alias("final"),
+    )
+    return (
+        served.with_columns((~follows).cum_sum().alias("run"))
         .group_by("run", "service_point_id", "account_id", "tariff_id", "cycle_id")
-        .agg(pl.col("valid_from").min().alias("begins"), pl.col("valid_to").last().alias("ends"))
+        .agg(
+            pl.col("valid_from").min().alias("begins"),
+            pl.col("valid_to").last().alias("ends"),
+            pl.col("first", "final").first(),
+        )
         .filter(
             (pl.col("cycle_id") == cycle_id)
             & (pl.col("begins") < period_end)
@@ -39,11 +47,22 @@ def segments(reference: Reference, cycle_id: str, period_start: date, period_end
             pl.min_horizontal(pl.col("ends").fill_null(period_end), pl.lit(period_end)).alias("stretch_end"),
         )
     )
-    people = ["account_id", "service_point_id"]
-    runs = runs.with_columns(
-        (pl.col("begins").min().over(people) >= period_start).alias("first"),
-        (pl.col("ends").fill_null(date.max).max().over(people) <= period_end).alias("final"),
-    )
+
+
+def segments(reference: Reference, cycle_id: str, period_start: date, period_end: date) -> pl.DataFrame:
+    """One row per service point, account, tariff and version within a period, sorted by account, service point and
+    start.
+
+    Columns: account_id, service_point_id, tariff_id, tariff_version, segment_start, segment_end (excluded),
+    stretch_start, stretch_end, first (the service began in the period), final (it ended in it), last (the stretch's
+    last segment). A day on which an attribute changes that the tariff depends on (a larger meter is put in) begins
+    another segment.
+    """
+    return covered(reference, stretches(reference, cycle_id, period_start, period_end))
+
+
+def covered(reference: Reference, runs: pl.DataFrame) -> pl.DataFrame:
+    """Stretches cut into the segments of tariff versions, as segments returns them."""
     versions = reference.tariffs.select(
         "tariff_id", pl.col("version").cast(pl.Int32).alias("tariff_version"), "valid_from", "valid_to"
     )
@@ -56,7 +75,7 @@ def segments(reference: Reference, cycle_id: str, period_start: date, period_end
         .filter(pl.col("segment_start") < pl.col("segment_end"))
         .with_columns((pl.col("segment_end") == pl.col("stretch_end")).alias("last"))
         .select(
-            *people,
+            *_PEOPLE,
             "tariff_id",
             "tariff_version",
             "segment_start",
@@ -126,3 +145,26 @@ def _changes(wanted: pl.DataFrame, reference: Reference) -> dict[str, list[tuple
             if value != before:
                 found.setdefault(str(point), []).append((str(attribute), day))
     return found
+
+
+def uncovered(runs: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:
+    """Stretches with days that no version of their tariff covers: account_id, detail. ``runs``: from stretches;
+    ``wanted``: their segments."""
+    key = [*_PEOPLE, "tariff_id", "stretch_start"]
+    held = wanted.group_by(key).agg(
+        (pl.col("segment_end") - pl.col("segment_start")).dt.total_days().sum().alias("covered")
+    )
+    return (
+        runs.join(held, on=key, how="left")
+        .with_columns(
+            pl.col("covered").fill_null(0),
+            (pl.col("stretch_end") - pl.col("stretch_start")).dt.total_days().alias("whole"),
+        )
+        .filter(pl.col("whole") != pl.col("covered"))
+        .select(
+            "account_id",
+            pl.format(
+                "{}: {} of {} days have a version of {}", "service_point_id", "covered", "whole", "tariff_id"
+            ).alias("detail"),
+        )
+    )

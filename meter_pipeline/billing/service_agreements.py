@@ -20,7 +20,10 @@ EXCEPTIONS: Final[dict[str, str]] = {
     "no_tariff": "no version of the agreement's tariff is in force on the day",
     "tariff_refused": "the tariff document can't be priced; detail names the field",
     "no_period": "the billing cycle has no period that holds the day",
-    "no_usage": "an agreement is in force but no validated usage came: fixed charges only",
+    "no_usage": "an agreement is in force and no meter stands there: fixed charges only",
+    "usage_missing": "a meter stands there and some or all of the day has no value; the bill waits",
+    "overlap": "two agreements, or two values of an attribute, are in force on the day; detail names them",
+    "set_aside": "working out the service failed; detail says how. The rest of the city is billed",
     "needs_intervals": "the tariff has time-of-use periods or demand and only a day's total is known",
     "unit_mismatch": "the meter's unit can't be converted to the tariff's",
     "no_heat_content": "gas can't be turned into therms: the tariff has no heat content in force on the day",
@@ -28,18 +31,6 @@ EXCEPTIONS: Final[dict[str, str]] = {
     "not_priced": "the tariff could not be applied to the day's usage; detail says why",
     "attribute_missing": "the tariff needs an attribute the service does not have; detail names it",
 }
-#: Those that leave a day without its price: the bill of a period that holds such a day waits until somebody has mended it.
-UNPRICED: Final = frozenset(
-    {
-        "no_tariff",
-        "needs_intervals",
-        "unit_mismatch",
-        "no_heat_content",
-        "demand_interval",
-        "attribute_missing",
-        "not_priced",
-    }
-)
 EXCEPTION_SCHEMA: Final = pl.Schema(
     {"service_point_id": pl.String, "account_id": pl.String, "reason": pl.String, "detail": pl.String}
 )
@@ -158,6 +149,28 @@ def _stretches(reference: Reference, services: pl.DataFrame) -> pl.DataFrame:
     return services.join(runs, on=["service_point_id", "valid_from"], how="left").with_columns(
         pl.max_horizontal("run_start", "period_start").alias("stretch_start")
     )
+
+
+def _alone(services: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Services without those that two rows of reference data claim, and these as exceptions: nobody can say which row is
+    right, and both would bill the usage."""
+    twice = services.filter(pl.col("service_point_id").is_duplicated())
+    if not twice.height:
+        return services, pl.DataFrame(schema=EXCEPTION_SCHEMA)
+    told = pl.format(
+        "{} from {} on {} version {} in period {}",
+        "account_id",
+        "valid_from",
+        "tariff_id",
+        "tariff_version",
+        "period_start",
+    )
+    claims = twice.group_by("service_point_id", maintain_order=True).agg(
+        told.unique(maintain_order=True).str.join("; ").alias("claims")
+    )
+    named = twice.unique(["service_point_id", "account_id"], maintain_order=True).join(claims, on="service_point_id")
+    kept = services.filter(~pl.col("service_point_id").is_duplicated())
+    return kept, exceptions(named, "overlap", pl.col("claims"))
 
 
 def bind(reference: Reference, day: date) -> Bound:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from meter_pipeline.billing.statements import Priced, line_hashes, money_text, numbered
+from meter_pipeline.billing.statements import line_hashes, money_text, numbered
 from meter_pipeline.billing.tables import statements as store
 from meter_pipeline.clock import Clock
 from meter_pipeline.ledger import entries as ledger
@@ -15,19 +15,21 @@ from meter_pipeline.postgres.database import Database
 
 if TYPE_CHECKING:
     from meter_pipeline.billing.bill_run import StatementOutcome
+    from meter_pipeline.billing.period_prices import PeriodPrices
 
 
 def write(
     connection: Any,
     database: Database,
     outcome: StatementOutcome,
-    result: Priced,
-    ready: pl.DataFrame,
+    found: PeriodPrices,
     totals: pl.DataFrame,
     month: date,
     clock: Clock,
     actor: str,
 ) -> None:
+    """Write the statements that ``found`` prices and record them. ``totals``: days charged by segment."""
+    result, ready = found.priced, found.wanted
     lines = numbered(result.lines, outcome.cycle_id, outcome.period_start)
     suffix = f".{outcome.cycle_id}.{outcome.period_start:%Y%m%d}.0"
     ids = result.segments["account_id"].unique() + suffix
@@ -49,11 +51,13 @@ def write(
         .sort("account_id")
         .join(people, on="account_id")
         .join(accrued, on="account_id", how="left")
+        .join(found.accrued.rename({"accrued": "now"}), on="account_id", how="left")
         .join(lines.group_by("account_id").agg(pl.len().cast(pl.Int32).alias("lines")), on="account_id", how="left")
         .with_columns(
             pl.concat_str([pl.col("account_id"), pl.lit(suffix)]).alias("statement_id"),
             pl.col("lines", "accrued").fill_null(0),
         )
+        .with_columns((pl.coalesce("now", "accrued") - pl.col("accrued")).alias("sealed_days"))
         .join(hashes, on="statement_id", how="left")
         .sort("account_id")
         .with_row_index("leaf")
@@ -91,6 +95,7 @@ def write(
         money_text("credit").alias("credit_carried"),
         money_text("ratchet").alias("ratchet_due"),
         money_text("year_end").alias("year_end_due"),
+        money_text("sealed_days").alias("sealed_days_due"),
         pl.lit(outcome.ledger_entry).alias("ledger_entry"),
         pl.col("leaf").alias("ledger_leaf"),
     )
@@ -138,6 +143,7 @@ def write(
         ),
     )
     outcome.issued, outcome.lines, outcome.total = statements.height, lines.height, int(statements["total"].sum())
+    outcome.accounts = statements["account_id"].to_list()
 
 
 def _counted(database: Database, outcome: StatementOutcome, ready: pl.DataFrame) -> pl.DataFrame:

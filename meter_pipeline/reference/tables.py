@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -79,6 +79,18 @@ def write(
         (digest.digest(), source, Jsonb(counts)),
     )
     return counts, digest.digest()
+
+
+def used_documents(
+    connection: psycopg.Connection[Any], versions: Sequence[tuple[str, int]]
+) -> dict[tuple[str, int], bytes]:
+    """The stored documents of those of some tariff versions that something was billed with."""
+    found = connection.execute(
+        "SELECT d.tariff_id, d.version, d.body::text FROM ref.tariff_document AS d JOIN billing.tariff_version AS v USING (tariff_id, version) "
+        "WHERE (d.tariff_id, d.version) IN (SELECT * FROM unnest(%s::text[], %s::int[]))",
+        ([t for t, _ in versions], [v for _, v in versions]),
+    )
+    return {(str(t), int(v)): str(body).encode() for t, v, body in found}
 
 
 #: Rows of a table from which its first readers would notice that nobody has vacuumed it

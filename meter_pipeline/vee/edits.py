@@ -136,7 +136,8 @@ def edit(
             + micro.tobytes()
         ).digest()
         ledger.append(connection, "corrected", body, [leaf], clock=clock, actor=by)
-        requests.ask(connection, [requests.Request(day, day, leaf, 1)], now)
+        touched = requests.points_of(connection, meter_id)
+        requests.ask(connection, [requests.Request(day, day, leaf, 1, touched)], now)
     return Edited(number, hits)
 
 
@@ -181,7 +182,8 @@ def withdraw(database: Database, edit_id: int, *, by: str, clock: Clock = SYSTEM
             "withdrawn_by": by,
         }
         ledger.append(connection, "corrected", body, [leaf], clock=clock, actor=by)
-        requests.ask(connection, [requests.Request(day, day, leaf, 1)], now)
+        touched = requests.points_of(connection, meter_id)
+        requests.ask(connection, [requests.Request(day, day, leaf, 1, touched)], now)
     return day
 
 

@@ -7,6 +7,8 @@ from datetime import date, timedelta
 from decimal import Decimal
 
 import polars as pl
+import psycopg
+import pytest
 
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.postgres.database import Database, scalar
@@ -149,7 +151,10 @@ def test_a_tariff_that_bills_were_made_with_may_not_change_under_its_version(dat
     point, *_ = city(database, 1)
     put_intervals(database, JULY, {point: [1000] * 24})
     bill_billing_day(database, CHICAGO, JULY, clock=CLOCK)
-    with database.connect() as connection:
+    with database.connect() as connection, pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="billed"):
+        connection.execute("UPDATE ref.tariff_document SET sha256 = sha256('other')")
+    with database.connect() as connection:  # billing does not rely on it alone
+        connection.execute("ALTER TABLE ref.tariff_document DISABLE TRIGGER keep_used_document")
         connection.execute("UPDATE ref.tariff_document SET sha256 = sha256('other')")
     outcome = bill_billing_day(database, CHICAGO, JULY + timedelta(days=1), clock=CLOCK)
     assert outcome.exceptions == {"tariff_refused": 1}

@@ -44,8 +44,9 @@ def statements(database: Database, statement_ids: Sequence[str]) -> pl.DataFrame
 
 
 def effective_lines(database: Database, statement_ids: Sequence[str]) -> pl.DataFrame:
-    """What statements say now: their lines with every adjustment that was not refused, in millionths, per line key and
-    segment."""
+    """What statements say in the books: their lines with every posted adjustment, in millionths, per line key and
+    segment. An adjustment that waits for a decision does not count: whether it is refused or approved, what is in the
+    books stays right."""
     return database.read(
         "SELECT statement_id, service_point_id, tariff_id, tariff_version, segment_start, segment_end, line_key, max(name) AS name, "
         "max(component) AS component, max(unit) AS unit, (sum(quantity) * 1000000)::bigint AS quantity, (sum(amount) * 1000000)::bigint AS amount, "
@@ -54,7 +55,7 @@ def effective_lines(database: Database, statement_ids: Sequence[str]) -> pl.Data
         "amount, line_no AS original FROM billing.statement_line WHERE statement_id = ANY(string_to_array($1, ',')) UNION ALL "
         "SELECT a.statement_id, l.service_point_id, l.tariff_id, l.tariff_version, l.segment_start, l.segment_end, l.line_key, l.name, l.component, "
         "l.unit, CASE WHEN l.action = 'cancel' THEN -l.quantity ELSE l.quantity END, l.amount, NULL FROM billing.adjustment_line AS l "
-        "JOIN billing.adjustment AS a USING (adjustment_id) WHERE a.statement_id = ANY(string_to_array($1, ',')) AND a.status <> 'refused') AS all_lines "
+        "JOIN billing.adjustment AS a USING (adjustment_id) WHERE a.statement_id = ANY(string_to_array($1, ',')) AND a.status = 'posted') AS all_lines "
         "GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 5, 7",
         [",".join(statement_ids)],
     )
@@ -68,6 +69,15 @@ def revisions(database: Database, first: date, past: date, service_points: Seque
         "ORDER BY billing_day, service_point_id, revision DESC",
         [first, past, ",".join(service_points)],
     )
+
+
+def revised_points(database: Database, first: date, past: date) -> list[str]:
+    """Service points with later determinants of sealed days in a range."""
+    found = database.read(
+        "SELECT DISTINCT service_point_id FROM billing.determinant_revision WHERE billing_day >= $1 AND billing_day < $2 ORDER BY 1",
+        [first, past],
+    )
+    return [str(point) for point in found["service_point_id"].to_list()]
 
 
 def note_late_changes(connection: Connection, day: date, service_points: Sequence[str], at: datetime) -> int:
@@ -88,19 +98,54 @@ def waiting(database: Database) -> bool:
     return bool(database.read("SELECT EXISTS (SELECT FROM billing.late_change) AS w")["w"][0])
 
 
-def late_changes(database: Database) -> pl.DataFrame:
-    """What waits for an adjustment: statement_id, cycle_id, period_start, period_end and ``evidence``, the days that
-    changed."""
+def late_changes(database: Database, joints: Sequence[str]) -> pl.DataFrame:
+    """What waits for an adjustment: statement_id, cycle_id, period_start, period_end, ``evidence`` (the days that
+    changed), ``noticed_at`` of the last of them, and ``waits_for``: why the adjustment cannot be worked out yet, null
+    where it can.
+
+    One read that closes a month changes every day of it. The statement is corrected when the last of the days that are
+    asked for is validated again, by one adjustment that the threshold judges as one. Days whose reconciliation is open
+    correct nothing.
+    """
     return database.read(
-        "SELECT c.statement_id, s.cycle_id, s.period_start, s.period_end, string_agg(c.billing_day || ' ' || c.service_point_id, ', ' "
-        "ORDER BY c.billing_day, c.service_point_id) AS evidence FROM billing.late_change AS c JOIN billing.statement AS s USING (statement_id) "
-        "GROUP BY 1, 2, 3, 4 ORDER BY 2, 3, 1"
+        """
+        SELECT c.statement_id, s.cycle_id, s.period_start, s.period_end, max(c.noticed_at) AS noticed_at,
+            string_agg(c.billing_day || ' ' || c.service_point_id, ', ' ORDER BY c.billing_day, c.service_point_id) AS evidence,
+            coalesce(
+                (SELECT 'day ' || min(t.billing_day) || ' will be validated again' FROM vee.true_up AS t
+                    JOIN billing.statement_segment AS g ON g.statement_id = c.statement_id AND t.billing_day >= g.segment_start
+                    AND t.billing_day < g.segment_end AND (t.service_points IS NULL OR g.service_point_id = ANY(t.service_points))
+                    WHERE t.done_at IS NULL),
+                (SELECT 'reads of ' || min(f.billing_day) || ' wait to be loaded' FROM raw.feed_file_day AS f
+                    WHERE f.loaded_at IS NULL AND f.billing_day >= s.period_start AND f.billing_day < s.period_end),
+                (SELECT 'reconciliation of ' || min(r.billing_day) || ' is open' FROM billing.reconciliation AS r
+                    WHERE r.cause = 'open' AND r.billing_day = ANY(array_agg(c.billing_day)) AND r.joint = ANY(string_to_array($1, ',')))
+            ) AS waits_for
+        FROM billing.late_change AS c JOIN billing.statement AS s USING (statement_id)
+        GROUP BY 1, 2, 3, 4 ORDER BY 2, 3, 1
+        """,
+        [",".join(joints)],
     )
 
 
-def take_late_change(connection: Connection, statement_id: str) -> bool:
-    """Strike a statement off the list in the transaction that proposes its adjustment; False where another did."""
-    return connection.execute("DELETE FROM billing.late_change WHERE statement_id = %s", (statement_id,)).rowcount > 0
+def take_late_change(connection: Connection, statement_id: str, until: datetime) -> bool:
+    """Strike what was noticed of a statement ``until`` an instant off the list, in the transaction that proposes its
+    adjustment; False where another run did."""
+    return (
+        connection.execute(
+            "DELETE FROM billing.late_change WHERE statement_id = %s AND noticed_at <= %s", (statement_id, until)
+        ).rowcount
+        > 0
+    )
+
+
+def note_waits(connection: Connection, waits: Sequence[tuple[str, str]]) -> None:
+    """Keep why statements on the list wait: (statement_id, why)."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "UPDATE billing.late_change SET waits_for = %(why)s WHERE statement_id = %(id)s AND waits_for IS DISTINCT FROM %(why)s",
+            [{"id": statement_id, "why": why} for statement_id, why in waits],
+        )
 
 
 def unapproved(connection: Connection, statement_id: str) -> Decimal:
@@ -113,9 +158,49 @@ def unapproved(connection: Connection, statement_id: str) -> Decimal:
     return Decimal(row[0]) if row else Decimal(0)
 
 
+def lock(connection: Connection, statement_id: str) -> None:
+    """One proposal or decision of a statement at a time; released with the transaction."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtext('billing.adjustment ' || %s))", (statement_id,))
+
+
+def undecided(connection: Connection, statement_id: str) -> list[tuple[str, str]]:
+    """Adjustments of a statement that wait for a decision: (adjustment_id, requested_by)."""
+    return connection.execute(
+        "SELECT adjustment_id, requested_by FROM billing.adjustment WHERE statement_id = %s AND status = 'requested' ORDER BY requested_at, 1",
+        (statement_id,),
+    ).fetchall()
+
+
+def last_refused(connection: Connection, statement_id: str) -> str | None:
+    """The adjustment of a statement that was refused last, where nothing was posted since."""
+    row = connection.execute(
+        "SELECT adjustment_id, status FROM billing.adjustment WHERE statement_id = %s AND status IN ('refused', 'posted') "
+        "ORDER BY coalesce(decided_at, posted_at) DESC, adjustment_id DESC LIMIT 1",
+        (statement_id,),
+    ).fetchone()
+    return str(row[0]) if row is not None and row[1] == "refused" else None
+
+
+def supersede(connection: Connection, adjustment_ids: Sequence[str], by: str | None, at: datetime) -> None:
+    """Take undecided adjustments out of the queue: ``by`` stands in their place."""
+    connection.execute(
+        "UPDATE billing.adjustment SET status = 'superseded', superseded_by = %s, superseded_at = %s "
+        "WHERE adjustment_id = ANY(%s) AND status = 'requested'",
+        (by, at, list(adjustment_ids)),
+    )
+
+
+def same_lines(connection: Connection, adjustment_id: str, lines: Sequence[Sequence[Any]]) -> bool:
+    """Whether an adjustment consists of exactly these lines (LINE_COLUMNS)."""
+    names = ", ".join(LINE_COLUMNS)
+    held = connection.execute(
+        f"SELECT {names} FROM billing.adjustment_line WHERE adjustment_id = %s ORDER BY line_no", (adjustment_id,)
+    ).fetchall()
+    return [tuple(row) for row in held] == [tuple(line) for line in lines]
+
+
 def insert(connection: Connection, row: dict[str, Any], lines: Sequence[Sequence[Any]]) -> str:
     """A new adjustment and its lines; returns its id, the statement's next."""
-    connection.execute("SELECT pg_advisory_xact_lock(hashtext('billing.adjustment ' || %s))", (row["statement_id"],))
     found = connection.execute(
         "SELECT count(*) FROM billing.adjustment WHERE statement_id = %s", (row["statement_id"],)
     ).fetchone()

@@ -302,23 +302,73 @@ def write_tariff(connection: Connection, row: dict[str, Any], at: datetime) -> b
     return result.rowcount == 1
 
 
-def next_revision(
-    connection: Connection, day: date, service_points: Sequence[str], rows: Sequence[str], month: date, at: datetime
+def next_revisions(
+    connection: Connection, day: date, rows: Sequence[tuple[str, str, str]], month: date, at: datetime
 ) -> list[str]:
-    """Keep later determinants of a sealed day beside it; equal ones are not repeated. Returns the service points with
-    new ones."""
+    """Keep later determinants of a sealed day beside it: (service point, determinants, exceptions), both as JSON.
+    Returns the service points of the rows that were written."""
     written = []
-    for service_point, row in zip(service_points, rows, strict=True):
+    for service_point, determinants, exceptions in rows:
         new = connection.execute(
-            "INSERT INTO billing.determinant_revision (billing_day, service_point_id, revision, posting_month, recorded_at, determinants) "
-            "SELECT %(d)s, %(s)s, coalesce(max(revision), 0) + 1, %(m)s, %(t)s, %(r)s::jsonb FROM billing.determinant_revision "
+            "INSERT INTO billing.determinant_revision (billing_day, service_point_id, revision, posting_month, recorded_at, determinants, exceptions) "
+            "SELECT %(d)s, %(s)s, coalesce(max(revision), 0) + 1, %(m)s, %(t)s, %(r)s::jsonb, %(e)s::jsonb FROM billing.determinant_revision "
             "WHERE billing_day = %(d)s AND service_point_id = %(s)s "
-            "HAVING (array_agg(determinants ORDER BY revision DESC))[1] IS DISTINCT FROM %(r)s::jsonb",
-            {"d": day, "s": service_point, "m": month, "t": at, "r": row},
+            "HAVING (array_agg(determinants ORDER BY revision DESC))[1] IS DISTINCT FROM %(r)s::jsonb "
+            "OR (array_agg(exceptions ORDER BY revision DESC))[1] IS DISTINCT FROM %(e)s::jsonb",
+            {"d": day, "s": service_point, "m": month, "t": at, "r": determinants, "e": exceptions},
         ).rowcount
         if new:
             written.append(service_point)
     return written
+
+
+def exceptions_of(database: Database, day: date) -> list[tuple[str, str, str]]:
+    """A day's exceptions as stored: (service point, reason, detail)."""
+    found = database.read(
+        "SELECT service_point_id, reason, detail FROM billing.exception_day WHERE billing_day = $1 ORDER BY 1, 2, 3",
+        [day],
+    )
+    return [(point, reason, detail) for point, reason, detail in found.iter_rows()]
+
+
+def revised(connection: Connection, day: date) -> set[str]:
+    """Service points with determinants beside a sealed day."""
+    found = connection.execute(
+        "SELECT DISTINCT service_point_id FROM billing.determinant_revision WHERE billing_day = %s", (day,)
+    )
+    return {str(point) for (point,) in found}
+
+
+def missing_usage(database: Database, day: date) -> pl.DataFrame:
+    """Services whose validated day has no value in some or all of its intervals and of which validation says nothing:
+    service_point_id, missing, expected. What it found is billed, estimated or held by the utility's policy."""
+    return database.read(
+        "SELECT service_point_id, sum(missing)::bigint AS missing, sum(slots_expected)::bigint AS expected FROM vee.daily_usage AS u "
+        "WHERE billing_day = $1 AND flow IN ('import', 'export') AND (missing > 0 OR quantity_micro IS NULL) AND NOT EXISTS "
+        "(SELECT FROM vee.exception AS e WHERE e.billing_day = u.billing_day AND e.service_point_id = u.service_point_id) GROUP BY 1 ORDER BY 1",
+        [day],
+    )
+
+
+def metered_points(database: Database, service_points: Sequence[str], start: datetime, past: datetime) -> list[str]:
+    """Those of some service points at which a meter with a billed channel stands between two instants."""
+    found = database.read(
+        "SELECT DISTINCT i.service_point_id FROM ref.installations AS i JOIN ref.channels AS c USING (meter_id) WHERE c.billed "
+        "AND c.flow IN ('import', 'export') AND i.installed_at < $3 AND (i.removed_at IS NULL OR i.removed_at > $2) "
+        "AND i.service_point_id = ANY(string_to_array($1, ',')) ORDER BY 1",
+        [",".join(service_points), start, past],
+    )
+    return [str(point) for point in found["service_point_id"].to_list()]
+
+
+def idle_points(database: Database, service_points: Sequence[str], day: date) -> list[str]:
+    """Those of some service points that are inactive or disconnected on a day."""
+    found = database.read(
+        "SELECT DISTINCT service_point_id FROM ref.service_points WHERE status <> 'active' AND valid_from <= $2 "
+        "AND (valid_to IS NULL OR valid_to > $2) AND service_point_id = ANY(string_to_array($1, ',')) ORDER BY 1",
+        [",".join(service_points), day],
+    )
+    return [str(point) for point in found["service_point_id"].to_list()]
 
 
 def open_month(connection: Connection, day: date) -> date:

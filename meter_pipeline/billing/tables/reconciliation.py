@@ -195,18 +195,34 @@ def validated_usage(connection: Connection, day: date) -> pl.DataFrame:
 
 
 def excused(connection: Connection, day: date) -> pl.DataFrame:
-    """Services whose usage need not be billed, with the reason: the day's exceptions, and corrections kept beside a
-    sealed day."""
+    """Services whose usage need not be billed, with the reason: the day's exceptions. Missing usage excuses nothing:
+    there is none to be billed."""
     rows = connection.execute(
-        "SELECT service_point_id, CASE WHEN bool_or(later) THEN 'late_actual_in_sealed_period' ELSE min(reason) END AS reason, "
-        "bool_or(reason = 'attribute_missing') AS uncharged FROM ("
-        "SELECT service_point_id, reason, false AS later FROM billing.exception_day WHERE billing_day = %(day)s AND reason <> 'no_usage' UNION ALL "
-        "SELECT service_point_id, 'late_actual_in_sealed_period', true FROM billing.determinant_revision WHERE billing_day = %(day)s) AS found GROUP BY 1",
+        "SELECT service_point_id, min(reason) AS reason, bool_or(reason IN ('attribute_missing', 'not_priced', 'set_aside')) AS uncharged FROM billing.exception_day "
+        "WHERE billing_day = %(day)s AND reason NOT IN ('no_usage', 'usage_missing') GROUP BY 1",
         {"day": day},
     ).fetchall()
     return pl.DataFrame(
         rows, schema={"service_point_id": pl.String, "reason": pl.String, "uncharged": pl.Boolean}, orient="row"
     )
+
+
+def revised(connection: Connection, day: date) -> pl.DataFrame:
+    """The latest determinants kept beside a sealed day: service_point_id, source_unit, source_quantity, source_export,
+    and those of the day's other unit."""
+    units, quantities = (
+        ("source_unit", "other_unit"),
+        ("source_quantity", "source_export", "other_quantity", "other_export"),
+    )
+    columns = [f"coalesce(determinants ->> '{c}', '') AS {c}" for c in units]
+    columns += [f"coalesce((determinants ->> '{c}')::bigint, 0) AS {c}" for c in quantities]
+    rows = connection.execute(
+        f"SELECT DISTINCT ON (service_point_id) service_point_id, {', '.join(columns)} FROM billing.determinant_revision "
+        "WHERE billing_day = %s ORDER BY service_point_id, revision DESC".encode(),
+        (day,),
+    ).fetchall()
+    texts = dict.fromkeys(("service_point_id", *units), pl.String)
+    return pl.DataFrame(rows, schema=texts | dict.fromkeys(quantities, pl.Int64), orient="row")
 
 
 def _named(column: str) -> str:
@@ -254,8 +270,11 @@ def estimate_streaks(connection: Connection, day: date, at_least: int) -> pl.Dat
 _STATEMENTS = """
 SELECT s.statement_id, s.account_id, (s.total * 1000000)::bigint AS total, (s.period_end_due * 1000000)::bigint AS period_end,
     (s.credit_carried * 1000000)::bigint AS credit, (s.ratchet_due * 1000000)::bigint AS ratchet, (s.year_end_due * 1000000)::bigint AS year_end,
+    coalesce(s.sealed_days_due * 1000000, 0)::bigint AS sealed_days,
     s.currency, encode(s.lines_sha256, 'hex') AS lines_sha256, s.ledger_entry, s.ledger_leaf,
-    EXISTS (SELECT FROM billing.adjustment AS a WHERE a.statement_id = s.statement_id AND a.status <> 'refused')::int AS adjusted
+    (EXISTS (SELECT FROM billing.adjustment AS a WHERE a.statement_id = s.statement_id AND a.status IN ('requested', 'approved', 'posted'))
+        OR EXISTS (SELECT FROM billing.late_change AS c WHERE c.statement_id = s.statement_id))::int AS adjusted,
+    EXISTS (SELECT FROM billing.adjustment AS a WHERE a.statement_id = s.statement_id AND a.status = 'refused')::int AS refused
 FROM billing.statement AS s WHERE s.cycle_id = %(cycle)s AND s.period_start = %(start)s ORDER BY 1
 """
 _LINE_SUMS = """
@@ -277,10 +296,15 @@ WHERE s.cycle_id = %(cycle)s AND s.period_start = %(start)s ORDER BY 1, 2
 def statement_sums(connection: Connection, cycle_id: str, first: date, past: date) -> pl.DataFrame:
     """Per statement of a period: its total, its stored lines' sum, its days' stored charges, what the period's end
     added, its hash and place."""
-    numbers = dict.fromkeys(("total", "period_end", "credit", "ratchet", "year_end"), pl.Int64)
+    numbers = dict.fromkeys(("total", "period_end", "credit", "ratchet", "year_end", "sealed_days"), pl.Int64)
     texts = dict.fromkeys(("statement_id", "account_id", "currency", "lines_sha256"), pl.String)
     values = {"cycle": cycle_id, "start": first, "past": past}
-    found = _copied(connection, _STATEMENTS, values, {**numbers, **texts, "ledger_leaf": pl.Int64, "adjusted": pl.Int8})
+    found = _copied(
+        connection,
+        _STATEMENTS,
+        values,
+        {**numbers, **texts, "ledger_leaf": pl.Int64, "adjusted": pl.Int8, "refused": pl.Int8},
+    )
     # Joined here: the statements were written a moment ago by the same transaction, so the server has no idea of how
     # many there are and may loop over a hundred thousand of them for each of a hundred thousand accounts (ten minutes
     # and no end).
@@ -290,7 +314,7 @@ def statement_sums(connection: Connection, cycle_id: str, first: date, past: dat
     found = found.join(lines, on="statement_id", how="left", maintain_order="left").join(
         charged, on="account_id", how="left", maintain_order="left"
     )
-    return found.with_columns(sums, pl.col("lines_sha256").str.decode("hex"), pl.col("adjusted") > 0)
+    return found.with_columns(sums, pl.col("lines_sha256").str.decode("hex"), pl.col("adjusted", "refused") > 0)
 
 
 def statement_lines(connection: Connection, cycle_id: str, first: date) -> pl.DataFrame:

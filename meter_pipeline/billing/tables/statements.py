@@ -38,14 +38,103 @@ def issued_accounts(database: Database, cycle_id: str, period_start: date) -> se
     )
 
 
-def charge_totals(database: Database, cycle_id: str, first: date, past: date) -> pl.DataFrame:
-    """Per service point, account, tariff and version: days billed, their money, intervals and estimates."""
+def charge_totals(
+    database: Database, cycle_id: str, first: date, past: date, accounts: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """Per service point, account, tariff and version: days billed and their money. ``accounts``: some of the cycle's
+    only."""
+    narrowed = "" if accounts is None else "AND c.account_id = ANY(string_to_array($4, ',')) "
     return database.read(
         "SELECT c.service_point_id, c.account_id, c.tariff_id, c.tariff_version, c.stretch_start, count(*)::int AS billed_days, "
         "sum(c.total)::bigint AS accrued FROM billing.charge_day AS c WHERE c.cycle_id = $1 AND c.billing_day >= $2 AND c.billing_day < $3 "
-        "GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 5, 4",
+        f"{narrowed}GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 5, 4",
+        [cycle_id, first, past] if accounts is None else [cycle_id, first, past, ",".join(accounts)],
+    )
+
+
+def day_exceptions(database: Database, first: date, past: date) -> pl.DataFrame:
+    """What stands against billing days of a range: billing_day, service_point_id, account_id, reason, detail. Days
+    without usage where no meter stands (no_usage) do not. A later version of a day in a sealed month has its own."""
+    return database.read(
+        """
+        WITH later AS (
+            SELECT DISTINCT ON (billing_day, service_point_id) billing_day, service_point_id, exceptions FROM billing.determinant_revision
+            WHERE billing_day >= $1 AND billing_day < $2 ORDER BY billing_day, service_point_id, revision DESC)
+        SELECT e.billing_day, e.service_point_id, e.account_id, e.reason, e.detail FROM billing.exception_day AS e
+        WHERE e.billing_day >= $1 AND e.billing_day < $2 AND e.reason <> 'no_usage'
+            AND NOT EXISTS (SELECT FROM later AS l WHERE l.billing_day = e.billing_day AND l.service_point_id = e.service_point_id
+                AND l.exceptions IS NOT NULL)
+        UNION ALL
+        SELECT l.billing_day, l.service_point_id, NULL, x ->> 0, x ->> 1 FROM later AS l CROSS JOIN LATERAL jsonb_array_elements(l.exceptions) AS x
+        WHERE x ->> 0 <> 'no_usage' ORDER BY 1, 2, 4, 5
+        """,
+        [first, past],
+    )
+
+
+def true_up_days(database: Database, first: date, past: date) -> pl.DataFrame:
+    """Days of a range that will be validated again: billing_day and service_point_id, null where everyone's day is."""
+    return database.read(
+        "SELECT DISTINCT t.billing_day, s.service_point_id FROM vee.true_up AS t LEFT JOIN LATERAL unnest(t.service_points) AS s (service_point_id) "
+        "ON true WHERE t.done_at IS NULL AND t.billing_day >= $1 AND t.billing_day < $2 ORDER BY 1, 2",
+        [first, past],
+    )
+
+
+def first_billed_day(database: Database) -> date | None:
+    """The first day that was ever billed here."""
+    found: date | None = database.read("SELECT min(billing_day) AS day FROM billing.charge_day")["day"][0]
+    return found
+
+
+def settled_accounts(database: Database, periods: Sequence[tuple[str, date]]) -> pl.DataFrame:
+    """Accounts whose bill of some periods (cycle_id, period_start) is issued or was left to the legacy batch:
+    account_id, cycle_id, period_start."""
+    cycles, starts = ",".join(c for c, _ in periods), ",".join(s.isoformat() for _, s in periods)
+    return database.read(
+        "WITH wanted AS (SELECT * FROM unnest(string_to_array($1, ','), string_to_array($2, ',')::date[]) AS w (cycle_id, period_start)) "
+        "SELECT s.account_id, s.cycle_id, s.period_start FROM billing.statement AS s JOIN wanted USING (cycle_id, period_start) UNION "
+        "SELECT e.account_id, e.cycle_id, e.period_start FROM billing.statement_exception AS e JOIN wanted USING (cycle_id, period_start) "
+        "WHERE e.reason = 'billed_by_legacy' ORDER BY 1, 2, 3",
+        [cycles, starts],
+    )
+
+
+_WAITING = (
+    "FROM billing.statement_exception AS e JOIN ref.billing_cycles AS p USING (cycle_id, period_start) "
+    "WHERE e.reason NOT IN ('estimate_streak', 'billed_by_legacy') "
+)
+
+
+def waiting_before(database: Database, cycle_id: str, first: date, past: date) -> list[tuple[str, date, list[str]]]:
+    """Periods that ended by ``first`` and still have accounts waiting that are on the cycle in [first, past): cycle,
+    period_end and those accounts, oldest first."""
+    found = database.read(
+        f"SELECT e.cycle_id, p.period_end, array_agg(DISTINCT e.account_id) AS accounts {_WAITING} AND p.period_end <= $2 "
+        "AND EXISTS (SELECT FROM ref.agreements AS a WHERE a.account_id = e.account_id AND a.cycle_id = $1 AND a.valid_from < $3 "
+        "AND (a.valid_to IS NULL OR a.valid_to > $2)) GROUP BY 1, 2 ORDER BY 2, 1",
         [cycle_id, first, past],
     )
+    return [(c, e, a) for c, e, a in found.iter_rows()]
+
+
+def waiting_for(database: Database, accounts: Sequence[str], past: date) -> list[tuple[str, date, list[str]]]:
+    """Periods in which some accounts wait for an earlier statement and that had ended by ``past``: as waiting_before."""
+    found = database.read(
+        f"SELECT e.cycle_id, p.period_end, array_agg(DISTINCT e.account_id) AS accounts {_WAITING} AND e.reason = 'earlier_statement' "
+        "AND e.account_id = ANY(string_to_array($1, ',')) AND p.period_end <= $2 GROUP BY 1, 2 ORDER BY 2, 1",
+        [",".join(accounts), past],
+    )
+    return [(c, e, a) for c, e, a in found.iter_rows()]
+
+
+def waiting_periods(database: Database, past: date) -> list[tuple[str, date, list[str]]]:
+    """Every period that ended by a day and still has accounts waiting: as waiting_before."""
+    found = database.read(
+        f"SELECT e.cycle_id, p.period_end, array_agg(DISTINCT e.account_id) AS accounts {_WAITING} AND p.period_end <= $1 GROUP BY 1, 2 ORDER BY 2, 1",
+        [past],
+    )
+    return [(c, e, a) for c, e, a in found.iter_rows()]
 
 
 def determinant_totals(database: Database, cycle_id: str, first: date, past: date) -> pl.DataFrame:
@@ -69,18 +158,6 @@ def determinant_counts(database: Database, first: date, past: date, points: Sequ
 def positions(database: Database, days: Sequence[date], columns: Sequence[str]) -> pl.DataFrame:
     """Charge rows of some days."""
     return pl.concat([read_day(database, "charge_day", day, columns) for day in sorted(set(days))])
-
-
-def unpriced_days(database: Database, first: date, past: date, reasons: Sequence[str]) -> pl.DataFrame:
-    """Days of a period that could not be priced, of each service point and account: the first one, its reason and
-    detail, and how many there are."""
-    return database.read(
-        "SELECT DISTINCT ON (service_point_id, account_id) service_point_id, account_id, billing_day, reason, detail, "
-        "count(*) OVER (PARTITION BY service_point_id, account_id)::int AS days FROM billing.exception_day "
-        "WHERE billing_day >= $1 AND billing_day < $2 AND reason = ANY(string_to_array($3, ',')) "
-        "ORDER BY service_point_id, account_id, billing_day, reason, detail",
-        [first, past, ",".join(sorted(reasons))],
-    )
 
 
 def held_service_points(database: Database, first: date, past: date) -> pl.DataFrame:
@@ -144,13 +221,21 @@ def array_text(column: str) -> pl.Expr:
     )
 
 
-def write_exceptions(connection: Connection, cycle_id: str, period_start: date, frame: pl.DataFrame) -> None:
-    """Replace the period's exceptions with a frame of account_id, reason, detail."""
+def write_exceptions(
+    connection: Connection,
+    cycle_id: str,
+    period_start: date,
+    frame: pl.DataFrame,
+    accounts: Sequence[str] | None = None,
+) -> None:
+    """Replace the period's exceptions, or those of some accounts of it, with a frame of account_id, reason, detail."""
     connection.execute(
-        "DELETE FROM billing.statement_exception WHERE cycle_id = %s AND period_start = %s", (cycle_id, period_start)
+        "DELETE FROM billing.statement_exception WHERE cycle_id = %s AND period_start = %s AND (%s::text[] IS NULL OR account_id = ANY(%s))",
+        (cycle_id, period_start, accounts, accounts),
     )
+    kept = frame if accounts is None else frame.filter(pl.col("account_id").is_in(list(accounts)))
     rows = (
-        frame.unique()
+        kept.unique()
         .sort(pl.all())
         .select(
             "account_id",

@@ -57,15 +57,24 @@ def reconciled_billing() -> dg.AssetsDefinition:
 def _statements(municipality: Municipality, day: date, run_id: str) -> StageReport:
     import polars as pl
 
-    from meter_pipeline.billing.bill_run import issue_statements
+    from meter_pipeline.billing.bill_run import issue_statements, issue_waiting
     from meter_pipeline.billing.tables.statements import cycles_ending, unaccounted
     from meter_pipeline.schemas.report import Check
 
     database, calendar = municipality.database(), municipality.calendar()
     rows = []
     lost: list[str] = []
-    for cycle in cycles_ending(database, day + timedelta(days=1)):
-        done = issue_statements(database, calendar, cycle, day + timedelta(days=1), clock=municipality.clock())
+    clock = municipality.clock()
+    ending = [
+        issue_statements(database, calendar, cycle, day + timedelta(days=1), clock=clock)
+        for cycle in cycles_ending(database, day + timedelta(days=1))
+    ]
+    # This day may be what bills of earlier periods waited for: a late day, or the last one that a register read asked
+    # to have validated again.
+    today = calendar.day_of(clock.now()) + timedelta(days=1)
+    late = [done for done in issue_waiting(database, calendar, today, clock=clock) if done.issued]
+    for done in [*ending, *late]:
+        cycle = done.cycle_id
         lost += unaccounted(database, cycle, done.period_start)
         rows.append(
             (
@@ -85,7 +94,7 @@ def _statements(municipality: Municipality, day: date, run_id: str) -> StageRepo
     )
     issued = sum(int(row[2]) for row in rows)
     bills, drawn, open_joints = _bills(database, [(str(row[0]), row[1]) for row in rows])
-    words = f"{len(lost)} accounts of {len(rows)} closed cycles have neither a statement nor a reason"
+    words = f"{len(lost)} accounts of {len(rows)} closed periods have neither a statement nor a reason"
     check = Check("statements_accounted_for", not lost, words, {"accounts": ", ".join(lost[:20])})
     agree = Check(
         "statements_reconciled",

@@ -200,7 +200,7 @@ def _request(day: date, read_day: date, told: list[tuple[str, str, str, int]]) -
     digest = hashlib.sha256(_TAG)
     for line in told:
         digest.update("\x1f".join(map(str, line)).encode() + b"\x1e")
-    return requests.Request(day, read_day, digest.digest(), len(told))
+    return requests.Request(day, read_day, digest.digest(), len(told), tuple(point for point, *_ in told))
 
 
 def _others(session: Database, rows: DayRows, stretches: Sequence[Stretch], day: date) -> Others:

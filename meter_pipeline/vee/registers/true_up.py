@@ -162,4 +162,5 @@ def _compare(
     digest = hashlib.sha256(_TAG)
     for row in differs.select(*key, "now").iter_rows():
         digest.update("\x1f".join(map(str, row)).encode() + b"\x1e")
-    return true_up.Request(other, day, digest.digest(), differs.height)
+    points = tuple(differs["service_point_id"].to_list())
+    return true_up.Request(other, day, digest.digest(), differs.height, points)

@@ -17,12 +17,14 @@ Connection = psycopg.Connection[Any]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One day to validate again, and the SHA-256 of what says so."""
+    """One day to validate again, and the SHA-256 of what says so. ``service_points``: those whose usage will change;
+    their bills wait for it, and everyone's where it is None."""
 
     billing_day: date
     read_day: date
     evidence: bytes
     registers: int
+    service_points: tuple[str, ...] | None = None
 
 
 def pending(connection: Connection, day: date) -> list[tuple[date, bytes]]:
@@ -41,14 +43,26 @@ def done(connection: Connection, day: date, requests: Sequence[tuple[date, bytes
         )
 
 
+def points_of(connection: Connection, meter_id: str) -> tuple[str, ...]:
+    """Service points at which a meter stands or stood."""
+    found = connection.execute(
+        "SELECT DISTINCT service_point_id FROM ref.installations WHERE meter_id = %s ORDER BY 1", (meter_id,)
+    )
+    return tuple(str(point) for (point,) in found)
+
+
+def _listed(service_points: tuple[str, ...] | None) -> list[str] | None:
+    return None if service_points is None else sorted(set(service_points))
+
+
 def ask(connection: Connection, requests: Sequence[Request], now: datetime) -> list[date]:
     """Write requests that were not made before; the days of those that were written."""
     asked = []
     for r in requests:
         row = connection.execute(
-            "INSERT INTO vee.true_up (billing_day, read_day, evidence, registers, requested_at) VALUES (%s, %s, %s, %s, %s) "
+            "INSERT INTO vee.true_up (billing_day, read_day, evidence, registers, requested_at, service_points) VALUES (%s, %s, %s, %s, %s, %s) "
             "ON CONFLICT DO NOTHING RETURNING billing_day",
-            (r.billing_day, r.read_day, r.evidence, r.registers, now),
+            (r.billing_day, r.read_day, r.evidence, r.registers, now, _listed(r.service_points)),
         ).fetchone()
         if row is not None:
             asked.append(row[0])

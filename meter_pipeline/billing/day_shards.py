@@ -1,0 +1,99 @@
+"""A range of a billing day's services: what it is charged from, and its charges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import partial
+
+import polars as pl
+
+from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DayCharges, accrue, joined
+from meter_pipeline.billing.determinants import day_determinants
+from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, Bound, exceptions
+from meter_pipeline.billing.set_aside import apart
+from meter_pipeline.billing.tables import days
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.schemas.reads import DayMatrix
+from meter_pipeline.sharding import KeyRange
+
+
+@dataclass(frozen=True, slots=True)
+class ShardInput:
+    """What a shard of the day stands on."""
+
+    services: Bound
+    usage: list[DayMatrix]
+    daily: pl.DataFrame
+    prior: pl.DataFrame
+
+    def of(self, service_points: Sequence[str]) -> ShardInput:
+        """The part of it that concerns some service points, and the usage that nobody's agreement names."""
+        bound = self.services
+        if len(service_points) == bound.services.height:
+            return self
+        chosen = pl.col("service_point_id").is_in(list(service_points))
+        others = bound.services.filter(~chosen)["service_point_id"].to_list()
+        mine = ~pl.col("service_point_id").is_in(others)
+        return ShardInput(
+            replace(bound, services=bound.services.filter(chosen)),
+            [_rows_of(matrix, mine) for matrix in self.usage],
+            self.daily.filter(mine),
+            self.prior.filter(mine),
+        )
+
+
+def _rows_of(matrix: DayMatrix, chosen: pl.Expr) -> DayMatrix:
+    at = matrix.keys.with_row_index("row").filter(chosen)["row"].to_numpy()
+    return replace(
+        matrix,
+        keys=matrix.keys.filter(chosen),
+        values=matrix.values[at],
+        quality=matrix.quality[at],
+        sequence=matrix.sequence[at],
+        offsets=None if matrix.offsets is None else matrix.offsets[at],
+    )
+
+
+def read_shard(database: Database, day: date, bound: Bound, within: KeyRange) -> ShardInput:
+    """Usage and positions of the services of a range."""
+    services = bound.within(within)
+    return ShardInput(
+        services,
+        days.read_usage(database, day, within),
+        days.read_daily(database, day, within),
+        days.read_prior(database, day, CHARGE_SCHEMA.names(), services.services, within),
+    )
+
+
+def charges_of(shard: ShardInput, calendar: BillingCalendar, day: date, holidays: frozenset[date]) -> DayCharges:
+    """Determinants and charges of a shard. A service that cannot be worked out is set aside under that name; the others
+    are charged."""
+    points = shard.services.services["service_point_id"].to_list()
+    if not points:
+        return _charged(shard, calendar, day, holidays, points)
+    done = apart(points, partial(_charged, shard, calendar, day, holidays))
+    if not done.faults:
+        return done.results[0]
+    services = shard.services.services
+    faults = [
+        exceptions(services.filter(pl.col("service_point_id") == point), "set_aside", why)
+        for point, why in done.faults.items()
+    ]
+    whole = joined(done.results) if done.results else _charged(shard.of([]), calendar, day, holidays, [])
+    told = pl.concat([whole.exceptions, *(f.cast(EXCEPTION_SCHEMA) for f in faults)])
+    return DayCharges(
+        whole.determinants.sort("service_point_id"),
+        whole.charges.sort("service_point_id"),
+        told.unique().sort("service_point_id", "reason", "detail"),
+    )
+
+
+def _charged(
+    shard: ShardInput, calendar: BillingCalendar, day: date, holidays: frozenset[date], service_points: Sequence[str]
+) -> DayCharges:
+    part = shard.of(service_points)
+    determinants = day_determinants(part.services, calendar, day, part.usage, part.daily, holidays)
+    return accrue(determinants, part.prior, calendar)

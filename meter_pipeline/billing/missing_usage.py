@@ -1,0 +1,39 @@
+"""Services whose usage of a day is not known: their bill waits, rather than charge nothing for it."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import polars as pl
+
+from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, exceptions
+from meter_pipeline.billing.tables import days as store
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.postgres.database import Database
+
+
+def with_missing_usage(
+    database: Database, calendar: BillingCalendar, day: date, services: pl.DataFrame, found: pl.DataFrame
+) -> pl.DataFrame:
+    """A day's exceptions with ``usage_missing`` for the services that have a meter and no value for some or all of the
+    day. ``services``: those billed; ``found``: exceptions so far, in which no usage at all is ``no_usage``.
+
+    Without a meter there is nothing to use (fixed charges only), and a service that is inactive or disconnected need
+    not report.
+    """
+    silent = found.filter(pl.col("reason") == "no_usage")["service_point_id"].to_list()
+    metered = store.metered_points(database, silent, *calendar.bounds(day)) if silent else []
+    partly = store.missing_usage(database, day).join(services, on="service_point_id", how="semi")
+    points = sorted({*metered, *partly["service_point_id"].to_list()})
+    if not points:
+        return found
+    idle = store.idle_points(database, points, day)
+    partly = partly.filter(~pl.col("service_point_id").is_in(idle))
+    known = partly["service_point_id"].to_list()
+    nothing = services.filter(pl.col("service_point_id").is_in([p for p in metered if p not in {*idle, *known}]))
+    some = services.join(partly, on="service_point_id")
+    missing = pl.format("{} of {} values missing", "missing", "expected")
+    made = [exceptions(nothing, "usage_missing", "no usage was validated"), exceptions(some, "usage_missing", missing)]
+    told = {*known, *nothing["service_point_id"].to_list()}
+    kept = found.filter((pl.col("reason") != "no_usage") | ~pl.col("service_point_id").is_in(sorted(told)))
+    return pl.concat([kept, *(m.cast(EXCEPTION_SCHEMA) for m in made)]).sort("service_point_id", "reason", "detail")

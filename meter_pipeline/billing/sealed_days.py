@@ -1,0 +1,45 @@
+"""What becomes of a day in a sealed month that comes out differently: the sealed rows stay, the later ones stand beside
+them for the statement of their period or an adjustment of it."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from datetime import date
+from typing import Any
+
+from meter_pipeline.billing.accrual import DETERMINANT_SCHEMA, DayCharges
+from meter_pipeline.billing.tables import days as store
+from meter_pipeline.clock import Clock
+from meter_pipeline.postgres.database import Database
+
+
+def keep_revisions(connection: Any, database: Database, result: DayCharges, day: date, clock: Clock) -> list[str]:
+    """Keep what a sealed day's determinants and exceptions would be now; returns the service points that are news.
+
+    A day is compared with what was last kept of it, and with the sealed rows where nothing was: a correction that is
+    taken back is a revision too.
+    """
+    stored = store.read_day(database, "determinant_day", day, DETERMINANT_SCHEMA.names()).cast(DETERMINANT_SCHEMA)
+    differs = result.determinants.join(stored, on=DETERMINANT_SCHEMA.names(), how="anti", nulls_equal=True)
+    now, then = defaultdict(list), defaultdict(list)
+    for point, reason, detail in result.exceptions.select("service_point_id", "reason", "detail").iter_rows():
+        now[point].append([reason, detail])
+    for point, reason, detail in store.exceptions_of(database, day):
+        then[point].append([reason, detail])
+    news = set(differs["service_point_id"].to_list()) | store.revised(connection, day)
+    news |= {point for point in now.keys() | then.keys() if sorted(now[point]) != sorted(then[point])}
+    rows = (
+        [
+            (
+                row["service_point_id"],
+                json.dumps(row, default=str, sort_keys=True),
+                json.dumps(sorted(now[row["service_point_id"]])),
+            )
+            for row in result.determinants.to_dicts()
+            if row["service_point_id"] in news
+        ]
+        if news
+        else []
+    )
+    return store.next_revisions(connection, day, rows, store.open_month(connection, day), clock.now())
