@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,10 +10,11 @@ import typer
 
 from meter_pipeline.cli.output import ERR, OUT, PROBLEM, emit, problem, table
 from meter_pipeline.deployment import prepare
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import Fault, ReferenceRefused, import_folder
 from meter_pipeline.settings import load_settings
 
-app = typer.Typer(no_args_is_help=True, help="Reference data: import DIR, enrol FILE.")
+app = typer.Typer(no_args_is_help=True, help="Reference data: import DIR, enrol FILE, end or remove a row.")
 #: lines of notes shown on a terminal
 _SHOWN_NOTES = 20
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -44,6 +46,56 @@ def _show_faults(faults: list[Fault]) -> None:
         ERR.print(str(fault), highlight=False)
     ERR.print(
         f"[bold red]Refused:[/] {len(faults)} faults; nothing was imported. Mend the lines above and import again."
+    )
+
+
+Who = Annotated[str, typer.Option("--by", help="Who you are.")]
+Why = Annotated[str, typer.Option("--why", help="The reason; it goes into the ledger.")]
+Row = Annotated[list[str], typer.Argument(help="The row's key, in the order of the table's key columns.")]
+
+
+@app.command()
+def remove(
+    name: Annotated[str, typer.Argument(metavar="TABLE")], key: Row, by: Who, why: Why, json: Json = False
+) -> None:
+    """Take one row out of a reference table. Days that stood on it are run again to bill them without it.
+
+    Example: meter-pipeline reference remove agreements SP-1 2026-09-03 --by ana --why "typed twice"
+    """
+    from meter_pipeline.reference.importing import remove_row
+
+    _changed(lambda database: remove_row(database, name, key, by=by, why=why), f"{name}: removed", json)
+
+
+@app.command()
+def end(
+    name: Annotated[str, typer.Argument(metavar="TABLE")],
+    key: Row,
+    on: Annotated[
+        str, typer.Option("--on", help="The day after the last, or an instant with its zone for installations.")
+    ],
+    by: Who,
+    why: Why,
+    json: Json = False,
+) -> None:
+    """End one row of a reference table on a date. Days after it are run again to bill them without it.
+
+    Example: meter-pipeline reference end agreements SP-1 2026-09-03 --on 2026-10-01 --by ana --why "moved out"
+    """
+    from meter_pipeline.reference.importing import end_row
+
+    _changed(lambda database: end_row(database, name, key, on, by=by, why=why), f"{name}: ended", json)
+
+
+def _changed(change: Callable[[Database], dict[str, Any]], what: str, json: bool) -> None:
+    try:
+        row = change(prepare(load_settings()))
+    except ReferenceRefused as refused:
+        problem(str(refused.faults[0]))
+    emit(
+        {"row": row},
+        json,
+        lambda d: OUT.print(f"{what}: {' '.join(str(v) for v in d['row'].values() if v is not None)}"),
     )
 
 

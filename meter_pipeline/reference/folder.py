@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from meter_pipeline.schemas.reference import TABLES, Table
+from meter_pipeline.schemas.reference import STRETCHES, TABLES, Table
 from meter_pipeline.units import UnitError, base_unit, parse_decimal
 
 ID = re.compile(r"[A-Z0-9-]{1,64}", re.ASCII)
@@ -209,18 +209,8 @@ def _check_together(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fau
                 for row, line in zip(rows[name], lines[name], strict=True):
                     if row[at] is not None and row[at] not in known:
                         faults.append(Fault(f"{name}.csv", line, column, f"{row[at]} is not in {other}.csv"))
-        for starts, ends in (
-            ("valid_from", "valid_to"),
-            ("period_start", "period_end"),
-            ("installed_at", "removed_at"),
-        ):
-            if starts in columns and ends in columns:
-                group = [k for c, k in zip(table.key, key, strict=True) if c != starts] or [0]
-                if name == "tariffs":
-                    group = [columns.index("tariff_id")]
-                _check_stretches(
-                    name, rows[name], lines[name], group, columns.index(starts), columns.index(ends), faults
-                )
+        if name in STRETCHES:
+            _check_stretches(name, rows[name], lines[name], faults)
     for row, line in zip(rows.get("channels", []), lines.get("channels", []), strict=True):
         channel = dict(zip(TABLES["channels"].columns, row, strict=True))
         try:
@@ -235,22 +225,19 @@ def _check_together(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fau
             )
 
 
-def _check_stretches(
-    name: str,
-    rows: Iterable[tuple[Any, ...]],
-    lines: list[int],
-    group: list[int],
-    starts: int,
-    ends: int,
-    faults: list[Fault],
-) -> None:
-    """Stretches of one key must not overlap: two tariffs in force on a day would bill it twice."""
+def _check_stretches(name: str, rows: Iterable[tuple[Any, ...]], lines: list[int], faults: list[Fault]) -> None:
+    """Stretches of one group must not overlap: two tariffs in force on a day would bill it twice."""
+    how, columns = STRETCHES[name], list(TABLES[name].columns)
+    group = [columns.index(c) for c in how.group]
+    starts, ends = columns.index(how.starts), columns.index(how.ends)
     ordered = sorted(zip(rows, lines, strict=True), key=lambda r: (tuple(str(r[0][k]) for k in group), r[0][starts]))
     before: tuple[Any, ...] | None = None
+    last = 0
     for row, line in ordered:
         if row[ends] is not None and row[ends] <= row[starts]:
             faults.append(Fault(f"{name}.csv", line, "", f"ends {row[ends]}, on or before its start {row[starts]}"))
         same = before is not None and all(before[k] == row[k] for k in group)
         if same and before is not None and (before[ends] is None or before[ends] > row[starts]):
-            faults.append(Fault(f"{name}.csv", line, "", f"overlaps the stretch that starts {before[starts]}"))
-        before = row
+            why = f"overlaps the stretch that starts {before[starts]} (line {last})"
+            faults.append(Fault(f"{name}.csv", line, "", why))
+        before, last = row, line

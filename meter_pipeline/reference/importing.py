@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from meter_pipeline.ledger import entries
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import tables
 from meter_pipeline.reference.folder import Documents, Fault, ReferenceRefused, Rows, read_folder
-from meter_pipeline.schemas.reference import TABLES
+from meter_pipeline.schemas.reference import STRETCHES, TABLES
 
 
 def import_folder(database: Database, folder: Path) -> dict[str, int]:
@@ -33,11 +34,81 @@ def import_rows(database: Database, rows: Rows, documents: Documents, source: st
         except psycopg.errors.ForeignKeyViolation as error:
             fault = Fault(f"{error.diag.table_name}.csv", 0, "", error.diag.message_detail or str(error))
             raise ReferenceRefused([fault]) from error
+        except tables.Overlapping as error:
+            raise ReferenceRefused([_overlap_fault(rows, *pair) for pair in error.pairs]) from error
         entries.append(
             connection, "reference_imported", {"source": Path(source).name, "content_sha256": digest, "rows": counts}
         )
     tables.settle(database, counts)
     return counts
+
+
+def remove_row(database: Database, name: str, key: Sequence[str], *, by: str, why: str) -> dict[str, Any]:
+    """Take a row out of a reference table, by its key; the row. Raises ReferenceRefused where there is none, or where
+    another table names it."""
+    return _change_row(database, name, key, {"removed_by": by, "reason": why}, tables.remove)
+
+
+def end_row(database: Database, name: str, key: Sequence[str], on: str, *, by: str, why: str) -> dict[str, Any]:
+    """End a row's stretch on a date, or an instant for installations (excluded); the row as it is then. Raises
+    ReferenceRefused where there is no such row, or where its start is not before its end."""
+    if name not in STRETCHES:
+        raise ReferenceRefused([Fault(name, 0, "", f"its rows have no end; one of {', '.join(STRETCHES)} has")])
+
+    def change(connection: psycopg.Connection[Any], table: str, row: Sequence[str]) -> dict[str, Any] | None:
+        return tables.end(connection, table, row, on)
+
+    return _change_row(database, name, key, {"ended_by": by, "ended_on": on, "reason": why}, change)
+
+
+def _change_row(
+    database: Database,
+    name: str,
+    key: Sequence[str],
+    said: dict[str, str],
+    change: Callable[[psycopg.Connection[Any], str, Sequence[str]], dict[str, Any] | None],
+) -> dict[str, Any]:
+    """One change of one row by a person, with its ledger entry."""
+    if name not in TABLES:
+        raise ReferenceRefused([Fault(name, 0, "", f"is none of {', '.join(TABLES)}")])
+    expected = TABLES[name].key
+    if len(key) != len(expected):
+        raise ReferenceRefused([Fault(name, 0, "", f"the key is {' '.join(expected)}: {len(expected)} values")])
+    with database.connect("meter-pipeline reference") as connection:
+        try:
+            row = change(
+                connection, name, [k.upper() if c.endswith("_id") else k for c, k in zip(expected, key, strict=True)]
+            )
+        except (psycopg.errors.IntegrityError, psycopg.errors.DataError) as error:
+            raise ReferenceRefused([Fault(name, 0, "", error.diag.message_detail or str(error))]) from error
+        if row is None:
+            raise ReferenceRefused([Fault(name, 0, "", f"no row {' '.join(key)}")])
+        body = {"table": name, "key": list(key), "row": {c: str(v) for c, v in row.items()}, **said}
+        entries.append(connection, "reference_imported", body, actor=next(iter(said.values())))
+    return row
+
+
+def _overlap_fault(rows: Rows, name: str, first: dict[str, Any], second: dict[str, Any]) -> Fault:
+    """Two rows that are in force at the same time, named, and what to do."""
+    columns, how = list(TABLES[name].columns), STRETCHES[name]
+    given = {tuple(row): line for line, row in enumerate(rows.get(name, []), start=2)}
+
+    def named(row: dict[str, Any]) -> tuple[str, int]:
+        line = given.get(tuple(row[c] for c in columns), 0)
+        until = "" if row[how.ends] is None else f" to {row[how.ends]}"
+        what = " ".join(str(row[c]) for c in dict.fromkeys((*how.identity, *how.group)))
+        return f"{what} from {row[how.starts]}{until} ({f'line {line}' if line else 'stored'})", line
+
+    (one, one_line), (other, other_line) = named(first), named(second)
+    old = second if one_line else first
+    key = " ".join(str(old[c]) for c in TABLES[name].key)
+    return Fault(
+        f"{name}.csv",
+        one_line or other_line,
+        "",
+        f"{one} and {other} are in force at the same time; end one of them in the file, or take the stored one out with: "
+        f"meter-pipeline reference remove {name} {key}",
+    )
 
 
 def _without_used(connection: psycopg.Connection[Any], rows: Rows, documents: Documents) -> Documents:

@@ -14,7 +14,15 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.schemas.reference import TABLES
+from meter_pipeline.schemas.reference import STRETCHES, TABLES, Stretches, Table
+
+
+class Overlapping(ValueError):
+    """Rows of one group that are in force at the same time; ``pairs``: table, the first row and the second."""
+
+    def __init__(self, pairs: list[tuple[str, dict[str, Any], dict[str, Any]]]) -> None:
+        super().__init__(f"{len(pairs)} pairs of rows overlap")
+        self.pairs = pairs
 
 
 def write(
@@ -25,8 +33,10 @@ def write(
 ) -> tuple[dict[str, int], bytes]:
     """Upsert checked rows in the caller's transaction; returns rows by table and the SHA-256 of all that was given.
 
-    Raises psycopg.errors.ForeignKeyViolation for a reference that points nowhere: the caller's transaction is then
-    lost, whole.
+    A row of the file whose dates were corrected has another key than the stored one: it takes that one's place where
+    the file holds every other row of the table, so that the stored row is known to be gone. Raises
+    psycopg.errors.ForeignKeyViolation for a reference that points nowhere, and Overlapping for rows that are in force at
+    the same time: the caller's transaction is then lost, whole.
     """
     digest = hashlib.sha256()
     counts: dict[str, int] = {}
@@ -44,6 +54,8 @@ def write(
                 for row in rows[name]:
                     copy.write_row(row)
                     digest.update(repr((name, row)).encode())
+            if name in STRETCHES:
+                _replace_corrected(connection, name, table, STRETCHES[name])
             action = (
                 sql.SQL("DO UPDATE SET {} WHERE ({}) IS DISTINCT FROM ({})").format(
                     sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in rest),
@@ -73,12 +85,113 @@ def write(
                 hashlib.sha256(body).digest(),
             ),
         )
+    found = [pair for name in counts if name in STRETCHES for pair in _overlaps(connection, name, STRETCHES[name])]
+    if found:
+        raise Overlapping(found)
     connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
     connection.execute(
         "INSERT INTO ref.import (content_sha256, source, rows) VALUES (%s, %s, %s)",
         (digest.digest(), source, Jsonb(counts)),
     )
     return counts, digest.digest()
+
+
+def _columns(names: Sequence[str], alias: str) -> sql.Composed:
+    return sql.SQL(", ").join(sql.SQL("{}.{}").format(sql.Identifier(alias), sql.Identifier(c)) for c in names)
+
+
+def _equal(names: Sequence[str], one: str, other: str) -> sql.Composed:
+    return sql.SQL("({}) = ({})").format(_columns(names, one), _columns(names, other))
+
+
+def _overlap(how: Stretches, one: str, other: str) -> sql.Composed:
+    """SQL: two rows are in force at the same time."""
+    return sql.SQL("({o}.{e} IS NULL OR {a}.{s} < {o}.{e}) AND ({a}.{e} IS NULL OR {o}.{s} < {a}.{e})").format(
+        a=sql.Identifier(one), o=sql.Identifier(other), s=sql.Identifier(how.starts), e=sql.Identifier(how.ends)
+    )
+
+
+def _replace_corrected(connection: psycopg.Connection[Any], name: str, table: Table, how: Stretches) -> None:
+    """Delete the stored rows whose dates the incoming ones correct.
+
+    Such a row is not in the file, overlaps exactly one new row of the same identity, and every other stored row is in
+    the file: a file of some rows only says nothing about those it leaves out.
+    """
+    stored, parts = sql.Identifier("ref", name), {"same_key": _equal(table.key, "t", "i")}
+    connection.execute(
+        sql.SQL(
+            "CREATE TEMP TABLE gone ON COMMIT DROP AS SELECT t.* FROM {stored} AS t WHERE NOT EXISTS (SELECT FROM incoming AS i WHERE {same_key})"
+        ).format(stored=stored, **parts)
+    )
+    connection.execute(
+        sql.SQL(
+            "WITH fresh AS (SELECT i.* FROM incoming AS i WHERE NOT EXISTS (SELECT FROM {stored} AS t WHERE {same_key})), "
+            "pairs AS (SELECT {old}, count(*) OVER (PARTITION BY {old}) AS of_old, count(*) OVER (PARTITION BY {new}) AS of_new "
+            "FROM gone AS g JOIN fresh AS f ON {identity} AND {overlap}), "
+            "told AS (SELECT * FROM pairs WHERE of_old = 1 AND of_new = 1) "
+            "DELETE FROM {stored} AS t USING told WHERE {of_told} AND (SELECT count(*) FROM told) = (SELECT count(*) FROM gone)"
+        ).format(
+            stored=stored,
+            old=_columns(table.key, "g"),
+            new=_columns(table.key, "f"),
+            identity=_equal(how.identity, "g", "f"),
+            overlap=_overlap(how, "g", "f"),
+            of_told=_equal(table.key, "t", "told"),
+            **parts,
+        )
+    )
+    connection.execute("DROP TABLE gone")
+
+
+def _overlaps(
+    connection: psycopg.Connection[Any], name: str, how: Stretches
+) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """The first pairs of rows of a table that are in force at the same time."""
+    columns = list(TABLES[name].columns)
+    rows = connection.execute(
+        sql.SQL(
+            "SELECT {one}, {other} FROM {t} AS a JOIN {t} AS b ON {group} AND a.{s} < b.{s} AND {overlap} ORDER BY {order} LIMIT 20"
+        ).format(
+            one=_columns(columns, "a"),
+            other=_columns(columns, "b"),
+            t=sql.Identifier("ref", name),
+            group=_equal(how.group, "a", "b"),
+            s=sql.Identifier(how.starts),
+            overlap=_overlap(how, "a", "b"),
+            order=_columns([*how.group, how.starts], "b"),
+        )
+    ).fetchall()
+    n = len(columns)
+    return [(name, dict(zip(columns, r[:n], strict=True)), dict(zip(columns, r[n:], strict=True))) for r in rows]
+
+
+def remove(connection: psycopg.Connection[Any], name: str, key: Sequence[str]) -> dict[str, Any] | None:
+    """Delete the row of a key (as text, in the order of the table's key); the row, or None where there is none."""
+    return _changed(connection, name, key, sql.SQL("DELETE FROM {t} AS t WHERE {key}"))
+
+
+def end(connection: psycopg.Connection[Any], name: str, key: Sequence[str], on: str) -> dict[str, Any] | None:
+    """End the stretch of a key on a date or an instant (excluded); the row as it is then, or None where there is none."""
+    change = sql.SQL("UPDATE {{t}} AS t SET {} = {} WHERE {{key}}").format(
+        sql.Identifier(STRETCHES[name].ends), sql.Literal(on)
+    )
+    return _changed(connection, name, key, sql.SQL(change.as_string(connection)))
+
+
+def _changed(
+    connection: psycopg.Connection[Any], name: str, key: Sequence[str], change: sql.SQL
+) -> dict[str, Any] | None:
+    table = TABLES[name]
+    columns = list(table.columns)
+    where = sql.SQL(" AND ").join(
+        sql.SQL("t.{} = {}").format(sql.Identifier(c), sql.Literal(v)) for c, v in zip(table.key, key, strict=True)
+    )
+    statement = change.format(t=sql.Identifier("ref", name), key=where) + sql.SQL(" RETURNING {}").format(
+        _columns(columns, "t")
+    )
+    row = connection.execute(statement).fetchone()
+    connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    return None if row is None else dict(zip(columns, row, strict=True))
 
 
 def used_documents(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.reference import ReferenceRefused, import_folder, read_folder
+from meter_pipeline.reference.importing import end_row, remove_row
 from meter_pipeline.reference.tables import read_table
 from meter_pipeline.schemas.reference import TABLES
 from meter_pipeline.schemas.reference_words import MEANINGS
@@ -98,3 +100,102 @@ def test_every_fault_is_named_not_only_the_first(tmp_path: Path) -> None:
     with pytest.raises(ReferenceRefused) as refused:
         read_folder(folder(tmp_path, meters=SMALL["meters"] + "M3,steam,A I,,\nM4\n"))
     assert len(refused.value.faults) == 3
+
+
+AGREEMENTS = "account_id,service_point_id,tariff_id,cycle_id,valid_from,valid_to\n"
+
+
+def agreements(database: Database) -> list[tuple[str, str]]:
+    frame = read_table(database, "agreements").sort("service_point_id", "valid_from")
+    return [(account, str(first)) for account, first in frame.select("account_id", "valid_from").iter_rows()]
+
+
+def two_accounts(tmp_path: Path, moved: str, *more: str) -> Path:
+    rows = [f"A1,SP1,T1,C1,2020-01-01,{moved}", f"A2,SP1,T1,C1,{moved},", *more]
+    accounts = SMALL["accounts"] + "A2,residential,2020-01-01,\n"
+    return folder(tmp_path, accounts=accounts, agreements=AGREEMENTS + "\n".join(rows) + "\n")
+
+
+def test_a_corrected_date_takes_the_place_of_the_row_it_corrects(database: Database, tmp_path: Path) -> None:
+    import_folder(database, two_accounts(tmp_path, "2026-09-03"))
+    import_folder(database, two_accounts(tmp_path, "2026-09-02"))
+    assert agreements(database) == [("A1", "2020-01-01"), ("A2", "2026-09-02")], (
+        "one open agreement, from the right day"
+    )
+
+
+def test_an_overlap_with_a_stored_row_is_refused_with_both_rows_named(database: Database, tmp_path: Path) -> None:
+    import_folder(database, two_accounts(tmp_path, "2026-09-03"))
+    some = folder(tmp_path, accounts=SMALL["accounts"], agreements=AGREEMENTS + "A1,SP1,T1,C1,2026-09-01,\n")
+    with pytest.raises(ReferenceRefused) as refused:
+        import_folder(database, some)
+    said = [str(f) for f in refused.value.faults]
+    assert any("A1 from 2026-09-01 (line 2)" in f and "A2 from 2026-09-03 (stored)" in f for f in said), said
+    assert any("reference remove agreements SP1 2026-09-03" in f for f in said), said
+    assert agreements(database) == [("A1", "2020-01-01"), ("A2", "2026-09-03")], "nothing was imported"
+
+
+def test_a_file_of_some_rows_replaces_none_that_it_leaves_out(database: Database, tmp_path: Path) -> None:
+    import_folder(database, two_accounts(tmp_path, "2026-09-03", "A1,SP9,T1,C1,2020-01-01,"))
+    some = folder(tmp_path, accounts=SMALL["accounts"], agreements=AGREEMENTS + "A1,SP9,T1,C1,2026-01-01,\n")
+    with pytest.raises(ReferenceRefused, match="in force at the same time"):
+        import_folder(database, some)
+
+
+def test_no_writer_can_store_two_rows_of_one_place_in_force_together(database: Database, tmp_path: Path) -> None:
+    import_folder(database, folder(tmp_path))
+    for statement in (
+        "INSERT INTO ref.agreements VALUES ('A1', 'SP1', 'T1', 'C1', '2025-01-01', NULL)",
+        "INSERT INTO ref.installations VALUES ('SP2', 'M1', '2026-02-01T00:00:00Z', NULL, NULL, NULL)",
+        "INSERT INTO ref.tariffs VALUES ('T1', 'electricity', 2, '2021-01-01', NULL, 't1.json')",
+    ):
+        with pytest.raises(psycopg.errors.ExclusionViolation), database.connect() as connection:
+            connection.execute(statement.encode())
+
+
+def test_a_row_is_ended_or_taken_out_by_a_person_and_the_ledger_says_so(database: Database, tmp_path: Path) -> None:
+    import_folder(database, folder(tmp_path))
+    end_row(database, "agreements", ["sp1", "2026-06-01"], "2026-07-01", by="ana", why="moved out")
+    remove_row(database, "installations", ["M1", "2026-01-01T06:00:00Z"], by="ana", why="typed twice")
+    assert read_table(database, "agreements")["valid_to"].cast(str).to_list()[-1] == "2026-07-01"
+    assert not read_table(database, "installations").height
+    with database.connect() as connection:
+        bodies = connection.execute(
+            "SELECT convert_from(body, 'UTF8') FROM ledger.entry WHERE kind = 'reference_imported'"
+        )
+        assert sum('"reason":"moved out"' in body or '"reason":"typed twice"' in body for (body,) in bodies) == 2
+    for bad in (["SP1"], ["SP1", "1999-01-01"], ["SP1", "yesterday"]):
+        with pytest.raises(ReferenceRefused):
+            remove_row(database, "agreements", bad, by="ana", why="x")
+    with pytest.raises(ReferenceRefused):
+        end_row(database, "agreements", ["SP1", "2026-06-01"], "2026-05-01", by="ana", why="x")
+
+
+def used_version(database: Database) -> None:
+    """Something was billed with version 1 of T1."""
+    with database.connect() as connection:
+        connection.execute(
+            "INSERT INTO billing.tariff_version SELECT tariff_id, version, sha256, 'native', 'T', 'electricity', 'USD', 'kWh', '{all}', '{}', '{}', "
+            "'{}', '{}', '{}', '{}', '2 half_up', now() FROM ref.tariff_document"
+        )
+
+
+def test_a_document_that_bills_were_made_with_cannot_change_under_its_version(
+    database: Database, tmp_path: Path
+) -> None:
+    import_folder(database, folder(tmp_path))
+    used_version(database)
+    made = folder(tmp_path)
+    (made / "tariffs" / "t1.json").write_text('{ "rate":  0.1234567890123456789 }')
+    import_folder(database, made)  # the same document in other bytes
+    (made / "tariffs" / "t1.json").write_text('{"rate": 0.2}')
+    with pytest.raises(ReferenceRefused, match=r"tariffs/t1.json.*T1 version 1 was billed with.*next version"):
+        import_folder(database, made)
+    (made / "tariffs" / "t1.json").write_text('{"rate": 0.1234567890123456789}')
+    (made / "tariffs" / "t1-v2.json").write_text('{"rate": 0.2}')
+    versions = "T1,electricity,1,2020-01-01,2026-07-01,t1.json\nT1,electricity,2,2026-07-01,,t1-v2.json\n"
+    (made / "tariffs.csv").write_text(SMALL["tariffs"].splitlines()[0] + "\n" + versions)
+    import_folder(database, made)
+    with database.connect() as connection:
+        rates = connection.execute("SELECT version, body->>'rate' FROM ref.tariff_document ORDER BY 1").fetchall()
+    assert rates == [(1, "0.1234567890123456789"), (2, "0.2")]
