@@ -118,12 +118,14 @@ def _not_charged(database: Database, period: Period) -> pl.DataFrame:
         )
         .select(
             "account_id",
-            pl.format("{}: {} on {} days from {}: {}", "service_point_id", "reason", "days", "first", "detail").alias(
+            pl.format("{}: {} {} from {}, {} days", "service_point_id", "reason", "detail", "first", "days").alias(
                 "detail"
             ),
         )
     )
-    alone = pl.concat([told, uncovered(period.runs, period.wanted)])
+    # A day between two versions is such a day too; only one that was never run has no exception that says so.
+    untold = uncovered(period.runs, period.wanted).join(told, on="account_id", how="anti")
+    alone = pl.concat([told, untold])
     return alone.select("account_id", pl.lit("not_charged").alias("reason"), "detail")
 
 

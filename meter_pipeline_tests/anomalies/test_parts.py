@@ -96,6 +96,9 @@ def test_another_payer_is_a_move_where_an_agreement_begins(database: Database, a
                 "INSERT INTO ref.accounts (account_id, customer_class, opened) VALUES ('ACC-NEW', 'residential', '2020-01-01')"
             )
             connection.execute(
+                "UPDATE ref.agreements SET valid_to = %s WHERE service_point_id = 'SP-E008'", (day(DAYS - 1),)
+            )
+            connection.execute(
                 "INSERT INTO ref.agreements (account_id, service_point_id, tariff_id, cycle_id, valid_from) VALUES ('ACC-NEW', 'SP-E008', 'T', 'C', %s)",
                 (day(DAYS - 1),),
             )

@@ -110,7 +110,7 @@ def add_service(
         )
         connection.execute(
             "INSERT INTO ref.service_points VALUES (%s, %s, %s, 'R1', 'residential', NULL, NULL, NULL, 'active', '2020-01-01', NULL) "
-            "ON CONFLICT DO NOTHING",
+            "ON CONFLICT (service_point_id, valid_from) DO NOTHING",
             (point, commodity, f"P-{number}"),
         )
         if agreed:

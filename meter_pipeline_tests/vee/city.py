@@ -84,7 +84,7 @@ class City:
             for m in meters:
                 c.execute(
                     "INSERT INTO ref.service_points (service_point_id, commodity, premise_id, route, customer_class, status, valid_from) "
-                    "VALUES (%s, 'electricity', 'P-1', 'R-1', %s, %s, '2020-01-01') ON CONFLICT DO NOTHING",
+                    "VALUES (%s, 'electricity', 'P-1', 'R-1', %s, %s, '2020-01-01') ON CONFLICT (service_point_id, valid_from) DO NOTHING",
                     (m.service_point_id, m.customer_class, m.status),
                 )
                 c.execute(
@@ -131,7 +131,7 @@ class City:
                 )
                 if m.account:
                     c.execute(
-                        "INSERT INTO ref.agreements VALUES ('A-1', %s, 'T-1', 'C-1', '2020-01-01', NULL) ON CONFLICT DO NOTHING",
+                        "INSERT INTO ref.agreements VALUES ('A-1', %s, 'T-1', 'C-1', '2020-01-01', NULL) ON CONFLICT (service_point_id, valid_from) DO NOTHING",
                         (m.service_point_id,),
                     )
                 self.meters.append(m)
