@@ -194,6 +194,7 @@ def _compare(
         np.zeros(values.shape, np.int64),
         np.full(gaps, NO_VALUE, np.int64),
         np.ones(gaps, np.bool_),
+        np.zeros(gaps, np.bool_),
     )
     loader, number = _Loader(days, first, targets, t.like_days_back), np.arange(gaps)
     no_register = np.zeros(gaps, np.bool_)

@@ -26,6 +26,7 @@ from meter_pipeline.postgres.reading import reading
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.vee.loading import read_day, read_rows
 from meter_pipeline.vee.registers import assemble
+from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules import thresholds as threshold_file
 from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, Role, Severity, codes, mask_of
 from meter_pipeline.vee.rules.interval_rules import run_interval_rules, subject
@@ -200,6 +201,7 @@ def apply(edits: pl.DataFrame, rows: assemble.DayRows) -> Applied:
         .join(mine.select("meter_id", "channel").unique(), on=["meter_id", "channel"])
     )
     at = {(m, c): int(r) for r, m, c in index.iter_rows()}
+    raw = rows.matrix.values
     rows.matrix.values, rows.matrix.quality = rows.matrix.values.copy(), rows.matrix.quality.copy()
     for e in mine.iter_rows(named=True):
         row = at.get((e["meter_id"], e["channel"]))
@@ -214,7 +216,26 @@ def apply(edits: pl.DataFrame, rows: assemble.DayRows) -> Applied:
         slots = found[row][0] if row in found else np.zeros(rows.matrix.slots, np.bool_)
         slots[span] = True
         found[row] = (slots, e["edited_by"], f"edit {e['edit_id']}: {e['reason']}")
+    for row in found:
+        _doubt_register(rows, row, raw[row])
     return found
+
+
+def _doubt_register(rows: assemble.DayRows, row: int, raw: Ints) -> None:
+    """Leave a row's register out where it counted just what a person refuses: a meter that stood still, or was tested on a
+    bench, did so in both. Scaled to that register, the estimates would be the refused reads again (0.00 kWh of a meter
+    that was replaced because it had stopped)."""
+    context = rows.context
+    refused = (raw != NO_VALUE) & (rows.matrix.values[row] == NO_VALUE)
+    difference = int(context.register_difference[row])
+    if difference == NO_VALUE or not refused.any():
+        return
+    counted = int(raw[raw != NO_VALUE].sum())
+    if abs(counted - difference) <= int(context.register_tolerance[row]):
+        context.register_difference[row] = NO_VALUE
+        context.register_doubted[row] = True
+        context.tou_program[row] = -1
+        context.register_flags[row] |= rr.REGISTER_DOUBTED.mask
 
 
 def mark(v: ValidatedMatrix, edited: Applied) -> None:

@@ -233,8 +233,10 @@ class StoredVectors:
                 found = (
                     m.keys.select("meter_id", "channel").with_row_index("source").join(keys, on=["meter_id", "channel"])
                 )
-                anchors = np.where((m.quality == quality.ACTUAL) & (m.values >= 0), m.values, NO_VALUE)
-                after[found["row"].to_numpy()] = anchors[found["source"].to_numpy(), :width]
+                at, source = found["row"].to_numpy(), found["source"].to_numpy()
+                own, plain = m.values[source, :width], m.quality[source, :width] == quality.ACTUAL
+                signed = self.rows.context.signed[rows[at], None]
+                after[at] = np.where(plain & ((own >= 0) | signed), own, NO_VALUE)
         return before, after
 
     def days(self, rows: Ints) -> VectorHistory:

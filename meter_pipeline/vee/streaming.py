@@ -28,7 +28,7 @@ from meter_pipeline.vee.estimation import multi_day_registers
 from meter_pipeline.vee.loading import DayInputs, Shifts, StoredVectors, mark_shifts, read_day, read_rows
 from meter_pipeline.vee.registers.assemble import DayRows
 from meter_pipeline.vee.rules import policy as policy_file
-from meter_pipeline.vee.rules.model import ValidatedMatrix
+from meter_pipeline.vee.rules.model import DailyHistory, ValidatedMatrix
 from meter_pipeline.vee.rules.policy import DayPolicy, Policies
 from meter_pipeline.vee.rules.thresholds import Thresholds
 from meter_pipeline.vee.tables import edits as edit_store
@@ -57,6 +57,8 @@ class City:
     available: list[date]
     overrides: pl.DataFrame
     policy: DayPolicy
+    several: pl.DataFrame
+    by_meter: pl.DataFrame
 
 
 def open_city(
@@ -97,7 +99,17 @@ def open_city(
         available,
         edit_store.standing(session, day),
         (policies or policy_file.default()).on(day),
+        *_several(session, read, days),
     )
+
+
+def _several(session: Database, read: DayInputs, days: list[date]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Expected rows of service points that have several meters of one flow and unit, or had them on one of the days, and
+    what each of their channels was put at on those days: there one meter's history is not its service point's."""
+    now = read.expected.filter(pl.struct("service_point_id", "flow", "unit").is_duplicated())["service_point_id"]
+    points = sorted({*now.to_list(), *store.several_meters(session, days[0], days[-1])})
+    rows = read.expected.filter(pl.col("service_point_id").is_in(points))
+    return rows, store.read_meter_days(session, days[0], days[-1], points)
 
 
 @dataclass(slots=True)
@@ -293,6 +305,20 @@ def _settle(judged: Sequence[Judged], kept: Streamed, day: date, hand_on: Callab
             hand_on(one)
 
 
+def _apart(city: City, rows: DayRows, daily: DailyHistory) -> None:
+    """Give rows of service points with several meters their own meter's history in the place of the service point's."""
+    if not city.several.height:
+        return
+    at = np.flatnonzero(rows.keys["service_point_id"].is_in(city.several["service_point_id"].implode()).to_numpy())
+    if not at.size:
+        return
+    mine = rows.keys[at]
+    points = mine["service_point_id"].unique().implode()
+    present, earlier = (f.filter(pl.col("service_point_id").is_in(points)) for f in (city.several, city.by_meter))
+    daily.totals[at], daily.actual[at] = past.own_daily(mine, present, earlier, city.days)
+    rows.context.estimate_streak[at] = past.own_streaks(daily.totals[at], daily.actual[at])
+
+
 def _judge(
     city: City,
     validate: Callable[..., ValidatedMatrix],
@@ -307,6 +333,7 @@ def _judge(
     history = city.history.around(points)
     daily = past.align_daily(rows.keys, history, city.days, city.like)
     rows.context.estimate_streak = past.estimate_streaks(rows.keys, history, day)
+    _apart(city, rows, daily)
     loader = StoredVectors(city.session, city.calendar, day, rows, read.reference, city.available, t)
     enclosed = multi_day_registers.find(
         rows, read.registers.of_rows(*between(read.registers.frame, points)), city.calendar, day, t

@@ -12,7 +12,7 @@ from meter_pipeline import quality
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.vee.estimation import time_of_use
 from meter_pipeline.vee.estimation.methods import Estimate, Need, estimate
-from meter_pipeline.vee.estimation.scaling import scale_rows, share_until
+from meter_pipeline.vee.estimation.scaling import scale_rows, share_until, shift_rows
 from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, Role, Severity, mask_of
 from meter_pipeline.vee.rules.interval_rules import Subject, code_table, run_interval_rules, subject
@@ -295,6 +295,7 @@ def _need(
         shape=shape,
         class_daily=mean,
         active=s.context.active[rows],
+        signed=s.context.signed[rows],
     )
 
 
@@ -326,7 +327,11 @@ def _scale(
             int(i): time_of_use.scale(context, int(rows[i]), need.values[i], found.values[i], done[i], int(residual[i]))
             for i in np.flatnonzero(scale & (context.tou_program[rows] >= 0))
         }
-        found.values[scale] = scale_rows(found.values[scale], done[scale], residual[scale])
+        plain, net = scale & ~context.signed[rows], scale & context.signed[rows]
+        if plain.any():
+            found.values[plain] = scale_rows(found.values[plain], done[plain], residual[plain])
+        if net.any():
+            found.values[net] = shift_rows(found.values[net], done[net], residual[net])
         for at, own in by_hours.items():
             if own is not None:
                 found.values[at] = own

@@ -70,8 +70,24 @@ def test_a_sequence_number_used_for_two_values_is_known_although_one_value_is_ke
         [write_file(tmp_path, "a", [*reads, Read("M-2", 5, 77, sequence=5), Read("M-3", 6, 6000, sequence=6)])],
     )
     ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
-    assert read_reused_sequences(database, DAY).rows() == [("M-2", "E1")]
+    assert read_reused_sequences(database, DAY).rows() == [("M-2", "E1", None)]
     assert database.read("SELECT reads FROM raw.reused_sequence").rows() == [(1,)]
+
+
+def test_a_day_that_comes_in_two_files_of_different_slots_reuses_no_sequence_number(
+    database: Database, tmp_path: Path
+) -> None:
+    """Files of half a day each were marked as duplicates on all 96 intervals: 80 of 101 meter-days for nothing."""
+    enrol(database)
+    first = [Read(m, slot, 1000 * slot) for m in METERS for slot in range(40)]
+    second = [Read(m, slot, 1000 * slot) for m in METERS for slot in range(40, 92)]
+    # the second file repeats two slots of M-1 as they were, and gives slot 7 of M-2 another value
+    second += [Read("M-1", 5, 5000), Read("M-1", 6, 6000), Read("M-2", 7, 1)]
+    for name, reads in (("a", first), ("b", second)):
+        land_all(database, tmp_path, [write_file(tmp_path, name, reads)])
+        ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+    assert database.read("SELECT count(*) AS n FROM raw.interval_payload").item() == 2 * len(METERS)
+    assert read_reused_sequences(database, DAY).rows() == [("M-2", "E1", [7])]
 
 
 def test_the_same_bytes_under_another_name_load_nothing(database: Database, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import date, timedelta
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,14 @@ import polars as pl
 
 from meter_pipeline.calendar import local_clock
 from meter_pipeline.schemas.reads import NO_VALUE
-from meter_pipeline.vee.rules.model import DailyHistory, Ints
+from meter_pipeline.vee.rules.model import Bools, DailyHistory, Ints
 from meter_pipeline.vee.tables.validated import WHOLE, UsageHistory
+
+#: Where a meter counts: what one meter takes over from another
+_PLACE: Final = ("service_point_id", "channel", "flow", "unit")
+_Place: TypeAlias = tuple[str, ...]
+#: By day: the channel's total, and whether it was wholly actual
+_Told: TypeAlias = dict[date, tuple[int, bool]]
 
 
 def day_class(day: date, holidays: Collection[date]) -> int:
@@ -77,11 +84,65 @@ def align_daily(keys: pl.DataFrame, history: UsageHistory, days: Sequence[date],
     column = {d: k for k, d in enumerate(days)}
     positions = _positions(keys, history) if keys.height else {}
     for d, name, quantity, state in zip(history.days, history.hashes, history.quantity, history.state, strict=True):
-        if d in column and keys.height:
+        # a list may hold none of these service points: a head-end that is new has no history at all
+        if d in column and keys.height and quantity.size:
             at = positions[name]
             totals[:, column[d]] = np.where(at >= 0, quantity[at], NO_VALUE)
             whole[:, column[d]] = (at >= 0) & ((state[at] & WHOLE) != 0)
     return DailyHistory(list(days), totals, whole, np.array(like, np.bool_))
+
+
+def own_daily(
+    keys: pl.DataFrame, present: pl.DataFrame, past: pl.DataFrame, days: Sequence[date]
+) -> tuple[Ints, Bools]:
+    """Daily totals of single channels, for rows of service points that have or had several meters: as ``align_daily``,
+    (rows, days) each.
+
+    ``keys``: the rows (service_point_id, meter_id, channel, flow, unit); ``present``: all expected rows of their service
+    points; ``past``: what channels were put at on earlier days (the same columns, billing_day, total_micro, whole). Days
+    before a meter's own are those of the meter it replaced: the one of the same channel and flow that stopped counting
+    when it began. Where that is not one to one, nothing is taken over: a new meter beside others has no history.
+    """
+    totals = np.full((keys.height, len(days)), NO_VALUE, np.int64)
+    whole = np.zeros((keys.height, len(days)), np.bool_)
+    column = {d: k for k, d in enumerate(days)}
+    told: dict[_Place, dict[str, _Told]] = {}
+    for *place, meter, day, total, actual in past.select(
+        *_PLACE, "meter_id", "billing_day", "total_micro", "whole"
+    ).iter_rows():
+        told.setdefault(tuple(place), {}).setdefault(meter, {})[day] = (total, actual)
+    here: dict[_Place, set[str]] = {}
+    for *place, meter in present.select(*_PLACE, "meter_id").iter_rows():
+        here.setdefault(tuple(place), set()).add(meter)
+    for row, (*place, meter) in enumerate(keys.select(*_PLACE, "meter_id").iter_rows()):
+        meters = told.get(tuple(place), {})
+        for day, (total, actual) in _with_predecessor(meter, meters, here.get(tuple(place), set())).items():
+            if day in column:
+                totals[row, column[day]], whole[row, column[day]] = total, actual
+    return totals, whole
+
+
+def _with_predecessor(meter: str, meters: dict[str, _Told], here: set[str]) -> _Told:
+    """What a meter was put at by day, with the days of the one meter it replaced before its own. ``meters``: all that
+    counted at its place; ``here``: those that do now."""
+    mine = meters.get(meter, {})
+    begins = min(mine, default=date.max)
+    older = [m for m in sorted(meters) if m not in here and max(meters[m]) < begins]
+    if len(older) != 1:
+        return mine
+    stopped = max(meters[older[0]])
+    newer = [m for m in here if min(meters.get(m, {}), default=date.max) > stopped]
+    if newer != [meter]:
+        return mine
+    return {d: t for d, t in meters[older[0]].items() if d < begins} | mine
+
+
+def own_streaks(totals: Ints, whole: Bools) -> npt.NDArray[np.int32]:
+    """Days in a row up to the last of ``own_daily`` that were estimated: as ``estimate_streaks``."""
+    broken = (totals == NO_VALUE) | whole
+    rows, days = totals.shape
+    found = np.where(broken.any(axis=1), broken[:, ::-1].argmax(axis=1), days) if days else np.zeros(rows)
+    return found.astype(np.int32)
 
 
 def whole_points(history: UsageHistory, day: date) -> pl.Series:
@@ -102,7 +163,7 @@ def estimate_streaks(keys: pl.DataFrame, history: UsageHistory, day: date) -> np
     expected = day
     for d, name, state in zip(reversed(history.days), reversed(history.hashes), reversed(history.state), strict=True):
         expected -= timedelta(days=1)
-        if d != expected or not unbroken.any():
+        if d != expected or not unbroken.any() or not state.size:
             break
         at = positions[name]
         unbroken &= (at >= 0) & ((state[at] & WHOLE) == 0)

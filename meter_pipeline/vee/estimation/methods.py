@@ -49,6 +49,7 @@ class Need:
     row's average daily load in micro units, NO_VALUE where it has none. ``shape`` (rows, slots): the class's shape of
     the day, in millionths of its whole, 0 rows where there is none; ``class_daily``: the class's mean day. ``active``:
     False means that nothing should have been used.
+    ``signed``: values may be negative, as on a net channel, whose sums and shapes say nothing of proportions.
     """
 
     values: Ints
@@ -60,6 +61,7 @@ class Need:
     shape: Ints
     class_daily: Ints
     active: Bools
+    signed: Bools
 
 
 @dataclass(slots=True)
@@ -233,7 +235,8 @@ def fill_days(
     rows = need.values.shape[0]
     used = np.full((rows, max(wanted, 1)), -1, np.int64)
     pending = _pending(need, found)
-    known = np.where(need.anchor, need.values, NO_VALUE)
+    # half a net day is no measure of the other half: export at noon says nothing of the evening
+    known = np.where(need.anchor & ~need.signed[:, None], need.values, NO_VALUE)
     _kernels()[1](
         np.ascontiguousarray(history.values),
         np.ascontiguousarray(history.usable),
@@ -271,7 +274,7 @@ def proxy_day_order(history: VectorHistory, rows: int, celsius: float) -> npt.ND
 def fill_profile(need: Need, found: Estimate) -> None:
     """The class's shape of this very day at the row's own average daily load; a row without history takes the class's
     mean day (AEMO method 57 customer class; Itron Load Profiling)."""
-    has_shape = need.shape.any(axis=1)
+    has_shape = need.shape.any(axis=1) & ~need.signed
     level = np.where(need.daily != NO_VALUE, need.daily, need.class_daily)
     rows = has_shape & (level != NO_VALUE)
     pending = _pending(need, found) & rows[:, None]

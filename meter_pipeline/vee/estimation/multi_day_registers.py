@@ -69,7 +69,8 @@ def find(rows: DayRows, registers: Registers, calendar: BillingCalendar, day: da
     have none."""
     context = rows.context
     open_rows = np.flatnonzero(
-        (context.register_difference == NO_VALUE)
+        ~context.register_doubted
+        & (context.register_difference == NO_VALUE)
         & context.known
         & context.unit_ok
         & (context.expected == rows.matrix.slots)

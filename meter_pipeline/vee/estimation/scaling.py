@@ -127,6 +127,17 @@ def scale_rows(
     return out
 
 
+def shift_rows(estimates: Ints, mask: npt.NDArray[np.bool_], residuals: Ints) -> Ints:
+    """Estimates of rows that may be negative, brought to their residuals by the same amount in each masked slot, exactly.
+
+    A net channel that used and sent alike sums to nothing: a factor would be without bound, and would turn its signs.
+    """
+    even = np.where(mask, 1, 0)
+    off = residuals - np.where(mask, estimates, 0).sum(axis=1)
+    moved: Ints = np.where(mask, estimates + scale_rows(even, mask, off), estimates)
+    return moved
+
+
 def share_until(amount: int, elapsed: int, whole: int) -> int:
     """What of ``amount`` had accrued after ``elapsed`` of ``whole`` seconds, at an even rate, in integers.
 

@@ -19,7 +19,7 @@ from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.vee.registers.exchange import installation_windows, slot_windows
 from meter_pipeline.vee.registers.reads import Series, Step, Steps, WindowUse, steps, use_in_windows
 from meter_pipeline.vee.rules import row_rules as rr
-from meter_pipeline.vee.rules.model import Bools, Ints, RowContext, take_rows
+from meter_pipeline.vee.rules.model import SIGNED_FLOWS, Bools, Ints, RowContext, take_rows
 from meter_pipeline.vee.rules.thresholds import Thresholds
 
 #: Row rule recorded for a register step found in the day
@@ -168,7 +168,8 @@ def assemble(
         )
         .sort("meter_id", "channel", "interval_minutes")
     )
-    rows = rows.join(reused.with_columns(reused=pl.lit(True)), on=["meter_id", "channel"], how="left")
+    marked = reused.select("meter_id", "channel", pl.col("slots").alias("reused_slots"), reused=pl.lit(True))
+    rows = rows.join(marked, on=["meter_id", "channel"], how="left")
     out = []
     for minutes in sorted(rows["minutes"].unique().to_list()):
         part = rows.filter(pl.col("minutes") == minutes).sort(ROW_KEY)
@@ -209,7 +210,7 @@ def _day_rows(
     context.known = part["has_point"].to_numpy()
     context.unit_ok = (~present | (part["raw_unit"] == part["unit"]).fill_null(True)).to_numpy()
     context.multiplier_ok = (part["multiplier_micro"] > 0).to_numpy()
-    context.signed = (part["flow"] == "other").to_numpy()
+    context.signed = part["flow"].is_in(SIGNED_FLOWS).to_numpy()
     context.active = (part["status"] == "active").fill_null(True).to_numpy()
     context.limit = np.ascontiguousarray(limit)
     context.first = part["first"].to_numpy().astype(np.int32)
@@ -220,7 +221,7 @@ def _day_rows(
     context.meterless = np.stack(
         [context.last, np.where(part["gap_s"].to_numpy() > 0, np.maximum(gap_end, context.last), context.last)], axis=1
     )
-    context.sequence_reused = part["reused"].fill_null(False).to_numpy()
+    context.sequence_reused, context.reused_slots = _reused(part, slots)
     context.group = np.ascontiguousarray(part["group"].to_numpy())
     context.future_from = int(min(max(behind // (minutes * 60), 0), slots))
     absent = (pl.col("raw_unit").is_null() & pl.col("billed")).any().over("service_point_id", "meter_id")
@@ -230,6 +231,19 @@ def _day_rows(
     )
     context.register_flags = flags.astype(np.int64)
     return DayRows(matrix, part, context, day_start_s)
+
+
+def _reused(part: pl.DataFrame, slots: int) -> tuple[Bools, Bools]:
+    """Rows with a reused sequence number, and its slots: all of them where only the channel is known."""
+    rows: Bools = part["reused"].fill_null(False).to_numpy()
+    found = np.zeros((part.height, slots if rows.any() else 0), np.bool_)
+    for i in np.flatnonzero(rows):
+        told = part["reused_slots"][int(i)]
+        if told is None:
+            found[i] = True
+        else:
+            found[i, told.filter(told < slots).to_numpy()] = True
+    return rows, found
 
 
 def _gather(raw: list[DayMatrix], source: Ints, row: Ints, n: int, slots: int, day: date, minutes: int) -> DayMatrix:

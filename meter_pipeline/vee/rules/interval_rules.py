@@ -416,7 +416,9 @@ def inactive_usage(s: Subject) -> Hit | None:
 )
 def sequence_reused(s: Subject) -> Hit | None:
     rows = _where(s.context.sequence_reused)
-    return _hit(rows, (s.day.values[rows] != NO_VALUE) & s.slots_of(rows))
+    if not rows.size:
+        return None
+    return _hit(rows, (s.day.values[rows] != NO_VALUE) & s.slots_of(rows) & s.context.reused_slots[rows])
 
 
 @_rule(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,10 @@ KEY_COLUMNS = (
 )
 
 
+#: Flows whose values may be less than nothing: a net channel counts both directions in one figure, and what is no energy may have any sign
+SIGNED_FLOWS: Final = ("net", "other")
+
+
 @dataclass(slots=True)
 class RowContext:
     """What is known about each row of a DayMatrix, arrays of length ``rows`` unless said otherwise.
@@ -50,7 +54,9 @@ class RowContext:
     the row's own in which no meter stood at the service point: the row answers for them too, with nothing. ``group``:
     rows of one number behave alike. ``tou_quantity`` (rows, registers): what each time-of-use register counted;
     ``tou_program``: which row of ``tou_hours`` (programs, slots) numbers the register of each slot, -1 where the
-    registers are not all known.
+    registers are not all known. ``sequence_reused``: rows of which a sequence number came with two values, in the slots
+    that ``reused_slots`` marks, (rows, slots), or (rows, 0) where no row has any. ``register_doubted``: rows whose
+    register said the same as reads that a person refused, so that it is no witness of what was really used.
     """
 
     known: Bools
@@ -71,6 +77,8 @@ class RowContext:
     sibling_missing: Bools
     tou_mismatch: Bools
     sequence_reused: Bools
+    reused_slots: Bools
+    register_doubted: Bools
     estimate_streak: npt.NDArray[np.int32]
     group: npt.NDArray[np.int32]
     straddle: npt.NDArray[np.int32]
@@ -104,6 +112,8 @@ class RowContext:
             sibling_missing=no.copy(),
             tou_mismatch=no.copy(),
             sequence_reused=no.copy(),
+            reused_slots=np.zeros((rows, 0), np.bool_),
+            register_doubted=no.copy(),
             estimate_streak=np.zeros(rows, np.int32),
             group=np.zeros(rows, np.int32),
             straddle=np.full((rows, 2), -1, np.int32),

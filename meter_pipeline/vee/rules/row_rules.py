@@ -102,7 +102,8 @@ def multiplier(r: RowSubject) -> Bools:
     for factor in t.multiplier_ratios:
         for aim in (factor, 1.0 / factor):
             suspect |= testable & (np.abs(ratio / aim - 1.0) <= t.multiplier_within)
-    return ~r.day.context.multiplier_ok | suspect
+    # a quarter of a kilowatt hour beside a whole one on a coarse dial is rounding, not a factor
+    return ~r.day.context.multiplier_ok | (suspect & sum_off(r.day, r.total))
 
 
 @_rule("NO_DATA", 4, Severity.FAIL, "ERCOT TDSP Missing Interval Monitor", about="Nothing at all was read for the day.")
@@ -396,6 +397,13 @@ READ_OVERDUE = _recorded(
 )
 ESTIMATE_SUSPECT = _recorded(
     "ESTIMATE_SUSPECT", 32, Severity.FAIL, "California DASMMD VEE 3.6", "An estimate itself fails validation."
+)
+REGISTER_DOUBTED = _recorded(
+    "REGISTER_DOUBTED",
+    45,
+    Severity.INFORM,
+    "Oracle MDM manual override rules",
+    "The register counted just what a person refused, so the estimates are not scaled to it.",
 )
 
 

@@ -369,13 +369,36 @@ def read_arrived(database: Database, day: date) -> pl.DataFrame:
 
 
 def read_reused_sequences(database: Database, day: date) -> pl.DataFrame:
-    """Channels of which one sequence number came with different payloads of one version, or with two values in one
-    file: meter_id, channel."""
-    return database.read(
-        "SELECT meter_id, channel FROM raw.reused_sequence WHERE billing_day = $1 UNION "
-        "SELECT meter_id, channel FROM (SELECT meter_id, channel FROM raw.interval_payload WHERE billing_day = $1 "
-        "GROUP BY meter_id, channel, source_version, sequence, sequence_step HAVING count(*) > 1) AS s ORDER BY 1, 2",
+    """Channels of which one sequence number came with two values: meter_id, channel, and the slots (0-based) it was used twice in, null
+    where one file held both and only the channel is known.
+
+    Payloads that fill different slots of the day are no repetition, nor are two that say the same. To find the few that contradict
+    each other, values are counted first: as many as the fold of all payloads holds means that no slot came twice.
+    """
+    found = database.read(
+        "WITH several AS (SELECT meter_id, channel, source_version, sequence, sequence_step, "
+        "sum(coalesce(cardinality(p.values) - cardinality(array_positions(p.values, -2147483648)), "
+        "cardinality(p.wide_values) - cardinality(array_positions(p.wide_values, -9223372036854775808)))) AS held, max(p.slots) AS slots "
+        "FROM raw.interval_payload AS p WHERE billing_day = $1 GROUP BY 1, 2, 3, 4, 5 HAVING count(*) > 1), "
+        "crossing AS (SELECT s.* FROM several AS s LEFT JOIN raw.interval_day AS d ON d.billing_day = $1 AND d.meter_id = s.meter_id "
+        "AND d.channel = s.channel WHERE d.meter_id IS NULL OR s.held > "
+        "coalesce(cardinality(d.values) - cardinality(array_positions(d.values, -2147483648)), "
+        "cardinality(d.wide_values) - cardinality(array_positions(d.wide_values, -9223372036854775808)))), "
+        "told AS (SELECT p.meter_id, p.channel, p.source_version, v.slot, coalesce(p.sequences[v.slot], p.sequence + (v.slot - 1) * p.sequence_step) AS number, "
+        "v.value * power(10::numeric, -p.scale) AS value FROM raw.interval_payload AS p JOIN crossing AS c USING (meter_id, channel, source_version, "
+        "sequence, sequence_step) CROSS JOIN LATERAL unnest(coalesce(p.wide_values, p.values::bigint[])) WITH ORDINALITY AS v (value, slot) "
+        "WHERE p.billing_day = $1 AND v.value NOT IN (-2147483648, -9223372036854775808)) "
+        "SELECT meter_id, channel, array_to_string(array_agg(DISTINCT slot - 1 ORDER BY slot - 1), ',') AS slots FROM "
+        "(SELECT meter_id, channel, slot FROM told GROUP BY meter_id, channel, source_version, slot, number HAVING count(DISTINCT value) > 1) AS twice "
+        "GROUP BY 1, 2 UNION ALL SELECT DISTINCT meter_id, channel, NULL::text FROM raw.reused_sequence WHERE billing_day = $1 ORDER BY 1, 2, 3",
         (day,),
+    )
+    slots = pl.col("slots").cast(pl.String)
+    return (
+        found.group_by("meter_id", "channel")
+        .agg(pl.when(slots.is_not_null().all()).then(slots.first()).alias("slots"))
+        .with_columns(slots.str.split(",").cast(pl.List(pl.Int64)).alias("slots"))
+        .sort("meter_id", "channel")
     )
 
 
@@ -386,6 +409,26 @@ def read_window_days(database: Database, first: date, last: date, meters: Sequen
         "register_difference_micro, flags IS NOT NULL AS flagged FROM vee.interval_day "
         "WHERE billing_day BETWEEN $1 AND $2 AND meter_id = ANY(string_to_array($3, ','))",
         (first, last, ",".join(meters)),
+    )
+
+
+def several_meters(database: Database, first: date, last: date) -> list[str]:
+    """Service points that had several meters on a day of a range, a day of an exchange included."""
+    found = database.read(
+        "SELECT DISTINCT service_point_id FROM vee.daily_usage WHERE billing_day BETWEEN $1 AND $2 AND meters > 1 ORDER BY 1",
+        (first, last),
+    )
+    return [str(point) for point in found["service_point_id"].to_list()]
+
+
+def read_meter_days(database: Database, first: date, last: date, points: Sequence[str]) -> pl.DataFrame:
+    """What each interval channel of some service points was put at on the days of a range: service_point_id, meter_id, channel, flow, unit,
+    billing_day, total_micro, and whether it was wholly actual. Days on which a meter stood there in part are left out."""
+    return database.read(
+        "SELECT service_point_id, meter_id, channel, flow, unit, billing_day, total_micro, estimated + missing = 0 AS whole FROM vee.interval_day "
+        "WHERE billing_day BETWEEN $1 AND $2 AND service_point_id = ANY(string_to_array($3, ',')) AND expected = slots AND first_slot = 0 "
+        "AND actual + estimated > 0 ORDER BY 1, 2, 3, 6",
+        (first, last, ",".join(points)),
     )
 
 
