@@ -17,7 +17,8 @@ import polars as pl
 
 from benchmarks.day import DAY, _daily_registers
 from meter_pipeline.anomalies import daily_features as packing
-from meter_pipeline.anomalies import detect_billing_day, refit_baselines, tables
+from meter_pipeline.anomalies import detect_billing_day, refit_baselines
+from meter_pipeline.anomalies.tables import detection
 from meter_pipeline.clock import SYSTEM_CLOCK
 from meter_pipeline.postgres.database import Database, ensure_database, open_database
 from meter_pipeline.postgres.migrations import migrate
@@ -80,7 +81,7 @@ def _fill(database: Database, seed: int) -> None:
     level, slope = rng.uniform(40, 400, len(ids)), rng.uniform(0, 6, len(ids))
     with database.connect() as connection:
         connection.execute("INSERT INTO ref.weather_stations VALUES ('BENCH', 'Field', 41.9, -87.6)")
-        tables.write_weather(connection, weather, "bench", SYSTEM_CLOCK.now())
+        detection.write_weather(connection, weather, "bench", SYSTEM_CLOCK.now())
         for day, degree in zip(days, degrees_c, strict=True):
             usage = np.round((level + slope * max(degree - 10, 0)) * rng.normal(1, 0.07, len(ids)), 3)
             if day < DAY:
@@ -93,7 +94,7 @@ def _fill(database: Database, seed: int) -> None:
                     np.full(len(ids), 100, np.uint8),
                     np.zeros(len(ids), np.uint8),
                 )
-                tables.write_facts(connection, day, [packing.pack(facts)])
+                detection.write_facts(connection, day, [packing.pack(facts)])
         connection.execute(
             f"CREATE TABLE vee.daily_usage_bench PARTITION OF vee.daily_usage FOR VALUES FROM ('{DAY - timedelta(days=1)}') TO ('{DAY + timedelta(days=1)}')".encode()
         )

@@ -17,6 +17,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "backlog": {"meters": 60, "days": 2, "outage_s": 0.5, "good": 960, "bad": 1000},
     "baselines": {"meters": 64, "repeats": 1, "peer_meters": 1},
     "billing": {"accounts": 20, "rounds": 1, "pysam_rounds": 1, "days": 3, "timed": 1},
+    "cli": {"rounds": 1},
     "day": {"meters": 30, "warm": False},
     "day of registers": {"meters": 30, "interval": 1440, "warm": False},
     "desk": {"accounts": 40, "days": 2, "rounds": 1},

@@ -15,9 +15,9 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline.anomalies import daily_features as packing
-from meter_pipeline.anomalies import tables
 from meter_pipeline.anomalies.cases import tolerance
 from meter_pipeline.anomalies.detect import PART, detect_in_parts
+from meter_pipeline.anomalies.tables import detection, exception_cases
 from meter_pipeline.anomalies.thresholds import DEFAULT, Thresholds
 from meter_pipeline.anomalies.window import CLASSES, Bools, Floats, Ints, Window
 from meter_pipeline.baselines import COEFFICIENTS, expected_usage
@@ -48,19 +48,19 @@ def read_surroundings(
     """All that judging the last of ``days`` needs but its usage, and the baselines' version: of every point, or the
     baseline of one alone."""
     first, day = days[0], days[-1]
-    version = tables.baseline_version(read, day)
+    version = detection.baseline_version(read, day)
     wanted = (*_NUMBERS, "status", "hourly")
-    baselines = tables.read_baselines(read, version, wanted, service_point_id) if version else pl.DataFrame()
+    baselines = detection.read_baselines(read, version, wanted, service_point_id) if version else pl.DataFrame()
     by_hours = baselines.height > 0 and bool(baselines["hourly"].any())
     return Surroundings(
         days,
-        tables.read_points(read, day, calendar.bounds(day)[1]),
+        detection.read_points(read, day, calendar.bounds(day)[1]),
         baselines,
-        tables.read_stations(read),
-        tables.read_temperatures(read, first, day),
-        tables.read_weather_hours(read, first, day) if by_hours else pl.DataFrame(),
-        tables.read_holidays(read, first, day),
-        tables.decisions(read),
+        detection.read_stations(read),
+        detection.read_temperatures(read, first, day),
+        detection.read_weather_hours(read, first, day) if by_hours else pl.DataFrame(),
+        detection.read_holidays(read, first, day),
+        exception_cases.decisions(read),
     ), version
 
 

@@ -12,10 +12,10 @@ from typing import Any, Final
 import polars as pl
 
 from meter_pipeline.anomalies import daily_features as packing
-from meter_pipeline.anomalies import tables
 from meter_pipeline.anomalies.cases import Case, CaseFlag, expired, fold
 from meter_pipeline.anomalies.city import City, read_surroundings
 from meter_pipeline.anomalies.kinds import KINDS
+from meter_pipeline.anomalies.tables import detection, exception_cases
 from meter_pipeline.anomalies.thresholds import DEFAULT, Thresholds
 from meter_pipeline.anomalies.window import WINDOW_DAYS
 from meter_pipeline.calendar import BillingCalendar
@@ -140,7 +140,7 @@ def detect_billing_day(
     ):  # reference data and baselines come while the day is packed
         surroundings = reader.submit(read_surroundings, beside.read, calendar, days)
         present = ensure_facts(database, days, refresh={day})
-        packed, lists = tables.read_facts(database.read, days[0], day)
+        packed, lists = detection.read_facts(database.read, days[0], day)
         days = _known(days, packed)
         given, version = surroundings.result()
         given = replace(given, days=days)
@@ -183,25 +183,25 @@ def ensure_facts(database: Database, days: Sequence[date], *, refresh: set[date]
     """Make the packed facts of the validated days that have none, and of those in ``refresh``. True where the last day
     has facts."""
     with database.reader() as read:
-        kept = tables.fact_days(read, days[0], days[-1])
-        validated = tables.validated_days(read, days[0], days[-1])
+        kept = detection.fact_days(read, days[0], days[-1])
+        validated = detection.validated_days(read, days[0], days[-1])
         for day in sorted({d for d in validated if d not in kept or d in refresh} | (kept & refresh)):
             made = _read_facts(read, day)
             before_writing(database)
             with database.connect("meter-pipeline anomalies") as connection:
-                tables.lock_day(connection, day)
-                tables.write_facts(connection, day, [packing.pack(f) for f in made])
+                detection.lock_day(connection, day)
+                detection.write_facts(connection, day, [packing.pack(f) for f in made])
     return days[-1] in validated
 
 
 def _read_facts(read: Read, day: date) -> list[packing.DayFacts]:
     """What a validated day says of every service point, from vee and ref."""
-    usage = tables.read_usage(read, day)
+    usage = detection.read_usage(read, day)
     if usage.is_empty():
         return []
-    told = tables.read_signs(read, day).partition_by("sign", as_dict=True)
+    told = detection.read_signs(read, day).partition_by("sign", as_dict=True)
     signs = {_SIGNS[str(sign)]: part["service_point_id"] for (sign,), part in told.items()}
-    hours = tables.read_water_hours(read, day) if (usage["commodity"] == "water").any() else {}
+    hours = detection.read_water_hours(read, day) if (usage["commodity"] == "water").any() else {}
     return packing.day_facts(day, usage, hours, signs)
 
 
@@ -249,9 +249,9 @@ def _write(
     now = clock.now()
     before_writing(database, clock=clock)
     with database.connect("meter-pipeline anomalies") as connection:
-        tables.lock_day(connection, day)
-        tables.lock_cases(connection)
-        before = tables.day_cases(connection, day)
+        detection.lock_day(connection, day)
+        exception_cases.lock_cases(connection)
+        before = exception_cases.day_cases(connection, day)
         told = [
             CaseFlag(point or group, kind, severity, confidence, day)
             for point, group, kind, severity, confidence in flags.select(
@@ -260,16 +260,20 @@ def _write(
             if KINDS[kind].case
         ]
         subjects = sorted({f.subject for f in told})
-        stored = {row["case_id"]: row for row in tables.read_cases(connection, subjects=subjects)} if subjects else {}
+        stored = (
+            {row["case_id"]: row for row in exception_cases.read_cases(connection, subjects=subjects)}
+            if subjects
+            else {}
+        )
         made, changed = fold(told, [_case(row) for row in stored.values()])
         placed = _place(
             flags,
             [*(_case(r) for r in stored.values() if r["case_id"] not in {c.case_id for c in changed}), *changed, *made],
         )
         digest = _digest(placed)
-        new = tables.run_hash(connection, day) != digest
+        new = detection.run_hash(connection, day) != digest
         commodity = dict(flags.select(pl.concat_str("service_point_id", "group_id"), "commodity").iter_rows())
-        tables.upsert_cases(
+        exception_cases.upsert_cases(
             connection,
             [_row(c, now, None, commodity.get(c.subject, "")) for c in made]
             + [_row(c, now, stored[c.case_id], "") for c in changed],
@@ -284,10 +288,10 @@ def _write(
             "content_hash": digest,
         }
         if new:
-            tables.write_flags(connection, day, placed, run)
+            detection.write_flags(connection, day, placed, run)
             touched = sorted({*before, *(c.case_id for c in made), *(c.case_id for c in changed)})
-            tables.refresh_spans(connection, touched)
-            tables.drop_unflagged(connection, touched)
+            exception_cases.refresh_spans(connection, touched)
+            exception_cases.drop_unflagged(connection, touched)
             body = {
                 "billing_day": day.isoformat(),
                 "flags": placed.height,
@@ -298,9 +302,11 @@ def _write(
                 "content_hash": digest,
             }
             entries.append(connection, "flagged", body, leaves=_leaves(placed) or None, clock=clock)
-        rows = {row["case_id"]: row for row in tables.open_before(connection, day)}
+        rows = {row["case_id"]: row for row in exception_cases.open_before(connection, day)}
         closed = expired([_case(row) for row in rows.values()], day)
-        tables.upsert_cases(connection, [_row(c, now, rows[c.case_id] | {"decided_at": now}, "") for c in closed])
+        exception_cases.upsert_cases(
+            connection, [_row(c, now, rows[c.case_id] | {"decided_at": now}, "") for c in closed]
+        )
         for case in closed:
             entries.append(
                 connection,

@@ -149,16 +149,16 @@ def plot_case(database: Database, calendar: BillingCalendar, case: Mapping[str, 
     Raises QueueError for a case about a group, which has no usage of its own.
     """
     from meter_pipeline.anomalies import daily_features as packing
-    from meter_pipeline.anomalies import tables
     from meter_pipeline.anomalies.city import read_surroundings
     from meter_pipeline.anomalies.queue import QueueError
+    from meter_pipeline.anomalies.tables import detection
 
     point, last = str(case["service_point_id"]), case["last_day"]
     if not point:
         raise QueueError(f"{case['case_id']} is about {case['subject']}: a group has no usage to draw")
     days = calendar.days(max(case["first_day"] - timedelta(days=42), last - timedelta(days=180)), last)
     with database.reader() as read:
-        packed, lists = tables.read_facts(read, days[0], last)
+        packed, lists = detection.read_facts(read, days[0], last)
         given, _ = read_surroundings(read, calendar, days, service_point_id=point)
     unit = case["flags"][-1]["unit"] if case["flags"] else ""
     if not packed.height or not unit:

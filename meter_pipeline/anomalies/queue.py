@@ -8,9 +8,9 @@ from typing import Any, Final, Literal
 
 import psycopg
 
-from meter_pipeline.anomalies import tables
 from meter_pipeline.anomalies.cases import UNDECIDED
 from meter_pipeline.anomalies.kinds import KINDS
+from meter_pipeline.anomalies.tables import exception_cases
 from meter_pipeline.anomalies.validation import tables as findings_table
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries
@@ -39,17 +39,17 @@ def list_cases(connection: psycopg.Connection[Any], filters: Mapping[str, Any]) 
     unknown = sorted(set(filters) - set(FILTERS))
     if unknown:
         raise QueueError(f"no filter {', '.join(unknown)}; there are {', '.join(FILTERS)}")
-    return tables.read_cases(connection, **filters)
+    return exception_cases.read_cases(connection, **filters)
 
 
 def show_case(connection: psycopg.Connection[Any], case_id: str) -> dict[str, Any]:
     """A case, what its kind means, and every flag with its evidence. Raises QueueError where there is none."""
-    found = tables.read_cases(connection, case_id=case_id)
+    found = exception_cases.read_cases(connection, case_id=case_id)
     if not found:
         raise QueueError(f"no case {case_id}")
     kind = KINDS[found[0]["kind"]]
     of_validation = found[0]["family"] == VALIDATION
-    flags = (findings_table.case_findings if of_validation else tables.case_flags)(connection, case_id)
+    flags = (findings_table.case_findings if of_validation else exception_cases.case_flags)(connection, case_id)
     return found[0] | {"about": kind.about, "source": kind.source, "flags": flags}
 
 
@@ -81,7 +81,7 @@ def decide(
         raise QueueError("an assignment needs someone to go to")
     if decision == "dismissed" and not reason.strip():
         raise QueueError("a dismissal needs a reason")
-    tables.lock_cases(connection)
+    exception_cases.lock_cases(connection)
     found = list_cases(connection, filters)
     if not found:
         raise QueueError("no case matches")
@@ -115,7 +115,7 @@ def decide(
             "released": bool(case["hold"]) and not after["hold"],
         }
         entries.append(connection, "flag_decided", body, clock=clock, actor=by)
-    tables.upsert_cases(connection, changed)
+    exception_cases.upsert_cases(connection, changed)
     released = sum(1 for before, after in zip(undecided, changed, strict=True) if before["hold"] and not after["hold"])
     return Decided([c["case_id"] for c in undecided], released)
 

@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline.anomalies import daily_features as packing
-from meter_pipeline.anomalies import tables
 from meter_pipeline.anomalies.day import ensure_facts
+from meter_pipeline.anomalies.tables import detection
 from meter_pipeline.anomalies.window import CLASSES
 from meter_pipeline.baselines import (
     COEFFICIENTS,
@@ -84,24 +84,24 @@ def refit_baselines(
     The same usage and weather give the same version and write nothing. Estimated, disconnected and reversed days teach
     nothing.
     """
-    last_known = tables.last_validated_day(database.read)
+    last_known = detection.last_validated_day(database.read)
     if last_known is None:
         return RefitOutcome(None, as_of or date.min, 0, {}, {}, 0, None, written=False)
     as_of = as_of or last_known + timedelta(days=1)
     days = calendar.days(as_of - timedelta(days=_LOOK_BACK), as_of - timedelta(days=1))
     ensure_facts(database, days, refresh=set())
-    known = sorted(tables.fact_days(database.read, days[0], days[-1]))
+    known = sorted(detection.fact_days(database.read, days[0], days[-1]))
     if not known:
         return RefitOutcome(None, as_of, 0, {}, {}, 0, None, written=False)
     days = calendar.days(known[0], known[-1])
     used = days[training_days(len(days))]
     with database.reader() as read:
-        packed, lists = tables.read_facts(read, used[0], used[-1])
-        points = tables.read_points(read, known[-1], calendar.bounds(known[-1])[1])
-        stations, temperatures = tables.read_stations(read), tables.read_temperatures(read, used[0], used[-1])
-        hours = tables.read_weather_hours(read, used[0], used[-1])
-        holidays = tables.read_holidays(read, used[0], used[-1])
-        first_ever = tables.baseline_version(read, date.max) is None
+        packed, lists = detection.read_facts(read, used[0], used[-1])
+        points = detection.read_points(read, known[-1], calendar.bounds(known[-1])[1])
+        stations, temperatures = detection.read_stations(read), detection.read_temperatures(read, used[0], used[-1])
+        hours = detection.read_weather_hours(read, used[0], used[-1])
+        holidays = detection.read_holidays(read, used[0], used[-1])
+        first_ever = detection.baseline_version(read, date.max) is None
     weekend = np.array([d.weekday() >= 5 for d in used])
     holiday = np.array([d in holidays for d in used])
     frames = []
@@ -128,7 +128,7 @@ def refit_baselines(
     }
     before_writing(database, clock=clock)
     with database.connect("meter-pipeline baselines") as connection:
-        written = tables.write_baselines(connection, header, rows)
+        written = detection.write_baselines(connection, header, rows)
         if written:
             body = {
                 "version": version,

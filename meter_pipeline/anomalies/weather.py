@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from meter_pipeline.anomalies import tables
+from meter_pipeline.anomalies.tables import detection
 from meter_pipeline.baselines.weather import daily, hours_of_days, read_weather
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
@@ -54,7 +54,7 @@ def load_weather(
         days = _with_hours(frame, days, calendar, first, last)
     complete = days.drop_nulls(["temperature_min_c", "temperature_max_c"])
     with database.connect("meter-pipeline weather") as connection:
-        changed = tables.write_weather(
+        changed = detection.write_weather(
             connection, complete, f"{path.name} ({file_format or 'recognised'})", clock.now()
         )
     length = (last - first).days + 1
@@ -113,8 +113,8 @@ class WeatherDay:
 def weather_day(database: Database, day: date) -> WeatherDay:
     """The weather of a billing day as flags will see it, from loaded files or from reference data."""
     with database.reader() as read:
-        stations = tables.read_stations(read)["station_id"].to_list()
-        recent = tables.read_temperatures(read, day - timedelta(days=34), day)
+        stations = detection.read_stations(read)["station_id"].to_list()
+        recent = detection.read_temperatures(read, day - timedelta(days=34), day)
     recent = recent.drop_nulls("temperature_mean_c")
     known = {s: float(t) for s, _, t in recent.filter(pl.col("weather_day") == day).iter_rows()}
     return WeatherDay(day, known, sorted(set(stations) - set(known)), recent)
@@ -122,4 +122,4 @@ def weather_day(database: Database, day: date) -> WeatherDay:
 
 def waiting_days(database: Database) -> list[date]:
     """Judged days whose flags were raised without (all of) the weather that is known by now: judge them again."""
-    return tables.days_to_judge_again(database.read)
+    return detection.days_to_judge_again(database.read)

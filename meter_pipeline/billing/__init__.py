@@ -6,6 +6,21 @@ Belongs here: the room's public names. ``bill_billing_day`` is what the billing 
 
 from __future__ import annotations
 
-from meter_pipeline.billing.day import BillingOutcome, bill_billing_day
+from typing import TYPE_CHECKING
+
+from meter_pipeline.lazy import attach
+
+if TYPE_CHECKING:
+    from meter_pipeline.billing.day import BillingOutcome, bill_billing_day
 
 __all__ = ["BillingOutcome", "bill_billing_day"]
+
+__getattr__ = attach(
+    __name__,
+    {
+        "day": (
+            "BillingOutcome",
+            "bill_billing_day",
+        ),
+    },
+)

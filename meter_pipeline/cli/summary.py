@@ -14,17 +14,17 @@ from meter_pipeline.reporting import overview
 
 def document(database: Database, first: date, last: date) -> dict[str, Any]:
     """The figures of the days first to last as one JSON document."""
-    days = overview.billing_days(database, first, last).to_dicts()
+    days = overview.billing_days(database, first, last)
     return {
         "first": first,
         "last": last,
         "arrivals": overview.arrivals(database),
-        "reads": overview.files(database, first, last).to_dicts(),
+        "reads": overview.files(database, first, last),
         "days": days,
-        "usage": overview.usage(database, first, last).to_dicts(),
-        "flags": overview.flags(database, first, last).to_dicts(),
-        "statements": overview.statements(database, first, last).to_dicts(),
-        "waiting_bills": overview.waiting_bills(database, first, last).to_dicts(),
+        "usage": overview.usage(database, first, last),
+        "flags": overview.flags(database, first, last),
+        "statements": overview.statements(database, first, last),
+        "waiting_bills": overview.waiting_bills(database, first, last),
         "waiting": [{"day": day, "reads": reads} for day, reads in overview.waiting_days(database)],
         "paused": overview.pauses(database),
     }

@@ -5,7 +5,25 @@ Belongs here: what must hold whatever drives the work (Dagster, the CLI, a test)
 SQL (control/tables/flags.py).
 """
 
-from meter_pipeline.control.pause import PauseState, is_paused
-from meter_pipeline.control.probe import PauseProbe
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meter_pipeline.lazy import attach
+
+if TYPE_CHECKING:
+    from meter_pipeline.control.pause import PauseState, is_paused
+    from meter_pipeline.control.probe import PauseProbe
 
 __all__ = ["PauseProbe", "PauseState", "is_paused"]
+
+__getattr__ = attach(
+    __name__,
+    {
+        "pause": (
+            "PauseState",
+            "is_paused",
+        ),
+        "probe": ("PauseProbe",),
+    },
+)

@@ -4,9 +4,16 @@ Belongs here: everything between a parsed file and a committed raw billing day. 
 validation (vee/).
 """
 
-from meter_pipeline.ingest.day import IngestOutcome, ingest_billing_day
-from meter_pipeline.ingest.inbox import LandingOutcome, inbox_files, land_inbox, new_files, waiting_days
-from meter_pipeline.ingest.landing import Landed, Places, land
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meter_pipeline.lazy import attach
+
+if TYPE_CHECKING:
+    from meter_pipeline.ingest.day import IngestOutcome, ingest_billing_day
+    from meter_pipeline.ingest.inbox import LandingOutcome, inbox_files, land_inbox, new_files, waiting_days
+    from meter_pipeline.ingest.landing import Landed, Places, land
 
 __all__ = [
     "IngestOutcome",
@@ -20,3 +27,25 @@ __all__ = [
     "new_files",
     "waiting_days",
 ]
+
+__getattr__ = attach(
+    __name__,
+    {
+        "day": (
+            "IngestOutcome",
+            "ingest_billing_day",
+        ),
+        "inbox": (
+            "LandingOutcome",
+            "inbox_files",
+            "land_inbox",
+            "new_files",
+            "waiting_days",
+        ),
+        "landing": (
+            "Landed",
+            "Places",
+            "land",
+        ),
+    },
+)

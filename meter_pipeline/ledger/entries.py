@@ -17,7 +17,6 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, Final
 
-import numpy as np
 import psycopg
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
@@ -147,10 +146,10 @@ def _plain(value: Any) -> Any:
         return value.value if isinstance(value, Enum) else value
     if isinstance(value, Enum):
         return _plain(value.value)
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    if isinstance(value, np.bool_):
-        return bool(value)
+    if isinstance(value, int):
+        return value
+    if type(value).__module__ == "numpy" and isinstance(value.item(), int):  # np.int64, np.bool_
+        return value.item()
     if isinstance(value, Decimal):
         if not value.is_finite():
             raise ValueError(f"{value} has no place in the ledger")

@@ -13,17 +13,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import polars as pl
 import psycopg
-import pyarrow as pa
-import pyarrow.parquet as pq
 from psycopg import sql
 
-from meter_pipeline.postgres.copy_binary import copy_frame
 from meter_pipeline.postgres.database import Database, scalar
-from meter_pipeline.postgres.reading import ReadSession, reading
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
 
 Connection = psycopg.Connection[Any]
 
@@ -195,6 +194,8 @@ def write_file(
     name = ", ".join(f'"{c}"' for c in columns)
     query = f"SELECT {name} FROM {_part(table, day).as_string(connection)} ORDER BY {_order(connection, table).as_string(connection)}"
     import adbc_driver_postgresql.dbapi as adbc
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     rows = 0
     with (
@@ -222,6 +223,9 @@ def write_file(
 
 def blocks(path: Path, keep: pl.Expr | None = None) -> Iterator[pl.DataFrame]:
     """The rows of an archived file, some at a time; those that ``keep`` names where it is given."""
+    import polars as pl
+    import pyarrow.parquet as pq
+
     if keep is not None:
         found = pl.scan_parquet(path).filter(keep).collect()
         if found.height:
@@ -237,6 +241,8 @@ def blocks(path: Path, keep: pl.Expr | None = None) -> Iterator[pl.DataFrame]:
 def hash_of_file(connection: Connection, table: str, columns: Sequence[str], path: Path) -> bytes:
     """The content hash of what a file restores to: its rows copied into a temporary table like ``table``, and out
     again."""
+    from meter_pipeline.postgres.copy_binary import copy_frame
+
     temporary = sql.Identifier("archive_check")
     connection.execute(
         sql.SQL("CREATE TEMP TABLE {} (LIKE {}) ON COMMIT DROP").format(temporary, sql.Identifier(*table.split(".")))
@@ -286,6 +292,8 @@ def restore(connection: Connection, row: DayTable, now: datetime) -> None:
 
     Raises ArchiveError where the file is missing or holds something else; then nothing may commit.
     """
+    from meter_pipeline.postgres.copy_binary import copy_frame
+
     if not row.path.is_file():
         raise ArchiveError(f"{row.path}, which holds billing day {row.billing_day} of {row.table}, is not there")
     if hashlib.sha256(row.path.read_bytes()).digest() != row.file_sha256:
@@ -311,6 +319,8 @@ def archived_table(connection: Connection, table: str, day: date) -> DayTable | 
 
 def archived_column(connection: Connection, table: str, column: str, day: date | None) -> list[bytes]:
     """One column's values of the archived rows of a day, or of all days: what the table's partitions no longer hold."""
+    import polars as pl
+
     found: list[bytes] = []
     for row in catalogue(connection, None if day is None else [day], "archived"):
         if row.table == table:
@@ -320,6 +330,8 @@ def archived_column(connection: Connection, table: str, column: str, day: date |
 
 def archived_frame(database: Database, table: str, day: date | None) -> pl.DataFrame | None:
     """The archived rows of a day of a table; None where it is not archived."""
+    import polars as pl
+
     if day is None or table not in ARCHIVED:
         return None
     with database.connect("archive") as connection:
@@ -331,6 +343,8 @@ def archived_frame(database: Database, table: str, day: date | None) -> pl.DataF
 def as_temporary(database: Database, row: DayTable) -> Iterator[Connection]:
     """A connection with an archived day's rows in the temporary table archived_rows, for who may only read: nothing
     else is made."""
+    from meter_pipeline.postgres.copy_binary import copy_frame
+
     with database.connect("archive") as connection:
         connection.execute(
             sql.SQL("CREATE TEMP TABLE archived_rows (LIKE {}) ON COMMIT DROP").format(
@@ -346,6 +360,8 @@ def as_temporary(database: Database, row: DayTable) -> Iterator[Connection]:
 def _whole(frame: pl.DataFrame) -> pa.Table:
     """The frame's rows as lists that begin where their buffers do. ADBC 1.8 sends the first elements of the buffer for
     a list that is a slice of a longer one, as those of a filtered frame are: other meters' values, in silence."""
+    import pyarrow as pa
+
     return frame.to_arrow().combine_chunks().take(pa.array(range(frame.height), pa.int64()))
 
 
@@ -370,11 +386,14 @@ def reading_with_archive(
             if asked
             else []
         )
+    from meter_pipeline.postgres.reading import ReadSession, reading
+
     if not rows:
         with reading(database) as session:
             yield session
         return
     import adbc_driver_postgresql.dbapi as adbc
+    import polars as pl
 
     known = set(meters)
     connection_ = adbc.connect(database.with_options(options=database.session_options), autocommit=False)

@@ -36,7 +36,7 @@ _READS: Final = ("received", "accepted", "duplicate", "superseded", "rejected", 
 def day_document(database: Database, settings: Settings, day: date, clock: Clock = SYSTEM_CLOCK) -> dict[str, Any]:
     """All that the day's report says, as plain data."""
     document = _common(database, settings, day, day, clock)
-    document |= {"kind": "day", "of": day.isoformat(), "day": overview.billing_days(database, day, day).to_dicts()[0]}
+    document |= {"kind": "day", "of": day.isoformat(), "day": overview.billing_days(database, day, day)[0]}
     return document
 
 
@@ -52,13 +52,13 @@ def month_document(database: Database, settings: Settings, month: date, clock: C
         "checklist": closing.checklist(database, month),
         "period": sealed,
         "adjustments": tables.adjustments(database, month),
-        "days": [d for d in overview.billing_days(database, month, last).to_dicts() if d["payloads"] or d["accounts"]],
+        "days": [d for d in overview.billing_days(database, month, last) if d["payloads"] or d["accounts"]],
     }
     return document
 
 
 def _common(database: Database, settings: Settings, first: date, last: date, clock: Clock) -> dict[str, Any]:
-    reads = overview.files(database, first, last).to_dicts()
+    reads = overview.files(database, first, last)
     joints = tables.joints(database, first, last).to_dicts()
     with database.connect("close report") as connection:
         latest = entries.latest_checkpoint(connection)
@@ -70,8 +70,8 @@ def _common(database: Database, settings: Settings, first: date, last: date, clo
         "written_at": clock.now(),
         "reads": reads,
         "reads_total": {name: sum(int(r[name]) for r in reads) for name in ("files", *_READS)},
-        "usage": overview.usage(database, first, last).to_dicts(),
-        "flags": overview.flags(database, first, last).to_dicts(),
+        "usage": overview.usage(database, first, last),
+        "flags": overview.flags(database, first, last),
         "charges": tables.charges(database, first, last),
         "joints": [j | {"meaning": CAUSES.get(j["cause"], "")} for j in joints],
         "open_joints": sum(1 for j in joints if j["cause"] in ("open", "not_loaded")),

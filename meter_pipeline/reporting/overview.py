@@ -5,15 +5,13 @@ from __future__ import annotations
 from datetime import date
 from typing import Any, Final
 
-import polars as pl
-
 from meter_pipeline.postgres.database import Database
 
 
-def files(database: Database, first: date, last: date) -> pl.DataFrame:
+def files(database: Database, first: date, last: date) -> list[dict[str, Any]]:
     """Per head-end over the days: files, and reads by outcome (received = accepted + duplicate + superseded + rejected
     + waiting)."""
-    return database.read(
+    return database.rows(
         """
         SELECT f.head_end, count(DISTINCT f.sha256) AS files, sum(d.received)::bigint AS received, sum(coalesce(d.accepted, 0))::bigint AS accepted,
             sum(coalesce(d.duplicate, 0))::bigint AS duplicate, sum(coalesce(d.superseded, 0))::bigint AS superseded,
@@ -27,19 +25,19 @@ def files(database: Database, first: date, last: date) -> pl.DataFrame:
 
 def arrivals(database: Database) -> dict[str, int]:
     """Files landed, refused and known again; dead letters open and in all."""
-    row = database.read(
+    (row,) = database.rows(
         """
         SELECT (SELECT count(*) FROM raw.feed_file WHERE replay_of IS NULL) AS files, (SELECT count(*) FROM raw.feed_file WHERE refused IS NOT NULL) AS refused,
             (SELECT count(*) FROM raw.feed_file_arrival WHERE duplicate) AS duplicate_files,
             (SELECT count(*) FROM raw.dead_letter) AS dead_letters, (SELECT coalesce(sum(rejected), 0)::bigint FROM raw.feed_file) AS reads_rejected
         """
     )
-    return {name: int(row[name][0]) for name in row.columns}
+    return {name: int(value) for name, value in row.items()}
 
 
-def billing_days(database: Database, first: date, last: date) -> pl.DataFrame:
+def billing_days(database: Database, first: date, last: date) -> list[dict[str, Any]]:
     """Per billing day: hours, reads stored, validated by quality, flags, accounts billed, money, exceptions."""
-    return database.read(
+    return database.rows(
         """
         WITH days AS (SELECT d::date AS billing_day FROM generate_series($1::date, $2::date, interval '1 day') AS d)
         SELECT days.billing_day,
@@ -61,9 +59,9 @@ def billing_days(database: Database, first: date, last: date) -> pl.DataFrame:
     )
 
 
-def usage(database: Database, first: date, last: date) -> pl.DataFrame:
+def usage(database: Database, first: date, last: date) -> list[dict[str, Any]]:
     """Usage and export by commodity and unit over the days, exact decimals as text."""
-    return database.read(
+    return database.rows(
         """
         SELECT commodity, flow, unit, count(DISTINCT service_point_id) AS service_points, (sum(quantity_micro) / 1000000.0)::numeric(24, 3)::text AS quantity
         FROM vee.daily_usage WHERE billing_day BETWEEN $1 AND $2 AND quantity_micro IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
@@ -72,9 +70,9 @@ def usage(database: Database, first: date, last: date) -> pl.DataFrame:
     )
 
 
-def flags(database: Database, first: date, last: date) -> pl.DataFrame:
+def flags(database: Database, first: date, last: date) -> list[dict[str, Any]]:
     """Anomaly flags by kind."""
-    return database.read(
+    return database.rows(
         "SELECT kind, count(*) AS flags, count(DISTINCT service_point_id) AS service_points FROM anomaly.flag "
         "WHERE billing_day BETWEEN $1 AND $2 GROUP BY 1 ORDER BY 2 DESC, 1",
         [first, last],
@@ -83,30 +81,30 @@ def flags(database: Database, first: date, last: date) -> pl.DataFrame:
 
 def known_days(database: Database) -> tuple[date, date] | None:
     """First and last billing day that any landed file touches."""
-    row = database.read("SELECT min(billing_day) AS a, max(billing_day) AS b FROM raw.feed_file_day")
-    first, last = row["a"][0], row["b"][0]
+    (row,) = database.rows("SELECT min(billing_day) AS a, max(billing_day) AS b FROM raw.feed_file_day")
+    first, last = row["a"], row["b"]
     return None if first is None else (first, last)
 
 
 def waiting_days(database: Database) -> list[tuple[date, int]]:
     """Billing days with reads not yet written, and how many."""
-    frame = database.read(
+    found = database.rows(
         "SELECT billing_day, sum(received)::bigint AS reads FROM raw.feed_file_day WHERE loaded_at IS NULL GROUP BY 1 ORDER BY 1"
     )
-    return [(row["billing_day"], int(row["reads"])) for row in frame.to_dicts()]
+    return [(row["billing_day"], int(row["reads"])) for row in found]
 
 
 def pauses(database: Database) -> list[dict[str, Any]]:
     """Emergency pauses in force."""
-    return database.read(
+    return database.rows(
         "SELECT scope, target, reason, raised_by, raised_at FROM control.emergency_pause WHERE state = 'paused' ORDER BY raised_at"
-    ).to_dicts()
+    )
 
 
-def statements(database: Database, first: date, last: date) -> pl.DataFrame:
+def statements(database: Database, first: date, last: date) -> list[dict[str, Any]]:
     """Billing periods that ended with one of some days: statements issued and their sum, accounts that wait, and one
     statement to look at."""
-    return database.read(
+    return database.rows(
         "SELECT p.cycle_id, p.period_end, count(s.statement_id)::int AS issued, coalesce(sum(s.total), 0)::text AS total, coalesce(min(s.currency), '') "
         "AS currency, (SELECT count(DISTINCT e.account_id)::int FROM billing.statement_exception AS e WHERE e.cycle_id = p.cycle_id "
         "AND e.period_start = p.period_start AND e.reason <> 'estimate_streak') AS waiting, coalesce(min(s.statement_id), '') AS example "
@@ -120,10 +118,10 @@ def statements(database: Database, first: date, last: date) -> pl.DataFrame:
 MOST_WAITING: Final = 20
 
 
-def waiting_bills(database: Database, first: date, last: date) -> pl.DataFrame:
+def waiting_bills(database: Database, first: date, last: date) -> list[dict[str, Any]]:
     """Statements of the billing periods that ended with one of some days and wait: account, cycle, period, reason and what
     exactly; the first MOST_WAITING by reason."""
-    return database.read(
+    return database.rows(
         "SELECT e.account_id, e.cycle_id, p.period_start, p.period_end, e.reason, e.detail FROM billing.statement_exception AS e "
         "JOIN ref.billing_cycles AS p USING (cycle_id, period_start) WHERE p.period_end > $1 AND p.period_end <= $2::date + 1 "
         "AND e.reason <> 'estimate_streak' ORDER BY e.reason, p.period_end, e.account_id, e.detail LIMIT $3",
@@ -133,7 +131,7 @@ def waiting_bills(database: Database, first: date, last: date) -> pl.DataFrame:
 
 def waiting_bill(database: Database, account_id: str, cycle_id: str, period_start: date) -> list[tuple[str, str]]:
     """Why the statement of an account's period waits: (reason, what exactly); empty where it does not."""
-    found = database.read(
+    found = database.rows(
         "SELECT reason, detail FROM billing.statement_exception WHERE account_id = $1 AND cycle_id = $2 AND period_start = $3 "
         "AND reason <> 'estimate_streak' ORDER BY 1, 2",
         [account_id, cycle_id, period_start],

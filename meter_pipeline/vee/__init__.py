@@ -5,14 +5,20 @@ Belongs here: the public names of the room. ``validate_billing_day`` is the stag
 under it.
 """
 
-from meter_pipeline.vee.day import validate_billing_day
-from meter_pipeline.vee.explain import explain_day
-from meter_pipeline.vee.reporting import usage_report
-from meter_pipeline.vee.rules.policy import PolicyError
-from meter_pipeline.vee.rules.policy import load as validation_policies
-from meter_pipeline.vee.rules.thresholds import ThresholdError, Thresholds
-from meter_pipeline.vee.summary import VeeOutcome
-from meter_pipeline.vee.validate import validate_matrix
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meter_pipeline.lazy import attach
+
+if TYPE_CHECKING:
+    from meter_pipeline.vee.day import validate_billing_day
+    from meter_pipeline.vee.explain import explain_day
+    from meter_pipeline.vee.reporting import usage_report
+    from meter_pipeline.vee.rules.policy import PolicyError
+    from meter_pipeline.vee.rules.thresholds import ThresholdError, Thresholds
+    from meter_pipeline.vee.summary import VeeOutcome
+    from meter_pipeline.vee.validate import validate_matrix
 
 __all__ = [
     "PolicyError",
@@ -23,5 +29,20 @@ __all__ = [
     "usage_report",
     "validate_billing_day",
     "validate_matrix",
-    "validation_policies",
 ]
+
+__getattr__ = attach(
+    __name__,
+    {
+        "day": ("validate_billing_day",),
+        "explain": ("explain_day",),
+        "reporting": ("usage_report",),
+        "rules.policy": ("PolicyError",),
+        "rules.thresholds": (
+            "ThresholdError",
+            "Thresholds",
+        ),
+        "summary": ("VeeOutcome",),
+        "validate": ("validate_matrix",),
+    },
+)

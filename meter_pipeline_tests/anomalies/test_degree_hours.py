@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from meter_pipeline.anomalies import detect_billing_day, refit_baselines, tables, waiting_days
+from meter_pipeline.anomalies import detect_billing_day, refit_baselines, waiting_days
+from meter_pipeline.anomalies.tables import detection
 from meter_pipeline.baselines import celsius, degree_hours
 from meter_pipeline.desk.tables import usage_of_point
 from meter_pipeline.postgres.database import Database
@@ -52,7 +53,7 @@ def load(database: Database, hours: np.ndarray, days: range, later: int = 0) -> 
         }
     )
     with database.connect() as connection:
-        tables.write_weather(connection, frame, "test", CLOCK.now() + timedelta(seconds=later))
+        detection.write_weather(connection, frame, "test", CLOCK.now() + timedelta(seconds=later))
 
 
 def kept(database: Database) -> dict[str, bool]:

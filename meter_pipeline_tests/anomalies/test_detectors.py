@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from meter_pipeline.anomalies import Window, detect
-from meter_pipeline.anomalies.detect import lowest_and_sustained
+from meter_pipeline.anomalies import Window
+from meter_pipeline.anomalies.detect import detect, lowest_and_sustained
 
 POINTS, DAYS = 40, 56
 

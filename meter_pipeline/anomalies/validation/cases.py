@@ -8,8 +8,8 @@ from typing import Any
 import polars as pl
 import psycopg
 
-from meter_pipeline.anomalies import tables
 from meter_pipeline.anomalies.cases import FOLD_DAYS
+from meter_pipeline.anomalies.tables import exception_cases
 from meter_pipeline.anomalies.validation import tables as findings_table
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries
@@ -24,7 +24,7 @@ def bring_up_to_date(
     columns of vee.exception. A finding joins the undecided case of its service point within FOLD_DAYS, else opens one.
     A day that comes out right takes its findings out; a case without any is closed. The same findings change nothing.
     """
-    tables.lock_cases(connection)
+    exception_cases.lock_cases(connection)
     now = clock.now()
     touched = findings_table.replace_day(connection, day, findings)
     joined = findings_table.join_cases(connection, day, FOLD_DAYS)

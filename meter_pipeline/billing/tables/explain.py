@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, Final
 
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.partitions import ARCHIVED, archived_in, reading_with_archive
+
+_STEPS: Final = (
+    "SELECT step, what, day, subject, detail::text AS detail FROM billing.explain_line($1) ORDER BY step, day, subject"
+)
 
 
 def explain_line(database: Database, line_id: str) -> list[dict[str, Any]]:
     """Steps from a line to its payloads: step, what, day, subject and detail. Empty for an unknown line."""
     wanted, points = _days_behind(database, line_id)
-    with reading_with_archive(database, wanted, points, ()) as session:
-        frame = session.read(
-            "SELECT step, what, day, subject, detail::text AS detail FROM billing.explain_line($1) ORDER BY step, day, subject",
-            [line_id],
-        )
-    return [row | {"detail": json.loads(row["detail"])} for row in frame.to_dicts()]
+    if wanted:
+        with reading_with_archive(database, wanted, points, ()) as session:
+            rows = session.read(_STEPS, [line_id]).to_dicts()
+    else:
+        rows = database.rows(_STEPS, [line_id])
+    return [row | {"detail": json.loads(row["detail"])} for row in rows]
 
 
 def _days_behind(database: Database, line_id: str) -> tuple[list[tuple[date, str]], list[str]]:

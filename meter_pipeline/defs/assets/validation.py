@@ -13,7 +13,8 @@ from meter_pipeline.schemas.report import StageReport
 
 
 def _validated_intervals(municipality: Municipality, day: date, run_id: str, steps: int = 0) -> StageReport:
-    from meter_pipeline.vee import validate_billing_day, validation_policies
+    from meter_pipeline.vee import validate_billing_day
+    from meter_pipeline.vee.rules.policy import load as validation_policies
 
     settings = municipality.settings()
     left = shards.beforehand(settings, steps)

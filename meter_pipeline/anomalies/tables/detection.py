@@ -54,26 +54,6 @@ FLAG: Final = (
     "baseline_version",
     "case_id",
 )
-CASE: Final = (
-    "first_day",
-    "last_day",
-    "days",
-    "opened_at",
-    "decided_at",
-    "confidence",
-    "hold",
-    "case_id",
-    "family",
-    "kind",
-    "subject",
-    "service_point_id",
-    "commodity",
-    "severity",
-    "state",
-    "assigned_to",
-    "decided_by",
-    "reason",
-)
 _FACTS: Final = (
     "billing_day",
     "commodity",
@@ -360,11 +340,6 @@ def lock_day(connection: psycopg.Connection[Any], day: date) -> None:
     connection.execute("SELECT pg_advisory_xact_lock(hashtext('anomaly.flag'), %s)", ((day - date(2000, 1, 1)).days,))
 
 
-def lock_cases(connection: psycopg.Connection[Any]) -> None:
-    """One writer at a time folds into the queue: two days judged at once would open the same matter twice."""
-    connection.execute("SELECT pg_advisory_xact_lock(hashtext('anomaly.exception_case'), 0)")
-
-
 def run_hash(connection: psycopg.Connection[Any], day: date) -> bytes | None:
     """Content hash of the day's present flags, None where it was never judged."""
     row = connection.execute("SELECT content_hash FROM anomaly.flag_run WHERE billing_day = %s", (day,)).fetchone()
@@ -386,122 +361,3 @@ def write_flags(connection: psycopg.Connection[Any], day: date, flags: pl.DataFr
         "baseline_version = excluded.baseline_version, content_hash = excluded.content_hash",
         dict(run),
     )
-
-
-def read_cases(
-    connection: psycopg.Connection[Any], *, subjects: Sequence[str] | None = None, **where: Any
-) -> list[dict[str, Any]]:
-    """Cases, newest first: of subjects, or by state, kind, family, service_point_id, commodity, severity, assigned_to,
-    case_id."""
-    clauses: list[sql.Composable] = []
-    parameters: list[Any] = []
-    if subjects is not None:
-        clauses.append(sql.SQL("subject = ANY (%s)"))
-        parameters.append(list(subjects))
-    for column, value in where.items():
-        if value is None:
-            continue
-        wanted = list(value) if isinstance(value, list | tuple | set) else [value]
-        clauses.append(sql.SQL("{} = ANY (%s)").format(sql.Identifier(column)))
-        parameters.append(wanted)
-    query = sql.SQL("SELECT {} FROM anomaly.exception_case").format(sql.SQL(", ").join(map(sql.Identifier, CASE)))
-    if clauses:
-        query += sql.SQL(" WHERE ") + sql.SQL(" AND ").join(clauses)
-    rows = connection.execute(query + sql.SQL(" ORDER BY last_day DESC, case_id"), parameters).fetchall()
-    return [dict(zip(CASE, row, strict=True)) for row in rows]
-
-
-def open_before(connection: psycopg.Connection[Any], day: date) -> list[dict[str, Any]]:
-    """Undecided cases that were last flagged before a day."""
-    rows = connection.execute(
-        sql.SQL(
-            "SELECT {} FROM anomaly.exception_case WHERE state IN ('open', 'assigned') AND last_day < %s AND family <> 'validation'"
-        ).format(sql.SQL(", ").join(map(sql.Identifier, CASE))),
-        (day,),
-    ).fetchall()
-    return [dict(zip(CASE, row, strict=True)) for row in rows]
-
-
-def upsert_cases(connection: psycopg.Connection[Any], cases: Sequence[Mapping[str, Any]]) -> None:
-    """Write cases whole."""
-    if not cases:
-        return
-    statement = sql.SQL(
-        "INSERT INTO anomaly.exception_case ({}) VALUES ({}) ON CONFLICT (case_id) DO UPDATE SET {}"
-    ).format(
-        sql.SQL(", ").join(map(sql.Identifier, CASE)),
-        sql.SQL(", ").join(sql.Placeholder(c) for c in CASE),
-        sql.SQL(", ").join(
-            sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in CASE if c not in ("case_id", "opened_at")
-        ),
-    )
-    with connection.cursor() as cursor:
-        cursor.executemany(statement, [dict(c) for c in cases])
-
-
-def refresh_spans(connection: psycopg.Connection[Any], case_ids: Sequence[str]) -> None:
-    """Set first day, last day and number of days of cases from the flags they have."""
-    connection.execute(
-        "UPDATE anomaly.exception_case AS c SET first_day = f.first_day, last_day = f.last_day, days = f.days FROM (SELECT case_id, "
-        "min(billing_day) AS first_day, max(billing_day) AS last_day, count(DISTINCT billing_day) AS days FROM anomaly.flag "
-        "WHERE case_id = ANY (%s) GROUP BY case_id) AS f WHERE f.case_id = c.case_id "
-        "AND (c.first_day, c.last_day, c.days) IS DISTINCT FROM (f.first_day, f.last_day, f.days::integer)",
-        (list(case_ids),),
-    )
-
-
-def drop_unflagged(connection: psycopg.Connection[Any], case_ids: Sequence[str]) -> None:
-    """Cases that no flag supports any more and nobody has touched: what a corrected day took back."""
-    connection.execute(
-        "DELETE FROM anomaly.exception_case AS c WHERE c.case_id = ANY (%s) AND c.state = 'open' "
-        "AND NOT EXISTS (SELECT 1 FROM anomaly.flag AS f WHERE f.case_id = c.case_id)",
-        (list(case_ids),),
-    )
-
-
-def day_cases(connection: psycopg.Connection[Any], day: date) -> list[str]:
-    """Cases the day's present flags belong to."""
-    rows = connection.execute(
-        "SELECT DISTINCT case_id FROM anomaly.flag WHERE billing_day = %s AND case_id IS NOT NULL", (day,)
-    ).fetchall()
-    return [row[0] for row in rows]
-
-
-def case_flags(connection: psycopg.Connection[Any], case_id: str) -> list[dict[str, Any]]:
-    """The flags of a case, oldest first."""
-    names = (
-        "billing_day",
-        "kind",
-        "severity",
-        "confidence",
-        "expected",
-        "observed",
-        "unit",
-        "evidence",
-        "baseline_version",
-    )
-    rows = connection.execute(
-        "SELECT billing_day, kind, severity, confidence, expected, observed, unit, evidence, baseline_version FROM anomaly.flag "
-        "WHERE case_id = %s ORDER BY billing_day, kind",
-        (case_id,),
-    ).fetchall()
-    return [dict(zip(names, row, strict=True)) for row in rows]
-
-
-def decisions(read: Read) -> dict[str, tuple[int, int]]:
-    """(confirmed, dismissed) by service point."""
-    return {
-        p: (c, d)
-        for p, c, d in read("SELECT service_point_id, confirmed, dismissed FROM anomaly.decisions_by_point").iter_rows()
-    }
-
-
-def held(connection: psycopg.Connection[Any], first: date, last: date) -> list[tuple[str, date, date, str, str]]:
-    """(service point, first day, last day, case, kind) of bills that wait for a decision and touch the range, both ends
-    included."""
-    rows = connection.execute(
-        "SELECT service_point_id, first_day, last_day, case_id, kind FROM anomaly.bill_hold WHERE first_day <= %s AND last_day >= %s "
-        "ORDER BY service_point_id, case_id",
-        (last, first),
-    ).fetchall()
-    return [(r[0], r[1], r[2], r[3], r[4]) for r in rows]

@@ -1,0 +1,1 @@
+"""SQL of the anomaly schema: what detection reads and writes, and the exception queue."""
