@@ -136,4 +136,4 @@ def waiting_bill(database: Database, account_id: str, cycle_id: str, period_star
         "AND reason <> 'estimate_streak' ORDER BY 1, 2",
         [account_id, cycle_id, period_start],
     )
-    return [(str(reason), str(detail)) for reason, detail in found.iter_rows()]
+    return [(row["reason"], row["detail"]) for row in found]
