@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
 import psycopg
 
 from meter_pipeline.anomalies.cases import FOLD_DAYS
@@ -13,6 +12,9 @@ from meter_pipeline.anomalies.tables import exception_cases
 from meter_pipeline.anomalies.validation import tables as findings_table
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def bring_up_to_date(

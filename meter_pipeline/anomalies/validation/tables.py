@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import polars as pl
 import psycopg
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Connection = psycopg.Connection[Any]
 
