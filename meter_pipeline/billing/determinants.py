@@ -256,7 +256,7 @@ def day_determinants(
     """
     services = bound.services
     group_of, groups = _group(bound)
-    work = _Work.of(bound, groups, day, calendar.zone, day in holidays)
+    work = _Work.of(bound, groups, day, calendar.zone, holidays)
     seen = np.zeros(services.height, np.bool_)
     read = [(matrix, *_combined(matrix, services)) for matrix in matrices]
     several = _in_several([joined for _, order, joined, _ in read if len(order)], services.height)
@@ -295,16 +295,16 @@ class _Work:
     within: npt.NDArray[np.int64]
     day: date
     zone: str
-    holiday: bool
+    holidays: frozenset[date]
     faults: list[pl.DataFrame]
     apart: dict[int, list[tuple[int, int, npt.NDArray[np.int64]]]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, bound: Bound, groups: Sequence[DayGroup], day: date, zone: str, holiday: bool) -> _Work:
+    def of(cls, bound: Bound, groups: Sequence[DayGroup], day: date, zone: str, holidays: frozenset[date]) -> _Work:
         within = np.zeros(bound.services.height, np.int64)
         for group in groups:
             within[group.rows] = np.arange(len(group.rows))
-        return cls(bound.services, within, day, zone, holiday, [bound.exceptions])
+        return cls(bound.services, within, day, zone, holidays, [bound.exceptions])
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +353,9 @@ def _together(group: DayGroup, work: _Work) -> None:
             windows = np.add.reduceat(values, np.arange(0, len(values), window // minutes))
             summed = windows if summed is None else summed + windows
         if summed is not None:
-            slot_map = _SlotMap.of(group.tariff, work.zone, work.day, window, work.holiday)
+            slot_map = _SlotMap.of(
+                group.tariff, work.zone, work.day, window, group.tariff.is_holiday(work.day, work.holidays)
+            )
             peaks, slots = _peaks(summed[None, :], slot_map, window)
             group.peaks[target], group.peak_slots[target] = peaks[0], slots[0]
             group.interval_minutes[target] = window
@@ -394,7 +396,9 @@ def _fill(
 ) -> None:
     """One tariff version's rows of one matrix."""
     matrix, order, starts = found.matrix, found.order, found.starts
-    slot_map = _SlotMap.of(group.tariff, work.zone, work.day, matrix.interval_minutes, work.holiday)
+    slot_map = _SlotMap.of(
+        group.tariff, work.zone, work.day, matrix.interval_minutes, group.tariff.is_holiday(work.day, work.holidays)
+    )
     ends = np.append(starts[1:], len(order))
     takes = [np.arange(starts[c], ends[c]) for c in chosen] if (ends - starts).max() > 1 else None
     members = np.concatenate(takes) if takes is not None else starts[chosen]
@@ -537,5 +541,6 @@ def _whole_day_period(tariff: Tariff, work: _Work) -> int | None:
         return None
     if len(tariff.schedule.periods) == 1:
         return 0
-    held = {tariff.schedule.period(moment, work.holiday) for moment in local_clock(work.zone, work.day, 15)}
+    holiday = tariff.is_holiday(work.day, work.holidays)
+    held = {tariff.schedule.period(moment, holiday) for moment in local_clock(work.zone, work.day, 15)}
     return held.pop() if len(held) == 1 else None

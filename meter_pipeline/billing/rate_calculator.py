@@ -1,312 +1,250 @@
 """One tariff on one load: what ``meter-pipeline tariffs price`` prints.
 
-Amounts are exact (12 decimals), not rounded by line: published figures are compared with them to the cent. Months are
-those of the load.
+A synthetic account with one service is billed by calendar months, by the same functions that bill a city: a day's
+determinants, segments from position to position, what one bill carries into the next. Amounts are exact (12 decimals), not
+rounded by line: published figures are compared with them to the cent. A month that the load covers in part is a whole one.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_EVEN, Decimal
-from itertools import pairwise
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from decimal import Decimal
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 import numpy as np
+import polars as pl
 
-from meter_pipeline.billing.fixed_point import quotient, same_scale, scaled
-from meter_pipeline.billing.pricing import EXACT_PLACES, Position, amounts
+from meter_pipeline.billing.accrual import CHARGE_SCHEMA
+from meter_pipeline.billing.bill_end import year_before
+from meter_pipeline.billing.determinants import DAILY_SCHEMA, DayGroup, day_determinants
+from meter_pipeline.billing.load import LOAD_SCALE, Load, LoadDay
+from meter_pipeline.billing.positions import micro_of
+from meter_pipeline.billing.pricing import EXACT_PLACES, QUANTITY_SCALE
+from meter_pipeline.billing.segment_positions import carried
+from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, SERVICE_SCHEMA, Bound
+from meter_pipeline.billing.statement_frames import Precision
+from meter_pipeline.billing.statements import Priced, price_segments
 from meter_pipeline.billing.tariffs.fields import TariffRefusedError
-from meter_pipeline.billing.tariffs.model import DemandCharge, Tariff
+from meter_pipeline.billing.tariffs.holidays import NERC, HolidayList
+from meter_pipeline.billing.tariffs.model import Tariff
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.schemas.reads import DayMatrix
 
-#: Quantities of a load are kept to a billionth of a kWh: spreadsheets and programs write 601.1999999999999 for 601.2.
-LOAD_SCALE: Final = 10**9
 COMPONENTS: Final = ("energy", "demand_flat", "demand_tou", "fixed", "minimum", "tax", "total")
-
-
-class LoadRefusedError(ValueError):
-    """A load that can't be read; the message names line and column."""
+EXACT: Final = Precision(exact=True, scale=LOAD_SCALE)
+_KEY: Final = ("T", 1)
+#: Where a reason for which a day can't be priced stands in a document.
+_FIELDS: Final = {
+    "demand_interval": {"urdb": "demandwindow", "native": "demand_minutes"},
+    "needs_intervals": {"urdb": "energyweekdayschedule", "native": "time_of_use"},
+    "unit_mismatch": {"urdb": "energyratestructure[0][0].unit", "native": "unit"},
+    "no_heat_content": {"native": "heat_content"},
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """Interval starts in local wall-clock time and their kWh in 1/LOAD_SCALE; net exports are negative."""
+class Month:
+    """A calendar month's bill: the days it is for, net usage in 1/LOAD_SCALE and its priced lines and segment."""
 
-    local: tuple[datetime, ...]
-    kwh: tuple[int, ...]
-    interval_minutes: int
-
-
-def _stamp(text: str, zone: ZoneInfo | None, line: int) -> tuple[datetime, datetime]:
-    """Wall clock and a sortable instant. With an offset and a zone given it is converted; without a zone it is read as
-    written."""
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError as error:
-        raise LoadRefusedError(f"load.interval_start: line {line}: {text[:40]!r} is not an ISO time") from error
-    if moment.tzinfo is None:
-        return moment, moment.replace(tzinfo=UTC)
-    local = moment.astimezone(zone) if zone is not None else moment
-    return local.replace(tzinfo=None), moment.astimezone(UTC)
-
-
-def _quantity(text: str, line: int) -> int:
-    try:
-        value = Decimal(text.strip()) if text.isascii() and "_" not in text else None
-    except ArithmeticError:
-        value = None
-    if value is None or not value.is_finite() or abs(value) > 10**9:
-        raise LoadRefusedError(f"load.kwh: line {line}: {text[:40]!r} is not a number of kWh")
-    return int((value * LOAD_SCALE).quantize(Decimal(1), ROUND_HALF_EVEN))
-
-
-def read_load(lines: Iterable[str], zone: str | None = None) -> Load:
-    """A load from CSV lines with columns interval_start and kwh, in any order of rows. Raises LoadRefusedError.
-
-    Stamps with an offset are converted to ``zone`` where one is given; stamps without one are local wall-clock times.
-    """
-    rows = csv.DictReader(lines)
-    names = {name.strip().lower(): name for name in rows.fieldnames or ()}
-    if "interval_start" not in names or "kwh" not in names:
-        raise LoadRefusedError("load: needs the columns interval_start and kwh")
-    info = ZoneInfo(zone) if zone else None
-    read: list[tuple[datetime, datetime, int]] = []
-    for line, row in enumerate(rows, start=2):
-        local, instant = _stamp(row[names["interval_start"]] or "", info, line)
-        read.append((instant, local, _quantity(row[names["kwh"]] or "", line)))
-    if len(read) < 2:
-        raise LoadRefusedError("load: needs at least two intervals to tell their length")
-    read.sort(key=lambda r: r[0])
-    steps = [b[0] - a[0] for a, b in pairwise(read)]
-    shortest = min((s for s in steps if s > timedelta(0)), default=timedelta(hours=1))
-    minutes = shortest // timedelta(minutes=1)
-    if shortest != timedelta(minutes=minutes) or not 1 <= minutes <= 60 or 60 % minutes:
-        raise LoadRefusedError(
-            f"load.interval_start: intervals of {shortest} are not 1 to 60 minutes that divide an hour"
-        )
-    for k, step in enumerate(steps):
-        # A wall clock that is set back writes its hour twice; any other repetition is a row too many.
-        if step == timedelta(0) and not (info is not None and _ambiguous(read[k][1], info)):
-            raise LoadRefusedError(f"load.interval_start: {read[k][1].isoformat()} comes twice")
-    return Load(tuple(r[1] for r in read), tuple(r[2] for r in read), int(minutes))
-
-
-def _ambiguous(local: datetime, zone: ZoneInfo) -> bool:
-    return local.replace(tzinfo=zone, fold=0).utcoffset() != local.replace(tzinfo=zone, fold=1).utcoffset()
-
-
-def load_file(path: Path, zone: str | None = None) -> Load:
-    """As read_load, from a file."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return read_load(file, zone)
+    start: date
+    past: date
+    usage: int
+    priced: Priced
 
 
 @dataclass(slots=True)
-class Month:
-    """A month's determinants in 1/LOAD_SCALE: per period net, imports and exports; per register its peak and days in
-    season."""
+class _Account:
+    """The synthetic account: its attributes, and the segments billed so far."""
 
-    name: str
-    month: int
-    days: int
-    net: list[int]
-    imports: list[int]
-    exports: list[int]
-    peaks: list[int]
-    register_days: list[int]
+    tariff: Tariff
+    attributes: Mapping[str, str]
+    holidays: frozenset[date]
+    calendar: BillingCalendar
+    billed: list[pl.DataFrame] = field(default_factory=list)
 
+    def services(self, start: date, past: date) -> pl.DataFrame:
+        row = {
+            "service_point_id": "SP",
+            "account_id": "A",
+            "tariff_id": _KEY[0],
+            "tariff_version": _KEY[1],
+            "cycle_id": "C",
+            "period_start": start,
+            "period_end": past,
+            "stretch_start": start,
+            "commodity": self.tariff.commodity,
+            **{name: self.attributes.get(name) for name in SERVICE_SCHEMA.names()[9:]},
+        }
+        return pl.DataFrame([row], schema=SERVICE_SCHEMA)
 
-def _windows(load: Load, minutes: int | None) -> tuple[list[int], int]:
-    """kWh summed over demand windows, one per interval (repeated), and the windows per hour."""
-    if minutes is None or minutes <= load.interval_minutes:
-        return list(load.kwh), 60 // load.interval_minutes
-    if minutes % load.interval_minutes or 60 % minutes:
-        raise TariffRefusedError(
-            "demandwindow", f"{minutes} minutes can't be made of {load.interval_minutes} minute intervals"
-        )
-    sums: dict[datetime, int] = {}
-    keys = [t.replace(minute=t.minute // minutes * minutes, second=0) for t in load.local]
-    for key, kwh in zip(keys, load.kwh, strict=True):
-        sums[key] = sums.get(key, 0) + kwh
-    return [sums[k] for k in keys], 60 // minutes
-
-
-def months_of(tariff: Tariff, load: Load) -> list[Month]:
-    """Determinants of every calendar month the load touches."""
-    windows, per_hour = _windows(load, tariff.demand_minutes)
-    months: dict[tuple[int, int], Month] = {}
-    days: dict[tuple[int, int], set[Any]] = {}
-    periods, registers = len(tariff.schedule.periods), len(tariff.registers)
-    placed: dict[tuple[int, bool, int], Any] = {}
-    for local, kwh, window in zip(load.local, load.kwh, windows, strict=True):
-        key = local.year, local.month
-        month = months.get(key)
-        if month is None:
-            month = months[key] = Month(
-                f"{key[0]:04}-{key[1]:02}",
-                key[1],
-                0,
-                [0] * periods,
-                [0] * periods,
-                [0] * periods,
-                [0] * registers,
-                [0] * registers,
+    def determinants(self, services: pl.DataFrame, load: Load, of: LoadDay) -> DayGroup:
+        """A day's determinants. Raises TariffRefusedError where the day can't be priced."""
+        bound = Bound(services, {_KEY: self.tariff}, pl.DataFrame(schema=EXCEPTION_SCHEMA))
+        matrices: list[DayMatrix] = []
+        daily = pl.DataFrame(schema=DAILY_SCHEMA)
+        flows = [("import", of.imports), *([("export", of.exports)] if of.exports.any() else [])]
+        if load.interval_minutes == 1440:
+            daily = pl.DataFrame(
+                [("SP", flow, load.unit, int(values.sum()), False) for flow, values in flows],
+                schema=DAILY_SCHEMA,
+                orient="row",
             )
-            days[key] = set()
-        days[key].add(local.date())
-        moment = (local.toordinal(), False, local.hour * 60 + local.minute)
-        if moment not in placed:
-            placed[moment] = (
-                tariff.schedule.period(local, False),
-                [r for r, register in enumerate(tariff.registers) if register.holds(local, False)],
-            )
-        period, held = placed[moment]
-        month.net[period] += kwh
-        if kwh >= 0:
-            month.imports[period] += kwh
         else:
-            month.exports[period] -= kwh
-        for r in held:
-            month.peaks[r] = max(month.peaks[r], window * per_hour)
-    for key, month in months.items():
-        month.days = len(days[key])
-        month.register_days = [sum(r.in_season(d) for d in days[key]) for r in tariff.registers]
-    return list(months.values())
+            keys = pl.DataFrame({"service_point_id": ["SP"] * len(flows), "flow": [f for f, _ in flows]})
+            values = np.stack([v for _, v in flows])
+            codes, zeros = np.zeros(values.shape, np.uint16), np.zeros(values.shape, np.int32)
+            keys = keys.with_columns(pl.lit(load.unit).alias("unit"))
+            matrices = [DayMatrix(of.day, load.interval_minutes, keys, values, codes, zeros)]
+        found = day_determinants(bound, self.calendar, of.day, matrices, daily, self.holidays)
+        for reason, detail in found.exceptions.select("reason", "detail").iter_rows():
+            if reason in _FIELDS:
+                why = f"{detail or reason} ({of.day})"
+                raise TariffRefusedError(_FIELDS[reason].get(self.tariff.source, "document"), why)
+        return found.groups[0]
+
+    def bill(self, load: Load, days: Sequence[LoadDay]) -> Month:
+        """One month's bill."""
+        tariff, start, past = self.tariff, days[0].day, days[-1].day + timedelta(days=1)
+        services = self.services(start, past)
+        groups = [self.determinants(services, load, of) for of in days]
+        span = [start + timedelta(days=k) for k in range((past - start).days)]
+        budget = int(micro_of(services["budget_per_day"])[0]) * (LOAD_SCALE // QUANTITY_SCALE)
+        shares = [tariff.budget_monthly[d.month - 1] if tariff.budget_monthly else Decimal(100) for d in span]
+        position: dict[str, Any] = {
+            "days": len(span),
+            "energy_to_date": sum(g.energy[0] for g in groups).tolist(),
+            "export_to_date": sum(g.export[0] for g in groups).tolist(),
+            "peaks_to_date": np.max([g.peaks[0] for g in groups], axis=0).tolist() if tariff.registers else [],
+            "peak_at_to_date": [0] * len(tariff.registers),
+            "register_days": [sum(r.in_season(d) for d in span) for r in tariff.registers],
+            "budget_to_date": sum(max(budget, 0) * int(s * 10**6) // 10**8 for s in shares),
+        }
+        row = services.with_columns(
+            pl.lit(start).alias("segment_start"),
+            pl.lit(past).alias("segment_end"),
+            pl.lit(past).alias("stretch_end"),
+            *(pl.lit(value).alias(name) for name, value in (("first", False), ("final", False), ("last", True))),
+            *(pl.Series(name, [value], CHARGE_SCHEMA[name]) for name, value in position.items()),
+            *(pl.lit(None, kind).alias("before_" + name) for name, kind in CHARGE_SCHEMA.items()),
+        )
+        priced = price_segments(self._carried_in(row, start), {_KEY: tariff}, start, past, EXACT)
+        if priced.refused.height:
+            raise TariffRefusedError("document", str(priced.refused["detail"][0]))
+        self.billed.append(priced.segments.with_columns(pl.lit(past).alias("period_end_day")))
+        usage = sum(int(d.imports.sum()) - int(d.exports.sum()) for d in days)
+        return Month(start, past, usage, priced)
+
+    def _carried_in(self, row: pl.DataFrame, start: date) -> pl.DataFrame:
+        """The month with what the bills before it carry into it."""
+        empty = [pl.lit(None, pl.List(pl.Int64)).alias(name) for name in ("carry_in", "history_in")]
+        if not self.billed:
+            return row.with_columns(
+                *empty, *(pl.lit(None, pl.Int128).alias(name) for name in ("credit_in", "year_lines", "year_days"))
+            )
+        earlier = pl.concat(self.billed)
+        found = carried(self.tariff, earlier.drop("period_end").rename({"period_end_day": "period_end"}), {}, start)
+        year = earlier.filter(pl.col("segment_start") > year_before(self.tariff, start))
+        return row.with_columns(
+            *(pl.lit(found[name]).alias(name) for name in ("carry_in", "history_in", "credit_in")),
+            pl.lit(int(year["total"].sum() or 0), pl.Int128).alias("year_lines"),
+            pl.lit(int(year["days"].sum() or 0), pl.Int64).alias("year_days"),
+        )
 
 
-def _netted(tariff: Tariff, months: Sequence[Month]) -> tuple[list[list[int]], list[list[int]]]:
-    """Use and export per month and period under the tariff's metering rule; net metering rolls a period's surplus to
-    the next month."""
-    if tariff.metering in ("net_billing", "buy_all_sell_all"):
-        return [m.imports for m in months], [m.exports for m in months]
-    use: list[list[int]] = []
-    surplus: list[list[int]] = []
-    carry = [0] * len(tariff.schedule.periods)
-    rolls = tariff.metering == "net_metering" and (tariff.sell is None or tariff.sell.rollover == "kwh")
-    for month in months:
-        net = [n - c for n, c in zip(month.net, carry, strict=True)]
-        use.append([max(n, 0) for n in net])
-        surplus.append([max(-n, 0) for n in net])
-        carry = surplus[-1] if rolls else carry
-    return use, surplus
+def shared_holidays(years: Sequence[int]) -> frozenset[date]:
+    """The six holidays that US tariffs share, of some years."""
+    listed = HolidayList(NERC, observed="monday")
+    days = [date(year, 1, 1) + timedelta(days=k) for year in years for k in range(366)]
+    return frozenset(d for d in days if listed.holds(d))
 
 
-def _history(tariff: Tariff, months: Sequence[Month]) -> list[list[int]]:
-    """For each month the highest peak of the months a ratchet looks back on."""
-    look = max((c.ratchet.months for c in tariff.charges if isinstance(c, DemandCharge) and c.ratchet), default=0)
-    return [
-        [max((m.peaks[r] for m in months[max(0, k - look) : k]), default=0) for r in range(len(tariff.registers))]
-        for k in range(len(months))
-    ]
+def price_months(
+    tariff: Tariff,
+    load: Load,
+    *,
+    holidays: frozenset[date] = frozenset(),
+    attributes: Mapping[str, str] | None = None,
+) -> list[Month]:
+    """The bill of every calendar month the load touches. Raises TariffRefusedError, naming the field."""
+    given = attributes or {}
+    missing = sorted(name for name in tariff.attributes if not given.get(name))
+    if missing:
+        raise TariffRefusedError("charges.by", f"needs the service's {', '.join(missing)}: give --attribute NAME=VALUE")
+    account = _Account(tariff, given, holidays, BillingCalendar(load.zone))
+    months: dict[tuple[int, int], list[LoadDay]] = {}
+    for of in load.days:
+        months.setdefault((of.day.year, of.day.month), []).append(of)
+    return [account.bill(load, days) for days in months.values()]
 
 
-def price(tariff: Tariff, load: Load) -> dict[str, Any]:
+def price(
+    tariff: Tariff,
+    load: Load,
+    *,
+    holidays: frozenset[date] | None = None,
+    attributes: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """The contract's document: monthly and annual energy, demand, fixed, minimum, tax and total, as exact decimals.
 
-    Raises TariffRefusedError where the tariff needs more than a load (attributes of a service), naming the field.
+    ``holidays``: those of the utility; None: the six that US tariffs share, which ``notes`` says where the tariff asks.
+    Raises TariffRefusedError where the tariff needs more than is given, naming the field.
     """
-    if tariff.commodity != "electricity":
-        raise TariffRefusedError("commodity", f"a load in kWh can't be priced by a {tariff.commodity} tariff")
-    if tariff.attributes:
-        raise TariffRefusedError("charges.by", f"needs the service's {', '.join(sorted(tariff.attributes))}")
-    months = months_of(tariff, load)
-    use, surplus = _netted(tariff, months)
-    size = len(months)
-    # A month that the load covers in part is still a month: days are prorated in billing, not here.
-    whole = np.array([m.days for m in months], np.int64)
-    position = Position(
-        energy=np.array(use, dtype=object),
-        export=np.array(surplus, dtype=object),
-        days=whole,
-        period_days=whole.copy(),
-        peaks=np.array([m.peaks for m in months], dtype=object).reshape(size, -1),
-        register_days=np.array([m.register_days for m in months], np.int64).reshape(size, -1),
-        history=np.array(_history(tariff, months), dtype=object).reshape(size, -1),
-        months=np.array([m.month for m in months], np.int64),
-        scale=LOAD_SCALE,
-        attributes={"customer_class": np.array([""] * size, dtype=object)},
-    )
-    matrix = amounts(tariff, position, exact=True, closing=True)
-    rows = []
-    for k in range(size):
-        row: dict[str, int] = dict.fromkeys(COMPONENTS, 0)
-        for line, amount in zip(tariff.lines, matrix[k], strict=True):
-            row[_column(line.component)] += int(amount)
-        row["total"] = sum(row.values())
-        rows.append(row)
-    _money_credits(tariff, surplus, rows)
-    _year_end(tariff, surplus, rows)
+    notes = list(tariff.notes)
+    if holidays is None:
+        years = sorted({of.day.year for of in load.days})
+        holidays = shared_holidays(years)
+        if tariff.asks_holidays:
+            notes.append(
+                f"holidays: none were given for {years[0]} to {years[-1]}; the six that US tariffs share were taken "
+                "(New Year, Memorial, Independence, Labor, Thanksgiving, Christmas)"
+            )
+    months = price_months(tariff, load, holidays=holidays, attributes=attributes)
+    rows = [_row(month.priced.lines) for month in months]
     monthly = [
         {
-            "month": m.name,
-            "energy_kwh": _decimal(sum(m.net), LOAD_SCALE),
+            "month": f"{month.start:%Y-%m}",
+            "energy_kwh": _decimal(month.usage, LOAD_SCALE),
             **{c: _decimal(row[c], 10**EXACT_PLACES) for c in COMPONENTS},
         }
-        for m, row in zip(months, rows, strict=True)
-    ]
-    annual = {c: _decimal(sum(row[c] for row in rows), 10**EXACT_PLACES) for c in COMPONENTS}
-    lines = [
-        {
-            "line": line.key,
-            "name": line.name,
-            "component": line.component,
-            "amount": _decimal(sum(int(a) for a in matrix[:, k]), 10**EXACT_PLACES),
-        }
-        for k, line in enumerate(tariff.lines)
+        for month, row in zip(months, rows, strict=True)
     ]
     return {
         "tariff": tariff.name,
         "source": tariff.source,
         "monthly": monthly,
-        "annual": annual,
-        "lines": lines,
-        "notes": list(tariff.notes),
+        "annual": {c: _decimal(sum(row[c] for row in rows), 10**EXACT_PLACES) for c in COMPONENTS},
+        "lines": _lines(tariff, months),
+        "notes": notes,
         "refused": None,
     }
 
 
-def _column(component: str) -> str:
-    # Riders on usage and export credits are part of what energy costs; the contract has no column of their own for
-    # them.
-    return component if component in COMPONENTS else "energy"
+def _row(lines: pl.DataFrame) -> dict[str, int]:
+    row: dict[str, int] = dict.fromkeys(COMPONENTS, 0)
+    for component, amount in lines.select("component", "amount").iter_rows():
+        # Riders and export credits are part of what energy costs; the contract has no column of their own for them.
+        row[component if component in COMPONENTS else "energy"] += int(amount)
+        row["total"] += int(amount)
+    return row
+
+
+def _lines(tariff: Tariff, months: Sequence[Month]) -> list[dict[str, Any]]:
+    """Each line of the tariff over all months, and those that only a bill's end adds."""
+    found: dict[str, dict[str, Any]] = {
+        line.key: {"line": line.key, "name": line.name, "component": line.component, "amount": 0}
+        for line in tariff.lines
+    }
+    for month in months:
+        for key, name, component, amount in month.priced.lines.select(
+            "line_key", "name", "component", "amount"
+        ).iter_rows():
+            held = found.setdefault(key, {"line": key, "name": name, "component": component, "amount": 0})
+            held["amount"] += int(amount)
+    return [line | {"amount": _decimal(line["amount"], 10**EXACT_PLACES)} for line in found.values()]
 
 
 def _decimal(number: int, scale: int) -> Decimal:
     value = Decimal(number) / scale
     return value.quantize(Decimal(1)) if value == value.to_integral_value() else value.normalize()
-
-
-def _money_credits(tariff: Tariff, surplus: Sequence[Sequence[int]], rows: Sequence[dict[str, int]]) -> None:
-    """Net metering with credits in money: exports earn the sell rate, credits pay energy of this month and later ones."""
-    sell = tariff.sell
-    if tariff.metering != "net_metering" or sell is None or sell.rollover != "money":
-        return
-    rates, places = same_scale(list(sell.rates))
-    pool = 0
-    for row, left in zip(rows, surplus, strict=True):
-        earned = sum(kwh * rate for kwh, rate in zip(left, rates, strict=True))
-        pool += int(quotient(np.array([earned * 10**EXACT_PLACES], dtype=object), LOAD_SCALE * 10**places)[0])
-        applied = min(pool, max(row["energy"], 0))
-        pool -= applied
-        row["energy"] -= applied
-        row["total"] -= applied
-
-
-def _year_end(tariff: Tariff, surplus: Sequence[Sequence[int]], rows: Sequence[dict[str, int]]) -> None:
-    """The annual minimum against the year's bills, and what is paid for the credits left over."""
-    if tariff.annual_minimum is not None:
-        number, places = scaled(tariff.annual_minimum)
-        short = number * 10 ** (EXACT_PLACES - places) - sum(row["total"] for row in rows)
-        if short > 0:
-            rows[-1]["minimum"] += short
-            rows[-1]["total"] += short
-    sell = tariff.sell
-    if tariff.metering == "net_metering" and sell is not None and sell.rollover == "kwh" and sell.yearend_rate:
-        number, places = scaled(sell.yearend_rate)
-        paid = sum(surplus[-1]) * number * 10**EXACT_PLACES // (LOAD_SCALE * 10**places)
-        rows[-1]["energy"] -= paid
-        rows[-1]["total"] -= paid

@@ -217,7 +217,9 @@ def _price_group(rows: pl.DataFrame, tariff: Tariff, period: Period, cut: bool, 
     _, surplus = netted(tariff, after["energy"], after["export"], after["carry"])
     if tariff.carries_money and last:
         owed = payable(tariff, of.money) + found.sums.charged(bills)
-        spent = spend_credit(tariff, rows["credit_in"].fill_null(0).to_numpy(), surplus, owed, held)
+        spent = spend_credit(
+            tariff, np.array(rows["credit_in"].fill_null(0).to_list(), dtype=object), surplus, owed, held
+        )
         found.lines.append(_line(head, len(tariff.lines) + 1, CREDIT_LINE, None, -spent.used, held))
         added, credit_out = added - spent.used, spent.left
     elif cut:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
-from meter_pipeline.billing.rate_calculator import COMPONENTS, LoadRefusedError, load_file, price
+from meter_pipeline.billing.load import Load, LoadRefusedError, load_file
+from meter_pipeline.billing.rate_calculator import COMPONENTS, price
+from meter_pipeline.billing.service_agreements import ATTRIBUTES
 from meter_pipeline.billing.tariffs import TariffRefusedError, load_tariff
 from meter_pipeline.cli.output import ERR, OUT, PROBLEM, USAGE, emit, table
+from meter_pipeline.settings import SettingsError, load_settings
 
+#: What a service may be said to have.
+NAMED = ("customer_class", *ATTRIBUTES)
 app = typer.Typer(help="Tariff documents: check one, price a load with one.", no_args_is_help=True)
 
 
@@ -29,35 +36,89 @@ def _render(document: Any) -> None:
         OUT.print(f"note: {note}", highlight=False)
 
 
+Attributes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attribute", help="What the tariff asks of a service: meter_size=5/8, customer_class=residential; repeat."
+    ),
+]
+Holidays = Annotated[
+    Path | None,
+    typer.Option(help="CSV with a column holiday; default: reference/holidays.csv of the utility's folder."),
+]
+Zone = Annotated[
+    str | None, typer.Option(help="Zone that stamps with an offset are converted to, e.g. America/Los_Angeles.")
+]
+
+
+def _usage(message: str) -> NoReturn:
+    ERR.print(f"[bold red]Usage:[/] {message}", highlight=False)
+    raise typer.Exit(USAGE)
+
+
+def _attributes(given: list[str] | None) -> dict[str, str]:
+    found = {}
+    for pair in given or ():
+        name, equals, value = pair.partition("=")
+        if not equals or name not in NAMED:
+            _usage(f"--attribute {pair!r} is not NAME=VALUE with one of {', '.join(NAMED)}")
+        found[name] = value
+    return found
+
+
+def _holidays(path: Path | None, years: set[int]) -> frozenset[date] | None:
+    """Holidays of a file, or of the utility's folder where that has any for every year of the load; None: nothing is known."""
+    named = path is not None
+    if path is None:
+        try:
+            path = load_settings().data / "reference" / "holidays.csv"
+        except SettingsError:
+            return None
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            found = frozenset(date.fromisoformat(row["holiday"]) for row in csv.DictReader(file))
+    except (OSError, KeyError, ValueError) as error:
+        if named:
+            _usage(
+                f"{path}: {error if isinstance(error, OSError) else 'needs a column holiday with dates like 2026-07-04'}"
+            )
+        return None
+    return found if named or years <= {day.year for day in found} else None
+
+
+def _account_of(load: Path, timezone: str | None) -> Load:
+    """A load file read, or exit 2 where the arguments are wrong. Raises LoadRefusedError."""
+    if timezone is not None:
+        try:
+            ZoneInfo(timezone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            _usage(f"no time zone {timezone!r}; give an IANA name such as America/Chicago")
+    if not load.is_file():
+        _usage(f"no file {load}")
+    return load_file(load, timezone)
+
+
 @app.command("price")
 def price_command(
     tariff: Annotated[Path, typer.Argument(help="URDB v8 or native tariff, JSON.")],
     load: Annotated[
-        Path, typer.Argument(help="CSV with the columns interval_start and kwh; negative kWh are exports.")
+        Path,
+        typer.Argument(help="CSV with the columns interval_start and kwh (or m3, gal, ccf, therm); negative: exports."),
     ],
-    timezone: Annotated[
-        str | None, typer.Option(help="Zone that stamps with an offset are converted to, e.g. America/Los_Angeles.")
-    ] = None,
+    timezone: Zone = None,
+    holidays: Holidays = None,
+    attribute: Attributes = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Price a load by month: energy, demand, fixed, minimum, tax and total, exact.
 
     Example: meter-pipeline tariffs price SCE_TOU-8.json load.csv --timezone America/Los_Angeles --json
     """
-    if timezone is not None:
-        try:
-            ZoneInfo(timezone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            ERR.print(
-                f"[bold red]Usage:[/] no time zone {timezone!r}; give an IANA name such as America/Chicago",
-                highlight=False,
-            )
-            raise typer.Exit(USAGE) from None
-    if not load.is_file():
-        ERR.print(f"[bold red]Usage:[/] no file {load}", highlight=False)
-        raise typer.Exit(USAGE)
+    given = _attributes(attribute)
     try:
-        document = price(load_tariff(tariff), load_file(load, timezone))
+        read = _account_of(load, timezone)
+        known = _holidays(holidays, {of.day.year for of in read.days})
+        document = price(load_tariff(tariff), read, holidays=known, attributes=given)
     except (TariffRefusedError, LoadRefusedError, UnicodeDecodeError) as error:
         nothing = dict.fromkeys(COMPONENTS)
         emit({"monthly": [], "annual": nothing, "refused": str(error)}, as_json, _render)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from meter_pipeline.billing.rate_calculator import price, read_load
+from meter_pipeline.billing.load import read_load
+from meter_pipeline.billing.rate_calculator import price
 from meter_pipeline.billing.tariffs import parse_tariff
 from meter_pipeline_tests.billing.support import raw
 

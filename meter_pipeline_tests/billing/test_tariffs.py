@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from meter_pipeline.billing.rate_calculator import LoadRefusedError, price, read_load
+from meter_pipeline.billing.load import LoadRefusedError, read_load
+from meter_pipeline.billing.rate_calculator import price
 from meter_pipeline.billing.tariffs import TariffRefusedError, load_tariff, parse_tariff
 from meter_pipeline_tests.billing.support import native, raw
 from meter_pipeline_tests.support import fixtures_dir

@@ -12,6 +12,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Final
 
+from meter_pipeline.billing.tariffs.holidays import HolidayList
 from meter_pipeline.billing.tariffs.schedules import AnySchedule
 
 COMPONENTS: Final = ("energy", "demand_flat", "demand_tou", "fixed", "minimum", "rider", "tax", "credit")
@@ -260,6 +261,7 @@ class Tariff:
     annual_minimum: Decimal | None = None
     budget_monthly: tuple[Decimal, ...] = ()
     notes: tuple[str, ...] = ()
+    holidays: HolidayList | None = None
     lines: tuple[Line, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
@@ -268,6 +270,15 @@ class Tariff:
         if len(set(keys)) != len(keys):
             twice = next(k for k in keys if keys.count(k) > 1)
             raise ValueError(f"line {twice} is declared twice")
+
+    @property
+    def asks_holidays(self) -> bool:
+        """Whether a holiday has other prices and the tariff has no list of its own."""
+        return self.holidays is None and self.schedule.asks_holidays
+
+    def is_holiday(self, day: date, city: frozenset[date]) -> bool:
+        """Whether a day is a holiday of the tariff: by its own list, else by the utility's."""
+        return day in city if self.holidays is None else self.holidays.holds(day)
 
     @property
     def carries_money(self) -> bool:

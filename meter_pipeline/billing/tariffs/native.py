@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from meter_pipeline.billing.tariffs.fields import Field, TariffRefusedError
+from meter_pipeline.billing.tariffs.holidays import LISTS, OBSERVED, RULES, HolidayList
 from meter_pipeline.billing.tariffs.model import (
     COMPONENTS,
     METERING,
@@ -326,6 +327,19 @@ def _charge(field: Field, schedule: RuleSchedule, registers: list[Register], kno
     )
 
 
+def _holidays(field: Field) -> HolidayList:
+    """A tariff's own holidays: the name of a list, or names and dates."""
+    if isinstance(field.value, str):
+        return HolidayList(LISTS[field.choice(*LISTS)])
+    field.only("names", "dates", "observed")
+    named: list[str] = []
+    for name in field["names"].list() if "names" in field else []:
+        found = name.choice(*LISTS, *RULES)
+        named += LISTS.get(found, (found,))
+    dates = frozenset(f.day() for f in field["dates"].list()) if "dates" in field else frozenset()
+    return HolidayList(tuple(dict.fromkeys(named)), dates, field.get("observed", "as_is").choice(*OBSERVED))
+
+
 def _count_hours_use(root: Field, charges: list[Charge], registers: list[Register], schedule: RuleSchedule) -> None:
     """Gives charges whose tiers count hours' use the demand they count: that of the demand charge they name, or of the only
     one without a period, ratchet included; without any demand charge the highest of any time."""
@@ -410,6 +424,7 @@ def read(document: Mapping[str, Any], digest: bytes) -> Tariff:
         "annual_minimum",
         "budget",
         "notes",
+        "holidays",
     )
     if root["schema"].text() != SCHEMA:
         raise root["schema"].refuse(f"must be {SCHEMA}")
@@ -475,4 +490,5 @@ def read(document: Mapping[str, Any], digest: bytes) -> Tariff:
         annual_minimum=root["annual_minimum"].decimal(Decimal(0)) if "annual_minimum" in root else None,
         budget_monthly=budget,
         notes=tuple(f.text() for f in root["notes"].list()) if "notes" in root else (),
+        holidays=_holidays(root["holidays"]) if "holidays" in root else None,
     )

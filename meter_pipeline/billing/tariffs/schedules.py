@@ -24,6 +24,11 @@ class MatrixSchedule:
     holidays_as_weekend: bool = False
     default: int = 0
 
+    @property
+    def asks_holidays(self) -> bool:
+        """Whether holidays differ from other days."""
+        return self.holidays_as_weekend
+
     def period(self, local: datetime, holiday: bool) -> int:
         """Index of the period that holds a local wall-clock moment."""
         weekend = local.weekday() >= 5 or (holiday and self.holidays_as_weekend)
@@ -75,6 +80,11 @@ class RuleSchedule:
     periods: tuple[str, ...]
     rules: tuple[ScheduleRule, ...] = ()
     default: int = 0
+
+    @property
+    def asks_holidays(self) -> bool:
+        """Whether holidays differ from other days."""
+        return any(rule.holiday is not None for rule in self.rules)
 
     def period(self, local: datetime, holiday: bool) -> int:
         """As MatrixSchedule.period."""
