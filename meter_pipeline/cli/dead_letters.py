@@ -170,6 +170,15 @@ def erase(key: Key, reason: Why, by: By, as_json: AsJson = False) -> None:
     emit({"entry": entry, "key": key}, as_json, lambda _: OUT.print(f"erased; recorded as entry {entry}"))
 
 
+def _whose_file(database: Database, key: str, head_ends: list[str]) -> str | None:
+    """Ask whose file it is, where a person is there to answer and a whole file was refused."""
+    letter = _try(lambda: work.show(database, key))
+    if letter.raw_format != "file" or letter.status not in ("open", "corrected") or not sys.stdin.isatty():
+        return None
+    OUT.print(f"{letter.file_name} was refused whole, read as {letter.head_end}. Declared: {', '.join(head_ends)}")
+    return str(typer.prompt("Which head-end's file is it", default=letter.head_end))
+
+
 @app.command()
 def replay(
     by: By,
@@ -177,10 +186,14 @@ def replay(
     reason_code: Annotated[
         str | None, typer.Option("--all-with-reason", help="Every open one with this reason code instead.")
     ] = None,
+    head_end: Annotated[
+        str | None,
+        typer.Option("--head-end", help="Whose file it is, where a whole file lay in another head-end's folder."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Send a payload through ingestion again: once, however often asked. Its reads wait for their billing days' next
-    run.
+    run. For a file that was refused whole a terminal is asked which head-end's it is.
 
     Example: meter-pipeline dead-letters replay --all-with-reason unknown_meter
     """
@@ -194,7 +207,8 @@ def replay(
     )
     head_ends = read_head_ends(settings.head_ends)
     if key is not None:
-        done = [_try(lambda: work.replay(database, calendar, places, head_ends, str(key), by=by))]
+        read_as = head_end or _whose_file(database, str(key), sorted(head_ends))
+        done = [_try(lambda: work.replay(database, calendar, places, head_ends, str(key), by=by, read_as=read_as))]
     else:
         done = _try(lambda: work.replay_many(database, calendar, places, head_ends, by=by, reason=reason_code))
     document = {

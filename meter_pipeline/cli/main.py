@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Write the feeds of a municipality that never existed, with the truth about every defect.",
     ),
     "pull": ("pull:pull", "Ask head-ends that have an HTTP API for their missing days."),
+    "ingest": ("ingest", "Read files again from the archive."),
     "dead-letters": ("dead_letters", "Payloads that could not be read: list, show, correct, replay, dismiss."),
     "vee": ("vee", "Validation and estimation explained, interval by interval."),
     "baselines": ("baselines", "Weather-normalised baselines."),

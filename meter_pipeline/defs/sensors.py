@@ -15,6 +15,7 @@ from meter_pipeline.defs.jobs import billing_day_job, land_feeds
 from meter_pipeline.defs.lib import policy
 from meter_pipeline.defs.lib.partitions import billing_days
 from meter_pipeline.defs.lib.resources import Municipality
+from meter_pipeline.ingest import plain_files
 
 #: A file younger than this may still be written; one that grows while it is read is refused and tried again.
 SETTLED_S = 2.0
@@ -26,16 +27,13 @@ MOST_REQUESTS = 100
 
 
 def waiting_files(inbox: Path, now: float) -> list[tuple[str, int, int]]:
-    """Settled files of the inbox as (path below it, bytes, modified ns), sorted; hidden and half-written names are left
-    alone."""
-    found = []
-    for path in sorted(inbox.glob("*/*")):
-        if path.name.startswith(".") or path.suffix in (".part", ".tmp") or not path.is_file():
-            continue
-        stat = path.stat()
-        if now - stat.st_mtime >= SETTLED_S:
-            found.append((str(path.relative_to(inbox)), stat.st_size, stat.st_mtime_ns))
-    return found
+    """Settled plain files of the inbox as (path below it, bytes, modified ns), sorted; hidden and half-written names are
+    left alone."""
+    return [
+        (entry.path, entry.size, entry.modified_ns)
+        for entry in plain_files.entries(inbox)
+        if entry.fault is None and now - entry.modified_ns / 1e9 >= SETTLED_S
+    ]
 
 
 def listing_key(files: list[tuple[str, int, int]]) -> str:

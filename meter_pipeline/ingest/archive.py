@@ -5,16 +5,32 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 CHUNK: Final = 1 << 20
 
 
-def hash_file(path: Path) -> bytes:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").digest()
+def hash_file(source: Path | int) -> bytes:
+    """SHA-256 of a file's bytes; a descriptor is read from its beginning, wherever it stands."""
+    digest = hashlib.sha256()
+    for chunk in _chunks(source):
+        digest.update(chunk)
+    return digest.digest()
+
+
+def _chunks(source: Path | int) -> Iterator[bytes]:
+    """The bytes, a megabyte at a time. A descriptor is read by position: several readers share it."""
+    if isinstance(source, int):
+        at = 0
+        while chunk := os.pread(source, CHUNK, at):
+            yield chunk
+            at += len(chunk)
+    else:
+        with source.open("rb") as opened:
+            while chunk := opened.read(CHUNK):
+                yield chunk
 
 
 def relative_path(sha256: bytes) -> str:
@@ -23,7 +39,7 @@ def relative_path(sha256: bytes) -> str:
     return f"{name[:2]}/{name}.zst"
 
 
-def store(folder: Path, path: Path, sha256: bytes) -> str:
+def store(folder: Path, source: Path | int, sha256: bytes) -> str:
     """Keep a compressed copy of a file whose hash is known; returns its path below the folder. Synced to disk before it
     gets its name.
 
@@ -41,12 +57,12 @@ def store(folder: Path, path: Path, sha256: bytes) -> str:
     try:
         digest = hashlib.sha256()
         sink = pa.output_stream(half, compression="zstd")
-        with path.open("rb") as source, sink:
-            while chunk := source.read(CHUNK):
+        with sink:
+            for chunk in _chunks(source):
                 digest.update(chunk)
                 sink.write(chunk)
         if digest.digest() != sha256:
-            raise ValueError(f"{path.name} changed while it was read")
+            raise ValueError("the file changed while it was read")
         with Path(half).open("rb") as written:
             os.fsync(written.fileno())
         Path(half).replace(target)

@@ -9,13 +9,10 @@ after its last batch.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -25,26 +22,20 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.watch import observe_breaker
 from meter_pipeline.feeds.head_ends import HeadEnd, read_head_ends
-from meter_pipeline.ingest import archive, landing, plan, staging
+from meter_pipeline.ingest import plan, read_again, staging
 from meter_pipeline.ingest.breaker import Breaker
 from meter_pipeline.ingest.controller import Controller
-from meter_pipeline.ingest.known_channels import Declared
 from meter_pipeline.ingest.landing import Parse, Places
+from meter_pipeline.ingest.letters import finish_letters, payload_letters
 from meter_pipeline.ingest.staging import StagedDay
 from meter_pipeline.ingest.tables import load, raw
 from meter_pipeline.ingest.tables.load import INTERVAL, Kind
+from meter_pipeline.ingest.tables.restage import LOCK_CLASS
 from meter_pipeline.ingest.writer import BREAKER, Figures, PauseProbe, Writers
 from meter_pipeline.ledger import entries
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.settings import Settings
-
-#: Class of the advisory lock that a day's run holds; the second key is the day's ordinal.
-LOCK_CLASS = 0x6D70_6461  # "mpda"
-
-
-class StagingError(RuntimeError):
-    """Staged reads are lost and cannot be made again as they were; the message names the file."""
 
 
 @dataclass(slots=True)
@@ -175,6 +166,7 @@ class _Day:
     breaker: Breaker = field(default_factory=Breaker)
     rng: random.Random = field(default_factory=random.Random)
     waiting: list[raw.Waiting] = field(default_factory=list)
+    restaged: bool = False
 
     def run(self) -> IngestOutcome:
         """Load what waits; say what happened."""
@@ -182,7 +174,8 @@ class _Day:
         waiting = self.waiting = raw.waiting(self.lock, self.day)
         if waiting:
             epoch = raw.take_day(self.lock, self.day, self.run_id or "", self.clock.now())
-            staged = [self._staged(item) for item in waiting]
+            staged = self._staged_reads()
+            waiting = self.waiting
             loaded = raw.loaded_rows(self.lock, self.day)
             sources = [plan.Source(w.sha256, w.file_name, w.head_end, w.commodity) for w in waiting]
             writers = Writers(
@@ -216,10 +209,11 @@ class _Day:
     ) -> int:
         payloads = 0
         async with writers.session():
+            first_rows = [item.first_row for item in self.waiting]
             for kind in load.KINDS:
                 frames = [s.intervals if kind is INTERVAL else s.registers for s in staged]
                 ranges = {i: loaded.get((h, kind.name), []) for i, h in enumerate(hashes)}
-                for incoming in await asyncio.to_thread(plan.lay_out, kind, frames, ranges):
+                for incoming in await asyncio.to_thread(plan.lay_out, kind, frames, ranges, first_rows):
                     payloads += incoming.height
                     await self._pass(writers, kind, incoming)
                 await asyncio.to_thread(self._attach_leftover, kind)
@@ -259,7 +253,9 @@ class _Day:
             self._attach(kind.table)
 
     def _finish(self, waiting: Sequence[raw.Waiting], outcome: IngestOutcome) -> None:
-        """Control totals of each file, in the ledger too, in one transaction; then the staged copies may go."""
+        """Control totals of each file, in the ledger too, in one transaction; then the staged copies may go. Raises
+        NotWhole where a staged row is in no committed batch."""
+        self._see_that_all_is_claimed(waiting)
         rows = []
         with self.lock.transaction():
             for item in waiting:
@@ -290,6 +286,28 @@ class _Day:
         for item in waiting:
             staging.remove(self.places.staging, item.staged_path)
 
+    def _see_that_all_is_claimed(self, waiting: Sequence[raw.Waiting]) -> None:
+        """Counted from the claims, by another path than the writers': control totals alone would call a day done whose
+        rows were lost and counted twice in equal number."""
+        claims = raw.loaded_rows(self.lock, self.day)
+        for item in waiting:
+            for kind, staged in ((INTERVAL, item.interval_rows), (load.REGISTER, item.register_rows)):
+                ranges = claims.get((item.sha256, kind.name), ())
+                missing = staged - sum(past - first for first, past in ranges if first >= item.first_row)
+                if missing:
+                    raise load.NotWhole(
+                        f"{missing} of {staged} {kind.name} rows of {item.file_name} are in no committed batch of {self.day}"
+                    )
+
+    def _staged_reads(self) -> list[StagedDay]:
+        """The staged reads of the files that wait, in their order; ``self.waiting`` follows where a file reads
+        otherwise than when it was landed."""
+        found = {item.sha256: self._staged(item) for item in self.waiting}
+        if self.restaged:
+            self.waiting = raw.waiting(self.lock, self.day)
+            found |= {i.sha256: staging.read(self.places.staging, i.staged_path) for i in self.waiting}
+        return [found[item.sha256] for item in self.waiting]
+
     def _staged(self, item: raw.Waiting) -> StagedDay:
         """The staged reads of a file, made again from the archive where they are lost or torn."""
         try:
@@ -301,33 +319,14 @@ class _Day:
         return self._staged_again(item)
 
     def _staged_again(self, item: raw.Waiting) -> StagedDay:
+        """Staged reads follow from the archived file: they are made again, as the file reads by now."""
         declared = self.head_ends
-        if declared is None and self.settings is not None:
-            declared = read_head_ends(self.settings.head_ends)
-        head_end = (declared or {}).get(item.head_end)
-        if head_end is None:
-            raise StagingError(
-                f"the staged reads of {item.file_name} are lost and head-end {item.head_end} is not declared, so it cannot be read again"
-            )
-        parse = self.parse
-        if parse is None:
-            from meter_pipeline import feeds
-
-            parse = feeds.parse
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / os.path.basename(item.file_name)
-            archive.restore(self.places.archive, item.archive_path, copy)
-            parsed = parse(copy, head_end, self.calendar)
-        staged, _ = landing.prepare(
-            parsed, self.calendar, head_end.name, Declared.of(raw.channels(self.database)), self.clock.now()
+        if declared is None:
+            declared = read_head_ends(self.settings.head_ends) if self.settings is not None else {}
+        self.restaged |= read_again.staged_day(
+            self.database, self.calendar, self.places, item, declared, parse=self.parse, clock=self.clock
         )
-        again = staged.get(self.day)
-        if again is None or again.content_sha256 != item.staged_sha256:
-            raise StagingError(
-                f"the staged reads of {item.file_name} are lost, and reading it again gives others: reference data or its head-end changed"
-            )
-        staging.write(self.places.staging, item.sha256, self.day, again)
-        return again
+        return staging.read(self.places.staging, item.staged_path)
 
     def _letters(self, load_pass: plan.Pass, at: int, error: psycopg.Error) -> pl.DataFrame:
         """The dead letter of a payload that the database refused."""
@@ -339,7 +338,7 @@ class _Day:
         bad = content.with_columns(
             reasons, received=pl.lit(payload["reads"], pl.Int64), first_line=pl.lit(None, pl.Int64)
         )
-        letters = [landing.payload_letters(bad)]
-        return landing.finish_letters(
+        letters = [payload_letters(bad)]
+        return finish_letters(
             letters, item.sha256, item.file_name, item.head_end, item.file_format, self.run_id, self.clock.now()
         )

@@ -140,12 +140,14 @@ def replay(
     prefix: str,
     *,
     by: str,
+    read_as: str | None = None,
     parse: Parse | None = None,
     clock: Clock = SYSTEM_CLOCK,
     run_id: str | None = None,
 ) -> Replayed:
     """Send a dead letter's content (corrected, or as it came where the fault lay elsewhere) through landing again;
-    once, however often asked."""
+    once, however often asked. ``read_as``: the head-end whose declaration reads it, where a whole file lay in another
+    head-end's folder; the letter's own by default."""
     with database.connect("dead-letters") as connection:
         # The row's lock makes a second replay wait and then find the first one's result.
         letter = _one(dead_letters.by_prefix(connection, _hex(prefix), lock=True), prefix)
@@ -153,9 +155,11 @@ def replay(
             return Replayed(letter.key, already=True)
         if letter.status == "dismissed":
             raise DeadLetterError(f"{letter.key.hex()[:12]} was dismissed by {letter.changed_by}")
-        head_end = head_ends.get(letter.head_end)
+        if read_as is not None and read_as != letter.head_end and letter.raw_format != "file":
+            raise DeadLetterError("only a file that was refused whole can be read as another head-end's")
+        head_end = head_ends.get(read_as or letter.head_end)
         if head_end is None:
-            raise DeadLetterError(f"head-end {letter.head_end} is not declared")
+            raise DeadLetterError(f"head-end {read_as or letter.head_end} is not declared")
         parse = _parser(letter, parse)
         channels = Declared.of(raw.channels(database))
         with tempfile.TemporaryDirectory() as folder:
@@ -182,6 +186,7 @@ def replay(
         body = {
             "dead_letter": letter.leaf,
             "by": by,
+            "head_end": head_end.name,
             "reads": landed.received,
             "file": landed.sha256,
             "corrected": letter.corrected_raw is not None,

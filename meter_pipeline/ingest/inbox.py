@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import polars as pl
+import psycopg
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd, read_head_ends
+from meter_pipeline.ingest import plain_files
 from meter_pipeline.ingest.known_channels import Declared
-from meter_pipeline.ingest.landing import Landed, Parse, Places, Prepared, prepare_file, register
+from meter_pipeline.ingest.landing import IdentityTaken, Landed, Parse, Places, Prepared, prepare_file, register
 from meter_pipeline.ingest.plots import files_plot
 from meter_pipeline.ingest.tables import raw
 from meter_pipeline.ingest.writer import PauseProbe
@@ -25,6 +28,7 @@ from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.settings import Settings
 
+_LOG: Final = logging.getLogger(__name__)
 #: Files read at once: one a core of a small machine. Each holds its reads, some 30 MB for half a million.
 AT_ONCE: Final = 2
 #: What holds a file: a pause's state, as PauseProbe gives it
@@ -91,24 +95,23 @@ def _note(file: Landed) -> str:
 
 
 def inbox_files(inbox: Path) -> list[str]:
-    """Files of an inbox as paths below it (HEAD-END/name), sorted; hidden and half-written names are left alone."""
-    if not inbox.is_dir():
-        return []
-    found = (p for p in sorted(inbox.glob("*/*")) if not p.name.startswith(".") and p.suffix not in (".part", ".tmp"))
-    return [str(path.relative_to(inbox)) for path in found if path.is_file()]
+    """Plain files of an inbox as paths below it (HEAD-END/name), sorted; hidden and half-written names are left alone.
+    Names are the system's own: plain_files.shown makes text of them."""
+    return [entry.path for entry in plain_files.entries(inbox) if entry.fault is None]
 
 
 def new_files(database: Database, inbox: Path, names: Sequence[str] | None = None) -> list[str]:
-    """Those of an inbox's files (all by default) that were not landed with this name, size and modification time."""
-    names = inbox_files(inbox) if names is None else names
+    """Those of an inbox's plain files (all by default) that were not landed with this name, size and modification
+    time."""
+    found = [entry for entry in plain_files.entries(inbox) if entry.fault is None]
+    if names is not None:
+        wanted = set(names)
+        found = [entry for entry in found if entry.path in wanted]
+    if not found:
+        return []
     with database.connect("landing") as connection:
-        seen = raw.seen_names(connection, names)
-    fresh = []
-    for name in names:
-        stat = (inbox / name).stat()
-        if (stat.st_size, stat.st_mtime_ns) not in seen.get(name, ()):
-            fresh.append(name)
-    return fresh
+        seen = raw.seen_names(connection, [plain_files.shown(entry.path) for entry in found])
+    return [e.path for e in found if (e.size, e.modified_ns) not in seen.get(plain_files.shown(e.path), ())]
 
 
 def waiting_days(database: Database) -> list[tuple[date, list[bytes]]]:
@@ -128,127 +131,118 @@ def land_inbox(
     pause: PauseProbe | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LandingOutcome:
-    """Land every new file of the settings' inbox. One bad file refuses itself alone; one whose head-end is not declared
-    is held.
+    """Land every new file of the settings' inbox. One bad file refuses itself alone; one whose head-end is not declared,
+    and what is no plain file (a link, a pipe), is held and not read.
 
     A pause holds landing too: what is held by it is left for the next time. ``progress`` is told how many of how many
     are done.
     """
     outcome = LandingOutcome()
+    outcome.held += [
+        (plain_files.shown(e.path), e.fault) for e in plain_files.entries(settings.inbox) if e.fault is not None
+    ]
     names = new_files(database, settings.inbox)
     if not names:
         return outcome
-    by_folder = {name.upper(): head_end for name, head_end in read_head_ends(settings.head_ends).items()}
-    places = Places(settings.archive, settings.staging)
-    channels = Declared.of(raw.channels(database))
+    landing = _Landing(
+        outcome,
+        database,
+        calendar,
+        settings.inbox,
+        {name.upper(): head_end for name, head_end in read_head_ends(settings.head_ends).items()},
+        Places(settings.archive, settings.staging),
+        Declared.of(raw.channels(database)),
+        clock,
+        run_id,
+        parse,
+    )
     if pause is None:
         from meter_pipeline.control import PauseProbe as Probe
 
         with Probe(database, application_name="landing-pause", clock=clock) as probe:
-            _land_all(
-                outcome,
-                database,
-                calendar,
-                settings.inbox,
-                names,
-                by_folder,
-                places,
-                channels,
-                clock,
-                run_id,
-                parse,
-                probe,
-                progress,
-            )
+            landing.land_all(names, probe, progress)
     else:
-        _land_all(
-            outcome,
-            database,
-            calendar,
-            settings.inbox,
-            names,
-            by_folder,
-            places,
-            channels,
-            clock,
-            run_id,
-            parse,
-            pause,
-            progress,
-        )
+        landing.land_all(names, pause, progress)
     return outcome
 
 
-def _land_all(
-    outcome: LandingOutcome,
-    database: Database,
-    calendar: BillingCalendar,
-    inbox: Path,
-    names: Sequence[str],
-    by_folder: dict[str, HeadEnd],
-    places: Places,
-    channels: Declared,
-    clock: Clock,
-    run_id: str | None,
-    parse: Parse | None,
-    pause: PauseProbe,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    """Files are read, packed and staged a few at once and ahead (numba, Polars and hashing hold no GIL), and made known
-    one after another in the order of their names, each after one more look at the pause: so the register and the ledger
-    do not show how many were read at once."""
-    ahead: deque[tuple[str, HeadEnd | None, Future[Prepared] | PauseState | None]] = deque()
-    waiting = iter(names)
-    with ThreadPoolExecutor(AT_ONCE, "landing") as pool:
-        for done in range(len(names)):
-            for name in islice(waiting, AT_ONCE + 1 - len(ahead)):
-                head_end = by_folder.get(name.split("/", 1)[0].upper())
-                coming: Future[Prepared] | PauseState | None = None
-                if head_end is not None:
-                    coming = pause.check(head_end.commodity, head_end.name)
-                    if coming is None:
-                        arguments = (
-                            database,
-                            calendar,
-                            inbox / name,
-                            head_end,
-                            places,
-                            clock.now(),
-                            parse,
-                            name,
-                            channels,
-                            run_id,
-                        )
-                        coming = pool.submit(prepare_file, *arguments)
-                ahead.append((name, head_end, coming))
-            _land_one(outcome, database, clock, pause, *ahead.popleft())
-            if progress is not None:
-                progress(done + 1, len(names))
+@dataclass(slots=True)
+class _Landing:
+    """One landing of an inbox: what every file's landing shares."""
 
+    outcome: LandingOutcome
+    database: Database
+    calendar: BillingCalendar
+    inbox: Path
+    by_folder: dict[str, HeadEnd]
+    places: Places
+    channels: Declared
+    clock: Clock
+    run_id: str | None
+    parse: Parse | None
 
-def _land_one(
-    outcome: LandingOutcome,
-    database: Database,
-    clock: Clock,
-    pause: PauseProbe,
-    name: str,
-    head_end: HeadEnd | None,
-    coming: Future[Prepared] | PauseState | None,
-) -> None:
-    if head_end is None:
-        outcome.held.append((name, f"no head-end {name.split('/', 1)[0]} is declared"))
-        return
-    try:
-        if isinstance(coming, Future):
-            prepared = coming.result()
-            coming = pause.check(head_end.commodity, head_end.name)
-            if coming is None:
-                outcome.landed.append(register(database, prepared, clock=clock))
-                return
-        outcome.held.append((name, coming.words() if coming is not None and hasattr(coming, "words") else "paused"))
-    except (OSError, ValueError) as error:
-        outcome.held.append((name, str(error)))
-    except Exception as error:
-        if getattr(error, "code", None) != "file_growing":
+    def land_all(self, names: Sequence[str], pause: PauseProbe, progress: Callable[[int, int], None] | None) -> None:
+        """Files are read, packed and staged a few at once and ahead (numba, Polars and hashing hold no GIL), and made
+        known one after another in the order of their names, each after one more look at the pause: so the register and
+        the ledger do not show how many were read at once."""
+        ahead: deque[tuple[str, HeadEnd | None, Future[Prepared] | PauseState | None]] = deque()
+        waiting = iter(names)
+        with ThreadPoolExecutor(AT_ONCE, "landing") as pool:
+            for done in range(len(names)):
+                for name in islice(waiting, AT_ONCE + 1 - len(ahead)):
+                    head_end = self.by_folder.get(name.split("/", 1)[0].upper())
+                    coming: Future[Prepared] | PauseState | None = None
+                    if head_end is not None:
+                        coming = pause.check(head_end.commodity, head_end.name)
+                        if coming is None:
+                            coming = pool.submit(self._prepare, name, head_end)
+                    ahead.append((name, head_end, coming))
+                self._land_one(pause, *ahead.popleft())
+                if progress is not None:
+                    progress(done + 1, len(names))
+
+    def _prepare(self, name: str, head_end: HeadEnd) -> Prepared:
+        return prepare_file(
+            self.database,
+            self.calendar,
+            self.inbox / name,
+            head_end,
+            self.places,
+            self.clock.now(),
+            self.parse,
+            plain_files.shown(name),
+            self.channels,
+            self.run_id,
+        )
+
+    def _land_one(
+        self, pause: PauseProbe, name: str, head_end: HeadEnd | None, coming: Future[Prepared] | PauseState | None
+    ) -> None:
+        hold = self.outcome.held.append
+        called = plain_files.shown(name)
+        if head_end is None:
+            hold((called, f"no head-end {called.split('/', 1)[0]} is declared"))
+            return
+        try:
+            if isinstance(coming, Future):
+                prepared = coming.result()
+                coming = pause.check(head_end.commodity, head_end.name)
+                if coming is None:
+                    self.outcome.landed.append(self._register(name, head_end, prepared))
+                    return
+            hold((called, coming.words() if coming is not None and hasattr(coming, "words") else "paused"))
+        except psycopg.Error:
             raise
-        outcome.held.append((name, str(error)))
+        except (OSError, ValueError) as error:
+            hold((called, str(error)))
+        except Exception as error:
+            # One file that a parser ends on costs only itself; it is tried again, and the log has where it ended.
+            if getattr(error, "code", None) != "file_growing":
+                _LOG.exception("%s could not be read", called)
+            hold((called, f"could not be read: {type(error).__name__}: {error}"))
+
+    def _register(self, name: str, head_end: HeadEnd, prepared: Prepared) -> Landed:
+        try:
+            return register(self.database, prepared, self.places, clock=self.clock)
+        except IdentityTaken:
+            return register(self.database, self._prepare(name, head_end), self.places, clock=self.clock)

@@ -1,14 +1,14 @@
 """Landing: a file becomes staged billing days, dead letters and a row in the register of files, once.
 
-The same bytes again, under any name, are recorded as a duplicate and load nothing. A crash anywhere before the
-transaction leaves only an archived copy and staged files, which the next landing writes again under the same names.
+A file is identified by its head-end and its bytes. The same bytes again from that head-end, under any name, are recorded
+as a duplicate and load nothing, unless the file was refused or reads of it were rejected: then it is read again, and what
+can be staged now is staged (restage.py). A crash anywhere before the transaction leaves only an archived copy and staged
+files, which the next landing writes again under the same names.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -21,25 +21,28 @@ import polars as pl
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd
-from meter_pipeline.ingest import archive, keys, pack, staging
+from meter_pipeline.ingest import archive, keys, pack, plain_files, restage, staging
 from meter_pipeline.ingest.known_channels import Declared
+from meter_pipeline.ingest.letters import (
+    REFUSED_BYTES,
+    finish_letters,
+    line_letters,
+    payload_letters,
+    refused_letter,
+)
 from meter_pipeline.ingest.tables import dead_letters, raw
-from meter_pipeline.ledger import entries, erasure
+from meter_pipeline.ledger import entries
 from meter_pipeline.postgres import vectors
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.reads import ParsedFeed
 
 Parse = Callable[[Path, HeadEnd, BillingCalendar], ParsedFeed]
 
-#: Goes into every dead letter, so that a triage rule can tell what rejected it.
-RULE_VERSION: Final = "landing-1"
 #: A meter's clock may run ahead by this much before a read counts as from the future.
 FUTURE: Final = timedelta(hours=1)
-# : Nothing was metered electronically before; an earlier stamp is a clock at its epoch, and would open partitions
-# nobody reads.
+#: Nothing was metered electronically before; an earlier stamp is a clock at its epoch, and would open partitions of days
+#: that nobody asks for.
 EARLIEST: Final = datetime(1980, 1, 1, tzinfo=UTC)
-#: Bytes of a refused file kept in its dead letter; the whole is in the archive.
-REFUSED_BYTES: Final = 65_536
 
 
 @dataclass(slots=True)
@@ -87,18 +90,23 @@ def land(
     share between files. A file that changes while it is read raises (OSError, ValueError or the parser's own refusal to
     read a growing file) and is not registered.
     """
-    now = clock.now()
-    return register(
-        database,
-        prepare_file(database, calendar, path, head_end, places, now, parse, name, channels, run_id, replay_of),
-        clock=clock,
-    )
+
+    def prepared() -> Prepared:
+        return prepare_file(
+            database, calendar, path, head_end, places, clock.now(), parse, name, channels, run_id, replay_of
+        )
+
+    try:
+        return register(database, prepared(), places, clock=clock)
+    except IdentityTaken:
+        return register(database, prepared(), places, clock=clock)
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A file read, archived and staged, of which the database knows nothing yet. ``known``: the same bytes were
-    registered before, and nothing more was done."""
+    """A file read and archived, of which the database knows nothing yet; ``days`` are staged. ``known``: the same file
+    was registered before, and nothing more was done. ``again``: it was registered before and some of it rejected; it
+    was read once more, and ``staged`` holds what it gives now, not written anywhere yet."""
 
     file: raw.FeedFile
     known: bool = False
@@ -107,6 +115,33 @@ class Prepared:
     letters: pl.DataFrame = field(default_factory=pl.DataFrame)
     reused: Sequence[tuple[date, str, str, int]] = ()
     stated_differences: Sequence[tuple[Any, ...]] = ()
+    again: bool = False
+    staged: dict[date, staging.StagedDay] = field(default_factory=dict)
+
+
+class IdentityTaken(ValueError):
+    """Another head-end's file of the same bytes was registered at this moment: prepare the file again."""
+
+
+def file_identity(head_end: str, content: bytes) -> bytes:
+    """What a file is registered under whose bytes another head-end offered first: SHA-256 over ``mp-file-1``, the
+    head-end and the bytes' SHA-256 in hexadecimal, joined by 0x1F."""
+    return hashlib.sha256("\x1f".join(("mp-file-1", head_end, content.hex())).encode()).digest()
+
+
+def _identify(
+    database: Database, head_end: str, content: bytes, replay_of: bytes | None
+) -> tuple[bytes, raw.FeedFile | None]:
+    """A file's identity, and the registered file of it."""
+    with database.connect("landing") as connection:
+        if replay_of is not None:
+            sha256 = replay_identity(replay_of, content)
+            return sha256, raw.known_file(connection, sha256)
+        same = raw.files_of_content(connection, content)
+    own = next((file for file in same if file.head_end == head_end), None)
+    if own is not None:
+        return own.sha256, own
+    return (file_identity(head_end, content) if same else content), None
 
 
 def prepare_file(
@@ -124,87 +159,103 @@ def prepare_file(
 ) -> Prepared:
     """All of a file's landing but its transaction; repeated or abandoned it leaves an archived copy and staged files of
     the same names. Safe to run for several files at once. Raises as ``land``."""
-    if parse is None:
-        from meter_pipeline import feeds
-
-        parse = feeds.parse
-    name = name or path.name
-    before = path.stat()
-    own_sha256 = archive.hash_file(path)
-    sha256 = own_sha256 if replay_of is None else replay_identity(replay_of, own_sha256)
-    with database.connect("landing") as connection:
-        known = raw.known_file(connection, sha256)
-    if known is not None:
-        return Prepared(replace(known, file_name=name, size=before.st_size), True, before.st_mtime_ns)
-    refused: str | None = None
-    letters: list[pl.DataFrame] = []
-    parsed = ParsedFeed(head_end.format)
-    with ThreadPoolExecutor(1, "archive") as pool:
-        archived = pool.submit(archive.store, places.archive, path, own_sha256)
-        try:
-            parsed = parse(path, head_end, calendar)
-        except Exception as error:
-            code, detail = refusal(error)
-            if code is None or code == "file_growing":
-                raise
-            refused = f"{code}: {detail}"
-            letters.append(_refused_letter(path, code, detail))
-        else:
-            parsed, refused, letters = _refused_whole(parsed, path)
-        relative = archived.result()
-    after = path.stat()
-    # Size and time may be put back; the bytes that were parsed may not be others than those that are registered and
-    # archived.
-    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns) or parsed.sha256 not in (
-        "",
-        own_sha256.hex(),
-    ):
-        raise ValueError(f"{path.name} changed while it was read")
-
+    name = name or plain_files.shown(path.name)
+    with plain_files.opened(path) as source:
+        content = archive.hash_file(source.source)
+        sha256, known = _identify(database, head_end.name, content, replay_of)
+        if known is not None and (replay_of is not None or not (known.refused or known.rejected)):
+            archive.store(places.archive, source.source, content)  # its copy may be lost; it is not written twice
+            return Prepared(replace(known, file_name=name, size=source.size), True, source.modified_ns)
+        parsed, refused, letters, relative = read(source, content, head_end, calendar, places, parse)
+        if not source.unchanged() or parsed.sha256 not in ("", content.hex()):
+            # Size and time may be put back; the bytes that were parsed may not be others than those that are
+            # registered and archived.
+            raise ValueError(f"{name} changed while it was read")
     staged, rejected_payloads = prepare(
         parsed, calendar, head_end.name, channels or Declared.of(raw.channels(database)), now
     )
-    letters += [_line_letters(parsed.rejects), rejected_payloads]
+    letters += [line_letters(parsed.rejects), rejected_payloads]
     found = finish_letters(letters, sha256, name, head_end.name, parsed.file_format, run_id, now)
-    days = [
-        _file_day(day, staging.write(places.staging, sha256, day, content), content) for day, content in staged.items()
-    ]
-    rejected = int(found["reads"].sum() or 0)
     file = raw.FeedFile(
         sha256,
+        content,
         name,
         head_end.name,
         head_end.commodity,
         parsed.file_format,
-        before.st_size,
+        source.size,
         relative,
         now,
         parsed.received,
-        rejected,
+        int(found["reads"].sum() or 0),
         found.height,
         refused,
         run_id,
         replay_of,
     )
-    return Prepared(file, False, before.st_mtime_ns, days, found, _reused(staged), parsed.stated_differences.rows())
+    notes = _reused(staged), parsed.stated_differences.rows()
+    if known is not None:
+        return Prepared(file, False, source.modified_ns, (), found, *notes, again=True, staged=staged)
+    days = [
+        file_day(day, staging.write(places.staging, sha256, day, content), content) for day, content in staged.items()
+    ]
+    return Prepared(file, False, source.modified_ns, days, found, *notes)
 
 
-def register(database: Database, prepared: Prepared, *, clock: Clock = SYSTEM_CLOCK) -> Landed:
+def read(
+    source: plain_files.PlainFile,
+    content: bytes,
+    head_end: HeadEnd,
+    calendar: BillingCalendar,
+    places: Places,
+    parse: Parse | None,
+) -> tuple[ParsedFeed, str | None, list[pl.DataFrame], str]:
+    """Parse and archive at the same time: what was parsed, why the whole was refused, its letter, its archive path."""
+    if parse is None:
+        from meter_pipeline import feeds
+
+        parse = feeds.parse
+    refused: str | None = None
+    letters: list[pl.DataFrame] = []
+    parsed = ParsedFeed(head_end.format)
+    with ThreadPoolExecutor(1, "archive") as pool:
+        archived = pool.submit(archive.store, places.archive, source.source, content)
+        try:
+            parsed = parse(source.path, head_end, calendar)
+        except Exception as error:
+            code, detail = refusal(error)
+            if code is None or code == "file_growing":
+                raise
+            refused = f"{code}: {detail}"
+            letters.append(refused_letter(source.beginning(REFUSED_BYTES), code, detail))
+        else:
+            parsed, refused, letters = _refused_whole(parsed, source)
+        return parsed, refused, letters, archived.result()
+
+
+def register(database: Database, prepared: Prepared, places: Places, *, clock: Clock = SYSTEM_CLOCK) -> Landed:
     """The transaction that makes a prepared file known: its row, its days, its dead letters and its ledger entries; or
-    one more arrival of a file that is known."""
+    one more arrival of a file that is known; or what a file gives that is read again. Raises IdentityTaken."""
     file, modified_ns = prepared.file, prepared.modified_ns
+    if prepared.again:
+        return _register_again(database, prepared, places, clock)
     with database.connect("landing") as connection:
         if prepared.known or not raw.register_file(connection, file, prepared.days):
             connection.rollback()
             known = raw.known_file(connection, file.sha256)
             assert known is not None  # noqa: S101 - it was found, or the conflict was with this row
+            if known.head_end != file.head_end:
+                raise IdentityTaken(
+                    f"{file.file_name}: head-end {known.head_end} offered the same bytes at this moment"
+                )
             return _duplicate(connection, known, file.file_name, file.size, modified_ns, clock)
         raw.note_arrival(connection, file.sha256, file.file_name, file.landed_at, False, file.size, modified_ns)
         raw.note_reused_sequences(connection, file.sha256, prepared.reused)
         raw.note_stated_differences(connection, file.sha256, prepared.stated_differences)
         dead_letters.write(connection, prepared.letters)
         days = [d.billing_day for d in prepared.days]
-        raw.set_ledger_entry(connection, file.sha256, _record(connection, file, days, prepared.letters, clock))
+        entry = restage.record(connection, file, days, prepared.letters, file.rejected, clock)
+        raw.set_ledger_entry(connection, file.sha256, entry)
         connection.commit()
     letters, stated = prepared.letters.height, len(prepared.stated_differences)
     return Landed(
@@ -218,6 +269,34 @@ def register(database: Database, prepared: Prepared, *, clock: Clock = SYSTEM_CL
         letters,
         stated,
         days,
+    )
+
+
+def _register_again(database: Database, prepared: Prepared, places: Places, clock: Clock) -> Landed:
+    """A file that had been rejected in part or whole, and was offered again: a duplicate where it gives what it gave."""
+    file = prepared.file
+    found = restage.Reading(file, prepared.staged, prepared.letters)
+    done = restage.apply(database, places.staging, found, clock=clock)
+    with database.connect("landing") as connection:
+        known = raw.known_file(connection, file.sha256)
+        assert known is not None  # noqa: S101 - apply has just looked at it
+        if not done.changed:
+            return _duplicate(connection, known, file.file_name, file.size, prepared.modified_ns, clock)
+        raw.note_arrival(connection, file.sha256, file.file_name, clock.now(), False, file.size, prepared.modified_ns)
+        raw.note_reused_sequences(connection, file.sha256, prepared.reused)
+        raw.note_stated_differences(connection, file.sha256, prepared.stated_differences)
+        connection.commit()
+    return Landed(
+        file.file_name,
+        file.sha256,
+        file.head_end,
+        False,
+        known.refused,
+        known.received,
+        known.rejected,
+        done.letters_written,
+        len(prepared.stated_differences),
+        done.days,
     )
 
 
@@ -246,14 +325,16 @@ def replay_identity(dead_letter: bytes, content: bytes) -> bytes:
     return hashlib.sha256(b"mp-replay-1" + dead_letter + content).digest()
 
 
-def _refused_whole(parsed: ParsedFeed, path: Path) -> tuple[ParsedFeed, str | None, list[pl.DataFrame]]:
+def _refused_whole(
+    parsed: ParsedFeed, source: plain_files.PlainFile
+) -> tuple[ParsedFeed, str | None, list[pl.DataFrame]]:
     """A file refused whole comes from feeds.parse as one reject that holds no reads: its letter keeps the file's
     beginning."""
     rejects = parsed.rejects
     if rejects.height != 1 or parsed.received or parsed.intervals.height or parsed.registers.height:
         return parsed, None, []
     reason = rejects["reasons"][0][0]
-    letter = _refused_letter(path, reason["code"], reason["detail"])
+    letter = refused_letter(source.beginning(REFUSED_BYTES), reason["code"], reason["detail"])
     return ParsedFeed(parsed.file_format), f"{reason['code']}: {reason['detail']}", [letter]
 
 
@@ -406,172 +487,6 @@ def _check(frame: pl.DataFrame, channels: Declared, kind: str) -> tuple[pl.DataF
     return frame.filter(~bad).drop("time_fault"), frame.filter(bad).with_columns(said["reasons"])
 
 
-_LETTER: Final[dict[str, Any]] = {
-    "line": pl.Int64,
-    "byte_offset": pl.Int64,
-    "raw": pl.Binary,
-    "raw_format": pl.String,
-    "reasons": pl.String,
-    "reads": pl.Int64,
-    "meter_id": pl.String,
-    "channel": pl.String,
-}
-#: Columns that only landing and loading count with.
-_BOOKKEEPING: Final = (
-    "received",
-    "duplicate",
-    "superseded",
-    "conflicts",
-    "reads",
-    "first_line",
-    "time_fault",
-    "reasons",
-    "payload_hash",
-    "payloads",
-    "idempotency_key",
-)
-
-
-def payload_letters(bad: pl.DataFrame) -> pl.DataFrame:
-    """Dead letters of whole payloads: the stored columns as one JSON object each, which a person can correct and replay
-    as it is."""
-    if not bad.height:
-        return pl.DataFrame(schema=_LETTER)
-    columns = [c for c in bad.columns if c not in _BOOKKEEPING]
-    plain = bad.select(
-        pl.col(c).dt.epoch("us")
-        if isinstance(bad.schema[c], pl.Datetime)
-        else pl.col(c).dt.to_string()
-        if bad.schema[c] == pl.Date
-        else pl.col(c)
-        for c in columns
-    )
-    return bad.select(
-        line="first_line",
-        byte_offset=pl.lit(None, pl.Int64),
-        raw=plain.select(pl.struct(pl.all()).struct.json_encode()).to_series().cast(pl.Binary),
-        raw_format=pl.lit("canonical"),
-        reasons=_json_reasons(bad["reasons"]),
-        reads="received",
-        meter_id="meter_id",
-        channel="channel",
-    ).cast(_LETTER)  # type: ignore[arg-type]
-
-
-def _line_letters(rejects: pl.DataFrame) -> pl.DataFrame:
-    """Dead letters of lines that a parser rejected."""
-    if not rejects.height:
-        return pl.DataFrame(schema=_LETTER)
-    return rejects.select(
-        "line",
-        "byte_offset",
-        "raw",
-        raw_format=pl.lit("source"),
-        reasons=_json_reasons(rejects["reasons"]),
-        reads="reads",
-        meter_id=pl.lit(None, pl.String),
-        channel=pl.lit(None, pl.String),
-    ).cast(_LETTER)  # type: ignore[arg-type]
-
-
-def _refused_letter(path: Path, code: str, detail: str) -> pl.DataFrame:
-    with path.open("rb") as source:
-        beginning = source.read(REFUSED_BYTES)
-    reasons = json.dumps([{"code": code, "detail": detail}])
-    return pl.DataFrame([(None, 0, beginning, "file", reasons, 0, None, None)], schema=_LETTER, orient="row")
-
-
-def _json_reasons(reasons: pl.Series) -> pl.Series:
-    """[{"code", "detail"}] as JSON text. NUL, which PostgreSQL's text cannot hold, is shown as its picture."""
-    listed = [json.dumps(r, ensure_ascii=False).replace("\\u0000", "␀") for r in reasons.to_list()]
-    return pl.Series("reasons", listed, dtype=pl.String)
-
-
-def finish_letters(
-    letters: list[pl.DataFrame],
-    sha256: bytes,
-    name: str,
-    head_end: str,
-    file_format: str,
-    run_id: str | None,
-    now: datetime,
-) -> pl.DataFrame:
-    """Dead letters with their keys, leaves and context, ready for the table. A leaf is salted: a rejected line may name
-    a person, and be erased."""
-    found = pl.concat(letters)
-    made = [
-        letter_key(sha256, line, offset, content)
-        for line, offset, content in found.select("line", "byte_offset", "raw").iter_rows()
-    ]
-    salts = [new_salt(key) for key in made]
-    leaves = [erasure.salted_hash(content, salt) for content, salt in zip(found["raw"], salts, strict=True)]
-    return found.with_columns(
-        pl.Series("dead_letter_key", made, dtype=pl.Binary),
-        file_sha256=pl.lit(sha256, pl.Binary),
-        file_name=pl.lit(name),
-        head_end=pl.lit(head_end),
-        file_format=pl.lit(file_format),
-        rule_version=pl.lit(RULE_VERSION),
-        run_id=pl.lit(run_id, pl.String),
-        first_seen=pl.lit(now).cast(pl.Datetime("us", "UTC")),
-        last_seen=pl.lit(now).cast(pl.Datetime("us", "UTC")),
-        leaf=pl.Series(leaves, dtype=pl.Binary),
-        salt=pl.Series(salts, dtype=pl.Binary),
-    ).select(*dead_letters.COLUMNS)
-
-
-def new_salt(key: bytes) -> bytes:
-    """The salt of a dead letter: random, and of the letter in nothing. The simulation puts one made of the key in its
-    place, so that a seed replays."""
-    del key
-    return os.urandom(32)
-
-
-def letter_key(sha256: bytes, line: int | None, offset: int | None, content: bytes) -> bytes:
-    """Idempotency key of a rejected payload: SHA-256 over ``mpd1``, the file's hash, line, byte offset and the hash of
-    its bytes."""
-    text = "\x1f".join(
-        (
-            "mpd1",
-            sha256.hex(),
-            "" if line is None else str(line),
-            "" if offset is None else str(offset),
-            hashlib.sha256(content).hexdigest(),
-        )
-    )
-    return hashlib.sha256(text.encode()).digest()
-
-
-def _record(connection: Any, file: raw.FeedFile, days: list[date], letters: pl.DataFrame, clock: Clock) -> int:
-    """The ledger entries of a landed file: what came, and what of it was rejected."""
-    body = {
-        "file_name": file.file_name,
-        "sha256": file.sha256,
-        "head_end": file.head_end,
-        "format": file.file_format,
-        "bytes": file.size,
-        "archive_path": file.archive_path,
-        "reads": file.received,
-        "rejected": file.rejected,
-        "refused": file.refused,
-        "run_id": file.run_id,
-        "first_day": days[0] if days else None,
-        "last_day": days[-1] if days else None,
-        "days": len(days),
-    }
-    if letters.height:
-        refused = {
-            "sha256": file.sha256,
-            "stage": "landing",
-            "letters": letters.height,
-            "reads": file.rejected,
-            "rule_version": RULE_VERSION,
-        }
-        written = letters.unique("dead_letter_key", keep="first", maintain_order=True)
-        entries.append(connection, "rejected", refused, written["leaf"].to_list(), clock=clock)
-    return entries.append(connection, "received", body, clock=clock)
-
-
 def _duplicate(connection: Any, known: raw.FeedFile, name: str, size: int, modified_ns: int, clock: Clock) -> Landed:
     raw.note_arrival(connection, known.sha256, name, clock.now(), name != known.file_name, size, modified_ns)
     entries.append(
@@ -592,7 +507,7 @@ def _of_day(frame: pl.DataFrame, day: date) -> pl.DataFrame:
     return frame.filter(pl.col("billing_day") == day) if frame.height else frame
 
 
-def _file_day(day: date, path: str, content: staging.StagedDay) -> raw.FileDay:
+def file_day(day: date, path: str, content: staging.StagedDay) -> raw.FileDay:
     frames = [f for f in (content.intervals, content.registers) if f.height]
     total = {c: sum(int(f[c].sum()) for f in frames) for c in ("received", "duplicate", "superseded")}
     return raw.FileDay(

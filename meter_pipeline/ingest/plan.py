@@ -85,15 +85,20 @@ class _Cutter:
 
 
 def lay_out(
-    kind: Kind, frames: Sequence[pl.DataFrame], loaded: Mapping[int, Sequence[tuple[int, int]]]
+    kind: Kind,
+    frames: Sequence[pl.DataFrame],
+    loaded: Mapping[int, Sequence[tuple[int, int]]],
+    first_rows: Sequence[int] | None = None,
 ) -> list[pl.DataFrame]:
     """The staged payloads of a day by pass, ordered by file and row; ``loaded`` gives row ranges of a file that are
-    committed already."""
+    committed already, ``first_rows`` the number of each file's first row (0 by default)."""
     parts = []
     for index, frame in enumerate(frames):
         if not frame.height:
             continue
-        numbered = frame.with_columns(src=pl.lit(index, pl.Int32), row=pl.int_range(frame.height, dtype=pl.Int64))
+        first_row = first_rows[index] if first_rows is not None else 0
+        row = pl.int_range(first_row, first_row + frame.height, dtype=pl.Int64)
+        numbered = frame.with_columns(src=pl.lit(index, pl.Int32), row=row)
         for first, past in loaded.get(index, ()):
             numbered = numbered.filter((pl.col("row") < first) | (pl.col("row") >= past))
         if numbered.height:

@@ -1,8 +1,9 @@
 """What an error means, and how often to try again.
 
-Retries happen at this one layer. Waits are full jitter (uniform from 0 to min(cap, base * 2^n)); at most 6 attempts
-within 30 s a batch; and a budget of a tenth of all calls, so that an outage is not amplified by the very work that
-waits for its end.
+Retries happen at this one layer. Waits are full jitter (uniform from 0 to min(cap, base * 2^n)); at most 6 attempts,
+and none that begins more than 90 s after the first one failed; and a budget of a tenth of all calls, so that an outage
+is not amplified by the very work that waits for its end. Time for which a pause or an open circuit breaker held the
+batch does not count: a batch that waited out a pause has all its attempts left.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 import psycopg_pool
@@ -26,8 +27,8 @@ class Meaning(StrEnum):
     """What to do about an error."""
 
     TRANSIENT = "transient"  # the same batch again
-    SMALLER = "smaller"  # lock or statement timeout: again, in halves
-    UNKNOWN = "unknown"  # the connection went: maybe committed; the same rows again, their claim tells
+    SMALLER = "smaller"  # statement timeout: again, in halves
+    UNKNOWN = "unknown"  # the connection went: settle its transaction, then the same rows again; their claim tells
     DATA = "data"  # a row the server will never take: bisect, dead letter
     EXHAUSTED = "exhausted"  # disk, memory, connections: open the breaker at once
     FATAL = "fatal"  # code, privileges, corruption: stop
@@ -36,7 +37,8 @@ class Meaning(StrEnum):
 _BY_STATE: Final = {
     "40001": Meaning.TRANSIENT,
     "40P01": Meaning.TRANSIENT,
-    "55P03": Meaning.SMALLER,
+    # Another session's lock: a smaller batch would wait for the same one.
+    "55P03": Meaning.TRANSIENT,
     "57014": Meaning.SMALLER,
     "57P01": Meaning.UNKNOWN,
     "57P02": Meaning.UNKNOWN,
@@ -96,23 +98,32 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Attempts and times of the retries of one batch; seconds."""
+    """Attempts and times of the retries of one batch; seconds. ``total_s`` counts from the first failure, so that a
+    write which is cut at its deadline (writer.WRITE_DEADLINE_S, 40 s) is tried again."""
 
     attempts: int = 6
     base_s: float = 0.05
     cap_s: float = 5.0
-    total_s: float = 30.0
+    total_s: float = 90.0
+
+
+@dataclass(slots=True)
+class Held:
+    """Seconds for which a batch was held back by a pause or an open circuit breaker, over all its attempts."""
+
+    seconds: float = 0.0
 
 
 class _Stop(stop_base):
-    def __init__(self, patience: Patience, clock: Clock, began: float) -> None:
-        self.patience, self.clock, self.began = patience, clock, began
+    def __init__(self, patience: Patience, clock: Clock, held: Held) -> None:
+        self.patience, self.clock, self.held = patience, clock, held
+        self.first_failure: float | None = None
 
     def __call__(self, state: RetryCallState) -> bool:
-        return (
-            state.attempt_number >= self.patience.attempts
-            or self.clock.monotonic() - self.began >= self.patience.total_s
-        )
+        spent = self.clock.monotonic() - self.held.seconds
+        if self.first_failure is None:
+            self.first_failure = spent
+        return state.attempt_number >= self.patience.attempts or spent - self.first_failure >= self.patience.total_s
 
 
 @dataclass(slots=True)
@@ -125,24 +136,20 @@ class Retrier:
     budget: Budget = field(default_factory=Budget)
     retries: int = 0
 
-    def attempts(
-        self, again: Callable[[BaseException], bool], on_retry: Callable[[BaseException], Any] | None = None
-    ) -> AsyncRetrying:
-        """Attempts while ``again`` says that an error is worth another and the budget has one left; the last error is
-        raised as it was."""
+    def attempts(self, again: Callable[[BaseException], bool], held: Held | None = None) -> AsyncRetrying:
+        """Attempts while ``again`` says that an error is worth another; the last error is raised as it was. ``held``
+        says how long the batch was held back, and is kept up to date by whoever holds it."""
         self.budget.call()
 
         def wanted(error: BaseException) -> bool:
             return again(error)
 
-        def before_sleep(state: RetryCallState) -> None:
+        def before_sleep(_: RetryCallState) -> None:
             self.retries += 1
-            if on_retry is not None and state.outcome is not None and (error := state.outcome.exception()) is not None:
-                on_retry(error)
 
         return AsyncRetrying(
             sleep=self._sleep,
-            stop=_Stop(self.patience, self.clock, self.clock.monotonic()),
+            stop=_Stop(self.patience, self.clock, held or Held()),
             wait=self._wait,
             retry=retry_if_exception(wanted),
             before_sleep=before_sleep,

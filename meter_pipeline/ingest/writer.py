@@ -18,10 +18,11 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from meter_pipeline.clock import Clock
+from meter_pipeline.ingest import unknown_outcome
 from meter_pipeline.ingest.breaker import Breaker, State
 from meter_pipeline.ingest.controller import Controller
 from meter_pipeline.ingest.plan import Pass, Source, cut, most_rows, rejection
-from meter_pipeline.ingest.retry import Meaning, Retrier, meaning
+from meter_pipeline.ingest.retry import Held, Meaning, Patience, Retrier, meaning
 from meter_pipeline.ingest.tables import load, server_waits
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.watchdog import cut as cut_socket
@@ -86,6 +87,7 @@ class Figures:
     already: int = 0
     rejected: int = 0
     watchdog: int = 0
+    settled: int = 0
     latencies_ms: list[float] = field(default_factory=list)
 
 
@@ -114,6 +116,10 @@ class Writers:
     _retrier: Retrier | None = None
     _moves: asyncio.Queue[tuple[str, float]] | None = None
     _told_open: bool = False
+
+    def __post_init__(self) -> None:
+        if self.deadline_s >= Patience().total_s:
+            raise ValueError(f"a write's deadline of {self.deadline_s} s leaves no time for another attempt")
 
     @property
     def application_name(self) -> str:
@@ -180,7 +186,10 @@ class Writers:
             await self._ahead.give()
 
     async def _write_range(self, load_pass: Pass, first: int, past: int) -> None:
-        """Write payloads [first, past) as one batch, or in halves where the server will not take them together."""
+        """Write payloads [first, past) as one batch, or in halves where the server will not take them together.
+
+        No half is tried before the whole batch's own transaction has ended: the halves would claim its rows again.
+        """
         batch = await asyncio.to_thread(cut, load_pass, first, past, self.epoch, self.sources, self.clock)
         try:
             await self._write_batch(batch, self.sources[int(load_pass.incoming["src"][first])])
@@ -189,6 +198,7 @@ class Writers:
             what = meaning(error)
             if what not in (Meaning.DATA, Meaning.SMALLER) or (what is Meaning.SMALLER and past - first == 1):
                 raise
+            await self._settle(batch)
             if past - first == 1:
                 await self._reject(load_pass, first, error)
                 return
@@ -209,22 +219,27 @@ class Writers:
         assert self._retrier is not None  # noqa: S101
         await self._permits.take()
         try:
-            attempts = self._retrier.attempts(_again)
-            async for attempt in attempts:
+            held = Held()
+            async for attempt in self._retrier.attempts(_again, held):
                 with attempt:
-                    while not await self._attempt(batch, source):
+                    while not await self._attempt(batch, source, held):
                         pass
         finally:
             await self._permits.give()
 
-    async def _attempt(self, batch: load.Batch, source: Source) -> bool:
-        """Past the pause, past the breaker, write. False: waiting took so long that the pause must be asked again."""
+    async def _attempt(self, batch: load.Batch, source: Source, held: Held) -> bool:
+        """Settle an attempt before whose outcome is unknown; past the pause, past the breaker, write.
+
+        False: waiting took so long that the pause must be asked again.
+        """
         assert self._pool is not None  # noqa: S101
-        await self._wait_for_pause(source)
+        await self._settle(batch)
+        held.seconds += await self._wait_for_pause(source)
         asked = self.clock.monotonic()
         permit = self.breaker.acquire(asked)
         if permit is None:
             await self.clock.sleep(max(self.breaker.remaining(asked), 0.01))
+            held.seconds += self.clock.monotonic() - asked
             return False
         began = asked
         ok: bool | None = None
@@ -253,6 +268,13 @@ class Writers:
             raise
         finally:
             await self._account(batch, permit, self.clock.monotonic() - began, ok)
+
+    async def _settle(self, batch: load.Batch) -> None:
+        """Make sure that the transaction of an attempt before has ended, whichever way."""
+        if batch.attempt is not None:
+            await unknown_outcome.settle(self.database, batch.attempt, self.clock)
+            batch.attempt = None
+            self.figures.settled += 1
 
     async def _account(self, batch: load.Batch, permit: Any, seconds: float, ok: bool | None) -> None:
         """Tell breaker and controller; a data error says nothing about the server."""
@@ -283,15 +305,17 @@ class Writers:
         self.figures.watchdog += 1
         cut_socket(connection)
 
-    async def _wait_for_pause(self, source: Source) -> None:
-        """Poll the pause before the batch; while it holds, wait at this boundary, holding no connection."""
+    async def _wait_for_pause(self, source: Source) -> float:
+        """Poll the pause before the batch; while it holds, wait at this boundary, holding no connection. Returns the
+        seconds waited."""
         if self.pause is None:
-            return
-        began = self.clock.monotonic()
+            return 0.0
+        began, waited = self.clock.monotonic(), 0.0
         while await asyncio.to_thread(self.pause.check, source.commodity, source.head_end) is not None:
             await self.clock.sleep(self.pause_poll_s)
-            self.figures.waited_s += self.clock.monotonic() - began
-            began = self.clock.monotonic()
+            waited = self.clock.monotonic() - began
+        self.figures.waited_s += waited
+        return waited
 
     def _breaker_changed(self, _was: State, state: State) -> None:
         if self._moves is not None:
@@ -341,6 +365,4 @@ class Writers:
 
 
 def _again(error: BaseException) -> bool:
-    return meaning(error) in (Meaning.TRANSIENT, Meaning.UNKNOWN, Meaning.EXHAUSTED) or (
-        meaning(error) is Meaning.SMALLER and getattr(error, "sqlstate", None) == "55P03"
-    )
+    return meaning(error) in (Meaning.TRANSIENT, Meaning.UNKNOWN, Meaning.EXHAUSTED)

@@ -3,6 +3,7 @@ ledger leaf."""
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from meter_pipeline.ingest.breaker import Breaker, Rules
 from meter_pipeline.ingest.controller import Controller, Limits
 from meter_pipeline.ingest.tables import load, raw
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.watchdog import cut
 from meter_pipeline_tests.ingest.support import (
     CALENDAR,
     CLOCK,
@@ -214,3 +216,106 @@ def test_an_open_breaker_is_shared_told_and_closed_again(
         "open"
     ].to_list() == [False]
     whole(day)
+
+
+def hang_first_commit(database: Database, seconds: float) -> None:
+    """The first batch's COMMIT takes so long on the server: a stalled disk, or a synchronous standby that is away."""
+    with database.connect(autocommit=True) as connection:
+        connection.execute("CREATE SEQUENCE IF NOT EXISTS public.hang; ALTER SEQUENCE public.hang RESTART")
+        connection.execute(
+            f"CREATE OR REPLACE FUNCTION public.hang() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            f"IF nextval('public.hang') = 1 THEN PERFORM pg_sleep({seconds}); END IF; RETURN NULL; END $$".encode()
+        )
+        connection.execute(
+            "CREATE CONSTRAINT TRIGGER hang AFTER INSERT ON raw.load_batch DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW EXECUTE FUNCTION public.hang()"
+        )
+
+
+@pytest.mark.parametrize(("hangs_s", "committed"), [(1.0, True), (110.0, False)])
+@pytest.mark.parametrize("later", [False, True])
+def test_a_commit_that_hangs_after_its_link_is_reset_is_settled_before_anything_else(
+    day: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs_s: float, committed: bool, later: bool
+) -> None:
+    if later:
+        run(day, tmp_path)
+        reads = [Read(m, slot, 2000 + slot, version=2) for m in METERS for slot in range(8)]
+        land(day, CALENDAR, write_file(tmp_path, "b", reads), NORTH, places(tmp_path), parse=parse, clock=CLOCK)
+    hang_first_commit(day, hangs_s)
+    real, begun = load.write_batch, []
+
+    async def cut_while_it_commits(connection: Any, batch: load.Batch) -> bool:
+        begun.append(batch.rows)
+        if len(begun) == 1:
+            asyncio.get_running_loop().call_later(0.3, cut, connection)
+        return await real(connection, batch)
+
+    monkeypatch.setattr(load, "write_batch", cut_while_it_commits)
+    wide = Controller(Limits(batch_least=1, batch_start=6, batch_most=6, writers_start=2))
+    outcome = run(day, tmp_path, controller=wide)
+    assert outcome.writers.settled == 1
+    assert outcome.writers.already == committed
+    assert set(begun) == {6}, "no half was tried"
+    assert outcome.balanced
+    if later:
+        assert (outcome.received, outcome.accepted) == (48, 48)
+        assert len(raw_bytes(day)["raw.interval_day"]) == 6
+    else:
+        whole(day)
+
+
+def test_claims_of_overlapping_rows_exclude_each_other(day: Database, tmp_path: Path) -> None:
+    with day.connect(autocommit=True) as connection:
+        claim = (
+            "INSERT INTO raw.load_batch (sha256, billing_day, kind, first_row, rows) SELECT decode(repeat(%s, 32), "
+            "'hex'), %s, %s, lower(r), r FROM (VALUES (%s::int8multirange)) AS v (r)"
+        )
+        connection.execute(claim, ("aa", DAY, "interval", "{[0,84)}"))
+        for rows in ("{[42,84)}", "{[83,90)}", "{[0,1),[100,101)}"):
+            with pytest.raises(psycopg.errors.IntegrityError):
+                connection.execute(claim, ("aa", DAY, "interval", rows))
+        for sha256, kind, rows in (
+            ("aa", "interval", "{[84,90)}"),
+            ("aa", "register", "{[0,84)}"),
+            ("bb", "interval", "{[0,84)}"),
+        ):
+            connection.execute(claim, (sha256, DAY, kind, rows))
+
+
+def test_a_batch_of_which_another_holds_some_rows_ends_the_run(day: Database, tmp_path: Path) -> None:
+    """Never read as "written already": the rows that the other batch lacks would be lost."""
+    with day.connect(autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO raw.load_batch (sha256, billing_day, kind, first_row, rows) SELECT sha256, billing_day, "
+            "'interval', 3, '{[3,4)}' FROM raw.feed_file_day"
+        )
+        connection.execute("CREATE TABLE kept AS TABLE raw.load_batch; TRUNCATE raw.load_batch")
+    real, begun = load.write_batch, []
+
+    async def late_claim(connection: Any, batch: load.Batch) -> bool:
+        if not begun:
+            begun.append(1)
+            with day.connect(autocommit=True) as other:
+                other.execute("INSERT INTO raw.load_batch SELECT * FROM kept")
+        return await real(connection, batch)
+
+    wide = Controller(Limits(batch_least=1, batch_start=6, batch_most=6, writers_start=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "write_batch", late_claim)
+        with pytest.raises(load.ClaimOverlap):
+            run(day, tmp_path, controller=wide)
+
+
+def test_a_day_is_not_done_while_a_staged_row_is_unclaimed(
+    day: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "write_batch", _says_it_wrote)
+    with pytest.raises(load.NotWhole, match="6 of 6 interval rows"):
+        run(day, tmp_path)
+    monkeypatch.undo()
+    run(day, tmp_path)
+    whole(day)
+
+
+async def _says_it_wrote(connection: Any, batch: load.Batch) -> bool:
+    return True

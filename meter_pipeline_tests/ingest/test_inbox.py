@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import threading
 from dataclasses import replace
 from datetime import date
@@ -15,7 +16,7 @@ import pytest
 from meter_pipeline import feeds
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.head_ends import HeadEnd
-from meter_pipeline.ingest import land_inbox
+from meter_pipeline.ingest import land_inbox, new_files, plain_files
 from meter_pipeline.plotting import MOST_BYTES
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import import_folder
@@ -119,7 +120,7 @@ def test_a_file_that_is_another_for_the_time_it_is_parsed_is_not_known_by_its_by
         os.utime(victim, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
 
     def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar) -> ParsedFeed:
-        if path != victim:
+        if path.name != victim.name:
             return feeds.parse(path, head_end, calendar)
         put(other)
         try:
@@ -133,3 +134,91 @@ def test_a_file_that_is_another_for_the_time_it_is_parsed_is_not_known_by_its_by
         Path(one.file_name).name
         for one in land_inbox(database, settings.calendar(), settings, pause=Pauses(1000)).landed
     ] == [victim.name]
+
+
+def names_held(database: Database, settings: Settings) -> dict[str, str]:
+    return dict(land_inbox(database, settings.calendar(), settings, pause=Pauses(1000)).held)
+
+
+def test_a_name_that_is_no_utf_8_costs_nothing_and_is_shown_escaped(database: Database, settings: Settings) -> None:
+    box = settings.inbox / "AMI"
+    shutil.move(min(box.iterdir()), os.fsencode(box) + b"/caf\xe9\x1b[31m.csv")
+    outcome = land_inbox(database, settings.calendar(), settings, pause=Pauses(1000))
+    assert not outcome.held
+    assert "AMI/caf\\xe9\\x1b[31m.csv" in [one.file_name for one in outcome.landed]
+    assert sum(one.received for one in outcome.landed) > 0
+    assert all(one.refused is None for one in outcome.landed)
+    assert new_files(database, settings.inbox) == [], "and it is known by its name the next time"
+    os.mkdir(os.fsencode(settings.inbox) + b"/\xff")
+    (Path(os.fsdecode(os.fsencode(settings.inbox) + b"/\xff")) / "x.csv").write_text("x")
+    assert names_held(database, settings) == {"\\xff/x.csv": "no head-end \\xff is declared"}
+
+
+def test_only_plain_files_are_read(database: Database, settings: Settings, tmp_path: Path) -> None:
+    """A link to a key was read through, and the key's bytes stood in a dead letter and in the archive."""
+    secret = tmp_path / "secret.key"
+    secret.write_text("PRIVATE KEY planted-55")
+    box = settings.inbox / "AMI"
+    (box / "link.csv").symlink_to(secret)
+    os.link(secret, box / "hard.csv")
+    os.mkfifo(box / "pipe.csv")
+    (settings.inbox / "LINKED").symlink_to(tmp_path)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(box / "s.csv"))
+    held = names_held(database, settings)
+    listener.close()
+    assert held == {
+        "AMI/link.csv": "a symbolic link: only plain files are read",
+        "AMI/hard.csv": "2 names on the disk (hard links): copy or move the file into the inbox",
+        "AMI/pipe.csv": "a named pipe: only plain files are read",
+        "AMI/s.csv": "a socket: only plain files are read",
+        "LINKED": "a symbolic link: a head-end's folder must be a folder",
+    }
+    with database.connect() as connection:
+        assert connection.execute("SELECT count(*) FROM raw.dead_letter").fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM raw.feed_file").fetchone() == (6,)
+    stored = b"".join(path.read_bytes() for path in settings.archive.rglob("*") if path.is_file())
+    assert b"planted-55" not in stored
+
+
+def test_a_link_put_in_a_files_place_while_it_is_parsed_is_not_read(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret.key"
+    secret.write_text("PRIVATE KEY planted-77\n" * 50)
+    victim = min((settings.inbox / "AMI").iterdir())
+
+    def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar) -> ParsedFeed:
+        if path.name == victim.name:
+            victim.unlink()
+            victim.symlink_to(secret)
+        return feeds.parse(path, head_end, calendar)
+
+    land_inbox(database, settings.calendar(), settings, parse=parse, pause=Pauses(1000))
+    letters = database.read("SELECT raw FROM raw.dead_letter")["raw"].to_list()
+    assert not any(b"planted-77" in bytes(letter) for letter in letters)
+    copies = list(settings.archive.rglob("*.zst"))
+    assert len(copies) == 6
+
+
+def test_a_file_that_a_parser_ends_on_costs_only_itself(database: Database, settings: Settings) -> None:
+    victim = min((settings.inbox / "AMI").iterdir())
+
+    def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar) -> ParsedFeed:
+        if path.name == victim.name:
+            raise IndexError("list index out of range")
+        return feeds.parse(path, head_end, calendar)
+
+    outcome = land_inbox(database, settings.calendar(), settings, parse=parse, pause=Pauses(1000))
+    assert len(outcome.landed) == 6
+    assert outcome.held == [(f"AMI/{victim.name}", "could not be read: IndexError: list index out of range")]
+
+
+@pytest.mark.parametrize(
+    "name", ["a.csv", "with blank.csv", "back\\slash.csv", "caf\udce9.csv", "new\nline.csv", "é.csv"]
+)
+def test_shown_names_are_text_and_tell_names_apart(name: str) -> None:
+    shown = plain_files.shown(name)
+    assert shown.isprintable()
+    assert shown.encode() != plain_files.shown(name + "x").encode()
+    assert plain_files.shown("caf\udce9") != plain_files.shown("caf\\xe9")

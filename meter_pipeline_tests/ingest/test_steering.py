@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from meter_pipeline.ingest.breaker import Breaker, Permit, Rules, State
 from meter_pipeline.ingest.controller import DATA_WAITS, LOCK_WAITS, WAL_WAITS, Controller, Limits
-from meter_pipeline.ingest.retry import Budget, Meaning, Patience, Retrier, meaning
-from meter_pipeline.ingest.writer import Permits
+from meter_pipeline.ingest.retry import Budget, Held, Meaning, Patience, Retrier, meaning
+from meter_pipeline.ingest.writer import WRITE_DEADLINE_S, Permits, _again
 from meter_pipeline.postgres.database import Database
 
 
@@ -220,6 +220,42 @@ def test_retries_are_bounded_in_number_and_time() -> None:
     assert clock.time <= sum(min(5, 0.05 * 2**n) for n in range(5))
 
 
+@pytest.mark.parametrize("paused_s", [0.0, 29.0, 31.0, 3600.0])
+@pytest.mark.parametrize("before_attempt", [0, 1])
+def test_a_pause_takes_no_attempt_from_a_batch(paused_s: float, before_attempt: int) -> None:
+    clock, tries, held = VirtualClock(), 0, Held()
+
+    async def go() -> None:
+        nonlocal tries
+        async for attempt in Retrier(clock, random.Random(1)).attempts(_again, held):  # type: ignore[arg-type]
+            with attempt:
+                if tries == before_attempt:
+                    await clock.sleep(paused_s)
+                    held.seconds += paused_s
+                tries += 1
+                if tries < 3:
+                    raise psycopg.errors.DeadlockDetected("deadlock")
+
+    asyncio.run(go())
+    assert tries == 3
+
+
+def test_a_write_cut_at_its_deadline_is_tried_again() -> None:
+    clock, tries = VirtualClock(), 0
+
+    async def go() -> None:
+        nonlocal tries
+        async for attempt in Retrier(clock, random.Random(1)).attempts(_again):  # type: ignore[arg-type]
+            with attempt:
+                tries += 1
+                if tries < 3:
+                    await clock.sleep(WRITE_DEADLINE_S)
+                    raise psycopg.OperationalError("cut by the watchdog")
+
+    asyncio.run(go())
+    assert tries == 3
+
+
 def test_an_outage_spends_the_budget() -> None:
     budget = Budget(tokens=2)
     assert [budget.take() for _ in range(4)] == [True, True, False, False]
@@ -233,7 +269,7 @@ def test_an_outage_spends_the_budget() -> None:
     [
         (psycopg.errors.SerializationFailure(), Meaning.TRANSIENT),
         (psycopg.errors.DeadlockDetected(), Meaning.TRANSIENT),
-        (psycopg.errors.LockNotAvailable(), Meaning.SMALLER),
+        (psycopg.errors.LockNotAvailable(), Meaning.TRANSIENT),
         (psycopg.errors.QueryCanceled(), Meaning.SMALLER),
         (psycopg.errors.AdminShutdown(), Meaning.UNKNOWN),
         (psycopg.OperationalError("reset on COMMIT"), Meaning.UNKNOWN),

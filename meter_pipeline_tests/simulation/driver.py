@@ -218,8 +218,9 @@ class AsyncConnection:
         await drive_async(self.inner.end(True))
 
     async def rollback(self) -> None:
-        if not self.inner.broken:
-            await drive_async(self.inner.end(False))
+        if self.inner.broken:
+            raise psycopg.OperationalError("the connection is closed")
+        await drive_async(self.inner.end(False))
 
     async def close(self) -> None:
         self.inner.shut()
@@ -254,6 +255,9 @@ class SimulatedDatabase:
         self.server = server
         self.url = "simulated"
         self.session_options = ""
+
+    def acting_as(self, role: str | None) -> SimulatedDatabase:
+        return self
 
     def connect(
         self, application_name: str = "meter-pipeline", *, autocommit: bool = False, role: str | None = None

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from psycopg import errors
 
-from meter_pipeline.ingest import day, landing, merge_versions, retry, writer
+from meter_pipeline.ingest import day, landing, letters, merge_versions, retry, writer
 from meter_pipeline.ingest.tables import load, raw
 from meter_pipeline.ledger import sequencer
 from meter_pipeline.ledger.tables import entries as ledger_store
@@ -36,6 +36,7 @@ class Mutation:
 
 
 _LOST: Final = Profile("replies lost", Faults(after_commit=0.3), mild=True)
+_HUNG: Final = Profile("commits hang", Faults(hung_commit=0.5), mild=True)
 _KILLED: Final = Profile("killed", Faults(after_commit=0.1), kills=2)
 _PAUSED: Final = Profile("paused", pauses=2, mild=True)
 _BUSY: Final = Profile("transient", Faults(before=0.05, errors=("reset",)), mild=True)
@@ -44,7 +45,22 @@ _STOPPED: Final = Profile("server stopped", freezes=3)
 _DEADLOCKS: Final = Profile("transient", Faults(before=0.1, errors=(errors.DeadlockDetected,)), mild=True)
 
 MUTATIONS: Final = (
-    Mutation("idempotency: a batch's claim", load, "write_batch", "if not claimed.rowcount:", "if False:", _LOST),
+    Mutation(
+        "an unknown outcome is settled first",
+        writer,
+        "Writers._settle",
+        "if batch.attempt is not None:",
+        "if False:",
+        _HUNG,
+    ),
+    Mutation(
+        "idempotency: a batch's claim",
+        load,
+        "write_batch",
+        "if not await _claim(connection, batch, piece, entries):",
+        "if False:",
+        _LOST,
+    ),
     Mutation(
         "committed rows are left out of the next run", raw, "loaded_rows", "    return found", "    return {}", _KILLED
     ),
@@ -156,7 +172,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "dead letters of refused rows",
-        landing,
+        letters,
         "finish_letters",
         "found = pl.concat(letters)",
         "found = pl.concat(letters).clear()",

@@ -44,6 +44,7 @@ class Faults:
 
     before: float = 0.0
     after_commit: float = 0.0
+    hung_commit: float = 0.0
     slow: float = 0.0
     refuse_connect: float = 0.0
     errors: tuple[type[psycopg.Error] | str, ...] = ("reset",)
@@ -70,6 +71,11 @@ class Table:
         while versions and self.server.state.get(versions[-1].xid) == "aborted":
             versions.pop()
         return versions
+
+    def newest(self, key: Any) -> Version | None:
+        """The newest version that is not undone, seen or not."""
+        versions = self._live(key)
+        return versions[-1] if versions else None
 
     def get(self, key: Any, tx: Transaction | None) -> Row | None:
         """The newest version this transaction may see."""
@@ -312,6 +318,7 @@ class Connection:
         self.lock_timeout: float | None = None
         self.deadline: float | None = None
         self.committing = False
+        self.hung = False
         self.configured = False
         self.nested = 0
         self.row_factory: Any = None
@@ -325,6 +332,8 @@ class Connection:
 
     def _killed(self) -> None:
         """The client died: what it was committing may have arrived, everything else rolls back."""
+        if self.hung:
+            return
         if self.committing and self.server.rng.random() < 0.5 and not self.gone:
             self.server.finish(self, True)
         self.server.drop(self)
@@ -385,7 +394,7 @@ class Connection:
 
     def run(self, query: Any, parameters: Any = None) -> Steps:
         """A statement, waiting for locks as long as lock_timeout allows."""
-        if isinstance(query, str) and query.startswith("SELECT epoch FROM raw.day_load"):
+        if isinstance(query, str) and query.startswith("SELECT epoch, pg_current"):
             self.server.batches.append(
                 (self.server.scheduler.now, self.application_name, self.process.name)
             )  # a batch begins when it is sent
@@ -435,14 +444,15 @@ class Connection:
         try:
             yield from self._travel()
             faults, rng = self.server.faults, self.server.rng
+            struck = committed and not self.server.quiet and self.application_name.startswith(faults.roles)
+            if struck and self.tx is not None and self.tx.xid is not None and rng.random() < faults.hung_commit:
+                self.server.injected["COMMIT hangs, link reset"] += 1
+                self.hung = self.was_cut = True
+                self.server.scheduler.wake(self._zombie, rng.choice((1.0, 8.0, 70.0)))
+                raise psycopg.OperationalError("consuming input failed: Connection reset by peer")
             self.server.finish(self, committed)
             self.committing = False
-            if (
-                committed
-                and not self.server.quiet
-                and self.application_name.startswith(faults.roles)
-                and rng.random() < faults.after_commit
-            ):
+            if struck and rng.random() < faults.after_commit:
                 self.server.injected["reply of COMMIT lost"] += 1
                 self.server.drop(self)
                 raise psycopg.OperationalError("server closed the connection unexpectedly")
@@ -455,7 +465,8 @@ class Connection:
         """Close from the client's side."""
         if not self.closed:
             self.closed = True
-            self.server.drop(self)
+            if not self.hung:  # the server goes on committing, whoever has left
+                self.server.drop(self)
             with contextlib.suppress(ValueError):
                 self.process.on_kill.remove(self._killed)
 

@@ -15,13 +15,29 @@ from meter_pipeline_tests.simulation.dispatch import on
 from meter_pipeline_tests.simulation.server import Blocked, Connection, Result, Row, Server, Table, Transaction, Version
 
 
-@on(r"SELECT epoch FROM raw\.day_load WHERE billing_day = %s FOR SHARE")
+@on(r"SELECT epoch, pg_current_xact_id\(\)::text::int8, pg_backend_pid\(\) FROM raw\.day_load WHERE")
 def _share(server: Server, connection: Connection, tx: Transaction, _: Any, p: Any) -> Result:
     table = server.table("raw.day_load")
     table.wait_free(p[0], tx)
     row = table.get(p[0], tx)
     server.share.setdefault(p[0], set()).add(server.assign(tx))
-    return Result([(row["epoch"],)] if row else [])
+    return Result([(row["epoch"], server.assign(tx), id(connection))] if row else [])
+
+
+@on(r"SELECT pg_xact_status\(")
+def _status(server: Server, connection: Connection, tx: Transaction, _: Any, p: Any) -> Result:
+    state = server.state.get(p[0])
+    return Result([("in progress" if state == "running" else state,)])
+
+
+@on(r"SELECT pg_terminate_backend\(pid\) FROM pg_stat_activity WHERE pid = %s AND backend_xid")
+def _end_backend(server: Server, connection: Connection, tx: Transaction, _: Any, p: Any) -> Result:
+    for other in list(server.connections):
+        if id(other) == p[0] and other.tx is not None and other.tx.xid == p[1]:
+            server.injected["session ended that would not"] += 1
+            server.drop(other)
+            return Result([(True,)])
+    return Result()
 
 
 @on(r"INSERT INTO raw\.day_load AS d")
@@ -60,10 +76,14 @@ def _entry(server: Server, connection: Connection, tx: Transaction, _: Any, p: A
 def _claim(server: Server, connection: Connection, tx: Transaction, _: Any, p: Any) -> Result:
     sha256, day, kind, first, ranges, accepted, duplicate, superseded, rejected, entries = p
     table, key = server.table("raw.load_batch"), (sha256, day, kind, first)
-    table.wait_free(key, tx)
-    if table.get(key, tx) is not None:
-        return Result([], 0)
-    spans = [tuple(int(n) for n in span.split(",")) for span in re.findall(r"\[(\d+,\d+)\)", ranges)]
+    spans = _spans(ranges)
+    for other in list(table.rows):
+        if other[:3] != key[:3]:
+            continue
+        newest = table.newest(other)
+        if newest is not None and newest.data is not None and _overlap(newest.data["rows"], spans):
+            table.wait_free(other, tx)
+            return Result([], 0)
     row = {
         "sha256": sha256,
         "billing_day": day,
@@ -77,6 +97,26 @@ def _claim(server: Server, connection: Connection, tx: Transaction, _: Any, p: A
     }
     table.put(key, row, tx)
     return Result([], 1)
+
+
+def _spans(multirange: str) -> list[tuple[int, ...]]:
+    return [tuple(int(n) for n in span.split(",")) for span in re.findall(r"\[(\d+,\d+)\)", multirange)]
+
+
+def _overlap(one: list[tuple[int, ...]], other: list[tuple[int, ...]]) -> bool:
+    return any(a < d and c < b for a, b in one for c, d in other)
+
+
+@on(r"SELECT rows = %s::int8multirange FROM raw\.load_batch WHERE")
+def _claimed_before(server: Server, connection: Connection, tx: Transaction, _: Any, p: Any) -> Result:
+    ranges, sha256, day, kind, _ranges = p
+    spans = _spans(ranges)
+    found = [
+        row["rows"]
+        for key, row in server.table("raw.load_batch").scan(tx)
+        if key[:3] == (sha256, day, kind) and _overlap(row["rows"], spans)
+    ]
+    return Result([(rows == spans,) for rows in found])
 
 
 @on(r'INSERT INTO "raw"\."(\w+)" \((.*?)\) SELECT .*? FROM "(incoming_\w+)" ON CONFLICT \((.*?)\) DO UPDATE')
@@ -206,6 +246,7 @@ def _session(server: Server, connection: Connection, tx: Transaction, _: Any, p:
 
 _FILE: Final = (
     "sha256",
+    "content_sha256",
     "file_name",
     "head_end",
     "commodity",
@@ -234,7 +275,13 @@ _DAY: Final = (
 )
 
 
-@on(r"SELECT sha256, file_name, .* FROM raw\.feed_file WHERE sha256 = %s")
+@on(r"SELECT sha256, content_sha256, .* FROM raw\.feed_file WHERE content_sha256 = %s AND replay_of IS NULL")
+def _of_content(server: Server, connection: Connection, tx: Transaction, _: Any, p: Any) -> Result:
+    rows = [row for _key, row in server.table("raw.feed_file").scan(tx) if row["content_sha256"] == p[0]]
+    return Result([tuple(row[c] for c in _FILE) for row in rows if row["replay_of"] is None])
+
+
+@on(r"SELECT sha256, content_sha256, .* FROM raw\.feed_file WHERE sha256 = %s")
 def _known(server: Server, connection: Connection, tx: Transaction, _: Any, p: Any) -> Result:
     row = server.table("raw.feed_file").get(p[0], tx)
     return Result([tuple(row[c] for c in _FILE)] if row else [])
@@ -250,11 +297,33 @@ def _register(server: Server, connection: Connection, tx: Transaction, _: Any, p
     return Result([], 1)
 
 
+@on(r"SELECT billing_day, staged_sha256, .* FROM raw\.feed_file_day WHERE sha256 = %s ORDER BY 1")
+def _known_days(server: Server, connection: Connection, tx: Transaction, _: Any, p: Any) -> Result:
+    columns = ("billing_day", "staged_sha256", "interval_rows", "register_rows", "first_row")
+    rows = [row for (sha256, _day), row in server.table("raw.feed_file_day").scan(tx) if sha256 == p[0]]
+    return Result([(*(row[c] for c in columns), row["loaded_at"] is not None) for row in rows])
+
+
+@on(r"SELECT dead_letter_key, status, .* FROM raw\.dead_letter WHERE file_sha256 = %s AND NOT reasons")
+def _known_letters(server: Server, connection: Connection, tx: Transaction, _: Any, p: Any) -> Result:
+    rows = [row for _key, row in server.table("raw.dead_letter").scan(tx) if row["file_sha256"] == p[0]]
+    columns = ("dead_letter_key", "reads", "raw_format", "raw", "leaf")
+    return Result(
+        [
+            (key, "open", reads, raw_format, raw, leaf, None)
+            for row in rows
+            if "database_refused" not in str(row["reasons"])
+            for key, reads, raw_format, raw, leaf in [tuple(row[c] for c in columns)]
+        ]
+    )
+
+
 @on(r"INSERT INTO raw\.feed_file_day \(")
 def _file_day(server: Server, connection: Connection, tx: Transaction, _: Any, p: Any) -> Result:
     if server.table("raw.feed_file_day").get((p[0], p[1]), tx) is not None:
         raise errors.UniqueViolation("feed_file_day_pkey")
-    nothing = dict.fromkeys(("accepted", "duplicate", "superseded", "rejected", "loaded_at"))
+    nothing: Row = dict.fromkeys(("accepted", "duplicate", "superseded", "rejected", "loaded_at"))
+    nothing["first_row"] = 0
     server.table("raw.feed_file_day").put((p[0], p[1]), {**dict(zip(_DAY, p, strict=True)), **nothing}, tx)
     return Result([], 1)
 
@@ -295,6 +364,9 @@ def _waiting(server: Server, connection: Connection, tx: Transaction, _: Any, p:
                 "received",
                 "duplicate_in_file",
                 "superseded_in_file",
+                "interval_rows",
+                "register_rows",
+                "first_row",
                 "head_end",
                 "commodity",
                 "file_format",

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import date
+from types import SimpleNamespace
 from typing import Any, Final
 
 import polars as pl
@@ -26,7 +27,19 @@ import psycopg
 from psycopg import errors
 
 from meter_pipeline.control import probe
-from meter_pipeline.ingest import Places, archive, day, ingest_billing_day, land, landing, staging, writer
+from meter_pipeline.ingest import (
+    Places,
+    archive,
+    day,
+    ingest_billing_day,
+    land,
+    landing,
+    letters,
+    plain_files,
+    staging,
+    unknown_outcome,
+    writer,
+)
 from meter_pipeline.ingest.breaker import Breaker
 from meter_pipeline.ingest.controller import Controller, Limits
 from meter_pipeline.ingest.tables import load
@@ -130,11 +143,20 @@ def _archived(folder: Any, path: SimulatedFile, sha256: bytes) -> str:
 
 
 @contextlib.contextmanager
+def _opened(path: SimulatedFile) -> Iterator[Any]:
+    found = path.stat()
+    yield SimpleNamespace(
+        source=path, path=path, size=found.st_size, modified_ns=found.st_mtime_ns, unchanged=lambda: True
+    )
+
+
+@contextlib.contextmanager
 def installed() -> Iterator[None]:
     """The seams: pool, sockets, disk, threads and loop are the simulation's; everything else is the product."""
     changes: list[tuple[Any, str, Any]] = [
         (writer, "AsyncConnectionPool", SimulatedPool),
         (writer, "cut_socket", lambda connection: connection.inner.cut()),
+        (unknown_outcome, "cut_socket", lambda connection: connection.inner.cut()),
         (probe, "deadline", _deadline),
         (staging, "write", _staged_write),
         (staging, "read", _staged_read),
@@ -143,7 +165,8 @@ def installed() -> Iterator[None]:
         (archive, "store", _archived),
         (landing, "ThreadPoolExecutor", _Inline),
         (landing, "prepare", lambda parsed, *_: _memo(parsed)),
-        (landing, "new_salt", lambda key: hashlib.sha256(b"salt" + key).digest()),
+        (plain_files, "opened", _opened),
+        (letters, "new_salt", lambda key: hashlib.sha256(b"salt" + key).digest()),
         (day.raw, "channels", lambda _: CHANNELS),
         (vectors, "encoded_blocks", _encoded_blocks),
         (day._Day, "_staged_again", lambda self, item: world().staged_again(item)),
@@ -214,8 +237,8 @@ _EVERYBODY: Final = ("ingest", "landing", "ledger")
 
 
 def profile(rng: random.Random) -> Profile:
-    """One of nine kinds of trouble."""
-    match rng.randrange(9):
+    """One of ten kinds of trouble."""
+    match rng.randrange(10):
         case 0:
             return Profile("quiet", pauses=rng.randint(0, 1), mild=True)
         case 1:
@@ -240,10 +263,13 @@ def profile(rng: random.Random) -> Profile:
             )
         case 7:
             return Profile("sessions terminated", Faults(after_commit=0.02), terminates=rng.randint(1, 4))
+        case 8:
+            return Profile("commits hang", Faults(hung_commit=0.25, after_commit=0.02), mild=True)
         case _:
             faults = Faults(
                 before=0.02,
                 after_commit=0.05,
+                hung_commit=0.02,
                 slow=0.05,
                 refuse_connect=0.05,
                 errors=(*_TRANSIENT, errors.QueryCanceled, errors.DiskFull),

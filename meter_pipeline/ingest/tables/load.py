@@ -2,14 +2,15 @@
 
 A batch's transaction: share the day's lock and see that the epoch is still ours; write the ledger entries; claim the
 batch's rows in raw.load_batch (where a lost reply left them claimed, the batch is committed already and everything is
-undone); write the rows; commit.
+undone); write the rows; commit. The batch remembers the transaction until its end is known, so that an unknown outcome
+can be settled (ingest/unknown_outcome.py) before anything else is tried.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
@@ -28,6 +29,22 @@ AsyncConnection = psycopg.AsyncConnection[Any]
 
 class Fenced(RuntimeError):
     """Another run has taken the billing day; this one must stop writing."""
+
+
+class ClaimOverlap(RuntimeError):
+    """Rows of a batch are claimed by another batch that does not hold the same rows: the run's plan is out of date."""
+
+
+class NotWhole(RuntimeError):
+    """Staged rows of a file are in no committed batch: the day is not done, and is not called done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A transaction that was begun for a batch: the server's process and its transaction number."""
+
+    backend: int
+    transaction: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +161,7 @@ class Piece:
 class Batch:
     """All that one transaction writes, encoded. ``direct`` goes into the day's unattached partition; ``current`` and
     ``kept`` through the session's temporary table into the current table and the history. ``entries`` are ledger rows
-    (ledger.entries.Entry.row)."""
+    (ledger.entries.Entry.row). ``attempt``: the transaction whose end is not known; None where there is none."""
 
     kind: Kind
     day: date
@@ -156,7 +173,7 @@ class Batch:
     kept: bytes = b""
     rows: int = 0
     letters: pl.DataFrame | None = None
-    notes: dict[str, Any] = field(default_factory=dict)
+    attempt: Attempt | None = None
 
     @property
     def size(self) -> int:
@@ -181,35 +198,28 @@ async def prepare_session(connection: AsyncConnection) -> None:
 async def write_batch(connection: AsyncConnection, batch: Batch) -> bool:
     """Write one batch in one transaction. False: a transaction before, whose reply was lost, has committed it already.
 
-    Raises Fenced where the day has passed to another run, psycopg.Error for everything the server refuses.
+    Raises Fenced where the day has passed to another run, ClaimOverlap where another batch holds some of the rows,
+    psycopg.Error for everything the server refuses. Where the connection went before the end of the transaction is
+    known, ``batch.attempt`` stays set.
     """
     try:
         cursor = await connection.execute(
-            "SELECT epoch FROM raw.day_load WHERE billing_day = %s FOR SHARE", (batch.day,)
+            "SELECT epoch, pg_current_xact_id()::text::int8, pg_backend_pid() FROM raw.day_load WHERE billing_day = %s "
+            "FOR SHARE",
+            (batch.day,),
         )
         row = await cursor.fetchone()
         if row is None or row[0] != batch.epoch:
             raise Fenced(f"billing day {batch.day} was taken by another run")
+        batch.attempt = Attempt(row[2], row[1])
         entries = [await insert_entry_async(connection, entry) for entry in batch.entries]
         for piece in batch.pieces:
-            claimed = await connection.execute(
-                "INSERT INTO raw.load_batch (sha256, billing_day, kind, first_row, rows, accepted, duplicate, superseded, rejected, ledger_entries) "
-                "VALUES (%s, %s, %s, %s, %s::int8multirange, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                (
-                    piece.sha256,
-                    batch.day,
-                    batch.kind.name,
-                    piece.ranges[0][0],
-                    piece.multirange,
-                    piece.accepted,
-                    piece.duplicate,
-                    piece.superseded,
-                    piece.rejected,
-                    entries,
-                ),
-            )
-            if not claimed.rowcount:
+            if not await _claim(connection, batch, piece, entries):
+                already = await _claimed_before(connection, batch)
                 await connection.rollback()
+                batch.attempt = None
+                if not already:
+                    raise ClaimOverlap(f"other rows are claimed of {batch.day}: rows {piece.multirange} of a file")
                 return False
         if batch.letters is not None:
             await dead_letters.write_few(connection, batch.letters)
@@ -224,10 +234,48 @@ async def write_batch(connection: AsyncConnection, batch: Batch) -> bool:
             await _copy(connection, batch.kind.copy(batch.kind.incoming), batch.current)
             await connection.execute(batch.kind.upsert())
         await connection.commit()
+        batch.attempt = None
     except BaseException:
         with contextlib.suppress(psycopg.Error):
-            await connection.rollback()
+            await connection.rollback()  # raises where the connection is gone: then nothing is known
+            batch.attempt = None
         raise
+    return True
+
+
+async def _claim(connection: AsyncConnection, batch: Batch, piece: Piece, entries: list[int]) -> bool:
+    """Claim a piece's rows. False where some of them are claimed; waits for a transaction that is claiming them."""
+    claimed = await connection.execute(
+        "INSERT INTO raw.load_batch (sha256, billing_day, kind, first_row, rows, accepted, duplicate, superseded, "
+        "rejected, ledger_entries) VALUES (%s, %s, %s, %s, %s::int8multirange, %s, %s, %s, %s, %s) "
+        "ON CONFLICT DO NOTHING",
+        (
+            piece.sha256,
+            batch.day,
+            batch.kind.name,
+            piece.ranges[0][0],
+            piece.multirange,
+            piece.accepted,
+            piece.duplicate,
+            piece.superseded,
+            piece.rejected,
+            entries,
+        ),
+    )
+    return bool(claimed.rowcount)
+
+
+async def _claimed_before(connection: AsyncConnection, batch: Batch) -> bool:
+    """Whether each piece of the batch is claimed as it is, by a transaction before whose reply was lost."""
+    for piece in batch.pieces:
+        cursor = await connection.execute(
+            "SELECT rows = %s::int8multirange FROM raw.load_batch WHERE sha256 = %s AND billing_day = "
+            "%s AND kind = %s AND rows && %s::int8multirange",
+            (piece.multirange, piece.sha256, batch.day, batch.kind.name, piece.multirange),
+        )
+        rows = await cursor.fetchall()
+        if len(rows) != 1 or not rows[0][0]:
+            return False
     return True
 
 

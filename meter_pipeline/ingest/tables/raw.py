@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -17,9 +17,10 @@ Connection = psycopg.Connection[Any]
 
 @dataclass(frozen=True, slots=True)
 class FeedFile:
-    """A row of raw.feed_file."""
+    """A row of raw.feed_file. ``sha256`` is its identity (landing.file_identity), ``content_sha256`` of its bytes."""
 
     sha256: bytes
+    content_sha256: bytes
     file_name: str
     head_end: str
     commodity: str
@@ -57,39 +58,34 @@ def channels(database: Database) -> pl.DataFrame:
     )
 
 
+_FILE: Final = (
+    "sha256, content_sha256, file_name, head_end, commodity, file_format, bytes, archive_path, landed_at, received, "
+    "rejected, dead_letters, refused, run_id, replay_of, ledger_entry"
+)
+
+
 def known_file(connection: Connection, sha256: bytes) -> FeedFile | None:
-    """The registered file with these bytes, or None."""
-    row = connection.execute(
-        "SELECT sha256, file_name, head_end, commodity, file_format, bytes, archive_path, landed_at, received, rejected, dead_letters, refused, run_id, "
-        "replay_of, ledger_entry FROM raw.feed_file WHERE sha256 = %s",
-        (sha256,),
-    ).fetchone()
+    """The registered file of this identity, or None."""
+    row = connection.execute(f"SELECT {_FILE} FROM raw.feed_file WHERE sha256 = %s", (sha256,)).fetchone()
     return FeedFile(*row) if row else None
 
 
+def files_of_content(connection: Connection, content_sha256: bytes) -> list[FeedFile]:
+    """Every head-end's registered file of these bytes, replays of dead letters left out; the first one first."""
+    rows = connection.execute(
+        f"SELECT {_FILE} FROM raw.feed_file WHERE content_sha256 = %s AND replay_of IS NULL ORDER BY landed_at, sha256",
+        (content_sha256,),
+    ).fetchall()
+    return [FeedFile(*row) for row in rows]
+
+
 def register_file(connection: Connection, file: FeedFile, days: Sequence[FileDay]) -> bool:
-    """Register a landed file and its days; False where another process registered the same bytes first (nothing is
+    """Register a landed file and its days; False where another process registered the same identity first (nothing is
     written then)."""
+    values = astuple(file)
     done = connection.execute(
-        "INSERT INTO raw.feed_file (sha256, file_name, head_end, commodity, file_format, bytes, archive_path, landed_at, received, rejected, dead_letters, "
-        "refused, run_id, replay_of, ledger_entry) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (sha256) DO NOTHING",
-        (
-            file.sha256,
-            file.file_name,
-            file.head_end,
-            file.commodity,
-            file.file_format,
-            file.size,
-            file.archive_path,
-            file.landed_at,
-            file.received,
-            file.rejected,
-            file.dead_letters,
-            file.refused,
-            file.run_id,
-            file.replay_of,
-            file.ledger_entry,
-        ),
+        f"INSERT INTO raw.feed_file ({_FILE}) VALUES ({', '.join(['%s'] * len(values))}) ON CONFLICT (sha256) DO NOTHING",
+        values,
     )
     if not done.rowcount:
         return False
@@ -97,20 +93,7 @@ def register_file(connection: Connection, file: FeedFile, days: Sequence[FileDay
         cursor.executemany(
             "INSERT INTO raw.feed_file_day (sha256, billing_day, staged_path, staged_sha256, received, interval_rows, register_rows, "
             "duplicate_in_file, superseded_in_file) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            [
-                (
-                    file.sha256,
-                    d.billing_day,
-                    d.staged_path,
-                    d.staged_sha256,
-                    d.received,
-                    d.interval_rows,
-                    d.register_rows,
-                    d.duplicate_in_file,
-                    d.superseded_in_file,
-                )
-                for d in days
-            ],
+            [(file.sha256, *astuple(day)) for day in days],
         )
     return True
 
@@ -181,6 +164,9 @@ class Waiting:
     received: int
     duplicate_in_file: int
     superseded_in_file: int
+    interval_rows: int
+    register_rows: int
+    first_row: int
     head_end: str
     commodity: str
     file_format: str
@@ -191,7 +177,8 @@ class Waiting:
 def waiting(connection: Connection, day: date) -> list[Waiting]:
     """The staged files of a billing day that are not loaded, by landing time then hash."""
     rows = connection.execute(
-        "SELECT d.sha256, d.billing_day, d.staged_path, d.staged_sha256, d.received, d.duplicate_in_file, d.superseded_in_file, f.head_end, "
+        "SELECT d.sha256, d.billing_day, d.staged_path, d.staged_sha256, d.received, d.duplicate_in_file, d.superseded_in_file, "
+        "d.interval_rows, d.register_rows, d.first_row, f.head_end, "
         "f.commodity, f.file_format, f.file_name, f.archive_path FROM raw.feed_file_day AS d JOIN raw.feed_file AS f USING (sha256) "
         "WHERE d.billing_day = %s AND d.loaded_at IS NULL ORDER BY f.landed_at, d.sha256",
         (day,),

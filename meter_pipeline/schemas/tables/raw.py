@@ -75,7 +75,10 @@ CONTRACTS = (
         "a distinct file that arrived",
         ("sha256",),
         {
-            "sha256": Column("bytea", "SHA-256 of the file's bytes"),
+            "sha256": Column(
+                "bytea", "identity of the file: of its bytes, and of its head-end where another offered them first"
+            ),
+            "content_sha256": Column("bytea", "SHA-256 of the file's bytes"),
             "file_name": Column("text", "name it first arrived under"),
             "head_end": Column("text", "head-end whose declaration read it"),
             "commodity": Column("text", "commodity its head-end declares; a pause of that commodity holds it"),
