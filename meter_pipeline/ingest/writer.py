@@ -228,12 +228,11 @@ class Writers:
             await self._permits.give()
 
     async def _attempt(self, batch: load.Batch, source: Source, held: Held) -> bool:
-        """Settle an attempt before whose outcome is unknown; past the pause, past the breaker, write.
+        """Past the pause, past the breaker; settle an attempt before whose outcome is unknown; write.
 
         False: waiting took so long that the pause must be asked again.
         """
         assert self._pool is not None  # noqa: S101
-        await self._settle(batch)
         held.seconds += await self._wait_for_pause(source)
         asked = self.clock.monotonic()
         permit = self.breaker.acquire(asked)
@@ -244,6 +243,7 @@ class Writers:
         began = asked
         ok: bool | None = None
         try:
+            await self._settle(batch)
             async with self._pool.connection() as connection:
                 began = self.clock.monotonic()
                 if began - asked > POLL_STALE_S:
