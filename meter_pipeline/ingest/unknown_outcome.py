@@ -25,6 +25,8 @@ MOST_S: Final = 20.0
 LOOK_S: Final = 0.2
 #: A look that takes longer is cut at the socket: the server is stopped.
 ANSWER_S: Final = 5.0
+#: A server that takes no connection is asked again for so long, as a pool waits for one (writer.Writers.session).
+CONNECT_S: Final = 10.0
 
 
 class Unsettled(RuntimeError):
@@ -42,7 +44,7 @@ async def settle(
     """
     began = clock.monotonic()
     # As the log-in itself: ending a session needs the rights of the role that opened it, and a stage's role lacks them.
-    connection = await database.acting_as(None).connect_async("ingest-settle", autocommit=True)
+    connection = await _connected(database.acting_as(None), clock)
     try:
         while (status := await _status(connection, attempt)) == "in progress":
             waited = clock.monotonic() - began
@@ -63,6 +65,18 @@ async def settle(
         return status
     finally:
         await connection.close()
+
+
+async def _connected(database: Database, clock: Clock) -> psycopg.AsyncConnection[Any]:
+    began, pause_s = clock.monotonic(), LOOK_S
+    while True:
+        try:
+            return await database.connect_async("ingest-settle", autocommit=True)
+        except psycopg.OperationalError:
+            if clock.monotonic() - began >= CONNECT_S:
+                raise
+            await clock.sleep(pause_s)
+            pause_s = min(2 * pause_s, 2.0)
 
 
 async def _status(connection: psycopg.AsyncConnection[Any], attempt: Attempt) -> str:
