@@ -7,6 +7,8 @@ you hold yourself:
     python verify_ledger.py EXPORT --vkey LOG.vkey [--checkpoint FILE ...] [--witness-vkey FILE ...] [--require-witness]
     [--tsa-ca FILE] [--json]
 
+    python verify_ledger.py EXPORT --vkey LOG.vkey --day DAY ...    only the rows of these billing days; --every-day: none may be missing
+
     python verify_ledger.py --proof PROOF.json --vkey LOG.vkey      one read or bill, from its row to a signed
     checkpoint
 
@@ -55,6 +57,28 @@ SOURCES = {
     "statements": ({"bill_issued"}, set()),
     "adjustments": ({"adjustment_requested"}, {"adjustment_posted"}),
 }
+# sources that are matched as a whole, not by billing day
+WHOLE = {"dead letters", "adjustments"}
+# source -> table -> (column with the row's leaf or None, encodings of that leaf, newest first). It stands here and is not read from the
+# export: nothing that decides what is checked may come from the thing that is checked.
+TABLES = {
+    "raw": {
+        "raw.interval_day": ("payload_hash", ("mpi1",)),
+        "raw.interval_payload": ("payload_hash", ("mpi1",)),
+        "raw.register_read": ("payload_hash", ("mpr1",)),
+        "raw.register_payload": ("payload_hash", ("mpr1",)),
+    },
+    "validated": {
+        "vee.interval_day": ("content_hash", ("mp-vee-row/1",)),
+        "vee.interval_day_version": ("content_hash", ("mp-vee-row/1",)),
+    },
+    "dead letters": {"raw.dead_letter": ("leaf", ("mp-salted/1",))},
+    "charges": {"billing.charge_day": (None, ("mp-charge/2", "mp-charge/1"))},
+    "statements": {"billing.statement": ("lines_sha256", ("mp-statement/1",))},
+    "adjustments": {"billing.adjustment_line": (None, ("mp-adjustment-line/1",))},
+}
+# rows that the hash of another table's row is over: source -> (table, the table whose hash is over it)
+DETAILS = {"statements": ("billing.statement_line", "billing.statement")}
 # sources whose entries also name leaves they retire: the last "retired" of an entry's leaves are of rows it took the
 # place of
 RETIRING = {"charges"}
@@ -249,20 +273,191 @@ def encode_register(row):
     return ("\x1f".join(map(str, fields)) + "\x1e").encode()
 
 
+def joined(tag, row, columns):
+    """Tag and columns by unit separators; lists by commas."""
+    values = (row[name] for name in columns)
+    return "\x1f".join([tag, *(",".join(map(str, v)) if isinstance(v, list) else str(v) for v in values)]).encode()
+
+
+CHARGE_1 = (
+    "billing_day",
+    "service_point_id",
+    "account_id",
+    "tariff_id",
+    "tariff_version",
+    "days",
+    "energy_to_date",
+    "peaks_to_date",
+    "amounts",
+)
+CHARGE_2 = (
+    "billing_day",
+    "service_point_id",
+    "account_id",
+    "tariff_id",
+    "tariff_version",
+    "cycle_id",
+    "period_start",
+    "stretch_start",
+    "days",
+    "energy_to_date",
+    "export_to_date",
+    "peaks_to_date",
+    "peak_at_to_date",
+    "register_days",
+    "budget_to_date",
+    "carry",
+    "history",
+    "amounts",
+)
+
+
+def encode_charge_1(row):
+    """Encoding mp-charge/1: what a service point's day cost, and its position in the period, as rows had it first."""
+    return joined("mp-charge/1", row, CHARGE_1)
+
+
 def encode_charge(row):
-    """Encoding mp-charge/1: what a service point's day cost, and its position in the period."""
-    lists = (",".join(map(str, row[name])) for name in ("energy_to_date", "peaks_to_date", "amounts"))
-    fields = (
-        "mp-charge/1",
-        row["billing_day"],
-        row["service_point_id"],
-        row["account_id"],
-        row["tariff_id"],
-        row["tariff_version"],
-        row["days"],
-        *lists,
+    """Encoding mp-charge/2: every column of a charge but its total, which is the sum of its amounts."""
+    return joined("mp-charge/2", row, CHARGE_2)
+
+
+NONE_32, NONE_64 = -(2**31), -(2**63)
+MISSING = 6 << 13  # the quality code of a slot that no read came for
+
+
+def slots_of(row):
+    """By slot: value in millionths (None where there is none), quality code, sequence, offset."""
+    stored, none = (row["values"], NONE_32) if row["values"] is not None else (row["wide_values"], NONE_64)
+    factor = 10 ** (6 - row["scale"])
+    values = [None if value == none else value * factor for value in stored]
+    shared = row["quality"] & 0xFFFF
+    codes = row["qualities"]
+    codes = [c & 0xFFFF for c in codes] if codes else [MISSING if v is None else shared for v in values]
+    base, step = row.get("sequence", 0), row.get("sequence_step", 0)
+    sequences = row.get("sequences") or [0 if v is None else base + k * step for k, v in enumerate(values)]
+    return values, codes, sequences, row.get("offsets") or [0] * len(values)
+
+
+def encode_validated(row):
+    """Encoding mp-vee-row/1: a validated channel-day: its key and account, then little-endian values, codes and rule bits by slot."""
+    names = ("service_point_id", "meter_id", "channel", "unit", "flow", "account_id", "tariff_id", "cycle_id")
+    key = ["" if row[name] is None else row[name] for name in names] + ["true" if row["billed"] else "false"]
+    values, codes, _, _ = slots_of(row)
+    difference = row["register_difference_micro"]
+    numbers = (row["row_flags"], NONE_64 if difference is None else difference, row["unscaled_micro"], row["expected"])
+    n = len(values)
+    return (
+        "\x1f".join(("mp-vee-row/1", row["billing_day"], *key)).encode()
+        + struct.pack(f"<{n}q", *(NONE_64 if v is None else v for v in values))
+        + struct.pack(f"<{n}H", *codes)
+        + struct.pack(f"<{n}i", *(row["flags"] or [0] * n))
+        + struct.pack("<4q", *numbers)
     )
-    return "\x1f".join(map(str, fields)).encode()
+
+
+def rank(code, empty):
+    """How good a value's quality is: none, null, estimate, substitute, actual or final substitute."""
+    found = (4, 3, 4, 2, 1, 3, 0, 0)[code >> 13]
+    return min(found, 1) if empty else found
+
+
+def age(row):
+    """Order of payloads: source version, then when it was read (never before ever), then hash."""
+    return row["source_version"], micros_or_first(row["read_time"]), row["payload_hash"]
+
+
+def micros_or_first(stamp):
+    return NONE_64 if stamp is None else int(micros(stamp))
+
+
+def merge_intervals(payloads):
+    """What the payloads of a meter's channel-day give together: the leading payload, and its slots."""
+    ordered = sorted(payloads, key=age)
+    slots = {id(row): slots_of(row) for row in ordered}
+    best = {id(row): max(rank(c, v is None) for v, c in zip(*slots[id(row)][:2], strict=True)) for row in ordered}
+    leading = max(enumerate(ordered), key=lambda item: (best[id(item[1])], item[0]))[1]
+    count = len(slots[id(leading)][0])
+    won = [[None] * count, [MISSING] * count, [0] * count, [0] * count]
+    by = [(0, None)] * count  # rank of what stands in a slot, and (version, read time) it came with
+    for row in ordered:
+        if any(row[name] != leading[name] for name in ("unit", "interval_minutes", "slots")):
+            continue
+        for k, (value, code, sequence, offset) in enumerate(zip(*slots[id(row)], strict=True)):
+            if value is None and code == MISSING:
+                continue
+            found, held = rank(code, value is None), by[k]
+            newer = held[1] != age(row)[:2] or sequence >= won[2][k]
+            if found > held[0] or (found == held[0] and newer):
+                by[k] = (found, age(row)[:2])
+                for column, what in zip(won, (value, code, sequence, offset), strict=True):
+                    column[k] = what
+    return leading, won
+
+
+def merged_intervals(row, payloads):
+    """What of a merged row is not as its payloads give it."""
+    leading, (values, codes, sequences, offsets) = merge_intervals(payloads)
+    names = (
+        "source_version",
+        "read_time",
+        "head_end",
+        "payload_hash",
+        "unit",
+        "interval_minutes",
+        "slots",
+        "starts_at",
+    )
+    wrong = [name for name in names if row[name] != leading[name]]
+    found = slots_of(row)
+    wrong += [] if found[0] == values else ["values"]
+    wrong += [] if found[1] == codes else ["qualities"]
+    for name, mine, theirs in (("sequences", found[2], sequences), ("offsets", found[3], offsets)):
+        if any(a != b for a, b, v in zip(mine, theirs, values, strict=True) if v is not None):
+            wrong.append(name)
+    return wrong
+
+
+def merged_registers(row, payloads):
+    """What of a register read with several payloads is not the winning one's."""
+    order = lambda p: (rank(p["quality"] & 0xFFFF, p["value"] is None), *age(p)[:2], p["sequence"], p["payload_hash"])  # noqa: E731
+    winner = max(payloads, key=order)
+    return [name for name in winner if name != "payloads" and row[name] != winner[name]]
+
+
+# table -> (its history, the key of a row within a billing day, what is wrong with a merged row, whether its hash is not its own)
+MERGED = {
+    "raw.interval_day": ("raw.interval_payload", ("meter_id", "channel"), merged_intervals, True),
+    "raw.register_read": ("raw.register_payload", ("meter_id", "channel", "read_at"), merged_registers, False),
+}
+# table -> (the table of what stood in its rows before, the key of a row within a billing day)
+VERSIONS = {"vee.interval_day": ("vee.interval_day_version", ("service_point_id", "meter_id", "channel"))}
+
+
+def derived_validated(row):
+    """Columns of a validated channel-day that follow from its intervals: column -> what they give."""
+    values, codes, _, _ = slots_of(row)
+    held = [(v, c) for v, c in zip(values, codes, strict=True) if v is not None]
+    estimated = sum(c >> 13 in (1, 2, 3) for _, c in held)
+    return {
+        "total_micro": sum(v for v, _ in held),
+        "estimated": estimated,
+        "actual": len(held) - estimated,
+        "missing": row["expected"] - len(held),
+    }
+
+
+# table -> columns that no leaf covers and that follow from those it does
+DERIVED = {
+    "vee.interval_day": derived_validated,
+    "vee.interval_day_version": derived_validated,
+    "billing.charge_day": lambda row: {"total": sum(row["amounts"])},
+}
+
+
+def derived_statement(row, lines):
+    """Columns of a bill that follow from its lines."""
+    return {"total": sum(decimal.Decimal(str(line["amount"])) for line in lines), "lines": len(lines)}
 
 
 def encode_adjustment_line(row):
@@ -317,7 +512,9 @@ def encode_salted(row):
 ENCODINGS = {
     "mpi1": encode_intervals,
     "mpr1": encode_register,
-    "mp-charge/1": encode_charge,
+    "mp-vee-row/1": encode_validated,
+    "mp-charge/1": encode_charge_1,
+    "mp-charge/2": encode_charge,
     "mp-adjustment-line/1": encode_adjustment_line,
     "mp-salted/1": encode_salted,
 }
@@ -326,9 +523,10 @@ ENCODINGS = {
 class Audit:
     """One run over one export."""
 
-    def __init__(self, folder, keys, held, witnesses, require_witness, authority=None):
+    def __init__(self, folder, keys, held, witnesses, require_witness, authority=None, days=(), every_day=False):
         self.folder, self.held, self.witnesses, self.require_witness = folder, held, witnesses, require_witness
-        self.authority = authority
+        self.authority, self.days, self.every_day = authority, set(days), every_day
+        self.absent = set()  # billing days of the log whose rows are not in the export
         self.keys = [(key, 0) for key in keys]  # (key, believed for trees larger than this)
         self.retired = {}  # key text -> size of the first checkpoint its successor signed
         self.findings, self.checked = [], {}
@@ -376,6 +574,7 @@ class Audit:
             "size": self.tree.size,
             "root": self.tree.root().hex(),
             "first_bad_index": min(places) if places else None,
+            "days_without_rows": sorted(self.absent),
             "findings": self.findings,
             "checked": self.checked,
         }
@@ -594,85 +793,154 @@ class Audit:
                 self.find("control totals", f"file {row['sha256']} ({row['file_name']}) does not balance")
 
     def rows(self):
-        """Every row has its leaf and every leaf its row, by source and billing day; content is hashed again where the
-        encoding is known."""
-        names = [name for name in self.manifest["files"] if name.startswith("rows/")]
-        filed = {}
+        """Every row has its leaf and every leaf its row, by source and billing day; content is hashed again, merged rows
+        are merged again, what follows from other columns is computed again.
+
+        The days are those the log has payload hashes of, or those the auditor asked for. Days of the log that the export has
+        no rows of are reported, and found with --every-day.
+        """
+        filed, wanted = {}, set()
         for index, (kind, day, flat, retired) in enumerate(self.entries):
             for key in {day, "all"} - {None}:
                 filed.setdefault(key, []).append((index, kind, flat, retired))
-        groups = {}
-        for name in names:
-            _, source, _, day = name.split("/")
-            groups.setdefault((source, day.removesuffix(".jsonl")), []).append(name)
-        for (source, day), files in sorted(groups.items()):
-            if source not in SOURCES:
-                self.find("rows", f"unknown source of rows {source}")
+            for source, (bound, _) in SOURCES.items():
+                if flat and kind in bound and (day or source in WHOLE):
+                    wanted.add((source, "all" if source in WHOLE else day))
+        there = set()
+        for name in self.manifest["files"]:
+            if name.startswith("rows/"):
+                _, source, table, day = name.split("/")
+                there.add((source, day.removesuffix(".jsonl")))
+                known = TABLES.get(source, {}).keys() | {DETAILS.get(source, ("",))[0]}
+                if table not in known:
+                    self.find("rows", f"{name}: this program knows no table {table} of {source}")
+        for source, day in sorted(wanted | there):
+            if source not in SOURCES or (self.days and source not in WHOLE and day not in self.days):
                 continue
-            bound, optional = SOURCES[source]
-            live, allowed = {}, set()
-            for index, kind, flat, retired in filed.get(day, ()):
-                hashes = [flat[at : at + 32] for at in range(0, len(flat), 32)]
-                if kind in bound:
-                    if source in RETIRING:
-                        for h in hashes[len(hashes) - retired :]:
-                            live.pop(h, None)
-                        hashes = hashes[: len(hashes) - retired]
-                    live.update((h, index) for h in hashes if h not in live)
-                elif kind in optional:
-                    allowed.update(hashes)
-            present = set()
-            headers = {name: next(self.lines(name)) for name in files}
-            details = {
-                header["detail_of"]: self.details(name) for name, header in headers.items() if "detail_of" in header
-            }
-            for name, header in headers.items():
-                if "detail_of" not in header:
-                    self.table(name, header, details.get(header["table"], {}), live, allowed, present)
-            for missing in live.keys() - present:
-                self.find("leaf without row", f"{source} {day}: {missing.hex()}", live[missing])
+            if (source, day) not in there:
+                self.absent.add(day)
+                if self.every_day or day in self.days or source in WHOLE:
+                    about = f"the log has payloads of {source} on {day}, and the export has no rows of them"
+                    self.find("rows", about)
+                continue
+            self.group(source, day, filed.get(day, ()))
 
-    def details(self, name):
-        """Statement -> (line number, text) of its lines."""
-        found = {}
+    def group(self, source, day, entries):
+        """One source on one billing day, or as a whole."""
+        bound, optional = SOURCES[source]
+        live, allowed, last = {}, set(), {}
+        for index, kind, flat, retired in entries:
+            hashes = [flat[at : at + 32] for at in range(0, len(flat), 32)]
+            if kind in bound:
+                if source in RETIRING:
+                    for h in hashes[len(hashes) - retired :]:
+                        live.pop(h, None)
+                    hashes = hashes[: len(hashes) - retired]
+                live.update((h, index) for h in hashes if h not in live)
+                last.update((h, (index, at)) for at, h in enumerate(hashes))
+            elif kind in optional:
+                allowed.update(hashes)
+        lines = self.details(source, day) if source in DETAILS else {}
+        present, kept, begun = set(), {}, set()
+        histories = {MERGED[table][0] for table in TABLES[source] if table in MERGED}
+        for table, (column, encodings) in TABLES[source].items():
+            for row in self.of(source, table, day):
+                self.count(f"rows of {table}")
+                begun.add(row.get("starts_at"))
+                carried = self.row(table, row, column, encodings, (live, allowed), lines)
+                present.add(carried)
+                if table in MERGED and row["payloads"] > 1:
+                    kept.setdefault(table, {})[tuple(row[k] for k in MERGED[table][1])] = [row]
+                for owner, (versions, key) in VERSIONS.items():
+                    if table in (owner, versions):
+                        held = kept.setdefault(table, {}).setdefault(tuple(row[k] for k in key), [])
+                        held.append((row["version"], last.get(carried, (-1, 0)), carried))
+                if table in histories:
+                    key = next(of[1] for of in MERGED.values() if of[0] == table)
+                    kept.setdefault(table, {}).setdefault(tuple(row[k] for k in key), []).append(row)
+        for orphan in sorted(lines):
+            self.find("row without leaf", f"lines of {orphan}, which is no row of {DETAILS[source][1]}")
+        if source not in WHOLE and len(begun - {None}) > 1:
+            self.find("derived column", f"{source} {day}: rows of one billing day differ in starts_at")
+        for table in TABLES[source]:
+            if table in MERGED:
+                self.merged(table, kept)
+            if table in VERSIONS:
+                self.versions(table, kept)
+        for missing in live.keys() - present:
+            self.find("leaf without row", f"{source} {day}: {missing.hex()}", live[missing])
+
+    def of(self, source, table, day):
+        """The rows of a table on a day. The first line of a file names the table, and decides nothing."""
+        name = f"rows/{source}/{table}/{day}.jsonl"
+        if name not in self.manifest["files"]:
+            return
         lines = self.lines(name)
-        table = next(lines)["table"]
-        for row in lines:
+        if next(lines, {}).get("table") != table:
+            self.find("rows", f"{name} does not say that it is of {table}")
+        yield from lines
+
+    def details(self, source, day):
+        """Statement -> its lines."""
+        found, table = {}, DETAILS[source][0]
+        for row in self.of(source, table, day):
             self.count(f"rows of {table}")
-            found.setdefault(row["statement_id"], []).append((row["line_no"], line_text(row)))
+            found.setdefault(row["statement_id"], []).append(row)
         return found
 
-    def table(self, name, header, details, live, allowed, present):
-        lines = self.lines(name)
-        next(lines)
-        column, encode = header["hash_column"], ENCODINGS.get(header["encoding"])
-        if header["encoding"] == "mp-statement/1":
-            encode = lambda row: encode_statement(row, details.pop(row["statement_id"], []))  # noqa: E731
-        if column is None and encode is None:
+    def row(self, table, row, column, encodings, leaves, lines):
+        """One row: its content, that its leaf is in the log, and the columns that follow from it. Returns the leaf."""
+        live, allowed = leaves
+        again, follows = None, DERIVED.get(table, lambda _: {})
+        if "mp-statement/1" in encodings:
+            mine = lines.pop(row["statement_id"], [])
+            again = sha256(encode_statement(row, [(line["line_no"], line_text(line)) for line in mine]))
+            follows = lambda row: derived_statement(row, mine)  # noqa: E731
+        elif "mp-salted/1" in encodings and row["salt"] is None:
+            self.unsalted(row)
+        elif not (table in MERGED and MERGED[table][3] and row["payloads"] > 1):
+            made = [sha256(ENCODINGS[encoding](row)) for encoding in encodings]
+            again = next((h for h in made if h in live or h in allowed), made[0])
+        if again is not None:
+            self.count("rows hashed again")
+        carried = again if column is None else bytes.fromhex(row[column].removeprefix("\\x"))
+        if carried not in live and carried not in allowed:
+            self.find("row without leaf", f"{table}: {carried.hex()}")
+        elif again is not None and again != carried:
             self.find(
-                "rows", f"{header['table']} is in an encoding that this program does not know: {header['encoding']}"
+                "row", f"a row of {table} does not have the content of its leaf {carried.hex()}", live.get(carried)
             )
-            return
-        for row in lines:
-            self.count(f"rows of {header['table']}")
-            again = None
-            if header["encoding"] == "mp-salted/1" and row["salt"] is None:
-                self.unsalted(row)
-            elif encode is not None and not (header["folded"] and row["payloads"] > 1):
-                self.count("rows hashed again")
-                again = sha256(encode(row))
-            carried = again if column is None else bytes.fromhex(row[column].removeprefix("\\x"))
-            present.add(carried)
-            if carried not in live and carried not in allowed:
-                self.find("row without leaf", f"{header['table']}: {carried.hex()}")
-            if again is not None and again != carried:
-                self.find(
-                    "row",
-                    f"a row of {header['table']} does not have the content of its leaf {carried.hex()}",
-                    live.get(carried),
-                )
-        for orphan in sorted(details):
-            self.find("row without leaf", f"lines of {orphan}, which is no row of {header['table']}")
+        else:
+            self.derived(table, row, follows(row))
+        return carried
+
+    def derived(self, table, row, made):
+        for name, value in made.items():
+            # A column that is not in the export is not vouched for, and nobody can read it there.
+            if name in row and row[name] != value:
+                self.find("derived column", f"{table}: {name} is {row[name]}, the rest of the row gives {value}")
+
+    def merged(self, table, kept):
+        """Rows that several payloads were merged to are what those payloads give."""
+        history, _, compare, _ = MERGED[table]
+        current, payloads = kept.get(table, {}), kept.get(history, {})
+        for key in current.keys() | payloads.keys():
+            self.count(f"merged rows of {table}")
+            rows, given = current.get(key, []), payloads.get(key, [])
+            if not rows or not given or rows[0]["payloads"] != len(given):
+                said = rows[0]["payloads"] if rows else 1
+                self.find("merged row", f"{table} {key}: it says {said} payloads, {history} has {len(given)}")
+            elif wrong := compare(rows[0], given):
+                self.find("merged row", f"{table} {key}: {', '.join(wrong)} not what its payloads give")
+
+    def versions(self, table, kept):
+        """No earlier version of a row stands as the current one."""
+        current, earlier = kept.get(table, {}), kept.get(VERSIONS[table][0], {})
+        for key in current.keys() & earlier.keys():
+            [(number, place, leaf)] = current[key]
+            for version, before, old in earlier[key]:
+                if old != leaf and (version >= number or before > place):
+                    self.find("version", f"{table} {key}: version {version} is newer than the current {number}")
 
     def unsalted(self, row):
         """A rejected line without a salt was erased, and an entry says so; or it was recorded when its key was its
@@ -751,23 +1019,37 @@ def climb(index, size, leaf, proof):
     return result
 
 
+def proven_row(row, payload, line):
+    """What is wrong with the row of a proof bundle, or None."""
+    table = row.get("table")
+    if table == "billing.statement":
+        texts = [(given["line_no"], line_text(given)) for given in row["lines"]]
+        if line is not None and line not in [number for number, _ in texts]:
+            return "the line is not in the bill"
+        if sha256(encode_statement(row, texts)) != payload:
+            return "the row is not what was recorded"
+        due = derived_statement(row, row["lines"])["total"]
+        return (
+            None
+            if decimal.Decimal(str(row["total"])) == due
+            else f"the bill's total is {row['total']}, its lines give {due}"
+        )
+    encodings = next((tables[table][1] for tables in TABLES.values() if table in tables), None)
+    if encodings is None:
+        return f"this program knows no table {table}"
+    made = [sha256(ENCODINGS[encoding](row)) for encoding in encodings]
+    return None if payload in made else "the row is not what was recorded"
+
+
 def check_proof(bundle, keys, held):
     """What is wrong with a proof bundle, or None."""
     try:
         if bundle["format"] != "mp-ledger-proof/1":
             raise ValueError("this is not a proof this program knows")
         payload, body = bytes.fromhex(bundle["payload_hash"]), base64.b64decode(bundle["entry"])
-        row = bundle["row"] or {}
-        encode = {"raw.interval_day": encode_intervals, "raw.interval_payload": encode_intervals}.get(row.get("table"))
-        encode = encode or {"raw.register_read": encode_register, "raw.register_payload": encode_register}.get(
-            row.get("table")
-        )
-        if row.get("table") == "billing.statement":
-            encode = lambda row: encode_statement(row, [(line["line_no"], line_text(line)) for line in row["lines"]])  # noqa: E731
-            if bundle.get("line") is not None and bundle["line"] not in [line["line_no"] for line in row["lines"]]:
-                raise ValueError("the line is not in the bill")
-        if encode is not None and sha256(encode(row)) != payload:
-            raise ValueError("the row is not what was recorded")
+        row = bundle["row"]
+        if row is not None and (why := proven_row(row, payload, bundle.get("line"))):
+            raise ValueError(why)
         batch, log = bundle["batch"], bundle["log"]
         leaves = json.loads(body)["leaves"]
         root = climb(
@@ -821,6 +1103,17 @@ def main(arguments=None):
         type=Path,
         help="certificates (PEM) of the time-stamp authority: verify the export's time stamps, with openssl",
     )
+    parser.add_argument(
+        "--day",
+        action="append",
+        default=[],
+        help="check the rows of this billing day (YYYY-MM-DD), which must be here; may be repeated",
+    )
+    parser.add_argument(
+        "--every-day",
+        action="store_true",
+        help="the rows of every billing day in the log must be here",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as one JSON document")
     options = parser.parse_args(arguments)
     try:
@@ -846,7 +1139,16 @@ def main(arguments=None):
             return 0 if report["ok"] else 1
         if options.export is None:
             raise ValueError("name an export, or --proof")
-        audit = Audit(options.export, keys, held, witnesses, options.require_witness, options.tsa_ca)
+        audit = Audit(
+            options.export,
+            keys,
+            held,
+            witnesses,
+            options.require_witness,
+            options.tsa_ca,
+            options.day,
+            options.every_day,
+        )
         (options.export / "manifest.json").read_bytes()
     except (OSError, ValueError, IndexError, KeyError, TypeError) as error:
         print(f"verify_ledger: {error}", file=sys.stderr)
@@ -864,6 +1166,10 @@ def main(arguments=None):
         print(json.dumps(report))
     else:
         print("OK" if report["ok"] else f"NOT OK, first bad place in the log: {report['first_bad_index']}")
+        if absent := report.get("days_without_rows"):
+            print(
+                f"  not checked: the rows of {len(absent)} billing days that are not in this export ({absent[0]} to {absent[-1]}); ask for them"
+            )
         for finding in report["findings"]:
             print(f"  {finding['check']} at {finding['index']}: {finding['detail']}")
         for name, count in report.get("checked", {}).items():

@@ -14,6 +14,8 @@ import polars as pl
 from meter_pipeline.billing import reconcile
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DayCharges, joined
 from meter_pipeline.billing.day_shards import charges_of, read_shard
+from meter_pipeline.billing.leaves import charge_leaves as charge_hashes
+from meter_pipeline.billing.leaves import charge_leaves_1
 from meter_pipeline.billing.missing_usage import with_missing_usage
 from meter_pipeline.billing.positions import matrix
 from meter_pipeline.billing.recalculate import KEY, carry_forward
@@ -29,7 +31,6 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.ledger import entries as ledger
-from meter_pipeline.ledger.digests import digests
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.reading import reading
 from meter_pipeline.schemas.report import StageReport
@@ -295,33 +296,6 @@ def _write(connection: Any, result: DayCharges, day: date, loaded: bool) -> list
     return changed
 
 
-def charge_hashes(charges: pl.DataFrame) -> pl.Series:
-    """SHA-256 of each charge row's canonical text: the leaf that proves a day's charge.
-
-    ``mp-charge/1`` and the columns day, service point, account, tariff, version, days, energy, peaks and amounts, by
-    unit separators; whole numbers in decimal, lists joined by commas.
-    """
-    joined = charges.select(
-        pl.concat_str(
-            [
-                pl.lit("mp-charge/1"),
-                pl.col("billing_day").cast(pl.String),
-                "service_point_id",
-                "account_id",
-                "tariff_id",
-                pl.col("tariff_version").cast(pl.String),
-                pl.col("days").cast(pl.String),
-                *(
-                    pl.col(c).cast(pl.List(pl.String)).list.join(",")
-                    for c in ("energy_to_date", "peaks_to_date", "amounts")
-                ),
-            ],
-            separator="\x1f",
-        )
-    ).to_series()
-    return digests(joined)
-
-
 def _entry(
     before: Database | None,
     result: DayCharges,
@@ -340,11 +314,11 @@ def _entry(
     charges = result.charges
     if len(changed) < charges.height:
         charges, hashes = charges.filter(pl.col("service_point_id").is_in(changed)), None
-    gone: list[bytes] = (
-        charge_hashes(days.read_day(before, "charge_day", day, CHARGE_SCHEMA.names(), changed)).to_list()
-        if before is not None
-        else []
-    )
+    gone: list[bytes] = []
+    if before is not None:
+        held = days.read_day(before, "charge_day", day, CHARGE_SCHEMA.names(), changed)
+        # A row billed before mp-charge/2 has a leaf of the older encoding.
+        gone = [*charge_hashes(held).to_list(), *charge_leaves_1(held).to_list()]
     body = {
         "billing_day": day,
         "services": charges.height,

@@ -1,17 +1,78 @@
-"""The ledger's leaves of billing's rows, made again from the rows as stored."""
+"""The ledger's leaves of billing's rows, made again from the rows as stored, and the columns that follow from them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
 
 import polars as pl
 
 from meter_pipeline.ledger.digests import digests
 
+#: What a charge's leaf covered until mp-charge/2: rows billed then have a leaf of this encoding.
+_CHARGE_1: Final = (
+    "billing_day",
+    "service_point_id",
+    "account_id",
+    "tariff_id",
+    "tariff_version",
+    "days",
+    "energy_to_date",
+    "peaks_to_date",
+    "amounts",
+)
+#: Every column of billing.charge_day but the total, which is the sum of the amounts.
+CHARGE_COLUMNS: Final = (
+    "billing_day",
+    "service_point_id",
+    "account_id",
+    "tariff_id",
+    "tariff_version",
+    "cycle_id",
+    "period_start",
+    "stretch_start",
+    "days",
+    "energy_to_date",
+    "export_to_date",
+    "peaks_to_date",
+    "peak_at_to_date",
+    "register_days",
+    "budget_to_date",
+    "carry",
+    "history",
+    "amounts",
+)
+
+
+def _texts(rows: pl.DataFrame, tag: str, columns: Sequence[str]) -> pl.Series:
+    """Tag and columns joined by unit separators; whole numbers in decimal, lists joined by commas."""
+    parts = [
+        pl.col(name).cast(pl.List(pl.String)).list.join(",")
+        if isinstance(rows.schema[name], pl.List)
+        else pl.col(name).cast(pl.String)
+        for name in columns
+    ]
+    return rows.select(pl.concat_str([pl.lit(tag), *parts], separator="\x1f")).to_series()
+
 
 def charge_leaves(rows: pl.DataFrame) -> pl.Series:
-    """The leaf of each row of billing.charge_day (encoding ``mp-charge/1``)."""
-    from meter_pipeline.billing.day import charge_hashes
+    """The leaf of each row of billing.charge_day (encoding ``mp-charge/2``)."""
+    return digests(_texts(rows, "mp-charge/2", CHARGE_COLUMNS))
 
-    return charge_hashes(rows)
+
+def charge_leaves_1(rows: pl.DataFrame) -> pl.Series:
+    """The leaf of each row of billing.charge_day as it was made before ``mp-charge/2`` (encoding ``mp-charge/1``)."""
+    return digests(_texts(rows, "mp-charge/1", _CHARGE_1))
+
+
+def charge_totals(rows: pl.DataFrame) -> list[str]:
+    """Charges whose total is not the sum of their amounts, a text for each row."""
+    summed = rows.with_columns(made=pl.col("amounts").list.sum())
+    wrong = summed.filter(pl.col("total") != pl.col("made"))
+    return [
+        f"{point} on {day}: total is {total} millionths, its amounts give {made}"
+        for point, day, total, made in wrong.select("service_point_id", "billing_day", "total", "made").iter_rows()
+    ]
 
 
 def statement_leaves(rows: pl.DataFrame) -> pl.Series:
@@ -23,20 +84,19 @@ def statement_leaves(rows: pl.DataFrame) -> pl.Series:
     return digests(texts)
 
 
+def statement_totals(rows: pl.DataFrame) -> list[str]:
+    """Statements whose total or number of lines is not that of their lines, a text for each row. Money in
+    millionths."""
+    wrong = rows.filter((pl.col("total") != pl.col("line_total")) | (pl.col("said_lines") != pl.col("line_count")))
+    return [
+        f"{name}: total is {total} millionths of {said} lines, its {count} lines give {made}"
+        for name, total, said, count, made in wrong.select(
+            "statement_id", "total", "said_lines", "line_count", "line_total"
+        ).iter_rows()
+    ]
+
+
 def adjustment_line_leaves(rows: pl.DataFrame) -> pl.Series:
     """The leaf of each line of an adjustment (``mp-adjustment-line/1``); amount as exact decimal text."""
-    texts = rows.select(
-        pl.concat_str(
-            [
-                pl.lit("mp-adjustment-line/1"),
-                "adjustment_id",
-                pl.col("line_no").cast(pl.String),
-                "action",
-                "service_point_id",
-                "line_key",
-                "amount",
-            ],
-            separator="\x1f",
-        )
-    ).to_series()
-    return digests(texts)
+    columns = ("adjustment_id", "line_no", "action", "service_point_id", "line_key", "amount")
+    return digests(_texts(rows, "mp-adjustment-line/1", columns))

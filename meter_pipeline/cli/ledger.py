@@ -16,6 +16,7 @@ import typer
 
 from meter_pipeline.cli.output import OUT, USAGE, emit, problem, table
 from meter_pipeline.ledger import merkle
+from meter_pipeline.ledger.tables import entries
 
 app = typer.Typer(help="The audit ledger: checkpoint, prove, verify, export, witness.", no_args_is_help=True)
 
@@ -144,17 +145,31 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write what an auditor takes away: the whole log, its checkpoints, the rows of billing days (all of them by
-    default).
+    default). Makes a checkpoint first, so that everything in it is signed.
 
     Example: meter-pipeline ledger export audit/ --day 2026-03-08
     """
+    from meter_pipeline.ledger.checkpoints import checkpoint as make
     from meter_pipeline.ledger.export import export as write
+    from meter_pipeline.ledger.sequencer import SequencerBusyError
+    from meter_pipeline.ledger.signer import SignerRefusedError
 
-    _, database = _open()
+    settings, database = _open()
+
+    def sign() -> object:
+        return make(database, home=settings.home, utility=settings.utility().name)
+
     try:
-        done = write(database, out, days=_dates(day) if day else None)
+        # An auditor's role may not order or sign the log: what is exported then ends where the last checkpoint was made.
+        with database.connect("meter-pipeline-ledger-export") as connection:
+            signs = entries.may_sign(connection)
+        done = write(database, out, days=_dates(day) if day else None, checkpoint=sign if signs else None)
     except FileExistsError as error:
         _usage(str(error))
+    except SignerRefusedError as error:
+        _no(as_json, {"refused": error.code, "reason": str(error)}, "meter-pipeline ledger verify --full")
+    except SequencerBusyError as error:
+        _no(as_json, {"refused": "busy", "reason": str(error)}, "try again in a moment")
     document = {
         "folder": str(done.folder),
         "origin": done.origin,
@@ -163,14 +178,24 @@ def export(
         "leaves": done.leaves,
         "rows": done.rows,
         "days": list(done.days),
+        "unsigned": done.unsigned,
     }
-    emit(
-        document,
-        as_json,
-        lambda d: OUT.print(
+
+    def render(d: dict[str, Any]) -> None:
+        OUT.print(
             f"{d['size']} entries, {d['leaves']} payload hashes, {d['rows']} rows in {d['folder']}", highlight=False
-        ),
-    )
+        )
+        if d["unsigned"]:
+            OUT.print(
+                f"{d['unsigned']} entries are under no checkpoint yet, and their rows do not verify: "
+                "export again after  meter-pipeline ledger checkpoint",
+                style="yellow",
+                highlight=False,
+            )
+        chosen = "".join(f" --day {one}" for one in _dates(day))
+        OUT.print(f"Next: python tools/verify_ledger.py {d['folder']} --vkey LOG.vkey{chosen}", highlight=False)
+
+    emit(document, as_json, render)
 
 
 @app.command()

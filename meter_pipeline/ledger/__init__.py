@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from meter_pipeline.ledger.day import LedgerBefore, LedgerDay, checkpoint_billing_day, verify_before_billing
     from meter_pipeline.ledger.entries import append, append_async
-    from meter_pipeline.ledger.verification import VerifyOutcome, verify
+    from meter_pipeline.ledger.outcome import VerifyOutcome
+    from meter_pipeline.ledger.verification import verify
 
 __all__ = [
     "LedgerBefore",
@@ -34,7 +35,7 @@ _HOME: Final = {
     "verify_before_billing": "day",
     "append": "entries",
     "append_async": "entries",
-    "VerifyOutcome": "verification",
+    "VerifyOutcome": "outcome",
     "verify": "verification",
 }
 

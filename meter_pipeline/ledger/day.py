@@ -7,7 +7,7 @@ after.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -17,11 +17,13 @@ import polars as pl
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import privileges
 from meter_pipeline.ledger.checkpoints import CheckpointOutcome, checkpoint, keys_file, order
+from meter_pipeline.ledger.outcome import VerifyOutcome
 from meter_pipeline.ledger.plots import growth_plot
+from meter_pipeline.ledger.row_rules import Hasher
 from meter_pipeline.ledger.signing import SignerClient, signer_client
-from meter_pipeline.ledger.sources import BEFORE_BILLING, SOURCES, Hashers, Source
+from meter_pipeline.ledger.sources import BEFORE_BILLING, SOURCES, Source
 from meter_pipeline.ledger.tables import entries
-from meter_pipeline.ledger.verification import VerifyOutcome, verify
+from meter_pipeline.ledger.verification import verify
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.settings import Settings
@@ -126,7 +128,7 @@ def verify_before_billing(
     settings: Settings,
     clock: Clock = SYSTEM_CLOCK,
     signer: SignerClient | None = None,
-    hashers: Hashers | None = None,
+    hashers: Mapping[str, Hasher] | None = None,
 ) -> LedgerBefore:
     """Order what reads and validation recorded, verify it from where the last verification ended, and match the day's
     reads and validated rows with their leaves (their content too where ``hashers`` are given). Nothing is signed; the
@@ -151,7 +153,7 @@ def checkpoint_billing_day(
     settings: Settings,
     clock: Clock = SYSTEM_CLOCK,
     signer: SignerClient | None = None,
-    hashers: Hashers | None = None,
+    hashers: Mapping[str, Hasher] | None = None,
     full: bool = False,
     sources: Sequence[Source] = SOURCES,
 ) -> LedgerDay:

@@ -28,17 +28,21 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.ledger.row_checks import days_of
 from meter_pipeline.ledger.sources import SOURCES, RowTable, Source
 from meter_pipeline.ledger.tables import entries, guards
 from meter_pipeline.ledger.tables import rows as ledger_rows
 from meter_pipeline.postgres.database import Database
 
 FORMAT: Final = "mp-ledger-export/1"
+#: How often a checkpoint is made before an export while others write; a batch takes under a second.
+_TRIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class ExportOutcome:
-    """Where the export lies and what is in it."""
+    """Where the export lies and what is in it. ``unsigned``: entries that no checkpoint covers yet; rows of theirs do not
+    verify before the next one."""
 
     folder: Path
     origin: str | None
@@ -47,6 +51,7 @@ class ExportOutcome:
     leaves: int
     rows: int
     days: tuple[date, ...]
+    unsigned: int = 0
 
 
 class _Folder:
@@ -97,17 +102,19 @@ def export(
     days: Sequence[date] | None = None,
     sources: Iterable[Source] = SOURCES,
     clock: Clock = SYSTEM_CLOCK,
+    checkpoint: Callable[[], object] | None = None,
 ) -> ExportOutcome:
     """Write an export of the log and of the rows of ``days`` (None: every day that has rows) into an empty or new
     folder.
 
-    One snapshot of the database; nothing is written to it. Raises FileExistsError where the folder holds something.
+    One snapshot of the database, which ends at a checkpoint where ``checkpoint`` makes one: it is asked again while
+    others write between it and the snapshot. Raises FileExistsError where the folder holds something.
     """
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty")
     out = _Folder(folder)
     with database.connect("meter-pipeline-ledger-export") as connection:
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        unsigned = _at_checkpoint(connection, checkpoint)
         origin, head = entries.origin(connection), entries.latest_head(connection)
         lines: dict[int, list[str]] = {}
         for cosignature in entries.cosignatures(connection):
@@ -142,7 +149,23 @@ def export(
         "files": out.files,
     }
     (folder / "manifest.json").write_bytes(_json(manifest))
-    return ExportOutcome(folder, origin, size, checkpoints, leaves, rows, exported)
+    return ExportOutcome(folder, origin, size, checkpoints, leaves, rows, exported, unsigned)
+
+
+def _at_checkpoint(connection: entries.Connection, checkpoint: Callable[[], object] | None) -> int:
+    """Begin the snapshot; returns how many of its entries no checkpoint covers."""
+    for _ in range(_TRIES):
+        if checkpoint is not None:
+            checkpoint()
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        latest = entries.latest_checkpoint(connection)
+        unsigned = entries.entry_total(connection) - (latest.tree_size if latest else 0)
+        if not unsigned or checkpoint is None:
+            break
+        connection.rollback()
+    else:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    return unsigned
 
 
 def _entries(connection: entries.Connection, out: _Folder) -> tuple[int, int]:
@@ -185,11 +208,8 @@ def _rows(
         headers = [_header(table) for table in present] + [_detail_header(table) for table in present if table.detail]
         wanted: list[date | None] = [None]
         if source.by_day:
-            dated = (
-                set(days)
-                if days is not None
-                else {day for table in present for day in ledger_rows.days_of(connection, table.name)}
-            )
+            # The days of the log too: a day whose rows are all gone has a file without rows, and that is found.
+            dated = set(days) if days is not None else set(days_of(connection, source))
             exported |= dated
             wanted = [*sorted(dated)]
         for header in headers:
@@ -215,7 +235,7 @@ def _header(table: RowTable) -> dict[str, Any]:
         "table": table.name,
         "hash_column": table.hash_column,
         "encoding": table.encoding,
-        "folded": table.folded,
+        "folded": table.merged,
         "detail": table.detail,
     }
 

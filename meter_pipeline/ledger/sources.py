@@ -7,14 +7,8 @@ to what it is now instead, so the entry that does so also names the leaves it re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
-
-import polars as pl
-
-#: Makes the hashes of a frame of rows again: (frame of the table's own columns) -> Binary column.
-Hasher = Callable[[pl.DataFrame], pl.Series]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +17,21 @@ class RowTable:
     knows the encoding can match it), and the encoding its hash is over (named in docs/audit.md), if the verifier knows
     it.
 
-    ``folded``: rows with ``payloads`` above 1 are folded from several payloads, each of which is a row of the history
-    table. ``detail``: the table of the rows that the hash of one of these is over, where it is not over the row itself.
-    ``erasable``: rows may have lost the content their hash is over, and keep the hash.
+    ``older``: an encoding that rows had before. ``history``: the table that holds every payload of rows with
+    ``payloads`` above 1; such a row is merged from them (``key``: its key within a billing day), and where ``merged``
+    it has no leaf of its own. ``versions``: the table that holds what stood in a row before. ``detail``: the table of
+    the rows that the hash of one of these is over, where it is not over the row itself. ``erasable``: rows may have
+    lost the content their hash is over, and keep the hash.
     """
 
     name: str
     hash_column: str | None
     encoding: str | None = None
-    folded: bool = False
+    older: str | None = None
+    history: str | None = None
+    key: tuple[str, ...] = ()
+    merged: bool = False
+    versions: str | None = None
     detail: str | None = None
     erasable: bool = False
 
@@ -57,9 +57,22 @@ RAW: Final = Source(
     "raw",
     ("ingested", "superseded"),
     (
-        RowTable("raw.interval_day", "payload_hash", "mpi1", folded=True),
+        RowTable(
+            "raw.interval_day",
+            "payload_hash",
+            "mpi1",
+            history="raw.interval_payload",
+            key=("meter_id", "channel"),
+            merged=True,
+        ),
         RowTable("raw.interval_payload", "payload_hash", "mpi1"),
-        RowTable("raw.register_read", "payload_hash", "mpr1"),
+        RowTable(
+            "raw.register_read",
+            "payload_hash",
+            "mpr1",
+            history="raw.register_payload",
+            key=("meter_id", "channel", "read_at"),
+        ),
         RowTable("raw.register_payload", "payload_hash", "mpr1"),
     ),
     # A newer version that says what was there counts as a duplicate, and yet is a payload of its own that is kept.
@@ -68,13 +81,24 @@ RAW: Final = Source(
 VALIDATED: Final = Source(
     "validated",
     ("validated",),
-    (RowTable("vee.interval_day", "content_hash"), RowTable("vee.interval_day_version", "content_hash")),
+    (
+        RowTable(
+            "vee.interval_day",
+            "content_hash",
+            "mp-vee-row/1",
+            key=("service_point_id", "meter_id", "channel"),
+            versions="vee.interval_day_version",
+        ),
+        RowTable("vee.interval_day_version", "content_hash", "mp-vee-row/1"),
+    ),
 )
 #: A rejected line's leaf is salted, and its content may be erased.
 DEAD_LETTERS: Final = Source(
     "dead letters", ("rejected",), (RowTable("raw.dead_letter", "leaf", "mp-salted/1", erasable=True),), by_day=False
 )
-CHARGES: Final = Source("charges", ("billed",), (RowTable("billing.charge_day", None, "mp-charge/1"),), retiring=True)
+CHARGES: Final = Source(
+    "charges", ("billed",), (RowTable("billing.charge_day", None, "mp-charge/2", older="mp-charge/1"),), retiring=True
+)
 STATEMENTS: Final = Source(
     "statements",
     ("bill_issued",),
@@ -87,11 +111,7 @@ ADJUSTMENTS: Final = Source(
     also=("adjustment_posted",),
     by_day=False,
 )
-# : What a day's bill stands on, and what comes of it. Validated days first: they are matched by the hash they carry
-# while the reads' content arrives.
+#: What a day's bill stands on, and what comes of it.
 BEFORE_BILLING: Final = (VALIDATED, RAW)
 AFTER_BILLING: Final = (DEAD_LETTERS, CHARGES, STATEMENTS, ADJUSTMENTS)
 SOURCES: Final = (*BEFORE_BILLING, *AFTER_BILLING)
-
-#: Hashers by encoding; a deployment passes those of the rooms that made the rows (encodings.hashers).
-Hashers = Mapping[str, Hasher]

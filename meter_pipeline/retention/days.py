@@ -22,8 +22,10 @@ from typing import Any, Final
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.tables import flags
 from meter_pipeline.ledger import entries
+from meter_pipeline.ledger.outcome import VerifyOutcome
+from meter_pipeline.ledger.row_checks import tables_of, verify_rows
+from meter_pipeline.ledger.row_rules import RowRules
 from meter_pipeline.ledger.sources import SOURCES
-from meter_pipeline.ledger.verification import VerifyOutcome, tables_of, verify_rows
 from meter_pipeline.postgres import partitions
 from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.postgres.partitions import DayTable
@@ -109,7 +111,7 @@ def _why_not(connection: Any, verifier: Database, day: date) -> str:
     with verifier.connect("retention-verify") as reader:
         for source in SOURCES:
             if source.by_day and (tables := tables_of(reader, source, {})):
-                verify_rows(reader, source, tables, day, outcome, {})
+                verify_rows(reader, source, tables, day, outcome, RowRules({}))
     return (
         f"its rows and leaves differ: {outcome.findings[0].check}, {outcome.findings[0].detail}"
         if outcome.findings

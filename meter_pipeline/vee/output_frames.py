@@ -100,6 +100,15 @@ def input_hashes(rows: DayRows, rules_digest: str, *, final: bool, estimates_mor
 
 def content_hashes(v: ValidatedMatrix) -> pl.Series:
     """SHA-256 of what was made of each row: key, account, values, quality, flags, register. A leaf of the ledger."""
+    meta = np.stack([v.row_flags, v.difference, v.unscaled, v.expected.astype(np.int64)], axis=1)
+    return row_hashes(v.keys, v.billing_day, v.values, v.quality, v.flags, meta)
+
+
+def row_hashes(
+    keys: pl.DataFrame, day: date, values: Ints, codes: npt.NDArray[np.uint16], flags: npt.NDArray[np.int32], meta: Ints
+) -> pl.Series:
+    """``mp-vee-row/1`` of each row: its key and account, then values, quality codes and rule bits by slot, then
+    ``meta``: row flags, register difference, unscaled total, slots expected."""
     columns = [
         "service_point_id",
         "meter_id",
@@ -111,9 +120,8 @@ def content_hashes(v: ValidatedMatrix) -> pl.Series:
         "cycle_id",
         "billed",
     ]
-    meta = np.stack([v.row_flags, v.difference, v.unscaled, v.expected.astype(np.int64)], axis=1)
-    tag = _TAG + v.billing_day.isoformat().encode() + b"\x1f"
-    return _hash_rows(_key_bytes(v.keys, columns, tag), [v.values, v.quality, v.flags, meta])
+    tag = _TAG + day.isoformat().encode() + b"\x1f"
+    return _hash_rows(_key_bytes(keys, columns, tag), [values, codes, flags, meta])
 
 
 def interval_keys(

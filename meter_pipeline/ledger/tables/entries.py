@@ -301,6 +301,21 @@ def entries_of(connection: Connection, kinds: Sequence[str], day: date | None) -
         ).fetchall()
 
 
+def may_sign(connection: Connection) -> bool:
+    """Whether this role may order the log and keep checkpoints."""
+    row = connection.execute("SELECT has_column_privilege('ledger.checkpoint', 'note', 'INSERT')").fetchone()
+    return bool(row and row[0])
+
+
+def days_of_kinds(connection: Connection, kinds: Sequence[str]) -> list[date]:
+    """Billing days that entries of some kinds, with leaves, are about."""
+    rows = connection.execute(
+        "SELECT DISTINCT billing_day FROM ledger.entry WHERE kind = ANY(%s) AND billing_day IS NOT NULL AND leaf_count > 0",
+        (list(kinds),),
+    ).fetchall()
+    return sorted(row[0] for row in rows)
+
+
 def entry_total(connection: Connection) -> int:
     """How many entries there are, sequenced or not."""
     row = connection.execute("SELECT count(*) FROM ledger.entry").fetchone()

@@ -41,15 +41,62 @@ def same_snapshot(database: Database, connection: Connection) -> Iterator[ReadSe
 
 #: The billing day of a row, where it is not the column of that name. A statement's is its period's last.
 _DAY: Final[dict[str, LiteralString]] = {"billing.statement": "period_end - 1"}
-_CHARGES: Final = ("energy_to_date", "peaks_to_date", "amounts")
+_CHARGES: Final = (
+    "energy_to_date",
+    "export_to_date",
+    "peaks_to_date",
+    "peak_at_to_date",
+    "register_days",
+    "carry",
+    "history",
+    "amounts",
+)
+_VALIDATED: Final = (
+    "service_point_id",
+    "meter_id",
+    "channel",
+    "unit",
+    "flow",
+    "account_id",
+    "tariff_id",
+    "cycle_id",
+    "billed",
+    "billing_day",
+    "starts_at",
+    "version",
+    "row_flags",
+    "register_difference_micro",
+    "unscaled_micro",
+    "total_micro",
+    "expected",
+    "actual",
+    "estimated",
+    "missing",
+    "interval_minutes",
+    "slots",
+    "scale",
+    "quality",
+    "content_hash",
+)
+_VALIDATED_ARRAYS: Final[dict[str, Any]] = {
+    "values": pl.Int32,
+    "wide_values": pl.Int64,
+    "qualities": pl.Int16,
+    "flags": pl.Int32,
+}
 # : What a hasher needs of a table's rows where that is not every column, arrays as bytes; with one row a row of the
 # table.
 _CONTENT: Final[dict[str, str]] = {
     "raw.interval_day": RAW_INTERVAL_DAY.select(),
     "raw.interval_payload": RAW_INTERVAL_PAYLOAD.select(),
-    "billing.charge_day": f"SELECT billing_day, service_point_id, account_id, tariff_id, tariff_version, days, {listed(_CHARGES, _CHARGES)} "
-    "FROM billing.charge_day",
-    "billing.statement": "SELECT lines_sha256, statement_id, coalesce((SELECT string_agg(concat_ws(E'\\x1f', l.line_no, l.service_point_id, l.tariff_id, "
+    "vee.interval_day": f"SELECT {listed((*_VALIDATED, *_VALIDATED_ARRAYS), _VALIDATED_ARRAYS)} FROM vee.interval_day",
+    "vee.interval_day_version": f"SELECT {listed((*_VALIDATED, *_VALIDATED_ARRAYS), _VALIDATED_ARRAYS)} FROM vee.interval_day_version",
+    "billing.charge_day": "SELECT billing_day, service_point_id, account_id, tariff_id, tariff_version, cycle_id, period_start, stretch_start, days, "
+    f"budget_to_date, total, {listed(_CHARGES, _CHARGES)} FROM billing.charge_day",
+    "billing.statement": "SELECT lines_sha256, statement_id, (total * 1000000)::bigint AS total, lines AS said_lines, "
+    "(SELECT count(*) FROM billing.statement_line AS l WHERE l.statement_id = t.statement_id) AS line_count, "
+    "(SELECT (coalesce(sum(amount), 0) * 1000000)::bigint FROM billing.statement_line AS l WHERE l.statement_id = t.statement_id) AS line_total, "
+    "coalesce((SELECT string_agg(concat_ws(E'\\x1f', l.line_no, l.service_point_id, l.tariff_id, "
     "l.tariff_version, l.segment_start, l.segment_end, l.line_key, coalesce((l.quantity * 1000000)::bigint::text, ''), (l.amount * 1000000)::bigint), "
     "E'\\x1e' ORDER BY l.line_no) FROM billing.statement_line AS l WHERE l.statement_id = t.statement_id), '') AS lines FROM billing.statement AS t",
     "raw.dead_letter": "SELECT leaf, salt, raw FROM raw.dead_letter WHERE salt IS NOT NULL",
@@ -59,6 +106,8 @@ _CONTENT: Final[dict[str, str]] = {
 _LISTS: Final[dict[str, dict[str, Any]]] = {
     "raw.interval_day": ARRAYS,
     "raw.interval_payload": ARRAYS,
+    "vee.interval_day": _VALIDATED_ARRAYS,
+    "vee.interval_day_version": _VALIDATED_ARRAYS,
     "billing.charge_day": dict.fromkeys(_CHARGES, pl.Int64),
 }
 #: Rows that hang on the rows of another table: that table, and the column of both.

@@ -1,0 +1,293 @@
+"""Rows against their leaves: a bijection, their content hashed again, merges and derived columns made again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from meter_pipeline.ledger import hashsets, merkle
+from meter_pipeline.ledger.hashsets import Hashes
+from meter_pipeline.ledger.outcome import VerifyOutcome
+from meter_pipeline.ledger.row_rules import Hasher, Merge, RowRules
+from meter_pipeline.ledger.sources import RowTable, Source
+from meter_pipeline.ledger.tables import entries as store
+from meter_pipeline.ledger.tables import rows as ledger_rows
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.reading import ReadSession, ahead
+
+
+@dataclass(slots=True)
+class LiveLeaves:
+    """Leaves that rows must stand behind, and the entries they are of: (place in the log, how many leaves), in the
+    leaves' order."""
+
+    hashes: Hashes
+    entries: list[tuple[int, int]]
+
+    def place(self, row: int) -> int:
+        """The place in the log of the entry of a leaf, by the leaf's number."""
+        for place, count in self.entries:
+            if row < count:
+                return place
+            row -= count
+        raise IndexError(row)
+
+    def place_of(self, leaf: bytes) -> int | None:
+        """The place of the first entry that holds a leaf."""
+        found = self._rows_of(leaf)
+        return self.place(int(found[0])) if len(found) else None
+
+    def last(self, leaf: bytes) -> int:
+        """Where a leaf stands last among the leaves; -1 where it is none of them."""
+        found = self._rows_of(leaf)
+        return int(found[-1]) if len(found) else -1
+
+    def _rows_of(self, leaf: bytes) -> npt.NDArray[np.intp]:
+        return np.flatnonzero((self.hashes == hashsets.of(leaf)).all(axis=1))
+
+
+def live_leaves(connection: store.Connection, kinds: Sequence[str], day: date | None) -> LiveLeaves:
+    """The leaves of entries of some kinds (of a billing day, or all), in the order of the log."""
+    entries = store.entries_of(connection, kinds, day)
+    return LiveLeaves(
+        hashsets.of(b"".join([entry.leaves or b"" for entry in entries])),
+        [(entry.leaf_index, len(entry.leaves or b"") // merkle.HASH_SIZE) for entry in entries],
+    )
+
+
+def unretired_leaves(connection: store.Connection, kinds: Sequence[str], day: date | None) -> LiveLeaves:
+    """As live_leaves, without those that a later entry says it retired: the last ``retired`` of an entry's leaves are
+    of rows it took away."""
+    entries = store.entries_of(connection, kinds, day)
+    retired = [int(json.loads(entry.body)["body"].get("retired", 0)) for entry in entries]
+    if not any(retired):
+        return live_leaves(connection, kinds, day)
+    live: dict[bytes, int] = {}
+    for entry, gone in zip(entries, retired, strict=True):
+        flat = entry.leaves or b""
+        cut = [flat[at : at + merkle.HASH_SIZE] for at in range(0, len(flat), merkle.HASH_SIZE)]
+        for leaf in cut[len(cut) - gone :]:
+            live.pop(leaf, None)
+        live |= dict.fromkeys(cut[: len(cut) - gone], entry.leaf_index)
+    return LiveLeaves(hashsets.of(b"".join(live)), [(place, 1) for place in live.values()])
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Rows to hash again, read ahead in the order they are asked for: the parts of a table's day, then None."""
+
+    items: Iterator[pl.DataFrame | None]
+
+    def parts(self) -> Iterator[pl.DataFrame]:
+        """The parts of the next table and day."""
+        while (part := next(self.items)) is not None:
+            yield part
+
+
+@contextmanager
+def contents_of(
+    database: Database, connection: store.Connection, asked: Sequence[tuple[RowTable, date | None]]
+) -> Iterator[Contents]:
+    """The rows of what is to be hashed, in the snapshot of ``connection``: a load that commits meanwhile is not half
+    seen."""
+    if not asked:
+        yield Contents(iter(()))
+        return
+
+    def every(session: ReadSession) -> Generator[pl.DataFrame | None]:
+        for table, day in asked:
+            yield from ledger_rows.parts(session, table.name, day)
+            yield None
+
+    with ledger_rows.same_snapshot(database, connection) as session, ahead(every(session)) as items:
+        yield Contents(items)
+
+
+def tables_of(connection: store.Connection, source: Source, rules: Mapping[str, Hasher]) -> list[RowTable]:
+    """Those of a source's tables that are there; none where one's leaves can only be matched by who knows its encoding,
+    and nobody does."""
+    tables = [table for table in source.tables if ledger_rows.exists(connection, table.name)]
+    return [] if any(table.hash_column is None and table.encoding not in rules for table in tables) else tables
+
+
+def days_of(connection: store.Connection, source: Source) -> list[date]:
+    """Every billing day that a source has rows or leaves of."""
+    found = set(store.days_of_kinds(connection, (*source.kinds, *source.also)))
+    for table in source.tables:
+        if ledger_rows.exists(connection, table.name):
+            found |= set(ledger_rows.days_of(connection, table.name))
+    return sorted(found)
+
+
+def verify_rows(
+    connection: store.Connection,
+    source: Source,
+    tables: Sequence[RowTable],
+    day: date | None,
+    outcome: VerifyOutcome,
+    rules: RowRules,
+    contents: Contents | None = None,
+) -> None:
+    """The bijection of rows and leaves (of a billing day, or all); for a table whose encoding has a hasher, from the
+    rows' ``contents``, with the merges and derived columns of the rules.
+
+    ``tables``: those of the source that are there (tables_of).
+    """
+    live = (unretired_leaves if source.retiring else live_leaves)(connection, source.kinds, day)
+    allowed = live.hashes
+    if source.also:
+        allowed = np.concatenate((allowed, live_leaves(connection, source.also, day).hashes))
+    about = f"{day}" if day else "all"
+    checked = _Rows(source, rules, live, allowed, outcome)
+    held = []
+    for table in tables:
+        known = contents is not None and table.encoding in rules
+        if known and contents is not None:
+            carried = hashsets.of(b"".join([checked.part(table, part) for part in contents.parts()]))
+        if not known or table.erasable:
+            assert table.hash_column is not None  # noqa: S101 - looked at by tables_of
+            carried = hashsets.of(ledger_rows.hashes(connection, table.name, table.hash_column, day))
+        outcome.checked[f"rows of {table.name}"] += len(carried)
+        held.append(carried)
+    if contents is not None:
+        checked.across(tables)
+    if hashsets.same(live.hashes, np.concatenate(held)):
+        return
+    for table, carried in zip(tables, held, strict=True):
+        for row in hashsets.absent(carried, allowed):
+            outcome.find("row without leaf", f"{table.name} {about}: {carried[row].tobytes().hex()}")
+    for row in hashsets.absent(live.hashes, np.concatenate(held)):
+        outcome.find("leaf without row", f"{source.name} {about}: {live.hashes[row].tobytes().hex()}", live.place(row))
+
+
+#: Columns of a vector that are one for all rows of a billing day.
+_OF_THE_DAY: Final = ("starts_at",)
+
+
+@dataclass(slots=True)
+class _Rows:
+    """The rows of a source's day as they come: what must be compared across tables is kept until all are there."""
+
+    source: Source
+    rules: RowRules
+    live: LiveLeaves
+    allowed: Hashes
+    outcome: VerifyOutcome
+    kept: dict[str, list[pl.DataFrame]] = field(default_factory=dict)
+    of_the_day: dict[str, set[Any]] = field(default_factory=dict)
+
+    def part(self, table: RowTable, part: pl.DataFrame) -> bytes:
+        """Check a part of a table's rows; returns the leaf of each of them."""
+        for name in _OF_THE_DAY:
+            if name in part.columns:
+                self.of_the_day.setdefault(name, set()).update(part[name].unique().to_list())
+        self._keep(table, part)
+        if table.hash_column is None:
+            return self._made(table, part)
+        rows = part.filter(pl.col("payloads") == 1) if table.merged else part
+        carried, made = rows[table.hash_column], self.rules[table.encoding or ""](rows)
+        self.outcome.checked[f"content of {table.name}"] += rows.height
+        differs = carried.ne_missing(made)
+        for found in carried.filter(differs):
+            self.outcome.find(
+                "row",
+                f"a row of {table.name} does not have the content of its leaf {found.hex()}",
+                self.live.place_of(found),
+            )
+        self._derived(table, rows.filter(~differs) if differs.any() else rows)
+        return b"".join(part[table.hash_column])
+
+    def _made(self, table: RowTable, part: pl.DataFrame) -> bytes:
+        """The leaf of each row of a table that carries none: of the encoding that the ledger has it in."""
+        made = self.rules[table.encoding or ""](part).to_list()
+        self.outcome.checked[f"content of {table.name}"] += part.height
+        if not made:
+            return b""
+        unknown = hashsets.absent(hashsets.of(b"".join(made)), self.allowed)
+        if unknown and table.older is not None and table.older in self.rules:
+            for row, leaf in zip(unknown, self.rules[table.older](part[unknown]).to_list(), strict=True):
+                made[row] = leaf
+            unknown = hashsets.absent(hashsets.of(b"".join(made)), self.allowed)
+        known = part.with_row_index("n").filter(~pl.col("n").is_in(unknown)) if unknown else part
+        self._derived(table, known)
+        return b"".join(made)
+
+    def _derived(self, table: RowTable, rows: pl.DataFrame) -> None:
+        """Columns that no leaf covers, of rows that are their leaves': another row is found already."""
+        wrong = self.rules.derived.get(table.name)
+        if wrong is not None and rows.height:
+            for detail in wrong(rows):
+                self.outcome.find("derived column", f"{table.name}: {detail}")
+
+    def _keep(self, table: RowTable, part: pl.DataFrame) -> None:
+        """What the comparison across tables needs of a part."""
+        histories = {other.history for other in self.source.tables}
+        versions = {other.versions for other in self.source.tables}
+        if table.history is not None:
+            several = part.filter(pl.col("payloads") > 1)
+            if several.height:
+                self.kept.setdefault(table.name, []).append(several)
+        if table.name in histories and part.height:
+            self.kept.setdefault(table.name, []).append(part)
+        if (table.versions is not None or table.name in versions) and part.height:
+            key = next(other.key for other in self.source.tables if other.versions)
+            self.kept.setdefault(table.name, []).append(part.select(*key, "version", "content_hash"))
+
+    def across(self, tables: Sequence[RowTable]) -> None:
+        """Merged rows against their payloads, and current versions against the earlier ones."""
+        for name, found in self.of_the_day.items():
+            if len(found) > 1:
+                self.outcome.find("derived column", f"{self.source.name}: rows of one billing day differ in {name}")
+        for table in tables:
+            if table.history is not None and (merge := self.rules.merges.get(table.name)) is not None:
+                self._merged(table, merge)
+            if table.versions is not None:
+                self._versions(table)
+
+    def _merged(self, table: RowTable, merge: Merge) -> None:
+        current, history = self.kept.get(table.name), self.kept.get(table.history or "")
+        self.outcome.checked[f"merged rows of {table.name}"] += sum(part.height for part in current or ())
+        key = list(table.key)
+        if history is None:
+            for row in pl.concat(current).select(key).rows() if current else ():
+                self.outcome.find(
+                    "merged row", f"{table.name} {row}: it says several payloads, and {table.history} has none"
+                )
+            return
+        made = merge(pl.concat(history))
+        found = pl.concat(current).select(made.columns) if current else made.clear()
+        found = found.cast(made.schema)
+        for row in made.join(found, on=key, how="anti").select(key).rows():
+            self.outcome.find("merged row", f"{table.name} {row}: {table.history} has its payloads, and it says one")
+        for row in found.join(made, on=key, how="anti").select(key).rows():
+            self.outcome.find(
+                "merged row", f"{table.name} {row}: it says several payloads, and {table.history} has none"
+            )
+        made = made.join(found, on=key, how="semi").sort(key)
+        found = found.join(made, on=key, how="semi").sort(key)
+        for name in made.columns:
+            for row in made.filter(made[name].ne_missing(found[name])).select(key).rows():
+                self.outcome.find("merged row", f"{table.name} {row}: {name} is not what its payloads give")
+
+    def _versions(self, table: RowTable) -> None:
+        """No earlier version of a row stands as the current one: its leaf is the last that the ledger has of the row."""
+        current, earlier = self.kept.get(table.name), self.kept.get(table.versions or "")
+        if not current or not earlier:
+            return
+        key = list(table.key)
+        pairs = pl.concat(earlier).join(pl.concat(current), on=key, suffix="_now")
+        for *of, version, before, number, now in pairs.select(
+            *key, "version", "content_hash", "version_now", "content_hash_now"
+        ).iter_rows():
+            if before != now and (version >= number or self.live.last(before) > self.live.last(now)):
+                self.outcome.find(
+                    "version", f"{table.name} {tuple(of)}: version {version} is newer than the current {number}"
+                )

@@ -1,0 +1,80 @@
+"""The ledger's leaves of validated days, made again from the rows as stored, and the columns that follow from them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from meter_pipeline.postgres.vectors import NO_VALUE_32, to_matrices
+from meter_pipeline.schemas.reads import NO_VALUE
+from meter_pipeline.vee.output_frames import row_hashes
+from meter_pipeline.vee.rules.interval_rules import code_table
+
+
+def validated_row_hashes(rows: pl.DataFrame) -> pl.Series:
+    """``content_hash`` of each row of vee.interval_day (encoding ``mp-vee-row/1``), from its stored columns."""
+    numbered = rows.with_row_index("n")
+    found: list[pl.DataFrame] = []
+    for matrix in to_matrices(numbered):
+        keys = matrix.keys
+        flags = _flags(keys["flags"], matrix.values.shape)
+        numbers = [
+            keys["row_flags"].cast(pl.Int64).to_numpy(),
+            keys["register_difference_micro"].cast(pl.Int64).fill_null(NO_VALUE).to_numpy(),
+            keys["unscaled_micro"].cast(pl.Int64).to_numpy(),
+            keys["expected"].cast(pl.Int64).to_numpy(),
+        ]
+        made = row_hashes(keys, matrix.billing_day, matrix.values, matrix.quality, flags, np.stack(numbers, axis=1))
+        found.append(pl.DataFrame({"n": keys["n"], "hash": made}))
+    if not found:
+        return pl.Series("hash", [], pl.Binary)
+    return pl.concat(found).sort("n")["hash"]
+
+
+def _flags(column: pl.Series, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:
+    """Rule bits by slot; 0 where the row has none."""
+    flags = np.zeros(shape, np.int32)
+    rows = np.flatnonzero(column.is_not_null().to_numpy())
+    if rows.size:
+        flags[rows] = column.drop_nulls().explode().to_numpy().reshape(-1, shape[1])
+    return flags
+
+
+def derived_columns(rows: pl.DataFrame) -> list[str]:
+    """What of total_micro, actual, estimated and missing does not follow from a row's intervals, a text for each row."""
+    wrong: list[str] = []
+    for (slots, wide), part in rows.with_columns(wide=pl.col("values").is_null()).group_by("slots", "wide"):
+        column = part["wide_values" if wide else "values"]
+        values = column.explode().to_numpy().reshape(-1, int(str(slots)))
+        held = values != (NO_VALUE if wide else NO_VALUE_32)
+        scale = 10 ** (6 - part["scale"].cast(pl.Int64).to_numpy())
+        total = np.where(held, values, 0).sum(axis=1, dtype=np.int64) * scale
+        estimated = _estimated(part, held)
+        present = held.sum(axis=1)
+        expected = part["expected"].cast(pl.Int64).to_numpy()
+        derived = {
+            "total_micro": total,
+            "estimated": estimated,
+            "actual": present - estimated,
+            "missing": expected - present,
+        }
+        for name, made in derived.items():
+            stored = part[name].cast(pl.Int64).to_numpy()
+            wrong += [
+                f"{part['meter_id'][row]} {part['channel'][row]}: {name} is {stored[row]}, its intervals give {made[row]}"
+                for row in np.flatnonzero(stored != made).tolist()
+            ]
+    return wrong
+
+
+def _estimated(part: pl.DataFrame, held: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Slots with an estimated value, by the row's quality code or by each slot's own."""
+    table = code_table("estimate")
+    shared = table[part["quality"].cast(pl.Int16).to_numpy().view(np.uint16)]
+    count = np.where(shared, held.sum(axis=1), 0).astype(np.int64)
+    own = np.flatnonzero(part["qualities"].is_not_null().to_numpy())
+    if own.size:
+        codes = part["qualities"].drop_nulls().explode().to_numpy().reshape(-1, held.shape[1])
+        count[own] = (table[codes.view(np.uint16)] & held[own]).sum(axis=1)
+    return count

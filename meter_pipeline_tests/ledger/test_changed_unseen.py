@@ -1,0 +1,203 @@
+"""Numbers that a bill stands on, changed by whoever may write the table: both verifiers find every one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import sql
+
+from meter_pipeline.billing.bill_run import issue_statements
+from meter_pipeline.ledger import checkpoints
+from meter_pipeline.ledger.day import verify_before_billing
+from meter_pipeline.ledger.export import export
+from meter_pipeline.ledger.verification import verify
+from meter_pipeline.ledger_hashers import hashers
+from meter_pipeline.postgres.database import Database, ensure_database
+from meter_pipeline_tests.retention.test_days import CLOCK, DAYS, City
+from meter_pipeline_tests.support import ROOT
+
+DAY = DAYS[1].isoformat()
+
+
+@pytest.fixture(scope="module")
+def city(server: Database, template: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[City]:
+    """Forty meters over three days, billed, with their statements, under a checkpoint."""
+    name = f"unseen_{uuid.uuid4().hex[:12]}"
+    made = City(ensure_database(server, name, template.name), tmp_path_factory.mktemp("unseen"))
+    made.build()
+    cycle = made.one("SELECT cycle_id FROM ref.billing_cycles WHERE period_end = %s LIMIT 1", DAYS[2])
+    issue_statements(made.database, made.calendar, cycle, DAYS[2], clock=CLOCK)
+    checkpoints.checkpoint(made.database, home=made.settings.home)
+    yield made
+    with server.connect(autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def inside(city: City) -> set[str]:
+    return {f.check for f in verify(city.database, home=city.settings.home, full=True, hashers=hashers()).findings}
+
+
+def outside(city: City, folder: Path, *more: str) -> dict[str, Any]:
+    if not folder.exists():
+        export(city.database, folder)
+    key = next((city.settings.home / "ledger").glob("*.vkeys")).read_text().split()[0]
+    command = [sys.executable, str(ROOT / "tools" / "verify_ledger.py"), str(folder), "--vkey", key, "--json", *more]
+    found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
+    return found
+
+
+def change(city: City, *statements: str) -> None:
+    with city.database.connect("dba") as connection:
+        connection.execute("SET session_replication_role = replica")
+        for statement in statements:
+            assert connection.execute(statement.encode()).rowcount != 0
+        connection.commit()
+
+
+def test_an_untouched_city_verifies_inside_and_outside(city: City, tmp_path: Path) -> None:
+    done = verify(city.database, home=city.settings.home, full=True, hashers=hashers())
+    assert done.findings == []
+    assert done.checked["content of vee.interval_day"] == done.checked["rows of vee.interval_day"] > 0
+    found = outside(city, tmp_path / "export")
+    assert found["findings"] == []
+    assert found["checked"]["rows of vee.interval_day"] == done.checked["rows of vee.interval_day"]
+
+
+READ = f"SELECT min(meter_id) FROM raw.interval_day WHERE billing_day = '{DAY}' AND payloads = 1"
+#: Name of a row -> how it is found.
+ROWS = {
+    "read": (f"billing_day = '{DAY}' AND meter_id", READ),
+    "charge": (
+        f"billing_day = '{DAY}' AND service_point_id",
+        f"SELECT min(service_point_id) FROM billing.charge_day WHERE billing_day = '{DAY}'",
+    ),
+    "bill": ("statement_id", "SELECT min(statement_id) FROM billing.statement"),
+}
+
+
+def where_of(city: City, row: str) -> str:
+    """The condition that finds a row, with its key written out: what is done to the row does not move it."""
+    column, query = ROWS[row]
+    return f"{column} = '{city.one(query)}'"
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "deed", "check"),
+    [
+        ("raw.interval_day", "read", "values[10] = 99999", "row"),
+        ("raw.interval_day", "read", "values[10] = 99999, payloads = 2", "merged row"),
+        ("vee.interval_day", "read", "values[10] = 99999", "row"),
+        ("vee.interval_day", "read", "total_micro = total_micro + 1", "derived column"),
+        ("vee.interval_day", "read", "account_id = 'A-0000999'", "row"),
+        ("billing.charge_day", "charge", "total = total + 1", "derived column"),
+        ("billing.charge_day", "charge", "export_to_date = array_append(export_to_date, 5)", "row without leaf"),
+        ("billing.charge_day", "charge", "budget_to_date = budget_to_date + 1", "row without leaf"),
+        ("billing.statement", "bill", "total = total * 100", "derived column"),
+        ("billing.statement", "bill", "lines = lines + 1", "derived column"),
+    ],
+)
+def test_a_changed_number_is_found(city: City, tmp_path: Path, table: str, row: str, deed: str, check: str) -> None:
+    where = where_of(city, row)
+    change(
+        city,
+        f"CREATE TABLE public.kept AS SELECT * FROM {table} WHERE {where}",
+        f"UPDATE {table} SET {deed} WHERE {where}",
+    )
+    try:
+        assert check in inside(city)
+        assert check in {f["check"] for f in outside(city, tmp_path / "export")["findings"]}
+    finally:
+        change(
+            city,
+            f"DELETE FROM {table} WHERE {where}",
+            f"INSERT INTO {table} SELECT * FROM public.kept",
+            "DROP TABLE public.kept",
+        )
+    assert inside(city) == set()
+
+
+def test_a_read_that_claims_several_payloads_is_billed_to_nobody(city: City) -> None:
+    """The read changed between validation and billing says that it was merged, so that its own hash is not asked for."""
+    where = where_of(city, "read")
+    change(
+        city,
+        f"CREATE TABLE public.kept AS SELECT * FROM raw.interval_day WHERE {where}",
+        f"UPDATE raw.interval_day SET values = array(SELECT v + 20 FROM unnest(values) v), payloads = 2 WHERE {where}",
+    )
+    try:
+        done = verify_before_billing(city.database, DAYS[1], settings=city.settings, clock=CLOCK, hashers=hashers())
+        assert {f.check for f in done.verification.findings} == {"merged row"}
+    finally:
+        change(
+            city,
+            f"DELETE FROM raw.interval_day WHERE {where}",
+            "INSERT INTO raw.interval_day SELECT * FROM public.kept",
+            "DROP TABLE public.kept",
+        )
+
+
+def test_the_auditors_program_takes_no_encoding_from_the_export(city: City, tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    assert outside(city, folder)["ok"]
+    path = folder / "rows" / "raw" / "raw.interval_day" / f"{DAY}.jsonl"
+    head, *rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    head["encoding"], head["hash_column"], head["folded"] = None, "payload_hash", True
+    rows[0]["values"][9] = 99999
+    path.write_text("\n".join(map(json.dumps, [head, *rows])) + "\n", "utf-8")
+    reseal(folder)
+    assert {f["check"] for f in outside(city, folder)["findings"]} >= {"row"}
+
+
+def test_a_day_that_the_export_leaves_out_is_said_and_found_by_who_asks_for_it(city: City, tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    export(city.database, folder, days=DAYS[:1])
+    assert (outside(city, folder)["ok"], outside(city, folder)["days_without_rows"][-1]) == (True, DAYS[2].isoformat())
+    assert not outside(city, folder, "--every-day")["ok"]
+    assert outside(city, folder, "--day", DAYS[0].isoformat())["ok"]
+    assert not outside(city, folder, "--day", DAY)["ok"]
+
+
+def test_a_partition_taken_away_whole_is_found_in_an_export_of_everything(city: City, tmp_path: Path) -> None:
+    change(
+        city,
+        f"CREATE TABLE public.kept AS SELECT * FROM vee.interval_day WHERE billing_day = '{DAY}'",
+        f"DELETE FROM vee.interval_day WHERE billing_day = '{DAY}'",
+    )
+    try:
+        assert "leaf without row" in inside(city)
+        assert "leaf without row" in {f["check"] for f in outside(city, tmp_path / "export")["findings"]}
+    finally:
+        change(city, "INSERT INTO vee.interval_day SELECT * FROM public.kept", "DROP TABLE public.kept")
+
+
+def reseal(folder: Path) -> None:
+    """Write the manifest's hashes anew, as whoever made the export can."""
+    import hashlib
+
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    manifest["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in manifest["files"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+
+
+def test_an_export_ends_at_a_checkpoint(city: City, tmp_path: Path) -> None:
+    from meter_pipeline.ledger import entries
+
+    with city.database.connect("test") as connection:
+        entries.append(connection, "verified", {"step": "after the last checkpoint"})
+        connection.commit()
+    assert export(city.database, tmp_path / "without").unsigned == 1
+
+    def sign() -> object:
+        return checkpoints.checkpoint(city.database, home=city.settings.home)
+
+    assert export(city.database, tmp_path / "export", checkpoint=sign).unsigned == 0
+    found = outside(city, tmp_path / "export")
+    assert found["ok"]
+    assert "entries after the last checkpoint" not in found["checked"]
