@@ -16,6 +16,8 @@ MICRO: Final = 10**6
 # : Largest magnitude held, in micro base units: 18 digits, inside int64 with room for a day's sum of 288 of them to be
 # checked.
 MAX_MICRO: Final = 10**16
+#: Largest dial held: a register's reads are never added up, so that all of 64 bits serve
+MAX_DIAL_MICRO: Final = 9 * 10**18
 
 #: spelling (upper case, blanks removed) -> (base unit, factor to the base unit)
 _SPELLINGS: Final[dict[str, tuple[str, Fraction]]] = {

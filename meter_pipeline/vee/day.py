@@ -28,7 +28,7 @@ from meter_pipeline.vee import findings, output_frames
 from meter_pipeline.vee.estimation import history as past
 from meter_pipeline.vee.estimation import multi_day_registers
 from meter_pipeline.vee.loading import DayInputs, Shifts, find_shifts, shifted
-from meter_pipeline.vee.registers import assemble, true_up
+from meter_pipeline.vee.registers import assemble, read_rules, true_up
 from meter_pipeline.vee.registers.usage import register_usage
 from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules import thresholds as threshold_file
@@ -117,9 +117,12 @@ def _validate(
     watch("validate")
     only = _register_only(read, calendar, day)
     means = output_frames.class_means(gathered.class_sums, t.profile_min_rows)
-    of_registers = register_usage(read.registers, only, past.align_daily(only, history, days, like), t, means)
+    daily = past.align_daily(only, history, days, like)
+    bounds = int(read.start.timestamp()), int(read.end.timestamp())
+    judged = read_rules.judge(read.registers, only, daily, t, bounds)
+    of_registers = register_usage(read.registers, only, daily, t, means, judged)
     usage = output_frames.daily_usage([*gathered.usage, of_registers.frame], day)
-    of_rows = [*gathered.exceptions, *findings.register_findings(of_registers.frame, city.policy)]
+    of_rows = [*gathered.exceptions, *findings.register_findings(of_registers, only, city.policy)]
     exceptions = findings.day_findings(read, streamed.unexpected, of_rows, usage, city.policy, now)
     shape = shifted(output_frames.added_shapes(streamed.shapes), found)
     writer.finish(read, usage, of_registers.quantity, exceptions, shape, outcome)
@@ -269,11 +272,16 @@ def _with_columns(
 
 
 def _register_only(read: DayInputs, calendar: BillingCalendar, day: date) -> pl.DataFrame:
-    """Series of register-only meters with class and account, aligned for ``registers.usage.register_usage``."""
+    """Series of register-only meters with class, status and account, aligned for ``registers.usage.register_usage``."""
+    points = read.points.select("service_point_id", "customer_class", "status", "status_since")
+    began = {d: calendar.start_s(d) for d in points["status_since"].unique().to_list()}
+    points = points.with_columns(
+        status_since_s=pl.col("status_since").replace_strict(list(began), list(began.values()), return_dtype=pl.Int64)
+    )
     return (
         read.registers.frame.with_row_index("index")
         .filter(pl.col("register_only"))
-        .join(read.points.select("service_point_id", "customer_class"), on="service_point_id", how="inner")
+        .join(points, on="service_point_id", how="inner")
         .join(read.mapped, on="service_point_id", how="left")
         .with_columns(day_seconds=pl.lit(calendar.seconds(day), pl.Int64))
         .sort("service_point_id", "meter_id", "channel")

@@ -58,7 +58,7 @@ REASON_WORDS = {
 }
 
 
-_METHODS = {**METHOD_NAMES, 16: "agreed by a person", 63: "mean of the class", 65: "average daily load"}
+_METHODS = {**METHOD_NAMES, 16: "agreed by a person", 63: "mean of the class", 65: "average daily load", 68: "nothing"}
 
 
 def quality_words(code: int) -> dict[str, Any]:
@@ -245,7 +245,7 @@ def _registers(
                         "local": datetime.fromtimestamp(int(registers.reads.at[r]), ZoneInfo(calendar.zone)).strftime(
                             "%Y-%m-%d %H:%M:%S %z"
                         ),
-                        "dial": from_micro(int(registers.reads.dial[r])),
+                        "dial": from_micro(int(registers.reads.as_read[r])),
                         "consumed": _decimal(int(registers.found.consumed[r])),
                         "step": Step(int(registers.found.cause[r])).name.lower(),
                         "about": STEP_ABOUT[Step(int(registers.found.cause[r]))],

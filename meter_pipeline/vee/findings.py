@@ -13,6 +13,8 @@ from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.units import from_micro
 from meter_pipeline.vee import account_mapping
 from meter_pipeline.vee.loading import DayInputs
+from meter_pipeline.vee.registers.usage import RegisterUsage
+from meter_pipeline.vee.rules import row_rules
 from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, ROW_RULES, Role, Severity, codes
 from meter_pipeline.vee.rules.model import ValidatedMatrix
 from meter_pipeline.vee.rules.policy import DayPolicy
@@ -72,27 +74,26 @@ def _detail(code: str, v: ValidatedMatrix, i: int) -> str:
     return ROW_RULES[code].about
 
 
-def register_findings(usage: pl.DataFrame, policy: DayPolicy) -> list[pl.DataFrame]:
-    """Findings about services that are read by their register alone, from the usage of their registers."""
-    if not usage.height:
-        return []
-    hit = usage.filter((pl.col("row_flags") & policy.listed_rows) != 0)
-    return [
-        hit.filter((pl.col("row_flags") & rule.mask) != 0).select(
-            pl.lit(rule.code).alias("kind"),
-            "service_point_id",
-            *_NOTHING.values(),
-            pl.lit(_severity(rule.code)).alias("severity"),
-            detail=pl.format(
-                "{} The day is put at {} micro {}.",
-                pl.lit(rule.about),
-                pl.col("quantity_micro").cast(pl.String).fill_null("nothing,"),
-                "unit",
-            ),
-        )
-        for rule in ROW_RULES.values()
-        if rule.mask & policy.listed_rows and rule.code not in _ELSEWHERE
-    ]
+#: Rules of registers whose findings are told though they neither hold a bill nor open a case
+_TOLD: Final = row_rules.ROLLOVER.mask | row_rules.READ_ERROR.mask
+
+
+def register_findings(of_registers: RegisterUsage, only: pl.DataFrame, policy: DayPolicy) -> list[pl.DataFrame]:
+    """Findings about meters that are read by their register alone; ``only``: the registers' rows, in the order of the usage."""
+    flags = of_registers.frame["row_flags"].to_numpy()
+    listed = policy.listed_rows | _TOLD
+    names = only.select("service_point_id", "meter_id", "channel", "unit")
+    found: list[tuple[str, str, str, str, str, str]] = []
+    for i in np.flatnonzero(((flags & listed) != 0) | of_registers.told):
+        *key, unit = names.row(int(i))
+        put = of_registers.frame["quantity_micro"][int(i)]
+        day = "nothing is known of the day" if put is None else f"the day is put at {from_micro(put)} {unit}"
+        told = row_rules.READ_GAP.mask if of_registers.told[i] else 0
+        for code in codes(ROW_RULES, int(flags[i]) & (listed | told)):
+            if code not in _ELSEWHERE:
+                said = of_registers.details.get(int(i), {}).get(code, ROW_RULES[code].about.rstrip("."))
+                found.append((code, key[0], key[1], key[2], _severity(code), f"{said}; {day}"))
+    return [_frame(found)]
 
 
 def day_findings(

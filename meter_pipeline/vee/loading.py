@@ -128,7 +128,8 @@ def _read_around(
         .to_list()
     )
     if lonely:
-        wide = read_window.reads_around(session, day, start_s, end_s, windows, lonely).reads
+        # two reads behind: one opens the stretch that ends today, the one before it says what is usual
+        wide = read_window.reads_around(session, day, start_s, end_s, windows, lonely, before=2).reads
         others = reads.filter(~pl.col("meter_id").is_in(lonely))
         within |= dict.fromkeys(lonely, read_window.near_span(start_s, end_s))
         registers = assemble.register_series(windows, pl.concat([others, wide], how="vertical_relaxed"), t, within)

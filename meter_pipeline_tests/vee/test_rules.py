@@ -277,7 +277,16 @@ def test_published_bits_keep_their_meaning() -> None:
                 "READ_OVERDUE",
             ]
         )
-    ) | {45: "REGISTER_DOUBTED"}
+    ) | {
+        40: "READ_HIGH",
+        41: "READ_LOW",
+        42: "READ_ZERO",
+        43: "READ_INACTIVE",
+        44: "READ_IMPOSSIBLE",
+        45: "REGISTER_DOUBTED",
+        46: "NEVER_READ",
+        47: "READ_GAP",
+    }
     assert all(r.source and r.about for r in (*INTERVAL_RULES.values(), *ROW_RULES.values()))
 
 

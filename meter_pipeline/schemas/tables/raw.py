@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meter_pipeline.schemas.tables.shape import CHANNEL, DAY, METER, UNIT, Column, Contract
-from meter_pipeline.units import MAX_MICRO
+from meter_pipeline.units import MAX_DIAL_MICRO
 
 CONTRACTS = (
     Contract(
@@ -46,7 +46,7 @@ CONTRACTS = (
         {
             "read_at": Column("timestamp with time zone", "instant of the reading"),
             "value": Column(
-                "bigint", "the dial, in millionths of the base unit", at_least=-MAX_MICRO, at_most=MAX_MICRO
+                "bigint", "the dial, in millionths of the base unit", at_least=-MAX_DIAL_MICRO, at_most=MAX_DIAL_MICRO
             ),
             "source_version": Column("bigint", "version the source gave"),
             "read_time": Column("timestamp with time zone", "when the head-end took it", nullable=True),

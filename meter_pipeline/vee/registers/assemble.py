@@ -30,6 +30,8 @@ STEP_RULES: Final = {
     Step.DECREASE: rr.DECREASE,
     Step.DIALS: rr.DIALS,
 }
+#: Largest magnitude that is safe to add to another in 64 bits
+_BIG: Final = 4e18
 ROW_KEY: Final = ["service_point_id", "meter_id", "channel"]
 
 
@@ -69,13 +71,14 @@ class Registers:
 
 
 def with_units(installations: pl.DataFrame) -> pl.DataFrame:
-    """Installations with the base unit of each channel beside the declared spelling."""
+    """Installations with the base unit of each channel beside the declared spelling, and ``unit_micro``, how many
+    millionths of the base unit one declared unit is."""
     spellings = installations["declared_unit"].unique().to_list()
-    table = {s: units.base_unit(s)[0] for s in spellings}
+    table = {s: units.base_unit(s) for s in spellings}
+    base, micro = [b for b, _ in table.values()], [int(factor * units.MICRO) for _, factor in table.values()]
     return installations.with_columns(
-        unit=pl.col("declared_unit").replace_strict(list(table), list(table.values()), return_dtype=pl.String)
-        if table
-        else pl.lit("")
+        unit=pl.col("declared_unit").replace_strict(list(table), base, return_dtype=pl.String),
+        unit_micro=pl.col("declared_unit").replace_strict(list(table), micro, return_dtype=pl.Int64),
     )
 
 
@@ -342,11 +345,7 @@ def register_series(
     )
     number = everything["series"].to_numpy().astype(np.int64)
     present = number[np.flatnonzero(np.diff(number, prepend=-1))]
-    own = frame["multiplier_micro"].to_numpy().astype(np.int64)
-    dial = _times(everything["value"].to_numpy().astype(np.int64), own[number])
-    dials = frame["dials"].fill_null(0).to_numpy().astype(np.int64)
-    capacity = np.where((dials > 0) & (dials <= 12), _times(10 ** np.clip(dials, 0, 12) * units.MICRO, own), 0)
-    series = Series(number, everything["at"].to_numpy().astype(np.int64), dial, np.ascontiguousarray(capacity[present]))
+    series = _series(frame, number, everything["at"].to_numpy().astype(np.int64), everything["value"].to_numpy())
     found = steps(series, thresholds)
     # a register of intervals is taken over all the time its meter stood there; what that is more than its own time is
     # taken off again
@@ -357,8 +356,49 @@ def register_series(
         .astype(np.int64)
         for own_edge in ("begin_s", "end_s")
     )
-    part = use_in_windows(series, found, opens[present], closes[present], thresholds.register_boundary_seconds)
+    part = use_in_windows(
+        series, found, opens[present], closes[present], thresholds.register_boundary_seconds, grains(frame)[present]
+    )
     return Registers(frame, series, found, _spread(part, present, frame.height))
+
+
+def grains(frame: pl.DataFrame) -> Ints:
+    """By series of a register frame, a millionth of the dial's own unit in micro base units."""
+    grain: Ints = np.maximum(frame["unit_micro"].to_numpy() // units.MICRO, 1)
+    return grain
+
+
+def _series(frame: pl.DataFrame, number: Ints, at: Ints, value: Ints) -> Series:
+    """Reads in the order of their series, with the multiplier applied.
+
+    A dial that stands so high that its multiple leaves 64 bits is counted from the lowest of its reads; whole units are
+    taken off, so no part of a millionth is lost. Raises OverflowError where even what it counted is beyond them.
+    """
+    starts = np.flatnonzero(np.diff(number, prepend=-1))
+    present = number[starts]
+    own = frame["multiplier_micro"].to_numpy().astype(np.int64)
+    read = np.ascontiguousarray(value).astype(np.int64)
+    times = np.abs(own[present]) / units.MICRO
+    base = np.zeros(present.size, np.int64)
+    if read.size:
+        lowest, highest = np.minimum.reduceat(read, starts), np.maximum.reduceat(read, starts)
+        high = np.flatnonzero(np.maximum(np.abs(lowest), np.abs(highest)) * times > _BIG)
+        base[high] = lowest[high] // units.MICRO * units.MICRO
+        over = high[(highest[high] - base[high]) * times[high] > _BIG]
+        if over.size:
+            name = frame["meter_id"][int(present[over[0]])]
+            raise OverflowError(f"meter {name}: its dial times its multiplier is beyond 64 bits")
+    index = np.repeat(np.arange(present.size), np.diff(np.append(starts, read.size)))
+    dial = _times(read - base[index], own[number])
+    # the dial's digits are of its own unit; one that cannot run over within 64 bits is taken not to
+    dials, unit = frame["dials"].fill_null(0).to_numpy().astype(np.float64), frame["unit_micro"].to_numpy()
+    whole = 10.0**dials * unit
+    known = (dials > 0) & (whole <= _BIG)
+    turn = np.where(known, 10 ** np.where(known, dials, 0).astype(np.int64) * unit, 0)
+    refused = known[number] & ((read >= turn[number]) | (read < 0))
+    rolls = known & (whole * np.abs(own) / units.MICRO <= _BIG)
+    capacity = np.where(rolls, _times(np.where(rolls, turn, 0), own), 0)
+    return Series(number, at, dial, np.ascontiguousarray(capacity[present]), refused, read)
 
 
 def _times(value: Ints, multiplier_micro: Ints) -> Ints:
@@ -410,7 +450,15 @@ def attach_registers(rows: DayRows, registers: Registers, thresholds: Thresholds
         flags |= np.where(use.causes & (1 << step), rule.mask, 0)
     sure = (use.quantity != NO_VALUE) & (use.gap_s == 0)
     frame = registers.frame.select(
-        "service_point_id", "meter_id", pl.col("sums_to").alias("channel"), "total", "multiplier_micro", "decimals"
+        "service_point_id",
+        "meter_id",
+        pl.col("sums_to").alias("channel"),
+        "total",
+        pl.when(pl.col("unit_micro") >= units.MICRO)
+        .then(pl.col("multiplier_micro") * (pl.col("unit_micro") // units.MICRO))
+        .otherwise(pl.col("multiplier_micro") * pl.col("unit_micro") // units.MICRO)
+        .alias("multiplier_micro"),
+        "decimals",
     ).with_columns(
         flags=pl.Series(flags),
         quantity=pl.Series(np.where(sure, use.quantity, 0)),

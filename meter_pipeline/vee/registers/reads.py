@@ -69,14 +69,31 @@ GAP_ABOUT: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Register reads sorted by (series, time, sequence). ``series`` numbers each register; ``dial`` micro units before
-    the multiplier; ``at`` UTC seconds. Per series: ``capacity`` of the dial in micro units (0: unknown), ``start``
-    index of its first read."""
+    """Register reads sorted by (series, time, sequence). ``series`` numbers each register; ``at`` UTC seconds; ``dial``
+    micro units with the multiplier applied, from a zero of the series' own. Per series: ``capacity`` of the dial in
+    micro units (0: unknown). ``refused``: reads with more digits than the dial has (None: those beyond the capacity);
+    ``read``: what the dial showed, micro units without the multiplier (None: ``dial``)."""
 
     series: Ints
     at: Ints
     dial: Ints
     capacity: Ints
+    refused: Bools | None = None
+    read: Ints | None = None
+
+    @property
+    def as_read(self) -> Ints:
+        """What each dial showed, micro units without the multiplier."""
+        return self.dial if self.read is None else self.read
+
+    @property
+    def beyond(self) -> Bools:
+        """Reads with more digits than their dial has."""
+        if self.refused is not None:
+            return self.refused
+        capacity = np.repeat(self.capacity, np.diff(self.starts))
+        out: Bools = (capacity > 0) & ((self.dial >= capacity) | (self.dial < 0))
+        return out
 
     @property
     def starts(self) -> Ints:
@@ -107,7 +124,7 @@ def _kernel() -> Any:
     nothing = NO_VALUE
 
     @numba.njit(cache=True, nogil=True)
-    def kernel(starts, at, dial, capacity, share, reverse, cause, used, consumed):  # type: ignore[no-untyped-def]  # compiled
+    def kernel(starts, at, dial, capacity, refused, share, reverse, cause, used, consumed):  # type: ignore[no-untyped-def]  # compiled
         for k in range(starts.shape[0] - 1):
             lo = starts[k]
             hi = starts[k + 1]
@@ -116,7 +133,7 @@ def _kernel() -> Any:
             skipped = False
             for i in range(lo, hi):
                 v = dial[i]
-                if cap > 0 and (v >= cap or v < 0):
+                if refused[i]:
                     cause[i] = 6
                     used[i] = False
                     consumed[i] = nothing
@@ -152,7 +169,7 @@ def _kernel() -> Any:
                     elif -step <= reverse:
                         cause[i] = 3
                         consumed[i] = step
-                    elif i + 1 < hi and dial[i + 1] >= dial[last] and (cap == 0 or dial[i + 1] < cap):
+                    elif i + 1 < hi and dial[i + 1] >= dial[last] and not refused[i + 1]:
                         cause[i] = 4
                         used[i] = False
                         consumed[i] = nothing
@@ -183,6 +200,7 @@ def steps(reads: Series, thresholds: Thresholds) -> Steps:
             reads.at,
             reads.dial,
             reads.capacity,
+            reads.beyond,
             thresholds.rollover_share,
             thresholds.reverse_micro,
             cause,
@@ -229,7 +247,7 @@ def _window_kernel() -> Any:
     nothing = NO_VALUE
 
     @numba.njit(cache=True, nogil=True)
-    def cumulative(at, level, known, count, when, snap):  # type: ignore[no-untyped-def]  # compiled
+    def cumulative(at, level, known, count, when, snap, grain):  # type: ignore[no-untyped-def]  # compiled
         """Level of a series at an instant: (status, level, distance of the reads around, index of the read at or
         before)."""
         lo = 0
@@ -257,7 +275,7 @@ def _window_kernel() -> Any:
         elapsed = when - at[i]
         # amount * elapsed // whole without leaving 64 bits
         share = (amount // whole) * elapsed + (amount % whole) * elapsed // whole
-        return 0, level[i] + share, whole, i
+        return 0, level[i] + share // grain * grain, whole, i
 
     @numba.njit(cache=True, nogil=True)
     def kernel(  # type: ignore[no-untyped-def]  # compiled
@@ -269,6 +287,7 @@ def _window_kernel() -> Any:
         opens,
         closes,
         snap,
+        grain,
         quantity,
         closed,
         gap_s,
@@ -301,8 +320,8 @@ def _window_kernel() -> Any:
                 n += 1
             if n == 0:
                 continue
-            s0, l0, g0, i0 = cumulative(times[:n], level[:n], known[:n], n, opens[k], snap[k])
-            s1, l1, g1, i1 = cumulative(times[:n], level[:n], known[:n], n, closes[k], snap[k])
+            s0, l0, g0, i0 = cumulative(times[:n], level[:n], known[:n], n, opens[k], snap[k], grain[k])
+            s1, l1, g1, i1 = cumulative(times[:n], level[:n], known[:n], n, closes[k], snap[k], grain[k])
             closed[k] = s1 == 0 or s1 == 2
             gap_s[k] = max(g0, g1)
             if s0 == 2 or s1 == 2:
@@ -322,8 +341,13 @@ def _window_kernel() -> Any:
     return kernel
 
 
-def use_in_windows(reads: Series, found: Steps, opens: Ints, closes: Ints, snap_s: int | Ints) -> WindowUse:
+def use_in_windows(
+    reads: Series, found: Steps, opens: Ints, closes: Ints, snap_s: int | Ints, grain: Ints | None = None
+) -> WindowUse:
     """What each series used in its half-open window (opens, closes], UTC seconds, by series.
+
+    ``grain``: by series the micro units that a share is a multiple of (None: 1): a millionth of the dial's own unit, so that
+    what is counted in hundreds of cubic feet is billed in them without a rest.
 
     A read within ``snap_s`` of an edge stands for the edge; otherwise the step around it is prorated evenly over its
     seconds in integers, so adjoining windows with the same edge lose and double nothing. A window that begins before
@@ -342,6 +366,7 @@ def use_in_windows(reads: Series, found: Steps, opens: Ints, closes: Ints, snap_
             np.ascontiguousarray(opens),
             np.ascontiguousarray(closes),
             snaps,
+            np.ones(count, np.int64) if grain is None else np.ascontiguousarray(grain),
             out.quantity,
             out.closed,
             out.gap_s,
@@ -376,8 +401,11 @@ def no_pace(count: int) -> Pace:
     return Pace(*zero)
 
 
-def pace(reads: Series, found: Steps, until: int, span_s: int) -> Pace:
-    """The pace of every series from reads up to ``until`` (UTC seconds), for estimates of time that no reads enclose."""
+def pace(reads: Series, found: Steps, until: int, span_s: int, doubtful: Bools | None = None) -> Pace:
+    """The pace of every series from reads up to ``until`` (UTC seconds), for estimates of time that no reads enclose.
+
+    ``doubtful``: reads whose stretch is no pace, for the rules doubt it.
+    """
     count = reads.starts.size - 1
     out = no_pace(count)
     if not count:
@@ -389,9 +417,11 @@ def pace(reads: Series, found: Steps, until: int, span_s: int) -> Pace:
     opening = np.flatnonzero(~same)
     elapsed = np.zeros(at.size, np.int64)
     elapsed[1:] = np.where(same[1:], np.diff(at), 0)
-    known = same & (consumed != NO_VALUE) & (elapsed > 0)
+    believed = np.ones(at.size, np.bool_) if doubtful is None else ~doubtful[found.used]
+    known = same & (consumed != NO_VALUE) & (elapsed > 0) & believed
     last = np.zeros(count, np.int64)
-    np.maximum.at(last, number[at <= until], at[at <= until])
+    behind = (at <= until) & believed
+    np.maximum.at(last, number[behind], at[behind])
     recent = np.flatnonzero(known & (at <= until) & (at > last[number] - span_s))
     np.add.at(out.amount, number[recent], consumed[recent])
     np.add.at(out.seconds, number[recent], elapsed[recent])

@@ -135,7 +135,8 @@ def _compare(
     begin[at] = np.maximum(touched["installed_s"].to_numpy(), opens)
     finish[at] = np.minimum(touched["removed_s"].fill_null(OPEN_END).to_numpy(), closes)
     present = wide.reads.series[wide.reads.starts[:-1]]
-    use = use_in_windows(wide.reads, wide.found, begin[present], finish[present], t.register_boundary_seconds)
+    grain = assemble.grains(wide.frame)[present]
+    use = use_in_windows(wide.reads, wide.found, begin[present], finish[present], t.register_boundary_seconds, grain)
     quantity = np.full(count, NO_VALUE, np.int64)
     quantity[present] = use.quantity
     own = pace(wide.reads, wide.found, closes, t.adl_days * 86_400)

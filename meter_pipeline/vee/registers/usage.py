@@ -10,7 +10,8 @@ import polars as pl
 from meter_pipeline import quality
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.vee.output_frames import nullable
-from meter_pipeline.vee.registers.assemble import STEP_RULES, Registers
+from meter_pipeline.vee.registers.assemble import Registers
+from meter_pipeline.vee.registers.read_rules import ReadFindings
 from meter_pipeline.vee.registers.reads import Pace, at_pace, no_pace, open_quantity, pace, read_habit
 from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules.model import Bools, DailyHistory, Ints
@@ -21,10 +22,13 @@ from meter_pipeline.vee.rules.thresholds import Thresholds
 class RegisterUsage:
     """``frame``: one row per register-only meter's channel, a part of its service point's daily usage. ``quantity``:
     by series of the day's registers what the day was put at, micro units, NO_VALUE where nothing is known and for
-    registers beside intervals."""
+    registers beside intervals. By row of ``frame``: ``details`` are the figures of what the rules found, ``told`` whether
+    it was silent for so long that people are told."""
 
     frame: pl.DataFrame
     quantity: Ints
+    told: Bools
+    details: dict[int, dict[str, str]]
 
 
 def register_usage(
@@ -32,7 +36,8 @@ def register_usage(
     mapped: pl.DataFrame,
     history: DailyHistory,
     thresholds: Thresholds,
-    means: pl.DataFrame | None = None,
+    means: pl.DataFrame | None,
+    judged: ReadFindings,
 ) -> RegisterUsage:
     """Daily usage of register-only meters: consumption shared over the days between reads, exactly; a forward estimate
     until a read closes.
@@ -43,7 +48,8 @@ def register_usage(
     closed today or else of the interval meters, flag E; time before the very first read is a substitute at the pace of
     its first stretch (65); a share of a longer stretch between reads is a substitute by linear (17); reads near both
     midnights make an actual day. A day on which reads begin or end is what they enclose of it and the rest at pace, so
-    that the days from one read to another sum to their difference.
+    that the days from one read to another sum to their difference. ``judged``: what the rules say of the same rows; a
+    stretch in doubt is no pace for others. A service that is not active is put at nothing until a read says otherwise.
     """
     at = mapped["index"].to_numpy()
     use = registers.use
@@ -59,16 +65,18 @@ def register_usage(
     adl = np.where(count > 0, recent.sum(axis=1) // np.maximum(count, 1), 0)
     reason = np.where(use.broken[at], 18, 85)
     unknown = np.flatnonzero(~known)
-    own = _own_pace(registers, mapped, thresholds) if unknown.size else no_pace(registers.frame.height)
+    own = _own_pace(registers, mapped, judged, thresholds) if unknown.size else no_pace(registers.frame.height)
+    off = (mapped["status"].fill_null("active") != "active").to_numpy()
+    own.amount[at[off]], own.seconds[at[off]] = 0, 1
     for row in unknown:
         i = int(at[row])
         ended = open_quantity(use, own, i)
         if ended is not None:
             quantity[row] = ended
-            code[row] = quality.pack("E" if use.tail_s[i] else "S", 65, 85)
+            code[row] = quality.pack("E" if use.tail_s[i] else "S", 68 if off[row] and use.tail_s[i] else 65, 85)
         elif own.seconds[i]:
             quantity[row] = at_pace(int(own.amount[i]), int(own.seconds[i]), int(share[row]))
-            code[row] = quality.pack("E", 65, int(reason[row]))
+            code[row] = quality.pack("E", 68 if off[row] else 65, int(reason[row]))
         elif count[row]:
             quantity[row] = int(adl[row]) * int(share[row]) // whole
             code[row] = quality.pack("E", 65, int(reason[row]))
@@ -91,9 +99,7 @@ def register_usage(
         for row in np.flatnonzero((quantity == NO_VALUE) & (mean_of != NO_VALUE)):
             quantity[row] = int(mean_of[row]) * int(share[row]) // whole
             code[row] = quality.pack("E", 63, int(reason[row]))
-    flags = np.zeros(mapped.height, np.int64)
-    for step, rule in STEP_RULES.items():
-        flags |= np.where(use.causes[at] & (1 << step), rule.mask, 0)
+    flags = judged.flags.copy()
     flags |= np.where(mapped["handover"].to_numpy(), rr.EXCHANGE.mask, 0)
     if not use.closed[at].all():
         flags |= np.where(~use.closed[at] & _overdue(registers, mapped, thresholds)[at], rr.READ_OVERDUE.mask, 0)
@@ -125,13 +131,13 @@ def register_usage(
         quality=pl.Series(code.view(np.int16)),
         source=pl.lit("register"),
     )
-    return RegisterUsage(frame, of_series)
+    return RegisterUsage(frame, of_series, judged.told, judged.details)
 
 
-def _own_pace(registers: Registers, mapped: pl.DataFrame, thresholds: Thresholds) -> Pace:
+def _own_pace(registers: Registers, mapped: pl.DataFrame, judged: ReadFindings, thresholds: Thresholds) -> Pace:
     """The pace of each series of the frame; those without reads have none."""
     until = int(mapped["end_s"].to_numpy().max(initial=0))
-    found = pace(registers.reads, registers.found, until, thresholds.adl_days * 86_400)
+    found = pace(registers.reads, registers.found, until, thresholds.adl_days * 86_400, judged.doubtful)
     present = registers.reads.series[registers.reads.starts[:-1]]
     out = no_pace(registers.frame.height)
     for name in ("amount", "seconds", "lead_amount", "lead_seconds"):

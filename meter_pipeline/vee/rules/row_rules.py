@@ -12,6 +12,7 @@ from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.vee.rules.catalogue import ROW_BITS, ROW_RULES, Role, Rule, Severity, everywhere, register
 from meter_pipeline.vee.rules.interval_rules import Subject, spike
 from meter_pipeline.vee.rules.model import Bools, DailyHistory, Ints
+from meter_pipeline.vee.rules.thresholds import Thresholds
 
 Floats = npt.NDArray[np.float64]
 
@@ -160,13 +161,23 @@ def spike_day(r: RowSubject) -> Bools:
 
 
 def expectation(s: Subject, total: Ints, history: DailyHistory) -> Expectation:
-    """What each row was expected to use, against what it did.
+    """What each row was expected to use, against what it did (``expected_use``).
+
+    A meter that answers for part of the day, after an exchange, is not held against whole days.
+    """
+    known = (s.statistics.present == s.context.expected) & (s.context.expected == s.day.slots)
+    return expected_use(total, known, s.context.group, history, s.thresholds)
+
+
+def expected_use(
+    total: Ints | Floats, known: Bools, group: npt.NDArray[np.int32], history: DailyHistory, t: Thresholds
+) -> Expectation:
+    """What rows were expected to use on a day, against their ``total``; ``known``: whole days; ``group``: peers by number.
 
     Weather moves a whole class together, so the class's own movement today against the same days is the adjustment: no
     weather data has to have arrived, and a class of one falls back to its own average. Only wholly actual days count.
     """
     rows, days = history.totals.shape
-    t = s.thresholds
     ratio, deviation = np.ones(rows), np.full(rows, np.inf)
     if days == 0:
         return Expectation(np.zeros(rows, np.bool_), ratio, deviation)
@@ -174,34 +185,40 @@ def expectation(s: Subject, total: Ints, history: DailyHistory) -> Expectation:
     values = np.where(good, history.totals, 0).astype(np.float64)
     counts = good.sum(axis=1)
     own = values.sum(axis=1) / np.maximum(counts, 1)
-    groups = int(s.context.group.max(initial=0)) + 1
-    # a meter that answers for part of the day, after an exchange, is not held against whole days
-    today_known = (
-        (s.statistics.present == s.context.expected)
-        & (s.context.expected == s.day.slots)
-        & (counts >= t.high_low_min_days)
-    )
+    groups = int(group.max(initial=0)) + 1
+    today_known = known & (counts >= t.high_low_min_days)
     base = np.where(today_known & (own > 0), own, 0.0)
     # class movement: what the class used on each day over what its members use on average; NaN-free by construction
-    today_sum = np.bincount(s.context.group, np.where(base > 0, total, 0).astype(np.float64), groups)
-    base_sum = np.bincount(s.context.group, base, groups)
-    members = np.bincount(s.context.group, base > 0, groups)
+    today_sum = np.bincount(group, np.where(base > 0, total, 0).astype(np.float64), groups)
+    base_sum = np.bincount(group, base, groups)
+    members = np.bincount(group, base > 0, groups)
     move = np.where((members >= 8) & (base_sum > 0), today_sum / np.maximum(base_sum, 1e-9), 1.0)
     share = np.where(own[:, None] > 0, values / np.maximum(own[:, None], 1e-9), 0.0)
     day_moves = np.ones((groups, days))
     for d in range(days):
         seen = good[:, d] & (own > 0)
-        n = np.bincount(s.context.group, seen, groups)
-        day_moves[:, d] = np.where(
-            n >= 8, np.bincount(s.context.group, share[:, d] * seen, groups) / np.maximum(n, 1), 1.0
-        )
-    residual = np.abs(share - day_moves[s.context.group])
+        n = np.bincount(group, seen, groups)
+        day_moves[:, d] = np.where(n >= 8, np.bincount(group, share[:, d] * seen, groups) / np.maximum(n, 1), 1.0)
+    residual = np.abs(share - day_moves[group])
     spread = np.where(good, residual, 0.0).sum(axis=1) / np.maximum(counts, 1)
-    expected = own * move[s.context.group]
+    expected = own * move[group]
     testable = today_known & (expected > 0)
     ratio = np.where(testable, total / np.maximum(expected, 1e-9), 1.0)
     # mean absolute deviation to standard deviation of a normal: sqrt(pi / 2)
     return Expectation(testable, ratio, np.maximum(spread * 1.2533, 0.05))
+
+
+def is_high(e: Expectation, t: Thresholds) -> Bools:
+    """Far above what was expected."""
+    return e.testable & (e.ratio > t.high_ratio) & (e.ratio - 1.0 > t.high_low_sigmas * e.deviation)
+
+
+def is_low(e: Expectation, t: Thresholds) -> Bools:
+    """Far below what was expected."""
+    found: Bools = (
+        e.testable & (e.ratio < t.low_ratio) & (1.0 - e.ratio > np.minimum(t.high_low_sigmas * e.deviation, 0.95))
+    )
+    return found
 
 
 @_rule(
@@ -212,8 +229,7 @@ def expectation(s: Subject, total: Ints, history: DailyHistory) -> Expectation:
     about="Far more than the meter's own average, measured against what its class did today.",
 )
 def high(r: RowSubject) -> Bools:
-    e, t = r.expected, r.day.thresholds
-    return e.testable & (e.ratio > t.high_ratio) & (e.ratio - 1.0 > t.high_low_sigmas * e.deviation)
+    return is_high(r.expected, r.day.thresholds)
 
 
 @_rule(
@@ -224,11 +240,7 @@ def high(r: RowSubject) -> Bools:
     about="Far less than the meter's own average, measured against its class.",
 )
 def low(r: RowSubject) -> Bools:
-    e, t = r.expected, r.day.thresholds
-    found: Bools = (
-        e.testable & (e.ratio < t.low_ratio) & (1.0 - e.ratio > np.minimum(t.high_low_sigmas * e.deviation, 0.95))
-    )
-    return found
+    return is_low(r.expected, r.day.thresholds)
 
 
 @_rule(
@@ -404,6 +416,56 @@ REGISTER_DOUBTED = _recorded(
     Severity.INFORM,
     "Oracle MDM manual override rules",
     "The register counted just what a person refused, so the estimates are not scaled to it.",
+)
+# rules of meters that are read by their register alone (registers/read_rules.py)
+READ_HIGH = _recorded(
+    "READ_HIGH",
+    40,
+    Severity.FAIL,
+    "CC&B High/Low; Itron IEE Delta ratio; California DASMMD VEE B.3, high/low usage",
+    "Between two reads the register counted far more than in the stretches before, measured against its class.",
+)
+READ_LOW = _recorded(
+    "READ_LOW",
+    41,
+    Severity.WARN,
+    "CC&B High/Low; California DASMMD VEE B.3, high/low usage",
+    "Between two reads the register counted far less than in the stretches before, measured against its class.",
+)
+READ_ZERO = _recorded(
+    "READ_ZERO",
+    42,
+    Severity.WARN,
+    "California DASMMD VEE B.3, zero consumption for active meters",
+    "The register of an active service that used something before has not moved for several reads.",
+)
+READ_INACTIVE = _recorded(
+    "READ_INACTIVE",
+    43,
+    Severity.WARN,
+    "California DASMMD VEE B.3, usage for inactive meters",
+    "The register of an inactive service moved between two reads.",
+)
+READ_IMPOSSIBLE = _recorded(
+    "READ_IMPOSSIBLE",
+    44,
+    Severity.FAIL,
+    "Itron IEE Demand High/Low Limit",
+    "Between two reads the register counted more than the service can carry.",
+)
+READ_GAP = _recorded(
+    "READ_GAP",
+    47,
+    Severity.INFORM,
+    "Itron IEE Gap; ERCOT TDSP Missing Interval Monitor",
+    "A register that is read several times a day was silent for longer than its habit.",
+)
+NEVER_READ = _recorded(
+    "NEVER_READ",
+    46,
+    Severity.FAIL,
+    "ERCOT: nulls refused",
+    "No read of the register is known, so nothing says what was used.",
 )
 
 

@@ -65,6 +65,12 @@ class Thresholds:
     overdue_factor: float
     outage_share: float
     batch_reads_max: int
+    high_floor_share: float
+    class_ratio: float
+    history_reads: int
+    zero_reads: int
+    zero_days: int
+    gap_hours: float
     shift_min_rows: int
     shift_ratio: float
 
@@ -132,6 +138,12 @@ def parse(content: bytes) -> Thresholds:
             overdue_factor=float(register["overdue_factor"]),
             outage_share=float(register["outage_share"]),
             batch_reads_max=int(register["batch_reads_max"]),
+            high_floor_share=float(register["high_floor_share"]),
+            class_ratio=float(register["class_ratio"]),
+            history_reads=int(register["history_reads"]),
+            zero_reads=int(register["zero_reads"]),
+            zero_days=int(register["zero_days"]),
+            gap_hours=float(register["gap_hours"]),
             shift_min_rows=int(doc["shift"]["min_rows"]),
             shift_ratio=float(doc["shift"]["ratio"]),
         )

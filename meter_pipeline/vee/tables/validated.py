@@ -164,7 +164,7 @@ def read_reference(database: Database, day: date, weather_from: date) -> Referen
     ``temperatures``: mean over the utility's stations by day, from ``weather_from`` to the day.
     """
     service_points = database.read(
-        "SELECT service_point_id, commodity, customer_class, status FROM ref.service_points "
+        "SELECT service_point_id, commodity, customer_class, status, valid_from AS status_since FROM ref.service_points "
         "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)",
         (day,),
     )
