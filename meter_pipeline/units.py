@@ -62,6 +62,38 @@ _SPELLINGS: Final[dict[str, tuple[str, Fraction]]] = {
     "DTH": ("therm", Fraction(10)),
     "MJ": ("MJ", Fraction(1)),
     "GJ": ("MJ", Fraction(1000)),
+    "WATTHOURS": ("kWh", Fraction(1, 1000)),
+    "KWHR": ("kWh", Fraction(1)),
+    "KWHRS": ("kWh", Fraction(1)),
+    "KILOWATTHOUR": ("kWh", Fraction(1)),
+    "KILOWATTHOURS": ("kWh", Fraction(1)),
+    "MEGAWATTHOURS": ("kWh", Fraction(1000)),
+    "GWH": ("kWh", Fraction(10**6)),
+    "LITRES": ("m3", Fraction(1, 1000)),
+    "LITERS": ("m3", Fraction(1, 1000)),
+    "LTR": ("m3", Fraction(1, 1000)),
+    "KILOLITRES": ("m3", Fraction(1)),
+    "KILOLITERS": ("m3", Fraction(1)),
+    "CUBICMETRE": ("m3", Fraction(1)),
+    "CUBICMETRES": ("m3", Fraction(1)),
+    "CUBICMETER": ("m3", Fraction(1)),
+    "CUBICMETERS": ("m3", Fraction(1)),
+    "GALS": ("gal", Fraction(1)),
+    "USGAL": ("gal", Fraction(1)),
+    "USGALLONS": ("gal", Fraction(1)),
+    "KGALS": ("gal", Fraction(1000)),
+    "THOUSANDGALLONS": ("gal", Fraction(1000)),
+    "CUFT": ("ft3", Fraction(1)),
+    "FT^3": ("ft3", Fraction(1)),
+    "CUBICFOOT": ("ft3", Fraction(1)),
+    "CUBICFEET": ("ft3", Fraction(1)),
+    "HUNDREDCUBICFEET": ("ft3", Fraction(100)),
+    "THERMS": ("therm", Fraction(1)),
+    "DEKATHERM": ("therm", Fraction(10)),
+    "DEKATHERMS": ("therm", Fraction(10)),
+    "MMBTU": ("therm", Fraction(10)),
+    "MEGAJOULES": ("MJ", Fraction(1)),
+    "GIGAJOULES": ("MJ", Fraction(1000)),
     "": ("", Fraction(1)),
 }
 
@@ -93,6 +125,9 @@ CUBIC_METRES: Final[dict[str, Fraction]] = {
 }
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,18}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})(?:[eE][+-]?[0-9]{1,2})?", re.ASCII)
+_LONG = re.compile(r"[+-]?(?:[0-9]{1,30}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?", re.ASCII)
+_IGNORED: Final = re.compile(r"[ ._\-\u00a0]+")
+_COUNTED: Final = re.compile(r"([1-9][0-9]{0,5})([A-Z].*)", re.ASCII)
 
 
 class UnitError(ValueError):
@@ -102,13 +137,18 @@ class UnitError(ValueError):
 def base_unit(spelling: str) -> tuple[str, Fraction]:
     """The base unit of a head-end's spelling and the exact factor to it.
 
-    Raises UnitError for a spelling nobody declared. Case and blanks do not matter: NEM12 files say kWh, KWH and kwh.
+    Raises UnitError for a spelling nobody declared. Case, blanks, points, dashes and underscores do not matter (NEM12
+    files say kWh, KWH and kwh; water meters Cubic Feet, CUBIC_FEET and Cu.Ft.), and a whole number before a unit counts
+    it: ``10 CF`` is ten cubic feet, ``100 GAL`` a hundred gallons.
     """
-    key = spelling.strip().upper().replace(" ", "").replace("³", "3")
-    try:
+    key = _IGNORED.sub("", spelling.strip().upper()).replace("³", "3")
+    if key in _SPELLINGS and (key or not spelling.strip()):
         return _SPELLINGS[key]
-    except KeyError:
-        raise UnitError(f"unknown unit {spelling!r}") from None
+    counted = _COUNTED.fullmatch(key)
+    if counted is not None and counted[2] in _SPELLINGS:
+        base, factor = _SPELLINGS[counted[2]]
+        return base, factor * int(counted[1])
+    raise UnitError(f"unknown unit {spelling!r}")
 
 
 def parse_decimal(text: str) -> Decimal:
@@ -120,6 +160,30 @@ def parse_decimal(text: str) -> Decimal:
     if not _NUMBER.fullmatch(text):
         raise UnitError(f"not a plain decimal number: {text[:40]!r}")
     return Decimal(text)
+
+
+def parse_reading(text: str) -> Fraction:
+    """A reading as its exact value: as ``parse_decimal``, with up to 30 digits before the point and 40 behind it, since
+    systems write binary residue (3.2269999999999186) and zeros (0.12500000000000)."""
+    if not _LONG.fullmatch(text):
+        raise UnitError(f"not a plain decimal number: {text[:40]!r}")
+    return Fraction(text)
+
+
+#: what is done with a number between two millionths
+Rounding = str | None
+
+
+def round_micro(exact: Fraction, rounding: Rounding) -> int:
+    """A whole number of micro units. ``half_even`` or ``half_up`` (halves away from zero) for what lies between two;
+    without a rounding that is a UnitError."""
+    if exact.denominator == 1:
+        return exact.numerator
+    if rounding == "half_even":
+        return round(exact)
+    if rounding == "half_up":
+        return int(abs(exact) + Fraction(1, 2)) * (-1 if exact < 0 else 1)
+    raise UnitError(f"{exact} is finer than a millionth of the base unit")
 
 
 def to_micro(value: Decimal, factor: Fraction = Fraction(1)) -> int:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -45,7 +46,8 @@ from meter_pipeline.feeds.files import (
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
 from meter_pipeline.feeds.rows import RowReader, Rows
-from meter_pipeline.feeds.scanning import Scanned, Work, byte_reasons
+from meter_pipeline.feeds.scanned import Scanned, Work
+from meter_pipeline.feeds.scanning import byte_reasons
 from meter_pipeline.feeds.times import Instants, StampParser, State
 from meter_pipeline.schemas.reads import ParsedFeed
 from meter_pipeline.units import UnitError, parse_decimal
@@ -55,6 +57,8 @@ PURPOSES: Final = ("OK", "RESEND", "HISTORY")
 FLAGS: Final = {"": "A", "R": "A", "V": "A", "A": "S", "E": "E", "N": "N"}
 _VARYING: Final = ("meter_id", "channel", "time", "unit", "quality", "source_version", "read_time", "interval_minutes")
 _TIME_FORMAT: Final = "%Y%m%d%H%M"
+#: commas, no quotes, a decimal point, no thousands, nothing trimmed
+_MARKS: Final = np.array([44, 0, 46, 0, 0], np.int64)
 
 
 def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
@@ -255,6 +259,7 @@ class CmepReader:
     @staticmethod
     def _exact(record: _Record, value: bytes, flag: bytes) -> int | Reason:
         if not value and flag.startswith(b"N"):
+            record.reader.units.rounded = Fraction(0)
             return 0
         text = value.decode("utf-8", "replace")
         if record.constant != 1:
@@ -278,27 +283,32 @@ class CmepReader:
             }
             codes["time"] = reader.stamps.codes(scanned.texts[0])[scanned.codes[0]]
             codes["quality"] = reader.qualities.codes([self._word(flag) for flag in scanned.texts[1]])[scanned.codes[1]]
-            micro, exact = reader.units.micro(codes["unit"], scanned.mantissa, scanned.decimals)
+            micro, exact, rounded = reader.units.micro(codes["unit"], scanned.mantissa[0], scanned.decimals[0])
             exact &= (scanned.status == 0) & ~np.repeat(
                 np.array([record.constant != 1 for record in mine], np.bool_), counts
             )
             good = exact & ~reader.judge(codes)
+            numerator, below = np.zeros(micro.size, np.int64), np.ones(micro.size, np.int64)
+            if rounded is not None:
+                numerator[:], below[:] = rounded.numerator, rounded.below
             if not good.all():
-                self._careful(mine, counts, good, micro)
+                self._careful(mine, counts, good, (micro, numerator, below))
             line = np.repeat(np.array([record.line for record in mine], np.int64), counts)
             offset = np.repeat(np.array([record.offset for record in mine], np.int64), counts)
-            if good.all():
-                reader.add(Rows(codes, micro, line, offset))
-            else:
-                reader.add(
-                    Rows({name: column[good] for name, column in codes.items()}, micro[good], line[good], offset[good])
-                )
+            rows = Rows(codes, micro, line, offset)
+            if numerator.any():
+                rows.rounded, rows.below = numerator, below
+            reader.add(rows if good.all() else rows.take(good))
 
     def _careful(
-        self, records: list[_Record], counts: Any, good: npt.NDArray[np.bool_], micro: npt.NDArray[np.int64]
+        self,
+        records: list[_Record],
+        counts: Any,
+        good: npt.NDArray[np.bool_],
+        values: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]],
     ) -> None:
         """Read the records with doubtful triplets again: refuse them whole (clearing ``good``), or put their values
-        right."""
+        (micro units, and what rounding did) right."""
         stops = np.cumsum(counts)
         for record, begin, end in zip(records, (stops - counts).tolist(), stops.tolist(), strict=True):
             if good[begin:end].all():
@@ -308,11 +318,11 @@ class CmepReader:
                 self.rejects.add(record.line, record.offset, record.raw, reasons, len(record.values))
                 good[begin:end] = False
                 continue
-            values = [
-                self._exact(record, value, self._word(flag))
-                for value, flag in zip(record.values, record.flags, strict=True)
-            ]
-            micro[begin:end] = [value if isinstance(value, int) else 0 for value in values]
+            for at, (value, flag) in enumerate(zip(record.values, record.flags, strict=True), begin):
+                micro = self._exact(record, value, self._word(flag))
+                rounded = record.reader.units.rounded.limit_denominator(2**62)
+                values[0][at] = micro if isinstance(micro, int) else 0
+                values[1][at], values[2][at] = rounded.numerator, rounded.denominator
             good[begin:end] = True
 
     def finish(self, fetch: partial[dict[int, bytes]]) -> ParsedFeed:
@@ -322,6 +332,7 @@ class CmepReader:
         parsed.file_format = "cmep"
         parsed.registers = dials.registers
         parsed.file_units |= dials.file_units
+        parsed.roundings |= dials.roundings
         parsed.rejects = pl.concat([self.rejects.frame(), parsed.rejects, dials.rejects]).sort(
             "line", "byte_offset", maintain_order=True
         )
@@ -357,7 +368,7 @@ def _scan_triplets(records: list[_Record], total: int, limits: Limits, size: int
     loop, fast = compiled.kernel("scan_delimited", max(size, len(joined)))
     data: Any = letters if fast else block.data
     actions = np.array([0, 1, kernels.VALUE], np.int32)
-    scanned = work.scan(loop, data, len(joined), 44, 0, actions, limits.max_line_bytes)
+    scanned = work.scan(loop, data, len(joined), _MARKS, actions, limits.max_line_bytes)
     if scanned.rows != total:
         raise AssertionError("triplets and lines differ")
     return scanned

@@ -10,12 +10,12 @@ from typing import Any, Final, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from meter_pipeline.feeds.head_ends import QUALITY_WORD
+from meter_pipeline.feeds.head_ends import QUALITY_WORD, IdRules
 from meter_pipeline.feeds.rejects import Reason, shown
 from meter_pipeline.feeds.times import StampParser, State
 from meter_pipeline.ids import canonical_id
 from meter_pipeline.quality import pack
-from meter_pipeline.units import MAX_MICRO, MICRO, UnitError, base_unit, parse_decimal, to_micro
+from meter_pipeline.units import MAX_MICRO, MICRO, UnitError, base_unit, parse_reading, round_micro
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _SCALED_UNIT: Final = re.compile(r"10\^(-?[0-9]{1,2}) (\S+)", re.ASCII)
@@ -90,17 +90,27 @@ class Vocabulary:
 
 
 class Ids(Vocabulary):
-    """Identifiers in their canonical spelling."""
+    """Identifiers in their canonical spelling, cleaned as the head-end declares. ``words`` turns the head-end's names
+    into ours; where there are any, a name that is not among them means nothing. Parts of an identifier that stands in
+    several columns are put together with dashes."""
 
-    def __init__(self, field: str) -> None:
+    def __init__(self, field: str, rules: IdRules | None = None, words: Mapping[str, str] | None = None) -> None:
         super().__init__()
         self.field = field
         self.values: list[str] = []
+        self._rules = rules if rules != IdRules() else None
+        self._words = words
 
     def judge(self, fresh: list[bytes]) -> npt.NDArray[np.bool_]:
-        found = [canonical_id(text.decode("utf-8", "replace")) for text in fresh]
+        found = [self._canonical(text.decode("utf-8", "replace")) for text in fresh]
         self.values.extend(value or "" for value in found)
         return np.array([value is None for value in found], np.bool_)
+
+    def _canonical(self, text: str) -> str | None:
+        text = text.replace("\x1f", "-")
+        if self._words:
+            text = self._words.get(text, "\x1f")  # which no identifier has
+        return canonical_id(text if self._rules is None else cleaned_id(text, self._rules))
 
     def reason(self, code: int) -> Reason | None:
         if not self.bad[code]:
@@ -109,10 +119,23 @@ class Ids(Vocabulary):
         return Reason("bad_id", f"{self.field} {shown(text)}") if text else Reason("missing_field", self.field)
 
 
+def cleaned_id(text: str, rules: IdRules) -> str:
+    """A meter's name without what a head-end is declared to put around it."""
+    for old, new in rules.replace.items():
+        text = text.replace(old, new)
+    text = text.translate({ord(letter): None for letter in rules.remove}).removeprefix(rules.prefix)
+    return text.lstrip("0") or text[:1] if rules.strip_zeros else text
+
+
 class Stamps(Vocabulary):
     """Instants. An ambiguous local time is not bad here: the order of the file may settle it."""
 
-    _CODES: Final = {State.BAD: "bad_time", State.MISSING_ZONE: "missing_zone", State.NONEXISTENT: "nonexistent_time"}
+    _CODES: Final = {
+        State.BAD: "bad_time",
+        State.MISSING_ZONE: "missing_zone",
+        State.NONEXISTENT: "nonexistent_time",
+        State.IMPLAUSIBLE: "implausible_time",
+    }
 
     def __init__(self, field: str, parser: StampParser) -> None:
         super().__init__()
@@ -144,14 +167,37 @@ class Stamps(Vocabulary):
     def reason(self, code: int) -> Reason | None:
         if not self.bad[code]:
             return None
-        if not self.texts[code]:
+        text = self.texts[code].replace(b"\x1f", b" ")
+        if not text:
             return Reason("missing_field", self.field)
-        return Reason(self._CODES[State(int(self.state[code]))], f"{self.field} {shown(self.texts[code])}")
+        return Reason(self._CODES[State(int(self.state[code]))], f"{self.field} {shown(text)}")
+
+
+#: between a unit and the factor of a row, and between a power and the minutes it is the average of; the sign before
+#: them is a control character, so that no unit column can forge one
+TIMES: Final = b"\x1fx "
+OVER: Final = b"\x1fover "
+_TIMES: Final = re.compile(r"(.*?)\x1fx ([^\x1f]*)(\x1fover .*)?")
+_OVER: Final = re.compile(r"(.*?)\x1fover ([0-9]{1,4})")
+_ENERGY: Final = {"kW": "kWh", "kVAr": "kVArh", "kVA": "kVAh"}
 
 
 def unit_factor(spelling: str) -> tuple[str, Fraction]:
     """Base unit and exact factor of a spelling, also of one scaled by a power of ten as Green Button has them (``10^-3
-    therm``)."""
+    therm``), by a row's own factor, or of power averaged over minutes (which is energy)."""
+    over = _OVER.fullmatch(spelling)
+    if over is not None:
+        base, factor = unit_factor(over[1])
+        if base not in _ENERGY or not 1 <= int(over[2]) <= 1440:
+            raise UnitError(f"{shown(over[1])} over {over[2]} minutes is no energy")
+        return _ENERGY[base], factor * Fraction(int(over[2]), 60)
+    times = _TIMES.fullmatch(spelling)
+    if times is not None:
+        base, factor = unit_factor(times[1])
+        own = parse_reading(times[2])
+        if not 0 < own <= 10**6 or own.denominator > 10**9:
+            raise UnitError(f"factor {shown(times[2])}")
+        return base, factor * own
     scaled = _SCALED_UNIT.fullmatch(spelling)
     if scaled is None:
         return base_unit(spelling)
@@ -159,17 +205,47 @@ def unit_factor(spelling: str) -> tuple[str, Fraction]:
     return base, factor * Fraction(10) ** int(scaled[1])
 
 
+def shown_unit(spelling: str) -> str:
+    """A spelling for people: the unit's own word, with a row's factor, without the minutes of an average."""
+    return spelling.partition("\x1fover ")[0].replace("\x1f", " ")
+
+
+class Rounded:
+    """What rounding did to some values: ``numerator`` / ``below`` is the stored value less the file's own, in micro base
+    units."""
+
+    __slots__ = ("below", "numerator")
+
+    def __init__(self, numerator: npt.NDArray[np.int64], below: npt.NDArray[np.int64]) -> None:
+        self.numerator, self.below = numerator, below
+
+
+_INT64: Final = 2**62
+
+
+def _limit(ratio: Fraction) -> int:
+    """The largest mantissa whose micro base units are in range and whose product fits 64 bits; 0 where none can be told."""
+    if ratio.denominator > _INT64 or ratio.numerator > _INT64:
+        return 0
+    return min(MAX_MICRO * ratio.denominator // ratio.numerator, 10**18, _INT64 // ratio.numerator)
+
+
 class Units(Vocabulary):
-    """Units, with the exact way from (mantissa, decimals) to micro base units for each."""
+    """Units, with the exact way from (mantissa, decimals) to micro base units for each. ``rounding`` is what a head-end
+    declares for digits beyond a millionth (None: they are refused); ``words`` turns its units into ours."""
 
     #: decimals a plain number may have
-    PLACES: Final = 13
+    PLACES: Final = 19
 
-    def __init__(self) -> None:
+    def __init__(self, rounding: str | None = None, words: Mapping[str, str] | None = None) -> None:
         super().__init__()
+        self.rounding = rounding
         self.base: list[str] = []
         self.factor: list[Fraction] = []
         self.spelling: list[str] = []
+        #: what the last rounding of ``exact`` did, in micro base units
+        self.rounded = Fraction(0)
+        self._words = words
         self._multiply: list[list[int]] = []
         self._divide: list[list[int]] = []
         self._limit: list[list[int]] = []
@@ -178,6 +254,9 @@ class Units(Vocabulary):
         bad: list[bool] = []
         for text in fresh:
             spelling = text.decode("utf-8", "replace")
+            if self._words:
+                word, mark, rest = spelling.partition("\x1f")
+                spelling = self._words.get(word, word) + mark + rest
             try:
                 base, factor = unit_factor(spelling)
                 bad.append(False)
@@ -189,46 +268,58 @@ class Units(Vocabulary):
             self.spelling.append(spelling)
             ratios = [factor * MICRO / Fraction(10) ** places for places in range(self.PLACES)]
             self._multiply.append([ratio.numerator for ratio in ratios])
-            self._divide.append([ratio.denominator for ratio in ratios])
-            self._limit.append([MAX_MICRO * ratio.denominator // ratio.numerator for ratio in ratios])
+            self._divide.append([min(ratio.denominator, _INT64) for ratio in ratios])
+            self._limit.append([_limit(ratio) for ratio in ratios])
         return np.array(bad, np.bool_)
 
     def micro(
         self, unit: npt.NDArray[np.int32] | int, mantissa: npt.NDArray[np.int64], decimals: npt.NDArray[np.int8]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Micro base units, and where they are exact and in range."""
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], Rounded | None]:
+        """Micro base units, where they are exact (or rounded as declared) and in range, and what rounding did, if any."""
         multiply = np.array(self._multiply, np.int64)
         divide = np.array(self._divide, np.int64)
-        limit = np.minimum(np.array(self._limit, dtype=object), 10**18).astype(np.int64)
+        limit = np.array(self._limit, np.int64)
         places = np.maximum(decimals, 0)
         where: Any = (unit, places)
         good = (decimals >= 0) & (np.abs(mantissa) <= limit[where])
         safe = np.where(good, mantissa, 0)
         value = safe * multiply[where]
-        if (divide[unit] != 1).any():
-            below = divide[where]
-            quotient = value // below
-            good &= quotient * below == value
-            value = quotient
-        return value, good
+        if not (divide[unit] != 1).any():
+            return value, good, None
+        below = divide[where]
+        quotient = value // below
+        rest = value - quotient * below
+        if self.rounding is None:
+            return quotient, good & (rest == 0), None
+        if not rest.any():
+            return quotient, good, None
+        twice = rest * 2
+        halves = (quotient & 1).astype(np.bool_) if self.rounding == "half_even" else quotient >= 0
+        up = (twice > below) | ((twice == below) & halves)
+        return quotient + up, good, Rounded(np.where(up, below - rest, -rest), below)
 
     def exact(self, unit: int, text: str) -> int | Reason:
-        """Micro base units of one number, by the careful way."""
+        """Micro base units of one number, by the careful way; ``rounded`` says what rounding did."""
+        self.rounded = Fraction(0)
         if not text:
             return Reason("missing_value", "the reading is empty")
         try:
-            number = parse_decimal(text)
+            number = parse_reading(text)
         except UnitError:
             return Reason("not_finite" if _NOT_FINITE.fullmatch(text) else "bad_number", shown(text))
+        exact = number * self.factor[unit] * MICRO
+        if abs(exact) > MAX_MICRO:
+            return Reason("out_of_range", f"{shown(text)} {shown_unit(self.spelling[unit])}")
         try:
-            return to_micro(number, self.factor[unit])
-        except UnitError as error:
-            return Reason(
-                "out_of_range" if "range" in str(error) else "too_fine", f"{shown(text)} {self.spelling[unit]}"
-            )
+            value = round_micro(exact, self.rounding)
+        except UnitError:
+            detail = f"{shown(text)} {shown_unit(self.spelling[unit])}: declare rounding"
+            return Reason("too_fine", detail)
+        self.rounded = value - exact
+        return value
 
     def reason(self, code: int) -> Reason | None:
-        return Reason("bad_unit", shown(self.texts[code])) if self.bad[code] else None
+        return Reason("bad_unit", shown(self.texts[code].replace(b"\x1f", b" "))) if self.bad[code] else None
 
 
 class Qualities(Vocabulary):

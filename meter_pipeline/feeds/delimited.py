@@ -1,29 +1,32 @@
-"""Delimited text with one read per line and a declared mapping of columns.
+"""Delimited text with a declared mapping of columns: one read per line, several, or a day of them.
 
-A record is a line: a quoted field may hold the delimiter and doubled quotes, not a line end. Options of the head-end:
-``skip_lines`` before the header, ``ambiguous`` (rows.py), ``max_line_bytes``, ``columns`` (how many, where there is no
-header), ``empty = "skip"`` (a line without a value is not a read; else it is rejected as ``missing_value``),
-``final_newline = "required"`` (a last line without its line end was cut).
+A record is a line: a quoted field may hold the delimiter and doubled quotes; line ends inside quotes are read where
+``options.quoted_line_breaks`` says that there are such (lines are then numbered by record). Empty fields behind the last
+column do not count. A line ``sep=;`` before the header is Excel's and is passed over, and so is the header where it
+comes again. docs/feeds.md has every option.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds import compiled, kernels
+from meter_pipeline.feeds.control_totals import check_totals
 from meter_pipeline.feeds.files import (
     DEFAULT_LIMITS,
     Block,
     Limits,
     LongLine,
+    Source,
     fetch_lines,
     limits_of,
     line_blocks,
@@ -31,57 +34,102 @@ from meter_pipeline.feeds.files import (
 )
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, shown
-from meter_pipeline.feeds.rows import CODED_FIELDS, FIELDS, RowReader
-from meter_pipeline.feeds.scanning import Scanned, Work, byte_reasons, field_reasons, scan_all
+from meter_pipeline.feeds.row_plan import Number, Part, RowPlan, matches, plan_of
+from meter_pipeline.feeds.row_plan import Source as Column
+from meter_pipeline.feeds.rows import RowReader
+from meter_pipeline.feeds.scanned import Scanned, Work
+from meter_pipeline.feeds.scanning import byte_reasons, field_reasons, scan_all
+from meter_pipeline.feeds.stamp_rules import StampRules
 from meter_pipeline.schemas.reads import ParsedFeed
+
+_SEP: Final = re.compile(rb'"?sep=(.)"?')
+#: lines without reads that are kept to search control totals in
+_MOST_NOTED: Final = 1000
 
 
 @dataclass(slots=True)
 class Layout:
-    """Where the fields stand: number of columns, and the column (from 0) of each mapped field."""
+    """Where the fields stand: number of columns, and the column (from 0) of each source and each value."""
 
     columns: int
-    place: dict[str, int]
+    place: dict[Column, int]
 
 
 def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
-    """Parse one delimited file into interval or register reads (``head_end.kind``), UTC, micro base units.
+    """Parse one delimited file into interval or register reads (``head_end.kind``), UTC, micro base units. A spreadsheet
+    is read as the delimited text of its cells.
 
     Raises HeadEndError for a declaration that cannot be used, FeedRefused for a file refused whole.
     """
+    from meter_pipeline.feeds import spreadsheets
+
+    if spreadsheets.is_spreadsheet(path):
+        return spreadsheets.parse(path, head_end, calendar, limits)
+    return parse_text(path, head_end, limits)
+
+
+def parse_text(path: Path, head_end: HeadEnd, limits: Limits = DEFAULT_LIMITS, or_iso: bool = False) -> ParsedFeed:
+    """As ``parse``, of text. ``or_iso``: stamps may be ISO 8601 beside the declared format."""
     limits = limits_of(head_end.options, limits)
-    varying = tuple(name for name in CODED_FIELDS if name in head_end.columns)
-    if "value" not in head_end.columns:
-        raise HeadEndError(f"{head_end.name}: columns: value is not mapped")
-    unknown = sorted(set(head_end.columns) - set(FIELDS))
-    if unknown:
-        raise HeadEndError(f"{head_end.name}: columns: unknown field {', '.join(unknown)}")
-    reader = RowReader(head_end, varying)
+    plan = plan_of(head_end)
+    try:
+        stamps = StampRules(head_end, plan.stamp, or_iso)
+    except ValueError as error:
+        raise HeadEndError(f"{head_end.name}: {error}") from error
+    reader = RowReader(head_end, plan.varying, stamps)
     with open_feed(path, limits, head_end.encoding) as opened:
-        body = _Body(head_end, limits)
+        body = _Body(head_end, plan, limits)
         scan_all(
             body.pieces(opened.source),
-            lambda block: _scan_block(block, body.known, head_end, varying, limits, opened.size),
+            lambda block: _scan_block(block, body.known, head_end, plan, limits, opened.size),
             reader,
-            partial(_careful, reader, body),
+            plan,
+            partial(_careful, reader, plan, body),
             limits,
             opened.size,
         )
         if body.layout is None:
             raise FeedRefused("empty_file", f"{opened.size} bytes, no line of text")
-    parsed = reader.finish(partial(fetch_lines, path, head_end.encoding, limits))
+    parsed = reader.finish(
+        partial(fetch_lines, path, head_end.encoding, limits),
+        lambda rows: check_totals(head_end, reader, rows, body.noted),
+    )
     parsed.sha256 = opened.sha256
     return parsed
 
 
-class _Body:
-    """Takes the header off the blocks and learns the layout from it."""
+class _JoinedLines:
+    """Text in which a line end inside quotes is a blank: as many bytes, fewer lines."""
 
-    def __init__(self, head_end: HeadEnd, limits: Limits) -> None:
+    def __init__(self, source: Source, quote: int) -> None:
+        self._source, self._quote, self._inside = source, quote, False
+
+    def read(self, size: int) -> bytes:
+        data = self._source.read(size)
+        letters = np.frombuffer(data, np.uint8)
+        quotes = np.cumsum(letters == self._quote) + self._inside
+        breaks = ((letters == 10) | (letters == 13)) & (quotes % 2 == 1)
+        self._inside = bool(quotes[-1] % 2) if quotes.size else self._inside
+        if not breaks.any():
+            return data
+        joined = letters.copy()
+        joined[breaks] = 32
+        return joined.tobytes()
+
+
+class _Body:
+    """Takes the header and what stands around it off the blocks, and learns the layout. ``noted`` are the lines that hold
+    no reads."""
+
+    def __init__(self, head_end: HeadEnd, plan: RowPlan, limits: Limits) -> None:
         self.head_end = head_end
         self.limits = limits
         self.layout: Layout | None = None
+        self.header = b""
+        self.noted: list[str] = []
+        self.passed = head_end.skip.get("*", ())
         self.delimiter = head_end.delimiter.encode("utf-8")
+        self._wanted = [*plan.sources, *[number.source for number in plan.numbers]]
         if len(self.delimiter) != 1 or self.delimiter in b'"\r\n':
             raise HeadEndError(f"{head_end.name}: delimiter must be one ASCII character")
 
@@ -92,8 +140,47 @@ class _Body:
             raise AssertionError("a row before the header")
         return self.layout
 
-    def pieces(self, source: Any) -> Iterator[Block | LongLine]:
+    def note(self, line: bytes) -> None:
+        """Keep a line without reads, for control totals."""
+        if len(self.noted) < _MOST_NOTED:
+            self.noted.append(line.decode("utf-8", "replace"))
+
+    def pieces(self, source: Source) -> Iterator[Block | LongLine]:
+        """The blocks that hold reads."""
+        if self.head_end.options.get("quoted_line_breaks") and self.head_end.quote:
+            source = _JoinedLines(source, ord(self.head_end.quote))
+        blocks = self._after_header(source)
+        footer = int(self.head_end.options.get("footer_lines", 0))
+        return self._before_footer(blocks, footer) if footer else blocks
+
+    def _before_footer(self, blocks: Iterator[Block | LongLine], footer: int) -> Iterator[Block | LongLine]:
+        """Blocks without the file's last lines: those that might be them are held back until more lines came."""
+        held: list[Block] = []
+        for piece in blocks:
+            if isinstance(piece, LongLine):
+                yield from held
+                held = []
+                yield piece
+                continue
+            held.append(piece)
+            while len(held) > 1 and sum(each.lines for each in held[1:]) >= footer:
+                yield held.pop(0)
+        while held and footer:
+            last = held.pop()
+            lines = last.data.splitlines(keepends=True)
+            taken = list(lines[-footer:])
+            for line in taken:
+                self.note(line.rstrip(b"\r\n"))
+            footer -= len(taken)
+            rest = b"".join(lines[: len(lines) - len(taken)])
+            if rest:
+                held.append(Block(rest, last.offset, last.first_line, last.lines - len(taken)))
+                break
+        yield from held
+
+    def _after_header(self, source: Source) -> Iterator[Block | LongLine]:
         skip = int(self.head_end.options.get("skip_lines", 0))
+        first = True
         for piece in line_blocks(source, self.limits):
             if self.layout is not None:
                 yield piece
@@ -103,13 +190,24 @@ class _Body:
             block: Block | None = piece
             while block is not None and self.layout is None:
                 line, after = _first_line(block)
-                if skip > 0:
+                sep = _SEP.fullmatch(line) if first else None
+                first = False
+                if sep is not None:
+                    if sep[1] != self.delimiter:
+                        raise FeedRefused("bad_header", f"the file says {shown(line)}: declare that delimiter", line)
+                    block = after
+                elif skip > 0:
+                    self.note(line)
                     skip -= 1
                     block = after
                 elif not line.strip():
                     block = after
+                elif self.passed and matches(line.decode("utf-8", "replace"), self.passed):
+                    self.note(line)
+                    block = after
                 elif self.head_end.header:
                     self.layout = self._by_name(line)
+                    self.header = line
                     block = after
                 else:
                     self.layout = self._by_number(line)
@@ -118,33 +216,52 @@ class _Body:
 
     def _by_name(self, line: bytes) -> Layout:
         try:
-            names = [name.strip() for name in split(line, self.head_end.delimiter)]
+            names = [name.strip() for name in split(line, self.head_end)]
         except (csv.Error, UnicodeDecodeError) as error:
             raise FeedRefused("bad_header", shown(str(error)), line) from error
-        place: dict[str, int] = {}
-        for ours, theirs in self.head_end.columns.items():
-            if names.count(theirs) != 1:
-                said = "is not in the header" if theirs not in names else "occurs twice in the header"
-                raise FeedRefused("bad_header", f"column {shown(theirs)} ({ours}) {said}", line)
-            place[ours] = names.index(theirs)
-        return Layout(len(names), place)
+        place: dict[Column, int] = {}
+        for column in self._wanted:
+            if names.count(column.name) != 1:
+                said = "is not in the header" if column.name not in names else "occurs twice in the header"
+                raise FeedRefused("bad_header", f"column {shown(column.name)} ({self._ours(column.name)}) {said}", line)
+            place[column] = names.index(column.name) + column.offset
+        while names and not names[-1] and len(names) - 1 > max(place.values()):
+            names.pop()
+        return self._laid_out(len(names), place, line)
 
     def _by_number(self, line: bytes) -> Layout:
         try:
-            count = len(split(line, self.head_end.delimiter))
+            count = len(split(line, self.head_end))
         except (csv.Error, UnicodeDecodeError):
             count = line.count(self.delimiter) + 1
         count = int(self.head_end.options.get("columns", count))
-        place: dict[str, int] = {}
-        for ours, theirs in self.head_end.columns.items():
-            if not (theirs.isascii() and theirs.isdigit() and int(theirs) >= 1):
+        place: dict[Column, int] = {}
+        for column in self._wanted:
+            if not (column.name.isascii() and column.name.isdigit() and int(column.name) >= 1):
+                ours = self._ours(column.name)
                 raise HeadEndError(
                     f"{self.head_end.name}: columns: {ours}: without a header, give the column's number from 1"
                 )
-            place[ours] = int(theirs) - 1
+            place[column] = int(column.name) - 1 + column.offset
+        return self._laid_out(count, place, line)
+
+    def _laid_out(self, count: int, place: dict[Column, int], line: bytes) -> Layout:
         if max(place.values()) >= count:
             raise FeedRefused("bad_header", f"{count} columns, column {max(place.values()) + 1} is declared", line)
+        at = list(place.values())
+        twice = next((column for column, where in place.items() if at.count(where) > 1), None)
+        if twice is not None:
+            raise HeadEndError(
+                f"{self.head_end.name}: columns: {shown(twice.name)} is declared for a value and a field"
+            )
         return Layout(count, place)
+
+    def _ours(self, name: str) -> str:
+        """The field that a column was declared for."""
+        for ours, theirs in self.head_end.columns.items():
+            if name in ((theirs,) if isinstance(theirs, str) else theirs):
+                return ours
+        return "declared"
 
 
 def _first_line(block: Block) -> tuple[bytes, Block | None]:
@@ -156,27 +273,46 @@ def _first_line(block: Block) -> tuple[bytes, Block | None]:
     )
 
 
-def split(line: bytes, delimiter: str) -> list[str]:
+def split(line: bytes, head_end: HeadEnd) -> list[str]:
     """The fields of one line. Raises csv.Error for bad quoting and UnicodeDecodeError for what is not UTF-8."""
-    rows = list(csv.reader([line.decode("utf-8")], delimiter=delimiter, strict=True))
-    return rows[0] if rows else []
+    quoting: Any = {"quotechar": head_end.quote} if head_end.quote else {"quoting": csv.QUOTE_NONE, "quotechar": None}
+    text = line.decode("utf-8")
+    if head_end.trim and head_end.quote:
+        text = _blanks_around_quotes(text, head_end.delimiter, head_end.quote)
+    rows = list(csv.reader([text], delimiter=head_end.delimiter, strict=True, **quoting))
+    fields = rows[0] if rows else []
+    return [field.strip(" \t") for field in fields] if head_end.trim else fields
 
 
-def _scan_block(
-    block: Block, layout: Layout, head_end: HeadEnd, varying: tuple[str, ...], limits: Limits, size: int
-) -> Scanned:
+def _blanks_around_quotes(text: str, delimiter: str, quote: str) -> str:
+    """A line whose quoted fields have no blanks outside their quotes, for csv, which takes those for content."""
+    if quote not in text:
+        return text
+    mark, sign = re.escape(delimiter), re.escape(quote)
+    text = re.sub(rf"(^|{mark})[ \t]+(?={sign})", r"\1", text)
+    return re.sub(rf"(?<={sign})[ \t]+(?={mark}|$)", "", text)
+
+
+def _scan_block(block: Block, layout: Layout, head_end: HeadEnd, plan: RowPlan, limits: Limits, size: int) -> Scanned:
     actions = np.full(layout.columns, kernels.IGNORE, np.int32)
-    for k, name in enumerate(varying):
-        actions[layout.place[name]] = k
-    actions[layout.place["value"]] = kernels.VALUE
-    work = Work(block, len(varying))
+    for k, column in enumerate(plan.sources):
+        actions[layout.place[column]] = k
+    for v, number in enumerate(plan.numbers):
+        actions[layout.place[number.source]] = kernels.VALUE - v
+    work = Work(block, len(plan.sources), len(plan.numbers))
     strict = head_end.options.get("final_newline") == "required" and not block.data.endswith(b"\n")
     loop, fast = compiled.kernel("scan_delimited", max(size, len(block.data)))
     data: Any = np.frombuffer(block.data, np.uint8) if fast else block.data
-    scanned = work.scan(loop, data, len(block.data), head_end.delimiter.encode()[0], 34, actions, limits.max_line_bytes)
+    scanned = work.scan(loop, data, len(block.data), marks_of(head_end), actions, limits.max_line_bytes)
     if strict:
         scanned.status[scanned.rows - 1] |= kernels.CUT
     return scanned
+
+
+def marks_of(head_end: HeadEnd) -> Any:
+    """Delimiter, quote, decimal mark, thousands mark and trimming, as the inner loops take them."""
+    letters = (head_end.delimiter, head_end.quote, head_end.decimal, head_end.thousands)
+    return np.array([*[ord(letter) if letter else 0 for letter in letters], int(head_end.trim)], np.int64)
 
 
 def _mended(raw: bytes) -> bytes:
@@ -184,22 +320,78 @@ def _mended(raw: bytes) -> bytes:
     return raw.replace(b"\0", b"").decode("utf-8", "replace").encode()
 
 
-def _careful(reader: RowReader, body: _Body, raw: bytes, line: int, offset: int) -> list[Reason]:
-    """Read one line by the careful way; returns every reason it is refused for, or keeps it and returns none."""
-    layout = body.known
+def _careful(
+    reader: RowReader, plan: RowPlan, body: _Body, raw: bytes, line: int, offset: int
+) -> tuple[list[Reason], int]:
+    """Read one line by the careful way; returns every reason it is refused for and the reads that costs, or keeps it and
+    returns none."""
+    layout, head_end = body.known, reader.head_end
+    if (body.passed and matches(raw.decode("utf-8", "replace"), body.passed)) or (body.header and raw == body.header):
+        body.note(raw)
+        reader.skipped += 1
+        reader.rows -= 1
+        return [], 0
     reasons = byte_reasons(raw, body.limits)
     if reasons and reasons[0].code == "line_too_long":
-        return reasons
+        return reasons, 1
     try:
-        fields = split(raw if not reasons else _mended(raw), reader.head_end.delimiter)
+        fields = split(raw if not reasons else _mended(raw), head_end)
     except csv.Error as error:
-        return [*reasons, Reason("bad_quoting", shown(str(error)))]
+        return [*reasons, Reason("bad_quoting", shown(str(error)))], len(plan.numbers)
+    while len(fields) > layout.columns and not fields[-1].strip():
+        fields.pop()
     if len(fields) != layout.columns:
         code = "truncated_row" if len(fields) < layout.columns else "too_many_fields"
-        return [*reasons, Reason(code, f"{len(fields)} fields of {layout.columns}")]
-    named = {name: fields[at] for name, at in layout.place.items()}
-    if reasons:
-        return reasons + [more for more in field_reasons(reader, named) if more not in reasons]
-    if not named["value"] and reader.head_end.options.get("empty") == "skip":
-        return []
-    return reader.add_fields(named, line, offset)
+        return [*reasons, Reason(code, f"{len(fields)} fields of {layout.columns}")], len(plan.numbers)
+    texts = [fields[layout.place[column]] for column in plan.sources]
+    values = [fields[layout.place[number.source]] for number in plan.numbers]
+    return careful_row(reader, plan, texts, values, (line, offset), reasons)
+
+
+def careful_row(
+    reader: RowReader, plan: RowPlan, texts: list[str], values: list[str], place: tuple[int, int], reasons: list[Reason]
+) -> tuple[list[Reason], int]:
+    """One row's reads by the careful way, from the texts of its sources and values: kept, passed over, or refused with
+    every reason. ``reasons`` are those that the row is refused for already."""
+    if any(each.drops(texts[each.source].encode("utf-8", "replace")) for each in plan.filters):
+        reader.skipped += 1
+        reader.rows -= 1
+        return [], 0
+    refused = 0
+    for number, value in zip(plan.numbers, values, strict=True):
+        named = {name: _joined(plan.parts(name, number), texts) for name in reader.varying} | {"value": value}
+        if reasons:
+            reasons += [more for more in field_reasons(reader, named) if more not in reasons]
+            refused = len(plan.numbers)
+            continue
+        if _is_nothing(reader, plan, named):
+            reader.skipped += len(plan.numbers) == 1
+            continue
+        found = reader.add_fields(named, *place)
+        if found:
+            refused += 1
+            reasons = _added(reasons, found, number, plan)
+    return reasons, refused
+
+
+def _added(reasons: list[Reason], found: list[Reason], number: Number, plan: RowPlan) -> list[Reason]:
+    """Reasons of one more value of a row, named by its column where a row has several."""
+    column = number.source
+    where = f"{column.name}{f' + {column.offset}' if column.offset else ''}: " if len(plan.numbers) > 1 else ""
+    named = [Reason(each.code, f"{where}{each.detail}") for each in found]
+    return [*reasons, *[each for each in named if each not in reasons]][:100]
+
+
+def _is_nothing(reader: RowReader, plan: RowPlan, named: dict[str, str]) -> bool:
+    """Whether a value is no read at all, as absorb._nothing has it."""
+    if not named["value"] and plan.empty_is_nothing:
+        return True
+    if not (plan.skips_nonexistent or (plan.beyond_day and not named["value"])) or "time" not in named:
+        return False
+    code = reader.stamps.code(named["time"].encode("utf-8", "replace"))
+    reason = reader.stamps.reason(code)
+    return reason is not None and reason.code == "nonexistent_time"
+
+
+def _joined(parts: tuple[Part, ...], texts: list[str]) -> str:
+    return "".join(texts[part] if isinstance(part, int) else part.decode("utf-8") for part in parts)

@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 from xml.etree.ElementTree import ParseError
@@ -265,7 +266,8 @@ class Reader:
     def __init__(self, head_end: HeadEnd, calendar: BillingCalendar, target: Target) -> None:
         self._head_end = head_end
         self._calendar = calendar
-        self._units = Units()
+        self._units = Units(head_end.rounding)
+        self._roundings: dict[tuple[str, str], Fraction] = {}
         self._types = _by_link(target.entries, "ReadingType")
         self._readings = _by_link(target.entries, "MeterReading")
         #: the meter reading that holds a block whose own links do not lie below it
@@ -300,6 +302,7 @@ class Reader:
         parsed.intervals = _frame(self._intervals, INTERVAL_READS)
         parsed.registers = _frame(self._registers, REGISTER_READS)
         parsed.periods = _frame(stated, PERIOD_READS)
+        parsed.roundings = self._roundings
         return parsed
 
     def _channel(self, block: Entry) -> Channel | list[Reason]:
@@ -355,6 +358,7 @@ class Reader:
         """Keep one reading, or say why not."""
         reasons: list[Reason] = []
         value = self._units.exact(channel.unit, reading.value)
+        rounded = self._units.rounded
         if isinstance(value, Reason):
             reasons.append(value)
         start = int(reading.start) if _WHOLE.fullmatch(reading.start) else -1
@@ -373,6 +377,9 @@ class Reader:
         if reasons or isinstance(value, Reason):
             return reasons
         base = self._units.base[channel.unit]
+        if rounded:
+            key = channel.meter_id, channel.channel
+            self._roundings[key] = self._roundings.get(key, Fraction(0)) + rounded
         if channel.cumulative:
             self._registers.append(
                 (

@@ -233,6 +233,18 @@ class _Transcoded:
         return b""
 
 
+def names_in_zip(path: Path) -> set[str]:
+    """Names of the entries of a zip; none for a file that is no zip or whose directory claims to be huge."""
+    try:
+        with path.open("rb") as raw:
+            if raw.read(4) != ZIP_MAGIC:
+                return set()
+            with zipfile.ZipFile(cast(IO[bytes], _SmallReads(raw))) as archive:
+                return {entry.filename for entry in archive.infolist()}
+    except (FeedRefused, OSError, zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError):
+        return set()
+
+
 def _choose_member(archive: zipfile.ZipFile, limits: Limits) -> zipfile.ZipInfo:
     """The one file of a zip. Names are judged although nothing is ever extracted: a hostile archive is refused as such."""
     entries = archive.infolist()
@@ -279,8 +291,11 @@ def _snapshot(status: os.stat_result) -> tuple[int, int, int, int]:
 
 
 @contextmanager
-def open_feed(path: Path, limits: Limits = DEFAULT_LIMITS, encoding: str = "utf-8") -> Iterator[Opened]:
-    """Open a feed file for one reading from start to end.
+def open_feed(
+    path: Path, limits: Limits = DEFAULT_LIMITS, encoding: str = "utf-8", as_is: bool = False
+) -> Iterator[Opened]:
+    """Open a feed file for one reading from start to end. ``as_is``: an archive's own bytes, for a document that is one
+    inside (a spreadsheet).
 
     Raises FeedRefused for what is not a regular file or not a safe archive, FileGrowing (also at the end of the
     with-block) when size, time of change or identity moved meanwhile, or when fewer or more bytes came than the file
@@ -298,7 +313,7 @@ def open_feed(path: Path, limits: Limits = DEFAULT_LIMITS, encoding: str = "utf-
         raise FeedRefused("not_a_file", f"{path.name} is not a regular file")
     with os.fdopen(descriptor, "rb", buffering=0) as raw:
         hashing = _Hashing(raw, path, before.st_size)
-        magic = os.pread(descriptor, 4, 0)
+        magic = b"" if as_is else os.pread(descriptor, 4, 0)
         opened = Opened(path, _Plain(hashing, limits), size=before.st_size)
         archive: zipfile.ZipFile | None = None
         if magic.startswith(GZIP_MAGIC):

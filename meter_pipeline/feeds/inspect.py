@@ -5,15 +5,15 @@ file.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import Decimal
+from decimal import Context, Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.feeds.coded_columns import unit_factor
+from meter_pipeline.feeds.coded_columns import shown_unit, unit_factor
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Limits
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.feeds.registry import parse
@@ -22,17 +22,20 @@ from meter_pipeline.schemas.reads import ParsedFeed
 from meter_pipeline.units import MICRO
 
 Report = dict[str, Any]
+_MOST_PLACES: Final = 60
+_WIDE: Final = Context(prec=200)
 
 
-def exact_decimal(micro: int, spelling: str) -> str:
-    """Micro base units as an exact decimal of the file's own unit: 1_500_000 micro kWh in Wh is ``1500``."""
-    value = Fraction(micro, MICRO) / unit_factor(spelling)[1]
+def exact_decimal(micro: int | Fraction, spelling: str) -> str:
+    """Micro base units as an exact decimal of the file's own unit: 1_500_000 micro kWh in Wh is ``1500``. What has no
+    finite decimal (a third of a kWh, from a factor) is shown to 12 places."""
+    value = Fraction(micro) / MICRO / unit_factor(spelling)[1]
     denominator, places = value.denominator, 0
-    while denominator != 1:  # every factor is a power of ten, so the decimal ends
+    while denominator != 1 and places <= _MOST_PLACES:
         denominator, places = Fraction(denominator, 10).numerator, places + 1
-        if places > 40:
-            raise ValueError(f"{value} has no finite decimal")
-    text = format(Decimal(int(value * 10**places)).scaleb(-places), "f")
+    if denominator != 1:
+        places = 12
+    text = format(Decimal(round(value * 10**places)).scaleb(-places, _WIDE), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
@@ -74,6 +77,7 @@ def report(name: str, parsed: ParsedFeed) -> Report:
             for line, meter, channel, start, end, stated, dials, _ in parsed.stated_differences.iter_rows()
         ],
         "received": parsed.received,
+        "skipped": parsed.skipped,
         "accepted": parsed.intervals.height + parsed.registers.height,
         "rejected_reads": int(parsed.rejects["reads"].sum() or 0),
         "sha256": parsed.sha256,
@@ -105,15 +109,18 @@ def _channel(row: dict[str, Any], parsed: ParsedFeed, minutes: int | None) -> Re
     quality: dict[str, int] = {}
     for code, count in zip(row["quality"], row["len"], strict=True):
         quality[flag_of(code)] = quality.get(flag_of(code), 0) + count
-    flow = parsed.flow(row["meter_id"], row["channel"])
+    key = row["meter_id"], row["channel"]
+    flow, rounded = parsed.flow(*key), parsed.roundings.get(key, Fraction(0))
+    stored = {"stored": exact_decimal(row["micro"], ""), "stored_unit": row["unit"]}
     return {
         "meter_id": row["meter_id"],
         "channel": row["channel"],
         **({"flow": flow} if flow else {}),
-        "unit": spelling,
+        "unit": shown_unit(spelling),
         "interval_minutes": minutes,
         "readings": row["readings"],
-        "sum": exact_decimal(row["micro"], spelling),
+        "sum": exact_decimal(row["micro"] - rounded, spelling),
+        **(stored if rounded or (unit_factor(spelling)[0] != spelling and spelling != shown_unit(spelling)) else {}),
         "first": row["first"],
         "last": row["last"],
         "quality": quality,
@@ -166,6 +173,6 @@ def _registers(parsed: ParsedFeed) -> list[Report]:
     for row in _grouped(dials, "read_at"):
         channel = _channel(row, parsed, None)
         advance, decreases, gaps = further[row["meter_id"], row["channel"], row["unit"]]
-        channel["advance"] = exact_decimal(advance, channel["unit"])
+        channel["advance"] = exact_decimal(advance, _spelling(row, parsed))
         channels.append(channel | {"decreases": decreases, "gaps_over_2h": gaps})
     return channels

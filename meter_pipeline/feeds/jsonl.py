@@ -1,26 +1,35 @@
-"""JSON Lines: one flat object a line, keys mapped by the head-end's ``columns``.
+"""JSON Lines: one object a line, keys mapped by the head-end's ``columns``; a key of a nested object is named with
+points (``Message.Consumption``).
 
-A number may be a JSON number or a string holding one. An absent or null key is an empty field. Escapes, nesting and
-exponents are read by the careful path; a mapped field that is an object, a list or a boolean is refused, and so is a
-key that occurs twice.
+A number may be a JSON number or a string holding one. An absent or null key is an empty field. Escapes and exponents
+are read by the careful path; a mapped field that is an object, a list or a boolean is refused, and so is a key that
+occurs twice. Keys that are not mapped may hold anything. Documents that are not one object a line, and lists of reads
+inside an object, are format ``json`` (json_document.py).
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds import compiled, kernels
+from meter_pipeline.feeds.control_totals import check_totals
+from meter_pipeline.feeds.delimited import careful_row, marks_of
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Block, Limits, fetch_lines, limits_of, line_blocks, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, shown
-from meter_pipeline.feeds.rows import CODED_FIELDS, FIELDS, RowReader
-from meter_pipeline.feeds.scanning import Scanned, Work, byte_reasons, field_reasons, scan_all
+from meter_pipeline.feeds.row_plan import RowPlan, plan_of
+from meter_pipeline.feeds.rows import RowReader
+from meter_pipeline.feeds.scanned import Scanned, Work
+from meter_pipeline.feeds.scanning import byte_reasons, scan_all
+from meter_pipeline.feeds.stamp_rules import StampRules
 from meter_pipeline.schemas.reads import ParsedFeed
 
 _MAX_KEYS: Final = 60
@@ -30,53 +39,88 @@ class _Duplicate(ValueError):
     """A key occurs twice."""
 
 
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The mapped keys as the inner loop takes them: their names end to end, what each is for, and the key above it."""
+
+    names: bytes
+    begins: npt.NDArray[np.int64]
+    actions: npt.NDArray[np.int32]
+    parents: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, plan: RowPlan, name: str) -> Keys:
+        """Raises HeadEndError where two fields come from one key, or a key is both a value and an object."""
+        found: dict[tuple[str, ...], int] = {}
+        actions: list[int] = []
+        wanted = [(source.name, k) for k, source in enumerate(plan.sources)]
+        wanted += [(number.source.name, kernels.VALUE - v) for v, number in enumerate(plan.numbers)]
+        for path, action in wanted:
+            steps = tuple(path.split("."))
+            for depth in range(1, len(steps) + 1):
+                whole = depth == len(steps)
+                at = found.setdefault(steps[:depth], len(actions))
+                if at == len(actions):
+                    actions.append(action if whole else kernels.DESCEND)
+                elif whole or actions[at] != kernels.DESCEND:
+                    raise HeadEndError(f"{name}: columns: two fields from one key")
+        if len(actions) > _MAX_KEYS:
+            raise HeadEndError(f"{name}: columns: more than {_MAX_KEYS} keys")
+        encoded = [steps[-1].encode("utf-8") for steps in found]
+        parents = [found[steps[:-1]] if len(steps) > 1 else -1 for steps in found]
+        begins = np.cumsum([0, *map(len, encoded)]).astype(np.int64)
+        return cls(b"".join(encoded), begins, np.array(actions, np.int32), np.array(parents, np.int32))
+
+
 def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
     """Parse a JSON Lines file into interval or register reads (``head_end.kind``). Raises HeadEndError, FeedRefused."""
     limits = limits_of(head_end.options, limits)
-    unknown = sorted(set(head_end.columns) - set(FIELDS))
-    if unknown or "value" not in head_end.columns:
-        raise HeadEndError(
-            f"{head_end.name}: columns: "
-            + (f"unknown field {', '.join(unknown)}" if unknown else "value is not mapped")
-        )
-    varying = tuple(name for name in CODED_FIELDS if name in head_end.columns)
-    reader = RowReader(head_end, varying)
-    encoded = [head_end.columns[name].encode("utf-8") for name in (*varying, "value")]
-    if len(set(encoded)) != len(encoded) or len(encoded) > _MAX_KEYS:
-        raise HeadEndError(f"{head_end.name}: columns: two fields from one key")
+    if head_end.day_columns is not None:
+        raise HeadEndError(f"{head_end.name}: day_columns: a day in a row is for delimited text")
+    plan = plan_of(head_end)
+    keys = Keys.of(plan, head_end.name)
+    try:
+        stamps = StampRules(head_end, plan.stamp)
+    except ValueError as error:
+        raise HeadEndError(f"{head_end.name}: {error}") from error
+    reader = RowReader(head_end, plan.varying, stamps)
     with open_feed(path, limits, head_end.encoding) as opened:
         if not opened.size:
             raise FeedRefused("empty_file", "0 bytes")
         scan_all(
             line_blocks(opened.source, limits),
-            lambda block: _scan_block(block, encoded, limits, opened.size),
+            lambda block: _scan_block(block, keys, plan, head_end, limits, opened.size),
             reader,
-            partial(_careful, reader, limits),
+            plan,
+            partial(_careful, reader, plan, limits),
             limits,
             opened.size,
         )
-    parsed = reader.finish(partial(fetch_lines, path, head_end.encoding, limits))
+    parsed = reader.finish(
+        partial(fetch_lines, path, head_end.encoding, limits), lambda rows: check_totals(head_end, reader, rows, ())
+    )
     parsed.sha256 = opened.sha256
-    if not parsed.received:
+    if not parsed.received and not parsed.skipped:
         raise FeedRefused("empty_file", f"{opened.size} bytes, no line of text")
     return parsed
 
 
-def _scan_block(block: Block, keys: list[bytes], limits: Limits, size: int) -> Scanned:
-    actions = np.array([*range(len(keys) - 1), kernels.VALUE], np.int32)
-    begins = np.cumsum([0, *map(len, keys)]).astype(np.int64)
-    work = Work(block, len(keys) - 1)
+def _scan_block(block: Block, keys: Keys, plan: RowPlan, head_end: HeadEnd, limits: Limits, size: int) -> Scanned:
+    work = Work(block, len(plan.sources), len(plan.numbers))
     loop, fast = compiled.kernel("scan_json_lines", max(size, len(block.data)))
-    joined = b"".join(keys)
     data: Any = np.frombuffer(block.data, np.uint8) if fast else block.data
-    known: Any = np.frombuffer(joined, np.uint8) if fast else joined
-    return work.scan(loop, data, len(block.data), known, begins, actions, limits.max_line_bytes)
+    known: Any = np.frombuffer(keys.names, np.uint8) if fast else keys.names
+    marks = marks_of(head_end)
+    return work.scan(
+        loop, data, len(block.data), known, keys.begins, keys.actions, keys.parents, marks, limits.max_line_bytes
+    )
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise _Duplicate(next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i])))
+def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's keys and values; a key that occurs twice is an error."""
+    made = dict(found)
+    if len(made) != len(found):
+        raise _Duplicate(next(key for i, (key, _) in enumerate(found) if key in dict(found[:i])))
     return made
 
 
@@ -88,31 +132,46 @@ class _Number(str):
     """A JSON number, as its text."""
 
 
-def _careful(reader: RowReader, limits: Limits, raw: bytes, line: int, offset: int) -> list[Reason]:
-    """Read one line by the careful way; returns every reason it is refused for, or keeps it and returns none."""
+def _careful(
+    reader: RowReader, plan: RowPlan, limits: Limits, raw: bytes, line: int, offset: int
+) -> tuple[list[Reason], int]:
+    """Read one line by the careful way; returns every reason it is refused for and the reads that costs, or keeps it and
+    returns none."""
     reasons = byte_reasons(raw, limits)
     if reasons and reasons[0].code == "line_too_long":
-        return reasons
+        return reasons, 1
     try:
         row = json.loads(
             raw.decode("utf-8", "replace"),
             parse_float=_Number,
             parse_int=_Number,
             parse_constant=_Constant,
-            object_pairs_hook=_pairs,
+            object_pairs_hook=pairs,
         )
     except _Duplicate as error:
-        return [*reasons, Reason("duplicate_key", shown(str(error)))]
+        return [*reasons, Reason("duplicate_key", shown(str(error)))], len(plan.numbers)
     except (ValueError, RecursionError) as error:
-        return [*reasons, Reason("bad_json", shown(str(error)))]
+        return [*reasons, Reason("bad_json", shown(str(error)))], len(plan.numbers)
     if not isinstance(row, dict):
-        return [*reasons, Reason("bad_json", "not an object")]
-    fields: dict[str, str] = {}
-    for ours in (*reader.varying, "value"):
-        value = row.get(reader.head_end.columns[ours])
-        if value is not None and not isinstance(value, str):
-            reasons.append(Reason("bad_json", f"{ours} is {shown(str(value))}"))
-        fields[ours] = value if isinstance(value, str) else ""
-    if reasons:
-        return reasons + [more for more in field_reasons(reader, fields) if more not in reasons]
-    return reader.add_fields(fields, line, offset)
+        return [*reasons, Reason("bad_json", "not an object")], len(plan.numbers)
+    texts = [_text(row, source.name, reasons) for source in plan.sources]
+    values = [_text(row, number.source.name, reasons) for number in plan.numbers]
+    decimal = reader.head_end.decimal
+    if decimal != ".":  # a JSON number has a point whatever the marks of numbers in strings
+        values = [text.replace(".", decimal) if isinstance(text, _Number) else text for text in values]
+    return careful_row(reader, plan, texts, values, (line, offset), reasons)
+
+
+def _text(row: dict[str, Any], path: str, reasons: list[Reason]) -> str:
+    """The text under a path; empty where there is none. What is neither text nor number adds a reason."""
+    value: Any = row
+    for step in path.split("."):
+        if value is None:
+            return ""
+        if not isinstance(value, dict):
+            reasons.append(Reason("bad_json", f"{path}: {shown(str(value))} is no object"))
+            return ""
+        value = value.get(step)
+    if value is not None and not isinstance(value, str):
+        reasons.append(Reason("bad_json", f"{path} is {shown(str(value))}"))
+    return value if isinstance(value, str) else ""

@@ -14,14 +14,19 @@ import numpy.typing as npt
 #: bits of a row's status; 0 is a row the fast path vouches for
 COLUMNS, NUMBER, CONTROL, HIGH, QUOTE, BLANK, LONG, CUT = 1, 2, 4, 8, 16, 32, 64, 128
 
-#: action of a column
-IGNORE, VALUE = -1, -2
+#: action of a column: VALUE is the first number of a row, VALUE - 1 the second, and so on; DESCEND is a JSON key whose
+#: object holds more keys
+IGNORE, VALUE, DESCEND = -1, -2, -1_000_000
+
+#: decimals where a value's place is empty
+EMPTY = -2
 
 Array = npt.NDArray[Any]
 
 
-def read_number(data: Any, begin: int, end: int) -> tuple[int, int]:
-    """Mantissa and number of decimals of a plain decimal of at most 18 digits; decimals -1 for anything else."""
+def read_number(data: Any, begin: int, end: int, point: int, thousands: int) -> tuple[int, int]:
+    """Mantissa and number of decimals of a plain decimal of at most 18 digits that count (zeros at either end do not);
+    decimals -1 for anything else. ``thousands`` (0: none) must have three digits behind it."""
     pos = begin
     negative = False
     if pos < end and (data[pos] == 45 or data[pos] == 43):
@@ -29,23 +34,47 @@ def read_number(data: Any, begin: int, end: int) -> tuple[int, int]:
         pos += 1
     mantissa = 0
     digits = 0
-    while pos < end and 48 <= data[pos] <= 57:
-        mantissa = mantissa * 10 + (data[pos] - 48)
-        digits += 1
-        pos += 1
-        if digits > 18:
-            return 0, -1
-    decimals = 0
-    if pos < end and data[pos] == 46:
-        pos += 1
-        while pos < end and 48 <= data[pos] <= 57:
-            mantissa = mantissa * 10 + (data[pos] - 48)
-            digits += 1
-            decimals += 1
-            pos += 1
-            if digits > 18 or decimals > 12:
+    whole = 0
+    while pos < end:
+        c = data[pos]
+        if 48 <= c <= 57:
+            mantissa = mantissa * 10 + (c - 48)
+            whole += 1
+            if mantissa > 0:
+                digits += 1
+                if digits > 18:
+                    return 0, -1
+        elif c == thousands and thousands != 0 and whole > 0:
+            if pos + 3 >= end or not (
+                48 <= data[pos + 1] <= 57 and 48 <= data[pos + 2] <= 57 and 48 <= data[pos + 3] <= 57
+            ):
                 return 0, -1
-    if digits == 0 or pos != end:
+            if pos + 4 < end and 48 <= data[pos + 4] <= 57:
+                return 0, -1
+        else:
+            break
+        pos += 1
+    decimals = 0
+    if pos < end and data[pos] == point:
+        pos += 1
+        zeros = 0
+        while pos < end and 48 <= data[pos] <= 57:
+            whole += 1
+            if data[pos] == 48:
+                zeros += 1
+            else:
+                decimals += zeros + 1
+                if mantissa > 0:
+                    digits += zeros
+                digits += 1
+                if digits > 18 or decimals > 18:
+                    return 0, -1
+                while zeros > 0:
+                    mantissa *= 10
+                    zeros -= 1
+                mantissa = mantissa * 10 + (data[pos] - 48)
+            pos += 1
+    if whole == 0 or pos != end:
         return 0, -1
     return (-mantissa if negative else mantissa), decimals
 
@@ -84,8 +113,7 @@ def lookup(
 def scan_delimited(
     data: Any,
     size: int,
-    delimiter: int,
-    quote: int,
+    marks: Array,
     actions: Array,
     max_line: int,
     codes: Array,
@@ -100,17 +128,25 @@ def scan_delimited(
     follows: Array,
     last: Array,
 ) -> int:
-    """Split a block of lines. Returns the number of lines; the arrays hold one entry per line (``codes``: (K, lines)).
-    -1: ``table`` is too small."""
+    """Split a block of lines. Returns the number of lines; the arrays hold one entry per line (``codes``: (K, lines),
+    ``mantissa`` and ``decimals``: (V, lines)). -1: ``table`` is too small.
+
+    ``marks``: delimiter, quote (0: none), decimal mark, thousands mark (0: none), 1 where blanks around a field do not
+    count. ``actions``: per column a dictionary from 0, IGNORE, or VALUE less the number of the value. Decimals are EMPTY
+    where no number stands.
+    """
+    delimiter, quote, point, thousands, trim = marks[0], marks[1], marks[2], marks[3], marks[4]
     columns = actions.shape[0]
     kinds = codes.shape[0]
+    values = decimals.shape[0]
     pos = 0
     row = 0
     while pos < size:
         starts[row] = pos
         flags = 0
         column = 0
-        decimals[row] = -1
+        for v in range(values):
+            decimals[v, row] = -1
         for k in range(kinds):
             codes[k, row] = -1
         ended = False
@@ -136,11 +172,22 @@ def scan_delimited(
                                 if c == delimiter:
                                     pos += 1
                                     if column >= columns:
-                                        flags |= COLUMNS
+                                        i = pos
+                                        while i < size and (data[i] == delimiter or data[i] == 32):
+                                            i += 1
+                                        if i >= size or data[i] == 10 or data[i] == 13:
+                                            pos = i
+                                            ended = True
+                                        else:
+                                            flags |= COLUMNS
                                 else:
                                     ended = True
                                 continue
             begin = pos
+            if trim != 0:
+                while pos < size and (data[pos] == 32 or data[pos] == 9) and data[pos] != delimiter:
+                    pos += 1
+                begin = pos
             if pos < size and data[pos] == quote and quote != 0:
                 pos += 1
                 begin = pos
@@ -155,6 +202,9 @@ def scan_delimited(
                     flags |= QUOTE
                 else:
                     pos += 1
+                    if trim != 0:
+                        while pos < size and (data[pos] == 32 or data[pos] == 9) and data[pos] != delimiter:
+                            pos += 1
                     if pos < size and data[pos] != delimiter and data[pos] != 10 and data[pos] != 13:
                         flags |= QUOTE
                 if flags & QUOTE:
@@ -171,15 +221,22 @@ def scan_delimited(
                         flags |= CONTROL
                     elif c > 127:
                         flags |= HIGH
-                    elif c == quote:
+                    elif c == quote and quote != 0:
                         flags |= QUOTE
                     pos += 1
                 end = pos
-            if action == VALUE:
-                number, places = read_number(data, begin, end)
-                mantissa[row] = number
-                decimals[row] = places
-                if places < 0:
+            if trim != 0:
+                while begin < end and (data[begin] == 32 or data[begin] == 9):
+                    begin += 1
+                while end > begin and (data[end - 1] == 32 or data[end - 1] == 9):
+                    end -= 1
+            if action <= VALUE:
+                number, places = read_number(data, begin, end, point, thousands)
+                if begin == end:
+                    places = EMPTY
+                mantissa[VALUE - action, row] = number
+                decimals[VALUE - action, row] = places
+                if places == -1:
                     flags |= NUMBER
             elif action >= 0:
                 known = counts[action]
@@ -196,7 +253,14 @@ def scan_delimited(
             if pos < size and data[pos] == delimiter:
                 pos += 1
                 if column >= columns:
-                    flags |= COLUMNS
+                    i = pos
+                    while i < size and (data[i] == delimiter or data[i] == 32):
+                        i += 1
+                    if i >= size or data[i] == 10 or data[i] == 13:
+                        pos = i
+                        ended = True
+                    else:
+                        flags |= COLUMNS
             else:
                 ended = True
         if pos < size and data[pos] == 13:
@@ -224,6 +288,8 @@ def scan_json_lines(
     keys: Any,
     key_begin: Array,
     key_actions: Array,
+    key_parents: Array,
+    marks: Array,
     max_line: int,
     codes: Array,
     mantissa: Array,
@@ -237,152 +303,217 @@ def scan_json_lines(
     follows: Array,
     last: Array,
 ) -> int:
-    """Split a block of flat JSON objects, one a line. ``keys`` are the known keys end to end, key i from key_begin[i]
-    to key_begin[i + 1].
+    """Split a block of JSON objects, one a line. ``keys`` are the known keys end to end, key i from key_begin[i] to
+    key_begin[i + 1], below the key key_parents[i] (-1: of the object itself); ``marks`` as in scan_delimited, for
+    numbers written as strings.
 
-    Anything but plain strings, numbers and null (escapes, nesting, a key twice) marks the line. Absent keys leave code
-    -1. Returns the number of lines, or -1 where ``table`` is too small.
+    Anything but plain strings, numbers and null where a known key stands (escapes, lists, a key twice) marks the line;
+    objects and lists under other keys are passed over. Absent keys leave code -1 and decimals EMPTY. Returns the number
+    of lines, or -1 where ``table`` is too small.
     """
+    point, thousands = marks[2], marks[3]
     known = key_actions.shape[0]
     kinds = codes.shape[0]
+    values = decimals.shape[0]
     pos = 0
     row = 0
     while pos < size:
         starts[row] = pos
         flags = 0
-        decimals[row] = -1
+        for v in range(values):
+            decimals[v, row] = EMPTY
+            mantissa[v, row] = 0
         for k in range(kinds):
             codes[k, row] = -1
         seen = 0
         guess_key = 0
+        here = -1
         while pos < size and (data[pos] == 32 or data[pos] == 9 or data[pos] == 13):
             pos += 1
         blank = pos >= size or data[pos] == 10
         closed = False
+        entered_object = False
         if not blank:
             if data[pos] == 123:
                 pos += 1
             else:
                 flags |= QUOTE
-        while flags == 0 and not blank:
+        while flags & QUOTE == 0 and not blank:
             while pos < size and (data[pos] == 32 or data[pos] == 9):
                 pos += 1
-            if pos >= size or data[pos] != 34:
-                flags |= QUOTE
-                break
-            pos += 1
-            begin = pos
-            while pos < size and data[pos] != 34 and data[pos] != 92 and data[pos] >= 32 and data[pos] < 127:
-                pos += 1
-            if pos >= size or data[pos] != 34:
-                flags |= QUOTE
-                break
-            length = pos - begin
-            pos += 1
-            found = -1
-            for attempt in range(known):
-                i = guess_key + attempt
-                if i >= known:
-                    i -= known
-                if key_begin[i + 1] - key_begin[i] == length:
-                    j = 0
-                    while j < length and keys[key_begin[i] + j] == data[begin + j]:
-                        j += 1
-                    if j == length:
-                        found = i
-                        break
-            if found >= 0:
-                if seen >> found & 1:
+            if not (entered_object and pos < size and data[pos] == 125):
+                if pos >= size or data[pos] != 34:
                     flags |= QUOTE
                     break
-                seen |= 1 << found
-                guess_key = found + 1
-            action = key_actions[found] if found >= 0 else IGNORE
-            while pos < size and (data[pos] == 32 or data[pos] == 9):
-                pos += 1
-            if pos >= size or data[pos] != 58:
-                flags |= QUOTE
-                break
-            pos += 1
-            while pos < size and (data[pos] == 32 or data[pos] == 9):
-                pos += 1
-            if pos < size and data[pos] == 34:
                 pos += 1
                 begin = pos
-                while pos < size and data[pos] != 34:
-                    if data[pos] == 92 or data[pos] < 32 or data[pos] == 127:
+                while pos < size and data[pos] != 34 and data[pos] != 92 and data[pos] >= 32 and data[pos] < 127:
+                    pos += 1
+                if pos >= size or data[pos] != 34:
+                    flags |= QUOTE
+                    break
+                length = pos - begin
+                pos += 1
+                found = -1
+                for attempt in range(known):
+                    i = guess_key + attempt
+                    if i >= known:
+                        i -= known
+                    if key_begin[i + 1] - key_begin[i] == length and key_parents[i] == here:
+                        j = 0
+                        while j < length and keys[key_begin[i] + j] == data[begin + j]:
+                            j += 1
+                        if j == length:
+                            found = i
+                            break
+                if found >= 0:
+                    if seen >> found & 1:
                         flags |= QUOTE
                         break
-                    if data[pos] > 127:
-                        flags |= HIGH
+                    seen |= 1 << found
+                    guess_key = found + 1
+                action = key_actions[found] if found >= 0 else IGNORE
+                while pos < size and (data[pos] == 32 or data[pos] == 9):
                     pos += 1
-                if pos >= size or flags & QUOTE:
+                if pos >= size or data[pos] != 58:
                     flags |= QUOTE
                     break
-                length = pos - begin
                 pos += 1
-            else:
-                begin = pos
-                while pos < size and data[pos] != 44 and data[pos] != 125 and data[pos] > 32 and data[pos] < 127:
+                while pos < size and (data[pos] == 32 or data[pos] == 9):
                     pos += 1
-                length = pos - begin
-                if (
-                    length == 4
-                    and data[begin] == 110
-                    and data[begin + 1] == 117
-                    and data[begin + 2] == 108
-                    and data[begin + 3] == 108
-                ):
-                    length = 0
+                entered_object = False
+                if pos < size and (data[pos] == 123 or data[pos] == 91):
+                    if action == DESCEND and data[pos] == 123:
+                        pos += 1
+                        here = found
+                        entered_object = True
+                        continue
+                    if action != IGNORE:
+                        flags |= QUOTE
+                        break
+                    depth = 0
+                    inside = False
+                    while pos < size and data[pos] >= 32 and data[pos] != 92:
+                        c = data[pos]
+                        if c == 34:
+                            inside = not inside
+                        elif not inside:
+                            if c == 123 or c == 91:
+                                depth += 1
+                            elif c == 125 or c == 93:
+                                depth -= 1
+                        if c > 127:
+                            flags |= HIGH
+                        pos += 1
+                        if depth == 0:
+                            break
+                    if depth != 0:
+                        flags |= QUOTE
+                        break
                 else:
-                    digits = begin + 1 if length > 0 and data[begin] == 45 else begin
-                    if digits >= pos or not 48 <= data[digits] <= 57:
-                        flags |= QUOTE
+                    if pos < size and data[pos] == 34:
+                        pos += 1
+                        begin = pos
+                        while pos < size and data[pos] != 34:
+                            if data[pos] == 92 or data[pos] < 32 or data[pos] == 127:
+                                flags |= QUOTE
+                                break
+                            if data[pos] > 127:
+                                flags |= HIGH
+                            pos += 1
+                        if pos >= size or flags & QUOTE:
+                            flags |= QUOTE
+                            break
+                        length = pos - begin
+                        pos += 1
+                        number, places = 0, -1
+                        if action <= VALUE and action > DESCEND:
+                            number, places = read_number(data, begin, begin + length, point, thousands)
+                    else:
+                        begin = pos
+                        while (
+                            pos < size and data[pos] != 44 and data[pos] != 125 and data[pos] > 32 and data[pos] < 127
+                        ):
+                            pos += 1
+                        length = pos - begin
+                        number, places = 0, -1
+                        word = length == 4 or length == 5
+                        if (
+                            length == 4
+                            and data[begin] == 110
+                            and data[begin + 1] == 117
+                            and data[begin + 2] == 108
+                            and data[begin + 3] == 108
+                        ):
+                            length = 0
+                        elif (
+                            word
+                            and action == IGNORE
+                            and (data[begin] == 116 or data[begin] == 102)
+                            and data[begin + length - 1] == 101
+                        ):
+                            places = 0  # true or false under a key that is not read
+                        else:
+                            digits = begin + 1 if length > 0 and data[begin] == 45 else begin
+                            if digits >= pos or not 48 <= data[digits] <= 57:
+                                flags |= QUOTE
+                                break
+                            if data[digits] == 48 and digits + 1 < pos and 48 <= data[digits + 1] <= 57:
+                                flags |= QUOTE
+                                break
+                            number, places = read_number(data, begin, pos, 46, 0)
+                            if places < 0 or data[pos - 1] == 46:
+                                flags |= QUOTE
+                                break
+                    if action <= VALUE and action > DESCEND:
+                        if length == 0:
+                            places = EMPTY
+                        mantissa[VALUE - action, row] = number
+                        decimals[VALUE - action, row] = places
+                        if places == -1:
+                            flags |= NUMBER
+                    elif action >= 0:
+                        guess = follows[action, last[action]] if last[action] >= 0 else -1
+                        code = -1
+                        if guess >= 0 and entry_length[action, guess] == length:
+                            other = entry_begin[action, guess]
+                            j = 0
+                            while j < length and data[begin + j] == data[other + j]:
+                                j += 1
+                            if j == length:
+                                code = guess
+                        if code < 0:
+                            entered = counts[action]
+                            code = lookup(data, begin, length, action, table, entry_begin, entry_length, counts)
+                            if code == entered:
+                                follows[action, code] = -1
+                                if 2 * code >= table.shape[1]:
+                                    return -1
+                            if last[action] >= 0:
+                                follows[action, last[action]] = code
+                        last[action] = code
+                        codes[action, row] = code
+                    elif action == DESCEND and length != 0:
+                        flags |= QUOTE  # a value where an object was declared
                         break
-                    if data[digits] == 48 and digits + 1 < pos and 48 <= data[digits + 1] <= 57:
-                        flags |= QUOTE
+            entered_object = False
+            another = False
+            while pos < size and flags & QUOTE == 0:
+                while pos < size and (data[pos] == 32 or data[pos] == 9):
+                    pos += 1
+                if pos < size and data[pos] == 44:
+                    pos += 1
+                    another = True
+                    break
+                if pos < size and data[pos] == 125:
+                    pos += 1
+                    if here < 0:
+                        closed = True
                         break
-                    _, places = read_number(data, begin, pos)
-                    if places < 0 or data[pos - 1] == 46:
-                        flags |= QUOTE
-                        break
-            if action == VALUE:
-                number, places = read_number(data, begin, begin + length)
-                mantissa[row] = number
-                decimals[row] = places
-                if places < 0:
-                    flags |= NUMBER
-            elif action >= 0:
-                guess = follows[action, last[action]] if last[action] >= 0 else -1
-                code = -1
-                if guess >= 0 and entry_length[action, guess] == length:
-                    other = entry_begin[action, guess]
-                    j = 0
-                    while j < length and data[begin + j] == data[other + j]:
-                        j += 1
-                    if j == length:
-                        code = guess
-                if code < 0:
-                    entered = counts[action]
-                    code = lookup(data, begin, length, action, table, entry_begin, entry_length, counts)
-                    if code == entered:
-                        follows[action, code] = -1
-                        if 2 * code >= table.shape[1]:
-                            return -1
-                    if last[action] >= 0:
-                        follows[action, last[action]] = code
-                last[action] = code
-                codes[action, row] = code
-            while pos < size and (data[pos] == 32 or data[pos] == 9):
-                pos += 1
-            if pos < size and data[pos] == 44:
-                pos += 1
-            elif pos < size and data[pos] == 125:
-                pos += 1
-                closed = True
-                break
-            else:
-                flags |= QUOTE
+                    here = key_parents[here]
+                else:
+                    flags |= QUOTE
+            if not another:
                 break
         while pos < size and data[pos] != 10:
             if closed and data[pos] != 32 and data[pos] != 9 and data[pos] != 13:
@@ -392,8 +523,6 @@ def scan_json_lines(
             flags = BLANK
         elif not closed:
             flags |= QUOTE
-        elif decimals[row] < 0:
-            flags |= NUMBER
         if pos - starts[row] > max_line:
             flags |= LONG
         status[row] = flags

@@ -69,14 +69,26 @@ def scan_nem12(
                     pos += 1
                 number = 0
                 digits = 0
+                seen = False
+                zeros = 0
                 places = -1
                 while pos < size:
                     c = data[pos]
                     if 48 <= c <= 57:
-                        number = number * 10 + (c - 48)
-                        digits += 1
-                        if places >= 0:
-                            places += 1
+                        seen = True
+                        if c == 48 and places >= 0:
+                            zeros += 1  # counted once a digit follows: zeros at the end say nothing
+                        else:
+                            if places >= 0:
+                                places += zeros + 1
+                            if number > 0:
+                                digits += zeros
+                            while zeros > 0 and digits < 19:
+                                number *= 10
+                                zeros -= 1
+                            number = number * 10 + (c - 48)
+                            if number > 0:
+                                digits += 1
                     elif c == 46 and places < 0:
                         places = 0
                     else:
@@ -84,7 +96,7 @@ def scan_nem12(
                     pos += 1
                     if digits > 18:
                         break
-                if digits == 0 or digits > 18 or places > 12 or pos >= size or data[pos] != 44:
+                if not seen or digits > 18 or places > 18 or pos >= size or data[pos] != 44:
                     status |= BAD_VALUES
                     break
                 mantissa[value] = -number if negative else number

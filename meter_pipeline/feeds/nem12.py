@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import re
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,7 +28,7 @@ import polars as pl
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds import compiled
 from meter_pipeline.feeds import kernels_nem12 as kernels
-from meter_pipeline.feeds.coded_columns import Ids, Qualities, Stamps, Units
+from meter_pipeline.feeds.coded_columns import Ids, Qualities, Rounded, Stamps, Units
 from meter_pipeline.feeds.files import (
     DEFAULT_LIMITS,
     Block,
@@ -81,7 +82,7 @@ class NemReader:
         self.version: str | None = None
         self.expected = 0
         zone = head_end.zone or AEST
-        self.meters, self.channels, self.units = Ids("NMI"), Ids("NMISuffix"), Units()
+        self.meters, self.channels, self.units = Ids("NMI"), Ids("NMISuffix"), Units(head_end.rounding)
         self.dates = Stamps("IntervalDate", StampParser(zone, "%Y%m%d"))
         self._stamps = {
             8: StampParser(zone, "%Y%m%d"),
@@ -92,6 +93,7 @@ class NemReader:
         self.tails = Tails(self.quality, self.instant)
         self.accumulations = Accumulations(self.instant, self.quality)
         self._details: list[Details] = []
+        self._roundings: dict[tuple[str, str], Fraction] = {}
         self._headers: list[int | None] = []
         self._ended = True
         self._last_line = 0
@@ -287,7 +289,7 @@ class NemReader:
         units = unit_of[details]
         single = np.unique(units[good])
         if not single.size:
-            micro, exact = np.zeros(total, np.int64), np.zeros(total, np.bool_)
+            micro, exact, rounded = np.zeros(total, np.int64), np.zeros(total, np.bool_), None
         else:
             unit: npt.NDArray[np.int32] | int
             unit = (
@@ -295,13 +297,15 @@ class NemReader:
                 if single.size == 1
                 else np.repeat(np.where(good, units, single[0]), counts).astype(np.int32)
             )
-            micro, exact = self.units.micro(unit, mantissa[:total], decimals[:total])
+            micro, exact, rounded = self.units.micro(unit, mantissa[:total], decimals[:total])
         if not exact.all():
             first = np.cumsum(counts) - counts
             inexact = np.zeros(size, np.bool_)
             filled = np.flatnonzero(counts)
             inexact[filled] = ~np.logical_and.reduceat(exact, first[filled])
             good &= ~inexact
+        if rounded is not None:
+            self._note_rounding(rounded, np.repeat(np.where(good, details, -1), counts))
         kept = micro if good.all() else micro[np.repeat(good, counts)]
         for i in np.flatnonzero(~good).tolist():
             number = int(details[i])
@@ -320,6 +324,17 @@ class NemReader:
             )
         )
         return np.asarray(good)
+
+    def _note_rounding(self, rounded: Rounded, details: I64) -> None:
+        """Add what rounding did to the values of kept records (``details`` -1: not kept), by channel."""
+        below = np.broadcast_to(rounded.below, details.shape)
+        at = np.flatnonzero((rounded.numerator != 0) & (details >= 0))
+        for number, divisor in set(zip(details[at].tolist(), below[at].tolist(), strict=True)):
+            own = rounded.numerator[at][(details[at] == number) & (below[at] == divisor)]
+            each = self._details[number]
+            key = self.meters.values[each.meter], self.channels.values[each.channel]
+            total = Fraction(sum(own.tolist()), divisor)
+            self._roundings[key] = self._roundings.get(key, Fraction(0)) + total
 
     def _careful(self, block: Block, record: I64, details: Details | None) -> bool:
         """Refuse a 300 record with every reason."""
@@ -436,6 +451,7 @@ class NemReader:
         parsed.intervals = self._intervals(parsed, fetch)
         parsed.registers, parsed.periods = self.accumulations.frames()
         parsed.file_units |= self.accumulations.file_units
+        parsed.roundings = self._roundings
         parsed.rejects = self.rejects.frame()
         return parsed
 

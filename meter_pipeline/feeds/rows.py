@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
@@ -19,28 +20,18 @@ import polars as pl
 
 from meter_pipeline.feeds.coded_columns import Ids, Integers, Qualities, Stamps, Units, Vocabulary
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
-from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects
+from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
+from meter_pipeline.feeds.row_plan import CODED_FIELDS, constant_unit
 from meter_pipeline.feeds.times import StampParser, State, zone_rules
 from meter_pipeline.quality import FLAGS
 from meter_pipeline.schemas.reads import INTERVAL_READS, REGISTER_READS, UTC_US, ParsedFeed
+from meter_pipeline.units import MICRO
 
-#: fields a column may carry beside the value
-CODED_FIELDS: Final = (
-    "meter_id",
-    "channel",
-    "time",
-    "unit",
-    "quality",
-    "sequence",
-    "source_version",
-    "read_time",
-    "interval_minutes",
-)
-FIELDS: Final = (*CODED_FIELDS, "value")
 MINUTE_US: Final = 60_000_000
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
+_NONE: Final = np.zeros(0, np.int64)
 
 
 @dataclass(slots=True)
@@ -48,13 +39,27 @@ class Rows:
     """Good rows of a stretch of a file: a code per field that varies, micro base units, and where each row stood.
 
     ``offset`` may be empty while no repeated hour has been met: only the rows of one may have to be fetched from the
-    file again.
+    file again. ``rounded`` and ``below`` are empty where nothing was rounded, else the stored value less the file's own
+    is rounded / below micro base units.
     """
 
     codes: dict[str, I32]
     value: I64
     line: I64
-    offset: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    offset: I64 = field(default_factory=lambda: _NONE)
+    rounded: I64 = field(default_factory=lambda: _NONE)
+    below: I64 = field(default_factory=lambda: _NONE)
+
+    def take(self, which: npt.NDArray[Any]) -> Rows:
+        """Some of the rows, by mask or by number."""
+        return Rows(
+            {name: codes[which] for name, codes in self.codes.items()},
+            self.value[which],
+            self.line[which],
+            self.offset[which] if self.offset.size else self.offset,
+            self.rounded[which] if self.rounded.size else self.rounded,
+            self.below[which] if self.below.size else self.below,
+        )
 
 
 class RowReader:
@@ -74,8 +79,10 @@ class RowReader:
             plain = StampParser(head_end.zone, head_end.time_format)
         except ValueError as error:
             raise HeadEndError(f"{head_end.name}: {error}") from error
-        self.units = Units()
-        self.meters, self.channels = Ids("meter_id"), Ids("channel")
+        self.units = Units(head_end.rounding, head_end.unit_map)
+        self.meters = Ids("meter_id", head_end.ids)
+        words = head_end.channel_map if "channel" in head_end.columns and not head_end.values else None
+        self.channels = Ids("channel", None, words)
         self.stamps, self.read_times = Stamps("time", stamps or plain), Stamps("read_time", plain)
         self.qualities = Qualities(head_end.quality_map)
         self.sequences = Integers("sequence", 0, 2**31 - 1)
@@ -94,13 +101,20 @@ class RowReader:
         }
         self.constants = self._constants(head_end)
         self.rejects = Rejects()
+        #: rows that the declaration passes over, and rows that hold reads
+        self.skipped = 0
+        self.rows = 0
         self._rows: list[Rows] = []
         self._careful = False
 
     def _constants(self, head_end: HeadEnd) -> dict[str, int]:
-        given = {"channel": "1", "unit": head_end.unit, "quality": "", "sequence": "", "source_version": ""} | dict(
-            head_end.constants
-        )
+        given = {
+            "channel": "1",
+            "unit": constant_unit(head_end),
+            "quality": "",
+            "sequence": "",
+            "source_version": "",
+        } | dict(head_end.constants)
         if head_end.interval_minutes is not None:
             given.setdefault("interval_minutes", str(head_end.interval_minutes))
         if self.qualities_are_mapped_but_absent(given):
@@ -153,44 +167,53 @@ class RowReader:
             if reason is not None:
                 reasons.append(reason)
             codes[name] = code
-        value: int | Reason = self.units.exact(codes["unit"], fields["value"])
-        if (
-            not fields["value"]
-            and "quality" in codes
-            and int(self.qualities.values[codes["quality"]]) >> 13 == FLAGS.index("N")
-        ):
+        text = fields["value"]
+        value: int | Reason = self.units.exact(codes["unit"], self.plain(text))
+        if isinstance(value, Reason) and value.code in ("bad_number", "missing_value"):
+            value = Reason(value.code, shown(text)) if text else value
+        null = "quality" in codes and int(self.qualities.values[codes["quality"]]) >> 13 == FLAGS.index("N")
+        if not text and null:
             value = 0  # null, and said to be null
         if isinstance(value, Reason):
             reasons.append(value)
         elif not reasons:
             self._careful = True
-            self.add(
-                Rows(
-                    {name: np.array([codes[name]], np.int32) for name in self.varying},
-                    np.array([value], np.int64),
-                    np.array([line], np.int64),
-                    np.array([offset], np.int64),
-                )
+            rows = Rows(
+                {name: np.array([codes[name]], np.int32) for name in self.varying},
+                np.array([value], np.int64),
+                np.array([line], np.int64),
+                np.array([offset], np.int64),
             )
+            rounded = self.units.rounded
+            if rounded:
+                within = rounded.limit_denominator(2**62)
+                rows.rounded, rows.below = np.array([within.numerator]), np.array([within.denominator])
+            self.add(rows)
         return reasons
+
+    def plain(self, text: str) -> str:
+        """A number with a point for its decimal mark and nothing between its thousands. JSON numbers are plain already."""
+        decimal, thousands = self.head_end.decimal, self.head_end.thousands
+        if decimal == "." and not thousands:
+            return text
+        return plain_number(text, decimal, thousands)
 
     # -- the whole file ------------------------------------------------------------------------------------------------------------
 
-    def finish(self, raw_lines: Callable[[list[int]], dict[int, bytes]]) -> ParsedFeed:
+    def finish(
+        self, raw_lines: Callable[[list[int]], dict[int, bytes]], checked: Callable[[Rows], None] | None = None
+    ) -> ParsedFeed:
         """The frames of everything added. ``raw_lines`` fetches lines by offset, for the few that only the whole file
-        could refuse."""
+        could refuse; ``checked`` holds all rows against what the file says of itself."""
         head_end = self.head_end
         everything = self._concatenated()
+        if checked is not None:
+            checked(everything)
         instants, unsettled = self._instants(everything)
         if unsettled.any():
             self._reject_ambiguous(everything, unsettled, raw_lines)
-            keep = ~unsettled
-            everything = Rows(
-                {name: codes[keep] for name, codes in everything.codes.items()},
-                everything.value[keep],
-                everything.line[keep],
-            )
-            instants = instants[keep]
+            everything = everything.take(~unsettled)
+            instants = instants[~unsettled]
         size = everything.value.size
         frame: dict[str, pl.Series] = {
             "meter_id": self._texts("meter_id", self.meters.values, everything),
@@ -209,6 +232,8 @@ class RowReader:
         else:
             frame["read_time"] = pl.Series("read_time", [None], UTC_US).new_from_index(0, size)
         parsed = ParsedFeed(head_end.format, rejects=self.rejects.frame(), file_units=self._file_units(everything))
+        parsed.skipped = self.skipped
+        parsed.roundings = self._roundings(everything)
         if head_end.kind == "register":
             frame["read_at"] = pl.Series("read_at", instants).cast(UTC_US)
             parsed.registers = pl.DataFrame({name: frame[name] for name in REGISTER_READS})
@@ -234,24 +259,16 @@ class RowReader:
     def _concatenated(self) -> Rows:
         parts = self._rows
         self._rows = []
-        empty = np.zeros(0, np.int64)
         if not parts:
-            return Rows({name: np.zeros(0, np.int32) for name in self.varying}, empty, empty, empty)
+            return Rows({name: np.zeros(0, np.int32) for name in self.varying}, _NONE, _NONE)
         joined = Rows(
             {name: np.concatenate([part.codes[name] for part in parts]) for name in self.varying},
             np.concatenate([part.value for part in parts]),
             np.concatenate([part.line for part in parts]),
-            _offsets(parts),
+            *[_joined(parts, name, fill) for name, fill in (("offset", 0), ("rounded", 0), ("below", 1))],
         )
-        if self._careful:  # rows kept by the careful way stand after their block: back to the order of the file
-            order = np.argsort(joined.line, kind="stable")
-            joined = Rows(
-                {name: codes[order] for name, codes in joined.codes.items()},
-                joined.value[order],
-                joined.line[order],
-                joined.offset[order] if joined.offset.size else joined.offset,
-            )
-        return joined
+        # Rows kept by the careful way stand after their block: back to the order of the file.
+        return joined.take(np.argsort(joined.line, kind="stable")) if self._careful else joined
 
     def _texts(self, name: str, values: list[str], rows: Rows) -> pl.Series:
         texts = pl.Series(name, values or [""], pl.String)
@@ -303,6 +320,49 @@ class RowReader:
             channel = channels[number % width if "channel" in rows.codes else constant_channel]
             found.setdefault((meter, channel), spelling)
         return found
+
+    def _roundings(self, rows: Rows) -> dict[tuple[str, str], Fraction]:
+        """By meter and channel, the sum of the stored values less the sum of the file's own, in micro base units."""
+        if not rows.rounded.any():
+            return {}
+        at = np.flatnonzero(rows.rounded)
+        part = rows.take(at)
+        order = np.lexsort((part.below, self._key(part)))
+        part = part.take(order)
+        key = self._key(part)
+        heads = np.flatnonzero(np.append(True, (np.diff(key) != 0) | (np.diff(part.below) != 0)))
+        high, low = np.add.reduceat(part.rounded >> 32, heads), np.add.reduceat(part.rounded & (2**32 - 1), heads)
+        found: dict[tuple[str, str], Fraction] = {}
+        for i, row in enumerate(heads.tolist()):
+            total = Fraction((int(high[i]) << 32) + int(low[i]), int(part.below[row]))
+            name = (
+                self._name("meter_id", self.meters.values, part, row),
+                self._name("channel", self.channels.values, part, row),
+            )
+            found[name] = found.get(name, Fraction(0)) + total
+        return found
+
+    def _name(self, field_name: str, values: list[str], rows: Rows, row: int) -> str:
+        column = rows.codes.get(field_name)
+        return values[int(column[row]) if column is not None else self.constants[field_name]]
+
+    def file_sum(self, rows: Rows) -> Fraction:
+        """The sum of the file's own numbers, before conversion."""
+        codes = (
+            np.full(rows.value.size, self.constants["unit"], np.int32)
+            if "unit" not in rows.codes
+            else rows.codes["unit"]
+        )
+        total = Fraction(0)
+        for code in np.unique(codes).tolist():
+            own = rows.value[codes == code]
+            micro = (int((own >> 32).sum()) << 32) + int((own & (2**32 - 1)).sum())
+            total += Fraction(micro, MICRO) / self.units.factor[code]
+        if rows.rounded.any():
+            for at in np.flatnonzero(rows.rounded).tolist():
+                own_factor = self.units.factor[int(codes[at])]
+                total -= Fraction(int(rows.rounded[at]), int(rows.below[at]) * MICRO) / own_factor
+        return total
 
     def _instants(self, rows: Rows) -> tuple[I64, npt.NDArray[np.bool_]]:
         """UTC microseconds of each row, and the rows whose repeated hour nobody can settle."""
@@ -361,11 +421,31 @@ class RowReader:
         return step // MINUTE_US
 
 
-def _offsets(parts: list[Rows]) -> I64:
-    """The offsets of all parts, 0 where a part kept none, or nothing where no part did."""
-    if not any(part.offset.size for part in parts):
-        return np.zeros(0, np.int64)
-    return np.concatenate([part.offset if part.offset.size else np.zeros(part.value.size, np.int64) for part in parts])
+def plain_number(text: str, decimal: str, thousands: str) -> str:
+    """A number's text with a point for its decimal mark and no thousands marks; unchanged where a mark stands where none
+    may (1.23 with thousands marked by points), so that it is refused as it is."""
+    whole, mark, rest = text.partition(decimal)
+    if thousands:
+        groups = whole.lstrip("+-").split(thousands)
+        if len(groups) > 1 and (not groups[0] or any(len(each) != 3 for each in groups[1:])):
+            return text + "?"
+        whole = whole.replace(thousands, "")
+    if decimal != "." and "." in whole + rest:
+        return text + "?"
+    return f"{whole}.{rest}" if mark else whole
+
+
+def _joined(parts: list[Rows], name: str, fill: int) -> I64:
+    """One of the columns that parts may lack, ``fill`` where they do; nothing where none has it."""
+    columns = [getattr(part, name) for part in parts]
+    if not any(column.size for column in columns):
+        return _NONE
+    return np.concatenate(
+        [
+            column if column.size else np.full(part.value.size, fill, np.int64)
+            for part, column in zip(parts, columns, strict=True)
+        ]
+    )
 
 
 def _runs_backwards(key: I64, instants: I64) -> bool:

@@ -63,6 +63,7 @@ class State(IntEnum):
     MISSING_ZONE = 2
     NONEXISTENT = 3
     AMBIGUOUS = 4
+    IMPLAUSIBLE = 5
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date
+from fractions import Fraction
 from typing import Final
 
 import numpy as np
@@ -120,6 +121,11 @@ class ParsedFeed:
     channel_flows: dict[str, str] = field(default_factory=dict)
     channel_dials: dict[str, int] = field(default_factory=dict)
     periods: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PERIOD_READS))
+    #: by (meter_id, channel) the sum of the stored values less the sum of the file's own, in micro base units, where digits
+    #: beyond a millionth were rounded as declared
+    roundings: dict[tuple[str, str], Fraction] = field(default_factory=dict)
+    #: rows that the declaration passes over (totals, other head-ends' rows)
+    skipped: int = 0
     #: SHA-256 (hex) of the bytes on disk that were parsed, empty where the file could not be read to its end
     sha256: str = ""
 

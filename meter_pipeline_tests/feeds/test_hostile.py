@@ -50,7 +50,7 @@ LINES = {
     b"MTR-1,2026-03-02T00:15:00Z,inf,1,A": ["not_finite"],
     b"MTR-1,2026-03-02T00:15:00Z,1e999,1,A": ["not_finite"],
     b"MTR-1,2026-03-02T00:15:00Z,1_000,1,A": ["bad_number"],
-    b"MTR-1,2026-03-02T00:15:00Z, 1,1,A": ["bad_number"],
+    b"MTR-1,2026-03-02T00:15:00Z,1 0,1,A": ["bad_number"],
     b"MTR-1,2026-03-02T00:15:00Z,0x10,1,A": ["bad_number"],
     b"MTR-1,2026-03-02T00:15:00Z,=1+1,1,A": ["bad_number"],
     b"MTR-1,2026-03-02T00:15:00Z,,1,A": ["missing_value"],
@@ -176,7 +176,7 @@ DECLARATIONS = {
     'format = "delimited"\nheader = 1': "header",
     'format = "delimited"\ncolour = "red"': "colour",
     'format = "delimited"\n[quality_map]\nOK = "fine"': "quality_map",
-    'format = "delimited"\n[columns]\ntime = ["a"]': "columns",
+    'format = "delimited"\n[columns]\ntime = [["a"]]': "columns",
     "format = ": "declared",
 }
 

@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.feeds import compiled, scanning
+from meter_pipeline.feeds import compiled, scanned
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.feeds.registry import parse
 from meter_pipeline.quality import pack
@@ -255,7 +255,7 @@ def test_more_meters_than_the_dictionaries_first_hold_change_nothing(monkeypatch
     )
     cases = [(content, head_end), (objects, replace(head_end, format="jsonl"))]
     at_once = [parsed(*case) for case in cases]
-    monkeypatch.setattr(scanning, "_FIRST_BITS", 3)
+    monkeypatch.setattr(scanned, "_FIRST_BITS", 3)
     grown = [parsed(*case) for case in cases]
     for one, other in zip(at_once, grown, strict=True):
         assert one.intervals.n_unique("meter_id") > 400
