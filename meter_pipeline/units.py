@@ -126,7 +126,7 @@ CUBIC_METRES: Final[dict[str, Fraction]] = {
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,18}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})(?:[eE][+-]?[0-9]{1,2})?", re.ASCII)
 _LONG = re.compile(r"[+-]?(?:[0-9]{1,30}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?", re.ASCII)
-_IGNORED: Final = re.compile(r"[ ._\-\u00a0]+")
+_IGNORED: Final = re.compile(r"[ _\-\u00a0]+|\.(?![0-9])")
 _COUNTED: Final = re.compile(r"([1-9][0-9]{0,5})([A-Z].*)", re.ASCII)
 
 

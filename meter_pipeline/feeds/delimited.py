@@ -358,9 +358,10 @@ def careful_row(
         reader.rows -= 1
         return [], 0
     refused = 0
+    spoiled = bool(reasons)
     for number, value in zip(plan.numbers, values, strict=True):
         named = {name: _joined(plan.parts(name, number), texts) for name in reader.varying} | {"value": value}
-        if reasons:
+        if spoiled:
             reasons += [more for more in field_reasons(reader, named) if more not in reasons]
             refused = len(plan.numbers)
             continue

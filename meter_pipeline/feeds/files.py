@@ -245,8 +245,8 @@ def names_in_zip(path: Path) -> set[str]:
         return set()
 
 
-def _choose_member(archive: zipfile.ZipFile, limits: Limits) -> zipfile.ZipInfo:
-    """The one file of a zip. Names are judged although nothing is ever extracted: a hostile archive is refused as such."""
+def _choose_member(archive: zipfile.ZipFile, limits: Limits, member: str | None) -> zipfile.ZipInfo:
+    """The one file of a zip, or the one of a name. Names are judged although nothing is ever extracted: a hostile archive is refused as such."""
     entries = archive.infolist()
     if len(entries) > limits.max_members:
         raise FeedRefused("archive_members", f"{len(entries)} entries, at most {limits.max_members}")
@@ -274,8 +274,11 @@ def _choose_member(archive: zipfile.ZipFile, limits: Limits) -> zipfile.ZipInfo:
             raise FeedRefused("archive_path", "an entry without a name")
         if not entry.is_dir() and parts[0] != "__MACOSX":
             files.append(entry)
+    if member is not None:
+        files = [entry for entry in files if entry.filename == member]
     if len(files) != 1:
-        raise FeedRefused("archive_members", f"{len(files)} files in the archive; a feed is one file")
+        detail = f"{len(files)} files in the archive; a feed is one file, or options.member says which"
+        raise FeedRefused("archive_members", detail)
     chosen = files[0]
     if chosen.file_size > limits.max_bytes:
         raise FeedRefused("archive_too_large", f"{chosen.file_size} bytes declared")
@@ -292,10 +295,14 @@ def _snapshot(status: os.stat_result) -> tuple[int, int, int, int]:
 
 @contextmanager
 def open_feed(
-    path: Path, limits: Limits = DEFAULT_LIMITS, encoding: str = "utf-8", as_is: bool = False
+    path: Path,
+    limits: Limits = DEFAULT_LIMITS,
+    encoding: str = "utf-8",
+    as_is: bool = False,
+    member: str | None = None,
 ) -> Iterator[Opened]:
     """Open a feed file for one reading from start to end. ``as_is``: an archive's own bytes, for a document that is one
-    inside (a spreadsheet).
+    inside (a spreadsheet). ``member``: the one of a zip's files to read.
 
     Raises FeedRefused for what is not a regular file or not a safe archive, FileGrowing (also at the end of the
     with-block) when size, time of change or identity moved meanwhile, or when fewer or more bytes came than the file
@@ -325,7 +332,7 @@ def open_feed(
                 small = _SmallReads(raw)
                 archive = zipfile.ZipFile(cast(IO[bytes], small))
                 small.most = None
-                chosen = _choose_member(archive, limits)
+                chosen = _choose_member(archive, limits, member)
                 opened.source = _Member(archive.open(chosen), limits, chosen.compress_size)
             except (zipfile.BadZipFile, NotImplementedError, RuntimeError, UnicodeError, EOFError, OSError) as error:
                 raise FeedRefused("bad_archive", f"zip: {shown(str(error))}") from error

@@ -35,7 +35,7 @@ from meter_pipeline.schemas.reads import ParsedFeed
 _MAX_KEYS: Final = 60
 
 
-class _Duplicate(ValueError):
+class Duplicate(ValueError):
     """A key occurs twice."""
 
 
@@ -120,7 +120,7 @@ def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object's keys and values; a key that occurs twice is an error."""
     made = dict(found)
     if len(made) != len(found):
-        raise _Duplicate(next(key for i, (key, _) in enumerate(found) if key in dict(found[:i])))
+        raise Duplicate(next(key for i, (key, _) in enumerate(found) if key in dict(found[:i])))
     return made
 
 
@@ -128,7 +128,7 @@ class _Constant(str):
     """NaN, Infinity or -Infinity, which JSON does not have."""
 
 
-class _Number(str):
+class Number(str):
     """A JSON number, as its text."""
 
 
@@ -143,12 +143,12 @@ def _careful(
     try:
         row = json.loads(
             raw.decode("utf-8", "replace"),
-            parse_float=_Number,
-            parse_int=_Number,
+            parse_float=Number,
+            parse_int=Number,
             parse_constant=_Constant,
             object_pairs_hook=pairs,
         )
-    except _Duplicate as error:
+    except Duplicate as error:
         return [*reasons, Reason("duplicate_key", shown(str(error)))], len(plan.numbers)
     except (ValueError, RecursionError) as error:
         return [*reasons, Reason("bad_json", shown(str(error)))], len(plan.numbers)
@@ -158,7 +158,7 @@ def _careful(
     values = [_text(row, number.source.name, reasons) for number in plan.numbers]
     decimal = reader.head_end.decimal
     if decimal != ".":  # a JSON number has a point whatever the marks of numbers in strings
-        values = [text.replace(".", decimal) if isinstance(text, _Number) else text for text in values]
+        values = [text.replace(".", decimal) if isinstance(text, Number) else text for text in values]
     return careful_row(reader, plan, texts, values, (line, offset), reasons)
 
 

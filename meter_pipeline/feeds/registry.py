@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Final, Protocol, cast
 
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.feeds.files import DEFAULT_LIMITS, Limits, open_feed
+from meter_pipeline.feeds.files import DEFAULT_LIMITS, Limits, names_in_zip, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
+from meter_pipeline.feeds.members import parse_members
 from meter_pipeline.feeds.rejects import FeedRefused, FileGrowing, Reason, Rejects
 from meter_pipeline.schemas.reads import ParsedFeed
 
@@ -27,6 +28,7 @@ MODULES: Final[dict[str, str]] = {
     "delimited": "delimited",
     "jsonl": "jsonl",
     "http": "jsonl",
+    "json": "json_document",
     "nem12": "nem12",
     "espi": "espi",
     "cmep": "cmep",
@@ -39,7 +41,6 @@ ALIASES: Final[dict[str, str]] = {
     "green_button": "espi",
     "csv": "delimited",
     "beacon": "wide_csv",
-    "json": "jsonl",
     "mepmd01": "cmep",
 }
 
@@ -68,12 +69,17 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
     HeadEndError for a declaration that cannot be used, and FileNotFoundError.
     """
     try:
-        parsed = parser(format_name(head_end.format))(path, head_end, calendar, limits)
+        reader = parser(format_name(head_end.format))
+        member = head_end.options.get("member")
+        if member is not None and names_in_zip(path):
+            parsed = parse_members(path, str(member), limits, lambda one: reader(one, head_end, calendar, limits))
+        else:
+            parsed = reader(path, head_end, calendar, limits)
     except FileGrowing:
         raise
     except FeedRefused as refused:
         return refused_feed(head_end.format, refused)
-    parsed.channel_flows = dict(head_end.flows)
+    parsed.channel_flows = {each.channel: each.flow for each in head_end.values if each.flow} | dict(head_end.flows)
     parsed.channel_dials = dict(head_end.dials)
     return parsed
 

@@ -120,6 +120,13 @@ def plan_of(head_end: HeadEnd) -> RowPlan:
         if name != "*"
     ]
     numbers = tuple(_numbers(columns, head_end, fields))
+    taken = [number.source.name for number in numbers if number.source in columns.found]
+    values = [number.source for number in numbers]
+    if taken or len(set(values)) != len(values):
+        name = taken[0] if taken else next(each.name for each in values if values.count(each) > 1)
+        raise HeadEndError(
+            f"{head_end.name}: columns: {name!r} is declared twice, for a value and a field or for two values"
+        )
     if len(columns.found) > MAX_SOURCES and head_end.day_columns is None:
         raise HeadEndError(f"{head_end.name}: columns: more than {MAX_SOURCES}")
     return RowPlan(

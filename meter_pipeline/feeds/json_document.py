@@ -1,0 +1,155 @@
+"""JSON documents: one document a file, or one a line, with lists of reads anywhere inside.
+
+A column is named by its path from the document's root, keys joined by points; a list on the way is gone through, so
+``meters.readings.value`` is every value of every reading of every meter, and ``meters.id`` stands beside each of them.
+Lists of plain values side by side (``{"time": [...], "value": [...]}``) are read in step. Two lists of objects side by
+side, both mapped, are refused: nobody can say which element goes with which.
+
+The records are written as delimited text and read by delimited.py. Line numbers are those of the records.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.feeds.delimited import parse_text
+from meter_pipeline.feeds.files import DEFAULT_LIMITS, Limits, open_feed, whole_document
+from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
+from meter_pipeline.feeds.jsonl import Duplicate, Number, pairs
+from meter_pipeline.feeds.rejects import FeedRefused, shown
+from meter_pipeline.feeds.row_plan import plan_of
+from meter_pipeline.schemas.reads import ParsedFeed
+
+#: A document is held whole, at about fifteen times its size in memory.
+MAX_DOCUMENT: Final = 64 << 20
+
+#: (number of the column, keys that are still to be followed)
+Wanted = list[tuple[int, tuple[str, ...]]]
+
+
+def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
+    """Parse JSON documents into interval or register reads. Raises HeadEndError, FeedRefused (bad_document: not JSON, or
+    two lists side by side)."""
+    if head_end.day_columns is not None:
+        raise HeadEndError(f"{head_end.name}: day_columns: a day in a row is for delimited text")
+    plan = plan_of(head_end)
+    names = list(dict.fromkeys([source.name for source in (*plan.sources, *[each.source for each in plan.numbers])]))
+    with open_feed(path, limits, head_end.encoding) as opened:
+        small = replace(limits, max_document_bytes=min(limits.max_document_bytes, MAX_DOCUMENT))
+        content = whole_document(opened.source, small)
+    if not content.strip():
+        raise FeedRefused("empty_file", f"{opened.size} bytes")
+    wanted: Wanted = [(at, tuple(name.split("."))) for at, name in enumerate(names)]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    try:
+        for document in _documents(content):
+            for record in expand(document, wanted):
+                writer.writerow([_text(record.get(at), head_end.decimal) for at in range(len(names))])
+    except RecursionError as error:
+        raise FeedRefused("too_deep", "objects nested too deeply") from error
+    declared = replace(head_end, delimiter=",", quote='"', header=True, encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        records = Path(folder) / "records.csv"
+        records.write_text(text.getvalue(), "utf-8")
+        parsed = parse_text(records, declared, limits)
+    parsed.sha256 = opened.sha256
+    parsed.file_format = "json"
+    for name in ("intervals", "registers", "rejects"):  # the header was not a record
+        setattr(parsed, name, getattr(parsed, name).with_columns(pl.col("line") - 1))
+    return parsed
+
+
+def _documents(content: bytes) -> Iterator[Any]:
+    """The documents of a file: one, or one a line."""
+    try:
+        yield _loaded(content)
+        return
+    except FeedRefused as refused:
+        lines = [line for line in content.splitlines() if line.strip()]
+        if len(lines) < 2:
+            raise
+        first = refused
+    for number, line in enumerate(lines, 1):
+        try:
+            document = _loaded(line)
+        except FeedRefused as refused:
+            if number == 1:
+                raise first from refused
+            raise FeedRefused(refused.code, f"line {number}: {refused.detail}", line) from refused
+        yield document
+
+
+def _loaded(content: bytes) -> Any:
+    try:
+        return json.loads(
+            content.removeprefix(b"\xef\xbb\xbf").decode("utf-8"),
+            parse_float=Number,
+            parse_int=Number,
+            parse_constant=Number,
+            object_pairs_hook=pairs,
+        )
+    except Duplicate as error:
+        raise FeedRefused("duplicate_key", shown(str(error)), content) from error
+    except ValueError as error:
+        raise FeedRefused("bad_document", f"not JSON: {shown(str(error))}", content) from error
+
+
+def expand(node: Any, wanted: Wanted) -> list[dict[int, Any]]:
+    """The records below a node, by number of column."""
+    if isinstance(node, list):
+        return [record for element in node for record in expand(element, wanted)]
+    if not isinstance(node, dict):
+        return [{}]
+    groups: dict[str, Wanted] = {}
+    for at, steps in wanted:
+        groups.setdefault(steps[0], []).append((at, steps[1:]))
+    fixed: dict[int, Any] = {}
+    lists: list[list[dict[int, Any]]] = []
+    columns: dict[int, list[Any]] = {}
+    for step, group in groups.items():
+        value = node.get(step)
+        for at, rest in group:
+            if rest:
+                continue
+            if isinstance(value, list):
+                columns[at] = value
+            else:
+                fixed[at] = value
+        deeper = [(at, rest) for at, rest in group if rest]
+        if deeper and isinstance(value, dict | list):
+            below = expand(value, deeper)
+            if isinstance(value, list) or len(below) != 1:
+                lists.append(below)
+            else:
+                fixed |= below[0]
+    if columns:
+        lengths = {len(column) for column in columns.values()}
+        if len(lengths) > 1:
+            raise FeedRefused("bad_document", f"lists side by side of {' and '.join(map(str, sorted(lengths)))} values")
+        lists.append([{at: column[k] for at, column in columns.items()} for k in range(lengths.pop())])
+    if len(lists) > 1:
+        raise FeedRefused("bad_document", "two lists of reads side by side: declare a head-end for each")
+    return [{**fixed, **record} for record in lists[0]] if lists else [fixed]
+
+
+def _text(value: Any, decimal: str) -> str:
+    """A value as a field of delimited text. A JSON number has a point whatever the marks of numbers in strings."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Number):
+        return value.replace(".", decimal) if decimal != "." else value
+    return " ".join(str(value).split()) if not isinstance(value, str) else value.replace("\n", " ").replace("\r", " ")
