@@ -9,9 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.cli import feed_declarations
 from meter_pipeline.cli.output import OUT, PROBLEM, emit, table
 
 app = typer.Typer(help="Look at feed files.", no_args_is_help=True)
+app.command("guess")(feed_declarations.guess)
+app.command("check")(feed_declarations.check)
 
 _SHOWN_REJECTS = 20
 

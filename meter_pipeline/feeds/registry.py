@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.feeds import undeclared
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Limits, names_in_zip, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.members import parse_members
 from meter_pipeline.feeds.rejects import FeedRefused, FileGrowing, Reason, Rejects
+from meter_pipeline.feeds.undeclared import Guess
 from meter_pipeline.schemas.reads import ParsedFeed
 
 
@@ -45,6 +48,7 @@ ALIASES: Final[dict[str, str]] = {
 }
 
 _SNIFF_BYTES: Final = 65_536
+_OTHER_FORM: Final = "not read; ask its sender for delimited text or JSON (docs/feeds.md, What is not read)"
 
 
 def format_name(text: str) -> str:
@@ -92,24 +96,66 @@ def refused_feed(file_format: str, refused: FeedRefused) -> ParsedFeed:
 
 
 def sniff(path: Path, limits: Limits = DEFAULT_LIMITS) -> HeadEnd:
-    """A declaration guessed from a file's beginning, good enough to look at it; nothing is ever loaded on a guess.
+    """A declaration guessed from a file's beginning, good enough to look at it: as ``guess``, with a rounding."""
+    found = guess(path, None, limits).head_end
+    return replace(found, rounding="half_even") if found.format != "nem12" else found
+
+
+def guess(path: Path, zone: str | None = None, limits: Limits = DEFAULT_LIMITS) -> Guess:
+    """A declaration guessed from a file's beginning, and what it could not know. ``zone``: of stamps that carry none.
+    Nothing is ever loaded on a guess.
 
     Raises FeedRefused: empty_file, unknown_format, or what opening the file raises.
     """
-    with open_feed(path, replace(limits, block_bytes=_SNIFF_BYTES)) as opened:
+    from meter_pipeline.feeds import spreadsheets
+
+    if spreadsheets.is_spreadsheet(path):
+        found = undeclared.delimited(spreadsheets.first_rows(path, limits), zone)
+        found.notes["options.sheet"] = "the first sheet is read; options.sheet names another"
+        return found
+    member = next(iter(sorted(names_in_zip(path))), None) if len(names_in_zip(path)) > 1 else None
+    with open_feed(path, replace(limits, block_bytes=_SNIFF_BYTES), member=member) as opened:
         head = opened.source.read(_SNIFF_BYTES)
+    found = _guessed(head, opened.size, zone)
+    if member is not None:
+        pattern = f"*{Path(member).suffix}" if Path(member).suffix else member
+        found.head_end = replace(found.head_end, options={**found.head_end.options, "member": pattern})
+        found.notes["options.member"] = "the zip holds several files: those that match are read one after another"
+    return found
+
+
+def _guessed(head: bytes, size: int, zone: str | None) -> Guess:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text:
-        raise FeedRefused("empty_file", f"{opened.size} bytes, no text")
+        raise FeedRefused("empty_file", f"{size} bytes, no text")
     first = text.split(b"\n", 1)[0].strip()
     if text.startswith((b"100,NEM12", b"100,NEM13")):
-        return HeadEnd("sniffed", "nem12")
+        return Guess(HeadEnd("sniffed", "nem12"))
     if text.startswith(b"<"):
-        return HeadEnd("sniffed", "espi")
+        return Guess(HeadEnd("sniffed", "espi"))
     if first.startswith(b"MEPMD01,"):
-        return HeadEnd("sniffed", "cmep", zone="+00:00", stamp="end")
-    from meter_pipeline.feeds import undeclared
+        return Guess(HeadEnd("sniffed", "cmep", zone="+00:00", stamp="end"))
+    if text.startswith((b"UNA", b"UNB+")):
+        raise FeedRefused("unknown_format", f"an EDIFACT message (MSCONS): {_OTHER_FORM}", head[:200])
+    if text.startswith(b"/") and b"\n1-0:" in text.replace(b"\r", b""):
+        raise FeedRefused("unknown_format", f"a P1 telegram (DSMR): {_OTHER_FORM}", head[:200])
+    if text.startswith((b"{", b"[")):
+        return undeclared.json_lines(first, _json_rows(text), zone)
+    return undeclared.delimited(head, zone)
 
-    if text.startswith(b"{"):
-        return undeclared.json_lines(first)
-    return undeclared.delimited(head)
+
+def _json_rows(text: bytes) -> list[dict[str, Any]]:
+    """The first objects of JSON Lines. Raises FeedRefused where the first line is none."""
+    rows: list[dict[str, Any]] = []
+    for line in text.split(b"\n")[:200]:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(row, dict):
+            break
+        rows.append(row)
+    if not rows:
+        detail = "JSON that is not one object a line: declare format json with the paths of its columns"
+        raise FeedRefused("unknown_format", detail, text[:200])
+    return rows

@@ -38,6 +38,22 @@ def is_spreadsheet(path: Path) -> bool:
     return "xl/workbook.xml" in names or "xl/workbook.bin" in names or {"content.xml", "mimetype"} <= names
 
 
+def first_rows(path: Path, limits: Limits = DEFAULT_LIMITS, most: int = 500) -> bytes:
+    """The beginning of the first sheet as comma-separated text. Raises FeedRefused(spreadsheet)."""
+    with open_feed(path, limits, as_is=True) as opened:
+        content = b"".join(iter(lambda: opened.source.read(1 << 20), b""))
+    _check_size(content, limits)
+    return _written(_cells(content, "")[:most]).encode("utf-8")
+
+
+def _written(rows: list[list[Any]]) -> str:
+    """Cells as comma-separated text."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([_shown(cell) for cell in row] for row in rows)
+    return text.getvalue()
+
+
 def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
     """Parse a sheet of a spreadsheet with the declaration of delimited text. Raises HeadEndError, FeedRefused
     (spreadsheet: it cannot be opened, or has no such sheet)."""
@@ -46,14 +62,11 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
     with open_feed(path, limits, as_is=True) as opened:
         content = b"".join(iter(lambda: opened.source.read(1 << 20), b""))
     _check_size(content, limits)
-    rows = _cells(content, str(head_end.options.get("sheet", "")))
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([_shown(cell) for cell in row] for row in rows)
+    text = _written(_cells(content, str(head_end.options.get("sheet", ""))))
     declared = replace(head_end, delimiter=",", quote='"', encoding="utf-8", **_plain_numbers(head_end))
     with tempfile.TemporaryDirectory() as folder:
         sheet = Path(folder) / "sheet.csv"
-        sheet.write_text(text.getvalue(), "utf-8")
+        sheet.write_text(text, "utf-8")
         parsed = delimited.parse_text(sheet, declared, limits, or_iso=True)
     parsed.sha256 = opened.sha256
     return parsed

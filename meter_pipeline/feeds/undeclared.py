@@ -1,238 +1,420 @@
-"""A mapping of columns guessed from a file's first lines, for ``feeds inspect`` of a file nobody declared.
+"""A declaration guessed from a file's first lines, for ``feeds inspect`` of a file nobody declared and for ``feeds guess``.
 
-Columns are recognised by their header, else by what they hold: the first column of stamps is the time, the first of
-identifiers that are not plain numbers the meter, the first of numbers the value. A local time without a declared zone
-is read as UTC and the report says so.
+Columns are recognised by what they hold, and by their header where several hold the like. What a file cannot say (its
+time zone, which end of an interval a stamp names, what its words mean) is guessed too, and said in ``notes``. Nothing is
+ever loaded on a guess.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import re
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
-from meter_pipeline.feeds.head_ends import HeadEnd
-from meter_pipeline.feeds.rejects import FeedRefused, shown
-from meter_pipeline.feeds.times import StampParser, State
-from meter_pipeline.ids import canonical_id
-from meter_pipeline.units import UnitError, base_unit, parse_decimal
-
-_NAMES: Final[dict[str, tuple[str, ...]]] = {
-    "meter_id": (
-        "meterid",
-        "meter",
-        "meternumber",
-        "meterserial",
-        "meterserialnumber",
-        "serialnumber",
-        "nmi",
-        "userkey",
-        "deviceid",
-        "device",
-    ),
-    "channel": ("channel", "channelid", "suffix", "register", "registerid", "datastream"),
-    "time": (
-        "time",
-        "timestamp",
-        "datetime",
-        "intervalstart",
-        "readtime",
-        "readat",
-        "start",
-        "starttime",
-        "intervalend",
-        "end",
-        "readingtime",
-        "ts",
-    ),
-    "value": (
-        "value",
-        "kwh",
-        "usage",
-        "reading",
-        "consumption",
-        "quantity",
-        "read",
-        "register",
-        "wh",
-        "litres",
-        "gallons",
-        "m3",
-        "energy",
-    ),
-    "unit": ("unit", "units", "uom"),
-    "quality": ("quality", "qualityflag", "status", "flag"),
-    "sequence": ("sequence", "seq", "sequencenumber"),
-    "source_version": ("sourceversion", "version"),
-    "interval_minutes": ("intervalminutes", "intervallength"),
-}
-_TIME_FORMATS: Final = (
-    None,
-    "%d/%m/%Y %H:%M:%S",
-    "%d/%m/%Y %H:%M",
-    "%m/%d/%Y %H:%M:%S",
-    "%m/%d/%Y %H:%M",
-    "%Y%m%d%H%M%S",
-    "%Y%m%d%H%M",
-    "%Y/%m/%d %H:%M:%S",
-    "%d.%m.%Y %H:%M",
-    "%d-%m-%Y %H:%M",
-    "%m/%d/%Y %I:%M:%S %p",
-    "%m/%d/%Y %I:%M %p",
+from meter_pipeline.feeds.guessed_columns import (
+    UNNAMED,
+    Column,
+    Table,
+    column_unit,
+    is_clock,
+    is_name,
+    is_number,
+    is_unit,
+    judge_columns,
+    named,
+    plain,
+    rank,
+    read_table,
+    stamp_fits,
+    stamp_format,
 )
+from meter_pipeline.feeds.head_ends import DayColumns, HeadEnd, Periods, ValueColumn
+from meter_pipeline.feeds.rejects import FeedRefused, shown
+from meter_pipeline.units import UnitError, base_unit
+
 _BEACON: Final = {"Meter_ID", "Read_Time", "Read", "Flow_Time", "Flow"}
+_RANGES: Final = (" - ", " – ", " to ", "/", " bis ")
+#: quality words whose meaning is the same wherever they were seen
+_QUALITIES: Final = {
+    "A": "A", "OK": "A", "VAL": "A", "ACTUAL": "A", "VALID": "A", "MEASURED": "A", "REAL": "A", "R": "A", "W": "A", "0": "A",
+    "E": "E", "EST": "E", "ESTIMATED": "E", "ESTIMATE": "E", "1": "E", "S": "S", "SUB": "S", "SUBSTITUTED": "S", "N": "N",
+}  # fmt: skip
+_FEWEST_DAY_COLUMNS: Final = 23
+#: rises that make a dial of a series: so many where it stands this many times above its advance, or so many anyway
+_FEWEST_STEPS, _DIAL_OVER_ADVANCE, _MANY_STEPS = 10, 100, 100
+_EXPORT: Final = ("export", "received", "feedin", "generation", "einspeisung", "returned", "teruglevering", "reverse")
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+@dataclass(slots=True)
+class Guess:
+    """A declaration, and what it could not know: by key, a line for a person."""
+
+    head_end: HeadEnd
+    notes: dict[str, str] = field(default_factory=dict)
 
 
-def _by_name(names: list[str]) -> dict[str, str]:
-    columns: dict[str, str] = {}
-    for ours, spellings in _NAMES.items():
-        for spelling in spellings:
-            match = next((name for name in names if _plain(name) == spelling and name not in columns.values()), None)
-            if match is not None:
-                columns[ours] = match
-                break
-    return columns
-
-
-def _time_format(texts: list[str]) -> tuple[bool, str | None, bool]:
-    """Whether texts are stamps, in which format, and whether they carry an offset. Most texts must fit; a few may be
-    bad."""
-    raw = [text.encode() for text in texts if text]
-    for candidate in _TIME_FORMATS:
-        states = StampParser(None, candidate).parse(raw).state
-        good = int((states != State.BAD).sum())
-        if raw and good * 10 >= len(raw) * 8:
-            return True, candidate, bool((states == State.OK).any())
-    return False, None, False
-
-
-def _is_number(text: str) -> bool:
-    try:
-        parse_decimal(text)
-    except UnitError:
-        return False
-    return True
-
-
-def delimited(head: bytes) -> HeadEnd:
+def delimited(head: bytes, zone: str | None = None) -> Guess:
     """A declaration for delimited text. Raises FeedRefused(unknown_format) when no time, meter and value can be told."""
-    lines = [line for line in head.decode("utf-8", "replace").splitlines()[:2000] if line.strip()]
-    delimiter = max(",;\t|", key=lambda mark: lines[0].count(mark))
-    if not lines[0].count(delimiter):
-        raise FeedRefused("unknown_format", f"no delimiter in the first line: {shown(lines[0])}", head[:200])
-    rows = list(csv.reader(lines[:-1] if len(lines) > 2 else lines, delimiter=delimiter))
-    names, body = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
-    if set(names) >= _BEACON:
-        return HeadEnd("sniffed", "wide_csv", commodity="water", zone="+00:00")
-    header = not any(_is_number(name) for name in names)
-    if not header:
-        body = [names, *body]
-        names = [str(i + 1) for i in range(len(names))]
-    columns = _by_name(names) if header else {}
-    values = {name: [row[i] for row in body] for i, name in enumerate(names)}
-    stamps = {name: _time_format(texts) for name, texts in values.items() if any(texts)}
-    if "time" not in columns or not stamps.get(columns["time"], (False,))[0]:
-        found = next(
-            (name for name in names if stamps.get(name, (False,))[0] and not _mostly(values[name], _is_number)), None
+    table = read_table(head)
+    if set(table.names) >= _BEACON:
+        return Guess(HeadEnd("sniffed", "wide_csv", commodity="water", zone=zone or "+00:00"))
+    guess = Guess(
+        HeadEnd(
+            "sniffed",
+            "delimited",
+            delimiter=table.delimiter,
+            header=table.header,
+            encoding=table.encoding,
+            decimal=table.decimal,
+            thousands=table.thousands,
+            options={"skip_lines": table.preamble} if table.preamble else {},
         )
-        columns.pop("time", None)
-        if found is not None:
-            columns["time"] = found
-    taken = set(columns.values())
-    if "meter_id" not in columns:
-        found = next(
-            (
-                n
-                for n in names
-                if n not in taken
-                and _mostly(values[n], lambda t: canonical_id(t) is not None)
-                and not _falling(values[n])
-            ),
-            None,
-        )
-        if found is not None:
-            columns["meter_id"] = found
-            taken.add(found)
-    if "value" not in columns:
-        found = next((name for name in names if name not in taken and _mostly(values[name], _is_number)), None)
-        if found is not None:
-            columns["value"] = found
-    missing = [name for name in ("meter_id", "time", "value") if name not in columns]
-    if missing:
-        raise FeedRefused(
-            "unknown_format", f"no column looks like {', '.join(missing)}: declare a head-end", head[:200]
-        )
-    _, time_format, offset = stamps[columns["time"]]
-    unit = next((name for name in (columns["value"],) if _is_unit(name)), "")
-    kind = "register" if _looks_like_dials(body, names, columns) else "interval"
-    return HeadEnd(
-        "sniffed",
-        "delimited",
-        zone=None if offset else "+00:00",
-        kind=kind,
-        unit=unit,
-        time_format=time_format,
-        delimiter=delimiter,
-        header=header,
-        columns=columns,
-        stamp="end" if _plain(columns["time"]) in ("intervalend", "end") else "start",
     )
+    if table.preamble:
+        guess.notes["options.skip_lines"] = "lines before the header; check that the next file has as many"
+    return _mapped(guess, table, zone)
 
 
-def _mostly(texts: list[str], rule: object) -> bool:
-    given = [text for text in texts if text]
-    return bool(given) and callable(rule) and sum(bool(rule(text)) for text in given) * 10 >= len(given) * 8
+def json_lines(first: bytes, rows: list[dict[str, Any]] | None = None, zone: str | None = None) -> Guess:
+    """A declaration for JSON Lines from its first objects. Raises FeedRefused(unknown_format)."""
+    if rows is None:
+        try:
+            row = json.loads(first)
+        except ValueError as error:
+            raise FeedRefused("unknown_format", "neither JSON Lines nor any other known format", first[:200]) from error
+        if not isinstance(row, dict):
+            raise FeedRefused("unknown_format", "a line of JSON that is not an object", first[:200])
+        rows = [row]
+    flat = [_flat(row) for row in rows]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    body = [[row.get(name, "") for name in names] for row in flat]
+    table = Table(names, [Column(name, [row[i] for row in body]) for i, name in enumerate(names)], body, "\n")
+    judge_columns(table)
+    return _mapped(Guess(HeadEnd("sniffed", "jsonl")), table, zone)
 
 
-def _falling(texts: list[str]) -> bool:
-    """A column of numbers with decimals holds quantities, not meters."""
-    return any("." in text for text in texts)
+def _flat(row: dict[str, Any], above: str = "") -> dict[str, str]:
+    """An object's plain values by path."""
+    found: dict[str, str] = {}
+    for key, value in row.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{above}{key}.")
+        elif not isinstance(value, list | bool) and value is not None:
+            found[f"{above}{key}"] = str(value)
+    return found
 
 
-def _is_unit(name: str) -> bool:
-    try:
-        return bool(base_unit(name)[0])
-    except UnitError:
-        return False
+def _mapped(guess: Guess, table: Table, zone: str | None) -> Guess:
+    """The columns of a table, each recognised once."""
+    free = list(table.columns)
+    columns: dict[str, str | tuple[str, ...]] = {}
+    made = _time(guess, table, free, columns, zone)
+    _coded(guess, free, columns)
+    day = _day_columns(table, free, columns, made)
+    if day is not None:
+        count = day.count
+        minutes = {23: 60, 24: 60, 25: 60, 46: 30, 48: 30, 50: 30, 92: 15, 96: 15, 100: 15}.get(
+            count, max(1440 // count, 1)
+        )
+        made |= {"day_columns": day, "interval_minutes": minutes}
+        if "unit" not in columns:
+            made["unit"] = ""
+            guess.notes["unit"] = "not in the file: kWh, gal, m3, CCF, therm, ..."
+    meter = _meter(free, columns)
+    if meter is None and table.header and "channel" not in columns:
+        made["constants"] = {"meter_id": "METER-1"}
+        guess.notes["constants.meter_id"] = "no column looks like a meter: give its id here, or name its column"
+    values = [] if day is not None else _values(guess, free, columns, made)
+    missing = [] if "time" in columns else ["time"]
+    missing += [] if "meter_id" in columns or "meter_id" in made.get("constants", {}) else ["meter_id"]
+    missing += [] if values or day is not None or "value" in columns else ["value"]
+    if missing:
+        what = "column" if guess.head_end.format == "delimited" else "key"
+        raise FeedRefused("unknown_format", f"no {what} looks like {', '.join(missing)}: declare a head-end")
+    made["columns"] = columns
+    guess.head_end = replace(guess.head_end, **made)
+    _kind(guess, table)
+    return guess
 
 
-def _looks_like_dials(body: list[list[str]], names: list[str], columns: dict[str, str]) -> bool:
-    """Whether the values of each meter never fall, nearly: a register, not intervals."""
-    meter, value = names.index(columns["meter_id"]), names.index(columns["value"])
-    last: dict[str, float] = {}
-    up = down = 0
-    for row in body:
-        if not _is_number(row[value]):
+def _time(
+    guess: Guess, table: Table, free: list[Column], columns: dict[str, str | tuple[str, ...]], zone: str | None
+) -> dict[str, Any]:
+    """The stamp's column or columns, and how it is written."""
+    stamps = [(column, *stamp_format(column.texts)) for column in free]
+    stamps = [
+        each for each in stamps if each[1] and not (is_number(each[0], table) and named(each[0].name, "time") is None)
+    ]
+    if not stamps:
+        return _range(guess, free, columns, zone)
+    stamps.sort(key=lambda each: (named(each[0].name, "time") is None, named(each[0].name, "time") or 0))
+    column, _, time_format, offset = stamps[0]
+    free.remove(column)
+    made: dict[str, Any] = {"time_format": time_format}
+    only_dates = all(":" not in text and len(text) <= 11 for text in column.texts if text)
+    clocks = [each for each in free if only_dates and not each.numbers and is_clock(each.texts)]
+    clock = next(iter(clocks), None)
+    period = next((each for each in free if only_dates and named(each.name, "period") is not None), None)
+    columns["time"] = column.name
+    if clock is not None:
+        free.remove(clock)
+        columns["time"] = (column.name, clock.name)
+        twelve = is_clock(clock.texts) or ""
+        if time_format == "%d/%m/%Y" and "%p" in twelve and stamp_fits(column.texts, "%m/%d/%Y"):
+            time_format = "%m/%d/%Y"  # hours of twelve are written where the month comes first
+        made["time_format"] = f"{time_format or '%Y-%m-%d'} {twelve}"
+    elif period is not None:
+        free.remove(period)
+        columns["period"] = period.name
+        numbers = [int(text) for text in period.texts if text.isdigit()]
+        made["periods"] = Periods(min(numbers, default=1) if min(numbers, default=1) in (0, 1) else 1)
+        most = max(numbers, default=24)
+        made["interval_minutes"] = 60 if most <= 25 else 30 if most <= 50 else 15
+        guess.notes["periods"] = "elapsed counts through the civil day (25 in autumn); clock is the local time of day"
+    swapped = _swapped(time_format)
+    if swapped is not None and stamp_fits(column.texts, swapped):
+        guess.notes["time_format"] = "whether the day or the month comes first cannot be told from this file: ask"
+    _flag(guess, column, free, columns, made)
+    if plain(column.name) in ("intervalend", "end", "endtime", "readdateandendtime", "ende", "to", "bis"):
+        made["stamp"] = "end"
+    else:
+        guess.notes["stamp"] = "not in the file: ask whether a stamp names an interval's start or its end"
+    other = next(
+        (each[0] for each in stamps[1:] if plain(each[0].name) in ("end", "endtime", "ende", "to", "bis")), None
+    )
+    if other is not None:
+        guess.notes.pop("stamp", None)
+    for each in stamps[1:]:
+        if each[0] in free:
+            free.remove(each[0])
+    return made | _zone(guess, offset, zone)
+
+
+def _swapped(time_format: str | None) -> str | None:
+    """A format with its day and month the other way round; None where it has no such numbers."""
+    if time_format is None or "%d" not in time_format or "%m" not in time_format or time_format.startswith("%Y"):
+        return None
+    return time_format.replace("%d", "%?").replace("%m", "%d").replace("%?", "%m")
+
+
+def _flag(
+    guess: Guess,
+    stamp: Column,
+    free: list[Column],
+    columns: dict[str, str | tuple[str, ...]],
+    made: dict[str, Any],
+) -> None:
+    """A column of two or three words that differ where stamps repeat: the clock-change flag."""
+    for column in free:
+        if rank(column.name, "dst") == UNNAMED or not 1 < len(column.words) <= 3:
             continue
-        number = float(row[value])
-        before = last.get(row[meter])
+        free.remove(column)
+        columns["dst"] = column.name
+        seen: dict[str, str] = {}
+        found: dict[str, str] = {}
+        for text, word in zip(stamp.texts, column.texts, strict=True):
+            before = seen.setdefault(text, word)
+            if before != word and not found:
+                found = {before: "first", word: "second"}
+        made["dst_map"] = found or {word: ("first", "second", "second")[at] for at, word in enumerate(column.words)}
+        guess.notes["dst_map"] = "guessed from the order of the rows: first is summer time, second the hour again"
+        return
+
+
+def _zone(guess: Guess, offset: bool, zone: str | None) -> dict[str, Any]:
+    if offset:
+        return {}
+    guess.notes["zone"] = "not in the file: ask in which zone its stamps are (a zone name, or +00:00 for UTC)"
+    return {"zone": zone or "+00:00"}
+
+
+def _range(
+    guess: Guess, free: list[Column], columns: dict[str, str | tuple[str, ...]], zone: str | None
+) -> dict[str, Any]:
+    """A column of two stamps, start to end."""
+    for column in free:
+        for mark in _RANGES:
+            if not column.texts or not all(mark in text for text in column.texts if text):
+                continue
+            known, time_format, offset = stamp_format([text.partition(mark)[0].strip() for text in column.texts])
+            if known:
+                free.remove(column)
+                columns["time"] = column.name
+                return {"time_format": time_format, "time_range": mark} | _zone(guess, offset, zone)
+    return {}
+
+
+def _coded(guess: Guess, free: list[Column], columns: dict[str, str | tuple[str, ...]]) -> None:
+    """Columns of few words: units, qualities, channels, sequence and version."""
+    for name in ("unit", "quality", "sequence", "source_version", "interval_minutes", "channel"):
+        found = [column for column in free if named(column.name, name) is not None]
+        if name == "unit":
+            found = [each for each in free if each.words and all(map(is_unit, each.words))] or found
+        if name == "channel" and not found:
+            found = [
+                each
+                for each in free
+                if is_name(each) and 1 < len(each.words) <= 8 and named(each.name, "meter_id") is None
+            ]
+            found = [each for each in found if any(_says_flow(word) for word in each.words)]
+        if name in ("sequence", "source_version", "interval_minutes"):
+            found = [each for each in found if all(text.isdigit() for text in each.texts if text)]
+        if not found:
+            continue
+        column = found[0]
+        for other in found[1:]:
+            column = other if rank(other.name, name) < rank(column.name, name) else column
+        free.remove(column)
+        columns[name] = column.name
+        if name == "quality":
+            guess.head_end = replace(guess.head_end, quality_map=_qualities(guess, column))
+            if not guess.head_end.quality_map:
+                del columns[name]
+        if name == "channel":
+            _channels(guess, column)
+        if name == "unit":
+            unknown = [word for word in column.words if not is_unit(word)]
+            if unknown:
+                guess.notes["unit_map"] = f"units without a known meaning: {', '.join(map(shown, unknown[:8]))}"
+
+
+def _says_flow(word: str) -> bool:
+    return any(hint in plain(word) for hint in ("import", "export", "consumption", "deliver", "bezug", *_EXPORT))
+
+
+def _channels(guess: Guess, column: Column) -> None:
+    """A map where the words are no identifiers, and flows where they say so."""
+    flows: dict[str, str] = {}
+    words: dict[str, str] = {}
+    for number, word in enumerate(column.words, 1):
+        export = any(hint in plain(word) for hint in _EXPORT)
+        words[word] = f"{'B' if export else 'E'}{number}"
+        if export:
+            flows[words[word]] = "export"
+    if any(_says_flow(word) for word in column.words):
+        guess.head_end = replace(guess.head_end, channel_map=words, flows=flows)
+        guess.notes["channel_map"] = "guessed from the words: check which way each flows"
+
+
+def _qualities(guess: Guess, column: Column) -> dict[str, str]:
+    known = {word: _QUALITIES[word.upper()] for word in column.words if word.upper() in _QUALITIES}
+    unknown = [word for word in column.words if word.upper() not in _QUALITIES]
+    if unknown:
+        guess.notes["quality_map"] = f"ask what these mean: {', '.join(map(shown, unknown[:8]))}"
+    else:
+        guess.notes["quality_map"] = "guessed: A actual, E estimated, S substituted, N none; ask the sender"
+    if unknown and known:
+        known |= dict.fromkeys(unknown, "E")
+    return known
+
+
+def _meter(free: list[Column], columns: dict[str, str | tuple[str, ...]]) -> Column | None:
+    """The meter's column: by its name, else the first of identifiers."""
+    by_name = [column for column in free if named(column.name, "meter_id") is not None and is_name(column)]
+    by_content = [column for column in free if is_name(column) and not column.decimals and not column.small]
+    found = (
+        min(by_name, key=lambda each: named(each.name, "meter_id") or 0) if by_name else next(iter(by_content), None)
+    )
+    if found is not None:
+        free.remove(found)
+        columns["meter_id"] = found.name
+    return found
+
+
+def _day_columns(
+    table: Table, free: list[Column], columns: dict[str, str | tuple[str, ...]], made: dict[str, Any]
+) -> DayColumns | None:
+    """A long run of neighbouring numbers: a day in a row."""
+    best: list[Column] = []
+    run: list[Column] = []
+    for column in table.columns:
+        if column in free and is_number(column, table, empty_too=True):
+            run.append(column)
+            best = run if len(run) > len(best) else best
+        else:
+            run = []
+    while best and best[-1].name == "":
+        best = best[:-1]
+    if len(best) < _FEWEST_DAY_COLUMNS:
+        return None
+    skip = len(best) - max((n for n in (24, 25, 48, 50, 96, 100, 144, 288, 300) if n <= len(best)), default=len(best))
+    best = best[:-skip] if skip and plain(best[-1].name) in ("total", "sum", "summe") else best
+    for column in best:
+        free.remove(column)
+    ends = plain(best[0].name) in ("0030", "0100", "0015", "030", "100", "015", "1", "he1", "he01")
+    if ends and plain(best[0].name) not in ("1", "he1", "he01"):
+        made["stamp"] = "end"
+    return DayColumns(best[0].name, len(best))
+
+
+def _values(
+    guess: Guess, free: list[Column], columns: dict[str, str | tuple[str, ...]], made: dict[str, Any]
+) -> list[ValueColumn]:
+    """The value's column, or several that each name a unit."""
+    numbers = [column for column in free if column.numbers]
+    if not numbers:
+        return []
+    with_unit = [column for column in numbers if column_unit(column.name)]
+    if len(with_unit) > 1 and "unit" not in columns and "channel" not in columns:
+        values = []
+        for number, column in enumerate(with_unit, 1):
+            export = any(hint in plain(column.name) for hint in _EXPORT)
+            flow = "export" if export else None
+            values.append(ValueColumn(column.name, f"{'X' if export else 'E'}{number}", column_unit(column.name), flow))
+        guess.notes["values"] = "one value a row was found in each of these columns: take out those that are not billed"
+        made["values"] = tuple(values)
+        return values
+    by_name = [column for column in numbers if named(column.name, "value") is not None]
+    best = with_unit[:1] or sorted(by_name, key=lambda each: named(each.name, "value") or 0)[:1]
+    column = (best or [each for each in numbers if each.decimals] or numbers)[0]
+    columns["value"] = column.name
+    if "unit" not in columns:
+        made["unit"] = column_unit(column.name) or ""
+        if not made["unit"]:
+            guess.notes["unit"] = "not in the file: kWh, gal, m3, CCF, therm, ..."
+    return []
+
+
+def _kind(guess: Guess, table: Table) -> None:
+    """Dials rise and never fall; power becomes energy."""
+    made = guess.head_end
+    value = made.columns.get("value")
+    meter = made.columns.get("meter_id")
+    if made.values or isinstance(value, str):
+        names = [each.column for each in made.values] or [str(value)]
+        series = next((column for column in table.columns if column.name == names[0]), None)
+        owner = next((column for column in table.columns if column.name == meter), None)
+        if series is not None and _looks_like_dials(series, owner, made):
+            guess.head_end = made = replace(made, kind="register")
+            guess.notes["kind"] = "the values of a meter never fall: dials; take this line out if they are intervals"
+            guess.notes.pop("stamp", None)
+    unit = made.unit or ""
+    try:
+        power = base_unit(unit)[0] in ("kW", "kVA", "kVAr")
+    except UnitError:
+        power = False
+    if power and made.kind == "interval":
+        guess.notes["average_power"] = "values are power: average_power = true and interval_minutes make energy of them"
+
+
+def _looks_like_dials(values: Column, meters: Column | None, head_end: HeadEnd) -> bool:
+    """Whether the values of each meter never fall, nearly: a register, not intervals. A short series must also stand far
+    above what it advances by, as a dial does that has counted for years."""
+    last: dict[str, float] = {}
+    lowest: dict[str, float] = {}
+    up = down = 0
+    for at, text in enumerate(values.texts):
+        try:
+            number = float(text.replace(head_end.thousands or "\0", "").replace(head_end.decimal, "."))
+        except ValueError:
+            continue
+        owner = meters.texts[at] if meters is not None else ""
+        before = last.get(owner)
         if before is not None:
             up += number > before
             down += number < before
-        last[row[meter]] = number
-    return up >= 10 and down * 50 <= up
-
-
-def json_lines(first: bytes) -> HeadEnd:
-    """A declaration for JSON Lines from its first object. Raises FeedRefused(unknown_format)."""
-    try:
-        row = json.loads(first)
-    except ValueError as error:
-        raise FeedRefused("unknown_format", "neither JSON Lines nor any other known format", first[:200]) from error
-    if not isinstance(row, dict):
-        raise FeedRefused("unknown_format", "a line of JSON that is not an object", first[:200])
-    columns = _by_name(list(row))
-    missing = [name for name in ("meter_id", "time", "value") if name not in columns]
-    if missing:
-        raise FeedRefused("unknown_format", f"no key looks like {', '.join(missing)}: declare a head-end", first[:200])
-    known, time_format, offset = _time_format([str(row[columns["time"]])])
-    if not known:
-        raise FeedRefused("unknown_format", f"time {shown(str(row[columns['time']]))}: declare a head-end", first[:200])
-    return HeadEnd(
-        "sniffed", "jsonl", zone=None if offset else "+00:00", unit="", time_format=time_format, columns=columns
-    )
+        last[owner] = number
+        lowest[owner] = min(number, lowest.get(owner, number))
+    never_falls = up >= _FEWEST_STEPS and down * 50 <= up
+    far_above = all(low >= _DIAL_OVER_ADVANCE * (last[owner] - low) for owner, low in lowest.items())
+    return never_falls and (far_above or up >= _MANY_STEPS)
