@@ -42,11 +42,11 @@ def _daily(path: Path, columns: tuple[str, ...], *, mean: bool) -> tuple[pl.Data
     what = next((c for c in columns if c in names), None)
     if when is None or what is None:
         raise FileError(f"{path.name}: needs columns date and {' or '.join(columns)}, has {', '.join(frame.columns)}")
-    day = (
-        pl.col(when).str.strip_chars().str.slice(0, 10).str.replace_all("/", "-").str.to_date("%Y-%m-%d", strict=False)
-    )
+    stamp = pl.col(when).str.strip_chars()
+    day = stamp.str.slice(0, 10).str.replace_all("/", "-").str.to_date("%Y-%m-%d", strict=False)
     number = pl.col(names[what]).str.strip_chars()
     read = frame.select(
+        stamp.alias("stamp"),
         day.alias("day"),
         number.cast(pl.Float64, strict=False).alias("value"),
         (number.str.len_bytes() > 0).fill_null(value=False).alias("said"),
@@ -58,7 +58,8 @@ def _daily(path: Path, columns: tuple[str, ...], *, mean: bool) -> tuple[pl.Data
         line = faulty["line"][0]
         raise FileError(f"{path.name}: line {line}: not a date and a number ({faulty.height} such lines)")
     grouped = (
-        read.group_by("day")
+        _each_once(read, path.name)
+        .group_by("day")
         .agg(pl.col("value").mean() if mean else pl.col("value").sum(), pl.col("value").count().alias("count"))
         .sort("day")
     )
@@ -69,13 +70,39 @@ def _daily(path: Path, columns: tuple[str, ...], *, mean: bool) -> tuple[pl.Data
     return grouped.filter(pl.col("count") > least).select("day", "value"), what
 
 
+def _each_once(read: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Rows without those that repeat a stamp and its value. Raises FileError where one stamp has two values.
+
+    Two rows of one day without a time are two answers to one question, not two halves of it. A stamp without a zone comes
+    twice in the hour that autumn repeats: a day with one such hour keeps both.
+    """
+    twice = read.filter(pl.struct("stamp").is_duplicated())
+    if not twice.height:
+        return read
+    timed = pl.col("stamp").str.len_bytes() > 10
+    hour = pl.col("stamp").str.slice(11, 2)
+    zoned = pl.col("stamp").str.contains(r"(Z|[+-]\d\d:?\d\d)$")
+    once_more = timed & ~zoned & (hour.n_unique().over("day") == 1) & (pl.len().over("stamp") == 2)
+    twice = twice.with_columns(autumn=once_more)
+    doubted = twice.filter(~pl.col("autumn"))
+    against = doubted.filter(pl.col("value").n_unique().over("stamp") > 1).sort("line")
+    if against.height:
+        first, *others = against.filter(pl.col("stamp") == against["stamp"][0]).select("line", "value").rows()
+        raise FileError(
+            f"{name}: line {others[0][0]}: {against['stamp'][0]} is {others[0][1]:g}, and {first[1]:g} on line {first[0]}: "
+            "leave one of them, or give each its time"
+        )
+    dropped = doubted.filter(pl.int_range(pl.len()).over("stamp") > 0)["line"]
+    return read.filter(~pl.col("line").is_in(dropped.implode()))
+
+
 def read_pair(usage: Path, temperatures: Path) -> DailyPair:
     """Usage (columns date,value) beside temperature (date,temperature_f or date,temperature_c), over the days of the
     usage file.
 
-    Several rows of a day are summed for usage and averaged for temperature, so hourly files do too. An empty value is a
-    missing day. Raises FileError for a file that lacks the columns, has a line that is not a date and a number, or
-    shares no day with the other.
+    Several stamps of a day are summed for usage and averaged for temperature, so hourly files do too. A row that is there
+    twice counts once. An empty value is a missing day. Raises FileError for a file that lacks the columns, has a line
+    that is not a date and a number, gives one stamp two values, or shares no day with the other.
     """
     used, _ = _daily(usage, ("value", "usage", "kwh", "therm", "gal", "m3"), mean=False)
     heat, unit = _daily(temperatures, ("temperature_f", "tempf", "temperature_c", "tempc"), mean=True)

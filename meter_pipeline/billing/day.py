@@ -35,6 +35,7 @@ from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.reading import reading
 from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.sharding import key_ranges
+from meter_pipeline.vee import register_tolerance
 
 # : Services read, computed and written together: their quarter-hours are 10 MB, and eight of these make a hundred
 # thousand, so that reading, : computing and writing overlap from soon after the start until soon before the end (4.1 s
@@ -219,7 +220,7 @@ class _Standing:
         return cls(
             joints.files(connection, day),
             joints.channel_days(connection, day),
-            joints.registers(connection, day, *calendar.bounds(day)),
+            joints.registers(connection, day, *calendar.bounds(day), register_tolerance()),
             joints.validated_usage(connection, day),
             joints.stored_charges(connection, day - timedelta(days=1), before=True),
         )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from meter_pipeline.vee.explain import explain_day
     from meter_pipeline.vee.reporting import usage_report
     from meter_pipeline.vee.rules.policy import PolicyError
-    from meter_pipeline.vee.rules.thresholds import ThresholdError, Thresholds
+    from meter_pipeline.vee.rules.thresholds import ThresholdError, Thresholds, register_tolerance
     from meter_pipeline.vee.summary import VeeOutcome
     from meter_pipeline.vee.validate import validate_matrix
 
@@ -26,6 +26,7 @@ __all__ = [
     "Thresholds",
     "VeeOutcome",
     "explain_day",
+    "register_tolerance",
     "usage_report",
     "validate_billing_day",
     "validate_matrix",
@@ -41,6 +42,7 @@ __getattr__ = attach(
         "rules.thresholds": (
             "ThresholdError",
             "Thresholds",
+            "register_tolerance",
         ),
         "summary": ("VeeOutcome",),
         "validate": ("validate_matrix",),

@@ -38,8 +38,8 @@ from meter_pipeline.vee.rules.thresholds import Thresholds
 from meter_pipeline.vee.spread import Beforehand
 from meter_pipeline.vee.streaming import ROWS, City, Judged, Streamed, no_shard, open_city, parts_of, stream
 from meter_pipeline.vee.summary import Summary, VeeOutcome
+from meter_pipeline.vee.tables import checks, validated
 from meter_pipeline.vee.tables import true_up as requests
-from meter_pipeline.vee.tables import validated
 from meter_pipeline.vee.validate import validate_matrix
 from meter_pipeline.vee.writing import Writer
 
@@ -128,6 +128,8 @@ def _validate(
     writer.finish(read, usage, of_registers.quantity, exceptions, shape, outcome)
     outcome.ledger_entry = _record(connection, writer.written(), gathered.summary, exceptions, clock, actor)
     outcome.held, outcome.cases_opened = _into_queue(connection, day, findings.queued(exceptions, city.policy), clock)
+    start, past_day = calendar.bounds(day)
+    outcome.stored = checks.stored_day(connection, day, start, past_day, t.register_tolerance)
     watch("write")
     gathered.summary.finish(usage, exceptions)
     watch("summary")

@@ -98,30 +98,42 @@ def stage_report(outcome: VeeOutcome) -> StageReport:
         pictures["worst meters"] = plots.worst_meters(
             outcome.worst_vectors, "Meters that need eyes: raw, final, estimated"
         )
-    checks = [
+    return StageReport(
+        outcome.inserted + outcome.updated + outcome.unchanged, figures, tables, pictures, _checks(outcome)
+    )
+
+
+def _checks(outcome: VeeOutcome) -> list[Check]:
+    """The two invariants of a day, from what the store holds against what the stage counted and reference data expects."""
+    stored = outcome.stored
+    if stored is None:
+        return []
+    return [
         Check(
             "slots_complete",
             outcome.balanced,
-            "actual + estimated + missing = expected slots",
+            "every installed channel has its day, and as many stored values as it counts actual and estimated",
             {
                 "expected": outcome.expected,
                 "actual": outcome.actual,
                 "estimated": outcome.estimated,
                 "missing": outcome.missing,
+                "values stored": stored.slots,
+                "channels without a day": ", ".join(stored.absent) or "none",
+                "rows miscounted": ", ".join(stored.miscounted) or "none",
             },
         ),
         Check(
             "sum_check",
-            outcome.sum_failed == outcome.exceptions.get("SUM_CHECK", 0),
-            "every row that misses its register is an exception",
+            not stored.unlisted,
+            "every stored row that misses its register is an exception",
             {
-                "tested": outcome.sum_checked,
-                "failed": outcome.sum_failed,
-                "exceptions": outcome.exceptions.get("SUM_CHECK", 0),
+                "tested": stored.tested,
+                "missed": stored.missed,
+                "without an exception": ", ".join(stored.unlisted) or "none",
             },
         ),
     ]
-    return StageReport(outcome.inserted + outcome.updated + outcome.unchanged, figures, tables, pictures, checks)
 
 
 def usage_report(database: Database, calendar: BillingCalendar, day: date) -> StageReport:

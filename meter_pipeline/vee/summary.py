@@ -20,6 +20,7 @@ from meter_pipeline.vee.rules.model import ValidatedMatrix
 
 if TYPE_CHECKING:
     from meter_pipeline.schemas.report import StageReport
+    from meter_pipeline.vee.tables.checks import StoredDay
 
 #: Rows shown as the worst of a day
 _WORST: Final = 12
@@ -71,17 +72,18 @@ class VeeOutcome:
     seconds: dict[str, float] = field(default_factory=dict)
     ledger_entry: int | None = None
     worst_vectors: list[dict[str, Any]] = field(default_factory=list)
+    stored: StoredDay | None = None
+
+    @property
+    def balanced(self) -> bool:
+        """Whether the store has every installed channel's day, with as many values as it says; False before it was read back."""
+        return self.stored is not None and not (self.stored.absent or self.stored.miscounted)
 
     def report(self) -> StageReport:
         """The day for asset metadata."""
         from meter_pipeline.vee.reporting import stage_report
 
         return stage_report(self)
-
-    @property
-    def balanced(self) -> bool:
-        """Whether every expected slot is accounted for."""
-        return self.expected == self.actual + self.estimated + self.missing
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from meter_pipeline.baselines import NoModelError, fit_best, fit_known, options_for, read_pair
+from meter_pipeline.baselines import FileError, NoModelError, fit_best, fit_known, options_for, read_pair
 from meter_pipeline.cli.baselines import app
 from meter_pipeline_tests.support import fixtures_dir
 
@@ -98,3 +98,24 @@ def test_nothing_to_fit_says_so() -> None:
         fit_known(np.arange(30.0), np.full(30, 60.0), hdd_balance_f=40)
     with pytest.raises(NoModelError, match="negative on average"):
         fit_best(np.full(30, -1.0), np.linspace(55, 60, 30))
+
+
+def _pair(tmp_path: Path, usage: str) -> list[float]:
+    (tmp_path / "u.csv").write_text("date,value\n" + usage)
+    (tmp_path / "t.csv").write_text("date,temperature_f\n2026-10-30,50\n2026-10-31,51\n2026-11-01,52\n")
+    return list(read_pair(tmp_path / "u.csv", tmp_path / "t.csv").usage)
+
+
+def test_a_day_with_two_values_is_refused_by_line_and_a_repeated_row_counts_once(tmp_path: Path) -> None:
+    """Two values for one day were summed without a word, also where the second row was the first again."""
+    assert _pair(tmp_path, "2026-10-30,10\n2026-10-31,11\n2026-10-31,11\n") == [10.0, 11.0]
+    with pytest.raises(FileError, match=r"u.csv: line 4: 2026-10-31 is 12, and 11 on line 3: leave one of them"):
+        _pair(tmp_path, "2026-10-30,10\n2026-10-31,11\n2026-10-31,12\n")
+
+
+def test_hours_without_zone_come_twice_when_autumn_repeats_one(tmp_path: Path) -> None:
+    hours = [f"2026-11-01 {h:02d}:00" for h in (0, 1, 1, 2)]
+    assert _pair(tmp_path, "".join(f"{h},1\n" for h in hours)) == [4.0]
+    assert _pair(tmp_path, "".join(f"{h},{k}\n" for k, h in enumerate(hours))) == [6.0]
+    with pytest.raises(FileError, match="line 3: 2026-11-01T01:00Z is 2, and 1 on line 2"):
+        _pair(tmp_path, "2026-11-01T01:00Z,1\n2026-11-01T01:00Z,2\n")

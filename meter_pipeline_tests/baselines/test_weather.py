@@ -176,3 +176,45 @@ def test_the_nearest_station_with_enough_days_serves_and_the_next_fills_in() -> 
     assert kilometres(np.array([0.0]), np.array([0.0]), np.array([0.0]), np.array([180.0]))[0, 0] == pytest.approx(
         20015.1, abs=0.1
     )
+
+
+def _ghcn_file(tmp_path: Path, rows: list[tuple[date, str, str]]) -> Path:
+    lines = [f'"USW00094846","{day}","{high}","{low}"' for day, high, low in rows]
+    path = tmp_path / "order.csv"
+    path.write_text('"STATION","DATE","TMAX","TMIN"\n' + "\n".join(lines) + "\n")
+    return path
+
+
+def test_a_year_of_ghcn_in_fahrenheit_is_not_read_as_tenths_of_a_degree_celsius(tmp_path: Path) -> None:
+    """NCEI's orders in "standard units" are whole degrees Fahrenheit, and nothing in the file says so."""
+    year = [date(2025, 1, 1) + timedelta(days=k) for k in range(365)]
+    rows = [
+        (day, str(30 + abs(182 - k) * -1 // 4 + 58), str(10 + abs(182 - k) * -1 // 4 + 58))
+        for k, day in enumerate(year)
+    ]
+    found = read_weather(_ghcn_file(tmp_path, rows))
+    assert found["temperature_max_c"].max() == pytest.approx((88 - 32) / 1.8, abs=0.01)
+    assert found["temperature_max_c"].min() == pytest.approx((42 - 32) / 1.8, abs=0.01)
+    # the same station in the archive's tenths: beyond what any Fahrenheit thermometer shows
+    tenths = [(day, str(round((float(h) - 32) / 0.18)), str(round((float(low) - 32) / 0.18))) for day, h, low in rows]
+    assert read_weather(_ghcn_file(tmp_path, tenths))["temperature_max_c"].max() == pytest.approx(31.1)
+
+
+def test_a_short_ghcn_file_that_may_be_either_asks_which(tmp_path: Path) -> None:
+    path = _ghcn_file(tmp_path, [(date(2025, 6, 1), "78", "58"), (date(2025, 6, 2), "81", "60")])
+    with pytest.raises(WeatherError, match="--format ghcn_f for Fahrenheit, --format ghcn for tenths"):
+        read_weather(path)
+    assert read_weather(path, "ghcn_f")["temperature_max_c"].to_list() == [pytest.approx(25.56), pytest.approx(27.22)]
+    assert read_weather(path, "ghcn")["temperature_max_c"].to_list() == [7.8, 8.1]
+    # 20 degrees between night and day are 200 tenths, and degrees with a point are as they stand
+    assert read_weather(_ghcn_file(tmp_path, [(date(2025, 6, 1), "98", "-2")]))["temperature_max_c"].to_list() == [9.8]
+    assert read_weather(_ghcn_file(tmp_path, [(date(2025, 6, 1), "25.6", "14.4")]))["temperature_max_c"].to_list() == [
+        25.6
+    ]
+
+
+def test_a_plain_file_is_not_taken_for_gsod_by_its_stations_name(tmp_path: Path) -> None:
+    for header in ("station_id,date,temperature_c", "station,date,temperature_c"):
+        (tmp_path / "w.csv").write_text(f"{header}\nKORD,2025-01-01,-1.5\n")
+        found = read_weather(tmp_path / "w.csv")
+        assert found.select("station_id", "temperature_mean_c").rows() == [("KORD", -1.5)]

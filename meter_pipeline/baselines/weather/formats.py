@@ -28,9 +28,11 @@ DAILY: Final = {
     "temperature_max_c": pl.Float64,
     "temperature_mean_c": pl.Float64,
 }
-FORMATS: Final = ("ghcn", "ghcn_year", "isd", "isd_lite", "gsod", "gsod_csv", "tmy3", "plain")
+FORMATS: Final = ("ghcn", "ghcn_f", "ghcn_year", "isd", "isd_lite", "gsod", "gsod_csv", "tmy3", "plain")
 #: Coldest and warmest air temperatures ever observed are -89.2 and 56.7 °C; beyond this a number is a fault.
 _LOWEST_C, _HIGHEST_C = -95.0, 62.0
+#: The warmest air temperature observed, in both units; a range within one day that only tenths of a degree have; days that make half a year
+_WARMEST_C, _WARMEST_F, _WIDE_DAY, _HALF_A_YEAR = 57.0, 134.0, 60.0, 150
 #: ISD quality codes that mean suspect or erroneous (ISD format document, field 93)
 _ISD_BAD = frozenset("2367")
 _MAX_BYTES = 512 * 1024 * 1024
@@ -62,8 +64,8 @@ def read_weather(
     named = (station_id or _station_of(path)).upper()
     try:
         match chosen:
-            case "ghcn":
-                frame = _ghcn(text)
+            case "ghcn" | "ghcn_f":
+                frame = _ghcn(text, file_format)
             case "ghcn_year":
                 frame = _ghcn_year(text)
             case "isd":
@@ -99,9 +101,11 @@ def recognise(text: str) -> str:
     header = first.upper().replace('"', "")
     if header.startswith("STN---"):
         return "gsod"
-    if header.startswith("STATION") and ("TMAX" in header or "TMIN" in header or "TAVG" in header):
+    # by whole column names as the archive spells them: a plain file's station_id and temperature_c are neither
+    named = {name.strip().strip('"') for name in first.split(",")}
+    if {"STATION", "DATE"} <= named and named & {"TMAX", "TMIN", "TAVG"}:
         return "ghcn"
-    if header.startswith("STATION") and "TEMP" in header:
+    if {"STATION", "DATE", "TEMP", "MAX", "MIN"} <= named:
         return "gsod_csv"
     if second.upper().startswith(("DATE (MM/DD/YYYY)", '"DATE (MM/DD/YYYY)"')):
         return "tmy3"
@@ -203,9 +207,41 @@ def _gsod_csv(text: str) -> pl.DataFrame:
     )
 
 
-def _ghcn(text: str) -> pl.DataFrame:
-    """One row a day; TMAX, TMIN, TAVG in tenths of a degree; *_ATTRIBUTES holds measurement, quality and source flags."""
+def _ghcn_fahrenheit(raw: pl.DataFrame) -> bool:
+    """Whether a GHCN-Daily file is in degrees Fahrenheit, as NCEI's web orders in "standard units" are; the archive's own
+    files hold whole tenths of a degree Celsius, and orders in "metric units" degrees with a point.
+
+    Nothing in the file says so, and 54 is a number in all of them. Sure are: a magnitude beyond 134, more than ever was in
+    Fahrenheit (tenths); a range within the day of 60 or more on the median day (tenths); degrees with a point above 57,
+    more than ever was in Celsius (Fahrenheit); and half a year of days whose warmest is 75 or more and coldest above
+    -40, where tenths would never pass 13.4 C (Fahrenheit). Raises ValueError where none of these tells.
+    """
+    told = {c: raw[c].str.strip_chars() for c in ("TMIN", "TMAX", "TAVG") if c in raw.columns}
+    values = {c: s.cast(pl.Float64, strict=False) for c, s in told.items()}
+    every = pl.concat([s.rename("value") for s in values.values()]).drop_nulls()
+    if not every.len():
+        return False
+    if any(s.str.contains(".", literal=True).any() for s in told.values()):
+        return float(every.max()) > _WARMEST_C  # type: ignore[arg-type]  # a number column
+    low, high = float(every.min()), float(every.max())  # type: ignore[arg-type]
+    if max(-low, high) > _WARMEST_F:
+        return False
+    spread = (values["TMAX"] - values["TMIN"]).median() if {"TMAX", "TMIN"} <= set(values) else None
+    if spread is not None and float(spread) >= _WIDE_DAY:  # type: ignore[arg-type]
+        return False
+    if raw["DATE"].n_unique() >= _HALF_A_YEAR and high >= 75 and low > -40:
+        return True
+    raise ValueError(
+        f"whole degrees from {low:g} to {high:g} may be Fahrenheit or tenths of a degree Celsius: "
+        "say --format ghcn_f for Fahrenheit, --format ghcn for tenths"
+    )
+
+
+def _ghcn(text: str, asked: str | None) -> pl.DataFrame:
+    """One row a day; TMAX, TMIN, TAVG in tenths of a degree Celsius, or in Fahrenheit (``asked`` by name, or found out);
+    *_ATTRIBUTES holds measurement, quality and source flags."""
     raw = pl.read_csv(io.StringIO(text), infer_schema=False)
+    fahrenheit = asked == "ghcn_f" or (asked is None and _ghcn_fahrenheit(raw))
     columns = []
     for element, name in (("TMIN", "min"), ("TMAX", "max"), ("TAVG", "mean")):
         if element not in raw.columns:
@@ -217,6 +253,8 @@ def _ghcn(text: str) -> pl.DataFrame:
             pl.when(value.str.contains(".", literal=True))
             .then(value.cast(pl.Float64, strict=False))
             .otherwise((value.cast(pl.Float64, strict=False) / 10).round(1))
+            if not fahrenheit
+            else _celsius(value.cast(pl.Float64, strict=False)).round(2)
         )
         if f"{element}_ATTRIBUTES" in raw.columns:
             flag = (
@@ -319,7 +357,8 @@ def _plain(text: str, station_id: str) -> pl.DataFrame:
         raise ValueError(f"needs a date or time and a temperature column, has {', '.join(raw.columns)}")
     number = {kind: pl.col(name).str.strip_chars().cast(pl.Float64, strict=False) for kind, name in columns.items()}
     single = number.get("c") if "c" in number else _celsius(number["f"]) if "f" in number else None
-    station = pl.col(names["station_id"]).str.to_uppercase() if "station_id" in names else pl.lit(station_id)
+    named = next((names[n] for n in ("station_id", "station") if n in names), None)
+    station = pl.col(named).str.to_uppercase() if named else pl.lit(station_id)
     stamp = raw[when].str.strip_chars().drop_nulls()
     if stamp.len() and (stamp.str.len_bytes() <= 10).all():
         day = (

@@ -16,14 +16,10 @@ import polars as pl
 import psycopg
 
 from meter_pipeline.postgres.database import scalar
+from meter_pipeline.tolerances import RegisterTolerance
 
 Connection = psycopg.Connection[Any]
 Row = tuple[Any, ...]
-
-
-# : Two register units times the multiplier (ERCOT TDSP practice: usage billed and interval total agree within two meter
-# multipliers).
-_REGISTER_UNITS = 2
 
 
 def files(connection: Connection, day: date) -> list[Row]:
@@ -70,13 +66,16 @@ def channel_days(connection: Connection, day: date) -> list[Row]:
     )
 
 
-def registers(connection: Connection, day: date, start: datetime, past: datetime) -> list[Row]:
+def registers(
+    connection: Connection, day: date, start: datetime, past: datetime, tolerance: RegisterTolerance
+) -> list[Row]:
     """Validated intervals against the register's own reads, by unit and cause, in the unit's millionths.
 
     Where raw.register_read holds a read on both edges of the day and the dial did not go back, the register's side is
     their difference times the multiplier, read from the dials themselves; else it is what validation worked out of the
-    reads around the day (rollover, exchange, proration).
+    reads around the day (rollover, exchange, proration). ``tolerance``: as in validation.
     """
+    allowed = tolerance.sql("multiplier", "decimals", "slots")
     return _rows(
         connection,
         f"""
@@ -95,13 +94,15 @@ def registers(connection: Connection, day: date, start: datetime, past: datetime
         FROM (
             SELECT meter_id, unit, source, expected, actual, CASE
                 WHEN actual = expected THEN 'none'
-                WHEN abs(actual - expected) <= {_REGISTER_UNITS}000000 * coalesce(multiplier, 1) / 10 ^ coalesce(decimals, 0) THEN 'within_tolerance'
+                WHEN abs(actual - expected) <= {allowed} THEN 'within_tolerance'
+                WHEN source <> 'dials' AND abs(actual - expected) <= {allowed} * {tolerance.days_sql("meter_id")}
+                    THEN 'within_tolerance'
                 WHEN missing > 0 THEN 'intervals_missing'
                 WHEN estimated > 0 THEN 'estimated'
                 WHEN 'SUM_CHECK' = ANY (SELECT upper(code) FROM unnest(vee.row_rules(row_flags)) AS code) THEN 'sum_check_failed'
                 ELSE 'open' END AS cause
             FROM (
-                SELECT v.meter_id, v.unit, v.missing, v.estimated, v.row_flags, d.multiplier, d.decimals, v.total_micro AS actual,
+                SELECT v.meter_id, v.unit, v.missing, v.estimated, v.row_flags, v.expected AS slots, d.multiplier, d.decimals, v.total_micro AS actual,
                     CASE WHEN d.whole = d.registers AND d.registers = 1 AND v.expected = v.slots THEN 'dials' ELSE 'reads around the day' END AS source,
                     CASE WHEN d.whole = d.registers AND d.registers = 1 AND v.expected = v.slots THEN d.difference ELSE v.register_difference_micro END AS expected
                 FROM vee.interval_day AS v LEFT JOIN dials AS d USING (meter_id, channel)

@@ -55,8 +55,8 @@ def validated_intervals(steps: int = 0) -> dg.AssetsDefinition:
         ],
         owners=policy.ANALYSTS,
         checks={
-            "slots_complete": "Validated + estimated + missing = the slots the calendar gives the day.",
-            "sum_check": "Intervals equal their register's difference within the multiplier tolerance, or the service point is an exception.",
+            "slots_complete": "Every installed channel has its day in the store, with as many values as were counted actual and estimated.",
+            "sum_check": "Every stored row that misses its register's difference by more than the tolerance is an exception.",
         },
         table="vee.interval_day",
         kinds={"polars", "postgres"},

@@ -505,8 +505,7 @@ def attach_registers(rows: DayRows, registers: Registers, thresholds: Thresholds
     unit = _times(
         digit, joined.select(pl.coalesce("multiplier_micro", "part_multiplier", 1_000_000)).to_series().to_numpy()
     )
-    rounding = context.expected.astype(np.int64) * thresholds.interval_resolution // 2
-    context.register_tolerance = (thresholds.sum_register_units * unit + rounding).astype(np.int64)
+    context.register_tolerance = thresholds.register_tolerance.of(unit, context.expected.astype(np.int64))
     has: Bools = joined["sure"].is_not_null().to_numpy()
     context.register_flags |= joined["flags"].fill_null(0).to_numpy() | np.where(has & ~known, rr.NO_REGISTER.mask, 0)
     # time-of-use registers: against the total register where it was read; else they are the total, where they counted

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from meter_pipeline import units
+from meter_pipeline.tolerances import RegisterTolerance
 
 
 class ThresholdError(ValueError):
@@ -77,6 +78,11 @@ class Thresholds:
     def consecutive_needed(self, interval_minutes: int) -> int:
         """Equal values in a row that make a stuck channel."""
         return max(self.consecutive_intervals, round(self.consecutive_hours * 60 / interval_minutes))
+
+    @property
+    def register_tolerance(self) -> RegisterTolerance:
+        """How far intervals and their register may be apart."""
+        return RegisterTolerance(self.sum_register_units, self.interval_resolution)
 
     def limit_per_hour(self, customer_class: str, unit: str) -> int:
         """Largest plausible flow in micro base units an hour."""
@@ -162,3 +168,8 @@ def read(path: Path) -> Thresholds:
 def default() -> Thresholds:
     """The thresholds the package ships."""
     return parse(resources.files(__package__).joinpath("thresholds.toml").read_bytes())
+
+
+def register_tolerance() -> RegisterTolerance:
+    """How far intervals and their register may be apart under the thresholds in force."""
+    return default().register_tolerance
