@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo ui test test-fast test-all check lint pages bench lock clean faults simulate fuzz sbom audit
+.PHONY: help install lives demo ui test test-fast test-all check lint pages bench lock clean faults simulate fuzz sbom audit
 
 help:
 	@echo "make demo   install, start the embedded PostgreSQL, bill the demo municipality, show the result"
@@ -14,6 +14,7 @@ help:
 	@echo "make pages  writes the pages of docs/ that are made from code"
 	@echo "make bench  the headline figures beside their peers, as JSON"
 	@echo "make faults   every kind of fault many times on a real server (half an hour to an hour), and the table of docs/reliability.md"
+	@echo "make lives    50,000 histories of accounts and 500 long random ones against a model of what each owes (half an hour on 2 cores)"
 	@echo "make simulate 100,000 simulated histories; make fuzz: two hours over the parsers (needs pip install atheris)"
 	@echo "make sbom   CycloneDX bill of materials of requirements.lock; make audit asks the vulnerability database (network)"
 	@echo "make lock   refresh requirements.lock from pyproject.toml"
@@ -66,6 +67,10 @@ faults: install
 	@mkdir -p build
 	@$(BIN)/python -m meter_pipeline_tests.faults.run --json build/faults.json
 	@$(BIN)/python -m meter_pipeline_tests.faults.run --json build/faults.json --table docs/reliability.md
+
+lives: install
+	@mkdir -p build
+	@POLARS_MAX_THREADS=1 $(BIN)/python -m meter_pipeline_tests.lives.run --json build/lives.json
 
 simulate: install
 	@mkdir -p build

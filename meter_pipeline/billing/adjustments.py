@@ -15,7 +15,7 @@ import polars as pl
 from meter_pipeline.billing.reconcile import DAY_JOINTS
 from meter_pipeline.billing.reprice import Repriced, reprice
 from meter_pipeline.billing.set_aside import apart
-from meter_pipeline.billing.statement_frames import LINE_SCHEMA
+from meter_pipeline.billing.statement_frames import LINE_SCHEMA, SEGMENT_SCHEMA
 from meter_pipeline.billing.tables import adjustments, days
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
@@ -38,11 +38,13 @@ class AdjustmentError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """What correcting a statement comes to. ``lines``: action, original_line_no, the line's columns, quantity and
-    amount in millionths. ``blocked``: why it cannot be worked out, and then there are no lines: a statement is never
-    cancelled because a day of it cannot be priced."""
+    amount in millionths. ``segments``: all that the statement stands on after it (SEGMENT_SCHEMA). ``blocked``: why it
+    cannot be worked out, and then there are no lines: a statement is never cancelled because a day of it cannot be
+    priced."""
 
     statement_id: str
     lines: pl.DataFrame
+    segments: pl.DataFrame
     blocked: str = ""
 
     @property
@@ -97,12 +99,18 @@ def _proposals(database: Database, calendar: BillingCalendar, statement_ids: Seq
             again = apart(part["account_id"].to_list(), partial(_repriced, session, calendar, span))
             blocked = again.faults | {a: why for r in again.results for a, why in r.blocked.iter_rows()}
             now = pl.concat([pl.DataFrame(schema=LINE_SCHEMA), *(r.priced.lines for r in again.results)])
+            stands = pl.concat([pl.DataFrame(schema=SEGMENT_SCHEMA), *(r.priced.segments for r in again.results)])
             said = adjustments.effective_lines(session, part["statement_id"].to_list())
             for statement_id, account_id in part.select("statement_id", "account_id").iter_rows():
                 mine = said.filter(pl.col("statement_id") == statement_id).drop("statement_id")
                 lines = difference(mine, now.filter(pl.col("account_id") == account_id).drop("account_id", "at"))
                 why = str(blocked.get(account_id, ""))
-                found[statement_id] = Proposal(statement_id, lines.clear() if why else lines, why)
+                found[statement_id] = Proposal(
+                    statement_id,
+                    lines.clear() if why else lines,
+                    stands.filter(pl.col("account_id") == account_id),
+                    why,
+                )
     return found
 
 
@@ -241,6 +249,7 @@ def _ask(connection: Any, calendar: BillingCalendar, proposal: Proposal, asked: 
         "posting_month": month,
     }
     adjustment_id = adjustments.insert(connection, row, lines)
+    adjustments.keep_segments(connection, adjustment_id, month, proposal.segments.to_dicts())
     adjustments.supersede(connection, [name for name, _ in standing], adjustment_id, now)
     body: dict[str, Any] = {
         "adjustment_id": adjustment_id,

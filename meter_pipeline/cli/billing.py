@@ -136,6 +136,45 @@ def reconciliation(day: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"])
 
 
 @app.command()
+def law(
+    day: Annotated[datetime | None, typer.Option("--day", formats=["%Y-%m-%d"], help="One billing day.")] = None,
+    month: Annotated[str | None, typer.Option("--month", help="A whole month, like 2026-07.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Whether all validated usage is on a bill, accrued, or waiting for a reason that people see; exit 1 where not.
+
+    Computed from the tables by queries that billing does not use. Without a day or month it is the last day billed.
+
+    Example: meter-pipeline billing law --day 2026-11-01
+    """
+    from meter_pipeline.revenue_assurance.law import last_day, law_of_day, law_of_month
+
+    database = _open()[1]
+    if day is not None and month is not None:
+        problem("--day and --month exclude each other", "Give one of them.")
+    asked = day.date() if day is not None else last_day(database)
+    if month is None and asked is None:
+        problem("nothing was billed yet", "Bill a day first: meter-pipeline run --day DAY")
+    verdict = law_of_month(database, _month(month)) if month is not None else law_of_day(database, asked or date.min)
+    document = verdict.document()
+
+    def show(d: dict[str, Any]) -> None:
+        columns = ["billing_day", "service_point_id", "unit", "validated", "billed", "accrued", "waiting", "why"]
+        OUT.print(verdict.sentence())
+        for title in ("open", "waiting"):
+            if d[title]:
+                OUT.print(table(title.capitalize(), columns, [[row[c] for c in columns] for row in d[title][:200]]))
+        for line in d["bills_open"]:
+            OUT.print(f"open: {line}")
+        for line in d["bills_waiting"]:
+            OUT.print(f"waiting: {line}")
+
+    emit(document, as_json, show)
+    if not verdict.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
 def adjust(
     statement_id: str,
     by: Who,

@@ -220,6 +220,18 @@ def insert(connection: Connection, row: dict[str, Any], lines: Sequence[Sequence
     return adjustment_id
 
 
+def keep_segments(connection: Connection, adjustment_id: str, month: date, segments: Sequence[dict[str, Any]]) -> None:
+    """Keep what the statement stands on after an adjustment: all its segments, none where nothing is left of it."""
+    connection.execute("UPDATE billing.adjustment SET restated = true WHERE adjustment_id = %s", (adjustment_id,))
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO billing.adjustment_segment (adjustment_id, posting_month, service_point_id, tariff_id, tariff_version, segment_start, "
+            "segment_end, days, unit, energy, peaks, carry_out) VALUES (%(adjustment_id)s, %(month)s, %(service_point_id)s, %(tariff_id)s, "
+            "%(tariff_version)s, %(segment_start)s, %(segment_end)s, %(days)s, %(unit)s, %(energy)s, %(peaks)s, %(carry_out)s)",
+            [{**row, "adjustment_id": adjustment_id, "month": month} for row in segments],
+        )
+
+
 def decide(connection: Connection, adjustment_id: str, status: str, person: str, at: datetime) -> dict[str, Any] | None:
     """Move a requested adjustment to approved or refused; None where it is not waiting. The table refuses the person
     who asked."""

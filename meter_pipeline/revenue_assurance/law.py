@@ -1,0 +1,387 @@
+"""The law of billing: for every service point and every day of its service the usage is on a bill, accrued in the open
+period, or waiting under a reason that a person can see; and what was validated is what stands there, to the millionth.
+
+Computed from the tables by SQL of this room's own (tables.py); nothing of billing is imported. A reason explains no more
+than what it can account for: a revision the quantity it holds, a correction that waits the quantity it would bill, an
+exception the usage it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+import psycopg
+
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.revenue_assurance import tables
+
+Connection = psycopg.Connection[Any]
+#: Reasons of billing.exception_day that account for all usage of a service point's day, because nobody is charged for it
+_WHOLE: Final = frozenset(
+    {"no_agreement", "no_tariff", "tariff_refused", "no_period", "attribute_missing", "set_aside"}
+)
+#: Those that account for part of it: what registers count, or usage in the unit that they name
+_REGISTER_PART, _UNIT_PART = "needs_intervals", "unit_mismatch"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A service point's day on which something waits or is open. Quantities in millionths of ``unit``."""
+
+    service_point_id: str
+    billing_day: date
+    validated: int
+    billed: int
+    accrued: int
+    waiting: int
+    unit: str
+    why: str
+    ok: bool
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What the law says of some days. ``totals``: by unit, (validated, billed, accrued, waiting) in millionths.
+    ``statements`` and ``money``: what is wrong with bills that cover the days, in words."""
+
+    first: date
+    last: date
+    service_points: int = 0
+    days: int = 0
+    totals: dict[str, list[int]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    bills_waiting: list[str] = field(default_factory=list)
+    bills_open: list[str] = field(default_factory=list)
+
+    @property
+    def open(self) -> list[Finding]:
+        return [f for f in self.findings if not f.ok]
+
+    @property
+    def ok(self) -> bool:
+        return not self.open and not self.bills_open
+
+    def document(self) -> dict[str, Any]:
+        """As `billing law` prints it: quantities are exact decimals in text."""
+        shown = {"billing_day", "service_point_id", "unit", "why"}
+
+        def row(f: Finding) -> dict[str, Any]:
+            numbers = {name: text(getattr(f, name)) for name in ("validated", "billed", "accrued", "waiting")}
+            return {name: getattr(f, name) for name in sorted(shown)} | numbers
+
+        return {
+            "ok": self.ok,
+            "first": self.first,
+            "last": self.last,
+            "service_points": self.service_points,
+            "days": self.days,
+            "totals": [
+                {"unit": unit, **dict(zip(("validated", "billed", "accrued", "waiting"), map(text, sums), strict=True))}
+                for unit, sums in sorted(self.totals.items())
+            ],
+            "open": [row(f) for f in self.open],
+            "waiting": [row(f) for f in self.findings if f.ok],
+            "bills_open": self.bills_open,
+            "bills_waiting": self.bills_waiting,
+        }
+
+    def sentence(self) -> str:
+        """One line for a check, a report or a checklist."""
+        if self.ok:
+            waiting = len([f for f in self.findings if f.ok])
+            return f"{self.service_points} service points: all usage is billed, accrued or waiting for a reason ({waiting} wait)"
+        first = [f"{f.service_point_id} {f.billing_day}: {f.why}" for f in self.open[:3]] + self.bills_open[:3]
+        return f"{len(self.open)} service days and {len(self.bills_open)} bills are open: " + "; ".join(first[:3])
+
+
+def text(micro: int) -> str:
+    """Millionths as an exact decimal's text."""
+    value = Decimal(micro).scaleb(-6)
+    return format(value.quantize(Decimal(1)) if value == value.to_integral_value() else value.normalize(), "f")
+
+
+def law_of_day(database: Database, day: date) -> Verdict:
+    """The law of one billing day and of the bills that cover it."""
+    return law_of_days(database, day, day + timedelta(days=1))
+
+
+def law_of_month(database: Database, month: date) -> Verdict:
+    """The law of a month's days that were billed, and of the bills that cover any of them."""
+    return law_of_days(database, month, (month + timedelta(days=31)).replace(day=1))
+
+
+def last_day(database: Database) -> date | None:
+    """The last billing day of which anything was billed."""
+    with database.connect("revenue assurance") as connection:
+        return tables.last_billed(connection)
+
+
+def law_of_days(database: Database, first: date, past: date) -> Verdict:
+    """The law of the days in [first, past)."""
+    with database.connect("revenue assurance") as connection:
+        return law(connection, first, past)
+
+
+def law(connection: Connection, first: date, past: date) -> Verdict:
+    """As ``law_of_days``, in the caller's transaction."""
+    verdict = Verdict(first, past - timedelta(days=1))
+    points: set[str] = set()
+    day = first
+    while day < past:
+        _day(connection, day, verdict, points)
+        day += timedelta(days=1)
+    verdict.service_points = max(verdict.service_points, len(points))
+    _bills(connection, first, past, verdict)
+    _money(connection, first, past, verdict)
+    return verdict
+
+
+def _day(connection: Connection, day: date, verdict: Verdict, points: set[str]) -> None:
+    sums, others = tables.examine_day(connection, day)
+    if not sums and not others:
+        return
+    verdict.days += 1
+    verdict.service_points = max(verdict.service_points, sum(s["points"] for s in sums) + len(others))
+    points |= {row["service_point_id"] for row in others}
+    for s in sums:
+        _add(
+            verdict,
+            s["unit"],
+            s["used"],
+            billed=s["used"] if s["billed"] else 0,
+            accrued=0 if s["billed"] else s["used"],
+        )
+    names = [row["service_point_id"] for row in others]
+    if not tables.day_is_billed(connection, day):
+        for row in others:
+            if row["metered"]:
+                verdict.findings.append(_waiting(row, day, "day_not_billed"))
+                _add(verdict, row["usage_unit"], row["used"], waiting=row["used"])
+        return
+    usage: dict[str, list[dict[str, Any]]] = {}
+    for part in tables.usage_of(connection, day, names):
+        usage.setdefault(part["service_point_id"], []).append(part)
+    reasons = tables.reasons_of(connection, day, names)
+    for row in others:
+        judged = judge(row, day, usage.get(row["service_point_id"], []), reasons.get(row["service_point_id"], []))
+        verdict.findings += [f for f in judged if not f.ok or f.waiting or f.why]
+        for f in judged:
+            _add(verdict, f.unit, f.validated, billed=f.billed, accrued=f.accrued, waiting=f.waiting)
+    for point, account, cycle, start in tables.unbilled_accounts(connection, day):
+        why = f"the period of {cycle} from {start} was billed without account {account}, and no reason is given"
+        verdict.findings.append(Finding(point, day, 0, 0, 0, 0, "", why, False))
+
+
+def _add(verdict: Verdict, unit: str, validated: int, *, billed: int = 0, accrued: int = 0, waiting: int = 0) -> None:
+    sums = verdict.totals.setdefault(unit or "", [0, 0, 0, 0])
+    for k, value in enumerate((validated, billed, accrued, waiting)):
+        sums[k] += value
+
+
+def _waiting(row: dict[str, Any], day: date, why: str) -> Finding:
+    return Finding(row["service_point_id"], day, row["used"], 0, 0, row["used"], row["usage_unit"] or "", why, True)
+
+
+def judge(row: dict[str, Any], day: date, usage: list[dict[str, Any]], reasons: list[tuple[str, str]]) -> list[Finding]:
+    """What a service point's day comes to where its figures are not simply equal: a finding a unit of usage.
+
+    ``row``: tables.examine_day's; ``usage``: its validated usage by unit, flow and source; ``reasons``: what people see.
+    """
+    faults = _faults(row, usage, reasons)
+    now = _revised(row) or row
+    billed_now, charged = row["bills"] > 0, row["charged"]
+    held, before = _held(now), _held(row)
+    units = sorted({(u["unit"], u["flow"]) for u in usage} | set(held))
+    found: list[Finding] = []
+    for unit, flow in units:
+        parts = [u for u in usage if (u["unit"], u["flow"]) == (unit, flow)]
+        validated = sum(u["quantity_micro"] or 0 for u in parts)
+        stands = held.get((unit, flow), 0)
+        billed, accrued, waiting, why = 0, 0, 0, []
+        if billed_now:
+            billed = stands
+        elif charged and row["revision"] is not None:
+            accrued = before.get((unit, flow), 0)
+            waiting = stands - accrued
+            why.append("late_actual_in_sealed_period")
+        elif charged:
+            accrued = stands
+        elif stands:
+            waiting = stands
+            why.append("late_actual_in_sealed_period" if row["revision"] is not None else _first(reasons))
+        left = validated - billed - accrued - waiting
+        excused, by = _excused(left, parts, unit, row, reasons)
+        wrong = [] if left == excused else [f"{text(left - excused)} {unit} of validated usage is in no determinant"]
+        if excused:
+            waiting += excused
+            why.append(by)
+        wrong += [f for f in faults if flow == "import"]
+        export = f"{unit} exported" if flow == "export" else unit
+        found.append(Finding(row["service_point_id"], day, validated, billed, accrued, waiting, export,
+                             "; ".join(wrong or [w for w in why if w]), not wrong))  # fmt: skip
+    if not found:
+        why_not = "" if faults else _first(reasons)
+        found = [Finding(row["service_point_id"], day, 0, 0, 0, 0, "", "; ".join(faults) or why_not, not faults)]
+    return found
+
+
+def _revised(row: dict[str, Any]) -> dict[str, Any] | None:
+    """A sealed day's later determinants."""
+    revision: dict[str, Any] | None = row["revision"]
+    return revision
+
+
+def _held(row: dict[str, Any]) -> dict[tuple[str, str], int]:
+    """Determinants by unit and flow, in millionths of the meter's own unit."""
+    found = {}
+    for unit, used, sent in (
+        (row.get("source_unit"), row.get("source_quantity"), row.get("source_export")),
+        (row.get("other_unit"), row.get("other_quantity"), row.get("other_export")),
+    ):
+        if unit:
+            found[unit, "import"] = int(used or 0)
+            if sent:
+                found[unit, "export"] = int(sent)
+    return found
+
+
+def _first(reasons: list[tuple[str, str]]) -> str:
+    return ", ".join(sorted({reason for reason, _ in reasons}))
+
+
+def _excused(
+    left: int, parts: list[dict[str, Any]], unit: str, row: dict[str, Any], reasons: list[tuple[str, str]]
+) -> tuple[int, str]:
+    """How much of the usage that no determinant holds a reason accounts for, and which reason."""
+    if not left:
+        return 0, ""
+    names = {reason for reason, _ in reasons}
+    whole = sorted(names & _WHOLE)
+    if whole and not row["charged"]:
+        return left, whole[0]
+    if _UNIT_PART in names and any(r == _UNIT_PART and d.startswith(f"{unit} ") for r, d in reasons):
+        counted = sum(u["quantity_micro"] or 0 for u in parts)
+        return (left if left <= counted else 0), _UNIT_PART
+    if _REGISTER_PART in names:
+        registers = sum(
+            int((u["quantity_micro"] if u["source"] == "register" else u["register_micro"]) or 0) for u in parts
+        )
+        return (left if left == registers else 0), _REGISTER_PART
+    return 0, ""
+
+
+def _faults(row: dict[str, Any], usage: list[dict[str, Any]], reasons: list[tuple[str, str]]) -> list[str]:
+    """What is wrong with a service point's day whatever its usage."""
+    found = []
+    known = any(u["quantity_micro"] is not None for u in usage)
+    if row["agreements"] > 1:
+        found.append(f"{row['agreements']} agreements hold on the day")
+    if row["bills"] > 1:
+        found.append(f"on {row['bills']} bills")
+    revision = _revised(row)
+    account = revision["account_id"] if revision else row["account_id"]
+    if row["payer"] is None and account is not None:
+        found.append(f"charged to {account}, who has no agreement on the day")
+    elif row["payer"] is not None and account is not None and account != row["payer"] and row["agreements"] == 1:
+        found.append(f"charged to {account}, while {row['payer']} has the agreement")
+    if row["payer"] is not None and account is None and not reasons:
+        found.append("not billed, and no reason is given")
+    if row["payer"] is None and known and not reasons:
+        found.append("used without an agreement, and no reason is given")
+    if row["payer"] is not None and account is not None and not known and not reasons:
+        found.append("no usage is known, and no reason is given")
+    if row["account_id"] is not None and not row["charged"] and revision is None and not reasons:
+        found.append("not charged, and no reason is given")
+    if row["charged"] and (row["moved"] != row["energy"] or row["sent_moved"] != row["export"]):
+        found.append(
+            f"its position moved by {text(row['moved'] or 0)}, its determinants are {text(row['energy'] or 0)}"
+        )
+    if row["charged"] and row["total"] != row["lines"]:
+        found.append("the day's lines are not its total")
+    if row["charged"] and not row["other_unit"] and row["factor"] is not None:
+        room = 0 if row["factor"] == 1 else row["periods"]
+        for source, priced in ((row["source_quantity"], row["energy"]), (row["source_export"], row["export"])):
+            if abs(source * row["factor"] - priced) > room:
+                found.append(f"{text(source)} {row['source_unit']} became {text(priced)} {row['unit']}")
+    return found
+
+
+def _bills(connection: Connection, first: date, past: date, verdict: Verdict) -> None:
+    """Bills whose quantity is not that of their days, unless what is waiting accounts for exactly the difference."""
+    off = tables.bills_off_their_days(connection, first, past)
+    if not off:
+        return
+    names = sorted({row["statement_id"] for row in off})
+    noted = tables.late_changes(connection, names)
+    asked: dict[str, list[dict[str, Any]]] = {}
+    for row in tables.corrections_waiting(connection, names):
+        asked.setdefault(row["statement_id"], []).append(row)
+    for row in off:
+        difference = f"{text(row['now'] - row['billed'])} {row['unit']}"
+        name = f"{row['statement_id']} {row['service_point_id']}"
+        why = _correction(row, asked.get(row["statement_id"], []))
+        if why is None and (row["statement_id"], row["service_point_id"]) in noted:
+            why = "late_change"
+        if why is not None:
+            verdict.bills_waiting.append(f"{name}: {difference} ({why})")
+        elif row["now"] == row["billed"]:
+            verdict.bills_open.append(
+                f"{name}: covers {row['days']} days, {row['days_known']} of them have determinants"
+            )
+        else:
+            verdict.bills_open.append(
+                f"{name}: stands on {text(row['billed'])} {row['unit']}, its days on {text(row['now'])}"
+            )
+
+
+def _correction(row: dict[str, Any], asked: Iterable[dict[str, Any]]) -> str | None:
+    """The correction that waits, or was refused, and would bill exactly what the days now are."""
+    by_name: dict[str, tuple[str, int, bool]] = {}
+    for a in asked:
+        mine = a["energy"] if a["service_point_id"] == row["service_point_id"] else 0
+        status, energy, restated = by_name.get(a["adjustment_id"], (a["status"], 0, a["restated"]))
+        by_name[a["adjustment_id"]] = (status, energy + mine, restated)
+    for name, (status, energy, restated) in by_name.items():
+        if restated and energy == row["now"]:
+            return f"{name} was refused" if status == "refused" else f"{name} waits for a decision"
+    return None
+
+
+def _money(connection: Connection, first: date, past: date, verdict: Verdict) -> None:
+    """Bills whose money is not their days' charges and what their period's end owed."""
+    off = tables.money_of_bills(connection, first, past)
+    noted = (
+        {s for s, _ in tables.late_changes(connection, sorted({row["statement_id"] for row in off}))} if off else set()
+    )
+    for row in off:
+        name = row["statement_id"]
+        if row["total"] != row["lines"]:
+            verdict.bills_open.append(f"{name}: its lines are {cents(row['lines'])}, its total {cents(row['total'])}")
+            continue
+        if row["off_its_lines"]:
+            verdict.bills_open.append(f"{name}: an adjustment is not the sum of its lines")
+            continue
+        left = row["lines"] + row["posted"] - row["charged"] - row["at_end"]
+        said = f"{name}: bills {cents(row['lines'] + row['posted'])}, its days and period end are {cents(row['charged'] + row['at_end'])}"
+        # What corrections changed of minimum charges, taxes, credits and demand is in no day's charge: they account for so much and no more. A sealed
+        # day keeps its charge whatever comes later: where corrections of such days are asked for or posted, only the quantity can be compared.
+        room = row["corrected_at_end"]
+        if row["asked"] and abs(left + row["asked"]) <= room:
+            verdict.bills_waiting.append(f"{said} (an adjustment of {cents(row['asked'])} waits for a decision)")
+        elif name in noted:
+            verdict.bills_waiting.append(f"{said} (late_change)")
+        elif row["refused"] and abs(left + row["refused"]) <= room:
+            verdict.bills_waiting.append(f"{said} (an adjustment of {cents(row['refused'])} was refused)")
+        elif abs(left) > room and not (row["revised"] and (row["asked"] or row["refused"] or row["posted"])):
+            verdict.bills_open.append(said)
+
+
+def cents(amount: Decimal) -> str:
+    """An amount as people write it, every digit that is not nothing kept."""
+    return format(
+        max(amount.normalize(), amount.quantize(Decimal("0.01")), key=lambda a: -int(a.as_tuple().exponent)), "f"
+    )

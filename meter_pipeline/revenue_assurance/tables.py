@@ -1,0 +1,301 @@
+"""What the law compares, set by set, in SQL: validated usage, determinants, charges, statements, adjustments, and the
+reasons that people see."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any, Final
+
+import psycopg
+from psycopg.rows import dict_row
+
+Connection = psycopg.Connection[Any]
+
+
+def _sum(array: str) -> str:
+    """SQL for the sum of an array's elements; 0 for an empty one. A query over unnest costs each row ten times as much as the few additions that
+    most tariffs need."""
+    few = " ".join(f"WHEN {n} THEN " + " + ".join(f"{array}[{k}]" for k in range(1, n + 1)) for n in range(1, 13))
+    return f"CASE cardinality({array}) WHEN 0 THEN 0 {few} ELSE (SELECT sum(x)::bigint FROM unnest({array}) AS x) END"
+
+
+#: Cubic metres in each volume a tariff may count in (NIST SP 811), and what turns a meter's unit into the tariff's. Therms by the heat content that
+#: the tariff document has in force on the day. Null where there is no way from one to the other.
+_FACTORS: Final = """
+volume (unit, m3) AS (VALUES ('m3', 1::numeric), ('gal', 0.003785411784), ('ft3', 0.028316846592), ('kgal', 3.785411784), ('ccf', 2.8316846592)),
+pair AS (SELECT DISTINCT tariff_id, tariff_version, unit, source_unit FROM billing.determinant_day WHERE billing_day = %(day)s AND source_unit <> ''),
+factor AS (
+    SELECT p.tariff_id, p.tariff_version, p.source_unit, CASE
+        WHEN p.unit = p.source_unit THEN 1
+        WHEN p.unit = 'therm' THEN round(v.m3 / 2.8316846592, 30) * (
+            SELECT (h ->> 'therms_per_ccf')::numeric FROM ref.tariff_document AS doc, jsonb_array_elements(doc.body -> 'heat_content') AS h
+            WHERE doc.tariff_id = p.tariff_id AND doc.version = p.tariff_version AND (h ->> 'from')::date <= %(day)s
+            ORDER BY (h ->> 'from')::date DESC LIMIT 1)
+        ELSE round(v.m3 / t.m3, 30) END AS factor
+    FROM pair AS p LEFT JOIN volume AS v ON v.unit = p.source_unit LEFT JOIN volume AS t ON t.unit = p.unit
+)"""
+
+#: One row a service point that has an agreement, usage, a determinant or a charge on the day. ``fine`` are those whose one unit of usage is the
+#: determinant's to the last millionth, converted within a millionth a period, and whose position moved by it.
+_DAY: Final = f"""
+WITH {_FACTORS},
+served AS (
+    SELECT service_point_id, min(account_id) AS account_id, count(*) AS agreements FROM ref.agreements
+    WHERE valid_from <= %(day)s AND (valid_to IS NULL OR valid_to > %(day)s) GROUP BY 1
+),
+usage AS (
+    SELECT service_point_id, count(DISTINCT unit) AS units, min(unit) AS unit,
+        coalesce(sum(quantity_micro) FILTER (WHERE flow = 'import'), 0)::bigint AS used,
+        coalesce(sum(quantity_micro) FILTER (WHERE flow = 'export'), 0)::bigint AS sent,
+        bool_or(quantity_micro IS NULL) AS unknown
+    FROM vee.daily_usage WHERE billing_day = %(day)s AND flow IN ('import', 'export') GROUP BY 1
+),
+held AS (
+    SELECT d.service_point_id, d.account_id, d.tariff_id, d.tariff_version, d.cycle_id, d.period_start, d.period_end, d.stretch_start, d.unit,
+        d.source_unit, d.source_quantity, d.source_export, d.other_unit, d.other_quantity, d.other_export,
+        {_sum("d.energy")} AS energy, {_sum("d.export")} AS export, cardinality(d.energy) AS periods, f.factor
+    FROM billing.determinant_day AS d LEFT JOIN factor AS f USING (tariff_id, tariff_version, source_unit) WHERE d.billing_day = %(day)s
+),
+charged AS (
+    SELECT c.service_point_id, c.account_id, c.total, {_sum("c.amounts")} AS lines,
+        ({_sum("c.energy_to_date")}) - coalesce(p.energy, 0) AS moved, ({_sum("c.export_to_date")}) - coalesce(p.export, 0) AS sent_moved
+    FROM billing.charge_day AS c LEFT JOIN (
+        SELECT service_point_id, account_id, tariff_id, stretch_start, {_sum("energy_to_date")} AS energy, {_sum("export_to_date")} AS export
+        FROM billing.charge_day WHERE billing_day = %(day)s::date - 1
+    ) AS p USING (service_point_id, account_id, tariff_id, stretch_start)
+    WHERE c.billing_day = %(day)s
+),
+revised AS (
+    SELECT DISTINCT ON (service_point_id) service_point_id, determinants FROM billing.determinant_revision
+    WHERE billing_day = %(day)s ORDER BY service_point_id, revision DESC
+),
+covering AS (
+    SELECT e.service_point_id, s.account_id, count(*) AS bills, min(e.statement_id) AS statement_id
+    FROM billing.segment_in_effect AS e JOIN billing.statement AS s USING (statement_id)
+    WHERE e.segment_start <= %(day)s AND e.segment_end > %(day)s GROUP BY 1, 2
+),
+point AS (
+    SELECT service_point_id FROM served UNION SELECT service_point_id FROM usage UNION SELECT service_point_id FROM held
+    UNION SELECT service_point_id FROM charged
+),
+compared AS (
+    SELECT point.service_point_id, served.account_id AS payer, coalesce(served.agreements, 0) AS agreements,
+        usage.service_point_id IS NOT NULL AS metered, coalesce(usage.units, 0) AS units, usage.unit AS usage_unit, coalesce(usage.used, 0) AS used,
+        coalesce(usage.sent, 0) AS sent, coalesce(usage.unknown, true) AS unknown, held.account_id, held.cycle_id, held.period_start, held.period_end,
+        held.unit, held.source_unit, held.source_quantity, held.source_export, held.other_unit, held.other_quantity, held.other_export, held.energy,
+        held.export, held.periods, held.factor, charged.account_id IS NOT NULL AS charged, charged.moved, charged.sent_moved, charged.total,
+        charged.lines, revised.determinants AS revision, coalesce(covering.bills, 0) AS bills, covering.statement_id,
+        coalesce(
+            usage.units = 1 AND NOT usage.unknown AND usage.used = held.source_quantity AND usage.sent = held.source_export AND held.other_unit = ''
+            AND usage.unit = held.source_unit AND served.account_id = held.account_id AND served.agreements = 1 AND revised.service_point_id IS NULL
+            AND charged.moved = held.energy AND charged.sent_moved = held.export AND charged.account_id = held.account_id
+            AND charged.total = charged.lines AND coalesce(covering.bills, 0) <= 1 AND held.factor IS NOT NULL
+            AND abs(held.source_quantity * held.factor - held.energy) <= CASE WHEN held.factor = 1 THEN 0 ELSE held.periods END
+            AND abs(held.source_export * held.factor - held.export) <= CASE WHEN held.factor = 1 THEN 0 ELSE held.periods END, false
+        ) AS fine
+    FROM point LEFT JOIN served USING (service_point_id) LEFT JOIN usage USING (service_point_id) LEFT JOIN held USING (service_point_id)
+    LEFT JOIN charged USING (service_point_id) LEFT JOIN revised USING (service_point_id)
+    LEFT JOIN covering ON covering.service_point_id = point.service_point_id
+        AND covering.account_id = coalesce(revised.determinants ->> 'account_id', held.account_id)
+)
+"""
+
+
+def examine_day(connection: Connection, day: date) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A day's service points: the fine ones summed by unit, period and whether a statement covers them; the others each."""
+    connection.execute("DROP TABLE IF EXISTS pg_temp.law_day")
+    connection.execute(f"CREATE TEMP TABLE law_day AS {_DAY} SELECT * FROM compared".encode(), {"day": day})
+    with connection.cursor(row_factory=dict_row) as cursor:
+        sums = cursor.execute(
+            "SELECT usage_unit AS unit, bills > 0 AS billed, cycle_id, period_start, period_end, count(*) AS points, sum(used)::bigint AS used, "
+            "sum(sent)::bigint AS sent, sum(total)::bigint AS money FROM law_day WHERE fine GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4"
+        ).fetchall()
+        others = cursor.execute("SELECT * FROM law_day WHERE NOT fine ORDER BY service_point_id").fetchall()
+    connection.execute("DROP TABLE law_day")
+    return sums, others
+
+
+def usage_of(connection: Connection, day: date, points: list[str]) -> list[dict[str, Any]]:
+    """Validated usage of some service points by unit, flow and what counted it."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            "SELECT service_point_id, unit, flow, source, quantity_micro, register_micro FROM vee.daily_usage "
+            "WHERE billing_day = %s AND flow IN ('import', 'export') AND service_point_id = ANY(%s) ORDER BY 1, 2, 3",
+            (day, points),
+        ).fetchall()
+
+
+def reasons_of(connection: Connection, day: date, points: list[str]) -> dict[str, list[tuple[str, str]]]:
+    """Why some service points' usage of the day is not billed, as people see it: billing's exceptions, then validation's."""
+    rows = connection.execute(
+        "SELECT service_point_id, reason, detail FROM billing.exception_day WHERE billing_day = %(d)s AND service_point_id = ANY(%(p)s) UNION ALL "
+        "SELECT service_point_id, 'validation: ' || kind, detail FROM vee.exception WHERE billing_day = %(d)s AND service_point_id = ANY(%(p)s)",
+        {"d": day, "p": points},
+    ).fetchall()
+    found: dict[str, list[tuple[str, str]]] = {}
+    for point, reason, detail in sorted(rows):
+        found.setdefault(point, []).append((reason, detail))
+    return found
+
+
+def waits(connection: Connection, day: date) -> dict[tuple[str, str, date], str]:
+    """Accounts whose statement of a period that holds the day was looked at and waits: (account, cycle, first day) -> reasons."""
+    rows = connection.execute(
+        "SELECT e.account_id, e.cycle_id, e.period_start, string_agg(DISTINCT e.reason, ', ' ORDER BY e.reason) FROM billing.statement_exception AS e "
+        "JOIN ref.billing_cycles AS p USING (cycle_id, period_start) WHERE p.period_start <= %(d)s AND p.period_end > %(d)s "
+        "AND e.reason <> 'estimate_streak' GROUP BY 1, 2, 3",
+        {"d": day},
+    ).fetchall()
+    return {(account, cycle, start): reasons for account, cycle, start, reasons in rows}
+
+
+def issued_periods(connection: Connection, day: date) -> set[tuple[str, date]]:
+    """Cycle and first day of the periods that hold the day and of which statements were issued."""
+    rows = connection.execute(
+        "SELECT DISTINCT cycle_id, period_start FROM billing.statement WHERE period_start <= %(d)s AND period_end > %(d)s",
+        {"d": day},
+    ).fetchall()
+    return {(cycle, start) for cycle, start in rows}
+
+
+def unbilled_accounts(connection: Connection, day: date) -> list[tuple[str, str, str, date]]:
+    """Service points charged on the day in a period whose statements were issued, without their own and without a reason: (service point, account,
+    cycle, first day)."""
+    return connection.execute(
+        "SELECT d.service_point_id, d.account_id, d.cycle_id, d.period_start FROM billing.determinant_day AS d "
+        "WHERE d.billing_day = %(d)s AND EXISTS (SELECT FROM billing.statement AS s WHERE s.cycle_id = d.cycle_id AND s.period_start = d.period_start) "
+        "AND NOT EXISTS (SELECT FROM billing.statement AS s WHERE s.cycle_id = d.cycle_id AND s.period_start = d.period_start "
+        "AND s.account_id = d.account_id) AND NOT EXISTS (SELECT FROM billing.statement_exception AS e WHERE e.account_id = d.account_id "
+        "AND e.cycle_id = d.cycle_id AND e.period_start = d.period_start AND e.reason <> 'estimate_streak') ORDER BY 1",
+        {"d": day},
+    ).fetchall()
+
+
+_REVISED_ENERGY: Final = (
+    "(SELECT coalesce(sum(x::bigint), 0) FROM jsonb_array_elements_text(r.determinants -> 'energy') AS x)"
+)
+#: Per statement and service point, the bills that cover any of the days: what they stand on against what their days' determinants are now. Where no
+#: line of the tariff charges for units, a later quantity changes no bill.
+_SEGMENTS: Final = f"""
+WITH chosen AS (
+    SELECT DISTINCT e.statement_id FROM billing.segment_in_effect AS e WHERE e.segment_start < %(past)s AND e.segment_end > %(first)s
+),
+span AS (
+    SELECT e.statement_id, s.account_id, e.service_point_id, e.tariff_id, e.tariff_version, e.unit, e.segment_start, e.segment_end,
+        {_sum("e.energy")} AS billed
+    FROM billing.segment_in_effect AS e JOIN chosen USING (statement_id) JOIN billing.statement AS s USING (statement_id)
+),
+bounds AS (SELECT min(segment_start) AS first, max(segment_end) AS past FROM span),
+latest AS (
+    SELECT DISTINCT ON (r.billing_day, r.service_point_id) r.billing_day, r.service_point_id, r.determinants ->> 'account_id' AS account_id,
+        {_REVISED_ENERGY} AS energy
+    FROM billing.determinant_revision AS r, bounds WHERE r.billing_day >= bounds.first AND r.billing_day < bounds.past
+    ORDER BY r.billing_day, r.service_point_id, r.revision DESC
+),
+known AS (
+    SELECT d.billing_day, d.service_point_id, d.account_id, {_sum("d.energy")} AS energy FROM billing.determinant_day AS d, bounds
+    WHERE d.billing_day >= bounds.first AND d.billing_day < bounds.past
+        AND NOT EXISTS (SELECT FROM latest AS l WHERE l.billing_day = d.billing_day AND l.service_point_id = d.service_point_id)
+    UNION ALL SELECT billing_day, service_point_id, account_id, energy FROM latest
+),
+stands AS (
+    SELECT span.statement_id, span.service_point_id, sum(known.energy)::bigint AS energy, count(*) AS days FROM span
+    JOIN known ON known.service_point_id = span.service_point_id AND known.account_id = span.account_id
+        AND known.billing_day >= span.segment_start AND known.billing_day < span.segment_end
+    GROUP BY 1, 2
+),
+billed AS (
+    SELECT statement_id, account_id, service_point_id, min(span.unit) AS unit, sum(billed)::bigint AS billed, max(segment_end) - 1 AS last_day,
+        sum(segment_end - segment_start)::bigint AS days, bool_or('energy' = ANY (v.line_components)) AS counted
+    FROM span JOIN billing.tariff_version AS v ON v.tariff_id = span.tariff_id AND v.version = span.tariff_version GROUP BY 1, 2, 3
+)
+SELECT b.statement_id, b.account_id, b.service_point_id, b.unit, b.billed, b.last_day, coalesce(s.energy, 0) AS now, b.days,
+    coalesce(s.days, 0) AS days_known
+FROM billed AS b LEFT JOIN stands AS s USING (statement_id, service_point_id)
+WHERE (b.billed <> coalesce(s.energy, 0) AND b.counted) OR b.days <> coalesce(s.days, 0) ORDER BY 1, 3
+"""
+
+
+def bills_off_their_days(connection: Connection, first: date, past: date) -> list[dict[str, Any]]:
+    """Bills covering any day of [first, past) whose quantity is not that of their days' determinants, or that lack a day."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_SEGMENTS.encode(), {"first": first, "past": past}).fetchall()
+
+
+def corrections_waiting(connection: Connection, statements: list[str]) -> list[dict[str, Any]]:
+    """What waits, or was refused since the last correction was posted, of some statements: by service point, the quantity the bill would stand on."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            "SELECT a.statement_id, a.adjustment_id, a.status, a.restated, g.service_point_id, "
+            f"coalesce(sum({_sum('g.energy')}), 0)::bigint AS energy FROM billing.adjustment AS a "
+            "LEFT JOIN billing.adjustment_segment AS g USING (adjustment_id) WHERE a.statement_id = ANY(%s) AND a.status IN "
+            "('requested', 'approved', 'refused') AND NOT EXISTS (SELECT FROM billing.adjustment AS p WHERE p.statement_id = a.statement_id "
+            "AND p.status = 'posted' AND p.posted_at > a.requested_at) GROUP BY 1, 2, 3, 4, 5 ORDER BY a.statement_id, max(a.requested_at) DESC, 2 DESC",
+            (statements,),
+        ).fetchall()
+
+
+def late_changes(connection: Connection, statements: list[str]) -> set[tuple[str, str]]:
+    """Statement and service point of days that moved and for which no adjustment has been worked out yet."""
+    rows = connection.execute(
+        "SELECT DISTINCT statement_id, service_point_id FROM billing.late_change WHERE statement_id = ANY(%s)",
+        (statements,),
+    ).fetchall()
+    return {(statement, point) for statement, point in rows}
+
+
+#: Per statement of periods that hold any of the days: its lines, its days' charges, what its period's end owed, and what corrections changed of that:
+#: lines settled at the end, and a cent of rounding for each line billed again, since a bill rounds its lines and not its days.
+_MONEY: Final = f"""
+WITH chosen AS (SELECT s.* FROM billing.statement AS s WHERE s.period_start < %(past)s AND s.period_end > %(first)s),
+lines AS (SELECT l.statement_id, sum(l.amount) AS amount FROM billing.statement_line AS l JOIN chosen USING (statement_id) GROUP BY 1),
+days AS (
+    SELECT c.account_id, c.cycle_id, c.period_start, sum(c.total)::numeric / 1000000 AS amount, sum({_sum("c.amounts")})::numeric / 1000000 AS by_line
+    FROM billing.charge_day AS c
+    WHERE c.billing_day >= (SELECT min(period_start) FROM chosen) AND c.billing_day < (SELECT max(period_end) FROM chosen) GROUP BY 1, 2, 3
+),
+corrected AS (
+    SELECT a.statement_id, sum(a.net) FILTER (WHERE a.status = 'posted') AS posted, sum(a.net) FILTER (WHERE a.status IN ('requested', 'approved')) AS asked,
+        (array_agg(a.net ORDER BY a.requested_at DESC, a.adjustment_id DESC) FILTER (WHERE a.status = 'refused'))[1] AS refused,
+        bool_or(a.net <> coalesce(v.amount, 0)) AS off_its_lines, coalesce(sum(v.at_end), 0) AS at_end
+    FROM billing.adjustment AS a JOIN chosen USING (statement_id) LEFT JOIN LATERAL (
+        SELECT sum(l.amount) AS amount, coalesce(sum(abs(l.amount)) FILTER (WHERE l.component IN ('minimum', 'tax', 'credit', 'demand_flat', 'demand_tou')), 0)
+            + 0.01 * count(*) FILTER (WHERE l.action = 'rebill') AS at_end
+        FROM billing.adjustment_line AS l WHERE l.adjustment_id = a.adjustment_id
+    ) AS v ON true GROUP BY 1
+)
+SELECT c.statement_id, c.account_id, c.cycle_id, c.period_start, c.period_end, c.currency, c.total, coalesce(l.amount, 0) AS lines,
+    coalesce(d.amount, 0) AS charged, c.period_end_due + c.credit_carried + c.ratchet_due + c.year_end_due + coalesce(c.sealed_days_due, 0) AS at_end,
+    coalesce(k.posted, 0) AS posted, coalesce(k.asked, 0) AS asked, coalesce(k.refused, 0) AS refused, coalesce(k.off_its_lines, false) AS off_its_lines,
+    coalesce(k.at_end, 0) AS corrected_at_end, EXISTS (
+        SELECT FROM billing.determinant_revision AS r JOIN billing.statement_segment AS g ON g.service_point_id = r.service_point_id
+            AND r.billing_day >= g.segment_start AND r.billing_day < g.segment_end WHERE g.statement_id = c.statement_id) AS revised
+FROM chosen AS c LEFT JOIN lines AS l USING (statement_id) LEFT JOIN corrected AS k USING (statement_id)
+LEFT JOIN days AS d ON d.account_id = c.account_id AND d.cycle_id = c.cycle_id AND d.period_start = c.period_start
+"""
+
+
+def money_of_bills(connection: Connection, first: date, past: date) -> list[dict[str, Any]]:
+    """Bills of periods holding any day of [first, past) whose lines are not their days' charges and what the period's end owed, or whose totals are
+    not their lines."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            f"SELECT * FROM ({_MONEY}) AS m WHERE total <> lines OR off_its_lines OR lines + posted <> charged + at_end ORDER BY statement_id".encode(),
+            {"first": first, "past": past},
+        ).fetchall()
+
+
+def last_billed(connection: Connection) -> date | None:
+    """The last day of which anything was billed."""
+    row = connection.execute("SELECT max(billing_day) FROM billing.determinant_day").fetchone()
+    return row[0] if row else None
+
+
+def day_is_billed(connection: Connection, day: date) -> bool:
+    """Whether a day's billing has run."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM billing.determinant_day WHERE billing_day = %(d)s) OR "
+        "EXISTS (SELECT FROM billing.exception_day WHERE billing_day = %(d)s)",
+        {"d": day},
+    ).fetchone()
+    return bool(row and row[0])

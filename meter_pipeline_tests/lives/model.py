@@ -1,0 +1,170 @@
+"""What an account owes, counted slowly: one service point at a time, plain Python, Decimal, and none of the product's code.
+
+The model is told the final truth of a service point: which meter stood there in which hours and what it counted, who
+paid on which tariff in which cycle, and what the tariff said on each day. It answers what each account owes for each
+billing period. Hours are counted from the first day's midnight; no clock change lies in the days of a life.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
+
+HOURS = 24
+CENT = Decimal("0.01")
+MILLIONTH = Decimal("0.000001")
+#: Cubic metres in a US gallon (231 cubic inches, NIST SP 811)
+GALLON = Decimal("0.003785411784")
+
+
+@dataclass(frozen=True)
+class Rates:
+    """A tariff's published prices: a fixed amount and tiers (limit of the period, or None for the last; price of a
+    unit), a minimum for the period, and the first day they are in force."""
+
+    fixed: Decimal
+    tiers: tuple[tuple[Decimal | None, Decimal], ...]
+    minimum: Decimal = Decimal(0)
+    first_day: int = -1000
+
+
+@dataclass(frozen=True)
+class IntervalMeter:
+    """Stood from hour ``begin`` to ``end`` and counted ``hours[h]`` in each hour."""
+
+    begin: int
+    end: int
+    unit: str
+    hours: Mapping[int, Decimal]
+
+
+@dataclass(frozen=True)
+class RegisterMeter:
+    """Stood from hour ``begin`` to ``end``; ``dials`` are its reads (hour, dial), the ones at both ends included. Between
+    two reads usage is even."""
+
+    begin: int
+    end: int
+    unit: str
+    dials: Sequence[tuple[int, Decimal]]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """An account pays from day ``first`` to before day ``past`` (None: open) on a tariff in a billing cycle."""
+
+    account: str
+    tariff: str
+    cycle: str
+    first: int
+    past: int | None
+
+
+@dataclass(frozen=True)
+class World:
+    """The final truth of one service point. ``cycles`` has each cycle's periods as (first day, day after the last)."""
+
+    meters: Sequence[IntervalMeter | RegisterMeter]
+    agreements: Sequence[Agreement]
+    tariffs: Mapping[str, Sequence[Rates]]
+    cycles: Mapping[str, Sequence[tuple[int, int]]]
+    unit: str
+
+
+def counted_in_hour(meter: IntervalMeter | RegisterMeter, hour: int) -> Decimal:
+    """What a meter counted in an hour, in its own unit."""
+    if not meter.begin <= hour < meter.end:
+        return Decimal(0)
+    if isinstance(meter, IntervalMeter):
+        return meter.hours[hour]
+    for (before, low), (after, high) in zip(meter.dials, meter.dials[1:], strict=False):
+        if before <= hour < after:
+            return (high - low) / (after - before)
+    raise AssertionError(f"no reads enclose hour {hour}")
+
+
+def used_on(world: World, day: int) -> Decimal:
+    """Usage of the service point on a day, in the tariff's unit, to a millionth."""
+    total = Decimal(0)
+    for meter in world.meters:
+        counted = sum((counted_in_hour(meter, day * HOURS + h) for h in range(HOURS)), Decimal(0))
+        counted = counted.quantize(MILLIONTH, ROUND_HALF_EVEN)
+        if meter.unit == world.unit:
+            total += counted
+        else:
+            assert (meter.unit, world.unit) == ("gal", "m3")
+            total += (counted * GALLON).quantize(MILLIONTH, ROUND_HALF_EVEN)
+    return total
+
+
+def cents(amount: Decimal) -> Decimal:
+    return amount.quantize(CENT, ROUND_HALF_UP)
+
+
+def price(rates: Rates, days: int, of: int, used: Decimal) -> Decimal:
+    """The lines of ``days`` of a period of ``of`` days with ``used`` units: fixed and tier limits earned day by day."""
+    total = cents(rates.fixed * days / of)
+    left, below = used, Decimal(0)
+    for limit, rate in rates.tiers:
+        size = left if limit is None else min(left, limit * days / of - below)
+        total += cents(size * rate)
+        left -= size
+        below += size
+    return total
+
+
+def in_force(versions: Sequence[Rates], day: int) -> Rates:
+    return max((v for v in versions if v.first_day <= day), key=lambda v: v.first_day)
+
+
+def owed_for(world: World, agreement: Agreement, period: tuple[int, int], past: int) -> Decimal | None:
+    """What an agreement owes for the days of a period before ``past``; None where it has none of them."""
+    first = max(agreement.first, period[0])
+    end = min(period[1], past) if agreement.past is None else min(agreement.past, period[1], past)
+    if first >= end:
+        return None
+    of = period[1] - period[0]
+    versions = world.tariffs[agreement.tariff]
+    total, days, used = Decimal(0), 0, Decimal(0)
+    day = first
+    while day < end:
+        rates = in_force(versions, day)
+        before = price(rates, days, of, used)
+        while day < end and in_force(versions, day) == rates:
+            used += used_on(world, day)
+            days += 1
+            day += 1
+        total += price(rates, days, of, used) - before
+    least = cents(in_force(versions, end - 1).minimum * days / of)
+    return max(total, least)
+
+
+def joined(agreements: Sequence[Agreement]) -> list[Agreement]:
+    """Agreements that follow each other on the same terms are one."""
+    runs: list[Agreement] = []
+    for a in sorted(agreements, key=lambda a: a.first):
+        last = runs[-1] if runs else None
+        if last is not None and (last.account, last.tariff, last.cycle, last.past) == (
+            a.account,
+            a.tariff,
+            a.cycle,
+            a.first,
+        ):
+            runs[-1] = Agreement(a.account, a.tariff, a.cycle, last.first, a.past)
+        else:
+            runs.append(a)
+    return runs
+
+
+def owes(world: World, past: int) -> dict[tuple[str, str, int], Decimal]:
+    """Money by account, cycle and first day of the period, for the periods that end by day ``past``."""
+    bills: dict[tuple[str, str, int], Decimal] = {}
+    for agreement in joined(world.agreements):
+        for period in world.cycles[agreement.cycle]:
+            if period[1] <= past:
+                owed = owed_for(world, agreement, period, past)
+                if owed is not None:
+                    key = (agreement.account, agreement.cycle, period[0])
+                    bills[key] = bills.get(key, Decimal(0)) + owed
+    return bills

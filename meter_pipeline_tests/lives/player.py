@@ -1,0 +1,216 @@
+"""Playing lives side by side: a city of thousands, each step applying every life's event and running the stages once.
+
+What happens to the whole city (a period is issued, the month is sealed, the second period's days go by) stands in the
+city's script; a city is made per order of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
+from itertools import product
+from typing import Final
+
+from meter_pipeline_tests.lives.life import AMENDED, CYCLES, DAYS, EVENTS, FIRST, SECOND, TARIFFS, Life, Told, day_of
+from meter_pipeline_tests.lives.model import owes
+from meter_pipeline_tests.lives.stages import City
+
+#: What may happen to the whole city: the first period is issued; the second before it; the month is sealed; the second period's days go by
+CITY_EVENTS: Final = ("issue", "issue_second", "seal", "advance")
+JANUARY: Final = date(2026, 1, 1)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A life whose account has not paid what the model says, or of which something was silently missing on the way
+    (``bills`` says after which step). ``script``, ``base`` and ``history`` replay it."""
+
+    script: tuple[str, ...]
+    base: str
+    history: tuple[str, ...]
+    bills: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.base}: {' '.join(self.steps())}: {'; '.join(self.bills)}"
+
+    def steps(self) -> list[str]:
+        """The city's and the account's events in the order in which they came."""
+        mine = iter(self.history)
+        return [f"[{step}]" if step != "event" else next(mine) for step in self.script]
+
+
+@dataclass
+class Played:
+    """What playing a city came to."""
+
+    script: tuple[str, ...]
+    lives: int
+    failures: list[Failure]
+    stopped: dict[str, date]
+    seconds: dict[str, float]
+
+
+def histories(length: int, base: str) -> list[tuple[str, ...]]:
+    """Every order of so many account events, but for those in which one cannot matter: a withdrawal without an edit, an
+    edit of a register's intervals."""
+    found = []
+    for events in product(EVENTS, repeat=length):
+        if any(e == "edit_withdrawn" and "edit" not in events[:k] for k, e in enumerate(events)):
+            continue
+        if events.count("late_read") > 1 or events.count("tariff_amended") > 1 or events.count("tariff_change") > 1:
+            continue
+        if events.count("move") > 1 or events.count("cycle_change") > 1:
+            continue
+        if base == "register" and "edit" in events and not any(e.startswith("exchange_kind") for e in events):
+            continue
+        found.append(events)
+    return found
+
+
+def play(
+    city: City, script: Sequence[str], lives: Sequence[Life], watch: Callable[[City, str], None] | None = None
+) -> Played:
+    """Play lives through a script: "event" steps are each life's own. ``watch`` is called after each step."""
+    _begin(city, lives)
+    number, advanced, issued = 0, False, False
+    silent: dict[int, str] = {}
+    for step in script:
+        city.clock.advance(3600)
+        if step == "event":
+            told = [life.step(number) for life in lives]
+            number += 1
+            _tell(city, told)
+        elif step == "advance":
+            advanced = True
+            _tell(city, [life.advance() for life in lives])
+        elif step == "seal":
+            city.seal(JANUARY)
+        elif step == "issue":
+            issued = True
+            _issue(city, SECOND)
+        elif step == "issue_second":
+            city.issue("C1", day_of(DAYS))
+        if step in ("event", "advance"):
+            for day in range(DAYS if advanced else SECOND):
+                city.run_day(day_of(day))
+            city.settle()
+            if issued:
+                _issue(city, SECOND)
+        _missing(city, step, silent)
+        if watch:
+            watch(city, step)
+    if not advanced:
+        _tell(city, [life.advance() for life in lives])
+    _finish(city)
+    _missing(city, "all has come in", silent)
+    if watch:
+        watch(city, "end")
+    paid = city.paid()
+    failures = [f for life in lives if (f := _judge(life, tuple(script), paid, silent)) is not None]
+    return Played(tuple(script), len(lives), failures, city.stopped, {k: round(v, 1) for k, v in city.seconds.items()})
+
+
+def _begin(city: City, lives: Sequence[Life]) -> None:
+    city.refer({
+        "billing_cycles": [
+            {"cycle_id": cycle, "period_start": day_of(a), "period_end": day_of(b)} for cycle, spans in CYCLES.items() for a, b in spans
+        ]
+    })  # fmt: skip
+    first = {k: v[:1] for k, v in TARIFFS.items()}
+    first |= {f"{letter}-AMENDED-{k}": versions[:1] for letter, versions in AMENDED.items() for k in range(8)}
+    city.tariffs(first, FIRST)
+    _tell(city, [life.begin() for life in lives])
+    city.run_day(FIRST - timedelta(days=1), bill=False)
+    for day in range(SECOND):
+        city.run_day(day_of(day))
+    city.settle()
+
+
+def _tell(city: City, told: Sequence[Told]) -> None:
+    """All that a step tells the product, at once."""
+    rows: dict[str, list[dict[str, object]]] = {}
+    for one in told:
+        for table, some in one.rows.items():
+            rows.setdefault(table, []).extend(some)
+    amended = sorted(set().union(*(one.amended for one in told)) if told else set())
+    if amended:
+        city.tariffs({name: AMENDED[name[0]] for name in amended}, FIRST)
+    if rows:
+        city.refer(rows)
+    city.read([read for one in told for read in one.reads])
+    made, withdrawn = [e for one in told for e in one.edits], [m for one in told for m in one.withdrawn]
+    if made or withdrawn:
+        city.edits(made, withdrawn)
+    decided = {account: approve for one in told for account, approve in one.decided}
+    if decided:
+        for account, adjustment_id in city.waiting_adjustments():
+            if account in decided:
+                city.clock.advance(1)
+                city.decide(adjustment_id, decided[account])
+
+
+def _issue(city: City, past: int) -> None:
+    """Issue every period that ends by a day, in order."""
+    ends = sorted({(b, cycle) for cycle, spans in CYCLES.items() for _, b in spans if b <= past})
+    for end, cycle in ends:
+        city.issue(cycle, day_of(end))
+
+
+def _finish(city: City) -> None:
+    """All has come in: every day again, every period issued, everything that waits approved, until nothing moves."""
+    for _ in range(2):
+        city.clock.advance(3600)
+        for day in range(DAYS):
+            city.run_day(day_of(day))
+        city.settle()
+        _issue(city, DAYS)
+    city.clock.advance(3600)
+    for statement_id in city.refused_statements():
+        city.ask(statement_id)
+    for _ in range(4):
+        waiting = city.waiting_adjustments()
+        for _, adjustment_id in waiting:
+            city.clock.advance(1)
+            city.decide(adjustment_id, True)
+        if not waiting:
+            break
+        city.settle()
+        _issue(city, DAYS)
+
+
+_LIFE: Final = re.compile(r"\b[AB]-([0-9]{5})\.")
+
+
+def _missing(city: City, step: str, silent: dict[int, str]) -> None:
+    """What the law says is neither billed nor accrued nor waiting, by life; the first time is kept."""
+    verdict = city.law(FIRST, day_of(DAYS))
+    for f in verdict.open:
+        silent.setdefault(int(f.service_point_id[3:]), f"after {step} {f.billing_day:%d.%m.} {f.why}")
+    for bill in verdict.bills_open:
+        found = _LIFE.search(bill)
+        assert found, bill
+        silent.setdefault(int(found[1]), f"after {step} {bill}")
+
+
+def _judge(
+    life: Life, script: tuple[str, ...], paid: dict[tuple[str, str, date], Decimal], silent: dict[int, str]
+) -> Failure | None:
+    owed = owes(life.world(), DAYS)
+    names = {f"A-{life.number:05}", f"B-{life.number:05}"}
+    wrong = []
+    got = {key: amount for key in life_keys(names) if (amount := paid.get(key)) is not None}
+    for key in sorted({(a, c, day_of(p)) for a, c, p in owed} | set(got)):
+        right = owed.get((key[0], key[1], (key[2] - FIRST).days), Decimal(0))
+        have = got.get(key, Decimal(0))
+        if right != have:
+            wrong.append(f"{key[0][0]} {key[1]} {key[2]:%d.%m.} owes {right}, paid {have.normalize():f}")
+    if life.number in silent:
+        wrong.append(f"silently missing {silent[life.number]}")
+    return Failure(script, life.base, life.history, tuple(wrong)) if wrong else None
+
+
+def life_keys(names: set[str]) -> list[tuple[str, str, date]]:
+    return [(name, cycle, day_of(a)) for name in sorted(names) for cycle, spans in CYCLES.items() for a, _ in spans]
