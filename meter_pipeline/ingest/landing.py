@@ -12,7 +12,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ import polars as pl
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd
-from meter_pipeline.ingest import archive, keys, pack, plain_files, restage, staging
+from meter_pipeline.ingest import archive, file_checks, keys, pack, plain_files, restage, staging
 from meter_pipeline.ingest.known_channels import Declared
 from meter_pipeline.ingest.letters import (
     REFUSED_BYTES,
@@ -40,9 +41,6 @@ Parse = Callable[[Path, HeadEnd, BillingCalendar], ParsedFeed]
 
 #: A meter's clock may run ahead by this much before a read counts as from the future.
 FUTURE: Final = timedelta(hours=1)
-#: Nothing was metered electronically before; an earlier stamp is a clock at its epoch, and would open partitions of days
-#: that nobody asks for.
-EARLIEST: Final = datetime(1980, 1, 1, tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -115,6 +113,7 @@ class Prepared:
     letters: pl.DataFrame = field(default_factory=pl.DataFrame)
     reused: Sequence[tuple[date, str, str, int]] = ()
     stated_differences: Sequence[tuple[Any, ...]] = ()
+    roundings: Sequence[tuple[str, str, Decimal]] = ()
     again: bool = False
     staged: dict[date, staging.StagedDay] = field(default_factory=dict)
 
@@ -171,9 +170,15 @@ def prepare_file(
             # Size and time may be put back; the bytes that were parsed may not be others than those that are
             # registered and archived.
             raise ValueError(f"{name} changed while it was read")
-    staged, rejected_payloads = prepare(
-        parsed, calendar, head_end.name, channels or Declared.of(raw.channels(database)), now
-    )
+        beginning = source.beginning(REFUSED_BYTES)
+    declared = channels or Declared.of(raw.channels(database))
+    share = file_checks.superseded_share(head_end)
+    try:
+        staged, rejected_payloads = prepare(parsed, calendar, head_end.name, declared, now, share)
+    except file_checks.FileRefused as error:
+        refused, letters = str(error), [refused_letter(beginning, error.code, error.detail)]
+        parsed = ParsedFeed(parsed.file_format)
+        staged, rejected_payloads = prepare(parsed, calendar, head_end.name, declared, now)
     letters += [line_letters(parsed.rejects), rejected_payloads]
     found = finish_letters(letters, sha256, name, head_end.name, parsed.file_format, run_id, now)
     file = raw.FeedFile(
@@ -193,7 +198,7 @@ def prepare_file(
         run_id,
         replay_of,
     )
-    notes = _reused(staged), parsed.stated_differences.rows()
+    notes = _reused(staged), parsed.stated_differences.rows(), file_checks.rounding_rows(parsed)
     if known is not None:
         return Prepared(file, False, source.modified_ns, (), found, *notes, again=True, staged=staged)
     days = [
@@ -252,6 +257,7 @@ def register(database: Database, prepared: Prepared, places: Places, *, clock: C
         raw.note_arrival(connection, file.sha256, file.file_name, file.landed_at, False, file.size, modified_ns)
         raw.note_reused_sequences(connection, file.sha256, prepared.reused)
         raw.note_stated_differences(connection, file.sha256, prepared.stated_differences)
+        raw.note_roundings(connection, file.sha256, prepared.roundings)
         dead_letters.write(connection, prepared.letters)
         days = [d.billing_day for d in prepared.days]
         entry = restage.record(connection, file, days, prepared.letters, file.rejected, clock)
@@ -285,6 +291,7 @@ def _register_again(database: Database, prepared: Prepared, places: Places, cloc
         raw.note_arrival(connection, file.sha256, file.file_name, clock.now(), False, file.size, prepared.modified_ns)
         raw.note_reused_sequences(connection, file.sha256, prepared.reused)
         raw.note_stated_differences(connection, file.sha256, prepared.stated_differences)
+        raw.note_roundings(connection, file.sha256, prepared.roundings)
         connection.commit()
     return Landed(
         file.file_name,
@@ -346,14 +353,21 @@ def refusal(error: Exception) -> tuple[str | None, str]:
 
 
 def prepare(
-    parsed: ParsedFeed, calendar: BillingCalendar, head_end: str, channels: Declared, now: datetime
+    parsed: ParsedFeed,
+    calendar: BillingCalendar,
+    head_end: str,
+    channels: Declared,
+    now: datetime,
+    superseded_share: float = 1.0,
 ) -> tuple[dict[date, staging.StagedDay], pl.DataFrame]:
     """The staged days of a parsed file, and a frame of the payloads that may not be stored (line, raw, raw_format,
     reasons, reads, ids).
 
-    Pure: the same parsed file, reference data and time give the same frames.
+    Pure: the same parsed file, reference data and time give the same frames. Raises FileRefused where reads of the file
+    supersede each other beyond a share.
     """
     intervals = _intervals(parsed.intervals, calendar, head_end, now)
+    file_checks.check_superseded(intervals, superseded_share)
     registers = _registers(parsed.registers, calendar, head_end, now)
     good_intervals, bad_intervals = _check(intervals, channels, "interval")
     good_registers, bad_registers = _check(registers, channels, "register")
@@ -397,7 +411,7 @@ def _registers(frame: pl.DataFrame, calendar: BillingCalendar, head_end: str, no
         payloads=pl.lit(1, pl.Int16),
         time_fault=pl.when(pl.col("read_at") > now + FUTURE)
         .then(pl.lit("in_future"))
-        .when(pl.col("read_at") < EARLIEST)
+        .when(pl.col("read_at") < file_checks.earliest(now))
         .then(pl.lit("before_metering")),
     )
     hashed = packed.with_columns(
@@ -428,9 +442,10 @@ def _by_time(frame: pl.DataFrame, column: str, now: datetime) -> list[tuple[str 
     if not frame.height:
         return []
     first, last = frame[column].min(), frame[column].max()
-    if first >= EARLIEST and last <= now + FUTURE:  # type: ignore[operator]  # a datetime column's bounds
+    oldest = file_checks.earliest(now)
+    if first >= oldest and last <= now + FUTURE:  # type: ignore[operator]  # a datetime column's bounds
         return [(None, frame)]
-    late, early = pl.col(column) > now + FUTURE, pl.col(column) < EARLIEST
+    late, early = pl.col(column) > now + FUTURE, pl.col(column) < oldest
     split = [
         ("in_future", frame.filter(late)),
         ("before_metering", frame.filter(early)),

@@ -184,6 +184,6 @@ def truncate(database: Database) -> None:
         for (name,) in parts.fetchall():
             connection.execute(f"DROP TABLE raw.{name}".encode())
         connection.execute(
-            "TRUNCATE raw.feed_file, raw.feed_file_arrival, raw.feed_file_day, raw.reused_sequence, raw.stated_difference, raw.load_batch, "
+            "TRUNCATE raw.feed_file, raw.feed_file_arrival, raw.feed_file_day, raw.reused_sequence, raw.stated_difference, raw.rounding, raw.load_batch, "
             "raw.day_load, raw.dead_letter"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import polars as pl
@@ -149,6 +150,15 @@ def note_stated_differences(connection: Connection, sha256: bytes, rows: Sequenc
         cursor.executemany(
             "INSERT INTO raw.stated_difference (sha256, line, meter_id, channel, period_start, period_end, stated_micro, dials_micro, unit) "
             "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [(sha256, *row) for row in rows],
+        )
+
+
+def note_roundings(connection: Connection, sha256: bytes, rows: Sequence[tuple[str, str, Decimal]]) -> None:
+    """What rounding did to each channel of a file (meter, channel, millionths of the base unit)."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO raw.rounding (sha256, meter_id, channel, difference_micro) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
             [(sha256, *row) for row in rows],
         )
 

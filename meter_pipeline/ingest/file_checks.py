@@ -1,0 +1,60 @@
+"""What is held against a whole file before any of it is stored."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+import polars as pl
+
+from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.schemas.reads import ParsedFeed
+
+#: A clock that was reset stamps 1970, 1980 or 2000. Bills reach back years, never twenty; a head-end may declare its own
+#: ``earliest`` day, which its files are read with.
+OLDEST: Final = timedelta(days=7305)
+#: Share of a file's reads that may name the interval of another of its reads with another value, and how many must do
+#: so before the share is asked for. Corrections beside originals are a few per cent; a day's periods under one date are
+#: 49 of 50.
+SUPERSEDED_SHARE: Final = 0.2
+FEWEST_SUPERSEDED: Final = 24
+
+
+def earliest(now: datetime) -> datetime:
+    """Reads before this are from before their meter's time."""
+    return now - OLDEST
+
+
+class FileRefused(ValueError):
+    """A whole file that may not be stored: a code of feeds.rejects.REASONS and what was seen."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code, self.detail = code, detail
+
+
+def superseded_share(head_end: HeadEnd) -> float:
+    """The share of its reads that a head-end's file may supersede itself."""
+    return float(head_end.options.get("superseded_share", SUPERSEDED_SHARE))
+
+
+def check_superseded(intervals: pl.DataFrame, most: float) -> None:
+    """Refuse a file whose own reads supersede each other beyond a share: nearly always a declaration that misses a
+    column (the period of a day, the channel), which would lose most of it in silence. ``intervals``: one row a payload
+    with received and superseded. Raises FileRefused."""
+    if not intervals.height:
+        return
+    received, superseded = int(intervals["received"].sum()), int(intervals["superseded"].sum())
+    if superseded >= FEWEST_SUPERSEDED and superseded > most * received:
+        detail = f"{superseded} of {received} reads name the interval of another read of this file with another value: "
+        detail += "declare the column that tells them apart, or options.superseded_share"
+        raise FileRefused("superseded_share", detail)
+
+
+def rounding_rows(parsed: ParsedFeed) -> list[tuple[str, str, Decimal]]:
+    """What rounding did by meter and channel, in millionths of the base unit, to twelve places."""
+    rows = []
+    for (meter, channel), rounded in sorted(parsed.roundings.items()):
+        rows.append((meter, channel, Decimal(round(rounded * 10**12)).scaleb(-12)))
+    return rows
