@@ -9,19 +9,15 @@ import dagster as dg
 from meter_pipeline.defs import catalogue
 
 
-def build_defs(*, executor: str | None = None, shard_steps: int | None = None, **resources: Any) -> dg.Definitions:
+def build_defs(*, executor: str | None = None, **resources: Any) -> dg.Definitions:
     """All definitions; keyword arguments replace resources by name, so that a test brings its own database.
-    ``executor``: in_process, celery or k8s in place of METER_PIPELINE_EXECUTOR; ``shard_steps``: in place of
-    METER_PIPELINE_SHARD_STEPS."""
+    ``executor``: in_process, celery or k8s in place of METER_PIPELINE_EXECUTOR."""
     from meter_pipeline.defs.lib.run_guard import Hold
 
     given = _resources() | resources
     # The hold asks the same database as the assets, also where a test brought its own.
-    holds = {
-        "hold": Hold(municipality=given["municipality"]),
-        "shard_hold": Hold(municipality=given["municipality"], shared=True),
-    }
-    return catalogue.definitions(holds | given, executor, shard_steps)
+    holds = {"hold": Hold(municipality=given["municipality"])}
+    return catalogue.definitions(holds | given, executor)
 
 
 def _resources() -> dict[str, Any]:

@@ -99,8 +99,7 @@ class Settings:
     tariffs, head_ends).
 
     ``shards``: into how many parts a stage cuts a billing day; 0, the default, lets each stage keep to what its memory
-    bears. ``shard_steps``: in how many steps of their own, which an engine may run on as many machines, a day's shards
-    are judged before the day is written; 0, the default, in none. Neither changes a result.
+    bears. That number changes no result.
     """
 
     home: Path
@@ -108,7 +107,6 @@ class Settings:
     inbox: Path
     database_url: str | None
     shards: int = 0
-    shard_steps: int = 0
 
     @property
     def archive(self) -> Path:
@@ -119,16 +117,6 @@ class Settings:
     def days(self) -> Path:
         """Billing days that left the database, as Parquet."""
         return self.home / "days"
-
-    @property
-    def shard_files(self) -> Path:
-        """Shards judged by steps of their own, until their day is written."""
-        return self.home / "shards"
-
-    @property
-    def step_values(self) -> Path:
-        """What a run's steps hand each other, until the last of them has it."""
-        return self.home / "steps"
 
     @property
     def staging(self) -> Path:
@@ -214,7 +202,6 @@ def from_environment(environment: Mapping[str, str], folder: Path | None) -> Set
         inbox=Path(given["INBOX"] or (inside if inside.is_dir() else home / "inbox")).expanduser().resolve(),
         database_url=given["DATABASE_URL"] or None,
         shards=_count(environment, "METER_PIPELINE_SHARDS", 10_000, "0 to leave it to each stage"),
-        shard_steps=_count(environment, "METER_PIPELINE_SHARD_STEPS", 1_000, "0 for none"),
     )
 
 

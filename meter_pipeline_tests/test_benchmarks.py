@@ -27,7 +27,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "migration": {"accounts": 20, "rounds": 1},
     "probe": {"meters": 100, "idle_s": 0.2, "days": 1},
     "scale": {"sizes": "20"},
-    "spread": {"meters": 60, "steps": 2},
 }
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import dagster as dg
 
 from meter_pipeline.defs import jobs, schedules, sensors
-from meter_pipeline.defs.assets import audit, billing, detection, ingest, migration, reference, shards, validation
+from meter_pipeline.defs.assets import audit, billing, detection, ingest, migration, reference, validation
 from meter_pipeline.defs.checks import schema_check
-from meter_pipeline.defs.lib.executors import executor, kind
+from meter_pipeline.defs.lib.executors import executor
 from meter_pipeline.defs.operations import (
     alerts,
     dead_letters,
@@ -24,7 +24,6 @@ from meter_pipeline.defs.operations import (
     migration as jobs_migration,
 )
 from meter_pipeline.schemas.contracts import CONTRACTS
-from meter_pipeline.settings import load_settings
 
 #: asset -> tables whose contract is checked after it
 SCHEMA_CHECKS = {
@@ -37,20 +36,16 @@ SCHEMA_CHECKS = {
 }
 
 
-def definitions(
-    resources: Mapping[str, Any], engine: str | None = None, shard_steps: int | None = None
-) -> dg.Definitions:
+def definitions(resources: Mapping[str, Any], engine: str | None = None) -> dg.Definitions:
     """All assets, checks, jobs, schedules and sensors, with the given resources; ``engine`` runs the billing day's
-    steps (executors.py), a day's shards in ``shard_steps`` of their own (assets/shards.py). Raises ValueError for an
-    engine, SettingsError for a number that is none."""
-    steps = load_settings().shard_steps if shard_steps is None else shard_steps
+    steps (executors.py). Raises ValueError for an engine that is not
+    known."""
     assets = [
         reference.reference_data,
         ingest.pulled_days,
         ingest.feed_files,
         ingest.raw_reads(),
-        *([shards.judged_shards(steps, engine or kind())] if steps else []),
-        validation.validated_intervals(steps),
+        validation.validated_intervals(),
         validation.daily_usage(),
         detection.weather(),
         detection.baselines,
@@ -95,6 +90,6 @@ def definitions(
             *alerts.SENSORS,
             *jobs_migration.SENSORS,
         ],
-        resources=dict(resources) | ({shards.VALUES: shards.step_values()} if steps else {}),
+        resources=dict(resources),
         executor=executor(engine),
     )

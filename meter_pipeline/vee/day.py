@@ -35,8 +35,7 @@ from meter_pipeline.vee.rules import thresholds as threshold_file
 from meter_pipeline.vee.rules.model import ValidatedMatrix
 from meter_pipeline.vee.rules.policy import Policies
 from meter_pipeline.vee.rules.thresholds import Thresholds
-from meter_pipeline.vee.spread import Beforehand
-from meter_pipeline.vee.streaming import ROWS, City, Judged, Streamed, no_shard, open_city, parts_of, stream
+from meter_pipeline.vee.streaming import ROWS, City, Judged, Streamed, open_city, parts_of, stream
 from meter_pipeline.vee.summary import Summary, VeeOutcome
 from meter_pipeline.vee.tables import checks, validated
 from meter_pipeline.vee.tables import true_up as requests
@@ -53,7 +52,6 @@ def validate_billing_day(
     thresholds: Thresholds | None = None,
     actor: str = "vee",
     shards: int = 0,
-    beforehand: Beforehand | None = None,
     policies: Policies | None = None,
 ) -> VeeOutcome:
     """Validate, estimate and store a billing day; idempotent, byte for byte.
@@ -61,23 +59,20 @@ def validate_billing_day(
     Reads raw.interval_day, raw.register_read, reference data and earlier validated days; writes vee.interval_day (and
     versions), vee.register_day, vee.daily_usage, vee.exception, vee.group_day and one ledger entry, in one transaction.
     The intervals flow through in ``shards`` ranges of service points (0: as many as keep to
-    sharding.INTERVALS_PER_SHARD); how many changes no byte. ``beforehand``: where other processes left shards that they
-    judged (spread.py); those made of what is known now are taken, the others judged here. ``policies``: what follows
+    sharding.INTERVALS_PER_SHARD); how many changes no byte. ``policies``: what follows
     from a finding (by default what the package ships); findings that hold a bill or open a case go to the exception
     queue in the same transaction. Raises psycopg errors, and
-    control.gate.Held where a pause is raised before it has written: then nothing is.
+    control.pause_check.Held where a pause is raised before it has written: then nothing is.
     """
     t = thresholds or threshold_file.default()
     outcome = VeeOutcome(day, t.version, t.digest)
     with reading(database) as session, reading(database) as ahead, database.connect("vee") as connection:
         validated.lock_day(connection, day)
         asked = requests.pending(connection, day)
-        one_shard = ROWS if shards <= 1 and beforehand is None else 0
+        one_shard = ROWS if shards <= 1 else 0
         watch = _Watch(outcome.seconds)
         city = open_city(connection, session, ahead, calendar, day, t, clock.now(), one_shard, watch, policies)
-        outcome = _validate(database, connection, city, outcome, clock, actor, shards, beforehand, watch)
-        if beforehand is not None:
-            validated.forget_shards(connection, day)
+        outcome = _validate(database, connection, city, outcome, clock, actor, shards, watch)
         # a request made while this ran is about reads this may not have seen: it waits for the next run
         requests.done(connection, day, asked, clock.now())
     return outcome
@@ -91,27 +86,23 @@ def _validate(
     clock: Clock,
     actor: str,
     shards: int,
-    beforehand: Beforehand | None,
     watch: _Watch,
 ) -> VeeOutcome:
     day, now, session, calendar, t = outcome.billing_day, clock.now(), city.session, city.calendar, city.thresholds
     read, history, days, like = city.read, city.history, city.days, city.like
     writer = Writer(connection, database, day, read.start, now, clock, actor, validated.stored_rows(session, day))
     watch("history")
-    parts = parts_of(
-        read.expected, 1 if read.vectors is not None else shards, beforehand.steps if beforehand is not None else 1
-    )
+    parts = parts_of(read.expected, 1 if read.vectors is not None else shards)
     before_writing(database, clock=clock)
     writer.begin()
     shifts: Shifts = {}
     while True:
         gathered = _Gathered(Summary(VeeOutcome(day, t.version, t.digest, seconds=outcome.seconds)))
-        streamed, found = _stream(city, writer, gathered, parts, shifts, beforehand)
+        streamed, found = _stream(city, writer, gathered, parts, shifts)
         if found == shifts or read.vectors is not None:
             break
         writer.undo()
-        # what was judged beforehand knew of no shift
-        shifts, beforehand = found, None
+        shifts = found
     outcome = gathered.summary.outcome
     outcome.shifted_head_ends = {" ".join(name[:3]): hours for name, hours in found.items()}
     watch("validate")
@@ -156,7 +147,6 @@ def _stream(
     gathered: _Gathered,
     parts: list[pl.DataFrame],
     shifts: Shifts,
-    beforehand: Beforehand | None,
 ) -> tuple[Streamed, Shifts]:
     """Every shard judged on this thread and written on another, while a third reads the next: PostgreSQL works while we
     compute."""
@@ -179,8 +169,7 @@ def _stream(
         )
 
     with ThreadPoolExecutor(1, "vee-write") as pool:
-        made = beforehand.of(writer.connection, city, gathered.summary.outcome) if beforehand is not None else no_shard
-        streamed = stream(city, validate_matrix, hand_on, parts, shifts, find, made)
+        streamed = stream(city, validate_matrix, hand_on, parts, shifts, find)
         while pending:
             pending.popleft().result()
     return streamed

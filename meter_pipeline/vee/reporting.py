@@ -49,8 +49,6 @@ def stage_report(outcome: VeeOutcome) -> StageReport:
     }
     if outcome.redetermine:
         figures["days_to_true_up"] = ", ".join(d.isoformat() for d in outcome.redetermine)
-    if outcome.shards_taken:
-        figures["shards_judged_beforehand"] = outcome.shards_taken
     for name, hours in outcome.shifted_head_ends.items():
         figures[f"shifted_{name}"] = f"{hours:+d} h"
     rules = pl.DataFrame(

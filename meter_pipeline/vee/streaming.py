@@ -162,24 +162,12 @@ class Piece:
 
 #: Says from the shapes of a whole day which head-ends are shifted
 FindShifts = Callable[[pl.DataFrame], Shifts]
-# : A shard that was judged beforehand, by its number and its expected rows; None where it was not, or not from what is
-# known now (spread.py)
-Made = Callable[[int, pl.DataFrame], Piece | None]
 
 
-def no_shard(number: int, expected: pl.DataFrame) -> Piece | None:
-    """Nothing was judged beforehand."""
-    del number, expected
-    return None
-
-
-def parts_of(expected: pl.DataFrame, shards: int, least: int = 1) -> list[pl.DataFrame]:
-    """The expected rows cut into shards: ``shards`` of them, or (0) as many as keep to ROWS, and ``least`` at least."""
+def parts_of(expected: pl.DataFrame, shards: int) -> list[pl.DataFrame]:
+    """The expected rows cut into shards: ``shards`` of them, or (0) as many as keep to ROWS."""
     ids = expected["service_point_id"]
-    pieces = cuts(ids, ROWS, shards)
-    if len(pieces) < least:
-        pieces = cuts(ids, ROWS, least)
-    return [expected.slice(first, past - first) for first, past in pieces]
+    return [expected.slice(first, past - first) for first, past in cuts(ids, ROWS, shards)]
 
 
 def judge(
@@ -205,10 +193,8 @@ def stream(
     parts: list[pl.DataFrame],
     shifts: Shifts,
     find: FindShifts,
-    made: Made = no_shard,
 ) -> tuple[Streamed, Shifts]:
-    """Judge every shard of the day, ``parts`` of its expected rows, and hand it on; those that ``made`` has are taken
-    from there.
+    """Judge every shard of the day, ``parts`` of its expected rows, and hand it on.
 
     Returns what was kept, and the shifts found: where they are not ``shifts``, what was handed on was judged without
     knowing them and the day is to be streamed again. A day of one shard knows them before it judges.
@@ -218,7 +204,7 @@ def stream(
         return kept, _stream_whole(city, validate, hand_on, parts[0], kept, find)
     peers, open_points = Peers(), []
     with ThreadPoolExecutor(1, "vee-ahead") as reader:
-        for piece in _pieces(city, reader, validate, parts, shifts, made):
+        for piece in _pieces(city, reader, validate, parts, shifts):
             kept.shapes += piece.shapes
             kept.unexpected.append(piece.unexpected)
             peers.merge(piece.peers)
@@ -262,24 +248,11 @@ def _pieces(
     validate: Callable[..., ValidatedMatrix],
     parts: Sequence[pl.DataFrame],
     shifts: Shifts,
-    made: Made,
 ) -> Iterator[Piece]:
     """Every shard, the next one being read while one is worked on."""
 
-    def coming(number: int) -> Piece | tuple[list[DayRows], pl.DataFrame]:
-        piece = made(number, parts[number])
-        return (
-            piece
-            if piece is not None
-            else read_rows(city.ahead, city.calendar, city.read, parts[number], city.thresholds)
-        )
-
-    waiting = reader.submit(coming, 0)
-    for number in range(1, len(parts) + 1):
-        now = waiting.result()
-        if number < len(parts):
-            waiting = reader.submit(coming, number)
-        yield now if isinstance(now, Piece) else judge(city, validate, *now, shifts)
+    for rows, unexpected in _each(city, reader, parts):
+        yield judge(city, validate, rows, unexpected, shifts)
 
 
 def each(city: City, parts: Sequence[pl.DataFrame]) -> Iterator[tuple[list[DayRows], pl.DataFrame]]:

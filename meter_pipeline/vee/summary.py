@@ -38,7 +38,7 @@ class VeeOutcome:
     rules, intervals for interval rules). ``sum_check``: rows tested and failed. ``usage``: the day's usage as stored.
     ``worst``: the rows most in need of eyes. ``shape``: per slot the validated, estimated and rejected quantity by
     unit. ``redetermine``: other days that a register read of this day changes; they are requested in the same
-    transaction (vee.true_up). ``shards_taken``: shards that other processes had judged (spread.py).
+    transaction (vee.true_up).
     """
 
     billing_day: date
@@ -55,7 +55,6 @@ class VeeOutcome:
     unchanged: int = 0
     withdrawn: int = 0
     locked_kept: int = 0
-    shards_taken: int = 0
     sum_checked: int = 0
     sum_failed: int = 0
     held: int = 0

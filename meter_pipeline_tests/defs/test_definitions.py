@@ -161,46 +161,6 @@ def test_a_billing_day_runs_from_files_to_a_signed_checkpoint(city: dg.Definitio
         assert scalar(connection, "SELECT count(*) FROM ledger.checkpoint") > 0
 
 
-@pytest.mark.parametrize("days", [1, 2])
-def test_a_days_shards_are_judged_in_steps_of_their_own_where_that_is_asked_for(
-    city: dg.Definitions, tmp_path: Path, days: int
-) -> None:
-    """A step each, beside each other; the stage that writes the day takes what they left, and leaves nothing lying
-    about."""
-    from meter_pipeline.definitions import build_defs
-
-    spread = build_defs(shard_steps=3)
-    node = spread.resolve_asset_graph().get(dg.AssetKey("judged_shards"))
-    assert (node.pools, bool(node.owners), bool(node.description)) == ({policy.POOL}, True, True)
-    assert "judged_shards" not in {key.to_user_string() for key in city.resolve_asset_graph().materializable_asset_keys}
-    wanted = [(START + timedelta(days=n)).isoformat() for n in range(days)]
-    spans = {"dagster/asset_partition_range_start": wanted[0], "dagster/asset_partition_range_end": wanted[-1]}
-    with dg.DagsterInstance.ephemeral() as instance:
-        run(spread, instance, "import_reference_data")
-        run(spread, instance, "land_feeds")
-        result = run(
-            spread, instance, "billing_day", **({"partition_key": wanted[0]} if days == 1 else {"tags": spans})
-        )
-        assert result.success, [e.message for e in result.all_events if e.event_type_value == "STEP_FAILURE"]
-        steps = [
-            e.step_key
-            for e in result.all_events
-            if e.event_type_value == "STEP_SUCCESS" and e.step_key and "judge_shards" in e.step_key
-        ]
-        assert sorted(steps) == [f"judged_shards.judge_shards[{n}]" for n in range(3)]
-        told: dict[str, Any] = {}
-        for event in result.get_asset_materialization_events():
-            made: Any = event.step_materialization_data.materialization
-            if event.asset_key == dg.AssetKey("judged_shards"):
-                assert {k: made.metadata[k].value for k in ("steps", "shards")} == {"steps": 3, "shards": 3 * days}
-            if event.asset_key == dg.AssetKey("validated_intervals") and made.partition:
-                told[made.partition] = made.metadata.get("shards_judged_beforehand")
-        assert told[wanted[0]].value == 3
-        assert set(told) == set(wanted)
-        assert not list((tmp_path / "home").rglob("*.npz"))
-        assert not any((tmp_path / "home" / "steps").iterdir())
-
-
 def test_a_read_changed_behind_the_ledger_stops_the_days_billing_and_raises_the_pause(
     city: dg.Definitions, database: Database
 ) -> None:

@@ -1,4 +1,4 @@
-"""The number of shards is a matter of memory and time, and so is who judges them: whatever it is, every table holds the
+"""The number of shards is a matter of memory and time: whatever it is, every table holds the
 same bytes and the ledger the same leaves.
 
 The city has every kind of defect the simulator plants, so that estimates stand on peers in other shards, and a second
@@ -23,7 +23,6 @@ from meter_pipeline.settings import load_settings
 from meter_pipeline.sharding import cuts
 from meter_pipeline.simulator import Spec, simulate
 from meter_pipeline.vee import validate_billing_day
-from meter_pipeline.vee.spread import Beforehand, judge_step
 from meter_pipeline_tests.defs.content import content
 
 FIRST = date(2026, 10, 28)
@@ -33,11 +32,11 @@ DAYS = (FIRST, FIRST + timedelta(days=1))
 def test_one_four_and_sixteen_shards_leave_the_same_bytes(
     server: Database, template: Database, database: Database, tmp_path: Path
 ) -> None:
-    """Two days of a city with defects, four times; the fourth with shards that three steps judged beforehand."""
+    """Two days of a city with defects, three times."""
     data = tmp_path / "data"
     simulate(Spec(meters=160, days=len(DAYS), start=FIRST, seed=11), data)
     found = {}
-    for name, shards, steps in (("1", 1, 0), ("4", 4, 0), ("16", 16, 0), ("4 in 3 steps", 4, 3)):
+    for name, shards in (("1", 1), ("4", 4), ("16", 16)):
         own = ensure_database(server, f"{database.name}_{len(found)}", template.name)
         settings = replace(load_settings(), home=tmp_path / name, data=data, inbox=data / "inbox", database_url=own.url)
         settings.home.mkdir()
@@ -46,16 +45,7 @@ def test_one_four_and_sixteen_shards_leave_the_same_bytes(
         land_inbox(own, calendar, settings, clock=clock)
         for day in DAYS:
             ingest_billing_day(own, calendar, day, settings=settings, clock=clock)
-            beforehand = Beforehand(settings.shard_files, steps) if steps else None
-            if beforehand is not None:
-                done = [
-                    judge_step(own, calendar, day, beforehand, number, shards=shards, clock=clock)
-                    for number in range(steps)
-                ]
-                assert sum(step.shards for step in done) == shards
-                assert all(step.shards for step in done)
-            outcome = validate_billing_day(own, calendar, day, clock=clock, shards=shards, beforehand=beforehand)
-            assert outcome.shards_taken == (shards if steps else 0)
+            outcome = validate_billing_day(own, calendar, day, clock=clock, shards=shards)
             detect_billing_day(own, calendar, day, clock=clock)
             bill_billing_day(own, calendar, day, clock=clock, shards=shards)
         assert outcome.methods.get("S57") or outcome.estimated > 100, "the city must need estimates"

@@ -381,11 +381,10 @@ def flag_changes(connection: Connection, name: str) -> list[dict[str, Any]]:
         ).fetchall()
 
 
-def try_lock_day(connection: Connection, day: date, *, shared: bool = False) -> bool:
-    """Take the session's lock on a billing day if nobody has it; ``shared``: beside others who share it. It goes with
-    the connection, so a killed run leaves none behind."""
-    way = "pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock"
-    row = connection.execute(f"SELECT {way}(%s, %s)", (BILLING_DAY_LOCK, day.toordinal())).fetchone()
+def try_lock_day(connection: Connection, day: date) -> bool:
+    """Take the session's lock on a billing day if it is free. It goes with the connection, so a killed run leaves none
+    behind."""
+    row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (BILLING_DAY_LOCK, day.toordinal())).fetchone()
     return bool(row and row[0])
 
 

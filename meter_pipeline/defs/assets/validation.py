@@ -1,34 +1,28 @@
 """Validated intervals and daily usage: what was made of the reads, and why."""
 
 from datetime import date
-from functools import partial
 
 import dagster as dg
 
-from meter_pipeline.defs.assets import shards
 from meter_pipeline.defs.lib import policy
 from meter_pipeline.defs.lib.resources import Municipality
 from meter_pipeline.defs.lib.stage_asset import stage_asset
 from meter_pipeline.schemas.report import StageReport
 
 
-def _validated_intervals(municipality: Municipality, day: date, run_id: str, steps: int = 0) -> StageReport:
+def _validated_intervals(municipality: Municipality, day: date, run_id: str) -> StageReport:
     from meter_pipeline.vee import validate_billing_day
     from meter_pipeline.vee.rules.policy import load as validation_policies
 
     settings = municipality.settings()
-    left = shards.beforehand(settings, steps)
     done = validate_billing_day(
         municipality.database(),
         municipality.calendar(),
         day,
         clock=municipality.clock(),
         shards=settings.shards,
-        beforehand=left,
         policies=validation_policies(settings.data),
     )
-    if left is not None:
-        left.clear(day)
     return done.report()
 
 
@@ -38,11 +32,11 @@ def _daily_usage(municipality: Municipality, day: date, run_id: str) -> StageRep
     return usage_report(municipality.database(), municipality.calendar(), day)
 
 
-def validated_intervals(steps: int = 0) -> dg.AssetsDefinition:
-    """Validation, estimation, editing. ``steps``: steps that judge shards beforehand (shards.py)."""
+def validated_intervals() -> dg.AssetsDefinition:
+    """Validation, estimation, editing."""
     return stage_asset(
         "validated_intervals",
-        partial(_validated_intervals, steps=steps) if steps else _validated_intervals,
+        _validated_intervals,
         group=policy.VALIDATION,
         description=(
             "Every interval of the day after validation: actual, estimated (with the method) or missing, scaled to the register where there is one. "
@@ -50,7 +44,6 @@ def validated_intervals(steps: int = 0) -> dg.AssetsDefinition:
         ),
         deps=[
             "raw_reads",
-            *([shards.NAME] if steps else []),
             *(("reference", t) for t in ("service_points", "installations", "channels", "agreements", "holidays")),
         ],
         owners=policy.ANALYSTS,

@@ -42,14 +42,11 @@ class Hold(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagster leaves
 
     Before the first step it waits until no pause holds all work and until no other run has one of its billing days.
     While the run lives it sends heartbeats, and adds the time it was held to the run's allowance, so that waiting is
-    never taken for hanging. ``shared``: the days are had together with the run's other steps that only read them, each
-    a process of its own (assets/shards.py), and from the first ``wait`` on: a process that makes both holds of a run,
-    as the one that executes a job does at its end, would wait for itself.
+    never taken for hanging.
     """
 
     municipality: dg.ResourceDependency[Municipality]
     beat_s: float = BEAT_S
-    shared: bool = False
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Wait for the pause and for the days; start the heartbeat."""
@@ -65,22 +62,18 @@ class Hold(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagster leaves
             allowance,
             log.info,
             self.beat_s,
-            shared=self.shared,
         )
-        if not self.shared:
-            self._worker.begin()
+        self._worker.begin()
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Let the days go and stop the heartbeat."""
-        if self._worker is not None and self._worker.begun:
+        if self._worker is not None:
             self._worker.end()
 
     def wait(self) -> float:
         """Wait at a boundary until no pause holds all work; returns the seconds waited. Call it holding no transaction."""
         if self._worker is None:
             return 0.0
-        if not self._worker.begun:
-            self._worker.begin()
         return float(self._worker.wait())
 
     def after_a_loss(self) -> None:
@@ -131,8 +124,6 @@ class _Worker:
         allowance: _Allowance,
         say: Callable[[str], None],
         beat_s: float,
-        *,
-        shared: bool = False,
     ) -> None:
         self.database, self.run_id, self.days, self.allowance, self.say, self.beat_s = (
             database,
@@ -142,7 +133,6 @@ class _Worker:
             say,
             beat_s,
         )
-        self.shared, self.begun = shared, False
         self.probe = PauseProbe(database, application_name=f"hold {run_id[:8]}")
         self.stop = threading.Event()
         self.waiting = threading.Event()
@@ -150,7 +140,6 @@ class _Worker:
         self.thread = threading.Thread(target=self._live, name=f"hold-{run_id[:8]}", daemon=True)
 
     def begin(self) -> None:
-        self.begun = True
         self.thread.start()
         try:
             self.wait()
@@ -196,7 +185,7 @@ class _Worker:
         self.locks = self.database.connect(f"days {self.run_id[:8]}", autocommit=True)
         told = False
         for day in self.days:  # oldest first in every run, so that two ranges cannot wait for each other
-            while not flags.try_lock_day(self.locks, day, shared=self.shared):
+            while not flags.try_lock_day(self.locks, day):
                 if not told:
                     told = True
                     self.say(f"waiting: another run has billing day {day}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any, Final
 
 import numpy as np
@@ -221,48 +221,6 @@ def read_registers(database: Database, first: date, last: date, meters: Sequence
         query += " AND meter_id = ANY(string_to_array($3, ','))"
         parameters.append(",".join(meters))
     return database.read(query, parameters).with_columns(_seconds("at"))
-
-
-def loaded_files(database: Database, day: date) -> list[tuple[bytes, date, datetime]]:
-    """The files whose reads of a day and of the day after are loaded: SHA-256, day, when."""
-    found = database.read(
-        "SELECT sha256, billing_day, loaded_at FROM raw.feed_file_day WHERE billing_day BETWEEN $1 AND $2 AND loaded_at IS NOT NULL ORDER BY 2, 1",
-        (day, day + timedelta(days=1)),
-    )
-    return found.rows()
-
-
-def note_shard(
-    connection: psycopg.Connection[Any], day: date, inputs: bytes, file_sha256: bytes, now: datetime
-) -> None:
-    """Put on record the file that a judged shard lies in; the last one counts."""
-    connection.execute(
-        "INSERT INTO vee.judged_shard (billing_day, inputs, file_sha256, judged_at) VALUES (%s, %s, %s, %s) "
-        "ON CONFLICT (billing_day, inputs) DO UPDATE SET file_sha256 = excluded.file_sha256, judged_at = excluded.judged_at",
-        (day, inputs, file_sha256, now),
-    )
-
-
-def noted_shards(connection: psycopg.Connection[Any], day: date) -> dict[bytes, bytes]:
-    """The day's judged shards on record: SHA-256 of inputs -> SHA-256 of the file."""
-    return dict(
-        connection.execute("SELECT inputs, file_sha256 FROM vee.judged_shard WHERE billing_day = %s", (day,)).fetchall()
-    )
-
-
-def forget_shards(connection: psycopg.Connection[Any], day: date) -> None:
-    """The day is written: its judged shards are of no more use."""
-    connection.execute("DELETE FROM vee.judged_shard WHERE billing_day = %s", (day,))
-
-
-def usage_versions(database: Database, first: date, last: date) -> list[tuple[date, str]]:
-    """The validated days of a range, each with the transaction that wrote its usage: another one where the day was
-    validated again and came out differently."""
-    found = database.read(
-        "SELECT billing_day, xmin::text AS written FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2 ORDER BY 1",
-        (first, last),
-    )
-    return found.rows()
 
 
 def registers_read(database: Database, first: date, last: date) -> bool:
