@@ -122,6 +122,11 @@ CONTRACTS: tuple[Contract, ...] = (
                 "numeric(20,6)",
                 "what the end of a billing year added: the annual minimum, less what is paid for credit left over",
             ),
+            "sealed_days_due": Column(
+                "numeric(20,6)",
+                "what later reads of days in a sealed month changed; the days keep their sealed charges",
+                nullable=True,
+            ),
             "ledger_entry": Column(
                 "bigint",
                 "entry of the ledger that holds its leaf; null for statements issued before this column",
