@@ -13,7 +13,7 @@ import typer
 from meter_pipeline.billing.load import Load, LoadRefusedError, load_file
 from meter_pipeline.billing.rate_calculator import COMPONENTS, price
 from meter_pipeline.billing.service_agreements import ATTRIBUTES
-from meter_pipeline.billing.tariffs import TariffRefusedError, load_tariff
+from meter_pipeline.billing.tariffs import TariffRefusedError, line_of, load_tariff
 from meter_pipeline.cli.output import ERR, OUT, PROBLEM, USAGE, emit, table
 from meter_pipeline.settings import SettingsError, load_settings
 
@@ -138,10 +138,11 @@ def check(
     try:
         read = load_tariff(tariff)
     except TariffRefusedError as error:
+        line = line_of(tariff.read_bytes(), error.field) if tariff.is_file() else None
         emit(
-            {"refused": str(error), "field": error.field},
+            {"refused": str(error), "field": error.field, "line": line},
             as_json,
-            lambda d: ERR.print(f"Refused: {d['refused']}", highlight=False),
+            lambda d: ERR.print(f"{tariff}:{line or 1}: {d['refused']}", highlight=False),
         )
         raise typer.Exit(PROBLEM) from error
     document = {

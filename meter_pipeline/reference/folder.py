@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from meter_pipeline.billing.tariffs import TariffRefusedError, line_of, parse_tariff
 from meter_pipeline.schemas.reference import STRETCHES, TABLES, Table
 from meter_pipeline.units import UnitError, base_unit, parse_decimal
 
@@ -180,6 +181,11 @@ def _read_documents(folder: Path, rows: Rows, faults: list[Fault]) -> Documents:
             json.loads(body, parse_constant=_refuse_constant)
         except ValueError as error:
             faults.append(Fault(f"tariffs/{name}", 0, "", f"not JSON: {error}"))
+            continue
+        try:
+            parse_tariff(body)
+        except TariffRefusedError as error:
+            faults.append(Fault(f"tariffs/{name}", line_of(body, error.field), error.field, error.why))
             continue
         documents[tariff["tariff_id"], tariff["version"]] = body
     return documents

@@ -10,10 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from meter_pipeline.billing.tariffs import native, urdb
+from meter_pipeline.billing.tariffs.document_lines import line_of
 from meter_pipeline.billing.tariffs.fields import TariffRefusedError, parse_document
 from meter_pipeline.billing.tariffs.model import Line, Tariff
 
-__all__ = ["Line", "Tariff", "TariffRefusedError", "load_tariff", "parse_tariff"]
+__all__ = ["Line", "Tariff", "TariffRefusedError", "line_of", "load_tariff", "parse_tariff"]
 
 
 @lru_cache(maxsize=1024)

@@ -1,0 +1,131 @@
+"""Random tariffs and loads: every kind of charge, beside and inside each other."""
+
+from __future__ import annotations
+
+import random
+from datetime import date, datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+from meter_pipeline_tests.billing.naive import Hour
+
+HOLIDAYS = {date(2018, 1, 2), date(2018, 5, 3), date(2018, 12, 4)}
+
+
+def money(rng: random.Random, most: float, places: int = 5) -> str:
+    return f"{rng.uniform(0.001, most):.{places}f}"
+
+
+def schedule(rng: random.Random) -> dict[str, Any]:
+    """Nothing, or seasons by month and rules in them."""
+    if rng.random() < 0.25:
+        return {}
+    periods = ["off", "mid", "on"][: rng.choice((2, 3))]
+    first = rng.randint(2, 6)
+    seasons = {"summer": {"months": list(range(first, first + 4))}}
+    rules = []
+    for period in rng.sample(periods, len(periods)):
+        for _ in range(rng.randint(0, 2)):
+            begin = rng.randint(0, 20)
+            rule: dict[str, Any] = {
+                "period": period,
+                "days": rng.choice(("all", "weekdays", "weekends", "holidays", ["mon", "wed", "sat"])),
+                "from": f"{begin:02}:00",
+                "to": f"{rng.randint(begin + 1, 24):02}:00",
+            }
+            if rng.random() < 0.4:
+                rule["season"] = "summer"
+            rules.append(rule)
+    return {"seasons": seasons, "time_of_use": {"periods": periods, "default": rng.choice(periods), "rules": rules}}
+
+
+def ladder(rng: random.Random, base: int, of: str | None = None) -> list[dict[str, Any]]:
+    limits = sorted(rng.sample(range(1, base), rng.randint(1, 3)))
+    kind = {} if of is None else {"of": of}
+    tiers: list[dict[str, Any]] = [{"upto": limit, "rate": money(rng, 0.4), **kind} for limit in limits]
+    return [*tiers, {"rate": money(rng, 0.4)}]
+
+
+def usage(rng: random.Random, code: str, periods: list[str]) -> dict[str, Any]:
+    charge: dict[str, Any] = {"kind": "usage", "code": code, "name": code}
+    if rng.random() < 0.3:
+        charge["factor"] = rng.choice(("0.9", "1.05", "0.333"))
+    kind = rng.choice(("rate", "rates", "tiers", "periods", "daily", "per_kw"))
+    if kind == "rate":
+        return charge | {"rate": money(rng, 0.4, rng.choice((3, 5, 8)))}
+    if kind == "rates":
+        return charge | {"rates": {p: money(rng, 0.4) for p in periods}}
+    charge["allocation"] = rng.choice(("pro_rata", "by_period", "reached"))
+    if kind == "periods":
+        return charge | {"periods": {p: ladder(rng, 300) for p in periods}}
+    of = {"daily": ("daily", 40), "per_kw": ("per_kw", 60)}.get(kind)
+    return charge | {"tiers": ladder(rng, of[1], of[0]) if of else ladder(rng, 300)}
+
+
+def demand(rng: random.Random, code: str, periods: list[str]) -> dict[str, Any]:
+    charge: dict[str, Any] = {"kind": "demand", "code": code, "name": code}
+    charge |= {"rate": money(rng, 12, 2)} if rng.random() < 0.6 else {"tiers": ladder(rng, 9)}
+    if rng.random() < 0.4 and len(periods) > 1:
+        charge["period"] = rng.choice(periods)
+    if rng.random() < 0.2:
+        charge["months"] = sorted(rng.sample(range(1, 13), 6))
+    if rng.random() < 0.5:
+        charge["ratchet"] = {"percent": rng.choice((50, 80, 100)), "months": rng.randint(0, 6)}
+        if rng.random() < 0.3:
+            charge["ratchet"]["floor"] = rng.randint(1, 5)
+        if rng.random() < 0.3:
+            charge["ratchet"]["sources"] = sorted(rng.sample(range(1, 13), 5))
+    return charge
+
+
+def tariff(rng: random.Random) -> dict[str, Any]:
+    """A native electricity tariff."""
+    members = schedule(rng)
+    periods = members["time_of_use"]["periods"] if members else ["all"]
+    charges: list[dict[str, Any]] = []
+    if rng.random() < 0.7:
+        per = rng.choice(("month", "day", "year"))
+        charges.append({"kind": "fixed", "code": "F", "name": "F", "amount": money(rng, 30, 2), "per": per})
+    charges += [usage(rng, f"E{k}", periods) for k in range(rng.randint(1, 2))]
+    charges += [demand(rng, f"D{k}", periods) for k in range(rng.randint(0, 2))]
+    if rng.random() < 0.3:
+        charges.append(
+            {"kind": "rider", "code": "R", "name": "R", "percent": money(rng, 9, 3), "of": [charges[0]["code"]]}
+        )
+    if rng.random() < 0.5:
+        of = [c["code"] for c in charges if rng.random() < 0.8] or [charges[0]["code"]]
+        per = rng.choice(("month", "day"))
+        charges.append({"kind": "minimum", "code": "M", "name": "M", "amount": money(rng, 90, 2), "of": of, "per": per})
+    if rng.random() < 0.6:
+        tax = {"kind": "tax", "code": "T", "name": "T", "percent": money(rng, 9, 3)}
+        charges.append(tax | ({"exempt": ["residential"]} if rng.random() < 0.2 else {}))
+    metering = rng.choice(("consumption", "consumption", "net_metering", "net_billing"))
+    if metering != "consumption":
+        rollover = rng.choice(("kwh", "money", "none")) if metering == "net_metering" else rng.choice(("kwh", "money"))
+        sell: dict[str, Any] = {"rollover": rollover, "trueup_month": rng.randint(1, 12)}
+        sell |= {"rate": money(rng, 0.1)} if rng.random() < 0.6 else {"rates": {p: money(rng, 0.1) for p in periods}}
+        if rollover == "kwh" and metering == "net_metering" and rng.random() < 0.6:
+            sell |= {"yearend_rate": money(rng, 0.06)} if rng.random() < 0.7 else {"trueup": "forfeit"}
+        if rollover == "money":
+            sell["offsets"] = rng.choice(("energy", "bill"))
+        members |= {"metering": metering, "sell": sell}
+    head = {
+        "schema": "meter_pipeline.tariff/1",
+        "tariff_id": "T",
+        "name": "T",
+        "commodity": "electricity",
+        "currency": "USD",
+    }
+    return head | {"unit": "kWh"} | members | {"charges": charges}
+
+
+def load(rng: random.Random, solar: bool) -> list[Hour]:
+    """One to three whole days at the beginning of some months of 2018, in tenths of a watt-hour."""
+    hours = []
+    for month in sorted(rng.sample(range(1, 13), rng.randint(2, 5))):
+        first, scale = datetime(2018, month, 1), rng.choice((1, 3, 8))  # noqa: DTZ001 - wall-clock time
+        for h in range(24 * rng.randint(1, 3)):
+            taken = Fraction(rng.randint(0, 10_000 * scale), 10_000)
+            sent = Fraction(rng.randint(0, 20_000 * scale), 10_000) if solar and 8 <= h % 24 < 17 else Fraction(0)
+            hours.append(Hour(first + timedelta(hours=h), taken, sent))
+    return hours
