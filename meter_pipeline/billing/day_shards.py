@@ -28,6 +28,7 @@ class ShardInput:
     usage: list[DayMatrix]
     daily: pl.DataFrame
     prior: pl.DataFrame
+    dials: pl.DataFrame
 
     def of(self, service_points: Sequence[str]) -> ShardInput:
         """The part of it that concerns some service points, and the usage that nobody's agreement names."""
@@ -42,6 +43,7 @@ class ShardInput:
             [_rows_of(matrix, mine) for matrix in self.usage],
             self.daily.filter(mine),
             self.prior.filter(mine),
+            self.dials.filter(mine),
         )
 
 
@@ -65,6 +67,7 @@ def read_shard(database: Database, day: date, bound: Bound, within: KeyRange) ->
         days.read_usage(database, day, within),
         days.read_daily(database, day, within),
         days.read_prior(database, day, CHARGE_SCHEMA.names(), services.services, within),
+        days.read_dials(database, day, within),
     )
 
 
@@ -95,5 +98,5 @@ def _charged(
     shard: ShardInput, calendar: BillingCalendar, day: date, holidays: frozenset[date], service_points: Sequence[str]
 ) -> DayCharges:
     part = shard.of(service_points)
-    determinants = day_determinants(part.services, calendar, day, part.usage, part.daily, holidays)
+    determinants = day_determinants(part.services, calendar, day, part.usage, part.daily, holidays, part.dials)
     return accrue(determinants, part.prior, calendar)

@@ -12,16 +12,31 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from meter_pipeline.billing.day_slots import SlotMap, buckets, demand_window, hours_period, peaks_of, whole_day_period
 from meter_pipeline.billing.fixed_point import Whole, narrow, product, quotient
 from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, Bound, exceptions
 from meter_pipeline.billing.tariffs.model import Layout, Tariff
-from meter_pipeline.calendar import BillingCalendar, local_clock
+from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.units import CUBIC_METRES
 
 #: What registers alone make of a day: quantity in micro base units of ``unit``.
 DAILY_SCHEMA: Final = pl.Schema(
     {"service_point_id": pl.String, "flow": pl.String, "unit": pl.String, "quantity": pl.Int64, "estimated": pl.Boolean}
+)
+
+#: What time-of-use registers of a service without intervals counted on a day, a row for each stretch of hours they count
+#: on such a day; quantity in micro base units.
+DIALS_SCHEMA: Final = pl.Schema(
+    {
+        "service_point_id": pl.String,
+        "meter_id": pl.String,
+        "channel": pl.String,
+        "unit": pl.String,
+        "quantity": pl.Int64,
+        "from_minute": pl.Int32,
+        "to_minute": pl.Int32,
+    }
 )
 
 #: volumes a tariff may count in, as cubic metres (exact)
@@ -170,76 +185,6 @@ def blank_group(tariff_id: str, version: int, tariff: Tariff, rows: npt.NDArray[
     )
 
 
-def demand_window(tariff: Tariff, interval_minutes: int) -> int | None:
-    """Intervals in a demand window; None where the window can't be made of them. Without ``demand_minutes`` an interval is
-    the window."""
-    if tariff.demand_minutes is None:
-        return 1
-    whole, rest = divmod(tariff.demand_minutes, interval_minutes)
-    return whole if rest == 0 else None
-
-
-@dataclass(frozen=True, slots=True)
-class _SlotMap:
-    """Where each slot of a day goes for one tariff: its period, and the slots of each register."""
-
-    periods: tuple[npt.NDArray[np.int64], ...]
-    registers: tuple[npt.NDArray[np.int64], ...]
-    window: int
-
-    @classmethod
-    def of(cls, tariff: Tariff, zone: str, day: date, interval_minutes: int, holiday: bool) -> _SlotMap:
-        clock = local_clock(zone, day, interval_minutes)
-        period = np.array([tariff.schedule.period(moment, holiday) for moment in clock], np.int64)
-        window = demand_window(tariff, interval_minutes) or 1
-        return cls(
-            tuple(np.flatnonzero(period == p) for p in range(len(tariff.schedule.periods))),
-            tuple(
-                np.array([k for k, moment in enumerate(clock) if register.holds(moment, holiday)], np.int64)
-                for register in tariff.registers
-            ),
-            window,
-        )
-
-
-def _buckets(values: npt.NDArray[np.int64], columns: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-    out = np.zeros((len(values), len(columns)), np.int64)
-    for p, held in enumerate(columns):
-        # a period is a few runs of slots; a run is summed where it lies, scattered slots would be copied first
-        for run in np.split(held, np.flatnonzero(np.diff(held) != 1) + 1) if len(held) else []:
-            out[:, p] += values[:, run[0] : run[-1] + 1].sum(axis=1)
-    return out
-
-
-def _peaks(
-    values: npt.NDArray[np.int64], slot_map: _SlotMap, interval_minutes: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int16]]:
-    """Highest window of each register in kW and the slot where it began."""
-    n, slots = values.shape
-    window = slot_map.window
-    if window > 1:
-        # A day of 23.5 hours may end inside a window; what is left is averaged over the whole window, as a meter would.
-        starts = np.arange(0, slots, window)
-        windows = np.repeat(np.add.reduceat(values, starts, axis=1), np.diff(np.append(starts, slots)), axis=1)
-    else:
-        windows = values
-    per_hour = Fraction(60, interval_minutes * window)
-    peaks = np.zeros((n, len(slot_map.registers)), np.int64)
-    at = np.full((n, len(slot_map.registers)), -1, np.int16)
-    for r, held in enumerate(slot_map.registers):
-        if not len(held):
-            continue
-        inside = windows[:, held]
-        best = inside.argmax(axis=1)
-        highest = inside[np.arange(n), best]
-        if per_hour.denominator == 1:
-            peaks[:, r] = np.maximum(highest, 0) * per_hour.numerator
-        else:
-            peaks[:, r] = quotient(product(np.maximum(highest, 0), per_hour.numerator), per_hour.denominator)
-        at[:, r] = np.where(highest > 0, held[best] // window * window, -1)
-    return peaks, at
-
-
 def day_determinants(
     bound: Bound,
     calendar: BillingCalendar,
@@ -247,16 +192,19 @@ def day_determinants(
     matrices: Sequence[DayMatrix],
     daily: pl.DataFrame,
     holidays: frozenset[date],
+    dials: pl.DataFrame | None = None,
 ) -> DayDeterminants:
     """Determinants of every service of a day.
 
     ``matrices``: validated intervals, keys with service_point_id, unit and flow (import or export); ``daily``:
     DAILY_SCHEMA, for services metered by a register only. Every bound service has a row, with zeros where no usage
-    came; the order of the inputs does not matter.
+    came; the order of the inputs does not matter. ``dials``: DIALS_SCHEMA, by which such a service's day is divided among
+    periods.
     """
     services = bound.services
     group_of, groups = _group(bound)
     work = _Work.of(bound, groups, day, calendar.zone, holidays)
+    work.dials = dials
     seen = np.zeros(services.height, np.bool_)
     read = [(matrix, *_combined(matrix, services)) for matrix in matrices]
     several = _in_several([joined for _, order, joined, _ in read if len(order)], services.height)
@@ -298,6 +246,7 @@ class _Work:
     holidays: frozenset[date]
     faults: list[pl.DataFrame]
     apart: dict[int, list[tuple[int, int, npt.NDArray[np.int64]]]] = field(default_factory=dict)
+    dials: pl.DataFrame | None = None
 
     @classmethod
     def of(cls, bound: Bound, groups: Sequence[DayGroup], day: date, zone: str, holidays: frozenset[date]) -> _Work:
@@ -353,10 +302,10 @@ def _together(group: DayGroup, work: _Work) -> None:
             windows = np.add.reduceat(values, np.arange(0, len(values), window // minutes))
             summed = windows if summed is None else summed + windows
         if summed is not None:
-            slot_map = _SlotMap.of(
+            slot_map = SlotMap.of(
                 group.tariff, work.zone, work.day, window, group.tariff.is_holiday(work.day, work.holidays)
             )
-            peaks, slots = _peaks(summed[None, :], slot_map, window)
+            peaks, slots = peaks_of(summed[None, :], slot_map, window)
             group.peaks[target], group.peak_slots[target] = peaks[0], slots[0]
             group.interval_minutes[target] = window
 
@@ -396,7 +345,7 @@ def _fill(
 ) -> None:
     """One tariff version's rows of one matrix."""
     matrix, order, starts = found.matrix, found.order, found.starts
-    slot_map = _SlotMap.of(
+    slot_map = SlotMap.of(
         group.tariff, work.zone, work.day, matrix.interval_minutes, group.tariff.is_holiday(work.day, work.holidays)
     )
     ends = np.append(starts[1:], len(order))
@@ -442,12 +391,12 @@ def _fill(
                 pick = pick[room]
             part = values if len(pick) == len(values) else values[pick]
             target = work.within[rows[pick]]
-            buckets = _convert(_buckets(part, slot_map.periods), factor)
+            used = _convert(buckets(part, slot_map.periods), factor)
             group.add_metered(target, str(spelled), part.sum(axis=1), export=direction == "export")
             if direction == "export":
-                group.export[target] += buckets
+                group.export[target] += used
                 continue
-            group.energy[target] += buckets
+            group.energy[target] += used
             group.estimated[target] += estimated[pick].astype(np.int32)
             group.missing[target] += (matrix.slots - np.minimum(filled[pick], matrix.slots)).astype(np.int32)
             group.slots[target] += matrix.slots
@@ -461,7 +410,7 @@ def _demand(
     minutes: int,
     values: npt.NDArray[np.int64],
     rows: npt.NDArray[Any],
-    slot_map: _SlotMap,
+    slot_map: SlotMap,
     work: _Work,
     several: npt.NDArray[np.bool_],
 ) -> None:
@@ -477,7 +426,7 @@ def _demand(
         detail = f"{group.tariff.demand_minutes} minutes from {minutes}-minute intervals"
         work.faults.append(exceptions(work.services[rows.tolist()], "demand_interval", detail))
         return
-    peaks, slots = _peaks(values, slot_map, minutes)
+    peaks, slots = peaks_of(values, slot_map, minutes)
     target = work.within[rows]
     higher = peaks > group.peaks[target]
     group.peaks[target] = np.where(higher, peaks, group.peaks[target])
@@ -508,9 +457,10 @@ def _fill_daily(
             joined.group_by("group", "unit", "flow"), key=lambda item: tuple(map(str, item[0]))
         ):
             group = groups[int(str(g))]
-            held = _whole_day_period(group.tariff, work)
+            holiday = group.tariff.is_holiday(work.day, work.holidays)
+            held = whole_day_period(group.tariff, work.zone, work.day, holiday)
             if held is None:
-                faults.append(exceptions(part, "needs_intervals", group.tariff_id))
+                faults.append(_fill_dials(group, part, str(unit), str(flow), work))
                 continue
             factor = conversion(str(unit), group.tariff, work.day)
             if factor is None:
@@ -534,13 +484,49 @@ def _fill_daily(
     return pl.concat([f.cast(EXCEPTION_SCHEMA) for f in faults])
 
 
-def _whole_day_period(tariff: Tariff, work: _Work) -> int | None:
-    """The period that holds all of a day: the season's in a rate whose periods are seasons. None where the day has several
-    periods, or where the tariff has demand."""
-    if tariff.registers:
-        return None
-    if len(tariff.schedule.periods) == 1:
-        return 0
+def _fill_dials(group: DayGroup, part: pl.DataFrame, unit: str, flow: str, work: _Work) -> pl.DataFrame:
+    """Days of services whose registers count by time of use: each register's use in the period that holds its hours.
+
+    Returns those that need intervals: their tariff has demand, a register counts hours of several periods, or the registers
+    do not add up to the day.
+    """
+    factor = conversion(unit, group.tariff, work.day)
+    if group.tariff.registers or flow != "import" or work.dials is None or factor is None:
+        return exceptions(part, "needs_intervals", group.tariff_id)
+    wanted = work.dials.join(part.select("service_point_id").unique(), on="service_point_id").filter(
+        pl.col("unit") == unit
+    )
+    rows = {point: of_point for (point,), of_point in wanted.group_by("service_point_id")}
+    faults = [exceptions(part.clear(), "needs_intervals")]
+    for row in part.iter_rows(named=True):
+        found = rows.get(row["service_point_id"])
+        divided = None if found is None else _by_period(group.tariff, found, work)
+        target = np.array([work.within[row["at"]]])
+        mine = part.filter(pl.col("at") == row["at"])
+        if divided is None or abs(sum(divided.values()) - row["quantity"]) > len(divided):
+            faults.append(exceptions(mine, "needs_intervals", group.tariff_id))
+        elif not group.holds(target, unit).all():
+            faults.append(exceptions(mine, "unit_mismatch", f"{unit} beside two other units on one day"))
+        else:
+            # The day's own total is billed: what dials differ from it by, a millionth or two, is in the last period.
+            last = max(divided)
+            divided[last] += row["quantity"] - sum(divided.values())
+            for period, quantity in divided.items():
+                group.energy[target, period] += _convert(np.array([quantity], np.int64), factor)
+            group.add_metered(target, unit, np.array([row["quantity"]], np.int64), export=False)
+            group.estimated[target] += int(row["estimated"])
+            group.slots[target] += 1
+    return pl.concat(faults)
+
+
+def _by_period(tariff: Tariff, registers: pl.DataFrame, work: _Work) -> dict[int, int] | None:
+    """Use by period from one service's registers; None where a register's hours lie in several periods."""
+    found: dict[int, int] = {}
     holiday = tariff.is_holiday(work.day, work.holidays)
-    held = {tariff.schedule.period(moment, holiday) for moment in local_clock(work.zone, work.day, 15)}
-    return held.pop() if len(held) == 1 else None
+    for _, hours in registers.group_by("meter_id", "channel"):
+        spans = [(int(a), int(b)) for a, b in hours.select("from_minute", "to_minute").iter_rows()]
+        period = hours_period(tariff, work.zone, work.day, holiday, spans)
+        if period is None:
+            return None
+        found[period] = found.get(period, 0) + int(hours["quantity"][0])
+    return found

@@ -144,3 +144,43 @@ def test_a_figure_that_fits_no_amount_sets_one_service_aside(database: Database)
     issue_statements(database, CHICAGO, "C1", END, clock=CLOCK)
     assert totals(database) == {"A-002": Decimal(3_000_000)}
     assert {reason for reason, _ in waiting(database)} == {"days_missing", "not_charged"}
+
+
+@pytest.mark.parametrize(("from_minute", "billed"), [(840, True), (780, False)])
+def test_peak_and_off_peak_dials_are_billed_without_intervals(
+    database: Database, from_minute: int, billed: bool
+) -> None:
+    """Ten kWh a day on the peak dial and twenty on the other, 1 to 3 July, Wednesday to Friday, the third a holiday on which
+    only the off-peak dial counts. A dial that counts from 13:00 on fits no period of a tariff whose peak begins at 14:00."""
+    add_tariff(
+        database,
+        native(charges=[{"kind": "usage", "code": "E", "name": "E", "rates": {"off-peak": "0.12", "peak": "0.48"}}]),
+    )
+    add_cycle(database, JULY, END)
+    point = add_service(database, 1)
+    hours = [("P1", "workday", from_minute, 1140), ("P2", "restday", 0, 1440)]
+    hours += [("P2", "workday", 0, from_minute), ("P2", "workday", 1140, 1440)]
+    with database.connect() as connection:
+        connection.execute("INSERT INTO ref.meters VALUES ('M-001', 'electricity', 'HE', NULL, NULL)")
+        connection.execute("INSERT INTO ref.holidays VALUES ('2026-07-03', 'Independence Day, observed')")
+        for channel, kind, begins, ends in hours:
+            connection.execute(
+                "INSERT INTO ref.register_hours VALUES ('HE', %s, %s, %s, %s)", (channel, kind, begins, ends)
+            )
+    for k, day in enumerate(days(JULY, 3)):
+        used = {"P1": 0 if k == 2 else 10_000_000, "P2": 30_000_000 if k == 2 else 20_000_000}
+        put_daily(database, day, {point: 30_000_000}, "kWh", "electricity")
+        with database.connect() as connection:
+            connection.execute("SELECT raw.open_partition('vee.register_day', %s)", (day,))
+            connection.execute("SELECT raw.attach_partition('vee.register_day', %s)", (day,))
+            for channel, quantity in used.items():
+                connection.execute(
+                    "INSERT INTO vee.register_day (quantity_micro, usage_micro, gap_seconds, causes, billing_day, reads, closed, broken, "
+                    "service_point_id, meter_id, channel, unit) VALUES (%s, %s, 0, 1, %s, 2, true, false, %s, 'M-001', %s, 'kWh')",
+                    (quantity, quantity, day, point, channel),
+                )
+        bill_billing_day(database, CHICAGO, day, clock=CLOCK)
+    issue_statements(database, CHICAGO, "C1", END, clock=CLOCK)
+    # 20 kWh at 0.48 on the peak dial, 40 + 30 at 0.12 on the other: 9.60 + 8.40.
+    assert totals(database) == ({"A-001": Decimal("18.00")} if billed else {})
+    assert [reason for reason, _ in waiting(database)] == ([] if billed else ["not_charged"])

@@ -123,6 +123,21 @@ def read_daily(database: Database, day: date, within: KeyRange = EVERYTHING) -> 
     )
 
 
+def read_dials(database: Database, day: date, within: KeyRange = EVERYTHING) -> pl.DataFrame:
+    """What time-of-use registers of services without intervals counted on a day, with the hours they count on such a day
+    (DIALS_SCHEMA). A register that counts no hour of the day has no row; rest days are weekends and holidays."""
+    narrowed, limits = within.where("r.service_point_id", 2)
+    return database.read(
+        "SELECT r.service_point_id, r.meter_id, r.channel, r.unit, r.usage_micro AS quantity, h.from_minute, h.to_minute "
+        "FROM ref.register_hours AS h JOIN ref.meters AS m ON m.head_end = h.head_end "
+        "JOIN vee.register_day AS r ON r.meter_id = m.meter_id AND r.channel = h.channel "
+        "WHERE r.billing_day = $1 AND r.usage_micro IS NOT NULL AND h.days IN ('all', CASE WHEN extract(isodow FROM $1::date) > 5 "
+        "OR EXISTS (SELECT FROM ref.holidays WHERE holiday = $1::date) THEN 'restday' ELSE 'workday' END)"
+        f"{narrowed} ORDER BY 1, 2, 3, 6",
+        [day, *limits],
+    )
+
+
 def read_day(
     database: Database, table: str, day: date, columns: Iterable[str], service_points: Sequence[str] | None = None
 ) -> pl.DataFrame:

@@ -1,0 +1,103 @@
+"""The slots of a day under a tariff: the period of each, what a period's slots add up to, the highest demand window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from meter_pipeline.billing.fixed_point import product, quotient
+from meter_pipeline.billing.tariffs.model import Tariff
+from meter_pipeline.calendar import local_clock
+
+
+def demand_window(tariff: Tariff, interval_minutes: int) -> int | None:
+    """Intervals in a demand window; None where the window can't be made of them. Without ``demand_minutes`` an interval is
+    the window."""
+    if tariff.demand_minutes is None:
+        return 1
+    whole, rest = divmod(tariff.demand_minutes, interval_minutes)
+    return whole if rest == 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class SlotMap:
+    """Where each slot of a day goes for one tariff: its period, and the slots of each register."""
+
+    periods: tuple[npt.NDArray[np.int64], ...]
+    registers: tuple[npt.NDArray[np.int64], ...]
+    window: int
+
+    @classmethod
+    def of(cls, tariff: Tariff, zone: str, day: date, interval_minutes: int, holiday: bool) -> SlotMap:
+        clock = local_clock(zone, day, interval_minutes)
+        period = np.array([tariff.schedule.period(moment, holiday) for moment in clock], np.int64)
+        window = demand_window(tariff, interval_minutes) or 1
+        return cls(
+            tuple(np.flatnonzero(period == p) for p in range(len(tariff.schedule.periods))),
+            tuple(
+                np.array([k for k, moment in enumerate(clock) if register.holds(moment, holiday)], np.int64)
+                for register in tariff.registers
+            ),
+            window,
+        )
+
+
+def buckets(values: npt.NDArray[np.int64], columns: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    out = np.zeros((len(values), len(columns)), np.int64)
+    for p, held in enumerate(columns):
+        # a period is a few runs of slots; a run is summed where it lies, scattered slots would be copied first
+        for run in np.split(held, np.flatnonzero(np.diff(held) != 1) + 1) if len(held) else []:
+            out[:, p] += values[:, run[0] : run[-1] + 1].sum(axis=1)
+    return out
+
+
+def peaks_of(
+    values: npt.NDArray[np.int64], slot_map: SlotMap, interval_minutes: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int16]]:
+    """Highest window of each register in kW and the slot where it began."""
+    n, slots = values.shape
+    window = slot_map.window
+    if window > 1:
+        # A day of 23.5 hours may end inside a window; what is left is averaged over the whole window, as a meter would.
+        starts = np.arange(0, slots, window)
+        windows = np.repeat(np.add.reduceat(values, starts, axis=1), np.diff(np.append(starts, slots)), axis=1)
+    else:
+        windows = values
+    per_hour = Fraction(60, interval_minutes * window)
+    peaks = np.zeros((n, len(slot_map.registers)), np.int64)
+    at = np.full((n, len(slot_map.registers)), -1, np.int16)
+    for r, held in enumerate(slot_map.registers):
+        if not len(held):
+            continue
+        inside = windows[:, held]
+        best = inside.argmax(axis=1)
+        highest = inside[np.arange(n), best]
+        if per_hour.denominator == 1:
+            peaks[:, r] = np.maximum(highest, 0) * per_hour.numerator
+        else:
+            peaks[:, r] = quotient(product(np.maximum(highest, 0), per_hour.numerator), per_hour.denominator)
+        at[:, r] = np.where(highest > 0, held[best] // window * window, -1)
+    return peaks, at
+
+
+def whole_day_period(tariff: Tariff, zone: str, day: date, holiday: bool) -> int | None:
+    """The period that holds all of a day: the season's in a rate whose periods are seasons. None where the day has several
+    periods, or where the tariff has demand."""
+    if tariff.registers:
+        return None
+    if len(tariff.schedule.periods) == 1:
+        return 0
+    held = {tariff.schedule.period(moment, holiday) for moment in local_clock(zone, day, 15)}
+    return held.pop() if len(held) == 1 else None
+
+
+def hours_period(tariff: Tariff, zone: str, day: date, holiday: bool, hours: Sequence[tuple[int, int]]) -> int | None:
+    """The period that holds all of some hours of a day (minutes after midnight, from and to); None where there are several."""
+    moments = (m for m in local_clock(zone, day, 15) if any(a <= m.hour * 60 + m.minute < b for a, b in hours))
+    held = {tariff.schedule.period(moment, holiday) for moment in moments}
+    return held.pop() if len(held) == 1 else None
