@@ -27,11 +27,16 @@ SMALL = {
 }
 
 
+def document(rate: str) -> str:
+    """The smallest tariff: one rate."""
+    return '{"energyratestructure": [[{"rate": %s}]]}' % rate  # noqa: UP031 - braces
+
+
 def folder(tmp_path: Path, **changes: str) -> Path:
     made = tmp_path / "reference"
     shutil.rmtree(made, ignore_errors=True)
     (made / "tariffs").mkdir(parents=True)
-    (made / "tariffs" / "t1.json").write_text('{"rate": 0.1234567890123456789}')
+    (made / "tariffs" / "t1.json").write_text(document("0.1234567890123456789"))
     for name, text in (SMALL | changes).items():
         (made / f"{name}.csv").write_text(text, encoding="utf-8")
     return made
@@ -59,7 +64,19 @@ def test_an_import_is_read_back_as_it_was_and_twice_is_once(database: Database, 
     assert read_table(database, "meters")["meter_id"].to_list() == ["M1", "M2"]
     assert str(read_table(database, "channels")["multiplier"][0]) == "1.000000"
     with database.connect() as connection:
-        assert scalar(connection, "SELECT body->>'rate' FROM ref.tariff_document") == "0.1234567890123456789"
+        assert (
+            scalar(connection, "SELECT body->'energyratestructure'->0->0->>'rate' FROM ref.tariff_document")
+            == "0.1234567890123456789"
+        )
+
+
+def test_a_tariff_that_cannot_be_priced_is_refused_with_its_line(database: Database, tmp_path: Path) -> None:
+    made = folder(tmp_path)
+    (made / "tariffs" / "t1.json").write_text('{"energyratestructure": [[\n {"rate": "dear"}]]}')
+    with pytest.raises(
+        ReferenceRefused, match=r"tariffs/t1.json:2: energyratestructure\[0\]\[0\].rate: not a plain decimal"
+    ):
+        import_folder(database, made)
 
 
 @pytest.mark.parametrize(
@@ -186,16 +203,18 @@ def test_a_document_that_bills_were_made_with_cannot_change_under_its_version(
     import_folder(database, folder(tmp_path))
     used_version(database)
     made = folder(tmp_path)
-    (made / "tariffs" / "t1.json").write_text('{ "rate":  0.1234567890123456789 }')
+    (made / "tariffs" / "t1.json").write_text(" " + document("0.1234567890123456789"))
     import_folder(database, made)  # the same document in other bytes
-    (made / "tariffs" / "t1.json").write_text('{"rate": 0.2}')
+    (made / "tariffs" / "t1.json").write_text(document("0.2"))
     with pytest.raises(ReferenceRefused, match=r"tariffs/t1.json.*T1 version 1 was billed with.*next version"):
         import_folder(database, made)
-    (made / "tariffs" / "t1.json").write_text('{"rate": 0.1234567890123456789}')
-    (made / "tariffs" / "t1-v2.json").write_text('{"rate": 0.2}')
+    (made / "tariffs" / "t1.json").write_text(document("0.1234567890123456789"))
+    (made / "tariffs" / "t1-v2.json").write_text(document("0.2"))
     versions = "T1,electricity,1,2020-01-01,2026-07-01,t1.json\nT1,electricity,2,2026-07-01,,t1-v2.json\n"
     (made / "tariffs.csv").write_text(SMALL["tariffs"].splitlines()[0] + "\n" + versions)
     import_folder(database, made)
     with database.connect() as connection:
-        rates = connection.execute("SELECT version, body->>'rate' FROM ref.tariff_document ORDER BY 1").fetchall()
+        rates = connection.execute(
+            "SELECT version, body->'energyratestructure'->0->0->>'rate' FROM ref.tariff_document ORDER BY 1"
+        ).fetchall()
     assert rates == [(1, "0.1234567890123456789"), (2, "0.2")]
