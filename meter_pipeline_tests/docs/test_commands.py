@@ -102,7 +102,7 @@ def test_what_a_page_says_to_type_works(project: tuple[Path, dict[str, str]], pa
 @pytest.mark.timeout(1800)
 def test_the_analysts_questions_are_answered_by_the_demo(project: tuple[Path, dict[str, str]]) -> None:
     from meter_pipeline.postgres.database import Database
-    from meter_pipeline_tests.store.test_analyst import QUERIES
+    from meter_pipeline_tests.reporting.test_analyst import QUERIES
 
     folder, environment = project
     url = subprocess.run(
