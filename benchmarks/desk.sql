@@ -18,8 +18,8 @@ INSERT INTO ref.installations (service_point_id, meter_id, installed_at)
 SELECT 'SP-' || lpad(i::text, 7, '0'), 'X' || lpad(i::text, 7, '0'), '2020-01-01'
 FROM generate_series(0, :n - 1) AS i;
 
-INSERT INTO raw.feed_file (sha256, file_name, head_end, commodity, file_format, bytes, archive_path, landed_at, received, rejected, dead_letters)
-SELECT sha256(convert_to('f' || h || '-' || d, 'UTF8')), 'f' || h || '-' || d, 'HE-' || h, 'electricity', 'delimited', 1000, 'x',
+INSERT INTO raw.feed_file (sha256, content_sha256, file_name, head_end, commodity, file_format, bytes, archive_path, landed_at, received, rejected, dead_letters)
+SELECT sha256(convert_to('f' || h || '-' || d, 'UTF8')), sha256(convert_to('f' || h || '-' || d, 'UTF8')), 'f' || h || '-' || d, 'HE-' || h, 'electricity', 'delimited', 1000, 'x',
     '2026-07-02'::timestamptz + d * interval '1 day', 240000, 0, 0
 FROM generate_series(0, 9) AS h, generate_series(0, 89) AS d;
 

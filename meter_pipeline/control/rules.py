@@ -34,6 +34,8 @@ class Thresholds:
     window: timedelta
     baseline: timedelta
     minimum_reads: int
+    minimum_files: int
+    minimum_bytes: int
     factor: Decimal
     share: Decimal
     ceiling: Decimal
@@ -61,6 +63,8 @@ def load_thresholds(path: Path = DEFAULT_FILE) -> Thresholds:
             window=timedelta(minutes=raw["dead_letters"]["window_minutes"]),
             baseline=timedelta(days=raw["dead_letters"]["baseline_days"]),
             minimum_reads=int(raw["dead_letters"]["minimum_reads"]),
+            minimum_files=int(raw["dead_letters"].get("minimum_files", 3)),
+            minimum_bytes=int(raw["dead_letters"].get("minimum_bytes", 1_000_000)),
             factor=Decimal(raw["dead_letters"]["factor"]),
             share=Decimal(raw["dead_letters"]["share"]),
             ceiling=Decimal(raw["dead_letters"]["ceiling"]),
@@ -99,13 +103,15 @@ class Breaker:
 
 @dataclass(frozen=True, slots=True)
 class Rejections:
-    """Reads received and rejected from one head-end: in the window, and in the baseline days before it."""
+    """What was received and rejected from one head-end, in ``measure`` (reads, files or bytes): in the window, and in the
+    baseline days before it. A file refused whole holds no reads that could be counted."""
 
     head_end: str
     received: int
     rejected: int
     baseline_received: int
     baseline_rejected: int
+    measure: str = "reads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,37 +203,50 @@ def breaker_open(seen: Seen, limits: Thresholds) -> list[Finding]:
 
 
 def dead_letter_burst(seen: Seen, limits: Thresholds) -> list[Finding]:
-    """Rejected reads of the window against the seven days before, by head-end; more than one head-end at once holds all
-    work.
+    """Rejected reads, files and bytes of the window against the seven days before, by head-end; more than one head-end
+    at once holds all work.
 
-    Fires at ``minimum_reads`` and ``share``, where the share is over ``factor`` times the baseline's (any baseline
+    Fires at the measure's minimum and ``share``, where the share is over ``factor`` times the baseline's (any baseline
     share counts where nothing was received before), or over ``ceiling`` whatever the past.
     """
-    found = []
-    for head_end in sorted(seen.rejections, key=lambda r: r.head_end):
-        if head_end.rejected < limits.minimum_reads:
-            continue
-        # What was rejected may have been received before the window began: a share is never more than one.
-        share = Decimal(head_end.rejected) / max(head_end.received, head_end.rejected)
-        before = Decimal(head_end.baseline_rejected) / max(head_end.baseline_received, head_end.baseline_rejected, 1)
-        if share >= limits.ceiling or (share >= limits.share and share > limits.factor * before):
-            evidence = {
-                "head_end": head_end.head_end,
-                "received": head_end.received,
-                "rejected": head_end.rejected,
-                "share": f"{share:.5f}",
-                "baseline_received": head_end.baseline_received,
-                "baseline_rejected": head_end.baseline_rejected,
-                "baseline_share": f"{before:.5f}",
-                "window_minutes": int(limits.window.total_seconds() // 60),
-                "baseline_days": limits.baseline.days,
-            }
-            words = f"{share:.2%} of the reads from {head_end.head_end} were rejected, against {before:.2%} in the {limits.baseline.days} days before"
-            found.append(Finding("dead_letter_burst", Scope("head_end", head_end.head_end), words, evidence))
-    if len(found) < 2:
-        return found
-    reason = f"{len(found)} head-ends at once: " + "; ".join(f.reason for f in found)
-    return [Finding("dead_letter_burst", ALL, reason[:2000], {"head_ends": [f.evidence for f in found]})]
+    by_head_end: dict[str, Finding] = {}
+    for one in sorted(seen.rejections, key=lambda r: r.head_end):
+        found = _burst(one, limits)
+        if found is not None:
+            by_head_end.setdefault(one.head_end, found)
+    bursts = list(by_head_end.values())
+    if len(bursts) < 2:
+        return bursts
+    reason = f"{len(bursts)} head-ends at once: " + "; ".join(f.reason for f in bursts)
+    return [Finding("dead_letter_burst", ALL, reason[:2000], {"head_ends": [f.evidence for f in bursts]})]
+
+
+def _burst(one: Rejections, limits: Thresholds) -> Finding | None:
+    minimum = {"reads": limits.minimum_reads, "files": limits.minimum_files, "bytes": limits.minimum_bytes}
+    if one.rejected < minimum[one.measure]:
+        return None
+    # What was rejected may have been received before the window began: a share is never more than one.
+    share = Decimal(one.rejected) / max(one.received, one.rejected)
+    before = Decimal(one.baseline_rejected) / max(one.baseline_received, one.baseline_rejected, 1)
+    if share < limits.ceiling and not (share >= limits.share and share > limits.factor * before):
+        return None
+    evidence = {
+        "head_end": one.head_end,
+        "measure": one.measure,
+        "received": one.received,
+        "rejected": one.rejected,
+        "share": f"{share:.5f}",
+        "baseline_received": one.baseline_received,
+        "baseline_rejected": one.baseline_rejected,
+        "baseline_share": f"{before:.5f}",
+        "window_minutes": int(limits.window.total_seconds() // 60),
+        "baseline_days": limits.baseline.days,
+    }
+    words = (
+        f"{share:.2%} of the {one.measure} from {one.head_end} were rejected, against {before:.2%} in the "
+        f"{limits.baseline.days} days before"
+    )
+    return Finding("dead_letter_burst", Scope("head_end", one.head_end), words, evidence)
 
 
 def control_total(seen: Seen, limits: Thresholds) -> list[Finding]:

@@ -85,8 +85,9 @@ def look(connection: psycopg.Connection[Any], limits: Thresholds, *, clock: Cloc
         since=since,
         breakers=[rules.Breaker(*row) for row in evidence.open_breakers(connection)],
         rejections=[
-            rules.Rejections(*row)
-            for row in evidence.rejections(connection, now, limits.window, limits.baseline, since)
+            rules.Rejections(head_end, counts[0], counts[1], counts[2], counts[3], measure)
+            for head_end, *measured in evidence.rejections(connection, now, limits.window, limits.baseline, since)
+            for measure, counts in zip(evidence.MEASURES, measured, strict=True)
         ],
         control_totals=[rules.ControlTotal(*row) for row in evidence.unbalanced_files(connection, since)],
         verification=rules.Verification(*verified) if verified else None,

@@ -15,7 +15,7 @@ from meter_pipeline.defs.jobs import billing_day_job, land_feeds
 from meter_pipeline.defs.lib import policy
 from meter_pipeline.defs.lib.partitions import billing_days
 from meter_pipeline.defs.lib.resources import Municipality
-from meter_pipeline.ingest import plain_files
+from meter_pipeline.ingest import day_requests, plain_files
 
 #: A file younger than this may still be written; one that grows while it is read is refused and tried again.
 SETTLED_S = 2.0
@@ -24,6 +24,15 @@ SETTLED_S = 2.0
 ASK_AGAIN_S = 600.0
 #: Requests a tick makes at most: a year's backlog arrives over several ticks, and the queue stays readable.
 MOST_REQUESTS = 100
+#: Runs under way that are looked at before a day is asked for once more.
+MOST_RUNS_LOOKED_AT = 1000
+#: A run in one of these states may still load its day.
+UNDER_WAY = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+)
 
 
 def waiting_files(inbox: Path, now: float) -> list[tuple[str, int, int]]:
@@ -62,13 +71,22 @@ def feed_arrival(context: dg.SensorEvaluationContext, municipality: Municipality
     return dg.RunRequest(run_key=f"{key}:{int(now // ASK_AGAIN_S)}", tags={"meter_pipeline/files": str(len(fresh))})
 
 
+def days_under_way(instance: dg.DagsterInstance, job_name: str) -> set[date]:
+    """Days of this job's runs that are queued, starting or running."""
+    runs = instance.get_runs(dg.RunsFilter(job_name=job_name, statuses=list(UNDER_WAY)), limit=MOST_RUNS_LOOKED_AT)
+    days = (run.tags.get("dagster/partition", "") for run in runs)
+    return {date.fromisoformat(day) for day in days if day}
+
+
 def touched_days_sensor(engine: str | None = None) -> dg.SensorDefinition:
-    """Billing days with reads or true-ups waiting in the store, each requested once for the set of files and register
-    reads that ask for it."""
+    """Billing days with reads or true-ups waiting in the store, each requested at once for the set of files and register
+    reads that ask for it, and again at growing intervals while its runs fail (ingest/day_requests.py)."""
+    job = billing_day_job(engine)
+    job_name = job.name
 
     @dg.sensor(
         name="touched_billing_days",
-        job=billing_day_job(engine),
+        job=job,
         minimum_interval_seconds=15,
         description="Requests exactly the billing days that landed files touch, late reads included, and those that a register read trues up.",
     )
@@ -82,19 +100,20 @@ def touched_days_sensor(engine: str | None = None) -> dg.SensorDefinition:
         waiting: dict[date, list[bytes]] = {}
         for day, evidence in (*waiting_days(municipality.database()), *true_up.waiting(municipality.database())):
             waiting.setdefault(day, []).extend(evidence)
-        asked = 0
-        for day, files in sorted(waiting.items()):
-            key = day.isoformat()
-            if key not in known:
-                continue  # the day has not closed yet: it will be asked for when it has
-            digest = hashlib.sha256(b"".join(sorted(files))).hexdigest()[:16]
-            yield dg.RunRequest(run_key=f"{key}:{digest}", partition_key=key, tags={policy.DAY_TAG: key})
-            asked += 1
-            if asked >= MOST_REQUESTS:
-                break
+        closed = {day: files for day, files in waiting.items() if day.isoformat() in known}
+        asked = day_requests.ask(
+            municipality.database(),
+            closed,
+            days_under_way(context.instance, job_name),
+            most=MOST_REQUESTS,
+            clock=municipality.clock(),
+        )
+        for request in asked:
+            key = request.day.isoformat()
+            yield dg.RunRequest(run_key=request.run_key, partition_key=key, tags={policy.DAY_TAG: key})
         if not asked:
             yield dg.SkipReason(
-                f"no closed billing day has reads or true-ups waiting ({len(waiting)} days wait in all)"
+                f"no closed billing day is to be asked for now ({len(closed)} closed days wait, {len(waiting)} in all)"
             )
 
     return touched_billing_days

@@ -29,6 +29,8 @@ from meter_pipeline.schemas.report import Check, StageReport
 #: Takes the records of one side and makes them so there, idempotent by payload hash; raises to have them tried again.
 Deliver = Callable[[Sequence["Record"]], None]
 
+#: A delivery of 5,000 records takes seconds; another deliverer waits for it so long and then leaves it to the next round.
+WAIT_FOR_DELIVERER_S: Final = 60.0
 _MONEY: Final = ("line", "total", "statement")
 _ROW: Final = {"billing_day": pl.Date, "account_id": pl.String, "authority": pl.String, "payload_sha256": pl.Binary}
 
@@ -214,25 +216,32 @@ def payloads(results: pl.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def deliver(database: Database, sides: Mapping[str, Deliver], *, most: int = 1000, clock: Clock = SYSTEM_CLOCK) -> int:
-    """Deliver one batch of the outbox; returns how many records were delivered. A side that fails keeps its records for
-    the next call."""
-    delivered = 0
+    """Deliver one batch of the outbox to each side; returns how many records were delivered. A side that fails keeps its
+    records for the next call.
+
+    One deliverer at a time for a side, whoever it is (the guard's job, an operator): the others wait for it, so that an
+    older bill never arrives after a newer one of the same account.
+    """
+    return sum(_deliver_to(database, side, call, most, clock) for side, call in sides.items())
+
+
+def _deliver_to(database: Database, side: str, call: Deliver, most: int, clock: Clock) -> int:
     with database.connect("outbox") as connection:
-        rows = tables.waiting(connection, most, list(sides))
-        for side, call in sides.items():
-            mine = [row for row in rows if row[3] == side]
-            if not mine:
-                continue
-            ids = [row[0] for row in mine]
-            try:
-                call([Record(row[1], row[2], row[4]) for row in mine])
-            except Exception:
-                tables.mark_attempt(connection, ids)
-                continue
-            tables.mark_delivered(connection, ids, clock.now())
-            delivered += len(ids)
+        if not tables.take_side(connection, side, WAIT_FOR_DELIVERER_S):
+            return 0
+        rows = tables.waiting(connection, most, side)
+        if not rows:
+            return 0
+        ids = [row[0] for row in rows]
+        try:
+            call([Record(row[1], row[2], row[4]) for row in rows])
+        except Exception:
+            tables.mark_attempt(connection, ids)
+            connection.commit()
+            return 0
+        tables.mark_delivered(connection, ids, clock.now())
         connection.commit()
-    return delivered
+        return len(ids)
 
 
 def deliver_all(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
@@ -34,17 +35,15 @@ def look(connection: tables.Connection, calendar: BillingCalendar, *, clock: Clo
     money, missing = _differences(connection, value.changed_at)
     verified = evidence.last_verification(connection)
     rows = evidence.rejections(connection, now, WINDOW, BASELINE, None)
-    recent, before = (
-        _share(sum(r[1] for r in rows), sum(r[2] for r in rows)),
-        _share(sum(r[3] for r in rows), sum(r[4] for r in rows)),
-    )
+    shares = [_shares([counts[at] for _, *counts in rows]) for at in range(len(evidence.MEASURES))]
     opened = [since for _, since in evidence.open_breakers(connection)]
     return Seen(
         unexplained_money=money,
         missing_new=missing,
         ledger_verifies=verified is None or verified[0],
-        dead_letter_share=recent,
-        dead_letter_share_7_days=before,
+        dead_letter_share=shares[0][0],
+        dead_letter_share_7_days=shares[0][1],
+        refused=tuple((measure, *share) for measure, share in zip(evidence.MEASURES[1:], shares[1:], strict=True)),
         breaker_open_s=max(((now - since).total_seconds() for since in opened), default=0.0),
         slow_p95_for_s=_slow(control.observations(connection, "writes")),
         lag_s=_lag(metrics.latest_billed_day(connection), calendar, now),
@@ -76,6 +75,12 @@ def _differences(connection: tables.Connection, since: datetime | None) -> tuple
         if r["class"] in ("unexplained", "key_mismatch") and r["level"] in ("line", "total")
     )
     return money, sum(int(r["figures"]) for r in rows if r["class"] == "missing_new")
+
+
+def _shares(counts: Sequence[tuple[int, ...]]) -> tuple[float, float]:
+    """Rejected of received over all head-ends, in the window and in the days before it."""
+    received, rejected, received_before, rejected_before = (sum(row[at] for row in counts) for at in range(4))
+    return _share(received, rejected), _share(received_before, rejected_before)
 
 
 def _share(received: int, rejected: int) -> float:

@@ -33,11 +33,17 @@ class Seen:
     ledger_verifies: bool = True
     dead_letter_share: float = 0.0
     dead_letter_share_7_days: float = 0.0
+    #: files and bytes refused whole, which hold no payloads that could be counted: (measure, share, share of 7 days)
+    refused: tuple[tuple[str, float, float], ...] = ()
     breaker_open_s: float = 0.0
     slow_p95_for_s: float = 0.0
     lag_s: float = 0.0
     lag_limit_s: float = 12 * 3600.0
     paused: bool = False
+
+
+def _burst(share: float, before: float) -> bool:
+    return (share > DEAD_LETTER_TIMES * before and before > 0) or share > DEAD_LETTER_SHARE
 
 
 def triggers(seen: Seen) -> list[str]:
@@ -49,13 +55,17 @@ def triggers(seen: Seen) -> list[str]:
         pulled.append(f"{seen.missing_new} results missing on the new side")
     if not seen.ledger_verifies:
         pulled.append("the ledger does not verify")
-    burst = (
-        seen.dead_letter_share > DEAD_LETTER_TIMES * seen.dead_letter_share_7_days and seen.dead_letter_share_7_days > 0
-    )
-    if burst or seen.dead_letter_share > DEAD_LETTER_SHARE:
+    if _burst(seen.dead_letter_share, seen.dead_letter_share_7_days):
         pulled.append(
             f"dead letters at {seen.dead_letter_share:.2%} against {seen.dead_letter_share_7_days:.2%} over 7 days"
         )
+    refused = [
+        f"{what} at {now:.2%} against {before:.2%} over 7 days"
+        for what, now, before in seen.refused
+        if _burst(now, before)
+    ]
+    if refused:
+        pulled.append(f"refused {', '.join(refused)}")
     if seen.breaker_open_s > BREAKER_OPEN_S:
         pulled.append(f"circuit breaker open for {seen.breaker_open_s:.0f} s")
     if seen.slow_p95_for_s > SLOW_FOR_S:

@@ -60,7 +60,7 @@ class LegacyFolder:
     def __call__(self, records: Sequence[Record]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         lines = [",".join(_COLUMNS)]
-        for record in records:
+        for record in _latest(records):
             lines += [",".join((str(record.billing_day), record.account_id, *cells)) for cells in _figures(record)]
         text = "\n".join(lines) + "\n"
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]

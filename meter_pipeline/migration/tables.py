@@ -240,15 +240,26 @@ def outbox_size(connection: Connection) -> int:
     return int(scalar(connection, "SELECT count(*) FROM migration.outbox"))
 
 
-def waiting(
-    connection: Connection, most: int, sides: Sequence[str]
-) -> list[tuple[int, date, str, str, dict[str, Any], bytes]]:
-    """Records of these sides to deliver, oldest first, locked for this transaction; another deliverer takes the next
-    ones."""
+def take_side(connection: Connection, side: str, wait_s: float) -> bool:
+    """Be the only one who delivers to a side until the transaction ends, after waiting for whoever does now; False where
+    that one is not done within ``wait_s``."""
+    try:
+        connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{int(wait_s * 1000)}ms",))
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('migration.outbox ' || %s, 0))", (side,))
+        connection.execute("SELECT set_config('lock_timeout', '0', true)")
+    except psycopg.errors.LockNotAvailable:
+        connection.rollback()
+        return False
+    return True
+
+
+def waiting(connection: Connection, most: int, side: str) -> list[tuple[int, date, str, str, dict[str, Any], bytes]]:
+    """Records of a side to deliver, oldest first. For a transaction that has taken the side: the oldest record of a bill
+    is never left out, so that a newer one cannot overtake it."""
     return connection.execute(
-        "SELECT outbox_id, billing_day, account_id, side, payload, payload_sha256 FROM migration.outbox WHERE delivered_at IS NULL AND side = ANY(%s) "
-        "ORDER BY outbox_id LIMIT %s FOR UPDATE SKIP LOCKED",
-        (list(sides), most),
+        "SELECT outbox_id, billing_day, account_id, side, payload, payload_sha256 FROM migration.outbox WHERE delivered_at IS NULL AND side = %s "
+        "ORDER BY outbox_id LIMIT %s",
+        (side, most),
     ).fetchall()
 
 

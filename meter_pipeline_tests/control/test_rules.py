@@ -50,6 +50,31 @@ def test_dead_letters_are_measured_against_the_week_before(
     assert bool(rules.dead_letter_burst(seen, LIMITS)) is fires
 
 
+@pytest.mark.parametrize(
+    ("measure", "received", "rejected", "before", "fires"),
+    [
+        ("files", 12, 12, 0, True),  # a column was renamed: a head-end's whole night refused
+        ("files", 12, 2, 0, False),  # a file or two under a wrong name
+        ("files", 100, 3, 0, True),
+        ("files", 1_000, 3, 0, False),  # under half a percent
+        ("bytes", 50_000_000, 40_000_000, 0, True),  # one file, but most of what came
+        ("bytes", 50_000_000, 900_000, 0, False),
+    ],
+)
+def test_files_refused_whole_are_measured_too(
+    measure: str, received: int, rejected: int, before: int, fires: bool
+) -> None:
+    whole = {"files": 1_000, "bytes": 10**9}[measure]
+    seen = Seen(NOW, rejections=[Rejections("HE-1", received, rejected, whole, before, measure)])
+    assert bool(rules.dead_letter_burst(seen, LIMITS)) is fires
+
+
+def test_one_head_end_makes_one_finding_whatever_it_is_measured_in() -> None:
+    seen = Seen(NOW, rejections=[Rejections("HE-1", 900, 900, 0, 0, m) for m in ("reads", "files")])
+    (found,) = rules.dead_letter_burst(seen, LIMITS)
+    assert found.evidence["measure"] == "reads"
+
+
 def test_one_head_end_is_held_alone_and_several_hold_all() -> None:
     bad = [Rejections(f"HE-{n}", 1000, 900, 0, 0) for n in range(2)]
     (one,) = rules.dead_letter_burst(Seen(NOW, rejections=bad[:1]), LIMITS)

@@ -16,8 +16,9 @@ def file(
     connection: Any, name: str, received: int, rejected: int = 0, at: datetime | None = None, head_end: str = "HE-1"
 ) -> None:
     connection.execute(
-        """INSERT INTO raw.feed_file (sha256, file_name, head_end, commodity, file_format, bytes, archive_path, landed_at, received, rejected, dead_letters)
-           VALUES (sha256(%s::bytea), %s, %s, 'electricity', 'csv', 1, 'a', %s, %s, %s, 0)""",
+        """INSERT INTO raw.feed_file (sha256, content_sha256, file_name, head_end, commodity, file_format, bytes, archive_path, landed_at, received,
+             rejected, dead_letters)
+           VALUES (sha256(%s::bytea), sha256(''), %s, %s, 'electricity', 'csv', 1, 'a', %s, %s, %s, 0)""",
         (name, name, head_end, at or datetime.now(UTC), received, rejected),
     )
 
@@ -90,6 +91,19 @@ def test_a_burst_holds_its_head_end_and_an_old_one_does_not(database: Database) 
     assert raised.scope == pause.Scope("head_end", "HE-1")
     with database.connect(autocommit=True) as connection:
         assert pause.is_paused(connection, head_end="HE-2") is None
+
+
+def test_a_head_end_whose_files_are_refused_whole_is_held(database: Database) -> None:
+    """A column was renamed: twelve files, not one read that could be counted."""
+    with database.connect() as connection:
+        file(connection, "week", 100_000, at=SYSTEM_CLOCK.now() - timedelta(days=2))
+        loaded(connection, "week", 100_000, 100_000)
+        for n in range(12):
+            file(connection, f"f{n}", 0)
+        connection.execute("UPDATE raw.feed_file SET refused = 'bad_header: no kwh' WHERE file_name LIKE 'f%'")
+    (raised,) = watch.watch(database).raised
+    assert raised.scope == pause.Scope("head_end", "HE-1")
+    assert "100.00% of the files from HE-1 were rejected" in raised.words()
 
 
 def test_a_breaker_and_a_ledger_handed_in_are_seen(database: Database) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from meter_pipeline.migration import cutover, dual_write, tables
 from meter_pipeline.migration.dual_write import Record
 from meter_pipeline.migration.gate import Condition, GateReport
 from meter_pipeline.migration.rollback import Seen, roll_back, triggers
+from meter_pipeline.migration.sides import LegacyFolder
 from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline_tests.support import FixedClock
 
@@ -213,3 +216,42 @@ def test_a_stale_or_red_report_is_refused_and_the_refusal_recorded(
             "SELECT count(*) FROM ledger.entry WHERE kind = 'migration_stage' AND convert_from(body, 'UTF8') LIKE %s"
         )
         assert scalar(connection, recorded, (f"%{code}%",)) == 1
+
+
+@pytest.mark.parametrize("most", [1, 10])
+def test_two_deliverers_never_overtake_each_other(database: Database, tmp_path: Path, most: int) -> None:
+    """The guard's job each minute, and an operator: the legacy side ends with the newer bill, whoever is slower."""
+    stage(database, "live", 10_000)
+
+    def bill(total: int) -> Record:
+        return Record(DAY, "AC-0001", {"figures": [["total", "total", total, False, None]]})
+
+    write(database, bill(10_000_000))
+    write(database, bill(20_000_000))
+    side, entered = LegacyFolder(tmp_path), threading.Event()
+
+    def slow(records: Sequence[Record]) -> None:
+        entered.set()
+        time.sleep(0.7)
+        side(records)
+
+    first = threading.Thread(target=lambda: dual_write.deliver(database, {"legacy": slow}, most=most))
+    first.start()
+    assert entered.wait(10)
+    dual_write.deliver(database, {"legacy": side}, most=most)
+    first.join()
+    assert side.held() == {(str(DAY), "AC-0001"): [("total", "total", "20", "false", "")]}
+
+
+def test_a_side_that_is_away_does_not_keep_the_other_from_its_records(database: Database) -> None:
+    stage(database, "dual_write")
+    write(database, *(record(n) for n in range(3)))
+    away, other = Side(), Side()
+    away.fail = True
+    with database.connect() as connection:
+        connection.execute(
+            "INSERT INTO migration.outbox (billing_day, account_id, side, payload, payload_sha256, written_at) "
+            "SELECT billing_day, account_id, 'legacy', payload, payload_sha256, written_at FROM migration.outbox"
+        )
+    assert dual_write.deliver(database, {"legacy": away, "new": other}, most=3) == 3
+    assert len(other.held) == 3

@@ -79,9 +79,9 @@ def _letters(rejected: int, before: int) -> Cause:
                 seal = hashlib.sha256(bytes([days])).digest()
                 at = clock.now() - timedelta(days=days, hours=1)
                 connection.execute(
-                    "INSERT INTO raw.feed_file (sha256, file_name, head_end, commodity, file_format, bytes, archive_path, landed_at, received, rejected, "
-                    "dead_letters) VALUES (%s, %s, 'HE', 'electricity', 'delimited', 1, 'x', %s, 100000, 0, 0)",
-                    (seal, f"f{days}", at),
+                    "INSERT INTO raw.feed_file (sha256, content_sha256, file_name, head_end, commodity, file_format, bytes, archive_path, landed_at, received, rejected, "
+                    "dead_letters) VALUES (%s, %s, %s, 'HE', 'electricity', 'delimited', 1, 'x', %s, 100000, 0, 0)",
+                    (seal, seal, f"f{days}", at),
                 )
                 connection.execute(
                     "INSERT INTO raw.dead_letter (dead_letter_key, file_sha256, file_name, head_end, file_format, line, raw, raw_format, reasons, reads, "
@@ -93,6 +93,18 @@ def _letters(rejected: int, before: int) -> Cause:
     return cause
 
 
+def _refused_files(database: Database, clock: FixedClock) -> None:
+    """A renamed column: a night's files refused whole, which hold no reads that could be counted."""
+    with database.connect() as connection:
+        connection.execute(
+            "INSERT INTO raw.feed_file (sha256, content_sha256, file_name, head_end, commodity, file_format, bytes, "
+            "archive_path, landed_at, received, rejected, dead_letters, refused) SELECT sha256(n::text::bytea), "
+            "sha256(n::text::bytea), 'f' || n, 'HE', 'electricity', 'delimited', 9, 'x', %s, 0, 0, 1, 'bad_header: x' "
+            "FROM generate_series(1, 12) AS n",
+            (clock.now() - timedelta(hours=1),),
+        )
+
+
 CAUSES: list[tuple[str, Cause]] = [
     ("unexplained money", _money),
     ("missing on the new side", _missing),
@@ -101,6 +113,7 @@ CAUSES: list[tuple[str, Cause]] = [
     ("write p95", _slow),
     ("behind", _late),
     ("pause is raised", _paused),
+    ("refused files at 100.00%", _refused_files),
     ("dead letters at 0.60%", _letters(600, 500)),
     ("dead letters at 0.40%", _letters(400, 100)),
 ]

@@ -25,28 +25,44 @@ def shared_breakers(connection: Connection) -> list[tuple[str, str]]:
     return connection.execute("SELECT name, state FROM raw.breaker ORDER BY 1").fetchall()
 
 
+#: What of a head-end's deliveries may be rejected, in the order of ``rejections``' counts.
+MEASURES = ("reads", "files", "bytes")
+
+
 def rejections(
     connection: Connection, now: datetime, window: timedelta, baseline: timedelta, since: datetime | None
-) -> list[tuple[str, int, int, int, int]]:
-    """By head-end: reads received and rejected in the window, and in the baseline before it. The window starts at
-    ``since`` if that is later."""
-    return connection.execute(
+) -> list[tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+    """By head-end: (received, rejected) of the window, then (received, rejected) of the baseline before it, in reads, in
+    files and in bytes. The window starts at ``since`` if that is later. A file refused whole holds no reads that could
+    be counted: its file and its bytes are."""
+    rows = connection.execute(
         """
         WITH span AS (SELECT greatest(%(start)s, %(since)s::timestamptz) AS start, %(start)s::timestamptz - %(baseline)s::interval AS past),
         received AS (
-            SELECT f.head_end, sum(f.received) FILTER (WHERE f.landed_at > span.start) AS recent,
-                   sum(f.received) FILTER (WHERE f.landed_at <= span.start) AS before
-            FROM raw.feed_file f, span WHERE f.landed_at > span.past AND f.landed_at <= %(now)s AND f.replay_of IS NULL GROUP BY 1),
+            SELECT f.head_end, f.landed_at > span.start AS recent, sum(f.received) AS reads, count(*) AS files, sum(f.bytes) AS bytes,
+                   count(*) FILTER (WHERE f.refused IS NOT NULL) AS refused, coalesce(sum(f.bytes) FILTER (WHERE f.refused IS NOT NULL), 0) AS refused_bytes
+            FROM raw.feed_file f, span WHERE f.landed_at > span.past AND f.landed_at <= %(now)s AND f.replay_of IS NULL GROUP BY 1, 2),
         rejected AS (
-            SELECT d.head_end, sum(d.reads) FILTER (WHERE d.first_seen > span.start) AS recent,
-                   sum(d.reads) FILTER (WHERE d.first_seen <= span.start) AS before
-            FROM raw.dead_letter d, span WHERE d.first_seen > span.past AND d.first_seen <= %(now)s GROUP BY 1)
-        SELECT head_end, coalesce(received.recent, 0)::bigint, coalesce(rejected.recent, 0)::bigint,
-               coalesce(received.before, 0)::bigint, coalesce(rejected.before, 0)::bigint
-        FROM received FULL JOIN rejected USING (head_end) ORDER BY 1
+            SELECT d.head_end, d.first_seen > span.start AS recent, sum(d.reads) AS reads
+            FROM raw.dead_letter d, span WHERE d.first_seen > span.past AND d.first_seen <= %(now)s GROUP BY 1, 2)
+        SELECT head_end, recent, coalesce(received.reads, 0)::bigint, coalesce(rejected.reads, 0)::bigint, coalesce(received.files, 0)::bigint,
+               coalesce(received.refused, 0)::bigint, coalesce(received.bytes, 0)::bigint, coalesce(received.refused_bytes, 0)::bigint
+        FROM received FULL JOIN rejected USING (head_end, recent) ORDER BY 1
         """,
         {"now": now, "start": now - window, "since": since, "baseline": baseline},
     ).fetchall()
+    none = (0,) * 6
+    found = {(head_end, recent): tuple(counts) for head_end, recent, *counts in rows}
+    return [
+        (
+            name,
+            *(
+                (*found.get((name, True), none)[at : at + 2], *found.get((name, False), none)[at : at + 2])
+                for at in (0, 2, 4)
+            ),
+        )
+        for name in sorted({head_end for head_end, _ in found})
+    ]
 
 
 def unbalanced_files(
