@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import typer
 
@@ -58,6 +59,7 @@ def edit(
         int, typer.Option("--refuse", help="Instead of values: refuse so many reads, which are then estimated.")
     ] = 0,
     channel: Annotated[str, typer.Option("--channel", help="Interval channel.")] = "E1",
+    propose: Annotated[bool, typer.Option("--propose", help="It stands only once another person approves it.")] = False,
     by: Annotated[str | None, typer.Option("--by", help="Who edits; by default the login name.")] = None,
     json: AsJson = False,
 ) -> None:
@@ -93,6 +95,7 @@ def edit(
             micro,
             reason=why,
             by=person,
+            propose=propose,
         )
     except edits.EditError as error:
         problem(str(error), "See the day with: meter-pipeline vee explain --meter M --day D")
@@ -104,6 +107,7 @@ def edit(
         "slots": len(micro),
         "rules": done.rules,
         "edited_by": person,
+        "proposed": propose,
     }
     emit(
         document,
@@ -111,9 +115,135 @@ def edit(
         lambda d: OUT.print(
             f"Edit {d['edit_id']} by {d['edited_by']}: {d['slots']} intervals from slot {d['first_slot']}."
             + (f" Rules that hit without refusing it: {', '.join(d['rules'])}." if d["rules"] else "")
-            + f" The day waits to be run again: meter-pipeline run --day {d['billing_day']}"
+            + (
+                f" It waits for another person: meter-pipeline vee approve-edit {d['edit_id']}"
+                if propose
+                else f" The day waits to be run again: meter-pipeline run --day {d['billing_day']}"
+            )
         ),
     )
+
+
+@app.command(name="edit-read")
+def edit_read(
+    meter: Annotated[str, typer.Option("--meter", help="Meter id.")],
+    at: Annotated[str, typer.Option("--at", help="When it was read, by the utility's clock: 2026-09-01T10:00.")],
+    why: Annotated[str, typer.Option("--why", help="The reason, in your words.")],
+    value: Annotated[
+        str | None, typer.Option("--value", help="What the dial showed, in its own unit, before the multiplier.")
+    ] = None,
+    refuse: Annotated[bool, typer.Option("--refuse", help="Instead of a value: the read is no read.")] = False,
+    channel: Annotated[str, typer.Option("--channel", help="Register channel.")] = "R1",
+    propose: Annotated[bool, typer.Option("--propose", help="It stands only once another person approves it.")] = False,
+    by: Annotated[str | None, typer.Option("--by", help="Who edits; by default the login name.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Correct, refuse or add a register read. The raw read stays; the rules for manual override judge it among the reads
+    around it; the days between them wait to be run again.
+
+    Examples:
+      meter-pipeline vee edit-read --meter W0000001 --at 2026-09-01T10:00 --value 108 --why "1108 was a slip of the pen"
+      meter-pipeline vee edit-read --meter W0000001 --at 2026-09-01T10:00 --refuse --why "another meter's dial"
+    """
+    from meter_pipeline.deployment import prepare
+    from meter_pipeline.settings import load_settings
+    from meter_pipeline.vee import register_edits
+    from meter_pipeline.vee.edits import EditError
+
+    if (value is None) == (not refuse):
+        raise typer.BadParameter("give --value, or --refuse")
+    settings = load_settings()
+    database = prepare(settings)
+    calendar = settings.calendar()
+    person = _person(database, by)
+    meter, channel = meter.strip().upper(), channel.strip().upper()
+    try:
+        shown = None if value is None else register_edits.dial_micro(database, meter, channel, value)
+        done = register_edits.edit_read(
+            database,
+            calendar,
+            meter,
+            channel,
+            _instant(at, calendar.zone),
+            shown,
+            reason=why,
+            by=person,
+            propose=propose,
+        )
+    except EditError as error:
+        problem(str(error), f"See the reads with: meter-pipeline vee explain --meter {meter} --day {at[:10]}")
+    document = {
+        "edit_id": done.edit_id,
+        "meter_id": meter,
+        "channel": channel,
+        "read_at": done.read_at.isoformat(),
+        "value": value,
+        "rules": done.rules,
+        "edited_by": person,
+        "proposed": propose,
+        "days": [d.isoformat() for d in done.days],
+    }
+    emit(
+        document,
+        json,
+        lambda d: OUT.print(
+            f"Edit {d['edit_id']} by {d['edited_by']}: {d['meter_id']} {d['channel']} at {d['read_at']} "
+            + ("is refused." if refuse else f"showed {d['value']}.")
+            + (f" Rules that hit without refusing it: {', '.join(d['rules'])}." if d["rules"] else "")
+            + (
+                f" It waits for another person: meter-pipeline vee approve-edit {d['edit_id']}"
+                if propose
+                else _waits(done.days)
+            )
+        ),
+    )
+
+
+@app.command(name="approve-edit")
+def approve_edit(
+    edit_id: Annotated[int, typer.Argument(help="Number of the edit.")],
+    by: Annotated[str | None, typer.Option("--by", help="Who approves; by default the login name.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Approve an edit that somebody else proposed, of intervals or of a register read: it stands from now on.
+
+    Example: meter-pipeline vee approve-edit 3 --by ben
+    """
+    from meter_pipeline.deployment import prepare
+    from meter_pipeline.settings import load_settings
+    from meter_pipeline.vee import register_edits
+    from meter_pipeline.vee.edits import EditError
+
+    settings = load_settings()
+    database = prepare(settings)
+    person = _person(database, by)
+    try:
+        days = register_edits.approve(database, settings.calendar(), edit_id, by=person)
+    except EditError as error:
+        problem(str(error))
+    emit(
+        {"edit_id": edit_id, "approved_by": person, "days": [d.isoformat() for d in days]},
+        json,
+        lambda d: OUT.print(f"Edit {edit_id} stands.{_waits(days)}"),
+    )
+
+
+def _waits(days: list[date]) -> str:
+    """How to run the days that wait for an edit."""
+    if not days:
+        return ""
+    if len(days) == 1:
+        return f" The day waits to be run again: meter-pipeline run --day {days[0]}"
+    return f" {len(days)} days wait to be run again: meter-pipeline run --day {days[0]} --to {days[-1]}"
+
+
+def _instant(text: str, zone: str) -> datetime:
+    """An instant by the utility's clock, or with an offset of its own."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no time like 2026-09-01T10:00", param_hint="--at") from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=ZoneInfo(zone))
 
 
 @app.command(name="withdraw-edit")
@@ -122,24 +252,27 @@ def withdraw_edit(
     by: Annotated[str | None, typer.Option("--by", help="Who takes it back; by default the login name.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Take an edit back: the raw read stands again once the day has run.
+    """Take an edit back, of intervals or of a register read: the raw read stands again once its days have run.
 
     Example: meter-pipeline vee withdraw-edit 3 --by ana
     """
     from meter_pipeline.deployment import prepare
     from meter_pipeline.settings import load_settings
-    from meter_pipeline.vee import edits
+    from meter_pipeline.vee import edits, register_edits
 
-    database = prepare(load_settings())
+    settings = load_settings()
+    database = prepare(settings)
     person = _person(database, by)
     try:
-        day = edits.withdraw(database, edit_id, by=person)
+        days = register_edits.withdraw(database, settings.calendar(), edit_id, by=person)
+        if days is None:
+            days = [edits.withdraw(database, edit_id, by=person)]
     except edits.EditError as error:
         problem(str(error))
     emit(
-        {"edit_id": edit_id, "billing_day": day, "withdrawn_by": person},
+        {"edit_id": edit_id, "billing_day": days[0], "days": [d.isoformat() for d in days], "withdrawn_by": person},
         json,
-        lambda d: OUT.print(f"Edit {edit_id} no longer stands; {day} waits to be run again."),
+        lambda d: OUT.print(f"Edit {edit_id} no longer stands.{_waits(days)}"),
     )
 
 
@@ -281,6 +414,15 @@ def show(document: dict[str, Any]) -> None:
         OUT.print(
             f"edit {own['edit_id']} of {own['channel']}, slots {own['first_slot']} to {own['first_slot'] + own['slots'] - 1}, by {own['edited_by']} "
             f"at {own['edited_at']:%Y-%m-%d %H:%M} UTC: {own['reason']} (thresholds {own['rules_version']}{hit}){until}"
+        )
+    for own in document["register_edits"]:
+        shown = "refused" if own["value"] is None else f"showed {own['value']}"
+        until = f", taken back by {own['withdrawn_by']}" if own["withdrawn_by"] else ""
+        approved = f", approved by {own['approved_by']}" if own["approved_by"] else ""
+        waits = ", waits for approval" if own["proposed"] and not own["approved_by"] and not own["withdrawn_by"] else ""
+        OUT.print(
+            f"edit {own['edit_id']} of {own['channel']}: {own['read_at']:%Y-%m-%d %H:%M} UTC {shown}, by {own['edited_by']}: "
+            f"{own['reason']}{approved}{waits}{until}"
         )
     for exception in document["exceptions"]:
         waits = (

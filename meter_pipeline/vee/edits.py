@@ -67,6 +67,7 @@ def edit(
     *,
     reason: str,
     by: str,
+    propose: bool = False,
     clock: Clock = SYSTEM_CLOCK,
     thresholds: Thresholds | None = None,
 ) -> Edited:
@@ -74,7 +75,8 @@ def edit(
 
     The channel's whole day is judged by the manual override rules with the edit in it. Raises EditError where a rule
     fails the edited slots, where the meter has no such channel on the day, or the slots lie outside it. Writes the
-    edit, a ledger entry and the request to validate the day again in one transaction.
+    edit, a ledger entry and the request to validate the day again in one transaction; with ``propose`` the day is asked for
+    when another person approves (register_edits.approve).
     """
     t = thresholds or threshold_file.default()
     now = clock.now()
@@ -118,6 +120,7 @@ def edit(
             reason=reason.strip(),
             by=by,
             now=now,
+            proposed=propose,
         )
         body = {
             "edit_id": number,
@@ -130,6 +133,7 @@ def edit(
             "rules_version": t.version,
             "reason": reason.strip(),
             "edited_by": by,
+            "proposed": propose,
         }
         leaf = hashlib.sha256(
             b"mp-edit/1"
@@ -137,8 +141,9 @@ def edit(
             + micro.tobytes()
         ).digest()
         ledger.append(connection, "corrected", body, [leaf], clock=clock, actor=by)
-        touched = requests.points_of(connection, meter_id)
-        requests.ask(connection, [requests.Request(day, day, leaf, 1, touched)], now)
+        if not propose:
+            touched = requests.points_of(connection, meter_id)
+            requests.ask(connection, [requests.Request(day, day, leaf, 1, touched)], now)
     return Edited(number, hits)
 
 

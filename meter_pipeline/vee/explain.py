@@ -93,6 +93,7 @@ def explain_day(
         registers = _registers(session, calendar, meter_id, day, t)
         exceptions = validated.read_exceptions(session, day, meter_id)
         edits = edit_store.of_meter(session, day, meter_id)
+        register_edits = edit_store.reads_of_meter(session, day - NEAR, day + NEAR, meter_id)
         usage = validated.meter_usage(session, day, meter_id)
     raw = {
         (m.keys["channel"][i], m.interval_minutes): (m, i)
@@ -123,6 +124,9 @@ def explain_day(
         "raw_not_used": unused,
         "exceptions": exceptions.to_dicts(),
         "edits": edits.to_dicts(),
+        "register_edits": [
+            e | {"value": None if e["value"] is None else from_micro(e["value"])} for e in register_edits.to_dicts()
+        ],
         "usage": [
             {
                 "service_point_id": u["service_point_id"],

@@ -87,7 +87,9 @@ def registers(
             LEFT JOIN raw.register_read AS e ON e.billing_day = %(day)s AND e.meter_id = c.meter_id AND e.channel = c.channel AND e.read_at = %(past)s
             LEFT JOIN raw.register_read AS s
                 ON s.billing_day = %(eve)s AND s.meter_id = c.meter_id AND s.channel = c.channel AND s.read_at = %(start)s
-            WHERE c.sums_to IS NOT NULL GROUP BY 1, 2
+            WHERE c.sums_to IS NOT NULL AND NOT EXISTS (SELECT FROM vee.register_edit AS x WHERE x.meter_id = c.meter_id
+                AND x.channel = c.channel AND x.billing_day IN (%(day)s, %(eve)s) AND x.withdrawn_at IS NULL AND (NOT x.proposed OR x.approved_at IS NOT NULL))
+            GROUP BY 1, 2
         )
         SELECT source, unit, cause, sum(expected)::bigint, sum(actual)::bigint, count(*),
             {_named("meter_id")}

@@ -70,7 +70,7 @@ def find(
     )
     span = timedelta(days=around.days)
     earlier = true_up.validated_days(session, day - span, day - timedelta(days=1))
-    kept_from = _first_whole(session)
+    kept_from = first_whole_day(session)
     found = []
     for other in (*earlier, *later):
         if other < kept_from or other > day + span:
@@ -84,7 +84,7 @@ def find(
     return found
 
 
-def _first_whole(session: Database) -> date:
+def first_whole_day(session: Database) -> date:
     """The first day that can be validated again to the same figures: it and the reads that opened it are in the
     database, not archived."""
     last = true_up.last_archived(session)

@@ -25,6 +25,7 @@ from meter_pipeline.postgres.vectors import VectorTable, copy_rows, read_frame
 from meter_pipeline.quality import FLAGS
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.sharding import between
+from meter_pipeline.vee.tables.edits import STANDS
 
 EXTRA: Final = (
     "unit",
@@ -210,7 +211,8 @@ def read_registers(database: Database, first: date, last: date, meters: Sequence
     """Register reads with a billing day in [first, last]: meter_id, channel, at (UTC seconds), value (micro). They come
     in no order.
 
-    ``meters`` narrows to some. Null quality flags (AEMO N) are left out: they are no reads.
+    ``meters`` narrows to some. Null quality flags (AEMO N) are left out: they are no reads. Where a person's edit stands for
+    an instant, it takes the place of the read.
     """
     query = (
         "SELECT meter_id, channel, read_at AS at, value FROM raw.register_read "
@@ -220,7 +222,20 @@ def read_registers(database: Database, first: date, last: date, meters: Sequence
     if meters is not None:
         query += " AND meter_id = ANY(string_to_array($3, ','))"
         parameters.append(",".join(meters))
-    return database.read(query, parameters).with_columns(_seconds("at"))
+    reads = database.read(query, parameters).with_columns(_seconds("at"))
+    edited = database.read(
+        "SELECT meter_id, channel, read_at AS at, value FROM vee.register_edit "
+        f"WHERE billing_day BETWEEN $1 AND $2 AND {STANDS} ORDER BY edit_id",
+        (first, last),
+    )
+    if not edited.height:
+        return reads
+    key = ["meter_id", "channel", "at"]
+    newest = edited.with_columns(_seconds("at")).unique(key, keep="last", maintain_order=True)
+    if meters is not None:
+        newest = newest.filter(pl.col("meter_id").is_in(list(meters)))
+    kept = reads.join(newest, on=key, how="anti")
+    return pl.concat([kept, newest.filter(pl.col("value").is_not_null()).select(kept.columns)], how="vertical_relaxed")
 
 
 def registers_read(database: Database, first: date, last: date) -> bool:
