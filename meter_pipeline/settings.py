@@ -55,6 +55,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     ),
     Setting("roles", "on: each service acts in its own database role (services up sets it).", "off"),
     Setting("thresholds", "TOML file of the rules that raise the emergency pause.", "control/thresholds.toml"),
+    Setting(
+        "automation", "on: schedules and sensors run the days by themselves.", "on in a deployment, off in a checkout"
+    ),
     Setting("runs", "Runs at a time in the pool that the emergency pause closes.", "2"),
     Setting("shards", "Parts a stage cuts a billing day into, to bound its memory; 0: the stage decides.", "0"),
     Setting("executor", "Where a run's steps execute: in_process, celery, kubernetes.", "in_process"),
@@ -203,6 +206,13 @@ def from_environment(environment: Mapping[str, str], folder: Path | None) -> Set
         database_url=given["DATABASE_URL"] or None,
         shards=_count(environment, "METER_PIPELINE_SHARDS", 10_000, "0 to leave it to each stage"),
     )
+
+
+def automation_on(environment: Mapping[str, str] | None = None) -> bool:
+    """Whether schedules and sensors start switched on. A person's switch in the Dagster UI wins later."""
+    env = os.environ if environment is None else environment
+    said = env.get("METER_PIPELINE_AUTOMATION", "").lower()
+    return said in ("on", "1", "true", "yes") if said else DEPLOYMENT in env
 
 
 def file_settings(folder: Path) -> dict[str, str]:

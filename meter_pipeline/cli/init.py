@@ -87,6 +87,8 @@ def init(
 def make_demo(folder: Path) -> None:
     """Write the demo city's deployment: its reference data, tariffs and head-ends, and an empty inbox."""
     shutil.copytree(packaged("data"), folder, dirs_exist_ok=True)
+    utility = folder / "utility.toml"
+    utility.write_text(utility.read_text("utf-8") + '\n[settings]\nautomation = "off"\n', "utf-8")
     _surround(folder)
 
 
@@ -164,4 +166,4 @@ def _usage(message: str) -> NoReturn:
 
 def _next(folder: Path) -> None:
     OUT.print(f"Made {folder}.", highlight=False)
-    OUT.print(f"[bold]Next:[/] cd {folder}, then follow its README.md", highlight=False)
+    OUT.print(f"[bold]Next:[/] cd {folder}, then meter-pipeline doctor", highlight=False)

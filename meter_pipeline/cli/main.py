@@ -27,6 +27,7 @@ from meter_pipeline.cli.output import ERR, PROBLEM
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init:init", "Make a deployment: a folder of settings, reference tables, tariffs and head-ends."),
     "settings": ("settings:settings", "Every setting, its value and where it comes from."),
+    "doctor": ("doctor:doctor", "Check a deployment: settings, database, inbox, disk, clock, keys; what to do next."),
     "demo": ("demo:demo", "Bill the demo municipality from simulated feeds and show the result."),
     "ui": ("services:ui", "The Dagster UI on this deployment's data."),
     "services": ("services", "Run Dagster's services; print their environment."),

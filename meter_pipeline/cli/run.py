@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from meter_pipeline.cli.output import ERR, OUT, PROBLEM, emit, progress, table
+from meter_pipeline.cli.output import ERR, OUT, PROBLEM, emit, problem, progress, table
 from meter_pipeline.deployment import prepare
 from meter_pipeline.postgres.database import open_database
 from meter_pipeline.settings import Settings, load_settings
@@ -63,6 +63,7 @@ def run_days(first: date, last: date, *, land: bool, one_run: bool, opening: dat
         warnings.simplefilter("ignore", kind)
     from meter_pipeline.definitions import build_defs
 
+    _only_closed_days(first, last)
     definitions = build_defs()
     days = settings.calendar().days(first, last)
     outcomes: list[dict[str, Any]] = []
@@ -106,6 +107,19 @@ def run_days(first: date, last: date, *, land: bool, one_run: bool, opening: dat
                 again.append(_materialise(job, instance, quiet, start, end))
                 bar.advance(task, (end - start).days + 1)
     return {"landing": landing, "days": outcomes, "true_ups": again}
+
+
+def _only_closed_days(first: date, last: date) -> None:
+    """End with one line where a day cannot be billed: it has not closed, or lies before the first billing day."""
+    from meter_pipeline.defs.lib.partitions import billing_days
+
+    closed = billing_days().get_partition_keys()
+    if not closed:
+        problem("no billing day has closed yet", "look at first_billing_day in utility.toml")
+    if first.isoformat() < closed[0]:
+        problem(f"{first} is before the first billing day, {closed[0]}", "first_billing_day in utility.toml sets it")
+    if last.isoformat() > closed[-1]:
+        problem(f"{last} has not closed yet; the last closed billing day is {closed[-1]}", f"give --to {closed[-1]}")
 
 
 def _materialise(job: Any, instance: Any, quiet: dict[str, Any], start: date, end: date) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from meter_pipeline.defs.jobs import billing_day_job, pull_head_ends, refit_job
+from meter_pipeline.defs.lib.automation import schedule_status
 from meter_pipeline.settings import load_settings
 
 # : After 04:00 no zone changes its clocks, and the head-ends' night files are in (settlement data is due by noon: field
@@ -20,7 +21,7 @@ def daily_schedule(engine: str | None = None) -> Any:  # dagster does not export
         billing_day_job(engine),
         name="close_of_billing_day",
         hour_of_day=HOUR,
-        default_status=dg.DefaultScheduleStatus.STOPPED,
+        default_status=schedule_status(),
     )
 
 
@@ -32,7 +33,7 @@ def weekly_refit() -> dg.ScheduleDefinition:
         job=refit_job,
         cron_schedule="30 6 * * 0",
         execution_timezone=load_settings().utility().zone,
-        default_status=dg.DefaultScheduleStatus.STOPPED,
+        default_status=schedule_status(),
     )
 
 
@@ -44,5 +45,5 @@ def pull_schedule() -> dg.ScheduleDefinition:
         job=pull_head_ends,
         cron_schedule="15 */3 * * *",
         execution_timezone=load_settings().utility().zone,
-        default_status=dg.DefaultScheduleStatus.STOPPED,
+        default_status=schedule_status(),
     )

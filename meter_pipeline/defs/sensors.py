@@ -13,6 +13,7 @@ import dagster as dg
 
 from meter_pipeline.defs.jobs import billing_day_job, land_feeds
 from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.automation import sensor_status
 from meter_pipeline.defs.lib.partitions import billing_days
 from meter_pipeline.defs.lib.resources import Municipality
 from meter_pipeline.ingest import day_requests, plain_files
@@ -54,6 +55,7 @@ def listing_key(files: list[tuple[str, int, int]]) -> str:
     name="feed_arrival",
     job=land_feeds,
     minimum_interval_seconds=15,
+    default_status=sensor_status(),
     description="Notices files in the inbox and has them landed.",
 )
 def feed_arrival(context: dg.SensorEvaluationContext, municipality: Municipality) -> dg.RunRequest | dg.SkipReason:
@@ -88,6 +90,7 @@ def touched_days_sensor(engine: str | None = None) -> dg.SensorDefinition:
         name="touched_billing_days",
         job=job,
         minimum_interval_seconds=15,
+        default_status=sensor_status(),
         description="Requests exactly the billing days that landed files touch, late reads included, and those that a register read trues up.",
     )
     def touched_billing_days(
