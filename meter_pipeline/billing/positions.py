@@ -137,5 +137,6 @@ def position(tariff: Tariff, frame: dict[str, Any], rows: npt.NDArray[np.int64] 
 
 
 def attribute_arrays(services: pl.DataFrame) -> dict[str, npt.NDArray[Any]]:
-    """The attributes by which charges differ, one array each."""
-    return {name: text_array(services[name]) for name in ("customer_class", "meter_size", "jurisdiction", "rate_code")}
+    """The attributes by which charges differ or are multiplied, one array of text each."""
+    names = ("customer_class", "meter_size", "jurisdiction", "rate_code", "dwelling_units", "stormwater_units", "lamps")
+    return {name: text_array(services[name]) for name in names}

@@ -12,7 +12,7 @@ comparison with published figures.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final
 
@@ -110,6 +110,14 @@ def _variant_index(variants: Variants, position: Position) -> Whole | None:
     return index
 
 
+def _millionths(text: str) -> int:
+    try:
+        value = Decimal(text)
+    except ArithmeticError:
+        return -1
+    return int(value * 10**6) if 0 <= value < 10**9 else -1
+
+
 def _placed(target: Whole, values: Whole, rows: slice | Whole) -> Whole:
     """``values`` put in some rows of a column, widened where they need it."""
     if isinstance(rows, slice):
@@ -165,11 +173,7 @@ class Pricer:
             case UsageCharge():
                 return self._usage(charge)
             case FixedCharge():
-                return [
-                    self._monthly(
-                        charge.amounts, charge.variants, charge.per, self.tariff.proration.fixed, charge.rounding
-                    )
-                ]
+                return [self._fixed(charge)]
             case DemandCharge():
                 return self._demand(charge)
             case PercentCharge():
@@ -308,6 +312,11 @@ class Pricer:
         """A tier's upper limit for each service, in 1/scale of the unit, rounded down."""
         position, rows = self.position, at.rows
         number, places = scaled(upto)
+        if charge.times is not None:
+            once = replace(charge, times=None)
+            return quotient(
+                product(self._limit(upto, basis, once, days, at), self._count(charge.times)[rows]), 10**6, "down"
+            )
         if basis == "budget":
             if position.budget is None or (position.budget[rows] < 0).any():
                 every = np.arange(position.size) if position.budget is None else np.flatnonzero(position.budget < 0)
@@ -373,14 +382,38 @@ class Pricer:
             quantity = _placed(quantity, shared_quotient(use, share, total_use, 1, 1, "half_even"), part)
         return amount, quantity
 
+    def _fixed(self, charge: FixedCharge) -> Whole:
+        counts = None if charge.times is None else self._count(charge.times)
+        prorated = self.tariff.proration.fixed
+        return self._monthly(charge.amounts, charge.variants, charge.per, prorated, charge.rounding, counts)
+
+    def _count(self, name: str) -> Whole:
+        """(n,): a count of each service, in millionths. A service without it is an exception."""
+        given = self.position.attributes.get(name)
+        if given is None:
+            raise MissingAttributeError(name, np.arange(self.position.size))
+        known = {text: _millionths(text) for text in set(given.tolist())}
+        counts = np.array([known[text] for text in given.tolist()], np.int64)
+        if (counts < 0).any():
+            raise MissingAttributeError(name, np.flatnonzero(counts < 0))
+        return counts
+
     def _monthly(
-        self, amounts: tuple[Decimal, ...], variants: Variants, per: str, proration: str, rounding: Rounding | None
+        self,
+        amounts: tuple[Decimal, ...],
+        variants: Variants,
+        per: str,
+        proration: str,
+        rounding: Rounding | None,
+        counts: Whole | None = None,
     ) -> Whole:
         position = self.position
         numbers, places = same_scale(list(amounts))
         index = _variant_index(variants, position)
         held = np.array(numbers, np.int64 if max(map(abs, numbers)) < 1 << 62 else object)
         amount = np.full(position.size, held[0], held.dtype) if index is None else held[index]
+        if counts is not None:
+            amount, places = product(amount, counts), places + 6
         if per == "day":
             return self._money(product(amount, position.days), 1, places, rounding)
         amount = product(amount, period_months(position.period_days))

@@ -11,7 +11,7 @@ import polars as pl
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA
 from meter_pipeline.billing.bill_end import year_before
 from meter_pipeline.billing.positions import Aligned, lists
-from meter_pipeline.billing.service_agreements import Bound, Reference, bind
+from meter_pipeline.billing.service_agreements import ATTRIBUTES, Bound, Reference, bind
 from meter_pipeline.billing.statements import before_columns
 from meter_pipeline.billing.tables import statements as store
 from meter_pipeline.billing.tariffs import Tariff
@@ -58,11 +58,7 @@ def gather(
                 "service_point_id",
                 pl.lit(day).alias("billing_day"),
                 "customer_class",
-                "meter_size",
-                "jurisdiction",
-                "rate_code",
-                "budget_per_day",
-                "winter_average_per_day",
+                *ATTRIBUTES,
             )
         )
     rows = rows.join(pl.concat(attributes), on=["service_point_id", "billing_day"], how="left")

@@ -53,9 +53,14 @@ SERVICE_SCHEMA: Final = pl.Schema(
         "rate_code": pl.String,
         "budget_per_day": pl.String,
         "winter_average_per_day": pl.String,
+        "dwelling_units": pl.String,
+        "stormwater_units": pl.String,
+        "lamps": pl.String,
     }
 )
-ATTRIBUTES: Final = ("meter_size", "jurisdiction", "rate_code", "budget_per_day", "winter_average_per_day")
+#: Numbers of things that a service pays for each of.
+COUNTS: Final = ("dwelling_units", "stormwater_units", "lamps")
+ATTRIBUTES: Final = ("meter_size", "jurisdiction", "rate_code", "budget_per_day", "winter_average_per_day", *COUNTS)
 
 
 @dataclass(frozen=True, slots=True)

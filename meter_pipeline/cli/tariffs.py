@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import csv
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
+from meter_pipeline.billing.bill_explanation import Use, explain_bill
 from meter_pipeline.billing.load import Load, LoadRefusedError, load_file
 from meter_pipeline.billing.rate_calculator import COMPONENTS, price
 from meter_pipeline.billing.service_agreements import ATTRIBUTES
 from meter_pipeline.billing.tariffs import TariffRefusedError, line_of, load_tariff
 from meter_pipeline.cli.output import ERR, OUT, PROBLEM, USAGE, emit, table
 from meter_pipeline.settings import SettingsError, load_settings
+from meter_pipeline.units import UnitError, parse_decimal
 
 #: What a service may be said to have.
 NAMED = ("customer_class", *ATTRIBUTES)
@@ -163,3 +166,73 @@ def check(
         as_json,
         lambda d: OUT.print(table(d["name"], ["line", "name", "component"], [list(x.values()) for x in d["lines"]])),
     )
+
+
+@app.command("explain")
+def explain(
+    tariff: Annotated[Path, typer.Argument(help="URDB v8 or native tariff, JSON.")],
+    use: Annotated[list[str] | None, typer.Option(help="Quantity, or PERIOD=QUANTITY for each period; repeat.")] = None,
+    export: Annotated[list[str] | None, typer.Option(help="Exports, likewise.")] = None,
+    peak: Annotated[list[str] | None, typer.Option(help="REGISTER=KW of each demand register; repeat.")] = None,
+    month: Annotated[
+        str, typer.Option(help="Month of the bill, like 2026-07: seasons and true-up follow it.")
+    ] = "2026-01",
+    days: Annotated[
+        int | None, typer.Option(help="Days of the bill from the month's first on; default: the month.")
+    ] = None,
+    attribute: Attributes = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Show the arithmetic of one bill, line by line, rounded as a statement is.
+
+    Example: meter-pipeline tariffs explain data/tariffs/e-res-v1.json --use 900 --month 2026-07
+    """
+    try:
+        read = load_tariff(tariff)
+        start = date.fromisoformat(f"{month}-01")
+        given = Use(
+            start,
+            days,
+            _named(use, read.schedule.periods, "--use"),
+            _named(export, read.schedule.periods, "--export"),
+            _named(peak, read.layout[1], "--peak"),
+            _attributes(attribute),
+        )
+        steps = explain_bill(read, given)
+    except TariffRefusedError as error:
+        emit({"lines": [], "total": None, "refused": str(error)}, as_json, _render)
+        raise typer.Exit(PROBLEM) from error
+    except ValueError:
+        _usage(f"--month {month!r} is not a month like 2026-07")
+    document = {
+        "tariff": read.name,
+        "period_start": given.start,
+        "period_end": given.past,
+        "lines": [{"line": s.line, "name": s.name, "how": s.how, "amount": s.amount} for s in steps],
+        "total": sum((s.amount for s in steps), Decimal(0)),
+        "refused": None,
+    }
+
+    def show(found: Any) -> None:
+        rows = [[line["name"], line["how"], f"{line['amount']:,.2f}"] for line in found["lines"]]
+        rows.append(["total", "", f"{found['total']:,.2f}"])
+        OUT.print(table(found["tariff"], ["line", "arithmetic", "amount"], rows, numbers=["amount"]))
+
+    emit(document, as_json, show)
+
+
+def _named(given: list[str] | None, names: tuple[str, ...], option: str) -> dict[str, Decimal]:
+    """NAME=QUANTITY pairs; a quantity alone is of the only name there is."""
+    found: dict[str, Decimal] = {}
+    for text in given or ():
+        name, equals, value = text.rpartition("=")
+        if not equals and len(names) != 1:
+            _usage(
+                f"{option} {text!r}: name one of {', '.join(names) or 'nothing: the tariff has none'}, as NAME=QUANTITY"
+            )
+        try:
+            quantity = parse_decimal(value)
+        except UnitError:
+            _usage(f"{option} {text!r}: {value!r} is not a quantity")
+        found[name if equals else names[0]] = quantity
+    return found

@@ -103,7 +103,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
     },
     "service_attributes": {
         "service_point_id": _POINT,
-        "attribute": "what is said of it: meter_size, jurisdiction, rate_code, budget_per_day or winter_average_per_day",
+        "attribute": "what is said of it: meter_size, jurisdiction, rate_code, budget_per_day, winter_average_per_day, dwelling_units, stormwater_units or lamps",
         "value": "its value",
         "valid_from": _FROM,
         "valid_to": _TO,

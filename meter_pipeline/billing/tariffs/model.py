@@ -92,7 +92,8 @@ class UsageCharge:
     the rate of the tier that the whole reaches. ``basis``: usage; export (all of it); surplus (exports that net metering
     set against nothing); winter_average (the lesser of usage and the winter average); winter_average_volume (the winter
     average whatever the use: ``month_days`` days of it a month). ``factor`` scales the quantity first (sewer return
-    factor). ``peak_register`` is the peak that per_kw tiers count, under ``ratchet`` where the billing demand has one.
+    factor). ``times`` names a count of the service by which tier limits are multiplied (dwelling_units).
+    ``peak_register`` is the peak that per_kw tiers count, under ``ratchet`` where the billing demand has one.
     """
 
     code: str
@@ -107,6 +108,7 @@ class UsageCharge:
     rounding: Rounding | None = None
     ratchet: Ratchet | None = None
     month_days: Decimal = Decimal("30.42")
+    times: str | None = None
 
     @property
     def one_price(self) -> bool:
@@ -116,7 +118,7 @@ class UsageCharge:
 
 @dataclass(frozen=True, slots=True)
 class FixedCharge:
-    """Owed for being served: ``per`` month, day or year; one amount per variant."""
+    """Owed for being served: ``per`` month, day or year; one amount per variant, ``times`` a count of the service (lamps)."""
 
     code: str
     name: str
@@ -125,6 +127,7 @@ class FixedCharge:
     per: str = "month"
     component: str = "fixed"
     rounding: Rounding | None = None
+    times: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,13 +318,15 @@ class Tariff:
     @property
     def attributes(self) -> frozenset[str]:
         """Attributes of a service that some charge cannot do without."""
-        needed = {v.attribute for v in self._variants() if v.attribute and "*" not in v.keys}
+        needed = {v.attribute for v in self._variants() if v.attribute and "*" not in v.keys} | self._counts()
+        if any(isinstance(c, UsageCharge) and c.basis.startswith("winter_average") for c in self.charges):
+            needed.add("winter_average_per_day")
         return frozenset(needed | ({"budget_per_day"} if self._counts_budget() else set()))
 
     @property
     def reads(self) -> frozenset[str]:
         """Attributes of a service that some charge depends on: where one changes, a bill's lines are cut."""
-        found = {v.attribute for v in self._variants() if v.attribute}
+        found = {v.attribute for v in self._variants() if v.attribute} | self._counts()
         found |= {"jurisdiction" for c in self.charges if isinstance(c, PercentCharge) and c.jurisdiction is not None}
         found |= {"customer_class" for c in self.charges if isinstance(c, PercentCharge) and c.exempt}
         if any(isinstance(c, UsageCharge) and c.basis.startswith("winter_average") for c in self.charges):
@@ -330,6 +335,9 @@ class Tariff:
 
     def _variants(self) -> list[Variants]:
         return [c.variants for c in self.charges if isinstance(c, (UsageCharge, FixedCharge, MinimumCharge))]
+
+    def _counts(self) -> set[str]:
+        return {c.times for c in self.charges if isinstance(c, (UsageCharge, FixedCharge)) and c.times is not None}
 
     def _counts_budget(self) -> bool:
         ladders = [p for c in self.charges if isinstance(c, UsageCharge) for v in c.ladders for p in v]

@@ -40,6 +40,8 @@ UNITS: Final[dict[str, tuple[str, ...]]] = {
     "water": ("m3", "kgal", "ccf", "gal"),
     "gas": ("therm", "m3", "ccf", "MJ"),
 }
+#: Counts of a service by which amounts or tier limits are multiplied.
+COUNTS: Final = ("dwelling_units", "stormwater_units", "lamps")
 ALLOCATIONS: Final = ("pro_rata", "by_period", "reached")
 BASES: Final = ("usage", "export", "surplus", "winter_average", "winter_average_volume")
 _WEEKDAYS: Final = {name: k for k, name in enumerate(("mon", "tue", "wed", "thu", "fri", "sat", "sun"))}
@@ -215,6 +217,7 @@ def _usage(field: Field, periods: tuple[str, ...], component: str) -> UsageCharg
         "rounding",
         "month_days",
         "demand",
+        "times",
     )
     variants, members = _variants(field)
     if variants.attribute is not None:
@@ -236,6 +239,7 @@ def _usage(field: Field, periods: tuple[str, ...], component: str) -> UsageCharg
         field.get("factor", Decimal(1)).decimal(Decimal(0)),
         rounding=_own_rounding(field),
         month_days=field.get("month_days", Decimal("30.42")).decimal(Decimal(1)),
+        times=field["times"].choice(*COUNTS) if "times" in field else None,
     )
 
 
@@ -243,6 +247,8 @@ def _amounts(field: Field) -> tuple[Variants, tuple[Decimal, ...]]:
     variants, members = _variants(field)
     if variants.attribute is None:
         return variants, (field["amount"].decimal(),)
+    if "amount" in field:
+        raise field["amount"].refuse("stands under by.values where amounts differ by an attribute")
     return variants, tuple(m.decimal() for m in members)
 
 
@@ -290,7 +296,7 @@ def _charge(field: Field, schedule: RuleSchedule, registers: list[Register], kno
     if kind == "demand":
         return _demand(field, schedule, registers)
     if kind == "fixed":
-        field.only("kind", "code", "name", "amount", "per", "by", "rounding", "component")
+        field.only("kind", "code", "name", "amount", "per", "by", "rounding", "component", "times")
         variants, amounts = _amounts(field)
         return FixedCharge(
             _code(field),
@@ -300,6 +306,7 @@ def _charge(field: Field, schedule: RuleSchedule, registers: list[Register], kno
             field.get("per", "month").choice("month", "day", "year"),
             field.get("component", "fixed").choice(*COMPONENTS),
             _own_rounding(field),
+            field["times"].choice(*COUNTS) if "times" in field else None,
         )
     scope = tuple(f.choice(*known) for f in field["of"].list(at_least=1)) if "of" in field else tuple(known)
     if kind == "minimum":

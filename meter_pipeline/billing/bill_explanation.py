@@ -1,0 +1,182 @@
+"""One bill's arithmetic, step by step: what ``meter-pipeline tariffs explain`` prints.
+
+The bill is priced by the functions that price a city's statements, rounded as they are; each line's text is made from the
+tariff and the line's quantity, so that a person can follow it with a pocket calculator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from meter_pipeline.billing.accrual import CHARGE_SCHEMA
+from meter_pipeline.billing.positions import micro_of
+from meter_pipeline.billing.pricing import period_months
+from meter_pipeline.billing.segment_positions import nothing_carried
+from meter_pipeline.billing.service_agreements import SERVICE_SCHEMA
+from meter_pipeline.billing.statements import price_segments
+from meter_pipeline.billing.tariffs.fields import TariffRefusedError
+from meter_pipeline.billing.tariffs.model import (
+    Charge,
+    DemandCharge,
+    FixedCharge,
+    MinimumCharge,
+    PercentCharge,
+    Tariff,
+    UsageCharge,
+    Variants,
+)
+from meter_pipeline.units import from_micro, to_micro
+
+_KEY = ("T", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What a bill is for: a month, or some days from its first on; use and exports by period and peaks by register, in the
+    tariff's unit and in kW; what the service has."""
+
+    start: date
+    days: int | None = None
+    energy: Mapping[str, Decimal] = field(default_factory=dict)
+    export: Mapping[str, Decimal] = field(default_factory=dict)
+    peaks: Mapping[str, Decimal] = field(default_factory=dict)
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def past(self) -> date:
+        """The day after the last."""
+        if self.days is not None:
+            return self.start + timedelta(days=self.days)
+        return (self.start.replace(day=1) + timedelta(days=31)).replace(day=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A line of the bill and how it came to be."""
+
+    line: str
+    name: str
+    amount: Decimal
+    how: str
+
+
+def explain_bill(tariff: Tariff, use: Use) -> list[Step]:
+    """The bill's lines, in order. Raises TariffRefusedError where a name is unknown or the tariff needs more than is given."""
+    missing = sorted(name for name in tariff.attributes if not use.attributes.get(name))
+    if missing:
+        raise TariffRefusedError("charges.by", f"needs the service's {', '.join(missing)}: give --attribute NAME=VALUE")
+    priced = price_segments(_row(tariff, use), {_KEY: tariff}, use.start, use.past)
+    if priced.refused.height:
+        raise TariffRefusedError("document", str(priced.refused["detail"][0]))
+    charges = {charge.code: charge for charge in tariff.charges}
+    steps: list[Step] = []
+    for row in priced.lines.iter_rows(named=True):
+        code = row["line_key"].split("/")[0]
+        quantity = None if row["quantity"] is None else from_micro(row["quantity"])
+        amount = from_micro(row["amount"])
+        how = _how(tariff, charges.get(code), row["line_key"], quantity, use, steps)
+        steps.append(Step(row["line_key"], row["name"], amount, how))
+    return steps
+
+
+def _row(tariff: Tariff, use: Use) -> pl.DataFrame:
+    """The bill's one segment, as price_segments takes it."""
+    periods, registers = tariff.layout
+    days = [use.start + timedelta(days=k) for k in range((use.past - use.start).days)]
+    services = {
+        "service_point_id": "SP",
+        "account_id": "A",
+        "tariff_id": _KEY[0],
+        "tariff_version": _KEY[1],
+        "cycle_id": "C",
+        "period_start": use.start,
+        "period_end": use.past,
+        "stretch_start": use.start,
+        "commodity": tariff.commodity,
+        **{name: use.attributes.get(name) for name in SERVICE_SCHEMA.names()[9:]},
+    }
+    frame = pl.DataFrame([services], schema=SERVICE_SCHEMA)
+    budget = max(int(micro_of(frame["budget_per_day"])[0]), 0)
+    shares = [tariff.budget_monthly[d.month - 1] if tariff.budget_monthly else Decimal(100) for d in days]
+    position: dict[str, Any] = {
+        "days": len(days),
+        "energy_to_date": _listed(use.energy, periods, "--use"),
+        "export_to_date": _listed(use.export, periods, "--export"),
+        "peaks_to_date": _listed(use.peaks, registers, "--peak"),
+        "peak_at_to_date": [0] * len(registers),
+        "register_days": [sum(r.in_season(d) for d in days) for r in tariff.registers],
+        "budget_to_date": sum(budget * int(share * 10**6) // 10**8 for share in shares),
+    }
+    return frame.with_columns(
+        pl.lit(use.start).alias("segment_start"),
+        pl.lit(use.past).alias("segment_end"),
+        pl.lit(use.past).alias("stretch_end"),
+        *(pl.lit(value).alias(name) for name, value in (("first", False), ("final", False), ("last", True))),
+        *(pl.Series(name, [value], CHARGE_SCHEMA[name]) for name, value in position.items()),
+        *(pl.lit(None, kind).alias("before_" + name) for name, kind in CHARGE_SCHEMA.items()),
+        *nothing_carried(),
+        pl.lit(None, pl.Int64).alias("year_lines"),
+        pl.lit(None, pl.Int64).alias("year_days"),
+    )
+
+
+def _listed(given: Mapping[str, Decimal], names: tuple[str, ...], option: str) -> list[int]:
+    for name in given:
+        if name not in names:
+            raise TariffRefusedError(
+                option, f"{name!r} is not one of {', '.join(names) or 'none: the tariff has no demand'}"
+            )
+    return [to_micro(given.get(name, Decimal(0))) for name in names]
+
+
+def _variant(variants: Variants, use: Use) -> int:
+    if variants.attribute is None:
+        return 0
+    value = use.attributes.get(variants.attribute, "")
+    return variants.keys.index(value if value in variants.keys else "*")
+
+
+def _how(tariff: Tariff, charge: Charge | None, key: str, quantity: Decimal | None, use: Use, steps: list[Step]) -> str:
+    """The arithmetic of a line in words and figures."""
+    match charge:
+        case UsageCharge():
+            _, period, tier = key.split("/")
+            ladder = charge.ladders[_variant(charge.variants, use)][tariff.schedule.periods.index(period)]
+            counted = {"winter_average": ", at most the winter average", "winter_average_volume": " of winter average"}
+            factor = f" after the factor {charge.factor}" if charge.factor != 1 else ""
+            said = f"{quantity} {tariff.unit}{factor}{counted.get(charge.basis, '')}"
+            return f"{said} x {ladder[int(tier) - 1].rate}"
+        case DemandCharge():
+            rate = charge.ladder[int(key.rsplit("/", 1)[1]) - 1].rate
+            return f"{quantity} kW x {rate}"
+        case FixedCharge():
+            amount = charge.amounts[_variant(charge.variants, use)]
+            return f"{amount} {_times(charge.per, use)}" + (
+                f" x {use.attributes[charge.times]}" if charge.times else ""
+            )
+        case PercentCharge():
+            return f"{charge.percent} % of {_sum(steps, charge.of)}"
+        case MinimumCharge():
+            least = charge.amounts[_variant(charge.variants, use)]
+            return f"at least {least} {_times(charge.per, use)}; {_sum(steps, charge.of)} charged so far"
+    return {"ROUNDING": "the exact total, rounded once"}.get(key, "what the end of the bill or year adds")
+
+
+def _times(per: str, use: Use) -> str:
+    days = (use.past - use.start).days
+    months = int(period_months(np.array([days]))[0])
+    if per == "day":
+        return f"a day x {days}"
+    said = "a month" if per == "month" else "a year / 12"
+    return said if months == 1 else f"{said} x {months}"
+
+
+def _sum(steps: list[Step], codes: tuple[str, ...]) -> Decimal:
+    return sum((step.amount for step in steps if step.line.split("/")[0] in codes), Decimal(0))
