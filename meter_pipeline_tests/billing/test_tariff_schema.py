@@ -1,0 +1,155 @@
+"""The published JSON schema takes what the reader takes; a member nobody understands is refused with its path, wherever it
+stands."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meter_pipeline.billing.tariffs import TariffRefusedError, parse_tariff
+from meter_pipeline_tests.billing import random_tariffs
+from meter_pipeline_tests.billing.support import raw
+
+ROOT = Path(__file__).parents[2]
+SCHEMA: dict[str, Any] = json.loads((ROOT / "docs" / "tariff.schema.json").read_text())
+DOCUMENTS = [*(ROOT / "data" / "tariffs").glob("*.json"), *(ROOT / "docs" / "tariff-gallery").glob("*.json")]
+FULL: dict[str, Any] = {
+    "schema": "meter_pipeline.tariff/1",
+    "tariff_id": "T",
+    "name": "Everything",
+    "commodity": "electricity",
+    "currency": "USD",
+    "unit": "kWh",
+    "rounding": {"places": 2, "mode": "half_even", "of": "bill"},
+    "proration": {"fixed": "days", "tiers": "none"},
+    "seasons": {"summer": {"months": [6, 7]}, "winter": {"from": "11-01", "to": "02-28"}},
+    "time_of_use": {
+        "periods": ["off", "on"],
+        "default": "off",
+        "rules": [{"period": "on", "season": "summer", "days": ["mon"], "from": "08:00", "to": "24:00"}],
+    },
+    "holidays": {"names": ["nerc", "veterans"], "dates": ["2026-03-02"], "observed": "nearest"},
+    "metering": "net_metering",
+    "sell": {"rates": {"off": "0.01", "on": 0.02}, "rollover": "money", "offsets": "bill", "trueup_month": 4, "trueup": "pay"},
+    "budget": {"monthly_percent": [100] * 12},
+    "annual_minimum": "100",
+    "notes": ["a note"],
+    "charges": [
+        {
+            "kind": "usage",
+            "code": "E",
+            "name": "E",
+            "demand": "D",
+            "tiers": [
+                {"upto": 10, "of": "daily", "rate": "0.1", "within": {"upto": 200, "of": "per_kw"}},
+                {"upto": 100, "of": "per_kw", "rate": "0.2"},
+                {"rate": 1},
+            ],
+        },
+        {"kind": "usage", "code": "B", "name": "B", "by": {"attribute": "rate_code", "values": {"A": {"rates": {"off": 1, "on": 2}}, "*": {"rate": 3}}}},
+        {"kind": "usage", "code": "P", "name": "P", "periods": {"off": [{"rate": 1}], "on": [{"rate": 2}]}},
+        {"kind": "fixed", "code": "F", "name": "F", "by": {"attribute": "meter_size", "values": {"1": "3.00", "*": 4}}, "times": "lamps"},
+        {"kind": "demand", "code": "D", "name": "D", "tiers": [{"upto": 5, "rate": 1}, {"rate": 2}],
+         "ratchet": {"percent": 80, "months": 11, "floor": 1, "sources": [6, 7]}},
+        {"kind": "minimum", "code": "M", "name": "M", "amount": "5", "of": ["E"], "rounding": {"places": 3}},
+        {"kind": "rider", "code": "R", "name": "R", "percent": 2, "of": ["E"]},
+        {"kind": "tax", "code": "T", "name": "T", "percent": "6.25", "jurisdiction": "CITY", "exempt": ["municipal"]},
+    ],
+}  # fmt: skip
+
+
+def valid(value: Any, schema: Any = SCHEMA) -> bool:
+    """Whether a value is what a schema says, of the keywords that ours has; numbers and booleans are not mixed up."""
+    if "$ref" in schema:
+        return valid(value, SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]])
+    if "oneOf" in schema:
+        return sum(valid(value, one) for one in schema["oneOf"]) == 1
+    if "const" in schema or "enum" in schema:
+        return value in schema.get("enum", [schema.get("const")])
+    kinds = {"object": dict, "array": list, "string": str, "number": (int, float), "integer": int}
+    if not isinstance(value, kinds[schema["type"]]) or isinstance(value, bool):
+        return False
+    match value:
+        case str():
+            return len(value) >= schema.get("minLength", 0) and re.search(schema.get("pattern", ""), value) is not None
+        case list():
+            fits = schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value))
+            return fits and all(valid(item, schema["items"]) for item in value)
+        case dict():
+            others = schema.get("additionalProperties", False)
+            members = schema.get("properties", {})
+            return all(name in value for name in schema.get("required", [])) and all(
+                valid(inner, members.get(name, others)) if members.get(name, others) else False
+                for name, inner in value.items()
+            )
+        case _:
+            return bool(schema.get("minimum", value) <= value <= schema.get("maximum", value))
+
+
+def objects(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object of a document with its path."""
+    if isinstance(value, dict):
+        yield path, value
+        for key, inner in value.items():
+            yield from objects(inner, f"{path}.{key}" if path else key)
+    if isinstance(value, list):
+        for k, inner in enumerate(value):
+            yield from objects(inner, f"{path}[{k}]")
+
+
+#: Objects whose members are names that a document chooses.
+NAMED = ("seasons", "rates", "periods", "values")
+
+
+def test_an_unknown_member_is_refused_with_its_path_wherever_it_stands() -> None:
+    parse_tariff(raw(FULL))
+    tried = 0
+    for path, _ in objects(FULL):
+        document = copy.deepcopy(FULL)
+        holder = dict(objects(document))[path]
+        if path.rsplit(".", 1)[-1] in ("seasons", "values"):
+            continue
+        holder["colour"] = "blue"
+        with pytest.raises(TariffRefusedError) as refused:
+            parse_tariff(raw(document))
+        assert refused.value.field == (f"{path}.colour" if path else "colour")
+        tried += 1
+    assert tried >= 30
+
+
+def test_an_unknown_member_of_a_urdb_rate_is_refused_with_its_path() -> None:
+    rate = {"rate": 0.1, "max": 100, "unit": "kWh", "adj": 0.01, "sell": 0.02}
+    document = {"name": "x", "energyratestructure": [[rate, {"rate": 0.2}]], "flatdemandstructure": [[{"rate": 1}]]}
+    parse_tariff(raw(document))
+    for path, _ in objects(document):
+        changed = copy.deepcopy(document)
+        dict(objects(changed))[path]["colour"] = "blue"
+        with pytest.raises(TariffRefusedError) as refused:
+            parse_tariff(raw(changed))
+        assert refused.value.field == (f"{path}.colour" if path else "colour")
+
+
+def test_the_schema_takes_what_the_reader_takes() -> None:
+    for path in DOCUMENTS:
+        document = json.loads(path.read_text())
+        if "schema" in document:
+            assert valid(document), path
+    assert valid(FULL)
+    for seed in range(200):
+        assert valid(random_tariffs.tariff(random.Random(seed))), seed
+
+
+def test_the_schema_refuses_an_unknown_member_too() -> None:
+    for path, _ in objects(FULL):
+        document = copy.deepcopy(FULL)
+        if path.rsplit(".", 1)[-1] in NAMED:
+            continue
+        dict(objects(document))[path]["colour"] = "blue"
+        assert not valid(document), path
