@@ -146,7 +146,7 @@ class Writers:
             open=False,
             timeout=10,
             max_waiting=4 * most,
-            configure=load.prepare_session,
+            configure=self._prepare,
             kwargs={
                 "application_name": self.application_name,
                 "options": self.database.session_options,
@@ -154,6 +154,7 @@ class Writers:
             },
         )
         async with self._pool:
+            await self._first_connection()
             monitor = asyncio.create_task(self._monitor())
             try:
                 yield self
@@ -162,6 +163,21 @@ class Writers:
                 monitor.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await monitor
+
+    async def _prepare(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self.controller.empty_commit(await load.prepare_session(connection, self.clock.monotonic))
+
+    async def _first_connection(self) -> None:
+        """Open one before the first batch is cut, so that the floor of this link is known by then. A server that is out of
+        reach is the first batch's business."""
+        assert self._pool is not None  # noqa: S101
+        if self.controller.enabled:
+            with contextlib.suppress(PoolTimeout, psycopg.Error, OSError):
+                async with self._pool.connection():
+                    pass
+            assert self._permits is not None and self._ahead is not None  # noqa: S101, PT018
+            await self._permits.resize(self.controller.writers)
+            await self._ahead.resize(self.controller.writers + 1)
 
     async def write(self, load_pass: Pass) -> None:
         """Write every payload of a pass. Raises what cannot be retried; batches already committed stay, and a later run
@@ -289,7 +305,8 @@ class Writers:
             self.controller.batch <= self.controller.limits.batch_least
             or batch.rows <= self.controller.limits.batch_least
         )
-        self.breaker.done(permit, now, seconds if smallest else 0.0, ok)
+        # What every write on this link takes, however small, speaks against nothing.
+        self.breaker.done(permit, now, seconds - self.controller.floor if smallest else 0.0, ok)
         if ok:
             self.figures.batches += 1
             self.figures.bytes += batch.size

@@ -182,7 +182,8 @@ def ensure_database(maintenance: Database, name: str, template: str | None = Non
             statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
             if template:
                 statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
-            with contextlib.suppress(psycopg.errors.DuplicateDatabase):  # another process was quicker
+            # Another process was quicker: before this statement began, or while it ran.
+            with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                 connection.execute(statement)
     return maintenance.sibling(name)
 

