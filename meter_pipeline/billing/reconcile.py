@@ -111,11 +111,15 @@ def usage_rows(
     not there, which explains usage that is not there at all and no other difference; ``revised``: determinants kept
     beside a sealed day, which explain the difference where they are what was validated.
     """
-    both = wanted.join(_by_flow(held, "held"), on=["service_point_id", "unit", "flow"], how="full", coalesce=True)
-    later = held.clear() if revised is None else revised
-    both = both.join(_by_flow(later, "later"), on=["service_point_id", "unit", "flow"], how="left").with_columns(
-        pl.col("quantity").fill_null(0).alias("expected"), pl.col("held").fill_null(0).alias("actual")
+    net = wanted.filter(pl.col("flow") == "net")["service_point_id"].unique()
+    bills = _netted(_by_flow(held, "held"), net, "held")
+    both = _netted(wanted, net, "quantity").join(
+        bills, on=["service_point_id", "unit", "flow"], how="full", coalesce=True
     )
+    later = held.clear() if revised is None else revised
+    both = both.join(
+        _netted(_by_flow(later, "later"), net, "later"), on=["service_point_id", "unit", "flow"], how="left"
+    ).with_columns(pl.col("quantity").fill_null(0).alias("expected"), pl.col("held").fill_null(0).alias("actual"))
     named = both.join(excused, on="service_point_id", how="left").with_columns(
         pl.when(pl.col("expected") == pl.col("actual"))
         .then(pl.lit("none"))
@@ -127,6 +131,19 @@ def usage_rows(
         .alias("cause")
     )
     return _by_cause(named, "unit")
+
+
+def _netted(rows: pl.DataFrame, points: pl.Series, name: str) -> pl.DataFrame:
+    """Usage of service points with a net channel as one row a unit, imports less exports: validation has it as net, the
+    determinants as an import and an export."""
+    if not len(points):
+        return rows
+    mine = pl.col("service_point_id").is_in(points.implode())
+    signed = pl.when(pl.col("flow") == "export").then(-pl.col(name)).otherwise(pl.col(name))
+    folded = rows.filter(mine).group_by("service_point_id", "unit").agg(signed.sum().alias(name))
+    return pl.concat(
+        [rows.filter(~mine), folded.with_columns(flow=pl.lit("net")).select(rows.columns).cast(rows.schema)]
+    )
 
 
 def _by_flow(determinants: pl.DataFrame, name: str) -> pl.DataFrame:

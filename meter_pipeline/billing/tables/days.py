@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 import psycopg
 from psycopg import sql
@@ -16,7 +17,7 @@ from meter_pipeline.postgres.array_bytes import listed, lists
 from meter_pipeline.postgres.copy_binary import copy_frame
 from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.postgres.vectors import VectorTable, read_matrices
-from meter_pipeline.schemas.reads import DayMatrix
+from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.sharding import EVERYTHING, KeyRange
 
 Connection = psycopg.Connection[Any]
@@ -102,10 +103,42 @@ def read_frozen(database: Database) -> dict[tuple[str, int], bytes]:
     return {(t, v): h for t, v, h in frame.iter_rows()}
 
 
+#: flows of channels that are billed
+BILLED_FLOWS: Final = "('import', 'export', 'net')"
+
+
 def read_usage(database: Database, day: date, within: KeyRange = EVERYTHING) -> list[DayMatrix]:
-    """Validated billed intervals of a day, imports and exports, of a range of service points."""
+    """Validated billed intervals of a day, imports and exports, of a range of service points. A net channel is an import
+    where its intervals are positive and an export where they are negative (split_net)."""
     narrowed, limits = within.where("service_point_id", 2)
-    return read_matrices(database, USAGE, day, " AND billed AND flow IN ('import', 'export')" + narrowed, limits)
+    found = read_matrices(database, USAGE, day, f" AND billed AND flow IN {BILLED_FLOWS}{narrowed}", limits)
+    return [split_net(matrix) for matrix in found]
+
+
+def split_net(matrix: DayMatrix) -> DayMatrix:
+    """A day in which each net row (import less export in each interval) is an import of its positive intervals and, where
+    it has negative ones, an export of those: what each is worth is the tariff's to say."""
+    net = np.flatnonzero((matrix.keys["flow"] == "net").to_numpy())
+    if not net.size:
+        return matrix
+    values = matrix.values[net]
+    there = values != NO_VALUE
+    sends = np.flatnonzero((there & (values < 0)).any(axis=1))
+    used = matrix.values.copy()
+    used[net] = np.where(there, np.maximum(values, 0), NO_VALUE)
+    sent = np.where(there, np.maximum(-values, 0), NO_VALUE)[sends]
+    rows = net[sends]
+    exports = matrix.keys[rows.tolist()].with_columns(flow=pl.lit("export"))
+    keys = pl.concat([matrix.keys.with_columns(pl.col("flow").replace("net", "import")), exports])
+    return DayMatrix(
+        matrix.billing_day,
+        matrix.interval_minutes,
+        keys,
+        np.concatenate([used, sent]),
+        np.concatenate([matrix.quality, matrix.quality[rows]]),
+        np.concatenate([matrix.sequence, matrix.sequence[rows]]),
+        None if matrix.offsets is None else np.concatenate([matrix.offsets, matrix.offsets[rows]]),
+    )
 
 
 def read_daily(database: Database, day: date, within: KeyRange = EVERYTHING) -> pl.DataFrame:
@@ -114,12 +147,18 @@ def read_daily(database: Database, day: date, within: KeyRange = EVERYTHING) -> 
     A day's share of the stretch between two reads is counted, not estimated: only time that no read closes is.
     """
     narrowed, limits = within.where("service_point_id", 2)
-    return database.read(
+    found = database.read(
         "SELECT service_point_id, flow, unit, CASE source WHEN 'mixed' THEN register_micro ELSE quantity_micro END AS quantity, "
         f"estimated > 0 AND (quality::integer & 65535) <> {_SHARED} AS estimated FROM vee.daily_usage "
-        "WHERE billing_day = $1 AND source <> 'interval' AND flow IN ('import', 'export') AND quantity_micro IS NOT NULL"
+        f"WHERE billing_day = $1 AND source <> 'interval' AND flow IN {BILLED_FLOWS} AND quantity_micro IS NOT NULL"
         f"{narrowed} ORDER BY 1, 2, 3",
         [day, *limits],
+    )
+    net = pl.col("flow") == "net"
+    sent = net & (pl.col("quantity") < 0)
+    return found.with_columns(
+        flow=pl.when(sent).then(pl.lit("export")).when(net).then(pl.lit("import")).otherwise("flow"),
+        quantity=pl.when(sent).then(-pl.col("quantity")).otherwise("quantity"),
     )
 
 
@@ -359,7 +398,7 @@ def missing_usage(database: Database, day: date) -> pl.DataFrame:
     service_point_id, missing, expected. What it found is billed, estimated or held by the utility's policy."""
     return database.read(
         "SELECT service_point_id, sum(missing)::bigint AS missing, sum(slots_expected)::bigint AS expected FROM vee.daily_usage AS u "
-        "WHERE billing_day = $1 AND flow IN ('import', 'export') AND (missing > 0 OR quantity_micro IS NULL) AND NOT EXISTS "
+        f"WHERE billing_day = $1 AND flow IN {BILLED_FLOWS} AND (missing > 0 OR quantity_micro IS NULL) AND NOT EXISTS "
         "(SELECT FROM vee.exception AS e WHERE e.billing_day = u.billing_day AND e.service_point_id = u.service_point_id) GROUP BY 1 ORDER BY 1",
         [day],
     )
@@ -369,7 +408,7 @@ def metered_points(database: Database, service_points: Sequence[str], start: dat
     """Those of some service points at which a meter with a billed channel stands between two instants."""
     found = database.read(
         "SELECT DISTINCT i.service_point_id FROM ref.installations AS i JOIN ref.channels AS c USING (meter_id) WHERE c.billed "
-        "AND c.flow IN ('import', 'export') AND i.installed_at < $3 AND (i.removed_at IS NULL OR i.removed_at > $2) "
+        f"AND c.flow IN {BILLED_FLOWS} AND i.installed_at < $3 AND (i.removed_at IS NULL OR i.removed_at > $2) "
         "AND i.service_point_id = ANY(string_to_array($1, ',')) ORDER BY 1",
         [",".join(service_points), start, past],
     )

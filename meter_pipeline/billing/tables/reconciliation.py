@@ -191,9 +191,7 @@ def validated_usage(connection: Connection, day: date) -> pl.DataFrame:
         **{c: (c, pl.String) for c in ("service_point_id", "unit", "flow")},
         "quantity": ("quantity_micro", pl.Int64),
     }
-    where = (
-        "vee.daily_usage WHERE billing_day = %(day)s AND flow IN ('import', 'export') AND quantity_micro IS NOT NULL"
-    )
+    where = "vee.daily_usage WHERE billing_day = %(day)s AND flow IN ('import', 'export', 'net') AND quantity_micro IS NOT NULL"
     return _gathered(connection, columns, where, {"day": day})
 
 
