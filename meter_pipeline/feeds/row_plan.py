@@ -203,7 +203,7 @@ def _numbers(columns: _Columns, head_end: HeadEnd, fields: dict[str, tuple[Part,
             yield Number(Source(day.first, k * day.step), own)
     elif head_end.values:
         for each in head_end.values:
-            yield _number(columns, head_end, each)
+            yield _number(columns, head_end, each, fields)
     else:
         value = head_end.columns["value"]
         if not isinstance(value, str):
@@ -216,10 +216,18 @@ def _own(head_end: HeadEnd) -> tuple[str, ...]:
     return (time,) if isinstance(time, str) else time
 
 
-def _number(columns: _Columns, head_end: HeadEnd, value: ValueColumn) -> Number:
+def _number(columns: _Columns, head_end: HeadEnd, value: ValueColumn, fields: dict[str, tuple[Part, ...]]) -> Number:
     own: dict[str, tuple[Part, ...]] = {"channel": (value.channel.encode("utf-8"),)}
     if any(each.unit is not None for each in head_end.values):
         own["unit"] = _unit(columns, head_end, value.unit)
     if value.quality is not None:
         own["quality"] = (columns.number(value.quality),)
+    elif "quality" not in fields and any(each.quality is not None for each in head_end.values):
+        own["quality"] = (_actual(head_end).encode("utf-8"),)
     return Number(Source(value.column), own)
+
+
+def _actual(head_end: HeadEnd) -> str:
+    """The head-end's word for an actual value: that of its constant, or the one its map turns into A."""
+    given = head_end.constants.get("quality", "")
+    return given or next((word for word, ours in head_end.quality_map.items() if ours == "A"), "")

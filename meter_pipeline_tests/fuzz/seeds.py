@@ -44,6 +44,21 @@ FEEDS: Final[dict[str, list[bytes]]] = {
         b"MEPMD01,19970819,U,C,U,,202603030800,M-1,OK,E,KWH,1.0,00000015,2,202603020015,R0,1.5,,E,2\n",
         b"MEPMD01,19970819,U,C,U,,202603030800,M-1,OK,W,CFREG,,00000000,1,202603020015,,7\n",
     ],
+    "marks": [
+        b"m;n;d;t;s;v;u;f;i;c\nX-1;2;2026-11-01;01:30 - 02:00;S;1.234,5;kW;2;30;in\nX0;2;2026-11-01;01:30 - 02:00;W;,5;leistung;1,5;30;out\nend\n",
+        b'sep=;\nm;n;d;t;s;v;u;f;i;c\n"X 1";"a\nb";2026-03-08;02:30 - 03:00;;1;kW;1;15;in;;\nTotal;;;;;9;;;;\n#\n1\n',
+    ],
+    "day_row": [
+        b"m,d,v1,q1,v2,q2,v3,q3,v4,q4,v5,q5\nM-1,2026-11-01,1,A,2,E,3,A,4,A,5,A\nM-1,2026-03-08,1,A,,A,3,A,4,A,,\n",
+    ],
+    "values": [b"m,d,h,a,b,q\nM-1,2026-11-01,25,1.5,,A\nM-1,2026-03-08,3,1,2,E\nM-1,2026-03-08,HE24,1,2,S14\n"],
+    "nested": [
+        b'{"Time":"2026-03-02T00:15:00.346666858Z","Message":{"ID":37,"Unit":"gal","Body":{"Read":1978208,"x":[1,{}]}},"z":true}\n',
+    ],
+    "json": [
+        b'{"d":{"m":[{"id":"M-1","r":[{"t":"2026-03-02T00:15:00Z","v":1.5},{"t":"2026-03-02T00:30:00Z","v":"2"}]}]}}',
+        b'{"d":{"m":{"id":"M-1","r":{"t":["2026-03-02T00:15:00Z"],"v":[3.2269999999999186]}}}}\n',
+    ],
     "beacon": [
         b"Meter_ID,Estimated_Flag,Flow,Flow_Time,Flow_Unit,Read,Read_Time,Read_Unit\n12,0,5.0,2024-08-01 00:59,Gallons,227.6,2024-08-01 00:59,CCF\n"
     ],
@@ -139,6 +154,8 @@ def first_seeds(name: str) -> list[bytes]:
             return [path.read_bytes() for path in sorted((DATA / "head_ends").glob("*.toml"))] + [
                 b'format = "delimited"\nzone = "UTC"\nunit = "kWh"\ninterval_minutes = 15\n[columns]\nmeter_id = "meter"\ntime = "time"\nvalue = "value"\n'
             ]
+        case "guess":
+            return [seed for seeds in FEEDS.values() for seed in seeds]
         case "legacy":
             return [_LEGACY]
         case "note":
@@ -253,6 +270,66 @@ WORDS: Final[dict[str, list[str]]] = {
         "N",
         "\n",
         "202603020015",
+    ],
+    "marks": [
+        *_NUMBERS,
+        *_TIMES,
+        ";",
+        "\n",
+        '"',
+        "1.234,5",
+        " - ",
+        "S",
+        "W",
+        "in",
+        "out",
+        "kW",
+        "leistung",
+        "Total",
+        "#",
+        "sep=;",
+        "30",
+        "X0",
+    ],
+    "day_row": [*_NUMBERS, *_TIMES, ",", "\n", "2026-11-01", "2026-03-08", "A", "E64", "v1", "q1"],
+    "values": [*_NUMBERS, *_TIMES, ",", "\n", "HE25", "2026-11-01", "2026-03-08", "24", "A"],
+    "nested": [
+        *_NUMBERS,
+        *_TIMES,
+        '"Message":',
+        '"Body":',
+        '"Read":',
+        "{",
+        "}",
+        "[",
+        "]",
+        "null",
+        "\\u0000",
+        '"',
+        "\\",
+        "\n",
+        "true",
+    ],
+    "json": [*_NUMBERS, *_TIMES, '"d":', '"m":', '"r":', '"t":', '"v":', "{", "}", "[", "]", "null", '"', "\n"],
+    "guess": [
+        *_NUMBERS,
+        *_TIMES,
+        ",",
+        ";",
+        "\t",
+        "\n",
+        "meter",
+        "kWh",
+        "date",
+        "time",
+        "hour",
+        "import",
+        "export",
+        '"',
+        "sep=;",
+        "{",
+        "100,NEM12",
+        "MEPMD01,",
     ],
     "beacon": [*_NUMBERS, *_TIMES, "Gallons", "CCF", "Flow", "Read", "\n", ",", '"'],
     "archive": ["\xff\xfe", "../", "/", "\\", "C:", "\x00", "PK\x03\x04", "\x1f\x8b", "@", "#"],

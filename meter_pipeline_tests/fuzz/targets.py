@@ -24,9 +24,10 @@ import polars as pl
 from meter_pipeline.baselines.weather.formats import DAILY, FORMATS, HOURLY, WeatherError, read_weather
 from meter_pipeline.billing.tariffs import TariffRefusedError, parse_tariff
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.feeds import HeadEnd, compiled, parse
+from meter_pipeline.feeds import HeadEnd, compiled, parse, registry
+from meter_pipeline.feeds.declaration_text import toml_text
 from meter_pipeline.feeds.files import Limits, line_blocks, open_feed
-from meter_pipeline.feeds.head_ends import HeadEndError, read_head_end
+from meter_pipeline.feeds.head_ends import DayColumns, HeadEndError, IdRules, ValueColumn, read_head_end
 from meter_pipeline.feeds.inspect import report
 from meter_pipeline.feeds.rejects import MAX_RAW_BYTES, REASONS, FeedRefused
 from meter_pipeline.ids import canonical_id
@@ -58,6 +59,71 @@ HEAD_ENDS: Final = {
     "espi": HeadEnd("fuzz", "espi"),
     "cmep": HeadEnd("fuzz", "cmep", zone="+00:00", stamp="end"),
     "beacon": HeadEnd("fuzz", "wide_csv", zone="America/Chicago"),
+    "marks": HeadEnd(
+        "fuzz",
+        "delimited",
+        zone="America/Chicago",
+        delimiter=";",
+        decimal=",",
+        thousands=".",
+        rounding="half_even",
+        average_power=True,
+        time_range=" - ",
+        columns={
+            "meter_id": ("m", "n"),
+            "time": ("d", "t"),
+            "dst": "s",
+            "value": "v",
+            "unit": "u",
+            "factor": "f",
+            "interval_minutes": "i",
+            "channel": "c",
+        },
+        channel_map={"in": "E1", "out": "B1"},
+        dst_map={"S": "first", "W": "second"},
+        unit_map={"leistung": "kW"},
+        ids=IdRules(remove=" ", prefix="X", strip_zeros=True),
+        skip={"m": ("Total*",), "*": ("#*",)},
+        keep={"c": ("in", "out", "")},
+        options={"quoted_line_breaks": True, "footer_lines": 1, "nonexistent": "forward"},
+    ),
+    "day_row": HeadEnd(
+        "fuzz",
+        "delimited",
+        zone="America/Chicago",
+        stamp="end",
+        interval_minutes=360,
+        unit="kWh",
+        columns={"meter_id": "m", "time": "d"},
+        constants={"channel": "E1"},
+        day_columns=DayColumns("v1", 5, step=2, quality=1, order="clock"),
+    ),
+    "values": HeadEnd(
+        "fuzz",
+        "delimited",
+        zone="America/Chicago",
+        interval_minutes=60,
+        unit="kWh",
+        columns={"meter_id": "m", "time": "d", "period": "h"},
+        values=(ValueColumn("a", "A"), ValueColumn("b", "B", "MWh", "export", "q")),
+        options={"nonexistent": "skip", "ambiguous": "first"},
+    ),
+    "nested": HeadEnd(
+        "fuzz",
+        "jsonl",
+        zone="America/Chicago",
+        kind="register",
+        unit="gal",
+        columns={"meter_id": "Message.ID", "time": "Time", "value": "Message.Body.Read", "unit": "Message.Unit"},
+    ),
+    "json": HeadEnd(
+        "fuzz",
+        "json",
+        zone="America/Chicago",
+        interval_minutes=15,
+        unit="kWh",
+        columns={"meter_id": "d.m.id", "time": "d.m.r.t", "value": "d.m.r.v"},
+    ),
 }
 #: small caps, so that a fuzzer's small files meet them
 LIMITS: Final = Limits(
@@ -299,6 +365,22 @@ def head_end(data: bytes, folder: Path) -> None:
         return
 
 
+def guess(data: bytes, folder: Path) -> None:
+    """A file nobody declared is refused in words, or given a declaration that can be written, read back and used."""
+    path = folder / "unknown"
+    path.write_bytes(data)
+    try:
+        guessed = registry.guess(path, "America/Chicago", LIMITS)
+        declared = folder / "guessed.toml"
+        declared.write_text(toml_text(guessed.head_end, guessed.notes), "utf-8")
+        again = read_head_end(declared)
+        assert again == guessed.head_end, (again, guessed.head_end)
+        check_feed(parse(path, again, CALENDAR, LIMITS))
+    except (FeedRefused, HeadEndError) as refused:
+        if isinstance(refused, FeedRefused) and refused.code not in REASONS:
+            raise
+
+
 def legacy(data: bytes, folder: Path) -> None:
     """A legacy batch's CSV is rows, or refused."""
     path = folder / "legacy.csv"
@@ -329,6 +411,7 @@ TARGETS: Final[dict[str, Target]] = {
     "weather": weather,
     "reference": reference,
     "head_end": head_end,
+    "guess": guess,
     "legacy": legacy,
     "note": note,
 }
