@@ -10,11 +10,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.feed_shapes import make_shapes
 from benchmarks.support import alternate, document
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds import HeadEnd, parse
@@ -67,8 +69,9 @@ def _read_bytes(path: Path) -> int:
         return sum(len(piece) for piece in iter(lambda: file.read(8 << 20), b""))
 
 
-def run(meters: int = 100_000, channels: int = 10_000, repeats: int = 3) -> dict[str, Any]:
-    """Seconds and rates of each reader; ratios against the floors and the peer."""
+def run(meters: int = 100_000, channels: int = 10_000, repeats: int = 3, shape_meters: int = 5_000) -> dict[str, Any]:
+    """Seconds and rates of each reader; ratios against the floors, the peer, and of each shape of docs/feeds.md against
+    the plain file with the same reads (``shape_meters`` meters; 0: none)."""
     import polars as pl
 
     with tempfile.TemporaryDirectory() as folder:
@@ -90,6 +93,7 @@ def run(meters: int = 100_000, channels: int = 10_000, repeats: int = 3) -> dict
         for call in work.values():  # once uncounted: compilation and caches favour nobody
             call()
         seconds = alternate(work, repeats)
+        shapes = _shapes(Path(folder), shape_meters, repeats) if shape_meters else {}
     ratios: dict[str, float | None] = {
         "csv_over_polars_read": seconds["csv"] / seconds["csv_polars_read"],
         "csv_over_bytes": seconds["csv"] / seconds["csv_bytes"],
@@ -103,4 +107,17 @@ def run(meters: int = 100_000, channels: int = 10_000, repeats: int = 3) -> dict
         "nem12_readings_per_s": readings / seconds["nem12"],
     }
     config = {"meters": meters, "csv_reads": reads, "nem12_readings": readings, "repeats": repeats}
-    return document("feeds", config, figures, ratios)
+    ratios |= {f"{name}_over_plain": each / shapes["plain"] for name, each in shapes.items() if name != "plain"}
+    figures |= {f"shape_{name}_s": each for name, each in shapes.items()}
+    return document("feeds", config | {"shape_meters": shape_meters}, figures, ratios)
+
+
+def _shapes(folder: Path, meters: int, repeats: int) -> dict[str, float]:
+    """Seconds of each shape."""
+    files = make_shapes(folder, meters)
+    work: dict[str, Callable[[], Any]] = {
+        name: partial(parse, path, head_end, UTC) for name, (path, head_end) in files.items()
+    }
+    for call in work.values():
+        call()
+    return alternate(work, repeats)

@@ -15,7 +15,7 @@ import io
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,15 +55,17 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
     writer.writerow(names)
     try:
         for document in _documents(content):
-            for record in expand(document, wanted):
-                writer.writerow([_text(record.get(at), head_end.decimal) for at in range(len(names))])
+            records = expand(document, wanted)
+            empty = [""] * records.count
+            columns = [_texts(records.columns.get(at, empty), head_end.decimal) for at in range(len(names))]
+            writer.writerows(zip(*columns, strict=True))
     except RecursionError as error:
         raise FeedRefused("too_deep", "objects nested too deeply") from error
     declared = replace(head_end, delimiter=",", quote='"', header=True, encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
-        records = Path(folder) / "records.csv"
-        records.write_text(text.getvalue(), "utf-8")
-        parsed = parse_text(records, declared, limits)
+        made = Path(folder) / "records.csv"
+        made.write_text(text.getvalue(), "utf-8")
+        parsed = parse_text(made, declared, limits)
     parsed.sha256 = opened.sha256
     parsed.file_format = "json"
     for name in ("intervals", "registers", "rejects"):  # the header was not a record
@@ -106,17 +108,32 @@ def _loaded(content: bytes) -> Any:
         raise FeedRefused("bad_document", f"not JSON: {shown(str(error))}", content) from error
 
 
-def expand(node: Any, wanted: Wanted) -> list[dict[int, Any]]:
-    """The records below a node, by number of column."""
+@dataclass(slots=True)
+class Records:
+    """Records column by column: the values of each column, all of one length."""
+
+    count: int = 0
+    columns: dict[int, list[Any]] = field(default_factory=dict)
+
+    def append(self, other: Records) -> None:
+        """Add records below these; a column that one of the two lacks is empty there."""
+        for at in self.columns.keys() | other.columns.keys():
+            column = self.columns.setdefault(at, [None] * self.count)
+            column += other.columns.get(at) or [None] * other.count
+        self.count += other.count
+
+
+def expand(node: Any, wanted: Wanted) -> Records:
+    """The records below a node."""
     if isinstance(node, list):
-        return [record for element in node for record in expand(element, wanted)]
+        return _listed(node, wanted)
     if not isinstance(node, dict):
-        return [{}]
+        return Records(1)
     groups: dict[str, Wanted] = {}
     for at, steps in wanted:
         groups.setdefault(steps[0], []).append((at, steps[1:]))
     fixed: dict[int, Any] = {}
-    lists: list[list[dict[int, Any]]] = []
+    lists: list[Records] = []
     columns: dict[int, list[Any]] = {}
     for step, group in groups.items():
         value = node.get(step)
@@ -130,26 +147,49 @@ def expand(node: Any, wanted: Wanted) -> list[dict[int, Any]]:
         deeper = [(at, rest) for at, rest in group if rest]
         if deeper and isinstance(value, dict | list):
             below = expand(value, deeper)
-            if isinstance(value, list) or len(below) != 1:
+            if isinstance(value, list) or below.count != 1:
                 lists.append(below)
             else:
-                fixed |= below[0]
+                fixed |= {at: column[0] for at, column in below.columns.items()}
     if columns:
         lengths = {len(column) for column in columns.values()}
         if len(lengths) > 1:
             raise FeedRefused("bad_document", f"lists side by side of {' and '.join(map(str, sorted(lengths)))} values")
-        lists.append([{at: column[k] for at, column in columns.items()} for k in range(lengths.pop())])
+        lists.append(Records(lengths.pop(), dict(columns)))
     if len(lists) > 1:
         raise FeedRefused("bad_document", "two lists of reads side by side: declare a head-end for each")
-    return [{**fixed, **record} for record in lists[0]] if lists else [fixed]
+    found = lists[0] if lists else Records(1)
+    for at, value in fixed.items():
+        found.columns[at] = [value] * found.count
+    return found
+
+
+def _listed(nodes: list[Any], wanted: Wanted) -> Records:
+    """The records of a list's elements: at once where each element is one record of plain values."""
+    plain = all(len(steps) == 1 for _, steps in wanted) and all(type(node) is dict for node in nodes)
+    if plain:
+        columns = {at: [node.get(steps[0]) for node in nodes] for at, steps in wanted}
+        if not any(type(value) is list for column in columns.values() for value in column):
+            return Records(len(nodes), columns)
+    found = Records()
+    for node in nodes:
+        found.append(expand(node, wanted))
+    return found
+
+
+def _texts(column: list[Any], decimal: str) -> list[str]:
+    """Values as fields of delimited text. A JSON number has a point whatever the marks of numbers in strings."""
+    return [
+        value if type(value) is str and "\n" not in value and "\r" not in value else _text(value, decimal)
+        for value in column
+    ]
 
 
 def _text(value: Any, decimal: str) -> str:
-    """A value as a field of delimited text. A JSON number has a point whatever the marks of numbers in strings."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Number):
-        return value.replace(".", decimal) if decimal != "." else value
+        return value.replace(".", decimal) if decimal != "." else str(value)
     return " ".join(str(value).split()) if not isinstance(value, str) else value.replace("\n", " ").replace("\r", " ")
