@@ -95,6 +95,7 @@ def parse_text(path: Path, head_end: HeadEnd, limits: Limits = DEFAULT_LIMITS, o
         lambda rows: check_totals(head_end, reader, rows, body.noted),
     )
     parsed.sha256 = opened.sha256
+    parsed.noted = body.noted
     return parsed
 
 

@@ -101,6 +101,17 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
+class Version:
+    """Where the version of a file's reads stands that carry none themselves, so that a correction outranks what it
+    corrects: ``name`` and ``header`` are regular expressions with one group, whose digits are the version, searched in
+    the file's name or in the lines that hold no read; ``arrival`` takes the second in which the file was landed."""
+
+    name: str | None = None
+    header: str | None = None
+    arrival: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class HeadEnd:
     """One declared head-end; docs/feeds.md has an example of each field.
 
@@ -150,6 +161,7 @@ class HeadEnd:
     day_columns: DayColumns | None = None
     values: tuple[ValueColumn, ...] = ()
     control: Control = field(default_factory=Control)
+    version: Version = field(default_factory=Version)
     options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     pattern: str = "*"
 
@@ -171,7 +183,7 @@ _MAPS: Final = (
     "keep",
 )
 _TABLES: Final[dict[str, type[Any]]] = {
-    "ids": IdRules, "periods": Periods, "day_columns": DayColumns, "control": Control,
+    "ids": IdRules, "periods": Periods, "day_columns": DayColumns, "control": Control, "version": Version,
 }  # fmt: skip
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
     **dict.fromkeys(_TEXTS, (str,)),
@@ -344,14 +356,15 @@ def _check_words(head_end: HeadEnd) -> None:
     for word, which in head_end.dst_map.items():
         if which not in PASSES:
             raise HeadEndError(f"dst_map: {word}: {which!r} is neither first (summer time) nor second")
-    for which in ("rows", "sum"):
-        pattern = getattr(head_end.control, which)
+    searched = [("control", which, getattr(head_end.control, which)) for which in ("rows", "sum")]
+    searched += [("version", which, getattr(head_end.version, which)) for which in ("name", "header")]
+    for table, which, pattern in searched:
         try:
             groups = re.compile(pattern).groups if pattern is not None else 1
         except re.error as error:
-            raise HeadEndError(f"control: {which}: {error}") from error
+            raise HeadEndError(f"{table}: {which}: {error}") from error
         if groups != 1:
-            raise HeadEndError(f"control: {which}: a regular expression with one group is wanted")
+            raise HeadEndError(f"{table}: {which}: a regular expression with one group is wanted")
 
 
 def _check_marks(head_end: HeadEnd) -> None:

@@ -15,6 +15,7 @@ from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.members import parse_members
 from meter_pipeline.feeds.rejects import FeedRefused, FileGrowing, Reason, Rejects
 from meter_pipeline.feeds.undeclared import Guess
+from meter_pipeline.feeds.versions import set_version
 from meter_pipeline.schemas.reads import ParsedFeed
 
 
@@ -81,6 +82,10 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
             parsed = reader(path, head_end, calendar, limits)
     except FileGrowing:
         raise
+    except FeedRefused as refused:
+        return refused_feed(head_end.format, refused)
+    try:
+        set_version(parsed, head_end, path.name)
     except FeedRefused as refused:
         return refused_feed(head_end.format, refused)
     parsed.channel_flows = {each.channel: each.flow for each in head_end.values if each.flow} | dict(head_end.flows)

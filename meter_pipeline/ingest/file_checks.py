@@ -9,6 +9,7 @@ from typing import Final
 import polars as pl
 
 from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.feeds.versions import apply_version
 from meter_pipeline.schemas.reads import ParsedFeed
 
 #: A clock that was reset stamps 1970, 1980 or 2000. Bills reach back years, never twenty; a head-end may declare its own
@@ -50,6 +51,13 @@ def check_superseded(intervals: pl.DataFrame, most: float) -> None:
         detail = f"{superseded} of {received} reads name the interval of another read of this file with another value: "
         detail += "declare the column that tells them apart, or options.superseded_share"
         raise FileRefused("superseded_share", detail)
+
+
+def set_arrival(parsed: ParsedFeed, head_end: HeadEnd, landed_at: datetime) -> None:
+    """Where a head-end declares it, reads without a version get the second their file was first landed in: what came
+    later corrects what came before. The register of files keeps that time, so the same file always gives the same."""
+    if head_end.version.arrival:
+        apply_version(parsed, int(landed_at.timestamp()))
 
 
 def rounding_rows(parsed: ParsedFeed) -> list[tuple[str, str, Decimal]]:

@@ -171,6 +171,7 @@ def prepare_file(
             # registered and archived.
             raise ValueError(f"{name} changed while it was read")
         beginning = source.beginning(REFUSED_BYTES)
+    file_checks.set_arrival(parsed, head_end, known.landed_at if known is not None else now)
     declared = channels or Declared.of(raw.channels(database))
     share = file_checks.superseded_share(head_end)
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd
-from meter_pipeline.ingest import archive, landing, plain_files, restage
+from meter_pipeline.ingest import archive, file_checks, landing, plain_files, restage
 from meter_pipeline.ingest.dead_letters import parse_canonical
 from meter_pipeline.ingest.known_channels import Declared
 from meter_pipeline.ingest.landing import Parse, Places
@@ -49,6 +49,7 @@ def reading(
         _restore(places, file, copy)
         with plain_files.opened(copy) as source:
             parsed, refused, letters, _ = landing.read(source, file.content_sha256, head_end, calendar, places, parse)
+    file_checks.set_arrival(parsed, head_end, file.landed_at)
     channels = Declared.of(raw.channels(database))
     staged, rejected = landing.prepare(parsed, calendar, head_end.name, channels, clock.now())
     letters += [line_letters(parsed.rejects), rejected]

@@ -124,6 +124,8 @@ class ParsedFeed:
     #: by (meter_id, channel) the sum of the stored values less the sum of the file's own, in micro base units, where digits
     #: beyond a millionth were rounded as declared
     roundings: dict[tuple[str, str], Fraction] = field(default_factory=dict)
+    #: lines of the file that hold no read (a preamble, a footer), for what they say of the file
+    noted: list[str] = field(default_factory=list)
     #: rows that the declaration passes over (totals, other head-ends' rows)
     skipped: int = 0
     #: SHA-256 (hex) of the bytes on disk that were parsed, empty where the file could not be read to its end

@@ -19,6 +19,7 @@ from meter_pipeline.feeds.head_ends import (
     HeadEndError,
     Periods,
     ValueColumn,
+    Version,
     read_head_end,
 )
 from meter_pipeline.feeds.inspect import report
@@ -475,3 +476,25 @@ def test_a_declaration_says_what_is_wrong_with_it(tmp_path: Path, text: str, sai
     path.write_text(f'format = "delimited"\n{text}\n')
     with pytest.raises(HeadEndError, match=said):
         read_head_end(path)
+
+
+# -- versions ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "found"),
+    [
+        (Version(name="_([0-9]{8}T?[0-9]{4})"), "reads_20261112T0600.csv", 202611120600),
+        (Version(name="_([0-9]{8})"), "reads.csv", None),
+        (Version(header="^Created: ([0-9 :-]+)"), "reads.csv", 202611120601),
+        (Version(header="^Made: (.*)"), "reads.csv", None),
+        (Version(), "reads.csv", 0),
+    ],
+)
+def test_a_version_in_the_name_or_header_orders_a_file(
+    tmp_path: Path, version: Version, name: str, found: int | None
+) -> None:
+    content = "Created: 2026-11-12 06:01\nm,t,v\nM,2026-11-10 00:00,1\n"
+    feed = read(tmp_path, content, head_end(version=version, options={"skip_lines": 1}), name)
+    assert feed.intervals["source_version"].to_list() == ([] if found is None else [found])
+    assert codes(feed) == ([] if found is not None else ["no_version"])
