@@ -14,7 +14,6 @@ import polars as pl
 
 from meter_pipeline.billing.reconcile import DAY_JOINTS
 from meter_pipeline.billing.reprice import Repriced, reprice
-from meter_pipeline.billing.set_aside import apart
 from meter_pipeline.billing.statement_frames import LINE_SCHEMA, SEGMENT_SCHEMA
 from meter_pipeline.billing.tables import adjustments, days
 from meter_pipeline.calendar import BillingCalendar
@@ -22,6 +21,7 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.reading import reading
+from meter_pipeline.set_aside import apart
 
 # : Above this sum of absolute line amounts a second person approves: about a quarter of a household's monthly bill, so
 # that routine : re-estimates pass and a mistake in a tariff does not. Configuration of the caller; the figure used is

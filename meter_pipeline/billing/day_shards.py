@@ -12,11 +12,11 @@ import polars as pl
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DayCharges, accrue, joined
 from meter_pipeline.billing.determinants import day_determinants
 from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, Bound, exceptions
-from meter_pipeline.billing.set_aside import apart
 from meter_pipeline.billing.tables import days
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.reads import DayMatrix
+from meter_pipeline.set_aside import apart
 from meter_pipeline.sharding import KeyRange
 
 

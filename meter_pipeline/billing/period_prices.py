@@ -13,13 +13,13 @@ from meter_pipeline.billing.bill_holds import HOLD_SCHEMA, Period
 from meter_pipeline.billing.reprice import reprice
 from meter_pipeline.billing.segment_positions import gather
 from meter_pipeline.billing.service_agreements import Reference
-from meter_pipeline.billing.set_aside import apart
 from meter_pipeline.billing.statement_frames import LINE_SCHEMA, SEGMENT_SCHEMA
 from meter_pipeline.billing.statements import Priced, price_segments
 from meter_pipeline.billing.tables import statements as store
 from meter_pipeline.billing.tariffs import Tariff
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.set_aside import apart
 
 
 @dataclass(frozen=True, slots=True)

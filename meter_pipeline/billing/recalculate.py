@@ -14,10 +14,10 @@ from meter_pipeline.billing.accrual import DETERMINANT_SCHEMA, DayCharges, accru
 from meter_pipeline.billing.determinants import DayDeterminants, blank_group
 from meter_pipeline.billing.positions import matrix
 from meter_pipeline.billing.service_agreements import Bound, Reference, bind
-from meter_pipeline.billing.set_aside import apart
 from meter_pipeline.billing.tables import days
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.set_aside import apart
 
 #: What names a row of a day
 KEY: Final = ("billing_day", "service_point_id")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -23,13 +24,14 @@ from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.reading import reading
 from meter_pipeline.postgres.vectors import to_matrices
+from meter_pipeline.set_aside import without_faults
 from meter_pipeline.sharding import between
 from meter_pipeline.vee import findings, output_frames
 from meter_pipeline.vee.estimation import history as past
 from meter_pipeline.vee.estimation import multi_day_registers
 from meter_pipeline.vee.loading import DayInputs, Shifts, find_shifts, shifted
 from meter_pipeline.vee.registers import assemble, read_rules, true_up
-from meter_pipeline.vee.registers.usage import register_usage
+from meter_pipeline.vee.registers.usage import RegisterUsage, register_usage
 from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules import thresholds as threshold_file
 from meter_pipeline.vee.rules.model import ValidatedMatrix
@@ -108,10 +110,17 @@ def _validate(
     watch("validate")
     only = _register_only(read, calendar, day)
     means = output_frames.class_means(gathered.class_sums, t.profile_min_rows)
-    daily = past.align_daily(only, history, days, like)
     bounds = int(read.start.timestamp()), int(read.end.timestamp())
-    judged = read_rules.judge(read.registers, only, daily, t, bounds)
-    of_registers = register_usage(read.registers, only, daily, t, means, judged)
+
+    def of(points: Sequence[str]) -> tuple[pl.DataFrame, RegisterUsage]:
+        mine = only.filter(pl.col("service_point_id").is_in(list(points)))
+        daily = past.align_daily(mine, history, days, like)
+        judged = read_rules.judge(read.registers, mine, daily, t, bounds)
+        return mine, register_usage(read.registers, mine, daily, t, means, judged)
+
+    (only, of_registers), faults = without_faults(only["service_point_id"].unique().sort().to_list(), of)
+    read.aside.update(faults)
+    trued = _true_ups(city, past.whole_points(history, day - timedelta(days=1)))
     usage = output_frames.daily_usage([*gathered.usage, of_registers.frame], day)
     of_rows = [*gathered.exceptions, *findings.register_findings(of_registers, only, city.policy)]
     exceptions = findings.day_findings(read, streamed.unexpected, of_rows, usage, city.policy, now)
@@ -124,11 +133,25 @@ def _validate(
     watch("write")
     gathered.summary.finish(usage, exceptions)
     watch("summary")
-    settled = past.whole_points(history, day - timedelta(days=1))
-    trued = true_up.find(session, calendar, day, read.windows, read.registers, settled, t)
     outcome.redetermine = requests.ask(connection, [*trued, *multi_day_registers.asked(streamed.again, day)], now)
     watch("true-up")
     return outcome
+
+
+def _true_ups(city: City, settled: pl.Series) -> list[requests.Request]:
+    """The days that the day's reads ask to have again. A service that cannot be compared asks for none and is told."""
+    read, t = city.read, city.thresholds
+    points = read.registers.frame.filter("register_only")["service_point_id"].unique().sort().to_list()
+
+    def find(some: Sequence[str]) -> list[requests.Request]:
+        mine = read.registers if len(some) == len(points) else read.registers.of_points(some)
+        return true_up.find(city.session, city.calendar, read.day, read.windows, mine, settled, t)
+
+    if not points:
+        return []
+    found, faults = without_faults(points, find)
+    read.aside.update(faults)
+    return found
 
 
 @dataclass(slots=True)

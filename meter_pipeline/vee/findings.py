@@ -109,7 +109,9 @@ def day_findings(
     ``unexpected``: raw channels that no shard expected; ``of_rows``: ``row_findings`` and ``register_findings``;
     ``usage``: the day's.
     """
-    parts = [_account_faults(read, usage), _strangers(read, unexpected), _transferred(read), *of_rows]
+    aside = _set_aside(read)
+    strangers = _strangers(read, unexpected).filter(~pl.col("meter_id").is_in(aside["meter_id"].implode()))
+    parts = [_account_faults(read, usage), strangers, _transferred(read), aside, *of_rows]
     every = pl.concat(parts, how="vertical_relaxed")
     actions = {code: policy.action(code) for code in every["kind"].unique().to_list()}
     return (
@@ -123,6 +125,14 @@ def day_findings(
         .sort("kind", "service_point_id", "meter_id", "channel")
         .select(validated.EXCEPTION)
     )
+
+
+def _set_aside(read: DayInputs) -> pl.DataFrame:
+    """Services of which a step could not work out the day, by meter, with the reason."""
+    rows = [
+        ("SET_ASIDE", point, meter, "", "fail", read.aside[point]) for point, meter in read.meters_aside.iter_rows()
+    ]
+    return _frame(sorted(rows))
 
 
 def queued(exceptions: pl.DataFrame, policy: DayPolicy) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -17,6 +17,7 @@ from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.reading import reading
 from meter_pipeline.postgres.vectors import RAW_INTERVAL_DAY, VectorTable, read_frame, read_matrices, to_matrices
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
+from meter_pipeline.set_aside import without_faults
 from meter_pipeline.sharding import between
 from meter_pipeline.vee import account_mapping
 from meter_pipeline.vee.estimation import history as past
@@ -61,14 +62,21 @@ class DayInputs:
     account_faults: pl.DataFrame
     windows: pl.DataFrame
     points: pl.DataFrame
+    aside: dict[str, str]
+    aside_meters: pl.DataFrame
+
+    @property
+    def meters_aside(self) -> pl.DataFrame:
+        """Meters of the services that are set aside: service_point_id, meter_id."""
+        later = self.windows.filter(pl.col("service_point_id").is_in(list(self.aside)))
+        return pl.concat([self.aside_meters, later.select("service_point_id", "meter_id")]).unique(maintain_order=True)
 
     @property
     def strangers(self) -> pl.DataFrame:
         """Channels that came from meters of which no interval is expected: meter_id, channel, unit, interval_minutes,
         declared."""
-        found = self.arrived.join(
-            self.expected.select("meter_id").unique(), on="meter_id", how="anti", maintain_order="left"
-        )
+        known = pl.concat([self.expected["meter_id"], self.meters_aside["meter_id"]]).unique().implode()
+        found = self.arrived.filter(~pl.col("meter_id").is_in(known))
         return found.with_columns(pl.col("interval_minutes").cast(pl.Int64), declared=pl.lit(False))
 
 
@@ -103,9 +111,7 @@ def _read_around(
 ) -> DayInputs:
     start, end = calendar.bounds(day)
     start_s, end_s = int(start.timestamp()), int(end.timestamp())
-    windows = assemble.day_windows(
-        assemble.with_units(validated.read_installations(session, start, end)), start_s, end_s
-    )
+    installations = validated.read_installations(session, start, end)
     reference = reference_read.result()
     points = reference.service_points
     mapped, faults = account_mapping.map_accounts(
@@ -118,22 +124,15 @@ def _read_around(
         ).then(pl.col("cycle_id")),
     ).drop("tariff_version")
     reads = registers_read.result()
-    # those of the day and of the days beside it
-    within = {"": (calendar.start_s(day - timedelta(days=1)), calendar.start_s(day + timedelta(days=2)))}
-    registers = assemble.register_series(windows, reads, t, within)
-    lonely = (
-        registers.frame.filter(pl.Series((registers.use.quantity == NO_VALUE) | (registers.use.reads == 0)))["meter_id"]
-        .unique()
-        .sort()
-        .to_list()
-    )
-    if lonely:
-        # two reads behind: one opens the stretch that ends today, the one before it says what is usual
-        wide = read_window.reads_around(session, day, start_s, end_s, windows, lonely, before=2).reads
-        others = reads.filter(~pl.col("meter_id").is_in(lonely))
-        within |= dict.fromkeys(lonely, read_window.near_span(start_s, end_s))
-        registers = assemble.register_series(windows, pl.concat([others, wide], how="vertical_relaxed"), t, within)
-    expected = assemble.expected_rows(windows, points, accounts)
+
+    def stand(service_points: Sequence[str]) -> tuple[pl.DataFrame, assemble.Registers, pl.DataFrame]:
+        mine = _of_points(installations, service_points)
+        windows = assemble.day_windows(assemble.with_units(mine), start_s, end_s)
+        registers = _registers(session, calendar, day, windows, reads, t)
+        return windows, registers, assemble.expected_rows(windows, points, accounts)
+
+    everyone = installations["service_point_id"].unique().sort().to_list()
+    (windows, registers, expected), aside = without_faults(everyone, stand)
     arrived, vectors = came.result()
     return DayInputs(
         day,
@@ -150,7 +149,33 @@ def _read_around(
         faults,
         windows,
         points,
+        aside,
+        _of_points(installations, list(aside)).select("service_point_id", "meter_id").unique(maintain_order=True),
     )
+
+
+def _of_points(frame: pl.DataFrame, service_points: Sequence[str]) -> pl.DataFrame:
+    """Rows of some service points; the frame itself where they are all of them."""
+    found = frame.filter(pl.col("service_point_id").is_in(list(service_points)))
+    return frame if found.height == frame.height else found
+
+
+def _registers(
+    session: Database, calendar: BillingCalendar, day: date, windows: pl.DataFrame, reads: pl.DataFrame, t: Thresholds
+) -> assemble.Registers:
+    """The day's register series: from the reads of the day and its neighbours, or of months where those leave it open."""
+    start_s, end_s = calendar.start_s(day), calendar.start_s(day + timedelta(days=1))
+    within = {"": (calendar.start_s(day - timedelta(days=1)), calendar.start_s(day + timedelta(days=2)))}
+    registers = assemble.register_series(windows, reads, t, within)
+    open_series = pl.Series((registers.use.quantity == NO_VALUE) | (registers.use.reads == 0))
+    lonely = registers.frame.filter(open_series)["meter_id"].unique().sort().to_list()
+    if not lonely:
+        return registers
+    # two reads behind: one opens the stretch that ends today, the one before it says what is usual
+    wide = read_window.reads_around(session, day, start_s, end_s, windows, lonely, before=2).reads
+    others = reads.filter(~pl.col("meter_id").is_in(lonely))
+    within |= dict.fromkeys(lonely, read_window.near_span(start_s, end_s))
+    return assemble.register_series(windows, pl.concat([others, wide], how="vertical_relaxed"), t, within)
 
 
 def read_rows(

@@ -21,6 +21,7 @@ import polars as pl
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.ingest.tables.raw import still_asked
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.set_aside import without_faults
 from meter_pipeline.sharding import INTERVALS_PER_SHARD, between, cuts
 from meter_pipeline.vee import edits, output_frames
 from meter_pipeline.vee.estimation import history as past
@@ -176,7 +177,7 @@ def judge(
     """One shard of several, judged as far as it can be without the others."""
     peers = Peers()
     shapes = [output_frames.head_end_shapes(part, city.read.day) for part in rows]
-    judged = [_judge(city, validate, part, edits.apply(city.overrides, part), peers, shifts) for part in rows]
+    judged = [_judge_sound(city, validate, part, peers, shifts) for part in rows]
     open_rows = [
         j.validated.keys["service_point_id"][j.validated.left_open] for j in judged if j.validated.left_open.size
     ]
@@ -217,9 +218,7 @@ def stream(
             again = expected.filter(pl.col("service_point_id").is_in(pl.concat(open_points).implode()))
             for rows, _ in _each(city, reader, parts_of(again, 0)):
                 # their shapes are counted already
-                judged = [
-                    _judge(city, validate, part, edits.apply(city.overrides, part), peers, shifts) for part in rows
-                ]
+                judged = [_judge_sound(city, validate, part, peers, shifts) for part in rows]
                 _settle(judged, kept, city.read.day, hand_on)
     return kept, find(output_frames.added_shapes(kept.shapes))
 
@@ -233,11 +232,11 @@ def _stream_whole(
     find: FindShifts,
 ) -> Shifts:
     """The day as one shard."""
-    rows, unexpected = read_rows(city.ahead, city.calendar, city.read, expected, city.thresholds)
+    rows, unexpected = _read_sound(city, expected)
     kept.shapes += [output_frames.head_end_shapes(part, city.read.day) for part in rows]
     kept.unexpected.append(unexpected)
     shifts = find(output_frames.added_shapes(kept.shapes))
-    judged = [_judge(city, validate, part, edits.apply(city.overrides, part), None, shifts) for part in rows]
+    judged = [_judge_sound(city, validate, part, None, shifts) for part in rows]
     _settle(judged, kept, city.read.day, hand_on)
     return shifts
 
@@ -264,9 +263,9 @@ def each(city: City, parts: Sequence[pl.DataFrame]) -> Iterator[tuple[list[DayRo
 def _each(
     city: City, reader: ThreadPoolExecutor, parts: Sequence[pl.DataFrame]
 ) -> Iterator[tuple[list[DayRows], pl.DataFrame]]:
-    coming = reader.submit(read_rows, city.ahead, city.calendar, city.read, parts[0], city.thresholds)
+    coming = reader.submit(_read_sound, city, parts[0])
     for following in parts[1:]:
-        now, coming = coming, reader.submit(read_rows, city.ahead, city.calendar, city.read, following, city.thresholds)
+        now, coming = coming, reader.submit(_read_sound, city, following)
         yield now.result()
     yield coming.result()
 
@@ -290,6 +289,41 @@ def _apart(city: City, rows: DayRows, daily: DailyHistory) -> None:
     present, earlier = (f.filter(pl.col("service_point_id").is_in(points)) for f in (city.several, city.by_meter))
     daily.totals[at], daily.actual[at] = past.own_daily(mine, present, earlier, city.days)
     rows.context.estimate_streak[at] = past.own_streaks(daily.totals[at], daily.actual[at])
+
+
+def _read_sound(city: City, expected: pl.DataFrame) -> tuple[list[DayRows], pl.DataFrame]:
+    """The rows under judgement of some expected ones, and raw rows nobody expects. A service whose rows cannot be laid
+    out is set aside."""
+    points = expected["service_point_id"].unique().sort().to_list()
+
+    def laid_out(some: Sequence[str]) -> tuple[list[DayRows], pl.DataFrame]:
+        mine = expected if len(some) == len(points) else expected.filter(pl.col("service_point_id").is_in(list(some)))
+        return read_rows(city.ahead, city.calendar, city.read, mine, city.thresholds)
+
+    found, faults = without_faults(points, laid_out)
+    city.read.aside.update(faults)
+    return found
+
+
+def _judge_sound(
+    city: City, validate: Callable[..., ValidatedMatrix], rows: DayRows, peers: Peers | None, shifts: Shifts
+) -> Judged:
+    """Rows of one interval length, judged. A service that cannot be judged is set aside."""
+    named = rows.keys["service_point_id"]
+    points = named.unique().sort().to_list()
+
+    def judged(some: Sequence[str]) -> tuple[Judged, Peers | None]:
+        whole = len(some) == len(points)
+        mine = rows if whole else rows.take(np.flatnonzero(named.is_in(list(some)).to_numpy()))
+        # what a failed attempt counted in must not be counted twice
+        own = None if peers is None else Peers(whole=peers.whole, sums=dict(peers.sums))
+        return _judge(city, validate, mine, edits.apply(city.overrides, mine), own, shifts), own
+
+    (found, counted), faults = without_faults(points, judged)
+    if peers is not None and counted is not None:
+        peers.sums = counted.sums
+    city.read.aside.update(faults)
+    return found
 
 
 def _judge(

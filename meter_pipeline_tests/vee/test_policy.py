@@ -37,7 +37,7 @@ def test_every_shipped_entry_names_a_rule_and_says_why() -> None:
     assert all(e.why for e in shipped)
     assert {e.rule for e in shipped if e.action == "hold"} == {
         "SUM_CHECK", "MULTIPLIER", "INFEASIBLE", "TOU_SUM", "NOT_ESTIMATED", "ESTIMATE_SUSPECT", "UNIT", "DECREASE", "DIALS",
-        "READ_HIGH", "READ_IMPOSSIBLE", "NEVER_READ",
+        "READ_HIGH", "READ_IMPOSSIBLE", "NEVER_READ", "SET_ASIDE",
     }  # fmt: skip
 
 

@@ -286,6 +286,7 @@ def test_published_bits_keep_their_meaning() -> None:
         45: "REGISTER_DOUBTED",
         46: "NEVER_READ",
         47: "READ_GAP",
+        48: "SET_ASIDE",
     }
     assert all(r.source and r.about for r in (*INTERVAL_RULES.values(), *ROW_RULES.values()))
 

@@ -6,6 +6,7 @@ know is returned apart, as an exception, never dropped in silence.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import date
 from typing import Final
@@ -64,6 +65,13 @@ class Registers:
     found: Steps
     use: WindowUse
 
+    def of_points(self, service_points: Sequence[str]) -> Registers:
+        """The series of some service points, beside all reads."""
+        mine = self.frame["service_point_id"].is_in(list(service_points))
+        at = np.flatnonzero(mine.to_numpy())
+        use = WindowUse(*(getattr(self.use, f.name)[at] for f in fields(WindowUse)))
+        return Registers(self.frame.filter(mine), self.reads, self.found, use)
+
     def of_rows(self, first: int, past: int) -> Registers:
         """The series [first, past) of the frame, beside all reads."""
         use = WindowUse(*(getattr(self.use, f.name)[first:past] for f in fields(WindowUse)))
@@ -91,9 +99,10 @@ def expected_rows(windows: pl.DataFrame, points: pl.DataFrame, accounts: pl.Data
     """Interval rows the day should have, one per installation and channel, with class, status, account, sorted by
     ROW_KEY.
 
-    ``group`` numbers unit, flow and class over the whole day: rows of one number are each other's peers.
+    ``group`` numbers unit, flow and class over the whole day: rows of one number are each other's peers. Raises ValueError
+    where a channel would have two rows: a meter that was taken away and put back within the day.
     """
-    return (
+    rows = (
         windows.filter(pl.col("kind") == "interval")
         .join(points.select("service_point_id", "customer_class", "status"), on="service_point_id", how="left")
         .join(accounts, on="service_point_id", how="left")
@@ -103,6 +112,10 @@ def expected_rows(windows: pl.DataFrame, points: pl.DataFrame, accounts: pl.Data
         .with_columns(group=pl.struct("unit", "flow", "customer_class").rank("dense").cast(pl.Int32) - 1)
         .sort(*ROW_KEY, "begin_s")
     )
+    if rows.select(ROW_KEY).is_duplicated().any():
+        twice = rows.filter(pl.struct(ROW_KEY).is_duplicated())
+        raise ValueError(f"meter {twice['meter_id'][0]} is installed twice on the day")
+    return rows
 
 
 def assemble(

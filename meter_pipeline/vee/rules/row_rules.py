@@ -467,6 +467,13 @@ NEVER_READ = _recorded(
     "ERCOT: nulls refused",
     "No read of the register is known, so nothing says what was used.",
 )
+SET_ASIDE = _recorded(
+    "SET_ASIDE",
+    48,
+    Severity.FAIL,
+    "C5",
+    "The service's day could not be worked out and is left out; those of all others were.",
+)
 
 
 def run_row_rules(s: Subject, total: Ints, history: DailyHistory, role: Role = Role.INITIAL) -> Ints:

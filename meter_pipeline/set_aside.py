@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import psycopg
 
 from meter_pipeline.control.pause_check import Held
 
 T = TypeVar("T")
+# : More faults than this in one computation are no matter of single services: something is wrong with all of them, and
+# the first fault is raised
+MOST_FAULTS: Final = 100
 
 
 @dataclass(slots=True)
@@ -32,6 +35,19 @@ def apart(keys: Sequence[str], compute: Callable[[Sequence[str]], T]) -> Apart[T
     return found
 
 
+def without_faults(keys: Sequence[str], compute: Callable[[Sequence[str]], T]) -> tuple[T, dict[str, str]]:
+    """``compute`` over all keys it does not fail for, at once, and by key why it fails for the others."""
+    try:
+        return compute(keys), {}
+    except (psycopg.Error, Held, MemoryError):
+        raise
+    except Exception:
+        faults = apart(keys, compute).faults
+        if not faults:
+            raise
+    return compute([key for key in keys if key not in faults]), faults
+
+
 def _try(keys: list[str], compute: Callable[[Sequence[str]], T], found: Apart[T]) -> None:
     if not keys:
         return
@@ -41,6 +57,8 @@ def _try(keys: list[str], compute: Callable[[Sequence[str]], T], found: Apart[T]
         raise
     except Exception as error:
         if len(keys) == 1:
+            if len(found.faults) == MOST_FAULTS:
+                raise
             found.faults[keys[0]] = f"{type(error).__name__}: {error}"[:500]
             return
         half = len(keys) // 2
