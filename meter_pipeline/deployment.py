@@ -6,6 +6,7 @@ import os
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
+from meter_pipeline.billing.tables.days import write_opening
 from meter_pipeline.packaged import packaged
 from meter_pipeline.postgres.database import Database, open_database
 from meter_pipeline.postgres.migrations import migrate
@@ -22,10 +23,14 @@ def roles_in_use() -> bool:
 
 
 def prepare(settings: Settings) -> Database:
-    """Start the embedded server if that is the one in use, apply migrations, and set this process's Dagster
-    environment."""
+    """Start the embedded server if that is the one in use, apply migrations, tell billing the first day that is billed,
+    and set this process's Dagster environment."""
     database = open_database(settings)
     migrate(database)
+    opening = settings.utility().first_billing_day
+    if opening is not None:
+        with database.connect("going live") as connection:
+            write_opening(connection, opening)
     os.environ.update(environment(settings, database))
     return database
 

@@ -27,6 +27,8 @@ from meter_pipeline.set_aside import apart
 # that routine : re-estimates pass and a mistake in a tariff does not. Configuration of the caller; the figure used is
 # kept with each adjustment.
 THRESHOLD: Final = Decimal("50.00")
+#: Statements of one service that follow each other and are corrected in one go: ten years of months.
+MOST_ROUNDS: Final = 120
 REASONS: Final = ("late_actual", "correction", "tariff", "reference")
 _KEY: Final = ["service_point_id", "tariff_id", "tariff_version", "segment_start", "segment_end", "line_key"]
 
@@ -37,10 +39,12 @@ class AdjustmentError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What correcting a statement comes to. ``lines``: action, original_line_no, the line's columns, quantity and
-    amount in millionths. ``segments``: all that the statement stands on after it (SEGMENT_SCHEMA). ``blocked``: why it
-    cannot be worked out, and then there are no lines: a statement is never cancelled because a day of it cannot be
-    priced."""
+    """What correcting a statement comes to.
+
+    ``lines``: action, original_line_no, the line's columns, quantity and amount in millionths; ``segments``: what the
+    corrected statement stands on (SEGMENT_SCHEMA). ``blocked``: why it cannot be worked out, and then
+    there are no lines: a statement is never cancelled because a day of it cannot be priced.
+    """
 
     statement_id: str
     lines: pl.DataFrame
@@ -177,7 +181,23 @@ def propose_late_changes(
     reconcile or that cannot be priced stays on the list with the reason (tables.adjustments.late_changes). What a
     person refused is not asked for again unless something else is known since.
     """
+    made: list[str] = []
+    for _ in range(MOST_ROUNDS):
+        found = _propose_noted(database, calendar, threshold, clock, actor)
+        made += found
+        # An adjustment that changes what a later statement carries in puts that one on the list.
+        if not found:
+            break
+    return made
+
+
+def _propose_noted(
+    database: Database, calendar: BillingCalendar, threshold: Decimal, clock: Clock, actor: str
+) -> list[str]:
+    """Adjustments of the statements that are on the list now."""
     noted = adjustments.late_changes(database, DAY_JOINTS)
+    if not noted.height:
+        return []
     ready = noted.filter(pl.col("waits_for").is_null())
     proposals = _proposals(database, calendar, ready["statement_id"].to_list())
     waits = list(noted.filter(pl.col("waits_for").is_not_null()).select("statement_id", "waits_for").iter_rows())
@@ -210,7 +230,9 @@ class _Asked:
 
 def _ask(connection: Any, calendar: BillingCalendar, proposal: Proposal, asked: _Asked, clock: Clock) -> str | None:
     """Write a proposal in the place of those of the statement that nobody has decided; None where nothing is left to
-    correct. One that waits already with the same lines stays."""
+    correct, or the same was refused. One that waits already with the same lines stays. Usage or a credit that moves no
+    money on this statement is kept as an adjustment without lines: the next one stands on it.
+    """
     now, statement_id = clock.now(), proposal.statement_id
     adjustments.lock(connection, statement_id)
     standing = adjustments.undecided(connection, statement_id)
@@ -219,9 +241,8 @@ def _ask(connection: Any, calendar: BillingCalendar, proposal: Proposal, asked: 
         if lines and adjustments.same_lines(connection, adjustment_id, lines):
             return adjustment_id
     refused = adjustments.last_refused(connection, statement_id)
-    if lines and not asked.again and refused and adjustments.same_lines(connection, refused, lines):
-        lines = []
-    if not lines:
+    repeated = lines and not asked.again and refused and adjustments.same_lines(connection, refused, lines)
+    if repeated or (not lines and adjustments.stands_on(connection, statement_id, proposal.segments)):
         adjustments.supersede(connection, [name for name, _ in standing], None, now)
         for name, requested_by in standing:
             ended = {
@@ -262,7 +283,7 @@ def _ask(connection: Any, calendar: BillingCalendar, proposal: Proposal, asked: 
     if standing:
         body["supersedes"] = [name for name, _ in standing]
     hashes = _hashes(connection, adjustment_id)
-    ledger.append(connection, "adjustment_requested", body, hashes, clock=clock, actor=asked.by)
+    ledger.append(connection, "adjustment_requested", body, hashes or None, clock=clock, actor=asked.by)
     if not row["approval_required"]:
         _post(connection, adjustment_id, clock, asked.by)
     return adjustment_id
@@ -320,6 +341,8 @@ def decide(database: Database, adjustment_id: str, *, approve: bool, person: str
 
 
 def _post(connection: Any, adjustment_id: str, clock: Clock, actor: str) -> None:
+    statement_id = adjustment_id.rsplit(".", 1)[0]
+    before = adjustments.carried_out(connection, statement_id)
     row = adjustments.post(connection, adjustment_id, clock.now())
     if row is None:
         raise AdjustmentError(f"{adjustment_id} can't be posted before it is approved")
@@ -329,7 +352,12 @@ def _post(connection: Any, adjustment_id: str, clock: Clock, actor: str) -> None
         "net": row["net"],
         "posting_month": row["posting_month"],
     }
-    ledger.append(connection, "adjustment_posted", body, _hashes(connection, adjustment_id), clock=clock, actor=actor)
+    ledger.append(
+        connection, "adjustment_posted", body, _hashes(connection, adjustment_id) or None, clock=clock, actor=actor
+    )
+    if adjustments.carried_out(connection, statement_id) != before:
+        # A credit or a peak that a later statement stands on is another one now.
+        adjustments.note_following(connection, statement_id, clock.now())
 
 
 def _hashes(connection: Any, adjustment_id: str) -> list[bytes]:

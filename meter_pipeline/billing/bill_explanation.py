@@ -16,9 +16,9 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA
+from meter_pipeline.billing.carried import nothing_carried
 from meter_pipeline.billing.positions import micro_of
 from meter_pipeline.billing.pricing import period_months
-from meter_pipeline.billing.segment_positions import nothing_carried
 from meter_pipeline.billing.service_agreements import SERVICE_SCHEMA
 from meter_pipeline.billing.statements import price_segments
 from meter_pipeline.billing.tariffs.fields import TariffRefusedError

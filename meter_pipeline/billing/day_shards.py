@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
+from typing import Final
 
 import polars as pl
 
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DayCharges, accrue, joined
-from meter_pipeline.billing.determinants import day_determinants
+from meter_pipeline.billing.determinants import DayGroup, day_determinants
 from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, Bound, exceptions
 from meter_pipeline.billing.tables import days
 from meter_pipeline.calendar import BillingCalendar
@@ -94,9 +95,22 @@ def charges_of(shard: ShardInput, calendar: BillingCalendar, day: date, holidays
     )
 
 
+#: Ten billion units in a day, more than any utility delivers: sums over a year and a city of what is below fit a bigint.
+LARGEST_DAY: Final = 10**16
+
+
+def _check_size(group: DayGroup) -> None:
+    """Raise OverflowError where a day's usage is beyond what a bill can hold."""
+    for figures in (group.source, group.source_export, group.other, group.other_export, group.energy, group.export):
+        if figures.size and max(int(figures.max()), -int(figures.min())) > LARGEST_DAY:
+            raise OverflowError(f"usage of a day beyond {LARGEST_DAY // 10**6} {group.tariff.unit}")
+
+
 def _charged(
     shard: ShardInput, calendar: BillingCalendar, day: date, holidays: frozenset[date], service_points: Sequence[str]
 ) -> DayCharges:
     part = shard.of(service_points)
     determinants = day_determinants(part.services, calendar, day, part.usage, part.daily, holidays, part.dials)
+    for group in determinants.groups:
+        _check_size(group)
     return accrue(determinants, part.prior, calendar)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import polars as pl
 
@@ -13,8 +12,7 @@ from meter_pipeline.billing.bill_holds import HOLD_SCHEMA, Period
 from meter_pipeline.billing.reprice import reprice
 from meter_pipeline.billing.segment_positions import gather
 from meter_pipeline.billing.service_agreements import Reference
-from meter_pipeline.billing.statement_frames import LINE_SCHEMA, SEGMENT_SCHEMA
-from meter_pipeline.billing.statements import Priced, price_segments
+from meter_pipeline.billing.statements import Priced
 from meter_pipeline.billing.tables import statements as store
 from meter_pipeline.billing.tariffs import Tariff
 from meter_pipeline.calendar import BillingCalendar
@@ -46,7 +44,7 @@ class PeriodPrices:
 def price_period(database: Database, calendar: BillingCalendar, reference: Reference, period: Period) -> PeriodPrices:
     """Prices of a period's accounts that nothing holds. One whose pricing fails is set aside; the others are priced."""
     plain = period.wanted.filter(~pl.col("account_id").is_in(period.revised))
-    rows, tariffs = gather(
+    found = gather(
         database,
         reference,
         plain,
@@ -54,27 +52,33 @@ def price_period(database: Database, calendar: BillingCalendar, reference: Refer
         period.start,
         lambda at: store.positions(database, at, CHARGE_SCHEMA.names()).cast(CHARGE_SCHEMA),
     )
-    lost = (
-        plain.join(rows, on=["account_id", "service_point_id", "segment_start"], how="anti") if plain.height else plain
-    )
-    faults = [_holds(lost["account_id"].unique().to_list(), "not_charged", "the last day of a segment is not charged")]
-    rows = rows.join(lost, on="account_id", how="anti") if lost.height else rows
+    tariffs = dict(found.tariffs)
+    key = ["account_id", "service_point_id", "segment_start"]
+    lost = plain.join(found.rows, on=key, how="anti") if plain.height else plain
+    people = lost["account_id"].unique().to_list()
+    faults = [_holds(people, "not_charged", "the last day of a segment is not charged")]
     parts: list[Priced] = []
-    if rows.height:
-        compute = partial(_priced, rows, tariffs, period)
-        done = apart(rows["account_id"].unique().sort().to_list(), compute)
-        parts += done.results
+    accounts = (
+        found.rows.filter(~pl.col("account_id").is_in(people))["account_id"].unique().sort().to_list()
+        if plain.height
+        else []
+    )
+    if accounts:
+        done = apart(accounts, lambda some: found.price(some, period.end))
+        parts += [
+            part for priced in done.results for part in _isolated(priced, lambda some: found.price(some, period.end))
+        ]
         faults += [_holds([account], "set_aside", why) for account, why in done.faults.items()]
     accrued = pl.DataFrame(schema={"account_id": pl.String, "accrued": pl.Int64})
     if period.revised:
         span = (period.cycle_id, period.start, period.end)
         again = apart(period.revised, lambda accounts: reprice(database, calendar, accounts, *span))
-        for found in again.results:
-            blocked = found.blocked["account_id"].to_list()
-            parts.append(found.priced)
-            accrued = pl.concat([accrued, found.accrued.filter(~pl.col("account_id").is_in(blocked))])
-            faults.append(found.blocked.select("account_id", pl.lit("not_charged").alias("reason"), "detail"))
-            tariffs |= found.tariffs
+        for known in again.results:
+            blocked = known.blocked["account_id"].to_list()
+            parts.append(known.priced)
+            accrued = pl.concat([accrued, known.accrued.filter(~pl.col("account_id").is_in(blocked))])
+            faults.append(known.blocked.select("account_id", pl.lit("not_charged").alias("reason"), "detail"))
+            tariffs |= known.tariffs
         faults += [_holds([account], "set_aside", why) for account, why in again.faults.items()]
     priced = _joined(parts)
     faults.append(priced.refused.select("account_id", pl.lit("not_charged").alias("reason"), "detail"))
@@ -83,16 +87,34 @@ def price_period(database: Database, calendar: BillingCalendar, reference: Refer
     return result.without(held["account_id"].unique().to_list())
 
 
-def _priced(
-    rows: pl.DataFrame, tariffs: dict[tuple[str, int], Tariff], period: Period, accounts: Sequence[str]
-) -> Priced:
-    chosen = rows.filter(pl.col("account_id").is_in(list(accounts)))
-    return price_segments(chosen, tariffs, period.start, period.end)
+def _isolated(priced: Priced, price: Callable[[Sequence[str]], Priced]) -> list[Priced]:
+    """What was priced, with the accounts that were refused only because another one of their tariff could not be.
+
+    Where three accounts of a refused tariff are refused alone as well, the tariff is at fault, and all of them wait.
+    """
+    parts = [priced]
+    saved: list[str] = []
+    for (_,), group in priced.refused.group_by(["detail"]):
+        accounts = group["account_id"].sort().to_list()
+        sample = {accounts[0], accounts[len(accounts) // 2], accounts[-1]}
+        if len(accounts) == 1 or all(price([account]).refused.height for account in sample):
+            continue
+        done = apart(accounts, lambda some: _unless_refused(price(some)))
+        parts += done.results
+        saved += [a for part in done.results for a in part.segments["account_id"].unique().to_list()]
+    parts[0] = replace(priced, refused=priced.refused.filter(~pl.col("account_id").is_in(saved)))
+    return parts
+
+
+def _unless_refused(priced: Priced) -> Priced:
+    if priced.refused.height:
+        raise ValueError(str(priced.refused["detail"][0]))
+    return priced
 
 
 def _joined(parts: Sequence[Priced]) -> Priced:
     if not parts:
-        return Priced(pl.DataFrame(schema=LINE_SCHEMA), pl.DataFrame(schema=SEGMENT_SCHEMA))
+        return Priced.empty()
     return Priced(
         pl.concat([p.lines for p in parts]),
         pl.concat([p.segments for p in parts]),

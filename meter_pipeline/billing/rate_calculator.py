@@ -18,11 +18,11 @@ import polars as pl
 
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA
 from meter_pipeline.billing.bill_end import year_before
+from meter_pipeline.billing.carried import carried
 from meter_pipeline.billing.determinants import DAILY_SCHEMA, DayGroup, day_determinants
 from meter_pipeline.billing.load import LOAD_SCALE, Load, LoadDay
 from meter_pipeline.billing.positions import micro_of
 from meter_pipeline.billing.pricing import EXACT_PLACES, QUANTITY_SCALE
-from meter_pipeline.billing.segment_positions import carried
 from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, SERVICE_SCHEMA, Bound
 from meter_pipeline.billing.statement_frames import Precision
 from meter_pipeline.billing.statements import Priced, price_segments

@@ -217,7 +217,7 @@ def _by_cause(compared: pl.DataFrame, unit: str) -> list[tuple[Any, ...]]:
     """Sums and counts by unit and cause, and the first five services of a cause that nobody can explain."""
     found = (
         compared.group_by(unit, "cause")
-        .agg(pl.col("expected", "actual").sum(), pl.len().alias("items"))
+        .agg(pl.col("expected", "actual").cast(pl.Int128).sum(), pl.len().alias("items"))
         .sort(unit, "cause")
     )
     rows = []

@@ -24,4 +24,5 @@ def load_reference(database: Database, day: date, beside: Database | None = None
         documents,
         hashes,
         days.read_frozen(database),
+        days.read_opening(database),
     )

@@ -15,7 +15,7 @@ from meter_pipeline.billing.reference import load_reference
 from meter_pipeline.billing.segment_positions import gather
 from meter_pipeline.billing.segments import segments, stretches, uncovered
 from meter_pipeline.billing.service_agreements import bind
-from meter_pipeline.billing.statements import Priced, price_segments
+from meter_pipeline.billing.statements import Priced
 from meter_pipeline.billing.tables import adjustments, days
 from meter_pipeline.billing.tariffs import Tariff
 from meter_pipeline.calendar import BillingCalendar
@@ -24,8 +24,11 @@ from meter_pipeline.postgres.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Repriced:
-    """A period priced again. ``accrued``: account_id and the sum of its days' charges, in millionths; ``blocked``:
-    account_id and why its period cannot be priced, in which case it has no lines that mean anything."""
+    """A period priced again.
+
+    ``accrued``: account_id and the sum of its days' charges, in millionths; ``blocked``: account_id and why its period
+    cannot be priced, in which case it has no lines that mean anything.
+    """
 
     priced: Priced
     accrued: pl.DataFrame
@@ -71,21 +74,16 @@ def reprice(
         [uncovered(stretches(reference, cycle_id, period_start, period_end), wanted), _unreached(wanted, charges)]
     ).sort(pl.all())
     blocked = blocked.group_by("account_id", maintain_order=True).agg(pl.col("detail").str.join(", "))
-    rows, tariffs = gather(
-        database,
-        reference,
-        wanted.join(blocked, on="account_id", how="anti"),
-        cycle_id,
-        period_start,
-        lambda at: pl.concat([charges[d] for d in at]),
-    )
-    priced = price_segments(rows, tariffs, period_start, period_end)
+    kept = wanted.join(blocked, on="account_id", how="anti")
+    found = gather(database, reference, kept, cycle_id, period_start, lambda at: pl.concat([charges[d] for d in at]))
+    accounts = found.rows["account_id"].unique().sort().to_list()
+    priced = found.price(accounts, period_end) if accounts else Priced.empty()
     totals = pl.concat([c.select("account_id", "total") for c in charges.values()])
     return Repriced(
         priced,
         totals.group_by("account_id").agg(pl.col("total").sum().alias("accrued")),
         pl.concat([blocked, priced.refused.select(blocked.columns)]),
-        tariffs,
+        found.tariffs,
     )
 
 

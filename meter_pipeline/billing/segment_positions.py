@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
-import numpy as np
 import polars as pl
 
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA
 from meter_pipeline.billing.bill_end import year_before
-from meter_pipeline.billing.positions import Aligned, lists
+from meter_pipeline.billing.carried import Carry, no_segments, price_stretches, read_carry
 from meter_pipeline.billing.service_agreements import ATTRIBUTES, Bound, Reference, bind
-from meter_pipeline.billing.statements import before_columns
+from meter_pipeline.billing.statements import Priced, before_columns
 from meter_pipeline.billing.tables import statements as store
 from meter_pipeline.billing.tariffs import Tariff
 from meter_pipeline.billing.tariffs.model import Layout
 from meter_pipeline.postgres.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Segments of a period with all that they are priced from."""
+
+    rows: pl.DataFrame
+    tariffs: dict[tuple[str, int], Tariff]
+    carry: Carry
+
+    def price(self, accounts: Sequence[str], period_end: date) -> Priced:
+        """Statements of some of the accounts."""
+        chosen = self.rows.filter(pl.col("account_id").is_in(list(accounts)))
+        return price_stretches(chosen, self.tariffs, self.carry, period_end)
 
 
 def gather(
@@ -26,15 +40,15 @@ def gather(
     cycle_id: str,
     period_start: date,
     positions: Callable[[list[date]], pl.DataFrame],
-) -> tuple[pl.DataFrame, dict[tuple[str, int], Tariff]]:
-    """Segments with their positions, attributes and what earlier periods carry into them; the tariffs they are priced
-    with.
+) -> Gathered:
+    """Segments with their positions and attributes, the tariffs they are priced with, and what earlier statements carry
+    into them.
 
     ``positions``: CHARGE_SCHEMA rows of some billing days.
     """
     tariffs: dict[tuple[str, int], Tariff] = {}
     if not ready.height:
-        return ready, tariffs
+        return Gathered(ready, tariffs, Carry(no_segments(), {}, period_start))
     ends = ready.with_columns(pl.col("segment_end").dt.offset_by("-1d").alias("billing_day"))
     key = ["billing_day", "service_point_id", "account_id", "tariff_id", "tariff_version", "stretch_start"]
     reached = positions(ends["billing_day"].unique().sort().to_list())
@@ -62,76 +76,39 @@ def gather(
             )
         )
     rows = rows.join(pl.concat(attributes), on=["service_point_id", "billing_day"], how="left")
-    return _with_carried(database, rows, tariffs, layouts, (cycle_id, period_start)), tariffs
+    rows = _settled(reference, _with_year(database, rows, tariffs, cycle_id, period_start), tariffs)
+    carry = read_carry(database, reference, rows, tariffs, period_start)
+    return Gathered(rows, tariffs, replace(carry, layouts={**carry.layouts, **layouts}))
 
 
-def _with_carried(
-    database: Database,
-    rows: pl.DataFrame,
-    tariffs: dict[tuple[str, int], Tariff],
-    layouts: Mapping[tuple[str, int], Layout],
-    period: tuple[str, date],
-) -> pl.DataFrame:
-    """Adds carry_in and credit_in (what the period before left, in units and in money) and history_in (per register the
-    highest peak that its own ratchet looks back on). ``period``: cycle and first day."""
-    cycle_id, start = period
-    months = max((ratchet.months for t in tariffs.values() for _, ratchet in t.ratchets()), default=0)
-    needed = months or any(t.carries_units or t.carries_money for t in tariffs.values())
-    rows = _with_year(database, rows, tariffs, cycle_id, start)
-    if not needed:
-        return rows.with_columns(nothing_carried())
-    earlier = store.earlier_segments(database, cycle_id, start, months_before(start, max(months, 1)))
-    frames = []
-    for (tariff_id, version), tariff in sorted(tariffs.items()):
-        held = {v: layout for (name, v), layout in layouts.items() if name == tariff_id}
-        found = carried(tariff, earlier.filter(pl.col("tariff_id") == tariff_id), held, start)
-        frames.append(
-            found.with_columns(pl.lit(tariff_id).alias("tariff_id"), pl.lit(version, pl.Int32).alias("tariff_version"))
-        )
-    return rows.join(
-        pl.concat(frames), on=["service_point_id", "account_id", "tariff_id", "tariff_version"], how="left"
+def _settled(reference: Reference, rows: pl.DataFrame, tariffs: dict[tuple[str, int], Tariff]) -> pl.DataFrame:
+    """Marks as final the last segment on a tariff that carries credit, where the service goes on under one that carries
+    none: what is left is settled then."""
+    carrying = {
+        key: (t.carries_units, t.carries_money) for key, t in tariffs.items() if t.carries_units or t.carries_money
+    }
+    if not carrying:
+        return rows
+    service = ["account_id", "service_point_id"]
+    following = reference.agreements.select(
+        *service, pl.col("tariff_id").alias("next_tariff"), pl.col("valid_from").alias("stretch_end")
     )
-
-
-def nothing_carried() -> list[pl.Expr]:
-    """Columns of a bill into which nothing is carried."""
-    empty = pl.lit(None, pl.List(pl.Int64))
-    return [empty.alias("carry_in"), empty.alias("history_in"), pl.lit(None, pl.Int64).alias("credit_in")]
-
-
-def months_before(start: date, months: int) -> date:
-    """The day some months before another."""
-    found = pl.Series([start]).dt.offset_by(f"-{months}mo")[0]
-    assert isinstance(found, date)  # noqa: S101 - a date column
-    return found
-
-
-def carried(tariff: Tariff, earlier: pl.DataFrame, layouts: Mapping[int, Layout], start: date) -> pl.DataFrame:
-    """What earlier bills of a tariff carry into one that begins on ``start``: service_point_id, account_id, carry_in,
-    credit_in and history_in. ``earlier``: segments with tariff_version, period_end, segment_end, peaks, carry_out and
-    credit_out. Each ratchet has its own look-back and, where it says so, its own months."""
-    earlier = earlier.sort("service_point_id", "account_id", "segment_end")
-    aligned = Aligned(tariff, earlier["tariff_version"], layouts)
-    peaks = aligned.registers(earlier["peaks"])
-    counted = np.zeros_like(peaks)
-    month = earlier.select(pl.col("segment_end").dt.offset_by("-1d").dt.month()).to_series().to_numpy()
-    for register, ratchet in tariff.ratchets():
-        inside = (earlier["period_end"] > months_before(start, ratchet.months)).to_numpy() & (ratchet.months > 0)
-        if ratchet.sources is not None:
-            inside &= np.isin(month, sorted(ratchet.sources))
-        counted[:, register] = np.maximum(counted[:, register], np.where(inside, peaks[:, register], 0))
-    registers = [f"register {r}" for r in range(peaks.shape[1])]
-    wide = earlier.select("service_point_id", "account_id", "credit_out").with_columns(
-        lists(aligned.periods(earlier["carry_out"])).alias("carry_out"),
-        *(pl.Series(name, counted[:, r]) for r, name in enumerate(registers)),
+    ends = rows.filter(pl.col("last") & ~pl.col("final")).join(following, on=[*service, "stretch_end"])
+    key = [*service, "segment_start"]
+    left = []
+    for row in ends.select(*key, "tariff_id", "tariff_version", "next_tariff", "stretch_end").iter_rows(named=True):
+        units, money = carrying.get((row["tariff_id"], row["tariff_version"]), (False, False))
+        then = reference.in_force(row["next_tariff"], row["stretch_end"]) if units or money else None
+        if then is not None and ((units and not then.carries_units) or (money and not then.carries_money)):
+            left.append({name: row[name] for name in key})
+    if not left:
+        return rows
+    leaving = pl.DataFrame(left, schema={c: rows.schema[c] for c in key}).with_columns(pl.lit(True).alias("leaves"))
+    return (
+        rows.join(leaving, on=key, how="left")
+        .with_columns((pl.col("final") | pl.col("leaves").fill_null(False)).alias("final"))
+        .drop("leaves")
     )
-    latest = wide.group_by("service_point_id", "account_id", maintain_order=True).agg(
-        pl.col("carry_out").last().alias("carry_in"),
-        pl.col("credit_out").last().alias("credit_in"),
-        *(pl.col(name).max() for name in registers),
-    )
-    history = pl.concat_list(registers) if registers else pl.lit(None, pl.List(pl.Int64))
-    return latest.select("service_point_id", "account_id", "carry_in", "credit_in", history.alias("history_in"))
 
 
 def _with_year(

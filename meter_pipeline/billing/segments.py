@@ -29,6 +29,8 @@ def stretches(reference: Reference, cycle_id: str, period_start: date, period_en
         (pl.col("valid_from").min().over(_PEOPLE) >= period_start).alias("first"),
         (pl.col("valid_to").fill_null(date.max).max().over(_PEOPLE) <= period_end).alias("final"),
     )
+    # Going live inside a period: its bill covers the days from then on.
+    opens = max(period_start, reference.opening or period_start)
     return (
         served.with_columns((~follows).cum_sum().alias("run"))
         .group_by("run", "service_point_id", "account_id", "tariff_id", "cycle_id")
@@ -40,10 +42,11 @@ def stretches(reference: Reference, cycle_id: str, period_start: date, period_en
         .filter(
             (pl.col("cycle_id") == cycle_id)
             & (pl.col("begins") < period_end)
-            & (pl.col("ends").is_null() | (pl.col("ends") > period_start))
+            & (pl.col("ends").is_null() | (pl.col("ends") > opens))
+            & (opens < period_end)
         )
         .with_columns(
-            pl.max_horizontal("begins", pl.lit(period_start)).alias("stretch_start"),
+            pl.max_horizontal("begins", pl.lit(opens)).alias("stretch_start"),
             pl.min_horizontal(pl.col("ends").fill_null(period_end), pl.lit(period_end)).alias("stretch_end"),
         )
     )

@@ -66,7 +66,8 @@ ATTRIBUTES: Final = ("meter_size", "jurisdiction", "rate_code", "budget_per_day"
 @dataclass(frozen=True, slots=True)
 class Reference:
     """Reference tables as billing reads them (schemas/reference.py); by (tariff_id, version) the tariff documents,
-    their SHA-256, and the SHA-256 of those that something was billed with."""
+    their SHA-256, and the SHA-256 of those that something was billed with. ``opening``: the first day that is billed
+    here, None where every day is."""
 
     agreements: pl.DataFrame
     tariffs: pl.DataFrame
@@ -77,6 +78,7 @@ class Reference:
     documents: Mapping[tuple[str, int], bytes] = field(default_factory=dict)
     hashes: Mapping[tuple[str, int], bytes] = field(default_factory=dict)
     frozen: Mapping[tuple[str, int], bytes] = field(default_factory=dict)
+    opening: date | None = None
 
     def tariff(self, tariff_id: str, version: int) -> Tariff:
         """A version's priced form. Raises TariffRefusedError, also where the document is absent."""
@@ -87,8 +89,15 @@ class Reference:
             (tariff_id, version)
         ):
             raise TariffRefusedError("document", "is not the one bills were made with; publish a new version")
-        tariff = parse_tariff(raw)
-        return tariff
+        return parse_tariff(raw)
+
+    def in_force(self, tariff_id: str, day: date) -> Tariff | None:
+        """The tariff as it is priced on a day; None where no version is in force or it is refused."""
+        held = in_force(self.tariffs.filter(pl.col("tariff_id") == tariff_id), day)
+        for version in held["version"].to_list():
+            with suppress(TariffRefusedError):
+                return self.tariff(tariff_id, version)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +144,7 @@ def in_force(frame: pl.DataFrame, day: date) -> pl.DataFrame:
     return frame.filter((pl.col("valid_from") <= day) & (pl.col("valid_to").is_null() | (pl.col("valid_to") > day)))
 
 
-def _stretches(reference: Reference, services: pl.DataFrame) -> pl.DataFrame:
+def _stretches(reference: Reference, services: pl.DataFrame, day: date) -> pl.DataFrame:
     """Adds stretch_start: the first day of the unbroken run of the same account and tariff at the service point, within
     the period.
 
@@ -151,8 +160,12 @@ def _stretches(reference: Reference, services: pl.DataFrame) -> pl.DataFrame:
         "valid_from",
         pl.when(follows.fill_null(False)).then(None).otherwise(pl.col("valid_from")).forward_fill().alias("run_start"),
     )
+    begins = [pl.col("run_start"), pl.col("period_start")]
+    if reference.opening is not None and reference.opening <= day:
+        # Going live inside a period: what was before is billed elsewhere, and this bill's days begin here.
+        begins.append(pl.lit(reference.opening))
     return services.join(runs, on=["service_point_id", "valid_from"], how="left").with_columns(
-        pl.max_horizontal("run_start", "period_start").alias("stretch_start")
+        pl.max_horizontal(begins).alias("stretch_start")
     )
 
 
@@ -175,7 +188,7 @@ def _alone(services: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     )
     named = twice.unique(["service_point_id", "account_id"], maintain_order=True).join(claims, on="service_point_id")
     kept = services.filter(~pl.col("service_point_id").is_duplicated())
-    return kept, exceptions(named, "overlap", pl.col("claims"))
+    return kept, exceptions(named, "overlap", pl.format("{}: {}", "account_id", "claims"))
 
 
 def bind(reference: Reference, day: date) -> Bound:
@@ -212,8 +225,10 @@ def bind(reference: Reference, day: date) -> Bound:
             continue
         values = attributes.filter(pl.col("attribute") == name).select("service_point_id", pl.col("value").alias(name))
         services = services.join(values, on="service_point_id", how="left")
+    services, overlapping = _alone(services)
+    faults.append(overlapping)
     services = (
-        _stretches(reference, services).select(SERVICE_SCHEMA.keys()).cast(SERVICE_SCHEMA).sort("service_point_id")
+        _stretches(reference, services, day).select(SERVICE_SCHEMA.keys()).cast(SERVICE_SCHEMA).sort("service_point_id")
     )
     faulty = pl.concat([f.cast(EXCEPTION_SCHEMA) for f in faults]).sort("service_point_id", "reason")
     return Bound(services, tariffs, faulty, _layouts(reference, tariffs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
@@ -16,6 +16,25 @@ from meter_pipeline.postgres.database import Database
 if TYPE_CHECKING:
     from meter_pipeline.billing.bill_run import StatementOutcome
     from meter_pipeline.billing.period_prices import PeriodPrices
+
+
+#: Columns of a segment's row but for the statement or adjustment it belongs to and the month it is posted in
+SEGMENT_COLUMNS: Final = (
+    "service_point_id",
+    "tariff_id",
+    "tariff_version",
+    "segment_start",
+    "segment_end",
+    "days",
+    "unit",
+    "energy",
+    "peaks",
+    "peak_at",
+    "carry_out",
+    "credit_out",
+    "slots",
+    "estimated",
+)
 
 
 def write(
@@ -120,36 +139,39 @@ def write(
             pl.lit(month).alias("posting_month"),
         ),
     )
-    counted = _counted(database, outcome, ready)
-    stretch = ready.select("service_point_id", "account_id", "segment_start", "tariff_version", "stretch_start")
+    rows = segment_rows(database, result.segments, ready, (outcome.cycle_id, outcome.period_start, outcome.period_end))
+    named = pl.concat_str([pl.col("account_id"), pl.lit(suffix)]).alias("statement_id")
     store.copy_csv(
         connection,
         "billing.statement_segment",
-        result.segments.join(stretch, on=["service_point_id", "account_id", "segment_start", "tariff_version"])
-        .join(counted, on=["service_point_id", "stretch_start", "segment_start", "tariff_version"], how="left")
-        .select(
-            pl.concat_str([pl.col("account_id"), pl.lit(suffix)]).alias("statement_id"),
-            "service_point_id",
-            "tariff_id",
-            "tariff_version",
-            "segment_start",
-            "segment_end",
-            "days",
-            "unit",
-            *(store.array_text(c) for c in ("energy", "peaks", "peak_at", "carry_out")),
-            "credit_out",
-            pl.col("slots", "estimated").fill_null(0),
-            pl.lit(month).alias("posting_month"),
-        ),
+        rows.select(named, *SEGMENT_COLUMNS, pl.lit(month).alias("posting_month")),
     )
     outcome.issued, outcome.lines, outcome.total = statements.height, lines.height, int(statements["total"].sum())
     outcome.accounts = statements["account_id"].to_list()
 
 
-def _counted(database: Database, outcome: StatementOutcome, ready: pl.DataFrame) -> pl.DataFrame:
+def segment_rows(
+    database: Database, segments: pl.DataFrame, wanted: pl.DataFrame, period: tuple[str, date, date]
+) -> pl.DataFrame:
+    """Priced segments as rows of billing.statement_segment: account_id and SEGMENT_COLUMNS, lists as the text of arrays.
+
+    ``wanted``: the segments as they were asked for; ``period``: cycle, first day and the day after the last.
+    """
+    counted = _counted(database, period, wanted)
+    stretch = wanted.select("service_point_id", "account_id", "segment_start", "tariff_version", "stretch_start")
+    lists = ("energy", "peaks", "peak_at", "carry_out")
+    return (
+        segments.join(stretch, on=["service_point_id", "account_id", "segment_start", "tariff_version"])
+        .join(counted, on=["service_point_id", "stretch_start", "segment_start", "tariff_version"], how="left")
+        .with_columns(*(store.array_text(c) for c in lists), pl.col("slots", "estimated").fill_null(0))
+        .select("account_id", *SEGMENT_COLUMNS)
+    )
+
+
+def _counted(database: Database, period: tuple[str, date, date], ready: pl.DataFrame) -> pl.DataFrame:
     """Intervals and estimates of each segment: service_point_id, stretch_start, segment_start, tariff_version, slots,
     estimated. Counted by version; where an attribute cut a version's days in two, day by day."""
-    totals = store.determinant_totals(database, outcome.cycle_id, outcome.period_start, outcome.period_end)
+    totals = store.determinant_totals(database, *period)
     key = ["service_point_id", "stretch_start", "tariff_version"]
     named = [*key, "segment_start"]
     whole = ready.filter(pl.len().over(key) == 1).select(named).join(totals, on=key)
@@ -157,7 +179,7 @@ def _counted(database: Database, outcome: StatementOutcome, ready: pl.DataFrame)
     if not cut.height:
         return whole
     points = cut["service_point_id"].to_list()
-    days = store.determinant_counts(database, outcome.period_start, outcome.period_end, points)
+    days = store.determinant_counts(database, *period[1:], points)
     inside = cut.join(days, on="service_point_id").filter(
         (pl.col("billing_day") >= pl.col("segment_start")) & (pl.col("billing_day") < pl.col("segment_end"))
     )

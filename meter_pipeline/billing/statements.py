@@ -49,6 +49,11 @@ class Priced:
         default_factory=lambda: pl.DataFrame(schema={"account_id": pl.String, "detail": pl.String})
     )
 
+    @classmethod
+    def empty(cls) -> Priced:
+        """Nothing priced."""
+        return cls(pl.DataFrame(schema=LINE_SCHEMA), pl.DataFrame(schema=SEGMENT_SCHEMA))
+
 
 def _arrays(rows: pl.DataFrame, prefix: str, tariff: Tariff, period: Period, held: Precision) -> dict[str, Any]:
     """Cumulative arrays at the segments' ends, or with ``before_`` at their starts."""

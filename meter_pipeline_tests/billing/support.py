@@ -98,6 +98,7 @@ def add_service(
     first: date = date(2020, 1, 1),
     last: date | None = None,
     account: str | None = None,
+    cycle: str = "C1",
     commodity: str = "electricity",
     agreed: bool = True,
 ) -> str:
@@ -115,8 +116,8 @@ def add_service(
         )
         if agreed:
             connection.execute(
-                "INSERT INTO ref.agreements VALUES (%s, %s, %s, 'C1', %s, %s)",
-                (account_id, point, tariff_id, first, last),
+                "INSERT INTO ref.agreements VALUES (%s, %s, %s, %s, %s, %s)",
+                (account_id, point, tariff_id, cycle, first, last),
             )
     return point
 
@@ -129,8 +130,10 @@ def put_intervals(
     minutes: int = 60,
     unit: str = "kWh",
     estimated: int = 0,
+    flow: str = "import",
 ) -> None:
-    """Validated intervals of a day, in thousandths of the unit, replacing what stood there for these service points."""
+    """Validated intervals of a day, in thousandths of the unit, replacing what stood there for these service points and
+    this flow."""
     start = CHICAGO.bounds(day)[0]
     with database.connect() as connection:
         for table in ("vee.interval_day", "vee.daily_usage"):
@@ -139,16 +142,18 @@ def put_intervals(
         for point, row in values.items():
             total, slots = sum(row) * 1000, len(row)
             connection.execute(
-                "DELETE FROM vee.interval_day WHERE billing_day = %s AND service_point_id = %s", (day, point)
+                "DELETE FROM vee.interval_day WHERE billing_day = %s AND service_point_id = %s AND flow = %s",
+                (day, point, flow),
             )
             connection.execute(
-                "DELETE FROM vee.daily_usage WHERE billing_day = %s AND service_point_id = %s", (day, point)
+                "DELETE FROM vee.daily_usage WHERE billing_day = %s AND service_point_id = %s AND flow = %s",
+                (day, point, flow),
             )
             connection.execute(
                 "INSERT INTO vee.interval_day (starts_at, total_micro, unscaled_micro, row_flags, billing_day, rules_version, first_slot, "
                 "expected, actual, estimated, missing, interval_minutes, slots, scale, quality, billed, locked, service_point_id, meter_id, "
                 "channel, unit, flow, head_end, input_hash, content_hash, values) VALUES (%s, %s, 0, 0, %s, 1, 0, %s, %s, %s, 0, %s, %s, 3, "
-                "%s, true, false, %s, %s, 'E1', %s, 'import', 'HE', %s, %s, %s)",
+                "%s, true, false, %s, %s, %s, %s, %s, 'HE', %s, %s, %s)",
                 (
                     start,
                     total,
@@ -161,16 +166,18 @@ def put_intervals(
                     24576 if estimated else 0,
                     point,
                     "M" + point[2:],
+                    "E1" if flow == "import" else "B1",
                     unit,
+                    flow,
                     bytes(32),
                     bytes(32),
                     list(row),
                 ),
             )
             connection.execute(
-                "INSERT INTO vee.daily_usage VALUES (%s, 0, 0, %s, %s, %s, %s, 0, 1, 0, false, %s, 'import', %s, 'interval', 'electricity', "
+                "INSERT INTO vee.daily_usage VALUES (%s, 0, 0, %s, %s, %s, %s, 0, 1, 0, false, %s, %s, %s, 'interval', 'electricity', "
                 "'residential')",
-                (total, day, slots, slots - estimated, estimated, point, unit),
+                (total, day, slots, slots - estimated, estimated, point, flow, unit),
             )
 
 

@@ -181,6 +181,7 @@ SEALED = {
     "statement_segment": {"service_point_id": "SP-NEW"},
     "adjustment": {"adjustment_id": "NEW"},
     "adjustment_line": {"line_no": 999},
+    "adjustment_segment": {"service_point_id": "SP-NEW"},
     "determinant_revision": {"revision": 9},
 }
 
@@ -190,7 +191,11 @@ def test_a_sealed_month_refuses_every_role_the_services_use(database: Database) 
     point = issued(database)
     assert late(database, point, 2) is not None
     with database.connect() as connection:
-        for table in ("adjustment", "adjustment_line"):  # posted by the clock in August: here in July
+        for table in (
+            "adjustment",
+            "adjustment_line",
+            "adjustment_segment",
+        ):  # posted by the clock in August: here in July
             connection.execute(f"UPDATE billing.{table} SET posting_month = '2026-07-01'".encode())
         connection.execute(
             "INSERT INTO billing.exception_day VALUES ('2026-07-01', %s, NULL, 'no_usage', 'old')", (point,)
@@ -241,10 +246,10 @@ def test_a_sealed_month_refuses_every_role_the_services_use(database: Database) 
                     connection.transaction(),
                 ):
                     connection.execute(statement.encode())
-    assert refused["meter_billing"] == refused["meter_owner"] == 33, (
+    assert refused["meter_billing"] == refused["meter_owner"] == 36, (
         "the roles that may write at all are refused by the seal, not for want of rights"
     )
-    assert refused["meter_finance"] == 3
+    assert refused["meter_finance"] == 4
 
 
 def test_late_data_for_a_sealed_month_lands_in_the_open_one(database: Database) -> None:

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, accrue
 from meter_pipeline.billing.adjustments import difference
+from meter_pipeline.billing.carried import nothing_carried
 from meter_pipeline.billing.determinants import DAILY_SCHEMA, day_determinants
 from meter_pipeline.billing.load import read_load
 from meter_pipeline.billing.rate_calculator import price
-from meter_pipeline.billing.segment_positions import nothing_carried
 from meter_pipeline.billing.segments import segments
 from meter_pipeline.billing.service_agreements import Reference, bind
 from meter_pipeline.billing.statements import before_columns, numbered, price_segments

@@ -199,6 +199,41 @@ def same_lines(connection: Connection, adjustment_id: str, lines: Sequence[Seque
     return [tuple(row) for row in held] == [tuple(line) for line in lines]
 
 
+def carried_out(connection: Connection, statement_id: str) -> list[tuple[Any, ...]]:
+    """What a statement hands on as it stands: peaks and credits by service point and segment."""
+    return connection.execute(
+        "SELECT service_point_id, tariff_id, segment_end, peaks, carry_out, credit_out FROM billing.effective_segment "
+        "WHERE statement_id = %s AND (cardinality(peaks) > 0 OR credit_out <> 0 OR EXISTS (SELECT FROM unnest(carry_out) AS c WHERE c <> 0)) ORDER BY 1, 3",
+        (statement_id,),
+    ).fetchall()
+
+
+def stands_on(connection: Connection, statement_id: str, segments: pl.DataFrame) -> bool:
+    """Whether a statement stands on exactly these segments now (statement_frames.SEGMENT_SCHEMA): their usage, peaks and
+    what they hand on."""
+    names = (
+        "service_point_id, segment_start, segment_end, tariff_id, tariff_version, energy, peaks, carry_out, credit_out"
+    )
+    held = connection.execute(
+        f"SELECT {names} FROM billing.effective_segment WHERE statement_id = %s".encode(), (statement_id,)
+    ).fetchall()
+    now = segments.select(names.split(", ")).rows()
+    return sorted(held, key=lambda r: r[:2]) == sorted(now, key=lambda r: r[:2])
+
+
+def note_following(connection: Connection, statement_id: str, at: datetime) -> None:
+    """Put the account's later statements of the same service points on the list of late changes."""
+    connection.execute(
+        "INSERT INTO billing.late_change (statement_id, billing_day, service_point_id, noticed_at) "
+        "SELECT DISTINCT ON (s.statement_id, g.service_point_id) s.statement_id, g.segment_start, g.service_point_id, %(at)s::timestamptz "
+        "FROM billing.statement AS own JOIN billing.statement AS s ON s.account_id = own.account_id AND s.period_end > own.period_end "
+        "JOIN billing.statement_segment AS g ON g.statement_id = s.statement_id WHERE own.statement_id = %(id)s AND g.service_point_id IN "
+        "(SELECT service_point_id FROM billing.statement_segment WHERE statement_id = %(id)s) "
+        "ORDER BY s.statement_id, g.service_point_id, g.segment_start ON CONFLICT DO NOTHING",
+        {"id": statement_id, "at": at},
+    )
+
+
 def insert(connection: Connection, row: dict[str, Any], lines: Sequence[Sequence[Any]]) -> str:
     """A new adjustment and its lines; returns its id, the statement's next."""
     found = connection.execute(
@@ -226,8 +261,8 @@ def keep_segments(connection: Connection, adjustment_id: str, month: date, segme
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO billing.adjustment_segment (adjustment_id, posting_month, service_point_id, tariff_id, tariff_version, segment_start, "
-            "segment_end, days, unit, energy, peaks, carry_out) VALUES (%(adjustment_id)s, %(month)s, %(service_point_id)s, %(tariff_id)s, "
-            "%(tariff_version)s, %(segment_start)s, %(segment_end)s, %(days)s, %(unit)s, %(energy)s, %(peaks)s, %(carry_out)s)",
+            "segment_end, days, unit, energy, peaks, carry_out, credit_out) VALUES (%(adjustment_id)s, %(month)s, %(service_point_id)s, %(tariff_id)s, "
+            "%(tariff_version)s, %(segment_start)s, %(segment_end)s, %(days)s, %(unit)s, %(energy)s, %(peaks)s, %(carry_out)s, %(credit_out)s)",
             [{**row, "adjustment_id": adjustment_id, "month": month} for row in segments],
         )
 

@@ -92,6 +92,21 @@ def read_documents(database: Database) -> tuple[dict[tuple[str, int], bytes], di
     return bodies, dict(zip(keys, frame["sha256"].to_list(), strict=True))
 
 
+def read_opening(database: Database) -> date | None:
+    """The first day that is billed here; None where every day is."""
+    found = database.read("SELECT first_billing_day FROM billing.going_live")["first_billing_day"].to_list()
+    return found[0] if found else None
+
+
+def write_opening(connection: Connection, first: date) -> None:
+    """Keep the first day that is billed here; nothing is written where it is kept already."""
+    connection.execute(
+        "INSERT INTO billing.going_live AS g (first_billing_day) VALUES (%s) ON CONFLICT (single) DO UPDATE SET first_billing_day = "
+        "excluded.first_billing_day WHERE g.first_billing_day <> excluded.first_billing_day",
+        (first,),
+    )
+
+
 def read_holidays(database: Database) -> frozenset[date]:
     """The utility's holidays."""
     return frozenset(database.read("SELECT holiday FROM ref.holidays")["holiday"].to_list())

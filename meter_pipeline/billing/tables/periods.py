@@ -13,14 +13,16 @@ Connection = psycopg.Connection[Any]
 # : What stands against a point of the close, a row each. Cut at _SHOWN: 100,000 exceptions are one sentence to whoever
 # reads the page.
 _CHECKS: dict[str, str] = {
-    "every day is billed": "SELECT d::date::text FROM generate_series(%(m)s::date, %(n)s::date - 1, interval '1 day') AS d "
+    "every day is billed": "SELECT d::date::text FROM generate_series("
+    "greatest(%(m)s::date, (SELECT first_billing_day FROM billing.going_live)), %(n)s::date - 1, interval '1 day') AS d "
     # the next day billed, from the index: an EXISTS became a hash join over every charge of the month, 0.6 s for
     # 700,000
     "WHERE (SELECT min(c.billing_day) FROM billing.charge_day AS c WHERE c.billing_day >= d::date) IS DISTINCT FROM d::date ORDER BY d",
     "no joint is open": "SELECT billing_day || ' ' || joint || ' ' || subject FROM billing.reconciliation "
     "WHERE billing_day >= %(m)s AND billing_day < %(n)s AND cause IN ('open', 'not_loaded') ORDER BY billing_day, joint, subject",
     "every period that ended has its statements": "SELECT cycle_id || ' ' || period_end FROM ref.billing_cycles AS p "
-    "WHERE period_end > %(m)s AND period_end <= %(n)s AND NOT EXISTS (SELECT FROM billing.statement AS s WHERE s.cycle_id = p.cycle_id "
+    "WHERE period_end > greatest(%(m)s::date, (SELECT first_billing_day FROM billing.going_live)) AND period_end <= %(n)s "
+    "AND NOT EXISTS (SELECT FROM billing.statement AS s WHERE s.cycle_id = p.cycle_id "
     "AND s.period_start = p.period_start) AND NOT EXISTS (SELECT FROM billing.statement_exception AS e WHERE e.cycle_id = p.cycle_id "
     "AND e.period_start = p.period_start AND e.reason = 'billed_by_legacy') "
     "AND EXISTS (SELECT FROM ref.agreements AS a WHERE a.cycle_id = p.cycle_id AND a.valid_from < p.period_end "

@@ -176,14 +176,15 @@ def held_service_points(database: Database, first: date, past: date) -> pl.DataF
     )
 
 
-def earlier_segments(database: Database, cycle_id: str, period_start: date, since: date) -> pl.DataFrame:
-    """Peaks and credits of statements of earlier periods: what ratchets and net metering carry."""
+def earlier_segments(database: Database, points: Sequence[str], before: date, since: date) -> pl.DataFrame:
+    """Peaks and credits of some service points' statements, as corrected since they were issued: what ratchets and net
+    metering carry. Segments that ended by ``before``, of periods that ended after ``since``, whatever cycle and tariff
+    they were on."""
     return database.read(
-        "SELECT g.service_point_id, s.account_id, g.tariff_id, g.tariff_version, s.period_start, s.period_end, g.segment_end, "
-        "g.peaks, g.carry_out, g.credit_out "
-        "FROM billing.statement_segment AS g JOIN billing.statement AS s USING (statement_id) "
-        "WHERE s.cycle_id = $1 AND s.period_start < $2 AND s.period_end > $3 ORDER BY 1, g.segment_end",
-        [cycle_id, period_start, since],
+        "SELECT g.service_point_id, s.account_id, g.tariff_id, g.tariff_version, s.period_end, g.segment_end, g.peaks, g.carry_out, "
+        "g.credit_out FROM billing.effective_segment AS g JOIN billing.statement AS s USING (statement_id) "
+        "WHERE g.service_point_id = ANY(string_to_array($1, ',')) AND g.segment_end <= $2 AND s.period_end > $3 ORDER BY 1, g.segment_end",
+        [",".join(points), before, since],
     )
 
 
