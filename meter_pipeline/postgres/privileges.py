@@ -61,6 +61,12 @@ def load(path: Path = MANIFEST) -> Manifest:
     return Manifest(verbs, roles, {role: list(lines.get("member_of", [])) for role, lines in raw.items()}, definer)
 
 
+def abouts(path: Path = MANIFEST) -> dict[str, str]:
+    """Each role of the manifest with what it is for."""
+    raw = tomllib.loads(path.read_text("utf-8"))
+    return {role: str(lines["about"]) for role, lines in raw.items() if isinstance(lines, dict) and "about" in lines}
+
+
 def everything_for(role: str, path: Path = MANIFEST) -> Manifest:
     """The manifest of a database that is one role's own (the shadow's): it writes every table the manifest answers for,
     the others have no line.
@@ -94,7 +100,8 @@ def apply(database: Database, manifest: Manifest | None = None) -> int:
         count = 0
         for role in manifest.roles:
             for other in manifest.member_of[role]:
-                if other in roles:
+                # Where an administrator made the roles, the owner may grant none of them, and has no need to.
+                if other in roles and not _is_member(connection, role, other):
                     connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(other), sql.Identifier(role)))
             for schema in sorted({schema for schema, _ in present}):
                 name = sql.Identifier(schema)
@@ -142,6 +149,13 @@ def apply(database: Database, manifest: Manifest | None = None) -> int:
         _define(connection, manifest)
         connection.commit()
     return count
+
+
+def _is_member(connection: Connection, role: str, other: str) -> bool:
+    found = connection.execute(
+        "SELECT FROM pg_auth_members WHERE member = %s::regrole AND roleid = %s::regrole", (role, other)
+    ).fetchone()
+    return found is not None
 
 
 def differences(connection: Connection, manifest: Manifest | None = None) -> list[str]:
