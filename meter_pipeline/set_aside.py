@@ -6,14 +6,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-import psycopg
-
 from meter_pipeline.control.pause_check import Held
 
 T = TypeVar("T")
 # : More faults than this in one computation are no matter of single services: something is wrong with all of them, and
 # the first fault is raised
 MOST_FAULTS: Final = 100
+
+
+#: In a town of no more services than this all of them may be faulty
+FEW: Final = 10
+#: Packages whose errors are about the database, never about one key
+_DATABASE: Final = ("psycopg", "psycopg_pool", "adbc_driver_manager", "adbc_driver_postgresql")
+
+
+def of_a_key(error: Exception) -> bool:
+    """Whether an error may come from one key's data, rather than from the server, the machine or a pause."""
+    package = type(error).__module__.partition(".")[0]
+    return package not in _DATABASE and not isinstance(error, Held | MemoryError | OSError)
 
 
 @dataclass(slots=True)
@@ -39,11 +49,11 @@ def without_faults(keys: Sequence[str], compute: Callable[[Sequence[str]], T]) -
     """``compute`` over all keys it does not fail for, at once, and by key why it fails for the others."""
     try:
         return compute(keys), {}
-    except (psycopg.Error, Held, MemoryError):
-        raise
-    except Exception:
+    except Exception as error:
+        if not of_a_key(error):
+            raise
         faults = apart(keys, compute).faults
-        if not faults:
+        if not faults or len(faults) == len(keys) > FEW:
             raise
     return compute([key for key in keys if key not in faults]), faults
 
@@ -53,9 +63,9 @@ def _try(keys: list[str], compute: Callable[[Sequence[str]], T], found: Apart[T]
         return
     try:
         found.results.append(compute(keys))
-    except (psycopg.Error, Held, MemoryError):
-        raise
     except Exception as error:
+        if not of_a_key(error):
+            raise
         if len(keys) == 1:
             if len(found.faults) == MOST_FAULTS:
                 raise

@@ -78,7 +78,9 @@ class AnomalyOutcome:
         """Figures, tables, plots and checks for whoever shows them."""
         # A silent meter has nothing observed; its evidence is how long it has been silent.
         figureless = (
-            pl.col("expected").is_null() & pl.col("observed").is_null() & ~pl.col("kind").str.starts_with("dropout")
+            pl.col("expected").is_null()
+            & pl.col("observed").is_null()
+            & ~(pl.col("kind").str.starts_with("dropout") | (pl.col("kind") == "not_judged"))
         )
         bare = self.flags.filter((pl.col("evidence").str.len_bytes() < 3) | figureless)
         unnamed = self.flags.filter(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -15,20 +15,24 @@ from meter_pipeline.anomalies import communication, signatures
 from meter_pipeline.anomalies.flow import flow_flags
 from meter_pipeline.anomalies.residuals import residual_flags
 from meter_pipeline.anomalies.thresholds import DEFAULT, Thresholds
-from meter_pipeline.anomalies.window import Window
+from meter_pipeline.anomalies.window import Window, findings
 
 # : Points judged at once: eight weeks of them are 7 MB a matrix, and a city of a million needs no more memory than its
 # packed weeks.
 PART: Final = 16_384
+#: More points than this, and more than one in a hundred, do not break alone: the fault is the program's.
+_MOST_BROKEN: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What a window alone tells (``found``), and what is left to judge beside the rest of the city."""
+    """What a window alone tells (``found``), and what is left to judge beside the rest of the city. ``broken``: what
+    kept its one point from being judged."""
 
     found: pl.DataFrame
     beside: signatures.Beside
     contact: communication.Contact
+    broken: Exception | None = None
 
     @property
     def points(self) -> int:
@@ -58,8 +62,50 @@ def detect_in_parts(
     whatever part and threads."""
     parts = [slice(start, min(start + part, points)) for start in range(0, points, part)]
     with ThreadPoolExecutor(max_workers=min(threads or min(os.cpu_count() or 1, 4), len(parts))) as pool:
-        examined = list(pool.map(lambda which: examine(window(which), limits), parts))
+        each = list(pool.map(lambda which: _examine_apart(window, which, limits), parts))
+    examined = [part for found in each for part in found]
+    broken = sum(1 for part in examined if part.broken)
+    if broken > max(_MOST_BROKEN, points // 100):
+        raise next(part.broken for part in examined if part.broken)
     return conclude(examined, head_ends, collectors, limits)
+
+
+def _examine_apart(window: Callable[[slice], Window], which: slice, limits: Thresholds) -> list[Examined]:
+    """A part of the city examined; where it fails, by halves, until the points whose data break a detector stand alone.
+    Such a point is not judged, which is its only finding; its neighbours are judged as if it had sent nothing."""
+    try:
+        return [examine(window(which), limits)]
+    except Exception as error:
+        if not isinstance(error, ValueError | TypeError | ArithmeticError | LookupError | pl.exceptions.PolarsError):
+            raise
+        if which.stop - which.start == 1:
+            return [_not_judged(window(which), error, limits)]
+        middle = (which.start + which.stop) // 2
+        halves = slice(which.start, middle), slice(middle, which.stop)
+        return [part for half in halves for part in _examine_apart(window, half, limits)]
+
+
+def _not_judged(window: Window, error: Exception, limits: Thresholds) -> Examined:
+    """One point as a finding that it could not be judged, and as nobody to its neighbours."""
+    blank: dict[str, Any] = {
+        f.name: np.full_like(value, np.nan)
+        for f in fields(Window)
+        if isinstance(value := getattr(window, f.name), np.ndarray)
+        and value.dtype.kind == "f"
+        and f.name != "tolerance"
+    }
+    silent = examine(replace(window, **blank, _measured=None), limits)
+    why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    nothing = np.array([np.nan])
+    found = findings(
+        "not_judged",
+        np.zeros(1, np.int64),
+        confidence=np.ones(1),
+        expected=nothing,
+        observed=nothing,
+        evidence={"error": [why]},
+    )
+    return Examined(found, silent.beside, silent.contact, error)
 
 
 def examine(window: Window, limits: Thresholds = DEFAULT) -> Examined:

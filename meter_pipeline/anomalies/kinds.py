@@ -121,6 +121,12 @@ KINDS: Final[dict[str, Kind]] = {
     "solar_arrival": Kind("life", "inform", "export begins: panels, not tampering", "", case=False),
     "move": Kind("life", "inform", "nearly empty days, then another level; or the account changed", "", case=False),
     "vacant": Kind("life", "inform", "nearly nothing but not nothing for ten days: an empty building", "", case=False),
+    "not_judged": Kind(
+        "not_judged",
+        "warn",
+        "the service's data broke a detector: the day is not judged, the rest of the city is",
+        "one record stops one person",
+    ),
     "validation": Kind(
         "validation",
         "severe",

@@ -46,6 +46,7 @@ FROM ref.installations AS i JOIN ref.channels AS c USING (meter_id)
 WHERE c.kind = 'interval' AND c.interval_minutes IS NOT NULL AND i.installed_at < %(past)s AND (i.removed_at IS NULL OR i.removed_at > %(start)s)
     AND EXISTS (SELECT FROM ref.service_points AS p WHERE p.service_point_id = i.service_point_id AND p.valid_from <= %(day)s
         AND (p.valid_to IS NULL OR p.valid_to > %(day)s))
+    AND NOT EXISTS (SELECT FROM vee.exception AS e WHERE e.billing_day = %(day)s AND e.kind = 'SET_ASIDE' AND e.service_point_id = i.service_point_id)
     AND (i.meter_id, c.channel) NOT IN (SELECT meter_id, channel FROM vee.interval_day WHERE billing_day = %(day)s)
 """
 
