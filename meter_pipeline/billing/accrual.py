@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from meter_pipeline.billing.bill_position import MissingAttributeError
 from meter_pipeline.billing.determinants import DayDeterminants, DayGroup
 from meter_pipeline.billing.positions import INTS, Aligned, attribute_arrays, lists, micro_of, position
-from meter_pipeline.billing.pricing import MissingAttributeError, amounts
+from meter_pipeline.billing.pricing import amounts
 from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, exceptions
 from meter_pipeline.billing.tariffs.model import Layout, Tariff
 from meter_pipeline.billing.tariffs.schedules import season_days
@@ -227,6 +228,7 @@ def _charge(
     register_days_before = aligned.registers(prior["register_days"])
     starts = rows.services["stretch_start"].cast(pl.Int32).to_numpy() + EPOCH
     in_season = np.array([register.in_season(day) for register in tariff.registers], np.int64)
+    daily = np.array([register.daily for register in tariff.registers], np.bool_)
     budget_before = prior["budget_to_date"].fill_null(0).to_numpy()
     higher = group.peaks > peaks_before
     shared: dict[str, Any] = {
@@ -236,6 +238,8 @@ def _charge(
         "period_days": rows.period_days,
         "first_day": rows.first_day,
         "winter_average": rows.winter_average,
+        "service_day": np.full(n, day.toordinal(), np.int64),
+        "bill_day": rows.services["period_end"].cast(pl.Int32).to_numpy().astype(np.int64) + EPOCH,
         "attributes": rows.attributes,
     }
     before = shared | {
@@ -250,7 +254,7 @@ def _charge(
     after = shared | {
         "energy": energy_before + group.energy,
         "export": export_before + group.export,
-        "peaks": np.maximum(peaks_before, group.peaks),
+        "peaks": np.where(daily, peaks_before + group.peaks, np.maximum(peaks_before, group.peaks)),
         "register_days": register_days_before + in_season,
         "days": rows.days_before + 1,
         "season_days": season_days(tariff.schedule, starts.tolist(), rows.days_before + 1),

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from meter_pipeline.billing.bill_position import EXACT_PLACES, MONEY_PLACES
 from meter_pipeline.billing.fixed_point import Whole, product, quotient, same_scale, scaled, total
-from meter_pipeline.billing.pricing import EXACT_PLACES, MONEY_PLACES
 from meter_pipeline.billing.span_pricing import Earlier
 from meter_pipeline.billing.statement_frames import LINE_SCHEMA, SEGMENT_SCHEMA, Period, Precision
 from meter_pipeline.billing.tariffs.model import Tariff

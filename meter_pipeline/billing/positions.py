@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from meter_pipeline.billing.bill_position import QUANTITY_SCALE, Position
 from meter_pipeline.billing.fixed_point import Whole
-from meter_pipeline.billing.pricing import QUANTITY_SCALE, Position
 from meter_pipeline.billing.tariffs.model import Layout, Tariff
 
 INTS: Final = pl.List(pl.Int64)
@@ -131,6 +131,8 @@ def position(tariff: Tariff, frame: dict[str, Any], rows: npt.NDArray[np.int64] 
         months=take("months"),
         budget=take("budget"),
         winter_average=take("winter_average"),
+        service_day=take("service_day"),
+        bill_day=take("bill_day"),
         attributes=attributes,
         scale=frame.get("scale", QUANTITY_SCALE),
     )

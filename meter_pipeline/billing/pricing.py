@@ -11,13 +11,18 @@ comparison with published figures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Final
 
 import numpy as np
 
+from meter_pipeline.billing.bill_position import (
+    EXACT_PLACES,
+    MONEY_PLACES,
+    MissingAttributeError,
+    Position,
+    variant_index,
+)
 from meter_pipeline.billing.fixed_point import (
     Whole,
     largest,
@@ -43,71 +48,6 @@ from meter_pipeline.billing.tariffs.model import (
     Variants,
 )
 from meter_pipeline.billing.tariffs.schedules import seasons_of
-
-#: Decimals of the currency in stored amounts, and in exact ones.
-MONEY_PLACES: Final = 6
-EXACT_PLACES: Final = 12
-#: Quantities are millionths of the tariff's unit, demand millionths of a kW.
-QUANTITY_SCALE: Final = 10**6
-
-
-class MissingAttributeError(ValueError):
-    """A service lacks an attribute its tariff needs; ``rows`` says which."""
-
-    def __init__(self, attribute: str, rows: Whole) -> None:
-        super().__init__(f"{len(rows)} services have no usable {attribute}")
-        self.attribute = attribute
-        self.rows = rows
-
-
-@dataclass(slots=True)
-class Position:
-    """How far n services have come in their billing periods.
-
-    ``energy`` (n, periods) and ``export`` in 1/``scale`` of the tariff's unit, never negative; ``peaks`` (n, registers)
-    in 1/``scale`` kW; ``days`` (n,) served so far of ``period_days``, the first of them day ``first_day`` (0: the
-    period's own first); ``season_days`` (n, seasons) those of them in each season of the schedule (None: it has one);
-    ``surplus`` (n, periods) exports that nothing was set against; ``register_days`` (n, registers) those of them in a register's season; ``history`` the highest
-    peak of a ratchet's look-back; ``months`` (n,) the calendar month that ratchets read; ``budget`` (n,) the cumulative
-    budget and ``winter_average`` (n,) the average a day, both in 1/``scale``, -1 where there is none; ``attributes``
-    name -> (n,) array of text.
-    """
-
-    energy: Whole
-    days: Whole
-    period_days: Whole
-    first_day: Whole | None = None
-    season_days: Whole | None = None
-    export: Whole | None = None
-    surplus: Whole | None = None
-    peaks: Whole | None = None
-    register_days: Whole | None = None
-    history: Whole | None = None
-    months: Whole | None = None
-    budget: Whole | None = None
-    winter_average: Whole | None = None
-    attributes: Mapping[str, Whole] = field(default_factory=dict)
-    scale: int = QUANTITY_SCALE
-
-    @property
-    def size(self) -> int:
-        return int(self.energy.shape[0])
-
-
-def _variant_index(variants: Variants, position: Position) -> Whole | None:
-    if variants.attribute is None:
-        return None
-    given = position.attributes.get(variants.attribute)
-    if given is None:
-        given = np.full(position.size, "", dtype=object)
-    index = np.full(position.size, -1, np.int64)
-    for k, key in enumerate(variants.keys):
-        index[given == key] = k
-    if "*" in variants.keys:
-        index[index < 0] = variants.keys.index("*")
-    if (index < 0).any():
-        raise MissingAttributeError(variants.attribute, np.flatnonzero(index < 0))
-    return index
 
 
 def _millionths(text: str) -> int:
@@ -223,7 +163,7 @@ class Pricer:
 
     def _usage(self, charge: UsageCharge) -> list[Whole]:
         energy = self._counted(charge)
-        index = _variant_index(charge.variants, self.position)
+        index = variant_index(charge.variants, self.position)
         tiers = [max(len(v[p]) for v in charge.ladders) for p in range(energy.shape[1])]
         columns: list[list[Whole]] = [[np.zeros(self.position.size, np.int64) for _ in range(n)] for n in tiers]
         used: list[list[Whole]] = [[np.zeros(self.position.size, np.int64) for _ in range(n)] for n in tiers]
@@ -409,7 +349,7 @@ class Pricer:
     ) -> Whole:
         position = self.position
         numbers, places = same_scale(list(amounts))
-        index = _variant_index(variants, position)
+        index = variant_index(variants, position)
         held = np.array(numbers, np.int64 if max(map(abs, numbers)) < 1 << 62 else object)
         amount = np.full(position.size, held[0], held.dtype) if index is None else held[index]
         if counts is not None:
@@ -434,7 +374,10 @@ class Pricer:
 
     def billing_peak(self, charge: DemandCharge) -> Whole:
         """The peak that is charged: the register's own, or the ratchet's floor."""
-        return self._floored(charge.register, charge.ratchet)
+        peak = self._floored(charge.register, charge.ratchet)
+        for register, ratchet in charge.also:
+            peak = np.maximum(peak, self._floored(register, ratchet))
+        return peak
 
     def _floored(self, register: int, ratchet: Ratchet | None) -> Whole:
         position = self.position
@@ -456,7 +399,9 @@ class Pricer:
         if position.register_days is None:
             raise ValueError("peaks are priced with the days of their registers")
         days, of_days = position.register_days[:, charge.register], position.period_days
-        if self.tariff.proration.demand == "none":
+        if self.tariff.registers[charge.register].daily:
+            days, of_days = np.ones(position.size, np.int64), np.ones(position.size, np.int64)
+        elif self.tariff.proration.demand == "none":
             days, of_days = (days > 0).astype(np.int64), np.ones(position.size, np.int64)
         rates, places = same_scale([t.rate for t in charge.ladder])
         lower: Whole = np.zeros(position.size, np.int64)
@@ -482,7 +427,12 @@ class Pricer:
 
     def _percent(self, charge: PercentCharge) -> Whole:
         number, places = scaled(charge.percent)
-        amount = self._money(product(self.sum_of(charge.of), number), 100, places + self.places, charge.rounding)
+        base = self.sum_of(charge.of)
+        if charge.base_cap is not None:
+            base = np.minimum(base, self.most(charge.base_cap))
+        amount = self._money(product(base, number), 100, places + self.places, charge.rounding)
+        if charge.cap is not None:
+            amount = np.minimum(amount, self.most(charge.cap))
         position = self.position
         applies = np.ones(position.size, np.bool_)
         if charge.jurisdiction is not None:
@@ -494,6 +444,11 @@ class Pricer:
         result: Whole = np.where(applies, amount, 0)
         return result
 
+    def most(self, monthly: Decimal) -> Whole:
+        """A cap by the month over the months of the period, in money."""
+        number, places = scaled(monthly)
+        return quotient(product(period_months(self.position.period_days), number * 10**self.places), 10**places)
+
     def _minimum(self, charge: MinimumCharge) -> Whole:
         if not self.closing:
             return np.zeros(self.position.size, np.int64)
@@ -501,6 +456,13 @@ class Pricer:
 
     def least(self, charge: MinimumCharge) -> Whole:
         """What a minimum charge asks for so far."""
+        if charge.demand is not None:
+            demand = self.tariff.charges[charge.demand]
+            assert isinstance(demand, DemandCharge)  # noqa: S101 - the reader found it there
+            number, places = scaled(charge.amounts[0])
+            days, of_days = self._share(self.tariff.proration.minimum)
+            owed = product(self.billing_peak(demand), number, days)
+            return self._money(owed, product(of_days, self.position.scale), places, charge.rounding)
         return self._monthly(
             charge.amounts, charge.variants, charge.per, self.tariff.proration.minimum, charge.rounding
         )

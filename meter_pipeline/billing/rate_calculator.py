@@ -18,11 +18,11 @@ import polars as pl
 
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA
 from meter_pipeline.billing.bill_end import year_before
+from meter_pipeline.billing.bill_position import EXACT_PLACES, QUANTITY_SCALE
 from meter_pipeline.billing.carried import carried
 from meter_pipeline.billing.determinants import DAILY_SCHEMA, DayGroup, day_determinants
 from meter_pipeline.billing.load import LOAD_SCALE, Load, LoadDay
 from meter_pipeline.billing.positions import micro_of
-from meter_pipeline.billing.pricing import EXACT_PLACES, QUANTITY_SCALE
 from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, SERVICE_SCHEMA, Bound
 from meter_pipeline.billing.statement_frames import Precision
 from meter_pipeline.billing.statements import Priced, price_segments
@@ -116,7 +116,10 @@ class _Account:
             "days": len(span),
             "energy_to_date": sum(g.energy[0] for g in groups).tolist(),
             "export_to_date": sum(g.export[0] for g in groups).tolist(),
-            "peaks_to_date": np.max([g.peaks[0] for g in groups], axis=0).tolist() if tariff.registers else [],
+            "peaks_to_date": [
+                int(sum(g.peaks[0, r] for g in groups) if register.daily else max(g.peaks[0, r] for g in groups))
+                for r, register in enumerate(tariff.registers)
+            ],
             "peak_at_to_date": [0] * len(tariff.registers),
             "register_days": [sum(r.in_season(d) for d in span) for r in tariff.registers],
             "budget_to_date": sum(max(budget, 0) * int(s * 10**6) // 10**8 for s in shares),

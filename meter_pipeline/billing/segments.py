@@ -99,12 +99,11 @@ def covered(reference: Reference, runs: pl.DataFrame) -> pl.DataFrame:
 def _cut_by_attributes(wanted: pl.DataFrame, reference: Reference) -> pl.DataFrame:
     """Rows with a change of an attribute inside them, cut on the days of the changes."""
     days = _changes(wanted, reference)
-    if not days:
+    versions = wanted.select("tariff_id", "tariff_version").unique().rows()
+    dated = {version: _rate_days(reference, *version) for version in versions}
+    if not days and not any(dated.values()):
         return wanted
-    depends = {
-        version: _reads(reference, *version)
-        for version in wanted.select("tariff_id", "tariff_version").unique().iter_rows()
-    }
+    depends = {version: _reads(reference, *version) for version in versions}
     rows: list[dict[str, object]] = []
     for row in wanted.to_dicts():
         attributes = depends[row["tariff_id"], row["tariff_version"]]
@@ -112,6 +111,9 @@ def _cut_by_attributes(wanted: pl.DataFrame, reference: Reference) -> pl.DataFra
             day
             for attribute, day in days.get(row["service_point_id"], ())
             if attribute in attributes and row["segment_start"] < day < row["segment_end"]
+        }
+        inside |= {
+            d for d in dated[row["tariff_id"], row["tariff_version"]] if row["segment_start"] < d < row["segment_end"]
         }
         edges = [row["segment_start"], *sorted(inside), row["segment_end"]]
         rows += [row | {"segment_start": a, "segment_end": b} for a, b in pairwise(edges)]
@@ -121,6 +123,13 @@ def _cut_by_attributes(wanted: pl.DataFrame, reference: Reference) -> pl.DataFra
 def _reads(reference: Reference, tariff_id: str, version: int) -> frozenset[str]:
     try:
         return reference.tariff(tariff_id, version).reads
+    except TariffRefusedError:
+        return frozenset()
+
+
+def _rate_days(reference: Reference, tariff_id: str, version: int) -> frozenset[date]:
+    try:
+        return reference.tariff(tariff_id, version).rate_days
     except TariffRefusedError:
         return frozenset()
 

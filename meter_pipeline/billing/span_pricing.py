@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from meter_pipeline.billing.bill_position import EXACT_PLACES, Position
 from meter_pipeline.billing.fixed_point import Whole, narrow, product, quotient, total
-from meter_pipeline.billing.pricing import EXACT_PLACES, Position, Pricer
+from meter_pipeline.billing.pricing import Pricer
 from meter_pipeline.billing.tariffs.model import (
     Charge,
     DemandCharge,
@@ -71,6 +72,10 @@ def price_part(tariff: Tariff, before: Position, after: Position, earlier: Earli
             continue
         if isinstance(charge, PercentCharge):
             found, columns = unrounded.charge(charge), lines.charge(charge)
+            if charge.cap is not None:
+                # What the earlier parts came to counts towards the cap.
+                room = total([lines.most(charge.cap), -_held(earlier.by_code, charge.code, n)])
+                columns = [np.minimum(columns[0], np.maximum(room, 0))]
             counts: list[Whole | None] = [None]
         else:
             found, counts = _difference(charge, end, start)

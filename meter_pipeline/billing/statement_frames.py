@@ -9,7 +9,7 @@ from typing import Final
 
 import polars as pl
 
-from meter_pipeline.billing.pricing import QUANTITY_SCALE
+from meter_pipeline.billing.bill_position import QUANTITY_SCALE
 from meter_pipeline.billing.tariffs.model import Layout, Line, Tariff
 
 #: Lines before they are numbered: money and quantity in millionths.

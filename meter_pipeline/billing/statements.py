@@ -17,9 +17,10 @@ import polars as pl
 
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, EPOCH, PRICING_ERRORS
 from meter_pipeline.billing.bill_end import RunningSums, payable, spend_credit, year_end
+from meter_pipeline.billing.bill_position import QUANTITY_SCALE
 from meter_pipeline.billing.fixed_point import Whole
 from meter_pipeline.billing.positions import Aligned, attribute_arrays, lists, matrix, micro_of, netted, position
-from meter_pipeline.billing.pricing import QUANTITY_SCALE, amounts, priced
+from meter_pipeline.billing.pricing import amounts, priced
 from meter_pipeline.billing.span_pricing import Earlier, price_part
 from meter_pipeline.billing.statement_frames import (
     CENTS,
@@ -80,6 +81,8 @@ def _arrays(rows: pl.DataFrame, prefix: str, tariff: Tariff, period: Period, hel
         "history": matrix(rows["history_in"], len(tariff.registers)),
         "budget": np.where(micro_of(rows["budget_per_day"]) < 0, -1, budget),
         "winter_average": np.where(average < 0, -1, average * finer),
+        "service_day": rows["segment_end"].cast(pl.Int32).to_numpy().astype(np.int64) + EPOCH - 1,
+        "bill_day": np.full(rows.height, period.end.toordinal(), np.int64),
         "attributes": attribute_arrays(rows),
         "scale": held.scale,
     }

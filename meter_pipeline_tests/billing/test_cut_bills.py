@@ -151,3 +151,21 @@ def test_a_flat_tariff_that_becomes_time_of_use_in_mid_period(database: Database
         bill_billing_day(database, CHICAGO, day, clock=CLOCK)
     # 2 July is a Thursday, 3 July a Friday, 4 July a Saturday: five peak hours on the 3rd.
     assert issued(database, end) == {"A-001": Decimal("10.60")}
+
+
+def test_a_fuel_factor_by_the_day_of_service_cuts_the_bill(database: Database) -> None:
+    """24 kWh a day: two days at 0.01 and two at 0.03."""
+    changed, end = JULY + timedelta(days=2), JULY + timedelta(days=4)
+    rates = [{"from": "2026-01-01", "rate": "0.01"}, {"from": changed.isoformat(), "rate": "0.03"}]
+    fuel = {"kind": "rider", "code": "FUEL", "name": "Fuel", "dated": {"by": "service_date", "rates": rates}}
+    add_tariff(database, flat("E-TOU", energy("0.10"), fuel))
+    add_cycle(database, JULY, end)
+    point = add_service(database, 1)
+    for day in days(JULY, 4):
+        put_intervals(database, day, {point: [1000] * 24})
+        bill_billing_day(database, CHICAGO, day, clock=CLOCK)
+    assert issued(database, end) == {"A-001": Decimal("11.52")}
+    assert [(key, amount) for key, _, _, amount in lines(database) if key.startswith("FUEL")] == [
+        ("FUEL/all/1", Decimal("0.48")),
+        ("FUEL/all/1", Decimal("1.44")),
+    ]

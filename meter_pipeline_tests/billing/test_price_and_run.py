@@ -306,3 +306,54 @@ def test_a_winter_average_is_a_volume_whatever_the_use() -> None:
     ]
     found = months(water | {"charges": charges}, rows, "total", attributes={"winter_average_per_day": "0.262985"})
     assert found == amounts("47.76", "47.76")
+
+
+def test_a_demand_may_have_several_ratchets() -> None:
+    """Eighty percent of the summer's peaks for eleven months, or half of those of the three months before."""
+    ratchets = [{"percent": 80, "months": 11, "sources": [6, 7, 8, 9]}, {"percent": 50, "months": 3}]
+    charge = {"kind": "demand", "code": "D", "name": "D", "rate": "10", "ratchet": ratchets}
+    found = months(electricity(charge), monthly(["90", *PEAKS[1:]]), "demand_flat")
+    assert found == amounts("900", "450", "450", "450", "200", "500", "1000", "800", "800", "800", "800", "800")
+
+
+def test_demand_by_the_day() -> None:
+    """Peaks of 5, 7 and 2 kW on three days at 0.50 a kW and day."""
+    charge = {"kind": "demand", "code": "D", "name": "D", "rate": "0.50", "per": "day"}
+    rows = ["interval_start,kwh"]
+    rows += [
+        f"2018-01-0{d}T{h:02}:00:00,{peak if h == 9 else 1}" for d, peak in ((1, 5), (2, 7), (3, 2)) for h in range(24)
+    ]
+    assert months(electricity(charge), rows, "demand_flat") == amounts("7.00")
+
+
+def test_demand_in_the_system_s_peak_hour() -> None:
+    charge = {"kind": "demand", "code": "D", "name": "D", "rate": "10", "hours": ["2018-01-02T17:00"]}
+    rows = ["interval_start,kwh", *(f"2018-01-0{d}T{h:02}:00:00,{d + h}" for d in (1, 2, 3) for h in range(24))]
+    rows += [f"2018-02-01T{h:02}:00:00,9" for h in range(24)]
+    assert months(electricity(charge), rows, "demand_flat") == amounts("190.00", "0.00")
+
+
+def test_a_minimum_by_the_kw_of_billing_demand() -> None:
+    demand = {"kind": "demand", "code": "D", "name": "D", "rate": "2", "ratchet": {"percent": 100, "months": 11}}
+    least = {"kind": "minimum", "code": "M", "name": "M", "amount": "5", "per": "kw", "demand": "D", "of": ["E", "D"]}
+    found = months(electricity(energy("0.10"), demand, least), once(["40", "10"]), "total")
+    # 40 kW x 5 = 200 in both months, although the second measured 10.
+    assert found == amounts("200.00", "200.00")
+
+
+def test_a_tax_has_a_cap_and_a_largest_base() -> None:
+    capped = {"kind": "tax", "code": "T", "name": "T", "percent": "10", "cap": "4.00"}
+    based = {"kind": "tax", "code": "B", "name": "B", "percent": "10", "base_cap": "30.00", "of": ["E"]}
+    found = months(electricity(energy("1.00"), capped, based), once(["20", "100"]), "tax")
+    assert found == amounts("4.00", "7.00")
+
+
+@pytest.mark.parametrize(("by", "expected"), [("service_date", "1.00"), ("bill_date", "7.00")])
+def test_a_factor_by_the_day_of_service_or_of_the_bill(by: str, expected: str) -> None:
+    rates = [{"from": "2018-01-01", "rate": "0.01"}, {"from": "2018-02-01", "rate": "0.07"}]
+    fuel = {"kind": "rider", "code": "FUEL", "name": "Fuel", "dated": {"by": by, "rates": rates}}
+    rows = ["interval_start,kwh", *(f"2018-01-{d:02}T{h:02}:00:00,0" for d in range(1, 32) for h in range(24))]
+    rows[1] = "2018-01-01T00:00:00,100"
+    assert months(electricity(fuel), rows, "energy") == amounts(expected), (
+        "January's bill is dated the first of February"
+    )

@@ -11,8 +11,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meter_pipeline.billing.bill_position import Position
 from meter_pipeline.billing.fixed_point import product, quotient, shared, shared_quotient
-from meter_pipeline.billing.pricing import Position, amounts, priced
+from meter_pipeline.billing.pricing import amounts, priced
 from meter_pipeline.billing.tariffs import parse_tariff
 from meter_pipeline_tests.billing.support import native, raw
 

@@ -57,10 +57,15 @@ FULL: dict[str, Any] = {
         {"kind": "usage", "code": "P", "name": "P", "periods": {"off": [{"rate": 1}], "on": [{"rate": 2}]}},
         {"kind": "fixed", "code": "F", "name": "F", "by": {"attribute": "meter_size", "values": {"1": "3.00", "*": 4}}, "times": "lamps"},
         {"kind": "demand", "code": "D", "name": "D", "tiers": [{"upto": 5, "rate": 1}, {"rate": 2}],
-         "ratchet": {"percent": 80, "months": 11, "floor": 1, "sources": [6, 7]}},
+         "ratchet": [{"percent": 80, "months": 11, "floor": 1, "sources": [6, 7]}, {"percent": [50] * 12, "months": 3}]},
         {"kind": "minimum", "code": "M", "name": "M", "amount": "5", "of": ["E"], "rounding": {"places": 3}},
         {"kind": "rider", "code": "R", "name": "R", "percent": 2, "of": ["E"]},
-        {"kind": "tax", "code": "T", "name": "T", "percent": "6.25", "jurisdiction": "CITY", "exempt": ["municipal"]},
+        {"kind": "tax", "code": "T", "name": "T", "percent": "6.25", "jurisdiction": "CITY", "exempt": ["municipal"],
+         "base_cap": 900, "cap": "40"},
+        {"kind": "rider", "code": "FUEL", "name": "Fuel", "dated": {"by": "bill_date", "rates": [{"from": "2026-01-01", "rate": "0.01"}]}},
+        {"kind": "demand", "code": "DD", "name": "D", "rate": 1, "per": "day"},
+        {"kind": "demand", "code": "DC", "name": "D", "rate": 1, "hours": ["2026-07-15T17:00"]},
+        {"kind": "minimum", "code": "MK", "name": "M", "amount": 2, "per": "kw", "demand": "D", "of": ["E"]},
     ],
 }  # fmt: skip
 

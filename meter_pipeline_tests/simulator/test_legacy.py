@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from meter_pipeline.billing.pricing import Position, amounts
+from meter_pipeline.billing.bill_position import Position
+from meter_pipeline.billing.pricing import amounts
 from meter_pipeline.billing.tariffs import load_tariff
 from meter_pipeline.simulator import Spec, day_matrix, simulate
 from meter_pipeline.simulator.legacy import LegacyBatch, period_cost

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -148,6 +148,16 @@ class Field:
         if isinstance(self.value, bool):
             return self.value
         return bool(self.integer(0, 1))
+
+    def hour(self) -> datetime:
+        """A local hour, written 2026-07-15T17:00."""
+        try:
+            found = datetime.fromisoformat(self.text())
+        except ValueError as error:
+            raise self.refuse("must be a local hour like 2026-07-15T17:00") from error
+        if found.tzinfo is not None or found.minute or found.second:
+            raise self.refuse("must be a local hour like 2026-07-15T17:00, without a zone")
+        return found
 
     def day(self) -> date:
         try:

@@ -66,10 +66,15 @@ Ladder = tuple[Tier, ...]
 @dataclass(frozen=True, slots=True)
 class Variants:
     """Ladders or amounts that differ by an attribute of the service (meter_size, customer_class, jurisdiction). '*' is
-    the default."""
+    the default. Under the attributes service_date and bill_date the keys are the days from which each holds."""
 
     attribute: str | None
     keys: tuple[str, ...] = ("*",)
+
+    @property
+    def dated(self) -> bool:
+        """Whether a date decides, not the service."""
+        return self.attribute in ("service_date", "bill_date")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,19 +137,28 @@ class FixedCharge:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """A demand register: the peak over the moments of some periods of a schedule. ``months`` None: all."""
+    """A demand register: the peak over the moments of some periods of a schedule. ``months`` None: all. ``daily``: every
+    day's peak is added up. ``hours``: only what is used in these local hours counts, the system's peaks."""
 
     name: str
     schedule: AnySchedule
     period: int | None
     months: frozenset[int] | None = None
+    daily: bool = False
+    hours: frozenset[datetime] | None = None
 
     def holds(self, local: datetime, holiday: bool) -> bool:
+        """Whether a local moment counts."""
+        if self.hours is not None:
+            return local.replace(minute=0, second=0, microsecond=0, tzinfo=None, fold=0) in self.hours
         if self.months is not None and local.month not in self.months:
             return False
         return self.period is None or self.schedule.period(local, holiday) == self.period
 
     def in_season(self, day: date) -> bool:
+        """Whether its charge is owed for a day."""
+        if self.hours is not None:
+            return any((hour.year, hour.month) == (day.year, day.month) for hour in self.hours)
         if self.months is not None and day.month not in self.months:
             return False
         return self.period is None or self.period in self.schedule.occurring(day)
@@ -152,7 +166,8 @@ class Register:
 
 @dataclass(frozen=True, slots=True)
 class DemandCharge:
-    """A charge on one register's peak, marginal by block (ssc lib_utility_rate_equations.cpp L1004-1033)."""
+    """A charge on one register's peak, marginal by block (ssc lib_utility_rate_equations.cpp L1004-1033). ``also``: further
+    ratchets, each with a register of its own that measures the same."""
 
     code: str
     name: str
@@ -161,12 +176,13 @@ class DemandCharge:
     ladder: Ladder
     ratchet: Ratchet | None = None
     rounding: Rounding | None = None
+    also: tuple[tuple[int, Ratchet], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PercentCharge:
     """A rider or tax: a percentage of other charges' lines. ``jurisdiction`` None: everywhere; ``exempt`` customer
-    classes."""
+    classes. ``base_cap``: the most of those lines that it is taken of; ``cap``: the most that it comes to, both a month."""
 
     code: str
     name: str
@@ -176,11 +192,14 @@ class PercentCharge:
     jurisdiction: str | None = None
     exempt: frozenset[str] = frozenset()
     rounding: Rounding | None = None
+    base_cap: Decimal | None = None
+    cap: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MinimumCharge:
-    """The least a period costs before riders and taxes that do not count towards it: a top-up line."""
+    """The least a period costs before riders and taxes that do not count towards it: a top-up line. ``per`` month, day,
+    year, or kw: an amount for each kW of the billing demand of ``demand``, the place of a demand charge."""
 
     code: str
     name: str
@@ -189,6 +208,7 @@ class MinimumCharge:
     variants: Variants = Variants(None)
     per: str = "month"
     rounding: Rounding | None = None
+    demand: int | None = None
 
 
 Charge = UsageCharge | FixedCharge | DemandCharge | PercentCharge | MinimumCharge
@@ -297,7 +317,9 @@ class Tariff:
 
     def ratchets(self) -> list[tuple[int, Ratchet]]:
         """Registers whose history a charge reads, and how."""
-        found = [(c.register, c.ratchet) for c in self.charges if isinstance(c, DemandCharge)]
+        demands = [c for c in self.charges if isinstance(c, DemandCharge)]
+        found: list[tuple[int, Ratchet | None]] = [(c.register, c.ratchet) for c in demands]
+        found += [pair for c in demands for pair in c.also]
         found += [
             (c.peak_register, c.ratchet)
             for c in self.charges
@@ -318,7 +340,9 @@ class Tariff:
     @property
     def attributes(self) -> frozenset[str]:
         """Attributes of a service that some charge cannot do without."""
-        needed = {v.attribute for v in self._variants() if v.attribute and "*" not in v.keys} | self._counts()
+        needed = {
+            v.attribute for v in self._variants() if v.attribute and not v.dated and "*" not in v.keys
+        } | self._counts()
         if any(isinstance(c, UsageCharge) and c.basis.startswith("winter_average") for c in self.charges):
             needed.add("winter_average_per_day")
         return frozenset(needed | ({"budget_per_day"} if self._counts_budget() else set()))
@@ -326,12 +350,18 @@ class Tariff:
     @property
     def reads(self) -> frozenset[str]:
         """Attributes of a service that some charge depends on: where one changes, a bill's lines are cut."""
-        found = {v.attribute for v in self._variants() if v.attribute} | self._counts()
+        found = {v.attribute for v in self._variants() if v.attribute and not v.dated} | self._counts()
         found |= {"jurisdiction" for c in self.charges if isinstance(c, PercentCharge) and c.jurisdiction is not None}
         found |= {"customer_class" for c in self.charges if isinstance(c, PercentCharge) and c.exempt}
         if any(isinstance(c, UsageCharge) and c.basis.startswith("winter_average") for c in self.charges):
             found.add("winter_average_per_day")
         return frozenset(found | ({"budget_per_day"} if self._counts_budget() else set()))
+
+    @property
+    def rate_days(self) -> frozenset[date]:
+        """Days from which a rate by the day of service is another one: a bill's lines are cut there."""
+        dated = [v for v in self._variants() if v.attribute == "service_date"]
+        return frozenset(date.fromisoformat(key) for v in dated for key in v.keys)
 
     def _variants(self) -> list[Variants]:
         return [c.variants for c in self.charges if isinstance(c, (UsageCharge, FixedCharge, MinimumCharge))]

@@ -11,27 +11,20 @@ from typing import Any, Final
 from meter_pipeline.billing.tariffs.fields import Field, TariffRefusedError
 from meter_pipeline.billing.tariffs.holidays import LISTS, OBSERVED, RULES, HolidayList
 from meter_pipeline.billing.tariffs.model import (
-    COMPONENTS,
     METERING,
-    ROUNDING_MODES,
-    TIER_BASES,
     Charge,
     DemandCharge,
-    FixedCharge,
     HeatContent,
-    Ladder,
     MinimumCharge,
-    PercentCharge,
     Proration,
-    Ratchet,
     Register,
     Rounding,
     Sell,
     Tariff,
     Tier,
     UsageCharge,
-    Variants,
 )
+from meter_pipeline.billing.tariffs.native_charges import read_charge, read_rounding
 from meter_pipeline.billing.tariffs.schedules import RuleSchedule, ScheduleRule
 
 SCHEMA: Final = "meter_pipeline.tariff/1"
@@ -40,12 +33,7 @@ UNITS: Final[dict[str, tuple[str, ...]]] = {
     "water": ("m3", "kgal", "ccf", "gal"),
     "gas": ("therm", "m3", "ccf", "MJ"),
 }
-#: Counts of a service by which amounts or tier limits are multiplied.
-COUNTS: Final = ("dwelling_units", "stormwater_units", "lamps")
-ALLOCATIONS: Final = ("pro_rata", "by_period", "reached")
-BASES: Final = ("usage", "export", "surplus", "winter_average", "winter_average_volume")
 _WEEKDAYS: Final = {name: k for k, name in enumerate(("mon", "tue", "wed", "thu", "fri", "sat", "sun"))}
-_CODE: Final = re.compile(r"[A-Z0-9][A-Z0-9-]{0,31}", re.ASCII)
 _CLOCK: Final = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9])", re.ASCII)
 _MONTH_DAY: Final = re.compile(r"(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])", re.ASCII)
 
@@ -54,26 +42,6 @@ Seasons = dict[str, tuple[tuple[tuple[int, int], tuple[int, int]], ...]]
 
 def is_native(document: Any) -> bool:
     return isinstance(document, dict) and "schema" in document
-
-
-def _rounding(field: Field) -> Rounding:
-    field.only("places", "mode", "of")
-    return Rounding(
-        field["places"].integer(0, 6),
-        field.get("mode", "half_up").choice(*ROUNDING_MODES),
-        field.get("of", "line").choice("line", "bill"),
-    )
-
-
-def _own_rounding(field: Field) -> Rounding | None:
-    return _rounding(field["rounding"]) if "rounding" in field else None
-
-
-def _code(field: Field) -> str:
-    text = field["code"].text()
-    if not _CODE.fullmatch(text):
-        raise field["code"].refuse("must be up to 32 of A-Z, 0-9 and -")
-    return text
 
 
 def _seasons(root: Field) -> Seasons:
@@ -146,192 +114,6 @@ def _schedule(root: Field, seasons: Seasons) -> RuleSchedule:
             raise field["periods"].refuse("names are up to 32 characters without a slash")
     rules = tuple(_rule(f, periods, seasons) for f in field["rules"].list())
     return RuleSchedule(periods, rules, periods.index(field["default"].choice(*periods)))
-
-
-def _ladder(field: Field) -> Ladder:
-    tiers: list[Tier] = []
-    rows = field.list(at_least=1)
-    for k, row in enumerate(rows):
-        row.only("upto", "rate", "of", "within")
-        upto = row["upto"].decimal(Decimal(0)) if "upto" in row else None
-        if (upto is None) != (k == len(rows) - 1):
-            raise TariffRefusedError(f"{row.path}.upto", "every tier but the last has a limit, the last has none")
-        basis = row.get("of", "period").choice(*TIER_BASES)
-        # Blocks of several kinds may follow each other (kWh, then hours' use); each kind rises by itself.
-        previous = next((t.upto for t in reversed(tiers) if t.basis == basis), None)
-        if upto is not None and previous is not None and upto <= previous:
-            raise row["upto"].refuse(f"must be above the tier before ({previous})")
-        within = None
-        if "within" in row:
-            row["within"].only("upto", "of")
-            within = (row["within"]["upto"].decimal(Decimal(0)), row["within"]["of"].choice(*TIER_BASES))
-        tiers.append(Tier(upto, row["rate"].decimal(), basis, within))
-    return tuple(tiers)
-
-
-def _ladders(field: Field, periods: tuple[str, ...]) -> tuple[Ladder, ...]:
-    """One ladder per period from ``rate``, ``tiers``, ``rates`` {period: rate} or ``periods`` {period: tiers}."""
-    given = [k for k in ("rate", "tiers", "rates", "periods") if k in field]
-    if len(given) != 1:
-        raise field.refuse("needs exactly one of rate, tiers, rates, periods")
-    kind = given[0]
-    if kind == "rate":
-        return ((Tier(None, field["rate"].decimal()),),) * len(periods)
-    if kind == "tiers":
-        return (_ladder(field["tiers"]),) * len(periods)
-    for name, member in field[kind].items():
-        if name not in periods:
-            raise member.refuse("is not a period of time_of_use")
-    if kind == "rates":
-        return tuple((Tier(None, field["rates"][p].decimal()),) for p in periods)
-    return tuple(_ladder(field["periods"][p]) for p in periods)
-
-
-def _variants(field: Field) -> tuple[Variants, list[Field]]:
-    """The variants of a charge under ``by``, or the charge itself as the only one."""
-    if "by" not in field:
-        return Variants(None), [field]
-    by = field["by"]
-    by.only("attribute", "values")
-    attribute = by["attribute"].choice("meter_size", "customer_class", "jurisdiction", "rate_code")
-    values = dict(by["values"].items())
-    if not values:
-        raise by["values"].refuse("must name at least one value")
-    return Variants(attribute, tuple(values)), list(values.values())
-
-
-def _usage(field: Field, periods: tuple[str, ...], component: str) -> UsageCharge:
-    field.only(
-        "kind",
-        "code",
-        "name",
-        "component",
-        "rate",
-        "tiers",
-        "rates",
-        "periods",
-        "by",
-        "allocation",
-        "basis",
-        "factor",
-        "rounding",
-        "month_days",
-        "demand",
-        "times",
-    )
-    variants, members = _variants(field)
-    if variants.attribute is not None:
-        for key in ("rate", "tiers", "rates", "periods"):
-            if key in field:
-                raise field[key].refuse("stands under by.values where prices differ by an attribute")
-        for member in members:
-            member.only("rate", "tiers", "rates", "periods")
-    if "month_days" in field and field.get("basis").value != "winter_average_volume":
-        raise field["month_days"].refuse("is for basis winter_average_volume")
-    return UsageCharge(
-        _code(field),
-        field["name"].text(),
-        component,
-        tuple(_ladders(m, periods) for m in members),
-        variants,
-        field.get("allocation", "pro_rata").choice(*ALLOCATIONS),
-        field.get("basis", "usage").choice(*BASES),
-        field.get("factor", Decimal(1)).decimal(Decimal(0)),
-        rounding=_own_rounding(field),
-        month_days=field.get("month_days", Decimal("30.42")).decimal(Decimal(1)),
-        times=field["times"].choice(*COUNTS) if "times" in field else None,
-    )
-
-
-def _amounts(field: Field) -> tuple[Variants, tuple[Decimal, ...]]:
-    variants, members = _variants(field)
-    if variants.attribute is None:
-        return variants, (field["amount"].decimal(),)
-    if "amount" in field:
-        raise field["amount"].refuse("stands under by.values where amounts differ by an attribute")
-    return variants, tuple(m.decimal() for m in members)
-
-
-def _demand(field: Field, schedule: RuleSchedule, registers: list[Register]) -> DemandCharge:
-    field.only("kind", "code", "name", "rate", "tiers", "period", "months", "ratchet", "rounding")
-    code = _code(field)
-    period = schedule.periods.index(field["period"].choice(*schedule.periods)) if "period" in field else None
-    months = frozenset(f.integer(1, 12) for f in field["months"].list(at_least=1)) if "months" in field else None
-    registers.append(Register(code.lower(), schedule, period, months))
-    if "tiers" in field and "rate" in field:
-        raise field["rate"].refuse("stands beside tiers: give one of them")
-    ladder = _ladder(field["tiers"]) if "tiers" in field else (Tier(None, field["rate"].decimal()),)
-    if any(t.basis != "period" or t.within for t in ladder):
-        raise field["tiers"].refuse("demand tiers are in kW and have no other basis")
-    if ladder[0].basis != "period":
-        raise field["tiers"].refuse("demand tiers are in kW and have no other basis")
-    ratchet = None
-    if "ratchet" in field:
-        block = field["ratchet"]
-        block.only("percent", "months", "floor", "sources")
-        percents = (
-            tuple(f.decimal(Decimal(0)) for f in block["percent"].list(12))
-            if isinstance(block["percent"].value, list)
-            else (block["percent"].decimal(Decimal(0)),) * 12
-        )
-        named = [f.integer(1, 12) for f in block["sources"].list(at_least=1)] if "sources" in block else None
-        ratchet = Ratchet(
-            percents,
-            block["months"].integer(0, 24),
-            block.get("floor", Decimal(0)).decimal(Decimal(0)),
-            None if named is None else frozenset(named),
-        )
-    component = "demand_flat" if period is None else "demand_tou"
-    return DemandCharge(
-        code, field["name"].text(), component, len(registers) - 1, ladder, ratchet, _own_rounding(field)
-    )
-
-
-def _charge(field: Field, schedule: RuleSchedule, registers: list[Register], known: list[str]) -> Charge:
-    kind = field["kind"].choice("usage", "fixed", "demand", "minimum", "rider", "tax")
-    if kind == "usage":
-        return _usage(field, schedule.periods, field.get("component", "energy").choice(*COMPONENTS))
-    if kind == "rider" and "percent" not in field:
-        return _usage(field, schedule.periods, field.get("component", "rider").choice(*COMPONENTS))
-    if kind == "demand":
-        return _demand(field, schedule, registers)
-    if kind == "fixed":
-        field.only("kind", "code", "name", "amount", "per", "by", "rounding", "component", "times")
-        variants, amounts = _amounts(field)
-        return FixedCharge(
-            _code(field),
-            field["name"].text(),
-            amounts,
-            variants,
-            field.get("per", "month").choice("month", "day", "year"),
-            field.get("component", "fixed").choice(*COMPONENTS),
-            _own_rounding(field),
-            field["times"].choice(*COUNTS) if "times" in field else None,
-        )
-    scope = tuple(f.choice(*known) for f in field["of"].list(at_least=1)) if "of" in field else tuple(known)
-    if kind == "minimum":
-        field.only("kind", "code", "name", "amount", "per", "by", "of", "rounding")
-        variants, amounts = _amounts(field)
-        return MinimumCharge(
-            _code(field),
-            field["name"].text(),
-            amounts,
-            scope,
-            variants,
-            field.get("per", "month").choice("month", "day", "year"),
-            _own_rounding(field),
-        )
-    field.only("kind", "code", "name", "percent", "of", "jurisdiction", "exempt", "rounding")
-    return PercentCharge(
-        _code(field),
-        field["name"].text(),
-        kind,
-        field["percent"].decimal(),
-        scope,
-        field["jurisdiction"].text() if "jurisdiction" in field else None,
-        frozenset(f.text() for f in field["exempt"].list()) if "exempt" in field else frozenset(),
-        _own_rounding(field),
-    )
 
 
 def _holidays(field: Field) -> HolidayList:
@@ -442,9 +224,12 @@ def read(document: Mapping[str, Any], digest: bytes) -> Tariff:
     charges: list[Charge] = []
     for field in root["charges"].list(at_least=1):
         known = [c.code for c in charges]
-        charge = _charge(field, schedule, registers, known)
+        charge = read_charge(field, schedule, registers, known)
         if charge.code in known:
             raise field["code"].refuse("is used twice")
+        minimum = isinstance(charge, MinimumCharge) and charge.demand is not None
+        if minimum and not isinstance(charges[known.index(field["demand"].text())], DemandCharge):
+            raise field["demand"].refuse("is not a demand charge")
         charges.append(charge)
     if commodity != "electricity" and registers:
         raise root["charges"].refuse("demand charges are for electricity")
@@ -488,7 +273,7 @@ def read(document: Mapping[str, Any], digest: bytes) -> Tariff:
         schedule=schedule,
         registers=tuple(registers),
         charges=tuple(charges),
-        rounding=_rounding(root["rounding"]) if "rounding" in root else Rounding(),
+        rounding=read_rounding(root["rounding"]) if "rounding" in root else Rounding(),
         proration=proration,
         demand_minutes=root["demand_minutes"].integer(5, 60) if "demand_minutes" in root else None,
         metering=metering,

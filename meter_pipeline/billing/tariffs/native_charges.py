@@ -1,0 +1,290 @@
+"""The charges of a native tariff: one reader for each kind. Every member is read or refused by name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from decimal import Decimal
+from typing import Final
+
+from meter_pipeline.billing.tariffs.fields import Field, TariffRefusedError
+from meter_pipeline.billing.tariffs.model import (
+    COMPONENTS,
+    ROUNDING_MODES,
+    TIER_BASES,
+    Charge,
+    DemandCharge,
+    FixedCharge,
+    Ladder,
+    MinimumCharge,
+    PercentCharge,
+    Ratchet,
+    Register,
+    Rounding,
+    Tier,
+    UsageCharge,
+    Variants,
+)
+from meter_pipeline.billing.tariffs.schedules import RuleSchedule
+
+_CODE: Final = re.compile(r"[A-Z0-9][A-Z0-9-]{0,31}", re.ASCII)
+#: Counts of a service by which amounts or tier limits are multiplied.
+COUNTS: Final = ("dwelling_units", "stormwater_units", "lamps")
+ALLOCATIONS: Final = ("pro_rata", "by_period", "reached")
+BASES: Final = ("usage", "export", "surplus", "winter_average", "winter_average_volume")
+
+
+def read_rounding(field: Field) -> Rounding:
+    field.only("places", "mode", "of")
+    return Rounding(
+        field["places"].integer(0, 6),
+        field.get("mode", "half_up").choice(*ROUNDING_MODES),
+        field.get("of", "line").choice("line", "bill"),
+    )
+
+
+def _own_rounding(field: Field) -> Rounding | None:
+    return read_rounding(field["rounding"]) if "rounding" in field else None
+
+
+def _code(field: Field) -> str:
+    text = field["code"].text()
+    if not _CODE.fullmatch(text):
+        raise field["code"].refuse("must be up to 32 of A-Z, 0-9 and -")
+    return text
+
+
+def _ladder(field: Field) -> Ladder:
+    tiers: list[Tier] = []
+    rows = field.list(at_least=1)
+    for k, row in enumerate(rows):
+        row.only("upto", "rate", "of", "within")
+        upto = row["upto"].decimal(Decimal(0)) if "upto" in row else None
+        if (upto is None) != (k == len(rows) - 1):
+            raise TariffRefusedError(f"{row.path}.upto", "every tier but the last has a limit, the last has none")
+        basis = row.get("of", "period").choice(*TIER_BASES)
+        # Blocks of several kinds may follow each other (kWh, then hours' use); each kind rises by itself.
+        previous = next((t.upto for t in reversed(tiers) if t.basis == basis), None)
+        if upto is not None and previous is not None and upto <= previous:
+            raise row["upto"].refuse(f"must be above the tier before ({previous})")
+        within = None
+        if "within" in row:
+            row["within"].only("upto", "of")
+            within = (row["within"]["upto"].decimal(Decimal(0)), row["within"]["of"].choice(*TIER_BASES))
+        tiers.append(Tier(upto, row["rate"].decimal(), basis, within))
+    return tuple(tiers)
+
+
+def _ladders(field: Field, periods: tuple[str, ...]) -> tuple[Ladder, ...]:
+    """One ladder per period from ``rate``, ``tiers``, ``rates`` {period: rate} or ``periods`` {period: tiers}."""
+    given = [k for k in ("rate", "tiers", "rates", "periods") if k in field]
+    if len(given) != 1:
+        raise field.refuse("needs exactly one of rate, tiers, rates, periods")
+    kind = given[0]
+    if kind == "rate":
+        return ((Tier(None, field["rate"].decimal()),),) * len(periods)
+    if kind == "tiers":
+        return (_ladder(field["tiers"]),) * len(periods)
+    for name, member in field[kind].items():
+        if name not in periods:
+            raise member.refuse("is not a period of time_of_use")
+    if kind == "rates":
+        return tuple((Tier(None, field["rates"][p].decimal()),) for p in periods)
+    return tuple(_ladder(field["periods"][p]) for p in periods)
+
+
+def _variants(field: Field) -> tuple[Variants, list[Field]]:
+    """The variants of a charge under ``by``, or the charge itself as the only one."""
+    if "by" not in field:
+        return Variants(None), [field]
+    by = field["by"]
+    by.only("attribute", "values")
+    attribute = by["attribute"].choice("meter_size", "customer_class", "jurisdiction", "rate_code")
+    values = dict(by["values"].items())
+    if not values:
+        raise by["values"].refuse("must name at least one value")
+    return Variants(attribute, tuple(values)), list(values.values())
+
+
+def _usage(field: Field, periods: tuple[str, ...], component: str) -> UsageCharge:
+    field.only(
+        "kind",
+        "code",
+        "name",
+        "component",
+        "rate",
+        "tiers",
+        "rates",
+        "periods",
+        "by",
+        "allocation",
+        "basis",
+        "factor",
+        "rounding",
+        "month_days",
+        "demand",
+        "times",
+        "dated",
+    )
+    if "dated" in field:
+        return _dated(field, periods, component)
+    variants, members = _variants(field)
+    if variants.attribute is not None:
+        for key in ("rate", "tiers", "rates", "periods"):
+            if key in field:
+                raise field[key].refuse("stands under by.values where prices differ by an attribute")
+        for member in members:
+            member.only("rate", "tiers", "rates", "periods")
+    if "month_days" in field and field.get("basis").value != "winter_average_volume":
+        raise field["month_days"].refuse("is for basis winter_average_volume")
+    return UsageCharge(
+        _code(field),
+        field["name"].text(),
+        component,
+        tuple(_ladders(m, periods) for m in members),
+        variants,
+        field.get("allocation", "pro_rata").choice(*ALLOCATIONS),
+        field.get("basis", "usage").choice(*BASES),
+        field.get("factor", Decimal(1)).decimal(Decimal(0)),
+        rounding=_own_rounding(field),
+        month_days=field.get("month_days", Decimal("30.42")).decimal(Decimal(1)),
+        times=field["times"].choice(*COUNTS) if "times" in field else None,
+    )
+
+
+def _dated(field: Field, periods: tuple[str, ...], component: str) -> UsageCharge:
+    """A rate that changes on dates by itself: a fuel factor, the cost of gas."""
+    for key in ("rate", "tiers", "rates", "periods", "by"):
+        if key in field:
+            raise field[key].refuse("stands beside dated: give one of them")
+    block = field["dated"]
+    block.only("by", "rates")
+    rows = []
+    for row in block["rates"].list(at_least=1):
+        row.only("from", "rate")
+        rows.append((row["from"].day(), row["rate"].decimal()))
+        if len(rows) > 1 and rows[-1][0] <= rows[-2][0]:
+            raise row["from"].refuse(f"must be after {rows[-2][0]}")
+    return UsageCharge(
+        _code(field),
+        field["name"].text(),
+        component,
+        tuple(((Tier(None, rate),),) * len(periods) for _, rate in rows),
+        Variants(block["by"].choice("service_date", "bill_date"), tuple(day.isoformat() for day, _ in rows)),
+        basis=field.get("basis", "usage").choice(*BASES),
+        factor=field.get("factor", Decimal(1)).decimal(Decimal(0)),
+        rounding=_own_rounding(field),
+    )
+
+
+def _amounts(field: Field) -> tuple[Variants, tuple[Decimal, ...]]:
+    variants, members = _variants(field)
+    if variants.attribute is None:
+        return variants, (field["amount"].decimal(),)
+    if "amount" in field:
+        raise field["amount"].refuse("stands under by.values where amounts differ by an attribute")
+    return variants, tuple(m.decimal() for m in members)
+
+
+def _ratchet(block: Field) -> Ratchet:
+    block.only("percent", "months", "floor", "sources")
+    percents = (
+        tuple(f.decimal(Decimal(0)) for f in block["percent"].list(12))
+        if isinstance(block["percent"].value, list)
+        else (block["percent"].decimal(Decimal(0)),) * 12
+    )
+    named = [f.integer(1, 12) for f in block["sources"].list(at_least=1)] if "sources" in block else None
+    return Ratchet(
+        percents,
+        block["months"].integer(0, 24),
+        block.get("floor", Decimal(0)).decimal(Decimal(0)),
+        None if named is None else frozenset(named),
+    )
+
+
+def _register(field: Field, schedule: RuleSchedule) -> Register:
+    """What a demand charge measures."""
+    period = schedule.periods.index(field["period"].choice(*schedule.periods)) if "period" in field else None
+    months = frozenset(f.integer(1, 12) for f in field["months"].list(at_least=1)) if "months" in field else None
+    hours = frozenset(f.hour() for f in field["hours"].list(at_least=1)) if "hours" in field else None
+    if hours is not None and (period is not None or months is not None):
+        raise field["hours"].refuse("names the hours by itself: without period and months")
+    daily = field.get("per", "period").choice("period", "day") == "day"
+    if daily and "ratchet" in field:
+        raise field["ratchet"].refuse("is for the demand of a billing period, not of each day")
+    return Register(field["code"].text().lower(), schedule, period, months, daily, hours)
+
+
+def _demand(field: Field, schedule: RuleSchedule, registers: list[Register]) -> DemandCharge:
+    field.only("kind", "code", "name", "rate", "tiers", "period", "months", "ratchet", "rounding", "per", "hours")
+    code = _code(field)
+    register = _register(field, schedule)
+    registers.append(register)
+    first = len(registers) - 1
+    if "tiers" in field and "rate" in field:
+        raise field["rate"].refuse("stands beside tiers: give one of them")
+    ladder = _ladder(field["tiers"]) if "tiers" in field else (Tier(None, field["rate"].decimal()),)
+    if any(t.basis != "period" or t.within for t in ladder):
+        raise field["tiers"].refuse("demand tiers are in kW and have no other basis")
+    given: list[Field] = []
+    if "ratchet" in field:
+        block = field["ratchet"]
+        given = block.list(at_least=1) if isinstance(block.value, list) else [block]
+    ratchets = [_ratchet(block) for block in given]
+    also = []
+    for k, ratchet in enumerate(ratchets[1:], start=2):
+        registers.append(replace(register, name=f"{register.name}-{k}"))
+        also.append((len(registers) - 1, ratchet))
+    component = "demand_flat" if register.period is None else "demand_tou"
+    held = ratchets[0] if ratchets else None
+    name = field["name"].text()
+    return DemandCharge(code, name, component, first, ladder, held, _own_rounding(field), tuple(also))
+
+
+def read_charge(field: Field, schedule: RuleSchedule, registers: list[Register], known: list[str]) -> Charge:
+    kind = field["kind"].choice("usage", "fixed", "demand", "minimum", "rider", "tax")
+    if kind == "usage":
+        return _usage(field, schedule.periods, field.get("component", "energy").choice(*COMPONENTS))
+    if kind == "rider" and "percent" not in field:
+        return _usage(field, schedule.periods, field.get("component", "rider").choice(*COMPONENTS))
+    if kind == "demand":
+        return _demand(field, schedule, registers)
+    if kind == "fixed":
+        field.only("kind", "code", "name", "amount", "per", "by", "rounding", "component", "times")
+        variants, amounts = _amounts(field)
+        return FixedCharge(
+            _code(field),
+            field["name"].text(),
+            amounts,
+            variants,
+            field.get("per", "month").choice("month", "day", "year"),
+            field.get("component", "fixed").choice(*COMPONENTS),
+            _own_rounding(field),
+            field["times"].choice(*COUNTS) if "times" in field else None,
+        )
+    scope = tuple(f.choice(*known) for f in field["of"].list(at_least=1)) if "of" in field else tuple(known)
+    if kind == "minimum":
+        field.only("kind", "code", "name", "amount", "per", "by", "of", "rounding", "demand")
+        variants, amounts = _amounts(field)
+        per = field.get("per", "month").choice("month", "day", "year", "kw")
+        if (per == "kw") != ("demand" in field):
+            raise field.get("demand").refuse("names the demand charge of a minimum per kw, and of no other")
+        if per == "kw" and variants.attribute is not None:
+            raise field["by"].refuse("can't stand beside per kw")
+        demand = known.index(field["demand"].choice(*known)) if per == "kw" else None
+        return MinimumCharge(
+            _code(field), field["name"].text(), amounts, scope, variants, per, _own_rounding(field), demand
+        )
+    field.only("kind", "code", "name", "percent", "of", "jurisdiction", "exempt", "rounding", "base_cap", "cap")
+    return PercentCharge(
+        _code(field),
+        field["name"].text(),
+        kind,
+        field["percent"].decimal(),
+        scope,
+        field["jurisdiction"].text() if "jurisdiction" in field else None,
+        frozenset(f.text() for f in field["exempt"].list()) if "exempt" in field else frozenset(),
+        _own_rounding(field),
+        field["base_cap"].decimal(Decimal(0)) if "base_cap" in field else None,
+        field["cap"].decimal(Decimal(0)) if "cap" in field else None,
+    )
