@@ -78,7 +78,10 @@ def reprice(
     found = gather(database, reference, kept, cycle_id, period_start, lambda at: pl.concat([charges[d] for d in at]))
     accounts = found.rows["account_id"].unique().sort().to_list()
     priced = found.price(accounts, period_end) if accounts else Priced.empty()
-    totals = pl.concat([c.select("account_id", "total") for c in charges.values()])
+    # Days after a change of the billing cycle are charged in the other cycle's period.
+    totals = pl.concat(
+        [c.filter(pl.col("cycle_id") == cycle_id).select("account_id", "total") for c in charges.values()]
+    )
     return Repriced(
         priced,
         totals.group_by("account_id").agg(pl.col("total").sum().alias("accrued")),
