@@ -14,6 +14,7 @@ from meter_pipeline.billing.tables import periods
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.revenue_assurance.law import last_said, law
 
 
 class CloseError(ValueError):
@@ -58,7 +59,19 @@ def _points(connection: Any, month: date, anew: bool = True) -> list[dict[str, A
         "ok": not against,
         "detail": ", ".join(against)[:500],
     }
-    return [*periods.checklist(connection, month, following), point]
+    return [*periods.checklist(connection, month, following), point, _law(connection, month, following, anew)]
+
+
+def _law(connection: Any, month: date, following: date, anew: bool) -> dict[str, Any]:
+    """Whether all validated usage is on a bill, accrued or waiting for a reason, by the room that shares no code with
+    billing."""
+    if anew:
+        verdict = law(connection, month, following)
+        ok, detail = verdict.ok, "" if verdict.ok else verdict.sentence()
+    else:
+        against = last_said(connection, month, following)
+        ok, detail = not against, "; ".join(against)
+    return {"point": "all usage is billed, accrued or waiting for a reason", "ok": ok, "detail": detail[:500]}
 
 
 def _joints(connection: Any, cycle: str, first: date, past: date, anew: bool) -> list[tuple[str, str, str]]:

@@ -9,7 +9,7 @@ import dagster as dg
 
 from meter_pipeline.defs import jobs, schedules, sensors
 from meter_pipeline.defs.assets import audit, billing, detection, ingest, migration, reference, validation
-from meter_pipeline.defs.checks import schema_check
+from meter_pipeline.defs.checks import law_of_the_day, law_of_the_month, schema_check
 from meter_pipeline.defs.lib.executors import executor
 from meter_pipeline.defs.operations import (
     alerts,
@@ -63,10 +63,14 @@ def definitions(resources: Mapping[str, Any], engine: str | None = None) -> dg.D
     return dg.Definitions(
         assets=dg.with_source_code_references(assets),
         asset_checks=[
-            schema_check(asset, table)
-            for asset, tables in SCHEMA_CHECKS.items()
-            for table in tables
-            if table in CONTRACTS
+            *(
+                schema_check(asset, table)
+                for asset, tables in SCHEMA_CHECKS.items()
+                for table in tables
+                if table in CONTRACTS
+            ),
+            law_of_the_day(),
+            law_of_the_month(),
         ],
         jobs=[
             *(jobs.land_feeds, jobs.pull_head_ends, jobs.reference_job, jobs.refit_job, jobs.billing_day_job(engine)),

@@ -27,6 +27,7 @@ from meter_pipeline.ledger.tables import entries
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reporting import overview, tables
 from meter_pipeline.reporting.drawing import columns_svg
+from meter_pipeline.revenue_assurance.law import law_of_days
 from meter_pipeline.settings import Settings
 
 _TEMPLATES: Final = Path(__file__).parent
@@ -74,6 +75,7 @@ def _common(database: Database, settings: Settings, first: date, last: date, clo
         "flags": overview.flags(database, first, last),
         "charges": tables.charges(database, first, last),
         "joints": [j | {"meaning": CAUSES.get(j["cause"], "")} for j in joints],
+        "law": law_of_days(database, first, last + timedelta(days=1)),
         "open_joints": sum(1 for j in joints if j["cause"] in ("open", "not_loaded")),
         "cases": tables.cases(database, first, last),
         "case_counts": tables.case_counts(database, first, last),

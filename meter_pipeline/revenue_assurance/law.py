@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import psycopg
 
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.revenue_assurance import tables
 
@@ -73,6 +74,7 @@ class Verdict:
             numbers = {name: text(getattr(f, name)) for name in ("validated", "billed", "accrued", "waiting")}
             return {name: getattr(f, name) for name in sorted(shown)} | numbers
 
+        names = ("validated", "billed", "accrued", "waiting")
         return {
             "ok": self.ok,
             "first": self.first,
@@ -80,7 +82,7 @@ class Verdict:
             "service_points": self.service_points,
             "days": self.days,
             "totals": [
-                {"unit": unit, **dict(zip(("validated", "billed", "accrued", "waiting"), map(text, sums), strict=True))}
+                {"unit": unit, **dict(zip(names, map(text, sums), strict=True))}
                 for unit, sums in sorted(self.totals.items())
             ],
             "open": [row(f) for f in self.open],
@@ -102,6 +104,33 @@ def text(micro: int) -> str:
     """Millionths as an exact decimal's text."""
     value = Decimal(micro).scaleb(-6)
     return format(value.quantize(Decimal(1)) if value == value.to_integral_value() else value.normalize(), "f")
+
+
+def keep_law_of_day(database: Database, day: date, *, clock: Clock = SYSTEM_CLOCK) -> Verdict:
+    """The law of one billing day, kept in billing.law_day for pages that cannot wait for it."""
+    with database.connect("revenue assurance") as connection:
+        verdict = law(connection, day, day + timedelta(days=1))
+        row = {
+            "day": day,
+            "ok": verdict.ok,
+            "service_points": verdict.service_points,
+            "waiting": len(verdict.findings) - len(verdict.open) + len(verdict.bills_waiting),
+            "open": len(verdict.open) + len(verdict.bills_open),
+            "detail": verdict.sentence()[:2000],
+            "at": clock.now(),
+        }
+        tables.keep(connection, row)
+    return verdict
+
+
+def last_said(connection: Connection, first: date, past: date) -> list[str]:
+    """What stands against the days of [first, past) as the law was last asked: days on which it did not hold or was
+    never asked."""
+    return [
+        f"{day} {said}" if ok is not None else f"{day} was never checked"
+        for day, ok, said in tables.kept(connection, first, past)
+        if not ok
+    ]
 
 
 def law_of_day(database: Database, day: date) -> Verdict:

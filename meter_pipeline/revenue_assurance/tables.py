@@ -4,6 +4,7 @@ reasons that people see."""
 from __future__ import annotations
 
 from datetime import date
+from decimal import Decimal
 from typing import Any, Final
 
 import psycopg
@@ -78,12 +79,12 @@ point AS (
     SELECT service_point_id FROM served UNION SELECT service_point_id FROM usage UNION SELECT service_point_id FROM held
     UNION SELECT service_point_id FROM charged
 ),
-compared AS (
+compared AS MATERIALIZED (
     SELECT point.service_point_id, served.account_id AS payer, coalesce(served.agreements, 0) AS agreements,
         usage.service_point_id IS NOT NULL AS metered, coalesce(usage.units, 0) AS units, usage.unit AS usage_unit, coalesce(usage.used, 0) AS used,
         coalesce(usage.sent, 0) AS sent, coalesce(usage.unknown, true) AS unknown, held.account_id, held.cycle_id, held.period_start, held.period_end,
         held.unit, held.source_unit, held.source_quantity, held.source_export, held.other_unit, held.other_quantity, held.other_export, held.energy,
-        held.export, held.periods, held.factor, charged.account_id IS NOT NULL AS charged, charged.moved, charged.sent_moved, charged.total,
+        held.export, held.periods, held.factor::text AS factor, charged.account_id IS NOT NULL AS charged, charged.moved, charged.sent_moved, charged.total,
         charged.lines, revised.determinants AS revision, coalesce(covering.bills, 0) AS bills, covering.statement_id,
         coalesce(
             usage.units = 1 AND NOT usage.unknown AND usage.used = held.source_quantity AND usage.sent = held.source_export AND held.other_unit = ''
@@ -102,16 +103,17 @@ compared AS (
 
 
 def examine_day(connection: Connection, day: date) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """A day's service points: the fine ones summed by unit, period and whether a statement covers them; the others each."""
-    connection.execute("DROP TABLE IF EXISTS pg_temp.law_day")
-    connection.execute(f"CREATE TEMP TABLE law_day AS {_DAY} SELECT * FROM compared".encode(), {"day": day})
-    with connection.cursor(row_factory=dict_row) as cursor:
-        sums = cursor.execute(
-            "SELECT usage_unit AS unit, bills > 0 AS billed, cycle_id, period_start, period_end, count(*) AS points, sum(used)::bigint AS used, "
-            "sum(sent)::bigint AS sent, sum(total)::bigint AS money FROM law_day WHERE fine GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4"
-        ).fetchall()
-        others = cursor.execute("SELECT * FROM law_day WHERE NOT fine ORDER BY service_point_id").fetchall()
-    connection.execute("DROP TABLE law_day")
+    """A day's service points: the fine ones summed by unit and whether a bill covers them; the others each."""
+    rows = connection.execute(
+        f"{_DAY} SELECT true, to_jsonb(s) FROM (SELECT usage_unit AS unit, bills > 0 AS billed, count(*) AS points, sum(used)::bigint AS used "
+        "FROM compared WHERE fine GROUP BY 1, 2 ORDER BY 1, 2) AS s UNION ALL "
+        "SELECT false, to_jsonb(c) FROM (SELECT * FROM compared WHERE NOT fine ORDER BY service_point_id) AS c".encode(),
+        {"day": day},
+    ).fetchall()
+    sums = [found for fine, found in rows if fine]
+    others = [found for fine, found in rows if not fine]
+    for row in others:  # a JSON number would come back as a float
+        row["factor"] = None if row["factor"] is None else Decimal(row["factor"])
     return sums, others
 
 
@@ -136,26 +138,6 @@ def reasons_of(connection: Connection, day: date, points: list[str]) -> dict[str
     for point, reason, detail in sorted(rows):
         found.setdefault(point, []).append((reason, detail))
     return found
-
-
-def waits(connection: Connection, day: date) -> dict[tuple[str, str, date], str]:
-    """Accounts whose statement of a period that holds the day was looked at and waits: (account, cycle, first day) -> reasons."""
-    rows = connection.execute(
-        "SELECT e.account_id, e.cycle_id, e.period_start, string_agg(DISTINCT e.reason, ', ' ORDER BY e.reason) FROM billing.statement_exception AS e "
-        "JOIN ref.billing_cycles AS p USING (cycle_id, period_start) WHERE p.period_start <= %(d)s AND p.period_end > %(d)s "
-        "AND e.reason <> 'estimate_streak' GROUP BY 1, 2, 3",
-        {"d": day},
-    ).fetchall()
-    return {(account, cycle, start): reasons for account, cycle, start, reasons in rows}
-
-
-def issued_periods(connection: Connection, day: date) -> set[tuple[str, date]]:
-    """Cycle and first day of the periods that hold the day and of which statements were issued."""
-    rows = connection.execute(
-        "SELECT DISTINCT cycle_id, period_start FROM billing.statement WHERE period_start <= %(d)s AND period_end > %(d)s",
-        {"d": day},
-    ).fetchall()
-    return {(cycle, start) for cycle, start in rows}
 
 
 def unbilled_accounts(connection: Connection, day: date) -> list[tuple[str, str, str, date]]:
@@ -299,3 +281,24 @@ def day_is_billed(connection: Connection, day: date) -> bool:
         {"d": day},
     ).fetchone()
     return bool(row and row[0])
+
+
+def keep(connection: Connection, row: dict[str, Any]) -> None:
+    """Keep what the law said of a day, in the place of what it said before."""
+    connection.execute(
+        "INSERT INTO billing.law_day (billing_day, ok, service_points, waiting, open, detail, computed_at) VALUES (%(day)s, %(ok)s, "
+        "%(service_points)s, %(waiting)s, %(open)s, %(detail)s, %(at)s) ON CONFLICT (billing_day) DO UPDATE SET ok = excluded.ok, "
+        "service_points = excluded.service_points, waiting = excluded.waiting, open = excluded.open, detail = excluded.detail, "
+        "computed_at = excluded.computed_at",
+        row,
+    )
+
+
+def kept(connection: Connection, first: date, past: date) -> list[tuple[date, bool | None, str]]:
+    """What the law last said of each billed day of [first, past): day, whether it was kept (None: never asked), and in words."""
+    return connection.execute(
+        "SELECT d.day, l.ok, coalesce(l.detail, '') FROM (SELECT g::date AS day FROM generate_series(%(f)s::date, %(p)s::date - 1, interval '1 day') AS g "
+        "WHERE EXISTS (SELECT FROM billing.determinant_day AS b WHERE b.billing_day = g::date)) AS d LEFT JOIN billing.law_day AS l "
+        "ON l.billing_day = d.day ORDER BY 1",
+        {"f": first, "p": past},
+    ).fetchall()
