@@ -201,7 +201,9 @@ def test_a_sealed_month_refuses_every_role_the_services_use(database: Database) 
             "INSERT INTO billing.exception_day VALUES ('2026-07-01', %s, NULL, 'no_usage', 'old')", (point,)
         )
         connection.execute(
-            "INSERT INTO billing.determinant_revision VALUES ('2026-07-01', %s, 1, '2026-07-01', now(), '{}')", (point,)
+            "INSERT INTO billing.determinant_revision SELECT billing_day, service_point_id, 1, '2026-07-01', now(), to_jsonb(d) "
+            "FROM billing.determinant_day AS d WHERE billing_day = '2026-07-01' AND service_point_id = %s",
+            (point,),
         )
     seal(database)
     manifest = privileges.load()
