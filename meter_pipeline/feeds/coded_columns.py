@@ -223,23 +223,27 @@ class Rounded:
 _INT64: Final = 2**62
 
 
-def _limit(ratio: Fraction) -> int:
+def _limit(ratio: Fraction, most: int) -> int:
     """The largest mantissa whose micro base units are in range and whose product fits 64 bits; 0 where none can be told."""
     if ratio.denominator > _INT64 or ratio.numerator > _INT64:
         return 0
-    return min(MAX_MICRO * ratio.denominator // ratio.numerator, 10**18, _INT64 // ratio.numerator)
+    return min(most * ratio.denominator // ratio.numerator, 10**18, _INT64 // ratio.numerator)
 
 
 class Units(Vocabulary):
     """Units, with the exact way from (mantissa, decimals) to micro base units for each. ``rounding`` is what a head-end
-    declares for digits beyond a millionth (None: they are refused); ``words`` turns its units into ours."""
+    declares for digits beyond a millionth (None: they are refused); ``words`` turns its units into ours; ``most`` is the largest value held, in
+    micro base units."""
 
     #: decimals a plain number may have
     PLACES: Final = 19
 
-    def __init__(self, rounding: str | None = None, words: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, rounding: str | None = None, words: Mapping[str, str] | None = None, most: int = MAX_MICRO
+    ) -> None:
         super().__init__()
         self.rounding = rounding
+        self._most = most
         self.base: list[str] = []
         self.factor: list[Fraction] = []
         self.spelling: list[str] = []
@@ -269,7 +273,7 @@ class Units(Vocabulary):
             ratios = [factor * MICRO / Fraction(10) ** places for places in range(self.PLACES)]
             self._multiply.append([ratio.numerator for ratio in ratios])
             self._divide.append([min(ratio.denominator, _INT64) for ratio in ratios])
-            self._limit.append([_limit(ratio) for ratio in ratios])
+            self._limit.append([_limit(ratio, self._most) for ratio in ratios])
         return np.array(bad, np.bool_)
 
     def micro(
@@ -308,7 +312,7 @@ class Units(Vocabulary):
         except UnitError:
             return Reason("not_finite" if _NOT_FINITE.fullmatch(text) else "bad_number", shown(text))
         exact = number * self.factor[unit] * MICRO
-        if abs(exact) > MAX_MICRO:
+        if abs(exact) > self._most:
             return Reason("out_of_range", f"{shown(text)} {shown_unit(self.spelling[unit])}")
         try:
             value = round_micro(exact, self.rounding)

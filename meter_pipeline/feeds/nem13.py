@@ -16,6 +16,7 @@ import polars as pl
 from meter_pipeline.feeds.coded_columns import Ids, Units
 from meter_pipeline.feeds.rejects import Reason
 from meter_pipeline.schemas.reads import PERIOD_READS, REGISTER_READS
+from meter_pipeline.units import MAX_DIAL_MICRO
 
 _FIELDS: Final = 20
 
@@ -28,7 +29,7 @@ class Accumulations:
     ) -> None:
         self._instant = instant
         self._quality = quality
-        self._meters, self._channels, self._units = Ids("NMI"), Ids("NMISuffix"), Units()
+        self._meters, self._channels, self._units = Ids("NMI"), Ids("NMISuffix"), Units(most=MAX_DIAL_MICRO)
         self.created: int | None = None
         self.file_units: dict[tuple[str, str], str] = {}
         self._registers: list[tuple[Any, ...]] = []

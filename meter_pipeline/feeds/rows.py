@@ -25,7 +25,7 @@ from meter_pipeline.feeds.row_plan import CODED_FIELDS, constant_unit
 from meter_pipeline.feeds.times import StampParser, State, zone_rules
 from meter_pipeline.quality import FLAGS
 from meter_pipeline.schemas.reads import INTERVAL_READS, REGISTER_READS, UTC_US, ParsedFeed
-from meter_pipeline.units import MICRO
+from meter_pipeline.units import MAX_DIAL_MICRO, MAX_MICRO, MICRO
 
 MINUTE_US: Final = 60_000_000
 
@@ -79,7 +79,8 @@ class RowReader:
             plain = StampParser(head_end.zone, head_end.time_format)
         except ValueError as error:
             raise HeadEndError(f"{head_end.name}: {error}") from error
-        self.units = Units(head_end.rounding, head_end.unit_map)
+        most = MAX_DIAL_MICRO if head_end.kind == "register" else MAX_MICRO
+        self.units = Units(head_end.rounding, head_end.unit_map, most)
         self.meters = Ids("meter_id", head_end.ids)
         words = head_end.channel_map if "channel" in head_end.columns and not head_end.values else None
         self.channels = Ids("channel", None, words)

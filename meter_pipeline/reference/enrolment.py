@@ -326,7 +326,7 @@ def _channels(parsed: ParsedFeed, calendar: BillingCalendar) -> pl.DataFrame:
             pl.col("unit").first(),
             pl.col("unit").unique().alias("units"),
             minutes.alias("interval_minutes"),
-            pl.col("value").sum().alias("total"),
+            pl.col("value").cast(pl.Int128).sum().alias("total"),
             pl.col(instant).min().alias("first"),
             pl.col(instant).max().alias("last"),
         )

@@ -105,6 +105,19 @@ def test_nem12_values_with_zeros_and_residue(tmp_path: Path) -> None:
     assert feed.roundings == {("N1", "E1"): Fraction("-0.00000000000000004") * 10**6}
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "kept"), [("register", "12345678901.5", 1), ("interval", "12345678901.5", 0)]
+)
+def test_a_dial_may_stand_above_ten_thousand_million(tmp_path: Path, kind: str, value: str, kept: int) -> None:
+    """A plant's register in watt hours; by the scan and by the careful way."""
+    for text in (value, f"{value}e0"):
+        feed = read(tmp_path, f"m,t,v\nM,2026-11-10 00:00,{text}\n", head_end(kind=kind))
+        assert feed.registers.height + feed.intervals.height == kept
+        assert codes(feed) == ([] if kept else ["out_of_range"])
+    most = read(tmp_path, "m,t,v\nM,2026-11-10 00:00,9000000000001\n", head_end(kind="register"))
+    assert codes(most) == ["out_of_range"]
+
+
 # -- units ---------------------------------------------------------------------------------------------------------------
 
 

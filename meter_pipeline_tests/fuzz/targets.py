@@ -38,7 +38,7 @@ from meter_pipeline.migration.legacy_import import LegacyRefused, read_csv
 from meter_pipeline.reference.folder import ReferenceRefused, read_folder
 from meter_pipeline.schemas.reads import ParsedFeed
 from meter_pipeline.schemas.reference import TABLES
-from meter_pipeline.units import MAX_MICRO
+from meter_pipeline.units import MAX_DIAL_MICRO, MAX_MICRO
 
 Target = Callable[[bytes, Path], None]
 
@@ -177,7 +177,7 @@ def check_feed(feed: ParsedFeed) -> None:
     ):
         assert frame[time].null_count() == 0
         values = frame["value"].drop_nulls()
-        assert (values.abs() <= MAX_MICRO).all()
+        assert (values.abs() <= (MAX_MICRO if time == "interval_start" else MAX_DIAL_MICRO)).all()
         for column in ("meter_id", "channel"):
             assert all(canonical_id(text) == text for text in frame[column].unique().to_list())
     if feed.intervals.height:
