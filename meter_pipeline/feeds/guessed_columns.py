@@ -112,8 +112,10 @@ def rank(name: str, field_name: str) -> int:
 def named(name: str, field_name: str) -> int | None:
     """How likely a name is that of a field: 0 for its likeliest name; None for a name of something else."""
     spellings = _NAMES[field_name]
-    bare = plain(name)
-    return spellings.index(bare) if bare in spellings else None
+    for bare in (plain(name), plain(name.rpartition(".")[2])):
+        if bare in spellings:
+            return spellings.index(bare)
+    return None
 
 
 def is_unit(word: str) -> bool:

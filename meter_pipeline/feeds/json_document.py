@@ -15,7 +15,7 @@ import io
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.delimited import parse_text
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Limits, open_feed, whole_document
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
+from meter_pipeline.feeds.json_records import Wanted, expand
 from meter_pipeline.feeds.jsonl import Duplicate, Number, pairs
 from meter_pipeline.feeds.rejects import FeedRefused, shown
 from meter_pipeline.feeds.row_plan import plan_of
@@ -32,9 +33,6 @@ from meter_pipeline.schemas.reads import ParsedFeed
 
 #: A document is held whole, at about fifteen times its size in memory.
 MAX_DOCUMENT: Final = 64 << 20
-
-#: (number of the column, keys that are still to be followed)
-Wanted = list[tuple[int, tuple[str, ...]]]
 
 
 def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
@@ -106,75 +104,6 @@ def _loaded(content: bytes) -> Any:
         raise FeedRefused("duplicate_key", shown(str(error)), content) from error
     except ValueError as error:
         raise FeedRefused("bad_document", f"not JSON: {shown(str(error))}", content) from error
-
-
-@dataclass(slots=True)
-class Records:
-    """Records column by column: the values of each column, all of one length."""
-
-    count: int = 0
-    columns: dict[int, list[Any]] = field(default_factory=dict)
-
-    def append(self, other: Records) -> None:
-        """Add records below these; a column that one of the two lacks is empty there."""
-        for at in self.columns.keys() | other.columns.keys():
-            column = self.columns.setdefault(at, [None] * self.count)
-            column += other.columns.get(at) or [None] * other.count
-        self.count += other.count
-
-
-def expand(node: Any, wanted: Wanted) -> Records:
-    """The records below a node."""
-    if isinstance(node, list):
-        return _listed(node, wanted)
-    if not isinstance(node, dict):
-        return Records(1)
-    groups: dict[str, Wanted] = {}
-    for at, steps in wanted:
-        groups.setdefault(steps[0], []).append((at, steps[1:]))
-    fixed: dict[int, Any] = {}
-    lists: list[Records] = []
-    columns: dict[int, list[Any]] = {}
-    for step, group in groups.items():
-        value = node.get(step)
-        for at, rest in group:
-            if rest:
-                continue
-            if isinstance(value, list):
-                columns[at] = value
-            else:
-                fixed[at] = value
-        deeper = [(at, rest) for at, rest in group if rest]
-        if deeper and isinstance(value, dict | list):
-            below = expand(value, deeper)
-            if isinstance(value, list) or below.count != 1:
-                lists.append(below)
-            else:
-                fixed |= {at: column[0] for at, column in below.columns.items()}
-    if columns:
-        lengths = {len(column) for column in columns.values()}
-        if len(lengths) > 1:
-            raise FeedRefused("bad_document", f"lists side by side of {' and '.join(map(str, sorted(lengths)))} values")
-        lists.append(Records(lengths.pop(), dict(columns)))
-    if len(lists) > 1:
-        raise FeedRefused("bad_document", "two lists of reads side by side: declare a head-end for each")
-    found = lists[0] if lists else Records(1)
-    for at, value in fixed.items():
-        found.columns[at] = [value] * found.count
-    return found
-
-
-def _listed(nodes: list[Any], wanted: Wanted) -> Records:
-    """The records of a list's elements: at once where each element is one record of plain values."""
-    plain = all(len(steps) == 1 for _, steps in wanted) and all(type(node) is dict for node in nodes)
-    if plain:
-        columns = {at: [node.get(steps[0]) for node in nodes] for at, steps in wanted}
-        if not any(type(value) is list for column in columns.values() for value in column):
-            return Records(len(nodes), columns)
-    found = Records()
-    for node in nodes:
-        found.append(expand(node, wanted))
-    return found
 
 
 def _texts(column: list[Any], decimal: str) -> list[str]:

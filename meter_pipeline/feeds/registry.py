@@ -49,6 +49,7 @@ ALIASES: Final[dict[str, str]] = {
 }
 
 _SNIFF_BYTES: Final = 65_536
+_DOCUMENT_BYTES: Final = 1 << 20
 _OTHER_FORM: Final = "not read; ask its sender for delimited text or JSON (docs/feeds.md, What is not read)"
 
 
@@ -121,6 +122,9 @@ def guess(path: Path, zone: str | None = None, limits: Limits = DEFAULT_LIMITS) 
     member = next(iter(sorted(names_in_zip(path))), None) if len(names_in_zip(path)) > 1 else None
     with open_feed(path, replace(limits, block_bytes=_SNIFF_BYTES), member=member) as opened:
         head = opened.source.read(_SNIFF_BYTES)
+        if head.lstrip()[:1] in (b"[", b"{"):  # a document is looked at whole, up to a size
+            while len(head) < _DOCUMENT_BYTES and (more := opened.source.read(_SNIFF_BYTES)):
+                head += more
     found = _guessed(head, opened.size, zone)
     if member is not None:
         pattern = f"*{Path(member).suffix}" if Path(member).suffix else member
@@ -145,12 +149,12 @@ def _guessed(head: bytes, size: int, zone: str | None) -> Guess:
     if text.startswith(b"/") and b"\n1-0:" in text.replace(b"\r", b""):
         raise FeedRefused("unknown_format", f"a P1 telegram (DSMR): {_OTHER_FORM}", head[:200])
     if text.startswith((b"{", b"[")):
-        return undeclared.json_lines(first, _json_rows(text), zone)
+        return _guessed_json(text, first, zone)
     return undeclared.delimited(head, zone)
 
 
-def _json_rows(text: bytes) -> list[dict[str, Any]]:
-    """The first objects of JSON Lines. Raises FeedRefused where the first line is none."""
+def _guessed_json(text: bytes, first: bytes, zone: str | None) -> Guess:
+    """JSON Lines, or a document."""
     rows: list[dict[str, Any]] = []
     for line in text.split(b"\n")[:200]:
         try:
@@ -160,7 +164,15 @@ def _json_rows(text: bytes) -> list[dict[str, Any]]:
         if not isinstance(row, dict):
             break
         rows.append(row)
-    if not rows:
-        detail = "JSON that is not one object a line: declare format json with the paths of its columns"
-        raise FeedRefused("unknown_format", detail, text[:200])
-    return rows
+    if rows and not any(isinstance(value, list) for value in rows[0].values()):
+        try:
+            return undeclared.json_lines(first, rows, zone)
+        except FeedRefused:
+            if len(rows) > 1:
+                raise
+    try:
+        document = json.loads(text) if len(rows) < 2 else rows
+    except (ValueError, RecursionError) as error:
+        detail = "JSON that is no document of at most a megabyte: declare format json with the paths of its columns"
+        raise FeedRefused("unknown_format", detail, text[:200]) from error
+    return undeclared.json_document(document, zone)

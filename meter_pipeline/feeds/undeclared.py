@@ -29,6 +29,7 @@ from meter_pipeline.feeds.guessed_columns import (
     stamp_format,
 )
 from meter_pipeline.feeds.head_ends import DayColumns, HeadEnd, Periods, ValueColumn
+from meter_pipeline.feeds.json_records import expand
 from meter_pipeline.feeds.rejects import FeedRefused, shown
 from meter_pipeline.units import UnitError, base_unit
 
@@ -40,6 +41,8 @@ _QUALITIES: Final = {
     "E": "E", "EST": "E", "ESTIMATED": "E", "ESTIMATE": "E", "1": "E", "S": "S", "SUB": "S", "SUBSTITUTED": "S", "N": "N",
 }  # fmt: skip
 _FEWEST_DAY_COLUMNS: Final = 23
+#: records of a document that are looked at
+_SAMPLE: Final = 500
 #: rises that make a dial of a series: so many where it stands this many times above its advance, or so many anyway
 _FEWEST_STEPS, _DIAL_OVER_ADVANCE, _MANY_STEPS = 10, 100, 100
 _EXPORT: Final = ("export", "received", "feedin", "generation", "einspeisung", "returned", "teruglevering", "reverse")
@@ -91,6 +94,49 @@ def json_lines(first: bytes, rows: list[dict[str, Any]] | None = None, zone: str
     table = Table(names, [Column(name, [row[i] for row in body]) for i, name in enumerate(names)], body, "\n")
     judge_columns(table)
     return _mapped(Guess(HeadEnd("sniffed", "jsonl")), table, zone)
+
+
+def json_document(document: Any, zone: str | None = None) -> Guess:
+    """A declaration for a JSON document, by the longest list of objects in it. Raises FeedRefused(unknown_format)."""
+    lists: dict[tuple[str, ...], int] = {}
+    leaves: dict[tuple[str, ...], tuple[str, ...]] = {}
+    _walk(document, (), (), lists, leaves)
+    if not lists:
+        raise FeedRefused(
+            "unknown_format", "JSON without a list of objects: declare format json with the paths of its columns"
+        )
+    longest = max(lists, key=lambda path: (lists[path], len(path)))
+    wanted = [path for path, above in leaves.items() if longest[: len(above)] == above]
+    records = expand(document, list(enumerate(wanted)))
+    names = [".".join(path) for path in wanted]
+    columns = [
+        Column(name, ["" if value is None else str(value) for value in records.columns.get(at, [])[:_SAMPLE]])
+        for at, name in enumerate(names)
+    ]
+    body = [list(row) for row in zip(*[column.texts for column in columns], strict=True)]
+    table = Table(names, columns, body, "\n")
+    judge_columns(table)
+    return _mapped(Guess(HeadEnd("sniffed", "json")), table, zone)
+
+
+def _walk(
+    node: Any,
+    path: tuple[str, ...],
+    above: tuple[str, ...],
+    lists: dict[tuple[str, ...], int],
+    leaves: dict[tuple[str, ...], tuple[str, ...]],
+) -> None:
+    """The lists of objects below a node by path with their lengths, and the plain values with the list that they are in."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if "." not in key:
+                _walk(value, (*path, key), above, lists, leaves)
+    elif isinstance(node, list) and node and isinstance(node[0], dict):
+        lists[path] = lists.get(path, 0) + len(node)
+        for element in node[:_SAMPLE]:
+            _walk(element, path, path, lists, leaves)
+    elif path and not isinstance(node, list | bool) and node is not None:
+        leaves.setdefault(path, above)
 
 
 def _flat(row: dict[str, Any], above: str = "") -> dict[str, str]:

@@ -66,6 +66,17 @@ FILES: dict[str, tuple[str, dict[str, Any], dict[str, int]]] = {
         {"format": "jsonl"},
         {"37000037": 24},
     ),
+    "a JSON document": (
+        json.dumps(
+            {"site": "x", "meters": [
+                {"id": f"M-{m}", "unit": "kWh", "readings": [{"ts": f"2026-11-10T{h:02d}:00:00Z", "value": h % 5 / 10} for h in range(24)]}
+                for m in range(2)
+            ]},
+            indent=1,
+        ),
+        {"format": "json"},
+        {"M-0": 24, "M-1": 24},
+    ),
     "no meter": (
         "Consumption (kwh), Cost, Start, End\n" + hours("{v}, 3.1, 2026-11-10T{h:02d}:00:00+00:00, 2026-11-10T{h:02d}:59:00+00:00\n"),
         {"constants": {"meter_id": "METER-1"}},
@@ -112,7 +123,8 @@ def test_a_guess_says_what_the_file_cannot(tmp_path: Path) -> None:
         ("/ISk5MT382-1000\n\n1-0:1.8.1(000001.000*kWh)\n!\n", "P1 telegram"),
         ("UNA:+.? '\nUNB+UNOC:3+1+2'", "MSCONS"),
         ('{"a": [{"b": 1}]}', "no key looks like"),
-        ('[\n {"a": 1}\n]', "declare format json"),
+        ('[\n {"a": 1}\n]', "no key looks like"),
+        ("[1, 2]", "declare format json"),
     ],
 )
 def test_what_cannot_be_guessed_is_refused_in_words(tmp_path: Path, content: str, said: str) -> None:
