@@ -105,7 +105,7 @@ def late_changes(database: Database, joints: Sequence[str]) -> pl.DataFrame:
 
     One read that closes a month changes every day of it. The statement is corrected when the last of the days that are
     asked for is validated again, by one adjustment that the threshold judges as one. Days whose reconciliation is open
-    correct nothing.
+    correct nothing, nor do days whose data validation holds.
     """
     return database.read(
         """
@@ -118,6 +118,10 @@ def late_changes(database: Database, joints: Sequence[str]) -> pl.DataFrame:
                     WHERE t.done_at IS NULL),
                 (SELECT 'reads of ' || min(f.billing_day) || ' wait to be loaded' FROM raw.feed_file_day AS f
                     WHERE f.loaded_at IS NULL AND f.billing_day >= s.period_start AND f.billing_day < s.period_end),
+                (SELECT 'validation of ' || min(f.billing_day) || ' found ' || string_agg(DISTINCT f.kind, ', ') || ': released by a person, or corrected'
+                    FROM anomaly.validation_finding AS f JOIN billing.statement_segment AS g ON g.statement_id = c.statement_id
+                    AND f.service_point_id = g.service_point_id AND f.billing_day >= g.segment_start AND f.billing_day < g.segment_end
+                    WHERE f.action = 'hold' AND f.released_at IS NULL),
                 (SELECT 'reconciliation of ' || min(r.billing_day) || ' is open' FROM billing.reconciliation AS r
                     WHERE r.cause = 'open' AND r.billing_day = ANY(array_agg(c.billing_day)) AND r.joint = ANY(string_to_array($1, ',')))
             ) AS waits_for
