@@ -61,7 +61,7 @@ def read_carry(
     database: Database, reference: Reference, rows: pl.DataFrame, tariffs: Mapping[tuple[str, int], Tariff], start: date
 ) -> Carry:
     """The earlier segments of the services whose tariff carries something."""
-    carrying = [key for key, t in tariffs.items() if t.ratchets() or t.carries_units or t.carries_money]
+    carrying = [key for key, t in tariffs.items() if t.ratchets() or t.carries]
     if not carrying:
         return Carry(no_segments(), {}, start)
     months = max((ratchet.months for t in tariffs.values() for _, ratchet in t.ratchets()), default=0)
@@ -116,7 +116,7 @@ def _with_carried(
         return rows.with_columns(nothing_carried())
     frames = []
     for (tariff_id, version), tariff in sorted(tariffs.items()):
-        if not (tariff.ratchets() or tariff.carries_units or tariff.carries_money):
+        if not (tariff.ratchets() or tariff.carries):
             continue
         mine = rows.filter((pl.col("tariff_id") == tariff_id) & (pl.col("tariff_version") == version))
         before = earlier.join(mine.select(_SERVICE).unique(), on=_SERVICE, how="semi")

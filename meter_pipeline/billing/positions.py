@@ -98,13 +98,27 @@ class Aligned:
         return found
 
 
-def netted(tariff: Tariff, energy: Whole, export: Whole, carry: Whole) -> tuple[Whole, Whole]:
+def netted(
+    tariff: Tariff, energy: Whole, export: Whole, carry: Whole, scale: int = QUANTITY_SCALE
+) -> tuple[Whole, Whole]:
     """Energy that is charged for and exports that nothing was set against: under net metering what is left of each after
-    the other and the credit carried in, period by period; otherwise both as they are."""
+    the other and the credit carried in, period by period; otherwise both as they are. Of use in whole units what is short
+    of one is left to the next bill."""
+    if tariff.whole_units is not None:
+        step = int(tariff.whole_units * scale)
+        return (energy + carry) // step * step, export
     if tariff.metering != "net_metering":
         return energy, export
     left = energy - export - carry
     return np.maximum(left, 0), np.maximum(-left, 0)
+
+
+def carried_out(tariff: Tariff, after: dict[str, Any], surplus: Whole) -> Whole:
+    """What a bill leaves in units for the next one, by period: exports left over, or use short of a whole unit."""
+    if tariff.whole_units is not None:
+        used: Whole = after["energy"] + after["carry"]
+        return used % int(tariff.whole_units * after["scale"])
+    return surplus if tariff.carries_units else np.zeros_like(surplus)
 
 
 def position(tariff: Tariff, frame: dict[str, Any], rows: npt.NDArray[np.int64] | None = None) -> Position:
@@ -116,7 +130,8 @@ def position(tariff: Tariff, frame: dict[str, Any], rows: npt.NDArray[np.int64] 
         return value if value is None or rows is None else value[rows]
 
     attributes = {k: (v if rows is None else v[rows]) for k, v in frame["attributes"].items()}
-    energy, surplus = netted(tariff, take("energy"), take("export"), take("carry"))
+    scale = frame.get("scale", QUANTITY_SCALE)
+    energy, surplus = netted(tariff, take("energy"), take("export"), take("carry"), scale)
     return Position(
         energy=energy,
         export=take("export"),
@@ -134,7 +149,7 @@ def position(tariff: Tariff, frame: dict[str, Any], rows: npt.NDArray[np.int64] 
         service_day=take("service_day"),
         bill_day=take("bill_day"),
         attributes=attributes,
-        scale=frame.get("scale", QUANTITY_SCALE),
+        scale=scale,
     )
 
 

@@ -19,7 +19,16 @@ from meter_pipeline.billing.accrual import CHARGE_SCHEMA, EPOCH, PRICING_ERRORS
 from meter_pipeline.billing.bill_end import RunningSums, payable, spend_credit, year_end
 from meter_pipeline.billing.bill_position import QUANTITY_SCALE
 from meter_pipeline.billing.fixed_point import Whole
-from meter_pipeline.billing.positions import Aligned, attribute_arrays, lists, matrix, micro_of, netted, position
+from meter_pipeline.billing.positions import (
+    Aligned,
+    attribute_arrays,
+    carried_out,
+    lists,
+    matrix,
+    micro_of,
+    netted,
+    position,
+)
 from meter_pipeline.billing.pricing import amounts, priced
 from meter_pipeline.billing.span_pricing import Earlier, price_part
 from meter_pipeline.billing.statement_frames import (
@@ -222,7 +231,7 @@ def _price_group(rows: pl.DataFrame, tariff: Tariff, period: Period, cut: bool, 
     if added.any():
         found.lines.append(_line(head, len(tariff.lines), ROUNDING_LINE, None, added, held))
     credit_out = np.zeros(rows.height, np.int64)
-    _, surplus = netted(tariff, after["energy"], after["export"], after["carry"])
+    _, surplus = netted(tariff, after["energy"], after["export"], after["carry"], held.scale)
     if tariff.carries_money and last:
         owed = payable(tariff, of.money) + found.sums.charged(bills)
         spent = spend_credit(
@@ -233,7 +242,7 @@ def _price_group(rows: pl.DataFrame, tariff: Tariff, period: Period, cut: bool, 
     elif cut:
         found.sums.add_charged(bills, of.money, tariff)
     used = after["energy"] if before is None else after["energy"] - before["energy"]
-    left = surplus if tariff.carries_units and last else np.zeros_like(surplus)
+    left = carried_out(tariff, after, surplus) if last else np.zeros_like(surplus)
     found.segments.append(
         head.with_columns(
             pl.Series("days", after["days"]),

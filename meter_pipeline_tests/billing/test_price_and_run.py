@@ -357,3 +357,21 @@ def test_a_factor_by_the_day_of_service_or_of_the_bill(by: str, expected: str) -
     assert months(electricity(fuel), rows, "energy") == amounts(expected), (
         "January's bill is dated the first of February"
     )
+
+
+def test_whole_units_are_billed_and_the_rest_goes_on() -> None:
+    """3,700, 3,700 and 3,700 gallons at 2.00 a thousand: 3, 4 and 4 of them, as the dial shows."""
+    charges = [{"kind": "usage", "code": "W", "name": "W", "rate": "2.00"}]
+    water = {
+        "schema": "meter_pipeline.tariff/1",
+        "tariff_id": "W",
+        "name": "W",
+        "commodity": "water",
+        "currency": "USD",
+    }
+    document = water | {"unit": "kgal", "whole_units": 1, "charges": charges}
+    rows = [
+        "interval_start,gal",
+        *(f"2018-0{m}-{d:02}T00:00:00,{370 if d < 11 else 0}" for m in (1, 2, 3) for d in range(1, 21)),
+    ]
+    assert months(document, rows, "total") == amounts("6.00", "8.00", "8.00")

@@ -146,6 +146,7 @@ def test_the_schema_takes_what_the_reader_takes() -> None:
         document = json.loads(path.read_text())
         if "schema" in document:
             assert valid(document), path
+    assert valid({k: v for k, v in FULL.items() if k not in ("time_of_use", "metering", "sell")} | {"whole_units": 1})
     assert valid(FULL)
     for seed in range(200):
         assert valid(random_tariffs.tariff(random.Random(seed))), seed

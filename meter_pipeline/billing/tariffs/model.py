@@ -263,7 +263,8 @@ Layout = tuple[tuple[str, ...], tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """A tariff version ready to price. ``digest`` is the SHA-256 of the document's bytes."""
+    """A tariff version ready to price. ``digest`` is the SHA-256 of the document's bytes. ``whole_units``: use is billed in
+    whole multiples of it, and what is short of one goes on to the next bill."""
 
     tariff_id: str
     name: str
@@ -285,6 +286,7 @@ class Tariff:
     budget_monthly: tuple[Decimal, ...] = ()
     notes: tuple[str, ...] = ()
     holidays: HolidayList | None = None
+    whole_units: Decimal | None = None
     lines: tuple[Line, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
@@ -309,6 +311,11 @@ class Tariff:
         return (
             self.sell is not None and self.sell.rollover == "money" and self.metering in ("net_metering", "net_billing")
         )
+
+    @property
+    def carries(self) -> bool:
+        """Whether a bill leaves anything for the next: exports left over, in units or money, or use short of a whole unit."""
+        return self.carries_units or self.carries_money or self.whole_units is not None
 
     @property
     def carries_units(self) -> bool:

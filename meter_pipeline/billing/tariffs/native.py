@@ -116,6 +116,17 @@ def _schedule(root: Field, seasons: Seasons) -> RuleSchedule:
     return RuleSchedule(periods, rules, periods.index(field["default"].choice(*periods)))
 
 
+def _whole_units(root: Field, schedule: RuleSchedule, metering: str) -> Decimal:
+    """Thousands of gallons, whole therms: the multiple in which use is billed."""
+    field = root["whole_units"]
+    step = field.decimal()
+    if step <= 0 or step * 10**6 != int(step * 10**6):
+        raise field.refuse("must be a positive number of up to six decimals")
+    if len(schedule.periods) > 1 or metering != "consumption":
+        raise field.refuse("is for use without time-of-use periods and without exports")
+    return step
+
+
 def _holidays(field: Field) -> HolidayList:
     """A tariff's own holidays: the name of a list, or names and dates."""
     if isinstance(field.value, str):
@@ -214,6 +225,7 @@ def read(document: Mapping[str, Any], digest: bytes) -> Tariff:
         "budget",
         "notes",
         "holidays",
+        "whole_units",
     )
     if root["schema"].text() != SCHEMA:
         raise root["schema"].refuse(f"must be {SCHEMA}")
@@ -283,4 +295,5 @@ def read(document: Mapping[str, Any], digest: bytes) -> Tariff:
         budget_monthly=budget,
         notes=tuple(f.text() for f in root["notes"].list()) if "notes" in root else (),
         holidays=_holidays(root["holidays"]) if "holidays" in root else None,
+        whole_units=_whole_units(root, schedule, metering) if "whole_units" in root else None,
     )
