@@ -220,9 +220,12 @@ def close_month(ask: Ask) -> Response:
 
 def _month(ask: Ask) -> date:
     try:
-        return date.fromisoformat(f"{ask.path['month']}-01")
+        first = date.fromisoformat(f"{ask.path['month']}-01")
     except ValueError:
         raise Missing("There is no such month; write it like 2026-11.") from None
+    if not 1970 <= first.year < 3000:  # nothing was metered before, and the calendar ends at 9999-12-31
+        raise Missing("There is no such month here.")
+    return first
 
 
 PAGES = [

@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -227,6 +227,8 @@ def _answer(desk: Desk, request: Request, form: list[tuple[str, str]] | None, ha
             url,
             said(request) if request.method == "GET" else None,
         )
+        if not _storable([*request.path_params.values(), *request.query_params.values(), *(v for _, v in form)]):
+            raise Missing("There is no such page.") if request.method == "GET" else Wrong("That is no text.")
         response = handler(ask)
         if (
             request.method == "GET"
@@ -246,8 +248,18 @@ def _answer(desk: Desk, request: Request, form: list[tuple[str, str]] | None, ha
         )
     except AccessError as error:
         return problem(desk, None, 503, str(error))
+    except (psycopg.DataError, OverflowError):
+        # A number or date that no column takes names nothing that is here.
+        if request.method == "GET":
+            return problem(desk, visitor, 404, "There is no such page.")
+        return problem(desk, visitor, 422, "A number or date in the form is out of range.")
     except (psycopg.OperationalError, PoolTimeout):
         return problem(desk, None, 503, "The database does not answer. Nothing was changed; try again in a minute.")
+
+
+def _storable(values: Sequence[str]) -> bool:
+    """Whether the database can hold these texts: no NUL, no half of a surrogate pair."""
+    return not any("\0" in text or any("\ud800" <= c <= "\udfff" for c in text) for text in map(str, values))
 
 
 def who(desk: Desk, request: Request) -> Visitor | None:
