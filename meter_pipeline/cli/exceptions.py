@@ -134,7 +134,8 @@ def confirm(
     by: By = None,
     json: Json = False,
 ) -> None:
-    """The finding is real. Releases a hold; a bill that must change is changed by an adjustment.
+    """The finding is real. Releases a hold; a bill that must change is changed by an adjustment. A validation case goes on
+    holding until the data are corrected.
 
     Example: meter-pipeline exceptions confirm reverse-SP-W0000044-20261029 --reason "turned round by the fitter"
     """
@@ -154,7 +155,7 @@ def dismiss(
     json: Json = False,
 ) -> None:
     """The finding is none. Releases a hold, keeps the matter quiet for 30 days and widens the meter's thresholds by a
-    quarter.
+    quarter. A validation case releases what was found, as it stands, for billing.
 
     Example: meter-pipeline exceptions dismiss --all --kind spike --reason "street party"
     """
