@@ -51,6 +51,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("inbox", "Folder where feed files arrive, one folder a head-end.", "inbox/ in data, else inbox/ in home"),
     Setting("database_url", "PostgreSQL to use, postgresql://USER@HOST/DATABASE.", "the embedded server", secret=True),
     Setting(
+        "people_database_url",
+        "The same database by a log-in that may act as meter_finance: what people decide goes through it.",
+        "database_url",
+        secret=True,
+    ),
+    Setting("token", "Your desk token, which proves who you are at the command line.", "", secret=True),
+    Setting("approver_code", "A second person's code (people code), where a call names two.", "", secret=True),
+    Setting(
         "dagster_url", "Storage of Dagster's own tables. Set by meter-pipeline for what it starts.", "", secret=True
     ),
     Setting("roles", "on: each service acts in its own database role (services up sets it).", "off"),

@@ -79,6 +79,8 @@ TABLES = {
 }
 # rows that the hash of another table's row is over: source -> (table, the table whose hash is over it)
 DETAILS = {"statements": ("billing.statement_line", "billing.statement")}
+# tables whose rows hang on another's and are hashed together in an entry's body ("content"): source -> tables
+BESIDE = {"statements": ("billing.statement_segment",)}
 # sources whose entries also name leaves they retire: the last "retired" of an entry's leaves are of rows it took the
 # place of
 RETIRING = {"charges"}
@@ -455,6 +457,17 @@ DERIVED = {
 }
 
 
+def printed(value):
+    """A value of a row as PostgreSQL prints it, from its JSON form."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "{" + ",".join(map(printed, value)) + "}"
+    return str(value)
+
+
 def derived_statement(row, lines):
     """Columns of a bill that follow from its lines."""
     return {"total": sum(decimal.Decimal(str(line["amount"])) for line in lines), "lines": len(lines)}
@@ -532,6 +545,7 @@ class Audit:
         self.findings, self.checked = [], {}
         self.tree, self.roots, self.entries = Tree(), {}, []
         self.erased = set()
+        self.said = {}  # place -> (entry id, what the entry says of the rows it wrote)
         self.recorded_guards = None
 
     def find(self, check, detail, index=None):
@@ -660,6 +674,8 @@ class Audit:
             self.find(
                 "control totals", f"received is not accepted + duplicate + superseded + rejected in {said}", index
             )
+        if said.get("content"):
+            self.said[index] = (line["entry_id"], said["content"])
         if kind == "erased":
             self.erased.add(said.get("payload_hash"))
         if kind == "privileges_checked":
@@ -811,7 +827,7 @@ class Audit:
             if name.startswith("rows/"):
                 _, source, table, day = name.split("/")
                 there.add((source, day.removesuffix(".jsonl")))
-                known = TABLES.get(source, {}).keys() | {DETAILS.get(source, ("",))[0]}
+                known = TABLES.get(source, {}).keys() | {DETAILS.get(source, ("",))[0], *BESIDE.get(source, ())}
                 if table not in known:
                     self.find("rows", f"{name}: this program knows no table {table} of {source}")
         for source, day in sorted(wanted | there):
@@ -841,6 +857,8 @@ class Audit:
             elif kind in optional:
                 allowed.update(hashes)
         lines = self.details(source, day) if source in DETAILS else {}
+        if source in BESIDE:
+            self.contents(source, day, entries)
         present, kept, begun = set(), {}, set()
         histories = {MERGED[table][0] for table in TABLES[source] if table in MERGED}
         for table, (column, encodings) in TABLES[source].items():
@@ -879,6 +897,33 @@ class Audit:
         if next(lines, {}).get("table") != table:
             self.find("rows", f"{name} does not say that it is of {table}")
         yield from lines
+
+    def contents(self, source, day, entries):
+        """Rows that an entry says the hash of as a whole are that still: which table, columns and rows, the signed entry says."""
+        said = [
+            (index, self.said[index])
+            for index, kind, _, _ in entries
+            if kind in SOURCES[source][0] and index in self.said
+        ]
+        if not said:
+            return
+        owner = {row["statement_id"]: row["ledger_entry"] for row in self.of(source, "billing.statement", day)}
+        held = {
+            table: list(self.of(source, table, day))
+            for table in {part["table"] for _, (_, parts) in said for part in parts}
+        }
+        for index, (entry_id, parts) in said:
+            for part in parts:
+                rows = [row for row in held[part["table"]] if owner.get(row["statement_id"]) == entry_id]
+                rows.sort(key=lambda row: [row[name] for name in part["key"]])
+                whole = "\x1e".join("\x1f".join(printed(row[name]) for name in part["columns"]) for row in rows)
+                self.count(f"contents of {part['table']}", len(rows))
+                if len(rows) != part["rows"] or sha256(whole.encode()).hex() != part["sha256"]:
+                    self.find(
+                        "content",
+                        f"{part['table']} of entry {entry_id}: its rows are not those that were written",
+                        index,
+                    )
 
     def details(self, source, day):
         """Statement -> its lines."""

@@ -13,6 +13,7 @@ from meter_pipeline.anomalies.kinds import KINDS
 from meter_pipeline.anomalies.tables import exception_cases
 from meter_pipeline.anomalies.validation import tables as findings_table
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control import decisions
 from meter_pipeline.ledger import entries
 
 Decision = Literal["assigned", "confirmed", "dismissed"]
@@ -81,6 +82,7 @@ def decide(
         raise QueueError("an assignment needs someone to go to")
     if decision == "dismissed" and not reason.strip():
         raise QueueError("a dismissal needs a reason")
+    by = decisions.entitled(connection, by, decisions.WORK)
     exception_cases.lock_cases(connection)
     found = list_cases(connection, filters)
     if not found:

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
@@ -18,15 +17,12 @@ from meter_pipeline.billing.statement_frames import LINE_SCHEMA, SEGMENT_SCHEMA
 from meter_pipeline.billing.tables import adjustments, days
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control import decisions
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.reading import reading
 from meter_pipeline.set_aside import apart
 
-# : Above this sum of absolute line amounts a second person approves: about a quarter of a household's monthly bill, so
-# that routine : re-estimates pass and a mistake in a tariff does not. Configuration of the caller; the figure used is
-# kept with each adjustment.
-THRESHOLD: Final = Decimal("50.00")
 #: Statements of one service that follow each other and are corrected in one go: ten years of months.
 MOST_ROUNDS: Final = 120
 REASONS: Final = ("late_actual", "correction", "tariff", "reference")
@@ -146,10 +142,10 @@ def request(
     reason: str,
     evidence: str,
     requested_by: str,
-    threshold: Decimal = THRESHOLD,
     clock: Clock = SYSTEM_CLOCK,
 ) -> str | None:
-    """Ask for the correction of a statement; None where nothing changed. Up to the threshold it is posted at once.
+    """Ask for the correction of a statement; None where nothing changed. Up to the threshold in force
+    (control.decisions.ADJUSTMENT_THRESHOLD) it is posted at once. Raises Refused for a name that may not ask.
 
     It takes the place of what was asked of the statement before and nobody has decided. Raises AdjustmentError where
     the period cannot be priced again.
@@ -162,14 +158,14 @@ def request(
     if proposal.blocked:
         raise AdjustmentError(f"{statement_id} cannot be priced again: {proposal.blocked}")
     with database.connect("billing adjustment") as connection:
-        return _ask(connection, calendar, proposal, _Asked(reason, evidence, requested_by, threshold), clock)
+        person = decisions.entitled(connection, requested_by, decisions.WORK)
+        return _ask(connection, calendar, proposal, _Asked(reason, evidence, person), clock)
 
 
 def propose_late_changes(
     database: Database,
     calendar: BillingCalendar,
     *,
-    threshold: Decimal = THRESHOLD,
     clock: Clock = SYSTEM_CLOCK,
     actor: str = "billing",
 ) -> list[str]:
@@ -183,7 +179,7 @@ def propose_late_changes(
     """
     made: list[str] = []
     for _ in range(MOST_ROUNDS):
-        found = _propose_noted(database, calendar, threshold, clock, actor)
+        found = _propose_noted(database, calendar, clock, actor)
         made += found
         # An adjustment that changes what a later statement carries in puts that one on the list.
         if not found:
@@ -191,9 +187,7 @@ def propose_late_changes(
     return made
 
 
-def _propose_noted(
-    database: Database, calendar: BillingCalendar, threshold: Decimal, clock: Clock, actor: str
-) -> list[str]:
+def _propose_noted(database: Database, calendar: BillingCalendar, clock: Clock, actor: str) -> list[str]:
     """Adjustments of the statements that are on the list now."""
     noted = adjustments.late_changes(database, DAY_JOINTS)
     if not noted.height:
@@ -211,7 +205,7 @@ def _propose_noted(
         said = f"days that changed after it was issued: {evidence}"[:2000]
         with database.connect("billing adjustment") as connection:
             if adjustments.take_late_change(connection, statement_id, noticed_at):
-                asked = _Asked("late_actual", said, actor, threshold, again=False)
+                asked = _Asked("late_actual", said, actor, again=False)
                 name = _ask(connection, calendar, proposals[statement_id], asked, clock)
                 made += [name] if name is not None else []
     return made
@@ -224,7 +218,6 @@ class _Asked:
     reason: str
     evidence: str
     by: str
-    threshold: Decimal
     again: bool = True
 
 
@@ -255,7 +248,7 @@ def _ask(connection: Any, calendar: BillingCalendar, proposal: Proposal, asked: 
         return None
     month = days.open_month(connection, calendar.day_of(now))
     net, gross = adjustments.amount(proposal.net), adjustments.amount(proposal.gross)
-    left = max(asked.threshold - adjustments.unapproved(connection, statement_id), Decimal(0))
+    left = adjustments.left_without_approval(connection, statement_id)
     row: dict[str, Any] = {
         "statement_id": statement_id,
         "account_id": statement_id.rsplit(".", 3)[0],
@@ -314,15 +307,18 @@ def _rows(proposal: Proposal) -> list[tuple[Any, ...]]:
 
 def decide(database: Database, adjustment_id: str, *, approve: bool, person: str, clock: Clock = SYSTEM_CLOCK) -> None:
     """Approve (and post) or refuse an adjustment. Raises AdjustmentError where it is not waiting, or where the person
-    asked for it."""
+    asked for it; Refused for a name that may not decide."""
     import psycopg
 
     with database.connect("billing adjustment") as connection:
+        person = decisions.entitled(connection, person, decisions.FINANCE)
         try:
             row = adjustments.decide(
                 connection, adjustment_id, "approved" if approve else "refused", person, clock.now()
             )
         except psycopg.errors.CheckViolation as error:
+            if error.diag.constraint_name != "decided_by_another_person":
+                raise
             raise AdjustmentError(f"{person} asked for it; another person must decide") from error
         if row is None:
             raise AdjustmentError(f"{adjustment_id} is not waiting for a decision")

@@ -12,6 +12,7 @@ from meter_pipeline.billing.bill_run import statement_joints
 from meter_pipeline.billing.reconcile import STATEMENT_JOINTS
 from meter_pipeline.billing.tables import periods
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control import decisions
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.revenue_assurance.law import last_said, law
@@ -85,6 +86,7 @@ def _joints(connection: Any, cycle: str, first: date, past: date, anew: bool) ->
 def request_close(database: Database, month: date, *, person: str, clock: Clock = SYSTEM_CLOCK) -> list[dict[str, Any]]:
     """Ask for a month's close; returns the checklist as it stands. Raises CloseError where the month is sealed."""
     with database.connect("billing close") as connection:
+        person = decisions.entitled(connection, person, decisions.FINANCE)
         points = _points(connection, month)
         if not periods.request(connection, month, person, points, clock.now()):
             raise CloseError(f"{month:%Y-%m} is sealed")
@@ -109,6 +111,7 @@ def approve_close(
 
     following = _following(month)
     with database.connect("billing close") as connection:
+        person = decisions.entitled(connection, person, decisions.FINANCE)
         periods.lock(connection)
         asked = periods.requested_by(connection, month)
         if asked is None:

@@ -11,6 +11,7 @@ from meter_pipeline.billing.statements import line_hashes, money_text, numbered
 from meter_pipeline.billing.tables import statements as store
 from meter_pipeline.clock import Clock
 from meter_pipeline.ledger import entries as ledger
+from meter_pipeline.ledger.contents import content_of
 from meter_pipeline.postgres.database import Database
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def write(
         .with_row_index("leaf")
     )
     now = clock.now()
-    body = {
+    body: dict[str, Any] = {
         "billing_day": outcome.period_end - timedelta(days=1),
         "cycle_id": outcome.cycle_id,
         "period_start": outcome.period_start,
@@ -92,9 +93,6 @@ def write(
         "total_micro": int(statements["total"].sum()),
         "posting_month": month,
     }
-    outcome.ledger_entry = ledger.append(
-        connection, "bill_issued", body, statements["lines_sha256"].to_list(), clock=clock, actor=actor
-    )
     head = statements.select(
         "statement_id",
         "account_id",
@@ -115,37 +113,41 @@ def write(
         money_text("ratchet").alias("ratchet_due"),
         money_text("year_end").alias("year_end_due"),
         money_text("sealed_days").alias("sealed_days_due"),
-        pl.lit(outcome.ledger_entry).alias("ledger_entry"),
         pl.col("leaf").alias("ledger_leaf"),
     )
-    store.copy_csv(connection, "billing.statement", head)
-    store.copy_csv(
-        connection,
-        "billing.statement_line",
-        lines.select(
-            "statement_id",
-            "line_no",
-            "service_point_id",
-            "tariff_id",
-            "tariff_version",
-            "segment_start",
-            "segment_end",
-            "line_key",
-            "name",
-            "component",
-            pl.when(pl.col("quantity").is_not_null()).then(money_text("quantity")).alias("quantity"),
-            "unit",
-            money_text("amount"),
-            pl.lit(month).alias("posting_month"),
-        ),
+    billed = lines.select(
+        "statement_id",
+        "line_no",
+        "service_point_id",
+        "tariff_id",
+        "tariff_version",
+        "segment_start",
+        "segment_end",
+        "line_key",
+        "name",
+        "component",
+        pl.when(pl.col("quantity").is_not_null()).then(money_text("quantity")).alias("quantity"),
+        "unit",
+        money_text("amount"),
+        pl.lit(month).alias("posting_month"),
     )
     rows = segment_rows(database, result.segments, ready, (outcome.cycle_id, outcome.period_start, outcome.period_end))
     named = pl.concat_str([pl.col("account_id"), pl.lit(suffix)]).alias("statement_id")
-    store.copy_csv(
-        connection,
-        "billing.statement_segment",
-        rows.select(named, *SEGMENT_COLUMNS, pl.lit(month).alias("posting_month")),
+    segments = rows.select(named, *SEGMENT_COLUMNS, pl.lit(month).alias("posting_month"))
+    # Every column of what is written, so that none can be changed unseen: the leaves are over the lines' prices alone.
+    body["content"] = [
+        content_of("billing.statement", head.drop("lines_sha256", "issued_at", "ledger_leaf"), ["statement_id"]),
+        content_of("billing.statement_line", billed, ["statement_id", "line_no"]),
+        content_of("billing.statement_segment", segments, ["statement_id", "service_point_id", "segment_start"]),
+    ]
+    outcome.ledger_entry = ledger.append(
+        connection, "bill_issued", body, statements["lines_sha256"].to_list(), clock=clock, actor=actor
     )
+    store.copy_csv(
+        connection, "billing.statement", head.with_columns(pl.lit(outcome.ledger_entry).alias("ledger_entry"))
+    )
+    store.copy_csv(connection, "billing.statement_line", billed)
+    store.copy_csv(connection, "billing.statement_segment", segments)
     outcome.issued, outcome.lines, outcome.total = statements.height, lines.height, int(statements["total"].sum())
     outcome.accounts = statements["account_id"].to_list()
 

@@ -180,12 +180,10 @@ def adjust(
     by: Who,
     reason: Annotated[str, typer.Option(help="late_actual, correction, tariff or reference.")],
     evidence: Annotated[str, typer.Option()],
-    threshold: Annotated[
-        str, typer.Option(help="Sum of absolute amounts above which a second person decides.")
-    ] = "50.00",
     as_json: Json = False,
 ) -> None:
-    """Ask for the correction of a statement from what is known now: cancel and rebill of the lines that changed.
+    """Ask for the correction of a statement from what is known now: cancel and rebill of the lines that changed. Above
+    the threshold in force (meter-pipeline billing threshold) a second person decides.
 
     Example: meter-pipeline billing adjust A-0000001.CYCLE-1.20261001.0 --by ana --reason late_actual --evidence "reads
     of 3 October came on the 9th"
@@ -193,6 +191,7 @@ def adjust(
     from meter_pipeline.billing.adjustments import AdjustmentError, request
 
     settings, database = _open()
+    person = _acting(database, "adjust", statement_id, by)
     try:
         name = request(
             database,
@@ -200,12 +199,60 @@ def adjust(
             statement_id,
             reason=reason,
             evidence=evidence,
-            requested_by=by,
-            threshold=Decimal(threshold),
+            requested_by=person,
         )
     except AdjustmentError as error:
         problem(str(error))
     emit({"adjustment_id": name}, as_json, lambda d: OUT.print(d["adjustment_id"] or "nothing changed"))
+
+
+@app.command()
+def threshold(
+    amount: Annotated[str | None, typer.Argument(help="Ask for this threshold, in the currency.")] = None,
+    confirm: Annotated[int | None, typer.Option("--confirm", help="Confirm this request as the second person.")] = None,
+    by: Annotated[str, typer.Option("--by", help="Who you are.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Why.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show the sum above which a second person decides an adjustment; two people change it, on the ledger.
+
+    Examples:
+      meter-pipeline billing threshold
+      meter-pipeline billing threshold 25.00 --by ana --reason "auditor's advice"
+      meter-pipeline billing threshold --confirm 7 --by ben --reason agreed
+    """
+    from meter_pipeline.control import decisions, flags
+    from meter_pipeline.control.people import Refused
+
+    database = _open()[1]
+    document: dict[str, Any]
+    try:
+        if confirm is not None:
+            person = _acting(database, "flag", "adjustment_threshold", by, money=True)
+            value = flags.confirm_change(database, decisions.ADJUSTMENT_THRESHOLD, confirm, by=person, reason=reason)
+            document = {"threshold": value.value, "version": value.version}
+        elif amount is not None:
+            person = _acting(database, "flag", "adjustment_threshold", by)
+            text = f"{Decimal(amount):.2f}"
+            asked = flags.request_change(database, decisions.ADJUSTMENT_THRESHOLD, text, by=person, reason=reason)
+            document = {"request": asked.request_id, "to": text, "expires_at": asked.expires_at}
+        else:
+            with database.connect("billing", autocommit=True) as connection:
+                value = flags.read(connection, decisions.ADJUSTMENT_THRESHOLD)
+            document = {"threshold": value.value, "version": value.version, "changed_by": value.changed_by}
+    except Refused as refusal:
+        problem(str(refusal))
+    except ArithmeticError as error:
+        raise typer.BadParameter(f"{amount!r} is no amount") from error
+    emit(document, as_json)
+
+
+def _acting(database: Database, action: str, subject: str, by: str, *, money: bool = False) -> str:
+    """The person who decides, entitled and proven; ``money``: only finance does."""
+    from meter_pipeline.cli.identity import acting_or_exit
+    from meter_pipeline.control import decisions
+
+    return acting_or_exit(database, action, subject, by, decisions.FINANCE if money else decisions.WORK)
 
 
 @app.command()
@@ -236,8 +283,10 @@ def decide(
     """
     from meter_pipeline.billing import adjustments as room
 
+    database = _open()[1]
+    person = _acting(database, "adjustment", adjustment_id, by, money=True)
     try:
-        room.decide(_open()[1], adjustment_id, approve=not refuse, person=by)
+        room.decide(database, adjustment_id, approve=not refuse, person=person)
     except room.AdjustmentError as error:
         problem(str(error), "See who asked with: meter-pipeline billing adjustments")
 
@@ -258,9 +307,10 @@ def close(
     from meter_pipeline.billing.close import CloseError, approve_close, request_close
 
     database, first = _open()[1], _month(month)
+    person = _acting(database, "close", month, by, money=True)
     try:
         if approve:
-            seal = approve_close(database, first, person=by)
+            seal = approve_close(database, first, person=person)
             document: dict[str, Any] = {
                 "month": month,
                 "sealed": True,
@@ -268,7 +318,7 @@ def close(
                 "totals_sha256": seal.totals_sha256,
             }
         else:
-            document = {"month": month, "sealed": False, "checklist": request_close(database, first, person=by)}
+            document = {"month": month, "sealed": False, "checklist": request_close(database, first, person=person)}
     except CloseError as error:
         problem(str(error))
     emit(document, as_json)

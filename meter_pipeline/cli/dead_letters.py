@@ -150,7 +150,9 @@ def correct(
         if str(file) == "-"
         else Path(str(file)).read_bytes()
     )
-    letter = _try(lambda: work.correct(_database(), key, data, by=by, reason=reason))
+    database = _database()
+    person = _person(database, "correct", key, by)
+    letter = _try(lambda: work.correct(database, key, data, by=person, reason=reason))
     emit(
         _document(letter),
         as_json,
@@ -166,7 +168,9 @@ def erase(key: Key, reason: Why, by: By, as_json: AsJson = False) -> None:
 
     Example: meter-pipeline dead-letters erase 3fa9 --reason "request 12" --by privacy-1
     """
-    entry = _try(lambda: work.erase(_database(), key, by=by, reason=reason))
+    database = _database()
+    person = _person(database, "erase", key, by)
+    entry = _try(lambda: work.erase(database, key, by=person, reason=reason))
     emit({"entry": entry, "key": key}, as_json, lambda _: OUT.print(f"erased; recorded as entry {entry}"))
 
 
@@ -206,11 +210,12 @@ def replay(
         Places(settings.archive, settings.staging),
     )
     head_ends = read_head_ends(settings.head_ends)
+    person = _person(database, "replay", key or str(reason_code), by)
     if key is not None:
         read_as = head_end or _whose_file(database, str(key), sorted(head_ends))
-        done = [_try(lambda: work.replay(database, calendar, places, head_ends, str(key), by=by, read_as=read_as))]
+        done = [_try(lambda: work.replay(database, calendar, places, head_ends, str(key), by=person, read_as=read_as))]
     else:
-        done = _try(lambda: work.replay_many(database, calendar, places, head_ends, by=by, reason=reason_code))
+        done = _try(lambda: work.replay_many(database, calendar, places, head_ends, by=person, reason=reason_code))
     document = {
         "replayed": [
             {
@@ -248,8 +253,18 @@ def dismiss(key: Key, reason: Why, by: By, as_json: AsJson = False) -> None:
 
     Example: meter-pipeline dead-letters dismiss 3fa9 --reason "test transmission of a meter on the bench"
     """
-    letter = _try(lambda: work.dismiss(_database(), key, by=by, reason=reason))
+    database = _database()
+    person = _person(database, "dismiss", key, by)
+    letter = _try(lambda: work.dismiss(database, key, by=person, reason=reason))
     emit(_document(letter), as_json, lambda _: OUT.print(f"{letter.key.hex()[:12]} dismissed."))
+
+
+def _person(database: Database, action: str, subject: str, by: str) -> str:
+    """Who decides, entitled and proven."""
+    from meter_pipeline.cli.identity import acting_or_exit
+    from meter_pipeline.control import decisions
+
+    return acting_or_exit(database, action, subject, by, decisions.WORK)
 
 
 def _try(call: Any) -> Any:

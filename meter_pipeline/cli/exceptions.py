@@ -180,9 +180,15 @@ def _decide(
     filters = _filters(cases, kind, None, point, commodity, severity, None)
     if not filters or (bool(cases) == every):
         raise typer.BadParameter("name cases, or filters with --all")
+    from meter_pipeline.cli.identity import acting_or_exit
+    from meter_pipeline.control import decisions
+
+    database = prepare(load_settings())
+    subject = ", ".join(cases or []) or "all that match"
+    person = acting_or_exit(database, "exceptions", subject, by or getpass.getuser(), decisions.WORK)
     try:
-        with prepare(load_settings()).connect("meter-pipeline exceptions") as connection:
-            done = decide(connection, filters, decision, by=by or getpass.getuser(), reason=reason, to=to)
+        with database.connect("meter-pipeline exceptions") as connection:
+            done = decide(connection, filters, decision, by=person, reason=reason, to=to)
     except QueueError as error:
         problem(str(error), "meter-pipeline exceptions list shows what waits")
     emit(

@@ -66,6 +66,8 @@ def advance(
       meter-pipeline migrate advance live --basis-points 100 --report SHA --by ops --reason "first percent"
       meter-pipeline migrate advance live --confirm 7 --report SHA --by finance --reason "signed"
     """
+    from meter_pipeline.cli.identity import acting
+    from meter_pipeline.control.migration_stage import who_bills
     from meter_pipeline.control.people import Refused
     from meter_pipeline.migration import cutover
 
@@ -78,15 +80,19 @@ def advance(
     points = 10_000 if stage in ("ramp_down", "complete") and not basis_points else basis_points
     value: dict[str, Any] = {"stage": stage, "routes": sorted(route or []), "basis_points": points}
     try:
+        duties = cutover.CUT_OVER.ask if request is None else cutover.CUT_OVER.confirm
+        by = acting(database, "cut_over", f"stage {stage}", by, duties)
         if request is not None:
             now = cutover.confirm_step(database, request, report or "", by=by, reason=reason)
             document: dict[str, Any] = {"done": True, "stage": now.value, "version": now.version}
+            document["bills_after"] = who_bills(now.value)
         elif report is not None:
             asked = cutover.request_step(database, value, report, by=by, reason=reason)
             document = {"done": False, "request": asked.request_id, "expires": asked.expires_at}
+            document["bills_after"] = who_bills(value)
         else:
             now = cutover.step(database, value, by=by, reason=reason)
-            document = {"done": True, "stage": now.value, "version": now.version}
+            document = {"done": True, "stage": now.value, "version": now.version, "bills_after": who_bills(now.value)}
     except Refused as refused:
         emit(
             {"done": False, "refused": refused.code, "why": str(refused)},
@@ -108,12 +114,18 @@ def rollback(
 
     Example: meter-pipeline migrate rollback --by ana --reason "totals differ"
     """
+    from meter_pipeline.cli.identity import acting_or_exit
+    from meter_pipeline.control import decisions
+    from meter_pipeline.control.migration_stage import who_bills
     from meter_pipeline.migration.rollback import roll_back
 
-    done = roll_back(prepare(load_settings()), [reason], by=by, to=to)
+    database = prepare(load_settings())
+    person = acting_or_exit(database, "rollback", "migration", by, decisions.WORK)
+    done = roll_back(database, [reason], by=person, to=to)
     if done is None:
         problem("the legacy side has authority already", "see `meter-pipeline migrate status`")
-    emit({"from": done.before, "to": done.after, "reasons": done.reasons, "seconds": round(done.seconds, 4)}, json)
+    document = {"from": done.before, "to": done.after, "reasons": done.reasons, "seconds": round(done.seconds, 4)}
+    emit(document | {"bills_after": who_bills(done.after)}, json)
 
 
 @app.command("shadow")
@@ -152,7 +164,13 @@ def known_defect(
         datetime, typer.Option("--expires", formats=["%Y-%m-%d"], help="Until when; no difference is ignored for ever.")
     ],
     by: By,
-    approver: Annotated[str, typer.Option("--approver", help="Who approves ignoring it: another person.")],
+    approver: Annotated[
+        str,
+        typer.Option(
+            "--approver",
+            help="Who approves ignoring it: another person, with a code they made (people code) in METER_PIPELINE_APPROVER_CODE.",
+        ),
+    ],
     reason: Annotated[str, typer.Option("--reason", help="What is wrong in the legacy batch.")],
     level: Annotated[
         list[str] | None,
@@ -169,13 +187,18 @@ def known_defect(
 
     Example: meter-pipeline migrate known-defect --help
     """
+    from meter_pipeline.cli.identity import acting, approving
+    from meter_pipeline.control import decisions
     from meter_pipeline.control.people import Refused
     from meter_pipeline.migration.defects import record
     from meter_pipeline.units import parse_decimal, to_micro
 
+    database = prepare(load_settings())
     try:
+        by = acting(database, "known_defect", defect_id, by, decisions.WORK)
+        approver = approving(database, "known_defect", defect_id, approver, decisions.FINANCE)
         record(
-            prepare(load_settings()),
+            database,
             defect_id,
             levels=level or [],
             codes=code or [],
@@ -188,7 +211,9 @@ def known_defect(
             last_day=last.date() if last else None,
         )
     except (Refused, ValueError) as refused:
-        problem(str(refused), "two people are needed: --by and --approver")
+        problem(
+            str(refused), "two people are needed: --by, and --approver with their code in METER_PIPELINE_APPROVER_CODE"
+        )
     emit({"defect": defect_id, "expires": expires.date()}, json)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -67,6 +68,13 @@ def _scope(commodity: str | None, head_end: str | None) -> emergency.Scope:
         return emergency.Scope("head_end", head_end) if head_end else emergency.ALL
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _acting(database: Database, action: str, subject: str, by: str, duties: Sequence[str]) -> str:
+    """Who decides, entitled and proven. Raising a pause asks for no proof: a wrong one costs minutes."""
+    from meter_pipeline.cli.identity import acting
+
+    return acting(database, action, subject, by, duties)
 
 
 def _refused(refusal: Refused, as_json: bool) -> None:
@@ -143,11 +151,13 @@ def request_resume(
     --dead-letters "12, replayed"
     """
     checklist = {"ledger": ledger, "control_totals": control_totals, "dead_letters": dead_letters}
+    database = _database()
     try:
+        person = _acting(database, "resume", "pause", by, emergency.RESUME.ask)
         asked = emergency.request_resume(
-            _database(),
+            database,
             reason=reason,
-            by=by,
+            by=person,
             checklist=checklist,
             scope=_scope(commodity, head_end),
             life=timedelta(hours=hours),
@@ -182,8 +192,10 @@ def confirm_resume(
 
     Example: meter-pipeline pause confirm-resume 1 --by ben --reason "totals balance, ledger verified"
     """
+    database = _database()
     try:
-        ended = emergency.confirm_resume(_database(), request, by=by, reason=reason)
+        person = _acting(database, "resume", f"request:{request}", by, emergency.RESUME.confirm)
+        ended = emergency.confirm_resume(database, request, by=person, reason=reason)
     except Refused as refusal:
         _refused(refusal, as_json)
         return
@@ -203,8 +215,11 @@ def decline_resume(
 
     Example: meter-pipeline pause decline-resume 1 --by ben --reason "two files still open"
     """
+    database = _database()
     try:
-        emergency.decline_resume(_database(), request, by=by, reason=reason)
+        duties = (*emergency.RESUME.ask, *emergency.RESUME.confirm)
+        person = _acting(database, "resume", f"request:{request}", by, duties)
+        emergency.decline_resume(database, request, by=person, reason=reason)
     except Refused as refusal:
         _refused(refusal, as_json)
         return

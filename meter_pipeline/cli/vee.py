@@ -287,17 +287,10 @@ def _person(database: Database, by: str | None) -> str:
     """The one spelling of who acts; a problem where the register of people does not let them edit."""
     import getpass
 
-    from meter_pipeline.control import people
+    from meter_pipeline.cli.identity import acting_or_exit
+    from meter_pipeline.control import decisions
 
-    name = by or getpass.getuser()
-    person = people.canonical(name)
-    if person is None:
-        problem(f"{name!r} is no name: ASCII letters, digits and . _ @ - only")
-    with database.connect("vee edit") as connection:
-        refused = people.denial(connection, person, ("operator", "engineer"))
-    if refused is not None:
-        problem(refused.words)
-    return person
+    return acting_or_exit(database, "vee_edit", "interval reads", by or getpass.getuser(), decisions.EDITS)
 
 
 @app.command()

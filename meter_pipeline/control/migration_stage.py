@@ -44,9 +44,12 @@ def check_step(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | Non
 
 
 def needs_two(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether two people must take a step: all that gives the new side more authority. Going back is one person's, at
-    once."""
+    """Whether two people must take a step: all that makes us bill customers that we did not bill before, ``off`` among
+    them, where no migration is under way and every bill is ours. Giving authority back to legacy is one person's, at once.
+    """
     here, there = STAGES.index(str(before["stage"])), STAGES.index(str(after["stage"]))
+    if there != here and STAGES[there] == "off":
+        return True
     if there != here:
         return there > here and STAGES[there] in ("live", "ramp_down", "complete")
     return int(after["basis_points"]) > int(before["basis_points"]) or bool(
@@ -70,6 +73,19 @@ def bills_customers(value: Mapping[str, Any], account_id: str, route: str | None
     """Whether the pipeline's statement is the one the customer gets. In off there is no migration under way: nobody
     else would bill."""
     return value["stage"] == "off" or authority(value, account_id, route) == "new"
+
+
+def who_bills(value: Mapping[str, Any]) -> str:
+    """Who bills the customers under a value, in words."""
+    stage = value["stage"]
+    if stage == "off":
+        return "we bill every account: no migration is under way, and the legacy batch must not bill"
+    if stage in ("shadow", "dual_write"):
+        return "the legacy batch bills every account"
+    if stage in ("ramp_down", "complete"):
+        return "we bill every account"
+    routes = f"routes {', '.join(value['routes'])} and " if value["routes"] else ""
+    return f"we bill {routes}{int(value['basis_points']) / 100:.2f} % of accounts, the legacy batch the others"
 
 
 def cohort_point(account_id: str) -> int:

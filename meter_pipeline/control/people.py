@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -37,24 +38,41 @@ class Denial:
 
 
 def canonical(name: str) -> str | None:
-    """A name in its one spelling (trimmed, ASCII lower case), or None where it cannot be a person."""
-    trimmed = name.strip()
-    # Only ASCII is folded: str.lower would turn the Kelvin sign into a k.
-    folded = trimmed.lower() if trimmed.isascii() else trimmed
+    """A name in its one spelling (NFKC-folded, trimmed, lower case), or None where it cannot be a person.
+
+    Full-width and other compatibility forms of ASCII letters are those letters; letters of other scripts that look alike
+    are none.
+    """
+    folded = unicodedata.normalize("NFKC", name).strip()
+    folded = folded.lower() if folded.isascii() else folded
     return folded if _NAME.fullmatch(folded) else None
 
 
-def denial(connection: psycopg.Connection[Any], name: str, duties: Sequence[str]) -> Denial | None:
-    """Why this person may not act with one of these duties, or None if they may.
+#: What looks the same in a list of names (Unicode TR39, the part within ASCII).
+_ALIKE: Final = (("rn", "m"), ("vv", "w"), ("0", "o"), ("1", "l"), ("i", "l"), ("5", "s"))
 
-    While the register names nobody for any of the duties, anyone may: a new installation must be able to resume. The
+
+def skeleton(person: str) -> str:
+    """What a canonical name looks like: two people whose names look the same are not told apart by whoever confirms."""
+    for seen, looks in _ALIKE:
+        person = person.replace(seen, looks)
+    return re.sub(r"[._-]", "", person)
+
+
+def denial(connection: psycopg.Connection[Any], name: str, duties: Sequence[str]) -> Denial | None:
+    """Why this person may not act with one of these duties, or None if they may: the rule of control.may_decide.
+
+    While the register is empty anyone may: a new installation must be able to resume. Once it names anybody, a name
+    outside it may do nothing; while it names nobody active for any of the duties, any person of the register may. The
     status command says so.
     """
-    if not any(flags.anybody_with(connection, duty) for duty in duties):
+    if not flags.has_people(connection):
         return None
     found = flags.person(connection, name)
     if found is None or not found[1]:
         return Denial("not_authorised", f"{name} is not in the register of people")
+    if not any(flags.anybody_with(connection, duty) for duty in duties):
+        return None
     if not set(found[0]) & set(duties):
         return Denial("not_authorised", f"{name} has no duty of {' or '.join(duties)}")
     return None
@@ -67,6 +85,7 @@ def put(
     *,
     by: str,
     active: bool = True,
+    os_user: str | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> str:
     """Enter or change a person, in the caller's transaction and on the ledger. Raises ValueError naming what is wrong."""
@@ -80,12 +99,25 @@ def put(
         raise ValueError(f"duties are {', '.join(DUTIES)}; not {', '.join(unknown) or 'none'}")
     if person == editor and flags.people(connection):
         raise ValueError(f"{person} cannot change their own duties")
+    alike = [
+        p["person"]
+        for p in flags.people(connection)
+        if p["person"] != person and skeleton(p["person"]) == skeleton(person)
+    ]
+    if alike:
+        raise ValueError(f"{person} looks like {', '.join(alike)}: choose a name that nobody takes for another's")
     now = clock.now()
     flags.put_person(connection, person, duties, active, editor, now)
+    if os_user is not None:
+        flags.put_os_user(connection, person, os_user or None)
     entries.append(
         connection,
         "flag_flipped",
-        {"flag": f"person:{person}", "to": {"duties": sorted(duties), "active": active}, "by": editor},
+        {
+            "flag": f"person:{person}",
+            "to": {"duties": sorted(duties), "active": active} | ({} if os_user is None else {"os_user": os_user}),
+            "by": editor,
+        },
         clock=clock,
     )
     return person

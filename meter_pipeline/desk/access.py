@@ -111,13 +111,17 @@ class Access:
                     found[digest] = person
         return found
 
+    def owner_of(self, token: str) -> str | None:
+        """Whose token this is; None where it is nobody's."""
+        return self.tokens().get(_hash(token.strip()))
+
     # --- log-in and sessions
 
     def log_in(self, token: str) -> str | None:
         """A session cookie's value for a token, or None where it is nobody's."""
         digest = _hash(token.strip())
         # Looked up by the hash of what was given: how long it takes says nothing about a token that exists.
-        person = self.tokens().get(digest)
+        person = self.owner_of(token)
         if person is None:
             return None
         body = f"{person}|{digest[:16]}|{int(self.clock.now().timestamp())}|{secrets.token_urlsafe(12)}"
@@ -141,7 +145,33 @@ class Access:
             h.startswith(digest) and p == person for h, p in self.tokens().items()
         ):
             return None
+        if hashlib.sha256(body.encode()).hexdigest() in self._ended():
+            return None
         return Visitor(person, body, "token")
+
+    def log_out(self, visitor: Visitor) -> None:
+        """End a session for good: its cookie is worthless from now on, whoever holds a copy."""
+        if visitor.by != "token":
+            return
+        now = int(self.clock.now().timestamp())
+        ended = {name: at for name, at in self._ended().items() if now - at <= SESSION_S}
+        ended[hashlib.sha256(visitor.session.encode()).hexdigest()] = now
+        fresh = self.folder / "ended.new"
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write("".join(f"{name} {at}\n" for name, at in ended.items()))
+        fresh.replace(self.folder / "ended")
+
+    def _ended(self) -> dict[str, int]:
+        """Sessions that were logged out, by hash, and when. Kept in a file, so that a restart brings none back."""
+        path = self.folder / "ended"
+        if not path.exists():
+            return {}
+        return {name: int(at) for name, at in (line.split() for line in path.read_text("utf-8").splitlines())}
+
+    def begun(self, visitor: Visitor) -> int | None:
+        """When a token's session began, in seconds since 1970; None for a proxy's, which keeps none with us."""
+        return int(visitor.session.split("|")[2]) if visitor.by == "token" else None
 
     def proof(self, visitor: Visitor) -> str:
         """What a form carries to show that it came from a page of ours."""

@@ -90,6 +90,7 @@ def build(desk: Desk, hosts: Sequence[str] = ()) -> Starlette:
         return response
 
     def logout(ask: web.Ask) -> Response:
+        desk.access.log_out(ask.visitor)
         response = RedirectResponse("/login", status_code=303)
         response.delete_cookie(SESSION_COOKIE, path="/")
         response.delete_cookie(SAID_COOKIE, path="/")

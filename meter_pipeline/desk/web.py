@@ -29,7 +29,8 @@ from meter_pipeline.billing.adjustments import AdjustmentError
 from meter_pipeline.billing.close import CloseError
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
-from meter_pipeline.control.people import Refused, denial
+from meter_pipeline.control import decisions
+from meter_pipeline.control.people import Denial, Refused
 from meter_pipeline.control.tables import flags
 from meter_pipeline.desk.access import Access, AccessError, Visitor
 from meter_pipeline.ingest.dead_letters import DeadLetterError
@@ -63,8 +64,8 @@ AUDITOR: Final = "meter_auditor"
 INGEST: Final = "meter_ingest"
 # : Who may act on what, as the command line has it; finance confirms a resume whatever is written here
 # (control/pause.py).
-WORKERS: Final = ("finance", "operator", "engineer")
-FINANCE: Final = ("finance",)
+WORKERS: Final = decisions.WORK
+FINANCE: Final = decisions.FINANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +160,13 @@ class Ask:
     def may(self, action: str, subject: str, duties: tuple[str, ...]) -> None:
         """Raises Refused, on record, where this person's duties do not allow the action."""
         with self.desk.database.connect("desk") as connection:
-            refused = denial(connection, self.visitor.person, duties)
-            if refused is not None:
-                flags.insert_refusal(
-                    connection, action, subject, self.visitor.person, refused.code, refused.words, self.desk.clock.now()
-                )
+            try:
+                decisions.entitled(connection, self.visitor.person, duties)
+            except Refused as refusal:
+                why = Denial(refusal.code, str(refusal))
+                decisions.record(connection, action, subject, self.visitor.person, why, self.desk.clock)
                 connection.commit()
-        if refused is not None:
-            raise Refused(refused.code, refused.words)
+                raise
 
     def show(self, template: str, status: int = 200, **values: Any) -> Response:
         return render(self.desk, self.visitor, template, status, here=self.url, said=self.said, **values)
@@ -269,17 +269,19 @@ def who(desk: Desk, request: Request) -> Visitor | None:
 
 
 def register(desk: Desk, visitor: Visitor) -> str | None:
-    """Why a person who is logged in may not come in: the register of people names somebody, and not them. None where
-    they may."""
+    """Why a person who is logged in may not come in: the register of people names somebody, and not them, or their
+    session began before they were deactivated. None where they may."""
     with desk.reading() as connection:
-        people = connection.execute(
-            "SELECT count(*) FILTER (WHERE active), count(*) FILTER (WHERE active AND person = %s) FROM control.person",
-            (visitor.person,),
-        )
-        row = people.fetchone()
-    if row is None or row[0] == 0 or row[1]:
-        return None
-    return f"{visitor.person} is not in the register of people, or is there as somebody who has left."
+        if not flags.has_people(connection):
+            return None
+        found = flags.person(connection, visitor.person)
+        ended = flags.sessions_ended(connection, visitor.person)
+    if found is None or not found[1]:
+        return f"{visitor.person} is not in the register of people, or is there as somebody who has left."
+    begun = desk.access.begun(visitor)
+    if ended is not None and begun is not None and begun <= ended.timestamp():
+        return "This session is over: log out and in again."
+    return None
 
 
 def same_origin(request: Request) -> bool:

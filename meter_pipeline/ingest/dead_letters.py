@@ -19,6 +19,7 @@ import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control import decisions
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, limits_of, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import archive
@@ -65,6 +66,7 @@ def correct(
     """Say what a dead letter should have said. Nothing is loaded until it is replayed."""
     with database.connect("dead-letters") as connection:
         letter = _changeable(_one(dead_letters.by_prefix(connection, _hex(prefix), lock=True), prefix), by, reason)
+        by = decisions.entitled(connection, by, decisions.WORK)
         if not content.strip():
             raise DeadLetterError("the correction is empty: to drop a payload, dismiss it")
         # Neither text stands in the entry, which nobody can erase: their leaves do, and what was said is kept behind
@@ -97,6 +99,7 @@ def dismiss(database: Database, prefix: str, *, by: str, reason: str, clock: Clo
     """Close a dead letter without loading it. Its reads stay rejected in the file's control total."""
     with database.connect("dead-letters") as connection:
         letter = _changeable(_one(dead_letters.by_prefix(connection, _hex(prefix), lock=True), prefix), by, reason)
+        by = decisions.entitled(connection, by, decisions.WORK)
         dead_letters.change(connection, letter.key, "dismissed", by=by, at=clock.now(), reason=reason)
         entries.append(
             connection,
@@ -121,6 +124,7 @@ def erase(database: Database, prefix: str, *, by: str, reason: str, clock: Clock
         letter = _one(dead_letters.by_prefix(connection, _hex(prefix), lock=True), prefix)
         if not by.strip() or not reason.strip():
             raise DeadLetterError("say who you are and why")
+        by = decisions.entitled(connection, by, decisions.WORK)
         if letter.erased_at is not None:
             raise DeadLetterError(f"{letter.key.hex()[:12]} was erased on {letter.erased_at:%Y-%m-%d}")
         if letter.status not in ("replayed", "dismissed"):
@@ -149,6 +153,7 @@ def replay(
     once, however often asked. ``read_as``: the head-end whose declaration reads it, where a whole file lay in another
     head-end's folder; the letter's own by default."""
     with database.connect("dead-letters") as connection:
+        by = decisions.entitled(connection, by, decisions.WORK)
         # The row's lock makes a second replay wait and then find the first one's result.
         letter = _one(dead_letters.by_prefix(connection, _hex(prefix), lock=True), prefix)
         if letter.status == "replayed":

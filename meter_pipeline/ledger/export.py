@@ -206,6 +206,7 @@ def _rows(
     for source in sources:
         present = [table for table in source.tables if ledger_rows.exists(connection, table.name)]
         headers = [_header(table) for table in present] + [_detail_header(table) for table in present if table.detail]
+        headers += [_beside_header(name) for name in source.beside if present and ledger_rows.exists(connection, name)]
         wanted: list[date | None] = [None]
         if source.by_day:
             # The days of the log too: a day whose rows are all gone has a file without rows, and that is found.
@@ -250,6 +251,11 @@ def _detail_header(table: RowTable) -> dict[str, Any]:
         "detail": None,
         "detail_of": table.name,
     }
+
+
+def _beside_header(name: str) -> dict[str, Any]:
+    """Rows that an entry's body has one hash over."""
+    return {"table": name, "hash_column": None, "encoding": None, "folded": False, "detail": None}
 
 
 def _writer(data: bytes) -> Callable[[_Hashed], None]:

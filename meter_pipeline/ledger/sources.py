@@ -43,6 +43,8 @@ class Source:
     ``kinds``: every leaf of theirs has its row. ``also``: kinds that may hold a row's leaf beside others of their own.
     ``by_day``: matched within a billing day, by the tables' and the entries' billing_day; else over the whole table and
     log. ``retiring``: the last ``retired`` leaves of an entry (a number in its body) are of rows that it took away.
+    ``beside``: tables whose rows hang on those of the source's table, and whose content its entries say as a whole
+    (contents.py).
     """
 
     name: str
@@ -51,6 +53,7 @@ class Source:
     also: tuple[str, ...] = ()
     by_day: bool = True
     retiring: bool = False
+    beside: tuple[str, ...] = ()
 
 
 RAW: Final = Source(
@@ -103,6 +106,7 @@ STATEMENTS: Final = Source(
     "statements",
     ("bill_issued",),
     (RowTable("billing.statement", "lines_sha256", "mp-statement/1", detail="billing.statement_line"),),
+    beside=("billing.statement_segment",),
 )
 ADJUSTMENTS: Final = Source(
     "adjustments",

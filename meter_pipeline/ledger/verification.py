@@ -17,6 +17,7 @@ from typing import Final
 
 from meter_pipeline.ledger import merkle, notes, privileges, timestamps
 from meter_pipeline.ledger.checkpoints import keys_file, last_witness
+from meter_pipeline.ledger.contents import verify_contents
 from meter_pipeline.ledger.kinds import KINDS, TOTALS
 from meter_pipeline.ledger.outcome import VerifyOutcome
 from meter_pipeline.ledger.row_checks import contents_of, days_of, tables_of, verify_rows
@@ -79,6 +80,8 @@ def verify(
             _log(connection, outcome, checkpoints, (remembered, remembered_root), full)
             for source, tables, day in wanted:
                 verify_rows(connection, source, tables, day, outcome, rules, contents)
+                if source.beside:
+                    verify_contents(connection, source.kinds, day, outcome)
         guard = privileges.check(connection)
         outcome.bypass = guard.bypass
         outcome.checked["guards"] += len(guard.guards["tables"])

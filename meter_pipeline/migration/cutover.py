@@ -61,7 +61,7 @@ def request_step(
     reason: str,
     clock: Clock = SYSTEM_CLOCK,
 ) -> RequestRow:
-    """Ask for a step that gives the new side more authority, over the gate report of that hash.
+    """Ask for a step that makes us bill more accounts (``off`` too), over the gate report of that hash.
 
     Refused (recorded) unless the report is kept, green and less than an hour old, and the step is the next one.
     """

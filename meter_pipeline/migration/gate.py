@@ -12,13 +12,16 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 #: Hours of live comparison without a reset: the mission's own figure.
 LIVE_HOURS: Final = 72
 #: A live comparison older than this does not count as continuous: a nightly batch, a late one, and two hours of slack.
 LONGEST_SILENCE: Final = timedelta(hours=26)
+#: A billing day is live when it is compared before noon of the day after next anywhere on Earth: 60 hours after its
+#: end by the legacy batch's grace, and 14 for the zone. Later it is a replay of what is known already.
+LIVE_WITHIN: Final = timedelta(hours=74)
 #: Days to replay: the longest month.
 REPLAY_DAYS: Final = 31
 REPLAY_CYCLES: Final = 3
@@ -56,7 +59,8 @@ class LiveRun:
     """One comparison of live results: when it ended, how many bills both sides had, how many figures of a blocking
     class, under which configuration.
 
-    Bills and not figures are counted for the bound on errors: the figures of a bill are wrong together.
+    Bills and not figures are counted for the bound on errors: the figures of a bill are wrong together. A billing day
+    compared again adds no hours and no bills: what counts is its last comparison.
     """
 
     at: datetime
@@ -65,6 +69,11 @@ class LiveRun:
     blocking: int
     absolute_money: int
     configuration: str
+
+    @property
+    def live(self) -> bool:
+        """Whether the day was recent when it was compared."""
+        return self.at - datetime.combine(self.billing_day, time(), UTC) - timedelta(days=1) <= LIVE_WITHIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +147,22 @@ def evaluate(evidence: Evidence, now: datetime, requirements: Requirements | Non
     """Weigh the evidence. The gate is green when every condition is met; nothing outweighs anything."""
     needs = requirements or Requirements()
     started, reset_by = live_clock(evidence, now, needs)
-    hours = 0.0 if started is None else (now - started) / timedelta(hours=1)
-    counted = [run for run in evidence.live if started is not None and run.at >= started]
-    compared = sum(run.compared for run in counted)
+    counted = [run for run in evidence.live if started is not None and started <= run.at <= now]
+    # One comparison for each billing day, its last: repeating one adds neither hours nor bills.
+    days = {run.billing_day: run for run in sorted(counted, key=lambda run: run.at) if run.live and run.compared}
+    # A day is 24 hours; that of a clock change is an hour more or less, and three of them are 72 within an hour.
+    hours = 0.0 if started is None else min((now - started) / timedelta(hours=1), 24.0 * len(days))
+    compared = sum(run.compared for run in days.values())
     bound = 3 / compared if compared else None
     money = sum(run.absolute_money for run in counted if run.blocking)
     few = bound is not None and bound <= needs.largest_rate
     conditions = [
-        Condition("live_hours", hours >= needs.live_hours, f"{hours:.1f} h", f"{needs.live_hours} h without a reset"),
+        Condition(
+            "live_hours",
+            hours >= needs.live_hours,
+            f"{hours:.1f} h of {len(days)} billing days",
+            f"{needs.live_hours} h without a reset",
+        ),
         Condition(
             "error_bound", few, "none" if bound is None else f"{bound:.2e}", f"at most {needs.largest_rate:.2e} (3/n)"
         ),
@@ -175,15 +192,15 @@ def evaluate(evidence: Evidence, now: datetime, requirements: Requirements | Non
 def live_clock(evidence: Evidence, now: datetime, needs: Requirements) -> tuple[datetime | None, str | None]:
     """Since when live comparison has been continuous, and what reset it last.
 
-    The clock starts at the first clean comparison after the last reset. Resets: a comparison with a blocking
+    The clock starts at the first clean comparison of a live billing day after the last reset. Resets: a comparison with a blocking
     difference, an event, a change of configuration between two comparisons, a silence longer than allowed. A comparison
-    in which the legacy side had nothing is silence.
+    in which the legacy side had nothing is silence, and so is the comparison of a day that is no longer live.
     """
     started: datetime | None = None
     reason: str | None = None
     previous: LiveRun | None = None
     moments: list[tuple[datetime, int, LiveRun | Event]] = [
-        (run.at, 1, run) for run in evidence.live if run.at <= now and (run.compared or run.blocking)
+        (run.at, 1, run) for run in evidence.live if run.at <= now and ((run.compared and run.live) or run.blocking)
     ]
     moments += [(event.at, 0, event) for event in evidence.events if event.at <= now]
     for at, _, moment in sorted(moments, key=lambda m: (m[0], m[1])):

@@ -100,9 +100,8 @@ def apply(database: Database, manifest: Manifest | None = None) -> int:
         count = 0
         for role in manifest.roles:
             for other in manifest.member_of[role]:
-                # Where an administrator made the roles, the owner may grant none of them, and has no need to.
-                if other in roles and not _is_member(connection, role, other):
-                    connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(other), sql.Identifier(role)))
+                if other in roles:
+                    _grant_membership(connection, role, other)
             for schema in sorted({schema for schema, _ in present}):
                 name = sql.Identifier(schema)
                 reachable = any(manifest.verbs_for(role, schema, table) for s, table in present if s == schema)
@@ -151,11 +150,24 @@ def apply(database: Database, manifest: Manifest | None = None) -> int:
     return count
 
 
-def _is_member(connection: Connection, role: str, other: str) -> bool:
-    found = connection.execute(
-        "SELECT FROM pg_auth_members WHERE member = %s::regrole AND roleid = %s::regrole", (role, other)
-    ).fetchone()
-    return found is not None
+def _grant_membership(connection: Connection, role: str, other: str) -> None:
+    """Give a role the rights of another without letting it become that one, which the server can say from version 16
+    on.
+
+    Where an administrator made the roles, the owner may grant none of them: what they granted stays as it is.
+    """
+    newer = connection.info.server_version >= 160000
+    wanted = sql.SQL(" AND inherit_option AND NOT set_option") if newer else sql.SQL("")
+    held = sql.SQL("SELECT FROM pg_auth_members WHERE member = %s::regrole AND roleid = %s::regrole")
+    if connection.execute(held + wanted, (role, other)).fetchone() is not None:
+        return
+    member = sql.SQL("GRANT {} TO {}").format(sql.Identifier(other), sql.Identifier(role))
+    try:
+        with connection.transaction():
+            connection.execute(member + sql.SQL(" WITH INHERIT TRUE, SET FALSE") if newer else member)
+    except psycopg.errors.InsufficientPrivilege:
+        if connection.execute(held, (role, other)).fetchone() is None:
+            raise
 
 
 def differences(connection: Connection, manifest: Manifest | None = None) -> list[str]:

@@ -20,6 +20,7 @@ import polars as pl
 from meter_pipeline import quality
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control import decisions
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.reading import reading
@@ -107,6 +108,7 @@ def edit(
     span = slice(first_slot - 1, first_slot - 1 + len(values))
     hits = _judge(rows, at, span, micro, t)
     with database.connect("vee edit") as connection:
+        by = decisions.entitled(connection, by, decisions.EDITS)
         number = store.insert(
             connection,
             day,
@@ -175,6 +177,7 @@ def withdraw(database: Database, edit_id: int, *, by: str, clock: Clock = SYSTEM
     not stand."""
     now = clock.now()
     with database.connect("vee edit") as connection:
+        by = decisions.entitled(connection, by, decisions.EDITS)
         found = store.withdraw(connection, edit_id, by, now)
         if found is None:
             raise EditError(f"edit {edit_id} does not stand")

@@ -298,3 +298,30 @@ def test_a_run_killed_before_it_proposed_leaves_the_change_for_the_next(
             late(database, point, 2)
     assert [p["point"] for p in checklist(database, date(2026, 7, 1)) if "late change" in p["point"] and not p["ok"]]
     assert bill_billing_day(database, CHICAGO, JULY + timedelta(days=1), clock=CLOCK).adjustments == [STATEMENT + ".A1"]
+
+
+def test_the_threshold_comes_from_the_setting_and_never_from_who_asks(database: Database) -> None:
+    """A threshold in the row, a gross that is too small for the lines, lines added later: the table takes none."""
+    point = issued(database)
+    put_intervals(database, JULY, {point: [500_000] * 24})
+    name, *_ = bill_billing_day(database, CHICAGO, JULY, clock=CLOCK).adjustments
+    copy = (
+        "INSERT INTO billing.adjustment (adjustment_id, statement_id, account_id, reason, evidence, net, gross, approval_required, threshold, "
+        "status, requested_by, requested_at, posting_month) SELECT adjustment_id || 'x', statement_id, account_id, reason, evidence, net, {gross}, "
+        "{gross} > {threshold}, {threshold}, '{status}', requested_by, requested_at, posting_month FROM billing.adjustment"
+    )
+    lines = (
+        "INSERT INTO billing.adjustment_line SELECT adjustment_id || 'x', line_no, action, original_line_no, service_point_id, tariff_id, "
+        "tariff_version, segment_start, segment_end, line_key, name, component, quantity, unit, amount, posting_month FROM billing.adjustment_line"
+    )
+    post = "UPDATE billing.adjustment SET status = 'posted', posted_at = now() WHERE adjustment_id LIKE '%x'"
+    for forged in (
+        [copy.format(gross="gross", threshold="1000000", status="requested")],
+        [copy.format(gross="1", threshold="50", status="posted")],
+        [copy.format(gross="1", threshold="50", status="requested"), lines, post],
+    ):
+        with database.connect() as connection, pytest.raises(psycopg.errors.CheckViolation):
+            connection.execute(";".join(forged).encode())
+    decide(database, name, approve=True, person="supervisor", clock=CLOCK)
+    with database.connect() as connection, pytest.raises(psycopg.errors.CheckViolation, match="is decided"):
+        connection.execute("UPDATE billing.adjustment_line SET amount = amount + 1")

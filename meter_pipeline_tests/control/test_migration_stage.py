@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter_pipeline.control.migration_stage import STAGES, START, authority, check_step, cohort_point, needs_two
+from meter_pipeline.control.migration_stage import (
+    STAGES,
+    START,
+    authority,
+    check_step,
+    cohort_point,
+    needs_two,
+    who_bills,
+)
 
 
 def at(stage: str, points: int | None = None, routes: list[str] | None = None) -> dict[str, Any]:
@@ -50,6 +58,15 @@ def test_more_authority_needs_two_people_and_less_needs_one() -> None:
     assert needs_two(at("live", 100), at("live", 100, ["R1"]))
     assert not needs_two(at("live", 200), at("dual_write"))
     assert not needs_two(START, at("shadow"))
+    for here in ("shadow", "dual_write", "live", "ramp_down"):
+        assert needs_two(at(here), START), "off makes us bill everyone"
+
+
+def test_every_value_says_who_bills() -> None:
+    assert who_bills(START) == "we bill every account: no migration is under way, and the legacy batch must not bill"
+    assert who_bills(at("dual_write")) == "the legacy batch bills every account"
+    assert who_bills(at("live", 250)) == "we bill 2.50 % of accounts, the legacy batch the others"
+    assert who_bills(at("complete")) == "we bill every account"
 
 
 @given(st.text("ABCDEFGH0123456789", min_size=1, max_size=12), st.integers(0, 10_000), st.integers(0, 10_000))

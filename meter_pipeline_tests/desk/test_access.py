@@ -143,6 +143,33 @@ def test_log_out_ends_it_and_the_cookie_is_for_the_desk_alone(office: Office) ->
     assert client.get("/").url.path == "/login"
 
 
+def test_a_copied_cookie_is_worthless_after_log_out_and_after_a_restart(office: Office) -> None:
+    client = office.client()
+    post_login = client.post("/login", data={"token": office.desk.access.issue("ana")}, headers=ORIGIN)
+    assert post_login.status_code == 200
+    copied = client.cookies[SESSION_COOKIE]
+    thief = office.client()
+    thief.cookies.set(SESSION_COOKIE, copied)
+    assert thief.get("/").url.path == "/"
+    post(client, "/", "/logout")
+    assert thief.get("/").url.path == "/login"
+    again = Access(office.desk.access.folder)
+    assert again.visitor("127.0.0.1", {}, copied) is None
+
+
+def test_a_session_ends_when_its_person_is_deactivated_and_does_not_come_back(office: Office) -> None:
+    client = office.client()
+    client.post("/login", data={"token": office.desk.access.issue("ana")}, headers=ORIGIN)
+    for active in (True, False, True):
+        with office.desk.database.connect() as connection:
+            people.put(connection, "ana", ["finance"], by="setup", active=active)
+            connection.commit()
+        if not active:
+            assert client.get("/").status_code == 403
+    assert client.get("/").status_code == 403
+    assert "over" in client.get("/").text
+
+
 def test_once_the_register_names_people_only_they_come_in_and_duties_bind(office: Office) -> None:
     with office.desk.database.connect() as connection:
         for name, duty in (("ana", "finance"), ("aud", "auditor"), ("otto", "operator")):

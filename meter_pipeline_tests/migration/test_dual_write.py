@@ -200,6 +200,27 @@ def test_cut_over_takes_two_people_and_one_fresh_green_report(database: Database
         assert scalar(connection, "SELECT count(*) FROM ledger.entry WHERE kind = 'cutover_signed'") == 1
 
 
+@pytest.mark.parametrize("here", ["shadow", "dual_write", "live"])
+def test_leaving_the_migration_makes_us_bill_and_takes_two_people_over_a_green_report(
+    database: Database, here: str
+) -> None:
+    stage(database, here, 100 if here == "live" else None)
+    clock = FixedClock(NOW)
+    off = {"stage": "off", "routes": [], "basis_points": 0}
+    with pytest.raises(Refused) as alone:
+        cutover.step(database, off, by="ana", reason="done", clock=clock)
+    assert alone.value.code == "needs_two"
+    shut = keep(database, green(NOW, is_green=False))
+    with pytest.raises(Refused) as refused:
+        cutover.request_step(database, off, shut, by="ana", reason="done", clock=clock)
+    assert refused.value.code == "not_green"
+    report = keep(database, green(NOW.replace(minute=2)))
+    clock.at = NOW.replace(minute=3)
+    asked = cutover.request_step(database, off, report, by="ana", reason="done", clock=clock)
+    done = cutover.confirm_step(database, asked.request_id, report, by="ben", reason="signed", clock=clock)
+    assert done.value == off
+
+
 @pytest.mark.parametrize(
     ("report_at", "is_green", "code"), [(NOW.replace(hour=10), True, "stale_report"), (NOW, False, "not_green")]
 )

@@ -98,3 +98,22 @@ def test_the_plot_fits_the_event_log() -> None:
     png = gate_plot(evaluate(clean(5), START + timedelta(days=4)))
     assert png.startswith(b"\x89PNG")
     assert len(png) < 20_000
+
+
+def test_one_billing_day_compared_again_and_again_is_neither_hours_nor_bills() -> None:
+    """A comparison of the same day in a loop, three days long: 24 hours and its own bills, however often."""
+    loop = [LiveRun(START + timedelta(minutes=n), date(2026, 11, 1), 100, 0, 0, "c1") for n in range(72 * 60)]
+    report = evaluate(replace(clean(0), live=loop), START + timedelta(hours=72))
+    hours = next(c for c in report.conditions if c.name == "live_hours")
+    assert (hours.met, hours.have) == (False, "24.0 h of 1 billing days")
+    assert report.compared == 100
+    assert not report.green
+
+
+def test_a_day_that_closed_long_ago_is_no_live_day() -> None:
+    old = [
+        LiveRun(START + timedelta(days=19 + n), date(2026, 11, 1) + timedelta(days=n), 40_000, 0, 0, "c1")
+        for n in range(4)
+    ]
+    report = evaluate(replace(clean(0), live=old), START + timedelta(days=22))
+    assert (report.clock_started, report.compared, report.green) == (None, 0, False)

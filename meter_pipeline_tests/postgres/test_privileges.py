@@ -3,6 +3,10 @@ refusals tried for real."""
 
 from __future__ import annotations
 
+import re
+import uuid
+from collections.abc import Iterator
+
 import psycopg
 import pytest
 
@@ -12,6 +16,7 @@ from meter_pipeline.control.probe import PauseProbe
 from meter_pipeline.postgres import privileges
 from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.control.test_pause import CHECKED
+from meter_pipeline_tests.support import ROOT
 
 MANIFEST = privileges.load()
 
@@ -105,3 +110,69 @@ def test_a_partition_is_made_by_a_service_without_owning_the_table(granted: Data
         connection.execute("SELECT raw.attach_partition('raw.interval_day'::regclass, '2026-02-28')")
     with granted.connect(role="meter_auditor") as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
         connection.execute("SELECT raw.open_partition('raw.interval_day'::regclass, '2026-03-01')")
+
+
+def documented_logins(suffix: str) -> list[tuple[str, str]]:
+    """Name and CREATE ROLE statement of every log-in of docs/operations.md, renamed so that tests do not meet."""
+    text = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    found = re.findall(r"^CREATE ROLE (svc_[a-z]+) ([^;]+);", text, re.MULTILINE)
+    return [(f"{name}_{suffix}", f"CREATE ROLE {name}_{suffix} {rest.replace('...', 'x')}") for name, rest in found]
+
+
+@pytest.fixture
+def logins(granted: Database) -> Iterator[dict[str, str]]:
+    suffix = uuid.uuid4().hex[:8]
+    made = documented_logins(suffix)
+    with granted.connect(autocommit=True) as connection:
+        for _, statement in made:
+            connection.execute(statement.encode())
+    yield {name.rpartition("_")[0]: name for name, _ in made}
+    with granted.connect(autocommit=True) as connection:
+        for name, _ in made:
+            connection.execute(f"DROP ROLE {name}".encode())
+
+
+def test_no_service_log_in_ends_a_pause_whatever_role_it_takes(granted: Database, logins: dict[str, str]) -> None:
+    """Every log-in of the documentation but the people's, in every role of the manifest it may take: none becomes
+    finance, and none can write the decision, the end of the pause or the register."""
+    pause.raise_pause(granted, reason="stop", by="ann")
+    request = pause.request_resume(granted, reason="fixed", by="ann", checklist=CHECKED).request_id
+    decide = (
+        "INSERT INTO control.dual_decision (request_id, action, subject, requested_by, expires_at, decision, decided_by, decided_at, reason) "
+        "SELECT request_id, action, subject, requested_by, expires_at, 'confirmed', 'ben', now(), 'x' FROM control.dual_request"
+    )
+    end = f"UPDATE control.emergency_pause SET state = 'resumed', resume_request = {request}, resume_decision = 'confirmed', resumed_at = now()"
+    register = (
+        "INSERT INTO control.person (person, duties, changed_by, changed_at) VALUES ('eve', '{finance}', 'eve', now())"
+    )
+    tried = 0
+    for login in set(logins) - {"svc_people", "svc_deploy"}:
+        for role in [None, *MANIFEST.roles]:
+            for deed in (decide, end, register, "SET ROLE meter_finance", "SET ROLE meter_owner"):
+                with granted.connect(autocommit=True) as connection:
+                    connection.execute(f"SET SESSION AUTHORIZATION {logins[login]}".encode())
+                    try:
+                        if role is not None:
+                            connection.execute(f"SET ROLE {role}".encode())
+                    except psycopg.errors.InsufficientPrivilege:
+                        continue
+                    tried += 1
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                        connection.execute(deed.encode())
+    assert tried > 40
+    with granted.connect(autocommit=True) as connection:
+        assert pause.is_paused(connection) is not None
+
+
+def test_a_role_has_the_rights_of_another_and_does_not_become_it(granted: Database) -> None:
+    """From PostgreSQL 16 on: meter_ingest writes ledger entries, and cannot act as the ledger's writer."""
+    with granted.connect() as connection:
+        if connection.info.server_version < 160000:
+            pytest.skip("the server cannot grant a membership without SET")
+        rows = connection.execute(
+            "SELECT r.rolname, m.rolname, a.inherit_option, a.set_option FROM pg_auth_members a JOIN pg_roles r ON r.oid = a.roleid "
+            "JOIN pg_roles m ON m.oid = a.member WHERE m.rolname = ANY (%s)",
+            (list(MANIFEST.roles),),
+        ).fetchall()
+    assert rows
+    assert {(inherits, becomes) for *_, inherits, becomes in rows} == {(True, False)}

@@ -152,13 +152,10 @@ def note_waits(connection: Connection, waits: Sequence[tuple[str, str]]) -> None
         )
 
 
-def unapproved(connection: Connection, statement_id: str) -> Decimal:
-    """What of a statement changed hands already without a second person: small corrections one after another must not
-    add up past the threshold."""
-    row = connection.execute(
-        "SELECT coalesce(sum(gross), 0) FROM billing.adjustment WHERE statement_id = %s AND status = 'posted' AND decided_by IS NULL",
-        (statement_id,),
-    ).fetchone()
+def left_without_approval(connection: Connection, statement_id: str) -> Decimal:
+    """What of a statement may still change hands without a second person: the setting less what did already, so that
+    small corrections one after another do not add up past it."""
+    row = connection.execute("SELECT control.left_without_approval(%s)", (statement_id,)).fetchone()
     return Decimal(row[0]) if row else Decimal(0)
 
 

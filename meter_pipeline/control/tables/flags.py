@@ -296,6 +296,65 @@ def anybody_with(connection: Connection, duty: str) -> bool:
     return bool(row and row[0])
 
 
+def has_people(connection: Connection) -> bool:
+    """Whether the register names anybody, active or not."""
+    row = connection.execute("SELECT EXISTS (SELECT FROM control.person)").fetchone()
+    return bool(row and row[0])
+
+
+def first_entry(connection: Connection) -> tuple[str, datetime] | None:
+    """Who made the register's first entry still unchanged, and when."""
+    return connection.execute(
+        "SELECT changed_by, changed_at FROM control.person ORDER BY changed_at, person LIMIT 1"
+    ).fetchone()
+
+
+def person_of_os_user(connection: Connection, os_user: str) -> str | None:
+    """The active person whom an operating system user proves."""
+    row = connection.execute("SELECT person FROM control.person WHERE os_user = %s AND active", (os_user,)).fetchone()
+    return str(row[0]) if row else None
+
+
+def put_os_user(connection: Connection, name: str, os_user: str | None) -> None:
+    connection.execute("UPDATE control.person SET os_user = %s WHERE person = %s", (os_user, name))
+
+
+def take_shell(connection: Connection, shell: bytes, name: str, at: datetime) -> str:
+    """Who acts in a shell session: this person where nobody has before."""
+    connection.execute(
+        "INSERT INTO control.shell (shell, person, first_at) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+        (shell, name, at),
+    )
+    row = connection.execute("SELECT person FROM control.shell WHERE shell = %s", (shell,)).fetchone()
+    return str(row[0]) if row else name
+
+
+def put_code(connection: Connection, sha256: bytes, name: str, at: datetime, expires_at: datetime) -> None:
+    connection.execute(
+        "INSERT INTO control.sign_code (code_sha256, person, made_at, expires_at) VALUES (%s, %s, %s, %s)",
+        (sha256, name, at, expires_at),
+    )
+
+
+def use_code(connection: Connection, sha256: bytes, at: datetime) -> str | None:
+    """The person of a code that is still good, which it is no more after this; None for any other."""
+    row = connection.execute(
+        "SELECT person FROM control.sign_code WHERE code_sha256 = %s AND expires_at > %s", (sha256, at)
+    ).fetchone()
+    if row is None:
+        return None
+    used = connection.execute(
+        "INSERT INTO control.sign_code_use (code_sha256, used_at) VALUES (%s, %s) ON CONFLICT DO NOTHING", (sha256, at)
+    )
+    return str(row[0]) if used.rowcount == 1 else None
+
+
+def sessions_ended(connection: Connection, name: str) -> datetime | None:
+    """Desk sessions of a person that began before this instant are over."""
+    row = connection.execute("SELECT sessions_ended_at FROM control.person WHERE person = %s", (name,)).fetchone()
+    return row[0] if row else None
+
+
 def put_person(connection: Connection, name: str, duties: Sequence[str], active: bool, by: str, at: datetime) -> None:
     connection.execute(
         """INSERT INTO control.person (person, duties, active, changed_by, changed_at) VALUES (%s, %s, %s, %s, %s)
@@ -303,6 +362,8 @@ def put_person(connection: Connection, name: str, duties: Sequence[str], active:
              = (EXCLUDED.duties, EXCLUDED.active, EXCLUDED.changed_by, EXCLUDED.changed_at)""",
         (name, sorted(duties), active, by, at),
     )
+    if not active:
+        connection.execute("UPDATE control.person SET sessions_ended_at = clock_timestamp() WHERE person = %s", (name,))
 
 
 def people(connection: Connection) -> list[dict[str, Any]]:

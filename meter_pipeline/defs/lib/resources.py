@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final, Self
 
 import dagster as dg
@@ -14,6 +15,9 @@ from meter_pipeline.settings import Settings, load_settings
 
 #: What acts in no particular role's name (sensors, the run's hold, alerts): it raises a pause and cannot end one.
 SERVICE_ROLE: Final = "meter_ingest"
+#: The role in which people's decisions are taken, and the variable with the URL of the log-in that may act in it.
+PEOPLE_ROLE: Final = "meter_finance"
+PEOPLE_DATABASE: Final = "METER_PIPELINE_PEOPLE_DATABASE_URL"
 
 
 class Municipality(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagster leaves the value type open
@@ -32,7 +36,12 @@ class Municipality(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagste
 
     def database(self) -> Database:
         found = Database(self.database_url) if self.database_url else open_database(self.settings())
-        return found.acting_as(self.role) if roles_in_use() else found
+        if not roles_in_use():
+            return found
+        if self.role == PEOPLE_ROLE and (people := os.environ.get(PEOPLE_DATABASE)):
+            # The services' log-in may not become finance: what people decide goes through a log-in of its own.
+            found = Database(people)
+        return found.acting_as(self.role)
 
     def acting_as(self, role: str) -> Self:
         """The same municipality in another role: a stage has the rights of its own kind of work and no more."""

@@ -11,6 +11,10 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
+from meter_pipeline.control import decisions
+from meter_pipeline.control.people import Refused
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.people import acting
 from meter_pipeline.defs.lib.report_metadata import table
 from meter_pipeline.defs.lib.resources import Municipality
 from meter_pipeline.ingest import dead_letters as work
@@ -44,6 +48,7 @@ class CorrectDeadLetter(dg.Config):
         description="What it should have said: the whole line, or the JSON object of a canonical payload."
     )
     by: str = Field(description="Who you are.")
+    code: str = Field(default="", description=policy.CODE)
     reason: str = Field(description="Why, for the ledger.")
 
 
@@ -51,6 +56,7 @@ class ReplayDeadLetters(dg.Config):
     """Which payloads to send through ingestion again: one by its key, or all of a reason."""
 
     by: str = Field(description="Who you are.")
+    code: str = Field(default="", description=policy.CODE)
     key: str = Field(default="", description="Its key, or enough of the key's first digits.")
     all_with_reason: str = Field(
         default="", description="Instead of a key: every open or corrected one with this reason code."
@@ -62,6 +68,7 @@ class DismissDeadLetter(dg.Config):
 
     key: str = Field(description="Its key, or enough of the key's first digits.")
     by: str = Field(description="Who you are.")
+    code: str = Field(default="", description=policy.CODE)
     reason: str = Field(description="Why, for the ledger.")
 
 
@@ -129,7 +136,7 @@ def show_letter(context: dg.OpExecutionContext, config: ShowDeadLetter, municipa
     """One dead letter: its bytes, where they came from, every reason."""
     try:
         letter = work.show(municipality.database(), config.key)
-    except work.DeadLetterError as error:
+    except (work.DeadLetterError, Refused) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     context.add_output_metadata(_said(letter))
 
@@ -138,15 +145,16 @@ def show_letter(context: dg.OpExecutionContext, config: ShowDeadLetter, municipa
 def correct_letter(context: dg.OpExecutionContext, config: CorrectDeadLetter, municipality: Municipality) -> None:
     """Say what a payload should have said; a replay loads it."""
     try:
+        person = acting(municipality, ("correct", config.key), config.by, config.code, decisions.WORK)
         letter = work.correct(
             municipality.database(),
             config.key,
             config.content.encode(),
-            by=config.by,
+            by=person,
             reason=config.reason,
             clock=municipality.clock(),
         )
-    except work.DeadLetterError as error:
+    except (work.DeadLetterError, Refused) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     context.add_output_metadata(_said(letter))
 
@@ -164,6 +172,8 @@ def replay_letters(context: dg.OpExecutionContext, config: ReplayDeadLetters, mu
     database, calendar, clock = municipality.database(), municipality.calendar(), municipality.clock()
     places, head_ends = Places(settings.archive, settings.staging), read_head_ends(settings.head_ends)
     try:
+        about = ("replay", config.key or config.all_with_reason)
+        person = acting(municipality, about, config.by, config.code, decisions.WORK)
         if config.key:
             done = [
                 work.replay(
@@ -172,16 +182,16 @@ def replay_letters(context: dg.OpExecutionContext, config: ReplayDeadLetters, mu
                     places,
                     head_ends,
                     config.key,
-                    by=config.by,
+                    by=person,
                     clock=clock,
                     run_id=context.run.run_id,
                 )
             ]
         else:
             done = work.replay_many(
-                database, calendar, places, head_ends, by=config.by, reason=config.all_with_reason, clock=clock
+                database, calendar, places, head_ends, by=person, reason=config.all_with_reason, clock=clock
             )
-    except work.DeadLetterError as error:
+    except (work.DeadLetterError, Refused) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     schema = {"key": pl.String, "outcome": pl.String, "reads": pl.Int64, "days": pl.String, "why": pl.String}
     rows = [
@@ -214,10 +224,11 @@ def replay_letters(context: dg.OpExecutionContext, config: ReplayDeadLetters, mu
 def dismiss_letter(context: dg.OpExecutionContext, config: DismissDeadLetter, municipality: Municipality) -> None:
     """Close a payload without loading it; its reads stay rejected in the file's control total."""
     try:
+        person = acting(municipality, ("dismiss", config.key), config.by, config.code, decisions.WORK)
         letter = work.dismiss(
-            municipality.database(), config.key, by=config.by, reason=config.reason, clock=municipality.clock()
+            municipality.database(), config.key, by=person, reason=config.reason, clock=municipality.clock()
         )
-    except work.DeadLetterError as error:
+    except (work.DeadLetterError, Refused) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     context.add_output_metadata(_said(letter))
 

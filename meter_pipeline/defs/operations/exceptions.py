@@ -12,6 +12,10 @@ import polars as pl
 from pydantic import Field
 
 from meter_pipeline.anomalies import QueueError, decide, list_cases, plot_case, show_case
+from meter_pipeline.control import decisions
+from meter_pipeline.control.people import Refused
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.people import acting
 from meter_pipeline.defs.lib.report_metadata import image, table
 from meter_pipeline.defs.lib.resources import Municipality
 
@@ -62,12 +66,14 @@ class AssignExceptions(Filter):
 
     to: str = Field(description="Who takes them.")
     by: str = Field(description="Who you are.")
+    code: str = Field(default="", description=policy.CODE)
 
 
 class ConfirmExceptions(Filter):
     """Which findings are real."""
 
     by: str = Field(description="Who you are.")
+    code: str = Field(default="", description=policy.CODE)
     reason: str = Field(default="", description="What was found.")
 
 
@@ -75,7 +81,11 @@ class DismissExceptions(Filter):
     """Which findings are none."""
 
     by: str = Field(description="Who you are.")
+    code: str = Field(default="", description=policy.CODE)
     reason: str = Field(description="Why they are none.")
+
+
+_Decision = AssignExceptions | ConfirmExceptions | DismissExceptions
 
 
 def _filters(config: Filter) -> dict[str, Any]:
@@ -135,12 +145,14 @@ def show_exception(context: dg.OpExecutionContext, config: ShowException, munici
 
 
 def _decide(
-    context: dg.OpExecutionContext, municipality: Municipality, config: Filter, decision: Any, **how: Any
+    context: dg.OpExecutionContext, municipality: Municipality, config: _Decision, decision: Any, **how: Any
 ) -> None:
     try:
+        about = ("exceptions", ", ".join(config.cases) or "all that match")
+        person = acting(municipality, about, config.by, config.code, decisions.WORK)
         with municipality.database().connect("exceptions") as connection:
-            done = decide(connection, _filters(config), decision, clock=municipality.clock(), **how)
-    except QueueError as error:
+            done = decide(connection, _filters(config), decision, by=person, clock=municipality.clock(), **how)
+    except (QueueError, Refused) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     context.add_output_metadata(
         {
@@ -155,19 +167,19 @@ def _decide(
 @dg.op(out=dg.Out(dg.Nothing))
 def assign_exceptions(context: dg.OpExecutionContext, config: AssignExceptions, municipality: Municipality) -> None:
     """Give cases to somebody."""
-    _decide(context, municipality, config, "assigned", by=config.by, to=config.to)
+    _decide(context, municipality, config, "assigned", to=config.to)
 
 
 @dg.op(out=dg.Out(dg.Nothing))
 def confirm_exceptions(context: dg.OpExecutionContext, config: ConfirmExceptions, municipality: Municipality) -> None:
     """The findings are real: holds are released, a bill that must change is changed by an adjustment."""
-    _decide(context, municipality, config, "confirmed", by=config.by, reason=config.reason)
+    _decide(context, municipality, config, "confirmed", reason=config.reason)
 
 
 @dg.op(out=dg.Out(dg.Nothing))
 def dismiss_exceptions(context: dg.OpExecutionContext, config: DismissExceptions, municipality: Municipality) -> None:
     """The findings are none: holds are released, the matter stays quiet for a while, the meter's thresholds widen."""
-    _decide(context, municipality, config, "dismissed", by=config.by, reason=config.reason)
+    _decide(context, municipality, config, "dismissed", reason=config.reason)
 
 
 @dg.job(executor_def=dg.in_process_executor, description="The exception queue: what waits for a person, newest first.")

@@ -9,8 +9,10 @@ from typing import Any, Final
 import dagster as dg
 from pydantic import Field
 
+from meter_pipeline.control import decisions
 from meter_pipeline.control.people import Refused
 from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.people import acting
 from meter_pipeline.defs.lib.resources import Municipality
 
 
@@ -19,6 +21,7 @@ class Step(dg.Config):
 
     stage: str = Field(description="shadow, dual_write, live, ramp_down or complete.")
     by: str = Field(description="Your name in the register of people.")
+    code: str = Field(default="", description=policy.CODE)
     reason: str = Field(description="Why, for the record.")
     routes: list[str] = Field(default_factory=list, description="Routes whose accounts are on the new side.")
     basis_points: int = Field(default=0, description="Share of accounts on the new side, hundredths of a percent.")
@@ -31,6 +34,7 @@ class Confirm(dg.Config):
     request: int = Field(description="Number of the request, from the run that asked.")
     report: str = Field(description="Hash of the gate report you looked at.")
     by: str = Field(description="Your name in the register of people; not the one who asked.")
+    code: str = Field(default="", description=policy.CODE)
     reason: str = Field(description="What you looked at before you signed.")
 
 
@@ -38,6 +42,7 @@ class Back(dg.Config):
     """A rollback, by one person, at once."""
 
     by: str = Field(description="Your name in the register of people.")
+    code: str = Field(default="", description=policy.CODE)
     reason: str = Field(description="What you saw.")
     to: str = Field(default="dual_write", description="dual_write or shadow.")
 
@@ -60,10 +65,9 @@ def take_a_step(context: dg.OpExecutionContext, config: Step, municipality: Muni
         "basis_points": config.basis_points,
     }
     try:
+        by = acting(municipality, ("cut_over", f"stage {config.stage}"), config.by, config.code, cutover.CUT_OVER.ask)
         if config.report:
-            asked = cutover.request_step(
-                database, value, config.report, by=config.by, reason=config.reason, clock=clock
-            )
+            asked = cutover.request_step(database, value, config.report, by=by, reason=config.reason, clock=clock)
             context.add_output_metadata(
                 {
                     "request": asked.request_id,
@@ -71,7 +75,7 @@ def take_a_step(context: dg.OpExecutionContext, config: Step, municipality: Muni
                 }
             )
             return
-        now = cutover.step(database, value, by=config.by, reason=config.reason, clock=clock)
+        now = cutover.step(database, value, by=by, reason=config.reason, clock=clock)
     except Refused as refused:
         raise dg.Failure(str(refused), metadata={"code": refused.code}, allow_retries=False) from refused
     context.add_output_metadata({"stage": str(now.value["stage"]), "version": now.version})
@@ -84,8 +88,10 @@ def sign_a_step(context: dg.OpExecutionContext, config: Confirm, municipality: M
 
     database = municipality.acting_as(policy.PEOPLE_ROLE).database()
     try:
+        about = ("cut_over", f"request:{config.request}")
+        by = acting(municipality, about, config.by, config.code, cutover.CUT_OVER.confirm)
         now = cutover.confirm_step(
-            database, config.request, config.report, by=config.by, reason=config.reason, clock=municipality.clock()
+            database, config.request, config.report, by=by, reason=config.reason, clock=municipality.clock()
         )
     except Refused as refused:
         raise dg.Failure(str(refused), metadata={"code": refused.code}, allow_retries=False) from refused
@@ -97,8 +103,12 @@ def go_back(context: dg.OpExecutionContext, config: Back, municipality: Municipa
     """Give authority back to the legacy side; both sides go on being written."""
     from meter_pipeline.migration.rollback import roll_back
 
+    try:
+        by = acting(municipality, ("rollback", "migration"), config.by, config.code, decisions.WORK)
+    except Refused as refused:
+        raise dg.Failure(str(refused), metadata={"code": refused.code}, allow_retries=False) from refused
     database = municipality.acting_as(policy.MIGRATION_ROLE).database()
-    done = roll_back(database, [config.reason], by=config.by, to=config.to, clock=municipality.clock())
+    done = roll_back(database, [config.reason], by=by, to=config.to, clock=municipality.clock())
     if done is None:
         raise dg.Failure("the legacy side has authority already", allow_retries=False)
     context.add_output_metadata(

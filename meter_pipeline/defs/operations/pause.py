@@ -13,6 +13,7 @@ from meter_pipeline.control import pause
 from meter_pipeline.control.people import Refused
 from meter_pipeline.defs.lib import policy
 from meter_pipeline.defs.lib.pause_pool import open_or_shut
+from meter_pipeline.defs.lib.people import acting
 from meter_pipeline.defs.lib.resources import Municipality
 
 
@@ -29,6 +30,7 @@ class RequestResume(dg.Config):
     """Who asks, why work may go on, and what was verified."""
 
     requested_by: str = Field(description="Your name in the register of people.")
+    code: str = Field(default="", description=policy.CODE)
     reason: str = Field(description="Why work may go on.")
     verified_ledger: str = Field(description="What you verified of the ledger.")
     verified_control_totals: str = Field(description="What you verified of the control totals.")
@@ -43,6 +45,7 @@ class ConfirmResume(dg.Config):
 
     request: int = Field(description="Number of the request, from the status or the run that asked.")
     confirmed_by: str = Field(description="Your name in the register of people; not the one who asked.")
+    code: str = Field(default="", description=policy.CODE)
     reason: str = Field(description="What you looked at before you confirmed.")
 
 
@@ -84,10 +87,12 @@ def ask_to_resume(context: dg.OpExecutionContext, config: RequestResume, municip
         "dead_letters": config.verified_dead_letters,
     }
     try:
+        database = municipality.acting_as(policy.PEOPLE_ROLE).database()
+        person = acting(municipality, ("resume", "pause"), config.requested_by, config.code, pause.RESUME.ask)
         asked = pause.request_resume(
-            municipality.acting_as(policy.PEOPLE_ROLE).database(),
+            database,
             reason=config.reason,
-            by=config.requested_by,
+            by=person,
             checklist=checklist,
             scope=_scope(config.commodity, config.head_end),
             life=timedelta(hours=config.hours),
@@ -105,8 +110,10 @@ def confirm_the_resume(context: dg.OpExecutionContext, config: ConfirmResume, mu
     """Confirm a resume as the second person."""
     try:
         database = municipality.acting_as(policy.PEOPLE_ROLE).database()
+        about = ("resume", f"request:{config.request}")
+        person = acting(municipality, about, config.confirmed_by, config.code, pause.RESUME.confirm)
         ended = pause.confirm_resume(
-            database, config.request, by=config.confirmed_by, reason=config.reason, clock=municipality.clock()
+            database, config.request, by=person, reason=config.reason, clock=municipality.clock()
         )
     except Refused as refusal:
         raise dg.Failure(str(refusal), metadata={"code": refusal.code}, allow_retries=False) from refusal

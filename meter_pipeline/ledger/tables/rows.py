@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from typing import Any, Final, LiteralString
@@ -111,7 +111,10 @@ _LISTS: Final[dict[str, dict[str, Any]]] = {
     "billing.charge_day": dict.fromkeys(_CHARGES, pl.Int64),
 }
 #: Rows that hang on the rows of another table: that table, and the column of both.
-_HANGS: Final[dict[str, tuple[str, str]]] = {"billing.statement_line": ("billing.statement", "statement_id")}
+_HANGS: Final[dict[str, tuple[str, str]]] = {
+    "billing.statement_line": ("billing.statement", "statement_id"),
+    "billing.statement_segment": ("billing.statement", "statement_id"),
+}
 
 
 def hashes(connection: Connection, table: str, column: str, day: date | None) -> bytes:
@@ -182,6 +185,22 @@ def archived_rows(database: Database, connection: Connection, table: str, day: d
             cursor.execute("SELECT row_to_json(t)::text FROM archived_rows AS t")
             for (text,) in cursor:
                 yield text
+
+
+def content(
+    connection: Connection, table: str, columns: Sequence[str], key: Sequence[str], entry_id: int
+) -> tuple[int, str]:
+    """How many rows of the statements that name an entry a table has, and their columns as one text: mp-content/1."""
+    parts = sql.SQL(", ").join(sql.SQL("coalesce({}::text, '')").format(sql.Identifier(name)) for name in columns)
+    order = sql.SQL(", ").join(
+        sql.SQL('{} COLLATE "C"' if name.endswith("_id") else "{}").format(sql.Identifier(name)) for name in key
+    )
+    query = sql.SQL(
+        "SELECT count(*), coalesce(string_agg(concat_ws(E'\\x1f', {}), E'\\x1e' ORDER BY {}), '') FROM {} "
+        "WHERE statement_id IN (SELECT statement_id FROM billing.statement WHERE ledger_entry = %s)"
+    ).format(parts, order, _table(table))
+    row = connection.execute(query, [entry_id]).fetchone()
+    return (int(row[0]), str(row[1])) if row else (0, "")
 
 
 def days_of(connection: Connection, table: str) -> list[date]:

@@ -1,0 +1,47 @@
+"""Contents of rows that one entry wrote together: one hash over every column of theirs, in the entry's own body.
+
+``mp-content/1``: rows in the order of their key, columns joined by 0x1F, rows by 0x1E; each value as PostgreSQL prints
+it, empty where null. The entry's body says in ``content`` which table, which columns, which key, how many rows and the
+SHA-256; the rows are those of the statements that name the entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+import polars as pl
+
+from meter_pipeline.ledger.outcome import VerifyOutcome
+from meter_pipeline.ledger.tables import entries as store
+from meter_pipeline.ledger.tables import rows as ledger_rows
+
+
+def content_of(table: str, frame: pl.DataFrame, key: Sequence[str]) -> dict[str, Any]:
+    """What an entry says of rows: ``frame`` is what is written of them, decimals and arrays as PostgreSQL's text."""
+    parts = [pl.col(name).cast(pl.String).fill_null("") for name in frame.columns]
+    texts = frame.sort(key).select(pl.concat_str(parts, separator="\x1f")).to_series()
+    whole = "\x1e".join(texts.to_list()).encode()
+    return {
+        "table": table,
+        "columns": frame.columns,
+        "key": list(key),
+        "rows": frame.height,
+        "sha256": hashlib.sha256(whole).hexdigest(),
+    }
+
+
+def verify_contents(
+    connection: store.Connection, kinds: Sequence[str], day: date | None, outcome: VerifyOutcome
+) -> None:
+    """The rows of every entry that says what it wrote are that still."""
+    for entry in store.entries_of(connection, kinds, day):
+        for said in json.loads(entry.body)["body"].get("content", ()):
+            rows, text = ledger_rows.content(connection, said["table"], said["columns"], said["key"], entry.entry_id)
+            outcome.checked[f"contents of {said['table']}"] += rows
+            if rows != said["rows"] or hashlib.sha256(text.encode()).hexdigest() != said["sha256"]:
+                detail = f"{said['table']} of entry {entry.entry_id}: its {rows} rows are not the {said['rows']} that were written"
+                outcome.find("content", detail, entry.leaf_index)
