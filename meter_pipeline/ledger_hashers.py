@@ -28,7 +28,9 @@ def hashers() -> RowRules:
         },
         {"raw.interval_day": merge_versions.fold_intervals, "raw.register_read": merge_versions.fold_registers},
         {
+            "raw.register_read": keys.wrong_keys,
             "vee.interval_day": vee.derived_columns,
+            "vee.interval_day_version": vee.derived_columns,
             "billing.charge_day": billing.charge_totals,
             "billing.statement": billing.statement_totals,
         },

@@ -436,6 +436,14 @@ MERGED = {
 VERSIONS = {"vee.interval_day": ("vee.interval_day_version", ("service_point_id", "meter_id", "channel"))}
 
 
+def read_key(row):
+    """The idempotency key of a register read: mp1, meter, instant, sequence."""
+    at = datetime.datetime.fromisoformat(row["read_at"]).astimezone(datetime.timezone.utc)  # noqa: UP017 - Python 3.10 too
+    return sha256(
+        "\x1f".join(("mp1", row["meter_id"], f"{at:%Y-%m-%dT%H:%M:%SZ}", str(row["sequence"]))).encode()
+    ).hex()
+
+
 def derived_validated(row):
     """Columns of a validated channel-day that follow from its intervals: column -> what they give."""
     values, codes, _, _ = slots_of(row)
@@ -451,6 +459,7 @@ def derived_validated(row):
 
 # table -> columns that no leaf covers and that follow from those it does
 DERIVED = {
+    "raw.register_read": lambda row: {"idempotency_key": "\\x" + read_key(row)},
     "vee.interval_day": derived_validated,
     "vee.interval_day_version": derived_validated,
     "billing.charge_day": lambda row: {"total": sum(row["amounts"])},
@@ -856,15 +865,18 @@ class Audit:
                 last.update((h, (index, at)) for at, h in enumerate(hashes))
             elif kind in optional:
                 allowed.update(hashes)
-        lines = self.details(source, day) if source in DETAILS else {}
-        if source in BESIDE:
-            self.contents(source, day, entries)
+        lines, before = self.details(source, day) if source in DETAILS else {}, len(self.findings)
         present, kept, begun = set(), {}, set()
         histories = {MERGED[table][0] for table in TABLES[source] if table in MERGED}
         for table, (column, encodings) in TABLES[source].items():
             for row in self.of(source, table, day):
                 self.count(f"rows of {table}")
-                begun.add(row.get("starts_at"))
+                begun.add(("starts_at", row.get("starts_at")))
+                if row.get("slots"):
+                    step, whole = row["interval_minutes"], row["slots"] * row["interval_minutes"]
+                    # An interval longer than an hour may be cut short or left over on the day of a clock change.
+                    if step <= 60 or 1440 % step or abs(whole - 1440) > max(60, step):
+                        begun.add(("interval_minutes", whole))
                 carried = self.row(table, row, column, encodings, (live, allowed), lines)
                 present.add(carried)
                 if table in MERGED and row["payloads"] > 1:
@@ -878,8 +890,9 @@ class Audit:
                     kept.setdefault(table, {}).setdefault(tuple(row[k] for k in key), []).append(row)
         for orphan in sorted(lines):
             self.find("row without leaf", f"lines of {orphan}, which is no row of {DETAILS[source][1]}")
-        if source not in WHOLE and len(begun - {None}) > 1:
-            self.find("derived column", f"{source} {day}: rows of one billing day differ in starts_at")
+        for name in ("starts_at", "interval_minutes"):
+            if source not in WHOLE and len({value for key, value in begun if key == name and value is not None}) > 1:
+                self.find("derived column", f"{source} {day}: rows of one billing day differ in {name}")
         for table in TABLES[source]:
             if table in MERGED:
                 self.merged(table, kept)
@@ -887,6 +900,9 @@ class Audit:
                 self.versions(table, kept)
         for missing in live.keys() - present:
             self.find("leaf without row", f"{source} {day}: {missing.hex()}", live[missing])
+        # A row that is not its leaf's is found already; its entry's content is not its own either.
+        if source in BESIDE and len(self.findings) == before:
+            self.contents(source, day, entries)
 
     def of(self, source, table, day):
         """The rows of a table on a day. The first line of a file names the table, and decides nothing."""

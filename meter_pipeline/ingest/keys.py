@@ -60,6 +60,16 @@ def idempotency_keys(meter_id: pl.Series, at: pl.Series, sequence: pl.Series) ->
     return digests(text).alias("idempotency_key")
 
 
+def wrong_keys(rows: pl.DataFrame) -> list[str]:
+    """Register reads whose stored idempotency key is not that of their meter, instant and sequence."""
+    made = idempotency_keys(rows["meter_id"], rows["read_at"], rows["sequence"])
+    wrong = rows.filter(made.ne_missing(rows["idempotency_key"]))
+    return [
+        f"{meter} {channel} at {at}: its key is not that of the read"
+        for meter, channel, at in wrong.select("meter_id", "channel", "read_at").iter_rows()
+    ]
+
+
 def interval_payload_hashes(frame: pl.DataFrame) -> pl.Series:
     """The payload hash of each row of a vector frame with meter_id, channel, unit, head_end, source_version and
     read_time."""

@@ -168,8 +168,16 @@ def verify_rows(
         outcome.find("leaf without row", f"{source.name} {about}: {live.hashes[row].tobytes().hex()}", live.place(row))
 
 
-#: Columns of a vector that are one for all rows of a billing day.
-_OF_THE_DAY: Final = ("starts_at",)
+_MINUTES: Final = pl.col("slots").cast(pl.Int32) * pl.col("interval_minutes")
+_FAR_FROM_A_DAY: Final = (_MINUTES - 1440).abs() > pl.max_horizontal(pl.lit(60), pl.col("interval_minutes"))
+#: What is the same for all vectors of a billing day: its beginning, and its length in minutes.
+_OF_THE_DAY: Final[dict[str, pl.Expr]] = {
+    "starts_at": pl.col("starts_at"),
+    # An interval longer than an hour may be cut short or left over on the day of a clock change.
+    "interval_minutes": pl.when(
+        (pl.col("interval_minutes") <= 60) | (1440 % pl.col("interval_minutes").cast(pl.Int32) != 0) | _FAR_FROM_A_DAY
+    ).then(_MINUTES),
+}
 
 
 @dataclass(slots=True)
@@ -186,9 +194,10 @@ class _Rows:
 
     def part(self, table: RowTable, part: pl.DataFrame) -> bytes:
         """Check a part of a table's rows; returns the leaf of each of them."""
-        for name in _OF_THE_DAY:
-            if name in part.columns:
-                self.of_the_day.setdefault(name, set()).update(part[name].unique().to_list())
+        for name, value in _OF_THE_DAY.items():
+            if part.height and set(value.meta.root_names()) <= set(part.columns):
+                found = part.select(value.alias(name)).to_series().drop_nulls().unique().to_list()
+                self.of_the_day.setdefault(name, set()).update(found)
         self._keep(table, part)
         if table.hash_column is None:
             return self._made(table, part)
