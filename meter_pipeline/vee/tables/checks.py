@@ -47,7 +47,7 @@ WHERE c.kind = 'interval' AND c.interval_minutes IS NOT NULL AND i.installed_at 
     AND EXISTS (SELECT FROM ref.service_points AS p WHERE p.service_point_id = i.service_point_id AND p.valid_from <= %(day)s
         AND (p.valid_to IS NULL OR p.valid_to > %(day)s))
     AND NOT EXISTS (SELECT FROM vee.exception AS e WHERE e.billing_day = %(day)s AND e.kind = 'SET_ASIDE' AND e.service_point_id = i.service_point_id)
-    AND (i.meter_id, c.channel) NOT IN (SELECT meter_id, channel FROM vee.interval_day WHERE billing_day = %(day)s)
+    AND NOT EXISTS (SELECT FROM vee.interval_day AS v WHERE v.billing_day = %(day)s AND v.meter_id = i.meter_id AND v.channel = c.channel)
 """
 
 
