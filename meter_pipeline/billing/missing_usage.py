@@ -22,7 +22,7 @@ def with_missing_usage(
     not report.
     """
     silent = found.filter(pl.col("reason") == "no_usage")["service_point_id"].to_list()
-    metered = store.metered_points(database, silent, *calendar.bounds(day)) if silent else []
+    metered = store.metered_points(database, silent, day, calendar.bounds(day)) if silent else []
     partly = store.missing_usage(database, day).join(services, on="service_point_id", how="semi")
     points = sorted({*metered, *partly["service_point_id"].to_list()})
     if not points:

@@ -99,6 +99,17 @@ def test_one_read_over_an_issued_month_is_one_adjustment_judged_as_one(database:
     assert owed(database) == 46
 
 
+def test_days_that_are_validated_together_and_billed_one_by_one_make_one_adjustment(database: Database) -> None:
+    point = metered(database)
+    bill(database, point, days(FIRST, 8), "1")
+    issue(database)
+    for day in days(FIRST, 8):
+        put_daily(database, day, {point: 10 * 10**6}, "m3", "water")
+    made = [bill_billing_day(database, CHICAGO, day, clock=CLOCK).adjustments for day in days(FIRST, 8)]
+    assert [len(m) for m in made] == [0] * 7 + [1]
+    assert adjustments(database) == [("requested", "144")]
+
+
 def test_a_day_that_is_asked_for_keeps_only_its_own_bill(database: Database) -> None:
     point = metered(database)
     other = add_service(database, 2, "W-STD", commodity="water")

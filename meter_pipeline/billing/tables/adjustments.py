@@ -104,7 +104,7 @@ def late_changes(database: Database, joints: Sequence[str]) -> pl.DataFrame:
     where it can.
 
     One read that closes a month changes every day of it. The statement is corrected when the last of the days that are
-    asked for is validated again, by one adjustment that the threshold judges as one. Days whose reconciliation is open
+    asked for is validated and billed again, by one adjustment that the threshold judges as one. Days whose reconciliation is open
     correct nothing, nor do days whose data validation holds.
     """
     return database.read(
@@ -118,12 +118,27 @@ def late_changes(database: Database, joints: Sequence[str]) -> pl.DataFrame:
                     WHERE t.done_at IS NULL),
                 (SELECT 'reads of ' || min(f.billing_day) || ' wait to be loaded' FROM raw.feed_file_day AS f
                     WHERE f.loaded_at IS NULL AND f.billing_day >= s.period_start AND f.billing_day < s.period_end),
+                (SELECT 'reconciliation of ' || min(r.billing_day) || ' is open' FROM billing.reconciliation AS r
+                    WHERE r.cause = 'open' AND r.billing_day = ANY(array_agg(c.billing_day)) AND r.joint = ANY(string_to_array($1, ','))),
+                (SELECT 'day ' || min(u.billing_day) || ' is validated and not billed again yet' FROM billing.statement_segment AS g
+                    JOIN vee.daily_usage AS u ON u.service_point_id = g.service_point_id
+                    AND u.billing_day >= g.segment_start AND u.billing_day < g.segment_end
+                    JOIN billing.determinant_day AS d ON d.billing_day = u.billing_day AND d.service_point_id = u.service_point_id
+                    LEFT JOIN LATERAL (SELECT r.determinants AS j FROM billing.determinant_revision AS r WHERE r.billing_day = u.billing_day
+                        AND r.service_point_id = u.service_point_id ORDER BY r.revision DESC LIMIT 1) AS r ON true
+                    WHERE g.statement_id = c.statement_id AND u.flow IN ('import', 'export') AND u.quantity_micro <> CASE
+                        WHEN u.flow = 'import' AND u.unit = coalesce(r.j ->> 'source_unit', d.source_unit)
+                            THEN coalesce((r.j ->> 'source_quantity')::bigint, d.source_quantity)
+                        WHEN u.flow = 'import' AND u.unit = coalesce(r.j ->> 'other_unit', d.other_unit)
+                            THEN coalesce((r.j ->> 'other_quantity')::bigint, d.other_quantity)
+                        WHEN u.flow = 'export' AND u.unit = coalesce(r.j ->> 'source_unit', d.source_unit)
+                            THEN coalesce((r.j ->> 'source_export')::bigint, d.source_export) END
+                    AND NOT EXISTS (SELECT FROM billing.exception_day AS e WHERE e.billing_day = u.billing_day
+                        AND e.service_point_id = u.service_point_id)),
                 (SELECT 'validation of ' || min(f.billing_day) || ' found ' || string_agg(DISTINCT f.kind, ', ') || ': released by a person, or corrected'
                     FROM anomaly.validation_finding AS f JOIN billing.statement_segment AS g ON g.statement_id = c.statement_id
                     AND f.service_point_id = g.service_point_id AND f.billing_day >= g.segment_start AND f.billing_day < g.segment_end
-                    WHERE f.action = 'hold' AND f.released_at IS NULL),
-                (SELECT 'reconciliation of ' || min(r.billing_day) || ' is open' FROM billing.reconciliation AS r
-                    WHERE r.cause = 'open' AND r.billing_day = ANY(array_agg(c.billing_day)) AND r.joint = ANY(string_to_array($1, ',')))
+                    WHERE f.action = 'hold' AND f.released_at IS NULL)
             ) AS waits_for
         FROM billing.late_change AS c JOIN billing.statement AS s USING (statement_id)
         GROUP BY 1, 2, 3, 4 ORDER BY 2, 3, 1

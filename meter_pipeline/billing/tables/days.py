@@ -408,24 +408,33 @@ def revised(connection: Connection, day: date) -> set[str]:
     return {str(point) for (point,) in found}
 
 
+#: Rules by which validation says that a day, or some of it, has no value; the utility's policy says what follows
+TOLD_MISSING: Final = "('NOT_ESTIMATED', 'NO_DATA', 'NEVER_READ')"
+
+
 def missing_usage(database: Database, day: date) -> pl.DataFrame:
     """Services whose validated day has no value in some or all of its intervals and of which validation says nothing:
     service_point_id, missing, expected. What it found is billed, estimated or held by the utility's policy."""
     return database.read(
         "SELECT service_point_id, sum(missing)::bigint AS missing, sum(slots_expected)::bigint AS expected FROM vee.daily_usage AS u "
         f"WHERE billing_day = $1 AND flow IN {BILLED_FLOWS} AND (missing > 0 OR quantity_micro IS NULL) AND NOT EXISTS "
-        "(SELECT FROM vee.exception AS e WHERE e.billing_day = u.billing_day AND e.service_point_id = u.service_point_id) GROUP BY 1 ORDER BY 1",
+        "(SELECT FROM vee.exception AS e WHERE e.billing_day = u.billing_day AND e.service_point_id = u.service_point_id "
+        f"AND e.kind IN {TOLD_MISSING}) GROUP BY 1 ORDER BY 1",
         [day],
     )
 
 
-def metered_points(database: Database, service_points: Sequence[str], start: datetime, past: datetime) -> list[str]:
-    """Those of some service points at which a meter with a billed channel stands between two instants."""
+def metered_points(
+    database: Database, service_points: Sequence[str], day: date, bounds: tuple[datetime, datetime]
+) -> list[str]:
+    """Those of some service points at which a meter with a billed channel stands on a day (``bounds``: its instants), and
+    of whose missing values validation says nothing: what it found is the policy's to hold."""
     found = database.read(
         "SELECT DISTINCT i.service_point_id FROM ref.installations AS i JOIN ref.channels AS c USING (meter_id) WHERE c.billed "
         f"AND c.flow IN {BILLED_FLOWS} AND i.installed_at < $3 AND (i.removed_at IS NULL OR i.removed_at > $2) "
-        "AND i.service_point_id = ANY(string_to_array($1, ',')) ORDER BY 1",
-        [",".join(service_points), start, past],
+        f"AND i.service_point_id = ANY(string_to_array($1, ',')) AND NOT EXISTS (SELECT FROM vee.exception AS e WHERE e.billing_day = $4 "
+        f"AND e.service_point_id = i.service_point_id AND e.kind IN {TOLD_MISSING}) ORDER BY 1",
+        [",".join(service_points), *bounds, day],
     )
     return [str(point) for point in found["service_point_id"].to_list()]
 
