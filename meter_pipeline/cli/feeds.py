@@ -113,15 +113,17 @@ def _undeclared(file: Path, format_: str | None, zone: str | None) -> Any:
 
 
 def _render(document: dict[str, Any]) -> None:
-    columns = ("meter", "channel", "unit", "minutes", "readings", "sum", "first", "last", "quality")
+    columns = ("meter", "channel", "flow", "unit", "minutes", "readings", "sum", "stored", "first", "last", "quality")
     rows = [
         (
             channel["meter_id"],
             channel["channel"],
+            channel.get("flow", ""),
             channel["unit"],
             channel["interval_minutes"],
             channel["readings"],
             channel["sum"],
+            f"{channel['stored']} {channel['stored_unit']}" if "stored" in channel else "",
             channel["first"],
             channel["last"],
             " ".join(f"{flag} {count}" for flag, count in channel["quality"].items()),
@@ -131,6 +133,8 @@ def _render(document: dict[str, Any]) -> None:
     OUT.print(
         table(f"{document['file']} ({document['format']})", columns, rows, numbers=("minutes", "readings", "sum"))
     )
+    if document["skipped"]:
+        OUT.print(f"{document['skipped']} rows passed over, as the declaration says")
     rejected = document["rejected"]
     if rejected:
         shown = [(each["line"], each["reason"], each["detail"]) for each in rejected[:_SHOWN_REJECTS]]
