@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 from meter_pipeline import feeds
-from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.feeds.head_ends import HeadEnd, Version
 from meter_pipeline.ingest import land
-from meter_pipeline.ingest.file_checks import FileRefused, earliest, superseded_share
+from meter_pipeline.ingest.file_checks import FileRefused, earliest, set_arrival, superseded_share
 from meter_pipeline.ingest.known_channels import Declared
 from meter_pipeline.ingest.landing import prepare
 from meter_pipeline.postgres.database import Database
@@ -91,3 +91,18 @@ def test_reads_from_before_the_last_twenty_years_are_of_a_reset_clock(tmp_path: 
     assert bool(staged) == kept
     assert letters.height == (not kept)
     assert earliest(CLOCK.now()) < CLOCK.now()
+
+
+def test_a_file_that_came_later_outranks_the_one_it_corrects(tmp_path: Path) -> None:
+    """Two files of one interval without a version column: by the hash of its payload, a correction won for four meters
+    of ten and lost for six. A declared arrival orders them all alike, and a file read again keeps its first arrival."""
+    declared = head_end(version=Version(arrival=True))
+    first = feeds.parse(written(tmp_path, ["M1,2026-03-02 00:00,1"]), declared, CALENDAR)
+    later = feeds.parse(written(tmp_path, ["M1,2026-03-02 00:00,2"]), declared, CALENDAR)
+    set_arrival(first, declared, CLOCK.now())
+    set_arrival(later, declared, CLOCK.now() + timedelta(days=1))
+    versions = [int(parsed.intervals["source_version"][0]) for parsed in (first, later)]
+    assert versions == [int(CLOCK.now().timestamp()), int(CLOCK.now().timestamp()) + 86_400]
+    again = feeds.parse(written(tmp_path, ["M1,2026-03-02 00:00,1"]), head_end(), CALENDAR)
+    set_arrival(again, head_end(), CLOCK.now())
+    assert again.intervals["source_version"].to_list() == [0]
