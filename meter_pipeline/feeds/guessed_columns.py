@@ -32,7 +32,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
         "wh", "litres", "gallons", "m3", "energy", "messageconsumption",
     ),
     "unit": ("unit", "units", "uom", "einheit"),
-    "quality": ("quality", "qualityflag", "status", "flag", "messwert", "estimated", "estimatedflag", "quali"),
+    "quality": ("quality", "qualityflag", "q", "status", "flag", "messwert", "estimated", "estimatedflag", "quali"),
     "sequence": ("sequence", "seq", "sequencenumber"),
     "source_version": ("sourceversion", "version"),
     "interval_minutes": ("intervalminutes", "intervallength"),

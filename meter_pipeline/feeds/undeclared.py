@@ -295,7 +295,10 @@ def _coded(guess: Guess, free: list[Column], columns: dict[str, str | tuple[str,
     for name in ("unit", "quality", "sequence", "source_version", "interval_minutes", "channel"):
         found = [column for column in free if named(column.name, name) is not None]
         if name == "unit":
-            found = [each for each in free if each.words and all(map(is_unit, each.words))] or found
+            # one letter is a quality as often as amperes, volts or watts
+            found = found or [
+                each for each in free if each.words and all(is_unit(w) and len(w) > 1 for w in each.words)
+            ]
         if name == "channel" and not found:
             found = [
                 each

@@ -50,6 +50,11 @@ FILES: dict[str, tuple[str, dict[str, Any], dict[str, int]]] = {
         {},
         {"M1": 48},
     ),
+    "a quality of one letter": (
+        "meter,time,value,q\n" + hours("M1,2026-11-10T{h:02d}:00:00Z,{v},A\n"),
+        {"unit": ""},
+        {"M1": 24},
+    ),
     "start to end": (
         "meter,period,kWh\n" + hours("M1,2026-11-10 {h:02d}:00 - 2026-11-10 {h:02d}:59,{v}\n"),
         {"time_range": " - "},
