@@ -671,7 +671,15 @@ class Audit:
             self.find("leaves", f"the payload hashes beside the {kind} entry do not give its root", index)
         if leaves is None and flat:
             self.find("leaves", f"the {kind} entry does not vouch for the hashes beside it", index)
-        self.entries.append((kind, line["billing_day"], flat, said.get("retired", 0) if kind == "billed" else 0))
+        if kind == "verified" and said.get("step") == "repair":
+            people = {str(said.get(name) or "") for name in ("requested_by", "approved_by")} - {""}
+            self.count(f"repairs of {said.get('source')}")
+            if len(people) != 2:
+                self.find("dual control", "a repair does not name two different people", index)
+            else:
+                kind = f"repair of {said['source']}"
+        takes_away = kind == "billed" or kind.startswith("repair of ")
+        self.entries.append((kind, line["billing_day"], flat, said.get("retired", 0) if takes_away else 0))
         if kind in DUAL:
             people = {str(said.get(name) or "").strip().casefold() for name in DUAL[kind]} - {""}
             self.count("dual control")
@@ -856,8 +864,9 @@ class Audit:
         live, allowed, last = {}, set(), {}
         for index, kind, flat, retired in entries:
             hashes = [flat[at : at + 32] for at in range(0, len(flat), 32)]
-            if kind in bound:
-                if source in RETIRING:
+            repair = kind == f"repair of {source}"
+            if kind in bound or repair:
+                if source in RETIRING or repair:
                     for h in hashes[len(hashes) - retired :]:
                         live.pop(h, None)
                     hashes = hashes[: len(hashes) - retired]

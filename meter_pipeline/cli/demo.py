@@ -3,12 +3,15 @@ takes."""
 
 from __future__ import annotations
 
+import json as json_module
 import os
 import shutil
+import subprocess
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +20,8 @@ from meter_pipeline.cli.init import make_demo
 from meter_pipeline.cli.output import ERR, OUT, PROBLEM, emit, progress
 from meter_pipeline.cli.run import run_days
 from meter_pipeline.deployment import prepare
-from meter_pipeline.packaged import CHECKOUT
+from meter_pipeline.packaged import CHECKOUT, packaged
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import import_folder
 from meter_pipeline.settings import DEPLOYMENT, Settings, deployment_folder, load_settings
 
@@ -57,15 +61,41 @@ def demo(json: Annotated[bool, typer.Option("--json", help="One JSON document on
     found = summary.document(database, DEMO.start, last)
     found["runs"] = done
     found["seconds"] = round(time.monotonic() - started, 1)
-    emit(found, json, lambda document: summary.show(document))
     failed = [d for d in done["days"] + done["true_ups"] if not d["success"]]
+    if not failed:
+        found["audit"] = _audited(database, settings)
+    emit(found, json, lambda document: summary.show(document))
     if not json:
         OUT.print(
             f"\n{DEMO.days} billing days in {found['seconds']:.0f} s, recorded in Dagster. Look at them: [bold]make ui[/], then http://127.0.0.1:3000"
         )
+    audit = found.get("audit")
+    if audit is not None and not json:
+        told = "OK" if audit["ok"] else "NOT OK"
+        OUT.print(f"The auditor's program over an export of the ledger and its rows: {told}", highlight=False)
+    if audit is not None and not audit["ok"]:
+        ERR.print("[bold red]Problem:[/] the ledger does not verify")
+        ERR.print(str(audit["findings"][:3]), markup=False)
+        raise typer.Exit(PROBLEM)
     if failed:
         ERR.print("[bold red]Problem:[/] " + "; ".join(f"{d['day']}: {', '.join(d['failed_steps'])}" for d in failed))
         raise typer.Exit(PROBLEM)
+
+
+def _audited(database: Database, settings: Settings) -> dict[str, Any]:
+    """The ledger exported as the week left it, judged by the auditor's own program in a process of its own."""
+    from meter_pipeline.ledger.checkpoints import keys_file
+    from meter_pipeline.ledger.export import export
+
+    folder = settings.home / "demo" / "audit"
+    shutil.rmtree(folder, ignore_errors=True)
+    origin = export(database, folder).origin
+    key = keys_file(settings.home, origin or "none").read_text("utf-8").split()[0]
+    program = str(packaged("tools/verify_ledger.py"))
+    command = [sys.executable, program, str(folder), "--vkey", key, "--every-day", "--json"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
+    report = json_module.loads(said.stdout)
+    return {"ok": report["ok"], "folder": str(folder), "findings": report["findings"], "size": report.get("size", 0)}
 
 
 def _deployment() -> Settings:

@@ -281,6 +281,48 @@ def accept_guards(
 
 
 @app.command()
+def repair(
+    by: Annotated[str, typer.Option("--by", help="Who asks, or confirms.")],
+    reason: Annotated[str, typer.Option("--reason", help="What went wrong, and how you know the rows are right.")],
+    source: Annotated[
+        str | None, typer.Argument(help="raw, validated, dead letters, charges, statements or adjustments.")
+    ] = None,
+    day: Annotated[datetime | None, typer.Option("--day", formats=["%Y-%m-%d"], help="The billing day.")] = None,
+    request: Annotated[int | None, typer.Option("--confirm", help="Confirm this request as the second person.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put right leaves that an entry was given wrong by a fault of this software: two people, one more entry, nothing
+    changed.
+
+    Examples:
+      meter-pipeline ledger repair charges --day 2026-03-08 --by ana --reason "release 1.4 wrote leaves twice"
+      meter-pipeline ledger repair --confirm 7 --by ben --reason "compared with the bills"
+    """
+    from meter_pipeline.cli.identity import acting
+    from meter_pipeline.control.people import Refused
+    from meter_pipeline.ledger import repair as room
+    from meter_pipeline.ledger_hashers import hashers
+
+    _, database = _open()
+    document: dict[str, Any]
+    try:
+        if request is not None:
+            person = acting(database, "ledger_repair", f"request:{request}", by, room.ACTION.confirm)
+            leaves = room.confirm(database, request, hashers(), by=person, reason=reason)
+            document = {"repaired": True, "leaves": leaves}
+        elif source is not None:
+            person = acting(database, "ledger_repair", source, by, room.ACTION.ask)
+            at = day.date() if day else None
+            asked = room.request(database, source, at, hashers(), by=person, reason=reason)
+            document = {"repaired": False, "request": asked.request_id, **asked.body, "expires_at": asked.expires_at}
+        else:
+            _usage("name a source, or --confirm a request")
+    except (Refused, room.RepairError) as error:
+        problem(str(error), "meter-pipeline ledger verify --full")
+    emit(document, as_json)
+
+
+@app.command()
 def erase(
     payload: Annotated[str, typer.Argument(help="The leaf (salted hash) of the payload, hex.")],
     reason: Annotated[str, typer.Option("--reason", help="Why: a request, a retention rule.")],

@@ -54,30 +54,47 @@ class LiveLeaves:
         return np.flatnonzero((self.hashes == hashsets.of(leaf)).all(axis=1))
 
 
-def live_leaves(connection: store.Connection, kinds: Sequence[str], day: date | None) -> LiveLeaves:
-    """The leaves of entries of some kinds (of a billing day, or all), in the order of the log."""
-    entries = store.entries_of(connection, kinds, day)
-    return LiveLeaves(
-        hashsets.of(b"".join([entry.leaves or b"" for entry in entries])),
-        [(entry.leaf_index, len(entry.leaves or b"") // merkle.HASH_SIZE) for entry in entries],
-    )
+#: Step of a ``verified`` entry that two people wrote for leaves that an entry had wrong (repair.py).
+REPAIR: Final = "repair"
 
 
-def unretired_leaves(connection: store.Connection, kinds: Sequence[str], day: date | None) -> LiveLeaves:
-    """As live_leaves, without those that a later entry says it retired: the last ``retired`` of an entry's leaves are
+def live_leaves(connection: store.Connection, source: Source, day: date | None) -> LiveLeaves:
+    """The leaves that rows must stand behind (of a billing day, or all), in the order of the log: those of the source's
+    kinds and of repairs, without those that a later entry says it retired: the last ``retired`` of an entry's leaves are
     of rows it took away."""
-    entries = store.entries_of(connection, kinds, day)
-    retired = [int(json.loads(entry.body)["body"].get("retired", 0)) for entry in entries]
-    if not any(retired):
-        return live_leaves(connection, kinds, day)
+    entries = store.entries_of(connection, source.kinds, day)
+    repairs = [e for e in store.entries_of(connection, ("verified",), day) if e.leaves and _repairs(e) == source.name]
+    retired = [_retired(entry) if source.retiring else 0 for entry in entries] + [_retired(entry) for entry in repairs]
+    if not any(retired) and not repairs:
+        return _all_leaves(entries)
     live: dict[bytes, int] = {}
-    for entry, gone in zip(entries, retired, strict=True):
+    # Entries without a place yet, -1, come last.
+    ordered = sorted(zip([*entries, *repairs], retired, strict=True), key=lambda pair: pair[0].leaf_index % (1 << 63))
+    for entry, gone in ordered:
         flat = entry.leaves or b""
         cut = [flat[at : at + merkle.HASH_SIZE] for at in range(0, len(flat), merkle.HASH_SIZE)]
         for leaf in cut[len(cut) - gone :]:
             live.pop(leaf, None)
         live |= dict.fromkeys(cut[: len(cut) - gone], entry.leaf_index)
     return LiveLeaves(hashsets.of(b"".join(live)), [(place, 1) for place in live.values()])
+
+
+def _all_leaves(entries: Sequence[store.StoredEntry]) -> LiveLeaves:
+    return LiveLeaves(
+        hashsets.of(b"".join([entry.leaves or b"" for entry in entries])),
+        [(entry.leaf_index, len(entry.leaves or b"") // merkle.HASH_SIZE) for entry in entries],
+    )
+
+
+def _retired(entry: store.StoredEntry) -> int:
+    return int(json.loads(entry.body)["body"].get("retired", 0))
+
+
+def _repairs(entry: store.StoredEntry) -> str | None:
+    """The source whose leaves an entry repairs; None for any other entry. Two people stand for a repair."""
+    body = json.loads(entry.body)["body"]
+    people = {str(body.get(name) or "") for name in ("requested_by", "approved_by")} - {""}
+    return str(body["source"]) if body.get("step") == REPAIR and len(people) == 2 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +158,32 @@ def verify_rows(
 
     ``tables``: those of the source that are there (tables_of).
     """
-    live = (unretired_leaves if source.retiring else live_leaves)(connection, source.kinds, day)
+    live, allowed, held = compared(connection, source, tables, day, outcome, rules, contents)
+    about = f"{day}" if day else "all"
+    if hashsets.same(live.hashes, np.concatenate(held)):
+        return
+    for table, carried in zip(tables, held, strict=True):
+        for row in hashsets.absent(carried, allowed):
+            outcome.find("row without leaf", f"{table.name} {about}: {carried[row].tobytes().hex()}")
+    for row in hashsets.absent(live.hashes, np.concatenate(held)):
+        outcome.find("leaf without row", f"{source.name} {about}: {live.hashes[row].tobytes().hex()}", live.place(row))
+
+
+def compared(
+    connection: store.Connection,
+    source: Source,
+    tables: Sequence[RowTable],
+    day: date | None,
+    outcome: VerifyOutcome,
+    rules: RowRules,
+    contents: Contents | None,
+) -> tuple[LiveLeaves, Hashes, list[Hashes]]:
+    """The leaves that need a row, the leaves that a row may have, and each table's leaves as its rows give them; what
+    is wrong with the rows themselves goes to ``outcome``."""
+    live = live_leaves(connection, source, day)
     allowed = live.hashes
     if source.also:
-        allowed = np.concatenate((allowed, live_leaves(connection, source.also, day).hashes))
-    about = f"{day}" if day else "all"
+        allowed = np.concatenate((allowed, _all_leaves(store.entries_of(connection, source.also, day)).hashes))
     checked = _Rows(source, rules, live, allowed, outcome)
     held = []
     for table in tables:
@@ -159,13 +197,7 @@ def verify_rows(
         held.append(carried)
     if contents is not None:
         checked.across(tables)
-    if hashsets.same(live.hashes, np.concatenate(held)):
-        return
-    for table, carried in zip(tables, held, strict=True):
-        for row in hashsets.absent(carried, allowed):
-            outcome.find("row without leaf", f"{table.name} {about}: {carried[row].tobytes().hex()}")
-    for row in hashsets.absent(live.hashes, np.concatenate(held)):
-        outcome.find("leaf without row", f"{source.name} {about}: {live.hashes[row].tobytes().hex()}", live.place(row))
+    return live, allowed, held
 
 
 _MINUTES: Final = pl.col("slots").cast(pl.Int32) * pl.col("interval_minutes")
@@ -222,8 +254,12 @@ class _Rows:
             return b""
         unknown = hashsets.absent(hashsets.of(b"".join(made)), self.allowed)
         if unknown and table.older is not None and table.older in self.rules:
-            for row, leaf in zip(unknown, self.rules[table.older](part[unknown]).to_list(), strict=True):
-                made[row] = leaf
+            older = self.rules[table.older](part[unknown]).to_list()
+            # Only a row that the ledger has in the older encoding is taken so: it covers less.
+            strange = set(hashsets.absent(hashsets.of(b"".join(older)), self.allowed))
+            for place, row in enumerate(unknown):
+                if place not in strange:
+                    made[row] = older[place]
             unknown = hashsets.absent(hashsets.of(b"".join(made)), self.allowed)
         known = part.with_row_index("n").filter(~pl.col("n").is_in(unknown)) if unknown else part
         self._derived(table, known)

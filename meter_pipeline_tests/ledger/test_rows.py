@@ -14,9 +14,10 @@ import pytest
 
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.billing.bill_run import issue_statements
+from meter_pipeline.control.people import Refused
 from meter_pipeline.ingest import dead_letters, land
 from meter_pipeline.ingest.tables import dead_letters as letter_store
-from meter_pipeline.ledger import checkpoints, proving, verification
+from meter_pipeline.ledger import checkpoints, entries, proving, repair, verification
 from meter_pipeline.ledger.export import export
 from meter_pipeline.ledger_hashers import hashers
 from meter_pipeline.postgres.database import Database
@@ -211,3 +212,29 @@ def test_a_rejected_line_is_erased_and_every_proof_stays(rejected: Auditor, tmp_
 def _proof(database: Database, leaf: bytes) -> proving.Bundle:
     with database.connect() as connection:
         return proving.prove(connection, leaf, kinds=["rejected"])
+
+
+def test_leaves_that_an_entry_has_wrong_are_put_right_by_two_people(billed: Auditor) -> None:
+    """An entry was written with leaves that are no rows', and without those of the rows: nothing changes it; a repair
+    stands beside it, is counted by both verifiers, and blesses no later change."""
+    rows = billed.database.read("SELECT count(*) AS n FROM billing.charge_day WHERE billing_day = '2026-07-02'")["n"][0]
+    with billed.database.connect("dba") as connection:
+        body = {"billing_day": DAYS[1], "services": 1, "changed": 1, "retired": 0, "total_micro": 0}
+        entries.append(connection, "billed", body, [b"\x07" * 32])
+        connection.execute("SET session_replication_role = replica")
+        connection.execute("UPDATE billing.charge_day SET budget_to_date = 7 WHERE billing_day = '2026-07-02'")
+        connection.commit()
+    assert billed.findings() == {"row without leaf", "leaf without row"}
+    asked = repair.request(billed.database, "charges", DAYS[1], hashers(), by="ana", reason="a fault of release 1.4")
+    assert (asked.body["added"], asked.body["retired"]) == (rows, rows + 1)
+    with pytest.raises(Refused):
+        repair.confirm(billed.database, asked.request_id, hashers(), by="ana", reason="mine")
+    assert repair.confirm(billed.database, asked.request_id, hashers(), by="ben", reason="compared") == 2 * rows + 1
+    assert billed.findings() == set()
+    assert billed.checked[1]["repairs of charges"] == 1
+    with pytest.raises(repair.RepairError, match="agree"):
+        repair.request(billed.database, "charges", DAYS[1], hashers(), by="ana", reason="again")
+    assert billed.after(
+        "SET session_replication_role = replica",
+        "UPDATE billing.charge_day SET budget_to_date = 8 WHERE billing_day = '2026-07-02'",
+    ) == {"row without leaf", "leaf without row"}
