@@ -177,7 +177,7 @@ class _Day:
             staged = self._staged_reads()
             waiting = self.waiting
             loaded = raw.loaded_rows(self.lock, self.day)
-            sources = [plan.Source(w.sha256, w.file_name, w.head_end, w.commodity) for w in waiting]
+            sources = [plan.Source(w.sha256, w.file_name, w.head_end, w.commodity, w.file_format) for w in waiting]
             writers = Writers(
                 self.database,
                 self.clock,

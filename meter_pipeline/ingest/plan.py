@@ -9,7 +9,7 @@ writes only what differs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Final
 
@@ -18,7 +18,8 @@ import numpy.typing as npt
 import polars as pl
 
 from meter_pipeline.clock import Clock
-from meter_pipeline.ingest import merge_versions
+from meter_pipeline.ingest import merge_versions, unordered
+from meter_pipeline.ingest.letters import finish_letters, payload_letters
 from meter_pipeline.ingest.tables import load
 from meter_pipeline.ingest.tables.load import INTERVAL, Batch, Kind, Piece
 from meter_pipeline.ledger import entries
@@ -40,13 +41,14 @@ class Source:
     file_name: str
     head_end: str
     commodity: str
+    file_format: str = ""
 
 
 @dataclass(slots=True)
 class Pass:
     """Payloads to write, at most one a key. ``incoming`` has src, row, payload_hash, reads, accepted, duplicate,
-    superseded; ``current`` and ``kept`` hold the rows to write with ``at``, the position in incoming that they belong
-    to (sorted)."""
+    superseded, rejected; ``current`` and ``kept`` hold the rows to write with ``at``, the position in incoming that they
+    belong to (sorted); ``asked`` payloads of reads about which a person is asked, with ``at`` too (unordered.py)."""
 
     kind: Kind
     day: date
@@ -54,6 +56,7 @@ class Pass:
     incoming: pl.DataFrame
     current: pl.DataFrame
     kept: pl.DataFrame
+    asked: pl.DataFrame = field(default_factory=pl.DataFrame)
     _cutter: _Cutter | None = None
 
     @property
@@ -75,7 +78,9 @@ class _Cutter:
     def __init__(self, load_pass: Pass) -> None:
         incoming, columns = load_pass.incoming, load_pass.kind.columns
         self.src, self.row = incoming["src"].to_numpy(), incoming["row"].to_numpy()
-        self.outcome = np.column_stack([incoming[c].to_numpy() for c in ("accepted", "duplicate", "superseded")])
+        self.outcome = np.column_stack(
+            [incoming[c].to_numpy() for c in ("accepted", "duplicate", "superseded", "rejected")]
+        )
         self.hashes = incoming["payload_hash"]
         self.current_at, self.kept_at = load_pass.current["at"].to_numpy(), load_pass.kept["at"].to_numpy()
         self.current, self.kept = (
@@ -123,6 +128,7 @@ def first_pass(kind: Kind, day: date, incoming: pl.DataFrame) -> Pass:
         accepted="reads",
         duplicate=pl.lit(0, pl.Int64),
         superseded=pl.lit(0, pl.Int64),
+        rejected=pl.lit(0, pl.Int64),
     )
     current = incoming.select(kind.columns).with_columns(at=pl.int_range(pl.len(), dtype=pl.Int64))
     return Pass(kind, day, True, counted, current, current.clear())
@@ -148,14 +154,10 @@ def later_pass(database: Database, kind: Kind, day: date, incoming: pl.DataFrame
     is_present = pl.col("at").is_in(present.implode())
     fresh = numbered.filter(~is_present)
     to_fold = numbered.filter(is_present & ~is_known)
-    counts = [
-        numbered.filter(is_known).select(
-            "at", accepted=pl.lit(0, pl.Int64), duplicate="reads", superseded=pl.lit(0, pl.Int64)
-        ),
-        fresh.select("at", accepted="reads", duplicate=pl.lit(0, pl.Int64), superseded=pl.lit(0, pl.Int64)),
-    ]
+    counts = [_counted(numbered.filter(is_known), "duplicate"), _counted(fresh, "accepted")]
     current = [fresh.select(*kind.columns, "at")]
     kept = [fresh.select(*kind.columns, "at").clear()]
+    asked = to_fold.clear()
     if to_fold.height:
         before = load.current_rows(database, kind, day, to_fold)
         old = pl.concat(
@@ -164,21 +166,60 @@ def later_pass(database: Database, kind: Kind, day: date, incoming: pl.DataFrame
                 load.kept_rows(database, kind, day, several.join(to_fold, on=key, how="semi")),
             ]
         )
-        payloads = pl.concat([old, to_fold.select(kind.columns)]).with_columns(payloads=pl.lit(1, pl.Int16))
         is_interval = kind is INTERVAL
+        to_fold, asked = (unordered.settle_intervals if is_interval else unordered.settle_registers)(
+            to_fold, old, before
+        )
+        counts.append(_counted(asked, "rejected"))
+        # What is left of a payload that was asked about may be what is here already.
+        again = to_fold.join(hashes, on=[*key, "payload_hash"], how="semi")
+        counts.append(_counted(again, "duplicate"))
+        to_fold = to_fold.join(again.select("at"), on="at", how="anti", maintain_order="left")
+        numbered = _with_own_hashes(numbered, to_fold) if asked.height else numbered
+    if to_fold.height:
+        touched = to_fold.select(key)
+        before, old = (f.join(touched, on=key, how="semi", maintain_order="left") for f in (before, old))
+        payloads = pl.concat([old, to_fold.select(kind.columns)]).with_columns(payloads=pl.lit(1, pl.Int16))
         after = (merge_versions.fold_intervals if is_interval else merge_versions.fold_registers)(payloads)
         outcome = (merge_versions.outcome_of_intervals if is_interval else merge_versions.outcome_of_registers)(
             before, after, to_fold
         )
         place = to_fold.select(*key, "at")
-        counts.append(pl.concat([to_fold.select("at"), outcome], how="horizontal"))
+        done = pl.concat([to_fold.select("at"), outcome], how="horizontal")
+        counts.append(done.with_columns(rejected=pl.lit(0, pl.Int64)).select("at", *_OUTCOMES))
         current.append(after.select(kind.columns).join(place, on=key, how="left", maintain_order="left"))
         kept.append(payloads.join(place, on=key, how="left", maintain_order="left").select(*kind.columns, "at"))
+    summed = pl.concat(counts).group_by("at").agg(pl.col(_OUTCOMES).sum())
     counted = numbered.select("at", "src", "row", "payload_hash", "reads").join(
-        pl.concat(counts), on="at", how="left", maintain_order="left"
+        summed, on="at", how="left", maintain_order="left"
     )
     return Pass(
-        kind, day, False, counted.drop("at"), pl.concat(current).sort("at"), pl.concat(kept).sort("at", "payload_hash")
+        kind,
+        day,
+        False,
+        counted.drop("at"),
+        pl.concat(current).sort("at"),
+        pl.concat(kept).sort("at", "payload_hash"),
+        asked,
+    )
+
+
+_OUTCOMES: Final = ("accepted", "duplicate", "superseded", "rejected")
+
+
+def _counted(payloads: pl.DataFrame, outcome: str) -> pl.DataFrame:
+    """All reads of these payloads came to one outcome."""
+    return payloads.select(
+        "at",
+        *(pl.col("reads").alias(name) if name == outcome else pl.lit(0, pl.Int64).alias(name) for name in _OUTCOMES),
+    )
+
+
+def _with_own_hashes(numbered: pl.DataFrame, to_fold: pl.DataFrame) -> pl.DataFrame:
+    """What is stored of a payload that was asked about has a hash of its own, which the ledger must name."""
+    own = to_fold.select("at", own="payload_hash")
+    return numbered.join(own, on="at", how="left", maintain_order="left").with_columns(
+        payload_hash=pl.coalesce("own", "payload_hash")
     )
 
 
@@ -196,12 +237,41 @@ def cut(load_pass: Pass, first: int, past: int, epoch: int, sources: Sequence[So
             pieces.append(Piece(sources[int(index)].sha256, _ranges(row[of]), *map(int, outcome[of].sum(axis=0))))
     made = _entries(load_pass, cutter.hashes[first:past].to_list(), outcome, pieces, sources, clock)
     batch = Batch(load_pass.kind, load_pass.day, epoch, pieces, made, rows=past - first)
+    if load_pass.asked.height:
+        letters, told = _asked_letters(load_pass, first, past, sources, clock)
+        batch.letters, batch.entries = letters, [*made, *told]
     current = cutter.current.rows(*_between(cutter.current_at, first, past))
     if load_pass.direct:
         batch.direct = current
     else:
         batch.current, batch.kept = current, cutter.kept.rows(*_between(cutter.kept_at, first, past))
     return batch
+
+
+def _asked_letters(
+    load_pass: Pass, first: int, past: int, sources: Sequence[Source], clock: Clock
+) -> tuple[pl.DataFrame | None, list[EntryRow]]:
+    """Dead letters of the reads in payloads [first, past) about which a person is asked, and their ledger entries."""
+    chosen = load_pass.asked.filter(pl.col("at").is_between(first, past, closed="left"))
+    letters, told = [], []
+    reason = pl.Series("reasons", [[{"code": unordered.CODE, "detail": unordered.DETAIL}]])
+    for (src,), rows in chosen.group_by(["src"], maintain_order=True):
+        source = sources[int(src)]
+        bad = rows.drop("at", "src", "row").with_columns(
+            reason.new_from_index(0, rows.height), received=pl.col("reads"), first_line=pl.lit(None, pl.Int64)
+        )
+        name, form = source.file_name, source.file_format
+        made = finish_letters([payload_letters(bad)], source.sha256, name, source.head_end, form, None, clock.now())
+        letters.append(made)
+        body = {
+            "billing_day": load_pass.day,
+            "stage": "loading",
+            "sha256": source.sha256,
+            "letters": made.height,
+            "reads": int(made["reads"].sum()),
+        }
+        told.append(entries.encode("rejected", body, made["leaf"].to_list(), at=clock.now(), actor=ACTOR).row)
+    return (pl.concat(letters) if letters else None), told
 
 
 def rejection(
@@ -258,11 +328,12 @@ def _entries(
         for p in pieces
     ]
     accepted, superseded = outcome[:, 0] > 0, outcome[:, 2] > 0
+    nothing_left = ~outcome[:, :3].any(axis=1) & (outcome[:, 3] > 0)
     made = []
     for kind, chosen in (
         ("ingested", accepted),
         ("superseded", ~accepted & superseded),
-        ("duplicate", ~accepted & ~superseded),
+        ("duplicate", ~accepted & ~superseded & ~nothing_left),
     ):
         if chosen.any():
             leaves = hashes if chosen.all() else [hashes[i] for i in np.flatnonzero(chosen)]

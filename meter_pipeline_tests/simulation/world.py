@@ -146,7 +146,12 @@ def _archived(folder: Any, path: SimulatedFile, sha256: bytes) -> str:
 def _opened(path: SimulatedFile) -> Iterator[Any]:
     found = path.stat()
     yield SimpleNamespace(
-        source=path, path=path, size=found.st_size, modified_ns=found.st_mtime_ns, unchanged=lambda: True
+        source=path,
+        path=path,
+        size=found.st_size,
+        modified_ns=found.st_mtime_ns,
+        unchanged=lambda: True,
+        beginning=lambda most: path.data[:most],
     )
 
 

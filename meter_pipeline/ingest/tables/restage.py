@@ -128,7 +128,7 @@ def letters(connection: Connection, sha256: bytes) -> list[KnownLetter]:
     """Dead letters that landing made of a file; those that loading made are of rows that were staged."""
     rows = connection.execute(
         "SELECT dead_letter_key, status, reads, raw_format, raw, leaf, replay_sha256 FROM raw.dead_letter "
-        'WHERE file_sha256 = %s AND NOT reasons @> \'[{"code": "database_refused"}]\' ORDER BY dead_letter_key',
+        'WHERE file_sha256 = %s AND NOT reasons @> \'[{"code": "database_refused"}]\' AND NOT reasons @> \'[{"code": "unordered_actual"}]\' ORDER BY dead_letter_key',
         (sha256,),
     ).fetchall()
     return [KnownLetter(*row) for row in rows]
