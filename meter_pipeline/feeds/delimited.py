@@ -42,6 +42,8 @@ from meter_pipeline.feeds.scanning import byte_reasons, field_reasons, scan_all
 from meter_pipeline.feeds.stamp_rules import StampRules
 from meter_pipeline.schemas.reads import ParsedFeed
 
+#: a column by its number, where two have one name
+_NUMBERED: Final = re.compile(r"#([1-9][0-9]{0,3})", re.ASCII)
 _SEP: Final = re.compile(rb'"?sep=(.)"?')
 #: lines without reads that are kept to search control totals in
 _MOST_NOTED: Final = 1000
@@ -222,6 +224,10 @@ class _Body:
             raise FeedRefused("bad_header", shown(str(error)), line) from error
         place: dict[Column, int] = {}
         for column in self._wanted:
+            numbered = _NUMBERED.fullmatch(column.name)
+            if numbered is not None and column.name not in names and int(numbered[1]) <= len(names):
+                place[column] = int(numbered[1]) - 1 + column.offset
+                continue
             if names.count(column.name) != 1:
                 said = "is not in the header" if column.name not in names else "occurs twice in the header"
                 raise FeedRefused("bad_header", f"column {shown(column.name)} ({self._ours(column.name)}) {said}", line)
@@ -360,6 +366,7 @@ def careful_row(
         return [], 0
     refused = 0
     spoiled = bool(reasons)
+    values = ["" if value in reader.head_end.nulls else value for value in values]
     for number, value in zip(plan.numbers, values, strict=True):
         named = {name: _joined(plan.parts(name, number), texts) for name in reader.varying} | {"value": value}
         if spoiled:

@@ -116,7 +116,8 @@ class HeadEnd:
     """One declared head-end; docs/feeds.md has an example of each field.
 
     ``zone`` is an IANA name, or a fixed offset as ``+10:00``; None where the format carries its own (ESPI, ISO stamps
-    with an offset). ``stamp`` says whether a stamp names the interval's start or its end. ``columns`` maps our field to
+    with an offset). ``stamp`` says whether a stamp names the interval's start, its end, or (ending) the local time of its
+    start plus its length, as hour-ending reports do: in autumn 02:00 then comes twice. ``columns`` maps our field to
     the file's column, to a JSON key (nested ones with points), or to several that are put together; ``constants`` gives
     a field that no column carries. Without a header a column is named by its number from 1. ``kind`` is interval or
     register. ``quality_map`` turns the file's own quality words into AEMO flag and method ("A", "S14"), ``channel_map``
@@ -154,6 +155,7 @@ class HeadEnd:
     dst_map: Mapping[str, str] = field(default_factory=dict)
     flows: Mapping[str, str] = field(default_factory=dict)
     dials: Mapping[str, int] = field(default_factory=dict)
+    nulls: tuple[str, ...] = ()
     skip: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     keep: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ids: IdRules = field(default_factory=IdRules)
@@ -194,6 +196,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "average_power": (bool,),
     "earliest": (date,),
     "values": (list,),
+    "nulls": (list,),
 }
 #: names of other tools and of older drafts for our keys, beside those that differ by a few letters
 _ALSO_CALLED: Final = {
@@ -244,6 +247,8 @@ def _declared(raw: dict[str, Any]) -> HeadEnd:
     for name, kind in _TABLES.items():
         if name in raw:
             made[name] = _table(name, kind, raw[name])
+    if "nulls" in raw:
+        made["nulls"] = tuple(str(word) for word in raw["nulls"])
     if "values" in raw:
         made["values"] = tuple(_table("values", ValueColumn, each) for each in raw["values"])
     return HeadEnd(**made)
@@ -321,7 +326,7 @@ def _check_keys(table: str, given: Iterable[str], known: Iterable[str]) -> None:
 
 def _check_words(head_end: HeadEnd) -> None:
     """Words that must be one of a list."""
-    for name, words in (("stamp", ("start", "end")), ("kind", ("interval", "register"))):
+    for name, words in (("stamp", ("start", "end", "ending")), ("kind", ("interval", "register"))):
         if getattr(head_end, name) not in words:
             raise HeadEndError(f"{name} must be one of {', '.join(words)}")
     if head_end.rounding is not None and head_end.rounding not in ROUNDINGS:
@@ -373,8 +378,10 @@ def _check_marks(head_end: HeadEnd) -> None:
         raise HeadEndError("delimiter must be one ASCII character")
     for name in ("quote", "decimal", "thousands"):
         mark = getattr(head_end, name)
-        if len(mark) > 1 or not mark.isascii() or mark in ("\r", "\n", head_end.delimiter) or mark.isalnum():
-            raise HeadEndError(f"{name} must be one ASCII mark other than the delimiter")
+        if len(mark) > 1 or not mark.isascii() or mark in ("\r", "\n") or mark.isalnum():
+            raise HeadEndError(f"{name} must be one ASCII mark")
+    if head_end.quote == head_end.delimiter:
+        raise HeadEndError("quote must be another mark than the delimiter")
     if not head_end.decimal or head_end.decimal == head_end.thousands or head_end.decimal in "+-":
         raise HeadEndError("decimal must be a mark other than thousands, + and -")
 
@@ -399,6 +406,8 @@ def _check_shape(head_end: HeadEnd) -> None:
         raise HeadEndError("zone: declare it where periods are counted")
     if "dst" in head_end.columns and not head_end.dst_map:
         raise HeadEndError("dst_map: declare which words of the column mean first (summer time) and second")
+    if head_end.stamp == "ending" and head_end.interval_minutes is None:
+        raise HeadEndError("interval_minutes: declare it where stamps are those of hours ending")
     minutes_known = head_end.interval_minutes is not None or "interval_minutes" in head_end.columns
     if head_end.average_power and not minutes_known:
         raise HeadEndError("average_power: declare interval_minutes, by which power becomes energy")

@@ -41,7 +41,8 @@ class StampRules(StampParser):
         super().__init__(head_end.zone, head_end.time_format, or_iso)
         self._parts = parts
         self._range = head_end.time_range.encode("utf-8") if head_end.time_range else None
-        self._end = head_end.stamp == "end"
+        self._end = head_end.stamp != "start"
+        self._ending = head_end.stamp == "ending"
         self._first_period = head_end.periods.first
         self._elapsed = head_end.periods.order == "elapsed"
         if head_end.day_columns is not None:
@@ -66,6 +67,8 @@ class StampRules(StampParser):
         found = super().parse(own)
         if parts.period:
             found = self._with_periods(found, [each[parts.own] for each in whole])
+        elif self._ending:
+            self._start_of_ending(found)
         if parts.flag:
             self._settle(found, [each[-1] for each in whole])
         self._skipped_hour(found)
@@ -108,10 +111,21 @@ class StampRules(StampParser):
             state = np.where(behind < 86_400, state, np.uint8(State.NONEXISTENT))
             self._second_passes(midnight, behind, first, second, state)
             length = np.full(number.size, self._step_s)
-        if self._end:
+        if self._end and not self._ending:
             first, second = first + length, second + length
         state = np.where(good, state, np.uint8(State.BAD))
         return Instants(first * 1_000_000, second * 1_000_000, state, midnight)
+
+    def _start_of_ending(self, found: Instants) -> None:
+        """The starts of intervals whose local end is written: the label less the length, on the local clock."""
+        labelled = ~np.isin(found.state, (State.BAD, State.MISSING_ZONE))
+        found.first -= self._step_s * 1_000_000
+        found.second -= self._step_s * 1_000_000
+        if self.rules is None:
+            return
+        local = labelled & (found.local != 0)
+        first, second, state = self.rules.to_utc(found.local[local] - self._step_s)
+        found.first[local], found.second[local], found.state[local] = first * 1_000_000, second * 1_000_000, state
 
     def _second_passes(self, midnight: I64, behind: I64, first: I64, second: I64, state: npt.NDArray[np.uint8]) -> None:
         """Clock columns beyond the 24th hour, in place: the k-th of them is the k-th interval of the repeated hour."""

@@ -40,7 +40,7 @@ _FIRST_YEAR, _LAST_YEAR = 1970, 2199
 #: ISO 8601 and what databases make of it: a blank for the T, up to nine digits of a second, a blank before the offset
 _ISO: Final = re.compile(
     rb"(?:(?P<Y>0000)-(?P<m>00)-(?P<d>00)(?:[T ](?P<H>00):(?P<M>00)(?::(?P<S>00)(?:[.,](?P<f>0{1,9}))?)?"
-    rb"(?: ?(?P<z>Z|UTC|[+-]00(?::?00)?))?)?)"
+    rb"(?: ?(?P<z>Z|UTC|GMT|[+-]00(?::?00)?))?)?)"
 )
 _ISO_BASIC: Final = re.compile(
     rb"(?P<Y>0000)(?P<m>00)(?P<d>00)T(?P<H>00)(?P<M>00)(?:(?P<S>00)(?:[.,](?P<f>0{1,9}))?)?(?P<z>Z|[+-]00(?::?00)?)?"
@@ -331,7 +331,7 @@ class StampParser:
             self._place(local, fraction, good, index, result)
             return
         offset = np.zeros(index.size, np.int64)
-        if zone not in (b"Z", b"UTC"):
+        if zone not in (b"Z", b"UTC", b"GMT"):
             begin, end = match.span("z")
             columns = [at for at in range(begin + 1, end) if zone[at - begin : at - begin + 1] == b"0"]
             value = [digits[:, at].astype(np.int64) - 48 for at in columns]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -291,6 +292,37 @@ def test_a_clock_that_was_reset_is_refused_by_the_head_end_s_window(tmp_path: Pa
     assert (feed.intervals.height, codes(feed)) == (1, ["implausible_time"])
 
 
+def test_hours_ending_repeat_two_o_clock(tmp_path: Path) -> None:
+    """ERCOT's shape: hour ending 02:00 comes twice in autumn, and a flag says which is the repeated hour."""
+    declared = head_end(
+        columns={**PLAIN, "time": ("t", "h"), "dst": "d"}, stamp="ending", dst_map={"N": "first", "Y": "second"}
+    )
+    lines = "".join(
+        f"M,2026-11-01,{hour:02d}:00,{flag},{hour}\n" for hour in range(1, 25) for flag in ("NY" if hour == 2 else "N")
+    )
+    feed = read(tmp_path, f"m,t,h,d,v\n{lines}", declared)
+    assert codes(feed) == []
+    begin, _ = CALENDAR.bounds(date(2026, 11, 1))
+    seconds = [int(each.timestamp() - begin.timestamp()) for each in feed.intervals["interval_start"].to_list()]
+    assert seconds == [3600 * k for k in range(25)]
+    spring = "".join(f"M,2026-03-08,{hour:02d}:00,N,1\n" for hour in range(1, 25) if hour != 3)
+    assert read(tmp_path, f"m,t,h,d,v\n{spring}", declared).intervals.height == 23
+
+
+def test_quoted_thousands_in_a_file_of_commas(tmp_path: Path) -> None:
+    content = 'm,t,v\nM,2026-11-10 00:00,"1,234.50"\nM,2026-11-10 01:00,"12,34.5"\nM,2026-11-10 02:00,7\n'
+    feed = read(tmp_path, content, head_end(thousands=","))
+    assert (feed.intervals["value"].to_list(), codes(feed)) == ([1_234_500_000, 7_000_000], ["bad_number"])
+
+
+def test_columns_by_number_and_words_for_nothing(tmp_path: Path) -> None:
+    content = "m,t,v,v\nM,2026-11-10 00:00,x,1\nM,2026-11-10 01:00,x,NULL\nM,2026-11-10 02:00,x,-\n"
+    declared = head_end(columns={**PLAIN, "value": "#4"}, nulls=("NULL", "-"))
+    feed = read(tmp_path, content, declared)
+    assert (feed.intervals["value"].to_list(), codes(feed)) == ([1_000_000], ["missing_value"] * 2)
+    assert codes(read(tmp_path, content, replace(declared, options={"empty": "skip"}))) == []
+
+
 # -- rows ----------------------------------------------------------------------------------------------------------------
 
 
@@ -476,7 +508,8 @@ def test_nested_keys_of_json_lines(tmp_path: Path, line: str, refused: list[str]
         ("[[values]]\ncolumn = 'a'", "give channel"),
         ("[ids]\nprefix = 3", "prefix: 3 is not str"),
         ('rounding = "up"', "half_even, half_up"),
-        ('decimal = ";"\ndelimiter = ";"', "decimal must be one ASCII mark"),
+        ('decimal = "::"', "decimal must be one ASCII mark"),
+        ('quote = ";"\ndelimiter = ";"', "quote must be another mark"),
         ("[flows]\nE1 = 'both'", "import, export, net, other"),
         ("[columns]\ndst = 'd'", "dst_map"),
         ("average_power = true", "interval_minutes"),
