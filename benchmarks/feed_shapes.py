@@ -107,6 +107,10 @@ def _nested(values: Values) -> Iterator[str]:
         yield f'{{"t":"{_LOCAL[slot]}","type":"SCM","message":{body}}}\n'
 
 
+def _fixed(values: Values) -> Iterator[str]:
+    yield from (f"{meter} {_LOCAL[slot]} {_decimal(value):>9}\n" for meter, slot, value in _each(values))
+
+
 def _lines(values: Values) -> Iterator[str]:
     for meter, slot, value in _each(values):
         yield f'{{"t":"{_LOCAL[slot]}","m":"{meter}","v":{_decimal(value)}}}\n'
@@ -143,6 +147,10 @@ SHAPES: Final[dict[str, tuple[Callable[[Values], Iterator[str]], HeadEnd]]] = {
     "day_in_a_row": (
         _day,
         _head_end(columns={"meter_id": "m", "time": "t"}, day_columns=DayColumns("h0", SLOTS)),
+    ),
+    "fixed_width": (
+        _fixed,
+        _head_end(format="fixed", columns={"meter_id": "1-11", "time": "13-28", "value": "30-38"}),
     ),
     "json_lines": (_lines, _head_end(format="jsonl")),
     "nested_json_lines": (

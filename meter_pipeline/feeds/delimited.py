@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds import compiled, kernels
@@ -99,6 +100,12 @@ def parse_text(path: Path, head_end: HeadEnd, limits: Limits = DEFAULT_LIMITS, o
     parsed.sha256 = opened.sha256
     parsed.noted = body.noted
     return parsed
+
+
+def without_header_line(parsed: ParsedFeed) -> None:
+    """Number the lines of a text whose header was put there by us as they stand in the file it was made of."""
+    for name in ("intervals", "registers", "rejects"):
+        setattr(parsed, name, getattr(parsed, name).with_columns(pl.col("line") - 1))
 
 
 class _JoinedLines:

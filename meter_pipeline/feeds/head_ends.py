@@ -19,7 +19,7 @@ from meter_pipeline.units import UnitError, base_unit
 #: a quality in our words: flag, AEMO method, AEMO reason
 QUALITY_WORD: Final = re.compile(r"([ASFEN])([0-9]{2})?(?::([0-9]{1,2}))?", re.ASCII)
 
-FORMATS: Final = ("delimited", "jsonl", "json", "nem12", "espi", "cmep", "wide_csv", "http")
+FORMATS: Final = ("delimited", "fixed", "jsonl", "json", "nem12", "espi", "cmep", "wide_csv", "http")
 #: which way a channel's energy flows: net is import less export in each interval
 FLOWS: Final = ("import", "export", "net", "other")
 #: what is done with digits beyond a millionth of the base unit

@@ -19,10 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import polars as pl
-
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.feeds.delimited import parse_text
+from meter_pipeline.feeds.delimited import parse_text, without_header_line
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Limits, open_feed, whole_document
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.json_records import Wanted, expand
@@ -66,8 +64,7 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
         parsed = parse_text(made, declared, limits)
     parsed.sha256 = opened.sha256
     parsed.file_format = "json"
-    for name in ("intervals", "registers", "rejects"):  # the header was not a record
-        setattr(parsed, name, getattr(parsed, name).with_columns(pl.col("line") - 1))
+    without_header_line(parsed)
     return parsed
 
 

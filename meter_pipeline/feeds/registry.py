@@ -33,6 +33,7 @@ MODULES: Final[dict[str, str]] = {
     "jsonl": "jsonl",
     "http": "jsonl",
     "json": "json_document",
+    "fixed": "fixed_width",
     "nem12": "nem12",
     "espi": "espi",
     "cmep": "cmep",

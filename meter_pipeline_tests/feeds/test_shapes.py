@@ -374,6 +374,25 @@ def test_two_fields_of_one_column_are_refused(tmp_path: Path) -> None:
         read(tmp_path, "m,t,v\n", head_end(columns={**PLAIN, "meter_id": "v"}))
 
 
+@pytest.mark.parametrize("tail", ["", " note", "\r"])
+def test_fields_by_their_places(tmp_path: Path, tail: str) -> None:
+    """Lines of one length at once, others line by line; numbers of lines are the file's own."""
+    lines = ["M1 202611100000 001.5", f"M2 202611100100 0x2.5{tail}", f"M3 202611100200 003.5{tail}"]
+    declared = head_end(
+        format="fixed",
+        columns={"meter_id": "1-2", "time": "4-15", "value": "17-21"},
+        time_format="%Y%m%d%H%M",
+        options={"skip_lines": 1},
+    )
+    feed = read(tmp_path, "HEADER\n" + "\n".join(lines) + "\n", declared)
+    assert feed.intervals.select("meter_id", "value", "line").rows() == [("M1", 1_500_000, 2), ("M3", 3_500_000, 4)]
+    assert (codes(feed), feed.rejects["line"].to_list()) == (["bad_number"], [3])
+    even = read(tmp_path, "\n".join([lines[0]] * 2) + "\n", replace(declared, options={}))
+    assert even.intervals.height == 2
+    with pytest.raises(HeadEndError, match="no place in a line"):
+        read(tmp_path, "x\n", replace(declared, columns={**declared.columns, "value": "21-17"}))
+
+
 # -- archives and spreadsheets ---------------------------------------------------------------------------------------------
 
 

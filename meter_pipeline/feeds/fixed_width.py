@@ -1,0 +1,101 @@
+"""Fixed-width text: fields by their places in the line, as older readers and mainframes write them.
+
+A column is named by its first and last letter, from 1 (``"1-12"``). The fields are written as delimited text and read by
+delimited.py, so that marks, stamps, words and several values in a row are declared as for any other text. A field that
+lies beyond a line's end is empty. Places count letters of the declared encoding, which must have one byte a letter.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.feeds.delimited import parse_text, without_header_line
+from meter_pipeline.feeds.files import DEFAULT_LIMITS, Block, Limits, limits_of, line_blocks, open_feed
+from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
+from meter_pipeline.feeds.rejects import FeedRefused
+from meter_pipeline.feeds.row_plan import plan_of
+from meter_pipeline.schemas.reads import ParsedFeed
+
+_PLACE: Final = re.compile(r"([1-9][0-9]{0,5})-([1-9][0-9]{0,5})", re.ASCII)
+#: between the fields of the text that is read on; a tab inside a line is one blank letter
+_MARK: Final = 9
+
+
+def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
+    """Parse fixed-width text into interval or register reads. Raises HeadEndError for a column that names no places,
+    FeedRefused."""
+    limits = limits_of(head_end.options, limits)
+    plan = plan_of(head_end)
+    if head_end.day_columns is not None:
+        raise HeadEndError(f"{head_end.name}: day_columns: name the places of each value in [[values]]")
+    names = list(dict.fromkeys([source.name for source in (*plan.sources, *[each.source for each in plan.numbers])]))
+    places = [_place(name, head_end) for name in names]
+    skip = int(head_end.options.get("skip_lines", 0))
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "fields"
+        with open_feed(path, limits, head_end.encoding) as opened, made.open("wb") as file:
+            file.write(bytes([_MARK]).join(name.encode() for name in names) + b"\n")
+            for piece in line_blocks(opened.source, limits):
+                if not isinstance(piece, Block):
+                    raise FeedRefused("line_too_long", f"line {piece.line} has {piece.length} bytes", piece.head)
+                left = max(skip - piece.first_line + 1, 0)
+                file.write(_fields(piece.data, places, left))
+        declared = replace(
+            head_end,
+            delimiter=chr(_MARK),
+            quote="",
+            header=True,
+            encoding="utf-8",
+            options={key: value for key, value in head_end.options.items() if key != "skip_lines"},
+        )
+        parsed = parse_text(made, declared, limits)
+    parsed.sha256 = opened.sha256
+    parsed.file_format = "fixed"
+    without_header_line(parsed)
+    return parsed
+
+
+def _place(name: str, head_end: HeadEnd) -> tuple[int, int]:
+    """First letter (from 0) and the one behind the last."""
+    match = _PLACE.fullmatch(name)
+    if match is None or int(match[1]) > int(match[2]):
+        raise HeadEndError(f"{head_end.name}: columns: {name!r} is no place in a line, such as 1-12")
+    return int(match[1]) - 1, int(match[2])
+
+
+def _fields(data: bytes, places: list[tuple[int, int]], skip: int) -> bytes:
+    """Lines as their fields with a mark between them; ``skip`` lines at first stand empty, so that numbers stay."""
+    data = data.replace(b"\t", b" ")
+    letters = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(letters == 10)
+    width = int(ends[0]) + 1 if ends.size else 0
+    even = width > 1 and len(data) == width * ends.size and bool((np.diff(ends) == width).all())
+    if even and not skip and max(end for _, end in places) < width:
+        return _sliced(letters.reshape(-1, width), places).tobytes()
+    mark = bytes([_MARK])
+    lines = data.split(b"\n")
+    if data.endswith(b"\n"):
+        lines.pop()
+    out = []
+    for number, raw in enumerate(lines):
+        line = raw.removesuffix(b"\r")
+        kept = number >= skip and line.strip()
+        out.append(mark.join(line[begin:end] for begin, end in places) if kept else b"")
+    return b"\n".join(out) + b"\n"
+
+
+def _sliced(rows: npt.NDArray[np.uint8], places: list[tuple[int, int]]) -> npt.NDArray[np.uint8]:
+    """Lines of one length, all at once."""
+    parts: list[npt.NDArray[np.uint8]] = []
+    for begin, end in places:
+        parts += [rows[:, begin:end], np.full((len(rows), 1), _MARK, np.uint8)]
+    parts[-1] = np.full((len(rows), 1), 10, np.uint8)
+    return np.ascontiguousarray(np.concatenate(parts, axis=1))
