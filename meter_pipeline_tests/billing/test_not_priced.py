@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.billing.bill_run import issue_statements
@@ -184,3 +185,27 @@ def test_peak_and_off_peak_dials_are_billed_without_intervals(
     # 20 kWh at 0.48 on the peak dial, 40 + 30 at 0.12 on the other: 9.60 + 8.40.
     assert totals(database) == ({"A-001": Decimal("18.00")} if billed else {})
     assert [reason for reason, _ in waiting(database)] == ([] if billed else ["not_charged"])
+
+
+def test_a_yearly_fee_of_a_published_rate_is_billed_by_the_month(database: Database) -> None:
+    """100 dollars a year once stopped the day for everybody; its neighbour's tariff cannot be read and is set aside."""
+    published = {
+        "tariff_id": "E-URDB",
+        "commodity": "electricity",
+        "name": "x",
+        "energyratestructure": [[{"rate": 0.1}]],
+    }
+    document = {k: v for k, v in published.items() if k not in ("tariff_id", "commodity")}
+    document |= {"fixedchargefirstmeter": 100, "fixedchargeunits": "$/year"}
+    add_tariff(database, published)
+    add_tariff(database, {"tariff_id": "E-BAD", "commodity": "electricity", "schema": "meter_pipeline.tariff/1"})
+    with database.connect() as connection:
+        connection.execute("UPDATE ref.tariff_document SET body = %s WHERE tariff_id = 'E-URDB'", (Jsonb(document),))
+    add_cycle(database, JULY, END)
+    points = [add_service(database, 1, "E-URDB"), add_service(database, 2, "E-BAD")]
+    for day in days(JULY, 3):
+        put_intervals(database, day, {point: [1000] * 24 for point in points})
+        bill_billing_day(database, CHICAGO, day, clock=CLOCK)
+    issue_statements(database, CHICAGO, "C1", END, clock=CLOCK)
+    assert totals(database) == {"A-001": Decimal("15.53")}, "8.33 and 72 kWh at 0.10"
+    assert {reason for reason, _ in waiting(database)} == {"days_missing", "not_charged"}

@@ -1,0 +1,116 @@
+"""For random tariffs and loads ``tariffs price`` says what the run bills: the same quantity in every line, and the same
+amount but for the cent each line is rounded to.
+
+The run's side goes day by day: determinants, a charge for each day, segments, statement lines.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from datetime import date, datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from meter_pipeline.billing.accrual import CHARGE_SCHEMA, accrue
+from meter_pipeline.billing.carried import nothing_carried
+from meter_pipeline.billing.determinants import DAILY_SCHEMA, day_determinants
+from meter_pipeline.billing.load import read_load
+from meter_pipeline.billing.rate_calculator import price_months
+from meter_pipeline.billing.segments import segments
+from meter_pipeline.billing.service_agreements import Reference, bind
+from meter_pipeline.billing.statements import before_columns, price_segments
+from meter_pipeline.billing.tariffs import parse_tariff
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.schemas.reads import DayMatrix
+from meter_pipeline_tests.billing import random_tariffs
+
+COUNT = int(os.environ.get("METER_PIPELINE_RANDOM_TARIFFS", "60"))
+UTC = BillingCalendar("Etc/UTC")
+FIRST = date(2018, 5, 1)
+DAYS = 4
+Line = tuple[Fraction, Fraction]
+
+
+def reference(document: dict[str, Any]) -> Reference:
+    """One service on a tariff, in one billing period."""
+    dates = {"valid_from": pl.Date, "valid_to": pl.Date}
+    names = {"account_id": pl.String, "service_point_id": pl.String, "tariff_id": pl.String, "cycle_id": pl.String}
+    versions = {"tariff_id": pl.String, "commodity": pl.String, "version": pl.Int64}
+    since = date(2015, 1, 1)
+    return Reference(
+        pl.DataFrame([("A", "SP", "T", "C1", since, None)], orient="row", schema=names | dates),
+        pl.DataFrame([("T", "electricity", 1, since, None)], orient="row", schema=versions | dates),
+        pl.DataFrame({"cycle_id": ["C1"], "period_start": [FIRST], "period_end": [FIRST + timedelta(days=DAYS)]}),
+        pl.DataFrame({"account_id": ["A"], "customer_class": ["residential"]}),
+        pl.DataFrame(schema={"service_point_id": pl.String, "attribute": pl.String, "value": pl.String, **dates}),
+        holidays=frozenset(random_tariffs.HOLIDAYS),
+        documents={("T", 1): json.dumps(document).encode()},
+    )
+
+
+def billed(document: dict[str, Any], taken: list[list[int]], sent: list[list[int]]) -> tuple[dict[str, Line], Fraction]:
+    """Quantity and money of every statement line, and the sum of the days' charges without what the end adds."""
+    city, end = reference(document), FIRST + timedelta(days=DAYS)
+    charges = pl.DataFrame(schema=CHARGE_SCHEMA)
+    days = Fraction(0)
+    keys = pl.DataFrame({"service_point_id": ["SP", "SP"], "flow": ["import", "export"], "unit": ["kWh", "kWh"]})
+    for k in range(DAYS):
+        day = FIRST + timedelta(days=k)
+        values = np.array([taken[k], sent[k]], np.int64)
+        matrix = DayMatrix(day, 60, keys, values, np.zeros(values.shape, np.uint16), np.zeros(values.shape, np.int32))
+        found = day_determinants(bind(city, day), UTC, day, [matrix], pl.DataFrame(schema=DAILY_SCHEMA), city.holidays)
+        charges = accrue(found, charges, UTC).charges
+        days += Fraction(int(charges["total"][0]), 10**6)
+    bound = bind(city, end - timedelta(days=1))
+    key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
+    rows = (
+        segments(city, "C1", FIRST, end)
+        .join(charges.drop("cycle_id", "period_start"), on=[*key, "tariff_version"])
+        .join(before_columns(pl.DataFrame(schema=CHARGE_SCHEMA)), on=[*key, "segment_start"], how="left")
+        .join(bound.services.drop("account_id", "tariff_id", "tariff_version", "stretch_start"), on="service_point_id")
+        .with_columns(*nothing_carried(), year_lines=pl.lit(None, pl.Int64), year_days=pl.lit(None, pl.Int64))
+    )
+    priced = price_segments(rows, bound.tariffs, FIRST, end)
+    added = priced.segments.select(pl.sum_horizontal("period_end", "credit", "ratchet", "year_end")).to_series()
+    return lines(priced.lines, 10**6, 10**6), days + Fraction(int(added[0]), 10**6)
+
+
+def lines(frame: pl.DataFrame, money: int, units: int) -> dict[str, Line]:
+    found = frame.select("line_key", "quantity", "amount").iter_rows()
+    return {key: (Fraction(int(quantity or 0), units), Fraction(int(amount), money)) for key, quantity, amount in found}
+
+
+def test_price_says_what_the_run_bills() -> None:
+    for seed in range(1, COUNT + 1):
+        rng = random.Random(seed)
+        document = random_tariffs.tariff(rng)
+        solar = document.get("metering") is not None
+        taken = [[rng.randint(0, 9_000_000) for _ in range(24)] for _ in range(DAYS)]
+        sent = [[rng.randint(0, 9_000_000) if solar else 0 for _ in range(24)] for _ in range(DAYS)]
+        run, explained = billed(document, taken, sent)
+        start = datetime(2018, 5, 1)  # noqa: DTZ001 - wall-clock time
+        rows = [
+            f"{(start + timedelta(days=d, hours=h)).isoformat()},{taken[d][h] / 10**6:.6f},{sent[d][h] / 10**6:.6f}"
+            for d in range(DAYS)
+            for h in range(24)
+        ]
+        load = read_load(["interval_start,kwh,export_kwh", *rows])
+        tariff = parse_tariff(json.dumps(document).encode())
+        [month] = price_months(
+            tariff, load, holidays=frozenset(random_tariffs.HOLIDAYS), attributes={"customer_class": "residential"}
+        )
+        said = lines(month.priced.lines, 10**12, 10**9)
+        # A tax is taken of rounded lines: the cents of those add up in it.
+        cents = Fraction(len(said) + 1, 200)
+        for key in run.keys() | said.keys():
+            ours, theirs = run.get(key, (Fraction(0), Fraction(0))), said.get(key, (Fraction(0), Fraction(0)))
+            # Tier limits are rounded down to a millionth of a kWh in a run, to a billionth in price.
+            assert abs(ours[0] - theirs[0]) <= Fraction(4, 10**6), f"seed {seed}, {key}: quantity"
+            simple = key.split("/")[0] not in ("M", "T", "R", "CREDIT-USED")
+            assert abs(ours[1] - theirs[1]) <= (Fraction(1, 100) if simple else cents), f"seed {seed}, {key}: amount"
+        assert explained == sum((amount for _, amount in run.values()), Fraction(0)), f"seed {seed}: days and end"
