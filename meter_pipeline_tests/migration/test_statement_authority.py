@@ -103,13 +103,13 @@ def test_a_rollback_while_the_city_is_priced_leaves_no_statement_of_ours(
     billed: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_stage(billed, "live", 10_000)
-    priced = bill_run.price_segments
+    priced = bill_run.price_period
 
     def turned(*given: Any) -> Any:
         assert roll_back(billed, ["drill"], by="test") is not None
         return priced(*given)
 
-    monkeypatch.setattr(bill_run, "price_segments", turned)
+    monkeypatch.setattr(bill_run, "price_period", turned)
     done = issue_statements(billed, CHICAGO, "C1", END, clock=CLOCK)
     assert (done.issued, done.exceptions) == (0, {"billed_by_legacy": 6})
 
