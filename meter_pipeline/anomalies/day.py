@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+import numpy as np
 import polars as pl
 
 from meter_pipeline.anomalies import daily_features as packing
 from meter_pipeline.anomalies.cases import Case, CaseFlag, expired, fold
 from meter_pipeline.anomalies.city import City, read_surroundings
+from meter_pipeline.anomalies.hourly_dials import Floats, hourly_flows
 from meter_pipeline.anomalies.kinds import KINDS
 from meter_pipeline.anomalies.tables import detection, exception_cases
 from meter_pipeline.anomalies.thresholds import DEFAULT, Thresholds
@@ -26,6 +28,8 @@ from meter_pipeline.postgres.database import Database, Read
 from meter_pipeline.postgres.reading import reading
 from meter_pipeline.schemas.report import Check, StageReport
 
+#: Service points and their (points, hours) flows
+Hours: TypeAlias = tuple[pl.Series, Floats]
 FLAG_SCHEMA: Final[dict[str, Any]] = {
     "expected": pl.Float64,
     "observed": pl.Float64,
@@ -141,7 +145,7 @@ def detect_billing_day(
         ThreadPoolExecutor(1) as reader,
     ):  # reference data and baselines come while the day is packed
         surroundings = reader.submit(read_surroundings, beside.read, calendar, days)
-        present = ensure_facts(database, days, refresh={day})
+        present = ensure_facts(database, calendar, days, refresh={day})
         packed, lists = detection.read_facts(database.read, days[0], day)
         days = _known(days, packed)
         given, version = surroundings.result()
@@ -181,14 +185,14 @@ def _known(days: list[date], packed: pl.DataFrame) -> list[date]:
     return [d for i, d in enumerate(days) if d >= first or i >= len(days) - _FEWEST_DAYS]  # type: ignore[operator] # a date column's minimum
 
 
-def ensure_facts(database: Database, days: Sequence[date], *, refresh: set[date]) -> bool:
+def ensure_facts(database: Database, calendar: BillingCalendar, days: Sequence[date], *, refresh: set[date]) -> bool:
     """Make the packed facts of the validated days that have none, and of those in ``refresh``. True where the last day
     has facts."""
     with database.reader() as read:
         kept = detection.fact_days(read, days[0], days[-1])
         validated = detection.validated_days(read, days[0], days[-1])
         for day in sorted({d for d in validated if d not in kept or d in refresh} | (kept & refresh)):
-            made = _read_facts(read, day)
+            made = _read_facts(read, calendar, day)
             before_writing(database)
             with database.connect("meter-pipeline anomalies") as connection:
                 detection.lock_day(connection, day)
@@ -196,15 +200,29 @@ def ensure_facts(database: Database, days: Sequence[date], *, refresh: set[date]
     return days[-1] in validated
 
 
-def _read_facts(read: Read, day: date) -> list[packing.DayFacts]:
+def _read_facts(read: Read, calendar: BillingCalendar, day: date) -> list[packing.DayFacts]:
     """What a validated day says of every service point, from vee and ref."""
     usage = detection.read_usage(read, day)
     if usage.is_empty():
         return []
     told = detection.read_signs(read, day).partition_by("sign", as_dict=True)
     signs = {_SIGNS[str(sign)]: part["service_point_id"] for (sign,), part in told.items()}
-    hours = detection.read_water_hours(read, day) if (usage["commodity"] == "water").any() else {}
+    water = usage.filter(pl.col("commodity") == "water")
+    hours = detection.read_water_hours(read, day) if water.height else {}
+    if water["register"].any():
+        start_s, end_s = calendar.start_s(day), calendar.start_s(day + timedelta(days=1))
+        dials = hourly_flows(detection.read_water_dials(read, day), start_s, end_s)
+        hours = {unit: _beside(hours.get(unit), dials.get(unit)) for unit in {**hours, **dials}}
     return packing.day_facts(day, usage, hours, signs)
+
+
+def _beside(first: Hours | None, second: Hours | None) -> Hours:
+    """Hourly flows of two sets of service points as those of one."""
+    if first is None or second is None:
+        return first or second or (pl.Series([], dtype=pl.String), np.zeros((0, 0)))
+    width = max(first[1].shape[1], second[1].shape[1])
+    padded = [np.pad(flows, ((0, 0), (0, width - flows.shape[1])), mode="edge") for _, flows in (first, second)]
+    return pl.concat([first[0], second[0]]), np.concatenate(padded)
 
 
 def _named(frame: pl.DataFrame, weeks: packing.Weeks, day: date, version: str | None) -> pl.DataFrame:

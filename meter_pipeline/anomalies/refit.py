@@ -89,7 +89,7 @@ def refit_baselines(
         return RefitOutcome(None, as_of or date.min, 0, {}, {}, 0, None, written=False)
     as_of = as_of or last_known + timedelta(days=1)
     days = calendar.days(as_of - timedelta(days=_LOOK_BACK), as_of - timedelta(days=1))
-    ensure_facts(database, days, refresh=set())
+    ensure_facts(database, calendar, days, refresh=set())
     known = sorted(detection.fact_days(database.read, days[0], days[-1]))
     if not known:
         return RefitOutcome(None, as_of, 0, {}, {}, 0, None, written=False)

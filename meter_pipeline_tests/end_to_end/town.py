@@ -121,17 +121,17 @@ class Town:
                 for cycle, _ in self.rows(
                     "SELECT cycle_id, 1 FROM ref.billing_cycles WHERE period_end = %s", day + timedelta(days=1)
                 ):
-                    issue_statements(self.database, CALENDAR, cycle, day + timedelta(days=1), clock=self._clock(day))
+                    issue_statements(self.database, CALENDAR, cycle, day + timedelta(days=1), clock=self.clock(day))
 
     def _run(self, day: date) -> None:
-        validate_billing_day(self.database, CALENDAR, day, clock=self._clock(day))
+        validate_billing_day(self.database, CALENDAR, day, clock=self.clock(day))
         report = usage_report(self.database, CALENDAR, day)
         assert [c.name for c in report.checks if not c.passed] == [], day
-        billed = bill_billing_day(self.database, CALENDAR, day, clock=self._clock(day))
+        billed = bill_billing_day(self.database, CALENDAR, day, clock=self.clock(day))
         assert [c.name for c in billed.report().checks if not c.passed] == [], day
 
     @staticmethod
-    def _clock(day: date) -> StillClock:
+    def clock(day: date) -> StillClock:
         return StillClock(datetime(day.year, day.month, day.day, 18, tzinfo=UTC) + timedelta(days=1))
 
     def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:

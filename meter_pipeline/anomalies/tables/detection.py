@@ -139,6 +139,25 @@ def read_water_hours(read: Read, day: date) -> dict[str, tuple[pl.Series, npt.ND
     return found
 
 
+def read_water_dials(read: Read, day: date) -> pl.DataFrame:
+    """Reads of the water dials that were read hour by hour on a day, one dial a service point, with the day's neighbours:
+    service_point_id, unit, at (UTC seconds), value (micro units, the multiplier applied), sorted by the first and third.
+
+    A dial that ran over, went back or was misread on the day is left out.
+    """
+    frame = read(
+        "SELECT d.service_point_id, d.unit, extract(epoch FROM r.read_at)::bigint AS at, (r.value * d.multiplier)::bigint AS value "
+        "FROM (SELECT min(g.service_point_id) AS service_point_id, g.meter_id, min(g.channel) AS channel, min(g.unit) AS unit, "
+        "min(c.multiplier) AS multiplier FROM vee.register_day AS g JOIN vee.daily_usage AS u USING (billing_day, service_point_id, unit) "
+        "JOIN ref.channels AS c USING (meter_id, channel) WHERE g.billing_day = $1 AND u.commodity = 'water' AND u.flow = 'import' "
+        "AND u.source = 'register' AND u.meters = 1 AND g.reads >= 20 AND g.usage_micro IS NOT NULL AND g.causes & 124 = 0 "
+        "GROUP BY g.meter_id HAVING count(*) = 1) AS d JOIN raw.register_read AS r USING (meter_id, channel) "
+        "WHERE r.billing_day BETWEEN $1::date - 1 AND $1::date + 1 AND (r.quality::integer & 65535) >> 13 = 0",
+        [day],
+    )
+    return frame.sort("service_point_id", "at")
+
+
 def read_signs(read: Read, day: date) -> pl.DataFrame:
     """sign, service_point_id: 'reversed' where validation found a quarter of the day's slots or more below zero,
     'register_back' where a register went back unexplained, 'outage' where intervals carry AEMO reason 43, 'off' where
