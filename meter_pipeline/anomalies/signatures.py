@@ -87,7 +87,8 @@ def signature_flags(window: Window, limits: Thresholds = DEFAULT) -> tuple[pl.Da
 class Beside:
     """What can only be judged beside the neighbours, who may lie in another part of the city's list.
 
-    ``rows`` are points that fell, with (rows,) evidence. Of everybody (points,): the ``change`` of level, whether it
+    ``rows`` are points that fell, with (rows,) evidence and the share of the neighbours' change below which it is a fall
+    (``limit``). Of everybody (points,): the ``change`` of level, whether it
     can be ``judged``, the neighbourhood, and for outage flags (points, 14 days) what today's usage and expectation
     were.
     """
@@ -99,6 +100,7 @@ class Beside:
     asked: Floats
     used: Floats
     shortfall: Floats
+    limit: Floats
     change: Floats
     judged: Bools
     neighbourhood: Ints
@@ -109,7 +111,7 @@ class Beside:
 
 def _falls(window: Window, level: Levels, generates: Bools, limits: Thresholds) -> Beside:
     """A sudden lasting fall: the last thirteen judged days low without exception, their median below 46 % of the level
-    before.
+    before; or one to half, which needs more: see ``_halves``.
 
     Not where export began, the account changed, the service is off, or two days in a row stood empty before the new
     level (a move). A median below 6.5 % is vacancy.
@@ -148,15 +150,19 @@ def _falls(window: Window, level: Levels, generates: Bools, limits: Thresholds) 
             & (shortfall > limits.fall_sigma * window.tolerances[rows] * noise)
             & ~((empty[:, 1:] & empty[:, :-1]).any(axis=1) & (relative > 3 * limits.empty_ratio))
         )
+    half = _halves(window, rows, recent, level.before[rows], limits)
     change = ratio(level.now, level.before)
+    told = np.flatnonzero(fallen | half.found)
+    deep = fallen[told]
     return Beside(
-        rows[fallen],
-        days[fallen],
-        relative[fallen],
-        level.before[rows[fallen]],
-        asked[fallen],
-        used[fallen],
-        shortfall[fallen],
+        rows[told],
+        np.where(deep, days[told], half.days[told]),
+        np.where(deep, relative[told], half.relative[told]),
+        level.before[rows[told]],
+        np.where(deep, asked[told], half.asked[told]),
+        np.where(deep, used[told], half.used[told]),
+        np.where(deep, shortfall[told], half.shortfall[told]),
+        np.where(half.found[told], limits.half_ratio, limits.fall_ratio),
         change,
         np.isfinite(change) & (level.counted >= 7),
         window.neighbourhood,
@@ -166,6 +172,57 @@ def _falls(window: Window, level: Levels, generates: Bools, limits: Thresholds) 
         window.expected[:, -1],
         window.usage[:, -1],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Halves:
+    """Candidates for a fall to half, (rows,) each, and which of them are one."""
+
+    days: Ints
+    relative: Floats
+    asked: Floats
+    used: Floats
+    shortfall: Floats
+    found: Bools
+
+
+def _halves(window: Window, rows: Ints, recent: Floats, before: Floats, limits: Thresholds) -> _Halves:
+    """A fall to about half, as when one of two phases is by-passed: thirteen judged days or more, a fifth of them at most
+    as high as before, their median below 58 %.
+
+    So shallow a fall is told from ordinary life only on a meter that was steady: at least three weeks judged in the four
+    before the last three, a tenth of them at most as low; and what is missing is eight times what the days scatter by.
+    """
+    last = window.tail(limits.fall_days)
+    with np.errstate(invalid="ignore"):
+        high, judged = recent >= 0.7, np.isfinite(recent)
+    # the longest stretch up to today of which a fifth at most is high, and which begins low
+    counted = judged[:, ::-1].cumsum(axis=1)[:, ::-1]
+    allowed = (high[:, ::-1].cumsum(axis=1)[:, ::-1] <= limits.half_exceptions * counted) & judged & ~high
+    start = np.where(allowed.any(axis=1), allowed.argmax(axis=1), recent.shape[1])
+    run = judged & (np.arange(recent.shape[1])[None, :] >= start[:, None])
+    days = run.sum(axis=1)
+    relative = row_median(np.where(run, recent, np.nan))
+    expected, usage = window.expected[rows][:, last], window.usage[rows][:, last]
+    asked = np.where(run, expected, 0.0).sum(axis=1)
+    used = np.where(run, usage, 0.0).sum(axis=1)
+    shortfall = before * asked - used
+    earlier = slice(max(0, last.start - _BEFORE_DAYS), last.start)
+    was = ratio(window.usage[rows][:, earlier], window.expected[rows][:, earlier]) / before[:, None]
+    was[~window.measured[rows][:, earlier]] = np.nan
+    known = np.isfinite(was)
+    with np.errstate(invalid="ignore"):
+        low = (known & (was < 0.7)).sum(axis=1)
+        noise = window.sigma[rows] * np.sqrt(np.maximum(days, 1))
+        found = (
+            (days >= limits.fall_low_days)
+            & (relative < limits.half_ratio)
+            & (relative > limits.empty_ratio)
+            & (known.sum(axis=1) >= limits.half_history_days)
+            & (low <= 0.1 * known.sum(axis=1))
+            & (shortfall > limits.half_sigma * window.tolerances[rows] * noise)
+        )
+    return _Halves(days, relative, asked, used, shortfall, np.asarray(found, np.bool_))
 
 
 def joined(parts: Sequence[Beside]) -> Beside:
@@ -188,12 +245,12 @@ def _fall(beside: Beside, limits: Thresholds) -> pl.DataFrame:
         return nothing()
     around = _neighbours(beside)[beside.rows]
     against = beside.relative / around
-    own = (against < limits.fall_ratio) & (around > limits.neighbours_ratio * 0.8)
+    own = (against < beside.limit) & (around > limits.neighbours_ratio * 0.8)
     rows = beside.rows[own]
     return findings(
         "tamper_fall",
         rows,
-        confidence=certainty(limits.fall_ratio / np.maximum(against[own], 0.01), 1.0),
+        confidence=certainty(beside.limit[own] / np.maximum(against[own], 0.01), 1.0),
         expected=beside.asked[own],
         observed=beside.used[own],
         evidence={

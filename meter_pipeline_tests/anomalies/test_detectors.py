@@ -85,6 +85,30 @@ def test_a_lasting_fall_is_tampering_only_when_nothing_else_explains_it() -> Non
     assert found == [(0, "tamper_fall")]
 
 
+@pytest.mark.parametrize(
+    ("share", "noise", "days", "found"),
+    [(0.5, 3.0, 16, True), (0.5, 1.0, 13, True), (0.5, 1.0, 12, False), (0.5, 8.0, 16, False), (0.65, 1.0, 20, False)],
+)
+def test_a_bypass_of_half_is_found_on_a_meter_that_was_steady(
+    share: float, noise: float, days: int, found: bool
+) -> None:
+    """Half of what was used is missing from a day on: found after thirteen days where the days scatter little, after some
+    more where they scatter by a seventh, and not where what is missing drowns in how the meter wanders."""
+    rng = np.random.default_rng(7)
+    w = window()
+    w.usage[0] = 20 + rng.normal(0, noise, w.days)
+    w.sigma[0] = noise
+    w.usage[0, -days:] *= share
+    assert ("tamper_fall" in {kind for row, kind in kinds(w) if row == 0}) is found
+
+
+def test_a_meter_that_was_at_half_before_is_no_tampering() -> None:
+    w = window()
+    w.usage[0, -50:-22:3] *= 0.5
+    w.usage[0, -20:] *= 0.52
+    assert "tamper_fall" not in {kind for _, kind in kinds(w)}
+
+
 def test_a_fall_of_the_whole_neighbourhood_is_nobodys_tampering() -> None:
     w = window()
     w.usage[:, -14:] *= 0.3
