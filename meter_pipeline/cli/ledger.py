@@ -256,6 +256,7 @@ def rotate_key(
     from meter_pipeline.ledger.signer import SignerRefusedError
 
     settings, database = _open()
+    by = _acting(database, "rotate_key", "ledger", by)
     try:
         done = rotate(database, home=settings.home, requested_by=by, utility=settings.utility().name)
     except SignerRefusedError as error:
@@ -276,6 +277,7 @@ def accept_guards(
     from meter_pipeline.ledger.day import accept_guards as accept
 
     _, database = _open()
+    by = _acting(database, "accept_guards", "ledger", by)
     entry = accept(database, accepted_by=by, reason=reason)
     emit({"entry": entry}, as_json, lambda _: OUT.print(f"recorded as entry {entry}"))
 
@@ -334,6 +336,7 @@ def erase(
     from meter_pipeline.ledger import erasure
 
     _, database = _open()
+    by = _acting(database, "erase", payload[:64], by)
     try:
         with database.connect("meter-pipeline-ledger") as connection:
             entry = erasure.erase(connection, bytes.fromhex(payload), reason=reason, requested_by=by)
@@ -397,6 +400,14 @@ def check_consistency(as_json: AsJson = False) -> None:
         merkle.verify_consistency(vector["size1"], vector["size2"], *roots, _hashes(vector.get("proof")))
 
     _check(run, as_json)
+
+
+def _acting(database: Any, action: str, subject: str, by: str) -> str:
+    """Who acts, entitled and proven."""
+    from meter_pipeline.cli.identity import acting_or_exit
+    from meter_pipeline.control import decisions
+
+    return acting_or_exit(database, action, subject, by, decisions.WORK)
 
 
 def _check(run: Any, as_json: bool) -> None:

@@ -54,6 +54,14 @@ Why = Annotated[str, typer.Option("--why", help="The reason; it goes into the le
 Row = Annotated[list[str], typer.Argument(help="The row's key, in the order of the table's key columns.")]
 
 
+def _acting(database: Database, name: str, by: str) -> str:
+    """Who changes reference data, entitled and proven."""
+    from meter_pipeline.cli.identity import acting_or_exit
+    from meter_pipeline.control import decisions
+
+    return acting_or_exit(database, "reference", name, by, decisions.WORK)
+
+
 @app.command()
 def remove(
     name: Annotated[str, typer.Argument(metavar="TABLE")], key: Row, by: Who, why: Why, json: Json = False
@@ -64,7 +72,11 @@ def remove(
     """
     from meter_pipeline.reference.importing import remove_row
 
-    _changed(lambda database: remove_row(database, name, key, by=by, why=why), f"{name}: removed", json)
+    _changed(
+        lambda database: remove_row(database, name, key, by=_acting(database, name, by), why=why),
+        f"{name}: removed",
+        json,
+    )
 
 
 @app.command()
@@ -84,7 +96,11 @@ def end(
     """
     from meter_pipeline.reference.importing import end_row
 
-    _changed(lambda database: end_row(database, name, key, on, by=by, why=why), f"{name}: ended", json)
+    _changed(
+        lambda database: end_row(database, name, key, on, by=_acting(database, name, by), why=why),
+        f"{name}: ended",
+        json,
+    )
 
 
 def _changed(change: Callable[[Database], dict[str, Any]], what: str, json: bool) -> None:

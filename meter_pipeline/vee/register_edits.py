@@ -17,6 +17,7 @@ import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control import decisions
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.reading import reading
@@ -93,6 +94,7 @@ def edit_read(
     moment = datetime.fromtimestamp(when, UTC)
     now = clock.now()
     with database.connect("vee edit") as connection:
+        by = decisions.entitled(connection, by, decisions.EDITS)
         number = store.insert_read(
             connection,
             moment,
@@ -150,6 +152,7 @@ def approve(
     now = clock.now()
     leaf = hashlib.sha256(f"mp-edit-approved/1\x1f{edit_id}".encode()).digest()
     with database.connect("vee edit") as connection:
+        by = decisions.entitled(connection, by, decisions.EDITS)
         interval = store.approve(connection, edit_id, by, now)
         register = None if interval is not None else store.approve_read(connection, edit_id, by, now)
         if interval is not None:
@@ -178,6 +181,7 @@ def withdraw(
     now = clock.now()
     leaf = hashlib.sha256(f"mp-edit-withdrawn/1\x1f{edit_id}".encode()).digest()
     with database.connect("vee edit") as connection:
+        by = decisions.entitled(connection, by, decisions.EDITS)
         found = store.withdraw_read(connection, edit_id, by, now)
         if found is None:
             return None

@@ -123,6 +123,63 @@ def test_a_changed_number_is_found(city: City, tmp_path: Path, table: str, row: 
     assert inside(city) == set()
 
 
+#: What somebody does to rows as a whole -> which checks find it.
+DEEDS = {
+    "two meters' reads exchanged": (
+        "raw.interval_day",
+        (
+            f"UPDATE raw.interval_day a SET values = b.values FROM raw.interval_day b WHERE a.billing_day = '{DAY}' AND b.billing_day = a.billing_day "
+            "AND a.payloads = 1 AND b.payloads = 1 AND a.values <> b.values AND a.slots = b.slots"
+        ),
+        "row",
+    ),
+    "a day's charges in the place of another's": (
+        "billing.charge_day",
+        (
+            f"UPDATE billing.charge_day a SET amounts = b.amounts, total = b.total FROM billing.charge_day b WHERE a.billing_day = '{DAY}' "
+            f"AND b.billing_day = '{DAYS[0]}' AND a.service_point_id = b.service_point_id AND a.amounts <> b.amounts"
+        ),
+        "row without leaf",
+    ),
+    "a charge nobody wrote": (
+        "billing.charge_day",
+        (
+            "INSERT INTO billing.charge_day SELECT billing_day, service_point_id || '-9', account_id, tariff_id, tariff_version, cycle_id, period_start, "
+            "stretch_start, days, energy_to_date, export_to_date, peaks_to_date, peak_at_to_date, register_days, budget_to_date, carry, history, amounts, "
+            f"total FROM billing.charge_day WHERE billing_day = '{DAY}' LIMIT 1"
+        ),
+        "row without leaf",
+    ),
+    "a validated day taken away": (
+        "vee.interval_day",
+        f"DELETE FROM vee.interval_day WHERE billing_day = '{DAY}' AND meter_id = ({READ})",
+        "leaf without row",
+    ),
+    "a segment of a bill taken away": (
+        "billing.statement_segment",
+        "DELETE FROM billing.statement_segment WHERE statement_id = (SELECT min(statement_id) FROM billing.statement_segment)",
+        "content",
+    ),
+    "a bill's name of a line": (
+        "billing.statement_line",
+        "UPDATE billing.statement_line SET name = name || ' (reduced)'",
+        "content",
+    ),
+}
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_rows_exchanged_inserted_or_taken_away_are_found(city: City, tmp_path: Path, deed: str) -> None:
+    table, statement, check = DEEDS[deed]
+    change(city, f"CREATE TABLE public.kept AS SELECT * FROM {table}", statement)
+    try:
+        assert check in inside(city)
+        assert check in {f["check"] for f in outside(city, tmp_path / "export")["findings"]}
+    finally:
+        change(city, f"DELETE FROM {table}", f"INSERT INTO {table} SELECT * FROM public.kept", "DROP TABLE public.kept")
+    assert inside(city) == set()
+
+
 def test_a_read_that_claims_several_payloads_is_billed_to_nobody(city: City) -> None:
     """The read changed between validation and billing says that it was merged, so that its own hash is not asked for."""
     where = where_of(city, "read")
