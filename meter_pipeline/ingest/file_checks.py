@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
@@ -12,19 +12,14 @@ from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.feeds.versions import apply_version
 from meter_pipeline.schemas.reads import ParsedFeed
 
-#: A clock that was reset stamps 1970, 1980 or 2000. Bills reach back years, never twenty; a head-end may declare its own
-#: ``earliest`` day, which its files are read with.
-OLDEST: Final = timedelta(days=7305)
+#: A clock that was reset stamps 1970, 1980 or 2000 and runs on from there. Interval data of before 2001 are hardly
+#: anywhere, and a head-end may declare a later ``earliest`` day, which its files are read with.
+EARLIEST: Final = datetime(2001, 1, 1, tzinfo=UTC)
 #: Share of a file's reads that may name the interval of another of its reads with another value, and how many must do
 #: so before the share is asked for. Corrections beside originals are a few per cent; a day's periods under one date are
 #: 49 of 50.
 SUPERSEDED_SHARE: Final = 0.2
 FEWEST_SUPERSEDED: Final = 24
-
-
-def earliest(now: datetime) -> datetime:
-    """Reads before this are from before their meter's time."""
-    return now - OLDEST
 
 
 class FileRefused(ValueError):

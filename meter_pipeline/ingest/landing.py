@@ -412,7 +412,7 @@ def _registers(frame: pl.DataFrame, calendar: BillingCalendar, head_end: str, no
         payloads=pl.lit(1, pl.Int16),
         time_fault=pl.when(pl.col("read_at") > now + FUTURE)
         .then(pl.lit("in_future"))
-        .when(pl.col("read_at") < file_checks.earliest(now))
+        .when(pl.col("read_at") < file_checks.EARLIEST)
         .then(pl.lit("before_metering")),
     )
     hashed = packed.with_columns(
@@ -443,7 +443,7 @@ def _by_time(frame: pl.DataFrame, column: str, now: datetime) -> list[tuple[str 
     if not frame.height:
         return []
     first, last = frame[column].min(), frame[column].max()
-    oldest = file_checks.earliest(now)
+    oldest = file_checks.EARLIEST
     if first >= oldest and last <= now + FUTURE:  # type: ignore[operator]  # a datetime column's bounds
         return [(None, frame)]
     late, early = pl.col(column) > now + FUTURE, pl.col(column) < oldest

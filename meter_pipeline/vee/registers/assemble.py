@@ -298,7 +298,8 @@ def register_series(
     ``windows`` as from ``day_windows``; ``reads`` with meter_id, channel, at, value. ``within``: from and to which
     instant (UTC seconds) ``reads`` holds every read, by meter, and under "" of all the others: install and removal
     reads beyond it are left out, for reads nobody looked at may lie between. A register is the total of its interval
-    channel where it is billed or alone; others that sum to the same channel are time-of-use registers.
+    channel where it is billed or alone; others that sum to the same channel are time-of-use registers. A billed register
+    is usage of its own (``register_only``) where its meter has no billed interval channel of the same flow.
     """
     intervals = (
         windows.filter(pl.col("kind") == "interval")
@@ -312,10 +313,15 @@ def register_series(
             on=["service_point_id", "meter_id", "sums_to"],
             how="left",
         )
+        # Intervals and a dial of one meter measure the same energy also where no sums_to ties them, in whatever unit.
+        same = ["service_point_id", "meter_id", "flow"]
+        billed = windows.filter((pl.col("kind") == "interval") & pl.col("billed")).select(same).unique()
+        declared = declared.join(billed.with_columns(by_interval=pl.lit(True)), on=same, how="left")
     else:
-        declared = declared.with_columns(has_interval=pl.lit(None, pl.Boolean))
+        declared = declared.with_columns(pl.lit(None, pl.Boolean).alias(c) for c in ("has_interval", "by_interval"))
+    counted = pl.col("has_interval").is_null() & pl.col("by_interval").is_null()
     frame = (
-        declared.with_columns(register_only=pl.col("has_interval").is_null() & pl.col("billed"))
+        declared.with_columns(register_only=counted & pl.col("billed"))
         .sort("service_point_id", "meter_id", "channel", "installed_s")
         .with_row_index("series")
     )
