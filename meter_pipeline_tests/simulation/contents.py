@@ -17,6 +17,7 @@ from meter_pipeline.ingest import landing, staging
 from meter_pipeline.ingest.known_channels import Declared
 from meter_pipeline.postgres import vectors
 from meter_pipeline.schemas.reads import INTERVAL_READS, NO_VALUE, REGISTER_READS, REJECTS, ParsedFeed
+from meter_pipeline.units import MAX_DIAL_MICRO
 from meter_pipeline_tests.simulation.invariants import Payload
 
 DAY: Final = date(2024, 3, 10)
@@ -45,7 +46,7 @@ CHANNELS: Final = pl.DataFrame(
 )
 #: Distinct files there are: enough for every overlap, few enough to be prepared once.
 CONTENTS: Final = 240
-POISON: Final = 2 * 10**16
+POISON: Final = 91 * 10**17
 # : Actual, substituted, final substituted, estimated: what a late file may say of a read, so that the condition rank is
 # tried with the versions.
 QUALITIES: Final = tuple(quality.pack(flag) for flag in "AASFE")
@@ -167,7 +168,7 @@ def payloads(number: int) -> list[Payload]:
                     taken,
                     row["reads"],
                     slot,
-                    abs(row["value"]) > 10**16,
+                    abs(row["value"]) > MAX_DIAL_MICRO,
                 )
             )
     return found
