@@ -150,3 +150,22 @@ def test_an_edit_of_intervals_can_be_proposed_too(town: Town) -> None:
     assert register_edits.approve(town.database, CALENDAR, done.edit_id, by="ben") == [DAYS[0]]
     town.run()
     assert town.usage("2")[DAYS[0]] == 25
+
+
+def test_the_register_beside_intervals_is_corrected_in_every_place_that_looks_at_it(town: Town) -> None:
+    """119.6 was noted for 109.6: the sum check holds the day, the edit frees it, and reconciliation reads the edit too."""
+    town.tariff(flat("E", "electricity", "kWh", "0.10"))
+    town.service("2", "E")
+    town.meter("I", "2", interval(), dial(sums_to="E1", billed=False))
+    town.city.intervals(DAYS[0], {"I": np.full(24, 400_000, np.int64)}, minutes=60)
+    town.read("I", local(DAYS[0]), "100.000")
+    town.read("I", local(DAYS[1]), "119.600")
+    town.run(DAYS[0])
+    assert "SUM_CHECK" in town.exceptions("2")
+    register_edits.edit_read(
+        town.database, CALENDAR, "I", "R1", local(DAYS[1]), 109_600_000, reason="read again on site", by="ana"
+    )
+    town.run()
+    assert town.exceptions("2") == {}
+    causes = "SELECT DISTINCT cause FROM billing.reconciliation WHERE joint = 'intervals_to_register'"
+    assert town.rows(causes) == [("none",)]
