@@ -108,6 +108,18 @@ HEAD_ENDS: Final = {
         values=(ValueColumn("a", "A"), ValueColumn("b", "B", "MWh", "export", "q")),
         options={"nonexistent": "skip", "ambiguous": "first"},
     ),
+    "fixed": HeadEnd(
+        "fuzz",
+        "fixed",
+        zone="America/Chicago",
+        stamp="ending",
+        interval_minutes=60,
+        unit="kWh",
+        nulls=("NULL",),
+        columns={"meter_id": "1-6", "time": ("8-15", "17-20"), "value": "22-30", "quality": "32-34"},
+        time_format="%Y%m%d %H%M",
+        options={"skip_lines": 1},
+    ),
     "nested": HeadEnd(
         "fuzz",
         "jsonl",
