@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
-from meter_pipeline.billing.tables.days import write_opening
 from meter_pipeline.packaged import packaged
 from meter_pipeline.postgres.database import Database, open_database
 from meter_pipeline.postgres.migrations import migrate
-from meter_pipeline.settings import Settings
+from meter_pipeline.settings import Settings, SettingsError
 
 #: Dagster's storage is kept in this database role, where the deployment uses roles.
 CONSOLE_ROLE: Final = "meter_console"
@@ -27,12 +27,26 @@ def prepare(settings: Settings) -> Database:
     and set this process's Dagster environment."""
     database = open_database(settings)
     migrate(database)
-    opening = settings.utility().first_billing_day
-    if opening is not None:
-        with database.connect("going live") as connection:
-            write_opening(connection, opening)
+    _tell_opening(settings, database)
     os.environ.update(environment(settings, database))
     return database
+
+
+def _tell_opening(settings: Settings, database: Database) -> None:
+    """Keep the utility's first billing day where billing reads it. A log-in without the right leaves it to the
+    deployment's owner; a folder that lacks the utility's own settings is told of by whatever needs them."""
+    import psycopg
+
+    from meter_pipeline.billing.tables.opening import write_opening
+
+    try:
+        opening = settings.utility().first_billing_day
+    except SettingsError:
+        return
+    if opening is None:
+        return
+    with suppress(psycopg.errors.InsufficientPrivilege), database.connect("going live") as connection:
+        write_opening(connection, opening)
 
 
 def environment(settings: Settings, database: Database) -> dict[str, str]:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.billing.bill_run import issue_statements
 from meter_pipeline.billing.close import checklist
-from meter_pipeline.billing.tables.days import write_opening
+from meter_pipeline.billing.tables.opening import write_opening
 from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.billing.support import (
     CHICAGO,

@@ -98,15 +98,6 @@ def read_opening(database: Database) -> date | None:
     return found[0] if found else None
 
 
-def write_opening(connection: Connection, first: date) -> None:
-    """Keep the first day that is billed here; nothing is written where it is kept already."""
-    connection.execute(
-        "INSERT INTO billing.going_live AS g (first_billing_day) VALUES (%s) ON CONFLICT (single) DO UPDATE SET first_billing_day = "
-        "excluded.first_billing_day WHERE g.first_billing_day <> excluded.first_billing_day",
-        (first,),
-    )
-
-
 def read_holidays(database: Database) -> frozenset[date]:
     """The utility's holidays."""
     return frozenset(database.read("SELECT holiday FROM ref.holidays")["holiday"].to_list())
