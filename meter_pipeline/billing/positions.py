@@ -14,6 +14,7 @@ import polars as pl
 
 from meter_pipeline.billing.bill_position import QUANTITY_SCALE, Position
 from meter_pipeline.billing.fixed_point import Whole
+from meter_pipeline.billing.service_agreements import COUNTS
 from meter_pipeline.billing.tariffs.model import Layout, Tariff
 
 INTS: Final = pl.List(pl.Int64)
@@ -155,5 +156,5 @@ def position(tariff: Tariff, frame: dict[str, Any], rows: npt.NDArray[np.int64] 
 
 def attribute_arrays(services: pl.DataFrame) -> dict[str, npt.NDArray[Any]]:
     """The attributes by which charges differ or are multiplied, one array of text each."""
-    names = ("customer_class", "meter_size", "jurisdiction", "rate_code", "dwelling_units", "stormwater_units", "lamps")
+    names = ("customer_class", "meter_size", "jurisdiction", "rate_code", *COUNTS, "tax_exempt")
     return {name: text_array(services[name]) for name in names}

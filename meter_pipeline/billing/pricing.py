@@ -441,6 +441,9 @@ class Pricer:
         classes = position.attributes.get("customer_class")
         if charge.exempt and classes is not None:
             applies &= ~np.isin(classes.astype(str), sorted(charge.exempt))
+        certificates = position.attributes.get("tax_exempt")
+        if charge.certificate and certificates is not None:
+            applies &= np.asarray(certificates != "true")
         result: Whole = np.where(applies, amount, 0)
         return result
 

@@ -56,11 +56,20 @@ SERVICE_SCHEMA: Final = pl.Schema(
         "dwelling_units": pl.String,
         "stormwater_units": pl.String,
         "lamps": pl.String,
+        "tax_exempt": pl.String,
     }
 )
 #: Numbers of things that a service pays for each of.
 COUNTS: Final = ("dwelling_units", "stormwater_units", "lamps")
-ATTRIBUTES: Final = ("meter_size", "jurisdiction", "rate_code", "budget_per_day", "winter_average_per_day", *COUNTS)
+ATTRIBUTES: Final = (
+    "meter_size",
+    "jurisdiction",
+    "rate_code",
+    "budget_per_day",
+    "winter_average_per_day",
+    *COUNTS,
+    "tax_exempt",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,8 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
     },
     "service_attributes": {
         "service_point_id": _POINT,
-        "attribute": "what is said of it: meter_size, jurisdiction, rate_code, budget_per_day, winter_average_per_day, dwelling_units, stormwater_units or lamps",
+        "attribute": "what is said of it: meter_size, jurisdiction, rate_code, budget_per_day, winter_average_per_day, dwelling_units, "
+        "stormwater_units, lamps or tax_exempt (true: a certificate is on file)",
         "value": "its value",
         "valid_from": _FROM,
         "valid_to": _TO,

@@ -375,3 +375,10 @@ def test_whole_units_are_billed_and_the_rest_goes_on() -> None:
         *(f"2018-0{m}-{d:02}T00:00:00,{370 if d < 11 else 0}" for m in (1, 2, 3) for d in range(1, 21)),
     ]
     assert months(document, rows, "total") == amounts("6.00", "8.00", "8.00")
+
+
+def test_a_certificate_of_exemption_is_honoured() -> None:
+    tax = {"kind": "tax", "code": "T", "name": "T", "percent": "10", "certificate": True}
+    document = electricity(energy("1.00"), tax)
+    assert months(document, once(["20", "0"]), "tax") == amounts("2.00", "0.00")
+    assert months(document, once(["20", "0"]), "tax", attributes={"tax_exempt": "true"}) == amounts("0.00", "0.00")

@@ -182,7 +182,8 @@ class DemandCharge:
 @dataclass(frozen=True, slots=True)
 class PercentCharge:
     """A rider or tax: a percentage of other charges' lines. ``jurisdiction`` None: everywhere; ``exempt`` customer
-    classes. ``base_cap``: the most of those lines that it is taken of; ``cap``: the most that it comes to, both a month."""
+    classes. ``base_cap``: the most of those lines that it is taken of; ``cap``: the most that it comes to, both a month. ``certificate``: not
+    owed by a service whose attribute tax_exempt is true."""
 
     code: str
     name: str
@@ -194,6 +195,7 @@ class PercentCharge:
     rounding: Rounding | None = None
     base_cap: Decimal | None = None
     cap: Decimal | None = None
+    certificate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +361,7 @@ class Tariff:
         """Attributes of a service that some charge depends on: where one changes, a bill's lines are cut."""
         found = {v.attribute for v in self._variants() if v.attribute and not v.dated} | self._counts()
         found |= {"jurisdiction" for c in self.charges if isinstance(c, PercentCharge) and c.jurisdiction is not None}
+        found |= {"tax_exempt" for c in self.charges if isinstance(c, PercentCharge) and c.certificate}
         found |= {"customer_class" for c in self.charges if isinstance(c, PercentCharge) and c.exempt}
         if any(isinstance(c, UsageCharge) and c.basis.startswith("winter_average") for c in self.charges):
             found.add("winter_average_per_day")

@@ -275,7 +275,9 @@ def read_charge(field: Field, schedule: RuleSchedule, registers: list[Register],
         return MinimumCharge(
             _code(field), field["name"].text(), amounts, scope, variants, per, _own_rounding(field), demand
         )
-    field.only("kind", "code", "name", "percent", "of", "jurisdiction", "exempt", "rounding", "base_cap", "cap")
+    field.only(
+        "kind", "code", "name", "percent", "of", "jurisdiction", "exempt", "rounding", "base_cap", "cap", "certificate"
+    )
     return PercentCharge(
         _code(field),
         field["name"].text(),
@@ -287,4 +289,5 @@ def read_charge(field: Field, schedule: RuleSchedule, registers: list[Register],
         _own_rounding(field),
         field["base_cap"].decimal(Decimal(0)) if "base_cap" in field else None,
         field["cap"].decimal(Decimal(0)) if "cap" in field else None,
+        field.get("certificate", False).flag(),
     )
