@@ -94,7 +94,10 @@ def play(
         elif step == "issue_second":
             city.issue("C1", day_of(DAYS))
         if step in ("event", "advance"):
-            for day in range(DAYS if advanced else SECOND):
+            # New days go by in their order. Days that run again do so the last first, so that a change of an earlier day
+            # has to be brought forward to the later ones.
+            known = range(DAYS if advanced else SECOND)
+            for day in known if step == "advance" else reversed(known):
                 city.run_day(day_of(day))
             city.settle()
             if issued:
@@ -104,7 +107,7 @@ def play(
             watch(city, step)
     if not advanced:
         _tell(city, [life.advance() for life in lives])
-    _finish(city)
+    _finish(city, advanced)
     _missing(city, "all has come in", silent)
     if watch:
         watch(city, "end")
@@ -159,14 +162,15 @@ def _issue(city: City, past: int) -> None:
         city.issue(cycle, day_of(end))
 
 
-def _finish(city: City) -> None:
+def _finish(city: City, advanced: bool) -> None:
     """All has come in: every day again, every period issued, everything that waits approved, until nothing moves."""
     for _ in range(2):
         city.clock.advance(3600)
-        for day in range(DAYS):
+        for day in reversed(range(DAYS)) if advanced else range(DAYS):
             city.run_day(day_of(day))
         city.settle()
         _issue(city, DAYS)
+        advanced = True
     city.clock.advance(3600)
     for statement_id in city.refused_statements():
         city.ask(statement_id)

@@ -1,0 +1,118 @@
+"""Faults put into the product on purpose, each of which the lives must find. The list is kept: a fault that was found once
+is looked for ever after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, Final
+
+import polars as pl
+import pytest
+
+from meter_pipeline.billing import day as billing_day
+from meter_pipeline.billing import day_shards, determinants, reprice
+from meter_pipeline.billing.tables import adjustments, days
+from meter_pipeline.ingest import merge_versions
+from meter_pipeline.vee.registers import true_up
+from meter_pipeline.vee.tables import edits
+from meter_pipeline_tests.lives.life import day_of
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def _wrapped(module: Any, name: str, change: Callable[..., Any]) -> Patch:
+    """Replace a function by ``change(original, *args)``."""
+
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, **named: change(original, *args, **named))
+
+    return patch
+
+
+def _dropped_segment(original: Any, *args: Any, **named: Any) -> pl.DataFrame:
+    """A period that a change cuts is priced again without its last part."""
+    found: pl.DataFrame = original(*args, **named)
+    key = ["account_id", "service_point_id"]
+    return found.filter((pl.len().over(key) == 1) | (pl.col("segment_start") < pl.col("segment_start").max().over(key)))
+
+
+def _doubled_day(original: Any, bound: Any, calendar: Any, day: Any, *args: Any, **named: Any) -> Any:
+    """The third day counts twice."""
+    found = original(bound, calendar, day, *args, **named)
+    if day == day_of(2):
+        for group in found.groups:
+            group.energy *= 2
+    return found
+
+
+def _forgotten_revision(original: Any, held: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:
+    """What came for a sealed day is not priced."""
+    return held
+
+
+def _lost_carry(original: Any, *args: Any, **named: Any) -> dict[Any, int]:
+    """Later days keep the position they had before an earlier day moved."""
+    return {}
+
+
+def _unnoticed_change(original: Any, *args: Any, **named: Any) -> int:
+    """No bill hears of a day that moved."""
+    return 0
+
+
+def _swapped_order(original: Any, payloads: pl.DataFrame) -> pl.DataFrame:
+    """The oldest version of a read wins."""
+    turned: pl.DataFrame = original(payloads.with_columns(-pl.col("source_version")))
+    return turned.with_columns(-pl.col("source_version"))
+
+
+def _dropped_register(original: Any, *args: Any, **named: Any) -> pl.DataFrame:
+    """On a day of intervals and a register, the register's part is left out."""
+    found: pl.DataFrame = original(*args, **named)
+    return found.filter(pl.col("quantity") >= 40_000_000) if "quantity" in found.columns else found
+
+
+def _factor_of_one(original: Any, unit: str, tariff: Any, day: Any) -> Fraction:
+    """Gallons are billed as if they were cubic metres."""
+    return Fraction(1)
+
+
+def _deaf_true_up(original: Any, *args: Any, **named: Any) -> list[Any]:
+    """A closing read asks for no day again."""
+    return []
+
+
+def _ignored_edit(original: Any, *args: Any, **named: Any) -> pl.DataFrame:
+    """What a person put in the place of a read is not used."""
+    found: pl.DataFrame = original(*args, **named)
+    return found.clear()
+
+
+def _half_a_correction(original: Any, effective: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
+    """A correction bills the new lines and takes the old ones not back."""
+    found: pl.DataFrame = original(effective, now)
+    return found.filter(pl.col("action") == "rebill")
+
+
+def _patch_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    from meter_pipeline.billing import adjustments as room
+
+    _wrapped(room, "difference", _half_a_correction)(monkeypatch)
+
+
+#: Name of the fault -> how it is put in, and a history that meets it (script, first meter, events)
+MUTANTS: Final[dict[str, tuple[Patch, tuple[str, ...], str, tuple[str, ...]]]] = {
+    "dropped segment": (_wrapped(reprice, "segments", _dropped_segment), ("issue", "event", "event"), "interval", ("tariff_change", "approve")),
+    "doubled day": (_wrapped(day_shards, "day_determinants", _doubled_day), ("event", "issue"), "interval", ("edit",)),
+    "forgotten revision": (_wrapped(reprice, "_with_revisions", _forgotten_revision), ("seal", "event", "issue"), "interval", ("corrected_read",)),
+    "swapped order": (_wrapped(merge_versions, "_ranked", _swapped_order), ("event", "issue"), "interval", ("corrected_read",)),
+    "lost carry": (_wrapped(billing_day, "carry_forward", _lost_carry), ("advance", "event", "issue"), "interval", ("corrected_read",)),
+    "unnoticed change": (_wrapped(adjustments, "note_late_changes", _unnoticed_change), ("issue", "event"), "interval", ("edit",)),
+    "dropped register": (_wrapped(days, "read_daily", _dropped_register), ("event", "issue"), "register", ("exchange_kind",)),
+    "factor of one": (_wrapped(determinants, "conversion", _factor_of_one), ("event", "issue"), "interval", ("exchange_unit",)),
+    "deaf true-up": (_wrapped(true_up, "find", _deaf_true_up), ("issue", "event", "event"), "register", ("late_read", "approve")),
+    "ignored edit": (_wrapped(edits, "standing", _ignored_edit), ("event", "issue"), "interval", ("edit",)),
+    "half a correction": (_patch_difference, ("issue", "event"), "interval", ("edit",)),
+}  # fmt: skip
