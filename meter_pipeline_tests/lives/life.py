@@ -277,7 +277,9 @@ class Life:
             self._tell_intervals(told, meter, 0)
             return
         closing = SECOND * HOURS
-        if meter.end <= closing:
+        # A dial never stands above the read that follows it: more corrections than the next period's usage bears change nothing.
+        following = min((h for h in meter.dials if h > closing), default=None)
+        if meter.end <= closing or (following is not None and meter.dials[closing] + dial > meter.dials[following]):
             return
         meter.dials[closing] += dial
         if closing in meter.told:
