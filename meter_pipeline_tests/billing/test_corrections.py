@@ -179,7 +179,13 @@ SEALED = {
     "statement": {"statement_id": "NEW", "revision": 9},
     "statement_line": {"line_no": 999},
     "statement_segment": {"service_point_id": "SP-NEW"},
-    "adjustment": {"adjustment_id": "NEW"},
+    "adjustment": {
+        "adjustment_id": "NEW",
+        "status": "requested",
+        "decided_by": None,
+        "decided_at": None,
+        "threshold": 46,
+    },
     "adjustment_line": {"line_no": 999},
     "adjustment_segment": {"service_point_id": "SP-NEW"},
     "determinant_revision": {"revision": 9},
@@ -232,10 +238,11 @@ def test_a_sealed_month_refuses_every_role_the_services_use(database: Database) 
                     # a bill with lines, and an adjustment, are refused by their lines' foreign key before the seal is
                     # asked
                     held = verb == "DELETE" and table in ("statement", "adjustment")
-                    sealed_by = (
-                        psycopg.errors.ForeignKeyViolation if held else psycopg.errors.IntegrityConstraintViolation
+                    sealed_by: type[psycopg.Error] = (
+                        psycopg.errors.ForeignKeyViolation if held else psycopg.IntegrityError
                     )
-                    words = "still referenced" if held else "is sealed"
+                    # lines of a decided adjustment are refused before the seal is asked
+                    words = "still referenced" if held else "is sealed|is decided"
                     wanted, said = (
                         (sealed_by, words) if allowed else (psycopg.errors.InsufficientPrivilege, "permission denied")
                     )

@@ -27,6 +27,7 @@ OF_THE_RUN = (
     "billed_at",
     "frozen_at",
     "reconciled_at",
+    "computed_at",
     "run_id",
     "ledger_entry",
     "modified_ns",

@@ -137,7 +137,7 @@ def test_what_cannot_be_guessed_is_refused_in_words(tmp_path: Path, content: str
     file.write_text(content)
     code, _, output = run("guess", str(file))
     assert code == 1
-    assert said in output.replace("\n", " ")
+    assert said in " ".join(output.split())
 
 
 def test_check_shows_the_first_rejection_of_each_kind_and_what_to_change(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -52,14 +51,15 @@ def load(database: Database, meters: int) -> pl.DataFrame:
         }
     )
     hashes = keys.register_payload_hashes(frame)
+    own_keys = keys.idempotency_keys(frame["meter_id"], frame["read_at"], frame["sequence"])
     with database.connect("test") as connection:
         connection.execute("SELECT raw.open_partition('raw.register_read', %s)", (DAY,))
         connection.execute("SELECT raw.attach_partition('raw.register_read', %s)", (DAY,))
-        for row, payload_hash in zip(frame.iter_rows(named=True), hashes, strict=True):
+        for row, payload_hash, key in zip(frame.iter_rows(named=True), hashes, own_keys, strict=True):
             connection.execute(
                 "INSERT INTO raw.register_read (billing_day, idempotency_key, payload_hash, meter_id, channel, read_at, unit, head_end, source_version,"
                 " read_time, value, quality, sequence) VALUES (%s, %b, %b, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-                (DAY, hashlib.sha256(payload_hash).digest(), payload_hash, *row.values()),
+                (DAY, key, payload_hash, *row.values()),
             )
         half = meters // 2
         for part in (hashes[:half], hashes[half:]):
