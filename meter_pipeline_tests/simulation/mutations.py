@@ -71,7 +71,7 @@ MUTATIONS: Final = (
         "Writers._attempt",
         "if began - asked > POLL_STALE_S:",
         "if False:",
-        Profile("exhausted", Faults(refuse_connect=0.85), pauses=4),
+        Profile("exhausted", Faults(refuse_connect=0.85), pauses=20, freezes=2),
     ),
     Mutation(
         "ledger in the same transaction",
