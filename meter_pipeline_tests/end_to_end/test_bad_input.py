@@ -106,7 +106,9 @@ def test_a_day_of_bad_input_is_named_and_the_rest_is_billed(database: Database, 
         for row in utility.read("SELECT reasons::text AS r FROM raw.dead_letter").to_dicts()
         for r in json.loads(row["r"])
     )
-    assert codes == Counter(bad.values()) + Counter({"empty_file": 1, "wrong_encoding": 1, "line_too_long": 1})
+    whole = Counter({"empty_file": 1, "wrong_encoding": 1, "line_too_long": 1})
+    # two actual reads of one interval that nothing orders: the first stands, the other waits for a person
+    assert codes == Counter(bad.values()) + whole + Counter({"unordered_actual": 1})
     billed = utility.read(
         f"SELECT source_quantity, slots FROM billing.determinant_day WHERE billing_day = '{DAY}'"
     ).row(0)
