@@ -270,7 +270,7 @@ def _write(
     before_writing(database, clock=clock)
     with database.connect("meter-pipeline anomalies") as connection:
         detection.lock_day(connection, day)
-        exception_cases.lock_cases(connection)
+        exception_cases.lock_flag_cases(connection)
         before = exception_cases.day_cases(connection, day)
         told = [
             CaseFlag(point or group, kind, severity, confidence, day)

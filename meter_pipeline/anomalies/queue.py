@@ -83,7 +83,8 @@ def decide(
     if decision == "dismissed" and not reason.strip():
         raise QueueError("a dismissal needs a reason")
     by = decisions.entitled(connection, by, decisions.WORK)
-    exception_cases.lock_cases(connection)
+    exception_cases.lock_validation_cases(connection)
+    exception_cases.lock_flag_cases(connection)
     found = list_cases(connection, filters)
     if not found:
         raise QueueError("no case matches")

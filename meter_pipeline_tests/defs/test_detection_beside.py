@@ -117,7 +117,7 @@ def test_a_detection_killed_in_the_middle_stops_nothing_and_is_done_again(
         cut: list[int] = []
 
         def cut_off() -> None:
-            watching = time.monotonic() + 400
+            watching = time.monotonic() + 200
             orphans = {row[0] for row in watcher.execute(WAITING).fetchall()}
             while time.monotonic() < watching and not cut:
                 waiting = [row[0] for row in watcher.execute(WAITING).fetchall() if row[0] not in orphans]

@@ -33,9 +33,17 @@ CASE: Final = (
 )
 
 
-def lock_cases(connection: psycopg.Connection[Any]) -> None:
-    """One writer at a time folds into the queue: two days judged at once would open the same matter twice."""
+def lock_flag_cases(connection: psycopg.Connection[Any]) -> None:
+    """One writer at a time for the cases of flags: two days judged at the same time would open the same case twice."""
     connection.execute("SELECT pg_advisory_xact_lock(hashtext('anomaly.exception_case'), 0)")
+
+
+def lock_validation_cases(connection: psycopg.Connection[Any]) -> None:
+    """One writer at a time for the cases of validation.
+
+    A lock of its own: a detection that hangs keeps the other lock, and validation and billing must go on beside it.
+    """
+    connection.execute("SELECT pg_advisory_xact_lock(hashtext('anomaly.exception_case'), 1)")
 
 
 def read_cases(

@@ -26,7 +26,7 @@ def bring_up_to_date(
     columns of vee.exception. A finding joins the undecided case of its service point within FOLD_DAYS, else opens one.
     A day that comes out right takes its findings out; a case without any is closed. The same findings change nothing.
     """
-    exception_cases.lock_cases(connection)
+    exception_cases.lock_validation_cases(connection)
     now = clock.now()
     touched = findings_table.replace_day(connection, day, findings)
     joined = findings_table.join_cases(connection, day, FOLD_DAYS)
