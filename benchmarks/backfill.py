@@ -32,13 +32,13 @@ from meter_pipeline.settings import load_settings
 
 FIRST = date(2025, 10, 1)
 
-# : The range run, in a process of its own so that its memory is its own. Arguments: first day, last day. Prints one
+#: The range run, in a process of its own so that its memory is its own. Arguments: first day, last day. Prints one
 # JSON line.
 _RUN = """
 import json, resource, sys, threading, time
 import dagster as dg
 from meter_pipeline.defs.assets import ingest
-from meter_pipeline.defs.hold import Hold
+from meter_pipeline.defs.lib.run_guard import PauseGuard
 from meter_pipeline.defs.resources import Municipality
 
 samples, stop = [], threading.Event()
@@ -52,7 +52,7 @@ tags = {'dagster/asset_partition_range_start': sys.argv[1], 'dagster/asset_parti
 with dg.DagsterInstance.get() as instance:
     began = time.monotonic()
     result = dg.materialize(
-        [ingest.raw_reads()], instance=instance, resources={'municipality': municipality, 'hold': Hold(municipality=municipality)}, tags=tags,
+        [ingest.raw_reads()], instance=instance, resources={'municipality': municipality, 'pause_guard': PauseGuard(municipality=municipality)}, tags=tags,
         raise_on_error=False,
     )
     wall = time.monotonic() - began

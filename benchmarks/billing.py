@@ -21,7 +21,7 @@ from meter_pipeline.billing.accrual import CHARGE_SCHEMA, accrue
 from meter_pipeline.billing.day import charge_hashes
 from meter_pipeline.billing.determinants import DAILY_SCHEMA, day_determinants
 from meter_pipeline.billing.segments import segments
-from meter_pipeline.billing.service_agreements import ATTRIBUTES, Reference, bind
+from meter_pipeline.billing.service_agreements import ATTRIBUTES, Reference, services_of_day
 from meter_pipeline.billing.statements import before_columns, line_hashes, numbered, price_segments
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.copy_binary import copy_frame
@@ -118,7 +118,7 @@ def _day(
         day, minutes, keys, values, np.zeros(values.shape, np.uint16), np.zeros((keys.height, slots), np.int32)
     )
     started = time.perf_counter()
-    bound = bind(reference, day)
+    bound = services_of_day(reference, day)
     determinants = day_determinants(bound, calendar, day, [matrix], pl.DataFrame(schema=DAILY_SCHEMA), frozenset())
     used = time.perf_counter() - started
     result = accrue(determinants, prior, calendar)
@@ -129,7 +129,7 @@ def _day(
 def _statements(reference: Reference, charges: pl.DataFrame) -> tuple[int, float]:
     started = time.perf_counter()
     wanted = segments(reference, "C1", FIRST, END)
-    bound = bind(reference, END - timedelta(days=1))
+    bound = services_of_day(reference, END - timedelta(days=1))
     named = ["service_point_id", "customer_class", *ATTRIBUTES]
     attributes = bound.services.select(named)
     empty = pl.lit(None, pl.List(pl.Int64))

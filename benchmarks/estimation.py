@@ -31,7 +31,7 @@ from meter_pipeline.vee.estimation.methods import (
     ADL,
     METHOD_NAMES,
     Estimate,
-    Need,
+    EstimateNeed,
     estimate,
     fill_adl,
     fill_days,
@@ -184,7 +184,7 @@ def _compare(
     actual = days[targets]
     values = np.where(missing, NO_VALUE, actual)
     recent = np.stack([_mean_day(days[max(d - 28, 0) : d], whole[max(d - 28, 0) : d]) for d in targets])
-    need = Need(
+    need = EstimateNeed(
         values,
         missing,
         ~missing,
@@ -225,7 +225,7 @@ def _mean_day(days: Ints, whole: npt.NDArray[np.bool_]) -> int:
     return int(days[whole].sum()) // max(int(whole.sum()), 1) if whole.any() else NO_VALUE
 
 
-def _blank(need: Need) -> Estimate:
+def _blank(need: EstimateNeed) -> Estimate:
     rows, slots = need.values.shape
     return Estimate(np.full((rows, slots), NO_VALUE, np.int64), np.zeros((rows, slots), np.uint8), [""] * rows)
 

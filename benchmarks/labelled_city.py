@@ -10,7 +10,7 @@ import numpy as np
 from meter_pipeline.anomalies.detect import lowest_and_sustained
 from meter_pipeline.simulator.city import block
 from meter_pipeline.simulator.effects import apply_to_totals, chunk_day, solar_ready
-from meter_pipeline.simulator.plan import Plan, Planted, collector_size
+from meter_pipeline.simulator.plan import Plan, PlantedDefect, collector_size
 from meter_pipeline.simulator.spec import MICRO_PER_QUANTUM, UNIT, Spec
 from meter_pipeline.simulator.usage import day_totals, fahrenheit
 
@@ -74,7 +74,7 @@ class LabelledCity:
     spec: Spec
     temperatures_f: np.ndarray
     parts: list[CommodityDays]
-    stories: list[Planted]
+    stories: list[PlantedDefect]
     head_ends: list[str]
     collectors: list[str] = field(default_factory=list)
 

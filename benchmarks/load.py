@@ -31,7 +31,7 @@ from psycopg.conninfo import conninfo_to_dict
 from benchmarks.support import document
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.head_ends import HeadEnd
-from meter_pipeline.ingest import Places, ingest_billing_day, land, staging
+from meter_pipeline.ingest import FileFolders, ingest_billing_day, land, staging
 from meter_pipeline.ingest.tables import raw
 from meter_pipeline.postgres import copy_binary, vectors
 from meter_pipeline.postgres.database import Database, ensure_database, open_database
@@ -115,8 +115,8 @@ class City:
         land(self.database, CALENDAR, path, HEAD_END, self.places, parse=lambda p, h, c: ParsedFeed("jsonl", reads))
 
     @property
-    def places(self) -> Places:
-        return Places(self.folder / "archive", self.folder / "staging")
+    def places(self) -> FileFolders:
+        return FileFolders(self.folder / "archive", self.folder / "staging")
 
     def ingest(self, day: date, **options: Any) -> tuple[float, Any]:
         """Seconds of ingest_billing_day and its outcome."""

@@ -12,11 +12,11 @@ from meter_pipeline.defs import catalogue
 def build_defs(*, executor: str | None = None, **resources: Any) -> dg.Definitions:
     """All definitions; keyword arguments replace resources by name, so that a test brings its own database.
     ``executor``: in_process, celery or k8s in place of METER_PIPELINE_EXECUTOR."""
-    from meter_pipeline.defs.lib.run_guard import Hold
+    from meter_pipeline.defs.lib.run_guard import PauseGuard
 
     given = _resources() | resources
     # The hold asks the same database as the assets, also where a test brought its own.
-    holds = {"hold": Hold(municipality=given["municipality"])}
+    holds = {"pause_guard": PauseGuard(municipality=given["municipality"])}
     return catalogue.definitions(holds | given, executor)
 
 

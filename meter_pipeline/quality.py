@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-# : A actual, S substituted, F final substituted, E forward estimate, N null, V variable (never stored), and M: no read
+#: A actual, S substituted, F final substituted, E forward estimate, N null, V variable (never stored), and M: no read
 # ever came
 FLAGS: Final = ("A", "S", "F", "E", "N", "V", "M")
 AEMO_METHODS: Final = (
@@ -120,7 +120,7 @@ MISSING: Final = pack("M")
 NULL: Final = pack("N")
 
 
-# : Condition-code rank by flag: a lower one never replaces a higher one, whatever its version or read time (Oracle MDM
+#: Condition-code rank by flag: a lower one never replaces a higher one, whatever its version or read time (Oracle MDM
 # "Final Measurement : Replacement"; AEMO's order of A and F before S before E). A final substitution stands beside an
 # actual: it is how a source takes an actual : back, so between those two the version decides. A null has something to
 # say, but to nobody who has a value.

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-from meter_pipeline.control.pause_check import Held
+from meter_pipeline.control.pause_check import PausedError
 
 T = TypeVar("T")
-# : More faults than this in one computation are no matter of single services: something is wrong with all of them, and
+#: More faults than this in one computation are no matter of single services: something is wrong with all of them, and
 # the first fault is raised
 MOST_FAULTS: Final = 100
 
@@ -23,24 +23,24 @@ _DATABASE: Final = ("psycopg", "psycopg_pool", "adbc_driver_manager", "adbc_driv
 def of_a_key(error: Exception) -> bool:
     """Whether an error may come from one key's data, rather than from the server, the machine or a pause."""
     package = type(error).__module__.partition(".")[0]
-    return package not in _DATABASE and not isinstance(error, Held | MemoryError | OSError)
+    return package not in _DATABASE and not isinstance(error, PausedError | MemoryError | OSError)
 
 
 @dataclass(slots=True)
-class Apart(Generic[T]):
+class SetAsideResult(Generic[T]):
     """Results over the keys that could be computed, and by key why the others could not."""
 
     results: list[T] = field(default_factory=list)
     faults: dict[str, str] = field(default_factory=dict)
 
 
-def apart(keys: Sequence[str], compute: Callable[[Sequence[str]], T]) -> Apart[T]:
+def apart(keys: Sequence[str], compute: Callable[[Sequence[str]], T]) -> SetAsideResult[T]:
     """``compute(keys)``; where it raises, of halves of the keys, until the faulty ones stand alone.
 
     A fault costs about twice the computation it is in, a computation without one nothing more. What does not come from
     a key (the server, a pause, memory) is raised.
     """
-    found: Apart[T] = Apart()
+    found: SetAsideResult[T] = SetAsideResult()
     _try(list(keys), compute, found)
     return found
 
@@ -58,7 +58,7 @@ def without_faults(keys: Sequence[str], compute: Callable[[Sequence[str]], T]) -
     return compute([key for key in keys if key not in faults]), faults
 
 
-def _try(keys: list[str], compute: Callable[[Sequence[str]], T], found: Apart[T]) -> None:
+def _try(keys: list[str], compute: Callable[[Sequence[str]], T], found: SetAsideResult[T]) -> None:
     if not keys:
         return
     try:

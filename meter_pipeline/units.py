@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Final
 
 MICRO: Final = 10**6
-# : Largest magnitude held, in micro base units: 18 digits, inside int64 with room for a day's sum of 288 of them to be
+#: Largest magnitude held, in micro base units: 18 digits, inside int64 with room for a day's sum of 288 of them to be
 # checked.
 MAX_MICRO: Final = 10**16
 #: Largest dial held: a register's reads are never added up, so that all of 64 bits serve
@@ -116,7 +116,7 @@ COMMODITY_OF_UNIT: Final[dict[str, str]] = {
     "MJ": "gas",
 }
 
-# : Exact factors between families, used by billing only. m3 per unit: US gallon 231 cubic inches, foot 0.3048 m (NIST
+#: Exact factors between families, used by billing only. m3 per unit: US gallon 231 cubic inches, foot 0.3048 m (NIST
 # SP 811).
 CUBIC_METRES: Final[dict[str, Fraction]] = {
     "m3": Fraction(1),

@@ -29,7 +29,7 @@ _NUMBERS: Final = (*COEFFICIENTS, "low_f", "high_f")
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class WindowInputs:
     """What the windows of ``days`` are made of beside usage: frames of store.anomalies, of all commodities."""
 
     days: list[date]
@@ -44,7 +44,7 @@ class Surroundings:
 
 def read_surroundings(
     read: Read, calendar: BillingCalendar, days: list[date], *, service_point_id: str | None = None
-) -> tuple[Surroundings, str | None]:
+) -> tuple[WindowInputs, str | None]:
     """All that judging the last of ``days`` needs but its usage, and the baselines' version: of every point, or the
     baseline of one alone."""
     first, day = days[0], days[-1]
@@ -52,7 +52,7 @@ def read_surroundings(
     wanted = (*_NUMBERS, "status", "hourly")
     baselines = detection.read_baselines(read, version, wanted, service_point_id) if version else pl.DataFrame()
     by_hours = baselines.height > 0 and bool(baselines["hourly"].any())
-    return Surroundings(
+    return WindowInputs(
         days,
         detection.read_points(read, day, calendar.bounds(day)[1]),
         baselines,
@@ -64,10 +64,10 @@ def read_surroundings(
     ), version
 
 
-class City:
+class CommodityPoints:
     """The points of one commodity and unit, in the order of ``weeks``."""
 
-    def __init__(self, weeks: packing.Weeks, given: Surroundings) -> None:
+    def __init__(self, weeks: packing.PackedDays, given: WindowInputs) -> None:
         self.weeks = weeks
         placed = weeks.names.to_frame().join(given.points, on="service_point_id", how="left", maintain_order="left")
         self._coefficients, self._provisional, self._hourly = _coefficients(weeks, given.baselines)
@@ -155,7 +155,7 @@ class City:
         )
 
 
-def _coefficients(weeks: packing.Weeks, baselines: pl.DataFrame) -> tuple[dict[str, Floats], Bools, Bools]:
+def _coefficients(weeks: packing.PackedDays, baselines: pl.DataFrame) -> tuple[dict[str, Floats], Bools, Bools]:
     """(points,) coefficients, whether they are the class's, whether made on degree hours; NaN and the class's where the
     version has no row."""
     size = weeks.points.size

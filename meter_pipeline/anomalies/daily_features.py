@@ -94,7 +94,7 @@ class History:
         return found
 
 
-class Weeks:
+class PackedDays:
     """One commodity and unit over consecutive days, still packed: matrices of any of its points on demand.
 
     ``points`` are those that ``anchor`` has (or, where it has no row, the last day that does). A city is judged a part

@@ -14,7 +14,7 @@ import polars as pl
 
 from meter_pipeline.anomalies import daily_features as packing
 from meter_pipeline.anomalies.cases import Case, CaseFlag, expired, fold
-from meter_pipeline.anomalies.city import City, read_surroundings
+from meter_pipeline.anomalies.city import CommodityPoints, read_surroundings
 from meter_pipeline.anomalies.hourly_dials import Floats, hourly_flows
 from meter_pipeline.anomalies.kinds import KINDS
 from meter_pipeline.anomalies.tables import detection, exception_cases
@@ -158,7 +158,7 @@ def detect_billing_day(
         else pl.DataFrame()
     )
     for commodity, unit in layout.iter_rows():
-        city = City(packing.Weeks(packed, lists, commodity, unit, days, day), given)
+        city = CommodityPoints(packing.PackedDays(packed, lists, commodity, unit, days, day), given)
         frame = city.judge(limits)
         found.append(_named(frame, city.weeks, day, version))
         judged += city.points
@@ -225,7 +225,7 @@ def _beside(first: Hours | None, second: Hours | None) -> Hours:
     return pl.concat([first[0], second[0]]), np.concatenate(padded)
 
 
-def _named(frame: pl.DataFrame, weeks: packing.Weeks, day: date, version: str | None) -> pl.DataFrame:
+def _named(frame: pl.DataFrame, weeks: packing.PackedDays, day: date, version: str | None) -> pl.DataFrame:
     """Findings with the names of their subjects: rows of anomaly.flag, without case."""
     ids = weeks.points[frame["row"].to_numpy()]
     is_group = frame["group"].is_not_null()
@@ -249,7 +249,7 @@ def _named(frame: pl.DataFrame, weeks: packing.Weeks, day: date, version: str | 
     )
 
 
-def _plots(city: City, frame: pl.DataFrame) -> dict[str, bytes]:
+def _plots(city: CommodityPoints, frame: pl.DataFrame) -> dict[str, bytes]:
     from meter_pipeline.anomalies.plots import flagged_points_png
 
     made = flagged_points_png(city, frame)

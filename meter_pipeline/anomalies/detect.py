@@ -17,7 +17,7 @@ from meter_pipeline.anomalies.residuals import residual_flags
 from meter_pipeline.anomalies.thresholds import DEFAULT, Thresholds
 from meter_pipeline.anomalies.window import Window, findings
 
-# : Points judged at once: eight weeks of them are 7 MB a matrix, and a city of a million needs no more memory than its
+#: Points judged at once: eight weeks of them are 7 MB a matrix, and a city of a million needs no more memory than its
 # packed weeks.
 PART: Final = 16_384
 #: More points than this, and more than one in a hundred, do not break alone: the fault is the program's.
@@ -25,12 +25,12 @@ _MOST_BROKEN: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class WindowFindings:
     """What a window alone tells (``found``), and what is left to judge beside the rest of the city. ``broken``: what
     kept its one point from being judged."""
 
     found: pl.DataFrame
-    beside: signatures.Beside
+    beside: signatures.NeighbourChecks
     contact: communication.Contact
     broken: Exception | None = None
 
@@ -70,7 +70,7 @@ def detect_in_parts(
     return conclude(examined, head_ends, collectors, limits)
 
 
-def _examine_apart(window: Callable[[slice], Window], which: slice, limits: Thresholds) -> list[Examined]:
+def _examine_apart(window: Callable[[slice], Window], which: slice, limits: Thresholds) -> list[WindowFindings]:
     """A part of the city examined; where it fails, by halves, until the points whose data break a detector stand alone.
     Such a point is not judged, which is its only finding; its neighbours are judged as if it had sent nothing."""
     try:
@@ -85,7 +85,7 @@ def _examine_apart(window: Callable[[slice], Window], which: slice, limits: Thre
         return [part for half in halves for part in _examine_apart(window, half, limits)]
 
 
-def _not_judged(window: Window, error: Exception, limits: Thresholds) -> Examined:
+def _not_judged(window: Window, error: Exception, limits: Thresholds) -> WindowFindings:
     """One point as a finding that it could not be judged, and as nobody to its neighbours."""
     blank: dict[str, Any] = {
         f.name: np.full_like(value, np.nan)
@@ -105,18 +105,18 @@ def _not_judged(window: Window, error: Exception, limits: Thresholds) -> Examine
         observed=nothing,
         evidence={"error": [why]},
     )
-    return Examined(found, silent.beside, silent.contact, error)
+    return WindowFindings(found, silent.beside, silent.contact, error)
 
 
-def examine(window: Window, limits: Thresholds = DEFAULT) -> Examined:
+def examine(window: Window, limits: Thresholds = DEFAULT) -> WindowFindings:
     """One part of a city, whose window may be let go afterwards."""
     own, beside = signatures.signature_flags(window, limits)
     found = pl.concat([residual_flags(window, limits), flow_flags(window, limits), own])
-    return Examined(found, beside, communication.contact(window))
+    return WindowFindings(found, beside, communication.contact(window))
 
 
 def conclude(
-    parts: Sequence[Examined], head_ends: list[str], collectors: list[str], limits: Thresholds = DEFAULT
+    parts: Sequence[WindowFindings], head_ends: list[str], collectors: list[str], limits: Thresholds = DEFAULT
 ) -> pl.DataFrame:
     """The findings of a city examined in parts: the same however it was cut. Rows count through the parts in their
     order."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from meter_pipeline.anomalies.city import City
+from meter_pipeline.anomalies.city import CommodityPoints
 from meter_pipeline.anomalies.kinds import KINDS
 from meter_pipeline.anomalies.window import Floats
 from meter_pipeline.calendar import BillingCalendar
@@ -51,7 +51,7 @@ def weather_png(recent: pl.DataFrame, day: date) -> bytes:
     return small_png(figure)
 
 
-def flagged_points_png(city: City, found: pl.DataFrame) -> bytes | None:
+def flagged_points_png(city: CommodityPoints, found: pl.DataFrame) -> bytes | None:
     """Up to four service points of the day's most certain cases, six weeks each: usage, expectation and its three sigma
     over the day's mean temperature, the flagged day marked."""
     told = found.filter(pl.col("kind").is_in([k for k, v in KINDS.items() if v.case]) & (pl.col("row") >= 0))
@@ -163,7 +163,7 @@ def plot_case(database: Database, calendar: BillingCalendar, case: Mapping[str, 
     unit = case["flags"][-1]["unit"] if case["flags"] else ""
     if not packed.height or not unit:
         raise QueueError(f"nothing is kept of {point} on the days of {case['case_id']}")
-    city = City(packing.Weeks(packed, lists, case["commodity"], unit, days, last), given)
+    city = CommodityPoints(packing.PackedDays(packed, lists, case["commodity"], unit, days, last), given)
     rows = np.flatnonzero(city.weeks.points == point)
     if rows.size == 0:
         raise QueueError(f"nothing is kept of {point} on {last}")

@@ -106,7 +106,7 @@ def refit_baselines(
     holiday = np.array([d in holidays for d in used])
     frames = []
     for commodity, unit in packed.select("commodity", "unit").unique().sort("commodity", "unit").iter_rows():
-        weeks = packing.Weeks(packed, lists, commodity, unit, used, used[-1])
+        weeks = packing.PackedDays(packed, lists, commodity, unit, used, used[-1])
         placed = weeks.names.to_frame().join(points, on="service_point_id", how="left", maintain_order="left")
         weather = serve(placed, stations, temperatures, used, hours)
         frames.append(_fit(weeks, placed, weather, weekend, holiday, threads))
@@ -152,7 +152,7 @@ def refit_baselines(
 
 
 def _fit(
-    weeks: packing.Weeks,
+    weeks: packing.PackedDays,
     placed: pl.DataFrame,
     weather: Any,
     weekend: np.ndarray,

@@ -73,7 +73,7 @@ def _summed(window: Window, days: slice) -> tuple[Floats, Floats, Floats]:
     return usage.sum(axis=1), expected.sum(axis=1), usable.sum(axis=1).astype(np.float64)
 
 
-def signature_flags(window: Window, limits: Thresholds = DEFAULT) -> tuple[pl.DataFrame, Beside]:
+def signature_flags(window: Window, limits: Thresholds = DEFAULT) -> tuple[pl.DataFrame, NeighbourChecks]:
     """usage_on_disconnected, reverse, register_back, stuck, and the benign solar_arrival, move, vacant; and what may be
     a tamper_fall or outage_alone, which the neighbours decide (neighbour_flags)."""
     frames = [_stuck(window, limits), _reverse(window), _disconnected(window, limits), _register(window)]
@@ -84,7 +84,7 @@ def signature_flags(window: Window, limits: Thresholds = DEFAULT) -> tuple[pl.Da
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class NeighbourChecks:
     """What can only be judged beside the neighbours, who may lie in another part of the city's list.
 
     ``rows`` are points that fell, with (rows,) evidence and the share of the neighbours' change below which it is a fall
@@ -109,7 +109,7 @@ class Beside:
     observed: Floats
 
 
-def _falls(window: Window, level: Levels, generates: Bools, limits: Thresholds) -> Beside:
+def _falls(window: Window, level: Levels, generates: Bools, limits: Thresholds) -> NeighbourChecks:
     """A sudden lasting fall: the last thirteen judged days low without exception, their median below 46 % of the level
     before; or one to half, which needs more: see ``_halves``.
 
@@ -154,7 +154,7 @@ def _falls(window: Window, level: Levels, generates: Bools, limits: Thresholds) 
     change = ratio(level.now, level.before)
     told = np.flatnonzero(fallen | half.found)
     deep = fallen[told]
-    return Beside(
+    return NeighbourChecks(
         rows[told],
         np.where(deep, days[told], half.days[told]),
         np.where(deep, relative[told], half.relative[told]),
@@ -225,20 +225,20 @@ def _halves(window: Window, rows: Ints, recent: Floats, before: Floats, limits: 
     return _Halves(days, relative, asked, used, shortfall, np.asarray(found, np.bool_))
 
 
-def joined(parts: Sequence[Beside]) -> Beside:
+def joined(parts: Sequence[NeighbourChecks]) -> NeighbourChecks:
     """Parts of a city one after the other, candidates by their place in the whole."""
     starts = np.cumsum([0, *(part.change.size for part in parts[:-1])])
-    fields = {name: [getattr(part, name) for part in parts] for name in Beside.__dataclass_fields__}
+    fields = {name: [getattr(part, name) for part in parts] for name in NeighbourChecks.__dataclass_fields__}
     fields["rows"] = [rows + start for rows, start in zip(fields["rows"], starts, strict=True)]
-    return Beside(**{name: np.concatenate(values) for name, values in fields.items()})
+    return NeighbourChecks(**{name: np.concatenate(values) for name, values in fields.items()})
 
 
-def neighbour_flags(beside: Beside, limits: Thresholds = DEFAULT) -> pl.DataFrame:
+def neighbour_flags(beside: NeighbourChecks, limits: Thresholds = DEFAULT) -> pl.DataFrame:
     """tamper_fall and outage_alone of a whole city."""
     return pl.concat([_fall(beside, limits), _outage(beside, limits)])
 
 
-def _fall(beside: Beside, limits: Thresholds) -> pl.DataFrame:
+def _fall(beside: NeighbourChecks, limits: Thresholds) -> pl.DataFrame:
     """tamper_fall: the candidates whose fall is theirs alone, measured against the neighbours' own change, so that
     weather the model misses is not the customer's doing."""
     if beside.rows.size == 0:
@@ -263,7 +263,7 @@ def _fall(beside: Beside, limits: Thresholds) -> pl.DataFrame:
     )
 
 
-def _neighbours(beside: Beside) -> Floats:
+def _neighbours(beside: NeighbourChecks) -> Floats:
     """(points,) the median change of the point's neighbourhood (at least ten judged members), else of everyone; 1 where
     nobody can be judged."""
     relative, judged, codes = beside.change, beside.judged, beside.neighbourhood
@@ -372,7 +372,7 @@ def _register(window: Window) -> pl.DataFrame:
     )
 
 
-def _outage(beside: Beside, limits: Thresholds) -> pl.DataFrame:
+def _outage(beside: NeighbourChecks, limits: Thresholds) -> pl.DataFrame:
     """Outage flags on at least three of fourteen days on which hardly a neighbour had one."""
     if not beside.outage[:, -1].any():
         return nothing()

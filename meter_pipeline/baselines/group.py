@@ -15,7 +15,7 @@ from meter_pipeline.baselines.predict import COEFFICIENTS, Profiles, class_profi
 
 #: Days before a refit that it leaves out, so that a fault under way does not teach the baseline what is normal.
 LAG_DAYS: Final = 21
-# : Share of a station's days that must have hours before degree hours are tried: as much as CalTRACK asks of
+#: Share of a station's days that must have hours before degree hours are tried: as much as CalTRACK asks of
 # temperatures (2.2.3.2).
 MIN_HOURLY_SHARE: Final = 0.9
 HOURS_A_DAY: Final = 24

@@ -23,10 +23,10 @@ MIN_OWN_DAYS: Final = 60
 #: CalTRACK 3.2.2: a balance point needs 10 days and 20 degree days beyond it
 MIN_DEGREE_DAY_DAYS: Final = 10
 MIN_DEGREE_DAYS: Final = 20.0
-# : Two candidates whose adjusted R2 differ by less are the same fit (two bases that no day separates): the first in
+#: Two candidates whose adjusted R2 differ by less are the same fit (two bases that no day separates): the first in
 # CalTRACK's order stays. : Without it the last bit of a sum would choose.
 TIE: Final = 1e-12
-# : A weekend or holiday term must lower the Bayesian information criterion by this much to be kept: "strong" in
+#: A weekend or holiday term must lower the Bayesian information criterion by this much to be kept: "strong" in
 # Raftery's scale (1995).
 MIN_BIC_GAIN: Final = 6.0
 #: sigma of a normal distribution over its median absolute deviation

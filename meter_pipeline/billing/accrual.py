@@ -55,7 +55,7 @@ DETERMINANT_SCHEMA: Final = pl.Schema(
     }
 )
 
-# : A day's charges and the position after it. Amounts in millionths of the currency, in the order of the tariff
+#: A day's charges and the position after it. Amounts in millionths of the currency, in the order of the tariff
 # version's day lines.
 CHARGE_SCHEMA: Final = pl.Schema(
     {

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from meter_pipeline.billing.reconcile import DAY_JOINTS
+from meter_pipeline.billing.reconcile import DAY_CHECKS
 from meter_pipeline.billing.reprice import Repriced, reprice
 from meter_pipeline.billing.statement_frames import LINE_SCHEMA, SEGMENT_SCHEMA
 from meter_pipeline.billing.tables import adjustments, days
@@ -189,7 +189,7 @@ def propose_late_changes(
 
 def _propose_noted(database: Database, calendar: BillingCalendar, clock: Clock, actor: str) -> list[str]:
     """Adjustments of the statements that are on the list now."""
-    noted = adjustments.late_changes(database, DAY_JOINTS)
+    noted = adjustments.late_changes(database, DAY_CHECKS)
     if not noted.height:
         return []
     ready = noted.filter(pl.col("waits_for").is_null())

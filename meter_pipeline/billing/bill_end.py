@@ -12,7 +12,7 @@ import polars as pl
 
 from meter_pipeline.billing.bill_position import EXACT_PLACES, MONEY_PLACES
 from meter_pipeline.billing.fixed_point import Whole, product, quotient, same_scale, scaled, total
-from meter_pipeline.billing.span_pricing import Earlier
+from meter_pipeline.billing.span_pricing import EarlierParts
 from meter_pipeline.billing.statement_frames import LINE_SCHEMA, SEGMENT_SCHEMA, Period, Precision
 from meter_pipeline.billing.tariffs.model import Tariff
 
@@ -28,18 +28,18 @@ class RunningSums:
     rounded: npt.NDArray[Any] | None = None
     lines: npt.NDArray[Any] | None = None
 
-    def of(self, bills: npt.NDArray[np.int64]) -> Earlier:
+    def of(self, bills: npt.NDArray[np.int64]) -> EarlierParts:
         """The sums of some bills."""
         if self.exact is None or self.rounded is None:
-            return Earlier()
-        return Earlier(
+            return EarlierParts()
+        return EarlierParts(
             {code: sums[bills] for code, sums in self.by_code.items()},
             {code: sums[bills] for code, sums in self.least.items()},
             self.exact[bills],
             self.rounded[bills],
         )
 
-    def put(self, bills: npt.NDArray[np.int64], came_to: Earlier) -> None:
+    def put(self, bills: npt.NDArray[np.int64], came_to: EarlierParts) -> None:
         """The sums of some bills from now on."""
         if self.exact is None or self.rounded is None:
             self.exact, self.rounded = (np.zeros(self.bills, dtype=object) for _ in range(2))
@@ -67,7 +67,7 @@ def payable(tariff: Tariff, money: Whole) -> npt.NDArray[Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class SpentCredits:
     """Money credits of n bills: what they paid and what is left for later bills."""
 
     used: npt.NDArray[Any]
@@ -76,14 +76,14 @@ class Spent:
 
 def spend_credit(
     tariff: Tariff, credit_in: npt.NDArray[Any], exported: Whole, owed: npt.NDArray[Any], held: Precision
-) -> Spent:
+) -> SpentCredits:
     """Credits carried in and earned by ``exported`` (n, periods) against what they may pay."""
     assert tariff.sell is not None  # noqa: S101 - only a tariff that carries money asks
     rates, places = same_scale(list(tariff.sell.rates))
     earned = total([product(exported[:, p], rate) for p, rate in enumerate(rates)])
     pool = total([credit_in, rounded(tariff, earned, held.scale * 10**places, held)])
     used = np.minimum(pool, np.maximum(owed, 0))
-    return Spent(used, pool - used)
+    return SpentCredits(used, pool - used)
 
 
 def rounded(tariff: Tariff, numerator: Whole, denominator: int, held: Precision) -> Whole:

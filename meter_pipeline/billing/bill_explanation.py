@@ -23,6 +23,7 @@ from meter_pipeline.billing.service_agreements import SERVICE_SCHEMA
 from meter_pipeline.billing.statements import price_segments
 from meter_pipeline.billing.tariffs.fields import TariffRefusedError
 from meter_pipeline.billing.tariffs.model import (
+    ByAttribute,
     Charge,
     DemandCharge,
     FixedCharge,
@@ -30,7 +31,6 @@ from meter_pipeline.billing.tariffs.model import (
     PercentCharge,
     Tariff,
     UsageCharge,
-    Variants,
 )
 from meter_pipeline.units import from_micro, to_micro
 
@@ -38,7 +38,7 @@ _KEY = ("T", 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class BillUse:
     """What a bill is for: a month, or some days from its first on; use and exports by period and peaks by register, in the
     tariff's unit and in kW; what the service has."""
 
@@ -67,7 +67,7 @@ class Step:
     how: str
 
 
-def explain_bill(tariff: Tariff, use: Use) -> list[Step]:
+def explain_bill(tariff: Tariff, use: BillUse) -> list[Step]:
     """The bill's lines, in order. Raises TariffRefusedError where a name is unknown or the tariff needs more than is given."""
     missing = sorted(name for name in tariff.attributes if not use.attributes.get(name))
     if missing:
@@ -86,7 +86,7 @@ def explain_bill(tariff: Tariff, use: Use) -> list[Step]:
     return steps
 
 
-def _row(tariff: Tariff, use: Use) -> pl.DataFrame:
+def _row(tariff: Tariff, use: BillUse) -> pl.DataFrame:
     """The bill's one segment, as price_segments takes it."""
     periods, registers = tariff.layout
     days = [use.start + timedelta(days=k) for k in range((use.past - use.start).days)]
@@ -136,14 +136,16 @@ def _listed(given: Mapping[str, Decimal], names: tuple[str, ...], option: str) -
     return [to_micro(given.get(name, Decimal(0))) for name in names]
 
 
-def _variant(variants: Variants, use: Use) -> int:
+def _variant(variants: ByAttribute, use: BillUse) -> int:
     if variants.attribute is None:
         return 0
     value = use.attributes.get(variants.attribute, "")
     return variants.keys.index(value if value in variants.keys else "*")
 
 
-def _how(tariff: Tariff, charge: Charge | None, key: str, quantity: Decimal | None, use: Use, steps: list[Step]) -> str:
+def _how(
+    tariff: Tariff, charge: Charge | None, key: str, quantity: Decimal | None, use: BillUse, steps: list[Step]
+) -> str:
     """The arithmetic of a line in words and figures."""
     match charge:
         case UsageCharge():
@@ -169,7 +171,7 @@ def _how(tariff: Tariff, charge: Charge | None, key: str, quantity: Decimal | No
     return {"ROUNDING": "the exact total, rounded once"}.get(key, "what the end of the bill or year adds")
 
 
-def _times(per: str, use: Use) -> str:
+def _times(per: str, use: BillUse) -> str:
     days = (use.past - use.start).days
     months = int(period_months(np.array([days]))[0])
     if per == "day":

@@ -162,9 +162,9 @@ def _earlier(database: Database, reference: Reference, period: Period) -> pl.Dat
     opened = store.first_billed_day(database)
     if opened is None:
         return pl.DataFrame(schema=HOLD_SCHEMA)
-    eve = pl.col("stretch_start").dt.offset_by("-1d")
+    prior_day = pl.col("stretch_start").dt.offset_by("-1d")
     before = (
-        period.runs.select("account_id", "service_point_id", eve.alias("eve"))
+        period.runs.select("account_id", "service_point_id", prior_day.alias("eve"))
         .join(
             reference.agreements.select("account_id", "service_point_id", "cycle_id", "valid_from", "valid_to"),
             on=["account_id", "service_point_id"],

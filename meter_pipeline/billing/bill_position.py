@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from meter_pipeline.billing.fixed_point import Whole
-from meter_pipeline.billing.tariffs.model import Variants
+from meter_pipeline.billing.tariffs.model import ByAttribute
 
 #: Decimals of the currency in stored amounts, and in exact ones.
 MONEY_PLACES: Final = 6
@@ -29,7 +29,7 @@ class MissingAttributeError(ValueError):
 
 
 @dataclass(slots=True)
-class Position:
+class PeriodPosition:
     """How far n services have come in their billing periods.
 
     ``energy`` (n, periods) and ``export`` in 1/``scale`` of the tariff's unit, never negative; ``peaks`` (n, registers)
@@ -65,7 +65,7 @@ class Position:
         return int(self.energy.shape[0])
 
 
-def variant_index(variants: Variants, position: Position) -> Whole | None:
+def variant_index(variants: ByAttribute, position: PeriodPosition) -> Whole | None:
     """Which variant of a charge each service has; None where there is one. Raises MissingAttributeError."""
     if variants.attribute is None:
         return None
@@ -84,7 +84,7 @@ def variant_index(variants: Variants, position: Position) -> Whole | None:
     return index
 
 
-def _dated_index(variants: Variants, position: Position) -> Whole:
+def _dated_index(variants: ByAttribute, position: PeriodPosition) -> Whole:
     """Which of some dated rates holds for each service."""
     days = position.service_day if variants.attribute == "service_date" else position.bill_day
     since = np.array([date.fromisoformat(key).toordinal() for key in variants.keys], np.int64)

@@ -11,14 +11,14 @@ import polars as pl
 from meter_pipeline.billing import reconcile
 from meter_pipeline.billing.bill_holds import Period, billed_by_legacy, waiting
 from meter_pipeline.billing.period_prices import price_period
-from meter_pipeline.billing.reconcile import STATEMENT_JOINTS, STREAK_DAYS
+from meter_pipeline.billing.reconcile import STATEMENT_CHECKS, STREAK_DAYS
 from meter_pipeline.billing.reference import load_reference
 from meter_pipeline.billing.segments import covered, stretches
 from meter_pipeline.billing.service_agreements import Reference
 from meter_pipeline.billing.statement_rows import write
 from meter_pipeline.billing.statements import line_hashes
 from meter_pipeline.billing.tables import days
-from meter_pipeline.billing.tables import reconciliation as joints
+from meter_pipeline.billing.tables import reconciliation as checks
 from meter_pipeline.billing.tables import statements as store
 from meter_pipeline.billing.tables.adjustments import revised_points
 from meter_pipeline.calendar import BillingCalendar
@@ -155,9 +155,9 @@ class _Run:
             if found.priced.segments.height:
                 write(connection, session, outcome, found, totals, month, self.clock, self.actor)
             if outcome.issued or accounts is None:
-                outcome.reconciliation = statement_joints(connection, cycle_id, period_start, period_end)
+                outcome.reconciliation = statement_checks(connection, cycle_id, period_start, period_end)
                 last = period_end - timedelta(days=1)
-                joints.replace(connection, last, outcome.reconciliation, list(STATEMENT_JOINTS), cycle_id)
+                checks.replace(connection, last, outcome.reconciliation, list(STATEMENT_CHECKS), cycle_id)
             outcome.exceptions = dict(faults.group_by("reason").len().sort("reason").iter_rows())
         return outcome
 
@@ -184,7 +184,7 @@ def _without(period: Period, accounts: list[str]) -> Period:
 
 def _streaks(connection: Any, outcome: StatementOutcome) -> pl.DataFrame:
     """Accounts that stand on a run of estimates, as exceptions that hold nothing."""
-    streaks = joints.period_streaks(connection, outcome.cycle_id, outcome.period_start, outcome.period_end, STREAK_DAYS)
+    streaks = checks.period_streaks(connection, outcome.cycle_id, outcome.period_start, outcome.period_end, STREAK_DAYS)
     return streaks.select(
         "account_id",
         pl.lit("estimate_streak").alias("reason"),
@@ -192,18 +192,18 @@ def _streaks(connection: Any, outcome: StatementOutcome) -> pl.DataFrame:
     )
 
 
-def statement_joints(connection: Any, cycle_id: str, period_start: date, period_end: date) -> pl.DataFrame:
+def statement_checks(connection: Any, cycle_id: str, period_start: date, period_end: date) -> pl.DataFrame:
     """lines_to_statement and statement_to_ledger of a period, from what is stored now; empty where nothing was issued.
 
     Every statement is hashed again from its lines and looked for by that hash among the leaves of the ledger's entries,
     and every leaf for its statement.
     """
-    sums = joints.statement_sums(connection, cycle_id, period_start, period_end)
-    held = joints.issued_leaves(connection, cycle_id, period_start, period_end - timedelta(days=1))
+    sums = checks.statement_sums(connection, cycle_id, period_start, period_end)
+    held = checks.issued_leaves(connection, cycle_id, period_start, period_end - timedelta(days=1))
     leaves = [flat[k : k + 32] for flat in held.values() for k in range(0, len(flat), 32)]
     if not sums.height and not leaves:
         return pl.DataFrame(schema=reconcile.SCHEMA)
-    now = line_hashes(joints.statement_lines(connection, cycle_id, period_start), sums["statement_id"]).rename(
+    now = line_hashes(checks.statement_lines(connection, cycle_id, period_start), sums["statement_id"]).rename(
         {"lines_sha256": "now_sha256"}
     )
     claimed = [

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from meter_pipeline.billing.bill_run import statement_joints
-from meter_pipeline.billing.reconcile import STATEMENT_JOINTS
+from meter_pipeline.billing.bill_run import statement_checks
+from meter_pipeline.billing.reconcile import STATEMENT_CHECKS
 from meter_pipeline.billing.tables import periods
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import decisions
@@ -52,7 +52,7 @@ def _points(connection: Any, month: date, anew: bool = True) -> list[dict[str, A
     against = [
         f"{cycle} {joint}: {detail}"
         for cycle, first, past in periods.periods_ending(connection, month, following)
-        for joint, cause, detail in _joints(connection, cycle, first, past, anew)
+        for joint, cause, detail in _checks(connection, cycle, first, past, anew)
         if cause == "open"
     ]
     point = {
@@ -67,20 +67,20 @@ def _law(connection: Any, month: date, following: date, anew: bool) -> dict[str,
     """Whether all validated usage is on a bill, accrued or waiting for a reason, by the room that shares no code with
     billing."""
     if anew:
-        verdict = law(connection, month, following)
-        ok, detail = verdict.ok, "" if verdict.ok else verdict.sentence()
+        result = law(connection, month, following)
+        ok, detail = result.ok, "" if result.ok else result.sentence()
     else:
         against = last_said(connection, month, following)
         ok, detail = not against, "; ".join(against)
     return {"point": "all usage is billed, accrued or waiting for a reason", "ok": ok, "detail": detail[:500]}
 
 
-def _joints(connection: Any, cycle: str, first: date, past: date, anew: bool) -> list[tuple[str, str, str]]:
-    """Joint, cause and detail of a period's statements."""
+def _checks(connection: Any, cycle: str, first: date, past: date, anew: bool) -> list[tuple[str, str, str]]:
+    """Check, cause and detail of a period's statements."""
     if anew:
-        return statement_joints(connection, cycle, first, past).select("joint", "cause", "detail").rows()
-    found = periods.joints_found(connection, cycle, past, list(STATEMENT_JOINTS))
-    return found or [(STATEMENT_JOINTS[0], "open", "never compared")]
+        return statement_checks(connection, cycle, first, past).select("joint", "cause", "detail").rows()
+    found = periods.checks_found(connection, cycle, past, list(STATEMENT_CHECKS))
+    return found or [(STATEMENT_CHECKS[0], "open", "never compared")]
 
 
 def request_close(database: Database, month: date, *, person: str, clock: Clock = SYSTEM_CLOCK) -> list[dict[str, Any]]:

@@ -21,10 +21,10 @@ from meter_pipeline.billing.positions import matrix
 from meter_pipeline.billing.recalculate import KEY, carry_forward
 from meter_pipeline.billing.reference import load_reference
 from meter_pipeline.billing.sealed_days import keep_revisions
-from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, bind
+from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, services_of_day
 from meter_pipeline.billing.tables import adjustments as late
 from meter_pipeline.billing.tables import days
-from meter_pipeline.billing.tables import reconciliation as joints
+from meter_pipeline.billing.tables import reconciliation as checks
 from meter_pipeline.billing.tariff_freeze import freeze_versions
 from meter_pipeline.billing.tariffs import Tariff
 from meter_pipeline.calendar import BillingCalendar
@@ -37,7 +37,7 @@ from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.sharding import key_ranges
 from meter_pipeline.vee import register_tolerance
 
-# : Services read, computed and written together: their quarter-hours are 10 MB, and eight of these make a hundred
+#: Services read, computed and written together: their quarter-hours are 10 MB, and eight of these make a hundred
 # thousand, so that reading, : computing and writing overlap from soon after the start until soon before the end (4.1 s
 # a day; 4.5 with four, 4.7 with twelve).
 SERVICES_PER_SHARD: Final = 12_500
@@ -48,7 +48,7 @@ class BillingOutcome:
     """What billing a day made of it. Money in millionths of the currency.
 
     ``changed``: service points written; ``carried``: later days whose charges moved with it; ``sealed``: the day's
-    month is sealed, so that differences went to billing.determinant_revision. ``reconciliation``: the day's joints.
+    month is sealed, so that differences went to billing.determinant_revision. ``reconciliation``: the day's reconciliation checks.
     ``exceptions``: reason -> services. ``streaks``: services that have been nothing but estimates for
     reconcile.STREAK_DAYS or more. ``adjustments``: proposed because the day moved under statements that were issued
     (``statements_touched``).
@@ -98,7 +98,7 @@ def bill_billing_day(
     that was billed before is compared row by row and only what changed is written; charges of later days that stand on
     it are brought forward, and adjustments of statements already issued from it are proposed. The day is worked through
     in ``shards`` ranges of service points (0: of SERVICES_PER_SHARD): the next is read and the last written while one
-    is computed. How many there are changes no byte. Raises psycopg errors, and control.gate.Held where a pause is
+    is computed. How many there are changes no byte. Raises psycopg errors, and control.pause_check.PausedError where a pause is
     raised before it writes.
     """
     outcome = BillingOutcome(day)
@@ -121,7 +121,7 @@ def bill_billing_day(
         connection.commit()
         days.lock(connection)
         reference = load_reference(session, day, beside)
-        bound = bind(reference, day)
+        bound = services_of_day(reference, day)
         watch("reference")
         outcome.sealed = days.sealed(connection, day)
         first_load = not outcome.sealed and not days.is_billed(connection, day)
@@ -179,10 +179,10 @@ def bill_billing_day(
                 )
         watch("write")
         currency = next((t.currency for t in bound.tariffs.values()), "USD")
-        table = day_joints(connection, calendar, day, own, standing.result())
-        outcome.streaks = joints.estimate_streaks(connection, day, reconcile.STREAK_DAYS)
-        joints.index_leaves(connection, day)
-        if joints.replace(connection, day, table, list(reconcile.DAY_JOINTS)):
+        table = day_checks(connection, calendar, day, own, standing.result())
+        outcome.streaks = checks.estimate_streaks(connection, day, reconcile.STREAK_DAYS)
+        checks.index_leaves(connection, day)
+        if checks.replace(connection, day, table, list(reconcile.DAY_CHECKS)):
             open_rows = table.filter(pl.col("cause") == "open").height
             ledger.append(
                 connection,
@@ -205,24 +205,24 @@ def bill_billing_day(
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
-    """What the day's joints compare that billing does not write: reads, validated rows, and the positions of the day
+    """What the day's reconciliation checks compare that billing does not write: reads, validated rows, and the positions of the day
     before."""
 
-    files: list[joints.Row]
-    channel_days: list[joints.Row]
-    registers: list[joints.Row]
+    files: list[checks.Row]
+    channel_days: list[checks.Row]
+    registers: list[checks.Row]
     usage: pl.DataFrame
-    eve: pl.DataFrame
+    prior_day: pl.DataFrame
 
     @classmethod
     def seen(cls, connection: Any, calendar: BillingCalendar, day: date) -> _Standing:
         """As a connection sees it."""
         return cls(
-            joints.files(connection, day),
-            joints.channel_days(connection, day),
-            joints.registers(connection, day, *calendar.bounds(day), register_tolerance()),
-            joints.validated_usage(connection, day),
-            joints.stored_charges(connection, day - timedelta(days=1), before=True),
+            checks.files(connection, day),
+            checks.channel_days(connection, day),
+            checks.registers(connection, day, *calendar.bounds(day), register_tolerance()),
+            checks.validated_usage(connection, day),
+            checks.stored_charges(connection, day - timedelta(days=1), before=True),
         )
 
 
@@ -242,28 +242,28 @@ class _Own:
     @classmethod
     def seen(cls, connection: Any, day: date) -> _Own:
         """As a connection sees it."""
-        return cls(joints.stored_determinants(connection, day), joints.stored_charges(connection, day))
+        return cls(checks.stored_determinants(connection, day), checks.stored_charges(connection, day))
 
 
-def day_joints(
+def day_checks(
     connection: Any, calendar: BillingCalendar, day: date, own: _Own | None = None, standing: _Standing | None = None
 ) -> pl.DataFrame:
-    """The day's joints, each side read from its own table. ``own`` and ``standing``: what was read already."""
+    """The day's reconciliation checks, each side read from its own table. ``own`` and ``standing``: what was read already."""
     own, other = own or _Own.seen(connection, day), standing or _Standing.seen(connection, calendar, day)
-    held, charges, eve = own.determinants, own.charges, other.eve
+    held, charges, prior_day = own.determinants, own.charges, other.prior_day
     key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
-    alone = charges.filter(pl.col("stretch_start") < day - timedelta(days=1)).join(eve, on=key, how="anti")
-    excused = joints.excused(connection, day)
+    alone = charges.filter(pl.col("stretch_start") < day - timedelta(days=1)).join(prior_day, on=key, how="anti")
+    excused = checks.excused(connection, day)
     return reconcile.table(
         {
             "file_to_reads": other.files,
             "reads_to_validated": other.channel_days,
             "intervals_to_register": other.registers,
             "validated_to_determinants": reconcile.usage_rows(
-                other.usage, held, excused, joints.revised(connection, day)
+                other.usage, held, excused, checks.revised(connection, day)
             ),
             "determinants_to_lines": reconcile.charged_rows(
-                held, charges, eve, joints.positions_before(connection, day, alone), excused
+                held, charges, prior_day, checks.positions_before(connection, day, alone), excused
             ),
             "lines_to_total": reconcile.line_rows(charges),
         }

@@ -12,7 +12,7 @@ import polars as pl
 
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DayCharges, accrue, joined
 from meter_pipeline.billing.determinants import DayGroup, day_determinants
-from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, Bound, exceptions
+from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, DayServices, exceptions
 from meter_pipeline.billing.tables import days
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
@@ -25,7 +25,7 @@ from meter_pipeline.sharding import KeyRange
 class ShardInput:
     """What a shard of the day stands on."""
 
-    services: Bound
+    services: DayServices
     usage: list[DayMatrix]
     daily: pl.DataFrame
     prior: pl.DataFrame
@@ -60,7 +60,7 @@ def _rows_of(matrix: DayMatrix, chosen: pl.Expr) -> DayMatrix:
     )
 
 
-def read_shard(database: Database, day: date, bound: Bound, within: KeyRange) -> ShardInput:
+def read_shard(database: Database, day: date, bound: DayServices, within: KeyRange) -> ShardInput:
     """Usage and positions of the services of a range."""
     services = bound.within(within)
     return ShardInput(

@@ -14,7 +14,7 @@ import polars as pl
 
 from meter_pipeline.billing.day_slots import SlotMap, buckets, demand_window, hours_period, peaks_of, whole_day_period
 from meter_pipeline.billing.fixed_point import Whole, narrow, product, quotient
-from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, Bound, exceptions
+from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, DayServices, exceptions
 from meter_pipeline.billing.tariffs.model import Layout, Tariff
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
@@ -186,7 +186,7 @@ def blank_group(tariff_id: str, version: int, tariff: Tariff, rows: npt.NDArray[
 
 
 def day_determinants(
-    bound: Bound,
+    bound: DayServices,
     calendar: BillingCalendar,
     day: date,
     matrices: Sequence[DayMatrix],
@@ -249,7 +249,9 @@ class _Work:
     dials: pl.DataFrame | None = None
 
     @classmethod
-    def of(cls, bound: Bound, groups: Sequence[DayGroup], day: date, zone: str, holidays: frozenset[date]) -> _Work:
+    def of(
+        cls, bound: DayServices, groups: Sequence[DayGroup], day: date, zone: str, holidays: frozenset[date]
+    ) -> _Work:
         within = np.zeros(bound.services.height, np.int64)
         for group in groups:
             within[group.rows] = np.arange(len(group.rows))
@@ -310,7 +312,7 @@ def _together(group: DayGroup, work: _Work) -> None:
             group.interval_minutes[target] = window
 
 
-def _unbilled(unbound: pl.DataFrame, bound: Bound) -> pl.DataFrame:
+def _unbilled(unbound: pl.DataFrame, bound: DayServices) -> pl.DataFrame:
     """Usage at a service point that no service holds: nobody pays, unless an exception already says why."""
     return exceptions(
         unbound.join(bound.exceptions, on="service_point_id", how="anti").select("service_point_id").unique(),
@@ -318,7 +320,7 @@ def _unbilled(unbound: pl.DataFrame, bound: Bound) -> pl.DataFrame:
     )
 
 
-def _group(bound: Bound) -> tuple[npt.NDArray[np.int64], list[DayGroup]]:
+def _group(bound: DayServices) -> tuple[npt.NDArray[np.int64], list[DayGroup]]:
     services = bound.services
     group_of = np.zeros(services.height, np.int64)
     groups: list[DayGroup] = []
@@ -439,7 +441,7 @@ def _fill_daily(
     work: _Work,
     daily: pl.DataFrame,
     seen: npt.NDArray[np.bool_],
-    bound: Bound,
+    bound: DayServices,
 ) -> pl.DataFrame:
     """Usage known only as a day's total, that of registers alone: enough for a tariff without demand whose periods do not
     divide the day. It comes on top of intervals, as on the day on which a register gives way to an interval meter."""

@@ -21,13 +21,13 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def reconciliation_waterfall(table: pl.DataFrame, title: str) -> bytes:
-    """Each joint as a bar of what agrees, with a step for every named cause and a red one for what is open. Shares of
-    each joint's rows."""
+    """Each check as a bar of what agrees, with a step for every named cause and a red one for what is open. Shares of
+    each check's rows."""
     figure, axis = _figure(6.4, 2.6)
-    joints = table["joint"].unique(maintain_order=True).to_list()
+    checks = table["joint"].unique(maintain_order=True).to_list()
     causes = [c for c in table["cause"].unique().sort().to_list() if c not in ("none", "open")]
     colour = {"none": _INK[0], "open": _INK[4]} | {c: _INK[1 + k % 3] for k, c in enumerate(causes)}
-    for y, joint in enumerate(joints):
+    for y, joint in enumerate(checks):
         part = (
             table.filter(pl.col("joint") == joint)
             .group_by("cause")
@@ -44,7 +44,7 @@ def reconciliation_waterfall(table: pl.DataFrame, title: str) -> bytes:
                     left + width / 2, y, f"{cause} {items:,}", ha="center", va="center", fontsize=6, color="white"
                 )
             left += width
-    axis.set_yticks(range(len(joints)), [j.replace("_", " ") for j in joints], fontsize=7)
+    axis.set_yticks(range(len(checks)), [j.replace("_", " ") for j in checks], fontsize=7)
     axis.invert_yaxis()
     axis.set_xlim(0, 1)
     axis.set_xticks([])

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from meter_pipeline.billing.bill_position import QUANTITY_SCALE, Position
+from meter_pipeline.billing.bill_position import QUANTITY_SCALE, PeriodPosition
 from meter_pipeline.billing.fixed_point import Whole
 from meter_pipeline.billing.service_agreements import COUNTS
 from meter_pipeline.billing.tariffs.model import Layout, Tariff
@@ -122,7 +122,7 @@ def carried_out(tariff: Tariff, after: dict[str, Any], surplus: Whole) -> Whole:
     return surplus if tariff.carries_units else np.zeros_like(surplus)
 
 
-def position(tariff: Tariff, frame: dict[str, Any], rows: npt.NDArray[np.int64] | None = None) -> Position:
+def position(tariff: Tariff, frame: dict[str, Any], rows: npt.NDArray[np.int64] | None = None) -> PeriodPosition:
     """A Position from cumulative arrays (energy, export, carry, peaks, register_days, days, ...), perhaps of some rows
     only."""
 
@@ -133,7 +133,7 @@ def position(tariff: Tariff, frame: dict[str, Any], rows: npt.NDArray[np.int64] 
     attributes = {k: (v if rows is None else v[rows]) for k, v in frame["attributes"].items()}
     scale = frame.get("scale", QUANTITY_SCALE)
     energy, surplus = netted(tariff, take("energy"), take("export"), take("carry"), scale)
-    return Position(
+    return PeriodPosition(
         energy=energy,
         export=take("export"),
         surplus=surplus,

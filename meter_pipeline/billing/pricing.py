@@ -20,7 +20,7 @@ from meter_pipeline.billing.bill_position import (
     EXACT_PLACES,
     MONEY_PLACES,
     MissingAttributeError,
-    Position,
+    PeriodPosition,
     variant_index,
 )
 from meter_pipeline.billing.fixed_point import (
@@ -35,6 +35,7 @@ from meter_pipeline.billing.fixed_point import (
     total,
 )
 from meter_pipeline.billing.tariffs.model import (
+    ByAttribute,
     Charge,
     DemandCharge,
     FixedCharge,
@@ -45,7 +46,6 @@ from meter_pipeline.billing.tariffs.model import (
     Rounding,
     Tariff,
     UsageCharge,
-    Variants,
 )
 from meter_pipeline.billing.tariffs.schedules import seasons_of
 
@@ -86,7 +86,7 @@ def period_months(period_days: Whole) -> Whole:
 class Pricer:
     """One pass over a tariff's charges; holds the amounts of the lines so far."""
 
-    def __init__(self, tariff: Tariff, position: Position, exact: bool, closing: bool) -> None:
+    def __init__(self, tariff: Tariff, position: PeriodPosition, exact: bool, closing: bool) -> None:
         self.tariff, self.position, self.exact, self.closing = tariff, position, exact, closing
         self.places = EXACT_PLACES if exact else MONEY_PLACES
         self.columns: list[Whole] = []
@@ -341,7 +341,7 @@ class Pricer:
     def _monthly(
         self,
         amounts: tuple[Decimal, ...],
-        variants: Variants,
+        variants: ByAttribute,
         per: str,
         proration: str,
         rounding: Rounding | None,
@@ -477,7 +477,7 @@ class Pricer:
         return found
 
 
-def amounts(tariff: Tariff, position: Position, *, exact: bool = False, closing: bool = False) -> Whole:
+def amounts(tariff: Tariff, position: PeriodPosition, *, exact: bool = False, closing: bool = False) -> Whole:
     """Money of every line of a tariff at a position: (n, lines), in the order of ``tariff.lines``, in millionths of the
     currency.
 
@@ -488,7 +488,7 @@ def amounts(tariff: Tariff, position: Position, *, exact: bool = False, closing:
 
 
 def priced(
-    tariff: Tariff, position: Position, *, closing: bool, exact: bool = False
+    tariff: Tariff, position: PeriodPosition, *, closing: bool, exact: bool = False
 ) -> tuple[Whole, list[Whole | None]]:
     """As amounts, and the quantity behind each line: usage in 1/scale of the unit, demand in 1/scale kW, None where a
     line has none."""

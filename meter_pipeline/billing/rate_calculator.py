@@ -23,7 +23,7 @@ from meter_pipeline.billing.carried import carried
 from meter_pipeline.billing.determinants import DAILY_SCHEMA, DayGroup, day_determinants
 from meter_pipeline.billing.load import LOAD_SCALE, Load, LoadDay
 from meter_pipeline.billing.positions import micro_of
-from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, SERVICE_SCHEMA, Bound
+from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, SERVICE_SCHEMA, DayServices
 from meter_pipeline.billing.statement_frames import Precision
 from meter_pipeline.billing.statements import Priced, price_segments
 from meter_pipeline.billing.tariffs.fields import TariffRefusedError
@@ -81,7 +81,7 @@ class _Account:
 
     def determinants(self, services: pl.DataFrame, load: Load, of: LoadDay) -> DayGroup:
         """A day's determinants. Raises TariffRefusedError where the day can't be priced."""
-        bound = Bound(services, {_KEY: self.tariff}, pl.DataFrame(schema=EXCEPTION_SCHEMA))
+        bound = DayServices(services, {_KEY: self.tariff}, pl.DataFrame(schema=EXCEPTION_SCHEMA))
         matrices: list[DayMatrix] = []
         daily = pl.DataFrame(schema=DAILY_SCHEMA)
         flows = [("import", of.imports), *([("export", of.exports)] if of.exports.any() else [])]

@@ -13,7 +13,7 @@ import polars as pl
 from meter_pipeline.billing.accrual import DETERMINANT_SCHEMA, DayCharges, accrue, joined
 from meter_pipeline.billing.determinants import DayDeterminants, blank_group
 from meter_pipeline.billing.positions import matrix
-from meter_pipeline.billing.service_agreements import Bound, Reference, bind
+from meter_pipeline.billing.service_agreements import DayServices, Reference, services_of_day
 from meter_pipeline.billing.tables import days
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
@@ -23,7 +23,7 @@ from meter_pipeline.set_aside import apart
 KEY: Final = ("billing_day", "service_point_id")
 
 
-def groups_of(bound: Bound, frame: pl.DataFrame, day: date, calendar: BillingCalendar) -> DayDeterminants:
+def groups_of(bound: DayServices, frame: pl.DataFrame, day: date, calendar: BillingCalendar) -> DayDeterminants:
     """Stored determinants of some services as the day's groups again."""
     services = bound.services.join(frame.select("service_point_id"), on="service_point_id", how="semi").sort(
         "service_point_id"
@@ -74,7 +74,7 @@ def carry_forward(
             break
         if days.sealed(connection, later):
             continue
-        bound = bind(reference(later), later)
+        bound = services_of_day(reference(later), later)
         stretches = bound.services.filter(pl.col("service_point_id").is_in(moved) & (pl.col("stretch_start") <= day))
         moved = stretches["service_point_id"].to_list()
         if not moved:
@@ -99,7 +99,7 @@ def carry_forward(
 
 
 def _again(
-    bound: Bound,
+    bound: DayServices,
     held: pl.DataFrame,
     later: date,
     calendar: BillingCalendar,

@@ -10,13 +10,13 @@ import polars as pl
 
 from meter_pipeline.billing.service_agreements import EXCEPTIONS
 
-# : Days in a row of nothing but estimates that are reported. A lost message is mended by the next collection within two
+#: Days in a row of nothing but estimates that are reported. A lost message is mended by the next collection within two
 # days; the third says that : somebody has to look. Our figure: rules for utilities limit estimated bills (commonly two
 # in a row), which is months later.
 STREAK_DAYS: Final = 3
-# : Joints in the order in which data flows: each side is read from the tables named, never from what the stage has in
+#: Joints in the order in which data flows: each side is read from the tables named, never from what the stage has in
 # hand.
-JOINTS: Final[dict[str, str]] = {
+CHECKS: Final[dict[str, str]] = {
     "file_to_reads": "reads landed in a file (raw.feed_file_day) against the outcomes of its committed batches (raw.load_batch)",
     "reads_to_validated": "channel-days read (raw.interval_day) against channel-days validated (vee.interval_day)",
     "intervals_to_register": "validated intervals (vee.interval_day) against the register's own reads (raw.register_read)",
@@ -26,10 +26,10 @@ JOINTS: Final[dict[str, str]] = {
     "lines_to_statement": "the stored charges of a period's days (billing.charge_day) against the statement's lines (billing.statement_line)",
     "statement_to_ledger": "statements in the store, hashed again from their lines, against the leaves in the ledger (ledger.entry)",
 }
-DAY_JOINTS: Final = tuple(JOINTS)[:6]
-STATEMENT_JOINTS: Final = tuple(JOINTS)[6:]
+DAY_CHECKS: Final = tuple(CHECKS)[:6]
+STATEMENT_CHECKS: Final = tuple(CHECKS)[6:]
 #: Joints whose figures are millionths; the others count.
-_MICRO: Final = frozenset(JOINTS) - {"file_to_reads", "reads_to_validated", "statement_to_ledger"}
+_MICRO: Final = frozenset(CHECKS) - {"file_to_reads", "reads_to_validated", "statement_to_ledger"}
 
 #: The closed list of causes. ``none`` agrees; ``open`` is an exception for people.
 CAUSES: Final[dict[str, str]] = {
@@ -74,15 +74,15 @@ def micro(value: int) -> Decimal:
 
 
 def table(found: Mapping[str, Sequence[Sequence[Any]]]) -> pl.DataFrame:
-    """Rows of billing.reconciliation, sorted, from each joint's rows (subject, unit, cause, expected, actual, items,
+    """Rows of billing.reconciliation, sorted, from each check's rows (subject, unit, cause, expected, actual, items,
     detail).
 
-    Raises ValueError for a joint or a cause that is in neither closed list.
+    Raises ValueError for a check or a cause that is in neither closed list.
     """
     rows = []
     for joint, sides in found.items():
         for subject, unit, cause, expected, actual, items, detail in sides:
-            if joint not in JOINTS or cause not in CAUSES:
+            if joint not in CHECKS or cause not in CAUSES:
                 raise ValueError(f"{joint}: {cause} is not in the closed list")
             figure = micro if joint in _MICRO else Decimal
             rows.append(
@@ -164,16 +164,16 @@ def _by_flow(determinants: pl.DataFrame, name: str) -> pl.DataFrame:
 
 
 def charged_rows(
-    held: pl.DataFrame, charges: pl.DataFrame, eve: pl.DataFrame, older: pl.DataFrame, excused: pl.DataFrame
+    held: pl.DataFrame, charges: pl.DataFrame, prior_day: pl.DataFrame, older: pl.DataFrame, excused: pl.DataFrame
 ) -> list[tuple[Any, ...]]:
     """determinants_to_lines of a day: what was used against how far the stored positions moved from those of the day
     before, in the tariff's unit.
 
-    ``eve``: positions of the day before; ``older``: the last ones of services that have none then. ``excused``:
+    ``prior_day``: positions of the day before; ``older``: the last ones of services that have none then. ``excused``:
     uncharged marks services whose charge an exception refuses.
     """
     key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
-    behind = pl.concat([eve, older]).rename({"reached": "reached_before", "sent": "sent_before"})
+    behind = pl.concat([prior_day, older]).rename({"reached": "reached_before", "sent": "sent_before"})
     moved = (
         charges.select(*key, "reached", "sent")
         .join(behind, on=key, how="left")

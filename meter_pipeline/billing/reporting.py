@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from meter_pipeline.billing.day import BillingOutcome
 
 
-def _joint_check(outcome: BillingOutcome, name: str, joints: tuple[str, ...] | None, about: str) -> Check:
+def _joint_check(outcome: BillingOutcome, name: str, checks: tuple[str, ...] | None, about: str) -> Check:
     table = outcome.reconciliation
-    if joints is not None:
-        table = table.filter(pl.col("joint").is_in(joints))
+    if checks is not None:
+        table = table.filter(pl.col("joint").is_in(checks))
     wrong = table.filter(pl.col("cause") == "open")
     described = (
         about
         if not wrong.height
-        else f"{wrong.height} joints are open: {', '.join(wrong['joint'].unique().sort().to_list())}"
+        else f"{wrong.height} reconciliation checks are open: {', '.join(wrong['joint'].unique().sort().to_list())}"
     )
     return Check(name, not wrong.height, described, {"rows": table.height, "open": wrong.height})
 
 
 def stage_report(outcome: BillingOutcome) -> StageReport:
-    """Figures, the joints, exceptions and plots of a billed day."""
+    """Figures, the reconciliation checks, exceptions and plots of a billed day."""
     day = outcome.billing_day.isoformat()
     unbilled = outcome.exception_rows.with_columns(
         pl.col("reason").replace_strict(EXCEPTIONS, default="").alias("meaning")
@@ -55,7 +55,7 @@ def stage_report(outcome: BillingOutcome) -> StageReport:
         schema=["component", "amount"],
         orient="row",
     )
-    joints = outcome.reconciliation.select(
+    checks = outcome.reconciliation.select(
         "joint",
         "subject",
         "unit",
@@ -76,7 +76,7 @@ def stage_report(outcome: BillingOutcome) -> StageReport:
         plots=pictures,
         tables={
             "by component": components,
-            "joints": joints,
+            "joints": checks,
             "exceptions": unbilled,
             "estimate streaks": outcome.streaks,
             "adjustments proposed": pl.DataFrame({"adjustment": outcome.adjustments}, schema={"adjustment": pl.String}),
@@ -91,6 +91,6 @@ def stage_report(outcome: BillingOutcome) -> StageReport:
                 ("validated_to_determinants", "determinants_to_lines"),
                 "quantities billed are the quantities validated, or the difference is a named exception",
             ),
-            _joint_check(outcome, "reconciliation", None, "every joint agrees or its difference has a named cause"),
+            _joint_check(outcome, "reconciliation", None, "every check agrees or its difference has a named cause"),
         ],
     )

@@ -14,7 +14,7 @@ from meter_pipeline.billing.recalculate import groups_of
 from meter_pipeline.billing.reference import load_reference
 from meter_pipeline.billing.segment_positions import gather
 from meter_pipeline.billing.segments import segments, stretches, uncovered
-from meter_pipeline.billing.service_agreements import bind
+from meter_pipeline.billing.service_agreements import services_of_day
 from meter_pipeline.billing.statements import Priced
 from meter_pipeline.billing.tables import adjustments, days
 from meter_pipeline.billing.tariffs import Tariff
@@ -63,7 +63,7 @@ def reprice(
             DETERMINANT_SCHEMA
         )
         held = _with_revisions(held, later.filter(pl.col("billing_day") == day))
-        bound = bind(reference, day)
+        bound = services_of_day(reference, day)
         accrued = accrue(groups_of(bound, held, day, calendar), position, calendar).charges
         charges[day] = accrued
         position = pl.concat(

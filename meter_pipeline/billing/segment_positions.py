@@ -11,7 +11,7 @@ import polars as pl
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA
 from meter_pipeline.billing.bill_end import year_before
 from meter_pipeline.billing.carried import Carry, no_segments, price_stretches, read_carry
-from meter_pipeline.billing.service_agreements import ATTRIBUTES, Bound, Reference, bind
+from meter_pipeline.billing.service_agreements import ATTRIBUTES, DayServices, Reference, services_of_day
 from meter_pipeline.billing.statements import Priced, before_columns
 from meter_pipeline.billing.tables import statements as store
 from meter_pipeline.billing.tariffs import Tariff
@@ -20,7 +20,7 @@ from meter_pipeline.postgres.database import Database
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class SegmentInputs:
     """Segments of a period with all that they are priced from."""
 
     rows: pl.DataFrame
@@ -40,7 +40,7 @@ def gather(
     cycle_id: str,
     period_start: date,
     positions: Callable[[list[date]], pl.DataFrame],
-) -> Gathered:
+) -> SegmentInputs:
     """Segments with their positions and attributes, the tariffs they are priced with, and what earlier statements carry
     into them.
 
@@ -48,7 +48,7 @@ def gather(
     """
     tariffs: dict[tuple[str, int], Tariff] = {}
     if not ready.height:
-        return Gathered(ready, tariffs, Carry(no_segments(), {}, period_start))
+        return SegmentInputs(ready, tariffs, Carry(no_segments(), {}, period_start))
     ends = ready.with_columns(pl.col("segment_end").dt.offset_by("-1d").alias("billing_day"))
     key = ["billing_day", "service_point_id", "account_id", "tariff_id", "tariff_version", "stretch_start"]
     reached = positions(ends["billing_day"].unique().sort().to_list())
@@ -64,7 +64,7 @@ def gather(
     attributes = []
     layouts: dict[tuple[str, int], Layout] = {}
     for day in sorted(set(rows["billing_day"].to_list())):
-        bound: Bound = bind(reference, day)
+        bound: DayServices = services_of_day(reference, day)
         tariffs |= bound.tariffs
         layouts |= bound.layouts
         attributes.append(
@@ -78,7 +78,7 @@ def gather(
     rows = rows.join(pl.concat(attributes), on=["service_point_id", "billing_day"], how="left")
     rows = _settled(reference, _with_year(database, rows, tariffs, cycle_id, period_start), tariffs)
     carry = read_carry(database, reference, rows, tariffs, period_start)
-    return Gathered(rows, tariffs, replace(carry, layouts={**carry.layouts, **layouts}))
+    return SegmentInputs(rows, tariffs, replace(carry, layouts={**carry.layouts, **layouts}))
 
 
 def _settled(reference: Reference, rows: pl.DataFrame, tariffs: dict[tuple[str, int], Tariff]) -> pl.DataFrame:

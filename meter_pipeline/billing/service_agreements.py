@@ -110,7 +110,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class DayServices:
     """The services of a day, sorted by service point; their tariffs; what can't be billed; and how the lists of positions
     under other versions of these tariffs are laid out, where they are laid out otherwise."""
 
@@ -119,7 +119,7 @@ class Bound:
     exceptions: pl.DataFrame
     layouts: Mapping[tuple[str, int], Layout] = field(default_factory=dict)
 
-    def within(self, span: KeyRange) -> Bound:
+    def within(self, span: KeyRange) -> DayServices:
         """The part of it in a range of service points."""
         if span == EVERYTHING:
             return self
@@ -128,7 +128,7 @@ class Bound:
         high = high if span.past is None else int(ids.search_sorted(span.past, "left"))
         point = pl.col("service_point_id")
         held = pl.lit(True) if span.first is None else point >= span.first
-        return Bound(
+        return DayServices(
             self.services.slice(low, high - low),
             self.tariffs,
             self.exceptions.filter(held, pl.lit(True) if span.past is None else point < span.past),
@@ -200,7 +200,7 @@ def _alone(services: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     return kept, exceptions(named, "overlap", pl.format("{}: {}", "account_id", "claims"))
 
 
-def bind(reference: Reference, day: date) -> Bound:
+def services_of_day(reference: Reference, day: date) -> DayServices:
     """The services billed on a day. Every agreement in force is either a service or an exception."""
     agreements = in_force(reference.agreements, day)
     faults: list[pl.DataFrame] = []
@@ -240,7 +240,7 @@ def bind(reference: Reference, day: date) -> Bound:
         _stretches(reference, services, day).select(SERVICE_SCHEMA.keys()).cast(SERVICE_SCHEMA).sort("service_point_id")
     )
     faulty = pl.concat([f.cast(EXCEPTION_SCHEMA) for f in faults]).sort("service_point_id", "reason")
-    return Bound(services, tariffs, faulty, _layouts(reference, tariffs))
+    return DayServices(services, tariffs, faulty, _layouts(reference, tariffs))
 
 
 def _layouts(reference: Reference, tariffs: Mapping[tuple[str, int], Tariff]) -> dict[tuple[str, int], Layout]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from meter_pipeline.billing.bill_position import EXACT_PLACES, Position
+from meter_pipeline.billing.bill_position import EXACT_PLACES, PeriodPosition
 from meter_pipeline.billing.fixed_point import Whole, narrow, product, quotient, total
 from meter_pipeline.billing.pricing import Pricer
 from meter_pipeline.billing.tariffs.model import (
@@ -26,7 +26,7 @@ from meter_pipeline.billing.tariffs.model import (
 
 
 @dataclass(slots=True)
-class Earlier:
+class EarlierParts:
     """What the earlier parts of n bills came to, in stored money: by charge code, and what their minimum charges asked for;
     ``exact`` (in 10**-12) and ``rounded``: their lines without minimum charges."""
 
@@ -37,17 +37,19 @@ class Earlier:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PartLines:
     """A part's lines: ``money`` (n, lines) and the quantity behind each line; ``rounding`` (n,) what brings the bill to its
     exact total, rounded once; ``came_to``: this part and those before it, for the next."""
 
     money: Whole
     quantities: list[Whole | None]
     rounding: Whole
-    came_to: Earlier
+    came_to: EarlierParts
 
 
-def price_part(tariff: Tariff, before: Position, after: Position, earlier: Earlier, *, last: bool, exact: bool) -> Part:
+def price_part(
+    tariff: Tariff, before: PeriodPosition, after: PeriodPosition, earlier: EarlierParts, *, last: bool, exact: bool
+) -> PartLines:
     """Lines from ``before`` to ``after``. ``last``: it is the bill's last part, which owes what the end owes. Raises
     MissingAttributeError."""
     end, start = Pricer(tariff, after, True, False), Pricer(tariff, before, True, False)
@@ -55,7 +57,7 @@ def price_part(tariff: Tariff, before: Position, after: Position, earlier: Earli
     quantities: list[Whole | None] = []
     n = after.size
     exactly, rounded = [np.zeros(n, np.int64)], [np.zeros(n, np.int64)]
-    came_to = Earlier()
+    came_to = EarlierParts()
     for charge in tariff.charges:
         if isinstance(charge, MinimumCharge):
             least = lines.least(charge)
@@ -90,7 +92,7 @@ def price_part(tariff: Tariff, before: Position, after: Position, earlier: Earli
     came_to.exact = total([*exactly, _column(earlier.exact, n)])
     came_to.rounded = total([*rounded, _column(earlier.rounded, n)])
     money = np.stack([np.asarray(c) for c in lines.columns], axis=1) if lines.columns else np.zeros((n, 0), np.int64)
-    return Part(
+    return PartLines(
         narrow(money),
         quantities,
         _settled(tariff, lines, came_to) if last and not exact else np.zeros(n, np.int64),
@@ -142,7 +144,7 @@ def _money(exact: Whole, lines: Pricer, rounding: Rounding | None) -> Whole:
     return narrow(product(quotient(exact, 10 ** (EXACT_PLACES - places), mode), 10 ** (lines.places - places)))
 
 
-def _top_up(lines: Pricer, charge: MinimumCharge, least: Whole, earlier: Earlier) -> Whole:
+def _top_up(lines: Pricer, charge: MinimumCharge, least: Whole, earlier: EarlierParts) -> Whole:
     n = lines.position.size
     if not lines.closing:
         return np.zeros(n, np.int64)
@@ -150,7 +152,7 @@ def _top_up(lines: Pricer, charge: MinimumCharge, least: Whole, earlier: Earlier
     return lines.top_up(least, total(counted))
 
 
-def _settled(tariff: Tariff, lines: Pricer, came_to: Earlier) -> Whole:
+def _settled(tariff: Tariff, lines: Pricer, came_to: EarlierParts) -> Whole:
     """What brings the bill to its exact total rounded once: nothing where lines are rounded by declared rules, nor where a
     minimum charge already sets the total."""
     n = lines.position.size

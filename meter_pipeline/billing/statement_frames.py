@@ -10,7 +10,7 @@ from typing import Final
 import polars as pl
 
 from meter_pipeline.billing.bill_position import QUANTITY_SCALE
-from meter_pipeline.billing.tariffs.model import Layout, Line, Tariff
+from meter_pipeline.billing.tariffs.model import Layout, Tariff, TariffLine
 
 #: Lines before they are numbered: money and quantity in millionths.
 LINE_SCHEMA: Final = pl.Schema(
@@ -55,8 +55,8 @@ SEGMENT_SCHEMA: Final = pl.Schema(
 
 SEGMENT_MONEY: Final = frozenset({"credit_out", "period_end", "credit", "ratchet", "year_end", "total"})
 #: Lines that no charge declares.
-ROUNDING_LINE: Final = Line("ROUNDING", "ROUNDING", "Rounding of the total", "rider", None, None, "")
-CREDIT_LINE: Final = Line("CREDIT-USED", "CREDIT-USED", "Credit for exports, used", "credit", None, None, "")
+ROUNDING_LINE: Final = TariffLine("ROUNDING", "ROUNDING", "Rounding of the total", "rider", None, None, "")
+CREDIT_LINE: Final = TariffLine("CREDIT-USED", "CREDIT-USED", "Credit for exports, used", "credit", None, None, "")
 
 
 @dataclass(frozen=True, slots=True)

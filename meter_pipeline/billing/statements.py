@@ -30,7 +30,7 @@ from meter_pipeline.billing.positions import (
     position,
 )
 from meter_pipeline.billing.pricing import amounts, priced
-from meter_pipeline.billing.span_pricing import Earlier, price_part
+from meter_pipeline.billing.span_pricing import EarlierParts, price_part
 from meter_pipeline.billing.statement_frames import (
     CENTS,
     CREDIT_LINE,
@@ -42,7 +42,7 @@ from meter_pipeline.billing.statement_frames import (
     Precision,
 )
 from meter_pipeline.billing.tariffs import Tariff
-from meter_pipeline.billing.tariffs.model import Line, MinimumCharge
+from meter_pipeline.billing.tariffs.model import MinimumCharge, TariffLine
 from meter_pipeline.billing.tariffs.schedules import season_days
 from meter_pipeline.ledger.digests import digests
 
@@ -136,8 +136,8 @@ def _without(after: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _part(
-    tariff: Tariff, before: dict[str, Any], after: dict[str, Any], earlier: Earlier, last: bool, held: Precision
-) -> tuple[_Segments, Earlier]:
+    tariff: Tariff, before: dict[str, Any], after: dict[str, Any], earlier: EarlierParts, last: bool, held: Precision
+) -> tuple[_Segments, EarlierParts]:
     """Segments of bills that a change cuts: each is priced from its own exact amounts."""
     part = price_part(tariff, position(tariff, before), position(tariff, after), earlier, last=last, exact=held.exact)
 
@@ -267,7 +267,7 @@ def _figures(name: str, values: npt.NDArray[Any], held: Precision) -> pl.Series:
 
 
 def _line(
-    head: pl.DataFrame, at: int, line: Line, quantity: Whole | None, amount: Whole, held: Precision
+    head: pl.DataFrame, at: int, line: TariffLine, quantity: Whole | None, amount: Whole, held: Precision
 ) -> pl.DataFrame:
     """One line of every service that has it."""
     keep = (amount != 0) if quantity is None else (amount != 0) | (quantity != 0)

@@ -110,7 +110,7 @@ def export(
 
 @app.command()
 def reconciliation(day: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"])], as_json: Json = False) -> None:
-    """The joints of a billing day, open ones first.
+    """The reconciliation checks of a billing day, open ones first.
 
     Example: meter-pipeline billing reconciliation 2026-11-01
     """
@@ -155,12 +155,12 @@ def law(
     asked = day.date() if day is not None else last_day(database)
     if month is None and asked is None:
         problem("nothing was billed yet", "Bill a day first: meter-pipeline run --day DAY")
-    verdict = law_of_month(database, _month(month)) if month is not None else law_of_day(database, asked or date.min)
-    document = verdict.document()
+    result = law_of_month(database, _month(month)) if month is not None else law_of_day(database, asked or date.min)
+    document = result.document()
 
     def show(d: dict[str, Any]) -> None:
         columns = ["billing_day", "service_point_id", "unit", "validated", "billed", "accrued", "waiting", "why"]
-        OUT.print(verdict.sentence())
+        OUT.print(result.sentence())
         for title in ("open", "waiting"):
             if d[title]:
                 OUT.print(table(title.capitalize(), columns, [[row[c] for c in columns] for row in d[title][:200]]))
@@ -170,7 +170,7 @@ def law(
             OUT.print(f"waiting: {line}")
 
     emit(document, as_json, show)
-    if not verdict.ok:
+    if not result.ok:
         raise typer.Exit(1)
 
 

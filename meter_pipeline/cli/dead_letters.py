@@ -11,7 +11,7 @@ import typer
 
 from meter_pipeline.cli.output import OUT, PROBLEM, emit, problem, table
 from meter_pipeline.feeds.head_ends import read_head_ends
-from meter_pipeline.ingest import Places
+from meter_pipeline.ingest import FileFolders
 from meter_pipeline.ingest import dead_letters as work
 from meter_pipeline.ingest.tables import dead_letters
 from meter_pipeline.ingest.tables.dead_letters import DeadLetter
@@ -207,7 +207,7 @@ def replay(
     database, calendar, places = (
         open_database(settings),
         settings.calendar(),
-        Places(settings.archive, settings.staging),
+        FileFolders(settings.archive, settings.staging),
     )
     head_ends = read_head_ends(settings.head_ends)
     person = _person(database, "replay", key or str(reason_code), by)

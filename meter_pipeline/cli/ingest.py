@@ -8,7 +8,7 @@ import typer
 
 from meter_pipeline.cli.output import OUT, emit, problem, table
 from meter_pipeline.feeds.head_ends import read_head_ends
-from meter_pipeline.ingest import Places
+from meter_pipeline.ingest import FileFolders
 from meter_pipeline.ingest.read_again import StagingError, restage_files
 from meter_pipeline.ingest.restage import DayIsBeingWritten
 from meter_pipeline.postgres.database import open_database
@@ -35,7 +35,7 @@ def restage(
     Example: meter-pipeline ingest restage
     """
     settings = load_settings()
-    places = Places(settings.archive, settings.staging)
+    places = FileFolders(settings.archive, settings.staging)
     try:
         done = restage_files(
             open_database(settings), settings.calendar(), places, read_head_ends(settings.head_ends), name=file

@@ -22,7 +22,7 @@ except ImportError:
 
 from meter_pipeline.cli.output import ERR, PROBLEM
 
-# : command -> (module under cli/, with a function's name after a colon where it is not the module's ``app``; one line
+#: command -> (module under cli/, with a function's name after a colon where it is not the module's ``app``; one line
 # of help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init:init", "Make a deployment: a folder of settings, reference tables, tariffs and head-ends."),

@@ -40,7 +40,9 @@ def report(
 
     def render(_: Any) -> None:
         OUT.print(f"{path}", highlight=False, soft_wrap=True)
-        waiting = f"{document['open_joints']} joint(s) open, {len(document['cases'])} exception(s) to work."
+        waiting = (
+            f"{document['open_joints']} reconciliation check(s) open, {len(document['cases'])} exception(s) to work."
+        )
         OUT.print(f"{waiting} Open it in a browser, or: meter-pipeline desk", highlight=False)
 
     emit({"path": path, **document}, json, render)

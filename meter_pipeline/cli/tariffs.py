@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
-from meter_pipeline.billing.bill_explanation import Use, explain_bill
+from meter_pipeline.billing.bill_explanation import BillUse, explain_bill
 from meter_pipeline.billing.load import Load, LoadRefusedError, load_file
 from meter_pipeline.billing.rate_calculator import COMPONENTS, price
 from meter_pipeline.billing.service_agreements import ATTRIBUTES
@@ -190,7 +190,7 @@ def explain(
     try:
         read = load_tariff(tariff)
         start = date.fromisoformat(f"{month}-01")
-        given = Use(
+        given = BillUse(
             start,
             days,
             _named(use, read.schedule.periods, "--use"),

@@ -2,7 +2,7 @@
 
 A stage computes for seconds and writes in one transaction. A pause raised while it computes must not be followed by its
 writes, and waiting in the open transaction would keep its locks for as long as people need. So the stage gives up
-(``Held``): the transaction is undone as a whole, and the stage is run again from its start after the resume, on what is
+(``PausedError``): the transaction is undone as a whole, and the stage is run again from its start after the resume, on what is
 there by then.
 """
 
@@ -14,7 +14,7 @@ from meter_pipeline.control.probe import PauseProbe
 from meter_pipeline.postgres.database import Database
 
 
-class Held(RuntimeError):
+class PausedError(RuntimeError):
     """A pause holds all work: nothing of this stage's transaction was written. ``state`` says which pause."""
 
     def __init__(self, state: PauseState) -> None:
@@ -23,7 +23,7 @@ class Held(RuntimeError):
 
 
 def before_writing(database: Database, *, clock: Clock = SYSTEM_CLOCK) -> None:
-    """Return where work may write, raise Held where a pause holds all of it or the flag cannot be read.
+    """Return where work may write, raise PausedError where a pause holds all of it or the flag cannot be read.
 
     About 4 ms, nearly all of it the new connection: a stage asks a few times a day, and a kept one would be idle in
     between.
@@ -32,4 +32,4 @@ def before_writing(database: Database, *, clock: Clock = SYSTEM_CLOCK) -> None:
     with PauseProbe(Database(database.url, database.role), application_name="stage-pause", clock=clock) as probe:
         state = probe.check()
     if state is not None:
-        raise Held(state)
+        raise PausedError(state)

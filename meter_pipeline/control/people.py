@@ -14,7 +14,7 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.tables import flags
 from meter_pipeline.ledger import entries
 
-# : ASCII only, lower case: no second spelling and no look-alike letter can pass for a second person. Same as
+#: ASCII only, lower case: no second spelling and no look-alike letter can pass for a second person. Same as
 # control.person_name in SQL.
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 DUTIES: Final = ("operator", "finance", "engineer", "auditor")

@@ -28,7 +28,7 @@ POLL_DEADLINE_S: Final = 2.0
 WAIT_INTERVAL_S: Final = 0.5
 
 
-class Waiting(Protocol):
+class WaitCallback(Protocol):
     """Called while a writer waits: once as the wait begins, then at every look, with the state and the seconds waited
     so far."""
 
@@ -79,7 +79,7 @@ class PauseProbe:
         commodity: str | None = None,
         head_end: str | None = None,
         *,
-        on_wait: Waiting | None = None,
+        on_wait: WaitCallback | None = None,
         stop: threading.Event | None = None,
     ) -> float:
         """Return at once where nothing holds this work; otherwise wait until the pause has ended. Returns the seconds
@@ -106,7 +106,7 @@ class PauseProbe:
         return await asyncio.to_thread(self.check, commodity, head_end)
 
     async def wait_until_resumed_async(
-        self, commodity: str | None = None, head_end: str | None = None, *, on_wait: Waiting | None = None
+        self, commodity: str | None = None, head_end: str | None = None, *, on_wait: WaitCallback | None = None
     ) -> float:
         """As wait_until_resumed, without blocking the event loop; cancelling it ends the wait at the next look."""
         began = self.clock.monotonic()

@@ -135,7 +135,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class Variance:
-    """What stands at a joint without a named cause: sums of absolute differences, beside the joint's whole quantity in
+    """What stands at a check without a named cause: sums of absolute differences, beside the joint's whole quantity in
     ``unit``."""
 
     billing_day: str
@@ -146,7 +146,7 @@ class Variance:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observations:
     """Everything the rules look at, gathered at ``now``. ``since``: when people last ended a pause."""
 
     now: datetime
@@ -156,7 +156,7 @@ class Seen:
     control_totals: Sequence[ControlTotal] = ()
     verification: Verification | None = None
     variances: Sequence[Variance] = ()
-    # : variances of pauses people have ended, as (billing day, joint, unit, unexplained): a table of results keeps no
+    #: variances of pauses people have ended, as (billing day, joint, unit, unexplained): a table of results keeps no
     # time to compare with
     answered: frozenset[tuple[str, str, str, Decimal]] = frozenset()
 
@@ -171,7 +171,7 @@ class Finding:
     evidence: dict[str, Any]
 
 
-def evaluate(seen: Seen, limits: Thresholds) -> list[Finding]:
+def evaluate(seen: Observations, limits: Thresholds) -> list[Finding]:
     """Every finding, in a fixed order. Each names its evidence and the thresholds it was measured against."""
     found = [
         *breaker_open(seen, limits),
@@ -183,7 +183,7 @@ def evaluate(seen: Seen, limits: Thresholds) -> list[Finding]:
     return [Finding(f.rule, f.scope, f.reason, f.evidence | {"thresholds": limits.stamp}) for f in found]
 
 
-def breaker_open(seen: Seen, limits: Thresholds) -> list[Finding]:
+def breaker_open(seen: Observations, limits: Thresholds) -> list[Finding]:
     """A breaker open longer than its limit: the database or a head-end does not come back by itself."""
     found = []
     for breaker in sorted(seen.breakers, key=lambda b: b.name):
@@ -202,7 +202,7 @@ def breaker_open(seen: Seen, limits: Thresholds) -> list[Finding]:
     return found
 
 
-def dead_letter_burst(seen: Seen, limits: Thresholds) -> list[Finding]:
+def dead_letter_burst(seen: Observations, limits: Thresholds) -> list[Finding]:
     """Rejected reads, files and bytes of the window against the seven days before, by head-end; more than one head-end
     at once holds all work.
 
@@ -249,7 +249,7 @@ def _burst(one: Rejections, limits: Thresholds) -> Finding | None:
     return Finding("dead_letter_burst", Scope("head_end", one.head_end), words, evidence)
 
 
-def control_total(seen: Seen, limits: Thresholds) -> list[Finding]:
+def control_total(seen: Observations, limits: Thresholds) -> list[Finding]:
     """A loaded file whose reads do not add up: something was lost or counted twice, so nothing more is written."""
     broken = sorted(
         (t for t in seen.control_totals if abs(t.received - t.accounted) > limits.control_total_reads),
@@ -267,7 +267,7 @@ def control_total(seen: Seen, limits: Thresholds) -> list[Finding]:
     return [Finding("control_total", ALL, words, {"files": files, "broken": len(broken)})]
 
 
-def ledger(seen: Seen, limits: Thresholds) -> list[Finding]:
+def ledger(seen: Observations, limits: Thresholds) -> list[Finding]:
     """A ledger that does not verify: nothing more is written until somebody knows why."""
     last = seen.verification
     if not limits.ledger_pause or last is None or last.ok or (seen.since is not None and last.at <= seen.since):
@@ -282,7 +282,7 @@ def ledger(seen: Seen, limits: Thresholds) -> list[Finding]:
     ]
 
 
-def variance(seen: Seen, limits: Thresholds) -> list[Finding]:
+def variance(seen: Observations, limits: Thresholds) -> list[Finding]:
     """Differences without a named cause over their share of a billing day's quantity. Absolute differences: opposite
     errors do not cancel."""
     over = [
@@ -295,7 +295,7 @@ def variance(seen: Seen, limits: Thresholds) -> list[Finding]:
     if not over:
         return []
     worst = max(over, key=lambda v: v.unexplained)
-    joints = [
+    checks = [
         {
             "billing_day": v.billing_day,
             "joint": v.joint,
@@ -306,4 +306,4 @@ def variance(seen: Seen, limits: Thresholds) -> list[Finding]:
         for v in over[:200]
     ]
     words = f"{worst.unexplained} {worst.unit} at {worst.joint} on {worst.billing_day} have no named cause, of {worst.whole}"
-    return [Finding("variance", ALL, words, {"joints": joints})]
+    return [Finding("variance", ALL, words, {"joints": checks})]

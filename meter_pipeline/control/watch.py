@@ -12,17 +12,17 @@ import psycopg
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import rules
 from meter_pipeline.control.pause import WATCHER, PauseState, raise_pause
-from meter_pipeline.control.rules import Finding, Seen, Thresholds
+from meter_pipeline.control.rules import Finding, Observations, Thresholds
 from meter_pipeline.control.tables import evidence, flags
 from meter_pipeline.ledger import entries
 from meter_pipeline.postgres.database import Database
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class WatchRound:
     """What one round saw and did."""
 
-    seen: Seen
+    seen: Observations
     findings: list[Finding]
     raised: list[PauseState]
 
@@ -75,12 +75,12 @@ def observe(
     flags.observe(connection, kind, subject, clock.now(), figures)
 
 
-def look(connection: psycopg.Connection[Any], limits: Thresholds, *, clock: Clock = SYSTEM_CLOCK) -> Seen:
+def look(connection: psycopg.Connection[Any], limits: Thresholds, *, clock: Clock = SYSTEM_CLOCK) -> Observations:
     """Everything the rules need, as it stands now."""
     now = clock.now()
     since = flags.last_resumed_at(connection)
     verified = evidence.last_verification(connection)
-    return Seen(
+    return Observations(
         now=now,
         since=since,
         breakers=[rules.Breaker(*row) for row in evidence.open_breakers(connection)],
@@ -92,11 +92,11 @@ def look(connection: psycopg.Connection[Any], limits: Thresholds, *, clock: Cloc
         control_totals=[rules.ControlTotal(*row) for row in evidence.unbalanced_files(connection, since)],
         verification=rules.Verification(*verified) if verified else None,
         variances=[rules.Variance(*row) for row in evidence.variances(connection)],
-        answered=frozenset(evidence.answered_joints(connection)),
+        answered=frozenset(evidence.answered_checks(connection)),
     )
 
 
-def watch(database: Database, limits: Thresholds | None = None, *, clock: Clock = SYSTEM_CLOCK) -> Round:
+def watch(database: Database, limits: Thresholds | None = None, *, clock: Clock = SYSTEM_CLOCK) -> WatchRound:
     """One round: look, decide, raise. Commits each raise; the same finding twice is raised once. Raises psycopg.Error."""
     limits = limits or rules.load_thresholds()
     with database.connect("pause-watch") as connection:
@@ -109,7 +109,7 @@ def watch(database: Database, limits: Thresholds | None = None, *, clock: Clock 
         raise_pause(database, reason=f.reason, by=WATCHER, scope=f.scope, rule=f.rule, evidence=f.evidence, clock=clock)
         for f in findings
     ]
-    return Round(seen, findings, raised)
+    return WatchRound(seen, findings, raised)
 
 
 def _note_breakers(connection: psycopg.Connection[Any], clock: Clock) -> None:

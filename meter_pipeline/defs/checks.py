@@ -14,7 +14,7 @@ from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.contracts import CONTRACTS, pandera_schema
 
 if TYPE_CHECKING:
-    from meter_pipeline.revenue_assurance.law import Verdict
+    from meter_pipeline.revenue_assurance.law import LawResult
 
 
 def schema_check(asset: str, table: str) -> dg.AssetChecksDefinition:
@@ -114,10 +114,10 @@ def law_of_the_month() -> dg.AssetChecksDefinition:
     return check
 
 
-def law_result(verdict: "Verdict") -> dg.AssetCheckResult:
-    """A verdict of the law as Dagster shows it."""
-    document = verdict.document()
-    shown: dict[str, Any] = {"service_points": verdict.service_points, "days": verdict.days}
+def law_result(result: "LawResult") -> dg.AssetCheckResult:
+    """The result of the law as Dagster shows it."""
+    document = result.document()
+    shown: dict[str, Any] = {"service_points": result.service_points, "days": result.days}
     for unit in document["totals"]:
         shown[f"usage, {unit['unit'] or 'none'}"] = (
             "{validated} = {billed} billed + {accrued} accrued + {waiting} waiting".format(**unit)
@@ -130,7 +130,7 @@ def law_result(verdict: "Verdict") -> dg.AssetCheckResult:
         lines += [f"- {text}" for text in document[f"bills_{name}"][:20]]
         if lines:
             shown[name] = dg.MetadataValue.md("\n".join(lines))
-    return dg.AssetCheckResult(passed=verdict.ok, description=verdict.sentence(), metadata=shown)
+    return dg.AssetCheckResult(passed=result.ok, description=result.sentence(), metadata=shown)
 
 
 def evaluate(database: Database, table: str, day: date) -> dg.AssetCheckResult:

@@ -11,7 +11,7 @@ import dagster as dg
 from meter_pipeline.defs.lib import policy
 from meter_pipeline.defs.lib.executors import executor
 
-# : Files, head-ends and reference tables are taken in by one process; a billing day's job runs where the deployment
+#: Files, head-ends and reference tables are taken in by one process; a billing day's job runs where the deployment
 # says (executors.py).
 EXECUTOR = dg.in_process_executor
 

@@ -10,7 +10,7 @@ from meter_pipeline.defs.jobs import billing_day_job, pull_head_ends, refit_job
 from meter_pipeline.defs.lib.automation import schedule_status
 from meter_pipeline.settings import load_settings
 
-# : After 04:00 no zone changes its clocks, and the head-ends' night files are in (settlement data is due by noon: field
+#: After 04:00 no zone changes its clocks, and the head-ends' night files are in (settlement data is due by noon: field
 # practice).
 HOUR = 5
 

@@ -20,7 +20,7 @@ from meter_pipeline.ingest import day_requests, plain_files
 
 #: A file younger than this may still be written; one that grows while it is read is refused and tried again.
 SETTLED_S = 2.0
-# : A landing that failed as a whole (the server was away) is asked for again; the same listing within this time is one
+#: A landing that failed as a whole (the server was away) is asked for again; the same listing within this time is one
 # request.
 ASK_AGAIN_S = 600.0
 #: Requests a tick makes at most: a year's backlog arrives over several ticks, and the queue stays readable.

@@ -173,12 +173,12 @@ class Access:
         """When a token's session began, in seconds since 1970; None for a proxy's, which keeps none with us."""
         return int(visitor.session.split("|")[2]) if visitor.by == "token" else None
 
-    def proof(self, visitor: Visitor) -> str:
+    def csrf_token(self, visitor: Visitor) -> str:
         """What a form carries to show that it came from a page of ours."""
         return self._sign("form", visitor.session)
 
-    def proven(self, visitor: Visitor, proof: str) -> bool:
-        return hmac.compare_digest(self.proof(visitor).encode(), proof.encode("utf-8", "replace"))
+    def csrf_token_valid(self, visitor: Visitor, csrf_token: str) -> bool:
+        return hmac.compare_digest(self.csrf_token(visitor).encode(), csrf_token.encode("utf-8", "replace"))
 
     def _trusted(self, peer: str | None) -> bool:
         try:

@@ -20,9 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meter_pipeline.desk import pages_bills, pages_control, pages_exceptions, pages_letters, pages_overview, web
 from meter_pipeline.desk.access import SESSION_S, AccessError
-from meter_pipeline.desk.web import HEADERS, SAID_COOKIE, SESSION_COOKIE, Desk
+from meter_pipeline.desk.web import FLASH_COOKIE, HEADERS, SESSION_COOKIE, Desk
 
-# : Names the desk answers to besides those given: anything else is refused, so that no page of another name can reach
+#: Names the desk answers to besides those given: anything else is refused, so that no page of another name can reach
 # it (DNS rebinding).
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]", "testserver")
 
@@ -89,11 +89,11 @@ def build(desk: Desk, hosts: Sequence[str] = ()) -> Starlette:
         )
         return response
 
-    def logout(ask: web.Ask) -> Response:
+    def logout(ask: web.DeskRequest) -> Response:
         desk.access.log_out(ask.visitor)
         response = RedirectResponse("/login", status_code=303)
         response.delete_cookie(SESSION_COOKIE, path="/")
-        response.delete_cookie(SAID_COOKIE, path="/")
+        response.delete_cookie(FLASH_COOKIE, path="/")
         return response
 
     async def missing(request: Request, error: Exception) -> Response:

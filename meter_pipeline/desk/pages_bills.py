@@ -9,14 +9,14 @@ from typing import Any
 from starlette.responses import RedirectResponse, Response
 
 from meter_pipeline.desk import tables
-from meter_pipeline.desk.web import Ask, Missing, day_of, instant, link, path_part, place, placed
+from meter_pipeline.desk.web import DeskRequest, NotFoundError, day_of, instant, link, parse_cursor, path_part, place
 from meter_pipeline.ledger import proving
 
 _LINE = re.compile(r"(.+)\.([0-9]{1,9})")
 _STATEMENT = re.compile(r"[^.\s]+\.[^.\s]+\.[0-9]{8}\.[0-9]+")
 
 
-def bills(ask: Ask) -> Response:
+def bills(ask: DeskRequest) -> Response:
     """Statements, newest first; a search for a statement's or a line's id goes straight there."""
     asked = ask.query.get("q", "").strip()
     if asked:
@@ -24,7 +24,7 @@ def bills(ask: Ask) -> Response:
             return RedirectResponse(f"/bills/{path_part(asked)}", status_code=303)
         if (line := _LINE.fullmatch(asked)) and _STATEMENT.fullmatch(line[1]):
             return RedirectResponse(f"/bills/{path_part(line[1])}/{line[2]}", status_code=303)
-    found = placed(ask.query.get("after"))
+    found = parse_cursor(ask.query.get("after"))
     after = (instant(found[0]), str(found[1])) if found else None
     with ask.desk.reading() as connection:
         listed = tables.statements(connection, asked or None, after, tables.PAGE + 1)
@@ -36,23 +36,23 @@ def bills(ask: Ask) -> Response:
     return ask.show("bills.html", statements=listed, q=asked, following=following, first=after is None)
 
 
-def bill(ask: Ask) -> Response:
+def bill(ask: DeskRequest) -> Response:
     with ask.desk.reading() as connection:
         head = tables.statement(connection, ask.path["statement_id"])
         if head is None:
-            raise Missing(f"There is no statement {ask.path['statement_id'][:80]}.")
+            raise NotFoundError(f"There is no statement {ask.path['statement_id'][:80]}.")
         lines = tables.statement_lines(connection, head["statement_id"])
     return ask.show("bill.html", bill=head, lines=lines, total=sum(line["amount"] for line in lines))
 
 
-def line(ask: Ask) -> Response:
+def line(ask: DeskRequest) -> Response:
     statement_id, number = ask.path["statement_id"], str(ask.path["line"])
     if not re.fullmatch(r"[0-9]{1,9}", number):
-        raise Missing("There is no such line.")
+        raise NotFoundError("There is no such line.")
     with ask.desk.reading() as connection:
         steps = tables.explained(connection, f"{statement_id}.{number}")
     if not steps:
-        raise Missing(f"There is no line {number} of {statement_id[:80]}.")
+        raise NotFoundError(f"There is no line {number} of {statement_id[:80]}.")
     by: dict[str, list[dict[str, Any]]] = {}
     for step in steps:
         by.setdefault(step["what"], []).append({"day": step["day"], "subject": step["subject"], **step["detail"]})
@@ -72,30 +72,30 @@ def line(ask: Ask) -> Response:
     )
 
 
-def day(ask: Ask) -> Response:
+def day(ask: DeskRequest) -> Response:
     """A service point's day: every validated interval beside the raw read it was made of."""
     point, at = ask.path["point"], day_of(ask.path["day"])
     with ask.desk.reading() as connection:
         intervals = tables.intervals(connection, point, at)
         registers = tables.registers(connection, point, at)
     if not intervals and not registers:
-        raise Missing(f"Nothing is kept of {point[:40]} on {at}.")
+        raise NotFoundError(f"Nothing is kept of {point[:40]} on {at}.")
     return ask.show(
         "day.html", point=point, day=at, intervals=intervals, registers=registers, zone=ask.desk.calendar.zone
     )
 
 
-def proof(ask: Ask) -> Response:
+def proof(ask: DeskRequest) -> Response:
     """The proof of a bill: its path to a signed checkpoint, checked before it is shown."""
     document, why = _bundle(ask)
     return ask.show("proof.html", statement_id=ask.path["statement_id"], bundle=document, why=why)
 
 
-def proof_file(ask: Ask) -> Response:
+def proof_file(ask: DeskRequest) -> Response:
     """The same as the file that tools/verify_ledger.py --proof takes."""
     document, why = _bundle(ask)
     if document is None:
-        raise Missing(why or "There is no proof.")
+        raise NotFoundError(why or "There is no proof.")
     name = re.sub(r"[^A-Za-z0-9._-]", "_", ask.path["statement_id"])
     return Response(
         json.dumps(document, default=str),
@@ -104,7 +104,7 @@ def proof_file(ask: Ask) -> Response:
     )
 
 
-def _bundle(ask: Ask) -> tuple[dict[str, Any] | None, str | None]:
+def _bundle(ask: DeskRequest) -> tuple[dict[str, Any] | None, str | None]:
     try:
         return proving.prove_statement(ask.desk.reader, ask.path["statement_id"]).document(), None
     except LookupError as error:

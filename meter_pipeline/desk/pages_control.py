@@ -13,7 +13,7 @@ from meter_pipeline.billing import close
 from meter_pipeline.control import pause as emergency
 from meter_pipeline.control.tables import flags
 from meter_pipeline.desk import tables
-from meter_pipeline.desk.web import FINANCE, Ask, Missing, Wrong, instant, link, place, placed
+from meter_pipeline.desk.web import FINANCE, DeskRequest, FormError, NotFoundError, instant, link, parse_cursor, place
 from meter_pipeline.feeds.head_ends import read_head_ends
 
 STATUSES = ("requested", "approved", "posted", "refused", "any")
@@ -22,7 +22,7 @@ STATUSES = ("requested", "approved", "posted", "refused", "any")
 # --- pause
 
 
-def pause(ask: Ask) -> Response:
+def pause(ask: DeskRequest) -> Response:
     with ask.desk.reading() as connection:
         state = emergency.status(connection, history=10)
     folder = ask.desk.settings.head_ends
@@ -49,7 +49,7 @@ def _head_ends(folder: Path, changed: int) -> tuple[str, ...]:
 #: What the form asks for each point of control.pause.CHECKLIST.
 CHECKLIST = {
     "ledger": ("Ledger", "How and when it was verified, and with what result."),
-    "control_totals": ("Control totals", "Which files or joints did not add up, and why they do now."),
+    "control_totals": ("Control totals", "Which files or checks did not add up, and why they do now."),
     "dead_letters": ("Dead letters", "What they were, and what became of them."),
 }
 
@@ -62,10 +62,10 @@ def _scope(text: str) -> emergency.Scope:
             emergency.Scope("commodity", text) if text in emergency.COMMODITIES else emergency.Scope("head_end", text)
         )
     except ValueError as error:
-        raise Wrong(str(error)) from error
+        raise FormError(str(error)) from error
 
 
-def raise_pause(ask: Ask) -> Response:
+def raise_pause(ask: DeskRequest) -> Response:
     scope = _scope(ask.field("scope"))
     emergency.raise_pause(
         ask.desk.database,
@@ -77,7 +77,7 @@ def raise_pause(ask: Ask) -> Response:
     return ask.back("/pause", f"Paused: {scope.words()}. What is in flight commits; no batch starts.")
 
 
-def request_resume(ask: Ask) -> Response:
+def request_resume(ask: DeskRequest) -> Response:
     notes = {key: ask.field(key, required=label) for key, (label, _) in CHECKLIST.items()}
     asked = emergency.request_resume(
         ask.desk.database,
@@ -93,13 +93,13 @@ def request_resume(ask: Ask) -> Response:
     )
 
 
-def confirm_resume(ask: Ask) -> Response:
+def confirm_resume(ask: DeskRequest) -> Response:
     number = _number(ask)
     # What is confirmed is what was read: the page carries the digest of the request it showed.
     with ask.desk.reading() as connection:
         found = flags.request_by_id(connection, number)
     if found is not None and found.digest.hex() != ask.field("digest"):
-        raise Wrong("What was asked is not what you read: look at the request again.")
+        raise FormError("What was asked is not what you read: look at the request again.")
     ended = emergency.confirm_resume(
         ask.desk.database,
         number,
@@ -110,7 +110,7 @@ def confirm_resume(ask: Ask) -> Response:
     return ask.back("/pause", f"Pause {ended.pause_id} is over; held work goes on by itself.")
 
 
-def decline_resume(ask: Ask) -> Response:
+def decline_resume(ask: DeskRequest) -> Response:
     number = _number(ask)
     emergency.decline_resume(
         ask.desk.database,
@@ -122,21 +122,21 @@ def decline_resume(ask: Ask) -> Response:
     return ask.back("/pause", f"Request {number} is declined; the pause stays.")
 
 
-def _number(ask: Ask) -> int:
+def _number(ask: DeskRequest) -> int:
     text = str(ask.path["request"])
     if not (text.isascii() and text.isdigit() and len(text) < 18):
-        raise Missing("There is no such request.")
+        raise NotFoundError("There is no such request.")
     return int(text)
 
 
 # --- adjustments
 
 
-def adjustments(ask: Ask) -> Response:
+def adjustments(ask: DeskRequest) -> Response:
     status = ask.query.get("status") or "requested"
     if status not in STATUSES:
-        raise Wrong(f"status {status[:40]!r} is none of {', '.join(STATUSES)}")
-    found = placed(ask.query.get("after"))
+        raise FormError(f"status {status[:40]!r} is none of {', '.join(STATUSES)}")
+    found = parse_cursor(ask.query.get("after"))
     after = (instant(found[0]), str(found[1])) if found else None
     with ask.desk.reading() as connection:
         listed = tables.adjustments(connection, None if status == "any" else status, after, tables.PAGE + 1)
@@ -157,21 +157,21 @@ def adjustments(ask: Ask) -> Response:
     )
 
 
-def adjustment(ask: Ask) -> Response:
+def adjustment(ask: DeskRequest) -> Response:
     with ask.desk.reading() as connection:
         found = tables.adjustment(connection, ask.path["adjustment_id"])
         if found is None:
-            raise Missing(f"There is no adjustment {ask.path['adjustment_id'][:80]}.")
+            raise NotFoundError(f"There is no adjustment {ask.path['adjustment_id'][:80]}.")
         lines = tables.adjustment_lines(connection, found["adjustment_id"])
     mine = found["requested_by"].strip().casefold() == ask.visitor.person
     return ask.show("adjustment.html", adjustment=found, lines=lines, mine=mine)
 
 
-def decide_adjustment(ask: Ask) -> Response:
+def decide_adjustment(ask: DeskRequest) -> Response:
     name = ask.path["adjustment_id"]
     decision = ask.field("decision")
     if decision not in ("approve", "refuse"):
-        raise Wrong("choose approve or refuse")
+        raise FormError("choose approve or refuse")
     ask.may("adjustment", name[:200], FINANCE)
     adjusting.decide(
         ask.desk.database, name, approve=decision == "approve", person=ask.visitor.person, clock=ask.desk.clock
@@ -184,13 +184,13 @@ def decide_adjustment(ask: Ask) -> Response:
 # --- months
 
 
-def months(ask: Ask) -> Response:
+def months(ask: DeskRequest) -> Response:
     with ask.desk.reading() as connection:
         listed = tables.months(connection)
     return ask.show("months.html", months=listed)
 
 
-def month(ask: Ask) -> Response:
+def month(ask: DeskRequest) -> Response:
     first = _month(ask)
     with ask.desk.reading() as connection:
         found = next((m for m in tables.months(connection) if m["month"] == first), None)
@@ -205,7 +205,7 @@ def month(ask: Ask) -> Response:
     )
 
 
-def close_month(ask: Ask) -> Response:
+def close_month(ask: DeskRequest) -> Response:
     first = _month(ask)
     step = ask.field("step")
     ask.may("close", f"{first:%Y-%m}", FINANCE)
@@ -215,16 +215,16 @@ def close_month(ask: Ask) -> Response:
     if step == "approve":
         close.approve_close(ask.desk.database, first, person=ask.visitor.person, clock=ask.desk.clock)
         return ask.back(f"/months/{first:%Y-%m}", "Sealed: the month refuses every later change.")
-    raise Wrong("choose request or approve")
+    raise FormError("choose request or approve")
 
 
-def _month(ask: Ask) -> date:
+def _month(ask: DeskRequest) -> date:
     try:
         first = date.fromisoformat(f"{ask.path['month']}-01")
     except ValueError:
-        raise Missing("There is no such month; write it like 2026-11.") from None
+        raise NotFoundError("There is no such month; write it like 2026-11.") from None
     if not 1970 <= first.year < 3000:  # nothing was metered before, and the calendar ends at 9999-12-31
-        raise Missing("There is no such month here.")
+        raise NotFoundError("There is no such month here.")
     return first
 
 

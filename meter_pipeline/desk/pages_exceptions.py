@@ -11,7 +11,7 @@ from meter_pipeline.anomalies import QueueError, decide, show_case
 from meter_pipeline.anomalies.kinds import KINDS
 from meter_pipeline.desk import tables
 from meter_pipeline.desk.pictures import usage_svg
-from meter_pipeline.desk.web import WORKERS, Ask, Missing, Wrong, bad_place, link, place, placed
+from meter_pipeline.desk.web import WORKERS, DeskRequest, FormError, NotFoundError, bad_place, link, parse_cursor, place
 
 STATES: Final = {
     "undecided": ["open", "assigned"],
@@ -39,7 +39,7 @@ def _chosen(given: dict[str, str]) -> tuple[dict[str, str], dict[str, list[str]]
     filters: dict[str, list[str]] = {}
     for name, known in (("state", STATES), ("kind", KINDS), ("commodity", COMMODITIES), ("severity", SEVERITIES)):
         if chosen[name] and chosen[name] not in known:
-            raise Wrong(f"{name} {chosen[name][:40]!r} is none of {', '.join(known)}")
+            raise FormError(f"{name} {chosen[name][:40]!r} is none of {', '.join(known)}")
     if states := STATES[chosen["state"]]:
         filters["state"] = states
     for name in ("kind", "commodity", "severity", "service_point_id", "assigned_to"):
@@ -48,9 +48,9 @@ def _chosen(given: dict[str, str]) -> tuple[dict[str, str], dict[str, list[str]]
     return chosen, filters
 
 
-def listing(ask: Ask) -> Response:
+def listing(ask: DeskRequest) -> Response:
     chosen, filters = _chosen(dict(ask.query))
-    found = placed(ask.query.get("after"))
+    found = parse_cursor(ask.query.get("after"))
     try:
         after = (date.fromisoformat(found[0]), str(found[1])) if found else None
     except ValueError:
@@ -78,7 +78,7 @@ def listing(ask: Ask) -> Response:
     )
 
 
-def show(ask: Ask) -> Response:
+def show(ask: DeskRequest) -> Response:
     with ask.desk.reading() as connection:
         case = _case(connection, ask.path["case_id"])
         days: list[dict[str, Any]] = []
@@ -98,7 +98,7 @@ def show(ask: Ask) -> Response:
     )
 
 
-def picture(ask: Ask) -> Response:
+def picture(ask: DeskRequest) -> Response:
     """The case's picture as SVG: usage over what the weather asks for, flagged days marked."""
     with ask.desk.reading() as connection:
         case = _case(connection, ask.path["case_id"])
@@ -114,14 +114,14 @@ def picture(ask: Ask) -> Response:
     return Response(svg, media_type="image/svg+xml")
 
 
-def act(ask: Ask) -> Response:
+def act(ask: DeskRequest) -> Response:
     """One decision about the cases that were ticked, or about the one that is shown."""
     decision = DECISIONS.get(ask.field("decision"))
     if decision is None:
-        raise Wrong("choose assign, confirm or dismiss")
+        raise FormError("choose assign, confirm or dismiss")
     cases = [case for case in ask.fields("case") if case]
     if not cases:
-        raise Wrong("tick at least one case")
+        raise FormError("tick at least one case")
     ask.may("exception", cases[0] if len(cases) == 1 else f"{len(cases)} cases", WORKERS)
     to = ask.field("to", required="Who it goes to", most=64) if decision == "assigned" else None
     reason = ask.field("reason", required="The reason" if decision == "dismissed" else None)
@@ -143,7 +143,7 @@ def act(ask: Ask) -> Response:
     return ask.back(_return(ask), words)
 
 
-def _return(ask: Ask) -> str:
+def _return(ask: DeskRequest) -> str:
     """Where the form says it came from, if that is a page of this list."""
     to = ask.field("back")
     return to if to.startswith("/exceptions") and "//" not in to and "\\" not in to else "/exceptions"
@@ -153,7 +153,7 @@ def _case(connection: Any, case_id: str) -> dict[str, Any]:
     try:
         return show_case(connection, case_id)
     except QueueError as error:
-        raise Missing(str(error)) from error
+        raise NotFoundError(str(error)) from error
 
 
 PAGES = [

@@ -7,9 +7,19 @@ from typing import Final
 from starlette.responses import Response
 
 from meter_pipeline.desk import tables
-from meter_pipeline.desk.web import WORKERS, Ask, Missing, Wrong, bad_place, instant, link, place, placed
+from meter_pipeline.desk.web import (
+    WORKERS,
+    DeskRequest,
+    FormError,
+    NotFoundError,
+    bad_place,
+    instant,
+    link,
+    parse_cursor,
+    place,
+)
 from meter_pipeline.feeds.head_ends import read_head_ends
-from meter_pipeline.ingest import Places
+from meter_pipeline.ingest import FileFolders
 from meter_pipeline.ingest import dead_letters as work
 from meter_pipeline.ingest.tables.dead_letters import DeadLetter
 
@@ -25,12 +35,12 @@ STATUSES: Final = {
 SHOWN, EDITED = 4000, 100_000
 
 
-def listing(ask: Ask) -> Response:
+def listing(ask: DeskRequest) -> Response:
     chosen = {name: ask.query.get(name, "").strip() for name in ("status", "reason", "head_end")}
     chosen["status"] = chosen["status"] or "unsettled"
     if chosen["status"] not in STATUSES:
-        raise Wrong(f"status {chosen['status'][:40]!r} is none of {', '.join(STATUSES)}")
-    found = placed(ask.query.get("after"))
+        raise FormError(f"status {chosen['status'][:40]!r} is none of {', '.join(STATUSES)}")
+    found = parse_cursor(ask.query.get("after"))
     try:
         after = (instant(found[0]), bytes.fromhex(found[1])) if found else None
     except ValueError:
@@ -65,7 +75,7 @@ def listing(ask: Ask) -> Response:
     )
 
 
-def show(ask: Ask) -> Response:
+def show(ask: DeskRequest) -> Response:
     letter = _letter(ask)
     return ask.show(
         "letter.html",
@@ -80,7 +90,7 @@ def show(ask: Ask) -> Response:
     )
 
 
-def correct(ask: Ask) -> Response:
+def correct(ask: DeskRequest) -> Response:
     letter = _letter(ask)
     ask.may("dead_letter", letter.key.hex()[:12], WORKERS)
     content = next((v for k, v in ask.form if k == "content"), "")
@@ -99,13 +109,13 @@ def correct(ask: Ask) -> Response:
     return ask.back(f"/dead-letters/{letter.key.hex()}", "Corrected. Nothing is loaded until it is replayed.")
 
 
-def replay(ask: Ask) -> Response:
+def replay(ask: DeskRequest) -> Response:
     letter = _letter(ask)
     ask.may("dead_letter", letter.key.hex()[:12], WORKERS)
     return ask.back(f"/dead-letters/{letter.key.hex()}", _replay(ask, letter.key.hex()))
 
 
-def dismiss(ask: Ask) -> Response:
+def dismiss(ask: DeskRequest) -> Response:
     letter = _letter(ask)
     ask.may("dead_letter", letter.key.hex()[:12], WORKERS)
     work.dismiss(
@@ -120,15 +130,15 @@ def dismiss(ask: Ask) -> Response:
     )
 
 
-def many(ask: Ask) -> Response:
+def many(ask: DeskRequest) -> Response:
     """Replay or dismiss the letters that were ticked; each for itself, so that one that is still at fault keeps nothing
     back."""
     keys = [key for key in ask.fields("letter") if key]
     if not keys:
-        raise Wrong("tick at least one dead letter")
+        raise FormError("tick at least one dead letter")
     decision = ask.field("decision")
     if decision not in ("replay", "dismiss"):
-        raise Wrong("choose replay or dismiss")
+        raise FormError("choose replay or dismiss")
     ask.may("dead_letter", f"{len(keys)} dead letters", WORKERS)
     reason = ask.field("reason", required="The reason" if decision == "dismiss" else None)
     done, left = 0, []
@@ -149,12 +159,12 @@ def many(ask: Ask) -> Response:
     )
 
 
-def _replay(ask: Ask, key: str) -> str:
+def _replay(ask: DeskRequest, key: str) -> str:
     settings = ask.desk.settings
     done = work.replay(
         ask.desk.lander,
         ask.desk.calendar,
-        Places(settings.archive, settings.staging),
+        FileFolders(settings.archive, settings.staging),
         read_head_ends(settings.head_ends),
         key,
         by=ask.visitor.person,
@@ -170,11 +180,11 @@ def _replay(ask: Ask, key: str) -> str:
     return f"Replayed: {done.reads} read(s) wait for the next run of {days or 'their billing day'}."
 
 
-def _letter(ask: Ask) -> DeadLetter:
+def _letter(ask: DeskRequest) -> DeadLetter:
     try:
         return work.show(ask.desk.database, ask.path["key"])
     except work.DeadLetterError as error:
-        raise Missing(str(error)) from error
+        raise NotFoundError(str(error)) from error
 
 
 def printable(raw: bytes, most: int = SHOWN) -> str:

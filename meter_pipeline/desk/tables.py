@@ -65,7 +65,7 @@ def billing_days(connection: Connection, before: date | None, limit: int = 14) -
     """The latest billing days that any file touches, newest first: reads by outcome, flags, services billed, money,
     open joints.
 
-    From tables with a few rows a day: the files' days, the runs of detection, the joints of reconciliation.
+    From tables with a few rows a day: the files' days, the runs of detection, the reconciliation checks.
     """
     return rows(
         connection,

@@ -39,7 +39,7 @@ from meter_pipeline.settings import Settings
 
 TEMPLATES: Final = Path(__file__).with_name("templates")
 SESSION_COOKIE: Final = "meter_desk"
-SAID_COOKIE: Final = "meter_desk_said"
+FLASH_COOKIE: Final = "meter_desk_said"
 #: A correction of a whole file is the largest thing anybody sends.
 MOST_BODY: Final = 4 << 20
 MOST_FIELDS: Final = 500
@@ -62,7 +62,7 @@ HEADERS: Final = {
 PEOPLE: Final = "meter_finance"
 AUDITOR: Final = "meter_auditor"
 INGEST: Final = "meter_ingest"
-# : Who may act on what, as the command line has it; finance confirms a resume whatever is written here
+#: Who may act on what, as the command line has it; finance confirms a resume whatever is written here
 # (control/pause.py).
 WORKERS: Final = decisions.WORK
 FINANCE: Final = decisions.FINANCE
@@ -125,16 +125,16 @@ class Desk:
         return self.settings.calendar()
 
 
-class Missing(Exception):
+class NotFoundError(Exception):
     """There is no such thing; the message says what."""
 
 
-class Wrong(ValueError):
+class FormError(ValueError):
     """What was filled in cannot be used; the message says what and how it should be."""
 
 
 @dataclass(slots=True)
-class Ask:
+class DeskRequest:
     """One request of a visitor, its form read and checked. ``form`` keeps every value of a field, in order."""
 
     desk: Desk
@@ -143,15 +143,15 @@ class Ask:
     query: Mapping[str, str]
     form: list[tuple[str, str]] = field(default_factory=list)
     url: str = "/"
-    said: str | None = None
+    flash: str | None = None
 
     def field(self, name: str, *, required: str | None = None, most: int = 2000) -> str:
         """A field's text, trimmed. Raises Wrong naming it where it is ``required`` and empty, or too long."""
         value = next((v for k, v in self.form if k == name), "").strip()
         if required and not value:
-            raise Wrong(f"{required} is missing")
+            raise FormError(f"{required} is missing")
         if len(value) > most:
-            raise Wrong(f"{name.replace('_', ' ')} is longer than {most} characters")
+            raise FormError(f"{name.replace('_', ' ')} is longer than {most} characters")
         return value
 
     def fields(self, name: str) -> list[str]:
@@ -169,16 +169,16 @@ class Ask:
                 raise
 
     def show(self, template: str, status: int = 200, **values: Any) -> Response:
-        return render(self.desk, self.visitor, template, status, here=self.url, said=self.said, **values)
+        return render(self.desk, self.visitor, template, status, here=self.url, flash=self.flash, **values)
 
-    def back(self, to: str, said: str) -> Response:
+    def back(self, to: str, flash: str) -> Response:
         """After something was done: to a page by GET, which says so once."""
         response = RedirectResponse(to, status_code=303)
-        response.set_cookie(SAID_COOKIE, quote(said[:600]), max_age=60, httponly=True, samesite="strict", path="/")
+        response.set_cookie(FLASH_COOKIE, quote(flash[:600]), max_age=60, httponly=True, samesite="strict", path="/")
         return response
 
 
-Page: TypeAlias = Callable[[Ask], Response]
+Page: TypeAlias = Callable[[DeskRequest], Response]
 
 
 def page(desk: Desk, path: str, handler: Page, methods: tuple[str, ...] = ("GET",)) -> Route:
@@ -206,8 +206,8 @@ def _answer(desk: Desk, request: Request, form: list[tuple[str, str]] | None, ha
         if form is None:
             return problem(desk, visitor, 413, "That is more than a form of this desk may hold.")
         if request.method == "POST":
-            proof = next((v for k, v in form if k == "proof"), "")
-            if not same_origin(request) or not desk.access.proven(visitor, proof):
+            csrf_token = next((v for k, v in form if k == "csrf_token"), "")
+            if not same_origin(request) or not desk.access.csrf_token_valid(visitor, csrf_token):
                 return problem(
                     desk,
                     visitor,
@@ -218,29 +218,29 @@ def _answer(desk: Desk, request: Request, form: list[tuple[str, str]] | None, ha
         if known is not None:
             return problem(desk, visitor, 403, known)
         url = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        ask = Ask(
+        ask = DeskRequest(
             desk,
             visitor,
             request.path_params,
             dict(request.query_params),
             form,
             url,
-            said(request) if request.method == "GET" else None,
+            flash(request) if request.method == "GET" else None,
         )
         if not _storable([*request.path_params.values(), *request.query_params.values(), *(v for _, v in form)]):
-            raise Missing("There is no such page.") if request.method == "GET" else Wrong("That is no text.")
+            raise NotFoundError("There is no such page.") if request.method == "GET" else FormError("That is no text.")
         response = handler(ask)
         if (
             request.method == "GET"
-            and SAID_COOKIE in request.cookies
+            and FLASH_COOKIE in request.cookies
             and response.status_code == 200
             and response.media_type == "text/html"
         ):
-            response.delete_cookie(SAID_COOKIE, path="/")
+            response.delete_cookie(FLASH_COOKIE, path="/")
         return response
-    except Missing as error:
+    except NotFoundError as error:
         return problem(desk, visitor, 404, str(error))
-    except Wrong as error:
+    except FormError as error:
         return problem(desk, visitor, 422, str(error))
     except (Refused, QueueError, DeadLetterError, AdjustmentError, CloseError) as error:
         return problem(
@@ -330,17 +330,17 @@ def environment() -> Environment:
 def render(
     desk: Desk, visitor: Visitor | None, template: str, status: int = 200, *, here: str = "", **values: Any
 ) -> Response:
-    proof = desk.access.proof(visitor) if visitor else ""
+    csrf_token = desk.access.csrf_token(visitor) if visitor else ""
     text = (
         environment()
         .get_template(template)
         .render(
             visitor=visitor,
-            proof=proof,
+            csrf_token=csrf_token,
             here=here,
             utility=_utility(desk.settings),
             dagster_url=desk.dagster_url,
-            **{"said": None} | values,
+            **{"flash": None} | values,
         )
     )
     return HTMLResponse(text, status)
@@ -356,8 +356,8 @@ def problem(desk: Desk, visitor: Visitor | None, status: int, message: str) -> R
     return render(desk, visitor, "problem.html", status, code=status, message=message)
 
 
-def said(request: Request) -> str | None:
-    value = request.cookies.get(SAID_COOKIE)
+def flash(request: Request) -> str | None:
+    value = request.cookies.get(FLASH_COOKIE)
     return unquote(value)[:600] if value else None
 
 
@@ -449,7 +449,7 @@ def place(*values: Any) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def placed(text: str | None) -> list[Any] | None:
+def parse_cursor(text: str | None) -> list[Any] | None:
     """What ``place`` made, or None for none. Raises Wrong for what it did not make."""
     if not text:
         return None
@@ -463,7 +463,7 @@ def placed(text: str | None) -> list[Any] | None:
 
 
 def bad_place() -> NoReturn:
-    raise Wrong("The address names no place in this list; begin it again.")
+    raise FormError("The address names no place in this list; begin it again.")
 
 
 def day_of(text: str) -> date:
@@ -471,7 +471,7 @@ def day_of(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise Wrong(f"{text[:40]!r} is no day; write it like 2026-11-01") from None
+        raise FormError(f"{text[:40]!r} is no day; write it like 2026-11-01") from None
 
 
 def instant(text: str) -> datetime:

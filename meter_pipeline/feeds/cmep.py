@@ -46,7 +46,7 @@ from meter_pipeline.feeds.files import (
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
 from meter_pipeline.feeds.rows import RowReader, Rows
-from meter_pipeline.feeds.scanned import Scanned, Work
+from meter_pipeline.feeds.scanned import ScanBuffers, Scanned
 from meter_pipeline.feeds.scanning import byte_reasons
 from meter_pipeline.feeds.times import Instants, StampParser, State
 from meter_pipeline.schemas.reads import ParsedFeed
@@ -364,7 +364,7 @@ def _scan_triplets(records: list[_Record], total: int, limits: Limits, size: int
     place = np.arange(commas.size) - np.repeat(np.cumsum(per_record) - per_record, per_record)
     letters[commas[place % 3 == 2]] = 10
     block = Block(bytes(joined), 0, 1, total)
-    work = Work(block, 2)
+    work = ScanBuffers(block, 2)
     loop, fast = compiled.kernel("scan_delimited", max(size, len(joined)))
     data: Any = letters if fast else block.data
     actions = np.array([0, 1, kernels.VALUE], np.int32)

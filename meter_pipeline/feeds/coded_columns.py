@@ -24,7 +24,7 @@ _NOT_FINITE: Final = re.compile(r"[+-]?(?:nan|inf|infinity|[0-9.]{1,40}e\+?[0-9]
 Meaning = TypeVar("Meaning", bound=np.generic)
 
 
-class Growing(Generic[Meaning]):
+class GrowingArray(Generic[Meaning]):
     """An array that grows by doubling."""
 
     def __init__(self, dtype: type[Meaning]) -> None:
@@ -52,7 +52,7 @@ class Vocabulary:
     def __init__(self) -> None:
         self._codes: dict[bytes, int] = {}
         self.texts: list[bytes] = []
-        self._bad: Growing[np.bool_] = Growing(np.bool_)
+        self._bad: GrowingArray[np.bool_] = GrowingArray(np.bool_)
 
     @property
     def bad(self) -> npt.NDArray[np.bool_]:
@@ -141,9 +141,9 @@ class Stamps(Vocabulary):
         super().__init__()
         self.field = field
         self.parser = parser
-        self._first: Growing[np.int64] = Growing(np.int64)
-        self._second: Growing[np.int64] = Growing(np.int64)
-        self._state: Growing[np.uint8] = Growing(np.uint8)
+        self._first: GrowingArray[np.int64] = GrowingArray(np.int64)
+        self._second: GrowingArray[np.int64] = GrowingArray(np.int64)
+        self._state: GrowingArray[np.uint8] = GrowingArray(np.uint8)
 
     @property
     def first(self) -> npt.NDArray[np.int64]:
@@ -337,7 +337,7 @@ class Qualities(Vocabulary):
     def __init__(self, mapping: Mapping[str, str]) -> None:
         super().__init__()
         self._mapping = dict(mapping)
-        self._values: Growing[np.uint16] = Growing(np.uint16)
+        self._values: GrowingArray[np.uint16] = GrowingArray(np.uint16)
 
     @property
     def values(self) -> npt.NDArray[np.uint16]:
@@ -378,7 +378,7 @@ class Integers(Vocabulary):
     def __init__(self, field: str, low: int, high: int, code: str = "bad_integer", empty: int | None = 0) -> None:
         super().__init__()
         self.field, self._low, self._high, self._code, self._empty = field, low, high, code, empty
-        self._values: Growing[np.int64] = Growing(np.int64)
+        self._values: GrowingArray[np.int64] = GrowingArray(np.int64)
 
     @property
     def values(self) -> npt.NDArray[np.int64]:

@@ -38,7 +38,7 @@ from meter_pipeline.feeds.rejects import FeedRefused, Reason, shown
 from meter_pipeline.feeds.row_plan import Number, Part, RowPlan, matches, plan_of
 from meter_pipeline.feeds.row_plan import Source as Column
 from meter_pipeline.feeds.rows import RowReader
-from meter_pipeline.feeds.scanned import Scanned, Work
+from meter_pipeline.feeds.scanned import ScanBuffers, Scanned
 from meter_pipeline.feeds.scanning import byte_reasons, field_reasons, scan_all
 from meter_pipeline.feeds.stamp_rules import StampRules
 from meter_pipeline.schemas.reads import ParsedFeed
@@ -313,7 +313,7 @@ def _scan_block(block: Block, layout: Layout, head_end: HeadEnd, plan: RowPlan, 
         actions[layout.place[column]] = k
     for v, number in enumerate(plan.numbers):
         actions[layout.place[number.source]] = kernels.VALUE - v
-    work = Work(block, len(plan.sources), len(plan.numbers))
+    work = ScanBuffers(block, len(plan.sources), len(plan.numbers))
     strict = head_end.options.get("final_newline") == "required" and not block.data.endswith(b"\n")
     loop, fast = compiled.kernel("scan_delimited", max(size, len(block.data)))
     data: Any = np.frombuffer(block.data, np.uint8) if fast else block.data

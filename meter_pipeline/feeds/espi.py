@@ -102,7 +102,7 @@ class Reading:
 
 
 @dataclass(slots=True)
-class Entry:
+class AtomEntry:
     """One Atom entry: its links and what its content says."""
 
     own: str = ""
@@ -118,10 +118,10 @@ class Target:
 
     def __init__(self) -> None:
         self.parser: Any = None
-        self.entries: list[Entry] = []
+        self.entries: list[AtomEntry] = []
         self.updated = ""
         self._path: list[str] = []
-        self._entry = Entry()
+        self._entry = AtomEntry()
         self._reading: dict[str, str] | None = None
         self._place = (0, 0)
         self._text: list[str] | None = None
@@ -135,7 +135,7 @@ class Target:
         self._text = [] if name in _KEPT else None
         self._size = 0
         if name == "entry":
-            self._entry = Entry()
+            self._entry = AtomEntry()
         elif name == "link" and "entry" in self._path:
             self._link(attributes)
         elif name in ("UsagePoint", "MeterReading", "ReadingType", "IntervalBlock") and not self._entry.kind:
@@ -171,7 +171,7 @@ class Target:
         elif name == "entry":
             if self._entry.kind:
                 self.entries.append(self._entry)
-            self._entry = Entry()
+            self._entry = AtomEntry()
         elif self._entry.kind == "ReadingType" and name in _KEPT:
             self._entry.texts.setdefault(name, text)
         elif name == "updated" and self._path == ["feed"]:
@@ -305,7 +305,7 @@ class Reader:
         parsed.roundings = self._roundings
         return parsed
 
-    def _channel(self, block: Entry) -> Channel | list[Reason]:
+    def _channel(self, block: AtomEntry) -> Channel | list[Reason]:
         """The channel of a block, or why it has none."""
         below = block.own.rpartition("/IntervalBlock")[0] or block.up.rpartition("/IntervalBlock")[0] or block.up
         reading = self._readings.get(below) or self._holders.get(block.own) or self._holders.get(block.up)
@@ -482,9 +482,9 @@ class Reader:
             read(end, period.quality, period.line)
 
 
-def _by_link(entries: list[Entry], kind: str) -> dict[str, Entry]:
+def _by_link(entries: list[AtomEntry], kind: str) -> dict[str, AtomEntry]:
     """Entries of a kind by their own link. A link that two different entries claim names neither."""
-    found: dict[str, Entry] = {}
+    found: dict[str, AtomEntry] = {}
     claimed_twice: set[str] = set()
     for entry in entries:
         if entry.kind == kind:

@@ -39,7 +39,7 @@ _NESTED: Final = (
 _UTF16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 _CHUNK: Final = 1 << 20
 _LINE_END: Final = 10
-# : A zip's directory is read whole before its entries can be counted, at about 15 bytes of memory a byte. The 64
+#: A zip's directory is read whole before its entries can be counted, at about 15 bytes of memory a byte. The 64
 # entries allowed need a few KiB.
 _MAX_DIRECTORY: Final = 1 << 20
 
@@ -68,7 +68,7 @@ class Source(Protocol):
 
 
 @dataclass(slots=True)
-class Opened:
+class OpenFeedFile:
     """An open feed file. ``sha256`` (of the bytes on disk) is set when the file has been read to its end and found
     unchanged."""
 
@@ -300,7 +300,7 @@ def open_feed(
     encoding: str = "utf-8",
     as_is: bool = False,
     member: str | None = None,
-) -> Iterator[Opened]:
+) -> Iterator[OpenFeedFile]:
     """Open a feed file for one reading from start to end. ``as_is``: an archive's own bytes, for a document that is one
     inside (a spreadsheet). ``member``: the one of a zip's files to read.
 
@@ -321,7 +321,7 @@ def open_feed(
     with os.fdopen(descriptor, "rb", buffering=0) as raw:
         hashing = _Hashing(raw, path, before.st_size)
         magic = b"" if as_is else os.pread(descriptor, 4, 0)
-        opened = Opened(path, _Plain(hashing, limits), size=before.st_size)
+        opened = OpenFeedFile(path, _Plain(hashing, limits), size=before.st_size)
         archive: zipfile.ZipFile | None = None
         if magic.startswith(GZIP_MAGIC):
             opened.source = _Gzip(hashing, limits, before.st_size)

@@ -27,7 +27,7 @@ from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, shown
 from meter_pipeline.feeds.row_plan import RowPlan, plan_of
 from meter_pipeline.feeds.rows import RowReader
-from meter_pipeline.feeds.scanned import Scanned, Work
+from meter_pipeline.feeds.scanned import ScanBuffers, Scanned
 from meter_pipeline.feeds.scanning import byte_reasons, scan_all
 from meter_pipeline.feeds.stamp_rules import StampRules
 from meter_pipeline.schemas.reads import ParsedFeed
@@ -106,7 +106,7 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
 
 
 def _scan_block(block: Block, keys: Keys, plan: RowPlan, head_end: HeadEnd, limits: Limits, size: int) -> Scanned:
-    work = Work(block, len(plan.sources), len(plan.numbers))
+    work = ScanBuffers(block, len(plan.sources), len(plan.numbers))
     loop, fast = compiled.kernel("scan_json_lines", max(size, len(block.data)))
     data: Any = np.frombuffer(block.data, np.uint8) if fast else block.data
     known: Any = np.frombuffer(keys.names, np.uint8) if fast else keys.names

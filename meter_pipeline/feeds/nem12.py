@@ -40,7 +40,7 @@ from meter_pipeline.feeds.files import (
     open_feed,
 )
 from meter_pipeline.feeds.head_ends import HeadEnd
-from meter_pipeline.feeds.nem12_parts import I64, Details, Event, Part, Tails, split
+from meter_pipeline.feeds.nem12_parts import I64, BlockDetails, BlockRecords, Event, RecordTails, split
 from meter_pipeline.feeds.nem13 import Accumulations
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
 from meter_pipeline.feeds.times import StampParser
@@ -90,15 +90,15 @@ class NemReader:
             14: StampParser(zone, "%Y%m%d%H%M%S"),
         }
         self._qualities = Qualities({})
-        self.tails = Tails(self.quality, self.instant)
+        self.tails = RecordTails(self.quality, self.instant)
         self.accumulations = Accumulations(self.instant, self.quality)
-        self._details: list[Details] = []
+        self._details: list[BlockDetails] = []
         self._roundings: dict[tuple[str, str], Fraction] = {}
         self._headers: list[int | None] = []
         self._ended = True
         self._last_line = 0
         self._last_offset = 0
-        self._parts: list[Part] = []
+        self._parts: list[BlockRecords] = []
         self._records = 0
         self._last_kept: tuple[int, int] = (
             -1,
@@ -259,7 +259,7 @@ class NemReader:
                 reasons.append(Reason("bad_interval", f"IntervalLength {shown(length)}"))
             if reasons:
                 self.rejects.add(line, offset, raw, reasons, reads=0)
-        self._details.append(Details(line, meter, channel, unit, minutes, len(self._headers) - 1, tuple(reasons)))
+        self._details.append(BlockDetails(line, meter, channel, unit, minutes, len(self._headers) - 1, tuple(reasons)))
         self._ended = False
         return len(self._details) - 1
 
@@ -313,7 +313,7 @@ class NemReader:
                 raise AssertionError("the careful path kept a record the scan refused")
         lines = block.first_line + records[kernels.R_LINE]
         self._parts.append(
-            Part(
+            BlockRecords(
                 lines[good],
                 block.offset + records[kernels.R_BEGIN][good],
                 dates[good],
@@ -336,7 +336,7 @@ class NemReader:
             total = Fraction(sum(own.tolist()), divisor)
             self._roundings[key] = self._roundings.get(key, Fraction(0)) + total
 
-    def _careful(self, block: Block, record: I64, details: Details | None) -> bool:
+    def _careful(self, block: Block, record: I64, details: BlockDetails | None) -> bool:
         """Refuse a 300 record with every reason."""
         begin = int(record[kernels.R_BEGIN])
         end = block.data.find(b"\n", begin)
@@ -347,7 +347,7 @@ class NemReader:
         self.rejects.add(line, offset, raw, reasons, reads=expected or max(raw.count(b",") - 6, 1))
         return bool(reasons)
 
-    def reasons_300(self, raw: bytes, details: Details | None, expected: int) -> list[Reason]:
+    def reasons_300(self, raw: bytes, details: BlockDetails | None, expected: int) -> list[Reason]:
         """Every reason a 300 record is refused for."""
         reasons: list[Reason] = []
         if details is None:
@@ -460,7 +460,7 @@ class NemReader:
         if not parts:
             return pl.DataFrame(schema=INTERVAL_READS)
         line, offset, date, count, tail, details, micro = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in Part.__slots__
+            np.concatenate([getattr(part, name) for part in parts]) for name in BlockRecords.__slots__
         )
         first = np.cumsum(count) - count
         quality = np.repeat(np.array([*self.tails.quality, 0], np.uint16)[tail], count)

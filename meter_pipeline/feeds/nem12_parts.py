@@ -12,14 +12,14 @@ import numpy.typing as npt
 from meter_pipeline.feeds.rejects import Reason, shown
 
 I64 = npt.NDArray[np.int64]
-# : packed code of a quality method and a reason code; UTC microseconds of a named date-time: both add to the reasons
+#: packed code of a quality method and a reason code; UTC microseconds of a named date-time: both add to the reasons
 # what is wrong
 ReadQuality = Callable[[str, str, list[Reason]], int]
 ReadInstant = Callable[[str, str, list[Reason]], int | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Details:
+class BlockDetails:
     """A 200 record: codes of its texts, minutes of its intervals, or the reasons it was refused for."""
 
     line: int
@@ -32,7 +32,7 @@ class Details:
 
 
 @dataclass(slots=True)
-class Part:
+class BlockRecords:
     """The interval records of one block, all of them good so far."""
 
     line: I64
@@ -54,7 +54,7 @@ class Event:
     quality: int
 
 
-class Tails:
+class RecordTails:
     """What stands after the values of a 300 record, per distinct text: quality, version, read time, or the reasons it
     is refused for."""
 

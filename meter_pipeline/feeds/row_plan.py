@@ -10,7 +10,7 @@ from typing import Final
 
 from meter_pipeline.feeds.coded_columns import OVER, TIMES
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError, ValueColumn
-from meter_pipeline.feeds.stamp_rules import JOIN, Parts
+from meter_pipeline.feeds.stamp_rules import JOIN, StampParts
 
 #: fields of a read that are texts of a dictionary
 CODED_FIELDS: Final = (
@@ -61,7 +61,7 @@ class RowPlan:
     fields: dict[str, tuple[Part, ...]]
     numbers: tuple[Number, ...]
     filters: tuple[Filter, ...]
-    stamp: Parts
+    stamp: StampParts
     #: an empty value is no read; ``beyond_day``: only where the day has no such interval
     empty_is_nothing: bool = False
     beyond_day: bool = False
@@ -106,7 +106,7 @@ def plan_of(head_end: HeadEnd) -> RowPlan:
     for name in CODED_FIELDS:
         if name in declared and name not in ("time", "unit"):
             fields[name] = _joined(columns.numbers(declared[name]))
-    stamp = Parts()
+    stamp = StampParts()
     if "time" in declared:
         own = columns.numbers(declared["time"])
         fields["time"], stamp = _stamp(columns, head_end, own)
@@ -148,7 +148,7 @@ def _joined(own: tuple[int, ...]) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _stamp(columns: _Columns, head_end: HeadEnd, own: tuple[int, ...]) -> tuple[tuple[Part, ...], Parts]:
+def _stamp(columns: _Columns, head_end: HeadEnd, own: tuple[int, ...]) -> tuple[tuple[Part, ...], StampParts]:
     """The stamp's parts in the order of stamp_rules: its own columns, the period, the flag. The period of a day's column
     is put in for each value (_numbers)."""
     parts = list(_joined(own))
@@ -160,7 +160,7 @@ def _stamp(columns: _Columns, head_end: HeadEnd, own: tuple[int, ...]) -> tuple[
             if len(numbers) != 1:
                 raise HeadEndError(f"{head_end.name}: columns: {name}: one column is wanted")
             parts += [JOIN, numbers[0]]
-    return tuple(parts), Parts(len(own), period or head_end.day_columns is not None, flag)
+    return tuple(parts), StampParts(len(own), period or head_end.day_columns is not None, flag)
 
 
 def _unit(columns: _Columns, head_end: HeadEnd, own: str | None) -> tuple[Part, ...]:

@@ -37,7 +37,7 @@ class Scanned:
 
 
 @dataclass(slots=True)
-class Work:
+class ScanBuffers:
     """Arrays for the scan of one block into ``kinds`` dictionary columns and ``values`` numbers."""
 
     block: Block

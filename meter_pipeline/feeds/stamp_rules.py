@@ -26,7 +26,7 @@ _PERIOD: Final = re.compile(rb"[A-Za-z]{0,8}[ .#-]?([0-9]{1,4})(?:\.0{1,3})?")
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class StampParts:
     """What a joined stamp is made of: how many columns are its own, and whether a period and a flag follow."""
 
     own: int = 1
@@ -37,7 +37,7 @@ class Parts:
 class StampRules(StampParser):
     """Parses joined stamps of one head-end. ``or_iso`` as in StampParser."""
 
-    def __init__(self, head_end: HeadEnd, parts: Parts, or_iso: bool = False) -> None:
+    def __init__(self, head_end: HeadEnd, parts: StampParts, or_iso: bool = False) -> None:
         super().__init__(head_end.zone, head_end.time_format, or_iso)
         self._parts = parts
         self._range = head_end.time_range.encode("utf-8") if head_end.time_range else None

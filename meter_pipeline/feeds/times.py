@@ -91,7 +91,7 @@ class ZoneRules:
         else:
             self.transitions, self.offsets = _transitions(zone)
         before, after = self.offsets[:-1], self.offsets[1:]
-        # : local times of transition i that need care are [begin, end): skipped when the offset grows, repeated when it
+        #: local times of transition i that need care are [begin, end): skipped when the offset grows, repeated when it
         # shrinks
         self.begin: I64 = self.transitions + np.minimum(before, after)
         self.end: I64 = self.transitions + np.maximum(before, after)

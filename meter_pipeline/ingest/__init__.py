@@ -13,13 +13,13 @@ from meter_pipeline.lazy import attach
 if TYPE_CHECKING:
     from meter_pipeline.ingest.day import IngestOutcome, ingest_billing_day
     from meter_pipeline.ingest.inbox import LandingOutcome, inbox_files, land_inbox, new_files, waiting_days
-    from meter_pipeline.ingest.landing import Landed, Places, land
+    from meter_pipeline.ingest.landing import FileFolders, Landed, land
 
 __all__ = [
+    "FileFolders",
     "IngestOutcome",
     "Landed",
     "LandingOutcome",
-    "Places",
     "inbox_files",
     "ingest_billing_day",
     "land",
@@ -44,7 +44,7 @@ __getattr__ = attach(
         ),
         "landing": (
             "Landed",
-            "Places",
+            "FileFolders",
             "land",
         ),
     },

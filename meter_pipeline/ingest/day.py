@@ -25,13 +25,13 @@ from meter_pipeline.feeds.head_ends import HeadEnd, read_head_ends
 from meter_pipeline.ingest import plan, read_again, staging
 from meter_pipeline.ingest.breaker import Breaker
 from meter_pipeline.ingest.controller import Controller
-from meter_pipeline.ingest.landing import Parse, Places
+from meter_pipeline.ingest.landing import FileFolders, Parse
 from meter_pipeline.ingest.letters import finish_letters, payload_letters
 from meter_pipeline.ingest.staging import StagedDay
 from meter_pipeline.ingest.tables import load, raw
 from meter_pipeline.ingest.tables.load import INTERVAL, Kind
 from meter_pipeline.ingest.tables.restage import LOCK_CLASS
-from meter_pipeline.ingest.writer import BREAKER, Figures, PauseProbe, Writers
+from meter_pipeline.ingest.writer import BREAKER, PauseProbe, WriterCounts, Writers
 from meter_pipeline.ledger import entries
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import Check, StageReport
@@ -53,7 +53,7 @@ class IngestOutcome:
     files: pl.DataFrame = field(default_factory=pl.DataFrame)
     totals: pl.DataFrame = field(default_factory=pl.DataFrame)
     controller: pl.DataFrame = field(default_factory=pl.DataFrame)
-    writers: Figures = field(default_factory=Figures)
+    writers: WriterCounts = field(default_factory=WriterCounts)
     retries: int = 0
     breaker_opened: int = 0
     target_ms: float = 50.0
@@ -108,7 +108,7 @@ def ingest_billing_day(
     day: date,
     *,
     settings: Settings | None = None,
-    places: Places | None = None,
+    places: FileFolders | None = None,
     head_ends: dict[str, HeadEnd] | None = None,
     parse: Parse | None = None,
     clock: Clock = SYSTEM_CLOCK,
@@ -124,12 +124,12 @@ def ingest_billing_day(
     ``settings`` gives the folders and head-ends (or ``places`` and ``head_ends`` themselves); head-ends are needed only
     to parse an archived file again whose staged reads are lost. ``pause`` is polled before every batch
     (control.PauseProbe by default). ``seed`` fixes the randomness of retries. Raises psycopg.Error when the database
-    stays out of reach, store.load.Fenced when another run took the day.
+    stays out of reach, store.load.DayTakenOverError when another run took the day.
     """
     if places is None:
         if settings is None:
             raise ValueError("settings or places must be given")
-        places = Places(settings.archive, settings.staging)
+        places = FileFolders(settings.archive, settings.staging)
     own_probe = None
     if pause is None:
         from meter_pipeline.control import PauseProbe as Probe
@@ -154,7 +154,7 @@ class _Day:
     database: Database
     calendar: BillingCalendar
     day: date
-    places: Places
+    places: FileFolders
     settings: Settings | None
     head_ends: dict[str, HeadEnd] | None
     parse: Parse | None
@@ -165,7 +165,7 @@ class _Day:
     controller: Controller = field(default_factory=Controller)
     breaker: Breaker = field(default_factory=Breaker)
     rng: random.Random = field(default_factory=random.Random)
-    waiting: list[raw.Waiting] = field(default_factory=list)
+    waiting: list[raw.WaitingFile] = field(default_factory=list)
     restaged: bool = False
 
     def run(self) -> IngestOutcome:
@@ -252,7 +252,7 @@ class _Day:
         if raw.partition_is_open(self.lock, kind.table, self.day):
             self._attach(kind.table)
 
-    def _finish(self, waiting: Sequence[raw.Waiting], outcome: IngestOutcome) -> None:
+    def _finish(self, waiting: Sequence[raw.WaitingFile], outcome: IngestOutcome) -> None:
         """Control totals of each file, in the ledger too, in one transaction; then the staged copies may go. Raises
         NotWhole where a staged row is in no committed batch."""
         self._see_that_all_is_claimed(waiting)
@@ -286,7 +286,7 @@ class _Day:
         for item in waiting:
             staging.remove(self.places.staging, item.staged_path)
 
-    def _see_that_all_is_claimed(self, waiting: Sequence[raw.Waiting]) -> None:
+    def _see_that_all_is_claimed(self, waiting: Sequence[raw.WaitingFile]) -> None:
         """Counted from the claims, by another path than the writers': control totals alone would call a day done whose
         rows were lost and counted twice in equal number."""
         claims = raw.loaded_rows(self.lock, self.day)
@@ -308,7 +308,7 @@ class _Day:
             found |= {i.sha256: staging.read(self.places.staging, i.staged_path) for i in self.waiting}
         return [found[item.sha256] for item in self.waiting]
 
-    def _staged(self, item: raw.Waiting) -> StagedDay:
+    def _staged(self, item: raw.WaitingFile) -> StagedDay:
         """The staged reads of a file, made again from the archive where they are lost or torn."""
         try:
             found = staging.read(self.places.staging, item.staged_path)
@@ -318,7 +318,7 @@ class _Day:
             pass
         return self._staged_again(item)
 
-    def _staged_again(self, item: raw.Waiting) -> StagedDay:
+    def _staged_again(self, item: raw.WaitingFile) -> StagedDay:
         """Staged reads follow from the archived file: they are made again, as the file reads by now."""
         declared = self.head_ends
         if declared is None:
@@ -328,7 +328,7 @@ class _Day:
         )
         return staging.read(self.places.staging, item.staged_path)
 
-    def _letters(self, load_pass: plan.Pass, at: int, error: psycopg.Error) -> pl.DataFrame:
+    def _letters(self, load_pass: plan.WritePlan, at: int, error: psycopg.Error) -> pl.DataFrame:
         """The dead letter of a payload that the database refused."""
         payload = load_pass.incoming.row(at, named=True)
         item = self.waiting[payload["src"]]

@@ -16,7 +16,7 @@ from typing import Final
 from meter_pipeline.clock import Clock
 from meter_pipeline.control import notify
 from meter_pipeline.ingest.tables import day_requests as tables
-from meter_pipeline.ingest.tables.day_requests import Asked
+from meter_pipeline.ingest.tables.day_requests import RequestCount
 from meter_pipeline.postgres.database import Database
 
 FIRST_INTERVAL: Final = timedelta(minutes=10)
@@ -50,7 +50,11 @@ def evidence_of(files: Sequence[bytes]) -> bytes:
 
 
 def due(
-    waiting: Mapping[date, bytes], asked: Mapping[date, Asked], now: datetime, running: Collection[date], most: int
+    waiting: Mapping[date, bytes],
+    asked: Mapping[date, RequestCount],
+    now: datetime,
+    running: Collection[date],
+    most: int,
 ) -> list[Request]:
     """Days to ask for now, at most so many: those never asked for on this evidence by day, then the others by when they
     were due. A day whose run is queued or running (``running``) is left alone, unless its evidence is new."""

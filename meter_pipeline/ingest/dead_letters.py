@@ -24,7 +24,7 @@ from meter_pipeline.feeds.files import DEFAULT_LIMITS, limits_of, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import archive
 from meter_pipeline.ingest.known_channels import Declared
-from meter_pipeline.ingest.landing import Parse, Places, land, prepare
+from meter_pipeline.ingest.landing import FileFolders, Parse, land, prepare
 from meter_pipeline.ingest.tables import dead_letters, load, raw
 from meter_pipeline.ingest.tables.dead_letters import DeadLetter
 from meter_pipeline.ledger import entries, erasure
@@ -139,7 +139,7 @@ def erase(database: Database, prefix: str, *, by: str, reason: str, clock: Clock
 def replay(
     database: Database,
     calendar: BillingCalendar,
-    places: Places,
+    places: FileFolders,
     head_ends: dict[str, HeadEnd],
     prefix: str,
     *,
@@ -204,7 +204,7 @@ def replay(
 def replay_many(
     database: Database,
     calendar: BillingCalendar,
-    places: Places,
+    places: FileFolders,
     head_ends: dict[str, HeadEnd],
     *,
     by: str,
@@ -231,7 +231,7 @@ def _faults(
     return found or ([] if parsed.received else [("no_reads", "the content holds no read")])
 
 
-def _content(connection: Any, places: Places, letter: DeadLetter, head_end: HeadEnd, folder: Path) -> bytes:
+def _content(connection: Any, places: FileFolders, letter: DeadLetter, head_end: HeadEnd, folder: Path) -> bytes:
     """The small file to land: the letter's content with what its format needs before it."""
     content = letter.corrected_raw if letter.corrected_raw is not None else letter.raw
     if letter.raw_format == "canonical":
@@ -249,7 +249,7 @@ def _content(connection: Any, places: Places, letter: DeadLetter, head_end: Head
     return before + content + (b"" if content.endswith(b"\n") else b"\n") + after
 
 
-def _beginning(places: Places, file: raw.FeedFile, head_end: HeadEnd, folder: Path) -> bytes:
+def _beginning(places: FileFolders, file: raw.FeedFile, head_end: HeadEnd, folder: Path) -> bytes:
     """The file as its parser saw it (a gzip or zip opened), up to _CONTEXT_BYTES."""
     copy = folder / "original"
     archive.restore(places.archive, file.archive_path, copy)

@@ -20,7 +20,7 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd, read_head_ends
 from meter_pipeline.ingest import plain_files
 from meter_pipeline.ingest.known_channels import Declared
-from meter_pipeline.ingest.landing import IdentityTaken, Landed, Parse, Places, Prepared, prepare_file, register
+from meter_pipeline.ingest.landing import FileFolders, IdentityTaken, Landed, Parse, Prepared, prepare_file, register
 from meter_pipeline.ingest.plots import files_plot
 from meter_pipeline.ingest.tables import raw
 from meter_pipeline.ingest.writer import PauseProbe
@@ -150,7 +150,7 @@ def land_inbox(
         calendar,
         settings.inbox,
         {name.upper(): head_end for name, head_end in read_head_ends(settings.head_ends).items()},
-        Places(settings.archive, settings.staging),
+        FileFolders(settings.archive, settings.staging),
         Declared.of(raw.channels(database)),
         clock,
         run_id,
@@ -175,7 +175,7 @@ class _Landing:
     calendar: BillingCalendar
     inbox: Path
     by_folder: dict[str, HeadEnd]
-    places: Places
+    places: FileFolders
     channels: Declared
     clock: Clock
     run_id: str | None

@@ -61,7 +61,7 @@ class Landed:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class FileFolders:
     """Where files are kept: the archive of originals and the staging of parsed days."""
 
     archive: Path
@@ -73,7 +73,7 @@ def land(
     calendar: BillingCalendar,
     path: Path,
     head_end: HeadEnd,
-    places: Places,
+    places: FileFolders,
     *,
     parse: Parse | None = None,
     clock: Clock = SYSTEM_CLOCK,
@@ -148,7 +148,7 @@ def prepare_file(
     calendar: BillingCalendar,
     path: Path,
     head_end: HeadEnd,
-    places: Places,
+    places: FileFolders,
     now: datetime,
     parse: Parse | None = None,
     name: str | None = None,
@@ -213,7 +213,7 @@ def read(
     content: bytes,
     head_end: HeadEnd,
     calendar: BillingCalendar,
-    places: Places,
+    places: FileFolders,
     parse: Parse | None,
 ) -> tuple[ParsedFeed, str | None, list[pl.DataFrame], str]:
     """Parse and archive at the same time: what was parsed, why the whole was refused, its letter, its archive path."""
@@ -239,7 +239,7 @@ def read(
         return parsed, refused, letters, archived.result()
 
 
-def register(database: Database, prepared: Prepared, places: Places, *, clock: Clock = SYSTEM_CLOCK) -> Landed:
+def register(database: Database, prepared: Prepared, places: FileFolders, *, clock: Clock = SYSTEM_CLOCK) -> Landed:
     """The transaction that makes a prepared file known: its row, its days, its dead letters and its ledger entries; or
     one more arrival of a file that is known; or what a file gives that is read again. Raises IdentityTaken."""
     file, modified_ns = prepared.file, prepared.modified_ns
@@ -279,7 +279,7 @@ def register(database: Database, prepared: Prepared, places: Places, *, clock: C
     )
 
 
-def _register_again(database: Database, prepared: Prepared, places: Places, clock: Clock) -> Landed:
+def _register_again(database: Database, prepared: Prepared, places: FileFolders, clock: Clock) -> Landed:
     """A file that had been rejected in part or whole, and was offered again: a duplicate where it gives what it gave."""
     file = prepared.file
     found = restage.Reading(file, prepared.staged, prepared.letters)

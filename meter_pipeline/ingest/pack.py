@@ -20,7 +20,7 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.quality import MISSING, condition_rank
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 
-# : Seconds a read may lie before its slot's start and still be counted to it. AMI clocks are kept within seconds;
+#: Seconds a read may lie before its slot's start and still be counted to it. AMI clocks are kept within seconds;
 # California's VEE rules and : AEMO both treat drift of a minute or two as a clock fault to be flagged, not as another
 # interval. Never more than a quarter interval.
 TOLERANCE_S: Final = 60

@@ -36,7 +36,7 @@ class NotPlain(OSError):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class InboxEntry:
     """A name of the inbox as (head-end's folder)/(name), with what ``os.lstat`` says of it. ``fault``: why it is not
     read, or None."""
 
@@ -78,7 +78,7 @@ def fault_of(found: os.stat_result) -> str | None:
     return None
 
 
-def entries(inbox: Path) -> list[Entry]:
+def entries(inbox: Path) -> list[InboxEntry]:
     """All names of an inbox's folders, sorted; hidden and half-written names are left out. Names are as the system
     gives them (bytes that are no UTF-8 as surrogates): ``shown`` is for people and tables."""
     found = []
@@ -88,16 +88,16 @@ def entries(inbox: Path) -> list[Entry]:
     return found
 
 
-def _of_folder(inbox: Path, folder: str) -> list[Entry]:
+def _of_folder(inbox: Path, folder: str) -> list[InboxEntry]:
     try:
         above = os.lstat(inbox / folder)
         if stat.S_ISLNK(above.st_mode):
-            return [Entry(folder, 0, 0, "a symbolic link: a head-end's folder must be a folder")]
+            return [InboxEntry(folder, 0, 0, "a symbolic link: a head-end's folder must be a folder")]
         if not stat.S_ISDIR(above.st_mode):
             return []
         names = _listed(inbox / folder)
     except OSError as error:
-        return [Entry(folder, 0, 0, error.strerror or "cannot be read")]
+        return [InboxEntry(folder, 0, 0, error.strerror or "cannot be read")]
     found = []
     for name in names:
         if name.endswith((".part", ".tmp")):
@@ -105,7 +105,7 @@ def _of_folder(inbox: Path, folder: str) -> list[Entry]:
         with contextlib.suppress(FileNotFoundError):  # taken away since it was listed
             look = os.lstat(inbox / folder / name)
             if not stat.S_ISDIR(look.st_mode):
-                found.append(Entry(f"{folder}/{name}", look.st_size, look.st_mtime_ns, fault_of(look)))
+                found.append(InboxEntry(f"{folder}/{name}", look.st_size, look.st_mtime_ns, fault_of(look)))
     return found
 
 

@@ -21,7 +21,7 @@ from meter_pipeline.clock import Clock
 from meter_pipeline.ingest import merge_versions, unordered
 from meter_pipeline.ingest.letters import finish_letters, payload_letters
 from meter_pipeline.ingest.tables import load
-from meter_pipeline.ingest.tables.load import INTERVAL, Batch, Kind, Piece
+from meter_pipeline.ingest.tables.load import INTERVAL, Batch, FileShare, Kind
 from meter_pipeline.ledger import entries
 from meter_pipeline.ledger.tables.entries import EntryRow
 from meter_pipeline.postgres import copy_binary
@@ -45,7 +45,7 @@ class Source:
 
 
 @dataclass(slots=True)
-class Pass:
+class WritePlan:
     """Payloads to write, at most one a key. ``incoming`` has src, row, payload_hash, reads, accepted, duplicate,
     superseded, rejected; ``current`` and ``kept`` hold the rows to write with ``at``, the position in incoming that they
     belong to (sorted); ``asked`` payloads of reads about which a person is asked, with ``at`` too (unordered.py)."""
@@ -75,7 +75,7 @@ class _Cutter:
     """A pass as NumPy columns and encoders: Polars costs milliseconds a call, and a batch of two thousand rows has no
     more than that to spend."""
 
-    def __init__(self, load_pass: Pass) -> None:
+    def __init__(self, load_pass: WritePlan) -> None:
         incoming, columns = load_pass.incoming, load_pass.kind.columns
         self.src, self.row = incoming["src"].to_numpy(), incoming["row"].to_numpy()
         self.outcome = np.column_stack(
@@ -118,7 +118,7 @@ def lay_out(
     return [whole.filter(turn == n) for n in range(int(turn.max()) + 1)]  # type: ignore[arg-type]  # an integer column's maximum
 
 
-def first_pass(kind: Kind, day: date, incoming: pl.DataFrame) -> Pass:
+def first_pass(kind: Kind, day: date, incoming: pl.DataFrame) -> WritePlan:
     """Every payload new, straight into the day's unattached partition."""
     counted = incoming.select(
         "src",
@@ -131,10 +131,10 @@ def first_pass(kind: Kind, day: date, incoming: pl.DataFrame) -> Pass:
         rejected=pl.lit(0, pl.Int64),
     )
     current = incoming.select(kind.columns).with_columns(at=pl.int_range(pl.len(), dtype=pl.Int64))
-    return Pass(kind, day, True, counted, current, current.clear())
+    return WritePlan(kind, day, True, counted, current, current.clear())
 
 
-def later_pass(database: Database, kind: Kind, day: date, incoming: pl.DataFrame) -> Pass:
+def later_pass(database: Database, kind: Kind, day: date, incoming: pl.DataFrame) -> WritePlan:
     """Payloads compared with the store: known ones write nothing, new keys are added, the rest folded with what is
     there.
 
@@ -193,7 +193,7 @@ def later_pass(database: Database, kind: Kind, day: date, incoming: pl.DataFrame
     counted = numbered.select("at", "src", "row", "payload_hash", "reads").join(
         summed, on="at", how="left", maintain_order="left"
     )
-    return Pass(
+    return WritePlan(
         kind,
         day,
         False,
@@ -223,18 +223,18 @@ def _with_own_hashes(numbered: pl.DataFrame, to_fold: pl.DataFrame) -> pl.DataFr
     )
 
 
-def cut(load_pass: Pass, first: int, past: int, epoch: int, sources: Sequence[Source], clock: Clock) -> Batch:
+def cut(load_pass: WritePlan, first: int, past: int, epoch: int, sources: Sequence[Source], clock: Clock) -> Batch:
     """The batch of a pass's payloads [first, past), encoded. CPU only: run it off the event loop."""
     cutter = load_pass.cutter
     src, row, outcome = cutter.src[first:past], cutter.row[first:past], cutter.outcome[first:past]
     pieces = []
     if src[0] == src[-1] and bool((src == src[0]).all()):
-        pieces.append(Piece(sources[int(src[0])].sha256, _ranges(row), *map(int, outcome.sum(axis=0))))
+        pieces.append(FileShare(sources[int(src[0])].sha256, _ranges(row), *map(int, outcome.sum(axis=0))))
     else:
         _, begins = np.unique(src, return_index=True)
         for index in src[np.sort(begins)]:
             of = src == index
-            pieces.append(Piece(sources[int(index)].sha256, _ranges(row[of]), *map(int, outcome[of].sum(axis=0))))
+            pieces.append(FileShare(sources[int(index)].sha256, _ranges(row[of]), *map(int, outcome[of].sum(axis=0))))
     made = _entries(load_pass, cutter.hashes[first:past].to_list(), outcome, pieces, sources, clock)
     batch = Batch(load_pass.kind, load_pass.day, epoch, pieces, made, rows=past - first)
     if load_pass.asked.height:
@@ -249,7 +249,7 @@ def cut(load_pass: Pass, first: int, past: int, epoch: int, sources: Sequence[So
 
 
 def _asked_letters(
-    load_pass: Pass, first: int, past: int, sources: Sequence[Source], clock: Clock
+    load_pass: WritePlan, first: int, past: int, sources: Sequence[Source], clock: Clock
 ) -> tuple[pl.DataFrame | None, list[EntryRow]]:
     """Dead letters of the reads in payloads [first, past) about which a person is asked, and their ledger entries."""
     chosen = load_pass.asked.filter(pl.col("at").is_between(first, past, closed="left"))
@@ -275,12 +275,12 @@ def _asked_letters(
 
 
 def rejection(
-    load_pass: Pass, at: int, epoch: int, sources: Sequence[Source], letters: pl.DataFrame, clock: Clock
+    load_pass: WritePlan, at: int, epoch: int, sources: Sequence[Source], letters: pl.DataFrame, clock: Clock
 ) -> Batch:
     """The batch that stands for one payload the database refused: nothing stored, its reads rejected, a dead letter."""
     row = load_pass.incoming.row(at, named=True)
     source = sources[row["src"]]
-    piece = Piece(source.sha256, ((row["row"], row["row"] + 1),), rejected=row["reads"])
+    piece = FileShare(source.sha256, ((row["row"], row["row"] + 1),), rejected=row["reads"])
     body = {
         "billing_day": load_pass.day,
         "stage": "loading",
@@ -292,7 +292,7 @@ def rejection(
     return Batch(load_pass.kind, load_pass.day, epoch, [piece], [entry.row], rows=1, letters=letters)
 
 
-def most_rows(load_pass: Pass, first: int, wanted: int) -> int:
+def most_rows(load_pass: WritePlan, first: int, wanted: int) -> int:
     """How far a batch that begins at ``first`` may go: one head-end, and no more than MOST_FILES files."""
     past = min(first + wanted, load_pass.rows)
     src = load_pass.incoming["src"]
@@ -307,10 +307,10 @@ def most_rows(load_pass: Pass, first: int, wanted: int) -> int:
 
 
 def _entries(
-    load_pass: Pass,
+    load_pass: WritePlan,
     hashes: list[bytes],
     outcome: npt.NDArray[np.int64],
-    pieces: Sequence[Piece],
+    pieces: Sequence[FileShare],
     sources: Sequence[Source],
     clock: Clock,
 ) -> list[EntryRow]:

@@ -45,13 +45,13 @@ from meter_pipeline.schemas.report import StageReport
 
 #: Days for which a missing day is asked again before its estimate may become final.
 ASK_AGAIN_DAYS: Final = 5
-# : After the service was down for longer than that, days back to the last one asked are caught up with, but no more
+#: After the service was down for longer than that, days back to the last one asked are caught up with, but no more
 # than this.
 CATCH_UP_DAYS: Final = 35
 #: Class of the advisory lock that keeps two pulls of one head-end apart; the second key is the CRC of its name.
 LOCK_CLASS: Final = 0x6D70_7075  # "mppu"
 TIMEOUTS: Final = httpx.Timeout(30.0, connect=5.0, read=20.0)
-# : One page as a whole, which the read timeout (between two bytes) does not bound: a server that drips a byte a second
+#: One page as a whole, which the read timeout (between two bytes) does not bound: a server that drips a byte a second
 # would hold us for ever.
 PAGE_S: Final = 60.0
 PAGE_BYTES: Final = 32 << 20
@@ -80,7 +80,7 @@ class Pulled:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class DayPull:
     """One day asked of one head-end: ``outcome`` is pulled, empty, nothing new, or why it failed. ``missing`` of
     ``meters`` had no read before."""
 
@@ -100,7 +100,7 @@ class Asked:
 class PullOutcome:
     """What a round of asking did. ``held``: head-ends that were not asked, and why (a pause, another pull at work)."""
 
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[DayPull] = field(default_factory=list)
     held: list[tuple[str, str]] = field(default_factory=list)
 
     def report(self) -> StageReport:
@@ -217,7 +217,7 @@ def pull(
             wanted = (
                 missing_days(database, calendar, head_end, inbox, clock=clock)
                 if days is None
-                else [raw.Missing(day, 0, 0) for day in days]
+                else [raw.IncompleteDay(day, 0, 0) for day in days]
             )
             outcome.asked += [_ask(database, head_end, day, inbox, clock) for day in wanted]
     return outcome
@@ -225,7 +225,7 @@ def pull(
 
 def missing_days(
     database: Database, calendar: BillingCalendar, head_end: HeadEnd, inbox: Path, *, clock: Clock = SYSTEM_CLOCK
-) -> list[raw.Missing]:
+) -> list[raw.IncompleteDay]:
     """The closed billing days to ask for now: incomplete, first asked less than five days ago, and no file of them
     waiting in the inbox."""
     now = clock.now()
@@ -244,7 +244,7 @@ def missing_days(
     return [day for day in found if day.day.isoformat() not in waiting]
 
 
-def _ask(database: Database, head_end: HeadEnd, day: raw.Missing, inbox: Path, clock: Clock) -> Asked:
+def _ask(database: Database, head_end: HeadEnd, day: raw.IncompleteDay, inbox: Path, clock: Clock) -> DayPull:
     """Ask for one day and remember it. The same bytes as an earlier answer leave no second file in the inbox."""
     pulled = Pulled(day.day, None, 0, 0, 0)
     ok = True
@@ -263,7 +263,7 @@ def _ask(database: Database, head_end: HeadEnd, day: raw.Missing, inbox: Path, c
         raw.note_pull(connection, head_end.name, day.day, clock.now(), outcome, pulled.reads)
         connection.commit()
     name = None if file is None else str(file.relative_to(inbox))
-    return Asked(
+    return DayPull(
         head_end.name,
         day.day,
         outcome,

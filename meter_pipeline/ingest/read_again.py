@@ -14,7 +14,7 @@ from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import archive, file_checks, landing, plain_files, restage
 from meter_pipeline.ingest.dead_letters import parse_canonical
 from meter_pipeline.ingest.known_channels import Declared
-from meter_pipeline.ingest.landing import Parse, Places
+from meter_pipeline.ingest.landing import FileFolders, Parse
 from meter_pipeline.ingest.letters import finish_letters, line_letters
 from meter_pipeline.ingest.restage import Reading, Restaged
 from meter_pipeline.ingest.tables import raw
@@ -29,7 +29,7 @@ class StagingError(RuntimeError):
 def reading(
     database: Database,
     calendar: BillingCalendar,
-    places: Places,
+    places: FileFolders,
     file: raw.FeedFile,
     head_ends: Mapping[str, HeadEnd],
     *,
@@ -60,7 +60,7 @@ def reading(
     return Reading(now, staged, found)
 
 
-def _restore(places: Places, file: raw.FeedFile, copy: Path) -> None:
+def _restore(places: FileFolders, file: raw.FeedFile, copy: Path) -> None:
     advice = "put the same file into the inbox again: its bytes are then archived again"
     try:
         archive.restore(places.archive, file.archive_path, copy)
@@ -79,7 +79,7 @@ def _restore(places: Places, file: raw.FeedFile, copy: Path) -> None:
 def restage_files(
     database: Database,
     calendar: BillingCalendar,
-    places: Places,
+    places: FileFolders,
     head_ends: Mapping[str, HeadEnd],
     *,
     name: str | None = None,
@@ -100,8 +100,8 @@ def restage_files(
 def staged_day(
     database: Database,
     calendar: BillingCalendar,
-    places: Places,
-    item: raw.Waiting,
+    places: FileFolders,
+    item: raw.WaitingFile,
     head_ends: Mapping[str, HeadEnd],
     *,
     parse: Parse | None = None,

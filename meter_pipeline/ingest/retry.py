@@ -20,7 +20,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.stop import stop_base
 
 from meter_pipeline.clock import Clock
-from meter_pipeline.ingest.tables.load import Fenced
+from meter_pipeline.ingest.tables.load import DayTakenOverError
 
 
 class Meaning(StrEnum):
@@ -53,7 +53,7 @@ _BY_STATE: Final = {
 
 def meaning(error: BaseException) -> Meaning:
     """What an error of a batch's write means."""
-    if isinstance(error, Fenced):
+    if isinstance(error, DayTakenOverError):
         return Meaning.FATAL
     if isinstance(error, (psycopg_pool.PoolTimeout, TimeoutError, ConnectionError)):
         return Meaning.UNKNOWN
@@ -108,14 +108,14 @@ class Patience:
 
 
 @dataclass(slots=True)
-class Held:
+class HeldTime:
     """Seconds for which a batch was held back by a pause or an open circuit breaker, over all its attempts."""
 
     seconds: float = 0.0
 
 
 class _Stop(stop_base):
-    def __init__(self, patience: Patience, clock: Clock, held: Held) -> None:
+    def __init__(self, patience: Patience, clock: Clock, held: HeldTime) -> None:
         self.patience, self.clock, self.held = patience, clock, held
         self.first_failure: float | None = None
 
@@ -136,7 +136,7 @@ class Retrier:
     budget: Budget = field(default_factory=Budget)
     retries: int = 0
 
-    def attempts(self, again: Callable[[BaseException], bool], held: Held | None = None) -> AsyncRetrying:
+    def attempts(self, again: Callable[[BaseException], bool], held: HeldTime | None = None) -> AsyncRetrying:
         """Attempts while ``again`` says that an error is worth another; the last error is raised as it was. ``held``
         says how long the batch was held back, and is kept up to date by whoever holds it."""
         self.budget.call()
@@ -149,7 +149,7 @@ class Retrier:
 
         return AsyncRetrying(
             sleep=self._sleep,
-            stop=_Stop(self.patience, self.clock, held or Held()),
+            stop=_Stop(self.patience, self.clock, held or HeldTime()),
             wait=self._wait,
             retry=retry_if_exception(wanted),
             before_sleep=before_sleep,

@@ -21,17 +21,17 @@ from meter_pipeline.clock import Clock
 from meter_pipeline.ingest import unknown_outcome
 from meter_pipeline.ingest.breaker import Breaker, State
 from meter_pipeline.ingest.controller import Controller
-from meter_pipeline.ingest.plan import Pass, Source, cut, most_rows, rejection
-from meter_pipeline.ingest.retry import Held, Meaning, Patience, Retrier, meaning
+from meter_pipeline.ingest.plan import Source, WritePlan, cut, most_rows, rejection
+from meter_pipeline.ingest.retry import HeldTime, Meaning, Patience, Retrier, meaning
 from meter_pipeline.ingest.tables import load, server_waits
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.watchdog import cut as cut_socket
 
-# : A write that takes longer is cut at the socket. statement_timeout (30 s) ends a slow statement on a live server;
+#: A write that takes longer is cut at the socket. statement_timeout (30 s) ends a slow statement on a live server;
 # this one also ends the wait : for a frozen server, which keeps no timeouts.
 WRITE_DEADLINE_S: Final = 40.0
 BREAKER: Final = "raw-store"
-# : A batch whose connection came later than this after its pause poll asks again: pool and breaker may keep it for a
+#: A batch whose connection came later than this after its pause poll asks again: pool and breaker may keep it for a
 # minute.
 POLL_STALE_S: Final = 0.5
 
@@ -45,7 +45,7 @@ class PauseProbe(Protocol):
 class Letters(Protocol):
     """Makes the dead letter of one payload that the database refused."""
 
-    def __call__(self, load_pass: Pass, at: int, error: psycopg.Error) -> pl.DataFrame: ...
+    def __call__(self, load_pass: WritePlan, at: int, error: psycopg.Error) -> pl.DataFrame: ...
 
 
 class Permits:
@@ -77,7 +77,7 @@ class Permits:
 
 
 @dataclass(slots=True)
-class Figures:
+class WriterCounts:
     """What the writers did."""
 
     batches: int = 0
@@ -109,7 +109,7 @@ class Writers:
     deadline_s: float = WRITE_DEADLINE_S
     pause_poll_s: float = 0.5
     monitor_s: float = 0.25
-    figures: Figures = field(default_factory=Figures)
+    figures: WriterCounts = field(default_factory=WriterCounts)
     _pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] | None = None
     _permits: Permits | None = None
     _ahead: Permits | None = None
@@ -179,7 +179,7 @@ class Writers:
             await self._permits.resize(self.controller.writers)
             await self._ahead.resize(self.controller.writers + 1)
 
-    async def write(self, load_pass: Pass) -> None:
+    async def write(self, load_pass: WritePlan) -> None:
         """Write every payload of a pass. Raises what cannot be retried; batches already committed stay, and a later run
         goes on from them."""
         assert self._ahead is not None  # noqa: S101 - called within session
@@ -194,14 +194,14 @@ class Writers:
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from several
 
-    async def _write_ahead(self, load_pass: Pass, first: int, past: int) -> None:
+    async def _write_ahead(self, load_pass: WritePlan, first: int, past: int) -> None:
         assert self._ahead is not None  # noqa: S101
         try:
             await self._write_range(load_pass, first, past)
         finally:
             await self._ahead.give()
 
-    async def _write_range(self, load_pass: Pass, first: int, past: int) -> None:
+    async def _write_range(self, load_pass: WritePlan, first: int, past: int) -> None:
         """Write payloads [first, past) as one batch, or in halves where the server will not take them together.
 
         No half is tried before the whole batch's own transaction has ended: the halves would claim its rows again.
@@ -223,7 +223,7 @@ class Writers:
         await self._write_range(load_pass, first, middle)
         await self._write_range(load_pass, middle, past)
 
-    async def _reject(self, load_pass: Pass, at: int, error: psycopg.Error) -> None:
+    async def _reject(self, load_pass: WritePlan, at: int, error: psycopg.Error) -> None:
         letters = self.letters(load_pass, at, error)
         batch = rejection(load_pass, at, self.epoch, self.sources, letters, self.clock)
         await self._write_batch(batch, self.sources[int(load_pass.incoming["src"][at])])
@@ -235,7 +235,7 @@ class Writers:
         assert self._retrier is not None  # noqa: S101
         await self._permits.take()
         try:
-            held = Held()
+            held = HeldTime()
             async for attempt in self._retrier.attempts(_again, held):
                 with attempt:
                     while not await self._attempt(batch, source, held):
@@ -243,7 +243,7 @@ class Writers:
         finally:
             await self._permits.give()
 
-    async def _attempt(self, batch: load.Batch, source: Source, held: Held) -> bool:
+    async def _attempt(self, batch: load.Batch, source: Source, held: HeldTime) -> bool:
         """Past the pause, past the breaker; settle an attempt before whose outcome is unknown; write.
 
         False: waiting took so long that the pause must be asked again.

@@ -56,7 +56,7 @@ class LedgerDay:
             "checkpoint": made.note,
             "logins no guard binds": ", ".join(found.bypass),
         }
-        shown, verdict = _verdict(found)
+        shown, result = _verdict(found)
         kinds = pl.DataFrame(
             {"kind": list(made.kinds), "entries": list(made.kinds.values())},
             schema={"kind": pl.String, "entries": pl.Int64},
@@ -69,7 +69,7 @@ class LedgerDay:
             figures=figures,
             tables=tables,
             plots={"ledger growth": growth_plot(self.growth)} if self.growth else {},
-            checks=[verdict],
+            checks=[result],
         )
 
 
@@ -86,7 +86,7 @@ class LedgerBefore:
     def report(self) -> StageReport:
         """For the run's metadata: size, root, signer, last witness, what was checked; the blocking check."""
         found = self.verification
-        shown, verdict = _verdict(found)
+        shown, result = _verdict(found)
         witness = found.witness
         figures = {
             "size": found.size,
@@ -98,7 +98,7 @@ class LedgerBefore:
             else "none yet",
         } | {f"checked: {name}": count for name, count in found.checked.items()}
         tables = {"findings": pl.DataFrame(shown, schema=_FINDING, orient="row")} if shown else {}
-        return StageReport(rows=found.size - found.start, figures=figures, tables=tables, checks=[verdict])
+        return StageReport(rows=found.size - found.start, figures=figures, tables=tables, checks=[result])
 
 
 _FINDING: Final = {"check": pl.String, "place": pl.Int64, "detail": pl.String}

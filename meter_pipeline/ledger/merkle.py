@@ -20,10 +20,10 @@ if TYPE_CHECKING:  # the signer's process folds nothing and must start fast
     import numpy.typing as npt
 
 HASH_SIZE: Final = 32
-# : From so many hashes on a level is made by the compiled loop of sha256_many.py: loading it costs half a second, a
+#: From so many hashes on a level is made by the compiled loop of sha256_many.py: loading it costs half a second, a
 # million hashlib calls one.
 MANY: Final = 200_000
-# : The same where the process has loaded numba already, as a billing day's has, and the loop lies compiled on disk. On
+#: The same where the process has loaded numba already, as a billing day's has, and the loop lies compiled on disk. On
 # a fresh machine compiling : takes ten seconds, which the first batch of reads spent inside a writer while it held the
 # GIL: a day of 10,000 meters took 14 s instead of 4.
 MANY_LOADED: Final = 128

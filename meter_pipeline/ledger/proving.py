@@ -22,7 +22,7 @@ from meter_pipeline.postgres.database import Database
 FORMAT: Final = "mp-ledger-proof/1"
 #: Kinds whose leaves vouch for a row that someone may ask about.
 KINDS: Final = ("ingested", "superseded", "validated", "billed", "bill_issued", "adjustment_posted", "rejected")
-# : Those of a read's payloads: a day's validated rows and charges have as many leaves again, which need not be looked
+#: Those of a read's payloads: a day's validated rows and charges have as many leaves again, which need not be looked
 # through.
 _READS: Final = ("ingested", "superseded", "duplicate")
 

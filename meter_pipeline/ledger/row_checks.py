@@ -98,7 +98,7 @@ def _repairs(entry: store.StoredEntry) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class RowStream:
     """Rows to hash again, read ahead in the order they are asked for: the parts of a table's day, then None."""
 
     items: Iterator[pl.DataFrame | None]
@@ -112,11 +112,11 @@ class Contents:
 @contextmanager
 def contents_of(
     database: Database, connection: store.Connection, asked: Sequence[tuple[RowTable, date | None]]
-) -> Iterator[Contents]:
+) -> Iterator[RowStream]:
     """The rows of what is to be hashed, in the snapshot of ``connection``: a load that commits meanwhile is not half
     seen."""
     if not asked:
-        yield Contents(iter(()))
+        yield RowStream(iter(()))
         return
 
     def every(session: ReadSession) -> Generator[pl.DataFrame | None]:
@@ -125,7 +125,7 @@ def contents_of(
             yield None
 
     with ledger_rows.same_snapshot(database, connection) as session, ahead(every(session)) as items:
-        yield Contents(items)
+        yield RowStream(items)
 
 
 def tables_of(connection: store.Connection, source: Source, rules: Mapping[str, Hasher]) -> list[RowTable]:
@@ -151,7 +151,7 @@ def verify_rows(
     day: date | None,
     outcome: VerifyOutcome,
     rules: RowRules,
-    contents: Contents | None = None,
+    contents: RowStream | None = None,
 ) -> None:
     """The bijection of rows and leaves (of a billing day, or all); for a table whose encoding has a hasher, from the
     rows' ``contents``, with the merges and derived columns of the rules.
@@ -176,7 +176,7 @@ def compared(
     day: date | None,
     outcome: VerifyOutcome,
     rules: RowRules,
-    contents: Contents | None,
+    contents: RowStream | None,
 ) -> tuple[LiveLeaves, Hashes, list[Hashes]]:
     """The leaves that need a row, the leaves that a row may have, and each table's leaves as its rows give them; what
     is wrong with the rows themselves goes to ``outcome``."""

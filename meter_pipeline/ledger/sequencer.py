@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from meter_pipeline.ledger import merkle
 from meter_pipeline.ledger.tables import entries as store
-from meter_pipeline.ledger.tree import Growing, stored_reader
+from meter_pipeline.ledger.tree import TreeBuilder, stored_reader
 
 #: How long a round waits for another sequencer's, which takes milliseconds.
 WAIT_S = 30.0
@@ -53,7 +53,7 @@ def sequence(
         entries = store.unsequenced(connection, head.horizon if head is not None and known and not sweep else 0)
         if not entries:
             return TreeHead(origin, size, root, 0)
-        growing = Growing(size, stored_reader(connection))
+        growing = TreeBuilder(size, stored_reader(connection))
         growing.extend(leaf_hash for _, leaf_hash in entries)
         store.insert_leaves(connection, size, entries)
         store.insert_nodes(connection, growing.nodes)

@@ -30,7 +30,7 @@ _SOCKET: Final = "unix:"
 _TIMEOUT_S: Final = 60
 
 
-class Reach(Protocol):
+class SignerTransport(Protocol):
     """A way to the signer: one request's JSON in, one answer's JSON out. Raises OSError or subprocess.SubprocessError
     where there is none."""
 
@@ -78,14 +78,14 @@ class Socket:
         """Nothing to do: it runs."""
 
 
-class Child:
+class SignerProcess:
     """A signer that this process started over a folder of keys, kept for the next question; it ends when this process
     does.
 
     One at a time: another folder's takes the place of the last. A process that was forked starts its own.
     """
 
-    _held: Child | None = None
+    _held: SignerProcess | None = None
     _lock: Final = threading.Lock()
 
     def __init__(self, keys: Path) -> None:
@@ -94,7 +94,7 @@ class Child:
         self.process: subprocess.Popen[str] | None = None
 
     @classmethod
-    def of(cls, keys: Path) -> Child:
+    def of(cls, keys: Path) -> SignerProcess:
         """The child over a folder of keys, running or yet to be started."""
         with cls._lock:
             held = cls._held
@@ -158,7 +158,7 @@ class Child:
 class SignerClient:
     """Asks the signer, whatever the ``reach``."""
 
-    reach: Reach
+    reach: SignerTransport
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """One answer. Raises SignerRefusedError with the signer's own code, or ``unreachable``."""
@@ -207,7 +207,7 @@ def signer_client(keys: Path, chosen: str | None = None) -> SignerClient:
     ``keys``."""
     chosen = chosen if chosen is not None else os.environ.get(SIGNER_VARIABLE)
     if not chosen:
-        return SignerClient(Child.of(keys))
+        return SignerClient(SignerProcess.of(keys))
     if chosen.startswith(_SOCKET):
         return SignerClient(Socket(Path(chosen.removeprefix(_SOCKET))))
     return SignerClient(Command(tuple(shlex.split(chosen))))

@@ -31,7 +31,7 @@ def stored_reader(connection: entries.Connection) -> merkle.NodeReader:
     return read
 
 
-class Growing:
+class TreeBuilder:
     """A tree that takes leaf hashes one after another and keeps only its right edge; completed subtrees of 256, 65536
     ... leaves are handed over as ``nodes`` (level, index, hash)."""
 

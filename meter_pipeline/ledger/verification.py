@@ -26,7 +26,7 @@ from meter_pipeline.ledger.signer import file_name, write_atomically
 from meter_pipeline.ledger.sources import SOURCES, Source
 from meter_pipeline.ledger.tables import entries as store
 from meter_pipeline.ledger.tables import rows as ledger_rows
-from meter_pipeline.ledger.tree import Growing, stored_reader
+from meter_pipeline.ledger.tree import TreeBuilder, stored_reader
 from meter_pipeline.postgres.database import Database
 
 #: Bytes of leaves, and entries, that are folded at once.
@@ -158,7 +158,7 @@ def _log(
     expected |= {size: ("checkpoint", root) for size, root in checkpoints.items()}
     if remembered[0]:
         expected[remembered[0]] = ("memory", remembered[1])
-    growing = Growing(outcome.start, stored_reader(connection))
+    growing = TreeBuilder(outcome.start, stored_reader(connection))
     _compare(outcome, growing, expected)
     place = outcome.start
     for part in _parts(store.entries(connection, outcome.start, outcome.size)):
@@ -204,7 +204,7 @@ def _parts(entries: Iterable[store.StoredEntry]) -> Iterator[list[store.StoredEn
         yield part
 
 
-def _compare(outcome: VerifyOutcome, growing: Growing, expected: dict[int, tuple[str, bytes]]) -> None:
+def _compare(outcome: VerifyOutcome, growing: TreeBuilder, expected: dict[int, tuple[str, bytes]]) -> None:
     found = expected.get(growing.size)
     if found is not None and found[1] != growing.root():
         outcome.find(

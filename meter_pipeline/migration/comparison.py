@@ -34,11 +34,11 @@ CLASSES: Final = (
     "key_mismatch",
     "unexplained",
 )
-# : Classes that set the gate's clock back to zero. missing_legacy does not: the new side billed what legacy lost, and
+#: Classes that set the gate's clock back to zero. missing_legacy does not: the new side billed what legacy lost, and
 # it is listed for people.
 BLOCKING: Final = ("unexplained", "missing_new", "key_mismatch")
 
-# : One row per figure. ``estimated``: an estimate is in it. ``exact``: the value before rounding, in millionths, where
+#: One row per figure. ``estimated``: an estimate is in it. ``exact``: the value before rounding, in millionths, where
 # the side knows it.
 RESULT: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "billing_day": pl.Date,
@@ -93,7 +93,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
+class RoundingDrift:
     """What rounding has added up to before the day: ``leant`` (account_id, code, leant) over ``days`` compared days.
 
     Rounding that leans one way for longer than its rule explains is an error of a cent a day. Three days in a row show
@@ -154,7 +154,7 @@ def compare(
     now: datetime,
     legacy_pending: frozenset[date] = frozenset(),
     rules: Rules | None = None,
-    drift: Drift | None = None,
+    drift: RoundingDrift | None = None,
 ) -> Comparison:
     """Compare two RESULT frames of any number of billing days; each figure gets exactly one class.
 
@@ -164,7 +164,7 @@ def compare(
     before. Raises ValueError for a level that is none.
     """
     rules = rules or Rules()
-    drift = drift or Drift()
+    drift = drift or RoundingDrift()
     for side in (new, legacy):
         unknown = set(side["level"].unique().to_list()) - set(LEVELS)
         if unknown:

@@ -22,17 +22,17 @@ from meter_pipeline.control.migration_stage import STAGE
 from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.ledger import entries
 from meter_pipeline.migration import shadow, tables
-from meter_pipeline.migration.comparison import MATCH, Comparison, Drift, KnownDefect, Rules, compare, coverage
+from meter_pipeline.migration.comparison import MATCH, Comparison, KnownDefect, RoundingDrift, Rules, compare, coverage
 from meter_pipeline.migration.gate import Event, Evidence, GateReport, LiveRun, Requirements, evaluate
 from meter_pipeline.migration.results import new_results
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import Check, StageReport
 
 Mode = Literal["live", "replay", "legacy_twice"]
-# : Legacy bills in cents, half up: the last place of its lines, in millionths of the currency. Its totals are sums of
+#: Legacy bills in cents, half up: the last place of its lines, in millionths of the currency. Its totals are sums of
 # lines: they follow them.
 LEGACY_UNIT: Final = {"line": 10_000}
-# : The legacy batch is given until noon of the day after next (it is nightly, and sometimes a night late); then what it
+#: The legacy batch is given until noon of the day after next (it is nightly, and sometimes a night late); then what it
 # lacks is lost, not late.
 GRACE: Final = timedelta(hours=60)
 #: Days over which rounding is watched for leaning one way: the longest billing period.
@@ -96,7 +96,7 @@ def compare_billing_day(
     Our figures are the shadow's while the stage is shadow, the pipeline's own after it. ``legacy_twice`` compares the
     legacy results with those of a second run of it (with themselves where none is given), to learn their noise before
     anything is blamed on the new side. ``rules`` replaces LEGACY_UNIT; the known defects come from the database in any
-    case. Raises control.gate.Held where a pause is raised before it writes.
+    case. Raises control.pause_check.PausedError where a pause is raised before it writes.
     """
     now = clock.now()
     source, ours = results_of(database)
@@ -194,7 +194,7 @@ def results_of(database: Database) -> tuple[str, Database]:
 
 def _figures(
     database: Database, ours: Database, day: date, mode: Mode, second_run: pl.DataFrame | None
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series, pl.DataFrame, Drift]:
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series, pl.DataFrame, RoundingDrift]:
     """Legacy figures, ours, accounts we know, strata, drift. The large ones are read at once: PostgreSQL and Arrow take
     a core each."""
     with ThreadPoolExecutor(2, "comparison-read") as beside:
@@ -206,10 +206,10 @@ def _figures(
                 if second_run is not None
                 else legacy.unique(["account_id", "level", "code"], keep="first", maintain_order=True)
             )
-            return legacy, new, legacy["account_id"].unique(), strata.result(), Drift()
+            return legacy, new, legacy["account_id"].unique(), strata.result(), RoundingDrift()
         new = new_results(ours, day)
         days, leant = tables.drift(database, day, DRIFT_DAYS)
-        return coming.result(), new, tables.known_accounts(ours), strata.result(), Drift(days, leant)
+        return coming.result(), new, tables.known_accounts(ours), strata.result(), RoundingDrift(days, leant)
 
 
 def gate(

@@ -51,7 +51,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WriteResult:
     """What writing did: the authority of the record now, and whether it was new."""
 
     authority: Authority
@@ -59,7 +59,7 @@ class Written:
 
 
 @dataclass(slots=True)
-class Published:
+class PublishResult:
     """A billing day's bills given their authority: accounts by side, records put in the outbox, accounts whose side has
     no result yet."""
 
@@ -87,7 +87,7 @@ class Published:
 
 def write(
     connection: tables.Connection, records: Sequence[tuple[Record, str | None]], *, clock: Clock = SYSTEM_CLOCK
-) -> list[Written]:
+) -> list[WriteResult]:
     """Record results (each with its route) in the caller's transaction, under the stage in force until it commits.
 
     The stage flag is locked for share, so a flip waits for this transaction and every record was written under exactly
@@ -105,7 +105,7 @@ def _write(
     records: Sequence[Record],
     sides: Sequence[Authority],
     clock: Clock,
-) -> list[Written]:
+) -> list[WriteResult]:
     if not records:
         return []
     stage, now = str(value.value["stage"]), clock.now()
@@ -114,7 +114,7 @@ def _write(
     kept = tables.put_authorities(connection, pl.DataFrame(rows, _ROW, orient="row"), stage, value.version, now)
     reached = {"legacy": writes_legacy(stage), "new": writes_new(stage)}
     sending = []
-    done: list[Written] = []
+    done: list[WriteResult] = []
     for record, seal, side, fresh in zip(records, seals, kept["authority"], kept["fresh"], strict=True):
         other = "legacy" if side == "new" else "new"
         if reached[other]:
@@ -127,7 +127,7 @@ def _write(
                     seal,
                 )
             )
-        done.append(Written(side, fresh))
+        done.append(WriteResult(side, fresh))
     if sending:
         schema = {
             "billing_day": pl.Date,
@@ -140,13 +140,13 @@ def _write(
     return done
 
 
-def publish_billing_day(database: Database, day: date, *, clock: Clock = SYSTEM_CLOCK) -> Published:
+def publish_billing_day(database: Database, day: date, *, clock: Clock = SYSTEM_CLOCK) -> PublishResult:
     """Give every account's bill of a day its authority and send it to the other side; idempotent, in one transaction.
 
     An account of the new side gets the pipeline's lines (and those of its statement, where its period ends with the
     day), one of the legacy side the legacy batch's as imported; where its side has no result yet it waits for the next
     call. A bill that was published and has changed since keeps its authority and is sent again. In off and shadow
-    nothing is published. Raises control.gate.Held where a pause is raised.
+    nothing is published. Raises control.pause_check.PausedError where a pause is raised.
     """
     statements = tables.statement_results(database, day)
     ours = payloads(
@@ -158,7 +158,7 @@ def publish_billing_day(database: Database, day: date, *, clock: Clock = SYSTEM_
         routes = tables.routes(connection)
         value = flags.read(connection, STAGE, lock="share")
         stage = str(value.value["stage"])
-        done = Published(day, stage)
+        done = PublishResult(day, stage)
         if not writes_new(stage):
             return done
         held = tables.authorities(connection, day)

@@ -13,7 +13,7 @@ from meter_pipeline.control.migration_stage import STAGE
 from meter_pipeline.control.tables import evidence, metrics
 from meter_pipeline.control.tables import flags as control
 from meter_pipeline.migration import tables
-from meter_pipeline.migration.rollback import RolledBack, Seen, roll_back, triggers
+from meter_pipeline.migration.rollback import RollbackFacts, RolledBack, roll_back, triggers
 from meter_pipeline.postgres.database import Database
 
 GUARD: Final = "migration-guard"
@@ -22,12 +22,12 @@ GUARDED: Final = ("live", "ramp_down")
 #: Feeds come nightly: an hour's window would be empty at noon and hold everything at three.
 WINDOW: Final = timedelta(hours=24)
 BASELINE: Final = timedelta(days=7)
-# : A billing day is billed by noon of the next (field practice), and seven hours of the schedule's own slack lie before
+#: A billing day is billed by noon of the next (field practice), and seven hours of the schedule's own slack lie before
 # that.
 LAG_LIMIT: Final = timedelta(hours=12)
 
 
-def look(connection: tables.Connection, calendar: BillingCalendar, *, clock: Clock = SYSTEM_CLOCK) -> Seen:
+def look(connection: tables.Connection, calendar: BillingCalendar, *, clock: Clock = SYSTEM_CLOCK) -> RollbackFacts:
     """Everything the triggers need, as it stands now. Comparisons made before the stage began are the gate's business,
     not the guard's."""
     now = clock.now()
@@ -37,7 +37,7 @@ def look(connection: tables.Connection, calendar: BillingCalendar, *, clock: Clo
     rows = evidence.rejections(connection, now, WINDOW, BASELINE, None)
     shares = [_shares([counts[at] for _, *counts in rows]) for at in range(len(evidence.MEASURES))]
     opened = [since for _, since in evidence.open_breakers(connection)]
-    return Seen(
+    return RollbackFacts(
         unexplained_money=money,
         missing_new=missing,
         ledger_verifies=verified is None or verified[0],

@@ -13,7 +13,7 @@ from meter_pipeline.ledger import entries
 from meter_pipeline.migration import tables
 from meter_pipeline.postgres.database import Database
 
-# : Dead letters against the 7-day rate, and as a share of all payloads: three times is a burst, half a percent is too
+#: Dead letters against the 7-day rate, and as a share of all payloads: three times is a burst, half a percent is too
 # many whatever was before.
 DEAD_LETTER_TIMES: Final = 3.0
 DEAD_LETTER_SHARE: Final = 0.005
@@ -24,7 +24,7 @@ SLOW_FOR_S: Final = 900.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class RollbackFacts:
     """What the other rooms report at an instant. Rates are shares of payloads; times are seconds; money is millionths
     of the currency."""
 
@@ -46,7 +46,7 @@ def _burst(share: float, before: float) -> bool:
     return (share > DEAD_LETTER_TIMES * before and before > 0) or share > DEAD_LETTER_SHARE
 
 
-def triggers(seen: Seen) -> list[str]:
+def triggers(seen: RollbackFacts) -> list[str]:
     """Every trigger that is pulled, in words; empty when none is."""
     pulled = []
     if seen.unexplained_money:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import polars as pl
 from psycopg import sql
 
-# : Types whose values may stand in the query's text: nobody can write SQL in a date. Strings are quoted by psycopg,
+#: Types whose values may stand in the query's text: nobody can write SQL in a date. Strings are quoted by psycopg,
 # those beyond doubt only.
 _WRITTEN: Final = (date, datetime, int, bool)
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.:,/ -]{0,200}")
@@ -63,7 +63,7 @@ def _frame(held: Any) -> pl.DataFrame:
     return frame
 
 
-# : One connection a thread, kept for its last URL: opening one asks the server for all its types (some 20 ms), and a
+#: One connection a thread, kept for its last URL: opening one asks the server for all its types (some 20 ms), and a
 # stage reads a dozen times.
 _kept = threading.local()
 

@@ -39,7 +39,7 @@ class Encoder:
     ms however few the rows) is asked once for BLOCK rows, and a range of them is then NumPy alone. Thread-safe: two
     threads at worst prepare the same block."""
 
-    # : Rows prepared together: of 96 slots, 20 MB, so that a month's backlog of a million meters never lies in memory
+    #: Rows prepared together: of 96 slots, 20 MB, so that a month's backlog of a million meters never lies in memory
     # twice.
     BLOCK: Final = 32_768
 

@@ -18,7 +18,7 @@ from meter_pipeline.settings import Settings
 if TYPE_CHECKING:
     import polars as pl
 
-# : Every session: UTC whatever the server's default, and a cut after 5 s on connecting so that a dead server is found
+#: Every session: UTC whatever the server's default, and a cut after 5 s on connecting so that a dead server is found
 # before a timeout cascades.
 _SESSION = "-c TimeZone=UTC -c DateStyle=ISO"
 CONNECT_TIMEOUT_S = 5

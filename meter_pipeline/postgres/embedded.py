@@ -36,7 +36,7 @@ _SOCKET_PATH_MOST = 107
 #: Children of a killed postmaster end by themselves within moments; one that stays longer hangs.
 _ORPHANS_S = 15.0
 
-# : Durability is never traded: fsync, full_page_writes and synchronous_commit stay at their safe defaults. The rest
+#: Durability is never traded: fsync, full_page_writes and synchronous_commit stay at their safe defaults. The rest
 # sizes the server for a : day of 9.6 million intervals on a small machine; 200 connections leave room for Dagster's
 # daemon, web server and code server. Nothing replicates : from this server, so its log holds what a crash needs and no
 # more (minimal): rows and indexes of a partition made in the same transaction are : flushed to disk before the commit

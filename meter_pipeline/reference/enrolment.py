@@ -81,7 +81,7 @@ def known_channels_of(channels: pl.DataFrame, parsed: ParsedFeed) -> KnownChanne
 
 
 @dataclass(slots=True)
-class Admitted:
+class EnrolledRows:
     """Rows to import, and what a person should know of them."""
 
     rows: Rows = field(default_factory=dict)
@@ -113,7 +113,7 @@ def admit(
     how: Enrolment,
     known_meters: frozenset[str],
     known_channels: KnownChannels | None = None,
-) -> Admitted:
+) -> EnrolledRows:
     """Reference rows for every meter of a parsed file that is not known yet, and for the new channels of those that
     are; empty when nothing is new.
 
@@ -122,10 +122,10 @@ def admit(
     """
     stretches = _channels(parsed, calendar)
     if not stretches.height:
-        return Admitted()
+        return EnrolledRows()
     _refuse_mixed(stretches)
     known = known_channels or {}
-    admitted = Admitted()
+    admitted = EnrolledRows()
     tables: dict[str, list[dict[str, Any]]] = {
         name: [] for name in ("service_points", "meters", "channels", "installations", "accounts", "agreements")
     }

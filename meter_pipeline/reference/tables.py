@@ -14,7 +14,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.schemas.reference import STRETCHES, TABLES, Stretches, Table
+from meter_pipeline.schemas.reference import STRETCHES, TABLES, DatedRows, Table
 
 
 class Overlapping(ValueError):
@@ -104,14 +104,14 @@ def _equal(names: Sequence[str], one: str, other: str) -> sql.Composed:
     return sql.SQL("({}) = ({})").format(_columns(names, one), _columns(names, other))
 
 
-def _overlap(how: Stretches, one: str, other: str) -> sql.Composed:
+def _overlap(how: DatedRows, one: str, other: str) -> sql.Composed:
     """SQL: two rows are in force at the same time."""
     return sql.SQL("({o}.{e} IS NULL OR {a}.{s} < {o}.{e}) AND ({a}.{e} IS NULL OR {o}.{s} < {a}.{e})").format(
         a=sql.Identifier(one), o=sql.Identifier(other), s=sql.Identifier(how.starts), e=sql.Identifier(how.ends)
     )
 
 
-def _replace_corrected(connection: psycopg.Connection[Any], name: str, table: Table, how: Stretches) -> None:
+def _replace_corrected(connection: psycopg.Connection[Any], name: str, table: Table, how: DatedRows) -> None:
     """Delete the stored rows whose dates the incoming ones correct.
 
     Such a row is not in the file, overlaps exactly one new row of the same identity, and every other stored row is in
@@ -144,7 +144,7 @@ def _replace_corrected(connection: psycopg.Connection[Any], name: str, table: Ta
 
 
 def _overlaps(
-    connection: psycopg.Connection[Any], name: str, how: Stretches
+    connection: psycopg.Connection[Any], name: str, how: DatedRows
 ) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
     """The first pairs of rows of a table that are in force at the same time."""
     columns = list(TABLES[name].columns)

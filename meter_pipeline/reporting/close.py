@@ -60,7 +60,7 @@ def month_document(database: Database, settings: Settings, month: date, clock: C
 
 def _common(database: Database, settings: Settings, first: date, last: date, clock: Clock) -> dict[str, Any]:
     reads = overview.files(database, first, last)
-    joints = tables.joints(database, first, last).to_dicts()
+    reconciliation_checks = tables.reconciliation_checks(database, first, last).to_dicts()
     with database.connect("close report") as connection:
         latest = entries.latest_checkpoint(connection)
         note = with_cosignatures(connection, latest.tree_size, latest.note) if latest else None
@@ -74,9 +74,9 @@ def _common(database: Database, settings: Settings, first: date, last: date, clo
         "usage": overview.usage(database, first, last),
         "flags": overview.flags(database, first, last),
         "charges": tables.charges(database, first, last),
-        "joints": [j | {"meaning": CAUSES.get(j["cause"], "")} for j in joints],
+        "joints": [j | {"meaning": CAUSES.get(j["cause"], "")} for j in reconciliation_checks],
         "law": law_of_days(database, first, last + timedelta(days=1)),
-        "open_joints": sum(1 for j in joints if j["cause"] in ("open", "not_loaded")),
+        "open_joints": sum(1 for j in reconciliation_checks if j["cause"] in ("open", "not_loaded")),
         "cases": tables.cases(database, first, last),
         "case_counts": tables.case_counts(database, first, last),
         "dead_letters": tables.letters(database, first, last),
@@ -138,10 +138,12 @@ def _currency(document: Mapping[str, Any]) -> str:
 
 
 def _waterfall(database: Database, first: date, last: date) -> str | None:
-    joints = tables.joints(database, first, last)
-    if not joints.height:
+    reconciliation_checks = tables.reconciliation_checks(database, first, last)
+    if not reconciliation_checks.height:
         return None
-    return base64.b64encode(reconciliation_waterfall(joints, "Reconciliation: rows by joint and cause")).decode()
+    return base64.b64encode(
+        reconciliation_waterfall(reconciliation_checks, "Reconciliation: rows by check and cause")
+    ).decode()
 
 
 def _write(

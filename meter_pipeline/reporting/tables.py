@@ -43,8 +43,8 @@ def letters(database: Database, first: date, last: date) -> list[dict[str, Any]]
     ).to_dicts()
 
 
-def joints(database: Database, first: date, last: date) -> pl.DataFrame:
-    """Reconciliation by joint, unit and cause, what is open first: joint, unit, cause, expected, actual, difference
+def reconciliation_checks(database: Database, first: date, last: date) -> pl.DataFrame:
+    """Reconciliation by check, unit and cause, what is open first: joint, unit, cause, expected, actual, difference
     (text), items (rows)."""
     return database.read(
         "SELECT joint, unit, cause, sum(expected)::text AS expected, sum(actual)::text AS actual, sum(difference)::text AS difference, "

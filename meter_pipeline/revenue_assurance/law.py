@@ -45,7 +45,7 @@ class Finding:
 
 
 @dataclass(slots=True)
-class Verdict:
+class LawResult:
     """What the law says of some days. ``totals``: by unit, (validated, billed, accrued, waiting) in millionths.
     ``statements`` and ``money``: what is wrong with bills that cover the days, in words."""
 
@@ -106,21 +106,21 @@ def text(micro: int) -> str:
     return format(value.quantize(Decimal(1)) if value == value.to_integral_value() else value.normalize(), "f")
 
 
-def keep_law_of_day(database: Database, day: date, *, clock: Clock = SYSTEM_CLOCK) -> Verdict:
+def keep_law_of_day(database: Database, day: date, *, clock: Clock = SYSTEM_CLOCK) -> LawResult:
     """The law of one billing day, kept in billing.law_day for pages that cannot wait for it."""
     with database.connect("revenue assurance") as connection:
-        verdict = law(connection, day, day + timedelta(days=1))
+        result = law(connection, day, day + timedelta(days=1))
         row = {
             "day": day,
-            "ok": verdict.ok,
-            "service_points": verdict.service_points,
-            "waiting": len(verdict.findings) - len(verdict.open) + len(verdict.bills_waiting),
-            "open": len(verdict.open) + len(verdict.bills_open),
-            "detail": verdict.sentence()[:2000],
+            "ok": result.ok,
+            "service_points": result.service_points,
+            "waiting": len(result.findings) - len(result.open) + len(result.bills_waiting),
+            "open": len(result.open) + len(result.bills_open),
+            "detail": result.sentence()[:2000],
             "at": clock.now(),
         }
         tables.keep(connection, row)
-    return verdict
+    return result
 
 
 def last_said(connection: Connection, first: date, past: date) -> list[str]:
@@ -133,12 +133,12 @@ def last_said(connection: Connection, first: date, past: date) -> list[str]:
     ]
 
 
-def law_of_day(database: Database, day: date) -> Verdict:
+def law_of_day(database: Database, day: date) -> LawResult:
     """The law of one billing day and of the bills that cover it."""
     return law_of_days(database, day, day + timedelta(days=1))
 
 
-def law_of_month(database: Database, month: date) -> Verdict:
+def law_of_month(database: Database, month: date) -> LawResult:
     """The law of a month's days that were billed, and of the bills that cover any of them."""
     return law_of_days(database, month, (month + timedelta(days=31)).replace(day=1))
 
@@ -149,36 +149,36 @@ def last_day(database: Database) -> date | None:
         return tables.last_billed(connection)
 
 
-def law_of_days(database: Database, first: date, past: date) -> Verdict:
+def law_of_days(database: Database, first: date, past: date) -> LawResult:
     """The law of the days in [first, past)."""
     with database.connect("revenue assurance") as connection:
         return law(connection, first, past)
 
 
-def law(connection: Connection, first: date, past: date) -> Verdict:
+def law(connection: Connection, first: date, past: date) -> LawResult:
     """As ``law_of_days``, in the caller's transaction."""
-    verdict = Verdict(first, past - timedelta(days=1))
+    result = LawResult(first, past - timedelta(days=1))
     points: set[str] = set()
     day = first
     while day < past:
-        _day(connection, day, verdict, points)
+        _day(connection, day, result, points)
         day += timedelta(days=1)
-    verdict.service_points = max(verdict.service_points, len(points))
-    _bills(connection, first, past, verdict)
-    _money(connection, first, past, verdict)
-    return verdict
+    result.service_points = max(result.service_points, len(points))
+    _bills(connection, first, past, result)
+    _money(connection, first, past, result)
+    return result
 
 
-def _day(connection: Connection, day: date, verdict: Verdict, points: set[str]) -> None:
+def _day(connection: Connection, day: date, result: LawResult, points: set[str]) -> None:
     sums, others = tables.examine_day(connection, day)
     if not sums and not others:
         return
-    verdict.days += 1
-    verdict.service_points = max(verdict.service_points, sum(s["points"] for s in sums) + len(others))
+    result.days += 1
+    result.service_points = max(result.service_points, sum(s["points"] for s in sums) + len(others))
     points |= {row["service_point_id"] for row in others}
     for s in sums:
         _add(
-            verdict,
+            result,
             s["unit"],
             s["used"],
             billed=s["used"] if s["billed"] else 0,
@@ -188,8 +188,8 @@ def _day(connection: Connection, day: date, verdict: Verdict, points: set[str]) 
     if not tables.day_is_billed(connection, day):
         for row in others:
             if row["metered"]:
-                verdict.findings.append(_waiting(row, day, "day_not_billed"))
-                _add(verdict, row["usage_unit"], row["used"], waiting=row["used"])
+                result.findings.append(_waiting(row, day, "day_not_billed"))
+                _add(result, row["usage_unit"], row["used"], waiting=row["used"])
         return
     usage: dict[str, list[dict[str, Any]]] = {}
     for part in tables.usage_of(connection, day, names):
@@ -197,16 +197,16 @@ def _day(connection: Connection, day: date, verdict: Verdict, points: set[str]) 
     reasons = tables.reasons_of(connection, day, names)
     for row in others:
         judged = judge(row, day, usage.get(row["service_point_id"], []), reasons.get(row["service_point_id"], []))
-        verdict.findings += [f for f in judged if not f.ok or f.waiting or f.why]
+        result.findings += [f for f in judged if not f.ok or f.waiting or f.why]
         for f in judged:
-            _add(verdict, f.unit, f.validated, billed=f.billed, accrued=f.accrued, waiting=f.waiting)
+            _add(result, f.unit, f.validated, billed=f.billed, accrued=f.accrued, waiting=f.waiting)
     for point, account, cycle, start in tables.unbilled_accounts(connection, day):
         why = f"the period of {cycle} from {start} was billed without account {account}, and no reason is given"
-        verdict.findings.append(Finding(point, day, 0, 0, 0, 0, "", why, False))
+        result.findings.append(Finding(point, day, 0, 0, 0, 0, "", why, False))
 
 
-def _add(verdict: Verdict, unit: str, validated: int, *, billed: int = 0, accrued: int = 0, waiting: int = 0) -> None:
-    sums = verdict.totals.setdefault(unit or "", [0, 0, 0, 0])
+def _add(result: LawResult, unit: str, validated: int, *, billed: int = 0, accrued: int = 0, waiting: int = 0) -> None:
+    sums = result.totals.setdefault(unit or "", [0, 0, 0, 0])
     for k, value in enumerate((validated, billed, accrued, waiting)):
         sums[k] += value
 
@@ -339,7 +339,7 @@ def _faults(row: dict[str, Any], usage: list[dict[str, Any]], reasons: list[tupl
     return found
 
 
-def _bills(connection: Connection, first: date, past: date, verdict: Verdict) -> None:
+def _bills(connection: Connection, first: date, past: date, result: LawResult) -> None:
     """Bills whose quantity is not that of their days, unless what is waiting accounts for exactly the difference."""
     off = tables.bills_off_their_days(connection, first, past)
     if not off:
@@ -356,13 +356,13 @@ def _bills(connection: Connection, first: date, past: date, verdict: Verdict) ->
         if why is None and (row["statement_id"], row["service_point_id"]) in noted:
             why = "late_change"
         if why is not None:
-            verdict.bills_waiting.append(f"{name}: {difference} ({why})")
+            result.bills_waiting.append(f"{name}: {difference} ({why})")
         elif row["now"] == row["billed"]:
-            verdict.bills_open.append(
+            result.bills_open.append(
                 f"{name}: covers {row['days']} days, {row['days_known']} of them have determinants"
             )
         else:
-            verdict.bills_open.append(
+            result.bills_open.append(
                 f"{name}: stands on {text(row['billed'])} {row['unit']}, its days on {text(row['now'])}"
             )
 
@@ -380,7 +380,7 @@ def _correction(row: dict[str, Any], asked: Iterable[dict[str, Any]]) -> str | N
     return None
 
 
-def _money(connection: Connection, first: date, past: date, verdict: Verdict) -> None:
+def _money(connection: Connection, first: date, past: date, result: LawResult) -> None:
     """Bills whose money is not their days' charges and what their period's end owed."""
     off = tables.money_of_bills(connection, first, past)
     noted = (
@@ -389,10 +389,10 @@ def _money(connection: Connection, first: date, past: date, verdict: Verdict) ->
     for row in off:
         name = row["statement_id"]
         if row["total"] != row["lines"]:
-            verdict.bills_open.append(f"{name}: its lines are {cents(row['lines'])}, its total {cents(row['total'])}")
+            result.bills_open.append(f"{name}: its lines are {cents(row['lines'])}, its total {cents(row['total'])}")
             continue
         if row["off_its_lines"]:
-            verdict.bills_open.append(f"{name}: an adjustment is not the sum of its lines")
+            result.bills_open.append(f"{name}: an adjustment is not the sum of its lines")
             continue
         left = row["lines"] + row["posted"] - row["charged"] - row["at_end"]
         said = f"{name}: bills {cents(row['lines'] + row['posted'])}, its days and period end are {cents(row['charged'] + row['at_end'])}"
@@ -400,13 +400,13 @@ def _money(connection: Connection, first: date, past: date, verdict: Verdict) ->
         # day keeps its charge whatever comes later: where corrections of such days are asked for or posted, only the quantity can be compared.
         room = row["corrected_at_end"]
         if row["asked"] and abs(left + row["asked"]) <= room:
-            verdict.bills_waiting.append(f"{said} (an adjustment of {cents(row['asked'])} waits for a decision)")
+            result.bills_waiting.append(f"{said} (an adjustment of {cents(row['asked'])} waits for a decision)")
         elif name in noted:
-            verdict.bills_waiting.append(f"{said} (late_change)")
+            result.bills_waiting.append(f"{said} (late_change)")
         elif row["refused"] and abs(left + row["refused"]) <= room:
-            verdict.bills_waiting.append(f"{said} (an adjustment of {cents(row['refused'])} was refused)")
+            result.bills_waiting.append(f"{said} (an adjustment of {cents(row['refused'])} was refused)")
         elif abs(left) > room and not (row["revised"] and (row["asked"] or row["refused"] or row["posted"])):
-            verdict.bills_open.append(said)
+            result.bills_open.append(said)
 
 
 def cents(amount: Decimal) -> str:

@@ -51,7 +51,7 @@ REJECTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "reads": pl.Int64,  # how many reads the rejected payload held, so that received = accepted + ... + rejected adds up
 }
 
-# : Consumption over a stretch of time, as the file states it: NEM13 quantities, Green Button blocks longer than a day.
+#: Consumption over a stretch of time, as the file states it: NEM13 quantities, Green Button blocks longer than a day.
 # What is billed are the : register reads made of them (same channel, ``registers``); this frame keeps the file's own
 # figure to compare with. ``by_dials``: what the two : dials of the record say, null where the file gives none.
 PERIOD_READS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {

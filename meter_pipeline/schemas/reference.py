@@ -176,7 +176,7 @@ TABLES: Final[dict[str, Table]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Stretches:
+class DatedRows:
     """A table whose rows hold from ``starts`` until ``ends`` (excluded, empty is open): rows of one ``group`` never
     overlap. ``identity``: what two rows have in common of which one is a correction of the other's dates."""
 
@@ -186,13 +186,13 @@ class Stretches:
     identity: tuple[str, ...]
 
 
-STRETCHES: Final[dict[str, Stretches]] = {
-    "service_points": Stretches(("service_point_id",), "valid_from", "valid_to", ("service_point_id",)),
-    "installations": Stretches(("meter_id",), "installed_at", "removed_at", ("meter_id", "service_point_id")),
-    "billing_cycles": Stretches(("cycle_id",), "period_start", "period_end", ("cycle_id",)),
-    "tariffs": Stretches(("tariff_id",), "valid_from", "valid_to", ("tariff_id", "version")),
-    "agreements": Stretches(("service_point_id",), "valid_from", "valid_to", ("service_point_id", "account_id")),
-    "service_attributes": Stretches(
+STRETCHES: Final[dict[str, DatedRows]] = {
+    "service_points": DatedRows(("service_point_id",), "valid_from", "valid_to", ("service_point_id",)),
+    "installations": DatedRows(("meter_id",), "installed_at", "removed_at", ("meter_id", "service_point_id")),
+    "billing_cycles": DatedRows(("cycle_id",), "period_start", "period_end", ("cycle_id",)),
+    "tariffs": DatedRows(("tariff_id",), "valid_from", "valid_to", ("tariff_id", "version")),
+    "agreements": DatedRows(("service_point_id",), "valid_from", "valid_to", ("service_point_id", "account_id")),
+    "service_attributes": DatedRows(
         ("service_point_id", "attribute"), "valid_from", "valid_to", ("service_point_id", "attribute")
     ),
 }

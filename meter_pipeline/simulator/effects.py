@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meter_pipeline.simulator.city import Block, Floats, Ints, block
-from meter_pipeline.simulator.plan import Plan, Planted
+from meter_pipeline.simulator.plan import Plan, PlantedDefect
 from meter_pipeline.simulator.spec import MICRO_PER_QUANTUM, Segment, Spec, meter_id
 from meter_pipeline.simulator.usage import day_totals, export_weights, import_weights, share_out
 
@@ -22,7 +22,7 @@ _FACTORS = ("bypass", "reverse", "usage_on_disconnected", "stuck", "vacant", "va
 
 
 @dataclass(slots=True)
-class Special:
+class RowEffects:
     """What sets a reported row apart from a plain one. Slots count within the day."""
 
     missing: npt.NDArray[np.bool_] | None = None
@@ -32,15 +32,15 @@ class Special:
     first_values: Ints | None = None  # what was reported before the correction
     correction_days: int = 0
     rebroadcast_days: int = 0
-    bad: list[tuple[int, Planted]] = field(default_factory=list)
-    repeats: list[tuple[int, int, Planted]] = field(default_factory=list)  # slot, value of the second row
+    bad: list[tuple[int, PlantedDefect]] = field(default_factory=list)
+    repeats: list[tuple[int, int, PlantedDefect]] = field(default_factory=list)  # slot, value of the second row
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """A meter exchange on this day: what each meter measured of it (quanta) and when, in seconds after the day's start."""
 
-    story: Planted
+    story: PlantedDefect
     index: int
     old_measured: int
     new_measured: int
@@ -66,12 +66,12 @@ class DayRows:
     values: Ints
     import_total: Ints
     export_total: Ints
-    special: dict[int, Special] = field(default_factory=dict)
+    special: dict[int, RowEffects] = field(default_factory=dict)
     exchanges: list[Exchange] = field(default_factory=list)
     notes: dict[int, dict[str, int | str]] = field(default_factory=dict)
 
 
-def solar_ready(traits: Block, stories: list[Planted], day_index: int) -> Block:
+def solar_ready(traits: Block, stories: list[PlantedDefect], day_index: int) -> Block:
     """The traits with panels that are not yet there taken away. The channel stays: the meter reports zero on it."""
     for story in stories:
         if story.kind == "solar_arrival" and day_index < story.first:
@@ -80,7 +80,7 @@ def solar_ready(traits: Block, stories: list[Planted], day_index: int) -> Block:
 
 
 def apply_to_totals(
-    spec: Spec, stories: list[Planted], day: date, first: int, slots: int, total: Ints, export: Ints
+    spec: Spec, stories: list[PlantedDefect], day: date, first: int, slots: int, total: Ints, export: Ints
 ) -> dict[int, tuple[int, int, int]]:
     """Change a day's totals in place by the stories that change use; return {row: (flow total, slot, slot after)} of
     constant flows.
@@ -150,7 +150,7 @@ def chunk_day(spec: Spec, plan: Plan, segment: Segment, first: int, last: int, d
     return rows
 
 
-def _exchanges(plan: Plan, segment: Segment, first: int, last: int) -> list[Planted]:
+def _exchanges(plan: Plan, segment: Segment, first: int, last: int) -> list[PlantedDefect]:
     return [
         s
         for s in plan.of_kind("exchange", "exchange_overlap", "exchange_gap")
@@ -161,7 +161,7 @@ def _exchanges(plan: Plan, segment: Segment, first: int, last: int) -> list[Plan
 def _intervals(
     spec: Spec,
     traits: Block,
-    stories: list[Planted],
+    stories: list[PlantedDefect],
     day: date,
     interval_minutes: int,
     panels: Ints,
@@ -208,8 +208,8 @@ def _dark(weights: Floats, begin: int, end: int) -> None:
     weights[empty, 0 if begin > 0 else -1] = 1.0
 
 
-def _special(rows: DayRows, row: int) -> Special:
-    return rows.special.setdefault(row, Special())
+def _special(rows: DayRows, row: int) -> RowEffects:
+    return rows.special.setdefault(row, RowEffects())
 
 
 def _hide(rows: DayRows, row: int, begin: int, end: int) -> None:
@@ -219,11 +219,11 @@ def _hide(rows: DayRows, row: int, begin: int, end: int) -> None:
     special.missing[begin:end] = True
 
 
-def _note(rows: DayRows, story: Planted, **facts: int | str) -> None:
+def _note(rows: DayRows, story: PlantedDefect, **facts: int | str) -> None:
     rows.notes.setdefault(story.number, {}).update(facts)
 
 
-def _report(spec: Spec, rows: DayRows, story: Planted, export_row: dict[int, int], added: list[Ints]) -> None:
+def _report(spec: Spec, rows: DayRows, story: PlantedDefect, export_row: dict[int, int], added: list[Ints]) -> None:
     """Apply one reporting story to the chunk's rows. A row of a new meter goes to ``added``, its key to the chunk's at
     once."""
     slots = rows.values.shape[1]
@@ -304,7 +304,7 @@ def _report(spec: Spec, rows: DayRows, story: Planted, export_row: dict[int, int
         added.append(_exchange(rows, story, row, begin, end, spec.calendar.seconds(rows.day)))
 
 
-def _exchange(rows: DayRows, story: Planted, row: int, begin: int, end: int, seconds: int) -> Ints:
+def _exchange(rows: DayRows, story: PlantedDefect, row: int, begin: int, end: int, seconds: int) -> Ints:
     """Split the row between the old meter and the new one, whose values are returned."""
     interval = rows.segment.interval_minutes * 60
     slots = rows.values.shape[1]

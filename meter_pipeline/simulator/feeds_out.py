@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from meter_pipeline.simulator.city import Ints
-from meter_pipeline.simulator.effects import DayRows, Special
-from meter_pipeline.simulator.plan import Planted
+from meter_pipeline.simulator.effects import DayRows, RowEffects
+from meter_pipeline.simulator.plan import PlantedDefect
 from meter_pipeline.simulator.registers import RegisterReads
 from meter_pipeline.simulator.spec import DECIMALS, REGISTER_HEAD_END, Segment, Spec
 from meter_pipeline.simulator.writers import (
     STYLES,
-    Line,
+    ReadLine,
     cmep,
     decimal_text,
     decimal_texts,
@@ -50,7 +50,7 @@ class Inbox:
     files: int = 0
     reads: int = 0
     size: int = 0
-    resends: list[Planted] = field(default_factory=list)
+    resends: list[PlantedDefect] = field(default_factory=list)
     notes: dict[int, dict[str, int | str]] = field(default_factory=dict)
 
     def write(self, head_end: str, name: str, blocks: Iterable[bytes], reads: int) -> Path:
@@ -97,8 +97,8 @@ def _base_seconds(spec: Spec, rows: DayRows) -> Ints:
 
 
 def _lines(
-    spec: Spec, rows: DayRows, row: int, special: Special, *, first_version: bool, shift: int, decimals: int
-) -> Iterator[Line]:
+    spec: Spec, rows: DayRows, row: int, special: RowEffects, *, first_version: bool, shift: int, decimals: int
+) -> Iterator[ReadLine]:
     """The reads of one row. ``first_version`` takes what was reported before a correction; ``shift`` moves stamps to
     interval ends."""
     seconds = _base_seconds(spec, rows)
@@ -114,12 +114,14 @@ def _lines(
         quality = special.quality.get(slot, "OK")
         story = bad.get(slot)
         if special.missing is None or not special.missing[slot]:
-            yield Line(meter, channel, second + shift, text, sequence, version, quality)
+            yield ReadLine(meter, channel, second + shift, text, sequence, version, quality)
         if story is not None and first_version:
-            yield Line(meter, channel, second + shift, text, sequence, version, quality, story)
+            yield ReadLine(meter, channel, second + shift, text, sequence, version, quality, story)
         if slot in repeats and first_version:
             again, of = repeats[slot]
-            yield Line(meter, channel, second + shift, decimal_text(again, decimals), sequence, version, quality, of)
+            yield ReadLine(
+                meter, channel, second + shift, decimal_text(again, decimals), sequence, version, quality, of
+            )
 
 
 def _is_slow(rows: DayRows) -> list[int]:
@@ -142,11 +144,11 @@ def _write_delimited(inbox: Inbox, rows: DayRows, part: int) -> None:
     name = file_name(segment.head_end, "delimited", rows.day, part)
     line_number = 1 + len(plain) * len(stamps)
     blocks = [style.header.encode() + b"\n"]
-    later: dict[tuple[str, int], list[Line]] = {}
+    later: dict[tuple[str, int], list[ReadLine]] = {}
     special_bytes: list[bytes] = []
     reads = len(plain) * len(stamps)
     for row in slow:
-        special = rows.special.get(row, Special())
+        special = rows.special.get(row, RowEffects())
         lines = list(_lines(spec, rows, row, special, first_version=True, shift=shift, decimals=style.decimals))
         if special.late_days:
             later.setdefault(("late", special.late_days), []).extend(lines)
@@ -189,12 +191,12 @@ def _resend(inbox: Inbox, rows: DayRows, path: Path, reads: int) -> None:
 
 def _write_json(inbox: Inbox, rows: DayRows, part: int) -> None:
     spec, segment = inbox.spec, rows.segment
-    now: list[Line] = []
-    later: dict[tuple[str, int], list[Line]] = {}
+    now: list[ReadLine] = []
+    later: dict[tuple[str, int], list[ReadLine]] = {}
     slow = _is_slow(rows)
     plain = np.setdiff1d(np.arange(len(rows.ids)), slow)
     for row in slow:
-        special = rows.special.get(row, Special())
+        special = rows.special.get(row, RowEffects())
         lines = list(_lines(spec, rows, row, special, first_version=True, shift=0, decimals=3))
         if special.late_days:
             later.setdefault(("late", special.late_days), []).extend(lines)
@@ -224,7 +226,7 @@ def _write_cmep(inbox: Inbox, rows: DayRows, part: int) -> None:
     blocks = []
     reads = 0
     for row, meter in enumerate(rows.ids):
-        special = rows.special.get(row, Special())
+        special = rows.special.get(row, RowEffects())
         keep = np.ones(len(ends), np.bool_) if special.missing is None else ~special.missing
         blocks.append((meter, ends[keep].tolist(), rows.values[row][keep]))
         reads += int(keep.sum())

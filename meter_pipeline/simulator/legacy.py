@@ -38,7 +38,7 @@ _BY_HAND: Final = ("E-TOU", "E-COM", "E-NEM")
 
 
 @dataclass(frozen=True, slots=True)
-class Night:
+class NightlyRun:
     """What one night made: figures written, reads loaded, lines of files that were skipped without a word."""
 
     day: date
@@ -64,7 +64,7 @@ class LegacyBatch:
     def close(self) -> None:
         self._db.close()
 
-    def run_night(self, day: date) -> Night:
+    def run_night(self, day: date) -> NightlyRun:
         """Load what came since the last night and bill one day. Nights must follow each other: amounts build on the day
         before's."""
         self._loaded = self._skipped = 0
@@ -84,7 +84,7 @@ class LegacyBatch:
             self._result(day, account, "total", "total", f"{amount:.2f}", estimated=False)
         self._db.commit()
         [figures] = self._db.execute("SELECT count(*) FROM results WHERE day = ?", (day.isoformat(),)).fetchone()
-        return Night(day, int(figures), self._loaded, self._skipped)
+        return NightlyRun(day, int(figures), self._loaded, self._skipped)
 
     def export_csv(self, day: date, path: Path) -> int:
         """Write a night's results as account_id, level, code, value, estimated, tariff_version; how many."""

@@ -19,7 +19,7 @@ from meter_pipeline.simulator.spec import Segment, Spec
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PointTraits:
     """The few traits that decide who can be told which story, of every service point of a commodity."""
 
     customer_class: npt.NDArray[np.int8]
@@ -28,7 +28,7 @@ class Seen:
     time_of_use: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, spec: Spec, commodity: str) -> Seen:
+    def of(cls, spec: Spec, commodity: str) -> PointTraits:
         parts = []
         for first in range(0, spec.counts[commodity], 50_000):
             traits = block(spec, commodity, first, min(first + 50_000, spec.counts[commodity]))
@@ -38,11 +38,11 @@ class Seen:
         return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-Traits = Callable[[Seen, int], bool]
+Traits = Callable[[PointTraits, int], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Planted:
+class PlantedDefect:
     """One story of one service point (or of a group, ``index`` to ``index_last``), from the first to the last day
     (indices, both included).
 
@@ -83,23 +83,23 @@ class Kind:
     eligible: Traits | None = None
 
 
-def _residential(seen: Seen, at: int) -> bool:
+def _residential(seen: PointTraits, at: int) -> bool:
     return int(seen.customer_class[at]) == 0 and not seen.sunny[at]
 
 
-def _solar(seen: Seen, at: int) -> bool:
+def _solar(seen: PointTraits, at: int) -> bool:
     return bool(seen.sunny[at])
 
 
-def _plain(seen: Seen, at: int) -> bool:
+def _plain(seen: PointTraits, at: int) -> bool:
     return not seen.sunny[at]
 
 
-def _tiered(seen: Seen, at: int) -> bool:
+def _tiered(seen: PointTraits, at: int) -> bool:
     return _residential(seen, at) and not seen.time_of_use[at]
 
 
-def _current_transformer(seen: Seen, at: int) -> bool:
+def _current_transformer(seen: PointTraits, at: int) -> bool:
     return bool(seen.ratio[at])
 
 
@@ -208,15 +208,15 @@ class Plan:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         drawn = _draw(spec) if spec.defects else iter(())
-        self.stories: list[Planted] = [replace(story, number=n) for n, story in enumerate(drawn)]
-        self._by_day: dict[tuple[str, int], list[Planted]] = {}
+        self.stories: list[PlantedDefect] = [replace(story, number=n) for n, story in enumerate(drawn)]
+        self._by_day: dict[tuple[str, int], list[PlantedDefect]] = {}
         for story in self.stories:
             for day in range(story.first, min(story.last, spec.days - 1) + 1):
                 self._by_day.setdefault((story.commodity, day), []).append(story)
         for found in self._by_day.values():
             found.sort(key=lambda s: (s.index, s.kind))
 
-    def on(self, commodity: str, day: int, first: int, last: int) -> list[Planted]:
+    def on(self, commodity: str, day: int, first: int, last: int) -> list[PlantedDefect]:
         """Stories under way on a day (index) that touch service points first .. last (excluded), in order."""
         return [
             s
@@ -224,16 +224,16 @@ class Plan:
             if first <= s.index < last or (s.index_last >= 0 and s.index < last and s.index_last > first)
         ]
 
-    def of_kind(self, *kinds: str) -> list[Planted]:
+    def of_kind(self, *kinds: str) -> list[PlantedDefect]:
         return [s for s in self.stories if s.kind in kinds]
 
 
-def _draw(spec: Spec) -> Iterator[Planted]:
+def _draw(spec: Spec) -> Iterator[PlantedDefect]:
     for commodity, count in spec.counts.items():
         if count == 0:
             continue
         segments = [s for s in spec.segments if s.commodity == commodity and s.file_format != "register"]
-        seen = Seen.of(spec, commodity)
+        seen = PointTraits.of(spec, commodity)
         order = generator(spec.seed, f"stories-{commodity}").permutation(count).tolist()
         cursor = 0
         for kind in KINDS:
@@ -263,11 +263,11 @@ def _draw(spec: Spec) -> Iterator[Planted]:
     yield from _head_ends(spec)
 
 
-def _fits(kind: Kind, segment: Segment, seen: Seen, index: int) -> bool:
+def _fits(kind: Kind, segment: Segment, seen: PointTraits, index: int) -> bool:
     return segment.file_format in kind.formats and (kind.eligible is None or kind.eligible(seen, index))
 
 
-def _story(spec: Spec, kind: Kind, segment: Segment, index: int) -> Planted:
+def _story(spec: Spec, kind: Kind, segment: Segment, index: int) -> PlantedDefect:
     draw = generator(spec.seed, f"story-{kind.name}-{segment.commodity}", index)
     days = spec.days
     # Long runs leave a season of ordinary days first, so that a baseline exists when the fault begins.
@@ -287,10 +287,10 @@ def _story(spec: Spec, kind: Kind, segment: Segment, index: int) -> Planted:
     share = kind.window[0] + (kind.window[1] - kind.window[0]) * float(draw.integers(0, 1 << 20)) / (1 << 20)
     # Midnight is left alone: a defect at the very edge of a day belongs to two.
     slot = 0.0 if share >= 1.0 else 0.06 + float(draw.integers(0, 1 << 20)) / (1 << 20) * max(0.0, 0.88 - share)
-    return Planted(kind.name, segment.commodity, segment.head_end, index, first, last, amount, slot, share)
+    return PlantedDefect(kind.name, segment.commodity, segment.head_end, index, first, last, amount, slot, share)
 
 
-def _outages(spec: Spec, commodity: str, segments: list[Segment]) -> Iterator[Planted]:
+def _outages(spec: Spec, commodity: str, segments: list[Segment]) -> Iterator[PlantedDefect]:
     """Feeders without power for some hours: neighbours fall to zero together."""
     if commodity != "electricity" or spec.intensity <= 0:
         return
@@ -302,10 +302,10 @@ def _outages(spec: Spec, commodity: str, segments: list[Segment]) -> Iterator[Pl
         day = int(draw.integers(0, spec.days))
         slot = 0.1 + float(draw.integers(0, 1 << 20)) / (1 << 20) * 0.5
         hours = 0.05 + float(draw.integers(0, 1 << 20)) / (1 << 20) * 0.2
-        yield Planted("outage", commodity, "", first, day, day, 0.0, slot, hours, first + size)
+        yield PlantedDefect("outage", commodity, "", first, day, day, 0.0, slot, hours, first + size)
 
 
-def _head_ends(spec: Spec) -> Iterator[Planted]:
+def _head_ends(spec: Spec) -> Iterator[PlantedDefect]:
     """Faults of a collector or of a whole head-end: one of each, and more in a long range."""
     segments = {s.head_end: s for s in spec.segments}
     ami, small, mesh, water = (segments.get(name) for name in ("AMI", "CMEP", "MESH", "WATER"))
@@ -318,18 +318,20 @@ def _head_ends(spec: Spec) -> Iterator[Planted]:
             collector = int(draw.integers(0, max(1, ami.meters // size)))
             day = int(draw.integers(0, spec.days))
             first = ami.first + collector * size
-            yield Planted(
+            yield PlantedDefect(
                 "dropout_collector", "electricity", "AMI", first, day, day, 0.0, 0.3, 0.25, min(first + size, ami.last)
             )
         if small is not None and small.meters >= 4 and spec.days >= 2 and time <= spec.days // 80:
             day = int(draw.integers(1, spec.days))
-            yield Planted("dropout_head_end", "electricity", "CMEP", small.first, day, day, 0.0, 0.2, 0.1, small.last)
+            yield PlantedDefect(
+                "dropout_head_end", "electricity", "CMEP", small.first, day, day, 0.0, 0.2, 0.1, small.last
+            )
         if mesh is not None and mesh.meters >= 4 and spec.days >= 3 and time <= spec.days // 160:
             day = int(draw.integers(2, spec.days))
-            yield Planted("hour_shift", "electricity", "MESH", mesh.first, day, day, 3600.0, 0.0, 1.0, mesh.last)
+            yield PlantedDefect("hour_shift", "electricity", "MESH", mesh.first, day, day, 3600.0, 0.0, 1.0, mesh.last)
         if water is not None and spec.days >= 2 and water.meters >= 10 and time == 0:
             day = int(draw.integers(0, spec.days))
-            yield Planted("duplicate_file", "water", "WATER", -1, day, day, 1.0)
+            yield PlantedDefect("duplicate_file", "water", "WATER", -1, day, day, 1.0)
 
 
 def collector_size(spec: Spec) -> int:
@@ -337,7 +339,7 @@ def collector_size(spec: Spec) -> int:
     return max(5, min(500, spec.counts["electricity"] // 20))
 
 
-def affected(story: Planted) -> range:
+def affected(story: PlantedDefect) -> range:
     """Indices of the service points a story touches."""
     if story.index_last >= 0:
         return range(story.index, story.index_last)

@@ -15,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-# : Draws in one Philox block (four 64-bit words of four 16-bit draws): a row's draws are padded to a whole number of
+#: Draws in one Philox block (four 64-bit words of four 16-bit draws): a row's draws are padded to a whole number of
 # blocks.
 _PER_BLOCK = 16
 Draws = npt.NDArray[np.uint16]

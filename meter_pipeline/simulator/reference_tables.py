@@ -13,8 +13,8 @@ import polars as pl
 from meter_pipeline.schemas.reference import TABLES
 from meter_pipeline.simulator.city import CLASSES, Block, block
 from meter_pipeline.simulator.feeds_out import fixed_offset_s
-from meter_pipeline.simulator.plan import Plan, Planted, collector_size
-from meter_pipeline.simulator.registers import Exchanged
+from meter_pipeline.simulator.plan import Plan, PlantedDefect, collector_size
+from meter_pipeline.simulator.registers import ExchangeDials
 from meter_pipeline.simulator.spec import (
     DECIMALS,
     LETTER,
@@ -37,7 +37,7 @@ Row = tuple[Any, ...]
 _CYCLE_STARTS = (1, 8, 15, 22)
 
 
-def write_reference(spec: Spec, plan: Plan, exchanged: list[Exchanged], out: Path) -> None:
+def write_reference(spec: Spec, plan: Plan, exchanged: list[ExchangeDials], out: Path) -> None:
     """Write utility.toml, reference/*.csv, tariffs/*.json and head_ends/*.toml under ``out``."""
     (out / "reference").mkdir(parents=True, exist_ok=True)
     # Billing days begin with a month, so that the opening register reads of the day before the first have a day to
@@ -59,7 +59,7 @@ def write_reference(spec: Spec, plan: Plan, exchanged: list[Exchanged], out: Pat
     _write_head_ends(spec, out)
 
 
-def reference_rows(spec: Spec, plan: Plan, exchanged: list[Exchanged]) -> dict[str, list[Row]]:
+def reference_rows(spec: Spec, plan: Plan, exchanged: list[ExchangeDials]) -> dict[str, list[Row]]:
     """Rows of every reference table, cells as text, in the order of schemas/reference.py."""
     found: dict[str, list[Row]] = {}
     for pieces in _pieces(spec, plan, exchanged):
@@ -68,7 +68,7 @@ def reference_rows(spec: Spec, plan: Plan, exchanged: list[Exchanged]) -> dict[s
     return found
 
 
-def _pieces(spec: Spec, plan: Plan, exchanged: list[Exchanged]) -> Iterator[dict[str, list[Row]]]:
+def _pieces(spec: Spec, plan: Plan, exchanged: list[ExchangeDials]) -> Iterator[dict[str, list[Row]]]:
     """The tables a piece at a time, so that a large city is never held: first the small tables, then a chunk of service
     points each."""
     yield _small_tables(spec)
@@ -107,7 +107,7 @@ def _small_tables(spec: Spec) -> dict[str, list[Row]]:
     return found
 
 
-def _paper_stories(plan: Plan, commodity: str) -> Mapping[int, Planted]:
+def _paper_stories(plan: Plan, commodity: str) -> Mapping[int, PlantedDefect]:
     kinds = ("usage_on_disconnected", "vacant", "move", "no_agreement", "tariff_change", "wrong_multiplier")
     return {s.index: s for s in plan.of_kind(*kinds) if s.commodity == commodity}
 
@@ -117,8 +117,8 @@ def _service_point(
     segment: Segment,
     traits: Block,
     row: int,
-    stories: Mapping[int, Planted],
-    exchanges: Mapping[tuple[str, int], Exchanged],
+    stories: Mapping[int, PlantedDefect],
+    exchanges: Mapping[tuple[str, int], ExchangeDials],
     found: dict[str, list[Row]],
 ) -> None:
     commodity, index = segment.commodity, traits.first + row
@@ -186,7 +186,7 @@ def _meters(
     segment: Segment,
     traits: Block,
     row: int,
-    exchange: Exchanged | None,
+    exchange: ExchangeDials | None,
     found: dict[str, list[Row]],
     *,
     ratio: int,

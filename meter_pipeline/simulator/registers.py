@@ -9,7 +9,7 @@ import numpy as np
 
 from meter_pipeline.simulator.city import Ints, block
 from meter_pipeline.simulator.effects import DayRows
-from meter_pipeline.simulator.plan import Plan, Planted
+from meter_pipeline.simulator.plan import Plan, PlantedDefect
 from meter_pipeline.simulator.randomness import draws
 from meter_pipeline.simulator.spec import Segment, Spec, meter_id
 
@@ -26,7 +26,7 @@ class RegisterReads:
 
 
 @dataclass(frozen=True, slots=True)
-class Exchanged:
+class ExchangeDials:
     """Dials (quanta) at a meter exchange, for the installations table."""
 
     commodity: str
@@ -48,7 +48,7 @@ class Registers:
     exported: dict[str, Ints] = field(default_factory=dict)
     modulus: dict[str, Ints] = field(default_factory=dict)
     replaced: set[tuple[str, int]] = field(default_factory=set)
-    exchanged: list[Exchanged] = field(default_factory=list)
+    exchanged: list[ExchangeDials] = field(default_factory=list)
     rollovers: list[tuple[str, int, date]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -88,7 +88,7 @@ class Registers:
             removal = (int(before[row]) + exchange.old_measured) % int(modulus[row])
             install = int(draws(self.spec.seed, f"new-{commodity}", 0, exchange.index, 1, 1)[0, 0]) % 5_000
             self.exchanged.append(
-                Exchanged(
+                ExchangeDials(
                     commodity, exchange.index, rows.day, exchange.removed_s, exchange.installed_s, removal, install
                 )
             )
@@ -111,7 +111,7 @@ class Registers:
         first: int,
         last: int,
         panels: Ints,
-        back: dict[int, Planted],
+        back: dict[int, PlantedDefect],
         silent: set[int],
         second: int,
     ) -> RegisterReads:

@@ -11,14 +11,14 @@ from meter_pipeline.calendar import BillingCalendar
 
 #: letter of a commodity's meters and service points
 LETTER: Final = {"electricity": "E", "water": "W", "gas": "G"}
-# : unit of the interval and register channels in the feeds, and micro base units per quantum (one count of the last
+#: unit of the interval and register channels in the feeds, and micro base units per quantum (one count of the last
 # decimal shown)
 UNIT: Final = {"electricity": "kWh", "water": "gal", "gas": "ft3"}
 MICRO_PER_QUANTUM: Final = {"electricity": 1_000, "water": 100_000, "gas": 100_000}
 DECIMALS: Final = {"electricity": 3, "water": 1, "gas": 1}
 #: a replacement meter carries its predecessor's number plus this
 EXCHANGED: Final = 5_000_000
-# : share of a commodity's meters per head-end: (name, format, share); the first takes what others leave or what
+#: share of a commodity's meters per head-end: (name, format, share); the first takes what others leave or what
 # --formats leaves out
 SHARES: Final[dict[str, tuple[tuple[str, str, float], ...]]] = {
     "electricity": (
@@ -139,7 +139,7 @@ def service_point_id(commodity: str, index: int) -> str:
     return f"SP-{LETTER[commodity]}{index:07d}"
 
 
-# : The committed demo: a week around the end of daylight saving time, the 25 h day of 2026-11-01 in it. CYCLE-1 ends
+#: The committed demo: a week around the end of daylight saving time, the 25 h day of 2026-11-01 in it. CYCLE-1 ends
 # with October, so that its : accounts, taken over on the first day, get their first statements within the week.
 DEMO: Final = Spec(
     meters=200,

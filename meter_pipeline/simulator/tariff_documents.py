@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Any, Final
 
-# : tariff -> (commodity, class it is for); the version in force from the first of the month after the city's first day
+#: tariff -> (commodity, class it is for); the version in force from the first of the month after the city's first day
 # is 3 % dearer
 TARIFFS: Final = {
     "E-RES": "electricity",

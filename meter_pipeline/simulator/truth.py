@@ -10,11 +10,11 @@ from typing import Any, Final
 import polars as pl
 
 from meter_pipeline.schemas.reads import UTC_US
-from meter_pipeline.simulator.plan import BENIGN, Plan, Planted, affected
-from meter_pipeline.simulator.registers import Exchanged
+from meter_pipeline.simulator.plan import BENIGN, Plan, PlantedDefect, affected
+from meter_pipeline.simulator.registers import ExchangeDials
 from meter_pipeline.simulator.spec import Spec, meter_id, service_point_id
 
-# : One row per defect and meter. ``start`` and ``end`` are UTC, end excluded; ``billing_day`` to ``last_day`` both
+#: One row per defect and meter. ``start`` and ``end`` are UTC, end excluded; ``billing_day`` to ``last_day`` both
 # included; ``expected`` and : ``reported`` are the true and the reported quantity of the window in micro base units,
 # where the defect changed a quantity.
 TRUTH: Final[dict[str, Any]] = {
@@ -43,7 +43,7 @@ def truth_frame(
     plan: Plan,
     notes: Mapping[int, Mapping[str, int | str]] | None = None,
     rollovers: list[tuple[str, int, Any]] | None = None,
-    exchanged: list[Exchanged] | None = None,
+    exchanged: list[ExchangeDials] | None = None,
     files: list[dict[str, Any]] | None = None,
 ) -> pl.DataFrame:
     """The truth about a city. ``notes`` are quantities and places found while feeds were written; ``rollovers`` what
@@ -68,12 +68,12 @@ def truth_frame(
     number = len(plan.stories)
     for commodity, index, day in rollovers or []:
         at = (day - spec.start).days
-        story = Planted("rollover", commodity, "", index, at, at, number=number)
+        story = PlantedDefect("rollover", commodity, "", index, at, at, number=number)
         rows.append(_row(spec, story, index, None, None, {}))
         number += 1
     for fact in files or []:
         at = fact["day"]
-        story = Planted(fact["kind"], "electricity", fact["head_end"], -1, at, at, number=number)
+        story = PlantedDefect(fact["kind"], "electricity", fact["head_end"], -1, at, at, number=number)
         rows.append(_row(spec, story, None, None, None, {"file": fact["file"]}))
         number += 1
     return pl.DataFrame(rows, schema=TRUTH).sort(
@@ -83,7 +83,7 @@ def truth_frame(
 
 def _row(
     spec: Spec,
-    story: Planted,
+    story: PlantedDefect,
     index: int | None,
     expected: int | str | None,
     reported: int | str | None,

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meter_pipeline.simulator.city import Ints
-from meter_pipeline.simulator.plan import Planted
+from meter_pipeline.simulator.plan import PlantedDefect
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def _small(decimals: int, end: bytes) -> npt.NDArray[np.bytes_]:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ReadLine:
     """One delimited read before it is text, with the story that spoils it, if any."""
 
     meter_id: str
@@ -136,16 +136,16 @@ class Line:
     sequence: int
     version: int
     quality: str
-    story: Planted | None = None
+    story: PlantedDefect | None = None
 
 
-def special_lines(lines: Iterable[Line], zone: str, style: Style) -> Iterator[tuple[bytes, Line]]:
+def special_lines(lines: Iterable[ReadLine], zone: str, style: Style) -> Iterator[tuple[bytes, ReadLine]]:
     """Lines a row at a time, spoiled where a story says so."""
     for line in lines:
         yield _spoil(line, zone, style), line
 
 
-def _spoil(line: Line, zone: str, style: Style) -> bytes:
+def _spoil(line: ReadLine, zone: str, style: Style) -> bytes:
     kind = line.story.kind if line.story else ""
     meter, value, second, stamp_style = line.meter_id, line.value, line.second, style.stamp
     if kind == "unknown_meter":
@@ -172,7 +172,7 @@ def json_pieces(meter: str, channel: str, sequence: int, version: int, quality: 
     )
 
 
-def json_lines(lines: Iterable[Line], zone: str) -> Iterator[bytes]:
+def json_lines(lines: Iterable[ReadLine], zone: str) -> Iterator[bytes]:
     """JSON Lines, an object per read."""
     stamps: dict[int, str] = {}
     for line in lines:

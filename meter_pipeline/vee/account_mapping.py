@@ -9,7 +9,7 @@ from typing import Final
 
 import polars as pl
 
-# : Kinds of reference exceptions and what they say. None of them drops a read: usage is validated and waits for its
+#: Kinds of reference exceptions and what they say. None of them drops a read: usage is validated and waits for its
 # account.
 KINDS: Final = {
     "UNKNOWN_METER": "reads of a meter or channel that reference data does not know, or that is installed nowhere on the day",

@@ -37,7 +37,7 @@ from meter_pipeline.vee.rules import thresholds as threshold_file
 from meter_pipeline.vee.rules.model import ValidatedMatrix
 from meter_pipeline.vee.rules.policy import Policies
 from meter_pipeline.vee.rules.thresholds import Thresholds
-from meter_pipeline.vee.streaming import ROWS, City, Judged, Streamed, open_city, parts_of, stream
+from meter_pipeline.vee.streaming import ROWS, DayContext, Streamed, ValidatedShard, parts_of, read_day_context, stream
 from meter_pipeline.vee.summary import Summary, VeeOutcome
 from meter_pipeline.vee.tables import checks, validated
 from meter_pipeline.vee.tables import true_up as requests
@@ -64,7 +64,7 @@ def validate_billing_day(
     sharding.INTERVALS_PER_SHARD); how many changes no byte. ``policies``: what follows
     from a finding (by default what the package ships); findings that hold a bill or open a case go to the exception
     queue in the same transaction. Raises psycopg errors, and
-    control.pause_check.Held where a pause is raised before it has written: then nothing is.
+    control.pause_check.PausedError where a pause is raised before it has written: then nothing is.
     """
     t = thresholds or threshold_file.default()
     outcome = VeeOutcome(day, t.version, t.digest)
@@ -73,8 +73,10 @@ def validate_billing_day(
         asked = requests.pending(connection, day)
         one_shard = ROWS if shards <= 1 else 0
         watch = _Watch(outcome.seconds)
-        city = open_city(connection, session, ahead, calendar, day, t, clock.now(), one_shard, watch, policies)
-        outcome = _validate(database, connection, city, outcome, clock, actor, shards, watch)
+        context = read_day_context(
+            connection, session, ahead, calendar, day, t, clock.now(), one_shard, watch, policies
+        )
+        outcome = _validate(database, connection, context, outcome, clock, actor, shards, watch)
         # a request made while this ran is about reads this may not have seen: it waits for the next run
         requests.done(connection, day, asked, clock.now())
     return outcome
@@ -83,15 +85,21 @@ def validate_billing_day(
 def _validate(
     database: Database,
     connection: Any,
-    city: City,
+    context: DayContext,
     outcome: VeeOutcome,
     clock: Clock,
     actor: str,
     shards: int,
     watch: _Watch,
 ) -> VeeOutcome:
-    day, now, session, calendar, t = outcome.billing_day, clock.now(), city.session, city.calendar, city.thresholds
-    read, history, days, like = city.read, city.history, city.days, city.like
+    day, now, session, calendar, t = (
+        outcome.billing_day,
+        clock.now(),
+        context.session,
+        context.calendar,
+        context.thresholds,
+    )
+    read, history, days, like = context.read, context.history, context.days, context.like
     writer = Writer(connection, database, day, read.start, now, clock, actor, validated.stored_rows(session, day))
     watch("history")
     parts = parts_of(read.expected, 1 if read.vectors is not None else shards)
@@ -100,7 +108,7 @@ def _validate(
     shifts: Shifts = {}
     while True:
         gathered = _Gathered(Summary(VeeOutcome(day, t.version, t.digest, seconds=outcome.seconds)))
-        streamed, found = _stream(city, writer, gathered, parts, shifts)
+        streamed, found = _stream(context, writer, gathered, parts, shifts)
         if found == shifts or read.vectors is not None:
             break
         writer.undo()
@@ -115,19 +123,21 @@ def _validate(
     def of(points: Sequence[str]) -> tuple[pl.DataFrame, RegisterUsage]:
         mine = only.filter(pl.col("service_point_id").is_in(list(points)))
         daily = past.align_daily(mine, history, days, like)
-        judged = read_rules.judge(read.registers, mine, daily, t, bounds)
-        return mine, register_usage(read.registers, mine, daily, t, means, judged)
+        shard = read_rules.judge(read.registers, mine, daily, t, bounds)
+        return mine, register_usage(read.registers, mine, daily, t, means, shard)
 
     (only, of_registers), faults = without_faults(only["service_point_id"].unique().sort().to_list(), of)
     read.aside.update(faults)
-    trued = _true_ups(city, past.whole_points(history, day - timedelta(days=1)))
+    trued = _true_ups(context, past.whole_points(history, day - timedelta(days=1)))
     usage = output_frames.daily_usage([*gathered.usage, of_registers.frame], day)
-    of_rows = [*gathered.exceptions, *findings.register_findings(of_registers, only, city.policy)]
-    exceptions = findings.day_findings(read, streamed.unexpected, of_rows, usage, city.policy, now)
+    of_rows = [*gathered.exceptions, *findings.register_findings(of_registers, only, context.policy)]
+    exceptions = findings.day_findings(read, streamed.unexpected, of_rows, usage, context.policy, now)
     shape = shifted(output_frames.added_shapes(streamed.shapes), found)
     writer.finish(read, usage, of_registers.quantity, exceptions, shape, outcome)
     outcome.ledger_entry = _record(connection, writer.written(), gathered.summary, exceptions, clock, actor)
-    outcome.held, outcome.cases_opened = _into_queue(connection, day, findings.queued(exceptions, city.policy), clock)
+    outcome.held, outcome.cases_opened = _into_queue(
+        connection, day, findings.queued(exceptions, context.policy), clock
+    )
     start, past_day = calendar.bounds(day)
     outcome.stored = checks.stored_day(connection, day, start, past_day, t.register_tolerance)
     watch("write")
@@ -138,14 +148,14 @@ def _validate(
     return outcome
 
 
-def _true_ups(city: City, settled: pl.Series) -> list[requests.Request]:
+def _true_ups(context: DayContext, settled: pl.Series) -> list[requests.Request]:
     """The days that the day's reads ask to have again. A service that cannot be compared asks for none and is told."""
-    read, t = city.read, city.thresholds
+    read, t = context.read, context.thresholds
     points = read.registers.frame.filter("register_only")["service_point_id"].unique().sort().to_list()
 
     def find(some: Sequence[str]) -> list[requests.Request]:
         mine = read.registers if len(some) == len(points) else read.registers.of_points(some)
-        return true_up.find(city.session, city.calendar, read.day, read.windows, mine, settled, t)
+        return true_up.find(context.session, context.calendar, read.day, read.windows, mine, settled, t)
 
     if not points:
         return []
@@ -165,7 +175,7 @@ class _Gathered:
 
 
 def _stream(
-    city: City,
+    context: DayContext,
     writer: Writer,
     gathered: _Gathered,
     parts: list[pl.DataFrame],
@@ -175,45 +185,45 @@ def _stream(
     compute."""
     pending: deque[Future[None]] = deque()
 
-    def hand_on(judged: Judged) -> None:
+    def hand_on(shard: ValidatedShard) -> None:
         while len(pending) > 1:
             pending.popleft().result()
-        pending.append(pool.submit(_finish, city, writer, gathered, judged))
+        pending.append(pool.submit(_finish, context, writer, gathered, shard))
 
     def find(shape: pl.DataFrame) -> Shifts:
         return find_shifts(
-            city.session,
-            city.calendar,
-            city.read.day,
-            city.read.reference.holidays,
+            context.session,
+            context.calendar,
+            context.read.day,
+            context.read.reference.holidays,
             shape,
-            city.available,
-            city.thresholds,
+            context.available,
+            context.thresholds,
         )
 
     with ThreadPoolExecutor(1, "vee-write") as pool:
-        streamed = stream(city, validate_matrix, hand_on, parts, shifts, find)
+        streamed = stream(context, validate_matrix, hand_on, parts, shifts, find)
         while pending:
             pending.popleft().result()
     return streamed
 
 
-def _finish(city: City, writer: Writer, gathered: _Gathered, judged: Judged) -> None:
+def _finish(context: DayContext, writer: Writer, gathered: _Gathered, shard: ValidatedShard) -> None:
     """A judged matrix into the store, and what is kept of it into ``gathered``."""
-    rows, v = judged.rows, judged.validated
+    rows, v = shard.rows, shard.validated
     first, beyond = between(writer.stored, v.keys["service_point_id"])
     stored = writer.stored.slice(first, beyond - first)
     _mark_references(v)
     inputs = output_frames.input_hashes(
-        rows, city.thresholds.digest, final=city.final, estimates_more=city.policy.estimates_more
+        rows, context.thresholds.digest, final=context.final, estimates_more=context.policy.estimates_more
     )
     gathered.summary.outcome.locked_kept += _keep_locked(writer.database, rows, v, inputs, stored)
-    v.keys = _with_columns(v, rows, inputs, output_frames.content_hashes(v), final=city.final)
+    v.keys = _with_columns(v, rows, inputs, output_frames.content_hashes(v), final=context.final)
     gathered.usage.append(output_frames.interval_usage(v))
     gathered.class_sums.append(output_frames.class_sums(v))
-    gathered.exceptions.append(findings.row_findings(v, city.policy))
+    gathered.exceptions.append(findings.row_findings(v, context.policy))
     gathered.summary.add(v)
-    writer.write(v, judged.edited, stored, gathered.summary.outcome)
+    writer.write(v, shard.edited, stored, gathered.summary.outcome)
 
 
 class _Watch:

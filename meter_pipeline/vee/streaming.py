@@ -42,7 +42,7 @@ ROWS: Final = INTERVALS_PER_SHARD // 96
 
 
 @dataclass(slots=True)
-class City:
+class DayContext:
     """What the shards of a day share; none of it is changed. ``ahead`` is a second session, over which the next shard
     is read."""
 
@@ -62,7 +62,7 @@ class City:
     by_meter: pl.DataFrame
 
 
-def open_city(
+def read_day_context(
     connection: Any,
     session: Database,
     ahead: Database,
@@ -73,7 +73,7 @@ def open_city(
     one_shard: int,
     watch: Callable[[str], None] = lambda _: None,
     policies: Policies | None = None,
-) -> City:
+) -> DayContext:
     """Read what the shards of a day share. ``one_shard``: up to how many rows the day's vectors are read at once;
     ``watch`` is told of each step."""
     # Estimates stay open while a head-end that is pulled is still being asked for the day: it may have been away when
@@ -87,7 +87,7 @@ def open_city(
     days = [day - timedelta(days=k) for k in range(t.high_low_days, 0, -1)]
     like = [past.day_class(d, read.reference.holidays) == past.day_class(day, read.reference.holidays) for d in days]
     available = store.validated_days(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))
-    return City(
+    return DayContext(
         session,
         ahead,
         calendar,
@@ -114,23 +114,23 @@ def _several(session: Database, read: DayInputs, days: list[date]) -> tuple[pl.D
 
 
 @dataclass(slots=True)
-class Judged:
+class ValidatedShard:
     """One matrix of a shard, judged: its rows, what was made of them, who edited them, the stretches of days its
     registers enclose."""
 
     rows: DayRows
     validated: ValidatedMatrix
     edited: edits.Applied
-    enclosed: list[multi_day_registers.Stretch]
+    enclosed: list[multi_day_registers.RegisterSpan]
     others: multi_day_registers.Others
 
-    def without(self, points: pl.Series) -> Judged:
+    def without(self, points: pl.Series) -> ValidatedShard:
         """The same without the rows of some service points."""
         keep = np.flatnonzero(~self.rows.keys["service_point_id"].is_in(points.implode()).to_numpy())
         if keep.size == self.rows.keys.height:
             return self
         place = {int(row): k for k, row in enumerate(keep)}
-        return Judged(
+        return ValidatedShard(
             self.rows.take(keep),
             self.validated.take(keep),
             {place[row]: edit for row, edit in self.edited.items() if row in place},
@@ -150,11 +150,11 @@ class Streamed:
 
 
 @dataclass(slots=True)
-class Piece:
+class ShardResult:
     """One shard of several, judged. ``waiting``: service points whose rows need to know all their peers; they are not
-    among ``judged``. ``peers``: what its own whole rows sum to."""
+    among ``validated_shards``. ``peers``: what its own whole rows sum to."""
 
-    judged: list[Judged]
+    validated_shards: list[ValidatedShard]
     shapes: list[pl.DataFrame]
     unexpected: pl.DataFrame
     waiting: pl.Series | None
@@ -171,26 +171,32 @@ def parts_of(expected: pl.DataFrame, shards: int) -> list[pl.DataFrame]:
     return [expected.slice(first, past - first) for first, past in cuts(ids, ROWS, shards)]
 
 
-def judge(
-    city: City, validate: Callable[..., ValidatedMatrix], rows: list[DayRows], unexpected: pl.DataFrame, shifts: Shifts
-) -> Piece:
+def validate_shard(
+    context: DayContext,
+    validate: Callable[..., ValidatedMatrix],
+    rows: list[DayRows],
+    unexpected: pl.DataFrame,
+    shifts: Shifts,
+) -> ShardResult:
     """One shard of several, judged as far as it can be without the others."""
     peers = Peers()
-    shapes = [output_frames.head_end_shapes(part, city.read.day) for part in rows]
-    judged = [_judge_sound(city, validate, part, peers, shifts) for part in rows]
+    shapes = [output_frames.head_end_shapes(part, context.read.day) for part in rows]
+    validated_shards = [_validate_sound(context, validate, part, peers, shifts) for part in rows]
     open_rows = [
-        j.validated.keys["service_point_id"][j.validated.left_open] for j in judged if j.validated.left_open.size
+        j.validated.keys["service_point_id"][j.validated.left_open]
+        for j in validated_shards
+        if j.validated.left_open.size
     ]
     waiting = pl.concat(open_rows).unique().sort() if open_rows else None
     if waiting is not None:
-        judged = [j.without(waiting) for j in judged]
-    return Piece(judged, shapes, unexpected, waiting, peers)
+        validated_shards = [j.without(waiting) for j in validated_shards]
+    return ShardResult(validated_shards, shapes, unexpected, waiting, peers)
 
 
 def stream(
-    city: City,
+    context: DayContext,
     validate: Callable[..., ValidatedMatrix],
-    hand_on: Callable[[Judged], None],
+    hand_on: Callable[[ValidatedShard], None],
     parts: list[pl.DataFrame],
     shifts: Shifts,
     find: FindShifts,
@@ -202,152 +208,154 @@ def stream(
     """
     kept = Streamed()
     if len(parts) == 1:
-        return kept, _stream_whole(city, validate, hand_on, parts[0], kept, find)
+        return kept, _stream_whole(context, validate, hand_on, parts[0], kept, find)
     peers, open_points = Peers(), []
     with ThreadPoolExecutor(1, "vee-ahead") as reader:
-        for piece in _pieces(city, reader, validate, parts, shifts):
+        for piece in _pieces(context, reader, validate, parts, shifts):
             kept.shapes += piece.shapes
             kept.unexpected.append(piece.unexpected)
             peers.merge(piece.peers)
             if piece.waiting is not None:
                 open_points.append(piece.waiting)
-            _settle(piece.judged, kept, city.read.day, hand_on)
+            _settle(piece.validated_shards, kept, context.read.day, hand_on)
         if open_points:
             peers.whole = True
             expected = pl.concat(parts)
             again = expected.filter(pl.col("service_point_id").is_in(pl.concat(open_points).implode()))
-            for rows, _ in _each(city, reader, parts_of(again, 0)):
+            for rows, _ in _each(context, reader, parts_of(again, 0)):
                 # their shapes are counted already
-                judged = [_judge_sound(city, validate, part, peers, shifts) for part in rows]
-                _settle(judged, kept, city.read.day, hand_on)
+                validated_shards = [_validate_sound(context, validate, part, peers, shifts) for part in rows]
+                _settle(validated_shards, kept, context.read.day, hand_on)
     return kept, find(output_frames.added_shapes(kept.shapes))
 
 
 def _stream_whole(
-    city: City,
+    context: DayContext,
     validate: Callable[..., ValidatedMatrix],
-    hand_on: Callable[[Judged], None],
+    hand_on: Callable[[ValidatedShard], None],
     expected: pl.DataFrame,
     kept: Streamed,
     find: FindShifts,
 ) -> Shifts:
     """The day as one shard."""
-    rows, unexpected = _read_sound(city, expected)
-    kept.shapes += [output_frames.head_end_shapes(part, city.read.day) for part in rows]
+    rows, unexpected = _read_sound(context, expected)
+    kept.shapes += [output_frames.head_end_shapes(part, context.read.day) for part in rows]
     kept.unexpected.append(unexpected)
     shifts = find(output_frames.added_shapes(kept.shapes))
-    judged = [_judge_sound(city, validate, part, None, shifts) for part in rows]
-    _settle(judged, kept, city.read.day, hand_on)
+    validated_shards = [_validate_sound(context, validate, part, None, shifts) for part in rows]
+    _settle(validated_shards, kept, context.read.day, hand_on)
     return shifts
 
 
 def _pieces(
-    city: City,
+    context: DayContext,
     reader: ThreadPoolExecutor,
     validate: Callable[..., ValidatedMatrix],
     parts: Sequence[pl.DataFrame],
     shifts: Shifts,
-) -> Iterator[Piece]:
+) -> Iterator[ShardResult]:
     """Every shard, the next one being read while one is worked on."""
 
-    for rows, unexpected in _each(city, reader, parts):
-        yield judge(city, validate, rows, unexpected, shifts)
+    for rows, unexpected in _each(context, reader, parts):
+        yield validate_shard(context, validate, rows, unexpected, shifts)
 
 
-def each(city: City, parts: Sequence[pl.DataFrame]) -> Iterator[tuple[list[DayRows], pl.DataFrame]]:
+def each(context: DayContext, parts: Sequence[pl.DataFrame]) -> Iterator[tuple[list[DayRows], pl.DataFrame]]:
     """The rows of each part, the next one being read while one is worked on."""
     with ThreadPoolExecutor(1, "vee-ahead") as reader:
-        yield from _each(city, reader, parts)
+        yield from _each(context, reader, parts)
 
 
 def _each(
-    city: City, reader: ThreadPoolExecutor, parts: Sequence[pl.DataFrame]
+    context: DayContext, reader: ThreadPoolExecutor, parts: Sequence[pl.DataFrame]
 ) -> Iterator[tuple[list[DayRows], pl.DataFrame]]:
-    coming = reader.submit(_read_sound, city, parts[0])
+    coming = reader.submit(_read_sound, context, parts[0])
     for following in parts[1:]:
-        now, coming = coming, reader.submit(_read_sound, city, following)
+        now, coming = coming, reader.submit(_read_sound, context, following)
         yield now.result()
     yield coming.result()
 
 
-def _settle(judged: Sequence[Judged], kept: Streamed, day: date, hand_on: Callable[[Judged], None]) -> None:
-    for one in judged:
+def _settle(
+    validated_shards: Sequence[ValidatedShard], kept: Streamed, day: date, hand_on: Callable[[ValidatedShard], None]
+) -> None:
+    for one in validated_shards:
         if one.rows.keys.height:
             multi_day_registers.settle(one.rows, one.validated, one.enclosed, one.others, day, kept.again)
             hand_on(one)
 
 
-def _apart(city: City, rows: DayRows, daily: DailyHistory) -> None:
+def _own_histories(context: DayContext, rows: DayRows, daily: DailyHistory) -> None:
     """Give rows of service points with several meters their own meter's history in the place of the service point's."""
-    if not city.several.height:
+    if not context.several.height:
         return
-    at = np.flatnonzero(rows.keys["service_point_id"].is_in(city.several["service_point_id"].implode()).to_numpy())
+    at = np.flatnonzero(rows.keys["service_point_id"].is_in(context.several["service_point_id"].implode()).to_numpy())
     if not at.size:
         return
     mine = rows.keys[at]
     points = mine["service_point_id"].unique().implode()
-    present, earlier = (f.filter(pl.col("service_point_id").is_in(points)) for f in (city.several, city.by_meter))
-    daily.totals[at], daily.actual[at] = past.own_daily(mine, present, earlier, city.days)
+    present, earlier = (f.filter(pl.col("service_point_id").is_in(points)) for f in (context.several, context.by_meter))
+    daily.totals[at], daily.actual[at] = past.own_daily(mine, present, earlier, context.days)
     rows.context.estimate_streak[at] = past.own_streaks(daily.totals[at], daily.actual[at])
 
 
-def _read_sound(city: City, expected: pl.DataFrame) -> tuple[list[DayRows], pl.DataFrame]:
+def _read_sound(context: DayContext, expected: pl.DataFrame) -> tuple[list[DayRows], pl.DataFrame]:
     """The rows under judgement of some expected ones, and raw rows nobody expects. A service whose rows cannot be laid
     out is set aside."""
     points = expected["service_point_id"].unique().sort().to_list()
 
     def laid_out(some: Sequence[str]) -> tuple[list[DayRows], pl.DataFrame]:
         mine = expected if len(some) == len(points) else expected.filter(pl.col("service_point_id").is_in(list(some)))
-        return read_rows(city.ahead, city.calendar, city.read, mine, city.thresholds)
+        return read_rows(context.ahead, context.calendar, context.read, mine, context.thresholds)
 
     found, faults = without_faults(points, laid_out)
-    city.read.aside.update(faults)
+    context.read.aside.update(faults)
     return found
 
 
-def _judge_sound(
-    city: City, validate: Callable[..., ValidatedMatrix], rows: DayRows, peers: Peers | None, shifts: Shifts
-) -> Judged:
+def _validate_sound(
+    context: DayContext, validate: Callable[..., ValidatedMatrix], rows: DayRows, peers: Peers | None, shifts: Shifts
+) -> ValidatedShard:
     """Rows of one interval length, judged. A service that cannot be judged is set aside."""
     named = rows.keys["service_point_id"]
     points = named.unique().sort().to_list()
 
-    def judged(some: Sequence[str]) -> tuple[Judged, Peers | None]:
+    def validate_some(some: Sequence[str]) -> tuple[ValidatedShard, Peers | None]:
         whole = len(some) == len(points)
         mine = rows if whole else rows.take(np.flatnonzero(named.is_in(list(some)).to_numpy()))
         # what a failed attempt counted in must not be counted twice
         own = None if peers is None else Peers(whole=peers.whole, sums=dict(peers.sums))
-        return _judge(city, validate, mine, edits.apply(city.overrides, mine), own, shifts), own
+        return _validate_rows(context, validate, mine, edits.apply(context.overrides, mine), own, shifts), own
 
-    (found, counted), faults = without_faults(points, judged)
+    (found, counted), faults = without_faults(points, validate_some)
     if peers is not None and counted is not None:
         peers.sums = counted.sums
-    city.read.aside.update(faults)
+    context.read.aside.update(faults)
     return found
 
 
-def _judge(
-    city: City,
+def _validate_rows(
+    context: DayContext,
     validate: Callable[..., ValidatedMatrix],
     rows: DayRows,
     edited: edits.Applied,
     peers: Peers | None,
     shifts: Shifts,
-) -> Judged:
-    read, t, day = city.read, city.thresholds, city.read.day
+) -> ValidatedShard:
+    read, t, day = context.read, context.thresholds, context.read.day
     points = rows.keys["service_point_id"]
     mark_shifts(rows, shifts)
-    history = city.history.around(points)
-    daily = past.align_daily(rows.keys, history, city.days, city.like)
+    history = context.history.around(points)
+    daily = past.align_daily(rows.keys, history, context.days, context.like)
     rows.context.estimate_streak = past.estimate_streaks(rows.keys, history, day)
-    _apart(city, rows, daily)
-    loader = StoredVectors(city.session, city.calendar, day, rows, read.reference, city.available, t)
+    _own_histories(context, rows, daily)
+    loader = StoredVectors(context.session, context.calendar, day, rows, read.reference, context.available, t)
     enclosed = multi_day_registers.find(
-        rows, read.registers.of_rows(*between(read.registers.frame, points)), city.calendar, day, t
+        rows, read.registers.of_rows(*between(read.registers.frame, points)), context.calendar, day, t
     )
-    others = multi_day_registers.attach(city.session, rows, enclosed, day)
+    others = multi_day_registers.attach(context.session, rows, enclosed, day)
     v = validate(
-        rows.matrix, rows.keys, rows.context, daily, loader, t, final=city.final, peers=peers, policy=city.policy
+        rows.matrix, rows.keys, rows.context, daily, loader, t, final=context.final, peers=peers, policy=context.policy
     )
     edits.mark(v, edited)
-    return Judged(rows, v, edited, enclosed, others)
+    return ValidatedShard(rows, v, edited, enclosed, others)

@@ -11,7 +11,7 @@ import polars as pl
 from meter_pipeline import quality
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.vee.estimation import time_of_use
-from meter_pipeline.vee.estimation.methods import Estimate, Need, estimate
+from meter_pipeline.vee.estimation.methods import Estimate, EstimateNeed, estimate
 from meter_pipeline.vee.estimation.scaling import scale_rows, share_until, shift_rows
 from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, Role, Severity, mask_of
@@ -280,12 +280,12 @@ def _without_meter(context: RowContext, values: Ints, codes: npt.NDArray[np.uint
 
 def _need(
     s: Subject, values: Ints, flags: npt.NDArray[np.int32], rows: Ints, history: DailyHistory, shape: Ints, mean: Ints
-) -> Need:
+) -> EstimateNeed:
     within = s.slots_of(rows)
     within[:, s.context.future_from :] = False
     held = values[rows] != NO_VALUE
     outage = (flags[rows] & _bit("OUTAGE")) != 0
-    return Need(
+    return EstimateNeed(
         values=np.ascontiguousarray(values[rows]),
         missing=within & ~held,
         anchor=held & ~outage,
@@ -311,7 +311,7 @@ def _scale_straddles(context: RowContext, rows: Ints, found: Estimate) -> None:
 
 
 def _scale(
-    context: RowContext, rows: Ints, found: Estimate, done: Bools, need: Need, total: Ints, difference: Ints
+    context: RowContext, rows: Ints, found: Estimate, done: Bools, need: EstimateNeed, total: Ints, difference: Ints
 ) -> Ints:
     """Scale each row's estimates to what the register leaves for them; row flags for those that have none or cannot be."""
     known = difference[rows] != NO_VALUE

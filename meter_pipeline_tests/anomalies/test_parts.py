@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from meter_pipeline.anomalies import daily_features as packing
-from meter_pipeline.anomalies.city import City, read_surroundings
+from meter_pipeline.anomalies.city import CommodityPoints, read_surroundings
 from meter_pipeline.anomalies.day import detect_billing_day
 from meter_pipeline.anomalies.refit import refit_baselines
 from meter_pipeline.anomalies.tables import detection
@@ -53,7 +53,7 @@ def test_the_findings_are_the_same_however_a_city_is_cut(database: Database) -> 
     days = CALENDAR.days(day(DAYS - 56), day(DAYS - 1))
     packed, lists = detection.read_facts(database.read, days[0], days[-1])
     given, _ = read_surroundings(database.read, CALENDAR, days)
-    cut = City(packing.Weeks(packed, lists, "electricity", "kWh", days, days[-1]), given)
+    cut = CommodityPoints(packing.PackedDays(packed, lists, "electricity", "kWh", days, days[-1]), given)
     one = cut.judge(part=1000)
     assert one.height == whole.flags.height
     for part, threads in ((7, 1), (13, 2), (59, 1)):
@@ -74,7 +74,7 @@ def test_a_point_that_joins_or_leaves_the_list_keeps_its_own_days(database: Data
     detect_billing_day(database, CALENDAR, day(DAYS - 1), clock=CLOCK)
     days = CALENDAR.days(day(DAYS - 3), day(DAYS - 1))
     packed, lists = detection.read_facts(database.read, days[0], days[-1])
-    weeks = packing.Weeks(packed, lists, "electricity", "kWh", days, days[-1])
+    weeks = packing.PackedDays(packed, lists, "electricity", "kWh", days, days[-1])
     assert weeks.points.tolist() == [p for p in streets.ids if p != "SP-E002"]
     laid = weeks.history().usage
     expected = streets.usage[[p for p in range(60) if p != 2], -3:].copy()

@@ -18,7 +18,7 @@ from meter_pipeline.baselines import MODELS, fit_station, options_for
 
 pytestmark = [pytest.mark.oracle, pytest.mark.slow]
 
-# : Prints, per sample meter, eemeter's choice and the days it was given (its daily mean temperature recovered from its
+#: Prints, per sample meter, eemeter's choice and the days it was given (its daily mean temperature recovered from its
 # own degree days); : of the third meter also with eleven days taken away.
 ASK = """
 import json, sys, warnings

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from meter_pipeline.billing.bill_explanation import Use, explain_bill
+from meter_pipeline.billing.bill_explanation import BillUse, explain_bill
 from meter_pipeline.billing.tariffs import TariffRefusedError, load_tariff
 
 GALLERY = Path(__file__).parents[2] / "docs" / "tariff-gallery"
 BILLS: list[dict[str, Any]] = json.loads((GALLERY / "bills.json").read_text())
 
 
-def use_of(row: dict[str, Any]) -> Use:
+def use_of(row: dict[str, Any]) -> BillUse:
     of = row["of"]
     figures = [{k: Decimal(v) for k, v in of.get(name, {}).items()} for name in ("use", "export", "peaks")]
-    return Use(date.fromisoformat(of["month"] + "-01"), of.get("days"), *figures, of.get("attributes", {}))
+    return BillUse(date.fromisoformat(of["month"] + "-01"), of.get("days"), *figures, of.get("attributes", {}))
 
 
 @pytest.mark.parametrize("row", BILLS, ids=lambda row: f"{row['tariff']} {row['total']}")
@@ -57,7 +57,7 @@ def test_the_arithmetic_of_a_bill_is_shown() -> None:
 def test_a_bill_that_lacks_something_says_what() -> None:
     tariff = load_tariff(GALLERY / "goodland-water-sewer.json")
     with pytest.raises(TariffRefusedError, match="meter_size, winter_average_per_day: give --attribute"):
-        explain_bill(tariff, Use(date(2025, 1, 1)))
+        explain_bill(tariff, BillUse(date(2025, 1, 1)))
     electric = load_tariff(GALLERY / "seymour-electric.json")
     with pytest.raises(TariffRefusedError, match="'autumn' is not one of winter, summer"):
-        explain_bill(electric, Use(date(2025, 1, 1), energy={"autumn": Decimal(1)}))
+        explain_bill(electric, BillUse(date(2025, 1, 1), energy={"autumn": Decimal(1)}))

@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 
 from meter_pipeline.billing import bill_billing_day, reconcile
-from meter_pipeline.billing.bill_run import issue_statements, statement_joints
+from meter_pipeline.billing.bill_run import issue_statements, statement_checks
 from meter_pipeline.billing.close import checklist
-from meter_pipeline.billing.day import day_joints
+from meter_pipeline.billing.day import day_checks
 from meter_pipeline.billing.explain import explain
-from meter_pipeline.billing.tables import reconciliation as joints
+from meter_pipeline.billing.tables import reconciliation as checks
 from meter_pipeline.postgres import privileges
 from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.billing.support import (
@@ -52,7 +52,7 @@ def altered(database: Database, *changes: str) -> list[tuple[Any, ...]]:
     with database.connect() as connection:
         for change in changes:
             connection.execute(change.encode())
-        found = statement_joints(connection, "C1", JULY, END)
+        found = statement_checks(connection, "C1", JULY, END)
         connection.rollback()
     return [
         (row["joint"], row["expected"], row["actual"], row["detail"])
@@ -97,7 +97,7 @@ def test_a_changed_charge_shows_against_the_statement_and_stands_against_the_clo
         connection.execute(
             "UPDATE billing.charge_day SET total = total + 1000000 WHERE service_point_id = 'SP-002' AND billing_day = '2026-07-03'"
         )
-        found = day_joints(connection, CHICAGO, JULY + timedelta(days=2)).filter(pl.col("joint") == "lines_to_total")
+        found = day_checks(connection, CHICAGO, JULY + timedelta(days=2)).filter(pl.col("joint") == "lines_to_total")
         assert found["cause"].to_list() == ["none", "open"]
     against = {p["point"]: p for p in checklist(database, JULY)}["statements are what their days and the ledger say"]
     assert not against["ok"]
@@ -133,9 +133,9 @@ def test_either_side_of_a_day_s_joint_shows_when_it_is_altered(database: Databas
     issued(database)
     day = JULY + timedelta(days=2)
     with database.connect() as connection:
-        assert "open" not in day_joints(connection, CHICAGO, day)["cause"].to_list()
+        assert "open" not in day_checks(connection, CHICAGO, day)["cause"].to_list()
         connection.execute(change.encode())
-        wrong = day_joints(connection, CHICAGO, day).filter(pl.col("cause") == "open")
+        wrong = day_checks(connection, CHICAGO, day).filter(pl.col("cause") == "open")
     assert (joint, 1, "SP-001") in wrong.select("joint", "items", "detail").rows()
 
 
@@ -143,9 +143,9 @@ def test_estimates_in_a_row_are_reported_with_the_day_they_began(database: Datab
     issued(database)
     last = END - timedelta(days=1)
     with database.connect() as connection:
-        found = joints.estimate_streaks(connection, last, 3)
-        assert joints.estimate_streaks(connection, last, 5).height == 0
-        assert joints.estimate_streaks(connection, JULY, 1).height == 0
+        found = checks.estimate_streaks(connection, last, 3)
+        assert checks.estimate_streaks(connection, last, 5).height == 0
+        assert checks.estimate_streaks(connection, JULY, 1).height == 0
     assert found.rows() == [(f"SP-00{n}", f"A-00{n}", 4, JULY + timedelta(days=1)) for n in range(3)]
     again = bill_billing_day(database, CHICAGO, last, clock=CLOCK).report()
     assert again.figures["estimate streaks"] == 3

@@ -177,10 +177,10 @@ def test_reads_for_a_sealed_month_are_on_the_bill_of_the_open_period(database: D
     bill(database, point, days(date(2026, 8, 1), 3), "2.5")
     assert issue(database, end) == {}
     assert owed(database) == 60, "30 + 6 x 2.5 x 2.00"
-    joints = database.read(
+    checks = database.read(
         "SELECT cause, (actual - expected)::text AS d FROM billing.reconciliation WHERE joint = 'lines_to_statement'"
     )
-    assert dict(joints.iter_rows()) == {"none": "0.000000", "late_actual_in_sealed_period": "9.000000"}
+    assert dict(checks.iter_rows()) == {"none": "0.000000", "late_actual_in_sealed_period": "9.000000"}
     segment = database.read("SELECT energy FROM billing.statement_segment")["energy"].to_list()
     assert segment == [[15_000_000]]
     # the same again after the bill: an adjustment, and taken back

@@ -22,7 +22,7 @@ from meter_pipeline.billing.determinants import DAILY_SCHEMA, day_determinants
 from meter_pipeline.billing.load import read_load
 from meter_pipeline.billing.rate_calculator import price_months
 from meter_pipeline.billing.segments import segments
-from meter_pipeline.billing.service_agreements import Reference, bind
+from meter_pipeline.billing.service_agreements import Reference, services_of_day
 from meter_pipeline.billing.statements import before_columns, price_segments
 from meter_pipeline.billing.tariffs import parse_tariff
 from meter_pipeline.calendar import BillingCalendar
@@ -63,10 +63,12 @@ def billed(document: dict[str, Any], taken: list[list[int]], sent: list[list[int
         day = FIRST + timedelta(days=k)
         values = np.array([taken[k], sent[k]], np.int64)
         matrix = DayMatrix(day, 60, keys, values, np.zeros(values.shape, np.uint16), np.zeros(values.shape, np.int32))
-        found = day_determinants(bind(city, day), UTC, day, [matrix], pl.DataFrame(schema=DAILY_SCHEMA), city.holidays)
+        found = day_determinants(
+            services_of_day(city, day), UTC, day, [matrix], pl.DataFrame(schema=DAILY_SCHEMA), city.holidays
+        )
         charges = accrue(found, charges, UTC).charges
         days += Fraction(int(charges["total"][0]), 10**6)
-    bound = bind(city, end - timedelta(days=1))
+    bound = services_of_day(city, end - timedelta(days=1))
     key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
     rows = (
         segments(city, "C1", FIRST, end)

@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter_pipeline.billing.bill_position import Position
+from meter_pipeline.billing.bill_position import PeriodPosition
 from meter_pipeline.billing.fixed_point import product, quotient, shared, shared_quotient
 from meter_pipeline.billing.pricing import amounts, priced
 from meter_pipeline.billing.tariffs import parse_tariff
@@ -43,9 +43,9 @@ TIERED = parse_tariff(
 )
 
 
-def at(energy: list[list[int]], days: int, period_days: int = 30, first_day: int = 0, **more: Any) -> Position:
+def at(energy: list[list[int]], days: int, period_days: int = 30, first_day: int = 0, **more: Any) -> PeriodPosition:
     n = len(energy)
-    return Position(
+    return PeriodPosition(
         energy=np.array(energy, np.int64),
         days=np.full(n, days, np.int64),
         period_days=np.full(n, period_days, np.int64),
@@ -184,7 +184,7 @@ def test_water_differs_by_meter_size_and_sewer_by_the_winter_average() -> None:
     )
     del water["time_of_use"]
     tariff = parse_tariff(raw(water))
-    position = Position(
+    position = PeriodPosition(
         energy=np.array([[8 * MICRO], [8 * MICRO]], np.int64),
         days=np.array([30, 30]),
         period_days=np.array([30, 30]),

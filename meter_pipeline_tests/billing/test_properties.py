@@ -21,7 +21,7 @@ from meter_pipeline.billing.determinants import DAILY_SCHEMA, day_determinants
 from meter_pipeline.billing.load import read_load
 from meter_pipeline.billing.rate_calculator import price
 from meter_pipeline.billing.segments import segments
-from meter_pipeline.billing.service_agreements import Reference, bind
+from meter_pipeline.billing.service_agreements import Reference, services_of_day
 from meter_pipeline.billing.statements import before_columns, numbered, price_segments
 from meter_pipeline.billing.tariffs import parse_tariff
 from meter_pipeline.schemas.reads import DayMatrix
@@ -98,7 +98,7 @@ def period(
     for k, values in enumerate(daily):
         day = JULY + timedelta(days=k)
         found = day_determinants(
-            bind(reference, day),
+            services_of_day(reference, day),
             CHICAGO,
             day,
             [matrix(day, values, order)],
@@ -106,7 +106,7 @@ def period(
             reference.holidays,
         )
         charges.append(accrue(found, charges[-1], CHICAGO).charges)
-    bound = bind(reference, END - timedelta(days=1))
+    bound = services_of_day(reference, END - timedelta(days=1))
     key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
     rows = (
         segments(reference, "C1", JULY, END)
@@ -354,7 +354,7 @@ def gas(document: dict[str, Any]) -> pl.DataFrame:
     for k in range(4):
         day = JULY + timedelta(days=k)
         daily = pl.DataFrame([("SP-0", "import", "ft3", 2400 * 10**6, False)], schema=DAILY_SCHEMA, orient="row")
-        found = day_determinants(bind(reference, day), CHICAGO, day, [], daily, reference.holidays)
+        found = day_determinants(services_of_day(reference, day), CHICAGO, day, [], daily, reference.holidays)
         charges = accrue(found, charges, CHICAGO).charges
         total += int(charges["total"][0])
     return pl.DataFrame({"line_key": ["USE/all/1"], "amount": [total]})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from meter_pipeline.control import rules
 from meter_pipeline.control.pause import ALL, Scope
-from meter_pipeline.control.rules import Breaker, ControlTotal, Rejections, Seen, Variance, Verification
+from meter_pipeline.control.rules import Breaker, ControlTotal, Observations, Rejections, Variance, Verification
 from meter_pipeline.ledger.entries import canonical_json
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -21,13 +21,13 @@ LIMITS = rules.load_thresholds()
 
 
 def test_nothing_seen_is_nothing_found() -> None:
-    assert rules.evaluate(Seen(NOW), LIMITS) == []
+    assert rules.evaluate(Observations(NOW), LIMITS) == []
 
 
 def test_a_breaker_is_given_its_limit_and_no_more() -> None:
     at = NOW - LIMITS.breaker_open
-    assert rules.breaker_open(Seen(NOW, breakers=[Breaker("store", at)]), LIMITS) == []
-    (found,) = rules.breaker_open(Seen(NOW, breakers=[Breaker("store", at - timedelta(seconds=1))]), LIMITS)
+    assert rules.breaker_open(Observations(NOW, breakers=[Breaker("store", at)]), LIMITS) == []
+    (found,) = rules.breaker_open(Observations(NOW, breakers=[Breaker("store", at - timedelta(seconds=1))]), LIMITS)
     assert found.scope == ALL
     assert found.evidence["breaker"] == "store"
 
@@ -46,7 +46,7 @@ def test_a_breaker_is_given_its_limit_and_no_more() -> None:
 def test_dead_letters_are_measured_against_the_week_before(
     received: int, rejected: int, before: int, fires: bool
 ) -> None:
-    seen = Seen(NOW, rejections=[Rejections("HE-1", received, rejected, 100_000, before)])
+    seen = Observations(NOW, rejections=[Rejections("HE-1", received, rejected, 100_000, before)])
     assert bool(rules.dead_letter_burst(seen, LIMITS)) is fires
 
 
@@ -65,45 +65,45 @@ def test_files_refused_whole_are_measured_too(
     measure: str, received: int, rejected: int, before: int, fires: bool
 ) -> None:
     whole = {"files": 1_000, "bytes": 10**9}[measure]
-    seen = Seen(NOW, rejections=[Rejections("HE-1", received, rejected, whole, before, measure)])
+    seen = Observations(NOW, rejections=[Rejections("HE-1", received, rejected, whole, before, measure)])
     assert bool(rules.dead_letter_burst(seen, LIMITS)) is fires
 
 
 def test_one_head_end_makes_one_finding_whatever_it_is_measured_in() -> None:
-    seen = Seen(NOW, rejections=[Rejections("HE-1", 900, 900, 0, 0, m) for m in ("reads", "files")])
+    seen = Observations(NOW, rejections=[Rejections("HE-1", 900, 900, 0, 0, m) for m in ("reads", "files")])
     (found,) = rules.dead_letter_burst(seen, LIMITS)
     assert found.evidence["measure"] == "reads"
 
 
 def test_one_head_end_is_held_alone_and_several_hold_all() -> None:
     bad = [Rejections(f"HE-{n}", 1000, 900, 0, 0) for n in range(2)]
-    (one,) = rules.dead_letter_burst(Seen(NOW, rejections=bad[:1]), LIMITS)
+    (one,) = rules.dead_letter_burst(Observations(NOW, rejections=bad[:1]), LIMITS)
     assert one.scope == Scope("head_end", "HE-0")
-    (both,) = rules.dead_letter_burst(Seen(NOW, rejections=bad), LIMITS)
+    (both,) = rules.dead_letter_burst(Observations(NOW, rejections=bad), LIMITS)
     assert both.scope == ALL
     assert len(both.evidence["head_ends"]) == 2
 
 
 def test_one_lost_read_breaks_a_control_total() -> None:
     whole, short = ControlTotal("a.csv", "HE-1", 96, 96), ControlTotal("b.csv", "HE-1", 96, 95)
-    assert rules.control_total(Seen(NOW, control_totals=[whole]), LIMITS) == []
-    (found,) = rules.control_total(Seen(NOW, control_totals=[whole, short]), LIMITS)
+    assert rules.control_total(Observations(NOW, control_totals=[whole]), LIMITS) == []
+    (found,) = rules.control_total(Observations(NOW, control_totals=[whole, short]), LIMITS)
     assert found.evidence["files"] == [{"file": "b.csv", "head_end": "HE-1", "received": 96, "accounted": 95}]
 
 
 def test_a_ledger_that_fails_after_the_resume_pauses_again() -> None:
     failed = Verification(False, NOW, "leaf 7 differs")
-    assert rules.ledger(Seen(NOW, verification=failed), LIMITS)
-    assert rules.ledger(Seen(NOW, since=NOW, verification=failed), LIMITS) == []
-    assert rules.ledger(Seen(NOW, since=NOW - timedelta(hours=1), verification=failed), LIMITS)
-    assert rules.ledger(Seen(NOW, verification=Verification(True, NOW, "")), LIMITS) == []
+    assert rules.ledger(Observations(NOW, verification=failed), LIMITS)
+    assert rules.ledger(Observations(NOW, since=NOW, verification=failed), LIMITS) == []
+    assert rules.ledger(Observations(NOW, since=NOW - timedelta(hours=1), verification=failed), LIMITS)
+    assert rules.ledger(Observations(NOW, verification=Verification(True, NOW, "")), LIMITS) == []
 
 
 def test_a_variance_is_measured_by_share_and_size() -> None:
     def fires(unexplained: str, whole: str) -> bool:
         return bool(
             rules.variance(
-                Seen(
+                Observations(
                     NOW,
                     variances=[Variance("2026-02-28", "raw to validated", "kWh", Decimal(unexplained), Decimal(whole))],
                 ),
@@ -120,9 +120,9 @@ def test_a_variance_is_measured_by_share_and_size() -> None:
 def test_a_variance_people_have_answered_for_is_quiet_until_it_changes() -> None:
     one = Variance("2026-02-28", "raw to validated", "kWh", Decimal(50), Decimal(100))
     answered = frozenset({("2026-02-28", "raw to validated", "kWh", Decimal("50.000000"))})
-    assert rules.variance(Seen(NOW, variances=[one], answered=answered), LIMITS) == []
+    assert rules.variance(Observations(NOW, variances=[one], answered=answered), LIMITS) == []
     grown = Variance("2026-02-28", "raw to validated", "kWh", Decimal(51), Decimal(100))
-    assert rules.variance(Seen(NOW, variances=[grown], answered=answered), LIMITS)
+    assert rules.variance(Observations(NOW, variances=[grown], answered=answered), LIMITS)
 
 
 counts = st.integers(0, 10**9)
@@ -131,7 +131,7 @@ counts = st.integers(0, 10**9)
 @given(counts, counts, counts, counts)
 def test_every_finding_can_go_on_the_ledger(received: int, rejected: int, before: int, rejected_before: int) -> None:
     """Whatever the figures: plain JSON without floats, a reason within the table's bounds, the thresholds named."""
-    seen = Seen(
+    seen = Observations(
         NOW,
         breakers=[Breaker("store", NOW - timedelta(days=1))],
         rejections=[Rejections("HE-1", received, rejected, before, rejected_before)],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from meter_pipeline.postgres.database import Database
 
 SCHEMAS = ("raw", "vee", "anomaly", "billing")
-# : How the work was cut into batches and entries and how it was steered, not what it made. The leaves themselves are
+#: How the work was cut into batches and entries and how it was steered, not what it made. The leaves themselves are
 # compared below.
 STEERING = {"raw.load_batch", "raw.day_load", "raw.breaker", "billing.leaf_prefix"}
 #: Instants of writing, runs, and numbers of ledger entries, which count every entry of the log, pauses among them.

@@ -14,7 +14,7 @@ import dagster as dg
 from meter_pipeline.control.probe import PauseProbe
 from meter_pipeline.defs.lib import policy
 from meter_pipeline.defs.lib.resources import Municipality
-from meter_pipeline.defs.lib.run_guard import Hold
+from meter_pipeline.defs.lib.run_guard import PauseGuard
 from meter_pipeline.defs.operations import pause, pause_sensors
 
 DAYS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2027-01-02", timezone="Europe/Berlin")
@@ -23,7 +23,9 @@ BATCH_S = float(os.environ.get("PAUSED_BATCH_S", "0.05"))
 
 
 @dg.asset(partitions_def=DAYS, pool=policy.POOL, backfill_policy=dg.BackfillPolicy.multi_run(1))
-def written(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> dg.MaterializeResult[None]:
+def written(
+    context: dg.AssetExecutionContext, municipality: Municipality, hold: PauseGuard
+) -> dg.MaterializeResult[None]:
     """BATCHES batches a day, each committed with the time it began."""
     database = municipality.database()
     with (
@@ -54,6 +56,6 @@ defs = dg.Definitions(
         dg.define_asset_job("write_days", selection=["written"], executor_def=dg.in_process_executor),
     ],
     sensors=[pause_sensors.emergency_pause, pause_sensors.lost_runs],
-    resources={"municipality": municipality, "hold": Hold(municipality=municipality)},
+    resources={"municipality": municipality, "pause_guard": PauseGuard(municipality=municipality)},
     executor=dg.in_process_executor,
 )

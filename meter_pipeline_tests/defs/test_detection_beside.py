@@ -31,7 +31,7 @@ with dg.DagsterInstance.ephemeral() as instance:
     build_defs().resolve_job_def("billing_day").execute_in_process(
         instance=instance, partition_key="{DAY.isoformat()}", asset_selection=[dg.AssetKey("anomaly_flags")])
 """
-# : Detection's backends that wait for a lock: for the table, once it has packed the day, judged it and written its
+#: Detection's backends that wait for a lock: for the table, once it has packed the day, judged it and written its
 # cases; or for another detection.
 WAITING = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'meter-pipeline anomalies' AND wait_event_type = 'Lock'"
 

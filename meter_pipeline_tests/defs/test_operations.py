@@ -15,7 +15,7 @@ from meter_pipeline.defs import sensors
 from meter_pipeline.defs.lib import pause_pool, policy
 from meter_pipeline.defs.lib.report_metadata import run_days
 from meter_pipeline.defs.lib.resources import Municipality
-from meter_pipeline.defs.lib.run_guard import Hold, days_of
+from meter_pipeline.defs.lib.run_guard import PauseGuard, days_of
 from meter_pipeline.defs.operations import dead_letters, ledger, migration, pause_sensors
 from meter_pipeline.defs.operations.exceptions import JOBS as EXCEPTION_JOBS
 from meter_pipeline.defs.operations.pause import JOBS as OPERATIONS
@@ -26,7 +26,7 @@ from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline_tests.control.test_pause import ask
 
 JOBS = (*OPERATIONS, *dead_letters.JOBS)
-# : What people and guards do while work waits: none of it may wait for the pool. compare_job is assets', and in the
+#: What people and guards do while work waits: none of it may wait for the pool. compare_job is assets', and in the
 # pool.
 BESIDE = (
     *JOBS,
@@ -197,7 +197,7 @@ def test_a_second_run_of_a_day_waits_for_the_first(instance: dg.DagsterInstance,
     ran = threading.Event()
 
     @dg.asset(partitions_def=days)
-    def daily(hold: Hold) -> None:
+    def daily(hold: PauseGuard) -> None:
         ran.set()
 
     def materialise() -> None:
@@ -205,7 +205,7 @@ def test_a_second_run_of_a_day_waits_for_the_first(instance: dg.DagsterInstance,
             [daily],
             instance=instance,
             partition_key="2026-01-05",
-            resources={"hold": Hold(municipality=municipality, beat_s=0.2)},
+            resources={"pause_guard": PauseGuard(municipality=municipality, beat_s=0.2)},
         )
 
     other = database.connect(autocommit=True)

@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 
 from meter_pipeline.control import pause
-from meter_pipeline.control.pause_check import Held
+from meter_pipeline.control.pause_check import PausedError
 from meter_pipeline.defs.lib import partitions
 from meter_pipeline.postgres.database import Database, ensure_database, scalar
 from meter_pipeline.simulator import Spec, simulate
@@ -129,5 +129,5 @@ def test_a_stage_called_by_itself_says_that_it_is_held(database: Database) -> No
     from meter_pipeline.vee import validate_billing_day
 
     pause.raise_pause(database, reason="odd reads", by="oli")
-    with pytest.raises(Held, match=r"PAUSED .* Nothing of this stage was written"):
+    with pytest.raises(PausedError, match=r"PAUSED .* Nothing of this stage was written"):
         validate_billing_day(database, BillingCalendar("Europe/Berlin"), DAY)

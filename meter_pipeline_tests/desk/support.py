@@ -127,16 +127,16 @@ def add_case(
         )
 
 
-def proof(client: TestClient, page: str) -> str:
-    """The proof that a page's forms carry."""
-    found = re.search(r'name="proof" value="([0-9a-f]{64})"', client.get(page).text)
+def csrf_token(client: TestClient, page: str) -> str:
+    """The CSRF token that a page's forms carry."""
+    found = re.search(r'name="csrf_token" value="([0-9a-f]{64})"', client.get(page).text)
     assert found, page
     return found[1]
 
 
 def post(client: TestClient, page: str, action: str, **fields: Any) -> Any:
     """Fill in a form of a page and send it as a browser would."""
-    return client.post(action, data={"proof": proof(client, page), **fields}, headers=ORIGIN)
+    return client.post(action, data={"csrf_token": csrf_token(client, page), **fields}, headers=ORIGIN)
 
 
 def days_of(first: date, count: int) -> list[date]:

@@ -13,7 +13,7 @@ import pytest
 from meter_pipeline.control import people
 from meter_pipeline.desk.access import SESSION_S, Access, AccessError, from_environment
 from meter_pipeline.desk.web import HEADERS, SESSION_COOKIE, Desk
-from meter_pipeline_tests.desk.support import HELD, ORIGIN, Office, post, proof
+from meter_pipeline_tests.desk.support import HELD, ORIGIN, Office, csrf_token, post
 from meter_pipeline_tests.support import FixedClock
 
 NOW = datetime(2026, 7, 3, 8, 0, tzinfo=UTC)
@@ -111,17 +111,17 @@ def test_nothing_is_shown_before_log_in_and_every_answer_carries_the_policy(offi
     assert client.get("/", headers={"host": "evil.example"}).status_code == 400
 
 
-def test_a_form_from_elsewhere_or_with_anothers_proof_does_nothing(office: Office) -> None:
+def test_a_form_from_elsewhere_or_with_anothers_token_does_nothing(office: Office) -> None:
     ana, ben = office.client("ana"), office.client("ben")
     good = {"case": HELD, "decision": "confirm", "reason": "seen"}
     page = "/exceptions"
     for data, headers in (
         (good, ORIGIN),
-        (good | {"proof": proof(ben, page)}, ORIGIN),
-        (good | {"proof": "0" * 64}, ORIGIN),
-        (good | {"proof": proof(ana, page)}, {"origin": "http://evil.example"}),
-        (good | {"proof": proof(ana, page)}, {"origin": "null"}),
-        (good | {"proof": proof(ana, page)}, {}),
+        (good | {"csrf_token": csrf_token(ben, page)}, ORIGIN),
+        (good | {"csrf_token": "0" * 64}, ORIGIN),
+        (good | {"csrf_token": csrf_token(ana, page)}, {"origin": "http://evil.example"}),
+        (good | {"csrf_token": csrf_token(ana, page)}, {"origin": "null"}),
+        (good | {"csrf_token": csrf_token(ana, page)}, {}),
     ):
         assert ana.post("/exceptions/decide", data=data, headers=headers).status_code == 403
     assert office.utility.read("SELECT state FROM anomaly.exception_case WHERE hold")["state"].to_list() == ["open"]

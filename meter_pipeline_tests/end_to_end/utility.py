@@ -16,7 +16,7 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.feeds.registry import parse
-from meter_pipeline.ingest.landing import Landed, Places, land
+from meter_pipeline.ingest.landing import FileFolders, Landed, land
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import import_folder
 from meter_pipeline.reference.enrolment import Enrolment, cycle_periods, enrol
@@ -97,7 +97,7 @@ class SmallUtility:
             self.calendar,
             path,
             head_end,
-            Places(self.settings.archive, self.settings.staging),
+            FileFolders(self.settings.archive, self.settings.staging),
             parse=parse,
             clock=SYSTEM_CLOCK,
         )

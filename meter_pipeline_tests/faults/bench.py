@@ -198,7 +198,7 @@ class Case:
         """The same, where the fault may end it; what it ended with is noted."""
         try:
             return self.run(database, **more)
-        except (psycopg.Error, OSError, load.Fenced) as error:
+        except (psycopg.Error, OSError, load.DayTakenOverError) as error:
             self.errors.append(type(error).__name__)
             return None
 

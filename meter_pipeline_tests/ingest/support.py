@@ -13,7 +13,7 @@ import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.head_ends import HeadEnd
-from meter_pipeline.ingest import Places
+from meter_pipeline.ingest import FileFolders
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.reads import INTERVAL_READS, REGISTER_READS, REJECTS, ParsedFeed
 
@@ -144,8 +144,8 @@ def enrol(database: Database, meters: Sequence[str] = METERS) -> None:
         )
 
 
-def places(folder: Path) -> Places:
-    return Places(folder / "archive", folder / "staging")
+def places(folder: Path) -> FileFolders:
+    return FileFolders(folder / "archive", folder / "staging")
 
 
 def options(folder: Path) -> dict[str, Any]:

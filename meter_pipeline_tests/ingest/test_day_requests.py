@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from meter_pipeline.ingest import day_requests
 from meter_pipeline.ingest.day_requests import MOST_INTERVAL, ask, due, evidence_of, interval
-from meter_pipeline.ingest.tables.day_requests import Asked
+from meter_pipeline.ingest.tables.day_requests import RequestCount
 from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.support import FixedClock
 
@@ -54,7 +54,7 @@ def test_new_evidence_is_asked_for_at_once_and_done_days_are_forgotten(database:
 
 def test_a_day_whose_run_is_under_way_is_left_alone() -> None:
     evidence = evidence_of([b"f"])
-    asked = {FIRST: Asked(evidence, 3, NOW - timedelta(days=1))}
+    asked = {FIRST: RequestCount(evidence, 3, NOW - timedelta(days=1))}
     assert due({FIRST: evidence}, asked, NOW, {FIRST}, 100) == []
     [request] = due({FIRST: evidence}, asked, NOW, (), 100)
     assert request.times == 4

@@ -143,7 +143,7 @@ def test_a_run_whose_day_was_taken_stops(day: Database, tmp_path: Path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(load, "write_batch", overtaken)
-        with pytest.raises(load.Fenced):
+        with pytest.raises(load.DayTakenOverError):
             run(day, tmp_path)
     assert leaves(day) == 0
     run(day, tmp_path)

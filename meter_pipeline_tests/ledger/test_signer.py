@@ -15,7 +15,7 @@ import pytest
 
 from meter_pipeline.ledger import checkpoints, entries, notes, verification
 from meter_pipeline.ledger.signer import SignerRefusedError
-from meter_pipeline.ledger.signing import SIGNER_VARIABLE, Child, signer_client
+from meter_pipeline.ledger.signing import SIGNER_VARIABLE, SignerProcess, signer_client
 from meter_pipeline.postgres.database import Database
 
 _opened: list[str] = []
@@ -155,7 +155,7 @@ def test_a_killed_child_is_started_again_and_one_child_is_kept(tmp_path: Path, o
     client = signer_client(tmp_path / "a", "")
     key, _ = client.public("city/log/1")
     child = client.reach
-    assert isinstance(child, Child)
+    assert isinstance(child, SignerProcess)
     assert child.process is not None
     first = child.process
     first.kill()

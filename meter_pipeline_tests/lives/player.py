@@ -190,10 +190,10 @@ _LIFE: Final = re.compile(r"\b[AB]-([0-9]{5})\.")
 
 def _missing(city: City, step: str, silent: dict[int, str]) -> None:
     """What the law says is neither billed nor accrued nor waiting, by life; the first time is kept."""
-    verdict = city.law(FIRST, day_of(DAYS))
-    for f in verdict.open:
+    result = city.law(FIRST, day_of(DAYS))
+    for f in result.open:
         silent.setdefault(int(f.service_point_id[3:]), f"after {step} {f.billing_day:%d.%m.} {f.why}")
-    for bill in verdict.bills_open:
+    for bill in result.bills_open:
         found = _LIFE.search(bill)
         assert found, bill
         silent.setdefault(int(found[1]), f"after {step} {bill}")

@@ -16,8 +16,8 @@ from meter_pipeline.migration.comparison import (
     CLASSES,
     RARE,
     RESULT,
-    Drift,
     KnownDefect,
+    RoundingDrift,
     Rules,
     compare,
     coverage,
@@ -78,7 +78,7 @@ def test_rounding_that_leans_one_way_for_three_days_is_an_error_of_a_cent_a_day(
 
     def third(leant: int, days: int) -> list[str]:
         before = pl.DataFrame({"account_id": ["A1"], "code": ["energy"], "leant": [leant]})
-        drift = Drift(days, before)
+        drift = RoundingDrift(days, before)
         return (
             compare(
                 figures({}), figures({"value": 12_330_000}), known_accounts=ACCOUNTS, now=NOW, rules=RULES, drift=drift

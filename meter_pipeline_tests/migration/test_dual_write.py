@@ -20,7 +20,7 @@ from meter_pipeline.ledger.entries import canonical_json
 from meter_pipeline.migration import cutover, dual_write, tables
 from meter_pipeline.migration.dual_write import Record
 from meter_pipeline.migration.gate import Condition, GateReport
-from meter_pipeline.migration.rollback import Seen, roll_back, triggers
+from meter_pipeline.migration.rollback import RollbackFacts, roll_back, triggers
 from meter_pipeline.migration.sides import LegacyFolder
 from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline_tests.support import FixedClock
@@ -45,7 +45,7 @@ def stage(database: Database, name: str, points: int | None = None) -> None:
         )
 
 
-def write(database: Database, *records: Record) -> list[dual_write.Written]:
+def write(database: Database, *records: Record) -> list[dual_write.WriteResult]:
     with database.connect() as connection:
         return dual_write.write(connection, [(r, None) for r in records])
 
@@ -149,20 +149,20 @@ def test_nothing_is_left_behind_when_the_writing_transaction_fails(database: Dat
 @pytest.mark.parametrize(
     "seen",
     [
-        Seen(unexplained_money=1),
-        Seen(missing_new=1),
-        Seen(ledger_verifies=False),
-        Seen(dead_letter_share=0.006, dead_letter_share_7_days=0.01),
-        Seen(dead_letter_share=0.004, dead_letter_share_7_days=0.001),
-        Seen(breaker_open_s=301),
-        Seen(slow_p95_for_s=901),
-        Seen(lag_s=13 * 3600),
-        Seen(paused=True),
+        RollbackFacts(unexplained_money=1),
+        RollbackFacts(missing_new=1),
+        RollbackFacts(ledger_verifies=False),
+        RollbackFacts(dead_letter_share=0.006, dead_letter_share_7_days=0.01),
+        RollbackFacts(dead_letter_share=0.004, dead_letter_share_7_days=0.001),
+        RollbackFacts(breaker_open_s=301),
+        RollbackFacts(slow_p95_for_s=901),
+        RollbackFacts(lag_s=13 * 3600),
+        RollbackFacts(paused=True),
     ],
 )
-def test_every_trigger_pulls_alone_and_calm_pulls_none(seen: Seen) -> None:
+def test_every_trigger_pulls_alone_and_calm_pulls_none(seen: RollbackFacts) -> None:
     assert len(triggers(seen)) == 1
-    assert triggers(Seen(dead_letter_share=0.002, dead_letter_share_7_days=0.001)) == []
+    assert triggers(RollbackFacts(dead_letter_share=0.002, dead_letter_share_7_days=0.001)) == []
 
 
 def green(at: datetime, *, is_green: bool = True) -> GateReport:

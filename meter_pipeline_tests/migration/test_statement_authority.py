@@ -117,7 +117,7 @@ def test_a_rollback_while_the_city_is_priced_leaves_no_statement_of_ours(
 def test_a_rollback_waits_for_statements_being_written(billed: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     put_stage(billed, "live", 10_000)
     reconciled, writing, back = (
-        bill_run.statement_joints,
+        bill_run.statement_checks,
         threading.Event(),
         threading.Thread(target=lambda: roll_back(billed, ["drill"], by="test")),
     )
@@ -129,7 +129,7 @@ def test_a_rollback_waits_for_statements_being_written(billed: Database, monkeyp
         assert back.is_alive(), "the stage is held until the statements are committed"
         return reconciled(*given)
 
-    monkeypatch.setattr(bill_run, "statement_joints", held)
+    monkeypatch.setattr(bill_run, "statement_checks", held)
     assert issue_statements(billed, CHICAGO, "C1", END, clock=CLOCK).issued == 6
     back.join(10)
     assert writing.is_set()

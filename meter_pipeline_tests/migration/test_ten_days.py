@@ -33,7 +33,7 @@ from meter_pipeline_tests.support import FixedClock
 ACCOUNTS = 120
 REPLAYED = 31
 CALENDAR = BillingCalendar("America/Chicago")
-# : Everything as in production, but for a city of 120: three days of it cannot bound errors at one in ten thousand, and
+#: Everything as in production, but for a city of 120: three days of it cannot bound errors at one in ten thousand, and
 # one account in a hundred is rare.
 NEEDS = Requirements(largest_rate=1e-2, coverage=COVERAGE)
 RULES = Rules(tolerance={"determinant": 20_000}, legacy_unit=LEGACY_UNIT)

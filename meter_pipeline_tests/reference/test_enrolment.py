@@ -13,7 +13,7 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.feeds.registry import parse
 from meter_pipeline.reference.enrolment import (
-    Admitted,
+    EnrolledRows,
     Enrolment,
     EnrolmentRefused,
     KnownChannels,
@@ -35,17 +35,17 @@ def parsed(tmp_path: Path, *lines: str, **declared: Any) -> ParsedFeed:
     return parse(path, HeadEnd("TEST", "delimited", unit="kWh", columns=COLUMNS, **declared), CALENDAR)
 
 
-def table(admitted: Admitted, name: str) -> list[dict[str, Any]]:
+def table(admitted: EnrolledRows, name: str) -> list[dict[str, Any]]:
     return [dict(zip(TABLES[name].columns, row, strict=True)) for row in admitted.rows.get(name, [])]
 
 
-def channels(admitted: Admitted) -> dict[str, tuple[str, bool, int | None]]:
+def channels(admitted: EnrolledRows) -> dict[str, tuple[str, bool, int | None]]:
     return {
         row["channel"]: (row["flow"], row["billed"], row["interval_minutes"]) for row in table(admitted, "channels")
     }
 
 
-def enrolled(feed: ParsedFeed, known: KnownChannels | None = None) -> Admitted:
+def enrolled(feed: ParsedFeed, known: KnownChannels | None = None) -> EnrolledRows:
     return admit(feed, CALENDAR, HOW, frozenset(known or {}), known or {})
 
 

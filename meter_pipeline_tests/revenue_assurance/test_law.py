@@ -11,7 +11,7 @@ import pytest
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.billing.bill_run import issue_statements
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.revenue_assurance.law import Verdict, law_of_day, law_of_days, law_of_month
+from meter_pipeline.revenue_assurance.law import LawResult, law_of_day, law_of_days, law_of_month
 from meter_pipeline_tests.billing.support import (
     CHICAGO,
     CLOCK,
@@ -49,20 +49,20 @@ def town(database: Database) -> None:
     issue_statements(database, CHICAGO, "C1", END, clock=CLOCK)
 
 
-def law(database: Database) -> Verdict:
+def law(database: Database) -> LawResult:
     return law_of_days(database, JULY, PAST)
 
 
 def test_every_unit_is_billed_or_accrued(database: Database) -> None:
     town(database)
-    verdict = law(database)
-    assert verdict.ok, verdict.sentence()
-    assert verdict.service_points == 3
-    assert verdict.totals == {
+    result = law(database)
+    assert result.ok, result.sentence()
+    assert result.service_points == 3
+    assert result.totals == {
         "kWh": [5 * (24_000_000 + 24_024_000), 3 * (24_000_000 + 24_024_000), 2 * (24_000_000 + 24_024_000), 0],
         "m3": [5 * 1_234_567, 3 * 1_234_567, 2 * 1_234_567, 0],
     }
-    assert law_of_month(database, JULY).totals == verdict.totals, "days that were not billed add nothing"
+    assert law_of_month(database, JULY).totals == result.totals, "days that were not billed add nothing"
     document = law_of_day(database, JULY).document()
     assert document["ok"] is True
     assert document["open"] == []
@@ -146,9 +146,9 @@ def test_a_row_that_was_changed_dropped_or_doubled_is_found(database: Database, 
     with database.connect() as connection:
         for statement in harm.split("; "):
             assert connection.execute(statement.encode()).rowcount >= 1, statement
-    verdict = law(database)
-    assert not verdict.ok
-    words = [f.why for f in verdict.open] + verdict.bills_open
+    result = law(database)
+    assert not result.ok
+    words = [f.why for f in result.open] + result.bills_open
     assert any(said in w for w in words), words
 
 
@@ -164,9 +164,9 @@ def test_what_an_exception_names_is_waiting_and_nothing_more(database: Database)
         connection.execute(
             "INSERT INTO billing.exception_day VALUES ('2026-07-05', 'SP-003', 'A-003', 'attribute_missing', 'meter_size')"
         )
-    verdict = law(database)
-    assert verdict.ok, verdict.sentence()
-    (waits,) = [f for f in verdict.findings if f.service_point_id == "SP-003"]
+    result = law(database)
+    assert result.ok, result.sentence()
+    (waits,) = [f for f in result.findings if f.service_point_id == "SP-003"]
     assert (waits.waiting, waits.accrued, waits.why) == (1_234_567, 0, "attribute_missing")
     with database.connect() as connection:  # the same words do not excuse a quantity that is merely too small
         connection.execute(
@@ -181,9 +181,9 @@ def test_what_an_exception_names_is_waiting_and_nothing_more(database: Database)
 def test_a_day_that_no_stage_has_billed_waits_as_a_whole(database: Database) -> None:
     town(database)
     put_intervals(database, PAST, {"SP-001": [500] * 24})
-    verdict = law_of_day(database, PAST)
-    assert verdict.ok
-    assert [(f.service_point_id, f.waiting, f.why) for f in verdict.findings] == [
+    result = law_of_day(database, PAST)
+    assert result.ok
+    assert [(f.service_point_id, f.waiting, f.why) for f in result.findings] == [
         ("SP-001", 12_000_000, "day_not_billed")
     ]
 
@@ -192,9 +192,9 @@ def test_a_correction_that_waits_explains_its_own_quantity_and_no_other(database
     town(database)
     put_intervals(database, date(2026, 7, 2), {"SP-001": [100_000] * 24})
     bill_billing_day(database, CHICAGO, date(2026, 7, 2), clock=CLOCK)
-    verdict = law(database)
-    assert verdict.ok, verdict.sentence()
-    assert any("waits for a decision" in w for w in verdict.bills_waiting)
+    result = law(database)
+    assert result.ok, result.sentence()
+    assert any("waits for a decision" in w for w in result.bills_waiting)
     with database.connect() as connection:
         connection.execute("UPDATE billing.adjustment_segment SET energy[1] = energy[1] - 1")
     assert not law(database).ok

@@ -47,7 +47,7 @@ CHANNELS: Final = pl.DataFrame(
 #: Distinct files there are: enough for every overlap, few enough to be prepared once.
 CONTENTS: Final = 240
 POISON: Final = 91 * 10**17
-# : Actual, substituted, final substituted, estimated: what a late file may say of a read, so that the condition rank is
+#: Actual, substituted, final substituted, estimated: what a late file may say of a read, so that the condition rank is
 # tried with the versions.
 QUALITIES: Final = tuple(quality.pack(flag) for flag in "AASFE")
 

@@ -28,7 +28,7 @@ from psycopg import errors
 
 from meter_pipeline.control import probe
 from meter_pipeline.ingest import (
-    Places,
+    FileFolders,
     archive,
     day,
     ingest_billing_day,
@@ -67,7 +67,7 @@ from meter_pipeline_tests.simulation.server import Faults, Server
 from meter_pipeline_tests.simulation.statements import totals
 
 SMALL: Final = Limits(batch_least=1, batch_start=2, batch_most=3, writers_start=2, writers_most=3)
-# : A batch may begin this long after a pause is visible, because it asked before: the answer to a poll may take 2 s
+#: A batch may begin this long after a pause is visible, because it asked before: the answer to a poll may take 2 s
 # (control.probe), a connection : half a second more (writer.POLL_STALE_S), and the way to the server its few
 # milliseconds.
 DRAIN_S: Final = probe.POLL_DEADLINE_S + writer.POLL_STALE_S + 0.1
@@ -325,7 +325,7 @@ class World:
                         CALENDAR,
                         path,
                         NORTH,
-                        Places("archive", "staging"),
+                        FileFolders("archive", "staging"),
                         parse=parse,
                         clock=self.clock,
                         channels=declared(),
@@ -343,7 +343,7 @@ class World:
             self.database,
             CALENDAR,
             DAY,
-            places=Places("archive", "staging"),
+            places=FileFolders("archive", "staging"),
             head_ends={"NORTH": NORTH},
             parse=parse,
             clock=self.clock,
@@ -454,11 +454,11 @@ class World:
                 continue
             if isinstance(error, AssertionError):
                 raise error
-            allowed = (psycopg.Error, OSError, load.Fenced) if not self.profile.mild else ()
+            allowed = (psycopg.Error, OSError, load.DayTakenOverError) if not self.profile.mild else ()
             if not isinstance(error, allowed):
                 error.add_note(f"{process.name} in a history of kind {self.profile.name!r}")
                 raise error
-            if isinstance(error, load.Fenced) and not (
+            if isinstance(error, load.DayTakenOverError) and not (
                 self.profile.crashes or self.profile.freezes or self.profile.kills or self.profile.terminates
             ):
                 raise error

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from meter_pipeline.billing.bill_position import Position
+from meter_pipeline.billing.bill_position import PeriodPosition
 from meter_pipeline.billing.pricing import amounts
 from meter_pipeline.billing.tariffs import load_tariff
 from meter_pipeline.simulator import Spec, day_matrix, simulate
@@ -97,7 +97,7 @@ def test_accounts_billed_by_hand_have_usage_and_no_lines(nights: dict[date, list
 def test_a_period_costs_what_the_product_says(name: str, factor: float, quantity: float, days: int) -> None:
     path = Path(__file__).parents[2] / "data" / "tariffs" / f"{name}.json"
     tariff = load_tariff(path)
-    where = Position(
+    where = PeriodPosition(
         energy=np.array([[round(quantity * factor * 10**6)]]),
         days=np.array([days]),
         period_days=np.array([30]),

@@ -98,7 +98,7 @@ def waiting(database: Database) -> bool:
     return bool(database.read("SELECT EXISTS (SELECT FROM billing.late_change) AS w")["w"][0])
 
 
-def late_changes(database: Database, joints: Sequence[str]) -> pl.DataFrame:
+def late_changes(database: Database, checks: Sequence[str]) -> pl.DataFrame:
     """What waits for an adjustment: statement_id, cycle_id, period_start, period_end, ``evidence`` (the days that
     changed), ``noticed_at`` of the last of them, and ``waits_for``: why the adjustment cannot be worked out yet, null
     where it can.
@@ -143,7 +143,7 @@ def late_changes(database: Database, joints: Sequence[str]) -> pl.DataFrame:
         FROM billing.late_change AS c JOIN billing.statement AS s USING (statement_id)
         GROUP BY 1, 2, 3, 4 ORDER BY 2, 3, 1
         """,
-        [",".join(joints)],
+        [",".join(checks)],
     )
 
 

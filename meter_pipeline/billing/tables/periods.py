@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 
 Connection = psycopg.Connection[Any]
 
-# : What stands against a point of the close, a row each. Cut at _SHOWN: 100,000 exceptions are one sentence to whoever
+#: What stands against a point of the close, a row each. Cut at _SHOWN: 100,000 exceptions are one sentence to whoever
 # reads the page.
 _CHECKS: dict[str, str] = {
     "every day is billed": "SELECT d::date::text FROM generate_series("
@@ -18,7 +18,7 @@ _CHECKS: dict[str, str] = {
     # the next day billed, from the index: an EXISTS became a hash join over every charge of the month, 0.6 s for
     # 700,000
     "WHERE (SELECT min(c.billing_day) FROM billing.charge_day AS c WHERE c.billing_day >= d::date) IS DISTINCT FROM d::date ORDER BY d",
-    "no joint is open": "SELECT billing_day || ' ' || joint || ' ' || subject FROM billing.reconciliation "
+    "no reconciliation check is open": "SELECT billing_day || ' ' || joint || ' ' || subject FROM billing.reconciliation "
     "WHERE billing_day >= %(m)s AND billing_day < %(n)s AND cause IN ('open', 'not_loaded') ORDER BY billing_day, joint, subject",
     "every period that ended has its statements": "SELECT cycle_id || ' ' || period_end FROM ref.billing_cycles AS p "
     "WHERE period_end > greatest(%(m)s::date, (SELECT first_billing_day FROM billing.going_live)) AND period_end <= %(n)s "
@@ -59,13 +59,13 @@ def periods_ending(connection: Connection, month: date, following: date) -> list
     return [(row[0], row[1], row[2]) for row in rows]
 
 
-def joints_found(
-    connection: Connection, cycle_id: str, period_end: date, joints: list[str]
+def checks_found(
+    connection: Connection, cycle_id: str, period_end: date, checks: list[str]
 ) -> list[tuple[str, str, str]]:
-    """Joint, cause and detail of a period's statements as they were last compared."""
+    """Check, cause and detail of a period's statements as they were last compared."""
     return connection.execute(
         "SELECT joint, cause, detail FROM billing.reconciliation WHERE billing_day = %s::date - 1 AND subject = %s AND joint = ANY(%s) ORDER BY 1",
-        (period_end, cycle_id, joints),
+        (period_end, cycle_id, checks),
     ).fetchall()
 
 

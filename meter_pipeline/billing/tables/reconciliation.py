@@ -118,7 +118,7 @@ def registers(
     )
 
 
-# : What the joints of a day compare of each of its tables, as SQL: read once, compared as frames
+#: What the reconciliation checks of a day compare of each of its tables, as SQL: read once, compared as frames
 # (billing/reconcile.py). Three joins over a hundred : thousand services in SQL took 1.3 processor seconds, this 0.3.
 def stored_determinants(connection: Connection, day: date) -> pl.DataFrame:
     """The day's determinants as stored: service_point_id, unit, source_unit, source_quantity, source_export, energy and
@@ -164,7 +164,7 @@ def stored_charges(connection: Connection, day: date, *, before: bool = False) -
 
 def positions_before(connection: Connection, day: date, alone: pl.DataFrame) -> pl.DataFrame:
     """The last position before the eve of a day of services that have none on the eve: as stored_charges(before=True)."""
-    eve = day - timedelta(days=1)
+    prior_day = day - timedelta(days=1)
     schema = {
         **dict.fromkeys(("service_point_id", "account_id", "tariff_id"), pl.String),
         "stretch_start": pl.Date,
@@ -173,14 +173,14 @@ def positions_before(connection: Connection, day: date, alone: pl.DataFrame) -> 
     }
     first = alone["stretch_start"].min() if alone.height else None
     billed = "SELECT EXISTS (SELECT FROM billing.charge_day WHERE billing_day >= %(first)s AND billing_day < %(eve)s)"
-    if first is None or not scalar(connection, billed, {"first": first, "eve": eve}):
+    if first is None or not scalar(connection, billed, {"first": first, "eve": prior_day}):
         return pl.DataFrame(schema=schema)
     rows = connection.execute(
         "SELECT DISTINCT ON (service_point_id, account_id, tariff_id, stretch_start) service_point_id, account_id, tariff_id, stretch_start, "
         f"{_summed('energy_to_date')} AS reached, {_summed('export_to_date')} AS sent FROM billing.charge_day "
         "WHERE billing_day >= %(first)s AND billing_day < %(eve)s AND billing_day >= stretch_start AND service_point_id = ANY(%(points)s) "
         "ORDER BY service_point_id, account_id, tariff_id, stretch_start, billing_day DESC".encode(),
-        {"first": first, "eve": eve, "points": alone["service_point_id"].to_list()},
+        {"first": first, "eve": prior_day, "points": alone["service_point_id"].to_list()},
     ).fetchall()
     return pl.DataFrame(rows, schema=schema, orient="row")
 
@@ -389,9 +389,9 @@ def _rows(connection: Connection, query: str, day: date, **more: Any) -> list[Ro
 
 
 def replace(
-    connection: Connection, day: date, frame: pl.DataFrame, joints: list[str], subject: str | None = None
+    connection: Connection, day: date, frame: pl.DataFrame, checks: list[str], subject: str | None = None
 ) -> int:
-    """Bring the day's rows of the given joints (of one subject, where one is given) to exactly ``frame``; equal rows
+    """Bring the day's rows of the given checks (of one subject, where one is given) to exactly ``frame``; equal rows
     are left untouched.
 
     Returns rows written or deleted.
@@ -411,7 +411,7 @@ def replace(
         "DELETE FROM billing.reconciliation AS t WHERE billing_day = %s AND joint = ANY(%s) AND (%s::text IS NULL OR subject = %s) "
         "AND NOT EXISTS (SELECT FROM incoming_joint AS i "
         "WHERE (i.joint, i.subject, i.unit, i.cause) = (t.joint, t.subject, t.unit, t.cause))",
-        (day, joints, subject, subject),
+        (day, checks, subject, subject),
     ).rowcount
     changed = connection.execute(
         "INSERT INTO billing.reconciliation AS t (billing_day, joint, subject, unit, cause, expected, actual, items, detail) "

@@ -326,7 +326,7 @@ def period_statements(database: Database, cycle_id: str, period_start: date, mos
     )
 
 
-def open_joints(database: Database, cycle_id: str, period_start: date) -> list[str]:
+def open_checks(database: Database, cycle_id: str, period_start: date) -> list[str]:
     """Joints of a period's statements that nobody can explain, as last compared."""
     found = database.read(
         "SELECT r.joint || ' ' || r.detail AS said FROM billing.reconciliation AS r JOIN ref.billing_cycles AS p ON r.subject = p.cycle_id "

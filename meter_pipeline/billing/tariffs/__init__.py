@@ -12,9 +12,9 @@ from pathlib import Path
 from meter_pipeline.billing.tariffs import native, urdb
 from meter_pipeline.billing.tariffs.document_lines import line_of
 from meter_pipeline.billing.tariffs.fields import TariffRefusedError, parse_document
-from meter_pipeline.billing.tariffs.model import Line, Tariff
+from meter_pipeline.billing.tariffs.model import Tariff, TariffLine
 
-__all__ = ["Line", "Tariff", "TariffRefusedError", "line_of", "load_tariff", "parse_tariff"]
+__all__ = ["Tariff", "TariffLine", "TariffRefusedError", "line_of", "load_tariff", "parse_tariff"]
 
 
 @lru_cache(maxsize=1024)

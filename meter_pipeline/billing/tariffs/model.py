@@ -17,7 +17,7 @@ from meter_pipeline.billing.tariffs.schedules import AnySchedule
 
 COMPONENTS: Final = ("energy", "demand_flat", "demand_tou", "fixed", "minimum", "rider", "tax", "credit")
 ROUNDING_MODES: Final = ("half_up", "half_even", "up", "down")
-# : How a tier's limit is counted: the billing period's usage; usage per kW of the period's peak; per day; per kW and
+#: How a tier's limit is counted: the billing period's usage; usage per kW of the period's peak; per day; per kW and
 # day; multiples of the : account's own budget.
 TIER_BASES: Final = ("period", "per_kw", "daily", "per_kw_daily", "budget")
 METERING: Final = ("consumption", "net_metering", "net_billing", "buy_all_sell_all")
@@ -64,7 +64,7 @@ Ladder = tuple[Tier, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Variants:
+class ByAttribute:
     """Ladders or amounts that differ by an attribute of the service (meter_size, customer_class, jurisdiction). '*' is
     the default. Under the attributes service_date and bill_date the keys are the days from which each holds."""
 
@@ -105,7 +105,7 @@ class UsageCharge:
     name: str
     component: str
     ladders: tuple[tuple[Ladder, ...], ...]
-    variants: Variants = Variants(None)
+    variants: ByAttribute = ByAttribute(None)
     allocation: str = "pro_rata"
     basis: str = "usage"
     factor: Decimal = Decimal(1)
@@ -128,7 +128,7 @@ class FixedCharge:
     code: str
     name: str
     amounts: tuple[Decimal, ...]
-    variants: Variants = Variants(None)
+    variants: ByAttribute = ByAttribute(None)
     per: str = "month"
     component: str = "fixed"
     rounding: Rounding | None = None
@@ -207,7 +207,7 @@ class MinimumCharge:
     name: str
     amounts: tuple[Decimal, ...]
     of: tuple[str, ...]
-    variants: Variants = Variants(None)
+    variants: ByAttribute = ByAttribute(None)
     per: str = "month"
     rounding: Rounding | None = None
     demand: int | None = None
@@ -217,7 +217,7 @@ Charge = UsageCharge | FixedCharge | DemandCharge | PercentCharge | MinimumCharg
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TariffLine:
     """One line of the tariff: its key is stable for a tariff version."""
 
     key: str
@@ -244,7 +244,7 @@ class HeatContent:
 
 
 @dataclass(frozen=True, slots=True)
-class Sell:
+class ExportRates:
     """What exports earn: a rate per period and, for net metering, what is paid for what is left at the true-up month.
 
     ``rollover``: what a period's surplus becomes: kwh or money for later periods, or none: paid at ``rates`` at once.
@@ -282,14 +282,14 @@ class Tariff:
     proration: Proration
     demand_minutes: int | None = None
     metering: str = "consumption"
-    sell: Sell | None = None
+    sell: ExportRates | None = None
     heat_content: tuple[HeatContent, ...] = ()
     annual_minimum: Decimal | None = None
     budget_monthly: tuple[Decimal, ...] = ()
     notes: tuple[str, ...] = ()
     holidays: HolidayList | None = None
     whole_units: Decimal | None = None
-    lines: tuple[Line, ...] = field(default=(), init=False)
+    lines: tuple[TariffLine, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lines", tuple(line for charge in self.charges for line in _lines_of(self, charge)))
@@ -373,7 +373,7 @@ class Tariff:
         dated = [v for v in self._variants() if v.attribute == "service_date"]
         return frozenset(date.fromisoformat(key) for v in dated for key in v.keys)
 
-    def _variants(self) -> list[Variants]:
+    def _variants(self) -> list[ByAttribute]:
         return [c.variants for c in self.charges if isinstance(c, (UsageCharge, FixedCharge, MinimumCharge))]
 
     def _counts(self) -> set[str]:
@@ -384,7 +384,7 @@ class Tariff:
         return any(t.basis == "budget" for ladder in ladders for t in ladder)
 
 
-def _lines_of(tariff: Tariff, charge: Charge) -> list[Line]:
+def _lines_of(tariff: Tariff, charge: Charge) -> list[TariffLine]:
     code, name = charge.code, charge.name
     if isinstance(charge, UsageCharge):
         rows = []
@@ -394,12 +394,12 @@ def _lines_of(tariff: Tariff, charge: Charge) -> list[Line]:
             for t in range(tiers):
                 key = f"{code}/{period}/{t + 1}"
                 label = name + (f", {period}" if len(periods) > 1 else "") + (f", tier {t + 1}" if tiers > 1 else "")
-                rows.append(Line(key, code, label, charge.component, p, t, tariff.unit))
+                rows.append(TariffLine(key, code, label, charge.component, p, t, tariff.unit))
         return rows
     if isinstance(charge, DemandCharge):
         tiers = len(charge.ladder)
         return [
-            Line(
+            TariffLine(
                 f"{code}/{tariff.registers[charge.register].name}/{t + 1}",
                 code,
                 name + (f", tier {t + 1}" if tiers > 1 else ""),
@@ -411,4 +411,4 @@ def _lines_of(tariff: Tariff, charge: Charge) -> list[Line]:
             for t in range(tiers)
         ]
     component = "minimum" if isinstance(charge, MinimumCharge) else charge.component
-    return [Line(code, code, name, component, None, None, "")]
+    return [TariffLine(code, code, name, component, None, None, "")]

@@ -14,12 +14,12 @@ from meter_pipeline.billing.tariffs.model import (
     METERING,
     Charge,
     DemandCharge,
+    ExportRates,
     HeatContent,
     MinimumCharge,
     Proration,
     Register,
     Rounding,
-    Sell,
     Tariff,
     Tier,
     UsageCharge,
@@ -162,7 +162,7 @@ def _count_hours_use(root: Field, charges: list[Charge], registers: list[Registe
         charges[k] = replace(charge, peak_register=register, ratchet=named.ratchet if named else None)
 
 
-def _earn(charges: list[Charge], metering: str, sell: Sell) -> None:
+def _earn(charges: list[Charge], metering: str, sell: ExportRates) -> None:
     """Adds what exports earn where no charge says it, and lets export charges count what net metering left over where
     nothing of it is kept for later periods."""
     paid = any(isinstance(c, UsageCharge) and c.basis in ("export", "surplus") for c in charges)
@@ -178,7 +178,7 @@ def _earn(charges: list[Charge], metering: str, sell: Sell) -> None:
         charges.append(UsageCharge(code, "Export credit", "credit", (earned,), basis=basis))
 
 
-def _sell(root: Field, periods: tuple[str, ...]) -> Sell | None:
+def _sell(root: Field, periods: tuple[str, ...]) -> ExportRates | None:
     if "sell" not in root:
         return None
     field = root["sell"]
@@ -192,7 +192,7 @@ def _sell(root: Field, periods: tuple[str, ...]) -> Sell | None:
         if "rates" in field
         else (field.get("rate", Decimal(0)).decimal(),) * len(periods)
     )
-    return Sell(
+    return ExportRates(
         rates,
         field.get("yearend_rate", Decimal(0)).decimal(),
         field.get("trueup_month", Decimal(12)).integer(1, 12),

@@ -12,6 +12,7 @@ from meter_pipeline.billing.tariffs.model import (
     COMPONENTS,
     ROUNDING_MODES,
     TIER_BASES,
+    ByAttribute,
     Charge,
     DemandCharge,
     FixedCharge,
@@ -23,7 +24,6 @@ from meter_pipeline.billing.tariffs.model import (
     Rounding,
     Tier,
     UsageCharge,
-    Variants,
 )
 from meter_pipeline.billing.tariffs.schedules import RuleSchedule
 
@@ -93,17 +93,17 @@ def _ladders(field: Field, periods: tuple[str, ...]) -> tuple[Ladder, ...]:
     return tuple(_ladder(field["periods"][p]) for p in periods)
 
 
-def _variants(field: Field) -> tuple[Variants, list[Field]]:
+def _variants(field: Field) -> tuple[ByAttribute, list[Field]]:
     """The variants of a charge under ``by``, or the charge itself as the only one."""
     if "by" not in field:
-        return Variants(None), [field]
+        return ByAttribute(None), [field]
     by = field["by"]
     by.only("attribute", "values")
     attribute = by["attribute"].choice("meter_size", "customer_class", "jurisdiction", "rate_code")
     values = dict(by["values"].items())
     if not values:
         raise by["values"].refuse("must name at least one value")
-    return Variants(attribute, tuple(values)), list(values.values())
+    return ByAttribute(attribute, tuple(values)), list(values.values())
 
 
 def _usage(field: Field, periods: tuple[str, ...], component: str) -> UsageCharge:
@@ -170,14 +170,14 @@ def _dated(field: Field, periods: tuple[str, ...], component: str) -> UsageCharg
         field["name"].text(),
         component,
         tuple(((Tier(None, rate),),) * len(periods) for _, rate in rows),
-        Variants(block["by"].choice("service_date", "bill_date"), tuple(day.isoformat() for day, _ in rows)),
+        ByAttribute(block["by"].choice("service_date", "bill_date"), tuple(day.isoformat() for day, _ in rows)),
         basis=field.get("basis", "usage").choice(*BASES),
         factor=field.get("factor", Decimal(1)).decimal(Decimal(0)),
         rounding=_own_rounding(field),
     )
 
 
-def _amounts(field: Field) -> tuple[Variants, tuple[Decimal, ...]]:
+def _amounts(field: Field) -> tuple[ByAttribute, tuple[Decimal, ...]]:
     variants, members = _variants(field)
     if variants.attribute is None:
         return variants, (field["amount"].decimal(),)

@@ -15,6 +15,7 @@ from meter_pipeline.billing.tariffs.fields import Field, TariffRefusedError
 from meter_pipeline.billing.tariffs.model import (
     Charge,
     DemandCharge,
+    ExportRates,
     FixedCharge,
     Ladder,
     MinimumCharge,
@@ -22,7 +23,6 @@ from meter_pipeline.billing.tariffs.model import (
     Ratchet,
     Register,
     Rounding,
-    Sell,
     Tariff,
     Tier,
     UsageCharge,
@@ -250,7 +250,7 @@ def _demand(root: Field, ratchet: Ratchet | None) -> tuple[list[Register], list[
     return registers, charges, schedule
 
 
-def _metering(root: Field, sells: list[tuple[Decimal | None, ...]]) -> tuple[str, Sell | None]:
+def _metering(root: Field, sells: list[tuple[Decimal | None, ...]]) -> tuple[str, ExportRates | None]:
     rule = ""
     if "dgrules" in root:
         rule = root["dgrules"].text().lower()
@@ -261,7 +261,7 @@ def _metering(root: Field, sells: list[tuple[Decimal | None, ...]]) -> tuple[str
     if not rule:
         return "consumption", None
     rates = tuple(s[0] if s[0] is not None else Decimal(0) for s in sells)
-    return _METERING[rule], Sell(rates)
+    return _METERING[rule], ExportRates(rates)
 
 
 def read(item: Mapping[str, Any], digest: bytes) -> Tariff:

@@ -106,7 +106,7 @@ def variances(connection: Connection, days: int = 35) -> list[tuple[str, str, st
     ).fetchall()
 
 
-def answered_joints(connection: Connection) -> list[tuple[str, str, str, Decimal]]:
+def answered_checks(connection: Connection) -> list[tuple[str, str, str, Decimal]]:
     """Variances that stood in the evidence of pauses people have ended: billing day, joint, unit, unexplained."""
     return connection.execute(
         """

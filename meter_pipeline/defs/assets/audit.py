@@ -15,9 +15,9 @@ def _judged(municipality: Municipality, report: StageReport) -> StageReport:
     this."""
     from meter_pipeline.control.watch import observe_ledger
 
-    verdict = next(check for check in report.checks if check.name == "ledger_verifies")
+    result = next(check for check in report.checks if check.name == "ledger_verifies")
     with municipality.database().connect("ledger verdict") as connection:
-        observe_ledger(connection, ok=verdict.passed, detail=verdict.description, clock=municipality.clock())
+        observe_ledger(connection, ok=result.passed, detail=result.description, clock=municipality.clock())
         connection.commit()
     return report
 

@@ -1,4 +1,4 @@
-"""Reconciled billing: determinants and charges of the day, and the joints between every step and the one before."""
+"""Reconciled billing: determinants and charges of the day, and the checks between every step and the one before."""
 
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
@@ -47,7 +47,7 @@ def reconciled_billing() -> dg.AssetsDefinition:
         checks={
             "lines_sum_to_total": "The lines of every account sum to its total.",
             "billed_equals_validated": "The quantities billed are the quantities validated, to the last unit.",
-            "reconciliation": "Every joint from file to line agrees, or its difference has a named cause.",
+            "reconciliation": "Every reconciliation check from file to line agrees, or its difference has a named cause.",
         },
         table="billing.charge_day",
         kinds={"polars", "postgres"},
@@ -93,13 +93,13 @@ def _statements(municipality: Municipality, day: date, run_id: str) -> StageRepo
         pl.DataFrame(rows, schema=names, orient="row") if rows else pl.DataFrame(schema=dict.fromkeys(names, pl.String))
     )
     issued = sum(int(row[2]) for row in rows)
-    bills, drawn, open_joints = _bills(database, [(str(row[0]), row[1]) for row in rows])
+    bills, drawn, open_checks = _bills(database, [(str(row[0]), row[1]) for row in rows])
     words = f"{len(lost)} accounts of {len(rows)} closed periods have neither a statement nor a reason"
     check = Check("statements_accounted_for", not lost, words, {"accounts": ", ".join(lost[:20])})
     agree = Check(
         "statements_reconciled",
-        not open_joints,
-        ", ".join(open_joints) or "every statement is what its days and the ledger say",
+        not open_checks,
+        ", ".join(open_checks) or "every statement is what its days and the ledger say",
         {},
     )
     tables = {"by cycle": table, "statements": bills} if rows else {"by cycle": table}
@@ -118,11 +118,11 @@ def _bills(database: Database, periods: list[tuple[str, date]]) -> "tuple[pl.Dat
     import polars as pl
 
     from meter_pipeline.billing import plots
-    from meter_pipeline.billing.tables.statements import open_joints, period_statements, statement_days
+    from meter_pipeline.billing.tables.statements import open_checks, period_statements, statement_days
 
     found = [period_statements(database, cycle, first, 25) for cycle, first in periods]
     bills = pl.concat(found) if found else pl.DataFrame()
-    wrong = [f"{cycle}: {text}" for cycle, first in periods for text in open_joints(database, cycle, first)]
+    wrong = [f"{cycle}: {text}" for cycle, first in periods for text in open_checks(database, cycle, first)]
     if not bills.height:
         return bills, {}, wrong
     days = statement_days(database, bills["statement_id"][0])

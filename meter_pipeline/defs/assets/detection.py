@@ -7,7 +7,7 @@ import dagster as dg
 from meter_pipeline.defs.lib import policy
 from meter_pipeline.defs.lib.report_metadata import metadata
 from meter_pipeline.defs.lib.resources import Municipality
-from meter_pipeline.defs.lib.run_guard import Hold
+from meter_pipeline.defs.lib.run_guard import PauseGuard
 from meter_pipeline.defs.lib.stage_asset import stage_asset, until_done
 from meter_pipeline.defs.lib.table_metadata import table_metadata
 from meter_pipeline.schemas.report import StageReport
@@ -28,13 +28,15 @@ from meter_pipeline.schemas.report import StageReport
     freshness_policy=policy.WEEKLY_REFIT,
     metadata=table_metadata("anomaly.baseline"),
 )
-def baselines(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> dg.MaterializeResult[None]:
+def baselines(
+    context: dg.AssetExecutionContext, municipality: Municipality, pause_guard: PauseGuard
+) -> dg.MaterializeResult[None]:
     """Fit every service point with enough history; the rest keep their class profile."""
     from meter_pipeline.anomalies import refit_baselines
 
     database = municipality.acting_as(policy.ROLES[policy.DETECTION]).database()
     outcome = until_done(
-        context, hold, lambda: refit_baselines(database, municipality.calendar(), clock=municipality.clock())
+        context, pause_guard, lambda: refit_baselines(database, municipality.calendar(), clock=municipality.clock())
     )
     return dg.MaterializeResult(metadata=metadata(outcome.report(), partitioned=False))
 

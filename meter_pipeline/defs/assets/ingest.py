@@ -7,7 +7,7 @@ import dagster as dg
 from meter_pipeline.defs.lib import policy
 from meter_pipeline.defs.lib.report_metadata import metadata
 from meter_pipeline.defs.lib.resources import Municipality
-from meter_pipeline.defs.lib.run_guard import Hold
+from meter_pipeline.defs.lib.run_guard import PauseGuard
 from meter_pipeline.defs.lib.stage_asset import stage_asset
 from meter_pipeline.defs.lib.table_metadata import table_metadata
 from meter_pipeline.schemas.report import StageReport
@@ -28,14 +28,14 @@ from meter_pipeline.schemas.report import StageReport
     metadata=table_metadata("raw.pull_request"),
 )
 def pulled_days(
-    context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold
+    context: dg.AssetExecutionContext, municipality: Municipality, pause_guard: PauseGuard
 ) -> dg.MaterializeResult[None]:
     """Ask every head-end of format http for its missing days. A pause of one head-end holds that one alone."""
     from meter_pipeline.control import PauseProbe
     from meter_pipeline.feeds import read_head_ends
     from meter_pipeline.ingest import pull
 
-    hold.wait()
+    pause_guard.wait()
     settings, database, clock = municipality.settings(), municipality.database(), municipality.clock()
     asked = [head_end for head_end in read_head_ends(settings.head_ends).values() if head_end.format == "http"]
     with PauseProbe(database, application_name="pull-pause", clock=clock) as probe:
@@ -64,13 +64,15 @@ def pulled_days(
     freshness_policy=policy.DAILY_FILES,
     metadata=table_metadata("raw.feed_file"),
 )
-def feed_files(context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold) -> dg.MaterializeResult[None]:
+def feed_files(
+    context: dg.AssetExecutionContext, municipality: Municipality, pause_guard: PauseGuard
+) -> dg.MaterializeResult[None]:
     """Land every new file of the inbox. One bad file refuses itself alone."""
     from meter_pipeline import deployed_versions
     from meter_pipeline.ingest import land_inbox
     from meter_pipeline.ledger.versions import note
 
-    hold.wait()
+    pause_guard.wait()
     settings = municipality.settings()
     note(municipality.database(), deployed_versions.in_use(settings), clock=municipality.clock())
     outcome = land_inbox(

@@ -7,7 +7,7 @@ import dagster as dg
 
 from meter_pipeline.defs.lib import policy
 from meter_pipeline.defs.lib.resources import Municipality
-from meter_pipeline.defs.lib.run_guard import Hold
+from meter_pipeline.defs.lib.run_guard import PauseGuard
 from meter_pipeline.schemas.reference import TABLES
 from meter_pipeline.schemas.reference_words import MEANINGS
 
@@ -46,7 +46,7 @@ def _columns(name: str) -> dg.TableSchema:
     pool=policy.POOL,
 )
 def reference_data(
-    context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold
+    context: dg.AssetExecutionContext, municipality: Municipality, pause_guard: PauseGuard
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Import data/reference: every fault is named and one fault refuses the whole import."""
     from meter_pipeline.reference import ReferenceRefused, import_folder

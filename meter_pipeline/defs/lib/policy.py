@@ -23,7 +23,7 @@ ANALYSTS: Final = ["team:billing-analysts"]
 FINANCE: Final = ["team:finance"]
 AUDITORS: Final = ["team:audit"]
 
-# : The database role a group's stages act in (postgres/privileges.toml), where the deployment has log-ins that may:
+#: The database role a group's stages act in (postgres/privileges.toml), where the deployment has log-ins that may:
 # METER_PIPELINE_ROLES=on.
 ROLES: Final = MappingProxyType(
     {
@@ -45,7 +45,7 @@ MIGRATION_ROLE: Final = "meter_migration"
 #: Schema checks read every table and write none.
 CHECK_ROLE: Final = "meter_auditor"
 
-# : Every asset and check is in this pool. Its limit is 0 while EMERGENCY_PAUSE is raised, and the run waits in the
+#: Every asset and check is in this pool. Its limit is 0 while EMERGENCY_PAUSE is raised, and the run waits in the
 # queue.
 POOL: Final = "emergency_pause"
 

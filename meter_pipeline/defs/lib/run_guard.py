@@ -24,11 +24,11 @@ from meter_pipeline.control.tables import flags
 from meter_pipeline.defs.lib.resources import Municipality
 from meter_pipeline.postgres.database import Database
 
-# : Heartbeats. A run silent for LOST_AFTER_S has lost its worker (sensors_lost_runs); six beats may be missed, as in a
+#: Heartbeats. A run silent for LOST_AFTER_S has lost its worker (sensors_lost_runs); six beats may be missed, as in a
 # restart of the database.
 BEAT_S: Final = 5.0
 LOST_AFTER_S: Final = 45.0
-# : Run monitoring reads this tag at every poll, before its own max_runtime_seconds (seen in 1.13.27,
+#: Run monitoring reads this tag at every poll, before its own max_runtime_seconds (seen in 1.13.27,
 # _daemon/monitoring/run_monitoring.py).
 MAX_RUNTIME_TAG: Final = "dagster/max_runtime"
 RANGE_START: Final = "dagster/asset_partition_range_start"
@@ -36,7 +36,7 @@ RANGE_END: Final = "dagster/asset_partition_range_end"
 PARTITION: Final = "dagster/partition"
 
 
-class Hold(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagster leaves the value type open
+class PauseGuard(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagster leaves the value type open
     """One for each run: made before its first step, let go after its last (with the in-process executor, which every
     job here has).
 

@@ -9,12 +9,12 @@ from typing import Any, Final, TypeVar
 
 import dagster as dg
 
-from meter_pipeline.control.pause_check import Held
+from meter_pipeline.control.pause_check import PausedError
 from meter_pipeline.defs.lib import policy
 from meter_pipeline.defs.lib.partitions import billing_days
 from meter_pipeline.defs.lib.report_metadata import run_days
 from meter_pipeline.defs.lib.resources import Municipality
-from meter_pipeline.defs.lib.run_guard import Hold
+from meter_pipeline.defs.lib.run_guard import PauseGuard
 from meter_pipeline.defs.lib.table_metadata import table_metadata
 from meter_pipeline.postgres.database import connection_lost
 from meter_pipeline.retention import ensure_present
@@ -63,7 +63,7 @@ def stage_asset(
         metadata=(table_metadata(table) if table else {}) | code_of(run_day),
     )
     def stage(
-        context: dg.AssetExecutionContext, municipality: Municipality, hold: Hold
+        context: dg.AssetExecutionContext, municipality: Municipality, pause_guard: PauseGuard
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         acting = municipality.acting_as(policy.ROLES[group])
 
@@ -73,7 +73,7 @@ def stage_asset(
                     "billing day %s was archived: its partitions are restored, and go again with the next archiving",
                     day,
                 )
-            return until_done(context, hold, lambda: run_day(acting, day, context.run.run_id))
+            return until_done(context, pause_guard, lambda: run_day(acting, day, context.run.run_id))
 
         yield from run_days(context, list(checks), at_boundary)
 
@@ -84,7 +84,9 @@ def stage_asset(
 MOST_LOSSES: Final = 5
 
 
-def until_done(context: dg.AssetExecutionContext | dg.OpExecutionContext, hold: Hold, work: Callable[[], Done]) -> Done:
+def until_done(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext, pause_guard: PauseGuard, work: Callable[[], Done]
+) -> Done:
     """Do ``work`` when no pause holds it.
 
     Where a pause was raised while it computed, or the server was restarted under it, its transaction is undone as a
@@ -93,10 +95,10 @@ def until_done(context: dg.AssetExecutionContext | dg.OpExecutionContext, hold: 
     """
     lost = 0
     while True:
-        hold.wait()
+        pause_guard.wait()
         try:
             return work()
-        except Held as held:
+        except PausedError as held:
             context.log.info("%s", held)
         except Exception as error:
             lost += 1
@@ -105,7 +107,7 @@ def until_done(context: dg.AssetExecutionContext | dg.OpExecutionContext, hold: 
             context.log.warning(
                 "the database went away (%s); begun again when it answers", " ".join(str(error).split())[:200]
             )
-            hold.after_a_loss()
+            pause_guard.after_a_loss()
 
 
 def code_of(run_day: Callable[..., Any]) -> dict[str, Any]:

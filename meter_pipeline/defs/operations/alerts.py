@@ -11,7 +11,7 @@ from meter_pipeline.control.notify import Alert
 from meter_pipeline.control.rules import load_thresholds
 from meter_pipeline.defs.lib.resources import Municipality
 
-# : A backfill still requested after this long is stuck or forgotten (dagster #27789): a year of days takes ten minutes
+#: A backfill still requested after this long is stuck or forgotten (dagster #27789): a year of days takes ten minutes
 # here.
 STALE_BACKFILL_S: Final = 6 * 3600
 

@@ -167,10 +167,10 @@ def replay_letters(context: dg.OpExecutionContext, config: ReplayDeadLetters, mu
         raise dg.Failure("give a key or all_with_reason", allow_retries=False)
     settings = municipality.settings()
     from meter_pipeline.feeds import read_head_ends
-    from meter_pipeline.ingest import Places
+    from meter_pipeline.ingest import FileFolders
 
     database, calendar, clock = municipality.database(), municipality.calendar(), municipality.clock()
-    places, head_ends = Places(settings.archive, settings.staging), read_head_ends(settings.head_ends)
+    places, head_ends = FileFolders(settings.archive, settings.staging), read_head_ends(settings.head_ends)
     try:
         about = ("replay", config.key or config.all_with_reason)
         person = acting(municipality, about, config.by, config.code, decisions.WORK)

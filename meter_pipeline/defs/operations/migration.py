@@ -38,7 +38,7 @@ class Confirm(dg.Config):
     reason: str = Field(description="What you looked at before you signed.")
 
 
-class Back(dg.Config):
+class RollbackConfig(dg.Config):
     """A rollback, by one person, at once."""
 
     by: str = Field(description="Your name in the register of people.")
@@ -99,7 +99,7 @@ def sign_a_step(context: dg.OpExecutionContext, config: Confirm, municipality: M
 
 
 @dg.op(out=dg.Out(dg.Nothing))
-def go_back(context: dg.OpExecutionContext, config: Back, municipality: Municipality) -> None:
+def go_back(context: dg.OpExecutionContext, config: RollbackConfig, municipality: Municipality) -> None:
     """Give authority back to the legacy side; both sides go on being written."""
     from meter_pipeline.migration.rollback import roll_back
 

@@ -11,7 +11,7 @@ from meter_pipeline.defs.lib.resources import Municipality
 from meter_pipeline.retention.days import AHEAD_DAYS, KEEP_DAYS, archive_days, make_ahead
 
 
-class Upkeep(dg.Config):
+class RetentionConfig(dg.Config):
     """How far ahead, and how long days stay. Archiving is off until a deployment says how long, since it takes
     partitions away."""
 
@@ -23,7 +23,7 @@ class Upkeep(dg.Config):
 
 
 @dg.op(out=dg.Out(dg.Nothing), pool=policy.POOL)
-def keep_up_partitions(context: dg.OpExecutionContext, config: Upkeep, municipality: Municipality) -> None:
+def keep_up_partitions(context: dg.OpExecutionContext, config: RetentionConfig, municipality: Municipality) -> None:
     """Make the coming days' tables; archive what is older than keep_days where that is switched on."""
     database, settings, clock = municipality.database(), municipality.settings(), municipality.clock()
     today = municipality.calendar().day_of(clock.now())

@@ -13,7 +13,7 @@ Connection = psycopg.Connection[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestCount:
     """How often a day was asked for on the same evidence, and when last (UTC)."""
 
     evidence: bytes
@@ -21,10 +21,10 @@ class Asked:
     last_asked: datetime
 
 
-def asked(connection: Connection) -> dict[date, Asked]:
+def asked(connection: Connection) -> dict[date, RequestCount]:
     """Every day that was asked for and has not been forgotten."""
     rows = connection.execute("SELECT billing_day, evidence, times, last_asked FROM raw.day_request")
-    return {day: Asked(bytes(evidence), times, at) for day, evidence, times, at in rows}
+    return {day: RequestCount(bytes(evidence), times, at) for day, evidence, times, at in rows}
 
 
 def note(connection: Connection, rows: Sequence[tuple[date, bytes, int]], at: datetime) -> None:

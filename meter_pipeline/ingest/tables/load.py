@@ -27,7 +27,7 @@ from meter_pipeline.schemas.reads import UTC_US
 AsyncConnection = psycopg.AsyncConnection[Any]
 
 
-class Fenced(RuntimeError):
+class DayTakenOverError(RuntimeError):
     """Another run has taken the billing day; this one must stop writing."""
 
 
@@ -141,7 +141,7 @@ _REGISTER_SCHEMA: Final = {**SCHEMA, "quality": pl.Int16, "sequence": pl.Int32}
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class FileShare:
     """A batch's share of one staged file: its rows as ranges [first, past), and what became of their reads."""
 
     sha256: bytes
@@ -166,7 +166,7 @@ class Batch:
     kind: Kind
     day: date
     epoch: int
-    pieces: list[Piece]
+    pieces: list[FileShare]
     entries: list[EntryRow]
     direct: bytes = b""
     current: bytes = b""
@@ -201,7 +201,7 @@ async def prepare_session(connection: AsyncConnection, monotonic: Callable[[], f
 async def write_batch(connection: AsyncConnection, batch: Batch) -> bool:
     """Write one batch in one transaction. False: a transaction before, whose reply was lost, has committed it already.
 
-    Raises Fenced where the day has passed to another run, ClaimOverlap where another batch holds some of the rows,
+    Raises DayTakenOverError where the day has passed to another run, ClaimOverlap where another batch holds some of the rows,
     psycopg.Error for everything the server refuses. Where the connection went before the end of the transaction is
     known, ``batch.attempt`` stays set.
     """
@@ -213,7 +213,7 @@ async def write_batch(connection: AsyncConnection, batch: Batch) -> bool:
         )
         row = await cursor.fetchone()
         if row is None or row[0] != batch.epoch:
-            raise Fenced(f"billing day {batch.day} was taken by another run")
+            raise DayTakenOverError(f"billing day {batch.day} was taken by another run")
         batch.attempt = Attempt(row[2], row[1])
         entries = [await insert_entry_async(connection, entry) for entry in batch.entries]
         for piece in batch.pieces:
@@ -246,7 +246,7 @@ async def write_batch(connection: AsyncConnection, batch: Batch) -> bool:
     return True
 
 
-async def _claim(connection: AsyncConnection, batch: Batch, piece: Piece, entries: list[int]) -> bool:
+async def _claim(connection: AsyncConnection, batch: Batch, piece: FileShare, entries: list[int]) -> bool:
     """Claim a piece's rows. False where some of them are claimed; waits for a transaction that is claiming them."""
     claimed = await connection.execute(
         "INSERT INTO raw.load_batch (sha256, billing_day, kind, first_row, rows, accepted, duplicate, superseded, "
@@ -315,7 +315,7 @@ def kept_rows(database: Database, kind: Kind, day: date, keys: pl.DataFrame) -> 
     return _read(database, kind, kind.history, day, keys, kind.columns)
 
 
-# : Up to so many keys are named in the query and come back by cursor (an Arrow connection alone costs 50 ms); beyond,
+#: Up to so many keys are named in the query and come back by cursor (an Arrow connection alone costs 50 ms); beyond,
 # the whole day is read : through Arrow and joined here, which is quicker than so many index look-ups.
 _NAMED_KEYS: Final = 2000
 

@@ -164,7 +164,7 @@ def note_roundings(connection: Connection, sha256: bytes, rows: Sequence[tuple[s
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingFile:
     """A staged file and day that is not loaded."""
 
     sha256: bytes
@@ -184,7 +184,7 @@ class Waiting:
     archive_path: str
 
 
-def waiting(connection: Connection, day: date) -> list[Waiting]:
+def waiting(connection: Connection, day: date) -> list[WaitingFile]:
     """The staged files of a billing day that are not loaded, by landing time then hash."""
     rows = connection.execute(
         "SELECT d.sha256, d.billing_day, d.staged_path, d.staged_sha256, d.received, d.duplicate_in_file, d.superseded_in_file, "
@@ -193,7 +193,7 @@ def waiting(connection: Connection, day: date) -> list[Waiting]:
         "WHERE d.billing_day = %s AND d.loaded_at IS NULL ORDER BY f.landed_at, d.sha256",
         (day,),
     ).fetchall()
-    return [Waiting(*row) for row in rows]
+    return [WaitingFile(*row) for row in rows]
 
 
 def control_totals(connection: Connection, day: date | None = None) -> pl.DataFrame:
@@ -287,7 +287,7 @@ def finish_file_day(connection: Connection, sha256: bytes, day: date, at: dateti
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
+class IncompleteDay:
     """A billing day of a head-end that is not whole: ``meters_missing`` of its ``meters`` have no read (0 of 0 where no
     meter is declared)."""
 
@@ -298,7 +298,7 @@ class Missing:
 
 def days_incomplete(
     connection: Connection, head_end: str, days: Sequence[tuple[date, datetime, datetime]]
-) -> list[Missing]:
+) -> list[IncompleteDay]:
     """Those of the days (each with its first and past-the-last instant) that miss reads of a meter installed under the
     head-end; where none is, those that no file of the head-end holds a read of. A day whose files wait to be loaded is
     left out: what they hold is not known yet."""
@@ -319,7 +319,7 @@ def days_incomplete(
             "past": [p for _, _, p in days],
         },
     ).fetchall()
-    return [Missing(*row) for row in rows if row[1] or not row[2]]
+    return [IncompleteDay(*row) for row in rows if row[1] or not row[2]]
 
 
 def pull_requests(connection: Connection, head_end: str) -> dict[date, datetime]:

@@ -30,7 +30,7 @@ class KnownDay:
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
+class CommittedPayloads:
     """What of a file's day is committed: the hashes of its payloads, how many reads they are, in how many batches."""
 
     payloads: frozenset[bytes]
@@ -77,7 +77,7 @@ def days(connection: Connection, sha256: bytes) -> dict[date, KnownDay]:
     return {day: KnownDay(*rest) for day, *rest in rows}
 
 
-def committed(connection: Connection, sha256: bytes, day: date) -> Committed:
+def committed(connection: Connection, sha256: bytes, day: date) -> CommittedPayloads:
     """The committed part of a file's day. Which payloads it is, the leaves of its batches' ledger entries say."""
     row = connection.execute(
         "SELECT coalesce(sum(accepted + duplicate + superseded + rejected), 0)::bigint, count(*) FROM raw.load_batch "
@@ -91,7 +91,7 @@ def committed(connection: Connection, sha256: bytes, day: date) -> Committed:
         (sha256, day),
     )
     found = {bytes(flat[at : at + 32]) for (flat,) in leaves for at in range(0, len(flat), 32)}
-    return Committed(frozenset(found), int(reads), int(batches))
+    return CommittedPayloads(frozenset(found), int(reads), int(batches))
 
 
 def put_day(connection: Connection, sha256: bytes, day: FileDay, first_row: int) -> None:

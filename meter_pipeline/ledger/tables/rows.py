@@ -84,7 +84,7 @@ _VALIDATED_ARRAYS: Final[dict[str, Any]] = {
     "qualities": pl.Int16,
     "flags": pl.Int32,
 }
-# : What a hasher needs of a table's rows where that is not every column, arrays as bytes; with one row a row of the
+#: What a hasher needs of a table's rows where that is not every column, arrays as bytes; with one row a row of the
 # table.
 _CONTENT: Final[dict[str, str]] = {
     "raw.interval_day": RAW_INTERVAL_DAY.select(),

@@ -84,7 +84,7 @@ EXCEPTION_DAY = Contract(
         "billing_day": DAY,
         "service_point_id": Column("text", "service point", pattern=ID),
         "account_id": Column("text", "account, where one is known", pattern=ID, nullable=True),
-        "reason": Column("text", "one of billing.bind.EXCEPTIONS"),
+        "reason": Column("text", "one of billing.service_agreements.EXCEPTIONS"),
         "detail": Column("text", "what exactly"),
     },
     {},

@@ -18,7 +18,7 @@ from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.vee.rules.model import Bools, Ints, VectorHistory, VectorLoader
 from meter_pipeline.vee.rules.thresholds import Thresholds
 
-# : AEMO substitution methods of each step of the ladder (MDFF v2.6, metering installation types 1 to 4, and 57 customer
+#: AEMO substitution methods of each step of the ladder (MDFF v2.6, metering installation types 1 to 4, and 57 customer
 # class)
 LINEAR: Final = 17
 LIKE_DAY: Final = 15
@@ -41,7 +41,7 @@ METHOD_NAMES: Final = {
 
 
 @dataclass(slots=True)
-class Need:
+class EstimateNeed:
     """Rows that need estimates: the accepted values and which slots are to be filled.
 
     ``values`` (rows, slots) with NO_VALUE where nothing was accepted; ``missing``: the slots to estimate; ``anchor``:
@@ -193,7 +193,7 @@ def _kernels() -> tuple[Any, Any]:
     return linear, average_days
 
 
-def fill_linear(need: Need, before: Ints, after: Ints, longest: int, one_sided: bool, found: Estimate) -> None:
+def fill_linear(need: EstimateNeed, before: Ints, after: Ints, longest: int, one_sided: bool, found: Estimate) -> None:
     """Point to point between anchors, in gaps of at most ``longest`` intervals counted across midnight; flat from the
     one anchor of a one-sided gap where asked (source: California DASMMD VEE 4.1; Oracle MDM Interval Interpolation)."""
     _kernels()[0](
@@ -212,13 +212,13 @@ def fill_linear(need: Need, before: Ints, after: Ints, longest: int, one_sided: 
     )
 
 
-def _pending(need: Need, found: Estimate) -> Bools:
+def _pending(need: EstimateNeed, found: Estimate) -> Bools:
     pending: Bools = need.missing & (found.method == 0)
     return pending
 
 
 def fill_days(
-    need: Need,
+    need: EstimateNeed,
     history: VectorHistory,
     order: npt.NDArray[np.int64],
     wanted: int,
@@ -271,7 +271,7 @@ def proxy_day_order(history: VectorHistory, rows: int, celsius: float) -> npt.ND
     return np.broadcast_to(chosen, (rows, chosen.size)).copy()
 
 
-def fill_profile(need: Need, found: Estimate) -> None:
+def fill_profile(need: EstimateNeed, found: Estimate) -> None:
     """The class's shape of this very day at the row's own average daily load; a row without history takes the class's
     mean day (AEMO method 57 customer class; Itron Load Profiling)."""
     has_shape = need.shape.any(axis=1) & ~need.signed
@@ -283,7 +283,7 @@ def fill_profile(need: Need, found: Estimate) -> None:
     found.method[pending] = CLASS_PROFILE
 
 
-def fill_adl(need: Need, found: Estimate) -> None:
+def fill_adl(need: EstimateNeed, found: Estimate) -> None:
     """Average daily load, flat (Itron Average Daily Load; AEMO method 25): of the days before, else of the rest of the
     day itself."""
     rows = need.daily != NO_VALUE
@@ -302,7 +302,7 @@ def fill_adl(need: Need, found: Estimate) -> None:
     found.method[pending] = ADL
 
 
-def _edges(need: Need, number: Ints, loader: VectorLoader) -> tuple[Ints, Ints]:
+def _edges(need: EstimateNeed, number: Ints, loader: VectorLoader) -> tuple[Ints, Ints]:
     """Anchors beyond midnight, fetched only for rows whose gap reaches it."""
     touching = np.flatnonzero(need.missing[:, 0] | need.missing[:, -1])
     if not touching.size:
@@ -315,12 +315,14 @@ def _edges(need: Need, number: Ints, loader: VectorLoader) -> tuple[Ints, Ints]:
     return before, after
 
 
-def _take(need: Need, found: Estimate, rows: Ints) -> tuple[Need, Estimate]:
+def _take(need: EstimateNeed, found: Estimate, rows: Ints) -> tuple[EstimateNeed, Estimate]:
     part = replace(need, **{f.name: np.ascontiguousarray(getattr(need, f.name)[rows]) for f in fields(need)})
     return part, Estimate(found.values[rows], found.method[rows], [found.notes[int(r)] for r in rows])
 
 
-def _fill_from_days(need: Need, number: Ints, loader: VectorLoader, thresholds: Thresholds, found: Estimate) -> None:
+def _fill_from_days(
+    need: EstimateNeed, number: Ints, loader: VectorLoader, thresholds: Thresholds, found: Estimate
+) -> None:
     """Like days, then days of similar temperature, for the rows still open, a block of rows at a time so that memory
     stays bounded."""
     waiting = np.flatnonzero(_pending(need, found).any(axis=1))
@@ -347,7 +349,12 @@ def _fill_from_days(need: Need, number: Ints, loader: VectorLoader, thresholds: 
 
 
 def estimate(
-    need: Need, number: Ints, loader: VectorLoader, interval_minutes: int, thresholds: Thresholds, has_register: Bools
+    need: EstimateNeed,
+    number: Ints,
+    loader: VectorLoader,
+    interval_minutes: int,
+    thresholds: Thresholds,
+    has_register: Bools,
 ) -> Estimate:
     """Estimates of every missing slot the ladder can fill, unscaled. ``number``: the rows' indices in the day's matrix,
     for the loader.

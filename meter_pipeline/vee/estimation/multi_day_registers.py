@@ -37,7 +37,7 @@ _TAG: Final = b"mp-stretch/1"
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class RegisterSpan:
     """One row's stretch: register difference in micro units, first and last day, both included."""
 
     row: int
@@ -48,7 +48,7 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
-class OtherDay:
+class SpanDay:
     """What a validated day of a stretch takes: really read, estimated before scaling, in all; ``spiked``: a peak waits
     for its register."""
 
@@ -59,12 +59,14 @@ class OtherDay:
     spiked: bool
 
 
-Others: TypeAlias = dict[int, dict[date, OtherDay]]
+Others: TypeAlias = dict[int, dict[date, SpanDay]]
 #: By day: the channels (service point, meter, channel) whose share of a stretch is now another, and what it is
 Again: TypeAlias = dict[date, list[tuple[str, str, str, int]]]
 
 
-def find(rows: DayRows, registers: Registers, calendar: BillingCalendar, day: date, t: Thresholds) -> list[Stretch]:
+def find(
+    rows: DayRows, registers: Registers, calendar: BillingCalendar, day: date, t: Thresholds
+) -> list[RegisterSpan]:
     """Stretches of the rows whose day no pair of reads encloses by itself. Meters that came or went within the stretch
     have none."""
     context = rows.context
@@ -105,7 +107,7 @@ def find(rows: DayRows, registers: Registers, calendar: BillingCalendar, day: da
             continue
         if installed > begins or (removed is not None and removed < ends):
             continue
-        out.append(Stretch(int(row), meter, int(steps.sum()), first, last))
+        out.append(RegisterSpan(int(row), meter, int(steps.sum()), first, last))
     return out
 
 
@@ -120,7 +122,7 @@ def _day_ending(calendar: BillingCalendar, at: int, snap: int) -> date | None:
     return None if following is None else following - timedelta(days=1)
 
 
-def attach(session: Database, rows: DayRows, stretches: Sequence[Stretch], day: date) -> Others:
+def attach(session: Database, rows: DayRows, stretches: Sequence[RegisterSpan], day: date) -> Others:
     """Give each row with a stretch what the register leaves for it; returns what the other days take, for ``settle``.
 
     Where nothing else of the stretch was estimated that is the row's register difference itself, as if it had been read
@@ -155,7 +157,7 @@ def attach(session: Database, rows: DayRows, stretches: Sequence[Stretch], day: 
 
 
 def settle(
-    rows: DayRows, v: ValidatedMatrix, stretches: Sequence[Stretch], others: Others, day: date, again: Again
+    rows: DayRows, v: ValidatedMatrix, stretches: Sequence[RegisterSpan], others: Others, day: date, again: Again
 ) -> None:
     """Adds to ``again`` the other days of stretches that come out differently beside what this day has become, or whose
     peak is now borne out."""
@@ -164,7 +166,7 @@ def settle(
         scaled = _ours(v.values[s.row], v.quality[s.row], v.flags[s.row])
         read = int(v.values[s.row][(v.values[s.row] != NO_VALUE) & ~scaled].sum())
         unscaled = int(v.unscaled[s.row]) if scaled.any() else 0
-        found[day] = OtherDay(read, unscaled, int(v.total[s.row]), not v.missing[s.row], False)
+        found[day] = SpanDay(read, unscaled, int(v.total[s.row]), not v.missing[s.row], False)
         days = [s.first + timedelta(days=k) for k in range((s.last - s.first).days + 1)]
         if any(d not in found or not found[d].whole for d in days):
             continue
@@ -204,9 +206,9 @@ def _request(day: date, read_day: date, told: list[tuple[str, str, str, int]]) -
     return requests.Request(day, read_day, digest.digest(), len(told), tuple(point for point, *_ in told))
 
 
-def _others(session: Database, rows: DayRows, stretches: Sequence[Stretch], day: date) -> Others:
+def _others(session: Database, rows: DayRows, stretches: Sequence[RegisterSpan], day: date) -> Others:
     """By row: what each validated other day of its stretch takes."""
-    wanted: dict[date, list[Stretch]] = {}
+    wanted: dict[date, list[RegisterSpan]] = {}
     for s in stretches:
         for k in range((s.last - s.first).days + 1):
             other = s.first + timedelta(days=k)
@@ -224,7 +226,7 @@ def _others(session: Database, rows: DayRows, stretches: Sequence[Stretch], day:
                 flags = np.array(names["flags"] or [0] * m.slots, np.int32)
                 scaled = _ours(m.values[i], m.quality[i], flags)
                 spiked = names["register_difference_micro"] is None and bool((flags & spike).any())
-                out.setdefault(row, {})[other] = OtherDay(
+                out.setdefault(row, {})[other] = SpanDay(
                     int(m.values[i][(m.values[i] != NO_VALUE) & ~scaled].sum()),
                     int(names["unscaled_micro"]) if scaled.any() else 0,
                     int(names["total_micro"]),

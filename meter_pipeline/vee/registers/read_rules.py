@@ -49,7 +49,7 @@ class ReadFindings:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretches:
+class ReadSpans:
     """Stretches between used reads, in the order of the reads. ``at``: index of the read that ends each; ``row``: row of the
     frame; ``opens``, ``closes`` UTC seconds; ``amount`` micro units; ``usual``: what the stretches before say of its length,
     micro units, NaN without any; ``zeros``: stretches of nothing in a row, this one included, 0 where it is not nothing or
@@ -125,7 +125,7 @@ def _kernel() -> Any:
     return kernel
 
 
-def stretches(registers: Registers, at: Ints, wanted: Bools, floor_per_s: Floats, t: Thresholds) -> Stretches:
+def stretches(registers: Registers, at: Ints, wanted: Bools, floor_per_s: Floats, t: Thresholds) -> ReadSpans:
     """Every stretch of the ``wanted`` rows, whose series are ``at``, with what those before it say.
 
     ``floor_per_s`` by row: micro units a second that are nothing odd whatever the history.
@@ -150,7 +150,7 @@ def stretches(registers: Registers, at: Ints, wanted: Bools, floor_per_s: Floats
         _kernel()(
             first, amount.astype(np.float64), elapsed, t.high_ratio, floor_per_s[row], t.history_reads, usual, zeros
         )  # fmt: skip
-    return Stretches(ends, row, opens, closes, amount, usual, zeros)
+    return ReadSpans(ends, row, opens, closes, amount, usual, zeros)
 
 
 def _median_by(group: Ints, values: Floats, known: Bools, least: int) -> Floats:
@@ -232,7 +232,7 @@ def _multiplier(out: ReadFindings, multiplier: Ints, digit: Floats, limit: Float
 
 def _stretch_rules(
     only: pl.DataFrame,
-    found: Stretches,
+    found: ReadSpans,
     group: Ints,
     limit: Floats,
     floor: Floats,
@@ -267,7 +267,7 @@ def _stretch_rules(
     }
 
 
-def _said(registers: Registers, only: pl.DataFrame, found: Stretches, k: int) -> str:
+def _said(registers: Registers, only: pl.DataFrame, found: ReadSpans, k: int) -> str:
     """A stretch in words: what it counted in how many days, and what was usual."""
     unit = only["unit"][int(found.row[k])]
     until = datetime.fromtimestamp(int(found.closes[k]), UTC)

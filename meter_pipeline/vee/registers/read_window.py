@@ -24,7 +24,7 @@ _DAY_S: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
+class ReadsAround:
     """Register reads around a day: meter_id, channel, at (UTC seconds), value (micro). ``days``: how far they reach,
     either way."""
 
@@ -34,7 +34,7 @@ class Around:
 
 def reads_around(
     session: Database, day: date, start_s: int, end_s: int, windows: pl.DataFrame, meters: list[str], before: int = 1
-) -> Around:
+) -> ReadsAround:
     """Register reads of some meters around a billing day that runs from ``start_s`` to ``end_s``, UTC seconds.
 
     ``windows`` as from ``assemble.day_windows``. All within NEAR_DAYS; within FAR_DAYS those of registers that have
@@ -49,7 +49,7 @@ def reads_around(
     earlier = validated.registers_read(session, day - far, day - near - timedelta(days=1))
     later = validated.registers_read(session, day + near + timedelta(days=1), day + far)
     if not (earlier or later or ends.height):
-        return Around(reads, NEAR_DAYS)
+        return ReadsAround(reads, NEAR_DAYS)
     sides = (
         own.select("meter_id", "channel")
         .unique()
@@ -61,14 +61,16 @@ def reads_around(
     open_after = sides.filter((pl.col("ahead") == 0) & pl.lit(later or ends.height > 0))
     wanted = pl.concat([open_before, open_after])["meter_id"].unique().sort()
     if not len(wanted):
-        return Around(reads, NEAR_DAYS)
+        return ReadsAround(reads, NEAR_DAYS)
     of_wanted = pl.col("meter_id").is_in(wanted.implode())
     wide = (
         validated.read_registers(session, day - far, day + far, wanted.to_list())
         if earlier or later
         else reads.filter(of_wanted)
     )
-    return Around(pl.concat([reads.filter(~of_wanted), wide, ends.filter(of_wanted)], how="vertical_relaxed"), FAR_DAYS)
+    return ReadsAround(
+        pl.concat([reads.filter(~of_wanted), wide, ends.filter(of_wanted)], how="vertical_relaxed"), FAR_DAYS
+    )
 
 
 def near_span(start_s: int, end_s: int) -> tuple[int, int]:

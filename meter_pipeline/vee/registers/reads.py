@@ -381,7 +381,7 @@ def use_in_windows(
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class UsagePace:
     """What each series used per time outside its reads: ``amount`` micro units in ``seconds``, 0 seconds where it is
     not known.
 
@@ -395,13 +395,13 @@ class Pace:
     lead_seconds: Ints
 
 
-def no_pace(count: int) -> Pace:
+def no_pace(count: int) -> UsagePace:
     """``count`` series of which nothing is known."""
     zero = [np.zeros(count, np.int64) for _ in range(4)]
-    return Pace(*zero)
+    return UsagePace(*zero)
 
 
-def pace(reads: Series, found: Steps, until: int, span_s: int, doubtful: Bools | None = None) -> Pace:
+def pace(reads: Series, found: Steps, until: int, span_s: int, doubtful: Bools | None = None) -> UsagePace:
     """The pace of every series from reads up to ``until`` (UTC seconds), for estimates of time that no reads enclose.
 
     ``doubtful``: reads whose stretch is no pace, for the rules doubt it.
@@ -436,7 +436,7 @@ def at_pace(amount: int, seconds: int, wanted_s: int) -> int:
     return max(amount, 0) * wanted_s // seconds
 
 
-def open_quantity(use: WindowUse, own: Pace, k: int) -> int | None:
+def open_quantity(use: WindowUse, own: UsagePace, k: int) -> int | None:
     """What window ``k`` comes to where its reads do not enclose it: what they do enclose, and its ends at the series'
     own pace.
 

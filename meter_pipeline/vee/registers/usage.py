@@ -12,7 +12,7 @@ from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.vee.output_frames import nullable
 from meter_pipeline.vee.registers.assemble import Registers
 from meter_pipeline.vee.registers.read_rules import ReadFindings
-from meter_pipeline.vee.registers.reads import Pace, at_pace, no_pace, open_quantity, pace, read_habit
+from meter_pipeline.vee.registers.reads import UsagePace, at_pace, no_pace, open_quantity, pace, read_habit
 from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules.model import Bools, DailyHistory, Ints
 from meter_pipeline.vee.rules.thresholds import Thresholds
@@ -134,7 +134,7 @@ def register_usage(
     return RegisterUsage(frame, of_series, judged.told, judged.details)
 
 
-def _own_pace(registers: Registers, mapped: pl.DataFrame, judged: ReadFindings, thresholds: Thresholds) -> Pace:
+def _own_pace(registers: Registers, mapped: pl.DataFrame, judged: ReadFindings, thresholds: Thresholds) -> UsagePace:
     """The pace of each series of the frame; those without reads have none."""
     until = int(mapped["end_s"].to_numpy().max(initial=0))
     found = pace(registers.reads, registers.found, until, thresholds.adl_days * 86_400, judged.doubtful)

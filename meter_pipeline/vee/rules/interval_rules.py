@@ -233,7 +233,7 @@ class _Codes:
         return self._tables[name]
 
 
-# : AEMO reason codes as published with MDFF v2.6. A reason on a substituted value says why it was substituted, and
+#: AEMO reason codes as published with MDFF v2.6. A reason on a substituted value says why it was substituted, and
 # condemns it no more.
 _CODE_SETS: Final[dict[str, Callable[[quality.Quality], bool]]] = {
     "null": lambda q: q.flag in ("N", "M"),

@@ -19,7 +19,7 @@ from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-# : Columns of ``keys`` every row of a validated day has. The last five may be null: a row without them is a reference
+#: Columns of ``keys`` every row of a validated day has. The last five may be null: a row without them is a reference
 # exception.
 KEY_COLUMNS = (
     "service_point_id",

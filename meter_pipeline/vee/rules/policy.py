@@ -31,7 +31,7 @@ class PolicyError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class PolicyEntry:
     """One rule's action on the days from ``first`` to ``past`` (excluded; None: open)."""
 
     rule: str
@@ -82,7 +82,7 @@ class DayPolicy:
 class Policies:
     """All entries of a utility. ``digest``: SHA-256 of the files they were read from, in hex."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[PolicyEntry, ...]
     digest: str
 
     def on(self, day: date) -> DayPolicy:
@@ -106,7 +106,7 @@ class Policies:
         )
 
 
-def _entry(raw: Any, where: str) -> Entry:
+def _entry(raw: Any, where: str) -> PolicyEntry:
     if not isinstance(raw, dict):
         raise PolicyError(f"{where}: [[policy]] is a table with rule, action and why")
     unknown = sorted(set(raw) - _KEYS)
@@ -128,10 +128,10 @@ def _entry(raw: Any, where: str) -> Entry:
         raise PolicyError(f"{where}: from and to are dates, such as 2027-01-01")
     if not str(raw.get("why", "")).strip():
         raise PolicyError(f"{where}: why is missing; the reason stands beside the rule for whoever asks")
-    return Entry(rule, action, bool(raw.get("case", False)), days[0], days[1], str(raw["why"]).strip())  # type: ignore[arg-type]  # checked above
+    return PolicyEntry(rule, action, bool(raw.get("case", False)), days[0], days[1], str(raw["why"]).strip())  # type: ignore[arg-type]  # checked above
 
 
-def parse(content: bytes, name: str) -> tuple[Entry, ...]:
+def parse(content: bytes, name: str) -> tuple[PolicyEntry, ...]:
     """Entries of a policy file. Raises PolicyError naming the file and the rule."""
     try:
         doc = tomllib.loads(content.decode())
