@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import date, datetime
 from typing import Any, Final
 
 import polars as pl
 
 from meter_pipeline.billing import reconcile
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DayCharges, joined
+from meter_pipeline.billing.day_reconciliation import BilledRows, SourceRows, day_checks, read_source_rows
 from meter_pipeline.billing.day_shards import charges_of, read_shard
 from meter_pipeline.billing.leaves import charge_leaves as charge_hashes
 from meter_pipeline.billing.leaves import charge_leaves_1
@@ -21,7 +23,7 @@ from meter_pipeline.billing.positions import matrix
 from meter_pipeline.billing.recalculate import KEY, carry_forward
 from meter_pipeline.billing.reference import load_reference
 from meter_pipeline.billing.sealed_days import keep_revisions
-from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, services_of_day
+from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, DayServices, Reference, services_of_day
 from meter_pipeline.billing.tables import adjustments as late
 from meter_pipeline.billing.tables import days
 from meter_pipeline.billing.tables import reconciliation as checks
@@ -35,11 +37,10 @@ from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.reading import reading
 from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.sharding import key_ranges
-from meter_pipeline.vee import register_tolerance
 
 #: Services read, computed and written together: their quarter-hours are 10 MB, and eight of these make a hundred
-# thousand, so that reading, : computing and writing overlap from soon after the start until soon before the end (4.1 s
-# a day; 4.5 with four, 4.7 with twelve).
+#: thousand, so that reading, computing and writing overlap from soon after the start until soon before the end (4.1 s
+#: a day; 4.5 with four, 4.7 with twelve).
 SERVICES_PER_SHARD: Final = 12_500
 
 
@@ -102,13 +103,54 @@ def bill_billing_day(
     raised before it writes.
     """
     outcome = BillingOutcome(day)
-    begun = time.perf_counter()
+    with _sessions(database, calendar, outcome, clock, actor) as run:
+        inputs = _read(run)
+        computed = _compute(run, inputs, shards)
+        result = _persist(run, inputs, computed)
+        table = _reconcile(run, result.stored, computed.source.result())
+    _summarise(outcome, result.charges, table, inputs.services.tariffs)
+    # A day that does not reconcile corrects no bill: what it changed waits on the list until it does.
+    if late.waiting(database) and "open" not in table["cause"].to_list():
+        from meter_pipeline.billing.adjustments import propose_late_changes
 
-    def watch(step: str) -> None:
-        nonlocal begun
+        before_writing(database, clock=clock)
+        outcome.adjustments = propose_late_changes(database, calendar, clock=clock, actor=actor)
+        run.watch("adjustments")
+    return outcome
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run of the stage: its sessions, and the threads that read ahead and write behind."""
+
+    database: Database
+    connection: Any
+    session: Database
+    beside: Database
+    reader: ThreadPoolExecutor
+    writer: ThreadPoolExecutor
+    calendar: BillingCalendar
+    outcome: BillingOutcome
+    clock: Clock
+    actor: str
+    begun: float
+
+    @property
+    def day(self) -> date:
+        return self.outcome.billing_day
+
+    def watch(self, step: str) -> None:
+        """Note the seconds since the last step."""
         now = time.perf_counter()
-        outcome.seconds[step], begun = round(now - begun, 3), now
+        self.outcome.seconds[step], self.begun = round(now - self.begun, 3), now
 
+
+@contextmanager
+def _sessions(
+    database: Database, calendar: BillingCalendar, outcome: BillingOutcome, clock: Clock, actor: str
+) -> Iterator[_Run]:
+    """The run's sessions and threads. Everything it writes is one transaction."""
+    begun = time.perf_counter()
     # The pools are left first: nothing is rolled back while a thread still writes.
     with (
         reading(database) as session,
@@ -117,170 +159,143 @@ def bill_billing_day(
         ThreadPoolExecutor(1, "billing-read") as reader,
         ThreadPoolExecutor(1, "billing-write") as writer,
     ):
-        days.ensure_day(connection, day)
-        connection.commit()
-        days.lock(connection)
-        reference = load_reference(session, day, beside)
-        bound = services_of_day(reference, day)
-        watch("reference")
-        outcome.sealed = days.sealed(connection, day)
-        first_load = not outcome.sealed and not days.is_billed(connection, day)
-        before_writing(session, clock=clock)
-        freeze_versions(connection, bound.tariffs, reference, clock, actor)
-        ids = bound.services["service_point_id"]
-        ranges = key_ranges(ids.to_list(), max(1, -(-len(ids) // shards) if shards else SERVICES_PER_SHARD))
-        results: list[DayCharges] = []
-        hashed: list[Future[list[bytes]]] = []
-        ahead = reader.submit(read_shard, beside, day, bound, ranges[0])
-        for following in [*ranges[1:], None]:
-            read = ahead.result()
-            if following is not None:
-                ahead = reader.submit(read_shard, beside, day, bound, following)
-            else:
-                standing = reader.submit(_standing, database, calendar, day)
-            results.append(charges_of(read, calendar, day, reference.holidays))
-            hashed.append(writer.submit(_load if first_load else _hash, connection, session, results[-1], day, clock))
-        result = joined(results)
-        known = with_missing_usage(session, calendar, day, bound.services, result.exceptions)
-        result = replace(result, exceptions=known)
-        watch("charges")
-        leaves = [leaf for part in hashed for leaf in part.result()]
-        if outcome.sealed:
-            revised = keep_revisions(connection, session, result, day, clock)
-            outcome.revisions = len(revised)
-            outcome.statements_touched = late.note_late_changes(connection, day, revised, clock.now())
-            stored = days.read_day(session, "charge_day", day, CHARGE_SCHEMA.names())
-            result = replace(result, charges=stored)
-            own = _Own.seen(connection, day)
+        yield _Run(database, connection, session, beside, reader, writer, calendar, outcome, clock, actor, begun)
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What the day is billed from beside its usage. ``first_load``: the day has no rows yet and is not sealed."""
+
+    reference: Reference
+    services: DayServices
+    first_load: bool
+
+
+def _read(run: _Run) -> _Inputs:
+    """Lock billing and read reference data and the services of the day."""
+    days.ensure_day(run.connection, run.day)
+    run.connection.commit()
+    days.lock(run.connection)
+    reference = load_reference(run.session, run.day, run.beside)
+    services = services_of_day(reference, run.day)
+    run.watch("reference")
+    run.outcome.sealed = days.sealed(run.connection, run.day)
+    first_load = not run.outcome.sealed and not days.is_billed(run.connection, run.day)
+    return _Inputs(reference, services, first_load)
+
+
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    """The day's charges, the ledger leaves of all of them in their order, and what the checks compare them with."""
+
+    charges: DayCharges
+    leaves: list[bytes]
+    source: Future[SourceRows]
+
+
+def _compute(run: _Run, inputs: _Inputs, shards: int) -> _Computed:
+    """Charge the day range by range: the next range is read and the last hashed (and, on a first load, written) while
+    one is computed."""
+    day, services = run.day, inputs.services
+    before_writing(run.session, clock=run.clock)
+    freeze_versions(run.connection, services.tariffs, inputs.reference, run.clock, run.actor)
+    ids = services.services["service_point_id"]
+    ranges = key_ranges(ids.to_list(), max(1, -(-len(ids) // shards) if shards else SERVICES_PER_SHARD))
+    results: list[DayCharges] = []
+    hashed: list[Future[list[bytes]]] = []
+    ahead = run.reader.submit(read_shard, run.beside, day, services, ranges[0])
+    for following in [*ranges[1:], None]:
+        read = ahead.result()
+        if following is not None:
+            ahead = run.reader.submit(read_shard, run.beside, day, services, following)
         else:
-            changed = _write(connection, result, day, first_load)
-            outcome.changed = len(changed)
-            # Its leaves are folded while the server reads back what it holds.
-            entry = (
-                writer.submit(_entry, None if first_load else session, result, changed, day, clock, actor, leaves)
-                if changed
-                else None
-            )
-            own = _Own.seen(connection, day)
-            if entry is not None:
-                outcome.statements_touched = late.note_late_changes(connection, day, changed, clock.now())
-                outcome.ledger_entry = ledger.insert(connection, entry.result())
-                outcome.carried = carry_forward(
-                    connection,
-                    session,
-                    calendar,
-                    result.charges,
-                    changed,
-                    day,
-                    lambda later: load_reference(session, later),
-                    lambda again, written, later: ledger.insert(
-                        connection, _entry(session, again, written, later, clock, actor)
-                    ),
-                )
-        watch("write")
-        currency = next((t.currency for t in bound.tariffs.values()), "USD")
-        table = day_checks(connection, calendar, day, own, standing.result())
-        outcome.streaks = checks.estimate_streaks(connection, day, reconcile.STREAK_DAYS)
-        checks.index_leaves(connection, day)
-        if checks.replace(connection, day, table, list(reconcile.DAY_CHECKS)):
-            open_rows = table.filter(pl.col("cause") == "open").height
-            ledger.append(
-                connection,
-                "reconciled",
-                {"billing_day": day, "joints": table.height, "open": open_rows},
-                clock=clock,
-                actor=actor,
-            )
-        watch("reconcile")
-    _summarise(outcome, result, table, bound.tariffs, currency)
-    # A day that does not reconcile corrects no bill: what it changed waits on the list until it does.
-    if late.waiting(database) and "open" not in table["cause"].to_list():
-        from meter_pipeline.billing.adjustments import propose_late_changes
-
-        before_writing(database, clock=clock)
-        outcome.adjustments = propose_late_changes(database, calendar, clock=clock, actor=actor)
-        watch("adjustments")
-    return outcome
+            source = run.reader.submit(read_source_rows, run.database, run.calendar, day)
+        results.append(charges_of(read, run.calendar, day, inputs.reference.holidays))
+        hashed.append(run.writer.submit(_load_and_hash if inputs.first_load else _hash, run, results[-1]))
+    result = joined(results)
+    known = with_missing_usage(run.session, run.calendar, day, services.services, result.exceptions)
+    run.watch("charges")
+    leaves = [leaf for part in hashed for leaf in part.result()]
+    return _Computed(replace(result, exceptions=known), leaves, source)
 
 
 @dataclass(frozen=True, slots=True)
-class _Standing:
-    """What the day's reconciliation checks compare that billing does not write: reads, validated rows, and the positions of the day
-    before."""
+class _Persisted:
+    """The day's charges as they stand, and its rows read back in the transaction that wrote them."""
 
-    files: list[checks.Row]
-    channel_days: list[checks.Row]
-    registers: list[checks.Row]
-    usage: pl.DataFrame
-    prior_day: pl.DataFrame
-
-    @classmethod
-    def seen(cls, connection: Any, calendar: BillingCalendar, day: date) -> _Standing:
-        """As a connection sees it."""
-        return cls(
-            checks.files(connection, day),
-            checks.channel_days(connection, day),
-            checks.registers(connection, day, *calendar.bounds(day), register_tolerance()),
-            checks.validated_usage(connection, day),
-            checks.stored_charges(connection, day - timedelta(days=1), before=True),
-        )
+    charges: DayCharges
+    stored: BilledRows
 
 
-def _standing(database: Database, calendar: BillingCalendar, day: date) -> _Standing:
-    """Read beside the stage's own writing, which touches none of it: a second of a hundred thousand services' seven."""
-    with database.connect("billing joints") as connection:
-        return _Standing.seen(connection, calendar, day)
+def _persist(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
+    """Write what changed, its ledger entry, and the later days and statements that stand on it."""
+    persisted = _keep_revisions(run, computed) if run.outcome.sealed else _write_day(run, inputs, computed)
+    run.watch("write")
+    return persisted
 
 
-@dataclass(frozen=True, slots=True)
-class _Own:
-    """What billing holds of the day, read back in the transaction that wrote it."""
-
-    determinants: pl.DataFrame
-    charges: pl.DataFrame
-
-    @classmethod
-    def seen(cls, connection: Any, day: date) -> _Own:
-        """As a connection sees it."""
-        return cls(checks.stored_determinants(connection, day), checks.stored_charges(connection, day))
+def _keep_revisions(run: _Run, computed: _Computed) -> _Persisted:
+    """A sealed day stays as it was issued: differences go to billing.determinant_revision."""
+    connection, day = run.connection, run.day
+    revised = keep_revisions(connection, run.session, computed.charges, day, run.clock)
+    run.outcome.revisions = len(revised)
+    run.outcome.statements_touched = late.note_late_changes(connection, day, revised, run.clock.now())
+    stored = days.read_day(run.session, "charge_day", day, CHARGE_SCHEMA.names())
+    return _Persisted(replace(computed.charges, charges=stored), BilledRows.read(connection, day))
 
 
-def day_checks(
-    connection: Any, calendar: BillingCalendar, day: date, own: _Own | None = None, standing: _Standing | None = None
-) -> pl.DataFrame:
-    """The day's reconciliation checks, each side read from its own table. ``own`` and ``standing``: what was read already."""
-    own, other = own or _Own.seen(connection, day), standing or _Standing.seen(connection, calendar, day)
-    held, charges, prior_day = own.determinants, own.charges, other.prior_day
-    key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
-    alone = charges.filter(pl.col("stretch_start") < day - timedelta(days=1)).join(prior_day, on=key, how="anti")
-    excused = checks.excused(connection, day)
-    return reconcile.table(
-        {
-            "file_to_reads": other.files,
-            "reads_to_validated": other.channel_days,
-            "intervals_to_register": other.registers,
-            "validated_to_determinants": reconcile.usage_rows(
-                other.usage, held, excused, checks.revised(connection, day)
-            ),
-            "determinants_to_lines": reconcile.charged_rows(
-                held, charges, prior_day, checks.positions_before(connection, day, alone), excused
-            ),
-            "lines_to_total": reconcile.line_rows(charges),
-        }
+def _write_day(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
+    """An open day is brought to what was computed; later days that stand on it are brought forward."""
+    connection, day, result = run.connection, run.day, computed.charges
+    changed = _write(connection, result, day, inputs.first_load)
+    run.outcome.changed = len(changed)
+    if not changed:
+        return _Persisted(result, BilledRows.read(connection, day))
+    # Its leaves are folded while the server reads back what it holds.
+    before = None if inputs.first_load else run.session
+    entry = run.writer.submit(_entry, before, result, changed, day, run.clock.now(), run.actor, computed.leaves)
+    stored = BilledRows.read(connection, day)
+    run.outcome.statements_touched = late.note_late_changes(connection, day, changed, run.clock.now())
+    run.outcome.ledger_entry = ledger.insert(connection, entry.result())
+    run.outcome.carried = carry_forward(
+        connection,
+        run.session,
+        run.calendar,
+        result.charges,
+        changed,
+        day,
+        lambda later: load_reference(run.session, later),
+        lambda again, written, later: ledger.insert(
+            connection, _entry(run.session, again, written, later, run.clock.now(), run.actor)
+        ),
     )
+    return _Persisted(result, stored)
 
 
-def _load(connection: Any, database: Database, result: DayCharges, day: date, clock: Clock) -> list[bytes]:
-    """A shard of a day that has no rows yet, and its leaves."""
-    before_writing(database, clock=clock)
-    days.load(connection, "determinant_day", day, result.determinants)
-    days.load(connection, "charge_day", day, result.charges)
+def _reconcile(run: _Run, stored: BilledRows, source: SourceRows) -> pl.DataFrame:
+    """Compare every step of the day with the one before, from the tables; keep the result."""
+    connection, day = run.connection, run.day
+    table = day_checks(connection, run.calendar, day, stored, source)
+    run.outcome.streaks = checks.estimate_streaks(connection, day, reconcile.STREAK_DAYS)
+    checks.index_leaves(connection, day)
+    if checks.replace(connection, day, table, list(reconcile.DAY_CHECKS)):
+        open_rows = table.filter(pl.col("cause") == "open").height
+        body = {"billing_day": day, "joints": table.height, "open": open_rows}
+        ledger.append(connection, "reconciled", body, clock=run.clock, actor=run.actor)
+    run.watch("reconcile")
+    return table
+
+
+def _load_and_hash(run: _Run, result: DayCharges) -> list[bytes]:
+    """Write a shard of a day that has no rows yet; its leaves."""
+    before_writing(run.session, clock=run.clock)
+    days.load(run.connection, "determinant_day", run.day, result.determinants)
+    days.load(run.connection, "charge_day", run.day, result.charges)
     return charge_hashes(result.charges).to_list()
 
 
-def _hash(connection: Any, database: Database, result: DayCharges, day: date, clock: Clock) -> list[bytes]:
-    """A shard of a day whose rows are compared with those that are there, when all are known: its leaves."""
-    del connection, database, day, clock
+def _hash(_: _Run, result: DayCharges) -> list[bytes]:
+    """The leaves of a shard that is written when all are known, because the day has rows to compare with."""
     return charge_hashes(result.charges).to_list()
 
 
@@ -302,7 +317,7 @@ def _entry(
     result: DayCharges,
     changed: Sequence[str],
     day: date,
-    clock: Clock,
+    at: datetime,
     actor: str,
     hashes: list[bytes] | None = None,
 ) -> ledger.Entry:
@@ -328,7 +343,7 @@ def _entry(
         "retired": len(gone),
     }
     leaves = b"".join([*(charge_hashes(charges).to_list() if hashes is None else hashes), *gone])
-    return ledger.encode("billed", body, leaves or None, at=clock.now(), actor=actor)
+    return ledger.encode("billed", body, leaves or None, at=at, actor=actor)
 
 
 def _summarise(
@@ -336,8 +351,8 @@ def _summarise(
     result: DayCharges,
     table: pl.DataFrame,
     tariffs: Mapping[tuple[str, int], Tariff],
-    currency: str,
 ) -> None:
+    currency = next((t.currency for t in tariffs.values()), "USD")
     outcome.services, outcome.charged = result.determinants.height, result.charges.height
     outcome.total, outcome.currency = int(result.charges["total"].sum() or 0), currency
     outcome.estimated_services = result.determinants.filter(pl.col("estimated") > 0).height

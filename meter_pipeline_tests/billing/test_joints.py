@@ -12,7 +12,7 @@ import pytest
 from meter_pipeline.billing import bill_billing_day, reconcile
 from meter_pipeline.billing.bill_run import issue_statements, statement_checks
 from meter_pipeline.billing.close import checklist
-from meter_pipeline.billing.day import day_checks
+from meter_pipeline.billing.day_reconciliation import day_checks
 from meter_pipeline.billing.explain import explain
 from meter_pipeline.billing.tables import reconciliation as checks
 from meter_pipeline.postgres import privileges
