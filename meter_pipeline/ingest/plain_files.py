@@ -9,6 +9,7 @@ must have read the same bytes.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import stat
@@ -21,6 +22,8 @@ from typing import Final
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: A named pipe would be waited for, without O_NONBLOCK.
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: Bytes a file's name may have on Linux.
+_NAME_MOST: Final = 255
 _KINDS: Final = (
     (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISDIR, "a folder"),
@@ -117,7 +120,13 @@ def shown(name: str) -> str:
     """A name as text for people, tables and the ledger: a backslash doubled, and bytes that are no UTF-8 and characters
     that could steer a terminal escaped. Different names stay different."""
     text = os.fsencode(name).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    """A character that cannot be shown. Those from 0x80 to 0x9f have four digits: two are a byte that is no UTF-8."""
+    code = ord(character)
+    return f"\\u{code:04x}" if 0x80 <= code < 0xA0 else character.encode("unicode_escape").decode()
 
 
 @contextlib.contextmanager
@@ -146,12 +155,21 @@ def _refuse(found: os.stat_result, path: Path) -> None:
         raise NotPlain(f"{shown(path.name)} is {fault}" if found.st_nlink < 2 else f"{shown(path.name)} has {fault}")
 
 
+def _short_name(name: str) -> str:
+    """The escaped name of a copy, which the file system takes: escaping makes a name up to ten times as long."""
+    text = shown(name)
+    if len(os.fsencode(text)) <= _NAME_MOST:
+        return text
+    ends = "".join(part for part in Path(text).suffixes[-2:] if len(part) < 16)
+    return f"{text[:60]}~{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}{ends}"
+
+
 def _for_parsers(stack: contextlib.ExitStack, folder: int, source: int, path: Path) -> Path:
     """A path by which parsers open the file again: below the folder's handle, so that no folder above is looked up
     again. A name that is no text gets a copy under its escaped name, because parsers quote names."""
     if shown(path.name) != path.name.replace("\\", "\\\\"):
         private = stack.enter_context(tempfile.TemporaryDirectory(prefix="meter-pipeline-name-"))
-        copy = Path(private) / shown(path.name).replace("/", "_")
+        copy = Path(private) / _short_name(path.name)
         with open(os.dup(source), "rb") as whole, copy.open("wb") as target:
             shutil.copyfileobj(whole, target, 1 << 20)
         return copy

@@ -31,6 +31,8 @@ DATABASE = "meter_pipeline"
 #: Where root keeps what the server's own user must reach, when the project lies under a closed folder such as /root.
 _ROOT_STATE = Path("/var/lib/meter-pipeline")
 _SOCKET_NAME = ".s.PGSQL.5432"
+#: What the system calls a server's processes.
+_PROCESS = "postgres"
 #: Bytes a Unix socket's path may have (sun_path of 108 with its end).
 _SOCKET_PATH_MOST = 107
 #: Children of a killed postmaster end by themselves within moments; one that stays longer hangs.
@@ -271,10 +273,12 @@ def _socket_in_use(data: Path) -> Path | None:
 
 
 def _works_in(pid: int, folder: Path) -> bool:
-    """Whether a process is alive and its working folder is this one, as that of every PostgreSQL process is its data
-    folder."""
+    """Whether a process is a server's and its working folder is this one, as that of every PostgreSQL process is its data
+    folder. A shell that somebody left in the data folder is no server."""
     try:
-        return Path(os.readlink(f"/proc/{pid}/cwd")) == folder.resolve()
+        if Path(os.readlink(f"/proc/{pid}/cwd")) != folder.resolve():
+            return False
+        return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").startswith(_PROCESS)
     except OSError:
         return False
 

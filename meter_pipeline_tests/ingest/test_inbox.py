@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import stat
 import threading
 from dataclasses import replace
 from datetime import date
@@ -149,6 +150,10 @@ def test_a_name_that_is_no_utf_8_costs_nothing_and_is_shown_escaped(database: Da
     assert sum(one.received for one in outcome.landed) > 0
     assert all(one.refused is None for one in outcome.landed)
     assert new_files(database, settings.inbox) == [], "and it is known by its name the next time"
+    longest = min(path for path in box.iterdir() if "caf" not in path.name)
+    longest.rename(Path(os.fsdecode(os.fsencode(box) + b"/" + b"\xe9" * 251 + b".csv")))
+    outcome = land_inbox(database, settings.calendar(), settings, pause=Pauses(1000))
+    assert ("AMI/" + "\\xe9" * 251 + ".csv", True) in [(one.file_name, one.duplicate) for one in outcome.landed]
     os.mkdir(os.fsencode(settings.inbox) + b"/\xff")
     (Path(os.fsdecode(os.fsencode(settings.inbox) + b"/\xff")) / "x.csv").write_text("x")
     assert names_held(database, settings) == {"\\xff/x.csv": "no head-end \\xff is declared"}
@@ -163,12 +168,19 @@ def test_only_plain_files_are_read(database: Database, settings: Settings, tmp_p
     os.link(secret, box / "hard.csv")
     os.mkfifo(box / "pipe.csv")
     (settings.inbox / "LINKED").symlink_to(tmp_path)
+    (box / "loop.csv").symlink_to("loop.csv")
+    devices = {}
+    if os.geteuid() == 0:
+        os.mknod(box / "zero.csv", 0o666 | stat.S_IFCHR, os.makedev(1, 5))
+        devices["AMI/zero.csv"] = "a device: only plain files are read"
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(box / "s.csv"))
     held = names_held(database, settings)
     listener.close()
     assert held == {
+        **devices,
         "AMI/link.csv": "a symbolic link: only plain files are read",
+        "AMI/loop.csv": "a symbolic link: only plain files are read",
         "AMI/hard.csv": "2 names on the disk (hard links): copy or move the file into the inbox",
         "AMI/pipe.csv": "a named pipe: only plain files are read",
         "AMI/s.csv": "a socket: only plain files are read",
@@ -222,3 +234,4 @@ def test_shown_names_are_text_and_tell_names_apart(name: str) -> None:
     assert shown.isprintable()
     assert shown.encode() != plain_files.shown(name + "x").encode()
     assert plain_files.shown("caf\udce9") != plain_files.shown("caf\\xe9")
+    assert plain_files.shown("\udc85") != plain_files.shown("\x85")

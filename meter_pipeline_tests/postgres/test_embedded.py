@@ -66,11 +66,13 @@ def test_the_server_is_used_where_it_runs(home: Path) -> None:
     assert embedded.cluster(home).socket == home.resolve() / "run"
 
 
-def test_a_process_number_used_again_is_not_a_running_server(home: Path) -> None:
+@pytest.mark.parametrize("where", ["elsewhere", "in the data folder"])
+def test_a_process_number_used_again_is_not_a_running_server(home: Path, where: str) -> None:
     cluster = embedded.cluster(home)
     cluster.start("fsync=off")
     cluster.kill()
-    with subprocess.Popen(["/bin/sleep", "600"], cwd="/", user=cluster.run_as) as other:
+    folder = "/" if where == "elsewhere" else cluster.data
+    with subprocess.Popen(["/bin/sleep", "600"], cwd=folder, user=cluster.run_as) as other:
         try:
             for name in (cluster.data / "postmaster.pid", cluster.socket / ".s.PGSQL.5432.lock"):
                 lines = name.read_text().split("\n")
