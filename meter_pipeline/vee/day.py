@@ -67,84 +67,125 @@ def validate_billing_day(
     control.pause_check.PausedError where a pause is raised before it has written: then nothing is.
     """
     t = thresholds or threshold_file.default()
-    outcome = VeeOutcome(day, t.version, t.digest)
+    watch = _Watch({})
     with reading(database) as session, reading(database) as ahead, database.connect("vee") as connection:
         validated.lock_day(connection, day)
         asked = requests.pending(connection, day)
         one_shard = ROWS if shards <= 1 else 0
-        watch = _Watch(outcome.seconds)
         context = read_day_context(
             connection, session, ahead, calendar, day, t, clock.now(), one_shard, watch, policies
         )
-        outcome = _validate(database, connection, context, outcome, clock, actor, shards, watch)
+        run = _Run(database, connection, context, clock, actor, watch)
+        intervals = _validate_intervals(run, shards)
+        registers = _validate_registers(run, intervals)
+        outcome = _persist(run, intervals, registers)
         # a request made while this ran is about reads this may not have seen: it waits for the next run
         requests.done(connection, day, asked, clock.now())
     return outcome
 
 
-def _validate(
-    database: Database,
-    connection: Any,
-    context: DayContext,
-    outcome: VeeOutcome,
-    clock: Clock,
-    actor: str,
-    shards: int,
-    watch: _Watch,
-) -> VeeOutcome:
-    day, now, session, calendar, t = (
-        outcome.billing_day,
-        clock.now(),
-        context.session,
-        context.calendar,
-        context.thresholds,
-    )
-    read, history, days, like = context.read, context.history, context.days, context.like
-    writer = Writer(connection, database, day, read.start, now, clock, actor, validated.stored_rows(session, day))
-    watch("history")
-    parts = parts_of(read.expected, 1 if read.vectors is not None else shards)
-    before_writing(database, clock=clock)
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run of the stage. Everything it writes is one transaction of ``connection``."""
+
+    database: Database
+    connection: Any
+    context: DayContext
+    clock: Clock
+    actor: str
+    watch: _Watch
+
+    @property
+    def day(self) -> date:
+        return self.context.read.day
+
+
+@dataclass(frozen=True, slots=True)
+class _Intervals:
+    """The day's interval rows, validated and written shard by shard, and what is kept of them."""
+
+    writer: Writer
+    gathered: _Gathered
+    streamed: Streamed
+    shifts: Shifts
+
+
+def _validate_intervals(run: _Run, shards: int) -> _Intervals:
+    """Validate and write the intervals. A city is gone through a second time where its whole fleet shows a shifted
+    clock, which only the end of the first pass tells."""
+    context, day, now = run.context, run.day, run.clock.now()
+    stored = validated.stored_rows(context.session, day)
+    writer = Writer(run.connection, run.database, day, context.read.start, now, run.clock, run.actor, stored)
+    run.watch("history")
+    parts = parts_of(context.read.expected, 1 if context.read.vectors is not None else shards)
+    before_writing(run.database, clock=run.clock)
     writer.begin()
     shifts: Shifts = {}
+    t = context.thresholds
     while True:
-        gathered = _Gathered(Summary(VeeOutcome(day, t.version, t.digest, seconds=outcome.seconds)))
+        gathered = _Gathered(Summary(VeeOutcome(day, t.version, t.digest, seconds=run.watch.into)))
         streamed, found = _stream(context, writer, gathered, parts, shifts)
-        if found == shifts or read.vectors is not None:
+        if found == shifts or context.read.vectors is not None:
             break
         writer.undo()
         shifts = found
-    outcome = gathered.summary.outcome
-    outcome.shifted_head_ends = {" ".join(name[:3]): hours for name, hours in found.items()}
-    watch("validate")
-    only = _register_only(read, calendar, day)
-    means = output_frames.class_means(gathered.class_sums, t.profile_min_rows)
+    gathered.summary.outcome.shifted_head_ends = {" ".join(name[:3]): hours for name, hours in found.items()}
+    run.watch("validate")
+    return _Intervals(writer, gathered, streamed, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Registers:
+    """The day's register-only series, what they used, and the days that their reads ask to have again."""
+
+    series: pl.DataFrame
+    usage: RegisterUsage
+    true_ups: list[requests.Request]
+
+
+def _validate_registers(run: _Run, intervals: _Intervals) -> _Registers:
+    """Validate the reads of register-only meters and compute their usage of the day."""
+    context, day = run.context, run.day
+    read, t = context.read, context.thresholds
+    series = _register_only(read, context.calendar, day)
+    means = output_frames.class_means(intervals.gathered.class_sums, t.profile_min_rows)
     bounds = int(read.start.timestamp()), int(read.end.timestamp())
 
     def of(points: Sequence[str]) -> tuple[pl.DataFrame, RegisterUsage]:
-        mine = only.filter(pl.col("service_point_id").is_in(list(points)))
-        daily = past.align_daily(mine, history, days, like)
+        mine = series.filter(pl.col("service_point_id").is_in(list(points)))
+        daily = past.align_daily(mine, context.history, context.days, context.like)
         shard = read_rules.judge(read.registers, mine, daily, t, bounds)
         return mine, register_usage(read.registers, mine, daily, t, means, shard)
 
-    (only, of_registers), faults = without_faults(only["service_point_id"].unique().sort().to_list(), of)
+    (sound, usage), faults = without_faults(series["service_point_id"].unique().sort().to_list(), of)
     read.aside.update(faults)
-    trued = _true_ups(context, past.whole_points(history, day - timedelta(days=1)))
-    usage = output_frames.daily_usage([*gathered.usage, of_registers.frame], day)
-    of_rows = [*gathered.exceptions, *findings.register_findings(of_registers, only, context.policy)]
-    exceptions = findings.day_findings(read, streamed.unexpected, of_rows, usage, context.policy, now)
-    shape = shifted(output_frames.added_shapes(streamed.shapes), found)
-    writer.finish(read, usage, of_registers.quantity, exceptions, shape, outcome)
-    outcome.ledger_entry = _record(connection, writer.written(), gathered.summary, exceptions, clock, actor)
-    outcome.held, outcome.cases_opened = _into_queue(
-        connection, day, findings.queued(exceptions, context.policy), clock
-    )
-    start, past_day = calendar.bounds(day)
-    outcome.stored = checks.stored_day(connection, day, start, past_day, t.register_tolerance)
-    watch("write")
-    gathered.summary.finish(usage, exceptions)
-    watch("summary")
-    outcome.redetermine = requests.ask(connection, [*trued, *multi_day_registers.asked(streamed.again, day)], now)
-    watch("true-up")
+    true_ups = _true_ups(context, past.whole_points(context.history, day - timedelta(days=1)))
+    return _Registers(sound, usage, true_ups)
+
+
+def _persist(run: _Run, intervals: _Intervals, registers: _Registers) -> VeeOutcome:
+    """Write the day's usage, findings, cases, requests and ledger entry, and compare what is stored with what was read."""
+    context, day, connection, now = run.context, run.day, run.connection, run.clock.now()
+    read, policy, summary = context.read, context.policy, intervals.gathered.summary
+    outcome, streamed = summary.outcome, intervals.streamed
+    usage = output_frames.daily_usage([*intervals.gathered.usage, registers.usage.frame], day)
+    of_rows = [
+        *intervals.gathered.exceptions,
+        *findings.register_findings(registers.usage, registers.series, policy),
+    ]
+    exceptions = findings.day_findings(read, streamed.unexpected, of_rows, usage, policy, now)
+    shape = shifted(output_frames.added_shapes(streamed.shapes), intervals.shifts)
+    intervals.writer.finish(read, usage, registers.usage.quantity, exceptions, shape, outcome)
+    outcome.ledger_entry = _record(connection, intervals.writer.written(), summary, exceptions, run.clock, run.actor)
+    outcome.held, outcome.cases_opened = _into_queue(connection, day, findings.queued(exceptions, policy), run.clock)
+    start, past_day = context.calendar.bounds(day)
+    outcome.stored = checks.stored_day(connection, day, start, past_day, context.thresholds.register_tolerance)
+    run.watch("write")
+    summary.finish(usage, exceptions)
+    run.watch("summary")
+    again = multi_day_registers.asked(streamed.again, day)
+    outcome.redetermine = requests.ask(connection, [*registers.true_ups, *again], now)
+    run.watch("true-up")
     return outcome
 
 
