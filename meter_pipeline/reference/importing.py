@@ -10,36 +10,75 @@ from typing import Any
 
 import psycopg
 
-from meter_pipeline.ledger import entries
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.reference import tables
+from meter_pipeline.reference import history, tables
 from meter_pipeline.reference.folder import Documents, Fault, ReferenceRefused, Rows, read_folder
 from meter_pipeline.schemas.reference import STRETCHES, TABLES
 
 
-def import_folder(database: Database, folder: Path) -> dict[str, int]:
+def import_folder(
+    database: Database,
+    folder: Path,
+    *,
+    snapshot: tables.Snapshot | None = None,
+    by: str | None = None,
+    why: str = "",
+) -> dict[str, int]:
     """Load a folder: rows of a known key are replaced, others stay. Returns rows by table. Raises ReferenceRefused with
-    every fault."""
+    every fault.
+
+    ``snapshot``: of which tables the folder is the full export, so that rows it lacks are ended.
+    """
     rows, documents = read_folder(folder)
-    return import_rows(database, rows, documents, str(folder))
+    missing = sorted(snapshot.tables - rows.keys()) if snapshot is not None else []
+    if missing:
+        raise ReferenceRefused([Fault(f"{name}.csv", 0, "", "a snapshot needs the table's file") for name in missing])
+    return import_rows(database, rows, documents, str(folder), snapshot=snapshot, by=by, why=why)
 
 
-def import_rows(database: Database, rows: Rows, documents: Documents, source: str) -> dict[str, int]:
+def import_rows(
+    database: Database,
+    rows: Rows,
+    documents: Documents,
+    source: str,
+    *,
+    snapshot: tables.Snapshot | None = None,
+    by: str | None = None,
+    why: str = "",
+) -> dict[str, int]:
     """Load rows that read_folder (or enrolment) has checked. Raises ReferenceRefused where they do not fit what is
-    stored."""
+    stored. Rows that are stored already write nothing."""
     with database.connect("meter-pipeline reference") as connection:
-        documents = _without_used(connection, rows, documents)
-        try:
-            counts, digest = tables.write(connection, rows, documents, source)
-        except psycopg.errors.ForeignKeyViolation as error:
-            fault = Fault(f"{error.diag.table_name}.csv", 0, "", error.diag.message_detail or str(error))
-            raise ReferenceRefused([fault]) from error
-        except tables.Overlapping as error:
-            raise ReferenceRefused([_overlap_fault(rows, *pair) for pair in error.pairs]) from error
-        entries.append(
-            connection, "reference_imported", {"source": Path(source).name, "content_sha256": digest, "rows": counts}
-        )
+        counts = write_rows(connection, rows, documents, source, snapshot=snapshot, by=by, why=why)
     tables.settle(database, counts)
+    return counts
+
+
+def write_rows(
+    connection: psycopg.Connection[Any],
+    rows: Rows,
+    documents: Documents,
+    source: str,
+    *,
+    snapshot: tables.Snapshot | None = None,
+    by: str | None = None,
+    why: str = "",
+) -> dict[str, int]:
+    """``import_rows`` in the caller's transaction, which is lost where it raises."""
+    documents = _without_used(connection, rows, documents)
+    try:
+        counts, digest = tables.write(connection, rows, documents, source, snapshot)
+    except psycopg.errors.ForeignKeyViolation as error:
+        fault = Fault(f"{error.diag.table_name}.csv", 0, "", error.diag.message_detail or str(error))
+        raise ReferenceRefused([fault]) from error
+    except tables.Overlapping as error:
+        raise ReferenceRefused([_overlap_fault(rows, *pair) for pair in error.pairs]) from error
+    except tables.TooManyEnded as error:
+        why_not = f"the snapshot would end {error.ended} of {error.rows} rows; if it is whole, import it with --confirm-ended"
+        raise ReferenceRefused([Fault(f"{error.table}.csv", 0, "", why_not)]) from error
+    body = {"source": Path(source).name, "content_sha256": digest, "rows": counts} | ({"reason": why} if why else {})
+    if history.record(connection, body, source=source, reason=why, by=by) is not None:
+        tables.note_import(connection, digest, source, counts)
     return counts
 
 
@@ -84,7 +123,7 @@ def _change_row(
         if row is None:
             raise ReferenceRefused([Fault(name, 0, "", f"no row {' '.join(key)}")])
         body = {"table": name, "key": list(key), "row": {c: str(v) for c, v in row.items()}, **said}
-        entries.append(connection, "reference_imported", body, actor=next(iter(said.values())))
+        history.record(connection, body, source="a person's change", reason=said["reason"], by=next(iter(said.values())))
     return row
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 import psycopg
@@ -25,18 +27,43 @@ class Overlapping(ValueError):
         self.pairs = pairs
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Tables of which the folder is the full export: a stored row that is not in it is ended on ``day`` (tables with
+    instants: at ``instant``), or taken out where it begins later or its table has no end. ``share``: more than this
+    part of a table's current rows is not ended."""
+
+    tables: frozenset[str]
+    day: date
+    instant: datetime
+    share: Decimal
+
+
+class TooManyEnded(ValueError):
+    """A snapshot that would end more than the stated share of a table's rows."""
+
+    def __init__(self, table: str, ended: int, rows: int) -> None:
+        super().__init__(f"{table}: {ended} of {rows} rows would end")
+        self.table, self.ended, self.rows = table, ended, rows
+
+
+#: Tables whose rows end without being stretches: table -> (first day, day after the last)
+_CLOSED: Final = {"accounts": ("opened", "closed")}
+
+
 def write(
     connection: psycopg.Connection[Any],
     rows: Mapping[str, list[tuple[Any, ...]]],
     documents: Mapping[tuple[str, int], bytes],
     source: str,
+    snapshot: Snapshot | None = None,
 ) -> tuple[dict[str, int], bytes]:
     """Upsert checked rows in the caller's transaction; returns rows by table and the SHA-256 of all that was given.
 
     A row of the file whose dates were corrected has another key than the stored one: it takes that one's place where
     the file holds every other row of the table, so that the stored row is known to be gone. Raises
-    psycopg.errors.ForeignKeyViolation for a reference that points nowhere, and Overlapping for rows that are in force at
-    the same time: the caller's transaction is then lost, whole.
+    psycopg.errors.ForeignKeyViolation for a reference that points nowhere, Overlapping for rows that are in force at
+    the same time, TooManyEnded for a snapshot that lacks too many rows: the caller's transaction is then lost, whole.
     """
     digest = hashlib.sha256()
     counts: dict[str, int] = {}
@@ -48,7 +75,7 @@ def write(
         rest = [c for c in columns if c not in table.key]
         with connection.cursor() as cursor:
             cursor.execute(
-                sql.SQL("CREATE TEMP TABLE incoming (LIKE ref.{}) ON COMMIT DROP").format(sql.Identifier(name))
+                sql.SQL("CREATE TEMP TABLE incoming (LIKE ref.{} INCLUDING DEFAULTS) ON COMMIT DROP").format(sql.Identifier(name))
             )
             with cursor.copy(sql.SQL("COPY incoming ({}) FROM STDIN").format(identifiers)) as copy:
                 for row in rows[name]:
@@ -71,6 +98,8 @@ def write(
                 )
                 + action
             )
+            if snapshot is not None and name in snapshot.tables:
+                _end_missing(connection, name, snapshot)
             cursor.execute("DROP TABLE incoming")
         counts[name] = len(rows[name])
     for (tariff_id, version), body in sorted(documents.items()):
@@ -89,11 +118,43 @@ def write(
     if found:
         raise Overlapping(found)
     connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    connection.execute("SET CONSTRAINTS ALL DEFERRED")
+    return counts, digest.digest()
+
+
+def note_import(connection: psycopg.Connection[Any], digest: bytes, source: str, counts: Mapping[str, int]) -> None:
+    """Keep that a folder was imported, with the hash of all it held."""
     connection.execute(
         "INSERT INTO ref.import (content_sha256, source, rows) VALUES (%s, %s, %s)",
-        (digest.digest(), source, Jsonb(counts)),
+        (digest, source, Jsonb(dict(counts))),
     )
-    return counts, digest.digest()
+
+
+def _end_missing(connection: psycopg.Connection[Any], name: str, snapshot: Snapshot) -> None:
+    """End the rows of a table that the incoming ones lack; those that begin later, or that have no end, are taken out."""
+    stretch = STRETCHES.get(name)
+    starts, ends = (stretch.starts, stretch.ends) if stretch is not None else _CLOSED.get(name, (None, None))
+    on = snapshot.instant if name == "installations" else snapshot.day
+    missing = sql.SQL("NOT EXISTS (SELECT FROM incoming AS i WHERE {})").format(_equal(TABLES[name].key, "t", "i"))
+    parts: dict[str, sql.Composable] = {"t": sql.Identifier("ref", name), "missing": missing, "on": sql.Literal(on)}
+    if starts is None or ends is None:
+        parts["current"] = sql.SQL("true")
+    else:
+        parts |= {"s": sql.Identifier(starts), "e": sql.Identifier(ends)}
+        parts["current"] = sql.SQL("(t.{e} IS NULL OR t.{e} > {on})").format(**parts)
+    found = connection.execute(
+        sql.SQL("SELECT count(*) FILTER (WHERE {missing}), count(*) FROM {t} AS t WHERE {current}").format(**parts)
+    ).fetchone()
+    gone, rows = found or (0, 0)
+    if gone > snapshot.share * rows:
+        raise TooManyEnded(name, gone, rows)
+    if starts is None:
+        connection.execute(sql.SQL("DELETE FROM {t} AS t WHERE {missing}").format(**parts))
+        return
+    connection.execute(sql.SQL("DELETE FROM {t} AS t WHERE {missing} AND t.{s} >= {on}").format(**parts))
+    connection.execute(
+        sql.SQL("UPDATE {t} AS t SET {e} = {on} WHERE {missing} AND {current} AND t.{s} < {on}").format(**parts)
+    )
 
 
 def _columns(names: Sequence[str], alias: str) -> sql.Composed:
