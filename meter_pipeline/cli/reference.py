@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from meter_pipeline.cli.output import ERR, OUT, PROBLEM, emit, problem, table
+from meter_pipeline.cli.output import ERR, OUT, PROBLEM, emit, plain, problem, table
 from meter_pipeline.deployment import prepare
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.reference import Fault, ReferenceRefused, import_folder
-from meter_pipeline.settings import load_settings
+from meter_pipeline.reference import Fault, ReferenceRefused, history, import_folder
+from meter_pipeline.reference.tables import Snapshot
+from meter_pipeline.schemas.reference import TABLES
+from meter_pipeline.settings import Settings, load_settings
 
-app = typer.Typer(no_args_is_help=True, help="Reference data: import DIR, enrol FILE, end or remove a row.")
+app = typer.Typer(
+    no_args_is_help=True, help="Reference data: import DIR, show a table, enrol FILE, end or remove a row, verify."
+)
 #: lines of notes shown on a terminal
 _SHOWN_NOTES = 20
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -22,14 +28,34 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 
 @app.command("import")
 def import_(
-    directory: Annotated[Path, typer.Argument(help="A folder with a CSV per table.")], json: Json = False
+    directory: Annotated[Path, typer.Argument(help="A folder with a CSV per table.")],
+    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    snapshot: Annotated[
+        list[str] | None,
+        typer.Option("--snapshot", metavar="TABLE...", help="Tables the folder holds whole: rows it lacks are ended."),
+    ] = None,
+    confirm_ended: Annotated[
+        bool, typer.Option("--confirm-ended", help="End rows even where a snapshot lacks more than the share.")
+    ] = False,
+    on: Annotated[
+        datetime | None, typer.Option("--on", formats=["%Y-%m-%d"], help="First day without the ended rows; today.")
+    ] = None,
+    by: Annotated[str | None, typer.Option("--by", help="Who you are.")] = None,
+    why: Annotated[str, typer.Option("--why", help="The reason; it goes into the ledger.")] = "",
+    json: Json = False,
 ) -> None:
     """Import a folder: all of it, or nothing and every fault named.
 
-    Example: meter-pipeline reference import data/reference
+    Examples:
+      meter-pipeline reference import data/reference
+      meter-pipeline reference import export --snapshot agreements installations --by ana --why "weekly export"
     """
+    settings = load_settings()
+    database = prepare(settings)
     try:
-        counts = import_folder(prepare(load_settings()), directory)
+        whole = _snapshot(settings, [*(snapshot or []), *(more or [])], on, confirm_ended)
+        person = None if by is None else _acting(database, directory.name, by)
+        counts = import_folder(database, directory, snapshot=whole, by=person, why=why)
     except ReferenceRefused as refused:
         faults = refused.faults
         emit({"imported": None, "faults": [str(f) for f in faults]}, json, lambda _: _show_faults(faults))
@@ -39,6 +65,82 @@ def import_(
         json,
         lambda d: OUT.print(table("Imported", ["table", "rows"], list(counts.items()), numbers=["rows"])),
     )
+
+
+#: A full export that lacks more than this share of a table's rows is more likely a broken export than a week's moves.
+SNAPSHOT_SHARE = Decimal("0.05")
+
+
+def _snapshot(settings: Settings, names: list[str], on: datetime | None, confirmed: bool) -> Snapshot | None:
+    """What a snapshot ends and when. Raises ReferenceRefused for a table there is none of."""
+    tables = [name for given in names for name in given.split(",") if name]
+    if strange := sorted(set(tables) - TABLES.keys()):
+        raise ReferenceRefused([Fault(name, 0, "", f"is none of {', '.join(TABLES)}") for name in strange])
+    if not tables:
+        return None
+    calendar = settings.calendar()
+    day = on.date() if on is not None else calendar.day_of(datetime.now(UTC))
+    share = Decimal(1) if confirmed else SNAPSHOT_SHARE
+    return Snapshot(frozenset(tables), day, calendar.bounds(day)[0], share)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="TABLE")],
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", metavar="INSTANT", help="As it was known then (with its zone); now.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """A reference table as it is known now, or as it was known at an instant.
+
+    Example: meter-pipeline reference show channels --as-of 2026-11-01T12:00:00Z
+    """
+    if name not in TABLES:
+        problem(f"{name} is none of {', '.join(TABLES)}")
+    instant = datetime.now(UTC) if as_of is None else _instant(as_of)
+    rows = history.rows_as_of(prepare(load_settings()), name, instant)
+    emit(
+        {"table": name, "as_of": instant, "rows": rows},
+        json,
+        lambda d: OUT.print(
+            table(
+                f"{name} as of {plain(instant)}",
+                [*TABLES[name].columns, "known_from"],
+                [[r[c] for c in (*TABLES[name].columns, "known_from")] for r in d["rows"]],
+            )
+        ),
+    )
+
+
+@app.command()
+def verify(json: Json = False) -> None:
+    """Compare every version of every reference row with the ledger's leaf of it; exit 1 where one differs.
+
+    Example: meter-pipeline reference verify
+    """
+    with prepare(load_settings()).connect("meter-pipeline reference") as connection:
+        found = history.unproven(connection)
+    differing = [{"known_from": instant, "why": why} for instant, why in found]
+    emit({"ok": not found, "differing": differing}, json, _show_verified)
+    if found:
+        raise typer.Exit(PROBLEM)
+
+
+def _show_verified(document: dict[str, Any]) -> None:
+    for each in document["differing"]:
+        ERR.print(f"{plain(each['known_from'])}: {each['why']}", highlight=False)
+    OUT.print("every changed row has its ledger leaf" if document["ok"] else "[bold red]Problem:[/] see above")
+
+
+def _instant(text: str) -> datetime:
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        problem(f"{text!r} is no instant", "write it as 2026-11-01T12:00:00Z")
+    if instant.tzinfo is None:
+        problem(f"{text} has no zone", f"write {text}Z for UTC, or its offset")
+    return instant.astimezone(UTC)
 
 
 def _show_faults(faults: list[Fault]) -> None:

@@ -159,9 +159,7 @@ def unproven(connection: Connection) -> list[tuple[datetime, str]]:
     ).format(sql.SQL(" UNION ALL ").join(parts))
     found = []
     for instant, leaves, listed in connection.execute(query).fetchall():
-        now = b"".join(
-            bytes(leaf) for (leaf,) in connection.execute("SELECT leaf FROM ref.changes_at(%s)", (instant,))
-        )
+        now = b"".join(bytes(leaf) for (leaf,) in connection.execute("SELECT leaf FROM ref.changes_at(%s)", (instant,)))
         if not listed:
             found.append((instant, "rows changed without a ledger entry"))
         elif leaves is None or bytes(leaves) != now:

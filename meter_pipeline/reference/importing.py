@@ -74,7 +74,9 @@ def write_rows(
     except tables.Overlapping as error:
         raise ReferenceRefused([_overlap_fault(rows, *pair) for pair in error.pairs]) from error
     except tables.TooManyEnded as error:
-        why_not = f"the snapshot would end {error.ended} of {error.rows} rows; if it is whole, import it with --confirm-ended"
+        why_not = (
+            f"the snapshot would end {error.ended} of {error.rows} rows; if it is whole, import it with --confirm-ended"
+        )
         raise ReferenceRefused([Fault(f"{error.table}.csv", 0, "", why_not)]) from error
     body = {"source": Path(source).name, "content_sha256": digest, "rows": counts} | ({"reason": why} if why else {})
     if history.record(connection, body, source=source, reason=why, by=by) is not None:
@@ -123,7 +125,9 @@ def _change_row(
         if row is None:
             raise ReferenceRefused([Fault(name, 0, "", f"no row {' '.join(key)}")])
         body = {"table": name, "key": list(key), "row": {c: str(v) for c, v in row.items()}, **said}
-        history.record(connection, body, source="a person's change", reason=said["reason"], by=next(iter(said.values())))
+        history.record(
+            connection, body, source="a person's change", reason=said["reason"], by=next(iter(said.values()))
+        )
     return row
 
 

@@ -70,12 +70,12 @@ def write(
     for name, table in TABLES.items():
         if name not in rows:
             continue
-        columns = list(table.columns)
-        identifiers = sql.SQL(", ").join(map(sql.Identifier, columns))
-        rest = [c for c in columns if c not in table.key]
+        identifiers = sql.SQL(", ").join(map(sql.Identifier, table.columns))
         with connection.cursor() as cursor:
             cursor.execute(
-                sql.SQL("CREATE TEMP TABLE incoming (LIKE ref.{} INCLUDING DEFAULTS) ON COMMIT DROP").format(sql.Identifier(name))
+                sql.SQL("CREATE TEMP TABLE incoming (LIKE ref.{} INCLUDING DEFAULTS) ON COMMIT DROP").format(
+                    sql.Identifier(name)
+                )
             )
             with cursor.copy(sql.SQL("COPY incoming ({}) FROM STDIN").format(identifiers)) as copy:
                 for row in rows[name]:
@@ -83,21 +83,7 @@ def write(
                     digest.update(repr((name, row)).encode())
             if name in STRETCHES:
                 _replace_corrected(connection, name, table, STRETCHES[name])
-            action = (
-                sql.SQL("DO UPDATE SET {} WHERE ({}) IS DISTINCT FROM ({})").format(
-                    sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in rest),
-                    sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(c)) for c in rest),
-                    sql.SQL(", ").join(sql.SQL("excluded.{}").format(sql.Identifier(c)) for c in rest),
-                )
-                if rest
-                else sql.SQL("DO NOTHING")
-            )
-            cursor.execute(
-                sql.SQL("INSERT INTO ref.{} AS t ({}) SELECT {} FROM incoming ON CONFLICT ({}) ").format(
-                    sql.Identifier(name), identifiers, identifiers, sql.SQL(", ").join(map(sql.Identifier, table.key))
-                )
-                + action
-            )
+            _upsert(connection, name, table)
             if snapshot is not None and name in snapshot.tables:
                 _end_missing(connection, name, snapshot)
             cursor.execute("DROP TABLE incoming")
@@ -120,6 +106,29 @@ def write(
     connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
     connection.execute("SET CONSTRAINTS ALL DEFERRED")
     return counts, digest.digest()
+
+
+def _upsert(connection: psycopg.Connection[Any], name: str, table: Table) -> None:
+    """Write the incoming rows that are new or differ from the stored ones; the others are not touched."""
+    columns = list(table.columns)
+    rest = [c for c in columns if c not in table.key]
+    sets = [sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in rest]
+    connection.execute(
+        sql.SQL(
+            "INSERT INTO {t} ({columns}) SELECT {incoming} FROM incoming AS i LEFT JOIN {t} AS t ON {same} "
+            "WHERE t.{first} IS NULL OR ({old}) IS DISTINCT FROM ({new}) ON CONFLICT ({key}) {action}"
+        ).format(
+            t=sql.Identifier("ref", name),
+            columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
+            incoming=_columns(columns, "i"),
+            same=_equal(table.key, "t", "i"),
+            first=sql.Identifier(table.key[0]),
+            old=_columns(columns, "t"),
+            new=_columns(columns, "i"),
+            key=sql.SQL(", ").join(map(sql.Identifier, table.key)),
+            action=sql.SQL("DO UPDATE SET {}").format(sql.SQL(", ").join(sets)) if sets else sql.SQL("DO NOTHING"),
+        )
+    )
 
 
 def note_import(connection: psycopg.Connection[Any], digest: bytes, source: str, counts: Mapping[str, int]) -> None:

@@ -23,9 +23,7 @@ RATIO_TEN = SMALL["channels"].replace("import,1,6", "import,10,6")
 
 def sets(database: Database) -> list[tuple[datetime, int, str]]:
     with database.connect() as connection:
-        return connection.execute(
-            "SELECT known_from, rows, made_by FROM ref.change_set ORDER BY known_from"
-        ).fetchall()
+        return connection.execute("SELECT known_from, rows, made_by FROM ref.change_set ORDER BY known_from").fetchall()
 
 
 def multipliers(database: Database, instant: datetime) -> list[str]:
@@ -140,7 +138,10 @@ def snapshot(share: str, *tables: str) -> Snapshot:
 def test_a_snapshot_ends_what_is_not_in_it_and_is_refused_where_too_much_is_missing(
     database: Database, tmp_path: Path
 ) -> None:
-    import_folder(database, folder(tmp_path, agreements=SMALL["agreements"] + "A1,SP2,T1,C1,2026-01-01,\nA1,SP3,T1,C1,2026-10-01,\n"))
+    import_folder(
+        database,
+        folder(tmp_path, agreements=SMALL["agreements"] + "A1,SP2,T1,C1,2026-01-01,\nA1,SP3,T1,C1,2026-10-01,\n"),
+    )
     part = folder(tmp_path, agreements=AGREEMENTS + "A1,SP1,T1,C1,2026-06-01,\n")
     with pytest.raises(ReferenceRefused, match="would end 2 of 3 rows; if it is whole, import it with --confirm-ended"):
         import_folder(database, part, snapshot=snapshot("0.05", "agreements"))
@@ -170,17 +171,28 @@ def test_record_times_only_grow_and_one_transaction_has_one(database: Database, 
         connection.execute("UPDATE ref.meters SET model = 'X'")
         connection.execute("UPDATE ref.meters SET model = 'Y'")
         connection.execute("DELETE FROM ref.installations")
-        found = {t for (t,) in connection.execute("SELECT known_from FROM ref.meters UNION SELECT known_until FROM ref.installations_version")}
+        found = {
+            t
+            for (t,) in connection.execute(
+                "SELECT known_from FROM ref.meters UNION SELECT known_until FROM ref.installations_version"
+            )
+        }
         later = scalar(connection, "SELECT max(known_from) FROM ref.change_set")
-        assert len(found) == 1 and found.pop() > later
+        assert len(found) == 1
+        assert found.pop() > later
         assert scalar(connection, "SELECT count(*) FROM ref.meters_version") == 2, "the state between is no version"
 
 
-def test_a_document_under_a_version_nothing_was_billed_with_keeps_its_old_text(database: Database, tmp_path: Path) -> None:
+def test_a_document_under_a_version_nothing_was_billed_with_keeps_its_old_text(
+    database: Database, tmp_path: Path
+) -> None:
     import_folder(database, folder(tmp_path))
     made = folder(tmp_path)
     (made / "tariffs" / "t1.json").write_text(document("0.2"))
     import_folder(database, made)
     first, second = (t for t, *_ in sets(database))
-    rate = [history.rows_as_of(database, "tariff_document", t)[0]["body"]["energyratestructure"][0][0]["rate"] for t in (first, second)]
+    rate = [
+        history.rows_as_of(database, "tariff_document", t)[0]["body"]["energyratestructure"][0][0]["rate"]
+        for t in (first, second)
+    ]
     assert [str(r) for r in rate] == ["0.12345678901234568", "0.2"]
