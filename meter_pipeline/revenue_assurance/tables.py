@@ -36,10 +36,32 @@ factor AS (
     FROM pair AS p LEFT JOIN volume AS v ON v.unit = p.source_unit LEFT JOIN volume AS t ON t.unit = p.unit
 )"""
 
+#: Validated usage of a day by service point, unit and direction. A net channel counts both ways: what its negative intervals say was sent, and the
+#: day's quantity plus that as used; a net dial counts the way its day went.
+_USAGE: Final = """
+flows AS (
+    SELECT service_point_id, unit, flow, source, quantity_micro, register_micro FROM vee.daily_usage
+    WHERE billing_day = %(day)s AND flow IN ('import', 'export')
+    UNION ALL
+    SELECT u.service_point_id, u.unit, way.flow, u.source,
+        CASE way.flow WHEN 'import' THEN u.quantity_micro + net.sent ELSE net.sent END,
+        CASE way.flow WHEN 'import' THEN u.register_micro + net.sent ELSE net.sent END
+    FROM vee.daily_usage AS u CROSS JOIN (VALUES ('import'), ('export')) AS way (flow) CROSS JOIN LATERAL (
+        SELECT coalesce((
+            SELECT (sum(greatest(-raw.quantity(s.stored, d.scale), 0)) * 1000000)::bigint FROM vee.interval_day AS d CROSS JOIN LATERAL (
+                SELECT nullif(v, -2147483648)::bigint AS stored FROM unnest(d.values) AS v
+                UNION ALL SELECT nullif(v, -9223372036854775808) FROM unnest(d.wide_values) AS v) AS s
+            WHERE d.billing_day = %(day)s AND d.service_point_id = u.service_point_id AND d.unit = u.unit AND d.flow = 'net' AND d.billed
+        ), greatest(-u.quantity_micro, 0)) AS sent
+    ) AS net
+    WHERE u.billing_day = %(day)s AND u.flow = 'net' AND (way.flow = 'import' OR net.sent > 0)
+)"""
+
 #: One row a service point that has an agreement, usage, a determinant or a charge on the day. ``fine`` are those whose one unit of usage is the
 #: determinant's to the last millionth, converted within a millionth a period, and whose position moved by it.
 _DAY: Final = f"""
 WITH {_FACTORS},
+{_USAGE},
 served AS (
     SELECT service_point_id, min(account_id) AS account_id, count(*) AS agreements FROM ref.agreements
     WHERE valid_from <= %(day)s AND (valid_to IS NULL OR valid_to > %(day)s) GROUP BY 1
@@ -49,7 +71,7 @@ usage AS (
         coalesce(sum(quantity_micro) FILTER (WHERE flow = 'import'), 0)::bigint AS used,
         coalesce(sum(quantity_micro) FILTER (WHERE flow = 'export'), 0)::bigint AS sent,
         bool_or(quantity_micro IS NULL) AS unknown
-    FROM vee.daily_usage WHERE billing_day = %(day)s AND flow IN ('import', 'export') GROUP BY 1
+    FROM flows GROUP BY 1
 ),
 held AS (
     SELECT d.service_point_id, d.account_id, d.tariff_id, d.tariff_version, d.cycle_id, d.period_start, d.period_end, d.stretch_start, d.unit,
@@ -121,9 +143,8 @@ def usage_of(connection: Connection, day: date, points: list[str]) -> list[dict[
     """Validated usage of some service points by unit, flow and what counted it."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
-            "SELECT service_point_id, unit, flow, source, quantity_micro, register_micro FROM vee.daily_usage "
-            "WHERE billing_day = %s AND flow IN ('import', 'export') AND service_point_id = ANY(%s) ORDER BY 1, 2, 3",
-            (day, points),
+            f"WITH {_USAGE} SELECT * FROM flows WHERE service_point_id = ANY(%(points)s) ORDER BY 1, 2, 3".encode(),
+            {"day": day, "points": points},
         ).fetchall()
 
 

@@ -70,6 +70,20 @@ def test_every_unit_is_billed_or_accrued(database: Database) -> None:
     assert json.dumps(document, default=str)
 
 
+def test_a_net_channel_counts_both_ways(database: Database) -> None:
+    add_tariff(database, native())
+    add_cycle(database, JULY, END)
+    point = add_service(database, 1)
+    put_intervals(database, JULY, {point: [1000] * 18 + [-1000] * 6}, flow="net")
+    bill_billing_day(database, CHICAGO, JULY, clock=CLOCK)
+    result = law_of_day(database, JULY)
+    assert result.ok, result.sentence()
+    assert result.totals["kWh"][:1] == [18_000_000], "used; the six sent hours are not taken off"
+    with database.connect() as connection:
+        connection.execute("UPDATE billing.determinant_day SET source_export = source_export - 1")
+    assert not law_of_day(database, JULY).ok
+
+
 _AT = "billing_day = '2026-07-0{}' AND service_point_id = 'SP-00{}'"
 #: SQL that harms one row, and what the law says of it
 HARM = [
