@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -303,10 +304,9 @@ def time_day(city: LabelledCity, meters: int) -> float:
 
     for _ in range(3):
         began = time.perf_counter()
-        for given in windows:
-            detect_in_parts(
-                lambda which, given=given: window(which, *given), len(given[2]), city.head_ends, city.collectors
-            )
+        for wide, coefficients, provisional in windows:
+            part_window = partial(window, wide=wide, coefficients=coefficients, provisional=provisional)
+            detect_in_parts(part_window, len(provisional), city.head_ends, city.collectors)
         total.append(time.perf_counter() - began)
     return float(np.median(total))
 

@@ -92,7 +92,8 @@ def _peer(variable: str, script: str, usage: np.ndarray, temperatures: np.ndarra
     answer = subprocess.run(
         [interpreter, "-c", script], input=json.dumps(given), capture_output=True, text=True, check=True, timeout=900
     )
-    return statistics.median(json.loads(answer.stdout.splitlines()[-1]))
+    times: list[float] = json.loads(answer.stdout.splitlines()[-1])
+    return statistics.median(times)
 
 
 def run(

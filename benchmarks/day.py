@@ -111,7 +111,7 @@ def _run(
             detect_billing_day(database, calendar, earlier, clock=SYSTEM_CLOCK)
         _release(data)
     read_head_ends(mine.head_ends)
-    count = {"shards": shards} if shards else {}
+    count: dict[str, Any] = {"shards": shards} if shards else {}
     watch, outcomes = Stopwatch(memory=True), dict[str, Any]()
     started = time.perf_counter()
     with watch.lap("land"):

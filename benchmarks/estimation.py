@@ -67,14 +67,14 @@ def run(gaps: int = 150, seed: int = 20, files: str = "") -> dict[str, Any]:
             unscaled_off += off
             used = float(np.abs(truth).sum())
             for method, values in found.items():
-                error = float(np.abs(values - truth).sum())
-                own.setdefault(method, {})[f"{hours:g}"] = round(error / used, 4)
+                missed = float(np.abs(values - truth).sum())
+                own.setdefault(method, {})[f"{hours:g}"] = round(missed / used, 4)
                 # every series weighs the same, whatever its unit
-                wrong.setdefault(method, {})[hours] = wrong.get(method, {}).get(hours, 0.0) + error / used
+                wrong.setdefault(method, {})[hours] = wrong.get(method, {}).get(hours, 0.0) + missed / used
                 real.setdefault(method, {})[hours] = real.get(method, {}).get(hours, 0.0) + 1.0
         by_series[name] = own
     error = {m: {f"{h:g}": round(v / real[m][h], 4) for h, v in per.items()} for m, per in wrong.items()}
-    ratios = {
+    ratios: dict[str, float | None] = {
         f"ladder_over_{peer}{suffix}_worst": round(
             max(error[f"ladder{suffix}"][h] / error[f"{peer}{suffix}"][h] for h in error[f"ladder{suffix}"]), 4
         )

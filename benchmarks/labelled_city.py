@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 
@@ -57,14 +58,9 @@ class CommodityDays:
 
     def points(self, which: slice | np.ndarray) -> CommodityDays:
         """Some of the points."""
-        return CommodityDays(
-            self.commodity,
-            self.unit,
-            *(
-                None if values is None else values[which]
-                for values in (getattr(self, name) for name in list(self.__dataclass_fields__)[2:])
-            ),
-        )
+        arrays: dict[str, np.ndarray | None] = {f.name: getattr(self, f.name) for f in fields(self)[2:]}
+        chosen: dict[str, Any] = {name: None if values is None else values[which] for name, values in arrays.items()}
+        return replace(self, **chosen)
 
 
 @dataclass(slots=True)

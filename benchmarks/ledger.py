@@ -24,6 +24,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -138,14 +139,12 @@ def _without_ledger() -> Iterator[None]:
     """Every entry is one constant row; nothing is encoded or folded. In this process only, for the comparison only."""
     from meter_pipeline.billing import day as billing
 
-    encode, charge_hashes = entries.encode, billing.charge_hashes
     constant = entries.Entry("reconciled", b"{}", merkle.leaf_hash(b"{}"), None)
-    entries.encode = lambda *_, **__: constant
-    billing.charge_hashes = lambda _: pl.Series([], dtype=pl.Binary)
-    try:
+    with (
+        mock.patch.object(entries, "encode", return_value=constant),
+        mock.patch.object(billing, "charge_hashes", return_value=pl.Series([], dtype=pl.Binary)),
+    ):
         yield
-    finally:
-        entries.encode, billing.charge_hashes = encode, charge_hashes
 
 
 def _run(database: Database, meters: int, interval: int, rounds: int, batch: int, seed: int) -> dict[str, Any]:

@@ -94,8 +94,9 @@ def test_the_launcher_takes_its_configuration() -> None:
             patch.setenv(name, value)
         done = process_config(K8sRunLauncher.config_type(), INSTANCE["run_launcher"]["config"])
     assert done.success, done.errors
-    assert done.value["job_image"] == environment["METER_PIPELINE_IMAGE"]
-    assert done.value["dagster_home"] == environment["DAGSTER_HOME"]
+    taken = done.value or {}
+    assert taken["job_image"] == environment["METER_PIPELINE_IMAGE"]
+    assert taken["dagster_home"] == environment["DAGSTER_HOME"]
 
 
 @needs_dagster_k8s

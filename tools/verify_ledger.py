@@ -37,7 +37,9 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -49,7 +51,7 @@ DUAL = {
     "cutover_signed": ("requested_by", "approved_by"),
 }
 # source of rows -> (kinds whose every leaf has a row, kinds whose leaves may be a row's)
-SOURCES = {
+SOURCES: dict[str, tuple[set[str], set[str]]] = {
     "raw": ({"ingested", "superseded"}, {"duplicate"}),
     "validated": ({"validated"}, set()),
     "dead letters": ({"rejected"}, set()),
@@ -61,7 +63,7 @@ SOURCES = {
 WHOLE = {"dead letters", "adjustments"}
 # source -> table -> (column with the row's leaf or None, encodings of that leaf, newest first). It stands here and is not read from the
 # export: nothing that decides what is checked may come from the thing that is checked.
-TABLES = {
+TABLES: dict[str, dict[str, tuple[str | None, tuple[str, ...]]]] = {
     "raw": {
         "raw.interval_day": ("payload_hash", ("mpi1",)),
         "raw.interval_payload": ("payload_hash", ("mpi1",)),
@@ -108,28 +110,41 @@ NEVER_WRITTEN = {
 LIMIT = 200
 
 
-def sha256(data):
+def sha256(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def node(left, right):
+def node(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+# a row of an export, or a document in it
+Row = dict[str, Any]
+# (name, key id, signature)
+Signature = tuple[str, bytes, bytes]
+# a checkpoint you kept: name, size, root, its note as text and signatures
+Held = tuple[str, int, bytes, tuple[str, list[Signature]]]
+# an entry of a billing day: its place, kind, payload hashes end to end, how many of them it retires
+Filed = tuple[int, str, bytes, int]
+# table -> key of a row within its billing day -> what is kept of the rows
+Kept = dict[str, dict[tuple[Any, ...], list[Any]]]
 
 
 class Tree:
     """The right edge of an RFC 6962 tree: complete subtrees, largest first."""
 
-    def __init__(self):
-        self.edge, self.size = [], 0
+    def __init__(self) -> None:
+        self.edge: list[tuple[int, bytes]] = []
+        self.size = 0
 
-    def add(self, leaf):
+    def add(self, leaf: bytes) -> None:
         height = 0
         while self.edge and self.edge[-1][0] == height:
             leaf, height = node(self.edge.pop()[1], leaf), height + 1
         self.edge.append((height, leaf))
         self.size += 1
 
-    def root(self):
+    def root(self) -> bytes:
         if not self.edge:
             return sha256(b"")
         result = self.edge[-1][1]
@@ -138,7 +153,7 @@ class Tree:
         return result
 
 
-def batch_root(flat):
+def batch_root(flat: bytes) -> bytes:
     """The RFC 6962 root over 32-byte payload hashes given end to end."""
     if not flat:
         return sha256(b"")
@@ -152,7 +167,7 @@ def batch_root(flat):
 class Key:
     """A verifier key: name+id+base64(type, public key)."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         self.text = text.strip()
         self.name, key_id, encoded = self.text.split("+", 2)
         raw = base64.b64decode(encoded, validate=True)
@@ -162,7 +177,7 @@ class Key:
             raise ValueError(f"{text!r} is not an Ed25519 verifier key")
         self.public = Ed25519PublicKey.from_public_bytes(public)
 
-    def verifies(self, text, blob):
+    def verifies(self, text: str, blob: bytes) -> bool:
         message = text.encode()
         if self.kind == 4:
             if len(blob) != 72:
@@ -176,7 +191,7 @@ class Key:
         return True
 
 
-def read_note(encoded):
+def read_note(encoded: str) -> tuple[str, list[Signature]]:
     """(text, [(name, key id, signature)]) of a signed note."""
     text, found, rest = encoded.rpartition("\n\n")
     signatures = []
@@ -191,7 +206,7 @@ def read_note(encoded):
     return text + "\n", signatures
 
 
-def read_checkpoint(text):
+def read_checkpoint(text: str) -> tuple[str, int, bytes]:
     """(origin, size, root)"""
     lines = text.split("\n")
     if len(lines) < 4 or not re.fullmatch(r"0|[1-9][0-9]{0,18}", lines[1]):
@@ -202,7 +217,7 @@ def read_checkpoint(text):
     return lines[0], int(lines[1]), root
 
 
-def signed_by(text, signatures, keys):
+def signed_by(text: str, signatures: Iterable[Signature], keys: Sequence[Key]) -> list[Key]:
     """The known keys whose signature is good; raises ValueError where a known key's is bad."""
     good = []
     for name, key_id, blob in signatures:
@@ -214,7 +229,7 @@ def signed_by(text, signatures, keys):
     return good
 
 
-def micros(stamp):
+def micros(stamp: str | None) -> str:
     """Microseconds since 1970 of PostgreSQL's ISO form, as decimal text; empty for null."""
     if stamp is None:
         return ""
@@ -233,7 +248,7 @@ ARRAYS = (
 )
 
 
-def encode_intervals(row):
+def encode_intervals(row: Row) -> bytes:
     """Encoding mpi1: a meter's channel-day."""
     present = [(name, code, letter) for name, code, letter in ARRAYS if row[name] is not None]
     fields = (
@@ -257,7 +272,7 @@ def encode_intervals(row):
     return header.encode() + b"".join(struct.pack(f">{len(row[name])}{code}", *row[name]) for name, code, _ in present)
 
 
-def encode_register(row):
+def encode_register(row: Row) -> bytes:
     """Encoding mpr1: a register read."""
     fields = (
         "mpr1",
@@ -275,7 +290,7 @@ def encode_register(row):
     return ("\x1f".join(map(str, fields)) + "\x1e").encode()
 
 
-def joined(tag, row, columns):
+def joined(tag: str, row: Row, columns: Iterable[str]) -> bytes:
     """Tag and columns by unit separators; lists by commas."""
     values = (row[name] for name in columns)
     return "\x1f".join([tag, *(",".join(map(str, v)) if isinstance(v, list) else str(v) for v in values)]).encode()
@@ -314,12 +329,12 @@ CHARGE_2 = (
 )
 
 
-def encode_charge_1(row):
+def encode_charge_1(row: Row) -> bytes:
     """Encoding mp-charge/1: what a service point's day cost, and its position in the period, as rows had it first."""
     return joined("mp-charge/1", row, CHARGE_1)
 
 
-def encode_charge(row):
+def encode_charge(row: Row) -> bytes:
     """Encoding mp-charge/2: every column of a charge but its total, which is the sum of its amounts."""
     return joined("mp-charge/2", row, CHARGE_2)
 
@@ -328,7 +343,7 @@ NONE_32, NONE_64 = -(2**31), -(2**63)
 MISSING = 6 << 13  # the quality code of a slot that no read came for
 
 
-def slots_of(row):
+def slots_of(row: Row) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
     """By slot: value in millionths (None where there is none), quality code, sequence, offset."""
     stored, none = (row["values"], NONE_32) if row["values"] is not None else (row["wide_values"], NONE_64)
     factor = 10 ** (6 - row["scale"])
@@ -341,7 +356,7 @@ def slots_of(row):
     return values, codes, sequences, row.get("offsets") or [0] * len(values)
 
 
-def encode_validated(row):
+def encode_validated(row: Row) -> bytes:
     """Encoding mp-vee-row/1: a validated channel-day: its key and account, then little-endian values, codes and rule bits by slot."""
     names = ("service_point_id", "meter_id", "channel", "unit", "flow", "account_id", "tariff_id", "cycle_id")
     key = ["" if row[name] is None else row[name] for name in names] + ["true" if row["billed"] else "false"]
@@ -358,30 +373,32 @@ def encode_validated(row):
     )
 
 
-def rank(code, empty):
+def rank(code: int, empty: bool) -> int:
     """How good a value's quality is: none, null, estimate, substitute, actual or final substitute."""
     found = (4, 3, 4, 2, 1, 3, 0, 0)[code >> 13]
     return min(found, 1) if empty else found
 
 
-def age(row):
+def age(row: Row) -> tuple[int, int, str]:
     """Order of payloads: source version, then when it was read (never before ever), then hash."""
     return row["source_version"], micros_or_first(row["read_time"]), row["payload_hash"]
 
 
-def micros_or_first(stamp):
+def micros_or_first(stamp: str | None) -> int:
     return NONE_64 if stamp is None else int(micros(stamp))
 
 
-def merge_intervals(payloads):
+def merge_intervals(payloads: Iterable[Row]) -> tuple[Row, list[list[Any]]]:
     """What the payloads of a meter's channel-day give together: the leading payload, and its slots."""
     ordered = sorted(payloads, key=age)
     slots = {id(row): slots_of(row) for row in ordered}
     best = {id(row): max(rank(c, v is None) for v, c in zip(*slots[id(row)][:2], strict=True)) for row in ordered}
     leading = max(enumerate(ordered), key=lambda item: (best[id(item[1])], item[0]))[1]
     count = len(slots[id(leading)][0])
-    won = [[None] * count, [MISSING] * count, [0] * count, [0] * count]
-    by = [(0, None)] * count  # rank of what stands in a slot, and (version, read time) it came with
+    won: list[list[Any]] = [[None] * count, [MISSING] * count, [0] * count, [0] * count]
+    by: list[tuple[int, tuple[int, int] | None]] = [
+        (0, None)
+    ] * count  # rank of what stands in a slot, and (version, read time) it came with
     for row in ordered:
         if any(row[name] != leading[name] for name in ("unit", "interval_minutes", "slots")):
             continue
@@ -397,7 +414,7 @@ def merge_intervals(payloads):
     return leading, won
 
 
-def merged_intervals(row, payloads):
+def merged_intervals(row: Row, payloads: list[Row]) -> list[str]:
     """What of a merged row is not as its payloads give it."""
     leading, (values, codes, sequences, offsets) = merge_intervals(payloads)
     names = (
@@ -420,7 +437,7 @@ def merged_intervals(row, payloads):
     return wrong
 
 
-def merged_registers(row, payloads):
+def merged_registers(row: Row, payloads: list[Row]) -> list[str]:
     """What of a register read with several payloads is not the winning one's."""
     order = lambda p: (rank(p["quality"] & 0xFFFF, p["value"] is None), *age(p)[:2], p["sequence"], p["payload_hash"])  # noqa: E731
     winner = max(payloads, key=order)
@@ -428,7 +445,7 @@ def merged_registers(row, payloads):
 
 
 # table -> (its history, the key of a row within a billing day, what is wrong with a merged row, whether its hash is not its own)
-MERGED = {
+MERGED: dict[str, tuple[str, tuple[str, ...], Callable[[Row, list[Row]], list[str]], bool]] = {
     "raw.interval_day": ("raw.interval_payload", ("meter_id", "channel"), merged_intervals, True),
     "raw.register_read": ("raw.register_payload", ("meter_id", "channel", "read_at"), merged_registers, False),
 }
@@ -436,7 +453,7 @@ MERGED = {
 VERSIONS = {"vee.interval_day": ("vee.interval_day_version", ("service_point_id", "meter_id", "channel"))}
 
 
-def read_key(row):
+def read_key(row: Row) -> str:
     """The idempotency key of a register read: mp1, meter, instant, sequence."""
     at = datetime.datetime.fromisoformat(row["read_at"]).astimezone(datetime.timezone.utc)  # noqa: UP017 - Python 3.10 too
     return sha256(
@@ -444,7 +461,7 @@ def read_key(row):
     ).hex()
 
 
-def derived_validated(row):
+def derived_validated(row: Row) -> Row:
     """Columns of a validated channel-day that follow from its intervals: column -> what they give."""
     values, codes, _, _ = slots_of(row)
     held = [(v, c) for v, c in zip(values, codes, strict=True) if v is not None]
@@ -458,7 +475,7 @@ def derived_validated(row):
 
 
 # table -> columns that no leaf covers and that follow from those it does
-DERIVED = {
+DERIVED: dict[str, Callable[[Row], Row]] = {
     "raw.register_read": lambda row: {"idempotency_key": "\\x" + read_key(row)},
     "vee.interval_day": derived_validated,
     "vee.interval_day_version": derived_validated,
@@ -466,7 +483,7 @@ DERIVED = {
 }
 
 
-def printed(value):
+def printed(value: Any) -> str:
     """A value of a row as PostgreSQL prints it, from its JSON form."""
     if value is None:
         return ""
@@ -477,12 +494,12 @@ def printed(value):
     return str(value)
 
 
-def derived_statement(row, lines):
+def derived_statement(row: Row, lines: list[Row]) -> Row:
     """Columns of a bill that follow from its lines."""
     return {"total": sum(decimal.Decimal(str(line["amount"])) for line in lines), "lines": len(lines)}
 
 
-def encode_adjustment_line(row):
+def encode_adjustment_line(row: Row) -> bytes:
     """Encoding mp-adjustment-line/1."""
     fields = (
         "mp-adjustment-line/1",
@@ -496,11 +513,11 @@ def encode_adjustment_line(row):
     return "\x1f".join(map(str, fields)).encode()
 
 
-def millionths(value):
+def millionths(value: Any) -> str:
     return "" if value is None else str(int(decimal.Decimal(str(value)).scaleb(6)))
 
 
-def line_text(line):
+def line_text(line: Row) -> str:
     """A line of a bill as its statement's hash has it."""
     fields = (
         line["line_no"],
@@ -516,22 +533,22 @@ def line_text(line):
     return "\x1f".join(map(str, fields))
 
 
-def encode_statement(row, lines):
+def encode_statement(row: Row, lines: Iterable[tuple[int, str]]) -> bytes:
     """Encoding mp-statement/1: a bill, from (line number, text) of its lines."""
     return "\x1e".join(("mp-statement/1", row["statement_id"], "\x1e".join(text for _, text in sorted(lines)))).encode()
 
 
-def raw_bytes(text):
+def raw_bytes(text: str) -> bytes:
     """PostgreSQL's hexadecimal form of bytes."""
     return bytes.fromhex(text.removeprefix("\\x"))
 
 
-def encode_salted(row):
+def encode_salted(row: Row) -> bytes:
     """Encoding mp-salted/1: a rejected line."""
     return b"mp-salted/1\x1f" + raw_bytes(row["salt"]) + raw_bytes(row["raw"])
 
 
-ENCODINGS = {
+ENCODINGS: dict[str, Callable[[Row], bytes]] = {
     "mpi1": encode_intervals,
     "mpr1": encode_register,
     "mp-vee-row/1": encode_validated,
@@ -545,26 +562,44 @@ ENCODINGS = {
 class Audit:
     """One run over one export."""
 
-    def __init__(self, folder, keys, held, witnesses, require_witness, authority=None, days=(), every_day=False):
+    def __init__(
+        self,
+        folder: Path,
+        keys: Sequence[Key],
+        held: Sequence[Held],
+        witnesses: list[Key],
+        require_witness: bool,
+        authority: Path | None = None,
+        days: Iterable[str] = (),
+        every_day: bool = False,
+    ) -> None:
         self.folder, self.held, self.witnesses, self.require_witness = folder, held, witnesses, require_witness
         self.authority, self.days, self.every_day = authority, set(days), every_day
-        self.absent = set()  # billing days of the log whose rows are not in the export
+        self.absent: set[str] = set()  # billing days of the log whose rows are not in the export
         self.keys = [(key, 0) for key in keys]  # (key, believed for trees larger than this)
-        self.retired = {}  # key text -> size of the first checkpoint its successor signed
-        self.findings, self.checked = [], {}
-        self.tree, self.roots, self.entries = Tree(), {}, []
-        self.erased = set()
-        self.said = {}  # place -> (entry id, what the entry says of the rows it wrote)
-        self.recorded_guards = None
+        self.retired: dict[str, list[str]] = {}  # key text -> the keys it handed over to
+        self.findings: list[Row] = []
+        self.checked: dict[str, int] = {}
+        self.tree = Tree()
+        self.roots: dict[int, bytes] = {}
+        # by place: kind, billing day, payload hashes end to end, how many of them it retires
+        self.entries: list[tuple[str, str | None, bytes, int]] = []
+        self.erased: set[str | None] = set()
+        self.said: dict[
+            int, tuple[Any, list[Row]]
+        ] = {}  # place -> (entry id, what the entry says of the rows it wrote)
+        self.recorded_guards: Row | None = None
+        self.manifest: Row = {}
+        self.checkpoints: list[Row] = []
 
-    def find(self, check, detail, index=None):
+    def find(self, check: str, detail: str, index: int | None = None) -> None:
         if len(self.findings) < LIMIT:
             self.findings.append({"check": check, "index": index, "detail": detail})
 
-    def count(self, name, by=1):
+    def count(self, name: str, by: int = 1) -> None:
         self.checked[name] = self.checked.get(name, 0) + by
 
-    def lines(self, name):
+    def lines(self, name: str) -> Iterator[Row]:
         path = self.folder / name
         if not path.exists():
             self.find("export", f"{name} is missing")
@@ -573,7 +608,7 @@ class Audit:
             for line in handle:
                 yield json.loads(line, parse_float=decimal.Decimal)
 
-    def run(self):
+    def run(self) -> Row:
         self.manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
         if self.manifest.get("format") != "mp-ledger-export/1":
             raise ValueError("this is not an export this program knows")
@@ -602,7 +637,7 @@ class Audit:
             "checked": self.checked,
         }
 
-    def files(self):
+    def files(self) -> None:
         """The export is whole and nothing was slipped in: guards against a damaged copy, not against its maker."""
         named = self.manifest["files"]
         for name, digest in named.items():
@@ -623,7 +658,7 @@ class Audit:
         for name in sorted(there - named.keys()):
             self.find("export", f"{name} is not in the manifest")
 
-    def log(self, wanted):
+    def log(self, wanted: set[int]) -> None:
         """Every entry by itself, and the tree over all of them."""
         for line in self.lines("entries.jsonl"):
             index, body = line["index"], base64.b64decode(line["body"])
@@ -647,7 +682,7 @@ class Audit:
                 self.tree.size,
             )
 
-    def entry(self, index, line, body):
+    def entry(self, index: int, line: Row, body: bytes) -> None:
         try:
             document = json.loads(body)
             kind, said, leaves = document["kind"], document["body"], document["leaves"]
@@ -698,9 +733,9 @@ class Audit:
         if kind == "privileges_checked":
             self.recorded_guards = said
         if kind == "key_rotation":
-            self.rotation(index, document, said)
+            self.rotation(index, said)
 
-    def rotation(self, index, document, said):
+    def rotation(self, index: int, said: Row) -> None:
         """A new key is believed if a key already believed signed the hand-over, and so did the new one."""
         try:
             old, new = Key(said["old"]), Key(said["new"])
@@ -716,9 +751,9 @@ class Audit:
         self.keys.append((new, index))
         self.retired.setdefault(old.text, []).append(new.text)
 
-    def signatures(self):
+    def signatures(self) -> None:
         """Each checkpoint is signed by a key believed for its size and states the root of what is here."""
-        superseded = {}
+        superseded: dict[str, int] = {}
         before = 0
         for row in self.checkpoints:
             size = row["size"]
@@ -759,7 +794,7 @@ class Audit:
             if not self.checkpoints:
                 self.find("checkpoint", "nothing in this log was ever signed", 0)
 
-    def auditors_own(self):
+    def auditors_own(self) -> None:
         """What you kept is still part of the log, to the byte."""
         for name, size, root, (text, signatures) in self.held:
             self.count("checkpoints held")
@@ -782,7 +817,7 @@ class Audit:
                     min(size, self.tree.size) - 1 if size <= self.tree.size else self.tree.size,
                 )
 
-    def personal(self):
+    def personal(self) -> None:
         """Payloads with personal data have their salted hash, or an entry that says they were erased."""
         for row in self.lines("personal.jsonl"):
             self.count("personal payloads")
@@ -795,7 +830,7 @@ class Audit:
             ):
                 self.find("erasure", f"{row['payload_hash']} is not the hash of its payload")
 
-    def stamps(self, authority):
+    def stamps(self, authority: Path) -> None:
         """RFC 3161 time stamps over checkpoints, with openssl and the authority's certificates."""
         notes = {row["size"]: row["note"] for row in self.checkpoints}
         for path in sorted(self.folder.glob("anchors/*.tsr")):
@@ -817,7 +852,7 @@ class Audit:
                     max(size - 1, 0),
                 )
 
-    def totals(self):
+    def totals(self) -> None:
         for row in self.lines("control_totals.jsonl"):
             self.count("files balanced")
             if row["received"] != sum(
@@ -825,20 +860,21 @@ class Audit:
             ):
                 self.find("control totals", f"file {row['sha256']} ({row['file_name']}) does not balance")
 
-    def rows(self):
+    def rows(self) -> None:
         """Every row has its leaf and every leaf its row, by source and billing day; content is hashed again, merged rows
         are merged again, what follows from other columns is computed again.
 
         The days are those the log has payload hashes of, or those the auditor asked for. Days of the log that the export has
         no rows of are reported, and found with --every-day.
         """
-        filed, wanted = {}, set()
+        filed: dict[str, list[Filed]] = {}
+        wanted: set[tuple[str, str]] = set()
         for index, (kind, day, flat, retired) in enumerate(self.entries):
-            for key in {day, "all"} - {None}:
+            for key in {day or "all", "all"}:
                 filed.setdefault(key, []).append((index, kind, flat, retired))
             for source, (bound, _) in SOURCES.items():
                 if flat and kind in bound and (day or source in WHOLE):
-                    wanted.add((source, "all" if source in WHOLE else day))
+                    wanted.add((source, "all" if source in WHOLE or day is None else day))
         there = set()
         for name in self.manifest["files"]:
             if name.startswith("rows/"):
@@ -858,10 +894,12 @@ class Audit:
                 continue
             self.group(source, day, filed.get(day, ()))
 
-    def group(self, source, day, entries):
+    def group(self, source: str, day: str, entries: Sequence[Filed]) -> None:
         """One source on one billing day, or as a whole."""
         bound, optional = SOURCES[source]
-        live, allowed, last = {}, set(), {}
+        live: dict[bytes, int] = {}
+        allowed: set[bytes] = set()
+        last: dict[bytes, tuple[int, int]] = {}
         for index, kind, flat, retired in entries:
             hashes = [flat[at : at + 32] for at in range(0, len(flat), 32)]
             repair = kind == f"repair of {source}"
@@ -874,8 +912,11 @@ class Audit:
                 last.update((h, (index, at)) for at, h in enumerate(hashes))
             elif kind in optional:
                 allowed.update(hashes)
-        lines, before = self.details(source, day) if source in DETAILS else {}, len(self.findings)
-        present, kept, begun = set(), {}, set()
+        lines: dict[str, list[Row]] = self.details(source, day) if source in DETAILS else {}
+        before = len(self.findings)
+        present: set[bytes] = set()
+        kept: Kept = {}
+        begun: set[tuple[str, Any]] = set()
         histories = {MERGED[table][0] for table in TABLES[source] if table in MERGED}
         for table, (column, encodings) in TABLES[source].items():
             for row in self.of(source, table, day):
@@ -895,8 +936,8 @@ class Audit:
                         held = kept.setdefault(table, {}).setdefault(tuple(row[k] for k in key), [])
                         held.append((row["version"], last.get(carried, (-1, 0)), carried))
                 if table in histories:
-                    key = next(of[1] for of in MERGED.values() if of[0] == table)
-                    kept.setdefault(table, {}).setdefault(tuple(row[k] for k in key), []).append(row)
+                    names = next(of[1] for of in MERGED.values() if of[0] == table)
+                    kept.setdefault(table, {}).setdefault(tuple(row[k] for k in names), []).append(row)
         for orphan in sorted(lines):
             self.find("row without leaf", f"lines of {orphan}, which is no row of {DETAILS[source][1]}")
         for name in ("starts_at", "interval_minutes"):
@@ -913,7 +954,7 @@ class Audit:
         if source in BESIDE and len(self.findings) == before:
             self.contents(source, day, entries)
 
-    def of(self, source, table, day):
+    def of(self, source: str, table: str, day: str) -> Iterator[Row]:
         """The rows of a table on a day. The first line of a file names the table, and decides nothing."""
         name = f"rows/{source}/{table}/{day}.jsonl"
         if name not in self.manifest["files"]:
@@ -923,7 +964,7 @@ class Audit:
             self.find("rows", f"{name} does not say that it is of {table}")
         yield from lines
 
-    def contents(self, source, day, entries):
+    def contents(self, source: str, day: str, entries: Sequence[Filed]) -> None:
         """Rows that an entry says the hash of as a whole are that still: which table, columns and rows, the signed entry says."""
         said = [
             (index, self.said[index])
@@ -950,18 +991,28 @@ class Audit:
                         index,
                     )
 
-    def details(self, source, day):
+    def details(self, source: str, day: str) -> dict[str, list[Row]]:
         """Statement -> its lines."""
-        found, table = {}, DETAILS[source][0]
+        found: dict[str, list[Row]] = {}
+        table = DETAILS[source][0]
         for row in self.of(source, table, day):
             self.count(f"rows of {table}")
             found.setdefault(row["statement_id"], []).append(row)
         return found
 
-    def row(self, table, row, column, encodings, leaves, lines):
+    def row(
+        self,
+        table: str,
+        row: Row,
+        column: str | None,
+        encodings: Sequence[str],
+        leaves: tuple[dict[bytes, int], set[bytes]],
+        lines: dict[str, list[Row]],
+    ) -> bytes:
         """One row: its content, that its leaf is in the log, and the columns that follow from it. Returns the leaf."""
         live, allowed = leaves
-        again, follows = None, DERIVED.get(table, lambda _: {})
+        again: bytes | None = None
+        follows: Callable[[Row], Row] = DERIVED.get(table, lambda _: {})
         if "mp-statement/1" in encodings:
             mine = lines.pop(row["statement_id"], [])
             again = sha256(encode_statement(row, [(line["line_no"], line_text(line)) for line in mine]))
@@ -973,7 +1024,12 @@ class Audit:
             again = next((h for h in made if h in live or h in allowed), made[0])
         if again is not None:
             self.count("rows hashed again")
-        carried = again if column is None else bytes.fromhex(row[column].removeprefix("\\x"))
+        if column is not None:
+            carried = raw_bytes(row[column])
+        elif again is not None:
+            carried = again
+        else:
+            raise ValueError(f"{table}: a row without a leaf")
         if carried not in live and carried not in allowed:
             self.find("row without leaf", f"{table}: {carried.hex()}")
         elif again is not None and again != carried:
@@ -984,13 +1040,13 @@ class Audit:
             self.derived(table, row, follows(row))
         return carried
 
-    def derived(self, table, row, made):
+    def derived(self, table: str, row: Row, made: Row) -> None:
         for name, value in made.items():
             # A column that is not in the export is not vouched for, and nobody can read it there.
             if name in row and row[name] != value:
                 self.find("derived column", f"{table}: {name} is {row[name]}, the rest of the row gives {value}")
 
-    def merged(self, table, kept):
+    def merged(self, table: str, kept: Kept) -> None:
         """Rows that several payloads were merged to are what those payloads give."""
         history, _, compare, _ = MERGED[table]
         current, payloads = kept.get(table, {}), kept.get(history, {})
@@ -1003,7 +1059,7 @@ class Audit:
             elif wrong := compare(rows[0], given):
                 self.find("merged row", f"{table} {key}: {', '.join(wrong)} not what its payloads give")
 
-    def versions(self, table, kept):
+    def versions(self, table: str, kept: Kept) -> None:
         """No earlier version of a row stands as the current one."""
         current, earlier = kept.get(table, {}), kept.get(VERSIONS[table][0], {})
         for key in current.keys() & earlier.keys():
@@ -1012,7 +1068,7 @@ class Audit:
                 if old != leaf and (version >= number or before > place):
                     self.find("version", f"{table} {key}: version {version} is newer than the current {number}")
 
-    def unsalted(self, row):
+    def unsalted(self, row: Row) -> None:
         """A rejected line without a salt was erased, and an entry says so; or it was recorded when its key was its
         leaf."""
         content = sha256(raw_bytes(row["raw"])).hex()
@@ -1022,7 +1078,7 @@ class Audit:
         if leaf not in self.erased and sha256(first.encode()).hex() != leaf:
             self.find("erasure", f"{leaf} of raw.dead_letter was erased without an entry")
 
-    def guards(self):
+    def guards(self) -> None:
         """What kept honest hands off: owner, grants by column, ENABLE ALWAYS triggers, forced row security; and that
         nobody touched them since."""
         found = json.loads((self.folder / "guards.json").read_text(encoding="utf-8"))
@@ -1069,7 +1125,7 @@ class Audit:
             self.find("guards", problem)
 
 
-def climb(index, size, leaf, proof):
+def climb(index: int, size: int, leaf: bytes, proof: Iterable[bytes]) -> bytes:
     """The root that an inclusion proof leads to (RFC 9162 section 2.1.3.2)."""
     if not 0 <= index < size:
         raise ValueError("the place is outside the tree")
@@ -1089,7 +1145,7 @@ def climb(index, size, leaf, proof):
     return result
 
 
-def proven_row(row, payload, line):
+def proven_row(row: Row, payload: bytes, line: int | None) -> str | None:
     """What is wrong with the row of a proof bundle, or None."""
     table = row.get("table")
     if table == "billing.statement":
@@ -1111,7 +1167,7 @@ def proven_row(row, payload, line):
     return None if payload in made else "the row is not what was recorded"
 
 
-def check_proof(bundle, keys, held):
+def check_proof(bundle: Row, keys: Sequence[Key], held: Sequence[Held]) -> str | None:
     """What is wrong with a proof bundle, or None."""
     try:
         if bundle["format"] != "mp-ledger-proof/1":
@@ -1145,7 +1201,7 @@ def check_proof(bundle, keys, held):
     return None
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("export", type=Path, nargs="?")
     parser.add_argument("--proof", type=Path, help="check a proof of one read or bill instead of an export")
@@ -1200,7 +1256,7 @@ def main(arguments=None):
         if options.proof:
             bundles = json.loads(options.proof.read_text(encoding="utf-8"))["proofs"]
             problems = [check_proof(bundle, keys, held) for bundle in bundles]
-            report = {
+            report: Row = {
                 "ok": bool(bundles) and not any(problems),
                 "proofs": len(bundles),
                 "problems": [problem for problem in problems if problem],

@@ -22,6 +22,7 @@ from meter_pipeline.anomalies import (
     waiting_days,
     weather_day,
 )
+from meter_pipeline.anomalies.queue import Decision
 from meter_pipeline.cli.exceptions import app
 from meter_pipeline.desk.pictures import usage_svg
 from meter_pipeline.desk.tables import usage_of_point
@@ -253,15 +254,16 @@ def test_a_day_that_was_never_validated_is_judged_as_empty(database: Database) -
 
 def test_decisions_are_refused_with_the_reason(database: Database) -> None:
     with database.connect() as connection:
-        for filters, decision, extra, why in (
-            ({}, "confirmed", {}, "needs a case"),
-            ({"kind": "leak"}, "dismissed", {}, "needs a reason"),
-            ({"kind": "leak"}, "assigned", {}, "someone to go to"),
-            ({"kind": "leak"}, "confirmed", {}, "no case matches"),
-            ({"colour": "red"}, "confirmed", {}, "no filter colour"),
-        ):
+        refused: list[tuple[dict[str, str], Decision, str]] = [
+            ({}, "confirmed", "needs a case"),
+            ({"kind": "leak"}, "dismissed", "needs a reason"),
+            ({"kind": "leak"}, "assigned", "someone to go to"),
+            ({"kind": "leak"}, "confirmed", "no case matches"),
+            ({"colour": "red"}, "confirmed", "no filter colour"),
+        ]
+        for filters, decision, why in refused:
             with pytest.raises(QueueError, match=why):
-                decide(connection, filters, decision, by="ann", **extra)  # type: ignore[arg-type]
+                decide(connection, filters, decision, by="ann")
 
 
 def test_a_weather_file_is_kept_once_and_stands_before_the_reference(database: Database, tmp_path: Path) -> None:

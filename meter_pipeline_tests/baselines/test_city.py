@@ -27,7 +27,8 @@ def city(meters: int, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     )
     usage[rng.random(usage.shape) < 0.01] = 0.0
     usage[rng.random(usage.shape) < rng.choice([0, 0.03, 0.4], (meters, 1))] = np.nan
-    return np.round(np.maximum(usage, 0), 3)
+    rounded: np.ndarray = np.round(np.maximum(usage, 0), 3)
+    return rounded
 
 
 @settings(max_examples=15)

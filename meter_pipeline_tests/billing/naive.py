@@ -231,7 +231,8 @@ def usage(
             upper = fills
             if "upto" in tier:
                 of = tier.get("of", "period")
-                size = number(tier["upto"]) * {"daily": len(month.days), "per_kw": demand}.get(of, Fraction(1))
+                widths = {"daily": Fraction(len(month.days)), "per_kw": demand}
+                size = number(tier["upto"]) * widths.get(of, Fraction(1))
                 upper = min(fills, size)
             inside = max(upper - lower, Fraction(0))
             if allocation == "by_period":

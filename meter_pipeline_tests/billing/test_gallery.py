@@ -19,8 +19,9 @@ BILLS: list[dict[str, Any]] = json.loads((GALLERY / "bills.json").read_text())
 
 def use_of(row: dict[str, Any]) -> BillUse:
     of = row["of"]
-    figures = [{k: Decimal(v) for k, v in of.get(name, {}).items()} for name in ("use", "export", "peaks")]
-    return BillUse(date.fromisoformat(of["month"] + "-01"), of.get("days"), *figures, of.get("attributes", {}))
+    use, export, peaks = ({k: Decimal(v) for k, v in of.get(name, {}).items()} for name in ("use", "export", "peaks"))
+    month = date.fromisoformat(of["month"] + "-01")
+    return BillUse(month, of.get("days"), use, export, peaks, of.get("attributes", {}))
 
 
 @pytest.mark.parametrize("row", BILLS, ids=lambda row: f"{row['tariff']} {row['total']}")

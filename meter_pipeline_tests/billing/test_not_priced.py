@@ -189,7 +189,7 @@ def test_peak_and_off_peak_dials_are_billed_without_intervals(
 
 def test_a_yearly_fee_of_a_published_rate_is_billed_by_the_month(database: Database) -> None:
     """100 dollars a year once stopped the day for everybody; its neighbour's tariff cannot be read and is set aside."""
-    published = {
+    published: dict[str, Any] = {
         "tariff_id": "E-URDB",
         "commodity": "electricity",
         "name": "x",

@@ -220,7 +220,7 @@ def test_the_repeated_hour_is_two_windows() -> None:
         "default": "day",
         "rules": [{"period": "night", "days": "all", "from": "00:00", "to": "06:00"}],
     }
-    charges = [
+    charges: list[dict[str, Any]] = [
         {"kind": "demand", "code": "D", "name": "D", "rate": "10"},
         {"kind": "usage", "code": "E", "name": "E", "rates": {"night": "0.05", "day": "0.25"}},
     ]

@@ -38,13 +38,13 @@ Line = tuple[Fraction, Fraction]
 
 def reference(document: dict[str, Any]) -> Reference:
     """One service on a tariff, in one billing period."""
-    dates = {"valid_from": pl.Date, "valid_to": pl.Date}
-    names = {"account_id": pl.String, "service_point_id": pl.String, "tariff_id": pl.String, "cycle_id": pl.String}
-    versions = {"tariff_id": pl.String, "commodity": pl.String, "version": pl.Int64}
+    dates: dict[str, type[pl.DataType]] = {"valid_from": pl.Date, "valid_to": pl.Date}
+    names = dict.fromkeys(("account_id", "service_point_id", "tariff_id", "cycle_id"), pl.String)
+    versions: dict[str, type[pl.DataType]] = {"tariff_id": pl.String, "commodity": pl.String, "version": pl.Int64}
     since = date(2015, 1, 1)
     return Reference(
-        pl.DataFrame([("A", "SP", "T", "C1", since, None)], orient="row", schema=names | dates),
-        pl.DataFrame([("T", "electricity", 1, since, None)], orient="row", schema=versions | dates),
+        pl.DataFrame([("A", "SP", "T", "C1", since, None)], orient="row", schema={**names, **dates}),
+        pl.DataFrame([("T", "electricity", 1, since, None)], orient="row", schema={**versions, **dates}),
         pl.DataFrame({"cycle_id": ["C1"], "period_start": [FIRST], "period_end": [FIRST + timedelta(days=DAYS)]}),
         pl.DataFrame({"account_id": ["A"], "customer_class": ["residential"]}),
         pl.DataFrame(schema={"service_point_id": pl.String, "attribute": pl.String, "value": pl.String, **dates}),

@@ -135,13 +135,13 @@ def test_a_share_of_a_share_is_rounded_once_and_exactly(
 ) -> None:
     amount, whole = np.array([a * wide for a, _, _ in rows], object), np.array([w * wide for _, w, _ in rows], object)
     part = np.array([p % (w * wide + 1) for _, w, p in rows], object)
-    columns = [c.astype(np.int64) if max(c) < 2**62 else c for c in (amount, part, whole)]
-    found, rest = shared(*columns)
+    a, p, w = (c.astype(np.int64) if max(c) < 2**62 else c for c in (amount, part, whole))
+    found, rest = shared(a, p, w)
     assert [(int(q), int(r)) for q, r in zip(found, rest, strict=True)] == [
-        divmod(a * p, w) for a, p, w in zip(amount, part, whole, strict=True)
+        divmod(one * share, of) for one, share, of in zip(amount, part, whole, strict=True)
     ]
     expected = quotient(amount * part * factor, whole * divisor, mode)
-    assert [int(x) for x in shared_quotient(*columns, factor, divisor, mode)] == [int(x) for x in expected]
+    assert [int(x) for x in shared_quotient(a, p, w, factor, divisor, mode)] == [int(x) for x in expected]
 
 
 def test_a_minimum_is_a_top_up_and_is_taxed() -> None:

@@ -149,7 +149,7 @@ def test_no_order_matters_and_no_line_disappears(daily: list[list[list[int]]], o
             component = next(line.component for line in tariff.lines if line.day_key == key)
             if component not in ("minimum", "tax"):  # the end of the period adds to these
                 assert owed[key] == accrued[k], key
-        energy = mine.filter(pl.col("component") == "energy")["quantity"].sum()
+        energy = int(mine.filter(pl.col("component") == "energy")["quantity"].sum())
         assert abs(energy - sum(sum(day[n]) for day in daily) * 1000) <= 2, (
             "tiers hold all of the usage, each rounded to a millionth"
         )
@@ -201,7 +201,7 @@ def test_a_correction_is_the_difference_and_nothing_where_there_is_none(
         mine = lines.filter(pl.col("line_key") == key)
         before, after = said.get(key, (0, 0)), now.get(key, (0, 0))
         assert mine["amount"].sum() == after[1] - before[1]
-        cancelled, charged = (mine.filter(pl.col("action") == a)["quantity"].sum() for a in ("cancel", "rebill"))
+        cancelled, charged = (int(mine.filter(pl.col("action") == a)["quantity"].sum()) for a in ("cancel", "rebill"))
         assert charged - cancelled == after[0] - before[0]
         assert mine.height == 0 or before != after, "a line that agrees is not touched"
 

@@ -12,7 +12,10 @@ import pytest
 
 from meter_pipeline.billing import adjustments as adjusting
 from meter_pipeline.billing import bill_billing_day, day_shards, recalculate, segment_positions
+from meter_pipeline.billing.accrual import accrue
 from meter_pipeline.billing.bill_run import issue_statements
+from meter_pipeline.billing.carried import price_stretches
+from meter_pipeline.billing.reprice import reprice
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.set_aside import apart
 from meter_pipeline_tests.billing.support import (
@@ -107,7 +110,7 @@ def test_a_fault_in_the_pricing_of_statements(database: Database, monkeypatch: p
     def holds(rows: pl.DataFrame, *_: object) -> bool:
         return FAULTY in rows["service_point_id"].to_list()
 
-    monkeypatch.setattr(segment_positions, "price_stretches", failing(segment_positions.price_stretches, holds))
+    monkeypatch.setattr(segment_positions, "price_stretches", failing(price_stretches, holds))
     assert issued(database) == everyone_but_the_faulty()
     assert waiting(database) == [("A-004", "set_aside")]
     monkeypatch.undo()
@@ -118,7 +121,7 @@ def test_a_fault_in_the_days_after_a_late_read(database: Database, monkeypatch: 
     points = city(database)
     bill(database)
     put_intervals(database, JULY, {p: [2000] * 24 for p in points})
-    monkeypatch.setattr(recalculate, "accrue", failing(recalculate.accrue, in_determinants))
+    monkeypatch.setattr(recalculate, "accrue", failing(accrue, in_determinants))
     bill(database, JULY)
     assert issued(database) == everyone_but_the_faulty()
     assert waiting(database) == [("A-004", "days_missing")]
@@ -135,7 +138,7 @@ def test_a_fault_in_a_correction(database: Database, monkeypatch: pytest.MonkeyP
     def holds(_session: object, _calendar: object, accounts: list[str], *_: object) -> bool:
         return "A-004" in accounts
 
-    monkeypatch.setattr(adjusting, "reprice", failing(adjusting.reprice, holds))
+    monkeypatch.setattr(adjusting, "reprice", failing(reprice, holds))
     put_intervals(database, JULY, {p: [1100] * 24 for p in points})
     bill(database, JULY)
     corrected = database.read("SELECT account_id FROM billing.adjustment ORDER BY 1")["account_id"].to_list()

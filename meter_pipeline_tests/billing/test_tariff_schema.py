@@ -79,7 +79,13 @@ def valid(value: Any, schema: Any = SCHEMA) -> bool:
         return sum(valid(value, one) for one in schema["oneOf"]) == 1
     if "const" in schema or "enum" in schema:
         return value in schema.get("enum", [schema.get("const")])
-    kinds = {"object": dict, "array": list, "string": str, "number": (int, float), "integer": int}
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "number": (int, float),
+        "integer": int,
+    }
     if not isinstance(value, kinds[schema["type"]]) or isinstance(value, bool):
         return False
     match value:

@@ -102,7 +102,7 @@ class Services:
             "daemon": ["-m", "dagster._daemon"],
             "web": ["-h", "127.0.0.1", "-p", str(self.web_port), "-w", str(self.home / "workspace.yaml")],
         }
-        program = {
+        program: dict[str, list[object]] = {
             "code": [BIN / "dagster"],
             "daemon": [BIN / "dagster-daemon", "run", "-w", self.home / "workspace.yaml"],
             "web": [BIN / "dagster-webserver"],

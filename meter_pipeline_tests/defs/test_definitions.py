@@ -283,11 +283,10 @@ def test_the_arrival_sensors_ask_for_exactly_the_days_a_file_touches(city: dg.De
             dg.build_sensor_context(instance=instance, definitions=city), municipality=Municipality()
         )
         assert isinstance(landed, dg.SkipReason)
-        requests: Any = list(
-            touched_days_sensor()(
-                dg.build_sensor_context(instance=instance, definitions=city), municipality=Municipality()
-            )
+        answer: Any = touched_days_sensor()(
+            dg.build_sensor_context(instance=instance, definitions=city), municipality=Municipality()
         )
+        requests = list(answer)
         asked_days = {r.partition_key for r in requests if isinstance(r, dg.RunRequest)}
     with database.connect() as connection:
         touched = {str(row[0]) for row in connection.execute("SELECT DISTINCT billing_day FROM raw.feed_file_day")}

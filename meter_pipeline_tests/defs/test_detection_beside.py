@@ -162,4 +162,4 @@ def test_baselines_are_refitted_on_a_schedule_of_their_own(city: dg.Definitions)
     daily = city.resolve_schedule_def("close_of_billing_day")
     assert isinstance(refit, dg.ScheduleDefinition)
     assert (refit.cron_schedule, refit.job_name != daily.job_name) == ("30 6 * * 0", True)
-    assert refit.execution_timezone == daily.execution_timezone  # type: ignore[attr-defined]
+    assert refit.execution_timezone == daily.execution_timezone

@@ -50,15 +50,15 @@ def instance(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_every_asset_and_check_is_in_the_pool_and_no_operators_job_is() -> None:
     """A run with one step outside the pool is dequeued whatever the limit."""
     repository = build_defs().get_repository_def()
+    outside = {job.name for job in BESIDE}
     steps = [
-        node
+        (job.name in outside, node)
         for job in repository.get_all_jobs()
         for node in job.all_node_defs
-        if job.name not in {j.name for j in BESIDE}
+        if isinstance(node, dg.OpDefinition)
     ]
-    assert steps
-    assert {node.name for node in steps if isinstance(node, dg.OpDefinition) and node.pool != policy.POOL} == set()
-    assert all(node.pool is None for job in BESIDE for node in job.all_node_defs if isinstance(node, dg.OpDefinition))
+    assert {beside for beside, _ in steps} == {True, False}
+    assert {node.name for beside, node in steps if node.pool != (None if beside else policy.POOL)} == set()
 
 
 def test_the_sensor_turns_the_flag_into_the_limit_and_says_the_state_in_words(
@@ -112,7 +112,8 @@ def test_days_that_a_register_read_trues_up_are_requested_once(
 
     def tick() -> list[Any]:
         with dg.build_sensor_context(instance=instance) as context:
-            return list(sensor(context, municipality=Municipality(database_url=database.url)))
+            answer: Any = sensor(context, municipality=Municipality(database_url=database.url))
+            return list(answer)
 
     [asked] = tick()
     assert asked.partition_key == day.isoformat()

@@ -53,12 +53,13 @@ def city(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Definit
 
 def bill(definitions: dg.Definitions) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        for job, where in (
-            ("import_reference_data", {}),
-            ("land_feeds", {}),
-            ("billing_day", {"partition_key": DAY.isoformat()}),
+        for name, partition in (
+            ("import_reference_data", None),
+            ("land_feeds", None),
+            ("billing_day", DAY.isoformat()),
         ):
-            done = definitions.resolve_job_def(job).execute_in_process(instance=instance, raise_on_error=False, **where)
+            job = definitions.resolve_job_def(name)
+            done = job.execute_in_process(instance=instance, raise_on_error=False, partition_key=partition)
             assert done.success, [
                 e.event_specific_data for e in done.all_events if e.event_type_value == "STEP_FAILURE"
             ]

@@ -26,7 +26,7 @@ QUERIES = ("q", "after", "kind", "status", "assigned_to", "reason", "head_end", 
 @pytest.fixture
 def ana(office: Office) -> TestClient:
     client = office.client("ana")
-    client.raise_server_exceptions = False  # type: ignore[attr-defined]
+    client.raise_server_exceptions = False
     return client
 
 

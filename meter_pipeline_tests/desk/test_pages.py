@@ -8,6 +8,7 @@ import shutil
 from datetime import date
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 from starlette.testclient import TestClient
 
@@ -17,7 +18,7 @@ from meter_pipeline_tests.billing.test_corrections import STATEMENT
 from meter_pipeline_tests.desk.support import HELD, LEAK, Office, add_case, post
 
 
-def ledger(office: Office, kind: str) -> list[dict[str, object]]:
+def ledger(office: Office, kind: str) -> list[dict[str, Any]]:
     frame = office.utility.read(
         f"SELECT convert_from(body, 'UTF8') AS body FROM ledger.entry WHERE kind = '{kind}' ORDER BY entry_id"
     )
@@ -61,7 +62,7 @@ def test_an_exception_is_found_shown_assigned_and_dismissed(office: Office) -> N
     assert [(e["actor"], e["body"]["decision"]) for e in ledger(office, "flag_decided")] == [
         ("ana", "assigned"),
         ("ana", "dismissed"),
-    ]  # type: ignore[index]
+    ]
     again = post(office.client("ben"), "/exceptions", "/exceptions/decide", case=HELD, decision="confirm")
     assert again.status_code == 409
     assert "already decided" in again.text

@@ -20,8 +20,9 @@ from meter_pipeline_tests.end_to_end.utility import SmallUtility
 from meter_pipeline_tests.support import fixtures_dir
 
 DECLARED = Path(__file__).parent.parent / "feeds" / "head_ends"
+ACTUAL = "Example_NEM12_actual_interval.csv"
 NEM12 = [
-    "Example_NEM12_actual_interval.csv",
+    ACTUAL,
     "Example_NEM12_different_interval_length.csv",
     "Example_NEM12_multiple_meters.csv",
     "Example_NEM12_multiple_quality.csv",
@@ -103,7 +104,7 @@ def test_a_stated_quantity_that_its_dials_contradict_is_reported(database: Datab
 
 
 def test_the_same_file_under_another_name_loads_nothing(database: Database, tmp_path: Path) -> None:
-    path = fixtures_dir() / "nem12" / NEM12[0]
+    path = fixtures_dir() / "nem12" / ACTUAL
     utility = SmallUtility.make(database, tmp_path, "Etc/GMT-10")
     declared = head_end(path, "NEM")
     utility.enrol(path, declared, "electricity")
@@ -184,7 +185,7 @@ def test_the_wide_export_of_a_head_end_is_billed(database: Database, tmp_path: P
 def test_every_file_balances(database: Database, tmp_path: Path) -> None:
     """received = accepted + duplicate + superseded + rejected, file by file, over files that overlap each other."""
     utility = SmallUtility.make(database, tmp_path, "Etc/GMT-10")
-    for name in (NEM12[0], "Example_NEM12_upper_case_units.csv", "Example_NEM12_substituted_interval.csv"):
+    for name in (ACTUAL, "Example_NEM12_upper_case_units.csv", "Example_NEM12_substituted_interval.csv"):
         path = fixtures_dir() / "nem12" / name
         declared = head_end(path, "NEM")
         utility.enrol(path, declared, "electricity")

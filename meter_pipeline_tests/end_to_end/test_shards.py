@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -35,7 +36,7 @@ def test_one_four_and_sixteen_shards_leave_the_same_bytes(
     """Two days of a city with defects, three times."""
     data = tmp_path / "data"
     simulate(Spec(meters=160, days=len(DAYS), start=FIRST, seed=11), data)
-    found = {}
+    found: dict[str, Any] = {}
     for name, shards in (("1", 1), ("4", 4), ("16", 16)):
         own = ensure_database(server, f"{database.name}_{len(found)}", template.name)
         settings = replace(load_settings(), home=tmp_path / name, data=data, inbox=data / "inbox", database_url=own.url)

@@ -90,8 +90,8 @@ class Town:
                 (meter_id, commodity, head_end),
             )
             for channel in channels:
-                row = {"meter_id": meter_id, "sums_to": None, "interval_minutes": None, "dials": None, "decimals": None}
-                row |= {"flow": "import", "multiplier": 1, "billed": True} | dict(channel)
+                row: dict[str, object] = {"meter_id": meter_id, "flow": "import", "multiplier": 1, "billed": True}
+                row |= dict.fromkeys(("sums_to", "interval_minutes", "dials", "decimals")) | dict(channel)
                 names = ", ".join(row)
                 c.execute(
                     f"INSERT INTO ref.channels ({names}) VALUES ({', '.join(f'%({n})s' for n in row)}) "

@@ -218,7 +218,7 @@ class Case:
                 await asyncio.to_thread(action)
             return done
 
-        load.write_batch = struck  # type: ignore[assignment]
+        load.write_batch = struck
         try:
             yield
         finally:

@@ -17,10 +17,10 @@ from meter_pipeline.feeds import HeadEnd
 from meter_pipeline.feeds import parse as parse_feed
 from meter_pipeline.feeds.rejects import FileGrowing
 from meter_pipeline.ingest import land
-from meter_pipeline_tests.faults.bench import CALENDAR, NORTH, Bench, Case, parse
+from meter_pipeline_tests.faults.bench import Bench, Case, parse
 from meter_pipeline_tests.faults.catalogue import fault
 from meter_pipeline_tests.ingest.support import places
-from meter_pipeline_tests.simulation.contents import CONTENTS, content, payloads
+from meter_pipeline_tests.simulation.contents import CALENDAR, CONTENTS, NORTH, content, payloads
 
 
 @fault("pause raised in the middle of a run", 12, 1)

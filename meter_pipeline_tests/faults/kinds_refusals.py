@@ -69,13 +69,17 @@ def _(bench: Bench, seed: int) -> Case:
     with bench.case(seed) as case:
         held: list[psycopg.Connection[Any]] = []
 
+        def release() -> None:
+            for each in held:
+                each.close()
+
         def fill() -> None:
             case.terminate("ingest-writer")
             with contextlib.suppress(psycopg.Error):
                 while len(held) < 100:
                     held.append(case.database.connect("chaos"))
             case.injected += 1
-            threading.Timer(0.8, lambda: [each.close() for each in held]).start()
+            threading.Timer(0.8, release).start()
 
         with case.at_batch(case.rng.randint(0, 2), fill):
             case.try_run()

@@ -106,8 +106,8 @@ def main() -> int:
         text = given.table.read_text()
         before, _, rest = text.partition(BEGIN)
         _, _, after = rest.partition(END)
-        rows = json.loads(given.json.read_text())["rows"]
-        given.table.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}")
+        measured = json.loads(given.json.read_text())["rows"]
+        given.table.write_text(f"{before}{BEGIN}\n{table(measured)}\n{END}{after}")
         return 0
 
     def say(text: str) -> None:

@@ -24,8 +24,8 @@ def examples() -> list[tuple[str, str, str, str]]:
     found = []
     for match in _EXAMPLE.finditer(page):
         heading = page[: match.start()].rpartition("\n### ")[2].partition("\n")[0]
-        found.append((heading, match["file"], match["toml"], match["said"]))
-    return [(f"{heading} {number}", *rest) for number, (heading, *rest) in enumerate(found)]
+        found.append((heading, (match["file"], match["toml"], match["said"])))
+    return [(f"{heading} {number}", *rest) for number, (heading, rest) in enumerate(found)]
 
 
 def test_the_page_has_its_examples() -> None:

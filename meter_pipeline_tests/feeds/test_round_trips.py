@@ -250,7 +250,8 @@ def test_more_meters_than_the_dictionaries_first_hold_change_nothing(monkeypatch
         [content.split(b"\n", 1)[0], *(b",".join([b"MTR-%05d" % i, *rest[1:]]) for i, rest in enumerate(fields))]
     )
     objects = b"\n".join(
-        b'{"meter":"MTR-%05d","channel":"%s","time":"%s","value":%s,"q":"%s","seq":%s}' % (i, *rest[1:])
+        b'{"meter":"MTR-%05d","channel":"%s","time":"%s","value":%s,"q":"%s","seq":%s}'
+        % (i, rest[1], rest[2], rest[3], rest[4], rest[5])
         for i, rest in enumerate(fields)
     )
     cases = [(content, head_end), (objects, replace(head_end, format="jsonl"))]

@@ -128,7 +128,7 @@ def test_a_dial_may_stand_above_ten_thousand_million(tmp_path: Path, kind: str, 
      ("m³", "m3", 1), ("Therms", "therm", 1), ("1000CF", "ft3", 1000)],
 )  # fmt: skip
 def test_spellings_of_units(spelling: str, base: str, factor: int) -> None:
-    assert base_unit(spelling) == (base, factor)
+    assert base_unit(spelling) == (base, Fraction(factor))
 
 
 @pytest.mark.parametrize("spelling", ["-", "0 CF", "10", "furlong", "1.5 CF"])

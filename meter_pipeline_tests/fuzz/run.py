@@ -75,7 +75,8 @@ def main() -> None:
         ):
             importlib.import_module(f"meter_pipeline.feeds.{module}")
     seeds = importlib.import_module("meter_pipeline_tests.fuzz.seeds")
-    importlib.import_module("meter_pipeline.feeds.compiled").COMPILE_FROM_BYTES = 1 << 62
+    compiled: Any = importlib.import_module("meter_pipeline.feeds.compiled")
+    compiled.COMPILE_FROM_BYTES = 1 << 62
     targets.TWINS.update(twins)
     target = targets.TARGETS[given.name]
 

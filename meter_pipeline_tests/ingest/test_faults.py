@@ -242,7 +242,8 @@ def test_a_commit_that_hangs_after_its_link_is_reset_is_settled_before_anything_
         reads = [Read(m, slot, 2000 + slot, version=2) for m in METERS for slot in range(8)]
         land(day, CALENDAR, write_file(tmp_path, "b", reads), NORTH, places(tmp_path), parse=parse, clock=CLOCK)
     hang_first_commit(day, hangs_s)
-    real, begun = load.write_batch, []
+    real = load.write_batch
+    begun: list[int] = []
 
     async def cut_while_it_commits(connection: Any, batch: load.Batch) -> bool:
         begun.append(batch.rows)
@@ -290,7 +291,8 @@ def test_a_batch_of_which_another_holds_some_rows_ends_the_run(day: Database, tm
             "'interval', 3, '{[3,4)}' FROM raw.feed_file_day"
         )
         connection.execute("CREATE TABLE kept AS TABLE raw.load_batch; TRUNCATE raw.load_batch")
-    real, begun = load.write_batch, []
+    real = load.write_batch
+    begun: list[int] = []
 
     async def late_claim(connection: Any, batch: load.Batch) -> bool:
         if not begun:

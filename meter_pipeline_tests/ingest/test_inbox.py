@@ -143,7 +143,7 @@ def names_held(database: Database, settings: Settings) -> dict[str, str]:
 
 def test_a_name_that_is_no_utf_8_costs_nothing_and_is_shown_escaped(database: Database, settings: Settings) -> None:
     box = settings.inbox / "AMI"
-    shutil.move(min(box.iterdir()), os.fsencode(box) + b"/caf\xe9\x1b[31m.csv")
+    os.rename(os.fsencode(min(box.iterdir())), os.fsencode(box) + b"/caf\xe9\x1b[31m.csv")
     outcome = land_inbox(database, settings.calendar(), settings, pause=Pauses(1000))
     assert not outcome.held
     assert "AMI/caf\\xe9\\x1b[31m.csv" in [one.file_name for one in outcome.landed]

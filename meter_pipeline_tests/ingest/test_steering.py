@@ -212,7 +212,8 @@ def test_a_steady_two_thirds_of_failures_opens_it_and_good_trials_close_it() -> 
     for n in range(12):
         if (permit := breaker.acquire(now)) is not None:
             breaker.done(permit, now, 0.01, n % 3 == 0)
-    assert breaker.state is State.OPEN
+    opened = breaker.state
+    assert opened is State.OPEN
     now += breaker.remaining(now) + 0.001
     trials = [breaker.acquire(now) for _ in range(10)]
     given_out = [t for t in trials if t is not None]

@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from meter_pipeline.clock import SYSTEM_CLOCK
 from meter_pipeline.ledger import checkpoints, entries, merkle, notes, privileges, publishing, sequencer, tiles
 from meter_pipeline.ledger.signer import SignerRefusedError, answer, file_name
 from meter_pipeline.ledger.signing import signer_client
@@ -74,9 +75,7 @@ def test_a_second_sequencer_refuses(database: Database) -> None:
 
 def test_the_stored_tree_gives_the_same_proofs_as_all_leaves(database: Database) -> None:
     with database.connect("test") as connection:
-        entry_rows = [
-            entries.encode("reconciled", {"n": n}, at=entries.SYSTEM_CLOCK.now(), actor="t").row for n in range(700)
-        ]
+        entry_rows = [entries.encode("reconciled", {"n": n}, at=SYSTEM_CLOCK.now(), actor="t").row for n in range(700)]
         connection.cursor().executemany(store.INSERT_ENTRY, entry_rows)
         connection.commit()
         for _ in range(2):
@@ -313,7 +312,7 @@ def test_even_the_owner_of_the_server_meets_the_guards(database: Database, tmp_p
             connection.execute("INSERT INTO ledger.tree_head VALUES (1, sha256('x'), '1', 1)")
             connection.execute("INSERT INTO ledger.checkpoint (tree_size, note, key_id) VALUES (1, 'x', '00000001')")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            connection.execute(psycopg.sql.SQL(statement))  # type: ignore[arg-type]
+            connection.execute(psycopg.sql.SQL(statement))
 
 
 def test_a_writer_may_append_and_nothing_else(database: Database) -> None:

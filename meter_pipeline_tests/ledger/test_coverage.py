@@ -97,9 +97,9 @@ def attempt(city: City, table: str, column: str, kind: str) -> str:
     if kind.startswith("_") and table.startswith("billing."):
         change = "array_append({c}, 1)"  # it may be empty
     changed = sql.SQL(change).format(c=quoted)
-    where = sql.SQL(WHERE.get(table, "true"))
     dated = "billing_day" in {c for t, c in catalogue(city.database) if t == table}
-    where += sql.SQL(" AND billing_day = {}").format(sql.Literal(DAYS[1])) if dated else sql.SQL("")
+    of_day = sql.SQL(" AND billing_day = {}").format(sql.Literal(DAYS[1])) if dated else sql.SQL("")
+    where = sql.SQL(WHERE.get(table, "true")) + of_day
     with city.database.connect("dba") as connection:
         connection.execute("SET session_replication_role = replica")
         held = connection.execute(

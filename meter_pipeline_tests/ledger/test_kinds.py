@@ -31,12 +31,13 @@ from meter_pipeline.ledger import checkpoints, entries, privileges
 from meter_pipeline.ledger.kinds import KINDS
 from meter_pipeline.ledger.versions import Version, note
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline_tests.billing import support as billing
 from meter_pipeline_tests.desk.support import add_case
 from meter_pipeline_tests.ingest import support as ingest
 from meter_pipeline_tests.vee.city import City, Installed, load_curve
 from meter_pipeline_tests.vee.test_day import DAY as VEE_DAY
-from meter_pipeline_tests.vee.test_day import NO_VALUE, midnight, validate
+from meter_pipeline_tests.vee.test_day import midnight, validate
 
 CHECKED = {"ledger": "verified", "control_totals": "balance", "dead_letters": "none"}
 SAVEPOINTS = 8

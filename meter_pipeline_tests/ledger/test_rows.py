@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,16 +175,16 @@ def test_a_rejected_line_is_erased_and_every_proof_stays(rejected: Auditor, tmp_
     database = rejected.database
     with database.connect() as connection:
         [letter] = [one for one in letter_store.find(connection) if b"Ada" in one.raw]
-    by = {"by": "privacy-1", "reason": "request 12"}
+    erase = partial(dead_letters.erase, database, by="privacy-1", reason="request 12")
     with pytest.raises(dead_letters.DeadLetterError, match="dismiss it first"):
-        dead_letters.erase(database, letter.key.hex(), **by)
+        erase(letter.key.hex())
     dead_letters.correct(database, letter.key.hex(), b"call Ada Example at 555-0199", by="clerk", reason="misread")
     dead_letters.dismiss(database, letter.key.hex(), by="clerk", reason="not a read")
     assert rejected.findings() == set()
     proving_before = _proof(database, letter.leaf)
-    dead_letters.erase(database, letter.key.hex(), **by)
+    erase(letter.key.hex())
     with pytest.raises(dead_letters.DeadLetterError):
-        dead_letters.erase(database, letter.leaf.hex(), **by)
+        erase(letter.leaf.hex())
     assert rejected.findings() == set()
     assert _proof(database, letter.leaf).batch_proof == proving_before.batch_proof
     for trace in (b"Ada", b"555-0199", letter.key, letter.key.hex().encode()):

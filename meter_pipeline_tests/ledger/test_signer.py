@@ -156,8 +156,8 @@ def test_a_killed_child_is_started_again_and_one_child_is_kept(tmp_path: Path, o
     key, _ = client.public("city/log/1")
     child = client.reach
     assert isinstance(child, SignerProcess)
-    assert child.process is not None
     first = child.process
+    assert first is not None
     first.kill()
     first.wait()
     assert client.public("city/log/1")[0] == key

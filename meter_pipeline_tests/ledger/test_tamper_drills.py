@@ -163,7 +163,7 @@ class Utility:
                 "DELETE FROM ledger.tree_head",
                 "DELETE FROM ledger.leaf",
             )
-            store.insert_leaves(connection, 0, [(int(row[0]), bytes(row[1])) for row in rows])  # type: ignore[arg-type]
+            store.insert_leaves(connection, 0, [(int(row[0]), bytes(row[1])) for row in rows])
             store.insert_head(connection, store.Head(len(rows), root, 1, 1))
             store.insert_checkpoint(connection, len(rows), note, signer.verifier.key_id.hex())
 
@@ -415,7 +415,7 @@ def test_a_heap_file_edited_with_the_server_down(tmp_path_factory: pytest.TempPa
         cluster.stop()
         heap = Path(str(row[1])) / str(row[0])
         data = bytearray(heap.read_bytes())
-        at = data.index(bytes(body[0])[60:140])  # type: ignore[arg-type]  # a bytea
+        at = data.index(bytes(body[0])[60:140])
         data[at + 5] ^= 1
         heap.write_bytes(data)
         cluster.start()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,7 +101,7 @@ def test_a_checkpoint_is_stamped_kept_and_verified(database: Database, tmp_path:
         timestamps.verify(bytes(token), done.note + "x", authority.certificate)
 
 
-def judge(folder: Path, vkey: str, authority: Path) -> dict[str, object]:
+def judge(folder: Path, vkey: str, authority: Path) -> dict[str, Any]:
     command = [
         sys.executable,
         str(ROOT / "tools" / "verify_ledger.py"),

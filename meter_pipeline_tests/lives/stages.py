@@ -195,7 +195,7 @@ class City:
         tried: set[Any] = set()
         ran: list[date] = []
         while True:
-            asked = {(day, e) for day, evidence in true_ups_waiting(self.database) for e in evidence}
+            asked: set[Any] = {(day, e) for day, evidence in true_ups_waiting(self.database) for e in evidence}
             asked |= {(day, str(n)) for day, n in waiting_days(self.database)}
             if not asked - tried:
                 return ran

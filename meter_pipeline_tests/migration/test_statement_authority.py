@@ -13,6 +13,7 @@ from benchmarks.migration import put_stage
 from meter_pipeline.billing import bill_billing_day, bill_run
 from meter_pipeline.billing.bill_run import issue_statements
 from meter_pipeline.billing.close import checklist
+from meter_pipeline.billing.period_prices import price_period
 from meter_pipeline.control import flags
 from meter_pipeline.control.migration_stage import STAGE, cohort_point
 from meter_pipeline.migration import dual_write, tables
@@ -103,11 +104,10 @@ def test_a_rollback_while_the_city_is_priced_leaves_no_statement_of_ours(
     billed: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_stage(billed, "live", 10_000)
-    priced = bill_run.price_period
 
     def turned(*given: Any) -> Any:
         assert roll_back(billed, ["drill"], by="test") is not None
-        return priced(*given)
+        return price_period(*given)
 
     monkeypatch.setattr(bill_run, "price_period", turned)
     done = issue_statements(billed, CHICAGO, "C1", END, clock=CLOCK)

@@ -4,7 +4,7 @@ lacks a bill."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -72,9 +72,8 @@ def more(n: int, **columns: Any) -> Plant:
 
     def plant(frame: pl.DataFrame) -> pl.DataFrame:
         again = frame.filter((pl.col("account_id") == account(n)) & (pl.col("level") == "total"))
-        return pl.concat(
-            [frame, again.with_columns(**{k: pl.lit(v) for k, v in columns.items()}).cast(dict(frame.schema))]
-        )
+        changed = again.with_columns(**{k: pl.lit(v) for k, v in columns.items()})
+        return pl.concat([frame, changed.select(pl.col(name).cast(kind) for name, kind in frame.schema.items())])
 
     return plant
 
@@ -225,7 +224,11 @@ def test_ten_days_from_shadow_to_complete(move: Move) -> None:
         reason="three days seen",
         clock=clock,
     )
-    sides = {"legacy": LegacyFolder(move.folder / "to_legacy"), "new": OurCopy(database, clock)}
+    legacy = LegacyFolder(move.folder / "to_legacy")
+    sides: dict[str, Callable[[Sequence[dual_write.Record]], None]] = {
+        "legacy": legacy,
+        "new": OurCopy(database, clock),
+    }
     published: list[date] = []
 
     def live(number: int, plants: list[Plant], expected: dict[Key, str]) -> None:
@@ -282,7 +285,7 @@ def test_ten_days_from_shadow_to_complete(move: Move) -> None:
     # Day 11: the new side alone; legacy gets nothing more.
     after = move.fill(REPLAYED + 10, database)
     assert dual_write.publish_billing_day(database, after, clock=clock).sides == {"new": ACCOUNTS}
-    _nothing_is_lost(database, sides["legacy"], published)
+    _nothing_is_lost(database, legacy, published)
 
 
 def _nothing_is_lost(database: Database, folder: LegacyFolder, published: list[date]) -> None:

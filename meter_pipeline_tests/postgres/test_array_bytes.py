@@ -15,8 +15,12 @@ KINDS = {"smallint": (pl.Int16, 15), "integer": (pl.Int32, 31), "bigint": (pl.In
 
 def rows_of(bits: int) -> st.SearchStrategy[list[list[int] | None]]:
     element = st.integers(-(2**bits), 2**bits - 1)
-    alike = st.integers(0, 5).flatmap(lambda n: st.lists(st.lists(element, min_size=n, max_size=n), max_size=12))
-    return alike | st.lists(st.none() | st.lists(element, max_size=7), max_size=12)
+
+    def alike(width: int) -> st.SearchStrategy[list[list[int] | None]]:
+        row: st.SearchStrategy[list[int] | None] = st.lists(element, min_size=width, max_size=width)
+        return st.lists(row, max_size=12)
+
+    return st.integers(0, 5).flatmap(alike) | st.lists(st.none() | st.lists(element, max_size=7), max_size=12)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -95,9 +95,9 @@ class Recorder:
                 or not re.search(r"\b(raw|vee|billing)\.", key)
             ):
                 return
-            self.plans[key] = execute(
-                connection, f"EXPLAIN ({generic}VERBOSE, FORMAT JSON) {query}".encode(), parameters
-            ).fetchone()[0][0]["Plan"]
+            explain = f"EXPLAIN ({generic}VERBOSE, FORMAT JSON) {query}".encode()
+            [([plan],)] = execute(connection, explain, parameters).fetchall()
+            self.plans[key] = plan["Plan"]
 
         def reading(database: Database, query: str, parameters: Any = ()) -> Any:
             with psycopg.connect(database.url, options=database.session_options) as connection:
@@ -237,7 +237,8 @@ def _distributed(node: dict[str, Any], tables: dict[str, set[str]]) -> set[str]:
 
 def _schema_fits(table: str, node: dict[str, Any]) -> bool:
 
-    return node.get("Schema", table.split(".")[0]) == table.split(".")[0]
+    schema = table.split(".")[0]
+    return bool(node.get("Schema", schema) == schema)
 
 
 def _on(node: dict[str, Any], key: str) -> bool:

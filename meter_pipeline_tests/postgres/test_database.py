@@ -53,8 +53,13 @@ def test_a_read_after_the_server_closed_the_session_is_done_again(database: Data
 
 def test_a_read_that_the_server_cuts_in_its_middle_is_done_again(database: Database) -> None:
     pid = database.read("SELECT pg_backend_pid() AS pid").item()
+
+    def cut_soon() -> None:
+        time.sleep(0.3)
+        _cut(database, pid)
+
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(lambda: (time.sleep(0.3), _cut(database, pid)))
+        coming = pool.submit(cut_soon)
         assert database.read("SELECT pg_sleep(1)::text AS slept, 7 AS seven")["seven"].to_list() == [7]
         coming.result()
 

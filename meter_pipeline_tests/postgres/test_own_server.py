@@ -215,7 +215,7 @@ def test_an_owner_who_may_not_create_roles_has_them_made_by_an_administrator(
             for (database,) in connection.execute(
                 "SELECT datname FROM pg_database WHERE datname LIKE 'mp_%'"
             ).fetchall():
-                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
+                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(str(database))))
             connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(str(role))))
         connection.execute(sql.SQL("CREATE ROLE plain LOGIN PASSWORD {}").format(sql.Literal(PASSWORD)))
     monkeypatch.setenv("PGPASSWORD", PASSWORD)

@@ -49,7 +49,7 @@ def test_every_declared_column_is_in_the_database_with_a_comment(database: Datab
         "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid "
         "WHERE n.nspname = 'ref' AND c.relkind = 'r' AND a.attnum > 0 ORDER BY 1, a.attnum"
     )
-    columns = {t: [] for t in TABLES} | {}
+    columns: dict[str, list[str]] = {t: [] for t in TABLES}
     for table, column, note, required in found.iter_rows():
         assert note, f"{table}.{column} has no comment"
         if table in TABLES and column not in RECORD_TIME:

@@ -150,7 +150,7 @@ def payloads(number: int) -> list[Payload]:
                         for slot in np.flatnonzero(matrix.values[at] != NO_VALUE)
                     }
                     taken = int(key["read_time"].timestamp()) if key["read_time"] is not None else -1
-                    name = (key["meter_id"], key["channel"])
+                    name: tuple[Any, ...] = (key["meter_id"], key["channel"])
                     rows[key["n"]] = Payload(
                         "interval", name, key["payload_hash"], key["source_version"], taken, key["reads"], slots
                     )

@@ -164,8 +164,8 @@ def _rows(snapshot: Snapshot, sent: Mapping[bytes, list[Payload]], faults: list[
     if not finished:
         return
     for at, distinct in by_key.items():
-        row = snapshot.current.get(at)
-        if row is None:
+        kept_row = snapshot.current.get(at)
+        if kept_row is None:
             faults.append(f"I1: {at} is lost")
             continue
         newest = (
@@ -173,10 +173,10 @@ def _rows(snapshot: Snapshot, sent: Mapping[bytes, list[Payload]], faults: list[
             if at[0] == "interval"
             else max(distinct.values(), key=lambda p: (_condition(p), p.version, p.read_time, p.slots[0][2], p.hash))
         )
-        if row.hash != newest.hash:
+        if kept_row.hash != newest.hash:
             faults.append(f"I11: {at} names another payload as its newest")
-        if row.payloads != len(distinct):
-            faults.append(f"I1: {at} says {row.payloads} payloads, {len(distinct)} were sent")
+        if kept_row.payloads != len(distinct):
+            faults.append(f"I1: {at} says {kept_row.payloads} payloads, {len(distinct)} were sent")
         kept = snapshot.history.get(at, [])
         if set(kept) != (set(distinct) if len(distinct) > 1 else set()):
             faults.append(f"I1: {at} keeps {len(kept)} payloads of {len(distinct)}")
@@ -189,8 +189,8 @@ def _rows(snapshot: Snapshot, sent: Mapping[bytes, list[Payload]], faults: list[
         expected = (
             {slot: value for slot, (_, value) in best.items()} if at[0] == "interval" else {0: newest.slots[0][0]}
         )
-        if row.slots != expected:
-            faults.append(f"I11: {at} holds {row.slots}, the data's order gives {expected}")
+        if kept_row.slots != expected:
+            faults.append(f"I11: {at} holds {kept_row.slots}, the data's order gives {expected}")
 
 
 def _ledger(snapshot: Snapshot, faults: list[str], heads_seen: list[tuple[int, bytes]], finished: bool) -> None:

@@ -65,9 +65,9 @@ def snapshot(database: Database, day: date | None = DAY) -> Snapshot:
         for index, number, leaf in cursor.execute("SELECT leaf_index, entry_id, leaf_hash FROM ledger.leaf"):
             found.leaves[index] = (number, leaf)
         found.heads = dict(cursor.execute("SELECT tree_size, root_hash FROM ledger.tree_head").fetchall())
-        row = cursor.execute(
+        counted = cursor.execute(
             "SELECT count(*) FROM pg_class AS c WHERE c.relnamespace = 'raw'::regnamespace AND c.relkind = 'r' AND c.relname ~ '_[0-9]{8}$' "
             "AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid)"
         ).fetchone()
-        found.open_partitions = int(row[0]) if row else 0
+        found.open_partitions = int(counted[0]) if counted else 0
     return found

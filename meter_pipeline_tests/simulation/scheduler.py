@@ -17,11 +17,14 @@ import random
 import sys
 from asyncio import base_events
 from collections.abc import Callable, Generator
+from concurrent.futures import Executor
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 from greenlet import getcurrent, greenlet
 
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 EPOCH: Final = datetime(2024, 4, 1, tzinfo=UTC)
 #: Virtual seconds after which a history counts as stuck.
 PATIENCE_S: Final = 6 * 3600.0
@@ -215,8 +218,8 @@ class VirtualLoop(base_events.BaseEventLoop):
     def _write_to_self(self) -> None:
         pass
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
-        future = self.create_future()
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts) -> asyncio.Future[_T]:
+        future: asyncio.Future[_T] = self.create_future()
         try:
             future.set_result(func(*args))
         except Killed:

@@ -149,10 +149,8 @@ def _value(raw: bytes, kind: Any) -> Any:
         if len(raw) == 12:
             return []
         (size,) = struct.unpack_from(">i", raw, 12)
-        inner = {pl.Int16: ("h", 2), pl.Int32: ("i", 4), pl.Int64: ("q", 8)}[
-            type(kind.inner) if not isinstance(kind.inner, type) else kind.inner
-        ]
-        letter, width = inner
+        widths: dict[Any, tuple[str, int]] = {pl.Int16: ("h", 2), pl.Int32: ("i", 4), pl.Int64: ("q", 8)}
+        letter, width = widths[type(kind.inner) if not isinstance(kind.inner, type) else kind.inner]
         return list(struct.unpack(">" + ("i" + letter) * size, raw[20 : 20 + size * (4 + width)]))[1::2]
     if isinstance(kind, pl.Datetime):
         return _EPOCH + timedelta(microseconds=struct.unpack(">q", raw)[0])

@@ -379,7 +379,7 @@ def _waiting(server: Server, connection: Connection, tx: Transaction, _: Any, p:
 
 @on(r"SELECT b\.sha256, b\.kind, lower\(r\), upper\(r\) FROM raw\.load_batch AS b JOIN raw\.feed_file_day")
 def _loaded(server: Server, connection: Connection, tx: Transaction, _: Any, p: Any) -> Result:
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for (sha256, day, kind, _first), row in server.table("raw.load_batch").scan(tx):
         file_day = server.table("raw.feed_file_day").get((sha256, day), tx)
         if day == p[0] and file_day is not None and file_day["loaded_at"] is None:

@@ -53,7 +53,7 @@ def trouble(kind: str, at: int) -> Iterator[None]:
             raise psycopg.OperationalError("server closed the connection unexpectedly")
         return done
 
-    load.write_batch = faulty  # type: ignore[assignment]
+    load.write_batch = faulty
     try:
         yield
     finally:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import date
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -42,7 +43,7 @@ from meter_pipeline.ingest import (
 )
 from meter_pipeline.ingest.breaker import Breaker
 from meter_pipeline.ingest.controller import Controller, Limits
-from meter_pipeline.ingest.tables import load
+from meter_pipeline.ingest.tables import load, raw
 from meter_pipeline.ledger.sequencer import SequencerBusyError, sequence
 from meter_pipeline.postgres import copy_binary, vectors
 from meter_pipeline.schemas.reads import NO_VALUE, ParsedFeed
@@ -66,6 +67,7 @@ from meter_pipeline_tests.simulation.scheduler import Killed, Process, Scheduler
 from meter_pipeline_tests.simulation.server import Faults, Server
 from meter_pipeline_tests.simulation.statements import totals
 
+FOLDERS: Final = FileFolders(Path("archive"), Path("staging"))
 SMALL: Final = Limits(batch_least=1, batch_start=2, batch_most=3, writers_start=2, writers_most=3)
 #: A batch may begin this long after a pause is visible, because it asked before: the answer to a poll may take 2 s
 # (control.probe), a connection : half a second more (writer.POLL_STALE_S), and the way to the server its few
@@ -172,7 +174,7 @@ def installed() -> Iterator[None]:
         (landing, "prepare", lambda parsed, *_: _memo(parsed)),
         (plain_files, "opened", _opened),
         (letters, "new_salt", lambda key: hashlib.sha256(b"salt" + key).digest()),
-        (day.raw, "channels", lambda _: CHANNELS),
+        (raw, "channels", lambda _: CHANNELS),
         (vectors, "encoded_blocks", _encoded_blocks),
         (day._Day, "_staged_again", lambda self, item: world().staged_again(item)),
     ]
@@ -280,8 +282,8 @@ def profile(rng: random.Random) -> Profile:
                 errors=(*_TRANSIENT, errors.QueryCanceled, errors.DiskFull),
                 roles=_EVERYBODY,
             )
-            few = [rng.randint(0, most) for most in (2, 1, 1, 2, 1)]
-            return Profile("everything", faults, *few)
+            kills, crashes, freezes, pauses, jumps = (rng.randint(0, most) for most in (2, 1, 1, 2, 1))
+            return Profile("everything", faults, kills, crashes, freezes, pauses, jumps)
 
 
 class World:
@@ -314,7 +316,7 @@ class World:
     def lander(self, numbers: list[int], patience: int = 40) -> None:
         """The sensor: lands what lies in the inbox, again and again until it is landed."""
         for turn, number in enumerate(numbers):
-            path = SimulatedFile(number, f"file-{number}-{turn}")
+            path: Any = SimulatedFile(number, f"file-{number}-{turn}")
             sha256 = hashlib.sha256(path.data).digest()
             for _ in range(patience):
                 # What a failed landing committed all the same was sent.
@@ -325,11 +327,11 @@ class World:
                         CALENDAR,
                         path,
                         NORTH,
-                        FileFolders("archive", "staging"),
+                        FOLDERS,
                         parse=parse,
                         clock=self.clock,
                         channels=declared(),
-                    )  # type: ignore[arg-type]
+                    )
                     break
                 except (psycopg.Error, OSError):
                     current().sleep(1.0)
@@ -343,7 +345,7 @@ class World:
             self.database,
             CALENDAR,
             DAY,
-            places=FileFolders("archive", "staging"),
+            places=FOLDERS,
             head_ends={"NORTH": NORTH},
             parse=parse,
             clock=self.clock,
@@ -351,7 +353,7 @@ class World:
             controller=Controller(replace(SMALL, batch_start=1 + seed % 3), enabled=not self.steady),
             breaker=Breaker(rng=random.Random(seed)),
             seed=seed,
-        )  # type: ignore[arg-type]
+        )
         self.acknowledged += outcome.accepted + outcome.duplicate + outcome.superseded
         if not outcome.balanced:
             self.faults.append("I3: a run's control totals do not balance")
@@ -396,8 +398,12 @@ class World:
             self.runs.append(run)
         spawn("lander-3", lambda: self.lander(numbers[halfway:]), rng.uniform(0, 6))
         at = rng.uniform(0, 4)
+
+        def order() -> None:
+            spawn("sequencer", self._order_or_not)
+
         for _ in range(rng.randint(0, 3)):
-            self.scheduler.wake(lambda: spawn("sequencer", self._order_or_not) and None, at)
+            self.scheduler.wake(order, at)
             at += 0.0 if rng.random() < 0.6 else rng.uniform(0, 3)
         for _ in range(self.profile.terminates):
             name = rng.choice(

@@ -167,10 +167,9 @@ def test_intervals_and_registers_disagree_only_where_the_truth_says_so() -> None
     told: set[tuple[str, date]] = set()
     for story in plan.stories:
         for index in range(story.index, story.index_last) if story.index_last >= 0 else [story.index]:
-            for day in range(
-                story.first, min(story.last, spec.days - 1) + 2
-            ):  # a missing or wrong dial spoils the next day's difference too
-                told.add((service_point_id(story.commodity, index), spec.day(day)))
+            # a missing or wrong dial spoils the next day's difference too
+            for number in range(story.first, min(story.last, spec.days - 1) + 2):
+                told.add((service_point_id(story.commodity, index), spec.day(number)))
     told |= {(service_point_id(c, i), day) for c, i, day in registers.rollovers}
     multiplier = _multipliers(Spec(meters=1500, days=4, seed=21, defects=False))
     dial = {(r["meter_id"], r["channel"]): r["value"] for r in frames[0].to_dicts()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from meter_pipeline_tests.vee.city import CALENDAR, City, Installed, load_curve,
 DAY = date(2026, 3, 3)
 
 
-def midnight(day: date) -> object:
+def midnight(day: date) -> datetime:
     return CALENDAR.bounds(day)[0]
 
 

@@ -80,9 +80,10 @@ def test_the_rules_for_manual_override_refuse_what_cannot_be(city: City) -> None
     for values in ((-1,), (10**12,)):
         with pytest.raises(edits.EditError, match="refused by"):
             put(city, 1, *values)
-    for slot, values in ((0, (1,)), (96, (1, 1)), (1, ())):
+    outside: list[tuple[int, list[int]]] = [(0, [1]), (96, [1, 1]), (1, [])]
+    for slot, micro in outside:
         with pytest.raises(edits.EditError, match="not all within"):
-            put(city, slot, *values)
+            put(city, slot, *micro)
     with pytest.raises(edits.EditError, match="reason"):
         put(city, 1, 1, why=" ")
     with pytest.raises(edits.EditError, match="no interval channel"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from meter_pipeline import quality
-from meter_pipeline.schemas.reads import NO_VALUE
+from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.vee.estimation.history import hour_shift, like_days, slot_map
 from meter_pipeline.vee.rules import thresholds
 from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, ROW_RULES, Role, Severity, codes
@@ -20,7 +21,7 @@ from meter_pipeline_tests.vee.matrices import DAY, history, matrix, validate
 FLAT = 250_000
 
 
-def day_of(values: np.ndarray, **more: object):  # type: ignore[no-untyped-def]
+def day_of(values: np.ndarray, **more: Any) -> DayMatrix:
     return matrix(values[None, :] if values.ndim == 1 else values, **more)
 
 
@@ -29,7 +30,7 @@ def wavy(rows: int = 1) -> np.ndarray:
     return FLAT + (np.arange(96) * 7919 % 97) * 1000 + np.zeros((rows, 1), np.int64)
 
 
-def interval_hits(day, context: RowContext | None = None) -> dict[int, list[str]]:  # type: ignore[no-untyped-def]
+def interval_hits(day: DayMatrix, context: RowContext | None = None) -> dict[int, list[str]]:
     context = context or RowContext.plain(day.rows, day.slots)
     judged = subject(day, context, row_statistics(day.values, context.first, context.last), thresholds.default())
     flags = run_interval_rules(judged)

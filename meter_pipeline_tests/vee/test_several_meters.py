@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -32,11 +33,11 @@ def test_a_lost_first_day_of_an_exchanged_meter_is_estimated_from_the_meter_it_r
     """Two meters at one service point, 9 and 1 kWh an hour. The small one is exchanged and the new one's first day is
     lost: it was estimated at the whole service's 240 kWh, 456 for the point where 240 is right."""
     exchanged = CALENDAR.bounds(DAY + timedelta(days=8))[0]
-    small = {"service_point_id": "SP-1", "interval_minutes": 60, "register": False}
+    small = partial(Installed, service_point_id="SP-1", interval_minutes=60, register=False)
     city.reference(
-        Installed("BIG", **small),
-        Installed("OLD", removed_at=exchanged, **small),
-        Installed("NEW", installed_at=exchanged, **small),
+        small("BIG"),
+        small("OLD", removed_at=exchanged),
+        small("NEW", installed_at=exchanged),
     )
     for k in range(10):
         day = DAY + timedelta(days=k)

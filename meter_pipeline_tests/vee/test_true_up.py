@@ -3,8 +3,7 @@ them settles every request."""
 
 from __future__ import annotations
 
-from datetime import date, timedelta
-from typing import Any
+from datetime import date, datetime, timedelta
 
 import pytest
 
@@ -30,7 +29,7 @@ def validate(city: City, day: date) -> VeeOutcome:
     return validate_billing_day(city.database, CALENDAR, day, clock=noon_after(day))
 
 
-def at(day: date, hour: int) -> object:
+def at(day: date, hour: int) -> datetime:
     return CALENDAR.bounds(day)[0] + timedelta(hours=hour)
 
 
@@ -124,7 +123,7 @@ def test_a_late_read_between_two_others_recuts_the_days_up_to_both_and_loses_not
     assert validate(city, DAYS[2]).redetermine == []
 
 
-def share(day: date, total: int, first: Any, last: Any) -> int:
+def share(day: date, total: int, first: datetime, last: datetime) -> int:
     """What a day between two reads has of the whole: a difference of one cumulative integer function of time."""
     elapsed = (last - first) // timedelta(seconds=1)
     opens, closes = (min(max(edge, first), last) for edge in CALENDAR.bounds(day))
