@@ -21,7 +21,7 @@ VALUES = (*STRANGE, "%EF%BB%BF", "%0d%0aSet-Cookie:x=1", "2026-11-01T00:00:00+99
 @pytest.fixture
 def ana(office: Office) -> TestClient:
     client = office.client("ana")
-    client.raise_server_exceptions = False  # type: ignore[attr-defined]
+    client.raise_server_exceptions = False
     return client
 
 

@@ -74,7 +74,9 @@ def _document(rng: random.Random) -> Any:
     def meters() -> Any:
         return [meter() for _ in range(rng.randrange(4))] if rng.random() < 0.9 else meter()
 
-    data = lambda: _object(rng, [("meters", meters), ("unit", lambda: _value(rng))])  # noqa: E731
+    def data() -> dict[str, Any]:
+        return _object(rng, [("meters", meters), ("unit", lambda: _value(rng))])
+
     whole = _object(rng, [("data", data)])
     return [whole, {"data": data()}] if rng.random() < 0.2 else whole
 
