@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install lives demo ui test test-fast test-all check lint pages bench lock clean faults simulate fuzz sbom audit
+.PHONY: help install lives demo ui test test-fast test-all check lint pages docs bench lock clean faults simulate fuzz sbom audit
 
 help:
 	@echo "make demo   install, start the embedded PostgreSQL, bill the demo municipality, show the result"
@@ -12,6 +12,7 @@ help:
 	@echo "make test   install and run the tests (10 minutes on 2 cores); make test-all adds the long ones"
 	@echo "make check  format, lint, types, import rules; make test-fast: the tests that start no server"
 	@echo "make pages  writes the pages of docs/ that are made from code"
+	@echo "make docs   the docs as a site in build/site, links checked, without a network"
 	@echo "make bench  the headline figures beside their peers, as JSON"
 	@echo "make faults   every kind of fault many times on a real server (half an hour to an hour), and the table of docs/reliability.md"
 	@echo "make lives    50,000 histories of accounts and 500 long random ones against a model of what each owes (half an hour on 2 cores)"
@@ -56,12 +57,16 @@ check lint: install
 pages: install
 	@$(BIN)/python tools/make_pages.py
 
+docs: install
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "build/site/index.html"
+
 bench: install
 	@for name in day load probe ledger baselines billing vee; do $(BIN)/meter-pipeline bench $$name --json || exit 1; done
 
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --extra test --extra lint --extra oracles pyproject.toml -o requirements.lock
+	  --extra test --extra lint --extra docs --extra oracles pyproject.toml -o requirements.lock
 
 faults: install
 	@mkdir -p build
