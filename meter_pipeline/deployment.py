@@ -34,7 +34,7 @@ def prepare(settings: Settings) -> Database:
 
 def _tell_opening(settings: Settings, database: Database) -> None:
     """Keep the utility's first billing day where billing reads it. A log-in without the right leaves it to the
-    deployment's owner; a folder that lacks the utility's own settings is told of by whatever needs them."""
+    deployment's owner; a folder that lacks the utility's own settings is reported by whatever needs them."""
     import psycopg
 
     from meter_pipeline.billing.tables.opening import write_opening

@@ -137,7 +137,7 @@ class UnitError(ValueError):
 def base_unit(spelling: str) -> tuple[str, Fraction]:
     """The base unit of a head-end's spelling and the exact factor to it.
 
-    Raises UnitError for a spelling nobody declared. Case, blanks, points, dashes and underscores do not matter (NEM12
+    Raises UnitError for an undeclared spelling. Case, blanks, points, dashes and underscores do not matter (NEM12
     files say kWh, KWH and kwh; water meters Cubic Feet, CUBIC_FEET and Cu.Ft.), and a whole number before a unit counts
     it: ``10 CF`` is ten cubic feet, ``100 GAL`` a hundred gallons.
     """

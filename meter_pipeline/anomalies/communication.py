@@ -20,7 +20,7 @@ _BACK = 15
 @dataclass(frozen=True, slots=True)
 class Contact:
     """(points, recent days) whether reads were ``due``, ``short`` of the day, and wholly ``silent``; (points,) the
-    rest. What dropouts are told apart by: it is kept of a whole city while its windows come and go, since a collector's
+    rest. What distinguishes dropouts: it is kept of a whole city while its windows come and go, since a collector's
     meters are not neighbours in any list."""
 
     due: Bools

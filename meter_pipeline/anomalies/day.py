@@ -132,11 +132,11 @@ def detect_billing_day(
     clock: Clock = SYSTEM_CLOCK,
     limits: Thresholds = DEFAULT,
 ) -> AnomalyOutcome:
-    """Judge a validated billing day: write its flags (anomaly.flag), fold them into cases, expire what nobody touched,
+    """Judge a validated billing day: write its flags (anomaly.flag), fold them into cases, expire untouched cases,
     enter the ledger.
 
     Judging a day again gives the same flags, byte for byte, unless the day, its weather, the baselines or people's
-    decisions changed; then the day's flags are replaced, and a case that no flag supports any more and nobody has
+    decisions changed; then the day's flags are replaced, and a case that no flag supports any more and no person has
     touched goes with them. A day without weather is judged by what needs none.
     """
     days = calendar.days(day - timedelta(days=WINDOW_DAYS - 1), day)

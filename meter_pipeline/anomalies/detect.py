@@ -26,7 +26,7 @@ _MOST_BROKEN: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class WindowFindings:
-    """What a window alone tells (``found``), and what is left to judge beside the rest of the city. ``broken``: what
+    """What a window alone shows (``found``), and what is left to judge beside the rest of the city. ``broken``: what
     kept its one point from being judged."""
 
     found: pl.DataFrame
@@ -42,7 +42,7 @@ class WindowFindings:
 def detect(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
     """Every finding about the window's last day (a frame of FINDINGS), sorted by row and kind.
 
-    A spike that a burst or a leak explains is told once, and so is a register that went back because the meter ran
+    A spike that a burst or a leak explains is flagged a single time, and so is a register that went back because the meter ran
     backward. Where the day has no temperature, expectations are NaN and what needs them is silent.
     """
     return conclude([examine(window, limits)], window.head_ends, window.collectors, limits)
@@ -86,7 +86,7 @@ def _examine_apart(window: Callable[[slice], Window], which: slice, limits: Thre
 
 
 def _not_judged(window: Window, error: Exception, limits: Thresholds) -> WindowFindings:
-    """One point as a finding that it could not be judged, and as nobody to its neighbours."""
+    """One point as a finding that it could not be judged, and without weight for its neighbours."""
     blank: dict[str, Any] = {
         f.name: np.full_like(value, np.nan)
         for f in fields(Window)

@@ -54,23 +54,23 @@ def weather_png(recent: pl.DataFrame, day: date) -> bytes:
 def flagged_points_png(city: CommodityPoints, found: pl.DataFrame) -> bytes | None:
     """Up to four service points of the day's most certain cases, six weeks each: usage, expectation and its three sigma
     over the day's mean temperature, the flagged day marked."""
-    told = found.filter(pl.col("kind").is_in([k for k, v in KINDS.items() if v.case]) & (pl.col("row") >= 0))
-    told = (
-        told.sort("confidence", "row", descending=[True, False])
+    top_flags = found.filter(pl.col("kind").is_in([k for k, v in KINDS.items() if v.case]) & (pl.col("row") >= 0))
+    top_flags = (
+        top_flags.sort("confidence", "row", descending=[True, False])
         .unique("row", keep="first", maintain_order=True)
         .head(_SHOWN)
     )
-    if told.is_empty():
+    if top_flags.is_empty():
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows, days = told["row"].to_numpy(), city.weeks.days
+    rows, days = top_flags["row"].to_numpy(), city.weeks.days
     window = city.window(rows)
-    figure = Figure(figsize=(6.4, 1.5 * told.height + 0.4), dpi=72, layout="constrained")
+    figure = Figure(figsize=(6.4, 1.5 * top_flags.height + 0.4), dpi=72, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(told.height, 1, sharex=True, squeeze=False)[:, 0]
-    for i, (axis, kind) in enumerate(zip(axes, told["kind"], strict=True)):
+    axes = figure.subplots(top_flags.height, 1, sharex=True, squeeze=False)[:, 0]
+    for i, (axis, kind) in enumerate(zip(axes, top_flags["kind"], strict=True)):
         _draw(
             axis,
             days,

@@ -1,4 +1,4 @@
-"""What people and meters do that a single day cannot show: tampering, stuck and reversed meters, and ordinary life told
+"""What people and meters do that a single day cannot show: tampering, stuck and reversed meters, and ordinary life distinguished
 apart from them.
 """
 
@@ -152,17 +152,17 @@ def _falls(window: Window, level: Levels, generates: Bools, limits: Thresholds) 
         )
     half = _halves(window, rows, recent, level.before[rows], limits)
     change = ratio(level.now, level.before)
-    told = np.flatnonzero(fallen | half.found)
-    deep = fallen[told]
+    flagged = np.flatnonzero(fallen | half.found)
+    deep = fallen[flagged]
     return NeighbourChecks(
-        rows[told],
-        np.where(deep, days[told], half.days[told]),
-        np.where(deep, relative[told], half.relative[told]),
-        level.before[rows[told]],
-        np.where(deep, asked[told], half.asked[told]),
-        np.where(deep, used[told], half.used[told]),
-        np.where(deep, shortfall[told], half.shortfall[told]),
-        np.where(half.found[told], limits.half_ratio, limits.fall_ratio),
+        rows[flagged],
+        np.where(deep, days[flagged], half.days[flagged]),
+        np.where(deep, relative[flagged], half.relative[flagged]),
+        level.before[rows[flagged]],
+        np.where(deep, asked[flagged], half.asked[flagged]),
+        np.where(deep, used[flagged], half.used[flagged]),
+        np.where(deep, shortfall[flagged], half.shortfall[flagged]),
+        np.where(half.found[flagged], limits.half_ratio, limits.fall_ratio),
         change,
         np.isfinite(change) & (level.counted >= 7),
         window.neighbourhood,
@@ -190,7 +190,7 @@ def _halves(window: Window, rows: Ints, recent: Floats, before: Floats, limits: 
     """A fall to about half, as when one of two phases is by-passed: thirteen judged days or more, a fifth of them at most
     as high as before, their median below 58 %.
 
-    So shallow a fall is told from ordinary life only on a meter that was steady: at least three weeks judged in the four
+    So shallow a fall is distinguished from ordinary life only on a steady meter: at least three weeks judged in the four
     before the last three, a tenth of them at most as low; and what is missing is eight times what the days scatter by.
     """
     last = window.tail(limits.fall_days)
@@ -265,7 +265,7 @@ def _fall(beside: NeighbourChecks, limits: Thresholds) -> pl.DataFrame:
 
 def _neighbours(beside: NeighbourChecks) -> Floats:
     """(points,) the median change of the point's neighbourhood (at least ten judged members), else of everyone; 1 where
-    nobody can be judged."""
+    no point can be judged."""
     relative, judged, codes = beside.change, beside.judged, beside.neighbourhood
     everyone = float(np.median(relative[judged])) if judged.any() else 1.0
     result = np.full(relative.size, everyone if everyone > 0 else 1.0)
@@ -397,7 +397,7 @@ def _solar(window: Window) -> Bools:
 
 
 def _benign(window: Window, level: Levels, solar: Bools, limits: Thresholds) -> pl.DataFrame:
-    """Ordinary life, named so that a person (and the tamper rule) need not wonder: told on the day it becomes clear,
+    """Ordinary life, named so that a person (and the tamper rule) need not wonder: flagged on the day it becomes clear,
     not every day after."""
     frames = []
     if solar.shape[1] > 10:

@@ -116,7 +116,7 @@ def findings(
         name: np.round(value, 6) if isinstance(value, np.ndarray) and value.dtype == np.float64 else value
         for name, value in evidence.items()
     }
-    told = (
+    evidence_frame = (
         pl.DataFrame(columns).with_columns(pl.selectors.float().fill_nan(None))
         if columns
         else pl.DataFrame({"none": [None] * rows.size})
@@ -132,7 +132,7 @@ def findings(
             "observed": observed,
         },
         schema_overrides={"group": pl.String, "row": pl.Int64, "expected": pl.Float64, "observed": pl.Float64},
-    ).with_columns(told.select(pl.struct(pl.all()).struct.json_encode().alias("evidence"))["evidence"])
+    ).with_columns(evidence_frame.select(pl.struct(pl.all()).struct.json_encode().alias("evidence"))["evidence"])
 
 
 def nothing() -> pl.DataFrame:

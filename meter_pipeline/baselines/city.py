@@ -30,7 +30,7 @@ class CityFit:
     indexes MODELS, -1 none.
 
     ``n`` counts the days used, ``days`` those of the window: n below 90 % of a full year is not a CalTRACK baseline,
-    whatever its R2. ``hourly`` tells that the meter's degree days are degree hours.
+    whatever its R2. ``hourly``: whether the meter's degree days are degree hours.
     """
 
     model: npt.NDArray[np.int8]

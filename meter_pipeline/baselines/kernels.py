@@ -246,7 +246,7 @@ def search(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _solve(G, g, p, x):  # type: ignore[no-untyped-def]
-    """Cholesky solution of the leading p x p normal equations into x; False where a column is told by the others."""
+    """Cholesky solution of the leading p x p normal equations into x; False where a column depends on the others."""
     L = np.zeros((p, p))
     for r in range(p):
         for c in range(r + 1):

@@ -43,7 +43,7 @@ def expected_usage(
     hourly_f: Floats | None = None,
 ) -> Floats:
     """(points, days) usage at daily mean temperatures, NaN where the temperature is missing or outside ``within_f``,
-    the points' lowest and highest known temperatures (known_range). A floor of zero: nobody is expected to give back.
+    the points' lowest and highest known temperatures (known_range). A floor of zero: expected usage is never negative.
 
     ``coefficients`` has (points,) arrays of COEFFICIENTS; a NaN base is an absent term. ``temperatures_f`` is (days,)
     for one station, or (stations, days) with ``station`` naming each point's row, -1 none. ``hourly`` marks the points

@@ -147,7 +147,7 @@ def request(
     """Ask for the correction of a statement; None where nothing changed. Up to the threshold in force
     (control.decisions.ADJUSTMENT_THRESHOLD) it is posted at once. Raises Refused for a name that may not ask.
 
-    It takes the place of what was asked of the statement before and nobody has decided. Raises AdjustmentError where
+    It takes the place of what was asked of the statement before and is undecided. Raises AdjustmentError where
     the period cannot be priced again.
     It is posted in the first accounting month, from the current one on, that is not sealed, whatever month it corrects.
     What was posted of the statement before without a second person counts towards the threshold.
@@ -222,7 +222,7 @@ class _Asked:
 
 
 def _ask(connection: Any, calendar: BillingCalendar, proposal: Proposal, asked: _Asked, clock: Clock) -> str | None:
-    """Write a proposal in the place of those of the statement that nobody has decided; None where nothing is left to
+    """Write a proposal in the place of the statement's undecided ones; None where nothing is left to
     correct, or the same was refused. One that waits already with the same lines stays. Usage or a credit that moves no
     money on this statement is kept as an adjustment without lines: the next one stands on it.
     """

@@ -104,7 +104,7 @@ def _days_missing(wanted: pl.DataFrame, totals: pl.DataFrame) -> pl.DataFrame:
 
 
 def _not_charged(database: Database, period: Period) -> pl.DataFrame:
-    """Accounts with a day that could not be priced as it was used, or whose use nobody knows."""
+    """Accounts with a day that could not be priced as it was used, or whose use is unknown."""
     found = store.day_exceptions(database, period.start, period.end)
     told = (
         period.runs.select("account_id", "service_point_id", "stretch_start", "stretch_end")

@@ -32,7 +32,7 @@ class ShardInput:
     dials: pl.DataFrame
 
     def of(self, service_points: Sequence[str]) -> ShardInput:
-        """The part of it that concerns some service points, and the usage that nobody's agreement names."""
+        """The part of it that concerns some service points, and the usage that no agreement names."""
         bound = self.services
         if len(service_points) == bound.services.height:
             return self
@@ -87,11 +87,11 @@ def charges_of(shard: ShardInput, calendar: BillingCalendar, day: date, holidays
         for point, why in done.faults.items()
     ]
     whole = joined(done.results) if done.results else _charged(shard.of([]), calendar, day, holidays, [])
-    told = pl.concat([whole.exceptions, *(f.cast(EXCEPTION_SCHEMA) for f in faults)])
+    with_faults = pl.concat([whole.exceptions, *(f.cast(EXCEPTION_SCHEMA) for f in faults)])
     return DayCharges(
         whole.determinants.sort("service_point_id"),
         whole.charges.sort("service_point_id"),
-        told.unique().sort("service_point_id", "reason", "detail"),
+        with_faults.unique().sort("service_point_id", "reason", "detail"),
     )
 
 

@@ -313,7 +313,7 @@ def _together(group: DayGroup, work: _Work) -> None:
 
 
 def _unbilled(unbound: pl.DataFrame, bound: DayServices) -> pl.DataFrame:
-    """Usage at a service point that no service holds: nobody pays, unless an exception already says why."""
+    """Usage at a service point that no service holds: no account pays, unless an exception already says why."""
     return exceptions(
         unbound.join(bound.exceptions, on="service_point_id", how="anti").select("service_point_id").unique(),
         "no_agreement",

@@ -34,6 +34,6 @@ def with_missing_usage(
     some = services.join(partly, on="service_point_id")
     missing = pl.format("{} of {} values missing", "missing", "expected")
     made = [exceptions(nothing, "usage_missing", "no usage was validated"), exceptions(some, "usage_missing", missing)]
-    told = {*known, *nothing["service_point_id"].to_list()}
-    kept = found.filter((pl.col("reason") != "no_usage") | ~pl.col("service_point_id").is_in(sorted(told)))
+    explained = {*known, *nothing["service_point_id"].to_list()}
+    kept = found.filter((pl.col("reason") != "no_usage") | ~pl.col("service_point_id").is_in(sorted(explained)))
     return pl.concat([kept, *(m.cast(EXCEPTION_SCHEMA) for m in made)]).sort("service_point_id", "reason", "detail")

@@ -11,7 +11,7 @@ import polars as pl
 from meter_pipeline.billing.service_agreements import EXCEPTIONS
 
 #: Days in a row of nothing but estimates that are reported. A lost message is mended by the next collection within two
-# days; the third says that : somebody has to look. Our figure: rules for utilities limit estimated bills (commonly two
+# days; the third says that a person has to look. Our figure: rules for utilities limit estimated bills (commonly two
 # in a row), which is months later.
 STREAK_DAYS: Final = 3
 #: Joints in the order in which data flows: each side is read from the tables named, never from what the stage has in
@@ -214,7 +214,7 @@ def line_rows(charges: pl.DataFrame) -> list[tuple[Any, ...]]:
 
 
 def _by_cause(compared: pl.DataFrame, unit: str) -> list[tuple[Any, ...]]:
-    """Sums and counts by unit and cause, and the first five services of a cause that nobody can explain."""
+    """Sums and counts by unit and cause, and the first five services of an open cause."""
     found = (
         compared.group_by(unit, "cause")
         .agg(pl.col("expected", "actual").cast(pl.Int128).sum(), pl.len().alias("items"))

@@ -1,4 +1,4 @@
-"""A billed day told to people: figures, tables, plots, invariants."""
+"""A billed day for people: figures, tables, plots, invariants."""
 
 from __future__ import annotations
 

@@ -179,12 +179,12 @@ def _stretches(reference: Reference, services: pl.DataFrame, day: date) -> pl.Da
 
 
 def _alone(services: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Services without those that two rows of reference data claim, and these as exceptions: nobody can say which row is
+    """Services without those that two rows of reference data claim, and these as exceptions: it is unknown which row is
     right, and both would bill the usage."""
     twice = services.filter(pl.col("service_point_id").is_duplicated())
     if not twice.height:
         return services, pl.DataFrame(schema=EXCEPTION_SCHEMA)
-    told = pl.format(
+    claim_texts = pl.format(
         "{} from {} on {} version {} in period {}",
         "account_id",
         "valid_from",
@@ -193,7 +193,7 @@ def _alone(services: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         "period_start",
     )
     claims = twice.group_by("service_point_id", maintain_order=True).agg(
-        told.unique(maintain_order=True).str.join("; ").alias("claims")
+        claim_texts.unique(maintain_order=True).str.join("; ").alias("claims")
     )
     named = twice.unique(["service_point_id", "account_id"], maintain_order=True).join(claims, on="service_point_id")
     kept = services.filter(~pl.col("service_point_id").is_duplicated())

@@ -71,8 +71,8 @@ def demo(json: Annotated[bool, typer.Option("--json", help="One JSON document on
         )
     audit = found.get("audit")
     if audit is not None and not json:
-        told = "OK" if audit["ok"] else "NOT OK"
-        OUT.print(f"The auditor's program over an export of the ledger and its rows: {told}", highlight=False)
+        outcome = "OK" if audit["ok"] else "NOT OK"
+        OUT.print(f"The auditor's program over an export of the ledger and its rows: {outcome}", highlight=False)
     if audit is not None and not audit["ok"]:
         ERR.print("[bold red]Problem:[/] the ledger does not verify")
         ERR.print(str(audit["findings"][:3]), markup=False)

@@ -115,7 +115,7 @@ def assign(
     by: By = None,
     json: Json = False,
 ) -> None:
-    """Give cases to somebody.
+    """Assign cases to a person.
 
     Example: meter-pipeline exceptions assign --all --kind tamper_fall --to field-team
     """

@@ -15,7 +15,7 @@ _SHOWN, _LETTERS = 5, 120
 
 
 def guess(
-    file: Annotated[Path, typer.Argument(help="A file that nobody declared yet.")],
+    file: Annotated[Path, typer.Argument(help="A file without a declaration.")],
     name: Annotated[str | None, typer.Option("--name", help="Name of the head-end; the file's own by default.")] = None,
     zone: Annotated[
         str | None, typer.Option("--zone", help="Time zone of its stamps; the utility's by default.")

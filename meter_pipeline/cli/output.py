@@ -28,7 +28,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-#: Columns where nobody's terminal says: a table that is piped to a pager or a file is not folded at 80. COLUMNS
+#: Columns where no terminal says: a table that is piped to a pager or a file is not folded at 80. COLUMNS
 # overrides it, NO_COLOR too.
 PIPED_WIDTH = 140
 

@@ -39,7 +39,7 @@ Approver = Annotated[
 
 
 def _two_people(database: Database, name: str, by: str, approver: str | None) -> str:
-    """Who changes the register: anybody in its first hour, then a person of it, with a second one where there are two."""
+    """Who changes the register: any person in its first hour, then a person of it, with a second one where there are two."""
     from meter_pipeline.cli.identity import acting, approving
     from meter_pipeline.control import decisions
 
@@ -107,7 +107,7 @@ def put(
     approver: Approver = None,
     json: Json = False,
 ) -> None:
-    """Enter a person, or change their duties; recorded on the ledger. Nobody changes their own.
+    """Enter a person, or change their duties; recorded on the ledger. No person changes their own.
 
     Example: meter-pipeline people put fay@utility.example --duty finance --by ann@utility.example
     """

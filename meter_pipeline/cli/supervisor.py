@@ -25,7 +25,7 @@ STOP_S: Final = 25.0
 
 
 class PortTaken(RuntimeError):
-    """Somebody listens there already; the message names the port."""
+    """Another program listens there already; the message names the port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def write_workspace(folder: Path, code_port: int, host: str = "127.0.0.1") -> Pa
 
 @dataclass
 class Supervisor:
-    """Keeps programs running until it is told to stop (SIGTERM, SIGINT, or ``stop``)."""
+    """Keeps programs running until it is stopped (SIGTERM, SIGINT, or ``stop``)."""
 
     programs: Sequence[Program]
     cwd: Path

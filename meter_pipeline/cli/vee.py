@@ -205,7 +205,7 @@ def approve_edit(
     by: Annotated[str | None, typer.Option("--by", help="Who approves; by default the login name.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Approve an edit that somebody else proposed, of intervals or of a register read: it stands from now on.
+    """Approve an edit that another person proposed, of intervals or of a register read: it stands from now on.
 
     Example: meter-pipeline vee approve-edit 3 --by ben
     """

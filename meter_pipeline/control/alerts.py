@@ -14,12 +14,12 @@ from meter_pipeline.control.notify import Alert
 from meter_pipeline.control.rules import Thresholds
 from meter_pipeline.control.tables import alerts, evidence, flags
 
-#: A dead letter or an exception is somebody's work within two working days; over a weekend that is four days.
+#: A dead letter or an exception is to be worked within two working days; over a weekend that is four days.
 EXCEPTION_AGE: Final = timedelta(days=4)
 
 
 def find(connection: psycopg.Connection[Any], limits: Thresholds, *, clock: Clock = SYSTEM_CLOCK) -> list[Alert]:
-    """Every alert the present state calls for; keys make each told once (the ageing ones once a day)."""
+    """Every alert the present state calls for; keys let each be sent a single time (the ageing ones daily)."""
     now = clock.now()
     found = []
     for row in flags.recent_pauses(connection, 20):
@@ -65,7 +65,7 @@ def find(connection: psycopg.Connection[Any], limits: Thresholds, *, clock: Cloc
     return found
 
 
-#: Where somebody looks first, by what waits.
+#: Where a person looks first, by what waits.
 _LOOK: Final = {
     "dead letters": "dead-letters list",
     "anomaly cases": "exceptions list",

@@ -60,7 +60,7 @@ def entitled(connection: Connection, by: str, duties: Sequence[str]) -> str:
         raise Refused(refused.code, refused.words)
     if person is not None:
         return person
-    # With an empty register a name is only what somebody calls themself; one with look-alike letters is refused even so.
+    # With an empty register a name is unproven; one with look-alike letters is refused even so.
     plain = unicodedata.normalize("NFKC", by).strip()
     if not plain or not plain.isascii() or not plain.isprintable():
         raise Refused("bad_name", f"{by!r} is no name: ASCII letters, digits and . _ @ - only")
@@ -122,7 +122,7 @@ def record(
     connection: Connection, action: str, subject: str, by: str, why: Denial, clock: Clock = SYSTEM_CLOCK
 ) -> None:
     """Put a refusal on record, in the caller's transaction."""
-    # PostgreSQL stores no NUL and no lone surrogate, and the name is whatever somebody typed.
+    # PostgreSQL stores no NUL and no lone surrogate, and the name is text that a person typed.
     actor = by.encode("utf-8", "replace").decode("utf-8").replace("\x00", "?")[:200]
     flags.insert_refusal(connection, action, subject[:200], actor, why.code, why.words, clock.now())
 
@@ -136,7 +136,7 @@ def make_code(connection: Connection, person: str, *, clock: Clock = SYSTEM_CLOC
 
 
 def may_fill_register(connection: Connection, editor: str, *, clock: Clock = SYSTEM_CLOCK) -> bool:
-    """Whether somebody may still enter people unproven: the register is empty, or its first entry is theirs and of this
+    """Whether a person may still enter people unproven: the register is empty, or its first entry is theirs and of this
     hour."""
     first = flags.first_entry(connection)
     return first is None or (first[0] == canonical(editor) and clock.now() - first[1] < FIRST_HOUR)

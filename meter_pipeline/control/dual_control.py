@@ -313,7 +313,7 @@ def record_refusal(
     connection: Connection, action: str, subject: str, by: str, why: Denial, *, kind: str, clock: Clock = SYSTEM_CLOCK
 ) -> None:
     """Put a refusal on record and on the ledger, in the caller's transaction."""
-    # PostgreSQL stores no NUL and no lone surrogate, and the name is whatever somebody typed.
+    # PostgreSQL stores no NUL and no lone surrogate, and the name is text that a person typed.
     actor = by.encode("utf-8", "replace").decode("utf-8").replace("\x00", "?")[:200]
     flags.insert_refusal(connection, action, subject, actor, why.code, why.words, clock.now())
     entries.append(

@@ -70,7 +70,7 @@ def authority(value: Mapping[str, Any], account_id: str, route: str | None) -> A
 
 
 def bills_customers(value: Mapping[str, Any], account_id: str, route: str | None) -> bool:
-    """Whether the pipeline's statement is the one the customer gets. In off there is no migration under way: nobody
+    """Whether the pipeline's statement is the one the customer gets. In off there is no migration under way: no one
     else would bill."""
     return value["stage"] == "off" or authority(value, account_id, route) == "new"
 

@@ -1,7 +1,7 @@
 """Telling people: e-mail by SMTP, a signed webhook, and an outbox that keeps an alert until every channel has taken it.
 
 At least once: an alert is written first and sent afterwards; a channel that took it is not asked again, one that failed
-is, at growing intervals. The same trouble (``key``) is told once.
+is, at growing intervals. The same trouble (``key``) is sent a single time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MOST_ATTEMPTS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Something people should know. ``key`` names the trouble: the same key is told once."""
+    """Something people should know. ``key`` names the trouble: the same key is sent a single time."""
 
     key: str
     severity: Severity
@@ -151,7 +151,7 @@ def channels(environment: Mapping[str, str] | None = None) -> list[Channel]:
 
 
 def tell(connection: psycopg.Connection[Any], alert: Alert, *, clock: Clock = SYSTEM_CLOCK) -> bool:
-    """Put an alert into the outbox, in the caller's transaction; False where this trouble was told before."""
+    """Put an alert into the outbox, in the caller's transaction; False where this trouble was sent before."""
     return notifications.insert(connection, alert.key[:300], alert.severity, alert.title, alert.body, clock.now())
 
 

@@ -26,7 +26,7 @@ Connection: TypeAlias = psycopg.Connection[Any]
 
 COMMODITIES: Final = ("electricity", "water", "gas")
 _HEAD_END: Final = re.compile(r"[A-Z0-9-]{1,64}")
-#: What somebody must have looked at before asking: each with a note of what was found.
+#: What a person must have looked at before asking: each with a note of what was found.
 CHECKLIST: Final = ("ledger", "control_totals", "dead_letters")
 #: The service that raises pauses by rule.
 WATCHER: Final = "pause-watch"
@@ -131,7 +131,7 @@ def raise_pause(
 ) -> PauseState:
     """Raise the pause, or add to the one in force. Commits; visible to every writer's next poll when this returns.
 
-    Anybody in the register may raise it (a wrong pause costs minutes, a missing one money); raises Refused for a name
+    Any person of the register may raise it (a wrong pause costs minutes, a missing one money); raises Refused for a name
     that is none or a person with no duty. ``evidence`` is plain JSON, decimals as strings.
     """
     found = dict(evidence or {})

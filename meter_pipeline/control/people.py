@@ -53,7 +53,7 @@ _ALIKE: Final = (("rn", "m"), ("vv", "w"), ("0", "o"), ("1", "l"), ("i", "l"), (
 
 
 def skeleton(person: str) -> str:
-    """What a canonical name looks like: two people whose names look the same are not told apart by whoever confirms."""
+    """What a canonical name looks like: two people whose names look the same are confused by whoever confirms."""
     for seen, looks in _ALIKE:
         person = person.replace(seen, looks)
     return re.sub(r"[._-]", "", person)
@@ -62,8 +62,8 @@ def skeleton(person: str) -> str:
 def denial(connection: psycopg.Connection[Any], name: str, duties: Sequence[str]) -> Denial | None:
     """Why this person may not act with one of these duties, or None if they may: the rule of control.may_decide.
 
-    While the register is empty anyone may: a new installation must be able to resume. Once it names anybody, a name
-    outside it may do nothing; while it names nobody active for any of the duties, any person of the register may. The
+    While the register is empty anyone may: a new installation must be able to resume. Once it names a person, a name
+    outside it may do nothing; while it names no active person for any of the duties, any person of the register may. The
     status command says so.
     """
     if not flags.has_people(connection):

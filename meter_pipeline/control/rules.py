@@ -268,7 +268,7 @@ def control_total(seen: Observations, limits: Thresholds) -> list[Finding]:
 
 
 def ledger(seen: Observations, limits: Thresholds) -> list[Finding]:
-    """A ledger that does not verify: nothing more is written until somebody knows why."""
+    """A ledger that does not verify: nothing more is written until a person knows why."""
     last = seen.verification
     if not limits.ledger_pause or last is None or last.ok or (seen.since is not None and last.at <= seen.since):
         return []

@@ -1,4 +1,4 @@
-"""Everything Dagster is told of, in the order data flows; policies that hold for all are applied here once."""
+"""Every definition that Dagster loads, in the order data flows. Policies for all assets are applied here."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def schema_check(asset: str, table: str) -> dg.AssetChecksDefinition:
 
 def law_of_the_day() -> dg.AssetChecksDefinition:
     """A check of every billing day that all validated usage is billed, accrued or waiting for a reason. It does not
-    block: one service that is unaccounted for stops nobody else's bill, and a month with one cannot be sealed."""
+    block: one service that is unaccounted for stops no other bill, and a month with one cannot be sealed."""
 
     @dg.asset_check(
         asset="statements",

@@ -112,13 +112,13 @@ class Access:
         return found
 
     def owner_of(self, token: str) -> str | None:
-        """Whose token this is; None where it is nobody's."""
+        """Whose token this is; None where it is unknown."""
         return self.tokens().get(_hash(token.strip()))
 
     # --- log-in and sessions
 
     def log_in(self, token: str) -> str | None:
-        """A session cookie's value for a token, or None where it is nobody's."""
+        """A session cookie's value for a token, or None where it is unknown."""
         digest = _hash(token.strip())
         # Looked up by the hash of what was given: how long it takes says nothing about a token that exists.
         person = self.owner_of(token)
@@ -213,7 +213,7 @@ def _hash(token: str) -> str:
 
 
 def _key(path: Path) -> bytes:
-    """The key that signs sessions, made once. Kept, so that a restart logs nobody out."""
+    """The key that signs sessions, made once. Kept, so that a restart ends no session."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

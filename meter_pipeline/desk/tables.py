@@ -20,7 +20,7 @@ Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = dict[str, Any]
 
 PAGE: Final = 50
-#: A count beyond this is shown as "more than": nobody works a list by its exact length.
+#: A count beyond this is shown as "more than": the exact length of a long list helps no one.
 COUNTED: Final = 10_000
 CASE_FILTERS: Final = ("state", "kind", "commodity", "severity", "service_point_id", "assigned_to")
 

@@ -40,7 +40,7 @@ from meter_pipeline.settings import Settings
 TEMPLATES: Final = Path(__file__).with_name("templates")
 SESSION_COOKIE: Final = "meter_desk"
 FLASH_COOKIE: Final = "meter_desk_said"
-#: A correction of a whole file is the largest thing anybody sends.
+#: A correction of a whole file is the largest form that is sent.
 MOST_BODY: Final = 4 << 20
 MOST_FIELDS: Final = 500
 
@@ -269,7 +269,7 @@ def who(desk: Desk, request: Request) -> Visitor | None:
 
 
 def register(desk: Desk, visitor: Visitor) -> str | None:
-    """Why a person who is logged in may not come in: the register of people names somebody, and not them, or their
+    """Why a person who is logged in may not come in: the register names people, and not them, or their
     session began before they were deactivated. None where they may."""
     with desk.reading() as connection:
         if not flags.has_people(connection):
@@ -352,7 +352,7 @@ def _utility(settings: Settings) -> str:
 
 
 def problem(desk: Desk, visitor: Visitor | None, status: int, message: str) -> Response:
-    """A page that says what was wrong. Whoever is not known is told nothing more."""
+    """A page that says what was wrong. An unknown visitor learns no more."""
     return render(desk, visitor, "problem.html", status, code=status, message=message)
 
 

@@ -224,7 +224,7 @@ _INT64: Final = 2**62
 
 
 def _limit(ratio: Fraction, most: int) -> int:
-    """The largest mantissa whose micro base units are in range and whose product fits 64 bits; 0 where none can be told."""
+    """The largest mantissa whose micro base units are in range and whose product fits 64 bits; 0 where it is unknown."""
     if ratio.denominator > _INT64 or ratio.numerator > _INT64:
         return 0
     return min(most * ratio.denominator // ratio.numerator, 10**18, _INT64 // ratio.numerator)

@@ -1,4 +1,4 @@
-"""The table in a text nobody declared: its encoding, delimiter, header, marks of numbers, and what its columns hold."""
+"""The table in an undeclared text: its encoding, delimiter, header, marks of numbers, and what its columns hold."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 A column is named by its path from the document's root, keys joined by points; a list on the way is gone through, so
 ``meters.readings.value`` is every value of every reading of every meter, and ``meters.id`` stands beside each of them.
 Lists of plain values side by side (``{"time": [...], "value": [...]}``) are read in step. Two lists of objects side by
-side, both mapped, are refused: nobody can say which element goes with which.
+side, both mapped, are refused: it is unknown which element goes with which.
 
 The records are written as delimited text, tabs between the values, and read by delimited.py. Line numbers are those of
 the records. A document without escapes in its keys and wanted values is taken apart by a compiled loop

@@ -1,7 +1,7 @@
 """The inner loop over a JSON document: where the wanted values of each record stand.
 
 The document is walked byte by byte, with a stack of the objects and lists that are open. Paths that are wanted form a
-tree of keys: ``node`` is a key's number in it, -1 for a value that nobody asked for. A record ends with the innermost
+tree of keys: ``node`` is a key's number in it, -1 for a value that is not read. A record ends with the innermost
 object of a list that holds wanted values; what stands in the objects around it is filled in when those end, since a key
 may come behind the list beside it. Whatever is unusual (an escape in a wanted value, two lists side by side, lists of
 plain values, two documents on one line) ends the loop with ``UNUSUAL``: json_document.py then reads the document the

@@ -6,7 +6,7 @@ UpdateDateTime (else MSATSLoadDateTime, else the file's own date) in Unix second
 UpdateDateTime.
 
 Quality. A 300 record has one flag and method for its day, or V: then 400 records say it per range of intervals. A 400
-record is obeyed with or without a V. A V day that its 400 records do not cover is refused whole: nobody knows what its
+record is obeyed with or without a V. A V day that its 400 records do not cover is refused whole: it is unknown what its
 values are. A value of quality N is null, whatever number stands there. A record is one payload: a 300 with one bad
 value is refused with all its values, since a day with a hole that the file does not admit to is worse than a day to be
 asked for again.

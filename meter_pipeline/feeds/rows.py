@@ -3,7 +3,7 @@
 The repeated hour. A local time that occurs twice is settled by the order of the file, per meter and channel: where the
 local times of the repeated hour run through twice, the first pass is before the clocks went back, the second after (in
 a file that runs backwards, the other way round). A read repeated on the next line stays in its pass. Where the times
-run through once, or three times, nobody can tell and the reads are refused as ``ambiguous_time``; a head-end may
+run through once, or three times, it cannot be determined, and the reads are refused as ``ambiguous_time``; a head-end may
 declare ``options.ambiguous = "first"`` or ``"second"`` instead.
 """
 
@@ -366,7 +366,7 @@ class RowReader:
         return total
 
     def _instants(self, rows: Rows) -> tuple[I64, npt.NDArray[np.bool_]]:
-        """UTC microseconds of each row, and the rows whose repeated hour nobody can settle."""
+        """UTC microseconds of each row, and the rows whose repeated hour cannot be determined."""
         stamps = self.stamps
         time = (
             rows.codes["time"] if "time" in rows.codes else np.full(rows.value.size, self.constants["time"], np.int32)

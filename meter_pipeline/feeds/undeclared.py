@@ -1,4 +1,4 @@
-"""A declaration guessed from a file's first lines, for ``feeds inspect`` of a file nobody declared and for ``feeds guess``.
+"""A declaration guessed from a file's first lines, for ``feeds inspect`` of an undeclared file and for ``feeds guess``.
 
 Columns are recognised by what they hold, and by their header where several hold the like. What a file cannot say (its
 time zone, which end of an interval a stamp names, what its words mean) is guessed too, and said in ``notes``. Nothing is
@@ -57,7 +57,7 @@ class Guess:
 
 
 def delimited(head: bytes, zone: str | None = None) -> Guess:
-    """A declaration for delimited text. Raises FeedRefused(unknown_format) when no time, meter and value can be told."""
+    """A declaration for delimited text. Raises FeedRefused(unknown_format) when no time, meter and value can be recognised."""
     table = read_table(head)
     if set(table.names) >= _BEACON:
         return Guess(HeadEnd("sniffed", "wide_csv", commodity="water", zone=zone or "+00:00"))

@@ -45,7 +45,7 @@ class Permit:
 
 @dataclass(slots=True)
 class Breaker:
-    """Ask ``acquire`` before a call; None means wait ``remaining`` seconds and ask again. ``changed`` is told of every
+    """Ask ``acquire`` before a call; None means wait ``remaining`` seconds and ask again. ``changed`` is called for every
     change of state."""
 
     rules: Rules = field(default_factory=Rules)

@@ -218,7 +218,7 @@ class Controller:
             if p90 > 2 * target and not cool:
                 self._cool = 2
                 return "halve", batch * 0.5, writers - 1
-            # Without a line this is also the try that tells whether rows move it.
+            # Without a line this is also the try that shows whether rows move it.
             return (
                 "shrink",
                 min(batch * (0.9 if line is not None else 0.7), max(fits, self.limits.batch_least)),

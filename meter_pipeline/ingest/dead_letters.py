@@ -69,7 +69,7 @@ def correct(
         by = decisions.entitled(connection, by, decisions.WORK)
         if not content.strip():
             raise DeadLetterError("the correction is empty: to drop a payload, dismiss it")
-        # Neither text stands in the entry, which nobody can erase: their leaves do, and what was said is kept behind
+        # Neither text stands in the entry, which cannot be erased: their leaves do, and what was said is kept behind
         # them.
         now = erasure.keep(connection, content)
         dead_letters.change(

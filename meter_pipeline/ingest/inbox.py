@@ -134,7 +134,7 @@ def land_inbox(
     """Land every new file of the settings' inbox. One bad file refuses itself alone; one whose head-end is not declared,
     and what is no plain file (a link, a pipe), is held and not read.
 
-    A pause holds landing too: what is held by it is left for the next time. ``progress`` is told how many of how many
+    A pause holds landing too: what is held by it is left for the next time. ``progress`` gets how many of how many
     are done.
     """
     outcome = LandingOutcome()

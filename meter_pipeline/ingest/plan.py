@@ -138,7 +138,7 @@ def later_pass(database: Database, kind: Kind, day: date, incoming: pl.DataFrame
     """Payloads compared with the store: known ones write nothing, new keys are added, the rest folded with what is
     there.
 
-    Read under the day's epoch: nobody else writes the day, and no batch of this pass touches a key of another.
+    Read under the day's epoch: no other run writes the day, and no batch of this pass touches a key of another.
     """
     key = list(kind.key)
     numbered = incoming.with_columns(at=pl.int_range(pl.len(), dtype=pl.Int64))
@@ -238,8 +238,8 @@ def cut(load_pass: WritePlan, first: int, past: int, epoch: int, sources: Sequen
     made = _entries(load_pass, cutter.hashes[first:past].to_list(), outcome, pieces, sources, clock)
     batch = Batch(load_pass.kind, load_pass.day, epoch, pieces, made, rows=past - first)
     if load_pass.asked.height:
-        letters, told = _asked_letters(load_pass, first, past, sources, clock)
-        batch.letters, batch.entries = letters, [*made, *told]
+        letters, asked_entries = _asked_letters(load_pass, first, past, sources, clock)
+        batch.letters, batch.entries = letters, [*made, *asked_entries]
     current = cutter.current.rows(*_between(cutter.current_at, first, past))
     if load_pass.direct:
         batch.direct = current
@@ -253,7 +253,7 @@ def _asked_letters(
 ) -> tuple[pl.DataFrame | None, list[EntryRow]]:
     """Dead letters of the reads in payloads [first, past) about which a person is asked, and their ledger entries."""
     chosen = load_pass.asked.filter(pl.col("at").is_between(first, past, closed="left"))
-    letters, told = [], []
+    letters, asked_entries = [], []
     reason = pl.Series("reasons", [[{"code": unordered.CODE, "detail": unordered.DETAIL}]])
     for (src,), rows in chosen.group_by(["src"], maintain_order=True):
         source = sources[int(src)]
@@ -270,8 +270,8 @@ def _asked_letters(
             "letters": made.height,
             "reads": int(made["reads"].sum()),
         }
-        told.append(entries.encode("rejected", body, made["leaf"].to_list(), at=clock.now(), actor=ACTOR).row)
-    return (pl.concat(letters) if letters else None), told
+        asked_entries.append(entries.encode("rejected", body, made["leaf"].to_list(), at=clock.now(), actor=ACTOR).row)
+    return (pl.concat(letters) if letters else None), asked_entries
 
 
 def rejection(

@@ -28,7 +28,7 @@ class Meaning(StrEnum):
 
     TRANSIENT = "transient"  # the same batch again
     SMALLER = "smaller"  # statement timeout: again, in halves
-    UNKNOWN = "unknown"  # the connection went: settle its transaction, then the same rows again; their claim tells
+    UNKNOWN = "unknown"  # the connection went: settle its transaction, then the same rows again; their claim decides
     DATA = "data"  # a row the server will never take: bisect, dead letter
     EXHAUSTED = "exhausted"  # disk, memory, connections: open the breaker at once
     FATAL = "fatal"  # code, privileges, corruption: stop

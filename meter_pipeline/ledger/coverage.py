@@ -27,7 +27,7 @@ class Coverage:
         return next((way for way in WAYS if column in self.ways[way].get(table, ())), None)
 
     def reason(self, table: str) -> str:
-        """Why columns of a table are not protected. Raises KeyError for a table that nobody has thought about."""
+        """Why columns of a table are not protected. Raises KeyError for a table without an entry."""
         return self.why.get(table) or self.why[f"{table.partition('.')[0]}.*"]
 
 

@@ -24,7 +24,7 @@ from meter_pipeline.ledger import merkle
 from meter_pipeline.ledger.kinds import KINDS
 from meter_pipeline.ledger.tables import entries
 
-#: Names the encoding inside every entry, so that a later one can be told apart.
+#: Names the encoding inside every entry, so that a later one is distinguishable.
 VERSION: Final = "mp-ledger-entry/1"
 #: An entry bundle of the tlog-tiles format gives an entry's length in 16 bits. Detail beyond that belongs in leaves.
 BODY_LIMIT: Final = 65_535

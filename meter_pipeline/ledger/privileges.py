@@ -20,7 +20,7 @@ from meter_pipeline.postgres import privileges as role_privileges
 from meter_pipeline.postgres.database import Database
 
 OWNER: Final = "meter_ledger_owner"
-#: An entry's body is bounded; more than this is a database that somebody else's manifest applies to.
+#: An entry's body is bounded; more than this is a database that another manifest applies to.
 _DEVIATIONS_NAMED: Final = 50
 _ENTRY_COLUMNS: Final = ("kind", "body", "leaf_hash", "leaf_count", "leaves", "billing_day")
 #: Tables of the schema, each with the guard its rows have.

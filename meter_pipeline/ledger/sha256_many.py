@@ -108,7 +108,7 @@ def _run(prefix, rows, out):  # type: ignore[no-untyped-def]  # compiled
     state = np.empty((8, LANES), np.uint32)
     turning = np.empty((8, LANES), np.uint32)
     for first in range(0, n, LANES):
-        filled = min(LANES, n - first)  # the last lanes may hold what was there before; nobody reads them
+        filled = min(LANES, n - first)  # the last lanes may hold old contents; they are not read
         for lane in range(filled):
             for k in range(width):
                 message[lane, 1 + k] = rows[first + lane, k]

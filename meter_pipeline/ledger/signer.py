@@ -24,7 +24,7 @@ from meter_pipeline.ledger import merkle, notes
 
 #: A key that others may read is no key.
 _PRIVATE = 0o600
-#: A consistency proof of a log of 2^63 entries is 126 hashes; nobody has more to say.
+#: A consistency proof of a log of 2^63 entries is 126 hashes; a request needs no more.
 _LONGEST = 1 << 16
 
 
@@ -197,7 +197,7 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 
 def listen(keys: Path, path: Path) -> socketserver.BaseServer:
-    """A server on a Unix socket at ``path``, to be run with serve_forever. Its owner and group may ask, nobody else
+    """A server on a Unix socket at ``path``, to be run with serve_forever. Its owner and group may ask, no other user
     (0660)."""
     path.unlink(missing_ok=True)  # what an earlier one left
     before = os.umask(0o117)

@@ -120,7 +120,7 @@ class SignerProcess:
     def exchange(self, request: str) -> str:
         with self._lock:
             answer = self._ask(request)
-            # A child that was killed while nobody asked: another one knows what it knew, from the folder.
+            # A child that was killed between requests: another one knows what it knew, from the folder.
             return answer or self._ask(request)
 
     def _ask(self, request: str) -> str:

@@ -261,7 +261,7 @@ def coverage(result: Comparison, strata: pl.DataFrame) -> dict[str, int]:
     """Service points whose lines both sides have, by stratum. ``strata``: service_point_id, rate_class, commodity and a
     boolean for each of RARE.
 
-    A rate class that the legacy batch bills by hand and nobody imported is not covered, however often the new side
+    A rate class that the legacy batch bills by hand and is not imported is not covered, however often the new side
     billed it.
     """
     lines = result.both.filter(pl.col("level") == "line")

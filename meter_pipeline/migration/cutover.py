@@ -45,7 +45,7 @@ def peek(database: Database) -> flags.Value:
 def step(
     database: Database, value: Mapping[str, Any], *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK
 ) -> flags.Value:
-    """Take a step that one person may take. Raises Refused: needs_two where two must, not_allowed where nobody may."""
+    """Take a step that one person may take. Raises Refused: needs_two where two must, not_allowed where no one may."""
     before = current(database, by=by, clock=clock)
     after = flags.change(database, STAGE, dict(value), by=by, reason=reason, clock=clock)
     _record(database, before.value, after.value, by, reason, clock)

@@ -12,7 +12,7 @@ from meter_pipeline.migration import tables
 from meter_pipeline.migration.comparison import LEVELS
 from meter_pipeline.postgres.database import Database
 
-#: The longest a difference may be ignored at a time: past a quarter somebody has to look at it again.
+#: The longest a difference may be ignored at a time: past a quarter a person has to look at it again.
 LONGEST_DAYS = 92
 
 

@@ -87,7 +87,7 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """All the gate looks at. ``coverage``: stratum ("rate_class:RES-TOU", "commodity:water", "exchange") -> comparisons
-    seen, live and replayed. ``strata``: the strata the reference data has, by family, so that a rate class nobody
+    seen, live and replayed. ``strata``: the strata the reference data has, by family, so that a rate class that is not
     compared is missed by name."""
 
     live: Sequence[LiveRun] = ()

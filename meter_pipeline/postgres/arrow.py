@@ -14,7 +14,7 @@ from typing import Any, Final
 import polars as pl
 from psycopg import sql
 
-#: Types whose values may stand in the query's text: nobody can write SQL in a date. Strings are quoted by psycopg,
+#: Types whose values may stand in the query's text: a date cannot hold SQL. Strings are quoted by psycopg,
 # those beyond doubt only.
 _WRITTEN: Final = (date, datetime, int, bool)
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.:,/ -]{0,200}")

@@ -189,7 +189,7 @@ class Cluster:
 
     def _make_private(self, folder: Path) -> None:
         """A folder of the server's own user, closed to everyone else. What lies there already must be a folder of ours:
-        a link that somebody made beforehand would hand its target over."""
+        a link that was made beforehand would hand its target over."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
@@ -274,7 +274,7 @@ def _socket_in_use(data: Path) -> Path | None:
 
 def _works_in(pid: int, folder: Path) -> bool:
     """Whether a process is a server's and its working folder is this one, as that of every PostgreSQL process is its data
-    folder. A shell that somebody left in the data folder is no server."""
+    folder. A shell whose working folder is the data folder is no server."""
     try:
         if Path(os.readlink(f"/proc/{pid}/cwd")) != folder.resolve():
             return False

@@ -172,7 +172,7 @@ def _grant_membership(connection: Connection, role: str, other: str) -> None:
 
 def differences(connection: Connection, manifest: Manifest | None = None) -> list[str]:
     """Where the database's table privileges are not the manifest's, in words; empty when they agree. TRUNCATE and
-    TRIGGER belong to nobody."""
+    TRIGGER are granted to no role."""
     manifest = manifest or load()
     found = []
     for schema, table in tables(connection):

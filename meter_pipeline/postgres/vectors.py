@@ -278,7 +278,7 @@ def _widen(frame: pl.DataFrame, carried: list[str]) -> DayMatrix:
         sequence = base[:, None] + np.arange(slots, dtype=np.int32) * step[:, None]
         sequence[missing] = 0
     else:
-        sequence = np.zeros((n, slots), np.int32)  # tables without numbers: pages that nobody touches cost nothing
+        sequence = np.zeros((n, slots), np.int32)  # tables without numbers: untouched pages use no memory
     rows, numbers = _dense(frame["sequences"], slots)
     if rows is not None:
         sequence[rows] = numbers

@@ -276,13 +276,13 @@ def used_documents(
     return {(str(t), int(v)): str(body).encode() for t, v, body in found}
 
 
-#: Rows of a table from which its first readers would notice that nobody has vacuumed it
+#: Rows of a table from which readers would notice missing statistics
 _SETTLE_FROM = 10_000
 
 
 def settle(database: Database, counts: Mapping[str, int]) -> None:
     """Vacuum and analyse the tables of a large import, after its commit: the first billing day would otherwise mark
-    every row itself and plan without statistics. Tables of somebody else's are left to autovacuum (the server warns and
+    every row itself and plan without statistics. Tables of another owner are left to autovacuum (the server warns and
     goes on)."""
     large = [name for name, rows in counts.items() if rows >= _SETTLE_FROM]
     if large:

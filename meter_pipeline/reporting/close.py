@@ -1,7 +1,7 @@
 """A day's or a month's close report: the document, and the one HTML file made of it.
 
 The file carries its style and pictures inside it and no script: it opens anywhere, in years, without us. It is written
-beside and then moved, so that nobody reads half a report; written again it replaces itself, and says when.
+beside and then moved, so that a reader never sees half a report; written again it replaces itself, and says when.
 """
 
 from __future__ import annotations

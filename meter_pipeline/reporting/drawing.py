@@ -23,9 +23,9 @@ def columns_svg(values: Sequence[tuple[str, float | int | None]], unit: str, mar
     def y(value: float) -> float:
         return _TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - (value - low) / (high - low))
 
-    told = "; ".join(f"{label} {value:,.6g}" for label, value in values if value is not None) or "nothing"
+    described = "; ".join(f"{label} {value:,.6g}" for label, value in values if value is not None) or "nothing"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label={quoteattr(f"In {unit}: {told}")}>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label={quoteattr(f"In {unit}: {described}")}>'
     ]
     parts.append('<g font-family="system-ui, sans-serif" font-size="11" fill="#4a5a67">')
     for part in range(4):

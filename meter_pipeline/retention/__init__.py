@@ -1,4 +1,4 @@
-"""Retention: billing days made ahead, archived when their time in the database is over, and brought back when somebody
+"""Retention: billing days made ahead, archived when their time in the database is over, and brought back when a person
 needs them."""
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from meter_pipeline.postgres.database import Database
 from meter_pipeline.revenue_assurance import tables
 
 Connection = psycopg.Connection[Any]
-#: Reasons of billing.exception_day that account for all usage of a service point's day, because nobody is charged for it
+#: Reasons of billing.exception_day that account for all usage of a service point's day, because no account is charged for it
 _WHOLE: Final = frozenset(
     {"no_agreement", "no_tariff", "tariff_refused", "no_period", "attribute_missing", "set_aside"}
 )

@@ -148,7 +148,11 @@ class ParsedFeed:
     def stated_differences(self) -> pl.DataFrame:
         """Periods whose stated consumption is not what their own two dials show: line, meter_id, channel, period_start,
         period_end, value, by_dials, unit."""
-        told = self.periods.select(
+        stated_quantities = self.periods.select(
             "line", "meter_id", "channel", "period_start", "period_end", "value", "by_dials", "unit"
         )
-        return told.filter(pl.col("value") != pl.col("by_dials")).sort("line") if told.height else told
+        return (
+            stated_quantities.filter(pl.col("value") != pl.col("by_dials")).sort("line")
+            if stated_quantities.height
+            else stated_quantities
+        )

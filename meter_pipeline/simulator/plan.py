@@ -20,7 +20,7 @@ from meter_pipeline.simulator.spec import Segment, Spec
 
 @dataclass(frozen=True, slots=True)
 class PointTraits:
-    """The few traits that decide who can be told which story, of every service point of a commodity."""
+    """The few traits that decide which defect can befall which service point, of every service point of a commodity."""
 
     customer_class: npt.NDArray[np.int8]
     sunny: npt.NDArray[np.bool_]
@@ -70,7 +70,7 @@ class PlantedDefect:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How often a story is told: meters per thousand of each commodity it can befall, on which feeds, and whether it is
+    """How often a defect is planted: meters per thousand of each commodity it can befall, on which feeds, and whether it is
     a fault."""
 
     name: str
@@ -179,7 +179,7 @@ PAPER_KINDS: Final = (
     Kind("wrong_multiplier", {"electricity": 1}, "rest", eligible=_current_transformer),
 )
 KINDS: Final = USAGE_KINDS + METER_KINDS + REPORT_KINDS + PAPER_KINDS
-#: Events of ordinary life: in the truth so that they can be told from faults.
+#: Events of ordinary life: in the truth so that they can be distinguished from faults.
 BENIGN: Final = frozenset(
     {
         "vacant",

@@ -112,7 +112,7 @@ class _Intervals:
 
 def _validate_intervals(run: _Run, shards: int) -> _Intervals:
     """Validate and write the intervals. A city is gone through a second time where its whole fleet shows a shifted
-    clock, which only the end of the first pass tells."""
+    clock, which only the end of the first pass shows."""
     context, day, now = run.context, run.day, run.clock.now()
     stored = validated.stored_rows(context.session, day)
     writer = Writer(run.connection, run.database, day, context.read.start, now, run.clock, run.actor, stored)
@@ -190,7 +190,7 @@ def _persist(run: _Run, intervals: _Intervals, registers: _Registers) -> VeeOutc
 
 
 def _true_ups(context: DayContext, settled: pl.Series) -> list[requests.Request]:
-    """The days that the day's reads ask to have again. A service that cannot be compared asks for none and is told."""
+    """The days that the day's reads ask to have again. A service that cannot be compared asks for none and is reported."""
     read, t = context.read, context.thresholds
     points = read.registers.frame.filter("register_only")["service_point_id"].unique().sort().to_list()
 

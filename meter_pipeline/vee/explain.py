@@ -1,4 +1,4 @@
-"""A meter's day told interval by interval: what came, which rules hit, what was put in its place and why."""
+"""A meter's day interval by interval: what came, which rules hit, what was put in its place and why."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from meter_pipeline.vee.rules.thresholds import Thresholds
 from meter_pipeline.vee.tables import edits as edit_store
 from meter_pipeline.vee.tables import validated
 
-#: Days around the day whose register reads are told
+#: Days around the day whose register reads are shown
 NEAR = timedelta(days=2)
 #: What quality flags mean, for people
 FLAG_WORDS = {

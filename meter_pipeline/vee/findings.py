@@ -74,7 +74,7 @@ def _detail(code: str, v: ValidatedMatrix, i: int) -> str:
     return ROW_RULES[code].about
 
 
-#: Rules of registers whose findings are told though they neither hold a bill nor open a case
+#: Rules of registers whose findings are reported though they neither hold a bill nor open a case
 _TOLD: Final = row_rules.ROLLOVER.mask | row_rules.READ_ERROR.mask
 
 
@@ -84,12 +84,12 @@ def register_findings(of_registers: RegisterUsage, only: pl.DataFrame, policy: D
     listed = policy.listed_rows | _TOLD
     names = only.select("service_point_id", "meter_id", "channel", "unit")
     found: list[tuple[str, str, str, str, str, str]] = []
-    for i in np.flatnonzero(((flags & listed) != 0) | of_registers.told):
+    for i in np.flatnonzero(((flags & listed) != 0) | of_registers.silent):
         *key, unit = names.row(int(i))
         put = of_registers.frame["quantity_micro"][int(i)]
         day = "nothing is known of the day" if put is None else f"the day is put at {from_micro(put)} {unit}"
-        told = row_rules.READ_GAP.mask if of_registers.told[i] else 0
-        for code in codes(ROW_RULES, int(flags[i]) & (listed | told)):
+        silent = row_rules.READ_GAP.mask if of_registers.silent[i] else 0
+        for code in codes(ROW_RULES, int(flags[i]) & (listed | silent)):
             if code not in _ELSEWHERE:
                 said = of_registers.details.get(int(i), {}).get(code, ROW_RULES[code].about.rstrip("."))
                 found.append((code, key[0], key[1], key[2], _severity(code), f"{said}; {day}"))

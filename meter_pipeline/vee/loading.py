@@ -182,7 +182,7 @@ def read_rows(
     session: Database, calendar: BillingCalendar, read: DayInputs, expected: pl.DataFrame, t: Thresholds
 ) -> tuple[list[assemble.DayRows], pl.DataFrame]:
     """The rows under judgement of some expected ones, with their registers, and the raw rows of their meters that
-    nobody expects."""
+    that are not expected."""
     raw = (
         read.vectors if read.vectors is not None else _read_vectors(session, read, expected["meter_id"].unique().sort())
     )

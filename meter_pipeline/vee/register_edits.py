@@ -121,8 +121,8 @@ def edit_read(
             "edited_by": by,
             "proposed": propose,
         }
-        told = f"{number}\x1f{moment.isoformat()}\x1f{meter_id}\x1f{channel}\x1f{shown}"
-        leaf = hashlib.sha256(b"mp-register-edit/1" + told.encode()).digest()
+        encoded = f"{number}\x1f{moment.isoformat()}\x1f{meter_id}\x1f{channel}\x1f{shown}"
+        leaf = hashlib.sha256(b"mp-register-edit/1" + encoded.encode()).digest()
         ledger.append(connection, "corrected", body, [leaf], clock=clock, actor=by)
         days = [] if propose else _days(database, calendar, held, when)
         _ask(connection, held, days, leaf, now)

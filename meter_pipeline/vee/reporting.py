@@ -1,4 +1,4 @@
-"""What the stage tells people: figures, tables, plots and checks of a billing day."""
+"""What the stage reports to people: figures, tables, plots and checks of a billing day."""
 
 from __future__ import annotations
 

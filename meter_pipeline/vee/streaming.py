@@ -3,7 +3,7 @@ shards.
 
 Two things cross shards. An estimate may stand on the shape of its class, so rows that need one are left open until
 every shard has been through, and are then judged again with all their peers known. And a head-end's clock may be off by
-hours, which only its whole fleet tells: that is looked for at the end, and where it is found (hardly ever) the day is
+hours, which only its whole fleet shows: that is looked for at the end, and where it is found (hardly ever) the day is
 gone through once more. Both are sums of integers, so no result depends on the cut.
 """
 
@@ -75,7 +75,7 @@ def read_day_context(
     policies: Policies | None = None,
 ) -> DayContext:
     """Read what the shards of a day share. ``one_shard``: up to how many rows the day's vectors are read at once;
-    ``watch`` is told of each step."""
+    ``watch`` is called after each step."""
     # Estimates stay open while a head-end that is pulled is still being asked for the day: it may have been away when
     # the day closed.
     final = now >= calendar.bounds(day)[1] + timedelta(days=t.final_after_days) and not still_asked(
@@ -141,7 +141,7 @@ class ValidatedShard:
 
 @dataclass(slots=True)
 class Streamed:
-    """What is kept of the shards besides what was handed on: shapes of the head-ends, raw rows nobody expects, days to
+    """What is kept of the shards besides what was handed on: shapes of the head-ends, raw rows that are not expected, days to
     be asked for again."""
 
     shapes: list[pl.DataFrame] = field(default_factory=list)
@@ -300,7 +300,7 @@ def _own_histories(context: DayContext, rows: DayRows, daily: DailyHistory) -> N
 
 
 def _read_sound(context: DayContext, expected: pl.DataFrame) -> tuple[list[DayRows], pl.DataFrame]:
-    """The rows under judgement of some expected ones, and raw rows nobody expects. A service whose rows cannot be laid
+    """The rows under judgement of some expected ones, and raw rows that are not expected. A service whose rows cannot be laid
     out is set aside."""
     points = expected["service_point_id"].unique().sort().to_list()
 

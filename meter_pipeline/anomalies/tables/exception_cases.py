@@ -109,7 +109,7 @@ def refresh_spans(connection: psycopg.Connection[Any], case_ids: Sequence[str]) 
 
 
 def drop_unflagged(connection: psycopg.Connection[Any], case_ids: Sequence[str]) -> None:
-    """Cases that no flag supports any more and nobody has touched: what a corrected day took back."""
+    """Delete untouched cases that no flag supports any more: a corrected day took them back."""
     connection.execute(
         "DELETE FROM anomaly.exception_case AS c WHERE c.case_id = ANY (%s) AND c.state = 'open' "
         "AND NOT EXISTS (SELECT 1 FROM anomaly.flag AS f WHERE f.case_id = c.case_id)",

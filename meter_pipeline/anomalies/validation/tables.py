@@ -96,7 +96,7 @@ def refresh(connection: Connection, cases: list[str]) -> None:
 
 
 def close_empty(connection: Connection, cases: list[str], now: datetime) -> list[str]:
-    """Take back cases of which no finding stands any more: one nobody touched goes, others are closed; the ids of those closed."""
+    """Close cases of which no finding stands any more; an untouched one is deleted. Returns the ids of those closed."""
     empty = (
         "c.case_id = ANY (%(cases)s) AND c.family = 'validation' AND NOT EXISTS "
         "(SELECT FROM anomaly.validation_finding AS f WHERE f.case_id = c.case_id AND f.released_at IS NULL)"

@@ -214,14 +214,14 @@ def _ghcn_fahrenheit(raw: pl.DataFrame) -> bool:
     Nothing in the file says so, and 54 is a number in all of them. Sure are: a magnitude beyond 134, more than ever was in
     Fahrenheit (tenths); a range within the day of 60 or more on the median day (tenths); degrees with a point above 57,
     more than ever was in Celsius (Fahrenheit); and half a year of days whose warmest is 75 or more and coldest above
-    -40, where tenths would never pass 13.4 C (Fahrenheit). Raises ValueError where none of these tells.
+    -40, where tenths would never pass 13.4 C (Fahrenheit). Raises ValueError where none of these decides.
     """
-    told = {c: raw[c].str.strip_chars() for c in ("TMIN", "TMAX", "TAVG") if c in raw.columns}
-    values = {c: s.cast(pl.Float64, strict=False) for c, s in told.items()}
+    texts = {c: raw[c].str.strip_chars() for c in ("TMIN", "TMAX", "TAVG") if c in raw.columns}
+    values = {c: s.cast(pl.Float64, strict=False) for c, s in texts.items()}
     every = pl.concat([s.rename("value") for s in values.values()]).drop_nulls()
     if not every.len():
         return False
-    if any(s.str.contains(".", literal=True).any() for s in told.values()):
+    if any(s.str.contains(".", literal=True).any() for s in texts.values()):
         return float(every.max()) > _WARMEST_C  # type: ignore[arg-type]  # a number column
     low, high = float(every.min()), float(every.max())  # type: ignore[arg-type]
     if max(-low, high) > _WARMEST_F:

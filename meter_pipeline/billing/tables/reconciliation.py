@@ -227,7 +227,7 @@ def revised(connection: Connection, day: date) -> pl.DataFrame:
 
 
 def _named(column: str) -> str:
-    """SQL for the first five subjects of a cause that nobody can explain; only those are gathered and put in order."""
+    """SQL for the first five subjects of an open cause; only those are gathered and put in order."""
     return f"coalesce(array_to_string((array_agg({column} ORDER BY {column}) FILTER (WHERE cause = 'open'))[1:5], ' '), '')"
 
 

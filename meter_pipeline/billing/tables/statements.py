@@ -327,7 +327,7 @@ def period_statements(database: Database, cycle_id: str, period_start: date, mos
 
 
 def open_checks(database: Database, cycle_id: str, period_start: date) -> list[str]:
-    """Joints of a period's statements that nobody can explain, as last compared."""
+    """Reconciliation checks of a period's statements that are open, as last compared."""
     found = database.read(
         "SELECT r.joint || ' ' || r.detail AS said FROM billing.reconciliation AS r JOIN ref.billing_cycles AS p ON r.subject = p.cycle_id "
         "AND r.billing_day = p.period_end - 1 WHERE p.cycle_id = $1 AND p.period_start = $2 AND r.cause = 'open' ORDER BY 1",

@@ -86,7 +86,7 @@ class Field:
         return self[key] if key in self else Field(path, default)
 
     def only(self, *keys: str) -> None:
-        """Refuses a member that nobody reads: a misspelt field must not quietly change a bill."""
+        """Refuse an unknown member: a misspelt field must not quietly change a bill."""
         if not isinstance(self.value, dict):
             raise self.refuse("must be an object")
         for key in self.value:

@@ -30,7 +30,7 @@ class Rounding:
 
     ``of``: line, every line by itself; bill, lines and the bill's exact total, their difference a line of its own; None, a
     document that says nothing: by line, but a bill whose lines a change of rate cuts in two comes to what its exact amounts
-    come to, so that the cut costs nobody a cent.
+    come to, so that the cut changes no bill.
     """
 
     places: int | None = 2

@@ -231,7 +231,7 @@ def request_by_id(connection: Connection, request_id: int) -> RequestRow | None:
 
 
 def pending_requests(connection: Connection, action: str | None = None, subject: str | None = None) -> list[RequestRow]:
-    """Requests nobody has decided, expired ones included, oldest first."""
+    """Undecided requests, expired ones included, oldest first."""
     with connection.cursor(row_factory=class_row(RequestRow)) as cursor:
         return cursor.execute(
             _REQUEST
@@ -289,7 +289,7 @@ def person(connection: Connection, name: str) -> tuple[list[str], bool] | None:
 
 
 def anybody_with(connection: Connection, duty: str) -> bool:
-    """Whether the register names anybody active for a duty."""
+    """Whether the register names an active person for a duty."""
     row = connection.execute(
         "SELECT EXISTS (SELECT FROM control.person WHERE active AND %s = ANY (duties))", (duty,)
     ).fetchone()
@@ -297,7 +297,7 @@ def anybody_with(connection: Connection, duty: str) -> bool:
 
 
 def has_people(connection: Connection) -> bool:
-    """Whether the register names anybody, active or not."""
+    """Whether the register names a person, active or not."""
     row = connection.execute("SELECT EXISTS (SELECT FROM control.person)").fetchone()
     return bool(row and row[0])
 
@@ -320,7 +320,7 @@ def put_os_user(connection: Connection, name: str, os_user: str | None) -> None:
 
 
 def take_shell(connection: Connection, shell: bytes, name: str, at: datetime) -> str:
-    """Who acts in a shell session: this person where nobody has before."""
+    """Who acts in a shell session: this person where no person has before."""
     connection.execute(
         "INSERT INTO control.shell (shell, person, first_at) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
         (shell, name, at),

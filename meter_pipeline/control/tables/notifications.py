@@ -38,7 +38,7 @@ def insert(connection: Connection, key: str, severity: str, title: str, body: st
 
 
 def next_due(connection: Connection, now: datetime) -> Outgoing | None:
-    """The oldest alert that is due and that nobody else is sending, locked until the transaction ends."""
+    """The oldest alert that is due and that no other process is sending, locked until the transaction ends."""
     with connection.cursor(row_factory=class_row(Outgoing)) as cursor:
         return cursor.execute(
             """SELECT notification_id, dedupe_key, severity, title, body, delivered, attempts FROM control.notification

@@ -18,7 +18,7 @@ from meter_pipeline.schemas.report import StageReport
     group_name=policy.INGEST,
     description=(
         "Billing days asked of the head-ends that have an HTTP API instead of sending files: each missing day again at every round for five days, "
-        "page by page, into the inbox. What failed is in the table; it fails nobody else and is asked again at the next round."
+        "page by page, into the inbox. What failed is in the table; it stops no other head-end and is asked again at the next round."
     ),
     deps=[dg.AssetDep(dg.AssetKey(["reference", name])) for name in ("meters", "channels")],
     owners=policy.DATA,

@@ -37,7 +37,7 @@ def kind() -> str:
 
 
 def executor(asked: str | None = None) -> dg.ExecutorDefinition:
-    """The executor of every job that bills. One process a run unless told otherwise: the multiprocess executor costs
+    """The executor of every job that bills. One process a run by default: the multiprocess executor costs
     about five seconds a step, more than a small city's whole day."""
     asked = asked or kind()
     if asked == "celery":
@@ -54,7 +54,7 @@ def executor(asked: str | None = None) -> dg.ExecutorDefinition:
 
 
 def celery_args() -> dict[str, Any]:
-    """What the executor and the workers must both be told: METER_PIPELINE_BROKER (RabbitMQ), METER_PIPELINE_RESULTS
+    """What the executor and the workers must both know: METER_PIPELINE_BROKER (RabbitMQ), METER_PIPELINE_RESULTS
     (rpc:// by default)."""
     return {
         "broker": os.environ.get("METER_PIPELINE_BROKER", "pyamqp://guest@localhost:5672//"),

@@ -163,12 +163,12 @@ class _Worker:
             self._take_days()
 
     def wait(self) -> float:
-        told: list[str] = []
+        announced: list[str] = []
 
         def on_wait(state: PauseState, waited_s: float) -> None:
             self.waiting.set()
-            if not told or told[-1] != state.words():
-                told.append(state.words())
+            if not announced or announced[-1] != state.words():
+                announced.append(state.words())
                 self.say(f"waiting: {state.words()}")
 
         try:
@@ -183,11 +183,11 @@ class _Worker:
         if not self.days:
             return
         self.locks = self.database.connect(f"days {self.run_id[:8]}", autocommit=True)
-        told = False
+        announced = False
         for day in self.days:  # oldest first in every run, so that two ranges cannot wait for each other
             while not flags.try_lock_day(self.locks, day):
-                if not told:
-                    told = True
+                if not announced:
+                    announced = True
                     self.say(f"waiting: another run has billing day {day}")
                 time.sleep(1.0)
 

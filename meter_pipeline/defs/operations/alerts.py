@@ -53,13 +53,13 @@ def send_alerts(context: dg.SensorEvaluationContext, municipality: Municipality)
         if time.time() - b.backfill_timestamp > STALE_BACKFILL_S
     ]
     with database.connect("alerts") as connection:
-        told = sum(
+        new_alerts = sum(
             notify.tell(connection, alert, clock=clock)
             for alert in [*stale, *alerts.find(connection, load_thresholds(), clock=clock)]
         )
     done = notify.deliver(database, notify.channels(), clock=clock)
     return dg.SkipReason(
-        f"{told} new alerts; {done['sent']} sent, {done['failed']} to be tried again, {done['given_up']} given up."
+        f"{new_alerts} new alerts; {done['sent']} sent, {done['failed']} to be tried again, {done['given_up']} given up."
     )
 
 

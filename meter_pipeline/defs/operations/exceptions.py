@@ -166,7 +166,7 @@ def _decide(
 
 @dg.op(out=dg.Out(dg.Nothing))
 def assign_exceptions(context: dg.OpExecutionContext, config: AssignExceptions, municipality: Municipality) -> None:
-    """Give cases to somebody."""
+    """Assign cases to a person."""
     _decide(context, municipality, config, "assigned", to=config.to)
 
 
@@ -196,7 +196,7 @@ def exceptions_show() -> None:
 
 @dg.job(
     executor_def=dg.in_process_executor,
-    description="Give cases of the exception queue to somebody: some, or all that a filter finds.",
+    description="Assign cases of the exception queue to a person: some, or all that a filter finds.",
 )
 def exceptions_assign() -> None:
     assign_exceptions()

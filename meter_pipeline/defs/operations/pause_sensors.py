@@ -12,7 +12,7 @@ from meter_pipeline.defs.lib.pause_pool import open_or_shut
 from meter_pipeline.defs.lib.resources import Municipality
 from meter_pipeline.defs.lib.run_guard import LOST_AFTER_S
 
-#: The words the queue's state is told in, whatever the state.
+#: How a sensor describes the queue's state.
 _RESTORED: Final = "Running: no pause is in force. Pool {pool} lets {limit} runs through."
 
 

@@ -28,7 +28,7 @@ def day_class(day: date, holidays: Collection[date]) -> int:
 
 
 def like_days(day: date, holidays: Collection[date], back: int, available: Collection[date]) -> list[date]:
-    """Earlier days of the day's own class, oldest first, of those available; a holiday itself is nobody's like working
+    """Earlier days of the day's own class, oldest first, of those available; a holiday is no
     day (Itron IEE: public holidays are excluded)."""
     wanted = day_class(day, holidays)
     days = [day - timedelta(days=k) for k in range(back, 0, -1)]

@@ -126,7 +126,7 @@ def attach(session: Database, rows: DayRows, stretches: Sequence[RegisterSpan], 
     """Give each row with a stretch what the register leaves for it; returns what the other days take, for ``settle``.
 
     Where nothing else of the stretch was estimated that is the row's register difference itself, as if it had been read
-    daily. A stretch that does not add up is told on its last day only. With a day of the stretch not validated yet, or
+    daily. A stretch that does not add up is reported on its last day only. With a day of the stretch not validated yet, or
     partly null, nothing is said.
     """
     context = rows.context
@@ -189,7 +189,7 @@ def settle(
 
 def asked(again: Again, day: date) -> list[requests.Request]:
     """The requests for the days of ``again``, one a day."""
-    return [_request(d, day, sorted(told)) for d, told in sorted(again.items())]
+    return [_request(d, day, sorted(lines)) for d, lines in sorted(again.items())]
 
 
 def _ours(values: Ints, codes: npt.NDArray[np.uint16], flags: npt.NDArray[np.int32]) -> Bools:
@@ -199,11 +199,11 @@ def _ours(values: Ints, codes: npt.NDArray[np.uint16], flags: npt.NDArray[np.int
     return ours
 
 
-def _request(day: date, read_day: date, told: list[tuple[str, str, str, int]]) -> requests.Request:
+def _request(day: date, read_day: date, lines: list[tuple[str, str, str, int]]) -> requests.Request:
     digest = hashlib.sha256(_TAG)
-    for line in told:
+    for line in lines:
         digest.update("\x1f".join(map(str, line)).encode() + b"\x1e")
-    return requests.Request(day, read_day, digest.digest(), len(told), tuple(point for point, *_ in told))
+    return requests.Request(day, read_day, digest.digest(), len(lines), tuple(point for point, *_ in lines))
 
 
 def _others(session: Database, rows: DayRows, stretches: Sequence[RegisterSpan], day: date) -> Others:

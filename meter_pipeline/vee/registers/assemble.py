@@ -128,7 +128,7 @@ def assemble(
     future_s: int,
     reused: pl.DataFrame,
 ) -> tuple[list[DayRows], pl.DataFrame]:
-    """One DayRows per interval length, and the raw rows nobody expects (meter_id, channel, unit, interval_minutes,
+    """One DayRows per interval length, and the raw rows that are not expected (meter_id, channel, unit, interval_minutes,
     reads).
 
     ``expected`` as from ``expected_rows``; ``slots_of``: slots of the day by interval length; ``future_s``: the
@@ -254,11 +254,11 @@ def _reused(part: pl.DataFrame, slots: int) -> tuple[Bools, Bools]:
     rows: Bools = part["reused"].fill_null(False).to_numpy()
     found = np.zeros((part.height, slots if rows.any() else 0), np.bool_)
     for i in np.flatnonzero(rows):
-        told = part["reused_slots"][int(i)]
-        if told is None:
+        slots_again = part["reused_slots"][int(i)]
+        if slots_again is None:
             found[i] = True
         else:
-            found[i, told.filter(told < slots).to_numpy()] = True
+            found[i, slots_again.filter(slots_again < slots).to_numpy()] = True
     return rows, found
 
 
@@ -297,7 +297,7 @@ def register_series(
 
     ``windows`` as from ``day_windows``; ``reads`` with meter_id, channel, at, value. ``within``: from and to which
     instant (UTC seconds) ``reads`` holds every read, by meter, and under "" of all the others: install and removal
-    reads beyond it are left out, for reads nobody looked at may lie between. A register is the total of its interval
+    reads beyond it are left out, because unread reads may lie between. A register is the total of its interval
     channel where it is billed or alone; others that sum to the same channel are time-of-use registers. A billed register
     is usage of its own (``register_only``) where its meter has no billed interval channel of the same flow.
     """

@@ -33,11 +33,11 @@ _WEEK_S: Final = 7 * 86_400
 @dataclass(slots=True)
 class ReadFindings:
     """What the rules say of a day's register-only series. ``flags``: row rule bits by row of the frame that was judged;
-    ``told``: rows whose silence is long enough to be told; ``doubtful``: by read, whether the stretch that ends there is
+    ``silent``: rows whose silence is long enough to be reported; ``doubtful``: by read, whether the stretch that ends there is
     too much to be a pace for estimates; ``details``: by row and rule code the figures."""
 
     flags: Ints
-    told: Bools
+    silent: Bools
     doubtful: Bools
     details: dict[int, dict[str, str]] = field(default_factory=dict)
 
@@ -354,7 +354,7 @@ def _gaps(out: ReadFindings, registers: Registers, at: Ints, day: tuple[int, int
         for k in late
     ]
     out.add(rows, rr.READ_GAP, said)
-    out.told[rows[silence[late] >= t.gap_hours * 3600]] = True
+    out.silent[rows[silence[late] >= t.gap_hours * 3600]] = True
 
 
 def _steps(out: ReadFindings, registers: Registers, at: Ints, day: tuple[int, int]) -> None:

@@ -351,7 +351,7 @@ def use_in_windows(
 
     A read within ``snap_s`` of an edge stands for the edge; otherwise the step around it is prorated evenly over its
     seconds in integers, so adjoining windows with the same edge lose and double nothing. A window that begins before
-    the first read or has no closing read has no quantity, but what its reads enclose of it is told (``open_quantity``).
+    the first read or has no closing read has no quantity, but what its reads enclose of it is reported (``open_quantity``).
     """
     count = reads.starts.size - 1
     out = WindowUse.empty(count)
@@ -495,7 +495,7 @@ def gaps(
     """Why each read came late: (cause, distance in seconds) per read; Gap.NONE within the habit.
 
     ``utc_offset``: seconds by which local time leads UTC at each read; with it, a distance that is long on the wall
-    clock only is told as a clock change.
+    clock only is reported as a clock change.
 
     ``head_end`` numbers each series' head-end. A gap is a distance of more than ``gap_factor`` times the habit. It is
     the head-end's when the same hour saw a share of its meters fall silent together; lost messages when its length in

@@ -22,12 +22,12 @@ from meter_pipeline.vee.rules.thresholds import Thresholds
 class RegisterUsage:
     """``frame``: one row per register-only meter's channel, a part of its service point's daily usage. ``quantity``:
     by series of the day's registers what the day was put at, micro units, NO_VALUE where nothing is known and for
-    registers beside intervals. By row of ``frame``: ``details`` are the figures of what the rules found, ``told`` whether
-    it was silent for so long that people are told."""
+    registers beside intervals. By row of ``frame``: ``details`` are the figures of what the rules found, ``silent`` whether
+    it was silent for so long that it is reported."""
 
     frame: pl.DataFrame
     quantity: Ints
-    told: Bools
+    silent: Bools
     details: dict[int, dict[str, str]]
 
 
@@ -131,7 +131,7 @@ def register_usage(
         quality=pl.Series(code.view(np.int16)),
         source=pl.lit("register"),
     )
-    return RegisterUsage(frame, of_series, judged.told, judged.details)
+    return RegisterUsage(frame, of_series, judged.silent, judged.details)
 
 
 def _own_pace(registers: Registers, mapped: pl.DataFrame, judged: ReadFindings, thresholds: Thresholds) -> UsagePace:

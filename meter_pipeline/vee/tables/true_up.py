@@ -1,4 +1,4 @@
-"""Requests to validate a day again: vee.true_up, and the stored figures they are told from."""
+"""Requests to validate a day again: vee.true_up, and the stored figures they are computed from."""
 
 from __future__ import annotations
 
