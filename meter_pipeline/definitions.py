@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import dagster as dg
 
-from meter_pipeline.defs import catalogue
+# What is in preview or beta in this minor line of Dagster is pinned and tested (pyproject.toml). Each process that loads
+# the code printed some 70 lines of these warnings before the UI's first useful line.
+for _kind in (dg.PreviewWarning, dg.BetaWarning):
+    warnings.simplefilter("ignore", _kind)
+
+from meter_pipeline.defs import catalogue  # noqa: E402 - the definitions warn when they are imported
 
 
 def build_defs(*, executor: str | None = None, **resources: Any) -> dg.Definitions:

@@ -64,7 +64,8 @@ def shape(command: list[str]) -> list[str]:
 
 def test_units_and_containers_run_the_commands_of_the_supervisor(tmp_path: Path) -> None:
     supervised = {
-        p.name: shape(list(p.command)) for p in programs(tmp_path / "workspace.yaml", 4000, 3000, metrics_port=9464)
+        p.name: shape(list(p.command))
+        for p in programs(tmp_path / "workspace.yaml", 4000, 3000, metrics_port=9464, desk_port=3001)
     }
     units = {}
     for unit in UNITS:

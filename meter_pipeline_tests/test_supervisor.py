@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from meter_pipeline.cli.supervisor import PortTaken, Program, Supervisor, programs, write_workspace
+from meter_pipeline.cli.supervisor import PortTaken, Program, ServiceFailed, Supervisor, programs, write_workspace
 
 LISTEN = "import socket,sys,time\ns=socket.socket(); s.setsockopt(1,2,1); s.bind(('127.0.0.1',int(sys.argv[1]))); s.listen(); time.sleep(600)"
 STUBBORN = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -102,3 +102,20 @@ def test_the_services_of_a_machine(tmp_path: Path) -> None:
     workspace = write_workspace(tmp_path, 4000)
     assert "port: 4000" in workspace.read_text()
     assert [p.name for p in programs(workspace, 4000, 3000)] == ["code-server", "daemon", "webserver"]
+
+
+def test_a_service_that_cannot_start_says_its_last_cause_and_where_its_log_is(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    (folder / "server.log").write_text("ValueError: of an earlier start\n")
+    failing = (
+        "import sys; print('starting'); sys.stdout.flush(); raise RuntimeError('role meter_ingest: permission denied')"
+    )
+    program = Program("server", [sys.executable, "-c", failing], free())
+    with pytest.raises(
+        ServiceFailed, match=r"the server ended with 1: RuntimeError: role meter_ingest: permission denied"
+    ):
+        Supervisor([program], tmp_path, folder).run()
+    quiet = Program("server", [sys.executable, "-c", "raise SystemExit(3)"], free())
+    with pytest.raises(ServiceFailed, match=r"ended with 3 \(.*server.log\)"):
+        Supervisor([quiet], tmp_path, folder).run()

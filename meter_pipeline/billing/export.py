@@ -11,6 +11,8 @@ from typing import Final
 
 import polars as pl
 
+from meter_pipeline.money import money_text
+
 _FORMULA: Final = r"^[=+\-@\t\r\n\u{FF1D}\u{FF0B}\u{FF0D}\u{FF20}]"
 _NUMBER: Final = r"^[+-]?[0-9]+(\.[0-9]+)?$"
 
@@ -28,7 +30,11 @@ def safe_for_spreadsheets(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def write(frame: pl.DataFrame, path: Path) -> None:
-    """Write a frame as .csv (safe for spreadsheets) or .parquet. Raises ValueError for another ending."""
+    """Write a frame as .csv (safe for spreadsheets) or .parquet, amounts with their currency's decimals. Raises
+    ValueError for another ending."""
+    if {"amount", "currency"} <= set(frame.columns):
+        shown = [money_text(a, c) for a, c in frame.select("amount", "currency").iter_rows()]
+        frame = frame.with_columns(pl.Series("amount", shown, pl.String))
     if path.suffix == ".csv":
         safe_for_spreadsheets(frame).write_csv(path)
     elif path.suffix == ".parquet":

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from meter_pipeline.cli.output import OUT, emit, problem, table
+from meter_pipeline.cli.output import OUT, decimal_text, emit, problem, table
+from meter_pipeline.money import money_text
 from meter_pipeline.postgres.database import Database, open_database
 from meter_pipeline.settings import Settings, load_settings
 
@@ -54,7 +55,7 @@ def issue(
         "issued": outcome.issued,
         "already_issued": outcome.already,
         "lines": outcome.lines,
-        "total": micro(outcome.total),
+        "total": money_text(micro(outcome.total), outcome.currency),
         "currency": outcome.currency,
         "waiting": outcome.exceptions,
     }
@@ -81,29 +82,49 @@ def show(
         )
     if html is not None:
         html.write_text(statement_page(database, statement_id, settings.utility().name) or "", encoding="utf-8")
-    document = head.to_dicts()[0] | {"lines": lines.to_dicts()}
+    row = head.to_dicts()[0]
+    currency = row["currency"]
+    document = row | {
+        "total": money_text(row["total"], currency),
+        "lines": [line | {"amount": money_text(line["amount"], currency)} for line in lines.to_dicts()],
+    }
     columns = ["line_no", "name", "quantity", "unit", "amount"]
-    emit(
-        document,
-        as_json,
-        lambda d: OUT.print(table(statement_id, columns, lines.select(columns).rows(), numbers=["quantity", "amount"])),
-    )
+
+    def shown(d: dict[str, Any]) -> None:
+        rows = [[decimal_text(line[c]) if c == "quantity" else line[c] for c in columns] for line in d["lines"]]
+        rows.append(["", "total", "", currency, d["total"]])
+        OUT.print(table(statement_id, columns, rows, numbers=["quantity", "amount"]))
+
+    emit(document, as_json, shown)
 
 
 @app.command()
 def export(
     path: Annotated[Path, typer.Argument(help="A .csv or .parquet file.")],
-    period_start: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])],
+    period_start: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Statements whose period begins on this day.")
+    ] = None,
+    month: Annotated[str | None, typer.Option(help="All that was posted in a month, like 2026-07.")] = None,
 ) -> None:
-    """Write the lines of every statement of a period, safe for spreadsheets.
+    """Write the lines of statements and of their posted adjustments, of a period or of a posting month, safe for
+    spreadsheets.
 
-    Example: meter-pipeline billing export july.csv --period-start 2026-07-01
+    Examples:
+      meter-pipeline billing export july.csv --period-start 2026-07-01
+      meter-pipeline billing export posted.csv --month 2026-07
     """
     from meter_pipeline.billing.export import write
-    from meter_pipeline.billing.tables.statements import period_lines
+    from meter_pipeline.billing.tables.statements import month_lines, period_lines
 
+    database = _open()[1]
+    if period_start is not None and month is None:
+        lines = period_lines(database, period_start.date())
+    elif month is not None and period_start is None:
+        lines = month_lines(database, _month(month))
+    else:
+        raise typer.BadParameter("give --period-start or --month")
     try:
-        write(period_lines(_open()[1], period_start.date()), path)
+        write(lines, path)
     except ValueError as error:
         problem(str(error))
 
@@ -263,11 +284,16 @@ def adjustments(as_json: Json = False) -> None:
     """
     from meter_pipeline.billing.tables.adjustments import listed
 
-    frame = listed(_open()[1])
+    settings, database = _open()
+    frame = listed(database)
+    currency = settings.utility().currency
+    rows = [row | {n: money_text(row[n], currency) for n in ("net", "gross")} for row in frame.to_dicts()]
     emit(
-        {"adjustments": frame.to_dicts()},
+        {"adjustments": rows},
         as_json,
-        lambda d: OUT.print(table("Adjustments", frame.columns, frame.rows(), numbers=["net", "gross"])),
+        lambda d: OUT.print(
+            table("Adjustments", frame.columns, [list(row.values()) for row in rows], numbers=["net", "gross"])
+        ),
     )
 
 

@@ -45,9 +45,11 @@ def _document(letter: DeadLetter) -> dict[str, Any]:
         "meter_id": letter.meter_id,
         "channel": letter.channel,
         "raw_format": letter.raw_format,
-        "raw": dead_letters.shown(letter.raw),
+        "raw": dead_letters.shown_content(letter.raw, letter.raw_format),
         "raw_hex": letter.raw[:4000],
-        "corrected": None if letter.corrected_raw is None else dead_letters.shown(letter.corrected_raw),
+        "corrected": None
+        if letter.corrected_raw is None
+        else dead_letters.shown_content(letter.corrected_raw, letter.raw_format),
         "rule_version": letter.rule_version,
         "run_id": letter.run_id,
         "first_seen": letter.first_seen,
@@ -110,19 +112,29 @@ def show(key: Key, as_json: AsJson = False) -> None:
 
     Example: meter-pipeline dead-letters show 3fa9
     """
-    letter = _try(lambda: work.show(_database(), key))
+    settings = load_settings()
+    database = open_database(settings)
+    letter = _try(lambda: work.show(database, key))
+    places = FileFolders(settings.archive, settings.staging)
+    line = work.file_line(places, letter.file_sha256, database, letter.line)
 
     def render(document: Any) -> None:
         rows = [
-            (k, v) for k, v in document.items() if k not in ("raw", "raw_hex", "reasons", "corrected") and v is not None
+            (k, v)
+            for k, v in document.items()
+            if k not in ("raw", "raw_hex", "reasons", "corrected", "file_line") and v is not None
         ]
         rows += [(f"reason {r['code']}", r["detail"]) for r in document["reasons"]]
         OUT.print(table(None, ["", ""], rows))
+        if line is not None and letter.raw_format != "source":
+            OUT.print(f"line {letter.line} of the file:", markup=False, highlight=False)
+            OUT.print(line, markup=False, highlight=False)
+            OUT.print("as it would be stored:", markup=False, highlight=False)
         OUT.print(document["raw"], markup=False, highlight=False)
         if document["corrected"] is not None:
             OUT.print("corrected to:", document["corrected"], markup=False, highlight=False)
 
-    emit(_document(letter), as_json, render)
+    emit(_document(letter) | {"file_line": line}, as_json, render)
 
 
 @app.command()

@@ -9,6 +9,7 @@ import typer
 
 from meter_pipeline.billing.explain import explain
 from meter_pipeline.cli.output import OUT, emit, problem, table
+from meter_pipeline.money import money_text
 from meter_pipeline.postgres.database import Database, open_database
 from meter_pipeline.reporting import overview
 from meter_pipeline.settings import load_settings
@@ -56,6 +57,21 @@ def _render(document: Any) -> None:
         )
 
 
+def _with_decimals(document: dict[str, Any]) -> dict[str, Any]:
+    """The explanation with every amount as its currency has it."""
+    currency = document["line"]["currency"]
+
+    def shown(row: dict[str, Any]) -> dict[str, Any]:
+        return row | {n: money_text(str(row[n]), currency) for n in ("amount", "total") if row.get(n) is not None}
+
+    return document | {
+        "line": shown(document["line"]),
+        "statement": shown(document["statement"]),
+        "days": [shown(day) for day in document["days"]],
+        "adjustments": [shown(adjustment) for adjustment in document["adjustments"]],
+    }
+
+
 def _waits(database: Database, line_id: str) -> str:
     """Why the statement that a line would be of waits, in words; empty where it does not."""
     parts = line_id.split(".")
@@ -85,4 +101,4 @@ def explain_command(
                 "What waits: meter-pipeline exceptions list; meter-pipeline status",
             )
         problem(f"no line {line_id}", "List a statement's lines with: meter-pipeline billing show STATEMENT_ID")
-    emit(document, as_json, _render)
+    emit(_with_decimals(document), as_json, _render)

@@ -123,7 +123,9 @@ def root() -> None:
 _NEXT = {
     "SettingsError": "meter-pipeline init FOLDER makes a deployment; work inside it, or point METER_PIPELINE_DEPLOYMENT at it",
     "EmbeddedError": "look into .meter_pipeline/postgres (or METER_PIPELINE_HOME), or use a server of your own: METER_PIPELINE_DATABASE_URL",
-    "MigrationError": "meter-pipeline database migrate says it in full; nothing of the failed file was kept",
+    "MigrationError": "nothing of the failed file was kept; meter-pipeline doctor looks at the server and this log-in's rights",
+    "RolesMissingError": "an administrator runs what this prints, once: meter-pipeline database roles --sql",
+    "InsufficientPrivilege": "meter-pipeline doctor names the rights this log-in lacks, with the SQL for an administrator",
     "OperationalError": "check METER_PIPELINE_DATABASE_URL, or `meter-pipeline database start` for the embedded server",
 }
 
@@ -147,6 +149,8 @@ def main() -> None:
         if known is None:
             raise
         said = str(error).strip()
+        if known == "InsufficientPrivilege":
+            said = said.splitlines()[0]
         if known == "OperationalError":
             said = f"the database does not answer: {said}"
         ERR.print(f"[bold red]Problem:[/] {escape(said)}", highlight=False)

@@ -74,6 +74,14 @@ def plain(value: Any) -> Any:
             raise TypeError(f"no JSON for {type(value).__name__}")
 
 
+def decimal_text(value: Decimal | str | None) -> str:
+    """A quantity without the zeros that its column adds: 12.500000 is "12.5"; None is an empty text."""
+    if value is None:
+        return ""
+    text = format(Decimal(value), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def emit(document: Any, as_json: bool, render: Callable[[Any], None] | None = None) -> None:
     """Print one document: as JSON on stdout, or through ``render`` for people."""
     if as_json:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from datetime import date, datetime
 from typing import Annotated, Any
 
@@ -58,9 +57,6 @@ def run_days(first: date, last: date, *, land: bool, one_run: bool, opening: dat
     logging.getLogger("dagster").setLevel(logging.WARNING)
     import dagster as dg
 
-    # What is in preview in this minor line is pinned and tested; its warnings are nothing to the person who bills.
-    for kind in (dg.PreviewWarning, dg.BetaWarning):
-        warnings.simplefilter("ignore", kind)
     from meter_pipeline.definitions import build_defs
 
     _only_closed_days(first, last)

@@ -8,6 +8,7 @@ from datetime import date
 from typing import Any
 
 from meter_pipeline.cli.output import OUT, table
+from meter_pipeline.money import money_text
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reporting import overview
 
@@ -59,7 +60,10 @@ def show(found: dict[str, Any]) -> None:
     )
     if found["statements"]:
         names = ["cycle_id", "period_end", "issued", "total", "currency", "waiting"]
-        rows = [[f"{float(row[n]):,.2f}" if n == "total" else row[n] for n in names] for row in found["statements"]]
+        rows = [
+            [money_text(row[n], row["currency"], grouped=True) if n == "total" else row[n] for n in names]
+            for row in found["statements"]
+        ]
         OUT.print(
             table("Statements of the billing periods that ended", names, rows, numbers=["issued", "total", "waiting"])
         )

@@ -8,6 +8,7 @@ tried first, and a child that dies is started again with growing waits.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +29,27 @@ class PortTaken(RuntimeError):
     """Another program listens there already; the message names the port."""
 
 
+class ServiceFailed(RuntimeError):
+    """A service did not start. The message names it, the last cause in its log, and the log."""
+
+
+#: "psycopg.errors.InsufficientPrivilege: permission denied ...": a line that ends a traceback.
+_CAUSE: Final = re.compile(r"^\s*[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Privilege|Violation|Refused)\b.*: .+")
+
+
+def last_cause(log: Path, since: int = 0) -> str:
+    """The last error that a log names after ``since`` bytes, else its last line; empty where it has none."""
+    try:
+        with log.open("rb") as opened:
+            opened.seek(max(since, opened.seek(0, os.SEEK_END) - 200_000))
+            lines = opened.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    said = [line.strip() for line in lines if line.strip()]
+    causes = [line for line in said if _CAUSE.match(line)]
+    return (causes or said or [""])[-1][:500]
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """A service: its name, its command, the port it must find free and then listen on (None: it has none)."""
@@ -44,10 +66,16 @@ class _Child:
     started: float
     wait_s: float = 1.0
     due: float = 0.0
+    log_from: int = 0
 
 
 def programs(
-    workspace: Path, code_port: int, web_port: int, host: str = "127.0.0.1", metrics_port: int | None = None
+    workspace: Path,
+    code_port: int,
+    web_port: int,
+    host: str = "127.0.0.1",
+    metrics_port: int | None = None,
+    desk_port: int | None = None,
 ) -> list[Program]:
     """The services of one machine, in the order they start."""
     binaries = Path(sys.executable).parent
@@ -74,19 +102,12 @@ def programs(
             web_port,
         ),
     ]
+    ours = [sys.executable, "-m", "meter_pipeline.cli.main"]
     if metrics_port is not None:
-        command = [
-            sys.executable,
-            "-m",
-            "meter_pipeline.cli.main",
-            "metrics",
-            "--serve",
-            "--host",
-            host,
-            "--port",
-            str(metrics_port),
-        ]
+        command = [*ours, "metrics", "--serve", "--host", host, "--port", str(metrics_port)]
         found.append(Program("metrics", command, metrics_port))
+    if desk_port is not None:
+        found.append(Program("desk", [*ours, "desk", "--host", host, "--port", str(desk_port)], desk_port))
     return found
 
 
@@ -114,9 +135,10 @@ class Supervisor:
     _stopping: bool = field(default=False, init=False)
 
     def run(self) -> None:
-        """Start all, watch, and stop all in reverse. Raises PortTaken before anything is started."""
+        """Start all, watch, and stop all in reverse. Raises PortTaken before anything is started, and ServiceFailed where
+        a service does not come up."""
         for program in self.programs:
-            if program.port is not None and _listening(program.port):
+            if program.port is not None and listening(program.port):
                 raise PortTaken(f"port {program.port} for the {program.name} is taken; is another deployment running?")
         handlers = {number: signal.signal(number, self._asked) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -147,6 +169,7 @@ class Supervisor:
     def _start(self, program: Program, wait_s: float = 1.0) -> None:
         self.logs.mkdir(parents=True, exist_ok=True)
         with (self.logs / f"{program.name}.log").open("ab") as log:
+            log_from = log.seek(0, os.SEEK_END)
             # A session of its own: Ctrl-C at the terminal reaches the supervisor alone, which then stops the rest in
             # order.
             process = subprocess.Popen(  # noqa: S603 - our own commands, no shell
@@ -158,15 +181,24 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        self._children[program.name] = _Child(program, process, time.monotonic(), wait_s)
+        self._children[program.name] = _Child(program, process, time.monotonic(), wait_s, log_from=log_from)
         self.say(f"{program.name} started, process {process.pid}")
 
     def _wait_for(self, program: Program, seconds: float = 120.0) -> None:
         deadline = time.monotonic() + seconds
-        while program.port is not None and not self._stopping and not _listening(program.port):
-            if self._children[program.name].process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the {program.name} did not come up; see {self.logs / program.name}.log")
+        while program.port is not None and not self._stopping and not listening(program.port):
+            child = self._children[program.name]
+            code = child.process.poll()
+            if code is not None or time.monotonic() > deadline:
+                how = f"did not answer within {seconds:.0f} s" if code is None else f"ended with {code}"
+                raise ServiceFailed(f"the {program.name} {how}{self._because(child)}")
             time.sleep(0.1)
+
+    def _because(self, child: _Child) -> str:
+        """The child's last cause and where its log is."""
+        log = self.logs / f"{child.program.name}.log"
+        cause = last_cause(log, child.log_from)
+        return (f": {cause}" if cause else "") + f" ({log})"
 
     def _watch(self) -> None:
         now = time.monotonic()
@@ -180,7 +212,10 @@ class Supervisor:
                 child.due = now + child.wait_s
                 # What it left behind (a killed code server's own child) would hold the port.
                 _end_group(child.process.pid, signal.SIGTERM)
-                self.say(f"{child.program.name} ended with {code} after {lived:.0f} s; again in {child.wait_s:.0f} s")
+                self.say(
+                    f"{child.program.name} ended with {code} after {lived:.0f} s; again in {child.wait_s:.0f} s"
+                    + self._because(child)
+                )
             elif now >= child.due:
                 _end_group(child.process.pid, signal.SIGKILL)
                 self._start(child.program, child.wait_s)
@@ -208,7 +243,8 @@ def _end_group(leader: int, how: signal.Signals) -> None:
         return
 
 
-def _listening(port: int) -> bool:
+def listening(port: int) -> bool:
+    """Whether a program on this machine answers on a port."""
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex(("127.0.0.1", port)) == 0

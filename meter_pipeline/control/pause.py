@@ -7,7 +7,7 @@ because what was checked then is no longer all there is.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
@@ -184,7 +184,7 @@ def request_resume(
 
     def guard(connection: Connection) -> Denial | None:
         if pause_id is None or flags.pause_of_scope(connection, scope.kind, scope.target) != pause_id:
-            return Denial("not_paused", f"no pause is in force for {scope.words()}")
+            return Denial("not_paused", _no_pause_of(scope, flags.active_pauses(connection)))
         if missing := [key for key in CHECKLIST if not notes[key]]:
             return Denial("checklist", f"say what was verified of {', '.join(missing)}")
         if unknown := sorted(set(checklist) - set(CHECKLIST)):
@@ -197,6 +197,23 @@ def request_resume(
     return dual_control.request(
         database, RESUME, subject, body, reason=reason, by=by, life=life, guard=guard, clock=clock
     )
+
+
+def _no_pause_of(scope: Scope, active: Sequence[PauseRow]) -> str:
+    """That a scope has no pause, and which pauses are in force with the option that names each."""
+    if not active:
+        return f"no pause is in force for {scope.words()}"
+    option = {"commodity": "--commodity ", "head_end": "--head-end "}
+    listed = [
+        f"pause {row.pause_id} of {Scope(row.scope, row.target).words()}"
+        + (
+            f" (give {option[row.scope]}{row.target})"
+            if row.scope in option
+            else " (give neither --commodity nor --head-end)"
+        )
+        for row in active
+    ]
+    return f"no pause is in force for {scope.words()}; in force: {', '.join(listed)}"
 
 
 def confirm_resume(

@@ -60,6 +60,27 @@ def show(database: Database, prefix: str) -> DeadLetter:
         return _one(dead_letters.by_prefix(connection, _hex(prefix)), prefix)
 
 
+def file_line(places: FileFolders, file_sha256: bytes, database: Database, line: int | None) -> str | None:
+    """The line of the archived file that a dead letter came from, as text for people; None where the file is not in the
+    archive, or holds no such line in its first 64 MiB."""
+    if not line:
+        return None
+    with database.connect("dead-letters") as connection:
+        file = raw.known_file(connection, file_sha256)
+    if file is None:
+        return None
+    with tempfile.TemporaryDirectory(prefix="dead-letter-") as folder:
+        copy = Path(folder) / "original"
+        try:
+            archive.restore(places.archive, file.archive_path, copy)
+            with open_feed(copy, DEFAULT_LIMITS) as opened:
+                whole = opened.source.read(_CONTEXT_BYTES)
+        except (OSError, ValueError):
+            return None
+    lines = whole.split(b"\n", line)
+    return dead_letters.shown(lines[line - 1].rstrip(b"\r"), 2000) if len(lines) >= line else None
+
+
 def correct(
     database: Database, prefix: str, content: bytes, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK
 ) -> DeadLetter:
@@ -302,6 +323,9 @@ def _register(payload: dict[str, Any]) -> ParsedFeed:
 
 
 def _interval(payload: dict[str, Any]) -> ParsedFeed:
+    for name, none in (("values", vectors.NO_VALUE_32), ("wide_values", NO_VALUE)):
+        if payload.get(name) is not None:  # a person is shown null where a slot has no value
+            payload[name] = [int(none) if value is None else value for value in payload[name]]
     text = json.dumps([{k: v for k, v in payload.items() if k != "read_at"}]).encode()
     columns = {
         **vectors.VECTOR,

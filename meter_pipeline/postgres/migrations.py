@@ -22,6 +22,10 @@ class MigrationError(RuntimeError):
     """A migration failed; the message is the server's."""
 
 
+class RolesMissingError(MigrationError):
+    """This log-in may not create the database roles, and they are not there."""
+
+
 def migrate(database: Database, directory: Path = MIGRATIONS) -> int:
     """Apply what is missing, each file in its own transaction; returns how many were applied.
 
@@ -50,6 +54,8 @@ def migrate(database: Database, directory: Path = MIGRATIONS) -> int:
         said = (done.stderr or done.stdout).strip().replace(url, database.safe_url)
         for secret in {password, quote(password, safe="")} - {""}:
             said = said.replace(secret, "***")
+        if "permission denied to create role" in said or "may not make it" in said:
+            raise RolesMissingError(said)
         raise MigrationError(said)
     return sum(line.startswith("Applied:") for line in (done.stdout + done.stderr).splitlines())
 

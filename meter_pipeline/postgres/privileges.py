@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -168,6 +169,43 @@ def _grant_membership(connection: Connection, role: str, other: str) -> None:
     except psycopg.errors.InsufficientPrivilege:
         if connection.execute(held, (role, other)).fetchone() is None:
             raise
+
+
+#: Roles that the services of one machine act in (defs/lib/policy.py), all from one log-in.
+STAGE_ROLES: Final = (
+    "meter_console",
+    "meter_ingest",
+    "meter_billing",
+    "meter_notary",
+    "meter_shadow",
+    "meter_migration",
+    "meter_auditor",
+    "meter_finance",
+)
+
+
+def join(database: Database, roles: Sequence[str]) -> list[str]:
+    """Let our log-in act in some roles, where it may grant them to itself; returns those it still may not act in."""
+    missing = []
+    with database.connect("roles", autocommit=True) as connection:
+        me = connection.info.user
+        for role in roles:
+            try:
+                connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+                connection.execute("RESET ROLE")
+                continue
+            except psycopg.errors.InsufficientPrivilege:
+                pass
+            except psycopg.errors.InvalidParameterValue:  # there is no such role
+                missing.append(role)
+                continue
+            try:
+                connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(me)))
+                connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+                connection.execute("RESET ROLE")
+            except psycopg.errors.InsufficientPrivilege:
+                missing.append(role)
+    return missing
 
 
 def differences(connection: Connection, manifest: Manifest | None = None) -> list[str]:

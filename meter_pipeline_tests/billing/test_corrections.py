@@ -3,9 +3,12 @@ month that refuses."""
 
 from __future__ import annotations
 
+import csv
 import json
+import tempfile
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -48,6 +51,35 @@ def late(database: Database, point: str, kwh: int) -> str | None:
     put_intervals(database, JULY, {point: [kwh * 1000] * 24})
     made = bill_billing_day(database, CHICAGO, JULY, clock=CLOCK).adjustments
     return made[0] if made else None
+
+
+def test_an_export_holds_posted_adjustments_and_its_lines_sum_to_what_is_owed(database: Database) -> None:
+    """By period and by posting month; with the currency's decimals and a cancelled line negative."""
+    from meter_pipeline.billing.export import write
+    from meter_pipeline.billing.tables.statements import month_lines, period_lines
+
+    point = issued(database)
+    before = period_lines(database, JULY)
+    assert set(before["entry"].to_list()) == {"statement"}
+    name = late(database, point, 2)
+    after = period_lines(database, JULY)
+    added = after.filter(after["entry"] == "adjustment")
+    assert set(added["adjustment_id"].to_list()) == {name}
+    assert {"cancel", "rebill"} == set(added["action"].to_list())
+    owed = database.read(
+        "SELECT (SELECT sum(total) FROM billing.statement)::text AS s, (SELECT sum(net) FROM billing.adjustment)::text AS a"
+    ).row(0)
+    assert sum(Decimal(a) for a in after["amount"].to_list()) == Decimal(owed[0]) + Decimal(owed[1])
+    cancelled = added.filter(added["action"] == "cancel")
+    assert all(Decimal(q) <= 0 for q in cancelled["quantity"].to_list() if q is not None)
+    posted = added["posting_month"][0]
+    month = month_lines(database, posted)
+    assert month.filter(month["entry"] == "adjustment").equals(added)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "july.csv"
+        write(after, path)
+        amounts = [row["amount"] for row in csv.DictReader(path.open())]
+    assert all(len(amount.split(".")[1]) == 2 for amount in amounts)
 
 
 def test_nothing_changed_means_nothing_to_adjust(database: Database) -> None:

@@ -42,6 +42,16 @@ def test_the_whole_way_from_raise_to_resume(cli: Any) -> None:
     assert status["refusals"][0]["code"] == "same_person"
 
 
+def test_a_resume_that_names_no_scope_says_which_pause_is_in_force_and_how_to_name_it(cli: Any) -> None:
+    cli("raise", "--reason", "odd water", "--commodity", "water", "--by", "ann")
+    refused = cli("request-resume", "--reason", "fixed", *CHECKED, "--by", "ann", "--json")
+    assert refused.exit_code == 1
+    assert "(give --commodity water)" in said(refused)["detail"]
+    cli("raise", "--reason", "odd everything", "--by", "ann")
+    other = said(cli("request-resume", "--reason", "fixed", *CHECKED, "--head-end", "HE-1", "--by", "ann", "--json"))
+    assert "(give neither --commodity nor --head-end)" in other["detail"]
+
+
 @pytest.mark.parametrize(
     "wrong", [("--commodity", "steam"), ("--head-end", "he 1"), ("--commodity", "gas", "--head-end", "HE-1")]
 )

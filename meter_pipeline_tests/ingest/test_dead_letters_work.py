@@ -208,6 +208,33 @@ def zipped(members: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def test_a_payload_of_an_unknown_meter_shows_the_file_s_line_and_no_value_as_null(
+    city: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enrol(database)
+    lines = b"STRANGER,E1,2024-03-11T08:00:00Z,1.250\n"
+    drop(city, "NORTH", "north.csv", HEADER + GOOD + lines)
+    take_in(city, database)
+    number = (HEADER + GOOD).count(b"\n") + 1
+    listed = json.loads(CliRunner().invoke(command.app, ["list", "--json"]).stdout)
+    (letter,) = listed["dead_letters"]
+    shown = CliRunner().invoke(command.app, ["show", letter["key"], "--json"])
+    document = json.loads(shown.stdout)
+    assert document["file_line"] == lines.decode().strip()
+    assert "-2147483648" not in document["raw"]
+    values = json.loads(document["raw"])["values"]
+    assert [v for v in values if v is not None] == [1250]
+    said = CliRunner().invoke(command.app, ["show", letter["key"]]).stdout
+    assert f"line {number} of the file:" in said
+    assert "STRANGER,E1,2024-03-11T08:00:00Z,1.250" in said
+    # What is shown is what a person corrects: with another meter it is taken.
+    corrected = document["raw"].replace("STRANGER", METERS[0])
+    options = ["--content", corrected, "--reason", "mistyped", "--by", "ann"]
+    assert CliRunner().invoke(command.app, ["correct", letter["key"], *options]).exit_code == 0
+    done = CliRunner().invoke(command.app, ["replay", letter["key"], "--by", "ann", "--json"])
+    assert json.loads(done.stdout)["replayed"][0]["reads"] == 1
+
+
 def test_archives_that_are_bombs_or_thieves_cost_only_themselves(city: Settings, database: Database) -> None:
     enrol(database)
     halves = GOOD.split(b"M-3", 1)[0], b"M-3" + GOOD.split(b"M-3", 1)[1]

@@ -280,14 +280,30 @@ def statement_days(database: Database, statement_id: str) -> pl.DataFrame:
     )
 
 
+_EXPORTED = """
+SELECT s.account_id, l.statement_id || '.' || l.line_no AS line_id, s.cycle_id, s.period_start, s.period_end, l.service_point_id,
+    l.tariff_id, l.tariff_version, l.line_key, l.name, l.component, l.quantity::text AS quantity, l.unit, l.amount::text AS amount, s.currency,
+    'statement' AS entry, s.posting_month, NULL::text AS adjustment_id, NULL::text AS action, NULL::text AS reason
+FROM billing.statement AS s JOIN billing.statement_line AS l USING (statement_id) WHERE s.{column} = $1
+UNION ALL
+SELECT s.account_id, l.adjustment_id || '.' || l.line_no, s.cycle_id, s.period_start, s.period_end, l.service_point_id,
+    l.tariff_id, l.tariff_version, l.line_key, l.name, l.component, (CASE WHEN l.action = 'cancel' THEN -l.quantity ELSE l.quantity END)::text,
+    l.unit, l.amount::text, s.currency, 'adjustment', a.posting_month, l.adjustment_id, l.action, a.reason
+FROM billing.statement AS s JOIN billing.adjustment AS a USING (statement_id) JOIN billing.adjustment_line AS l USING (adjustment_id)
+WHERE a.status = 'posted' AND {prefix}.{column} = $1
+ORDER BY 1, 16 DESC, 18 NULLS FIRST, line_id
+"""
+
+
 def period_lines(database: Database, period_start: date) -> pl.DataFrame:
-    """Every line of the statements of periods that begin on a day; exact decimals as text."""
-    return database.read(
-        "SELECT s.account_id, l.statement_id || '.' || l.line_no AS line_id, s.cycle_id, s.period_start, s.period_end, l.service_point_id, "
-        "l.tariff_id, l.tariff_version, l.line_key, l.name, l.component, l.quantity::text AS quantity, l.unit, l.amount::text AS amount, s.currency "
-        "FROM billing.statement AS s JOIN billing.statement_line AS l USING (statement_id) WHERE s.period_start = $1 ORDER BY 1, l.statement_id, l.line_no",
-        [period_start],
-    )
+    """Every line of the statements of periods that begin on a day, and every line of their posted adjustments (``entry``
+    says which); exact decimals as text. A cancelled line's quantity and amount are negative."""
+    return database.read(_EXPORTED.format(column="period_start", prefix="s"), [period_start])
+
+
+def month_lines(database: Database, month: date) -> pl.DataFrame:
+    """Every line posted in a month (its first day), as ``period_lines``: statements and adjustments of any period."""
+    return database.read(_EXPORTED.format(column="posting_month", prefix="a"), [month])
 
 
 def left_to_legacy(connection: Any, cycle_id: str, period_start: date) -> set[str]:

@@ -242,7 +242,7 @@ def _said(letter: dead_letters.DeadLetter) -> dict[str, Any]:
         "head end": letter.head_end,
         "format": letter.file_format,
         "reads": letter.reads,
-        "raw": dead_letters.shown(letter.raw),
+        "raw": dead_letters.shown_content(letter.raw, letter.raw_format),
         "rule version": letter.rule_version,
         "first seen": letter.first_seen.isoformat(),
         "last seen": letter.last_seen.isoformat(),
@@ -257,7 +257,9 @@ def _said(letter: dead_letters.DeadLetter) -> dict[str, Any]:
         "meter": letter.meter_id,
         "channel": letter.channel,
         "run": letter.run_id,
-        "corrected to": None if letter.corrected_raw is None else dead_letters.shown(letter.corrected_raw),
+        "corrected to": None
+        if letter.corrected_raw is None
+        else dead_letters.shown_content(letter.corrected_raw, letter.raw_format),
         "changed by": letter.changed_by,
         "change reason": letter.change_reason,
         "replayed as": None if letter.replay_sha256 is None else letter.replay_sha256.hex(),

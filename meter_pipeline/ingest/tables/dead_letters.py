@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -200,6 +201,18 @@ def shown(raw: bytes, most: int = 4000) -> str:
     """Bytes as text for people, everything that could steer a terminal or a page's layout escaped."""
     text = raw[:most].decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+#: How a day vector says that a slot has no value: the least 32-bit and 64-bit number (postgres/vectors.py).
+_NO_VALUE: Final = re.compile(r"(?<=[\[,])(?:-2147483648|-9223372036854775808)(?=[\],])")
+
+
+def shown_content(content: bytes, raw_format: str) -> str:
+    """A dead letter's content for people: as ``shown``, and in a payload of ours (canonical) a slot without a value is
+    null. Such a text can be corrected and replayed as it is."""
+    if raw_format != "canonical":
+        return shown(content)
+    return shown(_NO_VALUE.sub("null", content.decode("utf-8", "backslashreplace")).encode(), 40_000)
 
 
 def _letter(row: tuple[Any, ...]) -> DeadLetter:
