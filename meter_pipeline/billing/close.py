@@ -109,6 +109,8 @@ def approve_close(
     """
     import psycopg
 
+    from meter_pipeline.unbilled import month as unbilled
+
     following = _following(month)
     with database.connect("billing close") as connection:
         person = decisions.entitled(connection, person, decisions.FINANCE)
@@ -122,7 +124,13 @@ def approve_close(
         failed = [p for p in points if not p["ok"]]
         if failed:
             raise CloseError("; ".join(f"not so: {p['point']} ({p['detail']})" for p in failed))
-        totals = periods.control_totals(connection, month, following)
+        left = unbilled.compute(database, month)
+        if left.open_points:
+            raise CloseError(
+                f"not so: unbilled revenue is what days and bills leave ({'; '.join(left.open_points[:3])})"
+            )
+        unbilled.keep(connection, left)
+        totals = periods.control_totals(connection, month, following) | {"unbilled": unbilled.sealed_totals(left)}
         canonical = ledger.canonical_json({"month": month, "totals": totals, "v": "mp-period/1"})
         digest = hashlib.sha256(canonical).digest()
         body = {"month": month, "requested_by": asked, "approved_by": person, "totals": totals, "totals_sha256": digest}

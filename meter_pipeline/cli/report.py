@@ -45,4 +45,5 @@ def report(
         )
         OUT.print(f"{waiting} Open it in a browser, or: meter-pipeline desk", highlight=False)
 
-    emit({"path": path, **document}, json, render)
+    spoken = {name: part.document() for name in ("law", "unbilled") if (part := document.get(name)) is not None}
+    emit({"path": path, **document, **spoken}, json, render)

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from meter_pipeline.defs import jobs, schedules, sensors
-from meter_pipeline.defs.assets import audit, billing, detection, ingest, migration, reference, validation
+from meter_pipeline.defs.assets import audit, billing, detection, ingest, migration, month, reference, validation
 from meter_pipeline.defs.checks import law_of_the_day, law_of_the_month, schema_check
 from meter_pipeline.defs.lib.executors import executor
 from meter_pipeline.defs.operations import (
@@ -53,6 +53,7 @@ def definitions(resources: Mapping[str, Any], engine: str | None = None) -> dg.D
         audit.ledger_before_billing(),
         billing.reconciled_billing(),
         billing.statements(),
+        month.unbilled_revenue(),
         billing.month_end_close,
         audit.ledger_checkpoint(),
         audit.close_report(),

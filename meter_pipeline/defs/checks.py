@@ -133,8 +133,8 @@ def law_result(result: "LawResult") -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=result.ok, description=result.sentence(), metadata=shown)
 
 
-def evaluate(database: Database, table: str, day: date) -> dg.AssetCheckResult:
-    """Validate one day's rows of a contracted table."""
+def evaluate(database: Database, table: str, day: date, dated: str = "billing_day") -> dg.AssetCheckResult:
+    """Validate one day's rows of a contracted table; ``dated``: the column that says which."""
     import pandera.errors
     import polars as pl
 
@@ -144,7 +144,7 @@ def evaluate(database: Database, table: str, day: date) -> dg.AssetCheckResult:
         f"{name}::text AS {name}" if contract.columns[name].type in ("jsonb", "numeric") else name
         for name in contract.checked
     )
-    frame = database.read(f"SELECT {columns} FROM {table} WHERE billing_day = $1", [day])  # noqa: S608 - names from CONTRACTS
+    frame = database.read(f"SELECT {columns} FROM {table} WHERE {dated} = $1", [day])  # noqa: S608 - names from CONTRACTS
     figures: dict[str, Any] = {
         "rows": frame.height,
         "columns": dg.MetadataValue.table(

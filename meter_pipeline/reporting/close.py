@@ -29,6 +29,8 @@ from meter_pipeline.reporting import overview, tables
 from meter_pipeline.reporting.drawing import columns_svg
 from meter_pipeline.revenue_assurance.law import law_of_days
 from meter_pipeline.settings import Settings
+from meter_pipeline.unbilled import month as unbilled
+from meter_pipeline.unbilled.report import steps
 
 _TEMPLATES: Final = Path(__file__).parent
 _READS: Final = ("received", "accepted", "duplicate", "superseded", "rejected", "waiting")
@@ -53,6 +55,7 @@ def month_document(database: Database, settings: Settings, month: date, clock: C
         "checklist": closing.checklist(database, month),
         "period": sealed,
         "adjustments": tables.adjustments(database, month),
+        "unbilled": unbilled.read(database, month),
         "days": [d for d in overview.billing_days(database, month, last) if d["payloads"] or d["accounts"]],
     }
     return document
@@ -130,6 +133,8 @@ def write_month(
             columns_svg([(str(d["billing_day"]), int(d["estimated"])) for d in days], "intervals"),
         ),
     ]
+    if document["unbilled"].roll.height:
+        pictures.append(("How unbilled revenue moved", columns_svg(steps(document["unbilled"]), _currency(document))))
     return _write(settings, document, pictures, _waterfall(database, document["first"], document["last"])), document
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final
 
-from meter_pipeline.schemas.tables import anomaly, billing, ledger, migration, raw, vee
+from meter_pipeline.schemas.tables import anomaly, billing, ledger, migration, month, raw, vee
 from meter_pipeline.schemas.tables.shape import Contract
 
 #: qualified table name -> contract
 CONTRACTS: Final[dict[str, Contract]] = {
     contract.table: contract
-    for module in (raw, vee, anomaly, billing, ledger, migration)
+    for module in (raw, vee, anomaly, billing, month, ledger, migration)
     for contract in module.CONTRACTS
 }
 

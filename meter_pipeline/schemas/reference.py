@@ -172,6 +172,21 @@ TABLES: Final[dict[str, Table]] = {
         {},
         "What a tariff may ask of a service beyond its class, effective-dated.",
     ),
+    "revenue_accounts": Table(
+        {
+            "commodity": "choice:electricity|water|gas|*",
+            "customer_class": "choice:residential|commercial|industrial|municipal|*",
+            "component": "text",
+            "revenue_account": "text",
+            "receivable_account": "text",
+            "valid_from": "date",
+            "valid_to": "date?",
+        },
+        ("commodity", "customer_class", "component", "valid_from"),
+        {},
+        "Accounts of the general ledger that unbilled revenue is booked to. * stands for every other value: a row that names a component comes before one "
+        "that names a commodity, and that before one that names a class.",
+    ),
 }
 
 
@@ -194,5 +209,11 @@ STRETCHES: Final[dict[str, DatedRows]] = {
     "agreements": DatedRows(("service_point_id",), "valid_from", "valid_to", ("service_point_id", "account_id")),
     "service_attributes": DatedRows(
         ("service_point_id", "attribute"), "valid_from", "valid_to", ("service_point_id", "attribute")
+    ),
+    "revenue_accounts": DatedRows(
+        ("commodity", "customer_class", "component"),
+        "valid_from",
+        "valid_to",
+        ("commodity", "customer_class", "component"),
     ),
 }

@@ -109,4 +109,13 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "valid_from": _FROM,
         "valid_to": _TO,
     },
+    "revenue_accounts": {
+        "commodity": "electricity, water or gas; * every other one",
+        "customer_class": "class of the account; * every other one",
+        "component": "component of the charge (energy, fixed, demand_flat, demand_tou, rider, tax, minimum, credit); * every other one",
+        "revenue_account": "account that is credited, in the general ledger's own code",
+        "receivable_account": "account of unbilled receivables that is debited",
+        "valid_from": _FROM,
+        "valid_to": _TO,
+    },
 }

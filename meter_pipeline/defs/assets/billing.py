@@ -162,7 +162,10 @@ def statements() -> dg.AssetsDefinition:
         "The checklist of a month's close as it stands: what is still open stands against it. Two people seal the month with `meter-pipeline billing`; a "
         "sealed month refuses every later write, and late data becomes an adjustment in the open one."
     ),
-    deps=[dg.AssetDep("statements", partition_mapping=dg.TimeWindowPartitionMapping())],
+    deps=[
+        dg.AssetDep(upstream, partition_mapping=dg.TimeWindowPartitionMapping())
+        for upstream in ("statements", "unbilled_revenue")
+    ],
     owners=policy.FINANCE,
     kinds={"postgres"},
     partitions_def=billing_months(),

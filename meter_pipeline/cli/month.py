@@ -1,0 +1,86 @@
+"""meter-pipeline month: what finance, engineering and the council ask every month."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from meter_pipeline.cli.output import OUT, emit, problem, table
+from meter_pipeline.postgres.database import Database, open_database
+from meter_pipeline.settings import load_settings
+
+app = typer.Typer(help="A month's unbilled revenue and supply balance.", no_args_is_help=True)
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Month = Annotated[datetime, typer.Option("--month", formats=["%Y-%m"], help="An accounting month, such as 2026-07.")]
+
+
+def _open() -> Database:
+    return open_database(load_settings())
+
+
+def money(micro: int) -> str:
+    """Millionths as an exact decimal's text, at least two places."""
+    value = Decimal(micro).scaleb(-6)
+    return format(
+        max(value.normalize(), value.quantize(Decimal("0.01")), key=lambda v: -int(v.as_tuple().exponent)), "f"
+    )
+
+
+@app.callback()
+def root() -> None:
+    """What finance, engineering and the council ask every month."""
+
+
+@app.command()
+def unbilled(
+    month: Month,
+    journal: Annotated[Path | None, typer.Option(help="Write the journal of the month here, as CSV.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Charges of days served that are on no bill posted by the month's end, and how they moved since the month before.
+
+    Exit 1 where the figures do not agree with the bills, or a journal is asked for and a component has no account.
+
+    Example: meter-pipeline month unbilled --month 2026-07 --journal july.csv
+    """
+    from meter_pipeline.unbilled import tables
+    from meter_pipeline.unbilled.journal import write_csv
+    from meter_pipeline.unbilled.month import MOVES, refresh
+
+    database, first = _open(), date(month.year, month.month, 1)
+    found = refresh(database, first)
+    columns = ["customer_class", "commodity", "component", *MOVES]
+    rows = [{c: money(v) if (v := row[c]).__class__ is int else v for c in columns} for row in found.roll.to_dicts()]
+    totals = {move: money(found.total(move)) for move in MOVES}
+    document = {
+        "month": f"{first:%Y-%m}",
+        "sealed": tables.is_sealed(database, first),
+        "accounts": tables.accounts_unbilled(database, first),
+        "currencies": sorted(set(found.roll["currency"].to_list())) if found.roll.height else [],
+        "totals": totals,
+        "rows": rows,
+        "at_period_end_by_cause": {cause: money(amount) for cause, amount in found.end_causes.items()},
+        "not_charged": found.not_charged,
+        "open": found.open_points,
+        "no_account": found.no_account,
+        "journal_lines": len(found.journal),
+    }
+
+    def render(_: Any) -> None:
+        shown = [*rows, {"customer_class": "all", "commodity": "", "component": ""} | totals]
+        cells = [[row[c] for c in columns] for row in shown]
+        OUT.print(table(f"Unbilled revenue at the end of {first:%Y-%m}", columns, cells, numbers=MOVES))
+        for reason in found.not_charged:
+            OUT.print(f"not charged: {reason['service_days']} service days ({reason['reason']})", highlight=False)
+
+    emit(document, as_json, render)
+    if found.open_points:
+        problem("; ".join(found.open_points[:3]), "meter-pipeline billing law --month shows the bills behind it")
+    if journal is not None:
+        if found.no_account:
+            problem("; ".join(found.no_account[:3]))
+        write_csv(journal, found.journal)

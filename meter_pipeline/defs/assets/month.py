@@ -1,0 +1,96 @@
+"""A month's questions: unbilled revenue."""
+
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from meter_pipeline.defs.checks import evaluate
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.partitions import billing_months
+from meter_pipeline.defs.lib.report_metadata import metadata
+from meter_pipeline.defs.lib.resources import Municipality
+from meter_pipeline.defs.lib.stage_asset import code_of
+from meter_pipeline.defs.lib.table_metadata import table_metadata
+from meter_pipeline.schemas.report import Check, StageReport
+
+RunMonth = Callable[[Municipality, date], StageReport]
+
+
+def month_asset(
+    name: str,
+    run_month: RunMonth,
+    *,
+    description: str,
+    deps: list[str],
+    tables: tuple[str, ...],
+    checks: dict[str, str],
+) -> dg.AssetsDefinition:
+    """An asset of a month: what it writes first of ``tables`` is its own; each of them is checked against its contract."""
+    contracts = {f"schema_of_{table.replace('.', '_')}": table for table in tables}
+    specs = checks | {check: f"{table} keeps its contract." for check, table in contracts.items()}
+
+    @dg.asset(
+        name=name,
+        group_name=policy.BILLING,
+        description=description,
+        deps=[dg.AssetDep(dep, partition_mapping=dg.TimeWindowPartitionMapping()) for dep in deps],
+        owners=policy.FINANCE,
+        kinds={"polars", "postgres"},
+        partitions_def=billing_months(),
+        check_specs=[dg.AssetCheckSpec(check, asset=name, description=about) for check, about in specs.items()],
+        pool=policy.POOL,
+        freshness_policy=policy.month_end(billing_months().timezone),
+        metadata=table_metadata(tables[0]) | code_of(run_month),
+    )
+    def month(context: dg.AssetExecutionContext, municipality: Municipality) -> dg.MaterializeResult[Any]:
+        key = date.fromisoformat(context.partition_key)
+        acting = municipality.acting_as(policy.ROLES[policy.BILLING])
+        found = run_month(acting, key)
+        results = [_result(check) for check in found.checks if check.name in checks]
+        for check, table in contracts.items():
+            result = evaluate(acting.database(), table, key, "month")
+            results.append(
+                dg.AssetCheckResult(
+                    check_name=check,
+                    passed=result.passed,
+                    description=result.description,
+                    metadata=dict(result.metadata),
+                )
+            )
+        return dg.MaterializeResult(metadata=metadata(found), check_results=results)
+
+    return month
+
+
+def _result(check: Check) -> dg.AssetCheckResult:
+    figures = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in check.figures.items()}
+    return dg.AssetCheckResult(
+        check_name=check.name, passed=check.passed, description=check.description or None, metadata=figures
+    )
+
+
+def _unbilled(municipality: Municipality, month: date) -> StageReport:
+    from meter_pipeline.unbilled.month import refresh
+    from meter_pipeline.unbilled.report import report
+
+    return report(refresh(municipality.database(), month))
+
+
+def unbilled_revenue() -> dg.AssetsDefinition:
+    """What customers owe at a month's end for days that are on no bill."""
+    return month_asset(
+        "unbilled_revenue",
+        _unbilled,
+        description=(
+            "Charges of days served that are on no bill posted by the month's end, by account, class, commodity and component; how they moved since the "
+            "month before; and the journal that books them. Sealed with the month."
+        ),
+        deps=["statements"],
+        tables=("billing.unbilled_month", "billing.unbilled_roll", "billing.journal_line"),
+        checks={
+            "unbilled_agrees_with_bills": "opening + charged - issued = closing, with named causes, and bills are what their days came to.",
+            "journal_balances": "Every component has a revenue account, and debits equal credits.",
+        },
+    )

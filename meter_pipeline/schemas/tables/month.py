@@ -1,0 +1,97 @@
+"""Contracts of the tables that answer a month's questions: unbilled revenue and its journal."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meter_pipeline.schemas.tables.shape import ID, Column, Contract
+
+_MONTH: Final = Column("date", "first day of the accounting month")
+_COMPONENT: Final = Column("text", "component of the charge: energy, fixed, tax and so on")
+_CLASS: Final = Column("text", "customer class of the account")
+_COMMODITY: Final = Column("text", "electricity, water or gas")
+_CURRENCY: Final = Column("text", "currency")
+
+CONTRACTS: tuple[Contract, ...] = (
+    Contract(
+        "billing.unbilled_month",
+        "what an account owes at a month's end for a service and component, for days served that are on no bill posted by then",
+        ("month", "account_id", "service_point_id", "commodity", "component", "currency", "source"),
+        {
+            "month": _MONTH,
+            "account_id": Column("text", "account that pays", pattern=ID),
+            "service_point_id": Column("text", "service point", pattern=ID),
+            "customer_class": _CLASS,
+            "commodity": _COMMODITY,
+            "component": _COMPONENT,
+            "currency": _CURRENCY,
+            "source": Column(
+                "text",
+                "days: charged days that are on no bill; correction: adjustments of issued bills that are posted later",
+                one_of=("days", "correction"),
+            ),
+            "days": Column("integer", "service days it is for; 0 for a correction", at_least=0),
+            "first_day": Column("date", "the earliest of them"),
+            "amount": Column("bigint", "millionths of the currency"),
+        },
+        {
+            "amount": ("billing.charge_day.amounts", "billing.statement.posting_month"),
+            "account_id": ("billing.charge_day.account_id",),
+            "days": ("billing.charge_day.billing_day",),
+        },
+    ),
+    Contract(
+        "billing.unbilled_roll",
+        "how a class's unbilled revenue of a component went from one month's end to the next; amounts in millionths of the currency",
+        ("month", "customer_class", "commodity", "component", "currency"),
+        {
+            "month": _MONTH,
+            "customer_class": _CLASS,
+            "commodity": _COMMODITY,
+            "component": _COMPONENT,
+            "currency": _CURRENCY,
+            "opening": Column("bigint", "unbilled at the end of the month before, as it was reported"),
+            "restated": Column("bigint", "what became known later of days before the month"),
+            "charged": Column("bigint", "charges of the month's days"),
+            "corrected": Column("bigint", "adjustments of issued bills that arose, posted in this month or later"),
+            "issued": Column("bigint", "statement and adjustment lines posted in the month"),
+            "at_period_end": Column(
+                "bigint",
+                "part of issued that is in no day's charge: minimum charges, credits, ratchets, rounding and the taxes on them",
+            ),
+            "elsewhere": Column("bigint", "charged days that the legacy batch bills, while a migration is under way"),
+            "closing": Column("bigint", "unbilled at the month's end"),
+            "revenue_account": Column(
+                "text", "account of the general ledger; null where none is declared", nullable=True
+            ),
+        },
+        {
+            "opening": ("billing.unbilled_month.amount",),
+            "charged": ("billing.charge_day.amounts",),
+            "issued": ("billing.statement_line.amount", "billing.adjustment_line.amount"),
+            "closing": ("billing.unbilled_month.amount",),
+            "revenue_account": ("ref.revenue_accounts.revenue_account",),
+        },
+    ),
+    Contract(
+        "billing.journal_line",
+        "a line of the journal of unbilled revenue: the month's accrual, or the reversal of the one before",
+        ("month", "line_no"),
+        {
+            "month": _MONTH,
+            "line_no": Column("integer", "number of the line", at_least=1),
+            "entry_date": Column("date", "day it is booked on"),
+            "entry": Column("text", "accrual or reversal", one_of=("accrual", "reversal")),
+            "account_code": Column("text", "account of the general ledger"),
+            "debit": Column("numeric(20,2)", "debit"),
+            "credit": Column("numeric(20,2)", "credit"),
+            "currency": _CURRENCY,
+            "description": Column("text", "what it is, in words"),
+        },
+        {
+            "debit": ("billing.unbilled_month.amount", "ref.revenue_accounts.receivable_account"),
+            "credit": ("billing.unbilled_month.amount", "ref.revenue_accounts.revenue_account"),
+            "account_code": ("ref.revenue_accounts.revenue_account",),
+        },
+    ),
+)
