@@ -21,6 +21,7 @@ COMMENT ON COLUMN ref.revenue_accounts.valid_from IS 'first billing day it holds
 COMMENT ON COLUMN ref.revenue_accounts.valid_to IS 'billing day from which it no longer holds; empty while it does';
 ALTER TABLE ref.revenue_accounts ADD CONSTRAINT one_account_at_a_time EXCLUDE USING gist
     (commodity WITH =, customer_class WITH =, component WITH =, daterange(valid_from, valid_to) WITH &&) DEFERRABLE INITIALLY DEFERRED;
+SELECT ref.keep_history('revenue_accounts');
 
 CREATE TABLE billing.unbilled_month (
     month date NOT NULL CHECK (extract(day FROM month) = 1),
@@ -170,4 +171,6 @@ DROP VIEW analyst.unbilled;
 DROP TABLE billing.journal_line;
 DROP TABLE billing.unbilled_roll;
 DROP TABLE billing.unbilled_month;
+DROP FUNCTION ref.revenue_accounts_as_of(timestamptz);
+DROP TABLE ref.revenue_accounts_version;
 DROP TABLE ref.revenue_accounts;
