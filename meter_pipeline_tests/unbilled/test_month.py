@@ -40,7 +40,7 @@ FLAT = native(
     ],
 )  # fmt: skip
 FLAT.pop("time_of_use")
-ACCOUNTS = [
+ACCOUNTS: list[tuple[str, ...]] = [
     ("*", "*", "*", "4000", "1420"),
     ("electricity", "*", "energy", "4100", "1420"),
     ("*", "*", "tax", "2310", "1420"),
