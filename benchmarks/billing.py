@@ -18,7 +18,8 @@ from psycopg import sql
 
 from benchmarks.support import document, peak_rss_mib
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, accrue
-from meter_pipeline.billing.determinants import DAILY_SCHEMA, day_determinants
+from meter_pipeline.billing.day_groups import DAILY_SCHEMA
+from meter_pipeline.billing.determinants import day_determinants
 from meter_pipeline.billing.leaves import charge_leaves as charge_hashes
 from meter_pipeline.billing.segments import segments
 from meter_pipeline.billing.service_agreements import ATTRIBUTES, Reference, services_of_day

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import polars as pl
 
 from meter_pipeline.billing.bill_position import MissingAttributeError
-from meter_pipeline.billing.determinants import DayDeterminants, DayGroup
+from meter_pipeline.billing.daily_blocks import fill_blocks
+from meter_pipeline.billing.day_groups import DayDeterminants, DayGroup
 from meter_pipeline.billing.positions import INTS, Aligned, attribute_arrays, lists, micro_of, position
 from meter_pipeline.billing.pricing import amounts
 from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, exceptions
@@ -157,6 +158,7 @@ def accrue(determinants: DayDeterminants, prior: pl.DataFrame, calendar: Billing
     charge_frames: list[pl.DataFrame] = []
     faults = [determinants.exceptions]
     for group in determinants.groups:
+        fill_blocks(group.tariff, group.energy, group.peaks)
         rows = _rows(group, determinants.services, prior, day)
         determinant_frames.append(_determinant_frame(group, rows.services, day, calendar))
         layouts = {version: held for (name, version), held in determinants.layouts.items() if name == group.tariff_id}
@@ -261,6 +263,10 @@ def _charge(
         "budget": np.where(rows.budget_today < 0, -1, budget_before + rows.budget_today),
     }
     kept, cost, missing = _cost(tariff, before, after, np.arange(n), rows.services)
+    exceeded = (after["energy"] < 0).any(axis=1) & (rows.days_before + rows.first_day + 1 == rows.period_days)
+    if exceeded.any():
+        # What is deducted may be ahead of the meter before it for some days, by their dials' steps, but not for a period.
+        missing.append(exceptions(rows.services.filter(pl.Series(exceeded)), "deducts_exceed"))
     lines = tariff.day_keys
     day_amounts = np.zeros((len(kept), len(lines)), np.int64)
     for k, line in enumerate(tariff.lines):

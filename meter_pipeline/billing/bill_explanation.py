@@ -17,12 +17,14 @@ import polars as pl
 
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA
 from meter_pipeline.billing.carried import nothing_carried
+from meter_pipeline.billing.daily_blocks import fill_blocks
 from meter_pipeline.billing.positions import micro_of
 from meter_pipeline.billing.pricing import period_months
 from meter_pipeline.billing.service_agreements import SERVICE_SCHEMA
 from meter_pipeline.billing.statements import price_segments
 from meter_pipeline.billing.tariffs.fields import TariffRefusedError
 from meter_pipeline.billing.tariffs.model import (
+    MEASURE_UNITS,
     ByAttribute,
     Charge,
     DemandCharge,
@@ -109,7 +111,7 @@ def _row(tariff: Tariff, use: BillUse) -> pl.DataFrame:
         "days": len(days),
         "energy_to_date": _listed(use.energy, periods, "--use"),
         "export_to_date": _listed(use.export, periods, "--export"),
-        "peaks_to_date": _listed(use.peaks, registers, "--peak"),
+        "peaks_to_date": _registers(tariff, use, len(days)),
         "peak_at_to_date": [0] * len(registers),
         "register_days": [sum(r.in_season(d) for d in days) for r in tariff.registers],
         "budget_to_date": sum(budget * int(share * 10**6) // 10**8 for share in shares),
@@ -127,6 +129,20 @@ def _row(tariff: Tariff, use: BillUse) -> pl.DataFrame:
     )
 
 
+def _registers(tariff: Tariff, use: BillUse, days: int) -> list[int]:
+    """What the registers counted: as given, and of blocks that restart each day what an even use makes of each day."""
+    counted = _listed(use.peaks, tariff.layout[1], "--peak")
+    if any(register.block is not None for register in tariff.registers):
+        energy = np.array([_listed(use.energy, tariff.layout[0], "--use")], np.int64)
+        held = np.zeros((2, len(counted)), np.int64)
+        # Every day uses the whole millionths, and the first one what is left over.
+        each = np.array([energy[0] // days, energy[0] // days + energy[0] % days])
+        fill_blocks(tariff, each, held)
+        blocks = held[0] * (days - 1) + held[1]
+        counted = [int(b) if r.block else c for r, b, c in zip(tariff.registers, blocks, counted, strict=True)]
+    return counted
+
+
 def _listed(given: Mapping[str, Decimal], names: tuple[str, ...], option: str) -> list[int]:
     for name in given:
         if name not in names:
@@ -139,6 +155,9 @@ def _listed(given: Mapping[str, Decimal], names: tuple[str, ...], option: str) -
 def _variant(variants: ByAttribute, use: BillUse) -> int:
     if variants.attribute is None:
         return 0
+    if variants.dated:
+        day = use.past if variants.attribute == "bill_date" else use.past - timedelta(days=1)
+        return max(sum(date.fromisoformat(key) <= day for key in variants.keys) - 1, 0)
     value = use.attributes.get(variants.attribute, "")
     return variants.keys.index(value if value in variants.keys else "*")
 
@@ -153,18 +172,22 @@ def _how(
             ladder = charge.ladders[_variant(charge.variants, use)][tariff.schedule.periods.index(period)]
             counted = {"winter_average": ", at most the winter average", "winter_average_volume": " of winter average"}
             factor = f" after the factor {charge.factor}" if charge.factor != 1 else ""
-            said = f"{quantity} {tariff.unit}{factor}{counted.get(charge.basis, '')}"
+            unit = tariff.unit if charge.kvarh is None else "kVArh"
+            said = f"{quantity} {unit}{factor}{counted.get(charge.basis, '')}"
             return f"{said} x {ladder[int(tier) - 1].rate}"
         case DemandCharge():
             rate = charge.ladder[int(key.rsplit("/", 1)[1]) - 1].rate
-            return f"{quantity} kW x {rate}"
+            return f"{quantity} {MEASURE_UNITS[tariff.registers[charge.register].measure]} x {rate}"
         case FixedCharge():
             amount = charge.amounts[_variant(charge.variants, use)]
             return f"{amount} {_times(charge.per, use)}" + (
                 f" x {use.attributes[charge.times]}" if charge.times else ""
             )
         case PercentCharge():
-            return f"{charge.percent} % of {_sum(steps, charge.of)}"
+            if charge.power_factor is not None:
+                return f"for a power factor below {charge.power_factor.target}, of {_sum(steps, charge.of)}"
+            percent = charge.percents[_variant(charge.variants, use)] if charge.percents else charge.percent
+            return f"{percent} % of {_sum(steps, charge.of)}"
         case MinimumCharge():
             least = charge.amounts[_variant(charge.variants, use)]
             return f"at least {least} {_times(charge.per, use)}; {_sum(steps, charge.of)} charged so far"

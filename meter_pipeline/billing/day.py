@@ -29,6 +29,7 @@ from meter_pipeline.billing.tables import days
 from meter_pipeline.billing.tables import reconciliation as checks
 from meter_pipeline.billing.tariff_freeze import freeze_versions
 from meter_pipeline.billing.tariffs import Tariff
+from meter_pipeline.billing.virtual_points import with_parts
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.pause_check import before_writing
@@ -177,7 +178,7 @@ def _read(run: _Run) -> _Inputs:
     run.connection.commit()
     days.lock(run.connection)
     reference = load_reference(run.session, run.day, run.beside)
-    services = services_of_day(reference, run.day)
+    services = with_parts(services_of_day(reference, run.day), reference, run.day)
     run.watch("reference")
     run.outcome.sealed = days.sealed(run.connection, run.day)
     first_load = not run.outcome.sealed and not days.is_billed(run.connection, run.day)
@@ -203,17 +204,17 @@ def _compute(run: _Run, inputs: _Inputs, shards: int) -> _Computed:
     ranges = key_ranges(ids.to_list(), max(1, -(-len(ids) // shards) if shards else SERVICES_PER_SHARD))
     results: list[DayCharges] = []
     hashed: list[Future[list[bytes]]] = []
-    ahead = run.reader.submit(read_shard, run.beside, day, services, ranges[0])
+    ahead = run.reader.submit(read_shard, run.beside, run.calendar, day, services, ranges[0])
     for following in [*ranges[1:], None]:
         read = ahead.result()
         if following is not None:
-            ahead = run.reader.submit(read_shard, run.beside, day, services, following)
+            ahead = run.reader.submit(read_shard, run.beside, run.calendar, day, services, following)
         else:
             source = run.reader.submit(read_source_rows, run.database, run.calendar, day)
         results.append(charges_of(read, run.calendar, day, inputs.reference.holidays))
         hashed.append(run.writer.submit(_load_and_hash if inputs.first_load else _hash, run, results[-1]))
     result = joined(results)
-    known = with_missing_usage(run.session, run.calendar, day, services.services, result.exceptions)
+    known = with_missing_usage(run.session, run.calendar, day, services, result.exceptions)
     run.watch("charges")
     leaves = [leaf for part in hashed for leaf in part.result()]
     return _Computed(replace(result, exceptions=known), leaves, source)

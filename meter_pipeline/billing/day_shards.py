@@ -11,9 +11,12 @@ from typing import Final
 import polars as pl
 
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DayCharges, accrue, joined
-from meter_pipeline.billing.determinants import DayGroup, day_determinants
+from meter_pipeline.billing.day_groups import DayExtras, DayGroup
+from meter_pipeline.billing.determinants import day_determinants
 from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, DayServices, exceptions
 from meter_pipeline.billing.tables import days
+from meter_pipeline.billing.tables import usage as usage_store
+from meter_pipeline.billing.virtual_points import Parts, merged, without
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.reads import DayMatrix
@@ -29,7 +32,7 @@ class ShardInput:
     usage: list[DayMatrix]
     daily: pl.DataFrame
     prior: pl.DataFrame
-    dials: pl.DataFrame
+    extras: DayExtras
 
     def of(self, service_points: Sequence[str]) -> ShardInput:
         """The part of it that concerns some service points, and the usage that no agreement names."""
@@ -44,8 +47,17 @@ class ShardInput:
             [_rows_of(matrix, mine) for matrix in self.usage],
             self.daily.filter(mine),
             self.prior.filter(mine),
-            self.dials.filter(mine),
+            replace(
+                self.extras,
+                dials=_some(self.extras.dials, mine),
+                demand=_some(self.extras.demand, mine),
+                reactive=[_rows_of(matrix, mine) for matrix in self.extras.reactive],
+            ),
         )
+
+
+def _some(frame: pl.DataFrame | None, chosen: pl.Expr) -> pl.DataFrame | None:
+    return None if frame is None else frame.filter(chosen)
 
 
 def _rows_of(matrix: DayMatrix, chosen: pl.Expr) -> DayMatrix:
@@ -60,16 +72,62 @@ def _rows_of(matrix: DayMatrix, chosen: pl.Expr) -> DayMatrix:
     )
 
 
-def read_shard(database: Database, day: date, bound: DayServices, within: KeyRange) -> ShardInput:
+def read_shard(
+    database: Database, calendar: BillingCalendar, day: date, bound: DayServices, within: KeyRange
+) -> ShardInput:
     """Usage and positions of the services of a range."""
     services = bound.within(within)
+    usage, daily = usage_store.read_usage(database, day, within), usage_store.read_daily(database, day, within)
+    if bound.parts.height:
+        usage, daily = _with_parts(database, day, services, usage, daily)
     return ShardInput(
         services,
-        days.read_usage(database, day, within),
-        days.read_daily(database, day, within),
+        usage,
+        daily,
         days.read_prior(database, day, CHARGE_SCHEMA.names(), services.services, within),
-        days.read_dials(database, day, within),
+        _extras(database, calendar, day, services, within, daily),
     )
+
+
+def _with_parts(
+    database: Database, day: date, services: DayServices, usage: list[DayMatrix], daily: pl.DataFrame
+) -> tuple[list[DayMatrix], pl.DataFrame]:
+    """A range's usage with what is billed here of other service points, and without what is billed elsewhere."""
+    parts = Parts(
+        services.parts,
+        lambda points: usage_store.read_usage_of(database, day, points),
+        lambda points: usage_store.read_daily_of(database, day, points),
+    )
+    added, totals = parts.added(services.services["service_point_id"])
+    gone = parts.elsewhere()
+    kept = daily.filter(~pl.col("service_point_id").is_in(gone))
+    usage = merged([*(without(matrix, gone) for matrix in usage), *added])
+    return [m for m in usage if m.rows], kept if totals is None else pl.concat([kept, totals.select(kept.columns)])
+
+
+def _extras(
+    database: Database,
+    calendar: BillingCalendar,
+    day: date,
+    services: DayServices,
+    within: KeyRange,
+    daily: pl.DataFrame,
+) -> DayExtras:
+    """What some of a range's tariffs ask of the day beyond usage: read only where one asks."""
+    demand, reactive = None, list[DayMatrix]()
+    if daily.height and any(tariff.counts_kw for tariff in services.tariffs.values()):
+        demand = usage_store.read_demand(database, calendar, day, within)
+    counting = [key for key, tariff in services.tariffs.items() if tariff.counts_reactive]
+    if counting:
+        chosen = pl.DataFrame(counting, schema={"tariff_id": pl.String, "tariff_version": pl.Int32}, orient="row")
+        points = services.services.join(chosen, on=["tariff_id", "tariff_version"], how="semi")["service_point_id"]
+        reactive = usage_store.read_reactive(database, day, points.to_list())
+        if services.parts.height:
+            parts = Parts(
+                services.parts, lambda some: usage_store.read_reactive(database, day, some), lambda _: daily.clear()
+            )
+            reactive = merged([*(without(m, parts.elsewhere()) for m in reactive), *parts.added(points)[0]])
+    return DayExtras(usage_store.read_dials(database, day, within), demand, reactive)
 
 
 def charges_of(shard: ShardInput, calendar: BillingCalendar, day: date, holidays: frozenset[date]) -> DayCharges:
@@ -110,7 +168,7 @@ def _charged(
     shard: ShardInput, calendar: BillingCalendar, day: date, holidays: frozenset[date], service_points: Sequence[str]
 ) -> DayCharges:
     part = shard.of(service_points)
-    determinants = day_determinants(part.services, calendar, day, part.usage, part.daily, holidays, part.dials)
+    determinants = day_determinants(part.services, calendar, day, part.usage, part.daily, holidays, part.extras)
     for group in determinants.groups:
         _check_size(group)
     return accrue(determinants, part.prior, calendar)

@@ -26,7 +26,7 @@ def demand_window(tariff: Tariff, interval_minutes: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class SlotMap:
-    """Where each slot of a day goes for one tariff: its period, and the slots of each register."""
+    """Where each slot of a day goes for one tariff: its period, and the slots of each register that measures kW."""
 
     periods: tuple[npt.NDArray[np.int64], ...]
     registers: tuple[npt.NDArray[np.int64], ...]
@@ -40,7 +40,14 @@ class SlotMap:
         return cls(
             tuple(np.flatnonzero(period == p) for p in range(len(tariff.schedule.periods))),
             tuple(
-                np.array([k for k, moment in enumerate(clock) if register.holds(moment, holiday)], np.int64)
+                np.array(
+                    [
+                        k
+                        for k, moment in enumerate(clock)
+                        if register.measure == "kw" and register.holds(moment, holiday)
+                    ],
+                    np.int64,
+                )
                 for register in tariff.registers
             ),
             window,
@@ -87,9 +94,7 @@ def peaks_of(
 
 def whole_day_period(tariff: Tariff, zone: str, day: date, holiday: bool) -> int | None:
     """The period that holds all of a day: the season's in a rate whose periods are seasons. None where the day has several
-    periods, or where the tariff has demand."""
-    if tariff.registers:
-        return None
+    periods."""
     if len(tariff.schedule.periods) == 1:
         return 0
     held = {tariff.schedule.period(moment, holiday) for moment in local_clock(zone, day, 15)}

@@ -1,7 +1,7 @@
 """A customer's load from a CSV file: interval starts and quantities, laid out by local day.
 
 Stamps with an offset are converted to a zone where one is given; stamps without one are local wall-clock times. Quantities
-are net: negative ones are exports. A second column may hold exports of their own.
+are net: negative ones are exports. A second column may hold exports of their own, and kvarh reactive energy.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _DAY: Final = 1440
 #: Columns that hold the quantity, and that hold exports apart.
 _QUANTITIES: Final = ("kwh", "m3", "gal", "kgal", "ccf", "ft3", "cf", "therm", "mj")
 _EXPORTS: Final = ("export_kwh", "export")
+_REACTIVE: Final = "kvarh"
 
 
 class LoadRefusedError(ValueError):
@@ -36,11 +37,13 @@ class LoadRefusedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class LoadDay:
-    """A local day's usage and exports, a value a slot, in 1/LOAD_SCALE of the load's unit."""
+    """A local day's usage and exports, a value a slot, in 1/LOAD_SCALE of the load's unit; ``reactive``: kVArh, where the load
+    has them."""
 
     day: date
     imports: npt.NDArray[np.int64]
     exports: npt.NDArray[np.int64]
+    reactive: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class _Row:
     wall: datetime
     imported: int
     exported: int
+    reactive: int | None = None
 
 
 def _stamp(text: str, zone: ZoneInfo | None, line: int) -> datetime:
@@ -98,6 +102,7 @@ def read_load(lines: Iterable[str], zone: str | None = None) -> Load:
     if "interval_start" not in names or column is None:
         raise LoadRefusedError("load: needs the columns interval_start and kwh (or m3, gal, kgal, ccf, ft3, therm, MJ)")
     apart = next((c for c in _EXPORTS if c in names), None)
+    reactive = names.get(_REACTIVE)
     unit, ratio = base_unit(column)
     factor = Decimal(ratio.numerator) / Decimal(ratio.denominator)
     info = ZoneInfo(zone) if zone else None
@@ -109,7 +114,8 @@ def read_load(lines: Iterable[str], zone: str | None = None) -> Load:
         if apart and min(amount, sent) < 0:
             raise LoadRefusedError(f"load.{column}: line {line}: is negative beside a column of exports")
         wall = moment.astimezone(info).replace(tzinfo=None) if info else moment.replace(tzinfo=None)
-        read.append(_Row(moment.astimezone(UTC), wall, max(amount, 0), sent + max(-amount, 0)))
+        turned = _quantity(row[reactive] or "", _REACTIVE, Decimal(1), line) if reactive is not None else None
+        read.append(_Row(moment.astimezone(UTC), wall, max(amount, 0), sent + max(-amount, 0), turned))
     if len(read) < 2:
         raise LoadRefusedError("load: needs at least two intervals to tell their length")
     read.sort(key=lambda r: r.instant)
@@ -125,7 +131,7 @@ def _second_hours(read: list[_Row], zone: ZoneInfo | None) -> list[_Row]:
             later = row.wall.replace(tzinfo=zone, fold=1).astimezone(UTC) if zone is not None else row.instant
             if later == row.instant:
                 raise LoadRefusedError(f"load.interval_start: {row.wall.isoformat()} comes twice")
-            row = _Row(later, row.wall, row.imported, row.exported)
+            row = _Row(later, row.wall, row.imported, row.exported, row.reactive)
         found.append(row)
     return sorted(found, key=lambda r: r.instant)
 
@@ -151,12 +157,15 @@ def _by_day(read: list[_Row], minutes: int, unit: str, zone: str) -> Load:
         day = row.wall.date()
         if day not in days:
             slots = calendar.slots(day, minutes)
-            days[day] = LoadDay(day, np.zeros(slots, np.int64), np.zeros(slots, np.int64))
+            turned = None if row.reactive is None else np.zeros(slots, np.int64)
+            days[day] = LoadDay(day, np.zeros(slots, np.int64), np.zeros(slots, np.int64), turned)
         seconds = int(row.instant.timestamp()) - calendar.start_s(day)
         slot = 0 if minutes == _DAY else seconds // (60 * minutes)
         held = days[day]
         held.imports[slot] += row.imported
         held.exports[slot] += row.exported
+        if held.reactive is not None:
+            held.reactive[slot] += row.reactive or 0
     return Load(tuple(days[d] for d in sorted(days)), minutes, unit, zone)
 
 

@@ -6,21 +6,27 @@ from datetime import date
 
 import polars as pl
 
-from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, exceptions
-from meter_pipeline.billing.tables import days as store
+from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, DayServices, exceptions
+from meter_pipeline.billing.tables import usage as store
+from meter_pipeline.billing.virtual_points import missing_parts
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
 
 
 def with_missing_usage(
-    database: Database, calendar: BillingCalendar, day: date, services: pl.DataFrame, found: pl.DataFrame
+    database: Database, calendar: BillingCalendar, day: date, bound: DayServices, found: pl.DataFrame
 ) -> pl.DataFrame:
     """A day's exceptions with ``usage_missing`` for the services that have a meter and no value for some or all of the
-    day. ``services``: those billed; ``found``: exceptions so far, in which no usage at all is ``no_usage``.
+    day, and for those to which such usage is added or of which it is taken off. ``bound``: the services billed; ``found``:
+    exceptions so far, in which no usage at all is ``no_usage``.
 
     Without a meter there is nothing to use (fixed charges only), and a service that is inactive or disconnected need
     not report.
     """
+    services = bound.services
+    if bound.parts.height:
+        members = bound.parts["member"].unique().to_list()
+        found = pl.concat([found, missing_parts(bound.parts, services, store.silent_points(database, day, members))])
     silent = found.filter(pl.col("reason") == "no_usage")["service_point_id"].to_list()
     metered = store.metered_points(database, silent, day, calendar.bounds(day)) if silent else []
     partly = store.missing_usage(database, day).join(services, on="service_point_id", how="semi")

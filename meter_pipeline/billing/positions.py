@@ -109,7 +109,8 @@ def netted(
         step = int(tariff.whole_units * scale)
         return (energy + carry) // step * step, export
     if tariff.metering != "net_metering":
-        return energy, export
+        # Below nothing only while meters that are deducted are ahead of the one before them.
+        return (np.maximum(energy, 0) if energy.size and int(energy.min()) < 0 else energy), export
     left = energy - export - carry
     return np.maximum(left, 0), np.maximum(-left, 0)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Final
 
 import numpy as np
 
@@ -22,6 +23,14 @@ from meter_pipeline.billing.bill_position import (
     MissingAttributeError,
     PeriodPosition,
     variant_index,
+)
+from meter_pipeline.billing.demand_pricing import (
+    billing_peak,
+    demand_lines,
+    floored,
+    low_power_factor,
+    peaks,
+    reactive_energy,
 )
 from meter_pipeline.billing.fixed_point import (
     Whole,
@@ -42,7 +51,6 @@ from meter_pipeline.billing.tariffs.model import (
     Ladder,
     MinimumCharge,
     PercentCharge,
-    Ratchet,
     Rounding,
     Tariff,
     UsageCharge,
@@ -74,6 +82,10 @@ class _Rows:
 
     rows: slice | Whole
     season: tuple[int, ...]
+
+
+#: Days of a month of which a winter average counts, unless the tariff says so.
+MONTH_DAYS: Final = Decimal("30.42")
 
 
 def period_months(period_days: Whole) -> Whole:
@@ -115,7 +127,7 @@ class Pricer:
             case FixedCharge():
                 return [self._fixed(charge)]
             case DemandCharge():
-                return self._demand(charge)
+                return demand_lines(self, charge)
             case PercentCharge():
                 return [self._percent(charge)]
             case MinimumCharge():
@@ -129,7 +141,7 @@ class Pricer:
             rule = Rounding()
         return (self.places, "half_even") if self.exact else (rule.places or 0, rule.mode)
 
-    def _money(self, numerator: Whole, denominator: Whole | int, decimals: int, rounding: Rounding | None) -> Whole:
+    def money(self, numerator: Whole, denominator: Whole | int, decimals: int, rounding: Rounding | None) -> Whole:
         """numerator / denominator / 10**decimals of the currency as stored money, under the line's rounding rule."""
         places, mode = self.rule(rounding)
         shift = decimals - places
@@ -146,7 +158,7 @@ class Pricer:
     def _money_shared(
         self, use: Whole, part: Whole, whole: Whole, rate: int, decimals: int, rounding: Rounding | None
     ) -> Whole:
-        """As _money, of use x part / whole at a rate."""
+        """As money, of use x part / whole at a rate."""
         places, mode = self.rule(rounding)
         shift = decimals - places
         amount = shared_quotient(
@@ -162,6 +174,8 @@ class Pricer:
         return (position.days > 0).astype(np.int64), np.ones(position.size, np.int64)
 
     def _usage(self, charge: UsageCharge) -> list[Whole]:
+        if charge.blocks is not None:
+            return self._daily_blocks(charge)
         energy = self._counted(charge)
         index = variant_index(charge.variants, self.position)
         tiers = [max(len(v[p]) for v in charge.ladders) for p in range(energy.shape[1])]
@@ -178,10 +192,25 @@ class Pricer:
         self.quantities.extend(column for of_period in used for column in of_period)
         return [column for of_period in columns for column in of_period]
 
+    def _daily_blocks(self, charge: UsageCharge) -> list[Whole]:
+        """Lines of blocks that begin again each day: what their registers have counted, at the block's rate."""
+        held, result = peaks(self.position), []
+        for ladder, registers in zip(charge.ladders[0], charge.blocks or (), strict=True):
+            rates, places = same_scale([tier.rate for tier in ladder])
+            for rate, register in zip(rates, registers, strict=True):
+                inside = held[:, register]
+                result.append(self.money(product(inside, rate), self.position.scale, places, charge.rounding))
+                self.quantities.append(inside)
+        return result
+
     def _counted(self, charge: UsageCharge) -> Whole:
         """(n, periods): the quantity a charge counts."""
         position = self.position
         energy = position.energy
+        if charge.kvarh is not None:
+            energy = np.zeros_like(position.energy)
+            energy[:, 0] = reactive_energy(position, charge.kvarh, charge.above)
+            return energy
         if charge.basis in ("export", "surplus"):
             held = position.export if charge.basis == "export" else position.surplus
             energy = held if held is not None else np.zeros_like(position.energy)
@@ -189,9 +218,11 @@ class Pricer:
             number, places = scaled(charge.factor)
             energy = quotient(product(energy, number), 10**places)
         if charge.basis == "winter_average":
-            energy = self._capped(energy)
+            energy = self._capped(energy, charge.month_days)
         elif charge.basis == "winter_average_volume":
-            energy = self._winter_volume(energy, charge.month_days)
+            volume: Whole = np.zeros_like(energy)
+            volume[:, 0] = self._winter_volume(charge.month_days or MONTH_DAYS)
+            energy = volume
         return energy
 
     def _seasons(self, rows: slice | Whole) -> list[tuple[tuple[int, ...], Whole]]:
@@ -221,15 +252,12 @@ class Pricer:
             result.append(found)
         return result
 
-    def _winter_volume(self, energy: Whole, month_days: Decimal) -> Whole:
-        """The winter average of the months served so far, whatever was used; in the first period."""
+    def _winter_volume(self, month_days: Decimal) -> Whole:
+        """(n,): the winter average of the months served so far."""
         number, places = scaled(month_days)
         days, of_days = self._share(self.tariff.proration.fixed)
         months = period_months(self.position.period_days)
-        volume: Whole = np.zeros_like(energy)
-        numerator = product(self._winter_average(), number, days, months)
-        volume[:, 0] = quotient(numerator, product(of_days, 10**places))
-        return volume
+        return quotient(product(self._winter_average(), number, days, months), product(of_days, 10**places))
 
     def _winter_average(self) -> Whole:
         average = self.position.winter_average
@@ -238,8 +266,12 @@ class Pricer:
             raise MissingAttributeError("winter_average_per_day", missing)
         return average
 
-    def _capped(self, energy: Whole) -> Whole:
-        cap = product(self._winter_average(), self.position.days)
+    def _capped(self, energy: Whole, month_days: Decimal | None) -> Whole:
+        cap = (
+            product(self._winter_average(), self.position.days)
+            if month_days is None
+            else self._winter_volume(month_days)
+        )
         whole = total([energy[:, p] for p in range(energy.shape[1])])
         over = whole > cap
         columns = [
@@ -269,7 +301,7 @@ class Pricer:
         if basis in ("daily", "per_kw_daily"):
             denominator = np.ones_like(denominator)
         if basis.startswith("per_kw"):
-            peak = self._floored(charge.peak_register or 0, charge.ratchet)[rows]
+            peak = floored(position, charge.peak_register or 0, charge.ratchet)[rows]
             return quotient(product(numerator, peak, number), product(denominator, 10**places), "down")
         return quotient(product(numerator, number * position.scale), product(denominator, 10**places), "down")
 
@@ -280,7 +312,7 @@ class Pricer:
         rate."""
         rates, places = same_scale([t.rate for t in ladder])
         if len(ladder) == 1:
-            return [(self._money(product(energy, rates[0]), self.position.scale, places, charge.rounding), energy)]
+            return [(self.money(product(energy, rates[0]), self.position.scale, places, charge.rounding), energy)]
         counted = energy if charge.allocation == "by_period" else whole
         shared = charge.allocation == "pro_rata" and len(at.season) > 1
         lower: Whole = np.zeros(len(energy), np.int64)
@@ -298,7 +330,7 @@ class Pricer:
             if shared:
                 result.append(self._shared(energy, inside, counted, rate, places, charge.rounding))
             else:
-                amount = self._money(product(inside, rate), self.position.scale, places, charge.rounding)
+                amount = self.money(product(inside, rate), self.position.scale, places, charge.rounding)
                 result.append((amount, inside))
             lower = np.maximum(lower, upper)
         return result
@@ -312,7 +344,7 @@ class Pricer:
         whole = np.flatnonzero((inside == counted) & (counted > 0))
         if len(whole):
             amount = _placed(
-                amount, self._money(product(energy[whole], rate), self.position.scale, places, rounding), whole
+                amount, self.money(product(energy[whole], rate), self.position.scale, places, rounding), whole
             )
             quantity = _placed(quantity, energy[whole], whole)
         part = np.flatnonzero((inside != counted) & (inside > 0))
@@ -355,70 +387,17 @@ class Pricer:
         if counts is not None:
             amount, places = product(amount, counts), places + 6
         if per == "day":
-            return self._money(product(amount, position.days), 1, places, rounding)
+            return self.money(product(amount, position.days), 1, places, rounding)
         amount = product(amount, period_months(position.period_days))
         of_year = 12 if per == "year" else 1
         if proration == "none" or position.first_day is None:
             numerator, denominator = self._share(proration)
-            return self._money(product(amount, numerator), product(denominator, of_year), places, rounding)
+            return self.money(product(amount, numerator), product(denominator, of_year), places, rounding)
         # Counted from the period's first day, so that two accounts that share a period together pay the whole, to the
         # cent.
         whole = product(position.period_days, of_year)
-        until = self._money(product(amount, position.first_day + position.days), whole, places, rounding)
-        return until - self._money(product(amount, position.first_day), whole, places, rounding)
-
-    def _peaks(self) -> Whole:
-        if self.position.peaks is None:
-            raise ValueError("a tariff with demand registers is priced with peaks")
-        return self.position.peaks
-
-    def billing_peak(self, charge: DemandCharge) -> Whole:
-        """The peak that is charged: the register's own, or the ratchet's floor."""
-        peak = self._floored(charge.register, charge.ratchet)
-        for register, ratchet in charge.also:
-            peak = np.maximum(peak, self._floored(register, ratchet))
-        return peak
-
-    def _floored(self, register: int, ratchet: Ratchet | None) -> Whole:
-        position = self.position
-        peak: Whole = self._peaks()[:, register]
-        if ratchet is None:
-            return peak
-        floor, places = scaled(ratchet.floor)
-        lowest = np.full(position.size, floor * position.scale // 10**places, np.int64)
-        if position.history is not None and position.months is not None:
-            percents, decimals = same_scale(list(ratchet.percent))
-            percent = np.array(percents, np.int64)[position.months - 1]
-            held = product(position.history[:, register], percent)
-            lowest = np.maximum(lowest, quotient(held, 100 * 10**decimals))
-        return np.maximum(peak, lowest)
-
-    def _demand(self, charge: DemandCharge) -> list[Whole]:
-        position = self.position
-        peak = self.billing_peak(charge)
-        if position.register_days is None:
-            raise ValueError("peaks are priced with the days of their registers")
-        days, of_days = position.register_days[:, charge.register], position.period_days
-        if self.tariff.registers[charge.register].daily:
-            days, of_days = np.ones(position.size, np.int64), np.ones(position.size, np.int64)
-        elif self.tariff.proration.demand == "none":
-            days, of_days = (days > 0).astype(np.int64), np.ones(position.size, np.int64)
-        rates, places = same_scale([t.rate for t in charge.ladder])
-        lower: Whole = np.zeros(position.size, np.int64)
-        result = []
-        for tier, rate in zip(charge.ladder, rates, strict=True):
-            if tier.upto is None:
-                upper = peak
-            else:
-                number, decimals = scaled(tier.upto)
-                upper = np.minimum(peak, number * position.scale // 10**decimals)
-            inside = np.maximum(upper - lower, 0)
-            result.append(
-                self._money(product(inside, rate, days), product(of_days, position.scale), places, charge.rounding)
-            )
-            self.quantities.append(inside)
-            lower = np.maximum(lower, upper)
-        return result
+        until = self.money(product(amount, position.first_day + position.days), whole, places, rounding)
+        return until - self.money(product(amount, position.first_day), whole, places, rounding)
 
     def sum_of(self, codes: tuple[str, ...]) -> Whole:
         """What the lines of some charges come to."""
@@ -426,11 +405,10 @@ class Pricer:
         return total(columns) if columns else np.zeros(self.position.size, np.int64)
 
     def _percent(self, charge: PercentCharge) -> Whole:
-        number, places = scaled(charge.percent)
         base = self.sum_of(charge.of)
         if charge.base_cap is not None:
             base = np.minimum(base, self.most(charge.base_cap))
-        amount = self._money(product(base, number), 100, places + self.places, charge.rounding)
+        amount = self._percentage(charge, base)
         if charge.cap is not None:
             amount = np.minimum(amount, self.most(charge.cap))
         position = self.position
@@ -446,6 +424,20 @@ class Pricer:
             applies &= np.asarray(certificates != "true")
         result: Whole = np.where(applies, amount, 0)
         return result
+
+    def _percentage(self, charge: PercentCharge, base: Whole) -> Whole:
+        """A percentage of some money: one that is given, one that changes on days, or what a low power factor makes it."""
+        if charge.power_factor is not None:
+            share, whole = low_power_factor(self.position, charge.power_factor)
+            return self.money(product(base, share), whole, self.places, charge.rounding)
+        index = variant_index(charge.variants, self.position)
+        if index is None:
+            number, places = scaled(charge.percent)
+            return self.money(product(base, number), 100, places + self.places, charge.rounding)
+        numbers, places = same_scale(list(charge.percents))
+        return self.money(
+            product(base, np.array(numbers, dtype=object)[index]), 100, places + self.places, charge.rounding
+        )
 
     def most(self, monthly: Decimal) -> Whole:
         """A cap by the month over the months of the period, in money."""
@@ -464,8 +456,8 @@ class Pricer:
             assert isinstance(demand, DemandCharge)  # noqa: S101 - the reader found it there
             number, places = scaled(charge.amounts[0])
             days, of_days = self._share(self.tariff.proration.minimum)
-            owed = product(self.billing_peak(demand), number, days)
-            return self._money(owed, product(of_days, self.position.scale), places, charge.rounding)
+            owed = product(billing_peak(self.position, demand), number, days)
+            return self.money(owed, product(of_days, self.position.scale), places, charge.rounding)
         return self._monthly(
             charge.amounts, charge.variants, charge.per, self.tariff.proration.minimum, charge.rounding
         )

@@ -20,9 +20,12 @@ from meter_pipeline.billing.accrual import CHARGE_SCHEMA
 from meter_pipeline.billing.bill_end import year_before
 from meter_pipeline.billing.bill_position import EXACT_PLACES, QUANTITY_SCALE
 from meter_pipeline.billing.carried import carried
-from meter_pipeline.billing.determinants import DAILY_SCHEMA, DayGroup, day_determinants
+from meter_pipeline.billing.daily_blocks import fill_blocks
+from meter_pipeline.billing.day_groups import DAILY_SCHEMA, DayExtras, DayGroup
+from meter_pipeline.billing.determinants import day_determinants
 from meter_pipeline.billing.load import LOAD_SCALE, Load, LoadDay
 from meter_pipeline.billing.positions import micro_of
+from meter_pipeline.billing.reactive import REACTIVE_UNIT
 from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, SERVICE_SCHEMA, DayServices
 from meter_pipeline.billing.statement_frames import Precision
 from meter_pipeline.billing.statements import Priced, price_segments
@@ -41,6 +44,7 @@ _FIELDS: Final = {
     "needs_intervals": {"urdb": "energyweekdayschedule", "native": "time_of_use"},
     "unit_mismatch": {"urdb": "energyratestructure[0][0].unit", "native": "unit"},
     "no_heat_content": {"native": "heat_content"},
+    "needs_reactive": {"urdb": "demandreactivepowercharge", "native": "load.kvarh"},
 }
 
 
@@ -97,12 +101,21 @@ class _Account:
             codes, zeros = np.zeros(values.shape, np.uint16), np.zeros(values.shape, np.int32)
             keys = keys.with_columns(pl.lit(load.unit).alias("unit"))
             matrices = [DayMatrix(of.day, load.interval_minutes, keys, values, codes, zeros)]
-        found = day_determinants(bound, self.calendar, of.day, matrices, daily, self.holidays)
+        reactive: list[DayMatrix] = []
+        if of.reactive is not None and load.interval_minutes != 1440:
+            named = pl.DataFrame({"service_point_id": ["SP"], "flow": ["import"], "unit": [REACTIVE_UNIT]})
+            turned = of.reactive[None, :]
+            nothing = np.zeros(turned.shape, np.uint16), np.zeros(turned.shape, np.int32)
+            reactive = [DayMatrix(of.day, load.interval_minutes, named, turned, *nothing)]
+        extras = DayExtras(reactive=reactive)
+        found = day_determinants(bound, self.calendar, of.day, matrices, daily, self.holidays, extras)
         for reason, detail in found.exceptions.select("reason", "detail").iter_rows():
             if reason in _FIELDS:
                 why = f"{detail or reason} ({of.day})"
                 raise TariffRefusedError(_FIELDS[reason].get(self.tariff.source, "document"), why)
-        return found.groups[0]
+        [group] = found.groups
+        fill_blocks(self.tariff, group.energy, group.peaks, LOAD_SCALE)
+        return group
 
     def bill(self, load: Load, days: Sequence[LoadDay]) -> Month:
         """One month's bill."""

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline.billing.accrual import DETERMINANT_SCHEMA, DayCharges, accrue, joined
-from meter_pipeline.billing.determinants import DayDeterminants, blank_group
+from meter_pipeline.billing.day_groups import DayDeterminants, blank_group
 from meter_pipeline.billing.positions import matrix
 from meter_pipeline.billing.service_agreements import DayServices, Reference, services_of_day
 from meter_pipeline.billing.tables import days

@@ -10,7 +10,7 @@ from typing import Final
 
 import polars as pl
 
-from meter_pipeline.billing.tariffs import Tariff, TariffRefusedError, parse_tariff
+from meter_pipeline.billing.tariffs import Tariff, TariffRefusedError, parse_tariff, says_rider, shares_riders
 from meter_pipeline.billing.tariffs.model import Layout
 from meter_pipeline.sharding import EVERYTHING, KeyRange
 
@@ -29,6 +29,10 @@ EXCEPTIONS: Final[dict[str, str]] = {
     "no_heat_content": "gas can't be turned into therms: the tariff has no heat content in force on the day",
     "demand_interval": "the tariff's demand window can't be made of the meter's intervals; detail names both",
     "not_priced": "the tariff could not be applied to the day's usage; detail says why",
+    "needs_reactive": "the tariff counts kVA, kVAr or kVArh, and the day's reactive intervals are not all there",
+    "demand_missing": "the period ends and nobody read the demand dial",
+    "virtual_point": "usage of other service points is billed here, and it is not as it is declared; detail says what",
+    "deducts_exceed": "the meters that are deducted counted more than the meter before them in the period",
     "attribute_missing": "the tariff needs an attribute the service does not have; detail names it",
 }
 EXCEPTION_SCHEMA: Final = pl.Schema(
@@ -59,6 +63,9 @@ SERVICE_SCHEMA: Final = pl.Schema(
         "tax_exempt": pl.String,
     }
 )
+#: Usage that is billed at another service point: of ``member`` at ``target``, with the sign with which it counts there.
+#: ``own``: the member is billed for its usage itself as well (a tenant behind a deduct meter).
+PART_SCHEMA: Final = pl.Schema({"member": pl.String, "target": pl.String, "sign": pl.Int64, "own": pl.Boolean})
 #: Numbers of things that a service pays for each of.
 COUNTS: Final = ("dwelling_units", "stormwater_units", "lamps")
 ATTRIBUTES: Final = (
@@ -94,11 +101,24 @@ class Reference:
         raw = self.documents.get((tariff_id, version))
         if raw is None:
             raise TariffRefusedError("document", "is not in the store")
-        if self.frozen.get((tariff_id, version), self.hashes.get((tariff_id, version))) != self.hashes.get(
-            (tariff_id, version)
-        ):
-            raise TariffRefusedError("document", "is not the one bills were made with; publish a new version")
-        return parse_tariff(raw)
+        self._check_frozen(tariff_id, version)
+        if not shares_riders(raw):
+            return parse_tariff(raw)
+        shared = sorted(self.riders)
+        for key in shared:
+            self._check_frozen(*key)
+        return parse_tariff(raw, tuple(self.documents[key] for key in shared))
+
+    def _check_frozen(self, tariff_id: str, version: int) -> None:
+        key = (tariff_id, version)
+        if self.frozen.get(key, self.hashes.get(key)) != self.hashes.get(key):
+            why = f"of {tariff_id} version {version} is not the one bills were made with; publish a new version"
+            raise TariffRefusedError("document", why)
+
+    @property
+    def riders(self) -> list[tuple[str, int]]:
+        """Versions of riders that tariffs share."""
+        return [key for key, raw in self.documents.items() if says_rider(raw)]
 
     def in_force(self, tariff_id: str, day: date) -> Tariff | None:
         """The tariff as it is priced on a day; None where no version is in force or it is refused."""
@@ -111,13 +131,15 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class DayServices:
-    """The services of a day, sorted by service point; their tariffs; what can't be billed; and how the lists of positions
-    under other versions of these tariffs are laid out, where they are laid out otherwise."""
+    """The services of a day, sorted by service point; their tariffs; what can't be billed; how the lists of positions
+    under other versions of these tariffs are laid out, where they are laid out otherwise; and the usage that is billed at
+    another service point (PART_SCHEMA)."""
 
     services: pl.DataFrame
     tariffs: dict[tuple[str, int], Tariff]
     exceptions: pl.DataFrame
     layouts: Mapping[tuple[str, int], Layout] = field(default_factory=dict)
+    parts: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PART_SCHEMA))
 
     def within(self, span: KeyRange) -> DayServices:
         """The part of it in a range of service points."""
@@ -133,6 +155,7 @@ class DayServices:
             self.tariffs,
             self.exceptions.filter(held, pl.lit(True) if span.past is None else point < span.past),
             self.layouts,
+            self.parts,
         )
 
 

@@ -15,7 +15,7 @@ from meter_pipeline.billing.bill_explanation import BillUse, explain_bill
 from meter_pipeline.billing.load import Load, LoadRefusedError, load_file
 from meter_pipeline.billing.rate_calculator import COMPONENTS, price
 from meter_pipeline.billing.service_agreements import ATTRIBUTES
-from meter_pipeline.billing.tariffs import TariffRefusedError, line_of, load_tariff
+from meter_pipeline.billing.tariffs import Rider, TariffRefusedError, line_of, load_tariff, parse_rider, says_rider
 from meter_pipeline.cli.output import ERR, OUT, PROBLEM, USAGE, emit, table
 from meter_pipeline.settings import SettingsError, load_settings
 from meter_pipeline.units import UnitError, parse_decimal
@@ -129,6 +129,19 @@ def price_command(
     emit(document, as_json, _render)
 
 
+def _show_rider(rider: Rider, as_json: bool) -> None:
+    codes = [field["code"].text() for field in rider.charges.list()]
+    document = {
+        "refused": None,
+        "rider": rider.rider_id,
+        "valid_from": rider.valid_from,
+        "by": rider.by,
+        "charges": codes,
+    }
+    said = f"rider {rider.rider_id} from {rider.valid_from}: {', '.join(codes)}"
+    emit(document, as_json, lambda _: OUT.print(said, highlight=False))
+
+
 @app.command("check")
 def check(
     tariff: Annotated[Path, typer.Argument(help="URDB v8 or native tariff, JSON.")],
@@ -139,6 +152,9 @@ def check(
     Example: meter-pipeline tariffs check data/tariffs/e-tou-v1.json
     """
     try:
+        if tariff.is_file() and says_rider(tariff.read_bytes()):
+            _show_rider(parse_rider(tariff.read_bytes()), as_json)
+            return
         read = load_tariff(tariff)
     except TariffRefusedError as error:
         line = line_of(tariff.read_bytes(), error.field) if tariff.is_file() else None

@@ -12,7 +12,14 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from meter_pipeline.billing.tariffs import TariffRefusedError, line_of, parse_tariff
+from meter_pipeline.billing.tariffs import (
+    TariffRefusedError,
+    line_of,
+    parse_rider,
+    parse_tariff,
+    says_rider,
+    shares_riders,
+)
 from meter_pipeline.schemas.reference import STRETCHES, TABLES, Table
 from meter_pipeline.units import UnitError, base_unit, parse_decimal
 
@@ -166,6 +173,7 @@ def _cell(text: str, kind: str) -> Any:
 def _read_documents(folder: Path, rows: Rows, faults: list[Fault]) -> Documents:
     documents: Documents = {}
     columns = list(TABLES["tariffs"].columns)
+    found_at: dict[tuple[str, int], str] = {}
     for row in rows.get("tariffs", []):
         tariff = dict(zip(columns, row, strict=True))
         if tariff["document"] is None or tariff["tariff_id"] is None or tariff["version"] is None:
@@ -182,13 +190,34 @@ def _read_documents(folder: Path, rows: Rows, faults: list[Fault]) -> Documents:
         except ValueError as error:
             faults.append(Fault(f"tariffs/{name}", 0, "", f"not JSON: {error}"))
             continue
+        key = tariff["tariff_id"], tariff["version"]
+        documents[key], found_at[key] = body, name
+        if says_rider(body):
+            try:
+                since = parse_rider(body).valid_from
+            except TariffRefusedError:
+                continue  # told below
+            if since != tariff["valid_from"]:
+                why = f"is {since}, and {tariff['valid_from']} in tariffs.csv"
+                faults.append(Fault(f"tariffs/{name}", line_of(body, "valid_from"), "valid_from", why))
+    return _priced(documents, found_at, faults)
+
+
+def _priced(documents: Documents, names: Mapping[tuple[str, int], str], faults: list[Fault]) -> Documents:
+    """Documents that can be priced, the riders that tariffs share among them; the others are faults."""
+    riders = tuple(body for _, body in sorted(documents.items()) if says_rider(body))
+    kept: Documents = {}
+    for key, body in documents.items():
         try:
-            parse_tariff(body)
+            if says_rider(body):
+                parse_rider(body)
+            else:
+                parse_tariff(body, riders if shares_riders(body) else ())
         except TariffRefusedError as error:
-            faults.append(Fault(f"tariffs/{name}", line_of(body, error.field), error.field, error.why))
+            faults.append(Fault(f"tariffs/{names[key]}", line_of(body, error.field), error.field, error.why))
             continue
-        documents[tariff["tariff_id"], tariff["version"]] = body
-    return documents
+        kept[key] = body
+    return kept
 
 
 def _refuse_constant(text: str) -> None:

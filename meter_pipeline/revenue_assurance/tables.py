@@ -57,6 +57,7 @@ flows AS (
     WHERE u.billing_day = %(day)s AND u.flow = 'net' AND (way.flow = 'import' OR net.sent > 0)
 )"""
 
+#: Usage of a part of a total, and of a deduct meter, stands where it is billed.
 #: One row a service point that has an agreement, usage, a determinant or a charge on the day. ``fine`` are those whose one unit of usage is the
 #: determinant's to the last millionth, converted within a millionth a period, and whose position moved by it.
 _DAY: Final = f"""
@@ -66,12 +67,22 @@ served AS (
     SELECT service_point_id, min(account_id) AS account_id, count(*) AS agreements FROM ref.agreements
     WHERE valid_from <= %(day)s AND (valid_to IS NULL OR valid_to > %(day)s) GROUP BY 1
 ),
+part AS (
+    SELECT a.service_point_id AS member, upper(btrim(a.value)) AS target, CASE a.attribute WHEN 'totals_into' THEN 1 ELSE -1 END AS sign,
+        a.attribute = 'totals_into' OR served.service_point_id IS NULL AS moved
+    FROM ref.service_attributes AS a LEFT JOIN served USING (service_point_id)
+    WHERE a.attribute IN ('totals_into', 'deducts_from') AND a.valid_from <= %(day)s AND (a.valid_to IS NULL OR a.valid_to > %(day)s)
+),
+placed AS (
+    SELECT service_point_id, unit, flow, quantity_micro FROM flows WHERE service_point_id NOT IN (SELECT member FROM part WHERE moved)
+    UNION ALL SELECT part.target, u.unit, u.flow, u.quantity_micro * part.sign FROM flows AS u JOIN part ON part.member = u.service_point_id
+),
 usage AS (
     SELECT service_point_id, count(DISTINCT unit) AS units, min(unit) AS unit,
         coalesce(sum(quantity_micro) FILTER (WHERE flow = 'import'), 0)::bigint AS used,
         coalesce(sum(quantity_micro) FILTER (WHERE flow = 'export'), 0)::bigint AS sent,
         bool_or(quantity_micro IS NULL) AS unknown
-    FROM flows GROUP BY 1
+    FROM placed GROUP BY 1
 ),
 held AS (
     SELECT d.service_point_id, d.account_id, d.tariff_id, d.tariff_version, d.cycle_id, d.period_start, d.period_end, d.stretch_start, d.unit,

@@ -163,7 +163,8 @@ TABLES: Final[dict[str, Table]] = {
     "service_attributes": Table(
         {
             "service_point_id": "id",
-            "attribute": "choice:meter_size|jurisdiction|rate_code|budget_per_day|winter_average_per_day|dwelling_units|stormwater_units|lamps|tax_exempt",
+            "attribute": "choice:meter_size|jurisdiction|rate_code|budget_per_day|winter_average_per_day|dwelling_units|stormwater_units|lamps|"
+            "tax_exempt|totals_into|deducts_from",
             "value": "text",
             "valid_from": "date",
             "valid_to": "date?",

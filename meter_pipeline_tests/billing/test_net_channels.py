@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline.billing.reconcile import usage_rows
-from meter_pipeline.billing.tables.days import split_net
+from meter_pipeline.billing.tables.usage import split_net
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 
 

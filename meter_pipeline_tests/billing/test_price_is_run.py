@@ -18,7 +18,8 @@ import polars as pl
 
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, accrue
 from meter_pipeline.billing.carried import nothing_carried
-from meter_pipeline.billing.determinants import DAILY_SCHEMA, day_determinants
+from meter_pipeline.billing.day_groups import DAILY_SCHEMA
+from meter_pipeline.billing.determinants import day_determinants
 from meter_pipeline.billing.load import read_load
 from meter_pipeline.billing.rate_calculator import price_months
 from meter_pipeline.billing.segments import segments

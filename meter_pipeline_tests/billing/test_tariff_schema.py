@@ -16,6 +16,7 @@ import pytest
 from meter_pipeline.billing.tariffs import TariffRefusedError, parse_tariff
 from meter_pipeline_tests.billing import random_tariffs
 from meter_pipeline_tests.billing.support import raw
+from meter_pipeline_tests.billing.test_shared_riders import FUEL
 
 ROOT = Path(__file__).parents[2]
 SCHEMA: dict[str, Any] = json.loads((ROOT / "docs" / "tariff.schema.json").read_text())
@@ -71,6 +72,26 @@ FULL: dict[str, Any] = {
 }  # fmt: skip
 
 
+#: What FULL's net metering rules out: reactive energy, blocks of each day, a shared rider.
+MEASURED: dict[str, Any] = {k: v for k, v in FULL.items() if k not in ("metering", "sell", "charges", "time_of_use")} | {
+    "charges": [
+        {"kind": "usage", "code": "B", "name": "B", "restart": "day", "tiers": [{"upto": 5, "rate": 1}, {"rate": 2}]},
+        {"kind": "usage", "code": "L", "name": "L", "demand": "D",
+         "tiers": [{"upto": 30, "of": "load_factor", "rate": 1, "within": {"upto": 50, "of": "load_factor"}}, {"rate": 2}]},
+        {"kind": "usage", "code": "Q", "name": "Q", "basis": "reactive", "rate": "0.02", "above_percent": 40},
+        {"kind": "usage", "code": "WA", "name": "WA", "basis": "winter_average", "rate": 1, "month_days": "30.42"},
+        {"kind": "demand", "code": "D", "name": "D", "rate": 1},
+        {"kind": "demand", "code": "V", "name": "V", "rate": 1, "measure": "kva", "period": "all"},
+        {"kind": "demand", "code": "R", "name": "R", "rate": 1, "measure": "kvar", "above": {"percent": 50}},
+        {"kind": "demand", "code": "A", "name": "A", "rate": 1, "at_least": {"percent": 90, "measure": "kva"},
+         "power_factor": {"target": "0.90", "rule": "points", "percent": 1, "places": 2}},
+        {"kind": "shared", "rider": "FUEL"},
+        {"kind": "rider", "code": "PF", "name": "PF", "of": ["A"], "power_factor": {"target": "0.85"}},
+    ],
+}  # fmt: skip
+RIDERS = (raw(FUEL),)
+
+
 def valid(value: Any, schema: Any = SCHEMA) -> bool:
     """Whether a value is what a schema says, of the keywords that ours has; numbers and booleans are not mixed up."""
     if "$ref" in schema:
@@ -120,20 +141,34 @@ def objects(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 NAMED = ("seasons", "rates", "periods", "values")
 
 
-def test_an_unknown_member_is_refused_with_its_path_wherever_it_stands() -> None:
-    parse_tariff(raw(FULL))
+@pytest.mark.parametrize("whole", [FULL, MEASURED])
+def test_an_unknown_member_is_refused_with_its_path_wherever_it_stands(whole: dict[str, Any]) -> None:
+    parse_tariff(raw(whole), RIDERS)
     tried = 0
-    for path, _ in objects(FULL):
-        document = copy.deepcopy(FULL)
+    for path, _ in objects(whole):
+        document = copy.deepcopy(whole)
         holder = dict(objects(document))[path]
         if path.rsplit(".", 1)[-1] in ("seasons", "values"):
             continue
         holder["colour"] = "blue"
         with pytest.raises(TariffRefusedError) as refused:
-            parse_tariff(raw(document))
+            parse_tariff(raw(document), RIDERS)
         assert refused.value.field == (f"{path}.colour" if path else "colour")
         tried += 1
-    assert tried >= 30
+    assert tried >= 25
+
+
+def test_an_unknown_member_of_a_rider_is_refused_with_its_path() -> None:
+    """Its charges are read where a tariff shares them: the path is the rider's own."""
+    for path, _ in objects(FUEL):
+        document = copy.deepcopy(FUEL)
+        dict(objects(document))[path]["colour"] = "blue"
+        with pytest.raises(TariffRefusedError) as refused:
+            parse_tariff(raw(MEASURED), (raw(document),))
+        assert refused.value.field == (f"{path}.colour" if path else "colour")
+    schema = json.loads((ROOT / "docs" / "rider.schema.json").read_text())
+    assert valid(FUEL, schema)
+    assert not valid(FUEL | {"colour": "blue"}, schema)
 
 
 def test_an_unknown_member_of_a_urdb_rate_is_refused_with_its_path() -> None:
@@ -155,14 +190,16 @@ def test_the_schema_takes_what_the_reader_takes() -> None:
             assert valid(document), path
     assert valid({k: v for k, v in FULL.items() if k not in ("time_of_use", "metering", "sell")} | {"whole_units": 1})
     assert valid(FULL)
+    assert valid(MEASURED)
     for seed in range(200):
         assert valid(random_tariffs.tariff(random.Random(seed))), seed
 
 
 def test_the_schema_refuses_an_unknown_member_too() -> None:
-    for path, _ in objects(FULL):
-        document = copy.deepcopy(FULL)
-        if path.rsplit(".", 1)[-1] in NAMED:
-            continue
-        dict(objects(document))[path]["colour"] = "blue"
-        assert not valid(document), path
+    for whole in (FULL, MEASURED):
+        for path, _ in objects(whole):
+            document = copy.deepcopy(whole)
+            if path.rsplit(".", 1)[-1] in NAMED:
+                continue
+            dict(objects(document))[path]["colour"] = "blue"
+            assert not valid(document), path

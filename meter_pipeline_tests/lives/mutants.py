@@ -12,7 +12,7 @@ import pytest
 
 from meter_pipeline.billing import day as billing_day
 from meter_pipeline.billing import day_shards, determinants, reprice
-from meter_pipeline.billing.tables import adjustments, days
+from meter_pipeline.billing.tables import adjustments, usage
 from meter_pipeline.ingest import merge_versions
 from meter_pipeline.vee.registers import true_up
 from meter_pipeline.vee.tables import edits
@@ -110,7 +110,7 @@ MUTANTS: Final[dict[str, tuple[Patch, tuple[str, ...], str, tuple[str, ...]]]] =
     "swapped order": (_wrapped(merge_versions, "_ranked", _swapped_order), ("event", "issue"), "interval", ("corrected_read",)),
     "lost carry": (_wrapped(billing_day, "carry_forward", _lost_carry), ("advance", "event", "issue"), "interval", ("corrected_read",)),
     "unnoticed change": (_wrapped(adjustments, "note_late_changes", _unnoticed_change), ("issue", "event"), "interval", ("edit",)),
-    "dropped register": (_wrapped(days, "read_daily", _dropped_register), ("event", "issue"), "register", ("exchange_kind",)),
+    "dropped register": (_wrapped(usage, "read_daily", _dropped_register), ("event", "issue"), "register", ("exchange_kind",)),
     "factor of one": (_wrapped(determinants, "conversion", _factor_of_one), ("event", "issue"), "interval", ("exchange_unit",)),
     "deaf true-up": (_wrapped(true_up, "find", _deaf_true_up), ("issue", "event", "event"), "register", ("late_read", "approve")),
     "ignored edit": (_wrapped(edits, "standing", _ignored_edit), ("event", "issue"), "interval", ("edit",)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -186,13 +186,33 @@ def positions_before(connection: Connection, day: date, alone: pl.DataFrame) -> 
 
 
 def validated_usage(connection: Connection, day: date) -> pl.DataFrame:
-    """Validated usage of a day: service_point_id, unit, flow, quantity in millionths."""
+    """Validated usage of a day: service_point_id, unit, flow, quantity in millionths. Usage that is billed at another service
+    point stands there, with its sign."""
     columns: dict[str, tuple[str, Any]] = {
         **{c: (c, pl.String) for c in ("service_point_id", "unit", "flow")},
         "quantity": ("quantity_micro", pl.Int64),
     }
-    where = "vee.daily_usage WHERE billing_day = %(day)s AND flow IN ('import', 'export', 'net') AND quantity_micro IS NOT NULL"
-    return _gathered(connection, columns, where, {"day": day})
+    flows = "flow IN ('import', 'export', 'net') AND quantity_micro IS NOT NULL"
+    if not scalar(connection, f"SELECT EXISTS ({_PARTS})", {"day": day}):
+        return _gathered(connection, columns, f"vee.daily_usage WHERE billing_day = %(day)s AND {flows}", {"day": day})
+    both = f"""(
+        WITH part AS ({_PARTS}) SELECT service_point_id, unit, flow, sum(quantity_micro)::bigint AS quantity_micro FROM (
+            SELECT service_point_id, unit, flow, quantity_micro FROM vee.daily_usage AS u WHERE billing_day = %(day)s AND {flows}
+                AND NOT EXISTS (SELECT FROM part WHERE part.member = u.service_point_id AND (part.sign > 0 OR NOT part.own))
+            UNION ALL SELECT part.target, u.unit, u.flow, u.quantity_micro * part.sign FROM vee.daily_usage AS u
+                JOIN part ON part.member = u.service_point_id WHERE u.billing_day = %(day)s AND {flows}
+        ) AS placed GROUP BY 1, 2, 3) AS billed"""
+    return _gathered(connection, columns, both, {"day": day})
+
+
+#: Usage that is billed at another service point on a day: of member at target, with its sign; own: the member is billed too.
+_PARTS: Final = """
+SELECT a.service_point_id AS member, upper(btrim(a.value)) AS target, CASE a.attribute WHEN 'totals_into' THEN 1 ELSE -1 END AS sign,
+    EXISTS (SELECT FROM ref.agreements AS g WHERE g.service_point_id = a.service_point_id AND g.valid_from <= %(day)s
+        AND (g.valid_to IS NULL OR g.valid_to > %(day)s)) AS own
+FROM ref.service_attributes AS a WHERE a.attribute IN ('totals_into', 'deducts_from') AND a.valid_from <= %(day)s
+    AND (a.valid_to IS NULL OR a.valid_to > %(day)s)
+"""
 
 
 def excused(connection: Connection, day: date) -> pl.DataFrame:

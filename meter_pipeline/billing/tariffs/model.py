@@ -17,10 +17,15 @@ from meter_pipeline.billing.tariffs.schedules import AnySchedule
 
 COMPONENTS: Final = ("energy", "demand_flat", "demand_tou", "fixed", "minimum", "rider", "tax", "credit")
 ROUNDING_MODES: Final = ("half_up", "half_even", "up", "down")
-#: How a tier's limit is counted: the billing period's usage; usage per kW of the period's peak; per day; per kW and
+# : How a tier's limit is counted: the billing period's usage; usage per kW of the period's peak; per day; per kW and
 # day; multiples of the : account's own budget.
 TIER_BASES: Final = ("period", "per_kw", "daily", "per_kw_daily", "budget")
 METERING: Final = ("consumption", "net_metering", "net_billing", "buy_all_sell_all")
+#: What a register measures: the highest kW, kVA or kVAr, all kVArh, or what of each day's usage lies in a block.
+MEASURES: Final = ("kw", "kva", "kvar", "kvarh", "block")
+REACTIVE_MEASURES: Final = frozenset({"kva", "kvar", "kvarh"})
+#: Units of what registers measure, but for blocks, which are in the tariff's.
+MEASURE_UNITS: Final = {"kw": "kW", "kva": "kVA", "kvar": "kVAr", "kvarh": "kVArh"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,9 @@ class UsageCharge:
     average whatever the use: ``month_days`` days of it a month). ``factor`` scales the quantity first (sewer return
     factor). ``times`` names a count of the service by which tier limits are multiplied (dwelling_units).
     ``peak_register`` is the peak that per_kw tiers count, under ``ratchet`` where the billing demand has one.
+    ``month_days`` under winter_average: the cap is so many days of it a month, not a day's for each day.
+    ``blocks``: the registers of blocks that begin again each day, by period and tier. Under basis reactive the charge counts
+    kVArh of ``kvarh``, what is above ``above`` percent of the kWh.
     """
 
     code: str
@@ -112,13 +120,17 @@ class UsageCharge:
     peak_register: int | None = None
     rounding: Rounding | None = None
     ratchet: Ratchet | None = None
-    month_days: Decimal = Decimal("30.42")
+    month_days: Decimal | None = None
     times: str | None = None
+    blocks: tuple[tuple[int, ...], ...] | None = None
+    kvarh: int | None = None
+    above: Decimal = Decimal(0)
 
     @property
     def one_price(self) -> bool:
         """Whether every time-of-use period has the same prices: its lines then round as one amount would."""
-        return self.allocation == "pro_rata" and all(len(set(variant)) == 1 for variant in self.ladders)
+        plain = self.allocation == "pro_rata" and self.blocks is None
+        return plain and all(len(set(variant)) == 1 for variant in self.ladders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +148,36 @@ class FixedCharge:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """A block that begins again each day: what lies above ``lower`` and not above ``upper`` (None: no limit) of one period's
+    usage of the day, in the tariff's unit. ``allocation`` as in UsageCharge."""
+
+    period: int
+    lower: Decimal
+    upper: Decimal | None
+    allocation: str
+
+
+@dataclass(frozen=True, slots=True)
+class PowerFactorRule:
+    """What a low power factor costs: the average of the bill's usage, rounded to ``places``, below ``target``.
+
+    ``rule``: ratio raises by target over power factor; points by ``percent`` for each hundredth below. ``kvarh`` is the
+    register of the reactive energy.
+    """
+
+    target: Decimal
+    rule: str
+    percent: Decimal
+    places: int
+    kvarh: int
+
+
+@dataclass(frozen=True, slots=True)
 class Register:
     """A demand register: the peak over the moments of some periods of a schedule. ``months`` None: all. ``daily``: every
-    day's peak is added up. ``hours``: only what is used in these local hours counts, the system's peaks."""
+    day's figure is added up. ``hours``: only what is used in these local hours counts, the system's peaks. ``measure``: one
+    of MEASURES; ``block``: what a block register counts."""
 
     name: str
     schedule: AnySchedule
@@ -146,6 +185,8 @@ class Register:
     months: frozenset[int] | None = None
     daily: bool = False
     hours: frozenset[datetime] | None = None
+    measure: str = "kw"
+    block: Block | None = None
 
     def holds(self, local: datetime, holiday: bool) -> bool:
         """Whether a local moment counts."""
@@ -167,7 +208,9 @@ class Register:
 @dataclass(frozen=True, slots=True)
 class DemandCharge:
     """A charge on one register's peak, marginal by block (ssc lib_utility_rate_equations.cpp L1004-1033). ``also``: further
-    ratchets, each with a register of its own that measures the same."""
+    ratchets, each with a register of its own that measures the same. ``above``: only what exceeds a percentage of another
+    register's peak counts (kVAr above half of the kW). ``least``: the demand is at least a percentage of another register's
+    peak (90 % of the kVA). ``power_factor``: it is raised for a low power factor."""
 
     code: str
     name: str
@@ -177,13 +220,17 @@ class DemandCharge:
     ratchet: Ratchet | None = None
     rounding: Rounding | None = None
     also: tuple[tuple[int, Ratchet], ...] = ()
+    above: tuple[Decimal, int] | None = None
+    least: tuple[Decimal, int] | None = None
+    power_factor: PowerFactorRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PercentCharge:
     """A rider or tax: a percentage of other charges' lines. ``jurisdiction`` None: everywhere; ``exempt`` customer
     classes. ``base_cap``: the most of those lines that it is taken of; ``cap``: the most that it comes to, both a month. ``certificate``: not
-    owed by a service whose attribute tax_exempt is true."""
+    owed by a service whose attribute tax_exempt is true. ``variants`` and ``percents``: a percentage that changes on days.
+    ``power_factor``: the percentage is what a low power factor makes it."""
 
     code: str
     name: str
@@ -196,6 +243,9 @@ class PercentCharge:
     base_cap: Decimal | None = None
     cap: Decimal | None = None
     certificate: bool = False
+    variants: ByAttribute = ByAttribute(None)
+    percents: tuple[Decimal, ...] = ()
+    power_factor: PowerFactorRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,7 +424,22 @@ class Tariff:
         return frozenset(date.fromisoformat(key) for v in dated for key in v.keys)
 
     def _variants(self) -> list[ByAttribute]:
-        return [c.variants for c in self.charges if isinstance(c, (UsageCharge, FixedCharge, MinimumCharge))]
+        return [c.variants for c in self.charges if not isinstance(c, DemandCharge)]
+
+    @property
+    def needs_intervals(self) -> bool:
+        """Whether a day's total is not enough, whatever its periods: it has demand, or counts reactive energy."""
+        return any(register.measure != "block" for register in self.registers)
+
+    @property
+    def counts_kw(self) -> bool:
+        """Whether it measures kW."""
+        return any(register.measure == "kw" for register in self.registers)
+
+    @property
+    def counts_reactive(self) -> bool:
+        """Whether it counts kVA, kVAr or kVArh."""
+        return any(register.measure in REACTIVE_MEASURES for register in self.registers)
 
     def _counts(self) -> set[str]:
         return {c.times for c in self.charges if isinstance(c, (UsageCharge, FixedCharge)) and c.times is not None}
@@ -394,7 +459,8 @@ def _lines_of(tariff: Tariff, charge: Charge) -> list[TariffLine]:
             for t in range(tiers):
                 key = f"{code}/{period}/{t + 1}"
                 label = name + (f", {period}" if len(periods) > 1 else "") + (f", tier {t + 1}" if tiers > 1 else "")
-                rows.append(TariffLine(key, code, label, charge.component, p, t, tariff.unit))
+                unit = tariff.unit if charge.kvarh is None else MEASURE_UNITS["kvarh"]
+                rows.append(TariffLine(key, code, label, charge.component, p, t, unit))
         return rows
     if isinstance(charge, DemandCharge):
         tiers = len(charge.ladder)
@@ -406,7 +472,7 @@ def _lines_of(tariff: Tariff, charge: Charge) -> list[TariffLine]:
                 charge.component,
                 None,
                 t,
-                "kW",
+                MEASURE_UNITS[tariff.registers[charge.register].measure],
             )
             for t in range(tiers)
         ]

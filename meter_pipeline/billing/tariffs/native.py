@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
@@ -25,6 +25,7 @@ from meter_pipeline.billing.tariffs.model import (
     UsageCharge,
 )
 from meter_pipeline.billing.tariffs.native_charges import read_charge, read_rounding
+from meter_pipeline.billing.tariffs.riders import Rider, shared_charges
 from meter_pipeline.billing.tariffs.schedules import RuleSchedule, ScheduleRule
 
 SCHEMA: Final = "meter_pipeline.tariff/1"
@@ -140,12 +141,14 @@ def _holidays(field: Field) -> HolidayList:
     return HolidayList(tuple(dict.fromkeys(named)), dates, field.get("observed", "as_is").choice(*OBSERVED))
 
 
-def _count_hours_use(root: Field, charges: list[Charge], registers: list[Register], schedule: RuleSchedule) -> None:
+def _count_hours_use(
+    fields: list[Field], charges: list[Charge], registers: list[Register], schedule: RuleSchedule
+) -> None:
     """Gives charges whose tiers count hours' use the demand they count: that of the demand charge they name, or of the only
     one without a period, ratchet included; without any demand charge the highest of any time."""
     flat = [c for c in charges if isinstance(c, DemandCharge) and registers[c.register].period is None]
     for k, charge in enumerate(charges):
-        field = root["charges"].list()[k]
+        field = fields[k]
         tiers = [t for v in charge.ladders for p in v for t in p] if isinstance(charge, UsageCharge) else []
         counts = any(t.basis.startswith("per_kw") or (t.within and t.within[1].startswith("per_kw")) for t in tiers)
         if not counts or not isinstance(charge, UsageCharge):
@@ -156,6 +159,9 @@ def _count_hours_use(root: Field, charges: list[Charge], registers: list[Registe
         if "demand" in field:
             code = field["demand"].choice(*(c.code for c in charges if isinstance(c, DemandCharge)))
             named = next(c for c in charges if isinstance(c, DemandCharge) and c.code == code)
+        if named is not None and (named.power_factor or named.above or named.least):
+            why = f"counts blocks by the demand of {named.code}, which is not the kW measured"
+            raise TariffRefusedError(f"{field.path}.demand", why)
         if named is None:
             registers.append(Register(f"{charge.code.lower()}-peak", schedule, None))
         register = len(registers) - 1 if named is None else named.register
@@ -202,8 +208,48 @@ def _sell(root: Field, periods: tuple[str, ...]) -> ExportRates | None:
     )
 
 
-def read(document: Mapping[str, Any], digest: bytes) -> Tariff:
-    """A tariff from a native document. Raises TariffRefusedError naming the field."""
+def _charges(
+    root: Field, of: dict[str, str], schedule: RuleSchedule, registers: list[Register], riders: Sequence[Rider]
+) -> tuple[list[Charge], list[Field]]:
+    """The charges in order, those of shared riders among them, and the field each was read from."""
+    charges: list[Charge] = []
+    fields: list[Field] = []
+    for field in root["charges"].list(at_least=1):
+        known = [c.code for c in charges]
+        if field["kind"].value == "shared":
+            taken = shared_charges(field, riders, of, schedule, known)
+            charges += taken
+            fields += [field] * len(taken)
+            continue
+        charge = read_charge(field, schedule, registers, known)
+        if charge.code in known:
+            raise field["code"].refuse("is used twice")
+        minimum = isinstance(charge, MinimumCharge) and charge.demand is not None
+        if minimum and not isinstance(charges[known.index(field["demand"].text())], DemandCharge):
+            raise field["demand"].refuse("is not a demand charge")
+        charges.append(charge)
+        fields.append(field)
+    return charges, fields
+
+
+def _check_measures(
+    root: Field, commodity: str, metering: str, charges: list[Charge], registers: list[Register]
+) -> None:
+    """Refuses what the registers of some charges can't count beside the rest of the tariff."""
+    if commodity != "electricity" and any(r.measure != "block" for r in registers):
+        raise root["charges"].refuse("demand and reactive energy are for electricity")
+    if any(isinstance(c, UsageCharge) and c.blocks for c in charges):
+        if metering == "net_metering":
+            raise root["metering"].refuse("blocks that restart each day can't be netted over the period")
+        if "whole_units" in root:
+            raise root["whole_units"].refuse("can't stand beside blocks that restart each day")
+    reactive = any(r.measure == "kvarh" for r in registers)
+    if reactive and metering == "net_metering":
+        raise root["metering"].refuse("a power factor and kVArh above a share of the kWh are not of netted use")
+
+
+def read(document: Mapping[str, Any], digest: bytes, riders: Sequence[Rider] = ()) -> Tariff:
+    """A tariff from a native document, with the riders that it may share. Raises TariffRefusedError naming the field."""
     root = Field("", dict(document))
     root.only(
         "schema",
@@ -233,18 +279,8 @@ def read(document: Mapping[str, Any], digest: bytes) -> Tariff:
     unit = root["unit"].choice(*UNITS[commodity])
     schedule = _schedule(root, _seasons(root))
     registers: list[Register] = []
-    charges: list[Charge] = []
-    for field in root["charges"].list(at_least=1):
-        known = [c.code for c in charges]
-        charge = read_charge(field, schedule, registers, known)
-        if charge.code in known:
-            raise field["code"].refuse("is used twice")
-        minimum = isinstance(charge, MinimumCharge) and charge.demand is not None
-        if minimum and not isinstance(charges[known.index(field["demand"].text())], DemandCharge):
-            raise field["demand"].refuse("is not a demand charge")
-        charges.append(charge)
-    if commodity != "electricity" and registers:
-        raise root["charges"].refuse("demand charges are for electricity")
+    of = {"commodity": commodity, "unit": unit, "currency": root["currency"].text()}
+    charges, fields = _charges(root, of, schedule, registers, riders)
     heat: tuple[HeatContent, ...] = ()
     if "heat_content" in root:
         rows = []
@@ -261,8 +297,9 @@ def read(document: Mapping[str, Any], digest: bytes) -> Tariff:
         proration = Proration(
             **{k: block.get(k, "days").choice("days", "none") for k in ("fixed", "tiers", "demand", "minimum")}
         )
-    _count_hours_use(root, charges, registers, schedule)
+    _count_hours_use(fields, charges, registers, schedule)
     metering = root.get("metering", "consumption").choice(*METERING)
+    _check_measures(root, commodity, metering, charges, registers)
     sell = _sell(root, schedule.periods)
     if metering != "consumption" and sell is None:
         raise TariffRefusedError("sell", f"is missing: {metering} needs what exports earn")
@@ -278,7 +315,7 @@ def read(document: Mapping[str, Any], digest: bytes) -> Tariff:
         tariff_id=root["tariff_id"].text(),
         name=root["name"].text(),
         commodity=commodity,
-        currency=root["currency"].text(),
+        currency=of["currency"],
         unit=unit,
         source="native",
         digest=digest,

@@ -12,6 +12,7 @@ from meter_pipeline.billing.tariffs.model import (
     COMPONENTS,
     ROUNDING_MODES,
     TIER_BASES,
+    Block,
     ByAttribute,
     Charge,
     DemandCharge,
@@ -19,6 +20,7 @@ from meter_pipeline.billing.tariffs.model import (
     Ladder,
     MinimumCharge,
     PercentCharge,
+    PowerFactorRule,
     Ratchet,
     Register,
     Rounding,
@@ -31,7 +33,9 @@ _CODE: Final = re.compile(r"[A-Z0-9][A-Z0-9-]{0,31}", re.ASCII)
 #: Counts of a service by which amounts or tier limits are multiplied.
 COUNTS: Final = ("dwelling_units", "stormwater_units", "lamps")
 ALLOCATIONS: Final = ("pro_rata", "by_period", "reached")
-BASES: Final = ("usage", "export", "surplus", "winter_average", "winter_average_volume")
+BASES: Final = ("usage", "export", "surplus", "winter_average", "winter_average_volume", "reactive")
+#: kWh that one kW makes in a day, by percent of load factor
+_LOAD_FACTOR: Final = Decimal("0.24")
 
 
 def read_rounding(field: Field) -> Rounding:
@@ -62,7 +66,7 @@ def _ladder(field: Field) -> Ladder:
         upto = row["upto"].decimal(Decimal(0)) if "upto" in row else None
         if (upto is None) != (k == len(rows) - 1):
             raise TariffRefusedError(f"{row.path}.upto", "every tier but the last has a limit, the last has none")
-        basis = row.get("of", "period").choice(*TIER_BASES)
+        basis, upto = _limit(row, upto)
         # Blocks of several kinds may follow each other (kWh, then hours' use); each kind rises by itself.
         previous = next((t.upto for t in reversed(tiers) if t.basis == basis), None)
         if upto is not None and previous is not None and upto <= previous:
@@ -70,9 +74,18 @@ def _ladder(field: Field) -> Ladder:
         within = None
         if "within" in row:
             row["within"].only("upto", "of")
-            within = (row["within"]["upto"].decimal(Decimal(0)), row["within"]["of"].choice(*TIER_BASES))
+            inner, most = _limit(row["within"], row["within"]["upto"].decimal(Decimal(0)))
+            within = (most or Decimal(0), inner)
         tiers.append(Tier(upto, row["rate"].decimal(), basis, within))
     return tuple(tiers)
+
+
+def _limit(row: Field, upto: Decimal | None) -> tuple[str, Decimal | None]:
+    """A tier's basis and limit; a load factor in percent is so many kWh a kW and day."""
+    basis = row.get("of", "period").choice(*TIER_BASES, "load_factor")
+    if basis != "load_factor":
+        return basis, upto
+    return "per_kw_daily", None if upto is None else upto * _LOAD_FACTOR
 
 
 def _ladders(field: Field, periods: tuple[str, ...]) -> tuple[Ladder, ...]:
@@ -106,7 +119,82 @@ def _variants(field: Field) -> tuple[ByAttribute, list[Field]]:
     return ByAttribute(attribute, tuple(values)), list(values.values())
 
 
-def _usage(field: Field, periods: tuple[str, ...], component: str) -> UsageCharge:
+def _usage(field: Field, schedule: RuleSchedule, registers: list[Register], component: str) -> UsageCharge:
+    """A charge on usage, with the registers that its daily blocks or its reactive energy need."""
+    charge = _plain_usage(field, schedule.periods, component)
+    if field.get("restart", "period").choice("period", "day") == "day":
+        return _daily_blocks(field, charge, schedule, registers)
+    if charge.basis == "reactive":
+        return _reactive(field, charge, schedule, registers)
+    if "above_percent" in field:
+        raise field["above_percent"].refuse("is for basis reactive")
+    return charge
+
+
+def _daily_blocks(field: Field, charge: UsageCharge, schedule: RuleSchedule, registers: list[Register]) -> UsageCharge:
+    """Blocks that begin again each day: a register counts what of each day lies in each."""
+    for key in ("by", "times", "factor", "dated", "demand", "above_percent"):
+        if key in field:
+            raise field[key].refuse("can't stand beside blocks that restart each day")
+    if charge.basis != "usage":
+        raise field["basis"].refuse("blocks that restart each day count usage")
+    ladders = charge.ladders[0]
+    if all(len(ladder) == 1 for ladder in ladders):
+        raise field["restart"].refuse("is for tiers")
+    blocks = []
+    for p, ladder in enumerate(ladders):
+        lower, of_period = Decimal(0), []
+        for t, tier in enumerate(ladder):
+            if tier.basis != "period" or tier.within:
+                raise field["restart"].refuse(
+                    "blocks that restart each day have limits in units a day, without of and within"
+                )
+            name = f"{charge.code.lower()}/{schedule.periods[p]}/{t + 1}"
+            block = Block(p, lower, tier.upto, charge.allocation)
+            registers.append(Register(name, schedule, None, daily=True, measure="block", block=block))
+            of_period.append(len(registers) - 1)
+            lower = lower if tier.upto is None else tier.upto
+        blocks.append(tuple(of_period))
+    return replace(charge, blocks=tuple(blocks))
+
+
+def _reactive(field: Field, charge: UsageCharge, schedule: RuleSchedule, registers: list[Register]) -> UsageCharge:
+    """A charge on kVArh, or on what of it is above a percentage of the kWh."""
+    for key in ("rates", "periods", "by", "times", "factor", "allocation", "dated"):
+        if key in field:
+            raise field[key].refuse("can't stand beside basis reactive: reactive energy has one price, or tiers")
+    if any(t.basis not in ("period", "daily") or t.within for t in charge.ladders[0][0]):
+        raise field["tiers"].refuse("tiers of reactive energy are in kVArh, of the period or daily")
+    above = field.get("above_percent", Decimal(0)).decimal(Decimal(0))
+    return replace(charge, kvarh=_kvarh(schedule, registers), above=above)
+
+
+def _kvarh(schedule: RuleSchedule, registers: list[Register]) -> int:
+    """The register that adds up all kVArh."""
+    for k, register in enumerate(registers):
+        if register.measure == "kvarh":
+            return k
+    registers.append(Register("kvarh total", schedule, None, daily=True, measure="kvarh"))
+    return len(registers) - 1
+
+
+def _power_factor(field: Field, schedule: RuleSchedule, registers: list[Register]) -> PowerFactorRule:
+    """What a low power factor costs."""
+    field.only("target", "rule", "percent", "places")
+    target = field["target"].decimal(Decimal("0.01"))
+    if target > 1:
+        raise field["target"].refuse("is a power factor like 0.90, at most 1")
+    rule = field.get("rule", "ratio").choice("ratio", "points")
+    if (rule == "points") != ("percent" in field):
+        raise field.get("percent").refuse(
+            "is what each hundredth below the target costs: for the rule points, and no other"
+        )
+    percent = field["percent"].decimal(Decimal(0)) if rule == "points" else Decimal(0)
+    places = field.get("places", Decimal(4)).integer(1, 6)
+    return PowerFactorRule(target, rule, percent, places, _kvarh(schedule, registers))
+
+
+def _plain_usage(field: Field, periods: tuple[str, ...], component: str) -> UsageCharge:
     field.only(
         "kind",
         "code",
@@ -125,6 +213,8 @@ def _usage(field: Field, periods: tuple[str, ...], component: str) -> UsageCharg
         "demand",
         "times",
         "dated",
+        "restart",
+        "above_percent",
     )
     if "dated" in field:
         return _dated(field, periods, component)
@@ -135,8 +225,8 @@ def _usage(field: Field, periods: tuple[str, ...], component: str) -> UsageCharg
                 raise field[key].refuse("stands under by.values where prices differ by an attribute")
         for member in members:
             member.only("rate", "tiers", "rates", "periods")
-    if "month_days" in field and field.get("basis").value != "winter_average_volume":
-        raise field["month_days"].refuse("is for basis winter_average_volume")
+    if "month_days" in field and field.get("basis").value not in ("winter_average", "winter_average_volume"):
+        raise field["month_days"].refuse("is for basis winter_average and winter_average_volume")
     return UsageCharge(
         _code(field),
         field["name"].text(),
@@ -147,7 +237,7 @@ def _usage(field: Field, periods: tuple[str, ...], component: str) -> UsageCharg
         field.get("basis", "usage").choice(*BASES),
         field.get("factor", Decimal(1)).decimal(Decimal(0)),
         rounding=_own_rounding(field),
-        month_days=field.get("month_days", Decimal("30.42")).decimal(Decimal(1)),
+        month_days=field["month_days"].decimal(Decimal(1)) if "month_days" in field else None,
         times=field["times"].choice(*COUNTS) if "times" in field else None,
     )
 
@@ -212,11 +302,27 @@ def _register(field: Field, schedule: RuleSchedule) -> Register:
     daily = field.get("per", "period").choice("period", "day") == "day"
     if daily and "ratchet" in field:
         raise field["ratchet"].refuse("is for the demand of a billing period, not of each day")
-    return Register(field["code"].text().lower(), schedule, period, months, daily, hours)
+    measure = field.get("measure", "kw").choice("kw", "kva", "kvar")
+    return Register(field["code"].text().lower(), schedule, period, months, daily, hours, measure)
+
+
+def _beside(
+    field: Field, key: str, register: Register, measure: str, registers: list[Register]
+) -> tuple[Decimal, int] | None:
+    """A percentage of what the same hours come to in another measure."""
+    if key not in field:
+        return None
+    if register.daily:
+        raise field[key].refuse("is for the demand of a billing period, not of each day")
+    registers.append(replace(register, name=f"{register.name} {measure}", measure=measure))
+    return field[key]["percent"].decimal(Decimal(0)), len(registers) - 1
 
 
 def _demand(field: Field, schedule: RuleSchedule, registers: list[Register]) -> DemandCharge:
-    field.only("kind", "code", "name", "rate", "tiers", "period", "months", "ratchet", "rounding", "per", "hours")
+    field.only(
+        *("kind", "code", "name", "rate", "tiers", "period", "months", "ratchet", "rounding", "per", "hours"),
+        *("measure", "above", "at_least", "power_factor"),
+    )
     code = _code(field)
     register = _register(field, schedule)
     registers.append(register)
@@ -238,15 +344,31 @@ def _demand(field: Field, schedule: RuleSchedule, registers: list[Register]) -> 
     component = "demand_flat" if register.period is None else "demand_tou"
     held = ratchets[0] if ratchets else None
     name = field["name"].text()
-    return DemandCharge(code, name, component, first, ladder, held, _own_rounding(field), tuple(also))
+    above = at_least = None
+    if "above" in field:
+        field["above"].only("percent")
+        if register.measure == "kw":
+            raise field["above"].refuse(
+                "is what of kVA or kVAr is above a percentage of the kW: for measure kva or kvar"
+            )
+        above = _beside(field, "above", register, "kw", registers)
+    if "at_least" in field:
+        field["at_least"].only("percent", "measure")
+        other = field["at_least"]["measure"].choice(*(m for m in ("kw", "kva", "kvar") if m != register.measure))
+        at_least = _beside(field, "at_least", register, other, registers)
+    factor = _power_factor(field["power_factor"], schedule, registers) if "power_factor" in field else None
+    if factor is not None and register.measure != "kw":
+        raise field["power_factor"].refuse("adjusts demand in kW")
+    rounding = _own_rounding(field)
+    return DemandCharge(code, name, component, first, ladder, held, rounding, tuple(also), above, at_least, factor)
 
 
 def read_charge(field: Field, schedule: RuleSchedule, registers: list[Register], known: list[str]) -> Charge:
     kind = field["kind"].choice("usage", "fixed", "demand", "minimum", "rider", "tax")
     if kind == "usage":
-        return _usage(field, schedule.periods, field.get("component", "energy").choice(*COMPONENTS))
-    if kind == "rider" and "percent" not in field:
-        return _usage(field, schedule.periods, field.get("component", "rider").choice(*COMPONENTS))
+        return _usage(field, schedule, registers, field.get("component", "energy").choice(*COMPONENTS))
+    if kind == "rider" and "percent" not in field and "power_factor" not in field:
+        return _usage(field, schedule, registers, field.get("component", "rider").choice(*COMPONENTS))
     if kind == "demand":
         return _demand(field, schedule, registers)
     if kind == "fixed":
@@ -276,13 +398,16 @@ def read_charge(field: Field, schedule: RuleSchedule, registers: list[Register],
             _code(field), field["name"].text(), amounts, scope, variants, per, _own_rounding(field), demand
         )
     field.only(
-        "kind", "code", "name", "percent", "of", "jurisdiction", "exempt", "rounding", "base_cap", "cap", "certificate"
+        *("kind", "code", "name", "percent", "of", "jurisdiction", "exempt", "rounding", "base_cap", "cap"),
+        *("certificate", *(("power_factor",) if kind == "rider" else ())),
     )
+    if "power_factor" in field and "percent" in field:
+        raise field["percent"].refuse("stands beside power_factor: give one of them")
     return PercentCharge(
         _code(field),
         field["name"].text(),
         kind,
-        field["percent"].decimal(),
+        Decimal(0) if "power_factor" in field else field["percent"].decimal(),
         scope,
         field["jurisdiction"].text() if "jurisdiction" in field else None,
         frozenset(f.text() for f in field["exempt"].list()) if "exempt" in field else frozenset(),
@@ -290,4 +415,5 @@ def read_charge(field: Field, schedule: RuleSchedule, registers: list[Register],
         field["base_cap"].decimal(Decimal(0)) if "base_cap" in field else None,
         field["cap"].decimal(Decimal(0)) if "cap" in field else None,
         field.get("certificate", False).flag(),
+        power_factor=_power_factor(field["power_factor"], schedule, registers) if "power_factor" in field else None,
     )

@@ -1,0 +1,136 @@
+"""Determinants of services whose usage is known only as a day's total: what registers and dials count."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from meter_pipeline.billing.day_groups import DayGroup, DayWork, conversion, converted, no_conversion, unbilled
+from meter_pipeline.billing.day_slots import hours_period, whole_day_period
+from meter_pipeline.billing.demand_dials import dials_of, fill_demand, unread
+from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, DayServices, exceptions
+from meter_pipeline.billing.tariffs.model import Tariff
+
+
+def fill_daily(
+    groups: list[DayGroup],
+    group_of: npt.NDArray[np.int64],
+    work: DayWork,
+    daily: pl.DataFrame,
+    seen: npt.NDArray[np.bool_],
+    bound: DayServices,
+) -> pl.DataFrame:
+    """Usage known only as a day's total, that of registers alone: enough for a tariff without demand whose periods do not
+    divide the day. It comes on top of intervals, as on the day on which a register gives way to an interval meter."""
+    services = work.services
+    joined = daily.join(
+        services.select("service_point_id", "account_id", pl.int_range(pl.len(), dtype=pl.Int64).alias("at")),
+        on="service_point_id",
+        how="left",
+    )
+    faults = [unbilled(joined.filter(pl.col("at").is_null()), bound)]
+    joined = joined.filter(pl.col("at").is_not_null())
+    if joined.height:
+        joined = joined.with_columns(pl.Series("group", group_of[joined["at"].to_numpy()]))
+        for (g, unit, flow), part in sorted(
+            joined.group_by("group", "unit", "flow"), key=lambda item: tuple(map(str, item[0]))
+        ):
+            group = groups[int(str(g))]
+            holiday = group.tariff.is_holiday(work.day, work.holidays)
+            if group.tariff.needs_intervals:
+                part, told = _with_demand(group, part, str(flow), work)
+                faults += told
+            held = whole_day_period(group.tariff, work.zone, work.day, holiday)
+            if held is None:
+                faults.append(_fill_dials(group, part, str(unit), str(flow), work))
+                continue
+            factor = conversion(str(unit), group.tariff, work.day)
+            if factor is None:
+                faults.append(no_conversion(part, str(unit), group.tariff))
+                continue
+            summed = part.group_by("at").agg(pl.col("quantity").sum(), pl.col("estimated").any()).sort("at")
+            room = group.holds(work.within[summed["at"].to_numpy()], str(unit))
+            if not room.all():
+                third = services[summed["at"].filter(pl.Series(~room)).to_list()]
+                faults.append(exceptions(third, "unit_mismatch", f"{unit} beside two other units on one day"))
+                summed = summed.filter(pl.Series(room))
+            target, quantity = work.within[summed["at"].to_numpy()], summed["quantity"].to_numpy()
+            group.add_metered(target, str(unit), quantity, export=flow == "export")
+            if flow == "export":
+                group.export[target, held] += converted(quantity, factor)
+                continue
+            group.energy[target, held] += converted(quantity, factor)
+            group.estimated[target] += summed["estimated"].to_numpy().astype(np.int32)
+            group.slots[target] += 1
+        seen[joined["at"].to_numpy()] = True
+    return pl.concat([f.cast(EXCEPTION_SCHEMA) for f in faults])
+
+
+def _with_demand(
+    group: DayGroup, part: pl.DataFrame, flow: str, work: DayWork
+) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
+    """Days' totals of services of a tariff with demand: those whose demand dials register all of it, and the exceptions of
+    the others."""
+    tariff = group.tariff
+    dials = {} if tariff.counts_reactive or flow != "import" else dials_of(work.extras.demand, part["service_point_id"])
+    at = (work.day, work.zone, tariff.is_holiday(work.day, work.holidays))
+    able = [
+        point
+        for point, row in part.select("service_point_id", "at").unique().sort("at").iter_rows()
+        if point in dials and fill_demand(tariff, int(work.within[row]), dials[point], group.peaks, at)
+    ]
+    with_dials = pl.col("service_point_id").is_in(able)
+    kept = part.filter(with_dials)
+    services = work.services[kept["at"].unique().sort().to_list()]
+    return kept, [
+        exceptions(part.filter(~with_dials), "needs_intervals", tariff.tariff_id),
+        unread(services, {point: dials[point] for point in able}, work.day),
+    ]
+
+
+def _fill_dials(group: DayGroup, part: pl.DataFrame, unit: str, flow: str, work: DayWork) -> pl.DataFrame:
+    """Days of services whose registers count by time of use: each register's use in the period that holds its hours.
+
+    Returns those that need intervals: a register counts hours of several periods, or the registers do not add up to the day.
+    """
+    factor = conversion(unit, group.tariff, work.day)
+    if flow != "import" or work.extras.dials is None or factor is None:
+        return exceptions(part, "needs_intervals", group.tariff_id)
+    wanted = work.extras.dials.join(part.select("service_point_id").unique(), on="service_point_id").filter(
+        pl.col("unit") == unit
+    )
+    rows = {point: of_point for (point,), of_point in wanted.group_by("service_point_id")}
+    faults = [exceptions(part.clear(), "needs_intervals")]
+    for row in part.iter_rows(named=True):
+        found = rows.get(row["service_point_id"])
+        divided = None if found is None else _by_period(group.tariff, found, work)
+        target = np.array([work.within[row["at"]]])
+        mine = part.filter(pl.col("at") == row["at"])
+        if divided is None or abs(sum(divided.values()) - row["quantity"]) > len(divided):
+            faults.append(exceptions(mine, "needs_intervals", group.tariff_id))
+        elif not group.holds(target, unit).all():
+            faults.append(exceptions(mine, "unit_mismatch", f"{unit} beside two other units on one day"))
+        else:
+            # The day's own total is billed: what dials differ from it by, a millionth or two, is in the last period.
+            last = max(divided)
+            divided[last] += row["quantity"] - sum(divided.values())
+            for period, quantity in divided.items():
+                group.energy[target, period] += converted(np.array([quantity], np.int64), factor)
+            group.add_metered(target, unit, np.array([row["quantity"]], np.int64), export=False)
+            group.estimated[target] += int(row["estimated"])
+            group.slots[target] += 1
+    return pl.concat(faults)
+
+
+def _by_period(tariff: Tariff, registers: pl.DataFrame, work: DayWork) -> dict[int, int] | None:
+    """Use by period from one service's registers; None where a register's hours lie in several periods."""
+    found: dict[int, int] = {}
+    holiday = tariff.is_holiday(work.day, work.holidays)
+    for _, hours in registers.group_by("meter_id", "channel"):
+        spans = [(int(a), int(b)) for a, b in hours.select("from_minute", "to_minute").iter_rows()]
+        period = hours_period(tariff, work.zone, work.day, holiday, spans)
+        if period is None:
+            return None
+        found[period] = found.get(period, 0) + int(hours["quantity"][0])
+    return found

@@ -1,0 +1,211 @@
+"""The services of a day by tariff version: what their determinants are filled into, and the units they count in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from fractions import Fraction
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from meter_pipeline.billing.fixed_point import Whole, narrow, product, quotient
+from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, DayServices, exceptions
+from meter_pipeline.billing.tariffs.model import Layout, Tariff
+from meter_pipeline.schemas.reads import DayMatrix
+from meter_pipeline.units import CUBIC_METRES
+
+#: What registers alone make of a day: quantity in micro base units of ``unit``.
+DAILY_SCHEMA: Final = pl.Schema(
+    {"service_point_id": pl.String, "flow": pl.String, "unit": pl.String, "quantity": pl.Int64, "estimated": pl.Boolean}
+)
+
+#: What time-of-use registers of a service without intervals counted on a day, a row for each stretch of hours they count
+#: on such a day; quantity in micro base units.
+DIALS_SCHEMA: Final = pl.Schema(
+    {
+        "service_point_id": pl.String,
+        "meter_id": pl.String,
+        "channel": pl.String,
+        "unit": pl.String,
+        "quantity": pl.Int64,
+        "from_minute": pl.Int32,
+        "to_minute": pl.Int32,
+    }
+)
+
+#: volumes a tariff may count in, as cubic metres (exact)
+_VOLUMES: Final = {**CUBIC_METRES, "kgal": 1000 * CUBIC_METRES["gal"], "ccf": 100 * CUBIC_METRES["ft3"]}
+
+
+def conversion(unit: str, tariff: Tariff, day: date) -> Fraction | None:
+    """The exact factor from a meter's base unit to the tariff's unit on a day; None where there is none.
+
+    Therms come from volume by the tariff's heat content in force; energy and volume are never converted otherwise.
+    """
+    if unit == tariff.unit:
+        return Fraction(1)
+    if unit in _VOLUMES and tariff.unit in _VOLUMES:
+        return _VOLUMES[unit] / _VOLUMES[tariff.unit]
+    if tariff.unit == "therm" and unit in _VOLUMES:
+        held = [h for h in tariff.heat_content if h.valid_from <= day]
+        if held:
+            return _VOLUMES[unit] / _VOLUMES["ccf"] * Fraction(held[-1].therms_per_ccf)
+    return None
+
+
+def no_conversion(rows: pl.DataFrame, unit: str, tariff: Tariff) -> pl.DataFrame:
+    """Services whose usage can't be counted in the tariff's unit."""
+    if tariff.unit == "therm" and unit in _VOLUMES:
+        first = tariff.heat_content[0].valid_from
+        return exceptions(rows, "no_heat_content", f"{tariff.tariff_id}: heat content begins on {first}")
+    return exceptions(rows, "unit_mismatch", f"{unit} to {tariff.unit}")
+
+
+def converted(values: Whole, factor: Fraction) -> npt.NDArray[np.int64]:
+    if factor == 1:
+        return values
+    return narrow(quotient(product(values, factor.numerator), factor.denominator, "half_even"))
+
+
+@dataclass(slots=True)
+class DayGroup:
+    """The services of one tariff version on a day. Rows align with ``rows`` (positions in the bound services frame).
+
+    ``energy`` and ``export`` (n, periods) in millionths of the tariff's unit; ``peaks`` (n, registers) in millionths of
+    a kW and ``peak_slots`` the slot in which each began (-1: none); ``source`` (n,) the usage in micro base units of
+    the meter; ``estimated``, ``missing`` and ``slots`` (n,) count intervals (a day's total counts as one).
+    """
+
+    tariff_id: str
+    version: int
+    tariff: Tariff
+    rows: npt.NDArray[np.int64]
+    energy: npt.NDArray[np.int64]
+    export: npt.NDArray[np.int64]
+    peaks: npt.NDArray[np.int64]
+    peak_slots: npt.NDArray[np.int16]
+    source: npt.NDArray[np.int64]
+    source_export: npt.NDArray[np.int64]
+    estimated: npt.NDArray[np.int32]
+    missing: npt.NDArray[np.int32]
+    slots: npt.NDArray[np.int32]
+    interval_minutes: npt.NDArray[np.int16]
+    source_unit: npt.NDArray[np.object_]
+    other: npt.NDArray[np.int64]
+    other_export: npt.NDArray[np.int64]
+    other_unit: npt.NDArray[np.object_]
+
+    def holds(self, target: npt.NDArray[np.int64], unit: str) -> npt.NDArray[np.bool_]:
+        """Which rows have room for usage in a unit: a day holds two, that of the old meter and that of the new."""
+        first, second = self.source_unit[target], self.other_unit[target]
+        room: npt.NDArray[np.bool_] = (first == "") | (first == unit) | (second == "") | (second == unit)
+        return room
+
+    def add_metered(
+        self, target: npt.NDArray[np.int64], unit: str, quantity: npt.NDArray[np.int64], *, export: bool
+    ) -> None:
+        """Add usage as the meters count it, in micro base units. Each row at most once, and only where ``holds``."""
+        first = (self.source_unit[target] == "") | (self.source_unit[target] == unit)
+        own, second = target[first], target[~first]
+        self.source_unit[own], self.other_unit[second] = unit, unit
+        (self.source_export if export else self.source)[own] += quantity[first]
+        (self.other_export if export else self.other)[second] += quantity[~first]
+
+    def order_units(self) -> None:
+        """The tariff's own unit comes first, else the alphabet decides: never the order in which usage was added."""
+        wrong = np.flatnonzero(
+            (self.other_unit != "")
+            & (self.source_unit != self.tariff.unit)
+            & ((self.other_unit == self.tariff.unit) | (self.other_unit < self.source_unit))
+        )
+        for first, second in (
+            (self.source_unit, self.other_unit),
+            (self.source, self.other),
+            (self.source_export, self.other_export),
+        ):
+            first[wrong], second[wrong] = second[wrong], first[wrong]
+
+
+@dataclass(slots=True)
+class DayDeterminants:
+    """All services of a day by tariff version, and what stood in the way."""
+
+    billing_day: date
+    services: pl.DataFrame
+    groups: list[DayGroup]
+    exceptions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=EXCEPTION_SCHEMA))
+    layouts: Mapping[tuple[str, int], Layout] = field(default_factory=dict)
+
+
+def blank_group(tariff_id: str, version: int, tariff: Tariff, rows: npt.NDArray[np.int64]) -> DayGroup:
+    """A group in which nothing was used yet."""
+    n, periods, registers = len(rows), len(tariff.schedule.periods), len(tariff.registers)
+    return DayGroup(
+        tariff_id,
+        version,
+        tariff,
+        rows,
+        np.zeros((n, periods), np.int64),
+        np.zeros((n, periods), np.int64),
+        np.zeros((n, registers), np.int64),
+        np.full((n, registers), -1, np.int16),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int32),
+        np.zeros(n, np.int32),
+        np.zeros(n, np.int32),
+        np.zeros(n, np.int16),
+        np.full(n, "", dtype=object),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int64),
+        np.full(n, "", dtype=object),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DayExtras:
+    """What some tariffs ask of a day beyond usage. ``dials``: DIALS_SCHEMA, by which a day without intervals is divided among
+    periods; ``demand``: demand_dials.DEMAND_SCHEMA; ``reactive``: intervals of reactive energy."""
+
+    dials: pl.DataFrame | None = None
+    demand: pl.DataFrame | None = None
+    reactive: Sequence[DayMatrix] = ()
+
+
+@dataclass(slots=True)
+class DayWork:
+    """What filling a day's groups needs, and what it finds.
+
+    ``within``: a service's row in its group; ``apart``: usage of services with demand whose meters have intervals of several
+    lengths, by group: row in the group, interval length and the day's values.
+    """
+
+    services: pl.DataFrame
+    within: npt.NDArray[np.int64]
+    day: date
+    zone: str
+    holidays: frozenset[date]
+    faults: list[pl.DataFrame]
+    apart: dict[int, list[tuple[int, int, npt.NDArray[np.int64]]]] = field(default_factory=dict)
+    extras: DayExtras = field(default_factory=DayExtras)
+
+    @classmethod
+    def of(
+        cls, bound: DayServices, groups: Sequence[DayGroup], day: date, zone: str, holidays: frozenset[date]
+    ) -> DayWork:
+        within = np.zeros(bound.services.height, np.int64)
+        for group in groups:
+            within[group.rows] = np.arange(len(group.rows))
+        return cls(bound.services, within, day, zone, holidays, [bound.exceptions])
+
+
+def unbilled(unbound: pl.DataFrame, bound: DayServices) -> pl.DataFrame:
+    """Usage at a service point that no service holds: no account pays, unless an exception already says why."""
+    return exceptions(
+        unbound.join(bound.exceptions, on="service_point_id", how="anti").select("service_point_id").unique(),
+        "no_agreement",
+    )
