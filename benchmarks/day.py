@@ -3,7 +3,8 @@
 ``--interval 5|10|15|30|60``: electricity intervals of a simulated clean city. ``--interval 1440``: one daily register
 read a meter. Timed: landing (hash, archive, parse, pack, stage) to ledger checkpoint, in one process. Not timed:
 process start, reference data, the simulation, and the two days before, which a day's register difference stands on. The
-database is a scratch one on the configured server, durability on. ``--city FOLDER`` keeps the simulated city there and
+database is a scratch one on the configured server, durability on. Beside it, in the same run, the floor of the same work
+(benchmarks/floor.py): ``ratios.ours_over_floor`` compares machines better than seconds do. ``--city FOLDER`` keeps the simulated city there and
 uses it again (a million meters take minutes to simulate).
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 
 import polars as pl
 
+from benchmarks import floor
 from benchmarks.support import Stopwatch, document
 from meter_pipeline.clock import SYSTEM_CLOCK
 from meter_pipeline.feeds.head_ends import read_head_ends
@@ -111,6 +113,7 @@ def _run(
             detect_billing_day(database, calendar, earlier, clock=SYSTEM_CLOCK)
         _release(data)
     read_head_ends(mine.head_ends)
+    floors = {"land": floor.landing([path for path in sorted(mine.inbox.rglob("*")) if path.is_file()])}
     count: dict[str, Any] = {"shards": shards} if shards else {}
     watch, outcomes = Stopwatch(memory=True), dict[str, Any]()
     started = time.perf_counter()
@@ -134,6 +137,7 @@ def _run(
     if done.verification.findings:
         raise RuntimeError(f"the ledger of the day does not verify: {done.verification.findings[:3]}")
     wall = time.perf_counter() - started
+    floors |= floor.writing(database, DAY, work)
     totals = database.read(
         "SELECT (SELECT count(*) FROM billing.charge_day WHERE billing_day = $1) AS billed, "
         "(SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint FROM pg_inherits WHERE inhparent = 'raw.interval_day'::regclass) AS bytes",
@@ -153,10 +157,11 @@ def _run(
                 stage: round(watch.busy[stage] / seconds, 2) for stage, seconds in watch.seconds.items()
             },
             "billed_service_points": totals["billed"],
+            "floor_s": {stage: round(seconds, 3) for stage, seconds in floors.items()},
             "steps_s": {stage: outcome.seconds for stage, outcome in outcomes.items()},
             "bytes_per_interval": round(totals["bytes"] / reads, 2) if reads and not daily else None,
         },
-        {},
+        floor.ratios(watch.seconds, floors),
     )
 
 

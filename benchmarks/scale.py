@@ -23,7 +23,8 @@ def run(sizes: str = "10000,100000,1000000", interval: int = 15, city: str = "")
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{meters} meters: {done.stderr.strip()[-2000:]}")
-        figures = json.loads(done.stdout.strip().splitlines()[-1])["figures"]
+        document_of_day = json.loads(done.stdout.strip().splitlines()[-1])
+        figures = document_of_day["figures"]
         wanted = (
             "intervals",
             "wall_s",
@@ -32,8 +33,13 @@ def run(sizes: str = "10000,100000,1000000", interval: int = 15, city: str = "")
             "bytes_per_interval",
             "stage_s",
             "stage_peak_mib",
+            "stage_busy_cores",
+            "floor_s",
         )
-        runs.append({"meters": meters} | {name: figures[name] for name in wanted})
+        runs.append({"meters": meters} | {name: figures[name] for name in wanted} | document_of_day["ratios"])
     cost = {run["meters"]: run["wall_s"] / run["intervals"] for run in runs}
     ratio = round(cost[1_000_000] / cost[100_000], 3) if {1_000_000, 100_000} <= set(cost) else None
-    return document("scale", {"interval": interval}, {"runs": runs}, {"cost_1m_over_100k": ratio})
+    largest = max(runs, key=lambda run: run["meters"])
+    over_floor = {f"ours_over_floor_{run['meters']}": run["ours_over_floor"] for run in runs}
+    ratios = {"cost_1m_over_100k": ratio, "ours_over_floor": largest["ours_over_floor"], **over_floor}
+    return document("scale", {"interval": interval}, {"runs": runs}, ratios)

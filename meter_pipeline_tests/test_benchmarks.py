@@ -41,3 +41,9 @@ def test_a_benchmark_runs_and_prints_its_document(
     assert set(document) == {"bench", "config", "figures", "ratios", "machine"}
     assert (document["bench"], bool(document["figures"]), document["machine"]["cores"] > 0) == (name, True, True)
     json.dumps(document, allow_nan=False)
+    if name in ("day", "scale"):  # the floor of the same work stands beside it
+        figures = document["figures"] if name == "day" else document["figures"]["runs"][0]
+        ours = sum(figures["stage_s"].values())
+        floor = sum(figures["floor_s"].values())
+        assert document["ratios"]["ours_over_floor"] == pytest.approx(ours / floor, rel=0.02)
+        assert set(figures["floor_s"]) == set(figures["stage_s"])
