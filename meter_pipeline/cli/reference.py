@@ -13,17 +13,31 @@ import typer
 from meter_pipeline.cli.output import ERR, OUT, PROBLEM, emit, plain, problem, table
 from meter_pipeline.deployment import prepare
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.reference import Fault, ReferenceRefused, history, import_folder
+from meter_pipeline.reference import Fault, ReferenceRefused, history
 from meter_pipeline.reference.tables import Snapshot
 from meter_pipeline.schemas.reference import TABLES
 from meter_pipeline.settings import Settings, load_settings
 
 app = typer.Typer(
-    no_args_is_help=True, help="Reference data: import DIR, show a table, enrol FILE, end or remove a row, verify."
+    no_args_is_help=True,
+    help="Reference data: import, preview and approve corrections, show, enrol, end or remove a row, verify.",
 )
 #: lines of notes shown on a terminal
 _SHOWN_NOTES = 20
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+Who = Annotated[str, typer.Option("--by", help="Who you are.")]
+Why = Annotated[str, typer.Option("--why", help="The reason; it goes into the ledger.")]
+Row = Annotated[list[str], typer.Argument(help="The row's key, in the order of the table's key columns.")]
+
+
+def _acting(database: Database, name: str, by: str) -> str:
+    """Who changes reference data, entitled and proven."""
+    from meter_pipeline.cli.identity import acting_or_exit
+    from meter_pipeline.control import decisions
+
+    return acting_or_exit(database, "reference", name, by, decisions.WORK)
 
 
 @app.command("import")
@@ -40,30 +54,197 @@ def import_(
     on: Annotated[
         datetime | None, typer.Option("--on", formats=["%Y-%m-%d"], help="First day without the ended rows; today.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing: show changes, days, bills and money, kept under a digest.")
+    ] = False,
     by: Annotated[str | None, typer.Option("--by", help="Who you are.")] = None,
     why: Annotated[str, typer.Option("--why", help="The reason; it goes into the ledger.")] = "",
     json: Json = False,
 ) -> None:
-    """Import a folder: all of it, or nothing and every fault named.
+    """Import a folder: all of it, or nothing and every fault named. The days that a change reaches are asked for again.
 
     Examples:
       meter-pipeline reference import data/reference
+      meter-pipeline reference import export --dry-run
       meter-pipeline reference import export --snapshot agreements installations --by ana --why "weekly export"
     """
+    from meter_pipeline.corrections.apply import import_folder
+
     settings = load_settings()
     database = prepare(settings)
     try:
         whole = _snapshot(settings, [*(snapshot or []), *(more or [])], on, confirm_ended)
+        if dry_run:
+            _preview(database, settings, directory, whole, json)
+            return
         person = None if by is None else _acting(database, directory.name, by)
-        counts = import_folder(database, directory, snapshot=whole, by=person, why=why)
+        made = import_folder(database, settings.calendar(), directory, snapshot=whole, by=person, why=why)
     except ReferenceRefused as refused:
         faults = refused.faults
-        emit({"imported": None, "faults": [str(f) for f in faults]}, json, lambda _: _show_faults(faults))
+        empty: dict[str, Any] = (
+            {"digest": None, "changes": [], "refused": str(faults[0])} if dry_run else {"imported": None}
+        )
+        emit({**empty, "faults": [str(f) for f in faults]}, json, lambda _: _show_faults(faults))
         raise typer.Exit(PROBLEM) from refused
+    reached = {"days": made.days, "service_points": made.service_points, "issued_statements": made.issued}
+    emit({"imported": made.rows, "faults": [], "asked": reached}, json, _show_imported)
+
+
+def _show_imported(document: dict[str, Any]) -> None:
+    rows = list(document["imported"].items())
+    OUT.print(table("Imported", ["table", "rows"], rows, numbers=["rows"]))
+    if days := document["asked"]["days"]:
+        reached = f"{len(days)} billing days of {document['asked']['service_points']} service points"
+        OUT.print(
+            f"{reached} are asked for again ({days[0]} to {days[-1]}); meter-pipeline run or the sensor runs them."
+        )
+
+
+def _preview(database: Database, settings: Settings, directory: Path, whole: Snapshot | None, json: bool) -> None:
+    from meter_pipeline.corrections.preview import preview_folder
+
+    made = preview_folder(database, settings.calendar(), directory, snapshot=whole)
+    emit(made.document | {"two_people": made.issued}, json, _show_preview)
+
+
+def _show_preview(document: dict[str, Any]) -> None:
+    if not document["changes"]:
+        OUT.print("nothing changes")
+        return
+    columns = ["table", "key", "column", "old", "new", "valid_from"]
+    rows = [[_shown(c[name]) for name in columns] for c in document["changes"][:_SHOWN_NOTES]]
+    OUT.print(table(f"{len(document['changes'])} changes", columns, rows))
+    bills = document["statements"]
+    sealed = ", ".join(bills["sealed_months"]) or "none"
+    OUT.print(f"{document['days']} billing days of {document['service_points']} service points; statements: {bills['issued']} "
+              f"issued, {bills['open']} still to be issued; sealed months: {sealed}")  # fmt: skip
+    money = document["money"]
+    names = ["account_id", "old", "new", "difference"]
+    shown = [[each[n] for n in names] for each in money["accounts"][:_SHOWN_NOTES]]
+    total = ["total", money["old"], money["new"], money["difference"]]
+    OUT.print(table("Money by account", names, [*shown, total], numbers=names[1:]))
+    for each in document["waiting"]:
+        OUT.print(f"{each['statement_id']} waits: {each['why']}", highlight=False)
+    step = "request" if document["two_people"] else "apply"
+    OUT.print(f'Next: meter-pipeline reference {step} {document["digest"]} --by NAME --why "..."', highlight=False)
+
+
+def _shown(value: Any) -> Any:
+    return " ".join(str(v) for v in value.values() if v is not None) if isinstance(value, dict) else value
+
+
+Digest = Annotated[str, typer.Argument(help="The preview's digest.")]
+
+
+def _digest(text: str) -> bytes:
+    try:
+        digest = bytes.fromhex(text)
+    except ValueError:
+        digest = b""
+    if len(digest) != 32:
+        problem(f"{text[:80]} is no digest", "meter-pipeline reference corrections lists the previews")
+    return digest
+
+
+@app.command()
+def apply(digest: Digest, by: Who, why: Why, json: Json = False) -> None:
+    """Make a previewed correction that changes no issued money. Refused where anything moved since the preview.
+
+    Example: meter-pipeline reference apply 4be1... --by ana --why "nameplate says 40"
+    """
+    from meter_pipeline.corrections.apply import apply as make
+
+    database = prepare(load_settings())
+    found = _digest(digest)
+    try:
+        made = make(database, found, by=_acting(database, digest[:16], by), why=why)
+    except ReferenceRefused as refused:
+        problem(refused.faults[0].why)
+    _emit_made(made, json)
+
+
+@app.command()
+def request(digest: Digest, by: Who, why: Why, json: Json = False) -> None:
+    """Ask a second person for a previewed correction that changes issued money.
+
+    Example: meter-pipeline reference request 4be1... --by ana --why "nameplate says 40"
+    """
+    from meter_pipeline.control.people import Refused
+    from meter_pipeline.corrections.apply import request as ask
+
+    database = prepare(load_settings())
+    found = _digest(digest)
+    try:
+        asked = ask(database, found, by=_acting(database, digest[:16], by), reason=why)
+    except ReferenceRefused as refused:
+        problem(refused.faults[0].why)
+    except Refused as refusal:
+        problem(str(refusal))
     emit(
-        {"imported": counts, "faults": []},
+        {"request": asked.request_id, "digest": digest, "expires_at": asked.expires_at},
         json,
-        lambda d: OUT.print(table("Imported", ["table", "rows"], list(counts.items()), numbers=["rows"])),
+        lambda d: OUT.print(
+            f"request {d['request']} waits: meter-pipeline reference approve {d['request']} --by NAME --why ..."
+        ),
+    )
+
+
+@app.command()
+def approve(
+    number: Annotated[int, typer.Argument(metavar="REQUEST", help="The request's number.")],
+    by: Who,
+    why: Why,
+    json: Json = False,
+) -> None:
+    """Approve a correction as the second person, and make it. Refused where anything moved since the preview.
+
+    Example: meter-pipeline reference approve 12 --by ben --why "seen the meter test"
+    """
+    from meter_pipeline.cli.identity import acting_or_exit
+    from meter_pipeline.control import decisions
+    from meter_pipeline.control.people import Refused
+    from meter_pipeline.corrections.apply import approve as confirm
+
+    database = prepare(load_settings())
+    person = acting_or_exit(database, "reference", str(number), by, decisions.FINANCE)
+    try:
+        made = confirm(database, number, by=person, reason=why)
+    except Refused as refusal:
+        problem(str(refusal), "meter-pipeline reference corrections lists the previews and what was made")
+    _emit_made(made, json)
+
+
+def _emit_made(made: Any, json: bool) -> None:
+    reached = {"days": made.days, "service_points": made.service_points, "issued_statements": made.issued}
+    emit({"imported": made.rows, "faults": [], "asked": reached}, json, _show_imported)
+
+
+@app.command()
+def corrections(json: Json = False) -> None:
+    """Previewed corrections: what each changes and costs, and whether it was made.
+
+    Example: meter-pipeline reference corrections
+    """
+    from meter_pipeline.corrections.tables import listed
+
+    with prepare(load_settings()).connect("meter-pipeline correction") as connection:
+        found = [
+            {
+                "digest": digest,
+                "source": source,
+                "previewed_at": at,
+                "two_people": issued,
+                "applied_at": made,
+                "days": summary["days"],
+                "difference": summary["money"]["difference"],
+            }
+            for digest, source, at, issued, made, summary in listed(connection)
+        ]
+    columns = ["digest", "source", "previewed_at", "two_people", "days", "difference", "applied_at"]
+    emit(
+        {"corrections": found},
+        json,
+        lambda d: OUT.print(table("Corrections", columns, [[c[n] for n in columns] for c in d["corrections"]])),
     )
 
 
@@ -149,19 +330,6 @@ def _show_faults(faults: list[Fault]) -> None:
     ERR.print(
         f"[bold red]Refused:[/] {len(faults)} faults; nothing was imported. Mend the lines above and import again."
     )
-
-
-Who = Annotated[str, typer.Option("--by", help="Who you are.")]
-Why = Annotated[str, typer.Option("--why", help="The reason; it goes into the ledger.")]
-Row = Annotated[list[str], typer.Argument(help="The row's key, in the order of the table's key columns.")]
-
-
-def _acting(database: Database, name: str, by: str) -> str:
-    """Who changes reference data, entitled and proven."""
-    from meter_pipeline.cli.identity import acting_or_exit
-    from meter_pipeline.control import decisions
-
-    return acting_or_exit(database, "reference", name, by, decisions.WORK)
 
 
 @app.command()

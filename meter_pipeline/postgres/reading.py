@@ -29,6 +29,11 @@ class ReadSession(Database):
 
     connection: Any = None
 
+    @property
+    def shared(self) -> bool:
+        """Whether every other session of the database is this one."""
+        return False
+
     def read(self, query: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
         return fetch(self.connection, query, parameters)
 
@@ -59,7 +64,10 @@ def ahead(items: Generator[Item], depth: int = 4) -> Iterator[Iterator[Item]]:
 @contextlib.contextmanager
 def reading(database: Database) -> Iterator[ReadSession]:
     """A session for many reads of frames. Its connection goes back to a shelf, from which the next stage of the same
-    process takes it."""
+    process takes it. A session that shares one transaction with everybody (one_transaction.py) stays itself."""
+    if isinstance(database, ReadSession) and database.shared:
+        yield database
+        return
     url = database.with_options(options=f"{database.session_options} -c default_transaction_read_only=on")
     connection = _SHELF.take(url)
     try:

@@ -49,11 +49,12 @@ def reference_data(
     context: dg.AssetExecutionContext, municipality: Municipality, pause_guard: PauseGuard
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Import data/reference: every fault is named and one fault refuses the whole import."""
-    from meter_pipeline.reference import ReferenceRefused, import_folder
+    from meter_pipeline.corrections.apply import import_folder
+    from meter_pipeline.reference import ReferenceRefused
 
     folder = municipality.settings().data / "reference"
     try:
-        counts = import_folder(municipality.database(), folder)
+        made = import_folder(municipality.database(), municipality.settings().calendar(), folder)
     except ReferenceRefused as refused:
         listed = "\n".join(f"- {fault}" for fault in refused.faults[:200])
         raise dg.Failure(
@@ -62,4 +63,4 @@ def reference_data(
             allow_retries=False,
         ) from refused
     for name, key in KEYS.items():
-        yield dg.MaterializeResult(asset_key=key, metadata={"dagster/row_count": counts.get(name, 0)})
+        yield dg.MaterializeResult(asset_key=key, metadata={"dagster/row_count": made.rows.get(name, 0)})

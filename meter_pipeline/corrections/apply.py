@@ -1,0 +1,189 @@
+"""Making a correction: versions, requests for exactly the days it reaches, and ledger entries, in one transaction.
+
+One person makes it where no issued money changes; two where it does: one asks for a preview's digest, another confirms
+it. It is refused where anything the preview stands on moved meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control import decisions, dual_control
+from meter_pipeline.control.people import Denial
+from meter_pipeline.control.tables.flags import RequestRow
+from meter_pipeline.corrections import tables
+from meter_pipeline.corrections.impact import pairs_of
+from meter_pipeline.corrections.preview import refuse_archived, state_of
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.reference import Fault, ReferenceRefused, history
+from meter_pipeline.reference.folder import read_folder
+from meter_pipeline.reference.importing import write_rows
+from meter_pipeline.reference.tables import Snapshot, settle
+from meter_pipeline.vee.tables import true_up
+
+#: Two people make a correction that changes money already issued: anybody who works the queues asks, finance confirms.
+CORRECTION: Final = dual_control.Action(
+    "reference_correction",
+    decisions.WORK,
+    decisions.FINANCE,
+    "reference_imported",
+    "reference_imported",
+    "reference_imported",
+    life=dual_control.LONGEST_LIFE,
+)
+
+
+@dataclass(slots=True)
+class Made:
+    """What an import did: rows by table, the days it asked for, and how many issued statements they are on."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    days: list[date] = field(default_factory=list)
+    service_points: int = 0
+    issued: int = 0
+
+
+def import_folder(
+    database: Database,
+    calendar: BillingCalendar,
+    folder: Path,
+    *,
+    snapshot: Snapshot | None = None,
+    by: str | None = None,
+    why: str = "",
+    clock: Clock = SYSTEM_CLOCK,
+) -> Made:
+    """Import a folder and ask for the days it reaches. Raises ReferenceRefused with every fault, and where it reaches
+    issued statements while the register of people names anybody: then two people make it (``request``, ``approve``)."""
+    rows, documents = read_folder(folder)
+    if snapshot is not None and (missing := sorted(snapshot.tables - rows.keys())):
+        raise ReferenceRefused([Fault(f"{name}.csv", 0, "", "a snapshot needs the table's file") for name in missing])
+    with database.connect("meter-pipeline reference") as connection:
+        counts = write_rows(connection, rows, documents, str(folder), snapshot=snapshot, by=by, why=why)
+        made = _reach(connection, calendar, clock)
+        made.rows = counts
+        if made.issued and tables.has_people(connection):
+            said = f"it reaches {made.issued} issued statements, so two people make it: meter-pipeline reference import {folder} --dry-run"
+            raise ReferenceRefused([Fault(str(folder), 0, "", said)])
+    settle(database, counts)
+    return made
+
+
+def _reach(connection: Any, calendar: BillingCalendar, clock: Clock) -> Made:
+    """Ask for the days that the rows written in this transaction reach."""
+    changed = history.changes(connection)
+    if not changed:
+        return Made()
+    pairs = pairs_of(connection, calendar, changed, tables.stored_days(connection))
+    if not pairs.height:
+        return Made()
+    refuse_archived(connection, pairs)
+    _, issued, _ = tables.statements(connection, pairs)
+    instant = history.record_time(connection)
+    days = ask(connection, pairs, hashlib.sha256(str(instant).encode()).digest(), clock.now())
+    return Made({}, days, pairs["service_point_id"].n_unique(), issued)
+
+
+def ask(connection: Any, pairs: pl.DataFrame, evidence: bytes, now: datetime) -> list[date]:
+    """Ask for exactly the reached days, for the service points reached on each."""
+    wanted = pairs.group_by("billing_day").agg(pl.col("service_point_id").sort()).sort("billing_day")
+    requests = [true_up.Request(day, day, evidence, len(points), tuple(points)) for day, points in wanted.iter_rows()]
+    return true_up.ask(connection, requests, now)
+
+
+def request(database: Database, digest: bytes, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> RequestRow:
+    """Ask a second person for a previewed correction. Raises control.people.Refused, and ReferenceRefused for a digest
+    there is no preview of, or one that was made."""
+    with database.connect("meter-pipeline correction") as connection:
+        found = _open(connection, digest)
+    summary: Mapping[str, Any] = found["summary"]
+    body = {
+        "digest": digest.hex(),
+        "source": Path(found["source"]).name,
+        "days": summary["days"],
+        "service_points": summary["service_points"],
+        "statements": summary["statements"],
+        "old": summary["money"]["old"],
+        "new": summary["money"]["new"],
+        "difference": summary["money"]["difference"],
+    }
+    return dual_control.request(database, CORRECTION, digest.hex(), body, reason=reason, by=by, clock=clock)
+
+
+def approve(database: Database, request_id: int, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> Made:
+    """Confirm a correction as the second person, and make it in the same transaction. Raises control.people.Refused:
+    unknown, same_person, expired, moved (what the preview stands on is not as it was)."""
+    made = Made()
+
+    def effect(connection: Any, row: RequestRow) -> Denial | None:
+        nonlocal made
+        digest = bytes.fromhex(str(row.subject))
+        try:
+            made = _make(connection, digest, by=by, asked_by=row.requested_by, why=row.reason, clock=clock)
+        except ReferenceRefused as refused:
+            return Denial("moved", str(refused.faults[0].why))
+        return None
+
+    dual_control.confirm(database, CORRECTION, request_id, by=by, reason=reason, effect=effect, clock=clock)
+    return made
+
+
+def apply(database: Database, digest: bytes, *, by: str, why: str, clock: Clock = SYSTEM_CLOCK) -> Made:
+    """Make a previewed correction that changes no issued money, as one person. Raises ReferenceRefused where it does
+    change issued money, or where anything moved since the preview."""
+    with database.connect("meter-pipeline correction") as connection:
+        if _open(connection, digest)["issued"]:
+            said = f"it changes issued money, so two people make it: meter-pipeline reference request {digest.hex()}"
+            raise ReferenceRefused([Fault("the preview", 0, "", said)])
+        return _make(connection, digest, by=by, asked_by=None, why=why, clock=clock)
+
+
+def _open(connection: Any, digest: bytes) -> dict[str, Any]:
+    """A preview that waits to be made."""
+    found = tables.kept(connection, digest)
+    if found is None:
+        raise ReferenceRefused(
+            [Fault("the preview", 0, "", f"no preview has the digest {digest.hex()}; preview it again")]
+        )
+    if found["applied_at"] is not None:
+        raise ReferenceRefused(
+            [Fault("the preview", 0, "", f"it was made at {found['applied_at']:%Y-%m-%d %H:%M} UTC")]
+        )
+    return found
+
+
+def _make(connection: Any, digest: bytes, *, by: str, asked_by: str | None, why: str, clock: Clock) -> Made:
+    """Write a preview's rows, its requests and its ledger entry, in the caller's transaction."""
+    mark = tables.reference_mark(connection)
+    found = _open(connection, digest)
+    pairs = pl.DataFrame(
+        [(point, date.fromisoformat(day)) for day, points in found["reached"].items() for point in points],
+        schema={"service_point_id": pl.String, "billing_day": pl.Date},
+        orient="row",
+    ).sort("billing_day", "service_point_id")
+    points = pairs["service_point_id"].unique().sort().to_list()
+    first = min(pairs["billing_day"].to_list(), default=None)
+    if bytes.fromhex(state_of(connection, mark, points, first)) != bytes(found["state"]):
+        said = "reference data, usage or bills that it stands on moved since it was previewed; preview it again"
+        raise ReferenceRefused([Fault("the preview", 0, "", said)])
+    tables.write(connection, found["changes"])
+    body = {"source": Path(found["source"]).name, "correction": digest.hex(), "reason": why}
+    if asked_by is not None:
+        body |= {"requested_by": asked_by, "approved_by": by}
+    history.record(connection, body, source=found["source"], reason=why, by=by)
+    days = ask(connection, pairs, digest, clock.now()) if pairs.height else []
+    tables.applied(connection, digest, clock.now())
+    rows: dict[str, int] = {}
+    for change in json.loads(found["changes"]):
+        rows[change["table"]] = rows.get(change["table"], 0) + 1
+    return Made(rows, days, len(points), int(found["summary"]["statements"]["issued"]))

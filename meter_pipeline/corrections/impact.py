@@ -1,0 +1,174 @@
+"""Which service points and billing days a change of reference data reaches: reference/reach.py applied to the changed rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any, Final
+
+import polars as pl
+
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.corrections import tables
+from meter_pipeline.reference.history import Change
+from meter_pipeline.reference.reach import REACHES, Days, days_of
+from meter_pipeline.schemas.reference import STRETCHES, TABLES
+
+PAIRS: Final = pl.Schema({"service_point_id": pl.String(), "billing_day": pl.Date()})
+#: Tables of which a row names its service point.
+_OWN_POINT: Final = ("service_points", "installations", "agreements", "service_attributes")
+#: Tables whose rows' dates say where a period's bill is cut, so that moved ones touch the rest of the period.
+_CUTS: Final = ("agreements", "tariffs", "accounts")
+_FOREVER: Final = date(9999, 12, 31)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Days [first, past) that a change touches. ``to_period_end``: and the rest of the billing period they end in."""
+
+    first: date
+    past: date
+    to_period_end: bool = False
+
+
+def pairs_of(
+    connection: Any, calendar: BillingCalendar, changes: Sequence[Change], days: Sequence[date]
+) -> pl.DataFrame:
+    """The (service_point_id, billing_day) that changes of the caller's transaction reach, of the stored ``days``, sorted.
+
+    Both states count: a service point that a row named before and one that it names now.
+    """
+    touched = [
+        _points_of(
+            connection, calendar, table, [(c, spans(c, calendar, connection)) for c in changes if c.table == table]
+        )
+        for table in dict.fromkeys(c.table for c in changes)
+    ]
+    found = pl.concat([pl.DataFrame(schema=_TOUCHED), *touched])
+    if not found.height or not days:
+        return pl.DataFrame(schema=PAIRS)
+    found = _to_period_ends(connection, found)
+    known = pl.DataFrame({"billing_day": list(days)}, schema={"billing_day": pl.Date})
+    return (
+        found.unique()
+        .join_where(known, pl.col("billing_day") >= pl.col("first"), pl.col("billing_day") < pl.col("past"))
+        .select(PAIRS.names())
+        .unique()
+        .sort(PAIRS.names())
+    )
+
+
+_TOUCHED: Final = {"service_point_id": pl.String, "first": pl.Date, "past": pl.Date, "to_period_end": pl.Boolean}
+
+
+def spans(change: Change, calendar: BillingCalendar, connection: Any = None) -> list[Span]:
+    """The days a change touches, before anybody asks whose they are."""
+    kinds = days_of(change.table, tuple(c for c in change.columns if c in REACHES[change.table]))
+    both = [_held(change.table, row, calendar, connection) for row in (change.old, change.new) if row is not None]
+    found: list[Span] = []
+    if Days.HELD in kinds:
+        found += [Span(*each) for each in both]
+    if Days.MOVED in kinds and len(both) == 2:
+        (old_first, old_past), (first, past) = both
+        cut = change.table in _CUTS
+        moved = ((old_first, first), (old_past, past))
+        found += [Span(min(dates), max(dates), cut) for dates in moved if dates[0] != dates[1]]
+    for kind, column in ((Days.INSTALLED, "installed_at"), (Days.REMOVED, "removed_at")):
+        if kind in kinds:
+            at = [_day_of(calendar, row[column]) for row in (change.old, change.new) if row and row[column]]
+            found += [Span(day - timedelta(days=1), day + timedelta(days=1)) for day in at]
+    return found
+
+
+def _held(table: str, row: Mapping[str, Any], calendar: BillingCalendar, connection: Any) -> tuple[date, date]:
+    """The days [first, past) on which a row holds."""
+    match table:
+        case "installations":
+            past = _FOREVER if row["removed_at"] is None else _day_of(calendar, row["removed_at"]) + timedelta(days=1)
+            return _day_of(calendar, row["installed_at"]), past
+        case "accounts":
+            return _date(row["opened"]), _date(row["closed"])
+        case "holidays":
+            return _date(row["holiday"]), _date(row["holiday"]) + timedelta(days=1)
+        case "tariff_document":
+            dates = tables.tariff_dates(connection, row["tariff_id"], row["version"])
+            return (dates[0][0], dates[0][1] or _FOREVER) if dates else (_FOREVER, _FOREVER)
+        case _ if table in STRETCHES:
+            how = STRETCHES[table]
+            return _date(row[how.starts]), _date(row[how.ends])
+        case _:
+            return date.min, _FOREVER
+
+
+def _date(value: Any) -> date:
+    return _FOREVER if value is None else value if isinstance(value, date) else date.fromisoformat(str(value))
+
+
+def _day_of(calendar: BillingCalendar, value: Any) -> date:
+    return calendar.day_of(datetime.fromisoformat(str(value)))
+
+
+def _points_of(
+    connection: Any, calendar: BillingCalendar, table: str, touched: Sequence[tuple[Change, list[Span]]]
+) -> pl.DataFrame:
+    """The service points that the changes of one table concern, each with the days it touches."""
+    columns = list(TABLES[table].columns) if table in TABLES else ["tariff_id", "version"]
+    rows: list[tuple[str, date, date, bool]] = []
+    by = {
+        "accounts": "account_id",
+        "tariffs": "tariff_id",
+        "tariff_document": "tariff_id",
+        "billing_cycles": "cycle_id",
+    }
+    if table in _OWN_POINT:
+        for change, found in touched:
+            for point in {str(row["service_point_id"]) for row in (change.old, change.new) if row is not None}:
+                rows += [(point, s.first, s.past, s.to_period_end) for s in found]
+        return pl.DataFrame(rows, schema=_TOUCHED, orient="row")
+    if table in by or table == "holidays":
+        column = by.get(table)
+        values = None if column is None else sorted(_values(column, touched))
+        held = tables.agreements(connection, column or "account_id", values)
+        asked = [
+            (value, s.first, s.past, s.to_period_end)
+            for change, found in touched
+            for value in ([None] if column is None else _values(column, [(change, found)]))
+            for s in found
+        ]
+        schema = {"value": pl.String, "from": pl.Date, "to": pl.Date, "to_period_end": pl.Boolean}
+        wanted = pl.DataFrame(asked, schema=schema, orient="row")
+        same = held.join(wanted, how="cross") if column is None else held.join(wanted, left_on=column, right_on="value")
+        cut = same.with_columns(
+            pl.max_horizontal("first", "from").alias("first"),
+            pl.min_horizontal(pl.col("past").fill_null(_FOREVER), "to").alias("past"),
+        )
+        return cut.filter(pl.col("first") < pl.col("past")).select(_TOUCHED.keys())
+    column = "meter_id" if "meter_id" in columns else "head_end"
+    if column not in columns or not any(found for _, found in touched):
+        return pl.DataFrame(schema=_TOUCHED)
+    heads = {"register_hours": "head_end"}.get(table, "meter_id")
+    for point, _, installed, removed in tables.installations(connection, heads, sorted(_values(heads, touched))):
+        past = _FOREVER if removed is None else calendar.day_of(removed) + timedelta(days=1)
+        rows.append((point, calendar.day_of(installed), past, False))
+    return pl.DataFrame(rows, schema=_TOUCHED, orient="row")
+
+
+def _values(column: str, touched: Iterable[tuple[Change, list[Span]]]) -> set[str]:
+    rows = (row for change, found in touched if found for row in (change.old, change.new) if row is not None)
+    return {str(row[column]) for row in rows}
+
+
+def _to_period_ends(connection: Any, touched: pl.DataFrame) -> pl.DataFrame:
+    """Spans that cut a period, lengthened to its end."""
+    cuts = touched.filter(pl.col("to_period_end") & (pl.col("past") < _FOREVER)).unique()
+    if not cuts.height:
+        return touched
+    held = tables.agreements(connection, "service_point_id", cuts["service_point_id"].unique().to_list())
+    whole = (
+        cuts.join(held.select("service_point_id", "cycle_id").unique(), on="service_point_id")
+        .join(tables.periods(connection), on="cycle_id")
+        .filter((pl.col("period_start") < pl.col("past")) & (pl.col("period_end") > pl.col("past")))
+        .select("service_point_id", "first", pl.col("period_end").alias("past"), "to_period_end")
+    )
+    return pl.concat([touched, whole])

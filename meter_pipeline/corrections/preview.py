@@ -1,0 +1,203 @@
+"""The impact of a correction, exact, before anything is written.
+
+The rows are written, the reached days are validated and billed again and the adjustments are worked out, by the stages
+themselves, in one transaction that is undone. What it came to is kept under a digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from meter_pipeline.billing.adjustments import propose_late_changes
+from meter_pipeline.billing.day import bill_billing_day
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.corrections import tables
+from meter_pipeline.corrections.impact import pairs_of
+from meter_pipeline.ledger.entries import canonical_json
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.one_transaction import OneTransaction, undone
+from meter_pipeline.reference import Fault, ReferenceRefused, history
+from meter_pipeline.reference.folder import read_folder
+from meter_pipeline.reference.importing import write_rows
+from meter_pipeline.reference.tables import Snapshot
+from meter_pipeline.vee.day import validate_billing_day
+from meter_pipeline.vee.tables import true_up
+
+#: Rounds of days that ask for other days: a read that closes a year asks for it at once.
+_MOST_ROUNDS: Final = 20
+_CENT: Final = Decimal("0.01")
+
+Write = Callable[[Any], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a correction comes to. ``document``: as the command line prints it; ``pairs``: service_point_id, billing_day;
+    ``issued``: whether the money of an issued statement changes; ``state``: the hash of what it stands on."""
+
+    digest: bytes
+    document: dict[str, Any]
+    changes: str
+    pairs: pl.DataFrame
+    issued: bool
+    state: str
+
+
+def preview_folder(
+    database: Database,
+    calendar: BillingCalendar,
+    folder: Path,
+    *,
+    snapshot: Snapshot | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> Preview:
+    """The impact of importing a folder, kept under its digest. Raises ReferenceRefused where the import would be."""
+    rows, documents = read_folder(folder)
+
+    def write(connection: Any) -> object:
+        return write_rows(connection, rows, documents, str(folder), snapshot=snapshot)
+
+    return preview(database, calendar, write, str(folder), clock=clock)
+
+
+def preview(
+    database: Database, calendar: BillingCalendar, write: Write, source: str, *, clock: Clock = SYSTEM_CLOCK
+) -> Preview:
+    """The impact of what ``write`` does to reference data in a connection's transaction."""
+    with undone(database, "meter-pipeline correction") as tried, tried.connect() as session:
+        mark = tables.reference_mark(session)
+        write(session)
+        made = _impact(tried, session, calendar, mark, clock)
+    if made.document["changes"]:
+        with database.connect("meter-pipeline correction") as connection:
+            tables.keep(connection, _row(made, source, clock))
+    return made
+
+
+def _row(made: Preview, source: str, clock: Clock) -> dict[str, Any]:
+    by_day: dict[str, list[str]] = {}
+    for point, day in made.pairs.iter_rows():
+        by_day.setdefault(day.isoformat(), []).append(point)
+    return {
+        "digest": made.digest,
+        "source": source,
+        "at": clock.now(),
+        "state": bytes.fromhex(made.state),
+        "changes": made.changes,
+        "reached": by_day,
+        "summary": json.loads(json.dumps(made.document, default=str)),
+        "issued": made.issued,
+    }
+
+
+def _impact(tried: OneTransaction, session: Any, calendar: BillingCalendar, mark: str, clock: Clock) -> Preview:
+    """Run everything the written rows reach, and compare."""
+    changed = history.changes(session)
+    changes = tables.rows_as_json(session)
+    pairs = pairs_of(session, calendar, changed, tables.stored_days(session))
+    refuse_archived(session, pairs)
+    points = pairs["service_point_id"].unique().sort().to_list()
+    days: list[date] = pairs["billing_day"].unique().sort().to_list()
+    first = days[0] if days else None
+    state = state_of(session, mark, points, first)
+    waiting, issued, sealed = tables.statements(session, pairs)
+    before = tables.money(session, points, first) if first else {}
+    known = {(day, evidence) for day, several in true_up.waiting(tried) for evidence in several}
+    again = list(days)
+    for _ in range(_MOST_ROUNDS):
+        for day in again:
+            validate_billing_day(tried, calendar, day, clock=clock)
+            bill_billing_day(tried, calendar, day, clock=clock)
+        asked = {(day, evidence) for day, several in true_up.waiting(tried) for evidence in several} - known
+        known |= asked
+        again = sorted({day for day, _ in asked})
+        if not again:
+            break
+    if days:
+        propose_late_changes(tried, calendar, clock=clock)
+    after = tables.money(session, points, first) if first else {}
+    bills_waiting = tables.bills_waiting(session, points) if points else []
+    document: dict[str, Any] = {
+        "changes": [cell for change in changed for cell in _cells(change)],
+        "days": len(days),
+        "service_points": len(points),
+        "first_day": first,
+        "last_day": days[-1] if days else None,
+        "statements": {"open": waiting, "issued": issued, "sealed_months": [f"{m:%Y-%m}" for m in sealed]},
+        "money": _money(before, after),
+        "waiting": [{"statement_id": name, "why": why} for name, why in bills_waiting],
+        "refused": None,
+    }
+    moved = any(before.get(a, (0, 0))[0] != after.get(a, (0, 0))[0] for a in {*before, *after})
+    over = {"changes": changes, "document": json.loads(json.dumps(document, default=str)), "state": state}
+    digest = hashlib.sha256(canonical_json(over)).digest()
+    return Preview(digest, {"digest": digest.hex(), **document}, changes, pairs, moved or bool(bills_waiting), state)
+
+
+def state_of(connection: Any, mark: str, points: list[str], first: date | None) -> str:
+    """SHA-256, in hex, over all that an impact stands on."""
+    return hashlib.sha256(f"{mark}|{tables.state(connection, points, first)}".encode()).hexdigest()
+
+
+def refuse_archived(connection: Any, pairs: pl.DataFrame) -> None:
+    """Raise ReferenceRefused where a change reaches days that were archived."""
+    archived = tables.archived_days(connection)
+    if not archived or not pairs.height:
+        return
+    gone = sorted(set(archived) & set(pairs["billing_day"].unique().to_list()))
+    if gone:
+        why = f"the change reaches {len(gone)} archived days ({gone[0]} to {gone[-1]}); bring them back first: meter-pipeline partitions restore"
+        raise ReferenceRefused([Fault("the folder", 0, "", why)])
+
+
+def _cells(change: history.Change) -> list[dict[str, Any]]:
+    """A changed row as the command line prints it: a line a changed column; one line for a new row or one taken out."""
+    head = {"table": change.table, "key": " ".join(change.key)}
+    if change.old is None or change.new is None:
+        shown = {"column": None, "old": change.old, "new": change.new}
+        return [{**head, **shown, "valid_from": change.starts}]
+    return [
+        {
+            **head,
+            "column": column,
+            "old": change.old.get(column),
+            "new": change.new.get(column),
+            "valid_from": change.starts,
+        }
+        for column in change.columns
+    ]
+
+
+def _money(before: dict[str, tuple[Any, Any]], after: dict[str, tuple[Any, Any]]) -> dict[str, Any]:
+    """Per account what it came to and what it comes to, and the totals; accounts that stay as they are left out."""
+    accounts, old_sum, new_sum = [], Decimal(0), Decimal(0)
+    for account in sorted({*before, *after}):
+        old, new = (sum((Decimal(x) for x in side.get(account, ())), Decimal(0)) for side in (before, after))
+        old_sum, new_sum = old_sum + old, new_sum + new
+        if old != new:
+            accounts.append(
+                {"account_id": account, "old": _plain(old), "new": _plain(new), "difference": _plain(new - old)}
+            )
+    return {
+        "accounts": accounts,
+        "old": _plain(old_sum),
+        "new": _plain(new_sum),
+        "difference": _plain(new_sum - old_sum),
+    }
+
+
+def _plain(amount: Decimal) -> str:
+    """An amount with at least cents and no zeros behind them."""
+    short = amount.normalize()
+    exponent = short.as_tuple().exponent
+    return format(short.quantize(_CENT) if isinstance(exponent, int) and exponent > -2 else short, "f")

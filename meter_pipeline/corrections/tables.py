@@ -1,0 +1,273 @@
+"""What corrections read and write: reference rows before and after, stored days, statements and their money."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any, Final
+
+import polars as pl
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from meter_pipeline.postgres.database import scalar
+from meter_pipeline.reference.history import key_of, record_time
+from meter_pipeline.schemas.reference import TABLES
+
+Connection = psycopg.Connection[Any]
+
+#: Tables of daily observations: a new row of one moves no figure, so they may go on while people decide.
+OBSERVED: Final = ("weather", "weather_stations")
+
+
+def agreements(connection: Connection, column: str, values: Sequence[str] | None) -> pl.DataFrame:
+    """Agreements as they are and as they were before the caller's transaction, of which ``column`` has one of some values
+    (None: all): service_point_id, account_id, tariff_id, cycle_id, valid_from, valid_to."""
+    query = sql.SQL(
+        "SELECT service_point_id, account_id, tariff_id, cycle_id, valid_from, valid_to FROM ref.agreements "
+        "WHERE %(v)s::text[] IS NULL OR {c} = ANY(%(v)s) UNION SELECT service_point_id, account_id, tariff_id, cycle_id, valid_from, valid_to "
+        "FROM ref.agreements_version WHERE known_until = %(t)s AND (%(v)s::text[] IS NULL OR {c} = ANY(%(v)s))"
+    ).format(c=sql.Identifier(column))
+    found = connection.execute(query, {"v": None if values is None else list(values), "t": record_time(connection)})
+    return pl.DataFrame(
+        found.fetchall(),
+        schema={
+            "service_point_id": pl.String,
+            "account_id": pl.String,
+            "tariff_id": pl.String,
+            "cycle_id": pl.String,
+            "first": pl.Date,
+            "past": pl.Date,
+        },
+        orient="row",
+    )
+
+
+def installations(
+    connection: Connection, column: str, values: Sequence[str]
+) -> list[tuple[str, str, datetime, datetime | None]]:
+    """Where meters stand and stood, now and before the caller's transaction: service point, meter, installed, removed.
+    ``column``: meter_id, or head_end of its meters."""
+    of = "meter_id = ANY(%(v)s)" if column == "meter_id" else (
+        "meter_id IN (SELECT meter_id FROM ref.meters WHERE head_end = ANY(%(v)s) UNION "
+        "SELECT meter_id FROM ref.meters_version WHERE known_until = %(t)s AND head_end = ANY(%(v)s))"
+    )  # fmt: skip
+    query = (
+        f"SELECT service_point_id, meter_id, installed_at, removed_at FROM ref.installations WHERE {of} UNION "
+        f"SELECT service_point_id, meter_id, installed_at, removed_at FROM ref.installations_version WHERE known_until = %(t)s AND {of}"
+    )
+    return connection.execute(query.encode(), {"v": list(values), "t": record_time(connection)}).fetchall()
+
+
+def tariff_dates(connection: Connection, tariff_id: str, version: int) -> list[tuple[date, date | None]]:
+    """The days a tariff version is valid on."""
+    return connection.execute(
+        "SELECT valid_from, valid_to FROM ref.tariffs WHERE tariff_id = %s AND version = %s", (tariff_id, version)
+    ).fetchall()
+
+
+def periods(connection: Connection) -> pl.DataFrame:
+    """Every billing period: cycle_id, period_start, period_end."""
+    rows = connection.execute("SELECT cycle_id, period_start, period_end FROM ref.billing_cycles").fetchall()
+    schema = {"cycle_id": pl.String, "period_start": pl.Date, "period_end": pl.Date}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def stored_days(connection: Connection) -> list[date]:
+    """Billing days that were validated or billed."""
+    rows = connection.execute(
+        "SELECT billing_day FROM vee.usage_block UNION SELECT billing_day FROM billing.determinant_day "
+        "UNION SELECT billing_day FROM billing.exception_day ORDER BY 1"
+    ).fetchall()
+    return [day for (day,) in rows]
+
+
+def archived_days(connection: Connection) -> list[date]:
+    """Billing days whose tables left the database."""
+    rows = connection.execute("SELECT DISTINCT billing_day FROM archive.day_table WHERE state = 'archived' ORDER BY 1")
+    return [day for (day,) in rows.fetchall()]
+
+
+def statements(connection: Connection, pairs: pl.DataFrame) -> tuple[int, int, list[date]]:
+    """Of the pairs (service_point_id, billing_day): how many statements still to be issued and how many issued ones hold
+    any of them, and the sealed months they lie in."""
+    _pairs(connection, pairs)
+    try:
+        issued = scalar(
+            connection,
+            "SELECT count(DISTINCT g.statement_id) FROM billing.segment_in_effect AS g JOIN pg_temp.reached AS r USING (service_point_id) "
+            "WHERE r.billing_day >= g.segment_start AND r.billing_day < g.segment_end",
+        )
+        waiting = scalar(
+            connection,
+            "SELECT count(*) FROM (SELECT DISTINCT d.account_id, d.cycle_id, d.period_start FROM billing.determinant_day AS d "
+            "JOIN pg_temp.reached AS r USING (service_point_id, billing_day) WHERE NOT EXISTS (SELECT FROM billing.statement AS s "
+            "WHERE s.account_id = d.account_id AND s.cycle_id = d.cycle_id AND s.period_start = d.period_start)) AS open_periods",
+        )
+        sealed = connection.execute(
+            "SELECT month FROM billing.period WHERE status = 'sealed' AND month IN "
+            "(SELECT DISTINCT date_trunc('month', billing_day)::date FROM pg_temp.reached) ORDER BY 1"
+        ).fetchall()
+    finally:
+        connection.execute("DROP TABLE pg_temp.reached")
+    return int(waiting), int(issued), [month for (month,) in sealed]
+
+
+def _pairs(connection: Connection, pairs: pl.DataFrame) -> None:
+    connection.execute('CREATE TEMP TABLE reached (service_point_id text COLLATE "C", billing_day date)')
+    with connection.cursor() as cursor, cursor.copy("COPY pg_temp.reached FROM STDIN") as copy:
+        for row in pairs.select("service_point_id", "billing_day").iter_rows():
+            copy.write_row(row)
+    connection.execute("ANALYZE pg_temp.reached")
+
+
+#: Statements whose days a change may move: those of the service points from the first day on, since a period carries
+#: into the next.
+_STATEMENTS: Final = (
+    "SELECT DISTINCT s.statement_id, s.account_id, s.total FROM billing.statement AS s JOIN billing.statement_segment AS g USING (statement_id) "
+    "WHERE g.service_point_id = ANY(%(p)s) AND s.period_end > %(d)s"
+)
+
+
+def money(connection: Connection, points: Sequence[str], first: date) -> dict[str, tuple[Any, Any]]:
+    """By account, what some service points come to from a day on: issued statements with every adjustment that was not
+    refused, and the charges of days that no statement holds."""
+    rows = connection.execute(
+        f"WITH bill AS ({_STATEMENTS}), issued AS (SELECT account_id, sum(total + coalesce((SELECT sum(net) FROM billing.adjustment AS a "
+        "WHERE a.statement_id = bill.statement_id AND a.status IN ('requested', 'approved', 'posted')), 0)) AS amount FROM bill GROUP BY 1), "
+        "accrued AS (SELECT c.account_id, sum(c.total) / 1000000.0 AS amount FROM billing.charge_day AS c WHERE c.service_point_id = ANY(%(p)s) "
+        "AND c.billing_day >= %(d)s AND NOT EXISTS (SELECT FROM billing.segment_in_effect AS g WHERE g.service_point_id = c.service_point_id "
+        "AND c.billing_day >= g.segment_start AND c.billing_day < g.segment_end) GROUP BY 1) "
+        "SELECT coalesce(i.account_id, a.account_id), coalesce(i.amount, 0), coalesce(a.amount, 0) FROM issued AS i FULL JOIN accrued AS a "
+        "ON a.account_id = i.account_id ORDER BY 1".encode(),
+        {"p": list(points), "d": first},
+    ).fetchall()
+    return {account: (issued, accrued) for account, issued, accrued in rows}
+
+
+def bills_waiting(connection: Connection, points: Sequence[str]) -> list[tuple[str, str]]:
+    """Statements of some service points whose correction cannot be worked out yet, and why."""
+    return connection.execute(
+        "SELECT statement_id, min(coalesce(waits_for, 'its days were not billed again yet')) FROM billing.late_change "
+        "WHERE service_point_id = ANY(%s) GROUP BY 1 ORDER BY 1",
+        (list(points),),
+    ).fetchall()
+
+
+def has_people(connection: Connection) -> bool:
+    """Whether the register of people names anybody."""
+    return bool(scalar(connection, "SELECT EXISTS (SELECT FROM control.person)"))
+
+
+def reference_mark(connection: Connection) -> str:
+    """The last change of reference data that a figure may stand on, once this transaction alone may make the next."""
+    connection.execute("SELECT ref.record_time()")
+    names = [n for n in (*TABLES, "tariff_document") if n not in OBSERVED]
+    known = " UNION ALL ".join(
+        f"SELECT max(known_from) AS at FROM ref.{n} UNION ALL SELECT max(known_until) FROM ref.{n}_version"
+        for n in names
+    )
+    return str(scalar(connection, f"SELECT max(at)::text FROM ({known}) AS k"))
+
+
+def state(connection: Connection, points: Sequence[str], first: date | None) -> str:
+    """A hash over the stored rows that an impact stands on: usage, charges and bills of some service points from a day
+    on, and the sealed months."""
+    found = scalar(
+        connection,
+        "SELECT md5(concat_ws('|', "
+        "(SELECT string_agg(month::text, ',' ORDER BY month) FROM billing.period WHERE status = 'sealed'), "
+        "(SELECT md5(string_agg(u::text, ',' ORDER BY billing_day, service_point_id, flow, unit)) FROM vee.daily_usage AS u "
+        "WHERE service_point_id = ANY(%(p)s) AND billing_day >= %(d)s), "
+        "(SELECT md5(string_agg(c::text, ',' ORDER BY billing_day, service_point_id)) FROM billing.charge_day AS c "
+        "WHERE service_point_id = ANY(%(p)s) AND billing_day >= %(d)s), "
+        f"(SELECT string_agg(statement_id || ' ' || total, ',' ORDER BY statement_id) FROM ({_STATEMENTS}) AS b), "
+        "(SELECT string_agg(a.adjustment_id || ' ' || a.status, ',' ORDER BY a.adjustment_id) FROM billing.adjustment AS a "
+        f"WHERE a.statement_id IN (SELECT statement_id FROM ({_STATEMENTS}) AS b))))",
+        {"p": list(points), "d": first or date.max},
+    )
+    return str(found)
+
+
+def keep(connection: Connection, row: Mapping[str, Any]) -> None:
+    """Keep a preview under its digest; the same one again is kept as it is."""
+    connection.execute(
+        "INSERT INTO ref.correction (digest, source, previewed_at, state_sha256, changes, reached, summary, issued_money_changes) VALUES "
+        "(%(digest)s, %(source)s, %(at)s, %(state)s, %(changes)s, %(reached)s, %(summary)s, %(issued)s) ON CONFLICT DO NOTHING",
+        {**row, **{c: Jsonb(row[c]) for c in ("reached", "summary")}, "changes": Jsonb(row["changes"], dumps=_exact)},
+    )
+
+
+def _exact(value: Any) -> str:
+    return str(value)
+
+
+def kept(connection: Connection, digest: bytes) -> dict[str, Any] | None:
+    """A preview by its digest, or None: changes as JSON text."""
+    row = connection.execute(
+        "SELECT source, state_sha256, changes::text, reached, summary, issued_money_changes, applied_at FROM ref.correction WHERE digest = %s",
+        (digest,),
+    ).fetchone()
+    if row is None:
+        return None
+    names = ("source", "state", "changes", "reached", "summary", "issued", "applied_at")
+    return dict(zip(names, row, strict=True))
+
+
+def listed(connection: Connection) -> list[tuple[bytes, str, datetime, bool, datetime | None, Any]]:
+    """Previews, newest first."""
+    return connection.execute(
+        "SELECT digest, source, previewed_at, issued_money_changes, applied_at, summary FROM ref.correction ORDER BY previewed_at DESC"
+    ).fetchall()
+
+
+def applied(connection: Connection, digest: bytes, at: datetime) -> None:
+    """Note that a preview was made."""
+    connection.execute("UPDATE ref.correction SET applied_at = %s WHERE digest = %s", (at, digest))
+
+
+def rows_as_json(connection: Connection) -> str:
+    """What the caller's transaction changed, as one JSON text: [{table, old, new}], exact."""
+    found = scalar(
+        connection,
+        "SELECT coalesce(jsonb_agg(jsonb_build_object('table', table_name, 'old', old - 'known_from', 'new', new - 'known_from') "
+        "ORDER BY table_name, coalesce(old, new)::text), '[]')::text FROM ref.changes_at(%s)",
+        (record_time(connection),),
+    )
+    return str(found)
+
+
+def write(connection: Connection, changes: str) -> None:
+    """Make the changes of a preview: rows taken out first, then rows written, a table at a time."""
+    tables = [str(t) for t in dict.fromkeys(c["table"] for c in json.loads(changes))]
+    for table in sorted(tables, key=[*TABLES, "tariff_document"].index):
+        key = sql.SQL(", ").join(map(sql.Identifier, key_of(table)))
+        columns = [str(c) for (c,) in connection.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = format('ref.%%I', %s::text)::regclass AND attnum > 0 AND NOT attisdropped "
+            "AND attname <> 'known_from' ORDER BY attnum", (table,))]  # fmt: skip
+        names = sql.SQL(", ").join(map(sql.Identifier, columns))
+        sets = sql.SQL(", ").join(
+            sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in columns if c not in key_of(table)
+        )
+        parts = {"t": sql.Identifier("ref", table), "key": key, "names": names}
+        of = "SELECT (jsonb_populate_record(NULL::{t}, c -> %(side)s)).* FROM jsonb_array_elements(%(c)s::jsonb) AS c WHERE c ->> 'table' = %(n)s AND "
+        given = {"c": changes, "n": table}
+        connection.execute(
+            sql.SQL(
+                "DELETE FROM {t} WHERE ({key}) IN (SELECT {key} FROM (" + of + "c -> 'new' = 'null'::jsonb) AS gone)"
+            ).format(**parts),
+            {**given, "side": "old"},
+        )
+        connection.execute(
+            sql.SQL(
+                "INSERT INTO {t} ({names}) SELECT {names} FROM ("
+                + of
+                + "c -> 'new' <> 'null'::jsonb) AS fresh ON CONFLICT ({key}) DO "
+            ).format(**parts)
+            + (sql.SQL("UPDATE SET {}").format(sets) if sets.as_string(None) else sql.SQL("NOTHING")),
+            {**given, "side": "new"},
+        )
+    connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    connection.execute("SET CONSTRAINTS ALL DEFERRED")

@@ -1,0 +1,172 @@
+"""A database of which every session is one connection in one transaction, which is undone at the end: the stages run as
+they are, see what they wrote, and leave nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import RLock
+from typing import Any, Final
+
+import polars as pl
+import psycopg
+from psycopg.rows import dict_row
+
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.reading import ReadSession
+
+#: Types of PostgreSQL by oid as they arrive through Arrow (postgres/arrow.py): numeric and JSON as text.
+_TYPES: Final[dict[int, Any]] = {
+    16: pl.Boolean,
+    17: pl.Binary,
+    19: pl.String,
+    20: pl.Int64,
+    21: pl.Int16,
+    23: pl.Int32,
+    25: pl.String,
+    700: pl.Float32,
+    701: pl.Float64,
+    1005: pl.List(pl.Int16),
+    1007: pl.List(pl.Int32),
+    1009: pl.List(pl.String),
+    1016: pl.List(pl.Int64),
+    1043: pl.String,
+    1082: pl.Date,
+    1114: pl.Datetime("us"),
+    1182: pl.List(pl.Date),
+    1184: pl.Datetime("us", "UTC"),
+    1700: pl.String,
+}
+
+
+class NotUndoable(RuntimeError):
+    """What the one transaction cannot do: roll back a part of itself for one of its sessions."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneTransaction(ReadSession):
+    """``connection`` for everybody: connect(), reading() and every thread take turns on it. Commits wait for the end,
+    which is a rollback; deferred constraints are checked at each of them all the same."""
+
+    lock: Any = None
+
+    @property
+    def shared(self) -> bool:
+        return True
+
+    def acting_as(self, role: str | None) -> Database:
+        return self
+
+    def connect(self, application_name: str = "", *, autocommit: bool = False, role: str | None = None) -> Any:
+        del application_name, autocommit, role
+        return _Session(self.connection, self.lock)
+
+    def read(self, query: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
+        with self.lock, psycopg.RawCursor(self.connection) as cursor:
+            cursor.execute(query, parameters or None, binary=True)
+            return _frame(cursor)
+
+    def parts(self, query: str, parameters: Sequence[Any] = ()) -> Iterator[pl.DataFrame]:
+        found = self.read(query, parameters)
+        yield found.clear()
+        yield found
+
+    def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        with self.lock, psycopg.RawCursor(self.connection, row_factory=dict_row) as cursor:
+            return cursor.execute(query, parameters).fetchall()
+
+
+@contextlib.contextmanager
+def undone(database: Database, application_name: str) -> Iterator[OneTransaction]:
+    """A transaction on a database that is rolled back when the block ends, whatever happened in it."""
+    with database.connect(application_name) as connection:
+        try:
+            yield OneTransaction(database.url, database.role, connection, RLock())
+        finally:
+            connection.rollback()
+
+
+def _frame(cursor: Any) -> pl.DataFrame:
+    rows = cursor.fetchall()
+    columns = []
+    for k, column in enumerate(cursor.description):
+        kind = _TYPES.get(column.type_code, pl.String)
+        values = [row[k] for row in rows]
+        if kind == pl.String and column.type_code not in (19, 25, 1043):
+            values = [None if v is None else str(v) for v in values]
+        columns.append(pl.Series(column.name, values, dtype=kind))
+    return pl.DataFrame(columns)
+
+
+class _Session:
+    """A stage's connection: what it executes takes its turn, what it commits is checked and kept for the end."""
+
+    def __init__(self, connection: psycopg.Connection[Any], lock: Any) -> None:
+        self._connection, self._lock = connection, lock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def __enter__(self) -> _Session:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if error is None:
+            self.commit()
+
+    def execute(self, *parameters: Any, **options: Any) -> Any:
+        with self._lock:
+            return self._connection.execute(*parameters, **options)
+
+    def cursor(self, *parameters: Any, **options: Any) -> _Cursor:
+        return _Cursor(self._connection.cursor(*parameters, **options), self._lock)
+
+    @contextlib.contextmanager
+    def transaction(self, *parameters: Any, **options: Any) -> Iterator[Any]:
+        with self._lock, self._connection.transaction(*parameters, **options) as inner:
+            yield inner
+
+    def commit(self) -> None:
+        with self._lock:
+            self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            self._connection.execute("SET CONSTRAINTS ALL DEFERRED")
+
+    def rollback(self) -> None:
+        raise NotUndoable("a stage took back its work while it was only tried")
+
+    def close(self) -> None:
+        """The connection is everybody's and stays open."""
+
+
+class _Cursor:
+    """A cursor of the shared connection; a COPY holds the connection until it ends."""
+
+    def __init__(self, cursor: psycopg.Cursor[Any], lock: Any) -> None:
+        self._cursor, self._lock = cursor, lock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def __enter__(self) -> _Cursor:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._cursor.close()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._cursor)
+
+    def execute(self, *parameters: Any, **options: Any) -> Any:
+        with self._lock:
+            return self._cursor.execute(*parameters, **options)
+
+    def executemany(self, *parameters: Any, **options: Any) -> None:
+        with self._lock:
+            self._cursor.executemany(*parameters, **options)
+
+    @contextlib.contextmanager
+    def copy(self, *parameters: Any, **options: Any) -> Iterator[Any]:
+        with self._lock, self._cursor.copy(*parameters, **options) as copy:
+            yield copy

@@ -1,0 +1,151 @@
+"""What a change of reference data reaches: one declared table, column -> stages that read it -> days that its change
+touches.
+
+A test runs each stage as a database role that may read the declared columns and no others, so that a column which a stage
+begins to read fails it until it is declared here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+
+class Days(Enum):
+    """Which billing days a changed value of a column touches."""
+
+    HELD = "every day on which the row holds"
+    MOVED = "the days between the old and the new date, to the end of their billing period"
+    INSTALLED = "the day of the installation"
+    REMOVED = "the day of the removal"
+    NONE = "none: no stage that makes quantities or money reads it"
+
+
+VALIDATE, BILL, DETECT = "validate", "bill", "detect"
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The stages that read a column, and the days that a change of it touches."""
+
+    stages: tuple[str, ...]
+    days: Days
+
+
+_BOTH: Final = Reach((VALIDATE, BILL), Days.HELD)
+_BOTH_DATES: Final = Reach((VALIDATE, BILL), Days.MOVED)
+_VALIDATE: Final = Reach((VALIDATE,), Days.HELD)
+_BILL: Final = Reach((BILL,), Days.HELD)
+_DETECT: Final = Reach((DETECT,), Days.NONE)
+_NOTHING: Final = Reach((), Days.NONE)
+
+#: table -> column -> what it reaches. A new row and one that was taken out reach what their columns reach together.
+REACHES: Final[dict[str, dict[str, Reach]]] = {
+    "weather_stations": {
+        "station_id": _DETECT,
+        "name": _NOTHING,
+        "latitude": _DETECT,
+        "longitude": _DETECT,
+    },
+    "weather": {
+        # A day's temperature chooses the days that an estimate of a later day may stand on: final estimates stay as they
+        # are, so that a corrected temperature moves no bill.
+        "station_id": _DETECT,
+        "weather_day": Reach((VALIDATE, DETECT), Days.NONE),
+        "temperature_min_c": Reach((VALIDATE, DETECT), Days.NONE),
+        "temperature_max_c": Reach((VALIDATE, DETECT), Days.NONE),
+        "temperature_mean_c": Reach((VALIDATE, DETECT), Days.NONE),
+    },
+    "holidays": {"holiday": _BOTH, "name": _NOTHING},
+    "service_points": {
+        "service_point_id": _BOTH,
+        "commodity": _VALIDATE,
+        "premise_id": _NOTHING,
+        "route": _NOTHING,
+        "customer_class": _VALIDATE,
+        "latitude": _DETECT,
+        "longitude": _DETECT,
+        "station_id": _DETECT,
+        "status": _BOTH,
+        "valid_from": _BOTH_DATES,
+        "valid_to": _BOTH_DATES,
+    },
+    "meters": {
+        "meter_id": _BOTH,
+        "commodity": _VALIDATE,
+        "head_end": _BOTH,
+        "model": _NOTHING,
+        "collector_id": _DETECT,
+    },
+    "channels": {
+        "meter_id": _BOTH,
+        "channel": _BOTH,
+        "kind": _BOTH,
+        "unit": _VALIDATE,
+        "interval_minutes": _VALIDATE,
+        "flow": _BOTH,
+        "multiplier": _BOTH,
+        "dials": _VALIDATE,
+        "decimals": _BOTH,
+        "sums_to": _BOTH,
+        "billed": _BOTH,
+    },
+    "register_hours": {
+        "head_end": _BOTH,
+        "channel": _BOTH,
+        "days": _BOTH,
+        "from_minute": _BOTH,
+        "to_minute": _BOTH,
+    },
+    "installations": {
+        "service_point_id": _BOTH,
+        "meter_id": _BOTH,
+        "installed_at": _BOTH_DATES,
+        "removed_at": _BOTH_DATES,
+        "install_read": Reach((VALIDATE, BILL), Days.INSTALLED),
+        "removal_read": Reach((VALIDATE, BILL), Days.REMOVED),
+    },
+    "billing_cycles": {
+        "cycle_id": _BOTH,
+        "period_start": _BOTH,
+        "period_end": _BOTH,
+    },
+    "tariffs": {
+        "tariff_id": _BOTH,
+        "commodity": _BILL,
+        "version": _BOTH,
+        "valid_from": _BOTH_DATES,
+        "valid_to": _BOTH_DATES,
+        "document": _NOTHING,
+    },
+    "tariff_document": {"tariff_id": _BILL, "version": _BILL, "body": _BILL, "sha256": _BILL},
+    "accounts": {
+        "account_id": _BOTH,
+        "customer_class": _BILL,
+        "opened": _BOTH_DATES,
+        "closed": _BOTH_DATES,
+    },
+    "agreements": {
+        "account_id": _BOTH,
+        "service_point_id": _BOTH,
+        "tariff_id": _BOTH,
+        "cycle_id": _BOTH,
+        "valid_from": _BOTH_DATES,
+        "valid_to": _BOTH_DATES,
+    },
+    "service_attributes": {
+        "service_point_id": _BILL,
+        "attribute": _BILL,
+        "value": _BILL,
+        "valid_from": Reach((BILL,), Days.MOVED),
+        "valid_to": Reach((BILL,), Days.MOVED),
+    },
+}
+
+
+def days_of(table: str, columns: tuple[str, ...]) -> frozenset[Days]:
+    """The kinds of days that changed columns of a row touch. Dates that moved together with a value that the whole row
+    is about touch every day of both rows."""
+    found = {REACHES[table][column].days for column in columns} - {Days.NONE}
+    return frozenset({Days.HELD} if Days.HELD in found else found)

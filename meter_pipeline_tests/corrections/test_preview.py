@@ -1,0 +1,58 @@
+"""Previews promise: the figures of a correction are exact before it is made, and nothing is written."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from meter_pipeline.corrections.apply import import_folder
+from meter_pipeline.corrections.preview import preview_folder
+from meter_pipeline.postgres.database import Database
+from meter_pipeline_tests.corrections.town import FIRST, PERIODS, channel, town
+
+DAYS = [FIRST + timedelta(days=k) for k in range(6)]
+
+
+def everything(database: Database) -> dict[str, Any]:
+    """Every row of every table of the pipeline, but sequences and the kept previews."""
+    with database.connect() as connection:
+        names = connection.execute(
+            "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('ref', 'raw', 'vee', 'billing', 'ledger', 'anomaly') "
+            "AND tablename <> 'correction' ORDER BY 1"
+        ).fetchall()
+        return {n: connection.execute(f"SELECT t::text FROM {n} AS t ORDER BY 1".encode()).fetchall() for (n,) in names}
+
+
+def test_a_ratio_is_previewed_to_the_cent_and_comes_out_so(database: Database, tmp_path: Path) -> None:
+    city = town(database, tmp_path / "town")
+    city.days(DAYS[:4])
+    city.issue("C1", PERIODS[0][1])
+    assert city.owed()["AC-R"] == Decimal(4)  # 4 days x 10 kWh x 0.10
+    before = everything(database)
+    folder = city.folder_of({"channels": [channel("R", 20)]})
+    made = preview_folder(database, city.calendar, folder, clock=city.clock)
+    assert everything(database) == before
+    found = made.document
+    assert found["changes"] == [
+        {
+            "table": "channels",
+            "key": "MR R1",
+            "column": "multiplier",
+            "old": Decimal("1.000000"),
+            "new": Decimal("20.000000"),
+            "valid_from": None,
+        }
+    ]
+    assert (found["days"], found["service_points"]) == (4, 1)
+    assert found["statements"] == {"open": 1, "issued": 1, "sealed_months": []}
+    assert found["money"]["accounts"] == [{"account_id": "AC-R", "old": "4.00", "new": "80.00", "difference": "76.00"}]
+    assert made.issued
+    again = preview_folder(database, city.calendar, folder, clock=city.clock)
+    assert again.digest == made.digest
+    done = import_folder(database, city.calendar, folder, clock=city.clock)
+    assert done.days == DAYS[:4]
+    city.settle()
+    assert city.owed()["AC-R"] == Decimal(80)
+    assert import_folder(database, city.calendar, folder, clock=city.clock).days == []
