@@ -1,6 +1,6 @@
 """A month's questions: unbilled revenue."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Any
 
@@ -44,7 +44,7 @@ def month_asset(
         freshness_policy=policy.month_end(billing_months().timezone),
         metadata=table_metadata(tables[0]) | code_of(run_month),
     )
-    def month(context: dg.AssetExecutionContext, municipality: Municipality) -> dg.MaterializeResult[Any]:
+    def month(context: dg.AssetExecutionContext, municipality: Municipality) -> Iterator[dg.MaterializeResult[Any]]:
         key = date.fromisoformat(context.partition_key)
         acting = municipality.acting_as(policy.ROLES[policy.BILLING])
         found = run_month(acting, key)
@@ -59,7 +59,7 @@ def month_asset(
                     metadata=dict(result.metadata),
                 )
             )
-        return dg.MaterializeResult(metadata=metadata(found), check_results=results)
+        yield dg.MaterializeResult(metadata=metadata(found), check_results=results)
 
     return month
 
