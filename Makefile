@@ -10,7 +10,7 @@ help:
 	@echo "make demo   install, start the embedded PostgreSQL, bill the demo municipality, show the result"
 	@echo "make ui     the Dagster UI on the same data, http://127.0.0.1:3000"
 	@echo "make test   install and run the tests (10 minutes on 2 cores); make test-all adds the long ones"
-	@echo "make check  format, lint, types, import rules; make test-fast: the tests that start no server"
+	@echo "make check  format, lint, types, import rules, dg check defs; make test-fast: the tests that start no server"
 	@echo "make pages  writes the pages of docs/ that are made from code"
 	@echo "make docs   the docs as a site in build/site, links checked, without a network"
 	@echo "make bench  the headline figures beside their peers, as JSON"
@@ -53,6 +53,9 @@ check lint: install
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@mkdir -p build/dg && printf 'telemetry:\n  enabled: false\n' > build/dg/dagster.yaml
+	@DAGSTER_HOME=$(CURDIR)/build/dg VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/dg check defs > build/dg/check.txt 2>&1 \
+	  || { cat build/dg/check.txt; exit 1; }
 
 pages: install
 	@$(BIN)/python tools/make_pages.py

@@ -10,6 +10,7 @@ import dagster as dg
 from meter_pipeline.defs import jobs, schedules, sensors
 from meter_pipeline.defs.assets import audit, billing, detection, ingest, migration, month, reference, validation
 from meter_pipeline.defs.checks import law_of_the_day, law_of_the_month, schema_check
+from meter_pipeline.defs.lib.asset_policies import applied
 from meter_pipeline.defs.lib.executors import executor
 from meter_pipeline.defs.operations import (
     alerts,
@@ -62,7 +63,7 @@ def definitions(resources: Mapping[str, Any], engine: str | None = None) -> dg.D
         migration.published_bills(),
     ]
     return dg.Definitions(
-        assets=dg.with_source_code_references(assets),
+        assets=dg.with_source_code_references(applied(assets)),
         asset_checks=[
             *(
                 schema_check(asset, table)

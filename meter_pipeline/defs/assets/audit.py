@@ -46,12 +46,10 @@ def ledger_before_billing() -> dg.AssetsDefinition:
             "was written with it. A row changed behind the ledger's back stops the day's billing here."
         ),
         deps=["validated_intervals"],
-        owners=policy.AUDITORS,
         checks={
             "ledger_verifies": "Every entry since the last verification hashes to its leaf, and the day's reads and validated rows are their leaves'."
         },
         table="ledger.leaf",
-        kinds={"postgres"},
     )
 
 
@@ -81,12 +79,10 @@ def ledger_checkpoint() -> dg.AssetsDefinition:
         # that fails must not leave the day's bills unsigned. It is ready before billing is done, so that its entry is in
         # the same checkpoint on any day it does not.
         deps=["reconciled_billing", "statements"],
-        owners=policy.AUDITORS,
         checks={
             "ledger_verifies": "Every entry since the last verification hashes to its leaf, the tree extends the one signed before, charges are their leaves'."
         },
         table="ledger.checkpoint",
-        kinds={"postgres"},
     )
 
 
@@ -115,8 +111,6 @@ def close_report() -> dg.AssetsDefinition:
             "home folder; the finance desk shows it."
         ),
         deps=["ledger_checkpoint", "statements"],
-        owners=policy.FINANCE,
         checks={},
         table=None,
-        kinds={"html"},
     )

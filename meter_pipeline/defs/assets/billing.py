@@ -43,14 +43,12 @@ def reconciled_billing() -> dg.AssetsDefinition:
             "ledger_before_billing",
             *(("reference", t) for t in ("tariffs", "accounts", "agreements", "billing_cycles", "holidays")),
         ],
-        owners=policy.FINANCE,
         checks={
             "lines_sum_to_total": "The lines of every account sum to its total.",
             "billed_equals_validated": "The quantities billed are the quantities validated, to the last unit.",
             "reconciliation": "Every reconciliation check from file to line agrees, or its difference has a named cause.",
         },
         table="billing.charge_day",
-        kinds={"polars", "postgres"},
     )
 
 
@@ -145,13 +143,11 @@ def statements() -> dg.AssetsDefinition:
             "account with a day missing, a hold or an uncharged service waits and is listed with its reason. An issued statement is never touched again."
         ),
         deps=["reconciled_billing"],
-        owners=policy.FINANCE,
         checks={
             "statements_accounted_for": "Every account of a closed cycle has a statement or a named reason why not.",
             "statements_reconciled": "Statements are the sum of their days and what the period's end owes, and each is a leaf of the ledger.",
         },
         table="billing.statement",
-        kinds={"polars", "postgres"},
     )
 
 
@@ -166,11 +162,8 @@ def statements() -> dg.AssetsDefinition:
         dg.AssetDep(upstream, partition_mapping=dg.TimeWindowPartitionMapping())
         for upstream in ("statements", "unbilled_revenue")
     ],
-    owners=policy.FINANCE,
-    kinds={"postgres"},
     partitions_def=billing_months(),
     pool=policy.POOL,
-    freshness_policy=policy.month_end(billing_months().timezone),
     metadata=table_metadata("billing.period"),
 )
 def month_end_close(context: dg.AssetExecutionContext, municipality: Municipality) -> dg.MaterializeResult[None]:

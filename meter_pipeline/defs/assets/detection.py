@@ -22,10 +22,7 @@ from meter_pipeline.schemas.report import StageReport
         dg.AssetDep(dg.AssetKey(["reference", "weather"])),
         dg.AssetDep(dg.AssetKey(["reference", "weather_stations"])),
     ],
-    owners=policy.ANALYSTS,
-    kinds={"polars", "postgres"},
     pool=policy.POOL,
-    freshness_policy=policy.WEEKLY_REFIT,
     metadata=table_metadata("anomaly.baseline"),
 )
 def baselines(
@@ -60,12 +57,10 @@ def anomaly_flags() -> dg.AssetsDefinition:
             "of a leak, tampering or a lost connection. Each with its evidence; people decide."
         ),
         deps=["daily_usage", "weather"],
-        owners=policy.ANALYSTS,
         checks={
             "every_flag_has_evidence": "Each flag names what was expected, what was observed and the baseline it used."
         },
         table="anomaly.flag",
-        kinds={"polars", "postgres"},
         blocking=False,
     )
 
@@ -84,11 +79,9 @@ def weather() -> dg.AssetsDefinition:
         group=policy.DETECTION,
         description="The day's temperature at every station, from files or reference data. A station without one delays its flags, and never a bill.",
         deps=[("reference", "weather"), ("reference", "weather_stations")],
-        owners=policy.ANALYSTS,
         checks={
             "some_station_has_the_day": "Flags that need the weather wait until a station has the day; bills do not."
         },
         table="anomaly.weather_day",
-        kinds={"csv", "postgres"},
         blocking=False,
     )

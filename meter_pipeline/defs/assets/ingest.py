@@ -21,10 +21,7 @@ from meter_pipeline.schemas.report import StageReport
         "page by page, into the inbox. What failed is in the table; it stops no other head-end and is asked again at the next round."
     ),
     deps=[dg.AssetDep(dg.AssetKey(["reference", name])) for name in ("meters", "channels")],
-    owners=policy.DATA,
-    kinds={"http", "file"},
     pool=policy.POOL,
-    freshness_policy=policy.DAILY_FILES,
     metadata=table_metadata("raw.pull_request"),
 )
 def pulled_days(
@@ -58,10 +55,7 @@ def pulled_days(
         dg.AssetDep("pulled_days"),
         *(dg.AssetDep(dg.AssetKey(["reference", name])) for name in ("meters", "channels")),
     ],
-    owners=policy.DATA,
-    kinds={"file", "postgres"},
     pool=policy.POOL,
-    freshness_policy=policy.DAILY_FILES,
     metadata=table_metadata("raw.feed_file"),
 )
 def feed_files(
@@ -108,8 +102,6 @@ def raw_reads() -> dg.AssetsDefinition:
             "register reading. Nothing is edited here; of several versions an actual goes before an estimate, then the newest by its own source; all are kept."
         ),
         deps=["feed_files", ("reference", "meters"), ("reference", "channels")],
-        owners=policy.DATA,
         checks={"control_totals": "Per file: received = accepted + duplicate + superseded + rejected."},
         table="raw.interval_day",
-        kinds={"polars", "postgres"},
     )

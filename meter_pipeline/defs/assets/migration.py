@@ -53,10 +53,8 @@ def shadow_billing() -> dg.AssetsDefinition:
             "PostgreSQL refuses it."
         ),
         deps=["feed_files", ("reference", "agreements")],
-        owners=policy.DATA,
         checks={},
         table="billing.charge_day",
-        kinds={"polars", "postgres"},
         blocking=False,
         daily=False,
     )
@@ -102,10 +100,8 @@ def migration_comparison() -> dg.AssetsDefinition:
             "gate of the cut-over is open. One unexplained difference sets its clock of 72 hours back to zero."
         ),
         deps=["reconciled_billing", "shadow_billing"],
-        owners=policy.FINANCE,
         checks={"nothing_unexplained": "No figure differs from the legacy batch's without an explanation."},
         table="migration.comparison",
-        kinds={"polars", "postgres"},
         blocking=False,
         daily=False,
     )
@@ -130,9 +126,7 @@ def published_bills() -> dg.AssetsDefinition:
             "side in the outbox. Nothing in off and shadow."
         ),
         deps=["reconciled_billing", "statements", "migration_comparison"],
-        owners=policy.FINANCE,
         checks={"both_sides_get_every_bill": "Every bill is on its side and on its way to the other."},
         table="migration.authority",
-        kinds={"postgres"},
         daily=False,
     )

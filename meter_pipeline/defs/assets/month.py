@@ -36,12 +36,9 @@ def month_asset(
         group_name=policy.BILLING,
         description=description,
         deps=[dg.AssetDep(dep, partition_mapping=dg.TimeWindowPartitionMapping()) for dep in deps],
-        owners=policy.FINANCE,
-        kinds={"polars", "postgres"},
         partitions_def=billing_months(),
         check_specs=[dg.AssetCheckSpec(check, asset=name, description=about) for check, about in specs.items()],
         pool=policy.POOL,
-        freshness_policy=policy.month_end(billing_months().timezone),
         metadata=table_metadata(tables[0]) | code_of(run_month),
     )
     def month(context: dg.AssetExecutionContext, municipality: Municipality) -> Iterator[dg.MaterializeResult[Any]]:

@@ -37,8 +37,6 @@ def _columns(name: str) -> dg.TableSchema:
             KEYS[name],
             group_name=policy.REFERENCE,
             description=f"{table.about} Effective-dated; imported whole from the municipality's folder, or refused whole.",
-            owners=policy.DATA,
-            kinds={"csv", "postgres"},
             metadata={"dagster/table_name": f"meter_pipeline.ref.{name}", "dagster/column_schema": _columns(name)},
         )
         for name, table in TABLES.items()

@@ -46,13 +46,11 @@ def validated_intervals() -> dg.AssetsDefinition:
             "raw_reads",
             *(("reference", t) for t in ("service_points", "installations", "channels", "agreements", "holidays")),
         ],
-        owners=policy.ANALYSTS,
         checks={
             "slots_complete": "Every installed channel has its day in the store, with as many values as were counted actual and estimated.",
             "sum_check": "Every stored row that misses its register's difference by more than the tolerance is an exception.",
         },
         table="vee.interval_day",
-        kinds={"polars", "postgres"},
     )
 
 
@@ -64,8 +62,6 @@ def daily_usage() -> dg.AssetsDefinition:
         group=policy.VALIDATION,
         description="Usage per service point and direction of flow on the day, with how many of its intervals were actual, estimated or missing.",
         deps=["validated_intervals"],
-        owners=policy.ANALYSTS,
         checks={"usage_is_validated": "The day's usage equals the sum of its validated intervals, to the last unit."},
         table="vee.daily_usage",
-        kinds={"polars", "postgres"},
     )

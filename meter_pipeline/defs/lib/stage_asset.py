@@ -31,10 +31,8 @@ def stage_asset(
     group: str,
     description: str,
     deps: Sequence[str | Sequence[str]],
-    owners: Sequence[str],
     checks: Mapping[str, str],
     table: str | None,
-    kinds: set[str],
     blocking: bool = True,
     daily: bool = True,
 ) -> dg.AssetsDefinition:
@@ -50,15 +48,12 @@ def stage_asset(
         group_name=group,
         description=description,
         deps=[dg.AssetDep(dg.AssetKey(list(d) if not isinstance(d, str) else [d])) for d in deps],
-        owners=list(owners),
-        kinds=kinds,
         partitions_def=billing_days(),
         check_specs=[
             dg.AssetCheckSpec(check, asset=name, description=about, blocking=blocking, partitions_def=billing_days())
             for check, about in checks.items()
         ],
         pool=policy.POOL,
-        freshness_policy=policy.freshness(billing_days().timezone) if daily else None,
         tags={"meter_pipeline/stage": "billing_day" if daily else "on_demand"},
         metadata=(table_metadata(table) if table else {}) | code_of(run_day),
     )

@@ -1,0 +1,83 @@
+"""Who owns each asset, what it is made with and when it is late: one table for all, applied over the finished assets.
+
+The pool of the emergency pause (policy.POOL) belongs to an asset's step, so it is said where the step is made; a test
+holds that every step has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import dagster as dg
+
+from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.partitions import billing_days, billing_months
+
+
+@dataclass(frozen=True, slots=True)
+class AssetPolicy:
+    """What holds for an asset. ``late`` names its freshness policy in ``_freshness``; None where it has none."""
+
+    owners: list[str]
+    kinds: frozenset[str]
+    late: str | None = "day"
+
+
+def _of(owners: list[str], *kinds: str, late: str | None = "day") -> AssetPolicy:
+    return AssetPolicy(owners, frozenset(kinds), late)
+
+
+#: First part of an asset's key -> what holds for it. An asset that is not here does not load.
+POLICIES: Final[Mapping[str, AssetPolicy]] = MappingProxyType(
+    {
+        "reference": _of(policy.DATA, "csv", "postgres", late=None),
+        "pulled_days": _of(policy.DATA, "http", "file", late="files"),
+        "feed_files": _of(policy.DATA, "file", "postgres", late="files"),
+        "raw_reads": _of(policy.DATA, "polars", "postgres"),
+        "validated_intervals": _of(policy.ANALYSTS, "polars", "postgres"),
+        "daily_usage": _of(policy.ANALYSTS, "polars", "postgres"),
+        "weather": _of(policy.ANALYSTS, "csv", "postgres"),
+        "baselines": _of(policy.ANALYSTS, "polars", "postgres", late="week"),
+        "anomaly_flags": _of(policy.ANALYSTS, "polars", "postgres"),
+        "ledger_before_billing": _of(policy.AUDITORS, "postgres"),
+        "reconciled_billing": _of(policy.FINANCE, "polars", "postgres"),
+        "statements": _of(policy.FINANCE, "polars", "postgres"),
+        "unbilled_revenue": _of(policy.FINANCE, "polars", "postgres", late="month"),
+        "month_end_close": _of(policy.FINANCE, "postgres", late="month"),
+        "ledger_checkpoint": _of(policy.AUDITORS, "postgres"),
+        "close_report": _of(policy.FINANCE, "html"),
+        "shadow_billing": _of(policy.DATA, "polars", "postgres", late=None),
+        "migration_comparison": _of(policy.FINANCE, "polars", "postgres", late=None),
+        "published_bills": _of(policy.FINANCE, "postgres", late=None),
+    }
+)
+
+
+def applied(assets: Iterable[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
+    """The assets with their owners, kinds and freshness policy. Raises KeyError for one that POLICIES does not name."""
+    return [asset.map_asset_specs(_applied) for asset in assets]
+
+
+def _applied(spec: dg.AssetSpec) -> dg.AssetSpec:
+    held = POLICIES[spec.key.path[0]]
+    return spec.replace_attributes(
+        owners=held.owners,
+        kinds=set(held.kinds),
+        freshness_policy=None if held.late is None else _freshness(held.late),
+    )
+
+
+def _freshness(late: str) -> dg.FreshnessPolicy:
+    match late:
+        case "day":
+            return policy.freshness(billing_days().timezone)
+        case "month":
+            return policy.month_end(billing_months().timezone)
+        case "files":
+            return policy.DAILY_FILES
+        case "week":
+            return policy.WEEKLY_REFIT
+    raise ValueError(f"no freshness policy is called {late!r}")
