@@ -198,7 +198,7 @@ def test_a_second_run_of_a_day_waits_for_the_first(instance: dg.DagsterInstance,
     ran = threading.Event()
 
     @dg.asset(partitions_def=days)
-    def daily(hold: PauseGuard) -> None:
+    def daily(pause_guard: PauseGuard) -> None:
         ran.set()
 
     def materialise() -> None:
