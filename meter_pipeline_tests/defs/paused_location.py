@@ -24,7 +24,7 @@ BATCH_S = float(os.environ.get("PAUSED_BATCH_S", "0.05"))
 
 @dg.asset(partitions_def=DAYS, pool=policy.POOL, backfill_policy=dg.BackfillPolicy.multi_run(1))
 def written(
-    context: dg.AssetExecutionContext, municipality: Municipality, hold: PauseGuard
+    context: dg.AssetExecutionContext, municipality: Municipality, pause_guard: PauseGuard
 ) -> dg.MaterializeResult[None]:
     """BATCHES batches a day, each committed with the time it began."""
     database = municipality.database()
@@ -33,7 +33,7 @@ def written(
         database.connect("writes") as connection,
     ):
         for key in context.partition_keys:
-            hold.wait()
+            pause_guard.wait()
             for batch in range(BATCHES):
                 probe.wait_until_resumed()
                 connection.execute(
