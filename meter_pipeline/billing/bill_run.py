@@ -128,6 +128,7 @@ class _Run:
             raise ValueError(f"cycle {cycle_id} has no period that ends on {period_end}")
         outcome = StatementOutcome(cycle_id, period_start, period_end)
         with reading(self.database) as session, self.database.connect("billing statements") as connection:
+            days.hold_reference(connection)
             days.lock(connection)
             reference = load_reference(session, period_end)
             period = _period(session, reference, outcome, accounts)

@@ -34,6 +34,35 @@ def _month(text: str) -> date:
 
 
 @app.command()
+def reproduce(
+    statement: Annotated[str, typer.Argument(help="Statement id.")],
+    as_json: Json = False,
+) -> None:
+    """Rebuild an issued statement from what was known when it was issued; exit 1 where a byte differs.
+
+    Example: meter-pipeline billing reproduce AC-1.C1.20260701.0
+    """
+    from meter_pipeline.corrections.reproduce import ReproduceError
+    from meter_pipeline.corrections.reproduce import reproduce as rebuild
+
+    settings, database = _open()
+    try:
+        found = rebuild(database, settings.calendar(), statement)
+    except ReproduceError as error:
+        problem(str(error), "meter-pipeline billing statements lists them")
+    document = {
+        "statement_id": statement,
+        "identical": found.identical,
+        "reference_known_from": found.known_from,
+        "lines_sha256": found.lines_sha256,
+        "differing": found.differing,
+    }
+    emit(document, as_json, lambda d: OUT.print(f"{statement}: {'identical' if d['identical'] else 'differs'}"))
+    if not found.identical:
+        raise typer.Exit(1)
+
+
+@app.command()
 def issue(
     cycle: Annotated[str, typer.Argument(help="Billing cycle.")],
     period_end: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], help="Day after the period's last.")],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from meter_pipeline.postgres.database import scalar
+from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.reference.history import key_of, record_time
 from meter_pipeline.schemas.reference import TABLES
 
@@ -271,3 +272,50 @@ def write(connection: Connection, changes: str) -> None:
         )
     connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
     connection.execute("SET CONSTRAINTS ALL DEFERRED")
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a statement was issued, in the orders that the database itself keeps: the record time of the last change of
+    reference data before its ledger entry, its transaction, and the adjustments of its account that were posted later.
+    ``revised``: whether days of it were sealed with later determinants by then."""
+
+    account_id: str
+    cycle_id: str
+    period_start: date
+    period_end: date
+    lines_sha256: bytes
+    known_from: datetime
+    transaction: str
+    later_adjustments: list[str]
+    revised: bool
+
+
+def moment_of(connection: Connection, statement_id: str) -> Moment | None:
+    """The moment of a statement; None for an unknown one."""
+    row = connection.execute(
+        "SELECT s.account_id, s.cycle_id, s.period_start, s.period_end, s.lines_sha256, coalesce((SELECT max(known_from) FROM ref.change_set "
+        "WHERE change_set.ledger_entry < e.entry_id), '2000-01-01 00:00:00Z'), e.xid::text, e.entry_id, s.sealed_days_due <> 0 "
+        "FROM billing.statement AS s JOIN ledger.entry AS e ON e.entry_id = s.ledger_entry WHERE s.statement_id = %s",
+        (statement_id,),
+    ).fetchone()
+    if row is None:
+        return None
+    account, cycle, start, end, lines, known, transaction, entry, revised = row
+    later = connection.execute(
+        "SELECT a.adjustment_id FROM billing.adjustment AS a WHERE a.account_id = %s AND a.status = 'posted' AND EXISTS "
+        "(SELECT FROM ledger.entry AS e WHERE e.kind = 'adjustment_posted' AND e.entry_id > %s "
+        "AND convert_from(e.body, 'UTF8')::jsonb -> 'body' ->> 'adjustment_id' = a.adjustment_id) ORDER BY 1",
+        (account, entry),
+    ).fetchall()
+    return Moment(
+        account, cycle, start, end, bytes(lines), known, transaction, [str(name) for (name,) in later], revised
+    )
+
+
+def issued_lines(database: Database, statement_id: str) -> pl.DataFrame:
+    """A statement's lines as issued: line_no, line_key, amount in millionths."""
+    return database.read(
+        "SELECT line_no, line_key, (amount * 1000000)::bigint AS amount FROM billing.statement_line WHERE statement_id = $1 ORDER BY 1",
+        [statement_id],
+    )

@@ -52,6 +52,12 @@ def lock(connection: Connection) -> None:
     connection.execute("SELECT pg_advisory_xact_lock(hashtext('billing.day'))")
 
 
+def hold_reference(connection: Connection) -> None:
+    """Keep reference data as it is until the transaction ends: a change of it waits, or was committed before. A statement
+    can then be rebuilt from the changes whose ledger entries stand before its own. Taken before ``lock``."""
+    connection.execute("SELECT pg_advisory_xact_lock_shared(hashtextextended('meter_pipeline reference data', 0))")
+
+
 def read_reference(database: Database, day: date, beside: Database | None = None) -> dict[str, pl.DataFrame]:
     """The reference frames billing joins, by table name; agreements that begin by ``day``.
 
