@@ -123,8 +123,9 @@ class HeadEnd:
     register. ``quality_map`` turns the file's own quality words into AEMO flag and method ("A", "S14"), ``channel_map``
     its channels into ours, ``unit_map`` its units, ``dst_map`` its clock-change flags (first, second). ``flows`` says per
     channel (``*`` for every other one) whether it is import, export, net or other; ``dials`` how many digits a register
-    shows before the point. ``skip`` and ``keep`` name, by column, texts of rows that hold no read, or that alone are
-    this head-end's (``*`` at the end stands for anything; the column ``*`` is the line's beginning).
+    shows before the point, ``moduli`` where it starts again at 0 if not after its last digit. ``skip`` and ``keep``
+    name, by column, texts of rows that hold no read, or that alone are this head-end's (``*`` at the end stands for
+    anything; the column ``*`` is the line's beginning).
     """
 
     name: str
@@ -155,6 +156,7 @@ class HeadEnd:
     dst_map: Mapping[str, str] = field(default_factory=dict)
     flows: Mapping[str, str] = field(default_factory=dict)
     dials: Mapping[str, int] = field(default_factory=dict)
+    moduli: Mapping[str, int | float] = field(default_factory=dict)
     nulls: tuple[str, ...] = ()
     skip: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     keep: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -181,6 +183,7 @@ _MAPS: Final = (
     "dst_map",
     "flows",
     "dials",
+    "moduli",
     "skip",
     "keep",
 )
@@ -256,7 +259,7 @@ def _declared(raw: dict[str, Any]) -> HeadEnd:
 
 def _entry(table: str, key: str, value: Any) -> Any:
     """One entry of a table: text, several texts, or a number of digits."""
-    if table == "dials":
+    if table in ("dials", "moduli"):
         return value
     several = value if isinstance(value, list) else [value]
     if table in ("columns", "skip", "keep") and all(isinstance(each, str | int) for each in several) and several:
@@ -353,6 +356,9 @@ def _check_words(head_end: HeadEnd) -> None:
     for channel, digits in head_end.dials.items():
         if not isinstance(digits, int) or isinstance(digits, bool) or not 1 <= digits <= 12:
             raise HeadEndError(f"dials: {channel}: {digits!r} is not a number of digits, 1 to 12")
+    for channel, modulus in head_end.moduli.items():
+        if not isinstance(modulus, int | float) or isinstance(modulus, bool) or not 0 < modulus <= 10**12:
+            raise HeadEndError(f"moduli: {channel}: {modulus!r} is not a number above 0 where the dial starts again")
     for word, ours in head_end.quality_map.items():
         if not QUALITY_WORD.fullmatch(ours):
             raise HeadEndError(

@@ -50,7 +50,7 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
     wanted: Wanted = [(at, tuple(name.split("."))) for at, name in enumerate(names)]
     made = scanned_records(content, wanted) if head_end.decimal == "." else None
     if made is None:
-        made = _slow_records(content, wanted, head_end.decimal)
+        made = slow_records(content, wanted, head_end.decimal)
     declared = replace(head_end, delimiter="\t", quote="", header=True, encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
         records = Path(folder) / "records.tsv"
@@ -64,7 +64,7 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
     return parsed
 
 
-def _slow_records(content: bytes, wanted: Wanted, decimal: str) -> bytes:
+def slow_records(content: bytes, wanted: Wanted, decimal: str) -> bytes:
     """The records of any document, as lines of text with tabs between the values. Raises FeedRefused."""
     if len(content) > MAX_DOCUMENT:
         detail = f"{len(content)} bytes with escapes or lists side by side, at most {MAX_DOCUMENT}: ask for one object a line"

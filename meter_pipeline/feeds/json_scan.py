@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,13 @@ from meter_pipeline.feeds.json_records import Wanted
 def scanned_records(content: bytes, wanted: Wanted) -> bytes | None:
     """The records of a document as lines of text with tabs between the values; None where the slow way must read it:
     an unusual document, or a process that has not read enough to compile its loops."""
-    loop, fast = compiled.kernel("scan_json_document", len(content))
-    if not fast or not is_utf8(content):
+    scan, fast = compiled.kernel("scan_json_document", len(content))
+    return records_by(scan, compiled.kernel("write_records", 0)[0], content, wanted) if fast else None
+
+
+def records_by(scan: Callable[..., Any], write: Callable[..., Any], content: bytes, wanted: Wanted) -> bytes | None:
+    """As ``scanned_records``, by given loops, compiled or not."""
+    if not is_utf8(content):
         return None
     nodes: dict[tuple[str, ...], int] = {(): 0}
     for _, steps in wanted:
@@ -38,11 +44,10 @@ def scanned_records(content: bytes, wanted: Wanted) -> bytes | None:
     begins = np.empty((len(wanted), most), np.int64)
     lengths = np.empty((len(wanted), most), np.int32)
     known: Any = np.frombuffer(b"".join(names) or b"\\0", np.uint8)
-    rows = int(loop(data, data.size, known, key_begin, column, parents, below, begins, lengths))
+    rows = int(scan(data, data.size, known, key_begin, column, parents, below, begins, lengths))
     if rows < 0:
         return None
     begins, lengths = begins[:, :rows], lengths[:, :rows]
     size = int(lengths[begins >= 0].sum()) + rows * len(wanted)
     out = np.empty(max(size, 1), np.uint8)
-    write, _ = compiled.kernel("write_records", 0)
     return out[: int(write(data, begins, lengths, rows, 9, out))].tobytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
@@ -92,6 +93,7 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
         return refused_feed(head_end.format, refused)
     parsed.channel_flows = {each.channel: each.flow for each in head_end.values if each.flow} | dict(head_end.flows)
     parsed.channel_dials = dict(head_end.dials)
+    parsed.channel_moduli = {channel: Decimal(str(modulus)) for channel, modulus in head_end.moduli.items()}
     return parsed
 
 

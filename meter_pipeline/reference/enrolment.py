@@ -207,6 +207,7 @@ def _channel_rows(
             "flow": flows[channel],
             "multiplier": Decimal(1),
             "dials": parsed.channel_dials.get(channel, parsed.channel_dials.get("*")),
+            "modulus": parsed.channel_moduli.get(channel, parsed.channel_moduli.get("*")),
             "billed": billed,
             "valid_from": group["first_day"].min(),
         }

@@ -27,6 +27,9 @@ ID = re.compile(r"[A-Z0-9-]{1,64}", re.ASCII)
 #: A wrong export repeats its fault on every row; past this many the rest are counted, not listed.
 MOST_FAULTS = 1000
 
+#: Columns that came later and that a file may lack: they are empty then.
+MAY_LACK = frozenset({("channels.csv", "modulus")})
+
 Rows = dict[str, list[tuple[Any, ...]]]
 Documents = dict[tuple[str, int], bytes]
 
@@ -96,7 +99,7 @@ def _read_table(path: Path, table: Table, faults: list[Fault]) -> tuple[list[tup
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])
-        missing = [c for c in table.columns if c not in header]
+        missing = [c for c in table.columns if c not in header and (name, c) not in MAY_LACK]
         unknown = [c for c in header if c not in table.columns]
         if missing or unknown or len(set(header)) != len(header):
             faults.extend(Fault(name, 1, column, "column missing") for column in missing)
@@ -104,7 +107,7 @@ def _read_table(path: Path, table: Table, faults: list[Fault]) -> tuple[list[tup
             if len(set(header)) != len(header):
                 faults.append(Fault(name, 1, "", "a column stands twice"))
             return rows, numbers
-        order = [header.index(c) for c in table.columns]
+        order = [header.index(c) if c in header else -1 for c in table.columns]
         kinds = list(table.columns.items())
         for cells in reader:
             line = reader.line_num
@@ -114,7 +117,7 @@ def _read_table(path: Path, table: Table, faults: list[Fault]) -> tuple[list[tup
             row: list[Any] = []
             for at, (column, kind) in zip(order, kinds, strict=True):
                 try:
-                    row.append(_cell(cells[at], kind))
+                    row.append(_cell(cells[at] if at >= 0 else "", kind))
                 except ValueError as error:
                     faults.append(Fault(name, line, column, str(error)))
                     row.append(None)

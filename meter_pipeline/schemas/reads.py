@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date
+from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
@@ -120,6 +121,8 @@ class ParsedFeed:
     #: the same by channel alone (``*`` for every other one), as the declaration says it; likewise digits of dials
     channel_flows: dict[str, str] = field(default_factory=dict)
     channel_dials: dict[str, int] = field(default_factory=dict)
+    #: likewise where dials start again at 0, in their own unit
+    channel_moduli: dict[str, Decimal] = field(default_factory=dict)
     periods: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PERIOD_READS))
     #: by (meter_id, channel) the sum of the stored values less the sum of the file's own, in micro base units, where digits
     #: beyond a millionth were rounded as declared

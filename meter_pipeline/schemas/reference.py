@@ -85,6 +85,7 @@ TABLES: Final[dict[str, Table]] = {
             "decimals": "integer?",
             "sums_to": "id?",
             "billed": "boolean",
+            "modulus": "decimal?",
         },
         ("meter_id", "channel"),
         {"meter_id": "meters.meter_id"},

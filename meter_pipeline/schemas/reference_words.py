@@ -58,6 +58,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "decimals": "digits after the point",
         "sums_to": "interval channel whose sum the dial's difference must equal",
         "billed": "whether the channel counts for the bill",
+        "modulus": "where the dial starts again at 0, in its own unit; empty: after its last digit. The file may lack the column",
     },
     "register_hours": {
         "head_end": "head-end whose meters are programmed so",

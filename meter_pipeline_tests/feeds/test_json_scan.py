@@ -96,7 +96,7 @@ def test_both_ways_make_the_same_records() -> None:
         if fast is None:
             continue
         scanned += 1
-        assert fast == json_document._slow_records(content, WANTED, "."), (seed, text)
+        assert fast == json_document.slow_records(content, WANTED, "."), (seed, text)
     assert scanned > 700
 
 
@@ -132,4 +132,4 @@ def test_what_the_loop_leaves_to_the_slow_way(text: str) -> None:
 def test_faults_are_refused_by_the_slow_way() -> None:
     for text in ('{"data":{"other":1,"other":2}}', '{"data":{"meters":[{"id":01}]}}', '{"data":{}}{"data":{}}'):
         with pytest.raises(FeedRefused):
-            json_document._slow_records(text.encode(), WANTED, ".")
+            json_document.slow_records(text.encode(), WANTED, ".")

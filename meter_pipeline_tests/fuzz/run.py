@@ -23,6 +23,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+#: targets whose inner loops are compared with the compiled ones
+COMPILED = (
+    "delimited", "jsonl", "nem12", "nem13", "beacon", "marks", "day_row", "values", "fixed", "nested", "json",
+)  # fmt: skip
+
 
 def signature(error: BaseException) -> str:
     """What makes two crashes one: the error's type and the last lines of the package it passed through."""
@@ -58,19 +63,22 @@ def main() -> None:
     given, rest = reader.parse_known_args()
     import atheris
 
-    twins = compiled_loops() if given.name in ("delimited", "jsonl", "nem12", "nem13", "beacon") else {}
+    twins = compiled_loops() if given.name in COMPILED else {}
     with atheris.instrument_imports(include=["meter_pipeline"]):
         targets = importlib.import_module("meter_pipeline_tests.fuzz.targets")
         for module in (
             "delimited",
+            "fixed_width",
             "jsonl",
+            "json_document",
             "nem12",
             "nem13",
             "espi",
             "cmep",
             "wide_csv",
-            "guess",
+            "undeclared",
             "kernels",
+            "kernels_json",
             "kernels_nem12",
         ):
             importlib.import_module(f"meter_pipeline.feeds.{module}")

@@ -63,6 +63,10 @@ FEEDS: Final[dict[str, list[bytes]]] = {
         b'{"d":{"m":[{"id":"M-1","r":[{"t":"2026-03-02T00:15:00Z","v":1.5},{"t":"2026-03-02T00:30:00Z","v":"2"}]}]}}',
         b'{"d":{"m":{"id":"M-1","r":{"t":["2026-03-02T00:15:00Z"],"v":[3.2269999999999186]}}}}\n',
     ],
+    "json_scan": [
+        b'{"d":{"m":[{"r":[{"v":1.5,"t":"a"},{"t":"b"}],"id":"M"},{"id":2,"r":[]}],"u":"kWh"}}',
+        b'{"d":{"m":{"id":null,"r":[[{"v":-1e3}],[]]},"u":true}}\n{"d":{"x":[1,"\\u00e9"],"u":""}}\n',
+    ],
     "beacon": [
         b"Meter_ID,Estimated_Flag,Flow,Flow_Time,Flow_Unit,Read,Read_Time,Read_Unit\n12,0,5.0,2024-08-01 00:59,Gallons,227.6,2024-08-01 00:59,CCF\n"
     ],
@@ -315,6 +319,27 @@ WORDS: Final[dict[str, list[str]]] = {
         "true",
     ],
     "json": [*_NUMBERS, *_TIMES, '"d":', '"m":', '"r":', '"t":', '"v":', "{", "}", "[", "]", "null", '"', "\n"],
+    "json_scan": [
+        *_NUMBERS,
+        *_TIMES,
+        '"d":',
+        '"m":',
+        '"r":',
+        '"t":',
+        '"v":',
+        "{",
+        "}",
+        "[",
+        "]",
+        "null",
+        '"id":',
+        '"u":',
+        "true",
+        "\\\\u00e9",
+        "\\\\/",
+        '"',
+        "\n",
+    ],
     "guess": [
         *_NUMBERS,
         *_TIMES,

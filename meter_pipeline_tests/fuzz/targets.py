@@ -24,11 +24,13 @@ import polars as pl
 from meter_pipeline.baselines.weather.formats import DAILY, FORMATS, HOURLY, WeatherError, read_weather
 from meter_pipeline.billing.tariffs import TariffRefusedError, parse_tariff
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.feeds import HeadEnd, compiled, parse, registry
+from meter_pipeline.feeds import HeadEnd, compiled, json_document, kernels_json, parse, registry
 from meter_pipeline.feeds.declaration_text import toml_text
 from meter_pipeline.feeds.files import Limits, line_blocks, open_feed
 from meter_pipeline.feeds.head_ends import DayColumns, HeadEndError, IdRules, ValueColumn, read_head_end
 from meter_pipeline.feeds.inspect import report
+from meter_pipeline.feeds.json_records import Wanted
+from meter_pipeline.feeds.json_scan import records_by
 from meter_pipeline.feeds.rejects import MAX_RAW_BYTES, REASONS, FeedRefused
 from meter_pipeline.ids import canonical_id
 from meter_pipeline.ingest import landing
@@ -235,6 +237,19 @@ def feed_target(name: str) -> Target:
     return target
 
 
+#: paths of a document's values, as json_records takes them
+WANTED: Final[Wanted] = [(0, ("d", "m", "id")), (1, ("d", "m", "r", "t")), (2, ("d", "m", "r", "v")), (3, ("d", "u"))]
+
+
+def json_scan(data: bytes, folder: Path) -> None:
+    """The loop over JSON documents makes the records that Python's json makes, or leaves the document to it."""
+    scan, write = kernels_json.scan_json_document, kernels_json.write_records
+    content = data.removeprefix(b"\xef\xbb\xbf")
+    made = records_by(scan, write, content, WANTED)
+    if made is not None:
+        assert made == json_document.slow_records(content, WANTED, ".")
+
+
 def archive(data: bytes, folder: Path) -> None:
     """Opening gzip and zip. The first byte chooses: the bytes as they are, or an archive built of them with a few
     faults."""
@@ -419,6 +434,7 @@ def note(data: bytes, folder: Path) -> None:
 TARGETS: Final[dict[str, Target]] = {
     **{name: feed_target(name) for name in HEAD_ENDS},
     "archive": archive,
+    "json_scan": json_scan,
     "tariff": tariff,
     "weather": weather,
     "reference": reference,

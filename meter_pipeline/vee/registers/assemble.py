@@ -411,9 +411,11 @@ def _series(frame: pl.DataFrame, number: Ints, at: Ints, value: Ints) -> Series:
     dial = _times(read - base[index], own[number])
     # the dial's digits are of its own unit; one that cannot run over within 64 bits is taken not to
     dials, unit = frame["dials"].fill_null(0).to_numpy().astype(np.float64), frame["unit_micro"].to_numpy()
-    whole = 10.0**dials * unit
-    known = (dials > 0) & (whole <= _BIG)
+    modulus = frame["modulus_micro"].fill_null(0).to_numpy().astype(np.int64)
+    whole = np.where(modulus > 0, modulus / units.MICRO, 10.0**dials) * unit
+    known = ((dials > 0) | (modulus > 0)) & (whole <= _BIG)
     turn = np.where(known, 10 ** np.where(known, dials, 0).astype(np.int64) * unit, 0)
+    turn = np.where(known & (modulus > 0), _times(np.where(known, modulus, 0), unit), turn)
     refused = known[number] & ((read >= turn[number]) | (read < 0))
     rolls = known & (whole * np.abs(own) / units.MICRO <= _BIG)
     capacity = np.where(rolls, _times(np.where(rolls, turn, 0), own), 0)

@@ -151,7 +151,8 @@ def read_installations(database: Database, start: datetime, end: datetime, meter
         SELECT i.service_point_id, i.meter_id, i.installed_at AS installed_s, i.removed_at AS removed_s, (i.install_read * 1000000)::bigint AS install_micro,
             (i.removal_read * 1000000)::bigint AS removal_micro,
             m.head_end, m.commodity, c.channel, c.kind, c.unit AS declared_unit, c.interval_minutes, c.flow,
-            (c.multiplier * 1000000)::bigint AS multiplier_micro, c.dials, c.decimals, c.sums_to, c.billed
+            (c.multiplier * 1000000)::bigint AS multiplier_micro, c.dials, c.decimals, c.sums_to, c.billed,
+            (c.modulus * 1000000)::bigint AS modulus_micro
         FROM ref.installations AS i JOIN ref.meters AS m USING (meter_id) JOIN ref.channels AS c USING (meter_id)
         WHERE i.installed_at < $1 AND (i.removed_at IS NULL OR i.removed_at > $2){narrowed}
         """,
