@@ -63,6 +63,8 @@ def scan_nem12(
             if expected == 0:
                 status |= BAD_CONTEXT
             while value - first < expected:
+                while pos < size and data[pos] == 32:
+                    pos += 1
                 negative = False
                 if pos < size and (data[pos] == 45 or data[pos] == 43):
                     negative = data[pos] == 45
@@ -96,11 +98,32 @@ def scan_nem12(
                     pos += 1
                     if digits > 18:
                         break
+                places = max(places, 0)
+                if seen and digits <= 18 and pos + 1 < size and (data[pos] == 69 or data[pos] == 101):
+                    pos += 1
+                    shrinks = data[pos] == 45
+                    if shrinks or data[pos] == 43:
+                        pos += 1
+                    power = 0
+                    seen = False
+                    while pos < size and 48 <= data[pos] <= 57 and power < 100:
+                        seen = True
+                        power = power * 10 + (data[pos] - 48)
+                        pos += 1
+                    places += power if shrinks else -power
+                    while places < 0 and digits <= 18:
+                        number *= 10
+                        digits += 1 if number > 0 else 0
+                        places += 1
+                    if number == 0:
+                        places = 0
+                while pos < size and data[pos] == 32:
+                    pos += 1
                 if not seen or digits > 18 or places > 18 or pos >= size or data[pos] != 44:
                     status |= BAD_VALUES
                     break
                 mantissa[value] = -number if negative else number
-                decimals[value] = places if places > 0 else 0
+                decimals[value] = places
                 value += 1
                 pos += 1
             tail = pos

@@ -382,11 +382,7 @@ class NemReader:
         tail = self.tails.code(",".join(fields[2 + expected :]).encode())
         reasons.extend(self.tails.reasons[tail])
         if not reasons:
-            reasons.append(
-                Reason(
-                    "bad_number", "a value in a form only a single read may have (exponent, blanks, or over 18 digits)"
-                )
-            )
+            reasons.append(Reason("bad_number", "a value of more than 18 digits"))
         return reasons
 
     def _other(self, block: Block, other: I64, record: int, count: int) -> None:

@@ -13,7 +13,8 @@ from meter_pipeline.feeds.head_ends import HeadEndError, read_head_end
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference.enrolment import Enrolment, admit
 from meter_pipeline.schemas.reference import TABLES
-from meter_pipeline_tests.end_to_end.town import CALENDAR, Town, dial, flat, local
+from meter_pipeline_tests.end_to_end.town import Town, dial, flat, local
+from meter_pipeline_tests.vee.city import CALENDAR
 
 FIRST = date(2026, 8, 24)
 DAYS = [FIRST + timedelta(days=k) for k in range(4)]
@@ -23,15 +24,15 @@ def test_a_dial_of_five_digits_that_turns_at_60000_is_billed_across_the_turn(dat
     town = Town(database)
     town.tariff(flat("W", "water", "m3", "2.00"))
     town.cycle(DAYS[0], DAYS[3] + timedelta(days=1))
-    for name, more in (("ODD", {"modulus": 60000}), ("EVEN", {})):
+    for name, modulus in (("ODD", 60000), ("EVEN", None)):
         town.service(name, "W", "water")
-        town.meter(name, name, dial("m3", **more), commodity="water")
+        town.meter(name, name, dial("m3", modulus=modulus), commodity="water")
     for k, (odd, even) in enumerate([("59990", "99990"), ("59995", "99995"), ("0", "0"), ("5", "5"), ("12", "12")]):
         town.read("ODD", local(FIRST + timedelta(days=k)), odd, unit="m3")
         town.read("EVEN", local(FIRST + timedelta(days=k)), even, unit="m3")
     town.run(*DAYS, issue=True)
     assert list(town.usage("ODD").values()) == [5, 5, 5, 7]
-    assert (town.billed("ODD"), town.billed("EVEN")) == (22, 22)
+    assert [town.billed(name) for name in ("ODD", "EVEN")] == [22, 22]
 
 
 def test_a_read_beyond_the_turn_is_impossible(database: Database) -> None:
@@ -69,7 +70,7 @@ def test_enrolment_writes_the_turn_down(tmp_path: Path) -> None:
     parsed = parse(tmp_path / "odd.csv", read_head_end(tmp_path / "odd.toml"), CALENDAR)
     rows = admit(parsed, CALENDAR, Enrolment("ODD", "W", "C1", "water"), frozenset()).rows
     channel = dict(zip(TABLES["channels"].columns, rows["channels"][0], strict=True))
-    assert (channel["dials"], channel["modulus"]) == (5, Decimal(60000))
+    assert [channel["dials"], channel["modulus"]] == [5, Decimal(60000)]
     for wrong in ("R1 = 0", 'R1 = "many"', "R1 = -5"):
         (tmp_path / "bad.toml").write_text(DECLARED + wrong)
         with pytest.raises(HeadEndError, match="moduli: R1"):

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.feeds import compiled
 from meter_pipeline.feeds.head_ends import HeadEnd, read_head_end
 from meter_pipeline.feeds.inspect import report
 from meter_pipeline.feeds.registry import parse, sniff
@@ -160,3 +161,17 @@ def test_a_beacon_line_is_a_dial_and_a_flow() -> None:
     )
     assert feed.rejects.height == 0
     assert sniff(fixtures_dir() / "beacon" / "beacon-360-report.csv").format == "wide_csv"
+
+
+@pytest.mark.parametrize("compile_loops", [False, True])
+def test_nem12_values_with_exponents_and_blanks_are_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compile_loops: bool
+) -> None:
+    texts = ["1.5E-3", "1e2", "0E+5", "-2.5e-1", " 3.25 ", "1.50E+2", "100E-2", "+7E0", "2E-6", "0.5", "1e-0", "12"]
+    record = f"300,20260302,{','.join(texts * 4)},A,,,20260303010203,"
+    (tmp_path / "nem12").write_text(f"100,NEM12,202603030000,A,B\n200,N1,E1,,E1,,S,kWh,30,\n{record}\n900\n")
+    if compile_loops:
+        monkeypatch.setattr(compiled, "COMPILE_FROM_BYTES", 0)
+    feed = parse(tmp_path / "nem12", HeadEnd("x", "nem12"), BillingCalendar("UTC"))
+    micro = [1500, 100_000_000, 0, -250_000, 3_250_000, 150_000_000, 1_000_000, 7_000_000, 2, 500_000, 1_000_000]
+    assert feed.intervals["value"].to_list() == [*micro, 12_000_000] * 4
