@@ -1,4 +1,4 @@
-"""``meter-pipeline pull``: head-ends with an HTTP API, asked by hand."""
+"""``meter-pipeline pull``: head-ends that are asked (HTTP, reports, SFTP), by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from meter_pipeline.settings import load_settings
 
 def pull(
     head_end: Annotated[
-        str | None, typer.Option("--head-end", help="Only this head-end; default: every one of format http.")
+        str | None, typer.Option("--head-end", help="Only this head-end; default: every one that is pulled.")
     ] = None,
     day: Annotated[
         datetime | None,
@@ -42,10 +42,10 @@ def pull(
         declared = read_head_ends(settings.head_ends)
     except HeadEndError as error:
         problem(str(error), f"mend the declaration under {settings.head_ends}")
-    asked = [h for h in declared.values() if h.format == "http" and head_end in (None, h.name)]
+    asked = [h for h in declared.values() if h.is_pulled and head_end in (None, h.name)]
     if head_end is not None and not asked:
         ERR.print(
-            f"[bold red]Problem:[/] no head-end {head_end} of format http is declared under {settings.head_ends}",
+            f"[bold red]Problem:[/] no head-end {head_end} of format http, or with a table [fetch], is declared under {settings.head_ends}",
             highlight=False,
         )
         raise typer.Exit(USAGE)

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
+from meter_pipeline.feeds.fetch_rules import Fetch, fault_of
 from meter_pipeline.feeds.times import StampParser, zone_rules
 from meter_pipeline.units import UnitError, base_unit
 
@@ -168,6 +169,12 @@ class HeadEnd:
     version: Version = field(default_factory=Version)
     options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     pattern: str = "*"
+    fetch: Fetch | None = None
+
+    @property
+    def is_pulled(self) -> bool:
+        """Whether its files are asked for rather than sent."""
+        return self.format == "http" or self.fetch is not None
 
 
 _TEXTS: Final = (
@@ -188,7 +195,7 @@ _MAPS: Final = (
     "keep",
 )
 _TABLES: Final[dict[str, type[Any]]] = {
-    "ids": IdRules, "periods": Periods, "day_columns": DayColumns, "control": Control, "version": Version,
+    "ids": IdRules, "periods": Periods, "day_columns": DayColumns, "control": Control, "version": Version, "fetch": Fetch,
 }  # fmt: skip
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
     **dict.fromkeys(_TEXTS, (str,)),
@@ -278,11 +285,11 @@ def _table(name: str, kind: type[Any], raw: Any) -> Any:
     for key, value in raw.items():
         if key not in known:
             raise HeadEndError(f"{name}: {unknown_key(key, known)}")
-        wanted = {"str": str, "int": int, "bool": bool}.get(known[key].split(" ")[0], dict)
+        wanted = {"str": str, "int": int, "bool": bool, "tuple": list}.get(re.split(r"\W", known[key])[0], dict)
         if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
             raise HeadEndError(f"{name}: {key}: {value!r} is not {wanted.__name__}")
     try:
-        return kind(**raw)
+        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
     except TypeError as error:
         missing = [each for each in known if each not in raw]
         raise HeadEndError(f"{name}: give {missing[0] if missing else 'every key'}") from error
@@ -318,6 +325,8 @@ def check(head_end: HeadEnd) -> None:
         raise HeadEndError(f"encoding: {error}") from error
     if head_end.interval_minutes is not None and not 1 <= head_end.interval_minutes <= 1440:
         raise HeadEndError("interval_minutes must be 1 to 1440")
+    if head_end.fetch is not None and (fault := fault_of(head_end.fetch)) is not None:
+        raise HeadEndError(f"fetch: {fault}")
     _check_shape(head_end)
 
 

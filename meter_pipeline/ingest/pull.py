@@ -1,4 +1,5 @@
-"""Head-ends that are asked: a paginated HTTP API pulled into the inbox, a billing day at a time.
+"""Head-ends that are asked: a paginated HTTP API pulled into the inbox, a billing day at a time; files fetched by SFTP
+(sftp_pull.py) and reports made on request (report_pull.py).
 
 A head-end of format ``http`` declares in its options: ``url`` (https; plain http only to this machine), ``token_env``
 (the environment variable that holds the bearer token), and optionally ``page_size``. A page is ``GET
@@ -37,6 +38,7 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import archive
+from meter_pipeline.ingest.fetched import NotReadyError, Pulled, PullError
 from meter_pipeline.ingest.inbox import new_files
 from meter_pipeline.ingest.tables import raw
 from meter_pipeline.ingest.writer import PauseProbe
@@ -48,6 +50,8 @@ ASK_AGAIN_DAYS: Final = 5
 #: After the service was down for longer than that, days back to the last one asked are caught up with, but no more
 # than this.
 CATCH_UP_DAYS: Final = 35
+#: Days within which a day is asked for again after one of its ``again_days``, where the service was down on that day.
+AGAIN_WITHIN_DAYS: Final = 7
 #: Class of the advisory lock that keeps two pulls of one head-end apart; the second key is the CRC of its name.
 LOCK_CLASS: Final = 0x6D70_7075  # "mppu"
 TIMEOUTS: Final = httpx.Timeout(30.0, connect=5.0, read=20.0)
@@ -60,23 +64,6 @@ ATTEMPTS: Final = 6
 #: A server that asks for a longer rest than this is asked again by the next run, not waited for.
 LONGEST_REST_S: Final = 60.0
 _LOCAL: Final = frozenset({"127.0.0.1", "::1", "localhost"})
-
-
-class PullError(RuntimeError):
-    """The day could not be pulled; the message says why. What came so far is kept and the next pull goes on from there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pulled:
-    """A pulled day: the inbox file (None where the day was empty), its reads, the pages asked for, the attempts beyond
-    the first, and whether the file is a new one (its name is made of its content: the same answer is the same file)."""
-
-    day: date
-    path: Path | None
-    reads: int
-    pages: int
-    retries: int
-    new: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +201,9 @@ def pull(
             if not alone:
                 outcome.held.append((head_end.name, "another pull of it is at work"))
                 continue
+            if head_end.fetch is not None and head_end.fetch.how == "sftp":
+                outcome.asked += _fetched(head_end, calendar.day_of(clock.now()), inbox, clock)
+                continue
             wanted = (
                 missing_days(database, calendar, head_end, inbox, clock=clock)
                 if days is None
@@ -236,6 +226,12 @@ def missing_days(
         closed = [today - timedelta(days=n) for n in range(back, 0, -1)]
         open_days = [day for day in closed if day not in asked or not last_asked(now, asked[day])]
         found = raw.days_incomplete(connection, head_end.name, [(day, *calendar.bounds(day)) for day in open_days])
+        latest = raw.last_pulls(connection, head_end.name)
+    due = again(head_end, {day: calendar.day_of(at) for day, at in latest.items()}, today)
+    found = sorted(
+        [*found, *[raw.IncompleteDay(day, 0, 0) for day in due - {each.day for each in found}]],
+        key=lambda each: each.day,
+    )
     waiting = {
         name.split("/", 1)[1].split(".", 1)[0]
         for name in new_files(database, inbox)
@@ -249,8 +245,15 @@ def _ask(database: Database, head_end: HeadEnd, day: raw.IncompleteDay, inbox: P
     pulled = Pulled(day.day, None, 0, 0, 0)
     ok = True
     try:
-        pulled = asyncio.run(pull_day(head_end, day.day, inbox, clock=clock))
-        outcome = "pulled" if pulled.reads else "empty"
+        if head_end.fetch is not None:
+            from meter_pipeline.ingest.report_pull import pull_report
+
+            pulled = asyncio.run(pull_report(head_end, day.day, inbox, clock=clock))
+        else:
+            pulled = asyncio.run(pull_day(head_end, day.day, inbox, clock=clock))
+        outcome = "pulled" if pulled.path is not None else "empty"
+    except NotReadyError as error:
+        outcome = str(error)[:500]
     except PullError as error:
         outcome, ok = str(error)[:500], False
     file = pulled.path if pulled.new else None
@@ -275,6 +278,43 @@ def _ask(database: Database, head_end: HeadEnd, day: raw.IncompleteDay, inbox: P
         day.meters,
         name,
     )
+
+
+def again(head_end: HeadEnd, latest: dict[date, date], today: date) -> set[date]:
+    """Days to ask for again although they are complete, since reads of a radio network go on arriving: those asked
+    before that are ``again_days`` old, or became so within the last week, and were not asked since. ``latest``: when each
+    day was asked last."""
+    lags = head_end.fetch.again_days if head_end.fetch is not None else ()
+    due = set()
+    for lag in lags:
+        for late in range(AGAIN_WITHIN_DAYS):
+            day = today - timedelta(days=lag + late)
+            if day in latest and latest[day] < day + timedelta(days=lag):
+                due.add(day)
+    return due
+
+
+def _fetched(head_end: HeadEnd, today: date, inbox: Path, clock: Clock) -> list[DayPull]:
+    """Fetch the new files of an SFTP server; one entry a file, of the day it was fetched on."""
+    from meter_pipeline.ingest.sftp_pull import fetch_files
+
+    try:
+        files = asyncio.run(fetch_files(head_end, inbox, clock=clock))
+    except PullError as error:
+        return [DayPull(head_end.name, today, str(error)[:500], False)]
+    if not files:
+        return [DayPull(head_end.name, today, "nothing new", True)]
+    return [
+        DayPull(
+            head_end.name,
+            today,
+            each.why[:500] or "fetched",
+            not each.why,
+            retries=each.retries,
+            file=None if each.path is None else str(each.path.relative_to(inbox)),
+        )
+        for each in files
+    ]
 
 
 @contextlib.contextmanager

@@ -21,7 +21,8 @@ import pytest
 
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import pull
-from meter_pipeline.ingest.pull import PullError, pull_day
+from meter_pipeline.ingest.fetched import Pulled, PullError
+from meter_pipeline.ingest.pull import pull_day
 from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.ingest.support import CALENDAR
 
@@ -111,14 +112,14 @@ def head_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeadEnd]:
     server.server_close()
 
 
-def go(head_end: HeadEnd, inbox: Path, clock: QuickClock | None = None) -> pull.Pulled:
+def go(head_end: HeadEnd, inbox: Path, clock: QuickClock | None = None) -> Pulled:
     timeouts = httpx.Timeout(0.5)
     return asyncio.run(
         pull_day(head_end, DAY, inbox, clock=clock or QuickClock(), rng=random.Random(1), timeouts=timeouts)
     )
 
 
-def reads_of(pulled: pull.Pulled) -> list[str]:
+def reads_of(pulled: Pulled) -> list[str]:
     assert pulled.path is not None
     return [json.loads(line)["n"] for line in pulled.path.read_text().splitlines()]
 

@@ -17,7 +17,7 @@ from meter_pipeline.schemas.report import StageReport
     name="pulled_days",
     group_name=policy.INGEST,
     description=(
-        "Billing days asked of the head-ends that have an HTTP API instead of sending files: each missing day again at every round for five days, "
+        "Billing days asked of the head-ends that are pulled (HTTP, reports, SFTP) instead of sending files: each missing day again at every round for five days, "
         "page by page, into the inbox. What failed is in the table; it stops no other head-end and is asked again at the next round."
     ),
     deps=[dg.AssetDep(dg.AssetKey(["reference", name])) for name in ("meters", "channels")],
@@ -27,14 +27,14 @@ from meter_pipeline.schemas.report import StageReport
 def pulled_days(
     context: dg.AssetExecutionContext, municipality: Municipality, pause_guard: PauseGuard
 ) -> dg.MaterializeResult[None]:
-    """Ask every head-end of format http for its missing days. A pause of one head-end holds that one alone."""
+    """Ask every head-end that is pulled for its missing days or new files. A pause of one head-end holds that one alone."""
     from meter_pipeline.control import PauseProbe
     from meter_pipeline.feeds import read_head_ends
     from meter_pipeline.ingest import pull
 
     pause_guard.wait()
     settings, database, clock = municipality.settings(), municipality.database(), municipality.clock()
-    asked = [head_end for head_end in read_head_ends(settings.head_ends).values() if head_end.format == "http"]
+    asked = [head_end for head_end in read_head_ends(settings.head_ends).values() if head_end.is_pulled]
     with PauseProbe(database, application_name="pull-pause", clock=clock) as probe:
         outcome = pull.pull(database, municipality.calendar(), asked, settings.inbox, clock=clock, pause=probe)
     for one in outcome.asked:

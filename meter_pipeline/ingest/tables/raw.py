@@ -331,6 +331,15 @@ def pull_requests(connection: Connection, head_end: str) -> dict[date, datetime]
     )
 
 
+def last_pulls(connection: Connection, head_end: str) -> dict[date, datetime]:
+    """Days ever asked of a head-end, and when last."""
+    return dict(
+        connection.execute(
+            "SELECT billing_day, last_asked FROM raw.pull_request WHERE head_end = %s", (head_end,)
+        ).fetchall()
+    )
+
+
 def still_asked(connection: Connection, day: date, now: datetime, days: int) -> bool:
     """Whether a head-end is still being asked for reads of a day: first asked less than ``days`` days ago, and again
     within the last one."""
