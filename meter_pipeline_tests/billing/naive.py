@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -17,11 +18,23 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 @dataclass(frozen=True)
 class Hour:
-    """An hour of a load: its local start, what was taken and what was sent, in kWh."""
+    """An hour of a load: its local start, what was taken and what was sent, in kWh, and kVArh."""
 
     start: datetime
     taken: Fraction
     sent: Fraction
+    reactive: Fraction = Fraction(0)
+
+    def measured(self, measure: str) -> Fraction:
+        """kW, kVA or kVAr of the hour."""
+        figures = {"kw": self.taken, "kvar": self.reactive}
+        return figures[measure] if measure in figures else root(self.taken**2 + self.reactive**2)
+
+
+def root(square: Fraction) -> Fraction:
+    """A square root to sixty digits."""
+    digits = Context(prec=60)
+    return Fraction(digits.sqrt(digits.divide(Decimal(square.numerator), Decimal(square.denominator))))
 
 
 def number(value: Any) -> Fraction:
@@ -67,7 +80,17 @@ class Month:
     taken: dict[str, Fraction] = field(default_factory=lambda: defaultdict(Fraction))
     sent: dict[str, Fraction] = field(default_factory=lambda: defaultdict(Fraction))
     peaks: dict[str, Fraction] = field(default_factory=lambda: defaultdict(Fraction))
+    daily: dict[date, dict[str, Fraction]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(Fraction)))
     highest: Fraction = Fraction(0)
+    reactive: Fraction = Fraction(0)
+
+    def power_factor(self, places: int) -> Fraction:
+        """The month's average, rounded half up."""
+        used = sum(self.taken.values(), Fraction(0))
+        if not used and not self.reactive:
+            return Fraction(1)
+        exact = used / root(used**2 + self.reactive**2)
+        return Fraction(int(exact * 10**places * 2 + 1) // 2, 10**places)
 
 
 @dataclass
@@ -91,10 +114,16 @@ def bills(document: dict[str, Any], hours: list[Hour], holidays: set[date]) -> l
         month.taken[period] += hour.taken
         month.sent[period] += hour.sent
         month.highest = max(month.highest, hour.taken)
+        month.reactive += hour.reactive
+        month.daily[hour.start.date()][period] += hour.taken
         for demand in demands:
             wanted = demand.get("months", range(1, 13))
             if hour.start.month in wanted and demand.get("period", period) == period:
-                month.peaks[demand["code"]] = max(month.peaks[demand["code"]], hour.taken)
+                code = demand["code"]
+                month.peaks[code] = max(month.peaks[code], hour.measured(demand.get("measure", "kw")))
+                for measure in ("kw", "kva", "kvar"):
+                    beside = f"{code} {measure}"
+                    month.peaks[beside] = max(month.peaks[beside], hour.measured(measure))
     account = Account()
     return [bill(document, month, account) for month in found.values()]
 
@@ -160,6 +189,8 @@ def cost(
         per = charge.get("per", "month")
         least = number(charge["amount"]) * {"month": Fraction(1), "day": Fraction(days), "year": Fraction(1, 12)}[per]
         return max(least - max(base, Fraction(0)), Fraction(0))
+    if "power_factor" in charge:
+        return base * short_of(charge["power_factor"], month)
     if "percent" in charge:
         exempt = "residential" in charge.get("exempt", [])
         return Fraction(0) if exempt else base * number(charge["percent"]) / 100
@@ -179,6 +210,13 @@ def owed(document: dict[str, Any], charge: dict[str, Any], day: date) -> bool:
 def billing_demand(charge: dict[str, Any], month: Month, account: Account) -> Fraction:
     """The month's peak, or the ratchet's share of an earlier one."""
     peak = month.peaks[charge["code"]]
+    if "power_factor" in charge:
+        peak *= 1 + short_of(charge["power_factor"], month)
+    if "at_least" in charge:
+        other = charge["at_least"]
+        peak = max(peak, month.peaks[f"{charge['code']} {other['measure']}"] * number(other["percent"]) / 100)
+    if "above" in charge:
+        peak = max(peak - month.peaks[f"{charge['code']} kw"] * number(charge["above"]["percent"]) / 100, Fraction(0))
     if "ratchet" not in charge:
         return peak
     ratchet = charge["ratchet"]
@@ -187,6 +225,16 @@ def billing_demand(charge: dict[str, Any], month: Month, account: Account) -> Fr
     sources = ratchet.get("sources", range(1, 13))
     held = max((p.get(charge["code"], Fraction(0)) for m, p in earlier if m in sources), default=Fraction(0))
     return max(peak, held * number(ratchet["percent"]) / 100, number(ratchet.get("floor", 0)))
+
+
+def short_of(rule: dict[str, Any], month: Month) -> Fraction:
+    """What a low power factor adds to an amount, as a share of it."""
+    found, target = month.power_factor(int(rule.get("places", 4))), number(rule["target"])
+    if found >= target:
+        return Fraction(0)
+    if rule.get("rule", "ratio") == "ratio":
+        return target / max(found, Fraction(1, 10 ** int(rule.get("places", 4)))) - 1
+    return (target - found) * number(rule["percent"])
 
 
 def blocks(charge: dict[str, Any], quantity: Fraction) -> Fraction:
@@ -211,6 +259,13 @@ def usage(
 ) -> Fraction:
     """A charge on usage: each period's quantity through its tiers."""
     periods = document["time_of_use"]["periods"] if "time_of_use" in document else ["all"]
+    if charge.get("basis") == "reactive":
+        free = sum(month.taken.values(), Fraction(0)) * number(charge.get("above_percent", 0)) / 100
+        return blocks(charge, max(month.reactive - free, Fraction(0)))
+    if charge.get("restart") == "day":
+        once = {k: v for k, v in charge.items() if k != "restart"}
+        days = (Month(month.month, {day}, taken=used) for day, used in month.daily.items())
+        return sum((usage(document, once, day, account, dict(day.taken), {}) for day in days), Fraction(0))
     counted = left if charge.get("basis") == "export" else charged
     if charge.get("basis") == "export" and document.get("sell", {}).get("rollover", "kwh") != "none":
         counted = month.sent
@@ -218,6 +273,8 @@ def usage(
     whole = sum(quantities.values(), Fraction(0))
     demands = [c for c in document["charges"] if c["kind"] == "demand" and "period" not in c]
     demand = billing_demand(demands[0], month, account) if len(demands) == 1 else month.highest
+    served = len(month.days)
+    sizes = {"daily": Fraction(served), "per_kw": demand, "load_factor": demand * served * Fraction(24, 100)}
     found = Fraction(0)
     for p, quantity in quantities.items():
         if "rate" in charge or "rates" in charge:
@@ -231,8 +288,7 @@ def usage(
             upper = fills
             if "upto" in tier:
                 of = tier.get("of", "period")
-                widths = {"daily": Fraction(len(month.days)), "per_kw": demand}
-                size = number(tier["upto"]) * widths.get(of, Fraction(1))
+                size = number(tier["upto"]) * sizes.get(of, Fraction(1))
                 upper = min(fills, size)
             inside = max(upper - lower, Fraction(0))
             if allocation == "by_period":

@@ -50,7 +50,7 @@ def usage(rng: random.Random, code: str, periods: list[str]) -> dict[str, Any]:
     charge: dict[str, Any] = {"kind": "usage", "code": code, "name": code}
     if rng.random() < 0.3:
         charge["factor"] = rng.choice(("0.9", "1.05", "0.333"))
-    kind = rng.choice(("rate", "rates", "tiers", "periods", "daily", "per_kw"))
+    kind = rng.choice(("rate", "rates", "tiers", "periods", "daily", "per_kw", "load_factor"))
     if kind == "rate":
         return charge | {"rate": money(rng, 0.4, rng.choice((3, 5, 8)))}
     if kind == "rates":
@@ -58,7 +58,7 @@ def usage(rng: random.Random, code: str, periods: list[str]) -> dict[str, Any]:
     charge["allocation"] = rng.choice(("pro_rata", "by_period", "reached"))
     if kind == "periods":
         return charge | {"periods": {p: ladder(rng, 300) for p in periods}}
-    of = {"daily": ("daily", 40), "per_kw": ("per_kw", 60)}.get(kind)
+    of = {"daily": ("daily", 40), "per_kw": ("per_kw", 60), "load_factor": ("load_factor", 90)}.get(kind)
     return charge | {"tiers": ladder(rng, of[1], of[0]) if of else ladder(rng, 300)}
 
 
@@ -78,6 +78,49 @@ def demand(rng: random.Random, code: str, periods: list[str]) -> dict[str, Any]:
     return charge
 
 
+def low_power_factor(rng: random.Random) -> dict[str, Any]:
+    rule: dict[str, Any] = {"target": rng.choice(("0.8", "0.9", "0.95", "1"))}
+    if rng.random() < 0.5:
+        rule |= {"rule": "points", "percent": rng.choice(("0.5", 1, "2.25"))}
+    return rule | ({"places": rng.randint(1, 4)} if rng.random() < 0.5 else {})
+
+
+def measured(rng: random.Random, charges: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The charges with blocks of each day and reactive energy among them: what net metering rules out."""
+    counts_kw = any(t.get("of") in ("per_kw", "load_factor") for c in charges for t in c.get("tiers", []))
+    changed = []
+    for charge in charges:
+        tiers = [t for ladder in charge.get("periods", {"": charge.get("tiers", [])}).values() for t in ladder]
+        plain = charge["kind"] == "usage" and len(tiers) > 1 and not any("of" in t for t in tiers)
+        if plain and "factor" not in charge and charge.get("basis") is None and rng.random() < 0.4:
+            charge = charge | {"restart": "day"}
+        if charge["kind"] == "demand" and rng.random() < 0.6:
+            kind = rng.choice(("kva", "kvar", "above", "at_least", "power_factor"))
+            more: dict[str, dict[str, Any]] = {
+                "kva": {"measure": "kva"},
+                "kvar": {"measure": "kvar"},
+                "above": {"measure": "kvar", "above": {"percent": rng.choice((30, 50, "48.4"))}},
+                "at_least": {"at_least": {"percent": rng.choice((85, 90, 100)), "measure": "kva"}},
+                "power_factor": {"power_factor": low_power_factor(rng)},
+            }
+            charge = charge | ({} if counts_kw and kind not in ("kva", "kvar") else more[kind])
+        changed.append(charge)
+    if rng.random() < 0.3:
+        reactive = {
+            "kind": "usage",
+            "code": "Q",
+            "name": "Q",
+            "basis": "reactive",
+            "above_percent": rng.choice((0, 40)),
+        }
+        changed.append(reactive | ({"rate": money(rng, 0.05)} if rng.random() < 0.6 else {"tiers": ladder(rng, 50)}))
+    if rng.random() < 0.3:
+        of = [c["code"] for c in changed if rng.random() < 0.6] or [changed[0]["code"]]
+        rider = {"kind": "rider", "code": "PF", "name": "PF", "of": of, "power_factor": low_power_factor(rng)}
+        changed.append(rider)
+    return changed
+
+
 def tariff(rng: random.Random) -> dict[str, Any]:
     """A native electricity tariff."""
     members = schedule(rng)
@@ -88,6 +131,9 @@ def tariff(rng: random.Random) -> dict[str, Any]:
         charges.append({"kind": "fixed", "code": "F", "name": "F", "amount": money(rng, 30, 2), "per": per})
     charges += [usage(rng, f"E{k}", periods) for k in range(rng.randint(1, 2))]
     charges += [demand(rng, f"D{k}", periods) for k in range(rng.randint(0, 2))]
+    metering = rng.choice(("consumption", "consumption", "net_metering", "net_billing"))
+    if metering != "net_metering" and rng.random() < 0.6:
+        charges = measured(rng, charges)
     if rng.random() < 0.3:
         charges.append(
             {"kind": "rider", "code": "R", "name": "R", "percent": money(rng, 9, 3), "of": [charges[0]["code"]]}
@@ -99,7 +145,6 @@ def tariff(rng: random.Random) -> dict[str, Any]:
     if rng.random() < 0.6:
         tax = {"kind": "tax", "code": "T", "name": "T", "percent": money(rng, 9, 3)}
         charges.append(tax | ({"exempt": ["residential"]} if rng.random() < 0.2 else {}))
-    metering = rng.choice(("consumption", "consumption", "net_metering", "net_billing"))
     if metering != "consumption":
         rollover = rng.choice(("kwh", "money", "none")) if metering == "net_metering" else rng.choice(("kwh", "money"))
         sell: dict[str, Any] = {"rollover": rollover, "trueup_month": rng.randint(1, 12)}
@@ -127,5 +172,6 @@ def load(rng: random.Random, solar: bool) -> list[Hour]:
         for h in range(24 * rng.randint(1, 3)):
             taken = Fraction(rng.randint(0, 10_000 * scale), 10_000)
             sent = Fraction(rng.randint(0, 20_000 * scale), 10_000) if solar and 8 <= h % 24 < 17 else Fraction(0)
-            hours.append(Hour(first + timedelta(hours=h), taken, sent))
+            reactive = Fraction(rng.randint(0, 12_000 * scale), 10_000)
+            hours.append(Hour(first + timedelta(hours=h), taken, sent, reactive))
     return hours

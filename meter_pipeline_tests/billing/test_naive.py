@@ -31,8 +31,8 @@ def lines_of(seed: int) -> tuple[list[dict[str, Fraction]], list[dict[str, Fract
     document = random_tariffs.tariff(rng)
     hours = random_tariffs.load(rng, solar=rng.random() < 0.5)
     theirs = naive.bills(document, hours, random_tariffs.HOLIDAYS)
-    rows = [f"{h.start.isoformat()},{exact(h.taken)},{exact(h.sent)}" for h in hours]
-    load = read_load(["interval_start,kwh,export_kwh", *rows])
+    rows = [f"{h.start.isoformat()},{exact(h.taken)},{exact(h.sent)},{exact(h.reactive)}" for h in hours]
+    load = read_load(["interval_start,kwh,export_kwh,kvarh", *rows])
     tariff = parse_tariff(json.dumps(document).encode())
     months = price_months(
         tariff, load, holidays=frozenset(random_tariffs.HOLIDAYS), attributes={"customer_class": "residential"}

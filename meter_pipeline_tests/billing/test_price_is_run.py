@@ -18,7 +18,7 @@ import polars as pl
 
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, accrue
 from meter_pipeline.billing.carried import nothing_carried
-from meter_pipeline.billing.day_groups import DAILY_SCHEMA
+from meter_pipeline.billing.day_groups import DAILY_SCHEMA, DayDeterminants, DayExtras
 from meter_pipeline.billing.determinants import day_determinants
 from meter_pipeline.billing.load import read_load
 from meter_pipeline.billing.rate_calculator import price_months
@@ -54,7 +54,19 @@ def reference(document: dict[str, Any]) -> Reference:
     )
 
 
-def billed(document: dict[str, Any], taken: list[list[int]], sent: list[list[int]]) -> tuple[dict[str, Line], Fraction]:
+def determined(city: Reference, day: date, matrix: DayMatrix, turned: list[int]) -> DayDeterminants:
+    """A day's determinants of the run, with its reactive energy."""
+    keys = pl.DataFrame({"service_point_id": ["SP"], "flow": ["other"], "unit": ["kVArh"]})
+    values = np.array([turned], np.int64)
+    codes = np.zeros(values.shape, np.uint16), np.zeros(values.shape, np.int32)
+    extras = DayExtras(reactive=[DayMatrix(day, 60, keys, values, *codes)])
+    services, nothing = services_of_day(city, day), pl.DataFrame(schema=DAILY_SCHEMA)
+    return day_determinants(services, UTC, day, [matrix], nothing, city.holidays, extras)
+
+
+def billed(
+    document: dict[str, Any], taken: list[list[int]], sent: list[list[int]], turned: list[list[int]]
+) -> tuple[dict[str, Line], Fraction]:
     """Quantity and money of every statement line, and the sum of the days' charges without what the end adds."""
     city, end = reference(document), FIRST + timedelta(days=DAYS)
     charges = pl.DataFrame(schema=CHARGE_SCHEMA)
@@ -64,9 +76,7 @@ def billed(document: dict[str, Any], taken: list[list[int]], sent: list[list[int
         day = FIRST + timedelta(days=k)
         values = np.array([taken[k], sent[k]], np.int64)
         matrix = DayMatrix(day, 60, keys, values, np.zeros(values.shape, np.uint16), np.zeros(values.shape, np.int32))
-        found = day_determinants(
-            services_of_day(city, day), UTC, day, [matrix], pl.DataFrame(schema=DAILY_SCHEMA), city.holidays
-        )
+        found = determined(city, day, matrix, turned[k])
         charges = accrue(found, charges, UTC).charges
         days += Fraction(int(charges["total"][0]), 10**6)
     bound = services_of_day(city, end - timedelta(days=1))
@@ -95,14 +105,15 @@ def test_price_says_what_the_run_bills() -> None:
         solar = document.get("metering") is not None
         taken = [[rng.randint(0, 9_000_000) for _ in range(24)] for _ in range(DAYS)]
         sent = [[rng.randint(0, 9_000_000) if solar else 0 for _ in range(24)] for _ in range(DAYS)]
-        run, explained = billed(document, taken, sent)
+        turned = [[rng.randint(0, 9_000_000) for _ in range(24)] for _ in range(DAYS)]
+        run, explained = billed(document, taken, sent, turned)
         start = datetime(2018, 5, 1)  # noqa: DTZ001 - wall-clock time
         rows = [
-            f"{(start + timedelta(days=d, hours=h)).isoformat()},{taken[d][h] / 10**6:.6f},{sent[d][h] / 10**6:.6f}"
+            f"{(start + timedelta(days=d, hours=h)).isoformat()},{taken[d][h] / 10**6:.6f},{sent[d][h] / 10**6:.6f},{turned[d][h] / 10**6:.6f}"
             for d in range(DAYS)
             for h in range(24)
         ]
-        load = read_load(["interval_start,kwh,export_kwh", *rows])
+        load = read_load(["interval_start,kwh,export_kwh,kvarh", *rows])
         tariff = parse_tariff(json.dumps(document).encode())
         [month] = price_months(
             tariff, load, holidays=frozenset(random_tariffs.HOLIDAYS), attributes={"customer_class": "residential"}
@@ -114,6 +125,6 @@ def test_price_says_what_the_run_bills() -> None:
             ours, theirs = run.get(key, (Fraction(0), Fraction(0))), said.get(key, (Fraction(0), Fraction(0)))
             # Tier limits are rounded down to a millionth of a kWh in a run, to a billionth in price.
             assert abs(ours[0] - theirs[0]) <= Fraction(4, 10**6), f"seed {seed}, {key}: quantity"
-            simple = key.split("/")[0] not in ("M", "T", "R", "CREDIT-USED")
+            simple = key.split("/")[0] not in ("M", "T", "R", "PF", "CREDIT-USED")
             assert abs(ours[1] - theirs[1]) <= (Fraction(1, 100) if simple else cents), f"seed {seed}, {key}: amount"
         assert explained == sum((amount for _, amount in run.values()), Fraction(0)), f"seed {seed}: days and end"
