@@ -18,14 +18,15 @@ from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, exceptio
 from meter_pipeline.billing.tariffs.model import Tariff
 
 #: Demand dials of a day: a row for each dial and stretch of hours that it counts on such a day, nulls where it counts all;
-#: ``demand`` in millionths of a kW, null where none was read for the day; ``recent``: whether one was in the days before.
+#: ``demand`` in millionths of a kW, null where none was read for the day; ``last_day``: the latest day before on which a read
+#: counts, of the CLOSING_DAYS before.
 DEMAND_SCHEMA: Final = pl.Schema(
     {
         "service_point_id": pl.String,
         "meter_id": pl.String,
         "channel": pl.String,
         "demand": pl.Int64,
-        "recent": pl.Boolean,
+        "last_day": pl.Date,
         "from_minute": pl.Int32,
         "to_minute": pl.Int32,
     }
@@ -80,8 +81,9 @@ def unread(services: pl.DataFrame, dials: dict[str, pl.DataFrame], day: date) ->
     closing = services.filter(pl.col("period_end") == day + timedelta(days=1))
     silent = [
         point
-        for point in closing["service_point_id"].to_list()
-        if point in dials and not (dials[point]["demand"].is_not_null() | dials[point]["recent"]).all()
+        for point, start in closing.select("service_point_id", "period_start").iter_rows()
+        if point in dials
+        and not (dials[point]["demand"].is_not_null() | (dials[point]["last_day"] >= start).fill_null(False)).all()
     ]
     missing = closing.filter(pl.col("service_point_id").is_in(silent))
     told = f"no read of the demand dial in the {CLOSING_DAYS} days before the period's end"

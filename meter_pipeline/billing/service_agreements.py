@@ -30,7 +30,7 @@ EXCEPTIONS: Final[dict[str, str]] = {
     "demand_interval": "the tariff's demand window can't be made of the meter's intervals; detail names both",
     "not_priced": "the tariff could not be applied to the day's usage; detail says why",
     "needs_reactive": "the tariff counts kVA, kVAr or kVArh, and the day's reactive intervals are not all there",
-    "demand_missing": "the period ends and nobody read the demand dial",
+    "demand_missing": "the period ends without a read of the demand dial",
     "virtual_point": "usage of other service points is billed here, and it is not as it is declared; detail says what",
     "deducts_exceed": "the meters that are deducted counted more than the meter before them in the period",
     "attribute_missing": "the tariff needs an attribute the service does not have; detail names it",

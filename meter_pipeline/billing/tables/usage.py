@@ -133,12 +133,12 @@ def read_demand(
 
     A read counts on the last billing day that ended by its time.
     """
-    narrowed, limits = within.where("i.service_point_id", 6)
+    narrowed, limits = within.where("i.service_point_id", 7)
     past, following = calendar.bounds(day)[1], calendar.bounds(day + timedelta(days=1))[1]
     opened = calendar.bounds(day - timedelta(days=CLOSING_DAYS))[1]
     return database.read(
         "SELECT i.service_point_id, c.meter_id, c.channel, max(r.value * c.multiplier) FILTER (WHERE r.read_at >= $2)::bigint AS demand, "
-        "coalesce(bool_or(r.read_at < $2), false) AS recent, h.from_minute, h.to_minute "
+        "max((r.read_at AT TIME ZONE $6)::date - 1) FILTER (WHERE r.read_at < $2) AS last_day, h.from_minute, h.to_minute "
         "FROM ref.channels AS c JOIN ref.meters AS m USING (meter_id) JOIN ref.installations AS i USING (meter_id) "
         "LEFT JOIN raw.register_read AS r ON r.meter_id = c.meter_id AND r.channel = c.channel AND r.read_at >= $4 AND r.read_at < $3 "
         "AND r.billing_day >= $1::date - 6 AND r.billing_day <= $1::date + 1 AND r.read_at > i.installed_at "
@@ -146,7 +146,7 @@ def read_demand(
         "CASE WHEN extract(isodow FROM $1::date) > 5 OR EXISTS (SELECT FROM ref.holidays WHERE holiday = $1::date) THEN 'restday' ELSE 'workday' END) "
         "WHERE c.kind = 'register' AND c.unit = 'kW' AND i.installed_at < $2 AND (i.removed_at IS NULL OR i.removed_at >= $5)"
         f"{narrowed} GROUP BY 1, 2, 3, 6, 7 ORDER BY 1, 2, 3, 6",
-        [day, past, following, opened, calendar.bounds(day)[0], *limits],
+        [day, past, following, opened, calendar.bounds(day)[0], calendar.zone, *limits],
     ).cast(DEMAND_SCHEMA)
 
 

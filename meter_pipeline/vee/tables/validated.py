@@ -154,7 +154,8 @@ def read_installations(database: Database, start: datetime, end: datetime, meter
             (c.multiplier * 1000000)::bigint AS multiplier_micro, c.dials, c.decimals, c.sums_to, c.billed,
             (c.modulus * 1000000)::bigint AS modulus_micro
         FROM ref.installations AS i JOIN ref.meters AS m USING (meter_id) JOIN ref.channels AS c USING (meter_id)
-        WHERE i.installed_at < $1 AND (i.removed_at IS NULL OR i.removed_at > $2){narrowed}
+        WHERE i.installed_at < $1 AND (i.removed_at IS NULL OR i.removed_at > $2)
+            AND NOT (c.kind = 'register' AND c.unit IN ('kW', 'kVA', 'kVAr')){narrowed}
         """,
         (end, start) if meter_id is None else (end, start, meter_id),
     ).with_columns(_seconds("installed_s"), _seconds("removed_s"))
