@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -50,7 +50,7 @@ def run_days(first: date, last: date, *, land: bool, one_run: bool, opening: dat
 
     Afterwards the days that register reads ask to have validated again are run, once each, until none asks.
     ``opening``: a day before, of which only the raw reads are taken: the register reads that open the first day close
-    that one.
+    that one. Without it, the day before the first where no day has been billed yet and reads of it wait.
     """
     settings = load_settings()
     prepare(settings)
@@ -79,6 +79,7 @@ def run_days(first: date, last: date, *, land: bool, one_run: bool, opening: dat
             }
             bar.remove_task(task)
         job = definitions.resolve_job_def("billing_day")
+        opening = opening or _opening_day(settings, first)
         if opening is not None:
             raw_only = definitions.resolve_implicit_global_asset_job_def()
             raw_only.execute_in_process(
@@ -103,6 +104,21 @@ def run_days(first: date, last: date, *, land: bool, one_run: bool, opening: dat
                 again.append(_materialise(job, instance, quiet, start, end))
                 bar.advance(task, (end - start).days + 1)
     return {"landing": landing, "days": outcomes, "true_ups": again}
+
+
+def _opening_day(settings: Settings, first: date) -> date | None:
+    """The day before the first that is ever billed, where reads of it wait: a dial that was read at the first day's start closes
+    that one, and without the read the first days would be estimated."""
+    from meter_pipeline.billing.tables.statements import first_billed_day
+    from meter_pipeline.defs.lib.partitions import billing_days
+    from meter_pipeline.ingest.tables.raw import waiting_days
+
+    database, before = open_database(settings), first - timedelta(days=1)
+    billed = first_billed_day(database)
+    if before.isoformat() not in billing_days().get_partition_keys() or (billed is not None and billed < first):
+        return None
+    with database.connect("opening day") as connection:
+        return before if before in {day for day, _ in waiting_days(connection)} else None
 
 
 def _only_closed_days(first: date, last: date) -> None:

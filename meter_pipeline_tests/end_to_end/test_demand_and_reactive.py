@@ -48,8 +48,8 @@ def test_a_dial_that_registers_demand(town: Town) -> None:
     energy = {(a, s): q for a, s, q in town.rows(
         "SELECT account_id, period_start, sum(quantity) FROM billing.statement_line JOIN billing.statement USING (statement_id) "
         "WHERE line_key LIKE 'USAGE%%' GROUP BY 1, 2")}  # fmt: skip
-    demand = {key: total - energy[key] for key, total in bills(town).items()}
-    assert {key: round(d, 1) for key, d in demand.items()} == {
+    charged = {key: total - energy[key] for key, total in bills(town).items()}
+    assert {key: round(d, 1) for key, d in charged.items()} == {
         ("A-A", FIRST): Decimal("1000.0"),
         ("A-B", FIRST): Decimal("1000.0"),
         ("A-A", PAST): Decimal("500.0"),
