@@ -17,6 +17,7 @@ from psycopg import sql
 from meter_pipeline.postgres import embedded
 from meter_pipeline.postgres.database import Database, ensure_database
 from meter_pipeline.postgres.migrations import migrate
+from meter_pipeline_tests.support import copy_database
 
 settings.register_profile(
     "default",
@@ -82,7 +83,7 @@ def template(server: Database) -> Database:
 def database(server: Database, template: Database) -> Iterator[Database]:
     """A fresh, migrated, empty database of the test's own."""
     name = f"test_{uuid.uuid4().hex[:12]}"
-    ensure_database(server, name, template.name)
+    copy_database(server, name, template.name)
     fresh = server.sibling(name)
     try:
         yield fresh

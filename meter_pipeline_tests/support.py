@@ -7,6 +7,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from psycopg import sql
+
+from meter_pipeline.postgres.database import Database
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,3 +41,15 @@ class FixedClock:
     def advance(self, seconds: float) -> None:
         self.at += timedelta(seconds=seconds)
         self.elapsed += seconds
+
+
+def copy_database(server: Database, name: str, template: str) -> Database:
+    """A new database with what ``template`` holds.
+
+    Files are copied by the server: a migrated database takes 0.02 s of processor so, and 0.07 s through the log, which
+    is PostgreSQL's default. A run of the tests makes a thousand.
+    """
+    with server.connect(autocommit=True) as connection:
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
+        connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+    return server.sibling(name)

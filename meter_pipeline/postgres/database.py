@@ -174,14 +174,12 @@ def open_database(settings: Settings) -> Database:
     return Database(server.url())
 
 
-def ensure_database(maintenance: Database, name: str, template: str | None = None) -> Database:
+def ensure_database(maintenance: Database, name: str) -> Database:
     """Create a database if it is not there."""
     with maintenance.connect(autocommit=True) as connection:
         found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()
         if not found:
             statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
-            if template:
-                statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
             # Another process was quicker: before this statement began, or while it ran.
             with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                 connection.execute(statement)

@@ -26,13 +26,13 @@ from psycopg import sql
 
 from meter_pipeline.deployment import environment
 from meter_pipeline.ingest import land_inbox
-from meter_pipeline.postgres.database import Database, ensure_database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import import_folder
 from meter_pipeline.settings import load_settings
 from meter_pipeline.simulator import Spec, simulate
 from meter_pipeline_tests.defs.broker import available, rabbitmq
 from meter_pipeline_tests.defs.content import content
-from meter_pipeline_tests.support import ROOT
+from meter_pipeline_tests.support import ROOT, copy_database
 
 pytestmark = [
     pytest.mark.slow,
@@ -51,7 +51,7 @@ def copy_of(server: Database, built: Database) -> Iterator[Database]:
     name = f"copy_{uuid.uuid4().hex[:12]}"
     with server.connect(autocommit=True) as connection:
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (built.name,))
-    yield ensure_database(server, name, built.name)
+    yield copy_database(server, name, built.name)
     with server.connect(autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from meter_pipeline.control import pause
-from meter_pipeline.postgres.database import Database, ensure_database, scalar
+from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.simulator import Spec, simulate
 from meter_pipeline_tests.control.test_pause import ask
 from meter_pipeline_tests.defs.content import content
 from meter_pipeline_tests.defs.services import Services
+from meter_pipeline_tests.support import copy_database
 
 DAY = date(2026, 10, 28)
 METERS = 10_000
@@ -108,7 +109,7 @@ def test_a_day_interrupted_by_pauses_is_the_same_day(
     for path in (city / "inbox").rglob("*"):
         if path.is_file():
             os.utime(path, (1_700_000_000, 1_700_000_000))
-    plain = ensure_database(server, f"{database.name}_plain", template.name)
+    plain = copy_database(server, f"{database.name}_plain", template.name)
     run_day(plain, city, tmp_path / "plain", interrupted=False)
     figures = run_day(database, city, tmp_path / "home", interrupted=True)
     for stage, found in figures.items():

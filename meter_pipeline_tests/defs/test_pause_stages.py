@@ -16,10 +16,11 @@ import pytest
 from meter_pipeline.control import pause
 from meter_pipeline.control.pause_check import PausedError
 from meter_pipeline.defs.lib import partitions
-from meter_pipeline.postgres.database import Database, ensure_database, scalar
+from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.simulator import Spec, simulate
 from meter_pipeline_tests.control.test_pause import ask
 from meter_pipeline_tests.defs.content import content
+from meter_pipeline_tests.support import copy_database
 
 DAY = date(2026, 10, 30)
 #: stage -> (where it computes, a table it fills)
@@ -75,7 +76,7 @@ def test_a_day_paused_in_the_middle_of_each_stage_is_the_same_day(
 ) -> None:
     """In each stage the pause comes after it has read and before it writes; two people end it a second later, when
     nothing may be there."""
-    plain = ensure_database(server, f"{database.name}_plain", template.name)
+    plain = copy_database(server, f"{database.name}_plain", template.name)
     monkeypatch.setenv("METER_PIPELINE_HOME", str(tmp_path / "plain"))
     monkeypatch.setenv("METER_PIPELINE_DATABASE_URL", plain.url)
     bill(city)

@@ -18,13 +18,14 @@ from meter_pipeline.anomalies import detect_billing_day
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.clock import SYSTEM_CLOCK
 from meter_pipeline.ingest import ingest_billing_day, land_inbox
-from meter_pipeline.postgres.database import Database, ensure_database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import import_folder
 from meter_pipeline.settings import load_settings
 from meter_pipeline.sharding import cuts
 from meter_pipeline.simulator import Spec, simulate
 from meter_pipeline.vee import validate_billing_day
 from meter_pipeline_tests.defs.content import content
+from meter_pipeline_tests.support import copy_database
 
 FIRST = date(2026, 10, 28)
 DAYS = (FIRST, FIRST + timedelta(days=1))
@@ -38,7 +39,7 @@ def test_one_four_and_sixteen_shards_leave_the_same_bytes(
     simulate(Spec(meters=160, days=len(DAYS), start=FIRST, seed=11), data)
     found: dict[str, Any] = {}
     for name, shards in (("1", 1), ("4", 4), ("16", 16)):
-        own = ensure_database(server, f"{database.name}_{len(found)}", template.name)
+        own = copy_database(server, f"{database.name}_{len(found)}", template.name)
         settings = replace(load_settings(), home=tmp_path / name, data=data, inbox=data / "inbox", database_url=own.url)
         settings.home.mkdir()
         clock, calendar = SYSTEM_CLOCK, settings.calendar()

@@ -38,6 +38,7 @@ from meter_pipeline_tests.simulation import invariants
 from meter_pipeline_tests.simulation.contents import CALENDAR, CONTENTS, DAY, METERS, NORTH, content, payloads
 from meter_pipeline_tests.simulation.real import snapshot
 from meter_pipeline_tests.simulation.world import SMALL
+from meter_pipeline_tests.support import copy_database
 
 #: A breaker that gives a broken server up as quickly as the real one in proportion, and looks again soon.
 QUICK: Final = Rules(open_s=0.2, open_most_s=1.0)
@@ -133,7 +134,7 @@ class Bench:
     def case(self, seed: int, files: int = 3) -> Iterator[Case]:
         """A fresh database, removed afterwards."""
         database = self.server.sibling(f"fault_{uuid.uuid4().hex[:12]}")
-        ensure_database(self.server, database.name, "template_faults")
+        copy_database(self.server, database.name, "template_faults")
         folder = Path(tempfile.mkdtemp(dir=self.home))
         made = Case(self, database, folder, random.Random(seed), seed)
         try:

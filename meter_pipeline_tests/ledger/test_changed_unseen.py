@@ -19,9 +19,9 @@ from meter_pipeline.ledger.day import verify_before_billing
 from meter_pipeline.ledger.export import export
 from meter_pipeline.ledger.verification import verify
 from meter_pipeline.ledger_hashers import hashers
-from meter_pipeline.postgres.database import Database, ensure_database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.retention.test_days import CLOCK, DAYS, City
-from meter_pipeline_tests.support import ROOT
+from meter_pipeline_tests.support import ROOT, copy_database
 
 DAY = DAYS[1].isoformat()
 
@@ -30,7 +30,7 @@ DAY = DAYS[1].isoformat()
 def city(server: Database, template: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[City]:
     """Forty meters over three days, billed, with their statements, under a checkpoint."""
     name = f"unseen_{uuid.uuid4().hex[:12]}"
-    made = City(ensure_database(server, name, template.name), tmp_path_factory.mktemp("unseen"))
+    made = City(copy_database(server, name, template.name), tmp_path_factory.mktemp("unseen"))
     made.build()
     cycle = made.one("SELECT cycle_id FROM ref.billing_cycles WHERE period_end = %s LIMIT 1", DAYS[2])
     issue_statements(made.database, made.calendar, cycle, DAYS[2], clock=CLOCK)

@@ -29,6 +29,7 @@ from meter_pipeline.postgres.migrations import migrate
 from meter_pipeline_tests.lives.life import EVENTS, Life
 from meter_pipeline_tests.lives.player import Played, histories, play
 from meter_pipeline_tests.lives.stages import City
+from meter_pipeline_tests.support import copy_database
 
 #: Account events of a small history; with an issue and a seal it has five
 SMALL = 3
@@ -99,7 +100,7 @@ def server(where: Path | None = None) -> Iterator[tuple[Database, Database]]:
 def play_plan(own: Database, template: Database, number: int, plan: Plan) -> Played:
     """Play a city in a database and a folder of its own."""
     name = f"city_{number}"
-    ensure_database(own, name, template.name)
+    copy_database(own, name, template.name)
     try:
         with tempfile.TemporaryDirectory(prefix="lives-") as folder:
             lives = [Life(k, base, history) for k, (base, history) in enumerate(plan.lives)]

@@ -20,10 +20,11 @@ from meter_pipeline.migration.day import compare_billing_day, gate
 from meter_pipeline.migration.defects import record
 from meter_pipeline.migration.legacy_import import import_results, read_csv, read_table
 from meter_pipeline.postgres import privileges
-from meter_pipeline.postgres.database import Database, ensure_database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline.settings import Settings
 from meter_pipeline.simulator import Spec, simulate
 from meter_pipeline.simulator.legacy import LegacyBatch
+from meter_pipeline_tests.support import copy_database
 
 #: What a shadow run and its comparison may write in the authoritative database: audit tables.
 AUDIT = (
@@ -60,7 +61,7 @@ class Parallel:
 
 def parallel(server: Database, template: Database, folder: Path, spec: Spec) -> Iterator[Parallel]:
     name = f"shadowed_{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
-    database = ensure_database(server, name, template.name)
+    database = copy_database(server, name, template.name)
     simulate(spec, folder / "city")
     settings = Settings(folder / "home", folder / "city", folder / "city" / "inbox", database.url)
     settings.home.mkdir()

@@ -27,14 +27,14 @@ from meter_pipeline.ledger import checkpoint_billing_day
 from meter_pipeline.ledger.export import export
 from meter_pipeline.ledger.verification import verify
 from meter_pipeline.postgres import partitions, privileges
-from meter_pipeline.postgres.database import Database, ensure_database, scalar
+from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.reference import import_folder
 from meter_pipeline.retention import archive_days, ensure_present, make_ahead, restore_days
 from meter_pipeline.settings import Settings, load_settings
 from meter_pipeline.simulator import Spec, simulate
 from meter_pipeline.vee import validate_billing_day
 from meter_pipeline.vee.explain import explain_day
-from meter_pipeline_tests.support import ROOT, FixedClock
+from meter_pipeline_tests.support import ROOT, FixedClock, copy_database
 
 FIRST = date(2026, 3, 2)
 DAYS = [FIRST + timedelta(days=k) for k in range(3)]
@@ -101,7 +101,7 @@ def built(server: Database, template: Database, tmp_path_factory: pytest.TempPat
     """The city built once, its tables made ahead; each test works on a copy."""
     folder = tmp_path_factory.mktemp("built")
     name = f"built_{uuid.uuid4().hex[:12]}"
-    city = City(ensure_database(server, name, template.name), folder)
+    city = City(copy_database(server, name, template.name), folder)
     assert make_ahead(city.database, FIRST, 3) == 3 * len(partitions.AHEAD)
     assert make_ahead(city.database, FIRST, 3) == 3 * len(partitions.AHEAD)
     with city.database.connect() as connection:
@@ -120,7 +120,7 @@ def city(server: Database, built: City, tmp_path: Path) -> Iterator[City]:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (built.database.name,)
         )
     shutil.copytree(built.settings.home.parent, tmp_path, dirs_exist_ok=True)
-    yield City(ensure_database(server, name, built.database.name), tmp_path)
+    yield City(copy_database(server, name, built.database.name), tmp_path)
     with server.connect(autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 

@@ -23,7 +23,7 @@ from meter_pipeline.ingest import ingest_billing_day, land
 from meter_pipeline.ingest.controller import Controller
 from meter_pipeline.ingest.tables import load
 from meter_pipeline.ledger.sequencer import sequence
-from meter_pipeline.postgres.database import Database, ensure_database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.ingest.support import enrol, places
 from meter_pipeline_tests.simulation import invariants
 from meter_pipeline_tests.simulation import world as simulation
@@ -32,6 +32,7 @@ from meter_pipeline_tests.simulation.driver import SimulatedPool
 from meter_pipeline_tests.simulation.real import snapshot
 from meter_pipeline_tests.simulation.server import Faults
 from meter_pipeline_tests.simulation.world import SMALL, Profile, World
+from meter_pipeline_tests.support import copy_database
 
 contents = st.integers(0, 59)
 moments = st.integers(0, 5)
@@ -70,7 +71,7 @@ class SameRules(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="same-rules-"))
         self.database = self.server.sibling(f"rules_{uuid.uuid4().hex[:12]}")
-        ensure_database(self.server, self.database.name, self.template.name)
+        copy_database(self.server, self.database.name, self.template.name)
         enrol(self.database, METERS)
         with self.database.connect() as connection:
             connection.execute("UPDATE ref.channels SET interval_minutes = 60 WHERE kind = 'interval'")
