@@ -49,6 +49,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tariffs": ("tariffs", "Price a load on a tariff."),
     "billing": ("billing", "Statements, adjustments, month-end close."),
     "month": ("month", "A month's unbilled revenue and its journal."),
+    "rates": ("rates", "Rate studies: a year's bills under proposed tariffs."),
     "explain": ("explain:explain_command", "From a bill line to the reads behind it."),
     "pause": ("pause", "EMERGENCY_PAUSE: raise, status, request and confirm a resume."),
     "people": ("people", "The register of people: who may raise a pause, ask, confirm, audit."),

@@ -1,4 +1,4 @@
-"""Contracts of the tables that answer a month's questions: unbilled revenue and its journal."""
+"""Contracts of the tables that answer a month's questions: unbilled revenue and its journal, rate studies."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ _COMPONENT: Final = Column("text", "component of the charge: energy, fixed, tax 
 _CLASS: Final = Column("text", "customer class of the account")
 _COMMODITY: Final = Column("text", "electricity, water or gas")
 _CURRENCY: Final = Column("text", "currency")
+_STUDY: Final = Column("text", "rate study")
 
 CONTRACTS: tuple[Contract, ...] = (
     Contract(
@@ -93,5 +94,58 @@ CONTRACTS: tuple[Contract, ...] = (
             "credit": ("billing.unbilled_month.amount", "ref.revenue_accounts.revenue_account"),
             "account_code": ("ref.revenue_accounts.revenue_account",),
         },
+    ),
+    Contract(
+        "billing.rate_study",
+        "a rate study that was kept: what was asked, and what the bills came to under the tariffs proposed",
+        ("study_id",),
+        {
+            "study_id": _STUDY,
+            "made_at": Column("timestamp with time zone", "when, UTC"),
+            "made_by": Column("text", "who"),
+            "first_day": Column("date", "billing periods that end after this day"),
+            "past_day": Column("date", "and by this one"),
+            "replaces": Column("text[]", "tariffs that are replaced"),
+            "documents": Column("jsonb", "the documents proposed, in that order, as text"),
+            "document_sha256": Column("bytea[]", "their SHA-256"),
+            "elasticity": Column("numeric", "elasticity assumed, null for none", nullable=True),
+            "currency": _CURRENCY,
+            "accounts": Column("integer", "accounts with a figure", at_least=0),
+            "bills": Column("integer", "their bills", at_least=0),
+            "actual": Column("bigint", "what was billed, millionths"),
+            "proposed": Column("bigint", "what would have been, millionths"),
+            "not_reproduced": Column("integer", "bills that do not come out as billed and are left out", at_least=0),
+            "left_out": Column("jsonb", "why other services have no figure, and how many"),
+        },
+        {"actual": ("billing.statement_line.amount",), "proposed": ("billing.charge_day.energy_to_date",)},
+    ),
+    Contract(
+        "billing.rate_study_account",
+        "an account's bills in a rate study",
+        ("study_id", "account_id"),
+        {
+            "study_id": _STUDY,
+            "account_id": Column("text", "account", pattern=ID),
+            "customer_class": _CLASS,
+            "bills": Column("integer", "bills of the study's periods", at_least=1),
+            "actual": Column("bigint", "what was billed, millionths"),
+            "proposed": Column("bigint", "what would have been, millionths"),
+        },
+        {"actual": ("billing.statement_line.amount",), "proposed": ("billing.charge_day.energy_to_date",)},
+    ),
+    Contract(
+        "billing.rate_study_revenue",
+        "revenue of a class and component in a month of a rate study",
+        ("study_id", "customer_class", "commodity", "component", "month"),
+        {
+            "study_id": _STUDY,
+            "customer_class": _CLASS,
+            "commodity": _COMMODITY,
+            "component": _COMPONENT,
+            "month": Column("date", "month in which the billing periods end"),
+            "actual": Column("bigint", "what was billed, millionths"),
+            "proposed": Column("bigint", "what would have been, millionths"),
+        },
+        {"actual": ("billing.statement_line.amount",), "proposed": ("billing.charge_day.energy_to_date",)},
     ),
 )
