@@ -78,7 +78,11 @@ def city(server: Database, template: Database) -> Database:
 
 def ask(database: Database, document: dict[str, Any], replaces: str = "E-FLAT", **other: Any) -> Study:
     bytes_ = raw(document)
-    asked = {"first": JULY, "past": END, "changes": [Change(parse_tariff(bytes_), bytes_, replaces)]} | other
+    asked: dict[str, Any] = {
+        "first": JULY,
+        "past": END,
+        "changes": [Change(parse_tariff(bytes_), bytes_, replaces)],
+    } | other
     return study(database, CHICAGO, Question(**asked))
 
 

@@ -188,7 +188,7 @@ def from_intervals(
     day = first
     while day < past:
         bound = services_of_day(reference, day)
-        shard = replace(read_shard(database, day, bound, within), prior=position)
+        shard = replace(read_shard(database, calendar, day, bound, within), prior=position)
         charges = charges_of(shard, calendar, day, reference.holidays).charges
         gone = pl.col("service_point_id").is_in(charges["service_point_id"].to_list())
         position = pl.concat([position.filter(~gone), charges])
