@@ -19,7 +19,7 @@ from meter_pipeline.billing.rate_study.page import page
 from meter_pipeline.billing.rate_study.positions import Change
 from meter_pipeline.billing.rate_study.study import Question, Study, StudyRefusedError, study
 from meter_pipeline.billing.tariffs import parse_tariff
-from meter_pipeline.postgres.database import Database, ensure_database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.billing.support import (
     CHICAGO,
     CLOCK,
@@ -32,6 +32,7 @@ from meter_pipeline_tests.billing.support import (
     put_intervals,
     raw,
 )
+from meter_pipeline_tests.support import copy_database
 
 PERIODS = (JULY, date(2026, 7, 4), date(2026, 7, 8), date(2026, 7, 11))
 END = PERIODS[-1]
@@ -55,8 +56,7 @@ def flat(tariff_id: str, rate: str, **changes: Any) -> dict[str, Any]:
 def city(server: Database, template: Database) -> Database:
     """Three billing periods in ten days: two residential services and a commercial one, one that moves in late, and one bill that a later
     read corrected."""
-    ensure_database(server, "rate_study", template.name)
-    database = server.sibling("rate_study")
+    database = copy_database(server, "rate_study", template.name)
     add_tariff(database, flat("E-FLAT", "0.10"))
     add_tariff(database, native("E-TOU"))
     add_cycle(database, *PERIODS)
