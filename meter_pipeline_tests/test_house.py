@@ -1,0 +1,92 @@
+"""What the code of every room keeps to: few parameters, and no private language in the names of rooms."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from meter_pipeline_tests.support import ROOT
+
+MOST_PARAMETERS = 7
+COMMAND = "a command's options are its parameters"
+STAGE = (
+    "an entry point of a stage: database, calendar and day, then settings by keyword with defaults, which tests replace"
+)
+ROW = "the columns of one row, by keyword"
+DECISION = "a decision as it is recorded: what, by whom, why, and the code that carries it out"
+MATRIX = "arrays over the same points and days that are made and used together, by keyword"
+#: Functions with more than seven parameters, and why
+REASONS = {
+    "anomalies/day.py:_write": MATRIX,
+    "anomalies/plots.py:case_png": MATRIX,
+    "anomalies/window.py:findings": MATRIX,
+    "baselines/city.py:_fit": MATRIX,
+    "baselines/group.py:fit_group": MATRIX,
+    "baselines/predict.py:expected_usage": MATRIX,
+    "baselines/weather/stations.py:ranked_stations": MATRIX,
+    "billing/recalculate.py:carry_forward": STAGE,
+    "billing/statement_rows.py:write": STAGE,
+    "cli/exceptions.py:_decide": COMMAND,
+    "control/dual_control.py:confirm": DECISION,
+    "control/dual_control.py:request": DECISION,
+    "control/flags.py:_write": DECISION,
+    "control/pause.py:_add_evidence": DECISION,
+    "control/tables/flags.py:insert_pause": ROW,
+    "control/tables/flags.py:insert_request": ROW,
+    "control/tables/flags.py:put_flag": ROW,
+    "defs/lib/stage_asset.py:stage_asset": "what Dagster shows of an asset, by keyword",
+    "feeds/nem12.py:_frame": MATRIX,
+    "ingest/day.py:ingest_billing_day": STAGE,
+    "ingest/dead_letters.py:replay": STAGE,
+    "ingest/dead_letters.py:replay_many": STAGE,
+    "ingest/inbox.py:land_inbox": STAGE,
+    "ingest/landing.py:land": STAGE,
+    "ingest/landing.py:prepare_file": STAGE,
+    "ingest/tables/dead_letters.py:change": ROW,
+    "ledger/day.py:checkpoint_billing_day": STAGE,
+    "ledger/verification.py:verify": STAGE,
+    "migration/defects.py:record": DECISION,
+    "simulator/effects.py:_intervals": MATRIX,
+    "simulator/in_memory.py:_hours": MATRIX,
+    "vee/day.py:validate_billing_day": STAGE,
+    "vee/edits.py:edit": DECISION,
+    "vee/estimation/methods.py:fill_days": MATRIX,
+    "vee/loading.py:_read_around": MATRIX,
+    "vee/register_edits.py:edit_read": DECISION,
+    "vee/registers/assemble.py:_day_rows": MATRIX,
+    "vee/registers/assemble.py:assemble": MATRIX,
+    "vee/registers/true_up.py:_compare": MATRIX,
+    "vee/streaming.py:read_day_context": STAGE,
+    "vee/tables/edits.py:insert": ROW,
+    "vee/tables/edits.py:insert_read": ROW,
+    "vee/tables/validated.py:write_intervals": STAGE,
+    "vee/validate.py:_scale_in_stretch": MATRIX,
+    "vee/validate.py:validate_matrix": MATRIX,
+}
+#: Modules of compiled loops, and folders whose functions are commands
+_KERNELS, _COMMANDS = ("kernels", "kernels_json", "kernels_nem12"), ("cli",)
+
+
+def test_no_function_has_more_than_seven_parameters_without_a_reason() -> None:
+    found = {place for place, parameters in _functions() if parameters > MOST_PARAMETERS}
+    without = sorted(found - set(REASONS))
+    assert not without, f"group their parameters, or name a reason in {__name__}"
+    assert not sorted(set(REASONS) - found), "these need a reason no more"
+
+
+def _functions() -> Iterator[tuple[str, int]]:
+    """Place and number of parameters of every function, without compiled loops and commands."""
+    package = ROOT / "meter_pipeline"
+    for path in sorted(package.rglob("*.py")):
+        if path.stem in _KERNELS:
+            continue
+        room = path.relative_to(package)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if any("compiled" in ast.unparse(d) or "njit" in ast.unparse(d) for d in node.decorator_list):
+                continue
+            command = room.parts[0] in _COMMANDS and not node.name.startswith("_")
+            names = [a.arg for a in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]]
+            if not command:
+                yield f"{room}:{node.name}", len([n for n in names if n not in ("self", "cls")])
