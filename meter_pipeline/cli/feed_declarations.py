@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.cli.output import OUT, PROBLEM, emit, problem, table
+
+if TYPE_CHECKING:
+    from meter_pipeline.feeds.vendors import Vendor
 
 #: reads of a file that are shown as they would be read, and letters of a rejected line
 _SHOWN, _LETTERS = 5, 120
@@ -63,6 +66,40 @@ def guess(
     emit(document, as_json, lambda d: _show_guess(d, out, advice))
     if rejected or not parsed.received:
         raise typer.Exit(PROBLEM)
+
+
+def vendor(name: str) -> Vendor:
+    """A ready declaration by name. Raises HeadEndError naming those that there are."""
+    from meter_pipeline.feeds import vendors as ready
+    from meter_pipeline.feeds.head_ends import HeadEndError
+
+    known = {each.name: each for each in ready.vendors()}
+    if name.lower() not in known:
+        raise HeadEndError(f"no vendor {name}: {', '.join(known)}")
+    return known[name.lower()]
+
+
+def vendors(
+    name: Annotated[str | None, typer.Argument(help="One vendor's export; default: the list.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """List the ready declarations of vendors' exports, or write one to stdout to be copied and adapted.
+
+    Example: meter-pipeline feeds vendors aclara > head_ends/aclara.toml
+    """
+    from meter_pipeline.feeds import vendors as ready
+    from meter_pipeline.feeds.head_ends import HeadEndError
+
+    if name is not None:
+        try:
+            found = vendor(name)
+        except HeadEndError as error:
+            raise typer.BadParameter(str(error), param_hint="NAME") from error
+        emit({"name": found.name, "declaration": found.text}, as_json, lambda d: typer.echo(d["declaration"], nl=False))
+        return
+    rows = [(each.name, each.head_end.format, each.title) for each in ready.vendors()]
+    document = {"vendors": [{"name": n, "format": f, "title": t} for n, f, t in rows]}
+    emit(document, as_json, lambda _: OUT.print(table("Ready declarations", ("name", "format", "what it is"), rows)))
 
 
 def check(

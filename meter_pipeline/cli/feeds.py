@@ -15,6 +15,7 @@ from meter_pipeline.cli.output import OUT, PROBLEM, emit, table
 app = typer.Typer(help="Look at feed files.", no_args_is_help=True)
 app.command("guess")(feed_declarations.guess)
 app.command("check")(feed_declarations.check)
+app.command("vendors")(feed_declarations.vendors)
 
 _SHOWN_REJECTS = 20
 
@@ -31,7 +32,8 @@ def inspect_command(
         str | None, typer.Option("--format", help="nem12, nem13, espi, cmep, delimited, jsonl, wide_csv.")
     ] = None,
     head_end: Annotated[
-        str | None, typer.Option("--head-end", help="A declared head-end by name, or a path to its TOML file.")
+        str | None,
+        typer.Option("--head-end", help="A declared head-end by name, a path to its TOML file, or vendor:NAME."),
     ] = None,
     head_ends: Annotated[
         Path | None, typer.Option("--head-ends", help="Folder of declarations; the municipality's own by default.")
@@ -48,6 +50,7 @@ def inspect_command(
     from meter_pipeline.feeds.inspect import inspect, report
     from meter_pipeline.feeds.registry import refused_feed, sniff
     from meter_pipeline.feeds.rejects import FeedRefused
+    from meter_pipeline.feeds.vendors import fitting
 
     assumed: dict[str, Any] | None = None
     try:
@@ -75,6 +78,7 @@ def inspect_command(
         document = report(file.name, refused_feed(format_ or "unknown", refused))
     if assumed is not None:
         document["assumed"] = assumed
+        document["vendors"] = [each.name for each in fitting(file)]
     emit(document, as_json, _render)
     if document["rejected"]:
         raise typer.Exit(PROBLEM)
@@ -84,6 +88,8 @@ def _declared(name: str, folder: Path | None) -> Any:
     from meter_pipeline.feeds.head_ends import HeadEndError, read_head_end, read_head_ends
     from meter_pipeline.settings import load_settings
 
+    if name.startswith("vendor:"):
+        return feed_declarations.vendor(name.removeprefix("vendor:")).head_end
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
@@ -153,3 +159,5 @@ def _render(document: dict[str, Any]) -> None:
         )
     if document.get("assumed"):
         OUT.print(f"Guessed, not declared: {document['assumed']}", highlight=False)
+    for name in document.get("vendors", []):
+        OUT.print(f"It looks like {name}: meter-pipeline feeds vendors {name} writes a declaration", highlight=False)

@@ -33,6 +33,7 @@ def absorb(scanned: Scanned, reader: RowReader, plan: RowPlan, careful: Careful)
     if (status == kernels.HIGH).any() and is_utf8(scanned.block.data):
         doubtful &= status != kernels.HIGH
     blank = status == kernels.BLANK
+    _empty_nulls(scanned, reader)
     passed = _passed_over(scanned, plan.filters, size)
     if passed is not None:
         reader.skipped += int((passed & ~blank).sum())
@@ -54,6 +55,13 @@ def absorb(scanned: Scanned, reader: RowReader, plan: RowPlan, careful: Careful)
             reasons, reads = careful(raw, int(line[i]), int(offset[i]))
         if reasons:
             reader.rejects.add(int(line[i]), int(offset[i]), raw, reasons, reads)
+
+
+def _empty_nulls(scanned: Scanned, reader: RowReader) -> None:
+    """Empty the numbers that the declaration names as standing for no value."""
+    for mantissa, decimals in reader.null_numbers:
+        here = (scanned.mantissa[:, : scanned.rows] == mantissa) & (scanned.decimals[:, : scanned.rows] == decimals)
+        scanned.decimals[:, : scanned.rows][here] = kernels.EMPTY
 
 
 def _passed_over(scanned: Scanned, filters: tuple[Filter, ...], size: int) -> Mask | None:

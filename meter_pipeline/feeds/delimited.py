@@ -45,6 +45,8 @@ from meter_pipeline.schemas.reads import ParsedFeed
 
 #: a column by its number, where two have one name
 _NUMBERED: Final = re.compile(r"#([1-9][0-9]{0,3})", re.ASCII)
+#: lines with their ends; a carriage return alone ends none
+_LINES: Final = re.compile(rb"[^\n]*\n|[^\n]+")
 _SEP: Final = re.compile(rb'"?sep=(.)"?')
 #: lines without reads that are kept to search control totals in
 _MOST_NOTED: Final = 1000
@@ -177,7 +179,7 @@ class _Body:
                 yield held.pop(0)
         while held and footer:
             last = held.pop()
-            lines = last.data.splitlines(keepends=True)
+            lines = _LINES.findall(last.data)
             taken = list(lines[-footer:])
             for line in taken:
                 self.note(line.rstrip(b"\r\n"))
@@ -373,7 +375,7 @@ def careful_row(
         return [], 0
     refused = 0
     spoiled = bool(reasons)
-    values = ["" if value in reader.head_end.nulls else value for value in values]
+    values = ["" if reader.is_null(value) else value for value in values]
     for number, value in zip(plan.numbers, values, strict=True):
         named = {name: _joined(plan.parts(name, number), texts) for name in reader.varying} | {"value": value}
         if spoiled:

@@ -3,6 +3,11 @@
 A column is named by its first and last letter, from 1 (``"1-12"``). The fields are written as delimited text and read by
 delimited.py, so that marks, stamps, words and several values in a row are declared as for any other text. A field that
 lies beyond a line's end is empty. Places count letters of the declared encoding, which must have one byte a letter.
+
+Route files of handheld readers have records of several kinds, told by the beginning of the line: a route, its premises,
+their meters, the readings of a meter. ``"MTRDT:38-57"`` is a field of the last record of a kind above the reading. Each
+record of the value's kind is a read. A record ends what kinds below it said (those that first came after it in the file),
+so that a meter without an order does not take its neighbour's.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from meter_pipeline.feeds.rejects import FeedRefused
 from meter_pipeline.feeds.row_plan import plan_of
 from meter_pipeline.schemas.reads import ParsedFeed
 
-_PLACE: Final = re.compile(r"([1-9][0-9]{0,5})-([1-9][0-9]{0,5})", re.ASCII)
+_PLACE: Final = re.compile(r"(?:([A-Za-z0-9_]{1,20}):)?([1-9][0-9]{0,5})-([1-9][0-9]{0,5})", re.ASCII)
 #: between the fields of the text that is read on; a tab inside a line is one blank letter
 _MARK: Final = 9
 
@@ -38,6 +43,10 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
         raise HeadEndError(f"{head_end.name}: day_columns: name the places of each value in [[values]]")
     names = list(dict.fromkeys([source.name for source in (*plan.sources, *[each.source for each in plan.numbers])]))
     places = [_place(name, head_end) for name in names]
+    kinds = [record_of(name) for name in names]
+    if any(kinds) and not all(kinds):
+        raise HeadEndError(f"{head_end.name}: columns: {names[kinds.index('')]!r} does not say of which record it is")
+    records = _Records(kinds, places, record_of(plan.numbers[0].source.name)) if all(kinds) else None
     skip = int(head_end.options.get("skip_lines", 0))
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "fields"
@@ -47,7 +56,7 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
                 if not isinstance(piece, Block):
                     raise FeedRefused("line_too_long", f"line {piece.line} has {piece.length} bytes", piece.head)
                 left = max(skip - piece.first_line + 1, 0)
-                file.write(_fields(piece.data, places, left))
+                file.write(records.fields(piece.data, left) if records else _fields(piece.data, places, left))
         declared = replace(
             head_end,
             delimiter=chr(_MARK),
@@ -66,9 +75,45 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
 def _place(name: str, head_end: HeadEnd) -> tuple[int, int]:
     """First letter (from 0) and the one behind the last."""
     match = _PLACE.fullmatch(name)
-    if match is None or int(match[1]) > int(match[2]):
+    if match is None or int(match[2]) > int(match[3]):
         raise HeadEndError(f"{head_end.name}: columns: {name!r} is no place in a line, such as 1-12")
-    return int(match[1]) - 1, int(match[2])
+    return int(match[2]) - 1, int(match[3])
+
+
+def record_of(name: str) -> str:
+    """The kind of record that a column is a field of; empty for a field of every line."""
+    match = _PLACE.fullmatch(name)
+    return (match[1] or "") if match else ""
+
+
+class _Records:
+    """Lines of several kinds as the fields of their readings. ``read``: the kind of record that is a read."""
+
+    def __init__(self, kinds: list[str], places: list[tuple[int, int]], read: str) -> None:
+        self.read = read.encode()
+        self.wanted = [(kind.encode(), begin, end) for kind, (begin, end) in zip(kinds, places, strict=True)]
+        self.kinds = sorted({kind for kind, _, _ in self.wanted}, key=len, reverse=True)
+        self.order: dict[bytes, int] = {}
+        self.last: dict[bytes, bytes] = {}
+
+    def fields(self, data: bytes, skip: int) -> bytes:
+        """As _fields: a line of fields for each read, an empty one for every other record."""
+        mark = bytes([_MARK])
+        out = []
+        lines = data.replace(b"\t", b" ").split(b"\n")
+        if data.endswith(b"\n"):
+            lines.pop()
+        for number, raw in enumerate(lines):
+            line = raw.removesuffix(b"\r")
+            kind = next((each for each in self.kinds if line.startswith(each)), None) if number >= skip else None
+            if kind is None:
+                out.append(b"")
+                continue
+            place = self.order.setdefault(kind, len(self.order))
+            self.last = {each: text for each, text in self.last.items() if self.order[each] < place} | {kind: line}
+            parts = [self.last.get(each, b"")[begin:end] for each, begin, end in self.wanted]
+            out.append(mark.join(parts) if kind == self.read else b"")
+        return b"\n".join(out) + b"\n"
 
 
 def _fields(data: bytes, places: list[tuple[int, int]], skip: int) -> bytes:

@@ -126,6 +126,8 @@ def scan_json_document(
             if data[pos] == 10 or data[pos] == 13:
                 between = True
             pos += 1
+        if documents > 1 and broken:
+            return UNUSUAL
         if pos >= size:
             return rows if documents > 0 else UNUSUAL
         if documents > 0 and (not between or broken):

@@ -20,6 +20,7 @@ import polars as pl
 
 from meter_pipeline.feeds.coded_columns import Ids, Integers, Qualities, Stamps, Units, Vocabulary
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
+from meter_pipeline.feeds.kernels import read_number
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
 from meter_pipeline.feeds.row_plan import CODED_FIELDS, constant_unit
 from meter_pipeline.feeds.times import StampParser, State, zone_rules
@@ -101,6 +102,8 @@ class RowReader:
             "interval_minutes": self.minutes,
         }
         self.constants = self._constants(head_end)
+        #: numbers that stand for no value, as mantissa and decimals
+        self.null_numbers = frozenset(pair for word in head_end.nulls if (pair := self._number(word))[1] >= 0)
         self.rejects = Rejects()
         #: rows that the declaration passes over, and rows that hold reads
         self.skipped = 0
@@ -191,6 +194,18 @@ class RowReader:
                 rows.rounded, rows.below = np.array([within.numerator]), np.array([within.denominator])
             self.add(rows)
         return reasons
+
+    def is_null(self, text: str) -> bool:
+        """Whether a text is declared to stand for no value; a number however it is written (-999 and -999.0)."""
+        return text in self.head_end.nulls or self._number(text) in self.null_numbers
+
+    def _number(self, text: str) -> tuple[int, int]:
+        """Mantissa and decimals of a number as the scan has it; decimals below 0 where it is none."""
+        data, marks = text.encode("utf-8"), self.head_end
+        mantissa, decimals = read_number(
+            data, 0, len(data), ord(marks.decimal), ord(marks.thousands) if marks.thousands else 0
+        )
+        return int(mantissa), int(decimals)
 
     def plain(self, text: str) -> str:
         """A number with a point for its decimal mark and nothing between its thousands. JSON numbers are plain already."""

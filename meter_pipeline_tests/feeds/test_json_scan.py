@@ -115,6 +115,7 @@ def test_both_ways_make_the_same_records() -> None:
         '{"data":{"meters":[{"id":NaN}]}}',
         '{"data":{}}{"data":{}}',
         '{"data":\n{}}\n{"data":{}}',
+        '{"data":{}}\n{\n"data":{}}\n',
         '{"data":{"unit":"kWh"}',
         '{"data":{"unit":"kWh"}]',
         '{"data":{"unit":"kWh",}}',

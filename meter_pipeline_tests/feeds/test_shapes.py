@@ -563,3 +563,37 @@ def test_a_version_in_the_name_or_header_orders_a_file(
     feed = read(tmp_path, content, head_end(version=version, options={"skip_lines": 1}), name)
     assert feed.intervals["source_version"].to_list() == ([] if found is None else [found])
     assert codes(feed) == ([] if found is not None else ["no_version"])
+
+
+@pytest.mark.parametrize("name", ["delimited", "jsonl"])
+def test_numbers_that_stand_for_no_value_are_none_however_they_are_written(tmp_path: Path, name: str) -> None:
+    rows = [("1.5", "A"), ("-999", "B"), ("-999.0", "C"), ("NULL", "D"), ("99", "E"), ("-9990", "F")]
+    path = tmp_path / "feed"
+    if name == "delimited":
+        path.write_text("m,t,v\n" + "".join(f"{m},2026-03-02T00:15:00Z,{v}\n" for v, m in rows))
+    else:
+        path.write_text("".join(f'{{"m":"{m}","t":"2026-03-02T00:15:00Z","v":"{v}"}}\n' for v, m in rows))
+    columns = {"meter_id": "m", "time": "t", "value": "v"}
+    for empty, rejected in (("skip", 0), ("reject", 3)):
+        head_end = HeadEnd(
+            "x",
+            name,
+            interval_minutes=15,
+            unit="kWh",
+            columns=columns,
+            nulls=("-999", "NULL"),
+            options={"empty": empty},
+        )
+        feed = parse(path, head_end, BillingCalendar("UTC"))
+        assert feed.intervals["meter_id"].to_list() == ["A", "E", "F"]
+        assert [r["reasons"][0]["code"] for r in feed.rejects.to_dicts()] == ["missing_value"] * rejected
+
+
+def test_a_carriage_return_in_the_last_line_is_no_line_of_its_own(tmp_path: Path) -> None:
+    """Found by fuzzing: the footer was counted in lines that other code does not count as lines."""
+    path = tmp_path / "feed"
+    path.write_bytes(b"m,t,v\nA,2026-03-02T00:15:00Z,1\nend\rof;file")
+    columns = {"meter_id": "m", "time": "t", "value": "v"}
+    head_end = HeadEnd("x", "delimited", interval_minutes=15, unit="kWh", columns=columns, options={"footer_lines": 1})
+    feed = parse(path, head_end, BillingCalendar("UTC"))
+    assert (feed.intervals["value"].to_list(), feed.rejects.height) == ([1_000_000], 0)
