@@ -51,7 +51,7 @@ def administrators_script(owner: str) -> str:
     lines += [f"GRANT {other} TO {role};" for role, others in privileges.load().member_of.items() for other in others]
     lines += [
         "-- The owner of the database hands the ledger's tables over to their own role, and grants itself the others:",
-        f"GRANT {', '.join([*LEDGER_ROLES, 'meter_auditor'])} TO {_name(owner)} WITH ADMIN OPTION;",
+        f"GRANT {', '.join([*LEDGER_ROLES, 'meter_auditor', 'meter_backup'])} TO {_name(owner)} WITH ADMIN OPTION;",
         "-- `meter-pipeline services up` runs every service under this one log-in, each acting in its own role. Leave this",
         "-- line out where every service has a log-in of its own (deploy/systemd, deploy/container):",
         f"GRANT {', '.join(privileges.STAGE_ROLES)} TO {_name(owner)};",

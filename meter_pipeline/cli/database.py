@@ -1,11 +1,12 @@
-"""``meter-pipeline database``: start, stop, migrate, url, roles."""
+"""``meter-pipeline database``: start, stop, migrate, url, roles, backup, restore."""
 
 from __future__ import annotations
 
 import getpass
 import os
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from psycopg.conninfo import conninfo_to_dict
@@ -17,7 +18,7 @@ from meter_pipeline.postgres.database import open_database
 from meter_pipeline.postgres.migrations import migrate as apply_migrations
 from meter_pipeline.settings import load_settings
 
-app = typer.Typer(no_args_is_help=True, help="The database: start, stop, migrate, url, roles.")
+app = typer.Typer(no_args_is_help=True, help="The database: start, stop, migrate, url, roles, backup, restore.")
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
@@ -64,6 +65,69 @@ def url() -> None:
     Example: psql "$(meter-pipeline database url)"
     """
     OUT.print(open_database(load_settings()).url, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="Folder of this backup; made where it is missing.")],
+    keys: Annotated[
+        bool, typer.Option("--keys", help="The ledger's signing keys too: whoever reads the backup can then sign.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Write a backup of the database and of the home's archive while work goes on.
+
+    Example: meter-pipeline database backup /backups/2026-11-30
+    """
+    from meter_pipeline.backup import BackupError, back_up
+    from meter_pipeline.postgres.dump import DumpError
+
+    settings = load_settings()
+    try:
+        made = back_up(open_database(settings), settings, folder, keys=keys)
+    except BackupError as error:
+        problem(str(error), error.hint or None)
+    except DumpError as error:
+        problem(str(error), "meter-pipeline doctor looks at the server and this log-in's rights")
+    emit({"folder": folder.resolve()} | made.document(), json, lambda d: OUT.print(_backed_up(d), highlight=False))
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="Folder that `database backup` wrote.")], json: Json = False
+) -> None:
+    """Bring a backup back into this deployment's database, which must be empty, and its home.
+
+    Example: METER_PIPELINE_DATABASE_URL=postgresql://city@host/new meter-pipeline database restore /backups/2026-11-30
+    """
+    from meter_pipeline import backup as backups
+    from meter_pipeline.postgres.dump import DumpError
+
+    settings = load_settings()
+    try:
+        made = backups.restore(open_database(settings), settings, folder)
+    except backups.BackupError as error:
+        problem(str(error), error.hint or None)
+    except DumpError as error:
+        problem(str(error), "drop that database, make it again and restore once more")
+
+    def shown(d: dict[str, Any]) -> None:
+        OUT.print(_backed_up(d), highlight=False)
+        OUT.print(
+            "[bold]Next:[/] meter-pipeline database migrate; meter-pipeline services deploy; meter-pipeline ledger verify; "
+            'meter-pipeline ledger accept-guards --by NAME --reason "restored from a backup"',
+            highlight=False,
+        )
+
+    emit({"folder": folder.resolve()} | made.document(), json, shown)
+
+
+def _backed_up(document: dict[str, Any]) -> str:
+    files = ", ".join(f"{count} files of {name}" for name, count in document["files"].items())
+    return (
+        f"{document['folder']}: {document['size'] / 2**20:,.1f} MiB of PostgreSQL {document['server'] // 10_000}, migration "
+        f"{document['migration']}, ledger of {document['tree_size']} entries, {files}"
+    )
 
 
 @app.command()

@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "services": ("services", "Run Dagster's services; print their environment."),
     "run": ("run:run", "Materialise billing days through Dagster."),
     "status": ("status:status", "What is where: files, billing days, pause, exceptions."),
-    "database": ("database", "The database: migrate, stop the embedded server, print its URL."),
+    "database": ("database", "The database: migrate, back up, restore, stop the embedded server, print its URL."),
     "reference": ("reference", "Import reference data; enrol the meters of a new head-end's file."),
     "feeds": ("feeds", "Look into feed files."),
     "simulate": (

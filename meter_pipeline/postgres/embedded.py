@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import os
 import pwd
+import re
 import shlex
 import shutil
 import signal
@@ -140,6 +141,7 @@ class Cluster:
             if not (self.data / "PG_VERSION").exists():
                 self._initialise()
             if not self.running():
+                self._check_version()
                 self._clear_stale_notes()
                 self._make_private(self.socket)
                 log = self.data / "server.log"
@@ -149,6 +151,16 @@ class Cluster:
                 except EmbeddedError as error:
                     tail = "\n".join(log.read_text("utf-8", "replace").splitlines()[-8:]) if log.exists() else ""
                     raise EmbeddedError(f"{error}\n{log} ends:\n{tail}") from error
+
+    def _check_version(self) -> None:
+        """Refuse a cluster of another major version before the server does, with the way from one to the other."""
+        made = (self.data / "PG_VERSION").read_text("utf-8").strip()
+        said = re.search(r"\) (\d+)", self._run("postgres", "--version").stdout)
+        if said is not None and said[1] != made:
+            raise EmbeddedError(
+                f"{self.data} was made by PostgreSQL {made}, and this installation has {said[1]}: with the version before, "
+                "run `meter-pipeline database backup FOLDER`; move that folder away; then `meter-pipeline database restore FOLDER`"
+            )
 
     def stop(self, mode: str = "fast") -> None:
         """Stop the server; ``immediate`` is a crash, from which the next start recovers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -34,12 +35,13 @@ JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace pn ON pn.oid = p.relnam
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """``roles``: role -> pattern -> verbs; ``member_of``: role -> roles it has the rights of; ``definer``: function ->
-    roles that may call it."""
+    roles that may call it; ``read_sequences``: roles that read every sequence."""
 
     verbs: tuple[str, ...]
     roles: dict[str, dict[str, frozenset[str]]]
     member_of: dict[str, list[str]]
     definer: dict[str, list[str]]
+    read_sequences: frozenset[str] = frozenset()
 
     def verbs_for(self, role: str, schema: str, table: str) -> frozenset[str]:
         """What a role may do with a table; nothing where no line names it."""
@@ -55,11 +57,15 @@ def load(path: Path = MANIFEST) -> Manifest:
     roles: dict[str, dict[str, frozenset[str]]] = {}
     for role, lines in raw.items():
         roles[role] = {
-            pattern: frozenset(text.split()) for pattern, text in lines.items() if pattern not in ("about", "member_of")
+            pattern: frozenset(text.split())
+            for pattern, text in lines.items()
+            if pattern not in ("about", "member_of", "sequences")
         }
         if strange := {verb for granted in roles[role].values() for verb in granted} - set(verbs):
             raise ValueError(f"{path}: {role} is given {', '.join(sorted(strange))}")
-    return Manifest(verbs, roles, {role: list(lines.get("member_of", [])) for role, lines in raw.items()}, definer)
+    members = {role: list(lines.get("member_of", [])) for role, lines in raw.items()}
+    readers = frozenset(role for role, lines in raw.items() if lines.get("sequences") == "SELECT")
+    return Manifest(verbs, roles, members, definer, readers)
 
 
 def abouts(path: Path = MANIFEST) -> dict[str, str]:
@@ -122,6 +128,9 @@ def apply(database: Database, manifest: Manifest | None = None) -> int:
                     else sql.SQL("REVOKE ALL ON ALL SEQUENCES IN SCHEMA {} FROM {}")
                 )
                 connection.execute(grant.format(name, sql.Identifier(role)))
+                if role in manifest.read_sequences:
+                    read = sql.SQL("GRANT SELECT ON ALL SEQUENCES IN SCHEMA {} TO {}")
+                    connection.execute(read.format(name, sql.Identifier(role)))
                 # A day's partition is made at run time by the owner's function and written before it is attached.
                 wanted = manifest.roles[role].get(f"{schema}.*", frozenset())
                 if wanted:
@@ -184,26 +193,27 @@ STAGE_ROLES: Final = (
 )
 
 
+def may_act_as(connection: Connection, role: str) -> bool:
+    """Whether our log-in may take a role. The connection commits each statement by itself."""
+    try:
+        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue):  # the latter: no such role
+        return False
+    connection.execute("RESET ROLE")
+    return True
+
+
 def join(database: Database, roles: Sequence[str]) -> list[str]:
     """Let our log-in act in some roles, where it may grant them to itself; returns those it still may not act in."""
     missing = []
     with database.connect("roles", autocommit=True) as connection:
-        me = connection.info.user
         for role in roles:
-            try:
-                connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
-                connection.execute("RESET ROLE")
+            if may_act_as(connection, role):
                 continue
-            except psycopg.errors.InsufficientPrivilege:
-                pass
-            except psycopg.errors.InvalidParameterValue:  # there is no such role
-                missing.append(role)
-                continue
-            try:
-                connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(me)))
-                connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
-                connection.execute("RESET ROLE")
-            except psycopg.errors.InsufficientPrivilege:
+            grant = sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(connection.info.user))
+            with suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedObject):
+                connection.execute(grant)
+            if not may_act_as(connection, role):
                 missing.append(role)
     return missing
 

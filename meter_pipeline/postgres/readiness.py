@@ -55,3 +55,16 @@ def rows_in(database: Database, tables: tuple[str, ...]) -> dict[str, int]:
         (row,) = database.rows(f'SELECT count(*)::int AS n FROM (SELECT FROM "{schema}"."{name}" LIMIT 1) AS one')
         found[table] = row["n"]
     return found
+
+
+def tables_owner(database: Database) -> str:
+    """Who owns the tables: the log-in that migrated."""
+    (row,) = database.rows(
+        "SELECT tableowner AS owner FROM pg_tables WHERE schemaname = 'raw' AND tablename = 'feed_file'"
+    )
+    return str(row["owner"])
+
+
+def existing_roles(database: Database) -> set[str]:
+    """Every role of the server."""
+    return {row["rolname"] for row in database.rows("SELECT rolname FROM pg_roles")}

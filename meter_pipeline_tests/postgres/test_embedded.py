@@ -133,3 +133,15 @@ def test_three_first_starts_at_once_all_succeed(home: Path) -> None:
         done = list(pool.map(start, range(3)))
     assert [one.returncode for one in done] == [0, 0, 0], [one.stderr[-500:] for one in done]
     assert {one.stdout.strip() for one in done} == {"all"}
+
+
+def test_a_cluster_of_another_major_version_is_refused_with_the_way_to_go(tmp_path: Path) -> None:
+    binaries = embedded.cluster(tmp_path / "home").binaries
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "PG_VERSION").write_text("12\n")
+    one = embedded.Cluster(data, tmp_path / "socket", binaries, None)
+    with pytest.raises(
+        embedded.EmbeddedError, match=r"made by PostgreSQL 12, and this installation has \d+.*database backup"
+    ):
+        one.start()

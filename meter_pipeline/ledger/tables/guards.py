@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final, LiteralString
+
+from psycopg import sql
 
 from meter_pipeline.ledger.tables.entries import Connection
+from meter_pipeline.postgres.database import scalar
 
 
 def guards(connection: Connection) -> dict[str, Any]:
@@ -74,6 +77,36 @@ def guards(connection: Connection) -> dict[str, Any]:
         "owner_members": [f"{member} of {role}" for role, member in members],
         "bypass": [name for (name,) in bypass],
     }
+
+
+#: Numbers the entries. Only the ledger's owner reads its value, so a dump leaves it out.
+ENTRY_SEQUENCE: Final = "ledger.entry_entry_id_seq"
+_IS_SUPER: Final = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
+_IS_MEMBER: Final = "SELECT pg_has_role('meter_ledger_owner', 'MEMBER')"
+
+
+def take_ownership(connection: Connection) -> None:
+    """Let our log-in hand tables to the ledger's owner, which restoring them needs; a superuser may anyway. Raises
+    psycopg.errors.InsufficientPrivilege where it may not grant itself that."""
+    if not scalar(connection, _IS_MEMBER):
+        connection.execute(_granted("GRANT meter_ledger_owner TO {}", connection))
+
+
+def give_ownership_back(connection: Connection) -> None:
+    """Take that right from our log-in again, as the migrations did."""
+    if not scalar(connection, _IS_SUPER):
+        connection.execute(_granted("REVOKE meter_ledger_owner FROM {}", connection))
+
+
+def continue_entry_numbers(connection: Connection) -> None:
+    """Number the next entry after the last one there is."""
+    connection.execute(
+        "SELECT setval('ledger.entry_entry_id_seq', greatest(coalesce(max(entry_id), 0), 1), max(entry_id) IS NOT NULL) FROM ledger.entry"
+    )
+
+
+def _granted(text: LiteralString, connection: Connection) -> sql.Composed:
+    return sql.SQL(text).format(sql.Identifier(connection.info.user))
 
 
 def last_recorded(connection: Connection) -> bytes | None:
