@@ -6,6 +6,7 @@ number) gets an apostrophe in front (OWASP, CSV injection). Parquet is typed and
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,8 @@ import polars as pl
 from meter_pipeline.money import money_text
 
 _FORMULA: Final = r"^[=+\-@\t\r\n\u{FF1D}\u{FF0B}\u{FF0D}\u{FF20}]"
+#: The same for Python, whose escapes for letters beyond ASCII are others.
+_CELL: Final = "^[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
 _NUMBER: Final = r"^[+-]?[0-9]+(\.[0-9]+)?$"
 
 
@@ -27,6 +30,11 @@ def safe_for_spreadsheets(frame: pl.DataFrame) -> pl.DataFrame:
         .alias(name)
         for name in texts
     )
+
+
+def safe_text(cell: str) -> str:
+    """One cell, as ``safe_for_spreadsheets`` writes it."""
+    return "'" + cell if re.match(_CELL, cell) and not re.match(_NUMBER, cell) else cell
 
 
 def write(frame: pl.DataFrame, path: Path) -> None:

@@ -1,98 +1,85 @@
-"""A statement as a page a customer could be sent: one self-contained HTML file, usage plot included."""
+"""A bill as a page a customer could be sent: one self-contained HTML file, usage plot included."""
 
 from __future__ import annotations
 
 import base64
-from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from meter_pipeline.billing import plots
-from meter_pipeline.billing.reconcile import micro
-from meter_pipeline.billing.tables.statements import read_statement, statement_days
+from meter_pipeline.billing.bill_document import bill_documents
+from meter_pipeline.billing.bill_settings import BillSettings, read_bill_settings
 from meter_pipeline.postgres.database import Database
 
 _PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Statement {{ head.statement_id }}</title>
+<html lang="en"><head><meta charset="utf-8"><title>Statement {{ bill.statement_id }}</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <style>
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 46rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.4rem } h2 { font-size: 1.05rem; margin-top: 2rem } .total { font-size: 1.6rem; font-weight: 600 }
-table { border-collapse: collapse; width: 100% } th, td { padding: .3rem .4rem; text-align: left; border-bottom: 1px solid #ddd }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } small { color: #555 } img { max-width: 100% }
-@media print { body { margin: 0 } }
+h1 { font-size: 1.4rem } h2 { font-size: 1.05rem; margin-top: 2rem } .total { font-size: 1.6rem; font-weight: 600; margin: .5rem 0 }
+table { border-collapse: collapse; width: 100%; margin: .6rem 0 } th, td { padding: .3rem .4rem; text-align: left; border-bottom: 1px solid #ddd }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } small, .small { color: #555; font-size: .8rem } img { max-width: 100% }
+.message { border-left: 3px solid #35618f; padding-left: .7rem } tr.sum td { font-weight: 600; border-bottom: 0 }
+@media print { body { margin: 0 } h2 { break-after: avoid } table { break-inside: avoid } }
 </style></head><body>
-<h1>{{ utility }}</h1>
-<p>Account {{ head.account_id }}<br>{{ head.period_start }} to {{ last_day }}{% if head.kind != "regular" %} ({{ head.kind.replace("_", " ") }} bill){% endif %}</p>
-<p class="total">{{ total }} {{ head.currency }}</p>
-{% for service in services %}
-<h2>Service {{ service.id }}</h2>
-<table><thead><tr><th>Charge</th><th class="n">Quantity</th><th class="n">Amount</th></tr></thead><tbody>
-{% for line in service.lines %}<tr><td>{{ line.name }}<br><small>{{ line.line_id }}</small></td>
-<td class="n">{{ line.quantity }}</td><td class="n">{{ line.amount }}</td></tr>
-{% endfor %}</tbody></table>
-{% if service.plot %}<p><img alt="Usage by day at {{ service.id }}, {{ service.total }}" src="data:image/png;base64,{{ service.plot }}"></p>{% endif %}
-<p><small>{{ service.total }} over {{ service.days }} days. {{ service.estimates }}</small></p>
+<h1>{{ bill.utility }}</h1>
+<p>Account {{ bill.account_id }}{% for address in addresses %}<br>{{ address }}{% endfor %}<br>
+{{ bill.period_first }} to {{ bill.period_last }}, {{ bill.days }} days{% if bill.kind != "regular" %} ({{ bill.kind.replace("_", " ") }} bill){% endif %}</p>
+<p class="total">{{ bill.total }} {{ bill.currency }}</p>
+<p>Issued {{ bill.issued_on }}. Please pay by <strong>{{ bill.due_on }}</strong>.</p>
+{% for text in bill.messages %}<p class="message">{{ text }}</p>
 {% endfor %}
-<p><small>Statement {{ head.statement_id }}. Each line can be traced to the meter reads behind it by its number.</small></p>
+{% for service in bill.services %}
+<h2>{{ service.commodity.capitalize() or "Service" }}{% if service.address %}, {{ service.address }}{% endif %}</h2>
+{% if service.reads %}<table><thead><tr><th>Meter</th><th>Previous read</th><th>Present read</th>
+<th class="n">Multiplier</th><th class="n">Difference</th></tr></thead><tbody>
+{% for read in service.reads %}<tr><td>{{ read.meter_id }}</td>
+<td>{% if read.previous %}{{ read.previous.dial }}<br><small>{{ read.previous.on }}{% if read.previous.estimated %}, estimated{% endif %}</small>{% endif %}</td>
+<td>{% if read.present %}{{ read.present.dial }}<br><small>{{ read.present.on }}{% if read.present.estimated %}, estimated{% endif %}</small>{% endif %}</td>
+<td class="n">{{ read.multiplier }}</td><td class="n">{% if read.difference %}{{ read.difference }} {{ read.unit }}{% endif %}</td></tr>
+{% endfor %}</tbody></table>{% endif %}
+<table><thead><tr><th>Charge</th><th class="n">Quantity</th><th class="n">Rate</th><th class="n">Amount</th></tr></thead><tbody>
+{% for line in service.lines %}<tr><td>{{ line.name }}</td>
+<td class="n">{% if line.quantity %}{{ line.quantity }} {{ line.unit }}{% endif %}</td><td class="n">{{ line.rate or "" }}</td><td class="n">{{ line.amount }}</td></tr>
+{% endfor %}</tbody></table>
+<p>{{ service.quantity }} {{ service.unit }} in {{ service.days }} days, {{ service.per_day }} a day. {{ service.made_from }}
+{% for words, then in (("The period before", service.comparison.last_period), ("A year before", service.comparison.last_year)) if then %}
+<br>{{ words }}: {{ then.quantity }} {{ service.unit }} in {{ then.days }} days, {{ then.per_day }} a day.
+{% endfor %}</p>
+{% if service.plot %}<p><img alt="Usage by day, {{ service.quantity }} {{ service.unit }}" src="data:image/png;base64,{{ service.plot }}"></p>{% endif %}
+{% endfor %}
+{% if bill.pay_to %}<p>Pay to: {{ bill.pay_to | join(", ") }}</p>{% endif %}
+{% if bill.contact %}<p>{{ bill.contact }}</p>{% endif %}
+<p class="small">Statement {{ bill.statement_id }}; service{{ "s" if bill.services | length > 1 }} {{ bill.services | map(attribute="service_point_id") | join(", ") }}.
+Each line can be traced to the meter reads behind it: statement and line number.</p>
 </body></html>
 """
 
 
-def _trimmed(text: str | None, unit: str) -> str:
-    if text is None:
-        return ""
-    value = Decimal(text)
-    return f"{value:,.3f}".rstrip("0").rstrip(".") + (f" {unit}" if unit else "")
-
-
-def _service(
-    point: str, lines: pl.DataFrame, segments: pl.DataFrame, days: pl.DataFrame, statement_id: str
-) -> dict[str, Any]:
-    unit = segments["unit"][0] if segments.height else ""
-    quantities = [float(micro(q or 0)) for q in days["quantity"].to_list()]
-    names = [f"{d.day}." if k else f"{d:%d.%m.}" for k, d in enumerate(days["billing_day"].to_list())]
-    estimated, slots = int(segments["estimated"].sum() or 0), int(segments["slots"].sum() or 0)
-    return {
-        "id": point,
-        "plot": base64.b64encode(plots.daily_usage(names, quantities, unit)).decode() if quantities else "",
-        "total": _trimmed(str(micro(int(days["quantity"].sum() or 0))), unit),
-        "days": days.height,
-        "estimates": f"{estimated} of {slots} readings are estimates." if estimated else "All readings are actual.",
-        "lines": [
-            {
-                "name": r["name"],
-                "quantity": _trimmed(r["quantity"], r["unit"]),
-                "amount": f"{Decimal(r['amount']):,.2f}",
-                "line_id": f"{statement_id}.{r['line_no']}",
-            }
-            for r in lines.to_dicts()
-        ],
-    }
-
-
-def statement_page(database: Database, statement_id: str, utility: str) -> str | None:
-    """The HTML page of an issued statement, or None where there is none."""
+def bill_page(bill: dict[str, Any]) -> str:
+    """The HTML page of a bill (``bill_documents``)."""
     from jinja2 import Environment
 
-    head, lines, segments = read_statement(database, statement_id)
-    if not head.height:
-        return None
-    row = head.to_dicts()[0]
-    days = statement_days(database, statement_id)
-    services = [
-        _service(
-            point,
-            lines.filter(pl.col("service_point_id") == point),
-            segments.filter(pl.col("service_point_id") == point),
-            days.filter(pl.col("service_point_id") == point),
-            statement_id,
-        )
-        for point in segments["service_point_id"].unique(maintain_order=True).to_list()
-    ]
-    last_day = pl.Series([row["period_end"]]).dt.offset_by("-1d")[0]
+    services = [service | {"plot": _plot(service)} for service in bill["services"]]
+    addresses = dict.fromkeys(service["address"] for service in services if service["address"])
     page = Environment(autoescape=True).from_string(_PAGE)
-    return page.render(
-        head=row, utility=utility, total=f"{Decimal(row['total']):,.2f}", services=services, last_day=last_day
-    )
+    return page.render(bill=bill | {"services": services}, addresses=list(addresses))
+
+
+def statement_page(
+    database: Database, statement_id: str, utility: str, zone: str = "UTC", folder: Path | None = None
+) -> str | None:
+    """The HTML page of an issued statement, or None where there is none. ``folder``: the deployment's, for bill.toml."""
+    settings = read_bill_settings(folder) if folder else BillSettings()
+    bills = bill_documents(database, [statement_id], utility, zone, settings)
+    return bill_page(bills[0]) if bills else None
+
+
+def _plot(service: dict[str, Any]) -> str:
+    """The daily usage as a PNG in base64; empty where there is none."""
+    daily = service["daily"]
+    if not daily:
+        return ""
+    names = [f"{d['day'].day}." if k else f"{d['day']:%d.%m.}" for k, d in enumerate(daily)]
+    quantities = [float(d["quantity"]) for d in daily]
+    return base64.b64encode(plots.daily_usage(names, quantities, service["unit"])).decode()

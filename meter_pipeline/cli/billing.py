@@ -95,11 +95,12 @@ def issue(
 def show(
     statement_id: str,
     html: Annotated[Path | None, typer.Option(help="Write the customer's page here.")] = None,
+    pdf: Annotated[Path | None, typer.Option(help="Write the customer's page here as PDF.")] = None,
+    page: Annotated[str, typer.Option(help="Page size of the PDF: letter or A4.")] = "letter",
     as_json: Json = False,
 ) -> None:
     """Show a statement, or write it as a page. Example: meter-pipeline billing show A-001.C1.20260701.0 --html
-    bill.html"""
-    from meter_pipeline.billing.render import statement_page
+    bill.html --pdf bill.pdf"""
     from meter_pipeline.billing.tables.statements import read_statement
 
     settings, database = _open()
@@ -109,8 +110,8 @@ def show(
             f"no statement {statement_id}",
             "Issue a period's statements with: meter-pipeline billing issue CYCLE PERIOD_END",
         )
-    if html is not None:
-        html.write_text(statement_page(database, statement_id, settings.utility().name) or "", encoding="utf-8")
+    if html is not None or pdf is not None:
+        _write_bill(settings, database, statement_id, html, (pdf, page))
     row = head.to_dicts()[0]
     currency = row["currency"]
     document = row | {
@@ -125,6 +126,54 @@ def show(
         OUT.print(table(statement_id, columns, rows, numbers=["quantity", "amount"]))
 
     emit(document, as_json, shown)
+
+
+def _write_bill(
+    settings: Settings, database: Database, statement_id: str, html: Path | None, pdf: tuple[Path | None, str]
+) -> None:
+    """The customer's page, as HTML, as PDF or both."""
+    from meter_pipeline.billing.bill_document import bill_documents
+    from meter_pipeline.billing.bill_pdf import write_pdf
+    from meter_pipeline.billing.bill_settings import BillSettingsError, read_bill_settings
+    from meter_pipeline.billing.render import bill_page
+
+    utility = settings.utility()
+    try:
+        said = read_bill_settings(settings.data)
+        bills = bill_documents(database, [statement_id], utility.name, utility.zone, said)
+        if html is not None:
+            html.write_text(bill_page(bills[0]), encoding="utf-8")
+        if pdf[0] is not None:
+            write_pdf(bills, pdf[0], pdf[1])
+    except BillSettingsError as error:
+        problem(str(error), "docs/finance.md has the fields of bill.toml")
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+@app.command("print")
+def print_(
+    cycle: Annotated[str, typer.Argument(help="Billing cycle.")],
+    period_end: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], help="Day after the period's last.")],
+    folder: Annotated[Path, typer.Argument(help="Folder for bills.pdf, bills.jsonl, index.csv, manifest.json.")],
+    page: Annotated[str, typer.Option(help="Page size: letter or A4.")] = "letter",
+    as_json: Json = False,
+) -> None:
+    """Write a period's bills for a print vendor.
+
+    Example: meter-pipeline billing print C1 2026-08-01 to_print/c1-july
+    """
+    from meter_pipeline.billing.bill_settings import BillSettingsError
+    from meter_pipeline.billing.print_run import print_period
+
+    settings, database = _open()
+    try:
+        manifest = print_period(database, settings, cycle, period_end.date(), folder, page=page)
+    except BillSettingsError as error:
+        problem(str(error), "docs/finance.md has the fields of bill.toml")
+    except ValueError as error:
+        problem(str(error), "meter-pipeline billing issue CYCLE PERIOD_END; meter-pipeline status says what waits")
+    emit({"folder": folder.resolve()} | manifest, as_json)
 
 
 @app.command()
