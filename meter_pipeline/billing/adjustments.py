@@ -15,6 +15,7 @@ from meter_pipeline.billing.reconcile import DAY_CHECKS
 from meter_pipeline.billing.reprice import Repriced, reprice
 from meter_pipeline.billing.statement_frames import LINE_SCHEMA, SEGMENT_SCHEMA
 from meter_pipeline.billing.tables import adjustments, days
+from meter_pipeline.billing.tables import statements as store
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import decisions
@@ -38,13 +39,17 @@ class Proposal:
     """What correcting a statement comes to.
 
     ``lines``: action, original_line_no, the line's columns, quantity and amount in millionths; ``segments``: what the
-    corrected statement stands on (SEGMENT_SCHEMA). ``blocked``: why it cannot be worked out, and then
+    corrected statement stands on (SEGMENT_SCHEMA). ``sealed_days``: what the corrected statement bills for its days
+    beyond the charges that stand, which those of sealed months keep; ``period_end``: what its end adds to its days.
+    ``blocked``: why it cannot be worked out, and then
     there are no lines: a statement is never cancelled because a day of it cannot be priced.
     """
 
     statement_id: str
     lines: pl.DataFrame
     segments: pl.DataFrame
+    sealed_days: int = 0
+    period_end: int = 0
     blocked: str = ""
 
     @property
@@ -101,17 +106,29 @@ def _proposals(database: Database, calendar: BillingCalendar, statement_ids: Seq
             now = pl.concat([pl.DataFrame(schema=LINE_SCHEMA), *(r.priced.lines for r in again.results)])
             stands = pl.concat([pl.DataFrame(schema=SEGMENT_SCHEMA), *(r.priced.segments for r in again.results)])
             said = adjustments.effective_lines(session, part["statement_id"].to_list())
+            accounts = part["account_id"].to_list()
+            days_due = _sums(pl.concat([r.accrued for r in again.results]), "accrued") if again.results else {}
+            standing = _sums(store.charge_totals(session, *span, accounts), "accrued")
+            totals = _sums(now, "amount")
             for statement_id, account_id in part.select("statement_id", "account_id").iter_rows():
                 mine = said.filter(pl.col("statement_id") == statement_id).drop("statement_id")
                 lines = difference(mine, now.filter(pl.col("account_id") == account_id).drop("account_id", "at"))
                 why = str(blocked.get(account_id, ""))
+                due = days_due.get(account_id, 0)
                 found[statement_id] = Proposal(
                     statement_id,
                     lines.clear() if why else lines,
                     stands.filter(pl.col("account_id") == account_id),
+                    due - standing.get(account_id, 0),
+                    totals.get(account_id, 0) - due,
                     why,
                 )
     return found
+
+
+def _sums(rows: pl.DataFrame, column: str) -> dict[str, int]:
+    """A column's sum by account."""
+    return {str(a): int(v or 0) for a, v in rows.group_by("account_id").agg(pl.col(column).sum()).iter_rows()}
 
 
 def _repriced(
@@ -261,6 +278,8 @@ def _ask(connection: Any, calendar: BillingCalendar, proposal: Proposal, asked: 
         "requested_by": asked.by,
         "requested_at": now,
         "posting_month": month,
+        "sealed_days_due": adjustments.amount(proposal.sealed_days),
+        "period_end_due": adjustments.amount(proposal.period_end),
     }
     adjustment_id = adjustments.insert(connection, row, lines)
     adjustments.keep_segments(connection, adjustment_id, month, proposal.segments.to_dicts())

@@ -240,7 +240,7 @@ def _keep_revisions(run: _Run, computed: _Computed) -> _Persisted:
     connection, day = run.connection, run.day
     revised = keep_revisions(connection, run.session, computed.charges, day, run.clock)
     run.outcome.revisions = len(revised)
-    run.outcome.statements_touched = late.note_late_changes(connection, day, revised, run.clock.now())
+    run.outcome.statements_touched = late.note_late_changes(connection, run.session, day, revised, run.clock.now())
     stored = days.read_day(run.session, "charge_day", day, CHARGE_SCHEMA.names())
     return _Persisted(replace(computed.charges, charges=stored), BilledRows.read(connection, day))
 
@@ -256,7 +256,6 @@ def _write_day(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
     before = None if inputs.first_load else run.session
     entry = run.writer.submit(_entry, before, result, changed, day, run.clock.now(), run.actor, computed.leaves)
     stored = BilledRows.read(connection, day)
-    run.outcome.statements_touched = late.note_late_changes(connection, day, changed, run.clock.now())
     run.outcome.ledger_entry = ledger.insert(connection, entry.result())
     run.outcome.carried = carry_forward(
         connection,
@@ -270,6 +269,8 @@ def _write_day(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
             connection, _entry(run.session, again, written, later, run.clock.now(), run.actor)
         ),
     )
+    # After what was carried, which moves the same bills.
+    run.outcome.statements_touched = late.note_late_changes(connection, run.session, day, changed, run.clock.now())
     return _Persisted(result, stored)
 
 

@@ -239,8 +239,11 @@ def statement_rows(sums: pl.DataFrame, cycle_id: str) -> list[tuple[Any, ...]]:
 
     ``sums``: per statement, in millionths, the days' charges as they stand (charged), its lines (lines), its total,
     what the end of the period added by cause (period_end, credit, ratchet, year_end), what later reads of sealed days
-    changed (sealed_days), and whether an adjustment stands beside it (adjusted) or was refused (refused). What the
-    causes do not explain is open.
+    changed (sealed_days), and what stands beside it: ``moved``, by how much late changes that are not worked out yet
+    moved the charges; ``posted``, ``asked`` and ``refused``, the net of its posted adjustments, of the one that waits
+    and of the one that was refused; and ``*_due``, what days of sealed months and the period's end add to the charges
+    in the statement as each corrects it (null without one). ``room``: how far adjustments of before those figures were
+    kept may be off. What these amounts do not explain is open.
     """
     currency = sums["currency"][0] if sums.height else ""
     causes = {
@@ -250,14 +253,24 @@ def statement_rows(sums: pl.DataFrame, cycle_id: str) -> list[tuple[Any, ...]]:
         "year_end": "year_end",
         "sealed_days": "late_actual_in_sealed_period",
     }
-    left = sums.with_columns(
-        (pl.col("lines") - pl.col("charged") - pl.sum_horizontal(*causes)).alias("left")
-    ).with_columns(
-        pl.when((pl.col("left") == 0) & (pl.col("lines") == pl.col("total")))
+    at_end = pl.sum_horizontal(*causes)
+    # What the books say, less what the days were charged before they moved.
+    books = pl.col("lines") + pl.col("posted") - pl.col("charged") + pl.col("moved")
+
+    def explained(net: pl.Expr, due: str) -> pl.Expr:
+        return (books + net - pl.coalesce(due, at_end)).abs() <= pl.col("room")
+
+    nothing = pl.lit(0, pl.Int64)
+    left = sums.with_columns((pl.col("lines") - pl.col("charged") - at_end).alias("left")).with_columns(
+        pl.when(pl.col("lines") != pl.col("total"))
+        .then(pl.lit("open"))
+        .when((pl.col("left") == 0) & explained(nothing, "posted_due"))
         .then(pl.lit("none"))
-        .when(pl.col("adjusted") & (pl.col("lines") == pl.col("total")))
+        .when(explained(nothing, "posted_due"))
         .then(pl.lit("adjusted"))
-        .when(pl.col("refused") & (pl.col("lines") == pl.col("total")))
+        .when(pl.col("asked").is_not_null() & explained(pl.col("asked"), "asked_due"))
+        .then(pl.lit("adjusted"))
+        .when(pl.col("refused").is_not_null() & explained(pl.col("refused"), "refused_due"))
         .then(pl.lit("adjustment_refused"))
         .otherwise(pl.lit("open"))
         .alias("cause")

@@ -345,16 +345,19 @@ def _bills(connection: Connection, first: date, past: date, result: LawResult) -
     if not off:
         return
     names = sorted({row["statement_id"] for row in off})
-    noted = tables.late_changes(connection, names)
+    moved = tables.late_changes(connection, names)
     asked: dict[str, list[dict[str, Any]]] = {}
     for row in tables.corrections_waiting(connection, names):
         asked.setdefault(row["statement_id"], []).append(row)
     for row in off:
         difference = f"{text(row['now'] - row['billed'])} {row['unit']}"
         name = f"{row['statement_id']} {row['service_point_id']}"
-        why = _correction(row, asked.get(row["statement_id"], []))
-        if why is None and (row["statement_id"], row["service_point_id"]) in noted:
-            why = "late_change"
+        key = (row["statement_id"], row["service_point_id"])
+        # What the days were before they moved: billed, or asked for by a correction.
+        before = row["now"] - moved.get(key, 0)
+        why = _correction(row, before, asked.get(row["statement_id"], []))
+        if key in moved and (why is not None or before == row["billed"]):
+            why = "late_change" if why is None else f"late_change, {why}"
         if why is not None:
             result.bills_waiting.append(f"{name}: {difference} ({why})")
         elif row["now"] == row["billed"]:
@@ -364,29 +367,26 @@ def _bills(connection: Connection, first: date, past: date, result: LawResult) -
         else:
             result.bills_open.append(
                 f"{name}: stands on {text(row['billed'])} {row['unit']}, its days on {text(row['now'])}"
+                + (f", of which late changes explain {text(moved[key])}" if key in moved else "")
             )
 
 
-def _correction(row: dict[str, Any], asked: Iterable[dict[str, Any]]) -> str | None:
-    """The correction that waits, or was refused, and would bill exactly what the days now are."""
+def _correction(row: dict[str, Any], before: int, asked: Iterable[dict[str, Any]]) -> str | None:
+    """The correction that waits, or was refused, and would bill exactly what the days were ``before`` they moved last."""
     by_name: dict[str, tuple[str, int, bool]] = {}
     for a in asked:
         mine = a["energy"] if a["service_point_id"] == row["service_point_id"] else 0
         status, energy, restated = by_name.get(a["adjustment_id"], (a["status"], 0, a["restated"]))
         by_name[a["adjustment_id"]] = (status, energy + mine, restated)
     for name, (status, energy, restated) in by_name.items():
-        if restated and energy == row["now"]:
+        if restated and energy == before:
             return f"{name} was refused" if status == "refused" else f"{name} waits for a decision"
     return None
 
 
 def _money(connection: Connection, first: date, past: date, result: LawResult) -> None:
     """Bills whose money is not their days' charges and what their period's end owed."""
-    off = tables.money_of_bills(connection, first, past)
-    noted = (
-        {s for s, _ in tables.late_changes(connection, sorted({row["statement_id"] for row in off}))} if off else set()
-    )
-    for row in off:
+    for row in tables.money_of_bills(connection, first, past):
         name = row["statement_id"]
         if row["total"] != row["lines"]:
             result.bills_open.append(f"{name}: its lines are {cents(row['lines'])}, its total {cents(row['total'])}")
@@ -394,19 +394,27 @@ def _money(connection: Connection, first: date, past: date, result: LawResult) -
         if row["off_its_lines"]:
             result.bills_open.append(f"{name}: an adjustment is not the sum of its lines")
             continue
-        left = row["lines"] + row["posted"] - row["charged"] - row["at_end"]
-        said = f"{name}: bills {cents(row['lines'] + row['posted'])}, its days and period end are {cents(row['charged'] + row['at_end'])}"
-        # What corrections changed of minimum charges, taxes, credits and demand is in no day's charge: they account for so much and no more. A sealed
-        # day keeps its charge whatever comes later: where corrections of such days are asked for or posted, only the quantity can be compared.
-        room = row["corrected_at_end"]
-        if row["asked"] and abs(left + row["asked"]) <= room:
-            result.bills_waiting.append(f"{said} (an adjustment of {cents(row['asked'])} waits for a decision)")
-        elif name in noted:
-            result.bills_waiting.append(f"{said} (late_change)")
-        elif row["refused"] and abs(left + row["refused"]) <= room:
+        books, due = row["lines"] + row["posted"], row["at_end"] if row["posted_due"] is None else row["posted_due"]
+        said = f"{name}: bills {cents(books)}, its days and period end are {cents(row['charged'] + due)}"
+        # What its days were charged before they moved.
+        left = books - row["charged"] + row["moved"]
+        late = f"late_change of {cents(row['moved'])}" if row["noted"] else ""
+        if abs(left - due) <= row["room"] or row["revised"]:
+            if late:
+                result.bills_waiting.append(f"{said} ({late})")
+        elif row["asked"] is not None and _explains(row, left, "asked"):
+            what = f"an adjustment of {cents(row['asked'])} waits for a decision"
+            result.bills_waiting.append(f"{said} ({', '.join(w for w in (what, late) if w)})")
+        elif row["refused"] is not None and _explains(row, left, "refused"):
             result.bills_waiting.append(f"{said} (an adjustment of {cents(row['refused'])} was refused)")
-        elif abs(left) > room and not (row["revised"] and (row["asked"] or row["refused"] or row["posted"])):
+        else:
             result.bills_open.append(said)
+
+
+def _explains(row: dict[str, Any], left: Decimal, which: str) -> bool:
+    """Whether an adjustment that waits or was refused makes the bill what its days come to."""
+    due = row["at_end"] if row[f"{which}_due"] is None else row[f"{which}_due"]
+    return bool(abs(left + row[which] - due) <= row["room"])
 
 
 def cents(amount: Decimal) -> str:

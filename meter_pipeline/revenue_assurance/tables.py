@@ -249,17 +249,21 @@ def corrections_waiting(connection: Connection, statements: list[str]) -> list[d
         ).fetchall()
 
 
-def late_changes(connection: Connection, statements: list[str]) -> set[tuple[str, str]]:
-    """Statement and service point of days that moved and for which no adjustment has been worked out yet."""
+def late_changes(connection: Connection, statements: list[str]) -> dict[tuple[str, str], int]:
+    """By statement and service point, by how much late changes that no adjustment has been worked out for moved the
+    usage of the days that the bill covers."""
     rows = connection.execute(
-        "SELECT DISTINCT statement_id, service_point_id FROM billing.late_change WHERE statement_id = ANY(%s)",
+        "SELECT c.statement_id, c.service_point_id, coalesce(sum(c.energy_moved) FILTER (WHERE EXISTS (SELECT FROM billing.segment_in_effect AS e "
+        "WHERE e.statement_id = c.statement_id AND e.service_point_id = c.service_point_id AND e.segment_start <= c.billing_day "
+        "AND e.segment_end > c.billing_day)), 0)::bigint FROM billing.late_change AS c WHERE c.statement_id = ANY(%s) GROUP BY 1, 2",
         (statements,),
     ).fetchall()
-    return {(statement, point) for statement, point in rows}
+    return {(statement, point): moved for statement, point, moved in rows}
 
 
-#: Per statement of periods that hold any of the days: its lines, its days' charges, what its period's end owed, and what corrections changed of that:
-#: lines settled at the end, and a cent of rounding for each line billed again, since a bill rounds its lines and not its days.
+#: Per statement of periods that hold any of the days: its lines, its days' charges and by how much late changes moved them, what its period's end owed,
+#: and what corrections make of that: their net, and what the statement as corrected owes beyond its days' charges (those of sealed months keep theirs).
+#: ``room``: adjustments of before those figures were kept settle lines of the period's end of any size, and a cent of rounding a line.
 _MONEY: Final = f"""
 WITH chosen AS (SELECT s.* FROM billing.statement AS s WHERE s.period_start < %(past)s AND s.period_end > %(first)s),
 lines AS (SELECT l.statement_id, sum(l.amount) AS amount FROM billing.statement_line AS l JOIN chosen USING (statement_id) GROUP BY 1),
@@ -268,33 +272,52 @@ days AS (
     FROM billing.charge_day AS c
     WHERE c.billing_day >= (SELECT min(period_start) FROM chosen) AND c.billing_day < (SELECT max(period_end) FROM chosen) GROUP BY 1, 2, 3
 ),
+adjusted AS (
+    SELECT a.*, a.sealed_days_due + a.period_end_due AS due, max(a.posted_at) FILTER (WHERE a.status = 'posted') OVER (PARTITION BY a.statement_id) AS last_posted
+    FROM billing.adjustment AS a JOIN chosen USING (statement_id) WHERE a.status <> 'superseded'
+),
 corrected AS (
-    SELECT a.statement_id, sum(a.net) FILTER (WHERE a.status = 'posted') AS posted, sum(a.net) FILTER (WHERE a.status IN ('requested', 'approved')) AS asked,
-        (array_agg(a.net ORDER BY a.requested_at DESC, a.adjustment_id DESC) FILTER (WHERE a.status = 'refused'))[1] AS refused,
-        bool_or(a.net <> coalesce(v.amount, 0)) AS off_its_lines, coalesce(sum(v.at_end), 0) AS at_end
-    FROM billing.adjustment AS a JOIN chosen USING (statement_id) LEFT JOIN LATERAL (
+    SELECT a.statement_id, coalesce(sum(a.net) FILTER (WHERE a.status = 'posted'), 0) AS posted,
+        (array_agg(a.due ORDER BY a.posted_at DESC, length(a.adjustment_id) DESC, a.adjustment_id DESC) FILTER (WHERE a.status = 'posted'))[1] AS posted_due,
+        (array_agg(a.net ORDER BY a.requested_at DESC, length(a.adjustment_id) DESC) FILTER (WHERE a.status IN ('requested', 'approved')))[1] AS asked,
+        (array_agg(a.due ORDER BY a.requested_at DESC, length(a.adjustment_id) DESC) FILTER (WHERE a.status IN ('requested', 'approved')))[1] AS asked_due,
+        (array_agg(a.net ORDER BY a.requested_at DESC, length(a.adjustment_id) DESC) FILTER (WHERE a.status = 'refused'
+            AND (a.last_posted IS NULL OR a.decided_at >= a.last_posted)))[1] AS refused,
+        (array_agg(a.due ORDER BY a.requested_at DESC, length(a.adjustment_id) DESC) FILTER (WHERE a.status = 'refused'
+            AND (a.last_posted IS NULL OR a.decided_at >= a.last_posted)))[1] AS refused_due,
+        bool_or(a.net <> coalesce(v.amount, 0)) AS off_its_lines, coalesce(sum(v.at_end) FILTER (WHERE a.due IS NULL), 0) AS room,
+        bool_or(a.due IS NULL) AS unkept
+    FROM adjusted AS a LEFT JOIN LATERAL (
         SELECT sum(l.amount) AS amount, coalesce(sum(abs(l.amount)) FILTER (WHERE l.component IN ('minimum', 'tax', 'credit', 'demand_flat', 'demand_tou')), 0)
             + 0.01 * count(*) FILTER (WHERE l.action = 'rebill') AS at_end
         FROM billing.adjustment_line AS l WHERE l.adjustment_id = a.adjustment_id
     ) AS v ON true GROUP BY 1
+),
+moved AS (
+    SELECT c.statement_id, sum(c.charge_moved)::numeric / 1000000 AS amount FROM billing.late_change AS c JOIN chosen USING (statement_id) GROUP BY 1
+),
+stands AS (
+    SELECT c.statement_id, c.account_id, c.cycle_id, c.period_start, c.period_end, c.currency, c.total, coalesce(l.amount, 0) AS lines,
+        coalesce(d.amount, 0) AS charged, coalesce(m.amount, 0) AS moved, m.statement_id IS NOT NULL AS noted, coalesce(k.posted, 0) AS posted,
+        c.period_end_due + c.credit_carried + c.ratchet_due + c.year_end_due + coalesce(c.sealed_days_due, 0) AS at_end,
+        k.posted_due, k.asked, k.asked_due, k.refused, k.refused_due, coalesce(k.off_its_lines, false) AS off_its_lines, coalesce(k.room, 0) AS room,
+        coalesce(k.unkept, false) AND EXISTS (
+            SELECT FROM billing.determinant_revision AS r JOIN billing.statement_segment AS g ON g.service_point_id = r.service_point_id
+                AND r.billing_day >= g.segment_start AND r.billing_day < g.segment_end WHERE g.statement_id = c.statement_id) AS revised
+    FROM chosen AS c LEFT JOIN lines AS l USING (statement_id) LEFT JOIN corrected AS k USING (statement_id) LEFT JOIN moved AS m USING (statement_id)
+    LEFT JOIN days AS d ON d.account_id = c.account_id AND d.cycle_id = c.cycle_id AND d.period_start = c.period_start
 )
-SELECT c.statement_id, c.account_id, c.cycle_id, c.period_start, c.period_end, c.currency, c.total, coalesce(l.amount, 0) AS lines,
-    coalesce(d.amount, 0) AS charged, c.period_end_due + c.credit_carried + c.ratchet_due + c.year_end_due + coalesce(c.sealed_days_due, 0) AS at_end,
-    coalesce(k.posted, 0) AS posted, coalesce(k.asked, 0) AS asked, coalesce(k.refused, 0) AS refused, coalesce(k.off_its_lines, false) AS off_its_lines,
-    coalesce(k.at_end, 0) AS corrected_at_end, EXISTS (
-        SELECT FROM billing.determinant_revision AS r JOIN billing.statement_segment AS g ON g.service_point_id = r.service_point_id
-            AND r.billing_day >= g.segment_start AND r.billing_day < g.segment_end WHERE g.statement_id = c.statement_id) AS revised
-FROM chosen AS c LEFT JOIN lines AS l USING (statement_id) LEFT JOIN corrected AS k USING (statement_id)
-LEFT JOIN days AS d ON d.account_id = c.account_id AND d.cycle_id = c.cycle_id AND d.period_start = c.period_start
+SELECT * FROM stands
 """
 
 
 def money_of_bills(connection: Connection, first: date, past: date) -> list[dict[str, Any]]:
-    """Bills of periods holding any day of [first, past) whose lines are not their days' charges and what the period's end owed, or whose totals are
+    """Bills of periods holding any day of [first, past) whose books are not their days' charges and what the period's end owes, or whose totals are
     not their lines."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
-            f"SELECT * FROM ({_MONEY}) AS m WHERE total <> lines OR off_its_lines OR lines + posted <> charged + at_end ORDER BY statement_id".encode(),
+            f"SELECT * FROM ({_MONEY}) AS m WHERE total <> lines OR off_its_lines OR lines + posted <> charged + coalesce(posted_due, at_end) "
+            "ORDER BY statement_id".encode(),
             {"first": first, "past": past},
         ).fetchall()
 

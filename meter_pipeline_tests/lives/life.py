@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from meter_pipeline_tests.lives.model import HOURS, Agreement, IntervalMeter, Rates, RegisterMeter, World
+from meter_pipeline_tests.lives.model import HOURS, Agreement, IntervalMeter, RegisterMeter, World, joined
+from meter_pipeline_tests.lives.prices import AMENDED, OF_BASE, TARIFFS
 
 ZONE = "America/Chicago"
 FIRST = date(2026, 1, 30)
@@ -24,10 +25,12 @@ DAYS = 6
 SECOND, FEBRUARY = 3, 2
 CYCLES = {"C1": ((0, 3), (3, 6)), "C2": ((0, 2), (2, 4), (4, 6))}
 NEVER = 10**6
+#: Account events that a life has at most
+MOST_STEPS = 16
 _START = datetime(2026, 1, 30, tzinfo=ZoneInfo(ZONE)).astimezone(UTC)
 
 #: What may happen to one service point
-EVENTS = (
+EVENTS: Final = (
     "late_read",  # the read that was missing comes: a day's intervals, or a register's closing read
     "corrected_read",  # another value of a read that came before
     "exchange_kind",  # an interval meter gives way to a register, or the other way round, at noon
@@ -41,24 +44,41 @@ EVENTS = (
     "approve",  # whatever waits for a decision about its bills is approved
     "refuse",  # or refused
 )
-
-
-def _d(text: str) -> Decimal:
-    return Decimal(text)
-
-
-_ONE = ((None, _d("1.00")),)
-#: Tariffs by id; AMENDED-n gets its second version when step n amends it.
-TARIFFS: dict[str, tuple[Rates, ...]] = {
-    "E-FLAT": (Rates(_d("30.00"), _ONE),),
-    "E-TIER": (Rates(_d("15.00"), ((_d("30"), _d("1.00")), (None, _d("2.00")))),),
-    "E-MIN": (Rates(_d("0"), _ONE, _d("60.00")),),
-    "E-OTHER": (Rates(_d("12.00"), ((None, _d("3.00")),)),),
-    "W-FLAT": (Rates(_d("30.00"), ((None, _d("2.00")),)),),
-    "W-OTHER": (Rates(_d("12.00"), ((None, _d("3.00")),)),),
+#: What a service begins with: an interval meter; a register; intervals that are netted against exports; intervals whose
+#: demand is priced, with a ratchet; an interval meter whose own register checks its sum
+BASES: Final = ("interval", "register", "net", "demand", "checked")
+#: Events that only some bases know, beside those of EVENTS that they bear
+_MOVE = "move_corrected"  # the move was a day later than said, or back
+MORE_EVENTS: Final = {
+    "interval": (_MOVE,),
+    "register": (
+        _MOVE,
+        "misread",  # the closing read comes again, impossibly high
+        "register_edit",  # a person puts a read in the place of the closing read
+        "register_edit_withdrawn",  # and takes it back
+    ),
+    "net": (),
+    "demand": (),
+    "checked": (
+        _MOVE,
+        "misread",  # the register at the end of the second day comes again, wrong
+        "release",  # a person releases what holds the bill
+    ),
 }
-AMENDED = {"E": (Rates(_d("30.00"), _ONE), Rates(_d("30.00"), ((None, _d("2.00")),), first_day=2)),
-           "W": (Rates(_d("30.00"), ((None, _d("2.00")),)), Rates(_d("30.00"), ((None, _d("4.00")),), first_day=2))}  # fmt: skip
+#: Events of EVENTS that a base does not bear. A tariff with demand or exports would need one more of its kind to change
+#: to; an edit beside a register that counts something else is held until a person releases it.
+WITHOUT: Final = {
+    "interval": (),
+    "register": (),
+    "net": ("exchange_kind", "exchange_unit", "tariff_change", "tariff_amended"),
+    "demand": ("exchange_kind", "exchange_unit", "move", "tariff_change", "tariff_amended"),
+    "checked": ("exchange_kind", "exchange_unit", "edit", "edit_withdrawn"),
+}
+
+
+def events_of(base: str) -> tuple[str, ...]:
+    """What may happen to a service that begins with a base."""
+    return tuple(e for e in EVENTS if e not in WITHOUT[base]) + MORE_EVENTS[base]
 
 
 def at(hour: int) -> datetime:
@@ -80,6 +100,7 @@ class Meter:
     begin: int
     end: int = NEVER
     hours: dict[int, Decimal] = field(default_factory=dict)
+    sent: dict[int, Decimal] = field(default_factory=dict)
     dials: dict[int, Decimal] = field(default_factory=dict)
     told: set[int] = field(default_factory=set)
     version: int = 1
@@ -99,13 +120,21 @@ class Told:
 
     reads: list[tuple[str, str, str, datetime, str, int]] = field(default_factory=list)
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    removed: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     edits: list[tuple[str, str, date, int, int]] = field(default_factory=list)
     withdrawn: list[str] = field(default_factory=list)
+    read_edits: list[tuple[str, str, datetime, str]] = field(default_factory=list)
+    read_edits_withdrawn: list[str] = field(default_factory=list)
+    released: list[str] = field(default_factory=list)
     decided: list[tuple[str, bool]] = field(default_factory=list)
     amended: set[str] = field(default_factory=set)
 
     def row(self, table: str, **values: Any) -> None:
         self.rows.setdefault(table, []).append(values)
+
+
+def _d(text: str) -> Decimal:
+    return Decimal(text)
 
 
 def _true_hours(unit: str) -> dict[int, Decimal]:
@@ -125,8 +154,15 @@ _PACE = {"kWh": _d("2"), "gal": _d("40"), "m3": _d("0.15")}
 _MORE = {"kWh": (_d("5"), _d("60")), "gal": (_d("50"), _d("1500")), "m3": (_d("0.5"), _d("6"))}
 
 
+#: What a person reads of a register in the place of its closing read, more than it showed; what it never showed
+_READ_MORE, _IMPOSSIBLE = {"kWh": _d("20"), "gal": _d("400"), "m3": _d("1.5")}, _d("50000")
+#: By how much the register that checks the intervals is misread
+_MISREAD = _d("400")
+
+
 class Life:
-    """One service point, its meters and accounts. ``base``: the first meter's kind; ``history``: its events in order."""
+    """One service point, its meters and accounts. ``base``: what it begins with (BASES); ``history``: its events in
+    order."""
 
     def __init__(self, number: int, base: str, history: tuple[str, ...]) -> None:
         self.number, self.base, self.history = number, base, history
@@ -141,15 +177,19 @@ class Life:
         elif self.water:
             tariff = "W-FLAT"
         else:
-            tariff = ("E-FLAT", "E-TIER", "E-MIN")[number % 3]
+            choice = OF_BASE[base]
+            tariff = choice[number % len(choice)]
         self.agreements = [Agreement(f"A-{number:05}", tariff, "C1", -1000, None)]
         self.meters: list[Meter] = []
         self.withheld = "late_read" in history
         self.amended = False
         self.edited: dict[str, tuple[Meter, int, Decimal]] = {}
+        self.read_on_site: Decimal | None = None
+        self.misread = False
+        self.moved_on: int | None = None
         self.horizon = SECOND
         self.exchanges = 0
-        self._add_meter(base, unit, 0, first=True)
+        self._add_meter("register" if base == "register" else "interval", unit, 0, first=True)
 
     # what is true
 
@@ -159,13 +199,16 @@ class Life:
             end = min(meter.end, DAYS * HOURS)
             if meter.kind == "interval":
                 hours = meter.hours | {hour: value for mine, hour, value in self.edited.values() if mine is meter}
-                meters.append(IntervalMeter(meter.begin, end, meter.unit, hours))
+                meters.append(IntervalMeter(meter.begin, end, meter.unit, hours, meter.sent))
             else:
-                dials = sorted((h, v) for h, v in meter.dials.items() if meter.begin <= h <= end)
+                known = dict(meter.dials)
+                if meter is self.meters[0] and self.read_on_site is not None:
+                    known[SECOND * HOURS] = self.read_on_site
+                dials = sorted((h, v) for h, v in known.items() if meter.begin <= h <= end)
                 meters.append(RegisterMeter(meter.begin, end, meter.unit, dials))
         tariffs = dict(TARIFFS)
         for letter, versions in AMENDED.items():
-            tariffs |= {f"{letter}-AMENDED-{k}": versions if self.amended else versions[:1] for k in range(8)}
+            tariffs |= {f"{letter}-AMENDED-{k}": versions if self.amended else versions[:1] for k in range(MOST_STEPS)}
         return World(meters, self.agreements, tariffs, CYCLES, self.unit)
 
     # what the product is told
@@ -206,6 +249,8 @@ class Life:
                     if there and not held and day not in meter.told:
                         meter.told.add(day)
                         self._tell_intervals(told, meter, day)
+                if self.base == "checked" and meter is self.meters[0]:
+                    self._tell_checks(told, meter)
             else:
                 for hour in sorted(meter.dials):
                     held = self.withheld and meter is self.meters[0] and hour == SECOND * HOURS
@@ -224,6 +269,19 @@ class Life:
             told.reads.append(
                 (meter.head_end, meter.name, meter.channel, at(hour), str(meter.hours[hour]), meter.version)
             )
+            if meter.sent:
+                told.reads.append(
+                    (meter.head_end, meter.name, "B1", at(hour), str(meter.sent.get(hour, _d("0"))), meter.version)
+                )
+
+    def _tell_checks(self, told: Told, meter: Meter, *, again: bool = False) -> None:
+        """The register of an interval meter at each midnight gone by; ``again``: those told before too, as they are now."""
+        for day in range(self.horizon + 1):
+            if day * HOURS in meter.dials and not again:
+                continue
+            meter.dials[day * HOURS] = sum((meter.hours[h] for h in range(day * HOURS)), _d("1000"))
+            shown = meter.dials[day * HOURS] + (_MISREAD if self.misread and day == 2 else 0)
+            told.reads.append(("REGISTER-KWH", meter.name, "R1", at(day * HOURS), str(shown), meter.version))
 
     def _tell_account(self, told: Told, account: str) -> None:
         told.row("accounts", account_id=account, customer_class="residential", opened=date(2015, 1, 1))
@@ -239,6 +297,11 @@ class Life:
         told.row("channels", meter_id=meter.name, channel=meter.channel, kind=meter.kind, unit=meter.unit,
                  interval_minutes=60 if meter.kind == "interval" else None, flow="import", multiplier=Decimal(1), dials=6, decimals=3,
                  billed=True)  # fmt: skip
+        if meter is self.meters[0] and self.base in ("net", "checked"):
+            register = self.base == "checked"
+            told.row("channels", meter_id=meter.name, channel="R1" if register else "B1", kind="register" if register else "interval",
+                     unit=meter.unit, interval_minutes=None if register else 60, flow="import" if register else "export",
+                     multiplier=Decimal(1), dials=6, decimals=3, billed=not register, sums_to="E1" if register else None)  # fmt: skip
         self._tell_installation(told, meter)
 
     def _tell_installation(self, told: Told, meter: Meter) -> None:
@@ -253,6 +316,11 @@ class Life:
         meter = Meter(f"M-{self.number:05}-{len(self.meters) + 1}", kind, unit, begin)
         if kind == "interval":
             meter.hours = _true_hours(unit)
+            if first and self.base == "demand":
+                meter.hours[HOURS + 12] = _d("10")
+            if first and self.base == "net":
+                noons = [(d, d * HOURS + h) for d in range(DAYS) for h in range(10, 16)]
+                meter.sent = {h: _d("3") if d < SECOND else _d("0.2") for d, h in noons}
         else:
             zero = _d("100") if first else _d("0")
             for hour in sorted({begin, *(h for h in (SECOND * HOURS, DAYS * HOURS) if h > begin)}):
@@ -275,6 +343,9 @@ class Life:
             for hour in range(HOURS):
                 meter.hours[hour] += hourly
             self._tell_intervals(told, meter, 0)
+            if self.base == "checked":
+                self.misread = False
+                self._tell_checks(told, meter, again=True)
             return
         closing = SECOND * HOURS
         # A dial never stands above the read that follows it: more corrections than the next period's usage bears change nothing.
@@ -282,10 +353,9 @@ class Life:
         if meter.end <= closing or (following is not None and meter.dials[closing] + dial > meter.dials[following]):
             return
         meter.dials[closing] += dial
+        self.misread = False
         if closing in meter.told:
-            told.reads.append(
-                (meter.head_end, meter.name, meter.channel, at(closing), str(meter.dials[closing]), meter.version)
-            )
+            self._tell_closing_read(told, meter)
 
     def _exchange(self, told: Told, kind: str, unit: str) -> None:
         noon = (self.exchanges + 1) * HOURS + 12
@@ -331,7 +401,71 @@ class Life:
     def _move(self, told: Told) -> None:
         account = f"B-{self.number:05}"
         self._tell_account(told, account)
+        self.moved_on = 1
         self._from(told, 1, account=account)
+
+    def _move_corrected(self, told: Told) -> None:
+        """The second day is the other account's after all, or it is not."""
+        if self.moved_on is None:
+            return
+        self.moved_on = 3 - self.moved_on
+        account = f"{'A' if self.moved_on == 2 else 'B'}-{self.number:05}"
+        before = {a.first for a in self.agreements}
+        days = [
+            replace(self._agreement_on(first), first=first, past=past)
+            for first, past in ((-1000, 1), (1, 2), (2, None))
+        ]
+        days[1] = replace(days[1], account=account)
+        self.agreements = joined(days)
+        gone = sorted(before - {a.first for a in self.agreements})
+        told.removed += [("agreements", (self.point, day_of(first).isoformat())) for first in gone]
+        self._tell_agreements(told)
+
+    def _agreement_on(self, day: int) -> Agreement:
+        return next(a for a in self.agreements if a.first <= day and (a.past is None or a.past > day))
+
+    def _misread(self, told: Told) -> None:
+        meter = self.meters[0]
+        meter.version += 1
+        if self.base == "checked":
+            self.misread = True
+            self._tell_checks(told, meter, again=True)
+        elif meter.end > SECOND * HOURS and SECOND * HOURS in meter.told:
+            self.misread = True
+            self._tell_closing_read(told, meter)
+
+    def _tell_closing_read(self, told: Told, meter: Meter) -> None:
+        closing = SECOND * HOURS
+        shown = meter.dials[closing] + (_IMPOSSIBLE if self.misread else 0)
+        told.reads.append((meter.head_end, meter.name, meter.channel, at(closing), str(shown), meter.version))
+
+    def all_comes_in(self) -> Told:
+        """At the very end a read that was misread comes again, right."""
+        told = Told()
+        if self.misread and self.base == "register":
+            self.misread = False
+            self.meters[0].version += 1
+            self._tell_closing_read(told, self.meters[0])
+        return told
+
+    def _release(self, told: Told) -> None:
+        told.released.append(self.point)
+
+    def _register_edit(self, told: Told) -> None:
+        meter, closing = self.meters[0], SECOND * HOURS
+        following = min((h for h in meter.dials if h > closing), default=None)
+        value = meter.dials[closing] + _READ_MORE[meter.unit]
+        if meter.end <= closing or (following is not None and value > meter.dials[following]):
+            return
+        if self.read_on_site is not None:
+            told.read_edits_withdrawn.append(meter.name)
+        self.read_on_site = value
+        told.read_edits.append((meter.name, meter.channel, at(closing), str(value)))
+
+    def _register_edit_withdrawn(self, told: Told) -> None:
+        if self.read_on_site is not None:
+            told.read_edits_withdrawn.append(self.meters[0].name)
+        self.read_on_site = None
 
     def _tariff_change(self, told: Told) -> None:
         self._from(told, 2, tariff="W-OTHER" if self.water else "E-OTHER")

@@ -8,7 +8,7 @@ billing period. Hours are counted from the first day's midnight; no clock change
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 
 HOURS = 24
@@ -21,22 +21,32 @@ GALLON = Decimal("0.003785411784")
 @dataclass(frozen=True)
 class Rates:
     """A tariff's published prices: a fixed amount and tiers (limit of the period, or None for the last; price of a
-    unit), a minimum for the period, and the first day they are in force."""
+    unit), a minimum for the period, and the first day they are in force.
+
+    ``demand`` is the price of a kW of the highest hour, which may not fall below ``ratchet`` of an earlier period's;
+    ``whole`` is owed for a part of a period as for all of it. Where ``bought`` is given the exports are set against
+    the use; what is left goes on to the next period and is bought at that price when the account ends.
+    """
 
     fixed: Decimal
     tiers: tuple[tuple[Decimal | None, Decimal], ...]
     minimum: Decimal = Decimal(0)
     first_day: int = -1000
+    demand: Decimal = Decimal(0)
+    ratchet: Decimal = Decimal(0)
+    whole: bool = False
+    bought: Decimal | None = None
 
 
 @dataclass(frozen=True)
 class IntervalMeter:
-    """Stood from hour ``begin`` to ``end`` and counted ``hours[h]`` in each hour."""
+    """Stood from hour ``begin`` to ``end`` and counted ``hours[h]`` in each hour, and ``sent[h]`` the other way."""
 
     begin: int
     end: int
     unit: str
     hours: Mapping[int, Decimal]
+    sent: Mapping[int, Decimal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,30 @@ def used_on(world: World, day: int) -> Decimal:
     return total
 
 
+def sent_on(world: World, day: int) -> Decimal:
+    """What the service point sent into the network on a day."""
+    total = Decimal(0)
+    for meter in world.meters:
+        if isinstance(meter, IntervalMeter):
+            for hour in range(max(meter.begin, day * HOURS), min(meter.end, (day + 1) * HOURS)):
+                total += meter.sent.get(hour, Decimal(0))
+    return total
+
+
+def highest_hour(world: World, first: int, past: int) -> Decimal:
+    """The highest hour of the days from ``first`` to before ``past``, in kW."""
+    hours = range(first * HOURS, past * HOURS)
+    return max(sum((counted_in_hour(m, h) for m in world.meters), Decimal(0)) for h in hours)
+
+
+@dataclass
+class Carried:
+    """What an account's bills hand on to its later ones: units left over, and the highest demand."""
+
+    units: Decimal = Decimal(0)
+    demand: Decimal = Decimal(0)
+
+
 def cents(amount: Decimal) -> Decimal:
     return amount.quantize(CENT, ROUND_HALF_UP)
 
@@ -118,14 +152,22 @@ def in_force(versions: Sequence[Rates], day: int) -> Rates:
     return max((v for v in versions if v.first_day <= day), key=lambda v: v.first_day)
 
 
-def owed_for(world: World, agreement: Agreement, period: tuple[int, int], past: int) -> Decimal | None:
-    """What an agreement owes for the days of a period before ``past``; None where it has none of them."""
-    first = max(agreement.first, period[0])
+def days_of(agreement: Agreement, period: tuple[int, int], past: int) -> tuple[int, int]:
+    """The days of a period before ``past`` that an agreement pays for: first, and the day after the last."""
     end = min(period[1], past) if agreement.past is None else min(agreement.past, period[1], past)
-    if first >= end:
-        return None
+    return max(agreement.first, period[0]), end
+
+
+def owed_for(
+    world: World, agreement: Agreement, period: tuple[int, int], span: tuple[int, int], held: Carried
+) -> Decimal:
+    """What an agreement owes for the days ``span`` of a period; ``held`` is what the account brings, and then what it
+    hands on."""
+    first, end = span
     of = period[1] - period[0]
     versions = world.tariffs[agreement.tariff]
+    if in_force(versions, first).bought is not None:
+        return _net(world, agreement, period, span, held)
     total, days, used = Decimal(0), 0, Decimal(0)
     day = first
     while day < end:
@@ -136,8 +178,29 @@ def owed_for(world: World, agreement: Agreement, period: tuple[int, int], past: 
             days += 1
             day += 1
         total += price(rates, days, of, used) - before
-    least = cents(in_force(versions, end - 1).minimum * days / of)
-    return max(total, least)
+    last = in_force(versions, end - 1)
+    if last.demand:
+        highest = highest_hour(world, first, end)
+        billed = max(highest, last.ratchet * held.demand)
+        total += cents(last.demand * billed * (1 if last.whole else Decimal(days) / of))
+        held.demand = max(held.demand, highest)
+    return max(total, cents(last.minimum * days / of))
+
+
+def _net(world: World, agreement: Agreement, period: tuple[int, int], span: tuple[int, int], held: Carried) -> Decimal:
+    """Use less exports and what was left over before."""
+    first, end = span
+    rates = in_force(world.tariffs[agreement.tariff], first)
+    assert rates.bought is not None
+    left = sum((used_on(world, d) - sent_on(world, d) for d in range(first, end)), Decimal(0)) - held.units
+    total = price(rates, end - first, period[1] - period[0], max(left, Decimal(0)))
+    held.units = max(-left, Decimal(0))
+    if not any(
+        a.account == agreement.account and a.first <= end and (a.past is None or a.past > end) for a in world.agreements
+    ):
+        total -= cents(held.units * rates.bought)
+        held.units = Decimal(0)
+    return total
 
 
 def joined(agreements: Sequence[Agreement]) -> list[Agreement]:
@@ -160,11 +223,12 @@ def joined(agreements: Sequence[Agreement]) -> list[Agreement]:
 def owes(world: World, past: int) -> dict[tuple[str, str, int], Decimal]:
     """Money by account, cycle and first day of the period, for the periods that end by day ``past``."""
     bills: dict[tuple[str, str, int], Decimal] = {}
+    held: dict[str, Carried] = {}
     for agreement in joined(world.agreements):
         for period in world.cycles[agreement.cycle]:
-            if period[1] <= past:
-                owed = owed_for(world, agreement, period, past)
-                if owed is not None:
-                    key = (agreement.account, agreement.cycle, period[0])
-                    bills[key] = bills.get(key, Decimal(0)) + owed
+            span = days_of(agreement, period, past)
+            if period[1] <= past and span[0] < span[1]:
+                key = (agreement.account, agreement.cycle, period[0])
+                mine = held.setdefault(agreement.account, Carried())
+                bills[key] = bills.get(key, Decimal(0)) + owed_for(world, agreement, period, span, mine)
     return bills

@@ -14,8 +14,19 @@ from decimal import Decimal
 from itertools import product
 from typing import Final
 
-from meter_pipeline_tests.lives.life import AMENDED, CYCLES, DAYS, EVENTS, FIRST, SECOND, TARIFFS, Life, Told, day_of
+from meter_pipeline_tests.lives.life import (
+    CYCLES,
+    DAYS,
+    FIRST,
+    MOST_STEPS,
+    SECOND,
+    Life,
+    Told,
+    day_of,
+    events_of,
+)
 from meter_pipeline_tests.lives.model import owes
+from meter_pipeline_tests.lives.prices import AMENDED, TARIFFS
 from meter_pipeline_tests.lives.stages import City
 
 #: What may happen to the whole city: the first period is issued; the second before it; the month is sealed; the second period's days go by
@@ -54,15 +65,15 @@ class Played:
 
 
 def histories(length: int, base: str) -> list[tuple[str, ...]]:
-    """Every order of so many account events, but for those in which one cannot matter: a withdrawal without an edit, an
-    edit of a register's intervals."""
+    """Every order of so many account events that a base knows, but for those in which one cannot matter: a withdrawal
+    without an edit, an edit of a register's intervals, a move corrected before it is made."""
     found = []
-    for events in product(EVENTS, repeat=length):
-        if any(e == "edit_withdrawn" and "edit" not in events[:k] for k, e in enumerate(events)):
+    once = ("late_read", "tariff_amended", "tariff_change", "move", "cycle_change")
+    needed = {"edit_withdrawn": "edit", "register_edit_withdrawn": "register_edit", "move_corrected": "move"}
+    for events in product(events_of(base), repeat=length):
+        if any(needed[e] not in events[:k] for k, e in enumerate(events) if e in needed):
             continue
-        if events.count("late_read") > 1 or events.count("tariff_amended") > 1 or events.count("tariff_change") > 1:
-            continue
-        if events.count("move") > 1 or events.count("cycle_change") > 1:
+        if any(events.count(e) > 1 for e in once):
             continue
         if base == "register" and "edit" in events and not any(e.startswith("exchange_kind") for e in events):
             continue
@@ -107,6 +118,7 @@ def play(
             watch(city, step)
     if not advanced:
         _tell(city, [life.advance() for life in lives])
+    _tell(city, [life.all_comes_in() for life in lives])
     _finish(city, advanced)
     _missing(city, "all has come in", silent)
     if watch:
@@ -123,7 +135,7 @@ def _begin(city: City, lives: Sequence[Life]) -> None:
         ]
     })  # fmt: skip
     first = {k: v[:1] for k, v in TARIFFS.items()}
-    first |= {f"{letter}-AMENDED-{k}": versions[:1] for letter, versions in AMENDED.items() for k in range(8)}
+    first |= {f"{letter}-AMENDED-{k}": versions[:1] for letter, versions in AMENDED.items() for k in range(MOST_STEPS)}
     city.tariffs(first, FIRST)
     _tell(city, [life.begin() for life in lives])
     city.run_day(FIRST - timedelta(days=1), bill=False)
@@ -139,6 +151,8 @@ def _tell(city: City, told: Sequence[Told]) -> None:
         for table, some in one.rows.items():
             rows.setdefault(table, []).extend(some)
     amended = sorted(set().union(*(one.amended for one in told)) if told else set())
+    for table, key in [row for one in told for row in one.removed]:
+        city.remove(table, key)
     if amended:
         city.tariffs({name: AMENDED[name[0]] for name in amended}, FIRST)
     if rows:
@@ -147,6 +161,14 @@ def _tell(city: City, told: Sequence[Told]) -> None:
     made, withdrawn = [e for one in told for e in one.edits], [m for one in told for m in one.withdrawn]
     if made or withdrawn:
         city.edits(made, withdrawn)
+    seen, taken_back = (
+        [e for one in told for e in one.read_edits],
+        [m for one in told for m in one.read_edits_withdrawn],
+    )
+    if seen or taken_back:
+        city.read_edits(seen, taken_back)
+    if released := [point for one in told for point in one.released]:
+        city.release(released)
     decided = {account: approve for one in told for account, approve in one.decided}
     if decided:
         for account, adjustment_id in city.waiting_adjustments():
@@ -172,6 +194,8 @@ def _finish(city: City, advanced: bool) -> None:
         _issue(city, DAYS)
         advanced = True
     city.clock.advance(3600)
+    city.release(None)
+    _issue(city, DAYS)
     for statement_id in city.refused_statements():
         city.ask(statement_id)
     for _ in range(4):

@@ -17,19 +17,21 @@ from typing import Any
 
 import polars as pl
 
+from meter_pipeline.anomalies import queue
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.billing.adjustments import decide, request
 from meter_pipeline.billing.bill_run import issue_statements
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.ingest import ingest_billing_day, land_inbox, waiting_days
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.reference.importing import import_rows
+from meter_pipeline.reference.importing import import_rows, remove_row
 from meter_pipeline.revenue_assurance.law import law_of_days
 from meter_pipeline.schemas.reference import TABLES
 from meter_pipeline.settings import Settings
-from meter_pipeline.vee import validate_billing_day
+from meter_pipeline.vee import register_edits, validate_billing_day
 from meter_pipeline.vee.tables.true_up import waiting as true_ups_waiting
 from meter_pipeline_tests.lives.model import Rates
+from meter_pipeline_tests.lives.prices import document
 from meter_pipeline_tests.support import FixedClock
 
 _HEAD_END = """name = "{name}"
@@ -47,33 +49,6 @@ source_version = "ver"
 """
 _UNITS = {"KWH": ("electricity", "kWh"), "GAL": ("water", "gal"), "M3": ("water", "m3")}
 _ZONE = "America/Chicago"
-
-
-def document(tariff_id: str, rates: Rates) -> dict[str, Any]:
-    """A tariff as the product reads it."""
-    water = tariff_id.startswith("W")
-    usage: dict[str, Any] = {"kind": "usage", "code": "USE", "name": "Usage"}
-    if len(rates.tiers) == 1:
-        usage["rate"] = str(rates.tiers[0][1])
-    else:
-        usage["tiers"] = [
-            {"rate": str(rate)} if limit is None else {"upto": str(limit), "rate": str(rate)}
-            for limit, rate in rates.tiers
-        ]
-    charges: list[dict[str, Any]] = [usage]
-    if rates.fixed:
-        charges.insert(0, {"kind": "fixed", "code": "BASIC", "name": "Basic", "amount": str(rates.fixed)})
-    if rates.minimum:
-        charges.append({"kind": "minimum", "code": "MIN", "name": "Minimum", "amount": str(rates.minimum)})
-    return {
-        "schema": "meter_pipeline.tariff/1",
-        "tariff_id": tariff_id,
-        "name": tariff_id,
-        "commodity": "water" if water else "electricity",
-        "currency": "USD",
-        "unit": "m3" if water else "kWh",
-        "charges": charges,
-    }
 
 
 @dataclass
@@ -167,6 +142,44 @@ class City:
                 "UPDATE vee.edit SET withdrawn_by = 'ben', withdrawn_at = %s WHERE meter_id = ANY(%s) AND withdrawn_at IS NULL",
                 (now, list(withdrawn)),
             )
+
+    def read_edits(self, made: Sequence[tuple[str, str, datetime, str]], withdrawn: Sequence[str]) -> None:
+        """A person's reads in the place of registers' (meter, channel, instant, dial); withdrawals, by meter, come first."""
+        standing = self.database.read(
+            "SELECT edit_id, meter_id FROM vee.register_edit WHERE withdrawn_at IS NULL ORDER BY 1"
+        )
+        for number, meter in standing.iter_rows():
+            if meter in set(withdrawn):
+                register_edits.withdraw(self.database, self.calendar, number, by="ben", clock=self.clock)
+        for meter, channel, at, shown in made:
+            dial = register_edits.dial_micro(self.database, meter, channel, shown)
+            register_edits.edit_read(
+                self.database,
+                self.calendar,
+                meter,
+                channel,
+                at,
+                dial,
+                reason="read on site",
+                by="ana",
+                clock=self.clock,
+            )
+
+    def remove(self, table: str, key: Sequence[str]) -> None:
+        """A person takes a reference row out."""
+        remove_row(self.database, table, list(key), by="ana", why="entered wrong")
+
+    def release(self, service_points: Sequence[str] | None) -> None:
+        """A person releases what holds the bills of some service points, or of all."""
+        query = "SELECT DISTINCT case_id, service_point_id FROM anomaly.bill_hold ORDER BY 1"
+        held = [
+            c for c, point in self.database.read(query).iter_rows() if service_points is None or point in service_points
+        ]
+        if held:
+            with self.database.connect("lives") as connection:
+                queue.decide(
+                    connection, {"case_id": held}, "dismissed", by="carol", reason="seen on site", clock=self.clock
+                )
 
     # what the product does
 

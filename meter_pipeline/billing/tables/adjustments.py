@@ -80,17 +80,85 @@ def revised_points(database: Database, first: date, past: date) -> list[str]:
     return [str(point) for point in found["service_point_id"].to_list()]
 
 
-def note_late_changes(connection: Connection, day: date, service_points: Sequence[str], at: datetime) -> int:
-    """Remember which issued statements stand on a day of some service points that has just changed; returns how many."""
+#: Usage of a day as it stands, by service point and account: a sealed day's latest revision, else its determinants
+_DAY_USAGE = """
+WITH later AS (
+    SELECT DISTINCT ON (service_point_id) service_point_id, determinants AS j FROM billing.determinant_revision
+    WHERE billing_day = %(d)s AND service_point_id = ANY(%(s)s) ORDER BY service_point_id, revision DESC
+)
+SELECT d.service_point_id, d.account_id, d.cycle_id, d.period_start,
+    (SELECT coalesce(sum(x), 0)::bigint FROM unnest(d.energy) AS x) AS energy FROM billing.determinant_day AS d
+WHERE d.billing_day = %(d)s AND d.service_point_id = ANY(%(s)s) AND NOT EXISTS (SELECT FROM later AS l WHERE l.service_point_id = d.service_point_id)
+UNION ALL SELECT service_point_id, j ->> 'account_id', j ->> 'cycle_id', (j ->> 'period_start')::date,
+    (SELECT coalesce(sum(x::bigint), 0)::bigint FROM jsonb_array_elements_text(j -> 'energy') AS x) FROM later
+"""
+_PERIOD_CHARGES = """
+SELECT s.statement_id, c.service_point_id, sum(c.total)::bigint FROM billing.statement AS s JOIN billing.charge_day AS c
+    ON c.account_id = s.account_id AND c.cycle_id = s.cycle_id AND c.period_start = s.period_start
+WHERE s.period_start <= %(d)s AND s.period_end > %(d)s AND c.service_point_id = ANY(%(s)s) AND c.billing_day >= (SELECT min(period_start)
+    FROM billing.statement WHERE period_start <= %(d)s AND period_end > %(d)s) AND c.billing_day < (SELECT max(period_end)
+    FROM billing.statement WHERE period_start <= %(d)s AND period_end > %(d)s) GROUP BY 1, 2
+"""
+
+#: Statements that cover a day at some service points, or whose period holds it for some accounts, with the service points covered
+_STATEMENTS_OF_DAY = """
+WITH covering AS (
+    SELECT statement_id, array_agg(DISTINCT service_point_id) AS points FROM billing.statement_segment
+    WHERE service_point_id = ANY(%(s)s) AND segment_start <= %(d)s AND segment_end > %(d)s GROUP BY 1
+)
+SELECT s.statement_id, s.account_id, s.cycle_id, s.period_start, c.points FROM covering AS c JOIN billing.statement AS s USING (statement_id)
+UNION ALL SELECT s.statement_id, s.account_id, s.cycle_id, s.period_start, NULL FROM billing.statement AS s
+WHERE s.account_id = ANY(%(a)s) AND s.period_start <= %(d)s AND s.period_end > %(d)s
+    AND NOT EXISTS (SELECT FROM covering AS c WHERE c.statement_id = s.statement_id) ORDER BY 1
+"""
+
+
+def note_late_changes(
+    connection: Connection, before: Database, day: date, service_points: Sequence[str], at: datetime
+) -> int:
+    """Remember which issued statements a day of some service points that has just changed belongs to, and by how much it
+    moved them; returns how many.
+
+    A statement is noted that covers the day, that the day is charged to now, or was before (``before`` reads what was
+    committed): where a move is corrected, both accounts' bills are wrong. What moved adds up until an adjustment is
+    worked out.
+    """
     issued = "SELECT EXISTS (SELECT FROM billing.statement WHERE period_start <= %(d)s AND period_end > %(d)s)"
-    if not scalar(connection, issued, {"d": day}):
+    if not service_points or not scalar(connection, issued, {"d": day}):
         return 0  # a city's ids need not be sent to be looked for in nothing
-    return connection.execute(
-        "INSERT INTO billing.late_change (statement_id, billing_day, service_point_id, noticed_at) "
-        "SELECT DISTINCT statement_id, %(d)s::date, service_point_id, %(t)s::timestamptz FROM billing.statement_segment "
-        "WHERE service_point_id = ANY(%(s)s) AND segment_start <= %(d)s AND segment_end > %(d)s ON CONFLICT DO NOTHING",
-        {"d": day, "s": list(service_points), "t": at},
-    ).rowcount
+    values = {"d": day, "s": list(service_points)}
+    with before.connect("billing before") as earlier:
+        usage_was, charges_was = _amounts(earlier, values)
+    usage, charges = _amounts(connection, values)
+    accounts = sorted({account for _, account, _, _ in (*usage, *usage_was)})
+    found = connection.execute(_STATEMENTS_OF_DAY.encode(), values | {"a": accounts}).fetchall()
+    charged: dict[tuple[str, str, date], set[str]] = {}
+    for point, account, cycle, start in (*usage, *usage_was):
+        charged.setdefault((account, cycle, start), set()).add(point)
+    rows = []
+    for statement_id, account, cycle, start, covered in found:
+        for point in sorted({*(covered or ()), *charged.get((account, cycle, start), ())}):
+            own = (point, account, cycle, start)
+            moved = usage.get(own, 0) - usage_was.get(own, 0)
+            billed = charges.get((statement_id, point), 0) - charges_was.get((statement_id, point), 0)
+            rows.append((statement_id, day, point, at, moved, billed))
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO billing.late_change AS t (statement_id, billing_day, service_point_id, noticed_at, energy_moved, charge_moved) "
+            "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (statement_id, billing_day, service_point_id) DO UPDATE SET "
+            "noticed_at = excluded.noticed_at, energy_moved = coalesce(t.energy_moved, 0) + excluded.energy_moved, "
+            "charge_moved = coalesce(t.charge_moved, 0) + excluded.charge_moved",
+            rows,
+        )
+    return len(rows)
+
+
+def _amounts(
+    connection: Connection, values: dict[str, Any]
+) -> tuple[dict[tuple[str, str, str, date], int], dict[tuple[str, str], int]]:
+    """Usage of a day by service point, account, cycle and period, and charges by statement and service point."""
+    usage = {(p, a, c, d): e for p, a, c, d, e in connection.execute(_DAY_USAGE.encode(), values)}
+    return usage, {(s, p): total for s, p, total in connection.execute(_PERIOD_CHARGES, values)}
 
 
 def waiting(database: Database) -> bool:
@@ -258,8 +326,9 @@ def insert(connection: Connection, row: dict[str, Any], lines: Sequence[Sequence
     adjustment_id = f"{row['statement_id']}.A{(found[0] if found else 0) + 1}"
     connection.execute(
         "INSERT INTO billing.adjustment (adjustment_id, statement_id, account_id, reason, evidence, net, gross, approval_required, threshold, "
-        "status, requested_by, requested_at, posting_month) VALUES (%(adjustment_id)s, %(statement_id)s, %(account_id)s, %(reason)s, "
-        "%(evidence)s, %(net)s, %(gross)s, %(approval_required)s, %(threshold)s, 'requested', %(requested_by)s, %(requested_at)s, %(posting_month)s)",
+        "status, requested_by, requested_at, posting_month, sealed_days_due, period_end_due) VALUES (%(adjustment_id)s, %(statement_id)s, "
+        "%(account_id)s, %(reason)s, %(evidence)s, %(net)s, %(gross)s, %(approval_required)s, %(threshold)s, 'requested', %(requested_by)s, "
+        "%(requested_at)s, %(posting_month)s, %(sealed_days_due)s, %(period_end_due)s)",
         row | {"adjustment_id": adjustment_id},
     )
     with connection.cursor() as cursor:

@@ -292,11 +292,46 @@ _STATEMENTS = """
 SELECT s.statement_id, s.account_id, (s.total * 1000000)::bigint AS total, (s.period_end_due * 1000000)::bigint AS period_end,
     (s.credit_carried * 1000000)::bigint AS credit, (s.ratchet_due * 1000000)::bigint AS ratchet, (s.year_end_due * 1000000)::bigint AS year_end,
     coalesce(s.sealed_days_due * 1000000, 0)::bigint AS sealed_days,
-    s.currency, encode(s.lines_sha256, 'hex') AS lines_sha256, s.ledger_entry, s.ledger_leaf,
-    (EXISTS (SELECT FROM billing.adjustment AS a WHERE a.statement_id = s.statement_id AND a.status IN ('requested', 'approved', 'posted'))
-        OR EXISTS (SELECT FROM billing.late_change AS c WHERE c.statement_id = s.statement_id))::int AS adjusted,
-    EXISTS (SELECT FROM billing.adjustment AS a WHERE a.statement_id = s.statement_id AND a.status = 'refused')::int AS refused
+    s.currency, encode(s.lines_sha256, 'hex') AS lines_sha256, s.ledger_entry, s.ledger_leaf
 FROM billing.statement AS s WHERE s.cycle_id = %(cycle)s AND s.period_start = %(start)s ORDER BY 1
+"""
+#: What stands beside the statements of a period that were corrected or have to be: the net of posted adjustments, of the one that waits and of the
+#: last one that was refused since, with what the statement that each makes owes beyond its days' charges; and by how much late changes moved the
+#: charges. ``room``: adjustments asked for before those figures were kept settle minimum charges, taxes, credits and demand of any size, and a cent of
+#: rounding a line; where they correct sealed days nothing is known.
+_CORRECTIONS = """
+WITH chosen AS (SELECT statement_id FROM billing.statement WHERE cycle_id = %(cycle)s AND period_start = %(start)s),
+made AS (
+    SELECT a.*, ((a.sealed_days_due + a.period_end_due) * 1000000)::bigint AS due, (a.net * 1000000)::bigint AS micro
+    FROM billing.adjustment AS a JOIN chosen USING (statement_id)
+),
+posted AS (
+    SELECT statement_id, sum(micro)::bigint AS posted, max(posted_at) AS posted_at,
+        (array_agg(due ORDER BY posted_at DESC, length(adjustment_id) DESC, adjustment_id DESC))[1] AS posted_due
+    FROM made WHERE status = 'posted' GROUP BY 1
+),
+asked AS (
+    SELECT DISTINCT ON (statement_id) statement_id, micro AS asked, due AS asked_due FROM made WHERE status IN ('requested', 'approved')
+    ORDER BY statement_id, requested_at DESC, length(adjustment_id) DESC, adjustment_id DESC
+),
+refused AS (
+    SELECT DISTINCT ON (m.statement_id) m.statement_id, m.micro AS refused, m.due AS refused_due FROM made AS m LEFT JOIN posted AS p USING (statement_id)
+    WHERE m.status = 'refused' AND (p.posted_at IS NULL OR m.decided_at >= p.posted_at)
+    ORDER BY m.statement_id, m.requested_at DESC, length(m.adjustment_id) DESC, m.adjustment_id DESC
+),
+moved AS (
+    SELECT c.statement_id, coalesce(sum(c.charge_moved), 0)::bigint AS moved FROM billing.late_change AS c JOIN chosen USING (statement_id) GROUP BY 1
+),
+room AS (
+    SELECT m.statement_id, CASE WHEN EXISTS (SELECT FROM billing.determinant_revision AS r JOIN billing.statement_segment AS g
+            ON g.service_point_id = r.service_point_id AND r.billing_day >= g.segment_start AND r.billing_day < g.segment_end
+            WHERE g.statement_id = m.statement_id) THEN 9000000000000000 ELSE (SELECT coalesce(sum(abs(l.amount)) FILTER (WHERE l.component IN
+            ('minimum', 'tax', 'credit', 'demand_flat', 'demand_tou')), 0) * 1000000 + 10000 * count(*) FILTER (WHERE l.action = 'rebill')
+            FROM billing.adjustment_line AS l JOIN made AS o USING (adjustment_id) WHERE o.statement_id = m.statement_id)::bigint END AS room
+    FROM made AS m WHERE m.due IS NULL AND m.status <> 'superseded' GROUP BY 1
+)
+SELECT statement_id, posted, posted_due, asked, asked_due, refused, refused_due, moved, room FROM posted FULL JOIN asked USING (statement_id)
+FULL JOIN refused USING (statement_id) FULL JOIN moved USING (statement_id) LEFT JOIN room USING (statement_id)
 """
 _LINE_SUMS = """
 SELECT statement_id, (sum(amount) * 1000000)::bigint AS lines FROM billing.statement_line JOIN billing.statement AS s USING (statement_id)
@@ -320,22 +355,20 @@ def statement_sums(connection: Connection, cycle_id: str, first: date, past: dat
     numbers = dict.fromkeys(("total", "period_end", "credit", "ratchet", "year_end", "sealed_days"), pl.Int64)
     texts = dict.fromkeys(("statement_id", "account_id", "currency", "lines_sha256"), pl.String)
     values = {"cycle": cycle_id, "start": first, "past": past}
-    found = _copied(
-        connection,
-        _STATEMENTS,
-        values,
-        {**numbers, **texts, "ledger_leaf": pl.Int64, "adjusted": pl.Int8, "refused": pl.Int8},
-    )
+    found = _copied(connection, _STATEMENTS, values, {**numbers, **texts, "ledger_leaf": pl.Int64})
     # Joined here: the statements were written a moment ago by the same transaction, so the server has no idea of how
     # many there are and may loop over a hundred thousand of them for each of a hundred thousand accounts (ten minutes
     # and no end).
     lines = _copied(connection, _LINE_SUMS, values, {"statement_id": pl.String, "lines": pl.Int64})
     charged = _copied(connection, _CHARGE_SUMS, values, {"account_id": pl.String, "charged": pl.Int64})
-    sums = pl.col("lines", "charged").fill_null(0)
-    found = found.join(lines, on="statement_id", how="left", maintain_order="left").join(
-        charged, on="account_id", how="left", maintain_order="left"
+    beside = ("posted", "posted_due", "asked", "asked_due", "refused", "refused_due", "moved", "room")
+    corrections = _copied(
+        connection, _CORRECTIONS, values, {"statement_id": pl.String, **dict.fromkeys(beside, pl.Int64)}
     )
-    return found.with_columns(sums, pl.col("lines_sha256").str.decode("hex"), pl.col("adjusted", "refused") > 0)
+    sums = pl.col("lines", "charged", "posted", "moved", "room").fill_null(0)
+    for more, key in ((lines, "statement_id"), (charged, "account_id"), (corrections, "statement_id")):
+        found = found.join(more, on=key, how="left", maintain_order="left")
+    return found.with_columns(sums, pl.col("lines_sha256").str.decode("hex"))
 
 
 def statement_lines(connection: Connection, cycle_id: str, first: date) -> pl.DataFrame:
