@@ -191,13 +191,22 @@ def _decide(
             done = decide(connection, filters, decision, by=person, reason=reason, to=to)
     except QueueError as error:
         problem(str(error), "meter-pipeline exceptions list shows what waits")
+    from meter_pipeline.billing.tables.released_bills import released_bills
+
+    days = [day for day, _ in released_bills(database)] if done.released else []
     emit(
-        {"decision": decision, "cases": done.cases, "released": done.released},
+        {"decision": decision, "cases": done.cases, "released": done.released, "days_to_run": days},
         json,
-        lambda d: OUT.print(
-            f"{len(d['cases'])} case(s) {decision}, {d['released']} bill hold(s) released", highlight=False
-        ),
+        lambda d: OUT.print(_decided(d), highlight=False),
     )
+
+
+def _decided(document: dict[str, Any]) -> str:
+    said = f"{len(document['cases'])} case(s) {document['decision']}, {document['released']} bill hold(s) released"
+    days = ", ".join(str(day) for day in document["days_to_run"])
+    if not days:
+        return said
+    return f"{said}. Their bills go out when {days} runs: the sensor touched_billing_days asks for it, or: meter-pipeline run --day DAY"
 
 
 def _show_list(document: dict[str, Any]) -> None:

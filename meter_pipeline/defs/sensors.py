@@ -81,7 +81,7 @@ def days_under_way(instance: dg.DagsterInstance, job_name: str) -> set[date]:
 
 
 def touched_days_sensor(engine: str | None = None) -> dg.SensorDefinition:
-    """Billing days with reads or true-ups waiting in the store, each requested at once for the set of files and register
+    """Billing days with reads, true-ups or released bills waiting in the store, each requested at once for the set of files and register
     reads that ask for it, and again at growing intervals while its runs fail (ingest/day_requests.py)."""
     job = billing_day_job(engine)
     job_name = job.name
@@ -91,21 +91,26 @@ def touched_days_sensor(engine: str | None = None) -> dg.SensorDefinition:
         job=job,
         minimum_interval_seconds=15,
         default_status=sensor_status(),
-        description="Requests exactly the billing days that landed files touch, late reads included, and those that a register read trues up.",
+        description=(
+            "Requests exactly the billing days that landed files touch, late reads included, those that a register read trues up, and those whose "
+            "bills are held no more."
+        ),
     )
     def touched_billing_days(
         context: dg.SensorEvaluationContext, municipality: Municipality
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        from meter_pipeline.billing.tables.released_bills import released_bills
         from meter_pipeline.ingest import waiting_days
         from meter_pipeline.vee.tables import true_up
 
         known = set(billing_days().get_partition_keys())
         waiting: dict[date, list[bytes]] = {}
-        for day, evidence in (*waiting_days(municipality.database()), *true_up.waiting(municipality.database())):
+        database = municipality.database()
+        for day, evidence in (*waiting_days(database), *true_up.waiting(database), *released_bills(database)):
             waiting.setdefault(day, []).extend(evidence)
         closed = {day: files for day, files in waiting.items() if day.isoformat() in known}
         asked = day_requests.ask(
-            municipality.database(),
+            database,
             closed,
             days_under_way(context.instance, job_name),
             most=MOST_REQUESTS,

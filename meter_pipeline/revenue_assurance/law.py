@@ -237,6 +237,9 @@ def judge(row: dict[str, Any], day: date, usage: list[dict[str, Any]], reasons: 
             accrued = before.get((unit, flow), 0)
             waiting = stands - accrued
             why.append("late_actual_in_sealed_period")
+        elif charged and row["left_out"]:
+            waiting = stands
+            why.append("late_change")
         elif charged:
             accrued = stands
         elif stands:
@@ -325,6 +328,8 @@ def _faults(row: dict[str, Any], usage: list[dict[str, Any]], reasons: list[tupl
         found.append("no usage is known, and no reason is given")
     if row["account_id"] is not None and not row["charged"] and revision is None and not reasons:
         found.append("not charged, and no reason is given")
+    if row["charged"] and row["left_out"] and not row["correction"] and revision is None:
+        found.append(f"charged to {account}, whose bill of the period is issued without the day")
     if row["charged"] and (row["moved"] != row["energy"] or row["sent_moved"] != row["export"]):
         found.append(
             f"its position moved by {text(row['moved'] or 0)}, its determinants are {text(row['energy'] or 0)}"

@@ -108,6 +108,12 @@ covering AS (
     FROM billing.segment_in_effect AS e JOIN billing.statement AS s USING (statement_id)
     WHERE e.segment_start <= %(day)s AND e.segment_end > %(day)s GROUP BY 1, 2
 ),
+issued AS (SELECT DISTINCT account_id, cycle_id, period_start FROM billing.statement WHERE period_start <= %(day)s AND period_end > %(day)s),
+corrected AS (
+    SELECT c.service_point_id, s.account_id FROM billing.late_change AS c JOIN billing.statement AS s USING (statement_id) WHERE c.billing_day = %(day)s
+    UNION SELECT g.service_point_id, a.account_id FROM billing.adjustment_segment AS g JOIN billing.adjustment AS a USING (adjustment_id)
+    WHERE g.segment_start <= %(day)s AND g.segment_end > %(day)s AND a.status IN ('requested', 'approved', 'refused')
+),
 point AS (
     SELECT service_point_id FROM served UNION SELECT service_point_id FROM usage UNION SELECT service_point_id FROM held
     UNION SELECT service_point_id FROM charged
@@ -119,8 +125,10 @@ compared AS MATERIALIZED (
         held.unit, held.source_unit, held.source_quantity, held.source_export, held.other_unit, held.other_quantity, held.other_export, held.energy,
         held.export, held.periods, held.factor::text AS factor, charged.account_id IS NOT NULL AS charged, charged.moved, charged.sent_moved, charged.total,
         charged.lines, revised.determinants AS revision, coalesce(covering.bills, 0) AS bills, covering.statement_id,
+        issued.account_id IS NOT NULL AND coalesce(covering.bills, 0) = 0 AS left_out, corrected.account_id IS NOT NULL AS correction,
         coalesce(
-            usage.units = 1 AND NOT usage.unknown AND usage.used = held.source_quantity AND usage.sent = held.source_export AND held.other_unit = ''
+            (issued.account_id IS NULL OR covering.bills > 0)
+            AND usage.units = 1 AND NOT usage.unknown AND usage.used = held.source_quantity AND usage.sent = held.source_export AND held.other_unit = ''
             AND usage.unit = held.source_unit AND served.account_id = held.account_id AND served.agreements = 1 AND revised.service_point_id IS NULL
             AND charged.moved = held.energy AND charged.sent_moved = held.export AND charged.account_id = held.account_id
             AND charged.total = charged.lines AND coalesce(covering.bills, 0) <= 1 AND held.factor IS NOT NULL
@@ -131,6 +139,8 @@ compared AS MATERIALIZED (
     LEFT JOIN charged USING (service_point_id) LEFT JOIN revised USING (service_point_id)
     LEFT JOIN covering ON covering.service_point_id = point.service_point_id
         AND covering.account_id = coalesce(revised.determinants ->> 'account_id', held.account_id)
+    LEFT JOIN issued ON issued.account_id = held.account_id AND issued.cycle_id = held.cycle_id AND issued.period_start = held.period_start
+    LEFT JOIN corrected ON corrected.service_point_id = point.service_point_id AND corrected.account_id = held.account_id
 )
 """
 

@@ -124,6 +124,25 @@ def test_days_that_a_register_read_trues_up_are_requested_once(
     assert isinstance(nothing, dg.SkipReason)
 
 
+def test_the_day_whose_run_issues_a_released_bill_is_requested(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    last = (datetime.now(UTC) - timedelta(days=9)).date()
+    with database.connect() as connection:
+        connection.execute(
+            "INSERT INTO ref.billing_cycles (cycle_id, period_start, period_end) VALUES ('C1', %s, %s)",
+            (last - timedelta(days=29), last + timedelta(days=1)),
+        )
+        connection.execute(
+            "INSERT INTO billing.statement_exception VALUES ('A-1', 'C1', %s, 'held', 'SP-1: case 7')",
+            (last - timedelta(days=29),),
+        )
+    sensor = sensors.touched_days_sensor()
+    with dg.build_sensor_context(instance=instance) as context:
+        [asked] = list(sensor(context, municipality=Municipality(database_url=database.url)))
+    assert asked.partition_key == last.isoformat()
+
+
 def test_pruning_keeps_what_was_materialised(instance: dg.DagsterInstance, database: Database) -> None:
     @dg.asset(check_specs=[dg.AssetCheckSpec("good", asset="made")])
     def made() -> Iterator[Any]:

@@ -10,12 +10,13 @@ from typing import Any, Final
 import polars as pl
 import pytest
 
+from meter_pipeline.anomalies.validation import tables as findings
 from meter_pipeline.billing import day as billing_day
 from meter_pipeline.billing import day_shards, determinants, reprice
-from meter_pipeline.billing.tables import adjustments, usage
+from meter_pipeline.billing.tables import adjustments, statements, usage
 from meter_pipeline.ingest import merge_versions
 from meter_pipeline.vee.registers import true_up
-from meter_pipeline.vee.tables import edits
+from meter_pipeline.vee.tables import edits, validated
 from meter_pipeline_tests.lives.life import day_of
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -90,6 +91,27 @@ def _ignored_edit(original: Any, *args: Any, **named: Any) -> pl.DataFrame:
     return found.clear()
 
 
+def _lost_carry_out(original: Any, *args: Any, **named: Any) -> pl.DataFrame:
+    """No bill knows what the ones before it hand on."""
+    found: pl.DataFrame = original(*args, **named)
+    return found.clear()
+
+
+def _patch_ignored_read_edit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read that a person put in the place of a register's is not used."""
+    monkeypatch.setattr(validated, "STANDS", "false")
+
+
+def _kept_hold(original: Any, *args: Any, **named: Any) -> None:
+    """A release releases nothing."""
+
+
+def _patch_narrow_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the bills that cover a day hear that it moved, not the one it belongs to now."""
+    covering, _ = adjustments._STATEMENTS_OF_DAY.split("UNION ALL")
+    monkeypatch.setattr(adjustments, "_STATEMENTS_OF_DAY", covering)
+
+
 def _half_a_correction(original: Any, effective: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
     """A correction bills the new lines and takes the old ones not back."""
     found: pl.DataFrame = original(effective, now)
@@ -114,5 +136,10 @@ MUTANTS: Final[dict[str, tuple[Patch, tuple[str, ...], str, tuple[str, ...]]]] =
     "factor of one": (_wrapped(determinants, "conversion", _factor_of_one), ("event", "issue"), "interval", ("exchange_unit",)),
     "deaf true-up": (_wrapped(true_up, "find", _deaf_true_up), ("issue", "event", "event"), "register", ("late_read", "approve")),
     "ignored edit": (_wrapped(edits, "standing", _ignored_edit), ("event", "issue"), "interval", ("edit",)),
+    "lost credit": (_wrapped(statements, "earlier_segments", _lost_carry_out), ("event", "issue"), "net", ("approve",)),
+    "lost peak": (_wrapped(statements, "earlier_segments", _lost_carry_out), ("event", "issue"), "demand", ("approve",)),
+    "ignored read edit": (_patch_ignored_read_edit, ("event", "issue"), "register", ("register_edit",)),
+    "kept hold": (_wrapped(findings, "release", _kept_hold), ("event", "event", "issue"), "checked", ("misread", "release")),
+    "narrow note": (_patch_narrow_note, ("event", "issue", "event"), "interval", ("move", "move_corrected")),
     "half a correction": (_patch_difference, ("issue", "event"), "interval", ("edit",)),
 }  # fmt: skip

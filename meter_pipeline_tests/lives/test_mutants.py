@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from meter_pipeline_tests.lives.life import Life
 from meter_pipeline_tests.lives.mutants import MUTANTS
 from meter_pipeline_tests.lives.player import Failure, play
 from meter_pipeline_tests.lives.stages import City
+from meter_pipeline_tests.support import ROOT
 
 
 def played(database: Database, folder: Path, name: str) -> list[Failure]:
@@ -29,6 +31,11 @@ def test_a_fault_is_found(name: str, database: Database, tmp_path: Path, monkeyp
 @pytest.mark.parametrize("name", MUTANTS)
 def test_without_the_fault_the_same_history_pays_right(name: str, database: Database, tmp_path: Path) -> None:
     assert not played(database, tmp_path, name)
+
+
+def test_the_page_names_every_fault() -> None:
+    rows = re.findall(r"^\| ([a-z][a-z -]+) \| [^|]+ \| [^|]+ \|$", (ROOT / "docs/lives.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(MUTANTS)
 
 
 def test_a_doubled_day_is_found(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,8 @@ def note_late_changes(
 
     A statement is noted that covers the day, that the day is charged to now, or was before (``before`` reads what was
     committed): where a move is corrected, both accounts' bills are wrong. What moved adds up until an adjustment is
-    worked out.
+    worked out. An account that has no bill of a period whose bills are out is put on the list of those that wait, so
+    that the next statements step issues it.
     """
     issued = "SELECT EXISTS (SELECT FROM billing.statement WHERE period_start <= %(d)s AND period_end > %(d)s)"
     if not service_points or not scalar(connection, issued, {"d": day}):
@@ -149,6 +150,22 @@ def note_late_changes(
             "noticed_at = excluded.noticed_at, energy_moved = coalesce(t.energy_moved, 0) + excluded.energy_moved, "
             "charge_moved = coalesce(t.charge_moved, 0) + excluded.charge_moved",
             rows,
+        )
+        cursor.executemany(
+            "INSERT INTO billing.statement_exception (account_id, cycle_id, period_start, reason, detail) "
+            "SELECT %(account)s, %(cycle)s, %(start)s, 'days_missing', %(detail)s WHERE EXISTS (SELECT FROM billing.statement WHERE cycle_id = %(cycle)s "
+            "AND period_start = %(start)s) AND NOT EXISTS (SELECT FROM billing.statement WHERE cycle_id = %(cycle)s AND period_start = %(start)s "
+            "AND account_id = %(account)s) AND NOT EXISTS (SELECT FROM billing.statement_exception WHERE cycle_id = %(cycle)s "
+            "AND period_start = %(start)s AND account_id = %(account)s AND reason <> 'estimate_streak')",
+            [
+                {
+                    "account": a,
+                    "cycle": c,
+                    "start": p,
+                    "detail": f"{point}: charged after the period's bills were issued",
+                }
+                for point, a, c, p in sorted(usage)
+            ],
         )
     return len(rows)
 
