@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import Decimal
 from itertools import product
@@ -81,51 +81,80 @@ def histories(length: int, base: str) -> list[tuple[str, ...]]:
     return found
 
 
+@dataclass
+class Game:
+    """Lives in one city, step by step. ``silent``: by life, what was missing in silence and since which step."""
+
+    city: City
+    lives: Sequence[Life]
+    issued: bool = False
+    advanced: bool = False
+    silent: dict[int, str] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """Reference data, the first period's reads, and its days."""
+        _begin(self.city, self.lives)
+
+    def take(self, step: str, events: Sequence[str] = ()) -> None:
+        """A step of the city's, or ("event") each life's own event; then the law is asked."""
+        self.city.clock.advance(3600)
+        if step == "event":
+            _tell(self.city, [life.happen(event) for life, event in zip(self.lives, events, strict=True)])
+        elif step == "advance":
+            self.advanced = True
+            _tell(self.city, [life.advance() for life in self.lives])
+        elif step == "seal":
+            self.city.seal(JANUARY)
+        elif step == "issue":
+            self.issued = True
+            _issue(self.city, SECOND)
+        elif step == "issue_second":
+            self.city.issue("C1", day_of(DAYS))
+        if step in ("event", "advance"):
+            # New days go by in their order. Days that run again do so the last first, so that a change of an earlier day
+            # has to be brought forward to the later ones.
+            known = range(DAYS if self.advanced else SECOND)
+            for day in known if step == "advance" else reversed(known):
+                self.city.run_day(day_of(day))
+            self.city.settle()
+            if self.issued:
+                _issue(self.city, SECOND)
+        _missing(self.city, step, self.silent)
+
+    def finish(self) -> None:
+        """All comes in, everything that waits is approved."""
+        if not self.advanced:
+            _tell(self.city, [life.advance() for life in self.lives])
+        _tell(self.city, [life.all_comes_in() for life in self.lives])
+        _finish(self.city, self.advanced)
+        _missing(self.city, "all has come in", self.silent)
+
+    def failures(self, script: Sequence[str]) -> list[Failure]:
+        """The lives that did not pay what the model says, or of which something was missing on the way."""
+        paid = self.city.paid()
+        return [f for life in self.lives if (f := _judge(life, tuple(script), paid, self.silent)) is not None]
+
+
 def play(
     city: City, script: Sequence[str], lives: Sequence[Life], watch: Callable[[City, str], None] | None = None
 ) -> Played:
     """Play lives through a script: "event" steps are each life's own. ``watch`` is called after each step."""
-    _begin(city, lives)
-    number, advanced, issued = 0, False, False
-    silent: dict[int, str] = {}
+    game = Game(city, lives)
+    game.begin()
+    number = 0
     for step in script:
-        city.clock.advance(3600)
         if step == "event":
-            told = [life.step(number) for life in lives]
+            game.take(step, [life.history[number] for life in lives])
             number += 1
-            _tell(city, told)
-        elif step == "advance":
-            advanced = True
-            _tell(city, [life.advance() for life in lives])
-        elif step == "seal":
-            city.seal(JANUARY)
-        elif step == "issue":
-            issued = True
-            _issue(city, SECOND)
-        elif step == "issue_second":
-            city.issue("C1", day_of(DAYS))
-        if step in ("event", "advance"):
-            # New days go by in their order. Days that run again do so the last first, so that a change of an earlier day
-            # has to be brought forward to the later ones.
-            known = range(DAYS if advanced else SECOND)
-            for day in known if step == "advance" else reversed(known):
-                city.run_day(day_of(day))
-            city.settle()
-            if issued:
-                _issue(city, SECOND)
-        _missing(city, step, silent)
+        else:
+            game.take(step)
         if watch:
             watch(city, step)
-    if not advanced:
-        _tell(city, [life.advance() for life in lives])
-    _tell(city, [life.all_comes_in() for life in lives])
-    _finish(city, advanced)
-    _missing(city, "all has come in", silent)
+    game.finish()
     if watch:
         watch(city, "end")
-    paid = city.paid()
-    failures = [f for life in lives if (f := _judge(life, tuple(script), paid, silent)) is not None]
-    return Played(tuple(script), len(lives), failures, city.stopped, {k: round(v, 1) for k, v in city.seconds.items()})
+    seconds = {k: round(v, 1) for k, v in city.seconds.items()}
+    return Played(tuple(script), len(lives), game.failures(script), city.stopped, seconds)
 
 
 def _begin(city: City, lives: Sequence[Life]) -> None:

@@ -68,9 +68,9 @@ def test_a_life_tells_the_product_what_is_true() -> None:
     first = life.begin()
     assert {r[3].day for r in first.reads} == {30, 31, 1, 2} - {2} | {2}, "local days are later than UTC's"
     assert len(first.reads) == 48, "the second day is missing"
-    assert len(life.step(0).reads) == 24
-    exchanged = life.step(1)
+    assert len(life.happen("late_read").reads) == 24
+    exchanged = life.happen("exchange_kind")
     assert [r[4] for r in exchanged.reads] == ["72"], "the new register's read at the end of the first period"
     assert [i["removed_at"] is None for i in exchanged.rows["installations"]] == [False, True]
-    assert [a["account_id"] for a in life.step(2).rows["agreements"]] == ["A-00003", "B-00003"]
+    assert [a["account_id"] for a in life.happen("move").rows["agreements"]] == ["A-00003", "B-00003"]
     assert set(CYCLES) == {"C1", "C2"}
