@@ -34,37 +34,53 @@ class SetAsideResult(Generic[T]):
     faults: dict[str, str] = field(default_factory=dict)
 
 
-def apart(keys: Sequence[str], compute: Callable[[Sequence[str]], T]) -> SetAsideResult[T]:
+def of_a_row(error: Exception) -> bool:
+    """Whether an error of writing may come from one key's rows: what the database says of their values, or as ``of_a_key``."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"DataError", "IntegrityError"}) or of_a_key(error)
+
+
+def apart(
+    keys: Sequence[str], compute: Callable[[Sequence[str]], T], of_key: Callable[[Exception], bool] = of_a_key
+) -> SetAsideResult[T]:
     """``compute(keys)``; where it raises, of halves of the keys, until the faulty ones stand alone.
 
     A fault costs about twice the computation it is in, a computation without one nothing more. What does not come from
     a key (the server, a pause, memory) is raised.
     """
     found: SetAsideResult[T] = SetAsideResult()
-    _try(list(keys), compute, found)
+    _try(list(keys), compute, found, of_key)
     return found
 
 
-def without_faults(keys: Sequence[str], compute: Callable[[Sequence[str]], T]) -> tuple[T, dict[str, str]]:
-    """``compute`` over all keys it does not fail for, at once, and by key why it fails for the others."""
+def without_faults(
+    keys: Sequence[str], compute: Callable[[Sequence[str]], T], of_key: Callable[[Exception], bool] = of_a_key
+) -> tuple[T, dict[str, str]]:
+    """``compute`` over all keys it does not fail for, at once, and by key why it fails for the others. The last call is the
+    one whose result is returned."""
     try:
         return compute(keys), {}
     except Exception as error:
-        if not of_a_key(error):
+        if not of_key(error):
             raise
-        faults = apart(keys, compute).faults
+        faults = apart(keys, compute, of_key).faults
         if not faults or len(faults) == len(keys) > FEW:
             raise
     return compute([key for key in keys if key not in faults]), faults
 
 
-def _try(keys: list[str], compute: Callable[[Sequence[str]], T], found: SetAsideResult[T]) -> None:
+def _try(
+    keys: list[str],
+    compute: Callable[[Sequence[str]], T],
+    found: SetAsideResult[T],
+    of_key: Callable[[Exception], bool],
+) -> None:
     if not keys:
         return
     try:
         found.results.append(compute(keys))
     except Exception as error:
-        if not of_a_key(error):
+        if not of_key(error):
             raise
         if len(keys) == 1:
             if len(found.faults) == MOST_FAULTS:
@@ -72,5 +88,5 @@ def _try(keys: list[str], compute: Callable[[Sequence[str]], T], found: SetAside
             found.faults[keys[0]] = f"{type(error).__name__}: {error}"[:500]
             return
         half = len(keys) // 2
-        _try(keys[:half], compute, found)
-        _try(keys[half:], compute, found)
+        _try(keys[:half], compute, found, of_key)
+        _try(keys[half:], compute, found, of_key)

@@ -42,7 +42,7 @@ from meter_pipeline.vee.summary import Summary, VeeOutcome
 from meter_pipeline.vee.tables import checks, validated
 from meter_pipeline.vee.tables import true_up as requests
 from meter_pipeline.vee.validate import validate_matrix
-from meter_pipeline.vee.writing import Writer
+from meter_pipeline.vee.writing import Changes, Writer
 
 
 def validate_billing_day(
@@ -136,10 +136,11 @@ def _validate_intervals(run: _Run, shards: int) -> _Intervals:
 
 @dataclass(frozen=True, slots=True)
 class _Registers:
-    """The day's register-only series, what they used, and the days that their reads ask to have again."""
+    """What the day's register-only series used, what was found about them, and the days that their reads ask to have
+    again."""
 
-    series: pl.DataFrame
     usage: RegisterUsage
+    findings: list[pl.DataFrame]
     true_ups: list[requests.Request]
 
 
@@ -151,16 +152,17 @@ def _validate_registers(run: _Run, intervals: _Intervals) -> _Registers:
     means = output_frames.class_means(intervals.gathered.class_sums, t.profile_min_rows)
     bounds = int(read.start.timestamp()), int(read.end.timestamp())
 
-    def of(points: Sequence[str]) -> tuple[pl.DataFrame, RegisterUsage]:
+    def of(points: Sequence[str]) -> tuple[RegisterUsage, list[pl.DataFrame]]:
         mine = series.filter(pl.col("service_point_id").is_in(list(points)))
         daily = past.align_daily(mine, context.history, context.days, context.like)
-        shard = read_rules.judge(read.registers, mine, daily, t, bounds)
-        return mine, register_usage(read.registers, mine, daily, t, means, shard)
+        judged = read_rules.judge(read.registers, mine, daily, t, bounds)
+        used = register_usage(read.registers, mine, daily, t, means, judged)
+        return used, findings.register_findings(used, mine, context.policy)
 
-    (sound, usage), faults = without_faults(series["service_point_id"].unique().sort().to_list(), of)
+    (usage, found), faults = without_faults(series["service_point_id"].unique().sort().to_list(), of)
     read.aside.update(faults)
     true_ups = _true_ups(context, past.whole_points(context.history, day - timedelta(days=1)))
-    return _Registers(sound, usage, true_ups)
+    return _Registers(usage, found, true_ups)
 
 
 def _persist(run: _Run, intervals: _Intervals, registers: _Registers) -> VeeOutcome:
@@ -168,14 +170,13 @@ def _persist(run: _Run, intervals: _Intervals, registers: _Registers) -> VeeOutc
     context, day, connection, now = run.context, run.day, run.connection, run.clock.now()
     read, policy, summary = context.read, context.policy, intervals.gathered.summary
     outcome, streamed = summary.outcome, intervals.streamed
-    usage = output_frames.daily_usage([*intervals.gathered.usage, registers.usage.frame], day)
-    of_rows = [
-        *intervals.gathered.exceptions,
-        *findings.register_findings(registers.usage, registers.series, policy),
-    ]
+    usage, faults = _daily_usage([*intervals.gathered.usage, registers.usage.frame], day)
+    usage = intervals.writer.put_usage(read, usage, registers.usage.quantity, faults, outcome)
+    read.aside.update(faults)
+    of_rows = [*intervals.gathered.exceptions, *registers.findings]
     exceptions = findings.day_findings(read, streamed.unexpected, of_rows, usage, policy, now)
     shape = shifted(output_frames.added_shapes(streamed.shapes), intervals.shifts)
-    intervals.writer.finish(read, usage, registers.usage.quantity, exceptions, shape, outcome)
+    intervals.writer.finish(exceptions, shape)
     outcome.ledger_entry = _record(connection, intervals.writer.written(), summary, exceptions, run.clock, run.actor)
     outcome.held, outcome.cases_opened = _into_queue(connection, day, findings.queued(exceptions, policy), run.clock)
     start, past_day = context.calendar.bounds(day)
@@ -249,8 +250,43 @@ def _stream(
     return streamed
 
 
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A shard as it is written: its matrix, what of it is kept, and how many locked estimates stood."""
+
+    matrix: ValidatedMatrix
+    changes: Changes
+    usage: pl.DataFrame
+    class_sums: pl.DataFrame
+    exceptions: pl.DataFrame
+    locked_kept: int
+
+
 def _finish(context: DayContext, writer: Writer, gathered: _Gathered, shard: ValidatedShard) -> None:
-    """A judged matrix into the store, and what is kept of it into ``gathered``."""
+    """A validated shard into the store, and what is kept of it into ``gathered``. A service that cannot be made ready or
+    written is set aside."""
+    points = shard.rows.keys["service_point_id"].unique().sort().to_list()
+
+    def ready(some: Sequence[str]) -> _Ready | None:
+        if not some:
+            return None
+        others = pl.Series(sorted(set(points) - set(some)), dtype=pl.String)
+        return _ready(context, writer, shard.without(others) if len(others) else shard)
+
+    found, faults = without_faults(points, ready)
+    if found is not None and (unwritten := writer.write(found.changes, gathered.summary.outcome)):
+        faults |= unwritten
+        found = ready([point for point in points if point not in faults])
+    context.read.aside.update(faults)
+    if found is not None:
+        gathered.summary.outcome.locked_kept += found.locked_kept
+        gathered.usage.append(found.usage)
+        gathered.class_sums.append(found.class_sums)
+        gathered.exceptions.append(found.exceptions)
+        gathered.summary.add(found.matrix)
+
+
+def _ready(context: DayContext, writer: Writer, shard: ValidatedShard) -> _Ready:
     rows, v = shard.rows, shard.validated
     first, beyond = between(writer.stored, v.keys["service_point_id"])
     stored = writer.stored.slice(first, beyond - first)
@@ -258,13 +294,29 @@ def _finish(context: DayContext, writer: Writer, gathered: _Gathered, shard: Val
     inputs = output_frames.input_hashes(
         rows, context.thresholds.digest, final=context.final, estimates_more=context.policy.estimates_more
     )
-    gathered.summary.outcome.locked_kept += _keep_locked(writer.database, rows, v, inputs, stored)
+    kept = _keep_locked(writer.database, rows, v, inputs, stored)
     v.keys = _with_columns(v, rows, inputs, output_frames.content_hashes(v), final=context.final)
-    gathered.usage.append(output_frames.interval_usage(v))
-    gathered.class_sums.append(output_frames.class_sums(v))
-    gathered.exceptions.append(findings.row_findings(v, context.policy))
-    gathered.summary.add(v)
-    writer.write(v, shard.edited, stored, gathered.summary.outcome)
+    return _Ready(
+        v,
+        writer.changes(v, shard.edited, stored),
+        output_frames.interval_usage(v),
+        output_frames.class_sums(v),
+        findings.row_findings(v, context.policy),
+        kept,
+    )
+
+
+def _daily_usage(parts: list[pl.DataFrame], day: date) -> tuple[pl.DataFrame, dict[str, str]]:
+    """The day's usage by service point, and by service point why that of some cannot be worked out."""
+    points = sorted({p for part in parts if part.height for p in part["service_point_id"].to_list()})
+
+    def of(some: Sequence[str]) -> pl.DataFrame:
+        if len(some) == len(points):
+            return output_frames.daily_usage(parts, day)
+        mine = pl.col("service_point_id").is_in(list(some))
+        return output_frames.daily_usage([part.filter(mine) for part in parts if part.height], day)
+
+    return without_faults(points, of)
 
 
 class _Watch:

@@ -4,6 +4,7 @@ transaction.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Final
@@ -16,6 +17,7 @@ from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.vectors import from_matrix
 from meter_pipeline.schemas.reads import DayMatrix
+from meter_pipeline.set_aside import of_a_row, without_faults
 from meter_pipeline.vee import edits
 from meter_pipeline.vee.loading import DayInputs
 from meter_pipeline.vee.output_frames import nullable
@@ -25,6 +27,17 @@ from meter_pipeline.vee.summary import VeeOutcome
 from meter_pipeline.vee.tables import validated
 
 _KEY: Final = list(validated.INTERVAL_DAY.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a matrix changes in the store: ``frame`` the rows to write, ``reasons`` why they take the place of others,
+    ``known`` all its rows beside what is there, ``written`` keys and hashes of the rows to write."""
+
+    frame: pl.DataFrame
+    reasons: pl.DataFrame
+    known: pl.DataFrame
+    written: pl.DataFrame
 
 
 @dataclass(slots=True)
@@ -54,8 +67,8 @@ class Writer:
         self.connection.execute("ROLLBACK TO SAVEPOINT vee_rows")
         self._written, self._current = [], []
 
-    def write(self, v: ValidatedMatrix, edited: edits.Applied, stored: pl.DataFrame, outcome: VeeOutcome) -> None:
-        """Write what changed of a matrix whose keys carry every stored column. ``stored``: the part of what is there
+    def changes(self, v: ValidatedMatrix, edited: edits.Applied, stored: pl.DataFrame) -> Changes:
+        """What is to be written of a matrix whose keys carry every stored column. ``stored``: the part of what is there
         that its rows lie in."""
         at = np.flatnonzero(v.keys["has_point"].to_numpy())
         keys = v.keys.filter("has_point").select(*_KEY, *validated.EXTRA)
@@ -69,52 +82,88 @@ class Writer:
         changed = (
             known["content_hash_old"].is_null() | (known["content_hash_old"] != known["content_hash"])
         ).to_numpy()
-        if self.stored.height:
-            self._current.append(known.select(_KEY))
-        outcome.unchanged += int((~changed).sum())
-        outcome.inserted += int(known["content_hash_old"].is_null().sum())
         rows = np.flatnonzero(changed)
-        if not rows.size:
-            return
         versions = known["version_old"].fill_null(0) + 1
         written = keys.with_columns(version=versions.cast(pl.Int32))[rows]
-        self._written.append(
-            written.select(
-                pl.lit(v.raw.interval_minutes, pl.Int32).alias("minutes"), *_KEY, "content_hash", "row_flags"
-            )
-        )
         whole = rows.size == v.keys.height
         values, codes = (v.values, v.quality) if whole else (v.values[at[rows]], v.quality[at[rows]])
-        frame = from_matrix(
-            DayMatrix(self.day, v.raw.interval_minutes, written, values, codes, np.zeros(values.shape, np.int32)),
-            self.start,
-        )
+        matrix = DayMatrix(self.day, v.raw.interval_minutes, written, values, codes, np.zeros(values.shape, np.int32))
+        frame = from_matrix(matrix, self.start) if rows.size else pl.DataFrame()
         replaced = known[rows].filter(pl.col("content_hash_old").is_not_null())
-        outcome.updated += replaced.height
         moved = pl.col("input_hash") != pl.col("input_hash_old")
         reasons = replaced.select(*_KEY, reason=pl.when(moved).then(pl.lit("inputs")).otherwise(pl.lit("re-estimated")))
         reasons = reasons.join(edits.authors(edited, v), on=_KEY, how="left", maintain_order="left").select(
             *_KEY, pl.coalesce("said", "reason").alias("reason"), "by"
         )
+        minutes = pl.lit(v.raw.interval_minutes, pl.Int32).alias("minutes")
+        return Changes(frame, reasons, known, written.select(minutes, *_KEY, "content_hash", "row_flags"))
+
+    def write(self, found: Changes, outcome: VeeOutcome) -> dict[str, str]:
+        """Write what changed of a matrix; by service point, why some of it could not be written."""
         before_writing(self.database, clock=self.clock)
         nothing = pl.DataFrame(schema=dict.fromkeys(_KEY, pl.String))
-        validated.write_intervals(
-            self.connection, self.day, frame, nothing, self.first, now=self.now, actor=self.actor, reasons=reasons
-        )
 
-    def finish(
-        self,
-        read: DayInputs,
-        usage: pl.DataFrame,
-        of_registers: Ints,
-        exceptions: pl.DataFrame,
-        shape: pl.DataFrame,
-        outcome: VeeOutcome,
-    ) -> None:
-        """Rows that are no more, the day's other tables, and the day attached where it is new. ``of_registers``: what
-        the day of each register-only series was put at, micro units, NO_VALUE for the others."""
+        def put(frames: Sequence[pl.DataFrame]) -> None:
+            [frame] = frames
+            reasons = found.reasons
+            if frame.height < found.frame.height:
+                reasons = reasons.join(frame.select(_KEY), on=_KEY, how="semi", maintain_order="left")
+            validated.write_intervals(
+                self.connection, self.day, frame, nothing, self.first, now=self.now, actor=self.actor, reasons=reasons
+            )
+
+        faults = self._sound([found.frame], put) if found.frame.height else {}
+        known, written = found.known, found.written
+        if faults:
+            sound = ~pl.col("service_point_id").is_in(list(faults))
+            known, written = known.filter(sound), written.filter(sound)
+        if self.stored.height:
+            self._current.append(known.select(_KEY))
+        fresh = int(known["content_hash_old"].is_null().sum())
+        outcome.unchanged += known.height - written.height
+        outcome.inserted += fresh
+        outcome.updated += written.height - fresh
+        if written.height:
+            self._written.append(written)
+        return faults
+
+    def _sound(self, frames: Sequence[pl.DataFrame], put: Callable[[Sequence[pl.DataFrame]], None]) -> dict[str, str]:
+        """``put`` the rows of some frames; by service point, why those of some could not be put. What a failed attempt
+        wrote is taken back."""
+        points = sorted({point for frame in frames if frame.height for point in frame["service_point_id"].to_list()})
+        self.connection.execute("SAVEPOINT vee_put")
+        tried = False
+
+        def attempt(some: Sequence[str]) -> None:
+            nonlocal tried
+            if tried:
+                self.connection.execute("ROLLBACK TO SAVEPOINT vee_put")
+            tried = True
+            mine = pl.col("service_point_id").is_in(list(some))
+            put(frames if len(some) == len(points) else [f.filter(mine) if f.height else f for f in frames])
+
+        _, faults = without_faults(points, attempt, of_a_row)
+        self.connection.execute("RELEASE SAVEPOINT vee_put")
+        return faults
+
+    def put_usage(
+        self, read: DayInputs, usage: pl.DataFrame, of_registers: Ints, aside: dict[str, str], outcome: VeeOutcome
+    ) -> pl.DataFrame:
+        """The registers' days and daily usage, rows that are no more, and the day attached where it is new; the usage
+        that was written. ``of_registers``: what the day of each register-only series was put at, micro units, NO_VALUE for
+        the others; ``aside``: service points whose usage could not be worked out, to which those are added that could not
+        be written: nothing of them is kept."""
         connection, day = self.connection, self.day
         before_writing(self.database, clock=self.clock)
+        registers = _register_frame(read, of_registers)
+        if aside:
+            registers = registers.filter(~pl.col("service_point_id").is_in(list(aside)))
+        faults = self._sound([registers, usage], self._put_tables)
+        aside |= faults
+        if aside:
+            self._take_out(sorted(aside))
+        if faults:
+            usage = usage.filter(~pl.col("service_point_id").is_in(list(faults)))
         gone = self.stored.join(pl.concat(self._current), on=_KEY, how="anti") if self._current else self.stored
         if gone.height:
             outcome.withdrawn = gone.height
@@ -122,17 +171,35 @@ class Writer:
             validated.write_intervals(
                 connection, day, pl.DataFrame(), withdrawn, False, now=self.now, actor=self.actor, reasons=withdrawn
             )
-        for table, frame, columns, names in (
-            ("vee.register_day", _register_frame(read, of_registers), validated.REGISTER_DAY, ("billing_day", *_KEY)),
-            ("vee.daily_usage", usage, validated.DAILY_USAGE, ("billing_day", "service_point_id", "flow", "unit")),
-        ):
-            if self.first and frame.height:
-                validated.first_rows(connection, table, day, frame, columns)
-            elif not self.first:
-                validated.replace_rows(connection, table, day, frame, columns, names)
         if self.first:
             validated.attach_day(connection, day)
         validated.write_usage_history(connection, day, usage)
+        return usage
+
+    def _put_tables(self, frames: Sequence[pl.DataFrame]) -> None:
+        registers, usage = frames
+        for table, frame, columns, names in (
+            ("vee.register_day", registers, validated.REGISTER_DAY, ("billing_day", *_KEY)),
+            ("vee.daily_usage", usage, validated.DAILY_USAGE, ("billing_day", "service_point_id", "flow", "unit")),
+        ):
+            if self.first and frame.height:
+                validated.first_rows(self.connection, table, self.day, frame, columns)
+            elif not self.first:
+                validated.replace_rows(self.connection, table, self.day, frame, columns, names)
+
+    def _take_out(self, points: list[str]) -> None:
+        """Rows of some service points that were written before their usage turned out not to be workable: they have no
+        leaf yet, and leave no version."""
+        theirs = pl.col("service_point_id").is_in(points)
+        validated.take_out(
+            self.connection, self.day, [row for w in self._written for row in w.filter(theirs).select(_KEY).rows()]
+        )
+        self._written = [w.filter(~theirs) for w in self._written]
+        self._current = [c.filter(~theirs) for c in self._current]
+
+    def finish(self, exceptions: pl.DataFrame, shape: pl.DataFrame) -> None:
+        """The day's exceptions and the shapes of its head-ends."""
+        connection, day = self.connection, self.day
         validated.replace_rows(
             connection, "vee.exception", day, exceptions, validated.EXCEPTION, ("billing_day", "kind", *_KEY)
         )

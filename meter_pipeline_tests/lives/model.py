@@ -136,13 +136,18 @@ def cents(amount: Decimal) -> Decimal:
     return amount.quantize(CENT, ROUND_HALF_UP)
 
 
-def price(rates: Rates, days: int, of: int, used: Decimal) -> Decimal:
-    """The lines of ``days`` of a period of ``of`` days with ``used`` units: fixed and tier limits earned day by day."""
-    total = cents(rates.fixed * days / of)
+def price(rates: Rates, days: int, of: int, used: Decimal, *, exact: bool = False) -> Decimal:
+    """The lines of ``days`` of a period of ``of`` days with ``used`` units: fixed and tier limits earned day by day; each
+    line to a cent, unless ``exact``."""
+
+    def line(amount: Decimal) -> Decimal:
+        return amount if exact else cents(amount)
+
+    total = line(rates.fixed * days / of)
     left, below = used, Decimal(0)
     for limit, rate in rates.tiers:
         size = left if limit is None else min(left, limit * days / of - below)
-        total += cents(size * rate)
+        total += line(size * rate)
         left -= size
         below += size
     return total
@@ -170,14 +175,17 @@ def owed_for(
         return _net(world, agreement, period, span, held)
     total, days, used = Decimal(0), 0, Decimal(0)
     day = first
+    # A bill that a change of rate cuts comes to its exact total.
+    cut = len({id(in_force(versions, d)) for d in range(first, end)}) > 1
     while day < end:
         rates = in_force(versions, day)
-        before = price(rates, days, of, used)
+        before = price(rates, days, of, used, exact=cut)
         while day < end and in_force(versions, day) == rates:
             used += used_on(world, day)
             days += 1
             day += 1
-        total += price(rates, days, of, used) - before
+        total += price(rates, days, of, used, exact=cut) - before
+    total = cents(total)
     last = in_force(versions, end - 1)
     if last.demand:
         highest = highest_hour(world, first, end)

@@ -47,6 +47,8 @@ def held(town: Town) -> dict[str, str]:
 
 def mentions(value: Any) -> bool:
     """Whether an argument holds a row of the service under test."""
+    if isinstance(value, list | tuple):
+        return any(mentions(part) for part in value)
     frame = value if isinstance(value, pl.DataFrame) else getattr(value, "keys", getattr(value, "frame", None))
     if not isinstance(frame, pl.DataFrame) or "service_point_id" not in frame.columns:
         return False
@@ -77,6 +79,17 @@ STEPS = {
     "meter_pipeline.vee.registers.read_rules.judge": 1,
     "meter_pipeline.vee.day.register_usage": 1,
     "meter_pipeline.vee.registers.true_up.find": 4,
+    "meter_pipeline.vee.findings.register_findings": 1,
+    "meter_pipeline.vee.findings.row_findings": 0,
+    "meter_pipeline.vee.output_frames.input_hashes": 0,
+    "meter_pipeline.vee.output_frames.content_hashes": 0,
+    "meter_pipeline.vee.output_frames.interval_keys": 0,
+    "meter_pipeline.vee.output_frames.interval_usage": 0,
+    "meter_pipeline.vee.output_frames.class_sums": 0,
+    "meter_pipeline.vee.output_frames.daily_usage": 0,
+    "meter_pipeline.vee.writing.from_matrix": 0,
+    "meter_pipeline.vee.tables.validated.write_intervals": 2,
+    "meter_pipeline.vee.tables.validated.first_rows": 3,
 }
 
 
@@ -98,6 +111,28 @@ def test_a_fault_in_a_step_stops_its_service_alone(town: Town, monkeypatch: pyte
     town.run(*DAYS, issue=True)
     assert "SET_ASIDE" not in town.exceptions("BAD")
     assert (held(town), town.billed("BAD")) == ({}, town.billed("OK"))
+
+
+def test_what_the_database_says_of_one_row_sets_its_service_aside(town: Town) -> None:
+    """The day is stored already, so that rows are compared and replaced, and one of the new ones is refused."""
+    town.run(DAY)
+    before = town.usage("OK")[DAY]
+    with town.database.connect() as connection:
+        connection.execute(
+            "ALTER TABLE vee.daily_usage ADD CONSTRAINT refused CHECK (service_point_id <> 'SP-BAD' OR quantity_micro < 11000000) NOT VALID"
+        )
+        connection.execute(
+            "ALTER TABLE vee.interval_day ADD CONSTRAINT refused CHECK (meter_id <> 'I-BAD' OR total_micro < 11000000) NOT VALID"
+        )
+    for name in ("OK", "BAD"):
+        town.city.intervals(DAY, {f"I-{name}": np.full(24, 500_000, np.int64)}, minutes=60)
+    town.run(DAY)
+    assert town.usage("OK")[DAY] == before + Decimal("2.4")
+    assert "SET_ASIDE" in town.exceptions("BAD")
+    assert "SET_ASIDE" not in town.exceptions("OK")
+    [detail] = {d for (d,) in town.rows("SELECT detail FROM vee.exception WHERE kind = 'SET_ASIDE'")}
+    assert detail.startswith("CheckViolation: ")
+    assert "refused" in detail
 
 
 @pytest.mark.parametrize(

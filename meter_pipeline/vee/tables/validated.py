@@ -499,6 +499,18 @@ def attach_day(connection: psycopg.Connection[Any], day: date) -> None:
         connection.execute(sql.SQL("SELECT raw.attach_partition({}, %s)").format(sql.Literal(name)), (day,))
 
 
+def take_out(connection: psycopg.Connection[Any], day: date, rows: Sequence[tuple[str, str, str]]) -> None:
+    """Delete rows (service_point_id, meter_id, channel) that this transaction wrote."""
+    if rows:
+        connection.execute(
+            sql.SQL(
+                "DELETE FROM {} AS d USING unnest(%s::text[], %s::text[], %s::text[]) AS r (service_point_id, meter_id, channel) "
+                "WHERE d.service_point_id = r.service_point_id AND d.meter_id = r.meter_id AND d.channel = r.channel"
+            ).format(sql.Identifier(*INTERVAL_DAY.partition(day).name.split("."))),
+            tuple(list(column) for column in zip(*rows, strict=True)),
+        )
+
+
 def write_intervals(
     connection: psycopg.Connection[Any],
     day: date,
