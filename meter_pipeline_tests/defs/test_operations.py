@@ -139,7 +139,8 @@ def test_the_day_whose_run_issues_a_released_bill_is_requested(
         )
     sensor = sensors.touched_days_sensor()
     with dg.build_sensor_context(instance=instance) as context:
-        [asked] = list(sensor(context, municipality=Municipality(database_url=database.url)))
+        tick: Any = sensor(context, municipality=Municipality(database_url=database.url))
+        [asked] = list(tick)
     assert asked.partition_key == last.isoformat()
 
 
