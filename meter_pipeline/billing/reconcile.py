@@ -41,6 +41,7 @@ CAUSES: Final[dict[str, str]] = {
     "validation_exception": "validation refused it and says why in its own exception",
     "wholly_estimated": "no read came; every interval is an estimate",
     "within_tolerance": "within two register units times the multiplier",
+    "day_edge": "no more than the intervals that reach over midnight, where clocks change by half an hour",
     "intervals_missing": "intervals that stayed null",
     "estimated": "estimates that could not be scaled to the register",
     "sum_check_failed": "validation's sum check failed; the case is in its queue",

@@ -19,7 +19,7 @@ from meter_pipeline.postgres.vectors import RAW_INTERVAL_DAY, VectorTable, read_
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.set_aside import without_faults
 from meter_pipeline.sharding import between
-from meter_pipeline.vee import account_mapping
+from meter_pipeline.vee import account_mapping, day_edges
 from meter_pipeline.vee.estimation import history as past
 from meter_pipeline.vee.estimation import time_of_use
 from meter_pipeline.vee.registers import assemble, read_window
@@ -193,6 +193,7 @@ def read_rows(
     registers = read.registers.of_rows(*between(read.registers.frame, expected["service_point_id"]))
     for part in rows:
         assemble.attach_registers(part, registers, t)
+        day_edges.settle(part, calendar, read.day)
         time_of_use.attach(part, registers, read.reference.register_hours, calendar, read.day, read.reference.holidays)
     return rows, unexpected
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -81,3 +82,46 @@ def test_local_stamps_of_the_repeated_hour_are_told_apart(database: Database, tm
     assert utility.read("SELECT source_quantity FROM billing.determinant_day")["source_quantity"].to_list() == [
         25_000_000
     ]
+
+
+#: Hours of Lord Howe Island around its change of half an hour, in UTC: meters that keep one offset all year
+HALF_HOURS = [
+    (date(2026, 4, 4), 0, (24, 25, 24, 24)),  # on +11:00: on the half hour from 5 April on
+    (date(2026, 4, 4), 30, (24, 24, 24, 24)),  # on +10:30: on the half hour until then
+    (date(2025, 10, 4), 0, (24, 23, 24, 24)),
+    (date(2025, 10, 4), 30, (24, 24, 24, 24)),
+]
+
+
+@pytest.mark.parametrize(("first", "minute", "counted"), HALF_HOURS, ids=[f"{d}-{m}" for d, m, _ in HALF_HOURS])
+def test_hourly_meters_are_billed_what_they_read_where_clocks_change_by_half_an_hour(
+    database: Database, tmp_path: Path, first: date, minute: int, counted: tuple[int, ...]
+) -> None:
+    """Every read is billed one time, on the day in which its hour begins, whatever the clock that the meter keeps."""
+    utility = SmallUtility.make(database, tmp_path, "Australia/Lord_Howe")
+    days = [first + timedelta(days=k) for k in range(4)]
+    start, past = utility.calendar.bounds(first)[0], utility.calendar.bounds(days[-1])[1]
+    at = (start - timedelta(hours=2)).replace(minute=minute)
+    hours = []
+    while at < past + timedelta(hours=2):
+        hours.append(at)
+        at += timedelta(hours=1)
+    rows = ["meter,at,kwh,n"]
+    rows += [f"M1,{h.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ},1.{k % 10}00,{k + 1}" for k, h in enumerate(hours)]
+    path = tmp_path / "feed.csv"
+    path.write_text("\n".join(rows) + "\n")
+    declared = replace(head_end(None), interval_minutes=60)
+    utility.enrol(path, declared, "electricity")
+    utility.land(path, declared)
+    for day, expected in zip(days, counted, strict=True):
+        reports = utility.run(day)
+        assert all(check.passed for report in reports.values() for check in report.checks)
+        opens, closes = utility.calendar.bounds(day)
+        mine = [k for k, h in enumerate(hours) if opens <= h < closes]
+        row = utility.read(
+            "SELECT d.source_quantity, u.estimated, u.missing FROM billing.determinant_day AS d JOIN vee.daily_usage AS u "
+            f"USING (billing_day, service_point_id) WHERE billing_day = '{day}'"
+        ).row(0)
+        assert not utility.read(f"SELECT * FROM billing.exception_day WHERE billing_day = '{day}'").height
+        assert len(mine) == expected
+        assert row == (sum(1_000_000 + k % 10 * 100_000 for k in mine), 0, 0), day

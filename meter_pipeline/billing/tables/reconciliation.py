@@ -99,12 +99,16 @@ def registers(
                 WHEN abs(actual - expected) <= {allowed} THEN 'within_tolerance'
                 WHEN source <> 'dials' AND abs(actual - expected) <= {allowed} * {tolerance.days_sql("meter_id")}
                     THEN 'within_tolerance'
+                WHEN 'DAY_EDGE' = ANY (SELECT upper(code) FROM unnest(vee.row_rules(row_flags)) AS code)
+                    AND abs(actual - expected) <= {allowed} + 2 * (SELECT max(abs(x)) FROM unnest(largest) AS x WHERE x > -2147483648) * scale
+                    THEN 'day_edge'
                 WHEN missing > 0 THEN 'intervals_missing'
                 WHEN estimated > 0 THEN 'estimated'
                 WHEN 'SUM_CHECK' = ANY (SELECT upper(code) FROM unnest(vee.row_rules(row_flags)) AS code) THEN 'sum_check_failed'
                 ELSE 'open' END AS cause
             FROM (
-                SELECT v.meter_id, v.unit, v.missing, v.estimated, v.row_flags, v.expected AS slots, d.multiplier, d.decimals, v.total_micro AS actual,
+                SELECT v.meter_id, v.unit, v.missing, v.estimated, v.row_flags, coalesce(v.values::bigint[], v.wide_values) AS largest, v.scale,
+                    v.expected AS slots, d.multiplier, d.decimals, v.total_micro AS actual,
                     CASE WHEN d.whole = d.registers AND d.registers = 1 AND v.expected = v.slots THEN 'dials' ELSE 'reads around the day' END AS source,
                     CASE WHEN d.whole = d.registers AND d.registers = 1 AND v.expected = v.slots THEN d.difference ELSE v.register_difference_micro END AS expected
                 FROM vee.interval_day AS v LEFT JOIN dials AS d USING (meter_id, channel)

@@ -400,6 +400,13 @@ REPAIRED = _recorded(
 METERLESS_GAP = _recorded(
     "METERLESS_GAP", 31, Severity.WARN, "ERCOT mismatch causes", "No meter was in place for part of the day."
 )
+DAY_EDGE = _recorded(
+    "DAY_EDGE",
+    49,
+    Severity.INFORM,
+    "IANA time zone database: Australia/Lord_Howe changes by 30 minutes",
+    "The first or the last interval reaches over midnight; the register may differ by so much.",
+)
 READ_OVERDUE = _recorded(
     "READ_OVERDUE",
     33,
