@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from psycopg import sql
 
-from meter_pipeline.postgres.database import Database, ensure_database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.lives.life import BASES, Life, events_of
 from meter_pipeline_tests.lives.player import Game
 from meter_pipeline_tests.lives.stages import City
+from meter_pipeline_tests.support import copy_database
 
 _ONCE = ("late_read", "tariff_amended", "tariff_change", "move", "cycle_change")
 
@@ -30,7 +31,7 @@ def machine(server: Database, template: Database) -> type[RuleBasedStateMachine]
         def __init__(self) -> None:
             super().__init__()
             self.name = f"life_{uuid.uuid4().hex[:12]}"
-            ensure_database(server, self.name, template.name)
+            copy_database(server, self.name, template.name)
             self.folder = tempfile.TemporaryDirectory(prefix="lives-")
             self.steps: list[str] = []
             self.happened: list[str] = []
