@@ -114,6 +114,23 @@ class City:
         path.write_text(f"stand-in for feed {self.loads}")
         land(self.database, CALENDAR, path, HEAD_END, self.places, parse=lambda p, h, c: ParsedFeed("jsonl", reads))
 
+    def keep_staged(self) -> None:
+        """Keep what is staged, so that ``load_again`` has it: a load removes it."""
+        shutil.copytree(self.places.staging, self.folder / "kept", copy_function=os.link)
+
+    def load_again(self, day: date) -> None:
+        """Take a loaded day out of the store, so that the reads that ``keep_staged`` kept can be loaded once more: a
+        hundred thousand meters are landed in two seconds, and a benchmark loads them forty times."""
+        with self.database.connect() as connection:
+            connection.execute(f"DROP TABLE IF EXISTS raw.interval_day_{day:%Y%m%d}".encode())
+            connection.execute("DELETE FROM raw.load_batch WHERE billing_day = %s", (day,))
+            connection.execute(
+                "UPDATE raw.feed_file_day SET accepted = NULL, duplicate = NULL, superseded = NULL, rejected = NULL, "
+                "loaded_at = NULL WHERE billing_day = %s",
+                (day,),
+            )
+        shutil.copytree(self.folder / "kept", self.places.staging, copy_function=_link_missing, dirs_exist_ok=True)
+
     @property
     def places(self) -> FileFolders:
         return FileFolders(self.folder / "archive", self.folder / "staging")
@@ -125,6 +142,11 @@ class City:
             self.database, CALENDAR, day, places=self.places, pause=NoPause(), run_id="bench", **options
         )
         return time.perf_counter() - started, outcome
+
+
+def _link_missing(source: str, target: str) -> None:
+    if not os.path.exists(target):
+        os.link(source, target)
 
 
 def scratch(meters: int) -> tuple[City, Callable[[], None]]:
