@@ -103,7 +103,8 @@ def _slow_commit(city: City, day: date, added_ms: int) -> dict[str, Any]:
     tried: list[dict[str, Any]] = []
     for setting in (None, *FIXED):
         felt: list[float] = []
-        total, loads, last = 0.0, 0, {}
+        total, loads = 0.0, 0
+        last: dict[str, Any] = {}
         with commit_latency.added(city.database.url, added_ms / 1000) as url, _probing(city, felt):
             far = replace(city, database=Database(url))
             while total < FELT_S:

@@ -48,7 +48,18 @@ def administrators_script(owner: str) -> str:
     ]
     lines += [f"ALTER ROLE {role} NOINHERIT;" for role in LEDGER_ROLES]
     lines += [f"COMMENT ON ROLE {role} IS {_text(about)};" for role, about in roles().items()]
-    lines += [f"GRANT {other} TO {role};" for role, others in privileges.load().member_of.items() for other in others]
+    lines += [
+        "-- A role has the rights of these others without becoming them, where the server can say so (PostgreSQL 16).",
+        "DO $grants$",
+        "DECLARE how text := CASE WHEN current_setting('server_version_num')::int >= 160000 THEN ' WITH INHERIT TRUE, SET FALSE' ELSE '' END;",
+        "BEGIN",
+    ]
+    lines += [
+        f"    EXECUTE 'GRANT {other} TO {role}' || how;"
+        for role, others in privileges.load().member_of.items()
+        for other in others
+    ]
+    lines += ["END", "$grants$;"]
     lines += [
         "-- The owner of the database hands the ledger's tables over to their own role, and grants itself the others:",
         f"GRANT {', '.join([*LEDGER_ROLES, 'meter_auditor', 'meter_backup'])} TO {_name(owner)} WITH ADMIN OPTION;",

@@ -22,6 +22,7 @@ def hashers() -> RowRules:
             "mp-vee-row/1": vee.validated_row_hashes,
             "mp-charge/1": billing.charge_leaves_1,
             "mp-charge/2": billing.charge_leaves,
+            "mp-determinant/1": billing.determinant_leaves,
             "mp-statement/1": billing.statement_leaves,
             "mp-adjustment-line/1": billing.adjustment_line_leaves,
             "mp-salted/1": salted_leaves,

@@ -20,6 +20,8 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import decisions
 from meter_pipeline.ledger import entries as ledger
+from meter_pipeline.ledger.contents import stored_content
+from meter_pipeline.ledger.row_states import rows_as_they_are
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.reading import reading
 from meter_pipeline.set_aside import apart
@@ -260,6 +262,7 @@ def _ask(connection: Any, calendar: BillingCalendar, proposal: Proposal, asked: 
                 "requested_by": requested_by,
                 "refused_by": asked.by,
                 "reason": "nothing is left to correct",
+                "rows": _as_they_are(connection, name),
             }
             ledger.append(connection, "adjustment_refused", ended, clock=clock, actor=asked.by)
         return None
@@ -292,6 +295,11 @@ def _ask(connection: Any, calendar: BillingCalendar, proposal: Proposal, asked: 
         "requested_by": asked.by,
         "reason": asked.reason,
     }
+    body["rows"] = _as_they_are(connection, adjustment_id, *(name for name, _ in standing))
+    body["content"] = [
+        stored_content(connection, table, columns, key, ("adjustment_id", adjustment_id))
+        for table, (columns, key) in adjustments.WRITTEN_ONCE.items()
+    ]
     if standing:
         body["supersedes"] = [name for name, _ in standing]
     hashes = _hashes(connection, adjustment_id)
@@ -349,6 +357,7 @@ def decide(database: Database, adjustment_id: str, *, approve: bool, person: str
             named: person,
             "net": row["net"],
             "gross": row["gross"],
+            "rows": _as_they_are(connection, adjustment_id),
         }
         ledger.append(connection, kind, body, clock=clock, actor=person)
         if approve:
@@ -366,6 +375,7 @@ def _post(connection: Any, adjustment_id: str, clock: Clock, actor: str) -> None
         "statement_id": row["statement_id"],
         "net": row["net"],
         "posting_month": row["posting_month"],
+        "rows": _as_they_are(connection, adjustment_id),
     }
     ledger.append(
         connection, "adjustment_posted", body, _hashes(connection, adjustment_id) or None, clock=clock, actor=actor
@@ -373,6 +383,11 @@ def _post(connection: Any, adjustment_id: str, clock: Clock, actor: str) -> None
     if adjustments.carried_out(connection, statement_id) != before:
         # A credit or a peak that a later statement stands on is another one now.
         adjustments.note_following(connection, statement_id, clock.now())
+
+
+def _as_they_are(connection: Any, *adjustment_ids: str) -> list[dict[str, Any]]:
+    """The whole rows of some adjustments, for the entry about what was just done to them."""
+    return rows_as_they_are(connection, "billing.adjustment", "adjustment_id", adjustment_ids)
 
 
 def _hashes(connection: Any, adjustment_id: str) -> list[bytes]:

@@ -13,11 +13,11 @@ from typing import Any, Final
 import polars as pl
 
 from meter_pipeline.billing import reconcile
-from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DayCharges, joined
+from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DETERMINANT_SCHEMA, DayCharges, joined
 from meter_pipeline.billing.day_reconciliation import BilledRows, SourceRows, day_checks, read_source_rows
 from meter_pipeline.billing.day_shards import charges_of, read_shard
 from meter_pipeline.billing.leaves import charge_leaves as charge_hashes
-from meter_pipeline.billing.leaves import charge_leaves_1
+from meter_pipeline.billing.leaves import charge_leaves_1, determinant_leaves
 from meter_pipeline.billing.missing_usage import with_missing_usage
 from meter_pipeline.billing.positions import matrix
 from meter_pipeline.billing.recalculate import KEY, carry_forward
@@ -187,10 +187,12 @@ def _read(run: _Run) -> _Inputs:
 
 @dataclass(frozen=True, slots=True)
 class _Computed:
-    """The day's charges, the ledger leaves of all of them in their order, and what the checks compare them with."""
+    """The day's charges, the ledger leaves of all charges and of all determinants in their order, and what the checks
+    compare them with."""
 
     charges: DayCharges
     leaves: list[bytes]
+    determined: list[bytes]
     source: Future[SourceRows]
 
 
@@ -203,7 +205,7 @@ def _compute(run: _Run, inputs: _Inputs, shards: int) -> _Computed:
     ids = services.services["service_point_id"]
     ranges = key_ranges(ids.to_list(), max(1, -(-len(ids) // shards) if shards else SERVICES_PER_SHARD))
     results: list[DayCharges] = []
-    hashed: list[Future[list[bytes]]] = []
+    hashed: list[Future[tuple[list[bytes], list[bytes]]]] = []
     ahead = run.reader.submit(read_shard, run.beside, run.calendar, day, services, ranges[0])
     for following in [*ranges[1:], None]:
         read = ahead.result()
@@ -216,8 +218,9 @@ def _compute(run: _Run, inputs: _Inputs, shards: int) -> _Computed:
     result = joined(results)
     known = with_missing_usage(run.session, run.calendar, day, services, result.exceptions)
     run.watch("charges")
-    leaves = [leaf for part in hashed for leaf in part.result()]
-    return _Computed(replace(result, exceptions=known), leaves, source)
+    parts = [part.result() for part in hashed]
+    leaves, determined = ([leaf for part in parts for leaf in part[n]] for n in (0, 1))
+    return _Computed(replace(result, exceptions=known), leaves, determined, source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +257,8 @@ def _write_day(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
         return _Persisted(result, BilledRows.read(connection, day))
     # Its leaves are folded while the server reads back what it holds.
     before = None if inputs.first_load else run.session
-    entry = run.writer.submit(_entry, before, result, changed, day, run.clock.now(), run.actor, computed.leaves)
+    hashes = (computed.leaves, computed.determined)
+    entry = run.writer.submit(_entry, before, result, changed, day, run.clock.now(), run.actor, hashes)
     stored = BilledRows.read(connection, day)
     run.outcome.ledger_entry = ledger.insert(connection, entry.result())
     run.outcome.carried = carry_forward(
@@ -288,17 +292,17 @@ def _reconcile(run: _Run, stored: BilledRows, source: SourceRows) -> pl.DataFram
     return table
 
 
-def _load_and_hash(run: _Run, result: DayCharges) -> list[bytes]:
-    """Write a shard of a day that has no rows yet; its leaves."""
+def _load_and_hash(run: _Run, result: DayCharges) -> tuple[list[bytes], list[bytes]]:
+    """Write a shard of a day that has no rows yet; the leaves of its charges and of its determinants."""
     before_writing(run.session, clock=run.clock)
     days.load(run.connection, "determinant_day", run.day, result.determinants)
     days.load(run.connection, "charge_day", run.day, result.charges)
-    return charge_hashes(result.charges).to_list()
+    return _hash(run, result)
 
 
-def _hash(_: _Run, result: DayCharges) -> list[bytes]:
-    """The leaves of a shard that is written when all are known, because the day has rows to compare with."""
-    return charge_hashes(result.charges).to_list()
+def _hash(_: _Run, result: DayCharges) -> tuple[list[bytes], list[bytes]]:
+    """The leaves of a shard's charges and of its determinants."""
+    return charge_hashes(result.charges).to_list(), determinant_leaves(result.determinants).to_list()
 
 
 def _write(connection: Any, result: DayCharges, day: date, loaded: bool) -> list[str]:
@@ -321,31 +325,45 @@ def _entry(
     day: date,
     at: datetime,
     actor: str,
-    hashes: list[bytes] | None = None,
+    hashes: tuple[list[bytes], list[bytes]] | None = None,
 ) -> ledger.Entry:
-    """The ledger's entry for what was written; leaves are the written charge rows (``hashes``: those of all of them,
-    where they are at hand).
+    """The ledger's entry for what was written; leaves are the written charges, then the written determinants
+    (``hashes``: those of all of them, where they are at hand; without them no determinant was written).
 
     Behind them stand the leaves of the rows that these took the place of: as many as ``retired`` says, rows no more.
     ``before`` reads what was committed, that is those rows; None for a day that had none.
     """
     charges = result.charges
-    if len(changed) < charges.height:
-        charges, hashes = charges.filter(pl.col("service_point_id").is_in(changed)), None
+    leaves, determinants = hashes or (charge_hashes(charges).to_list(), [])
+    if len(changed) < result.determinants.height:
+        written = set(changed)
+        charges = charges.filter(pl.col("service_point_id").is_in(changed))
+        leaves = _of(written, result.charges, leaves)
+        determinants = _of(written, result.determinants, determinants) if hashes else []
     gone: list[bytes] = []
     if before is not None:
         held = days.read_day(before, "charge_day", day, CHARGE_SCHEMA.names(), changed)
         # A row billed before mp-charge/2 has a leaf of the older encoding.
         gone = [*charge_hashes(held).to_list(), *charge_leaves_1(held).to_list()]
+        if hashes:
+            stood = days.read_day(before, "determinant_day", day, DETERMINANT_SCHEMA.names(), changed)
+            gone += determinant_leaves(stood.cast(DETERMINANT_SCHEMA)).to_list()
     body = {
         "billing_day": day,
         "services": charges.height,
         "total_micro": int(charges["total"].sum() or 0),
         "changed": len(changed),
+        "determinants": len(determinants),
+        "all_determinants": before is None,
         "retired": len(gone),
     }
-    leaves = b"".join([*(charge_hashes(charges).to_list() if hashes is None else hashes), *gone])
-    return ledger.encode("billed", body, leaves or None, at=at, actor=actor)
+    return ledger.encode("billed", body, b"".join([*leaves, *determinants, *gone]) or None, at=at, actor=actor)
+
+
+def _of(written: set[str], rows: pl.DataFrame, hashes: Sequence[bytes]) -> list[bytes]:
+    """Of the hashes of some rows, in their order, those of the services that were written."""
+    points = rows["service_point_id"].to_list()
+    return [leaf for point, leaf in zip(points, hashes, strict=True) if point in written]
 
 
 def _summarise(

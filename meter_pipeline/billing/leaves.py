@@ -44,6 +44,35 @@ CHARGE_COLUMNS: Final = (
 )
 
 
+#: Every column of billing.determinant_day.
+DETERMINANT_COLUMNS: Final = (
+    "billing_day",
+    "service_point_id",
+    "account_id",
+    "tariff_id",
+    "tariff_version",
+    "cycle_id",
+    "period_start",
+    "period_end",
+    "stretch_start",
+    "unit",
+    "source_unit",
+    "source_quantity",
+    "source_export",
+    "other_unit",
+    "other_quantity",
+    "other_export",
+    "energy",
+    "export",
+    "peaks",
+    "peak_at",
+    "slots",
+    "estimated",
+    "missing",
+    "interval_minutes",
+)
+
+
 def _texts(rows: pl.DataFrame, tag: str, columns: Sequence[str]) -> pl.Series:
     """Tag and columns joined by unit separators; whole numbers in decimal, lists joined by commas."""
     parts = [
@@ -63,6 +92,11 @@ def charge_leaves(rows: pl.DataFrame) -> pl.Series:
 def charge_leaves_1(rows: pl.DataFrame) -> pl.Series:
     """The leaf of each row of billing.charge_day as it was made before ``mp-charge/2`` (encoding ``mp-charge/1``)."""
     return digests(_texts(rows, "mp-charge/1", _CHARGE_1))
+
+
+def determinant_leaves(rows: pl.DataFrame) -> pl.Series:
+    """The leaf of each row of billing.determinant_day, in the order of its columns (encoding ``mp-determinant/1``)."""
+    return digests(_texts(rows, "mp-determinant/1", DETERMINANT_COLUMNS))
 
 
 def charge_totals(rows: pl.DataFrame) -> list[str]:

@@ -2,7 +2,8 @@
 
 ``mp-content/1``: rows in the order of their key, columns joined by 0x1F, rows by 0x1E; each value as PostgreSQL prints
 it, empty where null. The entry's body says in ``content`` which table, which columns, which key, how many rows and the
-SHA-256; the rows are those of the statements that name the entry.
+SHA-256; the rows are those of the statements that name the entry, or those with the value that ``of`` names:
+[column, value].
 """
 
 from __future__ import annotations
@@ -34,13 +35,31 @@ def content_of(table: str, frame: pl.DataFrame, key: Sequence[str]) -> dict[str,
     }
 
 
+def stored_content(
+    connection: store.Connection, table: str, columns: Sequence[str], key: Sequence[str], of: tuple[str, str]
+) -> dict[str, Any]:
+    """What an entry says of the rows of a table with a value in a column, read back in the transaction that wrote
+    them."""
+    rows, text = ledger_rows.content(connection, table, columns, key, of)
+    return {
+        "table": table,
+        "columns": list(columns),
+        "key": list(key),
+        "of": list(of),
+        "rows": rows,
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
 def verify_contents(
     connection: store.Connection, kinds: Sequence[str], day: date | None, outcome: VerifyOutcome
 ) -> None:
     """The rows of every entry that says what it wrote are that still."""
     for entry in store.entries_of(connection, kinds, day):
         for said in json.loads(entry.body)["body"].get("content", ()):
-            rows, text = ledger_rows.content(connection, said["table"], said["columns"], said["key"], entry.entry_id)
+            of = said.get("of")
+            named = (str(of[0]), str(of[1])) if of else entry.entry_id
+            rows, text = ledger_rows.content(connection, said["table"], said["columns"], said["key"], named)
             outcome.checked[f"contents of {said['table']}"] += rows
             if rows != said["rows"] or hashlib.sha256(text.encode()).hexdigest() != said["sha256"]:
                 detail = f"{said['table']} of entry {entry.entry_id}: its {rows} rows are not the {said['rows']} that were written"

@@ -43,7 +43,9 @@ KINDS: Final[dict[str, Kind]] = {
     "baselines_fitted": Kind("baselines were fitted: version, parameters' hash"),
     "flagged": Kind("anomaly flags were raised for a billing day; leaves are the hashes of the flags"),
     "flag_decided": Kind("a person assigned, confirmed or dismissed an anomaly flag"),
-    "billed": Kind("determinants and charges of a billing day; leaves are the hashes of the charge lines"),
+    "billed": Kind(
+        "determinants and charges of a billing day; leaves are the hashes of the charges, then of the determinants"
+    ),
     "bill_issued": Kind("statements were issued; leaves are the hashes of the statements' lines"),
     "reconciled": Kind("a billing day or file was reconciled: totals and named causes"),
     "adjustment_requested": Kind("someone asked to correct a bill", ("requested_by",)),

@@ -21,7 +21,9 @@ class RowTable:
     ``payloads`` above 1; such a row is merged from them (``key``: its key within a billing day), and where ``merged``
     it has no leaf of its own. ``versions``: the table that holds what stood in a row before. ``detail``: the table of
     the rows that the hash of one of these is over, where it is not over the row itself. ``erasable``: rows may have
-    lost the content their hash is over, and keep the hash.
+    lost the content their hash is over, and keep the hash. ``since``: the field of an entry's body that says that the
+    entry holds every row of its day; on a day without such an entry, from before the table's leaves began, only those
+    rows that have leaves are held.
     """
 
     name: str
@@ -34,6 +36,7 @@ class RowTable:
     versions: str | None = None
     detail: str | None = None
     erasable: bool = False
+    since: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class Source:
     log. ``retiring``: the last ``retired`` leaves of an entry (a number in its body) are of rows that it took away.
     ``beside``: tables whose rows hang on those of the source's table, and whose content its entries say as a whole
     (contents.py).
+    ``states``: the table whose rows entries say as a whole, each time they change (row_states.py), and the kinds of those
+    entries.
     """
 
     name: str
@@ -54,6 +59,7 @@ class Source:
     by_day: bool = True
     retiring: bool = False
     beside: tuple[str, ...] = ()
+    states: tuple[str, tuple[str, ...]] | None = None
 
 
 RAW: Final = Source(
@@ -100,7 +106,13 @@ DEAD_LETTERS: Final = Source(
     "dead letters", ("rejected",), (RowTable("raw.dead_letter", "leaf", "mp-salted/1", erasable=True),), by_day=False
 )
 CHARGES: Final = Source(
-    "charges", ("billed",), (RowTable("billing.charge_day", None, "mp-charge/2", older="mp-charge/1"),), retiring=True
+    "charges",
+    ("billed",),
+    (
+        RowTable("billing.charge_day", None, "mp-charge/2", older="mp-charge/1"),
+        RowTable("billing.determinant_day", None, "mp-determinant/1", since="all_determinants"),
+    ),
+    retiring=True,
 )
 STATEMENTS: Final = Source(
     "statements",
@@ -114,6 +126,11 @@ ADJUSTMENTS: Final = Source(
     (RowTable("billing.adjustment_line", None, "mp-adjustment-line/1"),),
     also=("adjustment_posted",),
     by_day=False,
+    beside=("billing.adjustment", "billing.adjustment_segment"),
+    states=(
+        "billing.adjustment",
+        ("adjustment_requested", "adjustment_approved", "adjustment_refused", "adjustment_posted"),
+    ),
 )
 #: What a day's bill stands on, and what comes of it.
 BEFORE_BILLING: Final = (VALIDATED, RAW)

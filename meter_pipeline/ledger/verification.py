@@ -22,6 +22,7 @@ from meter_pipeline.ledger.kinds import KINDS, TOTALS
 from meter_pipeline.ledger.outcome import VerifyOutcome
 from meter_pipeline.ledger.row_checks import contents_of, days_of, tables_of, verify_rows
 from meter_pipeline.ledger.row_rules import Hasher, rules_of
+from meter_pipeline.ledger.row_states import verify_states
 from meter_pipeline.ledger.signer import file_name, write_atomically
 from meter_pipeline.ledger.sources import SOURCES, Source
 from meter_pipeline.ledger.tables import entries as store
@@ -84,6 +85,7 @@ def verify(
                 # A row that is not its leaf's is found already; its entry's content is not its own either.
                 if source.beside and len(outcome.findings) == before:
                     verify_contents(connection, source.kinds, day, outcome)
+                verify_states(connection, source, outcome)
         guard = privileges.check(connection)
         outcome.bypass = guard.bypass
         outcome.checked["guards"] += len(guard.guards["tables"])

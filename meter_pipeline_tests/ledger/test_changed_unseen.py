@@ -99,6 +99,8 @@ def where_of(city: City, row: str) -> str:
         ("billing.charge_day", "charge", "total = total + 1", "derived column"),
         ("billing.charge_day", "charge", "export_to_date = array_append(export_to_date, 5)", "row without leaf"),
         ("billing.charge_day", "charge", "budget_to_date = budget_to_date + 1", "row without leaf"),
+        ("billing.determinant_day", "charge", "energy = array_append(energy, 5)", "row without leaf"),
+        ("billing.determinant_day", "charge", "source_quantity = source_quantity + 1", "row without leaf"),
         ("billing.statement", "bill", "total = total * 100", "derived column"),
         ("billing.statement", "bill", "lines = lines + 1", "derived column"),
     ],

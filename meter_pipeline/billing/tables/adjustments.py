@@ -32,6 +32,28 @@ LINE_COLUMNS = (
     "unit",
     "amount",
 )
+#: Tables that are written with an adjustment and never again: their columns and their key.
+WRITTEN_ONCE: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+    "billing.adjustment_line": (("adjustment_id", *LINE_COLUMNS, "posting_month"), ("line_no",)),
+    "billing.adjustment_segment": (
+        (
+            "adjustment_id",
+            "service_point_id",
+            "tariff_id",
+            "tariff_version",
+            "segment_start",
+            "segment_end",
+            "days",
+            "unit",
+            "energy",
+            "peaks",
+            "carry_out",
+            "credit_out",
+            "posting_month",
+        ),
+        ("service_point_id", "segment_start"),
+    ),
+}
 
 
 def statements(database: Database, statement_ids: Sequence[str]) -> pl.DataFrame:

@@ -301,6 +301,16 @@ def entries_of(connection: Connection, kinds: Sequence[str], day: date | None) -
         ).fetchall()
 
 
+def bodies_of(connection: Connection, kinds: Sequence[str], day: date | None) -> list[tuple[str, dict[str, Any]]]:
+    """(kind, body) of entries of some kinds, of a billing day or all, in the order they were written."""
+    rows = connection.execute(
+        "SELECT kind, convert_from(body, 'UTF8')::jsonb -> 'body' FROM ledger.entry "
+        "WHERE (%(day)s::date IS NULL OR billing_day = %(day)s) AND kind = ANY(%(kinds)s) ORDER BY entry_id",
+        {"day": day, "kinds": list(kinds)},
+    ).fetchall()
+    return [(str(kind), body) for kind, body in rows]
+
+
 def may_sign(connection: Connection) -> bool:
     """Whether this role may order the log and keep checkpoints."""
     row = connection.execute("SELECT has_column_privilege('ledger.checkpoint', 'note', 'INSERT')").fetchone()

@@ -51,6 +51,31 @@ _CHARGES: Final = (
     "history",
     "amounts",
 )
+_DETERMINANT_ARRAYS: Final = ("energy", "export", "peaks", "peak_at")
+#: Every column of billing.determinant_day, in the order of its encoding.
+_DETERMINANTS: Final = (
+    "billing_day",
+    "service_point_id",
+    "account_id",
+    "tariff_id",
+    "tariff_version",
+    "cycle_id",
+    "period_start",
+    "period_end",
+    "stretch_start",
+    "unit",
+    "source_unit",
+    "source_quantity",
+    "source_export",
+    "other_unit",
+    "other_quantity",
+    "other_export",
+    *_DETERMINANT_ARRAYS,
+    "slots",
+    "estimated",
+    "missing",
+    "interval_minutes",
+)
 _VALIDATED: Final = (
     "service_point_id",
     "meter_id",
@@ -99,6 +124,7 @@ _CONTENT: Final[dict[str, str]] = {
     "coalesce((SELECT string_agg(concat_ws(E'\\x1f', l.line_no, l.service_point_id, l.tariff_id, "
     "l.tariff_version, l.segment_start, l.segment_end, l.line_key, coalesce((l.quantity * 1000000)::bigint::text, ''), (l.amount * 1000000)::bigint), "
     "E'\\x1e' ORDER BY l.line_no) FROM billing.statement_line AS l WHERE l.statement_id = t.statement_id), '') AS lines FROM billing.statement AS t",
+    "billing.determinant_day": f"SELECT {listed(_DETERMINANTS, _DETERMINANT_ARRAYS)} FROM billing.determinant_day",
     "raw.dead_letter": "SELECT leaf, salt, raw FROM raw.dead_letter WHERE salt IS NOT NULL",
     "billing.adjustment_line": "SELECT adjustment_id, line_no, action, service_point_id, line_key, amount::text AS amount FROM billing.adjustment_line",
 }
@@ -109,6 +135,7 @@ _LISTS: Final[dict[str, dict[str, Any]]] = {
     "vee.interval_day": _VALIDATED_ARRAYS,
     "vee.interval_day_version": _VALIDATED_ARRAYS,
     "billing.charge_day": dict.fromkeys(_CHARGES, pl.Int64),
+    "billing.determinant_day": dict.fromkeys(_DETERMINANT_ARRAYS, pl.Int64),
 }
 #: Rows that hang on the rows of another table: that table, and the column of both.
 _HANGS: Final[dict[str, tuple[str, str]]] = {
@@ -188,19 +215,39 @@ def archived_rows(database: Database, connection: Connection, table: str, day: d
 
 
 def content(
-    connection: Connection, table: str, columns: Sequence[str], key: Sequence[str], entry_id: int
+    connection: Connection,
+    table: str,
+    columns: Sequence[str],
+    key: Sequence[str],
+    of: int | tuple[str, str],
 ) -> tuple[int, str]:
-    """How many rows of the statements that name an entry a table has, and their columns as one text: mp-content/1."""
+    """How many rows a table has, and their columns as one text: mp-content/1. ``of``: the rows of the statements that
+    name an entry, or those with a value in a column."""
     parts = sql.SQL(", ").join(sql.SQL("coalesce({}::text, '')").format(sql.Identifier(name)) for name in columns)
     order = sql.SQL(", ").join(
         sql.SQL('{} COLLATE "C"' if name.endswith("_id") else "{}").format(sql.Identifier(name)) for name in key
     )
+    if isinstance(of, int):
+        which: sql.Composable = sql.SQL(
+            "statement_id IN (SELECT statement_id FROM billing.statement WHERE ledger_entry = %s)"
+        )
+        value: int | str = of
+    else:
+        which, value = sql.SQL("{} = %s").format(sql.Identifier(of[0])), of[1]
     query = sql.SQL(
-        "SELECT count(*), coalesce(string_agg(concat_ws(E'\\x1f', {}), E'\\x1e' ORDER BY {}), '') FROM {} "
-        "WHERE statement_id IN (SELECT statement_id FROM billing.statement WHERE ledger_entry = %s)"
-    ).format(parts, order, _table(table))
-    row = connection.execute(query, [entry_id]).fetchone()
+        "SELECT count(*), coalesce(string_agg(concat_ws(E'\\x1f', {}), E'\\x1e' ORDER BY {}), '') FROM {} WHERE {}"
+    ).format(parts, order, _table(table), which)
+    row = connection.execute(query, [value]).fetchone()
     return (int(row[0]), str(row[1])) if row else (0, "")
+
+
+def states(connection: Connection, table: str, key: str, wanted: Sequence[str] | None = None) -> dict[str, Any]:
+    """Rows of a table by their key, each as column -> text, null where null: all, or those of ``wanted`` keys."""
+    query = sql.SQL(
+        "SELECT {key}, (SELECT jsonb_object_agg(c.key, c.value) FROM jsonb_each_text(to_jsonb(t)) AS c) FROM {table} AS t "
+        "WHERE %(w)s::text[] IS NULL OR {key} = ANY(%(w)s) ORDER BY 1"
+    ).format(key=sql.Identifier(key), table=_table(table))
+    return dict(connection.execute(query, {"w": None if wanted is None else list(wanted)}).fetchall())
 
 
 def days_of(connection: Connection, table: str) -> list[date]:
