@@ -13,6 +13,7 @@ dead band on the 90th percentile, and there is no growth when the application is
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -61,8 +62,8 @@ class Limits:
     window_samples: int = 10
     patience_s: float = 5.0
     cores: int = 2
-    #: A first guess of seconds a row, for the first batch on a link whose floor is high; a day on two cores costs 6 us.
-    row_guess_s: float = 1e-5
+    #: A first guess of a core's seconds a row, for the first batch on a link whose floor is high: what a day costs.
+    row_guess_s: float = 6e-6
 
 
 @dataclass(slots=True)
@@ -86,6 +87,7 @@ class Controller:
     _learned: float = 0.0
     _rate_before: float | None = None
     _hold_writers: int = 0
+    _slow_start: bool = True
 
     def __post_init__(self) -> None:
         self.batch = self.batch or self.limits.batch_start
@@ -102,11 +104,12 @@ class Controller:
         if ok:
             self._learn(rows, seconds)
         age = now - self._opened
-        # Where a write takes long whatever its size, two of each writer must do, or a load is over before a decision.
+        # Where a write takes long whatever its size, two of each writer must do, or a load is over before a decision. So
+        # too while batches have only grown: a day of 100,000 rows is over in windows of a quarter of a second.
         enough = self.limits.window_samples
-        if self.floor > self.limits.target_s:
+        if self.floor > self.limits.target_s or self._slow_start:
             enough = min(enough, 2 * self.writers)
-        full = age >= self.limits.window_s and len(self._samples) >= enough
+        full = (age >= self.limits.window_s or self._slow_start) and len(self._samples) >= enough
         if not full and age < self.limits.patience_s:
             return False
         self._decide(now)
@@ -140,10 +143,11 @@ class Controller:
         first = self._measured is None
         self._measured = seconds if self._measured is None else min(self._measured, seconds)
         if first and self.enabled and not self.history and 4 * self.floor > self.limits.target_s:
-            room = (_GROW_BELOW * self.target - self.floor) / self.limits.row_guess_s
-            self.batch = int(min(max(room, self.batch), self.limits.batch_most))
-            if 2 * self.floor > self.limits.target_s:
-                self.writers = self.limits.writers_most
+            room = self.target - self.floor
+            self.batch = int(min(max(0.95 * room / self.limits.row_guess_s, self.batch), self.limits.batch_most))
+            # While some writers wait for their COMMIT, others use the cores.
+            writers = math.ceil(self.limits.cores * (1 + self.floor / room))
+            self.writers = min(max(writers, self.writers), self.limits.writers_most)
 
     @property
     def floor(self) -> float:
@@ -187,6 +191,7 @@ class Controller:
         p90 = self.p90 or 0.0
         dominant = self._dominant()
         move, batch, writers = self._by_latency(p90, line)
+        self._slow_start &= move == "grow"
         move, batch, writers = self._by_waits(move, batch, writers, p90, dominant)
         writers = self._by_rate(now, writers)
         if p90 > 2 * self.target:
