@@ -17,6 +17,7 @@ from meter_pipeline.billing.rate_calculator import COMPONENTS, price
 from meter_pipeline.billing.service_agreements import ATTRIBUTES
 from meter_pipeline.billing.tariffs import Rider, TariffRefusedError, line_of, load_tariff, parse_rider, says_rider
 from meter_pipeline.cli.output import ERR, OUT, PROBLEM, USAGE, emit, table
+from meter_pipeline.cli.owrs import import_tariffs
 from meter_pipeline.settings import SettingsError, load_settings
 from meter_pipeline.units import UnitError, parse_decimal
 
@@ -99,6 +100,9 @@ def _account_of(load: Path, timezone: str | None) -> Load:
     if not load.is_file():
         _usage(f"no file {load}")
     return load_file(load, timezone)
+
+
+app.command("import")(import_tariffs)
 
 
 @app.command("price")
