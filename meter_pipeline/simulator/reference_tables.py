@@ -226,16 +226,31 @@ def _meters(
         found["meters"].append((meter, commodity, segment.head_end, model, collector))
         if register_only:
             found["channels"].append(
-                (meter, "R1", "register", unit, None, "import", multiplier, dials, str(decimals), None, "true")
+                (meter, "R1", "register", unit, None, "import", multiplier, dials, str(decimals), None, "true", None)
             )
             continue
         pairs = [(main, "R1", "import")]
         if float(traits.solar[row]) > 0:
             pairs.append(("B1", "R2", "export"))
         for channel, register, flow in pairs:
-            found["channels"].append((meter, channel, "interval", unit, interval, flow, "1", None, None, None, "true"))
             found["channels"].append(
-                (meter, register, "register", unit, None, flow, multiplier, dials, str(decimals), channel, "false")
+                (meter, channel, "interval", unit, interval, flow, "1", None, None, None, "true", None)
+            )
+            found["channels"].append(
+                (
+                    meter,
+                    register,
+                    "register",
+                    unit,
+                    None,
+                    flow,
+                    multiplier,
+                    dials,
+                    str(decimals),
+                    channel,
+                    "false",
+                    None,
+                )
             )
 
 
