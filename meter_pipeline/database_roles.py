@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from psycopg import sql
-
 from meter_pipeline.ledger import privileges as ledger_privileges
 from meter_pipeline.postgres import privileges
+from meter_pipeline.postgres.driver import identifier, literal
 
 #: Roles of schema ledger that own or use nothing else (sql/migrations/0020_ledger_entry.sql).
 LEDGER_ROLES: Final[dict[str, str]] = {
@@ -37,7 +36,7 @@ def administrators_script(owner: str) -> str:
         "DECLARE wanted text;",
         "BEGIN",
         "    FOREACH wanted IN ARRAY ARRAY[",
-        ",\n".join(f"        {_text(role)}" for role in roles()),
+        ",\n".join(f"        {literal(role)}" for role in roles()),
         "    ] LOOP",
         "        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) THEN",
         "            EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);",
@@ -47,7 +46,7 @@ def administrators_script(owner: str) -> str:
         "$roles$;",
     ]
     lines += [f"ALTER ROLE {role} NOINHERIT;" for role in LEDGER_ROLES]
-    lines += [f"COMMENT ON ROLE {role} IS {_text(about)};" for role, about in roles().items()]
+    lines += [f"COMMENT ON ROLE {role} IS {literal(about)};" for role, about in roles().items()]
     lines += [
         "-- A role has the rights of these others without becoming them, where the server can say so (PostgreSQL 16).",
         "DO $grants$",
@@ -62,17 +61,9 @@ def administrators_script(owner: str) -> str:
     lines += ["END", "$grants$;"]
     lines += [
         "-- The owner of the database hands the ledger's tables over to their own role, and grants itself the others:",
-        f"GRANT {', '.join([*LEDGER_ROLES, 'meter_auditor', 'meter_backup'])} TO {_name(owner)} WITH ADMIN OPTION;",
+        f"GRANT {', '.join([*LEDGER_ROLES, 'meter_auditor', 'meter_backup'])} TO {identifier(owner)} WITH ADMIN OPTION;",
         "-- `meter-pipeline services up` runs every service under this one log-in, each acting in its own role. Leave this",
         "-- line out where every service has a log-in of its own (deploy/systemd, deploy/container):",
-        f"GRANT {', '.join(privileges.STAGE_ROLES)} TO {_name(owner)};",
+        f"GRANT {', '.join(privileges.STAGE_ROLES)} TO {identifier(owner)};",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _text(value: str) -> str:
-    return sql.Literal(value).as_string(None)
-
-
-def _name(value: str) -> str:
-    return sql.Identifier(value).as_string(None)

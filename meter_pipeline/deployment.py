@@ -35,9 +35,8 @@ def prepare(settings: Settings) -> Database:
 def _tell_opening(settings: Settings, database: Database) -> None:
     """Keep the utility's first billing day where billing reads it. A log-in without the right leaves it to the
     deployment's owner; a folder that lacks the utility's own settings is reported by whatever needs them."""
-    import psycopg
-
     from meter_pipeline.billing.tables.opening import write_opening
+    from meter_pipeline.postgres import driver
 
     try:
         opening = settings.utility().first_billing_day
@@ -45,7 +44,7 @@ def _tell_opening(settings: Settings, database: Database) -> None:
         return
     if opening is None:
         return
-    with suppress(psycopg.errors.InsufficientPrivilege), database.connect("going live") as connection:
+    with suppress(driver.errors.InsufficientPrivilege), database.connect("going live") as connection:
         write_opening(connection, opening)
 
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import psycopg
-
 from meter_pipeline.anomalies.cases import UNDECIDED
 from meter_pipeline.anomalies.kinds import KINDS
 from meter_pipeline.anomalies.tables import exception_cases
@@ -15,6 +13,7 @@ from meter_pipeline.anomalies.validation import tables as findings_table
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import decisions
 from meter_pipeline.ledger import entries
+from meter_pipeline.postgres import driver
 
 Decision = Literal["assigned", "confirmed", "dismissed"]
 #: Family of the cases that validation opens
@@ -34,7 +33,7 @@ class Decided:
     released: int
 
 
-def list_cases(connection: psycopg.Connection[Any], filters: Mapping[str, Any]) -> list[dict[str, Any]]:
+def list_cases(connection: driver.Connection, filters: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Cases that match all filters (FILTERS; a list means any of), newest first. Raises QueueError for a filter that
     does not exist."""
     unknown = sorted(set(filters) - set(FILTERS))
@@ -43,7 +42,7 @@ def list_cases(connection: psycopg.Connection[Any], filters: Mapping[str, Any]) 
     return exception_cases.read_cases(connection, **filters)
 
 
-def show_case(connection: psycopg.Connection[Any], case_id: str) -> dict[str, Any]:
+def show_case(connection: driver.Connection, case_id: str) -> dict[str, Any]:
     """A case, what its kind means, and every flag with its evidence. Raises QueueError where there is none."""
     found = exception_cases.read_cases(connection, case_id=case_id)
     if not found:
@@ -55,7 +54,7 @@ def show_case(connection: psycopg.Connection[Any], case_id: str) -> dict[str, An
 
 
 def decide(
-    connection: psycopg.Connection[Any],
+    connection: driver.Connection,
     filters: Mapping[str, Any],
     decision: Decision,
     *,

@@ -23,6 +23,7 @@ from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.ledger.contents import stored_content
 from meter_pipeline.ledger.row_states import rows_as_they_are
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.postgres.reading import reading
 from meter_pipeline.set_aside import apart
 
@@ -240,7 +241,9 @@ class _Asked:
     again: bool = True
 
 
-def _ask(connection: Any, calendar: BillingCalendar, proposal: Proposal, asked: _Asked, clock: Clock) -> str | None:
+def _ask(
+    connection: Connection, calendar: BillingCalendar, proposal: Proposal, asked: _Asked, clock: Clock
+) -> str | None:
     """Write a proposal in the place of the statement's undecided ones; None where nothing is left to
     correct, or the same was refused. One that waits already with the same lines stays. Usage or a credit that moves no
     money on this statement is kept as an adjustment without lines: the next one stands on it.
@@ -335,7 +338,7 @@ def _rows(proposal: Proposal) -> list[tuple[Any, ...]]:
 def decide(database: Database, adjustment_id: str, *, approve: bool, person: str, clock: Clock = SYSTEM_CLOCK) -> None:
     """Approve (and post) or refuse an adjustment. Raises AdjustmentError where it is not waiting, or where the person
     asked for it; Refused for a name that may not decide."""
-    import psycopg
+    from meter_pipeline.postgres import driver
 
     with database.connect("billing adjustment") as connection:
         person = decisions.entitled(connection, person, decisions.FINANCE)
@@ -343,7 +346,7 @@ def decide(database: Database, adjustment_id: str, *, approve: bool, person: str
             row = adjustments.decide(
                 connection, adjustment_id, "approved" if approve else "refused", person, clock.now()
             )
-        except psycopg.errors.CheckViolation as error:
+        except driver.errors.CheckViolation as error:
             if error.diag.constraint_name != "decided_by_another_person":
                 raise
             raise AdjustmentError(f"{person} asked for it; another person must decide") from error
@@ -364,7 +367,7 @@ def decide(database: Database, adjustment_id: str, *, approve: bool, person: str
             _post(connection, adjustment_id, clock, person)
 
 
-def _post(connection: Any, adjustment_id: str, clock: Clock, actor: str) -> None:
+def _post(connection: Connection, adjustment_id: str, clock: Clock, actor: str) -> None:
     statement_id = adjustment_id.rsplit(".", 1)[0]
     before = adjustments.carried_out(connection, statement_id)
     row = adjustments.post(connection, adjustment_id, clock.now())

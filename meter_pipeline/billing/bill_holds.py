@@ -14,13 +14,19 @@ from meter_pipeline.billing.tables import statements as store
 from meter_pipeline.control.migration_stage import bills_customers
 from meter_pipeline.migration import tables as legacy
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 
 #: Why an account's bill waits (billing.statement_exception)
 HOLD_SCHEMA: Final = pl.Schema({"account_id": pl.String(), "reason": pl.String(), "detail": pl.String()})
 
 
 def billed_by_legacy(
-    connection: Any, value: dict[str, Any], wanted: pl.DataFrame, cycle_id: str, period_start: date, period_end: date
+    connection: Connection,
+    value: dict[str, Any],
+    wanted: pl.DataFrame,
+    cycle_id: str,
+    period_start: date,
+    period_end: date,
 ) -> pl.DataFrame:
     """Accounts whose period the legacy batch bills under a value of the migration's stage: account_id, reason, detail.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from typing import Any
 
 import polars as pl
 
@@ -28,6 +27,7 @@ from meter_pipeline.control.migration_stage import STAGE
 from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.migration import tables as legacy
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.postgres.reading import reading
 
 
@@ -183,7 +183,7 @@ def _without(period: Period, accounts: list[str]) -> Period:
     return replace(period, wanted=period.wanted.filter(kept), runs=period.runs.filter(kept), revised=revised)
 
 
-def _streaks(connection: Any, outcome: StatementOutcome) -> pl.DataFrame:
+def _streaks(connection: Connection, outcome: StatementOutcome) -> pl.DataFrame:
     """Accounts that stand on a run of estimates, as exceptions that hold nothing."""
     streaks = checks.period_streaks(connection, outcome.cycle_id, outcome.period_start, outcome.period_end, STREAK_DAYS)
     return streaks.select(
@@ -193,7 +193,7 @@ def _streaks(connection: Any, outcome: StatementOutcome) -> pl.DataFrame:
     )
 
 
-def statement_checks(connection: Any, cycle_id: str, period_start: date, period_end: date) -> pl.DataFrame:
+def statement_checks(connection: Connection, cycle_id: str, period_start: date, period_end: date) -> pl.DataFrame:
     """lines_to_statement and statement_to_ledger of a period, from what is stored now; empty where nothing was issued.
 
     Every statement is hashed again from its lines and looked for by that hash among the leaves of the ledger's entries,

@@ -15,6 +15,7 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import decisions
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.revenue_assurance.law import last_said, law
 
 
@@ -46,7 +47,7 @@ def checklist(database: Database, month: date, *, anew: bool = True) -> list[dic
         return _points(connection, month, anew)
 
 
-def _points(connection: Any, month: date, anew: bool = True) -> list[dict[str, Any]]:
+def _points(connection: Connection, month: date, anew: bool = True) -> list[dict[str, Any]]:
     """The store's points, and every statement of the month's periods compared with its days and with the ledger."""
     following = _following(month)
     against = [
@@ -63,7 +64,7 @@ def _points(connection: Any, month: date, anew: bool = True) -> list[dict[str, A
     return [*periods.checklist(connection, month, following), point, _law(connection, month, following, anew)]
 
 
-def _law(connection: Any, month: date, following: date, anew: bool) -> dict[str, Any]:
+def _law(connection: Connection, month: date, following: date, anew: bool) -> dict[str, Any]:
     """Whether all validated usage is on a bill, accrued or waiting for a reason, by the room that shares no code with
     billing."""
     if anew:
@@ -75,7 +76,7 @@ def _law(connection: Any, month: date, following: date, anew: bool) -> dict[str,
     return {"point": "all usage is billed, accrued or waiting for a reason", "ok": ok, "detail": detail[:500]}
 
 
-def _checks(connection: Any, cycle: str, first: date, past: date, anew: bool) -> list[tuple[str, str, str]]:
+def _checks(connection: Connection, cycle: str, first: date, past: date, anew: bool) -> list[tuple[str, str, str]]:
     """Check, cause and detail of a period's statements."""
     if anew:
         return statement_checks(connection, cycle, first, past).select("joint", "cause", "detail").rows()
@@ -107,8 +108,7 @@ def approve_close(
     ``sign`` signs the SHA-256 of the control totals' canonical bytes; the ledger's signed checkpoint covers them in any
     case. Raises CloseError naming the points that fail, or where the same person asked.
     """
-    import psycopg
-
+    from meter_pipeline.postgres import driver
     from meter_pipeline.unbilled import month as unbilled
 
     following = _following(month)
@@ -147,6 +147,6 @@ def approve_close(
         try:
             if not periods.seal(connection, month, values):
                 raise CloseError(f"{month:%Y-%m} is not waiting to be closed")
-        except psycopg.errors.CheckViolation as error:
+        except driver.errors.CheckViolation as error:
             raise CloseError("two different people close a month") from error
         return Seal(month, totals, digest, entry)

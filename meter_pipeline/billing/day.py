@@ -35,6 +35,7 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.postgres.reading import reading
 from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.sharding import key_ranges
@@ -125,7 +126,7 @@ class _Run:
     """One run of the stage: its sessions, and the threads that read ahead and write behind."""
 
     database: Database
-    connection: Any
+    connection: Connection
     session: Database
     beside: Database
     reader: ThreadPoolExecutor
@@ -305,7 +306,7 @@ def _hash(_: _Run, result: DayCharges) -> tuple[list[bytes], list[bytes]]:
     return charge_hashes(result.charges).to_list(), determinant_leaves(result.determinants).to_list()
 
 
-def _write(connection: Any, result: DayCharges, day: date, loaded: bool) -> list[str]:
+def _write(connection: Connection, result: DayCharges, day: date, loaded: bool) -> list[str]:
     """The day's rows; returns the service points whose determinants or charges changed. ``loaded``: all were new and
     are written."""
     changed: list[str] = result.determinants["service_point_id"].to_list()

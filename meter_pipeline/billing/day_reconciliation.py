@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
 
 import polars as pl
 
@@ -12,6 +11,7 @@ from meter_pipeline.billing import reconcile
 from meter_pipeline.billing.tables import reconciliation as checks
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.vee import register_tolerance
 
 
@@ -27,7 +27,7 @@ class SourceRows:
     prior_day: pl.DataFrame
 
     @classmethod
-    def read(cls, connection: Any, calendar: BillingCalendar, day: date) -> SourceRows:
+    def read(cls, connection: Connection, calendar: BillingCalendar, day: date) -> SourceRows:
         """As a connection sees it."""
         return cls(
             checks.files(connection, day),
@@ -52,13 +52,13 @@ class BilledRows:
     charges: pl.DataFrame
 
     @classmethod
-    def read(cls, connection: Any, day: date) -> BilledRows:
+    def read(cls, connection: Connection, day: date) -> BilledRows:
         """As a connection sees it."""
         return cls(checks.stored_determinants(connection, day), checks.stored_charges(connection, day))
 
 
 def day_checks(
-    connection: Any,
+    connection: Connection,
     calendar: BillingCalendar,
     day: date,
     own: BilledRows | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import date
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -17,6 +17,7 @@ from meter_pipeline.billing.service_agreements import DayServices, Reference, se
 from meter_pipeline.billing.tables import days
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.set_aside import apart
 
 #: What names a row of a day
@@ -53,7 +54,7 @@ def groups_of(bound: DayServices, frame: pl.DataFrame, day: date, calendar: Bill
 
 
 def carry_forward(
-    connection: Any,
+    connection: Connection,
     database: Database,
     calendar: BillingCalendar,
     charges: pl.DataFrame,

@@ -6,15 +6,17 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from datetime import date
-from typing import Any
 
 from meter_pipeline.billing.accrual import DETERMINANT_SCHEMA, DayCharges
 from meter_pipeline.billing.tables import days as store
 from meter_pipeline.clock import Clock
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 
 
-def keep_revisions(connection: Any, database: Database, result: DayCharges, day: date, clock: Clock) -> list[str]:
+def keep_revisions(
+    connection: Connection, database: Database, result: DayCharges, day: date, clock: Clock
+) -> list[str]:
     """Keep what a sealed day's determinants and exceptions would be now; returns the service points that are news.
 
     A day is compared with what was last kept of it, and with the sealed rows where nothing was: a correction that is

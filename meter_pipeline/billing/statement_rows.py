@@ -13,6 +13,7 @@ from meter_pipeline.clock import Clock
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.ledger.contents import content_of
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 
 if TYPE_CHECKING:
     from meter_pipeline.billing.bill_run import StatementOutcome
@@ -39,7 +40,7 @@ SEGMENT_COLUMNS: Final = (
 
 
 def write(
-    connection: Any,
+    connection: Connection,
     database: Database,
     outcome: StatementOutcome,
     found: PeriodPrices,

@@ -10,10 +10,11 @@ from meter_pipeline.billing.tables import days
 from meter_pipeline.billing.tariffs import Tariff, parse_rider, shares_riders
 from meter_pipeline.clock import Clock
 from meter_pipeline.ledger import entries as ledger
+from meter_pipeline.postgres.driver import Connection
 
 
 def freeze_versions(
-    connection: Any, tariffs: Mapping[tuple[str, int], Tariff], reference: Reference, clock: Clock, actor: str
+    connection: Connection, tariffs: Mapping[tuple[str, int], Tariff], reference: Reference, clock: Clock, actor: str
 ) -> None:
     """Tariff versions on their first use, and the riders they share: from now on their documents may not change."""
     for (tariff_id, version), tariff in sorted(tariffs.items()):
@@ -65,7 +66,7 @@ def _rider_row(reference: Reference, rider_id: str, version: int) -> dict[str, A
     }
 
 
-def _freeze(connection: Any, row: dict[str, Any], clock: Clock, actor: str) -> None:
+def _freeze(connection: Connection, row: dict[str, Any], clock: Clock, actor: str) -> None:
     if days.write_tariff(connection, row, clock.now()):
         body = {"tariff_id": row["tariff_id"], "version": row["version"], "sha256": row["document_sha256"]}
         ledger.append(connection, "tariff_version", body, clock=clock, actor=actor)

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from psycopg.conninfo import conninfo_to_dict
 
 from meter_pipeline import database_roles
 from meter_pipeline.cli.output import OUT, emit, problem, table
 from meter_pipeline.postgres import embedded
-from meter_pipeline.postgres.database import open_database
+from meter_pipeline.postgres.database import open_database, user_of
 from meter_pipeline.postgres.migrations import migrate as apply_migrations
 from meter_pipeline.settings import load_settings
 
@@ -146,8 +145,8 @@ def roles(
     """
     if as_sql:
         settings = load_settings()
-        asked = conninfo_to_dict(settings.database_url) if settings.database_url else {}
-        user = owner or asked.get("user") or os.environ.get("PGUSER") or getpass.getuser()
+        asked = user_of(settings.database_url) if settings.database_url else None
+        user = owner or asked or os.environ.get("PGUSER") or getpass.getuser()
         sys.stdout.write(database_roles.administrators_script(str(user)))
         return
     emit(

@@ -5,20 +5,19 @@ dead letters over age.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, Final
-
-import psycopg
+from typing import Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.notify import Alert
 from meter_pipeline.control.rules import Thresholds
 from meter_pipeline.control.tables import alerts, evidence, flags
+from meter_pipeline.postgres import driver
 
 #: A dead letter or an exception is to be worked within two working days; over a weekend that is four days.
 EXCEPTION_AGE: Final = timedelta(days=4)
 
 
-def find(connection: psycopg.Connection[Any], limits: Thresholds, *, clock: Clock = SYSTEM_CLOCK) -> list[Alert]:
+def find(connection: driver.Connection, limits: Thresholds, *, clock: Clock = SYSTEM_CLOCK) -> list[Alert]:
     """Every alert the present state calls for; keys let each be sent a single time (the ageing ones daily)."""
     now = clock.now()
     found = []

@@ -14,17 +14,14 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, TypeAlias
-
-import psycopg
+from typing import Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.flags import Flag
 from meter_pipeline.control.people import Denial, Refused, canonical, denial
 from meter_pipeline.control.tables import flags
 from meter_pipeline.postgres.database import Database
-
-Connection: TypeAlias = psycopg.Connection[Any]
+from meter_pipeline.postgres.driver import Connection
 
 #: Who works the queues, who decides about money, who edits reads, who acts on the migration.
 WORK: Final = ("finance", "operator", "engineer")

@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
-import psycopg
-
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.people import Denial, Refused, canonical, denial
 from meter_pipeline.control.tables import flags
 from meter_pipeline.control.tables.flags import RequestRow
 from meter_pipeline.ledger import entries
+from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
-
-Connection: TypeAlias = psycopg.Connection[Any]
+from meter_pipeline.postgres.driver import Connection
 
 #: A shift: long enough to find the second person at night, short enough that what was checked is still true.
 DEFAULT_LIFE: Final = timedelta(hours=8)
@@ -120,7 +118,7 @@ def request(
     with database.connect("control", autocommit=True) as connection:
         row = flags.request_by_id(connection, made)
     if row is None:
-        raise psycopg.DataError(f"request {made} is gone")
+        raise driver.DataError(f"request {made} is gone")
     return row
 
 

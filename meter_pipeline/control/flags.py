@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
 
-import psycopg
-
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import dual_control
 from meter_pipeline.control.people import Denial, Refused, canonical, denial
@@ -20,8 +18,8 @@ from meter_pipeline.control.tables import flags
 from meter_pipeline.control.tables.flags import RequestRow
 from meter_pipeline.ledger import entries
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 
-Connection: TypeAlias = psycopg.Connection[Any]
 #: Says what is wrong with going from the first value to the second, or None.
 Check: TypeAlias = Callable[[Any, Any], str | None]
 

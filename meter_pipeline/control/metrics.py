@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import psycopg
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -12,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.tables import metrics
+from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
 
 _PREFIX = "meter_pipeline_"
@@ -30,13 +30,13 @@ class Collector:
         try:
             with self._database.connect("metrics", autocommit=True) as connection:
                 families = list(self._families(connection))
-        except psycopg.Error:
+        except driver.Error:
             up.add_metric([], 0)
             return [up]
         up.add_metric([], 1)
         return [up, *families]
 
-    def _families(self, connection: psycopg.Connection[tuple[object, ...]]) -> Iterable[Metric]:
+    def _families(self, connection: driver.Connection) -> Iterable[Metric]:
         for name, about, labels, rows in metrics.figures(connection):
             family = GaugeMetricFamily(_PREFIX + name, about, labels=labels)
             for values, figure in rows:

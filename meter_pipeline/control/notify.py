@@ -16,13 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.message import EmailMessage
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 from urllib.parse import urlsplit
-
-import psycopg
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.tables import notifications
+from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
 
 Severity = Literal["info", "warning", "critical"]
@@ -150,7 +149,7 @@ def channels(environment: Mapping[str, str] | None = None) -> list[Channel]:
     return found
 
 
-def tell(connection: psycopg.Connection[Any], alert: Alert, *, clock: Clock = SYSTEM_CLOCK) -> bool:
+def tell(connection: driver.Connection, alert: Alert, *, clock: Clock = SYSTEM_CLOCK) -> bool:
     """Put an alert into the outbox, in the caller's transaction; False where this trouble was sent before."""
     return notifications.insert(connection, alert.key[:300], alert.severity, alert.title, alert.body, clock.now())
 
@@ -173,9 +172,7 @@ def deliver(
     return done
 
 
-def _send(
-    connection: psycopg.Connection[Any], row: notifications.Outgoing, to: Sequence[Channel], now: datetime
-) -> str:
+def _send(connection: driver.Connection, row: notifications.Outgoing, to: Sequence[Channel], now: datetime) -> str:
     alert = Alert(row.dedupe_key, row.severity, row.title, row.body)
     delivered, errors = dict(row.delivered), []
     for channel in to:

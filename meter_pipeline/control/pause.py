@@ -10,9 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeAlias
-
-import psycopg
+from typing import Any, Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import dual_control
@@ -20,9 +18,9 @@ from meter_pipeline.control.people import Denial, Refused, canonical, denial
 from meter_pipeline.control.tables import flags
 from meter_pipeline.control.tables.flags import PauseRow, RequestRow
 from meter_pipeline.ledger import entries
+from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
-
-Connection: TypeAlias = psycopg.Connection[Any]
+from meter_pipeline.postgres.driver import Connection
 
 COMMODITIES: Final = ("electricity", "water", "gas")
 _HEAD_END: Final = re.compile(r"[A-Z0-9-]{1,64}")
@@ -157,7 +155,7 @@ def raise_pause(
         row = flags.pause_by_id(connection, pause_id)
         connection.commit()
     if row is None:
-        raise psycopg.DataError(f"pause {pause_id} is gone")
+        raise driver.DataError(f"pause {pause_id} is gone")
     return _state(row)
 
 
@@ -235,7 +233,7 @@ def confirm_resume(
     with database.connect("control", autocommit=True) as connection:
         row = flags.pause_by_id(connection, int(request.subject.removeprefix("pause:")))
     if row is None:
-        raise psycopg.DataError(f"the pause of request {request_id} is gone")
+        raise driver.DataError(f"the pause of request {request_id} is gone")
     return row
 
 
@@ -294,7 +292,7 @@ def _raise(
             }
             entries.append(connection, "pause_set", body, clock=clock, actor=person)
             return pause_id
-    raise psycopg.errors.SerializationFailure("the pause was raised and ended by others three times over")
+    raise driver.errors.SerializationFailure("the pause was raised and ended by others three times over")
 
 
 def _add_evidence(

@@ -6,13 +6,12 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
-
-import psycopg
+from typing import Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.tables import flags
 from meter_pipeline.ledger import entries
+from meter_pipeline.postgres import driver
 
 #: ASCII only, lower case: no second spelling and no look-alike letter can pass for a second person. Same as
 # control.person_name in SQL.
@@ -59,7 +58,7 @@ def skeleton(person: str) -> str:
     return re.sub(r"[._-]", "", person)
 
 
-def denial(connection: psycopg.Connection[Any], name: str, duties: Sequence[str]) -> Denial | None:
+def denial(connection: driver.Connection, name: str, duties: Sequence[str]) -> Denial | None:
     """Why this person may not act with one of these duties, or None if they may: the rule of control.may_decide.
 
     While the register is empty anyone may: a new installation must be able to resume. Once it names a person, a name
@@ -79,7 +78,7 @@ def denial(connection: psycopg.Connection[Any], name: str, duties: Sequence[str]
 
 
 def put(
-    connection: psycopg.Connection[Any],
+    connection: driver.Connection,
     name: str,
     duties: Sequence[str],
     *,

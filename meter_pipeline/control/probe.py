@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Protocol
-
-import psycopg
+from typing import Final, Protocol
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.pause import PauseState, is_paused, unreachable
+from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.watchdog import deadline
 
@@ -52,7 +51,7 @@ class PauseProbe:
     sleep: Callable[[float], None] = time.sleep
     polls: int = field(default=0, init=False)
     waited_s: float = field(default=0.0, init=False)
-    _connection: psycopg.Connection[Any] | None = field(default=None, init=False, repr=False)
+    _connection: driver.Connection | None = field(default=None, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def check(self, commodity: str | None = None, head_end: str | None = None) -> PauseState | None:
@@ -61,7 +60,7 @@ class PauseProbe:
             self.polls += 1
             try:
                 return self._poll(commodity, head_end)
-            except (psycopg.Error, OSError, TimeoutError) as error:
+            except (driver.Error, OSError, TimeoutError) as error:
                 was_open = self._connection is not None
                 self._drop()
                 if not was_open:
@@ -70,7 +69,7 @@ class PauseProbe:
             # unreachable.
             try:
                 return self._poll(commodity, head_end)
-            except (psycopg.Error, OSError, TimeoutError) as error:
+            except (driver.Error, OSError, TimeoutError) as error:
                 self._drop()
                 return unreachable(error, self.clock)
 

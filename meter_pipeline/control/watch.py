@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import psycopg
-
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import rules
 from meter_pipeline.control.pause import WATCHER, PauseState, raise_pause
 from meter_pipeline.control.rules import Finding, Observations, Thresholds
 from meter_pipeline.control.tables import evidence, flags
 from meter_pipeline.ledger import entries
+from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
 
 
@@ -27,21 +26,19 @@ class WatchRound:
     raised: list[PauseState]
 
 
-def observe_breaker(
-    connection: psycopg.Connection[Any], name: str, *, is_open: bool, clock: Clock = SYSTEM_CLOCK
-) -> None:
+def observe_breaker(connection: driver.Connection, name: str, *, is_open: bool, clock: Clock = SYSTEM_CLOCK) -> None:
     """Hand in a breaker's change of state, in the caller's transaction."""
     now = clock.now()
     flags.observe(connection, "breaker", name, now, {"open": is_open, "since": now.isoformat()})
 
 
-def observe_ledger(connection: psycopg.Connection[Any], *, ok: bool, detail: str, clock: Clock = SYSTEM_CLOCK) -> None:
+def observe_ledger(connection: driver.Connection, *, ok: bool, detail: str, clock: Clock = SYSTEM_CLOCK) -> None:
     """Hand in the result of a verification of the ledger, in the caller's transaction."""
     flags.observe(connection, "ledger", "log", clock.now(), {"ok": ok, "detail": detail[:1500]})
 
 
 def observe_writes(
-    connection: psycopg.Connection[Any], latencies_ms: Sequence[float], target_ms: float, *, clock: Clock = SYSTEM_CLOCK
+    connection: driver.Connection, latencies_ms: Sequence[float], target_ms: float, *, clock: Clock = SYSTEM_CLOCK
 ) -> None:
     """Hand in how long a load's batches took, in the caller's transaction: p95, and since when it has been over four
     times the target.
@@ -64,7 +61,7 @@ def observe_writes(
 
 
 def observe(
-    connection: psycopg.Connection[Any],
+    connection: driver.Connection,
     kind: str,
     subject: str,
     figures: Mapping[str, Any],
@@ -75,7 +72,7 @@ def observe(
     flags.observe(connection, kind, subject, clock.now(), figures)
 
 
-def look(connection: psycopg.Connection[Any], limits: Thresholds, *, clock: Clock = SYSTEM_CLOCK) -> Observations:
+def look(connection: driver.Connection, limits: Thresholds, *, clock: Clock = SYSTEM_CLOCK) -> Observations:
     """Everything the rules need, as it stands now."""
     now = clock.now()
     since = flags.last_resumed_at(connection)
@@ -112,7 +109,7 @@ def watch(database: Database, limits: Thresholds | None = None, *, clock: Clock 
     return WatchRound(seen, findings, raised)
 
 
-def _note_breakers(connection: psycopg.Connection[Any], clock: Clock) -> None:
+def _note_breakers(connection: driver.Connection, clock: Clock) -> None:
     """Keep since when a shared breaker has not been closed: half-open trials that fail start its own clock again and
     again."""
     known = {row["subject"]: row["figures"] for row in flags.observations(connection, "breaker")}
@@ -122,7 +119,7 @@ def _note_breakers(connection: psycopg.Connection[Any], clock: Clock) -> None:
             observe_breaker(connection, name, is_open=state != "closed", clock=clock)
 
 
-def _note_version(connection: psycopg.Connection[Any], limits: Thresholds, clock: Clock) -> None:
+def _note_version(connection: driver.Connection, limits: Thresholds, clock: Clock) -> None:
     """A thresholds file that comes into use goes on the ledger, once."""
     known = flags.observations(connection, "thresholds")
     if known and known[0]["figures"].get("stamp") == limits.stamp:

@@ -25,10 +25,11 @@ from meter_pipeline.corrections import tables
 from meter_pipeline.corrections.impact import pairs_of
 from meter_pipeline.corrections.preview import refuse_archived, state_of
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.reference import Fault, ReferenceRefused, history
 from meter_pipeline.reference.folder import read_folder
 from meter_pipeline.reference.importing import write_rows
-from meter_pipeline.reference.tables import Snapshot, settle
+from meter_pipeline.reference.tables import Snapshot, record_time, settle
 from meter_pipeline.vee.tables import true_up
 
 #: Two people make a correction that changes money already issued: anybody who works the queues asks, finance confirms.
@@ -79,7 +80,7 @@ def import_folder(
     return made
 
 
-def _reach(connection: Any, calendar: BillingCalendar, clock: Clock) -> Made:
+def _reach(connection: Connection, calendar: BillingCalendar, clock: Clock) -> Made:
     """Ask for the days that the rows written in this transaction reach."""
     changed = history.changes(connection)
     if not changed:
@@ -89,12 +90,12 @@ def _reach(connection: Any, calendar: BillingCalendar, clock: Clock) -> Made:
         return Made()
     refuse_archived(connection, pairs)
     _, issued, _ = tables.statements(connection, pairs)
-    instant = history.record_time(connection)
+    instant = record_time(connection)
     days = ask(connection, pairs, hashlib.sha256(str(instant).encode()).digest(), clock.now())
     return Made({}, days, pairs["service_point_id"].n_unique(), issued)
 
 
-def ask(connection: Any, pairs: pl.DataFrame, evidence: bytes, now: datetime) -> list[date]:
+def ask(connection: Connection, pairs: pl.DataFrame, evidence: bytes, now: datetime) -> list[date]:
     """Ask for exactly the reached days, for the service points reached on each."""
     wanted = pairs.group_by("billing_day").agg(pl.col("service_point_id").sort()).sort("billing_day")
     requests = [true_up.Request(day, day, evidence, len(points), tuple(points)) for day, points in wanted.iter_rows()]
@@ -125,7 +126,7 @@ def approve(database: Database, request_id: int, *, by: str, reason: str, clock:
     unknown, same_person, expired, moved (what the preview stands on is not as it was)."""
     made = Made()
 
-    def effect(connection: Any, row: RequestRow) -> Denial | None:
+    def effect(connection: Connection, row: RequestRow) -> Denial | None:
         nonlocal made
         digest = bytes.fromhex(str(row.subject))
         try:
@@ -148,7 +149,7 @@ def apply(database: Database, digest: bytes, *, by: str, why: str, clock: Clock 
         return _make(connection, digest, by=by, asked_by=None, why=why, clock=clock)
 
 
-def _open(connection: Any, digest: bytes) -> dict[str, Any]:
+def _open(connection: Connection, digest: bytes) -> dict[str, Any]:
     """A preview that waits to be made."""
     found = tables.kept(connection, digest)
     if found is None:
@@ -162,7 +163,7 @@ def _open(connection: Any, digest: bytes) -> dict[str, Any]:
     return found
 
 
-def _make(connection: Any, digest: bytes, *, by: str, asked_by: str | None, why: str, clock: Clock) -> Made:
+def _make(connection: Connection, digest: bytes, *, by: str, asked_by: str | None, why: str, clock: Clock) -> Made:
     """Write a preview's rows, its requests and its ledger entry, in the caller's transaction."""
     mark = tables.reference_mark(connection)
     found = _open(connection, digest)

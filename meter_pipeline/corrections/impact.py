@@ -11,6 +11,7 @@ import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.corrections import tables
+from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.reference.history import Change
 from meter_pipeline.reference.reach import REACHES, Days, days_of
 from meter_pipeline.schemas.reference import STRETCHES, TABLES
@@ -33,7 +34,7 @@ class Span:
 
 
 def pairs_of(
-    connection: Any, calendar: BillingCalendar, changes: Sequence[Change], days: Sequence[date]
+    connection: Connection, calendar: BillingCalendar, changes: Sequence[Change], days: Sequence[date]
 ) -> pl.DataFrame:
     """The (service_point_id, billing_day) that changes of the caller's transaction reach, of the stored ``days``, sorted.
 
@@ -62,7 +63,7 @@ def pairs_of(
 _TOUCHED: Final = {"service_point_id": pl.String, "first": pl.Date, "past": pl.Date, "to_period_end": pl.Boolean}
 
 
-def spans(change: Change, calendar: BillingCalendar, connection: Any = None) -> list[Span]:
+def spans(change: Change, calendar: BillingCalendar, connection: Connection) -> list[Span]:
     """The days a change touches, before anybody asks whose they are."""
     kinds = days_of(change.table, tuple(c for c in change.columns if c in REACHES[change.table]))
     both = [_held(change.table, row, calendar, connection) for row in (change.old, change.new) if row is not None]
@@ -81,7 +82,7 @@ def spans(change: Change, calendar: BillingCalendar, connection: Any = None) -> 
     return found
 
 
-def _held(table: str, row: Mapping[str, Any], calendar: BillingCalendar, connection: Any) -> tuple[date, date]:
+def _held(table: str, row: Mapping[str, Any], calendar: BillingCalendar, connection: Connection) -> tuple[date, date]:
     """The days [first, past) on which a row holds."""
     match table:
         case "installations":
@@ -110,7 +111,7 @@ def _day_of(calendar: BillingCalendar, value: Any) -> date:
 
 
 def _points_of(
-    connection: Any, calendar: BillingCalendar, table: str, touched: Sequence[tuple[Change, list[Span]]]
+    connection: Connection, calendar: BillingCalendar, table: str, touched: Sequence[tuple[Change, list[Span]]]
 ) -> pl.DataFrame:
     """The service points that the changes of one table concern, each with the days it touches."""
     columns = list(TABLES[table].columns) if table in TABLES else ["tariff_id", "version"]
@@ -159,7 +160,7 @@ def _values(column: str, touched: Iterable[tuple[Change, list[Span]]]) -> set[st
     return {str(row[column]) for row in rows}
 
 
-def _to_period_ends(connection: Any, touched: pl.DataFrame) -> pl.DataFrame:
+def _to_period_ends(connection: Connection, touched: pl.DataFrame) -> pl.DataFrame:
     """Spans that cut a period, lengthened to its end."""
     cuts = touched.filter(pl.col("to_period_end") & (pl.col("past") < _FOREVER)).unique()
     if not cuts.height:

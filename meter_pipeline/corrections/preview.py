@@ -25,6 +25,7 @@ from meter_pipeline.corrections import tables
 from meter_pipeline.corrections.impact import pairs_of
 from meter_pipeline.ledger.entries import canonical_json
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.postgres.one_transaction import OneTransaction, undone
 from meter_pipeline.reference import Fault, ReferenceRefused, history
 from meter_pipeline.reference.folder import read_folder
@@ -64,7 +65,7 @@ def preview_folder(
     """The impact of importing a folder, kept under its digest. Raises ReferenceRefused where the import would be."""
     rows, documents = read_folder(folder)
 
-    def write(connection: Any) -> object:
+    def write(connection: Connection) -> object:
         return write_rows(connection, rows, documents, str(folder), snapshot=snapshot)
 
     return preview(database, calendar, write, str(folder), clock=clock)
@@ -144,12 +145,12 @@ def _impact(tried: OneTransaction, session: Any, calendar: BillingCalendar, mark
     return Preview(digest, {"digest": digest.hex(), **document}, changes, pairs, moved or bool(bills_waiting), state)
 
 
-def state_of(connection: Any, mark: str, points: list[str], first: date | None) -> str:
+def state_of(connection: Connection, mark: str, points: list[str], first: date | None) -> str:
     """SHA-256, in hex, over all that an impact stands on."""
     return hashlib.sha256(f"{mark}|{tables.state(connection, points, first)}".encode()).hexdigest()
 
 
-def refuse_archived(connection: Any, pairs: pl.DataFrame) -> None:
+def refuse_archived(connection: Connection, pairs: pl.DataFrame) -> None:
     """Raise ReferenceRefused where a change reaches days that were archived."""
     archived = tables.archived_days(connection)
     if not archived or not pairs.height:

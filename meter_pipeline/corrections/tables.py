@@ -14,7 +14,8 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from meter_pipeline.postgres.database import Database, scalar
-from meter_pipeline.reference.history import key_of, record_time
+from meter_pipeline.reference.history import key_of
+from meter_pipeline.reference.tables import record_time
 from meter_pipeline.schemas.reference import TABLES
 
 Connection = psycopg.Connection[Any]

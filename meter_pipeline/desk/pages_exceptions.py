@@ -12,6 +12,7 @@ from meter_pipeline.anomalies.kinds import KINDS
 from meter_pipeline.desk import tables
 from meter_pipeline.desk.pictures import usage_svg
 from meter_pipeline.desk.web import WORKERS, DeskRequest, FormError, NotFoundError, bad_place, link, parse_cursor, place
+from meter_pipeline.postgres.driver import Connection
 
 STATES: Final = {
     "undecided": ["open", "assigned"],
@@ -149,7 +150,7 @@ def _return(ask: DeskRequest) -> str:
     return to if to.startswith("/exceptions") and "//" not in to and "\\" not in to else "/exceptions"
 
 
-def _case(connection: Any, case_id: str) -> dict[str, Any]:
+def _case(connection: Connection, case_id: str) -> dict[str, Any]:
     try:
         return show_case(connection, case_id)
     except QueueError as error:

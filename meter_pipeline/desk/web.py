@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-import psycopg
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from psycopg_pool import ConnectionPool, PoolTimeout
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -34,7 +32,9 @@ from meter_pipeline.control.people import Denial, Refused
 from meter_pipeline.control.tables import flags
 from meter_pipeline.desk.access import Access, AccessError, Visitor
 from meter_pipeline.ingest.dead_letters import DeadLetterError
+from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import CONNECT_TIMEOUT_S, Database
+from meter_pipeline.postgres.pools import ConnectionPool, PoolTimeout
 from meter_pipeline.settings import Settings
 
 TEMPLATES: Final = Path(__file__).with_name("templates")
@@ -90,7 +90,7 @@ class Desk:
         return self.database.acting_as(INGEST if self.database.role else None)
 
     @contextmanager
-    def reading(self) -> Iterator[psycopg.Connection[Any]]:
+    def reading(self) -> Iterator[driver.Connection]:
         """A connection that can only read, kept between pages: connecting anew costs more than most pages' queries.
         Given up after 10 s."""
         if not self._pools:
@@ -248,12 +248,12 @@ def _answer(desk: Desk, request: Request, form: list[tuple[str, str]] | None, ha
         )
     except AccessError as error:
         return problem(desk, None, 503, str(error))
-    except (psycopg.DataError, OverflowError):
+    except (driver.DataError, OverflowError):
         # A number or date that no column takes names nothing that is here.
         if request.method == "GET":
             return problem(desk, visitor, 404, "There is no such page.")
         return problem(desk, visitor, 422, "A number or date in the form is out of range.")
-    except (psycopg.OperationalError, PoolTimeout):
+    except (driver.OperationalError, PoolTimeout):
         return problem(desk, None, 503, "The database does not answer. Nothing was changed; try again in a minute.")
 
 

@@ -16,7 +16,6 @@ from datetime import date
 from typing import Any
 
 import polars as pl
-import psycopg
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
@@ -33,6 +32,7 @@ from meter_pipeline.ingest.tables.load import INTERVAL, Kind
 from meter_pipeline.ingest.tables.restage import LOCK_CLASS
 from meter_pipeline.ingest.writer import BREAKER, PauseProbe, WriterCounts, Writers
 from meter_pipeline.ledger import entries
+from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.settings import Settings
@@ -161,7 +161,7 @@ class _Day:
     clock: Clock
     run_id: str | None
     pause: PauseProbe
-    lock: psycopg.Connection[Any]
+    lock: driver.Connection
     controller: Controller = field(default_factory=Controller)
     breaker: Breaker = field(default_factory=Breaker)
     rng: random.Random = field(default_factory=random.Random)
@@ -328,7 +328,7 @@ class _Day:
         )
         return staging.read(self.places.staging, item.staged_path)
 
-    def _letters(self, load_pass: plan.WritePlan, at: int, error: psycopg.Error) -> pl.DataFrame:
+    def _letters(self, load_pass: plan.WritePlan, at: int, error: driver.Error) -> pl.DataFrame:
         """The dead letter of a payload that the database refused."""
         payload = load_pass.incoming.row(at, named=True)
         item = self.waiting[payload["src"]]

@@ -30,6 +30,7 @@ from meter_pipeline.ingest.tables.dead_letters import DeadLetter
 from meter_pipeline.ledger import entries, erasure
 from meter_pipeline.postgres import vectors
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.schemas.reads import INTERVAL_READS, NO_VALUE, REGISTER_READS, UTC_US, ParsedFeed
 
 #: Formats whose lines mean nothing without the file's first line.
@@ -252,7 +253,7 @@ def _faults(
     return found or ([] if parsed.received else [("no_reads", "the content holds no read")])
 
 
-def _content(connection: Any, places: FileFolders, letter: DeadLetter, head_end: HeadEnd, folder: Path) -> bytes:
+def _content(connection: Connection, places: FileFolders, letter: DeadLetter, head_end: HeadEnd, folder: Path) -> bytes:
     """The small file to land: the letter's content with what its format needs before it."""
     content = letter.corrected_raw if letter.corrected_raw is not None else letter.raw
     if letter.raw_format == "canonical":

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import polars as pl
-import psycopg
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
@@ -24,6 +23,7 @@ from meter_pipeline.ingest.landing import FileFolders, IdentityTaken, Landed, Pa
 from meter_pipeline.ingest.plots import files_plot
 from meter_pipeline.ingest.tables import raw
 from meter_pipeline.ingest.writer import PauseProbe
+from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.settings import Settings
@@ -231,7 +231,7 @@ class _Landing:
                     self.outcome.landed.append(self._register(name, head_end, prepared))
                     return
             hold((called, coming.words() if coming is not None and hasattr(coming, "words") else "paused"))
-        except psycopg.Error:
+        except driver.Error:
             raise
         except (OSError, ValueError) as error:
             hold((called, str(error)))

@@ -35,6 +35,7 @@ from meter_pipeline.ingest.tables import dead_letters, raw
 from meter_pipeline.ledger import entries
 from meter_pipeline.postgres import vectors
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.schemas.reads import ParsedFeed
 
 Parse = Callable[[Path, HeadEnd, BillingCalendar], ParsedFeed]
@@ -503,7 +504,9 @@ def _check(frame: pl.DataFrame, channels: Declared, kind: str) -> tuple[pl.DataF
     return frame.filter(~bad).drop("time_fault"), frame.filter(bad).with_columns(said["reasons"])
 
 
-def _duplicate(connection: Any, known: raw.FeedFile, name: str, size: int, modified_ns: int, clock: Clock) -> Landed:
+def _duplicate(
+    connection: Connection, known: raw.FeedFile, name: str, size: int, modified_ns: int, clock: Clock
+) -> Landed:
     raw.note_arrival(connection, known.sha256, name, clock.now(), name != known.file_name, size, modified_ns)
     entries.append(
         connection,

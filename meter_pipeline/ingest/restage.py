@@ -13,10 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import polars as pl
-import psycopg
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ingest import staging
@@ -26,8 +24,7 @@ from meter_pipeline.ingest.tables import dead_letters, raw
 from meter_pipeline.ingest.tables import restage as tables
 from meter_pipeline.ledger import entries
 from meter_pipeline.postgres.database import Database
-
-Connection = psycopg.Connection[Any]
+from meter_pipeline.postgres.driver import Connection
 
 
 class DayIsBeingWritten(ValueError):

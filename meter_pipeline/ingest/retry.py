@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-import psycopg
-import psycopg_pool
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.stop import stop_base
 
 from meter_pipeline.clock import Clock
 from meter_pipeline.ingest.tables.load import DayTakenOverError
+from meter_pipeline.postgres import driver
+from meter_pipeline.postgres.pools import PoolTimeout
 
 
 class Meaning(StrEnum):
@@ -55,15 +55,15 @@ def meaning(error: BaseException) -> Meaning:
     """What an error of a batch's write means."""
     if isinstance(error, DayTakenOverError):
         return Meaning.FATAL
-    if isinstance(error, (psycopg_pool.PoolTimeout, TimeoutError, ConnectionError)):
+    if isinstance(error, (PoolTimeout, TimeoutError, ConnectionError)):
         return Meaning.UNKNOWN
-    if isinstance(error, psycopg.Error):
+    if isinstance(error, driver.Error):
         state = error.sqlstate
         if state is None:
             # A reset on COMMIT's reply comes as OperationalError without a state, and the row is committed.
             return (
                 Meaning.UNKNOWN
-                if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+                if isinstance(error, (driver.OperationalError, driver.InterfaceError))
                 else Meaning.FATAL
             )
         if state in _BY_STATE:

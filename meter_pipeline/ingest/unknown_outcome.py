@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-import psycopg
-
 from meter_pipeline.clock import Clock
 from meter_pipeline.ingest.tables.load import Attempt
+from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.watchdog import cut as cut_socket
 
@@ -67,29 +66,27 @@ async def settle(
         await connection.close()
 
 
-async def _connected(database: Database, clock: Clock) -> psycopg.AsyncConnection[Any]:
+async def _connected(database: Database, clock: Clock) -> driver.AsyncConnection:
     began, pause_s = clock.monotonic(), LOOK_S
     while True:
         try:
             return await database.connect_async("ingest-settle", autocommit=True)
-        except psycopg.OperationalError:
+        except driver.OperationalError:
             if clock.monotonic() - began >= CONNECT_S:
                 raise
             await clock.sleep(pause_s)
             pause_s = min(2 * pause_s, 2.0)
 
 
-async def _status(connection: psycopg.AsyncConnection[Any], attempt: Attempt) -> str:
+async def _status(connection: driver.AsyncConnection, attempt: Attempt) -> str:
     try:
         row = await _ask(connection, "SELECT pg_xact_status(%s::text::xid8)", (attempt.transaction,))
-    except psycopg.errors.InvalidParameterValue:
+    except driver.errors.InvalidParameterValue:
         return "gone"  # "transaction ID is in the future": a standby that took over before it had this transaction
     return str(row[0]) if row is not None and row[0] is not None else "gone"
 
 
-async def _ask(
-    connection: psycopg.AsyncConnection[Any], query: str, parameters: tuple[Any, ...]
-) -> tuple[Any, ...] | None:
+async def _ask(connection: driver.AsyncConnection, query: str, parameters: tuple[Any, ...]) -> tuple[Any, ...] | None:
     watchdog = asyncio.get_running_loop().call_later(ANSWER_S, cut_socket, connection)
     try:
         cursor = await connection.execute(query.encode(), parameters)

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import polars as pl
-import psycopg
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from meter_pipeline.clock import Clock
 from meter_pipeline.ingest import unknown_outcome
@@ -24,7 +22,9 @@ from meter_pipeline.ingest.controller import Controller
 from meter_pipeline.ingest.plan import Source, WritePlan, cut, most_rows, rejection
 from meter_pipeline.ingest.retry import HeldTime, Meaning, Patience, Retrier, meaning
 from meter_pipeline.ingest.tables import load, server_waits
+from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.pools import AsyncConnectionPool, PoolTimeout
 from meter_pipeline.postgres.watchdog import cut as cut_socket
 
 #: A write that takes longer is cut at the socket. statement_timeout (30 s) ends a slow statement on a live server;
@@ -45,7 +45,7 @@ class PauseProbe(Protocol):
 class Letters(Protocol):
     """Makes the dead letter of one payload that the database refused."""
 
-    def __call__(self, load_pass: WritePlan, at: int, error: psycopg.Error) -> pl.DataFrame: ...
+    def __call__(self, load_pass: WritePlan, at: int, error: driver.Error) -> pl.DataFrame: ...
 
 
 class Permits:
@@ -110,7 +110,7 @@ class Writers:
     pause_poll_s: float = 0.5
     monitor_s: float = 0.25
     figures: WriterCounts = field(default_factory=WriterCounts)
-    _pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] | None = None
+    _pool: AsyncConnectionPool[driver.AsyncConnection] | None = None
     _permits: Permits | None = None
     _ahead: Permits | None = None
     _retrier: Retrier | None = None
@@ -164,7 +164,7 @@ class Writers:
                 with contextlib.suppress(asyncio.CancelledError):
                     await monitor
 
-    async def _prepare(self, connection: psycopg.AsyncConnection[Any]) -> None:
+    async def _prepare(self, connection: driver.AsyncConnection) -> None:
         self.controller.empty_commit(await load.prepare_session(connection, self.clock.monotonic))
 
     async def _first_connection(self) -> None:
@@ -172,7 +172,7 @@ class Writers:
         reach is the first batch's business."""
         assert self._pool is not None  # noqa: S101
         if self.controller.enabled:
-            with contextlib.suppress(PoolTimeout, psycopg.Error, OSError):
+            with contextlib.suppress(PoolTimeout, driver.Error, OSError):
                 async with self._pool.connection():
                     pass
             assert self._permits is not None and self._ahead is not None  # noqa: S101, PT018
@@ -210,7 +210,7 @@ class Writers:
         try:
             await self._write_batch(batch, self.sources[int(load_pass.incoming["src"][first])])
             return
-        except psycopg.Error as error:
+        except driver.Error as error:
             what = meaning(error)
             if what not in (Meaning.DATA, Meaning.SMALLER) or (what is Meaning.SMALLER and past - first == 1):
                 raise
@@ -223,7 +223,7 @@ class Writers:
         await self._write_range(load_pass, first, middle)
         await self._write_range(load_pass, middle, past)
 
-    async def _reject(self, load_pass: WritePlan, at: int, error: psycopg.Error) -> None:
+    async def _reject(self, load_pass: WritePlan, at: int, error: driver.Error) -> None:
         letters = self.letters(load_pass, at, error)
         batch = rejection(load_pass, at, self.epoch, self.sources, letters, self.clock)
         await self._write_batch(batch, self.sources[int(load_pass.incoming["src"][at])])
@@ -318,7 +318,7 @@ class Writers:
             if self._ahead is not None:
                 await self._ahead.resize(self.controller.writers + 1)
 
-    def _cut(self, connection: psycopg.AsyncConnection[Any]) -> None:
+    def _cut(self, connection: driver.AsyncConnection) -> None:
         self.figures.watchdog += 1
         cut_socket(connection)
 
@@ -350,7 +350,7 @@ class Writers:
         """On a connection of its own: sample the server's waits, share the breaker. An unreachable server is the
         breaker's business, not ours."""
         assert self._moves is not None  # noqa: S101
-        connection: psycopg.AsyncConnection[Any] | None = None
+        connection: driver.AsyncConnection | None = None
         holder = self.run_id or "ingest"
         try:
             while True:
@@ -370,9 +370,9 @@ class Writers:
                         self.controller.waits(await server_waits.waits(connection, self.application_name))
                     finally:
                         watchdog.cancel()
-                except (psycopg.Error, OSError):
+                except (driver.Error, OSError):
                     if connection is not None:
-                        with contextlib.suppress(psycopg.Error, OSError):
+                        with contextlib.suppress(driver.Error, OSError):
                             await connection.close()
                     connection = None
                 await self.clock.sleep(self.monitor_s)

@@ -17,12 +17,11 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, Final
 
-import psycopg
-
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import merkle
 from meter_pipeline.ledger.kinds import KINDS
 from meter_pipeline.ledger.tables import entries
+from meter_pipeline.postgres import driver
 
 #: Names the encoding inside every entry, so that a later one is distinguishable.
 VERSION: Final = "mp-ledger-entry/1"
@@ -85,7 +84,7 @@ def encode(
 
 
 def append(
-    connection: psycopg.Connection[Any],
+    connection: driver.Connection,
     kind: str,
     body: Mapping[str, Any],
     leaves: merkle.Leaves | None = None,
@@ -102,14 +101,14 @@ def append(
     return insert(connection, encode(kind, body, leaves, at=clock.now(), actor=actor or connection.info.user))
 
 
-def insert(connection: psycopg.Connection[Any], entry: Entry) -> int:
+def insert(connection: driver.Connection, entry: Entry) -> int:
     """As append, of an entry that was encoded elsewhere: folding 100,000 leaves takes 0.15 s, which another thread may
     spend."""
     return entries.insert_entry(connection, entry.row)
 
 
 async def append_async(
-    connection: psycopg.AsyncConnection[Any],
+    connection: driver.AsyncConnection,
     kind: str,
     body: Mapping[str, Any],
     leaves: merkle.Leaves | None = None,

@@ -11,10 +11,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from datetime import date
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
-import psycopg
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import dual_control
@@ -26,8 +25,7 @@ from meter_pipeline.ledger.row_checks import REPAIR, compared, contents_of, tabl
 from meter_pipeline.ledger.row_rules import Hasher, rules_of
 from meter_pipeline.ledger.sources import SOURCES
 from meter_pipeline.postgres.database import Database
-
-Connection: TypeAlias = psycopg.Connection[Any]
+from meter_pipeline.postgres.driver import Connection
 
 ACTION: Final = dual_control.Action(
     "ledger_repair",

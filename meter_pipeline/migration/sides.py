@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 import polars as pl
-from psycopg import sql
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger.entries import canonical_json
@@ -97,20 +96,12 @@ class LegacyTable:
             raise ValueError(f"{self.table!r} is not schema.table")
 
     def __call__(self, records: Sequence[Record]) -> None:
-        target = sql.Identifier(*self.table.split("."))
-        with self.database.connect("to legacy") as connection, connection.cursor() as cursor:
-            latest = _latest(records)
-            cursor.executemany(
-                sql.SQL("DELETE FROM {} WHERE billing_day = %s AND account_id = %s").format(target),
-                [(r.billing_day, r.account_id) for r in latest],
+        latest = _latest(records)
+        rows = [(r.billing_day, r.account_id, *cells[:4], cells[4] or None) for r in latest for cells in _figures(r)]
+        with self.database.connect("to legacy") as connection:
+            tables.replace_bills(
+                connection, self.table, [(r.billing_day, r.account_id) for r in latest], _COLUMNS, rows
             )
-            rows = [
-                (r.billing_day, r.account_id, *cells[:4], cells[4] or None) for r in latest for cells in _figures(r)
-            ]
-            columns = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
-            with cursor.copy(sql.SQL("COPY {} ({}) FROM STDIN").format(target, columns)) as copy:
-                for row in rows:
-                    copy.write_row(row)
             connection.commit()
 
 

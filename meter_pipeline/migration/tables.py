@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import polars as pl
 import psycopg
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from meter_pipeline.postgres.database import Database, scalar
@@ -433,3 +434,23 @@ def strata(database: Database, day: date) -> pl.DataFrame:
 
 def database_exists(connection: Connection, name: str) -> bool:
     return bool(scalar(connection, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = %s)", (name,)))
+
+
+def replace_bills(
+    connection: Connection,
+    table: str,
+    bills: Sequence[tuple[date, str]],
+    columns: Sequence[str],
+    rows: Sequence[tuple[Any, ...]],
+) -> None:
+    """Put rows of the given columns in place of a table's rows of these bills (billing day, account). ``table`` is
+    schema.table of the legacy batch's own database."""
+    target = sql.Identifier(*table.split("."))
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            sql.SQL("DELETE FROM {} WHERE billing_day = %s AND account_id = %s").format(target), list(bills)
+        )
+        names = sql.SQL(", ").join(map(sql.Identifier, columns))
+        with cursor.copy(sql.SQL("COPY {} ({}) FROM STDIN").format(target, names)) as copy:
+            for row in rows:
+                copy.write_row(row)

@@ -14,6 +14,8 @@ from typing import Any, Final
 import polars as pl
 from psycopg import sql
 
+from meter_pipeline.postgres.driver import AdbcConnection
+
 #: Types whose values may stand in the query's text: a date cannot hold SQL. Strings are quoted by psycopg,
 # those beyond doubt only.
 _WRITTEN: Final = (date, datetime, int, bool)
@@ -21,7 +23,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_.:,/ -]{0,200}")
 _PLACE: Final = re.compile(r"\$(\d+)\b")
 
 
-def fetch(connection: Any, query: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
+def fetch(connection: AdbcConnection, query: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
     """A query's result. Parameters are $1, $2 ...; numeric columns arrive as text.
 
     The driver streams by COPY only what has no bound parameters, and otherwise waits for the whole result before it
@@ -32,7 +34,7 @@ def fetch(connection: Any, query: str, parameters: Sequence[Any] = ()) -> pl.Dat
         return _frame(cursor.fetch_arrow_table())
 
 
-def fetch_parts(connection: Any, query: str, parameters: Sequence[Any] = ()) -> Iterator[pl.DataFrame]:
+def fetch_parts(connection: AdbcConnection, query: str, parameters: Sequence[Any] = ()) -> Iterator[pl.DataFrame]:
     """As ``fetch``, some 16 MiB at a time while the server still sends; an empty frame first."""
     with _answer(connection, query, parameters) as cursor:
         reader = cursor.fetch_record_batch()
@@ -42,7 +44,7 @@ def fetch_parts(connection: Any, query: str, parameters: Sequence[Any] = ()) -> 
 
 
 @contextlib.contextmanager
-def _answer(connection: Any, query: str, parameters: Sequence[Any]) -> Iterator[Any]:
+def _answer(connection: AdbcConnection, query: str, parameters: Sequence[Any]) -> Iterator[Any]:
     if parameters and all(map(_may_be_written, parameters)):
         query, parameters = (
             _PLACE.sub(lambda place: sql.Literal(parameters[int(place[1]) - 1]).as_string(None), query),

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from meter_pipeline.settings import Settings
@@ -184,6 +185,12 @@ def ensure_database(maintenance: Database, name: str) -> Database:
             with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                 connection.execute(statement)
     return maintenance.sibling(name)
+
+
+def user_of(url: str) -> str | None:
+    """The log-in that a connection string names, or None."""
+    user = conninfo_to_dict(url).get("user")
+    return None if user is None else str(user)
 
 
 def scalar(connection: psycopg.Connection[Any], query: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Any:

@@ -16,6 +16,7 @@ import polars as pl
 
 from meter_pipeline.postgres.arrow import fetch, fetch_parts
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import AdbcConnection
 
 Item = TypeVar("Item")
 
@@ -27,6 +28,7 @@ class ReadSession(Database):
     Each read is its own transaction, so it sees what was committed before it and holds no lock after it.
     """
 
+    #: ADBC's; psycopg's in the session of one_transaction.py.
     connection: Any = None
 
     @property
@@ -92,7 +94,7 @@ class _Shelf:
         self._kept: list[Any] = []
         atexit.register(self.clear)
 
-    def take(self, url: str) -> Any:
+    def take(self, url: str) -> AdbcConnection:
         """A connection in good order."""
         import adbc_driver_postgresql.dbapi as adbc
 
@@ -107,11 +109,11 @@ class _Shelf:
                     connection.close()
         return adbc.connect(url, autocommit=True)
 
-    def _pop(self, url: str) -> Any:
+    def _pop(self, url: str) -> AdbcConnection | None:
         with self._lock:
             return self._kept.pop() if self._kept and (self._url, self._process) == (url, os.getpid()) else None
 
-    def give(self, url: str, connection: Any) -> None:
+    def give(self, url: str, connection: AdbcConnection) -> None:
         """Keep a connection for the next."""
         with self._lock:
             if (self._url, self._process) != (url, os.getpid()):
@@ -129,7 +131,7 @@ class _Shelf:
         self._close(old)
 
     @staticmethod
-    def _close(connections: list[Any]) -> None:
+    def _close(connections: list[AdbcConnection]) -> None:
         for connection in connections:
             with contextlib.suppress(Exception):
                 connection.close()

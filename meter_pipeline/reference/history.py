@@ -14,15 +14,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-import psycopg
-from psycopg import sql
-from psycopg.rows import dict_row
-
 from meter_pipeline.ledger import entries
-from meter_pipeline.postgres.database import Database, scalar
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
+from meter_pipeline.reference import tables
+from meter_pipeline.reference.tables import record_time
 from meter_pipeline.schemas.reference import STRETCHES, TABLES
-
-Connection = psycopg.Connection[Any]
 
 #: Columns of record time, which are no part of what a row says.
 RECORD_TIME: Final = frozenset({"known_from", "known_until"})
@@ -65,20 +62,15 @@ def key_of(table: str) -> tuple[str, ...]:
     return TABLES[table].key if table in TABLES else _DOCUMENT_KEY
 
 
-def record_time(connection: Connection) -> datetime | None:
-    """The record time of the caller's transaction; None where it has written no reference row."""
-    found = scalar(connection, "SELECT nullif(current_setting('meter_pipeline.record_time', true), '')::timestamptz")
-    return found if isinstance(found, datetime) else None
-
-
 def changes(connection: Connection) -> list[Change]:
     """What the caller's transaction changed so far, by table and key. A row whose dates were corrected has a new key: its
     old and its new row are one change."""
     instant = record_time(connection)
     if instant is None:
         return []
-    rows = connection.execute("SELECT table_name, old::text, new::text FROM ref.changes_at(%s)", (instant,)).fetchall()
-    return _with_moved([Change(table, _row(old), _row(new)) for table, old, new in rows])
+    return _with_moved(
+        [Change(table, _row(old), _row(new)) for table, old, new in tables.changed_rows(connection, instant)]
+    )
 
 
 def _row(text: str | None) -> dict[str, Any] | None:
@@ -112,7 +104,7 @@ def record(connection: Connection, body: Mapping[str, Any], *, source: str, reas
     instant = record_time(connection)
     if instant is None:
         return None
-    rows = connection.execute("SELECT table_name, leaf FROM ref.changes_at(%s)", (instant,)).fetchall()
+    rows = tables.changed_leaves(connection, instant)
     if not rows:
         return None
     changed: dict[str, int] = {}
@@ -120,21 +112,13 @@ def record(connection: Connection, body: Mapping[str, Any], *, source: str, reas
         changed[table] = changed.get(table, 0) + 1
     said = {**body, "changed": changed, "known_from": instant}
     entry = entries.append(connection, "reference_imported", said, [leaf for _, leaf in rows], actor=by)
-    connection.execute(
-        "INSERT INTO ref.change_set (known_from, ledger_entry, made_by, source, reason, rows) "
-        "VALUES (%s, %s, coalesce(%s, current_user), %s, %s, %s)",
-        (instant, entry, by, source, reason, len(rows)),
-    )
+    tables.note_change_set(connection, (instant, entry, by, source, reason, len(rows)))
     return entry
 
 
 def rows_as_of(database: Database, table: str, instant: datetime) -> list[dict[str, Any]]:
     """A reference table as it was known at an instant, by key, with ``known_from``. Numbers are Decimal."""
-    query = sql.SQL("SELECT * FROM ref.{} (%s) ORDER BY {}").format(
-        sql.Identifier(f"{table}_as_of"), sql.SQL(", ").join(map(sql.Identifier, key_of(table)))
-    )
-    with database.connect("meter-pipeline reference") as connection, connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query, (instant,)).fetchall()
+    return tables.rows_as_of(database, table, key_of(table), instant)
 
 
 def unproven(connection: Connection) -> list[tuple[datetime, str]]:
@@ -143,23 +127,9 @@ def unproven(connection: Connection) -> list[tuple[datetime, str]]:
     The leaves are computed again from the stored versions and compared, in order, with those of the entry that
     ref.change_set names. Rows from before history was kept (2000) have none.
     """
-    names = [n for (n,) in connection.execute(
-        "SELECT relname FROM pg_class WHERE relnamespace = 'ref'::regnamespace AND relkind = 'r' "
-        "AND to_regclass('ref.' || quote_ident(relname || '_version')) IS NOT NULL ORDER BY 1"
-    )]  # fmt: skip
-    parts = [
-        part.format(sql.Identifier("ref", name), sql.Identifier("ref", f"{name}_version"))
-        for name in names
-        for part in (sql.SQL("SELECT known_from FROM {0}"), sql.SQL("SELECT unnest(ARRAY[known_from, known_until]) FROM {1}"))
-    ]  # fmt: skip
-    query = sql.SQL(
-        "SELECT t.known_from, e.leaves, c.known_from IS NOT NULL FROM (SELECT DISTINCT known_from FROM ({}) AS every_row "
-        "WHERE known_from > '2000-01-01 00:00:00Z') AS t FULL JOIN ref.change_set AS c USING (known_from) "
-        "LEFT JOIN ledger.entry AS e ON e.entry_id = c.ledger_entry ORDER BY 1"
-    ).format(sql.SQL(" UNION ALL ").join(parts))
     found = []
-    for instant, leaves, listed in connection.execute(query).fetchall():
-        now = b"".join(bytes(leaf) for (leaf,) in connection.execute("SELECT leaf FROM ref.changes_at(%s)", (instant,)))
+    for instant, leaves, listed in tables.recorded_instants(connection):
+        now = b"".join(bytes(leaf) for _, leaf in tables.changed_leaves(connection, instant))
         if not listed:
             found.append((instant, "rows changed without a ledger entry"))
         elif leaves is None or bytes(leaves) != now:

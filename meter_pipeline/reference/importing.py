@@ -8,8 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
+from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import history, tables
 from meter_pipeline.reference.folder import Documents, Fault, ReferenceRefused, Rows, read_folder
@@ -55,7 +54,7 @@ def import_rows(
 
 
 def write_rows(
-    connection: psycopg.Connection[Any],
+    connection: driver.Connection,
     rows: Rows,
     documents: Documents,
     source: str,
@@ -68,7 +67,7 @@ def write_rows(
     documents = _without_used(connection, rows, documents)
     try:
         counts, digest = tables.write(connection, rows, documents, source, snapshot)
-    except psycopg.errors.ForeignKeyViolation as error:
+    except driver.errors.ForeignKeyViolation as error:
         fault = Fault(f"{error.diag.table_name}.csv", 0, "", error.diag.message_detail or str(error))
         raise ReferenceRefused([fault]) from error
     except tables.Overlapping as error:
@@ -96,7 +95,7 @@ def end_row(database: Database, name: str, key: Sequence[str], on: str, *, by: s
     if name not in STRETCHES:
         raise ReferenceRefused([Fault(name, 0, "", f"its rows have no end; one of {', '.join(STRETCHES)} has")])
 
-    def change(connection: psycopg.Connection[Any], table: str, row: Sequence[str]) -> dict[str, Any] | None:
+    def change(connection: driver.Connection, table: str, row: Sequence[str]) -> dict[str, Any] | None:
         return tables.end(connection, table, row, on)
 
     return _change_row(database, name, key, {"ended_by": by, "ended_on": on, "reason": why}, change)
@@ -107,7 +106,7 @@ def _change_row(
     name: str,
     key: Sequence[str],
     said: dict[str, str],
-    change: Callable[[psycopg.Connection[Any], str, Sequence[str]], dict[str, Any] | None],
+    change: Callable[[driver.Connection, str, Sequence[str]], dict[str, Any] | None],
 ) -> dict[str, Any]:
     """One change of one row by a person, with its ledger entry."""
     if name not in TABLES:
@@ -120,7 +119,7 @@ def _change_row(
             row = change(
                 connection, name, [k.upper() if c.endswith("_id") else k for c, k in zip(expected, key, strict=True)]
             )
-        except (psycopg.errors.IntegrityError, psycopg.errors.DataError) as error:
+        except (driver.errors.IntegrityError, driver.errors.DataError) as error:
             raise ReferenceRefused([Fault(name, 0, "", error.diag.message_detail or str(error))]) from error
         if row is None:
             raise ReferenceRefused([Fault(name, 0, "", f"no row {' '.join(key)}")])
@@ -154,7 +153,7 @@ def _overlap_fault(rows: Rows, name: str, first: dict[str, Any], second: dict[st
     )
 
 
-def _without_used(connection: psycopg.Connection[Any], rows: Rows, documents: Documents) -> Documents:
+def _without_used(connection: driver.Connection, rows: Rows, documents: Documents) -> Documents:
     """Documents without those of versions that bills were made with, which are kept as they are.
 
     A file that says the same in other bytes (spaces, order of keys) is no change. Raises ReferenceRefused for one that

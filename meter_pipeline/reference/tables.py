@@ -13,9 +13,10 @@ from typing import Any, Final
 import polars as pl
 import psycopg
 from psycopg import sql
+from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.schemas.reference import STRETCHES, TABLES, DatedRows, Table
 
 
@@ -313,3 +314,61 @@ def _exact_json(value: Any) -> str:
             return "[" + ",".join(map(_exact_json, value)) + "]"
         case _:
             return json.dumps(value)
+
+
+def record_time(connection: psycopg.Connection[Any]) -> datetime | None:
+    """The record time of the caller's transaction; None where it has written no reference row."""
+    found = scalar(connection, "SELECT nullif(current_setting('meter_pipeline.record_time', true), '')::timestamptz")
+    return found if isinstance(found, datetime) else None
+
+
+def changed_rows(connection: psycopg.Connection[Any], instant: datetime) -> list[tuple[str, str | None, str | None]]:
+    """Rows changed at a record time: table, the row before and after as JSON text (None: there was none)."""
+    return connection.execute("SELECT table_name, old::text, new::text FROM ref.changes_at(%s)", (instant,)).fetchall()
+
+
+def changed_leaves(connection: psycopg.Connection[Any], instant: datetime) -> list[tuple[str, bytes]]:
+    """Rows changed at a record time: table and the leaf of the ledger, in the leaves' order."""
+    return connection.execute("SELECT table_name, leaf FROM ref.changes_at(%s)", (instant,)).fetchall()
+
+
+def note_change_set(connection: psycopg.Connection[Any], row: tuple[datetime, int, str | None, str, str, int]) -> None:
+    """Write a change set: record time, ledger entry, who made it (None: the session's user), source, reason, rows."""
+    connection.execute(
+        "INSERT INTO ref.change_set (known_from, ledger_entry, made_by, source, reason, rows) "
+        "VALUES (%s, %s, coalesce(%s, current_user), %s, %s, %s)",
+        row,
+    )
+
+
+def rows_as_of(database: Database, table: str, key: Sequence[str], instant: datetime) -> list[dict[str, Any]]:
+    """A reference table as it was known at an instant, by key, with ``known_from``. Numbers are Decimal."""
+    query = sql.SQL("SELECT * FROM ref.{} (%s) ORDER BY {}").format(
+        sql.Identifier(f"{table}_as_of"), sql.SQL(", ").join(map(sql.Identifier, key))
+    )
+    with database.connect("meter-pipeline reference") as connection, connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query, (instant,)).fetchall()
+
+
+def recorded_instants(connection: psycopg.Connection[Any]) -> list[tuple[datetime, bytes | None, bool]]:
+    """Every record time of a stored row or a change set: the leaves of its ledger entry, and whether a change set names
+    it. Rows from before history was kept (2000) have none."""
+    names = connection.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'ref'::regnamespace AND relkind = 'r' "
+        "AND to_regclass('ref.' || quote_ident(relname || '_version')) IS NOT NULL ORDER BY 1"
+    ).fetchall()
+    each = (
+        sql.SQL("SELECT known_from FROM {0}"),
+        sql.SQL("SELECT unnest(ARRAY[known_from, known_until]) FROM {1}"),
+    )
+    parts = [
+        part.format(sql.Identifier("ref", name), sql.Identifier("ref", f"{name}_version"))
+        for (name,) in names
+        for part in each
+    ]
+    query = sql.SQL(
+        "SELECT t.known_from, e.leaves, c.known_from IS NOT NULL FROM (SELECT DISTINCT known_from FROM ({}) AS every_row "
+        "WHERE known_from > '2000-01-01 00:00:00Z') AS t FULL JOIN ref.change_set AS c USING (known_from) "
+        "LEFT JOIN ledger.entry AS e ON e.entry_id = c.ledger_entry ORDER BY 1"
+    ).format(sql.SQL(" UNION ALL ").join(parts))
+    return connection.execute(query).fetchall()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.tables import flags
@@ -28,6 +28,7 @@ from meter_pipeline.ledger.row_rules import RowRules
 from meter_pipeline.ledger.sources import SOURCES
 from meter_pipeline.postgres import partitions
 from meter_pipeline.postgres.database import Database, scalar
+from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.postgres.partitions import DayTable
 from meter_pipeline.vee.registers.read_window import FAR_DAYS, NEAR_DAYS
 
@@ -100,7 +101,7 @@ def archive_days(
     return done
 
 
-def _why_not(connection: Any, verifier: Database, day: date) -> str:
+def _why_not(connection: Connection, verifier: Database, day: date) -> str:
     if scalar(
         connection, "SELECT EXISTS (SELECT FROM raw.feed_file_day WHERE billing_day = %s AND loaded_at IS NULL)", (day,)
     ):
@@ -120,7 +121,7 @@ def _why_not(connection: Any, verifier: Database, day: date) -> str:
 
 
 def _archive(
-    database: Database, connection: Any, folder: Path, day: date, tables: Sequence[str], clock: Clock, step: Step
+    database: Database, connection: Connection, folder: Path, day: date, tables: Sequence[str], clock: Clock, step: Step
 ) -> list[DayTable]:
     now = clock.now()
     written = []

@@ -14,13 +14,11 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-import psycopg
-
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.revenue_assurance import tables
 
-Connection = psycopg.Connection[Any]
 #: Reasons of billing.exception_day that account for all usage of a service point's day, because no account is charged for it
 _WHOLE: Final = frozenset(
     {"no_agreement", "no_tariff", "tariff_refused", "no_period", "attribute_missing", "set_aside"}

@@ -17,9 +17,9 @@ from decimal import Decimal
 from typing import Any, Final
 
 import polars as pl
-import psycopg
 
 from meter_pipeline.ledger.entries import canonical_json
+from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.unbilled import journal as book
 from meter_pipeline.unbilled import tables
@@ -289,7 +289,7 @@ def sealed_totals(found: Unbilled) -> dict[str, str | int]:
     }
 
 
-def keep(connection: psycopg.Connection[Any], found: Unbilled) -> None:
+def keep(connection: driver.Connection, found: Unbilled) -> None:
     """Write a month's figures in the caller's transaction. The tables refuse a sealed month."""
     lines = pl.DataFrame(
         [{k: str(v) if k != "line_no" else v for k, v in line.items()} for line in found.journal],

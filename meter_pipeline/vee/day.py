@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,6 +21,7 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.postgres.reading import reading
 from meter_pipeline.postgres.vectors import to_matrices
 from meter_pipeline.set_aside import without_faults
@@ -89,7 +89,7 @@ class _Run:
     """One run of the stage. Everything it writes is one transaction of ``connection``."""
 
     database: Database
-    connection: Any
+    connection: Connection
     context: DayContext
     clock: Clock
     actor: str
@@ -405,7 +405,7 @@ def _register_only(read: DayInputs, calendar: BillingCalendar, day: date) -> pl.
     )
 
 
-def _into_queue(connection: Any, day: date, queued: pl.DataFrame, clock: Clock) -> tuple[int, int]:
+def _into_queue(connection: Connection, day: date, queued: pl.DataFrame, clock: Clock) -> tuple[int, int]:
     """Bring the exception queue to what the day found; service points whose bill is held for it, and cases opened."""
     from meter_pipeline.anomalies.validation.cases import (
         bring_up_to_date,  # here: detection is not loaded to explain a day
@@ -416,7 +416,7 @@ def _into_queue(connection: Any, day: date, queued: pl.DataFrame, clock: Clock) 
 
 
 def _record(
-    connection: Any, written: pl.DataFrame, summary: Summary, exceptions: pl.DataFrame, clock: Clock, actor: str
+    connection: Connection, written: pl.DataFrame, summary: Summary, exceptions: pl.DataFrame, clock: Clock, actor: str
 ) -> int | None:
     """Ledger entries for the day, in the same transaction: each new version of a row is a leaf once. None where nothing
     changed."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -21,6 +21,7 @@ import polars as pl
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.ingest.tables.raw import still_asked
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.set_aside import without_faults
 from meter_pipeline.sharding import INTERVALS_PER_SHARD, between, cuts
 from meter_pipeline.vee import edits, output_frames
@@ -63,7 +64,7 @@ class DayContext:
 
 
 def read_day_context(
-    connection: Any,
+    connection: Connection,
     session: Database,
     ahead: Database,
     calendar: BillingCalendar,

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -15,6 +15,7 @@ import polars as pl
 from meter_pipeline.clock import Clock
 from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.postgres.vectors import from_matrix
 from meter_pipeline.schemas.reads import DayMatrix
 from meter_pipeline.set_aside import of_a_row, without_faults
@@ -44,7 +45,7 @@ class Changes:
 class Writer:
     """One day's rows into the store. ``stored``: keys, versions and hashes of the rows that are there, sorted by key."""
 
-    connection: Any
+    connection: Connection
     database: Database
     day: date
     start: datetime

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import TYPE_CHECKING, Any
-
-import psycopg
+from typing import TYPE_CHECKING
 
 from meter_pipeline.anomalies.cases import FOLD_DAYS
 from meter_pipeline.anomalies.tables import exception_cases
 from meter_pipeline.anomalies.validation import tables as findings_table
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger import entries
+from meter_pipeline.postgres import driver
 
 if TYPE_CHECKING:
     import polars as pl
 
 
 def bring_up_to_date(
-    connection: psycopg.Connection[Any], day: date, findings: pl.DataFrame, *, clock: Clock = SYSTEM_CLOCK
+    connection: driver.Connection, day: date, findings: pl.DataFrame, *, clock: Clock = SYSTEM_CLOCK
 ) -> int:
     """Bring the queue to the ``findings`` of a validated day that go to people; the number of cases opened.
 

@@ -306,7 +306,7 @@ def month_lines(database: Database, month: date) -> pl.DataFrame:
     return database.read(_EXPORTED.format(column="posting_month", prefix="a"), [month])
 
 
-def left_to_legacy(connection: Any, cycle_id: str, period_start: date) -> set[str]:
+def left_to_legacy(connection: Connection, cycle_id: str, period_start: date) -> set[str]:
     """Accounts whose statement of a period was left to the legacy batch when it was first due."""
     rows = connection.execute(
         "SELECT account_id FROM billing.statement_exception WHERE cycle_id = %s AND period_start = %s AND reason = 'billed_by_legacy'",

@@ -15,13 +15,13 @@ from datetime import date, timedelta
 from typing import Any, Final
 
 import dagster as dg
-import psycopg
 from pydantic import PrivateAttr
 
 from meter_pipeline.control.pause import PauseState
 from meter_pipeline.control.probe import PauseProbe
 from meter_pipeline.control.tables import flags
 from meter_pipeline.defs.lib.resources import Municipality
+from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
 
 #: Heartbeats. A run silent for LOST_AFTER_S has lost its worker (sensors_lost_runs); six beats may be missed, as in a
@@ -136,7 +136,7 @@ class _Worker:
         self.probe = PauseProbe(database, application_name=f"hold {run_id[:8]}")
         self.stop = threading.Event()
         self.waiting = threading.Event()
-        self.locks: psycopg.Connection[Any] | None = None
+        self.locks: driver.Connection | None = None
         self.thread = threading.Thread(target=self._live, name=f"hold-{run_id[:8]}", daemon=True)
 
     def begin(self) -> None:
@@ -193,7 +193,7 @@ class _Worker:
 
     def _live(self) -> None:
         """Beat, and count the time the run is held, until the run ends. The database may come and go."""
-        connection: psycopg.Connection[Any] | None = None
+        connection: driver.Connection | None = None
         last = time.monotonic()
         while True:
             try:
@@ -217,6 +217,6 @@ class _Worker:
         if connection is not None:
             try:
                 flags.leave(connection, self.run_id)
-            except psycopg.Error:
+            except driver.Error:
                 logging.getLogger(__name__).warning("run %s left without saying so", self.run_id)
             connection.close()
