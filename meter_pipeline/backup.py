@@ -16,15 +16,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from psycopg import sql
-from psycopg.errors import Error as PostgresError
-
 from meter_pipeline import database_roles
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger.tables import entries, guards
 from meter_pipeline.packaged import packaged
 from meter_pipeline.postgres import dump, privileges, readiness
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection, identifier
+from meter_pipeline.postgres.driver import Error as PostgresError
 from meter_pipeline.settings import Settings
 
 ROLE: Final = "meter_backup"
@@ -168,7 +167,7 @@ def restore(database: Database, settings: Settings, folder: Path) -> Backup:
     return made
 
 
-def _make_roles(database: Database, connection: Any, facts: readiness.ServerFacts, owner: str) -> None:
+def _make_roles(database: Database, connection: Connection, facts: readiness.ServerFacts, owner: str) -> None:
     """The roles that the dump names, made where this log-in may. Raises BackupError where it may not and some lack."""
     existing = readiness.existing_roles(database)
     wanted = {*database_roles.roles(), owner}
@@ -180,7 +179,7 @@ def _make_roles(database: Database, connection: Any, facts: readiness.ServerFact
             f"an administrator runs what this prints: meter-pipeline database roles --sql --owner {facts.login}",
         )
     if owner not in existing:
-        connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(owner)))
+        connection.execute(f"CREATE ROLE {identifier(owner)} NOLOGIN".encode())
     connection.execute(database_roles.administrators_script(owner).encode())
 
 

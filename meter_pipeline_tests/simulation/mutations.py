@@ -93,8 +93,8 @@ MUTATIONS: Final = (
         "retry classification: unknown outcome",
         retry,
         "meaning",
-        "Meaning.UNKNOWN\n                if isinstance(error, (psycopg.OperationalError",
-        "Meaning.DATA\n                if isinstance(error, (psycopg.OperationalError",
+        "Meaning.UNKNOWN\n                if isinstance(error, (driver.OperationalError",
+        "Meaning.DATA\n                if isinstance(error, (driver.OperationalError",
         _LOST,
     ),
     Mutation(
