@@ -388,12 +388,12 @@ def _post(connection: Connection, adjustment_id: str, clock: Clock, actor: str) 
         adjustments.note_following(connection, statement_id, clock.now())
 
 
-def _as_they_are(connection: Any, *adjustment_ids: str) -> list[dict[str, Any]]:
+def _as_they_are(connection: Connection, *adjustment_ids: str) -> list[dict[str, Any]]:
     """The whole rows of some adjustments, for the entry about what was just done to them."""
     return rows_as_they_are(connection, "billing.adjustment", "adjustment_id", adjustment_ids)
 
 
-def _hashes(connection: Any, adjustment_id: str) -> list[bytes]:
+def _hashes(connection: Connection, adjustment_id: str) -> list[bytes]:
     return [
         hashlib.sha256("\x1f".join(("mp-adjustment-line/1", adjustment_id, *(str(v) for v in line))).encode()).digest()
         for line in adjustments.lines(connection, adjustment_id)
