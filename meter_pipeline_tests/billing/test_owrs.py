@@ -159,9 +159,8 @@ def test_budgets_and_fields_that_go_together(tmp_path: Path) -> None:
     assert service["by"]["values"] == {"1": "17.83", "1-1/2": "59.42"}
     # A budget of one unit a day, of 30 days: 30 at 1.70, 7.5 at 2.62, the rest of 40 at 4.38, and the service charge.
     found = month(potable, "40", tmp_path, meter_size="1", budget_per_day="1")
-    assert found == Decimal("17.83") + 30 * Decimal("1.70") + Decimal("7.5") * Decimal("2.62") + Decimal(
-        "1.25"
-    ) * Decimal("4.38")
+    tiers = 30 * Decimal("1.70") + Decimal("7.5") * Decimal("2.62") + Decimal("2.5") * Decimal("4.38")
+    assert found == Decimal("17.83") + tiers
 
 
 def test_seasons_drought_a_share_of_a_charge_and_sewer(tmp_path: Path) -> None:
