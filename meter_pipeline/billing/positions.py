@@ -13,7 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from meter_pipeline.billing.bill_position import QUANTITY_SCALE, PeriodPosition
-from meter_pipeline.billing.fixed_point import Whole
+from meter_pipeline.billing.fixed_point import Whole, quotient
 from meter_pipeline.billing.service_agreements import COUNTS
 from meter_pipeline.billing.tariffs.model import Layout, Tariff
 
@@ -103,10 +103,12 @@ def netted(
     tariff: Tariff, energy: Whole, export: Whole, carry: Whole, scale: int = QUANTITY_SCALE
 ) -> tuple[Whole, Whole]:
     """Energy that is charged for and exports that nothing was set against: under net metering what is left of each after
-    the other and the credit carried in, period by period; otherwise both as they are. Of use in whole units what is short
-    of one is left to the next bill."""
+    the other and the credit carried in, period by period; otherwise both as they are. Use in whole units is rounded, or what is
+    short of one is left to the next bill."""
     if tariff.whole_units is not None:
         step = int(tariff.whole_units * scale)
+        if not tariff.carries_remainder:
+            return quotient(np.maximum(energy, 0), step, tariff.whole_mode) * step, export
         return (energy + carry) // step * step, export
     if tariff.metering != "net_metering":
         # Below nothing only while meters that are deducted are ahead of the one before them.
@@ -117,7 +119,7 @@ def netted(
 
 def carried_out(tariff: Tariff, after: dict[str, Any], surplus: Whole) -> Whole:
     """What a bill leaves in units for the next one, by period: exports left over, or use short of a whole unit."""
-    if tariff.whole_units is not None:
+    if tariff.carries_remainder and tariff.whole_units is not None:
         used: Whole = after["energy"] + after["carry"]
         return used % int(tariff.whole_units * after["scale"])
     return surplus if tariff.carries_units else np.zeros_like(surplus)

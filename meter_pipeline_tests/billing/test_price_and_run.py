@@ -382,3 +382,36 @@ def test_a_certificate_of_exemption_is_honoured() -> None:
     document = electricity(energy("1.00"), tax)
     assert months(document, once(["20", "0"]), "tax") == amounts("2.00", "0.00")
     assert months(document, once(["20", "0"]), "tax", attributes={"tax_exempt": "true"}) == amounts("0.00", "0.00")
+
+
+@pytest.mark.parametrize(
+    ("mode", "total"), [("half_up", "16.00"), ("down", "14.00"), ("up", "16.00"), ("half_even", "16.00")]
+)
+def test_a_bill_s_use_is_rounded_to_whole_units(mode: str, total: str) -> None:
+    """7,500 gallons at 2.00 a thousand: 8 thousands, or 7, and nothing goes on to the next bill."""
+    head = {"schema": "meter_pipeline.tariff/1", "tariff_id": "W", "name": "W", "commodity": "water", "currency": "USD"}
+    charges = [{"kind": "usage", "code": "W", "name": "W", "rate": "2.00"}]
+    document = head | {"unit": "kgal", "whole_units": {"step": 1, "mode": mode}, "charges": charges}
+    rows = [
+        "interval_start,gal",
+        *(f"2018-0{m}-{d:02}T00:00:00,250" for m in (1, 2) for d in range(1, 31) if m == 1 or d < 3),
+    ]
+    assert months(document, rows, "total") == amounts(
+        total, "2.00" if mode == "up" else "0.00" if mode != "half_up" else "2.00"
+    )
+
+
+def test_a_percentage_by_date_is_a_drought_surcharge_by_stage() -> None:
+    """15 % from 10 January, 30 % from the 21st, on water of 1.00 a day."""
+    stages = [{"from": "2018-01-10", "percent": 15}, {"from": "2018-01-21", "percent": 30}]
+    surcharge = {"kind": "rider", "code": "DROUGHT", "name": "Drought stage", "of": ["E"]}
+    document = electricity(energy("1.00"), surcharge | {"dated": {"by": "service_date", "percents": stages}})
+    tariff = parse_tariff(raw(document))
+    assert [day.isoformat() for day in sorted(tariff.rate_days)] == ["0001-01-01", "2018-01-10", "2018-01-21"]
+    by_bill = electricity(energy("1.00"), surcharge | {"dated": {"by": "bill_date", "percents": stages}})
+    rows = [
+        "interval_start,kwh",
+        *(f"2018-01-{d:02}T{h:02}:00:00,{20 if d + h == 1 else 0}" for d in range(1, 32) for h in (0, 1)),
+    ]
+    # January's bill is dated the first of February.
+    assert months(by_bill, rows, "total") == amounts("26.00")

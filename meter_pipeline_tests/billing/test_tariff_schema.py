@@ -74,6 +74,7 @@ FULL: dict[str, Any] = {
 
 #: What FULL's net metering rules out: reactive energy, blocks of each day, a shared rider.
 MEASURED: dict[str, Any] = {k: v for k, v in FULL.items() if k not in ("metering", "sell", "charges", "time_of_use")} | {
+    "demand_minutes": 30,
     "charges": [
         {"kind": "usage", "code": "B", "name": "B", "restart": "day", "tiers": [{"upto": 5, "rate": 1}, {"rate": 2}]},
         {"kind": "usage", "code": "L", "name": "L", "demand": "D",
@@ -86,6 +87,7 @@ MEASURED: dict[str, Any] = {k: v for k, v in FULL.items() if k not in ("metering
         {"kind": "demand", "code": "A", "name": "A", "rate": 1, "at_least": {"percent": 90, "measure": "kva"},
          "power_factor": {"target": "0.90", "rule": "points", "percent": 1, "places": 2}},
         {"kind": "shared", "rider": "FUEL"},
+        {"kind": "tax", "code": "DT", "name": "DT", "dated": {"by": "bill_date", "percents": [{"from": "2026-01-01", "percent": 5}]}},
         {"kind": "rider", "code": "PF", "name": "PF", "of": ["A"], "power_factor": {"target": "0.85"}},
     ],
 }  # fmt: skip
@@ -191,6 +193,20 @@ def test_the_schema_takes_what_the_reader_takes() -> None:
     assert valid({k: v for k, v in FULL.items() if k not in ("time_of_use", "metering", "sell")} | {"whole_units": 1})
     assert valid(FULL)
     assert valid(MEASURED)
+    water = {k: v for k, v in FULL.items() if k in ("schema", "tariff_id", "name", "currency")} | {
+        "commodity": "water",
+        "unit": "gal",
+    }
+    water |= {
+        "whole_units": {"step": 1000, "mode": "half_up"},
+        "charges": [{"kind": "usage", "code": "W", "name": "W", "rate": 1}],
+    }
+    assert parse_tariff(raw(water)).whole_mode == "half_up"
+    assert valid(water)
+    water["whole_units"]["colour"] = "blue"
+    assert not valid(water)
+    with pytest.raises(TariffRefusedError, match="whole_units.colour"):
+        parse_tariff(raw(water))
     for seed in range(200):
         assert valid(random_tariffs.tariff(random.Random(seed))), seed
 

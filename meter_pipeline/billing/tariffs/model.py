@@ -316,7 +316,7 @@ Layout = tuple[tuple[str, ...], tuple[str, ...]]
 @dataclass(frozen=True, slots=True)
 class Tariff:
     """A tariff version ready to price. ``digest`` is the SHA-256 of the document's bytes. ``whole_units``: use is billed in
-    whole multiples of it, and what is short of one goes on to the next bill."""
+    whole multiples of it; ``whole_mode``: what is short of one goes on to the next bill (carry), or a bill's use is rounded."""
 
     tariff_id: str
     name: str
@@ -339,6 +339,7 @@ class Tariff:
     notes: tuple[str, ...] = ()
     holidays: HolidayList | None = None
     whole_units: Decimal | None = None
+    whole_mode: str = "carry"
     lines: tuple[TariffLine, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
@@ -367,7 +368,12 @@ class Tariff:
     @property
     def carries(self) -> bool:
         """Whether a bill leaves anything for the next: exports left over, in units or money, or use short of a whole unit."""
-        return self.carries_units or self.carries_money or self.whole_units is not None
+        return self.carries_units or self.carries_money or self.carries_remainder
+
+    @property
+    def carries_remainder(self) -> bool:
+        """Whether use short of a whole unit goes on to the next bill."""
+        return self.whole_units is not None and self.whole_mode == "carry"
 
     @property
     def carries_units(self) -> bool:

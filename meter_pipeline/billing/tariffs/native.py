@@ -12,6 +12,7 @@ from meter_pipeline.billing.tariffs.fields import Field, TariffRefusedError
 from meter_pipeline.billing.tariffs.holidays import LISTS, OBSERVED, RULES, HolidayList
 from meter_pipeline.billing.tariffs.model import (
     METERING,
+    ROUNDING_MODES,
     Charge,
     DemandCharge,
     ExportRates,
@@ -117,15 +118,21 @@ def _schedule(root: Field, seasons: Seasons) -> RuleSchedule:
     return RuleSchedule(periods, rules, periods.index(field["default"].choice(*periods)))
 
 
-def _whole_units(root: Field, schedule: RuleSchedule, metering: str) -> Decimal:
-    """Thousands of gallons, whole therms: the multiple in which use is billed."""
-    field = root["whole_units"]
+def _whole_units(root: Field, schedule: RuleSchedule, metering: str) -> tuple[Decimal, str]:
+    """Thousands of gallons, whole therms: the multiple in which use is billed, and what becomes of the rest."""
+    field, mode = root["whole_units"], "carry"
+    if isinstance(field.value, dict):
+        field.only("step", "mode")
+        mode = field.get("mode", "carry").choice("carry", *ROUNDING_MODES)
+        field = field["step"]
     step = field.decimal()
     if step <= 0 or step * 10**6 != int(step * 10**6):
         raise field.refuse("must be a positive number of up to six decimals")
-    if len(schedule.periods) > 1 or metering != "consumption":
-        raise field.refuse("is for use without time-of-use periods and without exports")
-    return step
+    if metering != "consumption":
+        raise root["whole_units"].refuse("is for use without exports")
+    if len(schedule.periods) > 1 and mode == "carry":
+        raise root["whole_units"].refuse("carries no remainder between time-of-use periods: give a mode that rounds")
+    return step, mode
 
 
 def _holidays(field: Field) -> HolidayList:
@@ -307,6 +314,7 @@ def read(document: Mapping[str, Any], digest: bytes, riders: Sequence[Rider] = (
         raise root["sell"].refuse("is for a tariff whose metering counts exports")
     if sell is not None:
         _earn(charges, metering, sell)
+    whole = _whole_units(root, schedule, metering) if "whole_units" in root else (None, "carry")
     budget: tuple[Decimal, ...] = ()
     if "budget" in root:
         root["budget"].only("monthly_percent")
@@ -332,5 +340,6 @@ def read(document: Mapping[str, Any], digest: bytes, riders: Sequence[Rider] = (
         budget_monthly=budget,
         notes=tuple(f.text() for f in root["notes"].list()) if "notes" in root else (),
         holidays=_holidays(root["holidays"]) if "holidays" in root else None,
-        whole_units=_whole_units(root, schedule, metering) if "whole_units" in root else None,
+        whole_units=whole[0],
+        whole_mode=whole[1],
     )

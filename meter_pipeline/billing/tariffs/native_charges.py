@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import date
 from decimal import Decimal
 from typing import Final
 
@@ -247,24 +248,36 @@ def _dated(field: Field, periods: tuple[str, ...], component: str) -> UsageCharg
     for key in ("rate", "tiers", "rates", "periods", "by"):
         if key in field:
             raise field[key].refuse("stands beside dated: give one of them")
-    block = field["dated"]
-    block.only("by", "rates")
-    rows = []
-    for row in block["rates"].list(at_least=1):
-        row.only("from", "rate")
-        rows.append((row["from"].day(), row["rate"].decimal()))
-        if len(rows) > 1 and rows[-1][0] <= rows[-2][0]:
-            raise row["from"].refuse(f"must be after {rows[-2][0]}")
+    variants, rates = _steps(field["dated"], "rates", "rate")
     return UsageCharge(
         _code(field),
         field["name"].text(),
         component,
-        tuple(((Tier(None, rate),),) * len(periods) for _, rate in rows),
-        ByAttribute(block["by"].choice("service_date", "bill_date"), tuple(day.isoformat() for day, _ in rows)),
+        tuple(((Tier(None, rate),),) * len(periods) for rate in rates),
+        variants,
         basis=field.get("basis", "usage").choice(*BASES),
         factor=field.get("factor", Decimal(1)).decimal(Decimal(0)),
         rounding=_own_rounding(field),
     )
+
+
+def _steps(block: Field, key: str, member: str) -> tuple[ByAttribute, tuple[Decimal, ...]]:
+    """Figures that change on days, and by which day."""
+    block.only("by", key)
+    rows: list[tuple[date, Decimal]] = []
+    for row in block[key].list(at_least=1):
+        row.only("from", member)
+        rows.append((row["from"].day(), row[member].decimal()))
+        if len(rows) > 1 and rows[-1][0] <= rows[-2][0]:
+            raise row["from"].refuse(f"must be after {rows[-2][0]}")
+    by = block["by"].choice("service_date", "bill_date")
+    return ByAttribute(by, tuple(day.isoformat() for day, _ in rows)), tuple(figure for _, figure in rows)
+
+
+def _dated_percents(block: Field) -> tuple[ByAttribute, tuple[Decimal, ...]]:
+    """A percentage that changes on days: a drought surcharge by its stage. Nothing before the first of them."""
+    variants, percents = _steps(block, "percents", "percent")
+    return ByAttribute(variants.attribute, (date.min.isoformat(), *variants.keys)), (Decimal(0), *percents)
 
 
 def _amounts(field: Field) -> tuple[ByAttribute, tuple[Decimal, ...]]:
@@ -367,7 +380,8 @@ def read_charge(field: Field, schedule: RuleSchedule, registers: list[Register],
     kind = field["kind"].choice("usage", "fixed", "demand", "minimum", "rider", "tax")
     if kind == "usage":
         return _usage(field, schedule, registers, field.get("component", "energy").choice(*COMPONENTS))
-    if kind == "rider" and "percent" not in field and "power_factor" not in field:
+    dated_percent = "dated" in field and "percents" in field["dated"]
+    if kind == "rider" and not ("percent" in field or "power_factor" in field or dated_percent):
         return _usage(field, schedule, registers, field.get("component", "rider").choice(*COMPONENTS))
     if kind == "demand":
         return _demand(field, schedule, registers)
@@ -399,15 +413,16 @@ def read_charge(field: Field, schedule: RuleSchedule, registers: list[Register],
         )
     field.only(
         *("kind", "code", "name", "percent", "of", "jurisdiction", "exempt", "rounding", "base_cap", "cap"),
-        *("certificate", *(("power_factor",) if kind == "rider" else ())),
+        *("certificate", "dated", *(("power_factor",) if kind == "rider" else ())),
     )
-    if "power_factor" in field and "percent" in field:
-        raise field["percent"].refuse("stands beside power_factor: give one of them")
+    if sum(name in field for name in ("percent", "power_factor", "dated")) > 1:
+        raise field.refuse("needs exactly one of percent, power_factor, dated")
+    variants, percents = _dated_percents(field["dated"]) if "dated" in field else (ByAttribute(None), ())
     return PercentCharge(
         _code(field),
         field["name"].text(),
         kind,
-        Decimal(0) if "power_factor" in field else field["percent"].decimal(),
+        Decimal(0) if "power_factor" in field or "dated" in field else field["percent"].decimal(),
         scope,
         field["jurisdiction"].text() if "jurisdiction" in field else None,
         frozenset(f.text() for f in field["exempt"].list()) if "exempt" in field else frozenset(),
@@ -415,5 +430,7 @@ def read_charge(field: Field, schedule: RuleSchedule, registers: list[Register],
         field["base_cap"].decimal(Decimal(0)) if "base_cap" in field else None,
         field["cap"].decimal(Decimal(0)) if "cap" in field else None,
         field.get("certificate", False).flag(),
+        variants,
+        percents,
         power_factor=_power_factor(field["power_factor"], schedule, registers) if "power_factor" in field else None,
     )
