@@ -76,7 +76,7 @@ class DayGroup:
     """The services of one tariff version on a day. Rows align with ``rows`` (positions in the bound services frame).
 
     ``energy`` and ``export`` (n, periods) in millionths of the tariff's unit; ``peaks`` (n, registers) in millionths of
-    a kW and ``peak_slots`` the slot in which each began (-1: none); ``source`` (n,) the usage in micro base units of
+    a kW (or what the register measures) and ``peak_slots`` the slot in which each began (-1: none); ``source`` (n,) the usage in micro base units of
     the meter; ``estimated``, ``missing`` and ``slots`` (n,) count intervals (a day's total counts as one).
     """
 
@@ -98,9 +98,12 @@ class DayGroup:
     other: npt.NDArray[np.int64]
     other_export: npt.NDArray[np.int64]
     other_unit: npt.NDArray[np.object_]
+    units: set[str] = field(default_factory=set)
 
     def holds(self, target: npt.NDArray[np.int64], unit: str) -> npt.NDArray[np.bool_]:
         """Which rows have room for usage in a unit: a day holds two, that of the old meter and that of the new."""
+        if len(self.units | {unit}) <= 2:
+            return np.ones(len(target), np.bool_)
         first, second = self.source_unit[target], self.other_unit[target]
         room: npt.NDArray[np.bool_] = (first == "") | (first == unit) | (second == "") | (second == unit)
         return room
@@ -109,6 +112,12 @@ class DayGroup:
         self, target: npt.NDArray[np.int64], unit: str, quantity: npt.NDArray[np.int64], *, export: bool
     ) -> None:
         """Add usage as the meters count it, in micro base units. Each row at most once, and only where ``holds``."""
+        alone = self.units <= {unit}
+        self.units.add(unit)
+        if alone:  # the common case: one unit of all the group's meters
+            self.source_unit[target] = unit
+            (self.source_export if export else self.source)[target] += quantity
+            return
         first = (self.source_unit[target] == "") | (self.source_unit[target] == unit)
         own, second = target[first], target[~first]
         self.source_unit[own], self.other_unit[second] = unit, unit
@@ -117,6 +126,8 @@ class DayGroup:
 
     def order_units(self) -> None:
         """The tariff's own unit comes first, else the alphabet decides: never the order in which usage was added."""
+        if len(self.units) < 2:
+            return
         wrong = np.flatnonzero(
             (self.other_unit != "")
             & (self.source_unit != self.tariff.unit)

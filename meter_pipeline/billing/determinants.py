@@ -23,7 +23,7 @@ from meter_pipeline.billing.day_groups import (
     no_conversion,
     unbilled,
 )
-from meter_pipeline.billing.day_slots import SlotMap, buckets, demand_window, peaks_of
+from meter_pipeline.billing.day_slots import SlotMap, bucket_sums, demand_window, peaks_of
 from meter_pipeline.billing.reactive import ReactiveDay, fill_reactive
 from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, DayServices, exceptions
 from meter_pipeline.calendar import BillingCalendar
@@ -33,12 +33,15 @@ from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 def _combined(matrix: DayMatrix, services: pl.DataFrame) -> tuple[npt.NDArray[Any], pl.DataFrame, pl.DataFrame]:
     """Row numbers of the matrix joined to services, one target per service point and flow (a meter exchange has two
     rows)."""
-    keys = matrix.keys.with_row_index("row").select(
-        pl.col("row").cast(pl.Int64),
+    keys = matrix.keys.select(
+        pl.int_range(pl.len(), dtype=pl.Int64).alias("row"),
         "service_point_id",
         pl.col("flow") if "flow" in matrix.keys.columns else pl.lit("import").alias("flow"),
         "unit",
     )
+    if keys["service_point_id"].equals(services["service_point_id"]):
+        # One row for each service, in their order: what a city's day nearly is, and a join of it costs as much as its sums.
+        return np.arange(keys.height), keys.with_columns(pl.col("row").alias("at")), keys.clear()
     joined = keys.join(
         services.select("service_point_id", pl.int_range(pl.len(), dtype=pl.Int64).alias("at")),
         on="service_point_id",
@@ -47,6 +50,15 @@ def _combined(matrix: DayMatrix, services: pl.DataFrame) -> tuple[npt.NDArray[An
     unbound = joined.filter(pl.col("at").is_null())
     joined = joined.filter(pl.col("at").is_not_null()).sort("at", "flow", "unit", "row")
     return joined["row"].to_numpy(), joined, unbound
+
+
+def _coded(column: pl.Series) -> tuple[list[str], npt.NDArray[np.int8]]:
+    """A text column of a few values as those, sorted, and the number of each row's."""
+    names = column.unique().sort().to_list()
+    codes = np.zeros(len(column), np.int8)
+    for k, name in enumerate(names[1:], start=1):
+        codes[(column == name).to_numpy()] = k
+    return names, codes
 
 
 def _sum_rows(values: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -108,14 +120,17 @@ class _MatrixRows:
     order: npt.NDArray[Any]
     starts: npt.NDArray[Any]
     at: npt.NDArray[Any]
-    flow: npt.NDArray[Any]
-    unit: npt.NDArray[Any]
+    flows: list[str]
+    flow: npt.NDArray[np.int8]
+    units: list[str]
+    unit: npt.NDArray[np.int8]
 
     @classmethod
     def of(cls, matrix: DayMatrix, order: npt.NDArray[Any], joined: pl.DataFrame) -> _MatrixRows:
-        at, flow, unit = (joined[c].to_numpy() for c in ("at", "flow", "unit"))
+        at = joined["at"].to_numpy()
+        (flows, flow), (units, unit) = _coded(joined["flow"]), _coded(joined["unit"])
         new = np.concatenate(([True], (at[1:] != at[:-1]) | (flow[1:] != flow[:-1]) | (unit[1:] != unit[:-1])))
-        return cls(matrix, order, np.flatnonzero(new), at, flow, unit)
+        return cls(matrix, order, np.flatnonzero(new), at, flows, flow, units, unit)
 
 
 def _in_several(read: Sequence[pl.DataFrame], services: int) -> npt.NDArray[np.bool_]:
@@ -217,24 +232,27 @@ def _fill(
     )
     heading = starts[chosen]
     rows, units, flows = found.at[heading], found.unit[heading], found.flow[heading]
-    for spelled in sorted(set(units.tolist())):
-        factor = conversion(str(spelled), group.tariff, work.day)
+    for u, spelled in enumerate(found.units):
+        factor = conversion(spelled, group.tariff, work.day)
         for direction in ("import", "export"):
-            pick = np.flatnonzero((units == spelled) & (flows == direction))
+            if direction not in found.flows:
+                continue
+            pick = np.flatnonzero((units == u) & (flows == found.flows.index(direction)))
             if not len(pick):
                 continue
             if factor is None:
-                work.faults.append(no_conversion(work.services[rows[pick].tolist()], str(spelled), group.tariff))
+                work.faults.append(no_conversion(work.services[rows[pick].tolist()], spelled, group.tariff))
                 continue
-            room = group.holds(work.within[rows[pick]], str(spelled))
+            room = group.holds(work.within[rows[pick]], spelled)
             if not room.all():
                 third = work.services[rows[pick[~room]].tolist()]
                 work.faults.append(exceptions(third, "unit_mismatch", f"{spelled} beside two other units on one day"))
                 pick = pick[room]
             part = values if len(pick) == len(values) else values[pick]
             target = work.within[rows[pick]]
-            used = converted(buckets(part, slot_map.periods), factor)
-            group.add_metered(target, str(spelled), part.sum(axis=1), export=direction == "export")
+            sums, metered = bucket_sums(part, slot_map.periods)
+            used = converted(sums, factor)
+            group.add_metered(target, spelled, metered, export=direction == "export")
             if direction == "export":
                 group.export[target] += used
                 continue

@@ -18,6 +18,7 @@ from meter_pipeline.billing.accrual import CHARGE_SCHEMA, accrue
 from meter_pipeline.billing.adjustments import difference
 from meter_pipeline.billing.carried import nothing_carried
 from meter_pipeline.billing.day_groups import DAILY_SCHEMA
+from meter_pipeline.billing.day_slots import BLOCK, bucket_sums
 from meter_pipeline.billing.determinants import day_determinants
 from meter_pipeline.billing.load import read_load
 from meter_pipeline.billing.rate_calculator import price
@@ -359,3 +360,14 @@ def gas(document: dict[str, Any]) -> pl.DataFrame:
         charges = accrue(found, charges, CHICAGO).charges
         total += int(charges["total"][0])
     return pl.DataFrame({"line_key": ["USE/all/1"], "amount": [total]})
+
+
+@pytest.mark.parametrize("largest", [1, 700_000, 1 << 40, 1 << 52, 1 << 58])
+def test_sums_by_period_are_exact_however_large(largest: int) -> None:
+    """Matrix products in doubles where they are exact, whole numbers otherwise."""
+    rng = np.random.default_rng(largest)
+    values = rng.integers(-largest, largest, (3 * BLOCK // 2, 25))
+    columns = [np.array([0, 1, 7]), np.array([], np.int64), np.array([2, 3, 4, 24])]
+    sums, whole = bucket_sums(values, columns)
+    assert sums.tolist() == [[sum(row[k] for k in held.tolist()) for held in columns] for row in values.tolist()]
+    assert whole.tolist() == [sum(row) for row in values.tolist()]
