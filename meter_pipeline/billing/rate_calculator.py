@@ -44,7 +44,7 @@ _FIELDS: Final = {
     "needs_intervals": {"urdb": "energyweekdayschedule", "native": "time_of_use"},
     "unit_mismatch": {"urdb": "energyratestructure[0][0].unit", "native": "unit"},
     "no_heat_content": {"native": "heat_content"},
-    "needs_reactive": {"urdb": "demandreactivepowercharge", "native": "load.kvarh"},
+    "needs_reactive": {"urdb": "flatdemandunit", "native": "load.kvarh"},
 }
 
 

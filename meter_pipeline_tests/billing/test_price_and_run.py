@@ -415,3 +415,20 @@ def test_a_percentage_by_date_is_a_drought_surcharge_by_stage() -> None:
     ]
     # January's bill is dated the first of February.
     assert months(by_bill, rows, "total") == amounts("26.00")
+
+
+def test_a_published_demand_in_kva_is_priced_from_kvarh() -> None:
+    """30 kW and 40 kVAr are 50 kVA at 10."""
+    document = urdb(**FLAT | {"flatdemandunit": "kVA"})
+    rows = ["interval_start,kwh,kvarh", "2018-01-01T00:00:00,30,40", "2018-01-01T01:00:00,45,0"]
+    assert months(document, rows, "demand_flat") == amounts("500.00")
+    with pytest.raises(TariffRefusedError, match="flatdemandunit"):
+        months(document, once(["20"]), "demand_flat")
+
+
+@pytest.mark.parametrize("name", ["fixedattrs", "fixedkeyvals", "energyattributes"])
+def test_a_publisher_s_own_words_are_named(name: str) -> None:
+    tariff = parse_tariff(raw(urdb(**{name: [{"Account charge ($/month)": "3"}]})))
+    [note] = tariff.notes
+    assert "Account charge" in note
+    assert parse_tariff(raw(urdb(**{name: []}))).notes == ()

@@ -79,7 +79,7 @@ URDB: dict[str, Any] = {
         ({"energyratestructure": [[{"rate": 1}], [{"rate": 2}]]}, "energyweekdayschedule"),
         ({"energyweekdayschedule": [[0] * 24] * 11}, "energyweekdayschedule"),
         ({"energyweekdayschedule": [[3] * 24] * 12}, "energyweekdayschedule[0][0]"),
-        ({"demandratestructure": [[{"rate": 1}]], "demandrateunit": "kVA"}, "demandrateunit"),
+        ({"demandratestructure": [[{"rate": 1}]], "demandrateunit": "hp"}, "demandrateunit"),
         ({"coincidentratestructure": [[{"rate": 1}]]}, "coincidentratestructure"),
         ({"fixedchargeunits": "$/fortnight"}, "fixedchargeunits"),
         ({"dgrules": "Barter"}, "dgrules"),

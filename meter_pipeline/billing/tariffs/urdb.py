@@ -46,7 +46,15 @@ _ALIASES: Final[dict[str, str]] = {
     "fixedmonthlycharge": "fixedchargefirstmeter",
     "minmonthlycharge": "mincharge",
     "annualminimumcharge": "annualmincharge",
+    "fixedattributes": "fixedattrs",
+    "energyattributes": "energyattrs",
+    "demandattributes": "demandattrs",
+    "fixedkeyvals": "fixedattrs",
+    "energykeyvals": "energyattrs",
+    "demandkeyvals": "demandattrs",
 }
+#: What a publisher says of a rate in words of its own, some of it prices that have no field: named in ``notes``.
+_WORDS: Final = ("fixedattrs", "energyattrs", "demandattrs")
 #: Fields that would change the price and that are not priced here: present and not empty, they refuse the tariff.
 _UNPRICED: Final[dict[str, str]] = {
     "coincidentratestructure": "coincident peak demand needs the system's peak hour, which a load does not carry",
@@ -210,8 +218,8 @@ def _demand(root: Field, ratchet: Ratchet | None) -> tuple[list[Register], list[
     charges: list[Charge] = []
     for key in ("flatdemandunit", "demandrateunit"):
         structure = "flatdemandstructure" if key == "flatdemandunit" else "demandratestructure"
-        if structure in root and key in root and root[key].text().lower() != "kw":
-            raise root[key].refuse("only kW is metered; hp and kVA can't be priced from a kWh load")
+        if structure in root and key in root and root[key].text().lower() not in ("kw", "kva"):
+            raise root[key].refuse("is neither kW nor kVA, which are what is metered")
     # One schedule without periods serves the flat registers: months decide there, not hours.
     always = MatrixSchedule(("any",), ((0,) * 24,) * 12, ((0,) * 24,) * 12)
     if "flatdemandstructure" in root:
@@ -220,7 +228,7 @@ def _demand(root: Field, ratchet: Ratchet | None) -> tuple[list[Register], list[
         for p, ladder in enumerate(ladders):
             held = frozenset(m + 1 for m in range(12) if months[m] == p)
             if held:
-                registers.append(Register(f"flat-{p}", always, None, held))
+                registers.append(Register(f"flat-{p}", always, None, held, measure=_measure(root, "flatdemandunit")))
                 charges.append(
                     DemandCharge(
                         f"DEMAND-FLAT-{p}", "Demand, any time", "demand_flat", len(registers) - 1, ladder, ratchet
@@ -241,13 +249,18 @@ def _demand(root: Field, ratchet: Ratchet | None) -> tuple[list[Register], list[
         )
         for p, structure_field in enumerate(structures):
             ladder = _tiers(structure_field, {"kw": "period"}, "kw")[0]
-            registers.append(Register(f"tou-{p}", schedule, p))
+            registers.append(Register(f"tou-{p}", schedule, p, measure=_measure(root, "demandrateunit")))
             charges.append(
                 DemandCharge(
                     f"DEMAND-TOU-{p}", f"Demand, {names[p]}", "demand_tou", len(registers) - 1, ladder, ratchet
                 )
             )
     return registers, charges, schedule
+
+
+def _measure(root: Field, key: str) -> str:
+    """What a demand structure's register measures: kw or kva."""
+    return root[key].text().lower() if key in root else "kw"
 
 
 def _metering(root: Field, sells: list[tuple[Decimal | None, ...]]) -> tuple[str, ExportRates | None]:
@@ -331,6 +344,10 @@ def read(item: Mapping[str, Any], digest: bytes) -> Tariff:
         )
     if "demandreactivepowercharge" in root and root["demandreactivepowercharge"].decimal() != 0:
         notes.append("demandreactivepowercharge: needs a kVAr register, not priced from a kWh load")
+    for key in _WORDS:
+        said = root.get(key).value
+        if said:
+            notes.append(f"{key}: words of the publisher, which are not priced: {str(said)[:200]}")
     if "fixedchargeeaaddl" in root and root["fixedchargeeaaddl"].decimal() != 0:
         notes.append("fixedchargeeaaddl: the charge of a second meter is not owed by one")
     window = root["demandwindow"].integer(1, 1440) if "demandwindow" in root else None
