@@ -141,7 +141,8 @@ def note_import(connection: psycopg.Connection[Any], digest: bytes, source: str,
 
 
 def _end_missing(connection: psycopg.Connection[Any], name: str, snapshot: Snapshot) -> None:
-    """End the rows of a table that the incoming ones lack; those that begin later, or that have no end, are taken out."""
+    """End the rows of a table that the incoming ones lack; those that begin later, that have no end, or on whose days the
+    incoming ones say something else, are taken out."""
     stretch = STRETCHES.get(name)
     starts, ends = (stretch.starts, stretch.ends) if stretch is not None else _CLOSED.get(name, (None, None))
     on = snapshot.instant if name == "installations" else snapshot.day
@@ -162,6 +163,11 @@ def _end_missing(connection: psycopg.Connection[Any], name: str, snapshot: Snaps
         connection.execute(sql.SQL("DELETE FROM {t} AS t WHERE {missing}").format(**parts))
         return
     connection.execute(sql.SQL("DELETE FROM {t} AS t WHERE {missing} AND t.{s} >= {on}").format(**parts))
+    if stretch is not None:
+        # The export says what holds on those days: a row it lacks never did.
+        parts |= {"group": _equal(stretch.group, "t", "i"), "overlap": _overlap(stretch, "t", "i")}
+        contradicted = sql.SQL("EXISTS (SELECT FROM incoming AS i WHERE {group} AND {overlap})").format(**parts)
+        connection.execute(sql.SQL("DELETE FROM {t} AS t WHERE {missing} AND {c}").format(**parts, c=contradicted))
     connection.execute(
         sql.SQL("UPDATE {t} AS t SET {e} = {on} WHERE {missing} AND {current} AND t.{s} < {on}").format(**parts)
     )
