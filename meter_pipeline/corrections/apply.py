@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -46,9 +47,11 @@ CORRECTION: Final = dual_control.Action(
 
 @dataclass(slots=True)
 class Made:
-    """What an import did: rows by table, the days it asked for, and how many issued statements they are on."""
+    """What an import did: rows by table, how many of them changed, the days it asked for, and how many issued statements
+    they are on."""
 
     rows: dict[str, int] = field(default_factory=dict)
+    changed: dict[str, int] = field(default_factory=dict)
     days: list[date] = field(default_factory=list)
     service_points: int = 0
     issued: int = 0
@@ -85,14 +88,15 @@ def _reach(connection: Connection, calendar: BillingCalendar, clock: Clock) -> M
     changed = history.changes(connection)
     if not changed:
         return Made()
+    by_table = dict(Counter(change.table for change in changed))
     pairs = pairs_of(connection, calendar, changed, tables.stored_days(connection))
     if not pairs.height:
-        return Made()
+        return Made(changed=by_table)
     refuse_archived(connection, pairs)
     _, issued, _ = tables.statements(connection, pairs)
     instant = record_time(connection)
     days = ask(connection, pairs, hashlib.sha256(str(instant).encode()).digest(), clock.now())
-    return Made({}, days, pairs["service_point_id"].n_unique(), issued)
+    return Made({}, by_table, days, pairs["service_point_id"].n_unique(), issued)
 
 
 def ask(connection: Connection, pairs: pl.DataFrame, evidence: bytes, now: datetime) -> list[date]:
@@ -184,7 +188,5 @@ def _make(connection: Connection, digest: bytes, *, by: str, asked_by: str | Non
     history.record(connection, body, source=found["source"], reason=why, by=by)
     days = ask(connection, pairs, digest, clock.now()) if pairs.height else []
     tables.applied(connection, digest, clock.now())
-    rows: dict[str, int] = {}
-    for change in json.loads(found["changes"]):
-        rows[change["table"]] = rows.get(change["table"], 0) + 1
-    return Made(rows, days, len(points), int(found["summary"]["statements"]["issued"]))
+    rows = dict(Counter(str(change["table"]) for change in json.loads(found["changes"])))
+    return Made(rows, rows, days, len(points), int(found["summary"]["statements"]["issued"]))

@@ -11,6 +11,8 @@ from meter_pipeline.defs.lib.run_guard import PauseGuard
 from meter_pipeline.schemas.reference import TABLES
 from meter_pipeline.schemas.reference_words import MEANINGS
 
+#: Name of the check that compares every version of every row with the ledger.
+LEAF_CHECK = "every_changed_row_has_its_ledger_leaf"
 KEYS = {name: dg.AssetKey(["reference", name]) for name in TABLES}
 
 
@@ -41,18 +43,25 @@ def _columns(name: str) -> dg.TableSchema:
         )
         for name, table in TABLES.items()
     ],
+    check_specs=[
+        dg.AssetCheckSpec(
+            LEAF_CHECK,
+            asset=KEYS["agreements"],
+            description="No row of any reference table changed without a ledger leaf: every version is hashed again and compared.",
+        )
+    ],
     pool=policy.POOL,
 )
 def reference_data(
     context: dg.AssetExecutionContext, municipality: Municipality, pause_guard: PauseGuard
-) -> Iterator[dg.MaterializeResult[Any]]:
+) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     """Import data/reference: every fault is named and one fault refuses the whole import."""
     from meter_pipeline.corrections.apply import import_folder
-    from meter_pipeline.reference import ReferenceRefused
+    from meter_pipeline.reference import ReferenceRefused, history
 
-    folder = municipality.settings().data / "reference"
+    folder, database = municipality.settings().data / "reference", municipality.database()
     try:
-        made = import_folder(municipality.database(), municipality.settings().calendar(), folder)
+        made = import_folder(database, municipality.settings().calendar(), folder)
     except ReferenceRefused as refused:
         listed = "\n".join(f"- {fault}" for fault in refused.faults[:200])
         raise dg.Failure(
@@ -61,4 +70,19 @@ def reference_data(
             allow_retries=False,
         ) from refused
     for name, key in KEYS.items():
-        yield dg.MaterializeResult(asset_key=key, metadata={"dagster/row_count": made.rows.get(name, 0)})
+        yield dg.MaterializeResult(
+            asset_key=key,
+            metadata={
+                "dagster/row_count": made.rows.get(name, 0),
+                "rows changed": made.changed.get(name, 0),
+                "billing days asked for": len(made.days),
+            },
+        )
+    with database.connect("reference leaves") as connection:
+        found = history.unproven(connection)
+    yield dg.AssetCheckResult(
+        check_name=LEAF_CHECK,
+        asset_key=KEYS["agreements"],
+        passed=not found,
+        metadata={"differing": [f"{instant:%Y-%m-%d %H:%M:%S} UTC: {why}" for instant, why in found[:20]]},
+    )
