@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from meter_pipeline.postgres.database import Database, ensure_database
+from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.corrections.histories import PAIRS, orders, play, truth
+from meter_pipeline_tests.support import copy_database
 
 #: Orders that every run of the tests plays; the slow test plays all of them.
 CHOSEN = (
@@ -24,7 +25,7 @@ CHOSEN = (
 def owed(
     server: Database, template: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Decimal]]:
-    database = ensure_database(server, "corrections_truth", template.name)
+    database = copy_database(server, "corrections_truth", template.name)
     yield truth(database, tmp_path_factory.mktemp("truth") / "town")
     with server.connect(autocommit=True) as connection:
         connection.execute("DROP DATABASE corrections_truth WITH (FORCE)")
