@@ -224,7 +224,7 @@ def _finish(city: City, advanced: bool) -> None:
         advanced = True
     city.clock.advance(3600)
     city.release(None)
-    _issue(city, DAYS)
+    _next_day(city)
     for statement_id in city.refused_statements():
         city.ask(statement_id)
     for _ in range(4):
@@ -234,8 +234,16 @@ def _finish(city: City, advanced: bool) -> None:
             city.decide(adjustment_id, True)
         if not waiting:
             break
-        city.settle()
-        _issue(city, DAYS)
+        _next_day(city)
+
+
+def _next_day(city: City) -> None:
+    """A decision reaches the bills behind it with the days that it asks for and the next day that is run."""
+    for day in city.released_days():
+        city.run_day(day)
+    city.run_day(day_of(DAYS - 1))
+    city.settle()
+    _issue(city, DAYS)
 
 
 _LIFE: Final = re.compile(r"\b[AB]-([0-9]{5})\.")

@@ -21,6 +21,7 @@ from meter_pipeline.anomalies import queue
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.billing.adjustments import decide, request
 from meter_pipeline.billing.bill_run import issue_statements
+from meter_pipeline.billing.tables.released_bills import released_bills
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.ingest import ingest_billing_day, land_inbox, waiting_days
 from meter_pipeline.postgres.database import Database
@@ -217,6 +218,10 @@ class City:
             for day in days:
                 self.run_day(day)
             ran += days
+
+    def released_days(self) -> list[date]:
+        """Days that are asked for because bills or corrections are held no more."""
+        return [day for day, _ in released_bills(self.database)]
 
     def issue(self, cycle: str, period_end: date) -> None:
         began = time.monotonic()
