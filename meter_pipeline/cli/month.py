@@ -84,3 +84,51 @@ def unbilled(
         if found.no_account:
             problem("; ".join(found.no_account[:3]))
         write_csv(journal, found.journal)
+
+
+@app.command()
+def balance(month: Month, as_json: Json = False) -> None:
+    """What each zone of the network received, passed on and metered, and what is left. Exit 1 where a side is not known.
+
+    Example: meter-pipeline month balance --month 2026-07
+    """
+    from meter_pipeline.supply_balance.balance import refresh
+    from meter_pipeline.supply_balance.zones import ZonesRefusedError
+
+    settings, first = load_settings(), date(month.year, month.month, 1)
+    try:
+        found = refresh(open_database(settings), settings.calendar(), first)
+    except ZonesRefusedError as error:
+        problem(str(error), "correct the table and import the folder: meter-pipeline reference import reference")
+    missing = [row for row in found.months if row["missing"]]
+    document = {
+        "month": f"{first:%Y-%m}",
+        "zones": [{**row, "month": f"{row['month']:%Y-%m}"} for row in found.months],
+        "outside_band": found.outside,
+        "complete": not missing,
+    }
+
+    def render(_: Any) -> None:
+        columns = [
+            "zone_id",
+            "unit",
+            "days_known",
+            "system_input",
+            "billed_metered",
+            "unbilled_unmetered",
+            "losses",
+            "uncertain",
+            "losses_percent",
+        ]
+        rows = [[row[c] for c in columns] for row in found.months]
+        OUT.print(table(f"Supply balance of {first:%Y-%m}", columns, rows, numbers=columns[2:]))
+        for zone in found.outside:
+            near = ", ".join(c["service_point_id"] for c in zone["candidates"]) or "none"
+            OUT.print(
+                f"{zone['zone_id']} loses {zone['losses_percent']} %, usually {zone['usual_percent']} %; meters to look at: {near}",
+                highlight=False,
+            )
+
+    emit(document, as_json, render)
+    if missing:
+        problem("; ".join(f"{row['zone_id']}: {row['missing']}" for row in missing[:3]))

@@ -45,5 +45,7 @@ def report(
         )
         OUT.print(f"{waiting} Open it in a browser, or: meter-pipeline desk", highlight=False)
 
-    spoken = {name: part.document() for name in ("law", "unbilled") if (part := document.get(name)) is not None}
+    spoken = {
+        name: part.document() for name in ("law", "unbilled", "balance") if (part := document.get(name)) is not None
+    }
     emit({"path": path, **document, **spoken}, json, render)

@@ -55,6 +55,7 @@ def definitions(resources: Mapping[str, Any], engine: str | None = None) -> dg.D
         billing.reconciled_billing(),
         billing.statements(),
         month.unbilled_revenue(),
+        month.supply_balance(),
         billing.month_end_close,
         audit.ledger_checkpoint(),
         audit.close_report(),

@@ -249,6 +249,7 @@ def _check_together(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fau
                         faults.append(Fault(f"{name}.csv", line, column, f"{row[at]} is not in {other}.csv"))
         if name in STRETCHES:
             _check_stretches(name, rows[name], lines[name], faults)
+    _check_zones(rows, lines, faults)
     for row, line in zip(rows.get("channels", []), lines.get("channels", []), strict=True):
         channel = dict(zip(TABLES["channels"].columns, row, strict=True))
         try:
@@ -261,6 +262,21 @@ def _check_together(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fau
             faults.append(
                 Fault("channels.csv", line, "interval_minutes", "an interval channel needs 1 to 1440 minutes")
             )
+
+
+def _check_zones(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fault]) -> None:
+    """A zone cannot be part of itself, whatever the way there."""
+    columns = list(TABLES["zones"].columns)
+    zones = [dict(zip(columns, row, strict=True)) for row in rows.get("zones", [])]
+    parents = {zone["zone_id"]: zone["parent_id"] for zone in zones}
+    for zone, line in zip(zones, lines.get("zones", []), strict=True):
+        path, at = [zone["zone_id"]], zone["parent_id"]
+        while at is not None and at not in path:
+            path.append(at)
+            at = parents.get(at)
+        if at == zone["zone_id"]:
+            loop = " > ".join([*path, at])
+            faults.append(Fault("zones.csv", line, "parent_id", f"zones {loop} are a loop"))
 
 
 def _check_stretches(name: str, rows: Iterable[tuple[Any, ...]], lines: list[int], faults: list[Fault]) -> None:

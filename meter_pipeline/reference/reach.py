@@ -141,6 +141,17 @@ REACHES: Final[dict[str, dict[str, Reach]]] = {
         "valid_from": Reach((BILL,), Days.MOVED),
         "valid_to": Reach((BILL,), Days.MOVED),
     },
+    # Where money is booked to and which zone is balanced: no quantity and no bill stands on these.
+    "revenue_accounts": dict.fromkeys(
+        ("commodity", "customer_class", "component", "revenue_account", "receivable_account", "valid_from", "valid_to"),
+        _NOTHING,
+    ),
+    "zones": dict.fromkeys(("zone_id", "kind", "commodity", "name", "parent_id", "valid_from", "valid_to"), _NOTHING),
+    "zone_members": dict.fromkeys(("service_point_id", "zone_id", "valid_from", "valid_to"), _NOTHING),
+    "zone_supplies": dict.fromkeys(("zone_id", "service_point_id", "direction", "valid_from", "valid_to"), _NOTHING),
+    "zone_unmetered": dict.fromkeys(
+        ("zone_id", "purpose", "quantity_per_day", "unit", "valid_from", "valid_to"), _NOTHING
+    ),
 }
 
 

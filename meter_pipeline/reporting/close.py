@@ -29,6 +29,8 @@ from meter_pipeline.reporting import overview, tables
 from meter_pipeline.reporting.drawing import columns_svg
 from meter_pipeline.revenue_assurance.law import law_of_days
 from meter_pipeline.settings import Settings
+from meter_pipeline.supply_balance import balance
+from meter_pipeline.supply_balance.report import daily_losses
 from meter_pipeline.unbilled import month as unbilled
 from meter_pipeline.unbilled.report import steps
 
@@ -56,6 +58,7 @@ def month_document(database: Database, settings: Settings, month: date, clock: C
         "period": sealed,
         "adjustments": tables.adjustments(database, month),
         "unbilled": unbilled.read(database, month),
+        "balance": balance.read(database, month),
         "days": [d for d in overview.billing_days(database, month, last) if d["payloads"] or d["accounts"]],
     }
     return document
@@ -135,6 +138,10 @@ def write_month(
     ]
     if document["unbilled"].roll.height:
         pictures.append(("How unbilled revenue moved", columns_svg(steps(document["unbilled"]), _currency(document))))
+    pictures += [
+        (f"Losses of zone {zone} by billing day, {unit}", columns_svg(values, unit))
+        for zone, unit, values in daily_losses(document["balance"])
+    ]
     return _write(settings, document, pictures, _waterfall(database, document["first"], document["last"])), document
 
 

@@ -189,6 +189,51 @@ TABLES: Final[dict[str, Table]] = {
         "Accounts of the general ledger that unbilled revenue is booked to. * stands for every other value: a row that names a component comes before one "
         "that names a commodity, and that before one that names a class.",
     ),
+    "zones": Table(
+        {
+            "zone_id": "id",
+            "kind": "choice:district|pressure_zone|feeder|transformer|gas_gate",
+            "commodity": COMMODITY,
+            "name": "text",
+            "parent_id": "id?",
+            "valid_from": "date",
+            "valid_to": "date?",
+        },
+        ("zone_id", "valid_from"),
+        {},
+        "Zones of the network whose supply is metered, in a tree: a zone holds the customers of the zones below it.",
+    ),
+    "zone_members": Table(
+        {"service_point_id": "id", "zone_id": "id", "valid_from": "date", "valid_to": "date?"},
+        ("service_point_id", "valid_from"),
+        {},
+        "Which zone a customer's service point draws from; one at a time, the smallest that it is known of.",
+    ),
+    "zone_supplies": Table(
+        {
+            "zone_id": "id",
+            "service_point_id": "id",
+            "direction": "choice:in|out",
+            "valid_from": "date",
+            "valid_to": "date?",
+        },
+        ("zone_id", "service_point_id", "valid_from"),
+        {},
+        "Meters of what a zone receives (in) and passes on (out); a meter between two zones is out of one and in of the other.",
+    ),
+    "zone_unmetered": Table(
+        {
+            "zone_id": "id",
+            "purpose": "text",
+            "quantity_per_day": "decimal",
+            "unit": "text",
+            "valid_from": "date",
+            "valid_to": "date?",
+        },
+        ("zone_id", "purpose", "valid_from"),
+        {},
+        "Authorised use that no meter counts, as declared: flushing, fire fighting, street lights.",
+    ),
 }
 
 
@@ -212,6 +257,12 @@ STRETCHES: Final[dict[str, DatedRows]] = {
     "service_attributes": DatedRows(
         ("service_point_id", "attribute"), "valid_from", "valid_to", ("service_point_id", "attribute")
     ),
+    "zones": DatedRows(("zone_id",), "valid_from", "valid_to", ("zone_id",)),
+    "zone_members": DatedRows(("service_point_id",), "valid_from", "valid_to", ("service_point_id", "zone_id")),
+    "zone_supplies": DatedRows(
+        ("zone_id", "service_point_id"), "valid_from", "valid_to", ("zone_id", "service_point_id")
+    ),
+    "zone_unmetered": DatedRows(("zone_id", "purpose"), "valid_from", "valid_to", ("zone_id", "purpose")),
     "revenue_accounts": DatedRows(
         ("commodity", "customer_class", "component"),
         "valid_from",

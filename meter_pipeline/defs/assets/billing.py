@@ -160,7 +160,7 @@ def statements() -> dg.AssetsDefinition:
     ),
     deps=[
         dg.AssetDep(upstream, partition_mapping=dg.TimeWindowPartitionMapping())
-        for upstream in ("statements", "unbilled_revenue")
+        for upstream in ("statements", "unbilled_revenue", "supply_balance")
     ],
     partitions_def=billing_months(),
     pool=policy.POOL,

@@ -1,4 +1,4 @@
-"""A month's questions: unbilled revenue."""
+"""A month's questions: unbilled revenue, supply balance by zone."""
 
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -13,6 +13,7 @@ from meter_pipeline.defs.lib.report_metadata import metadata
 from meter_pipeline.defs.lib.resources import Municipality
 from meter_pipeline.defs.lib.stage_asset import code_of
 from meter_pipeline.defs.lib.table_metadata import table_metadata
+from meter_pipeline.schemas.contracts import CONTRACTS
 from meter_pipeline.schemas.report import Check, StageReport
 
 RunMonth = Callable[[Municipality, date], StageReport]
@@ -47,7 +48,8 @@ def month_asset(
         found = run_month(acting, key)
         results = [_result(check) for check in found.checks if check.name in checks]
         for check, table in contracts.items():
-            result = evaluate(acting.database(), table, key, "month")
+            dated = "month" if "month" in CONTRACTS[table].columns else "billing_day"
+            result = evaluate(acting.database(), table, key, dated)
             results.append(
                 dg.AssetCheckResult(
                     check_name=check,
@@ -89,5 +91,30 @@ def unbilled_revenue() -> dg.AssetsDefinition:
         checks={
             "unbilled_agrees_with_bills": "opening + charged - issued = closing, with named causes, and bills are what their days came to.",
             "journal_balances": "Every component has a revenue account, and debits equal credits.",
+        },
+    )
+
+
+def _balance(municipality: Municipality, month: date) -> StageReport:
+    from meter_pipeline.supply_balance.balance import refresh
+    from meter_pipeline.supply_balance.report import report
+
+    return report(refresh(municipality.database(), municipality.calendar(), month))
+
+
+def supply_balance() -> dg.AssetsDefinition:
+    """What each zone received, passed on and metered."""
+    return month_asset(
+        "supply_balance",
+        _balance,
+        description=(
+            "Delivered in, delivered out, metered, authorised without a meter, and the difference of each zone and day, with the part that is estimated. A "
+            "side that is not known is said by name and never filled in. Zones whose losses leave their own history's band point to meters."
+        ),
+        deps=["daily_usage"],
+        tables=("billing.zone_day",),
+        checks={
+            "sides_are_known": "Every supply meter and customer of every zone has usage on every day.",
+            "losses_within_band": "Each zone's losses lie where its own history's do.",
         },
     )

@@ -1,10 +1,10 @@
-"""Contracts of the tables that answer a month's questions: unbilled revenue and its journal, rate studies."""
+"""Contracts of the tables that answer a month's questions: unbilled revenue and its journal, rate studies, supply balances."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from meter_pipeline.schemas.tables.shape import ID, Column, Contract
+from meter_pipeline.schemas.tables.shape import DAY, ID, Column, Contract
 
 _MONTH: Final = Column("date", "first day of the accounting month")
 _COMPONENT: Final = Column("text", "component of the charge: energy, fixed, tax and so on")
@@ -147,5 +147,35 @@ CONTRACTS: tuple[Contract, ...] = (
             "proposed": Column("bigint", "what would have been, millionths"),
         },
         {"actual": ("billing.statement_line.amount",), "proposed": ("billing.charge_day.energy_to_date",)},
+    ),
+    Contract(
+        "billing.zone_day",
+        "a zone's supply balance on a billing day, in millionths of its unit; null where a side is not known",
+        ("billing_day", "zone_id"),
+        {
+            "billing_day": DAY,
+            "zone_id": Column("text", "zone of the network", pattern=ID),
+            "commodity": _COMMODITY,
+            "unit": Column("text", "m3 for water, else the unit of its meters"),
+            "delivered_in": Column("bigint", "delivered into the zone", nullable=True),
+            "delivered_out": Column("bigint", "passed on to other zones", nullable=True),
+            "metered": Column("bigint", "metered at its customers, those of the zones below included", nullable=True),
+            "unmetered": Column("bigint", "authorised use that no meter counts, as declared"),
+            "difference": Column("bigint", "delivered_in - delivered_out - metered - unmetered", nullable=True),
+            "uncertain": Column(
+                "bigint",
+                "the part of all sides that is estimated or a share of a register's reading of several days",
+                at_least=0,
+            ),
+            "supplies": Column("integer", "supply meters of the day", at_least=0),
+            "customers": Column("integer", "customers' service points of the day", at_least=0),
+            "missing": Column("text", "what is not known, in words; empty where nothing is missing"),
+        },
+        {
+            "delivered_in": ("vee.daily_usage.quantity_micro", "ref.zone_supplies.direction"),
+            "metered": ("vee.daily_usage.quantity_micro", "ref.zone_members.zone_id"),
+            "unmetered": ("ref.zone_unmetered.quantity_per_day",),
+            "uncertain": ("vee.daily_usage.estimated_micro",),
+        },
     ),
 )
