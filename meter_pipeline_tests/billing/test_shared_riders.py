@@ -122,6 +122,7 @@ def test_what_does_not_fit_is_refused_by_name(riders: list[dict[str, Any]], tari
         ({"charges": [{"kind": "demand", "code": "D", "name": "D", "rate": 1}]}, "charges[0].kind"),
         ({"charges": [FUEL["charges"][0] | {"dated": {}}]}, "charges[0].dated"),
         ({"colour": "blue"}, "colour"),
+        ({"charges": [FUEL["charges"][0] | {"colour": "blue"}]}, "charges[0].colour"),
         ({"valid_from": "soon"}, "valid_from"),
     ],
 )
@@ -129,6 +130,13 @@ def test_a_rider_s_own_document_is_checked(changes: dict[str, Any], field: str) 
     with pytest.raises(TariffRefusedError) as refused:
         parse_rider(raw(FUEL | changes))
     assert refused.value.field == field
+
+
+def test_a_fault_of_a_rider_beside_a_tariff_is_named_with_its_file(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(electricity(energy("0.10"), SHARED)))
+    (tmp_path / "fuel.json").write_text(json.dumps(FUEL | {"colour": "blue"}, indent=1))
+    with pytest.raises(TariffRefusedError, match=r"fuel\.json:\d+: colour"):
+        load_tariff(tmp_path / "a.json")
 
 
 def test_an_agreement_names_no_rider() -> None:

@@ -72,7 +72,12 @@ def load_tariff(path: Path) -> Tariff:
     try:
         raw = path.read_bytes()
         others = sorted(path.parent.glob("*.json")) if shares_riders(raw) else []
-        riders = tuple(body for body in (other.read_bytes() for other in others) if says_rider(body))
+        beside = [(other.name, body) for other in others if says_rider(body := other.read_bytes())]
     except OSError as error:
         raise TariffRefusedError("document", f"can't be read: {error.strerror}") from error
-    return parse_tariff(raw, riders)
+    for name, body in beside:
+        try:
+            parse_rider(body)
+        except TariffRefusedError as error:
+            raise TariffRefusedError(f"{name}:{line_of(body, error.field)}: {error.field}", error.why) from error
+    return parse_tariff(raw, tuple(body for _, body in beside))

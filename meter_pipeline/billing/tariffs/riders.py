@@ -58,12 +58,13 @@ def parse_rider(raw: bytes) -> Rider:
     for note in root["notes"].list() if "notes" in root else ():
         note.text()
     charges = root["charges"]
+    known: list[str] = []
     for field in charges.list(at_least=1):
         field["kind"].choice(*KINDS)
-        field["code"].text()
         for key in ("by", "dated", "times"):
             if key in field:
                 raise field[key].refuse("is not for a rider: its versions say what changes, and when")
+        known.append(_check(field, known))
     return Rider(
         root["rider_id"].text(),
         root["valid_from"].day(),
@@ -73,6 +74,13 @@ def parse_rider(raw: bytes) -> Rider:
         root["currency"].text(),
         charges,
     )
+
+
+def _check(field: Field, known: list[str]) -> str:
+    """Reads a charge as a tariff with the periods and codes that it names would; returns its code."""
+    named = [key for member in ("rates", "periods") if member in field for key, _ in field[member].items()]
+    others = [of.text() for of in field["of"].list()] if "of" in field else []
+    return read_charge(field, RuleSchedule(tuple(dict.fromkeys(named)) or ("all",)), [], [*known, *others]).code
 
 
 def shared_charges(
