@@ -25,6 +25,8 @@ from meter_pipeline.units import from_micro
 
 #: schema.table of plain words, nothing that SQL could read as more.
 TABLE: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}\.[a-z_][a-z0-9_]{0,62}")
+#: Name of a delivered file: its number and the beginning of its content's hash.
+_DELIVERED: Final = re.compile(r"([0-9]{8,})-([0-9a-f]{16})\.csv")
 _COLUMNS: Final = ("billing_day", "account_id", "level", "code", "value", "estimated", "tariff_version")
 
 
@@ -64,12 +66,15 @@ class LegacyFolder:
         text = "\n".join(lines) + "\n"
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         last = self.folder / ".last"
-        number, before = last.read_text("utf-8").split() if last.exists() else ("0", "")
-        if before == digest:
-            return
-        name = f"{int(number) + 1:08}-{digest}.csv"
-        _put(self.folder / name, text)
-        _put(last, f"{int(number) + 1} {digest}")
+        noted, before = last.read_text("utf-8").split() if last.exists() else ("0", "")
+        # A process that died between the two writes below left a file with the next number, which may hold less than the
+        # batch does now: two files of one number would be read in the order of their hashes.
+        ours = [found for path in self.folder.iterdir() if (found := _DELIVERED.fullmatch(path.name))]
+        number, before = max([(int(noted), before), *((int(f[1]), f[2]) for f in ours if int(f[1]) > int(noted))])
+        if before != digest:
+            number += 1
+            _put(self.folder / f"{number:08}-{digest}.csv", text)
+        _put(last, f"{number} {digest}")
 
     def held(self) -> dict[tuple[str, str], list[tuple[str, ...]]]:
         """What the folder says of each (day, account), later files over earlier ones."""

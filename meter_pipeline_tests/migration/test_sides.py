@@ -8,8 +8,10 @@ from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
+
 from benchmarks.migration import put_stage
-from meter_pipeline.migration import dual_write
+from meter_pipeline.migration import dual_write, sides
 from meter_pipeline.migration.dual_write import Record
 from meter_pipeline.migration.sides import LegacyFolder, LegacyTable, OurCopy
 from meter_pipeline.postgres.database import Database
@@ -36,6 +38,32 @@ def test_a_bill_changed_and_changed_back_reaches_legacy_each_time(database: Data
     folder([bill("A-1", 100)])
     assert len(list(folder.folder.glob("*.csv"))) == 3, "the same batch again is recognised"
     assert Decimal(folder.held()[str(DAY), "A-1"][1][2]) == 1
+
+
+@pytest.mark.parametrize("account", [f"A-{n}" for n in range(4)])
+def test_a_delivery_that_died_half_noted_never_stands_over_a_newer_bill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, account: str
+) -> None:
+    """The file was there and its number was not: the next batch, with more in it, came under the same number, and legacy
+    read the two in the order of their hashes."""
+    folder = LegacyFolder(tmp_path)
+    folder([bill(account, 50)])
+    put = sides._put
+    with monkeypatch.context() as patch:
+
+        def dying(path: Path, text: str) -> None:
+            if path.name == ".last":
+                raise OSError("the process died")
+            put(path, text)
+
+        patch.setattr(sides, "_put", dying)
+        with pytest.raises(OSError, match="died"):
+            folder([bill(account, 100)])
+    folder([bill(account, 100), bill(account, 175)])
+    assert Decimal(folder.held()[str(DAY), account][1][2]) == Decimal("1.75")
+    assert len(list(tmp_path.glob("*.csv"))) == 3
+    folder([bill(account, 175)])
+    assert len(list(tmp_path.glob("*.csv"))) == 3
 
 
 def test_legacy_takes_our_bills_over_from_the_folder(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import datetime
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -214,14 +215,7 @@ def test_an_owner_who_may_not_create_roles_has_them_made_by_an_administrator(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with system.admin() as connection:
-        for role in [
-            name for (name,) in connection.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'meter%'")
-        ]:
-            for (database,) in connection.execute(
-                "SELECT datname FROM pg_database WHERE datname LIKE 'mp_%'"
-            ).fetchall():
-                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(str(database))))
-            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(str(role))))
+        no_roles(connection)
         connection.execute(sql.SQL("CREATE ROLE plain LOGIN PASSWORD {}").format(sql.Literal(PASSWORD)))
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     url = system.database("plain")
@@ -231,3 +225,43 @@ def test_an_owner_who_may_not_create_roles_has_them_made_by_an_administrator(
         for _ in range(2):
             connection.execute(database_roles.administrators_script("plain").encode())
     whole(system.database("plain"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("roles", ["made by the owner", "made by an administrator"])
+def test_the_whole_demo_as_an_owner_who_is_no_superuser(
+    system: System, roles: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """From an empty database to a bill and an export that the auditor's program passes."""
+    name = f"demo_{uuid.uuid4().hex[:6]}"
+    how = sql.SQL("CREATEROLE CREATEDB") if roles == "made by the owner" else sql.SQL("NOCREATEROLE NOCREATEDB")
+    with system.admin() as connection:
+        no_roles(connection)
+        connection.execute(
+            sql.SQL("CREATE ROLE {} LOGIN {} PASSWORD {}").format(sql.Identifier(name), how, sql.Literal(PASSWORD))
+        )
+        if roles == "made by an administrator":
+            connection.execute(database_roles.administrators_script(name).encode())
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    url = system.database(name)
+    monkeypatch.setenv("METER_PIPELINE_DATABASE_URL", url)
+    monkeypatch.setenv("METER_PIPELINE_HOME", str(tmp_path / "home"))
+    command = [str(Path(sys.executable).with_name("meter-pipeline")), "demo"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1500)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert "an export of the ledger and its rows: OK" in " ".join(done.stdout.split())
+    with Database(url).connect() as connection:
+        (bills,) = connection.execute("SELECT count(*) FROM billing.statement").fetchone() or (0,)
+        assert bills > 10
+        (superuser,) = connection.execute("SELECT usesuper FROM pg_user WHERE usename = current_user").fetchone() or (
+            1,
+        )
+        assert not superuser
+
+
+def no_roles(administrator: psycopg.Connection[tuple[object, ...]]) -> None:
+    """Drop every database that tests made and every role of the product, as before a first deployment."""
+    for (database,) in administrator.execute("SELECT datname FROM pg_database WHERE datname LIKE 'mp_%'").fetchall():
+        administrator.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(str(database))))
+    for (role,) in administrator.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'meter%'").fetchall():
+        administrator.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(str(role))))
