@@ -90,6 +90,7 @@ REACHES: Final[dict[str, dict[str, Reach]]] = {
         "decimals": _BOTH,
         "sums_to": _BOTH,
         "billed": _BOTH,
+        "modulus": _VALIDATE,
     },
     "register_hours": {
         "head_end": _BOTH,
@@ -119,6 +120,10 @@ REACHES: Final[dict[str, dict[str, Reach]]] = {
         "valid_to": _BOTH_DATES,
         "document": _NOTHING,
     },
+    "revenue_accounts": dict.fromkeys(
+        ("commodity", "customer_class", "component", "revenue_account", "receivable_account", "valid_from", "valid_to"),
+        _NOTHING,
+    ),
     "tariff_document": {"tariff_id": _BILL, "version": _BILL, "body": _BILL, "sha256": _BILL},
     "accounts": {
         "account_id": _BOTH,

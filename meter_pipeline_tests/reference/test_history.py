@@ -196,3 +196,18 @@ def test_a_document_under_a_version_nothing_was_billed_with_keeps_its_old_text(
         for t in (first, second)
     ]
     assert [str(r) for r in rate] == ["0.12345678901234568", "0.2"]
+
+
+@pytest.mark.parametrize("table", [*TABLES, "tariff_document"])
+def test_every_table_keeps_every_column_of_its_versions(database: Database, table: str) -> None:
+    """On a new table or column: its migration calls ref.keep_history(table)."""
+    with database.connect() as connection:
+        columns = connection.execute(
+            "SELECT c.relname, array_agg(a.attname::text ORDER BY a.attname) FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid "
+            "WHERE c.relnamespace = 'ref'::regnamespace AND c.relname::text IN (%(t)s::text, %(t)s::text || '_version') AND a.attnum > 0 AND NOT a.attisdropped "
+            "GROUP BY 1 ORDER BY 1",
+            {"t": table},
+        ).fetchall()
+    (_, now), (_, kept) = columns
+    assert set(kept) == {*now, "known_until"}
+    assert history.rows_as_of(database, table, datetime.now(UTC)) == []
