@@ -120,10 +120,6 @@ REACHES: Final[dict[str, dict[str, Reach]]] = {
         "valid_to": _BOTH_DATES,
         "document": _NOTHING,
     },
-    "revenue_accounts": dict.fromkeys(
-        ("commodity", "customer_class", "component", "revenue_account", "receivable_account", "valid_from", "valid_to"),
-        _NOTHING,
-    ),
     "tariff_document": {"tariff_id": _BILL, "version": _BILL, "body": _BILL, "sha256": _BILL},
     "accounts": {
         "account_id": _BOTH,
