@@ -8,6 +8,7 @@ wins over the file.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -93,15 +94,21 @@ SETTINGS: Final[tuple[Setting, ...]] = (
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 
 
+#: How pages write dates and numbers where utility.toml does not say.
+DEFAULT_LOCALE: Final = "en_US"
+_LOCALE: Final = re.compile(r"[a-z]{2,3}([_-][A-Z][a-z]{3})?([_-]([A-Z]{2}|[0-9]{3}))?")
+
+
 @dataclass(frozen=True, slots=True)
 class Utility:
-    """The municipality: ``name``, IANA ``zone`` of its billing days, ISO 4217 ``currency``, and the first billing day
-    that is read, validated and billed (None: from the first day that has reads)."""
+    """The municipality: ``name``, IANA ``zone`` of its billing days, ISO 4217 ``currency``, the first billing day
+    that is read, validated and billed (None: from the first day that has reads), and the ``locale`` of pages (en_US)."""
 
     name: str
     zone: str
     currency: str
     first_billing_day: date | None = None
+    locale: str = DEFAULT_LOCALE
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +165,10 @@ class Settings:
             raise SettingsError(f"{path}: first_billing_day is {first!r}, not a date like 2026-10-29") from error
         if day is not None and type(day) is not date:
             raise SettingsError(f"{path}: first_billing_day is {first!r}, not a date like 2026-10-29")
-        return Utility(raw["name"], raw["zone"], raw["currency"], day)
+        locale = raw.get("locale", DEFAULT_LOCALE)
+        if not isinstance(locale, str) or not _LOCALE.fullmatch(locale):
+            raise SettingsError(f"{path}: locale is {locale!r}, not a language and country like en_US")
+        return Utility(raw["name"], raw["zone"], raw["currency"], day, locale)
 
     def calendar(self) -> BillingCalendar:
         """Billing days in the utility's time zone. Raises SettingsError for a zone that does not exist."""

@@ -31,7 +31,8 @@ def settings() -> str:
         + "the demo city in `data/` is used.\n\n"
         + "Every setting below may stand in the `[settings]` table of `utility.toml`; the environment variable beside it wins.\n"
         + "`meter-pipeline settings` shows each value in force and where it comes from. Secrets belong in the environment.\n\n"
-        + "`utility.toml` itself holds `name`, `zone` (IANA time zone of the billing days), `currency` (ISO 4217), and\n"
+        + "`utility.toml` itself holds `name`, `zone` (IANA time zone of the billing days), `currency` (ISO 4217), `locale` (how\n"
+        + "pages write dates and numbers; `en_US` where it is missing: Oct 29, 2026 and 1,234.50), and\n"
         + "`first_billing_day` (days before it are not read, validated or billed).\n\n"
         + "| In `[settings]` | Environment | Default | Meaning |\n| --- | --- | --- | --- |\n"
         + "\n".join(rows)

@@ -13,6 +13,7 @@ from meter_pipeline.anomalies.city import CommodityPoints
 from meter_pipeline.anomalies.kinds import KINDS
 from meter_pipeline.anomalies.window import Floats
 from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.page_formats import deployments_formats
 from meter_pipeline.plotting import small_png
 from meter_pipeline.postgres.database import Database
 
@@ -23,7 +24,7 @@ _SHOWN = 4
 def weather_png(recent: pl.DataFrame, day: date) -> bytes:
     """Mean temperatures (station_id, weather_day, temperature_mean_c) up to a billing day, a line a station, six
     stations at most; the day marked."""
-    from matplotlib.dates import DateFormatter
+    from matplotlib.dates import num2date
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 2.6), layout="constrained")
@@ -41,10 +42,11 @@ def weather_png(recent: pl.DataFrame, day: date) -> bytes:
     axes.axvline(day, color=_FLAG, linewidth=0.9)  # type: ignore[arg-type]
     axes.set_ylabel("mean °C", fontsize=9)
     axes.tick_params(labelsize=8)
-    axes.xaxis.set_major_formatter(DateFormatter("%d %b"))
+    shown = deployments_formats()
+    axes.xaxis.set_major_formatter(lambda at, _: shown.short_day(num2date(at).date()))
     axes.legend(fontsize=8, frameon=False)
     axes.set_title(
-        f"Weather of {day}" + (f"; {len(stations) - 6} stations more" if len(stations) > 6 else ""),
+        f"Weather of {shown.day(day)}" + (f"; {len(stations) - 6} stations more" if len(stations) > 6 else ""),
         loc="left",
         fontsize=10,
     )
@@ -136,7 +138,7 @@ def _draw(
     for i in flagged:
         axis.axvline(i, color=_FLAG, linewidth=0.5, alpha=0.4)
     ticks = np.linspace(0, len(days) - 1, min(5, len(days))).astype(int)
-    axis.set_xticks(ticks, [days[i].isoformat() for i in ticks], fontsize=6)
+    axis.set_xticks(ticks, [deployments_formats().short_day(days[i]) for i in ticks], fontsize=6)
     axis.tick_params(axis="y", labelsize=6, length=2)
     axis.spines[["top", "right"]].set_visible(False)
     axis.margins(x=0.01)

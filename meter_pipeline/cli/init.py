@@ -14,7 +14,7 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.cli.output import OUT, emit, problem
 from meter_pipeline.packaged import packaged
 from meter_pipeline.schemas.reference import TABLES
-from meter_pipeline.settings import SETTINGS
+from meter_pipeline.settings import DEFAULT_LOCALE, SETTINGS
 
 _COMMODITIES = ("electricity", "water", "gas")
 
@@ -111,6 +111,7 @@ def _utility(name: str, zone: str, currency: str, kinds: list[str], first: date,
         f"name = {_quoted(name)}",
         f'zone = "{zone}"  # every billing day is a civil day in this zone: 23, 24 or 25 hours',
         f'currency = "{currency}"',
+        f'locale = "{DEFAULT_LOCALE}"  # how pages write dates and numbers: en_US, en_AU, de_DE ...',
         f"commodities = [{', '.join(_quoted(kind) for kind in kinds)}]",
         f'first_billing_day = "{first.isoformat()}"  # days before it are not billed',
         "",

@@ -15,6 +15,7 @@ from meter_pipeline.control.tables import flags
 from meter_pipeline.desk import tables
 from meter_pipeline.desk.web import FINANCE, DeskRequest, FormError, NotFoundError, instant, link, parse_cursor, place
 from meter_pipeline.feeds.head_ends import read_head_ends
+from meter_pipeline.page_formats import formats_of
 
 STATUSES = ("requested", "approved", "posted", "refused", "any")
 
@@ -89,7 +90,7 @@ def request_resume(ask: DeskRequest) -> Response:
     )
     return ask.back(
         "/pause",
-        f"Request {asked.request_id} waits for a second person in finance until {asked.expires_at:%Y-%m-%d %H:%M} UTC.",
+        f"Request {asked.request_id} waits for a second person in finance until {formats_of(ask.desk.settings).when(asked.expires_at)}.",
     )
 
 

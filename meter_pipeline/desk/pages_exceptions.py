@@ -12,6 +12,7 @@ from meter_pipeline.anomalies.kinds import KINDS
 from meter_pipeline.desk import tables
 from meter_pipeline.desk.pictures import usage_svg
 from meter_pipeline.desk.web import WORKERS, DeskRequest, FormError, NotFoundError, bad_place, link, parse_cursor, place
+from meter_pipeline.page_formats import formats_of
 from meter_pipeline.postgres.driver import Connection
 
 STATES: Final = {
@@ -111,6 +112,7 @@ def picture(ask: DeskRequest) -> Response:
         flagged,
         f"{case['subject']}: {case['kind'].replace('_', ' ')}",
         unit,
+        formats_of(ask.desk.settings).short_day,
     )
     return Response(svg, media_type="image/svg+xml")
 

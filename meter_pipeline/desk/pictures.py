@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date
 from typing import Any, Final
 from xml.sax.saxutils import escape
@@ -16,11 +16,17 @@ WIDTH, HEIGHT = 760, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 48, 30, 34
 
 
-def usage_svg(days: Sequence[Mapping[str, Any]], flagged: Collection[date], title: str, unit: str) -> str:
+def usage_svg(
+    days: Sequence[Mapping[str, Any]],
+    flagged: Collection[date],
+    title: str,
+    unit: str,
+    label: Callable[[date], str] = str,
+) -> str:
     """A service point's days as bars over the expectation and its three sigma; flagged days in another colour and
     marked by a triangle as well; the day's mean temperature as a line on a scale of its own.
 
-    ``days``: billing_day, used, expected, sigma, degrees_c, oldest first; any figure may be None.
+    ``days``: billing_day, used, expected, sigma, degrees_c, oldest first; any figure may be None. ``label`` writes a day.
     """
     n = max(len(days), 1)
     tops = [d["used"] or 0 for d in days] + [
@@ -37,7 +43,7 @@ def usage_svg(days: Sequence[Mapping[str, Any]], flagged: Collection[date], titl
         return _LEFT + step * i
 
     marked = [d["billing_day"] for d in days if d["billing_day"] in flagged]
-    about = f"{len(days)} days of usage in {unit}; flagged: {', '.join(map(str, marked)) or 'none of them'}."
+    about = f"{len(days)} days of usage in {unit}; flagged: {', '.join(map(label, marked)) or 'none of them'}."
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img" aria-labelledby="t d">',
         f'<title id="t">{escape(title)}</title><desc id="d">{escape(about)}</desc>',
@@ -95,7 +101,7 @@ def usage_svg(days: Sequence[Mapping[str, Any]], flagged: Collection[date], titl
     for i in shown:
         anchor = "start" if i == 0 and n > 20 else "end" if i == n - 1 and n > 20 else "middle"
         parts.append(
-            f'<text x="{x(i + 0.5):.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{days[i]["billing_day"]}</text>'
+            f'<text x="{x(i + 0.5):.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{escape(label(days[i]["billing_day"]))}</text>'
         )
     legend = (
         f"{unit} a day"

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -32,10 +32,11 @@ from meter_pipeline.control.people import Denial, Refused
 from meter_pipeline.control.tables import flags
 from meter_pipeline.desk.access import Access, AccessError, Visitor
 from meter_pipeline.ingest.dead_letters import DeadLetterError
+from meter_pipeline.page_formats import PageFormats, formats
 from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import CONNECT_TIMEOUT_S, Database
 from meter_pipeline.postgres.pools import ConnectionPool, PoolTimeout
-from meter_pipeline.settings import Settings
+from meter_pipeline.settings import Settings, Utility
 
 TEMPLATES: Final = Path(__file__).with_name("templates")
 SESSION_COOKIE: Final = "meter_desk"
@@ -313,7 +314,7 @@ read_form = _form
 
 
 @cache
-def environment() -> Environment:
+def environment(locale: str) -> Environment:
     """Templates with everything escaped and no undefined name let through."""
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -322,7 +323,17 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(money=money, number=number, when=when, short=short, words=words, plain=readable, path=path_part)
+    shown = formats(locale)
+    made.filters.update(
+        day=shown.day,
+        month=shown.month,
+        money=shown.money,
+        number=shown.number,
+        when=shown.when,
+        short_when=shown.short_when,
+        plain=lambda value: readable(value, shown),
+    )
+    made.filters.update(short=short, words=words, path=path_part)
     made.globals.update(link=link)
     return made
 
@@ -332,13 +343,13 @@ def render(
 ) -> Response:
     csrf_token = desk.access.csrf_token(visitor) if visitor else ""
     text = (
-        environment()
+        environment(_utility(desk.settings).locale)
         .get_template(template)
         .render(
             visitor=visitor,
             csrf_token=csrf_token,
             here=here,
-            utility=_utility(desk.settings),
+            utility=_utility(desk.settings).name,
             dagster_url=desk.dagster_url,
             **{"flash": None} | values,
         )
@@ -347,8 +358,8 @@ def render(
 
 
 @cache
-def _utility(settings: Settings) -> str:
-    return settings.utility().name
+def _utility(settings: Settings) -> Utility:
+    return settings.utility()
 
 
 def problem(desk: Desk, visitor: Visitor | None, status: int, message: str) -> Response:
@@ -359,35 +370,6 @@ def problem(desk: Desk, visitor: Visitor | None, status: int, message: str) -> R
 def flash(request: Request) -> str | None:
     value = request.cookies.get(FLASH_COOKIE)
     return unquote(value)[:600] if value else None
-
-
-def number(value: Any) -> str:
-    """A quantity for people: grouped, without trailing zeros beyond three digits; exact where it is exact."""
-    if value is None or value == "":
-        return ""
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.3f}".rstrip("0").rstrip(".")
-    exact = Decimal(str(value))
-    text = f"{exact:,f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def money(value: Any) -> str:
-    """An amount with two digits at least, and more where it has more."""
-    if value is None or value == "":
-        return ""
-    text = f"{Decimal(str(value)):,.6f}".rstrip("0")
-    whole, _, part = text.partition(".")
-    return f"{whole}.{part:0<2}"
-
-
-def when(value: Any) -> str:
-    """An instant to the minute, UTC, said so; a day as it is."""
-    if isinstance(value, datetime):
-        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    return "" if value is None else str(value)
 
 
 def short(value: Any, digits: int = 12) -> str:
@@ -401,7 +383,7 @@ def words(value: Any) -> str:
     return str(value).replace("_", " ")
 
 
-def readable(value: Any) -> str:
+def readable(value: Any, shown: PageFormats) -> str:
     """Evidence and figures in one line: no braces, no quotes."""
     match value:
         case None:
@@ -409,15 +391,15 @@ def readable(value: Any) -> str:
         case bool():
             return "yes" if value else "no"
         case int() | float() | Decimal():
-            return number(value)
+            return shown.number(value)
         case Mapping():
-            return ", ".join(f"{words(k)} {readable(v)}" for k, v in value.items())
+            return ", ".join(f"{words(k)} {readable(v, shown)}" for k, v in value.items())
         case list() | tuple():
-            return "; ".join(readable(v) for v in value)
+            return "; ".join(readable(v, shown) for v in value)
         case bytes() | bytearray() | memoryview():
             return bytes(value).hex()
         case datetime() | date():
-            return when(value)
+            return shown.when(value)
         case _:
             return str(value)
 

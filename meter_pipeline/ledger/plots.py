@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
+from meter_pipeline.page_formats import deployments_formats
 from meter_pipeline.plotting import small_png
 
 
@@ -29,7 +30,7 @@ def growth_plot(growth: Sequence[tuple[date, int, int]]) -> bytes:
     right.set_ylabel("payload hashes in all", color="#c9822b", fontsize=9)
     right.set_ylim(bottom=0)
     step = max(1, len(days) // 6)
-    left.set_xticks(list(places)[::step], [f"{day:%d %b}" for day in days[::step]], fontsize=8)
+    left.set_xticks(list(places)[::step], [deployments_formats().short_day(day) for day in days[::step]], fontsize=8)
     left.set_title(
         f"Ledger: {sum(entries):,} entries, {leaves[-1] if leaves else 0:,} payload hashes", loc="left", fontsize=10
     )

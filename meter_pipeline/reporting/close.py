@@ -24,6 +24,7 @@ from meter_pipeline.billing.reconcile import CAUSES
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger.checkpoints import with_cosignatures
 from meter_pipeline.ledger.tables import entries
+from meter_pipeline.page_formats import formats, formats_of
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reporting import overview, tables
 from meter_pipeline.reporting.drawing import columns_svg
@@ -99,15 +100,16 @@ def write_day(
     """Write a billing day's report below the home folder; returns its path and its document."""
     document = day_document(database, settings, day, clock)
     history = tables.history(database, day)
+    label = formats_of(settings).day
     load = tables.load(database, day)
     pictures = [
         (
             "Reads received by billing day",
-            columns_svg([(str(h["day"]), h["received"]) for h in history], "reads", str(day)),
+            columns_svg([(label(h["day"]), h["received"]) for h in history], "reads", label(day)),
         ),
         (
             "Charged by billing day",
-            columns_svg([(str(h["day"]), h["charged"]) for h in history], _currency(document), str(day)),
+            columns_svg([(label(h["day"]), h["charged"]) for h in history], _currency(document), label(day)),
         ),
     ]
     pictures += [
@@ -126,14 +128,15 @@ def write_month(
     """Write an accounting month's report below the home folder; returns its path and its document."""
     document = month_document(database, settings, month, clock)
     days: Sequence[Mapping[str, Any]] = document["days"]
+    label = formats_of(settings).day
     pictures = [
         (
             "Charged by billing day",
-            columns_svg([(str(d["billing_day"]), float(d["charged"] or 0)) for d in days], _currency(document)),
+            columns_svg([(label(d["billing_day"]), float(d["charged"] or 0)) for d in days], _currency(document)),
         ),
         (
             "Intervals estimated by billing day",
-            columns_svg([(str(d["billing_day"]), int(d["estimated"])) for d in days], "intervals"),
+            columns_svg([(label(d["billing_day"]), int(d["estimated"])) for d in days], "intervals"),
         ),
     ]
     if document["unbilled"].roll.height:
@@ -161,7 +164,11 @@ def _waterfall(database: Database, first: date, last: date) -> str | None:
 def _write(
     settings: Settings, document: Mapping[str, Any], pictures: Sequence[tuple[str, str]], waterfall: str | None
 ) -> Path:
-    text = _environment().get_template("close.html").render(r=document, pictures=pictures, waterfall=waterfall)
+    text = (
+        _environment(settings.utility().locale)
+        .get_template("close.html")
+        .render(r=document, pictures=pictures, waterfall=waterfall)
+    )
     folder = settings.home / "reports"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{document['kind']}-{document['of']}.html"
@@ -173,7 +180,7 @@ def _write(
 
 
 @cache
-def _environment() -> Environment:
+def _environment(locale: str) -> Environment:
     made = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -181,17 +188,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["n"] = lambda v: "" if v is None else f"{v:,}" if isinstance(v, int) else f"{v}"
-    made.filters["exact"] = _exact
-    made.filters["cents"] = lambda text: "" if text is None else f"{Decimal(text):,.2f}"
+    shown = formats(locale)
+    made.filters.update(n=shown.number, exact=shown.number, day=shown.day, month=shown.month, when=shown.when)
+    made.filters["cents"] = lambda text: "" if text is None else shown.money(round(Decimal(text), 2))
     return made
-
-
-def _exact(text: str | None) -> str:
-    """An exact decimal's text, grouped, without the zeros after it."""
-    if text is None:
-        return ""
-    whole, _, part = str(text).partition(".")
-    sign, digits = ("-", whole[1:]) if whole.startswith("-") else ("", whole)
-    part = part.rstrip("0")
-    return f"{sign}{int(digits or 0):,}{f'.{part}' if part else ''}"

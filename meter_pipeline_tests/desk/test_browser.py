@@ -155,7 +155,7 @@ def test_a_day_at_the_desk(browser: Any, site: str, office: Office) -> None:
     assert "Approved and posted" in text(browser)
     follow(browser, browser.find_element("link text", STATEMENT))
     follow(browser, browser.find_element("css selector", "tbody a"))
-    follow(browser, browser.find_element("link text", "2026-07-02"))
+    follow(browser, browser.find_element("link text", "Jul 2, 2026"))
     assert "24 intervals" in text(browser)
 
     severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
