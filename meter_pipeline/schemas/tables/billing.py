@@ -27,7 +27,10 @@ DETERMINANT_DAY = Contract(
         "other_export": Column("bigint", "validated exports in millionths of other_unit"),
         "energy": Column("bigint[]", "usage per time-of-use period, millionths of unit"),
         "export": Column("bigint[]", "exports likewise"),
-        "peaks": Column("bigint[]", "highest demand per register, millionths of a kW"),
+        "peaks": Column(
+            "bigint[]",
+            "what each register measured, millionths of kW, kVA, kVAr or kVArh, or of the unit in a block of the day",
+        ),
         "peak_at": Column("bigint[]", "when each began: UTC Unix seconds, 0 for none"),
         "slots": Column("integer", "intervals it is the sum of; 1 for a day's total", at_least=0),
         "estimated": Column("integer", "how many of them are estimates", at_least=0),
