@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "billing": ("billing", "Statements, adjustments, month-end close."),
     "month": ("month", "A month's unbilled revenue with its journal, and the supply balance of zones."),
     "rates": ("rates", "Rate studies: a year's bills under proposed tariffs."),
+    "outputs": ("outputs", "Files for the customer system: reads, determinants, statements; acknowledgements."),
     "explain": ("explain:explain_command", "From a bill line to the reads behind it."),
     "pause": ("pause", "EMERGENCY_PAUSE: raise, status, request and confirm a resume."),
     "people": ("people", "The register of people: who may raise a pause, ask, confirm, audit."),
