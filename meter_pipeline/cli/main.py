@@ -48,7 +48,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "exceptions": ("exceptions", "The exception queue: list, show, assign, confirm, dismiss."),
     "tariffs": ("tariffs", "Price a load on a tariff."),
     "billing": ("billing", "Statements, adjustments, month-end close."),
-    "month": ("month", "A month's unbilled revenue with its journal, and the supply balance of zones."),
+    "month": ("month", "A month's unbilled revenue with its journal, the supply balance of zones, winter averages."),
     "rates": ("rates", "Rate studies: a year's bills under proposed tariffs."),
     "outputs": ("outputs", "Files for the customer system: reads, determinants, statements; acknowledgements."),
     "explain": ("explain:explain_command", "From a bill line to the reads behind it."),

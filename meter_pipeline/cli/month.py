@@ -132,3 +132,65 @@ def balance(month: Month, as_json: Json = False) -> None:
     emit(document, as_json, render)
     if missing:
         problem("; ".join(f"{row['zone_id']}: {row['missing']}" for row in missing[:3]))
+
+
+@app.command("winter-average")
+def winter_average(
+    effective: Annotated[datetime, typer.Option("--effective", formats=["%Y-%m-%d"], help="Day from which they hold.")],
+    out: Annotated[Path | None, typer.Option(help="Write them here as service_attributes.csv, to be imported.")] = None,
+    service_point: Annotated[str | None, typer.Option("--service-point", help="Explain one service's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Winter averages from issued bills, by the rules of reference/winter_average_rules.csv, with what each stands on.
+
+    Example: meter-pipeline month winter-average --effective 2027-07-01 --out new/service_attributes.csv
+    """
+    import json
+
+    from meter_pipeline.winter_average.compute import WinterAverageRefusedError, refresh, write_attributes
+
+    database, day = _open(), effective.date()
+    try:
+        found = refresh(database, day)
+    except WinterAverageRefusedError as error:
+        problem(str(error))
+    written = write_attributes(database, out, found, day) if out is not None else 0
+    by_source = dict(found.group_by("source").len().sort("source").iter_rows())
+    rows = found.to_dicts()
+    if service_point is not None:
+        rows = [row for row in rows if row["service_point_id"] == service_point.upper()]
+        if not rows:
+            problem(f"{service_point} has no bill for water in the year before {day}")
+    averages: list[dict[str, Any]] = [
+        {
+            "service_point_id": row["service_point_id"],
+            "account_id": row["account_id"],
+            "per_day": None if row["per_day"] is None else money(row["per_day"]),
+            "unit": row["unit"],
+            "source": row["source"],
+            "periods": json.loads(row["periods"]),
+        }
+        for row in rows
+    ]
+    document = {
+        "effective": day,
+        "services": found.height,
+        "by_source": by_source,
+        "written": written,
+        "averages": averages,
+    }
+
+    def render(_: Any) -> None:
+        counts = ", ".join(f"{n} {source}" for source, n in by_source.items())
+        OUT.print(f"{found.height} services: {counts or 'none'}", highlight=False)
+        for row in averages if service_point is not None else []:
+            OUT.print(
+                f"{row['service_point_id']} {row['account_id']}: {row['per_day']} {row['unit']} a day ({row['source']})",
+                highlight=False,
+            )
+            columns = ["from", "to", "days", "quantity", "left_out"]
+            OUT.print(
+                table(None, columns, [[p[c] for c in columns] for p in row["periods"]], numbers=["days", "quantity"])
+            )
+
+    emit(document, as_json, render)

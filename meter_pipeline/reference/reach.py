@@ -147,6 +147,20 @@ REACHES: Final[dict[str, dict[str, Reach]]] = {
         ("commodity", "customer_class", "component", "revenue_account", "receivable_account", "valid_from", "valid_to"),
         _NOTHING,
     ),
+    # A winter average reaches a bill as a service attribute, when it is imported.
+    "winter_average_rules": dict.fromkeys(
+        (
+            "customer_class",
+            "months",
+            "drop_high",
+            "drop_low",
+            "least_periods",
+            "default_per_day",
+            "valid_from",
+            "valid_to",
+        ),
+        _NOTHING,
+    ),
     "zones": dict.fromkeys(("zone_id", "kind", "commodity", "name", "parent_id", "valid_from", "valid_to"), _NOTHING),
     "zone_members": dict.fromkeys(("service_point_id", "zone_id", "valid_from", "valid_to"), _NOTHING),
     "zone_supplies": dict.fromkeys(("zone_id", "service_point_id", "direction", "valid_from", "valid_to"), _NOTHING),

@@ -189,6 +189,21 @@ TABLES: Final[dict[str, Table]] = {
         "Accounts of the general ledger that unbilled revenue is booked to. * stands for every other value: a row that names a component comes before one "
         "that names a commodity, and that before one that names a class.",
     ),
+    "winter_average_rules": Table(
+        {
+            "customer_class": "choice:residential|commercial|industrial|municipal|*",
+            "months": "text",
+            "drop_high": "integer",
+            "drop_low": "integer",
+            "least_periods": "integer",
+            "default_per_day": "decimal?",
+            "valid_from": "date",
+            "valid_to": "date?",
+        },
+        ("customer_class", "valid_from"),
+        {},
+        "How a service's winter average is worked out, by customer class; * is every class without a rule of its own.",
+    ),
     "zones": Table(
         {
             "zone_id": "id",
@@ -257,6 +272,7 @@ STRETCHES: Final[dict[str, DatedRows]] = {
     "service_attributes": DatedRows(
         ("service_point_id", "attribute"), "valid_from", "valid_to", ("service_point_id", "attribute")
     ),
+    "winter_average_rules": DatedRows(("customer_class",), "valid_from", "valid_to", ("customer_class",)),
     "zones": DatedRows(("zone_id",), "valid_from", "valid_to", ("zone_id",)),
     "zone_members": DatedRows(("service_point_id",), "valid_from", "valid_to", ("service_point_id", "zone_id")),
     "zone_supplies": DatedRows(

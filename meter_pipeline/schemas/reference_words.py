@@ -120,6 +120,16 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "valid_from": _FROM,
         "valid_to": _TO,
     },
+    "winter_average_rules": {
+        "customer_class": "class of the account; * every other one",
+        "months": "months whose billing periods count, by the month of a period's last day: numbers from 1 to 12, with blanks between",
+        "drop_high": "how many of the highest periods are left out",
+        "drop_low": "how many of the lowest periods are left out",
+        "least_periods": "periods that must be left for an average; else the default holds",
+        "default_per_day": "quantity a day, in the unit of the service's tariff, where too few periods are left; empty: none",
+        "valid_from": _FROM,
+        "valid_to": _TO,
+    },
     "zones": {
         "zone_id": "zone of the network",
         "kind": "district (district metered area), pressure_zone, feeder, transformer or gas_gate",

@@ -178,4 +178,28 @@ CONTRACTS: tuple[Contract, ...] = (
             "uncertain": ("vee.daily_usage.estimated_micro",),
         },
     ),
+    Contract(
+        "billing.winter_average",
+        "a service's winter average from a day on, and the billing periods that it stands on",
+        ("effective", "service_point_id", "account_id"),
+        {
+            "effective": Column("date", "day from which it holds"),
+            "service_point_id": Column("text", "service point", pattern=ID),
+            "account_id": Column("text", "account", pattern=ID),
+            "unit": Column("text", "unit of the tariff"),
+            "per_day": Column("bigint", "average a day, millionths of unit; null where there is none", nullable=True),
+            "source": Column(
+                "text",
+                "computed, default (too few periods), or none (too few, and no default)",
+                one_of=("computed", "default", "none"),
+            ),
+            "periods": Column(
+                "jsonb", "every billing period of the winter: its days, quantity, and why it was left out where it was"
+            ),
+        },
+        {
+            "per_day": ("billing.statement_segment.energy", "ref.winter_average_rules.months"),
+            "periods": ("billing.statement_segment.energy", "anomaly.exception_case.state"),
+        },
+    ),
 )
