@@ -190,3 +190,8 @@ def _make(connection: Connection, digest: bytes, *, by: str, asked_by: str | Non
     tables.applied(connection, digest, clock.now())
     rows = dict(Counter(str(change["table"]) for change in json.loads(found["changes"])))
     return Made(rows, rows, days, len(points), int(found["summary"]["statements"]["issued"]))
+
+
+def decline(database: Database, request_id: int, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> None:
+    """Say no to a requested correction. Raises control.people.Refused where there is nothing to decline."""
+    dual_control.decline(database, CORRECTION, request_id, by=by, reason=reason, clock=clock)

@@ -320,3 +320,22 @@ def issued_lines(database: Database, statement_id: str) -> pl.DataFrame:
         "SELECT line_no, line_key, (amount * 1000000)::bigint AS amount FROM billing.statement_line WHERE statement_id = $1 ORDER BY 1",
         [statement_id],
     )
+
+
+def progress(connection: Connection, digest: bytes) -> tuple[int, int]:
+    """Of the days a correction asked for: how many wait, and how many there are."""
+    row = connection.execute(
+        "SELECT count(*) FILTER (WHERE done_at IS NULL), count(*) FROM vee.true_up WHERE evidence = %s", (digest,)
+    ).fetchone()
+    return (int(row[0]), int(row[1])) if row else (0, 0)
+
+
+def pending_request(connection: Connection, action: str, subject: str, now: datetime) -> dict[str, Any] | None:
+    """The request that waits for a second person, or None."""
+    row = connection.execute(
+        "SELECT request_id, requested_by, requested_at, expires_at, reason FROM control.dual_request AS r WHERE action = %s AND subject = %s "
+        "AND expires_at > %s AND NOT EXISTS (SELECT FROM control.dual_decision AS d WHERE d.request_id = r.request_id) ORDER BY 1 DESC LIMIT 1",
+        (action, subject, now),
+    ).fetchone()
+    names = ("request_id", "requested_by", "requested_at", "expires_at", "reason")
+    return None if row is None else dict(zip(names, row, strict=True))

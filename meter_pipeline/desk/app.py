@@ -18,7 +18,15 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from meter_pipeline.desk import pages_bills, pages_control, pages_exceptions, pages_letters, pages_overview, web
+from meter_pipeline.desk import (
+    pages_bills,
+    pages_control,
+    pages_corrections,
+    pages_exceptions,
+    pages_letters,
+    pages_overview,
+    web,
+)
 from meter_pipeline.desk.access import SESSION_S, AccessError
 from meter_pipeline.desk.web import FLASH_COOKIE, HEADERS, SESSION_COOKIE, Desk
 
@@ -111,7 +119,7 @@ def build(desk: Desk, hosts: Sequence[str] = ()) -> Starlette:
         web.page(desk, "/logout", logout, ("POST",)),
         Mount("/static", StaticFiles(directory=Path(__file__).with_name("static"))),
     ]
-    for module in (pages_overview, pages_exceptions, pages_letters, pages_control, pages_bills):
+    for module in (pages_overview, pages_exceptions, pages_letters, pages_control, pages_corrections, pages_bills):
         routes += [web.page(desk, path, handler, methods) for path, handler, methods in module.PAGES]
     return Starlette(
         routes=routes,
