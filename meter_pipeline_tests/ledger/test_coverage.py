@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from meter_pipeline.ledger import coverage
+from meter_pipeline.ledger.sources import SOURCES, Source
 from meter_pipeline.ledger.verification import verify
 from meter_pipeline.ledger_hashers import hashers
 from meter_pipeline.postgres.database import Database
@@ -127,10 +128,19 @@ def attempt(city: City, table: str, column: str, kind: str) -> str:
         assert values is not None
         del before
     try:
-        done = verify(city.database, home=city.settings.home, full=True, hashers=hashers())
+        done = verify(city.database, home=city.settings.home, full=True, hashers=hashers(), sources=sources_of(table))
     finally:
         restore(city, name, table)
     return "found" if done.findings else "unseen"
+
+
+def sources_of(table: str) -> list[Source]:
+    """The sources of the ledger's leaves in which a table has a part: the others cannot tell of a change in it."""
+    found = []
+    for source in SOURCES:
+        names = {each.name for each in source.tables} | {each.detail for each in source.tables} | {*source.beside}
+        found += [source] if table in names else []
+    return found
 
 
 def restore(city: City, name: sql.Identifier, table: str) -> None:
