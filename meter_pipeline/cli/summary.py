@@ -33,6 +33,11 @@ def document(database: Database, first: date, last: date) -> dict[str, Any]:
 
 def show(found: dict[str, Any]) -> None:
     """Draw it in tables that fit a terminal."""
+    OUT.print(
+        f"Billing days {found['first']} to {found['last']} (--day and --to choose others); files, dead letters, pauses and what "
+        "waits to be written are of all days",
+        highlight=False,
+    )
     reads = ["head_end", "files", "received", "accepted", "duplicate", "superseded", "rejected", "waiting"]
     rows = [[row[name] for name in reads] for row in found["reads"]]
     if rows:
@@ -77,6 +82,13 @@ def show(found: dict[str, Any]) -> None:
         names = ["account_id", "cycle_id", "period_end", "reason", "detail"]
         rows = [[row[n] for n in names] for row in found["waiting_bills"]]
         OUT.print(table("Bills that wait, and for what", names, rows))
+        waiting = sum(int(row["waiting"]) for row in found["statements"])
+        if len(rows) == overview.MOST_WAITING:
+            OUT.print(f"  the first {len(rows)} reasons; {waiting} accounts wait in these periods\n", highlight=False)
+        OUT.print(
+            "  What each reason waits for: docs/finance.md, Statements. A bill is tried again by every later run.\n",
+            highlight=False,
+        )
     usage = ["commodity", "flow", "unit", "service_points", "quantity"]
     OUT.print(table("Usage", usage, [[row[n] for n in usage] for row in found["usage"]], numbers=usage[3:]))
     flags = ["kind", "flags", "service_points"]
