@@ -13,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from meter_pipeline.cli.init import make_demo
 from meter_pipeline.cli.supervisor import PortTaken, Program, ServiceFailed, Supervisor, programs, write_workspace
 
 LISTEN = "import socket,sys,time\ns=socket.socket(); s.setsockopt(1,2,1); s.bind(('127.0.0.1',int(sys.argv[1]))); s.listen(); time.sleep(600)"
@@ -119,3 +121,22 @@ def test_a_service_that_cannot_start_says_its_last_cause_and_where_its_log_is(tm
     quiet = Program("server", [sys.executable, "-c", "raise SystemExit(3)"], free())
     with pytest.raises(ServiceFailed, match=r"ended with 3 \(.*server.log\)"):
         Supervisor([quiet], tmp_path, folder).run()
+
+
+@pytest.mark.parametrize("command", [("ui",), ("metrics", "--serve"), ("desk",)])
+def test_a_busy_port_is_one_line_that_names_another(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from meter_pipeline.cli.main import app
+
+    make_demo(tmp_path)
+    monkeypatch.setenv("METER_PIPELINE_DEPLOYMENT", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["meter-pipeline", *command])
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        done = CliRunner().invoke(app, [*command, "--port", port])
+    assert done.exit_code == 1
+    assert f"port {port} is taken" in done.stderr
+    assert "Next: give another one" in done.stderr

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from meter_pipeline.cli.output import ERR, OUT, emit, problem
+from meter_pipeline.cli.supervisor import listening
 from meter_pipeline.deployment import prepare, roles_in_use
 from meter_pipeline.settings import load_settings
 
@@ -51,6 +52,8 @@ def desk(
     from meter_pipeline.desk.web import PEOPLE, Desk
 
     settings = load_settings()
+    if listening(port):
+        problem(f"port {port} is taken", f"give another one: meter-pipeline desk --port {port + 10}")
     database = prepare(settings).acting_as(PEOPLE if roles_in_use() else None)
     try:
         access = from_environment(settings.home / "desk", os.environ)

@@ -9,7 +9,8 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import typer
 
-from meter_pipeline.cli.output import ERR
+from meter_pipeline.cli.output import ERR, problem
+from meter_pipeline.cli.supervisor import listening
 from meter_pipeline.control.metrics import render
 from meter_pipeline.postgres.database import open_database
 from meter_pipeline.settings import load_settings
@@ -28,6 +29,8 @@ def metrics(
     Example: meter-pipeline metrics --serve --port 9464
     """
     settings = load_settings()
+    if serve and listening(port):
+        problem(f"port {port} is taken", f"give another one: --port {port + 1}")
     database, calendar = open_database(settings), settings.calendar()
     if not serve:
         sys.stdout.write(render(database, calendar).decode())
