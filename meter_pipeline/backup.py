@@ -80,6 +80,10 @@ def back_up(
         raise BackupError(
             f"{facts.login} may not act as {ROLE}, which reads every table", f"an administrator runs: {grant}"
         )
+    owner = readiness.tables_owner(database)
+    if facts.login == owner:
+        # Until the first `services deploy` no role has its grants; applying them again changes nothing.
+        privileges.apply(database)
     files = {"ledger": _copied(settings.home / "ledger", folder / "files" / "ledger")}
     partial = folder / "database.dump.partial"
     partial.unlink(missing_ok=True)
@@ -88,7 +92,7 @@ def back_up(
         folder,
         made_at=clock.now().isoformat(timespec="seconds"),
         server=facts.version,
-        owner=readiness.tables_owner(database),
+        owner=owner,
         migration=max(readiness.migrations_applied(database), default=""),
         sha256=_sha256(partial),
         size=partial.stat().st_size,
