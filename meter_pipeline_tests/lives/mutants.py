@@ -134,7 +134,7 @@ MUTANTS: Final[dict[str, tuple[Patch, tuple[str, ...], str, tuple[str, ...]]]] =
     "unnoticed change": (_wrapped(adjustments, "note_late_changes", _unnoticed_change), ("issue", "event"), "interval", ("edit",)),
     "dropped register": (_wrapped(usage, "read_daily", _dropped_register), ("event", "issue"), "register", ("exchange_kind",)),
     "factor of one": (_wrapped(determinants, "conversion", _factor_of_one), ("event", "issue"), "interval", ("exchange_unit",)),
-    "deaf true-up": (_wrapped(true_up, "find", _deaf_true_up), ("issue", "event", "event"), "register", ("late_read", "approve")),
+    "deaf true-up": (_wrapped(true_up, "find", _deaf_true_up), ("by_itself", "issue", "event"), "register", ("corrected_read",)),
     "ignored edit": (_wrapped(edits, "standing", _ignored_edit), ("event", "issue"), "interval", ("edit",)),
     "lost credit": (_wrapped(statements, "earlier_segments", _lost_carry_out), ("event", "issue"), "net", ("approve",)),
     "lost peak": (_wrapped(statements, "earlier_segments", _lost_carry_out), ("event", "issue"), "demand", ("approve",)),

@@ -83,12 +83,14 @@ def histories(length: int, base: str) -> list[tuple[str, ...]]:
 
 @dataclass
 class Game:
-    """Lives in one city, step by step. ``silent``: by life, what was missing in silence and since which step."""
+    """Lives in one city, step by step. ``silent``: by life, what was missing in silence and since which step.
+    ``by_itself``: only days that ask for it are run again (a step of the script; for lives that reads alone happen to)."""
 
     city: City
     lives: Sequence[Life]
     issued: bool = False
     advanced: bool = False
+    by_itself: bool = False
     silent: dict[int, str] = field(default_factory=dict)
 
     def begin(self) -> None:
@@ -103,6 +105,8 @@ class Game:
         elif step == "advance":
             self.advanced = True
             _tell(self.city, [life.advance() for life in self.lives])
+        elif step == "by_itself":
+            self.by_itself = True
         elif step == "seal":
             self.city.seal(JANUARY)
         elif step == "issue":
@@ -114,7 +118,8 @@ class Game:
             # New days go by in their order. Days that run again do so the last first, so that a change of an earlier day
             # has to be brought forward to the later ones.
             known = range(DAYS if self.advanced else SECOND)
-            for day in known if step == "advance" else reversed(known):
+            again = () if self.by_itself else reversed(known)
+            for day in known if step == "advance" else again:
                 self.city.run_day(day_of(day))
             self.city.settle()
             if self.issued:
@@ -126,7 +131,7 @@ class Game:
         if not self.advanced:
             _tell(self.city, [life.advance() for life in self.lives])
         _tell(self.city, [life.all_comes_in() for life in self.lives])
-        _finish(self.city, self.advanced)
+        _finish(self.city, self.advanced, self.by_itself)
         _missing(self.city, "all has come in", self.silent)
 
     def failures(self, script: Sequence[str]) -> list[Failure]:
@@ -213,11 +218,13 @@ def _issue(city: City, past: int) -> None:
         city.issue(cycle, day_of(end))
 
 
-def _finish(city: City, advanced: bool) -> None:
-    """All has come in: every day again, every period issued, everything that waits approved, until nothing moves."""
+def _finish(city: City, advanced: bool, by_itself: bool) -> None:
+    """All has come in: every day again (``by_itself``: those that were never run), every period issued, everything that
+    waits approved, until nothing moves."""
     for _ in range(2):
         city.clock.advance(3600)
-        for day in reversed(range(DAYS)) if advanced else range(DAYS):
+        days = range(SECOND, DAYS) if by_itself else range(DAYS)
+        for day in reversed(days) if advanced else days:
             city.run_day(day_of(day))
         city.settle()
         _issue(city, DAYS)
