@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from meter_pipeline.cli import reference_mapping
 from meter_pipeline.cli.output import ERR, OUT, PROBLEM, emit, plain, problem, table
 from meter_pipeline.deployment import prepare
 from meter_pipeline.postgres.database import Database
@@ -22,6 +23,8 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Reference data: import, preview and approve corrections, show, enrol, end or remove a row, verify.",
 )
+app.command("map")(reference_mapping.map_)
+app.command("check")(reference_mapping.check)
 #: lines of notes shown on a terminal
 _SHOWN_NOTES = 20
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
