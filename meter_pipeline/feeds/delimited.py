@@ -267,9 +267,7 @@ class _Body:
         at = list(place.values())
         twice = next((column for column, where in place.items() if at.count(where) > 1), None)
         if twice is not None:
-            raise HeadEndError(
-                f"{self.head_end.name}: columns: {shown(twice.name)} is declared for a value and a field"
-            )
+            raise FeedRefused("bad_header", f"column {shown(twice.name)} would be both a value and a field", line)
         return Layout(count, place)
 
     def _ours(self, name: str) -> str:

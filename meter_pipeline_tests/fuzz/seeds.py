@@ -318,6 +318,7 @@ WORDS: Final[dict[str, list[str]]] = {
         "\n",
         "true",
     ],
+    "fixed": [*_NUMBERS, "M-1   ", "20261101", "0200", "2500", "NULL", "E64", " ", "\n", "\r\n"],
     "json": [*_NUMBERS, *_TIMES, '"d":', '"m":', '"r":', '"t":', '"v":', "{", "}", "[", "]", "null", '"', "\n"],
     "json_scan": [
         *_NUMBERS,

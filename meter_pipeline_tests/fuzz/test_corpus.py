@@ -30,3 +30,7 @@ def test_mutated_seeds(name: str, tmp_path: Path) -> None:
             at = source.randrange(len(data) + 1)
             data[at : at + source.randint(0, 8)] = source.choice(_WORDS)
         TARGETS[name](bytes(data), tmp_path)
+
+
+def test_every_target_has_words_to_begin_with() -> None:
+    assert set(seeds.WORDS) == set(TARGETS)
