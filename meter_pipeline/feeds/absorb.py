@@ -21,6 +21,8 @@ from meter_pipeline.feeds.times import State
 Careful = Callable[[bytes, int, int], tuple[list[Reason], int]]
 Mask = npt.NDArray[np.bool_]
 
+#: passed-over rows that are kept to search control totals in
+MOST_NOTED: Final = 1000
 #: distinct pairs of texts are found by a table of this many slots a row, else by sorting
 _DENSE: Final = 8
 
@@ -36,6 +38,8 @@ def absorb(scanned: Scanned, reader: RowReader, plan: RowPlan, careful: Careful)
     _empty_nulls(scanned, reader)
     passed = _passed_over(scanned, plan.filters, size)
     if passed is not None:
+        for row in np.flatnonzero(passed & ~blank)[: MOST_NOTED - len(reader.noted)].tolist():
+            reader.noted.append(scanned.raw(row).decode("utf-8", "replace"))
         reader.skipped += int((passed & ~blank).sum())
         blank |= passed
         doubtful |= passed

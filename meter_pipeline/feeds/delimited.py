@@ -97,7 +97,7 @@ def parse_text(path: Path, head_end: HeadEnd, limits: Limits = DEFAULT_LIMITS, o
             raise FeedRefused("empty_file", f"{opened.size} bytes, no line of text")
     parsed = reader.finish(
         partial(fetch_lines, path, head_end.encoding, limits),
-        lambda rows: check_totals(head_end, reader, rows, body.noted),
+        lambda rows: check_totals(head_end, reader, rows, [*body.noted, *reader.noted]),
     )
     parsed.sha256 = opened.sha256
     parsed.noted = body.noted

@@ -234,13 +234,18 @@ class _Transcoded:
 
 
 def names_in_zip(path: Path) -> set[str]:
-    """Names of the entries of a zip; none for a file that is no zip or whose directory claims to be huge."""
+    """Names of the files in a zip, but for what macOS adds; none for a file that is no zip or whose directory claims to be
+    huge."""
     try:
         with path.open("rb") as raw:
             if raw.read(4) != ZIP_MAGIC:
                 return set()
             with zipfile.ZipFile(cast(IO[bytes], _SmallReads(raw))) as archive:
-                return {entry.filename for entry in archive.infolist()}
+                return {
+                    entry.filename
+                    for entry in archive.infolist()
+                    if not entry.is_dir() and not entry.filename.startswith("__MACOSX/")
+                }
     except (FeedRefused, OSError, zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError):
         return set()
 

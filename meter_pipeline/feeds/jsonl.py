@@ -97,7 +97,8 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
             opened.size,
         )
     parsed = reader.finish(
-        partial(fetch_lines, path, head_end.encoding, limits), lambda rows: check_totals(head_end, reader, rows, ())
+        partial(fetch_lines, path, head_end.encoding, limits),
+        lambda rows: check_totals(head_end, reader, rows, reader.noted),
     )
     parsed.sha256 = opened.sha256
     if not parsed.received and not parsed.skipped:

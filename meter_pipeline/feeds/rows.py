@@ -105,7 +105,8 @@ class RowReader:
         #: numbers that stand for no value, as mantissa and decimals
         self.null_numbers = frozenset(pair for word in head_end.nulls if (pair := self._number(word))[1] >= 0)
         self.rejects = Rejects()
-        #: rows that the declaration passes over, and rows that hold reads
+        #: rows that the declaration passes over (the first thousand as text), and rows that hold reads
+        self.noted: list[str] = []
         self.skipped = 0
         self.rows = 0
         self._rows: list[Rows] = []

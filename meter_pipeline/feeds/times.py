@@ -151,6 +151,16 @@ def zone_rules(zone: str) -> ZoneRules:
     return ZoneRules(zone)
 
 
+#: Names of zones that exports write behind a stamp, as hours from UTC: those of North America, Europe and Australia that
+#: mean one offset (IST and CST of China do not stand for themselves).
+_ZONE_NAMES: Final[dict[bytes, float]] = {
+    b"UTC": 0, b"GMT": 0, b"Z": 0,
+    b"AST": -4, b"ADT": -3, b"EST": -5, b"EDT": -4, b"CST": -6, b"CDT": -5, b"MST": -7, b"MDT": -6, b"PST": -8, b"PDT": -7,
+    b"AKST": -9, b"AKDT": -8, b"HST": -10, b"NST": -3.5, b"NDT": -2.5,
+    b"WET": 0, b"WEST": 1, b"BST": 1, b"CET": 1, b"CEST": 2, b"MEZ": 1, b"MESZ": 2, b"EET": 2, b"EEST": 3,
+    b"AEST": 10, b"AEDT": 11, b"ACST": 9.5, b"ACDT": 10.5, b"AWST": 8, b"NZST": 12, b"NZDT": 13,
+}  # fmt: skip
+
 _DIRECTIVES: Final = {
     "Y": rb"(?P<Y>0000)",
     "y": rb"(?P<y>00)",
@@ -159,6 +169,7 @@ _DIRECTIVES: Final = {
     "S": rb"(?P<S>00)",
     "f": rb"(?P<f>0{1,9})",
     "z": rb"(?P<z>Z|[+-]00:?00)",
+    "Z": b"(?P<Z>" + b"|".join(sorted(_ZONE_NAMES, reverse=True)) + b")",
     "b": rb"(?P<b>[A-Za-z]{3})",
     "B": rb"(?P<b>[A-Za-z]{3,9})",
     "a": rb"[A-Za-z]{2,3}",
@@ -201,7 +212,9 @@ class _Format:
             elif directive in _DIRECTIVES:
                 pieces.append(_DIRECTIVES[directive])
             else:
-                raise ValueError(f"time_format: %{directive} is not supported (Y y m d j b B a A H I M S f p z T are)")
+                raise ValueError(
+                    f"time_format: %{directive} is not supported (Y y m d j b B a A H I M S f p z Z T are)"
+                )
         try:
             return cls(re.compile(b"".join(pieces)), tuple(literals))
         except re.error as error:
@@ -326,12 +339,12 @@ class StampParser:
             good &= (of_year >= 1) & (of_year <= 365 + leap)
             date = date + of_year - 1
         local = date * 86400 + hour * 3600 + minute * 60 + second
-        zone = groups.get("z")
-        if zone is None:
+        zone, named = groups.get("z"), groups.get("Z")
+        if zone is None and named is None:
             self._place(local, fraction, good, index, result)
             return
-        offset = np.zeros(index.size, np.int64)
-        if zone not in (b"Z", b"UTC", b"GMT"):
+        offset = np.full(index.size, int(_ZONE_NAMES[named] * 3600) if named is not None else 0, np.int64)
+        if zone is not None and zone not in (b"Z", b"UTC", b"GMT"):
             begin, end = match.span("z")
             columns = [at for at in range(begin + 1, end) if zone[at - begin : at - begin + 1] == b"0"]
             value = [digits[:, at].astype(np.int64) - 48 for at in columns]

@@ -597,3 +597,38 @@ def test_a_carriage_return_in_the_last_line_is_no_line_of_its_own(tmp_path: Path
     head_end = HeadEnd("x", "delimited", interval_minutes=15, unit="kWh", columns=columns, options={"footer_lines": 1})
     feed = parse(path, head_end, BillingCalendar("UTC"))
     assert (feed.intervals["value"].to_list(), feed.rejects.height) == ([1_000_000], 0)
+
+
+def test_a_zone_behind_each_stamp_tells_the_repeated_hour(tmp_path: Path) -> None:
+    path = tmp_path / "feed"
+    path.write_text("m,t,v\nA,2026-11-01 01:00 CDT,1\nA,2026-11-01 01:00 CST,2\nA,2026-11-01 01:00 XYZ,3\n")
+    columns = {"meter_id": "m", "time": "t", "value": "v"}
+    head_end = HeadEnd(
+        "x", "delimited", interval_minutes=60, unit="kWh", time_format="%Y-%m-%d %H:%M %Z", columns=columns
+    )
+    feed = parse(path, head_end, BillingCalendar("UTC"))
+    assert [at.hour for at in feed.intervals["interval_start"]] == [6, 7]
+    assert [r["reasons"][0]["code"] for r in feed.rejects.to_dicts()] == ["bad_time"]
+
+
+def test_a_total_in_a_row_that_is_passed_over_is_held_against_the_rows(tmp_path: Path) -> None:
+    columns = {"meter_id": "m", "time": "t", "value": "v"}
+    head_end = HeadEnd(
+        "x", "delimited", interval_minutes=60, unit="kWh", columns=columns, skip={"m": ("Grand*",)},
+        control=Control(sum="^Grand Total,,([0-9.]+)$"),
+    )  # fmt: skip
+    path = tmp_path / "feed"
+    for total, kept in (("1.5", 1), ("1.6", 0)):
+        path.write_text(f"m,t,v\nA,2026-03-02T00:00:00Z,1.5\nGrand Total,,{total}\n")
+        assert parse(path, head_end, BillingCalendar("UTC")).intervals.height == kept
+
+
+def test_what_macos_adds_to_a_zip_is_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "feed.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/readme.txt", "hello")
+        archive.writestr("a/x.csv", "m,t,v\nA,2026-03-02T00:00:00Z,1\n")
+        archive.writestr("__MACOSX/a/._x.csv", "junk")
+    columns = {"meter_id": "m", "time": "t", "value": "v"}
+    head_end = HeadEnd("x", "delimited", interval_minutes=60, unit="kWh", columns=columns, options={"member": "*.csv"})
+    assert parse(path, head_end, BillingCalendar("UTC")).intervals.height == 1
