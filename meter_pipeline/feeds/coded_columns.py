@@ -327,8 +327,8 @@ class Units(Vocabulary):
 
 
 class Qualities(Vocabulary):
-    """Quality words to packed codes. ``mapping`` turns the head-end's words into ours; without one, AEMO flags and
-    methods are taken as such.
+    """Quality words to packed codes. ``mapping`` turns the head-end's words into ours (``*``: every other word); without
+    one, AEMO flags and methods are taken as such.
 
     Ours: a flag letter A, S, F, E or N, an AEMO method of two digits, and after a colon an AEMO reason: ``A``, ``S14``,
     ``F14:76``.
@@ -350,9 +350,10 @@ class Qualities(Vocabulary):
 
     def _pack(self, word: str) -> int | None:
         if self._mapping:
-            if word not in self._mapping:
+            ours = self._mapping.get(word, self._mapping.get("*"))
+            if ours is None:
                 return None
-            word = self._mapping[word]
+            word = ours
         return quality_code(word)
 
     def reason(self, code: int) -> Reason | None:

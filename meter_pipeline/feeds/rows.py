@@ -209,7 +209,11 @@ class RowReader:
         return int(mantissa), int(decimals)
 
     def plain(self, text: str) -> str:
-        """A number with a point for its decimal mark and nothing between its thousands. JSON numbers are plain already."""
+        """A number with a point for its decimal mark and nothing between its thousands, without the declared unit behind
+        it. JSON numbers are plain already."""
+        unit = self.head_end.unit
+        if unit and len(text) > len(unit) and text[-len(unit) :].lower() == unit.lower():
+            text = text[: -len(unit)].rstrip()
         decimal, thousands = self.head_end.decimal, self.head_end.thousands
         if decimal == "." and not thousands:
             return text

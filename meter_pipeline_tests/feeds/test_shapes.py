@@ -632,3 +632,17 @@ def test_what_macos_adds_to_a_zip_is_no_file(tmp_path: Path) -> None:
     columns = {"meter_id": "m", "time": "t", "value": "v"}
     head_end = HeadEnd("x", "delimited", interval_minutes=60, unit="kWh", columns=columns, options={"member": "*.csv"})
     assert parse(path, head_end, BillingCalendar("UTC")).intervals.height == 1
+
+
+def test_other_words_of_quality_and_units_behind_values(tmp_path: Path) -> None:
+    columns = {"meter_id": "m", "time": "t", "value": "v", "quality": "q"}
+    head_end = HeadEnd(
+        "x", "delimited", interval_minutes=60, unit="kWh", columns=columns, quality_map={"Actual": "A", "*": "F"}
+    )
+    path = tmp_path / "feed"
+    rows = [("A", "1.5 kWh", "Actual"), ("B", "2KWH", "Guessed"), ("C", "3 MWh", "Actual")]
+    path.write_text("m,t,v,q\n" + "".join(f"{m},2026-03-02T00:00:00Z,{v},{q}\n" for m, v, q in rows))
+    feed = parse(path, head_end, BillingCalendar("UTC"))
+    assert feed.intervals["value"].to_list() == [1_500_000, 2_000_000]
+    assert [c["quality"] for c in report("feed", feed)["channels"]] == [{"A": 1}, {"F": 1}]
+    assert [r["reasons"][0]["code"] for r in feed.rejects.to_dicts()] == ["bad_number"]

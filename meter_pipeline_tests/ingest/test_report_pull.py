@@ -21,6 +21,8 @@ from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import pull
 from meter_pipeline.ingest.fetched import NotReadyError, Pulled, PullError
 from meter_pipeline.ingest.report_pull import pull_report
+from meter_pipeline.postgres.database import Database
+from meter_pipeline_tests.ingest.support import CALENDAR
 
 DAY = date(2026, 3, 10)
 REPORT = b"meter,at,dial\n" + b"M-1,2026-03-10T01:00:00Z,5\n" * 20_000
@@ -238,3 +240,16 @@ def test_days_are_asked_for_again_when_reads_have_gone_on_arriving(port: int) ->
     asked = {day: max(at, today if pull.again(declared, first, today) & {day} else at) for day, at in first.items()}
     assert pull.again(declared, asked, today) == set()
     assert pull.again(head_end(port), first, today) == set()
+
+
+def test_a_round_of_pulls_leaves_a_report_to_the_next(port: int, tmp_path: Path, database: Database) -> None:
+    declared = head_end(port, patience_seconds=0)
+    Api.states = ["run"]
+    [asked] = pull.pull(database, CALENDAR, [declared], tmp_path, days=[DAY]).asked
+    assert (asked.ok, asked.file) == (True, None)
+    assert "the next pull collects it" in asked.outcome
+    [came] = pull.pull(database, CALENDAR, [declared], tmp_path, days=[DAY]).asked
+    assert came.outcome == "pulled"
+    assert came.file is not None
+    assert (tmp_path / came.file).read_bytes() == REPORT
+    assert len(Api.asked) == 1

@@ -17,9 +17,11 @@ import pytest
 
 from meter_pipeline.feeds.fetch_rules import Fetch, fault_of
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError, read_head_end
-from meter_pipeline.ingest import sftp_pull
+from meter_pipeline.ingest import pull, sftp_pull
 from meter_pipeline.ingest.fetched import PullError
 from meter_pipeline.ingest.sftp_pull import FetchedFile, fetch_files
+from meter_pipeline.postgres.database import Database
+from meter_pipeline_tests.ingest.support import CALENDAR
 
 
 class Files(asyncssh.SFTPServer):
@@ -230,3 +232,19 @@ def test_declarations_say_what_is_missing(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(HeadEndError, match=said):
             read_head_end(path)
+
+
+def test_a_round_of_pulls_fetches_and_says_what_came(
+    served: tuple[int, asyncssh.SSHKey], tmp_path: Path, database: Database
+) -> None:
+    asked = [head_end(served)]
+    first = pull.pull(database, CALENDAR, asked, tmp_path)
+    assert [(a.outcome, a.ok, a.file) for a in first.asked] == [
+        ("fetched", True, "VENDOR/a.csv"),
+        ("fetched", True, "VENDOR/b.csv"),
+    ]
+    assert [a.outcome for a in pull.pull(database, CALENDAR, asked, tmp_path).asked] == ["nothing new"]
+    wrong = head_end(served, host_key=f"SHA256:{'x' * 43}")
+    [failed] = pull.pull(database, CALENDAR, [wrong], tmp_path).asked
+    assert not failed.ok
+    assert "not the declared host_key" in failed.outcome
