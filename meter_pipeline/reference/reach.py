@@ -87,7 +87,6 @@ REACHES: Final[dict[str, dict[str, Reach]]] = {
         "flow": _BOTH,
         "multiplier": _BOTH,
         "dials": _VALIDATE,
-        "modulus": _VALIDATE,
         "decimals": _BOTH,
         "sums_to": _BOTH,
         "billed": _BOTH,
