@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from meter_pipeline.postgres import privileges
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference.folder import ReferenceRefused, read_folder
 from meter_pipeline.supply_balance.balance import Balance, refresh
@@ -165,3 +166,9 @@ def test_a_month_is_named_by_its_first_day(database: Database) -> None:
     with pytest.raises(ValueError, match="2026-07-02 is not the first day"):
         month(database, JULY + timedelta(days=1))
     assert month(database).months == []
+
+
+def test_the_role_of_billing_may_balance(network: Database) -> None:
+    privileges.apply(network)
+    use(network, JULY)
+    assert len(month(network.acting_as("meter_billing")).months) == 2

@@ -13,6 +13,7 @@ import pytest
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.billing.bill_run import issue_statements
 from meter_pipeline.billing.close import approve_close, request_close
+from meter_pipeline.postgres import privileges
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.unbilled import journal as book
 from meter_pipeline.unbilled import tables
@@ -203,3 +204,10 @@ def test_a_month_is_named_by_its_first_day(database: Database) -> None:
     with pytest.raises(ValueError, match="2026-07-02 is not the first day of a month"):
         compute(database, date(2026, 7, 2))
     assert compute(database, JULY).roll.height == 0, "a city without charges has nothing unbilled"
+
+
+def test_billing_may_compute_and_finance_may_seal(city: Database) -> None:
+    privileges.apply(city)
+    assert refresh(city.acting_as("meter_billing"), JULY).total("closing") == micro("59.84")
+    with city.connect(role="meter_finance") as connection:
+        keep(connection, compute(city.acting_as("meter_finance"), JULY))
