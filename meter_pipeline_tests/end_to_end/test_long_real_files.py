@@ -10,10 +10,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from meter_pipeline.feeds.head_ends import read_head_end
+from meter_pipeline.ingest.landing import Landed
 from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.end_to_end.test_real_files import DECLARED, expected, head_end
 from meter_pipeline_tests.end_to_end.utility import SmallUtility
@@ -26,26 +28,40 @@ HOURLY = [
 ]
 
 
-@pytest.mark.parametrize("name", HOURLY)
-def test_a_year_of_hourly_green_button_is_billed(database: Database, tmp_path: Path, name: str) -> None:
-    wanted = expected("green_button")[name]
-    utility = SmallUtility.make(database, tmp_path, "America/Los_Angeles")
+def _green_button(
+    database: Database, folder: Path, name: str, zone: str, commodity: str
+) -> tuple[SmallUtility, Landed]:
+    """A utility that enrolled the meters of a Green Button file, and the file's landing."""
+    utility = SmallUtility.make(database, folder, zone)
     declared = replace(read_head_end(DECLARED / "green-button.toml"), name="GREEN")
     path = fixtures_dir() / "green_button" / name
-    utility.enrol(path, declared, "electricity")
-    landed = utility.land(path, declared)
-    assert (landed.received, landed.rejected) == (wanted["readings"], 0)
-    utility.run_touched()
+    utility.enrol(path, declared, commodity)
+    return utility, utility.land(path, declared)
+
+
+def _stored_as_sent(utility: SmallUtility, wanted: dict[str, Any]) -> None:
+    """The raw store has every reading of the file, to the watt-hour."""
     stored = utility.read(
         "SELECT count(*) AS n, (sum(value) * 1000)::text AS wh FROM raw.interval WHERE value IS NOT NULL"
     ).to_dicts()[0]
     assert stored["n"] == wanted["readings"]
     assert Decimal(stored["wh"]) == Decimal(str(wanted["sum_raw"]))
-    billed = utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0]
-    validated = utility.read("SELECT sum(quantity_micro)::bigint AS q FROM vee.daily_usage WHERE flow = 'import'")["q"][
-        0
-    ]
-    assert billed == validated
+
+
+def _billed(utility: SmallUtility) -> int:
+    """Micro units that were billed."""
+    return int(utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0])
+
+
+@pytest.mark.parametrize("name", HOURLY)
+def test_a_year_of_hourly_green_button_is_billed(database: Database, tmp_path: Path, name: str) -> None:
+    wanted = expected("green_button")[name]
+    utility, landed = _green_button(database, tmp_path, name, "America/Los_Angeles", "electricity")
+    assert (landed.received, landed.rejected) == (wanted["readings"], 0)
+    utility.run_touched()
+    _stored_as_sent(utility, wanted)
+    validated = utility.read("SELECT sum(quantity_micro)::bigint AS q FROM vee.daily_usage WHERE flow = 'import'")
+    assert _billed(utility) == validated["q"][0]
 
 
 def test_every_water_register_read_is_accounted_for(database: Database, tmp_path: Path) -> None:
@@ -69,43 +85,25 @@ def test_every_water_register_read_is_accounted_for(database: Database, tmp_path
                 [c for c in report.checks if not c.passed],
             )
     # Usage of every closed day is billed, to the litre.
-    billed = utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0]
-    validated = utility.read("SELECT sum(quantity_micro)::bigint AS q FROM vee.daily_usage WHERE flow = 'import'")["q"][
-        0
-    ]
-    assert billed == validated
+    validated = utility.read("SELECT sum(quantity_micro)::bigint AS q FROM vee.daily_usage WHERE flow = 'import'")
+    assert _billed(utility) == validated["q"][0]
 
 
 def test_a_year_of_daily_green_button_is_billed_through_both_clock_changes(database: Database, tmp_path: Path) -> None:
     name = "TestGBDataOneYearDailyBinnedMonthly.xml"
     wanted = expected("green_button")[name]
-    utility = SmallUtility.make(database, tmp_path, "America/New_York")
-    declared = replace(read_head_end(DECLARED / "green-button.toml"), name="GREEN")
-    path = fixtures_dir() / "green_button" / name
-    utility.enrol(path, declared, "electricity")
-    landed = utility.land(path, declared)
+    utility, landed = _green_button(database, tmp_path, name, "America/New_York", "electricity")
     assert (landed.received, landed.rejected) == (wanted["readings"], 0)
     utility.run_touched()
-    stored = utility.read(
-        "SELECT count(*) AS n, (sum(value) * 1000)::text AS wh FROM raw.interval WHERE value IS NOT NULL"
-    ).to_dicts()[0]
-    assert stored["n"] == wanted["readings"]
-    assert Decimal(stored["wh"]) == Decimal(str(wanted["sum_raw"]))
-    assert (
-        utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0]
-        == int(wanted["sum_raw"]) * 1000
-    )
+    _stored_as_sent(utility, wanted)
+    assert _billed(utility) == int(wanted["sum_raw"]) * 1000
 
 
 def test_three_years_of_monthly_green_button_are_billed_to_the_therm(database: Database, tmp_path: Path) -> None:
     """Blocks of 28 to 35 days stand on a dial; the days between are estimated and trued up as each block closes."""
     name = "ngma_natural_gas_billing_billing_data_Service_1_1_2021-05-26_to_2024-04-25.xml"
     wanted = expected("green_button")[name]
-    utility = SmallUtility.make(database, tmp_path, "America/New_York")
-    declared = replace(read_head_end(DECLARED / "green-button.toml"), name="GREEN")
-    path = fixtures_dir() / "green_button" / name
-    utility.enrol(path, declared, "gas")
-    landed = utility.land(path, declared)
+    utility, landed = _green_button(database, tmp_path, name, "America/New_York", "gas")
     assert landed.rejected == 0
     utility.run_span()
     usage = utility.read("SELECT sum(quantity_micro)::bigint AS q FROM vee.daily_usage")["q"][0]
@@ -113,7 +111,7 @@ def test_three_years_of_monthly_green_button_are_billed_to_the_therm(database: D
     # therms in 30 days.
     tail = 91_000_000 * 4 * 3600 // (30 * 86_400)
     assert usage == int(wanted["sum_raw"]) * 1000 + tail
-    assert utility.read("SELECT sum(source_quantity)::bigint AS q FROM billing.determinant_day")["q"][0] == usage
+    assert _billed(utility) == usage
 
 
 def _quarter(database: Database, folder: Path, name: str) -> SmallUtility:
