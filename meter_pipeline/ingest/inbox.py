@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -118,6 +118,15 @@ def waiting_days(database: Database) -> list[tuple[date, list[bytes]]]:
     """Billing days with reads staged and not loaded, and the hashes of the files they wait in."""
     with database.connect("landing") as connection:
         return raw.waiting_days(connection)
+
+
+#: How long before the first billing day a read still opens it: two bimonthly reads that were missed.
+_OPENING: Final = timedelta(days=130)
+
+
+def opening_days(database: Database, first: date) -> list[date]:
+    """Days before the first billing day with reads staged and not loaded, in order: the reads that open the first day."""
+    return [day for day, _ in waiting_days(database) if first - _OPENING <= day < first]
 
 
 def land_inbox(
