@@ -113,8 +113,8 @@ def restore(
     def shown(d: dict[str, Any]) -> None:
         OUT.print(_backed_up(d), highlight=False)
         OUT.print(
-            "[bold]Next:[/] meter-pipeline database migrate; meter-pipeline services deploy; meter-pipeline ledger verify; "
-            'meter-pipeline ledger accept-guards --by NAME --reason "restored from a backup"',
+            "[bold]Next:[/] meter-pipeline database migrate; meter-pipeline services deploy; "
+            'meter-pipeline ledger accept-guards --by NAME --reason "restored from a backup"; meter-pipeline ledger verify --full',
             highlight=False,
         )
 

@@ -79,7 +79,8 @@ def test_the_page_ends_in_right_bills_within_its_ten_minutes(system: System, ins
     other = system.database("city")
     there = {"METER_PIPELINE_DATABASE_URL": other, "METER_PIPELINE_HOME": str(tmp_path / "elsewhere")}
     typed(
-        "meter-pipeline database restore backups/first; meter-pipeline ledger verify --full --day 2026-11-02",
+        "meter-pipeline database restore backups/first; meter-pipeline ledger accept-guards --by ana --reason restored; "
+        "meter-pipeline ledger verify --full --day 2026-11-02",
         city,
         **there,
     )
