@@ -373,8 +373,7 @@ def recorded_instants(connection: psycopg.Connection[Any]) -> list[tuple[datetim
         for part in each
     ]
     query = sql.SQL(
-        "SELECT t.known_from, e.leaves, c.known_from IS NOT NULL FROM (SELECT DISTINCT known_from FROM ({}) AS every_row "
-        "WHERE known_from > '2000-01-01 00:00:00Z') AS t FULL JOIN ref.change_set AS c USING (known_from) "
-        "LEFT JOIN ledger.entry AS e ON e.entry_id = c.ledger_entry ORDER BY 1"
+        "SELECT t.known_from, ref.ledger_leaves(c.ledger_entry), c.known_from IS NOT NULL FROM (SELECT DISTINCT known_from FROM ({}) AS every_row "
+        "WHERE known_from > '2000-01-01 00:00:00Z') AS t FULL JOIN ref.change_set AS c USING (known_from) ORDER BY 1"
     ).format(sql.SQL(" UNION ALL ").join(parts))
     return connection.execute(query).fetchall()
