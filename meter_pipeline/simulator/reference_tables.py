@@ -44,7 +44,7 @@ def write_reference(spec: Spec, plan: Plan, exchanged: list[ExchangeDials], out:
     # belong to.
     month = (spec.start - timedelta(days=1)).replace(day=1)
     (out / "utility.toml").write_text(
-        f'# The municipality this folder describes.\nname = "{spec.name}"\nzone = "{spec.zone}"\ncurrency = "USD"\n'
+        f'# The municipality this folder describes.\nname = "{spec.name}"\nzone = "{spec.zone}"\ncurrency = "USD"\nlocale = "en_US"\n'
         f'first_billing_day = "{month.isoformat()}"\n',
         "utf-8",
     )

@@ -309,6 +309,7 @@ def test_the_queue_on_the_command_line(database: Database, monkeypatch: pytest.M
         "decision": "dismissed",
         "cases": [case],
         "released": 1,
+        "days_to_run": [],
     }
     assert call("list")["count"] == 0
     assert call("list", "--all")["cases"][0]["decided_by"] == "ann"

@@ -144,7 +144,7 @@ def seal(database: Database) -> None:
         connection.execute(
             "INSERT INTO billing.charge_day SELECT d::date, service_point_id, account_id, tariff_id, tariff_version, cycle_id, period_start, "
             "stretch_start, days, energy_to_date, export_to_date, peaks_to_date, peak_at_to_date, register_days, budget_to_date, carry, history, "
-            "amounts, 0 FROM billing.charge_day, generate_series('2026-07-04'::date, '2026-07-31', interval '1 day') AS d WHERE billing_day = '2026-07-03'"
+            "array_fill(0::bigint, ARRAY[cardinality(amounts)]), 0 FROM billing.charge_day, generate_series('2026-07-04'::date, '2026-07-31', interval '1 day') AS d WHERE billing_day = '2026-07-03'"
         )
     request_close(database, month, person="accountant", clock=CLOCK)
     with pytest.raises(CloseError, match="another person"):
@@ -250,7 +250,8 @@ def test_a_sealed_month_refuses_every_role_the_services_use(database: Database) 
             "SELECT DISTINCT relname FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_proc AS p ON p.oid = t.tgfoid "
             "WHERE proname IN ('refuse_sealed', 'refuse_sealed_month') AND tgenabled = 'A' AND relname <> 'period'"
         ).fetchall()
-    assert {name for (name,) in guarded} == set(SEALED)
+    # what a seal keeps of unbilled revenue is refused in unbilled/test_month.py: this month leaves none of it
+    assert {name for (name,) in guarded} == {*SEALED, "unbilled_month", "unbilled_roll", "journal_line"}
     refused: dict[str, int] = {}
     for role in manifest.roles:
         with database.connect(role=role) as connection:

@@ -261,7 +261,8 @@ def test_bills_adjustments_and_the_seal_of_a_period(database: Database) -> None:
     with database.connect() as connection:  # the rest of the month has nothing to bill: take its days from the last
         connection.execute(
             "INSERT INTO billing.charge_day SELECT d::date, service_point_id, account_id, tariff_id, tariff_version, cycle_id, period_start, stretch_start, days,"
-            " energy_to_date, export_to_date, peaks_to_date, peak_at_to_date, register_days, budget_to_date, carry, history, amounts, 0"
+            " energy_to_date, export_to_date, peaks_to_date, peak_at_to_date, register_days, budget_to_date, carry, history,"
+            " array_fill(0::bigint, ARRAY[cardinality(amounts)]), 0"
             " FROM billing.charge_day, generate_series('2026-07-04'::date, '2026-07-31', interval '1 day') AS d WHERE billing_day = '2026-07-03'"
         )
     month = date(2026, 7, 1)

@@ -288,6 +288,7 @@ def test_published_bits_keep_their_meaning() -> None:
         46: "NEVER_READ",
         47: "READ_GAP",
         48: "SET_ASIDE",
+        49: "DAY_EDGE",
     }
     assert all(r.source and r.about for r in (*INTERVAL_RULES.values(), *ROW_RULES.values()))
 
