@@ -144,7 +144,8 @@ def seal(database: Database) -> None:
         connection.execute(
             "INSERT INTO billing.charge_day SELECT d::date, service_point_id, account_id, tariff_id, tariff_version, cycle_id, period_start, "
             "stretch_start, days, energy_to_date, export_to_date, peaks_to_date, peak_at_to_date, register_days, budget_to_date, carry, history, "
-            "array_fill(0::bigint, ARRAY[cardinality(amounts)]), 0 FROM billing.charge_day, generate_series('2026-07-04'::date, '2026-07-31', interval '1 day') AS d WHERE billing_day = '2026-07-03'"
+            "array_fill(0::bigint, ARRAY[cardinality(amounts)]), 0 "
+            "FROM billing.charge_day, generate_series('2026-07-04'::date, '2026-07-31', interval '1 day') AS d WHERE billing_day = '2026-07-03'"
         )
     request_close(database, month, person="accountant", clock=CLOCK)
     with pytest.raises(CloseError, match="another person"):
