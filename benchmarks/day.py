@@ -3,9 +3,9 @@
 ``--interval 5|10|15|30|60``: electricity intervals of a simulated clean city. ``--interval 1440``: one daily register
 read a meter. Timed: landing (hash, archive, parse, pack, stage) to ledger checkpoint, in one process. Not timed:
 process start, reference data, the simulation, and the two days before, which a day's register difference stands on. The
-database is a scratch one on the configured server, durability on. Beside it, in the same run, the floor of the same work
-(benchmarks/floor.py): ``ratios.ours_over_floor`` compares machines better than seconds do. ``--city FOLDER`` keeps the simulated city there and
-uses it again (a million meters take minutes to simulate).
+database is a scratch one on the configured server, durability on. Beside it, in the same run, stands the floor of the
+same work (benchmarks/floor.py): ``ratios.ours_over_floor`` compares machines better than seconds do. ``--city FOLDER``
+keeps the simulated city there and uses it again (a million meters take minutes to simulate).
 """
 
 from __future__ import annotations
