@@ -46,5 +46,6 @@ def test_a_benchmark_runs_and_prints_its_document(
         figures = document["figures"] if name == "day" else document["figures"]["runs"][0]
         ours = sum(figures["stage_s"].values())
         floor = sum(figures["floor_s"].values())
-        assert document["ratios"]["ours_over_floor"] == pytest.approx(ours / floor, rel=0.02)
+        # the figures are rounded to a millisecond, and so small a city's floor is some twenty of them
+        assert document["ratios"]["ours_over_floor"] == pytest.approx(ours / floor, rel=0.3)
         assert set(figures["floor_s"]) == set(figures["stage_s"])
